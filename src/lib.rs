@@ -1,7 +1,7 @@
 //! weirgate: one process between a message bus and WebSocket clients.
 //!
-//! Three words for the style: pure core, thin shell, named limits. `ARCHITECTURE.md` beside `src` is the map:
-//! the content and the limits of each module, and the path of a message through the modules.
+//! The style in short: pure core, thin shell, named limits. `ARCHITECTURE.md` beside `src` is the map: the content
+//! and the limits of each module, and the path of a message through the modules.
 //!
 //! To build your own gateway, start with [`hub::Gateway`], [`hub::Feed`] and [`run::Parts`];
 //! `examples/ticker.rs` is a complete example.

@@ -15,8 +15,8 @@ pub enum Peer {
     Unix(Option<Credentials>),
     /// The client that a trusted proxy names in a header of the PROXY protocol.
     Proxied(SocketAddr),
-    /// A trusted proxy that names no client in its header, as for its own health check; `None` over a unix socket.
-    /// Anybody may have written the request.
+    /// A trusted proxy whose header names no client, as for the proxy's own health check: its address, `None` over
+    /// a unix socket. The request may come from anybody.
     Unnamed(Option<SocketAddr>),
 }
 
@@ -47,8 +47,8 @@ impl Peer {
         }
     }
 
-    /// Whether a list of addresses already ends with the client that a proxy has named before: one that reads HTTP says
-    /// the same twice. `lines`: of `X-Forwarded-For`.
+    /// Whether the list of addresses in `lines` (`X-Forwarded-For`) ends with the client that a header of the PROXY
+    /// protocol has named. A proxy that reads HTTP names the client in both places.
     pub fn is_last_of<'a>(&self, lines: impl Iterator<Item = &'a [u8]>) -> bool {
         let Self::Proxied(client) = self else {
             return false;
@@ -80,8 +80,7 @@ impl fmt::Display for Peer {
 pub enum ClientAddr {
     /// An IP address. An IPv4 address mapped into IPv6 is an IPv4 address here.
     Ip(IpAddr),
-    /// A program on the other end of a unix socket, or a client after a unix socket for which no trusted
-    /// proxy gave an address.
+    /// A peer on a unix socket: a program of this machine, or a client for which no trusted proxy gave an address.
     Unix,
 }
 
@@ -103,9 +102,9 @@ impl fmt::Display for ClientAddr {
 /// A network of trusted proxies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// An address, or a network in CIDR notation: `10.0.0.7`, `10.0.0.0/8`, `fd00::/8`. Bits after the
-    /// prefix are zero. Of IPv4 addresses mapped into IPv6 (`::ffff:10.0.0.0/104`) the IPv4 network, as
-    /// [`ClientAddr`] has them.
+    /// An address, or a network in CIDR notation: `10.0.0.7`, `10.0.0.0/8`, `fd00::/8`. Bits after the prefix are
+    /// zero. A network of mapped IPv4 addresses (`::ffff:10.0.0.0/104`) is kept as the IPv4 network, as in
+    /// [`ClientAddr`].
     Ip(IpNet),
     /// The peers on unix sockets: `unix`.
     Unix,
@@ -174,8 +173,8 @@ pub enum TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Whether the far end of a connection is a trusted proxy. Where every peer is trusted, a client that a header
-    /// of the PROXY protocol names is not: the header came from the last proxy.
+    /// Whether the far end of a connection is a trusted proxy. A client that is named by a header of the PROXY
+    /// protocol is not trusted with [`Self::Any`]: the header came from the last proxy.
     pub fn trusts_peer(&self, peer: &Peer) -> bool {
         match (self, peer) {
             (_, Peer::Unnamed(_)) => false,
@@ -238,17 +237,17 @@ impl TrustedProxies {
 
 type Read = fn(&str) -> Option<IpAddr>;
 
-/// The entries of a list over all its lines, but for empty ones. Other bytes than text in one entry say nothing about the
-/// entries beside it.
+/// The entries of a list over all its lines, without empty entries. An entry that is not text does not affect the
+/// others.
 fn entries<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
     let entries = lines.flat_map(|line| pieces(line, b','));
     let entries = entries.map(<[u8]>::trim_ascii);
     entries.filter(|entry| !entry.is_empty()).collect()
 }
 
-/// The pieces of a list between separators outside of quotes (RFC 9110 §5.6.4). Quotes pair from the end, where the nearest
-/// proxy has written, and one without another is none: a client that begins a quotation further left could otherwise hide
-/// the rest.
+/// The pieces of a list between separators outside of quotes (RFC 9110 §5.6.4). Quotes are paired from the end,
+/// where the nearest proxy has written, and a quote without a partner is an ordinary byte. Otherwise a client could
+/// open a quotation further left and hide the rest.
 fn pieces(list: &[u8], separator: u8) -> Vec<&[u8]> {
     let is_quote = |at: &usize| {
         let before = list[..*at].iter().rev();

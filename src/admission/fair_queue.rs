@@ -67,8 +67,8 @@ struct Line {
 
 /// First in, first out for each client address; the addresses take turns.
 ///
-/// Addresses are grouped as for the [limits by address](super::Addresses). The queue holds an entry at most
-/// once. Once the queue has had its size, a push and a pop allocate nothing.
+/// Addresses are grouped as for the [limits by address](super::Addresses). The queue holds an entry at most once.
+/// Push and pop allocate only while the queue grows beyond its largest size so far.
 ///
 /// ```
 /// use weirgate::admission::FairQueue;

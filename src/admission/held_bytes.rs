@@ -60,7 +60,7 @@ impl HeldBytes {
         self.charge.holding().has_room_for(address)
     }
 
-    /// Whether the bytes have to go. Who owns them is woken when they have to.
+    /// Whether the bytes have to be given up. Their owner is woken when they have to.
     pub fn give_way(&self, waker: &Waker) -> bool {
         if self.bytes.is_empty() {
             return false;

@@ -1,16 +1,17 @@
 //! What is held for clients: a sum over all clients with a limit, with a share for each client address, and
 //! with an order in which holders give way.
 //!
-//! Everything that clients can make grow is a [`Holding`]: bytes that wait, names, calls, connections. A byte or a
-//! place is held by a [`Charge`], which gives its amount back when it is dropped; so what is stored together with
-//! its charge cannot be forgotten in the sum. A store chooses one of two rules, and has none of its own:
+//! Everything that clients can make grow is a [`Holding`]: bytes that wait, names, calls, connections. A [`Charge`]
+//! holds an amount, and gives it back when it is dropped. A value that is stored together with its charge therefore
+//! leaves the sum when it goes. A store chooses between two rules:
 //!
-//! - **Granting**, where the store can say no: an address gets more only while it holds less than what is left
-//!   free. A lone address may have half, a second one a third of what both share, and somebody new finds room.
-//! - **Giving way**, where the bytes are already here: over the limit the holder with the largest amount times
-//!   the time since its last progress goes first. Not simply the largest: a holder that moves would go. Not
-//!   simply the longest: a holder of a few bytes would go, and free nothing. To be spared, a holder has to hold
-//!   little or to move, as an honest client does. Where others wait for a place, those that stand still go.
+//! - **Granting**, where the store can refuse: an address gets more only while it holds less than what is left
+//!   free. A lone address may have half of the limit, each of two addresses a third, and a new address always finds
+//!   room.
+//! - **Giving way**, where the bytes are already here: over the limit the holder with the largest amount times the
+//!   time since its last progress goes first. With the amount alone, a large holder that makes progress would go.
+//!   With the time alone, a holder of a few bytes would go, and free nothing. An honest client is spared, because
+//!   it holds little or makes progress. Where clients wait for a free place, the holders without progress go.
 //!
 //! What several addresses hold together, such as a name that all of them subscribe to, counts once in the sum and whole
 //! for each address ([`Charge::grant_more`]): an address could otherwise hold everything by taking it over.
@@ -27,8 +28,8 @@ use slab::Slab;
 
 use super::{ClientAddr, address_group};
 
-/// Counts for every holder. Without it, a holder of a few bytes would go before many that hold much and have all moved
-/// a moment ago.
+/// Added to every holder's time without progress. Without it, a holder of a few bytes would give way before many
+/// large holders that have made progress a moment ago.
 const ANY_US: u64 = 200_000;
 
 /// A sum over all clients with a limit. Clones share the sum; every thread may charge and give back.
@@ -68,7 +69,7 @@ struct Holder {
 pub struct Held {
     /// The label in metrics and in the documents.
     pub name: &'static str,
-    /// What all clients hold, in bytes or places.
+    /// A limited amount of bytes or places that all clients hold together.
     pub held: u64,
     /// The limit.
     pub max: u64,
@@ -78,7 +79,7 @@ pub struct Held {
     pub gave_way: u64,
 }
 
-/// What a holder has of a [`Holding`], given back on drop.
+/// A holder's amount of a [`Holding`], given back on drop.
 pub struct Charge {
     of: Holding,
     at: usize,
@@ -86,14 +87,14 @@ pub struct Charge {
 }
 
 impl Holding {
-    /// Nothing held, of at most `max` bytes or places; `name` is the label in metrics and in the documents.
+    /// An empty holding of at most `max` bytes or places; `name` is the label in metrics and in the documents.
     pub fn new(name: &'static str, max: u64) -> Self {
         let state = Mutex::default();
         Self(Arc::new(Inner { name, max, state }))
     }
 
     /// Charges `amount` to `client` if its address holds less than what is free, and the amount fits in the rest.
-    /// `None`, and counted, without room.
+    /// Without room, returns `None` and counts the refusal.
     ///
     /// ```
     /// use weirgate::admission::Holding;
@@ -143,8 +144,8 @@ impl Holding {
         Charge { of, at, amount }
     }
 
-    /// Whether a client of this address would get more: the address holds less than what is free. What comes
-    /// then may exceed the limit once.
+    /// Whether a client of this address would get more: the address holds less than what is free. The amount that
+    /// is charged next may exceed the limit once.
     pub fn has_room_for(&self, client: ClientAddr) -> bool {
         let state = self.state();
         let free = state.free(self.0.max);
@@ -157,8 +158,8 @@ impl Holding {
         self.state().room_for(self.0.max, client)
     }
 
-    /// Charges as much of `amount` as [`grant`](Self::grant) would one after the other; less than all counts as
-    /// refused.
+    /// Charges as much of `amount` as repeated calls of [`grant`](Self::grant) would. Less than the whole amount
+    /// counts as refused.
     pub fn grant_some(&self, client: ClientAddr, amount: u64) -> Charge {
         let mut state = self.state();
         let granted = amount.min(state.room_for(self.0.max, client));
@@ -186,10 +187,10 @@ impl Holding {
         self.state().is_over(self.0.max)
     }
 
-    /// Chooses who gives way if more is held than the limit allows, until an eighth of the limit is free: the
-    /// next choice comes after so many more bytes, so a choice costs O(1) for each byte. The chosen holders find
-    /// [`Charge::gives_way`] true, and are woken. One holder always stays, because a single holder has a limit of
-    /// its own.
+    /// If more is held than the limit allows, chooses holders to give way until an eighth of the limit is free. The
+    /// next choice is due when that much has been charged again, so choosing costs O(1) for each byte. The chosen
+    /// holders find [`Charge::gives_way`] true, and are woken. The last holder always stays, because a single
+    /// holder has a limit of its own.
     pub fn make_room(&self, now_us: u64) {
         let state = self.state();
         let max = self.0.max;
@@ -199,8 +200,8 @@ impl Holding {
         }
     }
 
-    /// Chooses who gives way for so many others that wait for a place: those without progress for `still_us`, the
-    /// heaviest first. The cost is a look at all holders.
+    /// Chooses holders to give way for `others` clients that wait: holders without progress for `still_us`, the
+    /// heaviest first. Looks at all holders.
     pub fn make_way(&self, others: u64, still_us: u64, now_us: u64) {
         let state = self.state();
         let until = state.gave_way + others;
@@ -209,8 +210,8 @@ impl Holding {
         });
     }
 
-    /// Chooses who gives way for a client that waits, as [`make_way`](Self::make_way) does: a holder of an address that
-    /// has at least as much as the client's.
+    /// Chooses a holder to give way for a client that waits, as [`make_way`](Self::make_way) does, of an address
+    /// that holds at least as much as the client's.
     pub fn make_way_for(&self, client: ClientAddr, still_us: u64, now_us: u64) {
         let state = self.state();
         let (least, until) = (state.of(address_group(client)), state.gave_way + 1);
@@ -337,9 +338,9 @@ impl Charge {
         self.of.state().set(self.at, self.amount);
     }
 
-    /// Charges `more` to the holder in addition, by the granting rule. `shared`: so much of it is in the sum already, for
-    /// others that hold the same. An address that holds less than `least` gets it even if little is free. Returns false,
-    /// and counts, without room.
+    /// Adds `more` to the charge, by the granting rule. `shared` is the part of it that is in the sum already,
+    /// because other addresses hold the same. An address that holds less than `least` gets the amount even if
+    /// little is free. Without room, returns false and counts the refusal.
     pub fn grant_more(&mut self, more: u64, shared: u64, least: u64) -> bool {
         let mut state = self.of.state();
         let free = state.free(self.of.0.max);
@@ -380,7 +381,7 @@ impl Charge {
         self.of.state().holders[self.at].is_leaving
     }
 
-    /// Who is woken when this holder is chosen to give way: at once, if that has happened already.
+    /// Sets the waker that is called when this holder is chosen to give way: at once, if that has happened already.
     pub fn wake_with(&self, waker: &Waker) {
         let mut state = self.of.state();
         let holder = &mut state.holders[self.at];
@@ -426,8 +427,8 @@ impl fmt::Debug for Charge {
     }
 }
 
-/// The holders of one thread that were chosen to give way ([`Holding::make_room`]), by
-/// their key, whichever thread chose. So the owner looks at the chosen holders alone.
+/// The keys of a thread's holders that were chosen to give way ([`Holding::make_room`]), by this or another thread.
+/// So the owner looks at the chosen holders alone.
 #[derive(Clone)]
 pub struct Chosen<K>(Arc<List<K>>);
 

@@ -357,8 +357,8 @@ impl Acl {
             || check.grant_own(syntax, &role.templates, name)?)
     }
 
-    /// Why no claim of the client makes the name out of a place of the table: the place, and what is wrong with the claim.
-    /// `None` for a name that no place can make, or with too few steps left.
+    /// Why a denied name is not granted by an entry of the table with a place (`{sub}`): the place, and the fault
+    /// of the client's claim. `None` if the name matches no such entry, or with too few steps left.
     pub fn fault(&self, check: &mut RightsCheck, name: &str) -> Option<(String, ClaimFault)> {
         let templates = self.templates(check.role());
         templates.iter().find_map(|template| {
@@ -369,8 +369,8 @@ impl Acl {
         })
     }
 
-    /// The names of the role that no claim of the client fills: each as the table has it, the place, and what is wrong with
-    /// the claim.
+    /// The names of the role with a place that the client's claim cannot fill: each as the table has it, the place,
+    /// and the fault of the claim.
     pub fn faults(&self, rights: &Rights) -> Vec<(String, String, ClaimFault)> {
         let templates = self.templates(&rights.role).iter();
         let fault = |template: &Template| {
@@ -380,9 +380,9 @@ impl Acl {
         templates.filter_map(fault).collect()
     }
 
-    /// The narrowest pattern of the table, or else of the client's own, that alone contains all names of `pattern`. Who
-    /// asks the bus for that pattern gets the messages of all patterns within. `None` for an entry of the table
-    /// itself, for a pattern that only several entries contain together, and without enough steps left.
+    /// The narrowest pattern of the table, or else of the client's own, that alone contains all names of `pattern`:
+    /// one subscription to it on the bus brings the messages of all patterns within. `None` for an entry of the
+    /// table itself, for a pattern that only several entries contain together, and without enough steps left.
     pub fn cover(&self, check: &mut RightsCheck, pattern: &str) -> Option<String> {
         if self.covers.iter().any(|(cover, _)| cover == pattern) {
             return None;

@@ -135,7 +135,7 @@ impl Glob {
     /// Reads a pattern. Every text is a pattern.
     ///
     /// # Errors
-    /// The meaning is not the same everywhere.
+    /// The meaning of the pattern depends on the machine of the server.
     pub fn parse(pattern: &str) -> Result<Self, GlobError> {
         let mut rest = pattern.as_bytes();
         let mut pieces = Vec::new();
@@ -293,7 +293,7 @@ pub(super) struct Globs {
     together: OnceLock<Together>,
 }
 
-/// What only the question about a pattern needs.
+/// The part that only the question about a pattern needs.
 #[derive(Clone, Debug)]
 struct Together {
     /// The exact names as patterns, after those of [`Globs::wild`].

@@ -40,8 +40,8 @@ struct NewerKeys {
 }
 
 impl NewerKeys {
-    /// Judges a key id that no key has. Only an id that was unknown at a fetch of its own is refused for good: a
-    /// stranger's fetch may have been a moment before the provider's new key.
+    /// Judges a key id that no key has. The id is refused for good only if a fetch made for this id did not find
+    /// it: a fetch made for another token may have come a moment before the provider's new key.
     fn judge(&mut self, algorithm: Algorithm, id: Option<&str>, now_us: u64) -> Refusal {
         let hash = self.unknown.hasher().hash_one((algorithm.name(), id));
         let seen_us = self.unknown.get(&hash).copied();
@@ -101,8 +101,8 @@ impl KeyRing {
         newer.as_ref().is_some_and(NewerKeys::are_asked_for)
     }
 
-    /// Notes a fetch. `good_us`: its begin, if the keys are in force. `next_us`: when the next fetch for a token may
-    /// begin. Microseconds of the monotonic clock.
+    /// Notes a fetch. `good_us`: the time of its beginning, if its keys are now in force. `next_us`: the earliest
+    /// time of the next fetch for a token. Both are microseconds of the monotonic clock.
     pub fn note_fetch(&self, good_us: Option<u64>, next_us: u64) {
         if let Some(newer) = &mut self.write().newer {
             newer.next_us = next_us;
@@ -175,7 +175,7 @@ mod tests {
         assert!(ring.asks_for_newer());
         fetched(&ring, 131, 191);
         assert_eq!(judged(&ring, "next", 132), Refusal::UnknownKey);
-        // Of another algorithm, this is another key.
+        // The same id with another algorithm is another key.
         let other = ring.unknown_key(Algorithm::Es256, Some("next"), 132_000_000);
         assert_eq!(other, due_in(59));
         // The provider published the key late.

@@ -25,8 +25,8 @@ use crate::wire::json::{self, JsonError};
 /// The most keys in a set.
 pub const KEYS_MAX: usize = 64;
 
-/// The most keys of an algorithm with the same key id, or without; all are tried, by the
-/// loop. For a token without a key id this is also the most keys tried.
+/// The most keys of an algorithm with the same key id, or without a key id: the event loop tries all of them. For a
+/// token without a key id this is also the most keys tried.
 const KEYS_ALIKE_MAX: usize = 4;
 
 /// The smallest RSA key: smaller keys are breakable, and RFC 7518 §3.3 forbids them.

@@ -57,8 +57,8 @@ impl MatchBudget {
 
 type Half<V> = HashMap<Box<str>, (V, usize), RandomState>;
 
-/// Answers that are remembered for as long as somebody asks: values by their text, in two halves: when the newer half is full, the newer half replaces the older half,
-/// and values without a recent question are forgotten.
+/// A cache of answers by their text, in two halves. When the newer half is full, it becomes the older half, whose
+/// values are dropped. A value that is asked for stays in the newer half, so only unused values are forgotten.
 #[derive(Clone, Debug)]
 pub struct Remembered<V> {
     newer: Half<V>,
@@ -69,7 +69,7 @@ pub struct Remembered<V> {
 }
 
 impl<V> Remembered<V> {
-    /// Nothing yet; a half has at most half of this weight, or a single value.
+    /// An empty cache. Each half has at most half of this weight, or a single value.
     pub fn new(weight_max: usize) -> Self {
         Self {
             newer: HashMap::default(),

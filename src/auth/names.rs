@@ -106,7 +106,8 @@ impl NamePatterns {
         matches.unwrap_or(false)
     }
 
-    /// The same for the names and patterns of a client.
+    /// Whether the name matches one of these names and patterns, as [`matches`](Self::matches), for names of a
+    /// client: each step is taken from the budget.
     ///
     /// # Errors
     /// The budget is used up.

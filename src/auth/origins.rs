@@ -26,8 +26,7 @@ impl Origins {
         }
     }
 
-    /// Whether the request comes from a page of an allowed origin, or from no page: programs are
-    /// not stopped here.
+    /// Whether the request comes from a page of an allowed origin, or from no page: programs may connect.
     pub fn allow(&self, head: &RequestHead<'_>) -> bool {
         match head.header("Origin") {
             _ if self.allowed.is_empty() => true,
@@ -37,9 +36,9 @@ impl Origins {
         }
     }
 
-    /// Judges a request without `Origin`. Browsers leave the header out of a `GET` to the page's own origin,
-    /// and out of a `GET` whose response the page will not read (Fetch standard, "append a request `Origin`
-    /// header"). The only purpose of the latter is its effect.
+    /// Judges a request without `Origin`. Browsers leave the header out of a `GET` to the page's own origin, and
+    /// out of a `GET` whose response the page will not read (Fetch standard, "append a request `Origin` header"). A
+    /// page of another origin sends such a `GET` only for its effect.
     fn allow_without_origin(&self, head: &RequestHead<'_>) -> bool {
         if head.header("Sec-Fetch-Mode") == Some("no-cors") {
             return false;

@@ -1,11 +1,11 @@
 //! The rights of one user: a role of the table, names that the table makes from the user's claims, and names
 //! in the token.
 //!
-//! A name of the table may have places for claims: `orders.{sub}`, `desks.{claim:desk}.>`. Each place is a
-//! whole token of the name, the first token is a word of the table, and a claim fills a place with letters,
-//! digits and `- _ @ | =`; every other byte is escaped as in a URL ([`escaped`]). So no claim can hold a wildcard or a
-//! separator, and two claims never fill a place with the same text. On Redis no wildcard is before a place, because `*`
-//! matches separators too. So two users never share a name that the same text of the table gives.
+//! A name of the table may have places for claims: `orders.{sub}`, `desks.{claim:desk}.>`. Each place is a whole
+//! token of the name, the first token is a word of the table, and a claim fills a place with letters, digits and
+//! `- _ @ | =`; every other byte is escaped as in a URL ([`escaped`]). So no claim can hold a wildcard or a
+//! separator, and two claims never fill a place with the same text. On Redis no wildcard may come before a place,
+//! because `*` matches separators too. So an entry of the table never gives two users the same name.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl Template {
     /// Reads a name of the table. Returns `None` for a name without places.
     ///
     /// # Errors
-    /// A place that could give a user more than the user's own.
+    /// A place that could give a user the names of other users.
     pub(super) fn parse(syntax: NameSyntax, name: &str) -> Result<Option<Self>, TemplateError> {
         let mut pieces = Vec::new();
         let mut rest = name;

@@ -121,7 +121,7 @@ pub fn bearer_protocol(head: &RequestHead<'_>) -> Option<String> {
     bearer.map(str::to_owned)
 }
 
-/// The subprotocol to echo for gateways with any subprotocol: the first offered. The token comes behind
+/// The subprotocol to echo for gateways that accept any subprotocol: the first offered. The token comes behind
 /// `bearer`, so the token is never echoed.
 pub fn first_protocol(head: &RequestHead<'_>) -> Option<String> {
     let upgrade = head.upgrade().ok()?;

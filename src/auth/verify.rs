@@ -51,8 +51,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The marks by which an operator finds connections with this token. `roles`: those of the connection, if not those
-    /// of the token count.
+    /// The marks by which an operator finds connections with this token. `roles`: the role of the connection, where
+    /// it counts in place of the token's roles.
     pub fn marks(&self, roles: Option<&str>) -> TokenMarks {
         let own = || self.roles.iter().map(|role| role.as_str().into()).collect();
         let jti = self.texts.get("jti").and_then(Option::as_deref);
@@ -294,7 +294,7 @@ impl Authenticator {
     /// The identity in this token.
     ///
     /// # Errors
-    /// Why the token admits nobody.
+    /// The token is refused.
     pub fn identify(&self, token: Option<&Token>, now: Now) -> Result<Identity, Refusal> {
         let token = token.ok_or(Refusal::Missing)?;
         if token.expose().len() > TOKEN_BYTES_MAX {

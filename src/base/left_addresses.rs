@@ -40,8 +40,8 @@ impl LeftAddresses {
         self.0.retain(|left| left.address != address);
     }
 
-    /// Notes the end of a connection that lasted from `since` to `at`. If it ended as connections do (`is_usual`) and
-    /// after long enough, that says nothing against its address.
+    /// Notes the end of a connection that lasted from `since` to `at`. If it lasted long enough and ended in a
+    /// usual way (`is_usual`), its address does not count as left.
     pub fn ended(
         &mut self,
         address: SocketAddr,

@@ -19,8 +19,8 @@ pub fn bytes() -> Option<u64> {
     least(&groups, |path| fs::read_to_string(path).ok())
 }
 
-/// `groups`: lines of `ID:CONTROLLERS:PATH`. In a container the path may be that outside of the container, so the
-/// mounted root counts too.
+/// The least memory limit on the paths of `groups`, which has lines of `ID:CONTROLLERS:PATH`. In a container, a
+/// path may be the path outside of the container, so the limit of the mounted root counts too.
 fn least(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let of = |(mount, file, controller): (&str, &str, &str)| {
         let mut fields = groups.lines().map(|line| line.splitn(3, ':').skip(1));

@@ -39,7 +39,7 @@ pub fn detached(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<
     thread.spawn(work).map(drop)
 }
 
-/// Reads a regular file. Waits for nobody: a pipe is refused, and not opened for long.
+/// Reads a regular file. Never waits for a writer: a pipe is refused at once.
 ///
 /// # Errors
 /// An error of the system, or the path names something else.

@@ -70,8 +70,8 @@ pub fn unix_socket_url(text: &str) -> Option<Url> {
     (is_unix && is_alone && url.path().len() > 1).then_some(url)
 }
 
-/// Whether a text can be a host's name or address: without quotes, and without what a shell or a template would have
-/// replaced, such as `$(HOST)`.
+/// Whether a text can be a host's name or address: without quotes, and without a variable that a shell or a
+/// template has left unreplaced, such as `$(HOST)`.
 pub fn is_host(text: &str) -> bool {
     let fits = |c: char| c.is_alphanumeric() || "-_.:[]%".contains(c);
     !text.is_empty() && text.chars().all(fits)

@@ -60,10 +60,10 @@ pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TrustError> {
     Ok(Arc::new(client_config(ca_file)?.with_no_client_auth()))
 }
 
-/// A client that shows its own certificate, from two PEM files, if there is one.
+/// The client side of TLS with a certificate of the client from two PEM files, if set.
 ///
 /// # Errors
-/// A file has the wrong content, or they do not belong together; the text names the file.
+/// A file has the wrong content, or certificate and key do not belong together; the text names the file.
 pub fn showing(
     builder: ConfigBuilder<ClientConfig, WantsClientCert>,
     own: Option<&(PathBuf, PathBuf)>,

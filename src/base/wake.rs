@@ -65,16 +65,16 @@ impl Wake {
 
     /// Makes [`Wake::wake`] wake the thread again. The thread calls this function before the last look at its
     /// channels and the sleep: the look finds earlier messages, later messages wake.
-    pub(crate) fn awake(&self) {
+    pub(crate) fn arm(&self) {
         // A plain store could become visible after the look at the channels: a caller in between would find
         // the thread still marked as woken, and its message would wait for the next event. Of two swaps, one
         // always sees the other.
         self.inner.pending.swap(false, Ordering::AcqRel);
     }
 
-    /// Marks the thread as awake: until the thread calls [`Wake::awake`], before its sleep, no other thread
+    /// Marks the thread as awake: until the thread calls [`Wake::arm`], before its sleep, no other thread
     /// makes a system call.
-    pub(crate) fn will_look(&self) {
+    pub(crate) fn disarm(&self) {
         self.inner.pending.swap(true, Ordering::AcqRel);
     }
 }
@@ -209,10 +209,10 @@ mod tests {
             poll.poll(&mut events, timeout).expect("polled");
             !events.is_empty()
         };
-        wake.will_look();
+        wake.disarm();
         wake.wake();
         assert!(!is_called());
-        wake.awake();
+        wake.arm();
         assert!(!is_called());
         wake.wake();
         wake.wake();
@@ -250,13 +250,13 @@ mod tests {
             if (0..spins).any(|_| !taken.is_empty()) || left == 0 {
                 continue;
             }
-            wake.awake();
+            wake.arm();
             if taken.is_empty() {
                 let began = Instant::now();
                 poll.poll(&mut events, Some(NEVER)).expect("polled");
                 assert!(began.elapsed() < NEVER, "a wake-up was lost");
             }
-            wake.will_look();
+            wake.disarm();
         }
         for sender in senders {
             sender.join().expect("it ends");
@@ -290,7 +290,7 @@ mod tests {
             match self.thread {
                 // Takes all messages: a turn, or a look during spinning.
                 0 => next.messages = 0,
-                // awake
+                // arm
                 1 => next.pending = false,
                 2 => {
                     next.saw_messages = self.messages > 0;
@@ -298,7 +298,7 @@ mod tests {
                 // The poll: returns when called, or at once after a look that found a message.
                 SLEEPING if !(self.saw_messages || self.is_called) => return None,
                 SLEEPING => next.is_called = false,
-                // will_look
+                // disarm
                 _ => next.pending = true,
             }
             next.thread = (self.thread + 1) % 5;

@@ -52,8 +52,8 @@ pub struct CheckCommand {
 /// The output of a check, and the exit status.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// 0; 2 if a start would end with wrong settings, or could never work; 1 if a start would fail for
-    /// another reason, or an address, the broker or a service is not available.
+    /// The exit status: 0; 2 if a start would end with wrong settings, or could never work; 1 if a start would fail
+    /// for another reason, or an address, the broker or a service is not available.
     pub status: u8,
     /// For standard output.
     pub shown: String,

@@ -205,9 +205,9 @@ impl HealthCheck {
     }
 }
 
-/// Asks over TLS. A process that serves has to count as alive whatever the files say by now, so at an address of this
-/// machine any certificate will do. If clients have to show a certificate, the page is not for this client: the loop has
-/// accepted the connection and its thread has made a handshake, and that is the answer.
+/// Asks over TLS. A process that serves counts as alive even if its certificate files have changed since the start,
+/// so at an address of this machine any certificate is accepted. If the gateway demands a certificate of clients,
+/// the page cannot be fetched: then the handshake alone shows that the loop and its thread are alive.
 fn over_tls(
     file: &Path,
     addr: SocketAddr,

@@ -182,7 +182,7 @@ impl Stream {
     /// Sends a request, and reads until the response is whole (`is_whole`), has `bytes_max` bytes, or has ended.
     ///
     /// # Errors
-    /// The connection failed, or it is `until`.
+    /// The connection failed, or the time `until` has come.
     pub(super) fn ask(
         mut self,
         request: &str,

@@ -73,8 +73,8 @@ impl Program {
         }
     }
 
-    /// The exit of a command line that clap refuses. A flag that went is named with what took its place; a setting of
-    /// another gateway, with its gateways.
+    /// The exit of a command line that clap refuses. For a flag that was removed, the text names its replacement;
+    /// for a setting of another gateway, the gateways that have it.
     pub(super) fn refused(&self, mut error: clap::Error, args: &[OsString]) -> Exit {
         let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else {
             return Exit::from_clap(error, args);

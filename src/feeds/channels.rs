@@ -104,10 +104,11 @@ impl ChannelsFeed {
         })
     }
 
-    /// What all clients get of a message, whatever name they have it by: `,"timestamp":…`, with `"recv_us":…` for `--stamp`,
-    /// after `"retained":true` of a last value and `"deleted":true` of a deletion; then a line feed and the payload. The
-    /// frame is binary unless the payload is JSON. The gateway adds the rest. Without a payload, clients that get text get
-    /// deletions alone.
+    /// The part of a message that is the same for all clients, by whatever name they get it. First the end of its
+    /// JSON object: `"retained":true` for a last value, `"deleted":true` for a deletion, `"timestamp":…`, and
+    /// `"recv_us":…` with `--stamp`. Then a line feed and the payload. The frame is binary unless the payload is
+    /// JSON. The gateway adds the rest. Of the messages without a payload, clients that get text get only
+    /// deletions.
     fn frame(&self, now: Now, message: &BusMessage, is_deletion: bool) -> Arc<Frame> {
         let is_json = || check_json(&message.payload).is_ok();
         let frame = match is_deletion || is_json() {
@@ -144,8 +145,8 @@ impl ChannelsFeed {
     }
 }
 
-/// The pattern that brought the message outside of the kept feed. Within the feed the gateway finds the
-/// patterns.
+/// The pattern for which the bus has sent the message, if it is outside of the kept feed. Within the feed the
+/// gateway finds the patterns.
 fn pattern(message: &BusMessage) -> Option<&Arc<str>> {
     let pattern = message.pattern.as_ref();
     pattern.filter(|_| message.place == Place::Outside)
@@ -201,7 +202,7 @@ impl Feed for ChannelsFeed {
             } => Some(BusNotice::Settled {
                 topic: topic_of(subscription),
                 number: *number,
-                stands: matches!(event, BusEvent::Subscribed { .. }),
+                is_confirmed: matches!(event, BusEvent::Subscribed { .. }),
             }),
             BusEvent::RetainedEnd {
                 subscription,
@@ -400,12 +401,12 @@ mod tests {
     fn the_gateway_hears_of_the_bus() {
         let mut feed = feed();
         let fault = || Fault("gone".to_owned());
-        let settled = |name: &str, number, stands| {
+        let settled = |name: &str, number, is_confirmed| {
             let topic = TopicName::from(name.to_owned());
             Some(BusNotice::Settled {
                 topic,
                 number,
-                stands,
+                is_confirmed,
             })
         };
         let subscribed = |subscription, number| BusEvent::Subscribed {

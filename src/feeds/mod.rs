@@ -37,7 +37,8 @@ pub enum BusEvent {
         /// Number of messages lost, if the bus gives a number.
         lost: Option<u64>,
     },
-    /// Messages were lost before the last [`Self::Gap`]: nobody hears of them again, but no resume is whole over them.
+    /// Messages were lost before the last [`Self::Gap`]: clients get no further notice, but a resume over them is
+    /// refused.
     Hole,
     /// A message.
     Message(BusMessage),

@@ -208,9 +208,9 @@ impl Feed for TradesFeed {
     }
 }
 
-/// The symbol of a channel, unchanged: everything after the prefix, because exchanges write `NSE:TCS` and `BTC:USD`.
-/// The names of the topics of candles are not symbols: no client could hold them, and those of candles would get a
-/// trade.
+/// The symbol of a channel, unchanged: everything after the prefix, because exchanges write `NSE:TCS` and
+/// `BTC:USD`. A name of the form of a candles topic is not a symbol: the trade would go to the watchers of the
+/// candles.
 fn symbol(channel: &str) -> Option<&str> {
     let symbol = channel.strip_prefix("channel:trade:")?;
     (!symbol.starts_with("candle:")).then_some(symbol)

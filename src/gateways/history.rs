@@ -1,8 +1,9 @@
 //! The common part of gateways with a history: the `since` of a request, and the status of the bus.
 //!
-//! Clients get the status when the bus goes and comes back, now and then with a young position, after the
-//! newest messages of a `last`, and before the close of a stop. A client on a quiet name learns from the status: nothing is missing, and where
-//! to go on after a cut. Without a history, clients that ask for the status get it when the bus goes and comes back. Must not know a contract: the gateway makes the frames.
+//! A status says whether the bus is there, and the newest position. Clients get it when the bus goes or returns,
+//! every 10 s, after the newest messages of a `last`, and before the close of a stop. So a client on a quiet name
+//! knows that nothing is missing, and has a young position for a resume. Without a history, the status goes only to
+//! clients that ask for it, when the bus goes or returns. Must not know a contract: the gateway makes the frames.
 
 use std::sync::Arc;
 
@@ -91,9 +92,9 @@ pub(super) fn ended(
 /// The longest end of an object with a position.
 pub(super) const END_BYTES_MAX: usize = r#","pos":""}"#.len() + POSITION_BYTES_MAX;
 
-/// The messages behind answers that go out together: the answer to a request, or those to all requests in the query
-/// of an event stream. The position of an event stream is the last `id`, whatever name the message was of, so the
-/// messages of all its requests come in the order of the feed.
+/// The messages that follow an answer, or the answers to all requests in the query of an event stream. The position
+/// of an event stream is the last `id`, whatever name the message was of, so the messages of all its requests come
+/// in the order of the feed.
 #[derive(Debug, Default)]
 pub(super) struct Follow {
     messages: Missed,
@@ -147,8 +148,8 @@ impl Follow {
         Ok(())
     }
 
-    /// The position in the last answer to a client that `holds` a name of the feed. Behind the answer nothing is
-    /// missing, or messages follow and say where the client is.
+    /// The position in the last answer to a client that `holds` a name of the feed. `None` for a client that goes
+    /// on from its own position, and if messages follow, because each of them has a position.
     pub(super) fn position(&self, core: &Core, holds: bool) -> Option<Position> {
         let is_told = holds && !self.has_recovered && self.messages.is_empty();
         core.position().filter(|_| is_told)
@@ -195,8 +196,8 @@ pub(super) fn read_last(last: Option<&LazyValue<'_>>) -> Result<Option<usize>, &
     }
 }
 
-/// Whether a client with a `last` gets the newest messages: not beside missed messages, and not if the
-/// history gives nothing.
+/// Whether a client with a `last` gets the newest messages: not if the missed messages follow, and not if the
+/// history is off or the messages are too many.
 pub(super) fn gets_newest(missed: Option<Outcome>) -> bool {
     match missed {
         None => true,
@@ -267,8 +268,8 @@ impl Statuses {
         self.is_up
     }
 
-    /// Handles a notice of the bus. A change begins a round at once, a loss alone begins one soon: the core tells
-    /// those that get anything before.
+    /// Handles a notice of the bus. A change of the bus begins a round over the clients at once, a loss alone
+    /// within a second: until then the core reports the loss to each client before its next message.
     pub(super) fn note(&mut self, core: &mut Core, notice: &BusNotice) {
         let now_us = core.now().mono_us;
         let due_us = match notice {
@@ -284,7 +285,7 @@ impl Statuses {
             _ => return,
         };
         self.due_us = Some(self.due_us.map_or(due_us, |due| due.min(due_us)));
-        if core.is_telling() {
+        if core.is_notifying() {
             let status = self.now(core, true);
             let frame = (self.make)(
                 core,
@@ -297,7 +298,8 @@ impl Statuses {
         }
     }
 
-    /// Handles a request with `"status":true`: the client gets statuses from now on, and hears at once of a bus that is away.
+    /// Handles a request with `"status":true`: the client gets statuses from now on, and one at once if the bus is
+    /// away.
     pub(super) fn ask(&self, core: &mut Core, key: SessionKey) {
         if core.ask_status(key) && !self.is_up {
             let status = self.now(core, false);
@@ -312,8 +314,9 @@ impl Statuses {
         }
     }
 
-    /// Whether clients get a message of this place. While the feed is restored, clients know of the loss and
-    /// have a position from before: messages without a position would come again on another instance.
+    /// Whether clients get a message of this place. While kept names are subscribed again after a loss, messages
+    /// have no position. A client would get them once more when it resumes on another instance from the position it
+    /// has.
     pub(super) fn passes(&self, place: Place) -> bool {
         self.is_up || place != Place::Kept(None)
     }
@@ -323,8 +326,8 @@ impl Statuses {
         self.due_us
     }
 
-    /// Tells the next clients of losses and, with a history, of the status. `holds` tells the clients with a name of
-    /// the feed.
+    /// Notifies the next clients of losses and, with a history, of the status. `holds` returns true for a client
+    /// with a name of the feed.
     pub(super) fn handle_timeout<C>(
         &mut self,
         core: &mut Core,
@@ -353,8 +356,8 @@ impl Statuses {
         self.round = next.map(|next| (next, losses));
         self.due_us = Some(now_us);
         if self.round.is_none() {
-            core.losses_are_told(losses);
-            self.due_us = match (core.is_telling(), has_history) {
+            core.note_losses_known(losses);
+            self.due_us = match (core.is_notifying(), has_history) {
                 (true, _) => Some(now_us + LOSS_US),
                 (false, true) => Some(now_us + interval_us(core)),
                 (false, false) => None,
@@ -376,8 +379,8 @@ impl Statuses {
         }
     }
 
-    /// Sends the status to a client that `holds` a name of the feed or not; nothing without a history. Before a
-    /// close the client misses nothing on its way to another instance.
+    /// Sends the status to a client that `holds` a name of the feed or not; nothing without a history. With the
+    /// position of a status before a close, the client can resume on another instance without a loss.
     pub(super) fn send_last(&self, core: &mut Core, key: SessionKey, holds: bool) {
         if core.has_history() {
             let position = core.position().filter(|_| holds);

@@ -18,8 +18,8 @@ use super::pace::{BodyTooSlow, Pace};
 /// Why an answer body breaks off.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The body of a request. Only requested pieces are read from the client; a client that expects `100
-/// Continue` gets it at the request for the first piece. A body below its least speed breaks off.
+/// The body of a request. Only requested pieces are read from the client; a client that expects `100 Continue` gets
+/// it at the request for the first piece. A body below its least speed ends with an error.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
@@ -162,7 +162,7 @@ impl Body for RequestBody {
             Poll::Ready(frame) => {
                 let data = frame.as_ref().and_then(|frame| frame.as_ref().ok());
                 let data = data.and_then(Frame::data_ref);
-                self.pace.came(data.map_or(0, Bytes::len));
+                self.pace.note_received(data.map_or(0, Bytes::len));
                 Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
             }
             Poll::Pending if self.pace.poll_late(cx).is_ready() => {

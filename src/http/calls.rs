@@ -1,8 +1,9 @@
 //! Calls of services for the loop: a `POST` each, on a thread of their own.
 //!
-//! The loop hands a call over and continues; the answer comes back over a channel. Follows no redirect, keeps
-//! no cookie, asks for no coding, and reads an answer with any (RFC 9110 §8.4: services may use a coding without
-//! being asked). The gateway bounds the calls at once, and interprets the answers. Called by `kinds`.
+//! The loop hands a call over and continues; the answer comes back over a channel. Follows no redirect, keeps no
+//! cookie, asks for no content coding, and decodes an answer that has a coding (RFC 9110 §8.4: services may use a
+//! coding without being asked). The gateway bounds the calls at once, and interprets the answers. Called by
+//! `kinds`.
 
 use std::io::{self, Read};
 use std::rc::Rc;
@@ -166,7 +167,7 @@ impl Client {
         let policy = Policy {
             silence: limits.silence,
             buffer_bytes_max: BUFFER_BYTES_MAX,
-            goes_again,
+            may_resend,
         };
         Self {
             path: format!("{}{path}", service.upstream().base_path()),
@@ -262,9 +263,9 @@ impl Client {
     }
 }
 
-/// Whether to repeat a call. Only if the service cannot have taken the call: nothing was written, or the
-/// service reset the connection, closed before the service read the whole call.
-fn goes_again(ended: &Ended) -> bool {
+/// Whether to repeat a call. Only if the service cannot have taken the call: nothing was written, or the service
+/// closed the connection before it had read the whole call, and so reset it.
+fn may_resend(ended: &Ended) -> bool {
     (ended.is_unsent || ended.is_reset) && !ended.heard && ended.after < CLOSE_MEETS_REQUEST
 }
 
@@ -349,7 +350,7 @@ mod tests {
             ..reset
         };
         for ended in [reset, unsent] {
-            assert!(goes_again(&ended), "{ended:?}");
+            assert!(may_resend(&ended), "{ended:?}");
             let heard = Ended {
                 heard: true,
                 ..ended
@@ -358,14 +359,14 @@ mod tests {
                 after: CLOSE_MEETS_REQUEST,
                 ..ended
             };
-            assert!(!goes_again(&heard), "{ended:?}");
-            assert!(!goes_again(&late), "{ended:?}");
+            assert!(!may_resend(&heard), "{ended:?}");
+            assert!(!may_resend(&late), "{ended:?}");
         }
         let cut = Ended {
             is_reset: false,
             ..reset
         };
-        assert!(!goes_again(&cut));
+        assert!(!may_resend(&cut));
     }
 
     fn read_as(coding: &str, body: &[u8]) -> Result<Vec<u8>, CallFailure> {

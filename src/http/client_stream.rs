@@ -84,8 +84,8 @@ impl ClientStream {
         session.is_some_and(|session| session.has_begun_record())
     }
 
-    /// Whether the connection has to end, because the TLS of all clients holds too much. The task is woken when it
-    /// has to.
+    /// Whether the connection has to end, because the TLS of all clients holds too much. The task is woken when the
+    /// connection has to end.
     pub(super) fn gives_way(&mut self, cx: &Context<'_>) -> bool {
         let session = self.tls.as_mut();
         session
@@ -101,8 +101,8 @@ impl ClientStream {
         let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
     }
 
-    /// Whether the connection's end would now be taken for the end of an answer: then it ends with a reset, whatever
-    /// ends it, the process included.
+    /// Sets whether the client would take the connection's end for the end of an answer. While it would, the
+    /// connection ends with a reset, even if the process ends.
     pub(super) fn set_ends_answer(&mut self, ends: bool) {
         if self.ends_answer != ends {
             self.ends_answer = ends;
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
     use crate::listening::tls::session_tests::{VERSIONS, greeted, sent};
 
-    /// What a client gets read whose records are these, one after the other.
+    /// The plain bytes that are read of a client with these records.
     fn read_of(texts: &[&[u8]], takes_no_more: bool, into_bytes: usize) -> Vec<u8> {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("its address");

@@ -72,8 +72,8 @@ impl Server {
 
 /// How hyper's part of a connection ended.
 enum End {
-    /// By the protocol: requested by either side, or the client left, or the gate stopped. All answers are
-    /// out.
+    /// The connection ended as the protocol allows: one side requested it, the client left, or the gate stopped.
+    /// All answers are out.
     Done,
     /// The client broke the protocol or its connection.
     Fault(hyper::Error),

@@ -29,8 +29,8 @@ use crate::wire::head::{self, HeadError, HeadScanner};
 /// Bytes to read from the socket at a time.
 const READ_BYTES: usize = 8 * 1024;
 
-/// Bytes at the begin of a body that are read in small pieces, and a piece of them. hyper asks for two pieces more than
-/// the handler reads, and those of a request that waits for a connection to a service would be counted nowhere.
+/// The first so many bytes of a body are read in small pieces, because no limit counts the two pieces that hyper
+/// reads ahead of the handler while the request waits for a connection to a service.
 const BODY_BEGIN_BYTES: u64 = 64 * 1024;
 const BODY_BEGIN_PIECE_BYTES: usize = 2 * 1024;
 
@@ -142,8 +142,9 @@ impl Gate {
         self.0.borrow_mut().is_charged = is_charged;
     }
 
-    /// Bytes of memory that have no charge yet: of answers that wait to be written, where a buffer that grows has room for
-    /// twice what is in it; and hyper's buffer of a begun body, also while the request waits for a connection to a service.
+    /// Bytes of memory without a charge: twice the bytes of the answers that wait to be written, because a growing
+    /// buffer has room for twice its content; and hyper's buffer of a begun body, also while the request waits for
+    /// a connection to a service.
     pub(super) fn uncharged(&self) -> usize {
         let state = self.0.borrow();
         if state.is_charged {
@@ -303,7 +304,7 @@ impl State {
     fn wrote(&mut self, outcome: &Poll<io::Result<usize>>) {
         self.clock.wrote(outcome.is_pending());
         if let Poll::Ready(Ok(bytes)) = outcome {
-            // Heads are not told apart: what is left is a little more.
+            // Heads are not distinguished: the rest that is left is a little larger.
             self.written += *bytes;
             while let Some(first) = self
                 .unwritten

@@ -140,7 +140,7 @@ pub(super) struct Idle {
     awaited: AwaitedIdle,
 }
 
-/// Who is woken when a connection becomes idle.
+/// The task to wake when a connection becomes idle.
 pub(super) type AwaitedIdle = Rc<RefCell<Option<Waker>>>;
 
 impl Idle {
@@ -203,8 +203,8 @@ impl ConnectionClock {
         self.set_idle(Some(Instant::now()));
     }
 
-    /// Records whether a record of TLS has begun from which no byte of a head came yet: the record has the time of
-    /// a head.
+    /// Records whether a record of TLS has begun from which no byte of a head came yet: the record has the deadline
+    /// of a head.
     pub(super) fn record_begun(&self, has_begun: bool) {
         let since = self.record_since.get().filter(|_| has_begun);
         let since = since.or_else(|| has_begun.then(Instant::now));

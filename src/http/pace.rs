@@ -29,7 +29,7 @@ pub struct BodyTooSlow;
 
 impl Pace {
     /// Records bytes of the body, or its end. A body is never ahead of its speed: it could rest on that.
-    pub(super) fn came(&mut self, bytes: usize) {
+    pub(super) fn note_received(&mut self, bytes: usize) {
         let paid_us = bytes as u64 * 1_000_000 / u64::from(BYTES_PER_SECOND_MIN);
         let behind = self.behind().saturating_sub(Duration::from_micros(paid_us));
         (self.behind, self.waits_since) = (behind, None);
@@ -63,7 +63,7 @@ mod tests {
         let mut pace = Pace::default();
         for _ in 0..seconds * 1_000 / pause_ms {
             pace.behind += Duration::from_millis(pause_ms);
-            pace.came(bytes);
+            pace.note_received(bytes);
         }
         pace.behind().as_secs()
     }
@@ -75,10 +75,10 @@ mod tests {
         assert_eq!(behind_s(1, 500, 40), 39);
         assert_eq!(behind_s(256, 1_000, 60), 30, "half of the least speed");
         let mut pace = Pace::default();
-        pace.came(1_000_000);
+        pace.note_received(1_000_000);
         pace.behind += Duration::from_secs(25);
         assert_eq!(pace.behind().as_secs(), 25, "nothing is paid in advance");
-        pace.came(15_000);
+        pace.note_received(15_000);
         assert_eq!(pace.behind(), Duration::ZERO);
     }
 
@@ -97,7 +97,7 @@ mod tests {
             assert!(!late(&mut pace).await);
             pace.behind = BEHIND_MAX;
             assert!(late(&mut pace).await);
-            pace.came(512);
+            pace.note_received(512);
             assert!(!late(&mut pace).await, "a second is paid");
         });
     }

@@ -200,7 +200,7 @@ async fn end(
     let mut deadline = Instant::now() + within;
     loop {
         let shorter = poll_fn(|cx| {
-            // What is handed over now is closed.
+            // A connection that is handed over from now on is closed.
             while let Poll::Ready(Some(job)) = queue.poll_recv(cx) {
                 if let Job::Stop { within } = job {
                     return Poll::Ready(Some(within));

@@ -44,7 +44,7 @@ const PACED_US_MAX: u64 = 45_000_000;
 /// | what is: `now`, `limits`, `stats`, `peer`, `phase`, members, counts; `send`, `publish`, `close`; `join`, `leave` | here |
 /// | a new client: `admit_peer`, `read_head`, `admit_request`, then `open` or `refuse` | `handshake.rs` |
 /// | `pause_reading`, `resume_reading`, `probe`; after a loss on the bus `lose`, then `walk` and `take_loss` for each client | `reading.rs`, `telling.rs` |
-/// | `missed` or `newest`, then `send_missed`; room: `fits`, `replay`, `tell_room`; a stop: `set_busy` | `resume.rs`, `flush.rs`, `drain.rs` |
+/// | `missed` or `newest`, then `send_missed`; room: `fits`, `replay`, `request_room`; a stop: `set_busy` | `resume.rs`, `flush.rs`, `drain.rs` |
 #[derive(Debug)]
 pub struct Core {
     pub(super) now: Now,
@@ -70,8 +70,8 @@ pub struct Core {
     pub(super) no_room: FairQueue<SessionKey>,
     /// Whether room may have become free since the last search in `no_room` without success.
     pub(super) room_was_freed: bool,
-    /// The history is read from the bus, and clients get none of its messages as they come: no position is
-    /// told, and nobody resumes.
+    /// The history is being filled with stored messages of the bus, which no client gets live. Meanwhile no client
+    /// gets a position, and none can resume.
     pub(super) is_filling: bool,
     pub(super) losses: Losses,
     /// Message bytes of all clients, and the cost of other work, since [`super::Hub::renew_reading`].
@@ -267,7 +267,7 @@ impl Core {
 
     /// Puts a frame in one client's queue. Nothing happens if the client is gone or closing.
     pub fn send(&mut self, key: SessionKey, frame: &Arc<Frame>) {
-        self.tell(key);
+        self.notify_loss(key);
         self.clients.deliver(self.now, &self.limits, key, frame);
     }
 
@@ -307,7 +307,7 @@ impl Core {
 
     fn deliver_to_members(&mut self, topic: TopicKey, publication: &Publication) {
         let frame = &publication.frame;
-        self.tell_members(&publication.topic);
+        self.notify_members(&publication.topic);
         let receivers = self.topics.receivers(topic, frame);
         if !receivers.scattered {
             for key in receivers.keys {
@@ -332,7 +332,7 @@ impl Core {
             return Joined::NotOpen;
         }
         // The losses so far concern the topics so far.
-        self.tell(key);
+        self.notify_loss(key);
         self.release_before_join(topic);
         let (joined, retained) = self.topics.join(key, topic, self.content(key));
         if let Some(frame) = retained {
@@ -343,7 +343,7 @@ impl Core {
 
     /// Ends the client's membership, and removes the topic's keyed frames that wait for the client.
     pub fn leave(&mut self, key: SessionKey, topic: &TopicName) -> Left {
-        self.tell(key);
+        self.notify_loss(key);
         let current = self.clients.session(key).is_some();
         let Some((keys, last)) = current.then(|| self.topics.leave(key, topic)).flatten() else {
             return Left::NoMember;
@@ -371,7 +371,7 @@ impl Core {
         let due = self.now.mono_us + self.limits.close_timeout_us;
         let now = self.now;
         let code = self.with_retry_after(code, reason);
-        // What waits for a slot leaves before the close.
+        // Frames that wait for a slot leave before the close.
         self.clients.open_slot(now, &self.limits, key);
         let Some(session) = self.clients.session_mut(key) else {
             return;

@@ -11,8 +11,8 @@ use super::{CloseReason, Closing, Now, PhaseKind, REVOKED, SessionKey};
 use crate::auth::{Refusal, TokenMarks};
 
 impl Core {
-    /// Whether an operator has cut off the user or the token of this client, or its address. `user` and `marks`: those of a
-    /// token that the client does not have yet.
+    /// Whether an operator has cut off the user or the token of this client, or its address. `user` and `marks` are
+    /// of a new token that is about to replace the client's.
     pub fn is_revoked(
         &self,
         key: SessionKey,

@@ -73,8 +73,8 @@ impl Timers {
         due
     }
 
-    /// Moves a timer that is due a whole number of `interval_us` later, to the first such moment after
-    /// now: timers that a long turn delayed do not stay together. Returns whether the timer was due.
+    /// If a timer is due, moves it by multiples of `interval_us` to the first moment after now: timers that a long
+    /// turn delayed do not stay together. Returns whether the timer was due.
     pub(super) fn push_back(&mut self, timer: Timer, now_us: u64, interval_us: u64) -> bool {
         if !self.is_due(timer, now_us) {
             return false;

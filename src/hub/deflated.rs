@@ -55,7 +55,7 @@ impl Compressor {
         std::mem::take(&mut self.bytes)
     }
 
-    /// Makes the encoding that [`best`] then finds for a client.
+    /// Makes the encoding for this client, unless a fitting encoding exists. [`best`] then returns it.
     pub(super) fn encode(&mut self, frame: &Frame, client: Inflates, stats: &mut HubStats) {
         let after = after(client);
         if after.is_some_and(|key| self.after(frame, key, stats)) {
@@ -83,9 +83,9 @@ impl Compressor {
         self.is_worth_it(body_bytes) && body_bytes <= LARGE_BYTES
     }
 
-    /// Makes the encoding of `frame` that refers to the client's last frame; returns false if the last
-    /// frame is too far back or gone, `frame` has all its encodings, or nothing is saved. False never
-    /// becomes true for a window: a planned write relies on the result.
+    /// Makes the encoding of `frame` that refers to the client's last frame; returns false if the last frame is too
+    /// far back or gone, `frame` has all its encodings, or nothing is saved. Once false for a window, the result
+    /// stays false: a planned write relies on it.
     fn after(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
         if frame.encoded(key).is_some() {
             return true;

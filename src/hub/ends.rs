@@ -40,8 +40,8 @@ impl Core {
             .push_back(Effect::Release { key, reset, ended });
     }
 
-    /// Counts the remains of a session. If the session was open, removes its memberships and notes the
-    /// end for the gateway.
+    /// Counts the frames that a session leaves unsent. If the session was open, removes its memberships and notes
+    /// the end for the gateway.
     fn count_left(&mut self, key: SessionKey, left: Departed) {
         self.clients.stats.slow.count_gate(left.gated_us);
         self.charge(FRAME_COST * left.frames as usize);
@@ -66,8 +66,8 @@ impl Core {
         }
     }
 
-    /// Drops the clients over a limit of their queue, as many as the budget of the turn allows: those who read nothing
-    /// may all meet the limit with one message.
+    /// Drops the clients over a limit of their queue, as many as the budget of the turn allows: one message may put
+    /// all clients that read nothing over the limit.
     pub(super) fn reap(&mut self) {
         while let Some(key) = self.clients.to_arm.pop() {
             self.arm(key);

@@ -383,7 +383,7 @@ impl Core {
     /// client is gone or closing. The gateway limits the waiting replayed frames, for each client and
     /// for all: the limits of the queue do not count replayed frames.
     pub fn replay(&mut self, key: SessionKey, frame: &Arc<Frame>) -> bool {
-        self.tell(key);
+        self.notify_loss(key);
         self.clients.replay(self.now, key, Arc::clone(frame));
         self.is_open(key)
     }
@@ -391,7 +391,7 @@ impl Core {
     /// Requests one call of [`Gateway::handle_room`], at the end of this input or after a later flush:
     /// as soon as the kernel has taken everything that waits for the client. For a client that skips to
     /// the newest messages, whose queue may never be empty, all replayed frames are enough.
-    pub fn tell_room(&mut self, key: SessionKey) {
+    pub fn request_room(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {
             session.want_room();
             self.note_room(key);
@@ -409,7 +409,7 @@ impl Core {
 
 impl<G: Gateway> Hub<G> {
     /// Calls the gateway for a client with the requested room.
-    pub(super) fn tell_room(&mut self, key: SessionKey) {
+    pub(super) fn report_room(&mut self, key: SessionKey) {
         if self.core.is_open(key)
             && let Some(client) = self.clients.get_mut(key)
         {

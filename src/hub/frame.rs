@@ -51,8 +51,8 @@ pub enum Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConflationKey(pub u64);
 
-/// Bytes of all frames alive, and of those that the history keeps, each counted once however many queues share the
-/// frame; and of long queues. An encoding counts from the moment in which it is made.
+/// Two sums of bytes, each frame counted once however many queues share it: all living frames with the memory of
+/// long queues, and the frames that the history keeps. An encoding counts from the moment in which it is made.
 #[derive(Clone, Debug, Default)]
 pub struct FrameBytes(Arc<[AtomicU64; 2]>);
 

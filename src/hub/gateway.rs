@@ -168,7 +168,7 @@ pub trait Gateway {
         let _ = (core, clients);
     }
 
-    /// Called when there is the room requested with [`Core::tell_room`].
+    /// Called when there is the room requested with [`Core::request_room`].
     fn handle_room(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);
     }

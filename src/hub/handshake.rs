@@ -91,8 +91,8 @@ impl Core {
         let place = match self.addresses.admit(client, self.now.mono_us) {
             Ok(place) => place,
             Err(refusal) => {
-                // `TooMany` is a state, as over `connections_max`; `TooFast` is caused by the client
-                // and passes (RFC 6585 §4).
+                // `TooMany` lasts until another connection ends, as over `connections_max`: 503. `TooFast` is
+                // caused by the client, and passes by waiting: 429 (RFC 6585 §4).
                 let (status, detail, reason) = match refusal {
                     AddressRefusal::TooMany => (
                         503,

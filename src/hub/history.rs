@@ -47,7 +47,8 @@ struct Entry {
     position: Position,
     /// `None`: the message was left out, so nobody gets it again.
     frame: Option<Arc<Frame>>,
-    /// What the gateway has rendered, for clients of the own name (`None`) and of patterns; of each kind of content.
+    /// The frames that the gateway has rendered, for clients of the own name (`None`) and of patterns, for each
+    /// kind of content.
     copies: Vec<(Option<TopicName>, Arc<Frame>)>,
 }
 
@@ -107,11 +108,11 @@ impl Entry {
 #[derive(Debug)]
 struct Memory {
     render: Render,
-    /// What messages and copies need, with all of their encodings.
+    /// The memory of messages and copies, with all of their encodings.
     frames: FrameBytes,
     /// Bytes of the copies, without the encodings that clients need.
     copies: usize,
-    /// What the copies need beside their frames.
+    /// The memory of the copies beside their frames.
     beside: usize,
     /// No message with a lower number has copies.
     first_copied: u64,
@@ -266,7 +267,7 @@ impl History {
         };
         let whole = since.whole();
         let first = self.entries.partition_point(|entry| entry.number <= whole);
-        let judge = |wanted: &Wanted<'_>| self.judge(since.of(wanted), wanted);
+        let judge = |wanted: &Wanted<'_>| self.judge(since.number_for(wanted), wanted);
         let mut outcomes: Vec<Outcome> = wanted.iter().map(judge).collect();
         let good = wanted.iter().zip(&outcomes);
         let good = good.filter(|(_, outcome)| outcome.is_ok());
@@ -344,9 +345,9 @@ impl History {
             if *seen == count {
                 continue;
             }
-            let names = matching.of(topic, &self.names)?;
+            let names = matching.names_for(topic, &self.names)?;
             let (entry, content) = (&self.entries[at], found.content);
-            // What the client would not have got does not count.
+            // A message that the client would not have got does not count.
             let is_left_out = || entry.frame.is_none() || entry.frame_for(content).is_some();
             *seen += usize::from(names.is_empty() || is_left_out());
             // Backwards, as the whole list.
@@ -385,9 +386,9 @@ impl History {
     ) -> Outcome {
         found.walked = self.entries.len() - first;
         for (at, &topic) in (first..).zip(self.topics.range(first..)) {
-            for name in matching.of(topic, &self.names)? {
+            for name in matching.names_for(topic, &self.names)? {
                 let entry = &self.entries[at];
-                if entry.number > since.of(name) {
+                if entry.number > since.number_for(name) {
                     found.push(at, entry.frame_for(found.content), name)?;
                 }
             }
@@ -433,8 +434,9 @@ impl History {
         self.entries.partition_point(|entry| entry.number < number)
     }
 
-    /// While all need too much memory, drops the oldest copies, which can be made again, as long as they have more than
-    /// their share, then forgets the oldest messages. So no client can use up the memory of messages with patterns.
+    /// While messages and copies need too much memory: drops the oldest copies, which can be made again, as long as
+    /// copies have more than their share; then forgets the oldest messages. So no client can displace messages by
+    /// asking for many patterns.
     fn forget_excess(&mut self) {
         let copies_max = self.limits.bytes_max / COPIES_SHARE;
         while self.memory() > self.limits.bytes_max

@@ -81,8 +81,8 @@ impl<G: Gateway> Hub<G> {
         self.core.clients.stats.count_close(reason);
     }
 
-    /// Handles the header by which a trusted proxy names its client, or nobody, before the first byte of the client:
-    /// this peer counts from here on.
+    /// Handles the header by which a trusted proxy names its client, or no client, before the client's first byte:
+    /// from here on `peer` is the session's peer.
     pub fn handle_proxied(&mut self, now: Now, key: SessionKey, peer: Peer) {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
@@ -389,11 +389,11 @@ impl<G: Gateway> Hub<G> {
         loop {
             self.core.reap();
             if let Some((key, reason)) = self.core.ended.pop_front() {
-                self.tell_closed(key, reason);
+                self.report_closed(key, reason);
             } else if let Some(key) = self.core.stopping.pop_front() {
                 self.stop(key);
             } else if let Some(key) = self.core.with_room.pop() {
-                self.tell_room(key);
+                self.report_room(key);
             } else if let Some(key) = self.core.resumed.pop() {
                 self.read_on(key);
             } else {
@@ -419,7 +419,7 @@ impl<G: Gateway> Hub<G> {
         self.core.close(key, code, reason, Closing::Graceful);
     }
 
-    fn tell_closed(&mut self, key: SessionKey, reason: CloseReason) {
+    fn report_closed(&mut self, key: SessionKey, reason: CloseReason) {
         // A client that was accepted only to be closed never belonged to the gateway.
         if let Some(client) = self.clients.remove(key) {
             self.gateway

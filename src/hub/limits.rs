@@ -25,7 +25,7 @@ pub const RESUME_MESSAGES_MAX: u64 = 4_194_304;
 /// Bytes of plain HTTP requests that are read before they are used, of all clients.
 pub const HTTP_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
-/// Limits of one send queue (DESIGN of the queue: see `send_queue`).
+/// Limits of one send queue (`send_queue.rs`).
 #[derive(Clone, Debug)]
 pub struct SendQueueLimits {
     /// Above this many bytes a queue of keyed frames starts conflating; without keys the client has
@@ -69,9 +69,9 @@ impl Default for SendQueueLimits {
 pub enum DeflateWindow {
     /// No other message.
     None,
-    /// Earlier messages of the topic. Only for topics in which nobody can cause a message between the
-    /// secrets of others: the size of a message reveals what the message shares with the previous
-    /// message (BREACH).
+    /// Earlier messages of the topic. The size of a message then reveals how much of it repeats the previous
+    /// message (BREACH), so this is only for topics in which no stranger can place a message beside the secrets of
+    /// others.
     Shared,
 }
 

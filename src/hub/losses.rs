@@ -8,9 +8,9 @@ use super::Frame;
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     pub(super) count: u64,
-    /// So many losses are known to all clients.
+    /// The number of losses that all clients know of.
     pub(super) told: u64,
-    /// What tells a client of losses, if it gets statuses.
+    /// The frame that notifies a client of losses, if it gets statuses.
     pub(super) frame: Option<Arc<Frame>>,
     /// Clients that missed a number since [`Core::take_gaps_told`](super::Core::take_gaps_told).
     pub(super) gaps_told: u64,
@@ -52,7 +52,7 @@ impl Times {
         Some(Self { before, last })
     }
 
-    /// Whether the topic was active when a loss came, after the first `known` losses.
+    /// Whether the topic was active at a loss after the first `known` losses.
     pub(super) fn meet_loss(self, known: u64, losses: u64) -> bool {
         match self.last {
             u64::MAX => self.before < losses,

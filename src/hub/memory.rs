@@ -1,17 +1,15 @@
 //! Frame memory: which clients are dropped when too much memory waits for clients that read nothing.
 //!
-//! Many queues share a frame, so the end of a client frees only the frames without another holder, and the memory
-//! of a long queue itself, which counts like frames.
-//! Holders are not counted at each delivery, but by a walk over the queues, which begins only while all
-//! frames alive are over their limit. A frame's own reference count shows whether the queues of blocked
-//! clients hold all references. Frames held by another thread, the feed or a topic are not freed by any
-//! drop, and have limits of their own: these frames count towards the beginning of a walk, and drop no
-//! client.
+//! Many queues share a frame, so the end of a client frees only the frames that nothing else holds. The memory of a
+//! long queue itself counts like frames. Holders are not counted at each delivery, but by a walk over the queues,
+//! which begins only while the living frames are over their limit. A frame's own reference count shows whether the
+//! queues of blocked clients hold all references. Frames that another thread, the feed or a topic holds are freed
+//! by no drop, and have limits of their own: they may cause a walk, but no drop.
 //!
-//! A walk continues from flush to flush and looks at a bounded number of frames in each. Then one call
-//! makes an exact choice among the clients with the largest shares (the bytes of each frame divided by
-//! the frame's references): clients are chosen until their end frees enough, and each chosen client
-//! whose end is not needed is spared.
+//! A walk continues from flush to flush and looks at a bounded number of frames in each. Then one call makes an
+//! exact choice among the clients with the largest shares (the bytes of each frame divided by the frame's
+//! references): clients are chosen until dropping them frees enough. Then each chosen client that need not be
+//! dropped is taken off the list.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -30,8 +28,8 @@ const CANDIDATES_MAX: usize = 1_024;
 /// Frames that a choice looks at; the last queue may exceed the limit.
 const CHOICE_FRAMES_MAX: usize = 65_536;
 
-/// Time from a walk that leaves nothing to free to the next walk. Also the longest time for which a
-/// walk waits for a flush that leaves no client to be written to.
+/// Time between a walk that found nothing to free and the next walk. Also the longest time for which a walk waits
+/// until a flush has reached every client.
 const REST_US: u64 = 250_000;
 
 /// The state between two flushes.
@@ -148,7 +146,7 @@ impl Choice<'_> {
         self.freed_bytes -= bytes;
     }
 
-    /// Returns the candidates whose end frees so much, or all that can be freed; no candidate in vain.
+    /// Returns candidates whose end frees so much, or as much as can be freed; no more candidates than needed.
     fn make(&mut self, candidates: Vec<Reverse<(u64, SessionKey)>>, bytes: u64) -> Vec<SessionKey> {
         let mut chosen = Vec::new();
         for Reverse((_, key)) in candidates {

@@ -154,7 +154,7 @@ thread_local! {
     static HEAD: RefCell<Head> = const { RefCell::new(Head { of: None, text: Vec::new() }) };
 }
 
-/// The text of a position up to the count, and whose text it is.
+/// The text of a position up to the count, and the mark that it is for.
 struct Head {
     of: Option<(u32, Mark)>,
     text: Vec<u8>,
@@ -193,7 +193,7 @@ impl CopyRank {
 
 impl CopyPosition {
     /// Reads the text of a position ([`Display`](fmt::Display) of [`Position`]), with or without the rank of a copy
-    /// behind; no other text.
+    /// after it. Accepts no other text.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text.len() > POSITION_BYTES_MAX {
             return None;

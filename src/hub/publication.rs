@@ -202,7 +202,7 @@ pub enum BusNotice {
         number: u64,
         /// `true`: the bus has subscribed, so messages published from here on arrive; `false`: the bus
         /// has refused, and no messages will come.
-        stands: bool,
+        is_confirmed: bool,
     },
     /// The bus has sent all last values of a topic: as publications before this notice, if there are
     /// any.
@@ -232,7 +232,7 @@ pub enum FeedNotice {
     NoPositions,
     /// The position of the newest message of a stream without young messages.
     Head(Position),
-    /// Messages were lost before the last [`BusNotice::Gap`], of which clients have heard.
+    /// Messages were lost before the last [`BusNotice::Gap`], of which clients have been notified.
     Hole,
 }
 

@@ -1,8 +1,8 @@
 //! A FIFO with two entries inline. Most clients have at most one frame waiting, so an idle or healthy
 //! connection needs no heap for the queue, and a drained queue gives its heap back.
 //!
-//! The queue knows the total weight of the entries, and keeps nothing inline for the weight. The entries of a
-//! send queue are frames.
+//! The queue knows the total weight of its entries: the ring on the heap keeps the sum of its own, and the two
+//! inline entries are weighed when the weight is asked for. The entries of a send queue are frames.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ struct Ring<T> {
     weight: usize,
     /// Entries with a weight.
     heavies: usize,
-    /// So many entries in front are known to have a weight.
+    /// The number of entries in front that are known to have a weight.
     heavy: usize,
     /// The counted memory, once the ring has grown.
     room: Option<QueueRoom>,

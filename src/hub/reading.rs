@@ -192,8 +192,8 @@ impl<G: Gateway> Hub<G> {
         self.core.count_received(key, is_new);
     }
 
-    /// Handles the messages in turn, so that a gateway may close or pause between two messages. Ends whatever the
-    /// protocol returns: each further step has taken input, or is charged to the client's share of the turn.
+    /// Handles the messages in turn, so that a gateway may close or pause between two messages. The loop always
+    /// ends: each step either takes input, or is charged to the client's share of the turn.
     fn take_messages(&mut self, key: SessionKey, input: &mut &[u8]) {
         let mut message_bytes = 0;
         loop {
@@ -312,7 +312,7 @@ impl Core {
         self.resume(key, Pause::Gateway);
     }
 
-    /// What clients have sent and cannot be handled yet: unfinished messages, and input of paused clients.
+    /// The input of clients that cannot be handled yet: unfinished messages, and input of paused clients.
     pub fn received(&self) -> &Holding {
         self.received.holding()
     }

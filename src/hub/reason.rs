@@ -73,13 +73,13 @@ labelled! {
         SendQueueHard = "send_queue_hard",
         /// All frames together exceeded their limit, and the client was among those that held the most.
         FrameMemory = "frame_memory",
-        /// The TLS of all clients held more bytes than allowed, and those of this client stood still the longest.
+        /// The TLS of all clients held more bytes than allowed, and this client's bytes had waited the longest.
         TlsMemory = "tls_memory",
-        /// The plain HTTP requests of all clients held more bytes than allowed, and this client's was among those that
-        /// had held the most for the longest.
+        /// The plain HTTP requests of all clients held more bytes than allowed, and this client's request was
+        /// chosen: it had held much for long.
         HttpMemory = "http_memory",
-        /// What all clients had sent and weirgate could not handle yet exceeded its limit, and this client's was
-        /// among what had held the most memory for the longest.
+        /// The input of all clients that weirgate could not handle yet exceeded its limit, and this client was
+        /// chosen: its input had held much memory for long.
         MessageMemory = "message_memory",
         /// More connections than allowed.
         ConnectionLimit = "connection_limit",
@@ -164,8 +164,8 @@ pub const REVOKED: CloseCode = CloseCode::new(Refusal::CLOSE_CODE, Refusal::Revo
 /// The data that the client still gets before the close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
-    /// The close frame goes out behind the bytes that the kernel takes in this turn, or at the next
-    /// frame boundary; later frames are discarded and counted.
+    /// The close frame goes out after the bytes that the kernel takes in this turn, or at the next frame boundary;
+    /// later frames are discarded and counted.
     Now,
     /// Waiting frames go out first; no new frame is queued.
     Graceful,

@@ -1,15 +1,16 @@
-//! What clients have sent and the hub cannot handle yet: unfinished heads and messages, and input of paused clients.
-//! All of it together is one [`Holding`], whose rule is giving way.
+//! What clients have sent and the hub cannot handle yet: unfinished heads and messages, and input of paused
+//! clients. All of it together is one [`Holding`]: over its limit, clients that hold much without progress are
+//! dropped.
 //!
-//! Progress is another doubling of a message's memory, so that a client cannot look busy with single bytes; another
-//! message; and every change of the input that waits after a pause.
+//! As progress counts each doubling of a message's memory, so that a client cannot look busy with single bytes;
+//! each further message; and each change of the input that waits after a pause.
 
 use std::task::Waker;
 
 use super::{Now, SessionKey};
 use crate::admission::{Charge, Chosen, ClientAddr, Holding};
 
-/// The sum over all clients, and who of them gives way.
+/// The sum over all clients, and the clients chosen to give way.
 #[derive(Debug)]
 pub(super) struct Received {
     held: Holding,
@@ -25,7 +26,7 @@ impl Received {
         }
     }
 
-    /// Chooses who gives way, if more is held than the limit allows. Returns who was chosen.
+    /// If more is held than the limit allows, chooses clients to give way. Returns them.
     pub(super) fn make_room(&self, now: Now) -> Vec<SessionKey> {
         self.held.make_room(now.mono_us);
         self.chosen.take()

@@ -23,8 +23,8 @@ impl Core {
         waits
     }
 
-    /// Begins to hold states, if the last message has replaced a state that waited only for the loop. Shortly after an end
-    /// it is enough that much waits: the end was a try.
+    /// Begins to hold states, if the last message has replaced a state that waited only for the loop. Shortly after
+    /// the last such period it is enough that much waits, because its end was a try.
     #[inline]
     pub(super) fn note_replaced(&mut self) {
         let replaces = take(&mut self.clients.replaced_unsent);

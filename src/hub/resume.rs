@@ -1,7 +1,7 @@
 //! Resuming: the missed messages of a client follow the answer to the request, before newer messages.
 //!
-//! A gateway asks for the missed messages, answers, sends the missed messages, and joins the
-//! client, all in one call of the gateway: no publication can come between.
+//! In one call of the gateway, the gateway finds the missed messages, answers, sends them, and joins the client: no
+//! publication can come between.
 
 use std::sync::Arc;
 
@@ -30,16 +30,17 @@ impl Core {
         &self.resumed_messages
     }
 
-    /// The position of the newest message, for a client with everything before in the send queue;
-    /// `None` without a history, while the feed does not stand, or while the history is filled.
+    /// The position of the newest message, for a client with everything before in the send queue; `None` without a
+    /// history, while the feed has no positions, or while the history is filled.
     pub fn position(&self) -> Option<Position> {
         let history = self.history.as_ref().filter(|_| !self.is_filling);
         history?.position()
     }
 
-    /// Finds the messages of these names after the position `since`, a client's text of any kind, `beside` those that
-    /// were found for other requests. Counts the outcomes. The answer to the client comes first, then
-    /// [`send_missed`](Self::send_missed), then [`join`](Self::join), before any other call.
+    /// Finds the messages of these names after the position `since`, a client's text of any kind, `beside` the
+    /// messages that were found for the client's other requests. Counts the outcomes. In the same call the gateway
+    /// sends its answer, then calls [`send_missed`](Self::send_missed), and joins the client before or after
+    /// ([`join`](Self::join)).
     pub fn missed(
         &mut self,
         (key, beside): (SessionKey, &Missed),
@@ -58,9 +59,9 @@ impl Core {
         (missed, outcomes)
     }
 
-    /// Finds the newest `count` messages of each topic that these names match, for a client without a
-    /// position, or `beside` the missed messages of other names. The answer and [`send_missed`](Self::send_missed) follow as after
-    /// [`missed`](Self::missed).
+    /// Finds the newest `count` messages of each topic that these names match: for a client without a position, or
+    /// for names whose missed messages are not all there. `beside` are the messages found so far. The answer and
+    /// [`send_missed`](Self::send_missed) follow as after [`missed`](Self::missed).
     ///
     /// # Errors
     /// [`NotRecovered::Large`]: the messages are too many.
@@ -104,14 +105,14 @@ impl Core {
         self.clients.stats.resumes_refused[why as usize] += 1;
     }
 
-    /// Puts missed messages in the client's send queue, beside the limits. Returns true if newest messages of
-    /// names are among the messages that have left: the position of now has to follow.
+    /// Puts missed messages in the client's send queue, outside of its limits. Returns true if messages of
+    /// [`newest`](Self::newest) are among them: then the present position has to follow.
     pub fn send_missed(&mut self, key: SessionKey, missed: Missed) -> bool {
         let Some(session) = self.clients.session_mut(key) else {
             return false;
         };
         session.hold_resumed(missed.charge);
-        self.tell(key);
+        self.notify_loss(key);
         if !missed.frames.is_empty() {
             // Some of the messages may be newer than those that wait for the client's slot.
             self.clients.open_slot(self.now, &self.limits, key);

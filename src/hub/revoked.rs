@@ -321,8 +321,8 @@ impl Revoked {
         self.len() == 0
     }
 
-    /// Adds what is refused after a cut, before the connections are looked for: nobody comes back meanwhile. Returns the
-    /// end of an earlier refusal of the same, for [`settle`](Self::settle).
+    /// Adds what is refused after a cut. Called before the connections are closed, so that no client comes back
+    /// meanwhile. Returns the end of an earlier refusal of the same, for [`settle`](Self::settle).
     ///
     /// # Errors
     /// There is no room.

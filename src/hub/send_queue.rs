@@ -9,8 +9,6 @@
 //! empty. Frames without a key are never skipped; the soft or the hard limit drops a client that cannot
 //! keep up.
 //!
-//! Frames with a conflation key: a slow client skips to the newest of each key.
-//!
 //! With few frames each new frame replaces the waiting frame of its key. With many, a look at all
 //! frames for each new frame would let a slow client cost the others time. Then a frame joins the
 //! queue, and older frames of the same keys are removed whenever the queue has doubled; and because the
@@ -315,7 +313,7 @@ impl SendQueue {
         self.bytes > limit && self.counted_bytes() > limit
     }
 
-    /// The same bytes without the first frame that counts.
+    /// The counted bytes behind the first counted frame: one frame may always wait, however large.
     fn bytes_behind(&mut self) -> usize {
         let replayed = self.data.heavy_front();
         let first = self.data.get(replayed);

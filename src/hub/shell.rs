@@ -143,7 +143,7 @@ pub struct Ended {
     pub age_us: u64,
     /// The traffic of the whole connection.
     pub traffic: Traffic,
-    /// What a client lost that weirgate has dropped; `None` for any other end.
+    /// The losses of a client that weirgate has dropped; `None` for any other end.
     pub dropped: Option<Dropped>,
 }
 
@@ -174,14 +174,14 @@ impl Ended {
         }
     }
 
-    /// Whether the peer went without a byte, as load balancers do to see whether a port is open.
+    /// Whether the peer left without sending a byte, as load balancers do to check whether a port is open.
     pub fn said_nothing(&self) -> bool {
         let has_gone = [CloseReason::PeerGone, CloseReason::SocketError].contains(&self.reason);
         has_gone && self.traffic.bytes_in == 0
     }
 }
 
-/// What a handshake of TLS tells of a client.
+/// The facts about a client from its TLS handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secured {
     /// The version: `1.2` or `1.3`.

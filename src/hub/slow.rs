@@ -85,7 +85,7 @@ pub(super) struct Pair {
     after: Sample,
 }
 
-/// What two samples show.
+/// The difference between two samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The kernel had nothing to send while the queue waited.

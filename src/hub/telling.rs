@@ -1,8 +1,9 @@
-//! Losses of the bus: each client hears of a loss before it gets anything from after the loss.
+//! Losses of the bus: each client is notified of a loss before it gets anything from after the loss.
 //!
-//! A hundred thousand clients in one turn would delay every message, so a round of the gateway tells them over several
-//! turns ([`Core::walk`]). A client that gets a message or an answer meanwhile hears of the loss before. Therefore each
-//! session knows a number of losses, and all losses that a session does not know are one for its client.
+//! Notifying a hundred thousand clients in one turn would delay every message, so the gateway does it in a round
+//! over several turns ([`Core::walk`]). If a client gets a message or an answer meanwhile, the notice of the loss
+//! goes first. Therefore each session has the number of losses that its client knows of; all later losses are a
+//! single loss for the client.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ impl Core {
         self.losses.count += 1;
     }
 
-    /// Sets what tells a client of all losses so far: a frame without a position.
+    /// Sets the frame that notifies a client of all losses so far. It has no position.
     pub fn set_loss_frame(&mut self, frame: Arc<Frame>) {
         self.losses.frame = Some(frame);
     }
@@ -29,21 +30,22 @@ impl Core {
     }
 
     /// All clients know of so many losses.
-    pub fn losses_are_told(&mut self, losses: u64) {
+    pub fn note_losses_known(&mut self, losses: u64) {
         self.losses.told = losses;
-        if !self.is_telling() {
+        if !self.is_notifying() {
             self.losses.frame = None;
         }
     }
 
     /// Whether some clients may not know of a loss.
     #[inline]
-    pub fn is_telling(&self) -> bool {
+    pub fn is_notifying(&self) -> bool {
         self.losses.count != self.losses.told
     }
 
-    /// Notes that the client knows of all losses from here on. Returns true if it did not. A client
-    /// with a topic that was active misses a number, whatever the number of losses.
+    /// Notes that the client knows of all losses from here on. Returns true if it did not know of all. If the bus
+    /// delivered a topic of the client at one of these losses, the client misses one number, whatever the number of
+    /// losses.
     pub fn take_loss(&mut self, key: SessionKey) -> bool {
         let all = self.losses.count;
         let session = self.clients.session_mut(key);
@@ -74,20 +76,20 @@ impl Core {
         self.topics.set_active(topic, self.losses.count, active);
     }
 
-    /// Tells the client of losses that it does not know of, before anything else.
+    /// Notifies the client of losses that it does not know of, before anything else.
     #[inline]
-    pub(super) fn tell(&mut self, key: SessionKey) {
-        if self.is_telling() {
-            self.tell_now(key);
+    pub(super) fn notify_loss(&mut self, key: SessionKey) {
+        if self.is_notifying() {
+            self.notify_now(key);
         }
     }
 
-    /// Tells the members of a topic.
+    /// Notifies the members of a topic.
     #[inline]
-    pub(super) fn tell_members(&mut self, topic: &TopicName) {
-        if self.is_telling() {
+    pub(super) fn notify_members(&mut self, topic: &TopicName) {
+        if self.is_notifying() {
             let members: Vec<_> = self.members(topic).collect();
-            members.into_iter().for_each(|key| self.tell_now(key));
+            members.into_iter().for_each(|key| self.notify_now(key));
         }
     }
 
@@ -104,7 +106,7 @@ impl Core {
     }
 
     #[cold]
-    fn tell_now(&mut self, key: SessionKey) {
+    fn notify_now(&mut self, key: SessionKey) {
         if self.take_loss(key)
             && self.gets_status(key)
             && let Some(frame) = &self.losses.frame

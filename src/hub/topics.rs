@@ -219,8 +219,8 @@ impl Topics {
         }
     }
 
-    /// Removes entry `at` from the session's list and the member from the topic, and corrects the index
-    /// of the entry that moved into the gap on each side. Returns true if the topic has no member left.
+    /// Removes membership `at`. In the lists of the session and of the topic, the last entry fills the gap, and its
+    /// index is corrected. Returns true if the topic has no member left.
     fn remove(&mut self, slot: u32, at: usize) -> bool {
         let gone = self.joined[slot as usize].swap_remove(at);
         self.memberships -= 1;
@@ -290,9 +290,9 @@ impl Topics {
         &mut self.topics[key.0 as usize].newest
     }
 
-    /// The receivers of a publication: of a topic with members that get binary frames, those that get frames with
-    /// this content. A frame that was retained quietly and is delivered now does not
-    /// go again to members that got the frame on joining.
+    /// The receivers of a publication: the members, or if some of them get binary frames, the members for the
+    /// frame's content. A frame that was retained quietly and is delivered now does not go again to members that
+    /// got the frame on joining.
     pub(super) fn receivers(
         &self,
         key: TopicKey,
@@ -397,7 +397,7 @@ impl Topics {
         topic.active = Times::add(topic.active, losses, active);
     }
 
-    /// Whether a topic of the session was active when a loss came, after the first `known` losses.
+    /// Whether a topic of the session was active at a loss after the first `known` losses.
     pub(super) fn was_active(&self, slot: u32, known: u64, losses: u64) -> bool {
         let own = self.joined.get(slot as usize).into_iter().flatten();
         let mut active = own.filter_map(|joined| self.topics[joined.topic.0 as usize].active);

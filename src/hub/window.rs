@@ -36,7 +36,7 @@ pub(super) const OLDER_MAX: usize = 4;
 /// Bytes of frames that are kept only for later frames to refer to; at least one frame.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
 
-/// Twice in a round of all numbers the windows of all clients are forgotten, so that no number means a
+/// Numbers wrap around. Twice in each round the windows of all clients are forgotten, so that no number refers to a
 /// frame of the previous round.
 const HALF_ROUND: u32 = 1 << 31;
 

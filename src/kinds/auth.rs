@@ -249,13 +249,13 @@ impl Reload for AclFile {
         // Fails only after the end of the loop.
         let _ = self.tables.send(acl);
         self.wake.wake();
-        self.tell(&changes);
+        self.log_changes(&changes);
         Ok(Reloaded::Changed)
     }
 }
 
 impl AclFile {
-    fn tell(&self, changes: &AclChanges) {
+    fn log_changes(&self, changes: &AclChanges) {
         tracing::info!(
             roles = self.in_force.roles(),
             added = shown(&changes.added),

@@ -28,7 +28,7 @@ pub(super) fn stream_settings(checked: &Checked) -> Option<StreamSettings> {
     })
 }
 
-/// What a gateway reads of its bus.
+/// The messages that a gateway reads from its bus.
 pub(super) struct Reading<'a> {
     /// Bytes of a message; a larger message is cut.
     pub(super) payload_bytes_max: usize,

@@ -87,12 +87,11 @@ pub(super) enum Outcome {
     Header(Accepted),
     /// The handshake is over.
     Handshake(TcpStream, Box<TlsSession>, Secured),
-    /// The socket is closed.
-    /// The reason, and what the log says beside it.
+    /// The socket is closed: the reason, and a text for the log line.
     Failed(CloseReason, Option<&'static str>),
 }
 
-/// What a session tells of its client. Reads the client's certificate, if the client has shown one.
+/// The facts about a client that its session knows. Reads the client's certificate, if the client has shown one.
 pub(super) fn secured(tls: &TlsSession) -> Secured {
     Secured {
         version: tls.version(),
@@ -238,8 +237,9 @@ const HELLO_BYTES_MAX: usize = 4096;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 
-/// Whether a handshake may begin with these bytes, the first ones of a client: a whole ClientHello, in one record or in
-/// several, or what is none, about which the library has a word. `seen`: at most [`HELLO_BYTES_MAX`] bytes.
+/// Whether a handshake may begin with these first bytes of a client: they are a whole ClientHello, in a record or
+/// in several, or cannot become a ClientHello, and the library will refuse them. `seen`: at most
+/// [`HELLO_BYTES_MAX`] bytes.
 fn may_begin(seen: &[u8]) -> bool {
     let mut message = Vec::with_capacity(seen.len());
     let mut rest = seen;

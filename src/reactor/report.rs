@@ -27,7 +27,7 @@ pub(super) struct Report {
     retry_at_us: Option<u64>,
     lateness: Lateness,
     latency: Latency,
-    /// What was last logged of the time behind.
+    /// The state of the time behind that was logged last.
     behind: BehindStats,
     /// At most one line a second about a late loop.
     late_lines: LogBudget,
@@ -45,8 +45,8 @@ impl Report {
         self.received_us.push(received_us);
     }
 
-    /// Records the end of a flush; `first_write_us` is the end of the first write. All messages of the turn
-    /// are with every client that took bytes.
+    /// Records the end of a flush; `first_write_us` is the end of the first write. By then every client that takes
+    /// bytes has all messages of the turn.
     pub(super) fn flushed(&mut self, first_write_us: Option<u64>, ended_us: u64) {
         let mut received = std::mem::take(&mut self.received_us);
         for received_us in received.drain(..) {

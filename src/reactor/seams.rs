@@ -32,8 +32,8 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 const PUBLICATION_BYTES_MAX: usize = 128 * 1024;
 
 impl TurnBudgets {
-    /// The budgets beside send queues that are slow from `soft_bytes` on: more than half of them in one part of a turn
-    /// would make every client slow at once.
+    /// The budgets for send queues with this soft limit: more than half of `soft_bytes` in one part of a turn would
+    /// make every client slow at once.
     pub fn below(soft_bytes: usize) -> Self {
         Self {
             accepts_max: ACCEPTS_MAX,

@@ -259,8 +259,8 @@ impl Sockets {
         read
     }
 
-    /// After each step of a socket's TLS: ends the sending side once the last kept record is out, with whichever
-    /// step.
+    /// Called after each step of a socket's TLS, because any step may send the last kept record: ends the sending
+    /// side once that record is out.
     fn stepped(&mut self, key: SessionKey) {
         if let Some(socket) = socket_of(&mut self.slots, key)
             && socket.ends

@@ -7,8 +7,8 @@ use crate::hub::Sample;
 /// The structure up to `tcpi_snd_wnd`, the last member read here, which came with Linux 5.4.
 const INFO_BYTES: usize = 232;
 
-/// Returns the numbers of a connection; `None` for a socket that is not TCP, on an older kernel, and on other systems.
-/// The moment is the caller's.
+/// Returns the numbers of a connection; `None` for a socket that is not TCP, on an older kernel, and on other
+/// systems. The caller sets the time of the sample.
 pub(super) fn sample(stream: &TcpStream) -> Option<Sample> {
     read(stream).map(|info| sample_of(&info))
 }

@@ -193,14 +193,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 return Ok(());
             }
             // A message that another thread puts in a channel after the next look wakes the loop.
-            self.wake.awake();
+            self.wake.arm();
             if !self.has_messages() {
                 timeout = self.timeout();
             }
         }
         self.freeze.sleeps_until(self.now_us, timeout);
         poll(&mut self.poll, events, timeout)?;
-        self.wake.will_look();
+        self.wake.disarm();
         Ok(())
     }
 
@@ -303,7 +303,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.relieve();
         self.effects();
         self.survey();
-        self.tell(now);
+        self.publish_numbers(now);
         self.look_at_slow();
         self.begin(Phase::Wait);
     }

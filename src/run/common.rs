@@ -1,5 +1,5 @@
-//! The settings of every gateway, in the types of their users. For the operator's page: the limits, each with
-//! its present value.
+//! The settings of every gateway, each in the type of the module that uses it. For the operator's page: the limits,
+//! each with its present value.
 
 use std::path::PathBuf;
 
@@ -31,7 +31,7 @@ pub struct CommonSettings {
     pub reactor: ReactorSettings,
     /// TLS towards clients; `None` for plain connections alone.
     pub tls: Option<ClientTls>,
-    /// What the TLS of all clients holds, on all threads.
+    /// The bytes that the TLS of all clients holds, on all threads.
     pub tls_held: Holding,
     /// The limits of the core.
     pub limits: Limits,
@@ -128,8 +128,8 @@ impl CommonSettings {
         bytes.into_iter().cloned().chain(handshakes)
     }
 
-    /// Two listeners of this process at one address. With `--reuse-port` both would listen, and the kernel would give each
-    /// client to either.
+    /// Returns the error if two listeners of this process have the same address. With `--reuse-port` both would
+    /// listen, and the kernel would give each client to either of them.
     pub(super) fn twice(&self) -> Option<String> {
         let listen = &self.reactor.listen;
         let plain = listen.addrs.iter().map(|addr| ("--listen", addr));

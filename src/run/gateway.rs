@@ -228,8 +228,8 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         self
     }
 
-    /// Sets a flag, if any: true until the gateway has a key for the tokens of its clients: until then
-    /// the gateway is not ready.
+    /// Sets the flag that is true until the gateway has a key for the tokens of its clients. Until then the gateway
+    /// is not ready.
     #[must_use]
     pub fn awaits_keys(mut self, awaits_keys: Option<Arc<AtomicBool>>) -> Self {
         self.awaits_keys = awaits_keys;

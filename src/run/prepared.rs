@@ -208,7 +208,7 @@ impl Visit for Line {
     }
 }
 
-/// A program: words, and gateways. The command line makes subcommands, `--help`, `--check`,
+/// A program: its name, its texts, and its gateways. The command line makes subcommands, `--help`, `--check`,
 /// `WEIRGATE_GATEWAY` and `health` from the list.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {

@@ -61,7 +61,7 @@ const FAILED: usize = 2;
 /// A file that has not answered for so long counts as failed.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a part's thread is doing.
+/// The present work of a part's thread.
 #[derive(Clone, Copy, Debug)]
 enum Doing {
     Nothing,
@@ -71,7 +71,7 @@ enum Doing {
     Hangs,
 }
 
-/// What is known of a part.
+/// The facts about a part.
 struct Progress {
     what: &'static str,
     outcomes: [AtomicU64; OUTCOMES.len()],

@@ -22,7 +22,7 @@ pub(super) struct RevokedFile {
     cutter: Cutter,
 }
 
-/// What cuts clients off: the way to the loop and its end there, and the file.
+/// The parts that cut clients off: the channel to the loop, its end there, and the file.
 pub(super) struct Cuts(Cutter, Receiver<CutRequest>, Option<RevokedFile>);
 
 impl Cuts {

@@ -176,7 +176,7 @@ fn notify_systemd(telemetry: &Arc<Telemetry>, clock: Clock, reactor: &ReactorSet
     if std::env::var_os("NOTIFY_SOCKET").is_none_or(|path| path.is_empty()) {
         return;
     }
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
     let (telemetry, reactor) = (Arc::clone(telemetry), reactor.clone());
     let notify = move || notify_of_turns(&telemetry, clock, &reactor);
     if let Err(error) = detached("systemd", notify) {
@@ -195,7 +195,7 @@ fn notify_of_turns(telemetry: &Telemetry, clock: Clock, reactor: &ReactorSetting
             // The unit's TimeoutStopSec= may be shorter than the configured drain.
             let connections = telemetry.event_loop.read(LoopNumbers::all_connections);
             let micros = u32::try_from(reactor.stop_us(connections)).unwrap_or(u32::MAX);
-            tell(&[
+            notify(&[
                 NotifyState::Stopping,
                 NotifyState::ExtendTimeoutUsec(micros),
             ]);
@@ -203,12 +203,12 @@ fn notify_of_turns(telemetry: &Telemetry, clock: Clock, reactor: &ReactorSetting
         let now = clock.now();
         let age_ms = telemetry.event_loop.last_turn_age_ms(now);
         if pulse.as_mut().is_some_and(|p| p.beats(now.mono_us, age_ms)) {
-            tell(&[NotifyState::Watchdog]);
+            notify(&[NotifyState::Watchdog]);
         }
     }
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "systemd could not be told");
     }

@@ -1,6 +1,6 @@
 //! Errors in settings, in words for the operator.
 //!
-//! Settings that went: a start with one of them ends with status 2.
+//! Settings that were removed: a start with such a setting ends with status 2, and names the replacement.
 
 use super::kind::Refused;
 use super::setting::Setting;
@@ -35,12 +35,12 @@ pub enum SettingsError {
         /// The allowed values.
         allowed: String,
     },
-    /// The env name of a setting that went.
+    /// The env name of a setting that was removed.
     #[error("{name} is gone: {instead}")]
     Gone {
         /// The env name.
         name: String,
-        /// What took the place of the setting.
+        /// The replacement of the setting.
         instead: &'static str,
     },
     /// Two exclusive settings are both set.

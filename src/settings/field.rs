@@ -95,8 +95,8 @@ impl<G: Group, T: FieldValue> Field for With<G, T> {
     }
 }
 
-/// `field!(GROUP, PATH)`: a field with the type of the value. `us GROUP, PATH`: microseconds of a row in
-/// milliseconds.
+/// `field!(GROUP, PATH)`: the field at this path of a group, of the type of the row's value.
+/// `field!(us GROUP, PATH)`: a field in microseconds, for a row in milliseconds.
 macro_rules! field {
     (us $group:ty, $($path:tt)+) => {
         &$crate::settings::With::<$group, u64> {

@@ -41,7 +41,7 @@ pub struct TlsSettings {
     pub oldest: OldestVersion,
     /// Handshakes under way at once.
     pub handshakes_max: u64,
-    /// What TLS holds for all clients together, bytes.
+    /// The bytes that TLS may hold for all clients together.
     pub held_bytes_max: u64,
 }
 
@@ -73,7 +73,7 @@ pub struct ProcessSettings {
     pub stop_timeout_us: u64,
     /// How long loop and bus thread poll without sleeping after work.
     pub spin_us: u64,
-    /// What the limits over all clients share, bytes; 0: nothing is shared.
+    /// The bytes that the limits over all clients share; 0: nothing is shared.
     pub memory_max: u64,
     /// A file with refused users and tokens.
     pub revoked_file: Option<PathBuf>,
@@ -243,8 +243,8 @@ impl Checked {
         self.get::<StreamSettings>().name
     }
 
-    /// A time that is shorter than the positions of quiet names are old, and more memory than slow clients
-    /// leave.
+    /// The faults of the history's settings: a time shorter than the age that the position of a quiet name may
+    /// have, or more memory than the limits of slow clients leave.
     pub(super) fn history_errors(&self) -> Vec<SettingsError> {
         let limits = self.get::<Limits>();
         let history = limits.history;

@@ -9,9 +9,9 @@ const FLAG: &str = "memory-max";
 /// The least memory that is shared: below, the parts are smaller than single messages.
 pub(super) const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
-/// Gives each limit that nobody has set its part of the memory. Without `--memory-max` the memory is three
-/// quarters of `limit_bytes`, what the system allows the process, and lowers defaults only: a large machine is no
-/// reason to hold more.
+/// Gives each limit that nobody has set its part of the memory. Without `--memory-max` the memory is three quarters
+/// of `limit_bytes`, the memory that the system allows the process, and defaults are only lowered: a large machine
+/// is no reason to hold more.
 pub(super) fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
     let Some(memory) = all.iter_mut().find(|typed| typed.setting.flag == FLAG) else {
         return;

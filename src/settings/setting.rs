@@ -149,7 +149,7 @@ pub struct Setting {
     pub original_env: &'static [&'static str],
     /// The field of the group that the value is written to.
     pub field: &'static dyn Field,
-    /// What the gateway of the row has as other defaults.
+    /// Other defaults of the gateway of the row.
     pub(super) defaults: Defaults,
     /// The allowed values, and whether they are secret.
     pub kind: Kind,
@@ -255,8 +255,8 @@ impl Setting {
         self
     }
 
-    /// Puts the setting among the dozen of `-h`. The line with the default must fit a terminal of 100
-    /// columns.
+    /// Puts the setting among the dozen settings that `-h` shows. The line with the default must fit a terminal of
+    /// 100 columns.
     pub const fn in_short_help(mut self) -> Self {
         self.in_short_help = true;
         self

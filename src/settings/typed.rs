@@ -109,7 +109,7 @@ impl Env {
             .collect()
     }
 
-    /// The errors of names of settings that went.
+    /// The errors for names of settings that were removed.
     fn gone_names(&self) -> impl Iterator<Item = SettingsError> {
         let ours = self.values.keys().filter(|name| name.starts_with(PREFIX));
         ours.filter_map(|name| {
@@ -204,7 +204,7 @@ impl Typed {
     }
 }
 
-/// Returns what took the place of a setting that went. `name` is the flag with its dashes, or the env name.
+/// Returns the replacement of a setting that was removed. `name` is the flag with its dashes, or the env name.
 pub fn gone(name: &str) -> Option<&'static str> {
     let flag = name.trim_start_matches("--").trim_start_matches(PREFIX);
     let flag = flag.to_ascii_lowercase().replace('_', "-");

@@ -38,9 +38,15 @@ impl Answers {
         alike.push(name);
     }
 
-    /// Tells the answers of `bus`: a refused request concerns only the clients with this request. `needed`
-    /// and `requests` are the numbers of all names, the names without a question too.
-    pub(super) fn tell(self, bus: &str, needed: usize, requests: usize, found: &mut Vec<Finding>) {
+    /// Adds findings for the answers of `bus`: a refused request concerns only the clients with this request.
+    /// `needed` and `requests` are the numbers of all names, also of names without a question.
+    pub(super) fn report(
+        self,
+        bus: &str,
+        needed: usize,
+        requests: usize,
+        found: &mut Vec<Finding>,
+    ) {
         for ((is_request, words), names) in self.refused {
             let text = format!("may not subscribe to {}: {words}", list(&names));
             found.push(match is_request {

@@ -184,7 +184,7 @@ impl Wishes {
     /// Takes the oldest changes, at most [`TAKEN_MAX`]. If more wait, the next wait of the source ends at
     /// once. Later changes wake the source again.
     fn take(&self) -> Vec<(Subscription, Change)> {
-        self.wake.awake();
+        self.wake.arm();
         let (taken, has_more) = self.shared.changes().take();
         if has_more {
             self.wake.wake();
@@ -206,7 +206,8 @@ impl Wishes {
         self.shared.questions_asked.store(asked as u64, Relaxed);
     }
 
-    /// Applies changes to the ledger while there is no connection: at least as many as wait at the call.
+    /// Applies the waiting changes to the ledger while there is no connection. Changes that arrive meanwhile may be
+    /// applied too.
     pub(super) fn take_into(&self, ledger: &mut Ledger) {
         let mut left = self.shared.waiting();
         loop {

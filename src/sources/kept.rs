@@ -23,7 +23,7 @@ struct Name {
     subscription: Subscription,
     patterns: NamePatterns,
     /// Whether the bus has confirmed the name on this connection.
-    stands: bool,
+    is_subscribed: bool,
 }
 
 /// The count of the messages on this connection.
@@ -33,7 +33,7 @@ enum Count {
     Waits,
     /// Nothing is counted on this connection.
     Off,
-    /// So many messages since the mark.
+    /// The number of messages since the mark.
     Since(Mark, u64),
 }
 
@@ -70,7 +70,7 @@ impl KeptFeed {
             Ok(Name {
                 subscription,
                 patterns,
-                stands: false,
+                is_subscribed: false,
             })
         };
         Ok(Self {
@@ -88,26 +88,27 @@ impl KeptFeed {
         })
     }
 
-    /// Handles a new connection: no name is subscribed, no mark counts. `is_sure`: the server can miss no
-    /// message of a publisher unseen, while this connection lasts. Returns whether that is in doubt for the
-    /// first time.
+    /// Handles a new connection: no name is subscribed, no mark counts. `is_sure`: while this connection lasts, the
+    /// server cannot lose a message without a sign. Returns true if that was sure on the connection before, and no
+    /// longer is.
     pub fn connected(&mut self, is_sure: bool) -> bool {
         self.count = Count::Waits;
         for name in &mut self.names {
-            name.stands = false;
+            name.is_subscribed = false;
         }
         std::mem::replace(&mut self.is_sure, is_sure) && !is_sure
     }
 
     /// Notes the answer of the bus for a name; any other name is ignored. Returns whether the feed has ended: the
     /// bus has taken away a name that was subscribed, and messages are missing from here on. The next call of
-    /// [`begin`](Self::begin) begins another.
-    pub fn settle(&mut self, subscription: &Subscription, stands: bool) -> bool {
+    /// [`begin`](Self::begin) begins a new feed.
+    pub fn settle(&mut self, subscription: &Subscription, is_subscribed: bool) -> bool {
         let mut names = self.names.iter_mut();
         let Some(name) = names.find(|name| name.subscription == *subscription) else {
             return false;
         };
-        let is_taken_away = std::mem::replace(&mut name.stands, stands) && !stands;
+        let is_taken_away =
+            std::mem::replace(&mut name.is_subscribed, is_subscribed) && !is_subscribed;
         let ends = is_taken_away && !matches!(self.count, Count::Waits);
         if ends {
             self.count = Count::Waits;
@@ -117,10 +118,10 @@ impl KeptFeed {
 
     /// Whether all names are subscribed and the feed has not begun yet.
     pub fn may_begin(&self) -> bool {
-        matches!(self.count, Count::Waits) && self.names.iter().all(|name| name.stands)
+        matches!(self.count, Count::Waits) && self.names.iter().all(|name| name.is_subscribed)
     }
 
-    /// Begins to count from a mark of this connection alone, or tells that nothing is counted.
+    /// Begins to count from a mark of this connection alone, or reports that nothing is counted.
     pub fn begin(&mut self) -> BusEvent {
         if !self.is_sure {
             self.count = Count::Off;
@@ -171,9 +172,9 @@ impl KeptFeed {
         }
     }
 
-    /// The place of a message by a subscription; counts the message. `None`: another copy of a
-    /// message, which counts by the earliest name of the list that is subscribed. A name that the bus refuses
-    /// brings no message.
+    /// Counts a message that came by a subscription, and returns its place. `None` for another copy of a message:
+    /// it counts once, by the earliest subscribed name of the list that matches. A name that the bus refuses brings
+    /// no message.
     pub fn place(&mut self, by: &str, is_pattern: bool, subject: &str) -> Option<Place> {
         let is_by = |name: &Name| {
             name.subscription.is_pattern == is_pattern && &*name.subscription.name == by
@@ -181,10 +182,10 @@ impl KeptFeed {
         let Some(at) = self.names.iter().position(is_by) else {
             return Some(Place::Outside);
         };
-        let own = (!self.names[at].stands, at);
+        let own = (!self.names[at].is_subscribed, at);
         let mut names = self.names.iter().enumerate();
-        let is_copy =
-            names.any(|(at, name)| (!name.stands, at) < own && name.patterns.matches(subject));
+        let is_copy = names
+            .any(|(at, name)| (!name.is_subscribed, at) < own && name.patterns.matches(subject));
         (!is_copy).then(|| self.next_place())
     }
 
@@ -194,7 +195,7 @@ impl KeptFeed {
         let Some(at) = self.names.iter().position(|name| name.subscription == *by) else {
             return Some(Place::Outside);
         };
-        let may_be_copy = self.names[..at].iter().any(|name| name.stands);
+        let may_be_copy = self.names[..at].iter().any(|name| name.is_subscribed);
         (!may_be_copy).then(|| self.next_place())
     }
 

@@ -1,5 +1,6 @@
-//! How far the reader of a stream is behind the newest message: what the reader said last, and for how long the answer
-//! has been coming that is read now. Over a thin line a single answer takes minutes, and all it holds was stored before.
+//! How far the reader of a stream is behind the newest message: the distance that the reader reported last, and the
+//! time for which the present answer has been arriving. Over a slow line a single answer takes minutes, and
+//! everything in it was stored before.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub(super) struct StreamLag {
 
 impl StreamLag {
     /// Takes what the reader says: messages, if known, and milliseconds from storage to storage.
-    pub(super) fn told(&mut self, status: &BusStatus, messages: Option<u64>, ms: u64) {
+    pub(super) fn note_distance(&mut self, status: &BusStatus, messages: Option<u64>, ms: u64) {
         self.told = Some((messages, ms));
         self.show(status, ms);
     }
@@ -55,14 +56,14 @@ mod tests {
     #[test]
     fn an_answer_that_comes_slowly_counts_while_it_comes() {
         let (status, mut lag) = (BusStatus::default(), StreamLag::default());
-        lag.told(&status, Some(0), 0);
+        lag.note_distance(&status, Some(0), 0);
         lag.answer_comes_for(&status, Duration::from_secs(7));
         assert_eq!(status.stream_behind(), Some((Some(0), 7_000)));
         assert!(lag.is_logged);
         lag.answer_comes_for(&status, Duration::ZERO);
         assert_eq!(status.stream_behind(), Some((Some(0), 0)));
         assert!(!lag.is_logged);
-        lag.told(&status, Some(40), 3_000);
+        lag.note_distance(&status, Some(40), 3_000);
         lag.answer_comes_for(&status, Duration::from_secs(1));
         assert_eq!(status.stream_behind(), Some((Some(40), 3_000)));
         assert!(!lag.is_logged);

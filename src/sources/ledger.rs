@@ -116,9 +116,9 @@ impl Ledger {
             // A new request gets the refusal again.
             entry.server = Server::Suspect;
         }
-        let stands = entry.server == Server::Confirmed && entry.command != Command::Sent;
+        let is_confirmed = entry.server == Server::Confirmed && entry.command != Command::Sent;
         self.enqueue(subscription);
-        stands
+        is_confirmed
     }
 
     /// Records that nobody wants the name any more.
@@ -217,14 +217,18 @@ impl Ledger {
 
     /// Records that the server executed the command for the name. If the name is wanted and now subscribed,
     /// returns the number of the newest request.
-    pub(super) fn confirmed(&mut self, subscription: &Subscription, stands: bool) -> Option<u64> {
+    pub(super) fn confirmed(
+        &mut self,
+        subscription: &Subscription,
+        is_confirmed: bool,
+    ) -> Option<u64> {
         self.restoring.remove(subscription);
         let entry = self.answered(subscription)?;
-        entry.server = match stands {
+        entry.server = match is_confirmed {
             true => Server::Confirmed,
             false => Server::Absent,
         };
-        let number = (stands && entry.wanted).then_some(entry.number);
+        let number = (is_confirmed && entry.wanted).then_some(entry.number);
         self.enqueue(subscription);
         self.forget_if_idle(subscription);
         number
@@ -313,7 +317,7 @@ impl Ledger {
     pub(super) fn revoked(&mut self, subscription: &Subscription) -> Option<u64> {
         let names = self.names_mut(subscription.is_pattern);
         let entry = names.get_mut(&subscription.name)?;
-        if !entry.stands() {
+        if !entry.is_on_server() {
             return None;
         }
         let before = std::mem::replace(&mut entry.server, Server::Refused);
@@ -351,8 +355,8 @@ impl Ledger {
     pub(super) fn standing(&self) -> impl Iterator<Item = (Subscription, u64)> {
         let all = [(&self.channels, false), (&self.patterns, true)];
         let all = all.into_iter().flat_map(|(names, is_pattern)| {
-            let stands = |entry: &Entry| entry.wanted && entry.server == Server::Confirmed;
-            let names = names.iter().filter(move |(_, entry)| stands(entry));
+            let is_confirmed = |entry: &Entry| entry.wanted && entry.server == Server::Confirmed;
+            let names = names.iter().filter(move |(_, entry)| is_confirmed(entry));
             names.map(move |(name, entry)| (Arc::clone(name), is_pattern, entry.number))
         });
         all.map(|(name, is_pattern, number)| (Subscription { name, is_pattern }, number))
@@ -459,11 +463,11 @@ impl Ledger {
 impl Entry {
     /// Whether the name needs a command, and none is on its way.
     fn is_due(&self) -> bool {
-        self.wanted != self.stands() && self.command != Command::Sent
+        self.wanted != self.is_on_server() && self.command != Command::Sent
     }
 
     /// Whether the server has the name.
-    fn stands(&self) -> bool {
+    fn is_on_server(&self) -> bool {
         matches!(self.server, Server::Settling(_) | Server::Confirmed)
     }
 
@@ -474,7 +478,7 @@ impl Entry {
 
     /// Whether the ledger can forget the name.
     fn is_idle(&self) -> bool {
-        !self.wanted && !self.stands() && self.command == Command::None
+        !self.wanted && !self.is_on_server() && self.command == Command::None
     }
 
     /// Whether the command may have no other name.

@@ -92,14 +92,14 @@ pub struct Stopping(Arc<End>);
 impl Stopping {
     /// Stops the source, and waits at most `patience` while the source has work to finish on the bus.
     pub fn settle(self, patience: Duration) {
-        self.tell();
+        self.raise();
         let until = Instant::now() + patience;
         while self.0.owes.load(Ordering::Acquire) && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
         }
     }
 
-    fn tell(&self) {
+    fn raise(&self) {
         self.0.is_over.store(true, Ordering::Release);
         if let Some(wake) = &*self.0.wake() {
             wake.wake();
@@ -109,7 +109,7 @@ impl Stopping {
 
 impl Drop for Stopping {
     fn drop(&mut self) {
-        self.tell();
+        self.raise();
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) trait Bus {
     /// The status of the bus, for other threads, and the times of the next attempts to connect.
     fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes);
 
-    /// Runs a connection from the attempt to connect until the loss. Calls [`Relay::stands`] as soon as
+    /// Runs a connection from the attempt to connect until the loss. Calls [`Relay::report_up`] as soon as
     /// all subscriptions are confirmed.
     fn connect_and_relay(&mut self, relay: &mut Relay<Self::Error>) -> Stop<Self::Error>;
 }
@@ -159,7 +159,7 @@ impl<E: Error> Relay<E> {
     ///
     /// # Errors
     /// The loop is gone.
-    pub(super) fn stands(&mut self) -> Result<Option<u64>, LoopGone> {
+    pub(super) fn report_up(&mut self) -> Result<Option<u64>, LoopGone> {
         self.status.set_up(true);
         self.link.send(BusEvent::Up)?;
         let recovery = self.outages.ended(Instant::now());
@@ -378,7 +378,7 @@ mod tests {
             match self.connections.pop_front() {
                 None => Stop::LoopGone,
                 Some(Connection::Refused) => Stop::Bus(Trouble::Refused),
-                Some(Connection::Lost) => match relay.stands() {
+                Some(Connection::Lost) => match relay.report_up() {
                     Ok(_) => Stop::Bus(Trouble::Lost),
                     Err(gone) => gone.into(),
                 },

@@ -52,7 +52,7 @@ pub enum Told {
     /// The newest message of the stream; not relayed.
     Head(StoredId),
     /// From here on, messages come as they are stored. Said once for each connection.
-    Stands,
+    CaughtUp,
     /// How far the reader is behind the newest message.
     Behind {
         /// The number of messages; `None`: the bus gives no number.
@@ -114,20 +114,20 @@ impl StreamFeed {
     ///
     /// # Errors
     /// The loop is gone.
-    pub(super) fn tell<E: Error>(
+    pub(super) fn hand_over<E: Error>(
         &mut self,
         relay: &mut Relay<E>,
         received: Now,
         told: Told,
     ) -> Result<(), LoopGone> {
-        if told == Told::Stands {
-            let away_ms = relay.stands()?;
+        if told == Told::CaughtUp {
+            let away_ms = relay.report_up()?;
             relay.status.set_positions_shared(true);
             let stream = shown(&self.settings.name);
             tracing::info!(stream, away_ms, "reading the stream");
         }
         match told {
-            Told::Behind { messages, ms } => relay.lag.told(&relay.status, messages, ms),
+            Told::Behind { messages, ms } => relay.lag.note_distance(&relay.status, messages, ms),
             Told::Message {
                 id, is_old: false, ..
             } => relay
@@ -142,7 +142,7 @@ impl StreamFeed {
     }
 
     /// The event for the loop; `None` for a message of another name. The caller reports
-    /// [`BusEvent::Up`] before the event of [`Told::Stands`].
+    /// [`BusEvent::Up`] before the event of [`Told::CaughtUp`].
     pub fn event(&mut self, now: Now, told: Told) -> Option<BusEvent> {
         Some(match told {
             Told::Message {
@@ -188,7 +188,7 @@ impl StreamFeed {
             }
             Told::Hole => BusEvent::Hole,
             Told::Head(id) => BusEvent::Head(Position::stored(self.names, id)),
-            Told::Stands => BusEvent::CaughtUp,
+            Told::CaughtUp => BusEvent::CaughtUp,
             Told::Behind { .. } => return None,
         })
     }
@@ -242,7 +242,7 @@ pub(super) fn check_told(
     for told in told {
         match told {
             Told::Lost | Told::Hole => (next, newest, stood_at) = (None, None, None),
-            Told::Stands => has_stood = true,
+            Told::CaughtUp => has_stood = true,
             Told::Behind { .. } => {}
             Told::Head(id) => newest = Some(*id),
             Told::Bad(why) => panic!("{why}"),

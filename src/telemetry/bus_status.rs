@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Re
 use super::samples::{DurationCounts, Durations};
 use crate::base::{Now, SpinCounts};
 
-/// The time behind the newest message of a stream from which the reader is late, milliseconds: the log and `weirgate top` say
-/// so, and the alert begins.
+/// A reader that is so many milliseconds behind the newest message of its stream counts as late: the log and
+/// `weirgate top` report it, and the alert begins.
 pub const STREAM_LATE_MS: u64 = 5_000;
 
 /// The state of a bus connection.

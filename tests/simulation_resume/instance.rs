@@ -227,8 +227,8 @@ impl<C: Contract> Instance<C> {
     }
 
     /// Whether some clients may not know of a loss.
-    pub(crate) fn is_telling(&self) -> bool {
-        self.world.hub.core().is_telling()
+    pub(crate) fn is_notifying(&self) -> bool {
+        self.world.hub.core().is_notifying()
     }
 
     pub(crate) fn stop(&mut self, steps: u32) {

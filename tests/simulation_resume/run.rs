@@ -333,7 +333,7 @@ impl<C: Contract> Run<C> {
         client.read::<C>(&self.redis, count);
         let is_closed = place.has_closed(key);
         // A quiet client hears of a loss within a second.
-        if !is_closed && !place.is_telling() {
+        if !is_closed && !place.is_notifying() {
             client.check_whole(&self.redis, place.tag());
         }
         match self.random.below(100) {

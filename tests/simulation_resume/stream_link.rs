@@ -111,7 +111,7 @@ impl StreamLink {
         let mut events = Vec::new();
         for told in told {
             self.note(redis, &told);
-            if told == Told::Stands {
+            if told == Told::CaughtUp {
                 (self.has_stood, self.is_down_told) = (true, false);
                 events.push((self.end, BusEvent::Up));
             }
@@ -126,7 +126,7 @@ impl StreamLink {
         let id = match told {
             Told::Message { id, .. } | Told::Head(id) => *id,
             Told::Lost | Told::Hole => return redis.forget_gone(self.process),
-            Told::Bad(_) | Told::Stands | Told::Behind { .. } => return,
+            Told::Bad(_) | Told::CaughtUp | Told::Behind { .. } => return,
         };
         let number = redis.stream.as_ref().expect("a stream").number_of(id);
         let is_head = matches!(told, Told::Head(_));

@@ -61,7 +61,7 @@ fn a_loss_is_told_before_a_message_and_to_quiet_clients_over_several_turns() {
     }
     assert!(turns >= 4, "{turns} turns");
     bench.world.held = false;
-    assert!(!bench.world.hub.core().is_telling());
+    assert!(!bench.world.hub.core().is_notifying());
     // Each was told once.
     gap(&mut bench);
     bench.world.advance(SECOND);

@@ -334,8 +334,8 @@ fn render(style: Style, message: &[u8], line: &mut Vec<u8>) {
     line.push(b'\n');
 }
 
-/// Formats a binary message. The bytes after a line of JSON, as of channels, are escaped, so that each can be told and a
-/// line is a message.
+/// Formats a binary message. The bytes after the line of JSON, as channels send them, are escaped: every byte is
+/// visible, and each message is one line.
 fn render_binary(style: Style, message: &[u8], line: &mut Vec<u8>) {
     let mut parts = message.splitn(2, |&byte| byte == b'\n');
     match (parts.next(), parts.next()) {

@@ -71,7 +71,7 @@ pub enum TopError {
     Away(String),
 }
 
-/// What the thread of a process and the printing thread share.
+/// The data that the thread of a process and the printing thread share.
 #[derive(Clone, Debug)]
 struct Shared(Arc<Mutex<Process>>);
 

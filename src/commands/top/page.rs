@@ -1,5 +1,5 @@
-//! The page: the facts and tables of all processes as lines of text, for a pipe as long as they are, for a terminal in
-//! its columns and lines.
+//! The page: the facts and tables of all processes as lines of text, whole for a pipe, and cut to the columns and
+//! lines of a terminal.
 
 use super::process::Process;
 use super::tables::Table;

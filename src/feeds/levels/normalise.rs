@@ -186,8 +186,8 @@ impl<'a> Instruments<'a> {
         Ok(())
     }
 
-    /// Finds the places. A repeated key may have come first with a value that is not an instrument, so a second
-    /// pass over all keys is needed; not for a single instrument.
+    /// Finds the place of each instrument in the output: the order in which the keys first occur. The first value
+    /// of a repeated key may have been no instrument, so several instruments need a second pass over all keys.
     fn find_places(&mut self, message: &'a str) -> Result<(), BadMessage> {
         if self.by_key.len() < 2 {
             return Ok(());

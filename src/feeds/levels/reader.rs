@@ -261,7 +261,7 @@ pub enum BadMessage {
     /// A `ts` out of the range of the session clock.
     #[error("`ts` is out of range")]
     TsOutOfRange,
-    /// A `barrier.depth_in_zone` outside of doubles, where `wall_ratio` needs the value.
+    /// `barrier.depth_in_zone` is no finite double, and `wall_ratio` is computed from it.
     #[error("`barrier.depth_in_zone` is out of range")]
     DepthInZoneOutOfRange,
     /// Small on the bus, too large with all defaults filled in.

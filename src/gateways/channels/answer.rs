@@ -174,8 +174,8 @@ pub(super) struct Resumed {
 }
 
 impl Resumed {
-    /// `None` for a request with neither, whose names are joined at once. Those of an event stream wait for the answer
-    /// with the others.
+    /// `None` for a request with neither `since` nor `last`: the client joins at once. On an event stream the names
+    /// of every request are joined with the common answer.
     pub(super) fn new(since: Option<String>, last: Option<usize>, is_stream: bool) -> Option<Self> {
         (since.is_some() || last.is_some() || is_stream).then(|| Self {
             since,
@@ -263,8 +263,8 @@ impl Answers {
         of.has_room_for(client)
     }
 
-    /// Removes the first answer, or all of them `together`, if they wait for nothing, or the first has waited long
-    /// enough. Otherwise nothing.
+    /// Removes and returns the first answer, or all answers `together`, if they wait for nothing, or the first has
+    /// waited long enough. Otherwise returns nothing.
     pub(super) fn pop_ready(&mut self, now_us: u64, together: bool) -> Vec<(Answer, Behind)> {
         let is_late = self.due_us().is_some_and(|due| due <= now_us);
         let Some(queue) = &mut self.0 else {

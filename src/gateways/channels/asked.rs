@@ -1,4 +1,4 @@
-//! What the gateway requests from the bus: each name once, and the bus's response.
+//! The gateway's requests to the bus: each name once, and the bus's response.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -38,9 +38,9 @@ struct Wanted {
     number: u64,
     /// The response, after so many losses of the connection.
     response: (State, u32),
-    /// So many names get their messages by this request.
+    /// The number of names that get their messages by this request.
     uses: u32,
-    /// So many of them are other names, which this pattern covers.
+    /// The number of other names among these, which this pattern covers.
     covers: u32,
 }
 
@@ -49,7 +49,7 @@ struct Wanted {
 pub(super) enum State {
     /// No response yet, or the confirming connection is lost: the source then repeats the request by itself.
     Waits,
-    Stands,
+    Confirmed,
     Refused,
 }
 
@@ -107,9 +107,14 @@ impl Asked {
 
     /// Records the bus's response to the request `number`. Returns the response before. A
     /// response to an earlier request is ignored: an unsubscription may have followed.
-    pub(super) fn settle(&mut self, name: &TopicName, number: u64, stands: bool) -> Option<State> {
-        let state = match stands {
-            true => State::Stands,
+    pub(super) fn settle(
+        &mut self,
+        name: &TopicName,
+        number: u64,
+        is_confirmed: bool,
+    ) -> Option<State> {
+        let state = match is_confirmed {
+            true => State::Confirmed,
             false => State::Refused,
         };
         let before = self.state(name);
@@ -128,8 +133,8 @@ impl Asked {
     }
 
     /// Returns true if the messages of the name come, while the bus is there.
-    pub(super) fn stands(&self, name: &TopicName) -> bool {
-        self.state(name) == Some(State::Stands)
+    pub(super) fn is_confirmed(&self, name: &TopicName) -> bool {
+        self.state(name) == Some(State::Confirmed)
     }
 
     /// Returns true if the bus has confirmed or refused the newest request for the name.
@@ -145,7 +150,7 @@ impl Asked {
     fn state(&self, name: &TopicName) -> Option<State> {
         let (state, losses) = self.wanted.get(name)?.response;
         match state {
-            State::Stands if losses != self.losses => Some(State::Waits),
+            State::Confirmed if losses != self.losses => Some(State::Waits),
             state => Some(state),
         }
     }
@@ -172,7 +177,7 @@ mod tests {
         asked.want(&b, false);
         asked.give_up(&a, false);
         assert_eq!(asked.settle(&a, 1, true), Some(State::Waits));
-        assert_eq!(asked.settle(&a, 1, true), Some(State::Stands));
+        assert_eq!(asked.settle(&a, 1, true), Some(State::Confirmed));
         assert!(asked.is_settled(&a));
         asked.give_up(&a, false);
         asked.give_up(&a, false);

@@ -46,8 +46,8 @@ impl Renewals {
         }
     }
 
-    /// Takes a token from the bucket, if the address has taken no more in this second than the bucket holds. So
-    /// an address alone has the whole rate, and leaves tokens for the clients of others.
+    /// Takes a token from the bucket, unless the address has taken more in this second than the bucket still holds.
+    /// So a lone address has the whole rate, and leaves tokens for other addresses.
     pub(super) fn take(&mut self, address: ClientAddr, now_us: u64) -> bool {
         if now_us >= self.begun_us.saturating_add(SHARED_US) {
             self.taken.clear();
@@ -87,7 +87,7 @@ impl ChannelsGateway {
     /// Returns the identity and the rights in a token.
     ///
     /// # Errors
-    /// Why the token admits nobody.
+    /// The token is refused.
     pub(super) fn judge_token(
         &self,
         core: &Core,

@@ -28,27 +28,27 @@ impl ChannelsGateway {
         clients: &mut ByClient<Client>,
         name: &TopicName,
         number: u64,
-        stands: bool,
+        is_confirmed: bool,
     ) {
-        let Some(before) = self.names.asked.settle(name, number, stands) else {
+        let Some(before) = self.names.asked.settle(name, number, is_confirmed) else {
             return;
         };
         let mut names = vec![name.clone()];
         if self.names.asked.covers(name) {
             names.extend(self.patterns.within(name));
         }
-        if !stands {
+        if !is_confirmed {
             self.ask_for_each(name, &names[1..]);
         }
         for name in &names {
             core.set_active(name, self.names.active(name));
         }
-        if !stands && before != State::Refused {
+        if !is_confirmed && before != State::Refused {
             let members = core.members(name).collect();
             self.tell_later(REFUSED, name, members);
         }
         match before {
-            State::Stands if !stands => {
+            State::Confirmed if !is_confirmed => {
                 let members = names.iter().flat_map(|name| core.members(name)).collect();
                 return self.misses(core, members);
             }
@@ -57,7 +57,7 @@ impl ChannelsGateway {
             _ => return,
         }
         // Within a refused pattern each waits for its own request.
-        let settled = &names[..if stands { names.len() } else { 1 }];
+        let settled = &names[..if is_confirmed { names.len() } else { 1 }];
         for name in settled {
             if core.member_count(name) > SETTLED_AT_ONCE_MAX {
                 self.settling.get_or_insert((0, false)).1 = true;
@@ -143,9 +143,9 @@ impl ChannelsGateway {
         self.retained.lost();
     }
 
-    /// Goes on with the round over the clients: losses, statuses, and answers that wait while the bus is away, when
-    /// nothing will be confirmed soon.
-    pub(super) fn look_at_all(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+    /// Continues the round over the clients: sends losses and statuses, and while the bus is away ends the wait of
+    /// answers, because no confirmation will come soon.
+    pub(super) fn continue_round(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         let mut statuses = self.statuses;
         statuses.handle_timeout(core, clients, |core, key, client| {
             match self.statuses.is_up() {
@@ -155,7 +155,7 @@ impl ChannelsGateway {
             holds_kept(core, key, self.kept.as_ref())
         });
         self.statuses = statuses;
-        if !core.is_telling() {
+        if !core.is_notifying() {
             let told = core.take_gaps_told();
             self.stats.gaps_told.add(told);
             self.gap_told = Some(told).filter(|told| *told > 0).or(self.gap_told);

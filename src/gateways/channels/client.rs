@@ -20,7 +20,7 @@ pub struct Client {
     rare: Option<Box<Rare>>,
 }
 
-/// What few clients have: those that send new tokens, and event streams.
+/// The state of few clients: event streams, and clients that send new tokens.
 #[derive(Debug, Default)]
 struct Rare {
     again: Option<Again>,

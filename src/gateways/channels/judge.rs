@@ -11,8 +11,9 @@ use crate::hub::TopicName;
 /// default limits, less than a millisecond.
 const STEPS_PER_ENTRY: usize = 100;
 
-/// The patterns that the bus is asked for though a pattern of the table covers them: with few patterns, such as those of a
-/// single client, the bus sends nothing that nobody wants. For each of them, the bus sends another copy of a message.
+/// So many patterns are requested from the bus although an entry of the table covers them. While patterns are few,
+/// such as those of a single client, the bus then sends no message that nobody wants. The price is a copy of a
+/// message for each of these patterns.
 const BESIDE_COVERS_MAX: usize = 5;
 
 /// The verdict on an entry of a request.
@@ -56,7 +57,7 @@ impl ChannelsGateway {
             return Verdict::Refused(format!("Invalid subject: {name}"));
         }
         let kept = self.kept.as_ref();
-        if kept.is_some_and(|kept| kept.refuse(name)) {
+        if kept.is_some_and(|kept| kept.cannot_match(name)) {
             return Verdict::Refused(format!("Range outside of ASCII in pattern: {name}"));
         }
         if syntax.is_pattern(name) && client.held.patterns() >= settings.patterns_max {
@@ -68,7 +69,7 @@ impl ChannelsGateway {
             return Verdict::Refused(denied());
         }
         match settings.acl.grants(check, name) {
-            Ok(true) => self.room(client, name, check),
+            Ok(true) => self.hold_name(client, name, check),
             Ok(false) => Verdict::Denied(match settings.acl.fault(check, name) {
                 Some((place, fault)) => format!("{} ({place}: {fault})", denied()),
                 None => denied(),
@@ -78,11 +79,11 @@ impl ChannelsGateway {
     }
 
     /// Grants the name if the limits of all clients leave room for the client's address.
-    fn room(&mut self, client: &mut Client, name: &str, check: &mut RightsCheck) -> Verdict {
+    fn hold_name(&mut self, client: &mut Client, name: &str, check: &mut RightsCheck) -> Verdict {
         match self.names.hold(&mut client.held, name) {
             Ok((name, is_new)) => {
                 if is_new {
-                    self.begin(client, &name, check);
+                    self.choose_way(client, &name, check);
                 }
                 Verdict::Granted(name)
             }
@@ -94,7 +95,7 @@ impl ChannelsGateway {
     }
 
     /// Finds the way of the messages of a name that nobody has held.
-    fn begin(&mut self, client: &Client, name: &TopicName, check: &mut RightsCheck) {
+    fn choose_way(&mut self, client: &Client, name: &TopicName, check: &mut RightsCheck) {
         let matcher = matcher(self.syntax(), name);
         let is_kept = self.is_kept(name);
         let cover = match &matcher {

@@ -18,7 +18,7 @@ impl KeptNames {
     /// The list of names and patterns.
     ///
     /// # Errors
-    /// The first text of another kind, and why.
+    /// The first text that is neither, and why.
     pub fn new(syntax: NameSyntax, names: Vec<String>) -> Result<Self, (String, NameError)> {
         Ok(Self {
             syntax,
@@ -38,13 +38,13 @@ impl KeptNames {
     }
 
     /// Whether neither the gateway nor the bus can find the messages of this name.
-    pub(super) fn refuse(&self, name: &str) -> bool {
+    pub(super) fn cannot_match(&self, name: &str) -> bool {
         !self.has_others && self.syntax.is_pattern(name) && !self.syntax.can_match(name)
     }
 
     /// Whether all messages of a client's name or pattern are of the feed. Of two patterns only the plain
     /// cases are decided; any other pattern is asked of the bus.
-    pub(super) fn hold(&self, name: &str) -> bool {
+    pub(super) fn covers(&self, name: &str) -> bool {
         match self.syntax.is_pattern(name) {
             true => {
                 let mut names = self.names.iter();
@@ -57,7 +57,7 @@ impl KeptNames {
 
 /// Whether the client is a member of a name of the kept feed.
 pub(super) fn holds_kept(core: &Core, key: SessionKey, kept: Option<&KeptNames>) -> bool {
-    kept.is_some_and(|kept| core.joined(key).any(|name| kept.hold(name.as_str())))
+    kept.is_some_and(|kept| core.joined(key).any(|name| kept.covers(name.as_str())))
 }
 
 /// A name to resume, with the matcher.

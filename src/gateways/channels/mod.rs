@@ -100,9 +100,9 @@ pub struct ChannelsGateway {
     kept: Option<KeptNames>,
     statuses: Statuses,
     renewals: Renewals,
-    /// Of these names slow clients get the newest message only.
+    /// The names of which slow clients get only the newest message.
     conflated: Option<NamePatterns>,
-    /// The number of tables that came before the present table.
+    /// The number of earlier tables.
     table: u64,
     /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,
@@ -376,7 +376,7 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        self.look_at_all(core, clients);
+        self.continue_round(core, clients);
         self.settle_next(core, clients);
         self.tell_next(core, clients);
         self.judge_next(core, clients);
@@ -422,8 +422,8 @@ impl Gateway for ChannelsGateway {
             BusNotice::Settled {
                 topic,
                 number,
-                stands,
-            } => self.settle(core, clients, topic, *number, *stands),
+                is_confirmed,
+            } => self.settle(core, clients, topic, *number, *is_confirmed),
             BusNotice::RetainedEnd {
                 topic,
                 number,
@@ -447,7 +447,7 @@ impl Gateway for ChannelsGateway {
     /// Handles room in the send queue: the client has taken its last values.
     fn handle_room(&mut self, core: &mut Core, key: SessionKey, _: &mut Client) {
         if let Some(address) = core.client_addr(key) {
-            self.retained.room(key, address);
+            self.retained.values_taken(key, address);
             self.ask_retained(core);
         }
     }

@@ -1,8 +1,8 @@
 //! The names that clients hold, in sums over all clients with a share for each client address.
 //!
 //! A name counts once in the sums, and for each address with a client that holds it: an address could otherwise get
-//! everything by taking over the names of another address. The entry of a client counts for each client. A client holds
-//! a name from the grant on, also while it waits to join with an answer.
+//! everything by taking over the names of another address. The memory for a client's hold on a name counts for each
+//! client. A client holds a name from the grant on, also while it waits to join with an answer.
 
 use std::collections::HashMap;
 
@@ -115,7 +115,7 @@ struct Entry {
     way: Way,
 }
 
-/// What the clients of an address hold.
+/// The names that the clients of an address hold.
 #[derive(Debug)]
 struct OfAddress {
     /// In the order of [`ALL`].
@@ -134,10 +134,10 @@ pub(super) struct Held {
     patterns: u32,
 }
 
-/// What a client's name is charged, in the order of [`ALL`].
+/// The amounts charged for a client's name, in the order of [`ALL`].
 struct Amounts {
     all: [u64; 3],
-    /// What is in the sums for other addresses.
+    /// The part that is in the sums already for other addresses.
     shared: [u64; 3],
 }
 
@@ -239,8 +239,8 @@ impl Names {
         &self.sums[Full::NameBytes as usize]
     }
 
-    /// Grants the name to the client, which may hold it already. Returns the name, and whether nobody has held it: then
-    /// the caller finds its way ([`Self::set_way`]).
+    /// Grants the name to the client, which may hold it already. Returns the name, and whether no client has held
+    /// it: then the caller chooses the way of its messages ([`Self::set_way`]).
     ///
     /// # Errors
     /// The limit that leaves no room for the name, with its value.
@@ -385,7 +385,7 @@ impl Names {
         let way = self.ids.get(name).map(|id| &self.entries[*id as usize].way);
         match way {
             Some(Way::Kept) => Active::Always,
-            Some(_) if self.of_way(name, Asked::stands) => Active::UntilLoss,
+            Some(_) if self.of_way(name, Asked::is_confirmed) => Active::UntilLoss,
             _ => Active::No,
         }
     }

@@ -5,8 +5,9 @@
 //! The answer for each name is remembered, and a new pattern is compared with a name once: a message of a known
 //! name costs nothing here, and clients that come and go cost their own patterns.
 //!
-//! The copies of a message have a limit, with a share for each address that brought a pattern: of the patterns beyond, an
-//! address keeps one, and its clients lose the others. They also lose a pattern that takes too many steps of matching.
+//! The copies of a message have a limit, with a share for each address that brought a pattern. Beyond its share an
+//! address keeps one pattern, and its clients lose the others. Clients also lose a pattern that takes too many
+//! steps of matching.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,8 +24,8 @@ use crate::hub::{ByClient, CopyRank, Core, Publication, SessionKey, TopicName};
 /// The most copies of a message for different patterns, beside one for each address.
 const COPIES_MAX: usize = 32;
 
-/// Steps of matching a name with a pattern, beside four for each byte of the name: ten times what a pattern of people takes.
-/// With 500 patterns of an attacker, a new name costs a millisecond.
+/// Steps of matching a name with a pattern, beside four for each byte of the name: ten times what an ordinary
+/// pattern takes. With 500 patterns of an attacker, a new name costs a millisecond.
 const STEPS_MAX: usize = 1_000;
 
 /// Patterns over a limit that clients lose in one turn.
@@ -198,8 +199,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// Publishes a message that came live by its name, or by a pattern of the bus: also to the members of the patterns
-    /// within.
+    /// Publishes a live message that the bus has sent for its name or for a pattern, also to the members of the
+    /// patterns that this pattern covers.
     pub(super) fn publish_live(&mut self, core: &mut Core, publication: &Publication) {
         let topic = &publication.topic;
         self.publish_newest(core, publication, topic);
@@ -217,14 +218,14 @@ impl ChannelsGateway {
     /// Publishes a live message of a name to its members, or of a subject to those of the pattern `name`.
     fn publish_newest(&mut self, core: &mut Core, publication: &Publication, name: &TopicName) {
         let subject = publication.subject.as_ref();
-        if self.retained.passed(name, subject) {
+        if self.retained.note_live(name, subject) {
             self.ask_retained(core);
         }
         core.publish_copy(publication, subject.map(|_| name));
     }
 
-    /// Takes patterns from the clients of the address that brought them: a message has too many copies, or the pattern
-    /// costs too much. The clients miss a number, and get an error.
+    /// Ends the patterns over a limit for the clients of the address that brought them: a message has too many
+    /// copies, or a pattern costs too much. The clients miss a number, and get an error.
     pub(super) fn give_up_over(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         for _ in 0..GIVEN_UP_PER_TURN {
             let Some((name, address, (limit, max))) = self.patterns.next_over() else {

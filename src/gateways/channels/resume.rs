@@ -107,7 +107,7 @@ impl ChannelsGateway {
 
     pub(super) fn is_kept(&self, name: &TopicName) -> bool {
         let kept = self.kept.as_ref();
-        kept.is_some_and(|kept| kept.hold(name.as_str()))
+        kept.is_some_and(|kept| kept.covers(name.as_str()))
     }
 
     fn join(&self, core: &mut Core, key: SessionKey, name: &TopicName) {

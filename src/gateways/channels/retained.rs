@@ -21,8 +21,8 @@ use crate::admission::{Charge, ClientAddr, FairQueue, Holding};
 use crate::auth::NameSyntax;
 use crate::hub::{Core, Publication, SessionKey, TopicName};
 
-/// The most subjects of a pattern remembered as live while clients wait. If there are more, older values
-/// cannot be told from newer, and the waiting clients get no values.
+/// The most subjects of a pattern remembered as live while clients wait. If there are more, older values cannot be
+/// distinguished from newer values, and the waiting clients get none.
 const LIVE_MAX: usize = 10_000;
 /// Bytes of these subjects, over all patterns.
 const LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -193,7 +193,7 @@ impl Retained {
     }
 
     /// Handles a client that has taken its values.
-    pub(super) fn room(&mut self, key: SessionKey, address: ClientAddr) {
+    pub(super) fn values_taken(&mut self, key: SessionKey, address: ClientAddr) {
         let Some(turn) = self.clients.get_mut(&key) else {
             return;
         };
@@ -212,7 +212,7 @@ impl Retained {
 
     /// Handles a live message, which is newer than the subject's value in a stream; `subject` if the name is a pattern.
     /// Returns true if clients stopped waiting.
-    pub(super) fn passed(&mut self, name: &TopicName, subject: Option<&Arc<str>>) -> bool {
+    pub(super) fn note_live(&mut self, name: &TopicName, subject: Option<&Arc<str>>) -> bool {
         let Some(waiting) = self.waiting.get(name) else {
             return false;
         };
@@ -322,9 +322,9 @@ impl Retained {
 
     /// Gives shares to the next clients in the line, and asks for their names. To be called after every other call.
     ///
-    /// An address that is passed over holds at least as much as is free, and a share is free: there are no more such
+    /// The search is bounded: an address without room holds at least as much as is free, so there are no more such
     /// addresses than shares in the limit.
-    fn ask(&mut self, now_us: u64) {
+    fn grant_shares(&mut self, now_us: u64) {
         while let Some((begin_us, key)) = self.shares.first().copied()
             && begin_us + SHARE_US <= now_us
         {
@@ -479,9 +479,9 @@ impl ChannelsGateway {
     pub(super) fn ask_retained(&mut self, core: &mut Core) {
         let (retained, stats) = (&mut self.retained, &self.stats);
         if retained.bytes.max() > 0 {
-            retained.ask(core.now().mono_us);
+            retained.grant_shares(core.now().mono_us);
             for key in retained.rooms.drain(..) {
-                core.tell_room(key);
+                core.request_room(key);
             }
             stats.retained_waiting.set(retained.waiters);
             stats.retained_bytes.set(retained.bytes.held() as usize);

@@ -29,8 +29,8 @@ pub struct Call {
     pub reader: AnswerReader,
 }
 
-/// Makes frames from the outcome of a call. The caller reads, not the loop: an answer may be large, and only
-/// its client should wait. Pure, as the whole gateway is.
+/// Makes frames from the outcome of a call. The thread of the call makes the frames, not the loop: an answer may be
+/// large, and only its client should wait. Pure, as the whole gateway is.
 #[derive(Clone)]
 pub struct AnswerReader(Arc<dyn Fn(Result<ServiceAnswer, CallFailure>) -> ForClient + Send + Sync>);
 
@@ -141,8 +141,8 @@ impl EventsService {
         }
     }
 
-    /// The service of an event; `None` for an unknown event. The lobby keeps the state of measurement
-    /// sessions; measurement jobs have no state.
+    /// The service of an event; `None` for an unknown event. Events of measurement sessions go to the lobby, which
+    /// keeps their state; only measurement jobs, which have no state, go to the measurement service.
     pub(super) fn of(event: &str) -> Option<Self> {
         let (family, name) = event.split_once('.')?;
         match (family, name) {

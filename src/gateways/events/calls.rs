@@ -1,8 +1,8 @@
 //! Permission for calls: slots for all services together, and a circuit breaker for each.
 //!
-//! A service that hangs would soon hold every slot, and block the other services; so a tenth of the slots is reserved
-//! for each service. A client with slow calls would do the same to the other clients; so slots are granted
-//! as everything else in the hands of clients ([`Holding`]), and a lone address has half of the slots of a service.
+//! A service that hangs would soon hold every slot, and block the other services; so a tenth of the slots is
+//! reserved for each service. A client with slow calls would do the same to the other clients; so slots are granted
+//! with a share for each address ([`Holding`]), and a lone address has half of the slots of a service.
 
 use std::collections::HashMap;
 

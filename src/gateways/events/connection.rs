@@ -20,8 +20,8 @@ pub(super) const WAITING_MAX: u64 = 64;
 /// Bytes of the waiting messages; the last message may exceed the limit.
 pub(super) const WAITING_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Unsent bytes with which the next message of a client is still handled. With more, a client that asks
-/// faster than it reads would fill its send queue until the queue's limits end the connection.
+/// The most unsent bytes with which the next message of a client is handled. With more, a client that asks faster
+/// than it reads would fill its send queue until the queue's limits end the connection.
 const UNSENT_BYTES_MAX: usize = 16 * 1024;
 
 /// The first check of the unsent bytes follows the flush of this turn, which suffices for most clients; the
@@ -185,9 +185,9 @@ impl Connection {
         (self.waiting.len() + usize::from(self.stands_in_line())) as u64
     }
 
-    /// Handles the end of the client: drops the newest messages, of those that are not forwarded yet, while there are
-    /// more than `left`, or others need the room for their bytes. Returns their count, and the message in line for a
-    /// slot, if dropped.
+    /// Handles the end of the client. Of the messages that are not forwarded yet, drops the newest while there are
+    /// more than `left` allows, or while other clients need their room. Returns their count, and the message in
+    /// line for a slot, if dropped.
     fn leave(&mut self, left: Charge) -> (u64, Option<Calling>) {
         let before = self.to_forward();
         let mut left_line = None;

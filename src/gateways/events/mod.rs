@@ -267,7 +267,7 @@ impl EventsGateway {
             });
             core.send(key, &frame);
         });
-        // The waiting connections came before the next message of this connection.
+        // The waiting connections have their turn before the next message of this connection.
         if self.lines_due_us.is_none() {
             self.call_those_who_wait(core, clients);
         }

@@ -1,5 +1,5 @@
-//! `weirgate trades` towards clients: a topic a symbol, requests in JSON (contract: trades). With
-//! candles, a topic more for each symbol and interval that a client watches.
+//! `weirgate trades` towards clients: a topic for each symbol, requests in JSON (contract: trades). With candles,
+//! another topic for each symbol and interval that a client watches.
 //!
 //! Must not know a socket or Redis. Called by the hub, through [`crate::hub::Gateway`].
 
@@ -96,8 +96,8 @@ impl TradesGateway {
         self.users.is_empty() && self.held == 0 && unwatched
     }
 
-    /// Carries out a request; the requests in the query of an event stream together, once all are there. `None`: a
-    /// request that is dropped.
+    /// Carries out a request. The requests in the query of an event stream are carried out together, once all are
+    /// there. `None`: the request is dropped.
     fn carry_out(
         &mut self,
         core: &mut Core,

@@ -1,4 +1,5 @@
-//! Users whose token has a symbol limit: what the connections of a user hold, and which of them are gone without a word.
+//! Users whose token has a symbol limit: the symbols that a user's connections hold, and the search for connections
+//! that are dead.
 //!
 //! A user on a new network may be over the limit only because of a connection that is dead and not found yet. Such a
 //! request waits for a sign of life of the user's other connections. A connection without one gives way.
@@ -14,7 +15,7 @@ use super::request::{Asked, Request};
 use crate::hub::{CloseReason, Closing, Core, Gateway as _, SessionKey};
 
 /// How long a request over the limit of its user waits for signs of life of the user's other connections. A sign of
-/// life in this time before the request is as good.
+/// life within this time before the request counts too.
 const SIGN_OF_LIFE_US: u64 = 2_000_000;
 
 #[derive(Debug, Default)]
@@ -209,8 +210,8 @@ impl TradesGateway {
         core.set_deadline(key, client.due_us(core.now()));
     }
 
-    /// Answers a waiting request whose time has come, or whose user's connections are known to live. Connections that
-    /// gave no sign of life give way, if that makes room.
+    /// Answers a waiting request whose time has come, or whose user's other connections are known to be alive.
+    /// Connections that gave no sign of life give way, if that makes room.
     pub(super) fn settle(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let Some(waiting) = client.waiting.take() else {
             return;

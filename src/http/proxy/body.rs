@@ -48,12 +48,12 @@ pub(super) struct ToService {
 enum Kind {
     /// No body, or nothing left.
     Nothing,
-    /// A whole small body, with its room until the body is on its way to the service. No limit of connections holds
-    /// before, because such a request has none yet.
+    /// A whole small body, with the charge for its bytes until it is sent to the service. Until then the request
+    /// has no connection to a service, so the limit of connections does not bound these bytes.
     Whole { bytes: Bytes, _room: Charge },
-    /// A body in pieces: large, of unknown length, or small while the small bodies of others fill their room.
-    /// Such a body is read once the request has a connection, and connections are limited. The place learns how the
-    /// client goes on.
+    /// A body in pieces: large, of unknown length, or small while the small bodies of others fill their room. Such
+    /// a body is read once the request has a connection, and connections are limited. The [`Place`] records the
+    /// progress of the client.
     Pieces(RequestBody, Option<Arc<Place>>),
 }
 

@@ -89,14 +89,14 @@ pub(super) fn to_client(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
 }
 
-/// Returns true if the body has another coding than `chunked`. The name of such a coding is in a header of a
-/// single connection, so the body cannot be passed on.
+/// Returns true if the body has another coding than `chunked`. The header that names the coding is for a single
+/// connection and is not passed on, so the body cannot be either.
 pub(super) fn has_other_coding(headers: &HeaderMap) -> bool {
     items(headers, &TRANSFER_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
 }
 
-/// Leaves a single length, or none if the body is in chunks: the next reader of the head may choose otherwise
-/// (RFC 9112 §6.3).
+/// Leaves a single length, or none if the body is in chunks: from several, the next reader of the head may choose
+/// another (RFC 9112 §6.3).
 fn one_length(headers: &mut HeaderMap) {
     if let Some(length) = headers.remove(CONTENT_LENGTH)
         && !headers.contains_key(TRANSFER_ENCODING)

@@ -4,9 +4,9 @@ use hyper::header::{CONTENT_LOCATION, HeaderMap, HeaderValue, LOCATION, REFRESH}
 
 use crate::http::services::Upstream;
 
-/// Makes addresses of the service in its answer addresses of the gateway: the service is asked by its own name, and knows no
-/// other. The client's way stays as it is, because such an address is relative; `cut` is what the gateway removes from
-/// paths.
+/// Changes addresses of the service in its answer to addresses of the gateway: the service is asked by its own
+/// name, and knows no other. The new address is relative, so the client keeps its scheme and host. `cut` is the
+/// prefix that the gateway removes from paths.
 pub(super) fn own_addresses(headers: &mut HeaderMap, service: &Upstream, cut: &str) {
     for name in [LOCATION, CONTENT_LOCATION, REFRESH] {
         let Some(text) = headers.get(&name).and_then(|value| value.to_str().ok()) else {

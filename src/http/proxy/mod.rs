@@ -108,7 +108,7 @@ impl Proxy {
         let policy = Policy {
             silence,
             buffer_bytes_max: BUFFER_BYTES_MAX,
-            goes_again,
+            may_resend,
         };
         let behind = |Proxied { service, paths }| {
             let stats = Arc::new(ServiceStats::new());
@@ -171,7 +171,7 @@ impl Proxy {
 
 /// Whether to repeat a request. An unsent request is repeated. A sent request is repeated only if idempotent,
 /// and if the service had closed the connection before taking the request.
-fn goes_again(ended: &Ended) -> bool {
+fn may_resend(ended: &Ended) -> bool {
     ended.is_unsent || (ended.is_idempotent && ended.is_reset && !ended.heard)
 }
 
@@ -411,7 +411,7 @@ mod tests {
             after: Duration::from_secs(9),
             is_idempotent: true,
         };
-        assert!(goes_again(&reset));
+        assert!(may_resend(&reset));
         for no in [
             Ended {
                 is_reset: false,
@@ -426,12 +426,12 @@ mod tests {
                 ..reset
             },
         ] {
-            assert!(!goes_again(&no), "{no:?}");
+            assert!(!may_resend(&no), "{no:?}");
             let unsent = Ended {
                 is_unsent: true,
                 ..no
             };
-            assert!(goes_again(&unsent), "{unsent:?}");
+            assert!(may_resend(&unsent), "{unsent:?}");
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The places for the requests of clients among the connections to a service: a [`Holding`] with the granting rule, and
-//! the requests without a place, which wait. A place comes with its buffers, of which all services have one sum.
+//! The places for the requests of clients among the connections to a service: a [`Holding`] with the granting rule,
+//! and the requests without a place, which wait. A place includes the memory of its buffers, in a sum over all
+//! services.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -35,7 +35,7 @@ pub(in crate::http) struct Policy {
     pub(in crate::http) buffer_bytes_max: usize,
     /// Whether to repeat a request whose connection ended without an answer, on the next connection. Called
     /// only if the request can be copied; a new connection is the last attempt.
-    pub(in crate::http) goes_again: fn(&Ended) -> bool,
+    pub(in crate::http) may_resend: fn(&Ended) -> bool,
 }
 
 /// How a connection ended during a request.
@@ -334,7 +334,7 @@ impl<B: Again> Pool<B> {
             is_idempotent,
         };
         match unsent.or(copy) {
-            Some(again) if (self.policy.goes_again)(&ended) => Err(Fault::Stale(Box::new(again))),
+            Some(again) if (self.policy.may_resend)(&ended) => Err(Fault::Stale(Box::new(again))),
             _ => {
                 let reason = if error.is_parse_too_large() {
                     FailureReason::HeadTooLarge
@@ -349,8 +349,8 @@ impl<B: Again> Pool<B> {
     }
 }
 
-/// Whether an answer without a body by its request or status (RFC 9110 §6.4.1) says that there is one, or, to `HEAD`, does
-/// not say that there is none.
+/// Whether an answer that can have no body, by its request or status (RFC 9110 §6.4.1), announces a body
+/// nevertheless; to `HEAD`, also if it does not say that the body is empty.
 fn announces_too_much<B>(is_head: bool, answer: &Response<B>) -> bool {
     let length = answer.headers().get(CONTENT_LENGTH);
     let has_length = length.is_some_and(|length| length != "0");

@@ -1,8 +1,8 @@
-//! The topics of kept messages. A topic is remembered for longer than the messages, so the history
-//! knows of a quiet topic: nothing came, however old a position is.
+//! The topics of kept messages. A topic is remembered for longer than its messages, so for a quiet topic the
+//! history knows that nothing was missed, however old a position is.
 //!
-//! Numbers of messages, never told to clients: which number has the message at a position. The numbers go on
-//! over all connections to the bus.
+//! Also the numbers of messages: from a position to the number of its message. The numbers continue over all
+//! connections to the bus, and no client gets them.
 //!
 //! A mark has the number of the message before. A message of a stream is found by the id, for as long as
 //! the id is remembered.
@@ -41,8 +41,8 @@ pub(super) struct Names {
     table: Slab<Name>,
     room: SlabRoom,
     by_topic: HashMap<TopicName, u32, RandomState>,
-    /// Topics without a kept message, each with the number of the newest message at the time: a topic with
-    /// another number had messages since. The longest quiet topic is first.
+    /// Topics without a kept message, each with the number of its newest message at the time. If the topic has
+    /// another number by now, it had messages since. The longest quiet topic is first.
     quiet: VecDeque<(u32, u64)>,
     quiet_count: usize,
     bytes: usize,
@@ -111,7 +111,7 @@ impl Names {
         self.table.capacity()
     }
 
-    /// Whether certainly nothing came on an unknown topic after a number.
+    /// Whether it is certain that an unknown topic had no message after a number.
     pub(super) fn knows_since(&self, since: u64) -> Outcome {
         match since < self.forgotten {
             true => Err(NotRecovered::Window),

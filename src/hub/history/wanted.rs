@@ -88,7 +88,11 @@ impl<'b, 'a> Matching<'b, 'a> {
     /// The wanted names that match the topic with this index.
     // Asked for each entry of a walk: without it a resume takes up to a quarter more time.
     #[inline]
-    pub(super) fn of(&mut self, id: u32, names: &Names) -> Result<&[&'a Wanted<'a>], NotRecovered> {
+    pub(super) fn names_for(
+        &mut self,
+        id: u32,
+        names: &Names,
+    ) -> Result<&[&'a Wanted<'a>], NotRecovered> {
         if !self.patterns.is_empty() && self.places[id as usize] == 0 {
             self.find(id, None, names)?;
         }
@@ -170,7 +174,7 @@ pub(super) struct After {
 
 impl After {
     /// The number of the newest message of which the client has the copy for a name.
-    pub(super) fn of(self, wanted: &Wanted<'_>) -> u64 {
+    pub(super) fn number_for(self, wanted: &Wanted<'_>) -> u64 {
         match wanted.rank() <= self.copy {
             true => self.number,
             false => self.number.saturating_sub(1),
@@ -197,9 +201,9 @@ pub struct Missed {
     /// Newest messages of names are among the messages: they may be older than messages of other names that the
     /// client has.
     pub(in crate::hub) has_newest: bool,
-    /// What the messages hold of those that wait for resuming clients.
+    /// The charge for the messages, among all that wait for resuming clients.
     pub(in crate::hub) charge: Option<Charge>,
-    /// What the search costs in the budget of message bytes.
+    /// The cost of the search in the budget of message bytes.
     pub(in crate::hub) cost: usize,
 }
 

@@ -24,8 +24,8 @@ const IGNORED_BYTES_MAX: usize = 16 * 1024;
 const RETRY_MS: u64 = 1_000;
 const RETRY_SPREAD_MS: u64 = 4_000;
 
-/// Makes the event of a frame. A text is the event's data; bytes are base64 in an event of type `binary`. Bytes after a
-/// lead begin with the rest of a line of text, which stays.
+/// Makes the event of a frame. A text is the event's data; bytes are base64 in an event of type `binary`. After a
+/// lead, binary content begins with the rest of the lead's line, which stays text.
 pub(in crate::hub) fn encode(frame: &Frame) -> Encoded {
     let mut event = DATA.to_vec();
     let mut text = Cow::Borrowed(frame.body());

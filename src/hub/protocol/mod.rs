@@ -111,8 +111,8 @@ impl Protocol {
 pub(super) enum Step {
     /// A whole message.
     Message(Message),
-    /// The client asked for a sign of life, which is in the control part: one at a time, so that the
-    /// limit of the control part holds for each.
+    /// The client has sent a ping, and the pong is in the control part. A step for each ping, so that the limit of
+    /// the control part is checked after each.
     Ping,
     /// The client responded to [`Protocol::keep_alive`].
     Pong,
@@ -231,8 +231,8 @@ impl RequestRefusal {
         }
     }
 
-    /// Returns a refusal that passes, with 503 or 429: the client may come back, but not at once. The
-    /// second is that of [`event_stream::RETRY_MS`].
+    /// Returns a refusal that passes, with 503 or 429: the client may come back, but not at once. The wait is that
+    /// of `event_stream::RETRY_MS`.
     pub(super) const fn for_now(status: u16, detail: &'static str) -> Self {
         Self {
             headers: &[("Retry-After", "1")],

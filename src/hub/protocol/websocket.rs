@@ -130,8 +130,8 @@ pub(in crate::hub) fn write_lead_header(
 #[derive(Debug)]
 pub(in crate::hub) struct WebSocket {
     reader: FrameReader,
-    /// Kept once one side has closed. Otherwise a new context would know as much, and need no memory: the
-    /// reader joins the fragments of a message.
+    /// `None` until one side has closed. Until then a new context for each message does the same without memory,
+    /// because the reader joins the fragments of a message.
     context: Option<Box<WebSocketContext>>,
 }
 

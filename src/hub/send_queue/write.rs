@@ -15,8 +15,8 @@ use crate::hub::{Encoded, Frame, Lead, Now};
 
 impl SendQueue {
     /// Has `encode` make the encodings for the next write of this many bytes: exactly for the frames of
-    /// [`Self::outgoing`]. If another client deflated one more frame before the write is put together,
-    /// that frame would not match its rendered lead.
+    /// [`Self::outgoing`]. Otherwise another client could deflate one more of these frames before the write is put
+    /// together, and the lead, which was rendered for a plain frame, would not match.
     pub(in crate::hub) fn encode_next(
         &self,
         bytes_max: usize,
@@ -211,8 +211,8 @@ impl SendQueue {
         self.begun.is_none() && !self.has_numbered() && matches!(self.encoding, Encoding::Plain)
     }
 
-    /// Whether a frame had a number. Frames of most gateways have none, so there are no leads to look
-    /// for.
+    /// Whether any frame so far had a number. In most gateways no frame has one, and the search for leads is left
+    /// out.
     #[inline]
     fn has_numbered(&self) -> bool {
         self.last_seq > 0
@@ -310,8 +310,8 @@ fn decimal_digits(n: u64) -> usize {
     n.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
-/// Appends a number in decimal. A number for each message of each client is worth more than the formatter,
-/// which takes a sixth of such a delivery.
+/// Appends a number in decimal. Each message of each client may have a number, and the formatter would take a sixth
+/// of the time of such a delivery.
 fn push_decimal(arena: &mut Vec<u8>, mut n: u64) {
     let from = arena.len();
     arena.resize(from + decimal_digits(n), b'0');

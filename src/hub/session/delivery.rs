@@ -36,8 +36,8 @@ pub(in crate::hub) enum Delivered {
 
 impl Session {
     /// Puts a frame in the send queue if that has no consequences, as for nearly every frame; returns whether the
-    /// frame was queued. Otherwise [`Self::deliver`] has to be called. An outcome in memory would take a fifth of
-    /// the time of a delivery.
+    /// frame was queued. Otherwise [`Self::deliver`] has to be called, whose result is returned in memory: that
+    /// would take a fifth of the time of a delivery.
     #[inline]
     pub(in crate::hub) fn deliver_at_once(
         &mut self,
@@ -90,12 +90,14 @@ impl Session {
         self.shed(now, frame)
     }
 
-    /// The way of a frame with a position, past frames that wait for the slot and have earlier positions. A
-    /// client that is cut after the position would never get these frames, and be told that nothing is missing.
+    /// Decides about a frame with a position while frames with earlier positions wait for the client's slot. If it
+    /// left first with its position and the client were then cut, the client would never get the earlier frames,
+    /// and a resume would report that nothing is missing.
     ///
-    /// Answers and statuses are rare, and a client without the position of an answer would forget its own: the
-    /// slot opens before. A busy name without a key would open a slot with every message, and the rate that the
-    /// client has asked for would mean nothing: there the position stays behind, and comes with the slot.
+    /// An answer or a status opens the slot early: both are rare, and without the position of an answer a client
+    /// would forget its own. A message without a key leaves without its position, and the position follows with the
+    /// slot: otherwise a busy name would open a slot with every message, and the client's own rate would have no
+    /// effect.
     fn overtakes(frame: &Frame) -> Delivered {
         match frame.class() {
             Class::Answer => Delivered::SlotFirst,

@@ -103,8 +103,8 @@ impl Session {
         under_way_us.min(PROXY_STALLS_MAX * limits.send_queue.stall_us)
     }
 
-    /// Handles one piece of due work, or returns work for the core; nothing of the gateway's. `ping_us` is the time from
-    /// a ping to the next.
+    /// Handles one piece of due work, or returns it as work for the core. The gateway's deadline is not handled
+    /// here. `ping_us` is the time from a ping to the next.
     pub(in crate::hub) fn due(&mut self, now: Now, limits: &Limits, ping_us: u64) -> Due {
         let due = |timers: &Timers, timer| timers.is_due(timer, now.mono_us);
         let stalled = self.stall_due(limits).is_some_and(|at| at <= now.mono_us);
@@ -255,8 +255,8 @@ impl Session {
 }
 
 impl Cold {
-    /// Moves the deadline of a pong that may stand behind bytes: some of them have arrived just now, and the next ones
-    /// have `next_us`.
+    /// Extends the deadline of a pong that may be queued after other bytes of the client: some of these have just
+    /// arrived, and the next may take `next_us`.
     pub(super) fn note_life(&mut self, now: Now, next_us: u64) {
         self.heard_us = now.mono_us;
         self.is_silent = false;

@@ -26,7 +26,7 @@ const WAIT_PONGS: u64 = 3;
 /// Bytes under way without a gate: a send queue conflates from there on.
 const WINDOW_BYTES_MAX: u64 = 256 * 1024;
 
-/// What may be under way to a client.
+/// The bytes that may be under way to a client.
 #[derive(Debug)]
 pub(super) struct Gate {
     since_us: u64,

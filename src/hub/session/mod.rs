@@ -104,7 +104,7 @@ struct Cold {
     /// The last sign of life, and whether another one is awaited.
     heard_us: u64,
     is_silent: bool,
-    /// What the missed messages that wait hold of those of all clients.
+    /// The charge for the client's waiting missed messages, among those of all clients.
     resumed: Option<Charge>,
     /// The losses of the bus that the client knows of.
     losses_known: u64,

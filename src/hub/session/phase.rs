@@ -53,8 +53,8 @@ pub(super) struct Open {
 const SLOW_BYTES_PER_SECOND: u64 = 20_000;
 
 impl Open {
-    /// How long the bytes take on a slow line that the client has not answered for, of those that the kernel took; in whole
-    /// seconds: a few bytes take no time.
+    /// The time that a slow line needs for the bytes that the kernel has taken since the last answered ping. In
+    /// whole seconds, so a few bytes take no time.
     pub(super) fn under_way_us(&self, bytes_out: u64) -> u64 {
         (bytes_out - self.bytes_read) / SLOW_BYTES_PER_SECOND * 1_000_000
     }
@@ -85,7 +85,7 @@ pub(super) struct LastWords {
     pub(super) half_closed: bool,
     /// The peer has ended its side.
     pub(super) peer_ended: bool,
-    /// What waited when the session began to close.
+    /// The frames that waited when the session began to close.
     pub(super) waited: Dropped,
 }
 

@@ -32,8 +32,7 @@ labelled! {
         Blocked = "blocked",
         /// Blocked for so long that newer messages replace older ones.
         Conflating = "conflating",
-        /// Messages without a replacement are over the soft limit: the client is dropped unless the
-        /// client reads in time.
+        /// Frames without a conflation key are over the soft limit: unless the client reads in time, it is dropped.
         OverSoft = "over_soft_limit",
         /// The connection is about to end.
         Closing = "closing",
@@ -249,7 +248,7 @@ impl Session {
         }
     }
 
-    /// What waits, for the line about a client that is dropped.
+    /// The waiting frames, for the line about a client that is dropped.
     pub(super) fn waiting(&self, now: Now) -> Dropped {
         Dropped {
             messages: self.queued_frames() as u64,

@@ -169,8 +169,8 @@ impl Slots {
         if self.held.is_empty() {
             return Vec::new();
         }
-        // A late call moves no later slot, unless a whole slot has passed. An early call does, or several early
-        // calls would put off the next slot for ever.
+        // A late call leaves the times of the later slots as they are, unless a whole slot has passed. After an
+        // early call the next slot is an interval from now.
         let slot = self.next_us..self.next_us + self.interval_us;
         self.next_us = match slot.contains(&now.mono_us) {
             true => slot.end,

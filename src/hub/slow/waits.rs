@@ -39,7 +39,7 @@ const PENDING_US: u64 = 2_000_000;
 const ENDS_US: u64 = 3_000_000;
 /// The line about an ended connection has a verdict of this age at most.
 const TOLD_US: u64 = 10_000_000;
-/// So many slow clients behind a proxy, if they are half of all there, say that the proxy itself is slow.
+/// If so many clients behind a proxy are slow, and they are half of all its clients, the proxy itself is slow.
 const PROXY_ITSELF_MIN: u64 = 3;
 
 /// A client whose queue waits, or has waited a moment ago.
@@ -78,13 +78,13 @@ pub struct SlowLook {
     pub say: Box<str>,
     /// For how long the client has been slow, microseconds.
     pub slow_us: u64,
-    /// What the kernel said last.
+    /// The kernel's last numbers.
     pub kernel: Option<Sample>,
     /// Of a thousand bytes, those that were sent again.
     pub lost_permille: u32,
 }
 
-/// What a look knows of the time since the last ones.
+/// The facts of a look about the time since the last looks.
 #[derive(Clone, Copy, Debug, Default)]
 struct Look {
     now_us: u64,
@@ -146,8 +146,8 @@ impl Waits {
         wait.since_us = waits.then_some(now.mono_us);
     }
 
-    /// Forgets a client that ends. Returns the verdict, if it is young; a client that waits without a verdict is
-    /// unclear.
+    /// Forgets a client that ends. Returns its verdict, if recent; for a client that waits without a verdict,
+    /// [`Why::Unclear`].
     pub(in crate::hub) fn remove(
         &mut self,
         now: Now,
@@ -193,7 +193,7 @@ impl Waits {
         wait.is_some_and(|wait| wait.slow_since_us.is_some())
     }
 
-    /// What is known of a slow client.
+    /// The facts about a slow client.
     pub(in crate::hub) fn of(&self, now: Now, key: SessionKey) -> Option<SlowLook> {
         let wait = self.of.get(&key)?;
         let sampled = wait.sampled.as_deref();

@@ -124,8 +124,8 @@ pub struct CertificateFacts {
     pub ends_unix_s: i64,
     /// Whether each certificate of the chain was issued by the next.
     pub is_in_order: bool,
-    /// Whether the key is an RSA key, and no certificate of the same names has another: a handshake costs five times as much as with an
-    /// elliptic curve.
+    /// Whether the key is an RSA key, and no certificate of the same names has a key of another kind. A handshake
+    /// with RSA costs five times as much as with an elliptic curve.
     pub is_costly: bool,
 }
 
@@ -397,7 +397,7 @@ impl ServerTlsInForce {
         self.locked().clone()
     }
 
-    /// What the certificates in force say.
+    /// The facts of the certificates in force.
     pub fn facts(&self) -> Vec<CertificateFacts> {
         self.locked().facts.clone()
     }

@@ -30,8 +30,8 @@ pub(super) fn asked(
     Ok(Arc::new(Bounded(library)))
 }
 
-/// The library tries every order of certificates that fit by their names, which anybody can make: with 70 of one name
-/// a handshake cost as much as 70 others.
+/// Bounds the work of the library, which tries every order in which certificates fit by their names. Anybody can
+/// make such certificates: with 70 of one name, a handshake cost as much as 70 others.
 #[derive(Debug)]
 struct Bounded(Arc<dyn ClientCertVerifier>);
 

@@ -19,9 +19,10 @@ use crate::admission::{ClientAddr, Holding};
 use crate::base::Clock;
 use crate::base::tls_roots::{certificates, provider, time};
 
-/// A configuration that accepts exactly the server's certificate in a file: the name in the certificate is for clients
-/// elsewhere. Without a file it accepts any, for this machine alone: who listens here is of this machine, as with plain HTTP.
-/// `asked` becomes true when the server, once its certificate is accepted, asks for one of the client; the client shows none.
+/// A configuration that accepts exactly the server's certificate in a file, whatever its names, which are for
+/// clients elsewhere. Without a file it accepts any certificate: use this only for an address of this machine,
+/// where a listener is trusted as with plain HTTP. `asked` becomes true when the server, once its certificate is
+/// accepted, asks for a certificate of the client; the client shows none.
 ///
 /// # Errors
 /// The file has no certificate, as text.

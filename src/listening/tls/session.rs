@@ -70,8 +70,8 @@ pub struct TlsSession {
     /// The client broke the protocol. The library is not asked again: it may refer to a part of a message
     /// whose bytes are gone, and panics at such a call.
     has_failed: bool,
-    /// The bytes from the client. Apart from those for the client, because a client that sends does not read by
-    /// this.
+    /// The charge for bytes from the client. Separate from the charge for bytes to the client, because a client
+    /// that sends makes no progress in reading.
     input: Charge,
     /// The bytes for the client.
     output: Charge,
@@ -163,9 +163,9 @@ impl TlsSession {
         client_name(self.connection.peer_certificates()?.first()?)
     }
 
-    /// Processes bytes of the network, after the input that [waits](Self::has_input). Returns the count of plain bytes
-    /// in `into`; plain bytes without room wait. `raw` is opened in place. After the handshake the step ends with the
-    /// record that makes it cost as much as a record of the size of `into`, and further records wait.
+    /// Processes bytes of the network, after the input that [waits](Self::has_input). Returns the count of plain
+    /// bytes in `into`; plain bytes without room wait. `raw` is opened in place. After the handshake, a call opens
+    /// records until they have cost as much as a record of the size of `into`; further records wait.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`]: the client broke the protocol, or sent too many records without data. An alert
@@ -262,7 +262,7 @@ impl TlsSession {
                     return Err(invalid(error));
                 }
             }
-            // Nothing follows the end. Of a part of a record the library has seen the header.
+            // Nothing follows the end. The library has seen the header of an unfinished record.
             if self.has_ended || shown > read {
                 break;
             }
@@ -385,7 +385,8 @@ impl TlsSession {
         }
     }
 
-    /// Who is woken when the session is chosen to give way: the thread that has the session.
+    /// Sets the waker that is called when the session is chosen to give way: it wakes the thread that has the
+    /// session.
     pub fn wake_with(&self, waker: &Waker) {
         self.input.wake_with(waker);
         self.output.wake_with(waker);

@@ -28,12 +28,12 @@ pub(super) const WAKER: Token = Token(usize::MAX);
 /// Steps of handshakes between two looks at the poll, so that new clients join their turn.
 const STEPS: usize = 16;
 
-/// A handshake that does not move for so long gives way while others wait: enough for a client far away, and little of
-/// the time of those others.
+/// A handshake that does not move for so long gives way while others wait: enough for a client far away, and short
+/// for the clients that wait.
 const STILL_US: u64 = 1_000_000;
 
-/// The time that a byte of the client moves a handshake on: with less, a client that sends a byte now and then would
-/// keep its place.
+/// How much a byte of the client moves the time of a handshake's last progress forward, up to now. A single byte is
+/// therefore little progress: a client that sends a byte now and then does not keep its place.
 const BYTE_MOVES_US: u64 = 100_000;
 
 /// The wait for the next look at handshakes that stand still, while clients wait.
@@ -106,8 +106,9 @@ impl Sockets {
         self.waiting.pop_of(|client| places.has_room_for(client))
     }
 
-    /// Chooses handshakes that stand still, a handshake for each address that waits for a place and has fewer than half of all:
-    /// otherwise silent clients would delay all others until the deadline. A storm of clients moves on by itself.
+    /// Chooses handshakes without progress to give way, one for each address that waits for a place and has fewer
+    /// than half of all. Otherwise silent clients would delay all others until the deadline. In a storm of honest
+    /// clients the handshakes make progress, and none gives way.
     fn make_way(&mut self, now_us: u64) {
         if self.waiting.is_empty() || now_us < self.look_us {
             return;
@@ -154,7 +155,7 @@ pub(super) struct Worker {
     pub(super) the_loop: Wake,
     pub(super) counts: Arc<HandshakeCounts>,
     pub(super) clock: Clock,
-    /// What the TLS of all clients holds.
+    /// The bytes that the TLS of all clients holds.
     pub(super) held: Holding,
     /// Handshakes chosen to give way, for what they hold.
     pub(super) chosen: Chosen<SessionKey>,
@@ -166,7 +167,7 @@ impl Worker {
         let mut events = Events::with_capacity(256);
         let mut buffer = vec![0; READ_BYTES].into_boxed_slice();
         loop {
-            self.wake.awake();
+            self.wake.arm();
             let has_messages = !self.jobs.is_empty() || !self.chosen.is_empty();
             let has_work = !self.sockets.ready.is_empty() || has_messages;
             let may_give_way = !self.sockets.waiting.is_empty();
@@ -180,7 +181,7 @@ impl Worker {
                     tracing::error!(%error, "the thread of handshakes cannot poll");
                     std::process::exit(1);
                 }
-                _ => self.wake.will_look(),
+                _ => self.wake.disarm(),
             }
             for event in events.iter().filter(|event| event.token() != WAKER) {
                 self.look_at(SessionKey::from_bits(event.token().0 as u64), event);
@@ -206,7 +207,7 @@ impl Worker {
                     self.handshake_failed(key, CloseReason::TlsError);
                 }
             }
-            self.tell();
+            self.publish_counts();
         }
     }
 
@@ -399,7 +400,7 @@ impl Worker {
         self.the_loop.wake();
     }
 
-    fn tell(&self) {
+    fn publish_counts(&self) {
         let under_way = self.sockets.places.held();
         self.counts.under_way.store(under_way, Relaxed);
         let waiting = self.sockets.waiting.len() as u64;

@@ -74,7 +74,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 self.report.taken(received_us, now.mono_us);
             }
             self.hub.handle_publication(now, &publication);
-            // What is held is in no send queue.
+            // A held state is in no send queue.
             if !self.hub.core().holds_states() {
                 bytes += publication.frame.queue_bytes();
             }

@@ -17,8 +17,8 @@ use crate::telemetry::{Budget, EndedAt, HitLimit, ShellStats, Surveyed};
 /// Effects in one turn, such as sockets to close; the rest waits for the next turn.
 const EFFECTS_MAX: usize = 128;
 
-/// Ends that are kept: this many ends by clients, and as many others but drops. In a shared list, clients that come and
-/// go would displace all other ends.
+/// So many ends by clients are kept, and as many other ends, without drops ([`DROPS_MAX`]). In a shared list,
+/// clients that come and go would displace all other ends.
 const ENDS_MAX: usize = 25;
 
 /// Drops that are kept. Refusals, which a single page without a token causes every second, displace none.
@@ -108,7 +108,7 @@ macro_rules! log_ended {
 /// Log lines about ended connections, and as many about limits; the next line has the number of suppressed lines.
 const END_LINES_PER_SECOND: u32 = 10;
 
-/// The same about clients that weirgate has dropped: no refusal takes a line of these.
+/// Lines about clients that weirgate has dropped: refusals take none of these.
 const DROP_LINES_PER_SECOND: u32 = 128;
 
 /// The log lines about ended connections: of clients that weirgate has dropped, of limits that were hit, of all others.
@@ -182,8 +182,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Logs an ended connection, within the limit of lines. A client that weirgate has dropped is a warning with what it
-    /// lost, and a limit that was hit is one too: neither hides behind the clients that just leave.
+    /// Logs an ended connection, within the limit of lines. A client that weirgate has dropped is logged as a
+    /// warning with its losses, and a limit that was hit as a warning too. Each kind has a limit of its own, so
+    /// clients that just leave do not use up the lines of the others.
     fn log_end(&mut self, ended: &Ended, limit: Option<HitLimit>) {
         let now = self.clock.now();
         let lines = match (&ended.dropped, limit) {
@@ -248,7 +249,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     /// Ends a turn that began at `began`: publishes the numbers of the loop.
-    pub(super) fn tell(&mut self, began: Now) {
+    pub(super) fn publish_numbers(&mut self, began: Now) {
         if !self.hub.is_flushing() {
             // Messages of this turn that no client took.
             self.report.flushed(None, began.mono_us);

@@ -1,10 +1,10 @@
 //! Accepting and reading, within the budgets of a turn.
 //!
-//! The cost of a message is unknown before the inflate, so a client's last messages predict the cost of the
-//! next. Cheap clients are read before the first flush of a turn. Behind that flush come in turns: a client
-//! that has sent nothing yet, a costly client, a client that used its share of an earlier turn, and a client
-//! whose message has room again. Within each of these kinds client addresses take turns. Both parts have
-//! their own budget.
+//! The cost of a message is unknown before the inflate, so a client's last messages predict the cost of the next.
+//! Cheap clients are read before the first flush of a turn. After that flush these take turns: clients that have
+//! sent nothing yet, costly clients, clients that used their share of an earlier turn, and clients whose message
+//! has room again. Within each of these kinds, client addresses take turns. Each of the two parts has a budget of
+//! its own.
 
 use std::io;
 

@@ -193,7 +193,7 @@ impl KeyFetches {
             let good_us = fetched.is_ok().then_some(now_us);
             let next_us = self.schedule.next_for_token_ms() * 1000;
             self.ring.note_fetch(good_us, next_us);
-            self.tell(&fetched);
+            self.report_fetch(&fetched);
         }
     }
 
@@ -219,7 +219,7 @@ impl KeyFetches {
     }
 
     /// Counts an outcome, and logs the first of several equal failures.
-    fn tell(&mut self, fetched: &Result<bool, KeyFileError>) {
+    fn report_fetch(&mut self, fetched: &Result<bool, KeyFileError>) {
         let outcome = outcome(fetched);
         self.stats.outcomes[outcome].fetch_add(1, Relaxed);
         match fetched {

@@ -91,8 +91,8 @@ impl KeyFiles {
         self.keys(&texts, Some(&fetched))
     }
 
-    /// Reads the keys in files, and keeps texts and fingerprints for later comparisons. The keys at the URL
-    /// are due. The second reads the files again.
+    /// Reads the keys in files, and keeps texts and fingerprints for later comparisons. Returns the keys in force,
+    /// and the watch that reads the files again. The keys at the URL are not fetched here: a fetch is due.
     ///
     /// # Errors
     /// The first error.

@@ -100,7 +100,7 @@ fn plain(link: &Link, needs: &NatsNeeds, found: &mut Vec<Finding>) -> Result<(),
         };
         answers.take(subject.clone(), is_request, answer);
     }
-    answers.tell(
+    answers.report(
         "NATS",
         needs.subscriptions.len(),
         needs.requests.len(),

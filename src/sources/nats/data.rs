@@ -89,7 +89,7 @@ impl Data {
     pub(super) fn take_woken(&mut self) -> bool {
         let is_woken = std::mem::take(&mut self.is_woken) | self.waiter.take_woken();
         if is_woken {
-            self.wake.awake();
+            self.wake.arm();
         }
         is_woken
     }
@@ -254,7 +254,7 @@ impl Data {
 
     /// Sends the last acknowledgements, and waits a moment for the server to take them.
     pub(super) fn settle(&mut self) {
-        // An error is the end of the connection, which the next read tells.
+        // An error is the end of the connection, which the next read reports.
         let _ = self.flush();
         self.wire.settle(&mut self.waiter, SETTLE_TIMEOUT);
     }

@@ -21,7 +21,7 @@ pub(super) enum LookedBack {
 
 impl LookedBack {
     /// Logs the effect of a bad newest message on clients.
-    pub(super) fn tell(&self, subject: &str) {
+    pub(super) fn log(&self, subject: &str) {
         match self {
             Self::NewestIsGood => {}
             Self::Good(good, bad) => tracing::warn!(

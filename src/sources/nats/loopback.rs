@@ -155,7 +155,7 @@ impl Loopback {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        self.wake.awake();
+        self.wake.arm();
         Ok(())
     }
 }

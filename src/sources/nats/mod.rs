@@ -82,8 +82,8 @@ pub use self::publish::NatsSender;
 pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, redacted};
 pub use self::subjects::{NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle};
 
-/// The most attempts to reach the same server a second time, behind an address of several servers. Two
-/// servers of a cluster do too, with a longer way.
+/// The most attempts to reach the same server a second time, behind an address of several servers. Connections to
+/// two servers of a cluster work too, with a longer way for messages.
 const SAME_SERVER_TRIES_MAX: u32 = 5;
 
 /// Relays JetStream messages, for ever.
@@ -129,7 +129,7 @@ impl NatsSource {
             data.leave();
         }
         let watchdog = watchdog?;
-        let away_ms = session.relay.stands()?;
+        let away_ms = session.relay.report_up()?;
         session.relay.status.set_subscription_refused(false);
         let url = redacted(&self.settings.urls);
         tracing::info!(url, away_ms, "subscribed on NATS");

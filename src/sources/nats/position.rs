@@ -124,9 +124,9 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 
 /// The acknowledgements to send to a consumer, several at a time.
 ///
-/// Each write is a system call here and work for the server. No message waits for its acknowledgement,
-/// so the acknowledgements of a fifth of a second leave together. The effect: after a kill, the messages of this time may be delivered a second time,
-/// and the [`Cursor`] recognises them.
+/// Each write is a system call here and work for the server. No message waits for its acknowledgement, so the
+/// acknowledgements of a fifth of a second leave together. The effect: after a kill, the messages of this time may
+/// be delivered a second time, and the [`Cursor`] recognises them.
 #[derive(Debug)]
 pub(super) struct Acks {
     /// The subjects to publish to.

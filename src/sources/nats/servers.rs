@@ -269,8 +269,8 @@ fn others(
         .unwrap_or_default()
 }
 
-/// Logs in at a server. From the server of the silent connection, even a refusal is an answer; another server is no better
-/// if the server refuses the log-in.
+/// Logs in at a server. A refusal by the server of the silent connection counts as an answer, because the server is
+/// alive. Another server that refuses the log-in is of no use.
 fn log_in(endpoint: &Endpoint, is_used: bool, settings: &NatsSettings) -> Found {
     match open(endpoint, settings) {
         Ok((wire, waiter)) => {

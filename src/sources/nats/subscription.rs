@@ -146,7 +146,7 @@ impl Subscription {
         let Some(stream) = self.find_stream(api)? else {
             self.standing = None;
             self.quiet_until = None;
-            self.tell(Told::NoStream);
+            self.log_state(Told::NoStream);
             return Ok(());
         };
         self.cursor.observe(stream);
@@ -157,7 +157,7 @@ impl Subscription {
             (None, Some(warm)) => warm.sequence + 1,
             (None, None) => stream.last_sequence + 1,
         };
-        let standing = self.stand(api, data, settings, unnamed, start)?;
+        let standing = self.subscribe(api, data, settings, unnamed, start)?;
         let first = self.cursor.reached().is_none();
         // If the stream lost its tail, the consumer may claim a sequence after the stream's last.
         let delivered = standing.delivered.min(stream.last_sequence);
@@ -198,7 +198,7 @@ impl Subscription {
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
         let start = self.cursor.reached().unwrap_or(0) + 1;
-        let Some(durable) = self.stand_on_durable(api, data, start)? else {
+        let Some(durable) = self.subscribe_to_durable(api, data, start)? else {
             return Ok(());
         };
         self.awaits_durable = false;
@@ -218,7 +218,7 @@ impl Subscription {
     }
 
     /// Subscribes to the durable consumer or, if not available, to an ephemeral consumer.
-    fn stand(
+    fn subscribe(
         &mut self,
         api: &Api,
         data: &mut Data,
@@ -226,7 +226,7 @@ impl Subscription {
         unnamed: bool,
         start: u64,
     ) -> Result<Standing, NatsError> {
-        if !unnamed && let Some(durable) = self.stand_on_durable(api, data, start)? {
+        if !unnamed && let Some(durable) = self.subscribe_to_durable(api, data, start)? {
             self.awaits_durable = false;
             return Ok(durable);
         }
@@ -241,7 +241,7 @@ impl Subscription {
 
     /// Subscribes to the durable consumer. Returns `None` if another client or the server prevents
     /// that.
-    fn stand_on_durable(
+    fn subscribe_to_durable(
         &mut self,
         api: &Api,
         data: &mut Data,
@@ -258,7 +258,7 @@ impl Subscription {
         let mut found = look_up(&self.target)?;
         if let Durable::Missing = found {
             if let Some(made) = api.make_consumer(data, &self.target, Some(&durable), start)? {
-                self.tell(Told::Made);
+                self.log_state(Told::Made);
                 return Ok(Some(made));
             }
             // Another process was quicker.
@@ -267,7 +267,7 @@ impl Subscription {
         let not_ours = match found {
             Durable::Free(info) => match api.join(data, &self.target, &info)? {
                 Joined::Standing(joined) => {
-                    self.tell(Told::Resumed);
+                    self.log_state(Told::Resumed);
                     return Ok(Some(joined));
                 }
                 Joined::Taken => Told::TAKEN,
@@ -279,7 +279,7 @@ impl Subscription {
             Durable::Unusable(why) => why,
             Durable::Taken | Durable::Missing => Told::TAKEN,
         };
-        self.tell(Told::NotOurs(not_ours));
+        self.log_state(Told::NotOurs(not_ours));
         Ok(None)
     }
 
@@ -331,7 +331,7 @@ impl Subscription {
         let Some(last) = last else { return Ok(()) };
         let floor = self.cursor.reached().unwrap_or(0);
         let found = look_back(api, &self.target, &last, floor, limits);
-        found.tell(&self.spec.subject);
+        found.log(&self.spec.subject);
         match found {
             LookedBack::Good(good, _) => {
                 self.hand_over(*good, true, link.now(), link)?;
@@ -443,7 +443,7 @@ impl Subscription {
     }
 
     /// Logs `what`, unless it was the last state logged.
-    fn tell(&mut self, what: Told) {
+    fn log_state(&mut self, what: Told) {
         if self.told.replace(what) != Some(what) {
             what.log(&self.spec, &self.target);
         }

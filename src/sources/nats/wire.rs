@@ -61,7 +61,7 @@ pub(super) struct Wire {
     /// The numbers of the last PING and of the last PONG.
     pings: u64,
     pongs: u64,
-    /// What was outside of the protocol.
+    /// The part that was outside of the protocol.
     malformed: Option<Malformed>,
     /// The last error without a subject: perhaps the reason for the end of the connection.
     last_words: Option<String>,

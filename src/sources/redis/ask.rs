@@ -194,7 +194,7 @@ fn subscribed(
         };
         told.take(name, is_request, answer);
     }
-    told.tell("Redis", needed.len(), requests.len(), found);
+    told.report("Redis", needed.len(), requests.len(), found);
     Ok(())
 }
 

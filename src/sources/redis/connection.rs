@@ -31,8 +31,8 @@ pub(super) struct Connection<'w> {
     waiter: &'w mut Waiter,
     io: Buffered,
     reader: Reader,
-    /// The time of the last read bytes, at first of the connection: the only clock of silence. A large answer over
-    /// a thin line is not silence.
+    /// The time of the last bytes that were read; at first, the time of the connect. Silence counts from here
+    /// alone, so a large answer over a slow line is not silence.
     pub(super) heard: Instant,
     /// The first byte after the last command.
     answers_since: Option<Instant>,

@@ -1,12 +1,12 @@
 //! The kept feed on a connection: positions as soon as all names are subscribed, and marks, to make positions
 //! valid on other instances, once the channel of the marks is subscribed too.
 //!
-//! Positions hold on a lone master only: a replica that is filled anew, and nodes of a cluster that lose each other,
-//! drop messages while our connection stays, and say nothing. The server is asked for its role before the first
-//! subscription, and then each second, on a thread and a connection of its own, where marks are published too: a
-//! slow answer delays no message. Elsewhere than on a lone master it is asked for its links to other servers in
-//! place of that: another link is a loss. A mark is published at most once: a second copy would stand at another place among
-//! the messages.
+//! Positions hold on a lone master only: a replica that is filled anew, and nodes of a cluster that lose each
+//! other, drop messages while our connection stays, and say nothing. The server is asked for its role before the
+//! first subscription, and then each second, on a thread and a connection of its own, where marks are published
+//! too: a slow answer delays no message. A server that is no lone master is asked for its links to other servers
+//! instead: a changed link is a loss. A mark is published at most once: a second copy would stand at another place
+//! among the messages.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -76,8 +76,8 @@ impl Kept {
     }
 
     /// Notes the answer of the server for a name.
-    pub(super) fn settle(&mut self, subscription: &Subscription, stands: bool) {
-        self.feed.settle(subscription, stands);
+    pub(super) fn settle(&mut self, subscription: &Subscription, is_subscribed: bool) {
+        self.feed.settle(subscription, is_subscribed);
     }
 
     /// Whether a message on this channel is a mark. No client gets marks.
@@ -202,7 +202,7 @@ impl Session<'_, '_> {
     }
 }
 
-/// News from the publishing thread for the reading thread about a connection of the reading thread.
+/// What the publishing thread has learned about the reader's connection.
 #[derive(Debug, Default)]
 struct Learned {
     /// The server and its address: another address of the name may be another server.
@@ -210,8 +210,8 @@ struct Learned {
     /// Whether the server was a lone master when the connection was made, and whether that has changed.
     was_lone_master: bool,
     has_changed: AtomicBool,
-    /// The links of a server that is not a lone master, as a hash; 0 before the first answer. And whether they were
-    /// others since the reading thread has looked.
+    /// The links of a server that is not a lone master, as a hash; 0 before the first answer. And whether they have
+    /// changed since the reading thread last looked.
     links: AtomicU64,
     has_lost: AtomicBool,
     /// This user may not publish marks.

@@ -164,7 +164,7 @@ impl RedisSource {
         };
         session.restore()?;
         session.begin_feed()?;
-        let away_ms = session.relay.stands()?;
+        let away_ms = session.relay.report_up()?;
         session.show_refusals();
         session.relay.link.send(BusEvent::CaughtUp)?;
         match session.ledger.refused_of_wanted() {

@@ -65,7 +65,7 @@ impl RedisPublisher {
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let connection = self.servers.connect_and_watch(&mut self.waiter)?;
         self.outbox.discard();
-        relay.stands()?;
+        relay.report_up()?;
         let mut session = Session {
             connection,
             outbox: &self.outbox,
@@ -111,7 +111,7 @@ impl Session<'_, '_> {
     fn turn(&mut self) -> Result<(), Stop> {
         self.connection.check_master()?;
         // Messages published from here on wake this thread again.
-        self.wake.awake();
+        self.wake.arm();
         self.take()?;
         self.connection.flush()?;
         if self.connection.read()? {

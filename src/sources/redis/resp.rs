@@ -64,8 +64,8 @@ pub struct ReadLimits {
     /// The names of the fields to keep of the entries of a stream. Of the values of other fields nothing is kept:
     /// other programs may put fields of any number and size beside ours.
     pub entry_fields: &'static [&'static [u8]],
-    /// The lists in the outermost list leave one by one as they come, and then the list without them: an answer of any
-    /// length takes no memory.
+    /// Lists inside the outermost list are returned one by one as they arrive, and at the end the outermost list
+    /// without them: an answer of any length takes little memory.
     pub singly: bool,
 }
 

@@ -122,8 +122,8 @@ impl Servers {
         Ok(connection)
     }
 
-    /// Connects to each address of the host until `ask` succeeds, those that failed before last. Returns the
-    /// error of the last address. The name lookup can take long.
+    /// Connects to each address of the host until `ask` succeeds; addresses that failed before come last. Returns
+    /// the error of the last address. The name lookup can take long.
     fn at_each<T>(
         &mut self,
         waiter: &mut Waiter,

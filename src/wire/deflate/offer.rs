@@ -103,7 +103,7 @@ impl Agreed {
         }
         for (name, bits) in [
             (&b"server"[..], self.to_client.server_max_window_bits),
-            (b"client", self.told_client_bits()),
+            (b"client", self.client_bits_in_answer()),
         ] {
             if bits > 0 {
                 out.extend_from_slice(b"; ");
@@ -116,7 +116,7 @@ impl Agreed {
 
     /// Returns the value that the client offered for its own window, if smaller than the default: a client
     /// may forget the value if the response omits it (Boost.Beast). 0: not in the response.
-    fn told_client_bits(self) -> u8 {
+    fn client_bits_in_answer(self) -> u8 {
         match self.client_max_window_bits {
             _ if self.client_no_context_takeover => 0,
             WINDOW_BITS => 0,

@@ -20,9 +20,9 @@ fn retained() -> Retained {
 /// The next question, after all clients have taken their values.
 fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
     for key in mem::take(&mut retained.rooms) {
-        retained.room(key, ClientAddr::Unix);
+        retained.values_taken(key, ClientAddr::Unix);
     }
-    retained.ask(0);
+    retained.grant_shares(0);
     let mut wanted = std::iter::from_fn(|| retained.requests.pop_front()).filter(|r| r.wanted);
     let next = wanted.next().map(|request| (request.name, request.number));
     assert!(wanted.next().is_none());
@@ -38,7 +38,7 @@ fn receivers(retained: &mut Retained, name: &TopicName, subject: &str, number: u
 }
 
 fn pass(retained: &mut Retained, name: &TopicName, subject: &str) {
-    retained.passed(name, Some(&subject.into()));
+    retained.note_live(name, Some(&subject.into()));
 }
 
 #[test]

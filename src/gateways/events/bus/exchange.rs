@@ -77,7 +77,7 @@ pub struct Exchange {
     /// The stop of this instance is announced. Another message would make the other instances count this
     /// instance again.
     is_leaving: bool,
-    /// The announcement came back from the bus, so the other instances have got the announcement.
+    /// The bus has delivered the announcement to this instance too, so the other instances have got it.
     has_left: bool,
     lines: LogBudget,
 }
@@ -413,7 +413,7 @@ impl Exchange {
         }
         let mut missing = waiting.expected;
         missing.retain(|id| !waiting.answered.contains(id));
-        self.tell(
+        self.report(
             number,
             PushOutcome {
                 is_up: matches!(self.link, Link::Up { .. }),
@@ -427,7 +427,7 @@ impl Exchange {
     /// Reports a push that only this instance delivers.
     fn tell_away(&mut self, number: u64) {
         let missing = self.instances.there().cloned().collect();
-        self.tell(
+        self.report(
             number,
             PushOutcome {
                 is_up: false,
@@ -438,7 +438,7 @@ impl Exchange {
         );
     }
 
-    fn tell(&mut self, number: u64, mut outcome: PushOutcome) {
+    fn report(&mut self, number: u64, mut outcome: PushOutcome) {
         outcome.missing.sort_unstable();
         if !outcome.is_up || !outcome.missing.is_empty() {
             self.stats.incomplete.add(1);

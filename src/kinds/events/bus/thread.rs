@@ -60,7 +60,7 @@ pub(super) struct BusThread {
     commands: (Sender<Command>, Receiver<Command>),
     to_loop: ToLoop,
     stats: Arc<BusStats>,
-    /// Whether the bus was up when the loop was last told of a loss, and the losses so far.
+    /// Whether the bus was up at the last report of a loss to the loop, and the losses so far.
     told_loss: (bool, u64),
     told: HashMap<u64, Told>,
     /// Pushes of other instances that are in the loop.

@@ -38,7 +38,7 @@ struct Limits {
     max_bytes_required: bool,
 }
 
-/// What a start needs to know of a stream.
+/// The facts about a stream that a start needs.
 #[derive(Deserialize)]
 pub(super) struct Stream {
     pub(super) config: Config,

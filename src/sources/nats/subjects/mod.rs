@@ -299,8 +299,8 @@ impl NatsSubjectsSource {
         if let Some(publishing) = &mut self.publishing {
             publishing.begin(wire, before.is_some())?;
         }
-        // A route of a cluster can be down for a moment: what is published at another server meanwhile never comes
-        // here, and nothing says so. The INFO does not tell of leaf nodes, only the settings may.
+        // A route of a cluster can be down for a moment: messages published at another server meanwhile never
+        // arrive here, and nothing reports that. The INFO does not name leaf nodes; the settings may.
         let is_alone = !wire.info.is_clustered() && self.settings.settle.after(false).is_zero();
         if let Some(kept) = &mut self.kept
             && kept.connected(is_alone)
@@ -319,7 +319,7 @@ impl NatsSubjectsSource {
         session.restore()?;
         session.source.has_stood = true;
         session.begin_feed()?;
-        let away_ms = session.relay.stands()?;
+        let away_ms = session.relay.report_up()?;
         session.relay.link.send(BusEvent::CaughtUp)?;
         let url = session.wire.endpoint.url();
         match session.source.ledger.refused_of_wanted() {

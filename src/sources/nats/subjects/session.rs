@@ -371,8 +371,8 @@ impl<'a> Session<'a> {
         self.asked.front_mut().map(|(_, asked)| asked)
     }
 
-    /// Handles an error of the server. The error belongs to the change with the next PONG, if to
-    /// any.
+    /// Handles an error of the server. If the error belongs to a change of names, it is the change that the next
+    /// PONG confirms.
     fn refused(&mut self, words: String) -> Result<(), Stop> {
         let refused = refused(&words);
         let Some((subject, true)) = refused else {

@@ -96,7 +96,7 @@ impl RedisStreamSource {
                     relay.worked();
                 }
                 for told in told.drain(..) {
-                    self.feed.tell(relay, received, told)?;
+                    self.feed.hand_over(relay, received, told)?;
                 }
                 taken.map_err(|trouble| match trouble {
                     Trouble::Wrong(reason) => connection.wrong(reason),

@@ -1,14 +1,14 @@
-//! Reading a Redis stream over all connections: the next commands, and the sense of the answers. Pure.
+//! Reading a Redis stream over all connections: the next commands, and the meaning of the answers. Pure.
 //!
-//! Both parts of an entry's id are compared: an entry that is still in the stream proves that nothing behind
-//! the entry was trimmed. Each answer is proved, because nobody knows how long an answer was on its way. While there
-//! is much to read, an answer begins with the last entry of before, and its entries leave one by one. At the end of
-//! the stream a command waits for the next entries, and the last entry is asked for after the answer.
+//! Both parts of an entry's id are compared: an entry that is still in the stream proves that nothing after it was
+//! trimmed. Each answer is proved, however short its way seems. While there is much to read, an answer begins with
+//! the last entry of the answer before, and its entries leave the parser one by one. At the end of the stream, the
+//! last entry is asked for after each answer.
 //!
-//! Where the last entry is gone, the counters of the stream are a second proof: as many entries were removed as were
-//! read, and the oldest entry was not read. Alone the counters prove less: a stream made anew can have any, but
-//! needs for these more entries than the old stream had in its whole life, within the time of an answer. So the old stream
-//! must have had as many as now seem to be new. Those of another server prove nothing: it may lack entries.
+//! Where the last entry is gone, the counters of the stream are a second proof: as many entries were removed as
+//! were read, and the oldest entry was not read. The counters alone prove less: a stream made anew can have the
+//! same, but only with more entries than the old stream had in its whole life, added within the time of an answer.
+//! So they count only if the old stream had as many entries as now seem new. Those of another server prove nothing.
 
 mod answers;
 
@@ -27,7 +27,7 @@ const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub(super) const BLOCK_MS: u64 = 1_000;
 /// Entries over so many bytes are not sent again as a proof, if the server takes [`STATE`].
 const PROOF_BYTES_MAX: usize = 4 * 1024;
-/// Of so many answers without an entry one is proved, if the proof is a large entry.
+/// If the proof is a large entry, one of so many answers without an entry is proved.
 const IDLE_PROOFS: u32 = 10;
 /// Whether an entry is there, and the counters, without a value of an entry. Not every user may ask, and no server
 /// before Redis 7.0 can answer.
@@ -71,8 +71,8 @@ pub struct StreamReader {
     is_same_server: bool,
     /// The last entry from before the start of this process, until the entry is read.
     old_until: Option<StoredId>,
-    /// Whether [`Told::Stands`] was said on this connection.
-    stands: bool,
+    /// Whether [`Told::CaughtUp`] was said on this connection.
+    is_caught_up: bool,
 }
 
 /// The commands whose answers are next.
@@ -135,7 +135,7 @@ impl StreamReader {
             server: None,
             is_same_server: false,
             old_until: None,
-            stands: false,
+            is_caught_up: false,
         }
     }
 
@@ -146,7 +146,7 @@ impl StreamReader {
         self.answers.clear();
         self.may_ask_state = true;
         self.is_same_server = false;
-        self.stands = false;
+        self.is_caught_up = false;
     }
 
     /// The next commands. [`Self::take`] takes the answers.
@@ -213,7 +213,7 @@ impl StreamReader {
         if self.takes_entries() {
             let parts = entries(answer)?;
             if !parts.is_empty() {
-                return self.came(Entry::read(Value::Array(parts))?, bytes, out);
+                return self.catch_up(Entry::read(Value::Array(parts))?, bytes, out);
             }
             answer = Value::Nil;
         }
@@ -302,7 +302,7 @@ impl StreamReader {
         self.is_short |= is_gone;
         self.step = if is_gone { Step::Wait } else { CATCH_UP };
         if self.old_until.is_none() {
-            self.stand(out);
+            self.report_caught_up(out);
         }
     }
 
@@ -318,8 +318,7 @@ impl StreamReader {
         let is_gone = |id| counters.length == 0 || id < counters.first;
         let gone = entries.iter().filter(|entry| is_gone(entry.id)).count() as u64;
         let removed = counters.added.checked_sub(counters.length);
-        // Only the last id tells an empty stream from a new stream. A young stream soon has the counters of
-        // before.
+        // Only the last id distinguishes an empty stream from a new one: a new stream soon has the same counters.
         let last = entries.last().map_or(self.after, |entry| entry.id);
         let is_last = counters.length > 0 || counters.last == last;
         let is_same = counters.last >= self.after && counters.added / 2 <= counted.added;
@@ -347,9 +346,9 @@ impl StreamReader {
         }
     }
 
-    /// Goes on where nothing proves that all is there: the last entry is gone, or no entry was read so far. The
-    /// newest entry may be below the last one: after a failover to a server whose clock is behind, new ids begin
-    /// below, where nobody would ever look.
+    /// Continues after a loss: the last entry is gone, or none was read so far, so nothing proves that no entry is
+    /// missing. If the newest entry is below the last one, reading continues from there: after a failover to a
+    /// server whose clock is behind, new ids are lower, and would never be read otherwise.
     fn go_on(&mut self, newest: Option<StoredId>, out: &mut Vec<Told>) {
         out.push(Told::Lost);
         (self.was_read, self.counted) = (false, None);
@@ -365,7 +364,7 @@ impl StreamReader {
     }
 
     /// Takes an entry that was there already. Without the proof nothing is handed over: a look comes first.
-    fn came(&mut self, entry: Entry, bytes: usize, out: &mut Vec<Told>) -> Result<(), Trouble> {
+    fn catch_up(&mut self, entry: Entry, bytes: usize, out: &mut Vec<Told>) -> Result<(), Trouble> {
         self.measure(bytes);
         let (after, was_read) = (self.after, self.was_read);
         let Step::CatchUp {
@@ -403,7 +402,7 @@ impl StreamReader {
         if came < asked {
             // The last entries of before the start may be gone.
             self.old_until = None;
-            self.stand(out);
+            self.report_caught_up(out);
             self.step = Step::Wait;
             return out.push(Told::Behind {
                 messages: Some(0),
@@ -469,7 +468,7 @@ impl StreamReader {
         let is_old = self.old_until.is_some_and(|until| id <= until);
         if !is_old {
             self.old_until = None;
-            self.stand(out);
+            self.report_caught_up(out);
         }
         out.push(match message(fields) {
             Ok((subject, payload)) => Told::Message {
@@ -483,15 +482,15 @@ impl StreamReader {
         });
         if self.old_until == Some(id) {
             self.old_until = None;
-            self.stand(out);
+            self.report_caught_up(out);
         }
         Ok(())
     }
 
-    fn stand(&mut self, out: &mut Vec<Told>) {
-        if !self.stands {
-            self.stands = true;
-            out.push(Told::Stands);
+    fn report_caught_up(&mut self, out: &mut Vec<Told>) {
+        if !self.is_caught_up {
+            self.is_caught_up = true;
+            out.push(Told::CaughtUp);
         }
     }
 }

@@ -95,7 +95,7 @@ impl NatsStreamSource {
             if let Err(stop) = self.turn(wire, relay) {
                 break stop;
             }
-            before = before.filter(|_| !self.reader.stands);
+            before = before.filter(|_| !self.reader.is_caught_up);
             if second.has_other(&streams, &self.settings, wire) {
                 break NatsError::LameDuck.into();
             }
@@ -111,7 +111,7 @@ impl NatsStreamSource {
     /// Reads at most once, then handles the bytes. Waits if there was nothing to read.
     fn turn(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Result<(), Stop> {
         if self.waiter.take_woken() {
-            self.wake.awake();
+            self.wake.arm();
         }
         if relay.link.is_over() {
             return Err(Stop::LoopGone);
@@ -158,7 +158,7 @@ impl NatsStreamSource {
                         relay.worked();
                     }
                     for told in told.drain(..) {
-                        self.feed.tell(relay, received, told)?;
+                        self.feed.hand_over(relay, received, told)?;
                     }
                     match taken {
                         Err(error) if error.keeps_connection() => {

@@ -1,8 +1,10 @@
-//! Reading a JetStream stream over all connections, through consumers: the next requests, the sense of answers. Pure.
+//! Reading a JetStream stream over all connections, through consumers: the next requests, and the meaning of
+//! answers. Pure.
 //!
-//! Both parts of an id are compared, the sequence number and the time of storage. A consumer that goes on begins
-//! at the last message that was handed over, and not behind, if there are newer ones: the first delivery proves that
-//! the message is the same. Ways to read skip what is gone (purged, made anew, restored), and counters miss some ways.
+//! Both parts of an id are compared, the sequence number and the time of storage. A consumer that goes on begins at
+//! the last message that was handed over, and not behind, if there are newer ones: the first delivery proves that
+//! the message is the same. Without this proof nothing would be noticed: a consumer skips messages that are gone
+//! (purged, made anew, restored), and the stream's counters do not show every such case.
 
 mod answers;
 mod consumer;
@@ -70,8 +72,8 @@ pub(super) struct StreamReader {
     pub(super) keeps: bool,
     /// When the last request left.
     asked: Option<Instant>,
-    /// Whether [`Told::Stands`] was said on this connection.
-    pub(super) stands: bool,
+    /// Whether [`Told::CaughtUp`] was said on this connection.
+    pub(super) is_caught_up: bool,
     step: Step,
 }
 
@@ -108,7 +110,7 @@ impl StreamReader {
             made: None,
             keeps: true,
             asked: None,
-            stands: false,
+            is_caught_up: false,
             step: Step::Away,
         }
     }
@@ -125,7 +127,7 @@ impl StreamReader {
 
     /// Handles a new connection.
     pub(super) fn connected(&mut self, now: Instant, out: &mut Vec<u8>) {
-        self.stands = false;
+        self.is_caught_up = false;
         self.step = Step::Away;
         protocol::subscribe(out, &format!("{}.answer.*", self.inbox), None, ANSWERS_SID);
         self.look(now, out);
@@ -336,7 +338,7 @@ impl StreamReader {
             self.old_until = None;
             match (self.last, self.head) {
                 (None, _) => self.is_empty(told),
-                // What came while nobody listened is gone.
+                // Messages that were delivered while nobody listened are gone.
                 (Some(last), Some(head)) if !self.keeps && head.major > last.major => {
                     self.lost(told);
                     return self.look(now, out);
@@ -345,7 +347,7 @@ impl StreamReader {
             }
         }
         if self.old_until.is_none() && !waits {
-            self.stand(told);
+            self.report_caught_up(told);
         }
         if is_empty {
             self.is_behind(0, told);
@@ -357,7 +359,7 @@ impl StreamReader {
         let head = self.head.unwrap_or(NO_MESSAGE);
         match self.empty_at.replace(head) {
             Some(before) if before == head => return,
-            // What came in between is gone.
+            // Messages that were delivered in between are gone.
             Some(_) => told.push(Told::Lost),
             None => {}
         }
@@ -393,7 +395,7 @@ impl StreamReader {
             if id == expected {
                 if ack.pending == 0 || self.old_until.is_none_or(|until| id.major >= until) {
                     self.old_until = None;
-                    self.stand(told);
+                    self.report_caught_up(told);
                 }
             } else {
                 self.lost(told);
@@ -428,7 +430,7 @@ impl StreamReader {
         let is_old = self.old_until.is_some_and(|until| id.major <= until);
         if !is_old {
             self.old_until = None;
-            self.stand(told);
+            self.report_caught_up(told);
         }
         told.push(Told::Message {
             id,
@@ -439,7 +441,7 @@ impl StreamReader {
         });
         if pending == 0 || self.old_until == Some(id.major) {
             self.old_until = None;
-            self.stand(told);
+            self.report_caught_up(told);
         }
         self.is_behind(pending, told);
     }
@@ -471,10 +473,10 @@ impl StreamReader {
         }
     }
 
-    fn stand(&mut self, told: &mut Vec<Told>) {
-        if !self.stands {
-            self.stands = true;
-            told.push(Told::Stands);
+    fn report_caught_up(&mut self, told: &mut Vec<Told>) {
+        if !self.is_caught_up {
+            self.is_caught_up = true;
+            told.push(Told::CaughtUp);
         }
     }
 

@@ -141,7 +141,7 @@ fn is_old(told: &Told) -> Option<bool> {
 fn old_entries_come_before_it_stands() {
     let mut server = Server::new();
     let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
-    assert_eq!(read(&mut reader, &mut server), [Told::Stands], "empty");
+    assert_eq!(read(&mut reader, &mut server), [Told::CaughtUp], "empty");
     server.step(&Step::Add(2));
     let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
     let mut log = Log::default();
@@ -159,13 +159,13 @@ fn a_reconnection_to_a_stream_that_was_empty_proves_nothing() {
         let mut server = Server::new();
         let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
         reader.connected();
-        assert_eq!(read(&mut reader, &mut server), [Told::Stands]);
+        assert_eq!(read(&mut reader, &mut server), [Told::CaughtUp]);
         server.step(&Step::Add(2));
         server.step(&Step::Trim(2));
         server.step(&Step::Add(entries));
         reader.connected();
         let told = read(&mut reader, &mut server);
-        assert_eq!(told[..2], [Told::Lost, Told::Stands]);
+        assert_eq!(told[..2], [Told::Lost, Told::CaughtUp]);
         assert_eq!(told.len(), 2 + usize::from(entries));
     }
 }

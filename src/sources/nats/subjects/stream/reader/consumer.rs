@@ -11,8 +11,8 @@ const IDLE_BEATS_MAX: u32 = 3;
 const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// The heartbeats within five seconds, the time for an answer.
 const UNANSWERED_BEATS_MAX: u32 = 10;
-/// The share of a consumer's messages without acknowledgement that are acknowledged together, and the longest
-/// wait for so many.
+/// Messages are acknowledged together: this share of the messages that a consumer may have without acknowledgement,
+/// or after the longest wait.
 pub(super) const ACKED_SHARE: u64 = 4;
 pub(super) const ACK_WAIT: Duration = Duration::from_millis(100);
 /// A consumer on a connection.
@@ -30,14 +30,15 @@ pub(super) struct Consumer {
     pub(super) sequence: u64,
     /// The number of heartbeats since the last delivery.
     pub(super) idle_beats: u32,
-    /// When the state of the stream was asked for last, and the heartbeats since the server has taken the question,
-    /// until the answer.
+    /// When this reader last asked for the state of the stream.
     checked: Instant,
+    /// Heartbeats since the server has taken that question; `None` once it is answered.
     unanswered: Option<u32>,
-    /// The newest message without an acknowledgement, the number of such messages, and the time of the
-    /// acknowledgement.
+    /// The reply subject of the newest message without an acknowledgement.
     pub(super) ack: Option<String>,
+    /// The number of messages without an acknowledgement.
     pub(super) unacked: u64,
+    /// When these messages have to be acknowledged.
     pub(super) ack_due: Option<Instant>,
 }
 
@@ -97,8 +98,8 @@ impl Consumer {
             .is_some_and(|beats| beats >= UNANSWERED_BEATS_MAX)
     }
 
-    /// Takes a heartbeat with the number of the last delivery. Returns whether a delivery or the answer that the
-    /// consumer was made is missing; `waits`: a delivery is waited for.
+    /// Takes a heartbeat with the number of the last delivery. Returns true if a delivery is missing, or the answer
+    /// that the consumer was made. `waits`: the reader waits for a delivery.
     pub(super) fn misses(&mut self, last: Option<u64>, waits: bool) -> bool {
         self.idle_beats += 1;
         self.unanswered = self.unanswered.map(|beats| beats + 1);
@@ -106,7 +107,7 @@ impl Consumer {
         last.is_some_and(|last| last > self.sequence) || waits && self.idle_beats >= IDLE_BEATS_MAX
     }
 
-    /// Notes a message to acknowledge; the acknowledgement of the newest is one of all. The server stops at
+    /// Notes a message to acknowledge; acknowledging the newest acknowledges all before it. The server stops at
     /// `pending_max` messages.
     pub(super) fn owe(&mut self, reply: String, pending_max: u64, now: Instant, out: &mut Vec<u8>) {
         self.ack = Some(reply);

@@ -62,8 +62,8 @@ impl StreamReader {
         self.step = Step::Pause { until };
     }
 
-    /// Forgets the consumer, and asks the server to delete it, without an answer: a user who may not ask has
-    /// the consumer deleted when nobody has listened for some seconds.
+    /// Forgets the consumer, and asks the server to delete it, without an answer. If this user may not ask, the
+    /// server deletes the consumer by itself when nobody has listened for some seconds.
     pub(super) fn leave_consumer(&mut self, out: &mut Vec<u8>) {
         if let Step::Read(consumer) = &self.step
             && consumer.is_listened_to
@@ -114,9 +114,9 @@ impl StreamReader {
         protocol::publish(out, subject, &reply, body);
     }
 
-    /// Asks for a consumer that begins at the last message, which `expects`, or behind, or with the messages of a
-    /// time. If no delivery will prove that the stream is the one of the look, the stream is asked once more, and
-    /// only then listened to.
+    /// Asks for a consumer that begins at the last message, if that is expected as the first delivery (`expects`),
+    /// otherwise after it, or with the messages since a time. Without an expected delivery nothing proves that the
+    /// stream has not changed since the look: then the reader asks about the stream once more before it listens.
     pub(super) fn make_consumer(
         &mut self,
         expects: Option<StoredId>,

@@ -72,7 +72,7 @@ impl Bench {
             taken.expect("good answers");
             let lost = self.told[told..].iter().filter(|told| **told == Told::Lost);
             self.lost_at.extend(lost.map(|_| self.server.next_serial));
-            if self.told.contains(&Told::Stands) {
+            if self.told.contains(&Told::CaughtUp) {
                 self.stood_at.get_or_insert(self.server.next_serial);
             }
         }
@@ -154,7 +154,7 @@ proptest! {
             bench.event(event);
         }
         bench.settle();
-        assert!(bench.reader.stands, "whatever was deleted on its way");
+        assert!(bench.reader.is_caught_up, "whatever was deleted on its way");
         // A message shows what is missing before.
         bench.event(&Event::Add(1));
         bench.settle();
@@ -164,7 +164,7 @@ proptest! {
 
 /// Whether this says nothing of messages.
 fn is_no_message(told: &Told) -> bool {
-    matches!(told, Told::Stands | Told::Behind { .. })
+    matches!(told, Told::CaughtUp | Told::Behind { .. })
 }
 
 /// Without [`Told::Behind`].
@@ -179,7 +179,7 @@ fn names(told: &[Told]) -> Vec<&'static str> {
         Told::Lost => "lost",
         Told::Hole => "hole",
         Told::Head(_) => "head",
-        Told::Stands => "stands",
+        Told::CaughtUp => "stands",
         Told::Behind { .. } => "behind",
     };
     told.map(name).collect()

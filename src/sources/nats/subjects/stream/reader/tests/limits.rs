@@ -181,6 +181,6 @@ fn a_question_that_an_election_drops_is_asked_again_and_its_first_answer_counts(
         .count();
     assert!(made <= 1, "{made}");
     bench.read(1_000);
-    assert!(bench.reader.stands);
+    assert!(bench.reader.is_caught_up);
     bench.check();
 }
