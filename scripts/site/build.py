@@ -26,6 +26,7 @@ SETTINGS = (HERE / "mkdocs.yml").read_text()
 DESCRIPTION = re.search(r"^site_description: (.*)$", SETTINGS, re.M)[1]
 FENCE = re.compile(r"^(```.*?^```|    .*?$)", re.M | re.S)
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)]*)?(\))")
+PICTURE = re.compile(r'(?:src|srcset)="(docs/images/[^"]+)"')
 
 
 class Pages:
@@ -43,6 +44,8 @@ class Pages:
         if path == ROOT / "README.md":
             # The name of the page is that of the site: the browser's tab would show the name twice.
             text = f"---\ntitle: {DESCRIPTION}\n---\n{text}"
+        for picture in PICTURE.findall(text):
+            self.copy(path.parent / picture)
         parts = FENCE.split(text)
         # Every second part is code, where nothing is a link.
         parts[::2] = [LINK.sub(lambda link: self.link(path, link), part) for part in parts[::2]]
