@@ -22,10 +22,12 @@ PAGES = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "PERF.md", "SECURITY
 PICTURES = {".png", ".svg", ".jpg"}
 LANGUAGES = {".rs": "rust", ".py": "python", ".js": "javascript", ".mjs": "javascript", ".ts": "typescript", ".yaml": "yaml",
              ".yml": "yaml", ".toml": "toml", ".sh": "bash", ".html": "html", ".json": "json", ".jsx": "jsx"}
+STYLE = "tables.css"
 SETTINGS = (HERE / "mkdocs.yml").read_text()
 DESCRIPTION = re.search(r"^site_description: (.*)$", SETTINGS, re.M)[1]
 FENCE = re.compile(r"^(```.*?^```|    .*?$)", re.M | re.S)
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)]*)?(\))")
+PICTURE = re.compile(r'(?:src|srcset)="(docs/images/[^"]+)"')
 
 
 class Pages:
@@ -43,6 +45,8 @@ class Pages:
         if path == ROOT / "README.md":
             # The name of the page is that of the site: the browser's tab would show the name twice.
             text = f"---\ntitle: {DESCRIPTION}\n---\n{text}"
+        for picture in PICTURE.findall(text):
+            self.copy(path.parent / picture)
         parts = FENCE.split(text)
         # Every second part is code, where nothing is a link.
         parts[::2] = [LINK.sub(lambda link: self.link(path, link), part) for part in parts[::2]]
@@ -95,20 +99,21 @@ class Pages:
 
 
 def navigation():
-    """The order of docs/README.md: its headings, and the links in the first cell of each row.
-
-    After a link "hello: NATS" the next one of the cell, "Redis", is "hello: Redis"."""
-    nav, section = [{"weirgate": "README.md"}], None
+    """The order of docs/README.md: its headings, and the links in the first cell of each row, by the titles of the pages."""
+    nav, group, section = [{"weirgate": "README.md"}], None, None
     for line in (ROOT / "docs" / "README.md").read_text().splitlines():
-        if line.startswith("## "):
+        level, _, name = line.partition(" ")
+        if level == "##":
+            group = section = []
+            nav.append({name: group})
+        elif level == "###":
             section = []
-            nav.append({line[3:]: section})
+            group.append({name: section})
         elif line.startswith("| [") and section is not None:
-            links = re.findall(r"\[([^]]+)\]\(([^)]+)\)", line.split(" | ")[0])
-            group, colon, _ = links[0][0].partition(": ")
-            for at, (text, target) in enumerate(links):
-                path = (ROOT / "docs" / target).resolve().relative_to(ROOT)
-                section.append({group + colon + text if at and colon else text: str(path)})
+            for target in re.findall(r"\]\(([^)]+)\)", line.split(" | ")[0]):
+                path = (ROOT / "docs" / target).resolve()
+                title = re.search(r"^# (.+)$", path.read_text(), re.M)[1].replace("`", "")
+                section.append({title: str(path.relative_to(ROOT))})
     return nav
 
 
@@ -122,6 +127,7 @@ def build():
             pages.dead.append(f"llms.txt: {target}")
     if pages.dead:
         sys.exit("site: links that lead nowhere:\n" + "\n".join(pages.dead))
+    shutil.copyfile(HERE / STYLE, SOURCE / STYLE)
     settings = SETTINGS + yaml.safe_dump({"nav": navigation()}, allow_unicode=True)
     # Its folders are beside it.
     (TARGET / "mkdocs.yml").write_text(settings)

@@ -89,7 +89,7 @@ impl FrontPage {
 <li>In a terminal: <code>weirgate tail {url} {tail}</code></li>
 <li>In a web page: the client <a href="{client}">{client}</a></li>
 <li>Health check: <a href="/health">/health</a></li>
-<li>Documents:{documents}</li>
+<li>Documents, in the source and below <code>/usr/share/doc/weirgate</code> of a package:{documents}</li>
 </ul>
 </main>
 </body>

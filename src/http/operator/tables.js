@@ -36,7 +36,7 @@ const COLUMNS = {
   slowest: [
     WHO, WHAT, STATE, WHY,
     { name: "Waits", className: "size num", text: (row) => bytes(row.queue_bytes), title: (row) => `${decimal(row.queue_messages, 0)} messages` },
-    { name: "Oldest", className: "when num", text: (row) => ms(row.oldest_ms) },
+    { name: "Oldest", className: "when num middle", text: (row) => ms(row.oldest_ms) },
     { name: "Stuck for", className: "when num wide middle", text: (row) => ms(row.stuck_ms) },
     { name: "Skipped", className: "count num middle", text: (row) => decimal(row.conflated, 0) },
     { name: "Connected", className: "when num wide middle", text: (row) => ms(row.age_ms) },

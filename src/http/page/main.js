@@ -228,7 +228,7 @@ function drawFigures(now) {
   put(byId("rate"), decimal(rate && rate.messages, 1));
   put(byId("bytes"), rate ? bytes(rate.bytes) : "–");
   if (!server.isSimulated) put(byId("age"), arrivedAt === null ? "–" : duration(now - arrivedAt));
-  put(byId("latency"), middle === undefined ? "–" : `≈ ${duration(middle)}`);
+  put(byId("latency"), !rate || middle === undefined ? "–" : `≈ ${duration(middle)}`);
   put(byId("messages"), decimal(received, 0));
   put(byId("received"), bytes(receivedBytes));
   put(byId("newest"), clockTime(newestTs));

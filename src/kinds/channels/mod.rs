@@ -229,7 +229,15 @@ fn kept_feed(checked: &Checked, syntax: NameSyntax) -> Result<Option<KeptNames>,
     let kept = kept.map_err(wrong_history_name)?;
     Ok(Some(match checked.stream() {
         Some(_) => kept.of_stream(),
-        None => kept,
+        None => {
+            if syntax == NameSyntax::Nats {
+                tracing::warn!(
+                    "core NATS gives each instance positions of its own: nobody resumes on another instance or after a restart. \
+                     Let a JetStream stream store the subjects, and read it with --stream"
+                );
+            }
+            kept
+        }
     }))
 }
 

@@ -232,7 +232,11 @@ impl KeyFetches {
                 }
             }
             Err(error) if self.last != Some(outcome) => {
-                tracing::warn!("{error}; the keys stay as they were");
+                let then = match self.awaits_keys.load(Relaxed) {
+                    true => "there are no keys for tokens yet; trying again until there are",
+                    false => "the keys stay as they were",
+                };
+                tracing::warn!("{error}; {then}");
             }
             Err(_) => {}
         }

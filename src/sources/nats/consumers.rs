@@ -357,7 +357,7 @@ impl Told {
                 consumer,
                 stream,
                 why,
-                "the durable consumer cannot be read from; relaying from an unnamed one until it \
+                "the durable consumer cannot be read from; relaying from an ephemeral one until it \
                  can. Stop the other client, delete the consumer, or run with --ephemeral"
             ),
         }

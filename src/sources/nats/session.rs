@@ -394,7 +394,7 @@ fn tell_stall(subscription: &Subscription, stall: Option<Stall>, lag: u64) {
         Some(Stall::AcksRefused) => tracing::warn!(
             subject,
             lag,
-            "NATS takes no acknowledgement of this subject and delivers no more behind a limit; \
+            "NATS takes no acknowledgement of this subject and delivers no more after a limit; \
              let this user publish to $JS.ACK.>"
         ),
         Some(Stall::NothingDelivered) => tracing::warn!(

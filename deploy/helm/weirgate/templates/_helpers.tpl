@@ -25,7 +25,7 @@ env:
   # Metrics, probes and pushes of services are not for clients: no Ingress leads to this port. On all addresses of the pod, for
   # the kubelet and Prometheus: every pod of the cluster reaches it, unless a NetworkPolicy (networkPolicy of the chart) says who may.
   - {name: WEIRGATE_ADMIN_ADDR, value: "0.0.0.0:9100"}
-  # No preStop hook: this is the time in which /ready says 503 and newcomers are still accepted,
+  # No preStop hook: this is the time in which /ready says 503 and new clients are still accepted,
   # until every node has taken the pod out of the Service.
   - {name: WEIRGATE_DRAIN_DELAY_MS, value: {{ int64 .Values.drainDelayMs | quote }}}
   - {name: WEIRGATE_DRAIN_MS, value: {{ int64 .Values.drainMs | quote }}}

@@ -77,7 +77,7 @@ pub(in crate::kinds::events) const ROWS: &[Setting] = &[
         field!(EventsBusSettings, name),
         "Channel or subject of the instances that belong together",
     )
-    .more("Each instance also listens on this name with its id behind a dot."),
+    .more("Each instance also listens on this name with its id after a dot."),
     Setting::ms(
         BUS,
         "events-bus-wait-ms",
