@@ -50,7 +50,9 @@ pub(super) enum ApiError {
     NoJetStream,
     #[error("this user may not {0}")]
     NotPermitted(String),
-    #[error("the stream has no leader: the server is cut off from its cluster")]
+    #[error(
+        "the stream has no leader that reaches most of its servers: the server is cut off from its cluster"
+    )]
     NoLeader,
     #[error("no answer within {} ms", .0.as_millis())]
     NoAnswer(Duration),
@@ -333,18 +335,39 @@ fn moved(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, Ap
     .map_err(unreadable)
 }
 
-/// Checks whether an answer about a stream of a cluster names its leader. A server that was cut off from its cluster
-/// answers for ever.
+/// The shortest time in which the servers of a stream elect a new leader if they hear nothing of the old one. A leader
+/// that is cut off from them notices after 10 s.
+const ELECTION: Duration = Duration::from_secs(4);
+
+/// A server beside the leader that has a copy of a stream.
+#[derive(serde::Deserialize)]
+struct Replica {
+    /// Nanoseconds since the leader has heard of it; 0: not yet.
+    #[serde(default)]
+    active: i64,
+}
+
+/// Checks whether an answer about a stream of a cluster names its leader, and whether the leader reaches most servers
+/// of the stream. A server that was cut off from its cluster answers for ever.
 ///
 /// # Errors
-/// Nobody leads the stream.
+/// Nobody leads the stream, or another server may.
 pub(super) fn leader(answer: Json<'_>) -> Result<(), ApiError> {
     let is_clustered = answer.text(&["cluster", "name"]).is_some();
     let leader = answer.text(&["cluster", "leader"]).unwrap_or_default();
-    match is_clustered && leader.is_empty() {
+    match is_clustered && (leader.is_empty() || !reaches_most(answer)) {
         true => Err(ApiError::NoLeader),
         false => Ok(()),
     }
+}
+
+fn reaches_most(answer: Json<'_>) -> bool {
+    let replicas = answer.get(&["cluster", "replicas"]);
+    let replicas: Option<Vec<Replica>> = replicas.and_then(|list| json::value(&list).ok());
+    let replicas = replicas.unwrap_or_default();
+    let is_reached = |replica: &&Replica| replica.active < ELECTION.as_nanos() as i64;
+    let reached = 1 + replicas.iter().filter(is_reached).count();
+    2 * reached > 1 + replicas.len()
 }
 
 /// The error in an answer, if any.

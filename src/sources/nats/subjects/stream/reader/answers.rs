@@ -214,6 +214,15 @@ mod tests {
             ),
             (r#"{"leader":"n1"}"#, true),
             ("null", true),
+            (
+                r#"{"name":"c","leader":"n1","replicas":[{"active":3999999999},{"active":60000000000}]}"#,
+                true,
+            ),
+            (
+                r#"{"name":"c","leader":"n1","replicas":[{"active":4000000000},{"active":60000000000}]}"#,
+                false,
+            ),
+            (r#"{"name":"c","leader":"n1","replicas":null}"#, true),
         ] {
             let answer = format!(r#"{{"state":{{"last_seq":0}},"cluster":{cluster}}}"#);
             let read = StreamInfo::read(answer.as_bytes());

@@ -47,7 +47,8 @@ impl StreamReader {
             }
             Step::Read(consumer) if now >= consumer.check_due() => {
                 let asks = consumer.checks(now);
-                if asks {
+                // Again if there is no good answer: servers that elect a leader drop the question.
+                if consumer.is_checking() {
                     self.request(&self.info_subject(), b"", out);
                 }
                 asks
