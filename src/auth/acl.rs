@@ -47,7 +47,7 @@ pub enum AclError {
         role: String,
     },
     /// A role is in the table twice.
-    #[error("role {role:?} stands there twice")]
+    #[error("role {role:?} is there twice")]
     Twice {
         /// The role's name.
         role: String,

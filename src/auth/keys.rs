@@ -80,7 +80,7 @@ impl Algorithm {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// A private key, which is for signing and has no business here.
-    #[error("a private key stands in it; only the public key belongs here")]
+    #[error("it has a private key; only the public key belongs here")]
     Private,
     /// No PEM block.
     #[error("no PEM public key in it (-----BEGIN PUBLIC KEY-----)")]

@@ -181,7 +181,7 @@ fn notify_systemd(telemetry: &Arc<Telemetry>, clock: Clock, reactor: &ReactorSet
     let notify = move || notify_of_turns(&telemetry, clock, &reactor);
     if let Err(error) = detached("systemd", notify) {
         // A unit with WatchdogSec= restarts the gateway then.
-        tracing::warn!(%error, "systemd cannot be told of the loop");
+        tracing::warn!(%error, "systemd cannot be notified of the loop");
     }
 }
 
@@ -210,7 +210,7 @@ fn notify_of_turns(telemetry: &Telemetry, clock: Clock, reactor: &ReactorSetting
 
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "systemd could not be told");
+        tracing::warn!(%error, "systemd could not be notified");
     }
 }
 

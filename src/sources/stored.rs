@@ -207,7 +207,7 @@ impl StreamFeed {
                 stream = shown(&self.settings.name),
                 lines_left_out = line.suppressed,
                 "the stream has lost messages that were not read: trimmed, deleted, or it was made \
-                 anew; clients are told"
+                 anew; clients are notified"
             );
         }
     }

@@ -289,7 +289,7 @@ metric_names! { |at|
     SUBSCRIPTIONS_LIMITED = Counter "weirgate_subscriptions_limited_total" ["limit"]
         "Entries of subscribe requests refused because of a limit over all clients, of which an address has a share, by limit.";
     GAPS_TOLD = Counter "weirgate_gaps_told_total" []
-        "Losses of messages between the bus and weirgate that clients were told of, counted once per client.";
+        "Losses of messages between the bus and weirgate of which clients were notified, counted once per client.";
     RENEWALS = Counter "weirgate_token_renewals_total" ["outcome"]
         "New tokens of clients on open connections, by outcome; limited: not looked at, because one client, \
             one address or all clients sent too many.";

@@ -211,7 +211,7 @@ fn a_table_is_read_and_shown() {
         (r#"{"a": "x"}"#, "role \"a\": not a list of texts"),
         (r#"{"a": [1]}"#, "role \"a\": not a list of texts"),
         (r#"{"a": [["x"]]}"#, "role \"a\": not a list of texts"),
-        (r#"{"a": [], "a": []}"#, "role \"a\" stands there twice"),
+        (r#"{"a": [], "a": []}"#, "role \"a\" is there twice"),
         (r#"{"a": []} x"#, "more after the end"),
         (r#"{"a": ["[à-é]*"]}"#, "outside of ASCII"),
     ] {

@@ -158,7 +158,7 @@ pub(super) static HISTORY: &[Setting] = &[
         that comes back, to whichever instance, sends its last position as \"since\" and gets what it missed.",
     )
     .limit(
-        "the message is forgotten; a client that missed the message is told",
+        "the message is forgotten; a client that missed the message is notified",
         Shows::Metric(names::RESUMES),
         "src/hub/history/tests.rs::what_is_too_old_is_forgotten_and_told",
     )
@@ -176,7 +176,7 @@ pub(super) static HISTORY: &[Setting] = &[
     )
     .memory_part(100)
     .limit(
-        "the oldest messages are forgotten; a client that missed them is told",
+        "the oldest messages are forgotten; a client that missed them is notified",
         Shows::Metric(names::HISTORY_BYTES),
         "src/hub/history/tests.rs::the_oldest_go_first_when_all_need_too_much_memory",
     )

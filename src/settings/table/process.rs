@@ -218,7 +218,7 @@ pub(super) static ROWS: &[Setting] = &[
     .more("Their texts are kept once, with --history-ms.")
     .share(30)
     .limit(
-        "a client that comes back is told: `large`; an address gets more only while it holds less than what is left",
+        "a client that comes back gets `large`; an address gets more only while it holds less than what is left",
         Shows::Metric(names::RESUMES),
         "tests/trades_gateway/resume_limits.rs::no_more_is_sent_again_to_an_address_that_holds_what_is_left",
     ),

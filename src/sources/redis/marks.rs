@@ -156,7 +156,7 @@ impl Session<'_, '_> {
         if kept.marks.learned.has_lost.swap(false, Relaxed) {
             tracing::warn!(
                 server = self.connection.server(),
-                "this server has lost its link to another one, and maybe messages; clients are told"
+                "this server has lost its link to another one, and maybe messages; clients are notified"
             );
             self.relay.link.send(BusEvent::Gap { lost: None })?;
         }
