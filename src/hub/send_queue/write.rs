@@ -50,6 +50,7 @@ impl SendQueue {
 
     /// Appends the next write: borrowed slices of control bytes, of `leads` (from
     /// [`Self::render_leads`]) and of shared frames.
+    #[inline]
     pub(in crate::hub) fn gather<'a>(
         &'a self,
         bytes_max: usize,
@@ -79,6 +80,7 @@ impl SendQueue {
     }
 
     /// Moves the queue by `n` bytes of [`Self::gather`] that the kernel took.
+    #[inline]
     pub(in crate::hub) fn wrote(&mut self, now: Now, n: usize) -> Wrote {
         let mut wrote = Wrote::default();
         let mut left = n;
@@ -111,6 +113,7 @@ impl SendQueue {
     }
 
     /// Ends conflation and the soft limit's clock if the client has everything.
+    #[inline]
     pub(in crate::hub) fn rest_if_empty(&mut self) {
         if self.data.is_empty() {
             self.conflate_at = 0;
@@ -193,7 +196,13 @@ impl SendQueue {
     }
 
     /// Like [`Self::outgoing`], for a queue in which every frame is plain and whole.
+    #[inline]
     fn gather_plain<'a>(&'a self, bytes_max: usize, out: &mut Vec<IoSlice<'a>>) {
+        // Most writes have one frame.
+        if let (Some(only), None) = (self.data.front(), self.data.get(1)) {
+            out.push(IoSlice::new(only.frame.plain().whole()));
+            return;
+        }
         let mut left = bytes_max;
         for entry in self.data.iter().take(FRAMES_MAX) {
             if left == 0 {
@@ -208,7 +217,13 @@ impl SendQueue {
     /// Whether every frame goes out whole, in the plain encoding and without a number.
     #[inline]
     fn is_whole_and_plain(&self) -> bool {
-        self.begun.is_none() && !self.has_numbered() && matches!(self.encoding, Encoding::Plain)
+        self.begun.is_none() && !self.has_numbered() && self.is_plain()
+    }
+
+    /// Whether frames go out in the plain encoding.
+    #[inline]
+    pub(in crate::hub) fn is_plain(&self) -> bool {
+        matches!(self.encoding, Encoding::Plain)
     }
 
     /// Whether any frame so far had a number. In most gateways no frame has one, and the search for leads is left

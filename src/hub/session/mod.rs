@@ -325,7 +325,7 @@ impl Session {
         &mut self,
         bytes_max: usize,
         leads: &mut Vec<u8>,
-        mut deflate: impl FnMut(&Frame, Inflates),
+        deflate: impl FnMut(&Frame, Inflates),
     ) -> bool {
         if self.sending == Sending::Blocked {
             return false;
@@ -334,6 +334,14 @@ impl Session {
         if self.queue.is_empty() {
             return false;
         }
+        if !self.queue.is_plain() {
+            self.encode_next(bytes_max, deflate);
+        }
+        self.queue.render_leads(bytes_max, leads);
+        true
+    }
+
+    fn encode_next(&self, bytes_max: usize, mut deflate: impl FnMut(&Frame, Inflates)) {
         match self.queue.encoding() {
             Encoding::Plain => {}
             Encoding::Deflate(params) => self.queue.encode_next(bytes_max, |frame, window| {
@@ -343,8 +351,6 @@ impl Session {
                 frame.encode_event(event_stream::encode)
             }),
         }
-        self.queue.render_leads(bytes_max, leads);
-        true
     }
 
     /// The next write, as [`SendQueue::gather`].
