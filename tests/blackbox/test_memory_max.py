@@ -75,6 +75,9 @@ async def test_all_sums_at_their_limits_fit_in_the_memory(start_tls, authority, 
     kept = await asyncio.to_thread(begun_messages, weirgate, 40, 900_000)
     kept += await asyncio.to_thread(requests_ahead, weirgate, 300)
     records = await asyncio.to_thread(begun_records, weirgate, authority, 1_100)
+    # On a busy machine their deadlines come before the last message.
+    full = {of for of, (value, most) in held(weirgate).items() if value > most / 2}
+    assert {"received_bytes", "tls_bytes"} <= full, held(weirgate)
     with redis_server.client() as redis:
         for n in range(2_500):
             await asyncio.to_thread(publish, redis, CHANNELS, f"t{n % 4}", n, "x" * 60_000)
@@ -84,9 +87,6 @@ async def test_all_sums_at_their_limits_fit_in_the_memory(start_tls, authority, 
                 for of, (value, most) in held(weirgate).items():
                     assert value <= most, f"{of}: {value} of {most}"
     metrics = scrape(weirgate)
-    at = held(weirgate)
-    full = [of for of in ("received_bytes", "tls_bytes") if at[of][0] > at[of][1] / 2]
-    assert full == ["received_bytes", "tls_bytes"], at
     assert metrics.sum("weirgate_frame_bytes_alive") <= metrics.sum("weirgate_frame_bytes_max")
     assert metrics.sum("weirgate_history_bytes") > metrics.sum("weirgate_history_bytes_max") / 2
     assert metrics.sum("process_resident_memory_bytes") < MEMORY

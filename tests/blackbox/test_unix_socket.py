@@ -190,27 +190,35 @@ async def test_the_loop_sleeps_while_clients_read(start_weirgate, path):
         client.stop_reading()
     # Every socket is full once. The kernel then tells of room in a unix socket with each read of its client.
     await until(lambda: scrape(weirgate).sum("weirgate_messages_conflated_total") > 40 * 20, 30, "skipped messages")
-    for client in clients:
-        client.transport.resume_reading()
-    taken = [client.messages for client in clients]
-    for client, n in zip(clients, taken):
-        await client.wait_for(lambda c: c.messages > n + 20, 20, "messages again")
 
     def counts():
         stats = json.loads(weirgate.get("/stats")[2])
         subjects = stats["bus"]["subjects"].values()
-        return stats["loop"]["turns"], sum(subject["messages"] for subject in subjects)
+        return stats["loop"]["turns"], sum(subject["messages"] for subject in subjects), scrape(weirgate).sum("weirgate_messages_conflated_total")
 
-    for client in clients:
-        client.stop_reading()
-    before = counts()
-    for _ in range(20):
-        # One after the other, so that each read would be an event of its own: 800 of them.
+    async def reads():
+        """Turns and messages while the clients read one after the other, so that each read would be an event of its own: 800 of them; and skipped messages."""
         for client in clients:
             client.transport.resume_reading()
-            await asyncio.sleep(0.002)
+        taken = [client.messages for client in clients]
+        for client, n in zip(clients, taken):
+            await client.wait_for(lambda c, n=n: c.messages > n + 20, 20, "messages again")
+        for client in clients:
             client.stop_reading()
-    turns, messages = (now - then for now, then in zip(counts(), before))
+        before = counts()
+        for _ in range(20):
+            for client in clients:
+                client.transport.resume_reading()
+                await asyncio.sleep(0.002)
+                client.stop_reading()
+        return [now - then for now, then in zip(counts(), before)]
+
+    # On a busy machine the clients are slow, and their sockets full: then the loop has to hear of each read.
+    for _ in range(5):
+        turns, messages, skipped = await reads()
+        if not skipped:
+            break
+    assert not skipped, "the sockets were full each time"
     assert turns < 400, f"{turns} turns for {messages} messages and 800 reads"
 
 
