@@ -47,8 +47,9 @@ impl StreamReader {
             }
             Step::Read(consumer) if now >= consumer.check_due() => {
                 let asks = consumer.checks(now);
-                // Again if there is no good answer: servers that elect a leader drop the question.
-                if consumer.is_checking() {
+                // Not again before the answer: on a slow line it may come later than the next question, and only the
+                // answer to the last question counts.
+                if asks {
                     self.request(&self.info_subject(), b"", out);
                 }
                 asks

@@ -108,6 +108,24 @@ fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
 }
 
 #[test]
+fn an_answer_about_the_stream_that_a_slow_line_brings_after_the_next_question_is_due_counts() {
+    let mut bench = Bench::new(0);
+    bench.read(100);
+    bench.now += Duration::from_secs(3);
+    assert!(bench.reader.check(bench.now, &mut bench.out));
+    bench.reader.ponged();
+    bench.server.take(&mut bench.out);
+    bench.now += Duration::from_secs(4);
+    assert!(!bench.reader.check(bench.now, &mut bench.out));
+    assert!(
+        bench.out.is_empty(),
+        "a second question would make the first answer void"
+    );
+    bench.read(1);
+    assert!(!matches!(&bench.reader.step, Step::Read(consumer) if consumer.is_checking()));
+}
+
+#[test]
 fn an_answer_that_is_lost_is_not_waited_for_while_the_consumer_beats() {
     let mut bench = Bench::new(1);
     bench.read(100);
