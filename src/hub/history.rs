@@ -385,12 +385,23 @@ impl History {
         mut matching: Matching<'_, 'w>,
     ) -> Outcome {
         found.walked = self.entries.len() - first;
-        for (at, &topic) in (first..).zip(self.topics.range(first..)) {
-            for name in matching.names_for(topic, &self.names)? {
-                let entry = &self.entries[at];
-                if entry.number > since.number_for(name) {
-                    found.push(at, entry.frame_for(found.content), name)?;
+        let (older, newer) = self.topics.as_slices();
+        let in_older = first.min(older.len());
+        let in_newer = first - in_older;
+        let rest = [
+            (first, &older[in_older..]),
+            (older.len() + in_newer, &newer[in_newer..]),
+        ];
+        for (mut at, mut topics) in rest {
+            while let Some(others) = matching.first_of(topics) {
+                at += others;
+                let (entry, content) = (&self.entries[at], found.content);
+                for name in matching.names_for(topics[others], &self.names)? {
+                    if entry.number > since.number_for(name) {
+                        found.push(at, entry.frame_for(content), name)?;
+                    }
                 }
+                (at, topics) = (at + 1, &topics[others + 1..]);
             }
         }
         Ok(())

@@ -53,12 +53,16 @@ impl<'a> Wanted<'a> {
 pub(super) struct Matching<'b, 'a> {
     /// The patterns, in the order of the copies of a message.
     patterns: Vec<&'a Wanted<'a>>,
-    /// The index of the list, by the index of the topic. The first list is empty: no name matches, or the
-    /// patterns were not asked yet.
+    /// The index of the list, by the index of the topic.
     places: Vec<u32>,
     lists: Vec<Vec<&'a Wanted<'a>>>,
     budget: &'b mut MatchBudget,
 }
+
+/// The first list is empty: no wanted name matches.
+const NO_NAMES: u32 = 0;
+/// The patterns were not asked about the topic yet.
+const NOT_ASKED: u32 = u32::MAX;
 
 impl<'b, 'a> Matching<'b, 'a> {
     pub(super) fn new(
@@ -71,9 +75,13 @@ impl<'b, 'a> Matching<'b, 'a> {
         let (mut patterns, exact): (Vec<&Wanted<'_>>, Vec<_>) =
             wanted.partition(|wanted| wanted.patterns.is_some());
         patterns.sort_by_key(|wanted| wanted.rank());
+        let place = match patterns.is_empty() {
+            true => NO_NAMES,
+            false => NOT_ASKED,
+        };
         let mut matching = Self {
             patterns,
-            places: vec![0; names.slots()],
+            places: vec![place; names.slots()],
             lists: vec![Vec::new()],
             budget,
         };
@@ -85,15 +93,21 @@ impl<'b, 'a> Matching<'b, 'a> {
         Ok(matching)
     }
 
+    /// The place of the first topic that a wanted name may match. A resume spends most of its time here.
+    // As part of its caller it takes twice as many instructions for each topic.
+    #[inline(never)]
+    pub(super) fn first_of(&self, topics: &[u32]) -> Option<usize> {
+        let mut topics = topics.iter();
+        topics.position(|&id| self.places[id as usize] != NO_NAMES)
+    }
+
     /// The wanted names that match the topic with this index.
-    // Asked for each entry of a walk: without it a resume takes up to a quarter more time.
-    #[inline]
     pub(super) fn names_for(
         &mut self,
         id: u32,
         names: &Names,
     ) -> Result<&[&'a Wanted<'a>], NotRecovered> {
-        if !self.patterns.is_empty() && self.places[id as usize] == 0 {
+        if self.places[id as usize] == NOT_ASKED {
             self.find(id, None, names)?;
         }
         Ok(&self.lists[self.places[id as usize] as usize])
@@ -111,8 +125,12 @@ impl<'b, 'a> Matching<'b, 'a> {
             }
         }
         matching.extend(exact);
-        self.places[id as usize] = self.lists.len() as u32;
-        self.lists.push(matching);
+        if matching.is_empty() {
+            self.places[id as usize] = NO_NAMES;
+        } else {
+            self.places[id as usize] = self.lists.len() as u32;
+            self.lists.push(matching);
+        }
         Ok(())
     }
 }
@@ -236,8 +254,12 @@ impl Missed {
         self.bytes += other.bytes;
         self.has_newest |= other.has_newest;
         merge_charge(&mut self.charge, other.charge);
-        self.frames.extend(other.frames);
-        self.frames.sort_by_key(|(place, _)| *place);
+        if self.frames.is_empty() {
+            self.frames = other.frames;
+        } else {
+            self.frames.extend(other.frames);
+            self.frames.sort_by_key(|(place, _)| *place);
+        }
     }
 }
 
