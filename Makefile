@@ -100,8 +100,8 @@ soak: deps build ## All four gateways for an hour under visitors, hostile client
 hostile: deps build ## 400 hostile clients, 0.5 MB/s in all, on TLS too: another client's round trips, and memory (eight minutes; idle machine); OVER_TLS=1
 	.venv/bin/python tests/soak/hostile.py $(if $(NAME),--only '$(NAME)')
 
-scan: deps build ## Secrets and hostile texts in 200 settings of all gateways: log lines, errors, pages and commands show none (half an hour); SETTINGS, LINES, SEED
-	.venv/bin/python tests/soak/scan.py --settings $(or $(SETTINGS),200) --lines $(or $(LINES),2000000) --seed $(or $(SEED),1)
+scan: deps build ## Secrets and hostile texts in 200 settings of all gateways: log lines, errors, pages and commands show none (an hour); SETTINGS, LINES, SEED, PROCESSES
+	.venv/bin/python tests/soak/scan.py --settings $(or $(SETTINGS),200) --lines $(or $(LINES),2000000) --seed $(or $(SEED),1) --processes $(or $(PROCESSES),6)
 
 slow-lines: deps build ## 20 kB/s behind 600 KiB, and 60 kB at 1,500 B/s upwards: all gateways, direct and behind five proxies (five minutes); SLOW_SECONDS
 	.venv/bin/python tests/soak/slow_lines.py --seconds $(or $(SLOW_SECONDS),300)

@@ -13,7 +13,7 @@ use weirgate::gateways::events::EventsService;
 use weirgate::http::proxy::{Proxied, Proxy, ProxySettings};
 use weirgate::http::services::{self, Upstream};
 use weirgate::telemetry::names::{self, MetricKind};
-use weirgate::telemetry::{GatewayMetric, LoopNumbers};
+use weirgate::telemetry::{GatewayMetric, LoopDurations, LoopNumbers};
 
 const BEGIN: &str =
     "<!-- the table is made by `UPDATE_DOCS=1 cargo test --test metrics_page as_it_is` -->\n";
@@ -64,7 +64,8 @@ fn words(counts: impl Iterator<Item = (&'static str, u64)>) -> Vec<&'static str>
 fn the_page_has_every_value_of_every_label() {
     let page = text("docs/reference/metrics.md");
     let numbers = LoopNumbers::default();
-    let stages = numbers.times.stages().map(|(stage, _)| stage);
+    let durations = LoopDurations::default();
+    let stages = durations.stages().map(|(stage, _)| stage);
     for (label, values) in [
         ("`phase`", words(numbers.connections())),
         ("`outcome`", words(numbers.outcomes())),

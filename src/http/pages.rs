@@ -1,6 +1,6 @@
 //! The pages about the process: `/ready`, `/stats`, `/metrics`. `/health` is the gateway's.
 //!
-//! `/metrics` has two formats, chosen by the request (RFC 9110 §12.5.1; Prometheus, "Scrape protocol content
+//! `/metrics` has three formats, chosen by the request (RFC 9110 §12.5.1; Prometheus, "Scrape protocol content
 //! negotiation").
 
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use super::readiness::{ReadyLimits, not_ready};
 use super::site::{Answer, RequestParts, Route};
 use crate::base::Clock;
 use crate::telemetry::{
-    BusStatus, LoopNumbers, OPEN_METRICS_CONTENT_TYPE, PROMETHEUS_TEXT_CONTENT_TYPE, Telemetry,
+    BusStatus, LoopNumbers, OPEN_METRICS_CONTENT_TYPE, PROMETHEUS_PROTOBUF_CONTENT_TYPE,
+    PROMETHEUS_TEXT_CONTENT_TYPE, Telemetry,
 };
 use crate::wire::object_writer::ObjectWriter;
 
@@ -44,13 +45,18 @@ pub fn status_routes(
 
 fn metrics(telemetry: &Arc<Telemetry>, request: &RequestParts) -> Answer {
     let format = MetricsFormat::accepted(request.header_values(&ACCEPT));
-    let (content_type, text) = match format {
-        MetricsFormat::OpenMetrics => (OPEN_METRICS_CONTENT_TYPE, telemetry.open_metrics()),
-        MetricsFormat::PrometheusText => {
-            (PROMETHEUS_TEXT_CONTENT_TYPE, telemetry.prometheus_text())
-        }
+    let (content_type, body) = match format {
+        MetricsFormat::OpenMetrics => (OPEN_METRICS_CONTENT_TYPE, telemetry.open_metrics().into()),
+        MetricsFormat::PrometheusText => (
+            PROMETHEUS_TEXT_CONTENT_TYPE,
+            telemetry.prometheus_text().into(),
+        ),
+        MetricsFormat::PrometheusProtobuf => (
+            PROMETHEUS_PROTOBUF_CONTENT_TYPE,
+            telemetry.prometheus_protobuf(),
+        ),
     };
-    Answer::new(StatusCode::OK, content_type, text).no_store()
+    Answer::new(StatusCode::OK, content_type, body).no_store()
 }
 
 fn ready(telemetry: &Telemetry, clock: Clock, limits: &ReadyLimits) -> Answer {
@@ -96,7 +102,8 @@ fn stats(
     object.object("send_errors", numbers(turn.send_errors()));
     object.object("bus", bus(telemetry, &turn));
     let age_ms = telemetry.event_loop.last_turn_age_ms(clock.now());
-    let turns = ("turns", turn.times.turns.count());
+    let turns = &telemetry.event_loop.durations.turns;
+    let turns = ("turns", turns.counts().count());
     let event_loop = [turns, ("last_turn_age_ms", age_ms)];
     object.object("loop", numbers(event_loop.into_iter()));
     Answer::json(StatusCode::OK, object.finish()).no_store()
@@ -157,6 +164,9 @@ fn bus(telemetry: &Telemetry, turn: &LoopNumbers) -> ObjectWriter {
 
 const OPENMETRICS_TEXT: Name<'static> = Name::new_unchecked("openmetrics-text");
 const VERSION: Name<'static> = Name::new_unchecked("version");
+const PROTOBUF: Name<'static> = Name::new_unchecked("vnd.google.protobuf");
+const PROTO: Name<'static> = Name::new_unchecked("proto");
+const ENCODING: Name<'static> = Name::new_unchecked("encoding");
 
 /// The formats of `/metrics`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,22 +175,26 @@ pub(super) enum MetricsFormat {
     OpenMetrics,
     /// The text format 0.0.4 of Prometheus.
     PrometheusText,
+    /// The protobuf format of Prometheus, which alone has native histograms.
+    PrometheusProtobuf,
 }
 
 impl MetricsFormat {
     /// Returns the format for the values of the `Accept` headers of a request.
     ///
-    /// The text format only if the headers name it, and do not name OpenMetrics with the same or a higher
+    /// A format of Prometheus only if the headers name it, and do not name OpenMetrics with the same or a higher
     /// quality. Everything else is OpenMetrics: no header, `*/*` as curl sends, and types that weirgate does
     /// not have.
     pub(super) fn accepted<'a>(headers: impl Iterator<Item = &'a str>) -> Self {
-        let (mut open_metrics, mut text, mut wildcard) = (None, None, None);
+        let (mut open_metrics, mut text, mut protobuf, mut wildcard) = (None, None, None, None);
         for range in headers.flat_map(MediaTypeList::new).flatten() {
             let is = |ty: Name<'_>, subty: Name<'_>| range.ty == ty && range.subty == subty;
             let kind = if is(names::APPLICATION, OPENMETRICS_TEXT) {
                 &mut open_metrics
             } else if is(names::TEXT, names::PLAIN) && is_0_0_4(&range) {
                 &mut text
+            } else if is(names::APPLICATION, PROTOBUF) && is_metric_families(&range) {
+                &mut protobuf
             } else if is(names::_STAR, names::_STAR) || is(names::APPLICATION, names::_STAR) {
                 &mut wildcard
             } else {
@@ -188,14 +202,25 @@ impl MetricsFormat {
             };
             *kind = (*kind).max(Some(quality(&range)));
         }
+        let of_prometheus = text.max(protobuf);
         // A named type overrides a wildcard.
         let open_metrics =
-            open_metrics.or_else(|| wildcard.filter(|&quality| Some(quality) > text));
-        match text {
-            Some(text) if text > open_metrics.unwrap_or(0) => Self::PrometheusText,
-            _ => Self::OpenMetrics,
+            open_metrics.or_else(|| wildcard.filter(|&quality| Some(quality) > of_prometheus));
+        match of_prometheus > open_metrics.max(Some(0)) {
+            true if protobuf > text => Self::PrometheusProtobuf,
+            true => Self::PrometheusText,
+            false => Self::OpenMetrics,
         }
     }
+}
+
+/// Returns true if the messages are those of [`Telemetry::prometheus_protobuf`].
+fn is_metric_families(range: &MediaType<'_>) -> bool {
+    let is = |name: Name<'_>, wanted: &str| {
+        let value = range.get_param(name);
+        value.is_some_and(|value| value.unquoted_str().eq_ignore_ascii_case(wanted))
+    };
+    is(PROTO, "io.prometheus.client.MetricFamily") && is(ENCODING, "delimited")
 }
 
 /// Returns true if a `text/plain` is the format 0.0.4, which is the default without a version.
@@ -213,7 +238,7 @@ pub(super) fn quality(range: &MediaType<'_>) -> u16 {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::MetricsFormat::{OpenMetrics, PrometheusText};
+    use super::MetricsFormat::{OpenMetrics, PrometheusProtobuf, PrometheusText};
     use super::*;
     use crate::hub::{FeedStats, Now};
     use crate::telemetry::Build;
@@ -338,11 +363,26 @@ pub(crate) mod tests {
             "application/openmetrics-text;q=0,text/plain",
             // Prometheus with the text format alone.
             "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
-            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
-             text/plain;version=0.0.4;q=0.5,*/*;q=0.4",
+            // No protobuf of this kind.
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text;q=0.6,\
+             text/plain;version=0.0.4;q=0.5",
+            "application/vnd.google.protobuf,text/plain;version=0.0.4;q=0.5",
         ] {
             assert_eq!(of(accept), PrometheusText, "{accept}");
         }
+        let protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+        for others in [
+            // Prometheus 2.50 and 3 with native histograms.
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+             application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+            "text/plain;version=0.0.4;q=0.5,*/*;q=0.4",
+        ] {
+            let accept = format!("{protobuf};q=0.6,{others}");
+            assert_eq!(of(&accept), PrometheusProtobuf, "{accept}");
+        }
+        let as_well = format!("{protobuf},application/openmetrics-text");
+        assert_eq!(of(&as_well), OpenMetrics);
     }
 
     #[test]

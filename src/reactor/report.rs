@@ -1,12 +1,14 @@
 //! The numbers of the loop: copies its own numbers and those of the hub and the feed for other threads at the
 //! end of each turn. Also logs the lines of the feed.
 
+use std::sync::Arc;
+
 use tracing::{info, warn};
 
 use super::latency::{Latency, Lateness};
 use crate::base::{LogBudget, SpinCounts};
 use crate::hub::{BehindStats, Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
-use crate::telemetry::{Budget, EventLoop, LoopTimes, ShellStats, Stage};
+use crate::telemetry::{Budget, EventLoop, LoopDurations, LoopTimes, ShellStats, Stage};
 
 /// The largest send queue is reported for the last window and the window before: a scrape interval of 15 s
 /// misses no peak.
@@ -18,6 +20,7 @@ const RETRY_US: u64 = 1_000;
 /// Counters of the loop's turns and messages.
 #[derive(Debug, Default)]
 pub(super) struct Report {
+    durations: Arc<LoopDurations>,
     times: LoopTimes,
     /// Arrival times of this turn's messages that go to clients, microseconds of the monotonic clock.
     received_us: Vec<u64>,
@@ -37,6 +40,14 @@ pub(super) struct Report {
 const LATE_LINE_US: u64 = 500_000;
 
 impl Report {
+    /// Begins with all numbers at 0.
+    pub(super) fn new(durations: Arc<LoopDurations>) -> Self {
+        Self {
+            durations,
+            ..Self::default()
+        }
+    }
+
     /// Records a message that arrived at `received_us`; its frame goes to clients.
     pub(super) fn taken(&mut self, received_us: u64, taken_us: u64) {
         self.stage(Stage::BusToFeed, received_us, taken_us);
@@ -64,7 +75,7 @@ impl Report {
     /// Records how long a message was in a stage.
     pub(super) fn stage(&mut self, stage: Stage, from_us: u64, to_us: u64) {
         let us = to_us.saturating_sub(from_us);
-        self.times.observe_stage_us(stage, us);
+        self.durations.observe_stage_us(stage, us);
     }
 
     /// Records a sleep that ended so much later than it should.
@@ -97,7 +108,7 @@ impl Report {
         shell: ShellStats,
     ) {
         let took_us = ended.mono_us.saturating_sub(began.mono_us);
-        self.times.turns.observe_us(took_us);
+        self.durations.turns.observe_us(took_us);
         self.lateness.observe_us(took_us);
         if let Some(late_us) = self.lateness.tick(ended.mono_us) {
             self.log_late(ended, late_us);
@@ -106,7 +117,7 @@ impl Report {
         self.times.late_last_second_us = self.lateness.last_second_us();
         self.times.last_minute = self.latency.summary(ended.mono_us);
         for us in hub.take_pongs_us() {
-            self.times.pongs.observe_us(us.into());
+            self.durations.pongs.observe_us(us.into());
         }
         self.log_behind(hub.stats().behind);
         let peak = hub.take_send_queue_peak();

@@ -11,6 +11,7 @@ mod reading;
 
 use std::hint;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event;
@@ -135,6 +136,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             sockets,
             hub,
             feed,
+            report: Report::new(Arc::clone(&seams.telemetry.event_loop.durations)),
             seams,
             spin: Spin::new(settings.spin_us),
             accept_from_us: Some(clock.mono_us() + settings.accept_wait_us),
@@ -142,7 +144,6 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             clock,
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             publications: Vec::new(),
-            report: Report::default(),
             first_costly: 0,
             first_reads: FirstReads::default(),
             freeze: Freeze::default(),

@@ -1,6 +1,6 @@
 //! The numbers of the event loop.
 //!
-//! The loop counts in plain numbers. At the end of every turn the loop copies all of them, about 1.5 KiB,
+//! The loop counts in plain numbers. At the end of every turn the loop copies all of them
 //! into a [`Slot`]. The copy costs less than an atomic store for each number, so the loop copies in every
 //! turn, read or not. A page therefore never waits for a turn: the page shows the end of the last turn, and
 //! responds at once while the loop hangs. All numbers of a page belong to the same turn.
@@ -8,14 +8,17 @@
 //! A page holds the slot for the microsecond of a copy. If a turn ends in the same microsecond, the loop
 //! goes on without the copy, and turns again a millisecond later to copy.
 //!
+//! Distributions of durations have many cells, of which a turn changes a few, so these are atomic
+//! ([`LoopDurations`]).
+//!
 //! Readiness and the watchdog must not depend on that copy, so their values are atomic: the end of the last
 //! turn, draining, caught up.
 
 use std::iter::{once, zip};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
-use super::samples::DurationCounts;
+use super::samples::{DurationCounts, Durations};
 use crate::base::SpinCounts;
 use crate::hub::{CloseReason, FeedStats, HubStats, NotRecovered, Now, SendError};
 
@@ -109,13 +112,9 @@ pub struct RecentLatency {
     pub p999_us: u64,
 }
 
-/// Durations of turns and messages. Counts only grow.
+/// Times of the loop beside [`LoopDurations`]. Counts only grow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoopTimes {
-    /// Turns, each without its wait for events.
-    pub turns: DurationCounts,
-    /// From a ping that has left until its pong.
-    pub pongs: DurationCounts,
     /// Polling without sleeping.
     pub spin: SpinCounts,
     /// Lateness of the loop, microseconds: since the start.
@@ -124,16 +123,10 @@ pub struct LoopTimes {
     pub late_last_second_us: u64,
     /// From the arrival of messages until the write to the last client, in the last minute.
     pub last_minute: RecentLatency,
-    stages: [DurationCounts; Stage::LABELS.len()],
     spent: [u64; Budget::LABELS.len()],
 }
 
 impl LoopTimes {
-    /// Records the time of a bus message in a stage: once per message, not per client.
-    pub fn observe_stage_us(&mut self, stage: Stage, us: u64) {
-        self.stages[stage as usize].observe_us(us);
-    }
-
     /// Counts a used-up budget.
     pub fn count_spent(&mut self, budget: Budget) {
         self.spent[budget as usize] += 1;
@@ -143,10 +136,27 @@ impl LoopTimes {
     pub fn spent(&self) -> impl Iterator<Item = (&'static str, u64)> {
         zip(Budget::LABELS, self.spent)
     }
+}
+
+/// Distributions of durations. The loop alone adds to them.
+#[derive(Debug, Default)]
+pub struct LoopDurations {
+    /// Turns, each without its wait for events.
+    pub turns: Durations,
+    /// From a ping that has left until its pong.
+    pub pongs: Durations,
+    stages: [Durations; Stage::LABELS.len()],
+}
+
+impl LoopDurations {
+    /// Records the time of a bus message in a stage: once per message, not per client.
+    pub fn observe_stage_us(&self, stage: Stage, us: u64) {
+        self.stages[stage as usize].observe_us(us);
+    }
 
     /// Returns the stages with their labels.
     pub fn stages(&self) -> impl Iterator<Item = (&'static str, DurationCounts)> {
-        zip(Stage::LABELS, self.stages)
+        zip(Stage::LABELS, self.stages.iter().map(Durations::counts))
     }
 }
 
@@ -295,6 +305,8 @@ impl Phase {
 /// The state of the event loop for other threads.
 #[derive(Debug)]
 pub struct EventLoop {
+    /// Distributions of durations.
+    pub durations: Arc<LoopDurations>,
     numbers: Slot<LoopNumbers>,
     last_turn_mono_us: AtomicU64,
     phase: AtomicU8,
@@ -312,6 +324,7 @@ impl EventLoop {
             ..LoopNumbers::default()
         };
         Self {
+            durations: Arc::default(),
             numbers: Slot::new(numbers),
             last_turn_mono_us: AtomicU64::new(now.mono_us),
             phase: AtomicU8::new(Phase::Wait as u8),

@@ -19,16 +19,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::encoding::{DescriptorEncoder, prometheus_protobuf, prometheus_text, text};
 use prometheus_client::registry::Registry;
 
 pub use bus_status::{BusStatus, ConsumerStatus, STREAM_LATE_MS, Stall};
 pub use event_loop::{
-    Budget, EventLoop, LoopNumbers, LoopTimes, Phase, RecentLatency, ShellStats, Slot, Stage,
+    Budget, EventLoop, LoopDurations, LoopNumbers, LoopTimes, Phase, RecentLatency, ShellStats,
+    Slot, Stage,
 };
 pub use operator::{EndedAt, HitLimit, Surveyed, Surveys};
 pub use process::ProcessStats;
-pub use samples::{DurationCounts, Durations, PROMETHEUS_TEXT_CONTENT_TYPE};
+pub use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
+pub use samples::{DurationCounts, Durations};
 
 use crate::base::SpinCounts;
 use crate::hub::{FeedStats, Now, SubjectStats};
@@ -38,6 +40,10 @@ use samples::{ByLabel, Samples, Writer};
 /// The content type of [`Telemetry::open_metrics`] (OpenMetrics 1.0).
 pub const OPEN_METRICS_CONTENT_TYPE: &str =
     "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The content type of [`Telemetry::prometheus_protobuf`].
+pub const PROMETHEUS_PROTOBUF_CONTENT_TYPE: &str =
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
 /// The running program, for `weirgate_build_info` and `/stats`.
 #[derive(Clone, Debug)]
@@ -204,17 +210,31 @@ impl Telemetry {
 
     /// Returns all metrics as OpenMetrics text.
     pub fn open_metrics(self: &Arc<Self>) -> String {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Arc::clone(self)));
-        let mut out = String::with_capacity(16 * 1024);
-        // Writing to a String cannot fail.
-        let _ = text::encode(&mut out, &registry);
-        out
+        self.text(text::encode)
     }
 
     /// Returns the same metrics in the text format 0.0.4 of Prometheus.
     pub fn prometheus_text(self: &Arc<Self>) -> String {
-        samples::from_open_metrics(&self.open_metrics())
+        self.text(prometheus_text::encode)
+    }
+
+    fn text(self: &Arc<Self>, encode: fn(&mut String, &Registry) -> fmt::Result) -> String {
+        let mut out = String::with_capacity(16 * 1024);
+        // Writing to a String cannot fail.
+        let _ = encode(&mut out, &self.registry());
+        out
+    }
+
+    /// Returns the same metrics in the protobuf format of Prometheus, with native histograms.
+    pub fn prometheus_protobuf(self: &Arc<Self>) -> Vec<u8> {
+        // Writing to a Vec cannot fail.
+        prometheus_protobuf::encode_to_vec(&self.registry()).unwrap_or_default()
+    }
+
+    fn registry(self: &Arc<Self>) -> Registry {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Arc::clone(self)));
+        registry
     }
 }
 
@@ -311,7 +331,12 @@ impl<'a> Reading<'a> {
     /// Returns the stages of a message, on the way before its arrival included.
     fn stages(&self) -> impl Iterator<Item = (&'static str, DurationCounts)> {
         let arrivals = self.bus().map(|bus| ("bus", bus.arrivals()));
-        arrivals.into_iter().chain(self.turn.times.stages())
+        arrivals.into_iter().chain(self.durations().stages())
+    }
+
+    /// Returns the distributions of the loop.
+    pub fn durations(&self) -> &'a LoopDurations {
+        &self.telemetry.event_loop.durations
     }
 
     /// Version, commit, gateway, features.

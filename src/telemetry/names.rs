@@ -203,13 +203,13 @@ metric_names! { |at|
         => at.turn.hub.received_bytes;
     LOOP_TURNS = Counter "weirgate_loop_turns_total" []
         "Turns of the event loop."
-        => at.turn.times.turns.count();
+        => at.durations().turns.counts().count();
     LOOP_LAST_TURN = Gauge "weirgate_loop_last_turn_timestamp_seconds" []
         "Unix time of the end of the event loop's last turn; a turn ends at least every 500 ms."
         => seconds(at.turn.turn_ended_unix_ms);
     LOOP_TURN_DURATION = Histogram "weirgate_loop_turn_duration_seconds" []
         "Time of one turn of the event loop, without its wait for events."
-        => at.turn.times.turns;
+        => at.durations().turns.counts();
     LOOP_BUDGETS_SPENT = Counter "weirgate_loop_budgets_spent_total" ["budget"]
         "Times that a budget of one turn was used up, so that the rest waited for the next turn."
         => ByLabel(at.turn.times.spent());
@@ -232,7 +232,7 @@ metric_names! { |at|
         => at.turn.hub.behind.behind_us as f64 / 1e6;
     PONG_SECONDS = Histogram "weirgate_pong_seconds" []
         "Time from a ping that has left until its pong, through the client's program."
-        => at.turn.times.pongs;
+        => at.durations().pongs.counts();
     STAGE_DURATION = Histogram "weirgate_stage_duration_seconds" ["stage"]
         "Time of a message in each stage; bus from storage at the bus until the arrival, first_write and last_write \
             from the arrival."

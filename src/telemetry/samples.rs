@@ -1,5 +1,4 @@
-//! Samples in the OpenMetrics text, from the values of a metric; and the text format 0.0.4 of Prometheus, made from this
-//! text for readers without OpenMetrics.
+//! The values of metrics: how durations are counted, and how each kind of value is written.
 //!
 //! The encoder's own histogram and families lock, so the values are plain numbers here.
 
@@ -8,38 +7,96 @@ use std::iter::zip;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet,
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NativeHistogram,
+    NativeHistogramBuckets, NoLabelSet,
 };
 
 use super::names::{MetricKind, MetricName};
 
-/// Upper bounds of the buckets of a duration, microseconds; the last bucket has no bound.
-const DURATION_BOUNDS_US: [u64; 17] = [
+/// Upper bounds of the classic buckets, microseconds; the last bucket has no bound.
+const CLASSIC_BOUNDS_US: [u64; 17] = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
     1_000_000, 2_500_000, 10_000_000,
 ];
 
-/// Buckets of a distribution of durations.
-const BUCKETS: usize = DURATION_BOUNDS_US.len() + 1;
+/// The schema of the native buckets: 2 to this power for each doubling, so a bucket is 19 % wide.
+const NATIVE_SCHEMA: i32 = 2;
+const PER_DOUBLING: usize = 1 << NATIVE_SCHEMA;
+/// The zero bucket ends at 2 to this power, seconds: not quite a microsecond.
+const ZERO_POWER: i32 = -20;
+/// The last native bucket ends at 2 to this power, seconds: a day and a half. Longer durations fall in it, too.
+const LAST_POWER: i32 = 17;
+const NATIVE_BOUNDS: usize = (LAST_POWER - ZERO_POWER) as usize * PER_DOUBLING + 1;
 
-fn bucket(us: u64) -> usize {
-    DURATION_BOUNDS_US.partition_point(|&bound| bound < us)
+/// Upper bounds of the native buckets, microseconds: rounded down, as durations are whole microseconds.
+const NATIVE_BOUNDS_US: [u64; NATIVE_BOUNDS] = {
+    // 2 to the power of 0, 1/4, 2/4 and 3/4.
+    let roots = [
+        1.0,
+        1.189_207_115_002_721,
+        std::f64::consts::SQRT_2,
+        1.681_792_830_507_429,
+    ];
+    let zero_us = 1e6 / (1_u64 << -ZERO_POWER) as f64;
+    let (mut bounds, mut i) = ([0; NATIVE_BOUNDS], 0);
+    while i < NATIVE_BOUNDS {
+        let doubled = (1_u64 << (i / PER_DOUBLING)) as f64;
+        bounds[i] = (zero_us * doubled * roots[i % PER_DOUBLING]) as u64;
+        i += 1;
+    }
+    bounds
+};
+
+const BOUNDS: usize = NATIVE_BOUNDS + CLASSIC_BOUNDS_US.len();
+
+/// Upper bounds of the cells in which durations are counted: all bounds, so that each bucket is a sum of cells.
+const BOUNDS_US: [u64; BOUNDS] = {
+    let (mut bounds, mut native, mut classic) = ([0; BOUNDS], 0, 0);
+    while native + classic < BOUNDS {
+        let is_native = classic == CLASSIC_BOUNDS_US.len()
+            || native < NATIVE_BOUNDS && NATIVE_BOUNDS_US[native] <= CLASSIC_BOUNDS_US[classic];
+        if is_native {
+            bounds[native + classic] = NATIVE_BOUNDS_US[native];
+            native += 1;
+        } else {
+            bounds[native + classic] = CLASSIC_BOUNDS_US[classic];
+            classic += 1;
+        }
+    }
+    bounds
+};
+
+/// The first cell for a duration of so many binary digits.
+const FIRST_CELLS: [usize; u64::BITS as usize] = {
+    let (mut first, mut cell, mut digits) = ([0; u64::BITS as usize], 0, 0);
+    while digits < first.len() {
+        while cell < BOUNDS && BOUNDS_US[cell] < 1 << digits {
+            cell += 1;
+        }
+        first[digits] = cell;
+        digits += 1;
+    }
+    first
+};
+
+fn cell(us: u64) -> usize {
+    let mut cell = us
+        .checked_ilog2()
+        .map_or(0, |digits| FIRST_CELLS[digits as usize]);
+    while cell < BOUNDS && BOUNDS_US[cell] < us {
+        cell += 1;
+    }
+    cell
 }
 
-/// A distribution of durations in fixed buckets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A distribution of durations at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DurationCounts {
-    buckets: [u64; BUCKETS],
+    cells: [u64; BOUNDS + 1],
     sum_us: u64,
 }
 
 impl DurationCounts {
-    /// Adds one duration, in microseconds.
-    pub fn observe_us(&mut self, us: u64) {
-        self.buckets[bucket(us)] += 1;
-        self.sum_us = self.sum_us.wrapping_add(us);
-    }
-
     /// Returns the sum of the durations, in microseconds.
     pub fn sum_us(&self) -> u64 {
         self.sum_us
@@ -47,28 +104,50 @@ impl DurationCounts {
 
     /// Returns the number of durations.
     pub fn count(&self) -> u64 {
-        self.buckets.iter().sum()
+        self.cells.iter().sum()
+    }
+
+    /// The counts of buckets with these upper bounds; the last has no bound.
+    fn buckets(&self, bounds_us: &[u64]) -> Vec<u64> {
+        let mut counts = vec![0; bounds_us.len() + 1];
+        let uppers = BOUNDS_US.into_iter().chain([u64::MAX]);
+        for (upper_us, count) in zip(uppers, self.cells) {
+            counts[bounds_us.partition_point(|&bound_us| bound_us < upper_us)] += count;
+        }
+        counts
     }
 }
 
-/// A distribution of durations for reading by other threads while being written.
-#[derive(Debug, Default)]
+/// A distribution of durations. One thread adds to it, any thread reads it.
+#[derive(Debug)]
 pub struct Durations {
-    buckets: [AtomicU64; BUCKETS],
+    cells: [AtomicU64; BOUNDS + 1],
     sum_us: AtomicU64,
+}
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self {
+            cells: [const { AtomicU64::new(0) }; BOUNDS + 1],
+            sum_us: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Durations {
     /// Adds one duration, in microseconds.
     pub fn observe_us(&self, us: u64) {
-        self.buckets[bucket(us)].fetch_add(1, Relaxed);
-        self.sum_us.fetch_add(us, Relaxed);
+        // No other thread adds, so there is nothing to lock.
+        let add =
+            |to: &AtomicU64, more: u64| to.store(to.load(Relaxed).wrapping_add(more), Relaxed);
+        add(&self.cells[cell(us)], 1);
+        add(&self.sum_us, us);
     }
 
     /// Returns the present counts.
     pub fn counts(&self) -> DurationCounts {
         DurationCounts {
-            buckets: self.buckets.each_ref().map(|count| count.load(Relaxed)),
+            cells: self.cells.each_ref().map(|count| count.load(Relaxed)),
             sum_us: self.sum_us.load(Relaxed),
         }
     }
@@ -116,12 +195,64 @@ impl Samples for bool {
 
 impl Samples for DurationCounts {
     fn encode(self, _: &MetricName, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        let bounds = DURATION_BOUNDS_US.map(|us| us as f64 / 1e6);
+        let bounds = CLASSIC_BOUNDS_US.map(|us| us as f64 / 1e6);
         let bounds = bounds.into_iter().chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = zip(bounds, self.buckets).collect();
+        let classic: Vec<(f64, u64)> = zip(bounds, self.buckets(&CLASSIC_BOUNDS_US)).collect();
+        let [zero, native @ .., last, beyond] = &self.buckets(&NATIVE_BOUNDS_US)[..] else {
+            return Err(fmt::Error);
+        };
+        let (spans, deltas) = spans(native.iter().copied().chain([last + beyond]));
+        let positive = NativeHistogramBuckets {
+            spans: &spans,
+            deltas: &deltas,
+        };
+        let native = NativeHistogram {
+            schema: NATIVE_SCHEMA,
+            zero_threshold: f64::from(ZERO_POWER).exp2(),
+            zero_count: *zero,
+            negative: NativeHistogramBuckets {
+                spans: &[],
+                deltas: &[],
+            },
+            positive,
+            created: None,
+        };
         let sum = self.sum_us as f64 / 1e6;
-        encoder.encode_histogram::<NoLabelSet>(sum, self.count(), &buckets, None)
+        // The texts have the classic buckets alone.
+        encoder.encode_histogram_with_native::<NoLabelSet>(
+            sum,
+            self.count(),
+            &classic,
+            None,
+            native,
+        )
     }
+}
+
+/// The native buckets behind the zero bucket as the format has them: for each run of buckets with durations the empty
+/// buckets before it and its length; and for each of its buckets the difference to the bucket before.
+fn spans(counts: impl Iterator<Item = u64>) -> (Vec<(i32, u32)>, Vec<i64>) {
+    let (mut spans, mut deltas) = (Vec::<(i32, u32)>::new(), Vec::new());
+    // The bucket with the index 0 ends at one second.
+    let mut empty = ZERO_POWER * PER_DOUBLING as i32 + 1;
+    let (mut before, mut is_run) = (0, false);
+    for count in counts {
+        if count == 0 {
+            (empty, is_run) = (empty + 1, false);
+            continue;
+        }
+        match spans.last_mut().filter(|_| is_run) {
+            Some((_, length)) => *length += 1,
+            None => spans.push((std::mem::take(&mut empty), 1)),
+        }
+        deltas.push(count as i64 - before);
+        (before, is_run) = (count as i64, true);
+    }
+    if spans.is_empty() {
+        // Without a span nobody could tell it from a classic histogram.
+        spans.push((0, 0));
+    }
+    (spans, deltas)
 }
 
 /// Writes only name and help if the value is unknown.
@@ -206,100 +337,49 @@ impl Writer<'_> {
     }
 }
 
-/// The content type of the text format 0.0.4.
-pub const PROMETHEUS_TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Turns OpenMetrics text, as [`Telemetry`](super::Telemetry) writes it, into the text format 0.0.4.
-///
-/// A family has the name of its samples (`_total` of a counter, `_info` of an info), an info is a gauge, and there are
-/// no units and no end mark (Prometheus, "Exposition formats"). Samples have neither time stamps nor exemplars, which
-/// the two formats write differently.
-pub(super) fn from_open_metrics(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut help = None;
-    for line in text.lines() {
-        if let Some(words) = line.strip_prefix("# HELP ") {
-            // Waits for the type on the next line.
-            help = words.split_once(' ').map(|(_, words)| words);
-        } else if let Some((name, kind)) = family_type(line) {
-            let (suffix, kind) = match kind {
-                "counter" => ("_total", "counter"),
-                "info" => ("_info", "gauge"),
-                kind => ("", kind),
-            };
-            if let Some(help) = help.take() {
-                push_line(&mut out, &["# HELP ", name, suffix, " ", help]);
-            }
-            push_line(&mut out, &["# TYPE ", name, suffix, " ", kind]);
-        } else if !line.starts_with('#') {
-            push_line(&mut out, &[line]);
-        }
-    }
-    out
-}
-
-/// The name and type of a `# TYPE` line.
-fn family_type(line: &str) -> Option<(&str, &str)> {
-    line.strip_prefix("# TYPE ")?.split_once(' ')
-}
-
-fn push_line(out: &mut String, parts: &[&str]) {
-    for part in parts {
-        out.push_str(part);
-    }
-    out.push('\n');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn counts(all_us: &[u64]) -> DurationCounts {
+        let durations = Durations::default();
+        all_us.iter().for_each(|&us| durations.observe_us(us));
+        durations.counts()
+    }
+
     #[test]
     fn a_duration_falls_in_the_bucket_whose_bound_it_does_not_pass() {
-        let (shared, mut plain) = (Durations::default(), DurationCounts::default());
-        for us in [0, 10, 11, 10_000_000, 10_000_001, u32::MAX.into()] {
-            shared.observe_us(us);
-            plain.observe_us(us);
-        }
-        let [first, second, .., last_bound, unbounded] = plain.buckets;
+        let all = [0, 10, 11, 10_000_000, 10_000_001, u32::MAX.into()];
+        let counts = counts(&all);
+        let classic = counts.buckets(&CLASSIC_BOUNDS_US);
+        let [first, second, .., last_bound, unbounded] = classic[..] else {
+            panic!("{classic:?}")
+        };
         assert_eq!([first, second, last_bound, unbounded], [2, 1, 1, 2]);
-        assert_eq!(shared.counts(), plain);
-        assert_eq!(plain.count(), 6);
+        assert_eq!((counts.count(), counts.sum_us()), (6, all.iter().sum()));
     }
+
     #[test]
-    fn families_are_named_as_their_samples() {
-        let open_metrics = "\
-# HELP a Words of a.
-# TYPE a counter
-a_total{x=\"# TYPE b gauge\"} 1
-# HELP b_seconds Words of b.
-# TYPE b_seconds histogram
-# UNIT b_seconds seconds
-b_seconds_sum 0.5
-b_seconds_count 1
-b_seconds_bucket{le=\"+Inf\"} 1
-# HELP c Words of c.
-# TYPE c gauge
-# HELP d Words of d.
-# TYPE d info
-d_info{version=\"1\"} 1
-# EOF
-";
-        let expected = "\
-# HELP a_total Words of a.
-# TYPE a_total counter
-a_total{x=\"# TYPE b gauge\"} 1
-# HELP b_seconds Words of b.
-# TYPE b_seconds histogram
-b_seconds_sum 0.5
-b_seconds_count 1
-b_seconds_bucket{le=\"+Inf\"} 1
-# HELP c Words of c.
-# TYPE c gauge
-# HELP d_info Words of d.
-# TYPE d_info gauge
-d_info{version=\"1\"} 1
-";
-        assert_eq!(from_open_metrics(open_metrics), expected);
+    fn the_bounds_are_those_of_the_formats() {
+        assert!(BOUNDS_US.is_sorted());
+        for (i, &bound_us) in NATIVE_BOUNDS_US.iter().enumerate() {
+            let power = f64::from(ZERO_POWER) + i as f64 / PER_DOUBLING as f64;
+            assert_eq!(bound_us, (power.exp2() * 1e6 + 1e-9) as u64, "{i}");
+        }
+        let around = |us: u64| [us.saturating_sub(1), us, us + 1];
+        for us in BOUNDS_US.into_iter().flat_map(around).chain([u64::MAX]) {
+            let expected = BOUNDS_US.partition_point(|&bound_us| bound_us < us);
+            assert_eq!(cell(us), expected, "{us}");
+        }
+    }
+
+    #[test]
+    fn native_buckets_are_runs_with_differences() {
+        let none = || std::iter::repeat_n(0, 3);
+        let counts = none().chain([5, 7]).chain(none()).chain([2]);
+        let first = ZERO_POWER * 4 + 1 + 3;
+        let expected = (vec![(first, 2), (3, 1)], vec![5, 2, -5]);
+        assert_eq!(spans(counts), expected);
+        assert_eq!(spans(none()), (vec![(0, 0)], vec![]));
     }
 }

@@ -161,11 +161,30 @@ fn every_family_has_help_and_every_sample_its_labels() {
 
 #[test]
 fn both_texts_have_the_same_samples() {
-    let samples = |text: &str| -> Vec<String> {
+    // Bounds are written differently, and the labels and samples of a histogram have another order.
+    let label = |label: &str| match label.strip_prefix("le=\"") {
+        Some(bound) => format!(
+            "{:e}",
+            bound.trim_end_matches('"').parse::<f64>().expect("a bound")
+        ),
+        None => label.trim_end_matches('"').to_owned(),
+    };
+    let samples = |text: &str| -> Vec<(String, Vec<String>, String)> {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         // Read anew for each text.
         let lines = lines.filter(|line| !line.starts_with("process_"));
-        lines.map(str::to_owned).collect()
+        let mut samples: Vec<_> = lines
+            .map(|line| {
+                let (sample, value) = line.rsplit_once(' ').expect("a value");
+                let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
+                let labels = labels.trim_end_matches('}').split("\",");
+                let mut labels: Vec<_> = labels.map(label).collect();
+                labels.sort();
+                (name.to_owned(), labels, value.to_owned())
+            })
+            .collect();
+        samples.sort();
+        samples
     };
     let telemetry = telemetry();
     let [open_metrics, text] = [telemetry.open_metrics(), telemetry.prometheus_text()];
@@ -182,6 +201,89 @@ fn both_texts_have_the_same_samples() {
     );
 }
 
+/// A message of protobuf: the fields with their bytes, of the wire types that metrics have.
+fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
+    let number = |bytes: &mut &[u8]| {
+        let length = bytes.iter().position(|byte| *byte < 0x80).expect("an end") + 1;
+        let (head, rest) = bytes.split_at(length);
+        *bytes = rest;
+        let parts = head.iter().rev();
+        parts.fold(0_u64, |sum, byte| sum << 7 | u64::from(byte & 0x7f))
+    };
+    let mut fields = Vec::new();
+    while !bytes.is_empty() {
+        let key = number(&mut bytes);
+        let value = match key & 7 {
+            0 => number(&mut bytes).to_le_bytes().to_vec(),
+            kind => {
+                let length = if kind == 1 {
+                    8
+                } else {
+                    number(&mut bytes) as usize
+                };
+                let (value, rest) = bytes.split_at(length);
+                bytes = rest;
+                value.to_vec()
+            }
+        };
+        fields.push((key >> 3, value));
+    }
+    fields
+}
+
+#[test]
+fn protobuf_has_all_families_and_native_histograms() {
+    let telemetry = telemetry();
+    for us in [0, 30, 30, 1_000_000] {
+        telemetry.event_loop.durations.turns.observe_us(us);
+    }
+    // Each family with its length before it is a field without a key.
+    let (body, mut families) = (telemetry.prometheus_protobuf(), Vec::new());
+    let mut rest = &body[..];
+    while !rest.is_empty() {
+        let digits = rest.iter().position(|byte| *byte < 0x80).expect("an end") + 1;
+        let length = &rest[..digits];
+        let length = length
+            .iter()
+            .rev()
+            .fold(0, |sum, byte| sum << 7 | usize::from(byte & 0x7f));
+        families.push(fields(&rest[digits..digits + length]));
+        rest = &rest[digits + length..];
+    }
+    let name = |family: &Vec<(u64, Vec<u8>)>| String::from_utf8(family[0].1.clone()).expect("text");
+    let named: Vec<_> = families.iter().map(name).collect();
+    let expected: Vec<_> = names::ALL.iter().map(|metric| metric.name).collect();
+    assert_eq!(named, expected);
+    let turns = families
+        .iter()
+        .find(|family| name(family) == names::LOOP_TURN_DURATION.name);
+    let of = |of: &[(u64, Vec<u8>)], number: u64| -> Vec<Vec<u8>> {
+        let found = of.iter().filter(|(field, _)| *field == number);
+        found.map(|(_, value)| value.clone()).collect()
+    };
+    let metric = fields(&of(turns.expect("a family"), 4)[0]);
+    let histogram = fields(&of(&metric, 7)[0]);
+    let numbers = |number| -> Vec<u64> {
+        let values = of(&histogram, number).into_iter();
+        values
+            .map(|value| u64::from_le_bytes(value.try_into().expect("8 bytes")))
+            .collect()
+    };
+    assert_eq!(numbers(1), [4], "sample_count");
+    assert_eq!(of(&histogram, 3).len(), 18, "classic buckets");
+    assert_eq!(numbers(5), [4], "schema 2, as a zigzag number");
+    assert_eq!(numbers(7), [1], "zero_count");
+    // 30 us is in the bucket up to 2^-15 s, with the index -60; 1 s is in the bucket 0.
+    let spans: Vec<_> = of(&histogram, 12).iter().map(|span| fields(span)).collect();
+    let span = |at: usize| [1, 2].map(|field| of(&spans[at], field)[0][0]);
+    assert_eq!(
+        [span(0), span(1)],
+        [[119, 1], [118, 1]],
+        "-60, then 59 empty"
+    );
+    assert_eq!(of(&histogram, 13), [[4, 1]], "deltas 2 and -1");
+}
+
 #[test]
 fn names_and_types_stay_as_they_are() {
     let lines: Vec<_> = types(&telemetry().open_metrics())
@@ -195,13 +297,14 @@ fn names_and_types_stay_as_they_are() {
 fn the_numbers_of_a_turn_are_written_as_they_are() {
     let telemetry = telemetry();
     telemetry.event_loop.set_caught_up();
+    let durations = &telemetry.event_loop.durations;
+    durations.observe_stage_us(Stage::Feed, 30);
+    durations.turns.observe_us(0);
     let told = telemetry.event_loop.turn_ended(NOW, |numbers| {
         numbers.hub.messages_sent = 9;
         numbers.hub.open = 3;
         numbers.hub.closes[CloseReason::SendStalled as usize] = 4;
         numbers.shell.http_connections = 2;
-        numbers.times.observe_stage_us(Stage::Feed, 30);
-        numbers.times.turns.observe_us(0);
         let feed = &mut numbers.feed;
         feed.subjects[1].messages = 7;
         feed.subjects[1].messages_old = 2;

@@ -98,7 +98,7 @@ fn ready_tells_that_the_loop_hangs_and_that_it_turns_again() {
 fn a_page_that_reads_while_turns_end_does_not_hold_up_the_loop() {
     let gateway = Running::start(Limits::default());
     let event_loop = &gateway.telemetry.event_loop;
-    let turns = || event_loop.read(|numbers| numbers.times.turns.count());
+    let turns = || event_loop.durations.turns.counts().count();
     gateway.wait_for("weirgate_clients ", 0);
     let (before, mut client) = (turns(), gateway.connect());
     event_loop.read(|numbers| {

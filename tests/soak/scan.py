@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What people read of a gateway has no secret, and nothing that steers a terminal or forges a line, whoever writes what:
 
-    scan.py [--settings 200] [--lines 2000000] [--seconds 60] [--seed 1]
+    scan.py [--settings 200] [--lines 2000000] [--seconds 60] [--seed 1] [--processes 4]
 
 Makes gateways of all kinds with settings at random, secrets marked in all of them, puts hostile texts and more secrets
 wherever strangers may write, and looks at all log lines (text and JSON), errors of wrong settings, --check in its three
@@ -11,6 +11,7 @@ Log lines are limited by the second, so the time of the gateways goes faster (te
 """
 import argparse
 import asyncio
+import concurrent.futures
 import os
 import pathlib
 import random
@@ -172,16 +173,27 @@ async def scan(settings, lines, seconds, seed, gateways=GATEWAYS, say=lambda tex
         return world.findings
 
 
+def share(args, number):
+    """The part of one process; the counts of what was looked at and found."""
+    settings = len(range(number, args.settings, args.processes))
+    lines = args.lines * settings // args.settings
+    found = asyncio.run(scan(settings, lines, args.seconds, args.seed + number, say=lambda text: print(text, flush=True)))
+    return settings, found.texts, found.lines, found.hostile, len(found.faults)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", type=int, default=200)
     parser.add_argument("--lines", type=int, default=2_000_000, help="log lines together, in equal parts")
     parser.add_argument("--seconds", type=float, default=60, help="at most so long for each")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, help="share the settings; each has a seed of its own")
     args = parser.parse_args()
-    found = asyncio.run(scan(args.settings, args.lines, args.seconds, args.seed, say=lambda text: print(text, flush=True)))
-    print(f"{args.settings} settings, {found.texts} texts, {found.lines} lines, {found.hostile} hostile texts in them: {len(found.faults)} faults")
-    sys.exit(bool(found.faults))
+    with concurrent.futures.ProcessPoolExecutor(args.processes) as pool:
+        shares = [pool.submit(share, args, number) for number in range(args.processes)]
+        counts = [sum(numbers) for numbers in zip(*(each.result() for each in shares))]
+    print("{} settings, {} texts, {} lines, {} hostile texts in them: {} faults".format(*counts))
+    sys.exit(bool(counts[-1]))
 
 
 if __name__ == "__main__":

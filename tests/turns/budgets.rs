@@ -53,7 +53,8 @@ fn turns_of_a_flood(change: impl FnOnce(&mut CommonSettings)) -> u64 {
         Client::connect(port(&listening)),
         Client::connect(port(&listening)),
     );
-    let turns = || listening.telemetry.event_loop.numbers().times.turns.count();
+    let durations = &listening.telemetry.event_loop.durations;
+    let turns = || durations.turns.counts().count();
     flooder.send("nap");
     let text = frame(0x81, &[b'x'; 100]).repeat(MESSAGES);
     flooder.0.write_all(&text).expect("sent");

@@ -148,7 +148,7 @@ fn numbers(at: &Reading<'_>) -> Numbers {
         received_messages: Some(hub.received_messages),
         received_bytes: Some(hub.received_bytes),
         cpu_seconds: at.process.cpu_seconds,
-        loop_busy_seconds: Some(at.turn.times.turns.sum_us() as f64 / 1e6),
+        loop_busy_seconds: Some(at.durations().turns.counts().sum_us() as f64 / 1e6),
     }
 }
 
