@@ -74,7 +74,7 @@ impl Program {
     }
 
     /// The exit of a command line that clap refuses. For a flag that was removed, the text names its replacement;
-    /// for a setting of another gateway, the gateways that have it.
+    /// for a setting of another gateway, the gateways that have it; for the address of a bus, its flag.
     pub(super) fn refused(&self, mut error: clap::Error, args: &[OsString]) -> Exit {
         let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else {
             return Exit::from_clap(error, args);
@@ -93,11 +93,19 @@ impl Program {
             .filter(has)
             .map(|kind| kind.name)
             .collect();
-        if !of.is_empty() {
+        let tip = match arg.split_once("://") {
+            Some(("nats" | "tls", _)) => Some("the address is the value of --nats-url".to_owned()),
+            Some(("redis" | "rediss" | "unix", _)) => {
+                Some("the address is the value of --redis-url".to_owned())
+            }
+            _ => {
+                (!of.is_empty()).then(|| format!("--{typed} is a setting of {}", of.join(" and ")))
+            }
+        };
+        if let Some(tip) = tip {
             // A similar flag is not the intended flag.
             error.remove(ContextKind::SuggestedArg);
             error.remove(ContextKind::Usage);
-            let tip = format!("--{typed} is a setting of {}", of.join(" and "));
             let tips = ContextValue::StyledStrs(vec![tip.into()]);
             error.insert(ContextKind::Suggested, tips);
         }
