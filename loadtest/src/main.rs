@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use fault::{Fault, Tried};
@@ -134,8 +135,10 @@ fn run(command: Command) -> Result<(), Fault> {
 /// Raises the limit of open files: a descriptor per connection; child processes inherit the limit.
 /// Root can exceed the hard limit, other users cannot; a lack of descriptors fails at socket(2).
 fn raise_open_files() {
-    const WANTED: u64 = 65_536;
-    if rlimit::Resource::NOFILE.set(WANTED, WANTED).is_err() {
-        let _ = rlimit::increase_nofile_limit(WANTED);
+    const WANTED: Option<u64> = Some(65_536);
+    let set = |current, maximum| setrlimit(Resource::Nofile, Rlimit { current, maximum });
+    if set(WANTED, WANTED).is_err() {
+        let hard = getrlimit(Resource::Nofile).maximum;
+        let _ = set(hard, hard);
     }
 }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use rlimit::Resource;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::common::CommonSettings;
@@ -67,7 +67,14 @@ fn begin(checked: &Checked) -> Clock {
     for warning in checked.warnings() {
         tracing::warn!("{warning}");
     }
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if raised != limit
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
         tracing::warn!(%error, "the limit on open files could not be raised");
     }
     Clock::start()
@@ -76,9 +83,7 @@ fn begin(checked: &Checked) -> Clock {
 /// Lowers the limit on connections to the room under the limit on open files: the bus, services and key files
 /// need the rest.
 pub(super) fn bound_connections(common: &mut CommonSettings) {
-    let Some(files_max) = files_max() else {
-        return;
-    };
+    let files_max = files_max();
     let admin = common
         .admin_addr
         .as_ref()
@@ -125,10 +130,11 @@ fn make_room_for_descriptors(descriptors: usize) {
     }
 }
 
-/// Returns the limit on open files of the process, if the system reports a limit.
-fn files_max() -> Option<usize> {
-    let (files_max, _) = Resource::NOFILE.get().ok()?;
-    Some(usize::try_from(files_max).unwrap_or(usize::MAX))
+/// Returns the limit on open files of the process.
+fn files_max() -> usize {
+    let files_max = getrlimit(Resource::Nofile).current;
+    let files_max = files_max.and_then(|files_max| usize::try_from(files_max).ok());
+    files_max.unwrap_or(usize::MAX)
 }
 
 /// A gateway that listens.
