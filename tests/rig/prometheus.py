@@ -1,5 +1,8 @@
-"""Reads the text of /metrics, and names the series used by the tests."""
+"""Reads /metrics: the text, and native histograms from protobuf."""
+import collections
+import itertools
 import re
+import urllib.request
 
 _SAMPLE = re.compile(r'^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)(?: \S+)?(?: # .*)?$')
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"(?:,|$)')
@@ -41,3 +44,70 @@ def scrape(weirgate):
     status, _, text = weirgate.get("/metrics")
     assert status == 200, f"/metrics answered {status}: {text}"
     return Metrics(text)
+
+
+PROTOBUF = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+
+
+def _varint(data, at):
+    value = shift = 0
+    while True:
+        value |= (data[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if data[at - 1] < 0x80:
+            return value, at
+
+
+def _fields(data):
+    """(number, value) of each field of a protobuf message: an integer, or bytes."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        if key & 7 == 0:
+            value, at = _varint(data, at)
+        else:
+            size, at = (8, at) if key & 7 == 1 else _varint(data, at)
+            value, at = data[at:at + size], at + size
+        yield key >> 3, value
+
+
+def _delimited(data):
+    at = 0
+    while at < len(data):
+        size, at = _varint(data, at)
+        yield data[at:at + size]
+        at += size
+
+
+def _signed(value):
+    return value >> 1 ^ -(value & 1)
+
+
+def native(weirgate, name):
+    """The native histogram of this name, over all labels: a Counter of the upper bounds in seconds."""
+    request = urllib.request.Request(weirgate.http_url + "/metrics", headers={"Accept": PROTOBUF})
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        families = [list(_fields(family)) for family in _delimited(answer.read())]
+    counts = collections.Counter()
+    for family in (family for family in families if (1, name.encode()) in family):
+        for metric in (dict(_fields(value)) for number, value in family if number == 4):
+            _add(counts, list(_fields(metric[7])))
+    return counts
+
+
+def _add(counts, histogram):
+    """Adds the buckets: runs of neighbours, and for each bucket the difference to the one before."""
+    of = lambda number: [value for found, value in histogram if found == number]
+    index, count, indices = 0, 0, []
+    for span in (dict(_fields(value)) for value in of(12)):
+        index += _signed(span.get(1, 0))
+        indices += range(index, index + span.get(2, 0))
+        index += span.get(2, 0)
+    deltas, at, packed = [], 0, b"".join(of(13))
+    while at < len(packed):
+        delta, at = _varint(packed, at)
+        deltas.append(_signed(delta))
+    for index, count in zip(indices, itertools.accumulate(deltas), strict=True):
+        counts[2 ** (index / 2 ** _signed(of(5)[0]))] += count
+    counts[0.0] += sum(of(7))
+    assert counts.total() >= sum(of(1)), "buckets are missing"

@@ -19,26 +19,10 @@ sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent), str(pathlib.Path(_
 import honest
 from arena import ARENAS, Arena
 from processes import StartError
-from prometheus import scrape
+from prometheus import native, scrape
 
 TURN_MS_MAX, LATE_MS_MAX = 20, 1_000
 TURN = "weirgate_loop_turn_duration_seconds"
-
-
-def histogram(metrics, name, **labels):
-    """[(bound in ms, turns up to it)]"""
-    found = [(float(have["le"]) * 1e3, value) for n, have, value in metrics.samples
-             if n == name + "_bucket" and labels.items() <= {k: v for k, v in have.items() if k != "le"}.items()]
-    return sorted(found)
-
-
-def between(before, after):
-    """[(bound in ms, turns of this bucket alone)] of the time between two looks."""
-    rows, below = [], 0
-    for (bound, then), (_, now) in zip(before, after):
-        rows.append((bound, now - then - below))
-        below = now - then
-    return rows
 
 
 def share(rows, part):
@@ -46,7 +30,7 @@ def share(rows, part):
     wanted, below, lower = part * sum(count for _, count in rows), 0, 0.0
     for bound, count in rows:
         if below + count >= wanted and count:
-            return lower + (bound - lower) * (wanted - below) / count if bound != float("inf") else lower
+            return lower + (bound - lower) * (wanted - below) / count
         below, lower = below + count, bound
     return lower
 
@@ -82,9 +66,9 @@ def measure(arena_class, args):
             process.start()
         # The first seconds belong to the attackers, who connect and fill what they fill.
         time.sleep(args.warm_up)
-        before, cpu = scrape(weirgate), weirgate.cpu_seconds()
+        before, turns, cpu = scrape(weirgate), native(weirgate, TURN), weirgate.cpu_seconds()
         time.sleep(args.seconds)
-        after, cpu = scrape(weirgate), weirgate.cpu_seconds() - cpu
+        after, turns, cpu = scrape(weirgate), native(weirgate, TURN) - turns, weirgate.cpu_seconds() - cpu
         figures = crowd.end()
         over.set()
         for process in processes:
@@ -93,11 +77,11 @@ def measure(arena_class, args):
         assert weirgate.alive(), weirgate.log_tail()
         ready, held = after.sum("weirgate_ready"), {labels["of"]: (after.sum("weirgate_held_refused_total", **labels), after.sum("weirgate_held_gave_way_total", **labels))
                                                     for name, labels, _ in after.samples if name == "weirgate_held"}
-    rows = between(histogram(before, TURN), histogram(after, TURN))
+    rows = [(1e3 * bound, count) for bound, count in sorted(turns.items())]
     row = {"gateway": arena_class.name, "attacks": len(processes), "cpu %": 100 * cpu / args.seconds, "turns": sum(count for _, count in rows),
            "p50 ms": share(rows, 0.5), "p99 ms": share(rows, 0.99), "p99.9 ms": share(rows, 0.999), "worst up to ms": max((b for b, c in rows if c), default=0),
            **figures}
-    print(f"at_once: {arena_class.name}: turns " + ", ".join(f"≤{bound:g} ms {count:.0f}" for bound, count in rows if count), flush=True)
+    print(f"at_once: {arena_class.name}: turns " + ", ".join(f"≤{bound:.3g} ms {count:.0f}" for bound, count in rows if count), flush=True)
     spent = {labels["budget"]: value - before.sum(name, **labels) for name, labels, value in after.samples if name == "weirgate_loop_budgets_spent_total"}
     print(f"at_once: {arena_class.name}: budgets used up {spent}; refused and gave way { {of: counts for of, counts in held.items() if any(counts)} }", flush=True)
     closes = {labels["reason"]: value - before.sum(name, **labels) for name, labels, value in after.samples if name == "weirgate_client_closes_total"}
