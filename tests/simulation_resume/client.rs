@@ -213,7 +213,8 @@ impl Client {
             .find(|n| is_due(redis, track, **n, tag, has_lost));
         assert!(
             missing.is_none(),
-            "{missing:?} of {name} is missing before {number}: {track:?}"
+            "{missing:?} of {name} is missing before {number}: {track:?} {:?}",
+            missing.map(|n| &redis.items[*n])
         );
         match number < track.replay.1 {
             true => self.met.replayed += 1,
@@ -333,7 +334,8 @@ impl Client {
                 .find(|n| is_due(redis, track, **n, tag, at.has_lost));
             assert!(
                 missing.is_none(),
-                "{missing:?} of {name} has not come: {track:?}"
+                "{missing:?} of {name} has not come: {track:?} {:?}",
+                missing.map(|n| &redis.items[*n])
             );
         }
     }
