@@ -101,7 +101,7 @@ def check_texts(mutations):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=240, help="seeds of each simulation")
-    parser.add_argument("--only", default="", help="regular expression on the names")
+    parser.add_argument("--only", default="", help="regular expression on the names and files")
     parser.add_argument("--shard", default="0/1", help="every Nth fault from the Kth on, as 1/2; a run at the same time needs its own target directory")
     parser.add_argument("--target-dir", default=str(ROOT / "target" / "mutants"))
     parser.add_argument("--no-fail-fast", action="store_true", help="run all tests on each fault")
@@ -114,7 +114,7 @@ def main():
         print("\n".join(rotten) or f"{len(mutations)} mutations, each text stands once")
         return 1 if rotten else 0
     first, step = map(int, options.shard.split("/"))
-    mutations = [m for m in mutations if re.search(options.only, m["name"])][first::step]
+    mutations = [m for m in mutations if re.search(options.only, m["name"] + " " + m["file"])][first::step]
 
     env = dict(os.environ, CARGO_TARGET_DIR=options.target_dir, SIM_SEEDS=str(options.seeds))
     env.update(RUST_BACKTRACE="0", SIM_SEED="")
