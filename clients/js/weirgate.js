@@ -186,7 +186,8 @@ export class Connection extends EventTarget {
     if (this.#refused && token === this.#refused.token) return this.#finish(this.#refused.close);
     this.#token = token;
     const { protocols = [], tokenIn } = this.options;
-    const url = addressOf(given), offered = [protocols].flat();
+    const url = new URL(given, globalThis.location?.href), offered = [protocols].flat();
+    url.protocol = url.protocol.replace(/^http/, "ws");
     for (const [name, value] of Object.entries(this.query)) if (value) url.searchParams.set(name, value);
     // A subprotocol stays out of logs, but cannot hold every character.
     if (token && tokenIn !== "query" && /^[\w!#$%&'*+.^`|~-]+$/.test(token)) offered.unshift("bearer", token);
@@ -421,13 +422,5 @@ export class Levels extends Connection {
   }
 }
 
-/** The address of a WebSocket; in a page relative to the page. */
-const addressOf = (given) => {
-  let url;
-  try { url = new URL(given, globalThis.location?.href); } catch { /* Without a scheme. */ }
-  if (!/^(ws|http)s?:$/.test(url?.protocol)) throw new TypeError("the address has to begin with ws:// or wss://");
-  url.protocol = url.protocol.replace(/^http/, "ws");
-  return url;
-};
 const now = () => performance.now();
 const valueOf = (given, ...about) => (typeof given === "function" ? given(...about) : given);
