@@ -64,6 +64,11 @@ pub(super) fn complain_styled(text: &str) {
     }
 }
 
+fn has_flag(kind: &GatewayKind, flag: &str) -> bool {
+    let rows = kind.rows.settings();
+    rows.iter().any(|row| row.is_flag() && row.flag == flag)
+}
+
 impl Program {
     /// The command that runs a gateway.
     pub(super) fn words(&self, gateway: &GatewayKind) -> String {
@@ -83,22 +88,15 @@ impl Program {
             return Exit::from(format!("{arg} is gone: {instead}"));
         }
         let typed = arg.trim_start_matches("--").to_owned();
-        let has = |kind: &&GatewayKind| {
-            let rows = kind.rows.settings();
-            rows.iter().any(|row| row.is_flag() && row.flag == typed)
-        };
         let of: Vec<_> = self
             .gateways
             .iter()
-            .filter(has)
+            .filter(|kind| has_flag(kind, &typed))
             .map(|kind| kind.name)
             .collect();
-        let tip = match arg.split_once("://") {
-            Some(("nats" | "tls", _)) => Some("the address is the value of --nats-url".to_owned()),
-            Some(("redis" | "rediss" | "unix", _)) => {
-                Some("the address is the value of --redis-url".to_owned())
-            }
-            _ => {
+        let tip = match self.flag_of_address(arg, args) {
+            Some(flag) => Some(format!("the address is the value of --{flag}")),
+            None => {
                 (!of.is_empty()).then(|| format!("--{typed} is a setting of {}", of.join(" and ")))
             }
         };
@@ -110,6 +108,17 @@ impl Program {
             error.insert(ContextKind::Suggested, tips);
         }
         Exit::from_clap(error, args)
+    }
+
+    /// The flag of the gateway in `args` that takes this address of a bus.
+    fn flag_of_address(&self, address: &str, args: &[OsString]) -> Option<&'static str> {
+        let kind = self.gateway(args.get(1)?.to_str()?)?;
+        let url = match address.split_once("://")?.0 {
+            "nats" | "tls" => "nats-url",
+            "redis" | "rediss" | "unix" => "redis-url",
+            _ => return None,
+        };
+        [url, "bus"].into_iter().find(|flag| has_flag(kind, flag))
     }
 
     pub(super) fn env_gateway(
