@@ -1,15 +1,15 @@
 //! The numbers of the event loop.
 //!
-//! The loop counts in plain numbers. At the end of every turn the loop copies all of them
-//! into a [`Slot`]. The copy costs less than an atomic store for each number, so the loop copies in every
-//! turn, read or not. A page therefore never waits for a turn: the page shows the end of the last turn, and
-//! responds at once while the loop hangs. All numbers of a page belong to the same turn.
+//! The loop counts in plain numbers. At the end of every turn the loop copies all of them into a [`Slot`]. The copy
+//! costs less than an atomic store for each number, so the loop copies in every turn, read or not. A page therefore
+//! never waits for a turn: the page shows the end of the last turn, and responds at once while the loop hangs. These
+//! numbers of a page belong to the same turn.
 //!
 //! A page holds the slot for the microsecond of a copy. If a turn ends in the same microsecond, the loop
 //! goes on without the copy, and turns again a millisecond later to copy.
 //!
-//! Distributions of durations have many cells, of which a turn changes a few, so these are atomic
-//! ([`LoopDurations`]).
+//! Distributions of durations have many cells, of which a turn changes a few, so each cell is atomic and none is copied
+//! ([`LoopDurations`]): a page shows them as they are.
 //!
 //! Readiness and the watchdog must not depend on that copy, so their values are atomic: the end of the last
 //! turn, draining, caught up.

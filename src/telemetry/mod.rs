@@ -65,7 +65,6 @@ pub struct Telemetry {
     pub event_loop: EventLoop,
     /// The surveys of clients and topics on the operator's page.
     pub surveys: Surveys,
-    /// The newest messages of topics that are watched on the operator's page.
     build: Build,
     bus: Option<Arc<BusStatus>>,
     gateway: OnceLock<Vec<GatewayMetric>>,

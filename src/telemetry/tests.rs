@@ -201,30 +201,32 @@ fn both_texts_have_the_same_samples() {
     );
 }
 
+/// The integer at the beginning of the bytes, which go on behind it.
+fn varint(bytes: &mut &[u8]) -> u64 {
+    let length = bytes.iter().position(|byte| *byte < 0x80).expect("an end") + 1;
+    let (head, rest) = bytes.split_at(length);
+    *bytes = rest;
+    let parts = head.iter().rev();
+    parts.fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f))
+}
+
+/// The bytes behind their length.
+fn delimited<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
+    let length = varint(bytes) as usize;
+    let (value, rest) = bytes.split_at(length);
+    *bytes = rest;
+    value
+}
+
 /// A message of protobuf: the fields with their bytes, of the wire types that metrics have.
 fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
-    let number = |bytes: &mut &[u8]| {
-        let length = bytes.iter().position(|byte| *byte < 0x80).expect("an end") + 1;
-        let (head, rest) = bytes.split_at(length);
-        *bytes = rest;
-        let parts = head.iter().rev();
-        parts.fold(0_u64, |sum, byte| sum << 7 | u64::from(byte & 0x7f))
-    };
     let mut fields = Vec::new();
     while !bytes.is_empty() {
-        let key = number(&mut bytes);
+        let key = varint(&mut bytes);
         let value = match key & 7 {
-            0 => number(&mut bytes).to_le_bytes().to_vec(),
-            kind => {
-                let length = if kind == 1 {
-                    8
-                } else {
-                    number(&mut bytes) as usize
-                };
-                let (value, rest) = bytes.split_at(length);
-                bytes = rest;
-                value.to_vec()
-            }
+            0 => varint(&mut bytes).to_le_bytes().to_vec(),
+            1 => bytes.split_off(..8).expect("8 bytes").to_vec(),
+            _ => delimited(&mut bytes).to_vec(),
         };
         fields.push((key >> 3, value));
     }
@@ -237,18 +239,10 @@ fn protobuf_has_all_families_and_native_histograms() {
     for us in [0, 30, 30, 1_000_000] {
         telemetry.event_loop.durations.turns.observe_us(us);
     }
-    // Each family with its length before it is a field without a key.
     let (body, mut families) = (telemetry.prometheus_protobuf(), Vec::new());
     let mut rest = &body[..];
     while !rest.is_empty() {
-        let digits = rest.iter().position(|byte| *byte < 0x80).expect("an end") + 1;
-        let length = &rest[..digits];
-        let length = length
-            .iter()
-            .rev()
-            .fold(0, |sum, byte| sum << 7 | usize::from(byte & 0x7f));
-        families.push(fields(&rest[digits..digits + length]));
-        rest = &rest[digits + length..];
+        families.push(fields(delimited(&mut rest)));
     }
     let name = |family: &Vec<(u64, Vec<u8>)>| String::from_utf8(family[0].1.clone()).expect("text");
     let named: Vec<_> = families.iter().map(name).collect();

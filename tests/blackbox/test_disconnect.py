@@ -76,14 +76,15 @@ def gateway(start_weirgate):
     return lambda kind="channels", *flags, **env: Gateway(start_weirgate, kind, *flags, **env)
 
 
-async def test_one_of_many_users_is_gone_soon_and_back_nowhere(gateway, redis_server):
+async def test_one_of_many_users_is_gone_within_a_second_and_back_nowhere(gateway, redis_server):
     """All come and go, resume and renew."""
     channels = gateway("channels", "--event-stream", "--history-ms", "60000", "--history-names", "a",
                        REDIS_URL=f"redis://127.0.0.1:{redis_server.port}", DEFAULT_ROLE="admin")
     users, closes, opened, ends = [f"u{n}" for n in range(30)], [], [], time.monotonic() + 8
     token_ends = int(time.time()) + 12
     token = lambda user: jwt(sub=user, role="admin", iat=int(time.time()), exp=token_ends if user == "u7" else token_ends + 600)
-    cut_at = None
+    cut_at = gone_after = None
+    revoked = 'weirgate_client_closes_total{reason="revoked"}'
 
     async def live(user, at):
         """Comes, subscribes with the last position, renews, leaves; again."""
@@ -104,24 +105,30 @@ async def test_one_of_many_users_is_gone_soon_and_back_nowhere(gateway, redis_se
                             since = message.get("pos", since)
                         await asyncio.sleep(1.05)
             except websockets.ConnectionClosed as closed:
-                closes.append((user, closed.rcvd.code if closed.rcvd else None, time.monotonic()))
+                closes.append((user, closed.rcvd.code if closed.rcvd else None))
                 await asyncio.sleep(0.1)
 
-    async def cut():
-        nonlocal cut_at
-        await asyncio.sleep(2.5)
+    def post():
+        """By what the gateway counts: on a busy machine the clients are late to read."""
+        nonlocal cut_at, gone_after
         cut_at = time.monotonic()
-        status, answer = await asyncio.to_thread(channels.post, {"user": "u7"})
+        answer = channels.post({"user": "u7"})
+        while channels.count(revoked) < 1 and time.monotonic() < cut_at + 5:
+            time.sleep(0.02)
+        gone_after = time.monotonic() - cut_at
+        return answer
+
+    async def cut():
+        await asyncio.sleep(2.5)
+        status, answer = await asyncio.to_thread(post)
         assert status == 200 and 1 <= answer["disconnected"] <= 4, answer
         assert answer["refused"] == {"user": "u7", "until": token_ends}, answer
     await asyncio.gather(cut(), *(live(user, n) for user in users for n in range(4)))
-    assert {(user, code) for user, code, _ in closes} == {("u7", 1008)}
+    assert set(closes) == {("u7", 1008)}
     assert max(began for user, began in opened if user == "u7") < cut_at + 0.5
-    first = [at for _, _, at in closes]
-    # A second, where nothing compiles: `make cuts`.
-    assert min(first) - cut_at < 5, "gone soon"
-    assert channels.count('weirgate_client_closes_total{reason="revoked"}') >= 1
-    assert channels.count('weirgate_auth_refusals_total{reason="revoked"}') >= len(first) - 8
+    assert gone_after < 1, "gone within a second"
+    assert channels.count(revoked) >= 1
+    assert channels.count('weirgate_auth_refusals_total{reason="revoked"}') >= len(closes) - 8
     # Every other door.
     body = subprocess.run(["curl", "-sN", "--max-time", "3", "-H", "Accept: text/event-stream",
                            f"http://127.0.0.1:{channels.weirgate.port}/ws?token={token('u7')}"], capture_output=True, text=True).stdout

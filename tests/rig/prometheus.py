@@ -98,7 +98,7 @@ def native(weirgate, name):
 def _add(counts, histogram):
     """Adds the buckets: runs of neighbours, and for each bucket the difference to the one before."""
     of = lambda number: [value for found, value in histogram if found == number]
-    index, count, indices = 0, 0, []
+    index, indices = 0, []
     for span in (dict(_fields(value)) for value in of(12)):
         index += _signed(span.get(1, 0))
         indices += range(index, index + span.get(2, 0))

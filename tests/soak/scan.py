@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What people read of a gateway has no secret, and nothing that steers a terminal or forges a line, whoever writes what:
 
-    scan.py [--settings 200] [--lines 2000000] [--seconds 60] [--seed 1] [--processes 4]
+    scan.py [--settings 200] [--lines 2000000] [--seconds 60] [--seed 1] [--processes 1]
 
 Makes gateways of all kinds with settings at random, secrets marked in all of them, puts hostile texts and more secrets
 wherever strangers may write, and looks at all log lines (text and JSON), errors of wrong settings, --check in its three
