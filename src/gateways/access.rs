@@ -2,10 +2,11 @@
 //! of requests, the counters of both; and the identifiers of connections.
 
 use std::num::NonZeroU64;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::count::{Count, labelled};
 use crate::admission::TokenBucket;
 use crate::auth::{Identity, Refusal};
 use crate::hub::{CloseCode, CloseReason, Closing, Core, Now, REVOKED, SessionKey};
@@ -190,6 +191,33 @@ pub(super) fn uuid(core: &mut Core) -> String {
         low >> 48,
         low & 0xffff_ffff_ffff
     )
+}
+
+/// A number that any thread may read. The gateway is the only writer.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// The present number.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(super) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Relaxed);
+    }
+
+    pub(super) fn set(&self, number: usize) {
+        self.0.store(number as u64, Relaxed);
+    }
+}
+
+/// Each label with its number.
+pub(super) fn labelled<const N: usize>(
+    labels: [&'static str; N],
+    counts: &[Count; N],
+) -> impl Iterator<Item = (&'static str, u64)> {
+    labels.into_iter().zip(counts.each_ref().map(Count::get))
 }
 
 #[cfg(test)]

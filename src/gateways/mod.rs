@@ -6,14 +6,12 @@
 
 mod access;
 pub mod channels;
-mod count;
 pub mod events;
 mod history;
 mod levels;
 mod members;
 mod trades;
 
-pub use access::AccessStats;
-pub use count::Count;
+pub use access::{AccessStats, Count};
 pub use levels::{DemoGateway, LevelsGateway, LevelsPath, TabQuestion, pace, tab_name};
 pub use trades::{CandleSettings, CandleStats, TradesGateway, TradesGatewaySettings, TradesStats};

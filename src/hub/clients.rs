@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::room::SlabRoom;
 use super::send_queue::Pushed;
 use super::session::{Delivered, Pause, Session};
-use super::slot_set::SlotSet;
+use super::tables::{SlabRoom, SlotSet};
 use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey, Why};
 
 /// Sessions by slot, the sessions to be flushed, and the sessions to be dropped.

@@ -29,7 +29,7 @@ use super::gateway::Gateway;
 use super::hub::Hub;
 use super::session::{AfterWrite, Pause, Session};
 use super::shell::{Transmit, Write};
-use super::slot_set::SlotSet;
+use super::tables::SlotSet;
 use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey};
 
 /// Sessions in one batch.

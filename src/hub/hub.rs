@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::core::Core;
 use super::deadlines::earliest;
-use super::drain::DrainPlan;
+use super::ends::DrainPlan;
 use super::gateway::Gateway;
 use super::limits::CLIENT_COST;
 use super::protocol::RequestRefusal;
@@ -16,7 +16,7 @@ use super::session::{Due, Pause};
 use super::shell::{Effect, Permit, Secured, Transmit};
 use super::{
     BusNotice, ByClient, CloseCode, CloseReason, Closing, HubStats, Now, Publication, SessionKey,
-    room,
+    tables,
 };
 use crate::admission::Peer;
 
@@ -235,7 +235,7 @@ impl<G: Gateway> Hub<G> {
     pub fn poll_effect(&mut self) -> Option<Effect> {
         let effects = &mut self.core.effects;
         let effect = effects.pop_front();
-        if effect.is_none() && room::is_too_large(0, effects.capacity()) {
+        if effect.is_none() && tables::is_too_large(0, effects.capacity()) {
             *effects = VecDeque::new();
         }
         effect

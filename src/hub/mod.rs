@@ -12,10 +12,8 @@
 mod behind;
 mod clients;
 mod core;
-mod cuts;
 mod deadlines;
 mod deflated;
-mod drain;
 mod encodings;
 mod ends;
 mod flush;
@@ -28,7 +26,6 @@ mod history;
     reason = "the hub is what the module is named after"
 )]
 mod hub;
-mod keys;
 mod limits;
 mod losses;
 mod memory;
@@ -42,14 +39,13 @@ mod received;
 mod release;
 mod resume;
 mod revoked;
-pub(crate) mod room;
 mod send_queue;
 mod session;
 mod shell;
-mod slot_set;
 mod slow;
 mod stats;
 mod survey;
+pub(crate) mod tables;
 mod telling;
 mod topics;
 mod window;
@@ -57,13 +53,12 @@ mod window;
 pub use self::core::Core;
 pub use crate::base::Now;
 pub(crate) use deadlines::earliest;
-pub use drain::DrainPlan;
 pub use encodings::Encoded;
+pub use ends::DrainPlan;
 pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Lead};
 pub use gateway::{Admission, Entrance, Gateway};
 pub use history::{Missed, Outcome, Wanted};
 pub use hub::Hub;
-pub use keys::{ByClient, SessionKey};
 pub use limits::{
     DeflateWindow, FRAME_WALK_MAX, HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX,
     SendQueueLimits,
@@ -88,4 +83,5 @@ pub use slow::waits::{CALLS_MAX, SAMPLED_MAX, SlowLook};
 pub use slow::{Sample, Why};
 pub use stats::{BehindStats, HistoryStats, HubStats, PhaseKind, SendError, SlowStats};
 pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
+pub use tables::{ByClient, SessionKey};
 pub use topics::{Joined, Left, TopicLook};

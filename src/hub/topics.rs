@@ -13,7 +13,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::losses::{Active, Times};
-use super::{ConflationKey, Content, Frame, Publication, Retain, SessionKey, TopicName, room};
+use super::{ConflationKey, Content, Frame, Publication, Retain, SessionKey, TopicName, tables};
 
 /// Members from which the order of their sessions in memory matters.
 const SCATTERED_MEMBERS_MIN: usize = 32;
@@ -215,7 +215,7 @@ impl Topics {
                 self.remove(slot, at);
             }
             self.joined[slot as usize] = SmallVec::new();
-            room::trim(&mut self.joined, SmallVec::is_empty);
+            tables::trim(&mut self.joined, SmallVec::is_empty);
         }
     }
 
@@ -236,7 +236,7 @@ impl Topics {
             list[moved.joined_at as usize].member_at = gone.member_at;
             topic.out_of_order = true;
         }
-        room::shrink(&mut topic.members);
+        tables::shrink(&mut topic.members);
         if !topic.members.is_empty() {
             return false;
         }

@@ -5,14 +5,13 @@
 //! The loop serves any gateway and any feed: only their traits are known here.
 
 mod handshakes;
+mod kernel;
 mod latency;
 mod listeners;
 mod report;
 mod seams;
 mod sockets;
-mod tcp_info;
 mod turn;
-mod unread;
 
 pub use handshakes::{HandshakeCounts, Handshakes};
 pub use listeners::{ListenError, ListenSettings};

@@ -14,11 +14,11 @@ use socket2::SockRef;
 
 pub(super) use self::buffers::Got;
 use self::buffers::{Joined, TlsBuffers};
-use super::tcp_info;
-use super::unread::{End, READABLE, Unread};
+use super::kernel;
+use super::kernel::{End, READABLE, Unread};
 use crate::admission::{Chosen, ClientAddr, FairQueue};
 use crate::base::{Clock, Wake};
-use crate::hub::{Sample, SessionKey, Transmit, Write, room};
+use crate::hub::{Sample, SessionKey, Transmit, Write, tables};
 use crate::listening::tls::TlsSession;
 
 #[derive(Debug)]
@@ -342,7 +342,7 @@ impl Sockets {
     fn take(&mut self, key: SessionKey) -> Option<(TcpStream, Option<Box<TlsSession>>)> {
         self.stream(key)?;
         let socket = self.slots[key.slot as usize].take();
-        room::trim(&mut self.slots, Option::is_none);
+        tables::trim(&mut self.slots, Option::is_none);
         socket.map(|socket| (socket.stream, socket.tls))
     }
 
@@ -464,6 +464,6 @@ impl Transmit for Sockets {
     }
 
     fn sample(&mut self, key: SessionKey) -> Option<Sample> {
-        self.stream(key).and_then(|stream| tcp_info::sample(stream))
+        self.stream(key).and_then(|stream| kernel::sample(stream))
     }
 }

@@ -15,14 +15,12 @@ mod authenticate;
 mod bus;
 mod client;
 mod envelope;
-mod judge;
 mod kept;
 mod names;
 mod patterns;
 mod request;
 mod resume;
 mod retained;
-mod stats;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -49,9 +47,9 @@ use crate::hub::{
 use crate::wire::head::RequestHead;
 
 pub use self::asked::Interest;
+pub use self::client::ChannelsStats;
 pub use self::kept::KeptNames;
 pub use self::names::{AllClientsLimits, NAME_BYTES, NAME_OF_CLIENT_BYTES};
-pub use self::stats::ChannelsStats;
 
 /// A request may name twice as many channels as a client may hold, and at least this many.
 const ENTRIES_MAX: usize = 1_000;

@@ -7,9 +7,9 @@
 use super::super::history::{Follow, gets_newest};
 use super::ChannelsGateway;
 use super::answer::{Answer, Behind, Resumed};
+use super::authenticate::Verdict;
 use super::bus::REFUSED;
 use super::client::Client;
-use super::judge::Verdict;
 use super::kept::{holds_kept, wanted};
 use super::patterns::matcher;
 use crate::auth::NamePatterns;

@@ -1,15 +1,15 @@
 //! The strict sequence of a connection: waiting messages, and the message being answered. A connection
 //! remains after the end of its client until all messages are forwarded. Each message carries the [`Charge`] for its
-//! bytes, so the messages of all connections are bounded together.
+//! bytes, so the messages of all connections are bounded together. And the counters of the gateway.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::EventsStats;
-use super::call::EventsService;
-use super::call::Message;
+use super::super::access::{Count, labelled};
+use super::call::{EventsService, Message};
+use super::envelope::Code;
 use crate::admission::{Charge, ClientAddr, Holding, TokenBucket};
 use crate::hub::{Incoming, SessionKey, TopicName};
 use crate::wire::traceparent::Trace;
@@ -275,5 +275,34 @@ impl Orphans {
     /// Returns true if no messages of ended clients are left.
     pub(super) fn is_empty(&self) -> bool {
         self.connections.is_empty()
+    }
+}
+
+/// Counters that any thread may read.
+#[derive(Debug, Default)]
+pub struct EventsStats {
+    /// Messages of ended clients, dropped in place of being forwarded.
+    pub messages_forgotten: Count,
+    /// Events that services pushed.
+    pub pushes: Count,
+    pub(super) errors: [Count; Code::ALL.len()],
+    pub(super) skipped: [Count; EventsService::ALL.len()],
+    pub(super) open: [Count; EventsService::ALL.len()],
+}
+
+impl EventsStats {
+    /// Error messages to clients, by code.
+    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        labelled(Code::ALL.map(Code::word), &self.errors)
+    }
+
+    /// Calls not made because the service was not called at the time.
+    pub fn calls_skipped(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        labelled(EventsService::ALL.map(EventsService::label), &self.skipped)
+    }
+
+    /// 1 for a service that is not called at present, or probed.
+    pub fn circuits_open(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        labelled(EventsService::ALL.map(EventsService::label), &self.open)
     }
 }

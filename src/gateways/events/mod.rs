@@ -12,7 +12,6 @@ mod circuit;
 mod connection;
 mod envelope;
 mod identify;
-mod stats;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,7 +36,7 @@ use crate::wire::traceparent::Trace;
 
 pub use self::broadcast::Push;
 pub use self::call::{BROADCAST_PATH, CALL_PATH, EventsService, INNER_PATHS};
-pub use self::stats::EventsStats;
+pub use self::connection::EventsStats;
 
 /// Settings of an [`EventsGateway`].
 #[derive(Clone, Debug)]

@@ -16,8 +16,7 @@ use self::candles::{Candles, Interval, Update};
 use self::client::{Client, Content, Held, holds_trades, user_for_log};
 use self::request::{Accepts, Asked, BadRequest, Request};
 use self::users::Users;
-use super::access::{AccessStats, Rated, RequestRate, TokenEnd, close_of, uuid};
-use super::count::Count;
+use super::access::{AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid};
 use super::history::{Follow, Statuses, gets_newest, last_event_id, write_recovered};
 use crate::auth::{Authenticator, Identity, Origins, Refusal, first_protocol};
 use crate::hub::{

@@ -15,7 +15,7 @@ use slab::Slab;
 use super::Outcome;
 use super::wanted::After;
 use crate::hub::position::CopyPosition;
-use crate::hub::room::SlabRoom;
+use crate::hub::tables::SlabRoom;
 use crate::hub::{Mark, NotRecovered, Point, Position, StoredId, TopicName};
 
 /// Topics remembered without a kept message.

@@ -1,6 +1,5 @@
 //! What is kept, what is forgotten, and what a position finds.
 
-mod searches;
 mod streams;
 
 use std::cell::Cell;

@@ -13,7 +13,6 @@ mod phase;
 mod reading;
 mod record;
 mod slots;
-mod waiting;
 
 use std::io::IoSlice;
 use std::num::NonZeroU64;

@@ -21,7 +21,7 @@ mod message;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::super::count::{Count, labelled};
+use super::super::access::{Count, labelled};
 
 pub use self::exchange::Exchange;
 pub use self::message::{LINE_BYTES_MAX, MESSAGE_BYTES_MAX, PART_BYTES_MAX};

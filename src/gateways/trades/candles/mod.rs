@@ -20,7 +20,7 @@ use foldhash::quality::RandomState;
 use slab::Slab;
 
 use self::series::{Series, Trade};
-use super::super::count::{Count, labelled};
+use super::super::access::{Count, labelled};
 use crate::hub::{ConflationKey, Now, TopicName};
 
 pub(super) use self::series::Interval;

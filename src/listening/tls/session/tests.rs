@@ -19,7 +19,6 @@ use crate::base::SplitMix64;
 use crate::base::tls_roots::provider;
 
 mod costs;
-mod forged;
 
 pub(crate) const VERSIONS: [&[&SupportedProtocolVersion]; 2] =
     [&[&version::TLS13], &[&version::TLS12]];
