@@ -6,6 +6,7 @@
 - Nothing names a path of somebody's machine.
 - Relative links in documents lead somewhere, and so do links to a heading. Each alert has such a link.
 - A link to a test with the name of the test as its text finds the test there.
+- A file of Rust in a document or a comment, as `name.rs`, is there.
 - Documents name things (scripts/prose.py), use the words of docs/glossary.md, and pages for users no identifier of the source.
 - Only src/wire/json.rs calls a parser of sonic-rs: it recurses without a limit.
 - The hub knows no JSON: no brace as a byte and no member of an object stands in src/hub.
@@ -68,6 +69,7 @@ NOT_SAID = {
 NOT_SAID = [(re.compile(rf"\b(?:{word})\b" if not word.startswith("(?<") else rf"{word}\b", re.I), said)
             for word, said in NOT_SAID.items()]
 SAYS_SO_ITSELF = {"docs/glossary.md", "CHANGELOG.md"} | MADE
+NAMED_FILE = re.compile(r"`([\w./-]+\.rs)`")
 USER_PAGES = re.compile(r"README\.md|docs/(guides|reference)/.*\.md")
 IDENTIFIER = re.compile(r"`(?:src/[^`]*|[a-z_]+\.rs|(?:[A-Z]\w+|[a-z_]+)::\w+[^`]*)`")
 
@@ -251,6 +253,22 @@ def wrong_in_comments(sources):
                 yield f"{name}:{number}", "#[path]: a module has its place beside its file"
 
 
+def wrong_in_named_files(texts):
+    """Yields (place, what) of files that a document or a comment names and that are not there; NAME is any name."""
+    all_ends = {end for path in tracked() if path.suffix == ".rs" for end in ends_of(path.relative_to(ROOT).parts)}
+    for name, text in texts.items():
+        for number, line in enumerate(text.splitlines(), 1):
+            if name.endswith(".rs") and "//" not in line:
+                continue
+            for file in NAMED_FILE.findall(line):
+                if "NAME" not in file and tuple(pathlib.PurePosixPath(file).parts) not in all_ends:
+                    yield f"{name}:{number}", f"no file {file}"
+
+
+def ends_of(parts):
+    return [parts[at:] for at in range(len(parts))]
+
+
 def wrong_in_mutations():
     """Yields (place, what) of faults that could not be planted."""
     for fault in tomllib.loads((ROOT / MUTATIONS).read_text())["mutation"]:
@@ -279,7 +297,8 @@ def main():
         for number, what in found:
             print(f"{name}:{number}: {what}")
             wrong += 1
-    for place, what in [*wrong_in_prose(documents), *wrong_in_comments(sources), *wrong_in_json(sources), *wrong_in_hub(sources), *wrong_in_mutations(), *arrows.wrong()]:
+    for place, what in [*wrong_in_prose(documents), *wrong_in_comments(sources), *wrong_in_json(sources), *wrong_in_hub(sources), *wrong_in_named_files(documents | sources),
+                        *wrong_in_mutations(), *arrows.wrong()]:
         print(f"{place}: {what}")
         wrong += 1
     if wrong:

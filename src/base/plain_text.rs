@@ -59,8 +59,9 @@ pub fn without_mark(mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Reads the URL of a unix socket, `unix://[USER[:PASSWORD]@]/PATH[?QUERY]` or `redis+unix://…`, as `unix://…` with a host of
-/// no meaning: a URL with a user needs a host (WHATWG URL, host-missing). Returns `None` for any other text.
+/// Parses the URL of a unix socket: `unix://[USER[:PASSWORD]@]/PATH[?QUERY]`, or the same with `redis+unix`. A URL with a
+/// user needs a host (WHATWG URL, host-missing), so the result has a placeholder as its host. Returns `None` for any other
+/// text.
 pub fn unix_socket_url(text: &str) -> Option<Url> {
     let (scheme, rest) = text.trim().split_once("://")?;
     let is_unix = ["unix", "redis+unix"].contains(&&*scheme.to_ascii_lowercase());

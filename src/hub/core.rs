@@ -33,7 +33,7 @@ use crate::base::SplitMix64;
 use crate::wire::deflate::InflateWindows;
 use crate::wire::frame_reader::FrameScratch;
 
-/// The share of a client of an interval at which all clients get something, and the longest interval.
+/// For each open client, [`Core::paced_us`] makes its interval this much longer, up to [`PACED_US_MAX`].
 const PACED_CLIENT_US: u64 = 400;
 const PACED_US_MAX: u64 = 45_000_000;
 
@@ -44,7 +44,7 @@ const PACED_US_MAX: u64 = 45_000_000;
 /// | what is: `now`, `limits`, `stats`, `peer`, `phase`, members, counts; `send`, `publish`, `close`; `join`, `leave` | here |
 /// | a new client: `admit_peer`, `read_head`, `admit_request`, then `open` or `refuse` | `handshake.rs` |
 /// | `pause_reading`, `resume_reading`, `probe`; after a loss on the bus `lose`, then `walk` and `take_loss` for each client | `reading.rs`, `telling.rs` |
-/// | `missed` or `newest`, then `send_missed`; room: `fits`, `replay`, `request_room`; a stop: `set_busy` | `resume.rs`, `flush.rs`, `drain.rs` |
+/// | `missed` or `newest`, then `send_missed`; room: `fits`, `replay`, `request_room`; a stop: `set_busy` | `resume.rs`, `flush.rs`, `ends.rs` |
 #[derive(Debug)]
 pub struct Core {
     pub(super) now: Now,

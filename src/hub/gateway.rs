@@ -219,8 +219,7 @@ pub trait Gateway {
         input: Self::In,
     );
 
-    /// The next work for another thread. The shell calls the method after every input until the result
-    /// is `None`.
+    /// The next work for another thread. The shell calls this at the end of each turn until it returns `None`.
     fn poll_output(&mut self) -> Option<Self::Out> {
         None
     }

@@ -102,8 +102,8 @@ pub struct Limits {
     pub history: HistoryLimits,
     /// Missed messages that wait for all resuming clients together, with a share for each address.
     pub resume_messages_max: u64,
-    /// Memory of all frames together, each counted once; above the limit the clients with the largest
-    /// queues are dropped.
+    /// Memory of all frames together, each counted once. If blocked clients alone hold more, those with the largest
+    /// shares are dropped (`hub/memory.rs`).
     pub frame_bytes_max: u64,
     /// Sessions and frames that one flush looks at to find the holders of those frames; at least one
     /// queue.

@@ -154,7 +154,7 @@ thread_local! {
     static HEAD: RefCell<Head> = const { RefCell::new(Head { of: None, text: Vec::new() }) };
 }
 
-/// The text of a position up to the count, and the mark that it is for.
+/// The text of a position up to the count, and the hash of names and the mark from which it was made.
 struct Head {
     of: Option<(u32, Mark)>,
     text: Vec<u8>,

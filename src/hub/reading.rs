@@ -331,7 +331,7 @@ impl Core {
         let grew = session
             .is_some_and(|session| session.count_received(key, now, is_new, received, limits));
         if grew {
-            // The client that has just sent may be among those that go.
+            // The client that was just read may be dropped too.
             for key in self.received.make_room(now) {
                 self.end(key, CloseReason::MessageMemory, true);
             }

@@ -84,7 +84,8 @@ pub(super) fn bind(path: &Path, options: &ListenOptions) -> io::Result<(UnixList
     Ok((socket.into(), file))
 }
 
-/// Locks a directory, and waits a moment for another start to end. Closing the file ends the lock.
+/// Locks the directory. If another start holds the lock, waits for up to [`LOCK_WAIT`], then goes on without it. Closing
+/// the file ends the lock.
 fn lock(directory: &File) {
     let until = Instant::now() + LOCK_WAIT;
     let lock = || flock(directory, FlockOperation::NonBlockingLockExclusive);

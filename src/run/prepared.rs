@@ -53,7 +53,7 @@ impl Prepared {
         (self.run)()
     }
 
-    /// Adds a call of `end` after the run, for every outcome of the run.
+    /// Calls `end` after the run, whatever its outcome.
     #[must_use]
     pub fn ending_with(mut self, end: impl FnOnce() + 'static) -> Self {
         let run = self.run;

@@ -2,8 +2,8 @@
 //! (contract channels).
 //!
 //! A name is the topic of the same name. The gateway asks the bus (Redis or NATS) for the name with the first
-//! member, and gives the name up with the last. A client is a member from its request on; `subscribed` waits
-//! until the bus has confirmed, while the bus is there. The syntax of names and patterns depends on the bus
+//! member, and gives the name up with the last. A client is a member from its request on, or from the answer on if it resumes;
+//! `subscribed` waits until the bus has confirmed, while the bus is there. The syntax of names and patterns depends on the bus
 //! ([`NameSyntax`]); everything else is the same on both.
 //!
 //! A new table of roles may come at any time. The new table decides every entry of a later request; the names

@@ -392,7 +392,7 @@ impl TlsSession {
         self.output.wake_with(waker);
     }
 
-    /// Whether the session has to end, because those of all clients hold too much.
+    /// Whether the session has to end, because the TLS sessions of all clients together hold too many bytes.
     pub fn gives_way(&self) -> bool {
         self.held_bytes() > 0 && (self.input.gives_way() || self.output.gives_way())
     }

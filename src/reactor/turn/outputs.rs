@@ -17,7 +17,7 @@ use crate::telemetry::{Budget, EndedAt, HitLimit, ShellStats, Surveyed};
 /// Effects in one turn, such as sockets to close; the rest waits for the next turn.
 const EFFECTS_MAX: usize = 128;
 
-/// So many ends by clients are kept, and as many other ends, without drops ([`DROPS_MAX`]). In a shared list,
+/// The most ends by clients that are kept, and the most other ends, without drops ([`DROPS_MAX`]). In a shared list,
 /// clients that come and go would displace all other ends.
 const ENDS_MAX: usize = 25;
 

@@ -275,8 +275,8 @@ impl Candles {
         self.due.first().map(|(due_us, _)| *due_us)
     }
 
-    /// Closes candles after their grace time, and sends changed running candles. Pairs over the limit of a
-    /// turn are due at once.
+    /// Closes candles after their grace time, and sends changed running candles. Handles at most [`DUE_PAIRS_MAX`] pairs;
+    /// the others stay due, for the next turn.
     pub(super) fn handle_timeout(&mut self, now: Now, out: &mut Vec<Update>) {
         for _ in 0..DUE_PAIRS_MAX {
             let due = self.due.first().copied();
