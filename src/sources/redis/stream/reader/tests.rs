@@ -243,6 +243,27 @@ fn the_counters_of_a_look_count_no_more_once_the_stream_is_made_anew_before_anyt
     }
 }
 
+/// The counters of the look are below those of the life after it, which had more entries than were read.
+#[test]
+fn what_was_read_of_a_stream_made_anew_after_the_look_may_be_trimmed_without_a_loss() {
+    let mut server = Server::new();
+    server.step(&Step::Add(12));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut told = Vec::new();
+    for command in reader.commands() {
+        let taken = reader.take(server.answer(&command), 100, NOW_MS, &mut told);
+        taken.expect("a good answer");
+    }
+    server.step(&Step::Trim(12));
+    server.added = 0;
+    server.step(&Step::Add(40));
+    server.step(&Step::Trim(20));
+    read(&mut reader, &mut server);
+    server.step(&Step::Night);
+    let told = read(&mut reader, &mut server);
+    assert!(!told.contains(&Told::Lost), "{told:?}");
+}
+
 /// All entries of the short life after are trimmed, as many as before: the last id is another one.
 #[test]
 fn a_young_stream_made_anew_and_emptied_with_the_counters_of_before_is_a_loss() {
