@@ -39,7 +39,7 @@ impl Default for AddressLimits {
     }
 }
 
-/// The reason why a connection gets no place.
+/// The reason why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressRefusal {
     /// The address has reached its limit of connections.
@@ -48,7 +48,7 @@ pub enum AddressRefusal {
     TooFast,
 }
 
-/// A place among the connections of an address, free again when dropped.
+/// Counts as a connection of an address until it is dropped.
 #[derive(Debug)]
 pub struct AddressPlace {
     /// Only the reference count matters.
@@ -78,7 +78,8 @@ impl Entry {
 pub struct Addresses {
     limits: AddressLimits,
     entries: HashMap<ClientAddr, Entry, RandomState>,
-    /// Twice the number of addresses that the last sweep left, so that sweeps cost O(1) for each new address.
+    /// The next sweep runs at twice the number of addresses that the last sweep kept, so that sweeps cost O(1) for each
+    /// new address.
     sweep_at: usize,
 }
 
@@ -92,8 +93,8 @@ impl Addresses {
         }
     }
 
-    /// Reserves a place for a new connection of `client`; returns `None` if nothing is limited. The place may
-    /// be dropped on any thread.
+    /// Counts a new connection of `client`; returns `None` if nothing is limited. The connection counts until the
+    /// result is dropped, on any thread.
     ///
     /// # Errors
     /// The address is over a limit; the refused connection is not counted.

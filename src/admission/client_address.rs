@@ -38,7 +38,7 @@ impl Peer {
         }
     }
 
-    /// Returns the peer of a proxy whose header of the PROXY protocol was read; `client`: whom the header names.
+    /// Returns the peer after a header of the PROXY protocol was read; `client` is the client that the header names.
     pub fn behind_header(self, client: Option<SocketAddr>) -> Self {
         match (client, self) {
             (Some(client), _) => Self::Proxied(client),
@@ -139,7 +139,7 @@ impl FromStr for Network {
             IpAddr::V4(_) => None,
         };
         let net = match mapped {
-            // A shorter prefix is that of an IPv4 network by mistake, and would match no client.
+            // A shorter prefix was meant for the IPv4 address, and would match no client.
             Some(ip) => {
                 let bits = net.prefix_len().checked_sub(MAPPED_BITS).ok_or(NoNetwork)?;
                 Ipv4Net::new(ip, bits).map_err(|_| NoNetwork)?.into()
@@ -160,7 +160,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// The proxies whose words on their clients' addresses are trusted.
+/// The proxies that weirgate trusts to name the addresses of their clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TrustedProxies {
     /// No proxy is trusted: the client is the peer of the connection.
@@ -173,8 +173,9 @@ pub enum TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Whether the far end of a connection is a trusted proxy. A client that is named by a header of the PROXY
-    /// protocol is not trusted with [`Self::Any`]: the header came from the last proxy.
+    /// Whether the far end of a connection is a trusted proxy. With [`Self::Any`], a client that a header of the PROXY
+    /// protocol names is not trusted: the header came from the last proxy. A peer whose header names no client is never
+    /// trusted.
     pub fn trusts_peer(&self, peer: &Peer) -> bool {
         match (self, peer) {
             (_, Peer::Unnamed(_)) => false,
@@ -198,9 +199,9 @@ impl TrustedProxies {
 
     /// Returns the client's address: the peer's address, or behind trusted proxies the right-most address of
     /// `X-Forwarded-For` outside the trusted networks, or of `Forwarded` (RFC 7239) in a request without
-    /// `X-Forwarded-For`. The client may have forged the entries further left. An entry without an address ends the
-    /// search, but for an empty one. With [`Self::Any`] the client is the right-most entry (contract events, row "The
-    /// call"). `lines` returns the lines of a header.
+    /// `X-Forwarded-For`. The client may have forged the entries further left. Empty entries are skipped; any other
+    /// entry without an address ends the search. With [`Self::Any`] the client is the right-most entry (contract
+    /// events, row "The call"). `lines` returns the lines of a header.
     pub fn client<'a, I: Iterator<Item = &'a [u8]>>(
         &self,
         peer: &Peer,

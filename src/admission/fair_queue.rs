@@ -11,10 +11,11 @@ use slab::Slab;
 
 use super::{ClientAddr, address_group};
 
-/// The most addresses that one call looks at: a turn with many addresses is no longer than with few.
+/// The most addresses that one call looks at, so that a call does not get longer with the number of addresses.
 const LOOKS_MAX: usize = 1024;
 
-/// Capacity up to which an empty queue keeps its memory; after a storm the memory is freed.
+/// An empty queue keeps its memory up to this capacity; a larger queue, as after a storm, frees its memory when it is
+/// empty.
 const ROOM_KEPT: usize = 1024;
 
 #[derive(Debug)]
@@ -67,8 +68,8 @@ struct Line {
 
 /// First in, first out for each client address; the addresses take turns.
 ///
-/// Addresses are grouped as for the [limits by address](super::Addresses). The queue holds an entry at most once.
-/// Push and pop allocate only while the queue grows beyond its largest size so far.
+/// Addresses are grouped as for the [limits by address](super::Addresses). The queue holds an entry at most once. Push
+/// and pop allocate only if the queue outgrows the memory that it has.
 ///
 /// ```
 /// use weirgate::admission::FairQueue;
@@ -232,7 +233,7 @@ mod tests {
         assert_eq!(drained(&mut queue), [21, 30, 11, 31]);
     }
 
-    /// So many looks are a turn; the one address that may have it is found in a later turn.
+    /// A call looks at `LOOKS_MAX` addresses; a later call finds the only address that may have a turn.
     #[test]
     fn a_call_looks_at_a_thousand_addresses_and_the_next_goes_on() {
         let mut queue = FairQueue::default();

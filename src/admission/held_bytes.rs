@@ -32,7 +32,8 @@ impl HeldBytes {
         Self { bytes, charge }
     }
 
-    /// Changes the bytes, and charges what there is then. Without bytes, no room for some is kept: it has no charge.
+    /// Changes the bytes, then charges their new number. If no bytes are left, frees their allocation, because no
+    /// charge covers it.
     pub fn change<T>(&mut self, now_us: u64, change: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let result = change(&mut self.bytes);
         if self.bytes.is_empty() {
@@ -54,13 +55,13 @@ impl HeldBytes {
         Self::new(of, client, bytes, now_us)
     }
 
-    /// Whether more of this client's bytes may be taken: its address holds less than what is free.
+    /// Whether the owner may read more of this client's bytes: the client's address holds less than what is free.
     pub fn has_room(&self) -> bool {
         let address = self.charge.address();
         self.charge.holding().has_room_for(address)
     }
 
-    /// Whether the bytes have to be given up. Their owner is woken when they have to.
+    /// Whether the owner has to give the bytes up. If not yet, `waker` wakes the owner when it has to.
     pub fn give_way(&self, waker: &Waker) -> bool {
         if self.bytes.is_empty() {
             return false;

@@ -1,5 +1,5 @@
-//! What is held for clients: a sum over all clients with a limit, with a share for each client address, and
-//! with an order in which holders give way.
+//! Limits on what clients hold: the sum over all clients has a limit, each client address has a share, and an order
+//! says which holders give way first.
 //!
 //! Everything that clients can make grow is a [`Holding`]: bytes that wait, names, calls, connections. A [`Charge`]
 //! holds an amount, and gives it back when it is dropped. A value that is stored together with its charge therefore
@@ -69,7 +69,7 @@ struct Holder {
 pub struct Held {
     /// The label in metrics and in the documents.
     pub name: &'static str,
-    /// A limited amount of bytes or places that all clients hold together.
+    /// The bytes or places that all clients hold together.
     pub held: u64,
     /// The limit.
     pub max: u64,
@@ -119,7 +119,8 @@ impl Holding {
         Some(self.insert(state, client, amount, 0))
     }
 
-    /// Charges what is there already, beside the limit. `now_us`: the monotonic clock, the holder's first progress.
+    /// Charges what is there already, whatever the limit. `now_us` is the monotonic time of the holder's first
+    /// progress.
     pub fn hold(&self, client: ClientAddr, amount: u64, now_us: u64) -> Charge {
         self.insert(self.state(), client, amount, now_us)
     }
@@ -153,7 +154,7 @@ impl Holding {
         state.held < free || state.of(address_group(client)) < free
     }
 
-    /// How much a client of this address would be granted, one after the other.
+    /// The most that a client of this address would get by grants of 1, one after the other.
     pub fn room_for(&self, client: ClientAddr) -> u64 {
         self.state().room_for(self.0.max, client)
     }
@@ -182,7 +183,7 @@ impl Holding {
         self.0.max
     }
 
-    /// Whether more is held than the limit allows, beside what already gives way.
+    /// Whether more is held than the limit allows, without the holders that already give way.
     pub fn is_over(&self) -> bool {
         self.state().is_over(self.0.max)
     }
@@ -210,8 +211,8 @@ impl Holding {
         });
     }
 
-    /// Chooses a holder to give way for a client that waits, as [`make_way`](Self::make_way) does, of an address
-    /// that holds at least as much as the client's.
+    /// Like [`make_way`](Self::make_way) for one waiting client, but only a holder whose address holds at least as much
+    /// as the client's has to give way.
     pub fn make_way_for(&self, client: ClientAddr, still_us: u64, now_us: u64) {
         let state = self.state();
         let (least, until) = (state.of(address_group(client)), state.gave_way + 1);
@@ -220,7 +221,8 @@ impl Holding {
         });
     }
 
-    /// Chooses the heaviest holders, of addresses with at least `least`, while `is_needed` with the count of further ones.
+    /// While `is_needed` returns true, chooses the heaviest holder of an address that holds at least `least`.
+    /// `is_needed` gets the number of candidates after this holder.
     fn choose(
         mut state: MutexGuard<'_, State>,
         now_us: u64,
@@ -281,7 +283,7 @@ impl State {
         max.saturating_sub(self.held)
     }
 
-    /// Beside what already gives way.
+    /// Without the holders that already give way.
     fn is_over(&self, max: u64) -> bool {
         self.held - self.leaving > max
     }
@@ -294,7 +296,8 @@ impl State {
             // A holder without an amount has made room.
             holder.is_leaving = amount > 0;
         }
-        // What several addresses hold is less in the sum than in their charges, all of which may be dropped.
+        // What several addresses hold counts once in the sum, but in each of their charges. If all charges are dropped,
+        // they give back more than the sum.
         self.held = (self.held + amount).saturating_sub(before);
         let of_address = self.by_address.entry(holder.address).or_default();
         *of_address = *of_address - before + amount;
@@ -318,7 +321,8 @@ impl Charge {
         self.amount
     }
 
-    /// Charges another amount, beside the limit. Fewer bytes than before are progress, and so are the first ones.
+    /// Changes the amount of the charge, whatever the limit. A smaller amount counts as progress, and so does the first
+    /// amount.
     pub fn set(&mut self, amount: u64, now_us: u64) {
         if amount == self.amount {
             return;
@@ -338,9 +342,9 @@ impl Charge {
         self.of.state().set(self.at, self.amount);
     }
 
-    /// Adds `more` to the charge, by the granting rule. `shared` is the part of it that is in the sum already,
-    /// because other addresses hold the same. An address that holds less than `least` gets the amount even if
-    /// little is free. Without room, returns false and counts the refusal.
+    /// Adds `more` to the charge, by the granting rule. `shared` is the part of `more` that is in the sum already,
+    /// because other addresses hold the same. An address that holds less than `least` gets the amount even if little is
+    /// free. Without room, returns false and counts the refusal.
     pub fn grant_more(&mut self, more: u64, shared: u64, least: u64) -> bool {
         let mut state = self.of.state();
         let free = state.free(self.of.0.max);
@@ -356,7 +360,7 @@ impl Charge {
         has_room
     }
 
-    /// Gives a part back. `shared`: so much of it stays in the sum, for others that still hold the same.
+    /// Gives `part` back. Of it, `shared` stays in the sum, because other addresses still hold the same.
     pub fn give_back(&mut self, part: u64, shared: u64) {
         let mut state = self.of.state();
         self.amount -= part;
@@ -364,12 +368,13 @@ impl Charge {
         state.held += shared;
     }
 
-    /// Records progress that no smaller amount shows. A time to come: the holder is not still until then.
+    /// Records progress that does not show as a smaller amount. If `now_us` is in the future, the holder counts as
+    /// making progress until then.
     pub fn progress(&self, now_us: u64) {
         self.of.state().holders[self.at].progress_us = now_us;
     }
 
-    /// Whether the address would have room for the amount again ([`Holding::has_room_for`]).
+    /// Whether the address would have room for this charge if it were made anew ([`Holding::has_room_for`]).
     pub fn has_room(&self) -> bool {
         let state = self.of.state();
         let free = self.of.0.max.saturating_sub(state.held - self.amount);
@@ -427,12 +432,12 @@ impl fmt::Debug for Charge {
     }
 }
 
-/// The keys of a thread's holders that were chosen to give way ([`Holding::make_room`]), by this or another thread.
-/// So the owner looks at the chosen holders alone.
+/// The keys of a thread's holders that were chosen to give way ([`Holding::make_room`]), by this or another thread. So
+/// the owner need not search all its holders.
 #[derive(Clone)]
 pub struct Chosen<K>(Arc<List<K>>);
 
-/// The way back from a choice to the owner of the holders.
+/// The list that receives the chosen keys, and the waker of the thread that owns the holders.
 struct List<K> {
     keys: Mutex<Vec<K>>,
     thread: Waker,

@@ -1,8 +1,8 @@
-//! Limits for clients: what is held for all of them with a share for each address, limits by address, the
-//! client's address behind proxies, a queue with a share for each address, and the token bucket of all rates.
+//! Limits for clients: on what all clients hold, with a share for each address; limits by address; the client's address
+//! behind proxies; a queue with a share for each address; and the token bucket for all rates.
 //!
-//! Pure: the caller passes the time. The hub asks for limits by address and for outbound rates, the gateways
-//! for the rates of their clients; the loop reads costly clients in the order of the queue.
+//! Pure: the caller passes the time. The hub uses the limits by address and the outbound rates, the gateways use the
+//! rates of their clients, and the loop reads costly clients in the order of the queue.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 

@@ -63,8 +63,8 @@ impl Clock {
     }
 }
 
-/// A clock of the kernel in microseconds: a third of the instructions of `Instant` and `Duration`, and the loop looks
-/// ten times a turn.
+/// A clock of the kernel in microseconds: a third of the instructions of `Instant` and `Duration`, and the loop reads
+/// the clock ten times a turn.
 fn micros(clock: ClockId) -> i64 {
     let time = clock_gettime(clock);
     time.tv_sec * 1_000_000 + time.tv_nsec / 1_000

@@ -1,16 +1,16 @@
-//! The addresses of servers that were left, with why and when: which address to try next. Pure.
+//! Chooses which address of a server to try next: remembers the addresses that were left, with why and when. Pure.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// The shortest connection that says nothing against its server by its end.
+/// A connection that lasted at least this long does not count against its server when it ends.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
 
-/// The most addresses remembered; those left first are forgotten first.
+/// The most addresses that are remembered; the address left longest ago is forgotten first.
 const ADDRESSES_MAX: usize = 64;
 
-/// The addresses that were left. An address that was never left, or has served since, is tried first; then the
-/// address that was left first. So all are tried by turns while all are away.
+/// The addresses that were left. An address that was never left, or has served since, is tried first; then the address
+/// that was left longest ago. So all addresses are tried in turn while no server is reachable.
 #[derive(Clone, Debug, Default)]
 pub struct LeftAddresses(Vec<Left>);
 
@@ -26,7 +26,7 @@ pub struct Left {
 }
 
 impl LeftAddresses {
-    /// Notes that an address is left at `at`: no connection, or one that was of no use.
+    /// Notes that an address is left at `at`, because no connection was made, or the connection was of no use.
     pub fn leave(&mut self, address: SocketAddr, at: Instant, why: String) {
         self.forget(address);
         if self.0.len() == ADDRESSES_MAX {

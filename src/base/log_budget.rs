@@ -20,7 +20,7 @@ pub struct LogBudget {
 /// Permission to log one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    /// Suppressed lines of the same place since the last line; worth a field of the line.
+    /// Lines of the same place that were suppressed since the last line, for a field of this line.
     pub suppressed: u64,
 }
 
@@ -59,8 +59,8 @@ impl LogBudget {
         })
     }
 
-    /// Returns the number of suppressed lines after the end of their second: for a place that asks
-    /// periodically, so that the number is logged even if no line follows.
+    /// Returns the number of suppressed lines once their second is over. A place that calls this periodically logs the
+    /// number even if no line follows.
     pub fn left_out(&mut self, now: Now) -> Option<u64> {
         if self.suppressed == 0 || !self.second_is_over(now) {
             return None;
@@ -68,7 +68,7 @@ impl LogBudget {
         self.left_out_at_end()
     }
 
-    /// Returns the number of suppressed lines without a wait: for the end of a place.
+    /// Returns the number of suppressed lines at once, for a place that ends.
     pub fn left_out_at_end(&mut self) -> Option<u64> {
         let lines = std::mem::take(&mut self.suppressed);
         (lines > 0).then_some(lines)

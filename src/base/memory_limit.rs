@@ -13,14 +13,14 @@ const VERSIONS: [(&str, &str, &str); 2] = [
 /// Version 1 writes "no limit" as the largest number of whole pages.
 const NO_LIMIT_BYTES: u64 = 1 << 60;
 
-/// The least limit of the control group and of those around it; `None` without a limit.
+/// The lowest limit of the control group and its parents; `None` without a limit.
 pub fn bytes() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     least(&groups, |path| fs::read_to_string(path).ok())
 }
 
-/// The least memory limit on the paths of `groups`, which has lines of `ID:CONTROLLERS:PATH`. In a container, a
-/// path may be the path outside of the container, so the limit of the mounted root counts too.
+/// The lowest memory limit on the paths of `groups`, which has lines of `ID:CONTROLLERS:PATH`. In a container, a path
+/// may be the path outside of the container, so the limit of the mounted root counts too.
 fn least(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let of = |(mount, file, controller): (&str, &str, &str)| {
         let mut fields = groups.lines().map(|line| line.splitn(3, ':').skip(1));

@@ -1,9 +1,10 @@
-//! Text of strangers (clients, servers, tokens) for people: in a terminal, in a log line, in a table.
+//! Makes text from strangers (clients, servers, tokens) safe to show to people: in a terminal, in a log line, in a
+//! table.
 //!
-//! The findings of a check, in words for the operator.
+//! [`Finding`] is a result of a check, in words for the operator.
 //!
-//! Pure. Made by the start of a gateway for a check (`run`), and by the checks of brokers and services for
-//! `--check --connect` (`sources`, `kinds`); shown by `commands`.
+//! Pure. The start of a gateway makes findings for `--check` (`run`), and so do the checks of brokers and services for
+//! `--check --connect` (`sources`, `kinds`); `commands` shows them.
 
 use std::borrow::Cow;
 use std::fmt::Write;

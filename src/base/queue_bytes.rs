@@ -68,7 +68,7 @@ impl QueueBytes {
     pub fn give_back(&self, bytes: usize) {
         let mut state = self.state();
         state.held -= bytes;
-        // A notification is a system call, and hardly ever does a source wait.
+        // A notification is a system call, and a source hardly ever waits.
         if state.waiting > 0 {
             self.changed.notify_one();
         }

@@ -60,10 +60,11 @@ pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TrustError> {
     Ok(Arc::new(client_config(ca_file)?.with_no_client_auth()))
 }
 
-/// The client side of TLS with a certificate of the client from two PEM files, if set.
+/// Completes the client side of TLS. If `own` is set, the client shows the certificate and uses the key of these two
+/// PEM files.
 ///
 /// # Errors
-/// A file has the wrong content, or certificate and key do not belong together; the text names the file.
+/// A file has the wrong content (the text names the file), or certificate and key do not belong together.
 pub fn showing(
     builder: ConfigBuilder<ClientConfig, WantsClientCert>,
     own: Option<&(PathBuf, PathBuf)>,
@@ -86,7 +87,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// The time of all TLS in the process: the library's own panics while the clock is before 1970.
+/// The time of all TLS in the process. The library's own time provider panics while the clock is before 1970.
 pub fn time() -> Arc<dyn TimeProvider> {
     Arc::new(WallTime(Clock::start()))
 }

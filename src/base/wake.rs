@@ -1,7 +1,7 @@
-//! Waking of a thread that waits in its poll: with one system call, however many threads wake, and with none
-//! while the thread is awake.
+//! Wakes a thread that waits in its poll. However many threads wake it, only the first makes a system call; while the
+//! thread is awake, none does.
 //!
-//! Polling without sleeping, for some time after the last work (`--spin-us`).
+//! [`Spin`] polls without sleeping for some time after the last work (`--spin-us`).
 //!
 //! Waking a sleeping thread takes tens of microseconds if the CPU has to leave an idle state. A polling
 //! thread finds its work at once, and no thread makes a system call to wake the polling thread. The price is
@@ -58,13 +58,13 @@ impl Wake {
         self.inner.call();
     }
 
-    /// The same as a waker of the standard library.
+    /// Returns this handle as a waker of the standard library.
     pub(crate) fn waker(&self) -> std::task::Waker {
         Arc::clone(&self.inner).into()
     }
 
-    /// Makes [`Wake::wake`] wake the thread again. The thread calls this function before the last look at its
-    /// channels and the sleep: the look finds earlier messages, later messages wake.
+    /// Makes [`Wake::wake`] wake the thread again. The thread calls this function before it looks at its channels for
+    /// the last time and sleeps: that look finds the messages sent before, and later messages wake the thread.
     pub(crate) fn arm(&self) {
         // A plain store could become visible after the look at the channels: a caller in between would find
         // the thread still marked as woken, and its message would wait for the next event. Of two swaps, one
@@ -102,7 +102,7 @@ pub struct LateWake(Arc<OnceLock<Wake>>);
 impl LateWake {
     /// Sets the handle, once the loop exists.
     pub fn set(&self, wake: &Wake) {
-        // If set already: the loop is the same.
+        // A handle that is set already belongs to the same loop.
         let _ = self.0.set(wake.clone());
     }
 
@@ -147,9 +147,9 @@ impl Spin {
         self.until_us = now_us + self.for_us;
     }
 
-    /// Calls `has_work` repeatedly until the result is true or an error, the time since the last work is
-    /// over, or `due_us` has come. Returns the last result, or false without a call if the time is over
-    /// already. Other threads on this CPU run between two calls: one of them may bring the work.
+    /// Calls `has_work` repeatedly until it returns true or an error, the time to spin after the last work is over, or
+    /// `due_us` has come. Returns the last result; if the time is over already, returns false without a call. Between
+    /// two calls other threads may run on this CPU, because they may bring the work.
     ///
     /// # Errors
     /// The errors of `has_work`.

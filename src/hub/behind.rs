@@ -16,24 +16,25 @@ use foldhash::quality::RandomState;
 
 use super::{BehindStats, Publication, TopicName};
 
-/// States held at most; further states go into the send queues.
+/// The most states that are held; further states go into the send queues.
 pub(super) const STATES_MAX: usize = 16_384;
 
-/// Time after which states go into the send queues again, as a try.
+/// After this time states go into the send queues again, to try whether the loop keeps up.
 const TRY_AFTER_US: u64 = 10_000_000;
 
-/// Time after the last round that counts as behind: a try that fails begins no new state.
+/// For this long after the last round the loop still counts as behind, so that a failed try does not count as a new
+/// period.
 pub(super) const LINGER_US: u64 = 1_500_000;
 
 /// The held states.
 #[derive(Debug, Default)]
 pub(super) struct Behind {
-    /// By topic, each with its place in `order`.
+    /// The held states of each topic, with the number of the topic in `order`.
     pub(super) held: HashMap<TopicName, Held, RandomState>,
     /// The topics of `held`, oldest first.
     order: BTreeMap<u64, TopicName>,
     pub(super) states: usize,
-    /// Topics so far.
+    /// The number of the topic that was added last.
     numbered: u64,
     /// Topics up to this number go to their members in this round.
     released_up_to: u64,
@@ -68,7 +69,7 @@ impl Behind {
         self.counted_us = now_us;
     }
 
-    /// Whether a publication of the topic has to wait, or would overtake a state.
+    /// Whether states are being held back, or the publication would overtake a held state of its topic.
     #[inline]
     pub(super) fn concerns(&self, topic: &TopicName) -> bool {
         self.is_holding || self.states > 0 && self.held.contains_key(topic)

@@ -14,18 +14,18 @@ use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey, Wh
 pub(super) struct Clients {
     pub(super) sessions: Slab<Session>,
     room: SlabRoom,
-    /// Sessions with something to send that the kernel may take: plain sessions, then deflated
-    /// sessions.
+    /// Sessions with something to send for which the kernel may have room: first sessions that need no encoding, then
+    /// the others.
     pub(super) dirty: [SlotSet; 2],
     /// Sessions over a limit. A publish never closes a session: the loop drops these sessions
     /// afterwards.
     pub(super) over: Vec<(SessionKey, CloseReason)>,
-    /// Sessions with an earlier deadline since a delivery: a queue over the soft limit, or a frame that
-    /// waits for a slot.
+    /// Sessions whose deadline has become earlier by a delivery: the queue is over the soft limit, or a frame waits for
+    /// a slot.
     pub(super) to_arm: Vec<SessionKey>,
-    /// Sessions that get the newest message without its position.
+    /// Sessions that still have to get the newest message, without its position ([`Delivered::Ahead`]).
     pub(super) ahead: Vec<SessionKey>,
-    /// Whether a state was replaced that waited only for the loop.
+    /// Whether a state was replaced that had waited only for the loop, because its client keeps up.
     pub(super) replaced_unsent: bool,
     pub(super) stats: HubStats,
 }
@@ -60,7 +60,7 @@ impl Clients {
         key: SessionKey,
         frame: &Arc<Frame>,
     ) {
-        // Not through `session_mut`: the other fields are needed beside the session.
+        // `session_mut` would borrow all of `self`; the other fields are needed too.
         let Some(session) = session_of(&mut self.sessions, key) else {
             return;
         };
@@ -80,14 +80,14 @@ impl Clients {
         match session.deliver(now, frame, &limits.send_queue) {
             Delivered::SlotFirst => {
                 self.open_slot(now, limits, key);
-                // No other frame waits for the slot now, so that this frame waits or leaves.
+                // No other frame waits for the slot now, so this frame waits for the slot or goes into the queue.
                 self.deliver(now, limits, key, frame);
             }
             other => self.delivered(key, frame, other),
         }
     }
 
-    /// Removes the states from a send queue that newer states in the queue replace.
+    /// Removes from a send queue the states that newer states in the queue replace.
     pub(super) fn skip_to_newest(&mut self, slot: u32) {
         if let Some(session) = self.sessions.get_mut(slot as usize) {
             self.stats.count_conflated(session.skip_to_newest());
@@ -106,7 +106,7 @@ impl Clients {
     pub(super) fn open_slot(&mut self, now: Now, limits: &Limits, key: SessionKey) {
         let frames = self.session_mut(key).map(|session| session.open_slot(now));
         for frame in frames.into_iter().flatten() {
-            // Counted again by its way into the queue.
+            // The delivery below counts the frame again.
             self.stats.messages_queued -= 1;
             self.stats.count_removed(1, frame.queue_bytes());
             if let Some(session) = self.session_mut(key) {
@@ -165,7 +165,7 @@ impl Clients {
 
     /// Puts a session with something to send in the list of the next flush.
     pub(super) fn mark_dirty(&mut self, key: SessionKey) {
-        // Not through `session_mut`: the lists are needed beside the session.
+        // `session_mut` would borrow all of `self`; the lists are needed too.
         if let Some(session) = session_of(&mut self.sessions, key)
             && session.has_waiting()
         {
@@ -213,7 +213,7 @@ impl Clients {
     }
 }
 
-/// The session of a key, while the other fields of [`Clients`] stay free.
+/// Returns the session of a key. Borrows only the table, so the other fields of [`Clients`] stay usable.
 #[inline]
 pub(super) fn session_of(sessions: &mut Slab<Session>, key: SessionKey) -> Option<&mut Session> {
     let session = sessions.get_mut(key.slot as usize)?;
@@ -230,8 +230,8 @@ fn count_queued(stats: &mut HubStats, session: &Session, bytes: usize) {
     *peak = (*peak).max(session.queue_bytes() as u64);
 }
 
-/// Puts a session with something to send in a list of the next flush, once; not a session whose kernel
-/// takes nothing.
+/// Puts a session with something to send in a list of the next flush, unless the session is in a list already or the
+/// kernel takes none of its bytes.
 #[inline]
 fn enlist(session: &mut Session, slot: u32, dirty: &mut [SlotSet; 2]) {
     if let Some(list) = session.enlist() {

@@ -1,5 +1,5 @@
-//! The state on which a gateway acts: sessions, topics, closes, deadlines. The gateway is beside the
-//! core in [`super::Hub`], so that a callback may change anything here at once.
+//! The state on which a gateway acts: sessions, topics, closes, deadlines. [`super::Hub`] has the gateway beside the
+//! core, so that a callback of the gateway may change anything here at once.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ use crate::wire::frame_reader::FrameScratch;
 const PACED_CLIENT_US: u64 = 400;
 const PACED_US_MAX: u64 = 45_000_000;
 
-/// The state of one hub without its gateway, which acts through it.
+/// The state of one hub without its gateway. The gateway acts through the core.
 ///
 /// | methods | file |
 /// | --- | --- |
@@ -59,16 +59,16 @@ pub struct Core {
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
     /// Sessions that a stop closes.
     pub(super) stopping: VecDeque<SessionKey>,
-    /// Sessions with the room for which the gateway waits.
+    /// Sessions whose queue has the room that the gateway has requested.
     pub(super) with_room: Vec<SessionKey>,
     /// Sessions that are read again.
     pub(super) resumed: Vec<SessionKey>,
-    /// Sessions that had their share of this turn; their addresses take turns in further reading.
+    /// Sessions that have used up their share of this turn. Their addresses take turns when reading continues.
     pub(super) next_turn: FairQueue<SessionKey>,
     /// Sessions that are not read because the gateway has no room for a message; their addresses take
     /// turns when room becomes free.
     pub(super) no_room: FairQueue<SessionKey>,
-    /// Whether room may have become free since the last search in `no_room` without success.
+    /// Whether room may have become free since a search in `no_room` last found no session.
     pub(super) room_was_freed: bool,
     /// The history is being filled with stored messages of the bus, which no client gets live. Meanwhile no client
     /// gets a position, and none can resume.
@@ -86,19 +86,20 @@ pub struct Core {
     pub(super) windows: Windows,
     pub(super) inflate_windows: InflateWindows,
     pub(super) scratch: Scratch,
-    /// Receivers of the message being published, in the order of their memory; empty otherwise.
+    /// The receivers of the message that is being published, in the order of their slots, which is their order in
+    /// memory; empty between messages.
     ordered: SlotSet,
     pub(super) behind: Behind,
     pub(super) memory: FrameMemory,
     pub(super) surveys: Surveys,
     pub(super) waits: Waits,
-    /// Times from pings to pongs since the shell took them, microseconds.
+    /// Times from ping to pong, microseconds, since the shell last took the list.
     pub(super) pongs_us: Vec<u32>,
     pub(super) history: Option<Box<History>>,
     pub(super) render: Render,
     /// Missed messages that wait for resuming clients.
     pub(super) resumed_messages: Holding,
-    /// A count per connection, including connections handed to HTTP.
+    /// Has one more reference for each connection, including connections handed to HTTP.
     pub(super) places: Arc<()>,
     pub(super) addresses: Addresses,
     next_generation: u32,
@@ -166,8 +167,9 @@ impl Core {
         &self.limits
     }
 
-    /// An interval at which each open client gets something: at least `least_us`, and so long that all of them
-    /// together get 2,500 in a second, up to 45 s, because many proxies end a connection without a byte for a minute.
+    /// An interval at which each open client gets something. It is at least `least_us`, and grows with the number of
+    /// clients, so that all clients together get at most 2,500 a second. It grows up to 45 s only, because many proxies
+    /// end a connection that is silent for a minute.
     pub fn paced_us(&self, least_us: u64) -> u64 {
         least_us.max((self.stats().open * PACED_CLIENT_US).min(PACED_US_MAX))
     }
@@ -187,7 +189,7 @@ impl Core {
         self.clients.session(key).map(Session::peer)
     }
 
-    /// The client's address, while the session exists: the peer's, or what a trusted proxy says.
+    /// The client's address, while the session exists: the peer's address, or the address that a trusted proxy names.
     pub fn client_addr(&self, key: SessionKey) -> Option<ClientAddr> {
         self.clients.session(key).map(Session::client_addr)
     }
@@ -208,7 +210,7 @@ impl Core {
         self.clients.session(key).map(Session::phase)
     }
 
-    /// Bytes of frames that wait for the client; a frame that is half out counts whole.
+    /// Bytes of the frames that wait for the client; a partly written frame counts whole.
     pub fn unsent_bytes(&self, key: SessionKey) -> usize {
         self.clients.session(key).map_or(0, Session::queued_bytes)
     }
@@ -223,7 +225,7 @@ impl Core {
         self.topics.members(topic)
     }
 
-    /// Members, over all topics.
+    /// The memberships of all topics together.
     pub fn memberships(&self) -> usize {
         self.topics.memberships()
     }
@@ -271,8 +273,8 @@ impl Core {
         self.clients.deliver(self.now, &self.limits, key, frame);
     }
 
-    /// Whether so many data frames with so many bytes together would go to the client: below the soft
-    /// limit of the send queue, and within the client's rate.
+    /// Whether `frames` data frames of `bytes` bytes together would be queued for the client now: the send queue stays
+    /// within its soft limit, and the client's rate allows the frames.
     pub fn fits(&mut self, key: SessionKey, frames: usize, bytes: usize) -> bool {
         let (now, soft_bytes) = (self.now, self.limits.send_queue.soft_bytes);
         let session = self.clients.session_mut(key);
@@ -331,7 +333,7 @@ impl Core {
         if !self.is_open(key) {
             return Joined::NotOpen;
         }
-        // The losses so far concern the topics so far.
+        // The losses so far concern only the topics that the client has joined so far.
         self.notify_loss(key);
         self.release_before_join(topic);
         let (joined, retained) = self.topics.join(key, topic, self.content(key));
@@ -357,7 +359,8 @@ impl Core {
             }
         }
         if keys.len() == KEYS_MAX {
-            // The topic may have more keys: what waits for a slot comes now, or would come much later.
+            // The topic may have more keys than are known. The frames that wait for a slot are sent now, because one of
+            // these keys would otherwise come long after the client left the topic.
             self.clients.open_slot(self.now, &self.limits, key);
         }
         match last {
@@ -366,12 +369,12 @@ impl Core {
         }
     }
 
-    /// Closes an open client. The first close counts.
+    /// Closes an open client. If it is closed more than once, the first close counts.
     pub fn close(&mut self, key: SessionKey, code: CloseCode, reason: CloseReason, how: Closing) {
         let due = self.now.mono_us + self.limits.close_timeout_us;
         let now = self.now;
         let code = self.with_retry_after(code, reason);
-        // Frames that wait for a slot leave before the close.
+        // Frames that wait for a slot are sent before the close.
         self.clients.open_slot(now, &self.limits, key);
         let Some(session) = self.clients.session_mut(key) else {
             return;
@@ -410,7 +413,7 @@ impl Core {
         }
     }
 
-    /// Sets the reason of a refusal, for the log line when the client ends: the label of a metric.
+    /// Sets the reason of a refusal for the log line at the client's end. `refusal` is the label of the metric for it.
     pub fn set_refusal(&mut self, key: SessionKey, refusal: &'static str) {
         if let Some(session) = self.clients.session_mut(key) {
             session.record().refusal = Some(refusal);
@@ -419,7 +422,7 @@ impl Core {
 
     // ---- inside
 
-    /// Lets later frames of the topic refer to this frame.
+    /// Lets later frames of the topic refer to this frame when they are compressed.
     pub(super) fn link(&mut self, topic: TopicKey, publication: &Publication) {
         let frame = &publication.frame;
         let is_shared = self.limits.deflate_window == DeflateWindow::Shared;
@@ -450,7 +453,8 @@ impl Core {
         key
     }
 
-    /// Moves the session's entry among the deadlines to its earliest deadline, unless it is there earlier.
+    /// Moves the session's entry in `deadlines` to the session's earliest deadline, unless the entry has an earlier
+    /// time already.
     pub(super) fn arm(&mut self, key: SessionKey) {
         let (now, limits) = (self.now, &self.limits);
         let session = self.clients.session_mut(key);
@@ -459,8 +463,8 @@ impl Core {
         }
     }
 
-    /// A client closed at a stop, or with 1013 ("try again later", the registry of RFC 6455 §11.7),
-    /// comes back: the close says when.
+    /// A client that is closed at a stop, or with 1013 ("try again later", the registry of RFC 6455 §11.7), will
+    /// reconnect. Adds the time to wait before.
     fn with_retry_after(&self, code: CloseCode, reason: CloseReason) -> CloseCode {
         match reason == CloseReason::ShuttingDown || code.code == 1013 {
             true => CloseCode {

@@ -27,8 +27,8 @@ impl Timer {
     const COUNT: usize = Self::End as usize + 1;
 }
 
-/// The value of a timer that is not set: later than any deadline, and eight bytes less than an `Option`
-/// for each timer of each client.
+/// The value of a timer that is not set, later than any deadline. An `Option` would take eight bytes more for each
+/// timer of each client.
 const NEVER: u64 = u64::MAX;
 
 /// One moment for each [`Timer`], microseconds of the monotonic clock.
@@ -73,8 +73,8 @@ impl Timers {
         due
     }
 
-    /// If a timer is due, moves it by multiples of `interval_us` to the first moment after now: timers that a long
-    /// turn delayed do not stay together. Returns whether the timer was due.
+    /// If a timer is due, moves it by multiples of `interval_us` to the first moment after now: so timers that one long
+    /// turn delayed do not all fire together from then on. Returns whether the timer was due.
     pub(super) fn push_back(&mut self, timer: Timer, now_us: u64, interval_us: u64) -> bool {
         if !self.is_due(timer, now_us) {
             return false;
@@ -92,7 +92,7 @@ impl Timers {
     }
 }
 
-/// The earliest of some times; `None` if none is set. Asked in each turn: a loop over `flatten` costs ten times
+/// The earliest of some times; `None` if none is set. Called in each turn; an iterator with `flatten` costs ten times
 /// the instructions.
 pub(crate) fn earliest<const N: usize>(times_us: [Option<u64>; N]) -> Option<u64> {
     let mut earliest = u64::MAX;

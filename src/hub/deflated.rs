@@ -1,7 +1,7 @@
-//! The compressor, and which encoding of a frame goes to a client that agreed on compression.
+//! The compressor, and the choice of the encoding for a client that negotiated compression.
 //!
-//! A client with compression gets every message in such an encoding: a payload that does not compress
-//! goes out in stored blocks, because libwebsockets up to 4.3.2 spins on a message without compression.
+//! Such a client gets every message as a compressed message. A payload that does not shrink is sent in stored blocks of
+//! deflate, because libwebsockets up to 4.3.2 spins on an uncompressed message.
 
 use std::ops::RangeInclusive;
 
@@ -78,14 +78,14 @@ impl Compressor {
         self.worth_it.contains(&body_bytes)
     }
 
-    /// Whether a payload of so many bytes may refer to earlier frames, and later frames to the payload.
+    /// Whether a payload of this size may refer to earlier frames, and later frames to it.
     pub(super) fn may_refer(&self, body_bytes: usize) -> bool {
         self.is_worth_it(body_bytes) && body_bytes <= LARGE_BYTES
     }
 
-    /// Makes the encoding of `frame` that refers to the client's last frame; returns false if the last frame is too
-    /// far back or gone, `frame` has all its encodings, or nothing is saved. Once false for a window, the result
-    /// stays false: a planned write relies on it.
+    /// Makes the encoding of `frame` that refers to the client's last frame; returns false if the last frame is too far
+    /// back or gone, `frame` already has the most encodings of this kind, or nothing is saved. Once false for a window,
+    /// the result stays false: a planned write relies on it.
     fn after(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
         if frame.encoded(key).is_some() {
             return true;
@@ -129,7 +129,7 @@ impl Compressor {
     }
 }
 
-/// Returns the encoding for a client, of the encodings that exist.
+/// Returns the smallest kind of encoding for a client among the encodings that exist.
 #[inline]
 pub(super) fn best(frame: &Frame, client: Inflates) -> Option<(Kind, &Encoded)> {
     let made = |key: Key| Some((key.kind, frame.encoded(key)?));

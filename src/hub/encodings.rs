@@ -1,5 +1,5 @@
-//! The encodings of a frame beside the plain one, each made at most once: by the first client that
-//! needs the encoding, for all others too.
+//! The encodings of a frame beside the plain form. Each is made at most once, for the first client that needs it, and
+//! shared with all others.
 
 use std::sync::OnceLock;
 
@@ -53,10 +53,10 @@ impl FrameId {
     pub(super) const NONE: Self = Self(0);
 }
 
-/// The kind of an encoding: small, because every send queue has a `Kind` for the frame that was begun.
+/// The kind of an encoding. It has one byte, because every send queue keeps the `Kind` of its partly written frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// As made, for WebSockets without compression.
+    /// As the gateway made it, for WebSockets without compression.
     Plain,
     /// Deflated, refers to no earlier frame.
     Alone,
@@ -104,7 +104,7 @@ impl Key {
     }
 }
 
-/// One encoding of a frame, and others after it.
+/// One encoding of a frame, as an entry of a linked list.
 #[derive(Debug)]
 struct Made {
     key: Key,

@@ -1,4 +1,4 @@
-//! The ends of clients: of a single client, of all at a stop, and of those that an operator cuts off.
+//! How clients end: a single client, all clients at a stop, and the clients that an operator cuts off.
 //!
 //! A stop has phases: weirgate still accepts clients for a while, then spreads the closes over a while.
 //! While the gateway is busy with a client, the client is not closed, and the stop does not end. A cut walks over the
@@ -17,7 +17,8 @@ use crate::auth::{Refusal, TokenMarks};
 /// The times of a stop.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DrainPlan {
-    /// Time without readiness in which new clients are still accepted: load balancers take notice.
+    /// The time in which weirgate reports that it is not ready but still accepts new clients, so that load balancers
+    /// notice.
     pub delay_us: u64,
     /// Time over which the closes are spread, so that clients do not all come back in the same second.
     pub spread_us: u64,
@@ -36,8 +37,8 @@ pub(super) struct Drain {
 }
 
 impl Core {
-    /// Begins the last phase, with the last control bytes queued: the session only lives until they are
-    /// out and the peer has ended.
+    /// Begins the last phase of a session whose last control bytes are queued. The session ends when they are written
+    /// and the peer has closed.
     pub(super) fn start_closing(&mut self, key: SessionKey, reason: CloseReason) {
         let due = self.now.mono_us + self.limits.close_timeout_us;
         let now = self.now;
@@ -53,8 +54,7 @@ impl Core {
         self.arm(key);
     }
 
-    /// Ends a session at once, whatever waits: the shell has to end the socket. The slot stays in use
-    /// until then.
+    /// Ends a session at once, even if bytes wait. The slot stays in use until the shell has closed the socket.
     pub(super) fn end(&mut self, key: SessionKey, reason: CloseReason, reset: bool) {
         let now = self.now;
         let session = self.clients.session_mut(key);
@@ -96,8 +96,8 @@ impl Core {
         }
     }
 
-    /// Drops the clients over a limit of their queue, as many as the budget of the turn allows: one message may put
-    /// all clients that read nothing over the limit.
+    /// Drops clients that are over a limit of their queue, as many as the budget of the turn allows: one message may
+    /// put all clients that do not read over the limit.
     pub(super) fn reap(&mut self) {
         while let Some(key) = self.clients.to_arm.pop() {
             self.arm(key);
@@ -110,7 +110,7 @@ impl Core {
         }
     }
 
-    /// The time to go on with [`Self::reap`].
+    /// When [`Self::reap`] has to continue; `None` if no client is over a limit.
     pub(super) fn reap_deadline(&self) -> Option<u64> {
         (!self.clients.over.is_empty()).then_some(self.now.mono_us)
     }
@@ -134,8 +134,8 @@ impl Core {
         drain.map(|drain| drain.closes_at)
     }
 
-    /// Starts the closes when the delay is over, as many in a call as the budget of the turn allows. No client opens
-    /// from then on.
+    /// Once the delay is over, starts the closes, in each call as many as the budget of the turn allows. From then on
+    /// no client opens.
     pub(super) fn advance_drain(&mut self) {
         let now = self.now.mono_us;
         let Some(drain) = self.drain.as_mut().filter(|drain| now >= drain.closes_at) else {
@@ -246,7 +246,7 @@ impl Core {
         (!self.cuts.requests.is_empty()).then_some(0)
     }
 
-    /// Closes clients, as many in a call as the budget of the turn allows.
+    /// Closes the clients of the requested cuts, in each call as many as the budget of the turn allows.
     pub(super) fn advance_cuts(&mut self) {
         while let Some(request) = self.cuts.requests.front() {
             let cut = request.cut.clone();
@@ -303,7 +303,7 @@ impl Core {
 }
 
 impl<G: Gateway> Hub<G> {
-    /// Closes the clients of an operator's choice, which [`handle_timeout`](Self::handle_timeout) continues.
+    /// Begins to close the clients that an operator has chosen; [`handle_timeout`](Self::handle_timeout) continues.
     pub fn cut(&mut self, now: Now, request: CutRequest) {
         self.core.now = now;
         self.core.cuts.requests.push_back(request);

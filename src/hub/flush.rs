@@ -35,14 +35,14 @@ use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey};
 /// Sessions in one batch.
 const BATCH_SESSIONS: usize = 128;
 
-/// Bytes in all send queues from which a flush takes several turns.
+/// With more bytes than this in all send queues together, a flush takes several turns.
 const LONG_FLUSH_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Bytes of states in one write during such a flush: if states are skipped before its end, clients that were written to
-/// first have got little more than the others.
+/// The most bytes of one write to a client with several states during such a flush. If states are skipped before the
+/// flush ends, the clients that it wrote to first have got little more than the others.
 const LONG_FLUSH_STATE_BYTES: usize = 16 * 1024;
 
-/// Bytes deflated in one batch; the last payload may exceed the limit.
+/// The most bytes that one batch deflates; the last payload may exceed the limit.
 const BATCH_DEFLATED_BYTES: usize = 256 * 1024;
 
 /// Vectors that are empty between batches and keep their memory.
@@ -66,7 +66,7 @@ pub(super) struct Scratch {
     counted: usize,
 }
 
-/// The clients of one list without a write so far.
+/// The clients of one list that this flush has not written to yet.
 #[derive(Debug, Default)]
 struct Round {
     waiting: SlotSet,
@@ -79,8 +79,8 @@ impl Round {
         self.waiting.is_empty()
     }
 
-    /// Takes the clients of a list. No client is always last: the start moves on by a prime each turn,
-    /// counted in clients, because slots with nothing to send are between them.
+    /// Takes the clients of a list. The start moves on by a prime each turn, so that no client is always last. It is
+    /// counted in clients and not in slots, because slots with nothing to send are between the clients.
     fn begin(&mut self, list: &mut SlotSet, turn: usize) {
         debug_assert!(
             self.is_over(),
@@ -153,7 +153,7 @@ impl Scratch {
 struct Plan {
     key: SessionKey,
     leads: Range<usize>,
-    /// The most bytes of the write; after the gathering, its bytes.
+    /// First the most bytes of the write, then the bytes of its slices.
     bytes: usize,
 }
 
@@ -311,8 +311,8 @@ impl Core {
         }
     }
 
-    /// Handles the consequences of a write, except in the common case of an open session with an empty
-    /// queue; also after reading a session that closes.
+    /// Does what has to follow a write. Not called in the common case, an open session with an empty queue; also called
+    /// after a read from a session that closes.
     pub(super) fn after_write(&mut self, key: SessionKey, control_out: bool) {
         let (now, limits) = (self.now, &self.limits);
         let Some(session) = self.clients.session_mut(key) else {
@@ -388,9 +388,9 @@ impl Core {
         self.is_open(key)
     }
 
-    /// Requests one call of [`Gateway::handle_room`], at the end of this input or after a later flush:
-    /// as soon as the kernel has taken everything that waits for the client. For a client that skips to
-    /// the newest messages, whose queue may never be empty, all replayed frames are enough.
+    /// Requests one call of [`Gateway::handle_room`], at the end of this input or after a later flush: as soon as the
+    /// kernel has taken everything that waits for the client. For a client that skips to the newest messages, whose
+    /// queue may never be empty, it is enough that all replayed frames are out.
     pub fn request_room(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {
             session.want_room();

@@ -1,5 +1,5 @@
-//! The way of states that wait outside of the send queues: while the loop is behind ([`super::behind`]), or for the pong
-//! of a client behind deep buffers.
+//! Holds states outside of the send queues and releases them: while the loop is behind ([`super::behind`]), or until
+//! the pong of a client behind deep buffers.
 
 use std::mem::take;
 
@@ -9,7 +9,8 @@ use super::shell::Transmit;
 use super::{MaxRate, Place, Publication, Retain, SessionKey, TopicName};
 
 impl Core {
-    /// Whether the publication is to be held. If not, nothing of its topic is held any more: messages keep their order.
+    /// Whether the publication has to be held. If not, releases the held states of its topic first, so that messages
+    /// keep their order.
     #[inline]
     pub(super) fn has_to_wait(&mut self, publication: &Publication) -> bool {
         if !self.behind.concerns(&publication.topic) {
@@ -23,8 +24,8 @@ impl Core {
         waits
     }
 
-    /// Begins to hold states, if the last message has replaced a state that waited only for the loop. Shortly after
-    /// the last such period it is enough that much waits, because its end was a try.
+    /// Begins to hold states if the last message has replaced a state that waited only for the loop. Shortly after such
+    /// a period it is enough that much data waits, because the period may have ended as a try.
     #[inline]
     pub(super) fn note_replaced(&mut self) {
         let replaces = take(&mut self.clients.replaced_unsent);
@@ -35,7 +36,7 @@ impl Core {
         }
     }
 
-    /// Whether more than a 16th of the soft limit waits for a client on average.
+    /// Whether more than a 16th of the soft limit waits for each open client on average.
     fn much_waits(&self) -> bool {
         let stats = &self.clients.stats;
         stats.send_queue_bytes > stats.open * (self.limits.send_queue.soft_bytes as u64 / 16)
@@ -104,7 +105,7 @@ impl Core {
         }
     }
 
-    /// Ends the time behind, if no round has held states for some time.
+    /// The loop no longer counts as behind if no round has held states for some time.
     pub(super) fn look_at_behind(&mut self) {
         let behind = &self.behind;
         let until_us = behind.counted_us + LINGER_US;
@@ -115,7 +116,7 @@ impl Core {
 }
 
 impl Core {
-    /// Sets or ends the client's own rate; messages that waited for its slot leave now.
+    /// Sets or ends the client's own rate. Messages that waited for the client's slot go into the send queue first.
     pub fn set_max_rate(&mut self, key: SessionKey, rate: Option<MaxRate>) {
         self.clients.open_slot(self.now, &self.limits, key);
         if let Some(session) = self
@@ -127,7 +128,8 @@ impl Core {
         }
     }
 
-    /// Puts a ping after the last state of a client with a gate, and opens or ends the gate.
+    /// Queues a ping after the last state of a client with a gate, and removes the gate if it has nothing left to hold
+    /// back.
     pub(super) fn look_at_gate(&mut self, key: SessionKey) {
         let now = self.now;
         let Some(session) = self

@@ -24,20 +24,20 @@ pub(in crate::hub) enum Delivered {
         /// Queue bytes of the older frame.
         bytes: usize,
     },
-    /// What waits for the client's next slot has to leave before this frame.
+    /// The frames that wait for the client's next slot have to go into the send queue before this frame.
     SlotFirst,
-    /// The position of this message is ahead of frames that wait for the client's next slot: the message leaves
-    /// without the position.
+    /// The position of this message is ahead of frames that wait for the client's next slot: the message is sent
+    /// without its position.
     Ahead,
-    /// A limit is exceeded; the frame was not queued. With the reason at the first time, when the
-    /// client joins the list of clients to be dropped.
+    /// A limit is exceeded, and the frame was not queued. Has the reason only the first time, when the client joins the
+    /// list of clients to be dropped.
     Over(Option<CloseReason>),
 }
 
 impl Session {
-    /// Puts a frame in the send queue if that has no consequences, as for nearly every frame; returns whether the
-    /// frame was queued. Otherwise [`Self::deliver`] has to be called, whose result is returned in memory: that
-    /// would take a fifth of the time of a delivery.
+    /// Puts a frame in the send queue if nothing else follows from that, as for nearly every frame; returns whether it
+    /// did. Otherwise the caller has to use [`Self::deliver`]. Its result does not fit in registers, which would cost a
+    /// fifth of the time of a delivery.
     #[inline]
     pub(in crate::hub) fn deliver_at_once(
         &mut self,
@@ -90,14 +90,13 @@ impl Session {
         self.shed(now, frame)
     }
 
-    /// Decides about a frame with a position while frames with earlier positions wait for the client's slot. If it
-    /// left first with its position and the client were then cut, the client would never get the earlier frames,
-    /// and a resume would report that nothing is missing.
+    /// Decides about a frame with a position while frames with earlier positions wait for the client's slot. If it were
+    /// sent first with its position and the client then lost its connection, the client would never get the earlier
+    /// frames, and a resume would report that nothing is missing.
     ///
-    /// An answer or a status opens the slot early: both are rare, and without the position of an answer a client
-    /// would forget its own. A message without a key leaves without its position, and the position follows with the
-    /// slot: otherwise a busy name would open a slot with every message, and the client's own rate would have no
-    /// effect.
+    /// An answer or a status opens the slot early: both are rare, and a client that gets an answer without a position
+    /// forgets its own. A message without a key is sent without its position, and the position follows with the slot:
+    /// otherwise a busy name would open a slot with every message, and the client's own rate would have no effect.
     fn overtakes(frame: &Frame) -> Delivered {
         match frame.class() {
             Class::Answer => Delivered::SlotFirst,
@@ -118,7 +117,8 @@ impl Session {
         })
     }
 
-    /// The number of a frame that is replaced is used up, as if the frame had waited in the queue.
+    /// Counts a frame that waits for a slot, and the older frame that it replaces. The `seq` number of the older frame
+    /// is used up, as if the frame had waited in the queue.
     fn held(&mut self, older: Option<&Arc<Frame>>) -> Delivered {
         let Some(older) = older else {
             return Delivered::Held {
@@ -138,7 +138,7 @@ impl Session {
         slots.map_or_else(Vec::new, |slots| slots.open(now))
     }
 
-    /// Drops the slots with the frames that wait; returns frames and bytes.
+    /// Drops the slots with the frames that wait for them; returns the number of frames and their bytes.
     pub(super) fn drop_held(&mut self) -> (u32, usize) {
         self.cold.resumed = None;
         let slots = self.cold.slots.take();
@@ -174,11 +174,11 @@ impl Session {
         Delivered::Queued(pushed)
     }
 
-    /// Takes nothing more, and is to be dropped.
+    /// Marks the session as over a limit: it takes no more frames, and is to be dropped.
     fn over(&mut self, reason: CloseReason) -> Delivered {
         let first = self.intake != Intake::Over;
         self.intake = Intake::Over;
-        // Later frames would hide the gap: they come here too.
+        // A frame queued later would hide the gap, so later frames have to come here too.
         self.is_limited = true;
         Delivered::Over(first.then_some(reason))
     }
@@ -205,8 +205,8 @@ impl Session {
         found
     }
 
-    /// Whether so many data frames of so many bytes together would all be queued now, without exceeding
-    /// a limit.
+    /// Whether `frames` data frames of `bytes` bytes together would all be queued now, within the soft limit and the
+    /// client's rate.
     pub(in crate::hub) fn fits(
         &mut self,
         now: Now,
@@ -231,12 +231,12 @@ impl Session {
         self.cold.asks_status
     }
 
-    /// Notes that the client knows of so many losses of the bus from here on; returns the number before.
+    /// Notes that the client now knows of `losses` losses of the bus; returns the previous number.
     pub(in crate::hub) fn know_losses(&mut self, losses: u64) -> u64 {
         std::mem::replace(&mut self.cold.losses_known, losses)
     }
 
-    /// Skips the next number: a loss that the client sees as a gap.
+    /// Skips the next `seq` number, so that the client sees a loss as a gap.
     pub(in crate::hub) fn skip_number(&mut self) {
         self.queue.last_seq += 1;
     }
@@ -257,8 +257,8 @@ impl Session {
         (frames, bytes)
     }
 
-    /// Removes the keyed frames that were not begun and have one of these keys; returns frames and
-    /// bytes. Touches nothing cold if no frame waits.
+    /// Removes the keyed frames that were not begun and have one of these keys; returns frames and bytes. Does not
+    /// touch the cold part if no frame waits.
     pub(in crate::hub) fn forget(&mut self, keys: &[ConflationKey]) -> (u32, usize) {
         if keys.is_empty() {
             return (0, 0);
@@ -284,13 +284,13 @@ impl Session {
         self.queue.replayed_bytes()
     }
 
-    /// Keeps the charge of missed messages until they have left.
+    /// Keeps the charge of missed messages until the kernel has taken the messages.
     pub(in crate::hub) fn hold_resumed(&mut self, charge: Option<Charge>) {
         merge_charge(&mut self.cold.resumed, charge);
         self.has_resumed = self.cold.resumed.is_some();
     }
 
-    /// Gives back what the messages that have left held.
+    /// Gives back the charge of the missed messages that the kernel has taken.
     pub(super) fn give_back_resumed(&mut self, now: Now) {
         let left = self.queue.replayed() as u64;
         match &mut self.cold.resumed {

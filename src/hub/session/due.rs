@@ -1,5 +1,5 @@
-//! Work that is due for a session without an event (pings, pongs, stalls, closes), and how long what waits has waited: the
-//! send queue for the kernel, states for the pong after the last state.
+//! Work that becomes due for a session without an event (pings, pongs, stalls, closes), and the waits of a session: of
+//! its send queue for the kernel, and of states for the pong after the last state.
 
 use std::num::NonZeroU64;
 
@@ -11,7 +11,7 @@ use crate::admission::Peer;
 use crate::hub::deadlines::Timer;
 use crate::hub::{CloseReason, Limits, MaxRate, Now, SlowLook, Why};
 
-/// The longest time for bytes in a proxy, in stall limits: 90 s by default.
+/// The most time that bytes in a proxy add to the stall limit, as a multiple of the limit: 90 s by default.
 const PROXY_STALLS_MAX: u64 = 3;
 
 /// A piece of work that is due; afterwards the session is armed again for the next.
@@ -20,12 +20,12 @@ pub(in crate::hub) enum Due {
     Nothing,
     /// The request head is not whole in time.
     HandshakeTimeout,
-    /// The session ends. `reset`: the kernel drops the bytes that are not sent.
+    /// The session ends. With `reset`, the kernel drops the bytes that it has not sent.
     End {
         reason: CloseReason,
         reset: bool,
     },
-    /// No pong in time: the client is to be closed.
+    /// No pong came in time: the client is to be closed.
     PongTimeout,
     /// A close that waited long enough is queued: the session is to start closing.
     CloseWritten(CloseReason),
@@ -40,10 +40,10 @@ pub(in crate::hub) enum Due {
 }
 
 impl Session {
-    /// Returns the moment of the session's entry among the deadlines, and the moment that the entry has to move to, if
-    /// that is earlier.
+    /// Returns the time of the session's entry in the deadlines, and the earlier time to which the entry has to move;
+    /// `None` if it need not move.
     pub(in crate::hub) fn arm(&mut self, now: Now, limits: &Limits) -> Option<(Option<u64>, u64)> {
-        // No moment is 0: that is not an entry.
+        // `armed_at` cannot be 0: for `NonZeroU64` that means no entry.
         let at = self.next_deadline(now, limits)?.max(1);
         let armed_at = self.cold.armed_at.map(NonZeroU64::get);
         if armed_at.is_some_and(|armed| armed <= at) {
@@ -53,7 +53,7 @@ impl Session {
         Some((armed_at, at))
     }
 
-    /// Takes the moment of the session's entry among the deadlines, which is removed.
+    /// Returns the time of the session's entry in the deadlines and forgets it, because the caller removes the entry.
     pub(in crate::hub) fn disarm(&mut self) -> Option<u64> {
         self.cold.armed_at.take().map(NonZeroU64::get)
     }
@@ -87,8 +87,8 @@ impl Session {
         waits.then(|| self.queue.progress_at() + stall_us + self.in_proxy_us(limits))
     }
 
-    /// The time for the bytes that a proxy passes on before it reads more: Linux lets a program write again when a third of the
-    /// socket's buffer is free, which are megabytes for a slow client.
+    /// The time that a proxy needs to pass bytes on before it reads more. Linux lets a program write again only when a
+    /// third of the socket's buffer is free, and the buffer to a slow client may have megabytes.
     fn in_proxy_us(&self, limits: &Limits) -> u64 {
         let Phase::Open(open) = &self.cold.phase else {
             return 0;
@@ -105,7 +105,7 @@ impl Session {
         under_way_us.min(PROXY_STALLS_MAX * limits.send_queue.stall_us)
     }
 
-    /// Handles one piece of due work, or returns it as work for the core. The gateway's deadline is not handled
+    /// Handles one piece of due work and returns what the core has to do for it. The gateway's deadline is not handled
     /// here. `ping_us` is the time from a ping to the next.
     pub(in crate::hub) fn due(&mut self, now: Now, limits: &Limits, ping_us: u64) -> Due {
         let due = |timers: &Timers, timer| timers.is_due(timer, now.mono_us);
@@ -161,7 +161,7 @@ impl Session {
 
     /// Whether a pong is missing.
     fn pong_due(&mut self, now: Now, limits: &Limits) -> bool {
-        // A client that reads slowly is judged by the stall limit.
+        // While bytes wait for the client, the stall limit decides, not the pong: the client may only read slowly.
         let reads_until_us = self.stall_due(limits).filter(|_| self.is_blocked());
         let cold = &mut *self.cold;
         let Phase::Open(open) = &mut cold.phase else {
@@ -212,8 +212,8 @@ impl Session {
         due_us.is_some_and(|at| at <= now.mono_us)
     }
 
-    /// Puts a ping in the control part, unless a ping is under way, and awaits any sign of life. Returns false if none can
-    /// be awaited, or the last one is not older than `lately_us`.
+    /// Puts a ping in the control part, unless a ping is under way, and waits for any sign of life. Returns false if
+    /// the last sign of life is at most `lately_us` old, or if the client cannot answer.
     pub(in crate::hub) fn probe(&mut self, now: Now, lately_us: u64) -> bool {
         let takes_data = self.takes_data();
         if now.mono_us <= self.cold.heard_us + lately_us {
@@ -255,8 +255,8 @@ impl Session {
         self.cold.timers.take_due(Timer::Gateway, now.mono_us) && self.takes_data()
     }
 
-    /// Begins the wait of a queue that the kernel did not take whole, or ends the wait of an empty queue; `None` if
-    /// nothing changes.
+    /// Notes whether the queue waits for the kernel: from a write that the kernel did not take whole until the queue is
+    /// empty. Returns the new state; `None` if nothing changes.
     #[inline]
     pub(in crate::hub) fn turns_waiting(&mut self) -> Option<bool> {
         let waits = (self.waits || self.is_blocked()) && self.has_waiting();
@@ -265,18 +265,18 @@ impl Session {
         turns.then_some(waits)
     }
 
-    /// Whether everything that waits has waited for the loop alone: the kernel has taken whatever was written since the
-    /// queue was last empty.
+    /// Whether the waiting frames wait only for the loop: the kernel has taken every write whole since the queue was
+    /// last empty.
     pub(in crate::hub) fn keeps_up(&self) -> bool {
         self.is_listed() && !self.waits
     }
 
-    /// Notes that the gateway itself holds the bytes back.
+    /// Notes that weirgate itself holds the client's bytes back.
     pub(in crate::hub) fn set_paced(&mut self) {
         self.is_paced = true;
     }
 
-    /// Whether the gateway itself holds the bytes back.
+    /// Whether weirgate itself holds the client's bytes back.
     pub(in crate::hub) fn is_paced(&self) -> bool {
         self.is_paced
     }
@@ -297,7 +297,7 @@ impl Session {
         }
     }
 
-    /// Notes a pong: all bytes before its ping have come.
+    /// Notes a pong: the client has got all bytes that were sent before the ping.
     pub(super) fn was_answered(&mut self, now: Now) {
         if let Phase::Open(open) = &mut self.cold.phase
             && let Some((bytes_read, after_us)) = open.ping.answered(now.mono_us)
@@ -311,7 +311,7 @@ impl Session {
         }
     }
 
-    /// Bytes that wait, or are under way: after the last ping that was answered.
+    /// Bytes that wait in the queue or are under way to the client: all bytes after the last ping that it answered.
     pub(super) fn under_way(&self) -> u64 {
         let bytes_read = match &self.cold.phase {
             Phase::Open(open) => open.bytes_read,
@@ -320,7 +320,7 @@ impl Session {
         self.queue.bytes_out() - bytes_read + self.queue.bytes() as u64
     }
 
-    /// The moment from which the pong under way is late, unless there is a gate already.
+    /// The time from which the awaited pong is late; `None` if there is a gate already.
     pub(super) fn gate_due(&self, now: Now, limits: &Limits) -> Option<u64> {
         let Phase::Open(open) = &self.cold.phase else {
             return None;
@@ -342,7 +342,7 @@ impl Session {
         self.slots_mut().gate = Some(Gate::new(now));
     }
 
-    /// Sets or ends the client's own rate, after the end of a slot.
+    /// Sets or ends the client's own rate. The caller has opened the slot before.
     pub(in crate::hub) fn set_max_rate(&mut self, now: Now, rate: Option<MaxRate>) {
         self.slots_mut().set_rate(now, rate);
         self.rest_slots();
@@ -373,12 +373,12 @@ impl Session {
         slots.gate.as_mut()
     }
 
-    /// For how long the client has had a gate, microseconds.
+    /// The time for which the client has had a gate, microseconds.
     pub(super) fn gated_us(&self, now: Now) -> Option<u64> {
         Some(self.gate()?.age_us(now))
     }
 
-    /// Takes away a wide gate; returns its age, microseconds.
+    /// Removes the gate if it has nothing left to hold back; returns its age, microseconds.
     pub(in crate::hub) fn take_wide_gate(&mut self, now: Now) -> Option<u64> {
         let slots = self.cold.slots.as_mut()?;
         let gate = slots.gate.take_if(|gate| gate.is_wide())?;
@@ -386,7 +386,7 @@ impl Session {
         Some(gate.age_us(now))
     }
 
-    /// Puts the first ping behind the bytes so far, unless a ping was answered or there are none.
+    /// Queues a first ping after the bytes so far, unless a ping was answered already or pings are switched off.
     pub(in crate::hub) fn ping_early(&mut self, now: Now, limits: &Limits) {
         let is_first = matches!(&self.cold.phase, Phase::Open(open) if open.bytes_read == 0);
         if is_first && limits.ping_interval_us > 0 {
@@ -394,7 +394,7 @@ impl Session {
         }
     }
 
-    /// Puts a ping after the last state, if its pong says when the next may leave.
+    /// Queues a ping after the last state that was sent: its pong says when the next state may be sent.
     pub(in crate::hub) fn ping_behind(&mut self, now: Now) {
         let is_out = self.queue.is_empty();
         if let Some(gate) = self.gate_mut()
@@ -420,8 +420,8 @@ impl Session {
 }
 
 impl Cold {
-    /// Extends the deadline of a pong that may be queued after other bytes of the client: some of these have just
-    /// arrived, and the next may take `next_us`.
+    /// Notes a sign of life, and extends the deadline of the awaited pong to at least `next_us` from now: the pong may
+    /// come after other bytes.
     pub(super) fn note_life(&mut self, now: Now, next_us: u64) {
         self.heard_us = now.mono_us;
         self.is_silent = false;
@@ -430,7 +430,7 @@ impl Cold {
         }
     }
 
-    /// Notes that the client has read bytes: how long it may pause is for the stall limit to say.
+    /// Notes that the client has read bytes. From then on the stall limit decides how long it may pause.
     pub(super) fn note_reading(&mut self, now: Now, limits: &Limits) {
         let next_us = limits.pong_timeout_us.max(limits.send_queue.stall_us);
         self.note_life(now, next_us);

@@ -1,25 +1,27 @@
-//! The gate of a client behind unseen buffers, such as a base station or a proxy: states wait here, where newer states replace
-//! the older, and not there.
+//! The gate of a client behind buffers that weirgate cannot see, such as the buffers of a base station or a proxy.
+//! States wait here, where a newer state replaces the older, and not in the buffers.
 //!
-//! A gate is made when a pong takes longer than [`LATE_PONG_US`]. From then on a state leaves only while few bytes are under
-//! way: the pong of a ping after the last state says so. The window of bytes begins at one state, doubles if the pong for
-//! the whole window comes in time, and is halved with every late pong. A client far away, or late a single time, has its
-//! whole window after some round trips, and the gate ends; so does a gate without a waiting state. Frames with a position
-//! are never held back, because a position promises everything before.
+//! A gate is made when a pong takes longer than [`LATE_PONG_US`]. From then on a state is sent only while few bytes are
+//! under way, which the pong of a ping after the last state tells. The window of bytes begins at one state, doubles if
+//! the pong for the whole window comes in time, and is halved with every late pong. A client that is only far away, or
+//! was late once, has the whole window after some round trips, and the gate ends. A gate also ends if no state has had
+//! to wait for some time. Frames with a position are never held back, because a position promises everything before.
 
 use crate::hub::Now;
 use crate::hub::limits::LATE_PONG_US;
 
-/// A pong so much longer than the shortest, or half as long again, is behind a queue.
+/// A pong is behind a queue if it takes longer than the shortest pong by more than this, and by more than half of the
+/// shortest.
 const QUEUED_US: u32 = 100_000;
 
-/// Pongs in time after a late pong, before the window grows again.
+/// The pongs that have to come in time after a late pong before the window grows again.
 const PONGS_AFTER_LATE: u8 = 16;
 
-/// Pongs in time without a waiting state, then the gate ends.
+/// After this many pongs in time, during which no state had to wait, the gate ends.
 const PONGS_UNUSED_MAX: u8 = 16;
 
-/// A state waits so long for a pong, or so many times as long as the last pong took.
+/// The longest that a state waits for a pong: `WAIT_US_MIN`, or `WAIT_PONGS` times the time of the last pong if that is
+/// longer.
 const WAIT_US_MIN: u64 = 1_500_000;
 const WAIT_PONGS: u64 = 3;
 
@@ -34,7 +36,7 @@ pub(super) struct Gate {
     window_bytes: u64,
     least_pong_us: u32,
     last_pong_us: u32,
-    /// A state waits so long for a pong.
+    /// The longest that a state waits for a pong.
     wait_us: u64,
     /// Pongs in time before the window may grow.
     pongs_to_wait: u8,
@@ -65,7 +67,7 @@ impl Gate {
         }
     }
 
-    /// Whether a state of so many bytes may leave with so many bytes under way.
+    /// Whether a state of `bytes` bytes may be sent while `under_way` bytes are under way.
     pub(super) fn takes(&mut self, now: Now, under_way: u64, bytes: usize) -> bool {
         self.is_closed = under_way > 0 && under_way + bytes as u64 > self.window_bytes;
         match self.is_closed {
@@ -81,12 +83,13 @@ impl Gate {
         self.left_us = now.mono_us;
     }
 
-    /// When a closed gate lets a state through without a pong: some networks drop pings.
+    /// When a closed gate lets a state through even without a pong, because some networks drop pings.
     pub(super) fn opens_us(&self) -> u64 {
         self.left_us + self.wait_us
     }
 
-    /// Handles a pong: its ping was after `answered` bytes, and `under_way` bytes have left since.
+    /// Handles a pong: the client has got `answered` more bytes than at the last pong, and `under_way` bytes are still
+    /// under way.
     pub(super) fn answered(&mut self, pong_us: u32, answered: u64, under_way: u64) {
         self.last_pong_us = pong_us;
         self.wait_us = WAIT_US_MIN.max(WAIT_PONGS * u64::from(pong_us));
@@ -113,7 +116,7 @@ impl Gate {
         self.window_bytes >= WINDOW_BYTES_MAX || self.pongs_unused >= PONGS_UNUSED_MAX
     }
 
-    /// For how long there has been a gate, microseconds.
+    /// The time for which there has been a gate, microseconds.
     pub(super) fn age_us(&self, now: Now) -> u64 {
         now.mono_us.saturating_sub(self.since_us)
     }
@@ -166,7 +169,8 @@ mod tests {
 
     #[test]
     fn a_thin_line_keeps_its_gate() {
-        // 20 kB/s, states of 4 kB: as much as may be under way is, and its pong says so.
+        // 20 kB/s, states of 4 kB. As many bytes as the gate allows are always under way, and the pong takes
+        // accordingly long.
         let mut gate = closed();
         for _ in 0..200 {
             let bytes = gate.window_bytes.max(4_000) / 4_000 * 4_000;

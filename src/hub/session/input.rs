@@ -1,4 +1,4 @@
-//! What is kept of a client's input, and how much of it one read brings.
+//! The part of a client's input that is kept in memory, and the most bytes of one read.
 
 use super::Session;
 use super::phase::Phase;
@@ -6,10 +6,11 @@ use crate::admission::Charge;
 use crate::hub::received::Received;
 use crate::hub::{Limits, Now, SessionKey};
 
-/// Bytes of one read of a request head: what follows the head of plain HTTP stays in the socket, for the HTTP thread.
+/// The most bytes of one read of a request head, so that most of what follows the head of plain HTTP stays in the
+/// socket, for the HTTP thread.
 const HEAD_READ_BYTES: usize = 2 * 1024;
 
-/// Bytes of one read of a client that has begun no message.
+/// The most bytes of one read of a client that has begun no message.
 const READ_BYTES: usize = 4 * 1024;
 
 impl Session {
@@ -22,9 +23,9 @@ impl Session {
         }
     }
 
-    /// The most bytes for one read of the socket. A client may be paused after its next message, and what was
-    /// read by then is kept; what is left in the socket slows the client alone. So a read brings little, and
-    /// as much again as is kept of a large message.
+    /// The most bytes for one read of the socket. If a client is paused after its next message, weirgate keeps the
+    /// bytes that it has read by then; bytes left in the socket slow down only the client. So a read takes few bytes,
+    /// but for a large message as many again as are kept of it.
     pub(in crate::hub) fn read_bytes_max(&self) -> usize {
         match self.cold.phase {
             Phase::Head(_) => HEAD_READ_BYTES,
@@ -32,8 +33,8 @@ impl Session {
         }
     }
 
-    /// Counts what is kept of the client's input, after a read; `is_new`: the client has finished another message
-    /// before. Returns whether more is kept than before.
+    /// Counts the bytes that are kept of the client's input after a read. `is_new` says that the client has finished a
+    /// message since the last count. Returns whether more bytes are kept than before.
     pub(in crate::hub) fn count_received(
         &mut self,
         key: SessionKey,

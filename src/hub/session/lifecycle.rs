@@ -28,7 +28,7 @@ pub struct Accepted {
     pub user: Option<Box<str>>,
     /// The marks of the client's token.
     pub marks: Option<Arc<TokenMarks>>,
-    /// The reason if the client is closed at once, for the same line: the label of a metric.
+    /// The reason if the client is to be closed at once, for the same log line; also the label of a metric.
     pub refusal: Option<&'static str>,
 }
 
@@ -58,7 +58,7 @@ pub(in crate::hub) struct Departed {
     pub(in crate::hub) bytes: usize,
     /// The reasons why the session was not read until then.
     pub(in crate::hub) pauses: Pauses,
-    /// For how long states have waited for pongs until then, microseconds.
+    /// The time for which the client has had a gate until then, microseconds.
     pub(in crate::hub) gated_us: Option<u64>,
 }
 
@@ -67,7 +67,7 @@ impl Session {
     /// the input; `None` until then, or if no head is awaited.
     ///
     /// # Errors
-    /// The head is over `bytes_max`.
+    /// The head is over `bytes_max`, or the input is a TLS handshake.
     pub(in crate::hub) fn read_head(
         &mut self,
         input: &mut &[u8],
@@ -179,7 +179,7 @@ impl Session {
         if close.how == Closing::Now
             && let Some(earlier) = &mut open.close
         {
-            // Decided again: the close waits no longer than for this turn.
+            // A close was decided again, and is urgent now: it only waits for the write of this turn.
             earlier.how = close.how;
         }
         CloseBegun::Ignored
@@ -193,9 +193,8 @@ impl Session {
         }
     }
 
-    /// Starts closing, with the last control bytes queued: drops the frames after the frame that was
-    /// begun. The session then lives until the control bytes are out and the peer has ended, or until
-    /// `due`.
+    /// Starts closing, with the last control bytes queued: drops all frames except a partly written frame. The session
+    /// then lives until the control bytes are out and the peer has ended, or until `due`.
     pub(in crate::hub) fn start_closing(
         &mut self,
         now: Now,
@@ -311,8 +310,8 @@ impl Session {
         Some((left, ended))
     }
 
-    /// The consequences of a write, except in the common case, and of reading a session that closes.
-    /// `control_out`: the control part has become empty.
+    /// Returns what has to follow a write (except in the common case) or a read from a session that closes.
+    /// `control_out` says that the control part has become empty.
     pub(in crate::hub) fn after_write(
         &mut self,
         now: Now,

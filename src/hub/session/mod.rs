@@ -1,8 +1,8 @@
 //! A connection in the core. The core asks a session for due work and for the consequences of a write,
 //! and turns the results into effects and counters.
 //!
-//! The hot part has the fields that a publish and a flush use; everything else is behind one pointer.
-//! The border is a type boundary, not a promise of speed.
+//! The hot part has the fields that a publish and a flush use; everything else is behind one pointer. The two types
+//! keep the parts apart; nothing depends on how fast either is.
 
 mod delivery;
 mod due;
@@ -42,7 +42,8 @@ use reading::Reading;
 use record::Record;
 use slots::Slots;
 
-/// Bytes after which the first ping is sent at the latest: a proxy may take megabytes until the first interval is over.
+/// The first ping is sent after this many bytes, even if the first interval is not over: a proxy may take megabytes
+/// until then.
 const FIRST_PING_BYTES: u64 = 256 * 1024;
 
 /// One connection, from the accept until its socket is released.
@@ -59,7 +60,7 @@ pub(super) struct Session {
     has_resumed: bool,
     /// Whether the queue has waited since a write that the kernel did not take whole.
     waits: bool,
-    /// Whether the gateway itself holds the bytes back, behind the socket.
+    /// Whether weirgate itself holds the client's bytes back, after the session has written them.
     is_paced: bool,
     content: Content,
     queue: SendQueue,
@@ -92,7 +93,7 @@ enum Sending {
 struct Cold {
     phase: Phase,
     timers: Timers,
-    /// The moment of the entry among the deadlines; the clock begins at a second.
+    /// The time of the session's entry in the deadlines; never 0, because the clock starts at one second.
     armed_at: Option<NonZeroU64>,
     reading: Reading,
     /// What is kept of the client's input.
@@ -292,8 +293,8 @@ impl Session {
 
     // ---- what a flush touches
 
-    /// Joins a list of the next flush: 0 for clients whose frames go out as made, 1 for the others.
-    /// `None` if the session is in a list already, or the kernel takes nothing.
+    /// Returns the list of the next flush that the session joins: 0 for clients whose frames need no encoding, 1 for
+    /// the others. `None` if the session is in a list already, or the kernel takes nothing.
     #[inline]
     pub(super) fn enlist(&mut self) -> Option<usize> {
         if self.sending != Sending::Idle {
@@ -459,8 +460,8 @@ impl Session {
         self.cold.reading.pause(why, now)
     }
 
-    /// Returns true if the last reason against reading is removed. The time of the pause does not count
-    /// for a pong, which may be behind unread input.
+    /// Returns true if the last reason against reading is removed. The awaited pong may be behind input that was not
+    /// read, so its deadline moves by the time of the pause.
     pub(super) fn resume(&mut self, why: Pause, now: Now, limits: &Limits) -> bool {
         let paused_us = self.cold.reading.resume(why, now);
         if let (Some(paused_us), Phase::Open(open)) = (paused_us, &mut self.cold.phase)
@@ -478,7 +479,7 @@ impl Session {
 
     // ---- the client
 
-    /// The view of operators on the client.
+    /// The data on the client for operators.
     pub(super) fn record(&mut self) -> &mut Record {
         &mut self.cold.record
     }

@@ -49,7 +49,7 @@ pub(super) struct Open {
     pub(super) is_broken: bool,
 }
 
-/// The slowest line of a client that keeps up.
+/// The slowest line for which the deadlines of pongs and stalls leave time.
 const SLOW_BYTES_PER_SECOND: u64 = 20_000;
 
 impl Open {
@@ -141,11 +141,12 @@ pub(super) enum Ping {
     },
     /// A ping has left for the kernel.
     Sent {
-        /// The time at which the client is closed without a pong.
+        /// The client is closed if no pong has come by this time.
         pong_due: u64,
         /// Bytes that the kernel had taken with the ping.
         bytes_out: u64,
-        /// When the ping left, microseconds of the monotonic clock, cut to 32 bits: `pong_due` moves.
+        /// When the ping left, microseconds of the monotonic clock, cut to 32 bits. It cannot be computed from
+        /// `pong_due`, which moves.
         sent_us: u32,
     },
     /// No pong came in time. Reported once: the close may have to wait for this turn's flush.
@@ -166,8 +167,8 @@ impl Ping {
         };
     }
 
-    /// Handles a pong, also without a ping. Returns the bytes that the client has read with the ping, and the time since
-    /// the ping has left, microseconds.
+    /// Handles a pong, also one without a ping. Returns the number of bytes up to the ping, all of which the client has
+    /// read, and the time since the ping left, microseconds.
     pub(super) fn answered(&mut self, now_us: u64) -> Option<(u64, u32)> {
         match std::mem::take(self) {
             Self::Sent {

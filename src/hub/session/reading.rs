@@ -34,13 +34,13 @@ impl Pauses {
         self.0 & why.bit() != 0
     }
 
-    /// Whether there is no reason, or only the wait for the client's next share of a turn.
+    /// Whether there is no reason, or the client only waits for its share of the next turn.
     pub(in crate::hub) fn end_soon(self) -> bool {
         self.0 & !Pause::Turn.bit() == 0
     }
 }
 
-/// The reasons against reading, and the input that came all the same.
+/// The reasons not to read, and the input that was read before the pause.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     paused: Pauses,

@@ -1,4 +1,4 @@
-//! The view of operators on a connection: the client at a moment, and the log line at the end.
+//! What operators see of a connection: the client at a moment, and the log line at its end.
 
 use std::sync::Arc;
 
@@ -56,8 +56,8 @@ pub struct ClientLook {
     pub state: ClientState,
     /// Time since the accept, microseconds.
     pub age_us: u64,
-    /// Messages in the send queue, including a message half out, and messages waiting for a
-    /// slot of the client's own rate.
+    /// Messages in the send queue, including a partly written message, and messages that wait for a slot of the
+    /// client's own rate.
     pub queue_messages: u64,
     /// Bytes of these messages.
     pub queue_bytes: u64,
@@ -119,7 +119,7 @@ impl Record {
         }
     }
 
-    /// Sets the client named by a trusted proxy before the client's first byte.
+    /// Sets the client that a trusted proxy names in a header before the client's first byte.
     pub(in crate::hub) fn set_peer(&mut self, peer: Peer) {
         self.peer = peer;
         self.client = peer.client();
@@ -210,7 +210,7 @@ impl Session {
         }
     }
 
-    /// The client as a cut sees it. `session`: its key as text.
+    /// The data of the client that a cut is compared with; `session` is its key as text.
     pub(in crate::hub) fn connected<'a>(&'a self, session: &'a str) -> Connected<'a> {
         let record = &self.cold.record;
         Connected {
