@@ -129,7 +129,7 @@ impl Compressor {
     }
 }
 
-/// Returns the smallest kind of encoding for a client among the encodings that exist.
+/// Returns the best encoding for a client among the encodings that exist: after its last frame, alone, or stored.
 #[inline]
 pub(super) fn best(frame: &Frame, client: Inflates) -> Option<(Kind, &Encoded)> {
     let made = |key: Key| Some((key.kind, frame.encoded(key)?));

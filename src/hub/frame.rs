@@ -41,7 +41,7 @@ pub enum Lead {
 pub enum Class {
     /// May be conflated (with a key) or shed (by a rate).
     Data,
-    /// The same, and only clients that ask for binary frames get the message.
+    /// Like `Data`, but only clients that ask for binary frames get the message.
     BinaryOnly,
     /// A response to the client: neither conflated nor shed.
     Answer,
@@ -51,8 +51,8 @@ pub enum Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConflationKey(pub u64);
 
-/// Two sums of bytes, each frame counted once however many queues share it: all living frames with the memory of
-/// long queues, and the frames that the history keeps. An encoding counts from the moment in which it is made.
+/// Two sums of memory: of all frames that exist together with the memory of long queues, and of the frames that the
+/// history keeps. A frame counts once, however many queues share it. An encoding counts from when it is made.
 #[derive(Clone, Debug, Default)]
 pub struct FrameBytes(Arc<[AtomicU64; 2]>);
 
@@ -67,7 +67,7 @@ impl FrameBytes {
         self.0[1].load(Ordering::Relaxed)
     }
 
-    /// Adds to the bytes alive and, for a frame that `is_kept`, to those.
+    /// Adds to the bytes alive, and for a frame that `is_kept` also to the bytes of the history.
     fn add(&self, bytes: usize, is_kept: bool) {
         for sum in &self.0[..1 + usize::from(is_kept)] {
             sum.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -79,7 +79,7 @@ impl FrameBytes {
     }
 }
 
-/// The memory of a long queue of frames, counted among the bytes of the frames until this is dropped.
+/// Counts the memory of a long queue of frames in [`FrameBytes`] until it is dropped.
 #[derive(Debug)]
 pub(super) struct QueueRoom {
     alive: FrameBytes,
@@ -87,13 +87,13 @@ pub(super) struct QueueRoom {
 }
 
 impl QueueRoom {
-    /// Counts nothing yet, where the frame counts.
+    /// Counts no bytes yet, in the same [`FrameBytes`] as the frame.
     pub(super) fn beside(frame: &Frame) -> Self {
         let alive = frame.alive.clone();
         Self { alive, bytes: 0 }
     }
 
-    /// Counts so many bytes instead.
+    /// Counts `bytes` in place of the bytes counted before.
     pub(super) fn set(&mut self, bytes: usize) {
         self.alive.add(bytes, false);
         self.alive
@@ -111,8 +111,8 @@ impl Drop for QueueRoom {
     }
 }
 
-/// The number of a walk over the queues, and the queue entries with this frame that the walk has met.
-/// Only the thread of the hub walks; frames are shared by all threads.
+/// The number of a walk over the queues, and how many queue entries with this frame the walk has met. Only the thread
+/// of the hub walks; frames are shared by all threads.
 #[derive(Debug, Default)]
 struct Counted(AtomicU64);
 
@@ -151,7 +151,7 @@ pub struct Frame {
     position_bytes: u8,
 }
 
-/// Every message that waits or is retained has a `Frame`.
+/// Every message that waits or is retained has a `Frame`, so each byte of it counts.
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Frame>() <= 144);
 
@@ -221,7 +221,8 @@ impl Frame {
         self.plain.memory_bytes() + self.encodings.memory_bytes()
     }
 
-    /// Notes whether the history keeps the frame, whose bytes count so long.
+    /// Notes whether the history keeps the frame. While it does, the frame's bytes count among the bytes of the
+    /// history.
     pub(super) fn set_kept(&self, is_kept: bool) {
         if self.is_kept.swap(is_kept, Ordering::Relaxed) != is_kept {
             let (kept, bytes) = (&self.alive.0[1], self.memory_bytes() as u64);
@@ -284,8 +285,8 @@ impl Frame {
         }
     }
 
-    /// The compressed encoding of `key`, made at the first call: `make` returns the payload behind
-    /// [`HEADER_ROOM`].
+    /// The compressed encoding of `key`, made at the first call: `make` returns [`HEADER_ROOM`] bytes, then the
+    /// payload.
     pub(super) fn encoded_with(
         &self,
         key: Key,
@@ -302,7 +303,8 @@ impl Frame {
         self.make(key, || Some(encode(self)));
     }
 
-    /// The payload as JSON text, made by `quote` at the first call: for the frames of a name and of its patterns.
+    /// The payload as JSON text, made by `quote` at the first call, and shared by the frames for a name and for the
+    /// patterns that match it.
     pub fn json_with(&self, quote: impl FnOnce() -> Vec<u8>) -> &[u8] {
         let key = Key::of(Kind::Json, FrameId::NONE);
         let json = self.make(key, || Some(Encoded::new(quote(), 0, 0)));
@@ -383,7 +385,7 @@ impl FrameBuilder {
         self
     }
 
-    /// Keeps the message of the frame from clients that get text.
+    /// Clients that get text do not get the message of this frame.
     #[must_use]
     pub fn binary_only(mut self) -> Self {
         self.class = Class::BinaryOnly;

@@ -50,8 +50,9 @@ pub enum Entrance<'a> {
 /// | of the bus and of other threads | [`handle_publication`](Self::handle_publication), [`handle_notice`](Self::handle_notice), [`handle_input`](Self::handle_input), [`handle_timeout`](Self::handle_timeout) |
 /// | work for other threads | [`poll_output`](Self::poll_output) |
 ///
-/// The order for one client: `entrance`, `admit`, and `handle_opened` if the client was accepted and stays; then the others in any
-/// order; at a stop `handle_stopping`; at last `handle_closed`. What a call ends follows after the call.
+/// The order for one client: `entrance`, `admit`, and `handle_opened` if the client was accepted and stays; then the
+/// others in any order; at a stop `handle_stopping`; at last `handle_closed`. If a call ends a client, `handle_closed`
+/// follows after that call.
 ///
 /// # Examples
 /// Every client is a member of one topic:
@@ -94,9 +95,9 @@ pub trait Gateway {
     /// Whether [`render`](Self::render) makes binary frames too, for clients that ask for them with `?payload=binary`.
     const HAS_BINARY: bool = false;
 
-    /// The kind of a request's path, which is as the client sent it. By default clients at every path,
-    /// for pages of any origin. Called for upgrades and requests of event streams:
-    /// other requests go to the HTTP side.
+    /// The kind of a request's path, which is as the client sent it. By default clients at every path, for pages of any
+    /// origin. Called for every request, but it decides only about upgrades and requests for event streams: other
+    /// requests go to the HTTP side.
     fn entrance(&self, path: &str) -> Entrance<'_> {
         let _ = path;
         Entrance::Clients(Origins::any())
@@ -123,9 +124,9 @@ pub trait Gateway {
         true
     }
 
-    /// Called when a client that is not read for now has ended its side, with unread data. Returns true
-    /// if the client is to be read to the end first, provided that only the next share of a turn is
-    /// missing. By default the client ends at once: nobody reads a response.
+    /// Called when a client has ended its side while its reading is paused and data is unread. If it returns true, and
+    /// the client only waits for its share of the next turn, the hub reads that data first. By default the client ends
+    /// at once, because nobody would read a response.
     fn reads_to_the_end(
         &mut self,
         core: &mut Core,
@@ -185,8 +186,9 @@ pub trait Gateway {
         let _ = (core, key, client, reason);
     }
 
-    /// The frame of a message of the feed for the members of its own name, or of a pattern. Made at most once for each and for
-    /// each kind of content, when first wanted: live or by a resume. By default the frame of the publication.
+    /// The frame of a message of the feed for the members of its own name, or of a pattern. Called for each of these
+    /// and each kind of content when a live client or a resume first needs the frame; the history keeps it. By default
+    /// returns the frame of the publication.
     fn render(
         message: &Message<'_>,
         pattern: Option<&TopicName>,
@@ -234,7 +236,8 @@ pub trait Gateway {
         Vec::new()
     }
 
-    /// The close for a missing pong, and at a stop of the process. By default [`Limits::stop_code`] without a text at a stop.
+    /// The close code for a missing pong, and at a stop of the process. By default 1011 for a missing pong, and
+    /// [`Limits::stop_code`] without a text at a stop.
     fn close_code(&self, reason: CloseReason, limits: &Limits) -> CloseCode {
         match reason {
             CloseReason::ShuttingDown => CloseCode::bare(limits.stop_code),

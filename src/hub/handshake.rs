@@ -20,11 +20,11 @@ const LOST: &str = "This WebSocket request came without Upgrade and Connection, 
 
 /// The gateway has no binary messages, and a client that asks for them could not read others.
 const NO_BINARY: &str = "payload=binary is for weirgate channels only";
-/// Times of pongs that wait for the shell, which takes them in each turn.
+/// The most times of pongs that are kept for the shell, which takes the list in each turn.
 const PONGS_MAX: usize = 4_096;
 
-/// The kind of frames that a client asks for: binary with `?payload=binary`, where the gateway `has_binary` frames. The first
-/// `payload` counts; another value means nothing.
+/// The kind of frames that a client asks for: binary with `?payload=binary`, otherwise text. Refuses binary unless the
+/// gateway `has_binary` frames. The first `payload` counts; other values are ignored.
 fn content(head: &RequestHead<'_>, has_binary: bool) -> Result<Content, RequestRefusal> {
     match head.parameters("payload").next().as_deref() {
         Some("binary") if has_binary => Ok(Content::Binary),
@@ -50,8 +50,8 @@ impl Core {
         })
     }
 
-    /// Counts a new connection for the peer's address. A connection of a trusted proxy waits for the
-    /// head.
+    /// Counts a new connection for the peer's address. A connection of a trusted proxy is counted once its request head
+    /// names the client.
     pub(super) fn admit_peer(&mut self, key: SessionKey) {
         if let Some(peer) = self.peer(key)
             && !self.limits.trusted_proxies.trusts_peer(&peer)
@@ -116,9 +116,9 @@ impl Core {
         true
     }
 
-    /// Responds with a status and a `{"detail":…}` body, then closes. `stream`: the head of a request for
-    /// an event stream that is valid but for this refusal. If the refusal passes, such a client gets a
-    /// stream that ends at once.
+    /// Responds with a status and a `{"detail":…}` body, then closes. `stream`: the head of a request for an event
+    /// stream that is valid apart from this refusal. If the refusal is temporary, such a client gets a stream that ends
+    /// at once.
     pub(super) fn refuse(
         &mut self,
         key: SessionKey,
@@ -155,7 +155,7 @@ impl Core {
         self.refuse(key, refusal, CloseReason::BadRequest, None);
     }
 
-    /// Responds to a monitor that asks for the head of an event stream, and closes.
+    /// Responds to a `HEAD` request for an event stream, which monitors send, and closes.
     fn answer_head(&mut self, key: SessionKey, head: &RequestHead<'_>) {
         let now = self.now;
         let Some(session) = self.clients.session_mut(key) else {
@@ -166,7 +166,8 @@ impl Core {
         self.start_closing(key, CloseReason::PeerGone);
     }
 
-    /// Refuses a request for a WebSocket from which a proxy on the way has taken this header, or the version.
+    /// Refuses a request for a WebSocket from which a proxy on the way has removed this header, or that it has sent as
+    /// HTTP/1.0.
     fn refuse_lost(&mut self, key: SessionKey, header: &'static str) {
         self.set_refusal(key, header);
         let refusal = RequestRefusal {
@@ -254,7 +255,7 @@ impl Core {
         self.arm(key);
     }
 
-    /// Notes that the gateway itself holds back the bytes of a client, behind the socket.
+    /// Notes that weirgate itself holds a client's bytes back, after the session has written them.
     pub fn set_paced(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {
             session.set_paced();
@@ -287,7 +288,8 @@ impl<G: Gateway> Hub<G> {
         let (speaks, stream) = if head.asks_upgrade() && lost.is_none() {
             (Some(Speaks::WebSocket), None)
         } else if asks_stream && let Entrance::Clients(origins) = entrance {
-            // A page that may never connect is not asked to come back, and a monitor not at all.
+            // Only a client that may connect later gets a stream that makes it reconnect: no page of a wrong origin,
+            // and no monitor.
             let may_return = head.method() == "GET" && origins.allow(&head);
             (Some(Speaks::EventStream), may_return.then_some(&head))
         } else {

@@ -25,16 +25,16 @@ use crate::auth::MatchBudget;
 
 /// The cost of a visited entry in the budget of message bytes. A step of matching costs as much as a byte.
 const WALK_BYTES: usize = 4;
-/// The share of the bytes for names of topics.
+/// One part in so many of the bytes is for names of topics.
 const NAMES_SHARE: usize = 4;
 /// Memory of an entry beside the frame's bytes: the entry, the frame's other fields, the id.
 const ENTRY_BYTES: usize =
     size_of::<Entry>() + size_of::<u32>() + size_of::<Frame>() + size_of::<StoredId>();
 /// Memory of a copy beside the frame's bytes and the pattern.
 const COPY_BYTES: usize = size_of::<(Option<TopicName>, Arc<Frame>)>() + size_of::<Frame>();
-/// The share of the bytes that copies have, before messages are forgotten for them.
+/// One part in so many of the bytes is for copies; above, copies are dropped before messages are forgotten.
 const COPIES_SHARE: usize = 4;
-/// Messages forgotten for their age in one call.
+/// The most messages that one call forgets because of their age.
 const STEPS_MAX: usize = 4_096;
 /// How much longer a message is kept, so that messages are forgotten many at a time.
 const LATE_US: u64 = 200_000;
@@ -47,13 +47,13 @@ struct Entry {
     position: Position,
     /// `None`: the message was left out, so nobody gets it again.
     frame: Option<Arc<Frame>>,
-    /// The frames that the gateway has rendered, for clients of the own name (`None`) and of patterns, for each
-    /// kind of content.
+    /// The frames that the gateway has rendered: for clients of the topic's own name (`None`) and of patterns, each for
+    /// a kind of content.
     copies: Vec<(Option<TopicName>, Arc<Frame>)>,
 }
 
 impl Entry {
-    /// The frame for clients of the own name, or of a pattern.
+    /// The frame for clients of the topic's own name, or of a pattern; made if it does not exist yet.
     fn copy(
         &mut self,
         topic: &TopicName,
@@ -149,7 +149,7 @@ pub(super) struct History {
     /// The number of the newest message of which only the position is known.
     unread: u64,
     memory: Memory,
-    /// Messages have no positions now, so nobody resumes.
+    /// Messages have no positions now, so no client can resume.
     pub(super) is_off: bool,
 }
 
@@ -176,7 +176,7 @@ impl History {
         })
     }
 
-    /// Handles news about the positions.
+    /// Handles a notice about the positions of the feed.
     pub(super) fn note(&mut self, notice: FeedNotice) {
         match notice {
             FeedNotice::Mark { names, mark, count } => {
@@ -248,13 +248,14 @@ impl History {
         self.memory.render = render;
     }
 
-    /// The position of the newest message; `None` while the feed does not stand.
+    /// The position of the newest message; `None` while no position is known, as before the first mark and after a
+    /// loss.
     pub(super) fn position(&self) -> Option<Position> {
         self.places.newest()
     }
 
-    /// The messages after a position by the wanted names, oldest first, and for each name whether everything
-    /// is there. The client gets frames of one kind, and at most so many bytes.
+    /// The messages of the wanted names after a position, oldest first, and for each name whether no message is
+    /// missing. `of` is the kind of frames that the client gets, and the most bytes.
     pub(super) fn missed(
         &mut self,
         since: &str,
@@ -296,8 +297,8 @@ impl History {
         (newest, found)
     }
 
-    /// Finds messages of the wanted names; none where a limit does not allow all of them. The frames for clients
-    /// are made once the size of all messages is known.
+    /// Finds messages of the wanted names; no message if a limit does not allow all of them. Makes the frames for
+    /// clients only once the size of all messages is known.
     fn search<'w>(
         &mut self,
         wanted: impl Iterator<Item = &'w Wanted<'w>>,
@@ -325,7 +326,7 @@ impl History {
         });
         self.forget_excess();
         if outcome.is_err() {
-            // The work was done, and costs.
+            // The work was done, so its cost counts all the same.
             (missed.frames, missed.bytes) = (Vec::new(), 0);
         }
         (missed, outcome)
@@ -337,7 +338,7 @@ impl History {
         count: usize,
         mut matching: Matching<'_, 'w>,
     ) -> Outcome {
-        // The messages so far, by the index of the topic.
+        // The number of messages found so far, by the index of the topic.
         let mut seen = vec![0; self.names.slots()];
         for (at, &topic) in self.topics.iter().enumerate().rev() {
             found.walked += 1;
@@ -350,7 +351,7 @@ impl History {
             // A message that the client would not have got does not count.
             let is_left_out = || entry.frame.is_none() || entry.frame_for(content).is_some();
             *seen += usize::from(names.is_empty() || is_left_out());
-            // Backwards, as the whole list.
+            // In reverse order, because the caller reverses the whole list.
             for name in names.iter().rev() {
                 found.push(at, entry.frame_for(content), name)?;
             }
@@ -360,13 +361,13 @@ impl History {
 
     /// Whether every message of a name after a position is there.
     fn judge(&self, since: u64, wanted: &Wanted<'_>) -> Outcome {
-        // Between two copies of a message that was never read: nobody has the second.
+        // The position is between two copies of a message that was never read here, so the second copy cannot be sent.
         if since < self.unread {
             return Err(NotRecovered::Window);
         }
         let known = self.names.get(wanted.name);
         let (forgotten, left_out) = match (wanted.patterns, known) {
-            // Nobody knows whether a pattern would match a message without a frame.
+            // A pattern may match any topic, so the forgotten and left out messages of all topics count.
             (Some(_), _) => (self.forgotten, self.left_out),
             (None, Some(name)) => (name.forgotten, name.left_out),
             (None, None) => return self.names.knows_since(since),
@@ -377,7 +378,7 @@ impl History {
         }
     }
 
-    /// The entries from `first` on by the matching names. A message comes once for each matching name.
+    /// Finds the entries from `first` on that the wanted names match. A message is found once for each matching name.
     fn find<'w>(
         &self,
         found: &mut Found<'w>,
@@ -413,7 +414,7 @@ impl History {
         Some(oldest.kept_us.saturating_add(self.limits.keep_us + LATE_US))
     }
 
-    /// Forgets old messages, and those over the limit.
+    /// Forgets messages that are too old, and the oldest messages over the limit of memory.
     pub(super) fn handle_timeout(&mut self, now_us: u64) {
         for _ in 0..STEPS_MAX {
             let oldest = self.entries.front();
@@ -475,7 +476,7 @@ impl History {
             return false;
         };
         entry.drop_copies(&mut self.memory);
-        // A frame of several messages is forgotten with the last of them.
+        // Several messages in a row may share a frame, which is kept until the last of these messages is forgotten.
         let next = self.entries.front();
         if let Some(frame) = &entry.frame
             && next.is_none_or(|next| !next.has(entry.frame.as_ref()))

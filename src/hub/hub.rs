@@ -92,14 +92,15 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// Handles the end of a handshake of TLS. For operators: the core needs none of it.
+    /// Handles the end of a handshake of TLS. Its results are for operators; the core does not use them.
     pub fn handle_secured(&mut self, key: SessionKey, secured: Secured) {
         if let Some(session) = self.core.clients.session_mut(key) {
             session.record().set_secured(secured);
         }
     }
 
-    /// Handles progress of bytes that the shell keeps for a client after a write: the client reads, slowly.
+    /// Handles progress with bytes that the shell still keeps from an earlier write for a client: the client reads,
+    /// slowly.
     pub fn handle_progress(&mut self, now: Now, key: SessionKey) {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
@@ -114,7 +115,7 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// Sets what the line about the end of a connection says beside the reason.
+    /// Sets the refusal that the log line about the end of a connection shows beside the reason.
     pub fn set_refusal(&mut self, key: SessionKey, refusal: &'static str) {
         self.core.set_refusal(key, refusal);
     }
@@ -178,8 +179,8 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// Does what is due at `now`, within the budget of message bytes, once for clients and once for the gateway. The
-    /// rest stays due.
+    /// Does the work that is due at `now`. Clients have one budget of message bytes, and the gateway has another. The
+    /// rest of the work stays due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.core.now = now;
         self.renew_reading();
@@ -384,7 +385,7 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// Carries out the consequences of a call: drops, ends, reading that continues.
+    /// Carries out the consequences of a call: drops clients, reports ends to the gateway, continues reading.
     pub(super) fn settle(&mut self) {
         loop {
             self.core.reap();

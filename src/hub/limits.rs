@@ -1,13 +1,13 @@
-//! The named limits of the core. The process passes the values; every limit has a counter or a close
-//! reason that shows an excess.
+//! The named limits of the core. The process passes the values; every limit has a counter or a close reason that shows
+//! when it is exceeded.
 
 use super::revoked::Revoked;
 use crate::admission::{AddressLimits, Holding, TrustedProxies};
 
-/// Sessions and frames that one flush looks at while frames are over their limit: about 0.3 ms.
+/// The most sessions and frames that one flush looks at while frames are over their limit of memory: about 0.3 ms.
 pub const FRAME_WALK_MAX: usize = 8_192;
 
-/// A longer pong says that bytes are queued on the way.
+/// If a pong takes longer than this, bytes are queued on the way to the client.
 pub(super) const LATE_PONG_US: u32 = 1_000_000;
 
 /// The cost of a client in a walk over clients, in bytes of messages: about a nanosecond each.
@@ -16,13 +16,13 @@ pub(super) const CLIENT_COST: usize = 256;
 pub(super) const TOPIC_COST: usize = 32;
 /// The cost of a frame in the queue of a client that ends.
 pub(super) const FRAME_COST: usize = 4;
-/// Slots in one call of a walk, with or without a client.
+/// The most slots that one call of a walk looks at, with or without a client.
 pub(super) const WALK_SLOTS_MAX: usize = 4_096;
 
-/// Missed messages that wait for all resuming clients together: a send queue has 16 bytes for each.
+/// The most missed messages that wait for all resuming clients together: each takes 16 bytes in a send queue.
 pub const RESUME_MESSAGES_MAX: u64 = 4_194_304;
 
-/// Bytes of plain HTTP requests that are read before they are used, of all clients.
+/// The most bytes of plain HTTP requests, of all clients together, that are read and not used yet.
 pub const HTTP_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Limits of one send queue (`send_queue.rs`).
@@ -44,7 +44,7 @@ pub struct SendQueueLimits {
 }
 
 impl SendQueueLimits {
-    /// No limit of bytes is below this number.
+    /// The lower of the two limits of bytes.
     #[inline]
     pub(super) fn least_bytes(&self) -> usize {
         self.soft_bytes.min(self.hard_bytes)
@@ -105,7 +105,7 @@ pub struct Limits {
     /// Memory of all frames together, each counted once. If blocked clients alone hold more, those with the largest
     /// shares are dropped (`hub/memory.rs`).
     pub frame_bytes_max: u64,
-    /// Sessions and frames that one flush looks at to find the holders of those frames; at least one
+    /// The most sessions and frames that one flush looks at to find the clients that hold this memory; at least one
     /// queue.
     pub frame_walk_max: usize,
     /// Bytes of a request head (RFC 9112); 431 above.

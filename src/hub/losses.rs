@@ -27,7 +27,7 @@ pub enum Active {
     Always,
 }
 
-/// Behind how many losses a topic was active: the last two times.
+/// The last two times at which a topic was active, each as the number of losses before it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     before: u64,
@@ -36,9 +36,9 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// Adds whether the topic is active now, after so many losses.
+    /// Adds whether the topic is active now, after `losses` losses.
     pub(super) fn add(times: Option<Self>, losses: u64, active: Active) -> Option<Self> {
-        // The last time behind fewer losses.
+        // The last time with fewer losses before it.
         let before = times.map(|times| match times.last < losses {
             true => times.last,
             false => times.before,

@@ -1,4 +1,4 @@
-//! Frame memory: which clients are dropped when too much memory waits for clients that read nothing.
+//! Chooses the clients to drop when frames that wait for clients that do not read take too much memory.
 //!
 //! Many queues share a frame, so the end of a client frees only the frames that nothing else holds. The memory of a
 //! long queue itself counts like frames. Holders are not counted at each delivery, but by a walk over the queues,
@@ -22,14 +22,14 @@ use super::core::Core;
 use super::session::Session;
 use super::{CloseReason, Frame, SessionKey};
 
-/// Clients in a choice. Frames shared by more clients are freed by several choices.
+/// The most clients in a choice. Frames shared by more clients are freed by several choices.
 const CANDIDATES_MAX: usize = 1_024;
 
-/// Frames that a choice looks at; the last queue may exceed the limit.
+/// The most frames that a choice looks at; the last queue may exceed the limit.
 const CHOICE_FRAMES_MAX: usize = 65_536;
 
-/// Time between a walk that found nothing to free and the next walk. Also the longest time for which a walk waits
-/// until a flush has reached every client.
+/// The time from a walk that freed enough, or found nothing to free, to the next walk. Also the longest time for which
+/// a walk waits until a flush has reached every client.
 const REST_US: u64 = 250_000;
 
 /// The state between two flushes.
@@ -39,7 +39,7 @@ pub(super) struct FrameMemory {
     /// The number of the last walk or choice. Each frame has the number of its last count.
     number: u32,
     walks: u64,
-    /// The time since which all frames alive are over the limit.
+    /// The time at which the memory of all frames exceeded the limit.
     over_since: Option<u64>,
     rest_until: u64,
 }
@@ -56,7 +56,7 @@ struct Walk {
 }
 
 impl Walk {
-    /// Looks at so many sessions and frames, at least at one queue; returns true if no queue is left.
+    /// Looks at up to `most` sessions and frames, but at least at one queue; returns true if no queue is left.
     fn go_on(&mut self, sessions: &Slab<Session>, most: usize) -> bool {
         let mut looked = 0;
         while self.next_slot < sessions.capacity() {
@@ -95,7 +95,7 @@ impl Walk {
     }
 }
 
-/// Whether the counted queues hold all references.
+/// Whether the queues that were counted hold all references to the frame.
 fn is_held_by_counted(frame: &Arc<Frame>, counted: u32) -> bool {
     counted as usize == Arc::strong_count(frame)
 }
@@ -146,7 +146,8 @@ impl Choice<'_> {
         self.freed_bytes -= bytes;
     }
 
-    /// Returns candidates whose end frees so much, or as much as can be freed; no more candidates than needed.
+    /// Returns the candidates to drop, without any that is not needed: their end frees `bytes`, or as much as the
+    /// candidates can free.
     fn make(&mut self, candidates: Vec<Reverse<(u64, SessionKey)>>, bytes: u64) -> Vec<SessionKey> {
         let mut chosen = Vec::new();
         for Reverse((_, key)) in candidates {
@@ -157,8 +158,8 @@ impl Choice<'_> {
             chosen.push(key);
         }
         if self.freed_bytes == 0 {
-            // The excess is shared by more clients than fit in a choice, and is freed with the last of
-            // those clients.
+            // The excess is shared by more clients than fit in a choice, and is freed when the last of these clients
+            // ends.
             return chosen;
         }
         let enough = bytes.min(self.freed_bytes);
@@ -176,12 +177,12 @@ impl Choice<'_> {
 }
 
 impl Core {
-    /// Walks over all queues so far because frames were over their limit.
+    /// The number of walks over all queues so far, made because frames were over their limit.
     pub fn frame_walks(&self) -> u64 {
         self.memory.walks
     }
 
-    /// Whether a flush is needed to find the holders of the frames.
+    /// Whether a flush is needed, because a walk to find the holders of frames is under way or due.
     pub(super) fn has_to_walk(&self) -> bool {
         self.memory.walk.is_some() || self.is_walk_due()
     }
@@ -222,7 +223,7 @@ impl Core {
             self.memory.over_since = None;
             return;
         }
-        // The kept frames would count as frames that no drop frees; later frames do not need them.
+        // The windows keep frames, which would count as frames that no drop frees. Later frames can do without them.
         self.windows.release();
         self.memory.over_since.get_or_insert(self.now.mono_us);
         let mut walk = match self.memory.walk.take() {

@@ -1,10 +1,9 @@
 //! Positions in a kept feed: the text in a message for a client, and back from the client to resume.
 //!
-//! In a stream of the bus, a position is the id of the message. On a bus without ids, a position names a
-//! message by the newest mark before the message and the number of kept messages since the mark. A mark is
-//! unique, and every instance of weirgate with the mark on the connection counts the same messages behind
-//! the mark. Therefore a position means the same message on all instances, without any agreement between
-//! instances and for any payloads.
+//! In a stream of the bus, a position is the id of the message. On a bus without ids, a position names a message by the
+//! newest mark before the message and the number of kept messages since the mark. A mark is unique, and every instance
+//! of weirgate with the mark on the connection counts the same messages after the mark. Therefore a position means the
+//! same message on all instances, without any agreement between instances and for any payloads.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -62,8 +61,8 @@ pub enum Point {
     Stored(StoredId),
 }
 
-/// The place of a copy among the copies of a message, the same on all instances: a client with several
-/// matching names gets a copy for each, and may be cut between two copies.
+/// The rank of a copy among the copies of a message, the same on all instances: a client with several matching names
+/// gets a copy for each, and may lose its connection between two copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CopyRank(u32);
 
@@ -72,11 +71,11 @@ pub struct CopyRank(u32);
 pub(super) struct CopyPosition {
     /// The message.
     pub(super) position: Position,
-    /// The newest copy of the message.
+    /// The last copy of the message that the client got.
     pub(super) copy: CopyRank,
 }
 
-/// Whether a message is of the kept feed.
+/// Whether a message belongs to the kept feed, and its position there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Place {
     /// The message came by a name outside of the feed, or there is no feed.
@@ -102,7 +101,7 @@ impl Place {
 }
 
 impl Mark {
-    /// Reads a mark: only the text of [`Display`](fmt::Display).
+    /// Reads a mark from the text of [`Display`](fmt::Display); accepts no other text.
     pub fn parse(text: &str) -> Option<Self> {
         let (nonce, counter) = text.split_once('.')?;
         Self::of(nonce, counter)
@@ -130,8 +129,8 @@ impl Position {
         Self { names, point }
     }
 
-    /// Appends the text. Every kept message has a position, so the text is written without a formatter, and
-    /// the text of a mark once for all messages after the mark.
+    /// Appends the text. Every kept message needs such a text, so it is written without a formatter, and the text of a
+    /// mark is made once for all messages after the mark.
     pub(super) fn append(self, out: &mut Vec<u8>) {
         let numbers = match self.point {
             Point::Counted { mark, count } => {
@@ -260,7 +259,7 @@ const PAIRS: [[u8; 2]; 36 * 36] = {
     pairs
 };
 
-/// The first digits are written first, so that no written byte is moved.
+/// Appends a number in base 36. Writes the first digits first, so that no written byte has to move.
 fn push_base_36(out: &mut Vec<u8>, number: u64) {
     const PAIR: u64 = PAIRS.len() as u64;
     if number < 36 {
@@ -272,7 +271,7 @@ fn push_base_36(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&PAIRS[(number % PAIR) as usize]);
 }
 
-/// A number without leading zeros and capitals, so that each number has a single text.
+/// Reads a number in base 36. Refuses leading zeros and capitals, so that each number has a single text.
 fn from_base_36(text: &str) -> Option<u64> {
     let is_plain = text.bytes().all(|b| DIGITS.contains(&b));
     let is_short = text == "0" || !text.starts_with('0');

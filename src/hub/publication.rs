@@ -117,7 +117,7 @@ pub enum Retain {
 pub struct Publication {
     /// Topic whose members get the frame.
     pub topic: TopicName,
-    /// Frame for the members that get this kind of content, shared by all send queues.
+    /// Frame for the members, shared by all send queues.
     pub frame: Arc<Frame>,
     /// `false`: only the retained frame and the history change (quiet catch-up); members get nothing now.
     pub deliver: bool,
@@ -127,7 +127,8 @@ pub struct Publication {
     pub place: Place,
     /// The full name of the message, if the topic is a pattern.
     pub subject: Option<Arc<str>>,
-    /// The number of the request, if the message is a last value, which is not for all members.
+    /// The number of the request that the message answers, if it is a last value: such a message is not for all
+    /// members.
     pub request: Option<u64>,
 }
 
@@ -182,7 +183,7 @@ pub enum BusNotice {
     /// Messages were lost: a connection to the bus has ended, with all subscriptions of that
     /// connection. Comes before [`Self::Down`], and again if a connection ends before [`Self::Up`].
     Gap,
-    /// News about the positions of the kept feed, for the core alone.
+    /// A notice about the positions of the kept feed, which only the core uses.
     Feed(FeedNotice),
     /// A message on a topic was skipped, and so lost.
     Skipped {
@@ -216,7 +217,7 @@ pub enum BusNotice {
     },
 }
 
-/// News about the positions of the kept feed.
+/// A notice about the positions of the kept feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeedNotice {
     /// From here on, the messages are counted from this mark.
@@ -225,10 +226,10 @@ pub enum FeedNotice {
         names: u32,
         /// The mark.
         mark: Mark,
-        /// Messages of the feed since the mark before, if there was one since the last [`BusNotice::Gap`].
+        /// Messages of the feed since the previous mark, if there was a mark since the last [`BusNotice::Gap`].
         count: u64,
     },
-    /// The messages have no positions until the next [`Self::Mark`]: some may be missed unseen.
+    /// The messages have no positions until the next [`Self::Mark`], because messages may be lost unnoticed.
     NoPositions,
     /// The position of the newest message of a stream without young messages.
     Head(Position),
@@ -280,7 +281,7 @@ impl FeedStats {
 /// Counters of one subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubjectStats {
-    /// The subject, or a family's name where subjects are without bound.
+    /// The subject, or the name of a family of subjects whose number has no bound.
     pub subject: String,
     /// Messages taken.
     pub messages: u64,

@@ -18,7 +18,7 @@ pub(super) trait Weigh {
     /// The weight, constant while the value is in the queue.
     fn weight(&self) -> usize;
 
-    /// Where the memory of a queue counts that is longer than a burst.
+    /// Returns the counter for the memory of a queue with this value, once the queue is longer than a burst.
     fn room(&self) -> Option<QueueRoom>;
 }
 
@@ -27,7 +27,7 @@ pub(super) trait Weigh {
 pub(super) struct Queue<T> {
     /// Filled from the front: `head[1]` only while `head[0]` is, `rest` only while both are.
     head: [Option<T>; 2],
-    /// 8 bytes in every idle session instead of 40.
+    /// Boxed, so it takes 8 bytes in every idle session instead of 40.
     rest: Option<Box<Ring<T>>>,
 }
 
@@ -37,7 +37,7 @@ struct Ring<T> {
     weight: usize,
     /// Entries with a weight.
     heavies: usize,
-    /// The number of entries in front that are known to have a weight.
+    /// The number of entries at the front that are known to have a weight.
     heavy: usize,
     /// The counted memory, once the ring has grown.
     room: Option<QueueRoom>,
@@ -109,7 +109,7 @@ impl<T: Weigh> Queue<T> {
         self.head.iter().flatten().chain(rest)
     }
 
-    /// Entries before the first entry without a weight. Each entry is looked at once, over all calls.
+    /// The number of entries before the first entry without a weight. All calls together look at each entry only once.
     pub(super) fn heavy_front(&mut self) -> usize {
         let light = |entry: &Option<T>| entry.as_ref().is_none_or(|entry| entry.weight() == 0);
         if let Some(at) = self.head.iter().position(light) {
@@ -208,7 +208,7 @@ impl Entry {
         self.bits & !REPLAYED
     }
 
-    /// The frame counts for no limit of the queue, and no newer frame replaces the frame.
+    /// Whether the frame is replayed: then it counts for no limit of the queue, and no newer frame replaces it.
     #[inline]
     pub(super) fn is_replayed(&self) -> bool {
         self.bits & REPLAYED != 0

@@ -114,8 +114,8 @@ impl<G: Gateway> Hub<G> {
         self.core.next_turn.len()
     }
 
-    /// Clients that may find room by [`handle_next_room`](Self::handle_next_room): 0 if no room was
-    /// freed since the last attempt without success.
+    /// The clients that [`handle_next_room`](Self::handle_next_room) may resume: 0 if no room was freed since it last
+    /// found no client.
     pub fn waiting_for_room(&self) -> usize {
         match self.core.room_was_freed {
             true => self.core.no_room.len(),
@@ -202,7 +202,7 @@ impl<G: Gateway> Hub<G> {
             }
             self.pause_before_message(key, input, message_bytes);
             let core = &mut self.core;
-            // Not through `session_mut`: the scratch is needed beside the session.
+            // `session_mut` would borrow all of `core`; the scratch is needed too.
             let Some(session) = session_of(&mut core.clients.sessions, key) else {
                 return;
             };
@@ -244,8 +244,8 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// Pauses a client that had its share of the turn (`message_bytes` of the client in this turn), or
-    /// whose next message finds no room.
+    /// Pauses a client that has used up its share of the turn, or for whose next message the gateway has no room.
+    /// `message_bytes` counts the client's messages in this turn.
     fn pause_before_message(&mut self, key: SessionKey, input: &[u8], message_bytes: usize) {
         let core = &mut self.core;
         let Some(session) = core.clients.session(key) else {
@@ -322,8 +322,8 @@ impl Core {
         [self.received(), self.resumed_messages()].into_iter()
     }
 
-    /// Counts what is kept of the client's input after a read, and drops clients if all together are over the
-    /// limit. `is_new`: the client has finished another message in this read.
+    /// Counts the bytes that are kept of the client's input after a read, and drops clients if the bytes of all clients
+    /// are over the limit. `is_new`: the client has finished another message in this read.
     #[inline]
     fn count_received(&mut self, key: SessionKey, is_new: bool) {
         let (now, received, limits) = (self.now, &self.received, &self.limits);
@@ -338,9 +338,9 @@ impl Core {
         }
     }
 
-    /// Asks a client for a sign of life, by a ping at once; [`super::Gateway::handle_answered`] follows. Returns false if
-    /// the last sign of life is not older than `lately_us`, the protocol of the client has no such answer, or the client
-    /// closes.
+    /// Queues a ping for a client at once, to find out whether it is alive; its first sign of life calls
+    /// [`super::Gateway::handle_answered`]. Returns false if the last sign of life is at most `lately_us` old, the
+    /// client's protocol has no pong, or the client closes.
     pub fn probe(&mut self, key: SessionKey, lately_us: u64) -> bool {
         let now = self.now;
         let session = self.clients.session_mut(key);
@@ -349,8 +349,8 @@ impl Core {
         is_silent
     }
 
-    /// Whether the client has given no sign of life since [`probe`](Self::probe): it sent nothing, and took nothing that
-    /// waited for room.
+    /// Whether the client has given no sign of life since [`probe`](Self::probe): it sent nothing, and read none of the
+    /// bytes that waited for it.
     pub fn is_silent(&self, key: SessionKey) -> bool {
         self.clients.session(key).is_some_and(Session::is_silent)
     }

@@ -110,7 +110,7 @@ impl CloseReason {
     }
 }
 
-/// Bytes of a reason in a close frame: 125 of a control frame, without the code (RFC 6455 §5.5).
+/// The most bytes of a reason in a close frame: the 125 bytes of a control frame without the code (RFC 6455 §5.5).
 const REASON_BYTES_MAX: usize = 123;
 
 /// A close code and its reason text (RFC 6455 §7.4) for the close frame.
@@ -158,7 +158,7 @@ impl CloseCode {
     }
 }
 
-/// The close of a client that is cut off, and of one that comes back.
+/// The close code for a client that an operator cuts off, and for its later connections while they are refused.
 pub const REVOKED: CloseCode = CloseCode::new(Refusal::CLOSE_CODE, Refusal::Revoked.label());
 
 /// The data that the client still gets before the close frame.

@@ -1,9 +1,8 @@
-//! What clients have sent and the hub cannot handle yet: unfinished heads and messages, and input of paused
-//! clients. All of it together is one [`Holding`]: over its limit, clients that hold much without progress are
-//! dropped.
+//! The input of clients that the hub cannot handle yet: unfinished heads and messages, and input of paused clients. All
+//! clients share one [`Holding`]: if its limit is exceeded, clients that hold much without progress are dropped.
 //!
-//! As progress counts each doubling of a message's memory, so that a client cannot look busy with single bytes;
-//! each further message; and each change of the input that waits after a pause.
+//! Progress is each doubling of a message's memory (so that a client cannot look busy with single bytes), each further
+//! message, and each change of the input that waits after a pause.
 
 use std::task::Waker;
 
@@ -21,7 +20,7 @@ impl Received {
     pub(super) fn new(bytes_max: u64) -> Self {
         Self {
             held: Holding::new("received_bytes", bytes_max),
-            // The hub looks after each read that added something.
+            // Needs no waker: the hub looks at the list after each read that added bytes.
             chosen: Chosen::new(Waker::noop().clone()),
         }
     }

@@ -30,17 +30,17 @@ impl Core {
         &self.resumed_messages
     }
 
-    /// The position of the newest message, for a client with everything before in the send queue; `None` without a
-    /// history, while the feed has no positions, or while the history is filled.
+    /// The position of the newest message, for a client whose send queue has all messages up to it; `None` without a
+    /// history, while the feed has no positions, or while the history is being filled.
     pub fn position(&self) -> Option<Position> {
         let history = self.history.as_ref().filter(|_| !self.is_filling);
         history?.position()
     }
 
-    /// Finds the messages of these names after the position `since`, a client's text of any kind, `beside` the
-    /// messages that were found for the client's other requests. Counts the outcomes. In the same call the gateway
-    /// sends its answer, then calls [`send_missed`](Self::send_missed), and joins the client before or after
-    /// ([`join`](Self::join)).
+    /// Finds the messages of these names after the position `since`, which is the client's text and may be no position.
+    /// `beside` are the messages found so far for the client's other requests. Counts the outcomes. In the same call
+    /// the gateway sends its answer, then calls [`send_missed`](Self::send_missed), and joins the client before or
+    /// after ([`join`](Self::join)).
     pub fn missed(
         &mut self,
         (key, beside): (SessionKey, &Missed),
@@ -82,14 +82,14 @@ impl Core {
         found.and_then(|()| self.charge_messages(key, newest))
     }
 
-    /// Bytes of messages that the client may get, beside those that wait or were found.
+    /// The most bytes of messages that the client may still get, less the messages that wait or were found.
     fn resume_room(&self, (key, beside): (SessionKey, &Missed)) -> usize {
         let waiting = self.clients.session(key).map(Session::replayed_bytes);
         RESUME_BYTES_MAX.saturating_sub(waiting.unwrap_or_default() + beside.bytes)
     }
 
-    /// Charges the messages to the client's address until they have left. The live messages of all clients count
-    /// for nothing here: they have the limits of the send queues.
+    /// Charges the messages to the client's address until they have left. Live messages do not count here: they have
+    /// the limits of the send queues.
     fn charge_messages(&self, key: SessionKey, mut missed: Missed) -> Result<Missed, NotRecovered> {
         if let Some(address) = self.client_addr(key).filter(|_| !missed.is_empty()) {
             let granted = self
@@ -100,13 +100,13 @@ impl Core {
         Ok(missed)
     }
 
-    /// Counts a name not resumed because the gateway forbids the resume.
+    /// Counts a name that is not resumed because the gateway does not allow the resume.
     pub fn count_not_recovered(&mut self, why: NotRecovered) {
         self.clients.stats.resumes_refused[why as usize] += 1;
     }
 
     /// Puts missed messages in the client's send queue, outside of its limits. Returns true if messages of
-    /// [`newest`](Self::newest) are among them: then the present position has to follow.
+    /// [`newest`](Self::newest) are among them: then the gateway has to send the current position next.
     pub fn send_missed(&mut self, key: SessionKey, missed: Missed) -> bool {
         let Some(session) = self.clients.session_mut(key) else {
             return false;
@@ -114,7 +114,7 @@ impl Core {
         session.hold_resumed(missed.charge);
         self.notify_loss(key);
         if !missed.frames.is_empty() {
-            // Some of the messages may be newer than those that wait for the client's slot.
+            // Some of these messages may be newer than the messages that wait for the client's slot.
             self.clients.open_slot(self.now, &self.limits, key);
         }
         for (_, frame) in missed.frames {
@@ -130,9 +130,9 @@ impl Core {
         wanted: &[Wanted<'_>],
     ) -> Result<(Missed, Vec<Outcome>), NotRecovered> {
         let session = self.clients.session(key);
-        // The newest message of a key may wait for a slot while later messages have left.
+        // With a rate of its own, the newest message of a key may wait for a slot while later messages have been sent.
         let has_own_rate = session.is_none_or(Session::has_own_rate);
-        // The live messages of a member would come again.
+        // A member of the topic already gets its live messages, and would get them twice.
         let mut held = wanted
             .iter()
             .map(|wanted| self.topics.has(key, wanted.name));
@@ -145,7 +145,8 @@ impl Core {
             return Err(NotRecovered::Epoch);
         }
         let (missed, outcomes) = history.missed(since, wanted, (content, bytes_max));
-        // The next request waits for the next turn, as after a large message, also after a search in vain.
+        // Even a failed search has its cost: as after a large message, the client's next request waits for the next
+        // turn.
         self.charge(missed.cost);
         Ok((self.charge_messages(key, missed)?, outcomes))
     }
@@ -163,7 +164,7 @@ impl Core {
         }
     }
 
-    /// The frame of a message of the feed for clients of its own name, or of a pattern, that get this content.
+    /// Renders a message of the feed for clients of its own name, or of a pattern, that get this kind of content.
     pub fn render(
         &self,
         publication: &Publication,

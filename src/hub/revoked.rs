@@ -1,5 +1,5 @@
-//! The clients that an operator cuts off: a choice of connections, and the list of users, tokens and addresses that are
-//! refused at every door until their tokens have ended.
+//! The clients that an operator cuts off: a choice of connections to close, and the list of users, tokens and addresses
+//! that are refused wherever they connect, until their tokens have ended.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -12,16 +12,17 @@ use serde::{Deserialize, Serialize};
 use crate::auth::{TOKEN_BYTES_MAX, TokenMarks};
 use crate::wire::json;
 
-/// A refusal lasts so long if no token says when it ends; and so long tokens from before the refusal stay refused.
+/// A refusal lasts this long if no token says when it ends. Tokens from before the refusal stay refused for at least
+/// this long.
 pub(super) const REFUSED_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The most entries, without a setting.
 const MAX: usize = 10_000;
 
-/// The entries that `newest` names.
+/// The most entries that `newest` returns.
 const NEWEST_MAX: usize = 20;
 
-/// A connection, as a cut sees it.
+/// The data of a connection that a cut is compared with.
 #[derive(Clone, Copy, Debug)]
 pub struct Connected<'a> {
     /// The user; of a device, the hash that the operator's page shows.
@@ -72,7 +73,7 @@ impl Cut {
         let read = json::read(text).map_err(|_| WANTED.to_owned())?;
         let mut cut: Self = read.parse().map_err(|error| {
             let error = error.to_string();
-            // Behind the first line, the parser shows the text.
+            // After the first line, the error of the parser shows the text.
             format!("{}; {WANTED}", error.lines().next().unwrap_or_default())
         })?;
         let texts = [
@@ -117,8 +118,8 @@ impl Cut {
             && self.role.as_ref().is_none_or(has_role)
     }
 
-    /// What is refused after the cut: `None` for a role alone, whose clients come back, and for a connection, whose token
-    /// is refused once it is known ([`Cut::of_token`]).
+    /// The refusal that follows the cut. `None` for a role alone, whose clients may come back, and for a single
+    /// connection, whose token is refused once it is known ([`Cut::of_token`]).
     pub fn refused(&self) -> Option<Self> {
         let role_alone = Self {
             role: self.role.clone(),
@@ -137,7 +138,7 @@ impl Cut {
         })
     }
 
-    /// The same with an end, never earlier than this Unix millisecond.
+    /// The same cut with an end in whole seconds, not earlier than this Unix millisecond.
     fn ending_at(&self, unix_ms: i64) -> Self {
         let seconds = unix_ms / 1000 + i64::from(unix_ms % 1000 > 0);
         Self {
@@ -169,7 +170,8 @@ impl Cut {
             .fold(0, |bits, is| bits << 1 | usize::from(is))
     }
 
-    /// The conditions of this kind that hold for a connection, apart from the role; `None`: one cannot hold.
+    /// The only conditions of this kind that a connection can meet, apart from the role; `None` if it cannot meet all
+    /// of them.
     fn of(kind: usize, connected: &Connected<'_>) -> Option<Self> {
         let has = |bit: usize| kind >> bit & 1 == 1;
         let marks = connected.marks;
@@ -193,11 +195,11 @@ impl Cut {
 /// When a refusal ends, Unix milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ends {
-    /// When it ends for every token, whenever made.
+    /// When the refusal began.
     since: i64,
-    /// For every token.
+    /// When it ends for every token, whenever the token was issued.
     all: i64,
-    /// For tokens from before the refusal: some may end later than those that were connected.
+    /// When it ends for tokens from before the refusal: some may end later than the tokens that were connected.
     old: i64,
 }
 
@@ -266,12 +268,12 @@ impl Refusals {
     }
 }
 
-/// The list is full: nothing was added. A list that forgets would let a user back.
+/// The list is full: nothing was added. A list that forgot its oldest entry would accept a refused user again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the list of refused users and tokens is full: {0} entries")]
 pub struct Full(pub usize);
 
-/// The users, tokens and addresses that are refused at every door. Copies share the list.
+/// The users, tokens and addresses that are refused wherever they connect. Copies share the list.
 #[derive(Clone, Debug)]
 pub struct Revoked {
     max: usize,
@@ -322,7 +324,7 @@ impl Revoked {
     }
 
     /// Adds what is refused after a cut. Called before the connections are closed, so that no client comes back
-    /// meanwhile. Returns the end of an earlier refusal of the same, for [`settle`](Self::settle).
+    /// meanwhile. Returns the end of an earlier refusal with the same conditions, for [`settle`](Self::settle).
     ///
     /// # Errors
     /// There is no room.
@@ -339,15 +341,16 @@ impl Revoked {
         }
         let before = before.map(|ends| ends.all);
         let before = before.filter(|all| now_unix_ms < *all);
-        // Until the ends of the tokens are known, all are refused.
+        // Until the ends of the tokens are known, every token is refused.
         let ends = Ends::new(refused, now_unix_ms, before.unwrap_or(now_unix_ms));
         let all = ends.old;
         of_calls.insert(refused, Ends { all, ..ends });
         Ok(before)
     }
 
-    /// Sets the end of a new refusal: the latest end of the tokens that were cut, or of the earlier refusal. Without both it
-    /// lasts for `REFUSED_MS`. Returns the entry as another process can take it.
+    /// Sets the end of a new refusal, unless the cut has an end: the latest end of the tokens that were cut, or the end
+    /// of the earlier refusal if that is later. Without both it lasts for `REFUSED_MS`. Returns the entry in the form
+    /// for other processes.
     pub fn settle(
         &self,
         refused: &Cut,

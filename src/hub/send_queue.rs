@@ -1,4 +1,4 @@
-//! The send queue of a client: a control part that goes first, and shared frames behind.
+//! The send queue of a client: a control part, which is sent first, and shared frames.
 //!
 //! Three rules hold the queue together. A frame that was begun is finished first. Whole control frames
 //! go before whole data frames, so that a pong never waits behind a backlog. Only [`SendQueue::wrote`]
@@ -14,7 +14,7 @@
 //! queue, and older frames of the same keys are removed whenever the queue has doubled; and because the
 //! newest frames of many keys may be many bytes, the hard limit holds.
 //!
-//! A replayed frame stays whatever its key, and makes no client slow.
+//! A replayed frame stays whatever its key, and does not count when the queue decides whether a client is slow.
 
 mod write;
 
@@ -30,8 +30,8 @@ use super::protocol::Encoding;
 use super::queue::{Entry, Queue, Weigh as _};
 use super::{CloseReason, ConflationKey, Frame, Lead, Now};
 
-/// Frames in one write: with a lead each, and the control part, fewer slices than a `writev` takes
-/// (IOV_MAX is 1,024 on Linux).
+/// The most frames in one write: even if each has a lead, these and the control part are fewer slices than a `writev`
+/// takes (IOV_MAX is 1,024 on Linux).
 const FRAMES_MAX: usize = 256;
 
 /// The outcome of a push.
@@ -59,7 +59,7 @@ pub(super) struct Wrote {
     pub(super) frames: u32,
     /// Queue bytes of these frames.
     pub(super) bytes: usize,
-    /// Control bytes left the queue and none is left.
+    /// The last of the control bytes left the queue in this write.
     pub(super) control_out: bool,
 }
 
@@ -85,9 +85,9 @@ pub(super) struct SendQueue {
     bytes: usize,
     /// The number of the last frame with a number; 0 if no frame had a number.
     pub(super) last_seq: u64,
-    /// Not zero: the queue is conflating, and conflates again at 2 to this power frames.
+    /// 0 while the queue does not conflate. Otherwise it removes older frames again when it has 2 to this power frames.
     conflate_at: u8,
-    /// Not zero: 8 bytes, where `Option<u64>` has 16.
+    /// `NonZeroU64`, because this takes 8 bytes, where `Option<u64>` takes 16.
     over_soft_since: Option<NonZeroU64>,
     /// When the kernel last took a byte, or the queue last became non-empty.
     progress_at: u64,
@@ -170,7 +170,7 @@ impl SendQueue {
         self.progress_at
     }
 
-    /// Notes that the kernel took bytes that the shell keeps after a write.
+    /// Notes that the kernel took bytes that the shell had kept from an earlier write.
     pub(super) fn note_progress(&mut self, now: Now) {
         self.progress_at = now.mono_us;
     }
@@ -208,8 +208,8 @@ impl SendQueue {
         if self.push_at_once(now, frame, limits) {
             return Pushed::Queued;
         }
-        // For an empty queue only: a frame that replaces the last frame is not progress of a client that
-        // reads nothing.
+        // Called before older frames are removed: a frame that replaces the only waiting frame must not look like
+        // progress of a client that reads nothing.
         self.start_progress(now);
         let outcome = match frame.key() {
             Some(key) => self.make_way(key, limits),
@@ -243,13 +243,13 @@ impl SendQueue {
         self.data.push_back(entry);
     }
 
-    /// Whether the kernel has taken everything. For a client that skips, all replayed frames are
-    /// enough, because the queue may never be empty.
+    /// Whether the kernel has taken everything. For a client that skips, it is enough that all replayed frames are out,
+    /// because its queue may never be empty.
     pub(super) fn has_room(&self) -> bool {
         self.data.is_empty() || self.is_conflating() && self.data.weight() == 0
     }
 
-    /// Counts a frame that is not sent: a gap in the numbers always means a loss.
+    /// Uses up the number of a frame that is not sent, so that the client sees the loss as a gap in the numbers.
     pub(super) fn shed(&mut self, frame: &Frame) {
         self.number(frame);
     }
@@ -275,8 +275,8 @@ impl SendQueue {
             return Pushed::Queued;
         }
         if self.over_soft_since.is_some() {
-            // Only the clock judges the duration: after a freeze of the process the first messages come
-            // before the client was written to.
+            // Only the deadline drops the client, not this push: after a freeze of the process, new messages are queued
+            // before the client can be written to.
             return Pushed::Queued;
         }
         self.over_soft_since = NonZeroU64::new(now.mono_us);
@@ -313,7 +313,7 @@ impl SendQueue {
         self.bytes > limit && self.counted_bytes() > limit
     }
 
-    /// The counted bytes behind the first counted frame: one frame may always wait, however large.
+    /// The counted bytes after the first counted frame: a single frame may always wait, however large.
     fn bytes_behind(&mut self) -> usize {
         let replayed = self.data.heavy_front();
         let first = self.data.get(replayed);
@@ -370,16 +370,16 @@ impl SendQueue {
     }
 }
 
-/// Frames that are looked through for each new frame.
+/// The most waiting frames of which each new frame searches all.
 const FEW_FRAMES: usize = 64;
 
 /// The index of the newest frame of each key.
 type Newest = HashMap<ConflationKey, usize, RandomState>;
 
 impl SendQueue {
-    /// For a keyed frame while the queue is conflating, or above the soft limit, or the oldest whole frame
-    /// is old: from here on the queue conflates. Only the stall limit drops the client, or the hard limit
-    /// if there are many keys.
+    /// Prepares for a keyed frame while the queue is conflating, or above the soft limit, or its oldest whole frame is
+    /// old: from here on the queue conflates. Only the stall limit drops the client, or the hard limit if there are
+    /// many keys.
     fn make_way(&mut self, key: ConflationKey, limits: &SendQueueLimits) -> Pushed {
         let is_large = self.data.len() > FEW_FRAMES;
         let (frames, bytes) = if self.is_conflating() && !is_large {

@@ -1,8 +1,8 @@
 //! The topics of kept messages. A topic is remembered for longer than its messages, so for a quiet topic the
 //! history knows that nothing was missed, however old a position is.
 //!
-//! Also the numbers of messages: from a position to the number of its message. The numbers continue over all
-//! connections to the bus, and no client gets them.
+//! Also maps a position to the number of its message. The numbers continue over all connections to the bus, and are not
+//! visible to clients.
 //!
 //! A mark has the number of the message before. A message of a stream is found by the id, for as long as
 //! the id is remembered.
@@ -18,9 +18,9 @@ use crate::hub::position::CopyPosition;
 use crate::hub::tables::SlabRoom;
 use crate::hub::{Mark, NotRecovered, Point, Position, StoredId, TopicName};
 
-/// Topics remembered without a kept message.
+/// The most topics that are remembered without a kept message.
 pub(super) const QUIET_MAX: usize = 65_536;
-/// Memory of a name beside the text, stored twice.
+/// Memory of a name beside its text, which is stored twice.
 const NAME_BYTES: usize = 128;
 
 /// A topic of the feed.
@@ -41,13 +41,13 @@ pub(super) struct Names {
     table: Slab<Name>,
     room: SlabRoom,
     by_topic: HashMap<TopicName, u32, RandomState>,
-    /// Topics without a kept message, each with the number of its newest message at the time. If the topic has
-    /// another number by now, it had messages since. The longest quiet topic is first.
+    /// Topics without a kept message, each with the number of its newest message at the time. If the topic has another
+    /// number by now, it had messages since. The topic that has been quiet for the longest time is first.
     quiet: VecDeque<(u32, u64)>,
     quiet_count: usize,
     bytes: usize,
     bytes_max: usize,
-    /// The newest number of all topics no longer remembered.
+    /// The highest number of a forgotten message of a topic that is no longer remembered.
     forgotten: u64,
 }
 
@@ -74,7 +74,7 @@ impl Names {
         id
     }
 
-    /// Handles the message with this number of a topic, the oldest: the message is no longer kept.
+    /// Notes that the oldest message of a topic, which has this number, is no longer kept.
     pub(super) fn forget_message(&mut self, id: u32, number: u64) {
         let name = &mut self.table[id as usize];
         name.forgotten = number;
@@ -86,7 +86,7 @@ impl Names {
         self.forget_quiet();
     }
 
-    /// Handles the message with this number of a topic, the newest: the message was left out.
+    /// Notes that the newest message of a topic, which has this number, was left out.
     pub(super) fn left_out(&mut self, id: u32, number: u64) {
         self.table[id as usize].left_out = number;
     }
@@ -130,7 +130,8 @@ impl Names {
         self.bytes
     }
 
-    /// Adds a quiet topic. Whether a message of this topic was forgotten is not known any more.
+    /// Adds a quiet topic. A message of it may have been forgotten together with the topic, so it starts with the
+    /// highest number of all forgotten topics.
     fn insert(&mut self, topic: &TopicName) -> u32 {
         let id = self.table.insert(Name {
             topic: topic.clone(),
@@ -159,7 +160,7 @@ impl Names {
                 self.room.removed(&mut self.table);
             }
         }
-        // Topics with a message now and then leave places after them.
+        // Topics with a message now and then leave stale entries in the list.
         if self.quiet.len() > 2 * self.quiet_count + 64 {
             let table = &self.table;
             self.quiet
@@ -177,9 +178,9 @@ fn bytes_of(topic: &TopicName) -> usize {
     NAME_BYTES + 2 * topic.as_str().len()
 }
 
-/// Remembered marks, the newest: an hour of one instance with a mark each second.
+/// The most marks that are remembered, the newest: an hour of one instance with a mark each second.
 pub(super) const MARKS_MAX: usize = 4_096;
-/// Remembered ids of messages no longer kept, the newest.
+/// The most ids that are remembered, the newest, unless the history keeps more messages.
 pub(super) const FORGOTTEN_IDS_MAX: usize = 65_536;
 
 /// The numbers of all marks and ids, and of the newest message.
@@ -195,17 +196,17 @@ pub(super) struct Places {
     /// The ids of the newest messages of a stream, in their order and without a hole; the last has the
     /// number [`Self::head`].
     ids: VecDeque<StoredId>,
-    /// The messages before the ids were lost.
+    /// Messages before the first of the ids were lost.
     is_after_loss: bool,
     /// The number of the newest message.
     pub(super) head: u64,
-    /// Positions below are from before a loss.
+    /// Positions with a lower number are from before a loss.
     floor: u64,
 }
 
 impl Places {
-    /// Handles a mark, after which positions count from the mark. `count` messages of the feed have come
-    /// since the mark before, if this connection had a mark.
+    /// Handles a mark, after which positions count from the mark. If this connection had a mark before, `count`
+    /// messages of the feed have come since.
     pub(super) fn mark(&mut self, names_hash: u32, mark: Mark, count: u64) {
         let number = match self.newest_mark {
             Some((_, before)) => before + count,
@@ -234,7 +235,7 @@ impl Places {
         self.floor = self.head;
     }
 
-    /// The number of the next message; `None` for a position that belongs to no mark.
+    /// Gives the next message its number; `None` for a counted position while no mark is known.
     pub(super) fn next(&mut self, position: Position) -> Option<u64> {
         let number = match position.point {
             Point::Counted { mark, count } => {
@@ -254,7 +255,7 @@ impl Places {
         Some(number)
     }
 
-    /// Handles the message with this number and all before: they are no longer kept.
+    /// Notes that the message with this number and all messages before are no longer kept.
     pub(super) fn forgot(&mut self, number: u64) {
         while self.ids.len() > FORGOTTEN_IDS_MAX
             && self.head - (self.ids.len() as u64) < number
@@ -264,7 +265,8 @@ impl Places {
         }
     }
 
-    /// The position of the newest message; `None` while the feed does not stand.
+    /// The position of the newest message; `None` while no position is known, as before the first mark and after a
+    /// loss.
     pub(super) fn newest(&self) -> Option<Position> {
         let names_hash = self.names_hash?;
         if let Some(id) = self.ids.back() {
@@ -274,13 +276,14 @@ impl Places {
         Some(Position::counted(names_hash, mark, self.head - number))
     }
 
-    /// The number of the message at a position, and the newest copy.
+    /// The number of the message at a position, and its last copy that the client got.
     pub(super) fn find(&self, since: &str) -> Result<After, NotRecovered> {
         let CopyPosition { position, copy } =
             CopyPosition::parse(since).ok_or(NotRecovered::Bad)?;
         let number = match position.point {
             Point::Counted { mark, count } => {
-                // No position was ever given here: the bus cannot vouch for any.
+                // Without any mark or id this instance has never given a position: resuming is off, the position is not
+                // just too old.
                 let unknown = match self.marked.is_empty() && self.ids.is_empty() {
                     true => NotRecovered::Off,
                     false => NotRecovered::Epoch,

@@ -1,4 +1,4 @@
-//! The requests of a client after a reconnection, and the reasons against.
+//! The names that a client asks for when it resumes, the search for their messages, and its result.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl<'a> Wanted<'a> {
         self.patterns.map(|_| self.name)
     }
 
-    /// The place of the name's copy among the copies of a message.
+    /// The rank of the name's copy among the copies of a message.
     pub(super) fn rank(&self) -> CopyRank {
         match self.patterns {
             Some(_) => CopyRank::of_pattern(self.name.as_str()),
@@ -53,7 +53,7 @@ impl<'a> Wanted<'a> {
 pub(super) struct Matching<'b, 'a> {
     /// The patterns, in the order of the copies of a message.
     patterns: Vec<&'a Wanted<'a>>,
-    /// The index of the list, by the index of the topic.
+    /// For each topic, by its index: the index of its names in `lists`.
     places: Vec<u32>,
     lists: Vec<Vec<&'a Wanted<'a>>>,
     budget: &'b mut MatchBudget,
@@ -61,7 +61,7 @@ pub(super) struct Matching<'b, 'a> {
 
 /// The first list is empty: no wanted name matches.
 const NO_NAMES: u32 = 0;
-/// The patterns were not asked about the topic yet.
+/// The patterns have not been matched against the topic yet.
 const NOT_ASKED: u32 = u32::MAX;
 
 impl<'b, 'a> Matching<'b, 'a> {
@@ -93,8 +93,8 @@ impl<'b, 'a> Matching<'b, 'a> {
         Ok(matching)
     }
 
-    /// The place of the first topic that a wanted name may match. A resume spends most of its time here.
-    // As part of its caller it takes twice as many instructions for each topic.
+    /// The index in `topics` of the first topic that a wanted name may match. A resume spends most of its time here.
+    // Inlined into its caller, it takes twice as many instructions for each topic.
     #[inline(never)]
     pub(super) fn first_of(&self, topics: &[u32]) -> Option<usize> {
         let mut topics = topics.iter();
@@ -113,7 +113,8 @@ impl<'b, 'a> Matching<'b, 'a> {
         Ok(&self.lists[self.places[id as usize] as usize])
     }
 
-    /// Finds the names that match a topic; `exact` is its own. The copy for the own name is the last.
+    /// Finds the wanted names that match a topic. `exact` is the wanted name that equals the topic; its copy comes
+    /// last.
     fn find(&mut self, id: u32, exact: Option<&'a Wanted<'a>>, names: &Names) -> Outcome {
         let topic = names.topic(id).as_str();
         let mut matching = Vec::new();
@@ -140,7 +141,7 @@ impl<'b, 'a> Matching<'b, 'a> {
 pub(super) struct Found<'a> {
     /// Indices of entries, each with the name of a copy.
     pub(super) copies: Vec<(usize, &'a Wanted<'a>)>,
-    /// Queue bytes of the copies, without what makes a text longer in JSON.
+    /// Queue bytes of the copies, without the bytes that JSON escapes add to a text.
     pub(super) bytes: usize,
     /// The kind of frames.
     pub(super) content: Content,
@@ -183,7 +184,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// The number of the last message of a client, and the newest copy.
+/// The number of the last message that a client got, and the last copy of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct After {
     pub(super) number: u64,
@@ -199,7 +200,7 @@ impl After {
         }
     }
 
-    /// The number after which all copies are missed.
+    /// The number of the newest message of which the client has all copies.
     pub(super) fn whole(self) -> u64 {
         let is_part = self.copy < CopyRank::LAST;
         self.number.saturating_sub(u64::from(is_part))

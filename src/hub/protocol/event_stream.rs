@@ -15,12 +15,11 @@ use crate::wire::event_stream::{self, COMMENT, DATA, Page};
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 
-/// Bytes after the request that are read and ignored.
+/// The most bytes after the request that are read and ignored.
 const IGNORED_BYTES_MAX: usize = 16 * 1024;
 
-/// An `EventSource` comes back after this time at the earliest, in milliseconds, as after the
-/// `Retry-After` of [`RequestRefusal::for_now`], and after [`RETRY_SPREAD_MS`] more at the latest: not
-/// all clients of an instance at the same moment.
+/// An `EventSource` reconnects after this time, in milliseconds (the `Retry-After` of [`RequestRefusal::for_now`]), and
+/// a random time up to [`RETRY_SPREAD_MS`], so that not all clients of an instance reconnect at the same moment.
 const RETRY_MS: u64 = 1_000;
 const RETRY_SPREAD_MS: u64 = 4_000;
 
@@ -87,9 +86,8 @@ pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> (Protocol, Enco
     (Protocol::EventStream(Box::new(stream)), Encoding::Event)
 }
 
-/// Responds to a request that is refused for now: a whole stream, which only says when to come back.
-/// After any status but 200 an `EventSource` never comes back (WHATWG HTML §9.2.3, "fail the
-/// connection").
+/// Responds to a request that is refused for now: a whole stream, which only says when to reconnect. After any status
+/// but 200 an `EventSource` never reconnects (WHATWG HTML §9.2.3, "fail the connection").
 pub(in crate::hub) fn refuse(
     head: &RequestHead<'_>,
     limits: &Limits,
@@ -122,7 +120,7 @@ pub(in crate::hub) struct EventStream {
     /// Messages of the query, not yet handled.
     messages: vec::IntoIter<String>,
     ignored_bytes: usize,
-    /// The part of this client in the time after which it comes back.
+    /// The random part of the time after which this client reconnects.
     retry_spread_ms: u64,
 }
 
@@ -149,7 +147,7 @@ impl EventStream {
         object.number("code", u64::from(code.code));
         object.string("reason", &code.reason());
         if code.retry_after_ms > 0 {
-            // An `EventSource` knows no close event, but comes back after the wait all the same.
+            // An `EventSource` does not know the event `close`, but it waits for this time before it reconnects.
             let retry_ms = u64::from(code.retry_after_ms) + self.retry_spread_ms;
             out.extend_from_slice(&event_stream::retry(retry_ms));
         }

@@ -36,9 +36,8 @@ impl Protocol {
     /// shared by all clients.
     ///
     /// Each step takes input, except a violation and a message that [`holds_messages`](Self::holds_messages) has
-    /// announced. The hub does not rely on this: after another step without input, the rest of `input` is
-    /// discarded. A violation is the last step: the hub reads no further, even if the close waits for queued
-    /// messages.
+    /// announced. The hub does not rely on this: after any other step that takes no input, the rest of `input` is
+    /// discarded. A violation is the last step: the hub reads no further, even if the close waits for queued messages.
     pub(super) fn read(
         &mut self,
         input: &mut &[u8],
@@ -231,8 +230,8 @@ impl RequestRefusal {
         }
     }
 
-    /// Returns a refusal that passes, with 503 or 429: the client may come back, but not at once. The wait is that
-    /// of `event_stream::RETRY_MS`.
+    /// Returns a temporary refusal, with 503 or 429: the client may try again, but not at once. The time to wait is
+    /// that of `event_stream::RETRY_MS`.
     pub(super) const fn for_now(status: u16, detail: &'static str) -> Self {
         Self {
             headers: &[("Retry-After", "1")],
@@ -246,13 +245,13 @@ impl RequestRefusal {
     }
 }
 
-/// The encoding of a client's frames: small, because every send queue has an `Encoding`.
+/// The encoding of a client's frames. It is small, because every send queue has an `Encoding`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::hub) enum Encoding {
     /// As made.
     #[default]
     Plain,
-    /// With permessage-deflate, as agreed on.
+    /// With permessage-deflate, as negotiated.
     Deflate(DeflateParams),
     /// As an event of an event stream.
     Event,

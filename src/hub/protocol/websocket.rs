@@ -69,7 +69,7 @@ fn first_byte(content: Content, deflated: bool) -> u8 {
     FIN | if deflated { RSV1 } else { 0 } | opcode
 }
 
-/// Returns the frame around the payload, which begins behind [`HEADER_ROOM`].
+/// Returns the frame of a payload. `bytes` has [`HEADER_ROOM`] bytes, then the payload.
 pub(in crate::hub) fn encode(mut bytes: Vec<u8>, content: Content, deflated: bool) -> Encoded {
     let payload_len = (bytes.len() - HEADER_ROOM) as u64;
     let mut header = [0; HEADER_BYTES_MAX];
@@ -79,7 +79,7 @@ pub(in crate::hub) fn encode(mut bytes: Vec<u8>, content: Content, deflated: boo
     Encoded::new(bytes, start as u8, HEADER_ROOM as u8)
 }
 
-/// Returns an empty payload behind [`HEADER_ROOM`], with room for so many bytes.
+/// Returns [`HEADER_ROOM`] bytes, with capacity for a payload of `payload_bytes` after them.
 pub(in crate::hub) fn room_for(payload_bytes: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_ROOM + payload_bytes);
     bytes.resize(HEADER_ROOM, 0);

@@ -112,7 +112,7 @@ impl SendQueue {
         wrote
     }
 
-    /// Ends conflation and the soft limit's clock if the client has everything.
+    /// Ends conflation and the clock of the soft limit if no frame waits.
     #[inline]
     pub(in crate::hub) fn rest_if_empty(&mut self) {
         if self.data.is_empty() {
@@ -163,7 +163,7 @@ impl SendQueue {
         })
     }
 
-    /// Returns a frame as `begun` says, or in the best encoding available now.
+    /// Returns a frame in the encoding in which it was begun, or in the best encoding available now.
     #[inline]
     fn part<'a>(&self, entry: &'a Entry, begun: Option<Begun>, window: FrameId) -> Outgoing<'a> {
         let (kind, encoded) = match (begun, self.encoding) {

@@ -390,7 +390,7 @@ impl Session {
         }
     }
 
-    /// Notes that the kernel took bytes that the shell keeps after a write.
+    /// Notes that the kernel took bytes that the shell had kept from an earlier write.
     pub(super) fn note_progress(&mut self, now: Now, limits: &Limits) {
         self.queue.note_progress(now);
         self.cold.note_reading(now, limits);
