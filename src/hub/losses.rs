@@ -12,7 +12,7 @@ pub(super) struct Losses {
     pub(super) told: u64,
     /// The frame that notifies a client of losses, if it gets statuses.
     pub(super) frame: Option<Arc<Frame>>,
-    /// Clients that missed a number since [`Core::take_gaps_told`](super::Core::take_gaps_told).
+    /// Clients whose `seq` skipped a number for a loss since [`Core::take_gaps_told`](super::Core::take_gaps_told).
     pub(super) gaps_told: u64,
 }
 

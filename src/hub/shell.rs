@@ -13,7 +13,7 @@ use crate::admission::{AddressPlace, ClientAddr, HeldBytes, Peer};
 
 /// A request to close clients.
 pub struct CutRequest {
-    /// The clients; `None` for all whom the list refuses.
+    /// The clients; `None` for all clients that the list of refusals refuses.
     pub cut: Option<Cut>,
     /// Called after the last client.
     pub tell: Box<dyn FnOnce(CutDone) + Send>,
@@ -26,7 +26,7 @@ pub struct CutDone {
     pub clients: u64,
     /// The latest end of their tokens, Unix milliseconds; of a token without an end, a day from now.
     pub latest_end: Option<i64>,
-    /// The token that is refused from now on, of a request for one connection.
+    /// The token that is refused from now on, if the request named a single connection.
     pub refused: Option<Cut>,
 }
 
@@ -69,7 +69,8 @@ pub enum Effect {
         /// The connection's permit in the connection limits; dropped when the connection ends.
         permit: Permit,
     },
-    /// Reading was paused and continues: bytes in the kernel come without a new event.
+    /// Reading continues after a pause. The shell has to read without a new event, because bytes may be in the kernel
+    /// already.
     Resume(SessionKey),
 }
 
@@ -124,7 +125,7 @@ pub struct Traffic {
 pub struct Ended {
     /// The other end of the socket.
     pub peer: Peer,
-    /// The client's address: the peer's, or what a trusted proxy said.
+    /// The client's address: the peer's address, or the address that a trusted proxy named.
     pub client: ClientAddr,
     /// The user, as the client's token, certificate or message said.
     pub user: Option<Box<str>>,
@@ -158,12 +159,13 @@ pub struct Dropped {
     pub untaken_us: u64,
     /// Why the client was slow; `None` if it was not.
     pub why: Option<Why>,
-    /// The same for a person, with figures; empty if there are none.
+    /// The cause in words for people, with figures; empty if there are no figures.
     pub say: Box<str>,
 }
 
 impl Ended {
-    /// Adds the last verdict on a slow client; the end of a client that was not dropped needs none.
+    /// Adds the last verdict on a slow client, if weirgate dropped the client or its socket failed. For any other end,
+    /// removes [`dropped`](Self::dropped).
     pub(super) fn note_slow(&mut self, told: Option<(Why, Box<str>)>) {
         let reason = self.reason;
         let is_told = told.as_ref().is_some_and(|(why, _)| *why != Why::Unclear);
@@ -212,7 +214,8 @@ pub trait Transmit {
         true
     }
 
-    /// The numbers of the kernel about a connection; `None` if it has none, as by default. The moment is the caller's.
+    /// The numbers of the kernel about a connection; `None` if it has none, as by default. The caller sets the time of
+    /// the sample.
     fn sample(&mut self, key: SessionKey) -> Option<Sample> {
         let _ = key;
         None

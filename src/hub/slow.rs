@@ -1,6 +1,6 @@
 //! The cause of a slow client, from two samples of the kernel's numbers about its connection.
 //!
-//! A client is slow if its send queue waited for half of the last second, counted by events ([`waits`]). The rules and
+//! A client is slow if its send queue waited for half of the last second; [`waits`] adds the waits up. The rules and
 //! their thresholds were fixed by measurements of clients with known causes; `tests/vectors/slow` has some of these.
 
 pub(super) mod waits;
@@ -14,9 +14,9 @@ labelled! {
         Client = "client",
         /// The client's receive window is too small for the distance.
         Window = "window",
-        /// The path to the client carries too little, or loses.
+        /// The path to the client carries too little, or loses packets.
         Network = "network",
-        /// Nothing on the way acknowledges.
+        /// No acknowledgements come from the client's kernel.
         Silent = "silent",
         /// The peer is a proxy; what is after it cannot be seen.
         Proxy = "proxy",
@@ -26,7 +26,7 @@ labelled! {
         Unclear = "unclear",
         /// The demo holds the bytes back.
         Paced = "paced",
-        /// Buffers on the way hold seconds of the client's line.
+        /// Buffers on the way take seconds to drain over the client's line.
         Buffered = "buffered",
     }
 }
@@ -106,11 +106,11 @@ pub(super) enum Cause {
     Path,
 }
 
-/// With the loop late for this part of a second, an idle kernel is the fault of the loop.
+/// If the loop was late for this much of a second, the loop is the cause of an idle kernel.
 const LATE_US: u64 = 50_000;
 /// A round trip this much longer than the shortest one comes from a queue, not from the timers of a kernel.
 const QUEUED_RTT_US: u32 = 200_000;
-/// The last acknowledgement of a silent path is at least so old.
+/// A path is silent only if the last acknowledgement is at least this old.
 const SILENT_MS: u32 = 1_000;
 /// From this share of lost bytes on, the line for a person names the loss.
 const LOSS_PERCENT: f64 = 2.0;
@@ -167,7 +167,7 @@ impl Pair {
         if now.is_closed() {
             return Cause::Closed;
         }
-        // A window of less than a segment is one that the client's program has filled.
+        // A window of less than a segment is full because the client's program does not read.
         if window >= mss && round_bytes * 2.0 >= window as f64 && may_be_under_way > window {
             return Cause::Window;
         }
@@ -224,7 +224,7 @@ impl Pair {
 }
 
 impl Cause {
-    /// The word for this cause; `None` if the cause before still counts.
+    /// The word for this cause; `None` if the previous verdict still holds.
     pub(super) fn why(self) -> Option<Why> {
         match self {
             Self::Idle => None,

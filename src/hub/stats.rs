@@ -103,7 +103,7 @@ pub struct HubStats {
     pub received_bytes: u64,
     /// `None` without a history.
     pub history: Option<HistoryStats>,
-    /// Names of which everything missed was sent again.
+    /// Names whose missed messages were all sent to the client.
     pub resumes_recovered: u64,
     /// Names that were not resumed, in the order of [`NotRecovered::ALL`].
     pub resumes_refused: [u64; NotRecovered::ALL.len()],
@@ -136,7 +136,7 @@ pub struct SlowStats {
 }
 
 impl SlowStats {
-    /// Counts the end of a gate after so long, microseconds.
+    /// Counts the end of a gate that lasted for `gated_us`, if there was a gate.
     pub(super) fn count_gate(&mut self, gated_us: Option<u64>) {
         if let Some(us) = gated_us {
             self.clients[Why::Buffered as usize] -= 1;
@@ -206,7 +206,7 @@ impl HubStats {
         }
     }
 
-    /// Moves the gauges of phases. Beside the count of new sessions no other function does.
+    /// Updates the gauges of phases. Apart from the count of new sessions, no other function does.
     pub(super) fn moved(&mut self, moved: Moved) {
         if let Some(left) = self.gauge(moved.from) {
             *left -= 1;

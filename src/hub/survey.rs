@@ -17,10 +17,10 @@ use super::topics::Topics;
 use super::{ClientLook, ClientState, Hub, Now, PhaseKind, SessionKey, TopicLook};
 use crate::admission::Addresses;
 
-/// Clients and topics that one turn looks at.
+/// The most clients and topics that one turn looks at.
 pub const SURVEY_SLICE_MAX: usize = 2_048;
 
-/// Clients in each ranking, and topics, that a survey names.
+/// The most clients in each ranking, and the most topics, that a survey names.
 pub const SURVEY_NAMED_MAX: usize = 20;
 
 /// All clients and topics, looked at in slices: few of them by name, the others as counts.
@@ -43,9 +43,9 @@ pub struct Survey {
     pub clients_blocked: u64,
     /// Clients for which newer messages replace older ones.
     pub clients_conflating: u64,
-    /// Connections of the client address with the most, if they are limited.
+    /// The most connections that a client address has, if connections are limited by address.
     pub busiest_address: u64,
-    /// The clients with the largest send queues, the largest first; before them the slow ones.
+    /// The slow clients, then the clients with the largest send queues, the largest first.
     pub slowest: Vec<ClientLook>,
     /// The clients with the most messages since the last survey, the most first.
     pub busiest: Vec<ClientLook>,

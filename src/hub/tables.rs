@@ -1,8 +1,8 @@
 //! Tables by client: the key of a connection, a table by client for gateways, a set of slots, and the room that tables give
 //! back after many clients have gone.
 //!
-//! Sessions are in memory by slot. A walk over a [`SlotSet`] reads memory from front to back, which the processor
-//! foresees, in whatever order clients came.
+//! Sessions are in memory by slot. A walk over a [`SlotSet`] reads memory from front to back, so that the processor can
+//! prefetch it, in whatever order the clients came.
 //!
 //! A table grows with the highest number of clients so far. When less than a quarter of the room is
 //! used, the table shrinks to twice the used room, so that a table that shrinks and grows again does
@@ -198,7 +198,7 @@ impl SlotSet {
         Some((at * BITS) as u32 + word.trailing_zeros())
     }
 
-    /// The slot with `index` slots before; 0 if there are fewer.
+    /// The slot of the set that has `index` slots of the set before it; 0 if there is none.
     pub(super) fn slot_at(&self, mut index: usize) -> u32 {
         let mut at = 0;
         while let Some(next) = first_from(&self.summary, at) {
@@ -251,7 +251,7 @@ fn first_from(words: &[u64], index: usize) -> Option<usize> {
     Some(at * BITS + words[at].trailing_zeros() as usize)
 }
 
-/// Entries whose room is always kept.
+/// A table always keeps its memory for this many entries.
 const ROOM_KEPT: usize = 1024;
 
 /// Whether there is room for many more entries than are used.
@@ -259,7 +259,7 @@ pub(crate) fn is_too_large(used: usize, room: usize) -> bool {
     room > ROOM_KEPT && used < room / 4
 }
 
-/// Gives back the room of a table of which little is used.
+/// Gives back memory of a table if the table uses little of it.
 pub(crate) fn shrink<T>(table: &mut Vec<T>) {
     if is_too_large(table.len(), table.capacity()) {
         table.shrink_to((2 * table.len()).max(ROOM_KEPT / 2));
@@ -274,12 +274,11 @@ pub(crate) fn trim<T>(slots: &mut Vec<T>, is_empty: impl Fn(&T) -> bool) {
     shrink(slots);
 }
 
-/// When a slab gives room back. To shrink walks the whole slab, so not every removal tries. The
-/// remaining entries may be at the end of the slab, so another attempt follows each time that half of
-/// the entries have gone.
+/// Decides when a slab gives memory back. Shrinking walks the whole slab, so not every removal tries. The remaining
+/// entries may be at the end of the slab, so another attempt follows each time that half of the entries have gone.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SlabRoom {
-    /// The number of entries at which room is given back.
+    /// The slab gives memory back when it has this many entries.
     due_at: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Losses of the bus: each client is notified of a loss before it gets anything from after the loss.
+//! Losses of the bus: each client is notified of a loss before it gets anything that came after the loss.
 //!
 //! Notifying a hundred thousand clients in one turn would delay every message, so the gateway does it in a round
 //! over several turns ([`Core::walk`]). If a client gets a message or an answer meanwhile, the notice of the loss
@@ -29,7 +29,7 @@ impl Core {
         self.losses.count
     }
 
-    /// All clients know of so many losses.
+    /// Notes that all clients know of `losses` losses.
     pub fn note_losses_known(&mut self, losses: u64) {
         self.losses.told = losses;
         if !self.is_notifying() {
@@ -44,8 +44,8 @@ impl Core {
     }
 
     /// Notes that the client knows of all losses from here on. Returns true if it did not know of all. If the bus
-    /// delivered a topic of the client at one of these losses, the client misses one number, whatever the number of
-    /// losses.
+    /// delivered a topic of the client at one of these losses, the client's next `seq` number is skipped, once for all
+    /// of these losses.
     pub fn take_loss(&mut self, key: SessionKey) -> bool {
         let all = self.losses.count;
         let session = self.clients.session_mut(key);
@@ -59,7 +59,7 @@ impl Core {
         known != all
     }
 
-    /// Takes the number of clients that missed a number for a loss.
+    /// Returns the number of clients whose `seq` skipped a number for a loss since the last call.
     pub fn take_gaps_told(&mut self) -> u64 {
         std::mem::take(&mut self.losses.gaps_told)
     }
@@ -93,7 +93,7 @@ impl Core {
         }
     }
 
-    /// The client wants the status of the bus. Returns true for the first time.
+    /// Notes that the client wants the status of the bus. Returns true the first time.
     pub fn ask_status(&mut self, key: SessionKey) -> bool {
         let session = self.clients.session_mut(key);
         session.is_some_and(|session| !session.ask_status())
@@ -120,7 +120,7 @@ impl Core {
         self.message_bytes = self.message_bytes.saturating_add(cost);
     }
 
-    /// Adds the cost of a message to so many topics.
+    /// Adds the cost of a message that goes to `topics` topics.
     pub fn charge_topics(&mut self, topics: usize) {
         self.charge(CLIENT_COST * topics);
     }
@@ -130,8 +130,9 @@ impl Core {
         self.message_bytes > self.limits.turn_all_message_bytes_max
     }
 
-    /// Calls `each` for the clients from slot `first` on, while the budget of the turn lasts, and for one at least.
-    /// Returns the slot at which the walk goes on; `None` after the last.
+    /// Calls `each` for the clients in the next slots from `first` on, at most [`WALK_SLOTS_MAX`], until the budget of
+    /// the turn is used up; the first client is always reached. Returns the slot at which the walk continues; `None`
+    /// after the last.
     pub fn walk<C>(
         &mut self,
         clients: &mut ByClient<C>,

@@ -15,14 +15,14 @@ use smallvec::SmallVec;
 use super::losses::{Active, Times};
 use super::{ConflationKey, Content, Frame, Publication, Retain, SessionKey, TopicName, tables};
 
-/// Members from which the order of their sessions in memory matters.
+/// From this many members on, the order of their sessions in memory matters.
 const SCATTERED_MEMBERS_MIN: usize = 32;
 
-/// Conflation keys remembered for a topic. A pattern may have any number of keys: waiting frames of the
-/// other keys are sent to a client that leaves, like frames without a key.
+/// The most conflation keys that are remembered for a topic. A pattern may have any number of keys: waiting frames of
+/// the other keys are sent to a client that leaves, like frames without a key.
 pub(super) const KEYS_MAX: usize = 64;
 
-/// The place of a topic in the table, until the topic is gone.
+/// The index of a topic in the table, valid until the topic is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TopicKey(u32);
 
@@ -138,9 +138,9 @@ pub enum Joined {
     First,
     /// The client is one more member.
     Another,
-    /// Nothing: the client was a member.
+    /// Nothing has changed: the client was a member already.
     Already,
-    /// Nothing: the client is not open.
+    /// Nothing has changed: the client is not open.
     NotOpen,
 }
 
@@ -151,7 +151,7 @@ pub enum Left {
     Last,
     /// The topic has other members.
     Others,
-    /// Nothing: the client was no member.
+    /// Nothing has changed: the client was no member.
     NoMember,
 }
 
@@ -258,7 +258,7 @@ impl Topics {
     /// which may be gone.
     pub(super) fn retain(&mut self, key: TopicKey, publication: &Publication) -> bool {
         let topic = &mut self.topics[key.0 as usize];
-        // Of a message for both kinds of members, the text counts.
+        // A message that is published as text and as binary counts once, as text.
         let is_second = publication.frame.content() == Content::Binary && topic.binary > 0;
         if publication.deliver && !(is_second && topic.count(Content::Text) > 0) {
             topic.counts.messages += 1;
@@ -331,7 +331,7 @@ impl Topics {
         self.find(name).map_or(0, |topic| topic.members.len())
     }
 
-    /// The number of [`Self::receivers`], with those that got the frame on joining.
+    /// The number of [`Self::receivers`], including members that got the frame on joining.
     pub(super) fn receiver_count(&self, key: TopicKey, frame: &Frame) -> usize {
         let topic = &self.topics[key.0 as usize];
         match topic.binary {
@@ -388,7 +388,7 @@ impl Topics {
         self.joined.get(slot as usize).map_or(0, SmallVec::len)
     }
 
-    /// Notes whether the bus delivers the topic's messages, after so many losses.
+    /// Notes whether the bus delivers the topic's messages, after `losses` losses.
     pub(super) fn set_active(&mut self, name: &TopicName, losses: u64, active: Active) {
         let Some(key) = self.by_name.get(name) else {
             return;

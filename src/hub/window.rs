@@ -29,11 +29,11 @@ use super::encodings::FrameId;
 /// of these frames.
 const REACH: usize = 8;
 
-/// Encodings of a frame that refer to frames older than the previous frame. Each costs a compression,
-/// so the limit bounds the cost of clients that are out of step, on purpose or not.
+/// The most encodings of a frame that refer to frames older than the previous frame. Each costs a compression, so the
+/// limit bounds the cost of clients that are out of step, on purpose or not.
 pub(super) const OLDER_MAX: usize = 4;
 
-/// Bytes of frames that are kept only for later frames to refer to; at least one frame.
+/// The most bytes of frames that are kept only for later frames to refer to; at least one frame.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
 
 /// Numbers wrap around. Twice in each round the windows of all clients are forgotten, so that no number refers to a
@@ -84,8 +84,9 @@ pub(super) struct Windows {
 }
 
 impl Windows {
-    /// Links a frame after the newest of the topic; `is_retained`: the topic keeps the frame. A frame
-    /// with a number does not change. Returns true if the windows of all clients have to be forgotten.
+    /// Numbers a frame and links it to the newest frame of its topic. `is_retained` says that the topic keeps the
+    /// frame. A frame that has a number does not change. Returns true if the windows of all clients have to be
+    /// forgotten.
     pub(super) fn link(
         &mut self,
         newest: &mut Weak<Frame>,

@@ -1,16 +1,17 @@
-//! What comes before a client's first byte of HTTP, on a thread of its own: the header of a proxy, and the
-//! handshake of TLS, which costs ten times as much as the rest of a connection's start, while the loop has clients
+//! Reads what comes before a client's first byte of HTTP: the header of a proxy, and the handshake of TLS. A thread
+//! does this, because a handshake costs ten times as much as the rest of a connection's start, and the loop has clients
 //! to serve.
 //!
-//! The loop sends a new socket with its key, and gets the socket back, with its TLS. Meanwhile the session exists
-//! in the hub, with its place and its deadline: a socket whose session has ended is dropped here. A handshake begins
-//! with the client's first message, so a client that is silent, or sends the message byte by byte, takes no place. Addresses take turns, and each has a limit of
-//! handshakes under way. Further sockets wait without a byte of memory for TLS.
+//! The loop sends a new socket with its key, and gets the socket back, with its TLS. Meanwhile the session exists in
+//! the hub, with its permit and its deadline: the thread drops a socket whose session has ended. A handshake begins
+//! once the client's first message is whole, so a client that is silent, or sends the message byte by byte, takes no
+//! place. Addresses take turns, and each has a limit of handshakes under way. Further sockets wait without a byte of
+//! memory for TLS.
 //!
 //! The header of the PROXY protocol, in both versions:
 //! <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. The bytes after the header stay in the socket.
 //!
-//! The first message of a client of TLS, before it takes a place: whether it is whole. Pure.
+//! [`may_begin`] decides whether a TLS client's first message is whole, before the client takes a place.
 
 mod worker;
 
@@ -83,7 +84,7 @@ pub(super) struct Entered {
 
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The header was read. Its client is the peer, if it names one.
+    /// The header was read. If it names a client, that client is the peer from now on.
     Header(Accepted),
     /// The handshake is over.
     Handshake(TcpStream, Box<TlsSession>, Secured),
@@ -109,8 +110,8 @@ pub struct Handshakes {
 }
 
 impl Handshakes {
-    /// Starts the thread; `tls` is `None` for headers of proxies alone. Handshakes have `places` from the client's first
-    /// message on, and the sessions count in `held`. `wake` wakes the loop.
+    /// Starts the thread. If `tls` is `None`, it only reads headers of proxies. A handshake takes one of `places` once
+    /// the client's first message is whole, and the bytes of the TLS sessions count in `held`. `wake` wakes the loop.
     ///
     /// # Errors
     /// The system refuses a descriptor or a thread.
@@ -159,9 +160,9 @@ impl Handshakes {
         !self.entered.is_empty()
     }
 
-    /// Gives the thread something to do.
+    /// Sends a job to the thread, and wakes it.
     pub(super) fn send(&self, job: Job) {
-        // The thread ends only after this.
+        // The thread ends only after `jobs` is dropped, so the send cannot fail.
         if let Some(jobs) = &self.jobs {
             let _ = jobs.send(job);
             self.wake.wake();
@@ -230,15 +231,15 @@ fn read_header(bytes: &[u8]) -> (Beginning, usize) {
     }
 }
 
-/// The bytes of a first message after which a handshake begins in any case: few clients send more than 2,000.
+/// After this many bytes of a first message the handshake begins in any case: few clients send more than 2,000.
 const HELLO_BYTES_MAX: usize = 4096;
 
 /// The type of a record with messages of a handshake (RFC 8446 §5.1), and of the first such message (§4).
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 
-/// Whether a handshake may begin with these first bytes of a client: they are a whole ClientHello, in a record or
-/// in several, or cannot become a ClientHello, and the library will refuse them. `seen`: at most
+/// Whether a handshake may begin with these first bytes of a client: they are a whole ClientHello, in one record or
+/// several, or they cannot become a ClientHello, and then the library will refuse them. `seen`: at most
 /// [`HELLO_BYTES_MAX`] bytes.
 fn may_begin(seen: &[u8]) -> bool {
     let mut message = Vec::with_capacity(seen.len());

@@ -1,5 +1,5 @@
-//! What the kernel says of a connection: its numbers, by `getsockopt(TCP_INFO)`, about 1 us a call; and the reports of the
-//! poll about possibly unread bytes and the end of the peer's side.
+//! What the kernel reports about a connection: its numbers, by `getsockopt(TCP_INFO)`, about 1 us a call; and events of
+//! the poll, about bytes that may be unread and about the end of the peer's side.
 
 use mio::Interest;
 use mio::event::Event;
@@ -7,7 +7,7 @@ use mio::net::TcpStream;
 
 use crate::hub::Sample;
 
-/// The structure up to `tcpi_snd_wnd`, the last member read here, which came with Linux 5.4.
+/// The size of the structure up to `tcpi_snd_wnd`, the last member that is read here. This member came with Linux 5.4.
 const INFO_BYTES: usize = 232;
 
 /// Returns the numbers of a connection; `None` for a socket that is not TCP, on an older kernel, and on other
@@ -16,7 +16,7 @@ pub(super) fn sample(stream: &TcpStream) -> Option<Sample> {
     read(stream).map(|info| sample_of(&info))
 }
 
-/// The members by their offsets in `struct tcp_info` (linux/tcp.h): the kernel only ever appends members, and the
+/// Reads the members by their offsets in `struct tcp_info` (linux/tcp.h): the kernel only ever appends members, and the
 /// structure of the C library may be shorter than that of the kernel.
 fn sample_of(info: &[u8; INFO_BYTES]) -> Sample {
     let small = |at: usize| u32::from_ne_bytes(std::array::from_fn(|n| info[at + n]));
@@ -108,17 +108,17 @@ mod tests {
     }
 }
 
-/// The possibly unread input of a socket. A new edge comes for all later bytes, also for bytes between the
-/// last poll and a read.
+/// Whether a socket may have unread input. Later bytes always cause a new edge, also bytes that come between the last
+/// poll and a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Unread {
     /// None: the socket was read empty.
     Nothing,
-    /// No event reported bytes yet: a first read just after the accept.
+    /// No event has reported bytes yet: the first read, just after the accept, is made in the hope of some.
     Hoped,
-    /// Possibly bytes: a read that fills less than its buffer empties the socket.
+    /// There may be bytes. A read that does not fill its buffer has emptied the socket.
     Bytes,
-    /// Also input after a short read: the peer's end, an error, bytes behind urgent data. Only a read that
+    /// There may be input even after a short read: the peer's end, an error, bytes after urgent data. Only a read that
     /// would block, or an end, shows that nothing is left.
     End,
 }

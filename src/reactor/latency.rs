@@ -1,6 +1,6 @@
 //! The latency of the last minute: from the arrival of a message until the write to the last client that takes bytes.
 //!
-//! How late the loop is: its longest turn, its longest wait for a message, and sleep beyond its time.
+//! [`Lateness`] is how late the loop is: by long turns, messages that wait for a turn, and sleeps that end too late.
 
 use crate::telemetry::RecentLatency;
 
@@ -98,7 +98,7 @@ impl Latency {
 /// Less than this is not lateness.
 const LATE_FROM_US: u64 = 20_000;
 
-/// The length of a window; the lateness of a window is the longest in it.
+/// The length of a window. The lateness of a window is the longest delay in it.
 const WINDOW_US: u64 = 250_000;
 
 /// The lateness of the loop.

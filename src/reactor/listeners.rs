@@ -212,7 +212,7 @@ pub(super) struct Listeners {
     /// The bound addresses, with the ports that the system chose.
     addrs: Vec<ListenAddr>,
     tls_addrs: Vec<ListenAddr>,
-    /// The token of the first listener; the tokens of the others are below.
+    /// The token of the first listener; the others have the next lower tokens.
     first_token: usize,
     /// Index of the listener that accepts next.
     next: usize,

@@ -30,13 +30,13 @@ pub(super) struct Report {
     retry_at_us: Option<u64>,
     lateness: Lateness,
     latency: Latency,
-    /// The state of the time behind that was logged last.
+    /// The state that the last log line about the loop being behind has reported.
     behind: BehindStats,
     /// At most one line a second about a late loop.
     late_lines: LogBudget,
 }
 
-/// The lateness from which the loop has a line in the log, microseconds.
+/// If the loop is this late in a window, it logs a line, microseconds.
 const LATE_LINE_US: u64 = 500_000;
 
 impl Report {
@@ -78,7 +78,7 @@ impl Report {
         self.durations.observe_stage_us(stage, us);
     }
 
-    /// Records a sleep that ended so much later than it should.
+    /// Records a sleep that ended `us` microseconds later than it should.
     pub(super) fn overslept(&mut self, us: u64) {
         self.lateness.observe_us(us);
     }

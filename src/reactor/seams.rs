@@ -11,10 +11,10 @@ use crate::http::{Handover, HttpHandle, WayBack};
 use crate::hub::{CloseReason, CutRequest, DrainPlan, Feed, Gateway};
 use crate::telemetry::{HitLimit, Telemetry};
 
-/// Limits of a turn, so that each kind of work comes to its turn.
+/// Limits of a turn, so that no kind of work delays the others for long.
 #[derive(Clone, Debug)]
 pub struct TurnBudgets {
-    /// Connections accepted, and as many connections returned from HTTP.
+    /// The most connections accepted, the most that come from the handshakes, and the most returned from HTTP.
     pub accepts_max: usize,
     /// Bytes read from one socket.
     pub read_bytes_max: usize,
@@ -63,12 +63,12 @@ pub struct ReactorSettings {
     pub limits: Vec<(CloseReason, HitLimit)>,
 }
 
-/// The longest time that the close of a client takes at a stop; measured are 33 to 56 µs.
+/// The most time that the close of a client takes at a stop; 33 to 56 µs were measured.
 const STOP_CLIENT_US: u64 = 100;
 
 impl ReactorSettings {
-    /// The time limit of a stop with so many connections, all phases included: longer than the setting where so many
-    /// closes take longer.
+    /// The time limit of a stop with `connections` connections, all phases included. The last phase gets more time than
+    /// the setting says if the closes of these connections need more.
     pub fn stop_us(&self, connections: u64) -> u64 {
         let last_us = self.stop_timeout_us.max(connections * STOP_CLIENT_US);
         self.drain.delay_us + self.drain.spread_us + last_us
@@ -87,8 +87,7 @@ pub struct Seams<G: Gateway, F: Feed> {
     pub bus: Receiver<F::Event>,
     /// Bytes that queued bus events hold until the loop takes the events.
     pub bus_bytes: TakenBytes,
-    /// Returns the payload bytes of an event: the room that the event gives back, and its least cost in the
-    /// budget of a turn, even if the event has no result.
+    /// Returns the payload bytes of an event, which the event gives back to `bus_bytes` when the loop takes it.
     pub event_bytes: fn(&F::Event) -> usize,
     /// Input of other threads for the gateway.
     pub inputs: Receiver<G::In>,

@@ -85,7 +85,7 @@ impl Readable {
     }
 }
 
-/// The kernel's share of the kept records of TLS after a report of room.
+/// How much of the kept records of TLS the kernel has taken after a report of room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
     /// Everything, or nothing was kept: the client can be written to.
@@ -377,8 +377,8 @@ impl Sockets {
         outcome
     }
 
-    /// Handles a report of the poll that the socket takes bytes again: sends the kept records of TLS. A unix
-    /// socket ends its request for reports: every message that its client reads would wake the loop.
+    /// Handles a report of the poll that the socket takes bytes again: sends the kept records of TLS. For a unix
+    /// socket, ends the request for such reports: every message that its client reads would wake the loop.
     pub(super) fn has_room(&mut self, key: SessionKey) -> Room {
         let Some(socket) = socket_of(&mut self.slots, key) else {
             return Room::Free;
@@ -410,7 +410,7 @@ impl Sockets {
         }
     }
 
-    /// Requests a report of the poll when the socket takes bytes again: at once, if there is room now.
+    /// Requests a report of the poll when the socket takes bytes again. If there is room now, the report comes at once.
     fn ask_for_room(&mut self, key: SessionKey) -> io::Result<()> {
         let Some(socket) = socket_of(&mut self.slots, key).filter(|one| !one.asks_for_room) else {
             return Ok(());

@@ -1,8 +1,8 @@
 //! The turn of the loop.
 //!
-//! A turn begins with cheap work: clients that send little, the bus, and a flush. Then come the clients with
-//! costly messages, and last the deadlines, so that a client is judged after the writes to it. A flush
-//! follows on each step with something to send.
+//! A turn begins with cheap work: clients that send little, the bus, and a flush. Then come the clients with costly
+//! messages, and last the deadlines, so that a client is judged after the writes to it. Each step that queues something
+//! is followed by a flush.
 
 mod bus;
 mod interrupts;
@@ -34,27 +34,27 @@ use crate::telemetry::{Budget, Phase};
 
 const WAKER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
-/// The token of the first listener; the tokens of the others are below.
+/// The token of the first listener; the others have the next lower tokens.
 const LISTENERS: Token = Token(usize::MAX - 2);
 
 /// One read buffer for all sockets.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
-/// The loop turns at least this often, so that the age of the last turn reveals a hang.
+/// The loop makes a turn at least this often, so that the age of the last turn reveals a hang.
 const IDLE_TURN_US: u64 = 500_000;
-/// The time between two looks whether the HTTP side has ended, at a stop.
+/// During a stop the loop checks this often whether the HTTP side has ended.
 const HTTP_LOOK_US: u64 = 2_000;
 
-/// Time of one flush; the other clients get their writes in the next turn.
+/// The most time of one flush; the other clients get their writes in the next turn.
 const FLUSH_US_MAX: u64 = 4_000;
 
-/// Time before the end of a stop for refusing connections that were accepted before the port was left to
-/// other processes.
+/// After the loop has left the port to other processes, a stop waits this long for connections that were accepted
+/// before, so that they get their refusal.
 const REFUSE_US: u64 = 500_000;
 
 /// The address of a session that has ended; its socket is not read.
 const NO_ADDRESS: ClientAddr = ClientAddr::Unix;
 
-/// Looks at the channels between two polls while the loop spins; a look costs a few nanoseconds.
+/// While the loop spins, it looks at the channels this often between two polls; a look costs a few nanoseconds.
 const LOOKS_PER_POLL: u32 = 16;
 
 /// The error of [`Reactor::bind`].
@@ -103,7 +103,7 @@ pub struct Reactor<G: Gateway, F: Feed> {
     stop_now: bool,
     /// The HTTP side has begun to end, after the last client.
     http_ends: bool,
-    /// The last look at the clock between two turns, microseconds of the monotonic clock.
+    /// The time as last read between two turns, microseconds of the monotonic clock.
     now_us: u64,
 }
 
@@ -274,7 +274,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         Duration::from_micros(due.saturating_sub(self.now_us).min(IDLE_TURN_US))
     }
 
-    /// This moment, in a turn that began at `began`: only the monotonic clock is read.
+    /// Returns the current time in a turn that began at `began`. Reads only the monotonic clock.
     fn since(&self, began: Now) -> Now {
         let passed_us = self.clock.mono_us().saturating_sub(began.mono_us);
         began.plus_us(passed_us)
@@ -332,7 +332,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Whether a client has more to read, to send or to close than this turn took.
+    /// Whether this turn has left something to read, to send or to close for a client.
     fn clients_wait(&self) -> bool {
         let readable = Cost::ALL.map(|cost| self.sockets.readable(cost));
         let has_to_write = self.hub.has_to_flush() || self.hub.has_effects();
@@ -340,8 +340,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         has_to_write || waiting > 0 || readable != [0; Cost::ALL.len()]
     }
 
-    /// Handles due deadlines. After a freeze of the process this waits until all input of the meantime was
-    /// read.
+    /// Handles due deadlines. After a freeze of the process, waits until the loop has read all input that came in the
+    /// meantime.
     fn judge(&mut self, began: Now, poll_was_empty: bool) {
         let now = self.since(began);
         self.freeze.look(now.mono_us);
@@ -351,7 +351,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Ends clients whose TLS holds bytes, while that of all clients holds too many.
+    /// Ends the clients that were chosen because the TLS of all clients holds too many bytes.
     fn relieve(&mut self) {
         for key in self.sockets.give_way() {
             let now = self.clock.now();

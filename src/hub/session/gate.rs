@@ -25,7 +25,7 @@ const PONGS_UNUSED_MAX: u8 = 16;
 const WAIT_US_MIN: u64 = 1_500_000;
 const WAIT_PONGS: u64 = 3;
 
-/// Bytes under way without a gate: a send queue conflates from there on.
+/// A gate whose window has this many bytes ends: above, the send queue itself conflates (the default soft limit).
 const WINDOW_BYTES_MAX: u64 = 256 * 1024;
 
 /// The bytes that may be under way to a client.

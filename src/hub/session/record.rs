@@ -32,7 +32,7 @@ labelled! {
         Blocked = "blocked",
         /// Blocked for so long that newer messages replace older ones.
         Conflating = "conflating",
-        /// Frames without a conflation key are over the soft limit: unless the client reads in time, it is dropped.
+        /// Frames without a conflation key are over the soft limit: the client is dropped unless it reads in time.
         OverSoft = "over_soft_limit",
         /// The connection is about to end.
         Closing = "closing",

@@ -1,12 +1,12 @@
-//! The client's own rate, `?max_hz=2` in the request or set later (contract: protocol-levels.md, protocol-channels.md): frames
-//! with a conflation key wait for the client's next slot, a slot every interval, and the newest frame of each key
-//! leaves.
+//! The client's own rate, `?max_hz=2` in the request or set later (contract: protocol-levels.md, protocol-channels.md):
+//! frames with a conflation key wait for the client's next slot. A slot opens every interval, and then the newest frame
+//! of each key is sent.
 //!
-//! A frame that comes when a slot is open leaves at once, and the next slot is an interval later. Held
-//! frames count as waiting. If the newest frames of all keys are too many bytes, the slot opens early: a client
-//! that reads gets more than its rate, and stays; a client that does not read meets the hard limit of the send
-//! queue. All clients together hold no more frames than there are keys: a client holds
-//! only the newest frame of a key, and all clients share the frame.
+//! A frame that comes while a slot is open is sent at once, and the next slot opens an interval later. Held frames
+//! count as waiting. If the newest frames of all keys are too many bytes, the slot opens early: a client that reads
+//! gets more than its rate, and stays; a client that does not read meets the hard limit of the send queue. All clients
+//! together hold no more frames than there are keys: a client holds only the newest frame of a key, and all clients
+//! share the frame.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ const REFUSAL: RequestRefusal =
 /// The most times a second at which a client wants frames with a conflation key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxRate {
-    /// Time between two moments at which frames leave.
+    /// The time from one slot to the next, microseconds.
     interval_us: u64,
 }
 
@@ -42,7 +42,7 @@ impl MaxRate {
         rate.transpose()
     }
 
-    /// The times a second, in thousandths.
+    /// The rate in times a second, rounded to thousandths.
     pub fn hz(self) -> f64 {
         (1e9 / self.interval_us as f64).round() / 1e3
     }
@@ -71,9 +71,9 @@ struct Held {
 pub(super) enum Slotted {
     /// A slot is open: the frame leaves at once.
     Leaves,
-    /// The frame waits for the next slot, in the place of an older frame of the same key.
+    /// The frame waits for the next slot. Has the older frame of the same key that it replaces, if there is one.
     Held(Option<Arc<Frame>>),
-    /// Too many bytes would wait: the slot has to open before.
+    /// Too many bytes would wait: the slot has to open first.
     Full,
 }
 
@@ -93,7 +93,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Slots; the first is open. Without a rate every slot is open, unless a gate is closed.
+    /// Returns slots of which the first is open. Without a rate every slot is open, unless a gate is closed.
     pub(super) fn new(rate: Option<MaxRate>) -> Self {
         Self {
             interval_us: rate.map_or(0, |rate| rate.interval_us),
@@ -116,7 +116,8 @@ impl Slots {
         self.interval_us > 0
     }
 
-    /// Decides on a frame, with so many bytes under way to the client; at most `bytes_max` bytes wait after the first frame.
+    /// Decides on a frame while `under_way` bytes are under way to the client. At most `bytes_max` bytes wait, unless a
+    /// single frame is larger.
     pub(super) fn judge(
         &mut self,
         now: Now,
@@ -126,7 +127,7 @@ impl Slots {
     ) -> Slotted {
         let has_rate = self.has_rate();
         let mut gate = self.gate.as_mut().filter(|_| !frame.has_position());
-        // What is held leaves first, also after the end of a gate.
+        // Held frames are sent first, even after a gate has ended.
         let is_free = gate.is_none() && self.held.is_empty();
         if !has_rate && (is_free || frame.has_position()) {
             return Slotted::Leaves;
@@ -157,7 +158,7 @@ impl Slots {
         Slotted::Held(older.map(|held| held.frame))
     }
 
-    /// When the slot opens for which frames wait.
+    /// When the next slot opens; `None` if no frame waits for it.
     pub(super) fn due_us(&self) -> Option<u64> {
         let gate = self.gate.as_ref().filter(|gate| gate.is_closed);
         let due_us = gate.map_or(self.next_us, |gate| self.next_us.max(gate.opens_us()));

@@ -19,27 +19,28 @@ use crate::hub::{Now, SessionKey};
 
 /// Time between two looks.
 const EVERY_US: u64 = 250_000;
-/// The last second: the looks that are remembered, and the look at its begin.
+/// The looks that are remembered: the looks of the last second, and the look at its start.
 const LOOKS: usize = 5;
-/// A client is slow if its queue waited for so long in the last second.
+/// A client is slow if its queue waited for this long in the last second.
 const SLOW_US: u64 = 500_000;
-/// A client is sampled if its queue waited for so long since the last look.
+/// A client is sampled if its queue waited for this long since the last look.
 const SAMPLE_FROM_US: u64 = EVERY_US / 2;
-/// Time between two samples of a client, less what looks may come early.
+/// The shortest time between two samples of a client: a second, less the time by which a look may come early.
 const APART_US: u64 = 900_000;
-/// Calls of the kernel in one look; the next look goes on behind.
+/// The most calls of the kernel in one look; the next look continues with the clients after.
 pub const CALLS_MAX: u32 = 64;
-/// Clients with samples; the others are [`Why::Unclear`].
+/// The most clients with samples; the others are [`Why::Unclear`].
 pub const SAMPLED_MAX: usize = 1_024;
-/// Clients that one turn looks at.
+/// The most clients that one turn looks at.
 const SLICE: usize = 2_048;
 /// A client that has no second sample after this time is [`Why::Unclear`].
 const PENDING_US: u64 = 2_000_000;
 /// A verdict ends after this time in which the client was not slow.
 const ENDS_US: u64 = 3_000_000;
-/// The line about an ended connection has a verdict of this age at most.
+/// The log line about an ended connection gets a verdict only if the client was slow within this time before.
 const TOLD_US: u64 = 10_000_000;
-/// If so many clients behind a proxy are slow, and they are half of all its clients, the proxy itself is slow.
+/// If at least this many clients behind a proxy are slow, and at least half of all its clients, the proxy itself is
+/// slow.
 const PROXY_ITSELF_MIN: u64 = 3;
 
 /// A client whose queue waits, or has waited a moment ago.
@@ -49,7 +50,7 @@ struct Wait {
     since_us: Option<u64>,
     /// Waits that have ended, together.
     ended_us: u64,
-    /// Time of waiting at the last looks, the oldest first.
+    /// The total time of waiting as of each of the last looks, the oldest first.
     at_looks: [u64; LOOKS],
     slow_since_us: Option<u64>,
     /// The last look at which the client was slow.
@@ -80,7 +81,7 @@ pub struct SlowLook {
     pub slow_us: u64,
     /// The kernel's last numbers.
     pub kernel: Option<Sample>,
-    /// Of a thousand bytes, those that were sent again.
+    /// Of a thousand bytes, the number that was sent again.
     pub lost_permille: u32,
 }
 
@@ -104,10 +105,12 @@ pub(in crate::hub) struct Waits {
     /// The look under way, and the last client that it has reached.
     walk: Option<(Look, Option<SessionKey>)>,
     calls: u32,
-    /// The last client that a look had a call for, if its calls did not reach the end.
+    /// The last client that a look sampled, if the look had no call left for the clients after it: the next look
+    /// continues there.
     called: Option<SessionKey>,
     sampled: usize,
-    /// Open clients behind each proxy, and those of them that were slow at the last and at this look.
+    /// For each proxy: the open clients behind it, how many of these were slow at the last look, and how many are slow
+    /// at this look so far.
     behind: HashMap<ClientAddr, [u64; 3], RandomState>,
 }
 
@@ -303,7 +306,8 @@ impl Waits {
         let sampled = wait.sampled.as_ref();
         let has_none = sampled.is_some_and(|sampled| sampled.has_none);
         if waited_us < slow_us + look.late_us {
-            // A wait that has just begun may be a long one: the second sample decides.
+            // Without the lateness of the loop the client would not be slow. But a wait that has just begun may become
+            // long, so the second sample decides.
             return match pair.is_some() || has_none {
                 true => Some(Found::new(Why::Gateway, late(look.late_us))),
                 false => wait.slow_since_us.map(|_| Found::AsBefore),
@@ -340,7 +344,7 @@ impl Waits {
         })
     }
 
-    /// Samples a client whose turn it is; returns the sample with the one before.
+    /// Samples a client if its turn has come; returns the sample together with the previous sample.
     fn sample(
         &mut self,
         look: Look,

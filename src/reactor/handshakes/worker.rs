@@ -25,21 +25,21 @@ use crate::reactor::listeners::Accepted;
 
 pub(super) const WAKER: Token = Token(usize::MAX);
 
-/// Steps of handshakes between two looks at the poll, so that new clients join their turn.
+/// The most steps of handshakes between two polls, so that new clients can join the turns.
 const STEPS: usize = 16;
 
-/// A handshake that does not move for so long gives way while others wait: enough for a client far away, and short
-/// for the clients that wait.
+/// While clients wait, a handshake without progress for this long gives way: long enough for a client far away, and
+/// short for the clients that wait.
 const STILL_US: u64 = 1_000_000;
 
-/// How much a byte of the client moves the time of a handshake's last progress forward, up to now. A single byte is
-/// therefore little progress: a client that sends a byte now and then does not keep its place.
+/// Each byte of the client moves the time of the handshake's last progress forward by this much, but not past now. So a
+/// client that sends a byte now and then does not keep its place.
 const BYTE_MOVES_US: u64 = 100_000;
 
-/// The wait for the next look at handshakes that stand still, while clients wait.
+/// While clients wait for a place, the thread looks for handshakes without progress once in this time.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Bytes of one read: a client's first message has 300 to 2,000 bytes.
+/// The most bytes of one read: a client's first message has 300 to 2,000 bytes.
 const READ_BYTES: usize = 16 * 1024;
 
 /// A socket on the thread.
@@ -63,15 +63,15 @@ enum Stage {
 struct Handshake {
     session: Box<TlsSession>,
     place: Charge,
-    /// How far the client's bytes have moved the handshake, microseconds of the monotonic clock.
+    /// The time of the last progress, as far as the client's bytes have moved it, microseconds of the monotonic clock.
     moved_us: u64,
 }
 
 /// The outcome of a step.
 enum Step {
-    /// Bytes may wait in the socket, after so many.
+    /// The step read this many bytes, and more may wait in the socket.
     Again(usize),
-    /// An event of the poll comes first.
+    /// The next step needs an event of the poll.
     Wait,
     Done,
 }
@@ -85,7 +85,7 @@ pub(super) struct Sockets {
     ready: FairQueue<SessionKey>,
     /// A place for each handshake under way.
     places: Holding,
-    /// The next look at handshakes that stand still.
+    /// When the thread next looks for handshakes without progress, microseconds of the monotonic clock.
     look_us: u64,
 }
 
@@ -106,8 +106,8 @@ impl Sockets {
         self.waiting.pop_of(|client| places.has_room_for(client))
     }
 
-    /// Chooses handshakes without progress to give way, one for each address that waits for a place and has fewer
-    /// than half of all. Otherwise silent clients would delay all others until the deadline. In a storm of honest
+    /// Chooses handshakes without progress to give way, one for each address that waits for a place and has fewer than
+    /// half of all places. Otherwise silent clients would delay all others until the deadline. In a storm of honest
     /// clients the handshakes make progress, and none gives way.
     fn make_way(&mut self, now_us: u64) {
         if self.waiting.is_empty() || now_us < self.look_us {
@@ -117,7 +117,7 @@ impl Sockets {
         let places = &self.places;
         let has_few = |client: ClientAddr| 2 * places.of(client) < places.max();
         let may = |client: &ClientAddr| has_few(*client) && !places.has_room_for(*client);
-        // More than all places cannot be freed.
+        // No more than all places can be freed.
         let others = self
             .waiting
             .clients()
@@ -157,7 +157,7 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     /// The bytes that the TLS of all clients holds.
     pub(super) held: Holding,
-    /// Handshakes chosen to give way, for what they hold.
+    /// Handshakes that have to give way, because of their place or of their bytes.
     pub(super) chosen: Chosen<SessionKey>,
     pub(super) sockets: Sockets,
 }
@@ -177,7 +177,7 @@ impl Worker {
             };
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                    // Without the thread no client gets in: as bad as a loop without its poll.
+                    // Without the thread no client can connect: as bad as a loop without its poll.
                     tracing::error!(%error, "the thread of handshakes cannot poll");
                     std::process::exit(1);
                 }
@@ -195,7 +195,7 @@ impl Worker {
                 };
                 self.step(key, &mut buffer);
             }
-            // Behind the steps, which leave places.
+            // After the steps, which may free places.
             self.sockets.make_way(self.clock.mono_us());
             for key in self.chosen.take() {
                 if let Some(reason) = self.sockets.gives_way(key) {
@@ -421,7 +421,7 @@ fn is_hello_here(stream: &TcpStream) -> bool {
     peeked.is_ok_and(|bytes| may_begin(&seen[..bytes]))
 }
 
-/// Sends the kept records, reads once, and opens the bytes. An error ends the handshake.
+/// Sends the kept records, reads once, and gives the bytes to TLS. An error ends the handshake.
 fn step(stream: &mut TcpStream, session: &mut TlsSession, buffer: &mut [u8]) -> io::Result<Step> {
     session.send_kept(|bytes| stream.write(bytes))?;
     let read = match stream.read(buffer) {

@@ -1,5 +1,5 @@
-//! The buffers that all sockets share: for the slices of a write, joined for the next writes of a batch while they
-//! are equal, and for the records of TLS.
+//! The buffers that all sockets share: a buffer for the joined slices of a write, which serves the next writes of a
+//! batch too while these are equal, and buffers for the records of TLS.
 //!
 //! A sealed record cannot be taken back, because each record has a number. So its bytes count as taken, and the
 //! part refused by the kernel is kept with the client: at most [`BURST_BYTES`] after a write with room, at most a
@@ -58,10 +58,11 @@ fn is_same(one: &[IoSlice<'_>], other: &[IoSlice<'_>]) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
-/// Plain bytes sealed for one `send`: with a `send` for each record 64 KiB cost half as much again.
+/// The most plain bytes that are sealed for one `send`. With a `send` for each record, 64 KiB would cost half as much
+/// again.
 const BURST_BYTES: usize = 4 * RECORD_BYTES_MAX;
 
-/// Bytes of the network for one read.
+/// The most bytes of one read from the network.
 const RAW_BYTES: usize = 64 * 1024;
 
 /// The buffers that all sockets with TLS share.
@@ -87,8 +88,8 @@ pub(super) struct Sealed {
 pub(in crate::reactor) struct Got {
     /// Plain bytes in the buffer.
     pub(in crate::reactor) plain_bytes: usize,
-    /// Bytes from the network, or plain bytes opened before; all of the buffer, if the records cost as much as that.
-    /// 0 at the end of the peer's side.
+    /// The cost of the read, in bytes: the bytes from the network or the plain bytes, the larger number; the whole
+    /// buffer if the session still has input. 0 at the end of the peer's side.
     pub(in crate::reactor) raw_bytes: usize,
     /// The read has emptied the socket.
     pub(super) is_short: bool,
@@ -142,8 +143,8 @@ impl TlsBuffers {
         Ok(Sealed { taken, is_full })
     }
 
-    /// Opens the input that waits in the session, or reads once and opens the bytes. Answers to the client, such as
-    /// alerts, go out or are kept.
+    /// Decrypts the input that waits in the session, or reads once and decrypts the bytes. Sends or keeps records for
+    /// the client, such as alerts.
     pub(super) fn read(
         &mut self,
         stream: &mut TcpStream,
@@ -168,7 +169,7 @@ impl TlsBuffers {
             true => room,
             false => read.max(plain_bytes).max(usize::from(has_waited)),
         };
-        // Opened bytes follow without another event.
+        // Bytes that were read already follow without another event.
         let has_more = has_waited || session.has_input() || session.has_ended();
         Ok(Got {
             plain_bytes,
@@ -186,8 +187,8 @@ struct Rest<'a> {
 }
 
 impl<'a> Rest<'a> {
-    /// Returns the next plain bytes, at most `bytes_max`: where they are, if they are in one slice, else copied
-    /// into `buffer`.
+    /// Returns the next plain bytes, at most `bytes_max`: in place if they are in one slice, otherwise copied into
+    /// `buffer`.
     fn next<'b>(&mut self, bytes_max: usize, buffer: &'b mut Vec<u8>) -> Option<&'b [u8]>
     where
         'a: 'b,

@@ -5,11 +5,11 @@ use crate::hub::{Feed, Gateway, Now};
 use crate::reactor::report::log_lines;
 use crate::telemetry::{Budget, Stage};
 
-/// Time of the bus's events in one turn, with their way into the send queues: small messages to thousands of clients
-/// take long before they have many bytes.
+/// The most time in one turn for events of the bus, including the delivery into the send queues: small messages to
+/// thousands of clients take long before they add up to many bytes.
 const BUS_US_MAX: u64 = 4_000;
 
-/// Inputs of the gateway in one turn; the rest waits for the next turn.
+/// The most inputs of the gateway in one turn; the rest waits for the next turn.
 const INPUTS_MAX: usize = 64;
 
 impl<G: Gateway, F: Feed> Reactor<G, F> {
@@ -32,8 +32,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Takes bus events from the channel, up to a part that the send queues can take; the rest follows after
-    /// a flush. A refused message adds no bytes, and costs time all the same.
+    /// Takes bus events from the channel, up to a part that the send queues can take; the rest follows after a flush. A
+    /// refused message adds no bytes, but its time counts.
     pub(super) fn take_bus(&mut self, began: Now) {
         let budget = self.settings.budgets.publication_bytes_max;
         let (mut bytes, mut is_late) = (0, false);
@@ -54,8 +54,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Processes a bus event up to the send queues. Returns the bytes that each member of its topics got, and the last
-    /// look at the clock, microseconds of the monotonic clock.
+    /// Processes a bus event up to the send queues. Returns the bytes that each member of its topics got, and the time
+    /// of the end, microseconds of the monotonic clock.
     fn take_event(&mut self, began: Now, event: F::Event) -> (usize, u64) {
         let now = self.since(began);
         if let Some(notice) = self.feed.notice(&event) {

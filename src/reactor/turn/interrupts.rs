@@ -11,11 +11,11 @@ use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-/// The loop looks at the clock at least once in [`super::IDLE_TURN_US`]; a longer gap by this much is a
+/// The loop looks at the clock at least once in [`super::IDLE_TURN_US`]; a gap that is longer by more than this is a
 /// freeze.
 const LATE_US: u64 = 1_000_000;
 
-/// The longest delay of deadlines by clients that never stop sending.
+/// The longest time for which clients that never stop sending can delay deadlines.
 const CATCH_UP_US_MAX: u64 = 1_000_000;
 
 /// The time of the loop's last look at the clock, and whether the loop catches up after a freeze.

@@ -14,17 +14,18 @@ use crate::hub::{CloseReason, Effect, Ended, Feed, Gateway, Now, Permit, Session
 use crate::reactor::handshakes::Job;
 use crate::telemetry::{Budget, EndedAt, HitLimit, ShellStats, Surveyed};
 
-/// Effects in one turn, such as sockets to close; the rest waits for the next turn.
+/// The most effects in one turn, such as sockets to close; the rest waits for the next turn.
 const EFFECTS_MAX: usize = 128;
 
 /// The most ends by clients that are kept, and the most other ends, without drops ([`DROPS_MAX`]). In a shared list,
 /// clients that come and go would displace all other ends.
 const ENDS_MAX: usize = 25;
 
-/// Drops that are kept. Refusals, which a single page without a token causes every second, displace none.
+/// The most drops that are kept. Refusals, which a single page without a token causes every second, do not displace
+/// drops.
 const DROPS_MAX: usize = 128;
 
-/// From the beginning of a survey to the beginning of the next.
+/// The shortest time from the beginning of a survey to the beginning of the next.
 const SURVEY_EVERY_US: u64 = 1_000_000;
 
 /// The connections that ended last.
@@ -105,10 +106,11 @@ macro_rules! log_ended {
     }};
 }
 
-/// Log lines about ended connections, and as many about limits; the next line has the number of suppressed lines.
+/// The most log lines a second about ended connections, and the most about limits; the next line has the number of
+/// suppressed lines.
 const END_LINES_PER_SECOND: u32 = 10;
 
-/// Lines about clients that weirgate has dropped: refusals take none of these.
+/// The most log lines a second about clients that weirgate has dropped: refusals do not use these up.
 const DROP_LINES_PER_SECOND: u32 = 128;
 
 /// The log lines about ended connections: of clients that weirgate has dropped, of limits that were hit, of all others.
@@ -251,7 +253,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Ends a turn that began at `began`: publishes the numbers of the loop.
     pub(super) fn publish_numbers(&mut self, began: Now) {
         if !self.hub.is_flushing() {
-            // Messages of this turn that no client took.
+            // Forgets the messages of this turn that no client took.
             self.report.flushed(None, began.mono_us);
         }
         let ended = self.since(began);

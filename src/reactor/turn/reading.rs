@@ -1,10 +1,9 @@
 //! Accepting and reading, within the budgets of a turn.
 //!
-//! The cost of a message is unknown before the inflate, so a client's last messages predict the cost of the next.
-//! Cheap clients are read before the first flush of a turn. After that flush these take turns: clients that have
-//! sent nothing yet, costly clients, clients that used their share of an earlier turn, and clients whose message
-//! has room again. Within each of these kinds, client addresses take turns. Each of the two parts has a budget of
-//! its own.
+//! The cost of a message is unknown until it is inflated, so a client's last messages predict the cost of the next.
+//! Cheap clients are read before the first flush of a turn. After that flush these take turns: clients that have sent
+//! nothing yet, costly clients, clients that used their share of an earlier turn, and clients whose message has room
+//! again. Within each of these kinds, client addresses take turns. Each of the two parts has a budget of its own.
 
 use std::io;
 
@@ -17,10 +16,10 @@ use crate::reactor::handshakes::{Entered, Handshakes, Job, Outcome, secured};
 use crate::reactor::listeners::Accepted;
 use crate::telemetry::Budget;
 
-/// Time of one turn for accepting and reading cheap clients, and as much for the others.
+/// The most time in one turn for accepting and reading cheap clients, and the most for the other clients.
 const READ_US_MAX: u64 = 2_000;
 
-/// Bytes of one read, inflated, above which a client is costly.
+/// If one read of a client brings more bytes than this, after inflating, the client is costly.
 const LITTLE_BYTES_MAX: usize = 16 * 1024;
 
 /// The kinds of clients that are read after the flush.
@@ -47,7 +46,7 @@ enum Costly {
 pub(super) struct FirstReads {
     /// The last try found bytes: every socket is tried.
     pays: bool,
-    /// Otherwise: accepts until the next try.
+    /// If it did not: the number of accepts until the next try.
     left_out: u32,
 }
 
@@ -139,8 +138,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         true
     }
 
-    /// Whether clients wait at the ports: with a history that is still read, the first clients of a new
-    /// process could not resume.
+    /// Whether clients have to wait at the ports until the feed has caught up: before that, the history is incomplete,
+    /// and the first clients of a new process could not resume.
     fn holds_clients(&mut self, now: Now) -> bool {
         let has_caught_up = self.feed.stats().caught_up;
         self.accept_from_us = self
@@ -153,7 +152,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         if !self.hub.is_draining() && self.holds_clients(now) {
             return;
         }
-        // If other processes listen on the port too, new clients belong to these processes from the stop on.
+        // If other processes listen on the port too, they get the new clients once the stop has begun.
         let gives_way = self.hub.is_draining() && self.listeners.can_give_way();
         if gives_way {
             // Connections that wait here are accepted once more, even if the stop has no client to close.
@@ -192,7 +191,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.report.spent(Budget::Accepts);
     }
 
-    /// Begins with the header of a proxy, or with what follows.
+    /// Begins a connection: with the header of a proxy, or with TLS or HTTP.
     fn admit(&mut self, now: Now, accepted: Accepted) {
         let key = self.hub.handle_accepted(now, accepted.peer);
         let headers_from = &self.settings.listen.headers_from;
@@ -270,7 +269,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             Outcome::Handshake(stream, tls, secured) => {
                 self.hub.handle_secured(key, secured);
                 self.register(now, key, stream, Some(tls));
-                // Opened bytes cause no event.
+                // Bytes that TLS has decrypted already cause no event.
                 self.note_unread(key, Unread::Bytes);
             }
         }
@@ -294,7 +293,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.register(now, key, stream, handover.tls);
         self.hub.handle_bytes(now, key, &handover.read);
         if is_tls {
-            // Opened bytes cause no event.
+            // Bytes that TLS has decrypted already cause no event.
             self.note_unread(key, Unread::Bytes);
         }
         true
@@ -330,7 +329,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.look_for_end(now, key);
     }
 
-    /// Returns how many bytes it has read, and whether the budget is used up with possibly unread bytes left.
+    /// Reads a socket. Returns the number of bytes read, and whether the budget is used up while bytes may be unread.
     fn read_one(&mut self, now: Now, key: SessionKey) -> (usize, bool) {
         let bytes_max = self.settings.budgets.read_bytes_max;
         let mut bytes = 0;
