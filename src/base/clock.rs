@@ -27,8 +27,8 @@ impl Now {
         self.unix_us / 1_000
     }
 
-    /// The Unix time of an earlier moment of the monotonic clock, milliseconds: right for people who look now, also if
-    /// the wall clock was set since.
+    /// The Unix time of an earlier moment of the monotonic clock, milliseconds: right for people who read it now, even
+    /// if the wall clock was set since.
     #[must_use]
     pub const fn unix_ms_at(self, mono_us: u64) -> i64 {
         (self.unix_us - self.mono_us.saturating_sub(mono_us) as i64) / 1_000
@@ -63,8 +63,8 @@ impl Clock {
     }
 }
 
-/// A clock of the kernel in microseconds: a third of the instructions of `Instant` and `Duration`, and the loop reads
-/// the clock ten times a turn.
+/// Reads a clock of the kernel, in microseconds. This takes a third of the instructions of `Instant` and `Duration`,
+/// and the loop reads the clock ten times a turn.
 fn micros(clock: ClockId) -> i64 {
     let time = clock_gettime(clock);
     time.tv_sec * 1_000_000 + time.tv_nsec / 1_000

@@ -25,7 +25,7 @@ impl State {
     }
 }
 
-/// The loop's end. The source no longer waits once this is dropped.
+/// The loop's side of [`QueueBytes`]. Once it is dropped, the source no longer waits.
 #[derive(Debug)]
 pub struct TakenBytes(Arc<QueueBytes>);
 

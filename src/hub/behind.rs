@@ -1,10 +1,10 @@
 //! The newest states, held while the loop is behind: one write for each client and round, whatever the rate of the bus.
 //!
-//! If a state is replaced in the send queue of a client with room in the kernel, while a flush is under way, the
-//! client has waited only for the loop, and the loop is behind: each further push would cost time and deliver
-//! nothing. From then on the newest state of each topic and key is held here, and goes to all members once the
-//! flush has reached everybody; states that wait in a send queue are skipped for newer ones in the queue. This ends
-//! with a round in which no state was replaced, or as a try after [`TRY_AFTER_US`].
+//! The loop is behind if a newer state replaces an older one in a send queue during a flush, although the kernel takes
+//! all bytes of that client: the client has waited only for the loop. Each further push would cost time and deliver
+//! nothing. So from then on the newest state of each topic and key is held here, and goes to all members once the flush
+//! has reached all clients. Meanwhile a write skips the states in a send queue for which the queue has newer states.
+//! Holding ends with a round in which no state was replaced, or as a try after [`TRY_AFTER_US`].
 //!
 //! Frames of a kept feed are never held: they would come after newer messages with later positions. Frames without a key
 //! wait at the bus ([`Hub::takes_publications`](super::Hub::takes_publications)).

@@ -20,7 +20,7 @@ pub(super) struct Clients {
     /// Sessions over a limit. A publish never closes a session: the loop drops these sessions
     /// afterwards.
     pub(super) over: Vec<(SessionKey, CloseReason)>,
-    /// Sessions whose deadline has become earlier by a delivery: the queue is over the soft limit, or a frame waits for
+    /// Sessions that need an earlier deadline after a delivery: the queue is over the soft limit, or a frame waits for
     /// a slot.
     pub(super) to_arm: Vec<SessionKey>,
     /// Sessions that still have to get the newest message, without its position ([`Delivered::Ahead`]).

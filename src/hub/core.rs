@@ -333,7 +333,8 @@ impl Core {
         if !self.is_open(key) {
             return Joined::NotOpen;
         }
-        // The losses so far concern only the topics that the client has joined so far.
+        // The losses so far concern only the topics joined so far, so the client is notified of them before it joins
+        // this topic.
         self.notify_loss(key);
         self.release_before_join(topic);
         let (joined, retained) = self.topics.join(key, topic, self.content(key));
@@ -464,7 +465,7 @@ impl Core {
     }
 
     /// A client that is closed at a stop, or with 1013 ("try again later", the registry of RFC 6455 §11.7), will
-    /// reconnect. Adds the time to wait before.
+    /// reconnect. Adds the time for which the client should wait before that.
     fn with_retry_after(&self, code: CloseCode, reason: CloseReason) -> CloseCode {
         match reason == CloseReason::ShuttingDown || code.code == 1013 {
             true => CloseCode {

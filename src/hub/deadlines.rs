@@ -73,8 +73,8 @@ impl Timers {
         due
     }
 
-    /// If a timer is due, moves it by multiples of `interval_us` to the first moment after now: so timers that one long
-    /// turn delayed do not all fire together from then on. Returns whether the timer was due.
+    /// If a timer is due, moves it by multiples of `interval_us` to the first moment after now. So timers that one long
+    /// turn has delayed do not all fire together from then on. Returns whether the timer was due.
     pub(super) fn push_back(&mut self, timer: Timer, now_us: u64, interval_us: u64) -> bool {
         if !self.is_due(timer, now_us) {
             return false;

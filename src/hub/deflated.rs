@@ -145,7 +145,7 @@ fn after(client: Inflates) -> Option<Key> {
     known.then_some(Key::of(Kind::After, client.window))
 }
 
-/// The encoding without reference, if the client has a window for the encoding.
+/// The encoding without reference, if the client has a window for it.
 #[inline]
 fn alone(frame: &Frame, params: DeflateParams) -> Option<Key> {
     let body_bytes = frame.body().len();

@@ -1,8 +1,8 @@
 //! How clients end: a single client, all clients at a stop, and the clients that an operator cuts off.
 //!
-//! A stop has phases: weirgate still accepts clients for a while, then spreads the closes over a while.
-//! While the gateway is busy with a client, the client is not closed, and the stop does not end. A cut walks over the
-//! sessions in slices, as a stop does, and is checked at every door.
+//! A stop has phases: weirgate still accepts clients for a while, then spreads the closes over a while. While the
+//! gateway is busy with a client, the client is not closed, and the stop does not end. A cut walks over the sessions in
+//! slices, as a stop does. The list of refusals is checked when a client connects, and when it shows a new token.
 
 use super::core::Core;
 use super::gateway::Gateway;

@@ -48,14 +48,14 @@ const BATCH_DEFLATED_BYTES: usize = 256 * 1024;
 /// Vectors that are empty between batches and keep their memory.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    /// The rounds of this flush: plain clients, then deflated clients.
+    /// The rounds of this flush: first clients that need no encoding, then the others.
     rounds: [Round; 2],
     plans: Vec<Plan>,
     leads: Vec<u8>,
     slices: Vec<IoSlice<'static>>,
     writes: Vec<Write<'static>>,
     wrote: Vec<io::Result<usize>>,
-    /// Turns so far, for the start of the next flush.
+    /// The number of flushes begun so far, from which the start of the next follows.
     turn: usize,
     /// Bytes of publications without a conflation key that may still wait for some client's write.
     published_bytes: usize,

@@ -36,7 +36,7 @@ pub enum Lead {
     Seq(&'static str),
 }
 
-/// The measures allowed for a frame when its client is slow.
+/// The ways in which a frame may be left out for a slow client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// May be conflated (with a key) or shed (by a rate).
@@ -196,7 +196,7 @@ impl Frame {
         self.lead
     }
 
-    /// The measures allowed for the frame when a client is slow.
+    /// The ways in which the frame may be left out for a slow client.
     pub fn class(&self) -> Class {
         self.class
     }

@@ -226,7 +226,7 @@ pub trait Gateway {
         None
     }
 
-    /// Called before a stop closes the client: the last frames for the client.
+    /// Called before a stop closes the client, so that the gateway can send its last frames.
     fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
         let _ = (core, key, client);
     }

@@ -60,8 +60,8 @@ impl Core {
         }
     }
 
-    /// Records the path and the client's address. Returns false if the address has reached its limit;
-    /// the refusal is queued then. `stream` is that of [`refuse`](Self::refuse).
+    /// Records the path and the client's address. Returns false if the address has reached its limit; the refusal is
+    /// queued then. `stream` is as for [`refuse`](Self::refuse).
     fn admit_request(
         &mut self,
         key: SessionKey,
@@ -184,7 +184,8 @@ impl Core {
             return;
         };
         if self.limits.trusted_proxies.trusts_peer(&session.peer()) {
-            // Proxies keep connections and send other clients' requests over them.
+            // A proxy keeps its connections and sends the requests of other clients over them, so this connection no
+            // longer counts for the address.
             session.hold_place(None);
         }
         let client = session.client_addr();

@@ -1,9 +1,9 @@
 //! The newest messages of a kept feed, for clients that resume.
 //!
-//! Each message of the feed has a number ([`names`]); messages that no topic gets (bad messages) have no
-//! entry. All topics share one list, in the order of the feed; a resume walks the list from the position on
-//! and takes the messages of the topics. Therefore a topic costs a message nothing, and the messages of
-//! several topics come in the order of the feed.
+//! Each message of the feed has a number ([`names`]); messages that no topic gets (bad messages) have no entry. All
+//! topics share one list, in the order of the feed; a resume walks the list from the position on and takes the messages
+//! of the topics. So keeping a message costs the same however many topics there are, and the messages of several topics
+//! come in the order of the feed.
 //!
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
@@ -25,14 +25,14 @@ use crate::auth::MatchBudget;
 
 /// The cost of a visited entry in the budget of message bytes. A step of matching costs as much as a byte.
 const WALK_BYTES: usize = 4;
-/// One part in so many of the bytes is for names of topics.
+/// The names of topics get one `NAMES_SHARE`th of the bytes.
 const NAMES_SHARE: usize = 4;
 /// Memory of an entry beside the frame's bytes: the entry, the frame's other fields, the id.
 const ENTRY_BYTES: usize =
     size_of::<Entry>() + size_of::<u32>() + size_of::<Frame>() + size_of::<StoredId>();
 /// Memory of a copy beside the frame's bytes and the pattern.
 const COPY_BYTES: usize = size_of::<(Option<TopicName>, Arc<Frame>)>() + size_of::<Frame>();
-/// One part in so many of the bytes is for copies; above, copies are dropped before messages are forgotten.
+/// While copies have more than one `COPIES_SHARE`th of the bytes, copies are dropped before messages are forgotten.
 const COPIES_SHARE: usize = 4;
 /// The most messages that one call forgets because of their age.
 const STEPS_MAX: usize = 4_096;
@@ -139,7 +139,7 @@ pub(super) struct History {
     limits: HistoryLimits,
     places: Places,
     entries: VecDeque<Entry>,
-    /// The index of each entry's name: most of a walk looks at nothing else, and the entries have far more memory.
+    /// The index of each entry's name: most of a walk looks at nothing else, and the entries take far more memory.
     topics: VecDeque<u32>,
     names: Names,
     /// The number of the newest forgotten message.
@@ -197,7 +197,7 @@ impl History {
         }
     }
 
-    /// Keeps a message of the feed; `None`: the message was left out.
+    /// Keeps a message of the feed; `frame` is `None` for a message that was left out.
     pub(super) fn keep(
         &mut self,
         now_us: u64,

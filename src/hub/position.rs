@@ -1,4 +1,5 @@
-//! Positions in a kept feed: the text in a message for a client, and back from the client to resume.
+//! Positions in a kept feed. A message to a client has its position as a text, and the client sends the text back to
+//! resume.
 //!
 //! In a stream of the bus, a position is the id of the message. On a bus without ids, a position names a message by the
 //! newest mark before the message and the number of kept messages since the mark. A mark is unique, and every instance

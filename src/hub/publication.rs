@@ -133,7 +133,7 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// A frame for the members of a topic, of no kept feed.
+    /// A frame for the members of a topic, outside of the kept feed.
     pub fn new(topic: TopicName, frame: Arc<Frame>) -> Self {
         Self {
             topic,
@@ -231,7 +231,7 @@ pub enum FeedNotice {
     },
     /// The messages have no positions until the next [`Self::Mark`], because messages may be lost unnoticed.
     NoPositions,
-    /// The position of the newest message of a stream without young messages.
+    /// The position of the newest message of a stream in which there is no message to read.
     Head(Position),
     /// Messages were lost before the last [`BusNotice::Gap`], of which clients have been notified.
     Hole,

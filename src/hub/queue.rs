@@ -289,7 +289,7 @@ mod tests {
         }
     }
 
-    /// How often its weight was asked for, and the weight.
+    /// The number of calls of `weight`, and the weight.
     #[derive(Debug)]
     struct Looked<'a>(&'a Cell<usize>, usize);
 

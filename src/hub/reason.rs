@@ -73,7 +73,8 @@ labelled! {
         SendQueueHard = "send_queue_hard",
         /// All frames together exceeded their limit, and the client was among those that held the most.
         FrameMemory = "frame_memory",
-        /// The TLS of all clients held more bytes than allowed, and this client's bytes had waited the longest.
+        /// The TLS of all clients held more bytes than allowed, and this client was chosen: its TLS had held much for
+        /// long.
         TlsMemory = "tls_memory",
         /// The plain HTTP requests of all clients held more bytes than allowed, and this client's request was
         /// chosen: it had held much for long.

@@ -59,8 +59,8 @@ impl Core {
         }
     }
 
-    /// Sends the held states of a topic before a client joins: nobody gets a message from before the join. A retained
-    /// state is the client's first frame, and does not come twice.
+    /// Sends the held states of a topic before a client joins, so that the new member gets no message from before the
+    /// join. Retained states may stay held: the client gets such a state as its first frame, and not a second time.
     pub(super) fn release_before_join(&mut self, topic: &TopicName) {
         let held = (self.behind.states > 0).then(|| self.behind.held.get(topic));
         let is_retained = |p: &Publication| p.retain == Retain::Set;

@@ -57,7 +57,7 @@ pub struct Cut {
     /// The digest of a token: [`TokenMarks::digest`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
-    /// When the refusal ends, Unix seconds; by default with the tokens.
+    /// When the refusal ends, Unix seconds; by default when the tokens end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<i64>,
 }

@@ -4,10 +4,9 @@
 //! go before whole data frames, so that a pong never waits behind a backlog. Only [`SendQueue::wrote`]
 //! moves the queue: a short write moves an offset, no bytes.
 //!
-//! Frames with a conflation key make a slow client skip, never fall behind: above the soft limit, or
-//! when the oldest whole frame is old, only the newest frame per key stays, until the queue has been
-//! empty. Frames without a key are never skipped; the soft or the hard limit drops a client that cannot
-//! keep up.
+//! Among frames with a conflation key a slow client skips, so that it never falls behind: above the soft limit, or when
+//! the oldest whole frame is old, only the newest frame per key stays, until the queue has been empty. Frames without a
+//! key are never skipped; the soft or the hard limit drops a client that cannot keep up.
 //!
 //! With few frames each new frame replaces the waiting frame of its key. With many, a look at all
 //! frames for each new frame would let a slow client cost the others time. Then a frame joins the
@@ -307,7 +306,8 @@ impl SendQueue {
         self.bytes - self.replayed_bytes()
     }
 
-    /// Whether more bytes than `limit` count. Few queues are so long that the replayed frames matter.
+    /// Whether the counted bytes are more than `limit`. Few queues have more bytes at all, so the replayed bytes are
+    /// rarely added up.
     #[inline]
     fn counts_over(&self, limit: usize) -> bool {
         self.bytes > limit && self.counted_bytes() > limit
@@ -326,8 +326,8 @@ impl SendQueue {
         self.retain(|entry| entry.is_replayed() || !entry.frame.key().is_some_and(&gone))
     }
 
-    /// Forgets the client's window, so that no frame refers to the window; a frame that was begun still
-    /// does.
+    /// Forgets the client's window, so that no later frame refers to it. A partly written frame still refers to the
+    /// window, and then replaces it.
     pub(super) fn forget_window(&mut self) {
         if self.begun.is_none() {
             self.window = FrameId::NONE;
@@ -370,7 +370,7 @@ impl SendQueue {
     }
 }
 
-/// The most waiting frames of which each new frame searches all.
+/// While no more frames than this wait, each new frame is compared with all of them.
 const FEW_FRAMES: usize = 64;
 
 /// The index of the newest frame of each key.

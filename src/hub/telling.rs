@@ -130,7 +130,7 @@ impl Core {
         self.message_bytes > self.limits.turn_all_message_bytes_max
     }
 
-    /// Calls `each` for the clients in the next slots from `first` on, at most [`WALK_SLOTS_MAX`], until the budget of
+    /// Calls `each` for the clients in the next slots from `first` on, at most `WALK_SLOTS_MAX`, until the budget of
     /// the turn is used up; the first client is always reached. Returns the slot at which the walk continues; `None`
     /// after the last.
     pub fn walk<C>(

@@ -11,7 +11,7 @@
 //! | --- | --- |
 //! | a frame's number, and the previous frame | [`Link`], set when the frame is published |
 //! | the content of a client's window | `SendQueue::window`: the last frame that went out whole |
-//! | changes of a client's window | `Outgoing::window_after` (`send_queue/write.rs`) alone |
+//! | changes of a client's window | `Outgoing::window_after` (`send_queue/write.rs`); `SendQueue::forget_window` twice in a round of numbers |
 //! | the encoding for a client | [`deflated::best`](super::deflated::best) |
 //!
 //! A mistake in these rules corrupts text and raises no error: `tests/hub_rules/window.rs` inflates the

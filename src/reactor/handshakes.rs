@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(read_header(&long), (Beginning::Other, 0));
     }
 
-    /// A ClientHello of so many bytes, in records of at most `of` bytes.
+    /// A ClientHello of `bytes` bytes, in records of at most `of` bytes.
     fn hello(bytes: usize, of: usize) -> Vec<u8> {
         let length = (bytes - 4) as u32;
         let message = [&[CLIENT_HELLO][..], &length.to_be_bytes()[1..]].concat();

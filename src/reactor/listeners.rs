@@ -230,7 +230,7 @@ pub struct ListenError {
 }
 
 impl Listeners {
-    /// Listens on every address. The first listener has the token `first`, the others the tokens below.
+    /// Listens on every address. The first listener has the token `first`; the others have the next lower tokens.
     pub(super) fn bind(
         settings: &ListenSettings,
         registry: &Registry,

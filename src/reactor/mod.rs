@@ -1,7 +1,8 @@
 //! The loop: every system call of the socket side is here.
 //!
-//! One turn: socket events, the messages that the bus channel held at entry (in parts), due deadlines, one flush,
-//! effects. Each step has a budget. The rest waits in a list of the step, because the poll reports an edge only once.
+//! One turn: socket events, clients that send little, inputs of other threads, the messages that the bus channel held
+//! at entry (in parts), clients that send much, due deadlines, effects. A flush follows each step that has queued
+//! something. Each step has a budget. The rest waits in a list of the step, because the poll reports an edge only once.
 //! The loop serves any gateway and any feed: only their traits are known here.
 
 mod handshakes;

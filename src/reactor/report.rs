@@ -36,7 +36,7 @@ pub(super) struct Report {
     late_lines: LogBudget,
 }
 
-/// If the loop is this late in a window, it logs a line, microseconds.
+/// The lateness of a window from which on the loop logs a line, microseconds.
 const LATE_LINE_US: u64 = 500_000;
 
 impl Report {

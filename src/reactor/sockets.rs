@@ -109,7 +109,7 @@ pub(super) struct Sockets {
     chosen: Chosen<SessionKey>,
     clock: Clock,
     first_write_us: Option<u64>,
-    /// The end of a flush, microseconds of the monotonic clock.
+    /// When the flush has to end, microseconds of the monotonic clock.
     flush_until_us: u64,
 }
 

@@ -282,8 +282,7 @@ impl Places {
             CopyPosition::parse(since).ok_or(NotRecovered::Bad)?;
         let number = match position.point {
             Point::Counted { mark, count } => {
-                // Without any mark or id this instance has never given a position: resuming is off, the position is not
-                // just too old.
+                // If this instance has no mark and no id, resuming is off here; otherwise only this mark is unknown.
                 let unknown = match self.marked.is_empty() && self.ids.is_empty() {
                     true => NotRecovered::Off,
                     false => NotRecovered::Epoch,

@@ -139,7 +139,7 @@ impl<'b, 'a> Matching<'b, 'a> {
 /// The messages that a search has found, before their frames are made.
 #[derive(Debug)]
 pub(super) struct Found<'a> {
-    /// Indices of entries, each with the name of a copy.
+    /// The found copies: the index of the entry, and the wanted name that the copy is for.
     pub(super) copies: Vec<(usize, &'a Wanted<'a>)>,
     /// Queue bytes of the copies, without the bytes that JSON escapes add to a text.
     pub(super) bytes: usize,

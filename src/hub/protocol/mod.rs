@@ -55,7 +55,7 @@ impl Protocol {
         matches!(self, Self::EventStream(stream) if stream.holds_messages())
     }
 
-    /// Memory of what the client has sent of an unfinished message, for the limit over all clients.
+    /// Memory of the client's unfinished message, for the limit over all clients.
     pub(super) fn unfinished_bytes(&self) -> usize {
         match self {
             Self::WebSocket(websocket) => websocket.unfinished_bytes(),
@@ -91,8 +91,8 @@ impl Protocol {
         }
     }
 
-    /// Handles the end of the peer's side of the connection, in order. Returns whether the peer may
-    /// still read, so that the client stays; a probe is appended to `out`.
+    /// Handles an orderly end of the peer's side of the connection. Returns whether the peer may still read, so that
+    /// the client stays; a probe is appended to `out`.
     ///
     /// A client of an event stream may end its side after the request and read on, and some proxies do
     /// so. A client that is gone responds to the comment with a reset.

@@ -161,7 +161,8 @@ impl Session {
 
     /// Whether a pong is missing.
     fn pong_due(&mut self, now: Now, limits: &Limits) -> bool {
-        // While bytes wait for the client, the stall limit decides, not the pong: the client may only read slowly.
+        // While the kernel takes no more bytes for the client, the stall limit decides, not the pong: the client may
+        // only read slowly.
         let reads_until_us = self.stall_due(limits).filter(|_| self.is_blocked());
         let cold = &mut *self.cold;
         let Phase::Open(open) = &mut cold.phase else {
@@ -196,8 +197,7 @@ impl Session {
         Due::CloseWritten(close.reason)
     }
 
-    /// Whether the queue stayed above the soft limit for too long. A queue below the limit loses its
-    /// clock.
+    /// Whether the queue stayed above the soft limit for too long. If the queue is below the limit, its clock stops.
     fn soft_limit_due(&mut self, now: Now, limits: &Limits) -> bool {
         let limits = &limits.send_queue;
         let since = self.queue.over_soft_since();

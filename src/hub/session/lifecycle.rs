@@ -239,8 +239,8 @@ impl Session {
         true
     }
 
-    /// Handles the end of the peer's side, in order or by an error (`failed`). Returns whether the session
-    /// ends: not while the peer may still read, or the last control bytes may still arrive.
+    /// Handles the end of the peer's side, orderly or by an error (`failed`). Returns whether the session ends: not
+    /// while the peer may still read, or the last control bytes may still arrive.
     pub(in crate::hub) fn peer_ended(&mut self, now: Now, failed: bool) -> bool {
         if failed {
             return true;

@@ -1,8 +1,7 @@
 //! A connection in the core. The core asks a session for due work and for the consequences of a write,
 //! and turns the results into effects and counters.
 //!
-//! The hot part has the fields that a publish and a flush use; everything else is behind one pointer. The two types
-//! keep the parts apart; nothing depends on how fast either is.
+//! The hot part has the fields that a publish and a flush use; everything else is in [`Cold`], behind one pointer.
 
 mod delivery;
 mod due;

@@ -30,7 +30,8 @@ labelled! {
         Waiting = "waiting",
         /// The kernel takes no more: the client or the network is slower than the messages.
         Blocked = "blocked",
-        /// Blocked for so long that newer messages replace older ones.
+        /// So much waits, or something has waited for so long, that newer messages replace older messages of the same
+        /// key.
         Conflating = "conflating",
         /// Frames without a conflation key are over the soft limit: the client is dropped unless it reads in time.
         OverSoft = "over_soft_limit",

@@ -55,7 +55,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     /// Processes a bus event up to the send queues. Returns the bytes that each member of its topics got, and the time
-    /// of the end, microseconds of the monotonic clock.
+    /// at the end, microseconds of the monotonic clock.
     fn take_event(&mut self, began: Now, event: F::Event) -> (usize, u64) {
         let now = self.since(began);
         if let Some(notice) = self.feed.notice(&event) {
