@@ -45,7 +45,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     held: u64,
-    /// Amounts by address; no address without an amount.
+    /// Amounts by address; an address without an amount has no entry.
     by_address: HashMap<ClientAddr, u64, RandomState>,
     holders: Slab<Holder>,
     /// The amount of the holders that were chosen to give way, and still hold it.

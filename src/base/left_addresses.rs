@@ -35,7 +35,7 @@ impl LeftAddresses {
         self.0.push(Left { address, at, why });
     }
 
-    /// Forgets that an address was left: it serves.
+    /// Forgets that an address was left, because it serves.
     pub fn forget(&mut self, address: SocketAddr) {
         self.0.retain(|left| left.address != address);
     }

@@ -105,7 +105,7 @@ pub fn tickets() -> Arc<dyn ProducesTickets> {
 struct WallTime(Clock);
 
 impl WallTime {
-    /// Since 1970, milliseconds; 0 before.
+    /// Milliseconds since 1970; 0 before 1970.
     fn unix_ms(&self) -> u64 {
         self.0.now().unix_ms().unsigned_abs()
     }

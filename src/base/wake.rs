@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// The delay of a lost wake-up; fails the test.
+    /// A lost wake-up would take this long, and fails the test.
     const NEVER: Duration = Duration::from_secs(20);
 
     #[test]

@@ -61,7 +61,7 @@ pub struct Core {
     pub(super) stopping: VecDeque<SessionKey>,
     /// Sessions whose queue has the room that the gateway has requested.
     pub(super) with_room: Vec<SessionKey>,
-    /// Sessions that are read again.
+    /// Sessions whose reading continues after a pause.
     pub(super) resumed: Vec<SessionKey>,
     /// Sessions that have used up their share of this turn. Their addresses take turns when reading continues.
     pub(super) next_turn: FairQueue<SessionKey>,

@@ -32,7 +32,7 @@ use super::shell::{Transmit, Write};
 use super::tables::SlotSet;
 use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey};
 
-/// Sessions in one batch.
+/// The most sessions in one batch.
 const BATCH_SESSIONS: usize = 128;
 
 /// With more bytes than this in all send queues together, a flush takes several turns.

@@ -57,7 +57,7 @@ pub struct ConflationKey(pub u64);
 pub struct FrameBytes(Arc<[AtomicU64; 2]>);
 
 impl FrameBytes {
-    /// Bytes alive now.
+    /// Bytes of all frames that exist now, and of long queues.
     pub fn alive(&self) -> u64 {
         self.0[0].load(Ordering::Relaxed)
     }

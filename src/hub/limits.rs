@@ -12,7 +12,7 @@ pub(super) const LATE_PONG_US: u32 = 1_000_000;
 
 /// The cost of a client in a walk over clients, in bytes of messages: about a nanosecond each.
 pub(super) const CLIENT_COST: usize = 256;
-/// The cost of a topic of the client.
+/// The cost of each topic of such a client, beside the client's own.
 pub(super) const TOPIC_COST: usize = 32;
 /// The cost of a frame in the queue of a client that ends.
 pub(super) const FRAME_COST: usize = 4;

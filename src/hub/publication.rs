@@ -117,7 +117,7 @@ pub enum Retain {
 pub struct Publication {
     /// Topic whose members get the frame.
     pub topic: TopicName,
-    /// Frame for the members, shared by all send queues.
+    /// Frame for the members that get its kind of content, shared by all send queues.
     pub frame: Arc<Frame>,
     /// `false`: only the retained frame and the history change (quiet catch-up); members get nothing now.
     pub deliver: bool,
@@ -178,7 +178,7 @@ pub(super) type Render = fn(&Message<'_>, Option<&TopicName>, &FrameBytes) -> Ar
 pub enum BusNotice {
     /// The bus was reached, and all subscriptions requested until then are made.
     Up,
-    /// The bus is away.
+    /// The bus cannot be reached.
     Down,
     /// Messages were lost: a connection to the bus has ended, with all subscriptions of that
     /// connection. Comes before [`Self::Down`], and again if a connection ends before [`Self::Up`].

@@ -65,7 +65,7 @@ labelled! {
         MessageTooBig = "message_too_big",
         /// No pong: 1011 (or the gateway's code).
         PongTimeout = "pong_timeout",
-        /// The kernel accepted no byte for the stall limit.
+        /// The kernel accepted no byte for the time of the stall limit.
         SendStalled = "send_stalled",
         /// The send queue was above its soft limit for too long.
         SendQueueSoft = "send_queue_soft",
@@ -177,17 +177,17 @@ labelled! {
     pub enum NotRecovered {
         /// The text is not a position of this feed.
         Bad = "bad",
-        /// There is no history, or the client is a member already.
+        /// There is no history, or no position yet; or the client is a member already, or has a rate of its own.
         Off = "off",
         /// The position is from before a loss of the bus.
         Gap = "gap",
-        /// The mark is unknown here.
+        /// The mark or the id of the position is unknown here, or the history is still being filled.
         Epoch = "epoch",
         /// The message has not come here yet.
         Ahead = "ahead",
         /// A missed message is no longer kept, or was left out.
         Window = "window",
-        /// The missed messages are too many.
+        /// The missed messages are too many, or the search for them is too long.
         Large = "large",
     }
 }

@@ -223,7 +223,7 @@ impl Core {
         }
     }
 
-    /// Handles a notice.
+    /// Handles a notice of the bus that concerns the history.
     pub(super) fn note(&mut self, notice: &BusNotice) {
         let Some(history) = &mut self.history else {
             return;

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::auth::{TOKEN_BYTES_MAX, TokenMarks};
 use crate::wire::json;
 
-/// A refusal lasts this long if no token says when it ends. Tokens from before the refusal stay refused for at least
-/// this long.
+/// A refusal lasts this long if no token says when it ends. Unless the cut has an end, tokens from before the refusal
+/// stay refused for at least this long.
 pub(super) const REFUSED_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// The most entries, without a setting.
+/// The most entries by default.
 const MAX: usize = 10_000;
 
 /// The most entries that `newest` returns.
@@ -287,14 +287,14 @@ struct Lists {
 }
 
 impl Default for Revoked {
-    /// The list of a process without a setting.
+    /// An empty list for the default number of entries.
     fn default() -> Self {
         Self::new(MAX)
     }
 }
 
 impl Revoked {
-    /// An empty list for so many entries.
+    /// An empty list for at most `max` entries.
     pub fn new(max: usize) -> Self {
         Self {
             max,

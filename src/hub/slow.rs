@@ -85,12 +85,12 @@ pub(super) struct Pair {
     after: Sample,
 }
 
-/// The difference between two samples.
+/// What two samples of a waiting client show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The kernel had nothing to send while the queue waited.
     Idle,
-    /// The same, and the loop was late.
+    /// Like `Idle`, and the loop was late.
     Late,
     /// Segments are sent again and again.
     Silent,
@@ -129,7 +129,7 @@ impl Pair {
         self.grown(|sample| sample.at_us)
     }
 
-    /// Bytes that arrived in a second.
+    /// Bytes per second that the client's kernel has acknowledged.
     fn rate(&self) -> f64 {
         self.grown(|sample| sample.acked_bytes) as f64 * 1e6 / self.passed_us() as f64
     }

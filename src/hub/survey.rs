@@ -39,7 +39,7 @@ pub struct Survey {
     pub clients: u64,
     /// Clients with waiting messages.
     pub clients_waiting: u64,
-    /// Clients whose kernel takes no more.
+    /// Clients for which the kernel takes no more bytes.
     pub clients_blocked: u64,
     /// Clients for which newer messages replace older ones.
     pub clients_conflating: u64,

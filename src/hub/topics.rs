@@ -127,7 +127,7 @@ pub(super) struct Topics {
     by_name: HashMap<TopicName, TopicKey, RandomState>,
     /// Most clients are members of a topic or two.
     joined: Vec<SmallVec<[Membership; 2]>>,
-    /// Members, over all topics.
+    /// The memberships of all topics together.
     memberships: usize,
 }
 
@@ -372,7 +372,7 @@ impl Topics {
         self.topics.len()
     }
 
-    /// Members, over all topics.
+    /// The memberships of all topics together.
     pub(super) fn memberships(&self) -> usize {
         self.memberships
     }

@@ -38,7 +38,7 @@ use crate::listening::tls::{ServerTlsInForce, TlsSession};
 #[derive(Debug, Default)]
 pub struct HandshakeCounts {
     full: AtomicU64,
-    /// With a ticket.
+    /// Handshakes that a ticket has shortened.
     resumed: AtomicU64,
     failed: AtomicU64,
     under_way: AtomicU64,

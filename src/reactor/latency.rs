@@ -10,7 +10,7 @@ const PART_US: u64 = 10_000_000;
 const PARTS: usize = 7;
 /// Buckets for each doubling: a bucket is 9 to 12 % wide.
 const PER_DOUBLING: usize = 8;
-/// Up to 67 s.
+/// The buckets reach up to 67 s.
 const BUCKETS: usize = 26 * PER_DOUBLING;
 /// Time between two summaries.
 const EVERY_US: u64 = 1_000_000;
@@ -95,7 +95,7 @@ impl Latency {
     }
 }
 
-/// Less than this is not lateness.
+/// A shorter delay does not count as lateness.
 const LATE_FROM_US: u64 = 20_000;
 
 /// The length of a window. The lateness of a window is the longest delay in it.
@@ -104,10 +104,10 @@ const WINDOW_US: u64 = 250_000;
 /// The lateness of the loop.
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
-    /// The longest in this window.
+    /// The longest delay in this window.
     longest_us: u64,
     window_began_us: u64,
-    /// The last windows: a second.
+    /// The lateness of the last windows, which are a second together.
     windows_us: [u64; 4],
     total_us: u64,
 }

@@ -119,7 +119,7 @@ impl Names {
         }
     }
 
-    /// Places in the list of quiet topics.
+    /// Entries in the list of quiet topics.
     #[cfg(test)]
     pub(super) fn places(&self) -> usize {
         self.quiet.len()

@@ -15,7 +15,7 @@ pub(in crate::hub) enum Delivered {
     Refused,
     /// The frame is over the client's rate.
     Shed,
-    /// The frame waits; never [`Pushed::Over`].
+    /// The frame is in the send queue; never [`Pushed::Over`].
     Queued(Pushed),
     /// The frame waits for the client's next slot.
     Held {
@@ -192,7 +192,7 @@ impl Session {
         is_open
     }
 
-    /// [`Self::finds_room`] returns `true` once from here on.
+    /// Makes [`Self::finds_room`] return `true` once, as soon as the queue has room.
     pub(in crate::hub) fn want_room(&mut self) {
         self.room_wanted = true;
     }

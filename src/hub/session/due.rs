@@ -159,7 +159,7 @@ impl Session {
         Due::Nothing
     }
 
-    /// Whether a pong is missing.
+    /// Whether the awaited pong is overdue. Extends its deadline if the client may have sent it, or only reads slowly.
     fn pong_due(&mut self, now: Now, limits: &Limits) -> bool {
         // While the kernel takes no more bytes for the client, the stall limit decides, not the pong: the client may
         // only read slowly.

@@ -44,7 +44,7 @@ pub(super) struct Gate {
     pongs_unused: u8,
     /// The next state waits for a pong.
     pub(super) is_closed: bool,
-    /// A state has left since the last ping.
+    /// A state was sent since the last ping.
     pub(super) has_left: bool,
     /// When the last state left, or the gate was made, microseconds of the monotonic clock.
     left_us: u64,
@@ -77,7 +77,7 @@ impl Gate {
         !self.is_closed
     }
 
-    /// Notes that a state leaves.
+    /// Notes that a state is sent.
     pub(super) fn leaves(&mut self, now: Now) {
         self.has_left = true;
         self.left_us = now.mono_us;
@@ -121,7 +121,7 @@ impl Gate {
         now.mono_us.saturating_sub(self.since_us)
     }
 
-    /// For operators, with figures.
+    /// The state of the gate in words for operators, with figures.
     pub(super) fn say(&self) -> String {
         let seconds = f64::from(self.last_pong_us) / 1e6;
         format!("its pong takes {seconds:.1} s: states wait here, not in the buffers on the way")

@@ -95,7 +95,7 @@ struct Cold {
     /// The time of the session's entry in the deadlines; never 0, because the clock starts at one second.
     armed_at: Option<NonZeroU64>,
     reading: Reading,
-    /// What is kept of the client's input.
+    /// The charge for the client's input that is kept.
     received: Option<Charge>,
     permit: Option<Permit>,
     rate: Option<TokenBucket>,

@@ -61,15 +61,15 @@ impl MaxRate {
 /// A frame that waits for the slot.
 #[derive(Debug)]
 struct Held {
-    /// Counts the frames: the order in which they leave.
+    /// Held frames are sent in the order of these numbers.
     number: u64,
     frame: Arc<Frame>,
 }
 
-/// The way of a frame.
+/// What happens to a frame.
 #[derive(Debug)]
 pub(super) enum Slotted {
-    /// A slot is open: the frame leaves at once.
+    /// A slot is open: the frame is sent at once.
     Leaves,
     /// The frame waits for the next slot. Has the older frame of the same key that it replaces, if there is one.
     Held(Option<Arc<Frame>>),
@@ -82,7 +82,7 @@ pub(super) enum Slotted {
 pub(super) struct Slots {
     /// 0: the client has no rate of its own.
     interval_us: u64,
-    /// Of a client behind deep buffers.
+    /// The gate of a client behind deep buffers.
     pub(super) gate: Option<Gate>,
     /// When the next slot opens, microseconds of the monotonic clock.
     next_us: u64,
@@ -105,7 +105,7 @@ impl Slots {
         }
     }
 
-    /// Sets or ends the rate; nothing is held.
+    /// Sets or ends the rate. The caller has opened the slot, so no frame is held.
     pub(super) fn set_rate(&mut self, now: Now, rate: Option<MaxRate>) {
         self.interval_us = rate.map_or(0, |rate| rate.interval_us);
         self.next_us = self.next_us.min(now.mono_us + self.interval_us);

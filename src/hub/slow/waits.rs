@@ -46,9 +46,9 @@ const PROXY_ITSELF_MIN: u64 = 3;
 /// A client whose queue waits, or has waited a moment ago.
 #[derive(Debug, Default)]
 struct Wait {
-    /// The queue waits since then.
+    /// When the current wait began; `None` while the queue does not wait.
     since_us: Option<u64>,
-    /// Waits that have ended, together.
+    /// The total time of the waits that have ended.
     ended_us: u64,
     /// The total time of waiting as of each of the last looks, the oldest first.
     at_looks: [u64; LOOKS],
@@ -66,7 +66,7 @@ struct Sampled {
     /// The newest sample, unless the client has stopped waiting since.
     newest: Option<Sample>,
     lost_permille: u32,
-    /// The kernel knows nothing of this socket.
+    /// The kernel has no numbers about this socket.
     has_none: bool,
 }
 
@@ -75,7 +75,7 @@ struct Sampled {
 pub struct SlowLook {
     /// The cause; `None` before the second sample.
     pub why: Option<Why>,
-    /// The same for a person, with figures.
+    /// The cause in words for people, with figures.
     pub say: Box<str>,
     /// For how long the client has been slow, microseconds.
     pub slow_us: u64,
@@ -442,7 +442,7 @@ impl Wait {
         }
     }
 
-    /// The client is slow no more.
+    /// Notes that the client is no longer slow.
     fn ends(&mut self, stats: &mut SlowStats) {
         if self.slow_since_us.take().is_some()
             && let Some(why) = self.why

@@ -211,7 +211,7 @@ impl Worker {
         }
     }
 
-    /// Returns false at the end of the loop.
+    /// Takes all waiting jobs; returns false if the loop has ended.
     fn take_jobs(&mut self) -> bool {
         loop {
             match self.jobs.try_recv() {
