@@ -130,8 +130,9 @@ impl<T: Copy + Eq + Hash> FairQueue<T> {
         self.pop_of(|_| true)
     }
 
-    /// Like [`pop`](Self::pop), but skips the addresses that `may` refuses: they keep their entries, and
-    /// their turn comes after all others. `None` also after 1,024 refused addresses; the next call goes on after them.
+    /// Like [`pop`](Self::pop), but skips the addresses that `may` refuses: they keep their entries, and their turn
+    /// comes after all others. `None` also after 1,024 refused addresses; the next call continues with the address
+    /// after these.
     pub fn pop_of(&mut self, mut may: impl FnMut(ClientAddr) -> bool) -> Option<T> {
         for _ in 0..LOOKS_MAX.min(self.lines.0.len()) {
             let line = &self.lines.0[self.turn?];

@@ -106,7 +106,7 @@ impl Behind {
         held.states
     }
 
-    /// Ends a round: the flush has reached everybody.
+    /// Ends a round: the flush has reached all clients.
     pub(super) fn end_round(&mut self, now_us: u64, stats: &mut BehindStats) {
         self.count(now_us, stats);
         self.released_up_to = self.numbered;

@@ -126,7 +126,7 @@ pub trait Gateway {
 
     /// Called when a client has ended its side while its reading is paused and data is unread. If it returns true, and
     /// the client only waits for its share of the next turn, the hub reads that data first. By default the client ends
-    /// at once, because nobody would read a response.
+    /// at once, because it would not read a response.
     fn reads_to_the_end(
         &mut self,
         core: &mut Core,

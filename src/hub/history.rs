@@ -45,7 +45,7 @@ struct Entry {
     number: u64,
     kept_us: u64,
     position: Position,
-    /// `None`: the message was left out, so nobody gets it again.
+    /// `None`: the message was left out, so no client can get it later.
     frame: Option<Arc<Frame>>,
     /// The frames that the gateway has rendered: for clients of the topic's own name (`None`) and of patterns, each for
     /// a kind of content.

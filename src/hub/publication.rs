@@ -324,7 +324,7 @@ pub trait Feed: Send {
         None
     }
 
-    /// The next log line since the last event. Lines that nobody takes are replaced by later lines.
+    /// The next log line since the last event. Later lines replace lines that were not taken.
     fn next_line(&mut self) -> Option<FeedLine> {
         None
     }

@@ -88,7 +88,7 @@ impl Core {
         self.behind.states > 0
     }
 
-    /// Sends held states while `tx` has time, after a flush to everybody.
+    /// Sends held states while `tx` has time, once a flush has reached all clients.
     pub(super) fn release_states(&mut self, tx: &dyn Transmit) {
         let stats = &mut self.clients.stats.behind;
         if !stats.is_behind {

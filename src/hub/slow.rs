@@ -46,7 +46,7 @@ pub struct Sample {
     pub rtt_us: u32,
     /// The shortest round trip of the last minutes.
     pub min_rtt_us: u32,
-    /// Segments that may be under way.
+    /// Segments that may be in flight.
     pub cwnd_segments: u32,
     /// Bytes in the socket that were not sent yet.
     pub unsent_bytes: u32,
@@ -58,14 +58,14 @@ pub struct Sample {
     pub resent_bytes: u64,
     /// Bytes that the client's kernel has acknowledged.
     pub acked_bytes: u64,
-    /// Time with bytes under way.
+    /// Time with bytes in flight.
     pub busy_us: u64,
     /// The part of this time in which the window of the client was the limit.
     pub window_limited_us: u64,
 }
 
 impl Sample {
-    /// Bytes under way: sent and not acknowledged.
+    /// Bytes in flight: sent and not acknowledged.
     pub fn in_flight_bytes(&self) -> u64 {
         let once = self.sent_bytes.saturating_sub(self.resent_bytes);
         once.saturating_sub(self.acked_bytes)

@@ -59,7 +59,7 @@ pub struct ReactorSettings {
     /// The longest time after the start for which clients wait at the ports until the feed has caught up; 0:
     /// none.
     pub accept_wait_us: u64,
-    /// The limit behind each reason for the end of a connection.
+    /// The limit that belongs to each reason for the end of a connection.
     pub limits: Vec<(CloseReason, HitLimit)>,
 }
 
@@ -74,7 +74,7 @@ impl ReactorSettings {
         self.drain.delay_us + self.drain.spread_us + last_us
     }
 
-    /// The limit behind this reason.
+    /// The limit that belongs to this reason.
     pub(super) fn limit_of(&self, reason: CloseReason) -> Option<HitLimit> {
         let found = self.limits.iter().find(|(of, _)| *of == reason);
         found.map(|(_, limit)| *limit)

@@ -311,7 +311,7 @@ impl Session {
         }
     }
 
-    /// Bytes that wait in the queue or are under way to the client: all bytes after the last ping that it answered.
+    /// Bytes that wait in the queue or are in flight: all bytes after the last ping that the client answered.
     pub(super) fn under_way(&self) -> u64 {
         let bytes_read = match &self.cold.phase {
             Phase::Open(open) => open.bytes_read,

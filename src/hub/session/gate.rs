@@ -2,7 +2,7 @@
 //! States wait here, where a newer state replaces the older, and not in the buffers.
 //!
 //! A gate is made when a pong takes longer than [`LATE_PONG_US`]. From then on a state is sent only while few bytes are
-//! under way, which the pong of a ping after the last state tells. The window of bytes begins at one state, doubles if
+//! in flight, which the pong of a ping after the last state tells. The window of bytes begins at one state, doubles if
 //! the pong for the whole window comes in time, and is halved with every late pong. A client that is only far away, or
 //! was late once, has the whole window after some round trips, and the gate ends. A gate also ends if no state has had
 //! to wait for some time. Frames with a position are never held back, because a position promises everything before.
@@ -28,11 +28,11 @@ const WAIT_PONGS: u64 = 3;
 /// A gate whose window has this many bytes ends: above, the send queue itself conflates (the default soft limit).
 const WINDOW_BYTES_MAX: u64 = 256 * 1024;
 
-/// The bytes that may be under way to a client.
+/// Limits the bytes that may be in flight to a client.
 #[derive(Debug)]
 pub(super) struct Gate {
     since_us: u64,
-    /// Bytes that may be under way; at least one state may.
+    /// Bytes that may be in flight; a single state always may.
     window_bytes: u64,
     least_pong_us: u32,
     last_pong_us: u32,
@@ -67,7 +67,7 @@ impl Gate {
         }
     }
 
-    /// Whether a state of `bytes` bytes may be sent while `under_way` bytes are under way.
+    /// Whether a state of `bytes` bytes may be sent while `under_way` bytes are in flight.
     pub(super) fn takes(&mut self, now: Now, under_way: u64, bytes: usize) -> bool {
         self.is_closed = under_way > 0 && under_way + bytes as u64 > self.window_bytes;
         match self.is_closed {
@@ -89,7 +89,7 @@ impl Gate {
     }
 
     /// Handles a pong: the client has got `answered` more bytes than at the last pong, and `under_way` bytes are still
-    /// under way.
+    /// in flight.
     pub(super) fn answered(&mut self, pong_us: u32, answered: u64, under_way: u64) {
         self.last_pong_us = pong_us;
         self.wait_us = WAIT_US_MIN.max(WAIT_PONGS * u64::from(pong_us));
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_thin_line_keeps_its_gate() {
-        // 20 kB/s, states of 4 kB. As many bytes as the gate allows are always under way, and the pong takes
+        // 20 kB/s, states of 4 kB. As many bytes as the gate allows are always in flight, and the pong takes
         // accordingly long.
         let mut gate = closed();
         for _ in 0..200 {

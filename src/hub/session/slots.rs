@@ -116,7 +116,7 @@ impl Slots {
         self.interval_us > 0
     }
 
-    /// Decides on a frame while `under_way` bytes are under way to the client. At most `bytes_max` bytes wait, unless a
+    /// Decides on a frame while `under_way` bytes are in flight to the client. At most `bytes_max` bytes wait, unless a
     /// single frame is larger.
     pub(super) fn judge(
         &mut self,

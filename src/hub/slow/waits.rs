@@ -181,7 +181,7 @@ impl Waits {
         }
     }
 
-    /// The time of the next look; `None` while nobody waits.
+    /// The time of the next look; `None` while no client waits.
     pub(in crate::hub) fn due_us(&self) -> Option<u64> {
         match self.walk {
             Some(_) => Some(0),
