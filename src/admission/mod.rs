@@ -2,7 +2,7 @@
 //! behind proxies; a queue with a share for each address; and the token bucket for all rates.
 //!
 //! Pure: the caller passes the time. The hub uses the limits by address and the outbound rates, the gateways use the
-//! rates of their clients, and the loop reads costly clients in the order of the queue.
+//! rates of their clients, and the queue decides whose turn is next, such as which costly client the loop reads.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 

@@ -1,6 +1,6 @@
 //! A budget of log lines for a place in the code: a flood of faults does not become a flood of lines.
 //!
-//! Pure: the caller passes the time. Never logs anything. Used by `reactor`, `feeds` and `http`.
+//! Pure: the caller passes the time. Never logs anything. Used by `reactor`, `feeds`, `sources`, `gateways` and `http`.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 

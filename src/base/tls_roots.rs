@@ -1,6 +1,7 @@
 //! The cryptography of TLS, and the authorities that outgoing TLS trusts: from a file, or from the system.
 //!
-//! Used by the sources and by calls to services. Reads files at the start only.
+//! Used by the sources, by calls to services and by the listeners. Reads files whenever it is called: at the start, and
+//! for NATS at each connection.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
