@@ -19,16 +19,15 @@ use weirgate::wire::head::RequestHead;
 
 const TICKS: TopicName = TopicName::fixed("ticks");
 const HELP: &str = "Time between two ticks";
-const INTERVAL: Setting = Setting::ms(
-    Heading("Ticks"),
+const OWN: &[Setting] = &Heading("Ticks").of([Setting::ms(
     "tick-interval-ms",
     (1, 60_000),
     &At(|ticks: &mut TickSettings| &mut ticks.interval_ms),
     HELP,
 )
-.in_short_help();
+.in_short_help()]);
 const ABOUT: &str = "Send a counter to those who subscribe";
-const ROWS: Rows = Rows::gateway(&[Part::Bus]).own(&[&[INTERVAL]]);
+const ROWS: Rows = Rows::gateway(&[Part::Bus]).own(&[OWN]);
 static PROGRAM: Program = Program {
     name: "ticker",
     about: ABOUT,

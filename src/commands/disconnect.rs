@@ -4,10 +4,8 @@
 
 use clap::{ArgMatches, Command};
 
-use super::program::{Exit, For, flag, value};
-use super::top::TopCommand;
-use super::top::fetch::{FetchError, exchange};
-use super::top::line;
+use super::admin::{self, Admins, refused};
+use super::program::{Exit, For, flag, show, value};
 use crate::base::escaped;
 use crate::run::Program;
 use crate::settings::typed::Env;
@@ -43,15 +41,10 @@ Exit status: 0; 1 if a gateway has refused the request or did not answer; 2 with
 #[derive(Clone, Debug)]
 pub struct DisconnectCommand {
     /// The gateways.
-    at: TopCommand,
+    at: Admins,
     /// The JSON object of the request.
     body: String,
 }
-
-/// A gateway did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} of {1} gateways did not take the request")]
-pub struct DisconnectError(usize, usize);
 
 /// The subcommand.
 pub(super) fn command(program: &Program, made_for: For) -> Command {
@@ -67,7 +60,7 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
         .args_override_self(true)
         .args(CONDITIONS.map(|(name, placeholder, help)| value(name, placeholder, help)))
         .arg(until.value_parser(clap::value_parser!(i64)))
-        .args(line::address_args(made_for))
+        .args(admin::args(made_for))
 }
 
 /// `weirgate disconnect`, from its arguments.
@@ -79,7 +72,7 @@ pub(super) fn read(
     matches: &ArgMatches,
     env: &Env,
 ) -> Result<DisconnectCommand, Exit> {
-    let at = line::addresses(program, matches, env, ("disconnect --user ann", PATH))?;
+    let at = Admins::read(program, matches, env, "disconnect --user ann", PATH)?;
     let mut body = ObjectWriter::new();
     let mut given = 0;
     for (name, _, _) in CONDITIONS {
@@ -108,32 +101,27 @@ impl DisconnectCommand {
     ///
     /// # Errors
     /// A gateway has refused the request, or did not answer.
-    pub fn run(&self) -> Result<(), DisconnectError> {
-        let at = &self.at;
+    pub fn run(&self) -> Result<(), String> {
         let mut failed = 0;
-        for target in &at.targets {
-            let login = at.authorization.as_ref();
-            let answer = exchange(target, at.ca_file.as_deref(), login, ("POST", &self.body));
-            let said = match answer {
-                Ok((200, body)) => String::from_utf8_lossy(&body).into_owned(),
-                Ok((400 | 507, body)) => {
-                    failed += 1;
+        for target in &self.at.targets {
+            let said = match self.at.ask(target, "POST", &self.body) {
+                Ok((status @ (200 | 400 | 507), body)) => {
+                    failed += usize::from(status != 200);
                     String::from_utf8_lossy(&body).into_owned()
                 }
-                Ok((status, _)) => {
+                other => {
                     failed += 1;
-                    FetchError::refused(PATH, status).to_string()
-                }
-                Err(error) => {
-                    failed += 1;
-                    error.to_string()
+                    other.map_or_else(|error| error, |(status, _)| refused(PATH, status))
                 }
             };
-            super::program::show(&format!("{target}: {}", escaped(&said, &[])));
+            show(&format!("{target}: {}", escaped(&said, &[])));
         }
         match failed {
             0 => Ok(()),
-            _ => Err(DisconnectError(failed, at.targets.len())),
+            _ => Err(format!(
+                "{failed} of {} gateways did not take the request",
+                self.at.targets.len()
+            )),
         }
     }
 }

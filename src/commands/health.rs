@@ -58,31 +58,6 @@ pub struct HealthCheck {
     timeout_ms: u64,
 }
 
-/// The reason why the gateway does not count as healthy.
-#[derive(Debug, thiserror::Error)]
-pub enum HealthCheckError {
-    /// No response: there is no listener, or the time limit has passed.
-    #[error("no answer from {scheme}://{addr}/health: {error}")]
-    NoAnswer {
-        /// `http` or `https`.
-        scheme: &'static str,
-        /// The last address.
-        addr: ListenAddr,
-        /// The error of the last request.
-        error: io::Error,
-    },
-    /// A response other than 200.
-    #[error("{scheme}://{addr}/health answered: {answer}")]
-    Unhealthy {
-        /// `http` or `https`.
-        scheme: &'static str,
-        /// The address.
-        addr: ListenAddr,
-        /// The status line, bounded.
-        answer: String,
-    },
-}
-
 /// The rows of `weirgate health`, for this gateway.
 fn rows(of: Option<&GatewayKind>) -> Vec<Setting> {
     let of = of.map_or(Rows::EVERY, |kind| kind.rows).settings();
@@ -161,8 +136,8 @@ impl HealthCheck {
     /// Asks each address until a response is 200.
     ///
     /// # Errors
-    /// No response was 200: the last error.
-    pub fn run(&self) -> Result<(), HealthCheckError> {
+    /// No response was 200: the last error, in words.
+    pub fn run(&self) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_millis(self.timeout_ms);
         let scheme = if self.certificate.is_some() {
             "https"
@@ -171,20 +146,10 @@ impl HealthCheck {
         };
         let mut result = Ok(());
         for addr in &self.addrs {
-            let asked = self.ask(addr, deadline);
-            let addr = addr.clone();
-            result = match asked {
+            result = match self.ask(addr, deadline) {
                 Ok(answer) if is_200(&answer) => return Ok(()),
-                Ok(answer) => Err(HealthCheckError::Unhealthy {
-                    scheme,
-                    addr,
-                    answer,
-                }),
-                Err(error) => Err(HealthCheckError::NoAnswer {
-                    scheme,
-                    addr,
-                    error,
-                }),
+                Ok(answer) => Err(format!("{scheme}://{addr}/health answered: {answer}")),
+                Err(error) => Err(format!("no answer from {scheme}://{addr}/health: {error}")),
             };
         }
         result
@@ -267,7 +232,7 @@ mod tests {
     use super::*;
 
     /// Runs a check against a listener that reads the request, then sends `parts` one by one.
-    fn answered(parts: &'static [&'static str], timeout_ms: u64) -> Result<(), HealthCheckError> {
+    fn answered(parts: &'static [&'static str], timeout_ms: u64) -> Result<(), String> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let check = HealthCheck::new(&[listener.local_addr().unwrap().into()], timeout_ms);
         let server = thread::spawn(move || {
@@ -303,10 +268,7 @@ mod tests {
             &["hello\n"],
         ] {
             let error = answered(answer, 5000).unwrap_err();
-            assert!(
-                matches!(error, HealthCheckError::Unhealthy { .. }),
-                "{error}"
-            );
+            assert!(error.contains("/health answered: "), "{error}");
         }
     }
 
@@ -314,14 +276,11 @@ mod tests {
     fn silence_and_a_closed_port_end_in_time() {
         let started = Instant::now();
         let error = answered(&[], 50).unwrap_err();
-        assert!(
-            matches!(error, HealthCheckError::NoAnswer { .. }),
-            "{error}"
-        );
+        assert!(error.starts_with("no answer from http://"), "{error}");
         // Nobody listens there.
         let addr = SocketAddr::from(([127, 0, 0, 1], 1));
         let error = HealthCheck::new(&[addr.into()], 1000).run().unwrap_err();
-        assert!(error.to_string().contains("/health"), "{error}");
+        assert!(error.contains("/health"), "{error}");
         assert!(started.elapsed() < Duration::from_secs(5));
     }
 
@@ -342,6 +301,6 @@ mod tests {
         assert!(HealthCheck::new(&both, 5000).run().is_ok());
         assert!(server.join().unwrap().contains("Host: localhost\r\n"));
         let error = HealthCheck::new(&[nobody], 5000).run().unwrap_err();
-        assert!(error.to_string().contains("http://unix:/"), "{error}");
+        assert!(error.contains("http://unix:/"), "{error}");
     }
 }

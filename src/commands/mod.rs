@@ -4,6 +4,7 @@
 //! A [`Program`] is a list of gateways. Subcommands, `--help`, `--check`, the environment name
 //! `WEIRGATE_GATEWAY`, `health` and `token` are made from the list. Called by `main`.
 
+mod admin;
 pub mod check;
 pub mod disconnect;
 pub mod health;
@@ -175,7 +176,7 @@ impl Program {
                 Ok(Invocation::Tail(Box::new(command)))
             }
             Some(("top", matches)) => {
-                let command = top::line::read(self, matches, &env)?;
+                let command = top::read(self, matches, &env)?;
                 Ok(Invocation::Top(Box::new(command)))
             }
             Some(("disconnect", matches)) => {
@@ -290,7 +291,7 @@ fn command(program: &Program, made_for: For) -> Command {
     root.subcommand(health::command(program, made_for))
         .subcommand(token::command(program, made_for))
         .subcommand(tail::line::command(program, made_for))
-        .subcommand(top::line::command(program, made_for))
+        .subcommand(top::command(program, made_for))
         .subcommand(disconnect::command(program, made_for))
         .subcommand(publish::line::command())
         .subcommand(version_command())

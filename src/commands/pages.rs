@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, Command, ValueHint};
@@ -101,24 +101,13 @@ pub struct PageFiles {
     files: Vec<(String, Vec<u8>)>,
 }
 
-/// A file or the directory could not be written.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {error}", path.display())]
-pub struct PageFileError {
-    path: PathBuf,
-    error: io::Error,
-}
-
 impl PageFiles {
     /// Makes the directory if it is missing, and writes all files.
     ///
     /// # Errors
-    /// The first error of the system.
-    pub fn write(&self) -> Result<(), PageFileError> {
-        let refused = |path: &PathBuf, error| PageFileError {
-            path: path.clone(),
-            error,
-        };
+    /// The first error of the system, in words.
+    pub fn write(&self) -> Result<(), String> {
+        let refused = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
         fs::create_dir_all(&self.dir).map_err(|error| refused(&self.dir, error))?;
         for (name, text) in &self.files {
             let path = self.dir.join(name);

@@ -21,9 +21,10 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 
 use super::body::{self, ReadBodyError, aside};
+use super::fetch::Redirects;
 use super::services::{
-    ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, Redirects, RequestMetrics,
-    RequestStats, Service, USER_AGENT,
+    ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, RequestMetrics, RequestStats,
+    Service, USER_AGENT,
 };
 use crate::base::detached;
 use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};

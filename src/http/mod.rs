@@ -11,12 +11,10 @@ mod client_stream;
 mod connection;
 mod fetch;
 mod files;
-mod front;
 mod gate;
 mod handover;
 pub mod internal;
 pub mod operator;
-mod pace;
 pub mod page;
 pub mod pages;
 mod plane;
@@ -26,12 +24,11 @@ mod service;
 pub mod services;
 mod site;
 
-pub use body::{AnswerBody, BoxError, ReadBodyError, RequestBody, aside};
+pub use body::{AnswerBody, BodyTooSlow, BoxError, ReadBodyError, RequestBody, aside};
 pub use fetch::{Fetch, FetchError, FetchLimits};
 pub use files::{ClientModule, client_routes};
-pub use front::FrontPage;
 pub use handover::{Handover, HttpSettings, WayBack};
-pub use pace::BodyTooSlow;
+pub use page::FrontPage;
 pub use plane::{Admin, HttpHandle, HttpPlane};
 pub use readiness::{NotReady, ReadyLimits};
 pub use site::{

@@ -18,8 +18,8 @@ use hyper::http::request;
 use hyper::{Method, StatusCode};
 
 use super::body::{AnswerBody, BoxError, RequestBody};
-use super::front::FrontPage;
 use super::handover::{Handover, WayBack};
+use super::page::FrontPage;
 use crate::admission::Peer;
 use crate::wire::object_writer::ObjectWriter;
 

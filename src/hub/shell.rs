@@ -6,8 +6,6 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::{CloseReason, Cut, Sample, SessionKey, Why};
 use crate::admission::{AddressPlace, ClientAddr, HeldBytes, Peer};
 
@@ -104,8 +102,7 @@ impl Permit {
 }
 
 /// The traffic of a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes from the client, the request head included.
     pub bytes_in: u64,
@@ -116,7 +113,6 @@ pub struct Traffic {
     /// Messages taken whole by the kernel.
     pub messages_out: u64,
     /// Messages replaced by newer messages.
-    #[serde(rename = "conflated")]
     pub messages_conflated: u64,
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use foldhash::quality::RandomState;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use slab::Slab;
 use smallvec::SmallVec;
 
@@ -79,8 +79,7 @@ struct Counts {
 }
 
 /// One topic at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct TopicLook {
     /// The name: a path of levels, a symbol, a channel, a device.
     pub name: TopicName,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::bus::{Bus, nats_error, nats_question, redis_error, redis_question};
 use crate::auth::{Acl, NameError, NameSyntax, is_pattern};
-use crate::feeds::Subscription;
-use crate::hub::Limits;
-use crate::run::{Question, RunError};
-use crate::settings::Checked;
+use crate::base::Clock;
+use crate::feeds::{BusEvent, Subscription};
+use crate::hub::{Feed, Gateway, Limits};
+use crate::run::{Parts, Question, RunError};
+use crate::settings::{BusSettings, Checked};
 use crate::sources::nats::{
     NatsNeeds, NatsSettings, NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle,
 };
@@ -18,15 +19,6 @@ use crate::telemetry::BusStatus;
 
 /// Last values that are sent for one pattern.
 const RETAINED_SUBJECTS_MAX: usize = 1_000;
-
-/// The stream that is read in place of pub/sub.
-pub(super) fn stream_settings(checked: &Checked) -> Option<StreamSettings> {
-    Some(StreamSettings {
-        name: checked.stream()?,
-        history_ms: checked.get::<Limits>().history.keep_us / 1000,
-        only: None,
-    })
-}
 
 /// The messages that a gateway reads from its bus.
 pub(super) struct Reading<'a> {
@@ -46,24 +38,52 @@ pub(super) struct Reading<'a> {
     pub(super) settle: Settle,
 }
 
+impl Reading<'_> {
+    /// Whole streams, or messages of names that clients subscribe to.
+    pub(super) fn of(checked: &Checked) -> Self {
+        Self {
+            payload_bytes_max: checked.get::<BusSettings>().message_bytes_max,
+            stream: checked.stream().map(|name| StreamSettings {
+                name,
+                history_ms: checked.get::<Limits>().history.keep_us / 1000,
+                only: None,
+            }),
+            names: Vec::new(),
+            needs_names: false,
+            kept: None,
+            acl: None,
+            settle: Settle::NEVER,
+        }
+    }
+}
+
 /// A source that does not run yet.
 pub(super) struct OpenBus {
-    pub(super) source: Box<dyn Source>,
+    source: Box<dyn Source>,
+    status: Arc<BusStatus>,
     /// The interest of the clients; `None` for a stream, which is read whole.
     pub(super) interest: Option<BusInterest>,
     /// The check of the bus for `--check --connect`.
-    pub(super) question: Question,
+    question: Question,
+}
+
+impl OpenBus {
+    /// Adds the source and the check to the parts of a gateway.
+    pub(super) fn add_to<G: Gateway, F: Feed<Event = BusEvent>>(
+        self,
+        parts: Parts<G, F>,
+    ) -> Parts<G, F> {
+        let parts = parts.boxed_source(self.source, self.status);
+        parts.asks([self.question])
+    }
 }
 
 /// Makes the source of a bus.
 ///
 /// # Errors
 /// The settings are not valid, or no file descriptor is left.
-pub(super) fn open(
-    bus: Bus,
-    reading: Reading<'_>,
-    status: Arc<BusStatus>,
-) -> Result<OpenBus, RunError> {
+pub(super) fn open(bus: Bus, reading: Reading<'_>, clock: Clock) -> Result<OpenBus, RunError> {
+    let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
     match bus {
         Bus::Redis(settings) => open_redis(
             RedisSettings {
@@ -89,9 +109,11 @@ fn open_redis(
             ..RedisNeeds::default()
         };
         let question = redis_question(&settings, needs);
-        let source = RedisStreamSource::new(settings, stream, status).map_err(redis_error)?;
+        let source =
+            RedisStreamSource::new(settings, stream, Arc::clone(&status)).map_err(redis_error)?;
         return Ok(OpenBus {
             source: Box::new(source),
+            status,
             interest: None,
             question,
         });
@@ -106,13 +128,15 @@ fn open_redis(
     needs.requests.extend(marks);
     needs.marks.clone_from(&reading.kept);
     let question = redis_question(&settings, needs);
-    let (mut source, interest) = RedisSource::new(settings, status).map_err(redis_error)?;
+    let (mut source, interest) =
+        RedisSource::new(settings, Arc::clone(&status)).map_err(redis_error)?;
     if let Some(feed) = subscribed(NameSyntax::Redis, &reading, &interest)? {
         let marks = reading.kept.unwrap_or_default();
         source = source.with_kept(feed, &marks).map_err(redis_error)?;
     }
     Ok(OpenBus {
         source: Box::new(source),
+        status,
         interest: Some(interest),
         question,
     })
@@ -129,9 +153,11 @@ fn open_nats(
             ..NatsNeeds::default()
         };
         let question = nats_question(&nats, needs);
-        let source = NatsStreamSource::new(nats, reading.payload_bytes_max, stream, status);
+        let source =
+            NatsStreamSource::new(nats, reading.payload_bytes_max, stream, Arc::clone(&status));
         return Ok(OpenBus {
             source: Box::new(source.map_err(nats_error)?),
+            status,
             interest: None,
             question,
         });
@@ -148,13 +174,14 @@ fn open_nats(
         retained_subjects_max: RETAINED_SUBJECTS_MAX,
         settle: reading.settle,
     };
-    let opened = NatsSubjectsSource::new(settings, status);
+    let opened = NatsSubjectsSource::new(settings, Arc::clone(&status));
     let (mut source, interest) = opened.map_err(nats_error)?;
     if let Some(feed) = subscribed(NameSyntax::Nats, &reading, &interest)? {
         source = source.with_kept(feed);
     }
     Ok(OpenBus {
         source: Box::new(source),
+        status,
         interest: Some(interest),
         question,
     })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::auth::{access_metrics, authenticator, warn_of};
 use super::bus::{Bus, redis};
-use super::reading::{OpenBus, Reading, open, stream_settings};
+use super::reading::{Reading, open};
 use crate::auth::{Authenticator, NamePatterns, NameSyntax};
 use crate::base::Clock;
 use crate::feeds::Subscription;
@@ -18,11 +18,9 @@ use crate::run::{
     CommonSettings, GatewayKind, Parts, Prepared, RunError, StatsLine, TokenUse, say,
 };
 use crate::settings::{
-    self, BusSettings, Change, Checked, Groups, Heading, Kind, Listen, ListenSettings, Part,
-    RedisAccess, Rows, Setting, Shows, field, flag,
+    BusSettings, Change, Checked, Groups, Heading, Kind, Listen, ListenSettings, Part, RedisAccess,
+    Rows, Setting, Shows, StreamSettings, field, flag, group,
 };
-use crate::sources::StreamSettings;
-use crate::sources::nats::Settle;
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry, names};
 use crate::wire::object_writer::ObjectWriter;
 
@@ -52,25 +50,15 @@ pub(super) const TRADES: GatewayKind = GatewayKind::new(
     u32::try_from(symbols_max).unwrap_or(u32::MAX)
 }));
 
-/// The settings of `weirgate trades`.
-#[derive(Clone)]
-struct TradesSettings {
-    symbols_max: usize,
-    messages_per_second_max: Option<u32>,
-    environment: String,
-    stats_log_interval_ms: Option<u64>,
-    candles: bool,
-}
-
-impl Default for TradesSettings {
-    fn default() -> Self {
-        Self {
-            symbols_max: 5,
-            messages_per_second_max: None,
-            environment: "development".to_owned(),
-            stats_log_interval_ms: Some(60_000),
-            candles: false,
-        }
+group! {
+    /// The settings of `weirgate trades`.
+    #[derive(Clone)]
+    struct TradesSettings {
+        symbols_max: usize = 5,
+        messages_per_second_max: Option<u32> = None,
+        environment: String = "development".to_owned(),
+        stats_log_interval_ms: Option<u64> = Some(60_000),
+        candles: bool = false,
     }
 }
 
@@ -87,12 +75,10 @@ fn defaults(groups: &mut Groups) {
     limits.deflate_window = DeflateWindow::Shared;
 }
 
-const HEADING: Heading = Heading("Trades");
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-const OWN: &[Setting] = &[
+const OWN: &[Setting] = &Heading("Trades").of([
     Setting::count(
-        HEADING,
         "symbols-max",
         (0, 100_000),
         field!(TradesSettings, symbols_max),
@@ -110,7 +96,6 @@ const OWN: &[Setting] = &[
         "tests/trades_gateway.rs::a_request_is_taken_whole_or_not_at_all",
     ),
     Setting::count(
-        HEADING,
         "messages-per-second-max",
         (0, 1_000_000),
         field!(TradesSettings, messages_per_second_max),
@@ -122,7 +107,6 @@ const OWN: &[Setting] = &[
         "tests/trades_gateway.rs::who_sends_too_much_is_told_once_a_second",
     ),
     Setting::new(
-        HEADING,
         "node-env",
         Kind::Text,
         field!(TradesSettings, environment),
@@ -130,14 +114,12 @@ const OWN: &[Setting] = &[
     )
     .original_env_only(&["NODE_ENV"]),
     Setting::ms(
-        HEADING,
         "stats-log-interval-ms",
         (0, DAY_MS),
         field!(TradesSettings, stats_log_interval_ms),
         "Time between log lines with the numbers of /stats; 0 for none",
     ),
     Setting::new(
-        HEADING,
         "candles",
         Kind::Switch,
         field!(TradesSettings, candles),
@@ -147,7 +129,7 @@ const OWN: &[Setting] = &[
         "Every trade is then added to candles, whether a client watches the symbol or not. The \
         replaced gateway has no candles.",
     ),
-];
+]);
 
 /// The shared rows with the defaults and names of the contract.
 const CHANGES: &[Change] = &[
@@ -177,22 +159,14 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let environment = own.environment;
     warn_of(&auth, &gateway_settings.authenticator);
 
-    let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
-    let BusSettings {
-        message_bytes_max: bus_message_bytes_max,
-        is_stamped,
-        ..
-    } = checked.get();
+    let bus_settings: BusSettings = checked.get();
     let bus = Bus::Redis(redis(
         checked,
         flag!("redis-url"),
         &checked.get::<RedisAccess>().url,
     )?);
     let redis_shown = bus.address();
-    let reading = reading(checked, bus_message_bytes_max);
-    let OpenBus {
-        source, question, ..
-    } = open(bus, reading, Arc::clone(&status))?;
+    let open_bus = open(bus, reading(checked), clock)?;
     let stats = Arc::new(TradesStats::default());
     let numbers = Numbers {
         stats: Arc::clone(&stats),
@@ -201,8 +175,8 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     };
     let frame_bytes = FrameBytes::default();
     let feed_settings = TradesFeedSettings {
-        bus_message_bytes_max,
-        is_stamped,
+        bus_message_bytes_max: bus_settings.message_bytes_max,
+        is_stamped: bus_settings.is_stamped,
     };
     let feed = TradesFeed::new(feed_settings, frame_bytes.clone());
     let metrics = metrics(&stats, gateway_settings.candles.as_ref());
@@ -211,8 +185,6 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let (for_line, for_stats) = (numbers.clone(), numbers.clone());
     let parts = Parts::new(TRADES.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
-        .boxed_source(source, status)
-        .asks([question])
         .routes(|telemetry| {
             let mut routes = client_routes(ClientModule::Trades);
             routes.push(health_route(telemetry));
@@ -236,42 +208,39 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
             for_stats.write(telemetry, object);
         }))
         .metrics(metrics);
-    keys.add_to(parts).prepare(clock, move |listening| {
-        let (websocket, server_id) = (listening.url("ws", ""), &numbers.server_id);
-        let pages = listening.page_lines(13);
-        let text = format!(
-            "weirgate trades\n  Redis:       {redis_shown}\n  WebSocket:   \
+    keys.add_to(open_bus.add_to(parts))
+        .prepare(clock, move |listening| {
+            let (websocket, server_id) = (listening.url("ws", ""), &numbers.server_id);
+            let pages = listening.page_lines(13);
+            let text = format!(
+                "weirgate trades\n  Redis:       {redis_shown}\n  WebSocket:   \
                  {websocket}{pages}\n  Environment: {environment}\n  Server:      {server_id}"
-        );
-        say(&text, || {
-            tracing::info!(
-                redis = redis_shown,
-                websocket,
-                environment,
-                server_id,
-                "weirgate trades"
             );
-        });
-    })
+            say(&text, || {
+                tracing::info!(
+                    redis = redis_shown,
+                    websocket,
+                    environment,
+                    server_id,
+                    "weirgate trades"
+                );
+            });
+        })
 }
 
 /// All trades, or those of a stream.
-fn reading(checked: &Checked, payload_bytes_max: usize) -> Reading<'static> {
-    let only = || NamePatterns::new(NameSyntax::Redis, &[PATTERN.to_owned()]);
-    let stream = stream_settings(checked).map(|stream| StreamSettings {
-        only: only().ok(),
-        ..stream
-    });
+fn reading(checked: &Checked) -> Reading<'static> {
+    let mut reading = Reading::of(checked);
+    if let Some(stream) = &mut reading.stream {
+        stream.only = NamePatterns::new(NameSyntax::Redis, &[PATTERN.to_owned()]).ok();
+    }
     let has_history = checked.get::<Limits>().history.keep_us > 0;
-    let marks = checked.get::<settings::StreamSettings>().marks_channel;
+    let marks = checked.get::<StreamSettings>().marks_channel;
     Reading {
-        payload_bytes_max,
-        stream,
         names: vec![Subscription::pattern(PATTERN)],
         needs_names: true,
         kept: has_history.then_some(marks),
-        acl: None,
-        settle: Settle::NEVER,
+        ..reading
     }
 }
 

@@ -17,6 +17,30 @@ pub trait Group: Any + Clone + Default + Send + Sync {}
 
 impl<G: Any + Clone + Default + Send + Sync> Group for G {}
 
+/// `group! { struct NAME { FIELD: TYPE = DEFAULT, … } }`: a struct of settings, each with its default.
+macro_rules! group {
+    (
+        $(#[$of_struct:meta])*
+        $pub_struct:vis struct $name:ident {
+            $($(#[$of_field:meta])* $pub_field:vis $field:ident: $type:ty = $default:expr,)*
+        }
+    ) => {
+        $(#[$of_struct])*
+        $pub_struct struct $name {
+            $($(#[$of_field])* $pub_field $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self {
+                    $($field: $default,)*
+                }
+            }
+        }
+    };
+}
+pub(crate) use group;
+
 /// The groups of a gateway, by their types.
 #[derive(Default)]
 pub struct Groups(HashMap<TypeId, Box<dyn Any + Send + Sync>>);

@@ -11,6 +11,7 @@ use url::{Host, Url};
 use super::Checked;
 use super::checked::flag;
 use super::error::SettingsError;
+use super::field::group;
 use super::kind::{Form, Refused};
 use super::listen::ListenSettings;
 use super::secret::{SecretText, SecretUrl};
@@ -28,198 +29,127 @@ const HISTORY_US_MIN: u64 = 20_000_000;
 /// Bytes of a missed message in a send queue.
 pub(super) const RESUME_BYTES: u64 = 16;
 
-/// TLS towards clients.
-#[derive(Clone, Debug)]
-pub struct TlsSettings {
-    /// PEM files of certificate chains.
-    pub certificates: Vec<PathBuf>,
-    /// PEM files of their keys, in the same order.
-    pub keys: Vec<PathBuf>,
-    /// The authorities of client certificates.
-    pub client_ca: Option<PathBuf>,
-    /// The oldest version of the protocol.
-    pub oldest: OldestVersion,
-    /// Handshakes under way at once.
-    pub handshakes_max: u64,
-    /// The bytes that TLS may hold for all clients together.
-    pub held_bytes_max: u64,
-}
-
-impl Default for TlsSettings {
-    fn default() -> Self {
-        Self {
-            certificates: Vec::new(),
-            keys: Vec::new(),
-            client_ca: None,
-            oldest: OldestVersion::default(),
-            handshakes_max: 1024,
-            held_bytes_max: 64 * 1024 * 1024,
-        }
+group! {
+    /// TLS towards clients.
+    #[derive(Clone, Debug)]
+    pub struct TlsSettings {
+        /// PEM files of certificate chains.
+        pub certificates: Vec<PathBuf> = Vec::new(),
+        /// PEM files of their keys, in the same order.
+        pub keys: Vec<PathBuf> = Vec::new(),
+        /// The authorities of client certificates.
+        pub client_ca: Option<PathBuf> = None,
+        /// The oldest version of the protocol.
+        pub oldest: OldestVersion = OldestVersion::default(),
+        /// Handshakes under way at once.
+        pub handshakes_max: u64 = 1024,
+        /// The bytes that TLS may hold for all clients together.
+        pub held_bytes_max: u64 = 64 * 1024 * 1024,
     }
 }
 
-/// The log, the stop, and what the process may use.
-#[derive(Clone, Debug)]
-pub struct ProcessSettings {
-    /// The format of log lines.
-    pub log_format: LogFormat,
-    /// The filter of log lines.
-    pub log_filter: String,
-    /// A file with the filter.
-    pub log_filter_file: Option<PathBuf>,
-    /// The phases of a stop.
-    pub drain: DrainPlan,
-    /// From the last phase of a stop to its end.
-    pub stop_timeout_us: u64,
-    /// How long loop and bus thread poll without sleeping after work.
-    pub spin_us: u64,
-    /// The bytes that the limits over all clients share; 0: nothing is shared.
-    pub memory_max: u64,
-    /// A file with refused users and tokens.
-    pub revoked_file: Option<PathBuf>,
-    /// The CPU of the loop, and the CPU of the thread of the bus; empty: any.
-    pub cpus: Vec<usize>,
-}
-
-impl Default for ProcessSettings {
-    fn default() -> Self {
-        Self {
-            log_format: LogFormat::Text,
-            log_filter: "info".to_owned(),
-            log_filter_file: None,
-            drain: DrainPlan::default(),
-            stop_timeout_us: 5_000_000,
-            spin_us: 0,
-            memory_max: 0,
-            revoked_file: None,
-            cpus: Vec::new(),
-        }
+group! {
+    /// The log, the stop, and what the process may use.
+    #[derive(Clone, Debug)]
+    pub struct ProcessSettings {
+        /// The format of log lines.
+        pub log_format: LogFormat = LogFormat::Text,
+        /// The filter of log lines.
+        pub log_filter: String = "info".to_owned(),
+        /// A file with the filter.
+        pub log_filter_file: Option<PathBuf> = None,
+        /// The phases of a stop.
+        pub drain: DrainPlan = DrainPlan::default(),
+        /// From the last phase of a stop to its end.
+        pub stop_timeout_us: u64 = 5_000_000,
+        /// How long loop and bus thread poll without sleeping after work.
+        pub spin_us: u64 = 0,
+        /// The bytes that the limits over all clients share; 0: nothing is shared.
+        pub memory_max: u64 = 0,
+        /// A file with refused users and tokens.
+        pub revoked_file: Option<PathBuf> = None,
+        /// The CPU of the loop, and the CPU of the thread of the bus; empty: any.
+        pub cpus: Vec<usize> = Vec::new(),
     }
 }
 
-/// A bus of any kind.
-#[derive(Clone, Debug)]
-pub struct BusSettings {
-    /// How long the bus may be away while the process is ready, milliseconds.
-    pub ready_grace_ms: u64,
-    /// How long the bus may be away before the process ends, seconds; `None`: without end.
-    pub away_exit_s: Option<u64>,
-    /// Bytes of messages between the bus and the loop.
-    pub queue_bytes_max: usize,
-    /// Bytes of a message; a larger message is skipped.
-    pub message_bytes_max: usize,
-    /// Whether clients get the arrival time of each message from the bus.
-    pub is_stamped: bool,
-}
-
-impl Default for BusSettings {
-    fn default() -> Self {
-        Self {
-            ready_grace_ms: 30_000,
-            away_exit_s: None,
-            queue_bytes_max: 64 * 1024 * 1024,
-            message_bytes_max: 16 * 1024 * 1024,
-            is_stamped: false,
-        }
+group! {
+    /// A bus of any kind.
+    #[derive(Clone, Debug)]
+    pub struct BusSettings {
+        /// How long the bus may be away while the process is ready, milliseconds.
+        pub ready_grace_ms: u64 = 30_000,
+        /// How long the bus may be away before the process ends, seconds; `None`: without end.
+        pub away_exit_s: Option<u64> = None,
+        /// Bytes of messages between the bus and the loop.
+        pub queue_bytes_max: usize = 64 * 1024 * 1024,
+        /// Bytes of a message; a larger message is skipped.
+        pub message_bytes_max: usize = 16 * 1024 * 1024,
+        /// Whether clients get the arrival time of each message from the bus.
+        pub is_stamped: bool = false,
     }
 }
 
-/// The stream that is read in place of pub/sub, and the channel of the marks.
-#[derive(Clone, Debug)]
-pub struct StreamSettings {
-    /// The stream; `None` for pub/sub.
-    pub name: Option<String>,
-    /// The Redis channel on which instances publish a mark each second.
-    pub marks_channel: String,
-}
-
-impl Default for StreamSettings {
-    fn default() -> Self {
-        Self {
-            name: None,
-            marks_channel: "weirgate:mark".to_owned(),
-        }
+group! {
+    /// The stream that is read in place of pub/sub, and the channel of the marks.
+    #[derive(Clone, Debug)]
+    pub struct StreamSettings {
+        /// The stream; `None` for pub/sub.
+        pub name: Option<String> = None,
+        /// The Redis channel on which instances publish a mark each second.
+        pub marks_channel: String = "weirgate:mark".to_owned(),
     }
 }
 
-/// The access to NATS.
-#[derive(Clone, Debug)]
-pub struct NatsAccess {
-    /// The servers.
-    pub urls: SecretUrl,
-    /// The user for servers without a login in the URL.
-    pub user: Option<String>,
-    /// The password of the user.
-    pub password: Option<SecretText>,
-    /// The token for servers without a login in the URL.
-    pub token: Option<SecretText>,
-    /// The credentials file.
-    pub creds: Option<PathBuf>,
-    /// The file with the seed of an nkey.
-    pub nkey: Option<PathBuf>,
-    /// The authorities to trust.
-    pub ca: Option<PathBuf>,
-    /// The client certificate.
-    pub cert: Option<PathBuf>,
-    /// The key of the client certificate.
-    pub key: Option<PathBuf>,
-    /// Whether the consumers are ephemeral.
-    pub ephemeral: bool,
-}
-
-impl Default for NatsAccess {
-    fn default() -> Self {
-        Self {
-            urls: SecretUrl::new("nats://nats:4222"),
-            user: None,
-            password: None,
-            token: None,
-            creds: None,
-            nkey: None,
-            ca: None,
-            cert: None,
-            key: None,
-            ephemeral: false,
-        }
+group! {
+    /// The access to NATS.
+    #[derive(Clone, Debug)]
+    pub struct NatsAccess {
+        /// The servers.
+        pub urls: SecretUrl = SecretUrl::new("nats://nats:4222"),
+        /// The user for servers without a login in the URL.
+        pub user: Option<String> = None,
+        /// The password of the user.
+        pub password: Option<SecretText> = None,
+        /// The token for servers without a login in the URL.
+        pub token: Option<SecretText> = None,
+        /// The credentials file.
+        pub creds: Option<PathBuf> = None,
+        /// The file with the seed of an nkey.
+        pub nkey: Option<PathBuf> = None,
+        /// The authorities to trust.
+        pub ca: Option<PathBuf> = None,
+        /// The client certificate.
+        pub cert: Option<PathBuf> = None,
+        /// The key of the client certificate.
+        pub key: Option<PathBuf> = None,
+        /// Whether the consumers are ephemeral.
+        pub ephemeral: bool = false,
     }
 }
 
-/// The access to Redis.
-#[derive(Clone, Debug)]
-pub struct RedisAccess {
-    /// The server, or the user, password, database and TLS beside sentinels; may be empty.
-    pub url: SecretUrl,
-    /// The host without a URL; `None`: there has to be a URL.
-    pub host: Option<String>,
-    /// The port without a URL.
-    pub port: u16,
-    /// The sentinels; may be empty.
-    pub sentinels: SecretUrl,
-    /// The name under which sentinels know the master.
-    pub master_name: String,
-    /// Certificates to trust in place of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// The client's own certificate.
-    pub certificate: Option<PathBuf>,
-    /// The key of the client's own certificate.
-    pub key: Option<PathBuf>,
-    /// The name that the server's certificate must have.
-    pub tls_name: Option<String>,
-}
-
-impl Default for RedisAccess {
-    fn default() -> Self {
-        Self {
-            url: SecretUrl::new(""),
-            host: None,
-            port: 6379,
-            sentinels: SecretUrl::new(""),
-            master_name: String::new(),
-            ca_file: None,
-            certificate: None,
-            key: None,
-            tls_name: None,
-        }
+group! {
+    /// The access to Redis.
+    #[derive(Clone, Debug)]
+    pub struct RedisAccess {
+        /// The server, or the user, password, database and TLS beside sentinels; may be empty.
+        pub url: SecretUrl = SecretUrl::new(""),
+        /// The host without a URL; `None`: there has to be a URL.
+        pub host: Option<String> = None,
+        /// The port without a URL.
+        pub port: u16 = 6379,
+        /// The sentinels; may be empty.
+        pub sentinels: SecretUrl = SecretUrl::new(""),
+        /// The name under which sentinels know the master.
+        pub master_name: String = String::new(),
+        /// Certificates to trust in place of the system's.
+        pub ca_file: Option<PathBuf> = None,
+        /// The client's own certificate.
+        pub certificate: Option<PathBuf> = None,
+        /// The key of the client's own certificate.
+        pub key: Option<PathBuf> = None,
+        /// The name that the server's certificate must have.
+        pub tls_name: Option<String> = None,
     }
 }
 
@@ -301,48 +231,33 @@ impl Checked {
     }
 }
 
-/// Keys, and the rules for claims.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AuthSettings {
-    /// Whether clients without a valid token are refused.
-    pub required: bool,
-    /// A shared key that clients send unchanged.
-    pub api_key: Option<SecretText>,
-    /// The secret for HS256.
-    pub jwt_secret: Option<SecretText>,
-    /// The secret before, whose tokens are valid too.
-    pub jwt_secret_before: Option<SecretText>,
-    /// PEM files.
-    pub public_key_files: Vec<PathBuf>,
-    /// A JSON Web Key Set.
-    pub jwks_file: Option<PathBuf>,
-    /// The address of a JSON Web Key Set.
-    pub jwks_url: Option<KeySetUrl>,
-    /// Authorities to trust at that address, instead of the system's.
-    pub jwks_ca_file: Option<PathBuf>,
-    /// The rules for claims, and the names of the claims.
-    pub rules: ClaimRules,
-    /// The name of the cookie with the token; empty: cookies are not read.
-    pub token_cookie: String,
-}
-
-impl Default for AuthSettings {
-    fn default() -> Self {
-        Self {
-            required: false,
-            api_key: None,
-            jwt_secret: None,
-            jwt_secret_before: None,
-            public_key_files: Vec::new(),
-            jwks_file: None,
-            jwks_url: None,
-            jwks_ca_file: None,
-            token_cookie: String::new(),
-            rules: ClaimRules {
-                begin_leeway_ms: BEGIN_LEEWAY_MS,
-                ..ClaimRules::default()
-            },
-        }
+group! {
+    /// Keys, and the rules for claims.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct AuthSettings {
+        /// Whether clients without a valid token are refused.
+        pub required: bool = false,
+        /// A shared key that clients send unchanged.
+        pub api_key: Option<SecretText> = None,
+        /// The secret for HS256.
+        pub jwt_secret: Option<SecretText> = None,
+        /// The secret before, whose tokens are valid too.
+        pub jwt_secret_before: Option<SecretText> = None,
+        /// PEM files.
+        pub public_key_files: Vec<PathBuf> = Vec::new(),
+        /// A JSON Web Key Set.
+        pub jwks_file: Option<PathBuf> = None,
+        /// The address of a JSON Web Key Set.
+        pub jwks_url: Option<KeySetUrl> = None,
+        /// Authorities to trust at that address, instead of the system's.
+        pub jwks_ca_file: Option<PathBuf> = None,
+        /// The rules for claims, and the names of the claims.
+        pub rules: ClaimRules = ClaimRules {
+            begin_leeway_ms: BEGIN_LEEWAY_MS,
+            ..ClaimRules::default()
+        },
+        /// The name of the cookie with the token; empty: cookies are not read.
+        pub token_cookie: String = String::new(),
     }
 }
 
@@ -408,28 +323,21 @@ const KEY_SET_ALLOWED: &str =
     "https://HOST:PORT/PATH, or http:// with localhost or a loopback address";
 
 /// The form of `--jwt-jwks-url`; empty for none.
-pub(super) static KEY_SET_URL: Form = Form {
-    placeholder: "URL",
-    allowed: KEY_SET_ALLOWED,
-    repeats: false,
-    is_url: true,
-    read: |text| match text.is_empty() || KeySetUrl::parse(text).is_some() {
+pub(super) static KEY_SET_URL: Form = Form::new("URL", KEY_SET_ALLOWED, |text| {
+    match text.is_empty() || KeySetUrl::parse(text).is_some() {
         true => Ok(text.to_owned()),
         false => Err(Refused::new(text, KEY_SET_ALLOWED)),
-    },
-};
+    }
+})
+.url();
 
 /// The form of a name in a certificate.
-pub static TLS_NAME: Form = Form {
-    placeholder: "NAME",
-    allowed: TLS_NAME_ALLOWED,
-    repeats: false,
-    is_url: false,
-    read: |text| match text.is_empty() || ServerName::try_from(text).is_ok() {
+pub static TLS_NAME: Form = Form::new("NAME", TLS_NAME_ALLOWED, |text| {
+    match text.is_empty() || ServerName::try_from(text).is_ok() {
         true => Ok(text.to_owned()),
         false => Err(Refused::new(text, TLS_NAME_ALLOWED)),
-    },
-};
+    }
+});
 
 const TLS_NAME_ALLOWED: &str = "a DNS name or an IP address";
 

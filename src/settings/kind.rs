@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::secret::{SecretText, SecretUrl, scheme};
+use super::secret::{SecretText, SecretUrl, has_login, is_content, scheme};
 use crate::admission::TrustedProxies;
 use crate::base::{is_host, unix_socket_url};
 use crate::telemetry::logging;
@@ -47,6 +47,35 @@ pub struct Form {
     pub is_url: bool,
     /// Reads the text, and returns the text to show. The shown text must read back to the same value.
     pub read: fn(&str) -> Result<String, Refused>,
+}
+
+impl Form {
+    /// A form of one value that is not a URL.
+    pub const fn new(
+        placeholder: &'static str,
+        allowed: &'static str,
+        read: fn(&str) -> Result<String, Refused>,
+    ) -> Self {
+        Self {
+            placeholder,
+            allowed,
+            repeats: false,
+            is_url: false,
+            read,
+        }
+    }
+
+    /// Makes the form one of several values.
+    pub const fn repeated(mut self) -> Self {
+        self.repeats = true;
+        self
+    }
+
+    /// Makes the form one of a URL.
+    pub const fn url(mut self) -> Self {
+        self.is_url = true;
+        self
+    }
 }
 
 /// The kind of a setting's values.
@@ -188,7 +217,10 @@ impl Kind {
             Self::Port => Some(Value::Number(text.parse::<NonZeroU16>().ok()?.get().into())),
             Self::PortOrOff => Some(Value::Number(text.parse::<u16>().ok()?.into())),
             Self::Urls(schemes) => parse_urls(text, schemes),
-            Self::OptionalUrl(schemes) => parse_url(text, schemes),
+            Self::OptionalUrl(schemes) => {
+                let is_good = text.is_empty() || is_server(text, schemes);
+                is_good.then(|| Value::Urls(SecretUrl::new(text)))
+            }
             Self::OptionalUrls(_) if text.is_empty() => Some(Value::Urls(SecretUrl::new(text))),
             Self::OptionalUrls(schemes) => parse_urls(text, schemes),
             Self::Switch => match text.to_ascii_lowercase().as_str() {
@@ -332,25 +364,6 @@ fn url_forms(schemes: &[&str], rest: &str) -> String {
     schemes.iter().map(form).collect::<Vec<_>>().join(" or ")
 }
 
-/// Whether a text that is not a URL by its setting is one all the same, with a user and a password.
-fn has_login(text: &str) -> bool {
-    text.rsplit_once('@')
-        .is_some_and(|(login, _)| login.contains(':'))
-}
-
-/// Whether a text is the content of a file with keys, in place of its path: lines, PEM, JSON, or the seed of an nkey
-/// (56 letters of base32 that begin with S, and two of a checksum at most).
-fn is_content(text: &str) -> bool {
-    let is_seed = |word: &str| {
-        let fits = |byte: u8| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte);
-        (56..=58).contains(&word.len()) && word.starts_with('S') && word.bytes().all(fits)
-    };
-    text.contains(char::is_control)
-        || text.starts_with("-----")
-        || text.starts_with('{')
-        || is_seed(text)
-}
-
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.trim().escape_debug())
 }
@@ -428,7 +441,9 @@ fn is_server(text: &str, schemes: &[&str]) -> bool {
         return schemes.contains(&"unix");
     }
     Url::parse(text).is_ok_and(|url| {
-        let host = url.host_str().is_some_and(is_host_of_url);
+        // Characters beyond ASCII are encoded in the host of a URL.
+        let decoded = |host| is_host(&percent_decode_str(host).decode_utf8_lossy());
+        let host = url.host_str().is_some_and(decoded);
         let path = url.path().trim_matches('/');
         let rest = match url.scheme() {
             "redis" | "rediss" => path.is_empty() || path.parse::<u32>().is_ok(),
@@ -436,16 +451,6 @@ fn is_server(text: &str, schemes: &[&str]) -> bool {
         };
         host && rest && schemes.contains(&url.scheme()) && url.port() != Some(0)
     })
-}
-
-/// Whether the host of a URL can be one. Characters beyond ASCII are encoded there.
-fn is_host_of_url(host: &str) -> bool {
-    is_host(&percent_decode_str(host).decode_utf8_lossy())
-}
-
-fn parse_url(text: &str, schemes: &[&str]) -> Option<Value> {
-    let good = text.is_empty() || is_server(text, schemes);
-    good.then(|| Value::Urls(SecretUrl::new(text)))
 }
 
 /// Origins in the form of browsers: lower case, without the scheme's default port.
@@ -485,9 +490,8 @@ fn parse_networks(text: &str) -> Option<TrustedProxies> {
         "*" => Some(TrustedProxies::Any),
         list => {
             let networks = list.split(',').map(|one| one.trim().parse().ok());
-            networks
-                .collect::<Option<_>>()
-                .map(TrustedProxies::Networks)
+            let all: Option<_> = networks.collect();
+            all.map(TrustedProxies::Networks)
         }
     }
 }

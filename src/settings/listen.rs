@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::checked::{Checked, flag};
 use super::error::{SettingsError, Warning};
-use super::field::With;
+use super::field::{With, group};
 use super::groups::AuthSettings;
 use super::kind::{Form, Refused, parse_addr};
 use crate::admission::{ClientAddr, TrustedProxies};
@@ -22,56 +22,37 @@ const ADDR_ALLOWED: &str = "an IP address such as 0.0.0.0 or [::], or localhost,
      --port), or unix:/PATH with at most 107 bytes of path";
 
 /// The form of `--listen`.
-pub(super) static LISTEN: Form = Form {
-    placeholder: "ADDR|unix:PATH",
-    allowed: ADDR_ALLOWED,
-    repeats: true,
-    is_url: false,
-    read: |text| parse_listen(text).map(|all| shown(&all)),
-};
+pub(super) static LISTEN: Form = Form::new("ADDR|unix:PATH", ADDR_ALLOWED, |text| {
+    parse_listen(text).map(|all| shown(&all))
+})
+.repeated();
 
 const ADMIN_ALLOWED: &str = "an IP address or localhost with a port, such as 127.0.0.1:9100 or \
      [::1]:9100, or unix:/PATH with at most 107 bytes of path";
 
 /// The form of `--admin-addr`; empty for none.
-pub(super) static ADMIN: Form = Form {
-    placeholder: "ADDR:PORT|unix:PATH",
-    allowed: ADMIN_ALLOWED,
-    repeats: false,
-    is_url: false,
-    read: |text| {
-        let addr = parse_admin(text).ok_or_else(|| Refused::new(text, ADMIN_ALLOWED))?;
-        Ok(addr.map_or_else(String::new, |addr| addr.to_string()))
-    },
-};
+pub(super) static ADMIN: Form = Form::new("ADDR:PORT|unix:PATH", ADMIN_ALLOWED, |text| {
+    let addr = parse_admin(text).ok_or_else(|| Refused::new(text, ADMIN_ALLOWED))?;
+    Ok(addr.map_or_else(String::new, |addr| addr.to_string()))
+});
 
 const MODE_ALLOWED: &str = "a mode in octal digits from 0000 to 0777, such as 0660";
 
 /// The form of `--unix-socket-mode`.
-pub(super) static MODE: Form = Form {
-    placeholder: "MODE",
-    allowed: MODE_ALLOWED,
-    repeats: false,
-    is_url: false,
-    read: |text| match parse_mode(text) {
-        Some(mode) => Ok(format!("{mode:04o}")),
-        None => Err(Refused::new(text, MODE_ALLOWED)),
-    },
-};
+pub(super) static MODE: Form = Form::new("MODE", MODE_ALLOWED, |text| match parse_mode(text) {
+    Some(mode) => Ok(format!("{mode:04o}")),
+    None => Err(Refused::new(text, MODE_ALLOWED)),
+});
 
 const OWNER_ALLOWED: &str = "USER, USER:GROUP or :GROUP, each a name or a number";
 
 /// The form of `--unix-socket-owner`.
-pub(super) static OWNER: Form = Form {
-    placeholder: "USER:GROUP",
-    allowed: OWNER_ALLOWED,
-    repeats: false,
-    is_url: false,
-    read: |text| match text.parse::<Owner>() {
+pub(super) static OWNER: Form = Form::new("USER:GROUP", OWNER_ALLOWED, |text| {
+    match text.parse::<Owner>() {
         Ok(owner) => Ok(owner.to_string()),
         Err(_) => Err(Refused::new(text, OWNER_ALLOWED)),
-    },
-};
+    }
+});
 
 /// One address of `--listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,39 +63,27 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
-/// Where a gateway listens, and to whom.
-#[derive(Clone, Debug)]
-pub struct ListenSettings {
-    /// The addresses.
-    pub listen: Vec<Listen>,
-    /// The port for WebSocket and HTTP; `None` for none.
-    pub port: Option<u16>,
-    /// The port for the same over TLS.
-    pub tls_port: Option<u16>,
-    /// The address of the operators' pages; `None` for the public port.
-    pub admin_addr: Option<ListenAddr>,
-    /// Whether connections of trusted proxies begin with a header of the PROXY protocol.
-    pub proxy_protocol: bool,
-    /// The options of the sockets.
-    pub options: ListenOptions,
-    /// Origins of web pages that may connect; empty for any.
-    pub allowed_origins: Vec<String>,
-}
-
-impl Default for ListenSettings {
-    fn default() -> Self {
-        Self {
-            listen: vec![Listen::Ip(Ipv4Addr::UNSPECIFIED.into())],
-            port: Some(8000),
-            tls_port: None,
-            admin_addr: None,
-            proxy_protocol: false,
-            options: ListenOptions {
-                notsent_lowat_bytes: 16 * 1024,
-                ..ListenOptions::default()
-            },
-            allowed_origins: Vec::new(),
-        }
+group! {
+    /// Where a gateway listens, and to whom.
+    #[derive(Clone, Debug)]
+    pub struct ListenSettings {
+        /// The addresses.
+        pub listen: Vec<Listen> = vec![Listen::Ip(Ipv4Addr::UNSPECIFIED.into())],
+        /// The port for WebSocket and HTTP; `None` for none.
+        pub port: Option<u16> = Some(8000),
+        /// The port for the same over TLS.
+        pub tls_port: Option<u16> = None,
+        /// The address of the operators' pages; `None` for the public port.
+        pub admin_addr: Option<ListenAddr> = None,
+        /// Whether connections of trusted proxies begin with a header of the PROXY protocol.
+        pub proxy_protocol: bool = false,
+        /// The options of the sockets.
+        pub options: ListenOptions = ListenOptions {
+            notsent_lowat_bytes: 16 * 1024,
+            ..ListenOptions::default()
+        },
+        /// Origins of web pages that may connect; empty for any.
+        pub allowed_origins: Vec<String> = Vec::new(),
     }
 }
 

@@ -16,7 +16,6 @@ mod field;
 mod groups;
 mod kind;
 mod listen;
-mod memory;
 mod secret;
 mod setting;
 mod table;
@@ -25,8 +24,8 @@ pub mod typed;
 pub(crate) use checked::flag;
 pub use checked::{Check, Checked, CheckedValue};
 pub use error::{SettingsError, Warning};
-pub(crate) use field::field;
 pub use field::{At, Field, FieldValue, Group, Groups, Milli, With};
+pub(crate) use field::{field, group};
 pub use groups::{
     AuthSettings, BusSettings, KeySetUrl, NatsAccess, ProcessSettings, RedisAccess, StreamSettings,
     TLS_NAME, TailSettings, TlsSettings, TopSettings,

@@ -1,4 +1,4 @@
-//! Values that are never shown.
+//! Values that are never shown, and texts that look like them.
 
 use std::fmt;
 
@@ -100,6 +100,25 @@ fn masked(url: &str) -> String {
         }
         Some(_) => format!("{scheme}***@{host}"),
     }
+}
+
+/// Whether a text that is not a URL by its setting is one all the same, with a user and a password.
+pub(super) fn has_login(text: &str) -> bool {
+    text.rsplit_once('@')
+        .is_some_and(|(login, _)| login.contains(':'))
+}
+
+/// Whether a text is the content of a file with keys, in place of its path: lines, PEM, JSON, or the seed of an nkey
+/// (56 letters of base32 that begin with S, and two of a checksum at most).
+pub(super) fn is_content(text: &str) -> bool {
+    let is_seed = |word: &str| {
+        let fits = |byte: u8| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte);
+        (56..=58).contains(&word.len()) && word.starts_with('S') && word.bytes().all(fits)
+    };
+    text.contains(char::is_control)
+        || text.starts_with("-----")
+        || text.starts_with('{')
+        || is_seed(text)
 }
 
 #[cfg(test)]

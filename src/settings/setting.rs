@@ -45,6 +45,33 @@ impl Heading {
     pub const TAIL: Self = Self("Client in a terminal");
     /// Running gateways in a terminal.
     pub const TOP: Self = Self("Gateways in a terminal");
+
+    /// Returns the rows as rows of this group.
+    pub const fn of<const N: usize>(self, mut rows: [Setting; N]) -> [Setting; N] {
+        let mut n = 0;
+        while n < N {
+            rows[n].heading = self;
+            n += 1;
+        }
+        rows
+    }
+
+    /// The same, for rows of the shared table: rows without a part of their own are of `part`.
+    pub(super) const fn of_part<const N: usize>(
+        self,
+        part: Part,
+        rows: [Setting; N],
+    ) -> [Setting; N] {
+        let mut rows = self.of(rows);
+        let mut n = 0;
+        while n < N {
+            if matches!(rows[n].part, Part::Every) {
+                rows[n].part = part;
+            }
+            n += 1;
+        }
+        rows
+    }
 }
 
 /// A part of the shared table; a gateway includes a part as a whole or not at all.
@@ -174,9 +201,8 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// A row without original env names.
+    /// A row without original env names, outside of any group of `--help`: see [`Heading::of`].
     pub const fn new(
-        heading: Heading,
         flag: &'static str,
         kind: Kind,
         field: &'static dyn Field,
@@ -189,7 +215,7 @@ impl Setting {
             field,
             defaults: Defaults(|_| {}),
             kind,
-            heading,
+            heading: Heading(""),
             help,
             more: "",
             limit: None,
@@ -203,38 +229,35 @@ impl Setting {
 
     /// A row for bytes, both ends of the range included.
     pub const fn bytes(
-        heading: Heading,
         flag: &'static str,
         range: (u64, u64),
         field: &'static dyn Field,
         help: &'static str,
     ) -> Self {
         let kind = Kind::number(Unit::Bytes, range);
-        Self::new(heading, flag, kind, field, help)
+        Self::new(flag, kind, field, help)
     }
 
     /// A row for milliseconds, both ends of the range included.
     pub const fn ms(
-        heading: Heading,
         flag: &'static str,
         range: (u64, u64),
         field: &'static dyn Field,
         help: &'static str,
     ) -> Self {
         let kind = Kind::number(Unit::Milliseconds, range);
-        Self::new(heading, flag, kind, field, help)
+        Self::new(flag, kind, field, help)
     }
 
     /// A row for a count, both ends of the range included.
     pub const fn count(
-        heading: Heading,
         flag: &'static str,
         range: (u64, u64),
         field: &'static dyn Field,
         help: &'static str,
     ) -> Self {
         let kind = Kind::number(Unit::Count, range);
-        Self::new(heading, flag, kind, field, help)
+        Self::new(flag, kind, field, help)
     }
 
     /// Sets another kind, or another range.

@@ -2,20 +2,18 @@
 //!
 //! Owns the published numbers of the process. Decides nothing, and never blocks a writer: the loop copies its
 //! numbers once a turn ([`EventLoop`]), other threads store plain atomics, and the reader of `/metrics` pays
-//! for the text.
+//! for the text. The surveys of clients and topics for the operator's page are made only on request ([`Surveys`]).
 
 mod bus_status;
 mod event_loop;
 pub mod logging;
 pub mod names;
-mod operator;
-pub mod operator_state;
 mod process;
 mod samples;
 mod terminal;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use prometheus_client::collector::Collector;
@@ -27,13 +25,12 @@ pub use event_loop::{
     Budget, EventLoop, LoopDurations, LoopNumbers, LoopTimes, Phase, RecentLatency, ShellStats,
     Slot, Stage,
 };
-pub use operator::{EndedAt, HitLimit, Surveyed, Surveys};
 pub use process::ProcessStats;
 pub use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
 pub use samples::{DurationCounts, Durations};
 
 use crate::base::SpinCounts;
-use crate::hub::{FeedStats, Now, SubjectStats};
+use crate::hub::{Ended, FeedStats, Now, SubjectStats, Survey};
 use names::MetricName;
 use samples::{ByLabel, Samples, Writer};
 
@@ -189,7 +186,7 @@ impl Telemetry {
     pub fn awaits_keys(&self) -> bool {
         self.awaits_keys
             .get()
-            .is_some_and(|awaits| awaits.load(Ordering::Relaxed))
+            .is_some_and(|awaits| awaits.load(Relaxed))
     }
 
     /// Returns the running program.
@@ -342,6 +339,84 @@ impl<'a> Reading<'a> {
     fn build_labels(&self) -> [&'a str; 4] {
         let build = &self.telemetry.build;
         [build.version, build.commit, build.gateway, &build.features]
+    }
+}
+
+/// A limit that has ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HitLimit {
+    /// The setting, without dashes.
+    pub flag: &'static str,
+    /// The number in force.
+    pub max: u64,
+}
+
+impl fmt::Display for HitLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--{} {}", self.flag, self.max)
+    }
+}
+
+/// A connection that has ended, for the operator's page.
+#[derive(Clone, Debug)]
+pub struct EndedAt {
+    /// The time of the end, microseconds of the monotonic clock.
+    pub at_us: u64,
+    /// The limit behind the reason.
+    pub limit: Option<HitLimit>,
+    /// The data of the log line.
+    pub ended: Ended,
+}
+
+/// A survey, and the newest ended connections at its end.
+#[derive(Clone, Debug)]
+pub struct Surveyed {
+    /// Clients and topics.
+    pub survey: Survey,
+    /// The newest first.
+    pub ends: Vec<EndedAt>,
+}
+
+/// The newest survey, and whether another survey is requested.
+#[derive(Debug, Default)]
+pub struct Surveys {
+    asked: AtomicBool,
+    made: AtomicU64,
+    newest: Slot<Option<Arc<Surveyed>>>,
+}
+
+impl Surveys {
+    /// Requests a survey.
+    pub fn ask(&self) {
+        self.asked.store(true, Relaxed);
+    }
+
+    /// Returns the newest survey; `None` before the first.
+    pub fn newest(&self) -> Option<Arc<Surveyed>> {
+        self.newest.read(Option::clone)
+    }
+
+    /// Returns the number of surveys made so far.
+    pub fn made(&self) -> u64 {
+        self.made.load(Relaxed)
+    }
+
+    /// Loop: whether a request came since the last survey began.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Relaxed)
+    }
+
+    /// Loop: a survey begins.
+    pub fn begun(&self) {
+        self.asked.store(false, Relaxed);
+    }
+
+    /// Loop: publishes a survey. The survey is dropped while a reader holds the last survey: the next survey
+    /// comes within a second.
+    pub fn put(&self, surveyed: Surveyed) {
+        self.made.fetch_add(1, Relaxed);
+        let surveyed = Arc::new(surveyed);
+        self.newest.try_write(|newest| *newest = Some(surveyed));
     }
 }
 

@@ -84,18 +84,9 @@ pub enum PublishError {
     /// Redis is not available, or refuses.
     #[error(transparent)]
     Redis(#[from] RedisError),
-    /// Standard input cannot be read.
-    #[error("cannot read standard input: {0}")]
-    Input(io::Error),
-    /// A line is too long.
-    #[error("line {number} of standard input is over {LINE_BYTES_MAX} bytes")]
-    LongLine {
-        /// The number of the line, from 1.
-        number: u64,
-    },
-    /// The system refuses a resource.
-    #[error("the system refuses: {0}")]
-    System(io::Error),
+    /// Standard input cannot be read, or the system refuses a resource.
+    #[error("{0}")]
+    Other(String),
 }
 
 impl PublishError {
@@ -144,7 +135,9 @@ impl PublishCommand {
     /// # Errors
     /// The broker is not available or refuses a message, or the input cannot be read.
     pub fn run(mut self) -> Result<String, PublishError> {
-        let stop = Stop::at_signals().map_err(PublishError::System)?;
+        let stop = Stop::at_signals();
+        let stop =
+            stop.map_err(|error| PublishError::Other(format!("the system refuses: {error}")))?;
         let mut brokers = self.brokers()?;
         let mut input = io::stdin().lock();
         let mut progress = Progress {
@@ -349,7 +342,8 @@ fn next_line(input: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>, P
     let mut line = Vec::new();
     let mut limited = io::Read::take(input, LINE_BYTES_MAX as u64 + 2);
     let bytes = limited.read_until(b'\n', &mut line);
-    if bytes.map_err(PublishError::Input)? == 0 {
+    let input = |error| PublishError::Other(format!("cannot read standard input: {error}"));
+    if bytes.map_err(input)? == 0 {
         return Ok(None);
     }
     if line.last() == Some(&b'\n') {
@@ -359,7 +353,9 @@ fn next_line(input: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>, P
         line.pop();
     }
     match line.len() > LINE_BYTES_MAX {
-        true => Err(PublishError::LongLine { number }),
+        true => Err(PublishError::Other(format!(
+            "line {number} of standard input is over {LINE_BYTES_MAX} bytes"
+        ))),
         false => Ok(Some(line)),
     }
 }

@@ -9,6 +9,7 @@ use tungstenite::Error;
 use tungstenite::http::Response;
 use tungstenite::protocol::CloseFrame;
 
+use super::super::link::Target;
 use super::super::program::complain;
 use crate::base::{escaped, escaped_bytes};
 use crate::run::Dialect;
@@ -17,138 +18,74 @@ use crate::wire::json;
 /// The most characters shown of a server's text.
 const WORDS_MAX: usize = 200;
 /// The advice after the end of a connection, if a new attempt may work.
-const RECONNECT: &str = "connect again, or use --reconnect";
+pub(super) const RECONNECT: &str = "connect again, or use --reconnect";
 
 /// The end of `weirgate tail` before the user's stop.
 #[derive(Debug, thiserror::Error)]
-pub enum TailError {
-    /// The address, the network or the gateway: no connection is accepted.
-    #[error(
-        "no connection to {target}: {source}; check the address and the port, and that the gateway \
-         runs"
-    )]
-    Unreachable {
-        /// The URL, without its query.
-        target: String,
-        /// The error of the system.
-        source: io::Error,
-    },
-    /// The certificates, or a port without TLS.
-    #[error("no TLS with {target}: {reason}; check the certificate, --ca-file, or use ws://")]
-    Tls {
-        /// The URL, without its query.
-        target: String,
-        /// The error of the TLS library.
-        reason: String,
-    },
-    /// The server responded with HTTP, and did not open a WebSocket.
-    #[error("{target} refused the WebSocket with status {status}{words}; {advice}")]
-    Refused {
-        /// The URL, without its query.
-        target: String,
-        /// The status of the response.
-        status: u16,
-        /// The server's text, bounded; may be empty.
-        words: String,
-        /// The advice for the user.
-        advice: String,
-    },
-    /// The server uses another protocol.
-    #[error(
-        "{target} does not speak WebSocket: {reason}; check the address and the port, and use wss:// for a port of TLS"
-    )]
-    NoWebSocket {
-        /// The URL, without its query.
-        target: String,
-        /// The error.
-        reason: String,
-    },
-    /// The server closed with a code.
-    #[error("the server closed the connection with code {code}{words}: {meaning}; {advice}")]
-    Closed {
-        /// The close code (RFC 6455 §7.4).
-        code: u16,
-        /// The server's reason, bounded; may be empty.
-        words: String,
-        /// The meaning of the code.
-        meaning: &'static str,
-        /// The advice for the user.
-        advice: &'static str,
-    },
-    /// The connection ended without a close frame.
-    #[error(
-        "the connection ended without a close code ({0}): the server was killed, the network \
-         failed, or the server dropped this client as too slow; {RECONNECT}"
-    )]
-    Broken(Error),
-    /// The connection exists, but the server does not even respond to a ping.
-    #[error(
-        "nothing came for {seconds} s, not even an answer to a ping: the network failed, or the \
-         server hangs; {RECONNECT}"
-    )]
-    Silent {
-        /// The duration of the silence, seconds.
-        seconds: u64,
-    },
-    /// The gateway refused every subscription.
-    #[error(
-        "the gateway grants nothing of --subscribe; check the names, and the rights of the token or of DEFAULT_ROLE; \
-         --print-acl of weirgate channels shows the table of roles, and --acl FILE replaces the table"
-    )]
-    NothingGranted,
-    /// The time was over before `--count` messages had arrived.
-    #[error("{have} of {want} messages within --timeout-s")]
-    TooFew {
-        /// Messages that arrived.
-        have: u64,
-        /// Requested messages.
-        want: u64,
-    },
-    /// Standard output cannot be written.
-    #[error("cannot write to standard output: {0}")]
-    Output(io::Error),
-    /// The system refuses a resource.
-    #[error("the system refuses: {0}")]
-    System(io::Error),
+#[error("{text}")]
+pub struct TailError {
+    text: String,
+    /// Whether another attempt may succeed.
+    pub(super) may_pass: bool,
 }
 
 impl TailError {
-    /// The server did not open a WebSocket.
+    /// No other attempt would end otherwise.
+    pub(super) fn lasting(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            may_pass: false,
+        }
+    }
+
+    /// Another attempt may succeed.
+    pub(super) fn passing(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            may_pass: true,
+        }
+    }
+
+    /// The system refuses a resource.
+    pub(super) fn system(error: &io::Error) -> Self {
+        Self::lasting(format!("the system refuses: {error}"))
+    }
+
+    /// The connection ended without a close frame.
+    pub(super) fn broken(error: &Error) -> Self {
+        Self::passing(format!(
+            "the connection ended without a close code ({error}): the server was killed, the network \
+             failed, or the server dropped this client as too slow; {RECONNECT}"
+        ))
+    }
+
+    /// The server responded with HTTP, and did not open a WebSocket.
     pub(super) fn refused(
-        target: String,
+        target: &Target,
         known: &[(&'static str, Dialect)],
         response: &Response<Option<Vec<u8>>>,
     ) -> Self {
         let body = response.body().as_deref().unwrap_or_default();
+        let words = shown(&String::from_utf8_lossy(body));
         let status = response.status().as_u16();
-        Self::Refused {
-            target,
-            status,
-            words: shown(&String::from_utf8_lossy(body)),
-            advice: advice(status, known),
+        let advice = advice(status, known);
+        Self {
+            text: format!("{target} refused the WebSocket with status {status}{words}; {advice}"),
+            may_pass: matches!(status, 429 | 500..),
         }
     }
 
-    /// The server closed; `None` for a close frame without a code.
+    /// The server closed; `None` for a close frame without a code (RFC 6455 §7.4).
     pub(super) fn closed(frame: Option<CloseFrame>) -> Self {
         let code = frame.as_ref().map_or(1005, |frame| frame.code.into());
         let reason = frame.as_ref().map_or("", |frame| &frame.reason);
+        let words = shown(reason);
         let (meaning, advice) = meaning(code, reason);
-        Self::Closed {
-            code,
-            words: shown(reason),
-            meaning,
-            advice,
-        }
-    }
-
-    /// Whether another attempt may succeed.
-    pub(super) fn may_pass(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Broken(_) | Self::Silent { .. } => true,
-            Self::Closed { code, .. } => !matches!(code, 1002 | 1003 | 1007..=1010),
-            Self::Refused { status, .. } => matches!(status, 429 | 500..),
-            _ => false,
+        Self {
+            text: format!(
+                "the server closed the connection with code {code}{words}: {meaning}; {advice}"
+            ),
+            may_pass: !matches!(code, 1002 | 1003 | 1007..=1010),
         }
     }
 }
@@ -376,10 +313,10 @@ mod tests {
             ) && text.contains("--token"),
             "{text}"
         );
-        assert!(!refused.may_pass(), "the same token is refused again");
+        assert!(!refused.may_pass, "the same token is refused again");
         let stopped = closed(1012, "");
-        assert!(stopped.to_string().contains("--reconnect") && stopped.may_pass());
-        assert!(TailError::closed(None).may_pass());
+        assert!(stopped.to_string().contains("--reconnect") && stopped.may_pass);
+        assert!(TailError::closed(None).may_pass);
         assert!(
             closed(1000, "Heartbeat timeout")
                 .to_string()
@@ -389,8 +326,7 @@ mod tests {
 
     #[test]
     fn a_status_is_told_with_what_to_do() {
-        let target = crate::commands::tail::Target::parse("ws://h/x?token=secret", "--token")
-            .expect("a URL");
+        let target = Target::parse("ws://h/x?token=secret", "--token").expect("a URL");
         let known = [(
             "levels",
             Dialect {
@@ -401,7 +337,7 @@ mod tests {
         let refused = |status: u16, body: &str| {
             let response = Response::builder().status(status);
             let response = response.body(Some(body.as_bytes().to_vec()));
-            TailError::refused(target.to_string(), &known, &response.expect("a response"))
+            TailError::refused(&target, &known, &response.expect("a response"))
         };
         let wrong = refused(403, "{\"detail\":\"no\u{1b}[2J\"}\n");
         let text = wrong.to_string();
@@ -413,8 +349,8 @@ mod tests {
             text.contains("(levels /ws/stream)") && !text.contains("secret"),
             "{text}"
         );
-        assert!(!wrong.may_pass());
-        assert!(refused(503, "").may_pass() && refused(429, "").may_pass());
+        assert!(!wrong.may_pass);
+        assert!(refused(503, "").may_pass && refused(429, "").may_pass);
     }
 }
 

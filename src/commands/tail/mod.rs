@@ -28,7 +28,7 @@ use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket, client};
 
 pub use self::error::Style;
 pub use self::error::TailError;
-use self::error::{Next, Output};
+use self::error::{Next, Output, RECONNECT};
 pub use super::link::Target;
 use super::link::{LinkError, Stream, is_timeout};
 use super::program::{complain, hide_secret};
@@ -122,7 +122,7 @@ impl TailCommand {
     pub fn run(self) -> Result<(), TailError> {
         hide_secret("--token", Rows::TAIL, self.token.as_ref());
         let begun = Instant::now();
-        let stop = Stop::at_signals().map_err(TailError::System)?;
+        let stop = Stop::at_signals().map_err(|error| TailError::system(&error))?;
         let mut output = Output::new(self.style, self.rate, self.count, begun);
         let deadline = self.timeout.map(|timeout| begun + timeout);
         let mut delay = RECONNECT_DELAY_MIN;
@@ -130,7 +130,7 @@ impl TailCommand {
             let connected = Instant::now();
             let ended = Session::new(&self, &mut output, &stop, deadline).run();
             let error = match ended {
-                Err(error) if self.reconnect && error.may_pass() => error,
+                Err(error) if self.reconnect && error.may_pass => error,
                 ended => return ended,
             };
             if connected.elapsed() > STABLE_AFTER {
@@ -223,10 +223,11 @@ impl<'a> Session<'a> {
             return Ok(false);
         }
         match self.command.count {
-            Some(want) => Err(TailError::TooFew {
-                have: self.output.messages(),
-                want,
-            }),
+            Some(want) => {
+                let have = self.output.messages();
+                let text = format!("{have} of {want} messages within --timeout-s");
+                Err(TailError::lasting(text))
+            }
             None => Ok(true),
         }
     }
@@ -241,7 +242,7 @@ impl<'a> Session<'a> {
         self.requests_open = subscriptions.len();
         for text in subscriptions.iter().chain(&self.command.send) {
             link.send(Message::text(text.as_str()))
-                .map_err(TailError::Broken)?;
+                .map_err(|error| TailError::broken(&error))?;
         }
         Ok(())
     }
@@ -266,7 +267,7 @@ impl<'a> Session<'a> {
             }
             // TCP ended without a close frame, or between the two close frames.
             Err(_) if self.closed.is_some() => Err(TailError::closed(self.closed.take())),
-            Err(error) => Err(TailError::Broken(error)),
+            Err(error) => Err(TailError::broken(&error)),
         }
     }
 
@@ -275,13 +276,15 @@ impl<'a> Session<'a> {
         self.silent_ticks += 1;
         if self.silent_ticks == SILENT_TICKS_TO_PING {
             link.send(Message::Ping(Vec::new().into()))
-                .map_err(TailError::Broken)?;
+                .map_err(|error| TailError::broken(&error))?;
         }
         match self.silent_ticks < SILENT_TICKS_MAX {
             true => Ok(Next::GoOn),
-            false => Err(TailError::Silent {
-                seconds: (TICK * SILENT_TICKS_MAX).as_secs(),
-            }),
+            false => Err(TailError::passing(format!(
+                "nothing came for {} s, not even an answer to a ping: the network failed, or the \
+                 server hangs; {RECONNECT}",
+                (TICK * SILENT_TICKS_MAX).as_secs()
+            ))),
         }
     }
 
@@ -311,7 +314,9 @@ impl<'a> Session<'a> {
             Ok(next) => Ok(next),
             // A closed reader (`weirgate tail … | head -1`) has enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Next::End),
-            Err(error) => Err(TailError::Output(error)),
+            Err(error) => Err(TailError::lasting(format!(
+                "cannot write to standard output: {error}"
+            ))),
         }
     }
 
@@ -324,7 +329,10 @@ impl<'a> Session<'a> {
         self.requests_open -= 1;
         self.has_grant |= grants;
         match self.requests_open == 0 && !self.has_grant {
-            true => Err(TailError::NothingGranted),
+            true => Err(TailError::lasting(
+                "the gateway grants nothing of --subscribe; check the names, and the rights of the token or of DEFAULT_ROLE; \
+                 --print-acl of weirgate channels shows the table of roles, and --acl FILE replaces the table",
+            )),
             false => Ok(()),
         }
     }
@@ -351,26 +359,24 @@ type Link = WebSocket<Stream>;
 
 /// Connects before `deadline` and before the connect timeout.
 fn open(command: &TailCommand, deadline: Option<Instant>) -> Result<Link, TailError> {
-    let target = || command.target.to_string();
+    let target = &command.target;
     let latest = Instant::now() + CONNECT_TIMEOUT;
     let until = deadline.map_or(latest, |deadline| deadline.min(latest));
-    let stream = command.target.open(command.ca_file.as_deref(), until);
+    let stream = target.open(command.ca_file.as_deref(), until);
     let stream = stream.map_err(|error| match error {
-        LinkError::Unreachable(source) => TailError::Unreachable {
-            target: target(),
-            source,
-        },
-        LinkError::Tls(reason) => TailError::Tls {
-            target: target(),
-            reason,
-        },
+        LinkError::Unreachable(error) => TailError::passing(format!(
+            "no connection to {target}: {error}; check the address and the port, and that the gateway \
+             runs"
+        )),
+        LinkError::Tls(reason) => TailError::lasting(format!(
+            "no TLS with {target}: {reason}; check the certificate, --ca-file, or use ws://"
+        )),
     })?;
-    let socket = stream.socket();
-    let writes = socket.set_write_timeout(Some(CONNECT_TIMEOUT));
-    writes.map_err(TailError::System)?;
+    let writes = stream.socket().set_write_timeout(Some(CONNECT_TIMEOUT));
+    writes.map_err(|error| TailError::system(&error))?;
     let link = shake_hands(command, stream)?;
     let ticks = link.get_ref().socket().set_read_timeout(Some(TICK));
-    ticks.map_err(TailError::System)?;
+    ticks.map_err(|error| TailError::system(&error))?;
     Ok(link)
 }
 
@@ -379,7 +385,7 @@ fn shake_hands(command: &TailCommand, stream: Stream) -> Result<Link, TailError>
     let scheme = if target.tls { "wss" } else { "ws" };
     let uri = format!("{scheme}://{}{}", target.authority, target.path).parse();
     let uri = uri.map_err(|error: tungstenite::http::uri::InvalidUri| {
-        TailError::Broken(Error::HttpFormat(error.into()))
+        TailError::broken(&Error::HttpFormat(error.into()))
     })?;
     let mut request = ClientRequestBuilder::new(uri);
     if let Some(token) = &command.token {
@@ -389,17 +395,16 @@ fn shake_hands(command: &TailCommand, stream: Stream) -> Result<Link, TailError>
     let config = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
-    let no_websocket = |reason: String| TailError::NoWebSocket {
-        target: target.to_string(),
-        reason,
+    let no_websocket = |reason: String| {
+        TailError::lasting(format!(
+            "{target} does not speak WebSocket: {reason}; check the address and the port, and use wss:// for a port of TLS"
+        ))
     };
     match client::client_with_config(request, stream, Some(config)) {
         Ok((link, _)) => Ok(link),
-        Err(HandshakeError::Failure(Error::Http(response))) => Err(TailError::refused(
-            target.to_string(),
-            &command.known,
-            &response,
-        )),
+        Err(HandshakeError::Failure(Error::Http(response))) => {
+            Err(TailError::refused(target, &command.known, &response))
+        }
         Err(HandshakeError::Failure(error)) => Err(no_websocket(error.to_string())),
         Err(HandshakeError::Interrupted(_)) => Err(no_websocket(
             "no response to the handshake in time".to_owned(),

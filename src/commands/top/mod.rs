@@ -1,209 +1,288 @@
 //! `weirgate top`: running gateways in a terminal, from `/operator/state` of their admin addresses.
 //!
-//! In a process of its own; no gateway uses this module. Called by `commands`.
-//!
-//! | file | has |
-//! | --- | --- |
-//! | `line` | the flags |
-//! | `fetch` | one reading of a process, bounded in time and bytes |
-//! | `process`, `facts`, `tables` | the readings, facts and tables of a process, as texts with a tone |
-//! | `page` | the lines for a pipe or a terminal |
+//! In a process of its own; no gateway uses this module. Called by `commands`. The text is made by `page`.
 
-mod facts;
-pub(super) mod fetch;
-pub(super) mod line;
 mod page;
-mod process;
-mod tables;
-mod words;
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::page::Room;
-use self::process::Process;
-use super::link::Target;
-use super::program::{hide_secret, show};
-use super::tail::Stop;
-use crate::base::{detached, escaped};
-use crate::settings::{Rows, SecretText};
-use crate::wire::object_writer::ObjectWriter;
+use clap::{ArgMatches, Command, value_parser};
+use sonic_rs::{JsonValueTrait, Value};
 
+use self::page::Process;
+use super::admin::{self, Admins, refused};
+use super::link::Target;
+use super::program::{Exit, For, hide_secret, show, switch, value};
+use super::tail::{Stop, TICK};
+use crate::base::detached;
+use crate::run::Program;
+use crate::settings::Rows;
+use crate::settings::typed::Env;
+use crate::wire::json;
+
+/// The path of the state.
+const PATH: &str = "/operator/state";
 /// Time between two readings of `--once`, and from the first reading to the second: the first survey is ready soon.
 const SOON: Duration = Duration::from_millis(400);
 /// The longest wait of `--once` for the second survey of a process: surveys are a second apart.
 const ONCE_PATIENCE: Duration = Duration::from_secs(8);
-/// The size of a terminal that does not say its size.
-const SIZE: (usize, usize) = (80, 24);
+/// The lines of a process in a terminal that are not for its five tables, about.
+const FACT_LINES: usize = 14;
+/// The columns and lines of a terminal that does not say its size.
+const SIZE: (u16, u16) = (80, 24);
+
+const AFTER: &str = "\
+Ctrl-C ends it. Without a terminal, and if TERM is dumb, --once is implied, unless --json is set.
+Exit status: 0; with --once 1 if a process did not answer; 2 without an address.";
 
 /// `weirgate top`, ready to run.
 #[derive(Clone, Debug)]
 pub struct TopCommand {
-    /// The processes.
-    pub targets: Vec<Target>,
+    at: Admins,
     /// Whether to print a plain table once, also in a terminal.
-    pub is_once: bool,
+    is_once: bool,
     /// Whether to print the states as JSON, a line for each reading.
-    pub is_json: bool,
-    /// Between two readings, milliseconds.
-    pub interval_ms: u32,
-    /// The authorities for `https://`; `None` for the system's authorities.
-    pub ca_file: Option<PathBuf>,
-    /// The header for a proxy in front of the admin address.
-    pub authorization: Option<SecretText>,
+    is_json: bool,
+    interval: Duration,
 }
 
-/// The reason why `weirgate top` ended.
-#[derive(Debug, thiserror::Error)]
-pub enum TopError {
-    /// Threads, signals.
-    #[error("the system refuses: {0}")]
-    System(io::Error),
-    /// The terminal or the pipe is gone.
-    #[error("cannot write to standard output: {0}")]
-    Output(io::Error),
-    /// With `--once`: a process did not respond.
-    #[error("no answer from {0}")]
-    Away(String),
+/// The number of a process, and a reading of it.
+type Reading = (usize, Result<Value, String>);
+
+/// The subcommand.
+pub(super) fn command(program: &Program, made_for: For) -> Command {
+    let name = program.name;
+    let examples = format!(
+        "Examples:\n  {name} top 127.0.0.1:9100\n  {name} top http://a:9100 http://b:9100\n  \
+         {name} top --once unix:/run/weirgate/admin.sock"
+    );
+    let interval = "Time between two readings [default: 1000]";
+    Command::new("top")
+        .about("Show running gateways: rates, slow clients, limits; live in the terminal")
+        .after_help(format!("{examples}\n\n{AFTER}"))
+        .args_override_self(true)
+        .arg(switch("once", "Print everything once and end"))
+        .arg(switch(
+            "json",
+            "Print the state of each process as JSON, a line each",
+        ))
+        .arg(
+            value("interval-ms", "MS", interval)
+                .value_parser(value_parser!(u32).range(250..=60_000)),
+        )
+        .args(admin::args(made_for))
 }
 
-/// The data that the thread of a process and the printing thread share.
-#[derive(Clone, Debug)]
-struct Shared(Arc<Mutex<Process>>);
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Process> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// `weirgate top`, from its arguments.
+///
+/// # Errors
+/// The error in the arguments, for the user.
+pub(super) fn read(program: &Program, matches: &ArgMatches, env: &Env) -> Result<TopCommand, Exit> {
+    let interval_ms: u32 = matches.get_one("interval-ms").copied().unwrap_or(1_000);
+    Ok(TopCommand {
+        at: Admins::read(program, matches, env, "top", PATH)?,
+        is_once: matches.get_flag("once"),
+        is_json: matches.get_flag("json"),
+        interval: Duration::from_millis(interval_ms.into()),
+    })
 }
 
 impl TopCommand {
     /// Shows the processes until the user stops, or once.
     ///
     /// # Errors
-    /// Standard output is gone; with `--once`, a process did not respond.
-    pub fn run(mut self) -> Result<(), TopError> {
-        hide_secret("--authorization", Rows::TOP, self.authorization.as_ref());
+    /// Threads, signals or standard output fail; with `--once`, a process did not respond.
+    pub fn run(mut self) -> Result<(), String> {
+        hide_secret("--authorization", Rows::TOP, self.at.authorization.as_ref());
         // A terminal without escape sequences and a pipe get one table.
         let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         self.is_once |= !self.is_json && (is_dumb || !io::stdout().is_terminal());
-        let begun = Instant::now();
-        let stop = Stop::at_signals().map_err(TopError::System)?;
-        let processes: Vec<Shared> = self
-            .targets
-            .iter()
-            .map(|target| Shared(Arc::new(Mutex::new(Process::new(target.to_string())))))
-            .collect();
-        for (target, process) in self.targets.iter().zip(&processes) {
-            let (command, target, process) = (self.clone(), target.clone(), process.clone());
-            let read = move || command.read_on(&target, &process, begun);
-            detached("top-reader", read).map_err(TopError::System)?;
+        let system = |error| format!("the system refuses: {error}");
+        let stop = Stop::at_signals().map_err(system)?;
+        let targets = self.at.targets.iter();
+        let mut processes: Vec<_> = targets.map(|at| Process::new(at.to_string())).collect();
+        let (sender, readings) = mpsc::channel();
+        for (n, target) in self.at.targets.iter().enumerate() {
+            let (command, target, sender) = (self.clone(), target.clone(), sender.clone());
+            let read = move || command.read_on(n, &target, &sender);
+            detached("top-reader", read).map_err(system)?;
         }
         if self.is_once {
-            let until = begun + ONCE_PATIENCE;
-            let is_over =
-                |at: Instant| at >= until || processes.iter().all(|p| p.lock().is_complete());
-            while !is_over(Instant::now()) && stop.sleep_until(Instant::now() + SOON / 4) {}
-            return self.print_once(&processes, begun);
+            return self.show_once(&stop, &mut processes, &readings);
         }
-        let shown = self.show_until(&stop, &processes, begun);
-        shown.map_err(TopError::Output)
+        let shown = self.show_on(&stop, &mut processes, &readings);
+        shown.map_err(|error| format!("cannot write to standard output: {error}"))
     }
 
-    /// Reads a process again and again, at the interval: a process that hangs delays no other.
-    fn read_on(&self, target: &Target, process: &Shared, begun: Instant) {
-        let interval = Duration::from_millis(self.interval_ms.into());
+    /// Reads a process at the interval until the printing thread ends: a process that hangs delays no other.
+    fn read_on(&self, n: usize, target: &Target, sender: &Sender<Reading>) {
         let mut soon = true;
         loop {
             let asked = Instant::now();
-            let read = fetch::read(target, self.ca_file.as_deref(), self.authorization.as_ref());
-            let at_ms = begun.elapsed().as_millis() as u64;
-            process.lock().take(at_ms, read);
-            let wait = if soon || self.is_once { SOON } else { interval };
+            if sender.send((n, fetch(&self.at, target))).is_err() {
+                return;
+            }
+            let wait = if soon || self.is_once {
+                SOON
+            } else {
+                self.interval
+            };
             soon = false;
-            thread::sleep((asked + wait.min(interval)).saturating_duration_since(Instant::now()));
+            let due = asked + wait.min(self.interval);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
         }
     }
 
-    fn print_once(&self, processes: &[Shared], begun: Instant) -> Result<(), TopError> {
-        let processes: Vec<_> = processes.iter().map(Shared::lock).collect();
-        let all: Vec<&Process> = processes.iter().map(|process| &**process).collect();
-        let text = match self.is_json {
-            true => json(&all),
-            false => page::whole(&all, begun.elapsed().as_millis() as u64),
-        };
-        show(text.trim_end());
-        let missing = all.iter().filter(|p| p.away.is_some() || p.state.is_none());
-        let why = missing.map(|process| {
-            let why = process.away.as_deref().unwrap_or("nothing came in time");
-            format!("{}: {why}", process.shown)
-        });
-        let why: Vec<_> = why.collect();
-        match why.is_empty() {
+    /// Prints everything when each process has rates or does not respond.
+    fn show_once(
+        &self,
+        stop: &Stop,
+        processes: &mut [Process],
+        readings: &Receiver<Reading>,
+    ) -> Result<(), String> {
+        let until = Instant::now() + ONCE_PATIENCE;
+        while !processes.iter().all(Process::is_complete)
+            && Instant::now() < until
+            && take(stop, processes, readings, Instant::now() + TICK)
+        {}
+        show(self.text(processes, usize::MAX).trim_end());
+        let missing: Vec<_> = processes.iter().filter_map(Process::missing).collect();
+        match missing.is_empty() {
             true => Ok(()),
-            false => Err(TopError::Away(why.join("; "))),
+            false => Err(format!("no answer from {}", missing.join("; "))),
         }
     }
 
     /// Draws over the screen, or prints JSON, at each interval.
-    fn show_until(&self, stop: &Stop, processes: &[Shared], begun: Instant) -> io::Result<()> {
-        let interval = Duration::from_millis(self.interval_ms.into());
-        let has_colour = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    fn show_on(
+        &self,
+        stop: &Stop,
+        processes: &mut [Process],
+        readings: &Receiver<Reading>,
+    ) -> io::Result<()> {
         let mut stdout = io::stdout();
         // The first readings are there soon.
         let mut due = Instant::now() + SOON / 2;
-        while stop.sleep_until(due) {
-            due += interval;
-            let text = {
-                let processes: Vec<_> = processes.iter().map(Shared::lock).collect();
-                let all: Vec<&Process> = processes.iter().map(|process| &**process).collect();
-                match self.is_json {
-                    true => json(&all),
-                    false => {
-                        let (columns, lines) = size();
-                        let room = Room {
-                            columns,
-                            lines,
-                            has_colour,
-                        };
-                        let now_ms = begun.elapsed().as_millis() as u64;
-                        format!("\x1b[H\x1b[J{}", page::fitting(&all, now_ms, room))
-                    }
-                }
+        while take(stop, processes, readings, due) {
+            due += self.interval;
+            let text = match self.is_json {
+                true => self.text(processes, usize::MAX),
+                false => self.screen(processes),
             };
             stdout.write_all(text.as_bytes())?;
             stdout.flush()?;
         }
         Ok(())
     }
-}
 
-/// The columns and lines of the terminal.
-fn size() -> (usize, usize) {
-    match rustix::termios::tcgetwinsize(io::stdout()) {
-        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col.into(), size.ws_row.into()),
-        _ => SIZE,
+    /// The page in the columns and lines of the terminal, after the sequence that clears the screen.
+    fn screen(&self, processes: &[Process]) -> String {
+        let (columns, lines) = match rustix::termios::tcgetwinsize(io::stdout()) {
+            Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col, size.ws_row),
+            _ => SIZE,
+        };
+        let (columns, lines) = (usize::from(columns), usize::from(lines));
+        let of_tables = (lines / processes.len().max(1)).saturating_sub(FACT_LINES);
+        let rows = (of_tables / 5).saturating_sub(1).max(1);
+        let page = page::cut(&page::page(processes, rows), columns, lines);
+        format!("\x1b[H\x1b[J{page}")
+    }
+
+    fn text(&self, processes: &[Process], rows_max: usize) -> String {
+        match self.is_json {
+            true => processes.iter().map(Process::json).collect(),
+            false => page::page(processes, rows_max),
+        }
     }
 }
 
-/// The newest state of each process, a line each.
-fn json(processes: &[&Process]) -> String {
-    let line = |process: &&Process| {
-        let mut object = ObjectWriter::new();
-        object.string("address", &process.shown);
-        if let Some(why) = &process.away {
-            object.string("error", why);
+/// Takes readings until `until`. Returns false if the user stops meanwhile.
+fn take(
+    stop: &Stop,
+    processes: &mut [Process],
+    readings: &Receiver<Reading>,
+    until: Instant,
+) -> bool {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if stop.is_asked() || left.is_zero() {
+            return !stop.is_asked();
         }
-        let state = process.state.as_ref();
-        let state = state.and_then(|state| sonic_rs::to_string(state).ok());
-        object.raw("state", state.as_deref().unwrap_or("null"));
-        object.finish() + "\n"
-    };
-    let lines: String = processes.iter().map(line).collect();
-    // An escape of JSON, and a terminal shows it as it is.
-    escaped(&lines, &['\n']).into_owned()
+        if let Ok((n, read)) = readings.recv_timeout(left.min(TICK))
+            && let Some(process) = processes.get_mut(n)
+        {
+            process.take(read);
+        }
+    }
+}
+
+/// Reads the state of a process.
+fn fetch(at: &Admins, target: &Target) -> Result<Value, String> {
+    match at.ask(target, "GET", "")? {
+        (200, body) => state(&body).ok_or_else(|| {
+            "what answers there is not a gateway's admin address, or is of another version of weirgate"
+                .to_owned()
+        }),
+        (status, _) => Err(refused(PATH, status)),
+    }
+}
+
+/// Returns `None` if the text is not the state of a gateway.
+fn state(text: &[u8]) -> Option<Value> {
+    let state: Value = json::read(text).ok()?.parse().ok()?;
+    let is_named = state
+        .get("gateway")
+        .as_str()
+        .is_some_and(|name| !name.is_empty());
+    is_named.then_some(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A state of a gateway.
+    pub(super) const STATE: &str = r#"{"gateway":"levels","version":"0.1.0","now_unix_ms":1700000010000,"uptime_seconds":3723,
+    "ready":true,"reasons":[],"status":"Ready","last_turn_age_ms":2,
+    "numbers":{"clients":3,"connections":95,"connections_max":100,"connections_accepted":40,"connections_ended":37,
+     "bus_messages":120,"bus_messages_bad":0,"bus_gaps":0,"bus_queue_messages":0,"bus_last_message_unix_ms":1700000009400,
+     "messages_sent":5000,"messages_conflated":97,"messages_shed":0,"messages_dropped":12,"messages_waiting":4,
+     "send_queue_bytes":66436,"send_queue_peak_bytes":65536,"frame_bytes":268435456,"sent_bytes":9000000,"received_messages":3},
+    "closes":{"peer_closed":36,"send_stalled":1},
+    "bus":{"connected":true,"subscribed":true,"away_ms":null,"reconnects":2,"refused":0,
+     "consumers":[{"name":"gateway_flow","subject":"market.flow","lag":40,"away_ms":null,"stalled":false}]},
+    "survey":{"age_ms":900,"took_us":12,"slices":1,"interval_ms":1000,"clients":3,"clients_waiting":2,"clients_blocked":1,
+     "clients_conflating":1,"slowest":[
+      {"session":"7-19","client":"10.0.0.1","user":"ann","path":"/ws/stream","state":"conflating","age_ms":5000,"queue_messages":3,"queue_bytes":65536,"oldest_ms":1200,"stuck_ms":1100,"conflated":17,"messages_in":1,"messages_out":400,"bytes_in":10,"bytes_out":9000,"topics":1,"topic":"levels","recent_messages":0},
+      {"session":"3-2","client":"10.0.0.2","user":null,"path":"/ws/stream","state":"waiting","age_ms":3700000,"queue_messages":1,"queue_bytes":900,"oldest_ms":4,"stuck_ms":4,"conflated":0,"messages_in":1,"messages_out":51000,"bytes_in":10,"bytes_out":9000,"topics":3,"topic":null,"recent_messages":0}],
+     "busiest":[{"session":"4-4","client":"2001:db8::17","user":null,"path":"/ws/stream","state":"idle","age_ms":61000,"queue_messages":0,"queue_bytes":0,"oldest_ms":null,"stuck_ms":null,"conflated":0,"messages_in":5,"messages_out":1234,"bytes_in":10,"bytes_out":9000,"topics":1,"topic":"levels","recent_messages":14}],
+     "topics":1,"busiest_topics":[{"name":"levels","members":3,"recent_messages":14,"recent_bytes":233470}]},
+    "ends":[{"at_unix_ms":1700000004000,"client":"10.0.0.9","peer":"10.0.0.9:4711","user":null,"path":"/ws/stream","reason":"send_stalled","code":1013,"age_ms":31000,"bytes_in":1,"bytes_out":2,"messages_in":3,"messages_out":400,"conflated":80},
+     {"at_unix_ms":1700000001000,"client":"10.0.0.8","peer":"10.0.0.8:4712","user":"bob","path":"/ws/stream","reason":"peer_closed","code":null,"age_ms":900,"bytes_in":1,"bytes_out":2,"messages_in":3,"messages_out":4,"conflated":0}],
+    "revoked":2,"revoked_newest":[{"user":"eve","until":1700003600},{"role":"guest","address":"10.0.0.3"}],"limits":[
+     {"name":"--connections-max","about":"Connections at once","is_bytes":false,"now":95,"max":100},
+     {"name":"--frame-bytes-max","about":"Memory of frames","is_bytes":true,"now":268435456,"max":536870912},
+     {"name":"--all-wildcards-max","about":"Patterns","is_bytes":false,"now":2,"max":null}]}"#;
+
+    #[test]
+    fn anything_else_is_no_state() {
+        assert!(state(STATE.as_bytes()).is_some());
+        let deep = "[".repeat(100_000);
+        for text in [
+            "",
+            "{}",
+            "[1]",
+            "null",
+            "<html>",
+            r#"{"gateway":1,"ready":true}"#,
+            &deep,
+        ] {
+            assert_eq!(state(text.as_bytes()), None, "{text:.20}");
+        }
+        assert_eq!(state(b"{\"gateway\":\"\xff\",\"ready\":true}"), None);
+    }
 }

@@ -1,321 +1,495 @@
-//! The page: the facts and tables of all processes as lines of text, whole for a pipe, and cut to the columns and
-//! lines of a terminal.
+//! The text of `weirgate top`: the newest state of each process as lines and tables, under the names of the state.
 
-use super::process::Process;
-use super::tables::Table;
-use super::words::{Piece, Tone};
+use std::time::Instant;
 
-/// The width of the column with the names of facts.
-const FACT_NAME_COLUMNS: usize = 9;
-/// A table on a narrow page keeps this many columns at least.
-const COLUMNS_MIN: usize = 4;
-/// The first column of a table on a narrow page keeps this width at least.
-const FIRST_COLUMNS_MIN: usize = 12;
+use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
+
+use crate::base::escaped;
+use crate::wire::object_writer::ObjectWriter;
+
+/// The lines of facts: a name, an object of the state, and members of the object. Without members: all that are not 0.
+const FACTS: [&str; 13] = [
+    "Bus|bus|connected subscribed away_ms reconnects refused stream_behind stream_behind_ms",
+    "|numbers|bus_last_message_unix_ms bus_messages_bad bus_gaps",
+    "|events_bus|up instances",
+    "Clients|numbers|clients connections connections_max",
+    "|survey|clients_waiting clients_blocked clients_conflating",
+    "Slow|slow|",
+    "Latency|latency|p50_ms p99_ms p999_ms",
+    "Late||late_ms late_all_ms",
+    "TLS|tls|certificate_ends_unix_ms handshakes_full handshakes_resumed handshakes_failed handshakes_open",
+    "Queues|numbers|messages_waiting send_queue_bytes send_queue_peak_bytes",
+    "|numbers|frame_bytes bus_queue_messages",
+    "Lost|numbers|messages_conflated messages_shed messages_dropped",
+    "Ends|closes|",
+];
+/// The lines with rates: a name, and counters.
+const RATES: [&str; 3] = [
+    "Per s|bus_messages messages_sent sent_bytes",
+    "|received_messages connections_accepted connections_ended",
+    "|messages_conflated messages_shed messages_dropped",
+];
+/// The tables: a title, which is the head of the first column, a list in an object of the state, and the columns.
+const TABLES: [&str; 8] = [
+    "Consumers|bus|consumers|name lag away_ms stalled",
+    "Services||services|name away",
+    "Slow clients|survey|slowest|client user topic path state why queue_bytes oldest_ms queue_messages conflated age_ms \
+     tls session",
+    "Topics|survey|busiest_topics|name members recent_messages recent_bytes",
+    "Busy clients|survey|busiest|client user topic path recent_messages messages_out messages_in age_ms tls session",
+    "Ended last||ends|client user reason refusal code why at_unix_ms age_ms messages_out conflated tls path",
+    "Refused||revoked_newest|user jti address role token",
+    "Limits||limits|name now max",
+];
+/// The most characters kept of a server's text.
+const TEXT_CHARS_MAX: usize = 200;
 /// The first letter of the wide scripts: a letter after it may take two columns of a terminal.
 const WIDE_FROM: char = '\u{1100}';
-/// The end of a text that was cut.
-const CUT: char = '…';
 
-const LIST: &[&str] = &[
-    "Gateway", "Status", ">Clients", ">In/s", ">Out/s", ">Sent/s",
-];
-
-/// A line of the page.
-type Line = Vec<Piece>;
-
-/// The room of a terminal.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
-    pub(super) columns: usize,
-    pub(super) lines: usize,
-    pub(super) has_colour: bool,
+/// A process: what its readings have said.
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    /// The address as shown.
+    shown: String,
+    /// The last state; kept while the process is away.
+    state: Option<Value>,
+    /// The state before, for rates; `None` after an outage.
+    before: Option<Value>,
+    /// Since when the process is away, and why.
+    away: Option<(Instant, String)>,
 }
 
-/// Returns all facts and all tables of all processes, once.
-pub(super) fn whole(processes: &[&Process], now_ms: u64) -> String {
-    let mut text = String::new();
-    for (n, process) in processes.iter().enumerate() {
-        if n > 0 {
-            text += "\n";
-        }
-        let mut lines = facts(process, now_ms);
-        for table in process.tables() {
-            lines.push(Vec::new());
-            lines.extend(aligned(&table, usize::MAX, usize::MAX));
-        }
-        for line in lines {
-            let line: String = line.iter().map(|piece| piece.text.as_str()).collect();
-            text += line.trim_end();
-            text += "\n";
-        }
-    }
-    text
+/// Returns the facts and tables of all processes, with at most `rows_max` rows a table. Several processes have a list
+/// first.
+pub(super) fn page(processes: &[Process], rows_max: usize) -> String {
+    let heads = vec![
+        "address", "gateway", "status", "clients", "in/s", "out/s", "sent/s",
+    ];
+    let list = match processes {
+        [_] => String::new(),
+        several => table(heads, several.iter().map(Process::in_short)) + "\n",
+    };
+    let pages = processes.iter().map(|process| process.page(rows_max));
+    list + &pages.collect::<Vec<_>>().join("\n")
 }
 
-/// Returns the page for a terminal, in all its lines but the last: several processes have a list, and share the rest.
-pub(super) fn fitting(processes: &[&Process], now_ms: u64, room: Room) -> String {
-    let room_lines = room.lines.saturating_sub(1);
-    let mut lines = Vec::new();
-    if processes.len() > 1 {
-        let list = Table {
-            title: "Address",
-            heads: LIST,
-            rows: processes
-                .iter()
-                .map(|process| process.in_short(now_ms))
-                .collect(),
-            none: "",
+/// Cuts a text to the columns and lines of a terminal. The last line stays free for the cursor.
+pub(super) fn cut(text: &str, columns: usize, lines: usize) -> String {
+    let cut_line = |line: &str| {
+        let mut used = 0;
+        let fits = |letter: &char| {
+            used += 1 + usize::from(*letter >= WIDE_FROM);
+            used <= columns
         };
-        lines.extend(aligned(&list, room.columns, usize::MAX));
-    }
-    for (n, process) in processes.iter().enumerate() {
-        if !lines.is_empty() {
-            lines.push(Vec::new());
-        }
-        let left = room_lines.saturating_sub(lines.len()) / (processes.len() - n);
-        let facts = facts(process, now_ms);
-        let for_tables = left.saturating_sub(facts.len() + 1);
-        lines.extend(facts);
-        lines.push(Vec::new());
-        let tables = process.tables();
-        let all: usize = tables.iter().map(|table| table.rows.len() + 2).sum();
-        for (n, (table, rows)) in tables.iter().zip(shares(&tables, for_tables)).enumerate() {
-            lines.extend((n > 0 && all <= for_tables).then(Vec::new));
-            lines.extend(aligned(table, room.columns, rows));
-        }
-    }
-    lines.truncate(room_lines);
-    let lines = lines.iter().map(|line| drawn(line, room));
-    lines.map(|line| line + "\n").collect()
+        let kept = line.chars().take_while(fits);
+        kept.chain(['\n']).collect::<String>()
+    };
+    let lines = text.lines().take(lines.saturating_sub(1));
+    lines.map(cut_line).collect()
 }
 
-/// How many rows each table shows, below its head: as many as all can have, and more where others have fewer.
-fn shares(tables: &[Table], lines: usize) -> Vec<usize> {
-    let mut left = lines.saturating_sub(tables.len());
-    let mut shares = vec![0; tables.len()];
-    while left > 0 {
-        let before = left;
-        for (share, table) in shares.iter_mut().zip(tables) {
-            if left > 0 && *share < table.rows.len() {
-                *share += 1;
-                left -= 1;
+impl Process {
+    pub(super) fn new(shown: String) -> Self {
+        Self {
+            shown,
+            ..Self::default()
+        }
+    }
+
+    /// Adds the result of a reading.
+    pub(super) fn take(&mut self, read: Result<Value, String>) {
+        match read {
+            Ok(state) => {
+                let before = self.state.replace(state);
+                self.before = before.filter(|_| self.away.is_none());
+                self.away = None;
+            }
+            Err(why) => {
+                let since = self.away.as_ref().map_or_else(Instant::now, |away| away.0);
+                self.away = Some((since, why));
             }
         }
-        if left == before {
-            break;
+    }
+
+    /// Whether there is nothing to wait for: the process is away, or has a survey with rates.
+    pub(super) fn is_complete(&self) -> bool {
+        let survey = self.state.get("survey");
+        self.away.is_some() || survey.get("interval_ms").is_number()
+    }
+
+    /// The address and the reason, if the process did not respond.
+    pub(super) fn missing(&self) -> Option<String> {
+        let why = match (&self.away, &self.state) {
+            (Some((_, why)), _) => why,
+            (None, None) => "nothing came in time",
+            (None, Some(_)) => return None,
+        };
+        Some(format!("{}: {why}", self.shown))
+    }
+
+    /// The newest state as a line of JSON.
+    pub(super) fn json(&self) -> String {
+        let mut object = ObjectWriter::new();
+        object.string("address", &self.shown);
+        if let Some((_, why)) = &self.away {
+            object.string("error", why);
+        }
+        let state = sonic_rs::to_string(&self.state).unwrap_or_default();
+        object.raw("state", &state);
+        // An escape of JSON, and a terminal shows it as it is.
+        escaped(&object.finish(), &[]).into_owned() + "\n"
+    }
+
+    /// The growth of a counter per second; a dash before the second reading, and after a restart.
+    fn rate(&self, counter: &str) -> String {
+        let grown = |parent: &str, name: &str| {
+            let at = |state: &Option<Value>| member(state.as_ref()?, parent).get(name).as_u64();
+            at(&self.state)?.checked_sub(at(&self.before)?)
+        };
+        let per_second = || {
+            grown("", "uptime_seconds")?;
+            let ms = grown("", "now_unix_ms").filter(|ms| *ms > 0)?;
+            Some(grown("numbers", counter)? as f64 * 1e3 / ms as f64)
+        };
+        match per_second() {
+            Some(rate) if counter.ends_with("bytes") => bytes(rate),
+            Some(rate) => format!("{rate:.1}"),
+            None => "-".to_owned(),
         }
     }
-    shares
-}
 
-fn facts(process: &Process, now_ms: u64) -> Vec<Line> {
-    let line = |(name, pieces): (&str, Vec<Piece>)| {
-        let mut line = vec![Piece::new(
-            format!("{name:<FACT_NAME_COLUMNS$}"),
-            Tone::Name,
-        )];
-        for (n, piece) in pieces.into_iter().enumerate() {
-            line.extend((n > 0).then(|| Piece::plain("  ")));
-            line.push(piece);
-        }
-        line
-    };
-    process.lines(now_ms).into_iter().map(line).collect()
-}
-
-/// Lays the head and `rows_max` rows out in columns as wide as their widest cell. On a narrow page columns at the right
-/// are left out, and the first column is cut.
-fn aligned(table: &Table, columns_max: usize, rows_max: usize) -> Vec<Line> {
-    if table.rows.is_empty() {
-        let none = Piece::plain(format!("  {}", table.none));
-        return vec![vec![Piece::new(table.title, Tone::Name), none]];
-    }
-    let is_number: Vec<bool> = table
-        .heads
-        .iter()
-        .map(|head| head.starts_with('>'))
-        .collect();
-    let names = table.heads.iter().map(|head| head.trim_start_matches('>'));
-    let heads = std::iter::once(table.title).chain(names);
-    let heads: Line = heads.map(|head| Piece::new(head, Tone::Name)).collect();
-    let all: Vec<&Line> = std::iter::once(&heads)
-        .chain(table.rows.iter().take(rows_max))
-        .collect();
-    let widest = |n: usize| {
-        let cells = all.iter().filter_map(|row| row.get(n));
-        cells.map(|cell| width(&cell.text)).max()
-    };
-    let widths: Vec<usize> = (0..heads.len()).filter_map(widest).collect();
-    let widths = fitted(widths, columns_max);
-    let line = |row: &&Line| {
-        let cells = row.iter().zip(&widths).enumerate();
-        let cells = cells.map(|(n, (cell, &columns))| {
-            let text = cut(&cell.text, columns);
-            let gap = " ".repeat(columns.saturating_sub(width(&text)));
-            let is_number = n > 0 && is_number.get(n - 1) == Some(&true);
-            let text = match is_number {
-                true => format!("{gap}{text}"),
-                false => format!("{text}{gap}"),
-            };
-            let between = if n > 0 { "  " } else { "" };
-            Piece {
-                text: format!("{between}{text}"),
-                tone: cell.tone,
+    fn status(&self) -> String {
+        match (&self.away, &self.state) {
+            (Some((since, _)), _) => {
+                format!("Away for {}", duration(since.elapsed().as_secs_f64() * 1e3))
             }
+            (None, Some(state)) => text(state, state, "status"),
+            (None, None) => "Asking".to_owned(),
+        }
+    }
+
+    /// The gateway and its version.
+    fn name(&self) -> String {
+        let name = |state: &Value| ["gateway", "version"].map(|name| text(state, state, name));
+        let name = self.state.as_ref().map(name);
+        name.map_or_else(String::new, |name| name.join(" "))
+    }
+
+    /// A row of the list of processes.
+    fn in_short(&self) -> Vec<String> {
+        let clients = self.state.get("numbers").get("clients").as_u64();
+        vec![
+            self.shown.clone(),
+            self.name(),
+            self.status(),
+            clients.map_or_else(String::new, |n| n.to_string()),
+            self.rate("bus_messages"),
+            self.rate("messages_sent"),
+            self.rate("sent_bytes"),
+        ]
+    }
+
+    fn page(&self, rows_max: usize) -> String {
+        let state = match (&self.state, &self.away) {
+            (Some(state), None) => state,
+            (_, away) => {
+                let why = away.iter().map(|(_, why)| why.clone());
+                let facts = [self.status(), self.shown.clone()].into_iter().chain(why);
+                return line("Process", facts);
+            }
+        };
+        let up_s = state.get("uptime_seconds").as_f64().unwrap_or_default();
+        let up = format!("up {}", duration(1e3 * up_s));
+        let who = [self.name(), self.status(), up, self.shown.clone()];
+        let facts = FACTS.map(|row| {
+            let [name, parent, members] = cells(row);
+            line(name, facts(state, parent, members))
         });
-        cells.collect()
+        let rates = RATES.map(|row| {
+            let [name, counters] = cells(row);
+            let rate = |counter| format!("{counter} {}", self.rate(counter));
+            line(name, counters.split(' ').map(rate))
+        });
+        let tables = TABLES.map(|row| {
+            let [title, parent, list, columns] = cells(row);
+            let list = member(state, parent).and_then(|parent| parent.get(list));
+            let mut rows: Vec<&Value> = list.as_array().into_iter().flatten().collect();
+            if title == "Limits" {
+                // The nearest first.
+                rows.sort_by(|a, b| share(b).total_cmp(&share(a)));
+            }
+            rows.truncate(rows_max);
+            filled(state, title, columns, &rows)
+        });
+        line("Process", who) + &facts.concat() + &rates.concat() + &tables.concat()
+    }
+}
+
+/// The cells of a row of [`FACTS`], [`RATES`] or [`TABLES`].
+fn cells<const N: usize>(row: &'static str) -> [&'static str; N] {
+    let mut cells = row.split('|');
+    std::array::from_fn(|_| cells.next().unwrap_or_default())
+}
+
+/// A member of the state; without a name the state itself.
+fn member<'a>(state: &'a Value, name: &str) -> Option<&'a Value> {
+    match name {
+        "" => Some(state),
+        name => state.get(name),
+    }
+}
+
+fn facts(state: &Value, parent: &str, members: &str) -> Vec<String> {
+    let Some(object) = member(state, parent) else {
+        return Vec::new();
     };
-    all.iter().map(line).collect()
-}
-
-/// Makes columns of these widths, with two spaces between, fit.
-fn fitted(mut widths: Vec<usize>, columns_max: usize) -> Vec<usize> {
-    let first = widths.first().copied().unwrap_or(0);
-    let least = first.min(FIRST_COLUMNS_MIN);
-    let others = |widths: &[usize]| widths.iter().skip(1).map(|width| width + 2).sum::<usize>();
-    while widths.len() > COLUMNS_MIN && least + others(&widths) > columns_max {
-        widths.pop();
-    }
-    let left = columns_max.saturating_sub(others(&widths));
-    if let Some(width) = widths.first_mut() {
-        *width = first.min(left).max(least);
-    }
-    widths
-}
-
-/// The most columns of a terminal that the text takes.
-fn width(text: &str) -> usize {
-    text.chars().map(columns_of).sum()
-}
-
-fn columns_of(letter: char) -> usize {
-    1 + usize::from(letter >= WIDE_FROM && letter != CUT)
-}
-
-/// The text in so many columns; what is too long ends with [`CUT`].
-fn cut(text: &str, columns: usize) -> String {
-    if width(text) <= columns {
-        return text.to_owned();
-    }
-    let mut left = columns.saturating_sub(1);
-    let fits = |letter: &char| {
-        let fits = columns_of(*letter) <= left;
-        left = left.saturating_sub(columns_of(*letter));
-        fits
+    let names: Vec<&str> = match members {
+        "" => {
+            let all = object.as_object().into_iter().flatten();
+            let some = all.filter(|(_, count)| count.as_u64() != Some(0));
+            some.map(|(name, _)| name).collect()
+        }
+        members => members.split(' ').collect(),
     };
-    let kept = text.chars().take_while(fits);
-    kept.chain((columns > 0).then_some(CUT)).collect()
+    let texts = names.iter().map(|name| (name, text(state, object, name)));
+    let known = texts.filter(|(_, text)| !text.is_empty());
+    let facts = known.map(|(name, text)| format!("{} {text}", without_unit(name)));
+    facts.collect()
 }
 
-/// The line in the columns of the terminal, with the colours of its tones.
-fn drawn(line: &Line, room: Room) -> String {
-    let (mut text, mut left) = (String::new(), room.columns);
-    for piece in line {
-        let shown = cut(&piece.text, left);
-        left -= width(&shown).min(left);
-        let style = match (piece.tone, room.has_colour) {
-            (Tone::Name, _) => "2",
-            (Tone::Good, true) => "32",
-            (Tone::Wait, true) => "33",
-            (Tone::Bad, true) => "31",
-            (Tone::Bad, false) => "1",
-            _ => "",
-        };
-        text += &match style {
-            "" => shown,
-            style => format!("\x1b[{style}m{shown}\x1b[0m"),
-        };
+/// The share of a limit that is in use; 0 without a limit.
+fn share(limit: &Value) -> f64 {
+    let max = limit.get("max").as_f64().filter(|max| *max > 0.0);
+    max.map_or(0.0, |max| limit.get("now").as_f64().unwrap_or(0.0) / max)
+}
+
+/// A table without the columns that are empty in all rows; empty without rows.
+fn filled(state: &Value, title: &str, columns: &str, rows: &[&Value]) -> String {
+    let is_filled = |name: &&str| rows.iter().any(|row| !text(state, row, name).is_empty());
+    let columns: Vec<&str> = columns.split(' ').filter(is_filled).collect();
+    let heads = columns.iter().enumerate().map(|(n, name)| match n {
+        0 => title,
+        _ => without_unit(name),
+    });
+    let row = |row: &&Value| columns.iter().map(|name| text(state, row, name)).collect();
+    match columns.is_empty() {
+        true => String::new(),
+        false => table(heads.collect(), rows.iter().map(row)),
     }
-    text
+}
+
+/// The name without the unit of a time, because the text of a time has a unit.
+fn without_unit(name: &str) -> &str {
+    name.trim_end_matches("_ms").trim_end_matches("_unix")
+}
+
+/// A member of an object as text; empty if the member is missing or `null`.
+fn text(state: &Value, object: &Value, name: &str) -> String {
+    let value = object.get(name);
+    if let Some(text) = value.as_str() {
+        return safe(text);
+    }
+    let Some(number) = value.as_f64() else {
+        return value
+            .as_bool()
+            .map_or_else(String::new, |on| on.to_string());
+    };
+    let is_size = ["now", "max"].contains(&name) && object.get("is_bytes").is_true();
+    if name.ends_with("_unix_ms") {
+        let age_ms = state.get("now_unix_ms").as_f64().unwrap_or(0.0) - number;
+        match age_ms < 0.0 {
+            true => format!("in {}", duration(-age_ms)),
+            false => format!("{} ago", duration(age_ms)),
+        }
+    } else if name.ends_with("_ms") {
+        duration(number)
+    } else if is_size || name.ends_with("bytes") {
+        bytes(number)
+    } else {
+        number.to_string()
+    }
+}
+
+/// A line of facts after its name; empty without facts.
+fn line(name: &str, facts: impl IntoIterator<Item = String>) -> String {
+    let facts: Vec<String> = facts.into_iter().map(|fact| safe(&fact)).collect();
+    match facts.is_empty() {
+        true => String::new(),
+        false => format!("{name:<9}{}\n", facts.join("  ")),
+    }
+}
+
+/// A table with columns as wide as their widest cell.
+fn table(heads: Vec<&str>, rows: impl Iterator<Item = Vec<String>>) -> String {
+    let heads = heads.iter().map(|head| head.to_uppercase()).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(heads).chain(rows).collect();
+    let width = |n: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(n));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().enumerate();
+        let line: String = cells
+            .map(|(n, cell)| {
+                format!(
+                    "{:width$}  ",
+                    if cell.is_empty() { "-" } else { cell },
+                    width = width(n)
+                )
+            })
+            .collect();
+        format!("{}\n", line.trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+/// Makes a text of a server safe for a terminal, and bounds the length.
+fn safe(text: &str) -> String {
+    let text: String = text.chars().take(TEXT_CHARS_MAX).collect();
+    escaped(&text, &[]).into_owned()
+}
+
+/// A size in decimal units.
+fn bytes(n: f64) -> String {
+    match n {
+        n if n < 1e3 => format!("{n:.0} B"),
+        n if n < 1e6 => format!("{:.1} kB", n / 1e3),
+        n if n < 1e9 => format!("{:.1} MB", n / 1e6),
+        n => format!("{:.2} GB", n / 1e9),
+    }
+}
+
+/// A length of time.
+fn duration(ms: f64) -> String {
+    let s = (ms / 1e3) as u64;
+    match s {
+        0 if ms < 10.0 && ms.fract() > 0.0 => format!("{ms:.1} ms"),
+        0 => format!("{ms:.0} ms"),
+        1..60 => format!("{:.1} s", ms / 1e3),
+        60..3_600 => format!("{} min {} s", s / 60, s % 60),
+        3_600..86_400 => format!("{} h {} min", s / 3_600, s / 60 % 60),
+        _ => format!("{} d {} h", s / 86_400, s / 3_600 % 24),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::fetch::FetchError;
-    use super::super::fetch::samples::{state, state_with};
+    use super::super::tests::STATE;
     use super::*;
-    use crate::hub::TopicName;
+
+    /// The state of the sample, with other values of these members.
+    fn state(changes: &[(&str, &str, &str)]) -> Value {
+        let mut text = STATE.to_owned();
+        for (name, from, to) in changes {
+            let from = format!("\"{name}\":{from}");
+            assert!(text.contains(&from), "{from}");
+            text = text.replace(&from, &format!("\"{name}\":{to}"));
+        }
+        sonic_rs::from_str(&text).expect("JSON")
+    }
+
+    /// The sample two seconds later.
+    fn later() -> Value {
+        state(&[
+            ("now_unix_ms", "1700000010000", "1700000012000"),
+            ("bus_messages", "120", "162"),
+            ("messages_sent", "5000", "7469"),
+            ("sent_bytes", "9000000", "11400000"),
+        ])
+    }
 
     /// A process with two readings, and one without a response.
     fn processes() -> [Process; 2] {
         let mut here = Process::new("127.0.0.1:9100".to_owned());
-        here.take(0, Ok(state()));
-        let later = state_with(|numbers| {
-            numbers.bus_messages = Some(162);
-            numbers.messages_sent = Some(7_469);
-            numbers.sent_bytes = Some(11_400_000);
-            numbers.messages_conflated = Some(103);
-        });
-        here.take(2_000, Ok(later));
+        here.take(Ok(state(&[])));
+        here.take(Ok(later()));
         let mut away = Process::new("unix:/run/a.sock".to_owned());
-        away.take(1_000, Err(FetchError::Timeout));
+        away.take(Err("no answer within 5 s".to_owned()));
         [here, away]
     }
 
-    fn drawn_in(processes: &[&Process], columns: usize, lines: usize) -> String {
-        let room = Room {
-            columns,
-            lines,
-            has_colour: false,
-        };
-        let page = fitting(processes, 2_000, room);
-        let styles = ["\x1b[0m", "\x1b[1m", "\x1b[2m"];
-        let page = styles
-            .iter()
-            .fold(page, |page, style| page.replace(style, ""));
-        let lines: Vec<_> = page.lines().map(str::trim_end).collect();
-        lines.join("\n")
-    }
-
     #[test]
-    fn a_terminal_of_80_columns_and_24_lines_has_the_essentials() {
+    fn facts_and_tables_have_the_names_of_the_state() {
         let [here, _] = processes();
-        insta::assert_snapshot!(drawn_in(&[&here], 80, 24));
+        insta::assert_snapshot!(page(&[here], usize::MAX));
     }
 
     #[test]
-    fn several_processes_have_a_list_and_a_large_terminal_has_more_columns() {
-        let [here, away] = processes();
-        insta::assert_snapshot!(drawn_in(&[&here, &away], 120, 40));
-    }
-
-    #[test]
-    fn in_a_pipe_is_everything() {
-        let [here, away] = processes();
-        insta::assert_snapshot!(whole(&[&here, &away], 2_000));
-    }
-
-    #[test]
-    fn no_line_is_wider_than_the_terminal_and_no_page_is_longer() {
-        let mut state = state();
-        let survey = state.survey.as_mut().expect("a survey");
-        survey.slowest[0].user = Some("\u{4f60}\u{597d}\x1b[2J\u{1f600}".repeat(30));
-        survey.busiest_topics[0].name = TopicName::from("x".repeat(5_000));
-        let mut hostile = Process::new("h:1".to_owned());
-        hostile.take(0, Ok(state));
-        let [here, away] = processes();
-        for processes in [&[&hostile][..], &[&hostile, &here, &away], &[]] {
-            for (columns, lines) in [(1, 1), (2, 40), (20, 5), (79, 23), (300, 3), (0, 0)] {
-                let page = drawn_in(processes, columns, lines);
-                assert!(page.lines().count() <= lines, "{columns} {lines}: {page}");
-                let widest = page.lines().map(width).max().unwrap_or(0);
-                assert!(widest <= columns, "{columns} {lines}: {page}");
-                assert!(!page.contains('\x1b'), "{page}");
-            }
+    fn several_processes_have_a_list() {
+        let mut processes = processes();
+        // A minute ago: the tenths of a second are not shown.
+        if let Some((since, _)) = &mut processes[1].away {
+            *since -= std::time::Duration::from_secs(60);
         }
+        let page = page(&processes, 1);
+        let list: Vec<&str> = page.lines().take(3).map(str::trim_end).collect();
+        assert_eq!(
+            list,
+            [
+                "ADDRESS           GATEWAY       STATUS              CLIENTS  IN/S  OUT/S   SENT/S",
+                "127.0.0.1:9100    levels 0.1.0  Ready               3        21.0  1234.5  1.2 MB",
+                "unix:/run/a.sock  -             Away for 1 min 0 s  -        -     -       -",
+            ]
+        );
+        assert!(page.ends_with("Away for 1 min 0 s  unix:/run/a.sock  no answer within 5 s\n"));
+        assert!(!page.contains("10.0.0.2"), "one row a table");
     }
 
     #[test]
-    fn colours_are_for_those_who_want_them() {
-        let [here, _] = processes();
-        let page = |has_colour| {
-            let room = Room {
-                columns: 80,
-                lines: 24,
-                has_colour,
-            };
-            fitting(&[&here], 2_000, room)
-        };
-        assert!(page(true).contains("\x1b[31m") && !page(false).contains("\x1b[3"));
+    fn rates_come_from_two_readings_without_an_outage_and_a_restart_between() {
+        let mut process = Process::new("h:1".to_owned());
+        process.take(Ok(state(&[])));
+        assert_eq!(process.rate("bus_messages"), "-");
+        process.take(Ok(later()));
+        assert_eq!(process.rate("bus_messages"), "21.0");
+        assert_eq!(process.rate("of another version"), "-");
+        process.take(Err("no connection".to_owned()));
+        assert!(process.status().starts_with("Away for"));
+        assert_eq!(process.missing().as_deref(), Some("h:1: no connection"));
+        process.take(Ok(later()));
+        assert_eq!(process.status(), "Ready");
+        assert_eq!(process.rate("bus_messages"), "-");
+        process.take(Ok(state(&[("uptime_seconds", "3723", "1")])));
+        assert_eq!(process.rate("bus_messages"), "-");
+    }
+
+    #[test]
+    fn a_text_of_a_server_can_do_nothing_to_the_terminal() {
+        let name =
+            "\"a\\u001b[2Jb\\r\\nc\\u009bd\\u202ee\u{4f60}".to_owned() + &"x".repeat(5_000) + "\"";
+        let mut process = Process::new("h:1".to_owned());
+        process.take(Ok(state(&[("user", "\"ann\"", &name)])));
+        let page = page(&[process], usize::MAX);
+        assert!(
+            page.contains(r"a\u001b[2Jb\u000d\u000ac\u009bd\u202ee"),
+            "{page}"
+        );
+        for (columns, lines) in [(1, 1), (2, 40), (20, 5), (79, 23), (300, 3), (0, 0)] {
+            let page = cut(&page, columns, lines);
+            assert!(page.lines().count() <= lines, "{columns} {lines}: {page}");
+            let widest = page.lines().map(|line| line.chars().count()).max();
+            assert!(widest.unwrap_or(0) <= columns, "{columns} {lines}: {page}");
+        }
+        assert_eq!(cut("\u{4f60}\u{597d}\n", 3, 2), "\u{4f60}\n");
+    }
+
+    #[test]
+    fn sizes_and_times_are_short() {
+        assert_eq!(
+            [999.0, 1_500.0, 2e9].map(bytes),
+            ["999 B", "1.5 kB", "2.00 GB"]
+        );
+        let times = [0.4, 999.0, 1_500.0, 61_000.0, 3_660_000.0, 90_000_000.0].map(duration);
+        assert_eq!(
+            times,
+            [
+                "0.4 ms",
+                "999 ms",
+                "1.5 s",
+                "1 min 1 s",
+                "1 h 1 min",
+                "1 d 1 h"
+            ]
+        );
     }
 }

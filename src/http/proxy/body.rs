@@ -14,8 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::exchange::{Exchange, Outcome, ServiceStats};
 use super::headers;
 use crate::admission::Charge;
-use crate::http::body::{BoxError, Progress, ReadBodyError, RequestBody};
-use crate::http::pace::BodyTooSlow;
+use crate::http::body::{BodyTooSlow, BoxError, Progress, ReadBodyError, RequestBody};
 use crate::http::services::{Again, Lease, Place};
 
 /// A body with an announced length up to this limit is read completely before the request gets a connection

@@ -7,7 +7,6 @@
 mod link;
 mod places;
 mod pool;
-mod redirects;
 
 use std::fmt::{self, Display};
 use std::net::SocketAddr;
@@ -29,7 +28,6 @@ pub(super) use self::link::{Activity, USER_AGENT, connect};
 pub use self::places::CONNECTION_BYTES;
 pub(super) use self::places::{Place, Places};
 pub(super) use self::pool::{Again, Ended, Failure, FailureReason, Lease, Policy, Pool};
-pub(super) use self::redirects::{Redirects, place};
 
 /// A service behind the gateway.
 #[derive(Clone)]

@@ -11,7 +11,7 @@ use super::auth::{
     AclFile, access_metrics, acl, authenticator, check_table, warn_of, warn_of_ignored_tokens,
 };
 use super::bus::Bus;
-use super::reading::{OpenBus, Reading, open, stream_settings, wrong_history_name};
+use super::reading::{Reading, open, wrong_history_name};
 use crate::auth::{Acl, Authenticator, NamePatterns, NameSyntax, TokenNameLimits};
 use crate::base::Clock;
 use crate::feeds::Subscription;
@@ -104,7 +104,6 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     check_table(acl, role, auth.required);
     warn_of_ignored_tokens(&gateway_settings.authenticator, role);
 
-    let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
     let bus_name = bus.name();
     let syntax = own.syntax();
     let (shown, settle) = ((bus.title(), bus.address()), settle(checked, &own));
@@ -112,37 +111,24 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         NameSyntax::Redis => Duration::ZERO,
         NameSyntax::Nats => settle.time,
     };
-    let BusSettings {
-        message_bytes_max: bus_message_bytes_max,
-        is_stamped,
-        ..
-    } = checked.get();
-    let OpenBus {
-        source,
-        interest,
-        question,
-    } = open(
-        bus,
-        Reading {
-            payload_bytes_max: bus_message_bytes_max,
-            stream: stream_settings(checked),
-            names: own
-                .history_names
-                .iter()
-                .map(|name| named(syntax, &TopicName::from(name.as_str())))
-                .collect(),
-            needs_names: false,
-            kept: marks(checked, &own),
-            acl: Some(&gateway_settings.acl),
-            settle,
-        },
-        Arc::clone(&status),
-    )?;
+    let bus_settings: BusSettings = checked.get();
+    let history_names = own.history_names.iter();
+    let reading = Reading {
+        names: history_names
+            .map(|name| named(syntax, &TopicName::from(name.as_str())))
+            .collect(),
+        kept: marks(checked, &own),
+        acl: Some(&gateway_settings.acl),
+        settle,
+        ..Reading::of(checked)
+    };
+    let open_bus = open(bus, reading, clock)?;
+    let interest = open_bus.interest.clone();
     let stats = Arc::new(ChannelsStats::default());
     let frame_bytes = FrameBytes::default();
     let feed_settings = ChannelsFeedSettings {
-        bus_message_bytes_max,
-        is_stamped,
+        bus_message_bytes_max: bus_settings.message_bytes_max,
+        is_stamped: bus_settings.is_stamped,
     };
     let feed = ChannelsFeed::new(feed_settings, frame_bytes.clone());
     let retained_bytes_max = own.retained_bytes_max;
@@ -167,8 +153,6 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let for_stats = Arc::clone(&stats);
     let parts = Parts::new(CHANNELS.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
-        .boxed_source(source, status)
-        .asks([question])
         .routes(move |telemetry| {
             let mut routes = client_routes(ClientModule::Channels);
             routes.push(health_route(telemetry, clock, bus_name));
@@ -193,7 +177,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         .metrics(metrics)
         .reloads(acl_file.map(|file| Box::new(file) as Box<dyn Reload>))
         .output(move |output| carry_out(interest.as_ref(), syntax, output));
-    let parts = keys.add_to(parts);
+    let parts = keys.add_to(open_bus.add_to(parts));
     let parts = match tables {
         Some(tables) => parts.inputs(tables),
         None => parts,

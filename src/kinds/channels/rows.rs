@@ -8,46 +8,28 @@ use crate::hub::Limits;
 use crate::kinds::bus;
 use crate::settings::{
     Change, Checked, Form, Groups, Heading, Kind, ListenSettings, MistakenEnv, RedisAccess,
-    Refused, SecretUrl, Setting, SettingsError, Shows, With, field, flag, has_flag,
+    Refused, SecretUrl, Setting, SettingsError, Shows, With, field, flag, group, has_flag,
 };
 use crate::telemetry::names;
 
-/// The settings of `weirgate channels`.
-#[derive(Clone)]
-pub(super) struct ChannelsSettings {
-    /// The bus; empty: Redis at `--redis-url`.
-    pub(super) bus: SecretUrl,
-    pub(super) settle_ms: u64,
-    pub(super) retained: bool,
-    pub(super) retained_bytes_max: usize,
-    pub(super) history_names: Vec<String>,
-    pub(super) conflated: Vec<String>,
-    pub(super) channels_max: usize,
-    pub(super) patterns_max: usize,
-    pub(super) all_clients: AllClientsLimits,
-    pub(super) messages_per_second_max: u32,
-    pub(super) renewals_per_second_max: u32,
-    pub(super) default_role: String,
-    pub(super) acl: Option<PathBuf>,
-}
-
-impl Default for ChannelsSettings {
-    fn default() -> Self {
-        Self {
-            bus: SecretUrl::new(""),
-            settle_ms: 300,
-            retained: false,
-            retained_bytes_max: 64 * 1024 * 1024,
-            history_names: Vec::new(),
-            conflated: Vec::new(),
-            channels_max: 50,
-            patterns_max: 5,
-            all_clients: AllClientsLimits::default(),
-            messages_per_second_max: 1_000,
-            renewals_per_second_max: 500,
-            default_role: "user".to_owned(),
-            acl: None,
-        }
+group! {
+    /// The settings of `weirgate channels`.
+    #[derive(Clone)]
+    pub(super) struct ChannelsSettings {
+        /// The bus; empty: Redis at `--redis-url`.
+        pub(super) bus: SecretUrl = SecretUrl::new(""),
+        pub(super) settle_ms: u64 = 300,
+        pub(super) retained: bool = false,
+        pub(super) retained_bytes_max: usize = 64 * 1024 * 1024,
+        pub(super) history_names: Vec<String> = Vec::new(),
+        pub(super) conflated: Vec<String> = Vec::new(),
+        pub(super) channels_max: usize = 50,
+        pub(super) patterns_max: usize = 5,
+        pub(super) all_clients: AllClientsLimits = AllClientsLimits::default(),
+        pub(super) messages_per_second_max: u32 = 1_000,
+        pub(super) renewals_per_second_max: u32 = 500,
+        pub(super) default_role: String = "user".to_owned(),
+        pub(super) acl: Option<PathBuf> = None,
     }
 }
 
@@ -80,13 +62,7 @@ macro_rules! own_flag {
 pub(super) use own_flag;
 
 /// Names and patterns with space between them.
-static NAMES: Form = Form {
-    placeholder: "NAME",
-    allowed: NAMES_ALLOWED,
-    repeats: true,
-    is_url: false,
-    read: |text| Ok(words(text).join(" ")),
-};
+static NAMES: Form = Form::new("NAME", NAMES_ALLOWED, |text| Ok(words(text).join(" "))).repeated();
 
 const NAMES_ALLOWED: &str = "names and patterns of the bus";
 
@@ -96,16 +72,13 @@ fn words(text: &str) -> Vec<String> {
     words.map(str::to_owned).collect()
 }
 
-const HEADING: Heading = Heading("Channels");
-
 /// The effect of the limits over all clients, and the test of these limits.
 const ALL_BEYOND: &str = "an error in the response, and the next entry is checked; an address gets more only while it holds \
     less than is left free, or less than one client may hold of names that others hold";
 const ALL_TEST: &str = "tests/channels_gateway/requests.rs::names_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others";
 
-pub(super) const OWN: &[Setting] = &[
+pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     Setting::new(
-        HEADING,
         "bus",
         Kind::OptionalUrls(bus::SCHEMES),
         field!(ChannelsSettings, bus),
@@ -126,7 +99,6 @@ pub(super) const OWN: &[Setting] = &[
     })
     .leads_short_help(),
     Setting::ms(
-        HEADING,
         "bus-settle-ms",
         (0, 60_000),
         field!(ChannelsSettings, settle_ms),
@@ -137,7 +109,6 @@ pub(super) const OWN: &[Setting] = &[
          value that is set counts for every NATS server, for leaf nodes.",
     ),
     Setting::new(
-        HEADING,
         "retained",
         Kind::Switch,
         field!(ChannelsSettings, retained),
@@ -148,7 +119,6 @@ pub(super) const OWN: &[Setting] = &[
          subject. Subjects in no stream have none.",
     ),
     Setting::bytes(
-        HEADING,
         "retained-bytes",
         (1_048_576, 17_179_869_184),
         field!(ChannelsSettings, retained_bytes_max),
@@ -165,7 +135,6 @@ pub(super) const OWN: &[Setting] = &[
         "tests/channels_gateway/retained.rs::values_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others",
     ),
     Setting::new(
-        HEADING,
         "history-names",
         Kind::Form(&NAMES),
         &With::<ChannelsSettings, String> {
@@ -179,7 +148,6 @@ pub(super) const OWN: &[Setting] = &[
         need the same list. Names on the bus; several with commas or spaces between them.",
     ),
     Setting::new(
-        HEADING,
         "conflate",
         Kind::Form(&NAMES),
         &With::<ChannelsSettings, String> {
@@ -192,7 +160,6 @@ pub(super) const OWN: &[Setting] = &[
         "A name or a pattern of the bus; several with commas or spaces between them. Skipped messages are gaps in seq.",
     ),
     Setting::count(
-        HEADING,
         "channels-max",
         (0, 100_000),
         field!(ChannelsSettings, channels_max),
@@ -205,7 +172,6 @@ pub(super) const OWN: &[Setting] = &[
         "tests/channels_gateway/requests.rs::limits_are_looked_at_in_the_contracts_order",
     ),
     Setting::count(
-        HEADING,
         "wildcards-max",
         (0, 100_000),
         field!(ChannelsSettings, patterns_max),
@@ -218,7 +184,6 @@ pub(super) const OWN: &[Setting] = &[
         "tests/channels_gateway/requests.rs::limits_are_looked_at_in_the_contracts_order",
     ),
     Setting::count(
-        HEADING,
         "all-channels-max",
         (1, 10_000_000),
         field!(ChannelsSettings, all_clients.names_max),
@@ -234,7 +199,6 @@ pub(super) const OWN: &[Setting] = &[
         ALL_TEST,
     ),
     Setting::bytes(
-        HEADING,
         "all-channel-name-bytes",
         (1_024, 1_073_741_824),
         field!(ChannelsSettings, all_clients.name_bytes_max),
@@ -248,7 +212,6 @@ pub(super) const OWN: &[Setting] = &[
         ALL_TEST,
     ),
     Setting::count(
-        HEADING,
         "messages-per-second-max",
         (1, 1_000_000),
         field!(ChannelsSettings, messages_per_second_max),
@@ -265,7 +228,6 @@ pub(super) const OWN: &[Setting] = &[
         "tests/channels_gateway/requests.rs::who_sends_too_much_is_told_once_a_second",
     ),
     Setting::count(
-        HEADING,
         "renewals-per-second",
         (1, 1_000_000),
         field!(ChannelsSettings, renewals_per_second_max),
@@ -282,7 +244,6 @@ pub(super) const OWN: &[Setting] = &[
         "tests/channels_gateway/rights.rs::new_tokens_are_bounded_for_one_client_and_for_all",
     ),
     Setting::new(
-        HEADING,
         "default-role",
         Kind::Text,
         field!(ChannelsSettings, default_role),
@@ -290,7 +251,6 @@ pub(super) const OWN: &[Setting] = &[
     )
     .original_env_only(&["DEFAULT_ROLE"]),
     Setting::new(
-        HEADING,
         "acl",
         Kind::Text,
         field!(ChannelsSettings, acl),
@@ -302,7 +262,7 @@ pub(super) const OWN: &[Setting] = &[
         the table unchanged.",
     )
     .leads_short_help(),
-];
+]);
 
 /// The shared rows with the defaults and names of the contract.
 pub(super) const CHANGES: &[Change] = &[

@@ -44,12 +44,12 @@ pub(super) const EVENTS: GatewayKind = GatewayKind::new(
     "events",
     "Route devices' requests to HTTP services, and push events to devices",
     Rows::gateway(&[Part::Nats, Part::Redis, Part::History, Part::StopCode])
-        .own(&[rows::OWN, bus::ROWS])
+        .own(&[rows::SERVICES, rows::DEVICES, rows::BUS])
         .changes(rows::CHANGES)
         .defaults(rows::defaults),
     start,
 )
-.check(bus::check)
+.check(rows::check)
 .dialect(super::dialects::EVENTS);
 
 /// Calls in flight at once, over all services. A tenth is reserved for each service, so a hanging service does not take

@@ -1,83 +1,61 @@
-//! The services behind the events gateway, and the limits of a device.
+//! The settings of the events gateway: the services behind it, the limits of a device, and the bus between instances.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::admission::TrustedProxies;
+use crate::gateways::events::bus::PART_BYTES_MAX;
 use crate::http::services::{CONNECTION_BYTES, Upstream};
 use crate::hub::Limits;
+use crate::kinds::bus;
 use crate::settings::{
-    Change, Form, Groups, Heading, Kind, Milli, Refused, SecretText, Setting, Shows, Unit, With,
-    field,
+    Change, Checked, Form, Groups, Heading, Kind, Milli, Refused, SecretText, SecretUrl, Setting,
+    SettingsError, Shows, Source, Unit, With, field, flag, group,
 };
 use crate::telemetry::names;
 
-/// The settings of `weirgate events`.
-#[derive(Clone)]
-pub(super) struct EventsSettings {
-    pub(super) lobby_url: String,
-    pub(super) measurement_url: String,
-    pub(super) simulation_url: String,
-    pub(super) upstream_ca_file: Option<PathBuf>,
-    pub(super) internal_auth_token: Option<SecretText>,
-    /// For a connect, and for each silence of a service.
-    pub(super) http_timeout_ms: i64,
-    pub(super) proxy_silence_timeout_ms: u64,
-    pub(super) proxy_connections_max: usize,
-    pub(super) proxy_bytes_max: u64,
-    /// Bytes of the body of a broadcast.
-    pub(super) broadcast_bytes_max: usize,
-    pub(super) rate_per_second_milli: i64,
-    pub(super) rate_burst_milli: i64,
-    pub(super) orphans_max: usize,
-    pub(super) waiting_bytes_max: usize,
+fn service_url(name: &str) -> String {
+    format!("http://{name}:8000")
 }
 
-impl Default for EventsSettings {
-    fn default() -> Self {
-        let service = |name| format!("http://{name}:8000");
-        Self {
-            lobby_url: service("lobby"),
-            measurement_url: service("measurement"),
-            simulation_url: service("simulation"),
-            upstream_ca_file: None,
-            internal_auth_token: None,
-            http_timeout_ms: 10_000,
-            proxy_silence_timeout_ms: 60_000,
-            proxy_connections_max: 256,
-            proxy_bytes_max: 2 * 256 * CONNECTION_BYTES,
-            broadcast_bytes_max: 64 * 1024 * 1024,
-            rate_per_second_milli: 10_000,
-            rate_burst_milli: 20_000,
-            orphans_max: 10_000,
-            waiting_bytes_max: 16 * 1024 * 1024,
-        }
+group! {
+    /// The settings of `weirgate events`.
+    #[derive(Clone)]
+    pub(super) struct EventsSettings {
+        pub(super) lobby_url: String = service_url("lobby"),
+        pub(super) measurement_url: String = service_url("measurement"),
+        pub(super) simulation_url: String = service_url("simulation"),
+        pub(super) upstream_ca_file: Option<PathBuf> = None,
+        pub(super) internal_auth_token: Option<SecretText> = None,
+        /// For a connect, and for each silence of a service.
+        pub(super) http_timeout_ms: i64 = 10_000,
+        pub(super) proxy_silence_timeout_ms: u64 = 60_000,
+        pub(super) proxy_connections_max: usize = 256,
+        pub(super) proxy_bytes_max: u64 = 2 * 256 * CONNECTION_BYTES,
+        /// Bytes of the body of a broadcast.
+        pub(super) broadcast_bytes_max: usize = 64 * 1024 * 1024,
+        pub(super) rate_per_second_milli: i64 = 10_000,
+        pub(super) rate_burst_milli: i64 = 20_000,
+        pub(super) orphans_max: usize = 10_000,
+        pub(super) waiting_bytes_max: usize = 16 * 1024 * 1024,
     }
 }
 
-const SERVICES: Heading = Heading("Services");
-const DEVICES: Heading = Heading("Devices");
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
 /// The base URL of a service.
-static SERVICE: Form = Form {
-    placeholder: "URL",
-    allowed: SERVICE_ALLOWED,
-    repeats: false,
-    is_url: true,
-    read: |text| {
-        let upstream = Upstream::parse(text);
-        let shown = upstream.map(|upstream| upstream.to_string());
-        shown.ok_or_else(|| Refused::new(text, SERVICE_ALLOWED))
-    },
-};
+static SERVICE: Form = Form::new("URL", SERVICE_ALLOWED, |text| {
+    let upstream = Upstream::parse(text);
+    let shown = upstream.map(|upstream| upstream.to_string());
+    shown.ok_or_else(|| Refused::new(text, SERVICE_ALLOWED))
+})
+.url();
 
 const SERVICE_ALLOWED: &str = "http://HOST:PORT/PATH or https://HOST:PORT/PATH";
 
-pub(super) const OWN: &[Setting] = &[
+pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     Setting::new(
-        SERVICES,
         "lobby-url",
         Kind::Form(&SERVICE),
         field!(EventsSettings, lobby_url),
@@ -90,7 +68,6 @@ pub(super) const OWN: &[Setting] = &[
     .original_env(&["LOBBY_URL"])
     .in_short_help(),
     Setting::new(
-        SERVICES,
         "measurement-url",
         Kind::Form(&SERVICE),
         field!(EventsSettings, measurement_url),
@@ -100,7 +77,6 @@ pub(super) const OWN: &[Setting] = &[
     .original_env(&["MEASUREMENT_URL"])
     .in_short_help(),
     Setting::new(
-        SERVICES,
         "simulation-url",
         Kind::Form(&SERVICE),
         field!(EventsSettings, simulation_url),
@@ -109,14 +85,12 @@ pub(super) const OWN: &[Setting] = &[
     .original_env(&["SIMULATION_URL"])
     .in_short_help(),
     Setting::new(
-        SERVICES,
         "upstream-ca-file",
         Kind::Path,
         field!(EventsSettings, upstream_ca_file),
         "Certificates (PEM) to trust in place of the system's, for https:// services",
     ),
     Setting::new(
-        SERVICES,
         "internal-auth-token",
         Kind::Secret,
         field!(EventsSettings, internal_auth_token),
@@ -125,7 +99,6 @@ pub(super) const OWN: &[Setting] = &[
     .more("Empty: nobody can push.")
     .original_env_only(&["INTERNAL_AUTH_TOKEN"]),
     Setting::new(
-        SERVICES,
         "http-timeout-s",
         Kind::decimal(Unit::Seconds, (1, 86_400_000)),
         &With::<EventsSettings, Milli> {
@@ -142,7 +115,6 @@ pub(super) const OWN: &[Setting] = &[
         "tests/calls/main.rs::a_service_that_says_nothing_is_given_up",
     ),
     Setting::ms(
-        SERVICES,
         "proxy-silence-timeout-ms",
         (1, 86_400_000),
         field!(EventsSettings, proxy_silence_timeout_ms),
@@ -155,7 +127,6 @@ pub(super) const OWN: &[Setting] = &[
         "tests/http_proxy/faults.rs::a_service_that_says_nothing_is_a_timeout",
     ),
     Setting::count(
-        SERVICES,
         "proxy-connections-max",
         (1, 10_000),
         field!(EventsSettings, proxy_connections_max),
@@ -174,7 +145,6 @@ pub(super) const OWN: &[Setting] = &[
         "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
     ),
     Setting::bytes(
-        SERVICES,
         "proxy-bytes",
         (CONNECTION_BYTES, 1024 * 1024 * MIB),
         field!(EventsSettings, proxy_bytes_max),
@@ -187,7 +157,6 @@ pub(super) const OWN: &[Setting] = &[
         "src/http/services/places.rs::the_buffers_of_all_services_are_one_sum",
     ),
     Setting::bytes(
-        SERVICES,
         "broadcast-bytes",
         (KIB, 1024 * MIB),
         field!(EventsSettings, broadcast_bytes_max),
@@ -199,8 +168,10 @@ pub(super) const OWN: &[Setting] = &[
         Shows::Elsewhere("the response"),
         "tests/blackbox/test_events_broadcast.py::test_a_body_over_its_limit_is_refused",
     ),
+]);
+
+pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
     Setting::new(
-        DEVICES,
         "rate-limit-rps",
         Kind::decimal(Unit::Count, (-1_000_000_000_000, 1_000_000_000_000)),
         &With::<EventsSettings, Milli> {
@@ -216,7 +187,6 @@ pub(super) const OWN: &[Setting] = &[
         "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
     ),
     Setting::new(
-        DEVICES,
         "rate-limit-burst",
         Kind::decimal(Unit::Count, (-1_000_000_000_000, 1_000_000_000_000)),
         &With::<EventsSettings, Milli> {
@@ -232,7 +202,6 @@ pub(super) const OWN: &[Setting] = &[
         "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
     ),
     Setting::count(
-        DEVICES,
         "orphans",
         (0, 1_000_000),
         field!(EventsSettings, orphans_max),
@@ -249,7 +218,6 @@ pub(super) const OWN: &[Setting] = &[
         "tests/events_gateway/waiting.rs::devices_that_have_gone_leave_room_for_the_messages_of_other_addresses",
     ),
     Setting::bytes(
-        DEVICES,
         "waiting-bytes",
         (MIB, 1024 * 1024 * MIB),
         field!(EventsSettings, waiting_bytes_max),
@@ -266,7 +234,7 @@ pub(super) const OWN: &[Setting] = &[
         Shows::Metric(names::EVENT_WAITING_BYTES),
         "tests/events_gateway/waiting.rs::what_waits_is_bounded_over_all_connections",
     ),
-];
+]);
 
 /// The shared rows with the defaults of the contract.
 pub(super) const CHANGES: &[Change] = &[
@@ -320,4 +288,108 @@ pub(super) fn defaults(groups: &mut Groups) {
     limits.message_bytes_max = 65_536;
     let loopback = Ipv4Addr::LOCALHOST.to_string().parse();
     limits.trusted_proxies = TrustedProxies::Networks(loopback.into_iter().collect());
+}
+
+group! {
+    /// The bus between instances.
+    #[derive(Clone)]
+    pub(super) struct EventsBusSettings {
+        /// The bus; empty for none.
+        pub(super) urls: SecretUrl = SecretUrl::new(""),
+        /// The channel or subject of all instances.
+        pub(super) name: String = "weirgate.events".to_owned(),
+        /// How long a push waits for the counts of other instances.
+        pub(super) wait_ms: u64 = 250,
+        /// Bytes of a push in one message.
+        pub(super) message_bytes_max: usize = 1_000_000,
+    }
+}
+
+/// Part of a subject, so without spaces and wildcards.
+static NAME: Form = Form::new("NAME", NAME_ALLOWED, |text| {
+    let word = |word: &str| {
+        let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_:".contains(&byte);
+        !word.is_empty() && word.bytes().all(is_good)
+    };
+    match text.len() <= 100 && text.split('.').all(word) {
+        true => Ok(text.to_owned()),
+        false => Err(Refused::new(text, NAME_ALLOWED)),
+    }
+});
+
+const NAME_ALLOWED: &str = "up to 100 letters, digits, - _ : and single dots between them";
+
+pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
+    Setting::new(
+        "events-bus",
+        Kind::OptionalUrls(bus::SCHEMES),
+        field!(EventsBusSettings, urls),
+        "Redis or NATS through which several instances share pushes",
+    )
+    .more(
+        "redis://USER:PASSWORD@HOST:PORT, rediss:// for TLS, or unix://USER:PASSWORD@/PATH; nats://USER:PASSWORD@HOST:PORT, tls:// \
+         for TLS, several NATS servers with commas between them; shown without the secret. The settings \
+         redis-* or nats-* add sentinels, certificates and logins. Empty: a push reaches the devices of this \
+         instance only.",
+    )
+    .in_short_help(),
+    Setting::new(
+        "events-bus-name",
+        Kind::Form(&NAME),
+        field!(EventsBusSettings, name),
+        "Channel or subject of the instances that belong together",
+    )
+    .more("Each instance also listens on this name with its id after a dot."),
+    Setting::ms(
+        "events-bus-wait-ms",
+        (1, 60_000),
+        field!(EventsBusSettings, wait_ms),
+        "Time that a push waits for the counts of the other instances",
+    )
+    .limit(
+        "the response names the instances in `missing`; the devices there may have got the push",
+        Shows::Metric(names::EVENTS_BUS_PUSHES_INCOMPLETE),
+        "tests/events_gateway/bus.rs::an_instance_that_does_not_answer_is_missing_and_then_forgotten",
+    ),
+    Setting::bytes(
+        "events-bus-message-bytes-max",
+        (KIB, PART_BYTES_MAX as u64),
+        field!(EventsBusSettings, message_bytes_max),
+        "Bytes of a push in one message on the bus",
+    )
+    .more(
+        "At most max_payload of a NATS server (1 MiB by default), less 256 bytes. Instances may \
+         differ: each receives messages of the largest allowed value.",
+    )
+    .limit(
+        "a larger push is sent in several messages",
+        Shows::Metric(names::EVENTS_BUS_PUSHES_SENT),
+        "tests/events_gateway/bus.rs::a_large_push_goes_in_parts",
+    ),
+]);
+
+/// Checks these settings against each other: the bus is one, and what is set for a bus has a bus.
+pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
+    const URLS: &str = BUS[0].flag;
+    let urls = checked.get::<EventsBusSettings>().urls;
+    if bus::is_wrong(&urls) {
+        return vec![checked.refused(URLS, &Refused::new(urls.expose(), bus::ALLOWED))];
+    }
+    // Env names of the replaced gateways may be there for other gateways.
+    let sentinels = checked.values().iter().find(|value| {
+        let is_meant = match &value.source {
+            Source::Flag => true,
+            Source::Env(name) => *name == value.setting.weirgate_env(),
+            _ => false,
+        };
+        is_meant && value.setting.flag == flag!("redis-sentinels")
+    });
+    match urls.expose().is_empty() && sentinels.is_some() {
+        true => vec![SettingsError::Missing {
+            flag: URLS,
+            env: BUS[0].weirgate_env(),
+            allowed: "redis:// or rediss://, beside --redis-sentinels".to_owned(),
+        }],
+        false => Vec::new(),
+    }
 }

@@ -13,13 +13,8 @@ pub(super) const DURABLES: [&str; SUBJECTS.len()] = ["gateway_levels", "gateway_
 const ONE: &str = "SUBJECT=KEY[,stream=NAME][,durable=NAME]";
 
 /// The form of `--relay`.
-pub(super) static FORM: Form = Form {
-    placeholder: ONE,
-    allowed: ONE,
-    repeats: true,
-    is_url: false,
-    read: |text| parse(text).map(|relays| shown(&relays)),
-};
+pub(super) static FORM: Form =
+    Form::new(ONE, ONE, |text| parse(text).map(|relays| shown(&relays))).repeated();
 
 /// The longest name of a stream or consumer that nats-server accepts.
 const NAME_BYTES_MAX: usize = 255;
@@ -147,9 +142,9 @@ impl fmt::Display for RelaySettings {
     }
 }
 
-/// The relays separated by space, as [`parse`] reads them.
-pub(super) fn shown(relays: &[RelaySettings]) -> String {
-    let shown: Vec<_> = relays.iter().map(RelaySettings::to_string).collect();
+/// Values separated by space, as they are read.
+pub(super) fn shown(values: &[impl ToString]) -> String {
+    let shown: Vec<_> = values.iter().map(ToString::to_string).collect();
     shown.join(" ")
 }
 

@@ -6,9 +6,8 @@ use super::super::kind::Kind;
 use super::super::setting::{Heading, Part, Setting};
 use super::HOUR_MS;
 
-pub(super) static ROWS: &[Setting] = &[
+pub(super) static ROWS: &[Setting] = &Heading::TOKENS.of_part(Part::Tokens, [
     Setting::new(
-        Heading::TOKENS,
         "require-auth",
         Kind::Switch,
         field!(AuthSettings, required),
@@ -19,16 +18,13 @@ pub(super) static ROWS: &[Setting] = &[
     .in_short_help()
     .part(Part::RequireAuth),
     Setting::new(
-        Heading::TOKENS,
         "gateway-api-key",
         Kind::Secret,
         field!(AuthSettings, api_key),
         "API key; a client with this key as token is an admin",
     )
-    .original_env_only(&["GATEWAY_API_KEY"])
-    .part(Part::Tokens),
+    .original_env_only(&["GATEWAY_API_KEY"]),
     Setting::new(
-        Heading::TOKENS,
         "token-cookie",
         Kind::Text,
         field!(AuthSettings, token_cookie),
@@ -37,49 +33,39 @@ pub(super) static ROWS: &[Setting] = &[
     .more(
         "A browser sends the cookie by itself, and no script of the page needs to read the cookie (HttpOnly). Read if the \
          request has no other token. Needs --allowed-origins: any page could use the cookie of its visitor otherwise.",
-    )
-    .part(Part::Tokens),
+    ),
     Setting::new(
-        Heading::TOKENS,
         "jwt-secret",
         Kind::Secret,
         field!(AuthSettings, jwt_secret),
         "Secret of HS256 tokens; 32 bytes or more",
     )
-    .original_env_only(&["JWT_SECRET"])
-    .part(Part::Tokens),
+    .original_env_only(&["JWT_SECRET"]),
     Setting::new(
-        Heading::TOKENS,
         "jwt-secret-before",
         Kind::Secret,
         field!(AuthSettings, jwt_secret_before),
         "The secret before JWT_SECRET: tokens of both are valid",
     )
     .more("For the time in which tokens of the old secret are still in use.")
-    .original_env_only(&["JWT_SECRET_BEFORE"])
-    .part(Part::Tokens),
+    .original_env_only(&["JWT_SECRET_BEFORE"]),
     Setting::new(
-        Heading::TOKENS,
         "jwt-public-key-files",
         Kind::Paths,
         field!(AuthSettings, public_key_files),
         "PEM files with public keys, for RS256, ES256 (P-256) and EdDSA (Ed25519)",
     )
     .more("Several files are separated by commas. Changed files are read again.")
-    .original_env(&["JWT_PUBLIC_KEY_FILES"])
-    .part(Part::Tokens),
+    .original_env(&["JWT_PUBLIC_KEY_FILES"]),
     Setting::new(
-        Heading::TOKENS,
         "jwt-jwks-file",
         Kind::Path,
         field!(AuthSettings, jwks_file),
         "File with a JSON Web Key Set, for RS256, ES256 and EdDSA",
     )
     .more("A changed file is read again; a broken file leaves the keys unchanged.")
-    .original_env(&["JWT_JWKS_FILE"])
-    .part(Part::Tokens),
+    .original_env(&["JWT_JWKS_FILE"]),
     Setting::new(
-        Heading::TOKENS,
         "jwt-jwks-url",
         Kind::Form(&KEY_SET_URL),
         &With::<AuthSettings, String> {
@@ -92,47 +78,37 @@ pub(super) static ROWS: &[Setting] = &[
         "Fetched each hour, at SIGHUP, and for a token with an unknown key id, at most once a minute. \
          While the server is away, the last good keys stay.",
     )
-    .original_env(&["JWT_JWKS_URL"])
-    .part(Part::Tokens),
+    .original_env(&["JWT_JWKS_URL"]),
     Setting::new(
-        Heading::TOKENS,
         "jwt-jwks-ca-file",
         Kind::Path,
         field!(AuthSettings, jwks_ca_file),
         "PEM file with the authorities for --jwt-jwks-url, instead of the system's",
     )
-    .original_env(&["JWT_JWKS_CA_FILE"])
-    .part(Part::Tokens),
+    .original_env(&["JWT_JWKS_CA_FILE"]),
     Setting::new(
-        Heading::TOKENS,
         "jwt-audience",
         Kind::Text,
         field!(AuthSettings, rules.audiences),
         "Required aud of tokens; several are separated by commas",
     )
     .more("Empty: a token with an audience is refused, because the token is for another receiver.")
-    .original_env(&["JWT_AUDIENCE"])
-    .part(Part::Tokens),
+    .original_env(&["JWT_AUDIENCE"]),
     Setting::new(
-        Heading::TOKENS,
         "jwt-issuer",
         Kind::Text,
         field!(AuthSettings, rules.issuers),
         "Required iss of tokens; several are separated by commas; empty for any",
     )
-    .original_env(&["JWT_ISSUER"])
-    .part(Part::Tokens),
+    .original_env(&["JWT_ISSUER"]),
     Setting::ms(
-        Heading::TOKENS,
         "jwt-leeway-ms",
         (0, HOUR_MS),
         field!(AuthSettings, rules.leeway_ms),
         "How far the issuer's clock may differ, for exp and nbf",
     )
-    .more("For nbf at least 5 s.")
-    .part(Part::Tokens),
+    .more("For nbf at least 5 s."),
     Setting::new(
-        Heading::TOKENS,
         "jwt-role-claim",
         Kind::Text,
         field!(AuthSettings, rules.role),
@@ -141,31 +117,24 @@ pub(super) static ROWS: &[Setting] = &[
     .more(
         "Such as realm_access.roles. Of several roles the first in the table counts. If this is set and a \
          token does not have the claim, the client gets the default role, and a warning is logged once.",
-    )
-    .part(Part::Tokens),
+    ),
     Setting::new(
-        Heading::TOKENS,
         "jwt-user-claim",
         Kind::Text,
         field!(AuthSettings, rules.user),
         "The claim with the user",
-    )
-    .part(Part::Tokens),
+    ),
     Setting::new(
-        Heading::TOKENS,
         "jwt-symbols-claim",
         Kind::Text,
         field!(AuthSettings, rules.symbols_max),
         "The claim with the user's symbol limit, a whole number",
-    )
-    .part(Part::Tokens),
+    ),
     Setting::new(
-        Heading::TOKENS,
         "jwt-channels-claim",
         Kind::Text,
         field!(AuthSettings, rules.names),
         "The claim with a list of names that the token grants beside the role",
     )
-    .more("Names and patterns of the bus, at most as many as a client may hold. Only for channels.")
-    .part(Part::Tokens),
-];
+    .more("Names and patterns of the bus, at most as many as a client may hold. Only for channels."),
+]);

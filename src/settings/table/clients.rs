@@ -12,9 +12,8 @@ use crate::hub::{CloseReason, Limits, Revoked};
 use crate::listening::tls::OldestVersion;
 use crate::telemetry::names;
 
-pub(super) static LISTENING: &[Setting] = &[
+pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
     Setting::new(
-        Heading::LISTENING,
         "listen",
         Kind::Form(&LISTEN),
         &LISTEN_FIELD,
@@ -27,7 +26,6 @@ pub(super) static LISTENING: &[Setting] = &[
     )
     .in_short_help(),
     Setting::new(
-        Heading::LISTENING,
         "port",
         Kind::PortOrOff,
         field!(ListenSettings, port),
@@ -37,7 +35,6 @@ pub(super) static LISTENING: &[Setting] = &[
     .original_env(&["GATEWAY_PORT", "PORT"])
     .in_short_help(),
     Setting::new(
-        Heading::LISTENING,
         "reuse-port",
         Kind::Switch,
         field!(ListenSettings, options.reuse_port),
@@ -48,14 +45,12 @@ pub(super) static LISTENING: &[Setting] = &[
          apply to each process.",
     ),
     Setting::new(
-        Heading::LISTENING,
         "unix-socket-mode",
         Kind::Form(&MODE),
         &MODE_FIELD,
         "Mode of unix sockets: connecting needs the right to write",
     ),
     Setting::new(
-        Heading::LISTENING,
         "unix-socket-owner",
         Kind::Form(&OWNER),
         &OWNER_FIELD,
@@ -66,7 +61,6 @@ pub(super) static LISTENING: &[Setting] = &[
          process.",
     ),
     Setting::new(
-        Heading::LISTENING,
         "admin-addr",
         Kind::Form(&ADMIN),
         &ADMIN_FIELD,
@@ -77,11 +71,10 @@ pub(super) static LISTENING: &[Setting] = &[
         is no operator's page, and the other pages are on the public port.",
     )
     .in_short_help(),
-];
+]);
 
-pub(super) static TLS: &[Setting] = &[
+pub(super) static TLS: &[Setting] = &Heading::TLS.of([
     Setting::new(
-        Heading::TLS,
         "tls-port",
         Kind::PortOrOff,
         field!(ListenSettings, tls_port),
@@ -89,7 +82,6 @@ pub(super) static TLS: &[Setting] = &[
     )
     .more("Beside --port, on the IP addresses of --listen; --port off leaves TLS alone."),
     Setting::new(
-        Heading::TLS,
         "tls-cert",
         Kind::Paths,
         field!(TlsSettings, certificates),
@@ -100,7 +92,6 @@ pub(super) static TLS: &[Setting] = &[
          asks for, else the first. Changed files are read again.",
     ),
     Setting::new(
-        Heading::TLS,
         "tls-key",
         Kind::Paths,
         field!(TlsSettings, keys),
@@ -108,14 +99,12 @@ pub(super) static TLS: &[Setting] = &[
     )
     .more("As many files as --tls-cert, in the same order."),
     Setting::new(
-        Heading::TLS,
         "tls-client-ca",
         Kind::Path,
         field!(TlsSettings, client_ca),
         "PEM file with authorities: each client has to show a certificate of theirs",
     ),
     Setting::new(
-        Heading::TLS,
         "tls-min",
         Kind::Choice(&["1.2", "1.3"]),
         &With::<TlsSettings, String> {
@@ -133,7 +122,6 @@ pub(super) static TLS: &[Setting] = &[
         "Oldest version of TLS that clients may speak",
     ),
     Setting::count(
-        Heading::TLS,
         "tls-handshakes-max",
         (1, 100_000),
         field!(TlsSettings, handshakes_max),
@@ -147,7 +135,6 @@ pub(super) static TLS: &[Setting] = &[
         "tests/blackbox/test_tls_limits.py::test_handshakes_under_way_are_bounded_and_others_wait",
     ),
     Setting::bytes(
-        Heading::TLS,
         "tls-held-bytes-max",
         (64 * KIB, 1024 * GIB),
         field!(TlsSettings, held_bytes_max),
@@ -164,11 +151,10 @@ pub(super) static TLS: &[Setting] = &[
         Shows::Reason(CloseReason::TlsMemory),
         "tests/blackbox/test_tls_limits.py::test_what_tls_holds_for_clients_that_do_not_read_is_bounded",
     ),
-];
+]);
 
-pub(super) static CLIENTS: &[Setting] = &[
+pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
     Setting::new(
-        Heading::CLIENTS,
         "allowed-origins",
         Kind::Origins,
         field!(ListenSettings, allowed_origins),
@@ -177,7 +163,6 @@ pub(super) static CLIENTS: &[Setting] = &[
     .more("In the form of browsers, separated by commas: https://example.com,http://a:8080.")
     .in_short_help(),
     Setting::count(
-        Heading::CLIENTS,
         "connections-max",
         (0, 10_000_000),
         &With::<Limits, Option<usize>> {
@@ -194,7 +179,6 @@ pub(super) static CLIENTS: &[Setting] = &[
     )
     .in_short_help(),
     Setting::count(
-        Heading::CLIENTS,
         "connections-per-ip-max",
         (0, 10_000_000),
         field!(Limits, per_ip.connections_max),
@@ -207,7 +191,6 @@ pub(super) static CLIENTS: &[Setting] = &[
         "tests/blackbox/test_limits_by_ip.py::test_an_address_has_so_many_connections",
     ),
     Setting::count(
-        Heading::CLIENTS,
         "connection-rate-per-ip",
         (0, 1_000_000),
         field!(Limits, per_ip.connections_per_second),
@@ -219,7 +202,6 @@ pub(super) static CLIENTS: &[Setting] = &[
         "tests/blackbox/test_limits_by_ip.py::test_an_address_opens_so_many_connections_a_second",
     ),
     Setting::new(
-        Heading::CLIENTS,
         "trusted-proxies",
         Kind::Networks,
         field!(Limits, trusted_proxies),
@@ -234,7 +216,6 @@ pub(super) static CLIENTS: &[Setting] = &[
     .original_env(&["FORWARDED_ALLOW_IPS"])
     .in_short_help(),
     Setting::new(
-        Heading::CLIENTS,
         "proxy-protocol",
         Kind::Switch,
         field!(ListenSettings, proxy_protocol),
@@ -245,7 +226,6 @@ pub(super) static CLIENTS: &[Setting] = &[
          --listen, with or without TLS. A connection of these proxies without a header is closed.",
     ),
     Setting::new(
-        Heading::CLIENTS,
         "revoked-file",
         Kind::Path,
         field!(ProcessSettings, revoked_file),
@@ -256,7 +236,6 @@ pub(super) static CLIENTS: &[Setting] = &[
          {\"user\": \"ann\", \"until\": 1790000000}. Clients that a changed file refuses are closed with 1008.",
     ),
     Setting::count(
-        Heading::CLIENTS,
         "revoked",
         (1, 1_000_000),
         &With::<Limits, u64> {
@@ -273,7 +252,6 @@ pub(super) static CLIENTS: &[Setting] = &[
         "src/hub/revoked/tests.rs::a_full_list_refuses_and_forgets_nobody",
     ),
     Setting::ms(
-        Heading::CLIENTS,
         "handshake-timeout-ms",
         (100, HOUR_MS),
         field!(us Limits, handshake_us),
@@ -285,7 +263,6 @@ pub(super) static CLIENTS: &[Setting] = &[
         "tests/hub_rules/deadlines.rs::a_head_has_its_time_whatever_dribbles_in",
     ),
     Setting::bytes(
-        Heading::CLIENTS,
         "head-bytes-max",
         (256, MIB),
         field!(Limits, head_bytes_max),
@@ -297,7 +274,6 @@ pub(super) static CLIENTS: &[Setting] = &[
         "tests/hub_rules/reading.rs::a_head_may_be_as_large_as_its_limit_and_no_larger",
     ),
     Setting::new(
-        Heading::CLIENTS,
         "event-stream",
         Kind::Switch,
         field!(Limits, event_stream),
@@ -305,7 +281,6 @@ pub(super) static CLIENTS: &[Setting] = &[
     )
     .more("For clients behind networks that break WebSockets, and for curl."),
     Setting::bytes(
-        Heading::CLIENTS,
         "message-bytes-max",
         (125, 64 * MIB),
         field!(Limits, message_bytes_max),
@@ -316,4 +291,4 @@ pub(super) static CLIENTS: &[Setting] = &[
         Shows::Reason(CloseReason::MessageTooBig),
         "tests/blackbox/test_limits_turns.py::test_a_message_over_its_limit_is_closed_with_1009",
     ),
-];
+]);

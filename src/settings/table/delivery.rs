@@ -9,9 +9,8 @@ use super::{GIB, HOUR_MS, KIB, MIB};
 use crate::hub::{CloseReason, Limits};
 use crate::telemetry::names;
 
-pub(super) static ROWS: &[Setting] = &[
+pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
     Setting::bytes(
-        Heading::SEND_QUEUE,
         "send-queue-soft-bytes",
         (4 * KIB, GIB),
         field!(Limits, send_queue.soft_bytes),
@@ -24,7 +23,6 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/queue.rs::only_the_newest_of_each_key_stays_and_goes_to_the_tail",
     ),
     Setting::ms(
-        Heading::SEND_QUEUE,
         "send-queue-soft-for-ms",
         (0, HOUR_MS),
         field!(us Limits, send_queue.soft_for_us),
@@ -37,7 +35,6 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/queue.rs::the_soft_limit_drops_after_its_time_and_not_before",
     ),
     Setting::bytes(
-        Heading::SEND_QUEUE,
         "send-queue-hard-bytes",
         (4 * KIB, GIB),
         field!(Limits, send_queue.hard_bytes),
@@ -53,7 +50,6 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/queue.rs::the_hard_limit_counts_what_waits_behind_the_first_frame",
     ),
     Setting::ms(
-        Heading::SEND_QUEUE,
         "send-queue-conflate-after-ms",
         (1, HOUR_MS),
         field!(us Limits, send_queue.conflate_after_us),
@@ -65,7 +61,6 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/queue.rs::an_old_queue_conflates_though_it_is_small",
     ),
     Setting::ms(
-        Heading::SEND_QUEUE,
         "send-queue-stall-ms",
         (100, HOUR_MS),
         field!(us Limits, send_queue.stall_us),
@@ -81,7 +76,6 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/blackbox/test_slow_clients.py::test_clients_that_never_read_are_dropped_with_the_reason",
     ),
     Setting::bytes(
-        Heading::SEND_QUEUE,
         "frame-bytes-max",
         (MIB, 1024 * GIB),
         field!(Limits, frame_bytes_max),
@@ -98,8 +92,10 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Reason(CloseReason::FrameMemory),
         "tests/hub_rules/memory.rs::past_the_memory_limit_the_client_goes_whose_end_frees_most",
     ),
+]);
+
+pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
     Setting::ms(
-        Heading::CONNECTION,
         "ping-interval-ms",
         (0, HOUR_MS),
         field!(us Limits, ping_interval_us),
@@ -107,7 +103,6 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("Longer with over 50,000 clients, up to 45000: all together get 2,500 in a second."),
     Setting::ms(
-        Heading::CONNECTION,
         "pong-timeout-ms",
         (100, HOUR_MS),
         field!(us Limits, pong_timeout_us),
@@ -123,7 +118,6 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/deadlines.rs::a_client_without_a_pong_is_closed_when_its_time_is_over",
     ),
     Setting::count(
-        Heading::CONNECTION,
         "deflate-level",
         (0, 9),
         field!(Limits, deflate_level),
@@ -131,7 +125,6 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("A message is compressed once for all clients, not for each. 1 is fastest, 9 is smallest."),
     Setting::bytes(
-        Heading::CONNECTION,
         "tcp-notsent-lowat-bytes",
         (0, GIB),
         field!(ListenSettings, options.notsent_lowat_bytes),
@@ -143,11 +136,10 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Metric(names::MESSAGES_WAITING),
         "tests/blackbox/test_slow_clients.py::test_a_throttled_reader_stays_and_sees_fresh_data",
     ),
-];
+]);
 
-pub(super) static HISTORY: &[Setting] = &[
+pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.of_part(Part::History, [
     Setting::ms(
-        Heading::HISTORY,
         "history-ms",
         (0, 24 * HOUR_MS),
         field!(us Limits, history.keep_us),
@@ -161,10 +153,8 @@ pub(super) static HISTORY: &[Setting] = &[
         "the message is forgotten; a client that missed the message is notified",
         Shows::Metric(names::RESUMES),
         "src/hub/history/tests.rs::what_is_too_old_is_forgotten_and_told",
-    )
-    .part(Part::History),
+    ),
     Setting::bytes(
-        Heading::HISTORY,
         "history-bytes-max",
         (64 * KIB, 16 * GIB),
         field!(Limits, history.bytes_max),
@@ -179,10 +169,8 @@ pub(super) static HISTORY: &[Setting] = &[
         "the oldest messages are forgotten; a client that missed them is notified",
         Shows::Metric(names::HISTORY_BYTES),
         "src/hub/history/tests.rs::the_oldest_go_first_when_all_need_too_much_memory",
-    )
-    .part(Part::History),
+    ),
     Setting::new(
-        Heading::HISTORY,
         "history-channel",
         Kind::Text,
         field!(StreamSettings, marks_channel),
@@ -194,7 +182,6 @@ pub(super) static HISTORY: &[Setting] = &[
     )
     .part(Part::HistoryMarks),
     Setting::new(
-        Heading::HISTORY,
         "stream",
         Kind::Text,
         field!(StreamSettings, name),
@@ -206,4 +193,4 @@ pub(super) static HISTORY: &[Setting] = &[
         instances read the same stream.",
     )
     .part(Part::Stream),
-];
+]);

@@ -27,37 +27,37 @@ static BEFORE_OWN: &[&[Setting]] = &[clients::LISTENING, clients::TLS, buses::NA
 
 /// The rows after a gateway's own rows.
 static AFTER_OWN: &[&[Setting]] = &[
-    process::ROWS,
+    process::LOGS,
+    process::LIFECYCLE,
+    process::MEMORY,
     auth::ROWS,
     clients::CLIENTS,
-    delivery::ROWS,
+    delivery::SEND_QUEUES,
+    delivery::CONNECTIONS,
     delivery::HISTORY,
-    process::LOOP,
+    process::LATENCY,
+    process::BUS,
     TAIL,
     TOP,
 ];
 
 /// `weirgate tail`.
-static TAIL: &[Setting] = &[Setting::new(
-    Heading::TAIL,
+static TAIL: &[Setting] = &Heading::TAIL.of_part(Part::Tail, [Setting::new(
     "token",
     Kind::Secret,
     field!(TailSettings, token),
     "Token for the gateway, sent as Authorization: Bearer TOKEN",
 )
-.more("A token given as a flag is moved to the environment at once, out of the list of processes.")
-.part(Part::Tail)];
+.more("A token given as a flag is moved to the environment at once, out of the list of processes.")]);
 
 /// `weirgate top`.
-static TOP: &[Setting] = &[Setting::new(
-    Heading::TOP,
+static TOP: &[Setting] = &Heading::TOP.of_part(Part::Top, [Setting::new(
     "authorization",
     Kind::Secret,
     field!(TopSettings, authorization),
     "Header for a proxy with a login: Bearer TOKEN, or Basic BASE64 of USER:PASSWORD",
 )
-.more("A value given as a flag is moved to the environment at once, out of the list of processes.")
-.part(Part::Top)];
+.more("A value given as a flag is moved to the environment at once, out of the list of processes.")]);
 
 /// A change to a row of the shared table on one gateway: the flag, and a function from row to changed row.
 /// The shared table has each row once, despite several defaults.
@@ -79,13 +79,12 @@ pub type Change = (&'static str, fn(Setting) -> Setting);
 ///     }
 /// }
 ///
-/// const OWN: &[Setting] = &[Setting::ms(
-///     Heading("Ticks"),
+/// const OWN: &[Setting] = &Heading("Ticks").of([Setting::ms(
 ///     "tick-interval-ms",
 ///     (1, 60_000),
 ///     &At(|ticks: &mut Ticks| &mut ticks.interval_ms),
 ///     "Time between two ticks",
-/// )];
+/// )]);
 ///
 /// let rows = Rows::gateway(&[Part::Bus]).own(&[OWN]).settings();
 /// let ticks = rows.iter().find(|row| row.flag == "tick-interval-ms");

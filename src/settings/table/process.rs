@@ -10,9 +10,8 @@ use crate::hub::{CloseReason, Limits};
 use crate::telemetry::logging::LogFormat;
 use crate::telemetry::names;
 
-pub(super) static ROWS: &[Setting] = &[
+pub(super) static LOGS: &[Setting] = &Heading::LOGS.of([
     Setting::new(
-        Heading::LOGS,
         "log-format",
         Kind::Choice(&["text", "json"]),
         &With::<ProcessSettings, String> {
@@ -32,7 +31,6 @@ pub(super) static ROWS: &[Setting] = &[
     .more("On standard output. Text is short and coloured in a terminal, unless NO_COLOR is set.")
     .in_short_help(),
     Setting::new(
-        Heading::LOGS,
         "log-filter",
         Kind::LogFilter,
         field!(ProcessSettings, log_filter),
@@ -45,15 +43,16 @@ pub(super) static ROWS: &[Setting] = &[
     .original_env(&["RUST_LOG"])
     .in_short_help(),
     Setting::new(
-        Heading::LOGS,
         "log-filter-file",
         Kind::Path,
         field!(ProcessSettings, log_filter_file),
         "File with the log filter, read again at SIGHUP; overrides --log-filter",
     )
     .more("Directives on one line or several. A line that begins with # is a comment."),
+]);
+
+pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
     Setting::ms(
-        Heading::LIFECYCLE,
         "ready-bus-grace-ms",
         (0, 24 * HOUR_MS),
         field!(BusSettings, ready_grace_ms),
@@ -66,7 +65,6 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .part(Part::Bus),
     Setting::new(
-        Heading::LIFECYCLE,
         "bus-away-exit-s",
         Kind::number(Unit::Seconds, (0, 24 * 60 * 60)),
         field!(BusSettings, away_exit_s),
@@ -75,7 +73,6 @@ pub(super) static ROWS: &[Setting] = &[
     .more("The process stops as after a signal. For a supervisor that restarts the process.")
     .part(Part::Bus),
     Setting::ms(
-        Heading::LIFECYCLE,
         "drain-delay-ms",
         (0, HOUR_MS),
         field!(us ProcessSettings, drain.delay_us),
@@ -83,7 +80,6 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .more("A load balancer gets this time to notice. Then new clients get 503."),
     Setting::ms(
-        Heading::LIFECYCLE,
         "drain-ms",
         (0, HOUR_MS),
         field!(us ProcessSettings, drain.spread_us),
@@ -92,7 +88,6 @@ pub(super) static ROWS: &[Setting] = &[
     .more("Clients then do not all reconnect to the next instance in the same moment.")
     .in_short_help(),
     Setting::new(
-        Heading::LIFECYCLE,
         "stop-code",
         Kind::Choice(&["1012", "1001"]),
         &With::<Limits, String> {
@@ -107,7 +102,6 @@ pub(super) static ROWS: &[Setting] = &[
     )
     .part(Part::StopCode),
     Setting::ms(
-        Heading::LIFECYCLE,
         "close-retry-after-ms",
         (0, 300_000),
         field!(Limits, close_retry_after_ms),
@@ -118,7 +112,6 @@ pub(super) static ROWS: &[Setting] = &[
             1013. The clients of weirgate wait that long, plus a random time.",
     ),
     Setting::ms(
-        Heading::LIFECYCLE,
         "stop-timeout-ms",
         (100, HOUR_MS),
         field!(us ProcessSettings, stop_timeout_us),
@@ -130,8 +123,10 @@ pub(super) static ROWS: &[Setting] = &[
         Shows::Reason(CloseReason::ShuttingDown),
         "tests/blackbox/test_stop.py::test_a_client_that_never_reads_does_not_delay_the_stop",
     ),
+]);
+
+pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     Setting::bytes(
-        Heading::MEMORY,
         "memory-max",
         (0, 1024 * GIB),
         field!(ProcessSettings, memory_max),
@@ -145,10 +140,9 @@ pub(super) static ROWS: &[Setting] = &[
     .limit(
         "each limit with a part of this memory applies",
         Shows::Elsewhere("`--check`; as those limits"),
-        "src/settings/memory.rs::a_limit_that_nobody_has_set_has_its_part",
+        "src/settings/typed.rs::a_limit_that_nobody_has_set_has_its_part",
     ),
     Setting::bytes(
-        Heading::MEMORY,
         "unfinished-bytes",
         (64 * KIB, 1024 * GIB),
         field!(Limits, unfinished_bytes_max),
@@ -165,7 +159,6 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/unfinished.rs::past_the_limit_of_all_clients_those_go_that_hold_most_for_longest",
     ),
     Setting::bytes(
-        Heading::MEMORY,
         "inflate-window-bytes",
         (0, 1024 * GIB),
         field!(Limits, inflate_windows_bytes_max),
@@ -183,7 +176,6 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/hub_rules/inflate.rs::over_the_limit_of_all_clients_the_answer_changes_and_nobody_is_closed",
     ),
     Setting::bytes(
-        Heading::MEMORY,
         "http-bytes",
         (64 * KIB, 32 * MIB),
         &With::<Limits, u64> {
@@ -206,7 +198,6 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/http_plane/limits.rs::over_their_limit_bytes_that_came_with_connections_give_way",
     ),
     Setting::bytes(
-        Heading::MEMORY,
         "resumed-bytes",
         (RESUME_BYTES, 64 * MIB),
         &With::<Limits, u64> {
@@ -223,7 +214,6 @@ pub(super) static ROWS: &[Setting] = &[
         "tests/trades_gateway/resume_limits.rs::no_more_is_sent_again_to_an_address_that_holds_what_is_left",
     ),
     Setting::bytes(
-        Heading::MEMORY,
         "bus-queue-bytes",
         (KIB, 1024 * GIB),
         field!(BusSettings, queue_bytes_max),
@@ -237,21 +227,15 @@ pub(super) static ROWS: &[Setting] = &[
         "src/sources/mod.rs::large_messages_wait_at_the_bus_and_not_in_memory",
     )
     .part(Part::Bus),
-];
+]);
 
 const CPUS_ALLOWED: &str = "one or two numbers of CPUs, such as 2 or 2,3";
 
 /// The form of `--cpus`.
-static CPUS: Form = Form {
-    placeholder: "LOOP,BUS",
-    allowed: CPUS_ALLOWED,
-    repeats: false,
-    is_url: false,
-    read: |text| match parse_cpus(text) {
-        Some(_) => Ok(text.to_owned()),
-        None => Err(Refused::new(text, CPUS_ALLOWED)),
-    },
-};
+static CPUS: Form = Form::new("LOOP,BUS", CPUS_ALLOWED, |text| match parse_cpus(text) {
+    Some(_) => Ok(text.to_owned()),
+    None => Err(Refused::new(text, CPUS_ALLOWED)),
+});
 
 fn parse_cpus(text: &str) -> Option<Vec<usize>> {
     let numbers = text.split(',').filter(|_| !text.is_empty());
@@ -265,9 +249,8 @@ fn parse_cpus(text: &str) -> Option<Vec<usize>> {
 }
 
 /// The wait of the loop, and the messages from the bus.
-pub(super) static LOOP: &[Setting] = &[
+pub(super) static LATENCY: &[Setting] = &Heading::LATENCY.of([
     Setting::new(
-        Heading::LATENCY,
         "spin-us",
         Kind::number(Unit::Microseconds, (0, 1_000_000)),
         field!(ProcessSettings, spin_us),
@@ -275,7 +258,6 @@ pub(super) static LOOP: &[Setting] = &[
     )
     .more("Lower latency for a whole CPU of each of the two threads, while they poll."),
     Setting::new(
-        Heading::LATENCY,
         "cpus",
         Kind::Form(&CPUS),
         &With::<ProcessSettings, String> {
@@ -288,8 +270,10 @@ pub(super) static LOOP: &[Setting] = &[
         "CPU of the loop, and CPU of the bus thread, such as 2,3",
     )
     .more("Each of the two threads stays on its CPU; a number alone is for the loop. A CPU that the process may not use is refused at the start."),
+]);
+
+pub(super) static BUS: &[Setting] = &Heading::BUS.of_part(Part::BusMessages, [
     Setting::bytes(
-        Heading::BUS,
         "bus-message-bytes-max",
         (KIB, GIB),
         field!(BusSettings, message_bytes_max),
@@ -299,10 +283,8 @@ pub(super) static LOOP: &[Setting] = &[
         "counted, logged and skipped",
         Shows::Metric(names::BUS_MESSAGES_BAD),
         "tests/blackbox/test_limits_turns.py::test_bus_messages_over_a_limit_are_skipped_and_counted",
-    )
-    .part(Part::BusMessages),
+    ),
     Setting::new(
-        Heading::BUS,
         "stamp",
         Kind::Switch,
         field!(BusSettings, is_stamped),
@@ -311,6 +293,5 @@ pub(super) static LOOP: &[Setting] = &[
     .more(
         "Unix time in microseconds at the bus socket, in each message. A client with the same time takes the one-way \
          latency from it. The replaced gateways have no such key.",
-    )
-    .part(Part::BusMessages),
-];
+    ),
+]);

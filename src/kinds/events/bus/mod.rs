@@ -1,14 +1,10 @@
-//! The bus between instances of the events gateway: its settings, its connection, its thread and its numbers.
+//! The bus between instances of the events gateway: its connection, its thread and its numbers.
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | the handle, the limits of waiting pushes, and the bus in `/health`, `/stats` and the metrics |
-//! | `connect` | the kind of the bus, and the threads of its connections |
+//! | `mod` | the handle, the limits of waiting pushes, the bus in `/health`, `/stats` and the metrics; the kind of the bus, and the threads of its connections |
 //! | `thread` | the exchange between HTTP, the loop and the bus |
-//! | `rows` | settings |
 
-mod connect;
-mod rows;
 mod thread;
 
 use std::hash::{BuildHasher, RandomState};
@@ -16,23 +12,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use tokio::sync::oneshot;
 
-use self::connect::connect;
-use self::rows::EventsBusSettings;
-use self::thread::{BusThread, Command, Threads};
+use self::thread::{BusThread, Command, Threads, subject_of};
 use super::ToLoop;
-use super::rows::EventsSettings;
-use crate::gateways::events::bus::{BusStats, Exchange, ExchangeSettings, InstanceId, PushOutcome};
+use super::rows::{BUS, EventsBusSettings, EventsSettings};
+use crate::base::{Clock, QueueBytes, TakenBytes};
+use crate::feeds::{BusEvent, Subscription};
+use crate::gateways::events::bus::{
+    BusStats, Exchange, ExchangeSettings, InstanceId, LINE_BYTES_MAX, MESSAGE_BYTES_MAX,
+    PushOutcome,
+};
 use crate::http::Bytes;
-use crate::kinds::bus;
+use crate::kinds::bus::{self, nats_error, nats_question, redis_error, redis_question};
 use crate::run::{Question, RunError};
 use crate::settings::Checked;
-use crate::telemetry::{GatewayMetric, names};
+use crate::sources::nats::{
+    NatsNeeds, NatsSettings, NatsSubjectsSettings, NatsSubjectsSource, Settle,
+};
+use crate::sources::redis::{RedisNeeds, RedisPublisher, RedisSettings, RedisSource};
+use crate::sources::{BusInterest, Publisher, Source, SourceLink};
+use crate::telemetry::{BusStatus, GatewayMetric, names};
 use crate::wire::object_writer::ObjectWriter;
-
-pub(super) use self::rows::{ROWS, check};
 
 /// Pushes that wait for the counts of other instances at once.
 const WAITING_MAX: usize = 1_000;
@@ -104,7 +106,7 @@ impl Bus {
             push_bytes_max: checked.get::<EventsSettings>().broadcast_bytes_max,
             instances_max: INSTANCES_MAX,
         };
-        let bus = bus::Bus::at(checked, ROWS[0].flag, &own.urls)?;
+        let bus = bus::Bus::at(checked, BUS[0].flag, &own.urls)?;
         let name = own.name;
         let (commands, received) = unbounded();
         let handle = Self::new(commands.clone(), WAITING_MAX, &bus);
@@ -203,6 +205,138 @@ impl Bus {
 fn new_id() -> InstanceId {
     let random = RandomState::new().hash_one(0);
     InstanceId::from(format!("{random:016x}").as_str())
+}
+
+/// Events between a connection and the thread of the bus.
+const EVENTS_MAX: usize = 1_024;
+/// The bytes of these events. One message of any size has room.
+const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The ends of the channels to the connection threads.
+pub(super) struct Connection {
+    pub(super) publisher: Publisher,
+    /// The events of the subscribed connection.
+    pub(super) events: Receiver<BusEvent>,
+    /// Gives the room of processed events back.
+    pub(super) taken: TakenBytes,
+    /// The events of the publishing connection, if publishing has a connection of its own.
+    pub(super) publishing: Option<Receiver<BusEvent>>,
+}
+
+/// Makes the connections, and the check of the bus for `--check --connect`. Each connection has a thread in
+/// `threads`, not started yet.
+///
+/// # Errors
+/// The settings are not valid, or no file descriptor is left.
+fn connect(
+    bus: bus::Bus,
+    name: &str,
+    me: &InstanceId,
+    settings: &ExchangeSettings,
+    clock: Clock,
+    threads: &mut Threads,
+) -> Result<(Connection, Question), RunError> {
+    let subjects = [Arc::from(name), subject_of(name, me)];
+    let sent_bytes_max = settings.message_bytes_max + LINE_BYTES_MAX;
+    match bus {
+        bus::Bus::Redis(settings) => redis(settings, &subjects, clock, threads),
+        bus::Bus::Nats(settings) => nats(settings, &subjects, sent_bytes_max, clock, threads),
+    }
+}
+
+/// Adds a thread for a connection.
+fn run(
+    name: &'static str,
+    source: impl Source + 'static,
+    clock: Clock,
+    threads: &mut Threads,
+) -> (Receiver<BusEvent>, TakenBytes) {
+    let (sender, events) = bounded(EVENTS_MAX);
+    let (bytes, taken) = QueueBytes::new(EVENT_BYTES_MAX);
+    // No waker: the thread of the bus waits for the channel.
+    let link = SourceLink::new(sender, Box::new(|| {}), clock).bounded(bytes);
+    threads.add(name, move || Box::new(source).run(link));
+    (events, taken)
+}
+
+fn subscribe(interest: &BusInterest, subjects: &[Arc<str>]) {
+    for subject in subjects {
+        interest.subscribe(Subscription::channel(&**subject));
+    }
+}
+
+/// The subject that the check publishes to: the subject of this instance, without subscribers.
+fn published(subjects: &[Arc<str>]) -> Vec<String> {
+    subjects.last().iter().map(|one| one.to_string()).collect()
+}
+
+fn redis(
+    mut settings: RedisSettings,
+    subjects: &[Arc<str>],
+    clock: Clock,
+    threads: &mut Threads,
+) -> Result<(Connection, Question), RunError> {
+    // Other instances may be set to longer parts.
+    settings.payload_bytes_max = MESSAGE_BYTES_MAX;
+    settings.needs_all_names = true;
+    let status = || Arc::new(BusStatus::new(&[], clock.mono_us()));
+    let channels = subjects.iter().map(|one| Subscription::channel(&**one));
+    let needs = RedisNeeds {
+        subscriptions: channels.collect(),
+        published: published(subjects),
+        ..RedisNeeds::default()
+    };
+    let question = redis_question(&settings, needs);
+    let (source, interest) = RedisSource::new(settings.clone(), status()).map_err(redis_error)?;
+    subscribe(&interest, subjects);
+    let (publishing, publisher) = RedisPublisher::new(settings, status()).map_err(redis_error)?;
+    let (events, taken) = run("bus-subscribe", source, clock, threads);
+    // The publisher's events are short: `Up` and `Down`.
+    let (sender, received) = bounded(EVENTS_MAX);
+    let link = SourceLink::new(sender, Box::new(|| {}), clock);
+    threads.add("bus-publish", move || Box::new(publishing).run(link));
+    let connection = Connection {
+        publisher,
+        events,
+        taken,
+        publishing: Some(received),
+    };
+    Ok((connection, question))
+}
+
+fn nats(
+    settings: NatsSettings,
+    subjects: &[Arc<str>],
+    sent_bytes_max: usize,
+    clock: Clock,
+    threads: &mut Threads,
+) -> Result<(Connection, Question), RunError> {
+    let needs = NatsNeeds {
+        subscriptions: subjects.iter().map(|one| one.to_string()).collect(),
+        published: published(subjects),
+        payload_bytes_max: sent_bytes_max,
+        ..NatsNeeds::default()
+    };
+    let question = nats_question(&settings, needs);
+    let settings = NatsSubjectsSettings {
+        nats: settings,
+        // Other instances may be set to longer parts.
+        payload_bytes_max: MESSAGE_BYTES_MAX,
+        retained_subjects_max: 0,
+        settle: Settle::NEVER,
+    };
+    let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
+    let (source, interest, publisher) =
+        NatsSubjectsSource::publishing(settings, sent_bytes_max, status).map_err(nats_error)?;
+    subscribe(&interest, subjects);
+    let (events, taken) = run("bus", source, clock, threads);
+    let connection = Connection {
+        publisher,
+        events,
+        taken,
+        publishing: None,
+    };
+    Ok((connection, question))
 }
 
 #[cfg(test)]

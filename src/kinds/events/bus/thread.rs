@@ -7,8 +7,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, never, select};
 use tokio::sync::oneshot;
 
+use super::Connection;
 use super::Room;
-use super::connect::Connection;
 use crate::base::detached;
 use crate::feeds::BusEvent;
 use crate::gateways::events::Input;

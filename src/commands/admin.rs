@@ -1,0 +1,375 @@
+//! Requests to the admin addresses of running gateways, for `weirgate top` and `weirgate disconnect`: the arguments
+//! that name the addresses, and one request, bounded in time and bytes.
+//!
+//! Blocking, in a process of its own; no gateway uses this module.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use hyper::header::HeaderValue;
+
+use super::link::{LinkError, Target, is_timeout};
+use super::program::{Exit, For, arg, value};
+use crate::listening::ListenAddr;
+use crate::run::Program;
+use crate::settings::typed::Env;
+use crate::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings, flag};
+
+/// The setting of these commands from a gateway.
+const TAKES: &str = flag!("admin-addr");
+/// The most addresses: `weirgate top` has a thread for each.
+const TARGETS_MAX: usize = 32;
+/// The time limit for a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most bytes of a response: a gateway with the longest lists sends a tenth of this.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The most headers of a response: proxies add some.
+const HEADERS_MAX: usize = 64;
+
+/// Status and body of a response, or why there is none.
+type Answered = Result<(u16, Vec<u8>), String>;
+
+/// The addresses of a command line, and what a proxy in front of them asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Admins {
+    pub(super) targets: Vec<Target>,
+    /// The authorities for `https://`; `None` for the system's authorities.
+    ca_file: Option<PathBuf>,
+    pub(super) authorization: Option<SecretText>,
+}
+
+fn rows() -> Vec<Setting> {
+    let of_gateway = Rows::EVERY.settings().into_iter();
+    let taken = of_gateway.filter(|row| row.flag == TAKES).map(|row| {
+        row.help("Address of a gateway of this machine, if no URL is given")
+            .more("Read as the gateway reads it, from the same env.")
+    });
+    taken.chain(Rows::TOP.settings()).collect()
+}
+
+/// The arguments that name the addresses.
+pub(super) fn args(made_for: For) -> impl Iterator<Item = Arg> {
+    let urls = Arg::new("target")
+        .value_name("URL")
+        .action(ArgAction::Append)
+        .num_args(0..)
+        .help("Admin addresses: http://HOST:PORT, HOST:PORT or unix:PATH");
+    let authorities =
+        "PEM file with the certificates to trust for https:// [default: the system's]";
+    let authorities = value("ca-file", "FILE", authorities).value_parser(value_parser!(PathBuf));
+    let rows: Vec<Arg> = rows().iter().map(|row| arg(row, made_for)).collect();
+    [urls, authorities].into_iter().chain(rows)
+}
+
+impl Admins {
+    /// Reads the addresses, for requests of `path`. `words`: the command, for its errors.
+    ///
+    /// # Errors
+    /// The error in the arguments, for the user.
+    pub(super) fn read(
+        program: &Program,
+        matches: &ArgMatches,
+        env: &Env,
+        words: &str,
+        path: &str,
+    ) -> Result<Self, Exit> {
+        let checked = program.checked(rows(), matches, env, |_| Vec::new());
+        let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
+        let typed = matches.get_many::<String>("target").unwrap_or_default();
+        let parsed: Result<Vec<Target>, String> = typed.map(|text| parse(text, path)).collect();
+        let mut targets = parsed?;
+        if targets.is_empty() {
+            let admin_addr = checked.get::<ListenSettings>().admin_addr;
+            targets.extend(admin_addr.map(|addr| here(addr, path)));
+        }
+        let authorization = checked.get::<TopSettings>().authorization;
+        let is_header = |text: &SecretText| HeaderValue::from_str(text.expose()).is_ok();
+        if !authorization.as_ref().is_none_or(is_header) {
+            return Err(Exit::wrong_use(
+                "--authorization is not a value of a header",
+            ));
+        }
+        let name = program.name;
+        match targets.len() {
+            0 => Err(Exit::from(format!(
+                "no address to ask: start the gateway with --admin-addr 127.0.0.1:9100, then use \
+                 {name} {words} 127.0.0.1:9100"
+            ))),
+            n if n > TARGETS_MAX => {
+                Err(format!("{n} addresses; allowed: at most {TARGETS_MAX}").into())
+            }
+            _ => Ok(Self {
+                targets,
+                ca_file: matches.get_one("ca-file").cloned(),
+                authorization,
+            }),
+        }
+    }
+
+    /// Sends a request with a body of JSON, or without a body if it is empty. Returns status and body of the response.
+    /// Blocks for five seconds at most, and for the look-up of a name.
+    ///
+    /// # Errors
+    /// There is no whole response: the reason, for the user.
+    pub(super) fn ask(&self, target: &Target, method: &str, body: &str) -> Answered {
+        let timeout = || format!("no answer within {} s", REQUEST_TIMEOUT.as_secs());
+        let broken = || "the answer is not HTTP, or broke off".to_owned();
+        let until = Instant::now() + REQUEST_TIMEOUT;
+        let stream = target.open(self.ca_file.as_deref(), until);
+        let stream = stream.map_err(|error| match error {
+            LinkError::Unreachable(error) if is_timeout(&error) => timeout(),
+            LinkError::Unreachable(error) => format!("no connection: {error}"),
+            LinkError::Tls(reason) => format!("no TLS: {reason}"),
+        })?;
+        let login = self
+            .authorization
+            .as_ref()
+            .map_or_else(String::new, |text| {
+                format!("Authorization: {}\r\n", text.expose())
+            });
+        let length = match body.len() {
+            0 => String::new(),
+            n => format!("Content-Type: application/json\r\nContent-Length: {n}\r\n"),
+        };
+        // HTTP/1.0: the body is not chunked.
+        let request = format!(
+            "{method} {} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n{login}{length}\r\n{body}",
+            target.path, target.authority
+        );
+        let is_whole = |answer: &[u8]| Answer::of(answer).is_some_and(|answer| answer.is_whole());
+        let answer = stream.ask(&request, ANSWER_BYTES_MAX, until, is_whole);
+        let answer = answer.map_err(|error| match is_timeout(&error) {
+            true => timeout(),
+            false => broken(),
+        })?;
+        if answer.len() >= ANSWER_BYTES_MAX {
+            let mb = ANSWER_BYTES_MAX >> 20;
+            return Err(format!("the answer is larger than {mb} MB"));
+        }
+        let answer = Answer::of(&answer).ok_or_else(broken)?;
+        match answer.length.is_some() && !answer.is_whole() {
+            true => Err(broken()),
+            false => Ok((answer.status, answer.body.to_vec())),
+        }
+    }
+}
+
+/// The words for a status that a gateway's admin address does not send.
+pub(super) fn refused(path: &str, status: u16) -> String {
+    let advice = match status {
+        401 | 403 => {
+            "use --authorization if a proxy asks for a login, and an IP address or localhost as host"
+        }
+        _ => "is this the address of --admin-addr?",
+    };
+    format!("{path}: status {status}; {advice}")
+}
+
+/// The response so far, after a whole head.
+struct Answer<'a> {
+    status: u16,
+    length: Option<usize>,
+    body: &'a [u8],
+}
+
+impl<'a> Answer<'a> {
+    /// Returns `None` before the end of the head, and for what is not HTTP.
+    fn of(answer: &'a [u8]) -> Option<Self> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut head = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(at) = head.parse(answer).ok()? else {
+            return None;
+        };
+        let is_length = |h: &&httparse::Header<'_>| h.name.eq_ignore_ascii_case("content-length");
+        let length = head.headers.iter().find(is_length);
+        let length = length.and_then(|h| std::str::from_utf8(h.value).ok()?.trim().parse().ok());
+        Some(Self {
+            status: head.code?,
+            length,
+            body: answer.get(at..)?,
+        })
+    }
+
+    fn is_whole(&self) -> bool {
+        self.length.is_some_and(|length| self.body.len() >= length)
+    }
+}
+
+/// A path of the process of this machine with this admin address.
+fn here(addr: ListenAddr, path: &str) -> Target {
+    let mut target = Target::here(std::slice::from_ref(&addr), path);
+    let mut loopback = addr.to_connect().into_iter();
+    target.shown = loopback.next().unwrap_or(addr).to_string();
+    target
+}
+
+/// Parses `http://HOST:PORT[/PATH]`, `https://…`, `HOST:PORT` or `unix:PATH`.
+///
+/// # Errors
+/// The error, without the URL: the URL may contain a password.
+fn parse(text: &str, wanted: &str) -> Result<Target, String> {
+    match text.strip_prefix("unix:") {
+        Some("") => return Err("unix: needs the path of a socket".to_owned()),
+        Some(path) => return Ok(here(ListenAddr::Unix(path.into()), wanted)),
+        None => {}
+    }
+    let mut target = Target::parse(text, "--authorization")?;
+    let path = target.path.split('?').next().unwrap_or_default();
+    // People copy the address of the operator's page.
+    let base = path.trim_end_matches('/').trim_end_matches("/operator");
+    let scheme = if target.tls { "https://" } else { "" };
+    target.shown = format!("{scheme}{}{base}", target.authority);
+    target.path = format!("{base}{wanted}");
+    Ok(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+
+    const PATH: &str = "/operator/state";
+
+    fn ask(addr: SocketAddr) -> Answered {
+        let target = Target::here(&[addr.into()], PATH);
+        let at = Admins {
+            targets: Vec::new(),
+            ca_file: None,
+            authorization: Some(SecretText::new("Basic YTpi")),
+        };
+        at.ask(&target, "GET", "")
+    }
+
+    /// Asks a server whose responses `answer` writes. Returns the request heads too.
+    fn answered(answer: impl Fn(&mut TcpStream) + Send + 'static) -> (Answered, Vec<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let mut heads = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().unwrap();
+                let (mut head, mut byte) = (Vec::new(), [0]);
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                    head.push(byte[0]);
+                }
+                if head.is_empty() {
+                    return heads;
+                }
+                heads.push(String::from_utf8(head).unwrap());
+                answer(&mut stream);
+            }
+        });
+        let result = ask(addr);
+        drop(TcpStream::connect(addr).unwrap());
+        (result, server.join().unwrap())
+    }
+
+    #[test]
+    fn a_reading_is_one_request_with_what_the_proxy_asks_for() {
+        let (answer, heads) = answered(|stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        });
+        assert_eq!(answer, Ok((200, b"{}".to_vec())));
+        assert_eq!(heads.len(), 1);
+        assert!(
+            heads[0].starts_with("GET /operator/state HTTP/1.0\r\nHost: 127.0.0.1:")
+                && heads[0].contains("Authorization: Basic YTpi\r\n"),
+            "{heads:?}"
+        );
+    }
+
+    #[test]
+    fn any_other_answer_is_an_error_that_says_what_came() {
+        for (answer, words) in [
+            ("hello\r\n\r\n", "is not HTTP"),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",
+                "broke off",
+            ),
+        ] {
+            let (read, _) = answered(move |stream| {
+                let _ = stream.write_all(answer.as_bytes());
+            });
+            let error = read.unwrap_err();
+            assert!(error.contains(words), "{answer}: {error}");
+        }
+        assert!(refused(PATH, 404).contains("--admin-addr"));
+        assert!(refused(PATH, 401).contains("--authorization"));
+    }
+
+    #[test]
+    fn an_answer_without_end_is_cut_off() {
+        let (read, _) = answered(|stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            // Until the client closes.
+            while stream.write_all(&[b' '; 65_536]).is_ok() {}
+        });
+        let error = read.unwrap_err();
+        assert!(error.contains("larger than"), "{error}");
+    }
+
+    #[test]
+    fn silence_ends_in_time_and_a_closed_port_at_once() {
+        let begun = Instant::now();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = ask(silent.local_addr().unwrap()).unwrap_err();
+        assert!(error.contains("no answer within"), "{error}");
+        assert!(begun.elapsed() < REQUEST_TIMEOUT * 2);
+        // Bound but not listening, so that no other socket gets the port.
+        let closed =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        closed.bind(&any.into()).unwrap();
+        let addr = closed.local_addr().unwrap().as_socket().unwrap();
+        let error = ask(addr).unwrap_err();
+        assert!(error.contains("no connection"), "{error}");
+    }
+
+    #[test]
+    fn addresses_are_read_as_a_person_has_them() {
+        for (text, shown, base, authority, tls) in [
+            ("http://h:9100", "h:9100", "", "h:9100", false),
+            ("h:9100", "h:9100", "", "h:9100", false),
+            ("h:9100/operator/", "h:9100", "", "h:9100", false),
+            ("http://[::1]:9/", "[::1]:9", "", "[::1]:9", false),
+            ("HTTPS://h/a/operator?x#y", "https://h/a", "/a", "h", true),
+            (
+                "unix:/run/a.sock",
+                "unix:/run/a.sock",
+                "",
+                "localhost",
+                false,
+            ),
+        ] {
+            let target = parse(text, PATH).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(target.to_string(), shown, "{text}");
+            let want = (format!("{base}{PATH}"), authority, tls);
+            assert_eq!(
+                (target.path, &*target.authority, target.tls),
+                want,
+                "{text}"
+            );
+        }
+        let all = ListenAddr::from(std::net::SocketAddr::from(([0, 0, 0, 0], 9100)));
+        assert_eq!(here(all, PATH).to_string(), "127.0.0.1:9100");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_without_being_repeated() {
+        for text in [
+            "",
+            "ftp://secret",
+            "http://u:secret@h",
+            "http://",
+            "http://h:secret",
+            "unix:",
+        ] {
+            let error = parse(text, PATH).expect_err(text);
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}
