@@ -1,21 +1,20 @@
-//! The thread of a bus: connection after connection, for ever; also whether a silent connection is kept.
+//! The thread of a bus: connection after connection, for ever; also whether a silent connection is kept, and how far the
+//! reader of a stream is behind.
 //!
 //! A bus supplies [`Bus`]. The order of events is the same for all: [`BusEvent::Up`]
 //! once all subscriptions are confirmed; after a loss a single [`BusEvent::Down`], however many attempts
 //! follow, and a [`BusEvent::Gap`] before `Down` where an outage loses messages.
 
+use super::outage::{Failure, Outages};
+use super::{LoopGone, Source, SourceLink};
+use crate::base::Spin;
+use crate::feeds::{BusEvent, Fault};
+use crate::telemetry::{BusStatus, STREAM_LATE_MS};
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
-
-use super::lag::StreamLag;
-use super::outage::{Failure, Outages, shown};
-use super::{LoopGone, Source, SourceLink};
-use crate::base::{LogBudget, Spin};
-use crate::feeds::{BusEvent, Fault, Subscription};
-use crate::telemetry::BusStatus;
 
 /// The part of the thread that differs from bus to bus.
 pub(super) trait Bus {
@@ -169,25 +168,6 @@ impl<E: Error> Relay<E> {
         Ok(recovery.away.map(|away| away.as_millis() as u64))
     }
 
-    /// Logs a subscription that the bus refuses.
-    pub(super) fn log_refused(
-        &self,
-        bus: &str,
-        subscription: &Subscription,
-        reason: &str,
-        lines: &mut LogBudget,
-    ) {
-        if let Some(line) = lines.line(self.link.now()) {
-            tracing::warn!(
-                name = shown(&subscription.name),
-                is_pattern = subscription.is_pattern,
-                reason,
-                lines_left_out = line.suppressed,
-                "{bus} refused a subscription; asking again every 30 s"
-            );
-        }
-    }
-
     /// Whether all subscriptions were confirmed on the connection in use.
     pub(super) fn stands_now(&self) -> bool {
         self.outages.stands_now()
@@ -321,143 +301,50 @@ impl Probe {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
+/// No longer behind, milliseconds.
+const LOGGED_UNTIL_MS: u64 = 1_000;
 
-    use crossbeam_channel::{Receiver, bounded};
+/// How far the reader of a stream is behind the newest message: the distance that the reader reported last, and the
+/// time for which the present answer has been arriving. Over a slow line a single answer takes minutes, and
+/// everything in it was stored before.
+#[derive(Debug, Default)]
+pub(super) struct StreamLag {
+    /// Messages, if known, and milliseconds; `None` before the first.
+    told: Option<(Option<u64>, u64)>,
+    is_logged: bool,
+}
 
-    use super::*;
-    use crate::base::Clock;
-
-    /// A bus whose connections end as the list says.
-    struct Toy<const LOSES: bool> {
-        connections: VecDeque<Connection>,
-        status: Arc<BusStatus>,
+impl StreamLag {
+    /// Takes what the reader says: messages, if known, and milliseconds from storage to storage.
+    pub(super) fn note_distance(&mut self, status: &BusStatus, messages: Option<u64>, ms: u64) {
+        self.told = Some((messages, ms));
+        self.show(status, ms);
     }
 
-    fn toy<const LOSES: bool>(connections: &[Connection]) -> Toy<LOSES> {
-        Toy {
-            connections: connections.iter().copied().collect(),
-            status: Arc::new(BusStatus::new(&[], 1)),
+    /// Takes for how long the present answer has been coming.
+    pub(super) fn answer_comes_for(&mut self, status: &BusStatus, time: Duration) {
+        let answer_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        if let Some((_, ms)) = self.told {
+            self.show(status, ms.max(answer_ms));
         }
     }
 
-    #[derive(Clone, Copy)]
-    enum Connection {
-        Refused,
-        /// Made, and then lost.
-        Lost,
-    }
-
-    #[derive(Debug, thiserror::Error)]
-    enum Trouble {
-        #[error("refused")]
-        Refused,
-        #[error("lost")]
-        Lost,
-    }
-
-    impl<const LOSES: bool> Bus for Toy<LOSES> {
-        type Error = Trouble;
-        const NAME: &'static str = "the toy bus";
-        const OUTAGE_LOSES_MESSAGES: bool = LOSES;
-
-        fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
-            let times = &LinkTimes {
-                reconnect_delay_min_ms: 1,
-                reconnect_delay_max_ms: 1,
-                ping_interval_ms: 0,
-                ping_timeout_ms: 0,
-                silence_max_ms: 0,
-            };
-            (&self.status, times)
+    fn show(&mut self, status: &BusStatus, ms: u64) {
+        let messages = self.told.and_then(|(messages, _)| messages);
+        status.set_stream_behind(messages, ms);
+        if !self.is_logged && ms > STREAM_LATE_MS {
+            self.is_logged = true;
+            tracing::warn!(
+                behind_ms = ms,
+                messages,
+                "the reader is behind the stream: a thin line to the bus, or no free core; clients see messages late"
+            );
+        } else if self.is_logged && ms < LOGGED_UNTIL_MS {
+            self.is_logged = false;
+            tracing::info!("the reader is no longer behind the stream");
         }
-
-        fn connect_and_relay(&mut self, relay: &mut Relay<Trouble>) -> Stop<Trouble> {
-            match self.connections.pop_front() {
-                None => Stop::LoopGone,
-                Some(Connection::Refused) => Stop::Bus(Trouble::Refused),
-                Some(Connection::Lost) => match relay.report_up() {
-                    Ok(_) => Stop::Bus(Trouble::Lost),
-                    Err(gone) => gone.into(),
-                },
-            }
-        }
-    }
-
-    /// Both ends of the channel to the loop, with room for so many events.
-    fn link(room: usize) -> (SourceLink, Receiver<BusEvent>) {
-        let (sender, events) = bounded(room);
-        let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());
-        (link, events)
-    }
-
-    fn told<const LOSES: bool>(connections: &[Connection]) -> (Vec<&'static str>, u64) {
-        let (link, events) = link(64);
-        let toy = Box::new(toy::<LOSES>(connections));
-        let status = Arc::clone(&toy.status);
-        toy.run(link);
-        let name = |event: BusEvent| match event {
-            BusEvent::Up => "up",
-            BusEvent::Down(_) => "down",
-            BusEvent::Gap { .. } => "gap",
-            other => panic!("{other:?}"),
-        };
-        (events.try_iter().map(name).collect(), status.reconnects())
-    }
-
-    #[test]
-    fn an_outage_is_told_once_whatever_fails_meanwhile() {
-        use Connection::{Lost, Refused};
-        let connections = [Refused, Refused, Lost, Refused, Refused, Lost];
-        let (events, reconnects) = told::<false>(&connections);
-        assert_eq!(events, ["down", "up", "down", "up", "down"]);
-        assert_eq!(reconnects, 1);
-    }
-
-    #[test]
-    fn messages_are_lost_only_after_something_stood_and_where_the_bus_keeps_none() {
-        use Connection::{Lost, Refused};
-        let connections = [Refused, Lost, Refused, Lost];
-        let (events, _) = told::<true>(&connections);
-        assert_eq!(events, ["down", "up", "gap", "down", "up", "gap", "down"]);
-    }
-
-    #[test]
-    fn a_loop_that_ends_ends_a_source_that_waits_for_room() {
-        let (link, events) = link(1);
-        let toy = Box::new(toy::<false>(&[Connection::Lost; 3]));
-        let thread = thread::spawn(move || toy.run(link));
-        assert!(matches!(events.recv(), Ok(BusEvent::Up)));
-        drop(events);
-        assert!(thread.join().is_ok());
-    }
-
-    const SILENCE_MAX: Duration = Duration::from_secs(30);
-
-    #[test]
-    fn a_silent_connection_is_kept_until_another_one_does_better() {
-        let mut probe = Probe::new("a bus", SILENCE_MAX);
-        let now = Instant::now();
-        assert!(probe.judge(now, || Found::Silence).is_some());
-        let next = probe.judge(now, || panic!("not due yet"));
-        assert!(next.is_some_and(|next| next <= now + 2 * INTERVAL));
-        probe.due = Some(now);
-        let next = probe.judge(now, || Found::Answer);
-        assert!(next.is_some(), "the silent one has its grace");
-        let next = probe.judge(now, || panic!("asked and answered"));
-        assert!(next.is_some_and(|next| next <= Instant::now() + GRACE));
-        probe.answered = Some(now - GRACE);
-        assert_eq!(probe.judge(now, || Found::Silence), None);
-    }
-
-    #[test]
-    fn a_silent_connection_is_given_up_where_nobody_listens_and_after_its_longest_time() {
-        let mut probe = Probe::new("a bus", SILENCE_MAX);
-        let now = Instant::now();
-        assert_eq!(probe.judge(now, || Found::Nobody), None);
-        let heard = now - SILENCE_MAX;
-        assert_eq!(probe.judge(heard, || Found::Silence), None);
     }
 }
+
+#[cfg(test)]
+mod tests;

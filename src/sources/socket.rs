@@ -1,8 +1,9 @@
 //! A socket and a waker in a single poll, for a thread that waits for both: neither reading nor
 //! writing ever blocks, and TLS is not a special case.
 
+use std::error::Error;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use socket2::{SockRef, TcpKeepalive};
 
+use super::relay::{LinkTimes, Relay};
 use crate::base::Wake;
 
 const SOCKET: Token = Token(0);
@@ -64,6 +66,19 @@ impl Waiter {
         self.poll(until.saturating_duration_since(Instant::now()))
     }
 
+    /// As [`Self::wait`], without sleeping while the last messages are young.
+    pub(super) fn wait_or_spin<E: Error>(
+        &mut self,
+        relay: &mut Relay<E>,
+        until: Instant,
+    ) -> io::Result<()> {
+        let timeout = until.saturating_duration_since(Instant::now());
+        match relay.spin(timeout, || self.look())? {
+            true => Ok(()),
+            false => self.wait(until),
+        }
+    }
+
     /// Whether a wait would end at this moment.
     pub(super) fn look(&mut self) -> io::Result<bool> {
         self.poll(Duration::ZERO)?;
@@ -85,27 +100,6 @@ impl Waiter {
             self.writable |= event.is_writable() || event.is_error();
         }
         Ok(())
-    }
-
-    /// Connects to the first of the host's addresses that accepts, each within `timeout`, and waits
-    /// for that socket from here on. `timeout` does not bound the name lookup.
-    ///
-    /// # Errors
-    /// The error of the last address.
-    pub(super) fn connect(
-        &mut self,
-        host: &str,
-        port: u16,
-        timeout: Duration,
-    ) -> io::Result<TcpStream> {
-        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-        for address in (host, port).to_socket_addrs()? {
-            match self.connect_to(address, timeout) {
-                Ok(tcp) => return Ok(tcp),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
     }
 
     /// Stops waiting for this socket.
@@ -189,81 +183,58 @@ fn prepare(tcp: &TcpStream) {
     let _ = socket.set_tcp_user_timeout(Some(TCP_PATIENCE));
 }
 
-/// A TCP stream, with or without TLS. Never blocks.
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream>),
+/// A TCP stream, with or without TLS. Never blocks: where nothing can be read or written, both fail with `WouldBlock`.
+/// With TLS, the first reads and writes do the handshake.
+pub(super) struct Stream {
+    pub(super) tcp: TcpStream,
+    tls: Option<Box<ClientConnection>>,
 }
 
 impl Stream {
-    /// Starts TLS. The reads and writes that follow do the handshake.
+    pub(super) fn plain(tcp: TcpStream) -> Self {
+        Self { tcp, tls: None }
+    }
+
     pub(super) fn tls(tcp: TcpStream, host: &str, config: &Arc<ClientConfig>) -> io::Result<Self> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
-        Ok(Self::Tls(Box::new(TlsStream { tcp, session })))
+        let tls = Some(Box::new(session));
+        Ok(Self { tcp, tls })
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Whether the TLS handshake is not complete.
     pub(super) fn is_handshaking(&self) -> bool {
-        matches!(self, Self::Tls(tls) if tls.session.is_handshaking())
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
-    pub(super) fn is_tls(&self) -> bool {
-        matches!(self, Self::Tls(_))
-    }
-
-    pub(super) fn tcp_mut(&mut self) -> &mut TcpStream {
-        match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => &mut tls.tcp,
+    /// Goes on with the TLS handshake as far as the socket permits, without a read of data.
+    pub(super) fn shake_hands(&mut self) -> io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => tls.complete_io(&mut self.tcp).map(drop),
+            None => Ok(()),
         }
     }
 }
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(tcp) => tcp.read(buffer),
-            Self::Tls(tls) => tls.read(buffer),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(tcp) => tcp.write(bytes),
-            Self::Tls(tls) => tls.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(tcp) => tcp.flush(),
-            Self::Tls(tls) => tls.flush(),
-        }
-    }
-}
-
-/// The client side of TLS. Reads and writes fail with `WouldBlock` like those of the socket. The first
-/// reads and writes do the handshake.
-pub(super) struct TlsStream {
-    pub(super) tcp: TcpStream,
-    pub(super) session: ClientConnection,
-}
-
-impl Read for TlsStream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else {
+            return self.tcp.read(buffer);
+        };
         loop {
-            match self.session.reader().read(buffer) {
+            match tls.reader().read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 done => return done,
             }
             // The next round reads the end of the stream.
-            self.session.read_tls(&mut self.tcp)?;
-            let taken = self.session.process_new_packets();
+            tls.read_tls(&mut self.tcp)?;
+            let taken = tls.process_new_packets();
             // Sends the answer of the session (the handshake, an alert) as far as there is room.
-            let sent = match self.flush() {
+            let sent = match send(tls, &mut self.tcp) {
                 Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
                 _ => Ok(()),
             };
@@ -273,16 +244,19 @@ impl Read for TlsStream {
     }
 }
 
-impl Write for TlsStream {
-    /// Takes as much as fits the session's own buffer, which empties as the socket takes bytes.
+impl Write for Stream {
+    /// With TLS, takes as much as fits the session's own buffer, which empties as the socket takes bytes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = self.session.writer().write(bytes)?;
+        let Some(tls) = &mut self.tls else {
+            return self.tcp.write(bytes);
+        };
+        let taken = tls.writer().write(bytes)?;
         if taken > 0 || bytes.is_empty() {
             return Ok(taken);
         }
         // If the socket takes all of a full buffer, nothing would wake a caller that waits for room.
-        self.flush()?;
-        match self.session.writer().write(bytes)? {
+        send(tls, &mut self.tcp)?;
+        match tls.writer().write(bytes)? {
             // The handshake has to come first: the next bytes of the server wake the caller.
             0 => Err(ErrorKind::WouldBlock.into()),
             taken => Ok(taken),
@@ -290,22 +264,35 @@ impl Write for TlsStream {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        while self.session.wants_write() {
-            self.session.write_tls(&mut self.tcp)?;
+        match &mut self.tls {
+            Some(tls) => send(tls, &mut self.tcp),
+            None => self.tcp.flush(),
         }
-        Ok(())
     }
+}
+
+/// Writes the records of a session.
+fn send(tls: &mut ClientConnection, tcp: &mut TcpStream) -> io::Result<()> {
+    while tls.wants_write() {
+        tls.write_tls(tcp)?;
+    }
+    Ok(())
 }
 
 /// A stream that never blocks. The waiter says when to try again.
 pub(super) struct Buffered {
-    stream: Stream,
+    pub(super) stream: Stream,
     out: Vec<u8>,
     /// Of `out`.
     written: usize,
     buffer: Box<[u8]>,
     /// The part of `buffer` that was read from the socket and not taken.
     unread: Range<usize>,
+    /// When the last bytes arrived; at first, when the stream was made. Silence counts from here
+    /// alone, so a large answer over a slow line is not silence.
+    pub(super) heard: Instant,
+    /// When the last ping of a silent server left, if nothing has arrived since.
+    pub(super) pinged: Option<Instant>,
 }
 
 impl Buffered {
@@ -317,15 +304,9 @@ impl Buffered {
             written: 0,
             buffer: vec![0; read_bytes].into_boxed_slice(),
             unread: 0..0,
+            heard: Instant::now(),
+            pinged: None,
         }
-    }
-
-    pub(super) fn stream(&self) -> &Stream {
-        &self.stream
-    }
-
-    pub(super) fn stream_mut(&mut self) -> &mut Stream {
-        &mut self.stream
     }
 
     /// The buffer for bytes to send; [`Self::flush`] sends them.
@@ -375,10 +356,11 @@ impl Buffered {
                 Ok(0) => return Err(ended()),
                 Ok(bytes) => {
                     self.unread = 0..bytes;
+                    (self.heard, self.pinged) = (Instant::now(), None);
                     // A read that does not fill the buffer has emptied the socket: the next bytes are an event
                     // of their own. The session of TLS may hold more.
-                    let is_plain = matches!(self.stream, Stream::Plain(_));
-                    waiter.readable = waiter.ends || !is_plain || bytes == self.buffer.len();
+                    let is_tls = self.stream.is_tls();
+                    waiter.readable = waiter.ends || is_tls || bytes == self.buffer.len();
                     return Ok(true);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => waiter.readable = false,
@@ -387,6 +369,30 @@ impl Buffered {
             }
         }
         Ok(false)
+    }
+
+    /// Pings a server that has been silent for an interval. Silence counts only when there is nothing more to
+    /// read: a full channel may have stopped the reading. Returns the time of the next look; `None` if the
+    /// server has not answered the ping in time.
+    pub(super) fn watch(
+        &mut self,
+        times: &LinkTimes,
+        is_silent: bool,
+        ping: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<Instant> {
+        let now = Instant::now();
+        let interval = Duration::from_millis(times.ping_interval_ms);
+        let timeout = Duration::from_millis(times.ping_timeout_ms);
+        match self.pinged {
+            Some(pinged) if is_silent && now >= pinged + timeout => None,
+            Some(pinged) => Some(pinged + timeout),
+            None if is_silent && now >= self.heard + interval => {
+                ping(&mut self.out);
+                self.pinged = Some(now);
+                Some(now + timeout)
+            }
+            None => Some(self.heard + interval),
+        }
     }
 
     /// Lets `reader` take from the bytes that were read; the rest comes first the next time.

@@ -36,6 +36,12 @@ impl ObjectWriter {
         self.key(key).push_str(&quoted(value));
     }
 
+    /// Writes a text, escaped, or `null` for `None`.
+    pub fn maybe_string(&mut self, key: &str, value: Option<&str>) {
+        let value = value.map_or_else(|| "null".to_owned(), quoted);
+        self.key(key).push_str(&value);
+    }
+
     /// Writes `true` or `false`.
     pub fn boolean(&mut self, key: &str, value: bool) {
         self.key(key).push_str(if value { "true" } else { "false" });
@@ -54,9 +60,19 @@ impl ObjectWriter {
         }
     }
 
+    /// Writes a number as [`decimal`] does.
+    pub fn decimal(&mut self, key: &str, value: f64, decimals: usize) {
+        self.key(key).push_str(&decimal(value, decimals));
+    }
+
     /// Writes a list of texts.
     pub fn strings<'a>(&mut self, key: &str, values: impl Iterator<Item = &'a str>) {
-        let values: Vec<String> = values.map(quoted).collect();
+        self.array(key, values.map(quoted));
+    }
+
+    /// Writes a list of values that are JSON texts already.
+    pub fn array(&mut self, key: &str, values: impl Iterator<Item = String>) {
+        let values: Vec<String> = values.collect();
         let list = format!("[{}]", values.join(","));
         self.key(key).push_str(&list);
     }
@@ -94,6 +110,19 @@ pub fn quoted(text: &str) -> String {
     sonic_rs::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
 }
 
+/// Returns a number with `decimals` digits after the point. A number without JSON text becomes `null`, and `-0.00`
+/// becomes `0.00`.
+pub fn decimal(value: f64, decimals: usize) -> String {
+    if !value.is_finite() {
+        return "null".to_owned();
+    }
+    let mut text = format!("{value:.decimals$}");
+    if text.starts_with('-') && !text.contains(|c: char| ('1'..='9').contains(&c)) {
+        text.remove(0);
+    }
+    text
+}
+
 /// Returns a time in ISO 8601, UTC, with milliseconds: `2026-01-09T10:30:00.000Z`. A time out of range
 /// becomes 1970.
 pub fn iso_utc(unix_ms: i64) -> String {
@@ -115,6 +144,14 @@ mod tests {
         object.number("n", -5i64);
         object.maybe_number("none", None::<u64>);
         object.maybe_number("some", Some(u64::MAX));
+        object.maybe_string("text", Some("t"));
+        object.maybe_string("no text", None);
+        object.decimal("price", 6850.25, 2);
+        object.decimal("zero", -0.001, 2);
+        object.decimal("small", -0.01, 2);
+        object.decimal("no number", f64::NAN, 2);
+        object.array("values", [1.0, 2.5].map(|x| decimal(x, 1)).into_iter());
+        object.array("empty", std::iter::empty());
         object.strings("list", ["x", "\""].into_iter());
         object.object("a", inner);
         object.raw("r", "1.50");
@@ -123,7 +160,7 @@ mod tests {
         assert_eq!(bytes + "}".len(), text.len());
         assert_eq!(
             text,
-            r#"{"z":"a\"b\\c\n\u0001<é>","n":-5,"none":null,"some":18446744073709551615,"list":["x","\""],"a":{"ok":true,"bad":false},"r":1.50}"#
+            r#"{"z":"a\"b\\c\n\u0001<é>","n":-5,"none":null,"some":18446744073709551615,"text":"t","no text":null,"price":6850.25,"zero":0.00,"small":-0.01,"no number":null,"values":[1.0,2.5],"empty":[],"list":["x","\""],"a":{"ok":true,"bad":false},"r":1.50}"#
         );
         assert_eq!(ObjectWriter::new().finish(), "{}");
     }

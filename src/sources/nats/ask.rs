@@ -7,11 +7,12 @@ use std::time::Instant;
 mod room;
 
 use self::room::{Room, Stream};
-use super::access::{Credentials, Login, Tls, tls_config};
 use super::connection::Link;
 use super::consumers::{Durable, Target, asked, find_stream, look_for, look_up};
 use super::error::{NatsError, Refusal, Refusals};
-use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
+use super::settings::{
+    Credentials, Login, NatsSettings, StreamSpec, SubscriptionSpec, Tls, tls_config,
+};
 use crate::auth::NameSyntax;
 use crate::base::Finding;
 use crate::sources::asked::{Answers, to_ask};

@@ -13,7 +13,6 @@
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -21,19 +20,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use mio::{Events, Interest, Poll, Token};
 use nats::{Connection, Options};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection};
+use rustls::ClientConfig;
 use sonic_rs::JsonValueMutTrait;
 
-use super::access::{Login, tls_config};
 use super::api::Api;
 use super::error::{NatsError, Refusals};
-use super::info::Info;
 use super::loopback::{Door, Gate, Hold, Loopback};
-use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
-use super::wire::{LATE, Patience, greeting, no_greeting};
+use super::protocol::Info;
+use super::servers::waiter;
+use super::settings::{CLIENT_NAME, Endpoint, Login, NatsSettings, tls_config};
+use super::wire::{Greeted, LATE, Patience};
 use crate::base::detached;
-use crate::sources::socket::TlsStream;
+use crate::sources::socket::{Stream, Waiter};
 use crate::wire::json;
 
 /// How long a server may take to send its first line.
@@ -63,42 +61,38 @@ impl Link {
     /// Connects, within [`Patience::USUAL`].
     ///
     /// The kernel of a stopped server (SIGSTOP) still accepts connections, but no data follows, and
-    /// the crate would wait for ever. So the first line is awaited on a plain socket with a
-    /// timeout, and the crate connects only after this line, in a separate thread. With TLS, the
-    /// connection continues on the same socket.
+    /// the crate would wait for ever. So the first line is awaited with a timeout, and the crate
+    /// connects only after this line, in a separate thread. With TLS, the connection continues on
+    /// the same socket.
     pub(super) fn open(
         endpoint: &Endpoint,
         settings: &NatsSettings,
         refusals: Refusals,
     ) -> Result<Self, NatsError> {
         let unreachable = |source| endpoint.unreachable(settings, source);
-        let (greeted, line) = probe(endpoint).map_err(unreachable)?;
-        let info = Info::read(&line).map_err(|e| unreachable(io::Error::other(e)))?;
+        let (mut waiter, _) = waiter("the connection for requests")?;
+        let patience = Patience::USUAL;
+        let greeted = Greeted::connect(&mut waiter, endpoint, patience, FIRST_LINE_TIMEOUT);
+        let greeted = greeted.map_err(unreachable)?;
         let refused = |reason: String| NatsError::Refused {
             url: endpoint.url(),
             reason,
         };
         let login = Login::read(&endpoint.auth, &settings.credentials).map_err(NatsError::File)?;
         let (lost_sender, lost) = bounded(0);
-        let (options, url) = if info.is_tls(endpoint, settings) {
+        let (options, url, info) = if greeted.info.is_tls(endpoint, settings) {
             let config = tls_config(&settings.tls).map_err(NatsError::File)?;
-            let far = Far {
-                stream: greeted,
-                line: &line,
-                nonce: &info.nonce,
-                name: &endpoint.tls_name,
-            };
-            let door = carry(far, &login, config).map_err(|e| refused(format!("TLS: {e}")))?;
+            let carried = carry(greeted, waiter, &endpoint.tls_name, &login, config);
+            let (door, info) = carried.map_err(|e| refused(format!("TLS: {e}")))?;
             let url = format!("nats://127.0.0.1:{}", door.port);
             // The credentials are added behind the loopback connection.
             let options = Options::new().with_name(&door.name);
             let options = once(holding(options, door.hold), lost_sender, &refusals);
-            (options, url)
+            (options, url, info)
         } else {
             let options = login.options().with_name(CLIENT_NAME);
-            let address = greeted.peer_addr().map_err(unreachable)?;
-            let url = format!("nats://{address}");
-            (once(options, lost_sender, &refusals), url)
+            let url = format!("nats://{}", greeted.peer);
+            (once(options, lost_sender, &refusals), url, greeted.info)
         };
         let (sender, receiver) = bounded(1);
         detached("nats-connect", move || {
@@ -111,7 +105,7 @@ impl Link {
         })
         .map_err(|e| refused(e.to_string()))?;
         let connection = receiver
-            .recv_timeout(Patience::USUAL.handshake)
+            .recv_timeout(patience.handshake)
             .map_err(|_| refused(LATE.to_owned()))?
             .map_err(|e| refused(reason(&e)))?;
         Ok(Self {
@@ -177,26 +171,6 @@ fn once(options: Options, lost: Sender<Infallible>, refusals: &Refusals) -> Opti
         .error_callback(move |error| refusals.report(&error.to_string()))
 }
 
-/// Waits for the server's first line. Returns the connection and the line.
-fn probe(endpoint: &Endpoint) -> io::Result<(TcpStream, String)> {
-    let address = endpoint.address.ok_or(ErrorKind::NotFound)?;
-    let mut stream = TcpStream::connect_timeout(&address, Patience::USUAL.connect)?;
-    let until = Instant::now() + FIRST_LINE_TIMEOUT;
-    let line = greeting(|chunk| read_first(&mut stream, until, chunk))?;
-    Ok((stream, line))
-}
-
-/// Reads once from a new connection; waits for bytes until `until`.
-fn read_first(stream: &mut TcpStream, until: Instant, chunk: &mut [u8]) -> io::Result<usize> {
-    let left = until.saturating_duration_since(Instant::now());
-    stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-    match stream.read(chunk) {
-        Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(no_greeting()),
-        read => read,
-    }
-}
-
 /// The server's own words in the crate's error, or else the whole text.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
@@ -206,65 +180,49 @@ fn reason(error: &io::Error) -> String {
     words.map_or_else(|| text.clone(), |(words, _)| words.to_owned())
 }
 
-/// A connection to a server, after the server's first line was read.
-struct Far<'a> {
-    stream: TcpStream,
-    line: &'a str,
-    nonce: &'a str,
-    /// The name required in the certificate.
-    name: &'a str,
-}
-
 /// Speaks TLS with the server, adds the log-in, and carries the bytes to a loopback port that takes
-/// only the crate's connection.
+/// only the crate's connection. `tls_name` is the name required in the certificate.
 ///
 /// # Errors
 /// The server has the wrong certificate, refuses, or takes longer than [`Patience::USUAL`].
-fn carry(far: Far<'_>, login: &Login, config: ClientConfig) -> io::Result<Door> {
+fn carry(
+    greeted: Greeted,
+    mut waiter: Waiter,
+    tls_name: &str,
+    login: &Login,
+    config: ClientConfig,
+) -> io::Result<(Door, Info)> {
     let timeout = Patience::USUAL.handshake;
     let until = Instant::now() + timeout;
     let random = config.crypto_provider().secure_random;
-    let name = ServerName::try_from(far.name.to_owned()).map_err(io::Error::other)?;
-    let mut tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
-    let mut stream = far.stream;
-    shake_hands(&mut tls, &mut stream, until)?;
-    let first = plain_info(far.line)?;
+    let Greeted {
+        tcp, line, info, ..
+    } = greeted;
+    let mut far = Stream::tls(tcp, tls_name, &Arc::new(config))?;
+    while far.is_handshaking() {
+        match far.shake_hands() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if Instant::now() >= until {
+                    return Err(ErrorKind::TimedOut.into());
+                }
+                waiter.wait(until)?;
+            }
+            done => done?,
+        }
+    }
+    waiter.leave(&mut far.tcp);
+    let first = plain_info(&line)?;
     let (loopback, door) = Loopback::listen(random)?;
-    let gate = Gate::new(door.name.clone(), login.fields(far.nonce));
+    let gate = Gate::new(door.name.clone(), login.fields(&info.nonce));
     detached("nats-tls", move || {
         let mut loopback = loopback;
         // The crate sees the end of the connection; the log then shows the reason.
-        let ended = accept_and_pump(&mut loopback, until + timeout, (tls, stream), first, gate);
-        if let Err(error) = ended {
+        if let Err(error) = accept_and_pump(&mut loopback, until + timeout, far, first, gate) {
             tracing::debug!(%error, "a TLS connection with NATS ended");
         }
         loopback.refuse();
     })?;
-    Ok(door)
-}
-
-fn shake_hands(tls: &mut ClientConnection, far: &mut TcpStream, until: Instant) -> io::Result<()> {
-    while tls.is_handshaking() || tls.wants_write() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        far.set_read_timeout(Some(left))?;
-        far.set_write_timeout(Some(left))?;
-        if tls.wants_write() {
-            tls.write_tls(far)?;
-        } else {
-            if tls.read_tls(far)? == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            if let Err(error) = tls.process_new_packets() {
-                // Sends the server the reason, if the server listens.
-                let _ = tls.write_tls(far);
-                return Err(io::Error::new(ErrorKind::InvalidData, error));
-            }
-        }
-    }
-    Ok(())
+    Ok((door, info))
 }
 
 /// The server's first line, for the crate.
@@ -284,19 +242,14 @@ fn plain_info(line: &str) -> io::Result<Vec<u8>> {
 fn accept_and_pump(
     loopback: &mut Loopback,
     until: Instant,
-    (session, far): (ClientConnection, TcpStream),
+    far: Stream,
     first: Vec<u8>,
     gate: Gate,
 ) -> io::Result<()> {
     let near = loopback.accept(until)?;
     near.set_nodelay(true)?;
-    far.set_nodelay(true)?;
-    far.set_nonblocking(true)?;
     let pump = Pump {
-        far: TlsStream {
-            tcp: mio::net::TcpStream::from_std(far),
-            session,
-        },
+        far,
         near,
         to_near: first,
         gate: Some(gate),
@@ -307,7 +260,7 @@ fn accept_and_pump(
 
 /// Carries bytes between the crate (near, plain) and the server (far, TLS).
 struct Pump {
-    far: TlsStream,
+    far: Stream,
     near: mio::net::TcpStream,
     to_near: Vec<u8>,
     /// Present until the crate has sent the right name.
@@ -393,7 +346,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::sources::nats::access::{Credentials, Tls};
+    use crate::sources::nats::settings::{Credentials, Tls};
 
     #[test]
     fn the_servers_words_are_taken_out() {
@@ -419,7 +372,10 @@ mod tests {
         let servers = endpoint.servers(&settings);
         let endpoint = servers.map_err(|e| e.to_string()).unwrap().remove(0);
         let failed = || {
-            let error = probe(&endpoint).unwrap_err();
+            let (mut waiter, _) = waiter("a test").unwrap();
+            let patience = Patience::USUAL;
+            let greeted = Greeted::connect(&mut waiter, &endpoint, patience, FIRST_LINE_TIMEOUT);
+            let error = greeted.map(drop).unwrap_err();
             endpoint.unreachable(&settings, error).to_string()
         };
         let silent = failed();

@@ -5,6 +5,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::base::{LogBudget, Now};
 use crate::sources::outage::shown;
 use crate::sources::relay;
 
@@ -173,6 +174,8 @@ impl From<NatsError> for Stop {
     }
 }
 
+/// The limit on log lines of a source, a second.
+pub(super) const LINES_PER_SECOND: u32 = 5;
 /// The limit on refusals remembered of a connection; the oldest are forgotten first. A connection
 /// uses a subject for each stream and consumer, and a few verbs.
 const REFUSALS_MAX: usize = 64;
@@ -290,6 +293,17 @@ fn remember(list: &mut Vec<Refusal>, refusal: Refusal) {
         list.remove(0);
     }
     list.push(refusal);
+}
+
+/// Logs an error of the server that belongs to nothing else.
+pub(super) fn log_error(lines: &mut LogBudget, now: Now, words: &str) {
+    if let Some(line) = lines.line(now) {
+        tracing::warn!(
+            error = shown(words),
+            lines_left_out = line.suppressed,
+            "nats-server reported an error"
+        );
+    }
 }
 
 /// The subject of a refusal, quoted by the server as a Go string, and whether the refusal is of a

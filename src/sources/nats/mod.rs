@@ -18,29 +18,27 @@
 //! | `session` | both connections: the turn of messages and reports |
 //! | `attach` | the same session: attaching subjects to consumers, at first and again |
 //! | `subscription` | a subject: consumer, cursor, backlog |
-//! | `consumers` | finding and making streams and consumers, optional streams, and the log lines |
-//! | `look_back` | the last good message of a subject, when the newest are bad |
+//! | `consumers` | finding and making streams and consumers, optional streams, and the log lines; the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream, ended by the loss of the connection |
 //! | `ask` | the check before a start: files, streams, permissions |
 //! | `watchdog` | asking the server whether the link and the consumers are well, and judging the answers |
 //! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::probe` has the rule |
 //! | `data` | the connection for messages and acknowledgements |
-//! | `info` | what a server says of itself |
 //! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
-//! | `protocol` | the client protocol of NATS; pure |
+//! | `protocol` | the client protocol of NATS, and what a server says of itself; pure |
 //! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server, plain to the crate |
-//! | `access` | credentials, and certificates for TLS |
 //! | `loopback` | the connection between `connection` and the crate, closed to other processes |
 //! | `publish` | a command that publishes |
 //! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
+//! | `stream/` | the source that reads a stream in place of subjects |
 //! | `error` | error texts, and the server's refusals of permissions |
-//! | `position`, `settings` | pure: sequences and waiting acknowledgements, URLs |
+//! | `settings` | settings, URLs, credentials, and certificates for TLS |
+//! | `position` | sequences and waiting acknowledgements; pure |
 
 // The whole crate is marked deprecated in favour of an async crate, which would put a runtime into
 // the data path.
 #![allow(deprecated)]
 
-mod access;
 mod api;
 mod ask;
 mod attach;
@@ -48,8 +46,6 @@ mod connection;
 mod consumers;
 mod data;
 mod error;
-mod info;
-mod look_back;
 mod loopback;
 mod position;
 mod protocol;
@@ -57,6 +53,7 @@ mod publish;
 mod servers;
 mod session;
 mod settings;
+mod stream;
 mod subjects;
 mod subscription;
 mod watchdog;
@@ -75,12 +72,14 @@ use crate::telemetry::BusStatus;
 
 use self::settings::Endpoint;
 
-pub use self::access::{Credentials, Tls};
 pub use self::ask::{NatsNeeds, ask, ask_plain};
 pub use self::error::NatsError;
 pub use self::publish::NatsSender;
-pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, redacted};
-pub use self::subjects::{NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle};
+pub use self::settings::{
+    Credentials, Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, Tls, redacted,
+};
+pub use self::stream::NatsStreamSource;
+pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
 
 /// The most attempts to reach the same server a second time, behind an address of several servers. Connections to
 /// two servers of a cluster work too, with a longer way for messages.

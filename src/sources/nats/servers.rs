@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::api::{self, ANSWER_TIMEOUT};
 use super::error::{NatsError, Stop};
-use super::protocol::{self, Op};
+use super::protocol::{self, Op, inbox};
 use super::settings::{Endpoint, NatsSettings, learn};
-use super::subjects::inbox;
 use super::wire::{Patience, Wire};
 use crate::base::{LeftAddresses, Wake};
 use crate::sources::relay::{Found, Probe, Relay};
@@ -341,7 +340,7 @@ fn has_jetstream(
 
 #[cfg(test)]
 mod tests {
-    use super::super::access::{Credentials, Tls};
+    use super::super::settings::{Credentials, Tls};
     use super::*;
 
     fn settings(urls: &str) -> NatsSettings {

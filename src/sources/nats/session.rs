@@ -88,7 +88,7 @@ impl Session<'_> {
         let has_read = self.data.read()?;
         self.relay_waiting()?;
         let now = match has_read {
-            true => self.data.wire.heard,
+            true => self.data.wire.heard(),
             false => Instant::now(),
         };
         if self.data.take_woken() || state.is_silent || now >= state.look_due {
@@ -154,7 +154,7 @@ impl Session<'_> {
             }
             None => {
                 state.is_silent = true;
-                return self.look_elsewhere(self.data.wire.heard, watchdog);
+                return self.look_elsewhere(self.data.wire.heard(), watchdog);
             }
         };
         state.is_silent = false;

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::api::{Api, ApiError, Fetched};
-use super::consumers::{self, Durable, Joined, Presence, Standing, Target, Told, asked};
+use super::consumers::{
+    self, Durable, Joined, LookedBack, Presence, Standing, Target, Told, asked, look_back,
+};
 use super::data::Data;
 use super::error::{NatsError, Stop};
-use super::look_back::{LookedBack, look_back};
 use super::position::{AckSubject, Cursor, StreamState};
 use super::protocol::Delivery;
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};

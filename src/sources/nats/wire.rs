@@ -9,11 +9,9 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use sonic_rs::JsonValueMutTrait;
 
-use super::access::{Login, tls_config};
 use super::error::{NatsError, refused};
-use super::info::Info;
-use super::protocol::{self, LINE_BYTES_MAX, Malformed, Op, Reader};
-use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
+use super::protocol::{self, Info, LINE_BYTES_MAX, Malformed, Op, Reader};
+use super::settings::{CLIENT_NAME, Endpoint, Login, NatsSettings, tls_config};
 use crate::sources::outage::shown;
 use crate::sources::relay::{LinkTimes, Relay};
 use crate::sources::socket::{Buffered, Stream, Waiter, ended};
@@ -52,12 +50,8 @@ pub(super) struct Wire {
     reader: Reader,
     /// When the connection was made.
     pub(super) opened: Instant,
-    /// When the last bytes arrived.
-    pub(super) heard: Instant,
     /// When the last bytes of a message arrived, whole or not. The answers to pings say nothing of JetStream.
     pub(super) carried: Instant,
-    /// When the last ping of a silent server left, if nothing has arrived since.
-    pub(super) pinged: Option<Instant>,
     /// The numbers of the last PING and of the last PONG.
     pings: u64,
     pongs: u64,
@@ -78,27 +72,20 @@ impl Wire {
     ) -> Result<Self, NatsError> {
         let login = Login::read(&endpoint.auth, &settings.credentials).map_err(NatsError::File)?;
         let unreachable = |source| endpoint.unreachable(settings, source);
-        let tcp = match endpoint.address {
-            Some(address) => waiter.connect_to(address, patience.connect),
-            None => waiter.connect(&endpoint.host, endpoint.port, patience.connect),
-        };
-        let mut tcp = tcp.map_err(unreachable)?;
-        let peer = tcp.peer_addr().map_err(unreachable)?;
-        let until = Instant::now() + patience.handshake;
-        let line = greeting(|chunk| read_first(waiter, &mut tcp, until, chunk));
-        let info = match line.and_then(|line| Info::read(&line).map_err(io::Error::other)) {
-            Ok(info) => info,
-            Err(error) => {
-                waiter.leave(&mut tcp);
-                return Err(unreachable(error));
-            }
-        };
-        let is_tls = info.is_tls(endpoint, settings);
-        let stream = if is_tls {
+        let greeted = Greeted::connect(waiter, endpoint, patience, patience.handshake);
+        let Greeted {
+            tcp,
+            peer,
+            connected,
+            info,
+            ..
+        } = greeted.map_err(unreachable)?;
+        let until = connected + patience.handshake;
+        let stream = if info.is_tls(endpoint, settings) {
             let config = Arc::new(tls_config(&settings.tls).map_err(NatsError::File)?);
             Stream::tls(tcp, &endpoint.tls_name, &config).map_err(unreachable)?
         } else {
-            Stream::Plain(tcp)
+            Stream::plain(tcp)
         };
         let mut io = Buffered::new(stream, READ_BYTES);
         io.out().extend(connect_line(&info, &login));
@@ -109,9 +96,7 @@ impl Wire {
             peer,
             reader: Reader::new(payload_bytes_max),
             opened: Instant::now(),
-            heard: Instant::now(),
             carried: Instant::now(),
-            pinged: None,
             // The ping of the log-in.
             pings: 1,
             pongs: 0,
@@ -140,7 +125,7 @@ impl Wire {
                 }
                 Ok(false) => return Err(self.refused(LATE.to_owned())),
                 Err(error) => {
-                    let tls = match self.io.stream().is_handshaking() {
+                    let tls = match self.io.stream.is_handshaking() {
                         true => "TLS: ",
                         false => "",
                     };
@@ -160,6 +145,16 @@ impl Wire {
                 return Ok(());
             }
         }
+    }
+
+    /// When the last bytes arrived.
+    pub(super) fn heard(&self) -> Instant {
+        self.io.heard
+    }
+
+    /// When the last ping of a silent server left, if nothing has arrived since.
+    pub(super) fn pinged(&self) -> Option<Instant> {
+        self.io.pinged
     }
 
     /// The buffer for commands; [`Self::flush`] sends the buffer.
@@ -186,11 +181,7 @@ impl Wire {
     /// # Errors
     /// The connection is lost.
     pub(super) fn read(&mut self, waiter: &mut Waiter) -> Result<bool, NatsError> {
-        let has_read = self.io.read(waiter).map_err(|error| self.lost(&error))?;
-        if has_read {
-            (self.heard, self.pinged) = (Instant::now(), None);
-        }
-        Ok(has_read)
+        self.io.read(waiter).map_err(|error| self.lost(&error))
     }
 
     /// The subscription of a message of which the first bytes have come.
@@ -208,12 +199,7 @@ impl Wire {
         relay: &mut Relay<NatsError>,
         until: Instant,
     ) -> Result<(), NatsError> {
-        let timeout = until.saturating_duration_since(Instant::now());
-        let found = relay.spin(timeout, || waiter.look());
-        let waited = match found {
-            Ok(false) => waiter.wait(until),
-            found => found.map(drop),
-        };
+        let waited = waiter.wait_or_spin(relay, until);
         waited.map_err(|error| self.lost(&error))
     }
 
@@ -229,8 +215,8 @@ impl Wire {
             };
             let op = op.map_err(|malformed| self.wrong(malformed))?;
             match &op {
-                Some(Op::Message(_)) => self.carried = self.heard,
-                None if self.message_within().is_some() => self.carried = self.heard,
+                Some(Op::Message(_)) => self.carried = self.io.heard,
+                None if self.message_within().is_some() => self.carried = self.io.heard,
                 Some(Op::Ping) => {
                     protocol::pong(self.io.out());
                     continue;
@@ -271,7 +257,7 @@ impl Wire {
 
     /// The servers of the cluster that this server has announced last.
     pub(super) fn neighbours(&self) -> impl Iterator<Item = Endpoint> {
-        let is_tls = self.io.stream().is_tls();
+        let is_tls = self.io.stream.is_tls();
         let urls = self.info.connect_urls.iter();
         urls.filter_map(move |address| self.endpoint.neighbour(address, is_tls))
     }
@@ -288,23 +274,12 @@ impl Wire {
         self.pongs >= ping
     }
 
-    /// Pings a server that has been silent for an interval. Silence counts only when there is nothing more to
-    /// read: a full channel may have stopped the reading. Returns the time of the next look; `None` if the
-    /// server has not answered the ping in time.
+    /// As [`Buffered::watch`].
     pub(super) fn watch(&mut self, times: &LinkTimes, is_silent: bool) -> Option<Instant> {
-        let now = Instant::now();
-        let interval = Duration::from_millis(times.ping_interval_ms);
-        let timeout = Duration::from_millis(times.ping_timeout_ms);
-        match self.pinged {
-            Some(pinged) if is_silent && now >= pinged + timeout => None,
-            Some(pinged) => Some(pinged + timeout),
-            None if is_silent && now >= self.heard + interval => {
-                self.ping();
-                self.pinged = Some(now);
-                Some(now + timeout)
-            }
-            None => Some(self.heard + interval),
-        }
+        self.io.watch(times, is_silent, |out| {
+            protocol::ping(out);
+            self.pings += 1;
+        })
     }
 
     /// Whether bytes have arrived since the last read.
@@ -318,7 +293,7 @@ impl Wire {
 
     /// The error for a server that has answered no ping.
     pub(super) fn silent(&self) -> NatsError {
-        let silent_ms = self.heard.elapsed().as_millis() as u64;
+        let silent_ms = self.io.heard.elapsed().as_millis() as u64;
         NatsError::Silent(silent_ms)
     }
 
@@ -348,12 +323,12 @@ impl Wire {
 
     /// Keeps the connection beside another one; `waiter` waits for it no more.
     pub(super) fn set_aside(&mut self, waiter: &Waiter) {
-        waiter.leave(self.io.stream_mut().tcp_mut());
+        waiter.leave(&mut self.io.stream.tcp);
     }
 
     /// Waits with another waiter, behind [`Self::set_aside`].
     pub(super) fn wait_with(&mut self, waiter: &mut Waiter) -> Result<(), NatsError> {
-        let adopted = waiter.adopt(self.io.stream_mut().tcp_mut());
+        let adopted = waiter.adopt(&mut self.io.stream.tcp);
         adopted.map_err(|error| self.lost(&error))
     }
 
@@ -363,19 +338,66 @@ impl Wire {
     }
 }
 
-/// Reads the server's first line. The server sends no more until the client answers. `read` waits for bytes, and
-/// fails at the end of the connection.
-///
-/// # Errors
-/// No NATS server sends this line, or the line is not whole.
-pub(super) fn greeting(mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<String> {
+/// A connection before TLS and the log-in: the server has sent its first line, and sends no more until the client
+/// answers.
+pub(super) struct Greeted {
+    pub(super) tcp: TcpStream,
+    /// The address of the server.
+    pub(super) peer: SocketAddr,
+    connected: Instant,
+    pub(super) line: String,
+    pub(super) info: Info,
+}
+
+impl Greeted {
+    /// Connects to the address of `endpoint`, and waits for the first line for `line_timeout`.
+    ///
+    /// # Errors
+    /// Nobody accepts or nothing comes in time, or no NATS server sends this line.
+    pub(super) fn connect(
+        waiter: &mut Waiter,
+        endpoint: &Endpoint,
+        patience: Patience,
+        line_timeout: Duration,
+    ) -> io::Result<Self> {
+        let address = endpoint.address.ok_or(ErrorKind::NotFound)?;
+        let mut tcp = waiter.connect_to(address, patience.connect)?;
+        let (peer, connected) = (tcp.peer_addr()?, Instant::now());
+        let line = greeting(waiter, &mut tcp, connected + line_timeout);
+        match line.and_then(|line| Ok((Info::read(&line).map_err(io::Error::other)?, line))) {
+            Ok((info, line)) => Ok(Self {
+                tcp,
+                peer,
+                connected,
+                line,
+                info,
+            }),
+            Err(error) => {
+                waiter.leave(&mut tcp);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Reads the server's first line.
+fn greeting(waiter: &mut Waiter, tcp: &mut TcpStream, until: Instant) -> io::Result<String> {
     let (mut line, mut chunk) = (Vec::new(), [0; 4096]);
     let is_wrong = |line: &[u8]| line.len() >= 5 && !line.starts_with(b"INFO ");
     let is_over = |line: &[u8]| line.last() == Some(&b'\n') || line.len() > LINE_BYTES_MAX;
     while !is_wrong(&line) && !is_over(&line) {
-        match read(&mut chunk) {
+        match tcp.read(&mut chunk) {
+            Ok(0) => return Err(ended()),
             Ok(bytes) => line.extend_from_slice(&chunk[..bytes]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                waiter.readable = false;
+                if Instant::now() >= until {
+                    let silent = "it accepted the connection and says nothing";
+                    return Err(io::Error::new(ErrorKind::TimedOut, silent));
+                }
+                waiter.wait(until)?;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -385,34 +407,6 @@ pub(super) fn greeting(mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> 
             ErrorKind::InvalidData,
             "what answers there is not a NATS server",
         )),
-    }
-}
-
-/// The error if the server's first line did not arrive in time.
-pub(super) fn no_greeting() -> io::Error {
-    let silent = "it accepted the connection and says nothing";
-    io::Error::new(ErrorKind::TimedOut, silent)
-}
-
-/// Reads once from a new connection; waits for bytes until `until`.
-fn read_first(
-    waiter: &mut Waiter,
-    tcp: &mut TcpStream,
-    until: Instant,
-    chunk: &mut [u8],
-) -> io::Result<usize> {
-    loop {
-        match tcp.read(chunk) {
-            Ok(0) => return Err(ended()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                waiter.readable = false;
-                if Instant::now() >= until {
-                    return Err(no_greeting());
-                }
-                waiter.wait(until)?;
-            }
-            read => return read,
-        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::error::{RedisError, shown};
+use super::marks::{NO_POSITIONS, hello_field, says_lone_master};
 use super::resp::Value;
-use super::role::{NO_POSITIONS, hello_field, says_lone_master};
 use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
 use super::settings::{RedisEndpoint, RedisSettings};
 use super::stream::STATE;

@@ -12,7 +12,7 @@ use rustls::ClientConfig;
 use super::error::{RedisError, is_temporary, shown};
 use super::resp::{ReadLimits, Reader, Value, pack};
 use super::settings::RedisEndpoint;
-use crate::sources::relay::Relay;
+use crate::sources::relay::{LinkTimes, Relay};
 use crate::sources::socket::{Buffered, Stream, Waiter, ended};
 
 /// The name that the server's client list shows.
@@ -31,9 +31,6 @@ pub(super) struct Connection<'w> {
     waiter: &'w mut Waiter,
     io: Buffered,
     reader: Reader,
-    /// The time of the last bytes that were read; at first, the time of the connect. Silence counts from here
-    /// alone, so a large answer over a slow line is not silence.
-    pub(super) heard: Instant,
     /// The first byte after the last command.
     answers_since: Option<Instant>,
     /// The server, and the user.
@@ -62,7 +59,7 @@ impl<'w> Connection<'w> {
                 let name = endpoint.tls_name.as_ref().unwrap_or(&endpoint.host);
                 Stream::tls(tcp, name, config)
             }
-            _ => Ok(Stream::Plain(tcp)),
+            _ => Ok(Stream::plain(tcp)),
         });
         match opened {
             Ok(stream) => {
@@ -88,7 +85,6 @@ impl<'w> Connection<'w> {
             waiter,
             io,
             reader,
-            heard: Instant::now(),
             answers_since: None,
             endpoint: endpoint.clone(),
             address,
@@ -191,10 +187,27 @@ impl<'w> Connection<'w> {
     pub(super) fn read(&mut self) -> Result<bool, RedisError> {
         let has_read = self.io.read(self.waiter).map_err(RedisError::Lost)?;
         if has_read {
-            self.heard = Instant::now();
-            self.answers_since.get_or_insert(self.heard);
+            self.answers_since.get_or_insert(self.io.heard);
         }
         Ok(has_read)
+    }
+
+    /// The time of the last bytes that were read; at first, the time of the connect.
+    pub(super) fn heard(&self) -> Instant {
+        self.io.heard
+    }
+
+    /// As [`Buffered::watch`]; `pings` is called with each ping.
+    pub(super) fn watch(
+        &mut self,
+        times: &LinkTimes,
+        is_silent: bool,
+        pings: impl FnOnce(),
+    ) -> Option<Instant> {
+        self.io.watch(times, is_silent, |out| {
+            pack(out, ["PING"].iter());
+            pings();
+        })
     }
 
     /// Takes the next complete value.
@@ -222,14 +235,8 @@ impl<'w> Connection<'w> {
         relay: &mut Relay<RedisError>,
         until: Instant,
     ) -> Result<(), RedisError> {
-        let left = until.saturating_duration_since(Instant::now());
-        if !relay
-            .spin(left, || self.waiter.look())
-            .map_err(RedisError::Lost)?
-        {
-            self.waiter.wait(until).map_err(RedisError::Lost)?;
-        }
-        Ok(())
+        let waited = self.waiter.wait_or_spin(relay, until);
+        waited.map_err(RedisError::Lost)
     }
 
     /// Waits for the next value, for `patience` since `asked` or the last byte, whichever is later.
@@ -256,7 +263,7 @@ impl<'w> Connection<'w> {
             // TLS may have produced bytes to send during the read.
             self.flush()?;
             self.check_master()?;
-            let since = self.heard.max(asked);
+            let since = self.io.heard.max(asked);
             if since.elapsed() >= patience {
                 let silent_ms = since.elapsed().as_millis() as u64;
                 return Err(RedisError::Silent(silent_ms));
@@ -351,7 +358,7 @@ impl<'w> Connection<'w> {
 
     fn no_answer(&self, source: io::Error) -> RedisError {
         let server = self.server();
-        match self.io.stream().is_handshaking() {
+        match self.io.stream.is_handshaking() {
             true => RedisError::Tls {
                 server,
                 reason: source.to_string(),

@@ -7,26 +7,25 @@
 //! too: a slow answer delays no message. A server that is no lone master is asked for its links to other servers
 //! instead: a changed link is a loss. A mark is published at most once: a second copy would stand at another place
 //! among the messages.
-
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, Sender, bounded};
+//!
+//! At the end is what a server says of itself: whether it is a lone master, and its links to other servers.
 
 use super::connection::Connection;
 use super::error::{RedisError, Stop, shown};
 use super::resp::Value;
-use super::role::{LINKS, NO_POSITIONS, links_in, says_lone_master};
 use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
 use super::session::{Expected, Session};
 use super::settings::RedisEndpoint;
 use crate::base::detached;
-use crate::feeds::{BusEvent, Mark, Place, Subscription};
+use crate::feeds::{BusEvent, Mark, Place, Subscription, fnv_1a};
 use crate::sources::kept::KeptFeed;
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// The time from question to question for the role, and from mark to mark of an instance.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -386,40 +385,71 @@ impl MarkThread {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Why messages have no positions, and the remedy.
+pub(super) const NO_POSITIONS: &str = "messages have no positions, so clients that come back are not told what they \
+    missed: this server is a replica or in a cluster, or cannot say that it is not, and there messages can be lost \
+    without a sign; read a stream (--stream), or name a master without a cluster";
+/// The links of a server to others: a replica that is filled anew has another one to its master.
+pub(super) const LINKS: [&[&str]; 2] =
+    [&["CLIENT", "LIST", "TYPE", "master"], &["CLUSTER", "LINKS"]];
 
-    #[test]
-    fn marks_count_while_the_server_says_that_it_is_a_lone_master() {
-        let (marks, _to_publish) = bounded(1);
-        let mut publisher = MarkPublisher {
-            channel: "m".into(),
-            marks,
-            learned: Arc::default(),
-            next: None,
-            publishes: true,
-            held: true,
-            origin: Instant::now() - 2 * ROLE_HOLDS,
-            is_shared: false,
-        };
-        publisher.connected(None, true, publisher.now_ms());
-        assert!(publisher.may_share(), "said on the connection itself");
-        let learned = Arc::clone(&publisher.learned);
-        publisher.connected(None, true, publisher.now_ms());
-        publisher.learned.master_ms.store(0, Relaxed);
-        assert!(!publisher.may_share(), "long ago");
-        learned.master_ms.store(publisher.now_ms(), Relaxed);
-        assert!(
-            !publisher.may_share(),
-            "beside a mark for another connection"
-        );
-        let learned = Arc::clone(&publisher.learned);
-        learned.master_ms.store(publisher.now_ms(), Relaxed);
-        assert!(publisher.may_share(), "beside a mark");
-        learned.is_refused.store(true, Relaxed);
-        assert!(!publisher.may_share(), "nobody will say so again");
-        publisher.connected(None, true, publisher.now_ms());
-        assert!(publisher.may_share());
+/// Whether positions hold on a connection with this answer to `HELLO`: the server is a master and alone. A server
+/// before Redis 6 cannot say so.
+pub fn says_lone_master(hello: &Value) -> bool {
+    let value_of = |key| hello_field(hello, key).unwrap_or_default();
+    value_of(b"mode") == b"standalone" && value_of(b"role") == b"master"
+}
+
+/// A hash of the links in the answers to [`LINKS`], never 0. A refusal is not a link.
+pub(super) fn links_in(answers: &[Value]) -> u64 {
+    let mut links = Vec::new();
+    for answer in answers {
+        match answer {
+            Value::Bulk(clients) => {
+                let words = clients.split(u8::is_ascii_whitespace);
+                links.extend(
+                    words
+                        .filter(|word| word.starts_with(b"id="))
+                        .map(<[u8]>::to_vec),
+                );
+            }
+            Value::Array(items) => links.extend(items.iter().filter_map(link)),
+            _ => {}
+        }
+    }
+    links.sort_unstable();
+    u64::from(fnv_1a(links.into_iter().flatten())) + 1
+}
+
+/// The way, the node and the time of a link in the answer to `CLUSTER LINKS`.
+fn link(link: &Value) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    for key in [&b"direction"[..], b"node", b"create-time"] {
+        match field(link, key)? {
+            Value::Bulk(value) => text.extend_from_slice(value),
+            Value::Integer(number) => text.extend(number.to_string().into_bytes()),
+            _ => {}
+        }
+    }
+    Some(text)
+}
+
+/// A field of the answer to `HELLO`.
+pub(super) fn hello_field<'a>(hello: &'a Value, key: &[u8]) -> Option<&'a [u8]> {
+    match field(hello, key) {
+        Some(Value::Bulk(value)) => Some(value),
+        _ => None,
     }
 }
+
+/// A field of a map.
+fn field<'a>(map: &'a Value, key: &[u8]) -> Option<&'a Value> {
+    let Value::Array(items) = map else {
+        return None;
+    };
+    let mut pairs = items.chunks_exact(2);
+    pairs.find_map(|pair| matches!(&pair[0], Value::Bulk(found) if found == key).then(|| &pair[1]))
+}
+
+#[cfg(test)]
+mod tests;

@@ -45,10 +45,10 @@
 //! | `connection` | logging in, bytes and values, questions with answers; `super::socket` has the socket |
 //! | `servers` | where the master is; the second connection beside a silent connection; `super::relay` has the rule |
 //! | `ask` | the checks before a start |
-//! | `marks` | the kept feed on a connection: positions, and the marks to make positions valid on other instances |
+//! | `marks` | the kept feed on a connection: positions, the marks to make positions valid on other instances, and what a server says of itself |
 //! | `stream` | the source that reads a stream in place of channels |
 //! | `publish` | connections that publish: for gateways that speak to each other, and for a command |
-//! | `resp`, `role`, `settings`, `error` | pure: the protocol; what a server says of itself; URLs; error texts |
+//! | `resp`, `settings`, `error` | pure: the protocol; URLs; error texts |
 
 mod ask;
 mod connection;
@@ -56,7 +56,6 @@ mod error;
 mod marks;
 mod publish;
 pub mod resp;
-mod role;
 mod servers;
 mod session;
 mod settings;
@@ -64,30 +63,25 @@ mod stream;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::error::Stop;
 use self::marks::Kept;
 use self::servers::Servers;
 use self::session::Session;
-use super::interest::{self, BusInterest, Wishes};
 use super::kept::KeptFeed;
-use super::ledger::Ledger;
 use super::relay::{Bus, LinkTimes, Probe, Relay};
+use super::requests::{self, BusInterest, Names};
 use super::socket::Waiter;
-use crate::base::LogBudget;
 use crate::feeds::BusEvent;
 use crate::telemetry::BusStatus;
 
 pub use self::ask::{RedisNeeds, ask};
 pub use self::error::RedisError;
+pub use self::marks::says_lone_master;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
-pub use self::role::says_lone_master;
 pub use self::settings::{REDIS_PORT, RedisEndpoint, RedisSettings, SENTINEL_PORT};
 pub use self::stream::{RedisStreamSource, StreamReader, Trouble};
-
-/// The most log lines about names, a second.
-const LINES_PER_SECOND: u32 = 5;
 
 /// Relays publications, for ever.
 pub struct RedisSource {
@@ -96,9 +90,7 @@ pub struct RedisSource {
     waiter: Waiter,
     /// For the second connection beside a silent connection.
     second_waiter: Waiter,
-    wishes: Wishes,
-    ledger: Ledger,
-    lines: LogBudget,
+    names: Names,
     kept: Option<Kept>,
 }
 
@@ -115,15 +107,13 @@ impl RedisSource {
         let servers = Servers::new(settings)?;
         let (waiter, wake) = servers::waiter("the Redis source")?;
         let (second_waiter, _) = servers::waiter("the second connection to Redis")?;
-        let (handle, wishes) = interest::interest(wake);
+        let (handle, names) = requests::interest(wake);
         let source = Self {
             servers,
             status,
             waiter,
             second_waiter,
-            wishes,
-            ledger: Ledger::default(),
-            lines: LogBudget::new(LINES_PER_SECOND),
+            names,
             kept: None,
         };
         Ok((source, handle))
@@ -141,7 +131,7 @@ impl RedisSource {
 
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let mut connection = self.servers.connect_and_watch(&mut self.waiter)?;
-        self.wishes.take_into(&mut self.ledger);
+        self.names.take_all();
         let server = connection.server();
         relay.status.set_up(false);
         if let Some(kept) = &mut self.kept {
@@ -154,20 +144,16 @@ impl RedisSource {
             probe: Probe::new(Self::NAME, silence_max),
             second_waiter: &mut self.second_waiter,
             relay,
-            wishes: &self.wishes,
-            ledger: &mut self.ledger,
-            lines: &mut self.lines,
+            names: &mut self.names,
             kept: self.kept.as_mut(),
             expected: VecDeque::new(),
-            pinged: None,
-            retried: Instant::now(),
         };
         session.restore()?;
         session.begin_feed()?;
         let away_ms = session.relay.report_up()?;
         session.show_refusals();
         session.relay.link.send(BusEvent::CaughtUp)?;
-        match session.ledger.refused_of_wanted() {
+        match session.names.ledger.refused_of_wanted() {
             (0, _) => tracing::info!(server, away_ms, "subscribed on Redis"),
             (refused, of) => tracing::warn!(
                 server,
@@ -193,11 +179,11 @@ impl Bus for RedisSource {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
-        self.wishes.take_into(&mut self.ledger);
+        self.names.take_all();
         let stop = self.use_connection(relay).unwrap_or_else(|stop| stop);
         self.servers.ended(&stop);
         let has_stood = relay.stands_now();
-        let told = self.wishes.lost(&mut self.ledger, has_stood, &relay.link);
+        let told = self.names.lost(has_stood, &relay.link);
         told.map_or(Stop::LoopGone, |()| stop)
     }
 }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::TryRecvError;
+use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::connection::Connection;
 use super::error::{RedisError, Stop, shown};
@@ -17,8 +17,8 @@ use super::resp::Value;
 use super::servers::{Servers, waiter};
 use super::settings::RedisSettings;
 use crate::base::{LogBudget, Wake};
-use crate::sources::publisher::{self, Outbox, Publisher};
 use crate::sources::relay::{Bus, LinkTimes, Relay};
+use crate::sources::requests::{self, Outgoing, Publisher};
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
 
@@ -34,7 +34,7 @@ pub struct RedisPublisher {
     servers: Servers,
     waiter: Waiter,
     status: Arc<BusStatus>,
-    outbox: Outbox,
+    outbox: Receiver<Outgoing>,
     wake: Wake,
     lines: LogBudget,
 }
@@ -50,7 +50,7 @@ impl RedisPublisher {
     ) -> Result<(Self, Publisher), RedisError> {
         let servers = Servers::new(settings)?;
         let (waiter, wake) = waiter("the Redis publisher")?;
-        let (handle, outbox) = publisher::publisher(wake.clone());
+        let (handle, outbox) = requests::publisher(wake.clone());
         let publisher = Self {
             servers,
             waiter,
@@ -64,7 +64,8 @@ impl RedisPublisher {
 
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let connection = self.servers.connect_and_watch(&mut self.waiter)?;
-        self.outbox.discard();
+        // Messages for the connection before would be late.
+        self.outbox.try_iter().for_each(drop);
         relay.report_up()?;
         let mut session = Session {
             connection,
@@ -98,7 +99,7 @@ impl Bus for RedisPublisher {
 
 struct Session<'a, 'w> {
     connection: Connection<'w>,
-    outbox: &'a Outbox,
+    outbox: &'a Receiver<Outgoing>,
     wake: &'a Wake,
     lines: &'a mut LogBudget,
     relay: &'a mut Relay<RedisError>,
@@ -120,7 +121,7 @@ impl Session<'_, '_> {
             }
             return Ok(());
         }
-        let since = |asked: &Instant| self.connection.heard.max(*asked);
+        let since = |asked: &Instant| self.connection.heard().max(*asked);
         let give_up = self.asked.front().map(|asked| since(asked) + SILENCE_MAX);
         if give_up.is_some_and(|at| Instant::now() >= at) {
             let silent_ms = SILENCE_MAX.as_millis() as u64;
@@ -133,7 +134,7 @@ impl Session<'_, '_> {
 
     fn take(&mut self) -> Result<(), Stop> {
         while self.connection.queued_bytes() < QUEUED_BYTES_MAX {
-            match self.outbox.messages.try_recv() {
+            match self.outbox.try_recv() {
                 Ok(message) => {
                     let subject = message.subject.as_bytes();
                     let command = [b"PUBLISH".as_slice(), subject, &message.payload];

@@ -2,22 +2,20 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::connection::Connection;
 use super::error::{RedisError, Stop, is_temporary, shown};
 use super::marks::Kept;
 use super::resp::{ReadLimits, Value};
 use super::servers::Servers;
-use crate::base::{LogBudget, Now};
-use crate::feeds::{BusEvent, BusMessage, Fault, Subscription};
-use crate::sources::interest::Wishes;
-use crate::sources::ledger::{Change, Ledger};
+use crate::base::Now;
+use crate::feeds::{BusEvent, BusMessage, Subscription};
+use crate::sources::ledger::Change;
 use crate::sources::relay::{Probe, Relay};
+use crate::sources::requests::Names;
 use crate::sources::socket::Waiter;
 
-/// The interval at which refused names are asked for again: the server's rules may have changed.
-const RETRY_REFUSED: Duration = Duration::from_secs(30);
 /// Commands wait while more bytes than this are not written.
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
 /// The longest list on a subscribed connection: kind, pattern, channel, payload.
@@ -31,16 +29,10 @@ pub(super) struct Session<'a, 'w> {
     pub(super) probe: Probe,
     pub(super) second_waiter: &'a mut Waiter,
     pub(super) relay: &'a mut Relay<RedisError>,
-    pub(super) wishes: &'a Wishes,
-    pub(super) ledger: &'a mut Ledger,
-    pub(super) lines: &'a mut LogBudget,
+    pub(super) names: &'a mut Names,
     pub(super) kept: Option<&'a mut Kept>,
     /// Unanswered commands, in the order of their sending.
     pub(super) expected: VecDeque<Expected>,
-    /// The time of a ping without any bytes since.
-    pub(super) pinged: Option<Instant>,
-    /// The time at which refused names were asked for again.
-    pub(super) retried: Instant,
 }
 
 pub(super) enum Expected {
@@ -59,8 +51,8 @@ impl Session<'_, '_> {
             entry_fields: &[],
             singly: false,
         });
-        self.ledger.connected();
-        while !self.ledger.is_restored() {
+        self.names.connected();
+        while !self.names.ledger.is_restored() {
             self.turn()?;
         }
         Ok(())
@@ -68,11 +60,10 @@ impl Session<'_, '_> {
 
     /// Reads once at most, then does the work for messages and requests. Waits if there was nothing.
     pub(super) fn turn(&mut self) -> Result<(), Stop> {
-        self.wishes.take_and_answer(self.ledger, &self.relay.link)?;
+        self.names.take_and_answer(&self.relay.link)?;
         let has_read = self.connection.read()?;
         if has_read {
-            self.pinged = None;
-            if self.probe.end(self.relay, self.ledger.is_restored()) {
+            if self.probe.end(self.relay, self.names.ledger.is_restored()) {
                 self.show_refusals();
             }
             self.relay()?;
@@ -80,7 +71,7 @@ impl Session<'_, '_> {
         let until = self.watch(!has_read)?;
         let until = self.mark()?.map_or(until, |mark| mark.min(until));
         self.ask();
-        self.wishes.show(self.ledger.unanswered());
+        self.names.show();
         self.connection.flush()?;
         if has_read {
             self.relay.worked();
@@ -93,7 +84,7 @@ impl Session<'_, '_> {
     /// Queues the due commands.
     fn ask(&mut self) {
         while self.connection.queued_bytes() < QUEUED_BYTES_MAX {
-            let Some(change) = self.ledger.next_change() else {
+            let Some(change) = self.names.ledger.next_change() else {
                 return;
             };
             let command: Vec<&str> = std::iter::once(command(&change))
@@ -104,36 +95,22 @@ impl Session<'_, '_> {
         }
     }
 
-    /// Pings a silent server, and gives up a server after a long silence. Silence counts only when nothing more
-    /// can be read: a full channel may have kept the thread from reading. Returns the moment of the next
-    /// look.
+    /// Pings a silent server, and gives up a server after a long silence. Returns the moment of the next look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.connection.check_master()?;
-        let now = Instant::now();
-        if now.duration_since(self.retried) >= RETRY_REFUSED {
-            self.retried = now;
-            self.ledger.retry_refused();
-        }
-        let times = &self.servers.settings.times;
-        let interval = Duration::from_millis(times.ping_interval_ms);
-        let timeout = Duration::from_millis(times.ping_timeout_ms);
-        match self.pinged {
-            Some(pinged) if is_silent && now >= pinged + timeout => self.probe(),
-            Some(pinged) => Ok(pinged + timeout),
-            None if is_silent && now >= self.connection.heard + interval => {
-                self.connection.queue(&["PING"]);
-                self.expected.push_back(Expected::Pong);
-                self.pinged = Some(now);
-                Ok(now + timeout)
-            }
-            None => Ok(self.connection.heard + interval),
+        self.names.retry_refused();
+        let (times, expected) = (&self.servers.settings.times, &mut self.expected);
+        let pings = || expected.push_back(Expected::Pong);
+        match self.connection.watch(times, is_silent, pings) {
+            Some(next) => Ok(next),
+            None => self.probe(),
         }
     }
 
     /// Handles too long a silence: the server is busy, or the link is dead. Returns the
     /// moment of the next look.
     fn probe(&mut self) -> Result<Instant, Stop> {
-        let heard = self.connection.heard;
+        let heard = self.connection.heard();
         let next = self.probe.look(heard, self.relay, || {
             let server = (&self.connection.endpoint, self.connection.address);
             self.servers.try_second(self.second_waiter, server)
@@ -198,7 +175,7 @@ impl Session<'_, '_> {
             Value::Bulk(channel) if is_pattern => String::from_utf8_lossy(&channel).into(),
             Value::Bulk(channel) => self.name(&channel, false),
             Value::Cut(_) => {
-                if let Some(line) = self.lines.line(received) {
+                if let Some(line) = self.names.lines.line(received) {
                     let lines_left_out = line.suppressed;
                     tracing::warn!(lines_left_out, "skipped: a channel whose name is too long");
                 }
@@ -235,7 +212,7 @@ impl Session<'_, '_> {
     /// The ledger's copy of the name, to save another copy.
     fn name(&self, bytes: &[u8], is_pattern: bool) -> Arc<str> {
         let name = String::from_utf8_lossy(bytes);
-        let kept = self.ledger.name(&name, is_pattern);
+        let kept = self.names.ledger.name(&name, is_pattern);
         kept.unwrap_or_else(|| name.into())
     }
 
@@ -254,7 +231,7 @@ impl Session<'_, '_> {
         if let Some(kept) = &mut self.kept {
             kept.settle(&subscription, wanted);
         }
-        if let Some(number) = self.ledger.confirmed(&subscription, wanted) {
+        if let Some(number) = self.names.ledger.confirmed(&subscription, wanted) {
             // The name may be a refused name that was asked for again.
             if self.relay.stands_now() {
                 self.show_refusals();
@@ -317,8 +294,8 @@ impl Session<'_, '_> {
             };
             if !change.wanted {
                 // Another try would have the same result, and nobody wants later messages.
-                self.ledger.confirmed(&subscription, false);
-            } else if let Some(number) = self.ledger.refused(&subscription, was_alone) {
+                self.names.ledger.confirmed(&subscription, false);
+            } else if let Some(number) = self.names.ledger.refused(&subscription, was_alone) {
                 self.tell_refused(subscription, number, words)?;
             }
         }
@@ -336,22 +313,17 @@ impl Session<'_, '_> {
             self.show_refusals();
         }
         self.relay.status.count_refused();
-        let relay = &self.relay;
-        relay.log_refused("Redis", &subscription, &reason, self.lines);
-        Ok(self.relay.link.send(BusEvent::Refused {
-            subscription,
-            number,
-            fault: Fault(reason),
-        })?)
+        let (link, refused) = (&self.relay.link, (subscription, number));
+        Ok(self.names.tell_refused("Redis", link, refused, reason)?)
     }
 
     /// Sets the status to whether all names are subscribed, where all are needed. Call this while the rest of
     /// the status says up.
     pub(super) fn show_refusals(&self) {
-        if !self.servers.settings.needs_all_names || !self.ledger.is_restored() {
+        if !self.servers.settings.needs_all_names || !self.names.ledger.is_restored() {
             return;
         }
-        let (status, is_refused) = (&self.relay.status, self.ledger.has_refused());
+        let (status, is_refused) = (&self.relay.status, self.names.ledger.has_refused());
         status.set_subscription_refused(is_refused);
         if is_refused {
             status.set_down(self.relay.link.now().mono_us);

@@ -5,7 +5,6 @@
 //! messages: the next message is the newest state. Called by `kinds`.
 
 mod level;
-mod market;
 mod messages;
 mod spot;
 
@@ -13,8 +12,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-pub use market::{SimulatedMarket, SimulatedSettings};
-
+use self::level::Level;
+use self::spot::{OPEN, Spot, TICK, Tape};
+use crate::base::SplitMix64;
 use crate::feeds::{BusEvent, BusMessage, Place, StreamPosition};
 use crate::sources::{LoopGone, Source, SourceLink};
 use crate::telemetry::BusStatus;
@@ -128,124 +128,183 @@ impl Schedule {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
+/// The most levels of a market.
+const LEVELS_MAX: usize = 1_000;
+/// Points between strikes.
+const STRIKE_STEP: f64 = 5.0;
+/// A shown level stays until another is nearer by this distance, in points.
+const STAY: f64 = 4.0;
+/// The advantage in distance of a level that is not a strike, in points.
+const NAMED: f64 = 9.0;
+/// The longest step between two clock values, in seconds: after a pause the market continues from its
+/// last state.
+const STEP_MAX_S: f64 = 1.0;
 
-    use crossbeam_channel::{Receiver, bounded};
+/// The settings of a simulated market.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SimulatedSettings {
+    /// The number of levels in a message, clamped to 1 to 1,000.
+    pub levels: usize,
+    /// The same seed and the same clock values give the same texts.
+    pub seed: u64,
+}
 
-    use super::*;
-    use crate::base::Clock;
+/// A plausible session of the ES future, as the JSON texts of the subjects `levels.signals` and
+/// `market.flow` (the input side of the levels contract). Pure: no clock, no randomness except the
+/// seed. Floating-point functions of the platform are used, so texts of the same seed may
+/// differ between platforms in their last digit.
+#[derive(Clone, Debug)]
+pub struct SimulatedMarket {
+    levels_shown: usize,
+    random: SplitMix64,
+    last_unix_ms: Option<i64>,
+    spot: Spot,
+    tape: Tape,
+    vwap: f64,
+    /// Sorted by price.
+    levels: Vec<Level>,
+}
 
-    const SETTINGS: SimulatedSettings = SimulatedSettings {
-        levels: 12,
-        seed: 42,
-    };
+/// A possible level.
+struct Candidate {
+    kind: &'static str,
+    price: f64,
+}
 
-    fn start(
-        rate_hz: f64,
-        room: usize,
-    ) -> (Receiver<BusEvent>, Arc<BusStatus>, thread::JoinHandle<()>) {
-        let (tx, rx) = bounded(room);
-        let status = Arc::new(BusStatus::new(&[("a", SUBJECTS[0]), ("b", SUBJECTS[1])], 1));
-        let source = Box::new(SimulatedSource::new(SETTINGS, rate_hz, Arc::clone(&status)));
-        let link = SourceLink::new(tx, Box::new(|| {}), Clock::start());
-        (rx, status, thread::spawn(move || source.run(link)))
-    }
-
-    fn next_message(rx: &Receiver<BusEvent>) -> BusMessage {
-        match rx.recv_timeout(Duration::from_secs(10)) {
-            Ok(BusEvent::Message(message)) => message,
-            other => panic!("no message but {other:?}"),
+impl Candidate {
+    fn id(&self) -> String {
+        match self.kind {
+            "STRIKE" => format!("STRIKE_{:.0}", self.price),
+            kind => kind.to_owned(),
         }
-    }
-
-    #[test]
-    fn the_source_comes_up_and_alternates_the_subjects() {
-        let (rx, status, thread) = start(500.0, 8);
-        assert!(matches!(rx.recv(), Ok(BusEvent::Up)));
-        assert!(matches!(rx.recv(), Ok(BusEvent::CaughtUp)));
-        assert!(status.subscribed());
-        assert_eq!(status.consumers()[1].lag(), Some(0));
-        let first = next_message(&rx);
-        let created = first.position.expect("a position").epoch;
-        let mut before = first;
-        for n in 1..40_u64 {
-            let message = next_message(&rx);
-            let expected = SUBJECTS[(n % 2) as usize];
-            assert_eq!(&*message.subject, expected);
-            let position = message.position.expect("a position");
-            assert_eq!(position.epoch, created);
-            assert_eq!(position.sequence, n / 2 + 1);
-            assert!(!message.quiet && message.received >= before.received);
-            sonic_rs::from_slice::<sonic_rs::Value>(&message.payload).expect("valid JSON");
-            before = message;
-        }
-        drop(rx);
-        thread.join().expect("ends when the loop is gone");
-    }
-
-    #[test]
-    fn the_rate_holds_and_a_full_channel_is_not_made_up_for() {
-        let (rx, _status, thread) = start(100.0, 2);
-        // Up and CaughtUp fill the channel: the source waits.
-        thread::sleep(Duration::from_millis(400));
-        let began = Instant::now();
-        assert!(matches!(rx.recv(), Ok(BusEvent::Up)));
-        assert!(matches!(rx.recv(), Ok(BusEvent::CaughtUp)));
-        for _ in 0..40 {
-            next_message(&rx);
-        }
-        // 40 messages at 200 a second are 200 ms; made up for, they would come at once.
-        assert!(
-            began.elapsed() >= Duration::from_millis(170),
-            "{:?}",
-            began.elapsed()
-        );
-        drop(rx);
-        thread.join().expect("ends when the loop is gone");
-    }
-
-    #[test]
-    fn rates_out_of_range_are_brought_into_it() {
-        let rate = |hz| {
-            let status = Arc::new(BusStatus::new(&[("a", SUBJECTS[0]), ("b", SUBJECTS[1])], 1));
-            SimulatedSource::new(SETTINGS, hz, status).rate_hz
-        };
-        assert_eq!(rate(4.0), 4.0);
-        assert_eq!(rate(0.0), RATE_HZ_MIN);
-        assert_eq!(rate(f64::NAN), RATE_HZ_MIN);
-        assert_eq!(rate(f64::INFINITY), RATE_HZ_MAX);
-    }
-
-    #[test]
-    fn late_wake_ups_do_not_add_up() {
-        let mut schedule = Schedule::new(1_000, 8.0);
-        let mut now_us = 1_000;
-        for slot in 0..1_000_u64 {
-            now_us += schedule.wait_us(now_us);
-            assert!(now_us >= 1_000 + slot * 125_000);
-            now_us += 40_000;
-            assert!(now_us <= 1_000 + slot * 125_000 + 40_000);
-        }
-    }
-
-    #[test]
-    fn a_pause_is_not_made_up_for() {
-        let mut schedule = Schedule::new(0, 10.0);
-        assert_eq!(schedule.wait_us(0), 0);
-        assert_eq!(schedule.wait_us(5_030_000), 0);
-        assert_eq!(schedule.wait_us(5_030_000), 70_000);
-        assert_eq!(schedule.wait_us(5_100_000), 100_000);
-    }
-
-    #[test]
-    fn uneven_steps_keep_the_rate() {
-        let mut schedule = Schedule::new(0, 3.0);
-        let mut now_us = 0;
-        for _ in 0..=3_000 {
-            now_us += schedule.wait_us(now_us);
-        }
-        assert!(now_us.abs_diff(1_000_000_000) <= 1, "{now_us}");
     }
 }
+
+impl SimulatedMarket {
+    /// A market just before its first message.
+    pub fn new(settings: SimulatedSettings) -> Self {
+        let mut random = SplitMix64::new(settings.seed);
+        let spot = Spot::new(&mut random);
+        let tape = Tape::new(&mut random);
+        Self {
+            levels_shown: settings.levels.clamp(1, LEVELS_MAX),
+            random,
+            last_unix_ms: None,
+            spot,
+            tape,
+            vwap: OPEN - 1.5,
+            levels: Vec::new(),
+        }
+    }
+
+    /// Advances to `unix_ms` (Unix milliseconds) and writes the `levels.signals` message of that
+    /// moment. Nothing moves if the clock has stopped or goes back.
+    pub fn levels_signals(&mut self, unix_ms: i64) -> Vec<u8> {
+        self.advance(unix_ms);
+        messages::levels_signals(unix_ms, &self.spot, &self.tape, &self.levels).into_bytes()
+    }
+
+    /// Advances to `unix_ms` (Unix milliseconds) and writes the `market.flow` message of that
+    /// moment.
+    pub fn market_flow(&mut self, unix_ms: i64) -> Vec<u8> {
+        self.advance(unix_ms);
+        messages::market_flow(unix_ms, &self.spot, &self.tape, self.vwap, &self.levels).into_bytes()
+    }
+
+    /// Advances to `unix_ms` (Unix milliseconds) without writing anything.
+    fn advance(&mut self, unix_ms: i64) {
+        let last = self.last_unix_ms.replace(unix_ms);
+        let gap_s = last.map_or(0.0, |at| unix_ms.saturating_sub(at) as f64 / 1_000.0);
+        let dt_s = gap_s.clamp(0.0, STEP_MAX_S);
+        self.spot
+            .advance(dt_s, self.tape.imbalance, &mut self.random);
+        self.tape
+            .advance(dt_s, unix_ms, &self.spot, &mut self.random);
+        self.vwap += (self.spot.last() - self.vwap) * (dt_s / 600.0);
+        self.choose_levels();
+        for level in &mut self.levels {
+            level.advance(dt_s, &self.spot, &self.tape, &mut self.random);
+        }
+    }
+
+    /// Keeps the nearest candidates: levels leave as the spot moves away and others appear. A level that
+    /// stays keeps its state, and gets the candidate's new price.
+    fn choose_levels(&mut self) {
+        let spot = self.spot.last();
+        let mut ranked: Vec<(f64, Candidate, Option<usize>)> = self
+            .candidates()
+            .into_iter()
+            .map(|candidate| {
+                let shown = self.position(&candidate);
+                let named = if candidate.kind == "STRIKE" {
+                    0.0
+                } else {
+                    NAMED
+                };
+                let stay = if shown.is_some() { STAY } else { 0.0 };
+                (
+                    (candidate.price - spot).abs() - named - stay,
+                    candidate,
+                    shown,
+                )
+            })
+            .collect();
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        ranked.truncate(self.levels_shown);
+        let mut old: Vec<Option<Level>> = self.levels.drain(..).map(Some).collect();
+        for (_, candidate, shown) in ranked {
+            let kept = shown.and_then(|i| old.get_mut(i)).and_then(Option::take);
+            let level = match kept {
+                Some(mut level) => {
+                    level.price = candidate.price;
+                    level
+                }
+                None => self.appear(&candidate),
+            };
+            self.levels.push(level);
+        }
+        self.levels
+            .sort_by(|a, b| a.price.total_cmp(&b.price).then_with(|| a.id.cmp(&b.id)));
+    }
+
+    fn appear(&mut self, candidate: &Candidate) -> Level {
+        let id = candidate.id();
+        let mut level = Level::new(id, candidate.kind, candidate.price, &mut self.random);
+        level.settle(self.spot.last());
+        level
+    }
+
+    fn position(&self, candidate: &Candidate) -> Option<usize> {
+        let strike = candidate.kind == "STRIKE";
+        self.levels
+            .iter()
+            .position(|l| l.kind == candidate.kind && (!strike || l.price == candidate.price))
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let on_grid = |price: f64| (price / TICK).round() * TICK;
+        let named = [
+            ("PM_HIGH", OPEN + 17.25),
+            ("PM_LOW", OPEN - 21.5),
+            ("OR_HIGH", OPEN + 6.5),
+            ("OR_LOW", OPEN - 7.25),
+            ("PRIOR_CLOSE", OPEN + 2.25),
+            ("SESSION_HIGH", self.spot.session_high),
+            ("SESSION_LOW", self.spot.session_low),
+            ("VWAP", on_grid(self.vwap)),
+            ("SMA_200", on_grid(self.spot.slow_mean)),
+        ];
+        let middle = (self.spot.last() / STRIKE_STEP).round();
+        let each_side = self.levels_shown as i32 / 2 + 2;
+        let strikes =
+            (-each_side..=each_side).map(|i| ("STRIKE", (middle + f64::from(i)) * STRIKE_STEP));
+        named
+            .into_iter()
+            .chain(strikes)
+            .map(|(kind, price)| Candidate { kind, price })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,12 @@
 //! The move of all subscriptions from a server in lame duck mode to another one: both connections are read, until the new
 //! one has all names and the old one has handed over what was on its way.
+//!
+//! No message has a number, so copies are recognised by name, subject and payload, within the time in which a message
+//! comes on both. The old connection hands over at once. A message that came first on the new one waits for the copy on the
+//! old one, until the old one has ended. The messages of a publisher keep their order.
 
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +14,6 @@ use super::super::error::{NatsError, Stop};
 use super::super::protocol::{Delivery, Op};
 use super::super::servers;
 use super::super::wire::Wire;
-use super::overlap::Overlap;
 use super::session::Session;
 use super::sids::Sids;
 use crate::base::{Now, Wake};
@@ -53,7 +58,7 @@ impl Session<'_> {
         if self.overlap.as_ref().is_some_and(Overlap::is_full) {
             return Err(NatsError::LameDuck.into());
         }
-        if self.source.ledger.is_restored() && before.last_ping.is_none() {
+        if self.source.names.ledger.is_restored() && before.last_ping.is_none() {
             before.last_ping = Some(before.wire.ping());
         }
         before.wire.flush(&mut before.waiter)?;
@@ -121,6 +126,184 @@ impl Session<'_> {
         match &mut self.source.publishing {
             Some(publishing) => publishing.hand_over(event, &self.relay.link),
             None => Ok(self.relay.link.send(event)?),
+        }
+    }
+}
+
+/// The shortest time between the copies of a message.
+const WINDOW_MIN: Duration = Duration::from_millis(250);
+/// The most bytes of messages that wait.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The bytes of a message that waits, without its payload.
+const MESSAGE_BYTES: usize = 256;
+
+/// The copies that are missing on one of the connections. Pure.
+pub(super) struct Overlap {
+    hashes: RandomState,
+    window: Duration,
+    /// Messages that the old connection has handed over.
+    old: VecDeque<(Instant, u64)>,
+    /// Messages of the new connection that the old one has not handed over.
+    new: VecDeque<(u64, Delivery)>,
+    new_bytes: usize,
+    has_ended: bool,
+}
+
+impl Overlap {
+    /// Copies come within this time.
+    pub(super) fn new(window: Duration) -> Self {
+        Self {
+            hashes: RandomState::new(),
+            window: window.max(WINDOW_MIN),
+            old: VecDeque::new(),
+            new: VecDeque::new(),
+            new_bytes: 0,
+            has_ended: false,
+        }
+    }
+
+    /// Notes a message that the old connection hands over.
+    pub(super) fn take_old(&mut self, by: &Subscription, delivery: &Delivery, now: Instant) {
+        let key = self.key(by, delivery);
+        match self.new.iter().position(|(other, _)| *other == key) {
+            Some(at) => {
+                let copy = self.new.remove(at);
+                self.new_bytes -= copy.map_or(0, |(_, copy)| bytes(&copy));
+            }
+            None => self.old.push_back((now, key)),
+        }
+    }
+
+    /// Takes a message of the new connection. Returns a message to hand over now.
+    pub(super) fn take_new(
+        &mut self,
+        by: &Subscription,
+        delivery: Delivery,
+        now: Instant,
+    ) -> Option<Delivery> {
+        let is_late = |(came, _): &(Instant, u64)| now >= *came + self.window;
+        while self.old.front().is_some_and(is_late) {
+            self.old.pop_front();
+        }
+        let key = self.key(by, &delivery);
+        if let Some(at) = self.old.iter().position(|(_, other)| *other == key) {
+            self.old.remove(at);
+            return None;
+        }
+        if self.has_ended {
+            return Some(delivery);
+        }
+        self.new_bytes += bytes(&delivery);
+        self.new.push_back((key, delivery));
+        None
+    }
+
+    /// Whether the old connection has ended, and no copy of its messages can come any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.has_ended && self.old.is_empty()
+    }
+
+    /// Whether too much waits.
+    pub(super) fn is_full(&self) -> bool {
+        self.new_bytes > BYTES_MAX
+    }
+
+    /// Handles the end of the old connection. Returns the messages that it did not hand over.
+    pub(super) fn end(&mut self) -> impl Iterator<Item = Delivery> + use<> {
+        (self.has_ended, self.new_bytes) = (true, 0);
+        let new = std::mem::take(&mut self.new);
+        new.into_iter().map(|(_, delivery)| delivery)
+    }
+
+    fn key(&self, by: &Subscription, delivery: &Delivery) -> u64 {
+        let of_message = (&delivery.subject, &delivery.payload, delivery.is_deletion);
+        self.hashes.hash_one((&by.name, by.is_pattern, of_message))
+    }
+}
+
+fn bytes(delivery: &Delivery) -> usize {
+    MESSAGE_BYTES + delivery.subject.len() + delivery.payload.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(text: &str) -> Delivery {
+        Delivery {
+            subject: "a.b".to_owned(),
+            payload: text.into(),
+            ..Delivery::default()
+        }
+    }
+
+    proptest! {
+        /// A publisher's messages, of which many are equal, come on the old connection up to some message, and on the
+        /// new one from some message on, with any delay between the two.
+        #[test]
+        fn each_message_is_handed_over_once_and_in_order(
+            texts in prop::collection::vec(0..4_u8, 1..60),
+            cut in (0..60_usize, 0..60_usize),
+            ahead in prop::collection::vec(any::<bool>(), 120),
+        ) {
+            let by = Subscription::pattern("a.*");
+            let (begun, ended) = (cut.0.min(cut.1).min(texts.len()), cut.0.max(cut.1).min(texts.len()));
+            // Unequal before the new connection has the interest of all servers.
+            let text = |at: usize| match at < begun {
+                true => format!("before {at}"),
+                false => texts[at].to_string(),
+            };
+            let mut overlap = Overlap::new(Duration::ZERO);
+            let (mut old, mut new, mut came) = (0, begun, Vec::new());
+            let now = Instant::now();
+            for is_new in ahead {
+                if is_new && new < texts.len() {
+                    came.extend(overlap.take_new(&by, message(&text(new)), now));
+                    new += 1;
+                } else if !is_new && old < ended {
+                    let delivery = message(&text(old));
+                    overlap.take_old(&by, &delivery, now);
+                    came.push(delivery);
+                    old += 1;
+                }
+            }
+            for at in old..ended {
+                let delivery = message(&text(at));
+                overlap.take_old(&by, &delivery, now);
+                came.push(delivery);
+            }
+            came.extend(overlap.end());
+            for at in new..texts.len() {
+                came.extend(overlap.take_new(&by, message(&text(at)), now));
+            }
+            let came: Vec<_> = came.into_iter().map(|delivery| delivery.payload).collect();
+            let want: Vec<_> = (0..texts.len()).map(|at| text(at).into_bytes()).collect();
+            prop_assert_eq!(came, want);
+        }
+    }
+
+    #[test]
+    fn an_equal_message_after_the_time_of_copies_is_another_one() {
+        let by = Subscription::channel("a.b");
+        let mut overlap = Overlap::new(Duration::ZERO);
+        let now = Instant::now();
+        overlap.take_old(&by, &message("1"), now);
+        assert_eq!(overlap.end().count(), 0);
+        let later = now + WINDOW_MIN;
+        assert!(overlap.take_new(&by, message("1"), later).is_some());
+        assert!(!overlap.is_full());
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let by = Subscription::channel("a.b");
+        let mut overlap = Overlap::new(Duration::ZERO);
+        let large = "x".repeat(BYTES_MAX / 2);
+        for is_full in [false, true] {
+            let _ = overlap.take_new(&by, message(&large), Instant::now());
+            assert_eq!(overlap.is_full(), is_full);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! runs, or for gateways that speak to each other.
 //!
 //! Callers request subjects through a [`BusInterest`], without waiting. The events are the same as
-//! from the Redis source ([`crate::sources::interest`], [`crate::sources::ledger`]), in the order
+//! from the Redis source ([`crate::sources::requests`], [`crate::sources::ledger`]), in the order
 //! in which the server sends, over all subjects: [`BusEvent::Subscribed`] once the server has
 //! answered a PING after the SUB; [`BusEvent::Refused`] if the server's permissions forbid a
 //! subject (asked again every 30 s and after each reconnection, reported once); for a lost
@@ -20,24 +20,19 @@
 //! | --- | --- |
 //! | `mod` | the choice of the server, and a session; the messages of a publishing caller |
 //! | `session` | messages, confirmations, refusals, pings; the kept feed among the names |
-//! | `handover`, `overlap` | the move to another server, from one in lame duck mode; copies of a message (pure) |
+//! | `handover` | the move to another server, from one in lame duck mode; copies of a message |
 //! | `sids` | the numbers of the subscriptions; pure |
-//! | `retained`, `last_values` | last values, from JetStream, of subjects and of patterns; pure |
-//! | `stream` | the source that reads a stream in place of subjects |
+//! | `retained` | last values, from JetStream, of subjects and of patterns; pure |
 
 mod handover;
-mod last_values;
-mod overlap;
 mod retained;
 mod session;
 mod sids;
-mod stream;
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::stream::NatsStreamSource;
+use crossbeam_channel::Receiver;
 
 use self::handover::Before;
 use self::session::Session;
@@ -47,40 +42,18 @@ use super::protocol;
 use super::servers::{Second, Servers, waiter};
 use super::settings::NatsSettings;
 use super::wire::Wire;
-use crate::base::{LogBudget, Now, Wake};
+use crate::base::Wake;
 use crate::feeds::BusEvent;
-use crate::sources::interest::{self, BusInterest, Wishes};
-use crate::sources::ledger::Ledger;
-use crate::sources::outage::shown;
-use crate::sources::publisher::{self, Outbox, Publisher};
 use crate::sources::relay::{Bus, LinkTimes, Relay};
+use crate::sources::requests::{self, BusInterest, Names, Outgoing, Publisher};
 use crate::sources::socket::Waiter;
 use crate::sources::{KeptFeed, SourceLink};
 use crate::telemetry::BusStatus;
 
-/// The limit on log lines about subjects, a second.
-const LINES_PER_SECOND: u32 = 5;
 /// Commands and messages wait while more bytes than this are not written.
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
 /// The longest time without a message on a connection that publishes.
 const MESSAGE_SILENCE_MAX: Duration = Duration::from_secs(3);
-
-/// The beginning of subjects for answers. Nobody else can guess an inbox: the keys of the hasher are random.
-pub(super) fn inbox() -> String {
-    let [one, other] = [0, 1].map(|n| RandomState::new().hash_one(n));
-    format!("_INBOX.{one:016x}{other:016x}")
-}
-
-/// Logs an error of the server that belongs to nothing else.
-fn log_error(lines: &mut LogBudget, now: Now, words: &str) {
-    if let Some(line) = lines.line(now) {
-        tracing::warn!(
-            error = shown(words),
-            lines_left_out = line.suppressed,
-            "nats-server reported an error"
-        );
-    }
-}
 
 /// Settings of a [`NatsSubjectsSource`].
 #[derive(Clone)]
@@ -129,7 +102,7 @@ impl Settle {
 /// publishes on its own subjects at least once a second, and a connection without a message for three
 /// seconds is left. Messages that wait for a lost connection are dropped.
 struct Publishing {
-    outbox: Outbox,
+    outbox: Receiver<Outgoing>,
     /// The largest message, bytes; the server has to take messages of this size.
     bytes_max: usize,
     /// When the last message arrived.
@@ -141,7 +114,7 @@ struct Publishing {
 }
 
 impl Publishing {
-    fn new(outbox: Outbox, bytes_max: usize) -> Self {
+    fn new(outbox: Receiver<Outgoing>, bytes_max: usize) -> Self {
         Self {
             outbox,
             bytes_max,
@@ -166,7 +139,8 @@ impl Publishing {
             });
         }
         if !keeps_waiting {
-            self.outbox.discard();
+            // Messages for the connection before would be late.
+            self.outbox.try_iter().for_each(drop);
         }
         (self.relayed, self.dropped, self.not_permitted) = (Instant::now(), 0, None);
         Ok(())
@@ -175,7 +149,7 @@ impl Publishing {
     /// Queues messages to publish, up to a limit.
     fn publish(&self, wire: &mut Wire) {
         while wire.queued_bytes() < QUEUED_BYTES_MAX
-            && let Ok(message) = self.outbox.messages.try_recv()
+            && let Ok(message) = self.outbox.try_recv()
         {
             protocol::publish(wire.out(), &message.subject, "", &message.payload);
         }
@@ -183,7 +157,7 @@ impl Publishing {
 
     /// Whether messages wait to be published.
     fn has_waiting(&self) -> bool {
-        !self.outbox.messages.is_empty()
+        !self.outbox.is_empty()
     }
 
     /// The time until which a message must arrive.
@@ -218,9 +192,7 @@ pub struct NatsSubjectsSource {
     settings: NatsSubjectsSettings,
     status: Arc<BusStatus>,
     waiter: Waiter,
-    wishes: Wishes,
-    ledger: Ledger,
-    lines: LogBudget,
+    names: Names,
     /// All names requested at the start of the connection in use were answered.
     has_stood: bool,
     servers: Servers,
@@ -254,7 +226,7 @@ impl NatsSubjectsSource {
         status: Arc<BusStatus>,
     ) -> Result<(Self, BusInterest, Publisher), NatsError> {
         let (mut source, handle, wake) = Self::with_wake(settings, status)?;
-        let (publisher, outbox) = publisher::publisher(wake);
+        let (publisher, outbox) = requests::publisher(wake);
         source.publishing = Some(Publishing::new(outbox, bytes_max));
         Ok((source, handle, publisher))
     }
@@ -272,14 +244,12 @@ impl NatsSubjectsSource {
         status: Arc<BusStatus>,
     ) -> Result<(Self, BusInterest, Wake), NatsError> {
         let (waiter, wake) = waiter("the NATS source")?;
-        let (handle, wishes) = interest::interest(wake.clone());
+        let (handle, names) = requests::interest(wake.clone());
         let source = Self {
             settings,
             status,
             waiter,
-            wishes,
-            ledger: Ledger::default(),
-            lines: LogBudget::new(LINES_PER_SECOND),
+            names,
             has_stood: false,
             servers: Servers::default(),
             publishing: None,
@@ -311,7 +281,7 @@ impl NatsSubjectsSource {
                  nobody resumes (`off`). Let a JetStream stream store the subjects, and read it with --stream"
             );
         }
-        self.wishes.take_into(&mut self.ledger);
+        self.names.take_all();
         if before.is_none() {
             relay.status.set_up(false);
         }
@@ -322,7 +292,7 @@ impl NatsSubjectsSource {
         let away_ms = session.relay.report_up()?;
         session.relay.link.send(BusEvent::CaughtUp)?;
         let url = session.wire.endpoint.url();
-        match session.source.ledger.refused_of_wanted() {
+        match session.source.names.ledger.refused_of_wanted() {
             (0, _) => tracing::info!(url, away_ms, "subscribed on NATS"),
             (refused, of) => tracing::warn!(
                 url,
@@ -350,7 +320,7 @@ impl Bus for NatsSubjectsSource {
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
         let mut before = None;
         loop {
-            self.wishes.take_into(&mut self.ledger);
+            self.names.take_all();
             let had_stood = before.is_some();
             self.has_stood = false;
             let (nats, bytes_max) = (&self.settings.nats, self.settings.payload_bytes_max);
@@ -368,7 +338,7 @@ impl Bus for NatsSubjectsSource {
                         tracing::info!(error = %NatsError::LameDuck, "NATS moves");
                         match Before::new(wire, &self.waiter, sids) {
                             Ok(aside) => {
-                                self.ledger.lost();
+                                self.names.ledger.lost();
                                 before = Some(aside);
                                 continue;
                             }
@@ -382,7 +352,7 @@ impl Bus for NatsSubjectsSource {
                 Err(error) => error.into(),
             };
             let has_stood = self.has_stood || had_stood;
-            let told = self.wishes.lost(&mut self.ledger, has_stood, &relay.link);
+            let told = self.names.lost(has_stood, &relay.link);
             return told.map_or(Stop::LoopGone, |()| stop);
         }
     }

@@ -1,21 +1,26 @@
 //! Last values: questions to JetStream over the connection of the messages, so the order of answers
 //! and messages is defined. Pure: the session writes and reads.
 //!
-//! An exact subject takes two requests: the name of the stream, and the last message. For a pattern see
-//! [`super::last_values`]. A question ends after [`ANSWER_TIMEOUT`], with the values received until then.
+//! An exact subject takes two requests: the name of the stream, and the last message. The values of a pattern come from
+//! each stream with such subjects, through a consumer of the last message of each subject. The consumer asks for
+//! acknowledgements and gets none, so the server stops at `max_ack_pending` messages. The consumer is deleted at the end;
+//! if the deletion fails, the server deletes the consumer after some seconds without a listener.
+//! A question ends after [`ANSWER_TIMEOUT`], with the values received until then.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::api::{self, first_stream, message, refusal};
-use super::super::protocol::{self, Delivery};
-use super::inbox;
-use super::last_values::{LastValues, Next};
-use crate::sources::interest::Question;
+use sonic_rs::JsonValueTrait;
+
+use super::super::api::{self, first_stream, message, messages_of_consumer, refusal};
+use super::super::position::AckSubject;
+use super::super::protocol::{self, Delivery, inbox};
+use crate::auth::Subject;
 use crate::sources::outage::shown;
-use crate::wire::json::{Json, JsonError};
+use crate::sources::requests::Question;
+use crate::wire::json::{self, Json, JsonError};
 
 /// Questions on their way at once; the others wait.
 const ASKED_MAX: usize = 64;
@@ -310,191 +315,157 @@ fn last_message(answer: Json<'_>) -> Option<Vec<u8>> {
     is_value.then_some(message.payload)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::feeds::Subscription;
+/// The limit on payload bytes of the last values of a pattern: half of the default limit of a
+/// client's send queue, so a client that reads is not dropped because of last values.
+const BYTES_MAX: usize = 512 * 1024;
+/// The limit on streams asked for a pattern.
+const STREAMS_MAX: usize = 16;
+const SECOND_NS: u64 = 1_000_000_000;
 
-    fn question(number: u64, name: &str) -> Question {
-        let subscription = match name.contains(['*', '>']) {
-            true => Subscription::pattern(name),
-            false => Subscription::channel(name),
+/// The question for a pattern.
+#[derive(Debug)]
+struct LastValues {
+    /// Streams not asked yet, with the part of the pattern in each.
+    targets: VecDeque<(String, String)>,
+    /// The stream of the consumer; the name in `consumer` follows with the server's answer.
+    stream: String,
+    consumer: Option<String>,
+    values_left: usize,
+    bytes_left: usize,
+    /// There are more values than were sent.
+    is_cut: bool,
+    /// Why a stream gave no values.
+    refused: Option<String>,
+}
+
+/// The next step after a message from the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// More values follow.
+    Wait,
+    /// This stream has no more.
+    Stream,
+}
+
+impl LastValues {
+    /// Selects the streams in the answer that hold a part of the pattern. The answer is one page
+    /// (of 256 streams); the streams of the other pages count as cut.
+    fn new(pattern: &str, streams: Json<'_>, values_max: usize) -> Self {
+        let (mut targets, listed) = targets(pattern, streams);
+        let total = streams.number(&["total"]).unwrap_or(0);
+        let is_cut = targets.len() > STREAMS_MAX || total > listed;
+        targets.truncate(STREAMS_MAX);
+        Self {
+            targets,
+            stream: String::new(),
+            consumer: None,
+            values_left: values_max,
+            bytes_left: BYTES_MAX,
+            is_cut,
+            refused: None,
+        }
+    }
+
+    /// The request for a consumer of the next stream: subject and body. `None` without a next
+    /// stream, or without room for values.
+    fn next_consumer(&mut self, deliver_subject: &str) -> Option<(String, String)> {
+        let has_room = self.values_left > 0 && self.bytes_left > 0;
+        if !has_room {
+            self.is_cut |= !self.targets.is_empty();
+            return None;
+        }
+        let (stream, filter) = self.targets.pop_front()?;
+        let body = sonic_rs::json!({
+            "stream_name": stream.as_str(),
+            "config": {
+                "deliver_subject": deliver_subject,
+                "deliver_policy": "last_per_subject",
+                "filter_subject": filter.as_str(),
+                "ack_policy": "explicit",
+                "ack_wait": 30 * SECOND_NS,
+                "max_ack_pending": self.values_left,
+                "max_deliver": 1,
+                "replay_policy": "instant",
+                "mem_storage": true,
+                "num_replicas": 1,
+                "inactive_threshold": 5 * SECOND_NS,
+            },
+        });
+        let subject = format!("$JS.API.CONSUMER.CREATE.{stream}");
+        (self.stream, self.consumer) = (stream, None);
+        Some((subject, body.to_string()))
+    }
+
+    /// Handles the answer to the request for a consumer.
+    fn created(&mut self, answer: Json<'_>) -> Next {
+        let Some(name) = answer.text(&["name"]) else {
+            self.refused = refusal(answer).map(|error| shown(&error.to_string()));
+            return Next::Stream;
         };
-        Question {
-            subscription,
-            number,
+        self.consumer = Some(name);
+        let total = messages_of_consumer(answer);
+        self.is_cut |= total > self.values_left as u64;
+        match total {
+            0 => Next::Stream,
+            _ => Next::Wait,
         }
     }
 
-    fn answer(retained: &Retained, number: u64, payload: &str) -> Delivery {
-        Delivery {
-            subject: retained.reply(number),
-            sid: FIRST_SID,
-            payload: payload.as_bytes().to_vec(),
-            ..Delivery::default()
+    /// Counts a value. Returns whether the value is within the limits, and the next step.
+    fn delivered(&mut self, delivery: &Delivery) -> (bool, Next) {
+        let bytes = delivery.payload.len();
+        if self.values_left == 0 || bytes > self.bytes_left {
+            (self.is_cut, self.bytes_left) = (true, 0);
+            return (false, Next::Stream);
         }
-    }
-
-    fn ended(number: u64, name: &str, lack: Option<Lack>) -> Told {
-        let question = question(number, name);
-        Told::End { question, lack }
-    }
-
-    fn end(number: u64, name: &str) -> Told {
-        ended(number, name, None)
-    }
-
-    fn refused(number: u64, name: &str, words: &str) -> Told {
-        ended(number, name, Some(Lack::Refused(words.to_owned())))
-    }
-
-    #[test]
-    fn a_refusal_is_told_with_its_words() {
-        let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
-        let used_up = r#"{"error":{"err_code":10026,"description":"maximum consumers"}}"#;
-        let none = r#"{"error":{"err_code":10037,"description":"no message found"}}"#;
-        let words = "error 10026: maximum consumers";
-        for (name, answers, want) in [
-            ("a.*", [list, used_up], refused(1, "a.*", words)),
-            ("a.b", [used_up, ""], refused(1, "a.b", words)),
-            ("a.b", [r#"{"streams":["S"]}"#, none], end(1, "a.b")),
-        ] {
-            let (mut retained, mut out) = (Retained::new(10), Vec::new());
-            retained.ask(question(1, name), Instant::now(), &mut out);
-            for text in answers {
-                retained.take(answer(&retained, 1, text), &mut out);
+        self.values_left -= 1;
+        self.bytes_left -= bytes;
+        let ack = delivery.reply.as_deref().and_then(AckSubject::parse);
+        match ack.map(|ack| ack.pending) {
+            Some(1..) if self.values_left > 0 => (true, Next::Wait),
+            pending => {
+                self.is_cut |= pending.is_some_and(|pending| pending > 0);
+                (true, Next::Stream)
             }
-            assert_eq!(retained.take_told(), [want]);
         }
     }
 
-    #[test]
-    fn a_value_takes_two_requests_and_a_time() {
-        let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
-        for number in 1..4 {
-            retained.ask(question(number, "a.b"), now, &mut out);
-        }
-        let text = String::from_utf8_lossy(&out);
-        assert_eq!(text.matches("SUB ").count(), 1);
-        assert_eq!(text.matches("$JS.API.STREAM.NAMES").count(), 3);
-        out.clear();
-        let names = answer(&retained, 1, r#"{"type":"x","streams":["S"]}"#);
-        retained.take(names, &mut out);
-        let text = String::from_utf8_lossy(&out);
-        assert!(text.contains("$JS.API.STREAM.MSG.GET.S _INBOX."), "{text}");
-        assert!(text.contains(r#"{"last_by_subj":"a.b"}"#), "{text}");
-        let message = answer(&retained, 1, r#"{"message":{"seq":3,"data":"aGk="}}"#);
-        retained.take(message.clone(), &mut out);
-        let value = Told::Value {
-            of: question(1, "a.b"),
-            subject: "a.b".into(),
-            payload: b"hi".to_vec(),
-        };
-        assert_eq!(retained.take_told(), [value, end(1, "a.b")]);
-        retained.take(message, &mut out);
-        assert_eq!(retained.take_told(), [], "late");
-        let none = answer(&retained, 2, r#"{"streams":null}"#);
-        retained.take(none, &mut out);
-        assert_eq!(retained.take_told(), [end(2, "a.b")]);
-        retained.end_late(now, &mut out);
-        assert_eq!(retained.take_told(), []);
-        retained.end_late(now + ANSWER_TIMEOUT, &mut out);
-        assert_eq!(retained.take_told(), [refused(3, "a.b", "no answer")]);
-        assert!(retained.due().is_none() && retained.asked() == 0);
-    }
-
-    #[test]
-    fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
-        for is_late in [false, true] {
-            let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
-            retained.ask(question(1, "a.*"), now, &mut out);
-            let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
-            let list = answer(&retained, 1, list);
-            retained.take(list, &mut out);
-            let created = answer(&retained, 1, r#"{"name":"c","num_pending":1}"#);
-            retained.take(created, &mut out);
-            out.clear();
-            if is_late {
-                retained.end_late(now + ANSWER_TIMEOUT, &mut out);
-            } else {
-                let value = Delivery {
-                    subject: "a.x".to_owned(),
-                    sid: FIRST_SID + 1,
-                    reply: Some("$JS.ACK.S.c.1.9.1.123.0".to_owned()),
-                    payload: b"1".to_vec(),
-                    ..Delivery::default()
-                };
-                retained.take(value, &mut out);
-            }
-            let told = retained.take_told();
-            assert_eq!(told.len(), if is_late { 1 } else { 2 });
-            let want = match is_late {
-                true => refused(1, "a.*", "no answer"),
-                false => end(1, "a.*"),
-            };
-            assert_eq!(told.last(), Some(&want));
-            let text = String::from_utf8_lossy(&out);
-            assert!(text.contains("$JS.API.CONSUMER.DELETE.S.c"), "{text}");
-            assert!(text.contains(&format!("UNSUB {}", FIRST_SID + 1)), "{text}");
-        }
-    }
-
-    #[test]
-    fn questions_beyond_the_limit_wait() {
-        let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
-        for number in 0..ASKED_MAX as u64 {
-            assert!(retained.has_room());
-            retained.ask(question(number, "a"), now, &mut out);
-        }
-        assert!(!retained.has_room());
-        let none = answer(&retained, 7, "{}");
-        retained.take(none, &mut out);
-        assert!(retained.has_room());
-        assert_eq!(retained.asked(), ASKED_MAX - 1);
-    }
-
-    #[test]
-    fn errors_are_no_value() {
-        for text in [
-            "",
-            "{}",
-            r#"{"error":{"code":404,"err_code":10037}}"#,
-            r#"{"message":{"seq":1}}"#,
-            r#"{"message":{"seq":1,"data":"?"}}"#,
-        ] {
-            let text = api::read(text.as_bytes()).expect("no deep JSON");
-            assert_eq!(last_message(text), None, "{text:?}");
-            assert_eq!(first_stream(text).ok().flatten(), None, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_deep_answer_ends_its_question_and_is_named() {
-        let names = r#"{"streams":["S"]}"#;
-        let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
-        let deep = format!(r#"{{"name":"c","a":{}"#, "[".repeat(100_000));
-        for (name, answers) in [
-            ("a.b", vec![]),
-            ("a.b", vec![names]),
-            ("a.*", vec![]),
-            ("a.*", vec![list]),
-        ] {
-            let (mut retained, mut out) = (Retained::new(10), Vec::new());
-            retained.ask(question(1, name), Instant::now(), &mut out);
-            for text in answers.into_iter().chain([deep.as_str()]) {
-                let answer = answer(&retained, 1, text);
-                retained.take(answer, &mut out);
-            }
-            let told = retained.take_told();
-            let [
-                Told::End {
-                    lack: Some(lack), ..
-                },
-            ] = told.as_slice()
-            else {
-                panic!("{told:?}");
-            };
-            assert!(lack.to_string().contains("deeper than 512"), "{lack}");
-        }
+    /// The subject of the request to delete the consumer.
+    fn delete(&mut self) -> Option<String> {
+        let (stream, consumer) = (&self.stream, self.consumer.take()?);
+        Some(format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}"))
     }
 }
+
+/// Streams and filters, and the number of streams in the answer. A consumer's filter has to lie
+/// within one subject of its stream.
+fn targets(pattern: &str, answer: Json<'_>) -> (VecDeque<(String, String)>, u64) {
+    let (mut targets, mut listed) = (VecDeque::new(), 0);
+    let (Ok(pattern), Some(streams)) = (Subject::parse(pattern), answer.get(&["streams"])) else {
+        return (targets, listed);
+    };
+    for stream in streams.into_array_iter().into_iter().flatten().flatten() {
+        listed += 1;
+        let Some(config) = stream.get("config") else {
+            continue;
+        };
+        let name = config
+            .get("name")
+            .and_then(|n| n.as_str().map(str::to_owned));
+        let subjects = config.get("subjects");
+        let subjects = subjects.and_then(|all| json::value(&all).ok());
+        let subjects: Vec<String> = subjects.unwrap_or_default();
+        for subject in subjects {
+            let held = Subject::parse(&subject).ok();
+            if let Some(both) = held.and_then(|held| pattern.intersection(&held))
+                && let Some(name) = name.clone()
+            {
+                targets.push_back((name, both.to_string()));
+            }
+        }
+    }
+    (targets, listed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,26 +6,23 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::error::{NatsError, Stop, refused};
+use super::super::error::{NatsError, Stop, log_error, refused};
 use super::super::protocol::{self, Delivery, Op};
 use super::super::servers::Second;
 use super::super::wire::Wire;
-use super::handover::{self, Before};
-use super::overlap::Overlap;
+use super::handover::{self, Before, Overlap};
 use super::retained::{Lack, Retained, Told};
 use super::sids::Sids;
-use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, log_error};
+use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX};
 use crate::base::Now;
-use crate::feeds::{BusEvent, BusMessage, Fault, Place, Subscription};
-use crate::sources::interest::Question;
+use crate::feeds::{BusEvent, BusMessage, Place, Subscription};
 use crate::sources::ledger::Change;
 use crate::sources::outage::shown;
 use crate::sources::relay::Relay;
+use crate::sources::requests::Question;
 
 /// The limit on names reported as settled between two reads.
 const SETTLED_PER_TURN: usize = 1_024;
-/// Refused names are requested again after this long: somebody may have changed the permissions.
-const RETRY_REFUSED: Duration = Duration::from_secs(30);
 
 /// A session: the source, a connection, and its state.
 pub(super) struct Session<'a> {
@@ -44,8 +41,6 @@ pub(super) struct Session<'a> {
     /// The changes without an answer, in order, each with the number of the ping after the change.
     asked: VecDeque<(u64, Asked)>,
     retained: Retained,
-    /// When refused names were asked for again.
-    retried: Instant,
 }
 
 /// A change requested from the server.
@@ -77,14 +72,13 @@ impl<'a> Session<'a> {
             overlap: before.is_some().then(|| Overlap::new(window)),
             before,
             asked: VecDeque::new(),
-            retried: Instant::now(),
         }
     }
 
     /// Subscribes to all requested names, and relays messages meanwhile.
     pub(super) fn restore(&mut self) -> Result<(), Stop> {
-        self.source.ledger.connected();
-        while !self.source.ledger.is_restored() {
+        self.source.names.connected();
+        while !self.source.names.ledger.is_restored() {
             self.turn()?;
         }
         Ok(())
@@ -108,12 +102,12 @@ impl<'a> Session<'a> {
         let timeout = Duration::from_millis(self.source.settings.nats.times.ping_timeout_ms);
         let is_silent = |pinged| now >= pinged + timeout;
         while retained.has_room()
-            && !self.wire.pinged.is_some_and(is_silent)
-            && let Some(question) = self.source.wishes.next_question()
+            && !self.wire.pinged().is_some_and(is_silent)
+            && let Some(question) = self.source.names.next_question()
         {
             retained.ask(question, now, self.wire.out());
         }
-        self.source.wishes.show_asked_questions(retained.asked());
+        self.source.names.show_asked_questions(retained.asked());
         self.tell_retained()?;
         self.turn()
     }
@@ -121,14 +115,12 @@ impl<'a> Session<'a> {
     /// Reads at most once, then handles the bytes and the requests. Waits if there was nothing to
     /// read.
     fn turn(&mut self) -> Result<(), Stop> {
-        self.source
-            .wishes
-            .take_and_answer(&mut self.source.ledger, &self.relay.link)?;
+        self.source.names.take_and_answer(&self.relay.link)?;
         // Messages before the end of a connection were handed over after the previous read.
         let has_read = self.wire.read(&mut self.source.waiter)?;
         if has_read {
             self.second
-                .end(self.relay, self.source.ledger.is_restored());
+                .end(self.relay, self.source.names.ledger.is_restored());
             self.relay_all()?;
         }
         self.relay_before()?;
@@ -140,7 +132,7 @@ impl<'a> Session<'a> {
         let publishing = self.source.publishing.as_ref();
         let dues = [
             self.retained.due(),
-            self.source.ledger.settle_due(),
+            self.source.names.ledger.settle_due(),
             publishing.map(Publishing::due).transpose()?,
         ];
         let until = dues.into_iter().flatten().fold(until, Instant::min);
@@ -149,7 +141,7 @@ impl<'a> Session<'a> {
         if let Some(publishing) = publishing {
             publishing.publish(self.wire);
         }
-        self.source.wishes.show(self.source.ledger.unanswered());
+        self.source.names.show();
         self.wire.flush(&mut self.source.waiter)?;
         if has_read {
             self.relay.worked();
@@ -162,7 +154,7 @@ impl<'a> Session<'a> {
     /// Queues commands for the changes that are due, each change with a PING after it.
     fn ask(&mut self) {
         while self.wire.queued_bytes() < QUEUED_BYTES_MAX {
-            let Some(change) = self.source.ledger.next_change() else {
+            let Some(change) = self.source.names.ledger.next_change() else {
                 return;
             };
             let sids = &mut self.sids;
@@ -189,11 +181,7 @@ impl<'a> Session<'a> {
 
     /// Pings a silent server, and looks elsewhere if the silence goes on. Returns the time of the next look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
-        let now = Instant::now();
-        if now.duration_since(self.retried) >= RETRY_REFUSED {
-            self.retried = now;
-            self.source.ledger.retry_refused();
-        }
+        self.source.names.retry_refused();
         // A question for last values ends with its connection.
         let is_quiet = self.source.has_stood && self.before.is_none() && self.retained.asked() == 0;
         if is_quiet
@@ -214,7 +202,7 @@ impl<'a> Session<'a> {
         let nats = &self.source.settings.nats;
         let next = self
             .second
-            .look(self.wire.heard, self.relay, nats, self.wire);
+            .look(self.wire.heard(), self.relay, nats, self.wire);
         // Bytes that arrived during the second connection end the silence.
         if next.is_none() && self.wire.has_news(&mut self.source.waiter)? {
             return Ok(Instant::now());
@@ -245,7 +233,7 @@ impl<'a> Session<'a> {
             return Ok(());
         };
         // The gap of an outage ends when the name is whole again.
-        let is_restoring = || self.source.ledger.is_restoring(&subscription);
+        let is_restoring = || self.source.names.ledger.is_restoring(&subscription);
         if self.before.is_none() && !self.settle.is_zero() && is_restoring() {
             return Ok(());
         }
@@ -302,7 +290,7 @@ impl<'a> Session<'a> {
             Lack::Refused(_) => self.relay.status.count_retained_refused(),
             Lack::Cut | Lack::Unreadable(_) => self.relay.status.count_retained_limited(),
         }
-        if let Some(line) = self.source.lines.line(self.relay.link.now()) {
+        if let Some(line) = self.source.names.lines.line(self.relay.link.now()) {
             tracing::warn!(
                 name = shown(&question.subscription.name),
                 lines_left_out = line.suppressed,
@@ -342,24 +330,24 @@ impl<'a> Session<'a> {
             };
             if !change.wanted {
                 self.sids.remove(&subscription.name);
-                self.source.ledger.confirmed(&subscription, false);
-                self.source.ledger.has_room();
+                self.source.names.ledger.confirmed(&subscription, false);
+                self.source.names.ledger.has_room();
             } else if is_refused || words.is_some() {
                 // The server may have accepted this name, if the error was about another.
                 if let Some(sid) = self.sids.remove(&subscription.name) {
                     protocol::unsubscribe(self.wire.out(), sid);
                 }
                 let is_known = is_refused || was_alone;
-                if let Some(number) = self.source.ledger.refused(&subscription, is_known) {
+                if let Some(number) = self.source.names.ledger.refused(&subscription, is_known) {
                     let reason = words.as_deref().unwrap_or("no permission to subscribe");
                     self.tell_refused(subscription.clone(), number, reason)?;
                 }
                 if lacks_room {
-                    self.source.ledger.lacks_room(subscription);
+                    self.source.names.ledger.lacks_room(subscription);
                 }
             } else if !self.settle.is_zero() {
-                self.source.ledger.settles(&subscription, settled);
-            } else if let Some(number) = self.source.ledger.confirmed(&subscription, true) {
+                self.source.names.ledger.settles(&subscription, settled);
+            } else if let Some(number) = self.source.names.ledger.confirmed(&subscription, true) {
                 self.tell_subscribed(subscription, number)?;
             }
         }
@@ -385,7 +373,7 @@ impl<'a> Session<'a> {
             {
                 asked.words = Some(shown(&words));
             }
-            log_error(&mut self.source.lines, self.relay.link.now(), &words);
+            log_error(&mut self.source.names.lines, self.relay.link.now(), &words);
             return Ok(());
         };
         if let Some(asked) = self.first_asked()
@@ -398,12 +386,12 @@ impl<'a> Session<'a> {
         }
         // The permissions have changed since the confirmation.
         if let Some(subscription) = self.sids.named(&subject).cloned()
-            && let Some(number) = self.source.ledger.revoked(&subscription)
+            && let Some(number) = self.source.names.ledger.revoked(&subscription)
         {
             self.sids.remove(&subscription.name);
             return self.tell_refused(subscription, number, "the permission was taken away");
         }
-        log_error(&mut self.source.lines, self.relay.link.now(), &words);
+        log_error(&mut self.source.names.lines, self.relay.link.now(), &words);
         Ok(())
     }
 
@@ -418,31 +406,27 @@ impl<'a> Session<'a> {
             let subject = shown(&subscription.name);
             return Err(NatsError::not_permitted("subscribe", &subject).into());
         }
-        let (relay, lines) = (&self.relay, &mut self.source.lines);
-        relay.log_refused("NATS", &subscription, reason, lines);
         let kept = self.source.kept.as_mut();
         if kept.is_some_and(|kept| kept.settle(&subscription, false)) {
             self.relay.link.send(BusEvent::Gap { lost: None })?;
             // A loss ends all confirmations, and the other names are still subscribed.
-            for (subscription, number) in self.source.ledger.standing() {
+            for (subscription, number) in self.source.names.ledger.standing() {
                 self.relay.link.send(BusEvent::Subscribed {
                     subscription,
                     number,
                 })?;
             }
         }
-        Ok(self.relay.link.send(BusEvent::Refused {
-            subscription,
-            number,
-            fault: Fault(reason.to_owned()),
-        })?)
+        let (link, refused) = (&self.relay.link, (subscription, number));
+        let names = &mut self.source.names;
+        Ok(names.tell_refused("NATS", link, refused, reason.to_owned())?)
     }
 
     /// Reports the names known to the other servers by now.
     fn tell_settled(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
         for _ in 0..SETTLED_PER_TURN {
-            let Some((subscription, number)) = self.source.ledger.next_settled(now) else {
+            let Some((subscription, number)) = self.source.names.ledger.next_settled(now) else {
                 break;
             };
             self.tell_subscribed(subscription, number)?;

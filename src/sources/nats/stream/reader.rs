@@ -6,21 +6,17 @@
 //! the message is the same. Without this proof nothing would be noticed: a consumer skips messages that are gone
 //! (purged, made anew, restored), and the stream's counters do not show every such case.
 
-mod answers;
 mod consumer;
-mod requests;
 
 use std::time::{Duration, Instant};
 
-use self::answers::{Limits, Retention, StreamInfo, created};
-use self::consumer::Consumer;
-use super::super::super::api::ApiError;
-use super::super::super::error::NatsError;
-use super::super::super::position::AckSubject;
-use super::super::super::protocol::{self, Delivery};
-use super::super::inbox;
+use self::consumer::{Consumer, Limits, Retention, StreamInfo, created};
 use super::MS_NS;
 use crate::feeds::StoredId;
+use crate::sources::nats::api::ApiError;
+use crate::sources::nats::error::NatsError;
+use crate::sources::nats::position::AckSubject;
+use crate::sources::nats::protocol::{self, Delivery, inbox};
 use crate::sources::stored::Told;
 
 /// The time for an answer of JetStream, longer than the choice of a stream's new leader in most cases.

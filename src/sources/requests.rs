@@ -1,23 +1,36 @@
-//! The handle through which gateways request subscriptions of a bus while its source runs.
+//! What gateways ask of a source while the source runs: names and last values through [`BusInterest`], messages to
+//! publish through [`Publisher`].
 //!
 //! Of the changes to a name, only the newest waits for the source. If a name is requested and cancelled
 //! before the source looks, nothing waits. At most two changes therefore wait for each name that may be
 //! requested at a time, for however long the source takes none. Questions for last values are kept in the
 //! same way: at most a single question for each name, and none once nobody waits for the answer.
+//!
+//! Publishing never waits either: the queue is bounded in messages and bytes, and a full queue is reported.
+//! Messages not published when a connection is lost are dropped: they would be late on the next.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::ledger::Ledger;
+use super::outage::shown;
 use super::{LoopGone, SourceLink};
-use crate::base::Wake;
-use crate::feeds::{BusEvent, Subscription};
+use crate::base::{LogBudget, Wake};
+use crate::feeds::{BusEvent, Fault, Subscription};
 
 /// The most changes that the source takes at once. The loop may wait for the lock meanwhile, and the
 /// source reads and writes in between.
 const TAKEN_MAX: usize = 256;
+
+/// The most log lines about names, a second.
+const LINES_PER_SECOND: u32 = 5;
+/// Refused names are asked for again after this long: somebody may have changed the permissions.
+const RETRY_REFUSED: Duration = Duration::from_secs(30);
 
 /// Room for names that is kept when nothing waits.
 const ROOM_KEPT: usize = 1_024;
@@ -63,10 +76,15 @@ pub struct UnansweredChanges {
     pub settling: u64,
 }
 
-/// The source's end of a [`BusInterest`].
-pub(super) struct Wishes {
+/// The source's end of a [`BusInterest`]: the requested names, and their state on the server.
+pub(super) struct Names {
     shared: Arc<Shared>,
     wake: Wake,
+    pub(super) ledger: Ledger,
+    /// For log lines about names.
+    pub(super) lines: LogBudget,
+    /// When refused names were asked for again on this connection.
+    retried: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -106,13 +124,20 @@ struct Line<T> {
 }
 
 /// Creates a handle and the source's end.
-pub(super) fn interest(wake: Wake) -> (BusInterest, Wishes) {
+pub(super) fn interest(wake: Wake) -> (BusInterest, Names) {
     let shared = Arc::new(Shared::default());
     let handle = BusInterest {
         shared: Arc::clone(&shared),
         wake: wake.clone(),
     };
-    (handle, Wishes { shared, wake })
+    let names = Names {
+        shared,
+        wake,
+        ledger: Ledger::default(),
+        lines: LogBudget::new(LINES_PER_SECOND),
+        retried: Instant::now(),
+    };
+    (handle, names)
 }
 
 impl BusInterest {
@@ -180,7 +205,7 @@ impl fmt::Debug for BusInterest {
     }
 }
 
-impl Wishes {
+impl Names {
     /// Takes the oldest changes, at most [`TAKEN_MAX`]. If more wait, the next wait of the source ends at
     /// once. Later changes wake the source again.
     fn take(&self) -> Vec<(Subscription, Change)> {
@@ -208,14 +233,14 @@ impl Wishes {
 
     /// Applies the waiting changes to the ledger while there is no connection. Changes that arrive meanwhile may be
     /// applied too.
-    pub(super) fn take_into(&self, ledger: &mut Ledger) {
+    pub(super) fn take_all(&mut self) {
         let mut left = self.shared.waiting();
         loop {
             let taken = self.take();
             for (subscription, change) in &taken {
                 match change.wanted {
-                    true => drop(ledger.want(subscription, change.number)),
-                    false => ledger.unwant(subscription),
+                    true => drop(self.ledger.want(subscription, change.number)),
+                    false => self.ledger.unwant(subscription),
                 }
             }
             left = left.saturating_sub(taken.len());
@@ -229,15 +254,11 @@ impl Wishes {
     ///
     /// # Errors
     /// The loop is gone.
-    pub(super) fn take_and_answer(
-        &self,
-        ledger: &mut Ledger,
-        link: &SourceLink,
-    ) -> Result<(), LoopGone> {
+    pub(super) fn take_and_answer(&mut self, link: &SourceLink) -> Result<(), LoopGone> {
         for (subscription, Change { wanted, number }) in self.take() {
             if !wanted {
-                ledger.unwant(&subscription);
-            } else if ledger.want(&subscription, number) {
+                self.ledger.unwant(&subscription);
+            } else if self.ledger.want(&subscription, number) {
                 link.send(BusEvent::Subscribed {
                     subscription,
                     number,
@@ -251,14 +272,9 @@ impl Wishes {
     ///
     /// # Errors
     /// The loop is gone.
-    pub(super) fn lost(
-        &self,
-        ledger: &mut Ledger,
-        all_stood: bool,
-        link: &SourceLink,
-    ) -> Result<(), LoopGone> {
-        let has_carried = ledger.lost();
-        self.show(ledger.unanswered());
+    pub(super) fn lost(&mut self, all_stood: bool, link: &SourceLink) -> Result<(), LoopGone> {
+        let has_carried = self.ledger.lost();
+        self.show();
         self.shared.questions_asked.store(0, Relaxed);
         // If everything was subscribed, the report of the outage includes the loss.
         if has_carried && !all_stood {
@@ -267,8 +283,51 @@ impl Wishes {
         Ok(())
     }
 
+    /// Begins to subscribe on a new connection.
+    pub(super) fn connected(&mut self) {
+        self.ledger.connected();
+        self.retried = Instant::now();
+    }
+
+    /// Asks for refused names again, if it is time.
+    pub(super) fn retry_refused(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.retried) >= RETRY_REFUSED {
+            self.retried = now;
+            self.ledger.retry_refused();
+        }
+    }
+
+    /// Logs a subscription that the bus refuses, and tells the loop.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn tell_refused(
+        &mut self,
+        bus: &str,
+        link: &SourceLink,
+        (subscription, number): (Subscription, u64),
+        reason: String,
+    ) -> Result<(), LoopGone> {
+        if let Some(line) = self.lines.line(link.now()) {
+            tracing::warn!(
+                name = shown(&subscription.name),
+                is_pattern = subscription.is_pattern,
+                reason,
+                lines_left_out = line.suppressed,
+                "{bus} refused a subscription; asking again every 30 s"
+            );
+        }
+        link.send(BusEvent::Refused {
+            subscription,
+            number,
+            fault: Fault(reason),
+        })
+    }
+
     /// Publishes the numbers of [`Ledger::unanswered`].
-    pub(super) fn show(&self, [queued, asked, settling]: [usize; 3]) {
+    pub(super) fn show(&self) {
+        let [queued, asked, settling] = self.ledger.unanswered();
         self.shared.queued.store(queued as u64, Relaxed);
         self.shared.asked.store(asked as u64, Relaxed);
         self.shared.settling.store(settling as u64, Relaxed);
@@ -364,78 +423,63 @@ impl<T> Line<T> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sources::socket::Waiter;
+/// The most messages that may wait to be written.
+const MESSAGES_MAX: usize = 4_096;
+/// The most bytes of these messages. A single message of any size has room.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
 
-    fn wish(subscription: &Subscription, wanted: bool, number: u64) -> (Subscription, Change) {
-        (subscription.clone(), Change { wanted, number })
-    }
+/// Publishes on a bus; clones publish on the same connection, in the order of their calls.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    sender: Sender<Outgoing>,
+    bytes: Arc<AtomicUsize>,
+    wake: Wake,
+}
 
-    /// The source is away while a client keeps changing its names.
-    #[test]
-    fn changes_that_nobody_takes_are_no_more_than_the_names() {
-        let (_waiter, wake) = Waiter::new("a test").expect("a waiter");
-        let (interest, wishes) = interest(wake);
-        let kept = Subscription::channel("kept");
-        interest.subscribe(kept.clone());
-        assert_eq!(wishes.take(), [wish(&kept, true, 0)]);
-        for n in 0..10_000 {
-            let name = Subscription::pattern(format!("{n}*"));
-            interest.subscribe(name.clone());
-            interest.unsubscribe(kept.clone());
-            interest.unsubscribe(name);
-            interest.subscribe_numbered(kept.clone(), n);
-        }
-        assert_eq!(interest.unanswered().waiting, 1);
-        assert_eq!(wishes.take(), [wish(&kept, true, 9_999)]);
-        interest.unsubscribe(kept.clone());
-        interest.unsubscribe(Subscription::channel("never"));
-        assert_eq!(wishes.take(), [wish(&kept, false, 0)]);
-        assert_eq!(wishes.take(), []);
-    }
+/// A message that waits for the thread that writes.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) subject: Arc<str>,
+    pub(super) payload: Vec<u8>,
+    room: Arc<AtomicUsize>,
+}
 
-    #[test]
-    fn many_changes_are_taken_in_parts_and_in_their_order() {
-        let (_waiter, wake) = Waiter::new("a test").expect("a waiter");
-        let (interest, wishes) = interest(wake);
-        let names: Vec<_> = (0..20 * TAKEN_MAX)
-            .map(|n| Subscription::channel(n.to_string()))
-            .collect();
-        names
-            .iter()
-            .for_each(|name| interest.subscribe(name.clone()));
-        for part in names.chunks(TAKEN_MAX) {
-            let want: Vec<_> = part.iter().map(|name| wish(name, true, 0)).collect();
-            assert_eq!(wishes.take(), want);
-        }
-        assert_eq!(wishes.take(), []);
-        assert!(wishes.shared.changes().line.by_name.capacity() <= 4 * ROOM_KEPT);
-    }
-
-    #[test]
-    fn questions_are_one_for_each_name_and_go_with_those_who_wait() {
-        let (_waiter, wake) = Waiter::new("a test").expect("a waiter");
-        let (interest, wishes) = interest(wake);
-        let [kept, other] = ["kept", "other"].map(Subscription::channel);
-        interest.ask_retained(kept.clone(), 0);
-        for n in 1..10_000 {
-            let name = Subscription::pattern(format!("{n}*"));
-            interest.ask_retained(name.clone(), n);
-            interest.forget_retained(&name);
-            interest.ask_retained(kept.clone(), n);
-        }
-        interest.ask_retained(other.clone(), 1);
-        assert_eq!(interest.unanswered_questions().waiting, 2);
-        let question = |subscription, number| {
-            Some(Question {
-                subscription,
-                number,
-            })
-        };
-        assert_eq!(wishes.next_question(), question(kept, 9_999));
-        interest.forget_retained(&other);
-        assert_eq!(wishes.next_question(), None);
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.room.fetch_sub(self.payload.len(), Relaxed);
     }
 }
+
+/// Creates both ends. `wake` wakes the thread that writes.
+pub(super) fn publisher(wake: Wake) -> (Publisher, Receiver<Outgoing>) {
+    let (sender, messages) = bounded(MESSAGES_MAX);
+    let publisher = Publisher {
+        sender,
+        bytes: Arc::default(),
+        wake,
+    };
+    (publisher, messages)
+}
+
+impl Publisher {
+    /// Queues a message to publish. Returns false, and drops the message, if too much waits to be written
+    /// or the thread that writes has ended.
+    pub fn publish(&self, subject: &Arc<str>, payload: Vec<u8>) -> bool {
+        let bytes = payload.len();
+        let before = self.bytes.fetch_add(bytes, Relaxed);
+        let outgoing = Outgoing {
+            subject: Arc::clone(subject),
+            payload,
+            room: Arc::clone(&self.bytes),
+        };
+        let is_full = before > 0 && before.saturating_add(bytes) > BYTES_MAX;
+        if is_full || self.sender.try_send(outgoing).is_err() {
+            return false;
+        }
+        self.wake.wake();
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

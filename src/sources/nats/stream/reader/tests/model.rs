@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use sonic_rs::JsonValueTrait;
 
-use super::super::answers::rfc_3339;
+use super::super::consumer::rfc_3339;
 use super::super::*;
 
 pub(super) const NOW_NS: u64 = 1_700_000_000_000_000_000;

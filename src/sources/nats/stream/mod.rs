@@ -16,12 +16,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::reader::StreamReader;
-use super::super::error::{NatsError, Stop, refused};
-use super::super::protocol::Op;
-use super::super::servers::{Second, Servers, waiter};
-use super::super::settings::NatsSettings;
-use super::super::wire::Wire;
-use super::{LINES_PER_SECOND, log_error};
+use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error, refused};
+use super::protocol::Op;
+use super::servers::{Second, Servers, waiter};
+use super::settings::NatsSettings;
+use super::wire::Wire;
 use crate::base::{LogBudget, Now, Wake};
 use crate::sources::outage::shown;
 use crate::sources::relay::{Bus, LinkTimes, Relay};
