@@ -120,7 +120,8 @@ impl ChannelsFeed {
             .with_capacity(
                 message.payload.len() + 80 + usize::from(self.settings.is_stamped) * STAMP_BYTES,
             )
-            .received(message.received);
+            .received(message.received)
+            .of_feed(message.place != Place::Outside);
         if let Some(key) = self.key(message) {
             frame = frame.key(key);
         }

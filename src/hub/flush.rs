@@ -30,7 +30,7 @@ use super::hub::Hub;
 use super::session::{AfterWrite, Pause, Session};
 use super::shell::{Transmit, Write};
 use super::tables::SlotSet;
-use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey};
+use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey, TopicName};
 
 /// The most sessions in one batch.
 const BATCH_SESSIONS: usize = 128;
@@ -379,11 +379,15 @@ fn recycle_writes<'a>(mut writes: Vec<Write<'_>>) -> Vec<Write<'a>> {
 }
 
 impl Core {
-    /// Puts a frame from before the client's subscription in the client's queue. Returns false if the
-    /// client is gone or closing. The gateway limits the waiting replayed frames, for each client and
-    /// for all: the limits of the queue do not count replayed frames.
-    pub fn replay(&mut self, key: SessionKey, frame: &Arc<Frame>) -> bool {
+    /// Puts a frame of a topic from before the client's subscription in the client's queue, after the older frames that
+    /// wait outside of the queue. Returns false if the client is gone or closing. The gateway limits the waiting replayed
+    /// frames, for each client and for all: the limits of the queue do not count replayed frames.
+    pub fn replay(&mut self, key: SessionKey, topic: &TopicName, frame: &Arc<Frame>) -> bool {
         self.notify_loss(key);
+        if self.behind.concerns(topic) {
+            self.release(topic);
+        }
+        self.clients.open_slot(self.now, &self.limits, key);
         self.clients.replay(self.now, key, Arc::clone(frame));
         self.is_open(key)
     }

@@ -146,7 +146,7 @@ pub struct Frame {
     counted: Counted,
     /// Whether the history keeps the frame.
     is_kept: AtomicBool,
-    /// Where the text of the position is in the payload.
+    /// Where the text of the position is in the payload; without a position 1 if the message is of the kept feed.
     position_at: u32,
     position_bytes: u8,
 }
@@ -181,9 +181,18 @@ impl Frame {
         self.position_bytes > 0
     }
 
+    /// Whether the message is of the kept feed. Such a frame must not wait outside of the send queue, also without a
+    /// position: a later frame would tell the client a position after it.
+    pub fn is_of_feed(&self) -> bool {
+        self.has_position() || self.position_at > 0
+    }
+
     /// The text of the position in the payload; empty without a position.
     pub(super) fn position(&self) -> &[u8] {
-        &self.body()[self.position_at as usize..][..usize::from(self.position_bytes)]
+        match self.position_bytes {
+            0 => &[],
+            bytes => &self.body()[self.position_at as usize..][..usize::from(bytes)],
+        }
     }
 
     /// Whether clients of this kind get the message of the frame.
@@ -389,6 +398,15 @@ impl FrameBuilder {
     #[must_use]
     pub fn binary_only(mut self) -> Self {
         self.class = Class::BinaryOnly;
+        self
+    }
+
+    /// Notes whether the message is of the kept feed.
+    #[must_use]
+    pub fn of_feed(mut self, is_of_feed: bool) -> Self {
+        if self.position_bytes == 0 {
+            self.position_at = u32::from(is_of_feed);
+        }
         self
     }
 

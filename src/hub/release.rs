@@ -16,7 +16,9 @@ impl Core {
         if !self.behind.concerns(&publication.topic) {
             return false;
         }
-        let may_wait = publication.frame.key().is_some() && publication.place == Place::Outside;
+        let frame = &publication.frame;
+        let may_wait =
+            frame.key().is_some() && !frame.is_of_feed() && publication.place == Place::Outside;
         let waits = may_wait && self.behind.states < STATES_MAX;
         if !waits {
             self.release(&publication.topic);
@@ -72,7 +74,7 @@ impl Core {
         }
     }
 
-    fn release(&mut self, topic: &TopicName) {
+    pub(super) fn release(&mut self, topic: &TopicName) {
         for mut publication in self.behind.take(topic) {
             // The topic has retained the frame already.
             publication.retain = Retain::Keep;

@@ -128,6 +128,8 @@ pub(super) struct Topics {
     joined: Vec<SmallVec<[Membership; 2]>>,
     /// The memberships of all topics together.
     memberships: usize,
+    /// Whether a member has ever had binary frames. A held binary frame may be sent after the last of them has left.
+    has_had_binary: bool,
 }
 
 /// The result of [`Core::join`](super::Core::join).
@@ -185,6 +187,7 @@ impl Topics {
             content,
         });
         topic.binary += u32::from(content == Content::Binary);
+        self.has_had_binary |= content == Content::Binary;
         self.memberships += 1;
         let joined = match topic.members.len() {
             1 => Joined::First,
@@ -299,7 +302,7 @@ impl Topics {
     ) -> Receivers<impl Iterator<Item = SessionKey>> {
         let topic = &self.topics[key.0 as usize];
         let got = topic.holds(frame).then_some(topic.retained_number);
-        let of = (topic.binary > 0).then(|| frame.content());
+        let of = self.kind_of_members(topic, frame);
         let members = topic.members.iter();
         let keys = members
             .filter(move |m| got != Some(m.retained) && of.is_none_or(|of| of == m.content))
@@ -333,10 +336,15 @@ impl Topics {
     /// The number of [`Self::receivers`], including members that got the frame on joining.
     pub(super) fn receiver_count(&self, key: TopicKey, frame: &Frame) -> usize {
         let topic = &self.topics[key.0 as usize];
-        match topic.binary {
-            0 => topic.members.len(),
-            _ => topic.count(frame.content()),
-        }
+        let of = self.kind_of_members(topic, frame);
+        of.map_or(topic.members.len(), |of| topic.count(of))
+    }
+
+    /// The kind of frames of the members that get this frame; `None` for all members.
+    fn kind_of_members(&self, topic: &Topic, frame: &Frame) -> Option<Content> {
+        let of = frame.content();
+        let is_of_some = topic.binary > 0 || self.has_had_binary && of == Content::Binary;
+        is_of_some.then_some(of)
     }
 
     /// Members by the content of the frames that they get, as in [`Content::ALL`].

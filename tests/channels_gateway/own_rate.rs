@@ -188,3 +188,30 @@ fn a_rate_is_refused_where_every_message_is_delivered() {
         assert_eq!(answers(&mut kept, json!(1)), [json!(want)]);
     }
 }
+
+#[test]
+fn a_last_value_comes_after_the_older_message_that_waits() {
+    let mut bench = Bench::retaining();
+    bench.feed = bench.feed.conflating(|_| true);
+    let key = bench.world.connect("/ws?max_hz=0.1", None);
+    let ask = |bench: &mut Bench, value: &str| {
+        bench.subscribe(key, &[TICK]);
+        bench.confirm(TICK);
+        bench.value(TICK, None, value);
+        bench.end(TICK);
+    };
+    bench.subscribe(key, &[TICK]);
+    bench.confirm(TICK);
+    bench.end(TICK);
+    bench.got(key);
+    bench.publish(TICK, &[], "1");
+    bench.publish(TICK, &[], "2");
+    let before = bench.got(key);
+    assert_eq!(data(&before), [json!(1)], "the second message waits");
+    bench.down();
+    bench.bus(BusEvent::Up);
+    ask(&mut bench, "3");
+    let mut got = bench.got(key);
+    got.retain(|message| message["type"] == "data");
+    assert_eq!(data(&got), [json!(2), json!(3)]);
+}

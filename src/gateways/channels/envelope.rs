@@ -52,7 +52,8 @@ pub(super) fn render(
     let mut copy = frame
         .with_capacity(bytes + END_BYTES_MAX + line_end.len() + payload.len())
         .lead(LEAD)
-        .received(unit.received());
+        .received(unit.received())
+        .of_feed(unit.is_of_feed());
     if let Some(ConflationKey(key)) = unit.key() {
         let key = FixedState::default().hash_one((key, pattern, content == Content::Text));
         copy = copy.key(ConflationKey(key));

@@ -470,7 +470,7 @@ impl ChannelsGateway {
         let bytes_for = |key| frame_for(core, key).queue_bytes();
         for key in self.retained.receivers(topic, of, bytes_for) {
             let frame = frame_for(core, key);
-            core.replay(key, &frame);
+            core.replay(key, topic, &frame);
         }
         self.ask_retained(core);
     }

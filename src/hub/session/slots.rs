@@ -126,10 +126,10 @@ impl Slots {
         (under_way, bytes_max): (u64, usize),
     ) -> Slotted {
         let has_rate = self.has_rate();
-        let mut gate = self.gate.as_mut().filter(|_| !frame.has_position());
+        let mut gate = self.gate.as_mut().filter(|_| !frame.is_of_feed());
         // Held frames are sent first, even after a gate has ended.
         let is_free = gate.is_none() && self.held.is_empty();
-        if !has_rate && (is_free || frame.has_position()) {
+        if !has_rate && (is_free || frame.is_of_feed()) {
             return Slotted::Leaves;
         }
         let is_slot = self.held.is_empty() && now.mono_us >= self.next_us;
@@ -234,6 +234,16 @@ mod tests {
         assert!(matches!(judged(&mut slots), Slotted::Held(Some(_))));
         assert_eq!(slots.open(now).len(), 1);
         assert!(matches!(judged(&mut slots), Slotted::Leaves));
+    }
+
+    #[test]
+    fn a_gate_holds_no_message_of_the_kept_feed_with_or_without_a_position() {
+        let (now, key, alive) = (Now::default(), ConflationKey(1), FrameBytes::default());
+        let mut slots = Slots::new(None);
+        slots.gate = Some(Gate::new(now));
+        let frame = Frame::text(&alive).key(key).of_feed(true).body(b"x");
+        let judged = slots.judge(now, key, &frame.finish(), (9, 99));
+        assert!(matches!(judged, Slotted::Leaves));
     }
 
     #[test]
