@@ -1,5 +1,5 @@
-//! Shared by the gateways with tokens and rates: the close for a refused token, the end of a token, the rate
-//! of requests, the counters of both; and the identifiers of connections.
+//! Shared by the gateways that check tokens and limit rates: the close for a refused token, the end of a token, the
+//! rate of requests, and the counters of both; also the identifiers of connections.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::AtomicU64;
@@ -15,7 +15,7 @@ use crate::hub::{CloseCode, CloseReason, Closing, Core, Now, REVOKED, SessionKey
 const AUTHENTICATION_FAILED: CloseCode =
     CloseCode::new(Refusal::CLOSE_CODE, "Authentication failed");
 
-/// The close for a refused token. After 1013 clients try again by themselves.
+/// The close for a refused token. After close code 1013 clients try again by themselves.
 pub(super) fn close_of(refusal: Refusal) -> CloseCode {
     let later = |text, retry_after_ms| CloseCode {
         retry_after_ms,
@@ -32,20 +32,21 @@ pub(super) fn close_of(refusal: Refusal) -> CloseCode {
 /// The error for a client that exceeds its rate.
 pub(super) const RATE_LIMIT_EXCEEDED: &str = "Rate limit exceeded";
 
-/// So many refused searches for missed messages use up a client's rate.
+/// The most searches in a second that a client's rate allows if all of them find too many missed messages.
 const SEARCHES_PER_SECOND: u64 = 64;
 
-/// A client over its rate gets an error once in this time at most.
+/// A client over its rate gets at most one error in this time.
 const TELL_LIMITED_EVERY_US: u64 = 1_000_000;
 
 /// The end of a token is checked again after this time, because the wall clock may be set.
 const LOOK_AT_END_EVERY_MS: i64 = 60_000;
 
-/// The bytes of a hash in the log: enough to find the lines of one name.
+/// The bytes of a hash that the log shows: enough to find the lines of one name.
 const HASH_BYTES_SHOWN: usize = 6;
 
-/// Returns a name that a client gives itself, for the log and the operator's page: the beginning of the name's SHA-256.
-/// A device's id is all that opens the pushes of the device, and a name may be a mail address.
+/// Returns a client's name for itself, for the log and the operator's page: the beginning of the name's SHA-256. The
+/// name itself is not shown, because a device's id alone opens the pushes of the device, and a name may be a mail
+/// address.
 pub(super) fn shown_hashed(name: &str) -> Box<str> {
     let hash = digest(&SHA256, name.as_bytes());
     let bytes = hash.as_ref().iter().take(HASH_BYTES_SHOWN);
@@ -136,7 +137,8 @@ impl RequestRate {
         Rated::DroppedAndTold
     }
 
-    /// Charges a search for missed messages in vain, because they are too many: it costs as much as many messages.
+    /// Charges a search for missed messages that found too many, 1/64 of the rate: such a search costs as much as many
+    /// messages.
     pub(super) fn charge_search(&mut self, now: Now) {
         self.bucket.take_part(SEARCHES_PER_SECOND, now.mono_us);
     }
