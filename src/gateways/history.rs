@@ -164,7 +164,7 @@ impl Follow {
     }
 }
 
-/// Adds to `data` of an answer to a `since` whether the missed messages follow; `why` is the reason if not.
+/// Adds to `data`, the answer to a `since`, whether the missed messages follow; `why` is the reason if they do not.
 pub(super) fn write_recovered(
     data: &mut ObjectWriter,
     is_recovered: Option<bool>,

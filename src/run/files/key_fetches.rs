@@ -1,6 +1,6 @@
-//! When the key set at a URL is fetched, on a thread of its own.
+//! Decides when to fetch the key set at a URL, and fetches it on its own thread.
 //!
-//! The identity provider may be silent, slow or away for hours: only this thread waits, and the keys in force
+//! The identity provider may be silent, slow or away for hours. Then only this thread waits, and the keys in force
 //! stay. A token with an unknown key id asks for a fetch through [`KeyRing`].
 
 use std::io;
@@ -14,17 +14,17 @@ use crate::auth::KeyRing;
 use crate::base::{Clock, detached};
 use crate::http::FetchError;
 
-/// The time between two fetches without a reason.
+/// The time between two regular fetches.
 const REFRESH_MS: u64 = 60 * 60 * 1000;
 
-/// The time between two fetches for tokens with an unknown key id, and between two attempts while the identity
-/// provider is away.
+/// The least time between two fetches for tokens with an unknown key id, and the time between two attempts while the
+/// identity provider is away.
 const FETCH_AGAIN_MS: u64 = 60 * 1000;
 
-/// The time before the second attempt of the first fetch; doubled up to [`FETCH_AGAIN_MS`].
+/// The time before the second attempt of the first fetch; it doubles with each attempt, up to [`FETCH_AGAIN_MS`].
 const FIRST_RETRY_MS: u64 = 1000;
 
-/// The interval of looks whether a fetch is due.
+/// How often the thread looks whether a fetch is due.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// When to fetch. Times are milliseconds of any clock that does not jump.
@@ -33,13 +33,13 @@ struct Schedule {
     due_ms: u64,
     /// The begin of the last fetch for a token.
     asked_ms: Option<u64>,
-    /// Attempts without a set since the last good one.
+    /// Failed attempts since the last good fetch.
     failures: u32,
     has_keys: bool,
 }
 
 impl Schedule {
-    /// When a token with an unknown key id may cause a fetch, or has one without causing it.
+    /// The earliest time of the next fetch that can bring an unknown key: a fetch for a token, or the regular fetch.
     fn next_for_token_ms(&self) -> u64 {
         let again_ms = self.asked_ms.map_or(0, |at| at + FETCH_AGAIN_MS);
         match self.failures {
