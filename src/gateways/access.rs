@@ -38,7 +38,7 @@ const SEARCHES_PER_SECOND: u64 = 64;
 /// A client over its rate gets at most one error in this time.
 const TELL_LIMITED_EVERY_US: u64 = 1_000_000;
 
-/// The end of a token is checked again after this time, because the wall clock may be set.
+/// How often the end of a token is checked, because the wall clock may be set meanwhile.
 const LOOK_AT_END_EVERY_MS: i64 = 60_000;
 
 /// The bytes of a hash that the log shows: enough to find the lines of one name.
@@ -74,12 +74,12 @@ impl TokenEnd {
         })
     }
 
-    /// Returns true if the token has ended at `now`; false for a token without an end.
+    /// Returns whether the token has ended at `now`; a token without an end never ends.
     fn has_come(self, now: Now) -> bool {
         self.0.is_some_and(|at| at <= now.unix_ms())
     }
 
-    /// Closes the client if the token has ended. Returns true for an ended token.
+    /// Closes the client if the token has ended. Returns whether it has.
     pub(super) fn close(self, core: &mut Core, key: SessionKey) -> bool {
         let has_come = self.has_come(core.now());
         if has_come {
@@ -114,7 +114,7 @@ pub(super) enum Rated {
 }
 
 impl RequestRate {
-    /// Allows `per_second` messages a second, and as many in a burst.
+    /// Allows `per_second` messages a second, and the same number in a burst.
     pub(super) fn new(per_second: u32, now: Now) -> Self {
         Self {
             bucket: TokenBucket::new(per_second, now.mono_us),
@@ -160,7 +160,7 @@ impl AccessStats {
         labelled(Refusal::ALL.map(Refusal::label), &self.refusals)
     }
 
-    /// Counts a client whose token lacks the claim with the role. The first one is logged.
+    /// Counts a client whose token lacks the claim with the role. Only the first such client is logged.
     pub(super) fn count_without_role(&self) {
         let is_first = self.without_role.get() == 0;
         self.without_role.add(1);

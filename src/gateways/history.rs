@@ -60,7 +60,7 @@ pub(super) enum Since {
     Absent,
     /// `null`: the names are new to the client.
     Null,
-    /// A text of any kind, empty if the value was not a short text.
+    /// Any text; empty if the value was not a text, or was too long for a position.
     At(String),
 }
 
@@ -106,7 +106,8 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    /// Adds the messages of these names after a position. Returns for each name whether all of them are there.
+    /// Adds the messages of these names after a position. Returns, for each name, whether all of its messages are
+    /// there.
     pub(super) fn missed(
         &mut self,
         core: &mut Core,
@@ -120,7 +121,7 @@ impl Follow {
         outcomes
     }
 
-    /// Adds all messages of these names after a position, or none if some would be missing.
+    /// Adds all messages of these names after a position. If any is missing, adds none.
     pub(super) fn all_missed(
         &mut self,
         core: &mut Core,
@@ -217,7 +218,7 @@ pub(super) fn last_event_id(head: &RequestHead<'_>) -> Option<Box<str>> {
     Some(short(id).into())
 }
 
-/// Whether a request asks for the status of the bus.
+/// Whether a request asks for statuses of the bus.
 pub(super) fn read_status(status: Option<&LazyValue<'_>>) -> bool {
     status.is_some_and(|status| json::value(status) == Ok(true))
 }
@@ -377,7 +378,8 @@ impl Statuses {
         follow: Follow,
         holds: bool,
     ) {
-        // The newest messages may be older than messages of other names that the client has.
+        // The newest messages may be older than messages of other names that the client has, so the present position
+        // follows.
         if follow.send(core, key) && holds && core.position().is_some() {
             self.send_last(core, key, true);
         }

@@ -20,10 +20,10 @@ use crate::hub::{
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 
-/// Bytes of a request for a rate; longer messages are ignored.
+/// The most bytes of a request for a rate; longer messages are ignored.
 const RATE_BYTES_MAX: usize = 256;
 
-/// Bytes of a tab's name; a longer name is ignored.
+/// The most bytes of a tab's name; a longer name is ignored.
 const NAME_BYTES_MAX: usize = 64;
 
 /// A path, and the topic of the path's clients.

@@ -37,7 +37,7 @@ pub enum ListenAddr {
 /// The options of listening sockets.
 #[derive(Clone, Debug)]
 pub struct ListenOptions {
-    /// Connections that may wait in the kernel for the accept.
+    /// The most connections that may wait in the kernel to be accepted.
     pub backlog: i32,
     /// If an accepted TCP socket has more unsent bytes than this, the kernel accepts no more, because bytes in the
     /// kernel cannot be conflated. 0 for the kernel's default.
@@ -237,7 +237,7 @@ fn set_options(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a socket for `addr`. On a system without IPv6 `[::]` means all IPv4 addresses.
+/// Opens a socket for `addr`. On a system without IPv6, `[::]` becomes all IPv4 addresses.
 fn socket_for<S>(
     addr: SocketAddr,
     open: impl Fn(Domain) -> io::Result<S>,

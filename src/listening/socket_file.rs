@@ -1,4 +1,4 @@
-//! The file of a unix socket: created at the start with its mode and its owner, removed at the end.
+//! The file of a unix socket: made at the start with its mode and its owner, and removed at the end.
 //!
 //! A killed process leaves its file behind, and an existing file makes a bind fail. So a socket file without a listener
 //! is replaced. A socket with a listener, or a file of any other type, stays.

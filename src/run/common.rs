@@ -53,7 +53,7 @@ pub struct CommonSettings {
     pub bus_queue_bytes_max: usize,
     /// The file with the log filter, if there is a file.
     pub log_filter_file: Option<PathBuf>,
-    /// Seconds without a bus until the process ends; `None` for no end.
+    /// After how many seconds without a bus the process ends; `None`: it does not.
     pub bus_away_exit_s: Option<u64>,
     /// The file with refused users and tokens, if there is a file.
     pub revoked_file: Option<PathBuf>,
@@ -237,7 +237,7 @@ static NEAR: &[(&str, ReadNumber)] = &[
     ("waiting-bytes", |at| at.sum(&names::EVENT_WAITING_BYTES)),
 ];
 
-/// Bytes of the largest send queue in the newest survey: the metric is a peak, which outlives the queue.
+/// Bytes of the largest send queue in the newest survey. The metric shows a peak, which outlives the queue.
 fn largest_send_queue(at: &Reading<'_>) -> Option<u64> {
     let slowest = &at.surveyed.as_deref()?.survey.slowest;
     let bytes = slowest.iter().map(|client| client.queue_bytes);

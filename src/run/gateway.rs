@@ -214,22 +214,22 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         self
     }
 
-    /// Adds what other threads of the gateway hold for clients.
+    /// Adds the sums of what other threads of the gateway hold for clients.
     #[must_use]
     pub fn holdings(mut self, holdings: impl IntoIterator<Item = Holding>) -> Self {
         self.holdings.extend(holdings);
         self
     }
 
-    /// Adds parts of the settings to read again at SIGHUP, beside the log filter.
+    /// Adds parts of the settings that SIGHUP reads again, besides the log filter.
     #[must_use]
     pub fn reloads(mut self, parts: impl IntoIterator<Item = Box<dyn Reload>>) -> Self {
         self.reloads.extend(parts);
         self
     }
 
-    /// Sets the flag that is true until the gateway has a key for the tokens of its clients. Until then the gateway
-    /// is not ready.
+    /// Sets the flag that is true until the gateway has a key for the tokens of its clients. Until then `/ready` is
+    /// 503.
     #[must_use]
     pub fn awaits_keys(mut self, awaits_keys: Option<Arc<AtomicBool>>) -> Self {
         self.awaits_keys = awaits_keys;
@@ -272,8 +272,8 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         self
     }
 
-    /// Assembles the gateway up to listening, without a bind or a connection. `announce` is called once the
-    /// gateway listens.
+    /// Assembles the gateway up to listening, but binds and connects nothing. Calls `announce` once the gateway
+    /// listens.
     ///
     /// # Errors
     /// The listen settings are not valid.
@@ -297,7 +297,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         })
     }
 
-    /// Runs the gateway until a signal. `announce` is called once the gateway listens.
+    /// Runs the gateway until a signal. Calls `announce` once the gateway listens.
     ///
     /// # Errors
     /// The gateway could not start, the loop failed, or the bus was away for longer than allowed.

@@ -102,7 +102,7 @@ impl RunError {
     /// The error of an address that cannot be listened on.
     pub(super) fn listen(addr: &ListenAddr, error: io::Error) -> Self {
         match error.kind() {
-            // Such as an owner that this machine does not know: a retry cannot help.
+            // For example an owner that this machine does not know: a retry cannot help.
             io::ErrorKind::InvalidInput => Self::Settings(format!(
                 "cannot listen on {addr}: {error}; see --unix-socket-owner"
             )),

@@ -73,7 +73,8 @@ impl Prepared {
         found
     }
 
-    /// Binds in the order of a start, and all at once, so that two addresses cannot have the same port.
+    /// Binds in the order of a start, and keeps all bound until the end, so that two addresses cannot have the same
+    /// port.
     fn bind(&self) -> Vec<Finding> {
         let admin_options = alone(&self.listen.options);
         let admin = self.admin_addr.iter().map(|addr| (addr, &admin_options));
@@ -273,8 +274,8 @@ pub struct RoleTable {
     pub file: Option<PathBuf>,
 }
 
-/// Assembles a gateway up to listening. Reads every file in the settings, without a bind or a connection. An
-/// error in the log means that the gateway can never work: a check of the settings fails then.
+/// Assembles a gateway up to listening. It reads every file in the settings, but binds and connects nothing. An ERROR
+/// line in the log means that the gateway can never work, and makes a check of the settings fail.
 type Prepare = fn(&Checked, Clock) -> Result<Prepared, RunError>;
 
 /// A flag that prints something instead of running the gateway.
@@ -352,8 +353,8 @@ impl GatewayKind {
         ended.map_err(|error| error.of_settings(checked))
     }
 
-    /// Does the work of a start before listening and connecting, without a log. Returns the gateway, and the
-    /// warnings and errors of the start's log.
+    /// Does the work of a start up to listening and connecting, without a log. Returns the gateway, and the warnings
+    /// and errors that the start would log.
     pub fn check_start(&self, checked: &Checked) -> (Result<Prepared, RunError>, Vec<Finding>) {
         let prepare = || {
             let prepared = self.prepare(checked, check_process(checked)?);

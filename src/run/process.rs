@@ -49,7 +49,7 @@ pub(super) fn start_process(checked: &Checked) -> Result<Clock, RunError> {
     Ok(begin(checked))
 }
 
-/// Does the same without a log, for a process that only checks the settings.
+/// Does the same without setting up the log, for a process that only checks the settings.
 ///
 /// # Errors
 /// The file of the log filter is broken.
@@ -295,7 +295,7 @@ fn move_to(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// Keeps this thread, and threads that it starts from now on, on one CPU.
+/// Keeps this thread, and the threads that it starts from now on, on this CPU.
 pub(super) fn pin(cpu: Option<usize>) {
     if let Some(Err(error)) = cpu.map(move_to) {
         tracing::warn!(cpu, %error, "a thread could not be kept on its CPU");

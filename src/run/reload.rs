@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(counts(), (vec![1, 1, 2], vec![("acl", 1)]));
     }
 
-    /// One hangs: the others are read all the same, and the operator learns of it.
+    /// A part hangs: the other parts are still read, and the operator is notified.
     #[test]
     fn a_part_whose_files_do_not_answer_keeps_no_other_from_being_read() {
         struct Hangs(crossbeam_channel::Receiver<()>);

@@ -75,7 +75,7 @@ impl TlsInForce {
         self.in_force.clone()
     }
 
-    /// A handshake of this process with itself for each certificate, for `--check --connect`.
+    /// The check for `--check --connect`: a handshake of this process with itself for each certificate.
     pub(super) fn question(&self) -> Question {
         let (in_force, now_s) = (self.in_force.clone(), self.clock.now().unix_ms() / 1000);
         Question::new("TLS", move || {

@@ -61,7 +61,7 @@ impl Thread {
 struct Turn {
     /// The end of the turn before.
     after_us: u64,
-    /// The loop's CPU time when the turn was seen first.
+    /// The loop's CPU time when the thread first saw this turn.
     cpu_ms: u64,
     waited_ms: u64,
 }

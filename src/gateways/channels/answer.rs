@@ -141,13 +141,13 @@ impl Answer {
 /// The longest wait for a bus that confirms at once, microseconds (contract channels: "1 s at the most").
 pub(super) const BUS_WAIT_US: u64 = 1_000_000;
 
-/// The most answers that may wait for a client. While more wait, the client is not read.
+/// The most answers that may wait for a client. If more wait, the gateway stops reading the client.
 pub(super) const ANSWERS_MAX: usize = 64;
 
 /// The most bytes of these answers.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// The names that an answer waits for, and what follows the answer.
+/// The names that an answer waits for, and the messages that follow it.
 #[derive(Debug, Default)]
 pub(super) struct Behind {
     /// Names that the answer waits for.
@@ -202,7 +202,7 @@ struct Waiting {
     due_us: u64,
 }
 
-/// The waiting answers of a client; no memory while none wait.
+/// The waiting answers of a client. While none wait, they take no memory.
 #[derive(Debug, Default)]
 pub(super) struct Answers(Option<Box<Queue>>);
 
@@ -236,7 +236,7 @@ impl Answers {
         self.waiting().next().map(|first| first.due_us)
     }
 
-    /// Queues an answer that waits until its names are confirmed, and until `due_us` at the latest.
+    /// Queues an answer. It waits until its names are confirmed, but not longer than until `due_us`.
     pub(super) fn push(&mut self, answer: Answer, behind: Behind, due_us: u64) {
         let queue = self.0.get_or_insert_default();
         queue.bytes += answer.bytes();
@@ -330,7 +330,7 @@ impl Answers {
         }
     }
 
-    /// Ends all waits: while the bus is away, nothing will be confirmed soon.
+    /// Ends all waits: while the bus is away, it will confirm nothing soon.
     pub(super) fn settle_all(&mut self) {
         for waiting in self.waiting_mut() {
             waiting.behind.unconfirmed.clear();
@@ -354,7 +354,7 @@ mod tests {
         }
     }
 
-    /// However a wait ends, the answer goes out, and so do the later answers.
+    /// However the wait of an answer ends, it is sent, and so are the later answers.
     #[test]
     fn answers_go_out_in_their_order() {
         let pong = || Answer::pong("1");

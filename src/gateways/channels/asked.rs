@@ -1,4 +1,4 @@
-//! The gateway's requests to the bus: each name once, and the bus's response.
+//! The gateway's requests to the bus, each name once, and the bus's responses.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -18,7 +18,7 @@ pub struct Interest {
     pub number: u64,
 }
 
-/// The requested names, and the changes that the bus has not got yet.
+/// The requested names, and the changes that the bus has not received yet.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     wanted: HashMap<TopicName, Wanted, RandomState>,

@@ -19,7 +19,7 @@ use crate::auth::{
 use crate::hub::{ByClient, Core, SessionKey, TopicName};
 use crate::wire::head::RequestHead;
 
-/// A client may send a new token once in this time.
+/// The least time between two new tokens of a client.
 const EVERY_US: u64 = 1_000_000;
 
 /// Counts of new tokens by address begin again after this time.

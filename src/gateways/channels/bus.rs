@@ -1,4 +1,4 @@
-//! Notices of the bus: confirmed and refused names, losses, the bus away.
+//! Notices of the bus: names confirmed or refused, losses, and that the bus is away.
 
 use std::sync::Arc;
 
@@ -115,7 +115,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Ends the wait of a client's answers for the names that are confirmed or refused.
+    /// Ends the wait of a client's answers for names that the bus has confirmed or refused.
     fn settle_client(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if !client.answers.is_empty() {
             let names = &self.names;
@@ -143,8 +143,8 @@ impl ChannelsGateway {
         self.retained.lost();
     }
 
-    /// Continues the round over the clients: sends losses and statuses, and while the bus is away ends the wait of
-    /// answers, because no confirmation will come soon.
+    /// Continues the round over the clients, which sends losses and statuses. While the bus is away it also ends the
+    /// wait of answers, because no confirmation will come soon.
     pub(super) fn continue_round(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         let mut statuses = self.statuses;
         statuses.handle_timeout(core, clients, |core, key, client| {

@@ -1,4 +1,4 @@
-//! A client: role, rate, waiting answers and names; and the counters of the gateway, for metrics and pages.
+//! A client: its role, rate, waiting answers and names; also the counters of the gateway, for metrics and pages.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ struct Rare {
 }
 
 impl Client {
-    /// A client without names, with the rights of the table of this number.
+    /// A client without names, with rights of the table of roles with this number.
     pub(super) fn new(
         (rights, table): (Rights, u64),
         token_end: TokenEnd,
@@ -103,10 +103,10 @@ pub(super) struct Again {
     pub(super) request_id: String,
 }
 
-/// The limits over all clients, as labels: the order of `Full`.
+/// The limits over all clients, as labels in the order of `Full`.
 const LIMITS: [&str; 5] = ["channels", "wildcards", "name_bytes", "copies", "steps"];
 
-/// The outcome of a new token, as labels: the order of `Renewal`.
+/// The outcomes of new tokens, as labels in the order of `Renewal`.
 const RENEWALS: [&str; 3] = ["accepted", "refused", "limited"];
 
 /// The outcome of a new token, as the label of the metric.
@@ -135,8 +135,8 @@ pub struct ChannelsStats {
     pub retained_waiting: Count,
     /// Bytes of last values that may wait in send queues, including open questions.
     pub retained_bytes: Count,
-    /// Last values of a pattern that clients did not get because too many subjects came live meanwhile:
-    /// clients times patterns.
+    /// How often a client did not get the last values of a pattern because too many subjects became live while it
+    /// waited.
     pub retained_given_up: Count,
     /// Counters of tokens and rates.
     pub access: Arc<AccessStats>,

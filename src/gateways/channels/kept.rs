@@ -29,7 +29,7 @@ impl KeptNames {
         })
     }
 
-    /// The feed is a stream, which is read whole: nothing else can be asked of the bus.
+    /// The feed is a stream, which weirgate reads whole, so the gateway can ask the bus for nothing else.
     #[must_use]
     pub fn of_stream(self) -> Self {
         Self {

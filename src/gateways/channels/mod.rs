@@ -69,7 +69,7 @@ pub struct ChannelsGatewaySettings {
     pub inbound_per_second: u32,
     /// New tokens on living connections that the gateway checks, a second, of all clients together.
     pub renewals_per_second: u32,
-    /// Data messages that a client gets, a second; `None` for no limit.
+    /// The most data messages that a client gets in a second; `None` for no limit.
     pub outbound_per_second: Option<u32>,
     /// The role of a client without a role.
     pub default_role: String,
@@ -107,9 +107,9 @@ pub struct ChannelsGateway {
     /// The next slot of the round over clients whose answers may wait for a confirmed name, and whether another name
     /// with many members was confirmed since the round began.
     settling: Option<(usize, bool)>,
-    /// Errors of the bus about a name, and the clients that have not got them.
+    /// Errors of the bus about a name, and the clients that still have to get them.
     untold: VecDeque<(String, Vec<SessionKey>)>,
-    /// Clients notified of a loss of the bus, for the log.
+    /// How many clients were notified of a loss of the bus, for the log.
     gap_told: Option<u64>,
 }
 
@@ -343,7 +343,7 @@ impl Gateway for ChannelsGateway {
         };
         match answer {
             Some((answer, behind)) => self.answer(core, key, client, answer, behind),
-            // The requests of an event stream may all be there now.
+            // This message may have been the last request of an event stream, so all of its answers may be ready.
             None => self.send_ready(core, key, client),
         }
     }

@@ -25,7 +25,7 @@ pub struct AllClientsLimits {
     pub names_max: usize,
     /// Patterns. Redis compares every publication with each of them.
     pub patterns_max: usize,
-    /// Memory of all names and of the clients that hold them: [`NAME_BYTES`], [`NAME_OF_CLIENT_BYTES`].
+    /// Memory of all names and of each client's hold on a name: [`NAME_BYTES`], [`NAME_OF_CLIENT_BYTES`].
     pub name_bytes_max: usize,
 }
 
@@ -80,9 +80,9 @@ pub(super) enum Way {
     Kept,
     /// The bus is asked for the name.
     Asked,
-    /// The bus is asked for the pattern, though another pattern covers it.
+    /// The gateway asks the bus for the pattern itself, though another pattern covers it.
     AskedBesideCover,
-    /// The bus is asked for this pattern, which covers the name.
+    /// The gateway asks the bus for this pattern, which covers the name.
     Within(TopicName),
 }
 

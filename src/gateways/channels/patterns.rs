@@ -62,7 +62,7 @@ pub(super) struct HeldPatterns {
 pub(super) struct HeldPattern {
     pub(super) name: TopicName,
     pub(super) matcher: NamePatterns,
-    /// The pattern by which the messages come from the bus; `None` for the kept feed.
+    /// The wider pattern through which the messages come from the bus; `None` for the kept feed.
     pub(super) cover: Option<TopicName>,
     /// The address group that brought the pattern.
     pub(super) address: ClientAddr,
@@ -114,7 +114,7 @@ impl HeldPatterns {
         within.map(|pattern| pattern.name.clone()).collect()
     }
 
-    /// The patterns that match the name of a message that came by `cover`, in the order of the copies.
+    /// The patterns that match the name of a message that came through `cover`, in the order of the copies.
     pub(super) fn matching(
         &mut self,
         name: &str,
@@ -193,7 +193,7 @@ impl ChannelsGateway {
         for pattern in self.patterns.matching(publication.topic.as_str(), None) {
             core.publish_copy(publication, Some(pattern));
         }
-        // The members of a name that is also a pattern hold the pattern.
+        // If a name is also a pattern, its members hold the pattern and were served above.
         if !self.syntax().is_pattern(publication.topic.as_str()) {
             core.publish_copy(publication, None);
         }

@@ -39,7 +39,7 @@ impl ChannelsGateway {
                 }
                 Verdict::Refused(error) => errors.push(error),
                 Verdict::Denied(error) => {
-                    // Held under an older table: a client that gets "denied" loses the name.
+                    // The client may hold the name under an older table: a client that gets "denied" must lose it.
                     self.release(core, key, client, name);
                     errors.push(error);
                 }
@@ -115,7 +115,7 @@ impl ChannelsGateway {
         core.set_active(name, self.names.active(name));
     }
 
-    /// Returns false if the client does not hold the name.
+    /// Makes the client give up a name. Returns false if it does not hold the name.
     pub(super) fn release(
         &mut self,
         core: &mut Core,

@@ -64,11 +64,11 @@ struct Turn {
     sent: usize,
     /// The size of the largest value so far.
     largest: usize,
-    /// The client waits for room or in the line, or has names in questions.
+    /// The client waits for room or in the line, or the bus has a question for one of its names.
     is_busy: bool,
 }
 
-/// A question for the last values of a name: the number, and the clients. Some may have stopped waiting.
+/// A question for the last values of a name: its number, and its clients, of which some may have stopped waiting.
 type Question = (u64, Vec<SessionKey>);
 
 /// Clients that wait for last values.
@@ -79,7 +79,7 @@ pub(super) struct Retained {
     pub(super) is_up: bool,
     clients: HashMap<SessionKey, Turn, RandomState>,
     waiting: HashMap<TopicName, HashSet<SessionKey, RandomState>, RandomState>,
-    /// Questions that the bus has, and the questions after them.
+    /// Questions that the bus has, and for each name the question after that.
     open: HashMap<TopicName, Question, RandomState>,
     next: HashMap<TopicName, Question, RandomState>,
     /// For patterns of `waiting` with live messages on this connection: the number of the newest live message of each
@@ -116,7 +116,7 @@ impl Turn {
     /// Counts a value for the client. Returns true if the client has room for the value.
     fn has_room(&mut self, is_pattern: bool, bytes: usize) -> bool {
         self.largest = self.largest.max(bytes);
-        // The values of a pattern come together, and have the whole share.
+        // The values of a pattern come together, so they may use the whole share.
         if !is_pattern && self.sent > 0 && self.sent + bytes > CLIENT_BYTES_MAX {
             return false;
         }
@@ -152,7 +152,7 @@ impl Retained {
         }
     }
 
-    /// Notes a client that has asked for the name, and waits for its `subscribed`.
+    /// Records a client that has asked for the name, and that waits for its `subscribed`.
     pub(super) fn want(&mut self, name: &TopicName, key: SessionKey) {
         let names = &mut self.clients.entry(key).or_default().names;
         let waiter = (State::Unanswered, self.count);
@@ -172,7 +172,7 @@ impl Retained {
         }
     }
 
-    /// Handles a client that has left the name, or needs no value any more.
+    /// Handles a client that has given up the name, or needs no value any more.
     pub(super) fn forget(&mut self, name: &TopicName, key: SessionKey) {
         self.stop_waiting(name, key);
         let turn = self.clients.get_mut(&key);
@@ -374,7 +374,7 @@ impl Retained {
         turn.is_busy = !names.is_empty();
         turn.asked += names.len();
         if let Some(address) = turn.address.filter(|_| turn.is_busy) {
-            // Room was found: a single value may be larger than a share.
+            // The limit was checked before: a single value may be larger than a share.
             let share = self.bytes.hold(address, bytes as u64, now_us);
             turn.share = Some((share, now_us));
             self.shares.insert((now_us, key));

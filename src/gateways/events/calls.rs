@@ -82,7 +82,7 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// At most `calls_max` calls in flight; each service has a tenth reserved.
+    /// At most `calls_max` calls may be in flight; a tenth is reserved for each service.
     pub(super) fn new(calls_max: usize) -> Self {
         let reserved = calls_max as u64 / 10;
         let shared = Holding::new("calls", calls_max as u64 - SERVICES as u64 * reserved);
@@ -177,7 +177,7 @@ impl Calls {
         Some(call.key)
     }
 
-    /// The next connection that leaves its line, with the permission for its call.
+    /// Takes the next connection out of its line. Returns it with the permission for its call.
     pub(super) fn next(&mut self, now_us: u64) -> Option<(SessionKey, Leave)> {
         for service in EventsService::ALL {
             let Line { entry, waiting } = &mut self.lines[service as usize];

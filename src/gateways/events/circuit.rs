@@ -33,7 +33,7 @@ pub(super) struct Circuit {
     answered_us: u64,
     /// The end of the pause for all addresses.
     paused_until_us: u64,
-    /// Addresses with a failure since the last answer, or with a probe.
+    /// Addresses that have failed since the last answer, or that probe.
     failed: HashMap<ClientAddr, Failed, RandomState>,
 }
 
@@ -158,7 +158,7 @@ mod tests {
             circuit.begun(0, ip(last));
             assert!(!circuit.permits(100 * SECOND, ip(last)), "one at a time");
         }
-        // The probes of the others hang, and this address has its turn all the same.
+        // The probes of the other addresses hang, and this address may probe all the same.
         assert!(circuit.permits(PAUSE_US, ip(1)));
         circuit.begun(PAUSE_US, ip(1));
         assert!(!circuit.permits(2 * PAUSE_US, ip(1)));

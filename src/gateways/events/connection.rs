@@ -18,7 +18,7 @@ use crate::wire::traceparent::Trace;
 /// "Order").
 pub(super) const WAITING_MAX: u64 = 64;
 
-/// Bytes of the waiting messages; the last message may exceed the limit.
+/// The most bytes of the waiting messages; only the last message may exceed this.
 pub(super) const WAITING_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The next message of a client is handled only while the client has at most this many unsent bytes. Otherwise a client
@@ -67,7 +67,7 @@ impl Waiting {
     }
 }
 
-/// Whether the next message of a connection must wait for unsent bytes.
+/// Whether the next message of a connection must wait until the client has read more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
     No,
@@ -83,7 +83,7 @@ pub(super) struct Calling {
     /// The bytes of the text.
     pub(super) held: Charge,
     pub(super) service: EventsService,
-    /// The call was made. Otherwise the call waits in line for a slot.
+    /// False while the call waits in line for a slot.
     pub(super) is_made: bool,
 }
 
@@ -106,7 +106,7 @@ pub struct Connection {
     left: Option<Charge>,
     /// The client has ended its side of the connection; the gateway reads the rest.
     pub(super) is_leaving: bool,
-    /// The client is not read, because there is no room for its messages.
+    /// The gateway does not read the client, because there is no room for its messages.
     pub(super) is_paused: bool,
     waiting: VecDeque<Waiting>,
     waiting_bytes: u64,

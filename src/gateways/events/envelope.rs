@@ -104,7 +104,7 @@ pub(super) fn response(
     answer(origin, &envelope, position)
 }
 
-/// Returns the refusal of a message of the right shape.
+/// Returns the refusal of a message that has the right shape.
 pub(super) fn refusal(origin: &Origin, message: &Message, code: Code, why: &str) -> Arc<Frame> {
     error(origin, message.request(), code, why)
 }
@@ -177,7 +177,7 @@ fn whole(frame: FrameBuilder, open: &[u8], position: Option<Position>) -> Arc<Fr
     ended(frame, position, CopyRank::LAST).finish()
 }
 
-/// Returns a reader that answers `message` with the service's answer.
+/// Returns a reader that makes the answer to `message` from the service's answer.
 pub(super) fn reader(origin: Origin, message: Arc<Message>) -> AnswerReader {
     AnswerReader::new(move |answer| match outcome(answer) {
         Ok(data) => Ok(response(&origin, message.request(), &data, None)),

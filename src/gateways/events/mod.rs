@@ -48,9 +48,9 @@ pub struct EventsGatewaySettings {
     pub rate_per_second_milli: u64,
     /// Calls in flight, over all services.
     pub calls_max: usize,
-    /// Messages of ended connections that may still wait to be forwarded.
+    /// The most messages of ended connections that may still wait to be forwarded.
     pub orphans_max: usize,
-    /// Bytes of messages that wait or are being answered, over all connections.
+    /// The most bytes of messages that wait or are being answered, over all connections.
     pub waiting_bytes_max: usize,
     /// Whether pushes of other instances come: then there are positions only after [`Input::Others`].
     pub shares_pushes: bool,
@@ -108,7 +108,7 @@ impl EventsGateway {
         self.calls.in_flight(service)
     }
 
-    /// Whether the service is not called at present, or probed.
+    /// Whether the service is not called at present, or only probed.
     pub fn circuit_is_open(&self, service: EventsService) -> bool {
         self.calls.is_open(service)
     }

@@ -36,7 +36,7 @@ pub struct TradesGatewaySettings {
     pub server_id: String,
     /// Symbols of a connection.
     pub symbols_max: usize,
-    /// Messages that a client may send, a second; `None` for no limit.
+    /// The most messages that a client may send in a second; `None` for no limit.
     pub inbound_per_second: Option<u32>,
     /// Origins of pages that may connect.
     pub origins: Origins,

@@ -134,7 +134,7 @@ impl Request {
         let read = members(text.as_bytes(), names);
         let [action, symbols, interval, since, last, status] =
             read.map_err(|error| match error {
-                // Another JSON value is not a request, but still JSON.
+                // Another JSON value is not a request, but it is JSON.
                 JsonError::NotAnObject => check_json(text.as_bytes())
                     .map_or_else(BadRequest::NotJson, |_| BadRequest::NoAction),
                 error => BadRequest::NotJson(error),

@@ -45,7 +45,7 @@ const RECORD_COST_BYTES: usize = 256;
 /// well-behaved client changes its keys only after gigabytes.
 const DATALESS_RECORDS: u32 = 10;
 
-/// Bytes of data that permit one more record without data.
+/// This many bytes of data permit one more record without data.
 const DATALESS_EVERY_BYTES: usize = 64 * 1024;
 
 /// TLS of one connection.
@@ -65,7 +65,7 @@ pub struct TlsSession {
     dataless: TokenBucket,
     /// Bytes of data since the last such record.
     data_bytes: usize,
-    /// Records to send, in order, before any record sealed later.
+    /// Records that wait to be sent, in order; records that are sealed later come after them.
     kept: Vec<u8>,
     /// The client has ended its side with an alert `close_notify`.
     has_ended: bool,
@@ -363,7 +363,7 @@ impl TlsSession {
         self.incoming.len() + self.plain.len() + self.kept.len()
     }
 
-    /// Charges the held bytes. `has_read`: a record has become whole.
+    /// Charges the held bytes. `has_read`: a record that had begun has become whole.
     #[inline]
     fn count(&mut self, has_read: bool) {
         let input = self.incoming.len() + self.plain.len();

@@ -27,7 +27,7 @@ const FIRST_RETRY_MS: u64 = 1000;
 /// How often the thread looks whether a fetch is due.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// When to fetch. Times are milliseconds of any clock that does not jump.
+/// Decides when to fetch. Times are milliseconds of any clock that does not jump.
 #[derive(Debug, Default)]
 struct Schedule {
     due_ms: u64,
@@ -140,7 +140,7 @@ pub struct KeyFetches {
 }
 
 impl KeyFetches {
-    /// Fetches into these keys; `None` if their settings have no URL.
+    /// Makes the fetches for these keys; `None` if their settings have no URL.
     pub fn new(keys: &Arc<Mutex<KeysInForce>>, clock: Clock) -> Option<Self> {
         let in_force = keys.lock().unwrap_or_else(PoisonError::into_inner);
         Some(Self {
@@ -163,7 +163,7 @@ impl KeyFetches {
         Arc::clone(&self.stats)
     }
 
-    /// A flag that is true until there is a key at all, from a file, a setting or the URL.
+    /// A flag that is true while there is no key at all, neither from a file, nor a setting, nor the URL.
     pub fn awaits_keys(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.awaits_keys)
     }
@@ -296,7 +296,7 @@ mod tests {
 
     const JWKS: &str = include_str!("../../../tests/vectors/tokens/jwks.json");
 
-    /// A server of key sets: each connection gets the current text, `None` no answer at all.
+    /// A server of key sets: each connection gets the present text; if this is `None`, no answer at all.
     fn serve(text: &Arc<Mutex<Option<String>>>) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("an address");
@@ -394,7 +394,7 @@ mod tests {
         fetches.look();
         assert_eq!((fetched(), ring.asks_for_newer()), (3, false));
         assert_eq!(judged(&stranger), Err(Refusal::UnknownKey));
-        // The stranger's fetch may have been before the provider's new key.
+        // The fetch for the stranger's token may have come before the provider had its new key.
         let later = judged(&next);
         assert!(
             matches!(

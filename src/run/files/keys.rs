@@ -201,7 +201,7 @@ impl KeyUrl {
             whole: FETCH_TIMEOUT,
             bytes_max: KEY_SET_BYTES_MAX,
         };
-        // The form of the setting allows only URLs that can be fetched.
+        // The setting accepts only URLs that can be fetched.
         let fetch = Fetch::new(url.url(), tls, limits);
         Ok(fetch.map(|fetch| Self {
             url: url.clone(),
@@ -278,7 +278,7 @@ impl KeysInForce {
         self.ring.clone()
     }
 
-    /// Whether there are files or a URL, so that the keys may change.
+    /// Whether the keys may change, because there are files or a URL.
     pub fn may_change(&self) -> bool {
         self.files.paths().next().is_some() || self.url.is_some()
     }
@@ -293,7 +293,7 @@ impl KeysInForce {
         self.is_requested = true;
     }
 
-    /// Takes the request for a fetch at once, if there is one.
+    /// Returns whether a fetch at once was requested, and clears the request.
     pub(super) fn take_request(&mut self) -> bool {
         std::mem::take(&mut self.is_requested)
     }

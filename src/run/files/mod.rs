@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// A file that could not be read has been looked at; the repair writes nothing.
+    /// A look comes after a read that failed; the repair changes only the rights, and writes nothing.
     #[test]
     fn a_file_with_other_rights_has_changed() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -150,7 +150,7 @@ mod tests {
         fs::write(&path, "text").expect("written");
         let mut watched = Prints::now([path.clone()]);
         assert!(!watched.look());
-        // The times of a file have the steps of the kernel's clock.
+        // The times of files advance in the steps of the kernel's clock.
         std::thread::sleep(std::time::Duration::from_millis(20));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("other rights");
         assert!(!watched.look() && watched.look());

@@ -28,7 +28,7 @@ const LINES_PER_SECOND: u32 = 5;
 enum Link {
     /// There is no connection.
     Away,
-    /// There is a connection, but no published message has come back yet, or none recently.
+    /// There is a connection, but no published message has come back yet, or none has lately.
     Unproven,
     /// The messages of this instance come back.
     Up { since_us: u64, echo_us: u64 },
@@ -68,7 +68,7 @@ pub struct Exchange {
     instances: Instances,
     /// By number; the pushes also end in this order.
     waiting: BTreeMap<u64, Waiting>,
-    /// Pushes from this number on still wait for late instances.
+    /// Pushes before this number no longer wait for late instances.
     waits_for_late: u64,
     next_number: u64,
     next_here_us: u64,
@@ -181,7 +181,7 @@ impl Exchange {
         let Ok((from, message)) = Message::parse(bytes) else {
             return self.ignore(now, Ignored::Bad, None);
         };
-        // For a longer message, the reader of Redis returns only the beginning.
+        // Of a longer message, the reader of Redis returns only the beginning.
         if bytes.len() > MESSAGE_BYTES_MAX {
             return self.ignore(now, Ignored::TooLarge, Some(&from));
         }
@@ -233,7 +233,7 @@ impl Exchange {
         }
     }
 
-    /// Announces the stop of this instance: the other instances need not wait any more.
+    /// Announces the stop of this instance, so that the other instances do not wait for it any more.
     pub fn leave(&mut self) {
         if self.link != Link::Away {
             self.publish(To::All, Message::Gone);
@@ -241,7 +241,7 @@ impl Exchange {
         }
     }
 
-    /// Returns true after [`Self::leave`], once the bus has carried the announcement.
+    /// Returns true if the bus has carried the announcement of [`Self::leave`].
     pub fn has_left(&self) -> bool {
         self.has_left
     }

@@ -10,7 +10,7 @@ use super::{Ignored, InstanceId};
 /// An instance without a message for this time counts as absent.
 pub(super) const SILENCE_US: u64 = 3_000_000;
 
-/// How long the push numbers of an absent instance are remembered, to recognize repeated pushes.
+/// How long the push numbers of an absent instance are remembered, so that repeated pushes are recognised.
 const REMEMBERED_US: u64 = 60_000_000;
 
 /// Another instance.

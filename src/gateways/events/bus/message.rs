@@ -16,10 +16,10 @@ const FORM: &str = "weirgate-events/1";
 /// The longest line.
 pub const LINE_BYTES_MAX: usize = 256;
 
-/// The longest part of a push for which an instance may be configured.
+/// The largest part size that can be set for an instance.
 pub const PART_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The longest message that is read, for any part size of this instance.
+/// The longest message that an instance reads, whatever part size is set for it.
 pub const MESSAGE_BYTES_MAX: usize = PART_BYTES_MAX + LINE_BYTES_MAX;
 
 /// The longest id.

@@ -56,7 +56,7 @@ pub struct ExchangeSettings {
     pub instances_max: usize,
 }
 
-/// Work for the thread around an [`Exchange`], in this order.
+/// Work for the thread around an [`Exchange`], which must do it in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Publish these bytes.
@@ -120,7 +120,7 @@ pub(super) enum Ignored {
     Incomplete,
     /// The message or its push is larger than this instance accepts.
     TooLarge,
-    /// The message of an instance over the limit of instances.
+    /// The instance that sent the message is over the limit of instances.
     Instances,
 }
 

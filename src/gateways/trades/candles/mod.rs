@@ -90,9 +90,9 @@ const REASONS: [&str; 4] = ["late", "early", "unreadable", "pairs_max"];
 /// Counters of candles, for metrics.
 #[derive(Debug, Default)]
 pub struct CandleStats {
-    /// Pairs of a symbol and an interval, of symbols with candles.
+    /// Pairs of a symbol and an interval, counting only symbols with candles.
     pub pairs: Count,
-    /// Symbols in requests refused because of the limit on pairs.
+    /// Symbols in requests that were refused because of the limit on pairs.
     pub limited: Count,
     dropped: [Count; REASONS.len()],
 }
@@ -159,9 +159,9 @@ pub(super) struct Candles {
     stats: Arc<CandleStats>,
     slots: HashMap<Arc<str>, u32, RandomState>,
     symbols: Slab<Symbol>,
-    /// Slots of the symbols with candles: only these symbols take room.
+    /// Slots of the symbols with candles, which alone count for the limit.
     with_candles: HashSet<u32, RandomState>,
-    /// The next time to handle a watched pair. An entry may be early, but is never late.
+    /// When to handle each watched pair next. An entry may be too early, but never too late.
     due: BTreeSet<(u64, Pair)>,
     next_sweep_us: u64,
     /// The next slot of the current search; 0 if no search is unfinished.

@@ -100,7 +100,7 @@ impl Series {
         match self.candles.get_mut(place) {
             Some(candle) if candle.start_ms == start_ms => candle.add(trade),
             _ => {
-                // Usually there is a single candle, and a list would grow to four at once.
+                // Usually there is a single candle, and without this the list would at once have room for four.
                 self.candles.reserve_exact(1);
                 self.candles.insert(place, Candle::new(start_ms, trade));
             }
@@ -238,7 +238,7 @@ fn data_of(message: &[u8]) -> Option<&[u8]> {
     Some(&rest[..end])
 }
 
-/// Parses a number, or a number in a string. `None` also for a number that a decimal cannot hold.
+/// Parses a number, or a text with a number. `None` also for a number that a decimal cannot represent.
 fn number(value: &LazyValue<'_>) -> Option<Decimal> {
     let raw = value.as_raw_str();
     let unquoted = text_of(raw);
