@@ -153,7 +153,7 @@ impl Follow {
     }
 
     /// The position for the last answer, if the client `holds` a name of the feed. `None` if the client continues from
-    /// its own position, and if messages follow, because each of these has a position.
+    /// its own position, or if messages follow: each of these has a position.
     pub(super) fn position(&self, core: &Core, holds: bool) -> Option<Position> {
         let is_told = holds && !self.has_recovered && self.messages.is_empty();
         core.position().filter(|_| is_told)

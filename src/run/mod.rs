@@ -114,7 +114,7 @@ impl RunError {
         }
     }
 
-    /// Adds the settings of an address that cannot be listened on.
+    /// Adds the settings to the error of an address that cannot be listened on.
     pub(crate) fn of_settings(self, checked: &Checked) -> Self {
         match self {
             Self::Listen { addr, error, .. } => {

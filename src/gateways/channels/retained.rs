@@ -75,7 +75,7 @@ type Question = (u64, Vec<SessionKey>);
 #[derive(Debug)]
 pub(super) struct Retained {
     syntax: NameSyntax,
-    /// The bus is connected. After it returns, [`Self::client_up`] queues each client again.
+    /// Whether the bus is connected. When it has returned, [`Self::client_up`] queues each client again.
     pub(super) is_up: bool,
     clients: HashMap<SessionKey, Turn, RandomState>,
     waiting: HashMap<TopicName, HashSet<SessionKey, RandomState>, RandomState>,
@@ -274,7 +274,7 @@ impl Retained {
         receivers
     }
 
-    /// Handles the loss of a connection: the live messages before are older than all values of the next connection.
+    /// Handles the loss of a connection. Forgets the live messages, because no value from the next connection is older.
     pub(super) fn lost(&mut self) {
         self.live = HashMap::default();
         self.live_bytes = 0;

@@ -174,7 +174,7 @@ const PUSH_DEVICES_MAX: usize = 500;
 pub struct Push {
     /// The text without its end, which [`envelope::placed`] adds.
     frame: Arc<Frame>,
-    /// Each device once: a device that is named twice gets the event from two parts.
+    /// A device occurs only once. If the service names it twice, it gets the event from two parts.
     devices: Vec<TopicName>,
     /// Deliveries of all parts so far.
     total: Arc<AtomicU64>,

@@ -181,7 +181,7 @@ impl Calls {
     pub(super) fn next(&mut self, now_us: u64) -> Option<(SessionKey, Leave)> {
         for service in EventsService::ALL {
             let Line { entry, waiting } = &mut self.lines[service as usize];
-            // If a slot is free, at most the addresses with calls in flight are skipped.
+            // Keeps the search short: if a slot is free, the search skips only addresses that have calls in flight.
             if entry.is_full() {
                 continue;
             }

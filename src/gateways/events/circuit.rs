@@ -91,7 +91,7 @@ impl Circuit {
         self.failed.insert(address_group(client), failed);
     }
 
-    /// Whether calls of addresses with failures pause, or only probe.
+    /// Whether the circuit is open: then calls of addresses with failures pause, or only probe.
     pub(super) fn is_open(&self) -> bool {
         self.is_open
     }

@@ -120,7 +120,7 @@ impl Exchange {
         here.into_iter().chain(first).chain(late).min()
     }
 
-    /// Takes whether there is a connection to the bus on which this instance is subscribed and may publish.
+    /// Notes whether there is a connection to the bus on which this instance is subscribed and may publish.
     pub fn set_connected(&mut self, now: Now, is_connected: bool) {
         if !is_connected {
             self.lose(Link::Away);
