@@ -1,5 +1,5 @@
-//! Shared by the gateways with tokens and rates: the close for a refused token, the end of a token, the rate
-//! of requests, the counters of both; and the identifiers of connections.
+//! Shared by the gateways that check tokens and limit rates: the close for a refused token, the end of a token, the
+//! rate of requests, and the counters of both; also the identifiers of connections.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::AtomicU64;
@@ -15,7 +15,7 @@ use crate::hub::{CloseCode, CloseReason, Closing, Core, Now, REVOKED, SessionKey
 const AUTHENTICATION_FAILED: CloseCode =
     CloseCode::new(Refusal::CLOSE_CODE, "Authentication failed");
 
-/// The close for a refused token. After 1013 clients try again by themselves.
+/// The close for a refused token. After close code 1013 clients try again by themselves.
 pub(super) fn close_of(refusal: Refusal) -> CloseCode {
     let later = |text, retry_after_ms| CloseCode {
         retry_after_ms,
@@ -32,20 +32,21 @@ pub(super) fn close_of(refusal: Refusal) -> CloseCode {
 /// The error for a client that exceeds its rate.
 pub(super) const RATE_LIMIT_EXCEEDED: &str = "Rate limit exceeded";
 
-/// So many refused searches for missed messages use up a client's rate.
+/// The most searches in a second that a client's rate allows if all of them find too many missed messages.
 const SEARCHES_PER_SECOND: u64 = 64;
 
-/// A client over its rate gets an error once in this time at most.
+/// A client over its rate gets at most one error in this time.
 const TELL_LIMITED_EVERY_US: u64 = 1_000_000;
 
-/// The end of a token is checked again after this time, because the wall clock may be set.
+/// How often the end of a token is checked, because the wall clock may be set meanwhile.
 const LOOK_AT_END_EVERY_MS: i64 = 60_000;
 
-/// The bytes of a hash in the log: enough to find the lines of one name.
+/// The bytes of a hash that the log shows: enough to find the lines of one name.
 const HASH_BYTES_SHOWN: usize = 6;
 
-/// Returns a name that a client gives itself, for the log and the operator's page: the beginning of the name's SHA-256.
-/// A device's id is all that opens the pushes of the device, and a name may be a mail address.
+/// Returns a client's name for itself, for the log and the operator's page: the beginning of the name's SHA-256. The
+/// name itself is not shown, because a device's id alone opens the pushes of the device, and a name may be a mail
+/// address.
 pub(super) fn shown_hashed(name: &str) -> Box<str> {
     let hash = digest(&SHA256, name.as_bytes());
     let bytes = hash.as_ref().iter().take(HASH_BYTES_SHOWN);
@@ -73,12 +74,12 @@ impl TokenEnd {
         })
     }
 
-    /// Returns true if the token has ended at `now`; false for a token without an end.
+    /// Returns whether the token has ended at `now`; a token without an end never ends.
     fn has_come(self, now: Now) -> bool {
         self.0.is_some_and(|at| at <= now.unix_ms())
     }
 
-    /// Closes the client if the token has ended. Returns true for an ended token.
+    /// Closes the client if the token has ended. Returns whether it has.
     pub(super) fn close(self, core: &mut Core, key: SessionKey) -> bool {
         let has_come = self.has_come(core.now());
         if has_come {
@@ -113,7 +114,7 @@ pub(super) enum Rated {
 }
 
 impl RequestRate {
-    /// Allows `per_second` messages a second, and as many in a burst.
+    /// Allows `per_second` messages a second, and the same number in a burst.
     pub(super) fn new(per_second: u32, now: Now) -> Self {
         Self {
             bucket: TokenBucket::new(per_second, now.mono_us),
@@ -136,7 +137,8 @@ impl RequestRate {
         Rated::DroppedAndTold
     }
 
-    /// Charges a search for missed messages in vain, because they are too many: it costs as much as many messages.
+    /// Charges a search for missed messages that found too many, 1/64 of the rate: such a search costs as much as many
+    /// messages.
     pub(super) fn charge_search(&mut self, now: Now) {
         self.bucket.take_part(SEARCHES_PER_SECOND, now.mono_us);
     }
@@ -158,7 +160,7 @@ impl AccessStats {
         labelled(Refusal::ALL.map(Refusal::label), &self.refusals)
     }
 
-    /// Counts a client whose token lacks the claim with the role. The first one is logged.
+    /// Counts a client whose token lacks the claim with the role. Only the first such client is logged.
     pub(super) fn count_without_role(&self) {
         let is_first = self.without_role.get() == 0;
         self.without_role.add(1);

@@ -1,9 +1,10 @@
 //! The common part of gateways with a history: the `since` of a request, and the status of the bus.
 //!
-//! A status says whether the bus is there, and the newest position. Clients get it when the bus goes or returns,
-//! every 10 s, after the newest messages of a `last`, and before the close of a stop. So a client on a quiet name
-//! knows that nothing is missing, and has a young position for a resume. Without a history, the status goes only to
-//! clients that ask for it, when the bus goes or returns. Must not know a contract: the gateway makes the frames.
+//! A status says whether the bus is connected, and gives the newest position. Clients get a status when the bus goes
+//! away or returns, every 10 s, after the newest messages of a `last`, and before the close of a stop. So a client on a
+//! quiet name knows that nothing is missing, and has a recent position for a resume. Without a history, only clients
+//! that ask for the status get it, when the bus goes away or returns. This module must not know a contract: the gateway
+//! makes the frames.
 
 use std::sync::Arc;
 
@@ -17,9 +18,10 @@ use crate::wire::head::RequestHead;
 use crate::wire::json;
 use crate::wire::object_writer::ObjectWriter;
 
-/// Time from status to status with up to 25,000 clients: no position is older, and every history reaches further back.
+/// With up to 25,000 clients each client gets a status this often, so that its position is recent enough to resume
+/// from.
 const INTERVAL_US: u64 = 10_000_000;
-/// Time from a loss, or from the last round, to a round for losses alone: many losses take one round.
+/// A round for losses alone begins this long after a loss or the last round, so that many losses share one round.
 const LOSS_US: u64 = 1_000_000;
 
 /// The time to the next status: longer with very many clients, and never longer than half of the history.
@@ -28,8 +30,8 @@ fn interval_us(core: &Core) -> u64 {
     paced_us.min(core.limits().history.keep_us / 2)
 }
 
-/// Reads a `since`. Anything but a position becomes an empty text: a client with a broken position gets an
-/// answer, and is live from then on.
+/// Reads a `since`. Anything but a position becomes an empty text: a client with a broken position gets an answer, and
+/// live messages from then on.
 pub(super) fn read_since(since: Option<&LazyValue<'_>>) -> Since {
     let Some(since) = since else {
         return Since::Absent;
@@ -42,7 +44,7 @@ pub(super) fn read_since(since: Option<&LazyValue<'_>>) -> Since {
     }
 }
 
-/// An empty text in place of a text that is too long for a position.
+/// Returns the text, or an empty text if it is too long for a position.
 pub(super) fn short(text: &str) -> &str {
     match text.len() <= POSITION_BYTES_MAX {
         true => text,
@@ -58,12 +60,13 @@ pub(super) enum Since {
     Absent,
     /// `null`: the names are new to the client.
     Null,
-    /// A text of any kind, empty if the value was not a short text.
+    /// Any text; empty if the value was not a text, or was too long for a position.
     At(String),
 }
 
 impl Since {
-    /// The position from which the client resumes, with the position of an event stream as the default.
+    /// The position from which the client resumes. A request without `since` resumes from the position of its event
+    /// stream.
     pub(super) fn or(self, last_event_id: Option<&str>) -> Option<String> {
         match self {
             Self::Absent => last_event_id.map(str::to_owned),
@@ -92,18 +95,19 @@ pub(super) fn ended(
 /// The longest end of an object with a position.
 pub(super) const END_BYTES_MAX: usize = r#","pos":""}"#.len() + POSITION_BYTES_MAX;
 
-/// The messages that follow an answer, or the answers to all requests in the query of an event stream. The position
-/// of an event stream is the last `id`, whatever name the message was of, so the messages of all its requests come
-/// in the order of the feed.
+/// The messages that follow an answer. On an event stream they follow the answers to all requests in its query: the
+/// stream resumes after its last `id`, whatever name that message had, so the messages of all requests come in the
+/// order of the feed.
 #[derive(Debug, Default)]
 pub(super) struct Follow {
     messages: Missed,
-    /// The messages since a position are among the messages: the last of these says where the client is.
+    /// The client resumes from a position: its own position, or that of the last of these messages, stays valid.
     has_recovered: bool,
 }
 
 impl Follow {
-    /// Adds the messages of these names after a position. Returns for each name whether all of them are there.
+    /// Adds the messages of these names after a position. Returns, for each name, whether all of its messages are
+    /// there.
     pub(super) fn missed(
         &mut self,
         core: &mut Core,
@@ -117,7 +121,7 @@ impl Follow {
         outcomes
     }
 
-    /// Adds all messages of these names after a position, or none if some would be missing.
+    /// Adds all messages of these names after a position. If any is missing, adds none.
     pub(super) fn all_missed(
         &mut self,
         core: &mut Core,
@@ -148,20 +152,20 @@ impl Follow {
         Ok(())
     }
 
-    /// The position in the last answer to a client that `holds` a name of the feed. `None` for a client that goes
-    /// on from its own position, and if messages follow, because each of them has a position.
+    /// The position for the last answer, if the client `holds` a name of the feed. `None` if the client continues from
+    /// its own position, or if messages follow: each of these has a position.
     pub(super) fn position(&self, core: &Core, holds: bool) -> Option<Position> {
         let is_told = holds && !self.has_recovered && self.messages.is_empty();
         core.position().filter(|_| is_told)
     }
 
-    /// Sends the messages. Returns true if the position of now has to follow.
+    /// Sends the messages. Returns true if the present position must follow them.
     pub(super) fn send(self, core: &mut Core, key: SessionKey) -> bool {
         core.send_missed(key, self.messages)
     }
 }
 
-/// Adds to `data` of an answer to a `since` whether the missed messages follow; `why` is the reason if not.
+/// Adds to `data`, the answer to a `since`, whether the missed messages follow; `why` is the reason if they do not.
 pub(super) fn write_recovered(
     data: &mut ObjectWriter,
     is_recovered: Option<bool>,
@@ -196,8 +200,8 @@ pub(super) fn read_last(last: Option<&LazyValue<'_>>) -> Result<Option<usize>, &
     }
 }
 
-/// Whether a client with a `last` gets the newest messages: not if the missed messages follow, and not if the
-/// history is off or the messages are too many.
+/// Whether a client with a `last` gets the newest messages. It does not if the missed messages follow, if the history
+/// is off, or if the missed messages are too many.
 pub(super) fn gets_newest(missed: Option<Outcome>) -> bool {
     match missed {
         None => true,
@@ -206,15 +210,15 @@ pub(super) fn gets_newest(missed: Option<Outcome>) -> bool {
     }
 }
 
-/// The position from an event stream after a reconnection (`Last-Event-ID`, WHATWG HTML §9.2.5): the
-/// `since` of each request in the query without a `since`.
+/// The position that an event stream sends when it reconnects (`Last-Event-ID`, WHATWG HTML §9.2.5): the `since` of
+/// each request in the query without a `since`.
 pub(super) fn last_event_id(head: &RequestHead<'_>) -> Option<Box<str>> {
     let id = head.header("Last-Event-ID").filter(|id| !id.is_empty());
     let id = id.filter(|_| head.asks_event_stream())?;
     Some(short(id).into())
 }
 
-/// Whether a request asks for the status of the bus.
+/// Whether a request asks for statuses of the bus.
 pub(super) fn read_status(status: Option<&LazyValue<'_>>) -> bool {
     status.is_some_and(|status| json::value(status) == Ok(true))
 }
@@ -246,7 +250,7 @@ pub(super) struct Statuses {
     /// Makes the frame of a status.
     make: fn(&Core, Status) -> Arc<Frame>,
     is_up: bool,
-    /// The next slot of the round under way, and the losses that all clients know of at its end.
+    /// The next slot of the current round, and the losses that all clients know of when it ends.
     round: Option<(usize, u64)>,
     /// The time of the next slice.
     due_us: Option<u64>,
@@ -268,8 +272,8 @@ impl Statuses {
         self.is_up
     }
 
-    /// Handles a notice of the bus. A change of the bus begins a round over the clients at once, a loss alone
-    /// within a second: until then the core reports the loss to each client before its next message.
+    /// Handles a notice of the bus. If the bus goes away or returns, a round over the clients begins at once; after a
+    /// loss alone, within a second. Until then the core reports the loss to each client before its next message.
     pub(super) fn note(&mut self, core: &mut Core, notice: &BusNotice) {
         let now_us = core.now().mono_us;
         let due_us = match notice {
@@ -298,8 +302,8 @@ impl Statuses {
         }
     }
 
-    /// Handles a request with `"status":true`: the client gets statuses from now on, and one at once if the bus is
-    /// away.
+    /// Handles a request with `"status":true`. The client gets statuses from now on; if the bus is away, it gets a
+    /// status at once.
     pub(super) fn ask(&self, core: &mut Core, key: SessionKey) {
         if core.ask_status(key) && !self.is_up {
             let status = self.now(core, false);
@@ -314,9 +318,9 @@ impl Statuses {
         }
     }
 
-    /// Whether clients get a message of this place. While kept names are subscribed again after a loss, messages
-    /// have no position. A client would get them once more when it resumes on another instance from the position it
-    /// has.
+    /// Whether clients get a message of this place. While kept names are subscribed again after a loss, messages have
+    /// no position. They are not sent, because a client that resumes on another instance from its older position would
+    /// get them twice.
     pub(super) fn passes(&self, place: Place) -> bool {
         self.is_up || place != Place::Kept(None)
     }
@@ -326,8 +330,8 @@ impl Statuses {
         self.due_us
     }
 
-    /// Notifies the next clients of losses and, with a history, of the status. `holds` returns true for a client
-    /// with a name of the feed.
+    /// Notifies the next clients of losses and, with a history, of the status. `holds` returns whether a client has a
+    /// name of the feed.
     pub(super) fn handle_timeout<C>(
         &mut self,
         core: &mut Core,
@@ -340,7 +344,8 @@ impl Statuses {
         }
         let has_history = core.has_history();
         let (first, losses) = self.round.unwrap_or_else(|| (0, core.losses()));
-        // Without a position for clients without a name: their first request could have a `since`.
+        // A client without a name gets no position: it may still have an older position for the `since` of its first
+        // request.
         let frames = [false, true].map(|has_lost| {
             let status = self.now(core, has_lost);
             [None, status.position].map(|position| (self.make)(core, Status { position, ..status }))
@@ -352,7 +357,7 @@ impl Statuses {
                 core.send(key, &frames[usize::from(has_lost)][usize::from(holds)]);
             }
         });
-        // Clients that open meanwhile know of all losses.
+        // Clients that connect during the round know of all losses.
         self.round = next.map(|next| (next, losses));
         self.due_us = Some(now_us);
         if self.round.is_none() {
@@ -365,7 +370,7 @@ impl Statuses {
         }
     }
 
-    /// Sends the messages after an answer to a client that `holds` a name of the feed or not.
+    /// Sends the messages that follow an answer; `holds`: the client has a name of the feed.
     pub(super) fn send_behind(
         &self,
         core: &mut Core,
@@ -373,14 +378,15 @@ impl Statuses {
         follow: Follow,
         holds: bool,
     ) {
-        // The newest messages may be older than messages of other names that the client has.
+        // The newest messages may be older than messages of other names that the client has, so the present position
+        // follows.
         if follow.send(core, key) && holds && core.position().is_some() {
             self.send_last(core, key, true);
         }
     }
 
-    /// Sends the status to a client that `holds` a name of the feed or not; nothing without a history. With the
-    /// position of a status before a close, the client can resume on another instance without a loss.
+    /// Sends the status; nothing without a history. `holds`: the client has a name of the feed. From the position in a
+    /// status before a close, the client can resume on another instance without a loss.
     pub(super) fn send_last(&self, core: &mut Core, key: SessionKey, holds: bool) {
         if core.has_history() {
             let position = core.position().filter(|_| holds);

@@ -1,9 +1,9 @@
-//! `weirgate levels` towards clients: a topic for each path, whose retained frame is the first message.
-//! Messages from clients are ignored, but for a request for a rate of the client's own.
+//! `weirgate levels` towards clients: each path has a topic, whose retained frame is the first message. Messages from
+//! clients are ignored, except a request for the client's own rate.
 //!
-//! `weirgate demo` is the same, and its page may ask for the numbers of its connections. A tab names a connection in
-//! the query of the request: `/ws/stream?name=NAME`. Every client that knows the name may ask for the connection's
-//! numbers.
+//! `weirgate demo` works the same, and its page can ask for the figures of its connections. A tab names its connection
+//! in the query of the request: `/ws/stream?name=NAME`. Every client that knows the name may ask for the connection's
+//! figures.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -20,10 +20,10 @@ use crate::hub::{
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 
-/// Bytes of a request for a rate; longer messages are ignored.
+/// The most bytes of a request for a rate; longer messages are ignored.
 const RATE_BYTES_MAX: usize = 256;
 
-/// Bytes of a tab's name; a longer name is ignored.
+/// The most bytes of a tab's name; a longer name is ignored.
 const NAME_BYTES_MAX: usize = 64;
 
 /// A path, and the topic of the path's clients.
@@ -94,7 +94,7 @@ impl Gateway for LevelsGateway {
         }
     }
 
-    /// A request for a rate; everything else that clients say is ignored.
+    /// Handles a request for a rate; every other message of a client is ignored.
     fn handle_message(
         &mut self,
         core: &mut Core,
@@ -154,7 +154,7 @@ pub struct DemoClient {
     is_paced: bool,
 }
 
-/// Asks for the numbers of the connection with this name: `None` if there is no such connection.
+/// Asks for the figures of the connection with this name: `None` if there is no such connection.
 pub type TabQuestion = (String, Box<dyn FnOnce(Option<ClientLook>) + Send>);
 
 /// Returns the tab's name in a query; `None` without a name, or if the name is too long.
@@ -173,7 +173,7 @@ pub fn pace(query: &str) -> Option<u32> {
 }
 
 impl DemoGateway {
-    /// Requests below this path are for the HTTP side, which makes their connections slow.
+    /// Requests below this path go to the HTTP side, which slows their connections down.
     pub const SLOW_PATH: &'static str = "/page/slow/";
 
     /// Wraps this gateway for the demo.
@@ -220,7 +220,7 @@ impl Gateway for DemoGateway {
     }
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
-        // A name stays with the connection that had the name first.
+        // A name stays with the connection that had it first.
         client.name.take_if(|name| self.tabs.contains_key(name));
         if let Some(name) = &client.name {
             self.tabs.insert(name.clone(), key);

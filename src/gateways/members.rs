@@ -26,7 +26,7 @@ pub(super) fn text_of(value: &LazyValue<'_>) -> Option<String> {
     json::text_of(value.as_raw_str())
 }
 
-/// Reads `max_hz` of a request for a rate of the client's own; `null` ends the rate.
+/// Reads `max_hz` of a request for the client's own rate; `null` ends the rate.
 ///
 /// # Errors
 /// What is wrong, for the client.

@@ -5,8 +5,8 @@
 //! | `socket_file` | the files of unix sockets, and their owner |
 //! | `tls` | the server's certificates, and the TLS of one connection |
 //!
-//! Binds and connects, never accepts: the event loop accepts clients, the HTTP side accepts connections to
-//! the admin address. Gets settings only as values.
+//! Binds and connects, but never accepts: the event loop accepts clients, and the HTTP side accepts connections to the
+//! admin address. Settings come in only as values.
 
 mod socket_file;
 pub mod tls;
@@ -37,16 +37,16 @@ pub enum ListenAddr {
 /// The options of listening sockets.
 #[derive(Clone, Debug)]
 pub struct ListenOptions {
-    /// Connections that may wait in the kernel for the accept.
+    /// The most connections that may wait in the kernel to be accepted.
     pub backlog: i32,
-    /// Unsent bytes of an accepted TCP socket above which the kernel accepts no more: bytes in the kernel
-    /// cannot be conflated. 0 for the kernel's default.
+    /// If an accepted TCP socket has more unsent bytes than this, the kernel accepts no more, because bytes in the
+    /// kernel cannot be conflated. 0 for the kernel's default.
     pub notsent_lowat_bytes: u32,
-    /// The time without acknowledgement after which the kernel ends an accepted TCP connection, milliseconds:
-    /// only the kernel notices a machine that disappeared silently. 0 for the kernel's default.
+    /// The time without acknowledgement after which the kernel ends an accepted TCP connection, milliseconds: only the
+    /// kernel notices a machine that vanished without a word. 0 for the kernel's default.
     pub user_timeout_ms: u32,
-    /// Whether other processes of this user may listen on the same TCP port. The kernel spreads new
-    /// connections over all of them.
+    /// Whether other processes of this user may listen on the same TCP port. The kernel then spreads new connections
+    /// over all of these processes.
     pub reuse_port: bool,
     /// The mode of unix sockets: a client with write permission may connect.
     pub unix_mode: u32,
@@ -72,7 +72,7 @@ impl Default for ListenOptions {
 pub enum Bound {
     /// On a TCP port.
     Tcp(std::net::TcpListener),
-    /// At a path. The file is removed with the second part, before the socket.
+    /// At a path. Dropping the second part removes the file; this must happen before the socket closes.
     Unix(UnixListener, SocketFile),
 }
 
@@ -104,8 +104,8 @@ impl ListenAddr {
         }
     }
 
-    /// Returns the addresses under which a program on this machine reaches the listener: loopback for an
-    /// unspecified address.
+    /// Returns the addresses at which a program on this machine reaches the listener: loopback for an unspecified
+    /// address.
     pub fn to_connect(&self) -> Vec<Self> {
         let Self::Tcp(addr) = self else {
             return vec![self.clone()];
@@ -121,7 +121,8 @@ impl ListenAddr {
         ips.into_iter().map(with_port).collect()
     }
 
-    /// `[::1]` with the port of `127.0.0.1`, where that is free: many machines connect to `[::1]` for `localhost`.
+    /// Returns `[::1]` with the port of `127.0.0.1` if that is free, because many machines connect to `[::1]` for
+    /// `localhost`.
     pub fn other_loopback(&self) -> Option<Self> {
         match self {
             Self::Tcp(addr) if addr.ip() == Ipv4Addr::LOCALHOST && addr.port() != 0 => {
@@ -146,12 +147,12 @@ impl ListenAddr {
         Ok(socket)
     }
 
-    /// Whether a client can connect to both at one address: never true for a free port (0).
+    /// Whether a client's connection to an address could reach either listener: never true for a free port (0).
     pub fn overlaps(&self, other: &Self) -> bool {
         let (Self::Tcp(one), Self::Tcp(other)) = (self, other) else {
             return self == other;
         };
-        // `[::]` is every address of IPv4 too.
+        // `[::]` includes every address of IPv4.
         let covers = |all: &SocketAddr, one: &SocketAddr| {
             all.ip().is_unspecified() && (all.is_ipv6() || one.ip().to_canonical().is_ipv4())
         };
@@ -190,7 +191,7 @@ impl Bound {
     /// Returns the address of the listener, with the actual port.
     ///
     /// # Errors
-    /// The socket has no address; a bound socket always has an address.
+    /// The socket has no address; this cannot happen to a bound socket.
     pub fn local_addr(&self) -> io::Result<ListenAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(ListenAddr::Tcp),
@@ -216,14 +217,14 @@ fn bind_tcp(addr: SocketAddr, options: &ListenOptions) -> io::Result<std::net::T
     Ok(socket.into())
 }
 
-/// Sets the options of accepted sockets. On Linux accepted sockets inherit the TCP options of the listening
-/// socket, so no connection needs a system call.
+/// Sets the options for accepted sockets. On Linux these inherit the TCP options of the listening socket, so no
+/// connection needs a system call.
 fn set_options(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     #[cfg(target_os = "linux")]
     {
         if options.notsent_lowat_bytes > 0 {
-            // Without the option slow clients only get older data.
+            // If this fails, slow clients only get older data.
             let _ = socket.set_tcp_notsent_lowat(options.notsent_lowat_bytes);
         }
         if options.user_timeout_ms > 0 {
@@ -236,7 +237,7 @@ fn set_options(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a socket for `addr`. On a system without IPv6 `[::]` means all IPv4 addresses.
+/// Opens a socket for `addr`. On a system without IPv6, `[::]` becomes all IPv4 addresses.
 fn socket_for<S>(
     addr: SocketAddr,
     open: impl Fn(Domain) -> io::Result<S>,

@@ -1,7 +1,7 @@
-//! The file of a unix socket: created at the start with its mode and its owner, removed at the end.
+//! The file of a unix socket: made at the start with its mode and its owner, and removed at the end.
 //!
-//! A killed process leaves its file behind, and an existing file prevents a bind. So a socket file without a
-//! listener is replaced. A socket with a listener, and a file of any other type, stay.
+//! A killed process leaves its file behind, and an existing file makes a bind fail. So a socket file without a listener
+//! is replaced. A socket with a listener, or a file of any other type, stays.
 
 use std::fmt;
 use std::fs::{self, File, Metadata, Permissions};
@@ -19,13 +19,13 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::ListenOptions;
 
-/// The longest wait of a start for another start in the same directory. Other programs may hold the lock of a
-/// directory without limit; waiting for them is useless.
+/// How long a start waits for another start in the same directory. Other programs may hold the directory's lock for any
+/// time, and waiting for these would be useless.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
-/// The file of a listening socket of this process. Dropping this value removes the file, unless another
-/// process has replaced the file meanwhile. Must be dropped before the socket: the socket holds the inode, so
-/// no other file can have the same number until then.
+/// The file of a listening socket of this process. Dropping this value removes the file, unless another process has
+/// replaced it meanwhile. Must be dropped before the socket: as long as the socket is open, no other file can have the
+/// same inode number.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -55,13 +55,14 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens at `path`. The mode and the owner are set before any client can connect.
+/// Listens at `path`. No client can connect before the mode and the owner are set.
 pub(super) fn bind(path: &Path, options: &ListenOptions) -> io::Result<(UnixListener, SocketFile)> {
     let owner = options.unix_owner.ids()?;
     let directory = path.parent().unwrap_or_else(|| Path::new("/"));
     let directory = File::open(directory)
         .map_err(|error| io::Error::new(error.kind(), format!("its directory: {error}")))?;
-    // Two simultaneous starts could both find no listener, and one would remove the other's file.
+    // Without the lock, two starts at the same time could both find no listener, and the second would remove the file
+    // of the first.
     lock(&directory);
     remove_if_nobody_listens(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -110,7 +111,7 @@ fn remove_if_nobody_listens(path: &Path) -> io::Result<()> {
     match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        // "Would block": there is a listener, with a full backlog.
+        // "Would block": there is a listener, and its backlog is full.
         Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
         _ => {
             let text = "another process listens there";
@@ -119,8 +120,8 @@ fn remove_if_nobody_listens(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The owner of a unix socket: a user, a group, or both, by names of the system or numbers. The system decides about
-/// unset parts.
+/// The owner of a unix socket: a user, a group, or both, as names of the system or as numbers. For an unset part the
+/// system decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
     user: Option<String>,
@@ -171,7 +172,7 @@ impl Owner {
     }
 }
 
-/// Returns a number as such, or the third field of the line of a name (passwd(5), group(5)).
+/// Returns a number as it is, or the third field of the line of a name (passwd(5), group(5)).
 fn id(name: &str, file: &'static str) -> io::Result<u32> {
     if let Ok(id) = name.parse() {
         return Ok(id);

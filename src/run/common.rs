@@ -1,5 +1,5 @@
-//! The settings of every gateway, each in the type of the module that uses it. For the operator's page: the limits,
-//! each with its present value.
+//! The settings of every gateway, each in the type of the module that uses it. Also the limits with their present
+//! values, for the operator's page.
 
 use std::path::PathBuf;
 
@@ -17,11 +17,11 @@ use crate::settings::{
 };
 use crate::telemetry::{HitLimit, Reading, Surveyed, names};
 
-/// The percentage of `--stop-timeout-ms` during which a close waits while the gateway is busy with its
-/// client; the rest is for the close.
+/// The percentage of `--stop-timeout-ms` for which a close waits while the gateway still works for the client; the rest
+/// is for the close itself.
 const BUSY_PERCENT: u64 = 60;
 
-/// The flag of a limit that open files lower.
+/// The flag of the limit that the limit on open files may lower.
 const CONNECTIONS_MAX: &str = flag!("connections-max");
 
 /// The settings of every gateway.
@@ -45,7 +45,7 @@ pub struct CommonSettings {
     pub admin_addr: Option<ListenAddr>,
     /// The limits on the operator's page.
     pub near_limits: Vec<NearLimit>,
-    /// Simultaneous connections to services; clients must leave these open files free.
+    /// Simultaneous connections to services, whose open files clients must not use.
     pub service_connections_max: usize,
     /// Messages between the bus and the loop; 0 without a bus.
     pub bus_queue_messages_max: usize,
@@ -53,11 +53,11 @@ pub struct CommonSettings {
     pub bus_queue_bytes_max: usize,
     /// The file with the log filter, if there is a file.
     pub log_filter_file: Option<PathBuf>,
-    /// Seconds without a bus until the process ends; `None` for no end.
+    /// After how many seconds without a bus the process ends; `None`: it does not.
     pub bus_away_exit_s: Option<u64>,
     /// The file with refused users and tokens, if there is a file.
     pub revoked_file: Option<PathBuf>,
-    /// The CPU of the loop, and the CPU of the thread of the bus; empty: any.
+    /// The CPU of the loop, then the CPU of the bus thread; empty for any CPU.
     pub cpus: Vec<usize>,
 }
 
@@ -121,7 +121,7 @@ impl CommonSettings {
         }
     }
 
-    /// What is held for clients beside the core and the gateway.
+    /// What is held for clients outside of the core and the gateway.
     pub(super) fn holdings(&self) -> impl Iterator<Item = Holding> {
         let handshakes = self.tls.iter().map(|tls| tls.handshakes.clone());
         let bytes = [&self.limits.http_held, &self.tls_held];
@@ -155,10 +155,11 @@ impl CommonSettings {
     }
 }
 
-/// Messages between the bus and the loop. The bus waits then; JetStream keeps the rest.
+/// The most messages between the bus and the loop. If the queue is full, the source waits, and JetStream keeps the
+/// rest.
 const BUS_QUEUE_MESSAGES_MAX: usize = 1_024;
 
-/// The longest time for which clients wait at the ports for a stream to be read.
+/// The longest time that new clients wait to be accepted while a stream is read.
 const STREAM_WAIT_US: u64 = 5_000_000;
 
 fn reactor_settings(checked: &Checked) -> ReactorSettings {
@@ -184,7 +185,8 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
     }
 }
 
-/// The limits that end connections, by the reason of the end. A stop is not a fault, and a bad request may exceed several.
+/// The limits that end connections, by the reason of the end. Two reasons are left out: a stop is not a fault, and a
+/// bad request may exceed any of several limits.
 fn hit_limits(checked: &Checked) -> impl Iterator<Item = (CloseReason, HitLimit)> {
     let limits = checked.values().iter().filter_map(|value| {
         let (Some(limit), Value::Number(max)) = (value.setting.limit, &value.value) else {
@@ -199,8 +201,8 @@ fn hit_limits(checked: &Checked) -> impl Iterator<Item = (CloseReason, HitLimit)
     limits.filter(|(of, _)| ![CloseReason::ShuttingDown, CloseReason::BadRequest].contains(of))
 }
 
-/// The limits with a present value. All other limits are counted when exceeded: by reason, or by their own
-/// counter.
+/// The limits with a present value. All other limits are only counted when they are exceeded: by reason, or by a
+/// counter of their own.
 static NEAR: &[(&str, ReadNumber)] = &[
     (CONNECTIONS_MAX, |at| Some(at.turn.all_connections())),
     (flag!("connections-per-ip-max"), |at| {
@@ -235,7 +237,7 @@ static NEAR: &[(&str, ReadNumber)] = &[
     ("waiting-bytes", |at| at.sum(&names::EVENT_WAITING_BYTES)),
 ];
 
-/// Bytes of the largest send queue in the newest survey: the metric is a peak, which outlives the queue.
+/// Bytes of the largest send queue in the newest survey. The metric shows a peak, which outlives the queue.
 fn largest_send_queue(at: &Reading<'_>) -> Option<u64> {
     let slowest = &at.surveyed.as_deref()?.survey.slowest;
     let bytes = slowest.iter().map(|client| client.queue_bytes);
@@ -269,7 +271,7 @@ pub(super) fn near_limits(checked: &Checked) -> Vec<NearLimit> {
     of_gateway.chain([open_files()]).collect()
 }
 
-/// A limit of the system, not of the table.
+/// A limit of the system, which is not in the table of settings.
 fn open_files() -> NearLimit {
     NearLimit {
         name: "ulimit -n".to_owned(),

@@ -30,9 +30,9 @@ use crate::reactor::{HandshakeCounts, Handshakes, Reactor, Seams, way_back};
 use crate::sources::{Source, SourceLink};
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry};
 
-/// From the last turn of the loop to the end of the HTTP side.
+/// The longest time that the HTTP side gets to end after the last turn of the loop.
 const HTTP_STOP: Duration = Duration::from_millis(200);
-/// From the end of the HTTP side to the end of the source's last work for the bus.
+/// The longest time that the source then gets to finish its work for the bus.
 const SOURCE_STOP: Duration = Duration::from_millis(100);
 
 /// Makes routes once there is telemetry to show.
@@ -80,7 +80,7 @@ pub struct Parts<G: Gateway, F> {
     awaits_keys: Option<Arc<AtomicBool>>,
     /// Read just before listening.
     tls: Option<TlsInForce>,
-    /// As well.
+    /// Read just before listening too.
     cuts: Option<Cuts>,
     inputs: Inputs<G::In>,
     output: Box<dyn FnMut(G::Out)>,
@@ -149,9 +149,9 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         self
     }
 
-    /// Sets the bus, on a thread of its own, and the status of the bus. The settings must include
-    /// [`Part::Bus`](crate::settings::Part::Bus): a queue without capacity would block each message until the
-    /// loop turns.
+    /// Sets the bus, which gets its own thread, and the status of the bus. The settings must include
+    /// [`Part::Bus`](crate::settings::Part::Bus): a queue without capacity would block each message until the loop
+    /// turns.
     #[must_use]
     pub fn source(self, source: impl Source + 'static, status: Arc<BusStatus>) -> Self {
         self.boxed_source(Box::new(source), status)
@@ -179,7 +179,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         self
     }
 
-    /// Sets the page for browsers at an address without a page.
+    /// Sets the page for browsers that ask for an address without a page.
     #[must_use]
     pub fn front(mut self, front: FrontPage) -> Self {
         self.front = Some(front);
@@ -214,22 +214,22 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         self
     }
 
-    /// Adds what other threads of the gateway hold for clients.
+    /// Adds the sums of what other threads of the gateway hold for clients.
     #[must_use]
     pub fn holdings(mut self, holdings: impl IntoIterator<Item = Holding>) -> Self {
         self.holdings.extend(holdings);
         self
     }
 
-    /// Adds parts of the settings to read again at SIGHUP, beside the log filter.
+    /// Adds parts of the settings that SIGHUP reads again, besides the log filter.
     #[must_use]
     pub fn reloads(mut self, parts: impl IntoIterator<Item = Box<dyn Reload>>) -> Self {
         self.reloads.extend(parts);
         self
     }
 
-    /// Sets the flag that is true until the gateway has a key for the tokens of its clients. Until then the gateway
-    /// is not ready.
+    /// Sets the flag that is true until the gateway has a key for the tokens of its clients. Until then `/ready` is
+    /// 503.
     #[must_use]
     pub fn awaits_keys(mut self, awaits_keys: Option<Arc<AtomicBool>>) -> Self {
         self.awaits_keys = awaits_keys;
@@ -272,8 +272,8 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         self
     }
 
-    /// Assembles the gateway up to listening, without a bind or a connection. `announce` is called once the
-    /// gateway listens.
+    /// Assembles the gateway up to listening, but binds and connects nothing. Calls `announce` once the gateway
+    /// listens.
     ///
     /// # Errors
     /// The listen settings are not valid.
@@ -297,7 +297,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         })
     }
 
-    /// Runs the gateway until a signal. `announce` is called once the gateway listens.
+    /// Runs the gateway until a signal. Calls `announce` once the gateway listens.
     ///
     /// # Errors
     /// The gateway could not start, the loop failed, or the bus was away for longer than allowed.
@@ -390,7 +390,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                     .bounded(bytes)
                     .spinning(common.reactor.spin_us);
                 stopping = Some(link.stopping());
-                // The thread ends with the process, because a source may block on its broker without limit.
+                // The thread is not joined, because a source may block on its broker without limit.
                 let cpu = common.cpus.get(1).copied();
                 detached("source", move || {
                     pin(cpu);
@@ -401,7 +401,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             let has_headers = common.reactor.listen.has_headers();
             let handshakes = (tls.is_some() || has_headers).then(|| {
                 let places = common.tls.as_ref().map(|tls| tls.handshakes.clone());
-                // Headers of proxies alone.
+                // Without TLS there are only proxy headers to read.
                 let places = places.unwrap_or_else(|| Holding::new("tls_handshakes", 0));
                 let held = &common.tls_held;
                 Handshakes::start(tls, places, held, clock, wake, &handshakes)
@@ -451,7 +451,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     }
 }
 
-/// The gateway's parts to read again, with the log filter last: the filter before still applies to the lines
+/// The parts that are read again at SIGHUP. The log filter is last, so that the old filter applies to the log lines
 /// about the other parts.
 fn reloads(mut parts: Vec<Box<dyn Reload>>, common: &CommonSettings) -> Reloads {
     if let Some(path) = &common.log_filter_file {
@@ -460,8 +460,8 @@ fn reloads(mut parts: Vec<Box<dyn Reload>>, common: &CommonSettings) -> Reloads 
     Reloads::new(parts)
 }
 
-/// Starts the HTTP side, with the operator's page on an admin address. Returns the address of the admin
-/// listener, if there is an admin listener.
+/// Starts the HTTP side, with the operator's page on the admin address if there is one. Returns the address of the
+/// admin listener.
 fn start_http(
     common: &CommonSettings,
     site: Site,

@@ -38,7 +38,7 @@ impl Reload for LogFilterFile {
         if logging::is_in_force(&filter) {
             return Ok(Reloaded::Unchanged);
         }
-        // Logged under the filter that shows the line, old or new.
+        // The line is logged under the old filter if that shows it, else under the new filter.
         let is_shown = tracing::enabled!(tracing::Level::INFO);
         let tell = |is_shown: bool| {
             if is_shown {
@@ -54,7 +54,7 @@ impl Reload for LogFilterFile {
     }
 }
 
-/// Returns the directives of a file: lines without comments, as one list. `named` is the setting in errors.
+/// Returns the directives of a file as one list: its lines without comments. `named` is the setting, for errors.
 fn of_file(named: &str, path: &Path, text: io::Result<Vec<u8>>) -> Result<String, String> {
     let wrong = |error: &str| format!("{named} {}: {error}", path.display());
     let text = text.map_err(|error| wrong(&error.to_string()))?;

@@ -3,19 +3,19 @@
 //! | file | has |
 //! | --- | --- |
 //! | `gateway` | from feed, gateway and source to a running loop: the same for every gateway |
-//! | `common` | the settings of every gateway; the metric of each limit |
+//! | `common` | the settings of every gateway; the present value of each limit |
 //! | `prepared` | a gateway just before listening, the checks before a start, and the log of a start; a program as a list of gateways; a gateway as a value, with the protocol for a client in a terminal |
-//! | `process` | the first steps of every process, and where it listens |
+//! | `process` | the first steps of every process, where it listens, and the CPUs of the loop and of the bus thread |
 //! | `reload` | files to read again at SIGHUP, and key files after a change |
 //! | `files` | files in settings, and their changes; the keys of tokens, in files and at a URL |
 //! | `revoked_file` | the file with refused users and tokens |
-//! | `cpus` | the CPUs of the loop and of the thread of the bus |
+//! | `watchdog` | the end of a process whose loop hangs, or does not take a stop signal |
 //! | `log_filter` | the log filter in a file |
 //! | `tls` | the files of TLS towards clients |
 //! | `watches` | threads beside the loop: the end when the bus stays away, numbers in the log, freed memory, notifications to systemd |
 //!
-//! Knows no gateway: the gateways of this program are assembled in `kinds`, others may be anywhere
-//! (`examples/ticker.rs`).
+//! Knows no gateway: the gateways of this program are assembled in `kinds`, and a gateway of another program may be
+//! assembled anywhere (`examples/ticker.rs`).
 
 mod common;
 pub mod files;
@@ -46,7 +46,7 @@ pub use self::tls::ClientTls;
 pub use self::watches::StatsLine;
 pub use crate::telemetry::logging::say;
 
-/// The reason for an end without a signal.
+/// The reason why the process ends without a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// weirgate: logging was set up before.
@@ -102,7 +102,7 @@ impl RunError {
     /// The error of an address that cannot be listened on.
     pub(super) fn listen(addr: &ListenAddr, error: io::Error) -> Self {
         match error.kind() {
-            // Such as an owner that this machine does not know: a retry cannot help.
+            // For example an owner that this machine does not know: a retry cannot help.
             io::ErrorKind::InvalidInput => Self::Settings(format!(
                 "cannot listen on {addr}: {error}; see --unix-socket-owner"
             )),
@@ -114,7 +114,7 @@ impl RunError {
         }
     }
 
-    /// Adds the settings of an address that cannot be listened on.
+    /// Adds the settings to the error of an address that cannot be listened on.
     pub(crate) fn of_settings(self, checked: &Checked) -> Self {
         match self {
             Self::Listen { addr, error, .. } => {

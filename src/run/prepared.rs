@@ -1,11 +1,11 @@
-//! A gateway, assembled up to listening; and the checks of the surroundings before a start
-//! (`--check --connect`).
+//! A gateway that is assembled up to listening, and the checks of its surroundings before a start (`--check
+//! --connect`).
 //!
-//! A check of the settings assembles the gateway in the same way as a start, and shows the warnings and
-//! errors of the start's log: the two cannot differ.
+//! A check of the settings assembles the gateway in the same way as a start, and shows the same warnings and errors as
+//! the start's log: the two cannot differ.
 //!
-//! A program as a list of gateways, and a gateway as a value: name, settings, start, and the protocol for a client in a
-//! terminal.
+//! Also a program as a list of gateways, and a gateway as a value: name, settings, start, and the protocol for a client
+//! in a terminal.
 
 use std::fmt::{self, Write};
 use std::path::PathBuf;
@@ -29,8 +29,7 @@ use crate::settings::{Check, Checked, Rows};
 /// The flag with the time limit of a [`Question`].
 pub const TIMEOUT_FLAG: &str = "connect-timeout-ms";
 
-/// An assembled gateway. The settings and all their files were read; the next steps are listening and
-/// connecting.
+/// An assembled gateway. The settings and all their files are read; next come listening and connecting.
 pub struct Prepared {
     pub(super) listen: ListenSettings,
     pub(super) admin_addr: Option<ListenAddr>,
@@ -38,7 +37,7 @@ pub struct Prepared {
     pub(super) run: Box<dyn FnOnce() -> Result<(), RunError>>,
 }
 
-/// A check of a broker or a service before a start. Changes nothing there.
+/// A check of a broker or a service before a start, which changes nothing there.
 pub struct Question {
     asked: String,
     ask: Box<dyn FnOnce() -> Vec<Finding> + Send>,
@@ -65,7 +64,7 @@ impl Prepared {
         self
     }
 
-    /// Binds and closes every address, and asks each question for at most `limit`.
+    /// Binds and closes every address, and asks each question. Each question may take at most `limit`.
     pub fn ask(self, limit: Duration) -> Vec<Finding> {
         let mut found = self.bind();
         for question in self.questions {
@@ -74,7 +73,8 @@ impl Prepared {
         found
     }
 
-    /// Binds in the order of a start, and all at once, so that two addresses cannot have the same port.
+    /// Binds in the order of a start, and keeps all bound until the end, so that two addresses cannot have the same
+    /// port.
     fn bind(&self) -> Vec<Finding> {
         let admin_options = alone(&self.listen.options);
         let admin = self.admin_addr.iter().map(|addr| (addr, &admin_options));
@@ -95,8 +95,8 @@ impl Prepared {
     }
 }
 
-/// The listen options of the admin socket: as for clients, but without `SO_REUSEPORT`, because each process
-/// has operators' pages of its own.
+/// The listen options of the admin socket: the same as for clients but without `SO_REUSEPORT`, because each process has
+/// its own operators' pages.
 pub(super) fn alone(options: &ListenOptions) -> ListenOptions {
     ListenOptions {
         reuse_port: false,
@@ -105,8 +105,8 @@ pub(super) fn alone(options: &ListenOptions) -> ListenOptions {
 }
 
 impl Question {
-    /// Makes a question. `asked` names the broker or service, for the error if no response comes. `ask` runs
-    /// on a thread of its own, and may block without limit.
+    /// Makes a question. `asked` names the broker or service, for the error if no response comes. `ask` runs on its own
+    /// thread, and may block without limit.
     pub fn new(
         asked: impl Into<String>,
         ask: impl FnOnce() -> Vec<Finding> + Send + 'static,
@@ -147,8 +147,8 @@ impl Question {
 #[derive(Clone, Default)]
 struct Notices(Arc<Mutex<Vec<Finding>>>);
 
-/// Runs `work`, and returns the log lines of `work` at the levels WARN and ERROR, in order. Only lines of
-/// this thread count.
+/// Runs `work`, and returns the lines that it logs at the levels WARN and ERROR, in order. Only lines of this thread
+/// count.
 pub(super) fn with_notices<T>(work: impl FnOnce() -> T) -> (T, Vec<Finding>) {
     let notices = Notices::default();
     let subscriber = tracing_subscriber::registry().with(notices.clone());
@@ -255,9 +255,9 @@ pub struct GatewayKind {
 pub enum TokenUse {
     /// Tokens are ignored.
     None,
-    /// The claims count, but for the role. The symbols of a client whose token has no limit.
+    /// The claims apply, except the role. The function returns the most symbols of a client whose token has no limit.
     Claims(fn(&Checked) -> u32),
-    /// The role must be in this table, and decides about the client's subscriptions.
+    /// The role must be in this table, which decides about the client's subscriptions.
     Roles(fn(&Checked) -> Result<RoleTable, RunError>),
 }
 
@@ -268,14 +268,14 @@ pub struct RoleTable {
     pub acl: Acl,
     /// The limits of a client's own names.
     pub limits: TokenNameLimits,
-    /// The role of a token without one.
+    /// The role for a token without a role.
     pub default_role: String,
     /// The file of the table; `None` for the built-in table.
     pub file: Option<PathBuf>,
 }
 
-/// Assembles a gateway up to listening. Reads every file in the settings, without a bind or a connection. An
-/// error in the log means that the gateway can never work: a check of the settings fails then.
+/// Assembles a gateway up to listening. It reads every file in the settings, but binds and connects nothing. An ERROR
+/// line in the log means that the gateway can never work, and makes a check of the settings fail.
 type Prepare = fn(&Checked, Clock) -> Result<Prepared, RunError>;
 
 /// A flag that prints something instead of running the gateway.
@@ -353,8 +353,8 @@ impl GatewayKind {
         ended.map_err(|error| error.of_settings(checked))
     }
 
-    /// Does the work of a start before listening and connecting, without a log. Returns the gateway, and the
-    /// warnings and errors of the start's log.
+    /// Does the work of a start up to listening and connecting, without a log. Returns the gateway, and the warnings
+    /// and errors that the start would log.
     pub fn check_start(&self, checked: &Checked) -> (Result<Prepared, RunError>, Vec<Finding>) {
         let prepare = || {
             let prepared = self.prepare(checked, check_process(checked)?);
@@ -382,10 +382,10 @@ pub struct Dialect {
     pub is_greeting: fn(&str) -> bool,
     /// The messages that subscribe to these names.
     pub subscribe: fn(&[String]) -> Vec<String>,
-    /// The news of a message about the connection and its subscriptions, for people; `None` for data.
+    /// What a message says about the connection and its subscriptions, for people; `None` for data.
     pub status: fn(&str) -> Option<String>,
-    /// Whether a message grants a part of a subscribe request, or refuses a whole request; `None` for other
-    /// messages. Each request has one such message.
+    /// Whether a message grants at least a part of a subscribe request, or refuses the whole request; `None` for other
+    /// messages. Each request gets one such message.
     pub grants: fn(&str) -> Option<bool>,
 }
 

@@ -1,5 +1,5 @@
-//! The first steps of every process, the addresses to listen on, the first log lines, and the CPUs of the loop and of the
-//! thread of the bus (`--cpus`).
+//! The first steps of every process, the addresses to listen on, the first log lines, and the CPUs of the loop and of
+//! the bus thread (`--cpus`).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,18 +23,19 @@ use crate::settings::{Checked, ProcessSettings};
 use crate::telemetry::logging::{self, LogFormat};
 use crate::telemetry::{Build, GatewayMetric, Telemetry, names};
 
-/// Open files besides the connections of clients and services: the bus, key files, threads, and refused new
-/// connections until their end.
+/// Open files that are kept for other uses than connections of clients and services: the bus, key files, threads, and
+/// refused connections until they end.
 const FILES_KEPT: usize = 64;
 
-/// The most descriptors that the kernel's table of the process has room for from the start: a MiB of kernel
+/// The kernel's descriptor table of the process is enlarged at the start to at most this many entries: a MiB of kernel
 /// memory.
 const TABLE_DESCRIPTORS_MAX: usize = 128 * 1024;
 
-/// The part of `FILES_KEPT` for refused connections. Further connections are closed without a response.
+/// The part of `FILES_KEPT` for refused connections. Over this number, they are closed without a response.
 const REFUSED_MAX: usize = 16;
 
-/// Room for fewer clients means that the limit on open files is a default of the system, never raised.
+/// With room for fewer clients a warning is logged: the limit on open files is then most likely a default of the
+/// system.
 const ROOM_WARNED_OF: usize = 1_000;
 
 /// Sets up the log, logs the warnings about the settings, raises the limit on open files, and starts the
@@ -48,7 +49,7 @@ pub(super) fn start_process(checked: &Checked) -> Result<Clock, RunError> {
     Ok(begin(checked))
 }
 
-/// Does the same without a log, for a process that only checks the settings.
+/// Does the same without setting up the log, for a process that only checks the settings.
 ///
 /// # Errors
 /// The file of the log filter is broken.
@@ -80,8 +81,8 @@ fn begin(checked: &Checked) -> Clock {
     Clock::start()
 }
 
-/// Lowers the limit on connections to the room under the limit on open files: the bus, services and key files
-/// need the rest.
+/// Lowers the limit on connections to what the limit on open files has room for: the bus, services and key files need
+/// the rest.
 pub(super) fn bound_connections(common: &mut CommonSettings) {
     let files_max = files_max();
     let admin = common
@@ -115,12 +116,12 @@ pub(super) fn bound_connections(common: &mut CommonSettings) {
     make_room_for_descriptors(used.min(files_max));
 }
 
-/// Makes the kernel enlarge the process's table of descriptors at the start. A full table doubles. In a
-/// process with several threads, the thread with the new descriptor then waits for all CPUs, 10 to 20 ms: for
-/// the loop, a pause for every client.
+/// Makes the kernel enlarge the process's descriptor table now. A full table doubles while clients are served; in a
+/// process with several threads, the thread that opens the descriptor then waits for all CPUs, 10 to 20 ms. If this is
+/// the loop, every client waits.
 fn make_room_for_descriptors(descriptors: usize) {
     let last = descriptors.min(TABLE_DESCRIPTORS_MAX).saturating_sub(1);
-    // Any descriptor; the copy has the highest number of the table, and is closed at once.
+    // Any descriptor: its copy gets the highest number of the table, and is closed at once.
     let copied = File::open("/").and_then(|any| {
         let last = RawFd::try_from(last).unwrap_or(RawFd::MAX);
         Ok(rustix::io::fcntl_dupfd_cloexec(any, last)?)
@@ -151,9 +152,9 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Returns the URL for a program on this machine: with the TCP port, or the unix socket in the syntax of
-    /// Node's `ws`. `localhost` replaces an unspecified address and the two loopback addresses of the name. The
-    /// scheme gets an `s` if the gateway listens for TLS alone.
+    /// Returns the URL for a program on this machine: with the TCP port, or with the unix socket in the syntax of
+    /// Node's `ws`. An unspecified or loopback address is shown as `localhost`. The scheme gets an `s` if the gateway
+    /// listens for TLS alone.
     pub fn url(&self, scheme: &str, path: &str) -> String {
         let mut addrs = self.addrs.iter();
         let tcp = addrs.find(|addr| matches!(addr, ListenAddr::Tcp(_)));
@@ -216,8 +217,8 @@ pub(super) fn log_start(gateway: &str, listening: &Listening, connections_max: u
     );
 }
 
-/// Returns the number of client connections that fit `files_max` beside the others; at least a quarter of
-/// `files_max`.
+/// Returns how many client connections the limit `files_max` has room for beside the other open files; at least a
+/// quarter of `files_max`.
 fn room_for_clients(files_max: usize, outgoing: usize) -> usize {
     files_max
         .saturating_sub(FILES_KEPT.saturating_add(outgoing))
@@ -233,8 +234,8 @@ pub(super) fn build(gateway: &'static str) -> Build {
     }
 }
 
-/// The seed for jitter and for the ids of connections and traces. Differs between processes, unlike clock and
-/// process id of containers that start together.
+/// The seed for jitter and for the ids of connections and traces. It differs between processes, whereas containers that
+/// start together may have the same clock and process id.
 pub(super) fn seed(clock: Clock) -> u64 {
     RandomState::new().hash_one(clock.now().mono_us)
 }
@@ -261,8 +262,8 @@ pub(super) fn held_metrics(holdings: &[Holding]) -> [GatewayMetric; 4] {
     ]
 }
 
-/// Checks that the process may use these CPUs: this thread moves there for a moment, because an isolated CPU is not among
-/// those on which the process runs by itself.
+/// Checks that the process may use these CPUs. This thread moves to each of them for a moment, because an isolated CPU
+/// is not among the CPUs on which a process runs by default.
 ///
 /// # Errors
 /// A CPU does not exist, or is not for this process.
@@ -294,7 +295,7 @@ fn move_to(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// Keeps this thread, and threads that it starts from now on, on one CPU.
+/// Keeps this thread, and the threads that it starts from now on, on this CPU.
 pub(super) fn pin(cpu: Option<usize>) {
     if let Some(Err(error)) = cpu.map(move_to) {
         tracing::warn!(cpu, %error, "a thread could not be kept on its CPU");

@@ -1,8 +1,8 @@
-//! Files that are read again while the process runs: at SIGHUP, and key files after every change. Every
-//! process reads its log filter again, if the filter is in a file.
+//! Files that are read again while the process runs: at SIGHUP, and key files after every change. If the log filter is
+//! in a file, every gateway reads it again.
 //!
-//! Each part has a thread of its own, so a slow disk never blocks the loop, and a file that does not answer keeps no
-//! other from being read. A broken file changes nothing. No client is closed, and no connection of the process is
+//! Each part has its own thread, so a slow disk never blocks the loop, and a file that does not answer does not keep
+//! others from being read. A broken file changes nothing. No client is closed, and no connection of the process is
 //! affected.
 
 use std::io::{self, ErrorKind, IsTerminal, Read, stdin};
@@ -20,10 +20,10 @@ use signal_hook::low_level;
 use crate::base::detached;
 use crate::telemetry::{GatewayMetric, names};
 
-/// The interval of looks at files that are read again without a signal.
+/// How often the threads look for signals and for files that have changed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// A byte for each SIGHUP that the thread has not read, once a SIGHUP is expected.
+/// Has a byte for each SIGHUP that is not handled yet. Set when SIGHUP is first expected.
 static HANG_UPS: OnceLock<HangUps> = OnceLock::new();
 
 /// A part of the settings that can be read again while clients are connected.
@@ -55,13 +55,13 @@ pub enum Reloaded {
 /// Metric labels, in the order of the numbers.
 const OUTCOMES: [&str; 3] = ["changed", "unchanged", "failed"];
 
-/// The number of the outcome of a broken file, or of one that does not answer.
+/// The number of the outcome of a file that is broken or does not answer.
 const FAILED: usize = 2;
 
-/// A file that has not answered for so long counts as failed.
+/// A file that has not answered for this time counts as failed.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The present work of a part's thread.
+/// What a part's thread does at present.
 #[derive(Clone, Copy, Debug)]
 enum Doing {
     Nothing,
@@ -89,9 +89,9 @@ pub(super) struct Reloads {
 /// The number of parts with each outcome, for one SIGHUP.
 type Outcomes = [u64; OUTCOMES.len()];
 
-/// From this call on a SIGHUP does not end the process. [`Reloads::start`] handles earlier signals.
+/// After this call a SIGHUP no longer ends the process. [`Reloads::start`] handles signals that came before it.
 pub(super) fn expect_signals() {
-    // After an error the thread tries again.
+    // After an error, [`Reloads::start`] tries again.
     let _ = HangUps::of_process();
 }
 
@@ -173,10 +173,10 @@ fn all(readers: &[Reader]) {
     }
 }
 
-/// A part's thread, from outside.
+/// The thread of a part, as the other threads see it.
 struct Reader {
     progress: Arc<Progress>,
-    /// Takes the number of the outcome of each read.
+    /// Each request carries the sender for the outcome of the read.
     asks: Sender<Sender<usize>>,
 }
 
@@ -189,7 +189,7 @@ impl Reader {
                 match asked.recv_timeout(LOOK_EVERY) {
                     Ok(done) => {
                         let outcome = own.read(&mut *part);
-                        // Signals that came during the read are answered by it.
+                        // The read also answers the signals that came during it.
                         for done in std::iter::once(done).chain(asked.try_iter()) {
                             let _ = done.send(outcome);
                         }
@@ -224,7 +224,7 @@ impl Progress {
     fn changed(&self, part: &mut dyn Reload) {
         *self.doing() = Doing::Reads(Instant::now());
         let is_due = part.is_due();
-        // Whether the files that did not answer are good is seen only by a read.
+        // After files did not answer, only a read shows whether they are good.
         if is_due || matches!(*self.doing(), Doing::Hangs) {
             self.read(part);
         }
@@ -247,7 +247,7 @@ impl Progress {
         outcome
     }
 
-    /// Counts a part whose files do not answer, once.
+    /// If a part's files do not answer, counts and logs this once.
     fn look(&self) {
         let mut doing = self.doing();
         if matches!(*doing, Doing::Reads(since) if since.elapsed() >= READ_TIMEOUT) {
@@ -267,8 +267,8 @@ impl Progress {
     }
 }
 
-/// The shell sends SIGHUP when its terminal is closed. A gateway started by hand in the terminal ends with
-/// the terminal, as at Ctrl-C.
+/// When a terminal is closed, the shell sends SIGHUP. A gateway that was started by hand then ends with its terminal,
+/// as at Ctrl-C.
 fn stop_without_terminal() {
     tracing::info!("SIGHUP: the terminal was closed");
     if let Err(error) = low_level::raise(SIGTERM) {
@@ -305,7 +305,7 @@ impl HangUps {
                     ErrorKind::Interrupted,
                 ];
                 if !is_known.contains(&error.kind()) {
-                    // Avoids a busy loop; the signal stays pending.
+                    // Avoids a busy loop; the byte of the signal is read later.
                     thread::sleep(LOOK_EVERY);
                 }
                 false
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(counts(), (vec![1, 1, 2], vec![("acl", 1)]));
     }
 
-    /// One hangs: the others are read all the same, and the operator learns of it.
+    /// A part hangs: the other parts are still read, and the operator is notified.
     #[test]
     fn a_part_whose_files_do_not_answer_keeps_no_other_from_being_read() {
         struct Hangs(crossbeam_channel::Receiver<()>);

@@ -1,5 +1,5 @@
-//! The file with refused users and tokens (`--revoked-file`): a line of JSON for each, as `POST /operator/disconnect` takes
-//! it. Read at the start and at SIGHUP; clients whom the file refuses are closed.
+//! The file with refused users and tokens (`--revoked-file`): each line is JSON as `POST /operator/disconnect` takes
+//! it. The file is read at the start and at SIGHUP; clients that it refuses are closed.
 
 use std::fmt::Display;
 use std::io;
@@ -22,7 +22,7 @@ pub(super) struct RevokedFile {
     cutter: Cutter,
 }
 
-/// The parts that cut clients off: the channel to the loop, its end there, and the file.
+/// What cutting clients off needs: the sender to the loop, the loop's receiver, and the file.
 pub(super) struct Cuts(Cutter, Receiver<CutRequest>, Option<RevokedFile>);
 
 impl Cuts {

@@ -1,4 +1,4 @@
-//! TLS towards clients: its files read at the start, and read again after a change, without a cut.
+//! TLS towards clients: its files are read at the start, and again after a change, without closing a connection.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ const DAY_S: i64 = 24 * 3600;
 pub struct ClientTls {
     /// The files.
     pub files: ServerTlsFiles,
-    /// Places for handshakes under way.
+    /// Slots for handshakes in progress.
     pub handshakes: Holding,
 }
 
@@ -52,10 +52,9 @@ pub(super) struct TlsInForce {
 }
 
 impl TlsInForce {
-    /// Reads the files, and logs odd certificates.
+    /// Reads the files, and logs problems of certificates.
     ///
-    /// # Errors
-    /// Clients could not be served.
+    /// The files cannot serve clients.
     pub(super) fn read(files: ServerTlsFiles, clock: Clock) -> Result<Self, RunError> {
         let failed = |error: CertificateError| RunError::Settings(format!("TLS: {error}"));
         let tickets = tls_roots::tickets();
@@ -76,7 +75,7 @@ impl TlsInForce {
         self.in_force.clone()
     }
 
-    /// A handshake of this process with itself for each certificate, for `--check --connect`.
+    /// The check for `--check --connect`: a handshake of this process with itself for each certificate.
     pub(super) fn question(&self) -> Question {
         let (in_force, now_s) = (self.in_force.clone(), self.clock.now().unix_ms() / 1000);
         Question::new("TLS", move || {
@@ -112,7 +111,7 @@ impl Reload for TlsInForce {
         self.prints.will_read();
         let tls = ServerTls::read(&self.files, Arc::clone(&self.tickets)).map_err(kept)?;
         if self.prints.have_changed() {
-            // The next look finds the rest.
+            // A file changed during the read; the next look finds the change.
             return Ok(Reloaded::Unchanged);
         }
         if tls.is_same(&self.in_force) {
@@ -156,7 +155,7 @@ fn warn(all: &[CertificateFacts], clock: Clock) {
     }
 }
 
-/// Reasons for clients to refuse a certificate, now or soon, and a costly key.
+/// Why clients may refuse a certificate, now or soon; also a key that costs much CPU.
 pub(super) fn complaints(facts: &CertificateFacts, now_s: i64) -> Vec<String> {
     let left_s = facts.ends_unix_s - now_s;
     let days = left_s / DAY_S;

@@ -1,10 +1,10 @@
-//! Ends a process whose loop hangs, or does not take a stop signal: no health check of an orchestrator and no systemd is
-//! needed for this.
+//! Ends a process whose loop hangs or does not take a stop signal, without a health check of an orchestrator and
+//! without systemd.
 //!
-//! A turn lasts milliseconds. A turn of 30 s never ends by itself, and until then no client is served, and no signal is
-//! taken. A process that stood still is not a hang: a stopped process, a machine that was asleep, a debugger, a quota of the
-//! CPU that is used up. So the clock on the wall counts for nothing here. A turn's time is the CPU time that the loop used,
-//! and the ticks of this thread during which the loop waited inside of the turn, for a lock or the kernel.
+//! A turn takes milliseconds. A turn of 30 s will never end; meanwhile the loop serves no client and takes no signal. A
+//! process that did not run does not hang: it was stopped, the machine was asleep, a debugger held it, or its CPU quota
+//! was used up. So elapsed time does not count. A turn's time is the CPU time that the loop used, plus the ticks of
+//! this thread during which the loop waited inside of the turn, for a lock or the kernel.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,13 +24,13 @@ use crate::telemetry::{Phase, Telemetry, logging};
 /// The time of a turn after which the loop counts as hanging.
 pub(super) const TURN_MAX: Duration = Duration::from_secs(30);
 
-/// The loop turns at least twice in a tick.
+/// How often the thread looks. The loop turns at least twice in this time.
 const TICK: Duration = Duration::from_secs(1);
 
 /// CPU time in /proc is counted in hundredths of a second, whatever the kernel (`USER_HZ`, proc(5)).
 const CPU_TICK_MS: u64 = 10;
 
-/// The exit status of a process that a stop signal ended from outside of the loop.
+/// The exit status of a process that had to be ended because its loop did not take a stop signal.
 const NOT_STOPPED: i32 = 1;
 
 /// What /proc says of the loop's thread.
@@ -38,12 +38,13 @@ const NOT_STOPPED: i32 = 1;
 struct Thread {
     /// CPU time since the thread's start, milliseconds.
     cpu_ms: u64,
-    /// The thread waits for a lock, a file or the like: it is neither running, nor ready to run, nor stopped.
+    /// The thread waits for a lock, a file or the like: it is not running, ready to run, or stopped.
     waits: bool,
 }
 
 impl Thread {
-    /// Parses a line of `/proc/self/task/TID/stat`. The name of the thread may hold anything, up to the last bracket.
+    /// Parses a line of `/proc/self/task/TID/stat`. The thread's name ends at the last bracket, and may itself contain
+    /// brackets.
     fn parse(line: &str) -> Option<Self> {
         let (_, rest) = line.rsplit_once(')')?;
         let fields: Vec<_> = rest.split_ascii_whitespace().collect();
@@ -60,7 +61,7 @@ impl Thread {
 struct Turn {
     /// The end of the turn before.
     after_us: u64,
-    /// The loop's CPU time when the turn was seen first.
+    /// The loop's CPU time when the thread first saw this turn.
     cpu_ms: u64,
     waited_ms: u64,
 }
@@ -86,11 +87,11 @@ impl Turn {
 #[derive(Debug, Default)]
 struct Stop {
     signals: u32,
-    /// Ticks since the first signal. A process that stood still has not ticked.
+    /// Ticks since the first signal. While the process does not run, there are no ticks.
     waited: Duration,
 }
 
-/// Watches the loop of the calling thread. `stop_at_most`: the time in which the loop has to take the first stop signal
+/// Watches the loop, which runs on the calling thread. The loop must take the first stop signal within `stop_at_most`
 /// (`--stop-timeout-ms`).
 ///
 /// # Errors
@@ -149,7 +150,8 @@ impl Watchdog {
         }
     }
 
-    /// A loop that turns ends the process itself: at the second signal at once.
+    /// Ends the process if the loop does not take a stop signal. A loop that turns ends the process itself, at a second
+    /// signal at once.
     fn judge_stop(&self, stop: &mut Stop) {
         if stop.signals == 0 || self.telemetry.event_loop.phase() == Phase::Ended {
             return;
@@ -169,7 +171,8 @@ impl Watchdog {
         }
     }
 
-    /// Without /proc each tick of a turn counts.
+    /// What /proc says of the loop's thread. Without /proc the thread counts as waiting, so that each tick of a turn
+    /// counts.
     fn thread(&self) -> Thread {
         let read = self
             .stat
@@ -182,8 +185,7 @@ impl Watchdog {
         read.and_then(|line| Thread::parse(&line)).unwrap_or(waits)
     }
 
-    /// Ends the process with SIGABRT, so that the system keeps a core file with the stack of the loop where it is set up
-    /// to.
+    /// Ends the process with SIGABRT, so that a system set up for core files keeps the stack of the loop.
     fn end_hang(&self, took: Duration) -> ! {
         let phase = self.telemetry.event_loop.phase();
         let turn_s = took.as_secs();

@@ -1,9 +1,9 @@
 //! Threads that watch the process beside the loop.
 //!
-//! [`BusAway`] ends the process when the bus has been away for too long (`--bus-away-exit-s`). Otherwise the
-//! gateway survives a lost bus: clients stay, and `/ready` reports the loss. [`StatsLine`] logs numbers
-//! periodically. The [watchdog](super::watchdog) ends a process whose loop hangs. [`after_storms`] returns memory of ended clients to the system. [`notify_systemd`] tells systemd of the
-//! listening, the turns of the loop, and the stop.
+//! [`BusAway`] ends the process when the bus has been away for too long (`--bus-away-exit-s`). Without this setting the
+//! gateway survives a lost bus: clients stay, and `/ready` reports the loss. [`StatsLine`] logs numbers periodically.
+//! The [watchdog](super::watchdog) ends a process whose loop hangs. [`after_storms`] returns memory of ended clients to
+//! the system. [`notify_systemd`] notifies systemd of the start, the turns of the loop, and the stop.
 
 use std::io;
 use std::sync::Arc;
@@ -53,9 +53,9 @@ const BUS_LOOK: Duration = Duration::from_millis(200);
 pub(super) struct BusAway(Arc<AtomicBool>);
 
 impl BusAway {
-    /// Starts a thread that watches the bus. When the bus has been away for `limit_s` seconds, the thread
-    /// stops the process as a signal would, so clients get a close frame and reconnect. A stop that has begun
-    /// already continues unchanged.
+    /// Starts a thread that watches the bus. When the bus has been away for `limit_s` seconds, the thread stops the
+    /// process with SIGTERM, so that clients get a close frame and reconnect. A stop that has begun already continues
+    /// unchanged.
     pub(super) fn watch(
         &self,
         telemetry: Arc<Telemetry>,
@@ -87,7 +87,7 @@ impl BusAway {
     }
 }
 
-/// The function that logs a line, and the interval.
+/// A function that logs a line of numbers, and how often to call it.
 pub struct StatsLine {
     /// Milliseconds between two lines, and before the first line.
     pub interval_ms: u64,
@@ -111,17 +111,17 @@ impl StatsLine {
 /// The interval between two counts of the connections.
 const MEMORY_LOOK: Duration = Duration::from_secs(3);
 
-/// With fewer connections the freed memory does not matter.
+/// With fewer connections, the freed memory is too little to matter.
 const CONNECTIONS_MIN: u64 = 128;
 
-/// The most connections since memory was returned the last time.
+/// The most connections since the last time that memory was returned.
 #[derive(Debug, Default)]
 struct Decline {
     most: u64,
 }
 
 impl Decline {
-    /// Takes the current number of connections. Returns true once most of many connections have ended.
+    /// Takes the current number of connections. Returns true once at least half of many connections have ended.
     fn has_begun(&mut self, connections: u64) -> bool {
         self.most = self.most.max(connections);
         let has_begun = self.most >= CONNECTIONS_MIN && connections <= self.most / 2;
@@ -134,9 +134,9 @@ impl Decline {
 
 /// Starts a thread that returns memory of ended clients to the system, and ends with the process.
 ///
-/// glibc returns freed memory at the end of its heap automatically. After a storm, a few small blocks in use
-/// remain there and keep the free memory before them in the process: 7 MiB of 25 after 400 uploads that never
-/// ended. With `malloc_trim(3)` glibc returns this memory too.
+/// glibc returns freed memory at the end of its heap by itself. After a storm, a few small blocks in use remain at the
+/// end and keep the free memory before them in the process: 7 MiB of 25 after 400 uploads that never ended. With
+/// `malloc_trim(3)` glibc returns this memory too.
 fn after_storms(telemetry: Arc<Telemetry>) -> io::Result<()> {
     let run = move || {
         let mut decline = Decline::default();
@@ -144,7 +144,7 @@ fn after_storms(telemetry: Arc<Telemetry>) -> io::Result<()> {
             thread::sleep(MEMORY_LOOK);
             let connections = telemetry.event_loop.read(LoopNumbers::all_connections);
             if decline.has_begun(connections) {
-                // The connections that ended last are freed by then.
+                // By then the connections that ended last are freed too.
                 thread::sleep(MEMORY_LOOK);
                 give_back();
             }
@@ -153,8 +153,8 @@ fn after_storms(telemetry: Arc<Telemetry>) -> io::Result<()> {
     detached("freed-memory", run)
 }
 
-/// Returns the free memory of all heaps to the system. If the loop needs memory, the loop waits for the heap:
-/// for less than a millisecond with some MiB.
+/// Returns the free memory of all heaps to the system. A loop that needs memory meanwhile waits for the heap: with some
+/// MiB, for less than a millisecond.
 fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[allow(unsafe_code, reason = "a call of the C library without a safe form")]
@@ -167,11 +167,11 @@ fn give_back() {
 /// The longest delay of the notification of a stop.
 const STOP_LOOK: Duration = Duration::from_millis(100);
 
-/// Notifies systemd that the gateway listens, and later of turns and stop (sd_notify(3)). Without
-/// NOTIFY_SOCKET nothing happens.
+/// Notifies systemd that the gateway listens, and later of turns and of the stop (sd_notify(3)). Does nothing without
+/// NOTIFY_SOCKET.
 ///
-/// `READY=1` is sent when the gateway listens, even without a bus: the gateway serves the last state and retries, and a
-/// start timeout of systemd would end this. `/ready` tells whether the gateway should get traffic.
+/// `READY=1` is sent when the gateway listens, even without a bus. The gateway then serves the last state and retries;
+/// a start timeout of systemd would end it. `/ready` says whether the gateway should get traffic.
 fn notify_systemd(telemetry: &Arc<Telemetry>, clock: Clock, reactor: &ReactorSettings) {
     if std::env::var_os("NOTIFY_SOCKET").is_none_or(|path| path.is_empty()) {
         return;
@@ -180,7 +180,7 @@ fn notify_systemd(telemetry: &Arc<Telemetry>, clock: Clock, reactor: &ReactorSet
     let (telemetry, reactor) = (Arc::clone(telemetry), reactor.clone());
     let notify = move || notify_of_turns(&telemetry, clock, &reactor);
     if let Err(error) = detached("systemd", notify) {
-        // A unit with WatchdogSec= restarts the gateway then.
+        // If its unit has WatchdogSec=, systemd then restarts the gateway.
         tracing::warn!(%error, "systemd cannot be notified of the loop");
     }
 }
@@ -192,7 +192,7 @@ fn notify_of_turns(telemetry: &Telemetry, clock: Clock, reactor: &ReactorSetting
         thread::sleep(STOP_LOOK);
         if telemetry.event_loop.draining() && !stop_told {
             stop_told = true;
-            // The unit's TimeoutStopSec= may be shorter than the configured drain.
+            // The unit's TimeoutStopSec= may be shorter than the drain that is set.
             let connections = telemetry.event_loop.read(LoopNumbers::all_connections);
             let micros = u32::try_from(reactor.stop_us(connections)).unwrap_or(u32::MAX);
             notify(&[
@@ -214,8 +214,8 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
-/// The times of watchdog notifications: four in an interval, while the last turn of the loop is less than
-/// half an interval ago. The loop turns at least every 500 ms, so an interval of 2 s or more is enough.
+/// When to notify the watchdog of systemd: four times in an interval, while the last turn of the loop is less than half
+/// an interval ago. The loop turns at least every 500 ms, so an interval of 2 s or more is enough.
 struct Pulse {
     interval_us: u64,
     due_us: u64,

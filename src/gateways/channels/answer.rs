@@ -1,8 +1,8 @@
-//! The gateway's own messages (contract channels: row messages). The number of the message is the first
-//! member after the type, because the number is known only when the message is queued.
+//! The gateway's own messages (contract channels: row messages). The number of a message is known only when it is
+//! queued, so it is the first member after the type.
 //!
-//! An answer waits until the bus has confirmed the names in the answer: for a second at the most, or longer
-//! on a bus that confirms late. Answers to a client go out in their order.
+//! An answer waits until the bus has confirmed its names: for at most a second, or longer on a bus that confirms late.
+//! The answers to a client go out in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -92,8 +92,7 @@ impl Answer {
         self
     }
 
-    /// Adds for each name of a request with `since` whether all missed messages follow the
-    /// answer, and why not.
+    /// Adds, for each name of a request with `since`, whether all missed messages follow the answer, and why not.
     pub(super) fn recovered(&mut self, resumed: &Resumed, outcomes: &[Outcome]) {
         let off = resumed
             .off
@@ -123,12 +122,12 @@ impl Answer {
         self.body.bytes()
     }
 
-    /// Returns the frame, with the time of the call, and with the position after which the client is.
+    /// Builds the frame, with the present time and the position that the client has reached.
     pub(super) fn frame(mut self, core: &Core, position: Option<Position>) -> Arc<Frame> {
         let now = core.now();
         self.body.string("timestamp", &iso_utc(now.unix_ms()));
         let body = self.body.finish_open();
-        // The lead has opened the object and holds its first members.
+        // The lead has opened the object and has its first members.
         let body = format!(",{}", body.trim_start_matches('{'));
         let frame = Frame::text(core.frame_bytes())
             .answer()
@@ -139,17 +138,16 @@ impl Answer {
     }
 }
 
-/// The longest wait for a bus that confirms at once, microseconds (contract channels: "1 s at the
-/// most").
+/// The longest wait for a bus that confirms at once, microseconds (contract channels: "1 s at the most").
 pub(super) const BUS_WAIT_US: u64 = 1_000_000;
 
-/// The most answers that may wait for a client. While more wait, the client is not read.
+/// The most answers that may wait for a client. If more wait, the gateway stops reading the client.
 pub(super) const ANSWERS_MAX: usize = 64;
 
 /// The most bytes of these answers.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// The names that an answer waits for, and what follows the answer.
+/// The names that an answer waits for, and the messages that follow it.
 #[derive(Debug, Default)]
 pub(super) struct Behind {
     /// Names that the answer waits for.
@@ -165,7 +163,7 @@ pub(super) struct Behind {
 pub(super) struct Resumed {
     /// The position, as the client sent it.
     pub(super) since: Option<String>,
-    /// The number of newest messages of each name, without missed messages.
+    /// How many of the newest messages of each name the client gets, if it does not get the missed messages.
     pub(super) last: Option<usize>,
     /// Names of the kept feed, joined with the answer.
     pub(super) names: Vec<TopicName>,
@@ -174,8 +172,8 @@ pub(super) struct Resumed {
 }
 
 impl Resumed {
-    /// `None` for a request with neither `since` nor `last`: the client joins at once. On an event stream the names
-    /// of every request are joined with the common answer.
+    /// `None` for a request with neither `since` nor `last`, because the client joins at once. On an event stream the
+    /// client joins the names of every request with the common answer.
     pub(super) fn new(since: Option<String>, last: Option<usize>, is_stream: bool) -> Option<Self> {
         (since.is_some() || last.is_some() || is_stream).then(|| Self {
             since,
@@ -204,7 +202,7 @@ struct Waiting {
     due_us: u64,
 }
 
-/// The waiting answers of a client; no memory while none wait.
+/// The waiting answers of a client. While none wait, they take no memory.
 #[derive(Debug, Default)]
 pub(super) struct Answers(Option<Box<Queue>>);
 
@@ -212,14 +210,14 @@ pub(super) struct Answers(Option<Box<Queue>>);
 struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// The bytes' charge among the bytes of all clients.
+    /// The charge for these bytes in the sum over all clients.
     charge: Option<Charge>,
-    /// Count of the names that the client joins with an answer.
+    /// How many names the client joins with a waiting answer.
     resuming: usize,
 }
 
 impl Answers {
-    /// Returns true if too many answers wait to accept more requests.
+    /// Returns true if so many answers wait that the client must not send more requests.
     pub(super) fn are_too_many(&self) -> bool {
         let queue = self.0.as_ref();
         queue.is_some_and(|q| q.waiting.len() > ANSWERS_MAX || q.bytes > ANSWER_BYTES_MAX)
@@ -238,7 +236,7 @@ impl Answers {
         self.waiting().next().map(|first| first.due_us)
     }
 
-    /// Queues an answer that waits until its names are confirmed, and until `due_us` at the latest.
+    /// Queues an answer. It waits until its names are confirmed, but not longer than until `due_us`.
     pub(super) fn push(&mut self, answer: Answer, behind: Behind, due_us: u64) {
         let queue = self.0.get_or_insert_default();
         queue.bytes += answer.bytes();
@@ -250,7 +248,8 @@ impl Answers {
         });
     }
 
-    /// Charges the answers that wait: each may be as large as its request. Returns false without room for them.
+    /// Charges the waiting answers, because each may be as large as its request. Returns false if there is no room for
+    /// them.
     pub(super) fn charge(&mut self, of: &Holding, client: ClientAddr, now_us: u64) -> bool {
         let Some(queue) = &mut self.0 else {
             return true;
@@ -263,7 +262,7 @@ impl Answers {
         of.has_room_for(client)
     }
 
-    /// Removes and returns the first answer, or all answers `together`, if they wait for nothing, or the first has
+    /// Removes and returns the first answer, or all answers if `together`, once they wait for no name or the first has
     /// waited long enough. Otherwise returns nothing.
     pub(super) fn pop_ready(&mut self, now_us: u64, together: bool) -> Vec<(Answer, Behind)> {
         let is_late = self.due_us().is_some_and(|due| due <= now_us);
@@ -331,7 +330,7 @@ impl Answers {
         }
     }
 
-    /// Ends all waits: while the bus is away, nothing will be confirmed soon.
+    /// Ends all waits: while the bus is away, it will confirm nothing soon.
     pub(super) fn settle_all(&mut self) {
         for waiting in self.waiting_mut() {
             waiting.behind.unconfirmed.clear();
@@ -355,7 +354,7 @@ mod tests {
         }
     }
 
-    /// However a wait ends, the answer goes out, and so do the later answers.
+    /// However the wait of an answer ends, it is sent, and so are the later answers.
     #[test]
     fn answers_go_out_in_their_order() {
         let pong = || Answer::pong("1");

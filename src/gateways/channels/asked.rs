@@ -1,4 +1,4 @@
-//! The gateway's requests to the bus: each name once, and the bus's response.
+//! The gateway's requests to the bus, each name once, and the bus's responses.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -13,12 +13,12 @@ pub struct Interest {
     pub name: TopicName,
     /// True to subscribe, false to unsubscribe.
     pub wanted: bool,
-    /// The number of the request. If a name was given up and requested anew, a late response to the earlier
-    /// request has the earlier number.
+    /// The number of the request. If a name is given up and requested again, a late response to the earlier request has
+    /// the earlier number.
     pub number: u64,
 }
 
-/// The requested names, and the changes that the bus has not got yet.
+/// The requested names, and the changes that the bus has not received yet.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     wanted: HashMap<TopicName, Wanted, RandomState>,
@@ -27,34 +27,36 @@ pub(super) struct Asked {
     number: u64,
     /// Losses of the connection so far.
     losses: u32,
-    /// Patterns of the table of roles that the bus has refused on this connection, though it may grant narrower ones.
+    /// Patterns that covered patterns of clients and that the bus has refused on this connection; it may grant narrower
+    /// patterns.
     pub(super) refused_covers: HashSet<TopicName, RandomState>,
 }
 
-/// A requested name. There are many: the numbers are no larger than they have to be.
+/// A requested name. There are many, so the fields are small.
 #[derive(Debug)]
 struct Wanted {
     /// The number of the request.
     number: u64,
-    /// The response, after so many losses of the connection.
+    /// The response, and how many losses of the connection came before it.
     response: (State, u32),
-    /// The number of names that get their messages by this request.
+    /// How many names get their messages by this request.
     uses: u32,
-    /// The number of other names among these, which this pattern covers.
+    /// How many of these are other names, which this pattern covers.
     covers: u32,
 }
 
 /// The bus's response to the request for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// No response yet, or the confirming connection is lost: the source then repeats the request by itself.
+    /// No response yet, or the connection that confirmed is lost: the source then repeats the request by itself.
     Waits,
     Confirmed,
     Refused,
 }
 
 impl Asked {
-    /// Requests a name from the bus, unless the name is requested. `covers`: it is a pattern, for another name.
+    /// Requests a name from the bus, unless it is requested already. `covers`: the name is a pattern that covers
+    /// another name.
     pub(super) fn want(&mut self, name: &TopicName, covers: bool) {
         if let Some(wanted) = self.wanted.get_mut(name) {
             wanted.uses += 1;
@@ -71,7 +73,7 @@ impl Asked {
         self.wanted.insert(name.clone(), wanted);
     }
 
-    /// Takes a [`want`](Self::want) back. Cancels a name that nothing needs any more.
+    /// Takes a [`want`](Self::want) back. If nothing needs the name any more, cancels the request.
     pub(super) fn give_up(&mut self, name: &TopicName, covers: bool) {
         let wanted = self.wanted.get_mut(name);
         let is_last = wanted.is_some_and(|wanted| {
@@ -85,7 +87,7 @@ impl Asked {
         }
     }
 
-    /// Whether the messages of other names come by this pattern.
+    /// Whether the messages of other names come through this pattern.
     pub(super) fn covers(&self, name: &TopicName) -> bool {
         let wanted = self.wanted.get(name);
         wanted.is_some_and(|wanted| wanted.covers > 0)
@@ -105,8 +107,8 @@ impl Asked {
         self.changes.pop_front()
     }
 
-    /// Records the bus's response to the request `number`. Returns the response before. A
-    /// response to an earlier request is ignored: an unsubscription may have followed.
+    /// Records the bus's response to the request `number`, and returns the state before. A response to an earlier
+    /// request is ignored, because the name may have been given up since.
     pub(super) fn settle(
         &mut self,
         name: &TopicName,
@@ -124,15 +126,15 @@ impl Asked {
         before
     }
 
-    /// Handles the loss of the connection: no name is confirmed any more. Refused names stay refused, and get
-    /// no new response on the next connection unless the bus confirms them.
+    /// Handles the loss of the connection: no name is confirmed any more. Refused names stay refused; only a
+    /// confirmation on the next connection changes that.
     pub(super) fn lost(&mut self) {
         self.losses += 1;
         // The next connection may have other rights.
         self.refused_covers.clear();
     }
 
-    /// Returns true if the messages of the name come, while the bus is there.
+    /// Returns true if the bus has confirmed the newest request for the name on this connection.
     pub(super) fn is_confirmed(&self, name: &TopicName) -> bool {
         self.state(name) == Some(State::Confirmed)
     }

@@ -1,5 +1,5 @@
-//! The rights of a client: whether it may hold a name; its token at the start of a connection, and new tokens on a living
-//! connection. New tokens have a rate for all clients together, and a share for each address.
+//! The rights of a client: whether it may hold a name, its token at the start of a connection, and new tokens on a
+//! living connection. New tokens have a rate for all clients together, with a share for each address.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,20 +19,21 @@ use crate::auth::{
 use crate::hub::{ByClient, Core, SessionKey, TopicName};
 use crate::wire::head::RequestHead;
 
-/// A client may send a new token once in this time.
+/// The least time between two new tokens of a client.
 const EVERY_US: u64 = 1_000_000;
 
-/// The new tokens of an address count for this time.
+/// Counts of new tokens by address begin again after this time.
 const SHARED_US: u64 = 1_000_000;
 
-/// A good token: the identity and the rights in it, and the marks for operators.
+/// A good token: the identity, the rights that it gives, and the marks for operators.
 type Judged = (Identity, Rights, Arc<TokenMarks>);
 
 /// The new tokens of all clients on living connections.
 #[derive(Debug)]
 pub(super) struct Renewals {
     bucket: TokenBucket,
-    /// The tokens that each address has taken since `begun_us`: no more entries than the bucket gives in a second.
+    /// The tokens that each address has taken since `begun_us`: at most as many entries as the bucket gives in a
+    /// second.
     taken: HashMap<ClientAddr, usize, RandomState>,
     begun_us: u64,
     /// Clients with names that are not judged yet.
@@ -49,8 +50,8 @@ impl Renewals {
         }
     }
 
-    /// Takes a token from the bucket, unless the address has taken more in this second than the bucket still holds.
-    /// So a lone address has the whole rate, and leaves tokens for other addresses.
+    /// Takes a token from the bucket, unless the address has taken more in this second than the bucket still holds. So
+    /// a lone address can use most of the rate, and always leaves tokens for other addresses.
     pub(super) fn take(&mut self, address: ClientAddr, now_us: u64) -> bool {
         if now_us >= self.begun_us.saturating_add(SHARED_US) {
             self.taken.clear();
@@ -117,8 +118,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// Replaces the token of a client. With the rights of the new token, every name of the client is judged
-    /// again. After a refused token, the old token stays.
+    /// Replaces the token of a client, and judges every name of the client again by the rights of the new token. If the
+    /// new token is refused, the old token stays.
     pub(super) fn authenticate(
         &mut self,
         core: &mut Core,
@@ -167,8 +168,8 @@ impl ChannelsGateway {
         answer
     }
 
-    /// Judges names of the next client, one client in a turn: the names of a single client may take as many
-    /// steps as hundreds of requests.
+    /// Judges names of the next client. Only one client has its turn, because the names of a single client may take as
+    /// many steps as hundreds of requests.
     pub(super) fn judge_next(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         let Some(key) = self.renewals.again.pop_front() else {
             return;
@@ -182,9 +183,9 @@ impl ChannelsGateway {
         }
     }
 
-    /// Ends the subscriptions that the client's rights do not grant any more, within the steps of one request.
-    /// Returns the answer after the last name. Each name may take all steps, because each may have been
-    /// granted by a request of its own.
+    /// Ends the subscriptions that the client's rights no longer grant. A call may take the steps of one request; the
+    /// first name may take them all, because a request of its own may have granted it. Returns the answer after the
+    /// last name; `None` if names are left for the next call.
     fn judge_again(
         &mut self,
         core: &mut Core,
@@ -211,7 +212,7 @@ impl ChannelsGateway {
         Some(Answer::authenticated(role, revoked, &again.request_id))
     }
 
-    /// Each judged token costs the check of a signature.
+    /// Whether the client may send a new token now: each token that is judged costs the check of a signature.
     fn may_authenticate(&mut self, core: &Core, client: &mut Client) -> bool {
         let now_us = core.now().mono_us;
         let is_early = client
@@ -225,13 +226,13 @@ impl ChannelsGateway {
     }
 }
 
-/// Steps of matching for each entry that a request may have, shared by the whole request: 100,000 with the
-/// default limits, less than a millisecond.
+/// Steps of matching for each entry that a request may have; the whole request shares them. With the default limits
+/// these are 100,000 steps, less than a millisecond.
 const STEPS_PER_ENTRY: usize = 100;
 
-/// So many patterns are requested from the bus although an entry of the table covers them. While patterns are few,
-/// such as those of a single client, the bus then sends no message that nobody wants. The price is a copy of a
-/// message for each of these patterns.
+/// The most patterns that the gateway requests from the bus although an entry of the table covers them. While patterns
+/// are few, such as those of a single client, the bus then sends only messages that some client wants. In return, the
+/// bus sends a copy of a message for each of these patterns.
 const BESIDE_COVERS_MAX: usize = 5;
 
 /// The verdict on an entry of a request.
@@ -254,7 +255,8 @@ impl ChannelsGateway {
         )
     }
 
-    /// Checks limits, the syntax of the bus and the role, in the contract's order. The client holds a granted name.
+    /// Checks limits, the syntax of the bus and the role, in the contract's order. After `Granted` the client holds the
+    /// name.
     pub(super) fn judge(
         &mut self,
         client: &mut Client,
@@ -296,7 +298,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Grants the name if the limits of all clients leave room for the client's address.
+    /// Grants the name if the limits over all clients leave room for the client's address.
     fn hold_name(&mut self, client: &mut Client, name: &str, check: &mut RightsCheck) -> Verdict {
         match self.names.hold(&mut client.held, name) {
             Ok((name, is_new)) => {
@@ -312,7 +314,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Finds the way of the messages of a name that nobody has held.
+    /// Chooses how the messages of a new name come: see [`Way`].
     fn choose_way(&mut self, client: &Client, name: &TopicName, check: &mut RightsCheck) {
         let matcher = matcher(self.syntax(), name);
         let is_kept = self.is_kept(name);

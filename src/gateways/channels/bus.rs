@@ -1,4 +1,4 @@
-//! Notices of the bus: confirmed and refused names, losses, the bus away.
+//! Notices of the bus: names confirmed or refused, losses, and that the bus is away.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use crate::hub::{ByClient, Core, Place, SessionKey, TopicName};
 /// The error about a name that the bus does not subscribe to.
 pub(super) const REFUSED: &str = "Refused by the bus";
 
-/// Clients that get an error of the bus in one turn.
+/// The most clients that get an error of the bus in one turn.
 const TOLD_PER_TURN: usize = 256;
 
-/// With more members, a round over several turns ends the wait of their answers.
+/// If a name has more members, a round over several turns ends the wait of their answers.
 const SETTLED_AT_ONCE_MAX: usize = 1_024;
 
 impl ChannelsGateway {
-    /// Handles the bus's response to a request for a name. The members' answers may wait for this response. If the
-    /// bus takes a confirmed name away, messages are missing from here on, and each member misses a number.
+    /// Handles the bus's response to a request for a name, for which answers to the members may wait. If the bus
+    /// withdraws a confirmed name, messages are missing from here on, and each member misses a number.
     pub(super) fn settle(
         &mut self,
         core: &mut Core,
@@ -56,7 +56,7 @@ impl ChannelsGateway {
             State::Waits if self.statuses.is_up() => {}
             _ => return,
         }
-        // Within a refused pattern each waits for its own request.
+        // After a refused cover, each pattern within it waits for its own request.
         let settled = &names[..if is_confirmed { names.len() } else { 1 }];
         for name in settled {
             if core.member_count(name) > SETTLED_AT_ONCE_MAX {
@@ -72,7 +72,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Goes on with the round over the clients whose answers may wait for a name with many members.
+    /// Continues the round over the clients whose answers may wait for a name with many members.
     pub(super) fn settle_next(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         let Some((first, is_asked)) = self.settling else {
             return;
@@ -81,7 +81,7 @@ impl ChannelsGateway {
         let next = core.walk(clients, first, |core, key, client| {
             self.settle_client(core, key, client);
         });
-        // Names that were confirmed after the beginning of a round have a round of their own.
+        // Names that were confirmed after a round began get a round of their own.
         let is_asked = is_asked && !is_next;
         self.settling = match next {
             Some(next) => Some((next, is_asked)),
@@ -89,7 +89,7 @@ impl ChannelsGateway {
         };
     }
 
-    /// Notes an error about a name for these clients. Each client gets it after its waiting answers.
+    /// Stores an error about a name for these clients. Each client gets it after its waiting answers.
     pub(super) fn tell_later(&mut self, error: &str, name: &TopicName, clients: Vec<SessionKey>) {
         if !clients.is_empty() {
             let error = format!("{error}: {}", name.as_str());
@@ -115,7 +115,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Ends the wait of a client's answers for the names that are confirmed or refused.
+    /// Ends the wait of a client's answers for names that the bus has confirmed or refused.
     fn settle_client(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if !client.answers.is_empty() {
             let names = &self.names;
@@ -124,7 +124,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Handles a pattern that the bus refuses, though it may grant the narrower ones within.
+    /// Handles a refused pattern that covers others: requests each pattern within it, because the bus may grant these.
     fn ask_for_each(&mut self, cover: &TopicName, within: &[TopicName]) {
         if !within.is_empty() {
             let refused = &mut self.names.asked.refused_covers;
@@ -136,15 +136,15 @@ impl ChannelsGateway {
         }
     }
 
-    /// Handles the loss of a connection to the bus. Messages published meanwhile are lost to the members of
-    /// confirmed names: each such client misses a number, which the core counts.
+    /// Handles the loss of a connection to the bus. The members of confirmed names lose the messages published
+    /// meanwhile: the core makes each such client miss a number.
     pub(super) fn lost(&mut self) {
         self.names.asked.lost();
         self.retained.lost();
     }
 
-    /// Continues the round over the clients: sends losses and statuses, and while the bus is away ends the wait of
-    /// answers, because no confirmation will come soon.
+    /// Continues the round over the clients, which sends losses and statuses. While the bus is away it also ends the
+    /// wait of answers, because no confirmation will come soon.
     pub(super) fn continue_round(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         let mut statuses = self.statuses;
         statuses.handle_timeout(core, clients, |core, key, client| {
@@ -162,8 +162,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// Handles a message that was not relayed: each member of its topic, or of a pattern that the gateway matches, misses
-    /// a number.
+    /// Handles a message that was not relayed: each member of its topic, or of a pattern that the gateway matches,
+    /// misses a number.
     pub(super) fn skipped(
         &mut self,
         core: &mut Core,
@@ -172,7 +172,7 @@ impl ChannelsGateway {
     ) {
         let is_pattern = self.syntax().is_pattern(topic.as_str());
         let is_kept = self.kept.is_some() && place != Place::Outside;
-        // The members of a name that is also a pattern hold the pattern, which matches.
+        // If a name of the feed is also a pattern, its members hold the pattern, which matches.
         let own = Some(topic).filter(|_| !is_kept || !is_pattern);
         let cover = (!is_kept).then_some(topic);
         let patterns: Vec<TopicName> = match (is_kept, subject) {

@@ -1,4 +1,4 @@
-//! A client: role, rate, waiting answers and names; and the counters of the gateway, for metrics and pages.
+//! A client: its role, rate, waiting answers and names; also the counters of the gateway, for metrics and pages.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::auth::Rights;
 #[derive(Debug)]
 pub struct Client {
     pub(super) rights: Rights,
-    /// The number of the table that the rights are of.
+    /// The number of the table of roles that the rights come from.
     pub(super) table: u64,
     pub(super) token_end: TokenEnd,
-    /// The names that the client holds: its topics in the hub, and those that it joins with an answer.
+    /// The names that the client holds: its topics in the hub, and the names that it joins with a waiting answer.
     pub(super) held: Held,
     pub(super) requests: RequestRate,
     pub(super) answers: Answers,
@@ -22,7 +22,7 @@ pub struct Client {
     rare: Option<Box<Rare>>,
 }
 
-/// The state of few clients: event streams, and clients that send new tokens.
+/// State that few clients have: event streams, and clients that send new tokens.
 #[derive(Debug, Default)]
 struct Rare {
     again: Option<Again>,
@@ -32,7 +32,7 @@ struct Rare {
 }
 
 impl Client {
-    /// A client without names, with the rights of the table of this number.
+    /// A client without names, with rights of the table of roles with this number.
     pub(super) fn new(
         (rights, table): (Rights, u64),
         token_end: TokenEnd,
@@ -50,19 +50,20 @@ impl Client {
         }
     }
 
-    /// Makes an event stream of the client, one that comes back if it has the id of an event.
+    /// Makes the client an event stream; with `last_event_id`, a stream that reconnects.
     pub(super) fn set_stream(&mut self, last_event_id: Option<Box<str>>) {
         let rare = self.rare.get_or_insert_default();
         rare.is_stream = true;
         rare.last_event_id = last_event_id;
     }
 
-    /// Answers to an event stream go out together: a position is good for all of its names.
+    /// Whether the client is an event stream. All answers to it go out together, because a position applies to all of
+    /// its names.
     pub(super) fn is_stream(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.is_stream)
     }
 
-    /// The id of an event stream that comes back.
+    /// The event id that a reconnecting event stream sent.
     pub(super) fn last_event_id(&self) -> Option<&str> {
         self.rare.as_ref()?.last_event_id.as_deref()
     }
@@ -77,23 +78,23 @@ impl Client {
         self.rare.get_or_insert_default().authenticated_us = Some(now_us);
     }
 
-    /// Whether names have to be judged for a new token.
+    /// Whether names are still to be judged by a new token.
     pub(super) fn is_judged_again(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.again.is_some())
     }
 
-    /// The names that a new token has to be judged for.
+    /// Takes the names that are still to be judged by a new token.
     pub(super) fn take_again(&mut self) -> Option<Again> {
         self.rare.as_mut()?.again.take()
     }
 
-    /// Sets the names that a new token has to be judged for.
+    /// Sets the names that are still to be judged by a new token.
     pub(super) fn set_again(&mut self, again: Again) {
         self.rare.get_or_insert_default().again = Some(again);
     }
 }
 
-/// The names of a client with a new token that are not judged yet, and the answer to the token.
+/// The names that a client's new token has not been compared with yet, and the answer to the token.
 #[derive(Debug, Default)]
 pub(super) struct Again {
     /// In the reverse order of the answer.
@@ -102,10 +103,10 @@ pub(super) struct Again {
     pub(super) request_id: String,
 }
 
-/// The limits over all clients, as labels: the order of `Full`.
+/// The limits over all clients, as labels in the order of `Full`.
 const LIMITS: [&str; 5] = ["channels", "wildcards", "name_bytes", "copies", "steps"];
 
-/// The outcome of a new token, as labels: the order of `Renewal`.
+/// The outcomes of new tokens, as labels in the order of `Renewal`.
 const RENEWALS: [&str; 3] = ["accepted", "refused", "limited"];
 
 /// The outcome of a new token, as the label of the metric.
@@ -113,14 +114,14 @@ const RENEWALS: [&str; 3] = ["accepted", "refused", "limited"];
 pub(super) enum Renewal {
     Accepted,
     Refused,
-    /// Not looked at: too many tokens of this client, of its address, or of all clients.
+    /// Not checked: too many tokens of this client, of its address, or of all clients.
     Limited,
 }
 
 /// Counters that any thread may read.
 #[derive(Debug, Default)]
 pub struct ChannelsStats {
-    /// Clients times names, patterns among them.
+    /// Subscriptions: the sum, over all clients, of the names and patterns that the client holds.
     pub subscriptions: Count,
     /// Exact names with a member.
     pub channels: Count,
@@ -134,8 +135,8 @@ pub struct ChannelsStats {
     pub retained_waiting: Count,
     /// Bytes of last values that may wait in send queues, including open questions.
     pub retained_bytes: Count,
-    /// Last values of a pattern that clients did not get because too many subjects came live meanwhile:
-    /// clients times patterns.
+    /// How often a client did not get the last values of a pattern because too many subjects became live while it
+    /// waited.
     pub retained_given_up: Count,
     /// Counters of tokens and rates.
     pub access: Arc<AccessStats>,

@@ -1,8 +1,8 @@
-//! The messages of the bus as clients get them: as text, or for clients that ask for binary messages as a line of text and
-//! the bytes of the payload. A client gets a copy for its exact name and one for each of its patterns.
+//! The messages of the bus as clients get them: as text, or as a line of text and the bytes of the payload for clients
+//! that ask for binary messages. A client gets a copy for its exact name and a copy for each of its patterns.
 //!
-//! The frame of the publication (feed of channels) has the end of the object, without position, then a line feed, then the
-//! payload. The frame is binary unless the payload is JSON.
+//! The frame that the feed of channels has made starts with the end of the object, without a position; a line feed and
+//! the payload follow. The frame is binary unless the payload is JSON.
 
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::wire::object_writer::quoted;
 /// The text before the number.
 const LEAD: Lead = Lead::Seq(r#"{"type":"data","seq":"#);
 
-/// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…,"pos":…}`, or the same without `data`, a line feed
-/// and the payload. Each copy has a position of its own, because a client may be cut between two copies, and is replaced by
-/// copies of the same kind.
+/// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…,"pos":…}`, or the same without `data`, a line
+/// feed and the payload. Each copy has its own position, because a client may lose its connection between two copies.
+/// For a slow client, only a newer copy for the same name or pattern replaces a copy.
 pub(super) fn render(
     message: &Message<'_>,
     pattern: Option<&TopicName>,
@@ -64,7 +64,7 @@ pub(super) fn render(
     copy.body(line_end).body(payload).finish()
 }
 
-/// The payload as a JSON value; a deletion has none.
+/// The payload as a JSON value; `null` for a deletion, which has no payload.
 fn json_of<'a>(payload: &'a [u8], unit: &'a Frame) -> &'a [u8] {
     match unit.content() {
         _ if payload.is_empty() => b"null",

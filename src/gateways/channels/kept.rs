@@ -1,5 +1,6 @@
-//! The names of the kept feed. The bus sends their messages once and in one order, whatever clients hold; the
-//! gateway finds the matching names of clients ([`super::patterns`]), so a message has the same position for all clients.
+//! The names of the kept feed. The bus sends their messages once and in one order, whatever names clients hold. The
+//! gateway finds the clients' names that match ([`super::patterns`]), so a message has the same position for all
+//! clients.
 
 use crate::auth::{NameError, NamePatterns, NameSyntax};
 use crate::hub::{Core, SessionKey, TopicName, Wanted};
@@ -10,7 +11,7 @@ pub struct KeptNames {
     syntax: NameSyntax,
     names: Vec<String>,
     patterns: NamePatterns,
-    /// Names outside of the feed can be asked of the bus.
+    /// The bus can be asked for names outside of the feed.
     has_others: bool,
 }
 
@@ -28,7 +29,7 @@ impl KeptNames {
         })
     }
 
-    /// The feed is a stream, which is read whole: nothing else can be asked of the bus.
+    /// The feed is a stream, which weirgate reads whole, so the gateway can ask the bus for nothing else.
     #[must_use]
     pub fn of_stream(self) -> Self {
         Self {
@@ -37,13 +38,13 @@ impl KeptNames {
         }
     }
 
-    /// Whether neither the gateway nor the bus can find the messages of this name.
+    /// Whether neither the gateway nor the bus can find the messages of this pattern.
     pub(super) fn cannot_match(&self, name: &str) -> bool {
         !self.has_others && self.syntax.is_pattern(name) && !self.syntax.can_match(name)
     }
 
-    /// Whether all messages of a client's name or pattern are of the feed. Of two patterns only the plain
-    /// cases are decided; any other pattern is asked of the bus.
+    /// Whether the feed has all messages of a client's name or pattern. Whether a kept pattern contains the client's
+    /// pattern is decided in the plain cases only; the gateway asks the bus for any other pattern.
     pub(super) fn covers(&self, name: &str) -> bool {
         match self.syntax.is_pattern(name) {
             true => {

@@ -1,13 +1,13 @@
 //! `weirgate channels` towards clients: names and patterns of the clients' choice, within role and limits
 //! (contract channels).
 //!
-//! A name is the topic of the same name. The gateway asks the bus (Redis or NATS) for the name with the first
-//! member, and gives the name up with the last. A client is a member from its request on, or from the answer on if it resumes;
-//! `subscribed` waits until the bus has confirmed, while the bus is there. The syntax of names and patterns depends on the bus
-//! ([`NameSyntax`]); everything else is the same on both.
+//! A name is a topic of the hub with the same name. The gateway subscribes to a name on the bus (Redis or NATS) when
+//! the first client joins, and unsubscribes when the last client leaves. A client is a member from its request on; if
+//! it resumes, from the answer on. While the bus is connected, `subscribed` waits until the bus has confirmed the
+//! names. The syntax of names and patterns depends on the bus ([`NameSyntax`]); everything else is the same on both.
 //!
-//! A new table of roles may come at any time. The new table decides every entry of a later request; the names
-//! of a client stay until the client unsubscribes, or asks again and is refused.
+//! A new table of roles may arrive at any time, and decides every later request. A client keeps the names that it holds
+//! until it unsubscribes, asks for a name again and is refused, or sends a new token that does not grant the name.
 
 mod answer;
 mod asked;
@@ -51,13 +51,13 @@ pub use self::client::ChannelsStats;
 pub use self::kept::KeptNames;
 pub use self::names::{AllClientsLimits, NAME_BYTES, NAME_OF_CLIENT_BYTES};
 
-/// A request may name twice as many channels as a client may hold, and at least this many.
+/// A request may have twice as many entries as a client may hold names, and at least this many.
 const ENTRIES_MAX: usize = 1_000;
 
 /// Settings of a [`ChannelsGateway`].
 #[derive(Clone, Debug)]
 pub struct ChannelsGatewaySettings {
-    /// Names that a client may hold, patterns among them; 0 allows none.
+    /// Names that a client may hold, patterns included; 0 allows none.
     pub channels_max: usize,
     /// Bytes of a name or pattern.
     pub name_bytes_max: usize,
@@ -67,9 +67,9 @@ pub struct ChannelsGatewaySettings {
     pub all_clients: AllClientsLimits,
     /// Messages that a client may send, a second.
     pub inbound_per_second: u32,
-    /// New tokens of all clients on living connections that are judged, a second.
+    /// New tokens on living connections that the gateway checks, a second, of all clients together.
     pub renewals_per_second: u32,
-    /// Data messages that a client gets, a second; `None` for no limit.
+    /// The most data messages that a client gets in a second; `None` for no limit.
     pub outbound_per_second: Option<u32>,
     /// The role of a client without a role.
     pub default_role: String,
@@ -87,7 +87,7 @@ pub struct ChannelsGatewaySettings {
 #[derive(Debug)]
 pub struct ChannelsGateway {
     settings: ChannelsGatewaySettings,
-    /// Of clients without a token: the default role.
+    /// The marks of clients without a token: the default role.
     marks_without_token: Arc<TokenMarks>,
     stats: Arc<ChannelsStats>,
     names: Names,
@@ -100,15 +100,16 @@ pub struct ChannelsGateway {
     renewals: Renewals,
     /// The names of which slow clients get only the newest message.
     conflated: Option<NamePatterns>,
-    /// The number of earlier tables.
+    /// How many tables of roles came before this table.
     table: u64,
     /// The longest wait of an answer for the bus, microseconds.
     bus_wait_us: u64,
-    /// The next slot of the round over clients whose names were confirmed, and whether another name was since.
+    /// The next slot of the round over clients whose answers may wait for a confirmed name, and whether another name
+    /// with many members was confirmed since the round began.
     settling: Option<(usize, bool)>,
-    /// Errors of the bus about a name, and the clients that have not got them.
+    /// Errors of the bus about a name, and the clients that still have to get them.
     untold: VecDeque<(String, Vec<SessionKey>)>,
-    /// Clients notified of a loss of the bus, for the log.
+    /// How many clients were notified of a loss of the bus, for the log.
     gap_told: Option<u64>,
 }
 
@@ -154,37 +155,38 @@ impl ChannelsGateway {
         }
     }
 
-    /// Sends clients the last value of each name after `subscribed`, where the bus holds a value. At most
-    /// `bytes_max` bytes of values wait for all clients.
+    /// After `subscribed`, sends clients the last value of each name, if the bus holds a value. At most `bytes_max`
+    /// bytes of values wait in the send queues of all clients together.
     #[must_use]
     pub fn with_retained(mut self, bytes_max: usize) -> Self {
         self.retained = Retained::new(self.syntax(), bytes_max);
         self
     }
 
-    /// Prolongs the wait of answers, for a bus that confirms `later_us` microseconds later than its server.
+    /// Makes answers wait `later_us` microseconds longer, for a bus that takes this much longer to confirm.
     #[must_use]
     pub fn with_slow_bus(mut self, later_us: u64) -> Self {
         self.bus_wait_us = BUS_WAIT_US + later_us;
         self
     }
 
-    /// Takes the messages of these names from the kept feed. Clients that resume such a name get the messages
-    /// that they missed.
+    /// Takes the messages of these names from the kept feed. A client that resumes such a name gets the messages that
+    /// it missed.
     #[must_use]
     pub fn with_kept(mut self, names: KeptNames) -> Self {
         self.kept = Some(names);
         self
     }
 
-    /// Lets clients ask for a rate of their own for these names: slow clients get their newest message only.
+    /// Lets clients ask for a rate of their own for these names, of which a slow client gets only the newest message.
     #[must_use]
     pub fn with_conflated(mut self, names: NamePatterns) -> Self {
         self.conflated = Some(names);
         self
     }
 
-    /// Whether a client may be sent fewer messages: it holds no name, or a name with messages that may be skipped.
+    /// Whether a client may set a rate of its own: it holds no name, a pattern, or a name of which messages may be
+    /// skipped.
     fn may_skip(&self, core: &Core, key: SessionKey) -> bool {
         let Some(conflated) = &self.conflated else {
             return false;
@@ -216,7 +218,8 @@ impl ChannelsGateway {
         )
     }
 
-    /// Returns the answer to a request, with the names before and after the answer. `None`: the answer follows.
+    /// Carries out a request. Returns the answer with the names that it waits for and what follows it; `None` if the
+    /// answer comes later.
     fn carry_out(
         &mut self,
         core: &mut Core,
@@ -340,12 +343,12 @@ impl Gateway for ChannelsGateway {
         };
         match answer {
             Some((answer, behind)) => self.answer(core, key, client, answer, behind),
-            // The requests of an event stream may all be there now.
+            // This message may have been the last request of an event stream, so all of its answers may be ready.
             None => self.send_ready(core, key, client),
         }
     }
 
-    /// Handles the end of an answer's wait, or of a token.
+    /// Handles a deadline: a waiting answer is due, or the token has ended.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if !client.token_end.close(core, key) {
             self.send_ready(core, key, client);
@@ -436,7 +439,7 @@ impl Gateway for ChannelsGateway {
         self.ask_retained(core);
     }
 
-    /// Sends the last position, so that the client misses nothing on its way to another instance.
+    /// Sends the last position, so that the client misses nothing when it moves to another instance.
     fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, _: &mut Client) {
         let holds = holds_kept(core, key, self.kept.as_ref());
         self.statuses.send_last(core, key, holds);

@@ -1,8 +1,9 @@
-//! The names that clients hold, in sums over all clients with a share for each client address.
+//! The names that clients hold, and their sums over all clients, with a share for each client address.
 //!
-//! A name counts once in the sums, and for each address with a client that holds it: an address could otherwise get
-//! everything by taking over the names of another address. The memory for a client's hold on a name counts for each
-//! client. A client holds a name from the grant on, also while it waits to join with an answer.
+//! A name counts once in the sums, and once for each address with a client that holds it. Otherwise an address could
+//! ask for the names of other addresses without a charge, and keep them all when the others leave. The memory that
+//! links a client to a name counts for each client. A client holds a name from the grant on, also while it waits to
+//! join with an answer.
 
 use std::collections::HashMap;
 
@@ -16,20 +17,20 @@ use crate::admission::{Charge, ClientAddr, Holding, address_group};
 use crate::auth::NameSyntax;
 use crate::hub::{Active, TopicName};
 
-/// Limits over all clients. A name of several clients counts once. An address gets more only while it holds less than is
-/// left free.
+/// Limits over all clients. A name that several clients hold counts once. An address gets more only while it holds less
+/// than what is free.
 #[derive(Clone, Copy, Debug)]
 pub struct AllClientsLimits {
-    /// Names, patterns among them.
+    /// Names, patterns included.
     pub names_max: usize,
     /// Patterns. Redis compares every publication with each of them.
     pub patterns_max: usize,
-    /// Memory of all names and of the clients that hold them: [`NAME_BYTES`], [`NAME_OF_CLIENT_BYTES`].
+    /// Memory of all names and of each client's hold on a name: [`NAME_BYTES`], [`NAME_OF_CLIENT_BYTES`].
     pub name_bytes_max: usize,
 }
 
-/// Memory of a name beside its text: the entries in the tables of the gateway, of the hub and of the thread of the bus.
-/// A test compares the constants with what the allocator says.
+/// Memory of a name beside its text: its entries in the tables of the gateway, of the hub and of the bus thread. A test
+/// compares the constants with the allocator's figures.
 pub const NAME_BYTES: u64 = 640;
 
 /// Memory of one client that holds a name.
@@ -71,21 +72,21 @@ impl Full {
     }
 }
 
-/// The way of a name's messages from the bus.
+/// How the messages of a name reach the gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Way {
-    /// The kept feed has them: the bus is not asked.
+    /// In the kept feed, without a request to the bus.
     #[default]
     Kept,
     /// The bus is asked for the name.
     Asked,
-    /// The bus is asked for the pattern, though another pattern covers it.
+    /// The gateway asks the bus for the pattern itself, though another pattern covers it.
     AskedBesideCover,
-    /// The bus is asked for this pattern, which covers the name.
+    /// The gateway asks the bus for this pattern, which covers the name.
     Within(TopicName),
 }
 
-/// The limits in the order in which they are looked at.
+/// The limits in the order in which they are checked.
 const ALL: [Full; 3] = [Full::Names, Full::Patterns, Full::NameBytes];
 
 /// The names that clients hold.
@@ -94,7 +95,8 @@ pub(super) struct Names {
     syntax: NameSyntax,
     /// In the order of [`ALL`].
     sums: [Holding; 3],
-    /// As much as one client may hold: an address with less gets what other addresses hold already.
+    /// What one client may hold: an address that holds less may also hold the names of other addresses, even if little
+    /// is free.
     least: [u64; 3],
     entries: Slab<Entry>,
     ids: HashMap<TopicName, u32, RandomState>,
@@ -137,12 +139,12 @@ pub(super) struct Held {
 /// The amounts charged for a client's name, in the order of [`ALL`].
 struct Amounts {
     all: [u64; 3],
-    /// The part that is in the sums already for other addresses.
+    /// The part that the sums contain already because other addresses hold the name.
     shared: [u64; 3],
 }
 
 impl Amounts {
-    /// `others_of`: whether other clients of the address hold the name. `others`: whether other addresses do.
+    /// `others_of`: other clients of the address hold the name. `others`: other addresses hold it.
     fn new(syntax: NameSyntax, name: &str, others_of: bool, others: bool) -> Self {
         let memory = NAME_BYTES + name.len() as u64;
         let name = [1, u64::from(syntax.is_pattern(name)), memory];
@@ -186,7 +188,8 @@ impl OfAddress {
         }
     }
 
-    /// Charges a name for a client; `least` if somebody holds it. On an error nothing is charged.
+    /// Charges a name for a client; `least` is given if another client holds it already. On an error nothing is
+    /// charged.
     fn grant(&mut self, amounts: &Amounts, least: Option<[u64; 3]>) -> Result<(), Full> {
         for (at, full) in ALL.into_iter().enumerate() {
             let least = least.map_or(0, |least| least[at]);
@@ -234,16 +237,16 @@ impl Names {
         &self.sums
     }
 
-    /// The memory of names, and of answers with names that wait.
+    /// The memory of names, which includes waiting answers.
     pub(super) fn bytes(&self) -> &Holding {
         &self.sums[Full::NameBytes as usize]
     }
 
-    /// Grants the name to the client, which may hold it already. Returns the name, and whether no client has held
-    /// it: then the caller chooses the way of its messages ([`Self::set_way`]).
+    /// Grants the name to the client, which may hold it already. Returns the name, and whether it is new to the
+    /// gateway: then the caller must choose how its messages come ([`Self::set_way`]).
     ///
     /// # Errors
-    /// The limit that leaves no room for the name, with its value.
+    /// The limit that leaves no room for the name, and the limit's value.
     pub(super) fn hold(
         &mut self,
         client: &mut Held,
@@ -287,7 +290,7 @@ impl Names {
         Ok((entry.name.clone(), known.is_none()))
     }
 
-    /// Sets the way of a held name's messages, and asks the bus for what the way needs.
+    /// Sets how the messages of a held name come, and requests the name or its cover from the bus if necessary.
     pub(super) fn set_way(&mut self, name: &TopicName, way: Way) {
         let Some(id) = self.ids.get(name) else {
             return;
@@ -317,12 +320,12 @@ impl Names {
         }
     }
 
-    /// The patterns that the bus is asked for though others cover them.
+    /// The number of patterns requested from the bus although another pattern covers them.
     pub(super) fn beside_covers(&self) -> usize {
         self.beside_covers
     }
 
-    /// Handles a client that lets a name go. Returns true if no client holds the name any more.
+    /// Handles a client that gives a name up. Returns true if no client holds the name any more.
     pub(super) fn release(&mut self, client: &mut Held, name: &TopicName) -> bool {
         let Some(id) = self.ids.get(name).copied() else {
             return false;
@@ -370,7 +373,8 @@ impl Names {
         Some(name)
     }
 
-    /// Asks about what the bus was asked for to get the messages of a held name: true for the kept feed.
+    /// Applies `is` to the request that brings the messages of a held name: for the name itself, or for its cover.
+    /// Returns true for the kept feed, which needs no request.
     fn of_way(&self, name: &TopicName, is: impl Fn(&Asked, &TopicName) -> bool) -> bool {
         let id = self.ids.get(name);
         id.is_some_and(|id| match &self.entries[*id as usize].way {
@@ -380,7 +384,7 @@ impl Names {
         })
     }
 
-    /// How long the messages of the name come.
+    /// Whether messages of the name come: always, until the connection is lost, or not at all.
     pub(super) fn active(&self, name: &TopicName) -> Active {
         let way = self.ids.get(name).map(|id| &self.entries[*id as usize].way);
         match way {

@@ -1,12 +1,12 @@
-//! The patterns of clients that the gateway matches itself: those of the kept feed, and those whose messages come from
-//! the bus by a pattern that covers many of them. The bus sends such a message once, and the gateway makes a copy for
-//! each pattern.
+//! The clients' patterns that the gateway matches itself: patterns of the kept feed, and patterns whose messages come
+//! from the bus through a wider pattern that covers many of them. The bus sends such a message once, and the gateway
+//! makes a copy for each pattern.
 //!
-//! The answer for each name is remembered, and a new pattern is compared with a name once: a message of a known
-//! name costs nothing here, and clients that come and go cost their own patterns.
+//! The patterns that match a name are remembered, and a new pattern is compared with a name once. So a message of a
+//! known name costs no comparison, and clients that come and go cost only the comparisons of their own patterns.
 //!
-//! The copies of a message have a limit, with a share for each address that brought a pattern. Beyond its share an
-//! address keeps one pattern, and its clients lose the others. Clients also lose a pattern that takes too many
+//! The copies of a message have a limit, with a share for each address that brought a pattern. An address always has
+//! room for one pattern; its clients lose the patterns over its share. Clients also lose a pattern that takes too many
 //! steps of matching.
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,23 +21,23 @@ use crate::admission::{ClientAddr, address_group};
 use crate::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Remembered};
 use crate::hub::{ByClient, CopyRank, Core, Publication, SessionKey, TopicName};
 
-/// The most copies of a message for different patterns, beside one for each address.
+/// The most copies of a message for different patterns; each address may have one in any case.
 const COPIES_MAX: usize = 32;
 
-/// Steps of matching a name with a pattern, beside four for each byte of the name: ten times what an ordinary
-/// pattern takes. With 500 patterns of an attacker, a new name costs a millisecond.
+/// The most steps of matching a name with a pattern, beside four for each byte of the name: ten times what an ordinary
+/// pattern takes. With 500 patterns of an attacker, a new name takes a millisecond.
 const STEPS_MAX: usize = 1_000;
 
-/// Patterns over a limit that clients lose in one turn.
+/// The most patterns over a limit that clients lose in one turn.
 const GIVEN_UP_PER_TURN: usize = 16;
 
-/// The most memory of the remembered answers. A forgotten name is compared with all patterns again.
+/// The most memory for remembered matches. A forgotten name is compared with all patterns again.
 const ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Memory of an answer beside the text of the name and the matching patterns.
+/// Memory of a remembered match beside the text of the name and the matching patterns.
 const ANSWER_BYTES: usize = 2 * size_of::<(Box<str>, Matching, usize)>();
 
-/// The matcher of a name; `None` if the name is not a pattern, or one that only the bus can match.
+/// The matcher of a name; `None` if the name is not a pattern, or if only the bus can match the pattern.
 pub(super) fn matcher(syntax: NameSyntax, name: &TopicName) -> Option<NamePatterns> {
     let text = name.as_str();
     let is_pattern = syntax.is_pattern(text) && syntax.can_match(text);
@@ -47,13 +47,13 @@ pub(super) fn matcher(syntax: NameSyntax, name: &TopicName) -> Option<NamePatter
 /// The patterns, and the remembered answers.
 #[derive(Debug)]
 pub(super) struct HeldPatterns {
-    /// By number, in the order of their first clients.
+    /// By number, in the order in which the first client asked for them.
     patterns: BTreeMap<u64, HeldPattern>,
     numbers: HashMap<TopicName, u64, RandomState>,
-    /// The number of the next change: a pattern more, or less.
+    /// The number of the next change: a pattern added or removed.
     next: u64,
     answers: Remembered<Matching>,
-    /// Patterns that clients lose, and the limit.
+    /// Patterns that clients will lose, each with the limit that it exceeds.
     over: BTreeMap<u64, (Full, usize)>,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct HeldPatterns {
 pub(super) struct HeldPattern {
     pub(super) name: TopicName,
     pub(super) matcher: NamePatterns,
-    /// The pattern by which the messages come from the bus; `None` for the kept feed.
+    /// The wider pattern through which the messages come from the bus; `None` for the kept feed.
     pub(super) cover: Option<TopicName>,
     /// The address group that brought the pattern.
     pub(super) address: ClientAddr,
@@ -71,7 +71,7 @@ pub(super) struct HeldPattern {
 /// The patterns that match a name.
 #[derive(Debug, Default)]
 struct Matching {
-    /// The answer is from before the change with this number.
+    /// Changes from this number on are not in the answer.
     until: u64,
     /// In the order of the copies.
     matching: Vec<(CopyRank, u64)>,
@@ -114,7 +114,7 @@ impl HeldPatterns {
         within.map(|pattern| pattern.name.clone()).collect()
     }
 
-    /// The patterns that match the name of a message that came by `cover`, in the order of the copies.
+    /// The patterns that match the name of a message that came through `cover`, in the order of the copies.
     pub(super) fn matching(
         &mut self,
         name: &str,
@@ -175,7 +175,7 @@ impl HeldPatterns {
         !self.over.is_empty()
     }
 
-    /// A pattern that clients lose, with the address that brought it, and the limit.
+    /// The next pattern that clients lose, with the address that brought it, and the limit that it exceeds.
     fn next_over(&mut self) -> Option<(TopicName, ClientAddr, (Full, usize))> {
         let (number, limit) = self.over.pop_first()?;
         let pattern = self.patterns.get(&number)?;
@@ -184,7 +184,7 @@ impl HeldPatterns {
 }
 
 impl ChannelsGateway {
-    /// Publishes a message of the kept feed to the members of the matching patterns, and of the name.
+    /// Publishes a message of the kept feed to the members of the matching patterns, and to the members of the name.
     pub(super) fn publish_kept(&mut self, core: &mut Core, publication: &Publication) {
         core.keep(publication);
         if !publication.deliver {
@@ -193,14 +193,14 @@ impl ChannelsGateway {
         for pattern in self.patterns.matching(publication.topic.as_str(), None) {
             core.publish_copy(publication, Some(pattern));
         }
-        // The members of a name that is also a pattern hold the pattern.
+        // If a name is also a pattern, its members hold the pattern and were served above.
         if !self.syntax().is_pattern(publication.topic.as_str()) {
             core.publish_copy(publication, None);
         }
     }
 
-    /// Publishes a live message that the bus has sent for its name or for a pattern, also to the members of the
-    /// patterns that this pattern covers.
+    /// Publishes a live message that the bus has sent for its name or for a pattern. If that pattern covers others,
+    /// also publishes it to the members of the matching patterns among these.
     pub(super) fn publish_live(&mut self, core: &mut Core, publication: &Publication) {
         let topic = &publication.topic;
         self.publish_newest(core, publication, topic);
@@ -215,7 +215,7 @@ impl ChannelsGateway {
         }
     }
 
-    /// Publishes a live message of a name to its members, or of a subject to those of the pattern `name`.
+    /// Publishes a live message of a name to its members, or of a subject to the members of the pattern `name`.
     fn publish_newest(&mut self, core: &mut Core, publication: &Publication, name: &TopicName) {
         let subject = publication.subject.as_ref();
         if self.retained.note_live(name, subject) {
@@ -224,8 +224,8 @@ impl ChannelsGateway {
         core.publish_copy(publication, subject.map(|_| name));
     }
 
-    /// Ends the patterns over a limit for the clients of the address that brought them: a message has too many
-    /// copies, or a pattern costs too much. The clients miss a number, and get an error.
+    /// Ends the patterns over a limit for the clients of the address that brought them: a message has too many copies,
+    /// or a pattern takes too many steps. Members of the pattern miss a number; these clients also get an error.
     pub(super) fn give_up_over(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         for _ in 0..GIVEN_UP_PER_TURN {
             let Some((name, address, (limit, max))) = self.patterns.next_over() else {
@@ -247,7 +247,7 @@ impl ChannelsGateway {
                     self.stats.limited[limit as usize].add(1);
                 }
             }
-            // From here on another address has brought the pattern, if others hold it.
+            // If clients of another address still hold the pattern, it counts for that address from here on.
             let other = core.members(&name).next();
             let other = other.and_then(|key| core.client_addr(key));
             if let Some(pattern) = self.patterns.remove(&name) {

@@ -13,7 +13,7 @@ use crate::wire::json::{self, JsonError, check_json, compact};
 /// Limits of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestLimits {
-    /// Entries of `channels`, because each may be compared with the whole table of roles.
+    /// The most entries of `channels`, because each entry may be compared with the whole table of roles.
     pub(super) entries_max: usize,
     /// Whether `last` is read; otherwise `last` is an unknown member.
     pub(super) reads_last: bool,
@@ -22,8 +22,8 @@ pub(super) struct RequestLimits {
 /// The action of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// With the position after which the client resumes, and the number of newest messages of each name
-    /// for a client without a position.
+    /// With the position after which the client resumes, and the number of newest messages of each name for a client
+    /// that does not resume.
     Subscribe(Vec<String>, Since, Option<usize>),
     Unsubscribe(Vec<String>),
     /// With a new token.
@@ -33,7 +33,7 @@ pub(super) enum Action {
     Rate(Option<MaxRate>),
     /// Another action: its name for the error.
     Unknown(String),
-    /// Not a request: the error for a person.
+    /// Not a request: the error text, for a person.
     Wrong(Cow<'static, str>),
 }
 

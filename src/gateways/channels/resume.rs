@@ -1,8 +1,8 @@
-//! Requests about names, sending answers, and resuming: the missed messages follow the answer to the request, before
-//! newer messages.
+//! Requests about names, sending answers, and resuming: the missed messages follow the answer to the request, and come
+//! before newer messages.
 //!
-//! A client resumes a name by joining with the answer. In a single step the answer lists the names
-//! that are whole, the missed messages follow, and the client joins.
+//! A client that resumes a name joins it with the answer. In a single step the gateway answers which names are
+//! complete, sends the missed messages, and makes the client a member.
 
 use super::super::history::{Follow, gets_newest};
 use super::ChannelsGateway;
@@ -39,7 +39,7 @@ impl ChannelsGateway {
                 }
                 Verdict::Refused(error) => errors.push(error),
                 Verdict::Denied(error) => {
-                    // Held under an older table: a client that gets "denied" loses the name.
+                    // The client may hold the name under an older table: a client that gets "denied" must lose it.
                     self.release(core, key, client, name);
                     errors.push(error);
                 }
@@ -67,7 +67,7 @@ impl ChannelsGateway {
         Answer::unsubscribed(&gone, request_id)
     }
 
-    /// Makes the client a member of a name that it holds: from here on, or from the answer on if the client resumes.
+    /// Makes the client a member of a name that it holds: at once, or with the answer if the client resumes.
     fn grant(
         &mut self,
         core: &mut Core,
@@ -115,7 +115,7 @@ impl ChannelsGateway {
         core.set_active(name, self.names.active(name));
     }
 
-    /// Returns false if the client does not hold the name.
+    /// Makes the client give up a name. Returns false if it does not hold the name.
     pub(super) fn release(
         &mut self,
         core: &mut Core,
@@ -141,7 +141,7 @@ impl ChannelsGateway {
         self.patterns.remove(name);
     }
 
-    /// Sends an answer, or queues the answer behind earlier answers and until its names are confirmed.
+    /// Sends an answer, or queues it after earlier answers and until its names are confirmed.
     pub(super) fn answer(
         &mut self,
         core: &mut Core,
@@ -153,7 +153,7 @@ impl ChannelsGateway {
         let due_us = core.now().mono_us + self.bus_wait_us;
         client.answers.push(answer, behind, due_us);
         self.send_ready(core, key, client);
-        // Most answers have left: only those that wait have a charge.
+        // Most answers are sent by now; only waiting answers are charged.
         let (bytes, address) = (self.names.bytes(), client.held.address());
         if !client.answers.charge(bytes, address, core.now().mono_us) {
             client.answers.settle_all();
@@ -203,7 +203,8 @@ impl ChannelsGateway {
                 }
             }
         }
-        // Also for a request about other names: without a position the client would forget its own.
+        // Also for a request about other names: after an answer without a position, the client would have no position
+        // to resume from.
         let has_kept = holds_kept(core, key, self.kept.as_ref());
         let mut retained = Vec::new();
         let mut left = answers.len();
@@ -249,7 +250,7 @@ impl ChannelsGateway {
         let lost = names.iter().zip(&outcomes);
         let lost = lost.filter(|(_, outcome)| gets_newest(Some(**outcome)));
         let lost: Vec<Wanted<'_>> = lost.map(|(name, _)| *name).collect();
-        // A client that gets none of the newest messages has the outcome of its position.
+        // If the newest messages cannot be sent either, the answer gives the outcome of the position.
         let _ = follow.newest(core, key, &lost, resumed.last);
         outcomes
     }

@@ -1,13 +1,15 @@
-//! The last values of names outside of the kept feed: which clients wait for values from the streams of the bus, and for
-//! how many names at a time the bus is asked.
+//! The last values of names outside of the kept feed: which clients wait for values from the streams of the bus, and
+//! how many names the gateway asks the bus for at a time.
 //!
-//! A client waits from its request on, so that a live message in between is known to be newer: no value of that subject
-//! follows. The bus is asked after the client's `subscribed`, once for all clients whose turn has come.
+//! A client waits from its request on. If a live message of a subject comes meanwhile, it is newer than the value in
+//! the stream, so the client does not get the value. The gateway asks the bus after the client's `subscribed`, once for
+//! all clients whose turn has come.
 //!
-//! A client has a share of bytes: the bus is asked for names until the share is used up, and for the next names when the
-//! client has taken these values. So only send queues hold values, and later messages wait after them. The shares are a
-//! [`Holding`]; clients without a share wait in a line by turns of addresses. A share ends after a time, so a client that
-//! takes a byte now and then keeps no client waiting for ever; then the memory of all frames bounds its values.
+//! A client has a share of bytes. The gateway asks for names until the share is used up, and for the next names when
+//! the client has taken these values. So values wait only in send queues, and later messages wait after them. The
+//! shares are a [`Holding`]; clients without a share wait in a queue in which the addresses take turns. A share ends
+//! after [`SHARE_US`], so that a client that takes a byte now and then does not keep others waiting for ever; from then
+//! on its values count only in the memory of all frames.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::mem;
@@ -21,18 +23,19 @@ use crate::admission::{Charge, ClientAddr, FairQueue, Holding};
 use crate::auth::NameSyntax;
 use crate::hub::{Core, Publication, SessionKey, TopicName};
 
-/// The most subjects of a pattern remembered as live while clients wait. If there are more, older values cannot be
-/// distinguished from newer values, and the waiting clients get none.
+/// The most subjects of a pattern that are remembered as live while clients wait. With more subjects the gateway could
+/// not tell older values from newer messages, so the waiting clients get no values.
 const LIVE_MAX: usize = 10_000;
 /// Bytes of these subjects, over all patterns.
 const LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The cost of a subject beside its bytes.
 const LIVE_ENTRY_BYTES: usize = 64;
-/// Bytes of last values that may wait for a client: as many as a pattern may have. A single value may be larger.
+/// The most bytes of last values that may wait for a client, and of the values of a pattern. A single value may be
+/// larger.
 const CLIENT_BYTES_MAX: usize = 512 * 1024;
-/// The least size assumed for the value of an exact name before the value has come.
+/// The size assumed for the value of an exact name before it has come, if no larger value has come before.
 const VALUE_BYTES: usize = 32 * 1024;
-/// After this time a client that has not taken its values no longer counts in the limit of all clients.
+/// After this time, a client that has not taken its values no longer counts in the limit over all clients.
 const SHARE_US: u64 = 60_000_000;
 
 /// The progress of a client's name.
@@ -42,48 +45,49 @@ enum State {
     Unanswered,
     /// The client's turn has not come.
     Ready,
-    /// The name is in the question of this number, which is open or the next.
+    /// The name is in the question with this number, which the bus has or gets next.
     Asked(u64),
 }
 
 /// A client that waits for last values.
 #[derive(Debug, Default)]
 struct Turn {
-    /// Each name with the progress, and the number of the newest live message at the request.
+    /// Each name with its progress, and the number of the newest live message when the client asked.
     names: BTreeMap<TopicName, (State, u64)>,
     /// Names in questions.
     asked: usize,
-    /// The client's part of the bytes of all clients, and its begin.
+    /// The client's part of the bytes of all clients, and the time when it began.
     share: Option<(Charge, u64)>,
-    /// Known from the first room on.
+    /// Known once the client has had room.
     address: Option<ClientAddr>,
     /// Bytes sent to the client, perhaps not taken yet.
     sent: usize,
     /// The size of the largest value so far.
     largest: usize,
-    /// The client waits for room or in the line, or has names in questions.
+    /// The client waits for room or in the line, or the bus has a question for one of its names.
     is_busy: bool,
 }
 
-/// A question for the last values of a name: the number, and the clients. Some may have stopped waiting.
+/// A question for the last values of a name: its number, and its clients, of which some may have stopped waiting.
 type Question = (u64, Vec<SessionKey>);
 
 /// Clients that wait for last values.
 #[derive(Debug)]
 pub(super) struct Retained {
     syntax: NameSyntax,
-    /// The bus is there. After a return clients are asked for again with [`Self::client_up`].
+    /// Whether the bus is connected. When it has returned, [`Self::client_up`] queues each client again.
     pub(super) is_up: bool,
     clients: HashMap<SessionKey, Turn, RandomState>,
     waiting: HashMap<TopicName, HashSet<SessionKey, RandomState>, RandomState>,
-    /// Questions that the bus has, and the questions after them.
+    /// Questions that the bus has, and for each name the question after that.
     open: HashMap<TopicName, Question, RandomState>,
     next: HashMap<TopicName, Question, RandomState>,
-    /// Of patterns of `waiting` with live messages on this connection: the number of the newest for each subject.
+    /// For patterns of `waiting` with live messages on this connection: the number of the newest live message of each
+    /// subject.
     live: HashMap<TopicName, HashMap<Arc<str>, u64, RandomState>, RandomState>,
     /// Clients with room.
     line: FairQueue<SessionKey>,
-    /// Clients for which the hub is to report room.
+    /// Clients for which the hub is to report room in the send queue.
     rooms: Vec<SessionKey>,
     /// The clients with a share, oldest first.
     shares: BTreeSet<(u64, SessionKey)>,
@@ -95,11 +99,11 @@ pub(super) struct Retained {
     number: u64,
     /// Count of the live messages of patterns.
     count: u64,
-    /// Clients times names.
+    /// The names that clients wait for, counted for each client.
     waiters: usize,
     /// The bytes of the live subjects.
     live_bytes: usize,
-    /// Clients without values because there were too many live subjects.
+    /// Clients that got no values because too many subjects were live.
     given_up: u64,
 }
 
@@ -112,7 +116,7 @@ impl Turn {
     /// Counts a value for the client. Returns true if the client has room for the value.
     fn has_room(&mut self, is_pattern: bool, bytes: usize) -> bool {
         self.largest = self.largest.max(bytes);
-        // The values of a pattern come together, and have the whole share.
+        // The values of a pattern come together, so they may use the whole share.
         if !is_pattern && self.sent > 0 && self.sent + bytes > CLIENT_BYTES_MAX {
             return false;
         }
@@ -148,7 +152,7 @@ impl Retained {
         }
     }
 
-    /// Notes a client that has asked for the name, and waits for its `subscribed`.
+    /// Records a client that has asked for the name, and that waits for its `subscribed`.
     pub(super) fn want(&mut self, name: &TopicName, key: SessionKey) {
         let names = &mut self.clients.entry(key).or_default().names;
         let waiter = (State::Unanswered, self.count);
@@ -168,7 +172,7 @@ impl Retained {
         }
     }
 
-    /// Handles a client that has left the name, or needs no value any more.
+    /// Handles a client that has given up the name, or needs no value any more.
     pub(super) fn forget(&mut self, name: &TopicName, key: SessionKey) {
         self.stop_waiting(name, key);
         let turn = self.clients.get_mut(&key);
@@ -210,8 +214,8 @@ impl Retained {
         }
     }
 
-    /// Handles a live message, which is newer than the subject's value in a stream; `subject` if the name is a pattern.
-    /// Returns true if clients stopped waiting.
+    /// Handles a live message, which is newer than the subject's value in a stream; `subject` is given if the name is a
+    /// pattern. Returns true if clients stopped waiting.
     pub(super) fn note_live(&mut self, name: &TopicName, subject: Option<&Arc<str>>) -> bool {
         let Some(waiting) = self.waiting.get(name) else {
             return false;
@@ -236,8 +240,8 @@ impl Retained {
         true
     }
 
-    /// Returns the clients that get the last value that has just come, of so many bytes; `subject` if the name is a
-    /// pattern.
+    /// Returns the clients that get the last value that has just come; `bytes_for` gives its size for a client.
+    /// `subject` is given if the name is a pattern.
     fn receivers(
         &mut self,
         name: &TopicName,
@@ -270,13 +274,13 @@ impl Retained {
         receivers
     }
 
-    /// Handles the loss of a connection: its live messages are older than all values of the next connection.
+    /// Handles the loss of a connection. Forgets the live messages, because no value from the next connection is older.
     pub(super) fn lost(&mut self) {
         self.live = HashMap::default();
         self.live_bytes = 0;
     }
 
-    /// Asks for a client that may wait since the bus was away.
+    /// Gives a client its turn, unless it has a turn or the bus is away.
     pub(super) fn client_up(&mut self, key: SessionKey) {
         if self.is_up
             && let Some(turn) = self.clients.get_mut(&key)
@@ -290,7 +294,7 @@ impl Retained {
     /// Handles the bus going away: open questions get no response.
     pub(super) fn down(&mut self) {
         self.is_up = false;
-        // Each client of a question has a share of the bytes, so these are few.
+        // Each client of a question has a share of the bytes, so these clients are few.
         for (name, (number, mut clients)) in mem::take(&mut self.open) {
             self.request(&name, number, false);
             clients.extend(self.next.remove(&name).into_iter().flat_map(|next| next.1));
@@ -313,17 +317,16 @@ impl Retained {
         clients
     }
 
-    /// The next time at which a question may be due without another event: the end of the oldest share, if a client waits
-    /// in the line.
+    /// The time at which a question may be due without another event: when the oldest share ends, if a client waits in
+    /// the line.
     pub(super) fn due_us(&self) -> Option<u64> {
         let (begin_us, _) = self.shares.first().filter(|_| !self.line.is_empty())?;
         Some(begin_us + SHARE_US)
     }
 
-    /// Gives shares to the next clients in the line, and asks for their names. To be called after every other call.
-    ///
-    /// The search is bounded: an address without room holds at least as much as is free, so there are no more such
-    /// addresses than shares in the limit.
+    /// Gives shares to the next clients in the line, and asks for their names. Must be called after every other call.
+    /// The search is bounded: an address without room holds at least as much as is free, so the limit has at least a
+    /// share for each such address.
     fn grant_shares(&mut self, now_us: u64) {
         while let Some((begin_us, key)) = self.shares.first().copied()
             && begin_us + SHARE_US <= now_us
@@ -371,7 +374,7 @@ impl Retained {
         turn.is_busy = !names.is_empty();
         turn.asked += names.len();
         if let Some(address) = turn.address.filter(|_| turn.is_busy) {
-            // Room was found: a single value may be larger than a share.
+            // The limit was checked before: a single value may be larger than a share.
             let share = self.bytes.hold(address, bytes as u64, now_us);
             turn.share = Some((share, now_us));
             self.shares.insert((now_us, key));
@@ -380,7 +383,7 @@ impl Retained {
         names
     }
 
-    /// Asks the next question about the name, if no question is open and clients wait.
+    /// Asks the next question about the name, if the bus has no question about it and clients wait.
     fn ask_next(&mut self, name: &TopicName) {
         if self.open.contains_key(name) {
             return;
@@ -414,7 +417,7 @@ impl Retained {
         }
     }
 
-    /// Handles a client with one name less in questions.
+    /// Handles a client with a name less in questions.
     fn unasked(&mut self, key: SessionKey) {
         let Some(turn) = self.clients.get_mut(&key) else {
             return;
@@ -428,7 +431,8 @@ impl Retained {
         }
     }
 
-    /// Removes a client of the name; the last takes the name and its questions along.
+    /// Removes a client from those that wait for the name. With the last client, the name and its questions are
+    /// removed.
     fn stop_waiting(&mut self, name: &TopicName, key: SessionKey) {
         let Some(clients) = self.waiting.get_mut(name) else {
             return;
@@ -475,7 +479,7 @@ impl ChannelsGateway {
         self.ask_retained(core);
     }
 
-    /// Asks the bus for the clients whose turn has come, and registers for the room that other clients need.
+    /// Asks the bus for the clients whose turn has come, and asks the hub to report room for other clients.
     pub(super) fn ask_retained(&mut self, core: &mut Core) {
         let (retained, stats) = (&mut self.retained, &self.stats);
         if retained.bytes.max() > 0 {

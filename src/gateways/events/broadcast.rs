@@ -1,5 +1,5 @@
-//! Events that services push to devices, and the body of `POST /internal/broadcast` that has one: `{event, data?,
-//! targets: {device_ids?}}`.
+//! Events that services push to devices. A service sends an event as the body of `POST /internal/broadcast`: `{event,
+//! data?, targets: {device_ids?}}`.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -22,7 +22,7 @@ pub struct Broadcast {
     pub event: String,
     /// A JSON object without white space.
     pub data: String,
-    /// The ids as named: a device may be named twice.
+    /// The ids as the service named them: a device may be named twice.
     pub device_ids: Vec<String>,
 }
 
@@ -37,7 +37,7 @@ pub struct Wrong {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Member(&'static str),
-    /// An index in a list; in the body the byte at which the text stops being JSON.
+    /// An index in a list. In the body itself: the byte at which the text stops being JSON.
     Index(usize),
 }
 
@@ -57,7 +57,7 @@ impl Broadcast {
         if let Err(error) = check_json(body) {
             return Err(vec![Wrong::new([Step::Index(offset(&error))], NO_JSON)]);
         }
-        // The text was checked: members can only fail for another value than an object.
+        // The text was checked, so members can only fail because the value is not an object.
         let Ok([event, data, targets]) = members(body, ["event", "data", "targets"]) else {
             return Err(vec![Wrong::new([], NO_OBJECT)]);
         };
@@ -167,24 +167,24 @@ fn read_targets(targets: Option<&LazyValue<'_>>) -> Result<Vec<String>, Vec<Wron
     }
 }
 
-/// The most devices of a [`Push`]: a broadcast to more devices comes in parts.
+/// The most devices of a [`Push`]: an event for more devices is delivered in parts.
 const PUSH_DEVICES_MAX: usize = 500;
 
-/// An event for devices, from a service; or a part of the event, for some of the devices.
+/// An event of a service for devices; or a part of it, for some of the devices.
 pub struct Push {
-    /// Without the end of the text.
+    /// The text without its end, which [`envelope::placed`] adds.
     frame: Arc<Frame>,
-    /// Each device once: a device named twice gets the event from two parts.
+    /// A device occurs only once. If the service names it twice, it gets the event from two parts.
     devices: Vec<TopicName>,
     /// Deliveries of all parts so far.
     total: Arc<AtomicU64>,
-    /// The callback for the total; the last part has the callback.
+    /// The callback for the total; only the last part has it.
     sent: Option<Box<dyn FnOnce(u64) + Send>>,
 }
 
 impl Push {
-    /// Encodes an event, so that the loop need not; `alive` counts the frame, `sent` gets the number of
-    /// deliveries. The parts must be delivered in their order.
+    /// Encodes an event, so that the loop need not; `alive` counts the frame, and `sent` receives the number of
+    /// deliveries. The parts must be delivered in order.
     pub fn parts(
         broadcast: Broadcast,
         alive: &FrameBytes,
@@ -211,7 +211,7 @@ impl Push {
     pub(super) fn deliver(self, core: &mut Core, stats: &EventsStats) {
         core.charge_topics(self.devices.len());
         let is_kept = self.frame.queue_bytes() <= RESUME_BYTES_MAX;
-        // The position of the last device is good for all: nothing comes between the devices of a part.
+        // The position of the last device applies to all, because no other push comes between the devices of a part.
         let position = core.position_ahead(self.devices.len());
         let position = position.filter(|_| is_kept);
         let frame = envelope::placed(&self.frame, position, core.frame_bytes());
@@ -236,8 +236,8 @@ impl Push {
     }
 }
 
-/// Splits the devices of a broadcast into parts; without devices there is an empty part. A device named again
-/// begins another part, because the two copies of the event need two positions.
+/// Splits the devices of a broadcast into parts; without devices there is an empty part. A device that is named again
+/// begins another part, because the two copies of the event need different positions.
 fn split(devices: impl Iterator<Item = TopicName>) -> Vec<Vec<TopicName>> {
     let mut parts = vec![Vec::new()];
     let mut named: HashSet<TopicName, RandomState> = HashSet::default();

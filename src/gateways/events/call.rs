@@ -1,7 +1,5 @@
-//! Requests to services and their outcome: the service of an event or a path, and the paths between the
-//! gateway and its services.
-//!
-//! Messages from clients: `{event, request_id?, data?}`, each part as its original text.
+//! Calls of services and their outcome: which service handles an event or a path, and the paths between the gateway and
+//! its services. Also messages from clients: `{event, request_id?, data?}`, each part as its original text.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +15,7 @@ use crate::wire::traceparent::Trace;
 /// A request to a service.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// The gateway's id of the call; the reply has the same id.
+    /// The gateway's number of the call; the reply has the same number.
     pub id: u64,
     /// The called service.
     pub service: EventsService,
@@ -29,8 +27,8 @@ pub struct Call {
     pub reader: AnswerReader,
 }
 
-/// Makes frames from the outcome of a call. The thread of the call makes the frames, not the loop: an answer may be
-/// large, and only its client should wait. Pure, as the whole gateway is.
+/// Makes frames from the outcome of a call. The thread of the calls runs it, not the loop: an answer may be large, and
+/// only its client should wait. It has no effects, as the whole gateway has none.
 #[derive(Clone)]
 pub struct AnswerReader(Arc<dyn Fn(Result<ServiceAnswer, CallFailure>) -> ForClient + Send + Sync>);
 
@@ -82,7 +80,7 @@ pub struct ServiceAnswer {
     pub content_type: String,
     /// The whole body.
     pub body: Vec<u8>,
-    /// The content coding that the body still has, because it is not known here (RFC 9110 §8.4).
+    /// The content coding that the body still has, because weirgate cannot decode it (RFC 9110 §8.4).
     pub unknown_coding: Option<String>,
 }
 
@@ -103,8 +101,8 @@ pub const CALL_PATH: &str = "/gateway/handle";
 /// The path at which services push events.
 pub const BROADCAST_PATH: &str = "/internal/broadcast";
 
-/// The first parts of the paths that services reserve for the gateway and for each other: no client reaches
-/// these paths (contract events, section "Proxy").
+/// The first parts of the paths that the gateway and its services reserve for calls among themselves: clients cannot
+/// reach these paths (contract events, section "Proxy").
 pub const INNER_PATHS: [&str; 2] = ["gateway", "internal"];
 
 /// A service behind the gateway.
@@ -131,8 +129,8 @@ impl EventsService {
         }
     }
 
-    /// Paths of clients for this service (contract events, section "Proxy"): the path of the route, and the
-    /// prefix that the gateway removes for the service.
+    /// Paths of clients that go to this service (contract events, section "Proxy"): the path of the route, and the
+    /// prefix that the gateway removes before it forwards the request.
     pub const fn proxied(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Lobby => &[],
@@ -142,7 +140,7 @@ impl EventsService {
     }
 
     /// The service of an event; `None` for an unknown event. Events of measurement sessions go to the lobby, which
-    /// keeps their state; only measurement jobs, which have no state, go to the measurement service.
+    /// keeps the state of the sessions; only measurement jobs, which have no state, go to the measurement service.
     pub(super) fn of(event: &str) -> Option<Self> {
         let (family, name) = event.split_once('.')?;
         match (family, name) {
@@ -171,8 +169,8 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// Reads a message; `None` if the text is not JSON or of another shape (contract: row `bad_request`).
-    /// Other members are ignored; the last of repeated members counts.
+    /// Reads a message; `None` if the text is not JSON or has another shape (contract: row `bad_request`). Other
+    /// members are ignored; the last of repeated members counts.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let names = ["event", "request_id", "data"];
         let [event, request_id, data] = members(text.as_bytes(), names).ok()?;
@@ -198,7 +196,7 @@ impl Message {
         })
     }
 
-    /// The event and the id, as the response repeats these.
+    /// The event and the id, which the response repeats.
     pub(super) fn request(&self) -> (&str, &str) {
         (&self.event, &self.request_id)
     }
@@ -216,7 +214,7 @@ impl Message {
 
     /// The member of `data` with this name.
     fn member(&self, name: &str) -> Option<LazyValue<'_>> {
-        // The whole message was checked: neither depth nor syntax can fail here.
+        // The whole message was checked, so neither depth nor syntax can fail here.
         let [member] = members(self.data.as_bytes(), [name]).ok()?;
         member
     }

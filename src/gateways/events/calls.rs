@@ -1,8 +1,8 @@
-//! Permission for calls: slots for all services together, and a circuit breaker for each.
+//! Permission for calls: slots for all services together, and a circuit breaker for each service.
 //!
-//! A service that hangs would soon hold every slot, and block the other services; so a tenth of the slots is
-//! reserved for each service. A client with slow calls would do the same to the other clients; so slots are granted
-//! with a share for each address ([`Holding`]), and a lone address has half of the slots of a service.
+//! A service that hangs would soon hold every slot and block the other services, so a tenth of the slots is reserved
+//! for each service. A client with slow calls would do the same to the other clients, so each address has a share of
+//! the slots ([`Holding`]); a lone address gets half of them.
 
 use std::collections::HashMap;
 
@@ -36,7 +36,7 @@ struct InFlight {
     _slot: Charge,
 }
 
-/// The judge of the calls of a service.
+/// The slots and the circuit of a service.
 #[derive(Debug)]
 struct Entry {
     /// The reserved slots, then the slots of all services.
@@ -45,7 +45,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// The slots for a call of this client: the reserved slots while they have room.
+    /// The slots for a call of this client: the reserved slots if they have room, else the slots of all services.
     fn slots_for(&self, client: ClientAddr) -> &Holding {
         let [reserved, shared] = &self.slots;
         match reserved.has_room_for(client) {
@@ -54,7 +54,7 @@ impl Entry {
         }
     }
 
-    /// Whether a call of this client would wait for a slot. While the circuit is open, nobody waits.
+    /// Whether a call of this client would wait for a slot. While the circuit is open, no call waits.
     fn would_wait(&self, client: ClientAddr) -> bool {
         !self.circuit.is_open() && !self.slots_for(client).has_room_for(client)
     }
@@ -82,7 +82,7 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// At most `calls_max` calls in flight; each service has a tenth reserved.
+    /// At most `calls_max` calls may be in flight; a tenth is reserved for each service.
     pub(super) fn new(calls_max: usize) -> Self {
         let reserved = calls_max as u64 / 10;
         let shared = Holding::new("calls", calls_max as u64 - SERVICES as u64 * reserved);
@@ -100,14 +100,14 @@ impl Calls {
         }
     }
 
-    /// The slots of all services, then the reserved slots of each.
+    /// The slots shared by all services, then the reserved slots of each service.
     pub(super) fn slots(&self) -> impl Iterator<Item = &Holding> {
         let [any, ..] = &self.lines;
         let reserved = self.lines.iter().map(|line| &line.entry.slots[0]);
         std::iter::once(&any.entry.slots[1]).chain(reserved)
     }
 
-    /// Asks for a call of `key` to `service`. If no slot is free, the connection joins the line.
+    /// Asks for a call of `key` to `service`. If no slot is free for the address, the connection joins the line.
     pub(super) fn ask(
         &mut self,
         now_us: u64,
@@ -177,11 +177,11 @@ impl Calls {
         Some(call.key)
     }
 
-    /// The next connection that leaves its line, with the permission for its call.
+    /// Takes the next connection out of its line. Returns it with the permission for its call.
     pub(super) fn next(&mut self, now_us: u64) -> Option<(SessionKey, Leave)> {
         for service in EventsService::ALL {
             let Line { entry, waiting } = &mut self.lines[service as usize];
-            // With a free slot at most the addresses with calls in flight are passed over.
+            // Keeps the search short: if a slot is free, the search skips only addresses that have calls in flight.
             if entry.is_full() {
                 continue;
             }
@@ -203,7 +203,7 @@ impl Calls {
         calls.filter(|call| call.service == service).count()
     }
 
-    /// Returns true if the service is not called at present for some addresses, or probed.
+    /// Returns true if the service is not called at present for some addresses, or only probed.
     pub(super) fn is_open(&self, service: EventsService) -> bool {
         self.lines[service as usize].entry.circuit.is_open()
     }

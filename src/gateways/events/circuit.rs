@@ -1,13 +1,14 @@
-//! The circuit breaker of a service: whether a call may begin, by how earlier calls ended.
+//! The circuit breaker of a service: decides by the outcome of earlier calls whether a call may begin.
 //!
-//! A single client must not make the service unreachable for others, so the circuit judges by client address:
+//! A single client must not make the service unreachable for others, so the circuit looks at client addresses:
 //!
-//! - A failure counts only if nothing was answered since the begin of the failed call: an answer to another call shows
-//!   a service at work, where only this call took too long.
-//! - Failures of calls of an address count once, if the calls were under way together.
-//! - Failures of several addresses open the circuit for all; failures of a single address for this address only.
-//! - After the pause each address probes by itself, with a call at a time. So a probe without an answer delays nobody
-//!   else, least of all an address without failures.
+//! - A failure counts only if the service has answered no call since the failed call began: an answer to another call
+//!   shows that the service works and that only this call took too long.
+//! - Failures of an address's calls count once if the calls were under way together.
+//! - Failures of several addresses open the circuit for all addresses; failures of a single address only for this
+//!   address.
+//! - After the pause each address probes by itself, with one call at a time. So a probe without an answer delays no
+//!   other address, least of all an address without failures.
 
 use std::collections::HashMap;
 
@@ -20,7 +21,7 @@ use crate::admission::{ClientAddr, address_group};
 const FAILURES_MAX: u64 = 20;
 /// The pause without calls; then a probe follows.
 const PAUSE_US: u64 = 1_000_000;
-/// Remembered addresses with failures; over the limit all are forgotten, and each may probe again.
+/// The most remembered addresses with failures. Over the limit all are forgotten, and each may probe again.
 const ADDRESSES_MAX: usize = 1_000;
 
 /// The circuit of one service.
@@ -32,13 +33,13 @@ pub(super) struct Circuit {
     answered_us: u64,
     /// The end of the pause for all addresses.
     paused_until_us: u64,
-    /// Addresses with a failure since the last answer, or with a probe.
+    /// Addresses that have failed since the last answer, or that probe.
     failed: HashMap<ClientAddr, Failed, RandomState>,
 }
 
 #[derive(Debug)]
 struct Failed {
-    /// The last counted failure, or the begin of the probe. Calls begun before say nothing new.
+    /// The last counted failure, or the begin of the probe. The outcome of calls that began before says nothing new.
     since_us: u64,
     probes: bool,
 }
@@ -90,7 +91,7 @@ impl Circuit {
         self.failed.insert(address_group(client), failed);
     }
 
-    /// Whether calls of addresses with failures pause, or probe.
+    /// Whether the circuit is open: then calls of addresses with failures pause, or only probe.
     pub(super) fn is_open(&self) -> bool {
         self.is_open
     }
@@ -157,7 +158,7 @@ mod tests {
             circuit.begun(0, ip(last));
             assert!(!circuit.permits(100 * SECOND, ip(last)), "one at a time");
         }
-        // The probes of the others hang, and this address has its turn all the same.
+        // The probes of the other addresses hang, and this address may probe all the same.
         assert!(circuit.permits(PAUSE_US, ip(1)));
         circuit.begun(PAUSE_US, ip(1));
         assert!(!circuit.permits(2 * PAUSE_US, ip(1)));

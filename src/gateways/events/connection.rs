@@ -1,6 +1,6 @@
-//! The strict sequence of a connection: waiting messages, and the message being answered. A connection
-//! remains after the end of its client until all messages are forwarded. Each message carries the [`Charge`] for its
-//! bytes, so the messages of all connections are bounded together. And the counters of the gateway.
+//! The strict sequence of a connection: waiting messages, and the message being answered. After the end of its client a
+//! connection remains until all its messages are forwarded. Each message carries the [`Charge`] for its bytes, so the
+//! messages of all connections together are bounded. Also the counters of the gateway.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,18 +14,19 @@ use crate::admission::{Charge, ClientAddr, Holding, TokenBucket};
 use crate::hub::{Incoming, SessionKey, TopicName};
 use crate::wire::traceparent::Trace;
 
-/// Messages of a connection that may wait; at the limit the connection is not read (contract: row "Order").
+/// Messages of a connection that may wait; at the limit the gateway stops reading the connection (contract: row
+/// "Order").
 pub(super) const WAITING_MAX: u64 = 64;
 
-/// Bytes of the waiting messages; the last message may exceed the limit.
+/// The most bytes of the waiting messages; only the last message may exceed this.
 pub(super) const WAITING_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The most unsent bytes with which the next message of a client is handled. With more, a client that asks faster
-/// than it reads would fill its send queue until the queue's limits end the connection.
+/// The next message of a client is handled only while the client has at most this many unsent bytes. Otherwise a client
+/// that asks faster than it reads would fill its send queue until the queue's limits end the connection.
 const UNSENT_BYTES_MAX: usize = 16 * 1024;
 
-/// The first check of the unsent bytes follows the flush of this turn, which suffices for most clients; the
-/// second follows after this time, and each further check after twice the time.
+/// The unsent bytes are first checked after the flush of this turn, which is enough for most clients. The second check
+/// follows after this time, each further check after twice the time before.
 const REST_US_MIN: u64 = 5_000;
 /// The longest time between checks.
 const REST_US_MAX: u64 = 160_000;
@@ -66,7 +67,7 @@ impl Waiting {
     }
 }
 
-/// Whether the next message of a connection must wait for unsent bytes.
+/// Whether the next message of a connection must wait until the client has read more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
     No,
@@ -82,7 +83,7 @@ pub(super) struct Calling {
     /// The bytes of the text.
     pub(super) held: Charge,
     pub(super) service: EventsService,
-    /// The call was made. Otherwise the call waits in line for a slot.
+    /// False while the call waits in line for a slot.
     pub(super) is_made: bool,
 }
 
@@ -91,25 +92,25 @@ pub(super) struct Calling {
 pub struct Connection {
     /// 22 URL-safe characters, for services only.
     pub(super) id: String,
-    /// The address for services, for the limit of waiting bytes, and for the turns of calls.
+    /// The client's address: services get it, and the limit of waiting bytes and the turns of calls count by it.
     pub(super) client: ClientAddr,
     /// The trace of the handshake.
     pub(super) trace: Option<Trace>,
     /// The device of the connection; also the topic of its pushes.
     pub(super) device: Option<TopicName>,
-    /// The position from the address, until the device is known.
+    /// The position in the address of the connection, until the device is known.
     pub(super) since: Option<Box<str>>,
     pub(super) bucket: TokenBucket,
     pub(super) calling: Option<Calling>,
-    /// The messages that an ended client has left: they are forwarded all the same, answers are discarded.
+    /// Set when the client has ended: its messages are still forwarded, and their answers discarded.
     left: Option<Charge>,
-    /// The client has ended its side; the gateway reads the rest.
+    /// The client has ended its side of the connection; the gateway reads the rest.
     pub(super) is_leaving: bool,
-    /// The client is not read, because there is no room for its messages.
+    /// The gateway does not read the client, because there is no room for its messages.
     pub(super) is_paused: bool,
     waiting: VecDeque<Waiting>,
     waiting_bytes: u64,
-    /// The newest time between checks; `None` while the connection does not rest.
+    /// The last time between two checks; `None` while the connection does not rest.
     rest_us: Option<u64>,
     /// The next check is scheduled.
     resting: bool,
@@ -135,8 +136,8 @@ impl Connection {
         }
     }
 
-    /// Decides whether the client must first read its unsent bytes. Returns the time of the next check,
-    /// unless a check is scheduled already.
+    /// Decides whether the client must first read its unsent bytes. Returns the time of the next check, unless a check
+    /// is scheduled already.
     pub(super) fn rest(&mut self, now_us: u64, unsent_bytes: usize) -> Rest {
         if self.is_gone() || self.waiting.is_empty() || unsent_bytes <= UNSENT_BYTES_MAX {
             self.rest_us = None;
@@ -167,7 +168,7 @@ impl Connection {
         let message = self.waiting.pop_front()?;
         self.waiting_bytes -= message.held.amount();
         if self.waiting.is_empty() {
-            // The memory of a burst does not stay with the connection.
+            // A connection does not keep the memory of a burst.
             self.waiting = VecDeque::new();
         }
         Some(message)
@@ -180,14 +181,14 @@ impl Connection {
         waiting.or_else(|| in_line.map(|calling| &calling.held))
     }
 
-    /// Messages that are not forwarded yet: those that wait, and one in line for a slot.
+    /// How many messages are not forwarded yet: the waiting messages, and the message in line for a slot.
     fn to_forward(&self) -> u64 {
         (self.waiting.len() + usize::from(self.stands_in_line())) as u64
     }
 
-    /// Handles the end of the client. Of the messages that are not forwarded yet, drops the newest while there are
-    /// more than `left` allows, or while other clients need their room. Returns their count, and the message in
-    /// line for a slot, if dropped.
+    /// Handles the end of the client. Of the messages that are not forwarded yet, drops the newest while there are more
+    /// than `left` allows, or while other clients need the room. Returns the number of dropped messages, and the
+    /// message in line for a slot if it is among these.
     fn leave(&mut self, left: Charge) -> (u64, Option<Calling>) {
         let before = self.to_forward();
         let mut left_line = None;
@@ -208,7 +209,7 @@ impl Connection {
         self.left.is_some()
     }
 
-    /// Returns true if no more messages may wait. Those of a leaving client will be orphans.
+    /// Returns true if no more messages may wait. The messages of a leaving client count as messages of orphans.
     pub(super) fn is_full(&self, orphans: &Orphans) -> bool {
         let messages_max = match self.is_leaving {
             true => orphans.messages.room_for(self.client),
@@ -241,8 +242,8 @@ impl Orphans {
         }
     }
 
-    /// Handles the end of a client: drops its newest messages while there are too many waiting messages or
-    /// bytes. Returns the message in line for a slot, if dropped.
+    /// Handles the end of a client: drops its newest messages while there are too many waiting messages or bytes.
+    /// Returns the message in line for a slot if it is dropped.
     pub(super) fn adopt(
         &mut self,
         connection: &mut Connection,
@@ -259,7 +260,7 @@ impl Orphans {
         self.connections.remove(&key)
     }
 
-    /// Keeps a connection while work is left. Returns false, and drops the connection, if none is.
+    /// Keeps a connection while it has work. Returns false, and drops the connection, if it has none.
     pub(super) fn keep(&mut self, key: SessionKey, mut orphan: Connection) -> bool {
         let (left, is_busy) = (orphan.to_forward(), orphan.calling.is_some());
         if let Some(charge) = &mut orphan.left {
@@ -281,7 +282,7 @@ impl Orphans {
 /// Counters that any thread may read.
 #[derive(Debug, Default)]
 pub struct EventsStats {
-    /// Messages of ended clients, dropped in place of being forwarded.
+    /// Messages of ended clients that were dropped and not forwarded.
     pub messages_forgotten: Count,
     /// Events that services pushed.
     pub pushes: Count,
@@ -296,12 +297,12 @@ impl EventsStats {
         labelled(Code::ALL.map(Code::word), &self.errors)
     }
 
-    /// Calls not made because the service was not called at the time.
+    /// Calls not made because the service's circuit was open.
     pub fn calls_skipped(&self) -> impl Iterator<Item = (&'static str, u64)> {
         labelled(EventsService::ALL.map(EventsService::label), &self.skipped)
     }
 
-    /// 1 for a service that is not called at present, or probed.
+    /// 1 for a service that is not called at present, or only probed.
     pub fn circuits_open(&self) -> impl Iterator<Item = (&'static str, u64)> {
         labelled(EventsService::ALL.map(EventsService::label), &self.open)
     }

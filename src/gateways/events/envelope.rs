@@ -1,5 +1,5 @@
-//! Messages to clients: `type, event, request_id, data, error`, always all five; and the conversion of a
-//! service's answer.
+//! Messages to clients: `type, event, request_id, data, error`, always all five; and how a service's answer becomes
+//! such a message.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ struct Envelope<'a> {
 }
 
 impl Envelope<'_> {
-    /// The text without the `}`.
+    /// The text without its last `}`.
     fn open_text(&self) -> String {
         let mut object = ObjectWriter::new();
         object.string("type", self.kind);
@@ -70,7 +70,7 @@ impl Envelope<'_> {
     }
 }
 
-/// The parts of the core for frames that are made outside the loop.
+/// What a frame that is made outside of the loop needs from the core.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
     alive: FrameBytes,
@@ -86,8 +86,8 @@ impl From<&Core> for Origin {
     }
 }
 
-/// Returns the response to a request with this event and id, perhaps with a position after the other members;
-/// `data` is JSON without white space.
+/// Returns the response to a request with this event and id. A position, if given, follows the other members; `data` is
+/// JSON without white space.
 pub(super) fn response(
     origin: &Origin,
     (event, request_id): (&str, &str),
@@ -104,7 +104,7 @@ pub(super) fn response(
     answer(origin, &envelope, position)
 }
 
-/// Returns the refusal of a message of the right shape.
+/// Returns the refusal of a message that has the right shape.
 pub(super) fn refusal(origin: &Origin, message: &Message, code: Code, why: &str) -> Arc<Frame> {
     error(origin, message.request(), code, why)
 }
@@ -144,7 +144,7 @@ pub(super) fn identify_required(core: &Core) -> Arc<Frame> {
     )
 }
 
-/// A push of a service to devices without its end, for [`placed`]; `event` and `data` are JSON text.
+/// A service's push to devices, without the end of the object, for [`placed`]; `event` and `data` are JSON text.
 pub(super) fn push(alive: &FrameBytes, now: Now, event: &str, data: &str) -> Arc<Frame> {
     let envelope = Envelope {
         kind: "event",
@@ -157,7 +157,7 @@ pub(super) fn push(alive: &FrameBytes, now: Now, event: &str, data: &str) -> Arc
     frame.body(envelope.open_text().as_bytes()).finish()
 }
 
-/// A push with its end. Only the loop knows the position, because the loop decides on the order of pushes.
+/// A push with its end. Only the loop knows the position, because it decides on the order of pushes.
 pub(super) fn placed(push: &Frame, position: Option<Position>, alive: &FrameBytes) -> Arc<Frame> {
     whole(
         Frame::text(alive).received(push.received()),
@@ -171,13 +171,13 @@ fn answer(origin: &Origin, envelope: &Envelope<'_>, position: Option<Position>) 
     whole(frame, envelope.open_text().as_bytes(), position)
 }
 
-/// Ends the frame of an object without the `}`, in one allocation.
+/// Ends the frame of an object that lacks its `}`, in one allocation.
 fn whole(frame: FrameBuilder, open: &[u8], position: Option<Position>) -> Arc<Frame> {
     let frame = frame.with_capacity(open.len() + END_BYTES_MAX).body(open);
     ended(frame, position, CopyRank::LAST).finish()
 }
 
-/// Returns a reader that answers `message` with the service's answer.
+/// Returns a reader that makes the answer to `message` from the service's answer.
 pub(super) fn reader(origin: Origin, message: Arc<Message>) -> AnswerReader {
     AnswerReader::new(move |answer| match outcome(answer) {
         Ok(data) => Ok(response(&origin, message.request(), &data, None)),
@@ -198,7 +198,8 @@ fn outcome(outcome: Result<ServiceAnswer, CallFailure>) -> Result<String, String
     }
 }
 
-/// The same for an answer. Redirects are not followed, so they are answers too (recorded case `upstream_answers`).
+/// The same for an answer. Redirects are not followed, so a redirect is an answer too (recorded case
+/// `upstream_answers`).
 fn read(answer: &ServiceAnswer) -> Result<String, String> {
     let unreadable = unreadable(answer);
     if answer.status >= 400 {
@@ -213,7 +214,7 @@ fn read(answer: &ServiceAnswer) -> Result<String, String> {
         object.string("text", &String::from_utf8_lossy(&answer.body));
         return Ok(object.finish());
     }
-    // No body: 204, 205, or a framework that names its type all the same (RFC 9110 §15.3.5).
+    // Without a body: 204, 205, or a framework that names a content type all the same (RFC 9110 §15.3.5).
     if is_blank(&answer.body) {
         return Ok("null".to_owned());
     }
@@ -222,7 +223,7 @@ fn read(answer: &ServiceAnswer) -> Result<String, String> {
         .map_err(|_| "Upstream sent invalid JSON".to_owned())
 }
 
-/// What a body is that cannot be read.
+/// Returns why a body cannot be read; `None` if it can.
 fn unreadable(answer: &ServiceAnswer) -> Option<String> {
     let coding = answer.unknown_coding.as_ref();
     let coding = coding.filter(|_| !answer.body.is_empty())?;
@@ -230,7 +231,7 @@ fn unreadable(answer: &ServiceAnswer) -> Option<String> {
     Some(format!("the unknown Content-Encoding '{short}'"))
 }
 
-/// Whether a body has nothing but the white space of JSON (RFC 8259 §2).
+/// Whether a body has nothing but JSON's white space (RFC 8259 §2).
 fn is_blank(body: &[u8]) -> bool {
     body.iter().all(|byte| b" \t\r\n".contains(byte))
 }
@@ -245,8 +246,8 @@ fn is_json(content_type: &str) -> bool {
     media_type.trim().eq_ignore_ascii_case("application/json")
 }
 
-/// Returns the last `detail` of a JSON object, else the whole body; strings without their quotes, other JSON
-/// without white space, other text unchanged.
+/// Returns the last `detail` of a JSON object, else the whole body. Strings lose their quotes, other JSON loses its
+/// white space, other text is unchanged.
 fn detail(body: &[u8]) -> String {
     let Ok(text) = check_json(body) else {
         return String::from_utf8_lossy(body).into_owned();

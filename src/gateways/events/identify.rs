@@ -1,6 +1,7 @@
-//! The device of a connection, and the pushes missed by the device.
+//! The device of a connection, and the pushes that the device has missed.
 //!
-//! With a history, the answer to a device has a position, so that even the first push is not lost in a cut.
+//! With a history, the answer to a device has a position: a device whose connection breaks before its first push can
+//! resume too.
 
 use super::super::access::shown_hashed;
 use super::super::history::{Follow, last_event_id, short, write_recovered};
@@ -11,7 +12,7 @@ use crate::hub::{Core, SessionKey, TopicName};
 use crate::wire::head::RequestHead;
 use crate::wire::object_writer::ObjectWriter;
 
-/// The event and the id of the answer to an address with a device.
+/// The event and the id of the answer to a device that is named in the address of the connection.
 const ASKED_BY_ADDRESS: (&str, &str) = ("\"identify\"", "null");
 
 /// Reads the device and the position of a request.
@@ -19,7 +20,7 @@ pub(super) fn read_query(head: &RequestHead<'_>, connection: &mut Connection) {
     let device = head.parameters("device_id").last();
     let device = device.filter(|id| is_device_id(id));
     connection.device = device.map(|id| TopicName::from(id.into_owned()));
-    // An event stream comes back with the first address, so the position in the header is newer.
+    // An event stream reconnects to its first address, so the position in the header is newer.
     connection.since = last_event_id(head).or_else(|| {
         let since = head.parameters("since").last();
         let since = since.filter(|since| !since.is_empty())?;
@@ -27,8 +28,8 @@ pub(super) fn read_query(head: &RequestHead<'_>, connection: &mut Connection) {
     });
 }
 
-/// Handles a new connection. A device with the id in the address gets an answer only if the device asks for
-/// missed pushes, or needs a position.
+/// Handles a new connection. A device whose id is in the address gets an answer only if it asks for missed pushes, or
+/// needs a position.
 pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection) {
     let Some(device) = connection.device.take() else {
         let frame = envelope::identify_required(core);
@@ -44,7 +45,7 @@ pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection
     bind(core, key, connection, device);
 }
 
-/// Handles `identify`, required before every other message.
+/// Handles `identify`, which must come before every other message.
 pub(super) fn identify(
     core: &mut Core,
     key: SessionKey,
@@ -67,8 +68,8 @@ pub(super) fn identify(
     Ok(())
 }
 
-/// Answers, and sends the missed pushes after the answer. The device joins in the same call: no push can come
-/// between.
+/// Answers, and sends the missed pushes after the answer. The caller makes the client a member in the same turn, so no
+/// push can come between.
 fn answer(
     core: &mut Core,
     key: SessionKey,
@@ -83,14 +84,14 @@ fn answer(
     let mut data = ObjectWriter::new();
     data.string("device_id", device.as_str());
     write_recovered(&mut data, is_recovered, missed.and_then(Result::err));
-    // Each missed push has a position of its own.
+    // Each missed push has its own position.
     let position = core.position().filter(|_| is_recovered != Some(true));
     let frame = envelope::response(&(&*core).into(), request, &data.finish(), position);
     core.send(key, &frame);
     follow.send(core, key);
 }
 
-/// Sets the user, and closes the client of a device that an operator has cut off.
+/// Sets the user. If an operator has cut off the device, closes the client and returns false.
 fn may_be(core: &mut Core, key: SessionKey, device: &TopicName) -> bool {
     core.set_user(key, shown_hashed(device.as_str()));
     !core.close_revoked(key)

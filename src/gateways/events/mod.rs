@@ -1,8 +1,7 @@
-//! `weirgate events` towards clients: devices, requests routed to services, pushes (contract:
-//! events).
+//! `weirgate events` towards clients: devices, requests that services answer, pushes (contract: events).
 //!
-//! Each connection is a strict sequence: a message is handled after the answer to the message before. Must
-//! not know a socket or HTTP. Called by the hub, through [`crate::hub::Gateway`].
+//! Each connection is a strict sequence: a message is handled after the answer to the message before. Must not know a
+//! socket or HTTP. The hub calls it through [`crate::hub::Gateway`].
 
 pub mod broadcast;
 pub mod bus;
@@ -41,7 +40,7 @@ pub use self::connection::EventsStats;
 /// Settings of an [`EventsGateway`].
 #[derive(Clone, Debug)]
 pub struct EventsGatewaySettings {
-    /// `MAX_MESSAGE_BYTES`: UTF-8 bytes of a message; larger messages are refused.
+    /// `MAX_MESSAGE_BYTES`: the most UTF-8 bytes of a message; larger messages are refused.
     pub message_bytes_max: usize,
     /// Tokens of a connection's bucket; at least 1.
     pub rate_burst: u32,
@@ -49,11 +48,11 @@ pub struct EventsGatewaySettings {
     pub rate_per_second_milli: u64,
     /// Calls in flight, over all services.
     pub calls_max: usize,
-    /// Messages of ended connections that may still wait to be forwarded.
+    /// The most messages of ended connections that may still wait to be forwarded.
     pub orphans_max: usize,
-    /// Bytes of messages that wait or are being answered, over all connections.
+    /// The most bytes of messages that wait or are being answered, over all connections.
     pub waiting_bytes_max: usize,
-    /// Whether pushes of other instances come: then positions wait for [`Input::Others`].
+    /// Whether pushes of other instances come: then there are positions only after [`Input::Others`].
     pub shares_pushes: bool,
 }
 
@@ -63,7 +62,7 @@ pub enum Input {
     Reply(Reply),
     /// An event for devices.
     Push(Push),
-    /// Pushes of other instances were lost. `true`: all come from here on.
+    /// Pushes of other instances were lost. `true`: from here on all pushes come.
     Others(bool),
 }
 
@@ -77,13 +76,13 @@ pub struct EventsGateway {
     orphans: Orphans,
     /// Bytes of messages that wait or are being answered.
     waiting_bytes: Holding,
-    /// When the next connections leave their lines, if more could have than in one go.
+    /// When more connections may leave their lines, if the last time the limit stopped the work.
     lines_due_us: Option<u64>,
     /// Calls for the calls' thread.
     outputs: VecDeque<Call>,
 }
 
-/// Connections that leave their lines in one go: if a service is not called any more, all of its line may.
+/// The most connections that leave their lines at a time: if a service's circuit opens, its whole line leaves.
 const LEAVING_MAX: usize = 16;
 
 impl EventsGateway {
@@ -109,7 +108,7 @@ impl EventsGateway {
         self.calls.in_flight(service)
     }
 
-    /// Whether the service is not called at present, or probed.
+    /// Whether the service is not called at present, or only probed.
     pub fn circuit_is_open(&self, service: EventsService) -> bool {
         self.calls.is_open(service)
     }
@@ -124,7 +123,7 @@ impl EventsGateway {
         &self.waiting_bytes
     }
 
-    /// Handles waiting messages, then pauses or resumes the client, depending on the room for its messages.
+    /// Handles waiting messages, then pauses or resumes reading, depending on the room for the client's messages.
     fn advance(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         self.look_at_waiting(core, key, connection);
         if connection.is_gone() {
@@ -140,7 +139,7 @@ impl EventsGateway {
         }
     }
 
-    /// Handles waiting messages, until a message waits for a service, or the client must read first.
+    /// Handles waiting messages until a message waits for a service, or until the client must read first.
     fn look_at_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         while connection.calling.is_none() {
             match connection.rest(core.now().mono_us, core.unsent_bytes(key)) {
@@ -157,7 +156,7 @@ impl EventsGateway {
         }
     }
 
-    /// Returns the answer to a message, unless a service gives the answer.
+    /// Returns the answer to a message; `None` if a service answers it.
     fn look_at(
         &mut self,
         core: &mut Core,
@@ -218,7 +217,7 @@ impl EventsGateway {
         envelope::refusal(&core.into(), message, code, why)
     }
 
-    /// Makes the call of a connection, if permitted now. Returns a refusal if the service is not called.
+    /// Makes the call of a connection if `leave` permits it. Returns a refusal if the service is not called.
     fn call(
         &mut self,
         core: &mut Core,
@@ -266,7 +265,7 @@ impl EventsGateway {
             });
             core.send(key, &frame);
         });
-        // The waiting connections have their turn before the next message of this connection.
+        // The waiting connections have their turn before this connection's next message.
         if self.lines_due_us.is_none() {
             self.call_those_who_wait(core, clients);
         }
@@ -293,8 +292,7 @@ impl EventsGateway {
         }
     }
 
-    /// Acts on a connection with or without a client. A connection without a client is kept while work is
-    /// left.
+    /// Calls `act` for a connection with or without a client. A connection without a client is kept while it has work.
     fn with_connection(
         &mut self,
         core: &mut Core,
@@ -376,8 +374,8 @@ impl Gateway for EventsGateway {
         self.waiting_bytes.has_room_for(client)
     }
 
-    /// The messages of an ended client are forwarded, and read without waiting for earlier answers: the
-    /// client cannot send more.
+    /// Forwards the messages of a client that has ended its side. They are read without waiting for earlier answers,
+    /// because the client cannot send more.
     fn reads_to_the_end(
         &mut self,
         core: &mut Core,
@@ -389,13 +387,13 @@ impl Gateway for EventsGateway {
         true
     }
 
-    /// Handles the end of a rest: the client may have read its messages.
+    /// Handles the time of a check: the client may have read its messages.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         connection.end_rest();
         self.advance(core, key, connection);
     }
 
-    /// The messages of an ended client are forwarded all the same.
+    /// Keeps the connection of an ended client, whose messages are still forwarded.
     fn handle_closed(
         &mut self,
         core: &mut Core,

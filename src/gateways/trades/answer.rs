@@ -8,8 +8,7 @@ use super::client::{Content, Held};
 use crate::hub::{CopyRank, Core, Frame, Position, TopicName};
 use crate::wire::object_writer::ObjectWriter;
 
-/// `{"type":"success","message":…,"data":…,"timestamp":ms}`, perhaps with the position of the newest trade after the
-/// other members.
+/// `{"type":"success","message":…,"data":…,"timestamp":ms}`. A position, if given, follows the other members.
 pub(super) fn success(
     core: &Core,
     message: &str,
@@ -49,8 +48,8 @@ pub(super) fn pong(core: &Core) -> Arc<Frame> {
     placed(core, object, None)
 }
 
-/// Returns `data` of an answer about symbols: the changed symbols under `key`, and all held symbols. For
-/// candles `data` begins with the interval.
+/// Returns `data` of an answer about symbols: the changed symbols under `key`, and all symbols that the client holds.
+/// For candles, `data` begins with the interval.
 pub(super) fn symbols(
     content: Content,
     key: &str,

@@ -1,4 +1,4 @@
-//! A client: held symbols and their limit, the end of the token, the rate, and the user for the log.
+//! A client: its symbols and their limit, the end of its token, its rate, and its user for the log.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ pub struct Client {
     pub(super) token_end: TokenEnd,
     /// `None` without a configured rate.
     pub(super) requests: Option<Box<RequestRate>>,
-    /// Of an event stream that comes back.
+    /// The event id that a reconnecting event stream sent.
     pub(super) last_event_id: Option<Box<str>>,
-    /// The requests of an event stream that wait for the last one of its query.
+    /// The requests in the query of an event stream, until the last of them has come.
     pub(super) together: Vec<Result<Request, BadRequest>>,
     pub(super) waiting: Option<Box<Waiting>>,
 }
 
-/// A request over the limit of its user, until the user's other connections are known to live.
+/// A request over its user's limit, which waits until the gateway knows whether the user's other connections are alive.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) content: Content,
@@ -80,16 +80,16 @@ impl Content {
 pub(super) struct Held {
     /// Symbols with trades, oldest first.
     symbols: Vec<TopicName>,
-    /// Symbols with candles, by interval, oldest first. Few clients have any.
+    /// Symbols with candles, by interval, oldest first. `None` for most clients.
     candles: Option<Box<[Vec<TopicName>; Interval::ALL.len()]>>,
-    /// The user of a token with a limit.
+    /// The user of a token that has a limit.
     pub(super) user: Option<Arc<str>>,
-    /// Symbols of the connection, or of all the user's connections together.
+    /// The most symbols of the connection, or of all the user's connections together.
     pub(super) symbols_max: usize,
 }
 
 impl Held {
-    /// No subscriptions yet, and at most `symbols_max`.
+    /// No subscriptions yet, and `symbols_max` at most.
     pub(super) fn new(user: Option<Arc<str>>, symbols_max: usize) -> Self {
         Self {
             symbols: Vec::new(),
@@ -143,7 +143,8 @@ impl Held {
         held.any(|held| held.as_str() == symbol)
     }
 
-    /// The symbols of `asked` that are held, or that are not held yet, each once, in the order asked.
+    /// Each of the `asked` symbols once, in the order of `asked`: the held symbols if `are_held`, else the other
+    /// symbols.
     pub(super) fn select(
         &self,
         content: Content,

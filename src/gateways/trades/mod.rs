@@ -1,7 +1,7 @@
-//! `weirgate trades` towards clients: a topic for each symbol, requests in JSON (contract: trades). With candles,
-//! another topic for each symbol and interval that a client watches.
+//! `weirgate trades` towards clients: a topic for each symbol, requests in JSON (contract: trades). With candles there
+//! is also a topic for each symbol and interval that a client watches.
 //!
-//! Must not know a socket or Redis. Called by the hub, through [`crate::hub::Gateway`].
+//! Must not know a socket or Redis. The hub calls it through [`crate::hub::Gateway`].
 
 mod answer;
 mod candles;
@@ -36,20 +36,21 @@ pub struct TradesGatewaySettings {
     pub server_id: String,
     /// Symbols of a connection.
     pub symbols_max: usize,
-    /// Messages that a client may send, a second; `None` for no limit.
+    /// The most messages that a client may send in a second; `None` for no limit.
     pub inbound_per_second: Option<u32>,
     /// Origins of pages that may connect.
     pub origins: Origins,
     /// Checks tokens.
     pub authenticator: Authenticator,
-    /// `None`: there are no candles, and no requests for candles.
+    /// `None`: there are no candles, and requests for candles are unknown.
     pub candles: Option<CandleSettings>,
 }
 
 /// Counters of the gateway, for metrics and pages.
 #[derive(Debug, Default)]
 pub struct TradesStats {
-    /// Clients times symbols; symbols with candles count once more for each interval.
+    /// Symbols, counted for each client that holds the symbol; a symbol with candles counts once more for each
+    /// interval.
     pub subscriptions: Count,
     /// Counters of tokens and rates.
     pub access: Arc<AccessStats>,
@@ -63,7 +64,7 @@ pub struct TradesGateway {
     settings: TradesGatewaySettings,
     stats: Arc<TradesStats>,
     users: Users,
-    /// Count of held symbols, over all clients.
+    /// The sum of all clients' symbols, counted like `subscriptions`.
     held: usize,
     candles: Option<Candles>,
     /// Candles to publish; empty between two calls.
@@ -95,8 +96,8 @@ impl TradesGateway {
         self.users.is_empty() && self.held == 0 && unwatched
     }
 
-    /// Carries out a request. The requests in the query of an event stream are carried out together, once all are
-    /// there. `None`: the request is dropped.
+    /// Carries out a request. The requests in the query of an event stream are carried out together when the last has
+    /// come. `None`: the request was dropped.
     fn carry_out(
         &mut self,
         core: &mut Core,
@@ -187,7 +188,7 @@ impl TradesGateway {
         }
     }
 
-    /// Returns an error, in words for the client, if the client may not hold these symbols too.
+    /// Returns an error, in words for the client, if the client may not also hold the `new` symbols.
     fn judge(
         &mut self,
         core: &Core,
@@ -246,14 +247,14 @@ impl TradesGateway {
     }
 
     fn client(&self, core: &Core, identity: Identity) -> Client {
-        // Without REQUIRE_AUTH the end of a token closes no connection: the token's limit counts until the
-        // client leaves.
+        // Without REQUIRE_AUTH the end of a token closes no connection: the limit in the token applies until the client
+        // leaves.
         let token_end = match self.settings.authenticator.required {
             true => TokenEnd::of(&identity),
             false => TokenEnd::default(),
         };
         let claimed = identity.symbols_max.map(|max| max as usize);
-        // Without a limit of their own, users need not be distinguished.
+        // Users need not be distinguished if their tokens have no limit.
         let user = identity.user.filter(|_| claimed.is_some()).map(Arc::from);
         let held = Held::new(user, claimed.unwrap_or(self.settings.symbols_max));
         let per_second = self.settings.inbound_per_second;
@@ -275,7 +276,7 @@ impl TradesGateway {
         answer::success(core, "Connected to WebSocket Gateway", data, None)
     }
 
-    /// Handles the end of the last member of a topic of candles.
+    /// Handles a topic of candles whose last member has left.
     fn unwatch(&mut self, core: &Core, interval: Interval, symbol: &TopicName) {
         if let Some(candles) = &mut self.candles {
             candles.unwatch(core.now(), interval, symbol.as_str());
@@ -313,7 +314,8 @@ impl Gateway for TradesGateway {
     type In = Infallible;
     type Out = Infallible;
 
-    /// Accepts every path (contract trades, row "listens"); event streams not at every path, because pages have paths too.
+    /// Accepts every path (contract trades, row "listens"). Event streams are accepted at two paths only, because pages
+    /// have paths too.
     fn entrance(&self, path: &str) -> Entrance<'_> {
         match path {
             "/" | "/ws" => Entrance::Clients(&self.settings.origins),
@@ -399,7 +401,7 @@ impl Gateway for TradesGateway {
         }
     }
 
-    /// Handles the possible end of a token, and a waiting request.
+    /// Handles a deadline: the token may have ended, or a waiting request is due.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if !client.token_end.close(core, key) {
             self.settle(core, key, client);
@@ -411,7 +413,7 @@ impl Gateway for TradesGateway {
         self.users.answered(core, &client.held);
     }
 
-    /// Sends the last position, so that the client misses nothing on its way to another instance.
+    /// Sends the last position, so that the client misses nothing when it moves to another instance.
     fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let holds = holds_trades(core, key, client);
         self.statuses.send_last(core, key, holds);
@@ -429,7 +431,7 @@ impl Gateway for TradesGateway {
         }
     }
 
-    /// Relays the trade to the symbol's members, then publishes the resulting candles.
+    /// Relays the trade to the symbol's members, then publishes the candles that it changes.
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
         if self.statuses.passes(publication.place) {
             core.publish(publication);

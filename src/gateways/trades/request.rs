@@ -11,9 +11,9 @@ use super::candles::Interval;
 use super::client::Content;
 use crate::wire::json::{JsonError, check_json};
 
-/// Symbols in a request.
+/// The most symbols in a request.
 const SYMBOLS_PER_REQUEST_MAX: usize = 5;
-/// Length of a symbol in UTF-16 code units, as the replaced gateway counted.
+/// The longest symbol, in UTF-16 code units, as the replaced gateway counted.
 const SYMBOL_UNITS_MAX: usize = 10;
 
 /// A well-formed request. Symbols are in upper case.
@@ -33,7 +33,7 @@ pub(super) struct Asked {
     pub(super) symbols: Vec<String>,
     /// The position after which the client resumes.
     pub(super) since: Since,
-    /// The newest trades of each symbol, so many, without a position.
+    /// How many of the newest trades of each symbol the client gets, if it does not resume.
     pub(super) last: Option<usize>,
     /// Whether the client wants the status of the bus from now on.
     pub(super) status: bool,
@@ -59,7 +59,7 @@ pub(super) enum BadRequest {
     Interval(&'static str),
     /// A `last` out of range, with the reason.
     Last(&'static str),
-    /// A rate of the client's own: no trade may be left out, and running candles have a pace of their own.
+    /// A request for the client's own rate: no trade may be left out, and running candles have a rate of their own.
     Rate,
     /// The client sends more than its rate.
     RateLimit,
@@ -68,7 +68,7 @@ pub(super) enum BadRequest {
 /// The limits and features of a gateway.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Accepts {
-    /// Whether there are requests for candles.
+    /// Whether requests for candles are known.
     pub(super) candles: bool,
     /// Whether `last` is read; otherwise `last` is an unknown member.
     pub(super) last: bool,
@@ -134,7 +134,7 @@ impl Request {
         let read = members(text.as_bytes(), names);
         let [action, symbols, interval, since, last, status] =
             read.map_err(|error| match error {
-                // Another JSON value is not a request, but still JSON.
+                // Another JSON value is not a request, but it is JSON.
                 JsonError::NotAnObject => check_json(text.as_bytes())
                     .map_or_else(BadRequest::NotJson, |_| BadRequest::NoAction),
                 error => BadRequest::NotJson(error),

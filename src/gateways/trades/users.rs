@@ -1,8 +1,9 @@
-//! Users whose token has a symbol limit: the symbols that a user's connections hold, and the search for connections
-//! that are dead.
+//! Users whose token has a symbol limit: the symbols that a user's connections hold, and the search for dead
+//! connections.
 //!
-//! A user on a new network may be over the limit only because of a connection that is dead and not found yet. Such a
-//! request waits for a sign of life of the user's other connections. A connection without one gives way.
+//! A user who changes networks may be over the limit only because of a dead connection that the gateway has not noticed
+//! yet. So the request waits for a sign of life of the user's other connections. A connection without a sign of life is
+//! closed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,13 +15,13 @@ use super::client::{Client, Content, Held, Waiting};
 use super::request::{Asked, Request};
 use crate::hub::{CloseReason, Closing, Core, Gateway as _, SessionKey};
 
-/// How long a request over the limit of its user waits for signs of life of the user's other connections. A sign of
-/// life within this time before the request counts too.
+/// How long a request over its user's limit waits for signs of life of the user's other connections. A sign of life
+/// within this time before the request counts too.
 const SIGN_OF_LIFE_US: u64 = 2_000_000;
 
 #[derive(Debug, Default)]
 struct User {
-    /// The symbols of each connection with symbols.
+    /// Each connection with symbols, and how many it holds.
     holders: BTreeMap<SessionKey, usize>,
     /// Their sum.
     symbols: usize,
@@ -29,7 +30,7 @@ struct User {
 }
 
 impl User {
-    /// Removes up to so many symbols of a connection.
+    /// Removes up to `count` symbols of a connection.
     fn remove(&mut self, key: SessionKey, count: usize) {
         if let Some(held) = self.holders.get_mut(&key) {
             let gone = count.min(*held);
@@ -46,12 +47,13 @@ impl User {
     }
 }
 
-/// Symbols by user, over all of a user's connections. Users without symbols and without a waiting request are removed.
+/// Symbols by user, over all of a user's connections. A user without symbols and without a waiting request has no
+/// entry.
 #[derive(Debug, Default)]
 pub(super) struct Users(HashMap<Arc<str>, User, RandomState>);
 
 impl Users {
-    /// Symbols that count against this connection's limit.
+    /// The number of symbols that count against this connection's limit.
     pub(super) fn count(&self, client: &Held) -> usize {
         match &client.user {
             Some(user) => self.0.get(user).map_or(0, |user| user.symbols),
@@ -59,7 +61,7 @@ impl Users {
         }
     }
 
-    /// Whether so many symbols more would be over the limit.
+    /// Whether `more` symbols would exceed the limit.
     pub(super) fn is_over(&self, client: &Held, more: usize) -> bool {
         more > 0 && self.count(client) + more > client.symbols_max
     }
@@ -74,7 +76,7 @@ impl Users {
         }
     }
 
-    /// Removes symbols of a connection, and lets the requests of the user's other connections be judged again.
+    /// Removes symbols of a connection, and has the requests of the user's other connections judged again.
     pub(super) fn remove(&mut self, core: &mut Core, key: SessionKey, client: &Held, count: usize) {
         if let Some(user) = self.user(client)
             && count > 0
@@ -85,8 +87,8 @@ impl Users {
         self.forget(client);
     }
 
-    /// Asks the user's other connections for a sign of life. Returns false if none can be silent; otherwise the request
-    /// waits, until [`Users::is_settled`].
+    /// Asks the user's other connections for a sign of life. Returns false if none of these can be silent; otherwise
+    /// the request waits, until [`Users::is_settled`] or its time.
     pub(super) fn probe(&mut self, core: &mut Core, key: SessionKey, client: &Held) -> bool {
         let Some(user) = self.user(client) else {
             return false;
@@ -107,7 +109,7 @@ impl Users {
         is_silent
     }
 
-    /// Handles a sign of life of a connection: the last one lets the waiting requests be judged.
+    /// Handles a sign of life of a connection. If no connection is silent any more, the waiting requests are judged.
     pub(super) fn answered(&mut self, core: &mut Core, client: &Held) {
         if let Some(user) = self.user(client)
             && user.silent(core).next().is_none()
@@ -123,8 +125,8 @@ impl Users {
         !is_over || user.is_none_or(|user| user.silent(core).next().is_none())
     }
 
-    /// Ends the wait of a request for so many symbols more. If the request fits without the silent connections, these
-    /// hold nothing any more, and are returned: they are to be closed.
+    /// Ends the wait of a request for `more` symbols. If the request fits without the silent connections, removes the
+    /// symbols of these connections and returns the connections, which the caller must close.
     pub(super) fn settle(
         &mut self,
         core: &Core,
@@ -177,7 +179,7 @@ impl Users {
     }
 }
 
-/// Has the waiting requests of a user judged in this turn.
+/// Has the user's waiting requests judged in this turn.
 fn wake(core: &mut Core, user: &User) {
     for waiting in &user.waiting {
         core.set_deadline(*waiting, Some(core.now().mono_us));
@@ -185,8 +187,8 @@ fn wake(core: &mut Core, user: &User) {
 }
 
 impl TradesGateway {
-    /// Subscribes a client. A request over the limit of its user waits for signs of life of the user's other
-    /// connections, and so do the client's later messages.
+    /// Subscribes a client. A request over its user's limit waits for signs of life of the user's other connections;
+    /// the client's later messages wait with it.
     pub(super) fn ask(
         &mut self,
         core: &mut Core,
@@ -210,8 +212,8 @@ impl TradesGateway {
         core.set_deadline(key, client.due_us(core.now()));
     }
 
-    /// Answers a waiting request whose time has come, or whose user's other connections are known to be alive.
-    /// Connections that gave no sign of life give way, if that makes room.
+    /// Answers a waiting request whose time has come, or whose user's other connections are known to be alive. Closes
+    /// connections that gave no sign of life, if that makes room.
     pub(super) fn settle(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let Some(waiting) = client.waiting.take() else {
             return;

@@ -1,5 +1,5 @@
-//! The server's certificates: read from PEM files, checked, and chosen by the name in the client's first message
-//! (SNI, RFC 6066 §3) and the signatures that it can check.
+//! The server's certificates: read from PEM files, checked, and chosen for a client by the name in its first message
+//! (SNI, RFC 6066 §3) and by the signatures that it can check.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,16 +20,16 @@ use super::client_certificates;
 use crate::base::tls_roots::{certificates_of, provider, time};
 use crate::base::{escaped, regular_file};
 
-/// The protocol of browsers behind TLS (RFC 7301 §6): a WebSocket needs HTTP/1.1.
+/// The protocol that the server offers after the handshake (ALPN, RFC 7301 §6): a WebSocket needs HTTP/1.1.
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// Tickets for a connection: a returning client uses its ticket, and gets another.
+/// The tickets that a connection gives: a client that returns uses its ticket up, and gets another.
 const TICKETS: usize = 1;
 
-/// A certificate with an earlier end is worth a look: renewal comes a month before the end.
+/// A certificate that ends sooner is worth a warning: a renewal should have come a month before the end.
 pub const ENDS_SOON_S: i64 = 14 * 24 * 3600;
 
-/// A certificate with an earlier end needs somebody.
+/// A certificate that ends sooner has to be renewed now.
 pub const ENDS_VERY_SOON_S: i64 = 3 * 24 * 3600;
 
 /// A certificate chain and its key.
@@ -54,11 +54,10 @@ pub enum OldestVersion {
 /// The files of TLS towards clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTlsFiles {
-    /// At least one pair; the first is for clients without a name in their first message, or with an unknown
-    /// name.
+    /// At least one pair. The first is for clients that name no server in their first message, or an unknown server.
     pub certificates: Vec<CertificateFiles>,
-    /// The authorities of client certificates (PEM): each client has to show a certificate. `None`: clients
-    /// show no certificate.
+    /// The authorities of client certificates (PEM). Each client must then show a certificate; with `None` the server
+    /// asks for no certificate.
     pub client_ca: Option<PathBuf>,
     /// The oldest version.
     pub oldest: OldestVersion,
@@ -100,7 +99,7 @@ pub enum CertificateError {
 }
 
 impl CertificateError {
-    /// Makes the error of a `file` whose `what` cannot be read, from the reason.
+    /// Makes the error for a `file` whose `what` cannot be read; the reason is added later.
     fn of(what: &'static str, file: &Path) -> impl Fn(String) -> Self {
         let file = file.display().to_string();
         move |reason| Self::File {
@@ -124,7 +123,7 @@ pub struct CertificateFacts {
     pub ends_unix_s: i64,
     /// Whether each certificate of the chain was issued by the next.
     pub is_in_order: bool,
-    /// Whether the key is an RSA key, and no certificate of the same names has a key of another kind. A handshake
+    /// Whether the key is an RSA key, and no certificate with the same names has a key of another kind. A handshake
     /// with RSA costs five times as much as with an elliptic curve.
     pub is_costly: bool,
 }
@@ -143,8 +142,8 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    /// Reads the files. `tickets` makes and reads the tickets of returning clients: the same for all
-    /// configurations of a process, so a new certificate ends no resumption. Not used with `client_ca`.
+    /// Reads the files. `tickets` makes and reads the tickets of returning clients. All configurations of a process
+    /// share it, so clients can still resume after a change of the certificate. Not used with `client_ca`.
     ///
     /// # Errors
     /// A file is missing or has other content, or a key belongs to another certificate.
@@ -185,11 +184,11 @@ impl ServerTls {
         };
         let mut config = config.with_cert_resolver(Arc::new(ByName::new(all)));
         config.alpn_protocols = vec![HTTP_1_1.to_vec()];
-        // Tickets alone: the server keeps nothing for gone clients.
+        // Only tickets: the server stores nothing for clients that have left.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        // A resumption checks no certificate: with a ticket, and with the tickets of later resumptions, a client
-        // would get in after its certificate has expired or its authority has been removed.
+        // A resumption checks no certificate. With a ticket, and the tickets of later resumptions, a client could
+        // connect even after its certificate has expired or its authority has been removed.
         if files.client_ca.is_none() {
             config.ticketer = tickets;
             config.send_tls13_tickets = TICKETS;
@@ -202,13 +201,13 @@ impl ServerTls {
         })
     }
 
-    /// Whether the files had the same content for the configuration in force.
+    /// Whether the configuration in force was made from files with the same content.
     pub fn is_same(&self, in_force: &ServerTlsInForce) -> bool {
         self.content == in_force.locked().content
     }
 }
 
-/// Reads a file, each once, and adds its content to that of all files.
+/// Reads a file, only once, and appends its content to `content`.
 fn read(file: &Path, content: &mut Vec<Vec<u8>>) -> Result<Vec<u8>, String> {
     let text = regular_file(file).map_err(|error| error.to_string())?;
     content.push(text.clone());
@@ -249,7 +248,7 @@ impl Certificate {
         let signing = provider.key_provider.load_private_key(key);
         let signing = signing.map_err(|error| bad_key(error.to_string()))?;
         let key = CertifiedKey::new(chain, signing);
-        // For some kinds of keys the library cannot tell.
+        // For some kinds of keys the library cannot compare the two; such a key is accepted.
         let other_key = rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch);
         if key.keys_match() == Err(other_key) {
             return Err(CertificateError::OtherKey {
@@ -332,8 +331,8 @@ pub(super) fn client_name(certificate: &CertificateDer<'_>) -> Option<String> {
     Some(escaped(&shown, &[]).into())
 }
 
-/// The choice of a certificate by name, and by what the client can check: of the certificates with the name, or of all without one, the
-/// first with a key that the client has a signature scheme for.
+/// Chooses a certificate among those with the name that the client asks for, or among all without such a name: the
+/// first with a key for which the client knows a signature scheme, or else the first.
 #[derive(Debug)]
 struct ByName {
     all: Vec<Arc<CertifiedKey>>,
@@ -386,7 +385,7 @@ impl ServerTlsInForce {
         Self(Arc::new(Mutex::new(tls)))
     }
 
-    /// The configuration for the next client, and whether the client has to show a certificate.
+    /// The configuration for the next client, and whether that client must show a certificate.
     pub fn config(&self) -> (Arc<ServerConfig>, bool) {
         let tls = self.locked();
         (Arc::clone(&tls.config), tls.asks_client)

@@ -1,4 +1,5 @@
-//! What clients show (`--tls-client-ca`): checked by the library, behind a bound for the search of a path.
+//! The check of clients' certificates (`--tls-client-ca`). The library makes it, within a bound on its search for a
+//! path.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use rustls::{
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-/// The most certificates between a client's and its authority's. The library takes no longer path than six.
+/// The most certificates between a client's certificate and its authority. The library itself accepts at most six.
 const INTERMEDIATES_MAX: usize = 8;
 
 /// Asks each client for a certificate of one of the authorities.
@@ -30,12 +31,13 @@ pub(super) fn asked(
     Ok(Arc::new(Bounded(library)))
 }
 
-/// Bounds the work of the library, which tries every order in which certificates fit by their names. Anybody can
-/// make such certificates: with 70 of one name, a handshake cost as much as 70 others.
+/// Bounds the work of the library, which tries every order in which certificates fit by their names. Anybody can make
+/// certificates that fit: with 70 of the same name, a handshake cost as much as 70 other handshakes.
 #[derive(Debug)]
 struct Bounded(Arc<dyn ClientCertVerifier>);
 
-/// Permits one key for each name: so many orders are left as there are ways to choose among certificates of one key.
+/// Permits only one key for each name, so that few orders fit: the library can only choose among certificates of the
+/// same key.
 fn bounded(intermediates: &[CertificateDer<'_>]) -> Result<(), Error> {
     let refused = CertificateError::ApplicationVerificationFailure;
     if intermediates.len() > INTERMEDIATES_MAX {

@@ -3,14 +3,15 @@
 //! | file | has |
 //! | --- | --- |
 //! | `certificates` | certificates and keys of PEM files, their facts, and the choice by the client's name for the server |
-//! | `client_certificates` | the check of what clients show |
+//! | `client_certificates` | the check of clients' certificates |
 //! | `own` | the client side of a process that connects to itself |
 //! | `session` | one connection: the handshake, records to plain bytes, plain bytes to records |
 //!
-//! What the sessions of all clients hold is one [`Holding`](crate::admission::Holding), whichever thread has them.
+//! The bytes that the sessions of all clients hold are one [`Holding`](crate::admission::Holding), whichever thread has
+//! the session.
 //!
-//! Makes no system call on a socket: the event loop, its thread for handshakes and the HTTP side move the bytes.
-//! Cryptography, records and the rules of the protocol are rustls's.
+//! Makes no system call on a socket: the event loop, its thread for handshakes, and the HTTP side move the bytes.
+//! Cryptography, records and the rules of the protocol come from rustls.
 
 mod certificates;
 mod client_certificates;

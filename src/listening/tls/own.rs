@@ -19,10 +19,10 @@ use crate::admission::{ClientAddr, Holding};
 use crate::base::Clock;
 use crate::base::tls_roots::{certificates, provider, time};
 
-/// A configuration that accepts exactly the server's certificate in a file, whatever its names, which are for
-/// clients elsewhere. Without a file it accepts any certificate: use this only for an address of this machine,
-/// where a listener is trusted as with plain HTTP. `asked` becomes true when the server, once its certificate is
-/// accepted, asks for a certificate of the client; the client shows none.
+/// A configuration that accepts only the server's certificate in a file, whatever names it has, because these are meant
+/// for clients on other machines. Without a file it accepts any certificate: use this only for an address of this
+/// machine, where a listener is trusted as with plain HTTP. `asked` becomes true if the server asks for a certificate
+/// of the client, after its own certificate was accepted; the client shows none.
 ///
 /// # Errors
 /// The file has no certificate, as text.
@@ -51,7 +51,7 @@ fn first_certificate(file: &Path) -> Result<CertificateDer<'static>, String> {
     certificate.ok_or_else(|| named("it has no certificate".to_owned()))
 }
 
-/// The client's certificate: none. Notes whether the server has asked.
+/// Shows no certificate of the client. Records whether the server asked for a certificate.
 #[derive(Debug)]
 struct NoneOfOurs(Arc<AtomicBool>);
 
@@ -66,8 +66,8 @@ impl ResolvesClientCert for NoneOfOurs {
     }
 }
 
-/// Makes a handshake with the configuration of clients, in memory, as a client that asks for the first name of a
-/// certificate and accepts this certificate alone. Returns the version of the protocol.
+/// Makes a handshake in memory, with the configuration for clients. The client asks for the first name of the
+/// certificate, and accepts only this certificate. Returns the version of the protocol.
 ///
 /// # Errors
 /// The reason why clients could not connect, as text.
@@ -110,7 +110,7 @@ pub fn greet_itself(
         }
         opened.map_err(in_memory)?;
     }
-    // The server's last word on the client's certificate comes later: this client shows none.
+    // The server decides about the client's certificate later; this client shows none.
     Ok(server.version())
 }
 

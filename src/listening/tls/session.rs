@@ -1,10 +1,11 @@
-//! TLS of one connection: bytes of the network in, plain bytes out, and the other way, without a system call.
+//! TLS of one connection: bytes of the network become plain bytes, and plain bytes become records, without a system
+//! call.
 //!
-//! From its first byte on a session makes progress with [`TlsSession::open`]: first the handshake, then the records
-//! of the client. Records to send are either [sealed](TlsSession::seal) into a buffer of the caller, or kept in the
-//! session until the network takes them: answers of the handshake, alerts, and the rest of sealed records.
+//! From its first byte on, a session makes progress with [`TlsSession::open`]: first the handshake, then the client's
+//! records. Records to send are either [sealed](TlsSession::seal) into a buffer of the caller, or kept in the session
+//! until the network takes them: the server's part of the handshake, alerts, and the rest of sealed records.
 //!
-//! The record layer is rustls's, in its form without buffers: an idle connection keeps no buffer.
+//! The record layer is rustls's unbuffered API, so an idle connection keeps no buffer.
 
 use std::io;
 use std::sync::Arc;
@@ -22,58 +23,59 @@ use crate::base::Clock;
 /// The most plain bytes in a record (RFC 8446 §5.1).
 pub const RECORD_BYTES_MAX: usize = 16 * 1024;
 
-/// The most bytes added to a record by sealing: a header of 5 bytes, a nonce of 8 and a tag of 16 in TLS 1.2
-/// (RFC 5288 §3); less in TLS 1.3 (RFC 8446 §5.2).
+/// The most bytes that sealing adds to a record: a header of 5 bytes, a nonce of 8 and a tag of 16 in TLS 1.2 (RFC 5288
+/// §3); less in TLS 1.3 (RFC 8446 §5.2).
 pub(super) const RECORD_OVERHEAD_MAX: usize = 29;
 
-/// The room for the library's own records before sealed bytes, such as a key update.
+/// The room for records of the library's own, such as a key update, before sealed bytes.
 const ROOM_BYTES: usize = 512;
 
 /// The most bytes of an unfinished record after the handshake: header, content, padding and tag (RFC
 /// 8446 §5.2).
 const INCOMING_BYTES_MAX: usize = 5 + RECORD_BYTES_MAX + 256;
 
-/// The most unread bytes of a handshake in which the client shows certificates; otherwise it has as many as a record.
+/// The most unread bytes of a handshake in which the client shows certificates. In any other handshake, the limit is
+/// that of a record.
 const CERTIFICATES_BYTES_MAX: usize = 32 * 1024;
 
-/// The cost of opening a record, whatever its size, in bytes of a large record.
+/// The least cost of opening a record, in bytes: opening a small record costs as much as this part of a large record.
 const RECORD_COST_BYTES: usize = 256;
 
-/// Records without data, such as key updates, that a client may send at once; a second gives one back. An honest
-/// client changes its keys after gigabytes.
+/// The most records without data, such as key updates, that a client may send at once; each second permits one more. A
+/// well-behaved client changes its keys only after gigabytes.
 const DATALESS_RECORDS: u32 = 10;
 
-/// Bytes of data that permit one more record without data.
+/// This many bytes of data permit one more record without data.
 const DATALESS_EVERY_BYTES: usize = 64 * 1024;
 
 /// TLS of one connection.
 pub struct TlsSession {
     connection: UnbufferedServerConnection,
     asks_client: bool,
-    /// The bytes of an unfinished record. Also passed to the library for sealing: the library refers to these
-    /// bytes while a handshake message comes in parts.
+    /// The bytes of an unfinished record. The library gets these bytes for sealing too, because it refers to them while
+    /// a handshake message comes in parts.
     incoming: Vec<u8>,
-    /// How much of `incoming` the library has read: parts of a message of the handshake.
+    /// How many bytes of `incoming` the library has read already: parts of a handshake message.
     passed: usize,
     /// `incoming` has a whole record that the library has not read.
     has_unopened: bool,
-    /// Plain bytes without room in the caller's buffer.
+    /// Plain bytes that had no room in the caller's buffer.
     plain: Vec<u8>,
     /// Records without data that the client may still send.
     dataless: TokenBucket,
     /// Bytes of data since the last such record.
     data_bytes: usize,
-    /// Records to send, in order, before any record sealed later.
+    /// Records that wait to be sent, in order; records that are sealed later come after them.
     kept: Vec<u8>,
     /// The client has ended its side with an alert `close_notify`.
     has_ended: bool,
-    /// The client broke the protocol. The library is not asked again: it may refer to a part of a message
-    /// whose bytes are gone, and panics at such a call.
+    /// The client broke the protocol. From then on the library is not called: it may refer to a part of a message whose
+    /// bytes are gone, and would panic.
     has_failed: bool,
-    /// The charge for bytes from the client. Separate from the charge for bytes to the client, because a client
-    /// that sends makes no progress in reading.
+    /// The charge for bytes from the client. It is separate from the charge for bytes to the client, because a client
+    /// that keeps sending may still not read.
     input: Charge,
-    /// The bytes for the client.
+    /// The charge for bytes to the client.
     output: Charge,
     clock: Clock,
 }
@@ -84,7 +86,7 @@ impl std::fmt::Debug for TlsSession {
     }
 }
 
-/// Where plain bytes go: first the caller's buffer, then the session.
+/// Where plain bytes go: into the caller's buffer, and without room there into the session.
 struct Plain<'a> {
     into: &'a mut [u8],
     len: usize,
@@ -105,8 +107,8 @@ impl Plain<'_> {
 }
 
 impl TlsSession {
-    /// A session before its first byte. `asks_client`: the client has to show a certificate. What the session holds is
-    /// charged to `client` in `held`.
+    /// A session before its first byte. `asks_client`: the client must show a certificate. The bytes that the session
+    /// holds are charged to `client` in `held`.
     ///
     /// # Errors
     /// The configuration cannot be used.
@@ -158,14 +160,14 @@ impl TlsSession {
         }
     }
 
-    /// The name in the client's certificate; `None` if the client has shown none.
+    /// The name in the client's certificate; `None` if the client has shown no certificate.
     pub fn client_name(&self) -> Option<String> {
         client_name(self.connection.peer_certificates()?.first()?)
     }
 
-    /// Processes bytes of the network, after the input that [waits](Self::has_input). Returns the count of plain
-    /// bytes in `into`; plain bytes without room wait. `raw` is opened in place. After the handshake, a call opens
-    /// records until they have cost as much as a record of the size of `into`; further records wait.
+    /// Processes bytes of the network, after the input that [waits](Self::has_input). Returns the number of plain bytes
+    /// in `into`; plain bytes without room wait. Opens records within `raw` itself. After the handshake, a call opens
+    /// records until they have cost as much as a record of the size of `into`; the other records wait.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`]: the client broke the protocol, or sent too many records without data. An alert
@@ -177,7 +179,7 @@ impl TlsSession {
         let held = self.incoming.len();
         let opened = self.open_more(raw, into);
         self.has_failed = opened.is_err();
-        // With more bytes used up than came, a begun record has become whole.
+        // If more bytes were used up than came, a record that had begun is now whole.
         self.count(self.incoming.len() < held + raw.len());
         opened
     }
@@ -222,7 +224,7 @@ impl TlsSession {
 
     /// Processes whole records, one after the other. Returns how many bytes of `incoming` are used up.
     fn process(&mut self, incoming: &mut [u8], plain: &mut Plain<'_>) -> io::Result<usize> {
-        // The library has read the records before `read`, and is shown the bytes before `shown`.
+        // The library has read the records before `read`, and has been given the bytes before `shown`.
         let (mut used, mut read) = (0, self.passed);
         let mut shown = read;
         let mut left = plain.into.len() - plain.len;
@@ -262,7 +264,7 @@ impl TlsSession {
                     return Err(invalid(error));
                 }
             }
-            // Nothing follows the end. The library has seen the header of an unfinished record.
+            // Nothing follows the end of the client's side. Of an unfinished record, the library has seen the header.
             if self.has_ended || shown > read {
                 break;
             }
@@ -289,8 +291,8 @@ impl TlsSession {
         Ok(used)
     }
 
-    /// Counts a record without data. A key update costs as much as a hundred bytes of data for each of its bytes,
-    /// and the library permits 32 of them before each byte of data.
+    /// Counts a record without data. Each byte of a key update costs as much as a hundred bytes of data, and the
+    /// library permits 32 key updates before each byte of data.
     fn spend_dataless(&mut self) -> io::Result<()> {
         if self.data_bytes >= DATALESS_EVERY_BYTES {
             self.data_bytes = 0;
@@ -302,10 +304,10 @@ impl TlsSession {
         }
     }
 
-    /// Keeps the library's alert for the client after an error, after what the library had to send before.
-    /// Plain bytes before the error are dropped.
+    /// After an error, keeps the library's alert for the client, and before it the records that the library had to
+    /// send. Plain bytes before the error are dropped.
     fn keep_alert(&mut self, incoming: &mut [u8]) {
-        // With nothing more to send the library would read on after the error.
+        // If the library had nothing more to send, it would read on after the error.
         while self.connection.wants_write() {
             let status = self.connection.process_tls_records(incoming);
             match status.state {
@@ -325,13 +327,13 @@ impl TlsSession {
         !self.plain.is_empty() || self.has_unopened
     }
 
-    /// Whether the client has ended its side; no plain byte follows the waiting plain bytes.
+    /// Whether the client has ended its side: no plain bytes follow those that wait.
     pub fn has_ended(&self) -> bool {
         self.has_ended
     }
 
-    /// Seals plain bytes as records in `into`, with room for [`sealed_bytes_max`]. Returns the bytes of the records.
-    /// The records follow the [kept](Self::has_kept) records.
+    /// Seals plain bytes as records in `into`, which must have room for [`sealed_bytes_max`]. Returns the bytes of the
+    /// records. The records must be sent after the [kept](Self::has_kept) records.
     ///
     /// # Errors
     /// The session has ended, or its keys are used up.
@@ -356,12 +358,12 @@ impl TlsSession {
         !self.kept.is_empty()
     }
 
-    /// The held bytes: unfinished records, waiting plain bytes, and records to send.
+    /// The bytes that the session holds: unfinished records, waiting plain bytes, and records to send.
     pub fn held_bytes(&self) -> usize {
         self.incoming.len() + self.plain.len() + self.kept.len()
     }
 
-    /// Charges the held bytes. `has_read`: a record has become whole.
+    /// Charges the held bytes. `has_read`: a record that had begun has become whole.
     #[inline]
     fn count(&mut self, has_read: bool) {
         let input = self.incoming.len() + self.plain.len();
@@ -370,7 +372,7 @@ impl TlsSession {
             (&mut self.output, self.kept.len(), false),
         ] {
             let (bytes, before) = (bytes as u64, charge.amount());
-            // Most records come and go whole.
+            // Most records come and go whole, and nothing is held.
             if bytes == before && (!has_moved || bytes == 0) {
                 continue;
             }
@@ -385,14 +387,14 @@ impl TlsSession {
         }
     }
 
-    /// Sets the waker that is called when the session is chosen to give way: it wakes the thread that has the
+    /// Sets the waker that is called when the session is chosen to give way. It must wake the thread that has the
     /// session.
     pub fn wake_with(&self, waker: &Waker) {
         self.input.wake_with(waker);
         self.output.wake_with(waker);
     }
 
-    /// Whether the session has to end, because the TLS sessions of all clients together hold too many bytes.
+    /// Whether the session must end, because the TLS sessions of all clients together hold too many bytes.
     pub fn gives_way(&self) -> bool {
         self.held_bytes() > 0 && (self.input.gives_way() || self.output.gives_way())
     }
@@ -402,13 +404,13 @@ impl TlsSession {
         !self.incoming.is_empty()
     }
 
-    /// Keeps the rest of sealed records.
+    /// Keeps the part of sealed records that the network did not take.
     pub fn keep(&mut self, records: &[u8]) {
         self.kept.extend_from_slice(records);
         self.count(false);
     }
 
-    /// Keeps the alert `close_notify`: nothing follows the alert (RFC 8446 §6.1). Nothing if the client broke
+    /// Keeps the alert `close_notify`, after which nothing may follow (RFC 8446 §6.1). Does nothing if the client broke
     /// the protocol.
     pub fn keep_close_notify(&mut self) {
         if self.has_failed {
@@ -456,19 +458,19 @@ impl TlsSession {
     }
 }
 
-/// The room for [`TlsSession::seal`] of so many plain bytes.
+/// The room that [`TlsSession::seal`] needs for `plain_bytes` bytes.
 pub const fn sealed_bytes_max(plain_bytes: usize) -> usize {
     plain_bytes + plain_bytes.div_ceil(RECORD_BYTES_MAX) * RECORD_OVERHEAD_MAX + ROOM_BYTES
 }
 
-/// The bytes of the first record (RFC 8446 §5.1), if it is whole.
+/// The bytes of the first record (RFC 8446 §5.1); `None` if it is not whole.
 fn record_bytes(incoming: &[u8]) -> Option<usize> {
     let length = incoming.get(3..5)?;
     let bytes = 5 + usize::from(length[0]) * 256 + usize::from(length[1]);
     (bytes <= incoming.len()).then_some(bytes)
 }
 
-/// Appends the bytes of `encode`. The library tells the room to make.
+/// Appends the bytes of `encode`. If the room is too small, `encode` says how much it needs.
 fn keep_encoded(
     kept: &mut Vec<u8>,
     mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,

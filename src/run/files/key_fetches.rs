@@ -1,6 +1,6 @@
-//! When the key set at a URL is fetched, on a thread of its own.
+//! Decides when to fetch the key set at a URL, and fetches it on its own thread.
 //!
-//! The identity provider may be silent, slow or away for hours: only this thread waits, and the keys in force
+//! The identity provider may be silent, slow or away for hours. Then only this thread waits, and the keys in force
 //! stay. A token with an unknown key id asks for a fetch through [`KeyRing`].
 
 use std::io;
@@ -14,32 +14,32 @@ use crate::auth::KeyRing;
 use crate::base::{Clock, detached};
 use crate::http::FetchError;
 
-/// The time between two fetches without a reason.
+/// The time between two regular fetches.
 const REFRESH_MS: u64 = 60 * 60 * 1000;
 
-/// The time between two fetches for tokens with an unknown key id, and between two attempts while the identity
-/// provider is away.
+/// The least time between two fetches for tokens with an unknown key id, and the time between two attempts while the
+/// identity provider is away.
 const FETCH_AGAIN_MS: u64 = 60 * 1000;
 
-/// The time before the second attempt of the first fetch; doubled up to [`FETCH_AGAIN_MS`].
+/// The time before the second attempt of the first fetch; it doubles with each attempt, up to [`FETCH_AGAIN_MS`].
 const FIRST_RETRY_MS: u64 = 1000;
 
-/// The interval of looks whether a fetch is due.
+/// How often the thread looks whether a fetch is due.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// When to fetch. Times are milliseconds of any clock that does not jump.
+/// Decides when to fetch. Times are milliseconds of any clock that does not jump.
 #[derive(Debug, Default)]
 struct Schedule {
     due_ms: u64,
     /// The begin of the last fetch for a token.
     asked_ms: Option<u64>,
-    /// Attempts without a set since the last good one.
+    /// Failed attempts since the last good fetch.
     failures: u32,
     has_keys: bool,
 }
 
 impl Schedule {
-    /// When a token with an unknown key id may cause a fetch, or has one without causing it.
+    /// The earliest time of the next fetch that can bring an unknown key: a fetch for a token, or the regular fetch.
     fn next_for_token_ms(&self) -> u64 {
         let again_ms = self.asked_ms.map_or(0, |at| at + FETCH_AGAIN_MS);
         match self.failures {
@@ -140,7 +140,7 @@ pub struct KeyFetches {
 }
 
 impl KeyFetches {
-    /// Fetches into these keys; `None` if their settings have no URL.
+    /// Makes the fetches for these keys; `None` if their settings have no URL.
     pub fn new(keys: &Arc<Mutex<KeysInForce>>, clock: Clock) -> Option<Self> {
         let in_force = keys.lock().unwrap_or_else(PoisonError::into_inner);
         Some(Self {
@@ -163,7 +163,7 @@ impl KeyFetches {
         Arc::clone(&self.stats)
     }
 
-    /// A flag that is true until there is a key at all, from a file, a setting or the URL.
+    /// A flag that is true while there is no key at all, neither from a file, nor a setting, nor the URL.
     pub fn awaits_keys(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.awaits_keys)
     }
@@ -296,7 +296,7 @@ mod tests {
 
     const JWKS: &str = include_str!("../../../tests/vectors/tokens/jwks.json");
 
-    /// A server of key sets: each connection gets the current text, `None` no answer at all.
+    /// A server of key sets: each connection gets the present text; if this is `None`, no answer at all.
     fn serve(text: &Arc<Mutex<Option<String>>>) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("an address");
@@ -394,7 +394,7 @@ mod tests {
         fetches.look();
         assert_eq!((fetched(), ring.asks_for_newer()), (3, false));
         assert_eq!(judged(&stranger), Err(Refusal::UnknownKey));
-        // The stranger's fetch may have been before the provider's new key.
+        // The fetch for the stranger's token may have come before the provider had its new key.
         let later = judged(&next);
         assert!(
             matches!(

@@ -1,7 +1,6 @@
 //! The keys of tokens, from settings, files and a URL. Changed files are read again.
 //!
-//! This module reads; [`crate::auth`] decides about the use of a key. Used by `kinds` and by
-//! `weirgate token`.
+//! This module reads keys; [`crate::auth`] decides how a key may be used. Used by `kinds` and by `weirgate token`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use crate::base::tls_roots::{self, TrustError};
 use crate::http::{Fetch, FetchError, FetchLimits};
 use crate::settings::{AuthSettings, KeySetUrl};
 
-/// The reason why there are no keys: an error of the operator. Contains nothing of a key.
+/// Why there are no keys: an error of the operator. The text contains nothing of a key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The file cannot be read.
@@ -52,7 +51,7 @@ pub enum KeyFileError {
         /// The error in the set.
         error: KeyError,
     },
-    /// There are no authorities to trust at the URL.
+    /// The authorities for the URL's certificate cannot be read.
     #[error("--jwt-jwks-ca-file: {0}")]
     Authorities(TrustError),
     /// The secret cannot be added.
@@ -91,8 +90,8 @@ impl KeyFiles {
         self.keys(&texts, Some(&fetched))
     }
 
-    /// Reads the keys in files, and keeps texts and fingerprints for later comparisons. Returns the keys in force,
-    /// and the watch that reads the files again. The keys at the URL are not fetched here: a fetch is due.
+    /// Reads the keys in files, and keeps texts and fingerprints for later comparisons. Returns the keys in force, and
+    /// the watch that reads the files again. The keys at the URL are not fetched here, but a fetch is due from now on.
     ///
     /// # Errors
     /// The first error.
@@ -131,7 +130,7 @@ impl KeyFiles {
         self.paths().enumerate().map(read).collect()
     }
 
-    /// The secrets, and the keys in these texts of the files and of the URL.
+    /// The secrets, and the keys in the texts of the files and of the URL.
     fn keys(&self, texts: &[Vec<u8>], fetched: Option<&[u8]>) -> Result<KeySet, KeyFileError> {
         let mut keys = KeySet::default();
         for secret in self.0.jwt_secret.iter().chain(&self.0.jwt_secret_before) {
@@ -173,10 +172,10 @@ impl KeyFiles {
     }
 }
 
-/// The time for a whole fetch, from the look-up of the name to the last byte.
+/// The time for a whole fetch, from the name lookup to the last byte.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A larger answer has other content.
+/// The most bytes of a fetched key set: a larger response is not a key set.
 const KEY_SET_BYTES_MAX: usize = 1024 * 1024;
 
 /// A key set at a URL, ready to be fetched.
@@ -190,7 +189,7 @@ impl KeyUrl {
     /// The URL in the settings, if any. Reads the file with the authorities.
     ///
     /// # Errors
-    /// There are no authorities to trust.
+    /// The authorities cannot be read.
     pub fn of(settings: &AuthSettings) -> Result<Option<Self>, KeyFileError> {
         let Some(url) = &settings.jwks_url else {
             return Ok(None);
@@ -202,7 +201,7 @@ impl KeyUrl {
             whole: FETCH_TIMEOUT,
             bytes_max: KEY_SET_BYTES_MAX,
         };
-        // The form of the setting allows only URLs that can be fetched.
+        // The setting accepts only URLs that can be fetched.
         let fetch = Fetch::new(url.url(), tls, limits);
         Ok(fetch.map(|fetch| Self {
             url: url.clone(),
@@ -218,7 +217,7 @@ impl KeyUrl {
     /// Fetches the text of the set. Blocks for five seconds at the most.
     ///
     /// # Errors
-    /// There is no answer, or the answer is not a document of at most 1 MiB.
+    /// There is no response, or it is not a document of at most 1 MiB.
     pub fn fetch(&self) -> Result<Vec<u8>, FetchError> {
         self.fetch.get()
     }
@@ -231,11 +230,11 @@ pub struct KeysChanged {
     pub keys: usize,
     /// Keys in force before the change.
     pub before: usize,
-    /// Files with a changed text.
+    /// The files whose text has changed.
     pub files: Vec<PathBuf>,
 }
 
-/// The keys in force, and their files. Contains only public keys, except for the secret in the settings.
+/// The keys in force, and the texts of their files. Contains only public keys, except for the secrets in the settings.
 #[derive(Debug)]
 pub struct KeysInForce {
     files: KeyFiles,
@@ -248,7 +247,7 @@ pub struct KeysInForce {
     is_requested: bool,
 }
 
-/// The files of keys, read again without a hold of the keys in force: the fetches from a URL wait for no file.
+/// The key files, read again without locking the keys in force, so that fetches from the URL do not wait for a file.
 #[derive(Debug)]
 pub struct KeyWatch {
     files: KeyFiles,
@@ -256,13 +255,13 @@ pub struct KeyWatch {
 }
 
 impl KeyWatch {
-    /// Returns true if a file has changed since the last read, and no file since the last look.
+    /// Returns true if a file has changed since the last read, and none since the last look.
     pub fn look(&mut self) -> bool {
         self.prints.look()
     }
 
-    /// Reads all files again, for [`KeysInForce::take_files`]. Returns `None` if a file changed during the read; later
-    /// looks find such a file.
+    /// Reads all files again, for [`KeysInForce::take_files`]. Returns `None` if a file changed during the read; a
+    /// later look finds that file.
     ///
     /// # Errors
     /// The first file that cannot be read.
@@ -279,7 +278,7 @@ impl KeysInForce {
         self.ring.clone()
     }
 
-    /// Whether there are files or a URL, so that the keys may change.
+    /// Whether the keys may change, because there are files or a URL.
     pub fn may_change(&self) -> bool {
         self.files.paths().next().is_some() || self.url.is_some()
     }
@@ -294,13 +293,13 @@ impl KeysInForce {
         self.is_requested = true;
     }
 
-    /// Takes the request for a fetch at once, if there is one.
+    /// Returns whether a fetch at once was requested, and clears the request.
     pub(super) fn take_request(&mut self) -> bool {
         std::mem::take(&mut self.is_requested)
     }
 
-    /// Puts the keys of a fetched set in force, beside the keys of the files. Returns `None` if the text is
-    /// the same. A broken set changes nothing.
+    /// Puts the keys of a fetched set in force, beside the keys of the files. Returns `None` if the text is unchanged.
+    /// A broken set changes nothing.
     ///
     /// # Errors
     /// The set is broken.
@@ -323,7 +322,7 @@ impl KeysInForce {
         changed
     }
 
-    /// Puts the keys in new texts of the files in force. Returns `None` if every text is the same. A broken file changes
+    /// Puts the keys in the files' new texts in force. Returns `None` if every text is unchanged. A broken file changes
     /// nothing.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Files in settings: small files, read whole; changes of files, seen by their fingerprints; and the keys of tokens, read
-//! again after a change. The keys may be at a URL too.
+//! Files in settings: small files, read whole; their changes, seen by fingerprints; and the keys of tokens, which may
+//! also be at a URL and are read again after a change.
 
 mod key_fetches;
 mod keys;
@@ -17,10 +17,10 @@ use crate::base::{regular_file, without_mark};
 pub use key_fetches::{KeyFetchStats, KeyFetches};
 pub use keys::{KeyFileError, KeyFiles, KeyUrl, KeyWatch, KeysChanged, KeysInForce};
 
-/// Larger files have other content.
+/// The most bytes of a file in the settings: a larger file is not what a setting asks for.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// A start waits so long for the content of a pipe, such as the output of a program that decrypts.
+/// The longest time that a start waits for the content of a pipe, such as the output of a program that decrypts.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads a file at the start of the process; a pipe is a file too.
@@ -35,7 +35,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     content.and_then(without_mark)
 }
 
-/// The thread stays where nobody ever writes: the start is over then.
+/// If nobody ever writes to the pipe, the thread stays blocked; the start has failed by then.
 fn read_pipe(path: &Path, timeout: Duration) -> io::Result<Vec<u8>> {
     let (sender, read) = mpsc::channel();
     let pipe = path.to_owned();
@@ -43,7 +43,7 @@ fn read_pipe(path: &Path, timeout: Duration) -> io::Result<Vec<u8>> {
         let mut content = Vec::new();
         let open = File::open(pipe).map(|pipe| pipe.take(FILE_BYTES_MAX + 1));
         let read = open.and_then(|mut pipe| pipe.read_to_end(&mut content));
-        // Nobody waits any more.
+        // Fails if the timeout has passed.
         let _ = sender.send(read.map(|_| content));
     });
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "a pipe without an end");
@@ -54,10 +54,10 @@ fn read_pipe(path: &Path, timeout: Duration) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Reads a file again. A pipe has no more content, and a read would wait forever.
+/// Reads a file again. A pipe is refused: it has no more content, and a read would block forever.
 ///
 /// # Errors
-/// As [`read`], or the path names no regular file any more.
+/// The errors of [`read`], and the path is not a regular file any more.
 pub(crate) fn read_again(path: &Path) -> io::Result<Vec<u8>> {
     metadata(path)?;
     regular_file(path).and_then(without_mark)
@@ -77,9 +77,9 @@ fn too_large() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// The fingerprint of a file: inode, length, and the times of the last modification and of the last change of the inode.
-/// A replaced file has another inode, a written file another length or time, a file with other rights another time of the
-/// change. `None` for a missing file.
+/// The fingerprint of a file: inode, length, and the times of the last modification and of the last change of the
+/// inode. A replaced file has another inode, a written file another length or modification time, and a file with other
+/// rights another change time. `None` for a missing file.
 type Print = Option<(u64, u64, (i64, i64), (i64, i64))>;
 
 /// The fingerprints of files whose content is in force.
@@ -93,7 +93,7 @@ pub(crate) struct Prints {
 }
 
 impl Prints {
-    /// The files as they are: to be called before their content is read.
+    /// Takes the fingerprints of the files; must be called before their content is read.
     pub(crate) fn now(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let paths: Vec<PathBuf> = paths.into_iter().collect();
         let read = prints(&paths);
@@ -104,8 +104,8 @@ impl Prints {
         }
     }
 
-    /// Returns true if a file has changed since the last read, and no file since the last look. A file that
-    /// is written in place may contain only a part, without an error, until the writer is done.
+    /// Returns true if a file has changed since the last read, and none since the last look. A file that is written in
+    /// place may have only a part of its content until the writer is done, and that part may be valid.
     pub(crate) fn look(&mut self) -> bool {
         let now = prints(&self.paths);
         let is_settled = now == self.looked;
@@ -113,8 +113,8 @@ impl Prints {
         is_settled && self.looked != self.read
     }
 
-    /// Records the files as they are: to be called before their content is read again, so that the next look
-    /// finds later writes.
+    /// Takes the fingerprints again; must be called before the content is read again, so that the next look finds later
+    /// writes.
     pub(crate) fn will_read(&mut self) {
         self.read = prints(&self.paths);
     }
@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// A file that could not be read has been looked at; the repair writes nothing.
+    /// A look comes after a read that failed; the repair changes only the rights, and writes nothing.
     #[test]
     fn a_file_with_other_rights_has_changed() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -150,7 +150,7 @@ mod tests {
         fs::write(&path, "text").expect("written");
         let mut watched = Prints::now([path.clone()]);
         assert!(!watched.look());
-        // The times of a file have the steps of the kernel's clock.
+        // The times of files advance in the steps of the kernel's clock.
         std::thread::sleep(std::time::Duration::from_millis(20));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("other rights");
         assert!(!watched.look() && watched.look());

@@ -1,4 +1,4 @@
-//! Publishing, delivering and answering pushes, and the times for each.
+//! Publishing, delivering and answering pushes, and the deadlines of each.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,15 +10,14 @@ use super::{Action, BusStats, ExchangeSettings, Ignored, InstanceId, PushOutcome
 use crate::base::LogBudget;
 use crate::hub::Now;
 
-/// The interval at which an instance announces that the instance is there.
+/// How often an instance announces itself.
 const HERE_US: u64 = 1_000_000;
 
-/// The interval until an announcement comes back from the bus for the first time.
+/// How often an instance announces itself until its announcement first comes back from the bus.
 const FIRST_HERE_US: u64 = 100_000;
 
-/// A push waits for a late instance for the time that a push may wait, divided by this number: long enough
-/// for an instance that answers again, short enough that an instance without answers does not hold up every
-/// push.
+/// A push waits for a late instance for its whole waiting time, divided by this number. That is long enough for an
+/// instance that answers again, and short enough that an instance without answers does not hold up every push.
 const LATE_SHARE: u64 = 10;
 
 /// Log lines about messages from the bus, a second.
@@ -29,17 +28,17 @@ const LINES_PER_SECOND: u32 = 5;
 enum Link {
     /// There is no connection.
     Away,
-    /// There is a connection, but no published message has come back yet, or none recently.
+    /// There is a connection, but no published message has come back yet, or none has lately.
     Unproven,
     /// The messages of this instance come back.
     Up { since_us: u64, echo_us: u64 },
 }
 
-/// The cause of the end of a push's wait.
+/// What ends a push's wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Blame {
     Nobody,
-    /// The instances that have not answered.
+    /// The expected instances that have not answered: from now on they are late.
     Late,
 }
 
@@ -69,15 +68,15 @@ pub struct Exchange {
     instances: Instances,
     /// By number; the pushes also end in this order.
     waiting: BTreeMap<u64, Waiting>,
-    /// Pushes from this number on still wait for late instances.
+    /// Pushes before this number no longer wait for late instances.
     waits_for_late: u64,
     next_number: u64,
     next_here_us: u64,
     actions: VecDeque<Action>,
-    /// The stop of this instance is announced. Another message would make the other instances count this
-    /// instance again.
+    /// This instance has announced its stop. After another message, the other instances would count this instance
+    /// again.
     is_leaving: bool,
-    /// The bus has delivered the announcement to this instance too, so the other instances have got it.
+    /// The bus has delivered the announcement to this instance too, so the other instances have it.
     has_left: bool,
     lines: LogBudget,
 }
@@ -121,7 +120,7 @@ impl Exchange {
         here.into_iter().chain(first).chain(late).min()
     }
 
-    /// Records whether there is a connection to the bus on which this instance is subscribed and may publish.
+    /// Notes whether there is a connection to the bus on which this instance is subscribed and may publish.
     pub fn set_connected(&mut self, now: Now, is_connected: bool) {
         if !is_connected {
             self.lose(Link::Away);
@@ -131,8 +130,8 @@ impl Exchange {
         }
     }
 
-    /// Publishes a push from a service to this instance; the caller delivers the push to the devices of this
-    /// instance. Returns the number of the push; [`Action::Tell`] follows, at once if the bus is away.
+    /// Publishes a push from a service to this instance. The caller delivers it to the devices of this instance.
+    /// Returns the number of the push; [`Action::Tell`] follows, at once if the bus is away.
     pub fn push(&mut self, now: Now, body: &[u8]) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
@@ -160,7 +159,7 @@ impl Exchange {
         number
     }
 
-    /// Ends the push `number`, because the push or a part of the push could not be published.
+    /// Ends the push `number`, which could not be published as a whole.
     pub fn unsent(&mut self, number: u64) {
         self.end(number, Blame::Nobody);
     }
@@ -182,7 +181,7 @@ impl Exchange {
         let Ok((from, message)) = Message::parse(bytes) else {
             return self.ignore(now, Ignored::Bad, None);
         };
-        // For a longer message, the reader of Redis returns only the beginning.
+        // Of a longer message, the reader of Redis returns only the beginning.
         if bytes.len() > MESSAGE_BYTES_MAX {
             return self.ignore(now, Ignored::TooLarge, Some(&from));
         }
@@ -234,7 +233,7 @@ impl Exchange {
         }
     }
 
-    /// Announces the stop of this instance: the other instances need not wait any more.
+    /// Announces the stop of this instance, so that the other instances do not wait for it any more.
     pub fn leave(&mut self) {
         if self.link != Link::Away {
             self.publish(To::All, Message::Gone);
@@ -242,16 +241,16 @@ impl Exchange {
         }
     }
 
-    /// Returns true after [`Self::leave`], once the bus has carried the announcement.
+    /// Returns true if the bus has carried the announcement of [`Self::leave`].
     pub fn has_left(&self) -> bool {
         self.has_left
     }
 
-    /// Handles a message of this instance: the bus carries messages.
+    /// Handles a message of this instance that came back: the bus carries messages.
     fn handle_echo(&mut self, now: Now) {
         let echo_us = now.mono_us;
         match &mut self.link {
-            // A message of a lost connection.
+            // A message from a connection that is lost by now.
             Link::Away => {}
             Link::Up { echo_us: last, .. } => *last = echo_us,
             Link::Unproven => {
@@ -267,7 +266,7 @@ impl Exchange {
         }
     }
 
-    /// Ends the waits for an instance that has announced its stop, because the instance has no devices left.
+    /// Ends the waits for an instance that has announced its stop, because it has no devices any more.
     fn handle_gone(&mut self, now: Now, from: &InstanceId) {
         if self.instances.gone(from) {
             self.count_others(now, from, "another instance has stopped");
@@ -319,7 +318,7 @@ impl Exchange {
         }
     }
 
-    /// Counts the instances after one has come or gone, and logs the change.
+    /// Counts the instances after a change, and logs the change.
     fn count_others(&mut self, now: Now, id: &InstanceId, what: &str) {
         self.stats.others.set(self.instances.count());
         if let Some(line) = self.lines.line(now) {
@@ -328,7 +327,7 @@ impl Exchange {
         }
     }
 
-    /// Ends all waits, because published messages do not come back.
+    /// Ends all waits, because published messages do not come back from the bus.
     fn lose(&mut self, link: Link) {
         self.link = link;
         self.stats.is_up.store(false, Relaxed);
@@ -401,7 +400,7 @@ impl Exchange {
         }
     }
 
-    /// Ends the wait of a push. Instances without an answer are missing.
+    /// Ends the wait of a push. Expected instances that have not answered are reported as missing.
     fn end(&mut self, number: u64, blame: Blame) {
         let Some(waiting) = self.waiting.remove(&number) else {
             return;
@@ -424,7 +423,7 @@ impl Exchange {
         );
     }
 
-    /// Reports a push that only this instance delivers.
+    /// Reports a push that only this instance can deliver.
     fn tell_away(&mut self, number: u64) {
         let missing = self.instances.there().cloned().collect();
         self.report(
@@ -446,7 +445,7 @@ impl Exchange {
         self.actions.push_back(Action::Tell { number, outcome });
     }
 
-    /// Counts and logs a message without effect.
+    /// Counts and logs a message that has no effect.
     fn ignore(&mut self, now: Now, why: Ignored, from: Option<&InstanceId>) {
         self.stats.ignored[why as usize].add(1);
         if let Some(line) = self.lines.line(now) {

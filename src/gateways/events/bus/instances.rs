@@ -1,4 +1,4 @@
-//! The other instances: the present ones, and the progress of each instance's pushes.
+//! The other instances: which are present, and the progress of each instance's pushes.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,10 @@ use foldhash::quality::RandomState;
 use super::message::Part;
 use super::{Ignored, InstanceId};
 
-/// After this time without a message an instance counts as absent.
+/// An instance without a message for this time counts as absent.
 pub(super) const SILENCE_US: u64 = 3_000_000;
 
-/// How long the push numbers of an absent instance are remembered, to recognize repeated pushes.
+/// How long the push numbers of an absent instance are remembered, so that repeated pushes are recognised.
 const REMEMBERED_US: u64 = 60_000_000;
 
 /// Another instance.
@@ -18,10 +18,9 @@ const REMEMBERED_US: u64 = 60_000_000;
 struct Instance {
     alive_us: u64,
     is_there: bool,
-    /// The instance let a push wait in vain, and has not answered since: pushes wait for the instance only
-    /// briefly.
+    /// A push waited for this instance in vain, and it has not answered since: pushes wait only briefly for it.
     is_late: bool,
-    /// Number and part of the instance's newest part of a push.
+    /// The number of the instance's newest push, and the newest part of it.
     last: Option<(u64, u32)>,
     partial: Option<Partial>,
 }
@@ -59,7 +58,7 @@ impl Partial {
 pub(super) struct Instances {
     known: HashMap<InstanceId, Instance, RandomState>,
     max: usize,
-    /// Bytes of a push.
+    /// The most bytes of a push.
     push_bytes_max: usize,
     /// Bytes of all pushes with parts still to come.
     partial_bytes: usize,
@@ -76,8 +75,8 @@ impl Instances {
         }
     }
 
-    /// Records a message from this instance. Returns `Some(true)` if the instance was absent before; `None`
-    /// if there are too many instances.
+    /// Records a message from this instance. Returns whether the instance was absent before; `None` if there are too
+    /// many instances.
     pub(super) fn note_alive(&mut self, now_us: u64, id: &InstanceId) -> Option<bool> {
         if let Some(instance) = self.known.get_mut(id) {
             instance.alive_us = now_us;
@@ -127,7 +126,7 @@ impl Instances {
         self.there().count()
     }
 
-    /// Whether the instance has let a push wait in vain, and has not answered since.
+    /// Whether a push waited for the instance in vain, and it has not answered since.
     pub(super) fn is_late(&self, id: &InstanceId) -> bool {
         self.known.get(id).is_some_and(|instance| instance.is_late)
     }
@@ -139,7 +138,7 @@ impl Instances {
         }
     }
 
-    /// Restarts the time of silence of all present instances, because no message could come until now.
+    /// Restarts the time of silence of all present instances, because no message could have come until now.
     pub(super) fn begin_anew(&mut self, now_us: u64) {
         for instance in self.known.values_mut().filter(|one| one.is_there) {
             instance.alive_us = now_us;
@@ -147,7 +146,7 @@ impl Instances {
         }
     }
 
-    /// Returns the instances that have become silent. Forgets instances that are absent for long.
+    /// Returns the instances that have become silent. Forgets instances that have been absent for long.
     pub(super) fn silent(&mut self, now_us: u64) -> Vec<InstanceId> {
         let for_us = |one: &Instance| now_us.saturating_sub(one.alive_us);
         self.known
@@ -176,8 +175,7 @@ impl Instances {
         is_left
     }
 
-    /// Takes a part of a push. Returns the whole body after the last part, if the body has the announced
-    /// length.
+    /// Takes a part of a push. After the last part, returns the whole body if it has the announced length.
     ///
     /// # Errors
     /// Returns why the part has no effect.
@@ -205,7 +203,7 @@ impl Instances {
         if total > part.body_bytes {
             return Err(Ignored::Bad);
         }
-        // The pushes in parts may together have twice the bytes of a push.
+        // All incomplete pushes together may have at most twice the bytes of a push.
         if part.parts > 1 && self.partial_bytes + total > 2 * self.push_bytes_max {
             return Err(Ignored::TooLarge);
         }

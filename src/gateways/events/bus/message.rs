@@ -1,4 +1,4 @@
-//! The form of published messages: a line of words, and after the line a part of a push's body.
+//! The form of published messages: a line of words, and for a push a part of its body after the line.
 //!
 //! | line | meaning |
 //! | --- | --- |
@@ -16,10 +16,10 @@ const FORM: &str = "weirgate-events/1";
 /// The longest line.
 pub const LINE_BYTES_MAX: usize = 256;
 
-/// The longest part of a push for which an instance may be configured.
+/// The largest part size that can be set for an instance.
 pub const PART_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The longest message that is read, for any part size of this instance.
+/// The longest message that an instance reads, whatever part size is set for it.
 pub const MESSAGE_BYTES_MAX: usize = PART_BYTES_MAX + LINE_BYTES_MAX;
 
 /// The longest id.
@@ -30,7 +30,7 @@ const ID_BYTES_MAX: usize = 64;
 pub(super) enum Message<'a> {
     /// The instance is there.
     Here {
-        /// The other instances should announce themselves.
+        /// The other instances should announce themselves too.
         is_new: bool,
     },
     /// The instance has stopped.
@@ -44,7 +44,7 @@ pub(super) enum Message<'a> {
 /// A part of the body of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Part<'a> {
-    /// The number of the push, counted by the instance that took the push.
+    /// The number of the push, as counted by the instance that took it from a service.
     pub(super) number: u64,
     /// From 0.
     pub(super) part: u32,
@@ -119,7 +119,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Parses an id. An id becomes part of a subject, so dots and wildcards are not permitted.
+/// Parses an id. It becomes part of a subject, so dots and wildcards are not permitted.
 fn id(word: &str) -> Result<InstanceId, Unreadable> {
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let fits = (1..=ID_BYTES_MAX).contains(&word.len());

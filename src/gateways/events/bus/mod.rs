@@ -1,11 +1,11 @@
 //! Pushes between instances: a push to one instance reaches the devices of all instances.
 //!
-//! Every instance has a random id and announces this id once a second. A push is published once, with the id
-//! of its instance and a number; the other instances deliver the push to their own devices and answer with
-//! their counts. Nothing is stored, and nothing is published again.
+//! Every instance has a random id and announces it once a second. A push is published once, with the id of its instance
+//! and a number. The other instances deliver it to their own devices, and answer with the number of deliveries. Nothing
+//! is stored, and nothing is published again.
 //!
-//! Pure: bytes from the bus and time go in, [`Action`]s come out. Must not know a broker. Called by the
-//! thread between HTTP, the loop and the bus (`kinds/events/bus`).
+//! Pure: bytes from the bus and time go in, [`Action`]s come out. Must not know a broker. The thread between HTTP, the
+//! loop and the bus calls it (`kinds/events/bus`).
 //!
 //! | file | owns |
 //! | --- | --- |
@@ -48,15 +48,15 @@ impl From<&str> for InstanceId {
 pub struct ExchangeSettings {
     /// How long a push waits for the answers of other instances, microseconds.
     pub wait_us: u64,
-    /// Bytes of a message on the bus; a larger push is published in parts.
+    /// The most bytes of a message on the bus; a larger push is published in parts.
     pub message_bytes_max: usize,
-    /// Bytes of a push of another instance.
+    /// The most bytes of a push of another instance.
     pub push_bytes_max: usize,
-    /// Instances, this one included.
+    /// The most instances, this instance included.
     pub instances_max: usize,
 }
 
-/// Work for the thread around an [`Exchange`], in this order.
+/// Work for the thread around an [`Exchange`], which must do it in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Publish these bytes.
@@ -65,7 +65,7 @@ pub enum Action {
         to: To,
         /// The whole message.
         bytes: Vec<u8>,
-        /// The number of the push, if the bytes are of a push; for [`Exchange::unsent`].
+        /// For bytes of a push: the number of the push, for [`Exchange::unsent`].
         number: Option<u64>,
     },
     /// Deliver the push with this body to the devices of this instance, and report with
@@ -73,7 +73,7 @@ pub enum Action {
     Deliver {
         /// The instance that took the push.
         origin: InstanceId,
-        /// The number of the push, counted by the origin.
+        /// The number of the push, as the origin counts.
         number: u64,
         /// The body from the service.
         body: Vec<u8>,
@@ -99,7 +99,7 @@ pub enum To {
 /// The outcome of a push in the other instances.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushOutcome {
-    /// Whether the bus was there for the whole time.
+    /// Whether the bus carried messages for the whole time.
     pub is_up: bool,
     /// Deliveries in the instances that have answered.
     pub sent: u64,
@@ -114,13 +114,13 @@ pub struct PushOutcome {
 pub(super) enum Ignored {
     /// Not a message of an instance, or a push that cannot be read.
     Bad,
-    /// A message with the same number, or a later one, came before.
+    /// This part of the push, or a later part or push, came before.
     Duplicate,
-    /// A part of a push with earlier bytes missing.
+    /// A part of a push without the parts before it.
     Incomplete,
     /// The message or its push is larger than this instance accepts.
     TooLarge,
-    /// The message of an instance over the limit of instances.
+    /// The instance that sent the message is over the limit of instances.
     Instances,
 }
 
@@ -153,11 +153,11 @@ pub struct BusStats {
     pub sent: Count,
     /// Pushes of other instances.
     pub received: Count,
-    /// Pushes answered without another instance, or while the bus was away.
+    /// Pushes that another instance did not answer, or that came while the bus was away.
     pub incomplete: Count,
     /// Pushes refused because too many waited.
     pub refused: Count,
-    /// Messages that this instance did not take in time, and outages of the bus.
+    /// Messages that came faster than this instance read them, and outages of the bus.
     pub lost: Count,
     is_up: AtomicBool,
     others: Count,
@@ -185,7 +185,7 @@ impl BusStats {
         self.lost.add(messages.unwrap_or(1));
     }
 
-    /// A number that changes whenever a push of another instance may not have come.
+    /// A number that changes whenever a push of another instance may have been lost.
     pub fn losses(&self) -> u64 {
         self.lost.get() + self.ignored.iter().map(Count::get).sum::<u64>()
     }

@@ -1,10 +1,9 @@
 //! Candles: the trades of each symbol, gathered by interval. An extension of the contract.
 //!
-//! Trades and time go in, messages for topics come out; no clock and no socket. All symbols with trades are
-//! kept, watched or not, so that the first watcher of a symbol gets a whole candle. A watcher is a member of
-//! the topic of a symbol and an interval; only watched pairs make messages and have deadlines. A symbol
-//! without candles takes no room, however many clients watch: clients choose the names to watch, and the bus
-//! alone decides which symbols have candles.
+//! Trades and time go in, messages for topics come out; no clock and no socket. All symbols with trades have candles,
+//! watched or not, so that the first watcher of a symbol gets a whole candle. A watcher is a member of the topic of a
+//! symbol and an interval; only watched pairs make messages and have deadlines. Only symbols with candles count for the
+//! limit on pairs: the bus alone decides about these, while clients may watch any name.
 //!
 //! | file | owns |
 //! | --- | --- |
@@ -28,19 +27,19 @@ pub(super) use self::series::Interval;
 /// The time between two messages about a running candle: four messages a second.
 const SPACING_US: u64 = 250_000;
 
-/// Deadlines are rounded up to a multiple of this, so that many pairs share a wake-up.
+/// Deadlines are rounded up to a multiple of this, so that many pairs share a wake-up of the loop.
 const GRID_US: u64 = 10_000;
 
-/// The most that a trade may be ahead of the clock; such trades open only few candles.
+/// The most that a trade may be ahead of the clock, so that early trades open only few candles.
 const EARLY_MS_MAX: i64 = 10_000;
 
-/// The time between two searches for unneeded symbols, while there is no room for a new symbol.
+/// The time between two searches for symbols that can be forgotten, while there is no room for a new symbol.
 const SWEEP_INTERVAL_US: u64 = 1_000_000;
 
-/// Slots that one call looks at in such a search; the next call goes on.
+/// The most slots that one call of such a search looks at; the next call continues.
 const SWEEP_SLOTS_MAX: usize = 256;
 
-/// Pairs handled in a turn: at the end of a minute all are due.
+/// The most pairs handled in a turn: at the end of a minute all are due.
 const DUE_PAIRS_MAX: usize = 256;
 
 /// Settings of candles.
@@ -48,11 +47,11 @@ const DUE_PAIRS_MAX: usize = 256;
 pub struct CandleSettings {
     /// How long after its end a candle accepts trades; then the candle is closed.
     pub grace_ms: u32,
-    /// Pairs of a symbol and an interval, of symbols with candles.
+    /// The most pairs of a symbol and an interval, counting only symbols with candles.
     pub pairs_max: usize,
 }
 
-/// A symbol has three pairs: 10,000 symbols.
+/// The default has room for 10,000 symbols, with three pairs each.
 impl Default for CandleSettings {
     fn default() -> Self {
         Self {
@@ -66,8 +65,8 @@ impl Default for CandleSettings {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Update {
     pub(super) topic: TopicName,
-    /// A newer running candle replaces a waiting running candle; a closed candle replaces nothing and is
-    /// never replaced.
+    /// A newer running candle replaces a running candle that waits in a send queue. A closed candle replaces nothing,
+    /// and nothing replaces it.
     pub(super) key: Option<ConflationKey>,
     pub(super) message: String,
 }
@@ -75,7 +74,7 @@ pub(super) struct Update {
 /// Why a trade is not in a candle.
 #[derive(Clone, Copy, Debug)]
 enum Dropped {
-    /// The candle was closed; counted once for each interval without the trade.
+    /// The candle was closed; a trade counts once for each interval whose candle lacks it.
     Late,
     /// The timestamp is too far ahead of the clock.
     Early,
@@ -91,9 +90,9 @@ const REASONS: [&str; 4] = ["late", "early", "unreadable", "pairs_max"];
 /// Counters of candles, for metrics.
 #[derive(Debug, Default)]
 pub struct CandleStats {
-    /// Pairs of a symbol and an interval, of symbols with candles.
+    /// Pairs of a symbol and an interval, counting only symbols with candles.
     pub pairs: Count,
-    /// Symbols in requests refused because of the limit on pairs.
+    /// Symbols in requests that were refused because of the limit on pairs.
     pub limited: Count,
     dropped: [Count; REASONS.len()],
 }
@@ -117,7 +116,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// The key, which stays the same as long as the symbol is kept, and so as long as the topic has members.
+    /// The key stays the same while the symbol is kept, and so while the topic has members.
     fn conflation_key(self) -> ConflationKey {
         let intervals = Interval::ALL.len() as u64;
         ConflationKey(u64::from(self.slot) * intervals + self.interval as u64)
@@ -160,12 +159,12 @@ pub(super) struct Candles {
     stats: Arc<CandleStats>,
     slots: HashMap<Arc<str>, u32, RandomState>,
     symbols: Slab<Symbol>,
-    /// Slots of the symbols with candles: only these symbols take room.
+    /// Slots of the symbols with candles, which alone count for the limit.
     with_candles: HashSet<u32, RandomState>,
-    /// The next time to handle a watched pair. An entry may be early, but is never late.
+    /// When to handle each watched pair next. An entry may be too early, but never too late.
     due: BTreeSet<(u64, Pair)>,
     next_sweep_us: u64,
-    /// The next slot of a search under way; 0 for none.
+    /// The next slot of the current search; 0 if no search is unfinished.
     sweep_from: usize,
 }
 
@@ -191,7 +190,7 @@ impl Candles {
         if trade.at_ms > now.unix_ms() + EARLY_MS_MAX {
             return self.stats.count_dropped(Dropped::Early);
         }
-        // This check also keeps the numbers below far from overflow.
+        // This check also keeps the arithmetic below far from an overflow.
         let oldest_ms = self.horizon_ms(now) - Interval::FiveMinutes.ms();
         if trade.at_ms < oldest_ms {
             return Interval::ALL
@@ -211,8 +210,8 @@ impl Candles {
         self.settle(slot);
     }
 
-    /// Makes room for the candles of one of these symbols. Returns false if the limit is reached. Symbols
-    /// with candles have their room already.
+    /// Makes room for the candles of one of these symbols. Returns false if the limit is reached. Symbols that have
+    /// candles need no more room.
     pub(super) fn make_room<'a>(
         &mut self,
         now: Now,
@@ -252,7 +251,7 @@ impl Candles {
         self.settle(slot);
     }
 
-    /// Handles the end of a topic's last member.
+    /// Handles a topic whose last member has left.
     pub(super) fn unwatch(&mut self, now: Now, interval: Interval, symbol: &str) {
         let Some(&slot) = self.slots.get(symbol) else {
             return;
@@ -336,7 +335,7 @@ impl Candles {
         }
     }
 
-    /// Closes candles after their grace time; sends each candle to the watchers.
+    /// Closes candles after their grace time; sends each of these candles to the watchers.
     fn close(&mut self, now: Now, pair: Pair, out: &mut Vec<Update>) {
         let horizon_ms = self.horizon_ms(now);
         let symbol = &mut self.symbols[pair.slot as usize];
@@ -345,7 +344,7 @@ impl Candles {
             let Some(watch) = &mut symbol.watches[pair.interval as usize] else {
                 continue;
             };
-            // The closed candle has its last change.
+            // Without a running candle, no change is left to send.
             watch.is_changed &= !series.is_empty();
             out.push(Update {
                 topic: watch.topic.clone(),
@@ -355,7 +354,7 @@ impl Candles {
         }
     }
 
-    /// Sends the running candle if changed and due.
+    /// Sends the running candle if it has changed and is due.
     fn show(&mut self, now: Now, pair: Pair, out: &mut Vec<Update>) {
         let Some(watch) = self.watch_of(pair) else {
             return;
@@ -406,7 +405,7 @@ impl Candles {
         self.due.insert((due_us, pair));
     }
 
-    /// Forgets candles of some slots that ended unwatched, and symbols without candles.
+    /// In some slots, forgets candles that ended without a watcher, and symbols without candles.
     fn sweep(&mut self, now: Now) {
         let end = (self.sweep_from + SWEEP_SLOTS_MAX).min(self.symbols.capacity());
         for slot in self.sweep_from as u32..end as u32 {
@@ -431,7 +430,7 @@ impl Candles {
         self.settle(slot);
     }
 
-    /// Counts the symbol if it has candles, and forgets the symbol if it has no watchers either.
+    /// Counts the symbol if it has candles. If it has neither candles nor watchers, forgets it.
     fn settle(&mut self, slot: u32) {
         let symbol = &self.symbols[slot as usize];
         let is_changed = match symbol.has_candles() {

@@ -1,4 +1,5 @@
-//! Intervals, and the open candles of a symbol and an interval: reading trades, candles and their messages, late trades.
+//! Intervals, and the open candles of a symbol and an interval: adding trades, messages, late trades, and how a trade
+//! is read.
 
 use std::str::FromStr;
 
@@ -49,8 +50,8 @@ impl Interval {
         at_ms - at_ms.rem_euclid(self.ms())
     }
 
-    /// The topic of a symbol's candles. No client can hold a symbol of this name, because symbols are upper
-    /// case, and the feed passes none on.
+    /// The topic of a symbol's candles. No client can hold a symbol of this name, because clients' symbols are upper
+    /// case, and the feed relays no such symbol.
     pub(in crate::gateways::trades) fn topic(self, symbol: &str) -> TopicName {
         TopicName::from(format!("candle:{}:{symbol}", self.label()))
     }
@@ -64,10 +65,10 @@ pub(super) struct Late;
 #[derive(Debug)]
 pub(super) struct Series {
     interval: Interval,
-    /// Oldest first. Few: an interval lasts at least a second, and the grace time and the earliness of trades
-    /// are bounded.
+    /// Oldest first. There are few, because an interval lasts at least a second, and both the grace time and the lead
+    /// of early trades are bounded.
     candles: Vec<Candle>,
-    /// End of the newest closed candle, so that a clock set back does not open the candle again.
+    /// End of the newest closed candle, so that a clock that is set back does not open the candle again.
     closed_until_ms: i64,
 }
 
@@ -87,8 +88,8 @@ impl Series {
         Some(self.candles.remove(0))
     }
 
-    /// Adds a trade to its candle. Returns true if this is the newest candle; an error if the candle ended at
-    /// `horizon_ms` or before, or is closed.
+    /// Adds a trade to its candle. Returns whether this is the newest candle; an error if the candle is closed, or
+    /// ended at `horizon_ms` or before.
     pub(super) fn add(&mut self, trade: &Trade, horizon_ms: i64) -> Result<bool, Late> {
         let start_ms = self.interval.start_of(trade.at_ms);
         let is_over = start_ms + self.interval.ms() <= horizon_ms;
@@ -99,7 +100,7 @@ impl Series {
         match self.candles.get_mut(place) {
             Some(candle) if candle.start_ms == start_ms => candle.add(trade),
             _ => {
-                // Usually there is a single candle, and a list would grow to four at once.
+                // Usually there is a single candle, and without this the list would at once have room for four.
                 self.candles.reserve_exact(1);
                 self.candles.insert(place, Candle::new(start_ms, trade));
             }
@@ -156,8 +157,8 @@ impl Candle {
         }
     }
 
-    /// Adds a trade, in any order. Among trades with the same timestamp, the first to come gives `open` and
-    /// the last to come gives `close`.
+    /// Adds a trade; trades may come in any order. Among trades with the same timestamp, the first to come gives `open`
+    /// and the last to come gives `close`.
     pub(super) fn add(&mut self, trade: &Trade) {
         if trade.at_ms < self.first_ms {
             (self.first_ms, self.open) = (trade.at_ms, trade.price);
@@ -207,8 +208,8 @@ pub(super) struct Trade {
 }
 
 impl Trade {
-    /// Reads the message of a trade as sent to clients. A trade without a timestamp happened now. `None`
-    /// without a price, or if the price or timestamp is not a number.
+    /// Reads the message of a trade as clients get it. A trade without a timestamp counts as happening now. `None`
+    /// without a price, or if the price or the timestamp is not a number.
     pub(super) fn read(message: &[u8], now_ms: i64) -> Option<Self> {
         let names = ["timestamp", "price", "volume"];
         let [at, price, volume] = members(data_of(message)?, names).ok()?;
@@ -226,7 +227,7 @@ impl Trade {
     }
 }
 
-/// Returns `data` of the message, which always has the same form: parsing the whole message as JSON too would
+/// Returns `data` of the message. The rest of the message always has the same form, and parsing the whole as JSON would
 /// double the cost.
 fn data_of(message: &[u8]) -> Option<&[u8]> {
     let rest = message.strip_prefix(br#"{"type":"trade","data":"#)?;
@@ -237,7 +238,7 @@ fn data_of(message: &[u8]) -> Option<&[u8]> {
     Some(&rest[..end])
 }
 
-/// Parses a number, or a number in a string. `None` also for a number that a decimal cannot hold.
+/// Parses a number, or a text with a number. `None` also for a number that a decimal cannot represent.
 fn number(value: &LazyValue<'_>) -> Option<Decimal> {
     let raw = value.as_raw_str();
     let unquoted = text_of(raw);
