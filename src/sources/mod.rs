@@ -16,7 +16,7 @@
 //! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
 //! | `requests` | requests for changing names and messages to publish, on the way from a gateway to the thread |
 //! | `asked` | the names in the questions of a check before a start, and the findings from the answers |
-//! | `socket` | a socket and a waker in a single poll; TCP, TLS, and bytes that wait to be written or taken |
+//! | `socket` | a socket and a waker in a single poll; TCP, TLS, bytes that wait to be written or taken, and lines in pieces |
 
 mod asked;
 mod kept;

@@ -22,7 +22,7 @@
 //! | `api` | requests to JetStream, ended by the loss of the connection |
 //! | `ask` | the check before a start: files, streams, permissions |
 //! | `watchdog` | asking the server whether the link and the consumers are well, and judging the answers |
-//! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::probe` has the rule |
+//! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::relay` has the rule |
 //! | `data` | the connection for messages and acknowledgements; the acknowledgements that wait |
 //! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
 //! | `protocol` | the client protocol of NATS, and what a server says of itself; pure |
