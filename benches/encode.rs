@@ -7,7 +7,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use weirgate::hub::{ConflationKey, Frame, FrameBytes};
 use weirgate::wire::deflate::Deflater;
 use weirgate::wire::head::{self, HeadScanner};
-use weirgate::wire::response::switching_protocols;
+use weirgate::wire::upgrade::switching_protocols;
 
 /// The default of `--deflate-level`.
 const DEFLATE_LEVEL: u32 = 4;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use open::{NOW, open, settle};
 use weirgate::auth::{Authenticator, Origins};
-use weirgate::feeds::trades::{TradesFeed, TradesFeedSettings};
-use weirgate::feeds::{BusEvent, BusMessage};
+use weirgate::feeds::trades::TradesFeed;
+use weirgate::feeds::{BusEvent, BusMessage, FeedNotice, FeedSettings};
 use weirgate::gateways::{TradesGateway, TradesGatewaySettings};
 use weirgate::hub::{Core, Feed, FrameBytes, HistoryLimits, Hub, Limits, Mark, Place, Position};
 
@@ -51,7 +51,7 @@ impl Bench {
             authenticator: Authenticator::default(),
             candles: None,
         };
-        let feed_settings = TradesFeedSettings {
+        let feed_settings = FeedSettings {
             bus_message_bytes_max: 1 << 20,
             is_stamped: false,
         };
@@ -67,11 +67,11 @@ impl Bench {
             )
             .into_bytes(),
         };
-        bench.event(BusEvent::Mark {
+        bench.event(BusEvent::Feed(FeedNotice::Mark {
             names: 5,
             mark: MARK,
             count: 0,
-        });
+        }));
         bench
     }
 

@@ -28,8 +28,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use weirgate::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
-use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
-use weirgate::feeds::{BusEvent, BusMessage, Fault, Subscription};
+use weirgate::feeds::channels::ChannelsFeed;
+use weirgate::feeds::{BusEvent, BusMessage, Fault, FeedSettings, Subscription};
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, KeptNames,
     NAME_BYTES, NAME_OF_CLIENT_BYTES,
@@ -97,7 +97,7 @@ impl Bench {
         };
         let world = World::new(limits, gateway, 1);
         let feed = ChannelsFeed::new(
-            ChannelsFeedSettings {
+            FeedSettings {
                 bus_message_bytes_max: 1 << 20,
                 is_stamped: false,
             },

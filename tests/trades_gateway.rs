@@ -16,8 +16,8 @@ mod trades_gateway {
 use std::sync::Arc;
 
 use weirgate::auth::{Authenticator, KeyRing, KeySet, Origins};
-use weirgate::feeds::trades::{TradesFeed, TradesFeedSettings};
-use weirgate::feeds::{BusEvent, BusMessage};
+use weirgate::feeds::trades::TradesFeed;
+use weirgate::feeds::{BusEvent, BusMessage, FeedSettings};
 use weirgate::gateways::{TradesGateway, TradesGatewaySettings, TradesStats};
 use weirgate::hub::{Feed, FrameBytes, Limits, Place, SessionKey};
 use world::World;
@@ -109,7 +109,7 @@ fn publish(world: &mut World<TradesGateway>, feed: &mut TradesFeed, channel: &st
 }
 
 fn feed(world: &World<TradesGateway>) -> TradesFeed {
-    let settings = TradesFeedSettings {
+    let settings = FeedSettings {
         bus_message_bytes_max: 1 << 20,
         is_stamped: false,
     };

@@ -12,8 +12,8 @@ use foldhash::quality::RandomState;
 
 use super::BadMessageLog;
 use super::{
-    BusEvent, BusMessage, STAMP_BYTES, Subscription, TooLarge, broadcast_unix_ms, check_size,
-    write_stamp,
+    BusEvent, BusMessage, FeedSettings, STAMP_BYTES, Subscription, TooLarge, broadcast_unix_ms,
+    check_size, write_stamp,
 };
 use crate::hub::{
     BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, Place,
@@ -25,18 +25,9 @@ use crate::wire::object_writer::iso_utc;
 /// The number of channels is unbounded, so all channels are counted together.
 const FAMILY: &str = "channels";
 
-/// Settings of a [`ChannelsFeed`].
-#[derive(Clone, Debug)]
-pub struct ChannelsFeedSettings {
-    /// Bytes of a bus message; larger messages are counted, logged and skipped.
-    pub bus_message_bytes_max: usize,
-    /// Whether each message has its arrival time from the bus; no part of the contract.
-    pub is_stamped: bool,
-}
-
 /// Turns publications of the bus into publications on topics with the name of the channel or pattern.
 pub struct ChannelsFeed {
-    settings: ChannelsFeedSettings,
+    settings: FeedSettings,
     stats: FeedStats,
     bad_log: BadMessageLog,
     alive: FrameBytes,
@@ -48,7 +39,7 @@ pub struct ChannelsFeed {
 
 impl ChannelsFeed {
     /// A feed whose frames are counted in `alive`.
-    pub fn new(settings: ChannelsFeedSettings, alive: FrameBytes) -> Self {
+    pub fn new(settings: FeedSettings, alive: FrameBytes) -> Self {
         Self {
             settings,
             stats: FeedStats::of([FAMILY]),
@@ -180,10 +171,7 @@ impl Feed for ChannelsFeed {
             BusEvent::Skipped { .. } => self.stats.subjects[0].messages_bad += 1,
             BusEvent::Up
             | BusEvent::Down(_)
-            | BusEvent::Mark { .. }
-            | BusEvent::NoPositions
-            | BusEvent::Hole
-            | BusEvent::Head(_)
+            | BusEvent::Feed(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::RetainedEnd { .. } => {}
@@ -255,7 +243,7 @@ mod tests {
     };
 
     fn feed() -> ChannelsFeed {
-        let settings = ChannelsFeedSettings {
+        let settings = FeedSettings {
             bus_message_bytes_max: 1_100,
             is_stamped: false,
         };

@@ -18,10 +18,10 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::base::LogBudget;
-use crate::hub::{BusNotice, Feed, FeedLine, FeedNotice, FeedStats, Now, Publication};
+use crate::hub::{BusNotice, Feed, FeedLine, FeedStats, Now, Publication};
 
 pub(crate) use crate::hub::fnv_1a;
-pub use crate::hub::{Mark, Place, Point, Position, StoredId};
+pub use crate::hub::{FeedNotice, Mark, Place, Point, Position, StoredId};
 
 /// An event on the bus, in the order of the bus.
 #[derive(Debug)]
@@ -37,9 +37,6 @@ pub enum BusEvent {
         /// Number of messages lost, if the bus gives a number.
         lost: Option<u64>,
     },
-    /// Messages were lost before the last [`Self::Gap`]: clients get no further notice, but a resume over them is
-    /// refused.
-    Hole,
     /// A message.
     Message(BusMessage),
     /// The value of a subject was deleted: a message without a payload.
@@ -51,19 +48,8 @@ pub enum BusEvent {
         /// The place in the kept feed.
         place: Place,
     },
-    /// From here on, the messages of the kept feed are counted from this mark.
-    Mark {
-        /// The hash of the list of kept names.
-        names: u32,
-        /// The mark.
-        mark: Mark,
-        /// Messages of the feed since the mark before on this connection; 0 for the first mark.
-        count: u64,
-    },
-    /// The messages of the kept feed have no positions on this connection: some may be missed unseen.
-    NoPositions,
-    /// The position of the newest message of a stream without young messages.
-    Head(Position),
+    /// News about the positions of the kept feed, for the history.
+    Feed(FeedNotice),
     /// A subscription is confirmed: every later publication comes after this event.
     Subscribed {
         /// The confirmed subscription.
@@ -114,18 +100,9 @@ impl BusEvent {
             Self::Up => Some(BusNotice::Up),
             Self::Down(_) => Some(BusNotice::Down),
             Self::Gap { .. } => Some(BusNotice::Gap),
-            _ => self.feed_notice().map(BusNotice::Feed),
+            Self::Feed(notice) => Some(BusNotice::Feed(*notice)),
+            _ => None,
         }
-    }
-
-    fn feed_notice(&self) -> Option<FeedNotice> {
-        Some(match *self {
-            Self::Hole => FeedNotice::Hole,
-            Self::NoPositions => FeedNotice::NoPositions,
-            Self::Head(position) => FeedNotice::Head(position),
-            Self::Mark { names, mark, count } => FeedNotice::Mark { names, mark, count },
-            _ => return None,
-        })
     }
 
     /// Bytes of a message's payload; 0 for the other events.
@@ -219,6 +196,15 @@ impl LastSeen {
         self.0 = Some(position);
         true
     }
+}
+
+/// Settings of a feed of channels or trades.
+#[derive(Clone, Debug)]
+pub struct FeedSettings {
+    /// Bytes of a bus message; larger messages are counted, logged and skipped.
+    pub bus_message_bytes_max: usize,
+    /// Whether each message has its arrival time from the bus; no part of the contract.
+    pub is_stamped: bool,
 }
 
 /// A message over the limit.

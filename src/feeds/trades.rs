@@ -10,7 +10,8 @@ use thiserror::Error;
 
 use super::BadMessageLog;
 use super::{
-    BusEvent, BusMessage, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size, write_stamp,
+    BusEvent, BusMessage, FeedSettings, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size,
+    write_stamp,
 };
 use crate::hub::{
     BusNotice, CopyRank, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, POSITION_BYTES_MAX,
@@ -45,19 +46,10 @@ pub enum BadTrade {
     NotJson(#[from] JsonError),
 }
 
-/// Settings of a [`TradesFeed`].
-#[derive(Clone, Debug)]
-pub struct TradesFeedSettings {
-    /// Bytes of a bus message; larger messages are counted, logged and skipped.
-    pub bus_message_bytes_max: usize,
-    /// Whether each message has its arrival time from the bus; no part of the contract.
-    pub is_stamped: bool,
-}
-
 /// Turns trades on the bus into publications on topics named like their symbols.
 #[derive(Debug)]
 pub struct TradesFeed {
-    settings: TradesFeedSettings,
+    settings: FeedSettings,
     stats: FeedStats,
     bad_log: BadMessageLog,
     alive: FrameBytes,
@@ -65,7 +57,7 @@ pub struct TradesFeed {
 
 impl TradesFeed {
     /// A feed whose frames are counted in `alive`.
-    pub fn new(settings: TradesFeedSettings, alive: FrameBytes) -> Self {
+    pub fn new(settings: FeedSettings, alive: FrameBytes) -> Self {
         Self {
             settings,
             stats: FeedStats::of([PATTERN]),
@@ -183,11 +175,8 @@ impl Feed for TradesFeed {
             // A single pattern, subscribed from the first `Up` on; the source logs a refusal.
             BusEvent::Down(_)
             | BusEvent::CaughtUp
-            | BusEvent::Mark { .. }
-            | BusEvent::NoPositions
+            | BusEvent::Feed(_)
             | BusEvent::Deleted(_)
-            | BusEvent::Hole
-            | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }
@@ -226,7 +215,7 @@ mod tests {
     };
 
     fn feed() -> TradesFeed {
-        let settings = TradesFeedSettings {
+        let settings = FeedSettings {
             bus_message_bytes_max: 1_100,
             is_stamped: false,
         };

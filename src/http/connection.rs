@@ -29,7 +29,7 @@ use super::site::{GivesWay, Handler, LateAnswer, RequestParts, Site};
 use crate::admission::{Charge, ClientAddr, HeldBytes, Holding, Peer};
 use crate::base::Clock;
 use crate::hub::CloseReason;
-use crate::wire::response;
+use crate::wire::upgrade;
 
 /// The interval at which a hidden client is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -197,7 +197,7 @@ pub(super) async fn serve(
 
 fn refusal(status: u16, detail: &str) -> Vec<u8> {
     let mut answer = Vec::new();
-    response::refusal(&mut answer, status, &[], detail);
+    upgrade::refusal(&mut answer, status, &[], detail);
     answer
 }
 

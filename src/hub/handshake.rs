@@ -12,8 +12,7 @@ use crate::admission::{AddressRefusal, ClientAddr, HeldBytes, Peer};
 use crate::auth::Refusal;
 use crate::wire::deflate::InflateWindows;
 use crate::wire::head::{self, HeadError, RequestHead};
-use crate::wire::response;
-use crate::wire::upgrade::UpgradeError;
+use crate::wire::upgrade::{self, UpgradeError};
 
 /// The detail for a client whose request for a WebSocket came without its upgrade.
 const LOST: &str = "This WebSocket request came without Upgrade and Connection, or as HTTP/1.0: a proxy on the way took them off";
@@ -138,7 +137,7 @@ impl Core {
         } else {
             let (status, headers) = (refusal.status, refusal.headers);
             session.record().code = Some(status);
-            response::refusal(session.control(now), status, headers, refusal.detail);
+            upgrade::refusal(session.control(now), status, headers, refusal.detail);
         }
         self.clients.stats.refused += 1;
         self.start_closing(key, reason);

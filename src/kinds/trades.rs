@@ -9,8 +9,8 @@ use super::bus::{Bus, redis};
 use super::reading::{Reading, open};
 use crate::auth::{Authenticator, NamePatterns, NameSyntax};
 use crate::base::Clock;
-use crate::feeds::Subscription;
-use crate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
+use crate::feeds::trades::{PATTERN, TradesFeed};
+use crate::feeds::{FeedSettings, Subscription};
 use crate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
 use crate::http::{Answer, ClientModule, FrontPage, Handler, Route, StatusCode, client_routes};
 use crate::hub::{DeflateWindow, FrameBytes, Limits};
@@ -174,7 +174,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         clock,
     };
     let frame_bytes = FrameBytes::default();
-    let feed_settings = TradesFeedSettings {
+    let feed_settings = FeedSettings {
         bus_message_bytes_max: bus_settings.message_bytes_max,
         is_stamped: bus_settings.is_stamped,
     };

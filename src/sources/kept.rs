@@ -1,5 +1,5 @@
-//! The kept feed of a source: the messages with a position, and the mark from which the messages are
-//! counted. Pure.
+//! The kept feed of a source, whose messages have a position: counted from a mark on a connection ([`KeptFeed`], pure), or
+//! read from a stream of the bus, where they have ids ([`StreamFeed`]).
 //!
 //! A bus hands the same messages in the same order to each of its connections, so two connections with
 //! the same mark count the same messages after the mark. Three rules make the counts equal: a message
@@ -7,12 +7,22 @@
 //! message that several kept names match counts once; and no mark counts before all kept names are
 //! subscribed. Where messages can be missed unseen, nothing is counted at all: a doubt means that no
 //! resume is whole.
+//!
+//! The ids of a stream are the same for all instances, and an outage loses nothing. Each bus has a reader of its streams
+//! with a result ([`Told`]); here the results become events for the loop.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
 
+use super::LoopGone;
+use super::outage::shown;
+use super::relay::Relay;
 use crate::auth::{NameError, NamePatterns, NameSyntax};
-use crate::feeds::{BusEvent, Mark, Place, Position, Subscription, fnv_1a};
+use crate::base::{LogBudget, Now};
+use crate::feeds::{
+    BusEvent, BusMessage, FeedNotice, Mark, Place, Position, StoredId, Subscription, fnv_1a,
+};
 
 /// Remembered marks, the newest: a repeated mark is from another program.
 const MARKS_MAX: usize = 4_096;
@@ -48,8 +58,8 @@ pub struct KeptFeed {
     count: Count,
     /// Whether this connection misses nothing unseen.
     is_sure: bool,
-    seen: HashSet<Mark>,
-    seen_in_order: VecDeque<Mark>,
+    /// The last marks, the oldest first. An instance publishes one a second.
+    seen: VecDeque<Mark>,
 }
 
 impl KeptFeed {
@@ -83,8 +93,7 @@ impl KeptFeed {
             next_counter: 0,
             count: Count::Waits,
             is_sure: true,
-            seen: HashSet::new(),
-            seen_in_order: VecDeque::new(),
+            seen: VecDeque::new(),
         })
     }
 
@@ -125,7 +134,7 @@ impl KeptFeed {
     pub fn begin(&mut self) -> BusEvent {
         if !self.is_sure {
             self.count = Count::Off;
-            return BusEvent::NoPositions;
+            return BusEvent::Feed(FeedNotice::NoPositions);
         }
         let mark = self.next_mark();
         self.count_from(mark)
@@ -148,15 +157,13 @@ impl KeptFeed {
             return None;
         };
         let mark = Mark::parse(str::from_utf8(payload).ok()?)?;
-        if !self.seen.insert(mark) {
+        if self.seen.contains(&mark) {
             return None;
         }
-        self.seen_in_order.push_back(mark);
-        if self.seen_in_order.len() > MARKS_MAX
-            && let Some(oldest) = self.seen_in_order.pop_front()
-        {
-            self.seen.remove(&oldest);
+        if self.seen.len() == MARKS_MAX {
+            self.seen.pop_front();
         }
+        self.seen.push_back(mark);
         Some(self.count_from(mark))
     }
 
@@ -165,11 +172,11 @@ impl KeptFeed {
             Count::Since(_, count) => count,
             Count::Waits | Count::Off => 0,
         };
-        BusEvent::Mark {
+        BusEvent::Feed(FeedNotice::Mark {
             names: self.hash,
             mark,
             count,
-        }
+        })
     }
 
     /// Counts a message that came by a subscription, and returns its place. `None` for another copy of a message:
@@ -208,200 +215,216 @@ impl KeptFeed {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::feeds::Point;
+/// The most log lines about entries, a second.
+const LINES_PER_SECOND: u32 = 5;
 
-    fn feed(names: &[&str]) -> KeptFeed {
-        let subscription = |name: &&str| match NameSyntax::Redis.is_pattern(name) {
-            true => Subscription::pattern(*name),
-            false => Subscription::channel(*name),
-        };
-        let names: Vec<_> = names.iter().map(subscription).collect();
-        let mut feed = KeptFeed::new(NameSyntax::Redis, names.clone()).expect("names");
-        for name in &names {
-            let _ = feed.settle(name, true);
+/// The stream of a source.
+#[derive(Clone, Debug)]
+pub struct StreamSettings {
+    /// The name of the stream, or the key.
+    pub name: String,
+    /// Messages of the last so many milliseconds are read at the start.
+    pub history_ms: u64,
+    /// The names to relay; `None`: all.
+    pub only: Option<NamePatterns>,
+}
+
+/// A result of a reader, in the order of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A message.
+    Message {
+        /// The id.
+        id: StoredId,
+        /// The subject or channel.
+        subject: String,
+        /// The payload, cut after the first byte over the limit.
+        payload: Vec<u8>,
+        /// Whether the value of the subject was deleted; the payload is empty.
+        is_deletion: bool,
+        /// Whether the message was stored before the first look at the stream: for clients that resume.
+        is_old: bool,
+    },
+    /// An entry without a message for any instance, and the fault.
+    Bad(&'static str),
+    /// Messages after the newest were lost.
+    Lost,
+    /// Messages after the newest were lost before the last [`Told::Lost`].
+    Hole,
+    /// The newest message of the stream; not relayed.
+    Head(StoredId),
+    /// From here on, messages come as they are stored. Said once for each connection.
+    CaughtUp,
+    /// How far the reader is behind the newest message.
+    Behind {
+        /// The number of messages; `None`: the bus gives no number.
+        messages: Option<u64>,
+        /// The time from storage to storage, milliseconds.
+        ms: u64,
+    },
+}
+
+/// The way from a reader to the loop.
+#[derive(Debug)]
+pub struct StreamFeed {
+    settings: StreamSettings,
+    /// Tells positions of another stream apart.
+    names: u32,
+    times: Times,
+    /// The start of this process, Unix milliseconds.
+    started_ms: Option<i64>,
+    lines: LogBudget,
+}
+
+/// The part of an id with the time of storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Times {
+    /// Redis: the first part, Unix milliseconds.
+    MajorMs,
+    /// JetStream: the second part, Unix nanoseconds.
+    MinorNs,
+}
+
+impl Times {
+    /// The time of storage, Unix microseconds.
+    const fn stored_us(self, id: StoredId) -> u64 {
+        match self {
+            Self::MajorMs => id.major.saturating_mul(1_000),
+            Self::MinorNs => id.minor / 1_000,
         }
-        feed
-    }
-
-    fn count(place: Option<Place>) -> Option<u64> {
-        match place {
-            Some(Place::Kept(None)) => None,
-            Some(Place::Kept(Some(Position {
-                point: Point::Counted { count, .. },
-                ..
-            }))) => Some(count),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn nothing_has_a_position_before_the_last_name_is_subscribed() {
-        let mut feed = feed(&["a:*", "b"]);
-        feed.connected(true);
-        feed.settle(&Subscription::pattern("a:*"), true);
-        feed.settle(&Subscription::pattern("x:*"), true);
-        assert!(!feed.may_begin());
-        assert_eq!(count(feed.place("a:*", true, "a:1")), None);
-        assert!(feed.marked(b"7f3a09c2b11e.1").is_none(), "no mark counts");
-        feed.settle(&Subscription::channel("b"), true);
-        assert!(feed.may_begin());
-        feed.begin();
-        assert_eq!(count(feed.place("b", false, "b")), Some(1));
-        feed.connected(true);
-        assert_eq!(count(feed.place("b", false, "b")), None, "a new connection");
-    }
-
-    #[test]
-    fn a_refused_name_shadows_no_other_and_a_name_on_its_way_brings_no_copy() {
-        let mut feed = feed(&["a:*", "a:1", "b"]);
-        feed.connected(true);
-        let [pattern, exact] = [Subscription::pattern("a:*"), Subscription::channel("a:1")];
-        assert!(
-            feed.place("a:*", true, "a:1").is_some() && feed.place("a:1", false, "a:1").is_none()
-        );
-        feed.settle(&exact, true);
-        feed.settle(&pattern, false);
-        assert!(
-            feed.place("a:1", false, "a:1").is_some(),
-            "the pattern is refused"
-        );
-        assert!(feed.place_of_unknown(&exact).is_some());
-        assert!(
-            feed.place("a:*", true, "a:1").is_none(),
-            "it is asked for again"
-        );
-        assert!(feed.place("a:*", true, "a:2").is_some());
-        feed.settle(&pattern, true);
-        assert!(
-            feed.place("a:1", false, "a:1").is_none() && feed.place_of_unknown(&exact).is_none()
-        );
-    }
-
-    #[test]
-    fn a_name_that_is_taken_away_ends_the_feed_until_all_stand_again() {
-        let mut feed = feed(&["a", "b"]);
-        let [a, b] = ["a", "b"].map(Subscription::channel);
-        assert!(
-            !feed.settle(&a, false),
-            "nothing was promised before the mark"
-        );
-        feed.settle(&a, true);
-        let BusEvent::Mark { mark: first, .. } = feed.begin() else {
-            panic!("a mark");
-        };
-        assert!(
-            !feed.settle(&Subscription::channel("x"), false),
-            "another name"
-        );
-        assert!(
-            feed.settle(&a, false) && !feed.settle(&a, false),
-            "told once"
-        );
-        assert_eq!(count(feed.place("b", false, "b")), None);
-        assert!(!feed.settle(&b, false) && !feed.may_begin());
-        feed.settle(&b, true);
-        feed.settle(&a, true);
-        assert!(feed.may_begin());
-        let BusEvent::Mark { mark, count: 0, .. } = feed.begin() else {
-            panic!("a mark with a count of its own");
-        };
-        assert_ne!(mark, first);
-    }
-
-    #[test]
-    fn where_messages_may_be_missed_unseen_nothing_has_a_position() {
-        let mut feed = feed(&["a"]);
-        let a = Subscription::channel("a");
-        assert!(feed.connected(false) && !feed.connected(false), "told once");
-        feed.settle(&a, true);
-        assert!(feed.may_begin());
-        assert!(matches!(feed.begin(), BusEvent::NoPositions));
-        assert!(!feed.may_begin());
-        assert!(feed.marked(b"7f3a09c2b11e.1").is_none());
-        assert_eq!(count(feed.place("a", false, "a")), None);
-        assert!(feed.settle(&a, false), "a loss all the same");
-        assert!(!feed.connected(true));
-        feed.settle(&a, true);
-        assert!(matches!(feed.begin(), BusEvent::Mark { .. }));
-    }
-
-    #[test]
-    fn a_message_counts_once_whatever_names_match() {
-        let mut feed = feed(&["a:*", "a:1", "*:1"]);
-        feed.begin();
-        assert_eq!(feed.place("a:1", false, "a:1"), None);
-        assert_eq!(count(feed.place("a:*", true, "a:1")), Some(1));
-        assert_eq!(feed.place("*:1", true, "a:1"), None);
-        assert_eq!(count(feed.place("*:1", true, "b:1")), Some(2));
-        assert_eq!(feed.place("a:2", false, "a:2"), Some(Place::Outside));
-        let by_pattern = feed.place("a:1", true, "a:1");
-        assert_eq!(by_pattern, Some(Place::Outside), "a pattern of this text");
-        assert_eq!(count(feed.place("a:*", true, "a:3")), Some(3));
-    }
-
-    #[test]
-    fn a_mark_ends_the_count_of_the_mark_before_and_counts_once() {
-        let mut feed = feed(&["a"]);
-        let BusEvent::Mark { count, .. } = feed.begin() else {
-            panic!("a mark");
-        };
-        assert_eq!(count, 0);
-        for _ in 0..3 {
-            feed.place("a", false, "a");
-        }
-        let mut marked = |payload: &[u8]| match feed.marked(payload) {
-            Some(BusEvent::Mark { count, mark, .. }) => Some((count, mark.to_string())),
-            _ => None,
-        };
-        let mark = "7f3a09c2b11e.1";
-        assert_eq!(marked(mark.as_bytes()), Some((3, mark.to_owned())));
-        assert_eq!(marked(mark.as_bytes()), None, "it came before");
-        for junk in [
-            &b""[..],
-            b"x",
-            b"7f3a09c2b11e.01",
-            b"\xff",
-            b"7f3a09c2b11e.1 ",
-        ] {
-            assert_eq!(marked(junk), None, "{junk:?}");
-        }
-        feed.place("a", false, "a");
-        let own = feed.next_mark().to_string();
-        let Some(BusEvent::Mark { count, .. }) = feed.marked(own.as_bytes()) else {
-            panic!("the own mark came back");
-        };
-        assert_eq!(count, 1);
-    }
-
-    #[test]
-    fn marks_are_remembered_up_to_a_number() {
-        let mut feed = feed(&["a"]);
-        feed.begin();
-        for n in 0..=MARKS_MAX {
-            let mark = Mark {
-                nonce: 5,
-                counter: n as u64,
-            };
-            assert!(feed.marked(mark.to_string().as_bytes()).is_some());
-        }
-        assert_eq!(
-            (feed.seen.len(), feed.seen_in_order.len()),
-            (MARKS_MAX, MARKS_MAX)
-        );
-    }
-
-    #[test]
-    fn another_list_has_another_hash() {
-        let lists: [&[&str]; 5] = [&["a", "b"], &["b", "a"], &["ab"], &["a"], &["a:*"]];
-        let hashes: HashSet<u32> = lists.iter().map(|list| feed(list).hash).collect();
-        assert_eq!(hashes.len(), lists.len());
-        assert_eq!(
-            feed(&["channel:trade:*"]).hash,
-            0xf7b0_bd51,
-            "on every version"
-        );
     }
 }
+
+impl StreamFeed {
+    /// The way for this stream.
+    pub fn new(settings: StreamSettings, times: Times) -> Self {
+        Self {
+            names: fnv_1a(settings.name.bytes()),
+            settings,
+            times,
+            started_ms: None,
+            lines: LogBudget::new(LINES_PER_SECOND),
+        }
+    }
+
+    /// Handles an attempt to connect. Before the first one, no client was taken.
+    pub fn connecting(&mut self, now: Now) {
+        self.started_ms.get_or_insert_with(|| now.unix_ms());
+    }
+
+    /// Hands over a result of a reader about bytes of the time `received`.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn hand_over<E: Error>(
+        &mut self,
+        relay: &mut Relay<E>,
+        received: Now,
+        told: Told,
+    ) -> Result<(), LoopGone> {
+        if told == Told::CaughtUp {
+            let away_ms = relay.report_up()?;
+            relay.status.set_positions_shared(true);
+            let stream = shown(&self.settings.name);
+            tracing::info!(stream, away_ms, "reading the stream");
+        }
+        match told {
+            Told::Behind { messages, ms } => relay.lag.note_distance(&relay.status, messages, ms),
+            Told::Message {
+                id, is_old: false, ..
+            } => relay
+                .status
+                .count_arrival(received, self.times.stored_us(id)),
+            _ => {}
+        }
+        match self.event(received, told) {
+            Some(event) => relay.link.send(event),
+            None => Ok(()),
+        }
+    }
+
+    /// The event for the loop; `None` for a message of another name. The caller reports
+    /// [`BusEvent::Up`] before the event of [`Told::CaughtUp`].
+    pub fn event(&mut self, now: Now, told: Told) -> Option<BusEvent> {
+        Some(match told {
+            Told::Message {
+                id,
+                subject,
+                payload,
+                is_deletion,
+                is_old,
+            } => {
+                let only = self.settings.only.as_ref();
+                if only.is_some_and(|only| !only.matches(&subject)) {
+                    return None;
+                }
+                let received = match is_old {
+                    true => self.stored(now, id),
+                    false => now,
+                };
+                // While the bus was away at the start, clients were taken.
+                let started_ms = self.started_ms.unwrap_or(i64::MAX);
+                let message = BusMessage {
+                    subject: subject.into(),
+                    pattern: None,
+                    payload,
+                    position: None,
+                    place: Place::Kept(Some(Position::stored(self.names, id))),
+                    received,
+                    quiet: is_old && received.unix_ms() < started_ms,
+                };
+                BusEvent::of(message, is_deletion)
+            }
+            Told::Bad(reason) => {
+                self.log_bad(now, reason);
+                let subscription = Subscription::channel("");
+                let place = Place::Outside;
+                BusEvent::Skipped {
+                    subscription,
+                    place,
+                }
+            }
+            Told::Lost => {
+                self.log_lost(now);
+                BusEvent::Gap { lost: None }
+            }
+            Told::Hole => BusEvent::Feed(FeedNotice::Hole),
+            Told::Head(id) => BusEvent::Feed(FeedNotice::Head(Position::stored(self.names, id))),
+            Told::CaughtUp => BusEvent::CaughtUp,
+            Told::Behind { .. } => return None,
+        })
+    }
+
+    /// The time at which an old message came: when the message was stored.
+    fn stored(&self, now: Now, id: StoredId) -> Now {
+        Now {
+            unix_us: i64::try_from(self.times.stored_us(id)).unwrap_or(now.unix_us),
+            ..now
+        }
+    }
+
+    fn log_lost(&mut self, now: Now) {
+        if let Some(line) = self.lines.line(now) {
+            tracing::warn!(
+                stream = shown(&self.settings.name),
+                lines_left_out = line.suppressed,
+                "the stream has lost messages that were not read: trimmed, deleted, or it was made \
+                 anew; clients are notified"
+            );
+        }
+    }
+
+    fn log_bad(&mut self, now: Now, reason: &'static str) {
+        if let Some(line) = self.lines.line(now) {
+            tracing::warn!(
+                stream = shown(&self.settings.name),
+                reason,
+                lines_left_out = line.suppressed,
+                "skipped: an entry of the stream"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -347,10 +347,6 @@ impl Ledger {
         }
     }
 
-    pub(super) fn has_refused(&self) -> bool {
-        self.wanted().any(Entry::is_refused)
-    }
-
     /// The wanted names that are confirmed, each with the number of its newest request.
     pub(super) fn standing(&self) -> impl Iterator<Item = (Subscription, u64)> {
         let all = [(&self.channels, false), (&self.patterns, true)];

@@ -12,12 +12,11 @@
 //! | `mod` | [`Source`], and [`SourceLink`], the channel to the loop |
 //! | `relay` | the thread: connection after connection, the events of an outage, status and log; silent connections; how far the reader of a stream is behind |
 //! | `outage` | since when the bus is away, and when to try again; pure |
-//! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; pure |
+//! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; a stream of the bus as the kept feed, the same for all buses |
 //! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
 //! | `requests` | requests for changing names and messages to publish, on the way from a gateway to the thread |
 //! | `asked` | the names in the questions of a check before a start, and the findings from the answers |
-//! | `stored` | a stream of the bus as the kept feed, the same for all buses |
-//! | `socket` | a socket and a waker in a single poll; TCP, TLS, and bytes that wait to be written or taken |
+//! | `socket` | a socket and a waker in a single poll; TCP, TLS, bytes that wait to be written or taken, and lines in pieces |
 
 mod asked;
 mod kept;
@@ -29,7 +28,6 @@ mod relay;
 mod requests;
 pub mod simulated;
 mod socket;
-mod stored;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,10 +39,9 @@ use crossbeam_channel::{Sender, TrySendError};
 use crate::base::{Clock, Now, QueueBytes, Wake};
 use crate::feeds::BusEvent;
 
-pub use self::kept::KeptFeed;
+pub use self::kept::{KeptFeed, StreamFeed, StreamSettings, Times, Told};
 pub use self::relay::LinkTimes;
 pub use self::requests::{BusInterest, Publisher, UnansweredChanges};
-pub use self::stored::{StreamFeed, StreamSettings, Times, Told};
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.
 pub trait Source: Send {

@@ -10,7 +10,6 @@
 //! Messages not published when a connection is lost are dropped: they would be late on the next.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -40,7 +39,7 @@ const ROOM_KEPT: usize = 1_024;
 ///
 /// Each name is requested or not; a repeated call changes nothing. The sources document their events in
 /// return.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct BusInterest {
     shared: Arc<Shared>,
     wake: Wake,
@@ -79,7 +78,7 @@ pub struct UnansweredChanges {
 /// The source's end of a [`BusInterest`]: the requested names, and their state on the server.
 pub(super) struct Names {
     shared: Arc<Shared>,
-    wake: Wake,
+    pub(super) wake: Wake,
     pub(super) ledger: Ledger,
     /// For log lines about names.
     pub(super) lines: LogBudget,
@@ -196,12 +195,6 @@ impl BusInterest {
         if self.shared.changes().put(subscription, change) {
             self.wake.wake();
         }
-    }
-}
-
-impl fmt::Debug for BusInterest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BusInterest").finish_non_exhaustive()
     }
 }
 

@@ -1,14 +1,17 @@
 //! A socket and a waker in a single poll, for a thread that waits for both: neither reading nor
 //! writing ever blocks, and TLS is not a special case.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use memchr::memchr;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use rustls::pki_types::ServerName;
@@ -58,7 +61,7 @@ impl Waiter {
 
     /// Whether the waker was used since the last call.
     pub(super) fn take_woken(&mut self) -> bool {
-        std::mem::take(&mut self.is_woken)
+        mem::take(&mut self.is_woken)
     }
 
     /// Waits until something may be read or written, the waker was used, or the time is over.
@@ -402,6 +405,46 @@ impl Buffered {
         self.unread.start = self.unread.end - input.len();
         taken
     }
+}
+
+/// The lines of a protocol, in pieces of any size.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    /// The beginning of a line whose end has not come.
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes from `input` up to the end of the next line. Returns the line with its end; `None` if all of `input` was
+    /// taken and more is needed.
+    ///
+    /// # Errors
+    /// The line is longer than `bytes_max`.
+    pub(super) fn next<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+        bytes_max: usize,
+    ) -> Result<Option<Cow<'a, [u8]>>, &'static str> {
+        let end = memchr(b'\n', input);
+        let (piece, rest) = input.split_at(end.map_or(input.len(), |at| at + 1));
+        *input = rest;
+        if self.begun.len() + piece.len() > bytes_max {
+            return Err("a line without an end");
+        }
+        if end.is_some() && self.begun.is_empty() {
+            return Ok(Some(Cow::Borrowed(piece)));
+        }
+        self.begun.extend_from_slice(piece);
+        Ok(end.map(|_| Cow::Owned(mem::take(&mut self.begun))))
+    }
+}
+
+/// Takes the missing bytes from the front of `input`, as many as there are.
+pub(super) fn take_up_to<'a>(missing: &mut usize, input: &mut &'a [u8]) -> &'a [u8] {
+    let (taken, rest) = input.split_at(input.len().min(*missing));
+    *input = rest;
+    *missing -= taken.len();
+    taken
 }
 
 pub(super) fn ended() -> io::Error {

@@ -101,7 +101,7 @@ impl Head {
 
 /// Reads the frames of a connection. Takes 88 bytes, and between messages no heap except the text that the
 /// client's next compressed messages may refer to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FrameReader {
     /// Room for a header, then the arrived bytes of the open message, then of the current frame.
     buffer: Vec<u8>,
@@ -125,17 +125,9 @@ impl FrameReader {
     /// [`MESSAGE_BYTES_MAX`]. `deflate`: permessage-deflate was negotiated.
     pub fn new(message_bytes_max: usize, deflate: bool) -> Self {
         Self {
-            buffer: Vec::new(),
             message_bytes_max: message_bytes_max.min(MESSAGE_BYTES_MAX) as u32,
-            message_bytes: 0,
-            received: 0,
-            head: [0; HEAD_BYTES_MAX],
-            head_len: 0,
-            message: None,
-            utf8: Utf8Check::default(),
             deflate,
-            ended: false,
-            window: None,
+            ..Self::default()
         }
     }
 

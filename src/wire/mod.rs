@@ -6,9 +6,8 @@
 //! | --- | --- |
 //! | [`head`] | the request head: its end, and its parts |
 //! | [`body`] | the end of a request's body |
-//! | [`upgrade`] | the request for a WebSocket upgrade (RFC 6455 §4.2.1) |
+//! | [`upgrade`] | the request for a WebSocket upgrade (RFC 6455 §4.2.1); the 101 and refusals |
 //! | [`event_stream`] | Server-Sent Events: the request for a stream, the response, the events |
-//! | [`response`] | the 101 and refusals |
 //! | [`deflate`] | permessage-deflate (RFC 7692): negotiation, deflate, bounded inflate |
 //! | [`frame_reader`] | client bytes to whole, bounded, inflated frames |
 //! | [`encode`] | headers of server frames |
@@ -26,6 +25,5 @@ pub mod frame_reader;
 pub mod head;
 pub mod json;
 pub mod object_writer;
-pub mod response;
 pub mod traceparent;
 pub mod upgrade;

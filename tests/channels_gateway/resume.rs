@@ -1,6 +1,6 @@
 //! A client that comes back gets what it missed, or is told that it does not: names of the kept feed.
 
-use weirgate::hub::{CopyRank, Frame, FrameBytes};
+use weirgate::hub::{CopyRank, FeedNotice, Frame, FrameBytes};
 
 use super::*;
 
@@ -76,11 +76,11 @@ impl Kept {
 
     fn mark(&mut self, mark: Mark) {
         let count = std::mem::take(&mut self.count);
-        self.bench.bus(BusEvent::Mark {
+        self.bench.bus(BusEvent::Feed(FeedNotice::Mark {
             names: 5,
             mark,
             count,
-        });
+        }));
     }
 
     pub(super) fn position(count: u64) -> Position {

@@ -190,7 +190,7 @@ fn a_stream_moves_to_another_server_before_the_connection_ends() {
                 let at = usize::from(*m.subject == format!("ticks.{}", others[1]));
                 came[at].push(String::from_utf8_lossy(&m.payload).parse::<u64>());
             }
-            BusEvent::Up | BusEvent::CaughtUp | BusEvent::Head(_) => {}
+            BusEvent::Up | BusEvent::CaughtUp | BusEvent::Feed(_) => {}
             // JetStream may give the next consumer to the server in lame duck mode, which never answers: the next
             // attempt reads on, and nothing is lost.
             BusEvent::Down(fault) if fault.0.contains("no answer") => {}

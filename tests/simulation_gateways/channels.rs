@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use weirgate::auth::{Acl, Authenticator, Origins};
-use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
-use weirgate::feeds::{BusEvent, BusMessage, Fault, Place, Subscription};
+use weirgate::feeds::channels::ChannelsFeed;
+use weirgate::feeds::{BusEvent, BusMessage, Fault, FeedSettings, Place, Subscription};
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
 };
@@ -257,7 +257,7 @@ impl Contract for Channels {
     }
 
     fn begin(bench: &mut Bench<Self>) {
-        let settings = ChannelsFeedSettings {
+        let settings = FeedSettings {
             bus_message_bytes_max: 5_000,
             is_stamped: false,
         };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use weirgate::auth::{Authenticator, Origins};
-use weirgate::feeds::trades::{TradesFeed, TradesFeedSettings};
-use weirgate::feeds::{BusEvent, BusMessage};
+use weirgate::feeds::trades::TradesFeed;
+use weirgate::feeds::{BusEvent, BusMessage, FeedSettings};
 use weirgate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
 use weirgate::hub::{Now, Place, SessionKey};
 
@@ -134,7 +134,7 @@ impl Contract for Trades {
     }
 
     fn begin(bench: &mut Bench<Self>) {
-        let settings = TradesFeedSettings {
+        let settings = FeedSettings {
             bus_message_bytes_max: 5_000,
             is_stamped: false,
         };

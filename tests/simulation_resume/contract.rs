@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use weirgate::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
 use weirgate::feeds::BusEvent;
-use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
-use weirgate::feeds::trades::{PATTERN, TradesFeed, TradesFeedSettings};
+use weirgate::feeds::FeedSettings;
+use weirgate::feeds::channels::ChannelsFeed;
+use weirgate::feeds::trades::{PATTERN, TradesFeed};
 use weirgate::gateways::channels::{AllClientsLimits, ChannelsGatewaySettings};
 use weirgate::gateways::channels::{ChannelsGateway, KeptNames};
 use weirgate::gateways::{TradesGateway, TradesGatewaySettings};
@@ -122,7 +123,7 @@ impl Contract for Trades {
     }
 
     fn feed(setup: &Setup, alive: FrameBytes) -> TradesFeed {
-        let settings = TradesFeedSettings {
+        let settings = FeedSettings {
             bus_message_bytes_max: setup.bus_message_bytes_max,
             is_stamped: false,
         };
@@ -220,7 +221,7 @@ impl Contract for Channels {
     }
 
     fn feed(setup: &Setup, alive: FrameBytes) -> ChannelsFeed {
-        let settings = ChannelsFeedSettings {
+        let settings = FeedSettings {
             bus_message_bytes_max: setup.bus_message_bytes_max,
             is_stamped: false,
         };

@@ -3,7 +3,7 @@
 //! in `src/hub/history/tests.rs`.
 
 use serde_json::Value;
-use weirgate::hub::{Mark, Position};
+use weirgate::hub::{FeedNotice, Mark, Position};
 
 use super::resume::{Bench, MARK, SECOND, at};
 use super::*;
@@ -70,11 +70,11 @@ fn the_count_of_one_mark_with_another_mark_is_no_place_or_that_of_the_other_mark
     }
     // A mark that is known, with a count that nobody reached behind it.
     let mark = Mark { counter: 2, ..MARK };
-    bench.bus(BusEvent::Mark {
+    bench.bus(BusEvent::Feed(FeedNotice::Mark {
         names: NAMES,
         mark,
         count: 5,
-    });
+    }));
     let beyond = Position::counted(NAMES, mark, 5);
     let got = bench.comes_back(r#"["A"]"#, &beyond.to_string());
     assert_eq!(recovered(&got[0]), (false, "ahead".into()));

@@ -1,6 +1,6 @@
 //! A client that comes back gets the trades that it missed, or is told that it does not.
 
-use weirgate::hub::{DrainPlan, HistoryLimits, Mark, Position, StoredId};
+use weirgate::hub::{DrainPlan, FeedNotice, HistoryLimits, Mark, Position, StoredId};
 
 use super::*;
 
@@ -61,11 +61,11 @@ impl Bench {
 
     fn begin(&mut self) {
         self.count = 0;
-        self.bus(BusEvent::Mark {
+        self.bus(BusEvent::Feed(FeedNotice::Mark {
             names: 5,
             mark: MARK,
             count: 0,
-        });
+        }));
         self.bus(BusEvent::Up);
         self.world.advance(1);
     }

@@ -162,11 +162,8 @@ impl Feed for StateFeed {
             | BusEvent::Down(_)
             | BusEvent::Gap { .. }
             | BusEvent::Skipped { .. }
-            | BusEvent::Mark { .. }
-            | BusEvent::NoPositions
+            | BusEvent::Feed(_)
             | BusEvent::Deleted(_)
-            | BusEvent::Hole
-            | BusEvent::Head(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }

@@ -267,10 +267,7 @@ impl Feed for LevelsFeed {
         match event {
             BusEvent::Up
             | BusEvent::Skipped { .. }
-            | BusEvent::Mark { .. }
-            | BusEvent::NoPositions
-            | BusEvent::Hole
-            | BusEvent::Head(_)
+            | BusEvent::Feed(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }

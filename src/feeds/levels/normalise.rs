@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Range;
 
 use chrono::{DateTime, Duration, NaiveDate, NaiveTime, TimeZone};
 use chrono_tz::America::New_York;
@@ -28,18 +29,34 @@ const MINUTE_MS: i64 = 60_000;
 
 const SPY_UNKNOWN: &str = r#"{"spot":null,"bid":null,"ask":null}"#;
 
-/// Turns `levels.signals` messages into the output for clients (contract: "Normalisation").
+/// Turns `levels.signals` messages into the output for clients (contract: "Normalisation"). Messages follow each other
+/// within a day, so the day of the last message is kept, and the common case is two comparisons.
 #[derive(Clone, Debug)]
 pub struct Normaliser {
-    session: SessionClock,
+    session_length_min: i64,
+    /// As [`day_of`].
+    day: Range<i64>,
 }
 
 impl Normaliser {
     /// `session_length_min`: the maximum of `bars_since_open`.
     pub fn new(session_length_min: u32) -> Self {
         Self {
-            session: SessionClock::new(session_length_min),
+            session_length_min: i64::from(session_length_min),
+            day: 0..0,
         }
+    }
+
+    /// The context of `ts_ms` (Unix milliseconds); `None` outside of the calendar.
+    fn session(&mut self, ts_ms: i64) -> Option<SessionContext> {
+        if !self.day.contains(&ts_ms) {
+            self.day = day_of(ts_ms)?;
+        }
+        let since_open_ms = ts_ms - self.day.start - OPEN_AFTER_MIDNIGHT_MS;
+        Some(SessionContext {
+            is_first_15m: (0..15 * MINUTE_MS).contains(&since_open_ms),
+            bars_since_open: (since_open_ms.max(0) / MINUTE_MS).min(self.session_length_min),
+        })
     }
 
     /// Appends the normalised `message` to `out` and returns the text of its `viewport`, if there is
@@ -55,8 +72,7 @@ impl Normaliser {
     ) -> Result<Option<&'a str>, BadMessage> {
         let message = Message::read(check_json(message)?)?;
         let ts = Timestamp::read(message.ts, now_unix_ms)?;
-        let session = self.session.context(ts.ms);
-        let session = session.ok_or(BadMessage::TsOutOfRange)?;
+        let session = self.session(ts.ms).ok_or(BadMessage::TsOutOfRange)?;
         let viewport = message.viewport.unwrap_or("null");
         let predictions = Predictions::read(viewport)?;
 
@@ -268,55 +284,13 @@ fn fractional_ms(text: &str) -> Option<i64> {
     (ms.abs() <= TS_MS_MAX as f64).then_some(ms as i64)
 }
 
-/// A day of New York in Unix milliseconds: from `midnight_ms` to before `next_midnight_ms`.
-#[derive(Clone, Copy, Debug)]
-struct Day {
-    midnight_ms: i64,
-    next_midnight_ms: i64,
-}
-
-/// Computes [`SessionContext`]s. Messages follow each other within a day, so the day of the last
-/// message is kept, and the common case is two comparisons.
-#[derive(Clone, Debug)]
-struct SessionClock {
-    length_min: i64,
-    day: Day,
-}
-
-impl SessionClock {
-    /// `length_min` caps the minutes since the open.
-    fn new(length_min: u32) -> Self {
-        let day = Day {
-            midnight_ms: 0,
-            next_midnight_ms: 0,
-        };
-        Self {
-            length_min: i64::from(length_min),
-            day,
-        }
-    }
-
-    /// The context of `ts_ms` (Unix milliseconds); `None` outside of the calendar.
-    fn context(&mut self, ts_ms: i64) -> Option<SessionContext> {
-        if !(self.day.midnight_ms..self.day.next_midnight_ms).contains(&ts_ms) {
-            self.day = day_of(ts_ms)?;
-        }
-        let since_open_ms = ts_ms - self.day.midnight_ms - OPEN_AFTER_MIDNIGHT_MS;
-        Some(SessionContext {
-            is_first_15m: (0..15 * MINUTE_MS).contains(&since_open_ms),
-            bars_since_open: (since_open_ms.max(0) / MINUTE_MS).min(self.length_min),
-        })
-    }
-}
-
-fn day_of(ts_ms: i64) -> Option<Day> {
+/// The day of New York with this moment, from midnight to before the next midnight, Unix milliseconds; `None` outside of
+/// the calendar.
+fn day_of(ts_ms: i64) -> Option<Range<i64>> {
     let date = DateTime::from_timestamp_millis(ts_ms)?
         .with_timezone(&New_York)
         .date_naive();
-    Some(Day {
-        midnight_ms: midnight_ms(date)?,
-        next_midnight_ms: midnight_ms(date.succ_opt()?)?,
-    })
+    Some(midnight_ms(date)?..midnight_ms(date.succ_opt()?)?)
 }
 
 fn midnight_ms(date: NaiveDate) -> Option<i64> {

@@ -14,8 +14,7 @@ use crate::wire::encode::{
     self, FIN, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_PING, OPCODE_TEXT, RSV1,
 };
 use crate::wire::frame_reader::{FrameError, FrameReader, FrameScratch};
-use crate::wire::response;
-use crate::wire::upgrade::UpgradeError;
+use crate::wire::upgrade::{self, UpgradeError};
 
 /// Responds with a 101.
 pub(super) fn greet(
@@ -37,7 +36,7 @@ pub(super) fn greet(
         }
     }
     let accept = upgrade.accept_key();
-    response::switching_protocols(out, &accept, agreed.as_ref(), request.subprotocol);
+    upgrade::switching_protocols(out, &accept, agreed.as_ref(), request.subprotocol);
     let reader = FrameReader::new(limits.message_bytes_max, agreed.is_some());
     let protocol = Protocol::WebSocket(WebSocket::new(reader.with_window(window)));
     let encoding = agreed.map_or(Encoding::Plain, |agreed| {

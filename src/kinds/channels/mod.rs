@@ -14,8 +14,8 @@ use super::bus::Bus;
 use super::reading::{Reading, open, wrong_history_name};
 use crate::auth::{Acl, Authenticator, NamePatterns, NameSyntax, TokenNameLimits};
 use crate::base::Clock;
-use crate::feeds::Subscription;
-use crate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
+use crate::feeds::channels::ChannelsFeed;
+use crate::feeds::{FeedSettings, Subscription};
 use crate::gateways::channels::{
     ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats, KeptNames,
 };
@@ -126,7 +126,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let interest = open_bus.interest.clone();
     let stats = Arc::new(ChannelsStats::default());
     let frame_bytes = FrameBytes::default();
-    let feed_settings = ChannelsFeedSettings {
+    let feed_settings = FeedSettings {
         bus_message_bytes_max: bus_settings.message_bytes_max,
         is_stamped: bus_settings.is_stamped,
     };

@@ -124,20 +124,6 @@ pub(super) struct Fetched {
 }
 
 impl Api {
-    /// `lost` is closed when the connection is lost.
-    pub(super) fn new(
-        connection: Connection,
-        lost: Receiver<std::convert::Infallible>,
-        refusals: Refusals,
-    ) -> Self {
-        Self {
-            connection,
-            lost,
-            refusals,
-            answer_timeout: ANSWER_TIMEOUT,
-        }
-    }
-
     /// Whether the connection is lost.
     pub(super) fn is_lost(&self) -> bool {
         matches!(self.lost.try_recv(), Err(TryRecvError::Disconnected))
@@ -170,11 +156,6 @@ impl Api {
     pub(super) fn add_stream(&self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
         let body = sonic_rs::to_vec(config).map_err(unreadable)?;
         parse(&self.ask(&format!("STREAM.CREATE.{}", config.name), &body)?)
-    }
-
-    pub(super) fn consumer_info(&self, stream: &str, name: &str) -> Result<ConsumerInfo, ApiError> {
-        let (info, _) = self.consumer_and_pause(stream, name)?;
-        Ok(info)
     }
 
     /// A consumer, and whether it delivers nothing until a time (`pause_until`).

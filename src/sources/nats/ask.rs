@@ -21,17 +21,9 @@ use crate::sources::asked::{Answers, to_ask};
 /// durable consumers needed by a [`NatsSource`](super::NatsSource) with these settings.
 pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
     on_a_server(settings, |link, found| {
-        let left_out = match left_out(link, settings, found) {
-            Ok(left_out) => left_out,
-            Err(error) => return found.push(Finding::Error(error.to_string())),
-        };
-        let mut room = match Room::ask(&link.api) {
-            Ok(room) => room,
-            Err(error) => {
-                let error = asked("tell of the account".to_owned(), error);
-                return found.push(Finding::Error(error.to_string()));
-            }
-        };
+        let left_out = left_out(link, settings, found)?;
+        let room = Room::ask(&link.api);
+        let mut room = room.map_err(|error| asked("tell of the account".to_owned(), error))?;
         for spec in &settings.subscriptions {
             if left_out
                 .iter()
@@ -39,14 +31,13 @@ pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
             {
                 continue;
             }
-            if let Err(error) = subject(link, &mut room, settings, spec, found) {
-                let is_of_all = error.is_of_all();
-                found.push(Finding::Error(error.to_string()));
-                if is_of_all {
-                    return;
-                }
+            match subject(link, &mut room, settings, spec, found) {
+                Err(error) if error.is_of_all() => return Err(error),
+                Err(error) => found.push(Finding::Error(error.to_string())),
+                Ok(()) => {}
             }
         }
+        Ok(())
     })
 }
 
@@ -77,9 +68,7 @@ pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
                  to {bytes}"
             )));
         }
-        if let Err(error) = plain(link, needs, found) {
-            found.push(Finding::Error(error.to_string()));
-        }
+        plain(link, needs, found)
     })
 }
 
@@ -116,23 +105,23 @@ fn may_subscribe(link: &Link, subject: &str) -> Result<bool, NatsError> {
     is_permitted(link, &Refusal::Subscription(subject.to_owned()))
 }
 
-/// Connects to each server, and calls `further` with the first connection.
+/// Connects to each server, and calls `further` with the first connection. An error of `further` is the last finding.
 fn on_a_server(
     settings: &NatsSettings,
-    further: impl FnOnce(&Link, &mut Vec<Finding>),
+    further: impl FnOnce(&Link, &mut Vec<Finding>) -> Result<(), NatsError>,
 ) -> Vec<Finding> {
     let (mut found, mut away, mut first) = (Vec::new(), Vec::new(), None);
     for endpoint in settings.endpoints() {
         let begin = Instant::now();
         let opened = endpoint.and_then(|endpoint| {
-            let mut last = NatsError::Lost;
+            let mut opened = Err(NatsError::Lost);
             for one in endpoint.servers(settings)? {
-                match Link::open(&one, settings, Refusals::default()) {
-                    Ok(link) => return Ok((link, one.url())),
-                    Err(error) => last = error,
+                opened = Link::open(&one, settings, Refusals::default());
+                if opened.is_ok() {
+                    break;
                 }
             }
-            Err(last)
+            opened.map(|link| (link, endpoint.url()))
         });
         match opened {
             Ok((link, url)) => {
@@ -154,7 +143,9 @@ fn on_a_server(
     // A start uses the next server, so these failures are only warnings.
     found.extend(away.into_iter().map(Finding::Warning));
     link.api = link.api.hasty();
-    further(&link, &mut found);
+    if let Err(error) = further(&link, &mut found) {
+        found.push(Finding::Error(error.to_string()));
+    }
     link.abandon();
     found
 }

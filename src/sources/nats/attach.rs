@@ -15,7 +15,7 @@ use crate::sources::outage::Failure;
 impl Session<'_> {
     /// Sets up streams and consumers, and warms the cache. A subject that fails is left for later;
     /// if all fail, returns the first error.
-    pub(super) fn set_up(&mut self) -> Result<Watchdog, Stop> {
+    pub(super) fn set_up(&mut self) -> Result<(), Stop> {
         let names_none = |stream: &str| {
             let mut specs = self.subscriptions.iter().map(|s| &s.spec);
             specs.all(|spec| spec.stream.as_deref() != Some(stream))
@@ -54,10 +54,10 @@ impl Session<'_> {
             self.is_unattached(index, &error);
         }
         let (interval, subscriptions) = (self.interval(), self.subscriptions.len());
-        let watchdog = Watchdog::start(self.api, &self.data.wake, interval, subscriptions)
+        self.watchdog = Watchdog::start(self.api, &self.data.wake, interval, subscriptions)
             .map_err(NatsError::NoThread)?;
-        watchdog.watch(self.watched());
-        Ok(watchdog)
+        self.watchdog.watch(self.watched());
+        Ok(())
     }
 
     /// Attaches a subject, or leaves the subject out. After an error the subject has no consumer.
@@ -66,18 +66,15 @@ impl Session<'_> {
             return Ok(());
         }
         let subscription = &mut self.subscriptions[index];
-        let (data, link) = (&mut *self.data, &self.relay.link);
+        let (data, relay) = (&mut *self.data, &*self.relay);
         let unnamed = self.settings.ephemeral;
-        if let Err(stop) = subscription.attach(api, data, self.settings, link, unnamed) {
+        if let Err(stop) = subscription.attach(api, data, self.settings, relay, unnamed) {
             subscription.let_go();
             return Err(stop);
         }
         // An attempt that fails is not an answer of JetStream.
         subscription.health = Health::new(Instant::now());
         forget(&self.relay.status, subscription);
-        if subscription.take_look_back_limited() {
-            self.relay.status.count_look_back_limited();
-        }
         let away = subscription.attempts.succeeded(Instant::now());
         if let Some(away) = away {
             tracing::info!(
@@ -123,7 +120,7 @@ impl Session<'_> {
 
     /// Attaches a subject after the loss of consumer or stream, or after a failed attempt. Returns
     /// whether the attempt succeeded.
-    pub(super) fn attach_again(&mut self, index: usize, watchdog: &Watchdog) -> Result<bool, Stop> {
+    pub(super) fn attach_again(&mut self, index: usize) -> Result<bool, Stop> {
         // Waiting messages are relayed first: they are older than the messages of the next
         // consumer.
         self.relay_waiting()?;
@@ -139,19 +136,19 @@ impl Session<'_> {
             }
             Err(stop) => return Err(stop),
         };
-        watchdog.watch(self.watched());
+        self.watchdog.watch(self.watched());
         self.relay_gaps()?;
         Ok(attached)
     }
 
     /// Changes to a durable consumer that is free by now. After a failure the subject is read as
     /// before.
-    pub(super) fn take_over(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
+    pub(super) fn take_over(&mut self, index: usize) -> Result<(), Stop> {
         let hasty = self.api.hasty();
         let subscription = &mut self.subscriptions[index];
         subscription.send_acks(self.data);
         match subscription.take_over(&hasty, self.data, self.relay) {
-            Ok(()) => watchdog.watch(self.watched()),
+            Ok(()) => self.watchdog.watch(self.watched()),
             Err(Stop::Bus(error)) if !error.is_of_all() => {
                 let subject = &subscription.spec.subject;
                 tracing::debug!(%error, subject, "the durable consumer was not taken over");
@@ -164,7 +161,7 @@ impl Session<'_> {
     /// Reports consumers about which JetStream does not answer, and after a while reads their
     /// subjects from other consumers. The link is well meanwhile, and the other consumers may be
     /// well too.
-    pub(super) fn check_consumers(&mut self, watchdog: &Watchdog) -> Result<(), Stop> {
+    pub(super) fn check_consumers(&mut self) -> Result<(), Stop> {
         let again = Duration::from_millis(self.settings.consumer_silence_max_ms);
         let told = self.silence_told_after();
         for index in 0..self.subscriptions.len() {
@@ -195,7 +192,7 @@ impl Session<'_> {
             }
             let is_due = subscription.health.is_to_be_attached(now, again);
             if is_due && subscription.standing.is_some() {
-                self.attach_elsewhere(index, watchdog)?;
+                self.attach_elsewhere(index)?;
             }
         }
         self.check_jetstream(told)
@@ -220,13 +217,13 @@ impl Session<'_> {
 
     /// Attaches a subject to an ephemeral consumer, while JetStream does not answer about the durable
     /// consumer. After a failure the subject is read as before.
-    fn attach_elsewhere(&mut self, index: usize, watchdog: &Watchdog) -> Result<(), Stop> {
+    fn attach_elsewhere(&mut self, index: usize) -> Result<(), Stop> {
         self.relay_waiting()?;
         let subscription = &mut self.subscriptions[index];
         subscription.send_acks(self.data);
-        let (hasty, link) = (self.api.hasty(), &self.relay.link);
-        subscription.health.attached(Instant::now());
-        let attached = subscription.attach(&hasty, self.data, self.settings, link, true);
+        let (hasty, relay) = (self.api.hasty(), &*self.relay);
+        subscription.health.attached = Instant::now();
+        let attached = subscription.attach(&hasty, self.data, self.settings, relay, true);
         let subject = &subscription.spec.subject;
         match attached {
             Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost | NatsError::Ended(_)))) => {
@@ -237,7 +234,7 @@ impl Session<'_> {
             }
             Ok(()) => tracing::warn!(subject, "a subject is read from another consumer"),
         }
-        watchdog.watch(self.watched());
+        self.watchdog.watch(self.watched());
         self.relay_gaps()
     }
 

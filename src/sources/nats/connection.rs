@@ -1,5 +1,5 @@
 //! Makes and leaves the connections of the crate, for requests to JetStream, with TLS done here. No other file
-//! touches the crate's connect options.
+//! touches the crate's connect options. At the end is a command in a terminal that publishes on such a connection.
 //!
 //! The `nats` crate has no timeout for connecting, flushing or closing, and reconnects by itself
 //! after a loss. Here every connection is used once: a lost or silent connection is left to a
@@ -23,12 +23,12 @@ use nats::{Connection, Options};
 use rustls::ClientConfig;
 use sonic_rs::JsonValueMutTrait;
 
-use super::api::Api;
-use super::error::{NatsError, Refusals};
+use super::api::{ANSWER_TIMEOUT, Api, ApiError};
+use super::error::{NatsError, Refusal, Refusals};
 use super::loopback::{Door, Gate, Hold, Loopback};
 use super::protocol::Info;
-use super::servers::waiter;
-use super::settings::{CLIENT_NAME, Endpoint, Login, NatsSettings, tls_config};
+use super::servers::{Servers, waiter};
+use super::settings::{CLIENT_NAME, Endpoint, Login, NatsSettings, redacted, tls_config};
 use super::wire::{Greeted, LATE, Patience};
 use crate::base::detached;
 use crate::sources::socket::{Stream, Waiter};
@@ -109,7 +109,12 @@ impl Link {
             .map_err(|_| refused(LATE.to_owned()))?
             .map_err(|e| refused(reason(&e)))?;
         Ok(Self {
-            api: Api::new(connection, lost, refusals),
+            api: Api {
+                connection,
+                lost,
+                refusals,
+                answer_timeout: ANSWER_TIMEOUT,
+            },
             info,
         })
     }
@@ -136,14 +141,6 @@ fn leave(connection: Connection) {
     drop(echo);
 }
 
-/// The crate's own TLS is never to be used; if a server makes the crate try, the
-/// handshake fails.
-fn trusting_nobody() -> nats::rustls::ClientConfig {
-    nats::rustls::ClientConfig::builder()
-        .with_root_certificates(nats::rustls::RootCertStore::empty())
-        .with_no_client_auth()
-}
-
 /// Keeps the loopback port until the crate's thread has ended and connects no more. If the thread
 /// ends early, the options are dropped, and the port with them.
 fn holding(options: Options, hold: Hold) -> Options {
@@ -153,11 +150,15 @@ fn holding(options: Options, hold: Hold) -> Options {
 
 /// Sets the options of a connection that is used until lost. The loss closes the channel.
 fn once(options: Options, lost: Sender<Infallible>, refusals: &Refusals) -> Options {
+    // The crate's own TLS is never to be used; if a server makes the crate try, the handshake fails.
+    let trusting_nobody = nats::rustls::ClientConfig::builder()
+        .with_root_certificates(nats::rustls::RootCertStore::empty())
+        .with_no_client_auth();
     let first = AtomicBool::new(true);
     let lost = Mutex::new(Some(lost));
     let refusals = refusals.clone();
     options
-        .tls_client_config(trusting_nobody())
+        .tls_client_config(trusting_nobody)
         .max_reconnects(1)
         .reconnect_buffer_size(RECONNECT_BUFFER_BYTES)
         .reconnect_delay_callback(move |_| match first.swap(false, Relaxed) {
@@ -341,85 +342,115 @@ fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
+/// How long the server may take to take everything.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+/// The limit on messages in flight before waiting for the server to confirm them.
+const UNCONFIRMED_MAX: u32 = 1_000;
 
-    use super::*;
-    use crate::sources::nats::settings::{Credentials, Tls};
+/// Publishes on NATS for a command, with or without the acknowledgement of a stream, and waits: every fault
+/// is an error, and nothing is tried again.
+pub struct NatsSender {
+    link: Link,
+    url: String,
+    jetstream: bool,
+    unconfirmed: u32,
+}
 
-    #[test]
-    fn the_servers_words_are_taken_out() {
-        let error =
-            io::Error::other("unexpected line while connecting: Err(\"Authorization Violation\")");
-        assert_eq!(reason(&error), "Authorization Violation");
-        assert_eq!(
-            reason(&io::Error::other("no certificate")),
-            "no certificate"
-        );
+impl NatsSender {
+    /// Connects to the first server that accepts. With `jetstream`, each message has to be stored
+    /// by a stream.
+    ///
+    /// # Errors
+    /// No server is reached, or none accepts.
+    pub fn connect(settings: &NatsSettings, jetstream: bool) -> Result<Self, NatsError> {
+        let open = |endpoint: &_| Link::open(endpoint, settings, Refusals::default());
+        let link = Servers::default().connect(settings, open)?;
+        Ok(Self {
+            link,
+            url: redacted(&settings.urls),
+            jetstream,
+            unconfirmed: 0,
+        })
     }
 
-    #[test]
-    fn a_silent_server_and_another_protocol_are_told_apart() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
-        let endpoint = Endpoint::parse(&url).map_err(|e| e.to_string()).unwrap();
-        // Nobody accepts: the kernel does.
-        let settings = NatsSettings {
-            urls_from: "--bus".to_owned(),
-            ..NatsSettings::plain(&url, Credentials::None, Tls::default())
-        };
-        let servers = endpoint.servers(&settings);
-        let endpoint = servers.map_err(|e| e.to_string()).unwrap().remove(0);
-        let failed = || {
-            let (mut waiter, _) = waiter("a test").unwrap();
-            let patience = Patience::USUAL;
-            let greeted = Greeted::connect(&mut waiter, &endpoint, patience, FIRST_LINE_TIMEOUT);
-            let error = greeted.map(drop).unwrap_err();
-            endpoint.unreachable(&settings, error).to_string()
-        };
-        let silent = failed();
-        assert!(silent.contains("says nothing"), "{silent}");
-        assert!(silent.contains("check --bus, "), "{silent}");
-        let other = std::thread::spawn(move || {
-            for _ in 0..2 {
-                let (mut stream, _) = listener.accept().unwrap();
-                let _ = stream.write_all(b"220 mail.example ESMTP\r\n");
-            }
-        });
-        let wrong = failed();
-        assert!(wrong.contains("is not a NATS server"), "{wrong}");
-        other.join().unwrap();
+    /// Publishes a message. With JetStream, returns the name of the stream and the message's
+    /// sequence there.
+    ///
+    /// # Errors
+    /// The connection is lost, the message is too large or not permitted, or no stream stores it.
+    pub fn publish(
+        &mut self,
+        subject: &str,
+        message: &[u8],
+    ) -> Result<Option<(String, u64)>, NatsError> {
+        let largest = self.link.api.connection.max_payload();
+        if message.len() > largest {
+            return Err(NatsError::TooLarge {
+                url: self.url.clone(),
+                bytes_max: largest,
+                what: "the message has",
+                bytes: message.len(),
+            });
+        }
+        if self.jetstream {
+            return self.store(subject, message).map(Some);
+        }
+        let published = self.link.api.connection.publish(subject, message);
+        published.map_err(|_| NatsError::Lost)?;
+        self.unconfirmed += 1;
+        if self.link.api.is_lost() {
+            return Err(NatsError::Lost);
+        }
+        if self.unconfirmed >= UNCONFIRMED_MAX {
+            self.settle(subject)?;
+        }
+        Ok(None)
     }
 
-    #[test]
-    fn the_crate_hears_nothing_of_tls() {
-        let line = "INFO {\"server_id\":\"X\",\"tls_required\":true,\"nonce\":\"n\",\"connect_urls\":[\"a:1\"]} \r\n";
-        let read = |line: &str| Info::read(line).expect("a line");
-        let is_wanted = |line: &str| read(line).tls_required;
-        assert!(is_wanted(line));
-        assert_eq!(read(line).connect_urls, ["a:1"]);
-        assert!(read("INFO {}").connect_urls.is_empty());
-        for odd in ["null", "7", "\"x\"", "[1]", "{}"] {
-            let line = format!(
-                "INFO {{\"cluster\":{odd},\"max_payload\":{odd},\"connect_urls\":{odd},\"tls_required\":true}}\r\n"
-            );
-            assert!(is_wanted(&line), "{line}");
+    /// Waits until the server has taken everything.
+    ///
+    /// # Errors
+    /// The connection is lost, or this user may not publish on the subject.
+    pub fn settle(&mut self, subject: &str) -> Result<(), NatsError> {
+        self.unconfirmed = 0;
+        // The crate would wait for the return of a lost connection.
+        if self.link.api.is_lost() {
+            return Err(NatsError::Lost);
         }
-        let plain = plain_info(line).expect("a line");
-        assert_eq!(read(line).nonce, "n");
-        let plain = String::from_utf8(plain).expect("text");
-        assert!(!is_wanted(&plain));
-        let json = plain.strip_prefix("INFO ").expect("the verb").trim_end();
-        let info: serde_json::Value = serde_json::from_str(json).expect("JSON");
-        assert_eq!(info, serde_json::json!({"server_id": "X", "nonce": "n"}));
-        assert!(!is_wanted("INFO {}\r\n"));
-        for wrong in [
-            "nonsense".to_owned(),
-            format!(r#"{{"x":{}"#, "[".repeat(100_000)),
-        ] {
-            let wrong = format!("INFO {wrong}\r\n");
-            assert!(plain_info(&wrong).is_err() && Info::read(&wrong).is_err());
+        let flushed = self.link.api.connection.flush_timeout(FLUSH_TIMEOUT);
+        // A refusal comes before the answer to the flush.
+        if self
+            .link
+            .api
+            .refusals
+            .has(&Refusal::Request(subject.to_owned()))
+        {
+            return Err(NatsError::not_permitted("publish", subject));
         }
+        flushed.map_err(|_| NatsError::Lost)
+    }
+
+    fn store(&self, subject: &str, message: &[u8]) -> Result<(String, u64), NatsError> {
+        let stored = self.link.api.store(subject, message);
+        stored.map_err(|error| match error {
+            ApiError::NotPermitted(_) => NatsError::not_permitted("publish", subject),
+            ApiError::Lost | ApiError::Connection(_) => NatsError::Lost,
+            ApiError::NoJetStream => no_stream(subject, "no stream has this subject"),
+            // With other subscribers to the subject, the server does not report a missing stream.
+            ApiError::NoAnswer(_) => no_stream(subject, "no stream with this subject answers"),
+            error => NatsError::JetStream {
+                action: format!("store the message on {subject}"),
+                reason: error.to_string(),
+                is_of_all: true,
+            },
+        })
     }
 }
+
+fn no_stream(subject: &str, reason: &'static str) -> NatsError {
+    let subject = subject.to_owned();
+    NatsError::NoStream { subject, reason }
+}
+
+#[cfg(test)]
+mod tests;

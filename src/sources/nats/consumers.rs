@@ -4,15 +4,16 @@
 //! Also the search for the last good message of a subject, for a start after bad messages. A stream is read forwards only,
 //! so the message before a sequence has to be searched for.
 
-use super::api::{Api, ApiError, Fetched};
-use super::data::{Data, Inbox};
-use super::error::{INBOX_PREFIX, NatsError, Refusal};
-use super::position::{Acks, StreamState};
-use super::settings::{LookBack, StreamSpec, SubscriptionSpec};
+use std::time::Duration;
+
 use nats::jetstream::{
     AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, ReplayPolicy, StreamConfig, StreamInfo,
 };
-use std::time::Duration;
+
+use super::api::{Api, ApiError, Fetched};
+use super::data::{Acks, Data, Inbox};
+use super::error::{INBOX_PREFIX, NatsError, Refusal};
+use super::settings::{LookBack, StreamSpec, SubscriptionSpec};
 
 /// The limit on messages in flight without an acknowledgement.
 const ACK_PENDING_MAX: i64 = 512;
@@ -21,6 +22,15 @@ const ACK_PENDING_MAX: i64 = 512;
 const DELIVERIES_MAX: i64 = 5;
 /// How long the server keeps an ephemeral consumer without a listener.
 const EPHEMERAL_IDLE_MAX: Duration = Duration::from_secs(10);
+
+/// The state of a stream, reported by the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StreamState {
+    /// The creation time, Unix nanoseconds.
+    pub(super) created_unix_ns: i64,
+    /// The highest sequence number given out so far.
+    pub(super) last_sequence: u64,
+}
 
 /// A subject, its stream, and the durable consumer of the subject.
 #[derive(Clone)]
@@ -48,16 +58,6 @@ pub(super) struct Standing {
     pub(super) acks: Acks,
 }
 
-/// The result of joining a free durable consumer.
-pub(super) enum Joined {
-    /// The consumer delivers to this process.
-    Standing(Standing),
-    /// Another client was quicker.
-    Taken,
-    /// This user may not subscribe to the consumer's deliver subject.
-    NotPermitted,
-}
-
 /// The state of a durable consumer on the server.
 pub(super) enum Durable {
     /// No consumer has this name.
@@ -73,11 +73,10 @@ pub(super) enum Durable {
 
 /// Whether the subject of an optional stream is read (`NatsSettings::streams_optional`).
 ///
-/// As long as the server has none of the streams, or the user may not ask for them, weirgate makes no stream and
-/// reads no subject of them. A single stream makes all of them wanted, until the end of the process: from
-/// then on a missing stream is made, as without the setting. Without an answer nothing is decided, and a
-/// later attempt asks again. Once the subjects are left out, only the watchdog asks, so that no silence about
-/// these streams keeps the relays waiting.
+/// As long as the server has none of the streams, or the user may not ask for them, weirgate makes no stream and reads
+/// no subject of them. A single stream makes all of them wanted, until the end of the process: from then on a missing
+/// stream is made, as without the setting. Without an answer nothing is decided, and a later attempt asks again. Once
+/// the subjects are left out, only the watchdog asks, so that no silence about these streams keeps the relays waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
     /// Read, and the stream made if missing.
@@ -141,13 +140,14 @@ impl Api {
     /// in the consumer's information. A deliver subject chosen by somebody stays unchanged.
     ///
     /// `info` is from before the subscription. Without a listener nothing was delivered since, so
-    /// every message after `info.delivered` arrives here.
+    /// every message after `info.delivered` arrives here. Returns the reason if the consumer has to be left alone:
+    /// another client was quicker, or this user may not subscribe to the deliver subject.
     pub(super) fn join(
         &self,
         data: &mut Data,
         spec: &Target,
         info: &ConsumerInfo,
-    ) -> Result<Joined, NatsError> {
+    ) -> Result<Result<Standing, &'static str>, NatsError> {
         let failed = |error| asked(format!("resume the consumer {}", spec.durable), error);
         let theirs = info.config.deliver_subject.clone().unwrap_or_default();
         let group = info.config.deliver_group.as_deref();
@@ -168,8 +168,8 @@ impl Api {
             let ours = self.connection.new_inbox();
             let inbox = subscribe(&ours)?;
             match self.move_consumer(&spec.stream, &spec.durable, &ours) {
-                Ok(()) => return Ok(Joined::Standing(standing(ours, inbox))),
-                Err(error) if error.consumer_exists() => return Ok(Joined::Taken),
+                Ok(()) => return Ok(Ok(standing(ours, inbox))),
+                Err(error) if error.consumer_exists() => return Ok(Err(Told::TAKEN)),
                 Err(ApiError::Lost) => return Err(NatsError::Lost),
                 // Perhaps this user may not change consumers. Joins without the move.
                 Err(error) => tracing::debug!(%error, "a consumer was not moved to our inbox"),
@@ -179,8 +179,8 @@ impl Api {
         self.refusals.forget(&refusal);
         let inbox = subscribe(&theirs)?;
         match self.refusals.has(&refusal) {
-            true => Ok(Joined::NotPermitted),
-            false => Ok(Joined::Standing(standing(theirs, inbox))),
+            true => Ok(Err(Told::NOT_PERMITTED)),
+            false => Ok(Ok(standing(theirs, inbox))),
         }
     }
 
@@ -196,8 +196,7 @@ impl Api {
         let name = durable.unwrap_or("without a name");
         let failed = |error| asked(format!("make a consumer {name} on {}", spec.stream), error);
         let deliver_subject = self.connection.new_inbox();
-        // First the subscription: without a listener the server may remove the consumer, or deliver
-        // to nobody.
+        // First the subscription: without a listener the server may remove the consumer, or deliver to nobody.
         let inbox = data.subscribe(&deliver_subject, None, self.answer_timeout);
         let inbox = inbox.map_err(failed)?;
         let made = self.add_consumer(
@@ -365,87 +364,61 @@ impl Told {
     }
 }
 
-/// The result of the search.
-pub(super) enum LookedBack {
-    /// The newest message is good.
-    NewestIsGood,
-    /// The last good message, and the number of bad messages after it.
-    Good(Box<Fetched>, u64),
-    /// All messages are bad; the number of them.
-    NoneIsGood(u64),
-    /// The limit was reached; the number of bad messages seen.
-    Limited(u64),
-    /// JetStream did not answer to the point; the number of bad messages seen before.
-    Failed(ApiError, u64),
-}
-
-impl LookedBack {
-    /// Logs the effect of a bad newest message on clients.
-    pub(super) fn log(&self, subject: &str) {
-        match self {
-            Self::NewestIsGood => {}
-            Self::Good(good, bad) => tracing::warn!(
-                subject,
-                bad,
-                sequence = good.sequence,
-                "the newest messages of a subject are bad; clients get the last good one"
-            ),
-            Self::NoneIsGood(bad) => {
-                tracing::warn!(subject, bad, "no message of a subject is good");
-            }
-            Self::Limited(bad) => tracing::warn!(
-                subject,
-                bad,
-                "no good message of a subject was found among as many as are looked at"
-            ),
-            Self::Failed(error, bad) => tracing::warn!(
-                %error,
-                subject,
-                bad,
-                "the last good message of a subject cannot be searched for"
-            ),
-        }
-    }
-}
-
-/// Searches the messages of the subject from `newest` backwards for the first good message.
-/// Messages up to `floor` were handed over before and are left out.
+/// Searches the messages of the subject from `newest` backwards for the first good message, and logs what was found.
+/// Messages up to `floor` were handed over before and are left out. Returns `None` if the newest message is good, or no
+/// message is.
+///
+/// # Errors
+/// The limit was reached (`None`), or JetStream did not answer to the point.
 pub(super) fn look_back(
     api: &Api,
     target: &Target,
     newest: &Fetched,
     floor: u64,
     limits: &LookBack,
-) -> LookedBack {
-    let is_good = |message: &Fetched| {
-        message.is_deletion || (limits.is_good)(&target.subject, &message.payload)
-    };
+) -> Result<Option<Fetched>, Option<ApiError>> {
+    let (stream, subject) = (&target.stream, &target.subject);
+    let is_good = |one: &Fetched| one.is_deletion || (limits.is_good)(subject, &one.payload);
     if limits.messages_max == 0 || is_good(newest) {
-        return LookedBack::NewestIsGood;
+        return Ok(None);
     }
-    let sequence_of = |message: &Fetched| message.sequence;
-    let mut fetched = 0;
+    let (mut before, mut bad, mut fetched) = (newest.sequence, 1, 0);
     let mut fetch = |from| {
         fetched += 1;
         match fetched > limits.messages_max {
             true => Err(None),
-            false => api
-                .first_from(&target.stream, &target.subject, from)
-                .map_err(Some),
+            false => api.first_from(stream, subject, from).map_err(Some),
         }
     };
-    let (mut before, mut bad) = (newest.sequence, 1);
-    loop {
-        match newest_between(floor, before, sequence_of, &mut fetch) {
-            Ok(Some(message)) if is_good(&message) => {
-                return LookedBack::Good(Box::new(message), bad);
+    let found = loop {
+        match newest_between(floor, before, |one: &Fetched| one.sequence, &mut fetch) {
+            Ok(Some(message)) if !is_good(&message) => {
+                (before, bad) = (message.sequence, bad + 1);
             }
-            Ok(Some(message)) => (before, bad) = (message.sequence, bad + 1),
-            Ok(None) => return LookedBack::NoneIsGood(bad),
-            Err(None) => return LookedBack::Limited(bad),
-            Err(Some(error)) => return LookedBack::Failed(error, bad),
+            found => break found,
         }
+    };
+    match &found {
+        Ok(Some(good)) => tracing::warn!(
+            subject,
+            bad,
+            sequence = good.sequence,
+            "the newest messages of a subject are bad; clients get the last good one"
+        ),
+        Ok(None) => tracing::warn!(subject, bad, "no message of a subject is good"),
+        Err(None) => tracing::warn!(
+            subject,
+            bad,
+            "no good message of a subject was found among as many as are looked at"
+        ),
+        Err(Some(error)) => tracing::warn!(
+            %error,
+            subject,
+            bad,
+            "the last good message of a subject cannot be searched for"
+        ),
     }
+    found
 }
 
 /// The newest message after `floor` and before `before`. `fetch` returns the first message from a
@@ -481,4 +454,47 @@ fn newest_between<M, E>(
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The result, and the number of fetches.
+    fn search(stream: &[u64], floor: u64, before: u64) -> (Option<u64>, u32) {
+        let mut fetches = 0;
+        let found = newest_between(
+            floor,
+            before,
+            |&sequence| sequence,
+            |from| {
+                fetches += 1;
+                Ok::<_, ()>(stream.iter().copied().find(|&sequence| sequence >= from))
+            },
+        );
+        (found.expect("no fetch fails"), fetches)
+    }
+
+    #[test]
+    fn the_message_right_before_takes_one_fetch() {
+        assert_eq!(search(&[1, 2, 3], 0, 3), (Some(2), 1));
+        assert_eq!(search(&[1, 2, 3], 0, 1).0, None);
+        assert_eq!(search(&[1, 2, 3], 2, 3), (None, 0));
+        assert_eq!(search(&[], 0, u64::MAX).0, None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_newest_before_is_found_in_few_fetches(
+            mut stream in prop::collection::btree_set(1..1_000_000u64, 0..60),
+            floor in 0..1_000u64,
+            before in 1..1_000_000u64,
+        ) {
+            stream.insert(before);
+            let stream: Vec<u64> = stream.into_iter().collect();
+            let want = stream.iter().rev().copied().find(|&s| s < before && s > floor);
+            let (found, fetches) = search(&stream, floor, before);
+            prop_assert_eq!(found, want);
+            prop_assert!(fetches <= 33, "{} fetches", fetches);
+        }
+    }
+}

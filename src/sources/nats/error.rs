@@ -213,7 +213,7 @@ impl Refusal {
 }
 
 /// Stream and consumer of an acknowledgement, in both forms of the subject (see
-/// [`AckSubject`](super::position::AckSubject)).
+/// [`AckSubject`](super::protocol::AckSubject)).
 fn acks(subject: &str) -> Option<Refusal> {
     let tokens: Vec<&str> = subject.strip_prefix(ACKS_PREFIX)?.split('.').collect();
     let skip = if tokens.len() >= 9 { 2 } else { 0 };

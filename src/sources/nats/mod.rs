@@ -22,18 +22,16 @@
 //! | `api` | requests to JetStream, ended by the loss of the connection |
 //! | `ask` | the check before a start: files, streams, permissions |
 //! | `watchdog` | asking the server whether the link and the consumers are well, and judging the answers |
-//! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::probe` has the rule |
-//! | `data` | the connection for messages and acknowledgements |
+//! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::relay` has the rule |
+//! | `data` | the connection for messages and acknowledgements; the acknowledgements that wait |
 //! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
 //! | `protocol` | the client protocol of NATS, and what a server says of itself; pure |
-//! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server, plain to the crate |
+//! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server, plain to the crate; a command that publishes |
 //! | `loopback` | the connection between `connection` and the crate, closed to other processes |
-//! | `publish` | a command that publishes |
 //! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
 //! | `stream/` | the source that reads a stream in place of subjects |
 //! | `error` | error texts, and the server's refusals of permissions |
 //! | `settings` | settings, URLs, credentials, and certificates for TLS |
-//! | `position` | sequences and waiting acknowledgements; pure |
 
 // The whole crate is marked deprecated in favour of an async crate, which would put a runtime into
 // the data path.
@@ -47,9 +45,7 @@ mod consumers;
 mod data;
 mod error;
 mod loopback;
-mod position;
 mod protocol;
-mod publish;
 mod servers;
 mod session;
 mod settings;
@@ -73,8 +69,8 @@ use crate::telemetry::BusStatus;
 use self::settings::Endpoint;
 
 pub use self::ask::{NatsNeeds, ask, ask_plain};
+pub use self::connection::NatsSender;
 pub use self::error::NatsError;
-pub use self::publish::NatsSender;
 pub use self::settings::{
     Credentials, Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, Tls, redacted,
 };
@@ -114,25 +110,19 @@ impl NatsSource {
         relay: &mut Relay<NatsError>,
         before: Option<(Link, Data)>,
     ) -> Result<Stop, Stop> {
-        let mut session = Session {
-            settings: &self.settings,
-            relay,
-            subscriptions: &mut self.subscriptions,
-            api: &link.api,
-            data,
-            second,
-        };
-        let watchdog = session.set_up();
+        let (settings, all, used) = (&self.settings, &mut self.subscriptions, (&link.api, data));
+        let mut session = Session::new(settings, relay, all, used, second);
+        let set_up = session.set_up();
         if let Some((link, data)) = before {
             link.abandon();
             data.leave();
         }
-        let watchdog = watchdog?;
+        set_up?;
         let away_ms = session.relay.report_up()?;
         session.relay.status.set_subscription_refused(false);
         let url = redacted(&self.settings.urls);
         tracing::info!(url, away_ms, "subscribed on NATS");
-        Ok(session.run(&watchdog))
+        Ok(session.run())
     }
 }
 
@@ -185,10 +175,11 @@ impl Bus for NatsSource {
             if let Stop::Bus(NatsError::NotPermitted { .. }) = &stop {
                 self.status.set_subscription_refused(true);
             }
-            for subscription in &self.subscriptions {
+            for subscription in &mut self.subscriptions {
                 forget(&self.status, subscription);
+                subscription.is_refused = false;
+                subscription.let_go();
             }
-            self.subscriptions.iter_mut().for_each(Subscription::detach);
             if let Stop::Bus(error @ NatsError::LameDuck) = &stop {
                 tracing::info!(%error, "NATS moves");
                 // The durable consumers are free as soon as nobody listens here.

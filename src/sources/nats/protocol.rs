@@ -5,14 +5,12 @@
 //! limit only the beginning is kept; the rest is read and thrown away.
 
 use std::hash::{BuildHasher, RandomState};
-use std::mem;
 
-use memchr::memchr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use super::position::AckSubject;
 use super::settings::{Endpoint, NatsSettings};
+use crate::sources::socket::{Lines, take_up_to};
 use crate::wire::json::{self, JsonError};
 
 /// The longest line. The server's first line lists the servers of a cluster.
@@ -107,8 +105,7 @@ pub(super) struct Malformed(pub(super) &'static str);
 #[derive(Debug)]
 pub(super) struct Reader {
     payload_bytes_max: usize,
-    /// The beginning of an incomplete line.
-    line: Vec<u8>,
+    lines: Lines,
     body: Option<Body>,
 }
 
@@ -128,7 +125,7 @@ impl Reader {
     pub(super) fn new(payload_bytes_max: usize) -> Self {
         Self {
             payload_bytes_max,
-            line: Vec::new(),
+            lines: Lines::default(),
             body: None,
         }
     }
@@ -152,31 +149,14 @@ impl Reader {
                 let whole = self.body.take().map(Body::into_delivery);
                 return Ok(whole.map(Op::Message));
             }
-            if !self.take_line(input)? {
+            let line = self.lines.next(input, LINE_BYTES_MAX).map_err(Malformed)?;
+            let Some(line) = line else {
                 return Ok(None);
-            }
-            let line = mem::take(&mut self.line);
-            let op = self.begin(&line);
-            // Most lines are short: the buffer is used again.
-            self.line = line;
-            self.line.clear();
-            self.line.shrink_to(4 * 1024);
-            if let Some(op) = op? {
+            };
+            if let Some(op) = self.begin(&line)? {
                 return Ok(Some(op));
             }
         }
-    }
-
-    /// Takes bytes up to the end of a line. Returns whether `line` is complete.
-    fn take_line(&mut self, input: &mut &[u8]) -> Result<bool, Malformed> {
-        let end = memchr(b'\n', input);
-        let (piece, rest) = input.split_at(end.map_or(input.len(), |at| at + 1));
-        *input = rest;
-        if self.line.len() + piece.len() > LINE_BYTES_MAX {
-            return Err(Malformed("a line without an end"));
-        }
-        self.line.extend_from_slice(piece);
-        Ok(end.is_some())
     }
 
     /// Parses a line: an operation, or the beginning of a message.
@@ -238,17 +218,17 @@ fn message(line: &str, has_headers: bool) -> Result<Body, Malformed> {
 impl Body {
     /// Takes bytes of the message. Returns whether the message is complete.
     fn take(&mut self, input: &mut &[u8], payload_bytes_max: usize) -> Result<bool, Malformed> {
-        let headers = split(input, &mut self.headers_left);
+        let headers = take_up_to(&mut self.headers_left, input);
         keep(&mut self.headers, headers, HEADER_BYTES_KEPT);
         if self.headers_left > 0 {
             return Ok(false);
         }
-        let payload = split(input, &mut self.payload_left);
+        let payload = take_up_to(&mut self.payload_left, input);
         keep(&mut self.delivery.payload, payload, payload_bytes_max + 1);
         if self.payload_left > 0 {
             return Ok(false);
         }
-        let end = split(input, &mut self.end_left);
+        let end = take_up_to(&mut self.end_left, input);
         if !b"\r\n".ends_with(end) && !b"\r\n".starts_with(end) {
             return Err(Malformed("a message that is longer than it says"));
         }
@@ -288,20 +268,55 @@ impl Body {
     }
 }
 
+/// The content of a JetStream message's reply subject.
+///
+/// Two forms are in use (NATS ADR-15): `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.
+/// <consumer seq>.<time>.<pending>`, nine tokens, and the same after `<domain>.<account hash>` and,
+/// in most servers, before a random token: eleven or more. The crate's own parser refuses eleven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AckSubject {
+    /// Sequence number of the message in its stream.
+    pub(super) stream_sequence: u64,
+    /// Number of the delivery by the consumer.
+    pub(super) consumer_sequence: u64,
+    /// The time of storage, Unix nanoseconds.
+    pub(super) stored_unix_ns: u64,
+    /// The number of messages that the consumer has not delivered yet.
+    pub(super) pending: u64,
+}
+
+impl AckSubject {
+    /// Returns `None` for any other subject.
+    pub(super) fn parse(reply: &str) -> Option<Self> {
+        // Domain, account; stream, consumer, deliveries; the four numbers.
+        let (mut tokens, mut count) = ([""; 9], 0);
+        for token in reply.strip_prefix("$JS.ACK.")?.split('.') {
+            if let Some(place) = tokens.get_mut(count) {
+                *place = token;
+            }
+            count += 1;
+        }
+        let first = match count {
+            7 => 3,
+            9.. => 5,
+            _ => return None,
+        };
+        let number = |at: usize| tokens[first + at].parse().ok();
+        Some(Self {
+            stream_sequence: number(0)?,
+            consumer_sequence: number(1)?,
+            stored_unix_ns: number(2)?,
+            pending: number(3)?,
+        })
+    }
+}
+
 /// Whether the headers of a message say that the value of its subject was deleted.
 pub(super) fn are_of_deletion(headers: &str) -> bool {
     headers.lines().any(|line| {
         let operation = line.strip_prefix(OPERATION).map(str::trim);
         matches!(operation, Some("DEL" | "PURGE")) || line.starts_with(MARKER)
     })
-}
-
-/// Splits the missing part off `input`.
-fn split<'a>(input: &mut &'a [u8], left: &mut usize) -> &'a [u8] {
-    let (piece, rest) = input.split_at(input.len().min(*left));
-    *input = rest;
-    *left -= piece.len();
-    piece
 }
 
 fn keep(kept: &mut Vec<u8>, piece: &[u8], bytes_max: usize) {

@@ -100,7 +100,7 @@ impl Servers {
     /// The second connection beside a connection that begins.
     pub(super) fn second(&self, settings: &NatsSettings) -> Second {
         Second {
-            probe: Probe::new("NATS", Duration::from_millis(settings.times.silence_max_ms)),
+            probe: Probe::new("NATS", &settings.times),
             learned: self.learned.clone(),
             tries: 0,
             looked: None,
@@ -205,12 +205,9 @@ impl Second {
         settings: &NatsSettings,
         wire: &Wire,
     ) -> bool {
-        self.tries += 1;
-        let others = others(self.learned.clone(), settings, wire, self.tries);
-        let answers =
-            |server: &Endpoint| has_jetstream(server, streams, settings).is_ok_and(|is| is);
-        self.better = others.into_iter().find(answers);
-        self.better.is_some()
+        self.find_other(settings, wire, |server| {
+            has_jetstream(server, streams, settings).is_ok_and(|is| is)
+        })
     }
 
     /// Looks for another server while the one in use is in lame duck mode, by turns. Without other servers, the
@@ -229,9 +226,20 @@ impl Second {
         if !streams.is_empty() {
             return self.has_answer_elsewhere(streams, settings, wire);
         }
+        self.find_other(settings, wire, |server| {
+            log_in(server, false, settings) == Found::Answer
+        })
+    }
+
+    /// Looks for a server of the next host that `answers`, to be tried first for the next connection.
+    fn find_other(
+        &mut self,
+        settings: &NatsSettings,
+        wire: &Wire,
+        answers: impl FnMut(&Endpoint) -> bool,
+    ) -> bool {
         self.tries += 1;
         let others = others(self.learned.clone(), settings, wire, self.tries);
-        let answers = |server: &Endpoint| log_in(server, false, settings) == Found::Answer;
         self.better = others.into_iter().find(answers);
         self.better.is_some()
     }

@@ -27,10 +27,7 @@ pub(super) struct Session<'a> {
     pub(super) data: &'a mut Data,
     /// Decides whether these connections are kept during a silence.
     pub(super) second: &'a mut Second,
-}
-
-/// The state of a session between two turns.
-struct State {
+    pub(super) watchdog: Watchdog,
     told_caught_up: bool,
     /// When the connection for requests was last seen well.
     api_answered: Instant,
@@ -40,10 +37,33 @@ struct State {
     look_due: Instant,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    /// A session before [`Self::set_up`].
+    pub(super) fn new(
+        settings: &'a NatsSettings,
+        relay: &'a mut Relay<NatsError>,
+        subscriptions: &'a mut [Subscription],
+        (api, data): (&'a Api, &'a mut Data),
+        second: &'a mut Second,
+    ) -> Self {
+        Self {
+            settings,
+            relay,
+            subscriptions,
+            api,
+            data,
+            second,
+            watchdog: Watchdog::idle(),
+            told_caught_up: false,
+            api_answered: Instant::now(),
+            is_silent: false,
+            look_due: Instant::now(),
+        }
+    }
+
     /// Relays until a connection is lost or silent, or the loop is gone.
-    pub(super) fn run(&mut self, watchdog: &Watchdog) -> Stop {
-        let stop = match self.relay_all(watchdog) {
+    pub(super) fn run(&mut self) -> Stop {
+        let stop = match self.relay_all() {
             Err(stop) => stop,
             Ok(never) => match never {},
         };
@@ -67,100 +87,83 @@ impl Session<'_> {
         }
     }
 
-    fn relay_all(&mut self, watchdog: &Watchdog) -> Result<Infallible, Stop> {
-        let now = Instant::now();
-        let mut state = State {
-            told_caught_up: false,
-            api_answered: now,
-            is_silent: false,
-            look_due: now,
-        };
+    fn relay_all(&mut self) -> Result<Infallible, Stop> {
+        self.api_answered = Instant::now();
         self.relay_gaps()?;
-        self.tell_caught_up(&mut state)?;
+        self.tell_caught_up()?;
         loop {
-            self.turn(&mut state, watchdog)?;
+            self.turn()?;
         }
     }
 
     /// Reads at most once, and relays the messages. Looks at everything else if there is news or the time has
     /// come. Waits if there was nothing to read.
-    fn turn(&mut self, state: &mut State, watchdog: &Watchdog) -> Result<(), Stop> {
+    fn turn(&mut self) -> Result<(), Stop> {
         let has_read = self.data.read()?;
         self.relay_waiting()?;
         let now = match has_read {
             true => self.data.wire.heard(),
             false => Instant::now(),
         };
-        if self.data.take_woken() || state.is_silent || now >= state.look_due {
-            state.look_due = self.look_around(state, watchdog, !has_read)?;
+        if self.data.take_woken() || self.is_silent || now >= self.look_due {
+            self.look_due = self.look_around(!has_read)?;
             // Messages that came while something was asked.
             self.relay_waiting()?;
         }
-        self.tell_caught_up(state)?;
+        self.tell_caught_up()?;
         let acks_due = self.send_due_acks(now);
         self.data.flush()?;
         if has_read {
             self.relay.worked();
         } else {
-            let due = acks_due.map_or(state.look_due, |due| due.min(state.look_due));
+            let due = acks_due.map_or(self.look_due, |due| due.min(self.look_due));
             self.data.wait(self.relay, due)?;
         }
         Ok(())
     }
 
     /// Tells the loop once that no backlog is left.
-    fn tell_caught_up(&mut self, state: &mut State) -> Result<(), Stop> {
+    fn tell_caught_up(&mut self) -> Result<(), Stop> {
         let caught_up = self.subscriptions.iter().all(Subscription::caught_up);
-        if caught_up && !state.told_caught_up {
+        if caught_up && !self.told_caught_up {
             self.relay.link.send(BusEvent::CaughtUp)?;
         }
-        state.told_caught_up = caught_up;
+        self.told_caught_up = caught_up;
         Ok(())
     }
 
     /// Handles the news from other threads, refusals and silences. Returns the time of the next look.
-    fn look_around(
-        &mut self,
-        state: &mut State,
-        watchdog: &Watchdog,
-        nothing_to_read: bool,
-    ) -> Result<Instant, Stop> {
+    fn look_around(&mut self, nothing_to_read: bool) -> Result<Instant, Stop> {
         if self.relay.link.is_over() {
             return Err(Stop::LoopGone);
         }
         if self.api.is_lost() {
             return Err(NatsError::Lost.into());
         }
-        while let Ok(report) = watchdog.reports.try_recv() {
-            state.api_answered = Instant::now();
+        while let Ok(report) = self.watchdog.reports.try_recv() {
+            self.api_answered = Instant::now();
             if let Report::About(index, answer) = report {
-                let found_stream = self.take_in(index, answer, watchdog)?;
+                let found_stream = self.take_in(index, answer)?;
                 // The last message of the subject was handed over quietly, so `CaughtUp` follows again.
-                state.told_caught_up &= !found_stream;
+                self.told_caught_up &= !found_stream;
             }
         }
-        self.take_refusals(watchdog)?;
+        self.take_refusals()?;
         let streams = self.streams_read();
         let (settings, wire) = (self.settings, &self.data.wire);
         if self.second.has_other(&streams, settings, wire) {
             return Err(NatsError::LameDuck.into());
         }
-        let api_due = state.api_answered + self.patience();
+        let api_due = self.api_answered + self.patience();
         let next = match self.data.wire.watch(&self.settings.times, nothing_to_read) {
             Some(next) if Instant::now() < api_due => next.min(api_due),
-            Some(_) => {
-                state.is_silent = true;
-                return self.look_elsewhere(state.api_answered, watchdog);
-            }
-            None => {
-                state.is_silent = true;
-                return self.look_elsewhere(self.data.wire.heard(), watchdog);
-            }
+            Some(_) => return self.look_elsewhere(self.api_answered),
+            None => return self.look_elsewhere(self.data.wire.heard()),
         };
-        state.is_silent = false;
+        self.is_silent = false;
         self.is_heard();
         // Consumers are checked only while the link is well: a silent link says nothing about them.
-        self.check_consumers(watchdog)?;
+        self.check_consumers()?;
         Ok(next)
     }
 
@@ -209,7 +212,7 @@ impl Session<'_> {
 
     pub(super) fn relay_gaps(&mut self) -> Result<(), Stop> {
         for subscription in self.subscriptions.iter_mut() {
-            for message in subscription.take_gap() {
+            for message in std::mem::take(&mut subscription.gap) {
                 subscription.relay(message, self.data, self.relay)?;
             }
         }
@@ -218,7 +221,7 @@ impl Session<'_> {
 
     /// Handles an answer of JetStream about a subscription. Returns whether a subject that waited for its stream
     /// was attached.
-    fn take_in(&mut self, index: usize, answer: Answer, watchdog: &Watchdog) -> Result<bool, Stop> {
+    fn take_in(&mut self, index: usize, answer: Answer) -> Result<bool, Stop> {
         let told = self.silence_told_after();
         let subscription = &mut self.subscriptions[index];
         let now = Instant::now();
@@ -254,12 +257,12 @@ impl Session<'_> {
                     consumer,
                     "a consumer is gone from the server; making it again"
                 );
-                self.attach_again(index, watchdog)?;
+                self.attach_again(index)?;
             }
             Answer::Stream(is_there) if subscription.is_to_be_attached(is_there) => {
-                return self.attach_again(index, watchdog);
+                return self.attach_again(index);
             }
-            Answer::Free if subscription.awaits_durable => self.take_over(index, watchdog)?,
+            Answer::Free if subscription.awaits_durable => self.take_over(index)?,
             // About a consumer no longer in use, or a stream still missing.
             Answer::Other
             | Answer::Pending(..)
@@ -271,7 +274,7 @@ impl Session<'_> {
     }
 
     /// Applies each new refusal to the subscription concerned.
-    fn take_refusals(&mut self, watchdog: &Watchdog) -> Result<(), Stop> {
+    fn take_refusals(&mut self) -> Result<(), Stop> {
         for refusal in self.api.refusals.take_news() {
             let concerns = |subscription: &Subscription| {
                 let standing = subscription.standing.as_ref();
@@ -290,11 +293,10 @@ impl Session<'_> {
             let Some(index) = index else { continue };
             match refusal {
                 Refusal::Acks { .. } => {
-                    let health = &mut self.subscriptions[index].health;
-                    health.ack_refused(Instant::now());
+                    self.subscriptions[index].health.acks_refused = Some(Instant::now());
                 }
                 Refusal::Subscription(_) | Refusal::Request(_) => {
-                    self.attach_again(index, watchdog)?;
+                    self.attach_again(index)?;
                 }
             }
         }
@@ -302,7 +304,8 @@ impl Session<'_> {
     }
 
     /// Handles a link that has been silent since `heard`. Returns the time of the next look.
-    fn look_elsewhere(&mut self, heard: Instant, watchdog: &Watchdog) -> Result<Instant, Stop> {
+    fn look_elsewhere(&mut self, heard: Instant) -> Result<Instant, Stop> {
+        self.is_silent = true;
         let refusals = &self.api.refusals;
         if refusals.has(&Refusal::Request(INBOXES.to_owned())) {
             let what = format!("publish to {INBOXES}");
@@ -315,7 +318,9 @@ impl Session<'_> {
         {
             Some(next) => Ok(next),
             // News during the second connection ends the silence.
-            None if self.data.has_news()? || !watchdog.reports.is_empty() => Ok(Instant::now()),
+            None if self.data.has_news()? || !self.watchdog.reports.is_empty() => {
+                Ok(Instant::now())
+            }
             None => {
                 let silent_ms = heard.elapsed().as_millis() as u64;
                 Err(NatsError::Silent(silent_ms).into())
@@ -328,7 +333,8 @@ impl Session<'_> {
         if self.second.end(self.relay, true) {
             let now = Instant::now();
             for subscription in self.subscriptions.iter_mut() {
-                subscription.health.link_was_silent(now);
+                // A silence of the whole link says nothing about JetStream.
+                subscription.health.heard = now;
             }
         }
     }

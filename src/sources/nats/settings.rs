@@ -186,8 +186,7 @@ impl Endpoint {
             host: host.to_owned(),
             port,
             address: None,
-            auth: self.auth.clone(),
-            tls_name: self.tls_name.clone(),
+            ..self.clone()
         })
     }
 
@@ -208,21 +207,11 @@ impl Endpoint {
             let none = io::Error::new(ErrorKind::NotFound, "the name has no address");
             return Err(unreachable(none));
         }
-        Ok(addresses.into_iter().map(|at| self.at(at)).collect())
-    }
-
-    /// The server at an address of the host.
-    fn at(&self, address: SocketAddr) -> Self {
-        let address = Some(address);
-        Self {
-            address,
+        let at = |address| Self {
+            address: Some(address),
             ..self.clone()
-        }
-    }
-
-    /// Whether both are the same server.
-    pub(super) fn is_at(&self, other: &Self) -> bool {
-        self.host == other.host && self.port == other.port
+        };
+        Ok(addresses.into_iter().map(at).collect())
     }
 
     /// The error if nobody answers at this address.
@@ -258,7 +247,8 @@ impl Endpoint {
 pub(super) fn learn(learned: &mut Vec<Endpoint>, told: Vec<Endpoint>, configured: &[Endpoint]) {
     let before = std::mem::take(learned);
     for endpoint in told.into_iter().chain(before) {
-        let is_known = |known: &Endpoint| known.is_at(&endpoint);
+        let is_known =
+            |known: &Endpoint| known.host == endpoint.host && known.port == endpoint.port;
         if learned.len() < LEARNED_MAX
             && !configured.iter().any(is_known)
             && !learned.iter().any(is_known)

@@ -5,16 +5,15 @@ use std::time::{Duration, Instant};
 
 use super::api::{Api, ApiError, Fetched};
 use super::consumers::{
-    self, Durable, Joined, LookedBack, Presence, Standing, Target, Told, asked, look_back,
+    self, Durable, Presence, Standing, StreamState, Target, Told, asked, look_back,
 };
 use super::data::Data;
 use super::error::{NatsError, Stop};
-use super::position::{AckSubject, Cursor, StreamState};
-use super::protocol::Delivery;
+use super::protocol::{AckSubject, Delivery};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 use super::watchdog::Health;
 use crate::base::Now;
-use crate::feeds::{BusEvent, BusMessage, Place};
+use crate::feeds::{BusEvent, BusMessage, Place, StreamPosition};
 use crate::sources::SourceLink;
 use crate::sources::outage::Attempts;
 use crate::sources::relay::Relay;
@@ -38,15 +37,14 @@ pub(super) struct Subscription {
     /// Reading from an ephemeral consumer until the durable consumer is free.
     pub(super) awaits_durable: bool,
     /// The server refused the deliver subject of the durable consumer on this connection.
-    is_refused: bool,
+    pub(super) is_refused: bool,
     /// Messages of a gap between two connections, to be relayed before anything else.
-    gap: Vec<Delivery>,
+    pub(super) gap: Vec<Delivery>,
     /// Messages up to this stream sequence are backlog.
     quiet_until: Option<u64>,
     pub(super) health: Health,
     /// To attach the subject, over all connections.
     pub(super) attempts: Attempts<NatsError>,
-    was_look_back_limited: bool,
     /// The last state logged of stream and durable consumer; each state is logged once.
     told: Option<Told>,
 }
@@ -77,7 +75,6 @@ impl Subscription {
             gap: Vec::new(),
             quiet_until: None,
             health: Health::new(Instant::now()),
-            was_look_back_limited: false,
             told: None,
         }
     }
@@ -115,12 +112,6 @@ impl Subscription {
         standing.is_some_and(|standing| standing.consumer == consumer)
     }
 
-    /// Ends the use of a lost connection.
-    pub(super) fn detach(&mut self) {
-        self.is_refused = false;
-        self.let_go();
-    }
-
     /// Stops reading.
     pub(super) fn let_go(&mut self) {
         self.gap.clear();
@@ -141,7 +132,7 @@ impl Subscription {
         api: &Api,
         data: &mut Data,
         settings: &NatsSettings,
-        link: &SourceLink,
+        relay: &Relay<NatsError>,
         unnamed: bool,
     ) -> Result<(), Stop> {
         let Some(stream) = self.find_stream(api)? else {
@@ -167,7 +158,7 @@ impl Subscription {
         let unseen = self.unseen(api, data, &standing, last_sequence, few)?;
         let quiet = unseen > few;
         if first || quiet {
-            self.warm(last, api, &settings.look_back, link)?;
+            self.warm(last, api, &settings.look_back, relay)?;
         }
         self.cursor.reach(reached);
         self.quiet_until = (quiet && last_sequence > reached).then_some(last_sequence);
@@ -267,14 +258,13 @@ impl Subscription {
         }
         let not_ours = match found {
             Durable::Free(info) => match api.join(data, &self.target, &info)? {
-                Joined::Standing(joined) => {
+                Ok(joined) => {
                     self.log_state(Told::Resumed);
                     return Ok(Some(joined));
                 }
-                Joined::Taken => Told::TAKEN,
-                Joined::NotPermitted => {
-                    self.is_refused = true;
-                    Told::NOT_PERMITTED
+                Err(why) => {
+                    self.is_refused = why == Told::NOT_PERMITTED;
+                    why
                 }
             },
             Durable::Unusable(why) => why,
@@ -327,31 +317,17 @@ impl Subscription {
         last: Option<Fetched>,
         api: &Api,
         limits: &LookBack,
-        link: &SourceLink,
+        relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
         let Some(last) = last else { return Ok(()) };
-        let floor = self.cursor.reached().unwrap_or(0);
-        let found = look_back(api, &self.target, &last, floor, limits);
-        found.log(&self.spec.subject);
-        match found {
-            LookedBack::Good(good, _) => {
-                self.hand_over(*good, true, link.now(), link)?;
-            }
-            LookedBack::Limited(_) => self.was_look_back_limited = true,
-            LookedBack::Failed(ApiError::Lost, _) => return Err(NatsError::Lost.into()),
-            LookedBack::NewestIsGood | LookedBack::NoneIsGood(_) | LookedBack::Failed(..) => {}
+        let (floor, link) = (self.cursor.reached().unwrap_or(0), &relay.link);
+        match look_back(api, &self.target, &last, floor, limits) {
+            Ok(Some(good)) => self.hand_over(good, true, link.now(), link)?,
+            Err(None) => relay.status.count_look_back_limited(),
+            Err(Some(ApiError::Lost)) => return Err(NatsError::Lost.into()),
+            Ok(None) | Err(Some(_)) => {}
         }
         self.hand_over(last, true, link.now(), link)
-    }
-
-    /// Whether a search for the last good message ended at its limit since the last call.
-    pub(super) fn take_look_back_limited(&mut self) -> bool {
-        std::mem::take(&mut self.was_look_back_limited)
-    }
-
-    /// Takes the messages of the gap, to be relayed before the messages of the consumer.
-    pub(super) fn take_gap(&mut self) -> Vec<Delivery> {
-        std::mem::take(&mut self.gap)
     }
 
     /// Hands a message over, then queues the acknowledgement: without room in the loop, the message
@@ -364,7 +340,11 @@ impl Subscription {
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
         if message.status == Some(100) {
-            answer_control(message, data);
+            // Flow control is answered on the reply subject, and the heartbeat of a consumer that waits for an answer on
+            // the subject in the heartbeat. Consumers made by weirgate send neither; consumers of other clients may.
+            if let Some(subject) = message.reply.or(message.stalled) {
+                data.answer(&subject);
+            }
             return Ok(());
         }
         let Some(reply) = message.reply else {
@@ -399,7 +379,7 @@ impl Subscription {
             }
             self.hand_over(message, quiet, received, &relay.link)?;
             self.cursor.reach(ack.stream_sequence);
-            self.health.handed(now);
+            self.health.handed = now;
         }
         let ends = |until: u64| ack.stream_sequence >= until;
         if self.quiet_until.is_some_and(ends) {
@@ -451,10 +431,59 @@ impl Subscription {
     }
 }
 
-/// Answers flow control on the reply subject, and the heartbeat of a consumer that waits for an answer on the
-/// subject in the heartbeat. Consumers made by weirgate send neither; consumers of other clients may.
-fn answer_control(message: Delivery, data: &mut Data) {
-    if let Some(subject) = message.reply.or(message.stalled) {
-        data.answer(&subject);
+/// The progress of a subscription, over all connections of this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cursor {
+    created_unix_ns: i64,
+    reported_unix_ns: i64,
+    reached: Option<u64>,
+}
+
+impl Cursor {
+    /// The last sequence that needs no relay any more: handed over, or older than the warm-up.
+    /// `None` before the first subscription and after a stream went back in time.
+    pub(super) fn reached(&self) -> Option<u64> {
+        self.reached
+    }
+
+    /// Records that everything up to `sequence` is done.
+    pub(super) fn reach(&mut self, sequence: u64) {
+        self.reached = Some(sequence);
+    }
+
+    /// The position of `sequence` for the feed. The epoch is the stream's creation time, or a later
+    /// number if the creation time would not make the epoch greater.
+    pub(super) fn position(&self, sequence: u64) -> StreamPosition {
+        StreamPosition {
+            epoch: self.reported_unix_ns,
+            sequence,
+        }
+    }
+
+    /// Takes in the state of the stream, reported by the server now.
+    ///
+    /// A stream made anew while this process ran is read from the start: all messages are news. A
+    /// stream of the same creation time with a last sequence after the cursor (restored from a
+    /// backup, or the host lost power before a sync) is reported as a new stream too; otherwise
+    /// everything would be dropped as old until the stream has caught up. The messages of such a
+    /// stream are history, so the relay starts over from the last message.
+    pub(super) fn observe(&mut self, stream: StreamState) {
+        let same = self.created_unix_ns == stream.created_unix_ns;
+        match self.reached {
+            None if self.reported_unix_ns == 0 => self.reported_unix_ns = stream.created_unix_ns,
+            Some(reached) if same && stream.last_sequence < reached => {
+                self.reported_unix_ns += 1;
+                self.reached = None;
+            }
+            _ if same => {}
+            reached => {
+                self.reported_unix_ns = stream.created_unix_ns.max(self.reported_unix_ns + 1);
+                self.reached = reached.map(|_| 0);
+            }
+        }
+        self.created_unix_ns = stream.created_unix_ns;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{
-    Receiver, RecvTimeoutError, Sender, TrySendError, bounded, select, unbounded,
+    Receiver, RecvTimeoutError, Sender, TrySendError, bounded, never, select, unbounded,
 };
 use nats::jetstream::ConsumerInfo;
 
@@ -85,6 +85,14 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
+    /// A watchdog without threads.
+    pub(super) fn idle() -> Self {
+        Self {
+            watch: Vec::new(),
+            reports: never(),
+        }
+    }
+
     /// Starts the threads: one for the link, and one for each subscription.
     ///
     /// # Errors
@@ -233,11 +241,11 @@ fn ask_of_consumer(api: &Api, watched: &WatchedConsumer) -> Vec<Answer> {
 
 fn ask_consumer(api: &Api, watched: &WatchedConsumer) -> Option<Answer> {
     let consumer = watched.consumer.clone();
-    match api.consumer_info(&watched.target.stream, &consumer) {
-        Ok(info) if info.config.deliver_subject.as_ref() != Some(&watched.deliver_subject) => {
+    match api.consumer_and_pause(&watched.target.stream, &consumer) {
+        Ok((info, _)) if info.config.deliver_subject.as_ref() != Some(&watched.deliver_subject) => {
             Some(Answer::Gone(consumer))
         }
-        Ok(info) => {
+        Ok((info, _)) => {
             let counts = Counts {
                 pending: info.num_pending,
                 ack_pending: info.num_ack_pending as u64,
@@ -265,15 +273,16 @@ const STALLED_AFTER: Duration = Duration::from_secs(5);
 /// The health of a subscription on a connection.
 #[derive(Debug)]
 pub(super) struct Health {
-    heard: Instant,
-    /// The time of the last attempt to attach.
-    attached: Instant,
-    /// The time of the last new message.
-    handed: Instant,
+    /// The time of the last answer of JetStream.
+    pub(super) heard: Instant,
+    /// The time of the last attempt to attach, successful or not.
+    pub(super) attached: Instant,
+    /// The time of the last new message that was handed over.
+    pub(super) handed: Instant,
     /// Since when the server reports pending messages.
     holds_since: Option<Instant>,
     /// The time of the last refused acknowledgement.
-    acks_refused: Option<Instant>,
+    pub(super) acks_refused: Option<Instant>,
     is_silent: bool,
     stall: Option<Stall>,
 }
@@ -303,26 +312,10 @@ impl Health {
         }
     }
 
-    /// Records an attempt to attach, successful or not.
-    pub(super) fn attached(&mut self, now: Instant) {
-        self.attached = now;
-    }
-
-    /// Records the hand-over of a message.
-    pub(super) fn handed(&mut self, now: Instant) {
-        self.handed = now;
-    }
-
     /// Records any answer of JetStream. Returns whether a silence ends.
     pub(super) fn heard(&mut self, now: Instant) -> bool {
         self.heard = now;
         std::mem::take(&mut self.is_silent)
-    }
-
-    /// Restarts the measure of JetStream's silence: a silence of the whole link says nothing about
-    /// JetStream.
-    pub(super) fn link_was_silent(&mut self, now: Instant) {
-        self.heard = now;
     }
 
     /// How long JetStream has been silent.
@@ -345,11 +338,6 @@ impl Health {
     pub(super) fn is_to_be_attached(&self, now: Instant, every: Duration) -> bool {
         let over = |since| now.duration_since(since) >= every;
         self.is_silent && over(self.heard) && over(self.attached)
-    }
-
-    /// Records a refused acknowledgement.
-    pub(super) fn ack_refused(&mut self, now: Instant) {
-        self.acks_refused = Some(now);
     }
 
     /// Judges the server's counts for the consumer. Returns `Some` if the stall has changed.
@@ -392,7 +380,7 @@ mod tests {
         assert_eq!(health.falls_silent(at(8), six), None);
         assert!(!health.is_to_be_attached(at(29), thirty));
         assert!(health.is_to_be_attached(at(30), thirty));
-        health.attached(at(30));
+        health.attached = at(30);
         assert!(!health.is_to_be_attached(at(59), thirty));
         assert!(health.is_to_be_attached(at(60), thirty));
         assert!(health.heard(at(61)) && !health.heard(at(62)));
@@ -418,13 +406,13 @@ mod tests {
         assert_eq!(health.judge(holds(1, true), at(15)), None);
         let other = Some(Some(Stall::NothingDelivered));
         assert_eq!(health.judge(holds(1, false), at(16)), other);
-        health.handed(at(17));
+        health.handed = at(17);
         assert_eq!(health.judge(holds(1, false), at(21)), Some(None));
         assert_eq!(health.judge(holds(1, false), at(22)), other);
         assert_eq!(health.judge(holds(0, false), at(23)), Some(None));
         // While messages arrive there is no stall, however far behind.
         for second in 30..50 {
-            health.handed(at(second));
+            health.handed = at(second);
             assert_eq!(health.judge(holds(9, false), at(second)), None);
         }
     }
@@ -439,7 +427,7 @@ mod tests {
             is_full: false,
         };
         let mut health = Health::new(start);
-        health.ack_refused(at(1));
+        health.acks_refused = Some(at(1));
         let refused = Some(Some(Stall::AcksRefused));
         // The server sent this count before the refusal.
         assert_eq!(health.judge(owed(0), at(1)), refused);

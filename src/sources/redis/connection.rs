@@ -30,7 +30,7 @@ const ANSWER_LIMITS: ReadLimits = ReadLimits {
 pub(super) struct Connection<'w> {
     waiter: &'w mut Waiter,
     io: Buffered,
-    reader: Reader,
+    pub(super) reader: Reader,
     /// The first byte after the last command.
     answers_since: Option<Instant>,
     /// The server, and the user.
@@ -214,11 +214,6 @@ impl<'w> Connection<'w> {
     pub(super) fn next_value(&mut self) -> Result<Option<Value>, RedisError> {
         let value = self.io.take(|input| self.reader.next(input));
         value.map_err(|malformed| self.wrong(&malformed.to_string()))
-    }
-
-    /// The bytes of the answer that was taken last.
-    pub(super) fn answer_bytes(&mut self) -> usize {
-        self.reader.take_bytes()
     }
 
     /// Whether there may be something to read.

@@ -10,6 +10,13 @@
 //!
 //! At the end is what a server says of itself: whether it is a lone master, and its links to other servers.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
 use super::connection::Connection;
 use super::error::{RedisError, Stop, shown};
 use super::resp::Value;
@@ -21,11 +28,6 @@ use crate::feeds::{BusEvent, Mark, Place, Subscription, fnv_1a};
 use crate::sources::kept::KeptFeed;
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
-use crossbeam_channel::{Receiver, Sender, bounded};
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
 
 /// The time from question to question for the role, and from mark to mark of an instance.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -34,14 +36,27 @@ const ROLE_HOLDS: Duration = Duration::from_secs(3);
 /// The time for the answer to a mark.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The kept feed, and the way to publish its marks.
+/// The kept feed, and the way to the thread that publishes its marks.
 pub(super) struct Kept {
-    feed: KeptFeed,
-    marks: MarkPublisher,
+    pub(super) feed: KeptFeed,
+    /// The channel of the marks. No client gets marks.
+    pub(super) channel: Arc<str>,
+    marks: Sender<ToPublish>,
+    /// Of this connection.
+    learned: Arc<Learned>,
+    /// The time of the next question for the role; `None` before the feed begins.
+    next: Option<Instant>,
+    /// Whether the channel of the marks is subscribed.
+    publishes: bool,
+    /// Whether the role was certain at the last look.
+    held: bool,
+    origin: Instant,
+    /// Whether positions are those of published marks.
+    is_shared: bool,
 }
 
 impl Kept {
-    /// Starts the thread for publishing marks on `channel`.
+    /// Starts the thread for publishing marks on `channel`. The thread ends with this value.
     ///
     /// # Errors
     /// The system has no descriptor or thread left.
@@ -50,9 +65,24 @@ impl Kept {
         servers: Servers,
         channel: &str,
     ) -> Result<Self, RedisError> {
+        // A single mark at a time: a mark after a slow answer would be useless.
+        let (marks, to_publish) = bounded(1);
+        let (waiter, _) = waiter("the publisher of marks")?;
+        let thread = MarkThread {
+            channel: channel.into(),
+            to_publish,
+        };
+        detached("redis-marks", move || thread.run(servers, waiter)).map_err(RedisError::System)?;
         Ok(Self {
             feed,
-            marks: MarkPublisher::start(servers, channel.into())?,
+            channel: channel.into(),
+            marks,
+            learned: Arc::default(),
+            next: None,
+            publishes: false,
+            held: false,
+            origin: Instant::now(),
+            is_shared: false,
         })
     }
 
@@ -63,25 +93,58 @@ impl Kept {
         status: &BusStatus,
     ) -> Result<(), RedisError> {
         status.set_positions_shared(false);
-        let asked_ms = self.marks.now_ms();
+        let asked_ms = self.now_ms();
         let answer = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
         let is_lone_master = says_lone_master(&answer);
         if self.feed.connected(is_lone_master) {
             tracing::warn!(server = connection.server(), "{NO_POSITIONS}");
         }
         let server = (connection.endpoint.clone(), connection.address);
-        self.marks.connected(Some(server), is_lone_master, asked_ms);
+        self.begin(Some(server), is_lone_master, asked_ms);
         Ok(())
     }
 
-    /// Notes the answer of the server for a name.
-    pub(super) fn settle(&mut self, subscription: &Subscription, is_subscribed: bool) {
-        self.feed.settle(subscription, is_subscribed);
+    /// Begins on a connection whose server was asked for its role at `asked_ms`.
+    fn begin(
+        &mut self,
+        server: Option<(RedisEndpoint, SocketAddr)>,
+        is_lone_master: bool,
+        asked_ms: u64,
+    ) {
+        self.learned = Arc::new(Learned {
+            server,
+            was_lone_master: is_lone_master,
+            master_ms: asked_ms.into(),
+            ..Learned::default()
+        });
+        self.next = None;
+        (self.publishes, self.held, self.is_shared) = (false, false, false);
     }
 
-    /// Whether a message on this channel is a mark. No client gets marks.
-    pub(super) fn is_mark(&self, channel: &str) -> bool {
-        *self.marks.channel == *channel
+    fn now_ms(&self) -> u64 {
+        self.origin.elapsed().as_millis() as u64
+    }
+
+    /// Whether the server has said lately that it is a lone master.
+    fn holds(&self) -> bool {
+        let said_ms = self.learned.master_ms.load(Relaxed);
+        self.now_ms().saturating_sub(said_ms) < ROLE_HOLDS.as_millis() as u64
+    }
+
+    /// Whether published marks count.
+    fn may_share(&self) -> bool {
+        !self.learned.is_refused.load(Relaxed) && self.holds()
+    }
+
+    /// Asks for the role, after a mark, if the thread is not busy with the question before.
+    fn ask(&mut self, mark: Option<Mark>) {
+        self.next = Some(Instant::now() + INTERVAL);
+        // Full: the server is slow. Ended: the thread could not go on.
+        let _ = self.marks.try_send(ToPublish {
+            mark,
+            learned: Arc::clone(&self.learned),
+            at_ms: self.now_ms(),
+        });
     }
 }
 
@@ -95,12 +158,12 @@ impl Session<'_, '_> {
         if !kept.feed.may_begin() {
             return Ok(());
         }
-        kept.marks.next.get_or_insert_with(Instant::now);
-        if !kept.marks.learned.was_lone_master {
+        kept.next.get_or_insert_with(Instant::now);
+        if !kept.learned.was_lone_master {
             return Ok(());
         }
         self.relay.link.send(kept.feed.begin())?;
-        self.connection.queue(&["SUBSCRIBE", &*kept.marks.channel]);
+        self.connection.queue(&["SUBSCRIBE", &*kept.channel]);
         self.expected.push_back(Expected::Marks);
         Ok(())
     }
@@ -109,9 +172,9 @@ impl Session<'_, '_> {
     pub(super) fn marks_confirmed(&mut self, name: &Value) -> Result<(), Stop> {
         self.expected.pop_front();
         match (&mut self.kept, name) {
-            (Some(kept), Value::Bulk(name)) if *name == kept.marks.channel.as_bytes() => {
-                kept.marks.publishes = true;
-                kept.marks.next = Some(Instant::now());
+            (Some(kept), Value::Bulk(name)) if *name == kept.channel.as_bytes() => {
+                kept.publishes = true;
+                kept.next = Some(Instant::now());
                 Ok(())
             }
             _ => Err(self.wrong("a confirmation of what was not asked")),
@@ -120,7 +183,7 @@ impl Session<'_, '_> {
 
     /// Handles the refusal of the marks' channel.
     pub(super) fn marks_refused(&mut self, words: &str) {
-        let channel = self.kept.as_ref().map(|kept| &*kept.marks.channel);
+        let channel = self.kept.as_ref().map(|kept| &*kept.channel);
         tracing::warn!(
             channel,
             reason = shown(words),
@@ -133,10 +196,10 @@ impl Session<'_, '_> {
     pub(super) fn take_mark(&mut self, is_copy: bool, payload: &[u8]) -> Result<(), Stop> {
         if let Some(kept) = &mut self.kept
             && !is_copy
-            && kept.marks.may_share()
+            && kept.may_share()
             && let Some(event) = kept.feed.marked(payload)
         {
-            kept.marks.is_shared = true;
+            kept.is_shared = true;
             self.relay.status.set_positions_shared(true);
             self.relay.link.send(event)?;
         }
@@ -149,34 +212,34 @@ impl Session<'_, '_> {
         let Some(kept) = &mut self.kept else {
             return Ok(None);
         };
-        if kept.marks.learned.has_changed.load(Relaxed) {
+        if kept.learned.has_changed.load(Relaxed) {
             return Err(self.connection.moved().into());
         }
-        if kept.marks.learned.has_lost.swap(false, Relaxed) {
+        if kept.learned.has_lost.swap(false, Relaxed) {
             tracing::warn!(
                 server = self.connection.server(),
                 "this server has lost its link to another one, and maybe messages; clients are notified"
             );
             self.relay.link.send(BusEvent::Gap { lost: None })?;
         }
-        let Some(next) = kept.marks.next else {
+        let Some(next) = kept.next else {
             return Ok(None);
         };
-        let holds = kept.marks.holds();
-        let is_refused = kept.marks.learned.is_refused.load(Relaxed);
+        let holds = kept.holds();
+        let is_refused = kept.learned.is_refused.load(Relaxed);
         let may_share = holds && !is_refused;
-        let is_in_doubt = std::mem::replace(&mut kept.marks.held, holds) && !holds;
-        if is_in_doubt && kept.marks.learned.was_lone_master || kept.marks.is_shared && !may_share {
-            kept.marks.is_shared = false;
+        let is_in_doubt = std::mem::replace(&mut kept.held, holds) && !holds;
+        if is_in_doubt && kept.learned.was_lone_master || kept.is_shared && !may_share {
+            kept.is_shared = false;
             self.relay.status.set_positions_shared(false);
             self.relay.link.send(kept.feed.begin())?;
         }
         if next <= Instant::now() {
-            let publishes = kept.marks.publishes && !is_refused;
+            let publishes = kept.publishes && !is_refused;
             let mark = publishes.then(|| kept.feed.next_mark());
-            kept.marks.ask(mark);
+            kept.ask(mark);
         }
-        Ok(kept.marks.next)
+        Ok(kept.next)
     }
 
     /// The place of a message; `None` for a copy.
@@ -215,7 +278,7 @@ struct Learned {
     has_lost: AtomicBool,
     /// This user may not publish marks.
     is_refused: AtomicBool,
-    /// When the server was a lone master the last time, milliseconds since [`MarkPublisher::origin`]: at the start
+    /// When the server was a lone master the last time, milliseconds since [`Kept::origin`]: at the start
     /// of the connection, or beside a mark.
     master_ms: AtomicU64,
 }
@@ -227,95 +290,8 @@ struct ToPublish {
     mark: Option<Mark>,
     /// Of the reading thread's connection: after a failover the question goes to another server.
     learned: Arc<Learned>,
-    /// Milliseconds since [`MarkPublisher::origin`].
+    /// Milliseconds since [`Kept::origin`].
     at_ms: u64,
-}
-
-/// The way to the publishing thread.
-#[derive(Debug)]
-struct MarkPublisher {
-    /// The channel of the marks.
-    channel: Arc<str>,
-    marks: Sender<ToPublish>,
-    /// Of this connection.
-    learned: Arc<Learned>,
-    /// The time of the next question for the role; `None` before the feed begins.
-    next: Option<Instant>,
-    /// Whether the channel of the marks is subscribed.
-    publishes: bool,
-    /// Whether the role was certain at the last look.
-    held: bool,
-    origin: Instant,
-    /// Whether positions are those of published marks.
-    is_shared: bool,
-}
-
-impl MarkPublisher {
-    /// Starts the thread. The thread ends with this value.
-    fn start(servers: Servers, channel: Arc<str>) -> Result<Self, RedisError> {
-        // A single mark at a time: a mark after a slow answer would be useless.
-        let (marks, to_publish) = bounded(1);
-        let (waiter, _) = waiter("the publisher of marks")?;
-        let thread = MarkThread {
-            channel: Arc::clone(&channel),
-            to_publish,
-        };
-        detached("redis-marks", move || thread.run(servers, waiter)).map_err(RedisError::System)?;
-        Ok(Self {
-            channel,
-            marks,
-            learned: Arc::default(),
-            next: None,
-            publishes: false,
-            held: false,
-            origin: Instant::now(),
-            is_shared: false,
-        })
-    }
-
-    /// Handles a new connection of the reading thread, whose server was asked for its role at `asked_ms`.
-    fn connected(
-        &mut self,
-        server: Option<(RedisEndpoint, SocketAddr)>,
-        is_lone_master: bool,
-        asked_ms: u64,
-    ) {
-        self.learned = Arc::new(Learned {
-            server,
-            was_lone_master: is_lone_master,
-            master_ms: asked_ms.into(),
-            ..Learned::default()
-        });
-        self.next = None;
-        (self.publishes, self.held) = (false, false);
-        self.is_shared = false;
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.origin.elapsed().as_millis() as u64
-    }
-
-    /// Whether the server has said lately that it is a lone master.
-    fn holds(&self) -> bool {
-        let said_ms = self.learned.master_ms.load(Relaxed);
-        self.now_ms().saturating_sub(said_ms) < ROLE_HOLDS.as_millis() as u64
-    }
-
-    /// Whether published marks count.
-    fn may_share(&self) -> bool {
-        !self.learned.is_refused.load(Relaxed) && self.holds()
-    }
-
-    /// Asks for the role, after a mark, if the thread is not busy with the question before.
-    fn ask(&mut self, mark: Option<Mark>) {
-        self.next = Some(Instant::now() + INTERVAL);
-        // Full: the server is slow. Ended: the thread could not go on.
-        let _ = self.marks.try_send(ToPublish {
-            mark,
-            learned: Arc::clone(&self.learned),
-            at_ms: self.now_ms(),
-        });
-    }
 }
 
 struct MarkThread {
@@ -452,4 +428,69 @@ fn field<'a>(map: &'a Value, key: &[u8]) -> Option<&'a Value> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::auth::NameSyntax;
+
+    #[test]
+    fn marks_count_while_the_server_says_that_it_is_a_lone_master() {
+        let (marks, _to_publish) = bounded(1);
+        let feed = KeptFeed::new(NameSyntax::Redis, Vec::new());
+        let mut publisher = Kept {
+            feed: feed.expect("no names"),
+            channel: "m".into(),
+            marks,
+            learned: Arc::default(),
+            next: None,
+            publishes: true,
+            held: true,
+            origin: Instant::now() - 2 * ROLE_HOLDS,
+            is_shared: false,
+        };
+        publisher.begin(None, true, publisher.now_ms());
+        assert!(publisher.may_share(), "said on the connection itself");
+        let learned = Arc::clone(&publisher.learned);
+        publisher.begin(None, true, publisher.now_ms());
+        publisher.learned.master_ms.store(0, Relaxed);
+        assert!(!publisher.may_share(), "long ago");
+        learned.master_ms.store(publisher.now_ms(), Relaxed);
+        assert!(
+            !publisher.may_share(),
+            "beside a mark for another connection"
+        );
+        let learned = Arc::clone(&publisher.learned);
+        learned.master_ms.store(publisher.now_ms(), Relaxed);
+        assert!(publisher.may_share(), "beside a mark");
+        learned.is_refused.store(true, Relaxed);
+        assert!(!publisher.may_share(), "nobody will say so again");
+        publisher.begin(None, true, publisher.now_ms());
+        assert!(publisher.may_share());
+    }
+
+    #[test]
+    fn links_are_told_apart_by_their_making() {
+        let bulk = |text: &str| Value::Bulk(text.into());
+        let link = |node: &str, made| {
+            let pairs = ["direction", "to", "node", node, "create-time"].map(bulk);
+            Value::Array(pairs.into_iter().chain([Value::Integer(made)]).collect())
+        };
+        let links = |made| Value::Array(vec![link("a", 1), link("b", made)]);
+        let master = |id: &str| bulk(&format!("id={id} addr=h:1 age=7\nid=9 addr=h:2 age=7\n"));
+        let refused = Value::Error("NOPERM".into());
+        let of =
+            |answers: &[&Value]| links_in(&answers.iter().copied().cloned().collect::<Vec<_>>());
+        assert_eq!(
+            of(&[&master("1"), &links(2)]),
+            of(&[&master("1"), &links(2)])
+        );
+        assert_ne!(
+            of(&[&master("1"), &links(2)]),
+            of(&[&master("1"), &links(3)])
+        );
+        assert_ne!(of(&[&master("1"), &refused]), of(&[&master("2"), &refused]));
+        assert_ne!(of(&[&master("1")]), of(&[&bulk("")]));
+        let turned = Value::Array(vec![link("b", 2), link("a", 1)]);
+        assert_eq!(of(&[&links(2)]), of(&[&turned]));
+        assert_ne!(of(&[&refused]), 0);
+    }
+}

@@ -63,7 +63,6 @@ mod stream;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use self::error::Stop;
 use self::marks::Kept;
@@ -137,11 +136,10 @@ impl RedisSource {
         if let Some(kept) = &mut self.kept {
             kept.connected(&mut connection, &relay.status)?;
         }
-        let silence_max = Duration::from_millis(self.servers.settings.times.silence_max_ms);
         let mut session = Session {
             connection,
             servers: &self.servers,
-            probe: Probe::new(Self::NAME, silence_max),
+            probe: Probe::new(Self::NAME, &self.servers.settings.times),
             second_waiter: &mut self.second_waiter,
             relay,
             names: &mut self.names,

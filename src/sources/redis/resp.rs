@@ -4,10 +4,9 @@
 //! limit only the beginning is kept; the rest is read and thrown away. (The parser of the `redis`
 //! crate collects a string of any length before returning the string, and has no limit to set.)
 
-use std::borrow::Cow;
 use std::mem;
 
-use memchr::memchr;
+use crate::sources::socket::{Lines, take_up_to};
 
 /// The longest line: statuses, errors, numbers.
 const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -78,8 +77,7 @@ pub struct Malformed(&'static str);
 #[derive(Debug)]
 pub struct Reader {
     limits: ReadLimits,
-    /// The beginning of a line whose end has not come.
-    line: Vec<u8>,
+    lines: Lines,
     bulk: Option<Bulk>,
     /// Lists that are not complete, the outermost first.
     open: Vec<Open>,
@@ -109,7 +107,7 @@ impl Reader {
     pub fn new(limits: ReadLimits) -> Self {
         Self {
             limits,
-            line: Vec::new(),
+            lines: Lines::default(),
             bulk: None,
             open: Vec::new(),
             bytes: 0,
@@ -151,7 +149,7 @@ impl Reader {
                     }
                     self.bulk.take().map(Bulk::into_value)
                 }
-                None => match self.take_line(input)? {
+                None => match self.lines.next(input, LINE_BYTES_MAX).map_err(Malformed)? {
                     Some(line) => self.begin(&line)?,
                     None => return Ok(None),
                 },
@@ -160,28 +158,6 @@ impl Reader {
                 return Ok(Some(whole));
             }
         }
-    }
-
-    /// The next line without its end.
-    fn take_line<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Cow<'a, [u8]>>, Malformed> {
-        let end = memchr(b'\n', input);
-        let (piece, rest) = input.split_at(end.map_or(input.len(), |at| at + 1));
-        *input = rest;
-        if self.line.len() + piece.len() > LINE_BYTES_MAX {
-            return Err(Malformed("a line without an end"));
-        }
-        let line = match (end, self.line.is_empty()) {
-            (Some(_), true) => Cow::Borrowed(piece),
-            (Some(_), false) => {
-                self.line.extend_from_slice(piece);
-                Cow::Owned(mem::take(&mut self.line))
-            }
-            (None, _) => {
-                self.line.extend_from_slice(piece);
-                return Ok(None);
-            }
-        };
-        Ok(Some(line))
     }
 
     /// Reads a value of a single line, or begins a longer value.
@@ -274,20 +250,16 @@ impl Bulk {
 
     /// Returns true once the string and its line end have arrived.
     fn take(&mut self, input: &mut &[u8]) -> Result<bool, Malformed> {
-        let kept = take_up_to(self.to_keep - self.kept.len(), input);
+        let kept = take_up_to(&mut self.to_keep, input);
         self.kept.extend_from_slice(kept);
-        if self.kept.len() < self.to_keep {
+        take_up_to(&mut self.to_discard, input);
+        if self.to_keep > 0 || self.to_discard > 0 {
             return Ok(false);
         }
-        self.to_discard -= take_up_to(self.to_discard, input).len();
-        if self.to_discard > 0 {
-            return Ok(false);
-        }
-        let end = take_up_to(self.to_end, input);
-        if !b"\r\n"[2 - self.to_end..].starts_with(end) {
+        let end = take_up_to(&mut self.to_end, input);
+        if !b"\r\n"[..2 - self.to_end].ends_with(end) {
             return Err(Malformed("a string longer than announced"));
         }
-        self.to_end -= end.len();
         Ok(self.to_end == 0)
     }
 
@@ -297,12 +269,6 @@ impl Bulk {
             false => Value::Bulk(self.kept),
         }
     }
-}
-
-fn take_up_to<'a>(bytes: usize, input: &mut &'a [u8]) -> &'a [u8] {
-    let (taken, rest) = input.split_at(bytes.min(input.len()));
-    *input = rest;
-    taken
 }
 
 fn integer(text: &[u8]) -> Result<i64, Malformed> {

@@ -191,7 +191,7 @@ impl Session<'_, '_> {
         let (Value::Bulk(payload) | Value::Cut(payload)) = payload else {
             return Err(self.wrong("a message without its payload"));
         };
-        if (self.kept.as_ref()).is_some_and(|kept| kept.is_mark(&subject)) {
+        if (self.kept.as_ref()).is_some_and(|kept| *kept.channel == *subject) {
             return self.take_mark(is_pattern, &payload);
         }
         let Some(place) = self.place(pattern.as_deref(), &subject) else {
@@ -229,7 +229,7 @@ impl Session<'_, '_> {
             is_pattern: patterns,
         };
         if let Some(kept) = &mut self.kept {
-            kept.settle(&subscription, wanted);
+            kept.feed.settle(&subscription, wanted);
         }
         if let Some(number) = self.names.ledger.confirmed(&subscription, wanted) {
             // The name may be a refused name that was asked for again.
@@ -323,7 +323,10 @@ impl Session<'_, '_> {
         if !self.servers.settings.needs_all_names || !self.names.ledger.is_restored() {
             return;
         }
-        let (status, is_refused) = (&self.relay.status, self.names.ledger.has_refused());
+        let (status, is_refused) = (
+            &self.relay.status,
+            self.names.ledger.refused_of_wanted().0 > 0,
+        );
         status.set_subscription_refused(is_refused);
         if is_refused {
             status.set_down(self.relay.link.now().mono_us);

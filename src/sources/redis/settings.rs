@@ -71,7 +71,7 @@ impl RedisSettings {
 }
 
 /// The address of a server, and the user for the log-in. Shown without the password.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct RedisEndpoint {
     /// Name or address, without the brackets of an IPv6 address.
     pub host: String,
@@ -98,12 +98,7 @@ impl RedisEndpoint {
         Self {
             host: host.to_owned(),
             port,
-            socket: None,
-            tls: false,
-            tls_name: None,
-            username: None,
-            password: None,
-            database: 0,
+            ..Self::default()
         }
     }
 

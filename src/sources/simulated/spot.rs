@@ -27,22 +27,14 @@ enum Regime {
 }
 
 impl Regime {
-    /// Drift in points per second, volatility in points per square root of a second.
-    const fn drift_and_volatility(self) -> (f64, f64) {
+    /// Drift in points per second, volatility in points per square root of a second, and trading volume against the
+    /// usual.
+    const fn temper(self) -> (f64, f64, f64) {
         match self {
-            Self::Quiet => (0.0, 0.4),
-            Self::Up => (0.2, 0.6),
-            Self::Down => (-0.2, 0.6),
-            Self::Wild => (0.0, 1.15),
-        }
-    }
-
-    /// Trading volume against the usual.
-    const fn activity(self) -> f64 {
-        match self {
-            Self::Quiet => 0.6,
-            Self::Up | Self::Down => 1.1,
-            Self::Wild => 2.0,
+            Self::Quiet => (0.0, 0.4, 0.6),
+            Self::Up => (0.2, 0.6, 1.1),
+            Self::Down => (-0.2, 0.6, 1.1),
+            Self::Wild => (0.0, 1.15, 2.0),
         }
     }
 }
@@ -84,7 +76,7 @@ impl Spot {
         if self.regime_left_s <= 0.0 {
             self.change_regime(random);
         }
-        let (drift, volatility) = self.regime.drift_and_volatility();
+        let (drift, volatility, _) = self.regime.temper();
         let pull = (OPEN - self.mid) * REVERSION_PER_S;
         let step = (drift + pull) * dt_s + volatility * dt_s.sqrt() * random.normal();
         let before = self.mid;
@@ -135,7 +127,7 @@ impl Spot {
 
     /// Trading volume against the usual, by regime.
     pub(super) const fn activity(&self) -> f64 {
-        self.regime.activity()
+        self.regime.temper().2
     }
 }
 

@@ -1,9 +1,10 @@
 //! The market's course, its texts, and the rate of the source.
 
-use crossbeam_channel::{Receiver, bounded};
-use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 use std::collections::BTreeSet;
 use std::time::Instant;
+
+use crossbeam_channel::{Receiver, bounded};
+use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
 use super::*;
 use crate::base::Clock;

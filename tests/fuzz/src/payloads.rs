@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 
-use weirgate::feeds::channels::{ChannelsFeed, ChannelsFeedSettings};
+use weirgate::feeds::channels::ChannelsFeed;
 use weirgate::feeds::levels::Normaliser;
-use weirgate::feeds::trades::{TradesFeed, TradesFeedSettings};
-use weirgate::feeds::{BusEvent, BusMessage};
+use weirgate::feeds::trades::TradesFeed;
+use weirgate::feeds::{BusEvent, BusMessage, FeedSettings};
 use weirgate::gateways::channels::ChannelsGateway;
 use weirgate::hub::{Content, Feed, FrameBytes, Gateway, Message, Place, Publication, TopicName};
 
@@ -86,7 +86,7 @@ pub(crate) fn trades(data: &[u8]) -> u64 {
         return 0;
     };
     let channel = format!("channel:trade:{symbol}");
-    let settings = TradesFeedSettings {
+    let settings = FeedSettings {
         bus_message_bytes_max: BYTES_MAX,
         is_stamped: false,
     };
@@ -117,7 +117,7 @@ pub(crate) fn channels(data: &[u8]) -> u64 {
         return 0;
     };
     let payload = parts.next().unwrap_or_default();
-    let settings = ChannelsFeedSettings {
+    let settings = FeedSettings {
         bus_message_bytes_max: BYTES_MAX,
         is_stamped: false,
     };

@@ -358,7 +358,7 @@ fn what_grows_past_the_limit_is_bad() {
 }
 
 fn at(ts_ms: i64) -> (bool, i64) {
-    let context = SessionClock::new(240).context(ts_ms).expect("in range");
+    let context = Normaliser::new(240).session(ts_ms).expect("in range");
     (context.is_first_15m, context.bars_since_open)
 }
 
@@ -407,22 +407,22 @@ fn the_open_is_nine_and_a_half_hours_after_midnight_when_the_clocks_change() {
 
 #[test]
 fn a_kept_day_gives_the_same_as_a_fresh_one() {
-    let mut kept = SessionClock::new(240);
+    let mut kept = Normaliser::new(240);
     let start = utc("2024-03-08T00:00:00Z");
     for step in 0..3_000 {
         let ts = start + (step * 7_777_777) % (6 * 24 * 60 * MINUTE_MS);
-        assert_eq!(kept.context(ts), SessionClock::new(240).context(ts), "{ts}");
+        assert_eq!(kept.session(ts), Normaliser::new(240).session(ts), "{ts}");
     }
 }
 
 #[test]
 fn far_moments_and_another_length() {
     for ts in [0, -1, 9_223_372_036_854, -9_223_372_036_854] {
-        assert!(SessionClock::new(240).context(ts).is_some(), "{ts}");
+        assert!(Normaliser::new(240).session(ts).is_some(), "{ts}");
     }
-    assert_eq!(SessionClock::new(240).context(i64::MAX), None);
-    assert_eq!(SessionClock::new(240).context(i64::MIN), None);
+    assert_eq!(Normaliser::new(240).session(i64::MAX), None);
+    assert_eq!(Normaliser::new(240).session(i64::MIN), None);
     let late = utc("2024-07-16T20:00:00Z");
-    let context = SessionClock::new(390).context(late).expect("in range");
+    let context = Normaliser::new(390).session(late).expect("in range");
     assert_eq!(context.bars_since_open, 390);
 }

@@ -157,3 +157,41 @@ fn what_is_not_the_protocol() {
     let endless = vec![b'x'; LINE_BYTES_MAX + 1];
     assert!(read(&mut Reader::new(10), &endless).is_err());
 }
+
+#[test]
+fn both_forms_are_read() {
+    let old = "$JS.ACK.LEVEL_SIGNALS.gateway_levels.1.4711.22.1700000000000000000.9";
+    let new = "$JS.ACK._.accHash.LEVEL_SIGNALS.gateway_levels.1.4711.22.1700000000000000000.9";
+    let newest = format!("{new}.r4nd0m");
+    let want = Some(AckSubject {
+        stream_sequence: 4711,
+        consumer_sequence: 22,
+        stored_unix_ns: 1_700_000_000_000_000_000,
+        pending: 9,
+    });
+    for subject in [old, new, newest.as_str()] {
+        assert_eq!(AckSubject::parse(subject), want, "{subject}");
+    }
+}
+
+#[test]
+fn others_are_refused() {
+    for subject in [
+        "",
+        "_INBOX.abc",
+        "$JS.ACK.",
+        "$JS.ACK.s.c.1.2.3.4",
+        "$JS.ACK.s.c.1.x.3.4.5",
+        "$JS.ACK.d.a.s.c.1.2.3.4",
+        "$JS.FC.s.c.x",
+    ] {
+        assert_eq!(AckSubject::parse(subject), None, "{subject}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_subject_panics(subject in "(\\$JS\\.ACK\\.)?[a-z0-9.]{0,60}") {
+        let _ = AckSubject::parse(&subject);
+    }
+}

@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 use self::consumer::{Consumer, Limits, Retention, StreamInfo, created};
 use super::MS_NS;
 use crate::feeds::StoredId;
+use crate::sources::kept::Told;
 use crate::sources::nats::api::ApiError;
 use crate::sources::nats::error::NatsError;
-use crate::sources::nats::position::AckSubject;
-use crate::sources::nats::protocol::{self, Delivery, inbox};
-use crate::sources::stored::Told;
+use crate::sources::nats::protocol::{self, AckSubject, Delivery, inbox};
 
 /// The time for an answer of JetStream, longer than the choice of a stream's new leader in most cases.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,7 +34,7 @@ const ANSWERS_SID: u64 = 1;
 const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
 
 /// The place of this process in a stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct StreamReader {
     stream: String,
     history_ns: u64,
@@ -73,9 +72,10 @@ pub(super) struct StreamReader {
     step: Step,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Step {
     /// Not connected.
+    #[default]
     Away,
     /// A delivery is missing.
     Pause { until: Instant },
@@ -93,21 +93,8 @@ impl StreamReader {
             history_ns: history_ms.saturating_mul(MS_NS),
             inbox: inbox(),
             last_sid: ANSWERS_SID,
-            last_request: 0,
-            since_ns: None,
-            last: None,
-            head: None,
-            empty_at: None,
-            created_ns: None,
-            old_until: None,
-            told_until: 0,
-            behind: None,
-            limits: Limits::MOST,
-            made: None,
             keeps: true,
-            asked: None,
-            is_caught_up: false,
-            step: Step::Away,
+            ..Self::default()
         }
     }
 
@@ -246,11 +233,11 @@ impl StreamReader {
                 self.make_consumer(self.last.filter(|_| self.keeps), now, out);
                 Ok(())
             }
-            Step::Read(consumer) if consumer.is_checking() => {
+            Step::Read(consumer) if consumer.unanswered.is_some() => {
                 let info = StreamInfo::read(&delivery.payload);
                 // An answer shows that the stream has a leader.
                 if info.as_ref().err().is_none_or(ApiError::is_an_answer) {
-                    consumer.is_checked();
+                    consumer.unanswered = None;
                 }
                 if let Ok(StreamInfo { head, .. }) = info {
                     let [newest, read] =

@@ -42,7 +42,6 @@ use super::protocol;
 use super::servers::{Second, Servers, waiter};
 use super::settings::NatsSettings;
 use super::wire::Wire;
-use crate::base::Wake;
 use crate::feeds::BusEvent;
 use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::requests::{self, BusInterest, Names, Outgoing, Publisher};
@@ -210,7 +209,18 @@ impl NatsSubjectsSource {
         settings: NatsSubjectsSettings,
         status: Arc<BusStatus>,
     ) -> Result<(Self, BusInterest), NatsError> {
-        let (source, handle, _) = Self::with_wake(settings, status)?;
+        let (waiter, wake) = waiter("the NATS source")?;
+        let (handle, names) = requests::interest(wake);
+        let source = Self {
+            settings,
+            status,
+            waiter,
+            names,
+            has_stood: false,
+            servers: Servers::default(),
+            publishing: None,
+            kept: None,
+        };
         Ok((source, handle))
     }
 
@@ -225,8 +235,8 @@ impl NatsSubjectsSource {
         bytes_max: usize,
         status: Arc<BusStatus>,
     ) -> Result<(Self, BusInterest, Publisher), NatsError> {
-        let (mut source, handle, wake) = Self::with_wake(settings, status)?;
-        let (publisher, outbox) = requests::publisher(wake);
+        let (mut source, handle) = Self::new(settings, status)?;
+        let (publisher, outbox) = requests::publisher(source.names.wake.clone());
         source.publishing = Some(Publishing::new(outbox, bytes_max));
         Ok((source, handle, publisher))
     }
@@ -237,25 +247,6 @@ impl NatsSubjectsSource {
     pub fn with_kept(mut self, feed: KeptFeed) -> Self {
         self.kept = Some(feed);
         self
-    }
-
-    fn with_wake(
-        settings: NatsSubjectsSettings,
-        status: Arc<BusStatus>,
-    ) -> Result<(Self, BusInterest, Wake), NatsError> {
-        let (waiter, wake) = waiter("the NATS source")?;
-        let (handle, names) = requests::interest(wake.clone());
-        let source = Self {
-            settings,
-            status,
-            waiter,
-            names,
-            has_stood: false,
-            servers: Servers::default(),
-            publishing: None,
-            kept: None,
-        };
-        Ok((source, handle, wake))
     }
 
     /// `before`: the connection to a server in lame duck mode, which is read until this one has all names.

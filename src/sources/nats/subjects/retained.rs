@@ -7,16 +7,14 @@
 //! if the deletion fails, the server deletes the consumer after some seconds without a listener.
 //! A question ends after [`ANSWER_TIMEOUT`], with the values received until then.
 
-use std::collections::{HashMap, VecDeque};
-use std::mem;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sonic_rs::JsonValueTrait;
 
 use super::super::api::{self, first_stream, message, messages_of_consumer, refusal};
-use super::super::position::AckSubject;
-use super::super::protocol::{self, Delivery, inbox};
+use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use crate::auth::Subject;
 use crate::sources::outage::shown;
 use crate::sources::requests::Question;
@@ -28,7 +26,7 @@ const ASKED_MAX: usize = 64;
 /// so a question on a dead link is asked again on the next link.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first number for subscriptions of questions; requested names have smaller numbers.
-const FIRST_SID: u64 = 1 << 62;
+pub(super) const FIRST_SID: u64 = 1 << 62;
 
 /// The questions of one connection.
 #[derive(Debug)]
@@ -37,11 +35,11 @@ pub(super) struct Retained {
     inbox: String,
     /// The limit on values of a pattern.
     values_max: usize,
-    asked: HashMap<u64, Asked>,
-    /// The numbers of the questions, in the order of their deadlines.
-    line: VecDeque<u64>,
+    /// By their numbers, and so in the order of their deadlines.
+    asked: BTreeMap<u64, Asked>,
     last: u64,
-    told: Vec<Told>,
+    /// The values and ends that the session has not taken.
+    pub(super) told: Vec<Told>,
 }
 
 #[derive(Debug)]
@@ -96,8 +94,7 @@ impl Retained {
         Self {
             inbox: inbox(),
             values_max,
-            asked: HashMap::new(),
-            line: VecDeque::new(),
+            asked: BTreeMap::new(),
             last: 0,
             told: Vec::new(),
         }
@@ -111,16 +108,6 @@ impl Retained {
     /// Whether another question may be asked.
     pub(super) fn has_room(&self) -> bool {
         self.asked.len() < ASKED_MAX
-    }
-
-    /// Whether the subscription of this number belongs to a question.
-    pub(super) fn is_of(sid: u64) -> bool {
-        sid >= FIRST_SID
-    }
-
-    /// The values and ends since the last call.
-    pub(super) fn take_told(&mut self) -> Vec<Told> {
-        mem::take(&mut self.told)
     }
 
     /// Asks which streams hold the subjects.
@@ -142,7 +129,6 @@ impl Retained {
             due: now + ANSWER_TIMEOUT,
         };
         self.asked.insert(self.last, asked);
-        self.line.push_back(self.last);
     }
 
     /// Takes a message of a question's subscription.
@@ -159,19 +145,16 @@ impl Retained {
 
     /// Ends the questions whose time is over.
     pub(super) fn end_late(&mut self, now: Instant, out: &mut Vec<u8>) {
-        while let Some(number) = self.line.front().copied() {
-            match self.asked.get(&number) {
-                Some(asked) if asked.due > now => return,
-                Some(_) => self.refuse(number, "no answer", out),
-                None => drop(self.line.pop_front()),
-            }
+        while let Some((&number, asked)) = self.asked.first_key_value()
+            && asked.due <= now
+        {
+            self.refuse(number, "no answer", out);
         }
     }
 
     /// When the first question ends without an answer.
     pub(super) fn due(&self) -> Option<Instant> {
-        let first = self.line.iter().find_map(|number| self.asked.get(number))?;
-        Some(first.due)
+        Some(self.asked.first_key_value()?.1.due)
     }
 
     /// Handles the answer to a request.
@@ -286,9 +269,6 @@ impl Retained {
         let Some(asked) = self.asked.remove(&number) else {
             return;
         };
-        if self.line.front() == Some(&number) {
-            self.line.pop_front();
-        }
         let of_values = match asked.step {
             Step::Values(values) => {
                 let is_cut = values.is_cut.then_some(Lack::Cut);

@@ -11,7 +11,7 @@ use super::super::protocol::{self, Delivery, Op};
 use super::super::servers::Second;
 use super::super::wire::Wire;
 use super::handover::{self, Before, Overlap};
-use super::retained::{Lack, Retained, Told};
+use super::retained::{FIRST_SID, Lack, Retained, Told};
 use super::sids::Sids;
 use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX};
 use crate::base::Now;
@@ -225,7 +225,7 @@ impl<'a> Session<'a> {
     }
 
     fn message(&mut self, delivery: Delivery, received: Now) -> Result<(), Stop> {
-        if Retained::is_of(delivery.sid) {
+        if delivery.sid >= FIRST_SID {
             self.retained.take(delivery, self.wire.out());
             return self.tell_retained();
         }
@@ -251,7 +251,7 @@ impl<'a> Session<'a> {
 
     /// Sends the last values, and the ends of questions.
     fn tell_retained(&mut self) -> Result<(), Stop> {
-        for told in self.retained.take_told() {
+        for told in std::mem::take(&mut self.retained.told) {
             let event = match told {
                 Told::Value {
                     of,

@@ -27,9 +27,9 @@ use super::error::{RedisError, Stop};
 use super::resp::ReadLimits;
 use super::servers::{Servers, waiter};
 use super::settings::RedisSettings;
+use crate::sources::kept::{StreamFeed, StreamSettings, Times};
 use crate::sources::relay::{Bus, LinkTimes, Relay};
 use crate::sources::socket::Waiter;
-use crate::sources::stored::{StreamFeed, StreamSettings, Times};
 use crate::telemetry::BusStatus;
 
 /// The most items of a list: more parts than a command may have, so no entry has more.
@@ -90,7 +90,7 @@ impl RedisStreamSource {
                 let answer = connection.answer(Some(&mut *relay), asked, patience)?;
                 let received = relay.link.now();
                 let now_ms = u64::try_from(received.unix_ms()).unwrap_or(0);
-                let bytes = connection.answer_bytes();
+                let bytes = connection.reader.take_bytes();
                 let taken = self.reader.take(answer, bytes, now_ms, &mut told);
                 if !told.is_empty() {
                     relay.worked();

@@ -15,7 +15,7 @@ mod answers;
 use self::answers::{Entry, State, entries, message, next, run_id, stream_entries, text};
 use super::super::resp::Value;
 use crate::feeds::StoredId;
-use crate::sources::stored::Told;
+use crate::sources::kept::Told;
 
 /// The most entries of an answer.
 const ENTRIES_MAX: usize = 512;
@@ -40,7 +40,7 @@ pub(super) const CHANNEL: &[u8] = b"channel";
 pub(super) const DATA: &[u8] = b"data";
 
 /// The place of this process in a stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct StreamReader {
     key: String,
     history_ms: u64,
@@ -76,9 +76,10 @@ pub struct StreamReader {
 }
 
 /// The commands whose answers are next.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Step {
     /// The newest entry, and whether the last read entry is still there.
+    #[default]
     Look,
     /// Entries that are there already, from the last read one on.
     CatchUp {
@@ -121,21 +122,8 @@ impl StreamReader {
             key: key.to_owned(),
             history_ms,
             held_max: (HELD_BYTES_MAX / payload_bytes_max.max(1)).clamp(1, ENTRIES_MAX),
-            step: Step::Look,
-            missing: 0,
-            answers: Vec::new(),
-            has_begun: false,
-            after: StoredId { major: 0, minor: 0 },
-            was_read: false,
-            entry_bytes: 0,
-            idle: 0,
             may_ask_state: true,
-            is_short: false,
-            counted: None,
-            server: None,
-            is_same_server: false,
-            old_until: None,
-            is_caught_up: false,
+            ..Self::default()
         }
     }
 
@@ -352,7 +340,7 @@ impl StreamReader {
     fn go_on(&mut self, newest: Option<StoredId>, out: &mut Vec<Told>) {
         out.push(Told::Lost);
         (self.was_read, self.counted) = (false, None);
-        let newest_or_first = newest.unwrap_or(StoredId { major: 0, minor: 0 });
+        let newest_or_first = newest.unwrap_or_default();
         if newest_or_first <= self.after {
             self.after = newest_or_first;
             self.old_until = None;

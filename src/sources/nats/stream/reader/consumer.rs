@@ -182,7 +182,7 @@ pub(super) struct Consumer {
     /// When this reader last asked for the state of the stream.
     checked: Instant,
     /// Heartbeats since the server has taken that question; `None` once it is answered.
-    unanswered: Option<u32>,
+    pub(super) unanswered: Option<u32>,
     /// The reply subject of the newest message without an acknowledgement.
     pub(super) ack: Option<String>,
     /// The number of messages without an acknowledgement.
@@ -229,16 +229,6 @@ impl Consumer {
     /// Notes that the server has taken the question: what was on its way before has come.
     pub(super) fn is_asked(&mut self) {
         self.unanswered = self.unanswered.map(|_| 0);
-    }
-
-    /// Whether an answer about the stream is waited for.
-    pub(super) fn is_checking(&self) -> bool {
-        self.unanswered.is_some()
-    }
-
-    /// Notes the answer.
-    pub(super) fn is_checked(&mut self) {
-        self.unanswered = None;
     }
 
     /// Whether the stream has no leader: the consumer beats, and nobody answers.
@@ -309,12 +299,18 @@ pub(super) struct Limits {
     has_flow_control: bool,
 }
 
+/// The largest limits.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            pending_max: 2_048,
+            idle_max_ms: 5_000,
+            has_flow_control: true,
+        }
+    }
+}
+
 impl Limits {
-    pub(super) const MOST: Self = Self {
-        pending_max: 2_048,
-        idle_max_ms: 5_000,
-        has_flow_control: true,
-    };
     /// Messages of usual size fit the server's output buffer for weirgate.
     const PENDING_WITHOUT_FLOW_CONTROL: u64 = 64;
     const PENDING_TOO_MANY: u64 = 10_121;

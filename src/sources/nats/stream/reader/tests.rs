@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::consumer::{ACK_WAIT, ACKED_SHARE};
 use super::*;
-use crate::sources::stored::check_told;
+use crate::sources::kept::tests::check_told;
 
 mod limits;
 mod model;

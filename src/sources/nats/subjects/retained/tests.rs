@@ -52,7 +52,7 @@ fn a_refusal_is_told_with_its_words() {
         for text in answers {
             retained.take(answer(&retained, 1, text), &mut out);
         }
-        assert_eq!(retained.take_told(), [want]);
+        assert_eq!(std::mem::take(&mut retained.told), [want]);
     }
 }
 
@@ -78,16 +78,19 @@ fn a_value_takes_two_requests_and_a_time() {
         subject: "a.b".into(),
         payload: b"hi".to_vec(),
     };
-    assert_eq!(retained.take_told(), [value, end(1, "a.b")]);
+    assert_eq!(std::mem::take(&mut retained.told), [value, end(1, "a.b")]);
     retained.take(message, &mut out);
-    assert_eq!(retained.take_told(), [], "late");
+    assert_eq!(std::mem::take(&mut retained.told), [], "late");
     let none = answer(&retained, 2, r#"{"streams":null}"#);
     retained.take(none, &mut out);
-    assert_eq!(retained.take_told(), [end(2, "a.b")]);
+    assert_eq!(std::mem::take(&mut retained.told), [end(2, "a.b")]);
     retained.end_late(now, &mut out);
-    assert_eq!(retained.take_told(), []);
+    assert_eq!(std::mem::take(&mut retained.told), []);
     retained.end_late(now + ANSWER_TIMEOUT, &mut out);
-    assert_eq!(retained.take_told(), [refused(3, "a.b", "no answer")]);
+    assert_eq!(
+        std::mem::take(&mut retained.told),
+        [refused(3, "a.b", "no answer")]
+    );
     assert!(retained.due().is_none() && retained.asked() == 0);
 }
 
@@ -114,7 +117,7 @@ fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
             };
             retained.take(value, &mut out);
         }
-        let told = retained.take_told();
+        let told = std::mem::take(&mut retained.told);
         assert_eq!(told.len(), if is_late { 1 } else { 2 });
         let want = match is_late {
             true => refused(1, "a.*", "no answer"),
@@ -173,7 +176,7 @@ fn a_deep_answer_ends_its_question_and_is_named() {
             let answer = answer(&retained, 1, text);
             retained.take(answer, &mut out);
         }
-        let told = retained.take_told();
+        let told = std::mem::take(&mut retained.told);
         let [
             Told::End {
                 lack: Some(lack), ..

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use self::model::{Server, Step};
 use super::*;
-use crate::sources::stored::check_told;
+use crate::sources::kept::tests::check_told;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const HISTORY_MS: u64 = 60_000;

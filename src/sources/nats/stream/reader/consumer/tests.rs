@@ -94,8 +94,8 @@ fn limits_shrink_to_those_of_the_server_as_long_as_something_is_left() {
         code,
         description: String::new(),
     };
-    let mut limits = Limits::MOST;
-    assert!(!limits.shrink(&refused(10_026)) && limits == Limits::MOST);
+    let mut limits = Limits::default();
+    assert!(!limits.shrink(&refused(10_026)) && limits == Limits::default());
     assert!(limits.shrink(&refused(Limits::PENDING_TOO_MANY)));
     assert!(limits.shrink(&refused(Limits::IDLE_TOO_LONG)));
     let body = create("S", "in", None, "2026", limits);
@@ -114,12 +114,12 @@ fn limits_shrink_to_those_of_the_server_as_long_as_something_is_left() {
 
 #[test]
 fn a_consumer_begins_at_a_message_or_a_time() {
-    let at = create("S", "in", Some(7), "", Limits::MOST);
+    let at = create("S", "in", Some(7), "", Limits::default());
     assert!(
         at.contains(r#""opt_start_seq":7"#) && at.contains("by_start_sequence"),
         "{at}"
     );
-    let by_time = create("S", "in", None, "2026", Limits::MOST);
+    let by_time = create("S", "in", None, "2026", Limits::default());
     assert!(by_time.contains(r#""opt_start_time":"2026""#), "{by_time}");
     assert!(!by_time.contains("opt_start_seq"));
 }
