@@ -114,7 +114,12 @@ impl CheckOptions {
 impl CheckCommand {
     /// Checks, and returns the output.
     pub fn run(&self) -> Outcome {
-        let mut report = Report::new(self);
+        let mut report = Report {
+            command: self,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            connections: Vec::new(),
+        };
         let checked = match &self.settings {
             Ok(checked) => checked,
             Err(errors) => {
@@ -148,25 +153,16 @@ impl CheckCommand {
 }
 
 /// The findings so far.
-pub(super) struct Report<'a> {
+struct Report<'a> {
     command: &'a CheckCommand,
-    pub(super) errors: Vec<String>,
+    errors: Vec<String>,
     warnings: Vec<String>,
-    pub(super) connections: Vec<Finding>,
+    connections: Vec<Finding>,
 }
 
-impl<'a> Report<'a> {
-    pub(super) fn new(command: &'a CheckCommand) -> Self {
-        Self {
-            command,
-            errors: Vec::new(),
-            warnings: Vec::new(),
-            connections: Vec::new(),
-        }
-    }
-
+impl Report<'_> {
     /// Adds the warnings and errors of the start's log.
-    pub(super) fn take_in(&mut self, notices: Vec<Finding>) {
+    fn take_in(&mut self, notices: Vec<Finding>) {
         for notice in notices {
             match notice {
                 Finding::Error(text) => self.errors.push(text),
@@ -177,7 +173,7 @@ impl<'a> Report<'a> {
     }
 
     /// The output of all findings, with this exit status.
-    pub(super) fn outcome(&self, status: u8) -> Outcome {
+    fn outcome(&self, status: u8) -> Outcome {
         let (shown, complaints) = match self.command.options.format {
             CheckFormat::Json => (self.json(status), String::new()),
             // A consumer of the settings needs all settings, or none.

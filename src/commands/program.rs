@@ -186,13 +186,11 @@ pub(super) fn chosen(
 ) -> Result<&'static GatewayKind, SettingsError> {
     let mut all = allowed.clone();
     let found = all.find(|kind| kind.name == value.trim());
-    found.ok_or_else(|| SettingsError::Value {
-        name: name.to_owned(),
-        value: Kind::Text.shown_when_wrong(value),
-        allowed: allowed
-            .map(|kind| kind.name)
-            .collect::<Vec<_>>()
-            .join(" or "),
+    found.ok_or_else(|| {
+        let value = Kind::Text.shown_when_wrong(value);
+        let allowed: Vec<_> = allowed.map(|kind| kind.name).collect();
+        let allowed = allowed.join(" or ");
+        SettingsError::new(format!("{name} is {value}; allowed: {allowed}"))
     })
 }
 

@@ -16,8 +16,8 @@ use crate::auth::{
     Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
 };
 use crate::base::{Clock, Now};
-use crate::run::files::{KeyFileError, KeyFiles};
-use crate::run::{GatewayKind, Program, RoleTable, RunError, TokenUse};
+use crate::run::files::KeyFiles;
+use crate::run::{GatewayKind, Program, RoleTable, TokenUse};
 use crate::settings::typed::{Env, GATEWAY_ENV};
 use crate::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
 use crate::wire::object_writer::ObjectWriter;
@@ -58,32 +58,6 @@ pub struct TokenCommand {
     pub auth: AuthSettings,
     /// The gateway that checks the token, with settings.
     pub judge: Option<(GatewayKind, Checked)>,
-}
-
-/// The reason for no token, or for a refused token.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// There is no secret to sign with.
-    #[error("JWT_SECRET is not set: tokens are signed with it")]
-    NoSecret,
-    /// The key cannot sign.
-    #[error("the token cannot be signed: {0}")]
-    Signing(jsonwebtoken::errors::Error),
-    /// Keys cannot be read.
-    #[error(transparent)]
-    Keys(#[from] KeyFileError),
-    /// Standard input cannot be read.
-    #[error("no token on standard input: {0}")]
-    Input(io::Error),
-    /// The table of roles cannot be read.
-    #[error(transparent)]
-    Table(RunError),
-    /// A gateway with these settings would refuse the token.
-    #[error("refused with {code}: {0} [{label}]", code = .0.close_code(), label = .0.label())]
-    Refused(Refusal),
-    /// A gateway with this table would refuse the role.
-    #[error("refused with {code}: {0} [{label}]; the table is {1}", code = .0.close_code(), label = .0.label())]
-    RefusedRole(Refusal, String),
 }
 
 /// The rows of `weirgate token inspect`, for this gateway.
@@ -241,28 +215,31 @@ impl TokenCommand {
     ///
     /// # Errors
     /// A secret, a file or the token is missing, or the token is refused.
-    pub fn run(self) -> Result<String, TokenError> {
+    pub fn run(self) -> Result<String, String> {
         let now = Clock::start().now();
         match &self.action {
             TokenAction::Mint(claims) => self.mint(claims, now.unix_ms()),
             TokenAction::Inspect(token) => {
                 let token = match token {
                     Some(token) => Some(token.clone()),
-                    None => token_from(io::stdin()).map_err(TokenError::Input)?,
+                    None => token_from(io::stdin())
+                        .map_err(|error| format!("no token on standard input: {error}"))?,
                 };
                 self.inspect(token.as_ref(), now)
             }
         }
     }
 
-    fn mint(&self, claims: &Claims, unix_ms: i64) -> Result<String, TokenError> {
-        let secret = self.auth.jwt_secret.as_ref().ok_or(TokenError::NoSecret)?;
+    fn mint(&self, claims: &Claims, unix_ms: i64) -> Result<String, String> {
+        let secret = self.auth.jwt_secret.as_ref();
+        let secret = secret.ok_or("JWT_SECRET is not set: tokens are signed with it")?;
         let claims = self.claims(claims, unix_ms / 1000);
         let parts = [r#"{"alg":"HS256","typ":"JWT"}"#, &claims];
         let message = parts.map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
         let key = EncodingKey::from_secret(secret.expose().as_bytes());
         let signature = crypto::sign(message.as_bytes(), &key, Algorithm::HS256);
-        let signature = signature.map_err(TokenError::Signing)?;
+        let signature =
+            signature.map_err(|error| format!("the token cannot be signed: {error}"))?;
         Ok(format!("{message}.{signature}"))
     }
 
@@ -310,7 +287,8 @@ impl TokenCommand {
         }
     }
 
-    fn inspect(&self, token: Option<&Token>, now: Now) -> Result<String, TokenError> {
+    fn inspect(&self, token: Option<&Token>, now: Now) -> Result<String, String> {
+        let keys = KeyFiles::new(&self.auth).read();
         let authenticator = Authenticator {
             required: true,
             api_key: self
@@ -318,26 +296,25 @@ impl TokenCommand {
                 .api_key
                 .as_ref()
                 .and_then(|key| ApiKey::new(key.expose())),
-            keys: KeyRing::new(KeyFiles::new(&self.auth).read()?),
+            keys: KeyRing::new(keys.map_err(|error| error.to_string())?),
             rules: self.auth.rules.clone(),
             cookie: None,
         };
         let identity = authenticator.identify(token, now);
-        let mut identity = identity.map_err(TokenError::Refused)?;
+        let mut identity = identity.map_err(refused)?;
         let Some((gateway, checked)) = &self.judge else {
             return Ok(good(&identity, now.unix_ms()));
         };
         let mut grants = format!("\n  gateway:  {}", gateway.name);
         if let TokenUse::Roles(table) = gateway.tokens {
-            let roles = table(checked).map_err(TokenError::Table)?;
+            let roles = table(checked).map_err(|error| error.to_string())?;
             let table = &roles.acl;
             let rights = table.admit(&identity, &roles.default_role, roles.limits);
             let shown = shown_table(&roles);
-            let refused = |refusal| match refusal {
-                Refusal::Role => TokenError::RefusedRole(refusal, shown.clone()),
-                _ => TokenError::Refused(refusal),
-            };
-            let rights = rights.map_err(refused)?;
+            let rights = rights.map_err(|refusal| match refusal {
+                Refusal::Role => format!("{}; the table is {shown}", refused(refusal)),
+                _ => refused(refusal),
+            })?;
             let names = names(table, &rights);
             grants += &format!("\n  table:    {shown}\n  names:    {names}");
             grants.extend(unfilled(table, &rights));
@@ -350,6 +327,12 @@ impl TokenCommand {
         }
         Ok(good(&identity, now.unix_ms()) + &grants)
     }
+}
+
+/// The words of a gateway's refusal.
+fn refused(refusal: Refusal) -> String {
+    let (code, label) = (refusal.close_code(), refusal.label());
+    format!("refused with {code}: {refusal} [{label}]")
 }
 
 /// Where the table of roles comes from.

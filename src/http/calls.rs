@@ -171,7 +171,7 @@ impl Client {
             may_resend,
         };
         Self {
-            path: format!("{}{path}", service.upstream().base_path()),
+            path: format!("{}{path}", service.upstream.base_path),
             pool: Pool::new(service, policy),
             limits,
             stats: Arc::new(RequestStats::new(OUTCOMES)),
@@ -215,7 +215,7 @@ impl Client {
 
     fn request(&self, body: Bytes, trace: &Trace) -> Request<Full<Bytes>> {
         let mut request = Request::post(&self.path)
-            .header(header::HOST, self.pool.service().upstream().authority())
+            .header(header::HOST, &self.pool.service().upstream.authority)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "*/*")
             // Without this header any coding would be acceptable (RFC 9110 §12.5.3).

@@ -126,7 +126,7 @@ impl Service {
     /// The name is unknown, the connection is refused, TLS fails, or the server does not speak HTTP.
     pub fn ask(&self, path: &str) -> io::Result<(StatusCode, String, u128)> {
         let begin = Instant::now();
-        let target = format!("{}{path}", self.upstream().base_path());
+        let target = format!("{}{path}", self.upstream.base_path);
         let response = block_on(get(self, &target))??;
         let place = place(response.headers());
         Ok((response.status(), place, begin.elapsed().as_millis()))
@@ -158,7 +158,7 @@ async fn get(service: &Service, target: &str) -> io::Result<Response<Incoming>> 
     // The response shows how the connection ends.
     spawn_local(async { drop(connection.await) });
     let request = Request::get(target)
-        .header(header::HOST, service.upstream().authority())
+        .header(header::HOST, &service.upstream.authority)
         .header(header::ACCEPT_ENCODING, "identity")
         .header(header::USER_AGENT, USER_AGENT)
         .header(header::CONNECTION, "close")

@@ -10,9 +10,7 @@ use crate::commands::{Exit, Invocation};
 use crate::listening::ListenAddr;
 use crate::run::{CommonSettings, TIMEOUT_FLAG};
 use crate::settings::typed::Env;
-use crate::settings::{
-    Checked, Kind, ListenSettings, NatsAccess, Rows, Setting, Unit, Warning, table,
-};
+use crate::settings::{Checked, Kind, ListenSettings, NatsAccess, Rows, Setting, Unit, table};
 
 /// Every row of every command.
 fn settings() -> Vec<Setting> {
@@ -71,7 +69,7 @@ fn shown(checked: &Checked, flag: &str) -> String {
 
 fn warnings(env: &[(&str, &str)]) -> Vec<String> {
     let checked = levels(&[], env);
-    checked.warnings().iter().map(Warning::to_string).collect()
+    checked.warnings().to_vec()
 }
 
 #[test]
@@ -284,7 +282,7 @@ fn near_misses_are_pointed_out() {
 fn the_url_of_another_gateway_is_pointed_out_where_nothing_was_chosen() {
     let warnings = |args: &[&str], env: &[(&str, &str)]| -> Vec<String> {
         let (_, checked) = started(&[&["channels"], args].concat(), env);
-        checked.warnings().iter().map(Warning::to_string).collect()
+        checked.warnings().to_vec()
     };
     let url = ("NATS_URL", "nats://nats:4222");
     let ours = warnings(&[], &[url]).concat();

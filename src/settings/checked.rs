@@ -1,11 +1,10 @@
 //! The values of a gateway's settings: each allowed, and all consistent.
 
-use super::error::{SettingsError, Warning};
 use super::field::{Group, Groups};
 use super::kind::{Refused, Value};
 use super::setting::Setting;
 use super::table::Rows;
-use super::typed::{Env, Source, Typed, collect};
+use super::typed::{Env, SettingsError, Source, Typed, collect};
 
 /// `flag!("name")`: the name of a row of the shared table; another name does not compile.
 macro_rules! flag {
@@ -56,7 +55,7 @@ pub type Check = fn(&Checked) -> Vec<SettingsError>;
 pub struct Checked {
     values: Vec<CheckedValue>,
     groups: Groups,
-    warnings: Vec<Warning>,
+    warnings: Vec<String>,
 }
 
 /// A value with the source.
@@ -84,7 +83,7 @@ impl Checked {
     /// All values that are not allowed, or else all inconsistencies.
     pub fn new(
         typed: Vec<Typed>,
-        warnings: Vec<Warning>,
+        warnings: Vec<String>,
         check: Check,
     ) -> Result<Self, Vec<SettingsError>> {
         let mut values = Vec::new();
@@ -145,7 +144,7 @@ impl Checked {
     }
 
     /// Returns the warnings for the operator, to log once there is a log.
-    pub fn warnings(&self) -> &[Warning] {
+    pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
@@ -180,13 +179,12 @@ impl Checked {
         else {
             return None;
         };
-        (low_value > high_value).then(|| SettingsError::Order {
-            low: low.setting.name(),
-            low_value,
-            low_from: low.source.clone(),
-            high: high.setting.name(),
-            high_value,
-            high_from: high.source.clone(),
+        (low_value > high_value).then(|| {
+            let (low, low_from) = (low.setting.name(), &low.source);
+            let (high, high_from) = (high.setting.name(), &high.source);
+            SettingsError::new(format!(
+                "{low} is {low_value} ({low_from}); allowed: at most {high}, {high_value} ({high_from})"
+            ))
         })
     }
 
@@ -194,18 +192,15 @@ impl Checked {
     fn several(&self, flags: &[&str]) -> Option<SettingsError> {
         let mut set = flags.iter().filter_map(|flag| self.set(flag));
         let (one, other) = (set.next()?, set.next()?);
-        Some(SettingsError::Either {
-            one: one.named(),
-            other: other.named(),
-        })
+        let (one, other) = (one.named(), other.named());
+        let words = format!("{one} and {other} are both set; allowed: one of them");
+        Some(SettingsError::new(words))
     }
 
     fn alone(&self, (one, other): (&str, &'static str)) -> Option<SettingsError> {
-        let found = self.set(one)?;
-        self.set(other).is_none().then(|| SettingsError::Alone {
-            one: found.named(),
-            other,
-        })
+        let one = self.set(one)?.named();
+        let words = format!("{one} is set without --{other}; allowed: both or none");
+        self.set(other).is_none().then(|| SettingsError::new(words))
     }
 
     /// Returns the value, unless the value is the default.

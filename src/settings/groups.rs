@@ -10,11 +10,11 @@ use url::{Host, Url};
 
 use super::Checked;
 use super::checked::flag;
-use super::error::SettingsError;
 use super::field::group;
 use super::kind::{Form, Refused};
 use super::listen::ListenSettings;
 use super::secret::{SecretText, SecretUrl};
+use super::typed::SettingsError;
 use crate::auth::ClaimRules;
 use crate::hub::{DrainPlan, Limits};
 use crate::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
@@ -348,11 +348,8 @@ impl Checked {
         let url = self.find(flag!("redis-url"))?;
         let redis = self.get::<RedisAccess>();
         let is_named = [&redis.url, &redis.sentinels].map(|url| !url.expose().is_empty());
-        (is_named == [false, false] && redis.host.is_none()).then(|| SettingsError::Missing {
-            flag: url.setting.flag,
-            env: url.setting.env_names().swap_remove(0),
-            allowed: url.setting.kind.allowed(),
-        })
+        (is_named == [false, false] && redis.host.is_none())
+            .then(|| SettingsError::missing(&url.setting, &url.setting.kind.allowed()))
     }
 }
 

@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::checked::{Checked, flag};
-use super::error::{SettingsError, Warning};
 use super::field::{With, group};
 use super::groups::AuthSettings;
 use super::kind::{Form, Refused, parse_addr};
+use super::typed::SettingsError;
 use crate::admission::{ClientAddr, TrustedProxies};
 use crate::hub::Limits;
 use crate::listening::{ListenAddr, ListenOptions, Owner, PATH_BYTES_MAX};
@@ -199,7 +199,7 @@ fn parse_mode(text: &str) -> Option<u32> {
 
 impl Checked {
     /// Warns of addresses with an unexpected effect.
-    pub(super) fn listen_warnings(&self) -> Vec<Warning> {
+    pub(super) fn listen_warnings(&self) -> Vec<String> {
         let (listen, limits) = (self.get::<ListenSettings>(), self.get::<Limits>());
         let all = listen.addrs();
         let has_unix = all.iter().any(|addr| addr.port().is_none());
@@ -218,10 +218,15 @@ impl Checked {
                 ),
             ];
             let set = by_address.into_iter().filter(|(_, is_set)| *is_set);
-            warnings.extend(set.map(|(flag, _)| Warning::TogetherOverUnix { flag }));
+            warnings.extend(set.map(|(flag, _)| {
+                format!(
+                    "--listen has a unix socket and --trusted-proxies does not have unix: --{flag} applies to all clients of the socket together"
+                )
+            }));
         }
         if !has_tcp && listen.options.reuse_port {
-            warnings.push(Warning::NoPortToShare);
+            let words = "--reuse-port has no effect: --listen has no IP address; give each process a unix socket";
+            warnings.push(words.to_owned());
         }
         warnings
     }

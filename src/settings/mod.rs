@@ -11,7 +11,6 @@
 //! and environment, so tests need no process. Called by `commands` and by programs that assemble a gateway.
 
 mod checked;
-mod error;
 mod field;
 mod groups;
 mod kind;
@@ -23,7 +22,6 @@ pub mod typed;
 
 pub(crate) use checked::flag;
 pub use checked::{Check, Checked, CheckedValue};
-pub use error::{SettingsError, Warning};
 pub use field::{At, Field, FieldValue, Group, Groups, Milli, With};
 pub(crate) use field::{field, group};
 pub use groups::{
@@ -36,4 +34,4 @@ pub use secret::{SecretText, SecretUrl};
 pub use setting::{Given, Heading, Limit, MistakenEnv, Part, Setting, Shows};
 pub use table::{Change, Rows, table};
 pub(crate) use table::{has_flag, shared_flag};
-pub use typed::Source;
+pub use typed::{SettingsError, Source};

@@ -47,26 +47,27 @@ impl Heading {
     pub const TOP: Self = Self("Gateways in a terminal");
 
     /// Returns the rows as rows of this group.
-    pub const fn of<const N: usize>(self, mut rows: [Setting; N]) -> [Setting; N] {
-        let mut n = 0;
-        while n < N {
-            rows[n].heading = self;
-            n += 1;
-        }
-        rows
+    pub const fn of<const N: usize>(self, rows: [Setting; N]) -> [Setting; N] {
+        self.in_part(Part::Every).of(rows)
     }
 
-    /// The same, for rows of the shared table: rows without a part of their own are of `part`.
-    pub(super) const fn of_part<const N: usize>(
-        self,
-        part: Part,
-        rows: [Setting; N],
-    ) -> [Setting; N] {
-        let mut rows = self.of(rows);
+    /// The group in this part of the shared table.
+    pub(super) const fn in_part(self, part: Part) -> GroupOfPart {
+        GroupOfPart(self, part)
+    }
+}
+
+/// A group of `--help` in a part of the shared table.
+pub(super) struct GroupOfPart(Heading, Part);
+
+impl GroupOfPart {
+    /// Returns the rows as rows of this group, and of this part if they have no other.
+    pub(super) const fn of<const N: usize>(self, mut rows: [Setting; N]) -> [Setting; N] {
         let mut n = 0;
         while n < N {
+            rows[n].heading = self.0;
             if matches!(rows[n].part, Part::Every) {
-                rows[n].part = part;
+                rows[n].part = self.1;
             }
             n += 1;
         }

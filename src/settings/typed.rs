@@ -1,15 +1,14 @@
-//! The text of each setting and its source: the first stage.
+//! The text of each setting and its source: the first stage; and the errors in settings, in words for the operator.
 //!
 //! From the table, the flags and the environment to the text and the source of each setting of a subcommand.
 //! This stage interprets a single value: a port injected by Kubernetes counts as unset, so the next source
-//! counts. And `--memory-max`: one number, of which each limit of bytes over all clients has a fixed part.
+//! counts. `--memory-max` is one number, of which each limit of bytes over all clients has a fixed part.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 
-use super::error::{GONE, SettingsError, Warning};
-use super::kind::{Kind, Value};
+use super::kind::{Kind, Refused, Value};
 use super::setting::Setting;
 
 /// The env name that replaces the subcommand.
@@ -82,14 +81,13 @@ impl Env {
         let Some(value) = self.values.get(name) else {
             return Ok(None);
         };
-        let text = value.to_str().ok_or_else(|| SettingsError::NotText {
-            name: name.to_owned(),
-        })?;
+        let text = value.to_str();
+        let text = text.ok_or_else(|| SettingsError::not_text(name))?;
         Ok(Some(text).filter(|text| !text.trim().is_empty()))
     }
 
     /// Warns of names with weirgate's prefix that belong to none of the `known` rows.
-    pub fn unknown_names(&self, known: &[Setting]) -> Vec<Warning> {
+    pub fn unknown_names(&self, known: &[Setting]) -> Vec<String> {
         let ours = self.values.keys().filter(|name| name.starts_with(PREFIX));
         let is_known = |name: &String| known.iter().any(|row| row.env_names().contains(name));
         let unknown = ours.filter(|name| {
@@ -100,10 +98,7 @@ impl Env {
                 && !is_known(name)
         });
         unknown
-            .map(|name| Warning::Unknown {
-                name: name.clone(),
-                nearest: nearest(name, known),
-            })
+            .map(|name| ignored(name, nearest(name, known).as_deref()))
             .collect()
     }
 
@@ -111,17 +106,15 @@ impl Env {
     fn gone_names(&self) -> impl Iterator<Item = SettingsError> {
         let ours = self.values.keys().filter(|name| name.starts_with(PREFIX));
         ours.filter_map(|name| {
-            Some(SettingsError::Gone {
-                instead: gone(name)?,
-                name: name.clone(),
-            })
+            let instead = gone(name)?;
+            Some(SettingsError::new(format!("{name} is gone: {instead}")))
         })
     }
 
     /// Warns of names with one letter's difference to an env name of `rows` without weirgate's prefix, such
     /// as `NATS_URLS`, if the correct name is not set. To spare the names of other programs, short names are
     /// left out, and `known` names of other gateways.
-    pub fn near_names(&self, rows: &[Setting], known: &[Setting]) -> Vec<Warning> {
+    pub fn near_names(&self, rows: &[Setting], known: &[Setting]) -> Vec<String> {
         let is_set = |name: &str| self.values.get(name).is_some_and(|value| !value.is_empty());
         let is_known = |name: &str| known.iter().any(|s| s.original_env.contains(&name));
         let originals = rows.iter().flat_map(|row| row.original_env);
@@ -135,25 +128,20 @@ impl Env {
             let meant = unset
                 .iter()
                 .find(|meant| strsim::damerau_levenshtein(meant, name) == 1)?;
-            Some(Warning::Unknown {
-                name: name.clone(),
-                nearest: Some((**meant).to_string()),
-            })
+            Some(ignored(name, Some(meant)))
         };
         unknown.filter_map(near).collect()
     }
 
     /// Warns of names that people set in place of a setting.
-    fn mistaken_names(&self, all: &[Typed]) -> Vec<Warning> {
+    fn mistaken_names(&self, all: &[Typed]) -> Vec<String> {
         let is_set = |typed: &Typed| !matches!(typed.source, Source::Default);
         let mistaken = all.iter().filter_map(|typed| {
             let mistaken = typed.setting.mistaken_env?;
             let has_chosen = |other: &Typed| mistaken.unless.contains(&other.setting.flag);
             let is_meant = !is_set(typed) && !all.iter().any(|one| has_chosen(one) && is_set(one));
-            (is_meant && self.values.contains_key(mistaken.name)).then(|| Warning::Unknown {
-                name: mistaken.name.to_owned(),
-                nearest: Some(typed.setting.weirgate_env()),
-            })
+            (is_meant && self.values.contains_key(mistaken.name))
+                .then(|| ignored(mistaken.name, Some(&typed.setting.weirgate_env())))
         });
         mistaken.collect()
     }
@@ -219,7 +207,7 @@ pub fn collect(
     rows: impl IntoIterator<Item = Setting>,
     flag: impl Fn(&str) -> Option<String>,
     env: &Env,
-    warnings: &mut Vec<Warning>,
+    warnings: &mut Vec<String>,
 ) -> Result<Vec<Typed>, Vec<SettingsError>> {
     let mut all = Vec::new();
     let mut errors: Vec<_> = env.gone_names().collect();
@@ -254,25 +242,29 @@ pub fn collect(
 fn from_env(
     setting: &Setting,
     env: &Env,
-    warnings: &mut Vec<Warning>,
+    warnings: &mut Vec<String>,
 ) -> Result<Option<(String, Source)>, SettingsError> {
     for name in setting.env_names() {
-        let named = |_| SettingsError::NotText {
-            name: setting.named(&Source::Env(name.clone())),
-        };
+        let named = |_| SettingsError::not_text(&setting.named(&Source::Env(name.clone())));
         let Some(value) = env.value(&name).map_err(named)? else {
             continue;
         };
         if matches!(setting.kind, Kind::Port | Kind::PortOrOff) && is_service_address(value) {
-            warnings.push(Warning::ServiceAddress {
-                name,
-                value: value.trim().to_owned(),
-            });
+            let value = value.trim();
+            warnings.push(format!(
+                "{name}={value} is ignored: Kubernetes sets it for a service; set a port number, or rename the service"
+            ));
             continue;
         }
         return Ok(Some((value.to_owned(), Source::Env(name))));
     }
     Ok(None)
+}
+
+/// The warning of an env name that is not a setting. `nearest` is the setting that is probably intended.
+fn ignored(name: &str, nearest: Option<&str>) -> String {
+    let tip = nearest.map_or_else(String::new, |n| format!("; did you mean {n}?"));
+    format!("{name} is not a setting of this gateway and was ignored{tip}")
 }
 
 /// Kubernetes sets `NAME_PORT=tcp://HOST:PORT` in every container for each service `NAME` of the namespace
@@ -358,6 +350,106 @@ fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
         }
     }
 }
+
+/// One wrong setting, or several that contradict each other. The text never contains a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(String);
+
+impl SettingsError {
+    /// An error in these words.
+    pub fn new(words: impl Into<String>) -> Self {
+        Self(words.into())
+    }
+
+    /// A value of `setting` that is not allowed.
+    pub(super) fn value(setting: &Setting, source: &Source, refused: &Refused) -> Self {
+        let name = match source {
+            Source::Env(_) => setting.named(source),
+            _ => setting.name(),
+        };
+        let value = setting.kind.shown_when_wrong(&refused.item);
+        Self(format!("{name} is {value}; allowed: {}", refused.allowed))
+    }
+
+    /// A required setting is not set.
+    pub fn missing(setting: &Setting, allowed: &str) -> Self {
+        let (flag, env) = (setting.flag, setting.env_names().swap_remove(0));
+        Self(format!(
+            "--{flag} (env {env}) is needed; allowed: {allowed}"
+        ))
+    }
+
+    /// The env value of this name is not UTF-8.
+    fn not_text(name: &str) -> Self {
+        Self(format!("{name} is not UTF-8 text"))
+    }
+}
+
+/// A line for each flag: its name, a space, and what took its place.
+const GONE: &str = "\
+admin-tail use weirgate tail
+listen-backlog the backlog is 4096, which net.core.somaxconn may lower
+upstream-answer-bytes-max a response to a call may have 64 MiB
+connection-burst-per-ip a burst is 20 connections, with --connection-rate-per-ip
+control-bytes-max 4 KiB of pongs may wait for a client
+turn-message-bytes-max the budgets of a turn are constants
+turn-all-message-bytes-max the budgets of a turn are constants
+turn-publication-bytes-max the budgets of a turn are constants
+read-bytes-per-turn-max the budgets of a turn are constants
+accepts-per-turn-max the budgets of a turn are constants
+write-bytes-max the budgets of a turn are constants
+health-timeout-ms weirgate health waits 2 s
+head-headers-max a request head may have 100 header lines
+json-depth-max JSON may nest 512 levels
+event-stream-sends-max a request may have 32 parameters send
+deflate-min-bytes messages of 256 bytes to 1 MiB are compressed
+deflate-max-bytes messages of 256 bytes to 1 MiB are compressed
+deflate-window levels and trades share a window, channels and events do not
+close-timeout-ms a closed client has 5 s to end the connection
+loop-stall-ms /ready is 503 after 2 s without a turn of the loop
+bus-queue-messages-max 1024 messages may wait between the bus and the loop
+candle-grace-ms a candle takes late trades for 500 ms
+candle-pairs-max there are at most 30000 candles
+retained-subjects-max a pattern has at most 1000 last values
+channel-name-bytes-max a name may have 512 bytes
+all-wildcards-max all clients together may hold 1000 different patterns
+wildcards-per-ip-max an address gets a pattern only while it holds fewer than are free of 1000
+calls-max 100 calls may be in flight
+proxy-connections-per-ip-max an address gets a connection only while it holds fewer than are free of --proxy-connections-max
+events-bus-waiting-max 1000 pushes may wait for other instances
+events-bus-instances-max 64 instances may be on the bus
+look-back-messages-max at most 200 messages of a subject are fetched
+unfinished-bytes-max a fixed share of --memory-max; --check shows the shares
+inflate-windows-bytes-max a fixed share of --memory-max; --check shows the shares
+bus-queue-bytes-max a fixed share of --memory-max; --check shows the shares
+broadcast-bytes-max a fixed share of --memory-max; --check shows the shares
+all-channel-name-bytes-max a fixed share of --memory-max; --check shows the shares
+events-bus-sentinels use --redis-sentinels
+events-bus-sentinel-master use --redis-sentinel-master
+events-bus-tls-name use --redis-tls-name
+events-bus-cert use --nats-cert
+events-bus-key use --nats-key
+events-bus-creds use --nats-creds
+events-bus-nkey use --nats-nkey
+events-bus-ca use --redis-ca-file or --nats-ca, for the kind of --events-bus
+retained-bytes-max a fixed share of --memory-max; --check shows the shares
+waiting-bytes-max a fixed share of --memory-max; --check shows the shares
+renewals-per-second-max all clients together may send 500 new tokens a second
+orphans-max 10000 messages of devices that have gone may wait
+revoked-max 10000 users, tokens and addresses may be refused
+tls-handshakes-per-ip-max an address gets a handshake only while it holds fewer than are free of --tls-handshakes-max
+redis-host use REDIS_HOST in the environment, or --redis-url
+redis-port use REDIS_PORT in the environment, or --redis-url
+node-env use NODE_ENV in the environment
+internal-auth-token use INTERNAL_AUTH_TOKEN in the environment
+rate-limit-rps use RATE_LIMIT_RPS in the environment
+rate-limit-burst use RATE_LIMIT_BURST in the environment
+wildcards-max use MAX_WILDCARD_SUBSCRIPTIONS in the environment
+default-role use DEFAULT_ROLE in the environment
+gateway-api-key use GATEWAY_API_KEY in the environment
+jwt-secret use JWT_SECRET in the environment
+jwt-secret-before use JWT_SECRET_BEFORE in the environment";
 
 #[cfg(test)]
 mod tests {

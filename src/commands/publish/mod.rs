@@ -112,23 +112,6 @@ struct Progress {
     is_well: bool,
 }
 
-/// The pace of a connection: the time of its first message, and the messages before.
-struct Pace {
-    rate: Option<f64>,
-    begun: Instant,
-    before: u64,
-}
-
-impl Pace {
-    /// Waits until the next message is due. Returns false if the user stops.
-    fn is_time(&self, published: u64, stop: &Stop) -> bool {
-        let Some(rate) = self.rate else { return true };
-        let here = published - self.before;
-        let due = self.begun + Duration::from_secs_f64(here as f64 / rate);
-        stop.sleep_until(due)
-    }
-}
-
 impl PublishCommand {
     /// Publishes all messages, or until the user stops. Returns the text to show.
     ///
@@ -181,18 +164,21 @@ impl PublishCommand {
         progress: &mut Progress,
         stop: &Stop,
     ) -> Result<(), PublishError> {
-        let pace = Pace {
-            rate: self.rate,
-            begun: Instant::now(),
-            before: progress.published,
+        let (rate, begun, before) = (self.rate, Instant::now(), progress.published);
+        // Waits until the next message is due by the pace of this connection. False if the user stops.
+        let is_time = |published: u64| {
+            rate.is_none_or(|rate| {
+                let due_s = (published - before) as f64 / rate;
+                stop.sleep_until(begun + Duration::from_secs_f64(due_s))
+            })
         };
         let is_endless = self.count.is_none() && !matches!(self.messages, Messages::Lines);
-        if is_endless && pace.before == 0 {
+        if is_endless && before == 0 {
             complain(&format!("publishing on {}; Ctrl-C ends it", self.name));
         }
         let wants_more = |published| self.count.is_none_or(|count| published < count);
         while wants_more(progress.published) && !stop.is_asked() {
-            if !pace.is_time(progress.published, stop) {
+            if !is_time(progress.published) {
                 break;
             }
             let message = match (progress.held.take(), &mut self.messages) {
@@ -212,7 +198,7 @@ impl PublishCommand {
                 }
             }
             progress.published += 1;
-            if !progress.is_well && pace.before > 0 {
+            if !progress.is_well && before > 0 {
                 complain(&format!("publishing on {} again", self.name));
             }
             progress.is_well = true;

@@ -128,7 +128,19 @@ impl TailCommand {
         let mut delay = RECONNECT_DELAY_MIN;
         loop {
             let connected = Instant::now();
-            let ended = Session::new(&self, &mut output, &stop, deadline).run();
+            let session = Session {
+                command: &self,
+                output: &mut output,
+                stop: &stop,
+                deadline,
+                dialect: self.dialect,
+                greeting_until: None,
+                silent_ticks: 0,
+                closed: None,
+                requests_open: 0,
+                has_grant: !self.send.is_empty(),
+            };
+            let ended = session.run();
             let error = match ended {
                 Err(error) if self.reconnect && error.may_pass => error,
                 ended => return ended,
@@ -164,27 +176,7 @@ struct Session<'a> {
     has_grant: bool,
 }
 
-impl<'a> Session<'a> {
-    fn new(
-        command: &'a TailCommand,
-        output: &'a mut Output,
-        stop: &'a Stop,
-        deadline: Option<Instant>,
-    ) -> Self {
-        Self {
-            command,
-            output,
-            stop,
-            deadline,
-            dialect: command.dialect,
-            greeting_until: None,
-            silent_ticks: 0,
-            closed: None,
-            requests_open: 0,
-            has_grant: !command.send.is_empty(),
-        }
-    }
-
+impl Session<'_> {
     fn run(mut self) -> Result<(), TailError> {
         let mut link = open(self.command, self.deadline)?;
         complain(&format!("connected to {}", self.command.target));

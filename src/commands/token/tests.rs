@@ -67,7 +67,7 @@ fn what_is_minted_is_let_in_until_it_ends() {
          ends:     2023-11-14T22:14:20+00:00, in 59 s"
     );
     let late = mint.inspect(token.as_ref(), at(1_700_000_060_000));
-    let told = late.expect_err("expired").to_string();
+    let told = late.expect_err("expired");
     assert_eq!(told, "refused with 1008: its time (exp) is over [expired]");
     let endless = mint.mint(&Claims::default(), 0).expect("a token");
     let shown = mint
@@ -81,10 +81,8 @@ fn without_a_secret_nothing_is_signed_and_nothing_is_good() {
     let mut mint = command(TokenAction::Inspect(None));
     mint.auth.jwt_secret = None;
     let refused = mint.mint(&Claims::default(), 0);
-    assert!(matches!(refused, Err(TokenError::NoSecret)));
+    assert!(refused.expect_err("no secret").contains("JWT_SECRET"));
     let refused = mint.inspect(None, at(0));
-    assert!(matches!(
-        refused,
-        Err(TokenError::Refused(Refusal::Missing))
-    ));
+    let missing = super::refused(Refusal::Missing);
+    assert_eq!(refused, Err(missing));
 }

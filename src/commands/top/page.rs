@@ -8,7 +8,7 @@ use crate::base::escaped;
 use crate::wire::object_writer::ObjectWriter;
 
 /// The lines of facts: a name, an object of the state, and members of the object. Without members: all that are not 0.
-const FACTS: [&str; 13] = [
+const FACTS: [&str; 14] = [
     "Bus|bus|connected subscribed away_ms reconnects refused stream_behind stream_behind_ms",
     "|numbers|bus_last_message_unix_ms bus_messages_bad bus_gaps",
     "|events_bus|up instances",
@@ -22,6 +22,7 @@ const FACTS: [&str; 13] = [
     "|numbers|frame_bytes bus_queue_messages",
     "Lost|numbers|messages_conflated messages_shed messages_dropped",
     "Ends|closes|",
+    "Refused||revoked",
 ];
 /// The lines with rates: a name, and counters.
 const RATES: [&str; 3] = [

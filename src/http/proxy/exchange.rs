@@ -37,7 +37,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(service: &Service, stats: Arc<ServiceStats>, clock: Clock) -> Self {
-        let authority = service.upstream().authority().to_str();
+        let authority = service.upstream.authority.to_str();
         let budget = || Mutex::new(LogBudget::new(LINES_PER_SECOND));
         Self {
             service: service.name(),

@@ -206,7 +206,7 @@ impl Shared {
     ) -> LateAnswer {
         let mut exchange = Exchange::begin(&behind.watch, parts.peer);
         let upload = body.progress();
-        let upstream = behind.pool.service().upstream();
+        let upstream = &behind.pool.service().upstream;
         let client = self.client(&parts);
         let head = match self.head(path, upstream, parts) {
             Ok(head) => head,
@@ -326,7 +326,7 @@ impl Shared {
         parts: RequestParts,
     ) -> Result<Request<()>, Refusal> {
         let target = path.target(parts.path(), self.inner_paths)?;
-        let uri = uri(upstream.base_path(), target, parts.head.uri.query());
+        let uri = uri(&upstream.base_path, target, parts.head.uri.query());
         let uri = uri.ok_or(PathRefusal::Trick)?;
         let not_implemented = |detail| Refusal {
             status: StatusCode::NOT_IMPLEMENTED,
@@ -351,7 +351,7 @@ impl Shared {
             peer_is_trusted: self.trusted_proxies.trusts_peer(&parts.peer),
             is_tls: parts.is_tls,
             target_host,
-            host: upstream.authority(),
+            host: &upstream.authority,
         };
         headers::to_service(request.headers_mut(), forwarded, random);
         Ok(request)

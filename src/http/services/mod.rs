@@ -33,7 +33,7 @@ pub(super) use self::pool::{Again, Ended, Failure, FailureReason, Lease, Policy,
 #[derive(Clone)]
 pub struct Service {
     name: &'static str,
-    upstream: Upstream,
+    pub(super) upstream: Upstream,
     /// Present if the service is at `https://`.
     tls: Option<TlsConnector>,
     /// Both shared by all clones.
@@ -86,11 +86,6 @@ impl Service {
     pub(super) fn name(&self) -> &'static str {
         self.name
     }
-
-    /// The address of the service.
-    pub(super) fn upstream(&self) -> &Upstream {
-        &self.upstream
-    }
 }
 
 /// The base URL of a service behind the gateway.
@@ -101,22 +96,12 @@ pub struct Upstream {
     pub(super) host: String,
     pub(super) port: u16,
     /// The value of `Host`: the port only if not the scheme's default.
-    authority: HeaderValue,
+    pub(super) authority: HeaderValue,
     /// The prefix of every request path, without a slash at the end.
-    base_path: String,
+    pub(super) base_path: String,
 }
 
 impl Upstream {
-    /// The value of `Host`: the port only if not the scheme's default.
-    pub(in crate::http) fn authority(&self) -> &HeaderValue {
-        &self.authority
-    }
-
-    /// The prefix of every request path, without a slash at the end.
-    pub(in crate::http) fn base_path(&self) -> &str {
-        &self.base_path
-    }
-
     /// Whether the service is at `https://`.
     pub fn wants_tls(&self) -> bool {
         self.tls

@@ -385,11 +385,10 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
         is_meant && value.setting.flag == flag!("redis-sentinels")
     });
     match urls.expose().is_empty() && sentinels.is_some() {
-        true => vec![SettingsError::Missing {
-            flag: URLS,
-            env: BUS[0].weirgate_env(),
-            allowed: "redis:// or rediss://, beside --redis-sentinels".to_owned(),
-        }],
+        true => {
+            let allowed = "redis:// or rediss://, beside --redis-sentinels";
+            vec![SettingsError::missing(&BUS[0], allowed)]
+        }
         false => Vec::new(),
     }
 }

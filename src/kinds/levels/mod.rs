@@ -48,7 +48,10 @@ pub(super) const LEVELS: GatewayKind = GatewayKind::new(
     .defaults(rows::defaults),
     start,
 )
-.check(contradictions)
+.check(|checked| {
+    let nothing = rows::nothing_to_read(checked);
+    nothing.into_iter().chain(unknown_keys(checked)).collect()
+})
 .dialect(super::dialects::LEVELS);
 
 /// `weirgate demo`.
@@ -72,12 +75,6 @@ fn unknown_keys(checked: &Checked) -> Vec<SettingsError> {
     let refused = own.endpoints.iter().filter_map(|e| e.unknown_key(&known));
     let flag = rows::OF_BOTH[0].flag;
     refused.map(|r| checked.refused(flag, &r)).collect()
-}
-
-/// The settings of `weirgate levels` that exclude each other.
-fn contradictions(checked: &Checked) -> Vec<SettingsError> {
-    let nothing = rows::nothing_to_read(checked);
-    nothing.into_iter().chain(unknown_keys(checked)).collect()
 }
 
 /// Messages fetched of a subject to find its last good one, if the newest is bad.

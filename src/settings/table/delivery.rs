@@ -138,7 +138,7 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
     ),
 ]);
 
-pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.of_part(Part::History, [
+pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History).of([
     Setting::ms(
         "history-ms",
         (0, 24 * HOUR_MS),

@@ -5,8 +5,7 @@
 //! order of `--help`, each once, and the rows of a heading are together. A row of a single gateway is in the folder of the
 //! gateway.
 
-mod auth;
-mod buses;
+mod access;
 mod clients;
 mod delivery;
 mod process;
@@ -23,14 +22,19 @@ const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 
 /// The rows before a gateway's own rows.
-static BEFORE_OWN: &[&[Setting]] = &[clients::LISTENING, clients::TLS, buses::NATS, buses::REDIS];
+static BEFORE_OWN: &[&[Setting]] = &[
+    clients::LISTENING,
+    clients::TLS,
+    access::NATS,
+    access::REDIS,
+];
 
 /// The rows after a gateway's own rows.
 static AFTER_OWN: &[&[Setting]] = &[
     process::LOGS,
     process::LIFECYCLE,
     process::MEMORY,
-    auth::ROWS,
+    access::TOKENS,
     clients::CLIENTS,
     delivery::SEND_QUEUES,
     delivery::CONNECTIONS,
@@ -42,22 +46,26 @@ static AFTER_OWN: &[&[Setting]] = &[
 ];
 
 /// `weirgate tail`.
-static TAIL: &[Setting] = &Heading::TAIL.of_part(Part::Tail, [Setting::new(
+static TAIL: &[Setting] = &Heading::TAIL.in_part(Part::Tail).of([Setting::new(
     "token",
     Kind::Secret,
     field!(TailSettings, token),
     "Token for the gateway, sent as Authorization: Bearer TOKEN",
 )
-.more("A token given as a flag is moved to the environment at once, out of the list of processes.")]);
+.more(
+    "A token given as a flag is moved to the environment at once, out of the list of processes.",
+)]);
 
 /// `weirgate top`.
-static TOP: &[Setting] = &Heading::TOP.of_part(Part::Top, [Setting::new(
+static TOP: &[Setting] = &Heading::TOP.in_part(Part::Top).of([Setting::new(
     "authorization",
     Kind::Secret,
     field!(TopSettings, authorization),
     "Header for a proxy with a login: Bearer TOKEN, or Basic BASE64 of USER:PASSWORD",
 )
-.more("A value given as a flag is moved to the environment at once, out of the list of processes.")]);
+.more(
+    "A value given as a flag is moved to the environment at once, out of the list of processes.",
+)]);
 
 /// A change to a row of the shared table on one gateway: the flag, and a function from row to changed row.
 /// The shared table has each row once, despite several defaults.

@@ -272,7 +272,7 @@ pub(super) static LATENCY: &[Setting] = &Heading::LATENCY.of([
     .more("Each of the two threads stays on its CPU; a number alone is for the loop. A CPU that the process may not use is refused at the start."),
 ]);
 
-pub(super) static BUS: &[Setting] = &Heading::BUS.of_part(Part::BusMessages, [
+pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(Part::BusMessages).of([
     Setting::bytes(
         "bus-message-bytes-max",
         (KIB, GIB),
