@@ -1,16 +1,16 @@
 //! The clients that an operator cuts off: a choice of connections to close, and the list of users, tokens and addresses
 //! that are refused wherever they connect, until their tokens have ended.
 
+mod cut;
+
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use cut::{Connected, Cut};
 use foldhash::quality::RandomState;
-use serde::{Deserialize, Serialize};
 
-use crate::auth::{TOKEN_BYTES_MAX, TokenMarks};
-use crate::wire::json;
+use crate::auth::TokenMarks;
 
 /// A refusal lasts this long if no token says when it ends. Unless the cut has an end, tokens from before the refusal
 /// stay refused for at least this long.
@@ -21,176 +21,6 @@ const MAX: usize = 10_000;
 
 /// The most entries that `newest` returns.
 const NEWEST_MAX: usize = 20;
-
-/// The data of a connection that a cut is compared with.
-#[derive(Clone, Copy, Debug)]
-pub struct Connected<'a> {
-    /// The user; of a device, the hash that the operator's page shows.
-    pub user: Option<&'a str>,
-    /// The client's address; `None` for a program on a unix socket.
-    pub address: Option<IpAddr>,
-    /// The connection, as the operator's page shows it.
-    pub session: &'a str,
-    /// The marks of the token.
-    pub marks: Option<&'a TokenMarks>,
-}
-
-/// A choice of connections: all conditions that are given have to hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Cut {
-    /// The user.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// The id of the token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub jti: Option<String>,
-    /// The client's address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<IpAddr>,
-    /// A role.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub role: Option<String>,
-    /// One connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub session: Option<String>,
-    /// The digest of a token: [`TokenMarks::digest`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
-    /// When the refusal ends, Unix seconds; by default when the tokens end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub until: Option<i64>,
-}
-
-impl Cut {
-    /// Reads a JSON object, of a request or of a line of the file.
-    ///
-    /// # Errors
-    /// What is wrong, for the operator.
-    pub fn read(text: &[u8]) -> Result<Self, String> {
-        const WANTED: &str =
-            "wanted: a JSON object with user, jti, address, role, session or token";
-        let read = json::read(text).map_err(|_| WANTED.to_owned())?;
-        let mut cut: Self = read.parse().map_err(|error| {
-            let error = error.to_string();
-            // After the first line, the error of the parser shows the text.
-            format!("{}; {WANTED}", error.lines().next().unwrap_or_default())
-        })?;
-        let texts = [
-            ("user", &cut.user),
-            ("jti", &cut.jti),
-            ("role", &cut.role),
-            ("session", &cut.session),
-            ("token", &cut.token),
-        ];
-        for (name, text) in texts {
-            let bytes = text.as_ref().map_or(1, String::len);
-            if !(1..=TOKEN_BYTES_MAX).contains(&bytes) {
-                return Err(format!("{name}: 1 to {TOKEN_BYTES_MAX} bytes"));
-            }
-        }
-        cut.address = cut.address.map(|ip| ip.to_canonical());
-        let conditions = Self {
-            until: None,
-            ..cut.clone()
-        };
-        match conditions == Self::default() {
-            true => Err(WANTED.to_owned()),
-            false => Ok(cut),
-        }
-    }
-
-    /// Whether all conditions hold for this connection.
-    pub fn matches(&self, connected: &Connected<'_>) -> bool {
-        fn holds<T: PartialEq + ?Sized>(wanted: Option<&T>, given: Option<&T>) -> bool {
-            wanted.is_none() || wanted == given
-        }
-        let marks = connected.marks;
-        let has_role = |role: &String| marks.is_some_and(|m| m.roles.iter().any(|r| **r == **role));
-        holds(self.user.as_deref(), connected.user)
-            && holds(self.jti.as_deref(), marks.and_then(|m| m.jti.as_deref()))
-            && holds(
-                self.token.as_deref(),
-                marks.and_then(|m| m.digest.as_deref()),
-            )
-            && holds(self.address.as_ref(), connected.address.as_ref())
-            && holds(self.session.as_deref(), Some(connected.session))
-            && self.role.as_ref().is_none_or(has_role)
-    }
-
-    /// The refusal that follows the cut. `None` for a role alone, whose clients may come back, and for a single
-    /// connection, whose token is refused once it is known ([`Cut::of_token`]).
-    pub fn refused(&self) -> Option<Self> {
-        let role_alone = Self {
-            role: self.role.clone(),
-            until: self.until,
-            ..Self::default()
-        };
-        (self.session.is_none() && *self != role_alone).then(|| self.clone())
-    }
-
-    /// A refusal of the token of a connection that is cut; `None` without a token.
-    pub fn of_token(&self, marks: &TokenMarks) -> Option<Self> {
-        Some(Self {
-            token: Some(marks.digest.as_deref()?.to_owned()),
-            until: self.until,
-            ..Self::default()
-        })
-    }
-
-    /// The same cut with an end in whole seconds, not earlier than this Unix millisecond.
-    fn ending_at(&self, unix_ms: i64) -> Self {
-        let seconds = unix_ms / 1000 + i64::from(unix_ms % 1000 > 0);
-        Self {
-            until: (unix_ms < i64::MAX).then_some(seconds),
-            ..self.clone()
-        }
-    }
-
-    /// The conditions alone, without the end.
-    fn key(&self) -> Self {
-        Self {
-            until: None,
-            ..self.clone()
-        }
-    }
-
-    /// Which conditions are given, a bit for each.
-    fn kind(&self) -> usize {
-        let given = [
-            self.user.is_some(),
-            self.jti.is_some(),
-            self.address.is_some(),
-            self.role.is_some(),
-            self.token.is_some(),
-        ];
-        given
-            .into_iter()
-            .rev()
-            .fold(0, |bits, is| bits << 1 | usize::from(is))
-    }
-
-    /// The only conditions of this kind that a connection can meet, apart from the role; `None` if it cannot meet all
-    /// of them.
-    fn of(kind: usize, connected: &Connected<'_>) -> Option<Self> {
-        let has = |bit: usize| kind >> bit & 1 == 1;
-        let marks = connected.marks;
-        let text = |bit: usize, text: Option<&str>| match has(bit) {
-            true => text.map(|text| Some(text.to_owned())),
-            false => Some(None),
-        };
-        Some(Self {
-            user: text(0, connected.user)?,
-            jti: text(1, marks.and_then(|m| m.jti.as_deref()))?,
-            address: match has(2) {
-                true => Some(connected.address?),
-                false => None,
-            },
-            token: text(4, marks.and_then(|m| m.digest.as_deref()))?,
-            ..Self::default()
-        })
-    }
-}
 
 /// When a refusal ends, Unix milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,12 +35,22 @@ struct Ends {
 
 impl Ends {
     fn new(cut: &Cut, now: i64, by_default: i64) -> Self {
-        let given = cut.until.map(|seconds| seconds.saturating_mul(1000));
-        let all = given.unwrap_or(by_default);
+        let ms = |seconds: i64| seconds.saturating_mul(1000);
+        let all = cut.until.map_or(by_default, ms);
+        let since = cut.since.map_or(now, ms);
+        let old = match cut.until.is_some() && cut.since.is_none() {
+            true => all,
+            false => all.max(since.saturating_add(REFUSED_MS)),
+        };
+        Self { since, all, old }
+    }
+
+    /// The ends of two refusals with the same conditions: each at its latest.
+    fn merge(self, other: Self) -> Self {
         Self {
-            since: now,
-            all,
-            old: given.unwrap_or_else(|| all.max(now.saturating_add(REFUSED_MS))),
+            since: self.since.max(other.since),
+            all: self.all.max(other.all),
+            old: self.old.max(other.old),
         }
     }
 
@@ -362,17 +202,20 @@ impl Revoked {
         let by_default = by_default.unwrap_or_else(|| now_unix_ms.saturating_add(REFUSED_MS));
         let ends = Ends::new(refused, now_unix_ms, by_default);
         self.write().of_calls.insert(refused, ends);
-        refused.ending_at(ends.all)
+        refused.ending(&ends)
     }
 
-    /// Replaces the entries of the file. An entry without an end holds while the file has it.
+    /// Replaces the entries of the file. An entry without an end holds while the file has it;
+    /// of two with the same conditions, the later ends hold.
     ///
     /// # Errors
     /// There is no room.
     pub fn replace_file(&self, cuts: &[Cut], now_unix_ms: i64) -> Result<(), Full> {
         let mut refusals = Refusals::default();
         for cut in cuts {
-            refusals.insert(cut, Ends::new(cut, now_unix_ms, i64::MAX));
+            let ends = Ends::new(cut, now_unix_ms, i64::MAX);
+            let other = refusals.by_conditions.get(&cut.key()).copied();
+            refusals.insert(cut, other.map_or(ends, |other| ends.merge(other)));
         }
         refusals.prune(now_unix_ms);
         let mut lists = self.write();
@@ -402,7 +245,7 @@ impl Revoked {
         let mut held: Vec<_> = both.filter(|(_, ends)| now_unix_ms < ends.old).collect();
         held.sort_by_key(|(_, ends)| Reverse(ends.since));
         let newest = held.iter().take(NEWEST_MAX);
-        let newest = newest.map(|(cut, ends)| cut.ending_at(ends.all));
+        let newest = newest.map(|(cut, ends)| cut.ending(ends));
         (held.len(), newest.collect())
     }
 

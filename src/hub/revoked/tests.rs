@@ -1,4 +1,7 @@
+use std::net::IpAddr;
+
 use super::*;
+use crate::auth::TOKEN_BYTES_MAX;
 use crate::base::SplitMix64;
 
 const NOW: i64 = 1_700_000_000_000;
@@ -117,6 +120,59 @@ fn a_user_is_refused_until_the_latest_token_ends_and_older_tokens_for_a_day() {
     assert!(list.refuse(&of("ann", &old), NOW + HOUR - 1));
     assert!(!list.refuse(&of("ann", &old), NOW + HOUR));
     assert_eq!(list.newest(NOW).0, 1);
+}
+
+#[test]
+fn what_a_response_shows_refuses_the_same_tokens_from_a_file() {
+    let (list, filed) = (Revoked::new(8), Revoked::new(8));
+    let refused = cut(r#"{"user":"ann"}"#);
+    let before = list.add(&refused, NOW).expect("room");
+    let shown = list.settle(&refused, Some(NOW + HOUR), before, NOW);
+    assert_eq!(
+        (shown.until, shown.since),
+        (Some((NOW + HOUR) / 1000), Some(NOW / 1000))
+    );
+    // The other process reads the line later, in the same spelling.
+    let line = cut(&sonic_rs::to_string(&shown).expect("a line"));
+    filed.replace_file(&[line], NOW + HOUR / 2).expect("room");
+    let [old, new] = [NOW, NOW + HOUR / 4].map(|at| marks("a", &[], Some(at)));
+    for at in [
+        NOW + HOUR / 2,
+        NOW + HOUR,
+        NOW + 24 * HOUR - 1,
+        NOW + 24 * HOUR,
+    ] {
+        for own in [&old, &new] {
+            let given = [&list, &filed].map(|list| list.refuse(&of("ann", own), at));
+            let wanted = at < NOW + HOUR || *own == old && at < NOW + 24 * HOUR;
+            assert_eq!(given, [wanted; 2], "{at} {own:?}");
+        }
+    }
+    assert_eq!(filed.newest(NOW + HOUR), (1, vec![shown]));
+}
+
+#[test]
+fn of_two_lines_with_the_same_conditions_the_later_end_holds() {
+    let own = marks("a", &[], Some(NOW - HOUR));
+    let until = (NOW + HOUR) / 1000;
+    let lines = [
+        r#"{"user":"ann"}"#.to_owned(),
+        r#"{"user":"ann","until":1}"#.to_owned(),
+        format!(r#"{{"user":"ann","until":{until}}}"#),
+    ]
+    .map(|line| cut(&line));
+    for (given, end) in [
+        ([0, 1], i64::MAX),
+        ([1, 0], i64::MAX),
+        ([1, 2], NOW + HOUR),
+        ([2, 1], NOW + HOUR),
+    ] {
+        let list = Revoked::new(1);
+        list.replace_file(&given.map(|at| lines[at].clone()), NOW)
+            .expect("room");
+        assert!(list.refuse(&of("ann", &own), end - 1), "{given:?}");
+        assert!(!list.refuse(&of("ann", &own), end), "{given:?}");
+    }
 }
 
 #[test]
