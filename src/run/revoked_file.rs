@@ -11,7 +11,7 @@ use super::RunError;
 use super::common::CommonSettings;
 use super::files;
 use super::reload::{Reload, Reloaded};
-use crate::base::{Clock, LateWake};
+use crate::base::Clock;
 use crate::http::operator::Cutter;
 use crate::hub::{Cut, CutRequest};
 
@@ -32,12 +32,7 @@ impl Cuts {
     /// The file cannot be read, or a line is wrong.
     pub(super) fn new(common: &CommonSettings, clock: Clock) -> Result<Self, RunError> {
         let (requests, receiver) = unbounded();
-        let cutter = Cutter {
-            revoked: common.limits.revoked.clone(),
-            requests,
-            wake: LateWake::default(),
-            clock,
-        };
+        let cutter = Cutter::new(common.limits.revoked.clone(), requests, clock);
         let file = common.revoked_file.clone();
         let file = file.map(|path| RevokedFile::read(path, cutter.clone()));
         let file = file.transpose().map_err(RunError::Settings)?;
