@@ -293,9 +293,11 @@ impl Core {
             && let Some(refused) = cut.of_token(marks)
         {
             let revoked = &self.limits.revoked;
-            // The list had room when the request came.
-            if let Ok(before) = revoked.add(&refused, now) {
-                done.refused = Some(revoked.settle(&refused, Some(end), before, now));
+            match revoked.add(&refused, now) {
+                Ok(before) => {
+                    done.refused = Some(revoked.settle(&refused, Some(end), before, now));
+                }
+                Err(full) => done.full = Some(full),
             }
         }
         self.revoke(key);

@@ -4,7 +4,7 @@
 mod cut;
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use cut::{Connected, Cut};
@@ -63,27 +63,38 @@ impl Ends {
 /// Refusals, found by their conditions.
 #[derive(Debug, Default)]
 struct Refusals {
-    by_conditions: HashMap<Cut, Ends, RandomState>,
+    by_conditions: HashMap<Arc<Cut>, Ends, RandomState>,
+    /// The same, with their last end: those that have ended are found without the others.
+    by_end: BTreeSet<(i64, Arc<Cut>)>,
     /// Refusals of each [`Cut::kind`].
     kinds: [usize; 32],
 }
 
 impl Refusals {
+    fn len(&self) -> usize {
+        self.by_conditions.len()
+    }
+
     fn insert(&mut self, cut: &Cut, ends: Ends) {
-        let key = cut.key();
-        let kind = key.kind();
-        let before = self.by_conditions.insert(key, ends);
-        self.kinds[kind] += usize::from(before.is_none());
+        let key = Arc::new(cut.key());
+        match self.by_conditions.insert(Arc::clone(&key), ends) {
+            None => self.kinds[key.kind()] += 1,
+            Some(before) => {
+                self.by_end.remove(&(before.old, Arc::clone(&key)));
+            }
+        }
+        self.by_end.insert((ends.old, key));
     }
 
     /// Forgets refusals that have ended.
     fn prune(&mut self, now: i64) {
-        let kinds = &mut self.kinds;
-        self.by_conditions.retain(|cut, ends| {
-            let stays = now < ends.old;
-            kinds[cut.kind()] -= usize::from(!stays);
-            stays
-        });
+        while self.by_end.first().is_some_and(|(end, _)| *end <= now) {
+            let Some((_, cut)) = self.by_end.pop_first() else {
+                return;
+            };
+            self.by_conditions.remove(&cut);
+            self.kinds[cut.kind()] -= 1;
+        }
     }
 
     fn refuse(&self, connected: &Connected<'_>, now: i64) -> bool {
@@ -147,20 +158,10 @@ impl Revoked {
         self.max
     }
 
-    /// Whether a refusal can be added.
-    pub fn has_room(&self) -> bool {
-        self.len() < self.max
-    }
-
-    /// The number of entries; some may have ended.
-    pub fn len(&self) -> usize {
-        let lists = self.read();
-        lists.of_calls.by_conditions.len() + lists.of_file.by_conditions.len()
-    }
-
-    /// Whether there is no entry.
+    /// Whether there is no entry, also none that has ended.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        let lists = self.read();
+        lists.of_calls.len() + lists.of_file.len() == 0
     }
 
     /// Adds what is refused after a cut. Called before the connections are closed, so that no client comes back
@@ -169,14 +170,10 @@ impl Revoked {
     /// # Errors
     /// There is no room.
     pub fn add(&self, refused: &Cut, now_unix_ms: i64) -> Result<Option<i64>, Full> {
-        let mut lists = self.write();
-        let Lists { of_calls, of_file } = &mut *lists;
-        let room = self.max.saturating_sub(of_file.by_conditions.len());
-        if of_calls.by_conditions.len() >= room {
-            of_calls.prune(now_unix_ms);
-        }
-        let before = of_calls.by_conditions.get(&refused.key());
-        if before.is_none() && of_calls.by_conditions.len() >= room {
+        let mut lists = self.pruned(now_unix_ms);
+        let entries = lists.of_calls.len() + lists.of_file.len();
+        let before = lists.of_calls.by_conditions.get(&refused.key());
+        if before.is_none() && entries >= self.max {
             return Err(Full(self.max));
         }
         let before = before.map(|ends| ends.all);
@@ -184,7 +181,7 @@ impl Revoked {
         // Until the ends of the tokens are known, every token is refused.
         let ends = Ends::new(refused, now_unix_ms, before.unwrap_or(now_unix_ms));
         let all = ends.old;
-        of_calls.insert(refused, Ends { all, ..ends });
+        lists.of_calls.insert(refused, Ends { all, ..ends });
         Ok(before)
     }
 
@@ -201,7 +198,7 @@ impl Revoked {
         let by_default = latest_end.max(before);
         let by_default = by_default.unwrap_or_else(|| now_unix_ms.saturating_add(REFUSED_MS));
         let ends = Ends::new(refused, now_unix_ms, by_default);
-        self.write().of_calls.insert(refused, ends);
+        self.pruned(now_unix_ms).of_calls.insert(refused, ends);
         refused.ending(&ends)
     }
 
@@ -218,9 +215,8 @@ impl Revoked {
             refusals.insert(cut, other.map_or(ends, |other| ends.merge(other)));
         }
         refusals.prune(now_unix_ms);
-        let mut lists = self.write();
-        let of_calls = lists.of_calls.by_conditions.len();
-        if refusals.by_conditions.len() + of_calls > self.max {
+        let mut lists = self.pruned(now_unix_ms);
+        if refusals.len() + lists.of_calls.len() > self.max {
             return Err(Full(self.max));
         }
         lists.of_file = refusals;
@@ -249,12 +245,16 @@ impl Revoked {
         (held.len(), newest.collect())
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Lists> {
-        self.lists.read().unwrap_or_else(PoisonError::into_inner)
+    /// The lists without the entries that have ended, so that these take no room.
+    fn pruned(&self, now_unix_ms: i64) -> RwLockWriteGuard<'_, Lists> {
+        let mut lists = self.lists.write().unwrap_or_else(PoisonError::into_inner);
+        lists.of_calls.prune(now_unix_ms);
+        lists.of_file.prune(now_unix_ms);
+        lists
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Lists> {
-        self.lists.write().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Lists> {
+        self.lists.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -186,9 +186,8 @@ async def test_each_condition_chooses_its_own(gateway):
     assert "Refused  4" in shown and "jti a1" in shown, shown
 
 
-async def test_bad_requests_change_nothing(gateway, tmp_path):
-    (tmp_path / "revoked").write_text("".join(f'{{"user":"u{n}"}}\n' for n in range(9_999)))
-    channels = gateway("channels", "--revoked-file", str(tmp_path / "revoked"))
+async def test_bad_requests_change_nothing(gateway):
+    channels = gateway()
     token = user_token("ann")
     client = await channels.connect(token)
     await client.recv()
@@ -197,11 +196,21 @@ async def test_bad_requests_change_nothing(gateway, tmp_path):
         assert status == 400 and answer["detail"], (body[:30], status, answer)
     for headers in [{"Origin": "https://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "elsewhere.example"}]:
         assert channels.post({"user": "ann"}, **headers)[0] == 403, headers
-    assert channels.post({"user": "bob"})[0] == 200
-    status, answer = channels.post({"user": "ann"})
-    assert status == 507 and "10000 entries" in answer["detail"]
     await client.send('{"action":"ping"}')
     assert json.loads(await client.recv())["type"] == "pong"
+
+
+async def test_a_full_list_closes_and_says_that_they_may_come_back(gateway, tmp_path):
+    (tmp_path / "revoked").write_text("".join(f'{{"user":"u{n}"}}\n' for n in range(10_000)))
+    channels = gateway("channels", "--revoked-file", str(tmp_path / "revoked"))
+    token = user_token("ann")
+    client = await channels.connect(token)
+    await client.recv()
+    status, answer = channels.post({"user": "ann"})
+    assert status == 507 and answer["disconnected"] == 1 and answer["refused"] is None, answer
+    assert "10000 entries" in answer["detail"] and "may come back" in answer["detail"], answer
+    assert await gone(client) == CUT
+    assert not await channels.refused(token)
 
 
 async def test_a_file_is_read_at_the_start_and_again_and_calls_survive_it(gateway, tmp_path):

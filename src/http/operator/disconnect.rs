@@ -11,7 +11,7 @@ use super::is_of_another_page;
 use crate::base::{Clock, LateWake, LogBudget, LogLine};
 use crate::http::body::RequestBody;
 use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
-use crate::hub::{Cut, CutDone, CutRequest, Full, Revoked};
+use crate::hub::{Cut, CutDone, CutRequest, Revoked};
 
 static POST: [Method; 1] = [Method::POST];
 
@@ -41,25 +41,9 @@ struct Shown {
     disconnected: u64,
     /// What is refused from now on, as another process takes it; `None` for a role alone.
     refused: Option<Cut>,
-}
-
-/// Why nobody was cut off.
-#[derive(Debug, thiserror::Error)]
-enum NotCut {
-    #[error(transparent)]
-    Full(#[from] Full),
-    /// The event loop has ended.
-    #[error("the gateway is stopping")]
-    Stopping,
-}
-
-impl NotCut {
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
+    /// Why nothing is refused: the list is full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
 }
 
 impl Cutter {
@@ -83,24 +67,27 @@ impl Cutter {
     }
 
     /// Cuts clients off. The refusal begins before the first close. The loop settles and logs it, because the operator
-    /// may leave before the response, and this future ends with its connection.
-    async fn cut(&self, cut: Cut) -> Result<Shown, NotCut> {
+    /// may leave before the response, and this future ends with its connection. `None` once the loop has ended.
+    async fn cut(&self, cut: Cut) -> Option<Shown> {
         let refused = cut.refused();
-        if cut.session.is_some() && !self.revoked.has_room() {
-            return Err(Full(self.revoked.max()).into());
-        }
         let now = self.clock.now().unix_ms();
         let before = refused
             .as_ref()
             .map(|refused| self.revoked.add(refused, now));
-        let before = before.transpose()?.flatten();
+        // A full list must not keep anybody connected.
+        let (before, full) = match before.transpose() {
+            Ok(before) => (before.flatten(), None),
+            Err(full) => (None, Some(full)),
+        };
+        let refused = refused.filter(|_| full.is_none());
         let (tell, told) = oneshot::channel();
         let loop_side = self.clone();
-        self.close(Some(cut.clone()), move |done| {
+        self.close(Some(cut.clone()), move |mut done| {
+            done.full = done.full.or(full);
             // Nobody waits if the operator has left.
             let _ = tell.send(loop_side.settle(&cut, refused.as_ref(), before, done));
         });
-        told.await.map_err(|_| NotCut::Stopping)
+        told.await.ok()
     }
 
     fn settle(
@@ -129,6 +116,9 @@ impl Cutter {
         Shown {
             disconnected: done.clients,
             refused,
+            detail: done
+                .full
+                .map(|full| format!("{full}; the disconnected clients may come back")),
         }
     }
 
@@ -144,13 +134,16 @@ impl Cutter {
             Ok(cut) => cut,
             Err(wrong) => return Answer::detail(StatusCode::BAD_REQUEST, &wrong),
         };
-        match self.cut(cut).await {
-            Ok(shown) => {
-                let text = sonic_rs::to_string(&shown).unwrap_or_default();
-                Answer::json(StatusCode::OK, text).no_store()
-            }
-            Err(not) => Answer::detail(not.status(), &not.to_string()),
-        }
+        let Some(shown) = self.cut(cut).await else {
+            let detail = "The gateway is stopping";
+            return Answer::detail(StatusCode::SERVICE_UNAVAILABLE, detail);
+        };
+        let status = match shown.detail {
+            None => StatusCode::OK,
+            Some(_) => StatusCode::INSUFFICIENT_STORAGE,
+        };
+        let text = sonic_rs::to_string(&shown).unwrap_or_default();
+        Answer::json(status, text).no_store()
     }
 }
 

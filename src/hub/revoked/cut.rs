@@ -22,7 +22,7 @@ pub struct Connected<'a> {
 }
 
 /// A choice of connections: all conditions that are given have to hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cut {
     /// The user.

@@ -182,19 +182,47 @@ fn a_full_list_refuses_and_forgets_nobody() {
     list.replace_file(&file, NOW).expect("room");
     let [ann, bob] = ["ann", "bob"].map(|user| cut(&format!(r#"{{"user":"{user}"}}"#)));
     list.add(&ann, NOW).expect("room");
-    assert!(!list.has_room());
     assert_eq!(list.add(&bob, NOW), Err(Full(2)));
-    assert_eq!(list.add(&ann, NOW + 1), Ok(Some(NOW + 24 * HOUR)));
+    list.add(&ann, NOW + 1).expect("its own entry");
     let two = [file[0].clone(), cut(r#"{"jti":"a"}"#)];
     assert_eq!(list.replace_file(&two, NOW), Err(Full(2)));
     let own = marks("a", &[], None);
     assert!(list.refuse(&of("filed", &own), i64::MAX - 1));
     assert!(!list.refuse(&of("bob", &own), NOW));
     // What has ended makes room.
-    assert_eq!(list.add(&bob, NOW + 25 * HOUR), Ok(None));
+    list.add(&bob, NOW + 25 * HOUR).expect("room");
     assert!(!list.refuse(&of("ann", &own), NOW + 25 * HOUR));
     list.replace_file(&[], NOW).expect("room");
     assert!(!list.refuse(&of("filed", &own), NOW));
+}
+
+#[test]
+fn what_has_ended_makes_room_in_both_lists() {
+    let until = |user: &str| {
+        let seconds = (NOW + HOUR) / 1000;
+        cut(&format!(r#"{{"user":"{user}","until":{seconds}}}"#))
+    };
+    let forever = [cut(r#"{"user":"filed"}"#), cut(r#"{"jti":"filed"}"#)];
+    let own = marks("a", &[], None);
+    // Entries of the file, for a call.
+    let list = Revoked::new(2);
+    let filed = [until("ann"), until("bob")];
+    list.replace_file(&filed, NOW).expect("room");
+    assert_eq!(list.add(&until("cid"), NOW + HOUR - 1), Err(Full(2)));
+    let cid = cut(r#"{"user":"cid"}"#);
+    list.add(&cid, NOW + HOUR).expect("room");
+    assert!(list.refuse(&of("cid", &own), NOW + HOUR));
+    // Entries of calls, for a file.
+    let list = Revoked::new(2);
+    for ended in &filed {
+        list.add(ended, NOW).expect("room");
+        list.settle(ended, None, None, NOW);
+    }
+    assert_eq!(list.replace_file(&forever, NOW + HOUR - 1), Err(Full(2)));
+    list.replace_file(&forever, NOW + HOUR).expect("room");
+    assert!(list.refuse(&of("filed", &own), NOW + HOUR));
+    list.replace_file(&[], NOW + HOUR).expect("room");
+    assert!(list.is_empty());
 }
 
 /// Against a list that looks at every entry.
