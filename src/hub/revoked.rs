@@ -29,7 +29,8 @@ struct Ends {
     since: i64,
     /// When it ends for every token, whenever the token was issued.
     all: i64,
-    /// When it ends for tokens from before the refusal: some may end later than the tokens that were connected.
+    /// When it ends for tokens from before the refusal, and for those that do not say when they were made: some may
+    /// end later than the tokens that were connected.
     old: i64,
 }
 
@@ -56,7 +57,8 @@ impl Ends {
 
     fn refuse(&self, marks: Option<&TokenMarks>, now: i64) -> bool {
         let issued = marks.and_then(|marks| marks.issued_unix_ms);
-        now < self.all || now < self.old && issued.is_some_and(|at| at <= self.since)
+        // An unknown age may be from before.
+        now < self.all || now < self.old && issued.is_none_or(|at| at <= self.since)
     }
 }
 
