@@ -100,24 +100,36 @@ impl Refusals {
     }
 
     fn refuse(&self, connected: &Connected<'_>, now: i64) -> bool {
+        let kinds = (0..self.kinds.len()).filter(|kind| self.kinds[*kind] > 0);
+        kinds
+            .filter_map(|kind| Some((kind, Cut::of(kind, connected)?)))
+            .any(|(kind, key)| self.refuse_kind(kind, key, connected, now))
+    }
+
+    /// Tries each user and each role of the connection.
+    fn refuse_kind(&self, kind: usize, mut key: Cut, connected: &Connected<'_>, now: i64) -> bool {
         let marks = connected.marks;
         let refuses = |key: &Cut| {
             let ends = self.by_conditions.get(key);
             ends.is_some_and(|ends| ends.refuse(marks, now))
         };
-        let kinds = (0..self.kinds.len()).filter(|kind| self.kinds[*kind] > 0);
-        kinds
-            .filter_map(|kind| Some((kind, Cut::of(kind, connected)?)))
-            .any(|(kind, mut key)| {
-                if kind >> 3 & 1 == 0 {
-                    return refuses(&key);
-                }
-                let mut roles = marks.iter().flat_map(|marks| marks.roles.iter());
-                roles.any(|role| {
-                    key.role = Some(role.to_string());
-                    refuses(&key)
-                })
+        let mut of_roles = |key: &mut Cut| {
+            if kind >> 3 & 1 == 0 {
+                return refuses(key);
+            }
+            let mut roles = marks.iter().flat_map(|marks| marks.roles.iter());
+            roles.any(|role| {
+                key.role = Some(role.to_string());
+                refuses(key)
             })
+        };
+        if kind & 1 == 0 {
+            return of_roles(&mut key);
+        }
+        connected.users().any(|user| {
+            key.user = Some(user.to_owned());
+            of_roles(&mut key)
+        })
     }
 }
 

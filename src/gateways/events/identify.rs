@@ -92,7 +92,7 @@ fn answer(
 
 /// Sets the user, and closes the client of a device that an operator has cut off.
 fn may_be(core: &mut Core, key: SessionKey, device: &TopicName) -> bool {
-    core.set_user(key, shown_hashed(device.as_str()));
+    core.set_own_name(key, shown_hashed(device.as_str()));
     !core.close_revoked(key)
 }
 

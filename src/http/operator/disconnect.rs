@@ -189,6 +189,7 @@ mod tests {
         };
         let ann = Connected {
             user: Some("ann"),
+            certificate: None,
             address: None,
             session: "",
             marks: Some(&marks),

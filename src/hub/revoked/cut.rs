@@ -13,6 +13,8 @@ use crate::wire::json;
 pub struct Connected<'a> {
     /// The user; of a device, the hash that the operator's page shows.
     pub user: Option<&'a str>,
+    /// The name in the client's certificate.
+    pub certificate: Option<&'a str>,
     /// The client's address; `None` for a program on a unix socket.
     pub address: Option<IpAddr>,
     /// The connection, as the operator's page shows it.
@@ -21,11 +23,18 @@ pub struct Connected<'a> {
     pub marks: Option<&'a TokenMarks>,
 }
 
+impl Connected<'_> {
+    /// Both names: a token that names another user takes nothing from the certificate.
+    pub(super) fn users(&self) -> impl Iterator<Item = &str> {
+        self.user.into_iter().chain(self.certificate)
+    }
+}
+
 /// A choice of connections: all conditions that are given have to hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cut {
-    /// The user.
+    /// The user, or the name in the client's certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The id of the token.
@@ -93,7 +102,8 @@ impl Cut {
         }
         let marks = connected.marks;
         let has_role = |role: &String| marks.is_some_and(|m| m.roles.iter().any(|r| **r == **role));
-        holds(self.user.as_deref(), connected.user)
+        let has_user = |user: &String| connected.users().any(|own| own == user);
+        self.user.as_ref().is_none_or(has_user)
             && holds(self.jti.as_deref(), marks.and_then(|m| m.jti.as_deref()))
             && holds(
                 self.token.as_deref(),
@@ -157,8 +167,8 @@ impl Cut {
             .fold(0, |bits, is| bits << 1 | usize::from(is))
     }
 
-    /// The only conditions of this kind that a connection can meet, apart from the role; `None` if it cannot meet all
-    /// of them.
+    /// The only conditions of this kind that a connection can meet, apart from user and role, of which it may have
+    /// several; `None` if it cannot meet all of them.
     pub(super) fn of(kind: usize, connected: &Connected<'_>) -> Option<Self> {
         let has = |bit: usize| kind >> bit & 1 == 1;
         let marks = connected.marks;
@@ -167,7 +177,6 @@ impl Cut {
             false => Some(None),
         };
         Some(Self {
-            user: text(0, connected.user)?,
             jti: text(1, marks.and_then(|m| m.jti.as_deref()))?,
             address: match has(2) {
                 true => Some(connected.address?),

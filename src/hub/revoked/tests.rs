@@ -24,6 +24,7 @@ fn marks(jti: &str, roles: &[&str], issued: Option<i64>) -> TokenMarks {
 fn of<'a>(user: &'a str, marks: &'a TokenMarks) -> Connected<'a> {
     Connected {
         user: Some(user),
+        certificate: None,
         address: Some(IpAddr::from([192, 0, 2, 1])),
         session: "1-1",
         marks: Some(marks),
@@ -260,9 +261,11 @@ fn random_lists_refuse_as_each_entry_says() {
                 digest: Some(pick(3).into()),
                 ..TokenMarks::default()
             };
+            let certificate = pick(3);
             let (user, last) = (pick(3), pick(3).parse().unwrap_or(0));
             let connected = Connected {
                 user: (pick(4) != "0").then_some(&*user),
+                certificate: (pick(4) == "0").then_some(&*certificate),
                 address: (pick(4) != "0").then_some(IpAddr::from([192, 0, 2, last])),
                 session: "",
                 marks: (pick(5) != "0").then_some(&own),
