@@ -200,7 +200,7 @@ impl Revoked {
     }
 
     /// Sets the end of a new refusal, unless the cut has an end: the latest end of the tokens that were cut, or the end
-    /// of the earlier refusal if that is later. Without both it lasts for `REFUSED_MS`. Returns the entry in the form
+    /// of the earlier refusal if that is later. Without both, and of an address at least, it lasts for `REFUSED_MS`. Returns the entry in the form
     /// for other processes.
     pub fn settle(
         &self,
@@ -209,8 +209,10 @@ impl Revoked {
         before: Option<i64>,
         now_unix_ms: i64,
     ) -> Cut {
-        let by_default = latest_end.max(before);
-        let by_default = by_default.unwrap_or_else(|| now_unix_ms.saturating_add(REFUSED_MS));
+        let a_day = now_unix_ms.saturating_add(REFUSED_MS);
+        // Behind an address there are other tokens than those that were connected.
+        let least = refused.is_address().then_some(a_day);
+        let by_default = latest_end.max(before).max(least).unwrap_or(a_day);
         let ends = Ends::new(refused, now_unix_ms, by_default);
         self.pruned(now_unix_ms).of_calls.insert(refused, ends);
         refused.ending(&ends)

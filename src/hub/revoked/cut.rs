@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::Ends;
+use crate::admission::{ClientAddr, address_group};
 use crate::auth::{TOKEN_BYTES_MAX, TokenMarks};
 use crate::wire::json;
 
@@ -40,7 +41,7 @@ pub struct Cut {
     /// The id of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jti: Option<String>,
-    /// The client's address.
+    /// The client's address; of IPv6 the network of 64 bits, as in the limits for an address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
     /// A role.
@@ -88,7 +89,7 @@ impl Cut {
                 return Err(format!("{name}: 1 to {TOKEN_BYTES_MAX} bytes"));
             }
         }
-        cut.address = cut.address.map(|ip| ip.to_canonical());
+        cut.address = cut.address.map(|ip| group(ip.to_canonical()));
         match cut.key() == Self::default() {
             true => Err(WANTED.to_owned()),
             false => Ok(cut),
@@ -97,7 +98,7 @@ impl Cut {
 
     /// Whether all conditions hold for this connection.
     pub fn matches(&self, connected: &Connected<'_>) -> bool {
-        fn holds<T: PartialEq + ?Sized>(wanted: Option<&T>, given: Option<&T>) -> bool {
+        fn holds<T: PartialEq>(wanted: Option<T>, given: Option<T>) -> bool {
             wanted.is_none() || wanted == given
         }
         let marks = connected.marks;
@@ -109,7 +110,7 @@ impl Cut {
                 self.token.as_deref(),
                 marks.and_then(|m| m.digest.as_deref()),
             )
-            && holds(self.address.as_ref(), connected.address.as_ref())
+            && holds(self.address, connected.address.map(group))
             && holds(self.session.as_deref(), Some(connected.session))
             && self.role.as_ref().is_none_or(has_role)
     }
@@ -152,6 +153,11 @@ impl Cut {
         }
     }
 
+    /// Whether this is about an address and every client that comes from there.
+    pub(super) fn is_address(&self) -> bool {
+        self.address.is_some() && self.user.is_none() && self.jti.is_none() && self.token.is_none()
+    }
+
     /// Which conditions are given, a bit for each.
     pub(super) fn kind(&self) -> usize {
         let given = [
@@ -179,11 +185,19 @@ impl Cut {
         Some(Self {
             jti: text(1, marks.and_then(|m| m.jti.as_deref()))?,
             address: match has(2) {
-                true => Some(connected.address?),
+                true => Some(group(connected.address?)),
                 false => None,
             },
             token: text(4, marks.and_then(|m| m.digest.as_deref()))?,
             ..Self::default()
         })
+    }
+}
+
+/// The address under which the limits count a client.
+fn group(ip: IpAddr) -> IpAddr {
+    match address_group(ClientAddr::Ip(ip)) {
+        ClientAddr::Ip(group) => group,
+        ClientAddr::Unix => ip,
     }
 }

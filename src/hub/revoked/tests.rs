@@ -125,6 +125,40 @@ fn a_user_is_refused_until_the_latest_token_ends_and_older_tokens_for_a_day() {
 }
 
 #[test]
+fn an_address_is_refused_with_its_network_and_for_a_day() {
+    let list = Revoked::new(8);
+    let own = marks("a", &[], Some(NOW + 1));
+    let from = |ip: &str| Connected {
+        address: Some(ip.parse().expect("an address")),
+        ..of("ann", &own)
+    };
+    let chosen = cut(r#"{"address":"2001:db8:0:1::7"}"#);
+    assert!(chosen.matches(&from("2001:db8:0:1:a:b:c:d")));
+    assert!(!chosen.matches(&from("2001:db8:0:2::7")));
+    list.add(&chosen, NOW).expect("room");
+    let shown = list.settle(&chosen, Some(NOW + 60_000), None, NOW);
+    assert_eq!(shown.until, Some((NOW + 24 * HOUR) / 1000));
+    for (ip, end) in [
+        ("2001:db8:0:1:ffff::", 24),
+        ("2001:db8:0:2::7", 0),
+        ("192.0.2.1", 0),
+    ] {
+        for hour in [0, 23, 24] {
+            let is_refused = list.refuse(&from(ip), NOW + hour * HOUR);
+            assert_eq!(is_refused, hour < end, "{ip} {hour}");
+        }
+    }
+    // A given end holds.
+    let until = cut(&format!(
+        r#"{{"address":"192.0.2.1","until":{}}}"#,
+        (NOW + HOUR) / 1000
+    ));
+    list.add(&until, NOW).expect("room");
+    list.settle(&until, Some(NOW + 9 * HOUR), None, NOW);
+    assert!(!list.refuse(&from("192.0.2.1"), NOW + HOUR));
+}
+
+#[test]
 fn what_a_response_shows_refuses_the_same_tokens_from_a_file() {
     let (list, filed) = (Revoked::new(8), Revoked::new(8));
     let refused = cut(r#"{"user":"ann"}"#);
