@@ -113,7 +113,7 @@ impl Refusals {
             let ends = self.by_conditions.get(key);
             ends.is_some_and(|ends| ends.refuse(marks, now))
         };
-        let mut of_roles = |key: &mut Cut| {
+        let of_roles = |key: &mut Cut| {
             if kind >> 3 & 1 == 0 {
                 return refuses(key);
             }

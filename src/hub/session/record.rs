@@ -13,7 +13,7 @@ use crate::hub::{
 /// Characters of a request's path in the record: enough to recognize the client.
 const PATH_CHARS_MAX: usize = 128;
 
-/// Characters of a user that the log and the page show.
+/// Characters of a user that the log shows.
 const USER_CHARS_MAX: usize = 64;
 
 /// Bytes before parameters of a path or a query, and between their names and values.
@@ -189,7 +189,7 @@ impl Record {
             peer: self.peer,
             client: self.client,
             tls: self.tls,
-            user: self.shown_user().map(short_user),
+            user: self.shown_user().map(Into::into),
             refusal: self.refusal,
             path: Box::from(&*self.path),
             reason,
@@ -257,7 +257,7 @@ impl Session {
         ClientLook {
             session,
             client: record.client,
-            user: record.shown_user().map(short_user),
+            user: record.shown_user().map(Into::into),
             tls: record.tls,
             path: Box::from(&*record.path),
             state: self.state(),
@@ -285,9 +285,13 @@ impl Session {
     }
 }
 
-/// A user for the log and the operator's page.
-fn short_user(user: &str) -> Box<str> {
-    user.chars().take(USER_CHARS_MAX).collect()
+impl Ended {
+    /// The beginning of the user, for the log. A cut needs the whole.
+    pub fn user_in_log(&self) -> Option<&str> {
+        let user = self.user.as_deref()?;
+        let end = user.char_indices().nth(USER_CHARS_MAX);
+        Some(&user[..end.map_or(user.len(), |(at, _)| at)])
+    }
 }
 
 /// The index of the first byte of [`PARAMETERS`] in a path, plain or percent-encoded any number of
@@ -361,6 +365,20 @@ mod tests {
                 assert_eq!(chosen(other), user == Some(other), "{user:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_long_user_is_short_in_the_log_alone() {
+        let now = Now {
+            mono_us: 0,
+            unix_us: 0,
+        };
+        let mut record = Record::new(Peer::Unix(None), now);
+        let user = "\u{e4}".repeat(200);
+        record.set_user(Some(user.as_str().into()), false);
+        let ended = record.ended(now, CloseReason::Policy, Traffic::default(), None);
+        assert_eq!(ended.user.as_deref(), Some(&*user));
+        assert_eq!(ended.user_in_log(), Some(&*"\u{e4}".repeat(USER_CHARS_MAX)));
     }
 
     #[test]
