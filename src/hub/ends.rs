@@ -294,9 +294,7 @@ impl Core {
         {
             let revoked = &self.limits.revoked;
             match revoked.add(&refused, now) {
-                Ok(before) => {
-                    done.refused = Some(revoked.settle(&refused, Some(end), before, now));
-                }
+                Ok(()) => done.refused = Some(revoked.settle(&refused, Some(end), now)),
                 Err(full) => done.full = Some(full),
             }
         }

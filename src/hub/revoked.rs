@@ -32,6 +32,8 @@ struct Ends {
     /// When it ends for tokens from before the refusal, and for those that do not say when they were made: some may
     /// end later than the tokens that were connected.
     old: i64,
+    /// `all` of the refusal once the tokens are known; `None` until the first walk has ended.
+    settled: Option<i64>,
 }
 
 impl Ends {
@@ -43,7 +45,12 @@ impl Ends {
             true => all,
             false => all.max(since.saturating_add(REFUSED_MS)),
         };
-        Self { since, all, old }
+        Self {
+            since,
+            all,
+            old,
+            settled: Some(all),
+        }
     }
 
     /// The ends of two refusals with the same conditions: each at its latest.
@@ -52,6 +59,7 @@ impl Ends {
             since: self.since.max(other.since),
             all: self.all.max(other.all),
             old: self.old.max(other.old),
+            settled: self.settled.max(other.settled),
         }
     }
 
@@ -75,6 +83,10 @@ struct Refusals {
 impl Refusals {
     fn len(&self) -> usize {
         self.by_conditions.len()
+    }
+
+    fn get(&self, cut: &Cut) -> Option<Ends> {
+        self.by_conditions.get(&cut.key()).copied()
     }
 
     fn insert(&mut self, cut: &Cut, ends: Ends) {
@@ -179,42 +191,43 @@ impl Revoked {
     }
 
     /// Adds what is refused after a cut. Called before the connections are closed, so that no client comes back
-    /// meanwhile. Returns the end of an earlier refusal with the same conditions, for [`settle`](Self::settle).
+    /// meanwhile. Until [`settle`](Self::settle) every token is refused.
     ///
     /// # Errors
     /// There is no room.
-    pub fn add(&self, refused: &Cut, now_unix_ms: i64) -> Result<Option<i64>, Full> {
+    pub fn add(&self, refused: &Cut, now_unix_ms: i64) -> Result<(), Full> {
         let mut lists = self.pruned(now_unix_ms);
         let entries = lists.of_calls.len() + lists.of_file.len();
-        let before = lists.of_calls.by_conditions.get(&refused.key());
+        let before = lists.of_calls.get(refused);
         if before.is_none() && entries >= self.max {
             return Err(Full(self.max));
         }
-        let before = before.map(|ends| ends.all);
-        let before = before.filter(|all| now_unix_ms < *all);
-        // Until the ends of the tokens are known, every token is refused.
-        let ends = Ends::new(refused, now_unix_ms, before.unwrap_or(now_unix_ms));
+        let settled = before.and_then(|ends| ends.settled);
+        let ends = Ends::new(refused, now_unix_ms, settled.unwrap_or(now_unix_ms));
         let all = ends.old;
-        lists.of_calls.insert(refused, Ends { all, ..ends });
-        Ok(before)
+        let ends = Ends {
+            all,
+            settled,
+            ..ends
+        };
+        lists.of_calls.insert(refused, ends);
+        Ok(())
     }
 
     /// Sets the end of a new refusal, unless the cut has an end: the latest end of the tokens that were cut, or the end
-    /// of the earlier refusal if that is later. Without both, and of an address at least, it lasts for `REFUSED_MS`. Returns the entry in the form
-    /// for other processes.
-    pub fn settle(
-        &self,
-        refused: &Cut,
-        latest_end: Option<i64>,
-        before: Option<i64>,
-        now_unix_ms: i64,
-    ) -> Cut {
+    /// of an earlier refusal with the same conditions if that is later. Without both, and of an address at least, it
+    /// lasts for `REFUSED_MS`. Returns the entry in the form for other processes.
+    pub fn settle(&self, refused: &Cut, latest_end: Option<i64>, now_unix_ms: i64) -> Cut {
+        let mut lists = self.pruned(now_unix_ms);
         let a_day = now_unix_ms.saturating_add(REFUSED_MS);
         // Behind an address there are other tokens than those that were connected.
         let least = refused.is_address().then_some(a_day);
+        // Not `all`, which is for the time until here, of this cut or of an equal one at the same time.
+        let before = lists.of_calls.get(refused).and_then(|ends| ends.settled);
+        let before = before.filter(|end| now_unix_ms < *end);
         let by_default = latest_end.max(before).max(least).unwrap_or(a_day);
         let ends = Ends::new(refused, now_unix_ms, by_default);
-        self.pruned(now_unix_ms).of_calls.insert(refused, ends);
+        lists.of_calls.insert(refused, ends);
         refused.ending(&ends)
     }
 
@@ -227,7 +240,7 @@ impl Revoked {
         let mut refusals = Refusals::default();
         for cut in cuts {
             let ends = Ends::new(cut, now_unix_ms, i64::MAX);
-            let other = refusals.by_conditions.get(&cut.key()).copied();
+            let other = refusals.get(cut);
             refusals.insert(cut, other.map_or(ends, |other| ends.merge(other)));
         }
         refusals.prune(now_unix_ms);

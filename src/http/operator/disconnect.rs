@@ -71,36 +71,27 @@ impl Cutter {
     async fn cut(&self, cut: Cut) -> Option<Shown> {
         let refused = cut.refused();
         let now = self.clock.now().unix_ms();
-        let before = refused
+        let added = refused
             .as_ref()
             .map(|refused| self.revoked.add(refused, now));
         // A full list must not keep anybody connected.
-        let (before, full) = match before.transpose() {
-            Ok(before) => (before.flatten(), None),
-            Err(full) => (None, Some(full)),
-        };
+        let full = added.and_then(Result::err);
         let refused = refused.filter(|_| full.is_none());
         let (tell, told) = oneshot::channel();
         let loop_side = self.clone();
         self.close(Some(cut.clone()), move |mut done| {
             done.full = done.full.or(full);
             // Nobody waits if the operator has left.
-            let _ = tell.send(loop_side.settle(&cut, refused.as_ref(), before, done));
+            let _ = tell.send(loop_side.settle(&cut, refused.as_ref(), done));
         });
         told.await.ok()
     }
 
-    fn settle(
-        &self,
-        cut: &Cut,
-        refused: Option<&Cut>,
-        before: Option<i64>,
-        done: CutDone,
-    ) -> Shown {
+    fn settle(&self, cut: &Cut, refused: Option<&Cut>, done: CutDone) -> Shown {
         let now = self.clock.now();
         let settled = |refused: &Cut| {
             let latest = done.latest_end;
-            self.revoked.settle(refused, latest, before, now.unix_ms())
+            self.revoked.settle(refused, latest, now.unix_ms())
         };
         let refused = refused.map(settled).or(done.refused);
         let lines = || self.lines.lock().unwrap_or_else(PoisonError::into_inner);

@@ -90,10 +90,10 @@ fn a_user_is_refused_until_the_latest_token_ends_and_older_tokens_for_a_day() {
     );
     let bare = marks("c", &[], None);
     let refused = cut(r#"{"user":"ann"}"#);
-    assert_eq!(list.add(&refused, NOW), Ok(None));
+    assert_eq!(list.add(&refused, NOW), Ok(()));
     // Before the walk has found the tokens.
     assert!(list.refuse(&of("ann", &new), NOW + 2 * HOUR));
-    let shown = list.settle(&refused, Some(NOW + 2 * HOUR - 1), None, NOW);
+    let shown = list.settle(&refused, Some(NOW + 2 * HOUR - 1), NOW);
     assert_eq!(shown.until, Some((NOW + 2 * HOUR) / 1000));
     for (at, verdicts) in [
         (NOW, [true, true, true]),
@@ -108,9 +108,8 @@ fn a_user_is_refused_until_the_latest_token_ends_and_older_tokens_for_a_day() {
         assert!(!list.refuse(&of("bob", &old), at));
     }
     // The same again, with nobody connected, changes no end.
-    let before = list.add(&refused, NOW + HOUR).expect("room");
-    assert_eq!(before, Some(NOW + 2 * HOUR - 1));
-    let again = list.settle(&refused, None, before, NOW + HOUR);
+    list.add(&refused, NOW + HOUR).expect("room");
+    let again = list.settle(&refused, None, NOW + HOUR);
     assert_eq!(again.until, shown.until);
     // A given end holds for all tokens.
     let until = cut(&format!(
@@ -118,10 +117,30 @@ fn a_user_is_refused_until_the_latest_token_ends_and_older_tokens_for_a_day() {
         (NOW + HOUR) / 1000
     ));
     list.add(&until, NOW).expect("room");
-    list.settle(&until, Some(NOW + 9 * HOUR), None, NOW);
+    list.settle(&until, Some(NOW + 9 * HOUR), NOW);
     assert!(list.refuse(&of("ann", &old), NOW + HOUR - 1));
     assert!(!list.refuse(&of("ann", &old), NOW + HOUR));
     assert_eq!(list.newest(NOW).0, 1);
+}
+
+#[test]
+fn two_equal_cuts_at_once_end_as_one() {
+    let refused = cut(r#"{"user":"ann"}"#);
+    // The first walk closes the client, the second finds nobody; both were added before, or one meanwhile.
+    for is_meanwhile in [false, true] {
+        let list = Revoked::new(1);
+        list.add(&refused, NOW).expect("room");
+        if !is_meanwhile {
+            list.add(&refused, NOW).expect("its own entry");
+        }
+        let first = list.settle(&refused, Some(NOW + 60_000), NOW);
+        if is_meanwhile {
+            list.add(&refused, NOW).expect("its own entry");
+        }
+        let second = list.settle(&refused, None, NOW + 1);
+        assert_eq!(first.until, Some((NOW + 60_000) / 1000));
+        assert_eq!(second.until, first.until, "{is_meanwhile}");
+    }
 }
 
 #[test]
@@ -136,7 +155,7 @@ fn an_address_is_refused_with_its_network_and_for_a_day() {
     assert!(chosen.matches(&from("2001:db8:0:1:a:b:c:d")));
     assert!(!chosen.matches(&from("2001:db8:0:2::7")));
     list.add(&chosen, NOW).expect("room");
-    let shown = list.settle(&chosen, Some(NOW + 60_000), None, NOW);
+    let shown = list.settle(&chosen, Some(NOW + 60_000), NOW);
     assert_eq!(shown.until, Some((NOW + 24 * HOUR) / 1000));
     for (ip, end) in [
         ("2001:db8:0:1:ffff::", 24),
@@ -154,7 +173,7 @@ fn an_address_is_refused_with_its_network_and_for_a_day() {
         (NOW + HOUR) / 1000
     ));
     list.add(&until, NOW).expect("room");
-    list.settle(&until, Some(NOW + 9 * HOUR), None, NOW);
+    list.settle(&until, Some(NOW + 9 * HOUR), NOW);
     assert!(!list.refuse(&from("192.0.2.1"), NOW + HOUR));
 }
 
@@ -162,8 +181,8 @@ fn an_address_is_refused_with_its_network_and_for_a_day() {
 fn what_a_response_shows_refuses_the_same_tokens_from_a_file() {
     let (list, filed) = (Revoked::new(8), Revoked::new(8));
     let refused = cut(r#"{"user":"ann"}"#);
-    let before = list.add(&refused, NOW).expect("room");
-    let shown = list.settle(&refused, Some(NOW + HOUR), before, NOW);
+    list.add(&refused, NOW).expect("room");
+    let shown = list.settle(&refused, Some(NOW + HOUR), NOW);
     assert_eq!(
         (shown.until, shown.since),
         (Some((NOW + HOUR) / 1000), Some(NOW / 1000))
@@ -252,7 +271,7 @@ fn what_has_ended_makes_room_in_both_lists() {
     let list = Revoked::new(2);
     for ended in &filed {
         list.add(ended, NOW).expect("room");
-        list.settle(ended, None, None, NOW);
+        list.settle(ended, None, NOW);
     }
     assert_eq!(list.replace_file(&forever, NOW + HOUR - 1), Err(Full(2)));
     list.replace_file(&forever, NOW + HOUR).expect("room");
