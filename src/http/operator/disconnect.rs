@@ -121,7 +121,9 @@ impl Cutter {
             let detail = format!("wanted: a body of at most {BODY_BYTES_MAX} bytes");
             return Answer::detail(StatusCode::BAD_REQUEST, &detail);
         };
-        let cut = match Cut::read(&body) {
+        let now = self.clock.now().unix_ms();
+        let read = Cut::read(&body).and_then(|cut| cut.check_request(now).map(|()| cut));
+        let cut = match read {
             Ok(cut) => cut,
             Err(wrong) => return Answer::detail(StatusCode::BAD_REQUEST, &wrong),
         };

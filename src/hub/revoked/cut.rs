@@ -9,6 +9,9 @@ use crate::admission::{ClientAddr, address_group};
 use crate::auth::{TOKEN_BYTES_MAX, TokenMarks};
 use crate::wire::json;
 
+/// The latest end of a refusal: 100 years ahead. Milliseconds are later.
+const AHEAD_S_MAX: i64 = 100 * 365 * 24 * 60 * 60;
+
 /// The data of a connection that a cut is compared with.
 #[derive(Clone, Copy, Debug)]
 pub struct Connected<'a> {
@@ -94,6 +97,39 @@ impl Cut {
             true => Err(WANTED.to_owned()),
             false => Ok(cut),
         }
+    }
+
+    /// Checks the times of a line of the file, whose end may have passed meanwhile.
+    ///
+    /// # Errors
+    /// A time is in another unit than seconds, with words for the operator.
+    pub fn check_times(&self, now_unix_ms: i64) -> Result<(), String> {
+        let last = now_unix_ms / 1000 + AHEAD_S_MAX;
+        for (name, seconds) in [("until", self.until), ("since", self.since)] {
+            if seconds.is_some_and(|at| at > last) {
+                return Err(format!(
+                    "{name}: more than 100 years ahead; wanted: Unix time in seconds"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the times of a request, which has to refuse something until then.
+    ///
+    /// # Errors
+    /// A time would have no effect or is in another unit than seconds, with words for the operator.
+    pub fn check_request(&self, now_unix_ms: i64) -> Result<(), String> {
+        let now = now_unix_ms / 1000;
+        if self.until.is_some_and(|at| at <= now) {
+            return Err(format!("until: has passed; it is {now} now"));
+        }
+        let has_time = self.until.is_some() || self.since.is_some();
+        if has_time && self.session.is_none() && self.refused().is_none() {
+            let words = "until, since: a role alone is not refused, so it has no end";
+            return Err(words.to_owned());
+        }
+        self.check_times(now_unix_ms)
     }
 
     /// Whether all conditions hold for this connection.

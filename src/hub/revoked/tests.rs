@@ -59,6 +59,61 @@ fn what_chooses_nobody_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_time_that_means_nothing_is_refused_with_the_reason() {
+    let (ahead, passed) = (NOW / 1000 + 60, NOW / 1000);
+    for (json, in_request, in_file) in [
+        (format!(r#"{{"user":"ann","until":{ahead}}}"#), "", ""),
+        (
+            format!(r#"{{"user":"ann","until":{ahead},"since":{passed}}}"#),
+            "",
+            "",
+        ),
+        (format!(r#"{{"session":"1-1","until":{ahead}}}"#), "", ""),
+        (
+            format!(r#"{{"user":"ann","until":{passed}}}"#),
+            "has passed",
+            "",
+        ),
+        (
+            format!(r#"{{"user":"ann","until":{}}}"#, NOW + HOUR),
+            "seconds",
+            "seconds",
+        ),
+        (
+            format!(r#"{{"user":"ann","since":{NOW}}}"#),
+            "seconds",
+            "seconds",
+        ),
+        (
+            format!(r#"{{"user":"ann","until":{}}}"#, i64::MAX),
+            "seconds",
+            "seconds",
+        ),
+        (format!(r#"{{"role":"guest","until":{ahead}}}"#), "role", ""),
+        (
+            format!(r#"{{"role":"guest","user":"ann","until":{ahead}}}"#),
+            "",
+            "",
+        ),
+        (r#"{"role":"guest"}"#.to_owned(), "", ""),
+    ] {
+        let cut = cut(&json);
+        for (checked, words) in [
+            (cut.check_request(NOW), in_request),
+            (cut.check_times(NOW), in_file),
+        ] {
+            match checked {
+                Ok(()) => assert_eq!(words, "", "{json}"),
+                Err(wrong) => assert!(
+                    !words.is_empty() && wrong.contains(words),
+                    "{json}: {wrong}"
+                ),
+            }
+        }
+    }
+}
+
+#[test]
 fn a_role_or_a_connection_alone_is_closed_and_may_come_back() {
     for (json, lasts) in [
         (r#"{"role":"guest"}"#, false),
