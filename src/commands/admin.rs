@@ -25,7 +25,7 @@ const TAKES: &str = flag!("admin-addr");
 const TARGETS_MAX: usize = 32;
 /// The time limit for a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most bytes of a response: a gateway with the longest lists sends a tenth of this.
+/// The most bytes of a response: a gateway with the longest lists and users sends a third of this.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The most headers of a response: proxies add some.
 const HEADERS_MAX: usize = 64;

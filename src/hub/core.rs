@@ -399,10 +399,11 @@ impl Core {
         }
     }
 
-    /// Sets the user, for the log and the operator's page.
-    pub fn set_user(&mut self, key: SessionKey, user: Box<str>) {
+    /// Sets the hash of a name that the client has chosen itself: its user, for the log and the operator's page, unless
+    /// it has shown a certificate.
+    pub fn set_own_name(&mut self, key: SessionKey, name: Box<str>) {
         if let Some(session) = self.clients.session_mut(key) {
-            session.record().user = Some(user);
+            session.record().set_user(Some(name), true);
         }
     }
 
@@ -410,7 +411,8 @@ impl Core {
     pub fn set_token(&mut self, key: SessionKey, user: Option<Box<str>>, marks: Arc<TokenMarks>) {
         if let Some(session) = self.clients.session_mut(key) {
             let record = session.record();
-            (record.user, record.marks) = (user, Some(marks));
+            record.set_user(user, false);
+            record.marks = Some(marks);
         }
     }
 

@@ -293,9 +293,9 @@ impl Core {
             && let Some(refused) = cut.of_token(marks)
         {
             let revoked = &self.limits.revoked;
-            // The list had room when the request came.
-            if let Ok(before) = revoked.add(&refused, now) {
-                done.refused = Some(revoked.settle(&refused, Some(end), before, now));
+            match revoked.add(&refused, now) {
+                Ok(()) => done.refused = Some(revoked.settle(&refused, Some(end), now)),
+                Err(full) => done.full = Some(full),
             }
         }
         self.revoke(key);

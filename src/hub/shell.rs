@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::{CloseReason, Cut, Sample, SessionKey, Why};
+use super::{CloseReason, Cut, Full, Sample, SessionKey, Why};
 use crate::admission::{AddressPlace, ClientAddr, HeldBytes, Peer};
 
 /// A request to close clients.
@@ -26,6 +26,8 @@ pub struct CutDone {
     pub latest_end: Option<i64>,
     /// The token that is refused from now on, if the request named a single connection.
     pub refused: Option<Cut>,
+    /// The list of refusals had no room for this token.
+    pub full: Option<Full>,
 }
 
 impl fmt::Debug for CutRequest {

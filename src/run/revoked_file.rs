@@ -11,7 +11,7 @@ use super::RunError;
 use super::common::CommonSettings;
 use super::files;
 use super::reload::{Reload, Reloaded};
-use crate::base::{Clock, LateWake};
+use crate::base::Clock;
 use crate::http::operator::Cutter;
 use crate::hub::{Cut, CutRequest};
 
@@ -32,12 +32,7 @@ impl Cuts {
     /// The file cannot be read, or a line is wrong.
     pub(super) fn new(common: &CommonSettings, clock: Clock) -> Result<Self, RunError> {
         let (requests, receiver) = unbounded();
-        let cutter = Cutter {
-            revoked: common.limits.revoked.clone(),
-            requests,
-            wake: LateWake::default(),
-            clock,
-        };
+        let cutter = Cutter::new(common.limits.revoked.clone(), requests, clock);
         let file = common.revoked_file.clone();
         let file = file.map(|path| RevokedFile::read(path, cutter.clone()));
         let file = file.transpose().map_err(RunError::Settings)?;
@@ -52,7 +47,7 @@ impl Cuts {
 }
 
 /// Reads the lines of the file. Empty lines, and lines that begin with `#`, are left out.
-fn lines(path: &Path, text: io::Result<Vec<u8>>) -> Result<Vec<Cut>, String> {
+fn lines(path: &Path, text: io::Result<Vec<u8>>, now_unix_ms: i64) -> Result<Vec<Cut>, String> {
     let wrong = |error: &dyn Display| format!("--revoked-file {}: {error}", path.display());
     let text = text.map_err(|error| wrong(&error))?;
     let lines = text.split(|byte| *byte == b'\n').enumerate();
@@ -60,6 +55,7 @@ fn lines(path: &Path, text: io::Result<Vec<u8>>) -> Result<Vec<Cut>, String> {
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with(b"#"));
     let read = lines.map(|(at, line)| {
         let cut = Cut::read(line).and_then(|cut| {
+            cut.check_times(now_unix_ms)?;
             let no_refusal = "a role or a session alone cannot be refused";
             cut.refused().ok_or_else(|| no_refusal.to_owned())
         });
@@ -85,9 +81,10 @@ impl RevokedFile {
     }
 
     fn take(&mut self, text: io::Result<Vec<u8>>) -> Result<bool, String> {
-        let cuts = lines(&self.path, text)?;
         let Cutter { revoked, clock, .. } = &self.cutter;
-        let replaced = revoked.replace_file(&cuts, clock.now().unix_ms());
+        let now = clock.now().unix_ms();
+        let cuts = lines(&self.path, text, now)?;
+        let replaced = revoked.replace_file(&cuts, now);
         replaced.map_err(|full| format!("--revoked-file {}: {full}", self.path.display()))?;
         let has_changed = self.in_force != cuts;
         self.in_force = cuts;

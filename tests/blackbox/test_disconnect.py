@@ -122,7 +122,8 @@ async def test_one_of_many_users_is_gone_within_a_second_and_back_nowhere(gatewa
         await asyncio.sleep(2.5)
         status, answer = await asyncio.to_thread(post)
         assert status == 200 and 1 <= answer["disconnected"] <= 4, answer
-        assert answer["refused"] == {"user": "u7", "until": token_ends}, answer
+        since = answer["refused"]["since"]
+        assert answer["refused"] == {"user": "u7", "until": token_ends, "since": since} and abs(since - time.time()) < 5, answer
     await asyncio.gather(cut(), *(live(user, n) for user in users for n in range(4)))
     assert set(closes) == {("u7", 1008)}
     assert max(began for user, began in opened if user == "u7") < cut_at + 0.5
@@ -176,7 +177,7 @@ async def test_each_condition_chooses_its_own(gateway):
             await bob.send('{"action":"ping"}')
             await asyncio.sleep(0.3)
     answer = channels.post({"session": await asyncio.wait_for(session(), 10)})[1]
-    assert answer["disconnected"] == 1 and list(answer["refused"]) == ["token", "until"], answer
+    assert answer["disconnected"] == 1 and list(answer["refused"]) == ["token", "until", "since"], answer
     assert await gone(bob) == CUT
     assert await channels.refused(tokens[2]) and not await channels.refused(user_token("bob", jti="b2"))
     state = channels.state()
@@ -185,9 +186,8 @@ async def test_each_condition_chooses_its_own(gateway):
     assert "Refused  revoked 4" in shown and "a1" in shown.split("REFUSED")[1], shown
 
 
-async def test_bad_requests_change_nothing(gateway, tmp_path):
-    (tmp_path / "revoked").write_text("".join(f'{{"user":"u{n}"}}\n' for n in range(9_999)))
-    channels = gateway("channels", "--revoked-file", str(tmp_path / "revoked"))
+async def test_bad_requests_change_nothing(gateway):
+    channels = gateway()
     token = user_token("ann")
     client = await channels.connect(token)
     await client.recv()
@@ -196,11 +196,21 @@ async def test_bad_requests_change_nothing(gateway, tmp_path):
         assert status == 400 and answer["detail"], (body[:30], status, answer)
     for headers in [{"Origin": "https://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "elsewhere.example"}]:
         assert channels.post({"user": "ann"}, **headers)[0] == 403, headers
-    assert channels.post({"user": "bob"})[0] == 200
-    status, answer = channels.post({"user": "ann"})
-    assert status == 507 and "10000 entries" in answer["detail"]
     await client.send('{"action":"ping"}')
     assert json.loads(await client.recv())["type"] == "pong"
+
+
+async def test_a_full_list_closes_and_says_that_they_may_come_back(gateway, tmp_path):
+    (tmp_path / "revoked").write_text("".join(f'{{"user":"u{n}"}}\n' for n in range(10_000)))
+    channels = gateway("channels", "--revoked-file", str(tmp_path / "revoked"))
+    token = user_token("ann")
+    client = await channels.connect(token)
+    await client.recv()
+    status, answer = channels.post({"user": "ann"})
+    assert status == 507 and answer["disconnected"] == 1 and answer["refused"] is None, answer
+    assert "10000 entries" in answer["detail"] and "may come back" in answer["detail"], answer
+    assert await gone(client) == CUT
+    assert not await channels.refused(token)
 
 
 async def test_a_file_is_read_at_the_start_and_again_and_calls_survive_it(gateway, tmp_path):

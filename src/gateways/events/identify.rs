@@ -93,7 +93,7 @@ fn answer(
 
 /// Sets the user. If an operator has cut off the device, closes the client and returns false.
 fn may_be(core: &mut Core, key: SessionKey, device: &TopicName) -> bool {
-    core.set_user(key, shown_hashed(device.as_str()));
+    core.set_own_name(key, shown_hashed(device.as_str()));
     !core.close_revoked(key)
 }
 

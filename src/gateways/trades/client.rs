@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed};
 use super::candles::Interval;
 use super::request::{Asked, BadRequest, Request};
-use crate::hub::{Core, Now, SessionKey, TopicName};
+use crate::hub::{Accepted, Core, Now, SessionKey, TopicName};
 use crate::wire::head::RequestHead;
 
 #[derive(Debug)]
@@ -49,13 +49,18 @@ pub(super) fn holds_trades(_: &Core, _: SessionKey, client: &Client) -> bool {
     !client.held.symbols(Content::Trades).is_empty()
 }
 
-/// The user of a client for the log: the token's user, else the hash of `?userId=`.
-pub(super) fn user_for_log(of_token: Option<&str>, head: &RequestHead<'_>) -> Option<Box<str>> {
-    if let Some(user) = of_token {
-        return Some(user.into());
-    }
-    let user = head.parameters("userId").find(|user| !user.is_empty());
-    user.map(|user| shown_hashed(&user))
+/// Sets the user of a client for the log: the token's user, else the hash of `?userId=`.
+pub(super) fn name_for_log(
+    accepted: &mut Accepted,
+    of_token: Option<&str>,
+    head: &RequestHead<'_>,
+) {
+    accepted.is_own_name = of_token.is_none();
+    let own_name = || {
+        let user = head.parameters("userId").find(|user| !user.is_empty());
+        user.map(|user| shown_hashed(&user))
+    };
+    accepted.user = of_token.map(Into::into).or_else(own_name);
 }
 
 /// The content to which a client subscribes for a symbol.

@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use self::candles::{Candles, Interval, Update};
-use self::client::{Client, Content, Held, holds_trades, user_for_log};
+use self::client::{Client, Content, Held, holds_trades, name_for_log};
 use self::request::{Accepts, Asked, BadRequest, Request};
 use self::users::Users;
 use super::access::{AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid};
@@ -348,13 +348,13 @@ impl Gateway for TradesGateway {
                 self.stats.access.count_refusal(refusal);
                 accepted.refusal = Some(refusal.label());
                 let user = tokens.refused_user(token.as_ref(), refusal);
-                accepted.user = user_for_log(user.as_deref(), head);
+                name_for_log(&mut accepted, user.as_deref(), head);
                 return Admission::AcceptThenClose(accepted, close_of(refusal));
             }
             // Without REQUIRE_AUTH a bad token is ignored.
             Err(_) => Identity::default(),
         };
-        accepted.user = user_for_log(identity.user.as_deref(), head);
+        name_for_log(&mut accepted, identity.user.as_deref(), head);
         let client = Client {
             last_event_id: last_event_id(head),
             ..self.client(core, identity)

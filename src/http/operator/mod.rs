@@ -6,26 +6,24 @@
 //!
 //! `POST /operator/disconnect`: cuts clients off, and refuses their users, tokens or addresses from then on.
 
+mod disconnect;
 mod state;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crossbeam_channel::Sender;
+use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
 use hyper::http::uri::Authority;
-use hyper::{Method, StatusCode};
-use serde::Serialize;
-use tokio::sync::oneshot;
 
-use super::body::RequestBody;
 use super::files::{self, File};
 use super::readiness::ReadyLimits;
-use super::site::{Answer, Handler, LateAnswer, RequestParts, Route};
-use crate::base::{Clock, LateWake};
-use crate::hub::{Cut, CutDone, CutRequest, Full, Revoked};
+use super::site::{Answer, RequestParts, Route};
+use crate::base::Clock;
+use crate::hub::Revoked;
 use crate::telemetry::Telemetry;
 
+pub use disconnect::Cutter;
 pub use state::{NearLimit, ReadNumber, client};
 
 /// The files of the page; some are shared with the public page.
@@ -65,7 +63,7 @@ pub fn routes(
     let telemetry = Arc::clone(telemetry);
     let is_loopback = settings.is_loopback;
     let mut routes = files::routes(FILES);
-    routes.push(disconnect(cutter, is_loopback));
+    routes.push(disconnect::route(cutter, is_loopback));
     routes.push(Route::get("/operator/state", move |request| {
         if is_of_another_page(request, is_loopback) {
             return Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
@@ -100,108 +98,6 @@ fn to_the_page() -> Answer {
     Answer::empty(StatusCode::TEMPORARY_REDIRECT).with(header::LOCATION, location)
 }
 
-static POST: [Method; 1] = [Method::POST];
-
-/// Bytes of a request: a user may be as long as a token.
-const BODY_BYTES_MAX: usize = 16 * 1024;
-
-/// Cuts clients off: the list of refusals, and the way of requests to the loop.
-#[derive(Clone, Debug)]
-pub struct Cutter {
-    /// The list.
-    pub revoked: Revoked,
-    /// Takes requests.
-    pub requests: Sender<CutRequest>,
-    /// Wakes the loop.
-    pub wake: LateWake,
-    /// The clock of the process.
-    pub clock: Clock,
-}
-
-/// The response, as `weirgate disconnect` reads it.
-#[derive(Debug, Serialize)]
-struct Shown {
-    disconnected: u64,
-    /// What is refused from now on, as another process takes it; `None` for a role alone.
-    refused: Option<Cut>,
-}
-
-impl Cutter {
-    /// Closes the clients of a cut, or of the whole list. `tell` is called after the last client.
-    pub fn close(&self, cut: Option<Cut>, tell: impl FnOnce(CutDone) + Send + 'static) {
-        let tell = Box::new(tell);
-        // Fails only after the end of the loop.
-        let _ = self.requests.send(CutRequest { cut, tell });
-        self.wake.wake();
-    }
-
-    /// Cuts clients off. The refusal begins before the first close.
-    async fn cut(&self, cut: Cut) -> Result<Shown, Full> {
-        let now = || self.clock.now().unix_ms();
-        let refused = cut.refused();
-        if cut.session.is_some() && !self.revoked.has_room() {
-            return Err(Full(self.revoked.max()));
-        }
-        let before = refused
-            .as_ref()
-            .map(|refused| self.revoked.add(refused, now()));
-        let before = before.transpose()?.flatten();
-        let (tell, told) = oneshot::channel();
-        self.close(Some(cut.clone()), move |done| {
-            // Nobody waits if the operator has left.
-            let _ = tell.send(done);
-        });
-        let done = told.await.unwrap_or_default();
-        let settled = |refused: &Cut| self.revoked.settle(refused, done.latest_end, before, now());
-        let refused = refused.as_ref().map(settled).or(done.refused);
-        let refuses = refused.is_some();
-        tracing::info!(
-            cut = sonic_rs::to_string(&cut).unwrap_or_default(),
-            clients = done.clients,
-            refuses,
-            "an operator has disconnected clients"
-        );
-        Ok(Shown {
-            disconnected: done.clients,
-            refused,
-        })
-    }
-
-    async fn answer(&self, request: RequestParts, body: RequestBody, is_loopback: bool) -> Answer {
-        if is_of_another_page(&request, is_loopback) {
-            return Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
-        }
-        let Ok(body) = body.read(BODY_BYTES_MAX).await else {
-            let detail = format!("wanted: a body of at most {BODY_BYTES_MAX} bytes");
-            return Answer::detail(StatusCode::BAD_REQUEST, &detail);
-        };
-        let cut = match Cut::read(&body) {
-            Ok(cut) => cut,
-            Err(wrong) => return Answer::detail(StatusCode::BAD_REQUEST, &wrong),
-        };
-        match self.cut(cut).await {
-            Ok(shown) => {
-                let text = sonic_rs::to_string(&shown).unwrap_or_default();
-                Answer::json(StatusCode::OK, text).no_store()
-            }
-            Err(full) => Answer::detail(StatusCode::INSUFFICIENT_STORAGE, &full.to_string()),
-        }
-    }
-}
-
-/// The route that cuts clients off.
-fn disconnect(cutter: Cutter, is_loopback: bool) -> Route {
-    let cutter = Arc::new(cutter);
-    Route {
-        path: "/operator/disconnect",
-        methods: &POST,
-        answer: Handler::later(move |request, body| {
-            let cutter = Arc::clone(&cutter);
-            async move { LateAnswer::from(cutter.answer(request, body, is_loopback).await) }
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use hyper::Request;
@@ -219,12 +115,8 @@ mod tests {
             ..OperatorSettings::default()
         };
         let clock = Clock::start();
-        let cutter = Cutter {
-            revoked: Revoked::default(),
-            requests: crossbeam_channel::unbounded().0,
-            wake: crate::base::LateWake::default(),
-            clock,
-        };
+        let requests = crossbeam_channel::unbounded().0;
+        let cutter = Cutter::new(Revoked::default(), requests, clock);
         let routes = routes(&telemetry(clock), clock, settings, cutter);
         let mut request = Request::get(path);
         for (name, value) in headers {

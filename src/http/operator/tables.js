@@ -6,12 +6,16 @@ const STATES = {
   head: ["request head", ""], idle: ["nothing waits", ""], waiting: ["sends", ""], blocked: ["blocked", "wait"],
   conflating: ["skipping", "wait"], over_soft_limit: ["over soft limit", "bad"], closing: ["closing", ""],
 };
+/** Characters of a user in a table. */
+const USER_MAX = 64;
 /** Ends that clients decide, or that belong to a stop. */
 const CALM = new Set(["peer_closed", "peer_gone", "shutting_down"]);
 
 export const toneOf = (reason) => (CALM.has(reason) ? "" : "bad");
 const ms = (value) => (value === null ? "–" : duration(value));
 const who = ({ client, user }) => (user ? `${user} (${client})` : client);
+/** The whole user is in the tooltip. */
+const shortWho = ({ client, user }) => who({ client, user: user?.length > USER_MAX ? `${user.slice(0, USER_MAX)}…` : user });
 const overTls = ({ tls }) => (tls ? `over TLS ${tls}` : "without TLS");
 /** The topic says more than the path, where there is one: a device, a symbol. */
 const what = ({ topic, topics, path }) => topic ?? (topics > 1 ? `${path} · ${decimal(topics, 0)} topics` : path);
@@ -27,7 +31,7 @@ function clock(unixMs) {
   return new Date(unixMs).toLocaleTimeString("en-GB");
 }
 
-const WHO = { name: "Client", className: "who", text: who, title: (row) => `${who(row)} ${overTls(row)}, session ${row.session}` };
+const WHO = { name: "Client", className: "who", text: shortWho, title: (row) => `${who(row)} ${overTls(row)}, session ${row.session}` };
 const WHAT = { name: "Topic or path", className: "what middle", text: what };
 const WHY = { name: "Why", className: "why", text: ({ why }) => why ?? "–", title: ({ why, say }) => say ?? why ?? "" };
 const STATE = { name: "State", className: "state", text: ({ state }) => STATES[state]?.[0] ?? state, tone: ({ state }) => STATES[state]?.[1] ?? "" };
@@ -56,7 +60,7 @@ const COLUMNS = {
   ],
   ends: [
     { name: "At", className: "at", text: (row) => clock(row.at_unix_ms), title: (row) => new Date(row.at_unix_ms).toISOString() },
-    { ...WHO, title: (row) => `connected from ${row.peer} ${overTls(row)}` },
+    { ...WHO, title: (row) => `${who(row)} connected from ${row.peer} ${overTls(row)}` },
     { name: "Path", className: "what wide middle", text: ({ path }) => path || "–" },
     { name: "Reason", className: "reason", text: ({ reason, refusal }) => (refusal ? `${reason} (${refusal})` : reason), title: whole, tone: ({ reason }) => toneOf(reason) },
     { ...WHY, className: "why middle" },

@@ -26,6 +26,8 @@ pub struct Accepted {
     pub max_rate: Option<MaxRate>,
     /// The user, for the log line when the client ends.
     pub user: Option<Box<str>>,
+    /// Whether the client itself has chosen `user`, without a token; then the name in a certificate is shown.
+    pub is_own_name: bool,
     /// The marks of the client's token.
     pub marks: Option<Arc<TokenMarks>>,
     /// The reason if the client is to be closed at once, for the same log line; also the label of a metric.
@@ -126,9 +128,7 @@ impl Session {
             self.is_limited = true;
             cold.slots = Some(Box::new(Slots::new(Some(rate))));
         }
-        if accepted.user.is_some() {
-            cold.record.user = accepted.user;
-        }
+        cold.record.set_user(accepted.user, accepted.is_own_name);
         cold.record.marks = accepted.marks;
         cold.record.refusal = accepted.refusal;
         cold.timers.stop(Timer::Handshake);

@@ -13,7 +13,7 @@ use crate::hub::{
 /// Characters of a request's path in the record: enough to recognize the client.
 const PATH_CHARS_MAX: usize = 128;
 
-/// Characters of a user that the log and the page show.
+/// Characters of a user that the log shows.
 const USER_CHARS_MAX: usize = 64;
 
 /// Bytes before parameters of a path or a query, and between their names and values.
@@ -88,8 +88,12 @@ pub(in crate::hub) struct Record {
     path: Arc<str>,
     /// The version of TLS; `None` for a plain connection.
     tls: Option<&'static str>,
-    /// The user, if the gateway has set a user, or the client has shown a certificate.
-    pub(in crate::hub) user: Option<Box<str>>,
+    /// The user, if the gateway has set a user.
+    user: Option<Box<str>>,
+    /// Whether the client itself has chosen `user`, without a token.
+    is_own_name: bool,
+    /// The name in the client's certificate.
+    certificate: Option<Box<str>>,
     /// The marks of the client's token.
     pub(in crate::hub) marks: Option<Arc<TokenMarks>>,
     /// The reason of the refusal, if known more exactly than by the reason of the close.
@@ -111,6 +115,8 @@ impl Record {
             path: Arc::default(),
             tls: None,
             user: None,
+            is_own_name: false,
+            certificate: None,
             marks: None,
             refusal: None,
             accepted: now,
@@ -129,7 +135,22 @@ impl Record {
     /// Sets the results of the handshake of TLS.
     pub(in crate::hub) fn set_secured(&mut self, secured: Secured) {
         self.tls = Some(secured.version);
-        self.user = secured.user;
+        self.certificate = secured.user;
+    }
+
+    /// Sets the user: of a token, or the hash of a name that the client has chosen itself. The name in the certificate
+    /// stays the client's too.
+    pub(in crate::hub) fn set_user(&mut self, user: Option<Box<str>>, is_own_name: bool) {
+        (self.user, self.is_own_name) = (user, is_own_name);
+    }
+
+    /// The user for the log and the operator's page: of a token, else of the certificate, else by the client's own word.
+    fn shown_user(&self) -> Option<&str> {
+        let (user, certificate) = (self.user.as_deref(), self.certificate.as_deref());
+        match self.is_own_name {
+            true => certificate.or(user),
+            false => user.or(certificate),
+        }
     }
 
     /// Keeps the path, without parameters: a client may have put a token there. `last` is the path of another client:
@@ -144,6 +165,19 @@ impl Record {
         self.path = Arc::clone(last);
     }
 
+    fn connected<'a>(&'a self, session: &'a str) -> Connected<'a> {
+        Connected {
+            user: self.user.as_deref(),
+            certificate: self.certificate.as_deref(),
+            address: match self.client {
+                ClientAddr::Ip(ip) => Some(ip),
+                ClientAddr::Unix => None,
+            },
+            session,
+            marks: self.marks.as_deref(),
+        }
+    }
+
     pub(super) fn ended(
         &mut self,
         now: Now,
@@ -155,7 +189,7 @@ impl Record {
             peer: self.peer,
             client: self.client,
             tls: self.tls,
-            user: self.user.as_deref().map(shown_user),
+            user: self.shown_user().map(Into::into),
             refusal: self.refusal,
             path: Box::from(&*self.path),
             reason,
@@ -213,16 +247,7 @@ impl Session {
 
     /// The data of the client that a cut is compared with; `session` is its key as text.
     pub(in crate::hub) fn connected<'a>(&'a self, session: &'a str) -> Connected<'a> {
-        let record = &self.cold.record;
-        Connected {
-            user: record.user.as_deref(),
-            address: match record.client {
-                ClientAddr::Ip(ip) => Some(ip),
-                ClientAddr::Unix => None,
-            },
-            session,
-            marks: record.marks.as_deref(),
-        }
+        self.cold.record.connected(session)
     }
 
     /// The client with all numbers, without topics.
@@ -232,7 +257,7 @@ impl Session {
         ClientLook {
             session,
             client: record.client,
-            user: record.user.as_deref().map(shown_user),
+            user: record.shown_user().map(Into::into),
             tls: record.tls,
             path: Box::from(&*record.path),
             state: self.state(),
@@ -260,9 +285,13 @@ impl Session {
     }
 }
 
-/// A user for the log and the operator's page.
-fn shown_user(user: &str) -> Box<str> {
-    user.chars().take(USER_CHARS_MAX).collect()
+impl Ended {
+    /// The beginning of the user, for the log. A cut needs the whole.
+    pub fn user_in_log(&self) -> Option<&str> {
+        let user = self.user.as_deref()?;
+        let end = user.char_indices().nth(USER_CHARS_MAX);
+        Some(&user[..end.map_or(user.len(), |(at, _)| at)])
+    }
 }
 
 /// The index of the first byte of [`PARAMETERS`] in a path, plain or percent-encoded any number of
@@ -288,6 +317,7 @@ fn decoded(mut encoded: &[u8]) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::Cut;
 
     fn logged(path: &str) -> String {
         let peer = Peer::Unix(None);
@@ -302,6 +332,53 @@ mod tests {
                 .ended(now, CloseReason::Policy, Traffic::default(), None)
                 .path,
         )
+    }
+
+    #[test]
+    fn the_name_in_a_certificate_stays_beside_the_user() {
+        let now = Now {
+            mono_us: 0,
+            unix_us: 0,
+        };
+        let mut record = Record::new(Peer::Unix(None), now);
+        record.set_secured(Secured {
+            version: "1.3",
+            user: Some("ann.example".into()),
+        });
+        let cut = |user: &str| {
+            let json = format!(r#"{{"user":"{user}"}}"#);
+            Cut::read(json.as_bytes()).expect("a cut")
+        };
+        for (user, is_own_name, shown) in [
+            (None, false, "ann.example"),
+            (Some("ann"), false, "ann"),
+            // A new token without a user.
+            (None, false, "ann.example"),
+            // A device.
+            (Some("sha256:1"), true, "ann.example"),
+        ] {
+            record.set_user(user.map(Into::into), is_own_name);
+            assert_eq!(record.shown_user(), Some(shown), "{user:?}");
+            let chosen = |user: &str| cut(user).matches(&record.connected(""));
+            assert!(chosen("ann.example"), "{user:?}");
+            for other in ["ann", "sha256:1"] {
+                assert_eq!(chosen(other), user == Some(other), "{user:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_user_is_short_in_the_log_alone() {
+        let now = Now {
+            mono_us: 0,
+            unix_us: 0,
+        };
+        let mut record = Record::new(Peer::Unix(None), now);
+        let user = "\u{e4}".repeat(200);
+        record.set_user(Some(user.as_str().into()), false);
+        let ended = record.ended(now, CloseReason::Policy, Traffic::default(), None);
+        assert_eq!(ended.user.as_deref(), Some(&*user));
+        assert_eq!(ended.user_in_log(), Some(&*"\u{e4}".repeat(USER_CHARS_MAX)));
     }
 
     #[test]

@@ -82,7 +82,7 @@ macro_rules! log_ended {
             $level,
             client = %$ended.client,
             peer = %$ended.peer,
-            user = $ended.user.as_deref(),
+            user = $ended.user_in_log(),
             tls = $ended.tls,
             path = &*$ended.path,
             reason = $ended.reason.label(),

@@ -247,7 +247,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
     .more("From --revoked-file and from POST /operator/disconnect together. Entries that have ended make room.")
     .constant()
     .limit(
-        "507, and nobody is disconnected; a file is not taken. A list that forgets would let a user back",
+        "507: the clients are disconnected and may come back; a file is not taken. A list that forgets would let a user back",
         Shows::Elsewhere("`revoked` of `/operator/state`"),
         "src/hub/revoked/tests.rs::a_full_list_refuses_and_forgets_nobody",
     ),
