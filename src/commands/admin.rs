@@ -5,6 +5,7 @@
 //! Blocking, in a process of its own; no gateway uses this module. Called by `commands`.
 
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -21,7 +22,7 @@ use crate::wire::object_writer::ObjectWriter;
 
 /// The setting of these commands from a gateway.
 const TAKES: &str = flag!("admin-addr");
-/// The most addresses: `weirgate top` has a thread for each.
+/// The most addresses: there is a thread for each.
 const TARGETS_MAX: usize = 32;
 /// The time limit for a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -273,7 +274,6 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
     Command::new("disconnect")
         .about("Cut clients of running gateways off, and refuse them from then on")
         .after_help(format!("{examples}\n\n{AFTER}"))
-        .args_override_self(true)
         .args(CONDITIONS.map(|(name, placeholder, help)| value(name, placeholder, help)))
         .arg(until.value_parser(clap::value_parser!(i64)))
         .args(args(made_for))
@@ -313,181 +313,45 @@ pub(super) fn read(
 }
 
 impl DisconnectCommand {
-    /// Asks each gateway, and prints a line for each.
+    /// Asks all gateways at once, and prints a line for each.
     ///
     /// # Errors
     /// A gateway has refused the request, or did not answer.
     pub fn run(&self) -> Result<(), String> {
-        let mut failed = 0;
-        for target in &self.at.targets {
-            let said = match self.at.ask(target, "POST", &self.body) {
-                Ok((status @ (200 | 400 | 507), body)) => {
-                    failed += usize::from(status != 200);
-                    String::from_utf8_lossy(&body).into_owned()
-                }
-                other => {
-                    failed += 1;
-                    other.map_or_else(|error| error, |(status, _)| refused(PATH, status))
-                }
-            };
-            show(&format!("{target}: {}", escaped(&said, &[])));
+        let answers = self.ask_all();
+        for (target, (_, said)) in self.at.targets.iter().zip(&answers) {
+            show(&format!("{target}: {}", escaped(said, &[])));
         }
-        match failed {
+        match answers.iter().filter(|(is_taken, _)| !is_taken).count() {
             0 => Ok(()),
-            _ => Err(format!(
+            failed => Err(format!(
                 "{failed} of {} gateways did not take the request",
                 self.at.targets.len()
             )),
         }
     }
+
+    /// Whether each gateway has taken the request, and what it said. A user who is cut off at one gateway must not stay
+    /// at the others while that one is silent.
+    fn ask_all(&self) -> Vec<(bool, String)> {
+        let ask = |target| match self.at.ask(target, "POST", &self.body) {
+            Ok((status @ (200 | 400 | 507), body)) => {
+                (status == 200, String::from_utf8_lossy(&body).into_owned())
+            }
+            Ok((status, _)) => (false, refused(PATH, status)),
+            Err(error) => (false, error),
+        };
+        thread::scope(|scope| {
+            let targets = self.at.targets.iter();
+            let asked: Vec<_> = targets
+                .map(|target| scope.spawn(move || ask(target)))
+                .collect();
+            let answers = asked.into_iter().map(|one| one.join());
+            let ended = |_| (false, "the request has failed".to_owned());
+            answers.map(|answer| answer.unwrap_or_else(ended)).collect()
+        })
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::net::{SocketAddr, TcpListener, TcpStream};
-    use std::thread;
-
-    use super::*;
-
-    const PATH: &str = "/operator/state";
-
-    fn ask(addr: SocketAddr) -> Answered {
-        let target = Target::here(&[addr.into()], PATH);
-        let at = Admins {
-            targets: Vec::new(),
-            ca_file: None,
-            authorization: Some(SecretText::new("Basic YTpi")),
-        };
-        at.ask(&target, "GET", "")
-    }
-
-    /// Asks a server whose responses `answer` writes. Returns the request heads too.
-    fn answered(answer: impl Fn(&mut TcpStream) + Send + 'static) -> (Answered, Vec<String>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        let server = thread::spawn(move || {
-            let mut heads = Vec::new();
-            loop {
-                let (mut stream, _) = listener.accept().unwrap();
-                let (mut head, mut byte) = (Vec::new(), [0]);
-                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
-                    head.push(byte[0]);
-                }
-                if head.is_empty() {
-                    return heads;
-                }
-                heads.push(String::from_utf8(head).unwrap());
-                answer(&mut stream);
-            }
-        });
-        let result = ask(addr);
-        drop(TcpStream::connect(addr).unwrap());
-        (result, server.join().unwrap())
-    }
-
-    #[test]
-    fn a_reading_is_one_request_with_what_the_proxy_asks_for() {
-        let (answer, heads) = answered(|stream| {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
-        });
-        assert_eq!(answer, Ok((200, b"{}".to_vec())));
-        assert_eq!(heads.len(), 1);
-        assert!(
-            heads[0].starts_with("GET /operator/state HTTP/1.0\r\nHost: 127.0.0.1:")
-                && heads[0].contains("Authorization: Basic YTpi\r\n"),
-            "{heads:?}"
-        );
-    }
-
-    #[test]
-    fn any_other_answer_is_an_error_that_says_what_came() {
-        for (answer, words) in [
-            ("hello\r\n\r\n", "is not HTTP"),
-            (
-                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",
-                "broke off",
-            ),
-        ] {
-            let (read, _) = answered(move |stream| {
-                let _ = stream.write_all(answer.as_bytes());
-            });
-            let error = read.unwrap_err();
-            assert!(error.contains(words), "{answer}: {error}");
-        }
-        assert!(refused(PATH, 404).contains("--admin-addr"));
-        assert!(refused(PATH, 401).contains("--authorization"));
-    }
-
-    #[test]
-    fn an_answer_without_end_is_cut_off() {
-        let (read, _) = answered(|stream| {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
-            // Until the client closes.
-            while stream.write_all(&[b' '; 65_536]).is_ok() {}
-        });
-        let error = read.unwrap_err();
-        assert!(error.contains("larger than"), "{error}");
-    }
-
-    #[test]
-    fn silence_ends_in_time_and_a_closed_port_at_once() {
-        let begun = Instant::now();
-        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-        let error = ask(silent.local_addr().unwrap()).unwrap_err();
-        assert!(error.contains("no answer within"), "{error}");
-        assert!(begun.elapsed() < REQUEST_TIMEOUT * 2);
-        // Bound but not listening, so that no other socket gets the port.
-        let closed =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        closed.bind(&any.into()).unwrap();
-        let addr = closed.local_addr().unwrap().as_socket().unwrap();
-        let error = ask(addr).unwrap_err();
-        assert!(error.contains("no connection"), "{error}");
-    }
-
-    #[test]
-    fn addresses_are_read_as_a_person_has_them() {
-        for (text, shown, base, authority, tls) in [
-            ("http://h:9100", "h:9100", "", "h:9100", false),
-            ("h:9100", "h:9100", "", "h:9100", false),
-            ("h:9100/operator/", "h:9100", "", "h:9100", false),
-            ("http://[::1]:9/", "[::1]:9", "", "[::1]:9", false),
-            ("HTTPS://h/a/operator?x#y", "https://h/a", "/a", "h", true),
-            (
-                "unix:/run/a.sock",
-                "unix:/run/a.sock",
-                "",
-                "localhost",
-                false,
-            ),
-        ] {
-            let target = parse(text, PATH).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(target.to_string(), shown, "{text}");
-            let want = (format!("{base}{PATH}"), authority, tls);
-            assert_eq!(
-                (target.path, &*target.authority, target.tls),
-                want,
-                "{text}"
-            );
-        }
-        let all = ListenAddr::from(std::net::SocketAddr::from(([0, 0, 0, 0], 9100)));
-        assert_eq!(here(all, PATH).to_string(), "127.0.0.1:9100");
-    }
-
-    #[test]
-    fn what_is_no_address_is_refused_without_being_repeated() {
-        for text in [
-            "",
-            "ftp://secret",
-            "http://u:secret@h",
-            "http://",
-            "http://h:secret",
-            "unix:",
-        ] {
-            let error = parse(text, PATH).expect_err(text);
-            assert!(!error.contains("secret"), "{error}");
-        }
-    }
-}
+mod tests;

@@ -235,6 +235,8 @@ async def test_a_file_is_read_at_the_start_and_again_and_calls_survive_it(gatewa
     assert json.loads(await cid.recv())["type"] == "pong"
     wrong = subprocess.run([weirgate_binary(), "disconnect", f"127.0.0.1:{channels.admin}"], capture_output=True, text=True)
     assert wrong.returncode != 0 and "--user" in wrong.stderr
+    twice = subprocess.run([weirgate_binary(), "disconnect", "--user", "eve", "--user", "fay", f"127.0.0.1:{channels.admin}"], capture_output=True, text=True)
+    assert twice.returncode == 2 and "--user" in twice.stderr, twice
 
 
 async def test_gateways_without_tokens_refuse_addresses_and_devices(gateway):
