@@ -244,7 +244,7 @@ impl Client {
             self.redirects.log(service, head.status, &head.headers);
         }
         let bytes_max = self.limits.answer_bytes_max;
-        let read = body::read(body, bytes_max);
+        let read = body::read(body, bytes_max, None);
         let activity = lease.activity();
         let read = activity.unless_silent(self.limits.silence, || false, read);
         let body = match read.await.ok_or(CallFailure::Timeout)? {

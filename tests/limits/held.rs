@@ -101,6 +101,13 @@ pub(crate) const HELD: &[Held] = &[
         gateways: "events",
     },
     Held {
+        of: "broadcast_bytes",
+        what: "bodies of broadcasts that are read, which give way, or answered, which do not",
+        limit: "share `all-broadcast-bytes`",
+        rule: Rule::GivingWay,
+        gateways: "events",
+    },
+    Held {
         of: "orphans",
         what: "messages of devices that have gone",
         limit: "10,000",

@@ -80,6 +80,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let access = InternalAccess {
         token: token.map(|token| token.expose().to_owned()),
         body_bytes_max: own.broadcast_bytes_max,
+        bodies: Holding::new("broadcast_bytes", own.broadcasts_bytes_max),
     };
     let stats = Arc::new(EventsStats::default());
     let services = services(&own)?;
@@ -125,7 +126,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         &waiting,
         |waiting| waiting.held(),
     ));
-    let proxy_holdings: Vec<_> = proxy.holdings().collect();
+    let holdings: Vec<_> = proxy.holdings().chain([access.bodies.clone()]).collect();
     let prepared = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
         .frame_bytes(frame_bytes)
         .routes(move |telemetry| {
@@ -158,7 +159,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
             }
         }))
         .metrics(metrics)
-        .holdings(proxy_holdings)
+        .holdings(holdings)
         .inputs(inputs)
         .output(move |call| calls.make(call))
         .threads(move || to_start.threads.start())
