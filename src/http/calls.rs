@@ -122,10 +122,6 @@ async fn reply(
     reply.unwrap_or_else(|| again.read(id, Err(CallFailure::Unreachable)))
 }
 
-/// A request meets the closing of its connection within this time. After this time the service has probably
-/// begun the work, and a repeated request could do the work twice.
-const CLOSE_MEETS_REQUEST: Duration = Duration::from_secs(1);
-
 /// The limit of hyper.
 const BUFFER_BYTES_MAX: usize = 408 * 1024;
 
@@ -168,7 +164,7 @@ impl Client {
         let policy = Policy {
             silence: limits.silence,
             buffer_bytes_max: BUFFER_BYTES_MAX,
-            may_resend,
+            may_resend: Ended::is_unread,
         };
         Self {
             path: format!("{}{path}", service.upstream.base_path),
@@ -264,12 +260,6 @@ impl Client {
     }
 }
 
-/// Whether to repeat a call. Only if the service cannot have taken the call: nothing was written, or the service
-/// closed the connection before it had read the whole call, and so reset it.
-fn may_resend(ended: &Ended) -> bool {
-    (ended.is_unsent || ended.is_reset) && !ended.heard && ended.after < CLOSE_MEETS_REQUEST
-}
-
 fn why(failure: &Failure) -> CallFailure {
     match failure.reason {
         FailureReason::Unreachable | FailureReason::HeadTooLarge | FailureReason::RequestBody => {
@@ -335,40 +325,6 @@ mod tests {
     use flate2::write::{GzEncoder, ZlibEncoder};
 
     use super::*;
-
-    #[test]
-    fn a_call_goes_again_only_where_its_service_cannot_have_taken_it() {
-        let reset = Ended {
-            is_unsent: false,
-            is_reset: true,
-            heard: false,
-            after: Duration::ZERO,
-            is_idempotent: false,
-        };
-        let unsent = Ended {
-            is_unsent: true,
-            is_reset: false,
-            ..reset
-        };
-        for ended in [reset, unsent] {
-            assert!(may_resend(&ended), "{ended:?}");
-            let heard = Ended {
-                heard: true,
-                ..ended
-            };
-            let late = Ended {
-                after: CLOSE_MEETS_REQUEST,
-                ..ended
-            };
-            assert!(!may_resend(&heard), "{ended:?}");
-            assert!(!may_resend(&late), "{ended:?}");
-        }
-        let cut = Ended {
-            is_reset: false,
-            ..reset
-        };
-        assert!(!may_resend(&cut));
-    }
 
     fn read_as(coding: &str, body: &[u8]) -> Result<Vec<u8>, CallFailure> {
         without(coding, body.to_vec(), 100)
