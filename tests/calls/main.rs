@@ -16,6 +16,7 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rig::{PATIENCE, SILENCE, Script, World, body, hang, limits, ok, patient, say, serve};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use weirgate::admission::Holding;
 use weirgate::base::tls_roots;
 use weirgate::gateways::events::call::CallFailure;
 use weirgate::http::calls::CallLimits;
@@ -126,6 +127,35 @@ fn an_answer_over_its_limit_is_not_read_to_its_end() {
     }
     let just: Script = |stream, _| ok(stream, &"x".repeat(1000));
     assert_eq!(body(World::new(just).call()).len(), 1000);
+}
+
+#[test]
+fn answers_of_all_calls_have_one_limit() {
+    // Half of the answer comes, and nothing more.
+    let rests: Script = |stream, _| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n";
+        say(stream, &(head.to_owned() + &"x".repeat(500))) && hang(stream)
+    };
+    let answers = Holding::new("answer_bytes", 2_000);
+    let limits = CallLimits {
+        answers: answers.clone(),
+        ..patient()
+    };
+    let world = World::with(rests, "/", limits);
+    for _ in 0..4 {
+        world.make("{}");
+    }
+    let too_large = || {
+        let ended = world.ended();
+        let found = ended.iter().find(|(labels, _)| labels[1] == "too_large");
+        found.map(|(_, number)| *number)
+    };
+    // Each takes 1,000 bytes, as announced: the third makes two of them give way, so that an eighth is free.
+    for _ in 0..2 {
+        assert_eq!(world.reply(), Err(CallFailure::TooLarge));
+    }
+    assert_eq!(too_large(), Some(2));
+    assert!(answers.held() <= 2_000, "{answers:?}");
 }
 
 #[test]
