@@ -196,7 +196,9 @@ impl Holding {
         let state = self.state();
         let max = self.0.max;
         if state.is_over(max) {
-            let is_needed = |state: &State, others| others > 0 && state.is_over(max - max / 8);
+            let is_needed = |state: &State, amount| {
+                state.held - state.leaving > amount && state.is_over(max - max / 8)
+            };
             Self::choose(state, now_us, 0, 0, is_needed);
         }
     }
@@ -222,24 +224,26 @@ impl Holding {
     }
 
     /// While `is_needed` returns true, chooses the heaviest holder of an address that holds at least `least`.
-    /// `is_needed` gets the number of candidates after this holder.
+    /// `is_needed` gets the amount of this holder.
     fn choose(
         mut state: MutexGuard<'_, State>,
         now_us: u64,
         still_us: u64,
         least: u64,
-        is_needed: impl Fn(&State, usize) -> bool,
+        is_needed: impl Fn(&State, u64) -> bool,
     ) {
         let may_go = |holder: &Holder| {
             let is_still = now_us.saturating_sub(holder.progress_us) >= still_us;
-            let may = is_still && !holder.is_leaving && holder.amount > 0;
+            let is_settled = holder.progress_us == u64::MAX;
+            let may = is_still && !is_settled && !holder.is_leaving && holder.amount > 0;
             may && (least == 0 || state.of(holder.address) >= least)
         };
         let weights = state.holders.iter().filter(|(_, holder)| may_go(holder));
         let mut worst: BinaryHeap<_> = weights.map(|(at, h)| (h.weight(now_us), at)).collect();
         let mut wakers = Vec::new();
-        while is_needed(&state, worst.len().saturating_sub(1)) {
-            let Some((_, at)) = worst.pop() else { break };
+        while let Some((_, at)) = worst.pop()
+            && is_needed(&state, state.holders[at].amount)
+        {
             let holder = &mut state.holders[at];
             holder.is_leaving = true;
             wakers.extend(holder.waker.clone());
@@ -369,7 +373,7 @@ impl Charge {
     }
 
     /// Records progress that does not show as a smaller amount. If `now_us` is in the future, the holder counts as
-    /// making progress until then.
+    /// making progress until then; with `u64::MAX` the holder never has to give way.
     pub fn progress(&self, now_us: u64) {
         self.of.state().holders[self.at].progress_us = now_us;
     }

@@ -5,17 +5,20 @@
 //! room for its body.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::admission::Charge;
+use crate::base::Clock;
 
 /// Why an answer body breaks off.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -72,6 +75,9 @@ pub enum ReadBodyError {
     /// The body exceeds the limit of the reader.
     #[error("the body is too large")]
     TooLarge,
+    /// The bodies of all senders are too large together, and this one has to give way.
+    #[error("the bodies of all are too large together")]
+    NoRoom,
     /// The sender was too slow.
     #[error("{0}")]
     TooSlow(BodyTooSlow),
@@ -115,19 +121,59 @@ impl RequestBody {
     /// # Errors
     /// The body is too long or broken.
     pub async fn read(self, bytes_max: usize) -> Result<Bytes, ReadBodyError> {
-        read(self, bytes_max).await.map(Bytes::from)
+        read(self, bytes_max, None).await.map(Bytes::from)
+    }
+
+    /// Like [`read`](Self::read), and charges the bytes.
+    ///
+    /// # Errors
+    /// The body is too long or broken, or has to give way.
+    pub(super) async fn read_held(
+        self,
+        bytes_max: usize,
+        charge: &mut Charge,
+        clock: Clock,
+    ) -> Result<Bytes, ReadBodyError> {
+        let held = Some(HeldBody { charge, clock });
+        read(self, bytes_max, held).await.map(Bytes::from)
     }
 }
 
 /// The largest announced length for which [`read`] makes room before the body has arrived.
-const EXACT_BYTES_MAX: u64 = 64 * 1024;
+const EXACT_BYTES_MAX: usize = 64 * 1024;
+
+/// The charge of a body that is being read, in the sum of such bodies. The body gives way if the sum is over its limit.
+pub(super) struct HeldBody<'a> {
+    pub(super) charge: &'a mut Charge,
+    pub(super) clock: Clock,
+}
+
+impl HeldBody<'_> {
+    /// Charges the bytes that a body takes now.
+    fn note(&mut self, bytes: usize) {
+        let now_us = self.clock.mono_us();
+        self.charge.set(bytes as u64, now_us);
+        self.charge.progress(now_us);
+        self.charge.holding().make_room(now_us);
+    }
+
+    /// Whether the body has to give way; if not yet, the reader is woken when it has to.
+    fn gives_way(&self, cx: &Context<'_>) -> bool {
+        self.charge.wake_with(cx.waker());
+        self.charge.gives_way()
+    }
+}
 
 /// Reads the whole body, at most `bytes_max`. The pieces are joined as they come: a list of small pieces
-/// would take many times the memory of the body.
+/// would take many times the memory of the body. With `held` the bytes are charged.
 ///
 /// # Errors
-/// The body is too long or broken.
-pub(super) async fn read<B>(mut body: B, bytes_max: usize) -> Result<Vec<u8>, ReadBodyError>
+/// The body is too long or broken, or has to give way.
+pub(super) async fn read<B>(
+    mut body: B,
+    bytes_max: usize,
+    mut held: Option<HeldBody<'_>>,
+) -> Result<Vec<u8>, ReadBodyError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
@@ -137,9 +183,16 @@ where
     }
     // A small body gets its room at once: growing by doubling would take twice the memory. A large one grows
     // with what arrives, since nothing was sent yet.
-    let announced = body.size_hint().lower().min(EXACT_BYTES_MAX) as usize;
-    let mut whole = Vec::with_capacity(announced);
-    while let Some(frame) = body.frame().await {
+    let announced = body.size_hint().lower() as usize;
+    let mut whole = Vec::with_capacity(announced.min(EXACT_BYTES_MAX));
+    loop {
+        let next = poll_fn(|cx| match &held {
+            Some(held) if held.gives_way(cx) => Poll::Ready(Err(ReadBodyError::NoRoom)),
+            _ => Pin::new(&mut body).poll_frame(cx).map(Ok),
+        });
+        let Some(frame) = next.await? else {
+            break;
+        };
         let frame = frame.map_err(|error| ReadBodyError::from(error.into()))?;
         let Ok(piece) = frame.into_data() else {
             continue;
@@ -147,7 +200,16 @@ where
         if whole.len() + piece.len() > bytes_max {
             return Err(ReadBodyError::TooLarge);
         }
+        let needed = whole.len() + piece.len();
+        if needed > whole.capacity() {
+            // Doubling ends at the announced length.
+            let most = announced.max(needed);
+            whole.reserve_exact((2 * needed).min(most) - whole.len());
+        }
         whole.extend_from_slice(&piece);
+        if let Some(held) = &mut held {
+            held.note(whole.capacity());
+        }
     }
     Ok(whole)
 }
@@ -281,11 +343,16 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::Full;
+    use std::future::pending;
+    use std::pin::pin;
+    use std::thread;
+
+    use http_body_util::{BodyExt, Full};
     use hyper::HeaderMap;
     use tokio::runtime;
 
     use super::*;
+    use crate::admission::Holding;
 
     /// Frames in order, of unknown total length.
     struct Frames(std::vec::IntoIter<Result<Frame<Bytes>, BoxError>>);
@@ -307,7 +374,7 @@ mod tests {
         frames: Vec<Result<Frame<Bytes>, BoxError>>,
     ) -> Result<Vec<u8>, ReadBodyError> {
         let runtime = runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(read(Frames(frames.into_iter()), bytes_max))
+        runtime.block_on(read(Frames(frames.into_iter()), bytes_max, None))
     }
 
     fn piece(text: &'static str) -> Result<Frame<Bytes>, BoxError> {
@@ -328,8 +395,30 @@ mod tests {
     fn a_body_that_is_announced_as_too_long_is_not_awaited() {
         let whole = Full::new(Bytes::from_static(b"abc"));
         let runtime = runtime::Builder::new_current_thread().build().unwrap();
-        let read = runtime.block_on(read(whole, 2));
+        let read = runtime.block_on(read(whole, 2, None));
         assert!(matches!(read, Err(ReadBodyError::TooLarge)));
+    }
+
+    #[test]
+    fn a_body_that_does_not_come_gives_way_to_one_that_does() {
+        let of = Holding::new("bodies", 1_000);
+        let clock = Clock::start();
+        let client = std::net::IpAddr::from([192, 0, 2, 1]).into();
+        let runtime = runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let part = || Full::new(Bytes::from_static(&[b'x'; 900]));
+            let rests = part().with_trailers(pending::<Option<Result<HeaderMap, _>>>());
+            let mut charges = [0, 1].map(|_| of.hold(client, 0, clock.mono_us()));
+            let [first, second] = &mut charges;
+            let held = |charge| Some(HeldBody { charge, clock });
+            let mut resting = pin!(read(Box::pin(rests), 2_000, held(first)));
+            let waits = poll_fn(|cx| Poll::Ready(resting.as_mut().poll(cx).is_pending()));
+            assert!(waits.await);
+            thread::sleep(Duration::from_millis(2));
+            let whole = read(part(), 2_000, held(second)).await;
+            assert_eq!(whole.unwrap().len(), 900);
+            assert!(matches!(resting.await, Err(ReadBodyError::NoRoom)));
+        });
     }
 
     /// How far a body is behind after so many seconds in which `bytes` came each `pause_ms`.

@@ -5,7 +5,9 @@
 //! coding without being asked). The gateway bounds the calls at once, and interprets the answers. Called by
 //! `kinds`.
 
+use std::cell::RefCell;
 use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +22,14 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 
-use super::body::{self, ReadBodyError, aside};
+use super::body::{self, HeldBody, ReadBodyError, aside};
 use super::fetch::Redirects;
 use super::services::{
     ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, RequestMetrics, RequestStats,
     Service, USER_AGENT,
 };
-use crate::base::detached;
+use crate::admission::{Charge, Holding};
+use crate::base::{Clock, LogBudget, LogLine, detached};
 use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
 use crate::telemetry::{GatewayMetric, names};
 use crate::wire::traceparent::Trace;
@@ -101,11 +104,14 @@ async fn serve(
         let replied = Rc::clone(&replied);
         spawn_local(async move {
             let (id, reader) = (call.id, call.reader.clone());
-            let outcome = match client {
-                Some(client) => client.call(call).await,
-                None => Err(CallFailure::Unreachable),
+            let Some(client) = client else {
+                return replied(reply(reader, id, Err(CallFailure::Unreachable)).await);
             };
-            replied(reply(reader, id, outcome).await);
+            let mut held = client.hold();
+            let outcome = client.call(call, &mut held).await;
+            let reply = reply(reader, id, outcome).await;
+            drop(held);
+            replied(reply);
         });
     }
 }
@@ -122,10 +128,6 @@ async fn reply(
     reply.unwrap_or_else(|| again.read(id, Err(CallFailure::Unreachable)))
 }
 
-/// A request meets the closing of its connection within this time. After this time the service has probably
-/// begun the work, and a repeated request could do the work twice.
-const CLOSE_MEETS_REQUEST: Duration = Duration::from_secs(1);
-
 /// The limit of hyper.
 const BUFFER_BYTES_MAX: usize = 408 * 1024;
 
@@ -138,6 +140,10 @@ pub struct CallLimits {
     pub whole: Duration,
     /// Bytes of an answer's body.
     pub answer_bytes_max: usize,
+    /// The bodies of all answers until they are frames.
+    pub answers: Holding,
+    /// For the progress of answers, and the limit of log lines.
+    pub clock: Clock,
 }
 
 /// The outcome of a call as a metric label, in the order of [`outcome`].
@@ -161,14 +167,19 @@ struct Client {
     limits: CallLimits,
     stats: Arc<RequestStats>,
     redirects: Redirects,
+    /// Log lines about answers that gave way.
+    lines: RefCell<LogBudget>,
 }
+
+/// Log lines of a service a second.
+const LINES_PER_SECOND: u32 = 1;
 
 impl Client {
     fn new(service: Service, path: &str, limits: CallLimits) -> Self {
         let policy = Policy {
             silence: limits.silence,
             buffer_bytes_max: BUFFER_BYTES_MAX,
-            may_resend,
+            may_resend: Ended::is_unread,
         };
         Self {
             path: format!("{}{path}", service.upstream.base_path),
@@ -176,18 +187,25 @@ impl Client {
             limits,
             stats: Arc::new(RequestStats::new(OUTCOMES)),
             redirects: Redirects::default(),
+            lines: LogBudget::new(LINES_PER_SECOND).into(),
         }
     }
 
-    /// Makes a call.
+    /// The charge of a call's answer, without an amount yet. Which answer gives way depends on no address.
+    fn hold(&self) -> Charge {
+        let CallLimits { answers, clock, .. } = &self.limits;
+        answers.hold(IpAddr::from(Ipv4Addr::LOCALHOST).into(), 0, clock.mono_us())
+    }
+
+    /// Makes a call; `held` is charged with the answer.
     ///
     /// # Errors
-    /// There is no answer, or the answer is too large.
-    async fn call(&self, call: Call) -> Result<ServiceAnswer, CallFailure> {
+    /// There is no answer, or the answer is too large, alone or with those of other calls.
+    async fn call(&self, call: Call, held: &mut Charge) -> Result<ServiceAnswer, CallFailure> {
         self.stats.begin();
         let begun = Instant::now();
         let mut lease = None;
-        let answer = timeout(self.limits.whole, self.exchange(call, &mut lease)).await;
+        let answer = timeout(self.limits.whole, self.exchange(call, &mut lease, held)).await;
         let result = answer.unwrap_or(Err(CallFailure::Timeout));
         match (&result, lease) {
             (Ok(_), Some(lease)) => lease.keep(),
@@ -205,12 +223,13 @@ impl Client {
         &self,
         call: Call,
         lease: &mut Option<Lease<Full<Bytes>>>,
+        held: &mut Charge,
     ) -> Result<ServiceAnswer, CallFailure> {
         let request = self.request(Bytes::from(call.body), &call.trace);
         // The gateway bounds the calls at once.
         let sent = self.pool.send(None, request, || false).await;
         let (response, connection) = sent.map_err(|failure| why(&failure))?;
-        self.answer(response, lease.insert(connection)).await
+        self.answer(response, lease.insert(connection), held).await
     }
 
     fn request(&self, body: Bytes, trace: &Trace) -> Request<Full<Bytes>> {
@@ -233,10 +252,23 @@ impl Client {
         request
     }
 
+    fn log_no_room(&self) {
+        let now = self.limits.clock.now();
+        if let Some(LogLine { suppressed }) = self.lines.borrow_mut().line(now) {
+            let service = self.pool.service().name();
+            tracing::warn!(
+                service,
+                suppressed,
+                "the responses of services to calls are too large together: a response was given up"
+            );
+        }
+    }
+
     async fn answer(
         &self,
         response: Response<Incoming>,
         lease: &Lease<Full<Bytes>>,
+        charge: &mut Charge,
     ) -> Result<ServiceAnswer, CallFailure> {
         let (head, body) = response.into_parts();
         if head.status.is_redirection() {
@@ -244,30 +276,37 @@ impl Client {
             self.redirects.log(service, head.status, &head.headers);
         }
         let bytes_max = self.limits.answer_bytes_max;
-        let read = body::read(body, bytes_max);
+        let clock = self.limits.clock;
+        let held = HeldBody {
+            charge: &mut *charge,
+            clock,
+        };
+        let read = body::read(body, bytes_max, Some(held));
         let activity = lease.activity();
         let read = activity.unless_silent(self.limits.silence, || false, read);
         let body = match read.await.ok_or(CallFailure::Timeout)? {
             Ok(body) => body,
             Err(ReadBodyError::TooLarge) => return Err(CallFailure::TooLarge),
+            Err(ReadBodyError::NoRoom) => {
+                self.log_no_room();
+                return Err(CallFailure::TooLarge);
+            }
             Err(_) => return Err(CallFailure::Unreachable),
         };
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
         let coding = coding(&head.headers);
+        // What was read whole becomes a frame soon, and no longer gives way.
+        charge.progress(u64::MAX);
+        let body = decoded(coding.clone(), body, bytes_max).await?;
+        charge.set(body.len() as u64, u64::MAX);
         Ok(ServiceAnswer {
             status: head.status.as_u16(),
             content_type: content_type.unwrap_or_default().into_owned(),
-            body: decoded(coding.clone(), body, bytes_max).await?,
+            body,
             unknown_coding: Some(coding).filter(|coding| !KNOWN_CODINGS.contains(&coding.as_str())),
         })
     }
-}
-
-/// Whether to repeat a call. Only if the service cannot have taken the call: nothing was written, or the service
-/// closed the connection before it had read the whole call, and so reset it.
-fn may_resend(ended: &Ended) -> bool {
-    (ended.is_unsent || ended.is_reset) && !ended.heard && ended.after < CLOSE_MEETS_REQUEST
 }
 
 fn why(failure: &Failure) -> CallFailure {
@@ -335,40 +374,6 @@ mod tests {
     use flate2::write::{GzEncoder, ZlibEncoder};
 
     use super::*;
-
-    #[test]
-    fn a_call_goes_again_only_where_its_service_cannot_have_taken_it() {
-        let reset = Ended {
-            is_unsent: false,
-            is_reset: true,
-            heard: false,
-            after: Duration::ZERO,
-            is_idempotent: false,
-        };
-        let unsent = Ended {
-            is_unsent: true,
-            is_reset: false,
-            ..reset
-        };
-        for ended in [reset, unsent] {
-            assert!(may_resend(&ended), "{ended:?}");
-            let heard = Ended {
-                heard: true,
-                ..ended
-            };
-            let late = Ended {
-                after: CLOSE_MEETS_REQUEST,
-                ..ended
-            };
-            assert!(!may_resend(&heard), "{ended:?}");
-            assert!(!may_resend(&late), "{ended:?}");
-        }
-        let cut = Ended {
-            is_reset: false,
-            ..reset
-        };
-        assert!(!may_resend(&cut));
-    }
 
     fn read_as(coding: &str, body: &[u8]) -> Result<Vec<u8>, CallFailure> {
         without(coding, body.to_vec(), 100)

@@ -110,7 +110,7 @@ impl Fetch {
             return Err(FetchError::Status(response.status()));
         }
         let bytes_max = self.limits.bytes_max;
-        let document = body::read(response.into_body(), bytes_max).await;
+        let document = body::read(response.into_body(), bytes_max, None).await;
         document.map_err(|error| match error {
             ReadBodyError::TooLarge => FetchError::TooLarge(bytes_max),
             error => FetchError::Unreachable(io::Error::other(error)),

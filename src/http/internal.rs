@@ -4,13 +4,13 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::body::Bytes;
-use hyper::header::{HeaderMap, HeaderName};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, StatusCode};
 use subtle::ConstantTimeEq;
 
 use super::body::{ReadBodyError, RequestBody};
 use super::site::{Answer, Handler, LateAnswer, RequestParts, Route};
-use crate::admission::Peer;
+use crate::admission::{Charge, Holding, Peer};
 use crate::base::{Clock, LogBudget, LogLine};
 use crate::hub::Now;
 
@@ -21,6 +21,8 @@ pub struct InternalAccess {
     pub token: Option<String>,
     /// Bytes of a body.
     pub body_bytes_max: usize,
+    /// The bodies of all requests that are read or answered.
+    pub bodies: Holding,
 }
 
 /// Log lines about wrong tokens.
@@ -29,7 +31,8 @@ const ATTEMPT_LINES_PER_SECOND: u32 = 1;
 static POST: [Method; 1] = [Method::POST];
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-internal-token");
 
-/// Makes the route `POST path`: `answer` is called after the token was checked and the body was read.
+/// Makes the route `POST path`: `answer` is called after the token was checked and the body was read. The body counts until
+/// it is answered; after it was read, it no longer gives way.
 pub fn route<F, A>(path: &'static str, access: InternalAccess, clock: Clock, answer: F) -> Route
 where
     F: Fn(Bytes) -> A + Send + Sync + 'static,
@@ -41,8 +44,14 @@ where
         let shared = Arc::clone(&shared);
         async move {
             let (access, answer, lines) = &*shared;
-            let answer = match access.body(&request.head.headers, body).await {
-                Ok(body) => answer(body).await,
+            let client = request.peer.client();
+            let mut charge = access.bodies.hold(client, 0, clock.mono_us());
+            let headers = &request.head.headers;
+            let answer = match access.body(headers, body, &mut charge, clock).await {
+                Ok(body) => {
+                    charge.progress(u64::MAX);
+                    answer(body).await
+                }
                 Err(refusal) => {
                     if refusal == Refusal::Forbidden {
                         log_attempt(lines, path, request.peer, clock.now());
@@ -75,6 +84,7 @@ enum Refusal {
     NotConfigured,
     Forbidden,
     TooLarge,
+    NoRoom,
     TooSlow,
     Broken,
 }
@@ -88,19 +98,31 @@ impl Refusal {
             ),
             Self::Forbidden => (StatusCode::FORBIDDEN, "Forbidden"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large"),
+            Self::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "Too many bodies at once"),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "Request body too slow"),
             Self::Broken => (StatusCode::BAD_REQUEST, "Bad Request"),
         };
-        Answer::detail(status, detail)
+        let answer = Answer::detail(status, detail);
+        match self {
+            Self::NoRoom => answer.with(RETRY_AFTER, HeaderValue::from_static("1")),
+            _ => answer,
+        }
     }
 }
 
 impl InternalAccess {
-    async fn body(&self, headers: &HeaderMap, body: RequestBody) -> Result<Bytes, Refusal> {
+    async fn body(
+        &self,
+        headers: &HeaderMap,
+        body: RequestBody,
+        charge: &mut Charge,
+        clock: Clock,
+    ) -> Result<Bytes, Refusal> {
         self.admit(headers)?;
-        let read = body.read(self.body_bytes_max).await;
-        read.map_err(|error| match error {
+        let read = body.read_held(self.body_bytes_max, charge, clock);
+        read.await.map_err(|error| match error {
             ReadBodyError::TooLarge => Refusal::TooLarge,
+            ReadBodyError::NoRoom => Refusal::NoRoom,
             ReadBodyError::TooSlow(_) => Refusal::TooSlow,
             ReadBodyError::Broken(_) => Refusal::Broken,
         })
@@ -125,12 +147,12 @@ impl InternalAccess {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::header::HeaderValue;
 
     fn asked(token: Option<&str>, given: &[&str]) -> Result<(), Refusal> {
         let access = InternalAccess {
             token: token.map(str::to_owned),
             body_bytes_max: 1,
+            bodies: Holding::new("bodies", 1),
         };
         let mut headers = HeaderMap::new();
         for one in given {

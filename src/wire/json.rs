@@ -124,6 +124,13 @@ pub fn value<'a, T: Deserialize<'a>>(value: &'a LazyValue<'_>) -> Result<T, Json
     Ok(sonic_rs::from_str(value.as_raw_str())?)
 }
 
+/// Returns the items of an array of a text that was checked before, one after the other; `None` for another value.
+pub fn items<'a>(value: &'a LazyValue<'_>) -> Option<impl Iterator<Item = LazyValue<'a>>> {
+    let raw = value.as_raw_str();
+    let items = raw.starts_with('[').then(|| sonic_rs::to_array_iter(raw))?;
+    Some(items.map_while(Result::ok))
+}
+
 /// Returns the text of a JSON string; `None` for other JSON, which is not parsed.
 pub fn text_of(raw: &str) -> Option<String> {
     let is_string = raw.trim_start().starts_with('"');

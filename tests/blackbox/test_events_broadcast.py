@@ -59,6 +59,29 @@ async def test_a_body_over_its_limit_is_refused(start_weirgate):
     assert push(weirgate, "e", {"x": "x" * 1_900_000}, "nobody") == (200, {"sent": 0})
 
 
+async def test_bodies_that_are_not_finished_have_one_limit(start_weirgate):
+    # All broadcasts have 4 % of the memory, one has 3 %.
+    weirgate = start_weirgate("events", "--memory-max", "67108864", env=ENV).wait_ready()
+    body = b'{"event":"e","data":{"x":"%s"},"targets":{}}' % (b"x" * 1_900_000)
+    head = f"POST /internal/broadcast HTTP/1.1\r\nHost: a\r\nX-Internal-Token: {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        links = [stack.enter_context(socket.create_connection(("127.0.0.1", weirgate.port), timeout=20)) for _ in range(20)]
+        for link in links:
+            # The response may come before everything is sent.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                link.sendall(head.encode() + body[:-1])
+
+        def held():
+            return scrape(weirgate).sum("weirgate_held", of="broadcast_bytes")
+        await until(lambda: 0 < held() <= 67_108 * 40, 20, "the sum of the bodies is under its limit")
+        assert scrape(weirgate).sum("weirgate_held_gave_way_total", of="broadcast_bytes") >= 18
+        answer = http.client.HTTPResponse(links[0], method="POST")
+        answer.begin()
+        assert (answer.status, answer.getheader("Retry-After")) == (503, "1")
+        assert push(weirgate, "e", {"x": "x" * 1_900_000}, "nobody") == (200, {"sent": 0})
+    await until(lambda: held() == 0, 20, "nothing is held")
+
+
 async def test_what_is_wrong_is_named(start_weirgate):
     weirgate = start_weirgate("events", env=ENV).wait_ready()
     status, answer = push(weirgate, "", None, 5)

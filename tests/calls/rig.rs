@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
+use weirgate::admission::Holding;
+use weirgate::base::Clock;
 use weirgate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
 use weirgate::gateways::events::{CALL_PATH, EventsService};
 use weirgate::http::calls::{CallLimits, Calls};
@@ -80,6 +82,8 @@ pub(crate) fn limits() -> CallLimits {
         silence: SILENCE,
         whole: 6 * SILENCE,
         answer_bytes_max: 1000,
+        answers: Holding::new("answer_bytes", 1_000_000_000),
+        clock: Clock::start(),
     }
 }
 

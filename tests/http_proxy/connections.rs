@@ -12,7 +12,7 @@ use weirgate::admission::Holding;
 use weirgate::gateways::events::EventsService;
 use weirgate::http::HttpSettings;
 
-use crate::rig::{Rig, accept, assert_ends, get, ok, post, proxied};
+use crate::rig::{Rig, accept, accept_within, assert_ends, get, ok, post, proxied};
 
 #[test]
 fn a_kept_connection_that_was_closed_is_replaced() {
@@ -114,24 +114,29 @@ fn a_request_that_meets_the_end_of_a_kept_connection_is_sent_again_where_that_do
         (&asked[0], ends, 502),
         (&asked[1], ends, 502),
     ] {
-        let mut client = rig.connect(get("/v1/jobs/x"));
-        let mut service = rig.accept();
-        service.head_text();
-        service.send(ok("1"));
-        client.reply();
-        client.send(again);
-        service.head_text();
-        if end == resets {
-            let linger = SockRef::from(&service.stream).set_linger(Some(Duration::ZERO));
-            linger.unwrap();
-        }
-        drop(service);
-        if status == 200 {
+        // On a busy machine a reset may come too late to be taken for a crossing.
+        let meets_end = || {
+            let mut client = rig.connect(get("/v1/jobs/x"));
             let mut service = rig.accept();
             service.head_text();
-            service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n2");
-        }
-        assert_eq!(client.reply().status, status);
+            service.send(ok("1"));
+            client.reply();
+            client.send(again);
+            service.head_text();
+            if end == resets {
+                let linger = SockRef::from(&service.stream).set_linger(Some(Duration::ZERO));
+                linger.unwrap();
+            }
+            drop(service);
+            if status == 200 {
+                let mut service = accept_within(&rig.measurement, Duration::from_millis(500))?;
+                service.head_text();
+                service.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\n2");
+            }
+            Some(client.reply().status)
+        };
+        let met = (0..50).find_map(|_| meets_end());
+        assert_eq!(met, Some(status));
     }
 }
 

@@ -101,6 +101,20 @@ pub(crate) const HELD: &[Held] = &[
         gateways: "events",
     },
     Held {
+        of: "broadcast_bytes",
+        what: "bodies of broadcasts that are read, which give way, or answered, which do not",
+        limit: "share `all-broadcast-bytes`",
+        rule: Rule::GivingWay,
+        gateways: "events",
+    },
+    Held {
+        of: "answer_bytes",
+        what: "responses of services to calls that are read, which give way, or parsed, which do not",
+        limit: "share `answer-bytes`",
+        rule: Rule::GivingWay,
+        gateways: "events",
+    },
+    Held {
         of: "orphans",
         what: "messages of devices that have gone",
         limit: "10,000",

@@ -47,12 +47,19 @@ const EMPTY: &str = "String should have at least 1 character";
 const NO_OBJECT: &str = "Input should be a valid dictionary";
 const NO_LIST: &str = "Input should be a valid list";
 const NO_JSON: &str = "JSON decode error";
+const TOO_MANY: &str = "List should have at most 100000 items";
+
+/// Device ids in a broadcast. An id takes some 100 bytes more than its text, and as little as three bytes of the body.
+const DEVICE_IDS_MAX: usize = 100_000;
+
+/// Wrong device ids that a response names. An error is many times longer than the shortest wrong id.
+const WRONG_MAX: usize = 100;
 
 impl Broadcast {
     /// Reads a body. Other members are ignored; the last of repeated members counts.
     ///
     /// # Errors
-    /// Returns all errors of the body.
+    /// Returns the errors of the body. Of the device ids, at most the first [`WRONG_MAX`] are named.
     pub fn parse(body: &[u8]) -> Result<Self, Vec<Wrong>> {
         if let Err(error) = check_json(body) {
             return Err(vec![Wrong::new([Step::Index(offset(&error))], NO_JSON)]);
@@ -146,18 +153,25 @@ fn read_targets(targets: Option<&LazyValue<'_>>) -> Result<Vec<String>, Vec<Wron
     let Some(ids) = ids else {
         return Ok(Vec::new());
     };
-    let Ok(ids) = json::value::<Vec<LazyValue<'_>>>(&ids) else {
+    let Some(ids) = json::items(&ids) else {
         return Err(vec![Wrong::new([TARGETS, DEVICE_IDS], NO_LIST)]);
     };
     let mut wrong = Vec::new();
-    let mut read = Vec::with_capacity(ids.len());
-    for (index, id) in ids.iter().enumerate() {
-        match text_of(id) {
+    let mut read = Vec::new();
+    for (index, id) in ids.enumerate() {
+        if index == DEVICE_IDS_MAX {
+            wrong.push(Wrong::new([TARGETS, DEVICE_IDS], TOO_MANY));
+            break;
+        }
+        match text_of(&id) {
             Some(id) => read.push(id),
             None => {
                 let place = [TARGETS, DEVICE_IDS, Step::Index(index)];
                 wrong.push(Wrong::new(place, NO_TEXT));
             }
+        }
+        if wrong.len() == WRONG_MAX {
+            break;
         }
     }
     if wrong.is_empty() {
@@ -170,12 +184,16 @@ fn read_targets(targets: Option<&LazyValue<'_>>) -> Result<Vec<String>, Vec<Wron
 /// The most devices of a [`Push`]: an event for more devices is delivered in parts.
 const PUSH_DEVICES_MAX: usize = 500;
 
+/// Bytes of the copies of an event in one [`Push`], beside the first copy.
+const COPIED_BYTES_MAX: usize = 256 * 1024;
+
 /// An event of a service for devices; or a part of it, for some of the devices.
 pub struct Push {
     /// The text without its end, which [`envelope::placed`] adds.
     frame: Arc<Frame>,
-    /// A device occurs only once. If the service names it twice, it gets the event from two parts.
     devices: Vec<TopicName>,
+    /// How many of the devices each copy of the event is for.
+    copies: Vec<usize>,
     /// Deliveries of all parts so far.
     total: Arc<AtomicU64>,
     /// The callback for the total; only the last part has it.
@@ -193,14 +211,16 @@ impl Push {
     ) -> Vec<Self> {
         let frame = envelope::push(alive, now, &broadcast.event, &broadcast.data);
         let total = Arc::<AtomicU64>::default();
-        let part = |devices: Vec<TopicName>| Self {
+        let part = |(devices, copies)| Self {
             frame: Arc::clone(&frame),
             devices,
+            copies,
             total: Arc::clone(&total),
             sent: None,
         };
-        let devices = split(broadcast.device_ids.into_iter().map(TopicName::from));
-        let mut parts: Vec<Self> = devices.into_iter().map(part).collect();
+        let devices = broadcast.device_ids.into_iter().map(TopicName::from);
+        let copies_max = COPIED_BYTES_MAX / frame.queue_bytes().max(1);
+        let mut parts: Vec<Self> = split(devices, copies_max).into_iter().map(part).collect();
         if let Some(last) = parts.last_mut() {
             last.sent = Some(sent);
         }
@@ -210,23 +230,10 @@ impl Push {
     /// Queues the event for the devices, and reports the total if this is the last part.
     pub(super) fn deliver(self, core: &mut Core, stats: &EventsStats) {
         core.charge_topics(self.devices.len());
-        let is_kept = self.frame.queue_bytes() <= RESUME_BYTES_MAX;
-        // The position of the last device applies to all, because no other push comes between the devices of a part.
-        let position = core.position_ahead(self.devices.len());
-        let position = position.filter(|_| is_kept);
-        let frame = envelope::placed(&self.frame, position, core.frame_bytes());
+        let mut devices = self.devices.into_iter();
         let mut sent = 0;
-        for topic in self.devices {
-            sent += core.member_count(&topic) as u64;
-            let place = match core.position_ahead(1) {
-                Some(position) if is_kept => Place::Kept(Some(position)),
-                Some(position) => Place::LeftOut(position),
-                None => Place::Outside,
-            };
-            core.publish(&Publication {
-                place,
-                ..Publication::new(topic, Arc::clone(&frame))
-            });
+        for count in self.copies {
+            sent += deliver_copy(core, &self.frame, devices.by_ref().take(count), count);
         }
         let total = self.total.fetch_add(sent, Ordering::Relaxed) + sent;
         if let Some(tell) = self.sent {
@@ -236,19 +243,61 @@ impl Push {
     }
 }
 
-/// Splits the devices of a broadcast into parts; without devices there is an empty part. A device that is named again
-/// begins another part, because the two copies of the event need different positions.
-fn split(devices: impl Iterator<Item = TopicName>) -> Vec<Vec<TopicName>> {
-    let mut parts = vec![Vec::new()];
+/// Queues one copy of an event for `count` devices, all different. Returns the number of deliveries.
+fn deliver_copy(
+    core: &mut Core,
+    push: &Frame,
+    devices: impl Iterator<Item = TopicName>,
+    count: usize,
+) -> u64 {
+    let is_kept = push.queue_bytes() <= RESUME_BYTES_MAX;
+    // The position of the last device is good for all: nothing comes between the devices of a copy.
+    let position = core.position_ahead(count).filter(|_| is_kept);
+    let frame = envelope::placed(push, position, core.frame_bytes());
+    let mut sent = 0;
+    for topic in devices {
+        sent += core.member_count(&topic) as u64;
+        let place = match core.position_ahead(1) {
+            Some(position) if is_kept => Place::Kept(Some(position)),
+            Some(position) => Place::LeftOut(position),
+            None => Place::Outside,
+        };
+        core.publish(&Publication {
+            place,
+            ..Publication::new(topic, Arc::clone(&frame))
+        });
+    }
+    sent
+}
+
+/// Splits the devices of a broadcast into parts, each with the sizes of its copies of the event; without devices
+/// there is an empty part. A device named again begins another copy, because the two copies need two positions. After
+/// `copies_max` copies another part begins, so that a turn ends before the loop has copied too much.
+fn split(
+    devices: impl Iterator<Item = TopicName>,
+    copies_max: usize,
+) -> Vec<(Vec<TopicName>, Vec<usize>)> {
+    let mut parts = vec![(Vec::new(), vec![0])];
     let mut named: HashSet<TopicName, RandomState> = HashSet::default();
     for device in devices {
-        if named.len() == PUSH_DEVICES_MAX || named.contains(&device) {
+        let Some((part, copies)) = parts.last_mut() else {
+            break;
+        };
+        let is_again = named.contains(&device);
+        if part.len() == PUSH_DEVICES_MAX || (is_again && copies.len() >= copies_max) {
             named.clear();
-            parts.push(Vec::new());
+            named.insert(device.clone());
+            parts.push((vec![device], vec![1]));
+            continue;
+        }
+        if is_again {
+            named.clear();
+            copies.push(0);
         }
         named.insert(device.clone());
-        if let Some(part) = parts.last_mut() {
-            part.push(device);
+        part.push(device);
+        if let Some(count) = copies.last_mut() {
+            *count += 1;
         }
     }
     parts
@@ -270,6 +319,41 @@ mod tests {
         assert_eq!(Broadcast::parse(body), Ok(want));
         let nobody = Broadcast::parse(br#"{"event":"e","targets":{}}"#).expect("good");
         assert_eq!((nobody.data.as_str(), nobody.device_ids.len()), ("{}", 0));
+    }
+
+    fn body(ids: &str) -> String {
+        format!(r#"{{"event":"e","targets":{{"device_ids":[{ids}]}}}}"#)
+    }
+
+    #[test]
+    fn a_broadcast_has_so_many_devices_and_names_so_many_errors() {
+        let full = body(&vec!["\"\""; DEVICE_IDS_MAX].join(","));
+        let full = Broadcast::parse(full.as_bytes()).expect("room");
+        assert_eq!(full.device_ids.len(), DEVICE_IDS_MAX);
+        let over = body(&vec!["\"\""; DEVICE_IDS_MAX + 1].join(","));
+        let wrong = Broadcast::parse(over.as_bytes()).expect_err("too many");
+        let place = r#""loc":["body","targets","device_ids"]"#;
+        let want = format!(
+            r#"{{"detail":[{{{place},"msg":"List should have at most {DEVICE_IDS_MAX} items"}}]}}"#
+        );
+        assert_eq!(refusal(&wrong), want);
+        let numbers = body(&vec!["1"; 3_000_000].join(","));
+        let wrong = Broadcast::parse(numbers.as_bytes()).expect_err("no texts");
+        assert_eq!(wrong.len(), WRONG_MAX);
+    }
+
+    #[test]
+    fn a_device_that_is_named_again_takes_no_part_of_its_own() {
+        let parts = |ids: &[&'static str], copies_max| {
+            let ids = ids.iter().map(|&id| TopicName::from(id));
+            let parts = split(ids, copies_max).into_iter();
+            parts.map(|(_, copies)| copies).collect::<Vec<_>>()
+        };
+        assert_eq!(parts(&["a", "b", "a", "a"], 9), [[2, 1, 1]]);
+        assert_eq!(parts(&["a", "a", "a"], 2), [vec![1, 1], vec![1]]);
+        assert_eq!(parts(&["a", "a", "b"], 0), [vec![1], vec![2]]);
+        let many = parts(&["a"; 2 * PUSH_DEVICES_MAX + 1], 1_000);
+        assert_eq!(many.iter().map(Vec::len).collect::<Vec<_>>(), [500, 500, 1]);
     }
 
     #[test]

@@ -172,7 +172,7 @@ impl Proxy {
 /// Whether to repeat a request. An unsent request is repeated. A sent request is repeated only if idempotent,
 /// and if the service had closed the connection before taking the request.
 fn may_resend(ended: &Ended) -> bool {
-    ended.is_unsent || (ended.is_idempotent && ended.is_reset && !ended.heard)
+    ended.is_unsent || (ended.is_idempotent && ended.is_unread())
 }
 
 /// A refused request.
@@ -408,7 +408,7 @@ mod tests {
             is_unsent: false,
             is_reset: true,
             heard: false,
-            after: Duration::from_secs(9),
+            after: Duration::ZERO,
             is_idempotent: true,
         };
         assert!(may_resend(&reset));
@@ -418,7 +418,7 @@ mod tests {
                 ..reset
             },
             Ended {
-                heard: true,
+                after: Duration::from_millis(50),
                 ..reset
             },
             Ended {

@@ -30,9 +30,11 @@ pub(in crate::http) struct Activity(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     start: Instant,
-    /// Both in microseconds since the start.
+    /// All in microseconds since the start.
     last_us: AtomicU64,
     asked_us: AtomicU64,
+    /// The first sign of the connection's end; 0 before.
+    ended_us: AtomicU64,
     heard: AtomicBool,
 }
 
@@ -42,6 +44,7 @@ impl Activity {
             start: Instant::now(),
             last_us: AtomicU64::new(0),
             asked_us: AtomicU64::new(0),
+            ended_us: AtomicU64::new(0),
             heard: AtomicBool::new(false),
         }))
     }
@@ -59,9 +62,20 @@ impl Activity {
         self.0.heard.load(Relaxed)
     }
 
-    /// The time since the request began.
+    /// The time from the begin of the request to the first sign of the connection's end, or until now.
     pub(super) fn asked_for(&self) -> Duration {
-        self.at(&self.0.asked_us).elapsed()
+        let asked = self.at(&self.0.asked_us);
+        match self.0.ended_us.load(Relaxed) {
+            0 => asked.elapsed(),
+            _ => self.at(&self.0.ended_us).saturating_duration_since(asked),
+        }
+    }
+
+    /// Records a sign of the connection's end; the first one counts.
+    fn end(&self) {
+        let now_us = self.0.start.elapsed().as_micros() as u64;
+        let ended_us = &self.0.ended_us;
+        let _ = ended_us.compare_exchange(0, now_us.max(1), Relaxed, Relaxed);
     }
 
     /// The time of the last byte in either direction.
@@ -140,7 +154,11 @@ impl AsyncRead for Noted {
     ) -> Poll<io::Result<()>> {
         if self.end.is_none() {
             let before = buffer.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+            if read.is_err() || buffer.filled().len() == before {
+                self.activity.end();
+            }
+            read?;
             if buffer.filled().len() > before {
                 self.activity.touch();
                 self.activity.0.heard.store(true, Relaxed);
@@ -172,7 +190,10 @@ impl AsyncWrite for Noted {
                     self.activity.touch();
                     return Poll::Ready(Ok(taken));
                 }
-                Err(error) => self.failed = Some(error),
+                Err(error) => {
+                    self.activity.end();
+                    self.failed = Some(error);
+                }
             }
         }
         // The reader finds an answer, or the end.

@@ -56,7 +56,7 @@ pub(super) const EVENTS: GatewayKind = GatewayKind::new(
 /// the slots of the other services.
 const CALLS_MAX: usize = 100;
 
-/// Bytes of one response of a service to a call.
+/// Bytes of one response of a service to a call; less if all responses together may have less.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The length of a whole call, in timeouts for silence (contract events, `HTTP_TIMEOUT_SECONDS`).
@@ -80,6 +80,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let access = InternalAccess {
         token: token.map(|token| token.expose().to_owned()),
         body_bytes_max: own.broadcast_bytes_max,
+        bodies: Holding::new("broadcast_bytes", own.broadcasts_bytes_max),
     };
     let stats = Arc::new(EventsStats::default());
     let services = services(&own)?;
@@ -97,7 +98,9 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     };
     let frame_bytes = to_loop.frame_bytes.clone();
     let proxy = Proxy::new(proxy_settings(&own, &services, &common, clock));
-    let calls = start_calls(&own, services.clone().into(), to_loop.clone())?;
+    let answers = Holding::new("answer_bytes", own.answers_bytes_max as u64);
+    let for_calls = services.clone().into();
+    let calls = start_calls(&own, for_calls, answers.clone(), to_loop.clone())?;
     let (bus, to_start) = Bus::prepare(checked, to_loop.clone())?.unzip();
     let to_start = to_start.unwrap_or_default();
     gateway_settings.shares_pushes = bus.is_some();
@@ -125,7 +128,10 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         &waiting,
         |waiting| waiting.held(),
     ));
-    let proxy_holdings: Vec<_> = proxy.holdings().collect();
+    let holdings: Vec<_> = proxy
+        .holdings()
+        .chain([access.bodies.clone(), answers])
+        .collect();
     let prepared = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
         .frame_bytes(frame_bytes)
         .routes(move |telemetry| {
@@ -158,7 +164,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
             }
         }))
         .metrics(metrics)
-        .holdings(proxy_holdings)
+        .holdings(holdings)
         .inputs(inputs)
         .output(move |call| calls.make(call))
         .threads(move || to_start.threads.start())
@@ -294,13 +300,16 @@ fn proxy_settings(
 fn start_calls(
     own: &EventsSettings,
     services: Vec<services::Service>,
+    answers: Holding,
     to_loop: ToLoop,
 ) -> Result<Calls, RunError> {
     let silence = Duration::from_millis(own.http_timeout_ms.unsigned_abs());
     let limits = CallLimits {
         silence,
         whole: silence * WHOLE_SILENCES,
-        answer_bytes_max: ANSWER_BYTES_MAX,
+        answer_bytes_max: ANSWER_BYTES_MAX.min(own.answers_bytes_max),
+        answers,
+        clock: to_loop.clock,
     };
     let replied = move |reply| to_loop.send([Input::Reply(reply)]);
     let calls = Calls::start(services, CALL_PATH, limits, Box::new(replied));

@@ -34,6 +34,10 @@ group! {
         pub(super) proxy_bytes_max: u64 = 2 * 256 * CONNECTION_BYTES,
         /// Bytes of the body of a broadcast.
         pub(super) broadcast_bytes_max: usize = 64 * 1024 * 1024,
+        /// Bytes of the bodies of all broadcasts.
+        pub(super) broadcasts_bytes_max: u64 = 128 * 1024 * 1024,
+        /// Bytes of the responses of services to all calls.
+        pub(super) answers_bytes_max: usize = 128 * 1024 * 1024,
         pub(super) rate_per_second_milli: i64 = 10_000,
         pub(super) rate_burst_milli: i64 = 20_000,
         pub(super) orphans_max: usize = 10_000,
@@ -167,6 +171,32 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "413",
         Shows::Elsewhere("the response"),
         "tests/blackbox/test_events_broadcast.py::test_a_body_over_its_limit_is_refused",
+    ),
+    Setting::bytes(
+        "all-broadcast-bytes",
+        (KIB, 1024 * 1024 * MIB),
+        field!(EventsSettings, broadcasts_bytes_max),
+        "The bodies of all /internal/broadcast that are read or answered",
+    )
+    .more("A single body has room whatever its size.")
+    .share(40)
+    .limit(
+        "503 with `Retry-After`, first for the bodies that have held the most for the longest without progress",
+        Shows::Elsewhere("`weirgate_held_gave_way_total`, `of` `broadcast_bytes`"),
+        "tests/blackbox/test_events_broadcast.py::test_bodies_that_are_not_finished_have_one_limit",
+    ),
+    Setting::bytes(
+        "answer-bytes",
+        (KIB, 1024 * 1024 * MIB),
+        field!(EventsSettings, answers_bytes_max),
+        "The responses of services to all calls that are being read or parsed",
+    )
+    .more("A single response may have as much, and at most 64 MiB.")
+    .share(30)
+    .limit(
+        "`upstream_error`, \"Upstream answer too large\", first for the responses that have held the most for the longest without progress",
+        Shows::Metric(names::UPSTREAM_CALLS),
+        "tests/calls/main.rs::answers_of_all_calls_have_one_limit",
     ),
 ]);
 
