@@ -350,7 +350,8 @@ fn from_jwk(jwk: &Value, number: usize) -> ReadKey {
         return Ok(None);
     }
     let broken = KeyError::Jwk { number, kind };
-    // RFC 7517 §4.5: a text. A key of another kind of name would count as a key without a name, tried for every token.
+    // RFC 7517 §4.5: `kid` is a string. A key with any other `kid` would count as a key without `kid`, and be tried for
+    // every token.
     if jwk.get("kid").is_some_and(|id| !id.is_str()) {
         return Err(broken);
     }

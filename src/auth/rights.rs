@@ -370,7 +370,7 @@ impl RightsCheck {
 }
 
 impl Own {
-    /// The names made from claims, and after them those in the token.
+    /// The names that the templates make from claims, then the names listed in the token.
     fn names(&self, templates: &[Template]) -> Vec<String> {
         let claim = |place: &Piece| {
             let found = self.claims.iter().find(|(known, _)| known == place);

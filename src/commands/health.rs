@@ -23,7 +23,7 @@ use crate::run::{GatewayKind, Program};
 use crate::settings::typed::{Env, GATEWAY_ENV};
 use crate::settings::{Checked, ListenSettings, Rows, Setting, TlsSettings, flag};
 
-/// The bytes of the response to read: the status line is the first few bytes.
+/// No more of the response is read than this; its status line is much shorter.
 const ANSWER_BYTES_MAX: usize = 1024;
 
 /// The header of the PROXY protocol for a connection of the proxy itself.

@@ -52,7 +52,7 @@ pub enum Invocation {
     Run(GatewayKind, Box<Checked>),
     /// Print a text of a gateway with these settings, and exit.
     Print(Print, Box<Checked>),
-    /// Check the settings of a gateway, and the files in the settings.
+    /// Check the settings of a gateway, and the files that they name.
     Check(Box<CheckCommand>),
     /// Print this text, and exit with 0.
     Show(String),

@@ -110,7 +110,7 @@ impl Program {
         Exit::from_clap(error, args)
     }
 
-    /// The flag of the gateway in `args` that takes this address of a bus.
+    /// The flag for this bus address at the gateway that `args` names; `None` if that gateway has none.
     fn flag_of_address(&self, address: &str, args: &[OsString]) -> Option<&'static str> {
         let kind = self.gateway(args.get(1)?.to_str()?)?;
         let url = match address.split_once("://")?.0 {

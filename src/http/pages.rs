@@ -223,7 +223,7 @@ fn is_metric_families(range: &MediaType<'_>) -> bool {
     is(PROTO, "io.prometheus.client.MetricFamily") && is(ENCODING, "delimited")
 }
 
-/// Returns true if a `text/plain` is the format 0.0.4, which is the default without a version.
+/// Whether a `text/plain` means format 0.0.4, also the default if no version is given.
 fn is_0_0_4(range: &MediaType<'_>) -> bool {
     let version = range.get_param(VERSION);
     version.is_none_or(|version| version.unquoted_str() == "0.0.4")

@@ -225,8 +225,8 @@ const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// The admin listener: the operators' pages on a separate address. Connections are accepted on the HTTP thread,
-/// apart from the event loop and its connection limits, so that `/ready` can report a hanging loop. Knows no
-/// WebSocket.
+/// apart from the event loop and its connection limits, so that `/ready` can report a hanging loop. Serves no
+/// WebSockets.
 pub struct Admin {
     bound: Bound,
     site: Site,

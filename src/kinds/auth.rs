@@ -24,12 +24,12 @@ use crate::telemetry::{GatewayMetric, names};
 /// A shorter secret can be guessed faster than a signature (RFC 7518 §3.2).
 const SECRET_BYTES_MIN: usize = 32;
 
-/// Roles named in a log line; of further roles the line has only the number.
+/// The most roles that a log line names; further roles are only counted.
 const ROLES_SHOWN: usize = 10;
 
 /// The updates of the keys of tokens.
 pub(super) struct KeyUpdates {
-    /// The keys in files; `None` if no file and no URL can change the keys.
+    /// Reads the key files again and requests a fetch of the URL; `None` if the keys come from neither.
     reload: Option<Box<dyn Reload>>,
     /// The check of the URL for `--check --connect`.
     question: Option<Question>,

@@ -140,7 +140,7 @@ pub enum Shows {
 pub struct MistakenEnv {
     /// The name.
     pub name: &'static str,
-    /// With one of these flags set, somebody has chosen, and there is no warning.
+    /// No warning if one of these settings is set: then the bus was chosen deliberately.
     pub unless: &'static [&'static str],
 }
 

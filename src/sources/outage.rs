@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::base::{SplitMix64, escaped};
 
-/// Subscriptions that lasted this long reset the delay: the next attempt after their loss is soon again.
-/// Shorter ones do not, or attempts would follow one another closely.
+/// If the subscriptions stood for this long before an outage, the delay between attempts starts at its minimum again.
+/// After a shorter time it keeps growing, so that a connection that fails again and again is not retried at once.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
 /// The time after which an outage is logged again.
 const SAID_AGAIN_AFTER: Duration = Duration::from_secs(60);

@@ -102,7 +102,7 @@ pub struct RequestHead<'a> {
 /// Parses `head`, which ends at [`HeadScanner::end`], with at most `headers_max` lines.
 pub fn parse(head: &[u8], headers_max: usize) -> Result<RequestHead<'_>, HeadError> {
     let lines = check_line_ends(head)?;
-    // No more room than lines: every connection in its handshake pays for the room.
+    // No larger than the number of lines: each connection in its handshake allocates this.
     let mut headers = vec![EMPTY_HEADER; headers_max.min(lines)];
     let mut request = Request::new(&mut headers);
     let parsed = request.parse(head).map_err(|e| syntax_error(e, head))?;

@@ -42,8 +42,8 @@ async def test_a_broadcast_to_very_many_devices_has_many_turns(start_weirgate):
 
     def turns():
         return scrape(weirgate).sum("weirgate_loop_turns_total")
-    ids = [f"d{n}" for n in range(100_000)]
-    async with device(weirgate, "d0") as first, device(weirgate, "d99999") as last:
+    ids = [f"d{n}" for n in range(500_000)]
+    async with device(weirgate, "d0") as first, device(weirgate, "d499999") as last:
         before = turns()
         assert await asyncio.to_thread(push, weirgate, "lobby.x", {}, *ids) == (200, {"sent": 2})
         assert turns() - before > len(ids) / 500 / 64

@@ -30,7 +30,7 @@ pub struct Broadcast {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     place: Vec<Step>,
-    what: &'static str,
+    what: Cow<'static, str>,
 }
 
 /// A step from the body to a value inside.
@@ -47,10 +47,11 @@ const EMPTY: &str = "String should have at least 1 character";
 const NO_OBJECT: &str = "Input should be a valid dictionary";
 const NO_LIST: &str = "Input should be a valid list";
 const NO_JSON: &str = "JSON decode error";
-const TOO_MANY: &str = "List should have at most 100000 items";
 
-/// Device ids in a broadcast. An id takes some 100 bytes more than its text, and as little as three bytes of the body.
-const DEVICE_IDS_MAX: usize = 100_000;
+/// Device ids in any broadcast; more only if the body has [`DEVICE_ID_BYTES`] for each. An id takes some 100 bytes more than
+/// its text, and as little as three bytes of the body.
+const DEVICE_IDS_MAX: usize = 500_000;
+const DEVICE_ID_BYTES: usize = 16;
 
 /// Wrong device ids that a response names. An error is many times longer than the shortest wrong id.
 const WRONG_MAX: usize = 100;
@@ -71,7 +72,8 @@ impl Broadcast {
         let mut wrong = Vec::new();
         let event = read_event(event.as_ref()).map_err(|one| wrong.push(one));
         let data = read_data(data.as_ref()).map_err(|one| wrong.push(one));
-        let device_ids = read_targets(targets.as_ref()).map_err(|some| wrong.extend(some));
+        let ids_max = DEVICE_IDS_MAX.max(body.len() / DEVICE_ID_BYTES);
+        let device_ids = read_targets(targets.as_ref(), ids_max).map_err(|some| wrong.extend(some));
         match (event, data, device_ids) {
             (Ok(event), Ok(data), Ok(device_ids)) => Ok(Self {
                 event,
@@ -84,10 +86,10 @@ impl Broadcast {
 }
 
 impl Wrong {
-    fn new(place: impl IntoIterator<Item = Step>, what: &'static str) -> Self {
+    fn new(place: impl IntoIterator<Item = Step>, what: impl Into<Cow<'static, str>>) -> Self {
         Self {
             place: place.into_iter().collect(),
-            what,
+            what: what.into(),
         }
     }
 
@@ -100,7 +102,7 @@ impl Wrong {
         }));
         let mut object = ObjectWriter::new();
         object.raw("loc", &format!("[{}]", place.join(",")));
-        object.string("msg", self.what);
+        object.string("msg", &self.what);
         object
     }
 }
@@ -142,7 +144,10 @@ fn read_data(data: Option<&LazyValue<'_>>) -> Result<String, Wrong> {
     }
 }
 
-fn read_targets(targets: Option<&LazyValue<'_>>) -> Result<Vec<String>, Vec<Wrong>> {
+fn read_targets(
+    targets: Option<&LazyValue<'_>>,
+    ids_max: usize,
+) -> Result<Vec<String>, Vec<Wrong>> {
     const TARGETS: Step = Step::Member("targets");
     const DEVICE_IDS: Step = Step::Member("device_ids");
     let targets = targets.ok_or_else(|| vec![Wrong::new([TARGETS], REQUIRED)])?;
@@ -159,8 +164,9 @@ fn read_targets(targets: Option<&LazyValue<'_>>) -> Result<Vec<String>, Vec<Wron
     let mut wrong = Vec::new();
     let mut read = Vec::new();
     for (index, id) in ids.enumerate() {
-        if index == DEVICE_IDS_MAX {
-            wrong.push(Wrong::new([TARGETS, DEVICE_IDS], TOO_MANY));
+        if index == ids_max {
+            let what = format!("List should have at most {ids_max} items");
+            wrong.push(Wrong::new([TARGETS, DEVICE_IDS], what));
             break;
         }
         match text_of(&id) {
@@ -337,6 +343,9 @@ mod tests {
             r#"{{"detail":[{{{place},"msg":"List should have at most {DEVICE_IDS_MAX} items"}}]}}"#
         );
         assert_eq!(refusal(&wrong), want);
+        let long = vec![format!("\"{:13}\"", ""); 2 * DEVICE_IDS_MAX].join(",");
+        let long = Broadcast::parse(body(&long).as_bytes()).expect("ids of 16 bytes");
+        assert_eq!(long.device_ids.len(), 2 * DEVICE_IDS_MAX);
         let numbers = body(&vec!["1"; 3_000_000].join(","));
         let wrong = Broadcast::parse(numbers.as_bytes()).expect_err("no texts");
         assert_eq!(wrong.len(), WRONG_MAX);

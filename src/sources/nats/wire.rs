@@ -16,7 +16,7 @@ use crate::sources::outage::shown;
 use crate::sources::relay::{LinkTimes, Relay};
 use crate::sources::socket::{Buffered, Stream, Waiter, ended};
 
-/// The most bytes of a single read, and so between two looks at other work.
+/// The most bytes of a single read; between two reads other work gets its turn.
 const READ_BYTES: usize = 64 * 1024;
 
 /// How long a server may take for a new connection.

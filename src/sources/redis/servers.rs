@@ -198,7 +198,7 @@ impl Servers {
         detached("redis-sentinel", watch).map_err(RedisError::System)
     }
 
-    /// The first answer of a sentinel, beginning with the sentinel of the last answer.
+    /// Asks the sentinels in turn, beginning with the one that answered last, and returns the first answer.
     fn find_master(&mut self, waiter: &mut Waiter) -> Result<RedisEndpoint, RedisError> {
         let sentinels = self.settings.sentinels.len();
         let mut reason = None;

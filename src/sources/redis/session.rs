@@ -232,7 +232,7 @@ impl Session<'_, '_> {
             kept.feed.settle(&subscription, wanted);
         }
         if let Some(number) = self.names.ledger.confirmed(&subscription, wanted) {
-            // The name may be a refused name that was asked for again.
+            // If Redis had refused this name before, the status shows the refusal until now.
             if self.relay.stands_now() {
                 self.show_refusals();
             }
