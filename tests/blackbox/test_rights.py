@@ -84,7 +84,7 @@ async def test_each_user_gets_the_own_messages_and_is_named_on_the_pages(start_w
 
     def ends():
         return sorted((end["user"] or "", end["reason"], end["refusal"]) for end in json.loads(page("/operator/state"))["ends"])
-    closed = [(user, "peer_closed", None) for user in ("ann", "ann.smith@example.com", "bob", "guest", "y" * 64)]
+    closed = [(user, "peer_closed", None) for user in ("ann", "ann.smith@example.com", "bob", "guest", "y" * 129)]
     await until(lambda: ends() == [("", "policy", "names"), *sorted(closed)], 20, "the users and the refusal on the operator's page")
     assert 'weirgate_auth_refusals_total{reason="names"} 1' in page("/metrics")
 

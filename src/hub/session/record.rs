@@ -86,14 +86,12 @@ pub(in crate::hub) struct Record {
     pub(in crate::hub) client: ClientAddr,
     /// Path of the request up to its parameters, cut to [`PATH_CHARS_MAX`].
     path: Arc<str>,
-    /// The version of TLS; `None` for a plain connection.
-    tls: Option<&'static str>,
+    /// The handshake of TLS; `None` for a plain connection. Boxed: each idle client pays for the record.
+    secured: Option<Box<Secured>>,
     /// The user, if the gateway has set a user.
     user: Option<Box<str>>,
     /// Whether the client itself has chosen `user`, without a token.
     is_own_name: bool,
-    /// The name in the client's certificate.
-    certificate: Option<Box<str>>,
     /// The marks of the client's token.
     pub(in crate::hub) marks: Option<Arc<TokenMarks>>,
     /// The reason of the refusal, if known more exactly than by the reason of the close.
@@ -113,10 +111,9 @@ impl Record {
             peer,
             client: peer.client(),
             path: Arc::default(),
-            tls: None,
             user: None,
             is_own_name: false,
-            certificate: None,
+            secured: None,
             marks: None,
             refusal: None,
             accepted: now,
@@ -134,8 +131,7 @@ impl Record {
 
     /// Sets the results of the handshake of TLS.
     pub(in crate::hub) fn set_secured(&mut self, secured: Secured) {
-        self.tls = Some(secured.version);
-        self.certificate = secured.user;
+        self.secured = Some(Box::new(secured));
     }
 
     /// Sets the user: of a token, or the hash of a name that the client has chosen itself. The name in the certificate
@@ -144,9 +140,19 @@ impl Record {
         (self.user, self.is_own_name) = (user, is_own_name);
     }
 
+    /// The version of TLS.
+    fn tls(&self) -> Option<&'static str> {
+        self.secured.as_ref().map(|secured| secured.version)
+    }
+
+    /// The name in the client's certificate.
+    fn certificate(&self) -> Option<&str> {
+        self.secured.as_ref()?.user.as_deref()
+    }
+
     /// The user for the log and the operator's page: of a token, else of the certificate, else by the client's own word.
     fn shown_user(&self) -> Option<&str> {
-        let (user, certificate) = (self.user.as_deref(), self.certificate.as_deref());
+        let (user, certificate) = (self.user.as_deref(), self.certificate());
         match self.is_own_name {
             true => certificate.or(user),
             false => user.or(certificate),
@@ -168,7 +174,7 @@ impl Record {
     fn connected<'a>(&'a self, session: &'a str) -> Connected<'a> {
         Connected {
             user: self.user.as_deref(),
-            certificate: self.certificate.as_deref(),
+            certificate: self.certificate(),
             address: match self.client {
                 ClientAddr::Ip(ip) => Some(ip),
                 ClientAddr::Unix => None,
@@ -188,7 +194,7 @@ impl Record {
         Ended {
             peer: self.peer,
             client: self.client,
-            tls: self.tls,
+            tls: self.tls(),
             user: self.shown_user().map(Into::into),
             refusal: self.refusal,
             path: Box::from(&*self.path),
@@ -258,7 +264,7 @@ impl Session {
             session,
             client: record.client,
             user: record.shown_user().map(Into::into),
-            tls: record.tls,
+            tls: record.tls(),
             path: Box::from(&*record.path),
             state: self.state(),
             age_us: now.mono_us.saturating_sub(record.accepted.mono_us),
