@@ -60,7 +60,7 @@ impl Broadcast {
     /// Reads a body. Other members are ignored; the last of repeated members counts.
     ///
     /// # Errors
-    /// Returns the errors of the body. Of the device ids, at most the first [`WRONG_MAX`] are named.
+    /// Returns the errors of the body. Of the device ids, at most the first 100 wrong ones are named.
     pub fn parse(body: &[u8]) -> Result<Self, Vec<Wrong>> {
         if let Err(error) = check_json(body) {
             return Err(vec![Wrong::new([Step::Index(offset(&error))], NO_JSON)]);
