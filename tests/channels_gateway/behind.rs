@@ -20,38 +20,23 @@ fn members(bench: &mut Bench, names: &[&str]) -> Vec<SessionKey> {
     keys
 }
 
-/// The writes of one batch.
-fn turn(bench: &mut Bench) {
-    let world = &mut bench.world;
-    world.net.batches_max = Some(world.net.batches + 1);
-    world.hub.flush(world.now, &mut world.net);
-    world.now = world.now.plus_us(SECOND * 5 / 4);
-}
-
-/// The loop has time for everything.
-fn idle(bench: &mut Bench) {
-    bench.world.net.batches_max = None;
-    bench.world.held = false;
-    bench.world.settle();
-}
-
 #[test]
 fn messages_of_the_kept_feed_are_sent_in_the_order_of_their_positions() {
     let mut kept = Kept::with(settings(), limits());
     kept.bench.feed = kept.bench.feed.conflating(|name| name == CONFLATED);
     let keys = members(&mut kept.bench, &[CONFLATED, TICK]);
     kept.publish(CONFLATED, "1");
-    turn(&mut kept.bench);
-    turn(&mut kept.bench);
+    kept.bench.world.flush_one_batch();
+    kept.bench.world.flush_one_batch();
     kept.publish(CONFLATED, "2");
-    turn(&mut kept.bench);
+    kept.bench.world.flush_one_batch();
     kept.bench.world.now = kept.bench.world.now.plus_us(2 * SECOND);
     kept.publish(CONFLATED, "3");
     assert!(kept.bench.world.hub.stats().behind.is_behind);
     kept.publish(CONFLATED, "4");
     kept.publish(TICK, "5");
-    turn(&mut kept.bench);
-    idle(&mut kept.bench);
+    kept.bench.world.flush_one_batch();
+    kept.bench.world.catch_up();
     for key in keys {
         let got = kept.bench.got(key);
         let got = data(&got);
@@ -69,16 +54,16 @@ fn a_held_binary_message_is_for_no_client_that_gets_text() {
     bench.subscribe(binary, &[TICK]);
     let keys = members(&mut bench, &[TICK]);
     bench.publish(TICK, &[], b"1");
-    turn(&mut bench);
-    turn(&mut bench);
+    bench.world.flush_one_batch();
+    bench.world.flush_one_batch();
     bench.publish(TICK, &[], b"2");
-    turn(&mut bench);
+    bench.world.flush_one_batch();
     bench.world.now = bench.world.now.plus_us(2 * SECOND);
     bench.publish(TICK, &[], b"3");
     assert!(bench.world.hub.stats().behind.is_behind);
     bench.publish(TICK, &[], b"\xff4");
     bench.unsubscribe(binary, &[TICK]);
-    idle(&mut bench);
+    bench.world.catch_up();
     for key in keys {
         assert_eq!(bench.world.binaries(key), [[0; 0]; 0]);
         let mut got = bench.got(key);

@@ -29,16 +29,7 @@ fn turn(world: &mut World<State>, messages: impl IntoIterator<Item = u64>) {
     for n in messages {
         world.publish("levels/1", &n.to_string());
     }
-    world.net.batches_max = Some(world.net.batches + 1);
-    world.hub.flush(world.now, &mut world.net);
-    world.now = world.now.plus_us(SECOND * 5 / 4);
-}
-
-/// The loop has time for everything.
-fn idle(world: &mut World<State>) {
-    world.net.batches_max = None;
-    world.held = false;
-    world.settle();
+    world.flush_one_batch();
 }
 
 fn texts(world: &mut World<State>, keys: &[SessionKey]) -> Vec<Vec<String>> {
@@ -67,7 +58,7 @@ fn a_state_that_waits_for_the_loop_alone_is_held_when_it_is_replaced() {
     let stats = world.hub.stats().clone();
     assert_eq!(stats.behind.states_replaced, 95);
     assert_eq!(stats.messages_queued, queued + 95 * CLIENTS as u64);
-    idle(&mut world);
+    world.catch_up();
     for texts in texts(&mut world, &keys) {
         assert_eq!(texts.last().map(String::as_str), Some("99"));
         assert!(texts.len() <= 4, "{texts:?}");
@@ -109,7 +100,7 @@ fn the_time_behind_ends_by_itself_with_every_state_delivered() {
     world.now = world.now.plus_us(2 * SECOND);
     turn(&mut world, [1, 2]);
     assert!(is_behind(&world));
-    idle(&mut world);
+    world.catch_up();
     for n in 3..13 {
         world.publish("levels/1", &n.to_string());
         world.advance(SECOND / 5);
@@ -157,7 +148,7 @@ fn a_message_without_a_key_comes_after_the_states_that_were_held_before_it() {
     assert!(is_behind(&world));
     world.publish("levels/1", "d");
     world.publish("levels/none", "e");
-    idle(&mut world);
+    world.catch_up();
     for texts in texts(&mut world, &keys) {
         assert_eq!(texts[texts.len() - 3..], ["b", "d", "e"]);
     }
@@ -203,7 +194,7 @@ fn at_random_the_newest_arrives_and_nothing_comes_twice() {
                     world.open_window(key, usize::MAX);
                 }
                 _ if keys.len() < CLIENTS + 4 => {
-                    idle(&mut world);
+                    world.catch_up();
                     keys.push(world.connect("/ws", None));
                     world.held = true;
                 }
@@ -214,7 +205,7 @@ fn at_random_the_newest_arrives_and_nothing_comes_twice() {
         assert!(was_behind, "seed {seed}");
         keys.iter()
             .for_each(|key| world.open_window(*key, usize::MAX));
-        idle(&mut world);
+        world.catch_up();
         for key in ["0", "1", "2", "none"] {
             world.publish(&format!("levels/{key}"), &format!("{key} 400"));
         }

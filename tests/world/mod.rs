@@ -306,6 +306,20 @@ impl<G: Gateway<Out: Output>> World<G> {
         self.settle();
     }
 
+    /// A turn of a busy loop, which has time for the writes of one batch.
+    pub(crate) fn flush_one_batch(&mut self) {
+        self.net.batches_max = Some(self.net.batches + 1);
+        self.hub.flush(self.now, &mut self.net);
+        self.now = self.now.plus_us(1_250_000);
+    }
+
+    /// The loop has time for everything again.
+    pub(crate) fn catch_up(&mut self) {
+        self.net.batches_max = None;
+        self.held = false;
+        self.settle();
+    }
+
     /// Flushes and carries out effects until nothing is left to do.
     pub(crate) fn settle(&mut self) {
         if self.held {
