@@ -162,10 +162,16 @@ impl HeldBody<'_> {
         self.charge.wake_with(cx.waker());
         self.charge.gives_way()
     }
+
+    /// The body is whole: it is used soon, and no longer gives way.
+    fn settle(self) {
+        self.charge.progress(u64::MAX);
+    }
 }
 
 /// Reads the whole body, at most `bytes_max`. The pieces are joined as they come: a list of small pieces
-/// would take many times the memory of the body. With `held` the bytes are charged.
+/// would take many times the memory of the body. With `held` the bytes are charged; a body that was read whole no longer gives
+/// way.
 ///
 /// # Errors
 /// The body is too long or broken, or has to give way.
@@ -210,6 +216,9 @@ where
         if let Some(held) = &mut held {
             held.note(whole.capacity());
         }
+    }
+    if let Some(held) = held {
+        held.settle();
     }
     Ok(whole)
 }

@@ -7,7 +7,6 @@
 
 use std::cell::RefCell;
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +27,7 @@ use super::services::{
     ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, RequestMetrics, RequestStats,
     Service, USER_AGENT,
 };
-use crate::admission::{Charge, Holding};
+use crate::admission::{Charge, ClientAddr, Holding};
 use crate::base::{Clock, LogBudget, LogLine, detached};
 use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
 use crate::telemetry::{GatewayMetric, names};
@@ -194,7 +193,7 @@ impl Client {
     /// The charge of a call's answer, without an amount yet. Which answer gives way depends on no address.
     fn hold(&self) -> Charge {
         let CallLimits { answers, clock, .. } = &self.limits;
-        answers.hold(IpAddr::from(Ipv4Addr::LOCALHOST).into(), 0, clock.mono_us())
+        answers.hold(ClientAddr::Unix, 0, clock.mono_us())
     }
 
     /// Makes a call; `held` is charged with the answer.
@@ -296,8 +295,6 @@ impl Client {
         let content_type = head.headers.get(header::CONTENT_TYPE);
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
         let coding = coding(&head.headers);
-        // What was read whole becomes a frame soon, and no longer gives way.
-        charge.progress(u64::MAX);
         let body = decoded(coding.clone(), body, bytes_max).await?;
         charge.set(body.len() as u64, u64::MAX);
         Ok(ServiceAnswer {

@@ -32,7 +32,7 @@ static POST: [Method; 1] = [Method::POST];
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-internal-token");
 
 /// Makes the route `POST path`: `answer` is called after the token was checked and the body was read. The body counts until
-/// it is answered; after it was read, it no longer gives way.
+/// it is answered.
 pub fn route<F, A>(path: &'static str, access: InternalAccess, clock: Clock, answer: F) -> Route
 where
     F: Fn(Bytes) -> A + Send + Sync + 'static,
@@ -48,10 +48,7 @@ where
             let mut charge = access.bodies.hold(client, 0, clock.mono_us());
             let headers = &request.head.headers;
             let answer = match access.body(headers, body, &mut charge, clock).await {
-                Ok(body) => {
-                    charge.progress(u64::MAX);
-                    answer(body).await
-                }
+                Ok(body) => answer(body).await,
                 Err(refusal) => {
                     if refusal == Refusal::Forbidden {
                         log_attempt(lines, path, request.peer, clock.now());
