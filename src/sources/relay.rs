@@ -3,7 +3,8 @@
 //!
 //! A bus supplies [`Bus`]. The order of events is the same for all: [`BusEvent::Up`]
 //! once all subscriptions are confirmed; after a loss a single [`BusEvent::Down`], however many attempts
-//! follow, and a [`BusEvent::Gap`] before `Down` where an outage loses messages.
+//! follow, and a [`BusEvent::Gap`] before `Down` where an outage loses messages. While a connection is kept
+//! although the server is silent, the bus is down too: `Down` when the silence is noticed, and `Up` at the next byte.
 
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
@@ -95,6 +96,8 @@ pub(super) struct Relay<E> {
     pub(super) lag: StreamLag,
     spin: Spin,
     outages: Outages<E>,
+    /// The server of the connection is silent, and the loop knows it.
+    is_silent: bool,
 }
 
 impl<E: Error> Relay<E> {
@@ -109,6 +112,7 @@ impl<E: Error> Relay<E> {
             status: Arc::clone(status),
             lag: StreamLag::default(),
             outages: Outages::new(min_ms, max_ms, seed),
+            is_silent: false,
         }
     }
 
@@ -191,8 +195,29 @@ impl<E: Error> Relay<E> {
                 if loses_messages && self.outages.has_stood() {
                     self.link.send(BusEvent::Gap { lost: None })?;
                 }
-                self.link.send(BusEvent::Down(Fault(error.to_string())))?;
+                if !std::mem::take(&mut self.is_silent) {
+                    self.link.send(BusEvent::Down(Fault(error.to_string())))?;
+                }
             }
+        }
+        Ok(())
+    }
+
+    /// Reports that the server is silent, if all subscriptions were confirmed before.
+    fn report_silence(&mut self, fault: String) -> Result<(), LoopGone> {
+        self.status.set_down(self.link.now().mono_us);
+        if self.stands_now() {
+            self.is_silent = true;
+            self.link.send(BusEvent::Down(Fault(fault)))?;
+        }
+        Ok(())
+    }
+
+    /// Reports that a silent server answers again. `all_stand`: all subscriptions are confirmed.
+    fn report_answer(&mut self, all_stand: bool) -> Result<(), LoopGone> {
+        self.status.set_up(all_stand);
+        if std::mem::take(&mut self.is_silent) {
+            self.link.send(BusEvent::Up)?;
         }
         Ok(())
     }
@@ -240,25 +265,28 @@ impl Probe {
         }
     }
 
-    /// Handles too long a silence, since `heard`. The first call of a silence
-    /// logs a warning; `second` is called if a second connection is due. Returns the time of the next
+    /// Handles too long a silence, since `heard`. The first call of a silence logs a warning and reports
+    /// that the bus is down; `second` is called if a second connection is due. Returns the time of the next
     /// call; `None`: give the silent connection up.
+    ///
+    /// # Errors
+    /// The loop is gone.
     pub(super) fn look<E: Error>(
         &mut self,
         heard: Instant,
-        relay: &Relay<E>,
+        relay: &mut Relay<E>,
         second: impl FnOnce() -> Found,
-    ) -> Option<Instant> {
+    ) -> Result<Option<Instant>, LoopGone> {
         if self.due.is_none() {
-            relay.status.set_down(relay.link.now().mono_us);
             let silent_ms = heard.elapsed().as_millis() as u64;
+            relay.report_silence(format!("{} has not answered for {silent_ms} ms", self.bus))?;
             tracing::warn!(
                 silent_ms,
                 "{} does not answer; keeping the connection",
                 self.bus
             );
         }
-        self.judge(heard, second)
+        Ok(self.judge(heard, second))
     }
 
     fn judge(&mut self, heard: Instant, second: impl FnOnce() -> Found) -> Option<Instant> {
@@ -286,14 +314,21 @@ impl Probe {
 
     /// Records that the connection said something. Returns whether there was too long a silence; nothing was
     /// lost then. `all_stand`: all subscriptions are confirmed.
-    pub(super) fn end<E: Error>(&mut self, relay: &Relay<E>, all_stand: bool) -> bool {
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn end<E: Error>(
+        &mut self,
+        relay: &mut Relay<E>,
+        all_stand: bool,
+    ) -> Result<bool, LoopGone> {
         self.answered = None;
         let was_silent = self.due.take().is_some();
         if was_silent {
-            relay.status.set_up(all_stand);
+            relay.report_answer(all_stand)?;
             tracing::info!("{} answers again", self.bus);
         }
-        was_silent
+        Ok(was_silent)
     }
 }
 

@@ -74,3 +74,53 @@ async def test_a_dead_nats_is_told(nats, start_weirgate):
         await asyncio.to_thread(nats.start)
         await until(lambda: (client.bus, client.status) == ("up", "open"), 10, "the client says so")
         assert client.lost == 1
+
+
+@pytest.mark.parametrize("bus", ["redis", "nats"])
+async def test_a_frozen_bus_is_told_and_loses_nothing(bus, request, start_weirgate):
+    """The connection is kept: clients get the messages of the freeze, and both statuses without a loss."""
+    broker = request.getfixturevalue({"redis": "redis_server", "nats": "nats"}[bus])
+    server = start_weirgate("channels", "--bus", f"{bus}://127.0.0.1:{broker.port}", env={"DEFAULT_ROLE": "admin"}).wait_ready()
+    url, name = f"ws://127.0.0.1:{server.port}/ws", {"redis": "market:tick:A", "nats": "market.tick.A"}[bus]
+    values = []
+    async with websockets.connect(url) as old, clients.Channels(url) as client, socket_of(broker) as publish:
+        client.subscribe(name, lambda data, message: values.append(data))
+        await old.send(json.dumps({"action": "subscribe", "channels": [name]}))
+        for _ in range(2):
+            await asyncio.wait_for(old.recv(), 5)
+        await publish(bus, name, 0)
+        await until(lambda: values == [0], 5, "the first message")
+        broker.freeze()
+        try:
+            await until(lambda: (client.bus, client.status) == ("away", "stale"), 3 + AWAY_S, "the client says so")
+            await publish(bus, name, 1)
+        finally:
+            broker.thaw()
+        await until(lambda: (client.bus, client.status) == ("up", "open"), 10, "its end")
+        await publish(bus, name, 2)
+        await until(lambda: len(values) == 3, 10, "all messages")
+        assert (values, client.lost) == ([0, 1, 2], 0)
+        assert [json.loads(await asyncio.wait_for(old.recv(), 5))["data"] for _ in range(3)] == [0, 1, 2]
+
+
+@contextlib.asynccontextmanager
+async def socket_of(broker):
+    """A publisher that waits for no response, so that it can publish while the broker is frozen."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", broker.port)
+    started = False
+
+    async def publish(bus, name, value):
+        nonlocal started
+        data = json.dumps(value)
+        if bus == "nats":
+            head = "" if started else 'CONNECT {"verbose":false}\r\n'
+            line = f"{head}PUB {name} {len(data)}\r\n{data}\r\n"
+        else:
+            line = f"PUBLISH {name} {data}\r\n"
+        started = True
+        writer.write(line.encode())
+        await writer.drain()
+    try:
+        yield publish
+    finally:
+        writer.close()

@@ -10,6 +10,7 @@ use super::protocol::{self, Op, inbox};
 use super::settings::{Endpoint, NatsSettings, learn};
 use super::wire::{Patience, Wire};
 use crate::base::{LeftAddresses, Wake};
+use crate::sources::LoopGone;
 use crate::sources::relay::{Found, Probe, Relay};
 use crate::sources::socket::Waiter;
 
@@ -160,13 +161,16 @@ pub(super) struct Second {
 
 impl Second {
     /// As [`Probe::look`]. `wire` is the silent connection.
+    ///
+    /// # Errors
+    /// The loop is gone.
     pub(super) fn look(
         &mut self,
         heard: Instant,
-        relay: &Relay<NatsError>,
+        relay: &mut Relay<NatsError>,
         settings: &NatsSettings,
         wire: &Wire,
-    ) -> Option<Instant> {
+    ) -> Result<Option<Instant>, LoopGone> {
         let Self {
             probe,
             learned,
@@ -245,7 +249,14 @@ impl Second {
     }
 
     /// As [`Probe::end`].
-    pub(super) fn end(&mut self, relay: &Relay<NatsError>, all_stand: bool) -> bool {
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn end(
+        &mut self,
+        relay: &mut Relay<NatsError>,
+        all_stand: bool,
+    ) -> Result<bool, LoopGone> {
         self.better = None;
         self.probe.end(relay, all_stand)
     }

@@ -161,7 +161,7 @@ impl<'a> Session<'a> {
             None => return self.look_elsewhere(self.data.wire.heard()),
         };
         self.is_silent = false;
-        self.is_heard();
+        self.is_heard()?;
         // Consumers are checked only while the link is well: a silent link says nothing about them.
         self.check_consumers()?;
         Ok(next)
@@ -314,7 +314,7 @@ impl<'a> Session<'a> {
         }
         match self
             .second
-            .look(heard, self.relay, self.settings, &self.data.wire)
+            .look(heard, self.relay, self.settings, &self.data.wire)?
         {
             Some(next) => Ok(next),
             // News during the second connection ends the silence.
@@ -329,14 +329,15 @@ impl<'a> Session<'a> {
     }
 
     /// Records that the link is well.
-    fn is_heard(&mut self) {
-        if self.second.end(self.relay, true) {
+    fn is_heard(&mut self) -> Result<(), Stop> {
+        if self.second.end(self.relay, true)? {
             let now = Instant::now();
             for subscription in self.subscriptions.iter_mut() {
                 // A silence of the whole link says nothing about JetStream.
                 subscription.health.heard = now;
             }
         }
+        Ok(())
     }
 
     /// The streams with a subject that is read, as far as they are known.

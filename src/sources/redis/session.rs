@@ -63,7 +63,8 @@ impl Session<'_, '_> {
         self.names.take_and_answer(&self.relay.link)?;
         let has_read = self.connection.read()?;
         if has_read {
-            if self.probe.end(self.relay, self.names.ledger.is_restored()) {
+            let all_stand = self.names.ledger.is_restored();
+            if self.probe.end(self.relay, all_stand)? {
                 self.show_refusals();
             }
             self.relay()?;
@@ -114,7 +115,7 @@ impl Session<'_, '_> {
         let next = self.probe.look(heard, self.relay, || {
             let server = (&self.connection.endpoint, self.connection.address);
             self.servers.try_second(self.second_waiter, server)
-        });
+        })?;
         // Bytes from the time of the second connection end the silence.
         if next.is_none() && self.connection.has_input()? {
             return Ok(Instant::now());

@@ -120,7 +120,7 @@ impl<'a> Session<'a> {
         let has_read = self.wire.read(&mut self.source.waiter)?;
         if has_read {
             self.second
-                .end(self.relay, self.source.names.ledger.is_restored());
+                .end(self.relay, self.source.names.ledger.is_restored())?;
             self.relay_all()?;
         }
         self.relay_before()?;
@@ -202,7 +202,7 @@ impl<'a> Session<'a> {
         let nats = &self.source.settings.nats;
         let next = self
             .second
-            .look(self.wire.heard(), self.relay, nats, self.wire);
+            .look(self.wire.heard(), self.relay, nats, self.wire)?;
         // Bytes that arrived during the second connection end the silence.
         if next.is_none() && self.wire.has_news(&mut self.source.waiter)? {
             return Ok(Instant::now());
