@@ -40,7 +40,7 @@ use crate::base::{Clock, Now, QueueBytes, Wake};
 use crate::feeds::BusEvent;
 
 pub use self::kept::{KeptFeed, StreamFeed, StreamSettings, Times, Told};
-pub use self::relay::LinkTimes;
+pub use self::outage::LinkTimes;
 pub use self::requests::{BusInterest, Publisher, UnansweredChanges};
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.

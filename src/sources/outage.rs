@@ -1,4 +1,5 @@
-//! The memory of outages: since when, the logged errors (a server's words cut), the time of the next try.
+//! The times of the link to a bus, and the memory of outages: since when, the logged errors (a server's words cut), the
+//! time of the next try.
 //! Pure: the moments and the seed are arguments.
 
 use std::hash::{BuildHasher, RandomState};
@@ -22,6 +23,34 @@ const WORDS_MAX: usize = 200;
 pub(super) fn shown(words: &str) -> String {
     let words: String = words.trim_end().chars().take(WORDS_MAX).collect();
     escaped(&words, &[]).into_owned()
+}
+
+/// The times of the link to a bus, milliseconds. The defaults are those of the contracts; only tests have others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkTimes {
+    /// Delay before the first attempt to connect again (contract row "bus away": 100).
+    pub reconnect_delay_min_ms: u64,
+    /// The delay that doubling ends at (contract row "bus away": 2,000).
+    pub reconnect_delay_max_ms: u64,
+    /// The silence after which the server is pinged; JetStream is asked about the consumers at the same interval.
+    pub ping_interval_ms: u64,
+    /// The time that a server may take to say anything after the ping. Afterwards the bus counts as away, and
+    /// a second connection shows whether the server is busy or only the link is dead.
+    pub ping_timeout_ms: u64,
+    /// The silence after which a link is given up, even if no second connection has had an answer either.
+    pub silence_max_ms: u64,
+}
+
+impl Default for LinkTimes {
+    fn default() -> Self {
+        Self {
+            reconnect_delay_min_ms: 100,
+            reconnect_delay_max_ms: 2_000,
+            ping_interval_ms: 1_000,
+            ping_timeout_ms: 2_000,
+            silence_max_ms: 30_000,
+        }
+    }
 }
 
 /// The outages of a bus with errors `E`. An outage lasts from the first failure to the next

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::outage::{Failure, Outages};
+use super::outage::{Failure, LinkTimes, Outages};
 use super::{LoopGone, Source, SourceLink};
 use crate::base::Spin;
 use crate::feeds::{BusEvent, Fault};
@@ -36,34 +36,6 @@ pub(super) trait Bus {
     /// Runs a connection from the attempt to connect until the loss. Calls [`Relay::report_up`] as soon as
     /// all subscriptions are confirmed.
     fn connect_and_relay(&mut self, relay: &mut Relay<Self::Error>) -> Stop<Self::Error>;
-}
-
-/// The times of the link to a bus, milliseconds. The defaults are those of the contracts; only tests have others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkTimes {
-    /// Delay before the first attempt to connect again (contract row "bus away": 100).
-    pub reconnect_delay_min_ms: u64,
-    /// The delay that doubling ends at (contract row "bus away": 2,000).
-    pub reconnect_delay_max_ms: u64,
-    /// The silence after which the server is pinged; JetStream is asked about the consumers at the same interval.
-    pub ping_interval_ms: u64,
-    /// The time that a server may take to say anything after the ping. Afterwards the bus counts as away, and
-    /// a second connection shows whether the server is busy or only the link is dead.
-    pub ping_timeout_ms: u64,
-    /// The silence after which a link is given up, even if no second connection has had an answer either.
-    pub silence_max_ms: u64,
-}
-
-impl Default for LinkTimes {
-    fn default() -> Self {
-        Self {
-            reconnect_delay_min_ms: 100,
-            reconnect_delay_max_ms: 2_000,
-            ping_interval_ms: 1_000,
-            ping_timeout_ms: 2_000,
-            silence_max_ms: 30_000,
-        }
-    }
 }
 
 /// The thread of every bus: connection after connection, until the loop is gone.
@@ -225,8 +197,7 @@ impl<E: Error> Relay<E> {
 
 /// The time between two second connections.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// The time for the silent connection to say something after the answer on a second connection. A
-/// stopped server answers on both at about the same time.
+/// The time that a silent connection has after an answer on a second one: a stopped server answers on both.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The result of a second connection.
@@ -278,13 +249,9 @@ impl Probe {
         second: impl FnOnce() -> Found,
     ) -> Result<Option<Instant>, LoopGone> {
         if self.due.is_none() {
-            let silent_ms = heard.elapsed().as_millis() as u64;
-            relay.report_silence(format!("{} has not answered for {silent_ms} ms", self.bus))?;
-            tracing::warn!(
-                silent_ms,
-                "{} does not answer; keeping the connection",
-                self.bus
-            );
+            let (bus, silent_ms) = (self.bus, heard.elapsed().as_millis() as u64);
+            relay.report_silence(format!("{bus} has not answered for {silent_ms} ms"))?;
+            tracing::warn!(silent_ms, "{bus} does not answer; keeping the connection");
         }
         Ok(self.judge(heard, second))
     }
@@ -489,8 +456,6 @@ mod tests {
         assert!(thread.join().is_ok());
     }
 
-    const SILENCE_MAX: Duration = Duration::from_secs(30);
-
     #[test]
     fn a_silent_connection_is_kept_until_another_one_does_better() {
         let mut probe = Probe::new("a bus", &LinkTimes::default());
@@ -512,7 +477,7 @@ mod tests {
         let mut probe = Probe::new("a bus", &LinkTimes::default());
         let now = Instant::now();
         assert_eq!(probe.judge(now, || Found::Nobody), None);
-        let heard = now - SILENCE_MAX;
+        let heard = now - probe.silence_max;
         assert_eq!(probe.judge(heard, || Found::Silence), None);
     }
 

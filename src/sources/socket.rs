@@ -18,7 +18,8 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use socket2::{SockRef, TcpKeepalive};
 
-use super::relay::{LinkTimes, Relay};
+use super::LinkTimes;
+use super::relay::Relay;
 use crate::base::Wake;
 
 const SOCKET: Token = Token(0);

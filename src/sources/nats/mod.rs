@@ -63,7 +63,8 @@ use self::error::{Refusal, Refusals, Stop};
 use self::servers::{Second, Servers};
 use self::session::{Session, forget};
 use self::subscription::Subscription;
-use super::relay::{Bus, LinkTimes, Relay};
+use super::LinkTimes;
+use super::relay::{Bus, Relay};
 use crate::telemetry::BusStatus;
 
 use self::settings::Endpoint;

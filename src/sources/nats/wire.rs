@@ -12,8 +12,9 @@ use sonic_rs::JsonValueMutTrait;
 use super::error::{NatsError, refused};
 use super::protocol::{self, Info, LINE_BYTES_MAX, Malformed, Op, Reader};
 use super::settings::{CLIENT_NAME, Endpoint, Login, NatsSettings, tls_config};
+use crate::sources::LinkTimes;
 use crate::sources::outage::shown;
-use crate::sources::relay::{LinkTimes, Relay};
+use crate::sources::relay::Relay;
 use crate::sources::socket::{Buffered, Stream, Waiter, ended};
 
 /// The most bytes of a single read; between two reads other work gets its turn.

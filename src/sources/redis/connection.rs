@@ -12,7 +12,8 @@ use rustls::ClientConfig;
 use super::error::{RedisError, is_temporary, shown};
 use super::resp::{ReadLimits, Reader, Value, pack};
 use super::settings::RedisEndpoint;
-use crate::sources::relay::{LinkTimes, Relay};
+use crate::sources::LinkTimes;
+use crate::sources::relay::Relay;
 use crate::sources::socket::{Buffered, Stream, Waiter, ended};
 
 /// The name that the server's client list shows.

@@ -22,9 +22,10 @@ use super::servers::{Second, Servers, waiter};
 use super::settings::NatsSettings;
 use super::wire::Wire;
 use crate::base::{LogBudget, Now, Wake};
+use crate::sources::LinkTimes;
 use crate::sources::kept::{StreamFeed, StreamSettings, Times};
 use crate::sources::outage::shown;
-use crate::sources::relay::{Bus, LinkTimes, Relay};
+use crate::sources::relay::{Bus, Relay};
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
 

@@ -27,8 +27,9 @@ use super::error::{RedisError, Stop};
 use super::resp::ReadLimits;
 use super::servers::{Servers, waiter};
 use super::settings::RedisSettings;
+use crate::sources::LinkTimes;
 use crate::sources::kept::{StreamFeed, StreamSettings, Times};
-use crate::sources::relay::{Bus, LinkTimes, Relay};
+use crate::sources::relay::{Bus, Relay};
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
 
