@@ -114,7 +114,7 @@ async def test_a_connection_outlives_its_tokens_and_loses_what_the_new_one_does_
 def test_publishers_and_clients_make_the_name_of_a_user_as_the_gateway_does(tmp_path):
     """The expressions of the protocol's page, in Python and in Node, against `weirgate token inspect`."""
     page = (ROOT / "docs" / "reference" / "protocol-channels.md").read_text()
-    javascript, python = (re.search(rf"^  \| {language} \| `(.*)` \|$", page, re.M)[1].replace("\\|", "|") for language in ("JavaScript", "Python"))
+    javascript, python = (re.search(rf"^  ```{language}\n  (?:const )?part = (.*?);?\n  ```$", page, re.M | re.S)[1] for language in ("js", "python"))
     users = ["ann.smith@example.com", "Ann Smith", "a*b>c", "100%", "a%2Eb", "o'neil!~()", "auth0|5f7", "k=v", "jörg", "漢字", "a:b/c", "_-"]
     script = f"for (const user of {json.dumps(users)}) console.log({javascript})"
     in_node = subprocess.run(["node", "-e", script], capture_output=True, text=True, check=True).stdout.splitlines()

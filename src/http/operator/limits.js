@@ -7,6 +7,8 @@ const NEAR = 0.7, VERY_NEAR = 0.9;
 
 const bars = new Map(), refused = new Pairs("refused");
 
+/** A Unix second as a date and a time, in UTC. */
+const minute = (second) => new Date(second * 1000).toISOString().slice(0, 16).replace("T", " ");
 const shareOf = ({ now, max }) => (max ? now / max : 0);
 
 export function drawLimits(limits) {
@@ -29,8 +31,8 @@ export function drawLimits(limits) {
 export function drawRefused({ revoked, revoked_newest: newest }) {
   byId("refused-card").hidden = !revoked;
   put(byId("refused-about"), revoked > newest.length ? `${newest.length} of ${decimal(revoked, 0)}` : "");
-  refused.draw(newest.map(({ until, ...chosen }) => [
+  refused.draw(newest.map(({ until, since, ...chosen }) => [
     Object.entries(chosen).map(([name, text]) => `${name} ${text}`).join(", "),
-    until ? `until ${new Date(until * 1000).toISOString().slice(0, 16).replace("T", " ")} UTC` : "while in the file",
+    (since ? `cut ${minute(since)}, ` : "") + (until ? `until ${minute(until)} UTC` : "while in the file"),
   ]));
 }

@@ -75,6 +75,7 @@ function show() {
   put(byId("slow-shown"), text);
   attribute(byId("slow-rate"), "aria-valuetext", text);
   put(byId("slow-button"), isSlow() ? "Full speed again" : "Slow this tab");
+  put(byId("slow-to"), isSlow() ? "from" : "to");
   attribute(byId("slow-button"), "aria-pressed", String(isSlow()));
   put(byId("slow-about"), isSlow() ? `This tab gets ${text}` : second ? "Both at full speed" : "");
 }
