@@ -238,7 +238,11 @@ fn data_of(message: &[u8]) -> Option<&[u8]> {
     Some(&rest[..end])
 }
 
-/// Parses a number, or a text with a number. `None` also for a number that a decimal cannot represent.
+/// The largest number that is read, and -1 times it the smallest: a candle can add the volumes of 79 billion such trades.
+const NUMBER_MAX: i64 = 1_000_000_000_000_000_000;
+
+/// Parses a number, or a text with a number. `None` also for a number that a decimal cannot represent, or over
+/// [`NUMBER_MAX`].
 fn number(value: &LazyValue<'_>) -> Option<Decimal> {
     let raw = value.as_raw_str();
     let unquoted = text_of(raw);
@@ -248,13 +252,14 @@ fn number(value: &LazyValue<'_>) -> Option<Decimal> {
         text.bytes()
             .all(|b| b.is_ascii_digit() || b"+-.".contains(&b))
     };
-    match text.split_once(['e', 'E']) {
+    let number = match text.split_once(['e', 'E']) {
         None if is_plain(text) => Decimal::from_str(text).ok(),
         Some((base, exponent)) if is_plain(base) && is_plain(exponent) => {
             Decimal::from_scientific(text).ok()
         }
         _ => None,
-    }
+    };
+    number.filter(|number| number.abs() <= NUMBER_MAX.into())
 }
 
 #[cfg(test)]
@@ -294,6 +299,14 @@ mod tests {
             (r#"{"timestamp":null,"price":4}"#, (99, "4", "0")),
             (r#"{"price":4,"volume":"many"}"#, (99, "4", "0")),
             (r#"{"price":4,"volume":1e400}"#, (99, "4", "0")),
+            (
+                r#"{"price":4,"volume":1e18}"#,
+                (99, "4", "1000000000000000000"),
+            ),
+            (
+                r#"{"price":4,"volume":1000000000000000001}"#,
+                (99, "4", "0"),
+            ),
         ];
         for (data, (at_ms, price, volume)) in cases {
             let want = (at_ms, price.to_owned(), volume.to_owned());
@@ -312,6 +325,7 @@ mod tests {
             r#"{"price":[1]}"#,
             r#"{"price":true}"#,
             r#"{"price":1e400}"#,
+            r#"{"price":"1e19"}"#,
             r#"{"price":1e-400}"#,
             r#"{"price":"1e99999999999"}"#,
             r#"{"price":1,"timestamp":"soon"}"#,
