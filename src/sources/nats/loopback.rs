@@ -6,7 +6,7 @@
 //! of this process, if the system shows the owner. The port stays taken for as long as the crate
 //! can connect, because the crate's options hold the listener.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,12 +19,15 @@ use sonic_rs::JsonValueMutTrait;
 
 use super::settings::CLIENT_NAME;
 use crate::base::Wake;
+use crate::sources::socket::Stream;
 use crate::wire::json;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// The crate's CONNECT line has some 200 bytes.
 const CONNECT_BYTES_MAX: usize = 16 * 1024;
+/// Plain bytes read from a side before they are written to the other.
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The listening end, on the thread that carries the bytes.
 pub(super) struct Loopback {
@@ -88,7 +91,7 @@ impl Loopback {
     ///
     /// # Errors
     /// The crate did not connect before `until`.
-    pub(super) fn accept(&mut self, until: Instant) -> io::Result<TcpStream> {
+    fn accept(&mut self, until: Instant) -> io::Result<TcpStream> {
         loop {
             while let Some((stream, peer)) = self.next()? {
                 // If the system does not show the owner of the socket, the name decides alone.
@@ -106,6 +109,30 @@ impl Loopback {
             }
             self.wait(Some(until))?;
         }
+    }
+
+    /// Accepts the crate's connection, then carries bytes between it and the server (`far`), until either side ends.
+    /// `first`: the server's first line, for the crate ([`super::login::plain_info`]).
+    ///
+    /// # Errors
+    /// The crate did not connect before `until`, or a connection has ended.
+    pub(super) fn carry(
+        &mut self,
+        until: Instant,
+        far: Stream,
+        first: Vec<u8>,
+        gate: Gate,
+    ) -> io::Result<()> {
+        let near = self.accept(until)?;
+        near.set_nodelay(true)?;
+        let pump = Pump {
+            far,
+            near,
+            to_near: first,
+            gate: Some(gate),
+            chunk: vec![0; CHUNK_BYTES],
+        };
+        pump.run()
     }
 
     /// Keeps the port and closes every connection, further attempts of the crate too, until the
@@ -236,7 +263,7 @@ impl Gate {
     ///
     /// # Errors
     /// The bytes are not from the crate.
-    pub(super) fn pass(&mut self, bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    fn pass(&mut self, bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
         self.line.extend_from_slice(bytes);
         let Some(end) = self.line.windows(2).position(|two| two == b"\r\n") else {
             return match self.line.len() {
@@ -271,9 +298,91 @@ fn stranger() -> io::Error {
     io::Error::new(ErrorKind::PermissionDenied, text)
 }
 
+/// Carries bytes between the crate (near, plain) and the server (far, TLS).
+struct Pump {
+    far: Stream,
+    near: TcpStream,
+    to_near: Vec<u8>,
+    /// Present until the crate has sent the right name.
+    gate: Option<Gate>,
+    chunk: Vec<u8>,
+}
+
+impl Pump {
+    /// Runs until either side ends.
+    fn run(mut self) -> io::Result<()> {
+        let mut poll = Poll::new()?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let registry = poll.registry();
+        registry.register(&mut self.far.tcp, Token(0), both)?;
+        registry.register(&mut self.near, Token(1), both)?;
+        let mut events = Events::with_capacity(4);
+        loop {
+            // The poll reports each edge once, so everything is tried until nothing moves.
+            while self.far_to_near()? | self.near_to_far()? {}
+            match poll.poll(&mut events, None) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// Carries bytes to the crate. Returns whether anything moved. Reads nothing more until the
+    /// crate has taken the bytes read before.
+    fn far_to_near(&mut self) -> io::Result<bool> {
+        let mut moved = false;
+        if self.to_near.is_empty()
+            && let Some(n) = ready(self.far.read(&mut self.chunk))?
+        {
+            let read = self.chunk.get(..n).filter(|read| !read.is_empty());
+            self.to_near
+                .extend_from_slice(read.ok_or(ErrorKind::UnexpectedEof)?);
+            moved = true;
+        }
+        if !self.to_near.is_empty()
+            && let Some(n) = ready(self.near.write(&self.to_near))?
+        {
+            self.to_near.drain(..n);
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    /// Carries bytes to the server. Returns whether anything moved. A chunk fits the empty buffer
+    /// of the TLS session.
+    fn near_to_far(&mut self) -> io::Result<bool> {
+        if ready(self.far.flush())?.is_none() {
+            return Ok(false);
+        }
+        let Some(n) = ready(self.near.read(&mut self.chunk))? else {
+            return Ok(false);
+        };
+        let read = self.chunk.get(..n).filter(|read| !read.is_empty());
+        let read = read.ok_or(ErrorKind::UnexpectedEof)?;
+        let Some(gate) = &mut self.gate else {
+            self.far.write_all(read)?;
+            return Ok(true);
+        };
+        if let Some(passed) = gate.pass(read)? {
+            self.far.write_all(&passed)?;
+            self.gate = None;
+        }
+        Ok(true)
+    }
+}
+
+/// Returns `None` if the operation would block.
+fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
     use std::process::{Command, Stdio};
     use std::time::Duration;
 

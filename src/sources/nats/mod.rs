@@ -25,13 +25,14 @@
 //! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::relay` has the rule |
 //! | `data` | the connection for messages and acknowledgements; the acknowledgements that wait |
 //! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
-//! | `protocol` | the client protocol of NATS, and what a server says of itself; pure |
-//! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server, plain to the crate; a command that publishes |
-//! | `loopback` | the connection between `connection` and the crate, closed to other processes |
+//! | `protocol` | the client protocol of NATS; pure |
+//! | `login` | what a server says of itself in its first line, credentials, and certificates for TLS |
+//! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server; a command that publishes |
+//! | `loopback` | the plain connection between `connection` and the crate, closed to other processes, and the bytes between it and TLS |
 //! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
 //! | `stream/` | the source that reads a stream in place of subjects |
 //! | `error` | error texts, and the server's refusals of permissions |
-//! | `settings` | settings, URLs, credentials, and certificates for TLS |
+//! | `settings` | settings, URLs, and the check of the files that they name |
 
 // The whole crate is marked deprecated in favour of an async crate, which would put a runtime into
 // the data path.
@@ -44,6 +45,7 @@ mod connection;
 mod consumers;
 mod data;
 mod error;
+mod login;
 mod loopback;
 mod protocol;
 mod servers;
@@ -72,9 +74,8 @@ use self::settings::Endpoint;
 pub use self::ask::{NatsNeeds, ask, ask_plain};
 pub use self::connection::NatsSender;
 pub use self::error::NatsError;
-pub use self::settings::{
-    Credentials, Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, Tls, redacted,
-};
+pub use self::login::{Credentials, Tls};
+pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, redacted};
 pub use self::stream::NatsStreamSource;
 pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
 

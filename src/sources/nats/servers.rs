@@ -359,7 +359,7 @@ fn has_jetstream(
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::{Credentials, Tls};
+    use super::super::login::{Credentials, Tls};
     use super::*;
 
     fn settings(urls: &str) -> NatsSettings {

@@ -10,8 +10,9 @@ use mio::net::TcpStream;
 use sonic_rs::JsonValueMutTrait;
 
 use super::error::{NatsError, refused};
-use super::protocol::{self, Info, LINE_BYTES_MAX, Malformed, Op, Reader};
-use super::settings::{CLIENT_NAME, Endpoint, Login, NatsSettings, tls_config};
+use super::login::{Info, Login, tls_config};
+use super::protocol::{LINE_BYTES_MAX, Malformed, Op, PING, PONG, Reader};
+use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use crate::sources::LinkTimes;
 use crate::sources::outage::shown;
 use crate::sources::relay::Relay;
@@ -82,7 +83,7 @@ impl Wire {
             ..
         } = greeted.map_err(unreachable)?;
         let until = connected + patience.handshake;
-        let stream = if info.is_tls(endpoint, settings) {
+        let stream = if endpoint.is_tls(settings, &info) {
             let config = Arc::new(tls_config(&settings.tls).map_err(NatsError::File)?);
             Stream::tls(tcp, &endpoint.tls_name, &config).map_err(unreachable)?
         } else {
@@ -219,7 +220,7 @@ impl Wire {
                 Some(Op::Message(_)) => self.carried = self.io.heard,
                 None if self.message_within().is_some() => self.carried = self.io.heard,
                 Some(Op::Ping) => {
-                    protocol::pong(self.io.out());
+                    self.io.out().extend_from_slice(PONG);
                     continue;
                 }
                 Some(Op::Pong) if self.pongs == self.pings => {
@@ -265,7 +266,7 @@ impl Wire {
 
     /// Queues a PING after the commands. Returns the number of the ping: [`Self::is_answered`].
     pub(super) fn ping(&mut self) -> u64 {
-        protocol::ping(self.io.out());
+        self.io.out().extend_from_slice(PING);
         self.pings += 1;
         self.pings
     }
@@ -278,7 +279,7 @@ impl Wire {
     /// As [`Buffered::watch`].
     pub(super) fn watch(&mut self, times: &LinkTimes, is_silent: bool) -> Option<Instant> {
         self.io.watch(times, is_silent, |out| {
-            protocol::ping(out);
+            out.extend_from_slice(PING);
             self.pings += 1;
         })
     }
@@ -430,7 +431,5 @@ fn connect_line(info: &Info, login: &Login) -> Vec<u8> {
             connect.insert(field, value.as_str());
         }
     }
-    let mut out = format!("CONNECT {connect}\r\n").into_bytes();
-    protocol::ping(&mut out);
-    out
+    format!("CONNECT {connect}\r\nPING\r\n").into_bytes()
 }

@@ -18,17 +18,16 @@
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | the choice of the server, and a session; the messages of a publishing caller |
+//! | `mod` | the choice of the server, and a session; the messages of a publishing caller; the numbers of the subscriptions on a connection |
 //! | `session` | messages, confirmations, refusals, pings; the kept feed among the names |
 //! | `handover` | the move to another server, from one in lame duck mode; copies of a message |
-//! | `sids` | the numbers of the subscriptions; pure |
 //! | `retained` | last values, from JetStream, of subjects and of patterns; pure |
 
 mod handover;
 mod retained;
 mod session;
-mod sids;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,13 +35,12 @@ use crossbeam_channel::Receiver;
 
 use self::handover::Before;
 use self::session::Session;
-use self::sids::Sids;
 use super::error::{NatsError, Stop};
 use super::protocol;
 use super::servers::{Second, Servers, waiter};
 use super::settings::NatsSettings;
 use super::wire::Wire;
-use crate::feeds::BusEvent;
+use crate::feeds::{BusEvent, Subscription};
 use crate::sources::LinkTimes;
 use crate::sources::relay::{Bus, Relay};
 use crate::sources::requests::{self, BusInterest, Names, Outgoing, Publisher};
@@ -347,5 +345,66 @@ impl Bus for NatsSubjectsSource {
             let told = self.names.lost(has_stood, &relay.link);
             return told.map_or(Stop::LoopGone, |()| stop);
         }
+    }
+}
+
+/// The numbers of the subscriptions on a connection.
+#[derive(Debug, Default)]
+struct Sids {
+    by_sid: HashMap<u64, Subscription>,
+    by_name: HashMap<Arc<str>, u64>,
+    last: u64,
+}
+
+impl Sids {
+    /// Gives a new number to a subscription without one.
+    fn add(&mut self, subscription: Subscription) -> u64 {
+        self.last += 1;
+        let name = Arc::clone(&subscription.name);
+        if let Some(before) = self.by_name.insert(name, self.last) {
+            debug_assert!(false, "a second number for a subscription");
+            self.by_sid.remove(&before);
+        }
+        self.by_sid.insert(self.last, subscription);
+        self.last
+    }
+
+    /// The number of a subscription, if any.
+    fn of(&self, name: &str) -> Option<u64> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The subscription of this number.
+    fn get(&self, sid: u64) -> Option<&Subscription> {
+        self.by_sid.get(&sid)
+    }
+
+    /// The subscription of this name.
+    fn named(&self, name: &str) -> Option<&Subscription> {
+        self.get(self.of(name)?)
+    }
+
+    /// Forgets a subscription. Messages still coming for the number are ignored.
+    fn remove(&mut self, name: &str) -> Option<u64> {
+        let sid = self.by_name.remove(name)?;
+        self.by_sid.remove(&sid);
+        Some(sid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_given_once() {
+        let mut sids = Sids::default();
+        let name = Subscription::channel("a");
+        let first = sids.add(name.clone());
+        assert_eq!(sids.get(first), Some(&name));
+        assert_eq!(sids.named("a"), Some(&name));
+        assert_eq!(sids.remove("a"), Some(first));
+        assert_eq!((sids.get(first), sids.of("a")), (None, None));
+        assert_ne!(sids.add(name), first);
     }
 }
