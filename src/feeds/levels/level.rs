@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use super::predictions::Predictions;
 use super::reader::{BadMessage, Kind, Reader, Values, is_string, is_truthy};
 
 /// Declares an enum of the fields to read, object by object: `Variant = "key"`.
@@ -273,11 +272,14 @@ impl<'a> Level<'a> {
         self.value(field).filter(|&raw| Kind::of(raw) != Kind::Null)
     }
 
-    /// Appends the level's output object.
+    pub(super) fn id(&self) -> Option<&'a str> {
+        self.value(Field::Id)
+    }
+
+    /// Appends the level's output object, without the closing brace: predictions may follow.
     pub(super) fn write(
         &self,
         session: SessionContext,
-        predictions: &Predictions<'a>,
         out: &mut Vec<u8>,
     ) -> Result<(), BadMessage> {
         let start = out.len();
@@ -289,8 +291,6 @@ impl<'a> Level<'a> {
         if let Some(comma) = out.get_mut(start) {
             *comma = b'{';
         }
-        predictions.write_for(self.value(Field::Id), out)?;
-        out.push(b'}');
         Ok(())
     }
 

@@ -10,13 +10,12 @@
 //! | --- | --- |
 //! | `mod` | subjects, the handling of a message, and a check without effect |
 //! | `cache` | the newest value under each key; the views of topics: payloads, broadcasts, and quiet catch-up |
-//! | `normalise`, `level`, `predictions` | the contract's normalisation |
+//! | `normalise`, `level` | the contract's normalisation: a message with its predictions, and each level |
 //! | `reader` | raw JSON values: a cursor, kinds and truth; the faults of bad messages |
 
 mod cache;
 mod level;
 mod normalise;
-mod predictions;
 mod reader;
 
 use std::mem;

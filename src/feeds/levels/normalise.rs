@@ -1,5 +1,6 @@
 //! `levels.signals` to the object that clients get under `levels`, with the session clock: the position of a moment
-//! in the trading day of New York.
+//! in the trading day of New York. At the end are the viewport's predictions: found by level id, written as
+//! `ml_predictions`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,8 +11,7 @@ use chrono::{DateTime, Duration, NaiveDate, NaiveTime, TimeZone};
 use chrono_tz::America::New_York;
 
 use super::level::{Level, SessionContext};
-use super::predictions::Predictions;
-use super::reader::{BadMessage, Kind, Reader, is_truthy};
+use super::reader::{BadMessage, Kind, Reader, Values, is_truthy, string};
 use crate::wire::json::check_json;
 
 /// The largest output. A level of two bytes on the bus has some 900 with all its defaults, so the
@@ -105,7 +105,10 @@ fn write_levels<'a>(
         if out.len() > start {
             out.push(b',');
         }
-        Level::read(reader)?.write(session, predictions, out)?;
+        let level = Level::read(reader)?;
+        level.write(session, out)?;
+        predictions.write_for(level.id(), out)?;
+        out.push(b'}');
         if out.len() > NORMALISED_BYTES_MAX {
             return Err(BadMessage::NormalisedTooLarge {
                 bytes_max: NORMALISED_BYTES_MAX,
@@ -304,6 +307,165 @@ fn midnight_ms(date: NaiveDate) -> Option<i64> {
             .earliest()
     });
     Some(local?.timestamp_millis())
+}
+
+macro_rules! row {
+    ($key:literal, $default:literal) => {
+        ($key, concat!(",\"", $key, "\":"), $default)
+    };
+}
+
+/// The fields of a viewport target that `ml_predictions` has, in the contract's order: the key, the key with the
+/// punctuation around, and the default.
+const PREDICTION: [(&str, &str, &str); 10] = [
+    row!("p_tradeable_2", "0.0"),
+    row!("p_no_trade", "0.0"),
+    row!("p_break", "0.0"),
+    row!("p_bounce", "0.0"),
+    row!("strength_signed", "0.0"),
+    row!("strength_abs", "0.0"),
+    row!("utility_score", "0.0"),
+    row!("stage", "\"stage_a\""),
+    row!("time_to_threshold", "{}"),
+    row!("retrieval", "{}"),
+];
+
+/// A level's id as a value: escapes in a text and the notation of a number make no difference.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Id<'a> {
+    Text(Cow<'a, str>),
+    /// Digits without zeros at either end, times ten to the exponent.
+    Number {
+        negative: bool,
+        digits: String,
+        exponent: i64,
+    },
+    True,
+}
+
+impl<'a> Id<'a> {
+    /// Returns `None` for empty values (null, false, zero, the empty string), and for arrays and objects,
+    /// which are not ids.
+    fn of(raw: &'a str) -> Option<Self> {
+        match Kind::of(raw) {
+            _ if !is_truthy(raw) => None,
+            Kind::String => Some(Self::Text(string(raw))),
+            Kind::Number => Some(Self::number(raw)),
+            Kind::True => Some(Self::True),
+            _ => None,
+        }
+    }
+
+    fn number(raw: &str) -> Self {
+        let (mantissa, exponent) = raw.split_once(['e', 'E']).unwrap_or((raw, "0"));
+        // Exponents outside of i64 are as good as infinite; all are alike.
+        let exponent = exponent.parse().unwrap_or(i64::MAX / 2);
+        let unsigned = mantissa.trim_start_matches('-');
+        let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+        let all = [whole, fraction].concat();
+        let digits = all.trim_end_matches('0');
+        let shift = all.len() as i64 - digits.len() as i64 - fraction.len() as i64;
+        Self::Number {
+            negative: mantissa.starts_with('-'),
+            digits: digits.trim_start_matches('0').to_owned(),
+            exponent: exponent.saturating_add(shift),
+        }
+    }
+}
+
+/// The targets of a viewport by their level.
+#[derive(Debug, Default)]
+struct Predictions<'a> {
+    by_level: BTreeMap<Id<'a>, &'a str>,
+}
+
+impl<'a> Predictions<'a> {
+    /// Reads the targets of a viewport and checks for the faults named in the contract.
+    fn read(viewport: &'a str) -> Result<Self, BadMessage> {
+        if Kind::of(viewport) != Kind::Object && is_truthy(viewport) {
+            return Err(BadMessage::wrong("viewport"));
+        }
+        let mut read = Ok(Self::default());
+        Reader::new(viewport).object(|reader, key| {
+            if key == "targets" {
+                // Of repeated keys the last counts, its faults included.
+                let start = reader.clone();
+                read = Self::read_targets(reader);
+                if read.is_err() {
+                    *reader = start;
+                    reader.value();
+                }
+            } else {
+                reader.value();
+            }
+            Ok(())
+        })?;
+        read
+    }
+
+    fn read_targets(reader: &mut Reader<'a>) -> Result<Self, BadMessage> {
+        match reader.kind() {
+            Kind::Null | Kind::True | Kind::False | Kind::Number => {
+                return Err(BadMessage::wrong("viewport.targets"));
+            }
+            Kind::String | Kind::Array | Kind::Object => {}
+        }
+        let mut read = Self::default();
+        reader.array(|reader| {
+            let (level_id, target) = read_target(reader)?;
+            if let Some(level_id) = level_id {
+                read.by_level.insert(level_id, target);
+            }
+            Ok(())
+        })?;
+        Ok(read)
+    }
+
+    /// Appends `,"ml_predictions":{…}` when there is a target for the level with this id.
+    fn write_for(&self, id: Option<&str>, out: &mut Vec<u8>) -> Result<(), BadMessage> {
+        if self.by_level.is_empty() {
+            return Ok(());
+        }
+        let Some(target) = id.and_then(Id::of).and_then(|id| self.by_level.get(&id)) else {
+            return Ok(());
+        };
+        let mut values: Values<'_, { PREDICTION.len() }> = Values::new();
+        Reader::new(target).object(|reader, key| {
+            let value = reader.value();
+            if let Some(row) = PREDICTION.iter().position(|(field, ..)| *field == key) {
+                values.set(row, value);
+            }
+            Ok(())
+        })?;
+        out.extend_from_slice(b",\"ml_predictions\":");
+        let start = out.len();
+        for (row, (_, key, default)) in PREDICTION.iter().enumerate() {
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(values.at(row).unwrap_or(default).as_bytes());
+        }
+        // The brace replaces the first row's comma.
+        if let Some(comma) = out.get_mut(start) {
+            *comma = b'{';
+        }
+        out.push(b'}');
+        Ok(())
+    }
+}
+
+/// The non-empty `level_id` of a target, and the target's text. A value that is not an object has no id.
+fn read_target<'a>(reader: &mut Reader<'a>) -> Result<(Option<Id<'a>>, &'a str), BadMessage> {
+    let mut level_id = "null";
+    let target = reader.object(|reader, key| {
+        let value = reader.value();
+        if key == "level_id" {
+            level_id = value;
+        }
+        Ok(())
+    })?;
+    match Kind::of(level_id) {
+        Kind::Array | Kind::Object if is_truthy(level_id) => Err(BadMessage::wrong("level_id")),
+        _ => Ok((Id::of(level_id), target)),
+    }
 }
 
 #[cfg(test)]

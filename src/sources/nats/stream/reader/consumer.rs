@@ -420,6 +420,3 @@ fn open(answer: &[u8]) -> Result<Json<'_>, ApiError> {
     let answer = api::read(answer)?;
     refusal(answer).map_or(Ok(answer), Err)
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,7 +6,7 @@ use super::consumer::{ACK_WAIT, ACKED_SHARE};
 use super::*;
 use crate::sources::kept::tests::check_told;
 
-mod limits;
+mod answers;
 mod model;
 
 use model::{Event, NOW_NS, Server};
