@@ -1,10 +1,9 @@
 //! The levels feed: NATS subjects to a single state, and the state to topics.
 //!
-//! `market.flow` and the subjects of relays are kept untouched, `levels.signals` is normalised.
-//! Every good message makes a frame for each topic that shows a key of the message. Each value is
-//! kept as payload bytes, so a flow message is checked and copied and never
-//! touches the levels. Must not know a client, a broker or a clock. Called by the reactor, through
-//! [`crate::hub::Feed`].
+//! `market.flow` and the subjects of relays are kept untouched, `levels.signals` is normalised. Every good message
+//! makes a frame for each topic that shows a key of the message. Each value is kept as payload bytes, so a flow message
+//! is checked and copied and never touches the levels. Must not know a client, a broker or a clock. Called by the
+//! reactor, through [`crate::hub::Feed`].
 //!
 //! | file | owns |
 //! | --- | --- |
@@ -23,8 +22,7 @@ use std::ops::Range;
 
 use self::cache::{Cache, View};
 use self::reader::{Kind, Reader};
-use super::BadMessageLog;
-use super::{BusEvent, BusMessage, LastSeen, check_size};
+use super::{BadMessageLog, BusEvent, BusMessage, LastSeen, check_size};
 use crate::hub::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicName};
 use crate::wire::json::check_json;
 
@@ -58,8 +56,8 @@ pub struct LevelsFeedSettings {
     pub relays: Vec<Relay>,
     /// More topics, beside [`TOPIC`].
     pub endpoints: Vec<Endpoint>,
-    /// Whether each payload has the number of its broadcast, so that a client can count skipped broadcasts;
-    /// no part of the contract.
+    /// Whether each payload has the number of its broadcast, so that a client can count skipped broadcasts; no part of
+    /// the contract.
     pub is_numbered: bool,
     /// Whether each payload has the arrival time of its newest message; no part of the contract.
     pub is_stamped: bool,
@@ -122,8 +120,7 @@ impl Content {
     }
 }
 
-/// Turns the bus events of the relayed subjects into publications on [`TOPIC`] and on the topics of the
-/// endpoints.
+/// Turns the bus events of the relayed subjects into publications on [`TOPIC`] and on the topics of the endpoints.
 #[derive(Debug)]
 pub struct LevelsFeed {
     settings: LevelsFeedSettings,
@@ -295,8 +292,7 @@ impl Feed for LevelsFeed {
     }
 }
 
-/// Judges messages like a [`LevelsFeed`] with the same settings, for callers that choose the message to hand
-/// over.
+/// Judges messages like a [`LevelsFeed`] with the same settings, for callers that choose the message to hand over.
 #[derive(Clone, Debug)]
 pub struct LevelsJudge {
     normaliser: Normaliser,

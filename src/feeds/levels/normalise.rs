@@ -1,5 +1,5 @@
-//! `levels.signals` to the object that clients get under `levels`, with the session clock: the position of a moment
-//! in the trading day of New York. At the end are the viewport's predictions: found by level id, written as
+//! `levels.signals` to the object that clients get under `levels`, with the session clock: the position of a moment in
+//! the trading day of New York. At the end are the viewport's predictions: found by level id, written as
 //! `ml_predictions`.
 
 use std::borrow::Cow;
@@ -11,18 +11,18 @@ use chrono::{DateTime, Duration, NaiveDate, NaiveTime, TimeZone};
 use chrono_tz::America::New_York;
 
 use super::level::{Level, SessionContext};
-use super::reader::{BadMessage, Kind, Reader, Values, is_truthy, string};
+use super::reader::{BadMessage, Kind, Reader, is_truthy, string};
 use crate::wire::json::check_json;
 
-/// The largest output. A level of two bytes on the bus has some 900 with all its defaults, so the
-/// limit on bus messages alone does not bound the output.
+/// The largest output. A level of two bytes on the bus has some 900 with all its defaults, so the limit on bus messages
+/// alone does not bound the output.
 const NORMALISED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The largest good `ts` in both directions: as nanoseconds a larger `ts` does not fit 64 bits.
 const TS_MS_MAX: i64 = 9_223_372_036_854;
 
-/// From New York midnight to the open, in real time: on the days when the clocks change the open
-/// is at 8:30 or 10:30 (contract: "midnight plus 9.5 hours").
+/// From New York midnight to the open, in real time: on the days when the clocks change the open is at 8:30 or 10:30
+/// (contract: "midnight plus 9.5 hours").
 const OPEN_AFTER_MIDNIGHT_MS: i64 = 34_200_000;
 
 const MINUTE_MS: i64 = 60_000;
@@ -47,7 +47,7 @@ impl Normaliser {
         }
     }
 
-    /// The context of `ts_ms` (Unix milliseconds); `None` outside of the calendar.
+    /// The session context at `ts_ms` (Unix milliseconds); `None` outside of the calendar.
     fn session(&mut self, ts_ms: i64) -> Option<SessionContext> {
         if !self.day.contains(&ts_ms) {
             self.day = day_of(ts_ms)?;
@@ -59,8 +59,8 @@ impl Normaliser {
         })
     }
 
-    /// Appends the normalised `message` to `out` and returns the text of its `viewport`, if there is
-    /// a viewport and not null. `now_unix_ms` replaces a missing or empty `ts`.
+    /// Appends the normalised `message` to `out` and returns the text of its `viewport`, if there is a viewport and not
+    /// null. `now_unix_ms` replaces a missing or empty `ts`.
     ///
     /// # Errors
     /// The message is bad; `out` then holds a part of the output.
@@ -119,7 +119,7 @@ fn write_levels<'a>(
     Ok(())
 }
 
-/// The top-level fields of a message; of repeated keys the last.
+/// The top-level fields of a message; of a repeated key the last value.
 struct Message<'a> {
     ts: Option<&'a str>,
     /// Only an object.
@@ -160,7 +160,8 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The array of levels: the value itself, or `levels` within the value, once.
+/// The array of levels: the value itself or, if it is an object, the array under its key `levels`. Deeper ones are not
+/// looked for.
 fn levels_array(levels: &str) -> Result<Option<&str>, BadMessage> {
     match Kind::of(levels) {
         Kind::Array => return Ok(Some(levels)),
@@ -205,8 +206,8 @@ impl<'a> Instruments<'a> {
         Ok(())
     }
 
-    /// Finds the place of each instrument in the output: the order in which the keys first occur. The first value
-    /// of a repeated key may have been no instrument, so several instruments need a second pass over all keys.
+    /// Finds the place of each instrument in the output: the order in which the keys first occur. The first value of a
+    /// repeated key may have been no instrument, so several instruments need a second pass over all keys.
     fn find_places(&mut self, message: &'a str) -> Result<(), BadMessage> {
         if self.by_key.len() < 2 {
             return Ok(());
@@ -279,16 +280,15 @@ impl<'a> Timestamp<'a> {
     }
 }
 
-/// A number with a fraction or an exponent, cut to whole milliseconds toward zero, as in the replaced
-/// gateway.
+/// A number with a fraction or an exponent, cut to whole milliseconds toward zero, as in the replaced gateway.
 fn fractional_ms(text: &str) -> Option<i64> {
     let ms: f64 = text.parse().ok()?;
     // Exact: a double holds every integer of this size.
     (ms.abs() <= TS_MS_MAX as f64).then_some(ms as i64)
 }
 
-/// The day of New York with this moment, from midnight to before the next midnight, Unix milliseconds; `None` outside of
-/// the calendar.
+/// The day in New York that contains this moment, from midnight up to the next midnight, Unix milliseconds; `None`
+/// outside of the calendar.
 fn day_of(ts_ms: i64) -> Option<Range<i64>> {
     let date = DateTime::from_timestamp_millis(ts_ms)?
         .with_timezone(&New_York)
@@ -298,8 +298,8 @@ fn day_of(ts_ms: i64) -> Option<Range<i64>> {
 
 fn midnight_ms(date: NaiveDate) -> Option<i64> {
     let midnight = date.and_time(NaiveTime::MIN);
-    // New York changes its clocks at 2:00, so midnight exists once. Should that ever change, the first
-    // of two midnights counts, and the end of a gap replaces a midnight within.
+    // New York changes its clocks at 2:00, so midnight exists once. Should that ever change, the first of two midnights
+    // counts, and for a midnight within a gap the end of the gap.
     let local = New_York.from_local_datetime(&midnight).earliest();
     let local = local.or_else(|| {
         New_York
@@ -344,8 +344,8 @@ enum Id<'a> {
 }
 
 impl<'a> Id<'a> {
-    /// Returns `None` for empty values (null, false, zero, the empty string), and for arrays and objects,
-    /// which are not ids.
+    /// Returns `None` for empty values (null, false, zero, the empty string), and for arrays and objects, which are not
+    /// ids.
     fn of(raw: &'a str) -> Option<Self> {
         match Kind::of(raw) {
             _ if !is_truthy(raw) => None,
@@ -358,7 +358,7 @@ impl<'a> Id<'a> {
 
     fn number(raw: &str) -> Self {
         let (mantissa, exponent) = raw.split_once(['e', 'E']).unwrap_or((raw, "0"));
-        // Exponents outside of i64 are as good as infinite; all are alike.
+        // An exponent outside of i64 is as good as infinite, so all such exponents compare as equal.
         let exponent = exponent.parse().unwrap_or(i64::MAX / 2);
         let unsigned = mantissa.trim_start_matches('-');
         let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
@@ -429,19 +429,19 @@ impl<'a> Predictions<'a> {
         let Some(target) = id.and_then(Id::of).and_then(|id| self.by_level.get(&id)) else {
             return Ok(());
         };
-        let mut values: Values<'_, { PREDICTION.len() }> = Values::new();
+        let mut values = [None; PREDICTION.len()];
         Reader::new(target).object(|reader, key| {
             let value = reader.value();
             if let Some(row) = PREDICTION.iter().position(|(field, ..)| *field == key) {
-                values.set(row, value);
+                values[row] = Some(value);
             }
             Ok(())
         })?;
         out.extend_from_slice(b",\"ml_predictions\":");
         let start = out.len();
-        for (row, (_, key, default)) in PREDICTION.iter().enumerate() {
+        for ((_, key, default), value) in PREDICTION.iter().zip(values) {
             out.extend_from_slice(key.as_bytes());
-            out.extend_from_slice(values.at(row).unwrap_or(default).as_bytes());
+            out.extend_from_slice(value.unwrap_or(default).as_bytes());
         }
         // The brace replaces the first row's comma.
         if let Some(comma) = out.get_mut(start) {

@@ -16,8 +16,8 @@ use crate::auth::NameSyntax;
 use crate::base::Finding;
 use crate::sources::asked::{Answers, to_ask};
 
-/// Connects to every server of the settings. Asks the first reachable server about the streams and
-/// durable consumers needed by a [`NatsSource`](super::NatsSource) with these settings.
+/// Connects to every server of the settings. Asks the first reachable server about the streams and durable consumers
+/// needed by a [`NatsSource`](super::NatsSource) with these settings.
 pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
     on_a_server(settings, |link, found| {
         let is_left_out = is_left_out(link, settings, found)?;
@@ -46,8 +46,7 @@ pub struct NatsNeeds {
     pub subscriptions: Vec<String>,
     /// Subjects for clients to request; a refusal concerns only these clients.
     pub requests: Vec<String>,
-    /// Subjects to publish to. The check publishes an empty message there, so nobody may be
-    /// listening.
+    /// Subjects to publish to. The check publishes an empty message there, so no program should be subscribed to them.
     pub published: Vec<String>,
     /// The largest message, bytes.
     pub payload_bytes_max: usize,
@@ -55,8 +54,8 @@ pub struct NatsNeeds {
     pub stream: Option<String>,
 }
 
-/// Checks plain subjects: whether this user has the permissions of `needs`, and whether the server
-/// takes messages of the largest size.
+/// Checks plain subjects: whether this user has the permissions of `needs`, and whether the server takes messages of
+/// the largest size.
 pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
     on_a_server(settings, |link, found| {
         let (payload_bytes, bytes) = (link.api.connection.max_payload(), needs.payload_bytes_max);
@@ -330,8 +329,7 @@ fn whole_stream(link: &Link, stream: &str, found: &mut Vec<Finding>) -> Result<(
     Ok(())
 }
 
-/// Whether the server has not sent `refusal`. A refusal arrives before the answer to the next
-/// request.
+/// Whether the server has not sent `refusal`. A refusal arrives before the answer to the next request.
 fn is_permitted(link: &Link, refusal: &Refusal) -> Result<bool, NatsError> {
     let rtt = link.api.connection.rtt();
     rtt.map_err(|_| NatsError::Lost)?;
@@ -349,7 +347,7 @@ fn permission(what: &str, is_permitted: bool) -> Finding {
     Finding::Error(error.to_string())
 }
 
-/// The room that is left, less what the subjects asked about before take.
+/// The room that the limits leave, less the streams and consumers that the subjects checked before need.
 struct Room<'a> {
     api: &'a Api,
     /// `None` if the user may not ask; a start does not need it.
@@ -360,7 +358,7 @@ struct Room<'a> {
     consumers: HashMap<String, u64>,
 }
 
-/// The state of an account; an account with limits for each number of replicas has no others.
+/// The state of an account. An account with limits for each number of replicas (`tiers`) has no other limits.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Account {
@@ -402,7 +400,7 @@ struct State {
     consumer_count: u64,
 }
 
-/// A limit; 0 and less is none.
+/// A limit; 0 or less means no limit.
 fn limit(number: i64) -> Option<u64> {
     u64::try_from(number).ok().filter(|number| *number > 0)
 }
@@ -416,7 +414,7 @@ impl<'a> Room<'a> {
         let account = match api.ask("INFO", b"") {
             Ok(answer) => api::read(&answer)?.parse().ok(),
             Err(error @ (ApiError::Lost | ApiError::Connection(_))) => return Err(error),
-            // A start does not ask.
+            // A start does not need this permission.
             Err(_) => None,
         };
         let of_one_replica = |mut account: Account| account.tiers.remove("R1").unwrap_or(account);
@@ -443,7 +441,7 @@ impl<'a> Room<'a> {
                     )));
                 }
                 Ok(None) => {}
-                // A start needs no such right.
+                // A start does not need this permission.
                 Err(ApiError::NotPermitted(_)) => break,
                 Err(error) => return Err(error),
             }

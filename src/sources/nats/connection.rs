@@ -1,15 +1,15 @@
-//! Makes and leaves the connections of the crate, for requests to JetStream, with TLS done here. No other file
-//! touches the crate's connect options. At the end is a command in a terminal that publishes on such a connection.
+//! Makes and leaves the connections of the crate, for requests to JetStream, with TLS done here. No other file touches
+//! the crate's connect options. At the end is [`NatsSender`], which publishes on such a connection for a command in a
+//! terminal.
 //!
-//! The `nats` crate has no timeout for connecting, flushing or closing, and reconnects by itself
-//! after a loss. Here every connection is used once: a lost or silent connection is left to a
-//! throw-away thread, and a new connection is made. This also ends half-open TCP connections,
-//! noticed by the crate after four minutes at the earliest.
+//! The `nats` crate has no timeout for connecting, flushing or closing, and reconnects by itself after a loss. Here
+//! every connection is used once: a lost or silent connection is left to a throw-away thread, and a new connection is
+//! made. This also ends half-open TCP connections, noticed by the crate after four minutes at the earliest.
 //!
-//! The certificate checks in the crate's rustls have known faults without a fix, and the crate's
-//! TLS streams can sleep on bytes that have arrived. So the crate gets a loopback connection
-//! without TLS, and a thread carries the bytes between this connection and the server. The server's
-//! first line, sent before TLS, is passed on without the fields about TLS and about other servers.
+//! The certificate checks in the crate's rustls have known faults without a fix, and the crate's TLS streams can sleep
+//! on bytes that have arrived. So the crate gets a loopback connection without TLS, and a thread carries the bytes
+//! between this connection and the server. The server's first line, sent before TLS, is passed on without the fields
+//! about TLS and about other servers.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -48,10 +48,9 @@ pub(super) struct Link {
 impl Link {
     /// Connects, within [`Patience::USUAL`].
     ///
-    /// The kernel of a stopped server (SIGSTOP) still accepts connections, but no data follows, and
-    /// the crate would wait for ever. So the first line is awaited with a timeout, and the crate
-    /// connects only after this line, in a separate thread. With TLS, the connection continues on
-    /// the same socket.
+    /// The kernel of a stopped server (SIGSTOP) still accepts connections, but no data follows, and the crate would
+    /// wait for ever. So the first line is awaited with a timeout, and the crate connects only after this line, in a
+    /// separate thread. With TLS, the connection continues on the same socket.
     pub(super) fn open(
         endpoint: &Endpoint,
         settings: &NatsSettings,
@@ -73,7 +72,7 @@ impl Link {
             let carried = carry(greeted, waiter, &endpoint.tls_name, &login, config);
             let (door, info) = carried.map_err(|e| refused(format!("TLS: {e}")))?;
             let url = format!("nats://127.0.0.1:{}", door.port);
-            // The credentials are added behind the loopback connection.
+            // The gate of the loopback connection adds the credentials.
             let options = Options::new().with_name(&door.name);
             let options = once(holding(options, door.hold), lost_sender, &refusals);
             (options, url, info)
@@ -107,7 +106,7 @@ impl Link {
         })
     }
 
-    /// Leaves the connection. Never blocks: even that can wait for a server that reads nothing.
+    /// Leaves the connection, on another thread: even leaving can wait for a server that reads nothing.
     pub(super) fn abandon(self) {
         let left = detached("nats-leave", move || leave(self.api.connection));
         if let Err(error) = left {
@@ -118,9 +117,8 @@ impl Link {
 
 /// Drops a connection such that its threads and its socket end too.
 ///
-/// The crate's `close` waits without a limit for a server that may be gone. A dropped connection
-/// ends with the next data from the server, perhaps two minutes later; a message to the
-/// connection's own inbox brings data at once.
+/// The crate's `close` waits without a limit for a server that may be gone. A dropped connection ends with the next
+/// data from the server, perhaps two minutes later; a message to the connection's own inbox brings data at once.
 fn leave(connection: Connection) {
     let inbox = connection.new_inbox();
     let echo = connection.subscribe(&inbox);
@@ -129,8 +127,8 @@ fn leave(connection: Connection) {
     drop(echo);
 }
 
-/// Keeps the loopback port until the crate's thread has ended and connects no more. If the thread
-/// ends early, the options are dropped, and the port with them.
+/// Keeps the loopback port until the crate's thread has ended and connects no more. If the thread ends early, the
+/// options are dropped, and the port with them.
 fn holding(options: Options, hold: Hold) -> Options {
     let hold = Mutex::new(Some(hold));
     options.close_callback(move || drop(hold.lock().ok().and_then(|mut hold| hold.take())))
@@ -160,7 +158,7 @@ fn once(options: Options, lost: Sender<Infallible>, refusals: &Refusals) -> Opti
         .error_callback(move |error| refusals.report(&error.to_string()))
 }
 
-/// The server's own words in the crate's error, or else the whole text.
+/// The server's own words within the text of the crate's error; without such words the whole text.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let words = text
@@ -169,8 +167,8 @@ fn reason(error: &io::Error) -> String {
     words.map_or_else(|| text.clone(), |(words, _)| words.to_owned())
 }
 
-/// Speaks TLS with the server, adds the log-in, and carries the bytes to a loopback port that takes
-/// only the crate's connection. `tls_name` is the name required in the certificate.
+/// Speaks TLS with the server, adds the log-in, and carries the bytes to a loopback port that takes only the crate's
+/// connection. `tls_name` is the name required in the certificate.
 ///
 /// # Errors
 /// The server has the wrong certificate, refuses, or takes longer than [`Patience::USUAL`].
@@ -214,13 +212,13 @@ fn carry(
     Ok((door, info))
 }
 
-/// How long the server may take to take everything.
+/// How long the server may take to confirm all messages.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// The limit on messages in flight before waiting for the server to confirm them.
 const UNCONFIRMED_MAX: u32 = 1_000;
 
-/// Publishes on NATS for a command, with or without the acknowledgement of a stream, and waits: every fault
-/// is an error, and nothing is tried again.
+/// Publishes on NATS for a command, with or without the acknowledgement of a stream, and waits: every fault is an
+/// error, and nothing is tried again.
 pub struct NatsSender {
     link: Link,
     url: String,
@@ -229,8 +227,7 @@ pub struct NatsSender {
 }
 
 impl NatsSender {
-    /// Connects to the first server that accepts. With `jetstream`, each message has to be stored
-    /// by a stream.
+    /// Connects to the first server that accepts. With `jetstream`, each message has to be stored by a stream.
     ///
     /// # Errors
     /// No server is reached, or none accepts.
@@ -245,8 +242,7 @@ impl NatsSender {
         })
     }
 
-    /// Publishes a message. With JetStream, returns the name of the stream and the message's
-    /// sequence there.
+    /// Publishes a message. With JetStream, returns the name of the stream and the message's sequence there.
     ///
     /// # Errors
     /// The connection is lost, the message is too large or not permitted, or no stream stores it.

@@ -1,8 +1,7 @@
 //! The beginning of a connection: what the server says of itself in its first line, the credentials for it, and the
 //! certificates for TLS.
 //!
-//! Files are read again for every connection, so a replaced file takes effect with the next
-//! connection.
+//! Files are read again for every connection, so a replaced file takes effect with the next connection.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -30,8 +29,8 @@ const NOT_FOR_THE_CRATE: [&str; 4] = [
 /// The longest version to show, characters.
 const VERSION_CHARS_MAX: usize = 40;
 
-/// The server's first line, sent before TLS. A field that is missing, `null` or of another type is
-/// empty, and says nothing about the other fields.
+/// The server's first line, sent before TLS. A field that is missing, `null` or of another type counts as empty,
+/// without effect on the other fields.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Info {
@@ -58,8 +57,8 @@ pub(super) struct Info {
     pub(super) ldm: bool,
 }
 
-/// Reads a field, or returns the empty value if the field is of another type: `tls_required` must count whatever
-/// the other fields are, or a password would leave without TLS.
+/// Reads a field, or returns the empty value if the field is of another type: `tls_required` must count whatever the
+/// other fields are, or a password would leave without TLS.
 fn or_empty<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(
     field: D,
 ) -> Result<T, D::Error> {
@@ -107,8 +106,7 @@ pub(super) fn plain_info(line: &str) -> io::Result<Vec<u8>> {
     Ok(format!("INFO {info}\r\n").into_bytes())
 }
 
-/// The credentials for a server without user or token in its URL. Without `Debug`, because of the
-/// passwords.
+/// The credentials for a server without user or token in its URL. Without `Debug`, because of the passwords.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub enum Credentials {
     /// Connect without credentials.
@@ -124,8 +122,8 @@ pub enum Credentials {
     NkeyFile(PathBuf),
 }
 
-/// The TLS settings beside a `tls://` URL. If either is set, every connection uses TLS, whatever
-/// the URL and the server say.
+/// The TLS settings beside a `tls://` URL. If either is set, every connection uses TLS, whatever the URL and the server
+/// say.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
     /// A PEM file with the certificates trusted to sign the server's; `None`: the system's.
@@ -180,11 +178,10 @@ pub(super) enum Login {
 }
 
 impl Login {
-    /// Returns the log-in `of_url`, or else of `credentials`.
+    /// Reads the credentials of the URL or, if the URL has none, `credentials`.
     ///
     /// # Errors
-    /// A file cannot be read or has the wrong content. The text names the file and quotes nothing
-    /// of its content.
+    /// A file cannot be read or has the wrong content. The text names the file and quotes nothing of its content.
     pub(super) fn read(of_url: &Credentials, credentials: &Credentials) -> io::Result<Self> {
         let credentials = match of_url {
             Credentials::None => credentials,
@@ -263,8 +260,7 @@ fn nkey(path: &Path) -> io::Result<Login> {
     Ok(Login::Nkey(key))
 }
 
-/// Reads a file; an error names the kind of the file in `what`, because settings name several
-/// files.
+/// Reads a file; an error names the kind of the file in `what`, because settings name several files.
 fn read(what: &str, path: &Path) -> io::Result<String> {
     let named = |error: io::Error| {
         let text = format!("{what} {}: {error}", path.display());

@@ -1,10 +1,9 @@
 //! The loopback connection between the crate and weirgate's TLS, closed to other processes.
 //!
-//! Other users of the machine see the port and can connect to it, or take over a free port. So the
-//! crate gets no credentials: they are added to the crate's CONNECT line here, on the way into TLS.
-//! The CONNECT line must hold a random name known only to the crate. The other end must be a socket
-//! of this process, if the system shows the owner. The port stays taken for as long as the crate
-//! can connect, because the crate's options hold the listener.
+//! Other users of the machine see the port and can connect to it, or take over a free port. So the crate gets no
+//! credentials: they are added to the crate's CONNECT line here, on the way into TLS. The CONNECT line must hold a
+//! random name known only to the crate. The other end must be a socket of this process, if the system shows the owner.
+//! The port stays taken for as long as the crate can connect, because the crate's options hold the listener.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -135,12 +134,12 @@ impl Loopback {
         pump.run()
     }
 
-    /// Keeps the port and closes every connection, further attempts of the crate too, until the
-    /// crate's thread has ended.
+    /// Keeps the port and closes every connection, further attempts of the crate too, until the crate's thread has
+    /// ended.
     pub(super) fn refuse(mut self) {
         while !self.is_released() {
             if let Err(error) = self.hang_up() {
-                // The crate still holds the listener, so new connections wait for nothing.
+                // The crate still holds the listener, so a new connection is neither refused nor answered.
                 tracing::debug!(%error, "a loopback port of NATS refuses nobody any more");
                 return;
             }
@@ -221,8 +220,7 @@ fn is_ours(_: SocketAddr, _: SocketAddr) -> io::Result<bool> {
     Err(ErrorKind::Unsupported.into())
 }
 
-/// The inode of the socket at `near` connected with `far` (proc_net_tcp of the kernel's
-/// documentation).
+/// The inode of the socket at `near` connected with `far` (proc_net_tcp of the kernel's documentation).
 #[cfg(target_os = "linux")]
 fn inode_of(table: &str, near: SocketAddr, far: SocketAddr) -> Option<&str> {
     let end = |address: SocketAddr| match address {
@@ -240,8 +238,8 @@ fn inode_of(table: &str, near: SocketAddr, far: SocketAddr) -> Option<&str> {
     })
 }
 
-/// The gate before TLS: takes the crate's CONNECT line, and nothing else, and returns the line for
-/// the server.
+/// The gate before TLS: takes the crate's CONNECT line, refuses anything else, and returns the CONNECT line for the
+/// server.
 pub(super) struct Gate {
     name: String,
     /// The log-in fields of CONNECT.
@@ -258,8 +256,7 @@ impl Gate {
         }
     }
 
-    /// Takes the next bytes of the crate. Returns `Some` once the line is complete: the bytes for
-    /// the server.
+    /// Takes the next bytes of the crate. Returns `Some` once the line is complete: the bytes for the server.
     ///
     /// # Errors
     /// The bytes are not from the crate.
@@ -327,8 +324,8 @@ impl Pump {
         }
     }
 
-    /// Carries bytes to the crate. Returns whether anything moved. Reads nothing more until the
-    /// crate has taken the bytes read before.
+    /// Carries bytes to the crate. Returns whether anything moved. Reads nothing more until the crate has taken the
+    /// bytes read before.
     fn far_to_near(&mut self) -> io::Result<bool> {
         let mut moved = false;
         if self.to_near.is_empty()
@@ -348,8 +345,7 @@ impl Pump {
         Ok(moved)
     }
 
-    /// Carries bytes to the server. Returns whether anything moved. A chunk fits the empty buffer
-    /// of the TLS session.
+    /// Carries bytes to the server. Returns whether anything moved. A chunk fits the empty buffer of the TLS session.
     fn near_to_far(&mut self) -> io::Result<bool> {
         if ready(self.far.flush())?.is_none() {
             return Ok(false);
@@ -466,7 +462,7 @@ mod tests {
         }
         drop(door.hold);
         refusing.join().expect("it ends");
-        // Not asked at the port: another test may have it by now.
+        // The port itself is not tried: another test may have taken it by now.
         assert!(listener.upgrade().is_none(), "it listens still");
 
         let (loopback, door) = listen();

@@ -1,7 +1,7 @@
 //! The client protocol of NATS: writes commands, and reads the server's bytes piece by piece. Pure.
 //!
-//! The reader takes memory for bytes received, never for a size announced. Of a payload over the
-//! limit only the beginning is kept; the rest is read and thrown away.
+//! The reader takes memory for bytes received, never for a size announced. Of a payload over the limit only the
+//! beginning is kept; the rest is read and thrown away.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -42,7 +42,7 @@ pub(super) fn publish(out: &mut Vec<u8>, subject: &str, reply: &str, payload: &[
 pub(super) const PING: &[u8] = b"PING\r\n";
 pub(super) const PONG: &[u8] = b"PONG\r\n";
 
-/// The beginning of subjects for answers. Nobody else can guess an inbox: the keys of the hasher are random.
+/// Makes a new prefix for subjects of answers. Nobody else can guess it: the keys of the hasher are random.
 pub(super) fn inbox() -> String {
     let [one, other] = [0, 1].map(|n| RandomState::new().hash_one(n));
     format!("_INBOX.{one:016x}{other:016x}")
@@ -69,8 +69,7 @@ pub(super) struct Delivery {
     /// The number of the subscription.
     pub(super) sid: u64,
     pub(super) reply: Option<String>,
-    /// The status of a message from the server itself, such as 503: nobody answers. No message of a stream
-    /// has one.
+    /// The status of a message from the server itself, such as 503 (no responders). No message of a stream has one.
     pub(super) status: Option<u16>,
     /// The number of the consumer's last delivery, in a heartbeat.
     pub(super) last_consumer: Option<u64>,
@@ -78,8 +77,7 @@ pub(super) struct Delivery {
     pub(super) stalled: Option<String>,
     /// The value of the subject was deleted: the payload is empty, and the headers say so.
     pub(super) is_deletion: bool,
-    /// The payload without headers. A payload over the limit is cut to one byte more than the
-    /// limit.
+    /// The payload without headers. A payload over the limit is cut to one byte more than the limit.
     pub(super) payload: Vec<u8>,
 }
 
@@ -122,8 +120,8 @@ impl Reader {
         self.body.as_ref().map(|body| body.delivery.sid)
     }
 
-    /// Takes bytes from `input` up to the end of the next operation. Returns `None` if `input` is
-    /// used up and the operation is incomplete.
+    /// Takes bytes from `input` up to the end of the next operation. Returns `None` if `input` is used up and the
+    /// operation is incomplete.
     ///
     /// # Errors
     /// The bytes are not the protocol. The reader is of no use afterwards.
@@ -166,8 +164,7 @@ impl Reader {
     }
 }
 
-/// Parses the first line of a message: subject, number of the subscription, perhaps a reply
-/// subject, sizes.
+/// Parses the first line of a message: subject, number of the subscription, perhaps a reply subject, sizes.
 fn message(line: &str, has_headers: bool) -> Result<Body, Malformed> {
     let wrong = Malformed("the first line of a message");
     let (mut fields, mut count) = ([""; 5], 0);
@@ -228,7 +225,7 @@ impl Body {
         let headers = String::from_utf8_lossy(&self.headers);
         let reply = self.delivery.reply.as_deref();
         let is_stored = reply.and_then(AckSubject::parse).is_some();
-        // A publisher chooses the headers of a stored message, also such a first line.
+        // The publisher of a stored message chooses all of its headers, so a status there means nothing.
         let first = headers.lines().next().filter(|_| !is_stored);
         let status = first.and_then(|line| {
             let rest = line.strip_prefix("NATS/1.0 ")?;
@@ -254,9 +251,9 @@ impl Body {
 
 /// The content of a JetStream message's reply subject.
 ///
-/// Two forms are in use (NATS ADR-15): `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.
-/// <consumer seq>.<time>.<pending>`, nine tokens, and the same after `<domain>.<account hash>` and,
-/// in most servers, before a random token: eleven or more. The crate's own parser refuses eleven.
+/// Two forms are in use (NATS ADR-15): `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>. <consumer
+/// seq>.<time>.<pending>`, nine tokens, and the same after `<domain>.<account hash>` and, in most servers, before a
+/// random token: eleven or more. The crate's own parser refuses eleven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AckSubject {
     /// Sequence number of the message in its stream.

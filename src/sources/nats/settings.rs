@@ -20,21 +20,21 @@ const LEARNED_MAX: usize = 16;
 /// The settings of a [`super::NatsSource`]. Without `Debug`, because of the passwords.
 #[derive(Clone)]
 pub struct NatsSettings {
-    /// NATS URLs, separated by commas: `nats://[user:password@|token@]host[:port]` or `tls://…`.
-    /// The servers are tried in turn, then other servers of the cluster, as announced by a server.
-    /// Percent signs in user, password and token are decoded.
+    /// NATS URLs, separated by commas: `nats://[user:password@|token@]host[:port]` or `tls://…`. The servers are tried
+    /// in turn, then other servers of the cluster, as announced by a server. Percent signs in user, password and token
+    /// are decoded.
     pub urls: String,
-    /// The place of `urls` for people, such as `--nats-url`, for errors.
+    /// Where `urls` was set, such as `--nats-url`; shown in errors.
     pub urls_from: String,
     /// The credentials for servers without user or token in the URL.
     pub credentials: Credentials,
     /// Certificates, for `tls://` and for servers requiring TLS.
     pub tls: Tls,
-    /// Streams to create if missing, never altered if present. Other streams are never created:
-    /// their subjects wait for them.
+    /// Streams to create if missing, never altered if present. Other streams are never created: their subjects wait for
+    /// them.
     pub streams: Vec<StreamSpec>,
-    /// As long as none of `streams` exists, make none, and leave their subjects out. Once one
-    /// exists, this has no effect until the end of the process.
+    /// As long as none of `streams` exists, make none, and leave their subjects out. Once a stream exists, this has no
+    /// effect until the end of the process.
     pub streams_optional: bool,
     /// The subjects to relay, each through a consumer.
     pub subscriptions: Vec<SubscriptionSpec>,
@@ -42,17 +42,17 @@ pub struct NatsSettings {
     pub ephemeral: bool,
     /// The times of the link to each server.
     pub times: LinkTimes,
-    /// After so many milliseconds without an answer of JetStream about a consumer, while the link
-    /// is well, the subject is read from another consumer.
+    /// After this many milliseconds without an answer of JetStream about a consumer, while the link is well, the
+    /// subject is read from another consumer.
     pub consumer_silence_max_ms: u64,
-    /// A backlog of more messages than this is quiet: the cache is updated, without a broadcast for
-    /// each message (levels contract: 4).
+    /// A backlog of more messages than this is quiet: the cache is updated, without a broadcast for each message
+    /// (levels contract: 4).
     pub backlog_quiet_min: u64,
     /// The search for the last good message of a subject when the newest message is bad.
     pub look_back: LookBack,
 }
 
-/// Whether a message of a subject (the first text) with a payload makes a state.
+/// Whether a payload (second) on a subject (first) is a good state.
 pub type Judge = dyn Fn(&str, &[u8]) -> bool + Send + Sync;
 
 /// The limit and the test in the search for the last good message of a subject.
@@ -130,8 +130,7 @@ impl NatsSettings {
         urls.into_iter().map(Endpoint::parse)
     }
 
-    /// Reads every file needed for a connection. `prefix` is the beginning of the flags: `nats` for
-    /// `--nats-creds`.
+    /// Reads every file needed for a connection. `prefix` is the beginning of the flags: `nats` for `--nats-creds`.
     ///
     /// # Errors
     /// The flag, the file, and the fault of the file; nothing of the file's text.
@@ -195,11 +194,10 @@ impl Endpoint {
         })
     }
 
-    /// Another server of the same cluster: `address` (host and port) is announced by a server. The
-    /// log-in is the same as for this endpoint; `tls` says whether TLS is used. With TLS, the
-    /// server must show a certificate for the name of this endpoint, not for `address`: servers
-    /// announce addresses before TLS, so an attacker on the path can insert the name of a server
-    /// with the attacker's certificate.
+    /// Another server of the same cluster: `address` (host and port) is announced by a server. The log-in is the same
+    /// as for this endpoint; `tls` says whether TLS is used. With TLS, the server must show a certificate for the name
+    /// of this endpoint, not for `address`: servers announce addresses before TLS, so an attacker on the path can
+    /// insert the name of a server with the attacker's certificate.
     pub(super) fn neighbour(&self, address: &str, tls: bool) -> Option<Self> {
         let (host, port) = host_and_port(address).filter(|(host, _)| !host.is_empty())?;
         Some(Self {
@@ -263,8 +261,8 @@ impl Endpoint {
     }
 }
 
-/// Adds announced servers to `learned`, newest first, [`LEARNED_MAX`] at most. Servers of the URL
-/// are tried before these, and are left out.
+/// Adds announced servers to `learned`, newest first, [`LEARNED_MAX`] at most. Servers of the URL are tried before
+/// these, and are left out.
 pub(super) fn learn(learned: &mut Vec<Endpoint>, told: Vec<Endpoint>, configured: &[Endpoint]) {
     let before = std::mem::take(learned);
     for endpoint in told.into_iter().chain(before) {

@@ -62,7 +62,7 @@ impl Subscription {
                 durable: spec.durable.clone(),
             },
             subject: spec.subject.as_str().into(),
-            // Each attempt makes the other subjects wait for a moment.
+            // Attempts have pauses, because each attempt makes the other subjects wait for a moment.
             attempts: Attempts::new(
                 settings.times.ping_interval_ms,
                 settings.consumer_silence_max_ms,
@@ -90,9 +90,8 @@ impl Subscription {
         self.quiet_until.is_none()
     }
 
-    /// Handles the server's report that nothing is pending, and nothing delivered is without its acknowledgement. If
-    /// nothing waits here either, the end of the backlog was deleted from the stream meanwhile, and the backlog is
-    /// over.
+    /// Handles the server's report that no message is pending or unacknowledged. If nothing waits here either, the end
+    /// of the backlog was deleted from the stream meanwhile, and the backlog is over.
     pub(super) fn nothing_pending(&mut self, data: &Data) {
         let waits = |s: &Standing| data.has_waiting(&s.inbox);
         if !self.standing.as_ref().is_some_and(waits) {
@@ -283,7 +282,7 @@ impl Subscription {
         if standing.delivered == reached {
             return Ok(standing.pending);
         }
-        // The consumer counts from another start than the cursor, so a temporary consumer counts.
+        // The consumer counts from another position than the cursor, so a temporary consumer does the counting.
         let Some(counted) = api.make_consumer(data, &self.target, None, reached + 1)? else {
             return Ok(standing.pending);
         };
@@ -327,8 +326,9 @@ impl Subscription {
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
         if message.status == Some(100) {
-            // Flow control is answered on the reply subject, and the heartbeat of a consumer that waits for an answer
-            // on the subject in the heartbeat. Consumers made by weirgate send neither; consumers of other clients may.
+            // A flow control message is answered on its reply subject; the heartbeat of a stalled consumer is answered
+            // on the subject that the heartbeat names. Consumers made by weirgate send neither; consumers of other
+            // clients may.
             if let Some(subject) = message.reply.or(message.stalled) {
                 data.answer(&subject);
             }
@@ -343,7 +343,7 @@ impl Subscription {
         let now = Instant::now();
         if news {
             if !relay.link.has_room(message.payload.len()) {
-                // The wait may be long, and the server would redeliver messages handed over.
+                // The wait for room may be long, and the server would redeliver messages that were handed over.
                 self.send_acks(data);
                 data.flush()?;
             }
@@ -427,10 +427,10 @@ struct Cursor {
 impl Cursor {
     /// Takes in the state of the stream, reported by the server now.
     ///
-    /// A stream made anew while this process ran is read from the start: all its messages are news. A stream of the same
-    /// creation time whose last sequence is before the cursor (restored from a backup, or the host lost power before a
-    /// sync) is reported as a new stream too; otherwise the feed would drop every message as old until the stream has
-    /// caught up. The messages of such a stream are history, so the relay starts over from the last message.
+    /// A stream made anew while this process ran is read from the start: all its messages are news. A stream of the
+    /// same creation time whose last sequence is before the cursor (restored from a backup, or the host lost power
+    /// before a sync) is reported as a new stream too; otherwise the feed would drop every message as old until the
+    /// stream has caught up. The messages of such a stream are history, so the relay starts over from the last message.
     fn observe(&mut self, stream: StreamState) {
         let same = self.created_unix_ns == stream.created_unix_ns;
         match self.reached {

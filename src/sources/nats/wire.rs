@@ -1,5 +1,5 @@
-//! A connection that reads the protocol itself: from the address to the first PONG, then operations in and
-//! commands out, and pings of a silent server. Never blocks for longer than the timeouts.
+//! A connection that reads the protocol itself: from the address to the first PONG, then operations in and commands
+//! out, and pings of a silent server. Never blocks for longer than the timeouts.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
@@ -45,14 +45,15 @@ pub(super) const LATE: &str = "it did not finish the handshake in time";
 pub(super) struct Wire {
     io: Buffered,
     pub(super) endpoint: Endpoint,
-    /// The first line, but with the addresses of the newest line that has any.
+    /// The first line, but with the addresses of the newest INFO line that has any.
     pub(super) info: Info,
     /// The address of the server.
     pub(super) peer: SocketAddr,
     reader: Reader,
     /// When the connection was made.
     pub(super) opened: Instant,
-    /// When the last bytes of a message arrived, whole or not. The answers to pings say nothing of JetStream.
+    /// When the last bytes of a message arrived, whole or not. Answers to pings do not count: they say nothing about
+    /// JetStream.
     pub(super) carried: Instant,
     /// The numbers of the last PING and of the last PONG.
     pings: u64,
@@ -154,7 +155,7 @@ impl Wire {
         self.io.heard
     }
 
-    /// When the last ping of a silent server left, if nothing has arrived since.
+    /// When the last ping was sent to a silent server; `None` if bytes have arrived since.
     pub(super) fn pinged(&self) -> Option<Instant> {
         self.io.pinged
     }
@@ -177,8 +178,8 @@ impl Wire {
         self.io.flush(waiter).map_err(|error| self.lost(&error))
     }
 
-    /// Reads once. Returns false if there was nothing to read. The operations come from
-    /// [`Self::next_op`], and all have to be taken before the next read.
+    /// Reads once. Returns false if there was nothing to read. The caller takes all operations with [`Self::next_op`]
+    /// before the next read.
     ///
     /// # Errors
     /// The connection is lost.
@@ -271,7 +272,7 @@ impl Wire {
         self.pings
     }
 
-    /// Whether the server has answered this ping, and so has taken everything before.
+    /// Whether the server has answered this ping, and so has handled every command before it.
     pub(super) fn is_answered(&self, ping: u64) -> bool {
         self.pongs >= ping
     }
@@ -308,7 +309,7 @@ impl Wire {
         NatsError::Ended(reason)
     }
 
-    /// Waits at a stop until the server has taken everything. What comes meanwhile is for nobody.
+    /// Waits at a stop until the server has taken everything. Messages that arrive meanwhile are dropped.
     pub(super) fn settle(&mut self, waiter: &mut Waiter, patience: Duration) {
         let (ping, until) = (self.ping(), Instant::now() + patience);
         let mut step = || -> Result<bool, NatsError> {
@@ -323,12 +324,12 @@ impl Wire {
         while let Ok(true) = step() {}
     }
 
-    /// Keeps the connection beside another one; `waiter` waits for it no more.
+    /// Keeps the connection open beside another one; `waiter` no longer waits for it.
     pub(super) fn set_aside(&mut self, waiter: &Waiter) {
         waiter.leave(&mut self.io.stream.tcp);
     }
 
-    /// Waits with another waiter, behind [`Self::set_aside`].
+    /// Waits with another waiter, after [`Self::set_aside`].
     pub(super) fn wait_with(&mut self, waiter: &mut Waiter) -> Result<(), NatsError> {
         let adopted = waiter.adopt(&mut self.io.stream.tcp);
         adopted.map_err(|error| self.lost(&error))
