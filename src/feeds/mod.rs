@@ -197,7 +197,7 @@ impl LastSeen {
 /// Settings of a feed of channels or trades.
 #[derive(Clone, Debug)]
 pub struct FeedSettings {
-    /// Bytes of a bus message; larger messages are counted, logged and skipped.
+    /// The limit on a bus message, bytes; larger messages are counted, logged and skipped.
     pub bus_message_bytes_max: usize,
     /// Whether each message has its arrival time from the bus; no part of the contract.
     pub is_stamped: bool,

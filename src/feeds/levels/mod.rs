@@ -50,7 +50,7 @@ const VIEWPORT: usize = 2;
 pub struct LevelsFeedSettings {
     /// Minutes from the open to the end of the session: the maximum of `bars_since_open`.
     pub session_length_min: u32,
-    /// Bytes of a bus message; larger messages are counted, logged and skipped.
+    /// The limit on a bus message, bytes; larger messages are counted, logged and skipped.
     pub bus_message_bytes_max: usize,
     /// More subjects, in the order of their keys in the payload.
     pub relays: Vec<Relay>,

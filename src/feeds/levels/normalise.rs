@@ -1,6 +1,6 @@
-//! `levels.signals` to the object that clients get under `levels`, with the session clock: the position of a moment in
-//! the trading day of New York. At the end are the viewport's predictions: found by level id, written as
-//! `ml_predictions`.
+//! Turns a `levels.signals` message into the object that clients get under `levels`. Has the session clock: the
+//! position of a moment in the trading day of New York. At the end are the viewport's predictions: found by level id,
+//! written as `ml_predictions`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -271,20 +271,19 @@ impl<'a> Timestamp<'a> {
         }
         let ms = match text.parse::<i64>() {
             Ok(ms) => Some(ms).filter(|ms| (-TS_MS_MAX..=TS_MS_MAX).contains(ms)),
-            Err(_) => fractional_ms(text),
+            // A fraction or an exponent: cut to whole milliseconds toward zero, as in the replaced gateway. A double
+            // holds every integer of this size, so the cut is exact.
+            Err(_) => {
+                let ms = text.parse().ok();
+                ms.filter(|ms: &f64| ms.abs() <= TS_MS_MAX as f64)
+                    .map(|ms| ms as i64)
+            }
         };
         Ok(Self {
             text: text.into(),
             ms: ms.ok_or(BadMessage::TsOutOfRange)?,
         })
     }
-}
-
-/// A number with a fraction or an exponent, cut to whole milliseconds toward zero, as in the replaced gateway.
-fn fractional_ms(text: &str) -> Option<i64> {
-    let ms: f64 = text.parse().ok()?;
-    // Exact: a double holds every integer of this size.
-    (ms.abs() <= TS_MS_MAX as f64).then_some(ms as i64)
 }
 
 /// The day in New York that contains this moment, from midnight up to the next midnight, Unix milliseconds; `None`

@@ -143,7 +143,8 @@ impl<'a> Reader<'a> {
     /// Moves from an opening bracket after the matching closing bracket.
     fn skip_container(&mut self) {
         let mut depth = 0_usize;
-        while let Some(found) = self.rest().iter().position(|&b| is_structural(b)) {
+        let is_structural = |b: &u8| matches!(b, b'"' | b'{' | b'}' | b'[' | b']');
+        while let Some(found) = self.rest().iter().position(is_structural) {
             self.at += found;
             match self.byte() {
                 Some(b'"') => {
@@ -168,10 +169,6 @@ impl<'a> Reader<'a> {
         let len = rest.iter().position(ends).unwrap_or(rest.len());
         self.at = (self.at + len.max(1)).min(self.text.len());
     }
-}
-
-const fn is_structural(byte: u8) -> bool {
-    matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')
 }
 
 /// The kind of a JSON value, recognised by the first byte.

@@ -2,6 +2,9 @@
 //!
 //! The crate's own requests wait five seconds even when the connection is gone meanwhile, and fail on error codes newer
 //! than the crate. The crate's types of requests and answers are used.
+//!
+//! Any client that may publish to an inbox can have sent an answer, so [`json::read`] checks each before a parser reads
+//! it.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,7 +18,7 @@ use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
 use super::error::{INBOXES, Refusal, Refusals};
 use super::protocol::are_of_deletion;
-use crate::wire::json::{self, Json, JsonError};
+use crate::wire::json::{self, Json, JsonError, read};
 
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
@@ -398,14 +401,6 @@ pub(super) fn first_stream(answer: Json<'_>) -> Result<Option<String>, ApiError>
     let streams = streams.ok_or_else(|| ApiError::Unreadable("no list of streams".to_owned()))?;
     let names: Option<Vec<String>> = json::value(&streams)?;
     Ok(names.and_then(|names| names.into_iter().next()))
-}
-
-/// Opens an answer of JetStream. Any publisher that may publish to an inbox can have sent it.
-///
-/// # Errors
-/// The answer is not UTF-8, or nested too deeply.
-pub(super) fn read(answer: &[u8]) -> Result<Json<'_>, JsonError> {
-    json::read(answer)
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(answer: &[u8]) -> Result<T, ApiError> {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::api::{self, Api, ApiError};
+use super::api::{Api, ApiError};
 use super::connection::Link;
 use super::consumers::{Durable, Target, asked, find_stream, look_for, look_up};
 use super::error::{NatsError, Refusal, Refusals};
@@ -15,6 +15,7 @@ use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use crate::auth::NameSyntax;
 use crate::base::Finding;
 use crate::sources::asked::{Answers, to_ask};
+use crate::wire::json;
 
 /// Connects to every server of the settings. Asks the first reachable server about the streams and durable consumers
 /// needed by a [`NatsSource`](super::NatsSource) with these settings.
@@ -412,7 +413,7 @@ impl<'a> Room<'a> {
     /// The connection is lost.
     fn ask(api: &'a Api) -> Result<Self, ApiError> {
         let account = match api.ask("INFO", b"") {
-            Ok(answer) => api::read(&answer)?.parse().ok(),
+            Ok(answer) => json::read(&answer)?.parse().ok(),
             Err(error @ (ApiError::Lost | ApiError::Connection(_))) => return Err(error),
             // A start does not need this permission.
             Err(_) => None,
@@ -428,7 +429,7 @@ impl<'a> Room<'a> {
 
     fn stream(&self, name: &str) -> Result<Stream, ApiError> {
         let answer = self.api.ask(&format!("STREAM.INFO.{name}"), b"")?;
-        Ok(api::read(&answer)?.parse()?)
+        Ok(json::read(&answer)?.parse()?)
     }
 
     /// Why a start cannot make a missing stream, as far as limits tell.

@@ -1,6 +1,6 @@
-//! Makes and leaves the connections of the crate, for requests to JetStream, with TLS done here. No other file touches
-//! the crate's connect options. At the end is [`NatsSender`], which publishes on such a connection for a command in a
-//! terminal.
+//! Makes and leaves the connections of the `nats` crate, for requests to JetStream, with TLS done here. No other file
+//! touches the crate's connect options. At the end is [`NatsSender`], which publishes on such a connection for a
+//! command in a terminal.
 //!
 //! The `nats` crate has no timeout for connecting, flushing or closing, and reconnects by itself after a loss. Here
 //! every connection is used once: a lost or silent connection is left to a throw-away thread, and a new connection is

@@ -13,6 +13,7 @@ use crate::base::{LeftAddresses, Wake};
 use crate::sources::LoopGone;
 use crate::sources::relay::{Found, Probe, Relay};
 use crate::sources::socket::Waiter;
+use crate::wire::json;
 
 /// The servers of a source beyond the servers of the URL, and why and when each was left. The newest announcement of a
 /// server stays with its connection, and is added here when the connection ends.
@@ -345,7 +346,7 @@ fn has_jetstream(
             if let Op::Message(message) = op {
                 let is_refused =
                     |answer| api::refusal(answer).is_some() || api::leader(answer).is_err();
-                let is_good = !api::read(&message.payload).is_ok_and(is_refused);
+                let is_good = !json::read(&message.payload).is_ok_and(is_refused);
                 is_answered |= message.status.is_none() && is_good;
                 unanswered -= 1;
             }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use sonic_rs::JsonValueTrait;
 
-use super::super::api::{self, first_stream, message, messages_of_consumer, refusal};
+use super::super::api::{first_stream, message, messages_of_consumer, refusal};
 use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use crate::auth::Subject;
 use crate::sources::outage::shown;
@@ -164,7 +164,7 @@ impl Retained {
         let Some(asked) = self.asked.get_mut(&number) else {
             return;
         };
-        let answer = match api::read(&delivery.payload) {
+        let answer = match json::read(&delivery.payload) {
             Ok(answer) => answer,
             Err(error) => return self.end(number, Some(error.into()), out),
         };

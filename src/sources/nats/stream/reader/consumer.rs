@@ -9,7 +9,7 @@ use super::{HEARTBEAT_MS, MS_NS, Step, StreamReader};
 use crate::feeds::StoredId;
 use crate::sources::nats::api::{self, ApiError, messages_of_consumer, refusal};
 use crate::sources::nats::protocol;
-use crate::wire::json::Json;
+use crate::wire::json::{self, Json};
 
 /// The pause before a question about the stream is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -410,6 +410,6 @@ fn unix_ns(text: &str) -> Option<u64> {
 /// # Errors
 /// JetStream refuses, or the answer cannot be read.
 fn open(answer: &[u8]) -> Result<Json<'_>, ApiError> {
-    let answer = api::read(answer)?;
+    let answer = json::read(answer)?;
     refusal(answer).map_or(Ok(answer), Err)
 }

@@ -423,8 +423,7 @@ fn a_large_message_over_a_slow_link_is_no_silence() {
     assert_eq!(bench.reader.last_request, 4, "no byte for too long");
 }
 
-/// After a reconnection the reader looks at the stream; from then on only the creation time shows that the stream was
-/// made anew.
+/// If the stream is made anew after the look of a reconnection, only its creation time shows that.
 #[test]
 fn a_stream_made_anew_between_the_look_and_the_consumer_is_a_loss() {
     for (before, gone) in [(0, 0), (0, 1), (3, 0), (3, 2)] {
