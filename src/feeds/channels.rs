@@ -1,19 +1,18 @@
 //! The channels feed: publications of Redis or NATS, to a topic for each exact name and each pattern.
 //!
-//! The bus sends a message once for the name and once for each matching pattern. A client with several
-//! subscriptions gets its copies in the order of the bus (Redis: the channel first), and nothing is
-//! matched here. The payload stays unchanged; the gateway renders the messages. Must not know a client, a broker or a clock. Called by the reactor, through
-//! [`crate::hub::Feed`].
+//! The bus sends a message once for the name and once for each matching pattern. A client with several subscriptions
+//! gets its copies in the order of the bus (Redis: the channel first), and nothing is matched here. The payload stays
+//! unchanged; the gateway renders the messages. Must not know a client, a broker or a clock. Called by the reactor,
+//! through [`crate::hub::Feed`].
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::BadMessageLog;
 use super::{
-    BusEvent, BusMessage, FeedSettings, STAMP_BYTES, Subscription, TooLarge, broadcast_unix_ms,
-    check_size, write_stamp,
+    BadMessageLog, BusEvent, BusMessage, FeedSettings, STAMP_BYTES, Subscription, TooLarge,
+    broadcast_unix_ms, check_size, write_stamp,
 };
 use crate::hub::{
     BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, Place,
@@ -22,7 +21,7 @@ use crate::hub::{
 use crate::wire::json::check_json;
 use crate::wire::object_writer::iso_utc;
 
-/// The number of channels is unbounded, so all channels are counted together.
+/// The name in the statistics: the number of channels is unbounded, so all channels are counted together.
 const FAMILY: &str = "channels";
 
 /// Turns publications of the bus into publications on topics with the name of the channel or pattern.
@@ -95,11 +94,11 @@ impl ChannelsFeed {
         })
     }
 
-    /// The part of a message that is the same for all clients, by whatever name they get it. First the end of its
-    /// JSON object: `"retained":true` for a last value, `"deleted":true` for a deletion, `"timestamp":…`, and
-    /// `"recv_us":…` with `--stamp`. Then a line feed and the payload. The frame is binary unless the payload is
-    /// JSON. The gateway adds the rest. Of the messages without a payload, clients that get text get only
-    /// deletions.
+    /// The part of a message that is the same for all clients, whichever of their subscriptions brings it. It begins
+    /// with the end of the JSON object: `"retained":true` for a last value, `"deleted":true` for a deletion,
+    /// `"timestamp":…`, and `"recv_us":…` with `--stamp`. A line feed and the payload follow. The frame is binary
+    /// unless the payload is JSON. The gateway adds the rest. Of the messages without a payload, clients that get text
+    /// get only deletions.
     fn frame(&self, now: Now, message: &BusMessage, is_deletion: bool) -> Arc<Frame> {
         let is_json = || check_json(&message.payload).is_ok();
         let frame = match is_deletion || is_json() {
@@ -137,8 +136,8 @@ impl ChannelsFeed {
     }
 }
 
-/// The pattern for which the bus has sent the message, if it is outside of the kept feed. Within the feed the
-/// gateway finds the patterns.
+/// The pattern for which the bus has sent the message, if it is outside of the kept feed. Within the feed the gateway
+/// finds the patterns.
 fn pattern(message: &BusMessage) -> Option<&Arc<str>> {
     let pattern = message.pattern.as_ref();
     pattern.filter(|_| message.place == Place::Outside)
@@ -217,7 +216,7 @@ impl Feed for ChannelsFeed {
                     place: message.place,
                 })
             }
-            // A skipped last value is not a loss: nobody has a number for it.
+            // A last value that is too large is not a loss: last values have no numbers.
             _ => event.link_notice(),
         }
     }

@@ -1,10 +1,8 @@
 //! Bus bytes to publications: parse, normalise, cache, encode once.
 //!
-//! One feed per process. Only the feed knows the bus side of the contract's JSON;
-//! no feed knows a client, a socket or a broker. Called through [`crate::hub::Feed`]. Here are the events from a
-//! source to a feed, the same for every bus, and the feed of a gateway without a bus.
-//!
-//! The log lines about bad messages: bounded in size and in rate. Used by every feed.
+//! One feed per process. Only the feed knows the bus side of the contract's JSON; no feed knows a client, a socket or a
+//! broker. Called through [`crate::hub::Feed`]. Here are the events from a source to a feed, the same for every bus;
+//! the feed of a gateway without a bus; and the log lines about bad messages, bounded in size and in rate.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
@@ -63,7 +61,7 @@ pub enum BusEvent {
         subscription: Subscription,
         /// As in [`Self::Subscribed`].
         number: u64,
-        /// The words of the bus.
+        /// The reason that the bus gave.
         fault: Fault,
     },
     /// A last value of a subscription, a quiet message; an empty payload: the value was deleted.
@@ -93,8 +91,7 @@ impl BusEvent {
         }
     }
 
-    /// The notice of an event about the link to the bus and the marks of the feed; `None` for the
-    /// others.
+    /// The notice of an event about the link to the bus and the marks of the feed; `None` for the others.
     fn link_notice(&self) -> Option<BusNotice> {
         match self {
             Self::Up => Some(BusNotice::Up),
@@ -114,8 +111,7 @@ impl BusEvent {
     }
 }
 
-/// A name that a source can subscribe to while the source runs: a channel, or every channel that a
-/// pattern matches.
+/// A name that a source can subscribe to while the source runs: a channel, or every channel that a pattern matches.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subscription {
     /// The channel's name or the pattern.
@@ -153,8 +149,8 @@ pub struct BusMessage {
     pub subject: Arc<str>,
     /// The pattern that matched, for a Redis pattern subscription.
     pub pattern: Option<Arc<str>>,
-    /// The payload, any bytes. A source with a limit cuts a larger payload after the first byte over the
-    /// limit, so that the feed recognises and skips the message.
+    /// The payload, any bytes. A source with a limit cuts a larger payload after the first byte over the limit, so that
+    /// the feed recognises and skips the message.
     pub payload: Vec<u8>,
     /// Position in the stream; `None` if the bus has no streams.
     pub position: Option<StreamPosition>,
@@ -168,12 +164,12 @@ pub struct BusMessage {
 
 /// A message's position in the stream of the bus: a greater position is newer.
 ///
-/// Each source says how its bus counts. Positions of the same subject can be compared; positions of
-/// different subjects need not be comparable.
+/// Each source says how its bus counts. Positions of the same subject can be compared; positions of different subjects
+/// need not be comparable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamPosition {
-    /// The life of the stream: greater for a stream that was made anew or went back in time, so
-    /// that the new messages are newer than all earlier ones, wherever the sequence starts.
+    /// The life of the stream: greater for a stream that was made anew or went back in time, so that the new messages
+    /// are newer than all earlier ones, wherever the sequence starts.
     pub epoch: i64,
     /// Number of the message within the life.
     pub sequence: u64,
@@ -184,8 +180,8 @@ pub struct StreamPosition {
 struct LastSeen(Option<StreamPosition>);
 
 impl LastSeen {
-    /// Remembers `position`. Returns false if an equal or newer position was seen before: the message is a
-    /// redelivery, a replay, or from a lost stream. A message without a position always counts as newer.
+    /// Remembers `position`. Returns false if an equal or newer position was seen before: the message is a redelivery,
+    /// a replay, or from a lost stream. A message without a position always counts as newer.
     fn advance(&mut self, position: Option<StreamPosition>) -> bool {
         let Some(position) = position else {
             return true;
@@ -201,7 +197,7 @@ impl LastSeen {
 /// Settings of a feed of channels or trades.
 #[derive(Clone, Debug)]
 pub struct FeedSettings {
-    /// Bytes of a bus message; larger messages are counted, logged and skipped.
+    /// The limit on a bus message, bytes; larger messages are counted, logged and skipped.
     pub bus_message_bytes_max: usize,
     /// Whether each message has its arrival time from the bus; no part of the contract.
     pub is_stamped: bool,
@@ -227,8 +223,8 @@ fn check_size(payload: &[u8], bytes_max: usize) -> Result<(), TooLarge> {
     Ok(())
 }
 
-/// The time of a broadcast for the clients: now, or for an old message of a stream the time of storage, when
-/// other instances broadcast the message.
+/// The time of a broadcast for the clients: now, or for an old message of a stream the time of storage, when other
+/// instances broadcast the message.
 fn broadcast_unix_ms(now: Now, message: &BusMessage) -> i64 {
     match message.quiet && message.place != Place::Outside {
         true => message.received.unix_ms(),
@@ -275,7 +271,7 @@ impl Feed for NoFeed {
     }
 }
 
-/// Lines for bad messages within a second; the others are counted and the count is logged later.
+/// The most log lines about bad messages, a second. Further messages are counted, and the count is logged later.
 const LINES_PER_SECOND: u32 = 5;
 
 /// The most bytes shown of a bad message, after escaping.
@@ -373,11 +369,6 @@ mod tests {
         assert!(!last.advance(at(10, 100)), "the old stream is over");
         assert!(last.advance(at(11, 2)));
     }
-}
-
-#[cfg(test)]
-mod bad_log_tests {
-    use super::*;
 
     #[test]
     fn an_excerpt_is_bounded_escaped_and_cut_between_characters() {

@@ -1,17 +1,16 @@
 //! The trades feed: `channel:trade:SYMBOL` publications to a topic for each symbol.
 //!
-//! Six fields of the payload are passed on, each with its original text. The channel's name alone decides
-//! the topic. Every trade counts, so frames have no conflation key. Must not know
-//! a client, a broker or a clock. Called by the reactor, through [`crate::hub::Feed`].
+//! Six fields of the payload are passed on, each with its original text. The channel's name alone decides the topic.
+//! Every trade counts, so frames have no conflation key. Must not know a client, a broker or a clock. Called by the
+//! reactor, through [`crate::hub::Feed`].
 
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::BadMessageLog;
 use super::{
-    BusEvent, BusMessage, FeedSettings, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size,
-    write_stamp,
+    BadMessageLog, BusEvent, BusMessage, FeedSettings, STAMP_BYTES, TooLarge, broadcast_unix_ms,
+    check_size, write_stamp,
 };
 use crate::hub::{
     BusNotice, CopyRank, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, POSITION_BYTES_MAX,
@@ -94,8 +93,8 @@ impl TradesFeed {
         })
     }
 
-    /// A trade over a limit of this instance may have been relayed by an instance with another limit: the
-    /// history has to know of the trade. Any other bad trade is bad everywhere.
+    /// A trade over a limit of this instance may have been relayed by an instance with another limit: the history has
+    /// to know of the trade. Any other bad trade is bad on every instance.
     fn left_out(&self, message: &BusMessage, why: &BadTrade) -> Option<Publication> {
         let is_limited = matches!(
             why,
@@ -112,8 +111,8 @@ impl TradesFeed {
         })
     }
 
-    /// `{"type":"trade","data":{…},"timestamp":ms}`; the timestamp is the time of the broadcast. With a
-    /// history `"pos"` is the last member.
+    /// `{"type":"trade","data":{…},"timestamp":ms}`; the timestamp is the time of the broadcast. With a history `"pos"`
+    /// is the last member.
     fn frame(&self, now: Now, message: &BusMessage) -> Result<Arc<Frame>, JsonError> {
         let mut fields = [const { None }; FIELDS.len()];
         for entry in object_entries(&message.payload)? {
@@ -172,7 +171,7 @@ impl Feed for TradesFeed {
             BusEvent::Gap { .. } => self.stats.gaps += 1,
             BusEvent::Skipped { .. } => self.stats.subjects[0].messages_bad += 1,
             BusEvent::Message(message) => out.extend(self.message(now, &message)),
-            // A single pattern, subscribed from the first `Up` on; the source logs a refusal.
+            // The feed has a single subscription, in place from the first `Up` on; the source logs a refusal.
             BusEvent::Down(_)
             | BusEvent::CaughtUp
             | BusEvent::Feed(_)
@@ -197,9 +196,8 @@ impl Feed for TradesFeed {
     }
 }
 
-/// The symbol of a channel, unchanged: everything after the prefix, because exchanges write `NSE:TCS` and
-/// `BTC:USD`. A name of the form of a candles topic is not a symbol: the trade would go to the watchers of the
-/// candles.
+/// The symbol of a channel, unchanged: everything after the prefix, because exchanges write `NSE:TCS` and `BTC:USD`. A
+/// name of the form of a candles topic is not a symbol: the trade would go to the watchers of the candles.
 fn symbol(channel: &str) -> Option<&str> {
     let symbol = channel.strip_prefix("channel:trade:")?;
     (!symbol.starts_with("candle:")).then_some(symbol)

@@ -1,5 +1,5 @@
-//! The newest value under each key, as bytes of the payload, and the views of the topics: the shown parts of the
-//! state, and the frames for members and new clients.
+//! The newest value under each key, as bytes of the payload, and the views of the topics: the shown parts of the state,
+//! and the frames for members and new clients.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use super::super::write_stamp;
 use super::normalise::write_string;
 use crate::hub::{ConflationKey, Frame, FrameBytes, Now, Publication, Retain, TopicName};
 
-/// All frames of a topic replace each other: each holds everything that the topic shows, and a client
-/// is a member of a single topic.
+/// All frames of a topic replace each other: each holds everything that the topic shows, and a client is a member of a
+/// single topic.
 const CONFLATION_KEY: ConflationKey = ConflationKey(0);
 
 /// The key of the message number, where messages have numbers.
@@ -29,7 +29,7 @@ pub(super) struct Cache {
     parts: Vec<Part>,
     /// Whether payloads have the time of receipt.
     is_stamped: bool,
-    /// Counts the frames.
+    /// Counts the bytes of the frames that still exist.
     alive: FrameBytes,
 }
 
@@ -67,7 +67,8 @@ impl Cache {
         self.known(parts).next().is_none()
     }
 
-    /// The payload of `parts` as a frame of the message's time of receipt; `seq` and the stamp come after the parts.
+    /// The payload of `parts` as a frame; `seq` and the stamp come after the parts. `received` is when the newest
+    /// message of the payload was received.
     pub(super) fn frame(&self, parts: &[usize], seq: Option<u64>, received: Now) -> Arc<Frame> {
         let mut more = Vec::new();
         if let Some(seq) = seq {
@@ -125,9 +126,9 @@ impl Cache {
     }
 }
 
-/// While a backlog is read, the frame for new clients is updated at most this often. A frame for each of
-/// 100,000 messages would be work for nobody; without any update, a client that connects meanwhile would
-/// get a state from before the backlog.
+/// While a backlog is read, the frame for new clients is updated at most this often. A frame for each of 100,000
+/// messages would be work for nobody; without any update, a client that connects meanwhile would get a state from
+/// before the backlog.
 const QUIET_PUBLISH_INTERVAL_US: u64 = 100_000;
 
 /// Some parts of the state under a topic of their own.
@@ -149,8 +150,8 @@ pub(super) struct View {
 }
 
 impl View {
-    /// Creates a view without a frame. `parts` are in the order of the payload. If `is_numbered`, each
-    /// payload has the number of its broadcast.
+    /// Creates a view without a frame. `parts` are in the order of the payload. If `is_numbered`, each payload has the
+    /// number of its broadcast.
     pub(super) fn new(topic: TopicName, parts: Vec<usize>, is_numbered: bool) -> Self {
         Self {
             topic,
@@ -174,8 +175,8 @@ impl View {
         self.deliver(frame, cache, out);
     }
 
-    /// The number of the next broadcast. A quiet frame has the same number: either the quiet frame is
-    /// delivered next, or another frame replaces it.
+    /// The number of the next broadcast. A quiet frame has the same number: either the quiet frame is delivered next,
+    /// or another frame replaces it.
     fn next_seq(&self) -> Option<u64> {
         self.delivered.map(|delivered| delivered + 1)
     }

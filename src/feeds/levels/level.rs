@@ -2,13 +2,12 @@
 
 use std::io::Write;
 
-use super::predictions::Predictions;
-use super::reader::{BadMessage, Kind, Reader, Values, is_string, is_truthy};
+use super::reader::{BadMessage, Kind, Reader, is_string, is_truthy};
 
 /// Declares an enum of the fields to read, object by object: `Variant = "key"`.
 ///
-/// The values of an object are then kept in an array that the enum indexes. Reading an object
-/// allocates nothing, and a key repeated in the input overwrites its slot: the last counts.
+/// The values of an object are then kept in an array that the enum indexes. Reading an object allocates nothing, and a
+/// key repeated in the input overwrites its slot: the last counts.
 macro_rules! fields {
     ($(#[$doc:meta])* $name:ident { $($object:ident { $($field:ident = $key:literal,)* })* }) => {
         $(#[$doc])*
@@ -84,7 +83,8 @@ enum Rule {
     Copy(Field, &'static str),
     /// The value's text; when missing or null, the text of the second field; then the default.
     CopyOr(Field, Field, &'static str),
-    /// Replaces first words by second words, other values pass. The default when the value is not truthy.
+    /// Replaces each first word by its second word; other values pass unchanged. The default when the value is not
+    /// truthy.
     Map(Field, &'static [(&'static str, &'static str)], &'static str),
     /// Whether the value is truthy.
     Truth(Field),
@@ -193,7 +193,7 @@ pub(super) struct SessionContext {
 /// The raw values of a level.
 #[derive(Debug)]
 pub(super) struct Level<'a> {
-    values: Values<'a, { Field::COUNT }>,
+    values: [Option<&'a str>; Field::COUNT],
     /// By [`Part`]: whether the last value under the key is neither an object nor empty.
     wrong_parts: [bool; 4],
 }
@@ -202,7 +202,7 @@ impl<'a> Level<'a> {
     /// Reads the next level of `reader` completely: any fault in the level makes the message bad.
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, BadMessage> {
         let mut level = Self {
-            values: Values::new(),
+            values: [None; Field::COUNT],
             wrong_parts: [false; 4],
         };
         reader.object(|reader, key| {
@@ -211,7 +211,7 @@ impl<'a> Level<'a> {
             }
             let value = reader.value();
             if let Some(field) = Field::level(&key) {
-                level.values.set(field as usize, value);
+                level.values[field as usize] = Some(value);
             }
             Ok(())
         })?;
@@ -231,7 +231,7 @@ impl<'a> Level<'a> {
             }
             let value = reader.value();
             if let Some(field) = part.field(&key) {
-                self.values.set(field as usize, value);
+                self.values[field as usize] = Some(value);
             }
             Ok(())
         })?;
@@ -246,7 +246,7 @@ impl<'a> Level<'a> {
             Part::Sweep => (Field::SweepDetected, Field::SweepDetected),
             Part::Fuel => (Field::FuelNetDealerGamma, Field::FuelEffect),
         };
-        self.values.clear(first as usize..last as usize + 1);
+        self.values[first as usize..=last as usize].fill(None);
         self.wrong_parts[part as usize] = false;
         if matches!(part, Part::Tape) {
             self.wrong_parts[Part::Sweep as usize] = false;
@@ -266,18 +266,21 @@ impl<'a> Level<'a> {
     }
 
     fn value(&self, field: Field) -> Option<&'a str> {
-        self.values.at(field as usize)
+        self.values[field as usize]
     }
 
     fn value_not_null(&self, field: Field) -> Option<&'a str> {
         self.value(field).filter(|&raw| Kind::of(raw) != Kind::Null)
     }
 
-    /// Appends the level's output object.
+    pub(super) fn id(&self) -> Option<&'a str> {
+        self.value(Field::Id)
+    }
+
+    /// Appends the level's output object, without the closing brace: predictions may follow.
     pub(super) fn write(
         &self,
         session: SessionContext,
-        predictions: &Predictions<'a>,
         out: &mut Vec<u8>,
     ) -> Result<(), BadMessage> {
         let start = out.len();
@@ -289,8 +292,6 @@ impl<'a> Level<'a> {
         if let Some(comma) = out.get_mut(start) {
             *comma = b'{';
         }
-        predictions.write_for(self.value(Field::Id), out)?;
-        out.push(b'}');
         Ok(())
     }
 
@@ -355,8 +356,8 @@ fn five_thousandth(number: &str) -> Option<f64> {
     let value: f64 = number.parse().ok().filter(|v: &f64| v.is_finite())?;
     let is_integer = number.bytes().all(|b| matches!(b, b'-' | b'0'..=b'9'));
     if is_integer && value.abs() >= 9_007_199_254_740_992.0 {
-        // A double no longer holds every integer here, and rounding twice can miss the nearest
-        // double. n / 5000 = 2n / 10000, which parsing rounds once.
+        // A double no longer holds every integer here, and rounding twice can miss the nearest double. n / 5000 = 2n /
+        // 10000, which parsing rounds once.
         return (doubled(number) + "e-4").parse().ok();
     }
     Some(value / 5000.0)

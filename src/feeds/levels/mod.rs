@@ -1,22 +1,20 @@
 //! The levels feed: NATS subjects to a single state, and the state to topics.
 //!
-//! `market.flow` and the subjects of relays are kept untouched, `levels.signals` is normalised.
-//! Every good message makes a frame for each topic that shows a key of the message. Each value is
-//! kept as payload bytes, so a flow message is checked and copied and never
-//! touches the levels. Must not know a client, a broker or a clock. Called by the reactor, through
-//! [`crate::hub::Feed`].
+//! `market.flow` and the subjects of relays are kept untouched, `levels.signals` is normalised. Every good message
+//! makes a frame for each topic that shows a key of the message. Each value is kept as payload bytes, so a flow message
+//! is checked and copied and never touches the levels. Must not know a client, a broker or a clock. Called by the
+//! reactor, through [`crate::hub::Feed`].
 //!
 //! | file | owns |
 //! | --- | --- |
 //! | `mod` | subjects, the handling of a message, and a check without effect |
 //! | `cache` | the newest value under each key; the views of topics: payloads, broadcasts, and quiet catch-up |
-//! | `normalise`, `level`, `predictions` | the contract's normalisation |
+//! | `normalise`, `level` | the contract's normalisation: a message with its predictions, and each level |
 //! | `reader` | raw JSON values: a cursor, kinds and truth; the faults of bad messages |
 
 mod cache;
 mod level;
 mod normalise;
-mod predictions;
 mod reader;
 
 use std::mem;
@@ -24,8 +22,7 @@ use std::ops::Range;
 
 use self::cache::{Cache, View};
 use self::reader::{Kind, Reader};
-use super::BadMessageLog;
-use super::{BusEvent, BusMessage, LastSeen, check_size};
+use super::{BadMessageLog, BusEvent, BusMessage, LastSeen, check_size};
 use crate::hub::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicName};
 use crate::wire::json::check_json;
 
@@ -53,14 +50,14 @@ const VIEWPORT: usize = 2;
 pub struct LevelsFeedSettings {
     /// Minutes from the open to the end of the session: the maximum of `bars_since_open`.
     pub session_length_min: u32,
-    /// Bytes of a bus message; larger messages are counted, logged and skipped.
+    /// The limit on a bus message, bytes; larger messages are counted, logged and skipped.
     pub bus_message_bytes_max: usize,
     /// More subjects, in the order of their keys in the payload.
     pub relays: Vec<Relay>,
     /// More topics, beside [`TOPIC`].
     pub endpoints: Vec<Endpoint>,
-    /// Whether each payload has the number of its broadcast, so that a client can count skipped broadcasts;
-    /// no part of the contract.
+    /// Whether each payload has the number of its broadcast, so that a client can count skipped broadcasts; no part of
+    /// the contract.
     pub is_numbered: bool,
     /// Whether each payload has the arrival time of its newest message; no part of the contract.
     pub is_stamped: bool,
@@ -123,8 +120,7 @@ impl Content {
     }
 }
 
-/// Turns the bus events of the relayed subjects into publications on [`TOPIC`] and on the topics of the
-/// endpoints.
+/// Turns the bus events of the relayed subjects into publications on [`TOPIC`] and on the topics of the endpoints.
 #[derive(Debug)]
 pub struct LevelsFeed {
     settings: LevelsFeedSettings,
@@ -296,8 +292,7 @@ impl Feed for LevelsFeed {
     }
 }
 
-/// Judges messages like a [`LevelsFeed`] with the same settings, for callers that choose the message to hand
-/// over.
+/// Judges messages like a [`LevelsFeed`] with the same settings, for callers that choose the message to hand over.
 #[derive(Clone, Debug)]
 pub struct LevelsJudge {
     normaliser: Normaliser,

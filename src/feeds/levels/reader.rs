@@ -1,19 +1,16 @@
-//! A cursor over checked JSON text: raw values, in a single pass, without copies. Also the fields of
-//! messages, and the faults of bad messages.
-//!
-//! The library's own lazy iterators take about 100 ns for each field, most of a message's time.
-//! Since the text is known to be JSON, finding the end of a value needs no parser. Text that is not
-//! JSON gives wrong values, but neither panics nor loops.
+//! A cursor over checked JSON text: raw values, in a single pass, without copies. Also the fields of messages, and the
+//! faults of bad messages. The lazy iterators of the JSON library take about 100 ns for each field, which would be most
+//! of the time of a message. Since the text is known to be JSON, finding the end of a value needs no parser. Text that
+//! is not JSON gives wrong values, but neither panics nor loops.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use thiserror::Error;
 
 use crate::feeds::TooLarge;
 use crate::wire::json::{JsonError, text_of};
 
-/// A position in checked text. Methods that take a value move after the value.
+/// A position in checked text. Methods that take a value move past it.
 #[derive(Clone, Debug)]
 pub(super) struct Reader<'a> {
     text: &'a str,
@@ -46,9 +43,9 @@ impl<'a> Reader<'a> {
         self.since(start)
     }
 
-    /// Takes the next value. If the value is an object, `field` is called with each key, in order and
-    /// repeated keys included, and has to take the field's value. Returns the text. A value that is no
-    /// object has no fields.
+    /// Takes the next value. If the value is an object, `field` is called with each key, in order and repeated keys
+    /// included, and has to take the field's value. Returns the text of the value. A value that is no object has no
+    /// fields.
     pub(super) fn object(
         &mut self,
         mut field: impl FnMut(&mut Self, Cow<'a, str>) -> Result<(), BadMessage>,
@@ -61,8 +58,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Takes the next value. If the value is an array, `entry` is called at each entry and has to take
-    /// the entry. Returns the text. A value that is not an array has no entries.
+    /// Takes the next value. If the value is an array, `entry` is called at each entry and has to take the entry.
+    /// Returns the text of the value. A value that is not an array has no entries.
     pub(super) fn array(
         &mut self,
         entry: impl FnMut(&mut Self) -> Result<(), BadMessage>,
@@ -146,7 +143,8 @@ impl<'a> Reader<'a> {
     /// Moves from an opening bracket after the matching closing bracket.
     fn skip_container(&mut self) {
         let mut depth = 0_usize;
-        while let Some(found) = self.rest().iter().position(|&b| is_structural(b)) {
+        let is_structural = |b: &u8| matches!(b, b'"' | b'{' | b'}' | b'[' | b']');
+        while let Some(found) = self.rest().iter().position(is_structural) {
             self.at += found;
             match self.byte() {
                 Some(b'"') => {
@@ -171,10 +169,6 @@ impl<'a> Reader<'a> {
         let len = rest.iter().position(ends).unwrap_or(rest.len());
         self.at = (self.at + len.max(1)).min(self.text.len());
     }
-}
-
-const fn is_structural(byte: u8) -> bool {
-    matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')
 }
 
 /// The kind of a JSON value, recognised by the first byte.
@@ -264,7 +258,7 @@ pub enum BadMessage {
     /// `barrier.depth_in_zone` is no finite double, and `wall_ratio` is computed from it.
     #[error("`barrier.depth_in_zone` is out of range")]
     DepthInZoneOutOfRange,
-    /// Small on the bus, too large with all defaults filled in.
+    /// The message is within the limit on the bus, but its output, with all defaults filled in, is too large.
     #[error("normalised, it is larger than the allowed {bytes_max} bytes")]
     NormalisedTooLarge {
         /// The limit.
@@ -275,32 +269,6 @@ pub enum BadMessage {
 impl BadMessage {
     pub(super) const fn wrong(field: &'static str) -> Self {
         Self::WrongType { field }
-    }
-}
-
-/// The raw values of an object's fields; a missing value is `None`.
-#[derive(Clone, Debug)]
-pub(super) struct Values<'a, const COUNT: usize>([Option<&'a str>; COUNT]);
-
-impl<'a, const COUNT: usize> Values<'a, COUNT> {
-    pub(super) const fn new() -> Self {
-        Self([None; COUNT])
-    }
-
-    pub(super) fn at(&self, index: usize) -> Option<&'a str> {
-        self.0.get(index).copied().flatten()
-    }
-
-    pub(super) fn set(&mut self, index: usize, raw: &'a str) {
-        if let Some(slot) = self.0.get_mut(index) {
-            *slot = Some(raw);
-        }
-    }
-
-    pub(super) fn clear(&mut self, range: Range<usize>) {
-        if let Some(slots) = self.0.get_mut(range) {
-            slots.fill(None);
-        }
     }
 }
 

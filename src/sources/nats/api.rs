@@ -1,7 +1,10 @@
 //! Requests to JetStream: an answer, a refusal, or the end of the connection, whatever is first.
 //!
-//! The crate's own requests wait five seconds even when the connection is gone meanwhile, and fail
-//! on error codes newer than the crate. The crate's types of requests and answers are used.
+//! The crate's own requests wait five seconds even when the connection is gone meanwhile, and fail on error codes newer
+//! than the crate. The crate's types of requests and answers are used.
+//!
+//! Any client that may publish to an inbox can have sent an answer, so [`json::read`] checks each before a parser reads
+//! it.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,13 +18,13 @@ use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
 use super::error::{INBOXES, Refusal, Refusals};
 use super::protocol::are_of_deletion;
-use crate::wire::json::{self, Json, JsonError};
+use crate::wire::json::{self, Json, JsonError, read};
 
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
-/// The status of an answer by which only the server answers, as in HTTP.
+/// The status of an answer that the server gives in place of JetStream, as in HTTP: service unavailable.
 const UNAVAILABLE: u64 = 503;
-/// How often a request without an answer looks for the server's refusal, which arrives beside the answers.
+/// How often a request without an answer looks for a refusal of the server. A refusal does not arrive as an answer.
 const REFUSAL_LOOK: Duration = Duration::from_millis(20);
 /// The shorter limit while other subjects wait.
 const HASTY_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -97,7 +100,7 @@ impl ApiError {
         matches!(self, Self::Refused { .. } | Self::Unreadable(_))
     }
 
-    /// Whether no other question would fare better on this connection.
+    /// Whether every other request on this connection would fail too.
     pub(super) fn is_of_all(&self) -> bool {
         match self {
             Self::NoJetStream | Self::Lost | Self::Connection(_) => true,
@@ -137,7 +140,7 @@ impl Api {
         }
     }
 
-    /// The state of a stream with a leader: what it stores is delivered.
+    /// The state of a stream. Returns an error if the stream has no leader: then nothing of it is delivered.
     pub(super) fn stream_info(&self, stream: &str) -> Result<StreamInfo, ApiError> {
         let answer = self.ask(&format!("STREAM.INFO.{stream}"), b"")?;
         let answer = read(&answer)?;
@@ -145,8 +148,8 @@ impl Api {
         Ok(answer.parse()?)
     }
 
-    /// The name of the stream that stores `subject`. Of the streams with subjects of their own,
-    /// only one can.
+    /// The name of the stream that stores `subject`. The subjects of two streams never overlap, so there is at most
+    /// one.
     pub(super) fn stream_holding(&self, subject: &str) -> Result<Option<String>, ApiError> {
         let query = sonic_rs::json!({ "subject": subject }).to_string();
         let answer = self.ask("STREAM.NAMES", query.as_bytes())?;
@@ -187,8 +190,8 @@ impl Api {
         parse(&self.ask(&verb, body.as_bytes())?)
     }
 
-    /// Changes the deliver subject of a consumer without a listener. The other settings are sent
-    /// back as received, because settings unknown to the crate must not be lost.
+    /// Changes the deliver subject of a consumer without a listener. The other settings are sent back as received,
+    /// because settings unknown to the crate must not be lost.
     pub(super) fn move_consumer(
         &self,
         stream: &str,
@@ -232,8 +235,7 @@ impl Api {
         message(read(&answer)?).map(Some)
     }
 
-    /// Checks whether this user may send the request `verb`. The body is unreadable, so JetStream
-    /// refuses the request.
+    /// Checks whether this user may send the request `verb`. The body is unreadable, so JetStream refuses the request.
     pub(super) fn permits(&self, verb: &str) -> Result<(), ApiError> {
         match self.ask(verb, b"{") {
             Err(error) if !error.is_an_answer() => Err(error),
@@ -253,8 +255,7 @@ impl Api {
         Some(ApiError::NotPermitted(what))
     }
 
-    /// Publishes a message to be stored by a stream. Returns the stream's name, and the message's
-    /// sequence there.
+    /// Publishes a message to be stored by a stream. Returns the stream's name, and the message's sequence there.
     pub(super) fn store(&self, subject: &str, message: &[u8]) -> Result<(String, u64), ApiError> {
         let answer = self.ask_on(subject.to_owned(), message)?;
         let answer = read(&answer)?;
@@ -329,7 +330,7 @@ struct Replica {
 }
 
 /// Checks whether an answer about a stream of a cluster names its leader, and whether the leader reaches most servers
-/// of the stream. A server that was cut off from its cluster answers for ever.
+/// of the stream. A server that is cut off from its cluster goes on answering.
 ///
 /// # Errors
 /// Nobody leads the stream, or another server may.
@@ -383,8 +384,8 @@ pub(super) fn message(answer: Json<'_>) -> Result<Fetched, ApiError> {
     })
 }
 
-/// The number of messages delivered or about to be delivered by a new consumer, from the answer to the request for
-/// the consumer.
+/// The number of messages delivered or about to be delivered by a new consumer, from the answer to the request for the
+/// consumer.
 pub(super) fn messages_of_consumer(answer: Json<'_>) -> u64 {
     let pending = answer.number(&["num_pending"]);
     let delivered = answer.number(&["delivered", "consumer_seq"]);
@@ -400,14 +401,6 @@ pub(super) fn first_stream(answer: Json<'_>) -> Result<Option<String>, ApiError>
     let streams = streams.ok_or_else(|| ApiError::Unreadable("no list of streams".to_owned()))?;
     let names: Option<Vec<String>> = json::value(&streams)?;
     Ok(names.and_then(|names| names.into_iter().next()))
-}
-
-/// Opens an answer of JetStream. Any publisher that may publish to an inbox can have sent it.
-///
-/// # Errors
-/// The answer is not UTF-8, or nested too deeply.
-pub(super) fn read(answer: &[u8]) -> Result<Json<'_>, JsonError> {
-    json::read(answer)
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(answer: &[u8]) -> Result<T, ApiError> {

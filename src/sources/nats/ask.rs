@@ -1,37 +1,36 @@
-//! The check before a start: whether the files named in the settings are readable, whether NATS
-//! answers, what NATS holds, and what this user may do. Changes nothing in NATS.
+//! The check before a start: whether NATS answers, what NATS holds, what the limits of the account and of its streams
+//! leave, and what this user may do. Changes nothing in NATS.
 
-use std::io;
+use std::collections::HashMap;
 use std::time::Instant;
 
-mod room;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use self::room::{Room, Stream};
+use super::api::{Api, ApiError};
 use super::connection::Link;
 use super::consumers::{Durable, Target, asked, find_stream, look_for, look_up};
 use super::error::{NatsError, Refusal, Refusals};
-use super::settings::{
-    Credentials, Login, NatsSettings, StreamSpec, SubscriptionSpec, Tls, tls_config,
-};
+use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use crate::auth::NameSyntax;
 use crate::base::Finding;
 use crate::sources::asked::{Answers, to_ask};
+use crate::wire::json;
 
-/// Connects to every server of the settings. Asks the first reachable server about the streams and
-/// durable consumers needed by a [`NatsSource`](super::NatsSource) with these settings.
+/// Connects to every server of the settings. Asks the first reachable server about the streams and durable consumers
+/// needed by a [`NatsSource`](super::NatsSource) with these settings.
 pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
     on_a_server(settings, |link, found| {
-        let left_out = left_out(link, settings, found)?;
+        let is_left_out = is_left_out(link, settings, found)?;
         let room = Room::ask(&link.api);
         let mut room = room.map_err(|error| asked("tell of the account".to_owned(), error))?;
         for spec in &settings.subscriptions {
-            if left_out
-                .iter()
-                .any(|stream| Some(&stream.name) == spec.stream.as_ref())
-            {
+            let is_its_own = |stream: &&StreamSpec| Some(&stream.name) == spec.stream.as_ref();
+            let ours = settings.streams.iter().find(is_its_own);
+            if is_left_out && ours.is_some() {
                 continue;
             }
-            match subject(link, &mut room, settings, spec, found) {
+            match subject(link, &mut room, settings.ephemeral, (spec, ours), found) {
                 Err(error) if error.is_of_all() => return Err(error),
                 Err(error) => found.push(Finding::Error(error.to_string())),
                 Ok(()) => {}
@@ -48,8 +47,7 @@ pub struct NatsNeeds {
     pub subscriptions: Vec<String>,
     /// Subjects for clients to request; a refusal concerns only these clients.
     pub requests: Vec<String>,
-    /// Subjects to publish to. The check publishes an empty message there, so nobody may be
-    /// listening.
+    /// Subjects to publish to. The check publishes an empty message there, so no program should be subscribed to them.
     pub published: Vec<String>,
     /// The largest message, bytes.
     pub payload_bytes_max: usize,
@@ -57,8 +55,8 @@ pub struct NatsNeeds {
     pub stream: Option<String>,
 }
 
-/// Checks plain subjects: whether this user has the permissions of `needs`, and whether the server
-/// takes messages of the largest size.
+/// Checks plain subjects: whether this user has the permissions of `needs`, and whether the server takes messages of
+/// the largest size.
 pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
     on_a_server(settings, |link, found| {
         let (payload_bytes, bytes) = (link.api.connection.max_payload(), needs.payload_bytes_max);
@@ -68,41 +66,29 @@ pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
                  to {bytes}"
             )));
         }
-        plain(link, needs, found)
+        for subject in &needs.published {
+            let published = link.api.connection.publish(subject, b"");
+            published.map_err(|_| NatsError::Lost)?;
+            let permitted = is_permitted(link, &Refusal::Request(subject.clone()))?;
+            found.push(permission(&format!("publish to {subject}"), permitted));
+        }
+        if let Some(stream) = &needs.stream {
+            whole_stream(link, stream, found)?;
+        }
+        let mut answers = Answers::default();
+        for (subject, is_request) in to_ask(&needs.subscriptions, &needs.requests) {
+            let subscription = link.api.connection.subscribe(subject);
+            let _subscription = subscription.map_err(|_| NatsError::Lost)?;
+            let answer = match is_permitted(link, &Refusal::Subscription(subject.clone()))? {
+                true => Ok(()),
+                false => Err("NATS does not permit it".to_owned()),
+            };
+            answers.take(subject.clone(), is_request, answer);
+        }
+        let (needed, requests) = (needs.subscriptions.len(), needs.requests.len());
+        answers.report("NATS", needed, requests, found);
+        Ok(())
     })
-}
-
-fn plain(link: &Link, needs: &NatsNeeds, found: &mut Vec<Finding>) -> Result<(), NatsError> {
-    for subject in &needs.published {
-        let published = link.api.connection.publish(subject, b"");
-        published.map_err(|_| NatsError::Lost)?;
-        let permitted = is_permitted(link, &Refusal::Request(subject.clone()))?;
-        found.push(permission(&format!("publish to {subject}"), permitted));
-    }
-    if let Some(stream) = &needs.stream {
-        whole_stream(link, stream, found)?;
-    }
-    let mut answers = Answers::default();
-    for (subject, is_request) in to_ask(&needs.subscriptions, &needs.requests) {
-        let answer = match may_subscribe(link, subject)? {
-            true => Ok(()),
-            false => Err("NATS does not permit it".to_owned()),
-        };
-        answers.take(subject.clone(), is_request, answer);
-    }
-    answers.report(
-        "NATS",
-        needs.subscriptions.len(),
-        needs.requests.len(),
-        found,
-    );
-    Ok(())
-}
-
-fn may_subscribe(link: &Link, subject: &str) -> Result<bool, NatsError> {
-    let subscription = link.api.connection.subscribe(subject);
-    let _subscription = subscription.map_err(|_| NatsError::Lost)?;
-    is_permitted(link, &Refusal::Subscription(subject.to_owned()))
 }
 
 /// Connects to each server, and calls `further` with the first connection. An error of `further` is the last finding.
@@ -150,34 +136,33 @@ fn on_a_server(
     found
 }
 
-/// The optional streams, if their subjects are left out.
-fn left_out<'a>(
+/// Whether the subjects of the optional streams are left out.
+fn is_left_out(
     link: &Link,
-    settings: &'a NatsSettings,
+    settings: &NatsSettings,
     found: &mut Vec<Finding>,
-) -> Result<&'a [StreamSpec], NatsError> {
-    let streams = &settings.streams[..];
+) -> Result<bool, NatsError> {
+    let streams = &settings.streams;
     if !settings.streams_optional || !look_for(&link.api, streams)?.is_left_out() {
-        return Ok(&[]);
+        return Ok(false);
     }
     let names: Vec<_> = streams.iter().map(|stream| &stream.name[..]).collect();
     let names = names.join(" and ");
     found.push(Finding::Good(format!(
         "no stream {names} for this user; a start makes none, and reads only the relays (--market)"
     )));
-    Ok(streams)
+    Ok(true)
 }
 
-/// Checks the stream of a subject, the durable consumer, and this user's permissions on both.
+/// Checks the stream of a subject (`ours`: a start may make the stream), the durable consumer unless only `ephemeral`
+/// ones are used, and this user's permissions on both.
 fn subject(
     link: &Link,
     room: &mut Room<'_>,
-    settings: &NatsSettings,
-    spec: &SubscriptionSpec,
+    ephemeral: bool,
+    (spec, ours): (&SubscriptionSpec, Option<&StreamSpec>),
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
-    let mut streams = settings.streams.iter();
-    let ours = streams.find(|stream| Some(&stream.name) == spec.stream.as_ref());
     let Some((stream, look)) = stream_of(link, room, spec, ours, found)? else {
         return Ok(());
     };
@@ -190,7 +175,7 @@ fn subject(
         stream, durable, ..
     } = &target;
     let own = format!("CONSUMER.CREATE.{stream}");
-    let create = match settings.ephemeral {
+    let create = match ephemeral {
         true => Some(own),
         false => {
             let (finding, is_missing) = look_at(link, &target)?;
@@ -223,12 +208,13 @@ fn stream_of(
     let (finding, stream) = match (find_stream(&link.api, spec).map_err(failed)?, ours) {
         (Some((name, _)), _) => {
             let stream = room.stream(&name).map_err(failed)?;
-            let stored = &stream.config.subjects;
+            let (config, stored) = (&stream.config, &stream.config.subjects);
+            let is_copy = config.mirror.is_some() || config.sources.is_some();
             let holds = |pattern: &String| NameSyntax::Nats.contains(pattern, subject);
             let holds = stored.iter().any(holds);
             let finding = match holds {
                 true => Finding::Good(format!("the stream {name} holds {subject}")),
-                false if stream.config.is_copy() => Finding::Good(format!(
+                false if is_copy => Finding::Good(format!(
                     "the stream {name} has the messages of other streams"
                 )),
                 false => Finding::Error(format!(
@@ -265,30 +251,25 @@ fn stream_of(
 fn look_at(link: &Link, target: &Target) -> Result<(Finding, Option<bool>), NatsError> {
     let name = &target.durable;
     let failed = |error| asked(format!("tell of the consumer {name}"), error);
-    Ok(match look_up(&link.api, target).map_err(failed)? {
-        Durable::Missing => {
-            let text = format!("the durable consumer {name} is not there; a start makes it");
-            (Finding::Good(text), Some(true))
-        }
-        Durable::Free(_) => {
-            let text = format!("the durable consumer {name} is free");
-            (Finding::Good(text), None)
-        }
+    let (says, makes) = match look_up(&link.api, target).map_err(failed)? {
+        Durable::Missing => ("is not there; a start makes it".to_owned(), Some(true)),
+        Durable::Free(_) => ("is free".to_owned(), None),
         Durable::Taken => {
-            let text = format!(
-                "the durable consumer {name} is held by another client; until it is free this \
-                 instance reads from a consumer of its own"
-            );
-            (Finding::Warning(text), Some(false))
+            let says = "is held by another client; until it is free this instance reads from a \
+                        consumer of its own";
+            (says.to_owned(), Some(false))
         }
         Durable::Unusable(why) => {
-            let text = format!(
-                "the durable consumer {name} cannot be used ({why}); this instance reads from a \
-                 consumer of its own"
-            );
-            (Finding::Warning(text), Some(false))
+            let own = "this instance reads from a consumer of its own";
+            (format!("cannot be used ({why}); {own}"), Some(false))
         }
-    })
+    };
+    let text = format!("the durable consumer {name} {says}");
+    let finding = match makes {
+        Some(false) => Finding::Warning(text),
+        _ => Finding::Good(text),
+    };
+    Ok((finding, makes))
 }
 
 /// Checks the permissions to read `what` by these requests, and to acknowledge the messages of a consumer. The requests
@@ -349,8 +330,7 @@ fn whole_stream(link: &Link, stream: &str, found: &mut Vec<Finding>) -> Result<(
     Ok(())
 }
 
-/// Whether the server has not sent `refusal`. A refusal arrives before the answer to the next
-/// request.
+/// Whether the server has not sent `refusal`. A refusal arrives before the answer to the next request.
 fn is_permitted(link: &Link, refusal: &Refusal) -> Result<bool, NatsError> {
     let rtt = link.api.connection.rtt();
     rtt.map_err(|_| NatsError::Lost)?;
@@ -368,80 +348,149 @@ fn permission(what: &str, is_permitted: bool) -> Finding {
     Finding::Error(error.to_string())
 }
 
-impl NatsSettings {
-    /// Reads every file needed for a connection. `prefix` is the beginning of the flags: `nats` for
-    /// `--nats-creds`.
+/// The room that the limits leave, less the streams and consumers that the subjects checked before need.
+struct Room<'a> {
+    api: &'a Api,
+    /// `None` if the user may not ask; a start does not need it.
+    account: Option<Account>,
+    /// Streams that a start makes.
+    streams: u64,
+    /// Consumers that a start makes, by stream.
+    consumers: HashMap<String, u64>,
+}
+
+/// The state of an account. An account with limits for each number of replicas (`tiers`) has no other limits.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Account {
+    streams: u64,
+    reserved_storage: u64,
+    limits: Limits,
+    tiers: HashMap<String, Self>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Limits {
+    max_streams: i64,
+    max_consumers: i64,
+    max_storage: Option<i64>,
+    max_bytes_required: bool,
+}
+
+/// The facts about a stream that a start needs.
+#[derive(Deserialize)]
+struct Stream {
+    config: Config,
+    state: State,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Config {
+    subjects: Vec<String>,
+    retention: String,
+    max_consumers: i64,
+    mirror: Option<IgnoredAny>,
+    sources: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct State {
+    #[serde(default)]
+    consumer_count: u64,
+}
+
+/// A limit; 0 or less means no limit.
+fn limit(number: i64) -> Option<u64> {
+    u64::try_from(number).ok().filter(|number| *number > 0)
+}
+
+impl<'a> Room<'a> {
+    /// Asks about the account.
     ///
     /// # Errors
-    /// The flag, the file, and the fault of the file; nothing of the file's text.
-    pub fn check_files(&self, prefix: &str) -> Result<(), String> {
-        let wrong = |setting: &str, error: io::Error| format!("--{prefix}-{setting}: {error}");
-        let mut has_tls = self.tls.is_demanded();
-        for endpoint in self.endpoints() {
-            let endpoint = endpoint.map_err(|error| error.to_string())?;
-            has_tls |= endpoint.tls;
-            let login = Login::read(&endpoint.auth, &self.credentials);
-            login.map_err(|error| wrong(setting_of(&self.credentials), error))?;
-        }
-        if !has_tls {
-            return Ok(());
-        }
-        let trusting = Tls {
-            ca: self.tls.ca.clone(),
-            client: None,
+    /// The connection is lost.
+    fn ask(api: &'a Api) -> Result<Self, ApiError> {
+        let account = match api.ask("INFO", b"") {
+            Ok(answer) => json::read(&answer)?.parse().ok(),
+            Err(error @ (ApiError::Lost | ApiError::Connection(_))) => return Err(error),
+            // A start does not need this permission.
+            Err(_) => None,
         };
-        tls_config(&trusting).map_err(|error| wrong("ca", error))?;
-        let both = format!("cert and --{prefix}-key");
-        tls_config(&self.tls).map_err(|error| wrong(&both, error))?;
-        Ok(())
+        let of_one_replica = |mut account: Account| account.tiers.remove("R1").unwrap_or(account);
+        Ok(Self {
+            api,
+            account: account.map(of_one_replica),
+            streams: 0,
+            consumers: HashMap::new(),
+        })
     }
-}
 
-/// The setting for the file of these credentials.
-fn setting_of(credentials: &Credentials) -> &'static str {
-    match credentials {
-        Credentials::CredsFile(_) => "creds",
-        Credentials::NkeyFile(_) => "nkey",
-        Credentials::None | Credentials::Token(_) => "token",
-        Credentials::UserPassword(..) => "user",
+    fn stream(&self, name: &str) -> Result<Stream, ApiError> {
+        let answer = self.api.ask(&format!("STREAM.INFO.{name}"), b"")?;
+        Ok(json::read(&answer)?.parse()?)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    #[test]
-    fn each_broken_file_is_named_with_its_setting_and_not_shown() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("file");
-        fs::write(&file, "s3cret").expect("written");
-        let none = folder.path().join("none");
-        let with = |credentials, ca, client| {
-            let tls = Tls { ca, client };
-            let settings = NatsSettings::plain("nats://h", credentials, tls);
-            settings.check_files("nats")
+    /// Why a start cannot make a missing stream, as far as limits tell.
+    fn lack_of_stream(&mut self, spec: &StreamSpec) -> Result<Option<String>, ApiError> {
+        for subject in &spec.subjects {
+            match self.api.stream_holding(subject) {
+                Ok(Some(other)) => {
+                    return Ok(Some(format!(
+                        "the stream {other} holds {subject}, or a part"
+                    )));
+                }
+                Ok(None) => {}
+                // A start does not need this permission.
+                Err(ApiError::NotPermitted(_)) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.streams += 1;
+        let Some(Account {
+            streams,
+            reserved_storage: bytes,
+            limits,
+            ..
+        }) = &self.account
+        else {
+            return Ok(None);
         };
-        let creds = |path: &std::path::Path| Credentials::CredsFile(path.to_owned());
-        let nkey = Credentials::NkeyFile(file.clone());
-        let client = Some((file.clone(), none.clone()));
-        for (result, says) in [
-            (with(creds(&none), None, None), "--nats-creds: "),
-            (with(creds(&none), None, None), "none: No such file"),
-            (with(creds(&file), None, None), "not hold a credentials"),
-            (with(nkey, None, None), "--nats-nkey: "),
-            (with(Credentials::None, Some(none), None), "--nats-ca: "),
-            (
-                with(Credentials::None, None, client),
-                "--nats-cert and --nats-key: ",
+        let full = limit(limits.max_streams).filter(|max| streams + self.streams > *max);
+        let bytes_max = limits.max_storage.and_then(|max| u64::try_from(max).ok());
+        Ok(match (full, bytes_max) {
+            (Some(max), _) => Some(format!("the account has {streams} of {max} (max_streams)")),
+            (_, Some(max)) if *bytes >= max => Some(format!(
+                "the account has no file storage left: {bytes} of {max} bytes (max_file)"
+            )),
+            _ if limits.max_bytes_required => Some(
+                "the account takes only streams with max_bytes (max_bytes_required); make it with \
+                 `nats stream add`"
+                    .to_owned(),
             ),
-        ] {
-            let error = result.expect_err(says);
-            assert!(error.contains(says) && !error.contains("s3cret"), "{error}");
+            _ => None,
+        })
+    }
+
+    /// Why a start cannot make another consumer of a stream, as far as limits tell.
+    fn lack_of_consumer(&mut self, name: &str, stream: &Stream) -> Option<String> {
+        if stream.config.retention == "workqueue" {
+            return Some(format!(
+                "the stream {name} is a work queue (retention: workqueue): it takes no consumer that \
+                 begins at the newest message"
+            ));
         }
-        let unused = NatsSettings::plain("nats://token@h", creds(&file), Tls::default());
-        assert_eq!(unused.check_files("nats"), Ok(()), "the URL has a token");
+        let more = self.consumers.entry(name.to_owned()).or_default();
+        *more += 1;
+        let of_account = self.account.as_ref().map(|it| it.limits.max_consumers);
+        let limits = [Some(stream.config.max_consumers), of_account];
+        let max = limits.into_iter().flatten().filter_map(limit).min()?;
+        let there = stream.state.consumer_count;
+        (there + *more > max).then(|| {
+            format!(
+                "no consumer of the stream {name} is left: it has {there} of {max} (max_consumers)"
+            )
+        })
     }
 }

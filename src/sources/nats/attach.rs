@@ -1,6 +1,6 @@
-//! Attaches the subjects of a session to consumers, and again when JetStream loses a consumer, is
-//! silent about a consumer, or failed to provide one. A fault of one subject does not affect the
-//! others. Subjects of optional streams are left out as long as the server has none of the streams.
+//! Attaches the subjects of a session to consumers, and again when JetStream loses a consumer, is silent about a
+//! consumer, or failed to provide one. A fault of one subject does not affect the others. Subjects of optional streams
+//! are left out as long as the server has none of the streams.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use super::watchdog::{Health, Watchdog};
 use crate::sources::outage::Failure;
 
 impl Session<'_> {
-    /// Sets up streams and consumers, and warms the cache. A subject that fails is left for later;
-    /// if all fail, returns the first error.
+    /// Sets up streams and consumers, and warms the cache. A subject that fails is left for later; if all fail, returns
+    /// the first error.
     pub(super) fn set_up(&mut self) -> Result<(), Stop> {
         let names_none = |stream: &str| {
             let mut specs = self.subscriptions.iter().map(|s| &s.spec);
@@ -31,7 +31,7 @@ impl Session<'_> {
             if self.subscriptions[index].presence == Presence::LeftOut {
                 continue;
             }
-            // Only the first silence is waited for in full; more waits would delay the good
+            // Only the first subject without an answer gets the full timeout; more such waits would delay the good
             // subjects.
             let api = if failures.is_empty() { usual } else { &hasty };
             let attached = self.attach(index, api);
@@ -42,7 +42,7 @@ impl Session<'_> {
                 Err(stop) => return Err(stop),
             }
         }
-        // The answer to a later question may have been that the subject is left out.
+        // A later answer of the server may have left the subject out.
         let is_read = |s: &Subscription| !s.presence.is_left_out();
         failures.retain(|&(index, _)| is_read(&self.subscriptions[index]));
         let read = self.subscriptions.iter().filter(|s| is_read(s)).count();
@@ -72,7 +72,7 @@ impl Session<'_> {
             subscription.let_go();
             return Err(stop);
         }
-        // An attempt that fails is not an answer of JetStream.
+        // Not before: a failed attempt is not an answer of JetStream.
         subscription.health = Health::new(Instant::now());
         forget(&self.relay.status, subscription);
         let away = subscription.attempts.succeeded(Instant::now());
@@ -118,11 +118,10 @@ impl Session<'_> {
         }
     }
 
-    /// Attaches a subject after the loss of consumer or stream, or after a failed attempt. Returns
-    /// whether the attempt succeeded.
+    /// Attaches a subject after the loss of consumer or stream, or after a failed attempt. Returns whether the attempt
+    /// succeeded.
     pub(super) fn attach_again(&mut self, index: usize) -> Result<bool, Stop> {
-        // Waiting messages are relayed first: they are older than the messages of the next
-        // consumer.
+        // Waiting messages are relayed first: they are older than the messages of the next consumer.
         self.relay_waiting()?;
         // The acknowledgements belong to the consumer in use until now.
         self.subscriptions[index].send_acks(self.data);
@@ -141,8 +140,7 @@ impl Session<'_> {
         Ok(attached)
     }
 
-    /// Changes to a durable consumer that is free by now. After a failure the subject is read as
-    /// before.
+    /// Changes to a durable consumer that is free by now. After a failure the subject is read as before.
     pub(super) fn take_over(&mut self, index: usize) -> Result<(), Stop> {
         let hasty = self.api.hasty();
         let subscription = &mut self.subscriptions[index];
@@ -158,9 +156,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Reports consumers about which JetStream does not answer, and after a while reads their
-    /// subjects from other consumers. The link is well meanwhile, and the other consumers may be
-    /// well too.
+    /// Reports consumers about which JetStream does not answer, and after a while reads their subjects from other
+    /// consumers. The link is well meanwhile, and the other consumers may be well too.
     pub(super) fn check_consumers(&mut self) -> Result<(), Stop> {
         let again = Duration::from_millis(self.settings.consumer_silence_max_ms);
         let told = self.silence_told_after();
@@ -215,8 +212,8 @@ impl Session<'_> {
         }
     }
 
-    /// Attaches a subject to an ephemeral consumer, while JetStream does not answer about the durable
-    /// consumer. After a failure the subject is read as before.
+    /// Attaches a subject to an ephemeral consumer, while JetStream does not answer about the durable consumer. After a
+    /// failure the subject is read as before.
     fn attach_elsewhere(&mut self, index: usize) -> Result<(), Stop> {
         self.relay_waiting()?;
         let subscription = &mut self.subscriptions[index];
@@ -238,8 +235,8 @@ impl Session<'_> {
         self.relay_gaps()
     }
 
-    /// Whether a subject is left out. Asks the server, unless the subject is wanted already; the
-    /// answer is about all optional subjects.
+    /// Whether a subject is left out. Asks the server, unless the subject is wanted already; the answer is about all
+    /// optional subjects.
     ///
     /// # Errors
     /// As [`look_for`]; nothing is decided.
@@ -258,7 +255,7 @@ impl Session<'_> {
             if let Some(status) = status {
                 status.set_left_out(found.is_left_out());
             }
-            // An attempt without an answer may have failed before.
+            // An earlier attempt may have failed for lack of an answer; the subject no longer counts as away.
             if found.is_left_out() {
                 subscription.attempts.succeeded(Instant::now());
                 if let Some(status) = status {

@@ -1,38 +1,35 @@
-//! Makes and leaves the connections of the crate, for requests to JetStream, with TLS done here. No other file
-//! touches the crate's connect options. At the end is a command in a terminal that publishes on such a connection.
+//! Makes and leaves the connections of the `nats` crate, for requests to JetStream, with TLS done here. No other file
+//! touches the crate's connect options. At the end is [`NatsSender`], which publishes on such a connection for a
+//! command in a terminal.
 //!
-//! The `nats` crate has no timeout for connecting, flushing or closing, and reconnects by itself
-//! after a loss. Here every connection is used once: a lost or silent connection is left to a
-//! throw-away thread, and a new connection is made. This also ends half-open TCP connections,
-//! noticed by the crate after four minutes at the earliest.
+//! The `nats` crate has no timeout for connecting, flushing or closing, and reconnects by itself after a loss. Here
+//! every connection is used once: a lost or silent connection is left to a throw-away thread, and a new connection is
+//! made. This also ends half-open TCP connections, noticed by the crate after four minutes at the earliest.
 //!
-//! The certificate checks in the crate's rustls have known faults without a fix, and the crate's
-//! TLS streams can sleep on bytes that have arrived. So the crate gets a loopback connection
-//! without TLS, and a thread carries the bytes between this connection and the server. The server's
-//! first line, sent before TLS, is passed on without the fields about TLS and about other servers.
+//! The certificate checks in the crate's rustls have known faults without a fix, and the crate's TLS streams can sleep
+//! on bytes that have arrived. So the crate gets a loopback connection without TLS, and a thread carries the bytes
+//! between this connection and the server. The server's first line, sent before TLS, is passed on without the fields
+//! about TLS and about other servers.
 
 use std::convert::Infallible;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
-use mio::{Events, Interest, Poll, Token};
 use nats::{Connection, Options};
 use rustls::ClientConfig;
-use sonic_rs::JsonValueMutTrait;
 
 use super::api::{ANSWER_TIMEOUT, Api, ApiError};
 use super::error::{NatsError, Refusal, Refusals};
+use super::login::{Info, Login, plain_info, tls_config};
 use super::loopback::{Door, Gate, Hold, Loopback};
-use super::protocol::Info;
 use super::servers::{Servers, waiter};
-use super::settings::{CLIENT_NAME, Endpoint, Login, NatsSettings, redacted, tls_config};
+use super::settings::{CLIENT_NAME, Endpoint, NatsSettings, redacted};
 use super::wire::{Greeted, LATE, Patience};
 use crate::base::detached;
 use crate::sources::socket::{Stream, Waiter};
-use crate::wire::json;
 
 /// How long a server may take to send its first line.
 const FIRST_LINE_TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -40,15 +37,6 @@ const FIRST_LINE_TIMEOUT: Duration = Duration::from_millis(1_000);
 const RECONNECT_BUFFER_BYTES: usize = 64 * 1024;
 /// The crate's own attempts after a loss wait this long; by then the connection was left.
 const OWN_RECONNECT_DELAY: Duration = Duration::from_secs(2);
-/// Plain bytes read from a side before they are written to the other.
-const CHUNK_BYTES: usize = 64 * 1024;
-/// Fields of the server's first line that are withheld from the crate.
-const NOT_FOR_THE_CRATE: [&str; 4] = [
-    "tls_required",
-    "tls_available",
-    "tls_verify",
-    "connect_urls",
-];
 
 /// A connection to a server, used until lost.
 pub(super) struct Link {
@@ -60,10 +48,9 @@ pub(super) struct Link {
 impl Link {
     /// Connects, within [`Patience::USUAL`].
     ///
-    /// The kernel of a stopped server (SIGSTOP) still accepts connections, but no data follows, and
-    /// the crate would wait for ever. So the first line is awaited with a timeout, and the crate
-    /// connects only after this line, in a separate thread. With TLS, the connection continues on
-    /// the same socket.
+    /// The kernel of a stopped server (SIGSTOP) still accepts connections, but no data follows, and the crate would
+    /// wait for ever. So the first line is awaited with a timeout, and the crate connects only after this line, in a
+    /// separate thread. With TLS, the connection continues on the same socket.
     pub(super) fn open(
         endpoint: &Endpoint,
         settings: &NatsSettings,
@@ -80,12 +67,12 @@ impl Link {
         };
         let login = Login::read(&endpoint.auth, &settings.credentials).map_err(NatsError::File)?;
         let (lost_sender, lost) = bounded(0);
-        let (options, url, info) = if greeted.info.is_tls(endpoint, settings) {
+        let (options, url, info) = if endpoint.is_tls(settings, &greeted.info) {
             let config = tls_config(&settings.tls).map_err(NatsError::File)?;
             let carried = carry(greeted, waiter, &endpoint.tls_name, &login, config);
             let (door, info) = carried.map_err(|e| refused(format!("TLS: {e}")))?;
             let url = format!("nats://127.0.0.1:{}", door.port);
-            // The credentials are added behind the loopback connection.
+            // The gate of the loopback connection adds the credentials.
             let options = Options::new().with_name(&door.name);
             let options = once(holding(options, door.hold), lost_sender, &refusals);
             (options, url, info)
@@ -119,7 +106,7 @@ impl Link {
         })
     }
 
-    /// Leaves the connection. Never blocks: even that can wait for a server that reads nothing.
+    /// Leaves the connection, on another thread: even leaving can wait for a server that reads nothing.
     pub(super) fn abandon(self) {
         let left = detached("nats-leave", move || leave(self.api.connection));
         if let Err(error) = left {
@@ -130,9 +117,8 @@ impl Link {
 
 /// Drops a connection such that its threads and its socket end too.
 ///
-/// The crate's `close` waits without a limit for a server that may be gone. A dropped connection
-/// ends with the next data from the server, perhaps two minutes later; a message to the
-/// connection's own inbox brings data at once.
+/// The crate's `close` waits without a limit for a server that may be gone. A dropped connection ends with the next
+/// data from the server, perhaps two minutes later; a message to the connection's own inbox brings data at once.
 fn leave(connection: Connection) {
     let inbox = connection.new_inbox();
     let echo = connection.subscribe(&inbox);
@@ -141,8 +127,8 @@ fn leave(connection: Connection) {
     drop(echo);
 }
 
-/// Keeps the loopback port until the crate's thread has ended and connects no more. If the thread
-/// ends early, the options are dropped, and the port with them.
+/// Keeps the loopback port until the crate's thread has ended and connects no more. If the thread ends early, the
+/// options are dropped, and the port with them.
 fn holding(options: Options, hold: Hold) -> Options {
     let hold = Mutex::new(Some(hold));
     options.close_callback(move || drop(hold.lock().ok().and_then(|mut hold| hold.take())))
@@ -172,7 +158,7 @@ fn once(options: Options, lost: Sender<Infallible>, refusals: &Refusals) -> Opti
         .error_callback(move |error| refusals.report(&error.to_string()))
 }
 
-/// The server's own words in the crate's error, or else the whole text.
+/// The server's own words within the text of the crate's error; without such words the whole text.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let words = text
@@ -181,8 +167,8 @@ fn reason(error: &io::Error) -> String {
     words.map_or_else(|| text.clone(), |(words, _)| words.to_owned())
 }
 
-/// Speaks TLS with the server, adds the log-in, and carries the bytes to a loopback port that takes
-/// only the crate's connection. `tls_name` is the name required in the certificate.
+/// Speaks TLS with the server, adds the log-in, and carries the bytes to a loopback port that takes only the crate's
+/// connection. `tls_name` is the name required in the certificate.
 ///
 /// # Errors
 /// The server has the wrong certificate, refuses, or takes longer than [`Patience::USUAL`].
@@ -218,7 +204,7 @@ fn carry(
     detached("nats-tls", move || {
         let mut loopback = loopback;
         // The crate sees the end of the connection; the log then shows the reason.
-        if let Err(error) = accept_and_pump(&mut loopback, until + timeout, far, first, gate) {
+        if let Err(error) = loopback.carry(until + timeout, far, first, gate) {
             tracing::debug!(%error, "a TLS connection with NATS ended");
         }
         loopback.refuse();
@@ -226,129 +212,13 @@ fn carry(
     Ok((door, info))
 }
 
-/// The server's first line, for the crate.
-fn plain_info(line: &str) -> io::Result<Vec<u8>> {
-    let json = json::read(line.trim_start_matches("INFO ").as_bytes());
-    let info = json.and_then(|json| json.parse());
-    let mut info: sonic_rs::Value = info.map_err(io::Error::other)?;
-    if let Some(info) = info.as_object_mut() {
-        for key in NOT_FOR_THE_CRATE {
-            info.remove(&key);
-        }
-    }
-    let info = sonic_rs::to_string(&info).map_err(io::Error::other)?;
-    Ok(format!("INFO {info}\r\n").into_bytes())
-}
-
-fn accept_and_pump(
-    loopback: &mut Loopback,
-    until: Instant,
-    far: Stream,
-    first: Vec<u8>,
-    gate: Gate,
-) -> io::Result<()> {
-    let near = loopback.accept(until)?;
-    near.set_nodelay(true)?;
-    let pump = Pump {
-        far,
-        near,
-        to_near: first,
-        gate: Some(gate),
-        chunk: vec![0; CHUNK_BYTES],
-    };
-    pump.run()
-}
-
-/// Carries bytes between the crate (near, plain) and the server (far, TLS).
-struct Pump {
-    far: Stream,
-    near: mio::net::TcpStream,
-    to_near: Vec<u8>,
-    /// Present until the crate has sent the right name.
-    gate: Option<Gate>,
-    chunk: Vec<u8>,
-}
-
-impl Pump {
-    /// Runs until either side ends.
-    fn run(mut self) -> io::Result<()> {
-        let mut poll = Poll::new()?;
-        let both = Interest::READABLE | Interest::WRITABLE;
-        let registry = poll.registry();
-        registry.register(&mut self.far.tcp, Token(0), both)?;
-        registry.register(&mut self.near, Token(1), both)?;
-        let mut events = Events::with_capacity(4);
-        loop {
-            // The poll reports each edge once, so everything is tried until nothing moves.
-            while self.far_to_near()? | self.near_to_far()? {}
-            match poll.poll(&mut events, None) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-        }
-    }
-
-    /// Carries bytes to the crate. Returns whether anything moved. Reads nothing more until the
-    /// crate has taken the bytes read before.
-    fn far_to_near(&mut self) -> io::Result<bool> {
-        let mut moved = false;
-        if self.to_near.is_empty()
-            && let Some(n) = ready(self.far.read(&mut self.chunk))?
-        {
-            let read = self.chunk.get(..n).filter(|read| !read.is_empty());
-            self.to_near
-                .extend_from_slice(read.ok_or(ErrorKind::UnexpectedEof)?);
-            moved = true;
-        }
-        if !self.to_near.is_empty()
-            && let Some(n) = ready(self.near.write(&self.to_near))?
-        {
-            self.to_near.drain(..n);
-            moved = true;
-        }
-        Ok(moved)
-    }
-
-    /// Carries bytes to the server. Returns whether anything moved. A chunk fits the empty buffer
-    /// of the TLS session.
-    fn near_to_far(&mut self) -> io::Result<bool> {
-        if ready(self.far.flush())?.is_none() {
-            return Ok(false);
-        }
-        let Some(n) = ready(self.near.read(&mut self.chunk))? else {
-            return Ok(false);
-        };
-        let read = self.chunk.get(..n).filter(|read| !read.is_empty());
-        let read = read.ok_or(ErrorKind::UnexpectedEof)?;
-        let Some(gate) = &mut self.gate else {
-            self.far.write_all(read)?;
-            return Ok(true);
-        };
-        if let Some(passed) = gate.pass(read)? {
-            self.far.write_all(&passed)?;
-            self.gate = None;
-        }
-        Ok(true)
-    }
-}
-
-/// Returns `None` if the operation would block.
-fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(done) => Ok(Some(done)),
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
-        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-/// How long the server may take to take everything.
+/// How long the server may take to confirm all messages.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// The limit on messages in flight before waiting for the server to confirm them.
 const UNCONFIRMED_MAX: u32 = 1_000;
 
-/// Publishes on NATS for a command, with or without the acknowledgement of a stream, and waits: every fault
-/// is an error, and nothing is tried again.
+/// Publishes on NATS for a command, with or without the acknowledgement of a stream, and waits: every fault is an
+/// error, and nothing is tried again.
 pub struct NatsSender {
     link: Link,
     url: String,
@@ -357,8 +227,7 @@ pub struct NatsSender {
 }
 
 impl NatsSender {
-    /// Connects to the first server that accepts. With `jetstream`, each message has to be stored
-    /// by a stream.
+    /// Connects to the first server that accepts. With `jetstream`, each message has to be stored by a stream.
     ///
     /// # Errors
     /// No server is reached, or none accepts.
@@ -373,8 +242,7 @@ impl NatsSender {
         })
     }
 
-    /// Publishes a message. With JetStream, returns the name of the stream and the message's
-    /// sequence there.
+    /// Publishes a message. With JetStream, returns the name of the stream and the message's sequence there.
     ///
     /// # Errors
     /// The connection is lost, the message is too large or not permitted, or no stream stores it.
@@ -453,4 +321,54 @@ fn no_stream(subject: &str, reason: &'static str) -> NatsError {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::sources::nats::login::{Credentials, Tls};
+
+    #[test]
+    fn the_servers_words_are_taken_out() {
+        let error =
+            io::Error::other("unexpected line while connecting: Err(\"Authorization Violation\")");
+        assert_eq!(reason(&error), "Authorization Violation");
+        assert_eq!(
+            reason(&io::Error::other("no certificate")),
+            "no certificate"
+        );
+    }
+
+    #[test]
+    fn a_silent_server_and_another_protocol_are_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+        let endpoint = Endpoint::parse(&url).map_err(|e| e.to_string()).unwrap();
+        // Nobody accepts: the kernel does.
+        let settings = NatsSettings {
+            urls_from: "--bus".to_owned(),
+            ..NatsSettings::plain(&url, Credentials::None, Tls::default())
+        };
+        let servers = endpoint.servers(&settings);
+        let endpoint = servers.map_err(|e| e.to_string()).unwrap().remove(0);
+        let failed = || {
+            let (mut waiter, _) = waiter("a test").unwrap();
+            let patience = Patience::USUAL;
+            let greeted = Greeted::connect(&mut waiter, &endpoint, patience, FIRST_LINE_TIMEOUT);
+            let error = greeted.map(drop).unwrap_err();
+            endpoint.unreachable(&settings, error).to_string()
+        };
+        let silent = failed();
+        assert!(silent.contains("says nothing"), "{silent}");
+        assert!(silent.contains("check --bus, "), "{silent}");
+        let other = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.write_all(b"220 mail.example ESMTP\r\n");
+            }
+        });
+        let wrong = failed();
+        assert!(wrong.contains("is not a NATS server"), "{wrong}");
+        other.join().unwrap();
+    }
+}

@@ -1,8 +1,8 @@
-//! Streams and consumers: made if missing, used unchanged if present, and the log lines about both. Optional
-//! streams may be absent: then they are neither made nor read.
+//! Streams and consumers: made if missing, used unchanged if present, and the log lines about both. Optional streams
+//! may be absent: then they are neither made nor read.
 //!
-//! Also the search for the last good message of a subject, for a start after bad messages. A stream is read forwards only,
-//! so the message before a sequence has to be searched for.
+//! Also the search for the last good message of a subject, for a start after bad messages. JetStream reads a stream
+//! only forwards, so the message before a sequence has to be searched for.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use super::settings::{LookBack, StreamSpec, SubscriptionSpec};
 
 /// The limit on messages in flight without an acknowledgement.
 const ACK_PENDING_MAX: i64 = 512;
-/// The limit on deliveries of a message: a message must not end one process after the other for as long as the
-/// stream keeps the message.
+/// The limit on deliveries of a message. Without a limit, a message that crashes the process would crash it again after
+/// each restart, for as long as the stream keeps the message.
 const DELIVERIES_MAX: i64 = 5;
 /// How long the server keeps an ephemeral consumer without a listener.
 const EPHEMERAL_IDLE_MAX: Duration = Duration::from_secs(10);
@@ -64,8 +64,8 @@ pub(super) enum Durable {
     Missing,
     /// A push consumer of the right subject without a listener.
     Free(Box<ConsumerInfo>),
-    /// Another client listens. The server accepts several listeners, but each would get every
-    /// message and acknowledge for the others, so weirgate keeps away.
+    /// Another client listens. The server accepts several listeners, but each would get every message and acknowledge
+    /// for the others, so weirgate keeps away.
     Taken,
     /// An unsuitable consumer, and the reason.
     Unusable(&'static str),
@@ -133,15 +133,15 @@ impl Api {
 
     /// Subscribes to an existing durable consumer without a listener.
     ///
-    /// Two processes can find the consumer free in the same moment. If the deliver subject is an
-    /// inbox, made up by a client, the consumer is moved to an inbox of this process. The server
-    /// refuses to move a consumer with a listener, and a consumer has a single deliver subject, so
-    /// one process gets the consumer and the other an error. The next client finds the new subject
-    /// in the consumer's information. A deliver subject chosen by somebody stays unchanged.
+    /// Two processes can find the consumer free in the same moment. If the deliver subject is an inbox, made up by a
+    /// client, the consumer is moved to an inbox of this process. The server refuses to move a consumer with a
+    /// listener, and a consumer has a single deliver subject, so one process gets the consumer and the other an error.
+    /// The next client finds the new subject in the consumer's information. A deliver subject chosen by somebody stays
+    /// unchanged.
     ///
-    /// `info` is from before the subscription. Without a listener nothing was delivered since, so
-    /// every message after `info.delivered` arrives here. Returns the reason if the consumer has to be left alone:
-    /// another client was quicker, or this user may not subscribe to the deliver subject.
+    /// `info` is from before the subscription. Without a listener nothing was delivered since, so every message after
+    /// `info.delivered` arrives here. Returns the reason if the consumer has to be left alone: another client was
+    /// quicker, or this user may not subscribe to the deliver subject.
     pub(super) fn join(
         &self,
         data: &mut Data,
@@ -184,8 +184,8 @@ impl Api {
         }
     }
 
-    /// Makes a consumer starting at stream sequence `start`, ephemeral if `durable` is `None`.
-    /// Returns `Ok(None)` if another client made a consumer of this name meanwhile.
+    /// Makes a consumer that starts at stream sequence `start`; without `durable` it is ephemeral. Returns `Ok(None)`
+    /// if another client made a consumer of this name meanwhile.
     pub(super) fn make_consumer(
         &self,
         data: &mut Data,
@@ -234,7 +234,7 @@ impl Api {
     }
 }
 
-/// Looks for the streams. Never [`Presence::Undecided`].
+/// Looks for the streams. Never returns [`Presence::Undecided`].
 ///
 /// # Errors
 /// The server did not answer about a stream, and no other stream exists.
@@ -242,7 +242,7 @@ pub(super) fn look_for(api: &Api, streams: &[StreamSpec]) -> Result<Presence, Na
     let (mut found, mut unanswered) = (Presence::LeftOut, None);
     let hasty = api.hasty();
     for stream in streams {
-        // Only the first silence is waited for in full.
+        // Only the first stream without an answer gets the full timeout.
         let api = if unanswered.is_none() { api } else { &hasty };
         match api.stream_info(&stream.name) {
             Ok(_) | Err(ApiError::NoLeader) => return Ok(Presence::Wanted),
@@ -259,8 +259,8 @@ pub(super) fn look_for(api: &Api, streams: &[StreamSpec]) -> Result<Presence, Na
     }
 }
 
-/// Finds the stream of a subject, if weirgate does not make the stream. Returns name and state;
-/// `None` if there is no stream.
+/// Finds the stream of a subject, if weirgate does not make the stream. Returns name and state; `None` if there is no
+/// stream.
 pub(super) fn find_stream(
     api: &Api,
     spec: &SubscriptionSpec,
@@ -369,7 +369,7 @@ impl Told {
 /// message is.
 ///
 /// # Errors
-/// The limit was reached (`None`), or JetStream did not answer to the point.
+/// The limit was reached (`None`), or JetStream gave no usable answer.
 pub(super) fn look_back(
     api: &Api,
     target: &Target,
@@ -421,9 +421,9 @@ pub(super) fn look_back(
     found
 }
 
-/// The newest message after `floor` and before `before`. `fetch` returns the first message from a
-/// sequence on. A window that grows fourfold backwards finds some message, and halving the window
-/// finds the newest, so the number of fetches grows with the logarithm of the distance.
+/// The newest message after `floor` and before `before`. `fetch` returns the first message from a sequence on. A window
+/// that grows fourfold backwards finds some message, and halving the window finds the newest, so the number of fetches
+/// grows with the logarithm of the distance.
 fn newest_between<M, E>(
     floor: u64,
     before: u64,

@@ -1,9 +1,8 @@
 //! The connection by which the messages of consumers come and acknowledgements leave.
 //!
-//! The thread of the source reads this connection itself: no other thread and no channel is between the socket
-//! and the loop, and the messages of all subjects come in the order of the server. The `nats` crate sends the
-//! requests to JetStream, on a connection of its own to the same server. The loss of either is the loss of
-//! both.
+//! The thread of the source reads this connection itself: no other thread and no channel is between the socket and the
+//! loop, and the messages of all subjects come in the order of the server. The `nats` crate sends the requests to
+//! JetStream, on a connection of its own to the same server. If either connection is lost, both are given up.
 //!
 //! [`Acks`] holds the acknowledgements that wait; pure.
 
@@ -26,7 +25,7 @@ use crate::sources::socket::Waiter;
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long the server may take for the last acknowledgements at a stop.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The most reads for what has arrived before the end of a connection: 64 MiB.
+/// The most reads of bytes that arrived before the end of a connection: 64 MiB in all.
 const LAST_READS_MAX: usize = 1_024;
 
 /// A connection to a server, for messages and acknowledgements.
@@ -87,7 +86,7 @@ impl Data {
         })
     }
 
-    /// Whether there may be news from other threads, or a refusal. After this call, news wake again.
+    /// Whether there may be news from other threads, or a refusal. After this call, news wakes the thread again.
     pub(super) fn take_woken(&mut self) -> bool {
         let is_woken = std::mem::take(&mut self.is_woken) | self.waiter.take_woken();
         if is_woken {
@@ -124,8 +123,8 @@ impl Data {
         protocol::publish(self.wire.out(), subject, "", b"");
     }
 
-    /// Waits until the server has taken everything. Returns false after so long without a byte: the answer comes
-    /// after the messages that are on their way.
+    /// Waits until the server has taken everything. Returns false after `timeout` without a byte. Each byte extends the
+    /// wait, because the answer comes after the messages that are on their way.
     fn confirm(&mut self, timeout: Duration) -> Result<bool, NatsError> {
         let ping = self.wire.ping();
         while !self.wire.is_answered(ping) {
@@ -136,7 +135,7 @@ impl Data {
         Ok(true)
     }
 
-    /// The next message of one subscription; `None` if none came in time, and no byte of one.
+    /// The next message of a subscription; `None` if neither a message nor a part of one arrived in time.
     ///
     /// # Errors
     /// The connection is lost.
@@ -163,7 +162,7 @@ impl Data {
 
     /// Sets aside the messages of a read. Returns false if there was nothing to read in time.
     fn read_aside(&mut self, until: Instant) -> Result<bool, NatsError> {
-        // A stop, or the end of the connection, may have come between the messages of the last read.
+        // If a stop or an error came between the messages of the last read, some of these messages still wait there.
         self.set_read_aside()?;
         self.flush()?;
         while !self.read()? {
@@ -278,9 +277,8 @@ impl Data {
 
 /// The limit on acknowledgements sent together.
 const OWED_MAX: i64 = 64;
-/// The divisor for a consumer's limit of unacknowledged messages and for the consumer's timeout.
-/// Waiting acknowledgements use at most this share, so no limit of another client's consumer is
-/// reached.
+/// The divisor for a consumer's limit of unacknowledged messages and for the consumer's timeout. Waiting
+/// acknowledgements use at most this share, so no limit of another client's consumer is reached.
 const SHARE: u8 = 8;
 /// How long an acknowledgement waits for others.
 const WAIT: Duration = Duration::from_millis(200);
@@ -290,8 +288,8 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 /// The acknowledgements to send to a consumer, several at a time.
 ///
 /// Each write is a system call here and work for the server. No message waits for its acknowledgement, so the
-/// acknowledgements of a fifth of a second leave together. The effect: after a kill, the messages of this time may
-/// be delivered a second time, and the [`Cursor`] recognises them.
+/// acknowledgements of a fifth of a second leave together. The effect: after a kill, the messages of this time may be
+/// delivered a second time, and the subscription's cursor recognises them.
 #[derive(Debug)]
 pub(super) struct Acks {
     /// The subjects to publish to.
@@ -303,18 +301,16 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    /// Makes a queue for a consumer that stops at `ack_pending_max` unacknowledged messages (0 or
-    /// less: never) and redelivers messages not acknowledged within `ack_wait` (0: the server's
-    /// default).
+    /// Makes a queue for a consumer that stops at `ack_pending_max` unacknowledged messages (0 or less: never) and
+    /// redelivers messages not acknowledged within `ack_wait` (0: the server's default).
     pub(super) fn new(ack_pending_max: i64, ack_wait: Duration) -> Self {
         let share = match ack_pending_max {
             ..=0 => OWED_MAX,
             limit => (limit / i64::from(SHARE)).clamp(1, OWED_MAX),
         };
-        let patience = if ack_wait.is_zero() {
-            ACK_WAIT
-        } else {
-            ack_wait
+        let patience = match ack_wait.is_zero() {
+            true => ACK_WAIT,
+            false => ack_wait,
         };
         Self {
             owed: Vec::new(),
@@ -324,8 +320,8 @@ impl Acks {
         }
     }
 
-    /// Queues the acknowledgement of a message handed over at `now`. Returns whether to send the
-    /// queue now: because the queue is long, or has waited long.
+    /// Queues the acknowledgement of a message handed over at `now`. Returns whether to send the queue now: because the
+    /// queue is long, or has waited long.
     #[must_use]
     pub(super) fn owe(&mut self, subject: String, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
@@ -333,8 +329,7 @@ impl Acks {
         self.owed.len() >= self.max || now.duration_since(since) >= self.wait
     }
 
-    /// When to send the queue if no other message comes: later than in [`Self::owe`], so steady
-    /// messages need no timer.
+    /// When to send the queue if no other message comes: later than in [`Self::owe`], so steady messages need no timer.
     pub(super) fn due(&self) -> Option<Instant> {
         self.since.map(|since| since + self.wait * 2)
     }

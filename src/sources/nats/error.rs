@@ -1,6 +1,6 @@
-//! The errors between this process and NATS, each with its cause and a text for the log; and the server's refusals
-//! of permissions, with the parser of their texts. A refusal arrives as an error without a request; code that misses
-//! an answer looks for the reason here.
+//! The errors between this process and NATS, each with its cause and a text for the log; and the server's refusals of
+//! permissions, with the parser of their texts. A refusal arrives as an error without a request; code that misses an
+//! answer looks for the reason here.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,7 +41,7 @@ pub enum NatsError {
         /// The error of the server or of the TLS library.
         reason: String,
     },
-    /// The settings or the server: a message is larger than the server takes.
+    /// The settings or the server: a message is larger than the server accepts.
     #[error(
         "NATS at {url} takes messages of at most {bytes_max} bytes (max_payload), and {what} {bytes} bytes"
     )]
@@ -64,7 +64,7 @@ pub enum NatsError {
     /// The server or the network: an established connection has ended.
     #[error("the connection to NATS was lost ({0})")]
     Ended(String),
-    /// The server or the network: the connection is open, and nothing comes back for so many milliseconds.
+    /// The server or the network: the connection is open, and nothing has come back for this number of milliseconds.
     #[error("NATS has not answered for {0} ms; giving this connection up")]
     Silent(u64),
     /// The server: JetStream does not answer there, and answers at another server.
@@ -119,7 +119,7 @@ pub enum NatsError {
     NoStream {
         /// The subject.
         subject: String,
-        /// Which of the two.
+        /// Whether no stream has the subject, or the stream does not answer.
         reason: &'static str,
     },
 }
@@ -142,8 +142,7 @@ impl NatsError {
         }
     }
 
-    /// The error for a refused permission without which nothing works; `verb` is `publish` or
-    /// `subscribe`.
+    /// The error for a refused permission without which nothing works; `verb` is `publish` or `subscribe`.
     pub(super) fn not_permitted(verb: &str, subject: &str) -> Self {
         Self::NotPermitted {
             what: format!("{verb} to {subject}"),
@@ -176,8 +175,8 @@ impl From<NatsError> for Stop {
 
 /// The limit on log lines of a source, a second.
 pub(super) const LINES_PER_SECOND: u32 = 5;
-/// The limit on refusals remembered of a connection; the oldest are forgotten first. A connection
-/// uses a subject for each stream and consumer, and a few verbs.
+/// The limit on refusals remembered of a connection; the oldest are forgotten first. A connection uses a subject for
+/// each stream and consumer, and a few verbs.
 const REFUSALS_MAX: usize = 64;
 /// A refusal of any inbox counts for all: the same permission covers all inboxes.
 pub(super) const INBOXES: &str = "_INBOX.>";
@@ -306,8 +305,7 @@ pub(super) fn log_error(lines: &mut LogBudget, now: Now, words: &str) {
     }
 }
 
-/// The subject of a refusal, quoted by the server as a Go string, and whether the refusal is of a
-/// subscription.
+/// The subject of a refusal, quoted by the server as a Go string, and whether the refusal is of a subscription.
 pub(super) fn refused(words: &str) -> Option<(String, bool)> {
     let (before, quoted) = words.split_once('"')?;
     let before = before.to_ascii_lowercase();

@@ -1,12 +1,11 @@
 //! The loopback connection between the crate and weirgate's TLS, closed to other processes.
 //!
-//! Other users of the machine see the port and can connect to it, or take over a free port. So the
-//! crate gets no credentials: they are added to the crate's CONNECT line here, on the way into TLS.
-//! The CONNECT line must hold a random name known only to the crate. The other end must be a socket
-//! of this process, if the system shows the owner. The port stays taken for as long as the crate
-//! can connect, because the crate's options hold the listener.
+//! Other users of the machine see the port and can connect to it, or take over a free port. So the crate gets no
+//! credentials: they are added to the crate's CONNECT line here, on the way into TLS. The CONNECT line must hold a
+//! random name known only to the crate. The other end must be a socket of this process, if the system shows the owner.
+//! The port stays taken for as long as the crate can connect, because the crate's options hold the listener.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,12 +18,15 @@ use sonic_rs::JsonValueMutTrait;
 
 use super::settings::CLIENT_NAME;
 use crate::base::Wake;
+use crate::sources::socket::Stream;
 use crate::wire::json;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 /// The crate's CONNECT line has some 200 bytes.
 const CONNECT_BYTES_MAX: usize = 16 * 1024;
+/// Plain bytes read from a side before they are written to the other.
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The listening end, on the thread that carries the bytes.
 pub(super) struct Loopback {
@@ -88,7 +90,7 @@ impl Loopback {
     ///
     /// # Errors
     /// The crate did not connect before `until`.
-    pub(super) fn accept(&mut self, until: Instant) -> io::Result<TcpStream> {
+    fn accept(&mut self, until: Instant) -> io::Result<TcpStream> {
         loop {
             while let Some((stream, peer)) = self.next()? {
                 // If the system does not show the owner of the socket, the name decides alone.
@@ -108,12 +110,36 @@ impl Loopback {
         }
     }
 
-    /// Keeps the port and closes every connection, further attempts of the crate too, until the
-    /// crate's thread has ended.
+    /// Accepts the crate's connection, then carries bytes between it and the server (`far`), until either side ends.
+    /// `first`: the server's first line, for the crate ([`super::login::plain_info`]).
+    ///
+    /// # Errors
+    /// The crate did not connect before `until`, or a connection has ended.
+    pub(super) fn carry(
+        &mut self,
+        until: Instant,
+        far: Stream,
+        first: Vec<u8>,
+        gate: Gate,
+    ) -> io::Result<()> {
+        let near = self.accept(until)?;
+        near.set_nodelay(true)?;
+        let pump = Pump {
+            far,
+            near,
+            to_near: first,
+            gate: Some(gate),
+            chunk: vec![0; CHUNK_BYTES],
+        };
+        pump.run()
+    }
+
+    /// Keeps the port and closes every connection, further attempts of the crate too, until the crate's thread has
+    /// ended.
     pub(super) fn refuse(mut self) {
         while !self.is_released() {
             if let Err(error) = self.hang_up() {
-                // The crate still holds the listener, so new connections wait for nothing.
+                // The crate still holds the listener, so a new connection is neither refused nor answered.
                 tracing::debug!(%error, "a loopback port of NATS refuses nobody any more");
                 return;
             }
@@ -194,8 +220,7 @@ fn is_ours(_: SocketAddr, _: SocketAddr) -> io::Result<bool> {
     Err(ErrorKind::Unsupported.into())
 }
 
-/// The inode of the socket at `near` connected with `far` (proc_net_tcp of the kernel's
-/// documentation).
+/// The inode of the socket at `near` connected with `far` (proc_net_tcp of the kernel's documentation).
 #[cfg(target_os = "linux")]
 fn inode_of(table: &str, near: SocketAddr, far: SocketAddr) -> Option<&str> {
     let end = |address: SocketAddr| match address {
@@ -213,8 +238,8 @@ fn inode_of(table: &str, near: SocketAddr, far: SocketAddr) -> Option<&str> {
     })
 }
 
-/// The gate before TLS: takes the crate's CONNECT line, and nothing else, and returns the line for
-/// the server.
+/// The gate before TLS: takes the crate's CONNECT line, refuses anything else, and returns the CONNECT line for the
+/// server.
 pub(super) struct Gate {
     name: String,
     /// The log-in fields of CONNECT.
@@ -231,12 +256,11 @@ impl Gate {
         }
     }
 
-    /// Takes the next bytes of the crate. Returns `Some` once the line is complete: the bytes for
-    /// the server.
+    /// Takes the next bytes of the crate. Returns `Some` once the line is complete: the bytes for the server.
     ///
     /// # Errors
     /// The bytes are not from the crate.
-    pub(super) fn pass(&mut self, bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    fn pass(&mut self, bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
         self.line.extend_from_slice(bytes);
         let Some(end) = self.line.windows(2).position(|two| two == b"\r\n") else {
             return match self.line.len() {
@@ -271,9 +295,90 @@ fn stranger() -> io::Error {
     io::Error::new(ErrorKind::PermissionDenied, text)
 }
 
+/// Carries bytes between the crate (near, plain) and the server (far, TLS).
+struct Pump {
+    far: Stream,
+    near: TcpStream,
+    to_near: Vec<u8>,
+    /// Present until the crate has sent the right name.
+    gate: Option<Gate>,
+    chunk: Vec<u8>,
+}
+
+impl Pump {
+    /// Runs until either side ends.
+    fn run(mut self) -> io::Result<()> {
+        let mut poll = Poll::new()?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let registry = poll.registry();
+        registry.register(&mut self.far.tcp, Token(0), both)?;
+        registry.register(&mut self.near, Token(1), both)?;
+        let mut events = Events::with_capacity(4);
+        loop {
+            // The poll reports each edge once, so everything is tried until nothing moves.
+            while self.far_to_near()? | self.near_to_far()? {}
+            match poll.poll(&mut events, None) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// Carries bytes to the crate. Returns whether anything moved. Reads nothing more until the crate has taken the
+    /// bytes read before.
+    fn far_to_near(&mut self) -> io::Result<bool> {
+        let mut moved = false;
+        if self.to_near.is_empty()
+            && let Some(n) = ready(self.far.read(&mut self.chunk))?
+        {
+            let read = self.chunk.get(..n).filter(|read| !read.is_empty());
+            self.to_near
+                .extend_from_slice(read.ok_or(ErrorKind::UnexpectedEof)?);
+            moved = true;
+        }
+        if !self.to_near.is_empty()
+            && let Some(n) = ready(self.near.write(&self.to_near))?
+        {
+            self.to_near.drain(..n);
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    /// Carries bytes to the server. Returns whether anything moved. A chunk fits the empty buffer of the TLS session.
+    fn near_to_far(&mut self) -> io::Result<bool> {
+        if ready(self.far.flush())?.is_none() {
+            return Ok(false);
+        }
+        let Some(n) = ready(self.near.read(&mut self.chunk))? else {
+            return Ok(false);
+        };
+        let read = self.chunk.get(..n).filter(|read| !read.is_empty());
+        let read = read.ok_or(ErrorKind::UnexpectedEof)?;
+        let Some(gate) = &mut self.gate else {
+            self.far.write_all(read)?;
+            return Ok(true);
+        };
+        if let Some(passed) = gate.pass(read)? {
+            self.far.write_all(&passed)?;
+            self.gate = None;
+        }
+        Ok(true)
+    }
+}
+
+/// Returns `None` if the operation would block.
+fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
     use std::process::{Command, Stdio};
     use std::time::Duration;
 
@@ -357,7 +462,7 @@ mod tests {
         }
         drop(door.hold);
         refusing.join().expect("it ends");
-        // Not asked at the port: another test may have it by now.
+        // The port itself is not tried: another test may have taken it by now.
         assert!(listener.upgrade().is_none(), "it listens still");
 
         let (loopback, door) = listen();

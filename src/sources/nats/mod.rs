@@ -1,16 +1,14 @@
 //! The NATS JetStream source: relays subjects of streams through push consumers.
 //!
-//! Messages are acknowledged after the hand-over to the loop, several at a time. When the loop's
-//! channel is full, this thread waits, the server stops sending at the consumer's limit of
-//! unacknowledged messages, and the stream keeps the rest. Slowness loses nothing.
+//! Messages are acknowledged after the hand-over to the loop, several at a time. When the loop's channel is full, this
+//! thread waits, the server stops sending at the consumer's limit of unacknowledged messages, and the stream keeps the
+//! rest. Slowness loses nothing.
 //!
-//! The order of events: for each subscription the last message of the subject, quiet (warm-up);
-//! `BusEvent::Up` once all subscriptions are set up; the backlog, quiet if longer than a few
-//! messages; `BusEvent::CaughtUp`; from then on messages as they arrive. After a loss comes a
-//! single `BusEvent::Down`, however many attempts follow, and then the same order, but with the
-//! warm-up only for a long backlog. No message is handed over twice, whichever consumer or
-//! connection brings it, except for the last message: warm-up and backlog may both bring it, both
-//! times quiet.
+//! The order of events: for each subscription the last message of the subject, quiet (warm-up); `BusEvent::Up` once all
+//! subscriptions are set up; the backlog, quiet if longer than a few messages; `BusEvent::CaughtUp`; from then on
+//! messages as they arrive. After a loss comes a single `BusEvent::Down`, however many attempts follow, and then the
+//! same order, but with the warm-up only for a long backlog. No message is handed over twice, whichever consumer or
+//! connection brings it, except for the last message: warm-up and backlog may both bring it, both times quiet.
 //!
 //! | file | owns |
 //! | --- | --- |
@@ -20,21 +18,22 @@
 //! | `subscription` | a subject: consumer, cursor, backlog |
 //! | `consumers` | finding and making streams and consumers, optional streams, and the log lines; the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream, ended by the loss of the connection |
-//! | `ask` | the check before a start: files, streams, permissions |
+//! | `ask` | the check before a start: streams, consumers, limits of the account, permissions |
 //! | `watchdog` | asking the server whether the link and the consumers are well, and judging the answers |
 //! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::relay` has the rule |
 //! | `data` | the connection for messages and acknowledgements; the acknowledgements that wait |
 //! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
-//! | `protocol` | the client protocol of NATS, and what a server says of itself; pure |
-//! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server, plain to the crate; a command that publishes |
-//! | `loopback` | the connection between `connection` and the crate, closed to other processes |
+//! | `protocol` | the client protocol of NATS; pure |
+//! | `login` | what a server says of itself in its first line, credentials, and certificates for TLS |
+//! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server; a command that publishes |
+//! | `loopback` | the plain connection between `connection` and the crate, closed to other processes, and the bytes between it and TLS |
 //! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
 //! | `stream/` | the source that reads a stream in place of subjects |
 //! | `error` | error texts, and the server's refusals of permissions |
-//! | `settings` | settings, URLs, credentials, and certificates for TLS |
+//! | `settings` | settings, URLs, and the check of the files that they name |
 
-// The whole crate is marked deprecated in favour of an async crate, which would put a runtime into
-// the data path.
+// The whole `nats` crate is marked deprecated in favour of an async crate, which would put a runtime into the data
+// path.
 #![allow(deprecated)]
 
 mod api;
@@ -44,6 +43,7 @@ mod connection;
 mod consumers;
 mod data;
 mod error;
+mod login;
 mod loopback;
 mod protocol;
 mod servers;
@@ -72,14 +72,13 @@ use self::settings::Endpoint;
 pub use self::ask::{NatsNeeds, ask, ask_plain};
 pub use self::connection::NatsSender;
 pub use self::error::NatsError;
-pub use self::settings::{
-    Credentials, Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, Tls, redacted,
-};
+pub use self::login::{Credentials, Tls};
+pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, redacted};
 pub use self::stream::NatsStreamSource;
 pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
 
-/// The most attempts to reach the same server a second time, behind an address of several servers. Connections to
-/// two servers of a cluster work too, with a longer way for messages.
+/// The most attempts to reach the same server with the second connection, if several servers share an address. After
+/// that, the two connections may be to two servers of a cluster: messages then take a longer path.
 const SAME_SERVER_TRIES_MAX: u32 = 5;
 
 /// Relays JetStream messages, for ever.
@@ -91,8 +90,8 @@ pub struct NatsSource {
 }
 
 impl NatsSource {
-    /// Makes a source. `status` should name the durable consumers and subjects of the
-    /// subscriptions; the source keeps `status` up to date from here on.
+    /// Makes a source. `status` should name the durable consumers and subjects of the subscriptions; the source keeps
+    /// `status` up to date from here on.
     pub fn new(settings: NatsSettings, status: Arc<BusStatus>) -> Self {
         let specs = settings.subscriptions.iter().cloned();
         let subscriptions = specs.map(|spec| Subscription::new(spec, &settings));
@@ -134,7 +133,7 @@ fn both(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Link, Data), Na
     let mut tries = 1..SAME_SERVER_TRIES_MAX;
     loop {
         let link = Link::open(endpoint, settings, refusals.clone())?;
-        // Several servers can share an address too.
+        // If several servers share an address, the second connection may have reached another server.
         if link.info.server_id == data.wire.info.server_id || tries.next().is_none() {
             return Ok((link, data));
         }
@@ -183,7 +182,7 @@ impl Bus for NatsSource {
             }
             if let Stop::Bus(error @ NatsError::LameDuck) = &stop {
                 tracing::info!(%error, "NATS moves");
-                // The durable consumers are free as soon as nobody listens here.
+                // This also sends the UNSUBs, so the next connection finds the durable consumers free.
                 data.settle();
                 before = Some((link, data));
                 continue;

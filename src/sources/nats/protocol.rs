@@ -1,17 +1,11 @@
-//! The client protocol of NATS: writes commands, reads the server's bytes piece by piece, and reads what the server says
-//! of itself in its first line and later. Pure.
+//! The client protocol of NATS: writes commands, and reads the server's bytes piece by piece. Pure.
 //!
-//! The reader takes memory for bytes received, never for a size announced. Of a payload over the
-//! limit only the beginning is kept; the rest is read and thrown away.
+//! The reader takes memory for bytes received, never for a size announced. Of a payload over the limit only the
+//! beginning is kept; the rest is read and thrown away.
 
 use std::hash::{BuildHasher, RandomState};
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
-
-use super::settings::{Endpoint, NatsSettings};
 use crate::sources::socket::{Lines, take_up_to};
-use crate::wire::json::{self, JsonError};
 
 /// The longest line. The server's first line lists the servers of a cluster.
 pub(super) const LINE_BYTES_MAX: usize = 256 * 1024;
@@ -44,17 +38,11 @@ pub(super) fn publish(out: &mut Vec<u8>, subject: &str, reply: &str, payload: &[
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes `PING`.
-pub(super) fn ping(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"PING\r\n");
-}
+/// The commands without parameters.
+pub(super) const PING: &[u8] = b"PING\r\n";
+pub(super) const PONG: &[u8] = b"PONG\r\n";
 
-/// Writes `PONG`.
-pub(super) fn pong(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"PONG\r\n");
-}
-
-/// The beginning of subjects for answers. Nobody else can guess an inbox: the keys of the hasher are random.
+/// Makes a new prefix for subjects of answers. Nobody else can guess it: the keys of the hasher are random.
 pub(super) fn inbox() -> String {
     let [one, other] = [0, 1].map(|n| RandomState::new().hash_one(n));
     format!("_INBOX.{one:016x}{other:016x}")
@@ -63,7 +51,6 @@ pub(super) fn inbox() -> String {
 /// An operation from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Op {
-    /// A message of a subscription.
     Message(Delivery),
     Ping,
     Pong,
@@ -82,8 +69,7 @@ pub(super) struct Delivery {
     /// The number of the subscription.
     pub(super) sid: u64,
     pub(super) reply: Option<String>,
-    /// The status of a message from the server itself, such as 503: nobody answers. No message of a stream
-    /// has one.
+    /// The status of a message from the server itself, such as 503 (no responders). No message of a stream has one.
     pub(super) status: Option<u16>,
     /// The number of the consumer's last delivery, in a heartbeat.
     pub(super) last_consumer: Option<u64>,
@@ -91,8 +77,7 @@ pub(super) struct Delivery {
     pub(super) stalled: Option<String>,
     /// The value of the subject was deleted: the payload is empty, and the headers say so.
     pub(super) is_deletion: bool,
-    /// The payload without headers. A payload over the limit is cut to one byte more than the
-    /// limit.
+    /// The payload without headers. A payload over the limit is cut to one byte more than the limit.
     pub(super) payload: Vec<u8>,
 }
 
@@ -135,8 +120,8 @@ impl Reader {
         self.body.as_ref().map(|body| body.delivery.sid)
     }
 
-    /// Takes bytes from `input` up to the end of the next operation. Returns `None` if `input` is
-    /// used up and the operation is incomplete.
+    /// Takes bytes from `input` up to the end of the next operation. Returns `None` if `input` is used up and the
+    /// operation is incomplete.
     ///
     /// # Errors
     /// The bytes are not the protocol. The reader is of no use afterwards.
@@ -149,8 +134,7 @@ impl Reader {
                 let whole = self.body.take().map(Body::into_delivery);
                 return Ok(whole.map(Op::Message));
             }
-            let line = self.lines.next(input, LINE_BYTES_MAX).map_err(Malformed)?;
-            let Some(line) = line else {
+            let Some(line) = self.lines.next(input, LINE_BYTES_MAX).map_err(Malformed)? else {
                 return Ok(None);
             };
             if let Some(op) = self.begin(&line)? {
@@ -180,8 +164,7 @@ impl Reader {
     }
 }
 
-/// Parses the first line of a message: subject, number of the subscription, perhaps a reply
-/// subject, sizes.
+/// Parses the first line of a message: subject, number of the subscription, perhaps a reply subject, sizes.
 fn message(line: &str, has_headers: bool) -> Result<Body, Malformed> {
     let wrong = Malformed("the first line of a message");
     let (mut fields, mut count) = ([""; 5], 0);
@@ -242,7 +225,7 @@ impl Body {
         let headers = String::from_utf8_lossy(&self.headers);
         let reply = self.delivery.reply.as_deref();
         let is_stored = reply.and_then(AckSubject::parse).is_some();
-        // A publisher chooses the headers of a stored message, also such a first line.
+        // The publisher of a stored message chooses all of its headers, so a status there means nothing.
         let first = headers.lines().next().filter(|_| !is_stored);
         let status = first.and_then(|line| {
             let rest = line.strip_prefix("NATS/1.0 ")?;
@@ -255,10 +238,8 @@ impl Body {
                 ..self.delivery
             };
         }
-        let value = |name| {
-            let value = headers.lines().find_map(|line| line.strip_prefix(name));
-            value.map(str::trim)
-        };
+        let lines = || headers.lines();
+        let value = |name| lines().find_map(|line| Some(line.strip_prefix(name)?.trim()));
         Delivery {
             status,
             last_consumer: value(LAST_CONSUMER).and_then(|last| last.parse().ok()),
@@ -270,9 +251,9 @@ impl Body {
 
 /// The content of a JetStream message's reply subject.
 ///
-/// Two forms are in use (NATS ADR-15): `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.
-/// <consumer seq>.<time>.<pending>`, nine tokens, and the same after `<domain>.<account hash>` and,
-/// in most servers, before a random token: eleven or more. The crate's own parser refuses eleven.
+/// Two forms are in use (NATS ADR-15): `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>. <consumer
+/// seq>.<time>.<pending>`, nine tokens, and the same after `<domain>.<account hash>` and, in most servers, before a
+/// random token: eleven or more. The crate's own parser refuses eleven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AckSubject {
     /// Sequence number of the message in its stream.
@@ -288,25 +269,20 @@ pub(super) struct AckSubject {
 impl AckSubject {
     /// Returns `None` for any other subject.
     pub(super) fn parse(reply: &str) -> Option<Self> {
-        // Domain, account; stream, consumer, deliveries; the four numbers.
-        let (mut tokens, mut count) = ([""; 9], 0);
-        for token in reply.strip_prefix("$JS.ACK.")?.split('.') {
-            if let Some(place) = tokens.get_mut(count) {
-                *place = token;
-            }
-            count += 1;
-        }
-        let first = match count {
+        let tokens = reply.strip_prefix("$JS.ACK.")?.split('.');
+        // Domain and account; stream, consumer and deliveries.
+        let before_numbers = match tokens.clone().count() {
             7 => 3,
             9.. => 5,
             _ => return None,
         };
-        let number = |at: usize| tokens[first + at].parse().ok();
+        let mut numbers = tokens.skip(before_numbers);
+        let mut number = || numbers.next()?.parse().ok();
         Some(Self {
-            stream_sequence: number(0)?,
-            consumer_sequence: number(1)?,
-            stored_unix_ns: number(2)?,
-            pending: number(3)?,
+            stream_sequence: number()?,
+            consumer_sequence: number()?,
+            stored_unix_ns: number()?,
+            pending: number()?,
         })
     }
 }
@@ -324,76 +300,198 @@ fn keep(kept: &mut Vec<u8>, piece: &[u8], bytes_max: usize) {
     kept.extend_from_slice(&piece[..piece.len().min(room)]);
 }
 
-/// The longest version to show, characters.
-const VERSION_CHARS_MAX: usize = 40;
-
-/// The server's first line, sent before TLS. A field that is missing, `null` or of another type is
-/// empty, and says nothing about the other fields.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Info {
-    /// The server's name for itself.
-    #[serde(deserialize_with = "or_empty")]
-    pub(super) server_id: String,
-    #[serde(deserialize_with = "or_empty")]
-    version: String,
-    /// The name of the cluster, if the server is part of a cluster or may become so.
-    #[serde(deserialize_with = "or_empty")]
-    cluster: String,
-    /// The text to sign for a log-in with a key.
-    #[serde(deserialize_with = "or_empty")]
-    pub(super) nonce: String,
-    #[serde(deserialize_with = "or_empty")]
-    pub(super) tls_required: bool,
-    #[serde(deserialize_with = "or_empty")]
-    max_payload: Option<i64>,
-    /// The addresses of the other servers of the cluster.
-    #[serde(deserialize_with = "or_empty")]
-    pub(super) connect_urls: Vec<String>,
-    /// Whether the server is about to stop: it is in lame duck mode, and takes no more connections.
-    #[serde(deserialize_with = "or_empty")]
-    pub(super) ldm: bool,
-}
-
-/// Reads a field, or returns the empty value if the field is of another type: `tls_required` must count whatever
-/// the other fields are, or a password would leave without TLS.
-fn or_empty<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(
-    field: D,
-) -> Result<T, D::Error> {
-    let value = sonic_rs::Value::deserialize(field)?;
-    Ok(sonic_rs::from_value(&value).unwrap_or_default())
-}
-
-impl Info {
-    /// # Errors
-    /// The line is not JSON, or nested too deeply.
-    pub(super) fn read(line: &str) -> Result<Self, JsonError> {
-        let json = line.trim_start_matches("INFO ");
-        json::read(json.as_bytes())?.parse()
-    }
-
-    /// Whether to speak TLS with this server.
-    pub(super) fn is_tls(&self, endpoint: &Endpoint, settings: &NatsSettings) -> bool {
-        endpoint.tls || settings.tls.is_demanded() || self.tls_required
-    }
-
-    /// The largest message that the server takes, bytes.
-    pub(super) fn max_payload(&self) -> usize {
-        let bytes = self
-            .max_payload
-            .and_then(|bytes| usize::try_from(bytes).ok());
-        bytes.unwrap_or(usize::MAX)
-    }
-
-    /// The version of the server, to show.
-    pub(super) fn version(&self) -> String {
-        self.version.chars().take(VERSION_CHARS_MAX).collect()
-    }
-
-    pub(super) fn is_clustered(&self) -> bool {
-        !self.cluster.is_empty()
-    }
-}
-
 #[cfg(test)]
-mod tests;
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: &[u8] = b"INFO {\"server_id\":\"X\"}\r\nPING\r\n+OK\r\nMSG a.b 7 5\r\nhe\r\no\r\n\
+        MSG a 8 _INBOX.x 0\r\n\r\nHMSG a.b 9 r 30 33\r\nNATS/1.0 503 No Responders\r\n\r\nabc\r\n\
+        -ERR 'Permissions Violation for Subscription to \"x\"'\r\nPONG\r\n";
+
+    fn delivery(subject: &str, sid: u64, reply: Option<&str>, payload: &[u8]) -> Delivery {
+        Delivery {
+            subject: subject.to_owned(),
+            sid,
+            reply: reply.map(str::to_owned),
+            payload: payload.to_vec(),
+            ..Delivery::default()
+        }
+    }
+
+    fn expected() -> Vec<Op> {
+        let unanswered = Delivery {
+            status: Some(503),
+            ..delivery("a.b", 9, Some("r"), b"abc")
+        };
+        vec![
+            Op::Info("{\"server_id\":\"X\"}".to_owned()),
+            Op::Ping,
+            Op::Ok,
+            Op::Message(delivery("a.b", 7, None, b"he\r\no")),
+            Op::Message(delivery("a", 8, Some("_INBOX.x"), b"")),
+            Op::Message(unanswered),
+            Op::Error("Permissions Violation for Subscription to \"x\"".to_owned()),
+            Op::Pong,
+        ]
+    }
+
+    fn read(reader: &mut Reader, mut bytes: &[u8]) -> Result<Vec<Op>, Malformed> {
+        let mut ops = Vec::new();
+        while let Some(op) = reader.next(&mut bytes)? {
+            ops.push(op);
+        }
+        assert!(bytes.is_empty());
+        Ok(ops)
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_any_size_are_read_the_same(mut cuts in prop::collection::vec(0..ALL.len(), 0..8)) {
+            cuts.extend([0, ALL.len()]);
+            cuts.sort_unstable();
+            let mut reader = Reader::new(100);
+            let mut ops = Vec::new();
+            for piece in cuts.windows(2) {
+                ops.extend(read(&mut reader, &ALL[piece[0]..piece[1]]).expect("good bytes"));
+            }
+            prop_assert_eq!(ops, expected());
+        }
+
+        #[test]
+        fn any_bytes_end_in_an_error_or_not_at_all(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(&mut Reader::new(10), &bytes);
+        }
+
+        #[test]
+        fn no_subject_panics(subject in "(\\$JS\\.ACK\\.)?[a-z0-9.]{0,60}") {
+            let _ = AckSubject::parse(&subject);
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_names_the_last_delivery() {
+        let headers = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 18446744073709551615\r\n\
+            Nats-Last-Stream: 7\r\nNats-Consumer-Stalled: $JS.FC.S.c.x\r\n\r\n";
+        let bytes = headers.len();
+        let op = format!("HMSG a 1 {bytes} {bytes}\r\n{headers}\r\n");
+        let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+        let heartbeat = Delivery {
+            status: Some(100),
+            last_consumer: Some(u64::MAX),
+            stalled: Some("$JS.FC.S.c.x".to_owned()),
+            ..delivery("a", 1, None, b"")
+        };
+        assert_eq!(ops, [Op::Message(heartbeat)]);
+        // Only the server's own messages have a status.
+        let headers = headers.replace(" 100 Idle Heartbeat", "");
+        let bytes = headers.len();
+        let op = format!("HMSG a 1 {bytes} {bytes}\r\n{headers}\r\n");
+        let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+        assert_eq!(ops, [Op::Message(delivery("a", 1, None, b""))]);
+    }
+
+    #[test]
+    fn an_empty_message_with_the_headers_of_a_deletion_is_one() {
+        let ack = "$JS.ACK.S.c.1.7.1.1700000000000000000.0";
+        for (headers, payload, is_deletion) in [
+            ("KV-Operation: DEL", "", true),
+            ("KV-Operation:PURGE\r\nNats-Rollup: sub", "", true),
+            ("Nats-Marker-Reason: MaxAge", "", true),
+            ("Nats-Marker-Reason: Whatever", "", true),
+            ("KV-Operation: PUT", "", false),
+            ("X-KV-Operation: DEL", "", false),
+            ("KV-Operation: DEL", "1", false),
+        ] {
+            for reply in ["", ack] {
+                let headers = format!("NATS/1.0\r\n{headers}\r\n\r\n");
+                let (own, all) = (headers.len(), headers.len() + payload.len());
+                let op = format!("HMSG a 1 {reply} {own} {all}\r\n{headers}{payload}\r\n");
+                let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+                let [Op::Message(message)] = ops.as_slice() else {
+                    panic!("{ops:?}");
+                };
+                assert_eq!(message.is_deletion, is_deletion, "{op}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_of_a_stream_has_no_status_whatever_its_headers() {
+        let ack = "$JS.ACK.S.c.1.7.1.1700000000000000000.0";
+        for (reply, status) in [(ack, None), ("$JS.FC.S.c.x", Some(100))] {
+            let headers = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 9\r\n\r\n";
+            let bytes = headers.len();
+            let op = format!("HMSG a 1 {reply} {bytes} {}\r\n{headers}x\r\n", bytes + 1);
+            let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+            let message = Delivery {
+                status,
+                last_consumer: status.map(|_| 9),
+                ..delivery("a", 1, Some(reply), b"x")
+            };
+            assert_eq!(ops, [Op::Message(message)]);
+        }
+    }
+
+    #[test]
+    fn of_a_payload_over_the_limit_the_beginning_is_kept() {
+        let mut reader = Reader::new(3);
+        let ops = read(
+            &mut reader,
+            b"MSG a 1 9\r\nabcdefghi\r\nMSG a 1 3\r\nxyz\r\n",
+        );
+        let want = [b"abcd".as_slice(), b"xyz"].map(|p| Op::Message(delivery("a", 1, None, p)));
+        assert_eq!(ops.expect("good bytes"), want);
+    }
+
+    #[test]
+    fn what_is_not_the_protocol() {
+        for bad in [
+            "HTTP/1.1 400 Bad Request\r\n",
+            "MSG a 1\r\n",
+            "MSG a 1 x\r\n",
+            "MSG a x 1\r\n",
+            "MSG a 1 2 3 4\r\n",
+            "HMSG a 1 9 3\r\n",
+            "MSG a 1 99999999999999999999999\r\n",
+            "MSG a 1 1\r\nabc\r\n",
+            "\r\n",
+        ] {
+            assert!(read(&mut Reader::new(10), bad.as_bytes()).is_err(), "{bad}");
+        }
+        let endless = vec![b'x'; LINE_BYTES_MAX + 1];
+        assert!(read(&mut Reader::new(10), &endless).is_err());
+    }
+
+    #[test]
+    fn both_forms_of_the_reply_subject_are_read() {
+        let old = "$JS.ACK.LEVEL_SIGNALS.gateway_levels.1.4711.22.1700000000000000000.9";
+        let new = "$JS.ACK._.accHash.LEVEL_SIGNALS.gateway_levels.1.4711.22.1700000000000000000.9";
+        let newest = format!("{new}.r4nd0m");
+        let want = Some(AckSubject {
+            stream_sequence: 4711,
+            consumer_sequence: 22,
+            stored_unix_ns: 1_700_000_000_000_000_000,
+            pending: 9,
+        });
+        for subject in [old, new, newest.as_str()] {
+            assert_eq!(AckSubject::parse(subject), want, "{subject}");
+        }
+    }
+
+    #[test]
+    fn other_reply_subjects_are_refused() {
+        for subject in [
+            "",
+            "_INBOX.abc",
+            "$JS.ACK.",
+            "$JS.ACK.s.c.1.2.3.4",
+            "$JS.ACK.s.c.1.x.3.4.5",
+            "$JS.ACK.d.a.s.c.1.2.3.4",
+            "$JS.FC.s.c.x",
+        ] {
+            assert_eq!(AckSubject::parse(subject), None, "{subject}");
+        }
+    }
+}

@@ -1,5 +1,5 @@
-//! The order in which servers are tried for a connection. Also the second connection beside a
-//! silent connection, and the question beside a silent JetStream, to find the server to try first.
+//! The order in which servers are tried for a connection. Also two ways to find the server to try first: a second
+//! connection while the connection in use is silent, and questions to other servers while JetStream is silent.
 
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
@@ -13,22 +13,22 @@ use crate::base::{LeftAddresses, Wake};
 use crate::sources::LoopGone;
 use crate::sources::relay::{Found, Probe, Relay};
 use crate::sources::socket::Waiter;
+use crate::wire::json;
 
-/// The servers of a source beyond the servers of the URL, and why and when each was left. While a connection lasts, the
-/// connection has the newest announcement of its server; the end of the connection adds this announcement here.
+/// The servers of a source beyond the servers of the URL, and why and when each was left. The newest announcement of a
+/// server stays with its connection, and is added here when the connection ends.
 #[derive(Default)]
 pub(super) struct Servers {
     /// Other servers of the cluster, tried after the servers of the URL.
     learned: Vec<Endpoint>,
     left: LeftAddresses,
-    /// The server with an answer while the server in use was silent; tried first for the next
-    /// connection.
+    /// The server with an answer while the server in use was silent; tried first for the next connection.
     better: Option<Endpoint>,
 }
 
 impl Servers {
-    /// Tries every address of every server once, those that were left before last. Returns the first connection, or
-    /// the error of the last server.
+    /// Tries every address of every server once; the addresses that were left before come last. Returns the first
+    /// connection, or the error of the last server.
     pub(super) fn connect<C>(
         &mut self,
         settings: &NatsSettings,
@@ -85,20 +85,19 @@ impl Servers {
         opened
     }
 
-    /// Connects to the first server that accepts, each tried once.
+    /// Connects to the first server that accepts; each server is tried once.
     pub(super) fn wire(
         &mut self,
         waiter: &mut Waiter,
         settings: &NatsSettings,
-        payload_bytes_max: usize,
+        bytes_max: usize,
     ) -> Result<Wire, NatsError> {
         self.connect(settings, |endpoint| {
-            let bytes_max = payload_bytes_max;
             Wire::open(waiter, endpoint, settings, bytes_max, Patience::USUAL)
         })
     }
 
-    /// The second connection beside a connection that begins.
+    /// The means to make a second connection beside a connection that begins.
     pub(super) fn second(&self, settings: &NatsSettings) -> Second {
         Second {
             probe: Probe::new("NATS", &settings.times),
@@ -109,8 +108,8 @@ impl Servers {
         }
     }
 
-    /// Notes the end of a connection. The next connection tries `better` first, and this server last, unless
-    /// the connection was good until its end.
+    /// Notes the end of a connection. The next connection tries `better` first, and this server last, unless the
+    /// connection was good until its end.
     pub(super) fn left(
         &mut self,
         settings: &NatsSettings,
@@ -133,27 +132,26 @@ impl Servers {
     }
 }
 
-/// Limits on the time for a second connection. The silent connection is not read meanwhile; a
-/// working server answers at once on both.
+/// Limits on the time for a second connection. The silent connection is not read meanwhile; a working server answers at
+/// once on both.
 const PATIENCE: Patience = Patience {
     connect: Duration::from_millis(500),
     handshake: Duration::from_secs(1),
 };
 /// The interval of looks for another server, while the one in use is in lame duck mode.
 const OTHERS_INTERVAL: Duration = Duration::from_secs(1);
-/// The payload limit of a second connection, beyond which nothing is of use.
+/// The payload limit of a second connection: no useful message is larger.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
-/// The second connection, to decide whether the silent connection is kept; logs in and subscribes
-/// to nothing. The tries alternate between another server of the list and the silent server. If the
-/// silent server hangs, another server answers; if only the link is dead, the same server answers
-/// on a new connection.
+/// The second connection, to decide whether the silent connection is kept; logs in and subscribes to nothing. The tries
+/// alternate between another server of the list and the silent server. If the silent server hangs, another server
+/// answers; if only the link is dead, the same server answers on a new connection.
 pub(super) struct Second {
     probe: Probe,
     /// The servers learned before this connection.
     learned: Vec<Endpoint>,
     tries: usize,
-    /// When another server was looked for last, in lame duck mode.
+    /// When this last looked for another server, while the one in use was in lame duck mode.
     looked: Option<Instant>,
     /// The server with an answer.
     better: Option<Endpoint>,
@@ -201,8 +199,8 @@ impl Second {
         })
     }
 
-    /// Asks another server, by turns, about the streams that are read, while JetStream is silent on a connection that is
-    /// well. An answer there about one of them is a reason to leave.
+    /// Asks another server, each time the next one, about the streams that are read, while JetStream is silent on a
+    /// connection that is well. An answer there about one of them is a reason to leave.
     pub(super) fn has_answer_elsewhere(
         &mut self,
         streams: &[String],
@@ -214,8 +212,9 @@ impl Second {
         })
     }
 
-    /// Looks for another server while the one in use is in lame duck mode, by turns. Without other servers, the
-    /// connection stays until the server ends it. `streams`: another server has to answer about one of them.
+    /// Looks for another server, each time the next one, while the one in use is in lame duck mode. Without other
+    /// servers, the connection stays until the server ends it. `streams`: another server has to answer about one of
+    /// them.
     pub(super) fn has_other(
         &mut self,
         streams: &[String],
@@ -267,7 +266,7 @@ impl Second {
     }
 }
 
-/// The addresses of the next host, by turns, without the address of a connection.
+/// The addresses of the host whose turn it is, without the address of the connection in use.
 fn others(
     mut learned: Vec<Endpoint>,
     settings: &NatsSettings,
@@ -278,7 +277,7 @@ fn others(
     learn(&mut learned, wire.neighbours().collect(), &all);
     all.append(&mut learned);
     let is_other = |server: &Endpoint| server.address != Some(wire.peer);
-    // A host with the address of the connection alone takes no turn.
+    // Skips a host whose only address is that of the connection in use.
     (0..all.len())
         .map(|n| &all[(turn + n) % all.len()])
         .filter_map(|host| host.servers(settings).ok())
@@ -347,7 +346,7 @@ fn has_jetstream(
             if let Op::Message(message) = op {
                 let is_refused =
                     |answer| api::refusal(answer).is_some() || api::leader(answer).is_err();
-                let is_good = !api::read(&message.payload).is_ok_and(is_refused);
+                let is_good = !json::read(&message.payload).is_ok_and(is_refused);
                 is_answered |= message.status.is_none() && is_good;
                 unanswered -= 1;
             }
@@ -359,14 +358,14 @@ fn has_jetstream(
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::{Credentials, Tls};
+    use super::super::login::{Credentials, Tls};
     use super::*;
 
     fn settings(urls: &str) -> NatsSettings {
         NatsSettings::plain(urls, Credentials::None, Tls::default())
     }
 
-    /// The ports in the order of one attempt, of which `good` accepts.
+    /// The ports that one attempt tries, in order. Only the ports in `good` accept.
     fn tried(servers: &mut Servers, settings: &NatsSettings, good: &[u16]) -> Vec<u16> {
         let mut tried = Vec::new();
         let _ = servers.connect(settings, |server| {

@@ -1,5 +1,5 @@
-//! Both connections to a server from their first message to the loss of one: the messages of all subjects, and
-//! from time to time a look at everything else.
+//! The work on both connections to a server, from the first message until either connection is lost: relays the
+//! messages of all subjects, and from time to time looks at everything else.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -96,8 +96,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Reads at most once, and relays the messages. Looks at everything else if there is news or the time has
-    /// come. Waits if there was nothing to read.
+    /// Reads at most once, and relays the messages. Looks at everything else if there is news or the time has come.
+    /// Waits if there was nothing to read.
     fn turn(&mut self) -> Result<(), Stop> {
         let has_read = self.data.read()?;
         self.relay_waiting()?;
@@ -144,7 +144,7 @@ impl<'a> Session<'a> {
             self.api_answered = Instant::now();
             if let Report::About(index, answer) = report {
                 let found_stream = self.take_in(index, answer)?;
-                // The last message of the subject was handed over quietly, so `CaughtUp` follows again.
+                // The last message of the subject was handed over quietly, so another `CaughtUp` has to follow.
                 self.told_caught_up &= !found_stream;
             }
         }
@@ -184,8 +184,8 @@ impl<'a> Session<'a> {
         next
     }
 
-    /// Sends all waiting acknowledgements at the end of the process. Otherwise the next reader of a
-    /// durable consumer would get the messages again.
+    /// Sends all waiting acknowledgements before the process ends or moves to another server. Otherwise the next reader
+    /// of a durable consumer would get the messages again.
     fn settle(&mut self) {
         let mut owed = false;
         for subscription in self.subscriptions.iter_mut() {
@@ -202,7 +202,7 @@ impl<'a> Session<'a> {
     pub(super) fn relay_waiting(&mut self) -> Result<(), Stop> {
         while let Some(message) = self.data.next()? {
             let mut subscriptions = self.subscriptions.iter_mut();
-            // Others come from a consumer that was left a moment ago.
+            // A message of no subscription comes from a consumer that was left a moment ago.
             if let Some(subscription) = subscriptions.find(|s| s.reads(&message)) {
                 subscription.relay(message, self.data, self.relay)?;
             }
@@ -219,8 +219,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Handles an answer of JetStream about a subscription. Returns whether a subject that waited for its stream
-    /// was attached.
+    /// Handles an answer of JetStream about a subscription. Returns whether a subject that waited for its stream was
+    /// attached.
     fn take_in(&mut self, index: usize, answer: Answer) -> Result<bool, Stop> {
         let told = self.silence_told_after();
         let subscription = &mut self.subscriptions[index];
@@ -340,7 +340,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The streams with a subject that is read, as far as they are known.
+    /// The known streams of the subjects that are read.
     pub(super) fn streams_read(&self) -> Vec<String> {
         let read = |s: &&Subscription| !s.presence.is_left_out() && !s.target.stream.is_empty();
         let read = self.subscriptions.iter().filter(read);
@@ -361,8 +361,8 @@ impl<'a> Session<'a> {
         self.subscriptions.iter().map(watched).collect()
     }
 
-    /// How long the link may be silent. The link is tried once per interval, so the last echo may
-    /// be an interval old when the time to answer begins.
+    /// How long the link may be silent. The link is tried once per interval, so the last echo may be an interval old
+    /// when the time to answer begins.
     pub(super) fn patience(&self) -> Duration {
         self.interval() + Duration::from_millis(self.settings.times.ping_timeout_ms)
     }

@@ -1,22 +1,11 @@
-//! The settings of a NATS source, the parser of NATS URLs, the credentials for the servers, and the certificates for TLS.
-//!
-//! Files are read again for every connection, so a replaced file takes effect with the next
-//! connection.
+//! The settings of a NATS source, the parser of NATS URLs, and the servers learned beside the servers of the URLs.
 
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use nats::Options;
-use nkeys::KeyPair;
-use rustls::ClientConfig;
-
 use super::error::NatsError;
-use crate::base::{tls_roots, without_mark};
+use super::login::{Credentials, Info, Login, Tls, tls_config};
 use crate::sources::LinkTimes;
 
 /// The port of a NATS URL without a port.
@@ -31,21 +20,21 @@ const LEARNED_MAX: usize = 16;
 /// The settings of a [`super::NatsSource`]. Without `Debug`, because of the passwords.
 #[derive(Clone)]
 pub struct NatsSettings {
-    /// NATS URLs, separated by commas: `nats://[user:password@|token@]host[:port]` or `tls://…`.
-    /// The servers are tried in turn, then other servers of the cluster, as announced by a server.
-    /// Percent signs in user, password and token are decoded.
+    /// NATS URLs, separated by commas: `nats://[user:password@|token@]host[:port]` or `tls://…`. The servers are tried
+    /// in turn, then other servers of the cluster, as announced by a server. Percent signs in user, password and token
+    /// are decoded.
     pub urls: String,
-    /// The place of `urls` for people, such as `--nats-url`, for errors.
+    /// Where `urls` was set, such as `--nats-url`; shown in errors.
     pub urls_from: String,
     /// The credentials for servers without user or token in the URL.
     pub credentials: Credentials,
     /// Certificates, for `tls://` and for servers requiring TLS.
     pub tls: Tls,
-    /// Streams to create if missing, never altered if present. Other streams are never created:
-    /// their subjects wait for them.
+    /// Streams to create if missing, never altered if present. Other streams are never created: their subjects wait for
+    /// them.
     pub streams: Vec<StreamSpec>,
-    /// As long as none of `streams` exists, make none, and leave their subjects out. Once one
-    /// exists, this has no effect until the end of the process.
+    /// As long as none of `streams` exists, make none, and leave their subjects out. Once a stream exists, this has no
+    /// effect until the end of the process.
     pub streams_optional: bool,
     /// The subjects to relay, each through a consumer.
     pub subscriptions: Vec<SubscriptionSpec>,
@@ -53,17 +42,17 @@ pub struct NatsSettings {
     pub ephemeral: bool,
     /// The times of the link to each server.
     pub times: LinkTimes,
-    /// After so many milliseconds without an answer of JetStream about a consumer, while the link
-    /// is well, the subject is read from another consumer.
+    /// After this many milliseconds without an answer of JetStream about a consumer, while the link is well, the
+    /// subject is read from another consumer.
     pub consumer_silence_max_ms: u64,
-    /// A backlog of more messages than this is quiet: the cache is updated, without a broadcast for
-    /// each message (levels contract: 4).
+    /// A backlog of more messages than this is quiet: the cache is updated, without a broadcast for each message
+    /// (levels contract: 4).
     pub backlog_quiet_min: u64,
     /// The search for the last good message of a subject when the newest message is bad.
     pub look_back: LookBack,
 }
 
-/// Whether a message of a subject (the first text) with a payload makes a state.
+/// Whether a payload (second) on a subject (first) is a good state.
 pub type Judge = dyn Fn(&str, &[u8]) -> bool + Send + Sync;
 
 /// The limit and the test in the search for the last good message of a subject.
@@ -140,9 +129,40 @@ impl NatsSettings {
         let urls = if urls.is_empty() { vec![""] } else { urls };
         urls.into_iter().map(Endpoint::parse)
     }
+
+    /// Reads every file needed for a connection. `prefix` is the beginning of the flags: `nats` for `--nats-creds`.
+    ///
+    /// # Errors
+    /// The flag, the file, and the fault of the file; nothing of the file's text.
+    pub fn check_files(&self, prefix: &str) -> Result<(), String> {
+        let wrong = |setting: &str, error: io::Error| format!("--{prefix}-{setting}: {error}");
+        let mut has_tls = self.tls.is_demanded();
+        for endpoint in self.endpoints() {
+            let endpoint = endpoint.map_err(|error| error.to_string())?;
+            has_tls |= endpoint.tls;
+            let login = Login::read(&endpoint.auth, &self.credentials);
+            login.map_err(|error| wrong(self.credentials.setting(), error))?;
+        }
+        if !has_tls {
+            return Ok(());
+        }
+        let trusting = Tls {
+            ca: self.tls.ca.clone(),
+            client: None,
+        };
+        tls_config(&trusting).map_err(|error| wrong("ca", error))?;
+        let both = format!("cert and --{prefix}-key");
+        tls_config(&self.tls).map_err(|error| wrong(&both, error))?;
+        Ok(())
+    }
 }
 
 impl Endpoint {
+    /// Whether to speak TLS with the server of this first line.
+    pub(super) fn is_tls(&self, settings: &NatsSettings, info: &Info) -> bool {
+        self.tls || settings.tls.is_demanded() || info.tls_required
+    }
+
     pub(super) fn parse(url: &str) -> Result<Self, NatsError> {
         let bad = |reason| NatsError::BadUrl {
             url: redacted(url),
@@ -174,11 +194,10 @@ impl Endpoint {
         })
     }
 
-    /// Another server of the same cluster: `address` (host and port) is announced by a server. The
-    /// log-in is the same as for this endpoint; `tls` says whether TLS is used. With TLS, the
-    /// server must show a certificate for the name of this endpoint, not for `address`: servers
-    /// announce addresses before TLS, so an attacker on the path can insert the name of a server
-    /// with the attacker's certificate.
+    /// Another server of the same cluster: `address` (host and port) is announced by a server. The log-in is the same
+    /// as for this endpoint; `tls` says whether TLS is used. With TLS, the server must show a certificate for the name
+    /// of this endpoint, not for `address`: servers announce addresses before TLS, so an attacker on the path can
+    /// insert the name of a server with the attacker's certificate.
     pub(super) fn neighbour(&self, address: &str, tls: bool) -> Option<Self> {
         let (host, port) = host_and_port(address).filter(|(host, _)| !host.is_empty())?;
         Some(Self {
@@ -242,8 +261,8 @@ impl Endpoint {
     }
 }
 
-/// Adds announced servers to `learned`, newest first, [`LEARNED_MAX`] at most. Servers of the URL
-/// are tried before these, and are left out.
+/// Adds announced servers to `learned`, newest first, [`LEARNED_MAX`] at most. Servers of the URL are tried before
+/// these, and are left out.
 pub(super) fn learn(learned: &mut Vec<Endpoint>, told: Vec<Endpoint>, configured: &[Endpoint]) {
     let before = std::mem::take(learned);
     for endpoint in told.into_iter().chain(before) {
@@ -305,178 +324,171 @@ fn host_and_port(place: &str) -> Option<(&str, u16)> {
     }
 }
 
-/// The credentials for a server without user or token in its URL. Without `Debug`, because of the
-/// passwords.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub enum Credentials {
-    /// Connect without credentials.
-    #[default]
-    None,
-    /// User and password.
-    UserPassword(String, String),
-    /// A token.
-    Token(String),
-    /// A credentials file as written by `nsc`: the user's JWT and the seed of the user's key.
-    CredsFile(PathBuf),
-    /// A file with the seed of a user's key (`SU…`).
-    NkeyFile(PathBuf),
-}
-
-/// The TLS settings beside a `tls://` URL. If either is set, every connection uses TLS, whatever
-/// the URL and the server say.
-#[derive(Clone, Debug, Default)]
-pub struct Tls {
-    /// A PEM file with the certificates trusted to sign the server's; `None`: the system's.
-    pub ca: Option<PathBuf>,
-    /// PEM files: the client certificate with its chain, and the key.
-    pub client: Option<(PathBuf, PathBuf)>,
-}
-
-impl Tls {
-    /// Whether TLS is used even where neither URL nor server ask for it.
-    pub(super) fn is_demanded(&self) -> bool {
-        self.ca.is_some() || self.client.is_some()
-    }
-}
-
-impl Credentials {
-    /// Reads the part of a URL before the `@`.
-    pub(super) fn parse(user_info: &str) -> Self {
-        match user_info.split_once(':') {
-            Some((user, password)) => {
-                Self::UserPassword(percent_decoded(user), percent_decoded(password))
-            }
-            None => Self::Token(percent_decoded(user_info)),
-        }
-    }
-}
-
-/// Decodes `%41` to `A`; a percent sign without two hex digits stays.
-fn percent_decoded(text: &str) -> String {
-    let decoded = percent_encoding::percent_decode_str(text);
-    decoded.decode_utf8_lossy().into_owned()
-}
-
-/// The credentials themselves, as sent to a server. Without `Debug`, because of the secrets.
-pub(super) enum Login {
-    None,
-    Token(String),
-    UserPassword(String, String),
-    /// A user's JWT and key.
-    Jwt(String, KeyPair),
-    Nkey(KeyPair),
-}
-
-impl Login {
-    /// Returns the log-in `of_url`, or else of `credentials`.
-    ///
-    /// # Errors
-    /// A file cannot be read or has the wrong content. The text names the file and quotes nothing
-    /// of its content.
-    pub(super) fn read(of_url: &Credentials, credentials: &Credentials) -> io::Result<Self> {
-        let credentials = match of_url {
-            Credentials::None => credentials,
-            of_url => of_url,
-        };
-        Ok(match credentials {
-            Credentials::None => Self::None,
-            Credentials::Token(token) => Self::Token(token.clone()),
-            Credentials::UserPassword(user, password) => {
-                Self::UserPassword(user.clone(), password.clone())
-            }
-            Credentials::CredsFile(path) => creds(path)?,
-            Credentials::NkeyFile(path) => nkey(path)?,
-        })
-    }
-
-    /// The crate's options with this log-in.
-    pub(super) fn options(self) -> Options {
-        match self {
-            Self::None => Options::new(),
-            Self::Token(token) => Options::with_token(&token),
-            Self::UserPassword(user, password) => Options::with_user_pass(&user, &password),
-            Self::Jwt(jwt, key) => {
-                Options::with_jwt(move || Ok(jwt.clone()), move |nonce| sign(&key, nonce))
-            }
-            Self::Nkey(key) => {
-                Options::with_nkey(&key.public_key(), move |nonce| sign(&key, nonce))
-            }
-        }
-    }
-
-    /// The fields of a CONNECT line with this log-in, for a server with `nonce` in the INFO line.
-    pub(super) fn fields(&self, nonce: &str) -> Vec<(&'static str, String)> {
-        let signature = |key| ("sig", URL_SAFE_NO_PAD.encode(sign(key, nonce.as_bytes())));
-        match self {
-            Self::None => Vec::new(),
-            Self::Token(token) => vec![("auth_token", token.clone())],
-            Self::UserPassword(user, password) => {
-                vec![("user", user.clone()), ("pass", password.clone())]
-            }
-            Self::Jwt(jwt, key) => vec![("jwt", jwt.clone()), signature(key)],
-            Self::Nkey(key) => vec![("nkey", key.public_key()), signature(key)],
-        }
-    }
-}
-
-/// Signs `nonce`. On an error the signature is empty, and the server refuses.
-fn sign(key: &KeyPair, nonce: &[u8]) -> Vec<u8> {
-    key.sign(nonce).unwrap_or_default()
-}
-
-/// Reads a file written by `nsc`: the JWT and the seed, each between lines of dashes.
-fn creds(path: &Path) -> io::Result<Login> {
-    let text = read("credentials file", path)?;
-    let is_mark = |line: &str| line.starts_with("---");
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let lines: Vec<&str> = lines.collect();
-    let mut bodies = lines.windows(3).filter_map(|three| match three {
-        [begin, body, end] if is_mark(begin) && is_mark(end) && !is_mark(body) => Some(*body),
-        _ => None,
-    });
-    let jwt = bodies.next();
-    let key = bodies.next().and_then(|seed| KeyPair::from_seed(seed).ok());
-    match (jwt, key) {
-        (Some(jwt), Some(key)) => Ok(Login::Jwt(jwt.to_owned(), key)),
-        _ => Err(not(path, "a credentials file")),
-    }
-}
-
-fn nkey(path: &Path) -> io::Result<Login> {
-    let text = read("nkey file", path)?;
-    // Tools write the seed alone, or with comments around the seed.
-    let seed = text.lines().map(str::trim).find(|l| l.starts_with("SU"));
-    let key = seed.and_then(|seed| KeyPair::from_seed(seed).ok());
-    let key = key.ok_or_else(|| not(path, "the seed of a user's nkey (SU…)"))?;
-    Ok(Login::Nkey(key))
-}
-
-/// Reads a file; an error names the kind of the file in `what`, because settings name several
-/// files.
-fn read(what: &str, path: &Path) -> io::Result<String> {
-    let named = |error: io::Error| {
-        let text = format!("{what} {}: {error}", path.display());
-        io::Error::new(error.kind(), text)
-    };
-    let text = fs::read(path).and_then(without_mark).map_err(named)?;
-    String::from_utf8(text).map_err(|error| named(io::Error::new(ErrorKind::InvalidData, error)))
-}
-
-fn not(path: &Path, what: &str) -> io::Error {
-    let text = format!("{} does not hold {what}", path.display());
-    io::Error::new(ErrorKind::InvalidData, text)
-}
-
-/// The TLS configuration of the client: the trusted certificates, and the client's own.
-///
-/// # Errors
-/// A file cannot be read or has the wrong content; the text names the file.
-pub(super) fn tls_config(tls: &Tls) -> io::Result<ClientConfig> {
-    let trusting = tls_roots::client_config(tls.ca.as_deref());
-    let builder = trusting.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-    let showing = tls_roots::showing(builder, tls.client.as_ref());
-    showing.map_err(|text| io::Error::new(ErrorKind::InvalidData, text))
-}
-
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_hidden() {
+        for (url, want) in [
+            ("nats://nats:4222", "nats://nats:4222"),
+            ("nats", "nats"),
+            ("nats://u:p@h:4222", "nats://u:***@h:4222"),
+            ("u:p@h", "u:***@h"),
+            ("tls://t0ken@h/x", "tls://***@h/x"),
+            ("nats://u:p@ss@h", "nats://u:***@h"),
+            ("nats://u:p/s@h", "nats://u:***@h"),
+            ("nats://u:p@h,nats://b:1", "nats://u:***@h,nats://b:1"),
+            ("nats://u:pa,ss@h", "nats://***,***@h"),
+            ("nats://[::1]:4222", "nats://[::1]:4222"),
+            ("", ""),
+        ] {
+            assert_eq!(redacted(url), want);
+        }
+    }
+
+    fn parsed(url: &str) -> (String, Credentials) {
+        let endpoint = Endpoint::parse(url).map_err(|e| e.to_string()).unwrap();
+        (endpoint.url(), endpoint.auth)
+    }
+
+    #[test]
+    fn urls_are_read() {
+        let pair = |u: &str, p: &str| Credentials::UserPassword(u.into(), p.into());
+        for (url, want, auth) in [
+            ("nats", "nats://nats:4222", Credentials::None),
+            ("nats://h:1/", "nats://h:1", Credentials::None),
+            ("tls://[::1]", "tls://[::1]:4222", Credentials::None),
+            ("nats://u:p%40^s@h", "nats://h:4222", pair("u", "p@^s")),
+            ("nats://u:a%zz%@h", "nats://h:4222", pair("u", "a%zz%")),
+            ("nats://u:@h", "nats://h:4222", pair("u", "")),
+            (
+                "nats://tok@h",
+                "nats://h:4222",
+                Credentials::Token("tok".into()),
+            ),
+        ] {
+            let got = parsed(url);
+            assert!(got == (want.to_owned(), auth), "{url}: {}", got.0);
+        }
+    }
+
+    #[test]
+    fn bad_urls_are_told_without_their_secrets() {
+        for url in [
+            "http://h",
+            "nats://",
+            "nats://u:secret@",
+            "nats://u:secret@h:x",
+            "ws://h",
+            "",
+        ] {
+            let error = Endpoint::parse(url).err().map(|e| e.to_string());
+            let error = error.unwrap_or_else(|| panic!("{url} was taken"));
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn servers_of_the_cluster_are_remembered_within_a_limit() {
+        let configured = Endpoint::parse("nats://u:p@nats.example:4222");
+        let configured = configured.map_err(|e| e.to_string()).unwrap();
+        let told = |addresses: &[String]| -> Vec<Endpoint> {
+            let one = |address: &String| configured.neighbour(address, true);
+            addresses.iter().filter_map(one).collect()
+        };
+        let mut learned = Vec::new();
+        let first = [
+            "nats.example:4222",
+            "10.0.0.1:4222",
+            "[::1]:1",
+            "b:2",
+            ":3",
+            "c:x",
+        ];
+        learn(
+            &mut learned,
+            told(&first.map(str::to_owned)),
+            std::slice::from_ref(&configured),
+        );
+        let urls: Vec<String> = learned.iter().map(Endpoint::url).collect();
+        assert_eq!(urls, ["tls://10.0.0.1:4222", "tls://[::1]:1", "tls://b:2"]);
+        assert!(learned.iter().all(|e| e.auth == configured.auth));
+        let many: Vec<String> = (0..100).map(|n| format!("n{n}:1")).collect();
+        learn(&mut learned, told(&many), &[]);
+        assert_eq!(learned.len(), LEARNED_MAX);
+        assert_eq!(learned[0].url(), "tls://n0:1");
+    }
+
+    #[test]
+    fn a_learned_server_has_the_certificate_of_the_configured_one_it_was_learned_through() {
+        let parse = |url| Endpoint::parse(url).map_err(|e| e.to_string()).unwrap();
+        let configured = [parse("tls://one.example"), parse("tls://u:p@two.example")];
+        let [one, two] = &configured;
+        let told = |by: &Endpoint, address| Vec::from_iter(by.neighbour(address, true));
+        let mut learned = Vec::new();
+        learn(&mut learned, told(one, "attacker.example:1"), &configured);
+        // A learned server announces another server.
+        let next = told(&learned[0], "10.0.0.1:1");
+        learn(&mut learned, next, &configured);
+        // A configured server keeps its own name, whichever server announces it.
+        learn(&mut learned, told(one, "two.example:4222"), &configured);
+        let names = |learned: &[Endpoint]| -> Vec<_> {
+            let pair = |e: &Endpoint| (e.host.clone(), e.tls_name.clone());
+            learned.iter().map(pair).collect()
+        };
+        let pair = |host: &str, name: &str| (host.to_owned(), name.to_owned());
+        let want = [
+            pair("10.0.0.1", "one.example"),
+            pair("attacker.example", "one.example"),
+        ];
+        assert_eq!(names(&learned), want);
+        // If two servers announce the same server, name and log-in come from the last announcement.
+        learn(&mut learned, told(two, "attacker.example:1"), &configured);
+        assert_eq!(names(&learned)[0], pair("attacker.example", "two.example"));
+        assert!(learned[0].auth == two.auth && learned[1].auth == one.auth);
+    }
+
+    #[test]
+    fn several_urls_are_separate() {
+        let settings = |urls: &str| NatsSettings::plain(urls, Credentials::None, Tls::default());
+        let some = settings("nats://a:1, http://b,,c");
+        let good: Vec<bool> = some.endpoints().map(|e| e.is_ok()).collect();
+        assert_eq!(good, [true, false, true]);
+        assert_eq!(settings(" ").endpoints().filter(Result::is_err).count(), 1);
+    }
+
+    #[test]
+    fn each_broken_file_is_named_with_its_setting_and_not_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        fs::write(&file, "s3cret").expect("written");
+        let none = folder.path().join("none");
+        let with = |credentials, ca, client| {
+            let tls = Tls { ca, client };
+            let settings = NatsSettings::plain("nats://h", credentials, tls);
+            settings.check_files("nats")
+        };
+        let creds = |path: &std::path::Path| Credentials::CredsFile(path.to_owned());
+        let nkey = Credentials::NkeyFile(file.clone());
+        let client = Some((file.clone(), none.clone()));
+        for (result, says) in [
+            (with(creds(&none), None, None), "--nats-creds: "),
+            (with(creds(&none), None, None), "none: No such file"),
+            (with(creds(&file), None, None), "not hold a credentials"),
+            (with(nkey, None, None), "--nats-nkey: "),
+            (with(Credentials::None, Some(none), None), "--nats-ca: "),
+            (
+                with(Credentials::None, None, client),
+                "--nats-cert and --nats-key: ",
+            ),
+        ] {
+            let error = result.expect_err(says);
+            assert!(error.contains(says) && !error.contains("s3cret"), "{error}");
+        }
+        let unused = NatsSettings::plain("nats://token@h", creds(&file), Tls::default());
+        assert_eq!(unused.check_files("nats"), Ok(()), "the URL has a token");
+    }
+}

@@ -62,7 +62,7 @@ impl Subscription {
                 durable: spec.durable.clone(),
             },
             subject: spec.subject.as_str().into(),
-            // Each attempt makes the other subjects wait for a moment.
+            // Attempts have pauses, because each attempt makes the other subjects wait for a moment.
             attempts: Attempts::new(
                 settings.times.ping_interval_ms,
                 settings.consumer_silence_max_ms,
@@ -90,9 +90,8 @@ impl Subscription {
         self.quiet_until.is_none()
     }
 
-    /// Handles the server's report that nothing is pending, and nothing delivered is without its
-    /// acknowledgement. If nothing waits here either, the end of the backlog was deleted from the
-    /// stream meanwhile, and the backlog is over.
+    /// Handles the server's report that no message is pending or unacknowledged. If nothing waits here either, the end
+    /// of the backlog was deleted from the stream meanwhile, and the backlog is over.
     pub(super) fn nothing_pending(&mut self, data: &Data) {
         let waits = |s: &Standing| data.has_waiting(&s.inbox);
         if !self.standing.as_ref().is_some_and(waits) {
@@ -120,13 +119,12 @@ impl Subscription {
         self.standing = None;
     }
 
-    /// Finds or makes stream and consumer, warms the cache if due, and decides how much of the
-    /// backlog is quiet. With `unnamed` the consumer is ephemeral. An error leaves the consumer
-    /// in use unchanged.
+    /// Finds or makes stream and consumer, warms the cache if due, and decides how much of the backlog is quiet. With
+    /// `unnamed` the consumer is ephemeral. An error leaves the consumer in use unchanged.
     ///
-    /// The backlog is determined once, from consumer and stream, and ends at a stream sequence. The
-    /// pending count in each message would be a simpler end, but under steady traffic the count
-    /// need never be zero, and a redelivered message carries a zero before the end of the backlog.
+    /// The backlog is determined once, from consumer and stream, and ends at a stream sequence. The pending count in
+    /// each message would be a simpler end, but under steady traffic the count need never be zero, and a redelivered
+    /// message carries a zero before the end of the backlog.
     pub(super) fn attach(
         &mut self,
         api: &Api,
@@ -143,24 +141,19 @@ impl Subscription {
         };
         self.cursor.observe(stream);
         let last = api.last_message(&self.target)?;
-        let last_sequence = last.as_ref().map_or(0, |m| m.sequence);
-        let start = match (self.cursor.reached(), &last) {
-            (Some(reached), _) => reached + 1,
-            (None, Some(warm)) => warm.sequence + 1,
-            (None, None) => stream.last_sequence + 1,
-        };
-        let standing = self.subscribe(api, data, settings, unnamed, start)?;
-        let first = self.cursor.reached().is_none();
+        let warm = last.as_ref().map(|m| m.sequence);
+        let done = self.cursor.reached.or(warm).unwrap_or(stream.last_sequence);
+        let standing = self.subscribe(api, data, settings, unnamed, done + 1)?;
         // If the stream lost its tail, the consumer may claim a sequence after the stream's last.
         let delivered = standing.delivered.min(stream.last_sequence);
-        let reached = self.cursor.reached().unwrap_or(delivered);
+        let reached = self.cursor.reached.unwrap_or(delivered);
         let few = settings.backlog_quiet_min;
-        let unseen = self.unseen(api, data, &standing, last_sequence, few)?;
-        let quiet = unseen > few;
-        if first || quiet {
+        let last_sequence = warm.unwrap_or(0);
+        let quiet = self.unseen(api, data, &standing, last_sequence, few)? > few;
+        if quiet || self.cursor.reached.is_none() {
             self.warm(last, api, &settings.look_back, relay)?;
         }
-        self.cursor.reach(reached);
+        self.cursor.reached = Some(reached);
         self.quiet_until = (quiet && last_sequence > reached).then_some(last_sequence);
         self.standing = Some(standing);
         Ok(())
@@ -170,8 +163,8 @@ impl Subscription {
         if let Some(ours) = &self.ours {
             return api.ensure_stream(ours).map(Some);
         }
-        let found = consumers::find_stream(api, &self.spec);
-        let found = found.map_err(|e| asked(format!("find the stream of {}", self.subject), e))?;
+        let failed = |error| asked(format!("find the stream of {}", self.subject), error);
+        let found = consumers::find_stream(api, &self.spec).map_err(failed)?;
         Ok(found.map(|(name, state)| {
             self.target.stream = name;
             state
@@ -180,16 +173,15 @@ impl Subscription {
 
     /// Changes from an ephemeral consumer to the durable consumer, if still free.
     ///
-    /// Both consumers run for a moment. Messages that the durable consumer delivered to others
-    /// before are awaited from the ephemeral consumer; a message from both is recognised by its
-    /// sequence.
+    /// Both consumers run for a moment. Messages that the durable consumer delivered to others before are awaited from
+    /// the ephemeral consumer; a message from both is recognised by its sequence.
     pub(super) fn take_over(
         &mut self,
         api: &Api,
         data: &mut Data,
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
-        let start = self.cursor.reached().unwrap_or(0) + 1;
+        let start = self.cursor.reached.unwrap_or(0) + 1;
         let Some(durable) = self.subscribe_to_durable(api, data, start)? else {
             return Ok(());
         };
@@ -198,11 +190,10 @@ impl Subscription {
         let Some(unnamed) = self.standing.replace(durable) else {
             return Ok(());
         };
-        while self.cursor.reached().is_none_or(|r| r < delivered) {
-            match data.next_of(&unnamed.inbox, GAP_MESSAGE_TIMEOUT)? {
-                Some(message) => self.relay(message, data, relay)?,
-                None => break,
-            }
+        while self.cursor.reached < Some(delivered)
+            && let Some(message) = data.next_of(&unnamed.inbox, GAP_MESSAGE_TIMEOUT)?
+        {
+            self.relay(message, data, relay)?;
         }
         // The server would delete the consumer later; deleting now keeps the server's lists short.
         let _ = api.delete_consumer(&self.target.stream, &unnamed.consumer);
@@ -231,8 +222,7 @@ impl Subscription {
         })
     }
 
-    /// Subscribes to the durable consumer. Returns `None` if another client or the server prevents
-    /// that.
+    /// Subscribes to the durable consumer. Returns `None` if another client or the server prevents that.
     fn subscribe_to_durable(
         &mut self,
         api: &Api,
@@ -243,10 +233,8 @@ impl Subscription {
             return Ok(None);
         }
         let durable = self.target.durable.clone();
-        let look_up = |spec: &Target| {
-            consumers::look_up(api, spec)
-                .map_err(|e| asked(format!("find the consumer {durable}"), e))
-        };
+        let failed = |error| asked(format!("find the consumer {durable}"), error);
+        let look_up = |spec: &Target| consumers::look_up(api, spec).map_err(failed);
         let mut found = look_up(&self.target)?;
         if let Durable::Missing = found {
             if let Some(made) = api.make_consumer(data, &self.target, Some(&durable), start)? {
@@ -274,9 +262,8 @@ impl Subscription {
         Ok(None)
     }
 
-    /// Counts the messages of the stream not handed over by this process. If the consumer has
-    /// another position than the cursor and there are at most `few` such messages, also fetches the
-    /// messages into `gap`.
+    /// Counts the messages of the stream not handed over by this process. If the consumer has another position than the
+    /// cursor and there are at most `few` such messages, also fetches the messages into `gap`.
     fn unseen(
         &mut self,
         api: &Api,
@@ -286,7 +273,7 @@ impl Subscription {
         few: u64,
     ) -> Result<u64, NatsError> {
         self.gap.clear();
-        let Some(reached) = self.cursor.reached() else {
+        let Some(reached) = self.cursor.reached else {
             return Ok(standing.pending + standing.ack_pending);
         };
         if last_sequence <= reached {
@@ -295,7 +282,7 @@ impl Subscription {
         if standing.delivered == reached {
             return Ok(standing.pending);
         }
-        // The consumer counts from another start than the cursor, so a temporary consumer counts.
+        // The consumer counts from another position than the cursor, so a temporary consumer does the counting.
         let Some(counted) = api.make_consumer(data, &self.target, None, reached + 1)? else {
             return Ok(standing.pending);
         };
@@ -320,7 +307,7 @@ impl Subscription {
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
         let Some(last) = last else { return Ok(()) };
-        let (floor, link) = (self.cursor.reached().unwrap_or(0), &relay.link);
+        let (floor, link) = (self.cursor.reached.unwrap_or(0), &relay.link);
         match look_back(api, &self.target, &last, floor, limits) {
             Ok(Some(good)) => self.hand_over(good, true, link.now(), link)?,
             Err(None) => relay.status.count_look_back_limited(),
@@ -330,9 +317,8 @@ impl Subscription {
         self.hand_over(last, true, link.now(), link)
     }
 
-    /// Hands a message over, then queues the acknowledgement: without room in the loop, the message
-    /// stays with the server. Messages of any size are acknowledged; the feed refuses and counts
-    /// messages over a limit.
+    /// Hands a message over, then queues the acknowledgement: without room in the loop, the message stays with the
+    /// server. Messages of any size are acknowledged; the feed refuses and counts messages over a limit.
     pub(super) fn relay(
         &mut self,
         message: Delivery,
@@ -340,28 +326,24 @@ impl Subscription {
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
         if message.status == Some(100) {
-            // Flow control is answered on the reply subject, and the heartbeat of a consumer that waits for an answer on
-            // the subject in the heartbeat. Consumers made by weirgate send neither; consumers of other clients may.
+            // A flow control message is answered on its reply subject; the heartbeat of a stalled consumer is answered
+            // on the subject that the heartbeat names. Consumers made by weirgate send neither; consumers of other
+            // clients may.
             if let Some(subject) = message.reply.or(message.stalled) {
                 data.answer(&subject);
             }
             return Ok(());
         }
-        let Some(reply) = message.reply else {
-            return Ok(());
-        };
-        let Some(ack) = AckSubject::parse(&reply) else {
+        let ack = message.reply.as_deref().and_then(AckSubject::parse);
+        let (Some(reply), Some(ack)) = (message.reply, ack) else {
             return Ok(());
         };
         // Not news: delivered again, or known from the previous consumer.
-        let news = self
-            .cursor
-            .reached()
-            .is_none_or(|r| ack.stream_sequence > r);
+        let news = self.cursor.reached < Some(ack.stream_sequence);
         let now = Instant::now();
         if news {
             if !relay.link.has_room(message.payload.len()) {
-                // The wait may be long, and the server would redeliver messages handed over.
+                // The wait for room may be long, and the server would redeliver messages that were handed over.
                 self.send_acks(data);
                 data.flush()?;
             }
@@ -371,20 +353,17 @@ impl Subscription {
                 payload: message.payload,
                 is_deletion: message.is_deletion,
             };
-            let received = relay.link.now();
+            let (received, stored_us) = (relay.link.now(), ack.stored_unix_ns / 1_000);
             if !quiet {
-                relay
-                    .status
-                    .count_arrival(received, ack.stored_unix_ns / 1_000);
+                relay.status.count_arrival(received, stored_us);
             }
             self.hand_over(message, quiet, received, &relay.link)?;
-            self.cursor.reach(ack.stream_sequence);
+            self.cursor.reached = Some(ack.stream_sequence);
             self.health.handed = now;
         }
-        let ends = |until: u64| ack.stream_sequence >= until;
-        if self.quiet_until.is_some_and(ends) {
-            self.quiet_until = None;
-        }
+        self.quiet_until = self
+            .quiet_until
+            .filter(|until| *until > ack.stream_sequence);
         let owe = |standing: &mut Standing| standing.acks.owe(reply, now);
         if self.standing.as_mut().is_some_and(owe) {
             self.send_acks(data);
@@ -392,8 +371,7 @@ impl Subscription {
         Ok(())
     }
 
-    /// Sends the queued acknowledgements. The server redelivers messages whose acknowledgements are
-    /// lost.
+    /// Sends the queued acknowledgements. The server redelivers messages whose acknowledgements are lost.
     pub(super) fn send_acks(&mut self, data: &mut Data) {
         let acks = self.standing.iter_mut().flat_map(|s| s.acks.take());
         acks.for_each(|subject| data.answer(&subject));
@@ -415,7 +393,10 @@ impl Subscription {
             subject: Arc::clone(&self.subject),
             pattern: None,
             payload: fetched.payload,
-            position: Some(self.cursor.position(fetched.sequence)),
+            position: Some(StreamPosition {
+                epoch: self.cursor.epoch,
+                sequence: fetched.sequence,
+            }),
             place: Place::Outside,
             received,
             quiet,
@@ -433,51 +414,34 @@ impl Subscription {
 
 /// The progress of a subscription, over all connections of this process.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cursor {
+struct Cursor {
     created_unix_ns: i64,
-    reported_unix_ns: i64,
+    /// The epoch of the positions: the stream's creation time, or a later number if the creation time would not make it
+    /// greater.
+    epoch: i64,
+    /// The last sequence that needs no relay any more: handed over, or older than the warm-up. `None` before the first
+    /// subscription and after a stream went back in time.
     reached: Option<u64>,
 }
 
 impl Cursor {
-    /// The last sequence that needs no relay any more: handed over, or older than the warm-up.
-    /// `None` before the first subscription and after a stream went back in time.
-    pub(super) fn reached(&self) -> Option<u64> {
-        self.reached
-    }
-
-    /// Records that everything up to `sequence` is done.
-    pub(super) fn reach(&mut self, sequence: u64) {
-        self.reached = Some(sequence);
-    }
-
-    /// The position of `sequence` for the feed. The epoch is the stream's creation time, or a later
-    /// number if the creation time would not make the epoch greater.
-    pub(super) fn position(&self, sequence: u64) -> StreamPosition {
-        StreamPosition {
-            epoch: self.reported_unix_ns,
-            sequence,
-        }
-    }
-
     /// Takes in the state of the stream, reported by the server now.
     ///
-    /// A stream made anew while this process ran is read from the start: all messages are news. A
-    /// stream of the same creation time with a last sequence after the cursor (restored from a
-    /// backup, or the host lost power before a sync) is reported as a new stream too; otherwise
-    /// everything would be dropped as old until the stream has caught up. The messages of such a
-    /// stream are history, so the relay starts over from the last message.
-    pub(super) fn observe(&mut self, stream: StreamState) {
+    /// A stream made anew while this process ran is read from the start: all its messages are news. A stream of the
+    /// same creation time whose last sequence is before the cursor (restored from a backup, or the host lost power
+    /// before a sync) is reported as a new stream too; otherwise the feed would drop every message as old until the
+    /// stream has caught up. The messages of such a stream are history, so the relay starts over from the last message.
+    fn observe(&mut self, stream: StreamState) {
         let same = self.created_unix_ns == stream.created_unix_ns;
         match self.reached {
-            None if self.reported_unix_ns == 0 => self.reported_unix_ns = stream.created_unix_ns,
+            None if self.epoch == 0 => self.epoch = stream.created_unix_ns,
             Some(reached) if same && stream.last_sequence < reached => {
-                self.reported_unix_ns += 1;
+                self.epoch += 1;
                 self.reached = None;
             }
             _ if same => {}
             reached => {
-                self.reported_unix_ns = stream.created_unix_ns.max(self.reported_unix_ns + 1);
+                self.epoch = stream.created_unix_ns.max(self.epoch + 1);
                 self.reached = reached.map(|_| 0);
             }
         }
@@ -486,4 +450,49 @@ impl Cursor {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    fn observe(cursor: &mut Cursor, created_unix_ns: i64, last_sequence: u64) {
+        cursor.observe(StreamState {
+            created_unix_ns,
+            last_sequence,
+        });
+    }
+
+    /// A cursor that has handed over all seven messages of a stream.
+    fn at_the_end() -> Cursor {
+        let mut cursor = Cursor::default();
+        observe(&mut cursor, 50, 7);
+        assert_eq!(cursor.reached, None);
+        cursor.reached = Some(7);
+        cursor
+    }
+
+    #[test]
+    fn same_stream_goes_on() {
+        let mut cursor = at_the_end();
+        observe(&mut cursor, 50, 9);
+        assert_eq!((cursor.reached, cursor.epoch), (Some(7), 50));
+    }
+
+    #[test]
+    fn new_stream_starts_over_and_counts_as_newer() {
+        let mut cursor = at_the_end();
+        // The second is an older backup in the place of the stream: newer to us all the same.
+        for (created_unix_ns, epoch) in [(60, 60), (10, 61)] {
+            observe(&mut cursor, created_unix_ns, 2);
+            assert_eq!((cursor.reached, cursor.epoch), (Some(0), epoch));
+        }
+    }
+
+    #[test]
+    fn stream_that_lost_its_tail_counts_as_newer() {
+        let mut cursor = at_the_end();
+        // Seen again before anything was reached, nothing changes.
+        for _ in 0..2 {
+            observe(&mut cursor, 50, 3);
+            assert_eq!((cursor.reached, cursor.epoch), (None, 51));
+        }
+    }
+}

@@ -1,12 +1,12 @@
 //! Asks the server two questions, again and again, on separate threads.
 //!
-//! Whether the connection for requests is well: an empty message to an inbox of this process comes back over
-//! this connection. JetStream has no part in the exchange, so the election of a consumer's leader is not
-//! mistaken for a dead link. The session pings the connection for messages itself.
+//! Whether the connection for requests is well: an empty message to an inbox of this process comes back over this
+//! connection. JetStream has no part in the exchange, so the election of a consumer's leader is not mistaken for a dead
+//! link. The session pings the connection for messages itself.
 //!
-//! Whether the consumers are well: without messages, a deleted consumer looks the same as a silence
-//! of JetStream. Each subscription has a thread, so a hanging question delays no other. [`Health`] judges the
-//! answers and the silences for the session, and is pure: callers pass the time.
+//! Whether the consumers are well: without messages, a deleted consumer looks the same as a silence of JetStream. Each
+//! subscription has a thread, so a hanging question delays no other. [`Health`] judges the answers and the silences for
+//! the session, and is pure: callers pass the time.
 
 use std::io;
 use std::thread;
@@ -23,16 +23,14 @@ use super::settings::SubscriptionSpec;
 use crate::base::{Wake, detached};
 use crate::telemetry::Stall;
 
-/// The limit on reports waiting while the session waits for the loop. More are dropped; the next
-/// round repeats them.
+/// The limit on reports waiting while the session waits for the loop. More are dropped; the next round repeats them.
 const REPORTS_MAX: usize = 64;
 
-/// How long a consumer must be missing before the report. The server says "not found" while still
-/// deleting, and a stream made in that moment can lose its files and its subjects to the deletion
-/// (seen with 2.9.10).
+/// How long a consumer must be missing before the report. The server says "not found" while still deleting, and a
+/// stream made in that moment can lose its files and its subjects to the deletion (seen with 2.9.10).
 const MISSING_FOR: Duration = Duration::from_millis(300);
 
-/// The target of the watch for a subscription.
+/// The part of a subscription that its thread watches.
 pub(super) enum Watched {
     /// A consumer in use.
     Consumer(WatchedConsumer),
@@ -47,8 +45,7 @@ pub(super) struct WatchedConsumer {
     pub(super) target: Target,
     /// The name of the consumer in use.
     pub(super) consumer: String,
-    /// The consumer's deliver subject. A consumer of the same name with another deliver subject is
-    /// another consumer.
+    /// The consumer's deliver subject. A consumer of the same name with another deliver subject is another consumer.
     pub(super) deliver_subject: String,
     /// Whether to look for the durable consumer of `target` too.
     pub(super) awaits_durable: bool,
@@ -64,7 +61,7 @@ pub(super) enum Report {
 
 /// An answer of JetStream about a subscription.
 pub(super) enum Answer {
-    /// Not to the point.
+    /// An error of JetStream: it works, and nothing else is known.
     Other,
     /// The consumer of this name exists.
     Pending(String, Counts),
@@ -76,8 +73,7 @@ pub(super) enum Answer {
     Stream(bool),
 }
 
-/// The session's handle of the watchdog. Dropping the handle ends the threads after their current
-/// questions.
+/// The session's handle of the watchdog. Dropping the handle ends the threads after their current questions.
 pub(super) struct Watchdog {
     /// A channel for each subscription.
     watch: Vec<Sender<Watched>>,
@@ -222,7 +218,7 @@ fn ask_of_consumer(api: &Api, watched: &WatchedConsumer) -> Vec<Answer> {
         thread::sleep(MISSING_FOR);
         answer = ask_consumer(api, watched);
     }
-    // On a server that is cut off from its cluster a consumer answers for itself, and gets nothing.
+    // A server that is cut off from its cluster still answers about the consumer, but the consumer gets no messages.
     if let Some(Answer::Pending(..)) = answer
         && let Err(error) = api.stream_info(&watched.target.stream)
         && !error.is_an_answer()
@@ -267,7 +263,7 @@ fn is_full(info: &ConsumerInfo) -> bool {
     allowed > 0 && info.num_ack_pending >= allowed
 }
 
-/// A consumer is stalled if the server held messages for so long, and none was handed over.
+/// A consumer is stalled if the server has held messages for this long and none was handed over.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 
 /// The health of a subscription on a connection.
@@ -323,7 +319,7 @@ impl Health {
         now.duration_since(self.heard)
     }
 
-    /// The length of JetStream's silence, at the first call with a length of `after` or more.
+    /// Returns the length of JetStream's silence once: at the first call after it has reached `after`.
     pub(super) fn falls_silent(&mut self, now: Instant, after: Duration) -> Option<Duration> {
         let silent = self.silent_for(now);
         (silent >= after && !std::mem::replace(&mut self.is_silent, true)).then_some(silent)

@@ -1,5 +1,5 @@
-//! A connection that reads the protocol itself: from the address to the first PONG, then operations in and
-//! commands out, and pings of a silent server. Never blocks for longer than the timeouts.
+//! A connection that reads the protocol itself: from the address to the first PONG, then operations in and commands
+//! out, and pings of a silent server. Never blocks for longer than the timeouts.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
@@ -10,8 +10,9 @@ use mio::net::TcpStream;
 use sonic_rs::JsonValueMutTrait;
 
 use super::error::{NatsError, refused};
-use super::protocol::{self, Info, LINE_BYTES_MAX, Malformed, Op, Reader};
-use super::settings::{CLIENT_NAME, Endpoint, Login, NatsSettings, tls_config};
+use super::login::{Info, Login, tls_config};
+use super::protocol::{LINE_BYTES_MAX, Malformed, Op, PING, PONG, Reader};
+use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use crate::sources::LinkTimes;
 use crate::sources::outage::shown;
 use crate::sources::relay::Relay;
@@ -44,14 +45,15 @@ pub(super) const LATE: &str = "it did not finish the handshake in time";
 pub(super) struct Wire {
     io: Buffered,
     pub(super) endpoint: Endpoint,
-    /// The first line, but with the addresses of the newest line that has any.
+    /// The first line, but with the addresses of the newest INFO line that has any.
     pub(super) info: Info,
     /// The address of the server.
     pub(super) peer: SocketAddr,
     reader: Reader,
     /// When the connection was made.
     pub(super) opened: Instant,
-    /// When the last bytes of a message arrived, whole or not. The answers to pings say nothing of JetStream.
+    /// When the last bytes of a message arrived, whole or not. Answers to pings do not count: they say nothing about
+    /// JetStream.
     pub(super) carried: Instant,
     /// The numbers of the last PING and of the last PONG.
     pings: u64,
@@ -82,7 +84,7 @@ impl Wire {
             ..
         } = greeted.map_err(unreachable)?;
         let until = connected + patience.handshake;
-        let stream = if info.is_tls(endpoint, settings) {
+        let stream = if endpoint.is_tls(settings, &info) {
             let config = Arc::new(tls_config(&settings.tls).map_err(NatsError::File)?);
             Stream::tls(tcp, &endpoint.tls_name, &config).map_err(unreachable)?
         } else {
@@ -153,7 +155,7 @@ impl Wire {
         self.io.heard
     }
 
-    /// When the last ping of a silent server left, if nothing has arrived since.
+    /// When the last ping was sent to a silent server; `None` if bytes have arrived since.
     pub(super) fn pinged(&self) -> Option<Instant> {
         self.io.pinged
     }
@@ -176,8 +178,8 @@ impl Wire {
         self.io.flush(waiter).map_err(|error| self.lost(&error))
     }
 
-    /// Reads once. Returns false if there was nothing to read. The operations come from
-    /// [`Self::next_op`], and all have to be taken before the next read.
+    /// Reads once. Returns false if there was nothing to read. The caller takes all operations with [`Self::next_op`]
+    /// before the next read.
     ///
     /// # Errors
     /// The connection is lost.
@@ -219,7 +221,7 @@ impl Wire {
                 Some(Op::Message(_)) => self.carried = self.io.heard,
                 None if self.message_within().is_some() => self.carried = self.io.heard,
                 Some(Op::Ping) => {
-                    protocol::pong(self.io.out());
+                    self.io.out().extend_from_slice(PONG);
                     continue;
                 }
                 Some(Op::Pong) if self.pongs == self.pings => {
@@ -265,12 +267,12 @@ impl Wire {
 
     /// Queues a PING after the commands. Returns the number of the ping: [`Self::is_answered`].
     pub(super) fn ping(&mut self) -> u64 {
-        protocol::ping(self.io.out());
+        self.io.out().extend_from_slice(PING);
         self.pings += 1;
         self.pings
     }
 
-    /// Whether the server has answered this ping, and so has taken everything before.
+    /// Whether the server has answered this ping, and so has handled every command before it.
     pub(super) fn is_answered(&self, ping: u64) -> bool {
         self.pongs >= ping
     }
@@ -278,7 +280,7 @@ impl Wire {
     /// As [`Buffered::watch`].
     pub(super) fn watch(&mut self, times: &LinkTimes, is_silent: bool) -> Option<Instant> {
         self.io.watch(times, is_silent, |out| {
-            protocol::ping(out);
+            out.extend_from_slice(PING);
             self.pings += 1;
         })
     }
@@ -307,7 +309,7 @@ impl Wire {
         NatsError::Ended(reason)
     }
 
-    /// Waits at a stop until the server has taken everything. What comes meanwhile is for nobody.
+    /// Waits at a stop until the server has taken everything. Messages that arrive meanwhile are dropped.
     pub(super) fn settle(&mut self, waiter: &mut Waiter, patience: Duration) {
         let (ping, until) = (self.ping(), Instant::now() + patience);
         let mut step = || -> Result<bool, NatsError> {
@@ -322,12 +324,12 @@ impl Wire {
         while let Ok(true) = step() {}
     }
 
-    /// Keeps the connection beside another one; `waiter` waits for it no more.
+    /// Keeps the connection open beside another one; `waiter` no longer waits for it.
     pub(super) fn set_aside(&mut self, waiter: &Waiter) {
         waiter.leave(&mut self.io.stream.tcp);
     }
 
-    /// Waits with another waiter, behind [`Self::set_aside`].
+    /// Waits with another waiter, after [`Self::set_aside`].
     pub(super) fn wait_with(&mut self, waiter: &mut Waiter) -> Result<(), NatsError> {
         let adopted = waiter.adopt(&mut self.io.stream.tcp);
         adopted.map_err(|error| self.lost(&error))
@@ -430,7 +432,5 @@ fn connect_line(info: &Info, login: &Login) -> Vec<u8> {
             connect.insert(field, value.as_str());
         }
     }
-    let mut out = format!("CONNECT {connect}\r\n").into_bytes();
-    protocol::ping(&mut out);
-    out
+    format!("CONNECT {connect}\r\nPING\r\n").into_bytes()
 }

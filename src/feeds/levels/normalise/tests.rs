@@ -426,3 +426,43 @@ fn far_moments_and_another_length() {
     let context = Normaliser::new(390).session(late).expect("in range");
     assert_eq!(context.bars_since_open, 390);
 }
+
+#[test]
+fn ids_compare_by_value() {
+    for (one, other) in [
+        (r#""a""#, r#""\u0061""#),
+        (r#""a/b""#, r#""a\/b""#),
+        ("7", "7.0"),
+        ("70", "7e1"),
+        ("-0.5", "-5E-1"),
+        ("1000", "1.000e+3"),
+        (
+            "123456789012345678901234567890",
+            "123456789012345678901234567890.0",
+        ),
+    ] {
+        assert_eq!(Id::of(one), Id::of(other), "{one} {other}");
+        assert!(Id::of(one).is_some());
+    }
+    for (one, other) in [
+        (r#""a""#, r#""A""#),
+        ("7", "\"7\""),
+        ("1", "true"),
+        ("\"true\"", "true"),
+        ("7", "-7"),
+        ("7", "70"),
+        ("9007199254740993", "9007199254740992"),
+        ("1e400", "1e401"),
+    ] {
+        assert_ne!(Id::of(one), Id::of(other), "{one} {other}");
+    }
+}
+
+#[test]
+fn what_is_empty_is_no_id() {
+    for raw in ["null", "false", "0", "-0.0", "\"\"", "[]", "{}", "[1]"] {
+        assert_eq!(Id::of(raw), None, "{raw}");
+    }
+    assert!(Id::of("1e99999999999999999999").is_some());
+    assert!(Id::of("-1.5e-99999999999999999999").is_some());
+}

@@ -1,14 +1,11 @@
-//! The JetStream stream source: relays all messages of a stream, for ever.
+//! The JetStream stream source: relays all messages of a stream, for ever. A consumer without a name delivers the
+//! stream in order to this connection (`reader`). The connection subscribes only to subjects for answers and
+//! deliveries. An outage loses nothing: the stream keeps the messages. If a consumer is silent for three heartbeats,
+//! the reader makes another. If a server answers no ping, the connection is given up: a new connection loses nothing,
+//! so no second connection finds out first whether the server is only busy.
 //!
-//! A consumer without a name delivers the stream in order to this connection (`reader`). Nothing is subscribed
-//! but the subjects for answers and deliveries, and an outage loses nothing: the stream keeps the messages. A
-//! consumer that says nothing for three heartbeats is replaced by another; a server that answers no ping
-//! is given up, and because nothing is lost by a new connection, no second connection looks whether the server
-//! is only busy.
-//!
-//! If the loop's channel is full, the thread waits for room and reads nothing; the server stops at the
-//! consumer's limit of messages without acknowledgement, or of bytes (flow control). At a stop the consumer is
-//! deleted.
+//! If the loop's channel is full, the thread waits for room and reads nothing; the server stops at the consumer's limit
+//! of messages without acknowledgement, or of bytes (flow control). At a stop the consumer is deleted.
 
 mod reader;
 
@@ -50,8 +47,8 @@ pub struct NatsStreamSource {
 }
 
 impl NatsStreamSource {
-    /// Makes a source, which keeps `status` up to date. A payload over `payload_bytes_max` is cut after the
-    /// first byte over the limit, or later.
+    /// Makes a source, which keeps `status` up to date. A payload over `payload_bytes_max` is cut after the first byte
+    /// over the limit, or later.
     ///
     /// # Errors
     /// The system has no descriptor left.
@@ -76,8 +73,8 @@ impl NatsStreamSource {
         })
     }
 
-    /// Reads the stream until the connection is lost or silent, or the loop is gone.
-    /// `before`: the connection to a server in lame duck mode, which ends once this one delivers.
+    /// Reads the stream until the connection is lost or silent, or the loop is gone. `before`: the connection to a
+    /// server in lame duck mode, which ends once this one delivers.
     fn use_connection(
         &mut self,
         wire: &mut Wire,
@@ -117,7 +114,7 @@ impl NatsStreamSource {
             return Err(Stop::LoopGone);
         }
         let has_read = wire.read(&mut self.waiter)?;
-        // The next heartbeat is after a message on its way, so the pings alone judge the silence.
+        // While a large message is arriving, no heartbeat can arrive, so only the pings judge the silence.
         let carried = match wire.message_within() {
             Some(_) => Instant::now(),
             None => wire.carried,
@@ -182,7 +179,8 @@ impl NatsStreamSource {
         Ok(())
     }
 
-    /// Handles an error of the server: without one of the other permissions nothing can be read.
+    /// Handles an error of the server. Reading works without the permissions to delete a consumer and to answer flow
+    /// control; a refusal of any other permission ends the connection.
     fn refused(&mut self, words: &str, wire: &mut Wire, now: Now) -> Result<(), NatsError> {
         if let Some((subject, is_subscription)) = refused(words) {
             if subject.starts_with("$JS.API.CONSUMER.DELETE.") {

@@ -1,10 +1,9 @@
-//! Reading a JetStream stream over all connections, through consumers: the next requests, and the meaning of
-//! answers. Pure.
-//!
-//! Both parts of an id are compared, the sequence number and the time of storage. A consumer that goes on begins at
-//! the last message that was handed over, and not behind, if there are newer ones: the first delivery proves that
-//! the message is the same. Without this proof nothing would be noticed: a consumer skips messages that are gone
-//! (purged, made anew, restored), and the stream's counters do not show every such case.
+//! Reads a JetStream stream over all connections, through consumers: decides on the next request, and interprets the
+//! answers. Pure. The id of a message has two parts, the sequence number and the time of storage; both are compared. If
+//! the stream keeps acknowledged messages, the next consumer begins at the last message that was handed over, not after
+//! it: the first delivery proves that the stream is still the same. Without this proof a loss could go unnoticed: a
+//! consumer skips messages that are gone (the stream was purged, made anew or restored), and the stream's counters do
+//! not show every such case.
 
 mod consumer;
 
@@ -18,7 +17,7 @@ use crate::sources::nats::api::ApiError;
 use crate::sources::nats::error::NatsError;
 use crate::sources::nats::protocol::{self, AckSubject, Delivery, inbox};
 
-/// The time for an answer of JetStream, longer than the choice of a stream's new leader in most cases.
+/// How long JetStream may take to answer: longer than most elections of a stream's leader.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The interval of a consumer's heartbeats while the consumer has no message.
 const HEARTBEAT_MS: u64 = 500;
@@ -28,7 +27,7 @@ const SILENCE_MAX: Duration = Duration::from_millis(3 * HEARTBEAT_MS);
 const MISSED_PAUSE: Duration = Duration::from_millis(HEARTBEAT_MS);
 /// The wait before the next look at a stream that cannot be read.
 const UNUSABLE_PAUSE: Duration = Duration::from_secs(1);
-/// The subscription for answers; a consumer has the next numbers.
+/// The number of the subscription for answers; the subscriptions of consumers have the next numbers.
 const ANSWERS_SID: u64 = 1;
 /// The head of a stream without any message so far: the first message has the number 1.
 const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
@@ -43,19 +42,21 @@ pub(super) struct StreamReader {
     /// The number of the newest subscription, and the newest request.
     last_sid: u64,
     last_request: u64,
-    /// The time from which messages are read while none was, Unix nanoseconds. `None` before the first look.
+    /// The time from which messages are read, as long as no message was read; Unix nanoseconds. `None` before the first
+    /// look.
     since_ns: Option<u64>,
     /// The newest message that was handed over.
     last: Option<StoredId>,
     /// The newest message of the stream in the last look.
     head: Option<StoredId>,
-    /// The newest message when nothing newer was there to read, or [`NO_MESSAGE`], until the next one.
+    /// The newest message of the stream when there was nothing to read, or [`NO_MESSAGE`]. `None` again once a message
+    /// is read.
     empty_at: Option<StoredId>,
     /// When the stream was made, as of the last look.
     created_ns: Option<u64>,
     /// The last sequence number from before the start of this process, until the message is read.
     old_until: Option<u64>,
-    /// Messages up to this number were stored before the newest loss of which clients hear.
+    /// Messages up to this number were stored before the newest loss that was reported to clients.
     told_until: u64,
     /// The number of messages in the last [`Told::Behind`].
     behind: Option<u64>,
@@ -77,7 +78,7 @@ enum Step {
     /// Not connected.
     #[default]
     Away,
-    /// A delivery is missing.
+    /// A delivery is missing, or the stream cannot be read: waits before the next look.
     Pause { until: Instant },
     /// Asked for the state of the stream, and will ask again: servers that elect a leader drop the question.
     Look { again: Instant },
@@ -116,8 +117,8 @@ impl StreamReader {
         self.look(now, out);
     }
 
-    /// The time of the next [`Self::tick`]. `heard` is when the last bytes of a message arrived, whole or not: over
-    /// a slow link an answer can be after a large message.
+    /// The time of the next [`Self::tick`]. `heard` is when the last bytes of a message arrived, whole or not: over a
+    /// slow link an answer can come after a large message.
     pub(super) fn due(&self, heard: Instant) -> Option<Instant> {
         let since = self.asked.map_or(heard, |asked| asked.max(heard));
         match &self.step {
@@ -161,7 +162,7 @@ impl StreamReader {
         }
     }
 
-    /// Takes a message of one of this reader's subscriptions. `unix_ns` is the time now.
+    /// Takes a message of a subscription of this reader. `unix_ns` is the time now.
     ///
     /// # Errors
     /// JetStream refuses, or the consumer is gone: this connection is of no use.
@@ -189,7 +190,7 @@ impl StreamReader {
         match delivery.status {
             None => self.delivered(delivery, now, out, told),
             Some(100) => {
-                // The server has sent so many bytes that it waits until all have come here.
+                // Flow control: the server sends no more until it knows that all sent bytes have arrived.
                 if let Some(subject) = delivery.reply.or(delivery.stalled) {
                     protocol::publish(out, &subject, "", b"");
                     return Ok(());
@@ -298,7 +299,7 @@ impl StreamReader {
         }
     }
 
-    /// Handles a consumer that was made, of the stream of the last look.
+    /// Handles the proof that the consumer exists, on the stream of the last look.
     fn made(&mut self, now: Instant, out: &mut Vec<u8>, told: &mut Vec<Told>) {
         let Step::Read(consumer) = &mut self.step else {
             return;
@@ -386,7 +387,7 @@ impl StreamReader {
             }
             return Ok(());
         }
-        // A delivery again, whose acknowledgement was late.
+        // A redelivery: its acknowledgement was late.
         if self.last.is_some_and(|last| id.major <= last.major) {
             return Ok(());
         }
@@ -400,7 +401,8 @@ impl StreamReader {
         let before = self.last.or(empty_at);
         let is_next = before.is_none_or(|before| id.major == before.major + 1);
         if !is_next {
-            // All holes of a backlog were there before clients hear of the first.
+            // The first hole of a backlog is reported as a loss. The later holes were there by then, so they are no
+            // further losses.
             if id.major <= self.told_until {
                 told.push(Told::Hole);
             } else {

@@ -1,9 +1,8 @@
-//! The move of all subscriptions from a server in lame duck mode to another one: both connections are read, until the new
-//! one has all names and the old one has handed over what was on its way.
-//!
-//! No message has a number, so copies are recognised by name, subject and payload, within the time in which a message
-//! comes on both. The old connection hands over at once. A message that came first on the new one waits for the copy on the
-//! old one, until the old one has ended. The messages of a publisher keep their order.
+//! The move of all subscriptions from a server in lame duck mode to another one: both connections are read, until the
+//! new one has all names and the old one has handed over what was on its way. Messages have no numbers, so copies are
+//! recognised by name, subject and payload, within the time in which both copies come. A message on the old connection
+//! is handed over at once. A message that comes first on the new connection waits for its copy on the old connection,
+//! or for the end of the old connection. So the messages of a publisher keep their order.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -14,8 +13,8 @@ use super::super::error::{NatsError, Stop};
 use super::super::protocol::{Delivery, Op};
 use super::super::servers;
 use super::super::wire::Wire;
+use super::Sids;
 use super::session::Session;
-use super::sids::Sids;
 use crate::base::{Now, Wake};
 use crate::feeds::{BusEvent, BusMessage, Subscription};
 use crate::sources::socket::Waiter;
@@ -29,7 +28,8 @@ pub(super) struct Before {
     waiter: Waiter,
     _wake: Wake,
     sids: Sids,
-    /// The number of the PING behind everything that this connection has to hand over.
+    /// The number of the last PING, sent when the new connection has all names. The messages before its PONG are handed
+    /// over, and then this connection ends.
     last_ping: Option<u64>,
 }
 
@@ -70,7 +70,7 @@ impl Session<'_> {
                 if let Op::Message(delivery) = op
                     && let Some(by) = before.sids.get(delivery.sid)
                 {
-                    // Before this connection asked for the name, no server sends it a copy.
+                    // Before the new connection has asked for the name, no server sends a copy to it.
                     if let Some(overlap) = &mut self.overlap
                         && self.sids.of(&by.name).is_some()
                     {
@@ -130,14 +130,14 @@ impl Session<'_> {
     }
 }
 
-/// The shortest time between the copies of a message.
+/// The least time for which a message is remembered, so that its copy is recognised.
 const WINDOW_MIN: Duration = Duration::from_millis(250);
 /// The most bytes of messages that wait.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The bytes of a message that waits, without its payload.
+/// The bytes that a waiting message counts for beside its subject and payload.
 const MESSAGE_BYTES: usize = 256;
 
-/// The copies that are missing on one of the connections. Pure.
+/// The messages whose copies on the other connection have not come yet. Pure.
 pub(super) struct Overlap {
     hashes: RandomState,
     window: Duration,
@@ -150,7 +150,7 @@ pub(super) struct Overlap {
 }
 
 impl Overlap {
-    /// Copies come within this time.
+    /// Copies come within `window`, or within [`WINDOW_MIN`] if that is longer.
     pub(super) fn new(window: Duration) -> Self {
         Self {
             hashes: RandomState::new(),
@@ -250,7 +250,7 @@ mod tests {
         ) {
             let by = Subscription::pattern("a.*");
             let (begun, ended) = (cut.0.min(cut.1).min(texts.len()), cut.0.max(cut.1).min(texts.len()));
-            // Unequal before the new connection has the interest of all servers.
+            // Messages before `begun` come on the old connection alone, so each is different.
             let text = |at: usize| match at < begun {
                 true => format!("before {at}"),
                 false => texts[at].to_string(),

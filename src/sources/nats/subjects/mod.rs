@@ -1,34 +1,31 @@
-//! Plain subjects and patterns of subjects, without JetStream, chosen by clients while the source
-//! runs, or for gateways that speak to each other.
+//! Plain subjects and patterns of subjects, without JetStream, chosen by clients while the source runs, or for gateways
+//! that speak to each other.
 //!
-//! Callers request subjects through a [`BusInterest`], without waiting. The events are the same as
-//! from the Redis source ([`crate::sources::requests`], [`crate::sources::ledger`]), in the order
-//! in which the server sends, over all subjects: [`BusEvent::Subscribed`] once the server has
-//! answered a PING after the SUB; [`BusEvent::Refused`] if the server's permissions forbid a
-//! subject (asked again every 30 s and after each reconnection, reported once); for a lost
-//! connection a [`BusEvent::Gap`], if any subscription was confirmed, and a [`BusEvent::Down`].
+//! Callers request subjects through a [`BusInterest`], without waiting. The events are the same as from the Redis
+//! source ([`crate::sources::requests`], [`crate::sources::ledger`]), in the order in which the server sends, over all
+//! subjects: [`BusEvent::Subscribed`] once the server has answered a PING after the SUB; [`BusEvent::Refused`] if the
+//! server's permissions forbid a subject (asked again every 30 s and after each reconnection, reported once); for a
+//! lost connection a [`BusEvent::Gap`], if any subscription was confirmed, and a [`BusEvent::Down`].
 //!
-//! Each requested subject or pattern is a subscription on the server, so a message that matches
-//! several of them arrives once for each.
+//! Each requested subject or pattern is a subscription on the server, so a message that matches several of them arrives
+//! once for each.
 //!
-//! One thread waits for the socket and for changes of interest in the same poll. When the loop's
-//! channel is full, the thread waits there and reads nothing. The server keeps messages up to its
-//! limit for a connection (`max_pending`). Over the limit, the server ends the connection, and the
-//! loss is reported as a gap.
+//! One thread waits for the socket and for changes of interest in the same poll. When the loop's channel is full, the
+//! thread waits there and reads nothing. The server keeps messages up to its limit for a connection (`max_pending`).
+//! Over the limit, the server ends the connection, and the loss is reported as a gap.
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | the choice of the server, and a session; the messages of a publishing caller |
+//! | `mod` | the choice of the server, and a session; the messages of a publishing caller; the numbers of the subscriptions on a connection |
 //! | `session` | messages, confirmations, refusals, pings; the kept feed among the names |
 //! | `handover` | the move to another server, from one in lame duck mode; copies of a message |
-//! | `sids` | the numbers of the subscriptions; pure |
 //! | `retained` | last values, from JetStream, of subjects and of patterns; pure |
 
 mod handover;
 mod retained;
 mod session;
-mod sids;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,13 +33,12 @@ use crossbeam_channel::Receiver;
 
 use self::handover::Before;
 use self::session::Session;
-use self::sids::Sids;
 use super::error::{NatsError, Stop};
 use super::protocol;
 use super::servers::{Second, Servers, waiter};
 use super::settings::NatsSettings;
 use super::wire::Wire;
-use crate::feeds::BusEvent;
+use crate::feeds::{BusEvent, Subscription};
 use crate::sources::LinkTimes;
 use crate::sources::relay::{Bus, Relay};
 use crate::sources::requests::{self, BusInterest, Names, Outgoing, Publisher};
@@ -68,9 +64,8 @@ pub struct NatsSubjectsSettings {
     pub settle: Settle,
 }
 
-/// How long interest may travel from the server of a connection to the other servers. The server
-/// confirms a subscription before the other servers know it, and messages published there until
-/// then do not arrive.
+/// How long interest may travel from the server of a connection to the other servers. The server confirms a
+/// subscription before the other servers know it, and messages published there until then do not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settle {
     /// The time between the server's confirmation and weirgate's.
@@ -97,10 +92,10 @@ impl Settle {
 
 /// The messages of the caller, the state of the connection, and the rules between gateways.
 ///
-/// All names are needed. Messages that the loop does not take in time are dropped and reported as
-/// [`BusEvent::Gap`]: a source that waits would make the server cut the connection. The caller
-/// publishes on its own subjects at least once a second, and a connection without a message for three
-/// seconds is left. Messages that wait for a lost connection are dropped.
+/// All names are needed. Messages that the loop does not take in time are dropped and reported as [`BusEvent::Gap`]: a
+/// source that waits would make the server cut the connection. The caller publishes on its own subjects at least once a
+/// second, and a connection without a message for three seconds is left. Messages that wait for a lost connection are
+/// dropped.
 struct Publishing {
     outbox: Receiver<Outgoing>,
     /// The largest message, bytes; the server has to take messages of this size.
@@ -160,7 +155,7 @@ impl Publishing {
         !self.outbox.is_empty()
     }
 
-    /// The time until which a message must arrive.
+    /// When the connection is given up if no message arrives before.
     ///
     /// # Errors
     /// No message arrived in time.
@@ -201,8 +196,8 @@ pub struct NatsSubjectsSource {
 }
 
 impl NatsSubjectsSource {
-    /// Makes a source, and the handle to request subjects; the handle may be used before the source
-    /// runs. The source keeps `status` up to date from here on.
+    /// Makes a source, and the handle to request subjects; the handle may be used before the source runs. The source
+    /// keeps `status` up to date from here on.
     ///
     /// # Errors
     /// The system has no descriptor left.
@@ -225,9 +220,8 @@ impl NatsSubjectsSource {
         Ok((source, handle))
     }
 
-    /// Makes a source that also publishes messages of up to `bytes_max` bytes, with the rules for
-    /// gateways that speak to each other. The caller publishes on a subscribed subject at least
-    /// once a second.
+    /// Makes a source that also publishes messages of up to `bytes_max` bytes, with the rules for gateways that speak
+    /// to each other. The caller publishes on a subscribed subject at least once a second.
     ///
     /// # Errors
     /// The system has no descriptor left.
@@ -242,8 +236,8 @@ impl NatsSubjectsSource {
         Ok((source, handle, publisher))
     }
 
-    /// Gives the messages of the feed positions, which are valid on one connection. The caller subscribes to
-    /// the names of the feed.
+    /// Makes the source number the messages of the kept feed. The positions are valid on one connection. The caller
+    /// subscribes to the names of the feed.
     #[must_use]
     pub fn with_kept(mut self, feed: KeptFeed) -> Self {
         self.kept = Some(feed);
@@ -261,8 +255,9 @@ impl NatsSubjectsSource {
         if let Some(publishing) = &mut self.publishing {
             publishing.begin(wire, before.is_some())?;
         }
-        // A route of a cluster can be down for a moment: messages published at another server meanwhile never
-        // arrive here, and nothing reports that. The INFO does not name leaf nodes; the settings may.
+        // A route between the servers of a cluster can be down for a moment: messages published at another server
+        // meanwhile never arrive here, and no server reports the loss. INFO does not tell of leaf nodes, so the
+        // settings can.
         let is_alone = !wire.info.is_clustered() && self.settings.settle.after(false).is_zero();
         if let Some(kept) = &mut self.kept
             && kept.connected(is_alone)
@@ -294,8 +289,7 @@ impl NatsSubjectsSource {
                 "subscribed on NATS, without the refused names"
             ),
         }
-        // Questions for last values end with the connection; the gateway asks again for clients
-        // still waiting.
+        // Questions for last values end with the connection; the gateway asks again for clients still waiting.
         Ok(session.run())
     }
 }
@@ -347,5 +341,66 @@ impl Bus for NatsSubjectsSource {
             let told = self.names.lost(has_stood, &relay.link);
             return told.map_or(Stop::LoopGone, |()| stop);
         }
+    }
+}
+
+/// The numbers of the subscriptions on a connection.
+#[derive(Debug, Default)]
+struct Sids {
+    by_sid: HashMap<u64, Subscription>,
+    by_name: HashMap<Arc<str>, u64>,
+    last: u64,
+}
+
+impl Sids {
+    /// Gives a new number to a subscription without one.
+    fn add(&mut self, subscription: Subscription) -> u64 {
+        self.last += 1;
+        let name = Arc::clone(&subscription.name);
+        if let Some(before) = self.by_name.insert(name, self.last) {
+            debug_assert!(false, "a second number for a subscription");
+            self.by_sid.remove(&before);
+        }
+        self.by_sid.insert(self.last, subscription);
+        self.last
+    }
+
+    /// The number of a subscription, if any.
+    fn of(&self, name: &str) -> Option<u64> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The subscription of this number.
+    fn get(&self, sid: u64) -> Option<&Subscription> {
+        self.by_sid.get(&sid)
+    }
+
+    /// The subscription of this name.
+    fn named(&self, name: &str) -> Option<&Subscription> {
+        self.get(self.of(name)?)
+    }
+
+    /// Forgets a subscription. Messages still coming for the number are ignored.
+    fn remove(&mut self, name: &str) -> Option<u64> {
+        let sid = self.by_name.remove(name)?;
+        self.by_sid.remove(&sid);
+        Some(sid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_given_once() {
+        let mut sids = Sids::default();
+        let name = Subscription::channel("a");
+        let first = sids.add(name.clone());
+        assert_eq!(sids.get(first), Some(&name));
+        assert_eq!(sids.named("a"), Some(&name));
+        assert_eq!(sids.remove("a"), Some(first));
+        assert_eq!((sids.get(first), sids.of("a")), (None, None));
+        assert_ne!(sids.add(name), first);
     }
 }

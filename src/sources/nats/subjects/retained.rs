@@ -1,11 +1,11 @@
-//! Last values: questions to JetStream over the connection of the messages, so the order of answers
-//! and messages is defined. Pure: the session writes and reads.
+//! Last values: questions to JetStream on the connection that also delivers the messages, so the order of answers and
+//! messages is defined. Pure: the session writes and reads.
 //!
 //! An exact subject takes two requests: the name of the stream, and the last message. The values of a pattern come from
 //! each stream with such subjects, through a consumer of the last message of each subject. The consumer asks for
-//! acknowledgements and gets none, so the server stops at `max_ack_pending` messages. The consumer is deleted at the end;
-//! if the deletion fails, the server deletes the consumer after some seconds without a listener.
-//! A question ends after [`ANSWER_TIMEOUT`], with the values received until then.
+//! acknowledgements and gets none, so the server stops at `max_ack_pending` messages. The consumer is deleted at the
+//! end; if the deletion fails, the server deletes the consumer after some seconds without a listener. A question ends
+//! after [`ANSWER_TIMEOUT`], with the values received until then.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 
 use sonic_rs::JsonValueTrait;
 
-use super::super::api::{self, first_stream, message, messages_of_consumer, refusal};
+use super::super::api::{first_stream, message, messages_of_consumer, refusal};
 use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use crate::auth::Subject;
 use crate::sources::outage::shown;
 use crate::sources::requests::Question;
 use crate::wire::json::{self, Json, JsonError};
 
-/// Questions on their way at once; the others wait.
+/// The most questions on their way at once; the others wait.
 const ASKED_MAX: usize = 64;
-/// How long the answers to a question may take together. Longer than the wait for a silent server,
-/// so a question on a dead link is asked again on the next link.
+/// How long the answers to a question may take together. Longer than the wait for a silent server, so a question on a
+/// dead link is asked again on the next link.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first number for subscriptions of questions; requested names have smaller numbers.
 pub(super) const FIRST_SID: u64 = 1 << 62;
@@ -49,7 +49,7 @@ struct Asked {
     due: Instant,
 }
 
-/// The missing answer.
+/// The answer that a question waits for.
 #[derive(Debug)]
 enum Step {
     /// The streams that hold the subjects.
@@ -69,7 +69,7 @@ pub(super) enum Told {
         subject: Arc<str>,
         payload: Vec<u8>,
     },
-    /// The question is answered.
+    /// The end of a question, answered or not.
     End {
         question: Question,
         /// The reason why values may be missing.
@@ -164,7 +164,7 @@ impl Retained {
         let Some(asked) = self.asked.get_mut(&number) else {
             return;
         };
-        let answer = match api::read(&delivery.payload) {
+        let answer = match json::read(&delivery.payload) {
             Ok(answer) => answer,
             Err(error) => return self.end(number, Some(error.into()), out),
         };
@@ -295,8 +295,8 @@ fn last_message(answer: Json<'_>) -> Option<Vec<u8>> {
     is_value.then_some(message.payload)
 }
 
-/// The limit on payload bytes of the last values of a pattern: half of the default limit of a
-/// client's send queue, so a client that reads is not dropped because of last values.
+/// The limit on payload bytes of the last values of a pattern: half of the default limit of a client's send queue, so a
+/// client that reads is not dropped because of last values.
 const BYTES_MAX: usize = 512 * 1024;
 /// The limit on streams asked for a pattern.
 const STREAMS_MAX: usize = 16;
@@ -328,8 +328,8 @@ enum Next {
 }
 
 impl LastValues {
-    /// Selects the streams in the answer that hold a part of the pattern. The answer is one page
-    /// (of 256 streams); the streams of the other pages count as cut.
+    /// Selects the streams in the answer that hold a part of the pattern. The answer is one page (of 256 streams); the
+    /// streams of the other pages count as cut.
     fn new(pattern: &str, streams: Json<'_>, values_max: usize) -> Self {
         let (mut targets, listed) = targets(pattern, streams);
         let total = streams.number(&["total"]).unwrap_or(0);
@@ -346,8 +346,8 @@ impl LastValues {
         }
     }
 
-    /// The request for a consumer of the next stream: subject and body. `None` without a next
-    /// stream, or without room for values.
+    /// The request for a consumer of the next stream: subject and body. `None` without a next stream, or without room
+    /// for values.
     fn next_consumer(&mut self, deliver_subject: &str) -> Option<(String, String)> {
         let has_room = self.values_left > 0 && self.bytes_left > 0;
         if !has_room {
@@ -417,8 +417,8 @@ impl LastValues {
     }
 }
 
-/// Streams and filters, and the number of streams in the answer. A consumer's filter has to lie
-/// within one subject of its stream.
+/// Streams and filters, and the number of streams in the answer. A consumer's filter has to lie within one subject of
+/// its stream.
 fn targets(pattern: &str, answer: Json<'_>) -> (VecDeque<(String, String)>, u64) {
     let (mut targets, mut listed) = (VecDeque::new(), 0);
     let (Ok(pattern), Some(streams)) = (Subject::parse(pattern), answer.get(&["streams"])) else {

@@ -12,8 +12,7 @@ use super::super::servers::Second;
 use super::super::wire::Wire;
 use super::handover::{self, Before, Overlap};
 use super::retained::{FIRST_SID, Lack, Retained, Told};
-use super::sids::Sids;
-use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX};
+use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, Sids};
 use crate::base::Now;
 use crate::feeds::{BusEvent, BusMessage, Place, Subscription};
 use crate::sources::ledger::Change;
@@ -48,7 +47,7 @@ struct Asked {
     change: Change,
     /// Names refused by the server.
     refused: Vec<Arc<str>>,
-    /// The text of an error without any of the names.
+    /// The text of an error that names no subject.
     words: Option<String>,
 }
 
@@ -112,11 +111,10 @@ impl<'a> Session<'a> {
         self.turn()
     }
 
-    /// Reads at most once, then handles the bytes and the requests. Waits if there was nothing to
-    /// read.
+    /// Reads at most once, then handles the bytes and the requests. Waits if there was nothing to read.
     fn turn(&mut self) -> Result<(), Stop> {
         self.source.names.take_and_answer(&self.relay.link)?;
-        // Messages before the end of a connection were handed over after the previous read.
+        // If this read fails, no message is lost: the messages of earlier reads were handed over.
         let has_read = self.wire.read(&mut self.source.waiter)?;
         if has_read {
             self.second
@@ -182,7 +180,7 @@ impl<'a> Session<'a> {
     /// Pings a silent server, and looks elsewhere if the silence goes on. Returns the time of the next look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.source.names.retry_refused();
-        // A question for last values ends with its connection.
+        // A question for last values ends with its connection, so this waits until no question is open.
         let is_quiet = self.source.has_stood && self.before.is_none() && self.retained.asked() == 0;
         if is_quiet
             && self
@@ -232,7 +230,7 @@ impl<'a> Session<'a> {
         let Some(subscription) = self.sids.get(delivery.sid).cloned() else {
             return Ok(());
         };
-        // The gap of an outage ends when the name is whole again.
+        // Until a name is restored after an outage, its messages are part of the gap that was reported.
         let is_restoring = || self.source.names.ledger.is_restoring(&subscription);
         if self.before.is_none() && !self.settle.is_zero() && is_restoring() {
             return Ok(());
@@ -359,8 +357,8 @@ impl<'a> Session<'a> {
         self.asked.front_mut().map(|(_, asked)| asked)
     }
 
-    /// Handles an error of the server. If the error belongs to a change of names, it is the change that the next
-    /// PONG confirms.
+    /// Handles an error of the server. If the error belongs to a change of names, it is the change that the next PONG
+    /// confirms.
     fn refused(&mut self, words: String) -> Result<(), Stop> {
         let refused = refused(&words);
         let Some((subject, true)) = refused else {
@@ -409,7 +407,8 @@ impl<'a> Session<'a> {
         let kept = self.source.kept.as_mut();
         if kept.is_some_and(|kept| kept.settle(&subscription, false)) {
             self.relay.link.send(BusEvent::Gap { lost: None })?;
-            // A loss ends all confirmations, and the other names are still subscribed.
+            // The gateway takes a gap as the end of all confirmations, so the names still subscribed are confirmed
+            // again.
             for (subscription, number) in self.source.names.ledger.standing() {
                 self.relay.link.send(BusEvent::Subscribed {
                     subscription,
@@ -456,7 +455,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The place of a message; `None` for a copy.
+    /// The place of a message in the kept feed; `None` for a copy of a message that has a place already.
     pub(super) fn place(&mut self, pattern: Option<&str>, subject: &str) -> Option<Place> {
         let Some(kept) = &mut self.source.kept else {
             return Some(Place::Outside);

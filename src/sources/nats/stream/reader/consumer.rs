@@ -1,5 +1,5 @@
-//! A consumer of the stream on a connection: the requests of the reader about the stream and for consumers, the answers of
-//! JetStream's API in JSON, and the acknowledgements. Pure.
+//! A consumer of the stream on a connection: the reader's requests about the stream and for consumers, JetStream's
+//! answers in JSON, and the acknowledgements. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use super::{HEARTBEAT_MS, MS_NS, Step, StreamReader};
 use crate::feeds::StoredId;
 use crate::sources::nats::api::{self, ApiError, messages_of_consumer, refusal};
 use crate::sources::nats::protocol;
-use crate::wire::json::Json;
+use crate::wire::json::{self, Json};
 
 /// The pause before a question about the stream is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl StreamReader {
     /// The time of the next acknowledgement, or of the next question about the stream.
-    pub(in crate::sources::nats::stream) fn work_due(&self) -> Option<Instant> {
+    pub(in super::super) fn work_due(&self) -> Option<Instant> {
         match &self.step {
             Step::Away | Step::Pause { .. } => None,
             Step::Look { again } => Some(*again),
@@ -28,27 +28,19 @@ impl StreamReader {
     }
 
     /// Handles the refusal of an answer to flow control.
-    pub(in crate::sources::nats::stream) fn without_flow_control(
-        &mut self,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) {
+    pub(in super::super) fn without_flow_control(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.limits.without_flow_control();
         self.look(now, out);
     }
 
     /// Ends the consumer at a stop.
-    pub(in crate::sources::nats::stream) fn stop(&mut self, out: &mut Vec<u8>) {
+    pub(in super::super) fn stop(&mut self, out: &mut Vec<u8>) {
         self.leave_consumer(out);
         self.step = Step::Away;
     }
 
     /// Asks about the stream, if due. Returns whether a PING has to follow: [`Self::ponged`].
-    pub(in crate::sources::nats::stream) fn check(
-        &mut self,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> bool {
+    pub(in super::super) fn check(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
         match &mut self.step {
             Step::Look { again } if now >= *again => {
                 *again = now + AGAIN;
@@ -75,8 +67,8 @@ impl StreamReader {
         self.step = Step::Pause { until };
     }
 
-    /// Forgets the consumer, and asks the server to delete it, without an answer. If this user may not ask, the
-    /// server deletes the consumer by itself when nobody has listened for some seconds.
+    /// Forgets the consumer, and asks the server to delete it, without an answer. If this user may not ask, the server
+    /// deletes the consumer by itself when nobody has listened for some seconds.
     pub(super) fn leave_consumer(&mut self, out: &mut Vec<u8>) {
         if let Step::Read(consumer) = &self.step
             && consumer.is_listened_to
@@ -111,7 +103,8 @@ impl StreamReader {
             && !std::mem::replace(&mut consumer.is_listened_to, true)
         {
             let deliver = format!("{}.live.{}", self.inbox, consumer.sid);
-            // Under a wildcard a consumer sees no interest and sends nothing.
+            // A subscription with a wildcard would not count as interest in the deliver subject, and the consumer would
+            // send nothing.
             protocol::subscribe(out, &deliver, None, consumer.sid);
         }
     }
@@ -154,14 +147,14 @@ impl StreamReader {
     }
 }
 
-/// The heartbeats without a delivery in between after which a message that is waited for counts as deleted.
+/// After this number of heartbeats without a delivery, a message that the reader waits for counts as deleted.
 const IDLE_BEATS_MAX: u32 = 3;
-/// The interval of the questions about the stream while a consumer is read.
+/// How often the reader asks about the stream while it reads a consumer.
 const CHECK_INTERVAL: Duration = Duration::from_secs(3);
-/// The heartbeats within five seconds, the time for an answer.
+/// The number of heartbeats in five seconds, the time for an answer.
 const UNANSWERED_BEATS_MAX: u32 = 10;
-/// Messages are acknowledged together: this share of the messages that a consumer may have without acknowledgement,
-/// or after the longest wait.
+/// Messages are acknowledged together: when a fourth of the consumer's limit on unacknowledged messages is reached, or
+/// after [`ACK_WAIT`].
 pub(super) const ACKED_SHARE: u64 = 4;
 pub(super) const ACK_WAIT: Duration = Duration::from_millis(100);
 /// A consumer on a connection.
@@ -170,7 +163,7 @@ pub(super) struct Consumer {
     pub(super) sid: u64,
     /// The number of messages that waited when the consumer was made, once the server has answered.
     pub(super) waiting: Option<u64>,
-    /// The consumer is known to be one of the stream of the last look.
+    /// The consumer is known to belong to the stream of the last look.
     pub(super) is_made: bool,
     pub(super) is_listened_to: bool,
     /// The first delivery has to be this message, which was handed over before.
@@ -210,8 +203,8 @@ impl Consumer {
         }
     }
 
-    /// When the next question about the stream is due. On a server that is cut off from its cluster a consumer beats,
-    /// and gets nothing.
+    /// When the next question about the stream is due. On a server that is cut off from its cluster, a consumer still
+    /// sends heartbeats, but gets no messages.
     pub(super) fn check_due(&self) -> Instant {
         self.checked + CHECK_INTERVAL
     }
@@ -226,12 +219,12 @@ impl Consumer {
         is_answered
     }
 
-    /// Notes that the server has taken the question: what was on its way before has come.
+    /// Notes that the server has taken the question: everything that it sent before has arrived.
     pub(super) fn is_asked(&mut self) {
         self.unanswered = self.unanswered.map(|_| 0);
     }
 
-    /// Whether the stream has no leader: the consumer beats, and nobody answers.
+    /// Whether the stream has no leader: the consumer sends heartbeats, and nobody answers about the stream.
     pub(super) fn is_cut_off(&self) -> bool {
         self.unanswered
             .is_some_and(|beats| beats >= UNANSWERED_BEATS_MAX)
@@ -311,7 +304,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Messages of usual size fit the server's output buffer for weirgate.
+    /// Few enough messages of usual size to fit the server's output buffer for weirgate.
     const PENDING_WITHOUT_FLOW_CONTROL: u64 = 64;
     const PENDING_TOO_MANY: u64 = 10_121;
     const IDLE_TOO_LONG: u64 = 10_153;
@@ -327,7 +320,7 @@ impl Limits {
         *limit > 0
     }
 
-    /// Goes on where the user may not answer flow control.
+    /// Turns flow control off, for a user that may not answer it, and lowers the limit on messages.
     pub(super) fn without_flow_control(&mut self) {
         self.has_flow_control = false;
         self.pending_max = self.pending_max.min(Self::PENDING_WITHOUT_FLOW_CONTROL);
@@ -366,8 +359,8 @@ pub(super) fn created(answer: &[u8]) -> Result<(Option<String>, u64), ApiError> 
     Ok((answer.text(&["name"]), messages_of_consumer(answer)))
 }
 
-/// The request for a consumer that begins at a sequence number, or with the messages of a time. Flow control bounds
-/// the bytes on their way: large messages would fill the server's output buffer for weirgate.
+/// The request for a consumer that begins at a sequence number, or with the messages of a time. Flow control bounds the
+/// bytes on their way: large messages would fill the server's output buffer for weirgate.
 pub(super) fn create(
     stream: &str,
     deliver_subject: &str,
@@ -417,9 +410,6 @@ fn unix_ns(text: &str) -> Option<u64> {
 /// # Errors
 /// JetStream refuses, or the answer cannot be read.
 fn open(answer: &[u8]) -> Result<Json<'_>, ApiError> {
-    let answer = api::read(answer)?;
+    let answer = json::read(answer)?;
     refusal(answer).map_or(Ok(answer), Err)
 }
-
-#[cfg(test)]
-mod tests;

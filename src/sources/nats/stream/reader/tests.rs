@@ -6,7 +6,7 @@ use super::consumer::{ACK_WAIT, ACKED_SHARE};
 use super::*;
 use crate::sources::kept::tests::check_told;
 
-mod limits;
+mod answers;
 mod model;
 
 use model::{Event, NOW_NS, Server};
@@ -24,7 +24,7 @@ struct Bench {
     told: Vec<Told>,
     /// Serial numbers that nobody can read any more.
     unreadable: Vec<u64>,
-    /// The next serial number when the reader stood for the first time.
+    /// The next serial number when the reader first said that it had caught up.
     stood_at: Option<u64>,
     /// The next serial number at each loss.
     lost_at: Vec<u64>,
@@ -105,7 +105,7 @@ impl Bench {
         self.reader.tick((self.now, self.heard), &mut self.out)
     }
 
-    /// Checks that no message is missing without a loss, and that none came twice.
+    /// Checks that no message is missing without a report of a loss, and that no message came twice.
     fn check(&self) {
         let end = self.server.next_serial;
         let mut lost_at = self.lost_at.iter();
@@ -242,7 +242,7 @@ fn messages_deleted_before_their_delivery_are_not_waited_for() {
 
 #[test]
 fn old_messages_deleted_during_a_cut_are_not_waited_for() {
-    // Deleted before the look of the next connection, or after that many of its answers.
+    // The messages are deleted before the next connection has read an answer, or after this number of answers.
     for answers in 0..3 {
         let mut bench = Bench::new(3);
         // Two answers and a message.
@@ -313,7 +313,7 @@ fn a_lost_delivery_and_a_consumer_without_heartbeats_are_replaced() {
     bench.event(&Event::Drop);
     bench.server.beat();
     bench.read(100);
-    // Each look makes a consumer, so there is a pause before.
+    // Each look at the stream makes another consumer, so the reader pauses before it looks.
     assert_eq!(
         bench.reader.due(bench.heard),
         Some(bench.now + MISSED_PAUSE)
@@ -423,7 +423,7 @@ fn a_large_message_over_a_slow_link_is_no_silence() {
     assert_eq!(bench.reader.last_request, 4, "no byte for too long");
 }
 
-/// After the look of a reconnection nothing is known of the stream but the time at which it was made.
+/// If the stream is made anew after the look of a reconnection, only its creation time shows that.
 #[test]
 fn a_stream_made_anew_between_the_look_and_the_consumer_is_a_loss() {
     for (before, gone) in [(0, 0), (0, 1), (3, 0), (3, 2)] {
@@ -442,7 +442,7 @@ fn a_stream_made_anew_between_the_look_and_the_consumer_is_a_loss() {
     }
 }
 
-/// A server comes back without its newest messages, and others take their numbers.
+/// A server comes back without its newest messages, and new messages get their numbers.
 #[test]
 fn the_newest_message_that_was_replaced_is_a_loss_though_it_was_the_newest_at_a_look() {
     let mut bench = Bench::new(3);

@@ -153,7 +153,7 @@ fn errors_are_no_value() {
         r#"{"message":{"seq":1}}"#,
         r#"{"message":{"seq":1,"data":"?"}}"#,
     ] {
-        let text = api::read(text.as_bytes()).expect("no deep JSON");
+        let text = json::read(text.as_bytes()).expect("no deep JSON");
         assert_eq!(last_message(text), None, "{text:?}");
         assert_eq!(first_stream(text).ok().flatten(), None, "{text:?}");
     }
