@@ -9,16 +9,14 @@
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | [`Source`], and [`SourceLink`], the channel to the loop |
+//! | `mod` | [`Source`], and [`SourceLink`], the channel to the loop; for a check before a start, the names to ask for, and the findings from the answers of a bus |
 //! | `relay` | the thread: connection after connection, the events of an outage, status and log; silent connections; how far the reader of a stream is behind |
 //! | `outage` | since when the bus is away, and when to try again; pure |
 //! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; a stream of the bus as the kept feed, the same for all buses |
 //! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
 //! | `requests` | requests for changing names and messages to publish, on the way from a gateway to the thread |
-//! | `asked` | the names in the questions of a check before a start, and the findings from the answers |
 //! | `socket` | a socket and a waker in a single poll; TCP, TLS, bytes that wait to be written or taken, and lines in pieces |
 
-mod asked;
 mod kept;
 mod ledger;
 pub mod nats;
@@ -29,6 +27,7 @@ mod requests;
 pub mod simulated;
 mod socket;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -36,12 +35,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError};
 
-use crate::base::{Clock, Now, QueueBytes, Wake};
+use crate::base::{Clock, Finding, Now, QueueBytes, Wake};
 use crate::feeds::BusEvent;
 
 pub use self::kept::{KeptFeed, StreamFeed, StreamSettings, Times, Told};
 pub use self::outage::LinkTimes;
 pub use self::requests::{BusInterest, Publisher, UnansweredChanges};
+
+/// The most names in the questions; a warning gives the number of the others.
+const NAMES_MAX: usize = 1_000;
+/// The most names in a line; a longer list is shown as a number.
+const NAMES_SHOWN_MAX: usize = 20;
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.
 pub trait Source: Send {
@@ -217,6 +221,74 @@ impl SourceLink {
     /// The instant now, on the clocks that the loop uses.
     pub fn now(&self) -> Now {
         self.clock.now()
+    }
+}
+
+/// The names to ask for in a check before a start: the needs of the gateway, and the requests of clients, each with whether the name is a
+/// request.
+pub(super) fn to_ask<'a, T>(
+    needed: &'a [T],
+    requests: &'a [T],
+) -> impl Iterator<Item = (&'a T, bool)> {
+    let needed = needed.iter().map(|name| (name, false));
+    let requests = requests.iter().map(|name| (name, true));
+    needed.chain(requests).take(NAMES_MAX)
+}
+
+/// The answers of a bus in a check before a start.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    granted: Vec<String>,
+    /// The names, by whether they are requests and by the words of the refusal.
+    refused: BTreeMap<(bool, String), Vec<String>>,
+}
+
+impl Answers {
+    /// Handles the answer to a name: granted, or the words of the refusal.
+    pub(super) fn take(&mut self, name: String, is_request: bool, answer: Result<(), String>) {
+        let alike = match answer {
+            Ok(()) => &mut self.granted,
+            Err(words) => self.refused.entry((is_request, words)).or_default(),
+        };
+        alike.push(name);
+    }
+
+    /// Adds findings for the answers of `bus`: a refused request concerns only the clients with this request.
+    /// `needed` and `requests` are the numbers of all names, also of names without a question.
+    pub(super) fn report(
+        self,
+        bus: &str,
+        needed: usize,
+        requests: usize,
+        found: &mut Vec<Finding>,
+    ) {
+        for ((is_request, words), names) in self.refused {
+            let text = format!("may not subscribe to {}: {words}", list(&names));
+            found.push(match is_request {
+                true => Finding::Warning(text),
+                false => Finding::Error(text),
+            });
+        }
+        if !self.granted.is_empty() {
+            let names = list(&self.granted);
+            found.push(Finding::Good(format!("may subscribe to {names}")));
+        } else if needed == 0 && requests > 0 {
+            let text =
+                format!("{bus} lets this user subscribe to nothing that clients may ask for");
+            found.push(Finding::Error(text));
+        }
+        let more = (needed + requests).saturating_sub(NAMES_MAX);
+        if more > 0 {
+            let text = format!("{more} more names were not asked for");
+            found.push(Finding::Warning(text));
+        }
+    }
+}
+
+fn list(names: &[String]) -> String {
+    match names.len() {
+        0..=NAMES_SHOWN_MAX => names.join(", "),
+        number => format!("{number} names"),
     }
 }
 

@@ -25,7 +25,7 @@ pub use event_loop::{
     Budget, EventLoop, LoopDurations, LoopNumbers, LoopTimes, Phase, RecentLatency, ShellStats,
     Slot, Stage,
 };
-pub use process::ProcessStats;
+pub use process::{ProcessStats, memory_limit_bytes};
 pub use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
 pub use samples::{DurationCounts, Durations};
 

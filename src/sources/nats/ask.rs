@@ -15,7 +15,7 @@ use super::settings::{
 };
 use crate::auth::NameSyntax;
 use crate::base::Finding;
-use crate::sources::asked::{Answers, to_ask};
+use crate::sources::{Answers, to_ask};
 
 /// Connects to every server of the settings. Asks the first reachable server about the streams and
 /// durable consumers needed by a [`NatsSource`](super::NatsSource) with these settings.

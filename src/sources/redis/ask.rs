@@ -4,16 +4,15 @@
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use super::error::{RedisError, shown};
 use super::marks::{NO_POSITIONS, hello_field, says_lone_master};
 use super::resp::Value;
 use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
-use super::settings::{RedisEndpoint, RedisSettings};
+use super::settings::{RedisEndpoint, RedisError, RedisSettings, shown};
 use super::stream::STATE;
 use crate::base::Finding;
 use crate::feeds::Subscription;
-use crate::sources::asked::{Answers, to_ask};
 use crate::sources::socket::Waiter;
+use crate::sources::{Answers, to_ask};
 
 /// The silence at which the names are given up.
 const NAMES_TIMEOUT: Duration = Duration::from_secs(10);

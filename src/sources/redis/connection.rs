@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
-use super::error::{RedisError, is_temporary, shown};
 use super::resp::{ReadLimits, Reader, Value, pack};
-use super::settings::RedisEndpoint;
+use super::settings::{RedisEndpoint, RedisError, is_temporary, shown};
 use crate::sources::LinkTimes;
 use crate::sources::relay::Relay;
 use crate::sources::socket::{Buffered, Stream, Waiter, ended};

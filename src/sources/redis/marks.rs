@@ -18,11 +18,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::connection::Connection;
-use super::error::{RedisError, Stop, shown};
 use super::resp::Value;
 use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
 use super::session::{Expected, Session};
-use super::settings::RedisEndpoint;
+use super::settings::{RedisEndpoint, RedisError, Stop, shown};
 use crate::base::detached;
 use crate::feeds::{BusEvent, Mark, Place, Subscription, fnv_1a};
 use crate::sources::kept::KeptFeed;

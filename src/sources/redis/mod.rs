@@ -48,11 +48,10 @@
 //! | `marks` | the kept feed on a connection: positions, the marks to make positions valid on other instances, and what a server says of itself |
 //! | `stream` | the source that reads a stream in place of channels |
 //! | `publish` | connections that publish: for gateways that speak to each other, and for a command |
-//! | `resp`, `settings`, `error` | pure: the protocol; URLs; error texts |
+//! | `resp`, `settings` | pure: the protocol; URLs and error texts |
 
 mod ask;
 mod connection;
-mod error;
 mod marks;
 mod publish;
 pub mod resp;
@@ -64,10 +63,10 @@ mod stream;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::error::Stop;
 use self::marks::Kept;
 use self::servers::Servers;
 use self::session::Session;
+use self::settings::Stop;
 use super::LinkTimes;
 use super::kept::KeptFeed;
 use super::relay::{Bus, Probe, Relay};
@@ -77,10 +76,9 @@ use crate::feeds::BusEvent;
 use crate::telemetry::BusStatus;
 
 pub use self::ask::{RedisNeeds, ask};
-pub use self::error::RedisError;
 pub use self::marks::says_lone_master;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
-pub use self::settings::{REDIS_PORT, RedisEndpoint, RedisSettings, SENTINEL_PORT};
+pub use self::settings::{REDIS_PORT, RedisEndpoint, RedisError, RedisSettings, SENTINEL_PORT};
 pub use self::stream::{RedisStreamSource, StreamReader, Trouble};
 
 /// Relays publications, for ever.

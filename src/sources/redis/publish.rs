@@ -12,10 +12,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::connection::Connection;
-use super::error::{RedisError, Stop, shown};
 use super::resp::Value;
 use super::servers::{Servers, waiter};
-use super::settings::RedisSettings;
+use super::settings::{RedisError, RedisSettings, Stop, shown};
 use crate::base::{LogBudget, Wake};
 use crate::sources::LinkTimes;
 use crate::sources::relay::{Bus, Relay};

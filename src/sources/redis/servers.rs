@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 
 use super::connection::Connection;
-use super::error::{RedisError, Stop};
 use super::resp::Value;
-use super::settings::{RedisEndpoint, RedisSettings};
+use super::settings::{RedisEndpoint, RedisError, RedisSettings, Stop};
 use crate::base::{LeftAddresses, Wake, detached, tls_roots};
 use crate::sources::relay::Found;
 use crate::sources::socket::Waiter;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::Connection;
-use super::error::{RedisError, Stop, is_temporary, shown};
 use super::marks::Kept;
 use super::resp::{ReadLimits, Value};
 use super::servers::Servers;
+use super::settings::{RedisError, Stop, is_temporary, shown};
 use crate::base::Now;
 use crate::feeds::{BusEvent, BusMessage, Subscription};
 use crate::sources::ledger::Change;

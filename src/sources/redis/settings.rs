@@ -1,15 +1,17 @@
-//! The settings of a Redis source, and the reading of Redis URLs.
+//! The settings of a Redis source, the reading of Redis URLs, and the errors between this process and Redis, by cause,
+//! worded for a log line.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-use super::error::RedisError;
+use crate::base::tls_roots::TrustError;
 use crate::base::{is_host, unix_socket_url};
-use crate::sources::LinkTimes;
+use crate::sources::{LinkTimes, outage, relay};
 
 /// The default port of a Redis server.
 pub const REDIS_PORT: u16 = 6379;
@@ -131,10 +133,9 @@ impl RedisEndpoint {
     }
 
     fn parse_with(url: &str, default_port: u16) -> Result<Self, RedisError> {
+        let bad = |why| Err(RedisError::BadUrl(why));
         if !url.contains("://") {
-            return Err(RedisError::BadUrl(
-                "it does not begin with redis://, rediss:// or unix://",
-            ));
+            return bad("it does not begin with redis://, rediss:// or unix://");
         }
         let unix = unix_socket_url(url);
         let socket = unix.as_ref().map(|url| decoded(url.path()));
@@ -144,28 +145,22 @@ impl RedisEndpoint {
             "redis" => false,
             "rediss" => true,
             "unix" if socket.is_some() => false,
-            "unix" | "redis+unix" => return Err(RedisError::BadUrl("it is not unix:///PATH")),
-            _ => {
-                return Err(RedisError::BadUrl(
-                    "the scheme is not redis, rediss or unix",
-                ));
-            }
+            "unix" | "redis+unix" => return bad("it is not unix:///PATH"),
+            _ => return bad("the scheme is not redis, rediss or unix"),
         };
         // An @ after the host means that the password was cut off at its own /, ? or #.
         let behind = [Some(url.path()), url.query(), url.fragment()];
         if behind.into_iter().flatten().any(|part| part.contains('@')) {
-            return Err(RedisError::BadUrl(
-                "special characters in the password must be percent-encoded",
-            ));
+            return bad("special characters in the password must be percent-encoded");
         }
         let host = match url.host() {
             Some(Host::Ipv6(address)) => address.to_string(),
             Some(Host::Ipv4(address)) => address.to_string(),
             Some(Host::Domain(name)) if is_host(&decoded(name)) => decoded(name),
             Some(Host::Domain(name)) if !name.is_empty() => {
-                return Err(RedisError::BadUrl("the host is not a name"));
+                return bad("the host is not a name");
             }
-            _ => return Err(RedisError::BadUrl("it names no host")),
+            _ => return bad("it names no host"),
         };
         let mut database = match socket {
             Some(_) => String::new(),
@@ -264,6 +259,125 @@ fn words(error: url::ParseError) -> &'static str {
     }
 }
 
+/// Why Redis is away or cannot be used. The texts never hold a password.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisError {
+    /// The settings: the URL cannot be used. The text does not show the URL, because the fault may be a
+    /// misplaced password.
+    #[error(
+        "no Redis URL: {0}; write redis://[user:password@]host[:6379][/database] or unix:///path"
+    )]
+    BadUrl(&'static str),
+    /// The settings: the certificates to trust cannot be read.
+    #[error(transparent)]
+    NobodyTrusted(#[from] TrustError),
+    /// The settings: the client's own certificate or its key cannot be read.
+    #[error("{0}")]
+    OwnCertificate(String),
+    /// The settings: an attacker could name the master.
+    #[error(
+        "the sentinel {0} has no TLS, so an attacker could name another master with TLS and a \
+         certificate of its own"
+    )]
+    PlainSentinel(String),
+    /// The system: no file descriptor is left to wait on.
+    #[error("cannot wait for Redis ({0}); check the limit on open files")]
+    System(#[source] io::Error),
+    /// The network or the server: nobody answers at the address.
+    #[error(
+        "cannot reach Redis at {server} ({source}); check its address, whether it has TLS, and that it runs"
+    )]
+    Unreachable {
+        /// Host and port.
+        server: String,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The server, the network or the settings: the TLS handshake failed.
+    #[error("no TLS with Redis at {server} ({reason}); check that TLS is on there, and the CA")]
+    Tls {
+        /// Host and port.
+        server: String,
+        /// The error of the TLS library.
+        reason: String,
+    },
+    /// The settings or the server: Redis answers and refuses the login.
+    #[error("Redis at {server} refused {command} ({reason}); check user, password and database")]
+    Refused {
+        /// Host and port.
+        server: String,
+        /// The refused command.
+        command: &'static str,
+        /// The server's words.
+        reason: String,
+    },
+    /// The server: a response does not fit the command.
+    #[error("Redis at {server} answers wrongly: {reason}")]
+    Wrong {
+        /// Host and port.
+        server: String,
+        /// The fault in the response.
+        reason: String,
+    },
+    /// The sentinels: none says where the master is.
+    #[error("no sentinel knows the master {master:?} (the last one: {reason})")]
+    NoMaster {
+        /// The master's name.
+        master: String,
+        /// Why the last sentinel did not help.
+        reason: String,
+    },
+    /// The sentinels: the named server is not a master (yet, or any more).
+    #[error("{server} is a {role} and not the master")]
+    NotMaster {
+        /// Host and port.
+        server: String,
+        /// The role in the server's response.
+        role: String,
+    },
+    /// The sentinels, or the server: the role of the server (host and port) has changed.
+    #[error("{0} has another role now, or another server is the master; leaving it")]
+    Moved(String),
+    /// The server or the network: a working connection is gone.
+    #[error("the connection to Redis was lost ({0})")]
+    Lost(#[source] io::Error),
+    /// The server or the network: the connection is open, and nothing comes back for so many milliseconds.
+    #[error("Redis has not answered for {0} ms; giving this connection up")]
+    Silent(u64),
+}
+
+impl RedisError {
+    /// Whether another attempt may succeed: the server is away, or starts.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Lost(_) | Self::Silent(_) => true,
+            Self::Refused { reason, .. } => is_temporary(reason),
+            _ => false,
+        }
+    }
+}
+
+/// Why work on a connection ended.
+pub(super) type Stop = relay::Stop<RedisError>;
+
+impl From<RedisError> for Stop {
+    fn from(error: RedisError) -> Self {
+        Self::Bus(error)
+    }
+}
+
+/// Whether a refusal in these words passes: the server takes no commands now, but will later.
+pub(super) fn is_temporary(words: &str) -> bool {
+    ["LOADING", "BUSY", "MASTERDOWN"]
+        .iter()
+        .any(|code| words.starts_with(code))
+}
+
+/// A server's words, fit for a log line.
+pub(super) fn shown(words: &str) -> String {
+    outage::shown(words).trim_end_matches([' ', ',']).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,31 +432,12 @@ mod tests {
 
     #[test]
     fn bad_urls_are_told_without_their_secrets() {
-        for url in [
-            "",
-            "redis",
-            "h:6379",
-            "http://h",
-            "unix://",
-            "unix:///",
-            "unix://secret",
-            "unix://u:secret@",
-            "unix://u:secret@host/run/redis.sock",
-            "unix://u:sec/ret@/run/redis.sock",
-            "unix:///run/redis.sock?db=secret",
-            "redis+unix://host/run/redis.sock",
-            "redis://",
-            "redis://u:secret@",
-            "redis://u:secret@h:x",
-            "redis://u:secret@h/x",
-            "redis://u:secret@h/-1",
-            "redis://u:sec/ret@h",
-            "redis://u:secret#@h",
-            "redis://u:12#secret@h",
-            "redis://u:12?secret@h",
-            "redis://u:secret@$(HOST)",
-            "redis://u:secret@%22h%22",
-        ] {
+        let urls = "redis h:6379 http://h unix:// unix:/// unix://secret unix://u:secret@ redis:// redis://u:secret@ \
+            unix://u:secret@host/run/redis.sock unix://u:sec/ret@/run/redis.sock redis+unix://host/run/redis.sock \
+            unix:///run/redis.sock?db=secret redis://u:secret@h:x redis://u:secret@h/x redis://u:secret@h/-1 \
+            redis://u:sec/ret@h redis://u:secret#@h redis://u:12#secret@h redis://u:12?secret@h \
+            redis://u:secret@$(HOST) redis://u:secret@%22h%22";
+        for url in urls.split(' ').chain([""]) {
             let error = RedisEndpoint::parse(url).err().map(|e| e.to_string());
             let error = error.unwrap_or_else(|| panic!("{url} was taken"));
             assert!(!error.contains("sec"), "{error}");
@@ -391,5 +486,10 @@ mod tests {
     fn nothing_shows_a_password() {
         let settings = RedisSettings::new(parsed("redis://u:secret@h"));
         assert!(!format!("{settings:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_servers_words_end_without_a_comma() {
+        assert_eq!(shown("ERR \u{1b}[31mno, \r\n"), r"ERR \u001b[31mno");
     }
 }
