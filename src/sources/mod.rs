@@ -1,11 +1,10 @@
 //! Bus threads: each source blocks on its broker, stamps messages with the time and sends them to the loop.
 //!
-//! A source owns its connection and its retries; a source never parses a payload and never touches a
-//! client. The channel is bounded: a full channel makes the source wait. Each source documents the
-//! effect on its bus.
+//! A source owns its connection and its retries. It never parses a payload and never touches a client. The channel to
+//! the loop is bounded, and the source waits while it is full; each source documents what its bus does meanwhile.
 //!
-//! A bus is a folder with its settings, its errors, and `relay::Bus`: a connection, from the attempt
-//! to connect until the loss. The rest is here:
+//! Each bus has a folder with its settings, its errors, and its implementation of `relay::Bus`, which runs one
+//! connection from the attempt to connect until the loss. What the buses share is here:
 //!
 //! | file | owns |
 //! | --- | --- |
@@ -42,7 +41,7 @@ pub use self::kept::{KeptFeed, StreamFeed, StreamSettings, Times, Told};
 pub use self::outage::LinkTimes;
 pub use self::requests::{BusInterest, Publisher, UnansweredChanges};
 
-/// The most names in the questions; a warning gives the number of the others.
+/// The most names that a check asks the bus about; a warning gives the number of the others.
 const NAMES_MAX: usize = 1_000;
 /// The most names in a line; a longer list is shown as a number.
 const NAMES_SHOWN_MAX: usize = 20;
@@ -53,8 +52,8 @@ pub trait Source: Send {
     fn run(self: Box<Self>, link: SourceLink);
 }
 
-/// The channel from a source thread to the loop, bounded in messages and bytes, with a call that wakes the
-/// loop (once, however many events wait).
+/// The channel from a source's thread to the loop, bounded in messages and bytes. Each event that is sent also wakes
+/// the loop.
 pub struct SourceLink {
     events: Sender<BusEvent>,
     /// `None`: only the number of events is bounded.
@@ -65,7 +64,7 @@ pub struct SourceLink {
     end: Arc<End>,
 }
 
-/// The end of the loop, as the source sees the end.
+/// What the loop and the source tell each other at a stop.
 #[derive(Debug, Default)]
 struct End {
     is_over: AtomicBool,
@@ -82,7 +81,7 @@ impl End {
     }
 }
 
-/// The loop's end of a stop: on drop or [`Self::settle`], the source learns that the loop has ended.
+/// The loop's handle to stop the source: dropping it, or [`Self::settle`], tells the source that the loop has ended.
 #[derive(Debug)]
 pub struct Stopping(Arc<End>);
 
@@ -128,7 +127,7 @@ impl SourceLink {
         }
     }
 
-    /// Gives the source the time to settle at a stop.
+    /// Returns the loop's handle to stop this source.
     pub fn stopping(&self) -> Stopping {
         Stopping(Arc::clone(&self.end))
     }
@@ -212,7 +211,8 @@ impl SourceLink {
         self.clock
     }
 
-    /// Whether a message of `bytes` bytes does not have to wait: only this thread takes room.
+    /// Whether [`Self::send`] would not wait for a message of `bytes` bytes. That stays true until this thread sends,
+    /// because no other thread takes room.
     pub fn has_room(&self, bytes: usize) -> bool {
         let room = |queue: &Arc<QueueBytes>| queue.has_room(bytes);
         !self.events.is_full() && self.bytes.as_ref().is_none_or(room)
@@ -224,8 +224,8 @@ impl SourceLink {
     }
 }
 
-/// The names to ask for in a check before a start: the needs of the gateway, and the requests of clients, each with whether the name is a
-/// request.
+/// The names that a check before a start asks the bus about: first those that the gateway needs, then those that
+/// clients may request. The flag of a name is true if clients may request it.
 pub(super) fn to_ask<'a, T>(
     needed: &'a [T],
     requests: &'a [T],
@@ -239,12 +239,12 @@ pub(super) fn to_ask<'a, T>(
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     granted: Vec<String>,
-    /// The names, by whether they are requests and by the words of the refusal.
+    /// The refused names, by whether clients may request them, and by the words of the refusal.
     refused: BTreeMap<(bool, String), Vec<String>>,
 }
 
 impl Answers {
-    /// Handles the answer to a name: granted, or the words of the refusal.
+    /// Records the answer for a name: granted, or the words of the refusal.
     pub(super) fn take(&mut self, name: String, is_request: bool, answer: Result<(), String>) {
         let alike = match answer {
             Ok(()) => &mut self.granted,
@@ -253,8 +253,9 @@ impl Answers {
         alike.push(name);
     }
 
-    /// Adds findings for the answers of `bus`: a refused request concerns only the clients with this request.
-    /// `needed` and `requests` are the numbers of all names, also of names without a question.
+    /// Adds the findings from the answers of `bus`. A refused name that clients may request is only a warning, because
+    /// it concerns no other clients. `needed` and `requests` are the numbers of all names, also of those that were not
+    /// asked about.
     pub(super) fn report(
         self,
         bus: &str,

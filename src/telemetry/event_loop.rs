@@ -210,13 +210,13 @@ impl LoopNumbers {
     /// Returns the connections by phase.
     pub fn connections(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let hub = &self.hub;
-        let phases = [
+        [
             ("head", hub.heads),
             ("open", hub.open),
             ("closing", hub.closing),
             ("http", self.shell.http_connections),
-        ];
-        phases.into_iter()
+        ]
+        .into_iter()
     }
 
     /// Returns the connections of all phases.
@@ -227,12 +227,12 @@ impl LoopNumbers {
     /// Returns the request heads by outcome.
     pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let hub = &self.hub;
-        let outcomes = [
+        [
             ("opened", hub.opened),
             ("http", hub.to_http),
             ("refused", hub.refused),
-        ];
-        outcomes.into_iter()
+        ]
+        .into_iter()
     }
 
     /// Returns the ended connections by reason.
@@ -243,12 +243,12 @@ impl LoopNumbers {
     /// Returns the encodings for clients with compression, by kind.
     pub fn deflate_encodings(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let hub = &self.hub;
-        let kinds = [
+        [
             ("chained", hub.encodings_chained),
             ("alone", hub.encodings_alone),
             ("stored", hub.encodings_stored),
-        ];
-        kinds.into_iter()
+        ]
+        .into_iter()
     }
 
     /// Returns the names that clients asked to resume, by outcome.

@@ -1,20 +1,20 @@
 //! The Redis protocol (RESP2): packing commands, and reading values piece by piece. Pure.
 //!
-//! The reader holds the bytes that have arrived, never the announced length. Of a string over the
-//! limit only the beginning is kept; the rest is read and thrown away. (The parser of the `redis`
-//! crate collects a string of any length before returning the string, and has no limit to set.)
+//! The reader allocates for bytes that have arrived, not for the announced length. Of a string over the limit it keeps
+//! only the beginning, and reads and drops the rest. (The parser of the `redis` crate collects a string of any length
+//! before it returns it, and has no limit to set.)
 
 use std::mem;
 
 use crate::sources::socket::{Lines, take_up_to};
 
-/// The longest line: statuses, errors, numbers.
+/// The longest line: a status, an error, a number.
 const LINE_BYTES_MAX: usize = 64 * 1024;
-/// The deepest nesting: the fields of an entry in the answer to `XREAD`.
+/// The deepest nesting of lists: the fields of an entry in the answer to `XREAD`.
 const DEPTH_MAX: usize = 5;
-/// The most items allocated before they have arrived.
+/// The most items for which memory is allocated before they have arrived.
 const ITEMS_ROOM_MAX: usize = 16;
-/// The most bytes allocated before they have arrived.
+/// The most bytes for which memory is allocated before they have arrived.
 const BYTES_ROOM_MAX: usize = 64 * 1024;
 
 /// Appends a command to `out`.
@@ -60,11 +60,11 @@ pub struct ReadLimits {
     pub bulk_bytes_max: usize,
     /// The longest list.
     pub items_max: usize,
-    /// The names of the fields to keep of the entries of a stream. Of the values of other fields nothing is kept:
-    /// other programs may put fields of any number and size beside ours.
+    /// The fields to keep of each entry of a stream. Of other fields almost nothing is kept, because other programs may
+    /// add any number of fields of any size.
     pub entry_fields: &'static [&'static [u8]],
-    /// Lists inside the outermost list are returned one by one as they arrive, and at the end the outermost list
-    /// without them: an answer of any length takes little memory.
+    /// Whether the lists inside the outermost list are returned one by one as they arrive, and at the end the outermost
+    /// list without them. So an answer of any length takes little memory.
     pub singly: bool,
 }
 
@@ -79,9 +79,9 @@ pub struct Reader {
     limits: ReadLimits,
     lines: Lines,
     bulk: Option<Bulk>,
-    /// Lists that are not complete, the outermost first.
+    /// The lists that are not complete, the outermost first.
     open: Vec<Open>,
-    /// Bytes taken since the last value left.
+    /// The bytes taken since the last call of [`Self::take_bytes`].
     bytes: usize,
 }
 
@@ -92,7 +92,7 @@ struct Bulk {
     to_keep: usize,
     is_cut: bool,
     to_discard: usize,
-    /// The missing bytes of the line end after the string.
+    /// How many bytes of the line end after the string are missing.
     to_end: usize,
 }
 
@@ -114,13 +114,13 @@ impl Reader {
         }
     }
 
-    /// Sets other limits from the next list or string on.
+    /// Sets the limits that apply from the next list or string on.
     pub fn set_limits(&mut self, limits: ReadLimits) {
         self.limits = limits;
     }
 
-    /// Takes from `input` up to the end of the next whole value. Returns `None` if all of `input` was taken
-    /// and more is needed.
+    /// Takes bytes from `input` up to the end of the next value, and returns the value. Returns `None` if it took all
+    /// of `input` and needs more.
     ///
     /// # Errors
     /// The bytes are not the Redis protocol, or exceed the limits of nesting or length. The reader is of no
@@ -186,7 +186,7 @@ impl Reader {
         Ok(Some(value))
     }
 
-    /// The longest string that is kept whole in the list that is open.
+    /// The longest string that is kept whole in the innermost open list.
     fn bulk_bytes_max(&self) -> usize {
         let fields = self.limits.entry_fields;
         let list = match &self.open[..] {
@@ -216,7 +216,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Puts a value in its list. Returns the value, or the list that is now complete, when no list is open.
+    /// Puts a value in the innermost open list. Without an open list returns the value; if the outermost list is now
+    /// complete, returns that list.
     fn place(&mut self, mut value: Value) -> Option<Value> {
         loop {
             let is_outermost = self.open.len() == 1;
@@ -460,7 +461,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes are split, the packed values are read, and the `redis` crate agrees.
+        /// However the bytes are split, the values that were packed are read, and the `redis` crate reads the same.
         #[test]
         fn what_is_packed_is_read(
             commands in prop::collection::vec(
@@ -478,7 +479,7 @@ mod tests {
             prop_assert_eq!(read_in_pieces(&bytes, &sizes).unwrap(), want);
         }
 
-        /// No bytes cause a panic, and the split changes nothing.
+        /// No bytes cause a panic, and however they are split, the result is the same.
         #[test]
         fn any_bytes_are_taken_or_refused(
             bytes in prop::collection::vec(prop_oneof![

@@ -21,13 +21,13 @@ pub const SENTINEL_PORT: u16 = 26_379;
 /// The settings of a [`super::RedisSource`].
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// The server. With sentinels its host and port are not used: the sentinels say where the master is.
+    /// The server. With sentinels its host and port are not used, because the sentinels name the master.
     pub server: RedisEndpoint,
     /// Sentinels, asked in turn. If empty, `server` is the address.
     pub sentinels: Vec<RedisEndpoint>,
     /// The name under which the sentinels know the master.
     pub master_name: String,
-    /// Certificates (PEM) to trust instead of the system's, for `rediss://`.
+    /// The file of the certificates (PEM) to trust instead of the system's, for `rediss://`.
     pub tls_ca_file: Option<PathBuf>,
     /// The client's own certificate and its key (PEM), for servers that ask for one.
     pub tls_client: Option<(PathBuf, PathBuf)>,
@@ -38,13 +38,13 @@ pub struct RedisSettings {
     pub connect_timeout_ms: u64,
     /// The times of the link to the server.
     pub times: LinkTimes,
-    /// Whether the bus counts as away while Redis refuses a wanted name: without the name nothing comes. If
-    /// false, clients request the names, and a refused name concerns only those clients.
+    /// Whether the bus counts as away while Redis refuses a wanted name, because the gateway needs all its names. If
+    /// false, clients request the names, and a refusal concerns only those clients.
     pub needs_all_names: bool,
 }
 
 impl RedisSettings {
-    /// Settings for a server, everything else as in the contracts.
+    /// Settings for a server; everything else has the values of the contracts.
     pub fn new(server: RedisEndpoint) -> Self {
         Self {
             server,
@@ -59,9 +59,9 @@ impl RedisSettings {
         }
     }
 
-    /// Checks that the name in the master's certificate comes from the settings, or from servers with a
-    /// certificate. The answer of a sentinel without TLS may be an attacker's, with a certificate that is
-    /// good for the attacker's own name.
+    /// Checks that an attacker cannot choose the name that the master's certificate must have: either the settings give
+    /// the name, or all sentinels have TLS. The answer of a sentinel without TLS may come from an attacker, who has a
+    /// certificate for a name of his own.
     pub(super) fn check_tls_name(&self) -> Result<(), RedisError> {
         let is_told = self.server.tls && self.server.tls_name.is_none();
         let mut plain = self.sentinels.iter().filter(|sentinel| !sentinel.tls);
@@ -89,8 +89,8 @@ pub struct RedisEndpoint {
     pub username: Option<String>,
     /// The password of the user.
     pub password: Option<String>,
-    /// The number of the database. Redis delivers publications for any number; weirgate selects the
-    /// database so that an invalid number is noticed.
+    /// The number of the database. Publications do not depend on it; weirgate selects the database so that an invalid
+    /// number is noticed at the start.
     pub database: u32,
 }
 
@@ -104,7 +104,7 @@ impl RedisEndpoint {
         }
     }
 
-    /// Whether this is the scheme of a URL of Redis, in any case of letters.
+    /// Whether this is the scheme of a Redis URL, in upper or lower case.
     pub fn has_scheme(scheme: &str) -> bool {
         let all = ["redis", "rediss", "unix", "redis+unix"];
         all.iter().any(|one| one.eq_ignore_ascii_case(scheme))
@@ -112,7 +112,7 @@ impl RedisEndpoint {
 
     /// Reads `redis://[user:password@]host[:port][/database]`, `rediss://…` for TLS, or `unix://[user:password@]/path`
     /// (also `redis+unix://`). User, password and path may be percent-encoded. The query may have `db`, `user` or
-    /// `username`, and `pass` or `password`, as redis-py, redis-rs and ioredis read them; the rest is for other clients.
+    /// `username`, and `pass` or `password`, as redis-py, redis-rs and ioredis read them; other keys are ignored.
     ///
     /// # Errors
     /// [`RedisError::BadUrl`]; the text shows nothing of the URL.
@@ -148,7 +148,7 @@ impl RedisEndpoint {
             "unix" | "redis+unix" => return bad("it is not unix:///PATH"),
             _ => return bad("the scheme is not redis, rediss or unix"),
         };
-        // An @ after the host means that the password was cut off at its own /, ? or #.
+        // An @ after the host means that the password has a /, ? or #, at which the parser has ended the host.
         let behind = [Some(url.path()), url.query(), url.fragment()];
         if behind.into_iter().flatten().any(|part| part.contains('@')) {
             return bad("special characters in the password must be percent-encoded");
@@ -194,7 +194,7 @@ impl RedisEndpoint {
         })
     }
 
-    /// The same with the address in use, if the host is a name.
+    /// As [`Self::address`]; if the host is a name, with the IP address in use.
     pub(super) fn address_at(&self, address: SocketAddr) -> String {
         match self.socket.is_some() || address.ip().to_string() == self.host {
             true => self.address(),
@@ -262,7 +262,7 @@ fn words(error: url::ParseError) -> &'static str {
 /// Why Redis is away or cannot be used. The texts never hold a password.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
-    /// The settings: the URL cannot be used. The text does not show the URL, because the fault may be a
+    /// The settings: the URL cannot be used. The text does not show the URL, because what is wrong with it may be a
     /// misplaced password.
     #[error(
         "no Redis URL: {0}; write redis://[user:password@]host[:6379][/database] or unix:///path"
@@ -271,10 +271,10 @@ pub enum RedisError {
     /// The settings: the certificates to trust cannot be read.
     #[error(transparent)]
     NobodyTrusted(#[from] TrustError),
-    /// The settings: the client's own certificate or its key cannot be read.
+    /// The settings: the client's certificate or its key cannot be read.
     #[error("{0}")]
     OwnCertificate(String),
-    /// The settings: an attacker could name the master.
+    /// The settings: a sentinel has no TLS, so an attacker could name the master.
     #[error(
         "the sentinel {0} has no TLS, so an attacker could name another master with TLS and a \
          certificate of its own"
@@ -335,19 +335,19 @@ pub enum RedisError {
         /// The role in the server's response.
         role: String,
     },
-    /// The sentinels, or the server: the role of the server (host and port) has changed.
+    /// The sentinels, or the server: this server (host and port) has another role now, or another server is the master.
     #[error("{0} has another role now, or another server is the master; leaving it")]
     Moved(String),
     /// The server or the network: a working connection is gone.
     #[error("the connection to Redis was lost ({0})")]
     Lost(#[source] io::Error),
-    /// The server or the network: the connection is open, and nothing comes back for so many milliseconds.
+    /// The server or the network: the connection is open, but nothing has come back for this many milliseconds.
     #[error("Redis has not answered for {0} ms; giving this connection up")]
     Silent(u64),
 }
 
 impl RedisError {
-    /// Whether another attempt may succeed: the server is away, or starts.
+    /// Whether another attempt may succeed: the server is away, or is just starting.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Lost(_) | Self::Silent(_) => true,
@@ -366,7 +366,7 @@ impl From<RedisError> for Stop {
     }
 }
 
-/// Whether a refusal in these words passes: the server takes no commands now, but will later.
+/// Whether a refusal in these words is temporary: the server takes no commands now, but will later.
 pub(super) fn is_temporary(words: &str) -> bool {
     ["LOADING", "BUSY", "MASTERDOWN"]
         .iter()
