@@ -1,17 +1,17 @@
-//! The kernel's numbers of this process: its present numbers, read from `/proc` for each page, and at the start the
-//! limit on its memory. Without `/proc` the values are absent.
+//! What the kernel says about this process: its use of resources, read from `/proc` for each page, and the limit on its
+//! memory, read at the start. Without `/proc` the values are absent.
 
 use std::fs;
 use std::path::Path;
 
-/// Where control groups are mounted, the file with the limit, and the name of the controller in
-/// `/proc/self/cgroup`: of version 2, and of version 1.
+/// For control groups of version 2 and of version 1: where they are mounted, the file with the limit, and the name of
+/// the controller in `/proc/self/cgroup`.
 const CGROUP_VERSIONS: [(&str, &str, &str); 2] = [
     ("/sys/fs/cgroup", "memory.max", ""),
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory"),
 ];
 
-/// Version 1 writes "no limit" as the largest number of whole pages.
+/// From here on a limit means "no limit": version 1 writes the largest number of whole pages.
 const NO_LIMIT_BYTES: u64 = 1 << 60;
 
 /// The kernel's present numbers of this process.
@@ -23,7 +23,7 @@ pub struct ProcessStats {
     pub resident_bytes: Option<u64>,
     /// Open file descriptors.
     pub open_fds: Option<u64>,
-    /// Most file descriptors that may be open (the soft limit).
+    /// The most file descriptors that may be open (the soft limit).
     pub max_fds: Option<u64>,
     /// Start of the process, Unix seconds.
     pub start_time_seconds: Option<f64>,
@@ -54,8 +54,8 @@ impl ProcessStats {
     }
 }
 
-/// Returns the number of open descriptors. Linux 6.2 and later report the number as the directory's size;
-/// listing tens of thousands of entries would take milliseconds.
+/// Returns the number of open descriptors. Linux 6.2 and later report it as the size of the directory; listing tens of
+/// thousands of entries would take milliseconds.
 fn open_fds() -> Option<u64> {
     let told = fs::metadata("/proc/self/fd").ok()?.len();
     if told > 0 {
@@ -82,12 +82,12 @@ struct StatTicks {
     started: u64,
 }
 
-/// The times in `/proc/self/stat` (proc_pid_stat(5)), in clock ticks. The second field is the
-/// program's name in brackets and may hold anything, brackets too.
+/// Returns the times in `/proc/self/stat` (proc_pid_stat(5)), in clock ticks. The second field is the program's name in
+/// brackets, and may itself have brackets and blanks.
 fn stat_ticks(stat: &str) -> Option<StatTicks> {
     let (_, after_name) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = after_name.split_whitespace().collect();
-    // Fields are counted from 1 and the first after the name is the third.
+    // Fields are counted from 1, and the first after the name is the third.
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
     Some(StatTicks {
         cpu: field(14)? + field(15)?,
@@ -95,8 +95,7 @@ fn stat_ticks(stat: &str) -> Option<StatTicks> {
     })
 }
 
-/// `AT_CLKTCK` of the auxiliary vector (getauxval(3)): clock ticks per second, without a call
-/// into libc.
+/// Returns the clock ticks per second: `AT_CLKTCK` of the auxiliary vector (getauxval(3)), without a call into libc.
 fn clock_ticks(auxv: &[u8]) -> Option<u64> {
     const AT_CLKTCK: usize = 17;
     const WORD: usize = size_of::<usize>();
@@ -116,7 +115,7 @@ pub fn memory_limit_bytes() -> Option<u64> {
 }
 
 /// The lowest memory limit on the paths of `groups`, which has lines of `ID:CONTROLLERS:PATH`. In a container, a path
-/// may be the path outside of the container, so the limit of the mounted root counts too.
+/// may be the one outside of the container, so the limit of the mounted root counts too.
 fn least(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let of = |(mount, file, controller): (&str, &str, &str)| {
         let mut fields = groups.lines().map(|line| line.splitn(3, ':').skip(1));
