@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | `mod` | [`Source`], and [`SourceLink`], the channel to the loop; for a check before a start, the names to ask for, and the findings from the answers of a bus |
 //! | `relay` | the thread: connection after connection, the events of an outage, status and log; silent connections; how far the reader of a stream is behind |
-//! | `outage` | since when the bus is away, and when to try again; pure |
+//! | `outage` | the times of the link; since when the bus is away, and when to try again; pure |
 //! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; a stream of the bus as the kept feed, the same for all buses |
 //! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
 //! | `requests` | requests for changing names and messages to publish, on the way from a gateway to the thread |

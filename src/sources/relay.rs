@@ -38,7 +38,7 @@ pub(super) trait Bus {
     fn connect_and_relay(&mut self, relay: &mut Relay<Self::Error>) -> Stop<Self::Error>;
 }
 
-/// The thread of every bus: connection after connection, until the loop is gone.
+/// The thread of every bus makes connection after connection, until the loop is gone.
 impl<B: Bus + Send> Source for B {
     fn run(mut self: Box<Self>, link: SourceLink) {
         Relay::new(link, &*self).run(&mut *self);
@@ -67,7 +67,7 @@ pub(super) struct Relay<E> {
     pub(super) lag: StreamLag,
     spin: Spin,
     outages: Outages<E>,
-    /// Whether the loop was told `Down` because the server is silent on a connection that is kept.
+    /// Whether `Down` was sent because the server is silent on a connection that is kept.
     is_silent: bool,
 }
 
@@ -409,7 +409,7 @@ mod tests {
         }
     }
 
-    /// Both ends of the channel to the loop, with room for so many events.
+    /// Both ends of a channel to the loop, with room for `room` events.
     fn link(room: usize) -> (SourceLink, Receiver<BusEvent>) {
         let (sender, events) = bounded(room);
         let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());

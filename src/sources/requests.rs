@@ -31,7 +31,7 @@ const LINES_PER_SECOND: u32 = 5;
 /// Refused names are requested again after this time, because the permissions may have changed.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
 
-/// The room for names that is kept while none waits.
+/// When no name waits any more, the map shrinks to this capacity.
 const ROOM_KEPT: usize = 1_024;
 
 /// Requests and cancels subscriptions. No method waits for the bus, so the loop may call all of them. Clones speak to
@@ -82,7 +82,7 @@ pub(super) struct Names {
     pub(super) ledger: Ledger,
     /// For log lines about names.
     pub(super) lines: LogBudget,
-    /// When refused names were asked for again on this connection.
+    /// When refused names were last requested again on this connection.
     retried: Instant,
 }
 

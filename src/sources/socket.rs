@@ -152,7 +152,7 @@ impl Waiter {
     /// # Errors
     /// The error of the system; `WouldBlock` if too many connections wait for the server.
     pub(super) fn connect_unix(&mut self, path: &str) -> io::Result<TcpStream> {
-        // Reading and writing are the same system calls for both families.
+        // Reads and writes are the same system calls for TCP and for unix sockets, so the type for TCP serves for both.
         let stream = OwnedFd::from(UnixStream::connect(path)?);
         let mut stream = TcpStream::from_std(stream.into());
         self.adopt(&mut stream)?;

@@ -367,7 +367,7 @@ impl EventLoop {
         self.numbers.read(read)
     }
 
-    /// Returns the number of open WebSockets at the end of the last turn.
+    /// Returns the number of clients at the end of the last turn: open WebSockets and event streams.
     pub fn clients(&self) -> u64 {
         self.read(|numbers| numbers.hub.open)
     }

@@ -62,12 +62,9 @@ pub enum LoggingError {
 /// `directives` cannot be read, the system refuses a thread, or logging was set up before.
 pub fn init(format: LogFormat, directives: &str) -> Result<(), LoggingError> {
     let filter = filter(directives)?;
-    let lines = LogLines::start()?;
     let terminal = TerminalLines::for_stdout().filter(|_| format == LogFormat::Text);
-    let lines = match terminal {
-        Some(_) => lines.styled(),
-        None => lines,
-    };
+    let mut lines = LogLines::start()?;
+    lines.is_styled = terminal.is_some();
     let formatter = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || lines.clone());
@@ -230,14 +227,6 @@ impl LogLines {
             is_styled: false,
         };
         (lines, queue)
-    }
-
-    /// Returns the same queue, for lines with styles.
-    fn styled(self) -> Self {
-        Self {
-            is_styled: true,
-            ..self
-        }
     }
 
     fn put(&self, line: &[u8]) {

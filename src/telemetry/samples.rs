@@ -109,7 +109,7 @@ impl DurationCounts {
         self.cells.iter().sum()
     }
 
-    /// The counts of buckets with these upper bounds; the last has no bound.
+    /// Returns the counts of the buckets with these upper bounds, and at the end that of a bucket without a bound.
     fn buckets(&self, bounds_us: &[u64]) -> Vec<u64> {
         let mut counts = vec![0; bounds_us.len() + 1];
         let uppers = BOUNDS_US.into_iter().chain([u64::MAX]);

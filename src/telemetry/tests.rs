@@ -354,7 +354,7 @@ fn the_age_of_the_last_turn_counts_from_the_start_and_from_each_turn() {
     assert_eq!(metrics.last_turn_age_ms(NOW), 0);
 }
 
-/// Names keep the rules of Prometheus, and each metric has its help.
+/// The names follow the rules of Prometheus, and each metric has a help text.
 mod of_names {
     use super::super::names::*;
 

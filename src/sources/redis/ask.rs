@@ -22,7 +22,7 @@ const NAMES_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct RedisNeeds {
     /// Names without which the gateway cannot work.
     pub subscriptions: Vec<Subscription>,
-    /// Names for requests of clients; a refusal concerns only the clients with the request.
+    /// Names that clients may request; a refusal concerns only the clients that request the name.
     pub requests: Vec<Subscription>,
     /// Channels that the gateway publishes to. The check publishes an empty message there, so nobody must be listening.
     pub published: Vec<String>,
@@ -168,7 +168,7 @@ fn read_stream(
     Ok(())
 }
 
-/// Subscribes for a moment: the connection is closed at once.
+/// Checks names by subscribing to them; the connection is closed right after.
 fn subscribed(
     connection: &mut Connection<'_>,
     needs: &RedisNeeds,

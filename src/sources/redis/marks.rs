@@ -285,7 +285,7 @@ struct Learned {
     master_ms: AtomicU64,
 }
 
-/// A question for the role, after a mark to publish.
+/// A mark to publish, and then the question for the role.
 #[derive(Debug)]
 struct ToPublish {
     /// `None` if this user may not publish marks, or may not read them.

@@ -164,9 +164,9 @@ impl Servers {
         }
     }
 
-    /// As [`Self::connect`]. If there are sentinels, a thread asks the sentinels until the connection is dropped
-    /// whether the master has moved: sentinels disconnect the subscribers of a replaced master only ten seconds after
-    /// a requested failover, and meanwhile nothing is published there any more.
+    /// As [`Self::connect`]. If there are sentinels, a thread asks them whether the master has moved, until the
+    /// connection is dropped. After a requested failover, the sentinels disconnect the subscribers of the old master
+    /// only ten seconds later, and meanwhile nothing is published there.
     pub(super) fn connect_and_watch<'w>(
         &mut self,
         waiter: &'w mut Waiter,

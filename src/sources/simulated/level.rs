@@ -295,7 +295,7 @@ impl Barrier {
         (self.added / (self.canceled + self.filled).max(1.0)).min(9.99)
     }
 
-    /// Contracts gained or lost over the time of a mean.
+    /// The contracts gained or lost over [`RATE_TAU_S`].
     pub(super) fn delta_liq(&self) -> f64 {
         (self.added - self.canceled - self.filled) * RATE_TAU_S
     }

@@ -321,7 +321,7 @@ impl StreamReader {
         is_same && is_last && is_gone(self.after) && removed == Some(counted.added + gone)
     }
 
-    /// Begins to count from these counters, if there is no count.
+    /// If there is no count yet, sets it from the counters of this answer.
     fn count_from(&mut self, state: State) {
         // A last id below the last read entry is from a stream that was made anew after these entries were read.
         let counters = state.counters.filter(|of| of.last >= self.after);
