@@ -1,5 +1,5 @@
 //! Tells the compiler what the source cannot know of itself: commit, target, compiler
-//! (`src/base/build_info.rs`).
+//! (`src/base/mod.rs`).
 //!
 //! The commit is the first of these that there is: `WEIRGATE_COMMIT` in the environment (images), the
 //! line below as `git archive` fills it in, the git repository of this folder. So an archive and a

@@ -6,16 +6,16 @@
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-mod address_limits;
 mod client_address;
 mod fair_queue;
 mod held_bytes;
 mod holding;
-mod token_bucket;
+mod limits;
 
-pub use address_limits::{AddressLimits, AddressPlace, AddressRefusal, Addresses, address_group};
 pub use client_address::{ClientAddr, Credentials, Network, NoNetwork, Peer, TrustedProxies};
 pub use fair_queue::FairQueue;
 pub use held_bytes::HeldBytes;
 pub use holding::{Charge, Chosen, Held, Holding};
-pub use token_bucket::TokenBucket;
+pub use limits::{
+    AddressLimits, AddressPlace, AddressRefusal, Addresses, TokenBucket, address_group,
+};

@@ -34,11 +34,10 @@ use self::publish::PublishCommand;
 use self::tail::TailCommand;
 use self::token::TokenCommand;
 use self::top::TopCommand;
-use crate::base::memory_limit;
 use crate::run::{GatewayKind, Print, Program, RunError};
 use crate::settings::typed::Env;
 use crate::settings::{Checked, Given, Kind, Setting};
-use crate::telemetry::logging;
+use crate::telemetry::{logging, memory_limit_bytes};
 
 const SOURCES: &str = "\
 Every flag has an environment name: --log-format is WEIRGATE_LOG_FORMAT, and some have the names in
@@ -75,7 +74,7 @@ pub enum Invocation {
 /// Runs the command of the process's arguments and environment. The status: 0 after a signal, 1 after a
 /// failure, 2 for wrong settings.
 pub fn main(program: &'static Program) -> ExitCode {
-    let env = Env::new(std::env::vars_os()).with_memory_limit(memory_limit::bytes());
+    let env = Env::new(std::env::vars_os()).with_memory_limit(memory_limit_bytes());
     match program.read(std::env::args_os(), env) {
         Ok(Invocation::Run(gateway, checked)) => ran(gateway.run(&checked)),
         Ok(Invocation::Print(print, checked)) => {

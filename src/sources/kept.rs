@@ -1,15 +1,14 @@
 //! The kept feed of a source, whose messages have a position: counted from a mark on a connection ([`KeptFeed`], pure), or
 //! read from a stream of the bus, where they have ids ([`StreamFeed`]).
 //!
-//! A bus hands the same messages in the same order to each of its connections, so two connections with
-//! the same mark count the same messages after the mark. Three rules make the counts equal: a message
-//! counts before anybody looks into it, because two versions of weirgate may judge differently; a
-//! message that several kept names match counts once; and no mark counts before all kept names are
-//! subscribed. Where messages can be missed unseen, nothing is counted at all: a doubt means that no
-//! resume is whole.
+//! A bus delivers the same messages in the same order to each of its connections, so two connections that receive the
+//! same mark count the same messages after it. Three rules make the counts equal: a message counts before anybody looks
+//! into it, because two versions of weirgate may judge differently; a message that several kept names match counts
+//! once; and no mark counts before all kept names are subscribed. Where the server can lose messages without a sign,
+//! nothing is counted at all, because no client could be sure that it missed nothing.
 //!
-//! The ids of a stream are the same for all instances, and an outage loses nothing. Each bus has a reader of its streams
-//! with a result ([`Told`]); here the results become events for the loop.
+//! The messages of a stream have the same ids for all instances, and the stream keeps them during an outage. Each bus
+//! has a reader of its streams; here its results ([`Told`]) become events for the loop.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -24,7 +23,8 @@ use crate::feeds::{
     BusEvent, BusMessage, FeedNotice, Mark, Place, Position, StoredId, Subscription, fnv_1a,
 };
 
-/// Remembered marks, the newest: a repeated mark is from another program.
+/// The most marks that are remembered, the newest. An instance publishes each mark once, so a mark that comes again is
+/// from another program and is ignored.
 const MARKS_MAX: usize = 4_096;
 
 /// A name of the list.
@@ -47,16 +47,16 @@ enum Count {
     Since(Mark, u64),
 }
 
-/// The names read from the start, and the count of their messages on this connection.
+/// The names of the feed, and the count of their messages on this connection.
 #[derive(Debug)]
 pub struct KeptFeed {
     names: Vec<Name>,
-    /// Tells positions of another list apart.
+    /// A hash of the names: positions in a feed with other names are not valid here.
     hash: u32,
     nonce: u64,
     next_counter: u64,
     count: Count,
-    /// Whether this connection misses nothing unseen.
+    /// Whether the server cannot lose a message for this connection without a sign.
     is_sure: bool,
     /// The last marks, the oldest first. An instance publishes one a second.
     seen: VecDeque<Mark>,
@@ -72,7 +72,7 @@ impl KeptFeed {
         subscriptions: Vec<Subscription>,
     ) -> Result<Self, (String, NameError)> {
         let names = subscriptions.iter();
-        // No name has this byte, never found in UTF-8.
+        // The byte after each name is never found in UTF-8, so no two lists have the same bytes.
         let hash = fnv_1a(names.flat_map(|name| name.name.bytes().chain([0xff])));
         let name = |subscription: Subscription| {
             let text = [subscription.name.to_string()];
@@ -98,8 +98,8 @@ impl KeptFeed {
     }
 
     /// Handles a new connection: no name is subscribed, no mark counts. `is_sure`: while this connection lasts, the
-    /// server cannot lose a message without a sign. Returns true if that was sure on the connection before, and no
-    /// longer is.
+    /// server cannot lose a message without a sign. Returns true if that was so on the connection before, and no longer
+    /// is.
     pub fn connected(&mut self, is_sure: bool) -> bool {
         self.count = Count::Waits;
         for name in &mut self.names {
@@ -108,8 +108,8 @@ impl KeptFeed {
         std::mem::replace(&mut self.is_sure, is_sure) && !is_sure
     }
 
-    /// Notes the answer of the bus for a name; any other name is ignored. Returns whether the feed has ended: the
-    /// bus has taken away a name that was subscribed, and messages are missing from here on. The next call of
+    /// Records whether a name of the feed is subscribed, and ignores other names. Returns true if the feed has ended,
+    /// because the bus ended a subscription and messages are missing from here on. The next call of
     /// [`begin`](Self::begin) begins a new feed.
     pub fn settle(&mut self, subscription: &Subscription, is_subscribed: bool) -> bool {
         let mut names = self.names.iter_mut();
@@ -130,7 +130,8 @@ impl KeptFeed {
         matches!(self.count, Count::Waits) && self.names.iter().all(|name| name.is_subscribed)
     }
 
-    /// Begins to count from a mark of this connection alone, or reports that nothing is counted.
+    /// Begins to count, from a mark that is valid on this connection only. If the server can lose messages without a
+    /// sign, returns the notice that messages have no positions.
     pub fn begin(&mut self) -> BusEvent {
         if !self.is_sure {
             self.count = Count::Off;
@@ -150,8 +151,8 @@ impl KeptFeed {
         }
     }
 
-    /// Counts from a mark among the messages. `None` if nothing is counted yet, or if the
-    /// message is not a mark, or has come before.
+    /// Counts anew from here if the message is a new mark. Returns `None` if nothing is counted yet, the message is not
+    /// a mark, or the mark has come before.
     pub fn marked(&mut self, payload: &[u8]) -> Option<BusEvent> {
         let Count::Since(..) = self.count else {
             return None;
@@ -179,9 +180,9 @@ impl KeptFeed {
         })
     }
 
-    /// Counts a message that came by a subscription, and returns its place. `None` for another copy of a message:
-    /// it counts once, by the earliest subscribed name of the list that matches. A name that the bus refuses brings
-    /// no message.
+    /// Counts a message that came for the subscription `by`, and returns its place. Returns `None` for a further copy:
+    /// a message that several names match counts once, for the first subscribed name of the list. A refused name brings
+    /// no copy.
     pub fn place(&mut self, by: &str, is_pattern: bool, subject: &str) -> Option<Place> {
         let is_by = |name: &Name| {
             name.subscription.is_pattern == is_pattern && &*name.subscription.name == by
@@ -196,8 +197,8 @@ impl KeptFeed {
         (!is_copy).then(|| self.next_place())
     }
 
-    /// The place of a message with only the subscription known. `None` if an earlier name of the
-    /// list may match too: nobody knows whether this copy counts.
+    /// The place of a message whose subject is unknown, for the subscription that it came for. Returns `None` if an
+    /// earlier name of the list may match the subject too, because then this copy may not count.
     pub(super) fn place_of_unknown(&mut self, by: &Subscription) -> Option<Place> {
         let Some(at) = self.names.iter().position(|name| name.subscription == *by) else {
             return Some(Place::Outside);
@@ -223,7 +224,7 @@ const LINES_PER_SECOND: u32 = 5;
 pub struct StreamSettings {
     /// The name of the stream, or the key.
     pub name: String,
-    /// Messages of the last so many milliseconds are read at the start.
+    /// At the start, messages of this age and younger are read, milliseconds.
     pub history_ms: u64,
     /// The names to relay; `None`: all.
     pub only: Option<NamePatterns>,
@@ -242,16 +243,17 @@ pub enum Told {
         payload: Vec<u8>,
         /// Whether the value of the subject was deleted; the payload is empty.
         is_deletion: bool,
-        /// Whether the message was stored before the first look at the stream: for clients that resume.
+        /// Whether the message was stored before this process first looked at the stream. It is then history, for
+        /// clients that resume.
         is_old: bool,
     },
-    /// An entry without a message for any instance, and the fault.
+    /// An entry that no instance can read as a message, and the fault.
     Bad(&'static str),
-    /// Messages after the newest were lost.
+    /// Messages after the last one that was relayed are missing.
     Lost,
-    /// Messages after the newest were lost before the last [`Told::Lost`].
+    /// Messages after the last one that was relayed are missing, and the last [`Told::Lost`] has reported them already.
     Hole,
-    /// The newest message of the stream; not relayed.
+    /// The id of the newest message of the stream, which is not relayed.
     Head(StoredId),
     /// From here on, messages come as they are stored. Said once for each connection.
     CaughtUp,
@@ -264,11 +266,11 @@ pub enum Told {
     },
 }
 
-/// The way from a reader to the loop.
+/// Turns the results of a reader into events for the loop.
 #[derive(Debug)]
 pub struct StreamFeed {
     settings: StreamSettings,
-    /// Tells positions of another stream apart.
+    /// A hash of the name of the stream: positions in another stream are not valid here.
     names: u32,
     times: Times,
     /// The start of this process, Unix milliseconds.
@@ -296,7 +298,7 @@ impl Times {
 }
 
 impl StreamFeed {
-    /// The way for this stream.
+    /// Creates the feed of a stream.
     pub fn new(settings: StreamSettings, times: Times) -> Self {
         Self {
             names: fnv_1a(settings.name.bytes()),
@@ -307,12 +309,12 @@ impl StreamFeed {
         }
     }
 
-    /// Handles an attempt to connect. Before the first one, no client was taken.
+    /// Records the first attempt to connect: no client was accepted before.
     pub fn connecting(&mut self, now: Now) {
         self.started_ms.get_or_insert_with(|| now.unix_ms());
     }
 
-    /// Hands over a result of a reader about bytes of the time `received`.
+    /// Hands a result of the reader to the loop. `received` is the time at which its bytes came.
     ///
     /// # Errors
     /// The loop is gone.
@@ -343,8 +345,8 @@ impl StreamFeed {
         }
     }
 
-    /// The event for the loop; `None` for a message of another name. The caller reports
-    /// [`BusEvent::Up`] before the event of [`Told::CaughtUp`].
+    /// The event for the loop; `None` for a message of a name that is not relayed, and for [`Told::Behind`]. The caller
+    /// reports [`BusEvent::Up`] before the event of [`Told::CaughtUp`].
     pub fn event(&mut self, now: Now, told: Told) -> Option<BusEvent> {
         Some(match told {
             Told::Message {
@@ -362,7 +364,8 @@ impl StreamFeed {
                     true => self.stored(now, id),
                     false => now,
                 };
-                // While the bus was away at the start, clients were taken.
+                // Clients are accepted while the bus is still away at the start, so a message that was stored meanwhile
+                // is sent to them.
                 let started_ms = self.started_ms.unwrap_or(i64::MAX);
                 let message = BusMessage {
                     subject: subject.into(),
@@ -395,7 +398,7 @@ impl StreamFeed {
         })
     }
 
-    /// The time at which an old message came: when the message was stored.
+    /// The time that counts as the arrival of an old message: when it was stored.
     fn stored(&self, now: Now, id: StoredId) -> Now {
         Now {
             unix_us: i64::try_from(self.times.stored_us(id)).unwrap_or(now.unix_us),

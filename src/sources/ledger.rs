@@ -1,11 +1,12 @@
-//! The subscriptions of a source: the wanted names, the state of each name on the server, and the next
-//! command. Pure.
+//! The subscriptions of a source: which names are wanted, the state of each name on the server, and the next command.
+//! Pure.
 //!
-//! Each name has at most a single command on its way. Later requests only change the wanted state; the
-//! answer shows whether another command is needed. Of quick changes the last counts, and no memory
-//! grows with their number. A name may settle before it counts as confirmed. The ledger forgets names
-//! that are neither wanted nor on the server. While a server answers nothing, the ledger keeps the
-//! wanted names, the subscribed names, and the names in commands on their way, which are bounded.
+//! Each name has at most one command on its way. Later requests only change whether the name is wanted, and the answer
+//! to the command shows whether another command is needed. So the last of several quick changes counts, and no memory
+//! grows with their number. A subscription may have to settle, until all servers know it, before it counts as
+//! confirmed. The ledger forgets names that are neither wanted nor on the server. While the server answers nothing, the
+//! ledger holds the wanted names, the subscribed names, and the names of the commands on their way, whose number is
+//! bounded.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -40,17 +41,18 @@ enum Server {
     /// Not subscribed on this connection, or unsubscribed as asked.
     #[default]
     Absent,
-    /// The server refused a command with several names, this name among them: ask for the name alone.
+    /// The server refused a command with several names, among them this name, so the next command has this name alone.
     Suspect,
-    /// The server refused the name, which was reported. Kept over connections, to report only once.
+    /// The server refused the name, and the refusal was reported. The state outlives the connection, so that a refusal
+    /// is reported once.
     Refused,
-    /// The server has the name; other servers may not know the name yet. With the key in `settling`.
+    /// The server has the name, but other servers may not know it yet. The value is the key in `settling`.
     Settling(u64),
     /// Subscribed, for all publishers.
     Confirmed,
 }
 
-/// The state of the command for a name: there is at most one.
+/// The state of the one command that a name may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Command {
     #[default]
@@ -66,7 +68,7 @@ enum Command {
 pub(super) struct Ledger {
     channels: HashMap<Arc<str>, Entry>,
     patterns: HashMap<Arc<str>, Entry>,
-    /// Names that need a command, by their place; each once. Empty while there is no connection.
+    /// The names that need a command, in the order in which to send; each once. Empty without a connection.
     queue: BTreeMap<u64, Subscription>,
     next_place: u64,
     has_connection: bool,
@@ -74,11 +76,11 @@ pub(super) struct Ledger {
     asked: usize,
     /// The bytes of these commands.
     asked_bytes: usize,
-    /// Names that were wanted when the connection was made, and are not answered or not settled yet.
+    /// The names that were wanted when the connection was made and are not yet answered, or not yet settled.
     restoring: HashSet<Subscription>,
-    /// Names that settle, ordered by the end of the wait.
+    /// The names that settle, ordered by the end of the wait.
     settling: BTreeMap<u64, Settling>,
-    /// Refused names for which the server has no room.
+    /// Refused names for which the server had no room.
     without_room: HashSet<Subscription>,
 }
 
@@ -92,28 +94,28 @@ struct Settling {
 const NAMES_MAX: usize = 256;
 /// The most bytes of names in a command, not counting the last name.
 const NAME_BYTES_MAX: usize = 16 * 1024;
-/// The most names on their way: their answers must not fill the server's output buffer for weirgate.
+/// The most names in commands on their way, so that the answers do not fill the server's output buffer for this
+/// connection.
 const ASKED_MAX: usize = 8 * 1024;
-/// The same in bytes of commands, not counting the last name. A busy server reads no commands. Commands
-/// over the capacity of the server's socket would wait in the socket of weirgate, and the kernel ends a
-/// connection whose peer takes nothing for five seconds. Everything that the server would have sent
-/// afterwards would be lost.
+/// The most bytes of commands on their way, not counting the last name. A busy server reads no commands. If they were
+/// more than the server's socket holds, the rest would wait in our socket, and the kernel ends a connection whose peer
+/// takes nothing for five seconds: all messages that the server would have sent afterwards would be lost.
 const ASKED_BYTES_MAX: usize = 32 * 1024;
-/// The same while the names of a new connection are restored: there is little to lose yet, and many
-/// names have to be subscribed soon.
+/// The same limit while the names are restored on a new connection: there is little to lose yet, and many names have to
+/// be subscribed soon.
 const RESTORING_BYTES_MAX: usize = 1024 * 1024;
 /// The bytes of a command for a single name, without the name.
 const COMMAND_BYTES: usize = 32;
 
 impl Ledger {
-    /// Records request `number` for a name. Returns true if the bus has confirmed the name already; then no
-    /// confirmation follows.
+    /// Records request `number` for a name. Returns true if the bus has confirmed the name already, so that no
+    /// confirmation will follow.
     pub(super) fn want(&mut self, subscription: &Subscription, number: u64) -> bool {
         let names = self.names_mut(subscription.is_pattern);
         let entry = names.entry(Arc::clone(&subscription.name)).or_default();
         (entry.wanted, entry.number) = (true, number);
         if entry.server == Server::Refused {
-            // A new request gets the refusal again.
+            // The new request has to have the refusal reported again.
             entry.server = Server::Suspect;
         }
         let is_confirmed = entry.server == Server::Confirmed && entry.command != Command::Sent;
@@ -174,7 +176,7 @@ impl Ledger {
         self.has_connection && self.restoring.is_empty()
     }
 
-    /// Returns the next command, unless enough commands are on their way.
+    /// Returns the next command; `None` if there is none, or enough commands are on their way.
     pub(super) fn next_change(&mut self) -> Option<Change> {
         let mut change: Option<Change> = None;
         let mut bytes = 0;
@@ -215,8 +217,8 @@ impl Ledger {
         self.asked >= ASKED_MAX || self.asked_bytes >= bytes_max
     }
 
-    /// Records that the server executed the command for the name. If the name is wanted and now subscribed,
-    /// returns the number of the newest request.
+    /// Records that the server executed the command for the name: it is now subscribed (`is_confirmed`), or not any
+    /// more. If the name is subscribed and wanted, returns the number of its newest request.
     pub(super) fn confirmed(
         &mut self,
         subscription: &Subscription,
@@ -234,7 +236,8 @@ impl Ledger {
         number
     }
 
-    /// Records a subscription that counts as confirmed from `due` on. Later calls have later moments.
+    /// Records a subscription that counts as confirmed from `due` on. `due` must not be earlier than in the calls
+    /// before.
     pub(super) fn settles(&mut self, subscription: &Subscription, due: Instant) {
         let place = self.next_place;
         let Some(entry) = self.answered(subscription) else {
@@ -268,14 +271,14 @@ impl Ledger {
         Some(self.settling.first_key_value()?.1.due)
     }
 
-    /// Whether the name was wanted when the connection was made, and is not answered or not settled yet.
+    /// Whether the name was wanted when the connection was made and is not yet answered, or not yet settled.
     pub(super) fn is_restoring(&self, subscription: &Subscription) -> bool {
         self.restoring.contains(subscription)
     }
 
-    /// Records the refusal of a command. If the name was alone in the command and the refusal is new,
-    /// returns the number of the newest request. Of several names a single bad name spoils the command, so
-    /// each is asked for again, alone.
+    /// Records that the server refused the command for the name. If the name was alone in the command, and its refusal
+    /// was not reported before, returns the number of its newest request. A single bad name makes the server refuse a
+    /// whole command, so the names of a command with several names are sent again one by one.
     pub(super) fn refused(&mut self, subscription: &Subscription, was_alone: bool) -> Option<u64> {
         if !was_alone {
             let names = self.names_mut(subscription.is_pattern);
@@ -296,7 +299,7 @@ impl Ledger {
         number
     }
 
-    /// Notes that a refused name found no room on the server.
+    /// Records that the server refused the name for want of room.
     pub(super) fn lacks_room(&mut self, subscription: Subscription) {
         let entry = self.names(subscription.is_pattern).get(&subscription.name);
         if entry.is_some_and(Entry::is_refused) {
@@ -304,7 +307,7 @@ impl Ledger {
         }
     }
 
-    /// Queues a name that found no room: another name was given up.
+    /// Queues a name that had no room, because another subscription has ended.
     pub(super) fn has_room(&mut self) {
         let next = self.without_room.iter().next().cloned();
         if let Some(next) = next.and_then(|next| self.without_room.take(&next)) {
@@ -312,8 +315,8 @@ impl Ledger {
         }
     }
 
-    /// Records that the server ended a subscription by itself. If the name is wanted, returns the number of
-    /// the newest request.
+    /// Records that the server ended a subscription by itself. If the name is wanted, returns the number of its newest
+    /// request.
     pub(super) fn revoked(&mut self, subscription: &Subscription) -> Option<u64> {
         let names = self.names_mut(subscription.is_pattern);
         let entry = names.get_mut(&subscription.name)?;
@@ -358,7 +361,7 @@ impl Ledger {
         all.map(|(name, is_pattern, number)| (Subscription { name, is_pattern }, number))
     }
 
-    /// The numbers of wanted names that the server refuses, and of all wanted names.
+    /// The number of wanted names that the server refuses, and the number of all wanted names.
     pub(super) fn refused_of_wanted(&self) -> (usize, usize) {
         let refused = self.wanted().filter(|entry| entry.is_refused());
         (refused.count(), self.wanted().count())

@@ -1,24 +1,21 @@
 //! Bus threads: each source blocks on its broker, stamps messages with the time and sends them to the loop.
 //!
-//! A source owns its connection and its retries; a source never parses a payload and never touches a
-//! client. The channel is bounded: a full channel makes the source wait. Each source documents the
-//! effect on its bus.
+//! A source owns its connection and its retries. It never parses a payload and never touches a client. The channel to
+//! the loop is bounded, and the source waits while it is full; each source documents what its bus does meanwhile.
 //!
-//! A bus is a folder with its settings, its errors, and `relay::Bus`: a connection, from the attempt
-//! to connect until the loss. The rest is here:
+//! Each bus has a folder with its settings, its errors, and its implementation of `relay::Bus`, which runs one
+//! connection from the attempt to connect until the loss. What the buses share is here:
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `mod` | [`Source`], and [`SourceLink`], the channel to the loop |
+//! | `mod` | [`Source`], and [`SourceLink`], the channel to the loop; for a check before a start, the names to ask for, and the findings from the answers of a bus |
 //! | `relay` | the thread: connection after connection, the events of an outage, status and log; silent connections; how far the reader of a stream is behind |
-//! | `outage` | since when the bus is away, and when to try again; pure |
+//! | `outage` | the times of the link; since when the bus is away, and when to try again; pure |
 //! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; a stream of the bus as the kept feed, the same for all buses |
 //! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
 //! | `requests` | requests for changing names and messages to publish, on the way from a gateway to the thread |
-//! | `asked` | the names in the questions of a check before a start, and the findings from the answers |
 //! | `socket` | a socket and a waker in a single poll; TCP, TLS, bytes that wait to be written or taken, and lines in pieces |
 
-mod asked;
 mod kept;
 mod ledger;
 pub mod nats;
@@ -29,6 +26,7 @@ mod requests;
 pub mod simulated;
 mod socket;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -36,12 +34,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError};
 
-use crate::base::{Clock, Now, QueueBytes, Wake};
+use crate::base::{Clock, Finding, Now, QueueBytes, Wake};
 use crate::feeds::BusEvent;
 
 pub use self::kept::{KeptFeed, StreamFeed, StreamSettings, Times, Told};
 pub use self::outage::LinkTimes;
 pub use self::requests::{BusInterest, Publisher, UnansweredChanges};
+
+/// The most names that a check asks the bus about; a warning gives the number of the others.
+const NAMES_MAX: usize = 1_000;
+/// The most names in a line; a longer list is shown as a number.
+const NAMES_SHOWN_MAX: usize = 20;
 
 /// A blocking connection to a bus, run on a thread of its own until the process ends.
 pub trait Source: Send {
@@ -49,8 +52,8 @@ pub trait Source: Send {
     fn run(self: Box<Self>, link: SourceLink);
 }
 
-/// The channel from a source thread to the loop, bounded in messages and bytes, with a call that wakes the
-/// loop (once, however many events wait).
+/// The channel from a source's thread to the loop, bounded in messages and bytes. Each event that is sent also wakes
+/// the loop.
 pub struct SourceLink {
     events: Sender<BusEvent>,
     /// `None`: only the number of events is bounded.
@@ -61,7 +64,7 @@ pub struct SourceLink {
     end: Arc<End>,
 }
 
-/// The end of the loop, as the source sees the end.
+/// What the loop and the source tell each other at a stop.
 #[derive(Debug, Default)]
 struct End {
     is_over: AtomicBool,
@@ -78,7 +81,7 @@ impl End {
     }
 }
 
-/// The loop's end of a stop: on drop or [`Self::settle`], the source learns that the loop has ended.
+/// The loop's handle to stop the source: dropping it, or [`Self::settle`], tells the source that the loop has ended.
 #[derive(Debug)]
 pub struct Stopping(Arc<End>);
 
@@ -124,7 +127,7 @@ impl SourceLink {
         }
     }
 
-    /// Gives the source the time to settle at a stop.
+    /// Returns the loop's handle to stop this source.
     pub fn stopping(&self) -> Stopping {
         Stopping(Arc::clone(&self.end))
     }
@@ -208,7 +211,8 @@ impl SourceLink {
         self.clock
     }
 
-    /// Whether a message of `bytes` bytes does not have to wait: only this thread takes room.
+    /// Whether [`Self::send`] would not wait for a message of `bytes` bytes. That stays true until this thread sends,
+    /// because no other thread takes room.
     pub fn has_room(&self, bytes: usize) -> bool {
         let room = |queue: &Arc<QueueBytes>| queue.has_room(bytes);
         !self.events.is_full() && self.bytes.as_ref().is_none_or(room)
@@ -217,6 +221,75 @@ impl SourceLink {
     /// The instant now, on the clocks that the loop uses.
     pub fn now(&self) -> Now {
         self.clock.now()
+    }
+}
+
+/// The names that a check before a start asks the bus about: first those that the gateway needs, then those that
+/// clients may request. The flag of a name is true if clients may request it.
+pub(super) fn to_ask<'a, T>(
+    needed: &'a [T],
+    requests: &'a [T],
+) -> impl Iterator<Item = (&'a T, bool)> {
+    let needed = needed.iter().map(|name| (name, false));
+    let requests = requests.iter().map(|name| (name, true));
+    needed.chain(requests).take(NAMES_MAX)
+}
+
+/// The answers of a bus in a check before a start.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    granted: Vec<String>,
+    /// The refused names, by whether clients may request them, and by the words of the refusal.
+    refused: BTreeMap<(bool, String), Vec<String>>,
+}
+
+impl Answers {
+    /// Records the answer for a name: granted, or the words of the refusal.
+    pub(super) fn take(&mut self, name: String, is_request: bool, answer: Result<(), String>) {
+        let alike = match answer {
+            Ok(()) => &mut self.granted,
+            Err(words) => self.refused.entry((is_request, words)).or_default(),
+        };
+        alike.push(name);
+    }
+
+    /// Adds the findings from the answers of `bus`. A refused name that clients may request is only a warning, because
+    /// it concerns no other clients. `needed` and `requests` are the numbers of all names, also of those that were not
+    /// asked about.
+    pub(super) fn report(
+        self,
+        bus: &str,
+        needed: usize,
+        requests: usize,
+        found: &mut Vec<Finding>,
+    ) {
+        for ((is_request, words), names) in self.refused {
+            let text = format!("may not subscribe to {}: {words}", list(&names));
+            found.push(match is_request {
+                true => Finding::Warning(text),
+                false => Finding::Error(text),
+            });
+        }
+        if !self.granted.is_empty() {
+            let names = list(&self.granted);
+            found.push(Finding::Good(format!("may subscribe to {names}")));
+        } else if needed == 0 && requests > 0 {
+            let text =
+                format!("{bus} lets this user subscribe to nothing that clients may ask for");
+            found.push(Finding::Error(text));
+        }
+        let more = (needed + requests).saturating_sub(NAMES_MAX);
+        if more > 0 {
+            let text = format!("{more} more names were not asked for");
+            found.push(Finding::Warning(text));
+        }
+    }
+}
+
+fn list(names: &[String]) -> String {
+    match names.len() {
+        0..=NAMES_SHOWN_MAX => names.join(", "),
+        number => format!("{number} names"),
     }
 }
 

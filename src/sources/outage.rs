@@ -1,6 +1,5 @@
-//! The times of the link to a bus, and the memory of outages: since when, the logged errors (a server's words cut), the
-//! time of the next try.
-//! Pure: the moments and the seed are arguments.
+//! The times of the link to a bus, and its outages: since when the bus is away, which errors were logged, and when to try
+//! again; also a server's words, cut for the log. Pure: times and seed are arguments.
 
 use std::hash::{BuildHasher, RandomState};
 use std::mem::{Discriminant, discriminant};
@@ -8,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::base::{SplitMix64, escaped};
 
-/// If the subscriptions stood for this long before an outage, the delay between attempts starts at its minimum again.
-/// After a shorter time it keeps growing, so that a connection that fails again and again is not retried at once.
+/// If the subscriptions were active for this long before an outage, the delay between attempts starts at its minimum
+/// again. Otherwise it keeps growing, so that a connection that fails again and again is not retried at once.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
 /// The time after which an outage is logged again.
 const SAID_AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// An hour: whatever is set, the bus is tried again, and the sums below cannot overflow.
+/// The longest delay, an hour: whatever the settings say, the bus is tried again, and the sums below cannot overflow.
 const DELAY_MAX_MS: u64 = 3_600_000;
 
 /// The most characters shown of a server's words.
@@ -30,9 +29,10 @@ pub(super) fn shown(words: &str) -> String {
 pub struct LinkTimes {
     /// Delay before the first attempt to connect again (contract row "bus away": 100).
     pub reconnect_delay_min_ms: u64,
-    /// The delay that doubling ends at (contract row "bus away": 2,000).
+    /// The longest delay, at which the doubling ends (contract row "bus away": 2,000).
     pub reconnect_delay_max_ms: u64,
-    /// The silence after which the server is pinged; JetStream is asked about the consumers at the same interval.
+    /// The silence after which the source pings the server, and the interval at which it asks JetStream about the
+    /// consumers.
     pub ping_interval_ms: u64,
     /// The time that a server may take to say anything after the ping. Afterwards the bus counts as away, and
     /// a second connection shows whether the server is busy or only the link is dead.
@@ -68,7 +68,7 @@ enum State<E> {
     New,
     Away {
         since: Instant,
-        /// The kind of error that was logged last, and the time of the log line.
+        /// The kind of the error that was logged last, and when.
         logged: Discriminant<E>,
         logged_at: Instant,
     },
@@ -77,13 +77,13 @@ enum State<E> {
     },
 }
 
-/// The importance of a failure for the log.
+/// How to log a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// An outage begins.
     First,
-    /// The outage continues for another reason than the one logged last, or nothing was logged for
-    /// a minute. With the duration of the outage so far.
+    /// The outage continues, for another reason than the one logged last, or nothing was logged for a minute. The value
+    /// is the duration of the outage so far.
     News(Duration),
     /// The outage continues for the same reason.
     Same,
@@ -92,16 +92,15 @@ pub(super) enum Failure {
 /// The end of an outage: all subscriptions are confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Recovery {
-    /// All subscriptions were confirmed before, in this process.
+    /// Whether all subscriptions were confirmed before in this process.
     pub(super) is_reconnect: bool,
     /// The duration of the outage. `None`: the first attempt succeeded.
     pub(super) away: Option<Duration>,
 }
 
 impl<E> Outages<E> {
-    /// Attempts follow each other after `delay_min_ms`, doubling up to `delay_max_ms`. Processes
-    /// that lost the same server need different seeds, so that they do not all reconnect in the same
-    /// moment.
+    /// The delay between attempts doubles from `delay_min_ms` to `delay_max_ms`. Processes that lost the same server
+    /// need different seeds, so that they do not all reconnect at the same moment.
     pub(super) fn new(delay_min_ms: u64, delay_max_ms: u64, seed: u64) -> Self {
         Self {
             backoff: Backoff::new(delay_min_ms, delay_max_ms, seed),
@@ -172,7 +171,8 @@ impl<E> Outages<E> {
     }
 }
 
-/// The attempts at a part of the work of a connection: the outages, and the time of the next attempt.
+/// The attempts at one task of a connection, such as setting up a consumer: its outages, and the time of the next
+/// attempt.
 #[derive(Debug)]
 pub(super) struct Attempts<E> {
     outages: Outages<E>,
@@ -200,7 +200,7 @@ impl<E> Attempts<E> {
         self.next.is_none_or(|next| now >= next)
     }
 
-    /// Makes the next attempt due: JetStream answers again.
+    /// Makes the next attempt due now, because JetStream answers again.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.next = self.next.map(|next| next.min(now));
     }
@@ -249,7 +249,7 @@ impl Backoff {
         Duration::from_micros(step_ms * 1_000 - jitter_us)
     }
 
-    /// Makes the next outage start with the shortest delay, after the bus was there for a while.
+    /// Starts at the shortest delay again.
     fn reset(&mut self) {
         self.step_ms = self.min_ms;
     }

@@ -1,10 +1,10 @@
-//! The thread of a bus: connection after connection, for ever; also whether a silent connection is kept, and how far the
-//! reader of a stream is behind.
+//! The thread of a bus, which makes connection after connection, for ever. Also decides whether to keep a silent
+//! connection, and reports how far the reader of a stream is behind.
 //!
-//! A bus supplies [`Bus`]. The order of events is the same for all: [`BusEvent::Up`]
-//! once all subscriptions are confirmed; after a loss a single [`BusEvent::Down`], however many attempts
-//! follow, and a [`BusEvent::Gap`] before `Down` where an outage loses messages. While a connection is kept
-//! although the server is silent, the bus is down too: `Down` when the silence is noticed, and `Up` at the next byte.
+//! Each bus implements [`Bus`]. The order of events is the same for all: [`BusEvent::Up`] once all subscriptions are
+//! confirmed; after a loss a single [`BusEvent::Down`], however many attempts follow. Where an outage loses messages,
+//! [`BusEvent::Gap`] comes before `Down`. While a connection is kept although the server is silent, the bus counts as
+//! down too: `Down` comes when the silence is noticed, and `Up` at the next byte.
 
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
@@ -20,8 +20,8 @@ use crate::telemetry::{BusStatus, STREAM_LATE_MS};
 
 /// The part of the thread that differs from bus to bus.
 pub(super) trait Bus {
-    /// Why the bus is away. The texts must not hold a secret: they are logged and reported. Each
-    /// variant is a kind of error, which is logged once per outage.
+    /// Why the bus is away. The texts are logged and reported, so they must not hold a secret. A further error of the
+    /// same variant is not logged again for a minute.
     type Error: Error;
 
     /// The name of the bus in log lines.
@@ -30,7 +30,7 @@ pub(super) trait Bus {
     /// Whether messages published during an outage are lost. If false, the bus keeps them for weirgate.
     const OUTAGE_LOSES_MESSAGES: bool;
 
-    /// The status of the bus, for other threads, and the times of the next attempts to connect.
+    /// The status of the bus, for other threads, and the times of the link.
     fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes);
 
     /// Runs a connection from the attempt to connect until the loss. Calls [`Relay::report_up`] as soon as
@@ -38,7 +38,7 @@ pub(super) trait Bus {
     fn connect_and_relay(&mut self, relay: &mut Relay<Self::Error>) -> Stop<Self::Error>;
 }
 
-/// The thread of every bus: connection after connection, until the loop is gone.
+/// The thread of every bus makes connection after connection, until the loop is gone.
 impl<B: Bus + Send> Source for B {
     fn run(mut self: Box<Self>, link: SourceLink) {
         Relay::new(link, &*self).run(&mut *self);
@@ -60,15 +60,14 @@ impl<E> From<LoopGone> for Stop<E> {
     }
 }
 
-/// The shared state of the connections of a source: the link to the loop, the status for other threads,
-/// and the outages.
+/// What a source keeps over all its connections: the link to the loop, the status for other threads, and the outages.
 pub(super) struct Relay<E> {
     pub(super) link: SourceLink,
     pub(super) status: Arc<BusStatus>,
     pub(super) lag: StreamLag,
     spin: Spin,
     outages: Outages<E>,
-    /// The server of the connection is silent, and the loop knows it.
+    /// Whether `Down` was sent because the server is silent on a connection that is kept.
     is_silent: bool,
 }
 
@@ -76,7 +75,7 @@ impl<E: Error> Relay<E> {
     fn new<B: Bus<Error = E>>(link: SourceLink, bus: &B) -> Self {
         let (status, times) = bus.shared();
         let (min_ms, max_ms) = (times.reconnect_delay_min_ms, times.reconnect_delay_max_ms);
-        // Processes that start together in containers can have the same clock and process id.
+        // The clock alone is no good seed: processes that start together can read the same time.
         let seed = RandomState::new().hash_one(link.now().mono_us);
         Self {
             spin: Spin::new(link.spin_us()),
@@ -98,14 +97,15 @@ impl<E: Error> Relay<E> {
         }
     }
 
-    /// Records that messages came: the thread spins from here on.
+    /// Records that messages came, so that the next waits spin.
     pub(super) fn worked(&mut self) {
         if self.link.spin_us() > 0 {
             self.spin.worked(self.link.now().mono_us);
         }
     }
 
-    /// Looks for work without sleeping, for some time after the last messages and `timeout` at most.
+    /// Polls `has_work` without sleeping, for some time after the last messages, and for at most `timeout`. Returns
+    /// whether there was work.
     ///
     /// # Errors
     /// The errors of `has_work`.
@@ -145,7 +145,7 @@ impl<E: Error> Relay<E> {
         self.outages.stands_now()
     }
 
-    /// Reports an outage once, and logs each kind of error once.
+    /// Reports the beginning of an outage to the loop, and logs each kind of error once a minute at most.
     pub(super) fn is_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
         self.status.set_down(self.link.now().mono_us);
         let loses_messages = B::OUTAGE_LOSES_MESSAGES;
@@ -197,28 +197,29 @@ impl<E: Error> Relay<E> {
 
 /// The time between two second connections.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// The time that a silent connection has after an answer on a second one: a stopped server answers on both.
+/// How long the silent connection is kept after an answer on a second connection. A server that was stopped and
+/// continues answers on both at about the same time.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The result of a second connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// A server answers: a new connection would do better.
+    /// A server answers, so a new connection would work.
     Answer,
-    /// The host of the silent connection answers that no server listens there.
+    /// The host refuses the connection: no server listens there.
     Nobody,
-    /// A new connection would do no better.
+    /// No answer, so a new connection would not work either.
     Silence,
 }
 
-/// Decides whether to keep a silent connection: a second connection shows whether a new connection would do
-/// better. A busy or stopped server delivers everything on its existing connections as soon as the server
-/// continues, and a new connection would lose the messages published meanwhile.
+/// Decides whether to keep a silent connection. A second connection shows whether a new connection would work. A busy
+/// or stopped server delivers everything on its existing connections as soon as the server continues, and a new
+/// connection would lose the messages published meanwhile.
 #[derive(Debug)]
 pub(super) struct Probe {
     /// The name of the bus in log lines.
     bus: &'static str,
-    /// After a silence of this length the connection is given up, even without an answer on a second connection.
+    /// After this silence the connection is given up, even if no second connection had an answer.
     silence_max: Duration,
     /// The time of the next second connection; `None` while the connection is not silent.
     due: Option<Instant>,
@@ -236,9 +237,9 @@ impl Probe {
         }
     }
 
-    /// Handles too long a silence, since `heard`. The first call of a silence logs a warning and reports
-    /// that the bus is down; `second` is called if a second connection is due. Returns the time of the next
-    /// call; `None`: give the silent connection up.
+    /// Handles too long a silence, since `heard`. Its first call logs a warning and reports that the bus is down. Calls
+    /// `second` if a second connection is due. Returns the time of the next call; `None` if the silent connection is to
+    /// be given up.
     ///
     /// # Errors
     /// The loop is gone.
@@ -279,8 +280,8 @@ impl Probe {
         self.due.map(|due| due.min(give_up))
     }
 
-    /// Records that the connection said something. Returns whether there was too long a silence; nothing was
-    /// lost then. `all_stand`: all subscriptions are confirmed.
+    /// Records that the connection said something. If that ends too long a silence, reports that the bus is up again,
+    /// and returns true; nothing was lost then. `all_stand`: all subscriptions are confirmed.
     ///
     /// # Errors
     /// The loop is gone.
@@ -299,27 +300,27 @@ impl Probe {
     }
 }
 
-/// No longer behind, milliseconds.
+/// Below this distance, the reader counts as no longer behind, milliseconds.
 const LOGGED_UNTIL_MS: u64 = 1_000;
 
-/// How far the reader of a stream is behind the newest message: the distance that the reader reported last, and the
-/// time for which the present answer has been arriving. Over a slow line a single answer takes minutes, and
-/// everything in it was stored before.
+/// How far the reader of a stream is behind the newest message: the distance that the reader reported last, or the time
+/// for which the present answer has been arriving, if that is longer. Over a slow line a single answer can take
+/// minutes, and all its messages were stored before it began.
 #[derive(Debug, Default)]
 pub(super) struct StreamLag {
-    /// Messages, if known, and milliseconds; `None` before the first.
+    /// The last reported distance: messages, if known, and milliseconds. `None` before the first report.
     told: Option<(Option<u64>, u64)>,
     is_logged: bool,
 }
 
 impl StreamLag {
-    /// Takes what the reader says: messages, if known, and milliseconds from storage to storage.
+    /// Records the distance that the reader reports: messages, if known, and milliseconds from storage to storage.
     pub(super) fn note_distance(&mut self, status: &BusStatus, messages: Option<u64>, ms: u64) {
         self.told = Some((messages, ms));
         self.show(status, ms);
     }
 
-    /// Takes for how long the present answer has been coming.
+    /// Records for how long the present answer has been arriving.
     pub(super) fn answer_comes_for(&mut self, status: &BusStatus, time: Duration) {
         let answer_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         if let Some((_, ms)) = self.told {
@@ -408,7 +409,7 @@ mod tests {
         }
     }
 
-    /// Both ends of the channel to the loop, with room for so many events.
+    /// Both ends of a channel to the loop, with room for `room` events.
     fn link(room: usize) -> (SourceLink, Receiver<BusEvent>) {
         let (sender, events) = bounded(room);
         let link = SourceLink::new(sender, Box::new(|| {}), Clock::start());

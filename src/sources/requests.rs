@@ -1,13 +1,13 @@
-//! What gateways ask of a source while the source runs: names and last values through [`BusInterest`], messages to
-//! publish through [`Publisher`].
+//! What gateways request from a running source: names and last values through [`BusInterest`], and messages to publish
+//! through [`Publisher`].
 //!
-//! Of the changes to a name, only the newest waits for the source. If a name is requested and cancelled
-//! before the source looks, nothing waits. At most two changes therefore wait for each name that may be
-//! requested at a time, for however long the source takes none. Questions for last values are kept in the
-//! same way: at most a single question for each name, and none once nobody waits for the answer.
+//! Of the changes to a name, only the newest waits for the source. If a name is requested and cancelled before the
+//! source looks, nothing waits. So the number of waiting changes is bounded by the number of names, for however long
+//! the source takes none. Questions for last values wait in the same way: at most one for each name, and none once
+//! nobody waits for the answer.
 //!
-//! Publishing never waits either: the queue is bounded in messages and bytes, and a full queue is reported.
-//! Messages not published when a connection is lost are dropped: they would be late on the next.
+//! Publishing never waits either: the queue is bounded in messages and bytes, and a full queue is reported. Messages
+//! that were not published when a connection is lost are dropped, because on the next connection they would be late.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -22,23 +22,23 @@ use super::{LoopGone, SourceLink};
 use crate::base::{LogBudget, Wake};
 use crate::feeds::{BusEvent, Fault, Subscription};
 
-/// The most changes that the source takes at once. The loop may wait for the lock meanwhile, and the
-/// source reads and writes in between.
+/// The most changes that the source takes at once: the loop may have to wait for the lock meanwhile, and the source
+/// reads and writes between two such batches.
 const TAKEN_MAX: usize = 256;
 
 /// The most log lines about names, a second.
 const LINES_PER_SECOND: u32 = 5;
-/// Refused names are asked for again after this long: somebody may have changed the permissions.
+/// Refused names are requested again after this time, because the permissions may have changed.
 const RETRY_REFUSED: Duration = Duration::from_secs(30);
 
-/// Room for names that is kept when nothing waits.
+/// When no name waits any more, the map shrinks to this capacity.
 const ROOM_KEPT: usize = 1_024;
 
-/// Requests and cancels subscriptions. Never waits for the bus, so the loop may call every method. Clones
-/// speak to the same source.
+/// Requests and cancels subscriptions. No method waits for the bus, so the loop may call all of them. Clones speak to
+/// the same source.
 ///
-/// Each name is requested or not; a repeated call changes nothing. The sources document their events in
-/// return.
+/// A name is either requested or not, and a repeated call changes nothing. The sources document the events with which
+/// they answer.
 #[derive(Clone, Debug)]
 pub struct BusInterest {
     shared: Arc<Shared>,
@@ -53,7 +53,7 @@ pub(super) struct Question {
     pub(super) number: u64,
 }
 
-/// Unanswered questions for last values, by state.
+/// The unanswered questions for last values, by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnansweredQuestions {
     /// Not taken by the source yet.
@@ -71,7 +71,7 @@ pub struct UnansweredChanges {
     pub queued: u64,
     /// Sent to the bus, without an answer.
     pub asked: u64,
-    /// Answered by the bus; servers further away may not know the subscription yet.
+    /// Answered by the bus, but other servers of the cluster may not know the subscription yet.
     pub settling: u64,
 }
 
@@ -82,7 +82,7 @@ pub(super) struct Names {
     pub(super) ledger: Ledger,
     /// For log lines about names.
     pub(super) lines: LogBudget,
-    /// When refused names were asked for again on this connection.
+    /// When refused names were last requested again on this connection.
     retried: Instant,
 }
 
@@ -113,11 +113,11 @@ struct Change {
     number: u64,
 }
 
-/// A queue with a single entry for each name, in the order in which the names came.
+/// A queue in the order of arrival, with a single entry for each name.
 #[derive(Debug)]
 struct Line<T> {
     names: BTreeMap<u64, Subscription>,
-    /// The place of each name in the queue, and its value.
+    /// For each name, its place in the queue and its value.
     by_name: HashMap<Subscription, (u64, T)>,
     next_place: u64,
 }
@@ -140,7 +140,8 @@ pub(super) fn interest(wake: Wake) -> (BusInterest, Names) {
 }
 
 impl BusInterest {
-    /// Subscribes to a channel, or to the channels of a pattern. For callers that request each name once.
+    /// Subscribes to a channel, or to the channels of a pattern. For callers that request each name once, and so need
+    /// no number.
     pub fn subscribe(&self, subscription: Subscription) {
         self.subscribe_numbered(subscription, 0);
     }
@@ -177,7 +178,7 @@ impl BusInterest {
         }
     }
 
-    /// Removes a question whose answer nobody waits for any more. If the bus has the question already, the
+    /// Removes a question, because nobody waits for the answer any more. If the source has taken the question, the
     /// answer may still come.
     pub fn forget_retained(&self, subscription: &Subscription) {
         self.shared.questions().remove(subscription);
@@ -199,8 +200,8 @@ impl BusInterest {
 }
 
 impl Names {
-    /// Takes the oldest changes, at most [`TAKEN_MAX`]. If more wait, the next wait of the source ends at
-    /// once. Later changes wake the source again.
+    /// Takes the oldest changes, at most [`TAKEN_MAX`]. If there are more, the source's next wait ends at once. Later
+    /// changes wake the source again.
     fn take(&self) -> Vec<(Subscription, Change)> {
         self.wake.arm();
         let (taken, has_more) = self.shared.changes().take();
@@ -224,8 +225,8 @@ impl Names {
         self.shared.questions_asked.store(asked as u64, Relaxed);
     }
 
-    /// Applies the waiting changes to the ledger while there is no connection. Changes that arrive meanwhile may be
-    /// applied too.
+    /// Applies all waiting changes to the ledger while there is no connection; changes that arrive meanwhile may be
+    /// among them.
     pub(super) fn take_all(&mut self) {
         let mut left = self.shared.waiting();
         loop {
@@ -243,7 +244,7 @@ impl Names {
         }
     }
 
-    /// Applies some of the changes to the ledger of a connection, and answers for confirmed names at once.
+    /// Applies some of the waiting changes to the ledger, and answers requests for names that are confirmed already.
     ///
     /// # Errors
     /// The loop is gone.
@@ -269,7 +270,7 @@ impl Names {
         let has_carried = self.ledger.lost();
         self.show();
         self.shared.questions_asked.store(0, Relaxed);
-        // If everything was subscribed, the report of the outage includes the loss.
+        // If all names were subscribed, the report of the outage includes the loss.
         if has_carried && !all_stood {
             link.send(BusEvent::Gap { lost: None })?;
         }
@@ -282,7 +283,7 @@ impl Names {
         self.retried = Instant::now();
     }
 
-    /// Asks for refused names again, if it is time.
+    /// Requests refused names again, every [`RETRY_REFUSED`].
     pub(super) fn retry_refused(&mut self) {
         let now = Instant::now();
         if now.duration_since(self.retried) >= RETRY_REFUSED {
@@ -291,7 +292,7 @@ impl Names {
         }
     }
 
-    /// Logs a subscription that the bus refuses, and tells the loop.
+    /// Logs a subscription that the bus refused, and reports it to the loop.
     ///
     /// # Errors
     /// The loop is gone.
@@ -344,11 +345,11 @@ impl Shared {
 }
 
 impl Changes {
-    /// Returns whether the source has to be woken.
+    /// Queues a change. Returns whether the source has to be woken for it.
     fn put(&mut self, subscription: Subscription, change: Change) -> bool {
         let Change { wanted, .. } = change;
         if !wanted && !self.told.contains(&subscription) {
-            // The source never took the subscription.
+            // The source has not taken the request for this name, so it need not learn of either.
             self.line.remove(&subscription);
             return false;
         }
@@ -382,7 +383,7 @@ impl<T> Default for Line<T> {
 }
 
 impl<T> Line<T> {
-    /// Appends a name, or gives a queued name another value. Returns whether the name is new.
+    /// Appends a name, or replaces the value of a queued name. Returns whether the name was appended.
     fn put(&mut self, name: Subscription, value: T) -> bool {
         if let Some((_, old)) = self.by_name.get_mut(&name) {
             *old = value;
@@ -418,7 +419,7 @@ impl<T> Line<T> {
 
 /// The most messages that may wait to be written.
 const MESSAGES_MAX: usize = 4_096;
-/// The most bytes of these messages. A single message of any size has room.
+/// The most bytes of these messages; a single message may have any size.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Publishes on a bus; clones publish on the same connection, in the order of their calls.

@@ -1,5 +1,5 @@
-//! A socket and a waker in a single poll, for a thread that waits for both: neither reading nor
-//! writing ever blocks, and TLS is not a special case.
+//! A socket and a waker in a single poll, for a thread that waits for both. Neither reads nor writes ever block, with
+//! TLS too.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -25,18 +25,18 @@ use crate::base::Wake;
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
 
-/// The kernel's limit for a silent link, beside the pings: after this long the kernel probes the peer, and
-/// ends the connection if sent bytes are not confirmed for this long.
+/// The kernel's limit for a silent link, beside the pings: it probes the peer after this time, and ends the connection
+/// if the peer acknowledges nothing for this time.
 const TCP_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct Waiter {
     poll: Poll,
     events: Events,
-    /// The socket may have bytes to read: the last read has not emptied the socket.
+    /// The socket may have bytes to read, because the last read did not empty it.
     pub(super) readable: bool,
     /// The socket may take bytes: the last write did not report `WouldBlock`.
     pub(super) writable: bool,
-    /// The other side has ended the connection, or an error waits: only a read tells.
+    /// The other side has ended the connection, or the socket has an error; the next read returns either.
     ends: bool,
     is_woken: bool,
 }
@@ -70,7 +70,7 @@ impl Waiter {
         self.poll(until.saturating_duration_since(Instant::now()))
     }
 
-    /// As [`Self::wait`], without sleeping while the last messages are young.
+    /// As [`Self::wait`], but polls without sleeping for some time after the last messages.
     pub(super) fn wait_or_spin<E: Error>(
         &mut self,
         relay: &mut Relay<E>,
@@ -83,7 +83,7 @@ impl Waiter {
         }
     }
 
-    /// Whether a wait would end at this moment.
+    /// Polls without waiting. Returns whether there was an event.
     pub(super) fn look(&mut self) -> io::Result<bool> {
         self.poll(Duration::ZERO)?;
         Ok(!self.events.is_empty())
@@ -108,11 +108,11 @@ impl Waiter {
 
     /// Stops waiting for this socket.
     pub(super) fn leave(&self, tcp: &mut TcpStream) {
-        // Fails only where the socket is not registered any more.
+        // Fails only if the socket is no longer registered.
         let _ = self.poll.registry().deregister(tcp);
     }
 
-    /// Waits for this socket from here on, in place of the one before.
+    /// Registers a socket: the next waits are for this socket, and not for the one before.
     ///
     /// # Errors
     /// The error of the system.
@@ -123,7 +123,7 @@ impl Waiter {
         Ok(())
     }
 
-    /// Connects to an address within `timeout`, and waits for that socket from here on.
+    /// Connects to an address within `timeout`; the next waits are for this socket.
     ///
     /// # Errors
     /// The error of the system.
@@ -147,12 +147,12 @@ impl Waiter {
         }
     }
 
-    /// Connects to a unix socket, and waits for that socket from here on. The kernel accepts or refuses at once.
+    /// Connects to a unix socket; the next waits are for this socket. The kernel accepts or refuses at once.
     ///
     /// # Errors
     /// The error of the system; `WouldBlock` if too many connections wait for the server.
     pub(super) fn connect_unix(&mut self, path: &str) -> io::Result<TcpStream> {
-        // Reading and writing are the same system calls for both families.
+        // Reads and writes are the same system calls for TCP and for unix sockets, so the type for TCP serves for both.
         let stream = OwnedFd::from(UnixStream::connect(path)?);
         let mut stream = TcpStream::from_std(stream.into());
         self.adopt(&mut stream)?;
@@ -187,8 +187,8 @@ fn prepare(tcp: &TcpStream) {
     let _ = socket.set_tcp_user_timeout(Some(TCP_PATIENCE));
 }
 
-/// A TCP stream, with or without TLS. Never blocks: where nothing can be read or written, both fail with `WouldBlock`.
-/// With TLS, the first reads and writes do the handshake.
+/// A TCP stream, with or without TLS. A read or write that would have to wait fails with `WouldBlock`. With TLS, the
+/// first reads and writes do the handshake.
 pub(super) struct Stream {
     pub(super) tcp: TcpStream,
     tls: Option<Box<ClientConnection>>,
@@ -215,7 +215,7 @@ impl Stream {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
-    /// Goes on with the TLS handshake as far as the socket permits, without a read of data.
+    /// Continues the TLS handshake as far as the socket permits, without reading data.
     pub(super) fn shake_hands(&mut self) -> io::Result<()> {
         match &mut self.tls {
             Some(tls) => tls.complete_io(&mut self.tcp).map(drop),
@@ -234,10 +234,10 @@ impl Read for Stream {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 done => return done,
             }
-            // The next round reads the end of the stream.
+            // At the end of the stream this reads nothing, and the next round returns the end.
             tls.read_tls(&mut self.tcp)?;
             let taken = tls.process_new_packets();
-            // Sends the answer of the session (the handshake, an alert) as far as there is room.
+            // Sends what the session answers (the handshake, an alert), as far as the socket takes it.
             let sent = match send(tls, &mut self.tcp) {
                 Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
                 _ => Ok(()),
@@ -258,10 +258,11 @@ impl Write for Stream {
         if taken > 0 || bytes.is_empty() {
             return Ok(taken);
         }
-        // If the socket takes all of a full buffer, nothing would wake a caller that waits for room.
+        // The buffer is full. If the socket takes all of it here, there is room at once: a caller that waits for room
+        // would not be woken.
         send(tls, &mut self.tcp)?;
         match tls.writer().write(bytes)? {
-            // The handshake has to come first: the next bytes of the server wake the caller.
+            // The handshake is not complete; the server's next bytes wake the caller.
             0 => Err(ErrorKind::WouldBlock.into()),
             taken => Ok(taken),
         }
@@ -283,17 +284,17 @@ fn send(tls: &mut ClientConnection, tcp: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// A stream that never blocks. The waiter says when to try again.
+/// A stream with buffers for both directions. Never blocks; the waiter says when to try again.
 pub(super) struct Buffered {
     pub(super) stream: Stream,
     out: Vec<u8>,
-    /// Of `out`.
+    /// The bytes of `out` that are written.
     written: usize,
     buffer: Box<[u8]>,
-    /// The part of `buffer` that was read from the socket and not taken.
+    /// The part of `buffer` that was read from the socket and that no reader has taken.
     unread: Range<usize>,
-    /// When the last bytes arrived; at first, when the stream was made. Silence counts from here
-    /// alone, so a large answer over a slow line is not silence.
+    /// When the last bytes arrived; at first, when the stream was made. Silence is measured from this time, so a large
+    /// answer over a slow line is not silence.
     pub(super) heard: Instant,
     /// When the last ping of a silent server left, if nothing has arrived since.
     pub(super) pinged: Option<Instant>,
@@ -348,8 +349,8 @@ impl Buffered {
         Ok(())
     }
 
-    /// Reads once. Returns false if there is nothing to read. The caller has to take the bytes with
-    /// [`Self::take`] before the next read.
+    /// Reads once. Returns false if there is nothing to read. The caller must take all bytes with [`Self::take`] before
+    /// the next read.
     ///
     /// # Errors
     /// The connection is lost, or the other side has ended it.
@@ -361,8 +362,8 @@ impl Buffered {
                 Ok(bytes) => {
                     self.unread = 0..bytes;
                     (self.heard, self.pinged) = (Instant::now(), None);
-                    // A read that does not fill the buffer has emptied the socket: the next bytes are an event
-                    // of their own. The session of TLS may hold more.
+                    // A read that does not fill the buffer has emptied the socket, and the next bytes will be a new
+                    // event. A TLS session may hold more.
                     let is_tls = self.stream.is_tls();
                     waiter.readable = waiter.ends || is_tls || bytes == self.buffer.len();
                     return Ok(true);
@@ -375,9 +376,9 @@ impl Buffered {
         Ok(false)
     }
 
-    /// Pings a server that has been silent for an interval. Silence counts only when there is nothing more to
-    /// read: a full channel may have stopped the reading. Returns the time of the next look; `None` if the
-    /// server has not answered the ping in time.
+    /// Pings a server that has been silent for an interval. `is_silent`: there is nothing to read at the moment. While
+    /// the thread waits for room in the loop's channel it reads nothing, and that is not silence. Returns when to call
+    /// again; `None` if the server has not answered the ping in time.
     pub(super) fn watch(
         &mut self,
         times: &LinkTimes,
@@ -399,7 +400,7 @@ impl Buffered {
         }
     }
 
-    /// Lets `reader` take from the bytes that were read; the rest comes first the next time.
+    /// Lets `reader` take from the bytes that were read. The next call begins with the rest.
     pub(super) fn take<T>(&mut self, reader: impl FnOnce(&mut &[u8]) -> T) -> T {
         let mut input = self.buffer.get(self.unread.clone()).unwrap_or_default();
         let taken = reader(&mut input);
@@ -411,7 +412,7 @@ impl Buffered {
 /// The lines of a protocol, in pieces of any size.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// The beginning of a line whose end has not come.
+    /// The beginning of a line whose end has not arrived.
     begun: Vec<u8>,
 }
 
@@ -440,7 +441,7 @@ impl Lines {
     }
 }
 
-/// Takes the missing bytes from the front of `input`, as many as there are.
+/// Takes up to `missing` bytes from the front of `input`, and subtracts their number from `missing`.
 pub(super) fn take_up_to<'a>(missing: &mut usize, input: &mut &'a [u8]) -> &'a [u8] {
     let (taken, rest) = input.split_at(input.len().min(*missing));
     *input = rest;

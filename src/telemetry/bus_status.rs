@@ -1,13 +1,13 @@
-//! The state of a source's bus, for `/health`, `/ready` and metrics: atomics, written by the source's
-//! threads, readable from any thread.
+//! The state of a source's bus, for `/health`, `/ready` and metrics. It consists of atomics, which the threads of the
+//! source write and any thread may read.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use super::samples::{DurationCounts, Durations};
 use crate::base::{Now, SpinCounts};
 
-/// A reader that is so many milliseconds behind the newest message of its stream counts as late: the log and
-/// `weirgate top` report it, and the alert begins.
+/// A reader that is more than this behind the newest message of its stream counts as late, milliseconds: the log and
+/// `weirgate top` report it, and the alert fires.
 pub const STREAM_LATE_MS: u64 = 5_000;
 
 /// The state of a bus connection.
@@ -30,7 +30,7 @@ pub struct BusStatus {
     consumers: Vec<ConsumerStatus>,
 }
 
-/// How far the reader of a stream is behind; less than 0: unknown.
+/// How far the reader of a stream is behind; -1 while unknown.
 #[derive(Debug)]
 struct Behind {
     messages: AtomicI64,
@@ -49,28 +49,28 @@ impl Default for Behind {
 pub struct ConsumerStatus {
     name: String,
     subject: String,
-    /// Messages that the server holds for the consumer; -1 while unknown.
+    /// The number of messages that the server holds for the consumer; -1 while unknown.
     lag: AtomicI64,
-    /// The server does not respond to requests about the consumer.
+    /// Whether the server does not respond to requests about the consumer.
     silent: AtomicBool,
-    /// 0: not stalled.
+    /// The stall as a number; 0 while not stalled.
     stall: AtomicU8,
-    /// Without reads although the connection works.
+    /// Since when the consumer cannot be read from, although the connection works.
     away: Away,
-    /// The consumer has been read from at least once.
+    /// Whether the consumer was read from at least once.
     has_stood: AtomicBool,
     setups_failed: AtomicU64,
-    /// The source leaves the consumer's subject out.
+    /// Whether the source leaves the subject of the consumer out.
     left_out: AtomicBool,
 }
 
-/// The begin of the present absence, microseconds of the monotonic clock; 0: present. A step of the wall
-/// clock does not make an absence longer.
+/// When the present absence began, in microseconds of the monotonic clock, so that a step of the wall clock does not
+/// make it longer; 0 while present.
 #[derive(Debug, Default)]
 struct Away(AtomicU64);
 
 impl Away {
-    /// The first call of an absence counts.
+    /// Begins an absence; has no effect during one.
     fn begin(&self, now_us: u64) {
         let _ = self.0.compare_exchange(0, now_us.max(1), Relaxed, Relaxed);
     }
@@ -85,7 +85,7 @@ impl Away {
     }
 }
 
-/// The reason why no messages come from a consumer although the bus holds some.
+/// Why no messages come from a consumer although the bus holds some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stall {
     /// The server waits for acknowledgements, but refuses those of this user.
@@ -95,8 +95,8 @@ pub enum Stall {
 }
 
 impl BusStatus {
-    /// Creates the state of a bus that was not reached yet; `consumers` are (name, subject) pairs. The bus is
-    /// away since `now_us`, microseconds as [`Now::mono_us`].
+    /// Creates the state of a bus that was not reached yet: it is away since `now_us`, microseconds as
+    /// [`Now::mono_us`]. `consumers` are pairs of name and subject.
     pub fn new(consumers: &[(&str, &str)], now_us: u64) -> Self {
         let consumer = |&(name, subject): &(&str, &str)| ConsumerStatus {
             name: name.to_owned(),
@@ -121,13 +121,13 @@ impl BusStatus {
         self.subscribed.load(Relaxed) && self.consumers.iter().all(|c| !c.is_away())
     }
 
-    /// Returns how long the bus has been away, milliseconds; `None` while the subscriptions are active. A bus
-    /// without the subscriptions delivers nothing and counts as away, even if the bus responds.
+    /// Returns how long the bus has been away, milliseconds; `None` while the subscriptions are active. A bus that
+    /// responds, but has not all subscriptions, counts as away too.
     pub fn away_ms(&self, now: Now) -> Option<u64> {
         self.away.ms(now)
     }
 
-    /// Returns the number of connections after the first.
+    /// Returns the number of reconnections: connections with all subscriptions after the first.
     pub fn reconnects(&self) -> u64 {
         self.reconnects.load(Relaxed)
     }
@@ -137,12 +137,13 @@ impl BusStatus {
         self.refused.load(Relaxed)
     }
 
-    /// Returns the number of searches for the last good message of a subject that ended at their limit.
+    /// Returns the number of searches for the last good message of a subject that reached their limit without finding
+    /// it.
     pub fn look_backs_limited(&self) -> u64 {
         self.look_backs_limited.load(Relaxed)
     }
 
-    /// Source: counts a search for the last good message of a subject, ended at the limit.
+    /// Source: counts a search for the last good message of a subject that reached its limit.
     pub fn count_look_back_limited(&self) {
         self.look_backs_limited.fetch_add(1, Relaxed);
     }
@@ -162,12 +163,12 @@ impl BusStatus {
         self.retained_refused.load(Relaxed)
     }
 
-    /// Counts a name whose last values the bus has refused.
+    /// Source: counts a name whose last values the bus has refused, or has not sent in time.
     pub fn count_retained_refused(&self) {
         self.retained_refused.fetch_add(1, Relaxed);
     }
 
-    /// Returns the cost and the savings of the source's polling without sleep.
+    /// Returns what the source has spent and found by polling without sleep.
     pub fn spin(&self) -> SpinCounts {
         SpinCounts {
             spun_us: self.spun_us.load(Relaxed),
@@ -175,7 +176,7 @@ impl BusStatus {
         }
     }
 
-    /// Source: sets the cost and the savings of polling without sleep so far.
+    /// Source: sets what it has spent and found by polling without sleep so far.
     pub fn set_spin(&self, counts: SpinCounts) {
         self.spun_us.store(counts.spun_us, Relaxed);
         self.spins_found.store(counts.found, Relaxed);
@@ -201,15 +202,15 @@ impl BusStatus {
         self.positions_shared.store(shared, Relaxed);
     }
 
-    /// How far the reader of a stream is behind the newest message: messages, if known, and milliseconds. `None`: no
-    /// stream is read, or nothing was read so far.
+    /// Returns how far the reader of a stream is behind the newest message: messages, if known, and milliseconds.
+    /// `None` if no stream is read, or nothing was read so far.
     pub fn stream_behind(&self) -> Option<(Option<u64>, u64)> {
         let known = |value: &AtomicI64| u64::try_from(value.load(Relaxed)).ok();
         let ms = known(&self.stream_behind.ms)?;
         Some((known(&self.stream_behind.messages), ms))
     }
 
-    /// Sets how far the reader of a stream is behind the newest message.
+    /// Source: sets how far the reader of a stream is behind the newest message.
     pub fn set_stream_behind(&self, messages: Option<u64>, ms: u64) {
         let messages = messages.and_then(|messages| i64::try_from(messages).ok());
         let behind = &self.stream_behind;
@@ -217,15 +218,15 @@ impl BusStatus {
         behind.ms.store(ms.try_into().unwrap_or(i64::MAX), Relaxed);
     }
 
-    /// Counts a message that came at `received` and was stored at `stored_us` of the Unix time of the bus. A message
-    /// from the future, by clocks that differ, was on its way for no time.
+    /// Source: counts a message that came at `received`, and that the bus stored at `stored_us` of its Unix time. If
+    /// the clocks differ so that it was stored later than received, it counts as 0.
     pub fn count_arrival(&self, received: Now, stored_us: u64) {
         let received_us = u64::try_from(received.unix_us).unwrap_or(0);
         self.arrivals
             .observe_us(received_us.saturating_sub(stored_us));
     }
 
-    /// Returns the times from storage at the bus until the arrival.
+    /// Returns the distribution of the times from storage at the bus until arrival here.
     pub fn arrivals(&self) -> DurationCounts {
         self.arrivals.counts()
     }
@@ -235,12 +236,13 @@ impl BusStatus {
         &self.consumers
     }
 
-    /// Returns the consumers of subjects that the source does not leave out.
+    /// Returns the consumers, without those whose subject the source leaves out.
     pub fn consumers_used(&self) -> impl Iterator<Item = &ConsumerStatus> {
         self.consumers.iter().filter(|c| !c.left_out.load(Relaxed))
     }
 
-    /// Returns a number of each of these consumers, with the consumer's name; not of those without the number.
+    /// Returns a number of each of [`Self::consumers_used`], with the name of the consumer, but skips those without the
+    /// number.
     pub fn of_consumers(
         &self,
         number: fn(&ConsumerStatus) -> Option<u64>,
@@ -249,7 +251,7 @@ impl BusStatus {
         self.consumers_used().filter_map(of_one)
     }
 
-    /// Whether any consumer has not been readable for more than `grace_ms`, or never was.
+    /// Whether any consumer has been away for more than `grace_ms`, or is away and was never read from.
     pub fn has_away(&self, now: Now, grace_ms: u64) -> bool {
         self.consumers.iter().any(|consumer| {
             let away_ms = consumer.away_ms(now);
@@ -268,7 +270,7 @@ impl BusStatus {
         self.consumers.iter().any(|c| c.stall() == Some(stall))
     }
 
-    /// Source: the bus responds; `subscribed` once every subscription is active.
+    /// Source: records that the bus responds, and whether every subscription is active.
     pub fn set_up(&self, subscribed: bool) {
         self.connected.store(true, Relaxed);
         self.subscribed.store(subscribed, Relaxed);
@@ -277,15 +279,15 @@ impl BusStatus {
         }
     }
 
-    /// Source: the bus is away. The time of the first call since the bus was subscribed counts,
-    /// microseconds as [`Now::mono_us`].
+    /// Source: records that the bus is away. Its absence began at the first call since all subscriptions were active.
+    /// `now_us`: microseconds as [`Now::mono_us`].
     pub fn set_down(&self, now_us: u64) {
         self.connected.store(false, Relaxed);
         self.subscribed.store(false, Relaxed);
         self.away.begin(now_us);
     }
 
-    /// Source: counts a connection after the first.
+    /// Source: counts a reconnection.
     pub fn count_reconnect(&self) {
         self.reconnects.fetch_add(1, Relaxed);
     }
@@ -312,12 +314,12 @@ impl ConsumerStatus {
         u64::try_from(self.lag.load(Relaxed)).ok()
     }
 
-    /// Whether the server does not respond about the consumer, though the connection works.
+    /// Whether the server does not respond to requests about the consumer, although the connection works.
     pub fn is_silent(&self) -> bool {
         self.silent.load(Relaxed)
     }
 
-    /// Returns the reason if the bus holds messages and has delivered none for a while.
+    /// Returns why the bus has delivered nothing for a while although it holds messages; `None` if that is not so.
     pub fn stall(&self) -> Option<Stall> {
         match self.stall.load(Relaxed) {
             1 => Some(Stall::AcksRefused),
@@ -326,45 +328,45 @@ impl ConsumerStatus {
         }
     }
 
-    /// Returns how long the consumer cannot be read from while the connection works, milliseconds.
+    /// Returns for how long the consumer could not be read from although the connection works, milliseconds.
     pub fn away_ms(&self, now: Now) -> Option<u64> {
         self.away.ms(now)
     }
 
-    /// Whether the consumer cannot be read from while the connection works.
+    /// Whether the consumer cannot be read from although the connection works.
     pub fn is_away(&self) -> bool {
         self.away_ms(Now::default()).is_some()
     }
 
-    /// Returns the number of failed set-ups.
+    /// Returns how often the source has failed to set the consumer up.
     pub fn setups_failed(&self) -> u64 {
         self.setups_failed.load(Relaxed)
     }
 
-    /// Source: the consumer could not be set up. The time of the first call since the last attach counts,
-    /// microseconds as [`Now::mono_us`].
+    /// Source: records that the consumer could not be set up. Its absence began at the first call since it was last
+    /// read from. `now_us`: microseconds as [`Now::mono_us`].
     pub fn set_away(&self, now_us: u64) {
         self.setups_failed.fetch_add(1, Relaxed);
         self.away.begin(now_us);
     }
 
-    /// Source: the consumer is read from.
+    /// Source: records that the consumer is being read from.
     pub fn set_attached(&self) {
         self.has_stood.store(true, Relaxed);
         self.away.end();
     }
 
-    /// Source: sets whether the subject is left out: neither the metrics nor `/health` show the consumer.
+    /// Source: sets whether it leaves the subject out. Neither the metrics nor `/health` then show the consumer.
     pub fn set_left_out(&self, left_out: bool) {
         self.left_out.store(left_out, Relaxed);
     }
 
-    /// Source: sets whether the server is silent about the consumer.
+    /// Source: sets whether the server does not respond to requests about the consumer.
     pub fn set_silent(&self, silent: bool) {
         self.silent.store(silent, Relaxed);
     }
 
-    /// Source: sets the reason for a stall, or `None`.
+    /// Source: sets the reason for a stall, or that there is none.
     pub fn set_stall(&self, stall: Option<Stall>) {
         let value = match stall {
             None => 0,
@@ -374,7 +376,7 @@ impl ConsumerStatus {
         self.stall.store(value, Relaxed);
     }
 
-    /// Source: sets the newest lag, or `None` if unknown.
+    /// Source: sets the lag; `None` if it is unknown.
     pub fn set_lag(&self, lag: Option<u64>) {
         let value = lag.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
         self.lag.store(value, Relaxed);
@@ -389,7 +391,7 @@ mod tests {
         bus.of_consumers(number).map(|(_, n)| n).collect()
     }
 
-    /// A moment by the monotonic clock, milliseconds; the wall clock is stepped all the time.
+    /// A time of the monotonic clock, milliseconds. The wall clock jumps with each millisecond.
     fn at(ms: u64) -> Now {
         Now {
             mono_us: ms * 1_000,

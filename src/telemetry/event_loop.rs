@@ -1,18 +1,17 @@
 //! The numbers of the event loop.
 //!
-//! The loop counts in plain numbers. At the end of every turn the loop copies all of them into a [`Slot`]. The copy
-//! costs less than an atomic store for each number, so the loop copies in every turn, read or not. A page therefore
-//! never waits for a turn: the page shows the end of the last turn, and responds at once while the loop hangs. These
-//! numbers of a page belong to the same turn.
+//! The loop counts in plain numbers. At the end of every turn it copies all of them into a [`Slot`], whether a page is
+//! read or not: that costs less than an atomic store for each number. So a page never waits for a turn. It shows the
+//! end of the last turn, even while the loop hangs, and all its numbers belong to the same turn.
 //!
-//! A page holds the slot for the microsecond of a copy. If a turn ends in the same microsecond, the loop
-//! goes on without the copy, and turns again a millisecond later to copy.
+//! A page locks the slot for about a microsecond, to copy it. If a turn ends just then, the loop goes on without its
+//! own copy, and makes another turn a millisecond later.
 //!
-//! Distributions of durations have many cells, of which a turn changes a few, so each cell is atomic and none is copied
-//! ([`LoopDurations`]): a page shows them as they are.
+//! A distribution of durations has many cells, of which a turn changes a few. So each cell is atomic and none is copied
+//! ([`LoopDurations`]); a page reads them as they are.
 //!
-//! Readiness and the watchdog must not depend on that copy, so their values are atomic: the end of the last
-//! turn, draining, caught up.
+//! Readiness and the watchdog must not depend on the copy, so their values are atomic too: the end of the last turn,
+//! the phase, draining, caught up.
 
 use std::iter::{once, zip};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -22,7 +21,7 @@ use super::samples::{DurationCounts, Durations};
 use crate::base::SpinCounts;
 use crate::hub::{CloseReason, FeedStats, HubStats, NotRecovered, Now, SendError};
 
-/// A value with a single writing thread and any reading thread.
+/// A value that a single thread writes and any thread reads.
 #[derive(Debug, Default)]
 pub struct Slot<T>(Mutex<T>);
 
@@ -32,8 +31,7 @@ impl<T> Slot<T> {
         Self(Mutex::new(value))
     }
 
-    /// Changes the value with `fill`. Never waits: returns false, and changes nothing, while a reader holds
-    /// the value.
+    /// Changes the value with `fill`. Never waits: while a reader holds the value, returns false and changes nothing.
     pub fn try_write(&self, fill: impl FnOnce(&mut T)) -> bool {
         match self.0.try_lock() {
             Ok(mut value) => fill(&mut value),
@@ -43,13 +41,13 @@ impl<T> Slot<T> {
         true
     }
 
-    /// Reads the value in place. No write is possible meanwhile, so `read` should be short.
+    /// Calls `read` with the value. Writes fail meanwhile, so `read` should be short.
     pub fn read<R>(&self, read: impl FnOnce(&T) -> R) -> R {
         read(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// A stage on the way of a bus message.
+/// A stage on the way of a bus message to the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// From the message's arrival until the feed takes it.
@@ -60,7 +58,7 @@ pub enum Stage {
     Queue,
     /// From the message's arrival until the first write to a client.
     FirstWrite,
-    /// From the message's arrival until the writes to all clients that take bytes.
+    /// From the message's arrival until it is written to all clients that accept bytes at that time.
     LastWrite,
 }
 
@@ -70,7 +68,7 @@ impl Stage {
         ["bus_to_feed", "feed", "queue", "first_write", "last_write"];
 }
 
-/// A budget of a turn of the loop; the rest waits for the next turn.
+/// What a turn of the loop limits; what is over the budget waits for the next turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Budget {
     /// Connections accepted, or returned from HTTP.
@@ -104,7 +102,7 @@ impl Budget {
 pub struct RecentLatency {
     /// Messages.
     pub messages: u64,
-    /// Half of the messages took no longer, microseconds.
+    /// The median, microseconds: half of the messages took no longer.
     pub p50_us: u64,
     /// 99 of 100 messages took no longer.
     pub p99_us: u64,
@@ -112,22 +110,22 @@ pub struct RecentLatency {
     pub p999_us: u64,
 }
 
-/// Times of the loop beside [`LoopDurations`]. Counts only grow.
+/// Other times of the loop than [`LoopDurations`]. The counts only grow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoopTimes {
     /// Polling without sleeping.
     pub spin: SpinCounts,
-    /// Lateness of the loop, microseconds: since the start.
+    /// The lateness of the loop since the start, microseconds ([`super::names::LATE_SECONDS`]).
     pub late_us: u64,
     /// The same in the last second.
     pub late_last_second_us: u64,
-    /// From the arrival of messages until the write to the last client, in the last minute.
+    /// From the arrival of messages until their write to the last client, in the last minute.
     pub last_minute: RecentLatency,
     spent: [u64; Budget::LABELS.len()],
 }
 
 impl LoopTimes {
-    /// Counts a used-up budget.
+    /// Counts that a turn has used a budget up.
     pub fn count_spent(&mut self, budget: Budget) {
         self.spent[budget as usize] += 1;
     }
@@ -138,18 +136,18 @@ impl LoopTimes {
     }
 }
 
-/// Distributions of durations. The loop alone adds to them.
+/// Distributions of durations. Only the loop adds to them.
 #[derive(Debug, Default)]
 pub struct LoopDurations {
-    /// Turns, each without its wait for events.
+    /// The durations of turns, without the wait for events.
     pub turns: Durations,
-    /// From a ping that has left until its pong.
+    /// From the write of a ping until its pong.
     pub pongs: Durations,
     stages: [Durations; Stage::LABELS.len()],
 }
 
 impl LoopDurations {
-    /// Records the time of a bus message in a stage: once per message, not per client.
+    /// Records the time that a bus message spent in a stage: once for each message, not for each client.
     pub fn observe_stage_us(&self, stage: Stage, us: u64) {
         self.stages[stage as usize].observe_us(us);
     }
@@ -160,16 +158,16 @@ impl LoopDurations {
     }
 }
 
-/// Numbers of the loop besides those of hub and feed, and besides times. Counters only grow.
+/// The numbers of the loop other than those of the hub and the feed, and other than times. Counters only grow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ShellStats {
-    /// Gauge: connections handed to the HTTP thread and not ended yet.
+    /// Gauge: connections that were handed to the HTTP thread and have not ended yet.
     pub http_connections: u64,
     /// Connections allowed at once; `None`: no limit.
     pub connections_max: Option<u64>,
     /// Accepts that failed.
     pub accept_errors: u64,
-    /// Gauge: addresses known to the limits by address.
+    /// Gauge: addresses that the limits by address know.
     pub addresses: u64,
     /// Gauge: messages between the bus and the loop.
     pub bus_queue_messages: u64,
@@ -183,15 +181,15 @@ pub struct ShellStats {
     pub frame_bytes_alive: u64,
     /// Limit of the bytes of all frames.
     pub frame_bytes_max: u64,
-    /// Gauge: bytes of earlier text that clients' compressed messages may refer to.
+    /// Gauge: bytes of earlier text to which the compressed messages of clients may refer.
     pub inflate_window_bytes: u64,
     /// Gauge: the granted size of that text.
     pub inflate_window_bytes_granted: u64,
-    /// Clients without a window because of the limit.
+    /// Clients that got no window, because of the limit.
     pub inflate_windows_refused: u64,
 }
 
-/// The loop's numbers at the end of a turn.
+/// The numbers of the loop at the end of a turn.
 #[derive(Clone, Debug, Default)]
 pub struct LoopNumbers {
     /// The numbers of the hub; `send_queue_peak_bytes` is for the last 10 to 20 seconds.
@@ -210,13 +208,13 @@ impl LoopNumbers {
     /// Returns the connections by phase.
     pub fn connections(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let hub = &self.hub;
-        let phases = [
+        [
             ("head", hub.heads),
             ("open", hub.open),
             ("closing", hub.closing),
             ("http", self.shell.http_connections),
-        ];
-        phases.into_iter()
+        ]
+        .into_iter()
     }
 
     /// Returns the connections of all phases.
@@ -227,12 +225,12 @@ impl LoopNumbers {
     /// Returns the request heads by outcome.
     pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let hub = &self.hub;
-        let outcomes = [
+        [
             ("opened", hub.opened),
             ("http", hub.to_http),
             ("refused", hub.refused),
-        ];
-        outcomes.into_iter()
+        ]
+        .into_iter()
     }
 
     /// Returns the ended connections by reason.
@@ -243,15 +241,15 @@ impl LoopNumbers {
     /// Returns the encodings for clients with compression, by kind.
     pub fn deflate_encodings(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let hub = &self.hub;
-        let kinds = [
+        [
             ("chained", hub.encodings_chained),
             ("alone", hub.encodings_alone),
             ("stored", hub.encodings_stored),
-        ];
-        kinds.into_iter()
+        ]
+        .into_iter()
     }
 
-    /// Returns the names that clients asked to resume, by outcome.
+    /// Returns how many names clients asked to resume, by outcome; nothing without a history.
     pub fn resumes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let refused = NotRecovered::ALL.map(NotRecovered::label);
         let recovered = ("recovered", self.hub.resumes_recovered);
@@ -265,7 +263,7 @@ impl LoopNumbers {
     }
 }
 
-/// The part of a turn, for the log line about a loop that hangs.
+/// A part of a turn, for the log line about a loop that hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Waiting for the next turn.
@@ -315,8 +313,8 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// Starts with all numbers at 0 except those of `feed`. The age of the last turn counts from `now` until
-    /// the first turn.
+    /// Starts with all numbers at 0 except those of `feed`. Until the first turn, the age of the last turn counts from
+    /// `now`.
     pub fn new(feed: FeedStats, now: Now) -> Self {
         let numbers = LoopNumbers {
             feed,
@@ -333,8 +331,8 @@ impl EventLoop {
         }
     }
 
-    /// Ends a turn: call it last in every turn, at least every 500 ms. `fill` sets the numbers of this turn.
-    /// Never waits: returns false, and does not call `fill`, while a page reads the numbers.
+    /// Records the end of a turn; the loop calls it last in every turn, at least every 500 ms. `fill` sets the numbers
+    /// of this turn. Never waits: while a page reads the numbers, returns false and does not call `fill`.
     #[must_use]
     pub fn turn_ended(&self, now: Now, fill: impl FnOnce(&mut LoopNumbers)) -> bool {
         self.last_turn_mono_us.store(now.mono_us, Relaxed);
@@ -344,12 +342,12 @@ impl EventLoop {
         })
     }
 
-    /// Records which part of a turn begins.
+    /// Records the part of the turn that begins now.
     pub fn begin(&self, phase: Phase) {
         self.phase.store(phase as u8, Relaxed);
     }
 
-    /// Returns the part of the turn that has begun last.
+    /// Returns the part of the turn that began last.
     pub fn phase(&self) -> Phase {
         Phase::ALL[usize::from(self.phase.load(Relaxed))]
     }
@@ -364,12 +362,12 @@ impl EventLoop {
         self.read(LoopNumbers::clone)
     }
 
-    /// Reads some numbers of the last turn in place, for a page that shows few numbers.
+    /// Calls `read` with the numbers of the last turn, for a page that shows few of them.
     pub fn read<R>(&self, read: impl FnOnce(&LoopNumbers) -> R) -> R {
         self.numbers.read(read)
     }
 
-    /// Returns the number of open WebSockets at the end of the last turn.
+    /// Returns the number of clients at the end of the last turn: open WebSockets and event streams.
     pub fn clients(&self) -> u64 {
         self.read(|numbers| numbers.hub.open)
     }
@@ -389,12 +387,12 @@ impl EventLoop {
         self.draining.load(Relaxed)
     }
 
-    /// Records, for good, the end of the wait for the backlog at start: the cache has the backlog, or there is none.
+    /// Records that the wait for the backlog at the start is over: the cache has the backlog, or there is none.
     pub fn set_caught_up(&self) {
         self.caught_up.store(true, Relaxed);
     }
 
-    /// Whether the backlog at start is in the cache.
+    /// Whether the wait for the backlog at the start is over.
     pub fn caught_up(&self) -> bool {
         self.caught_up.load(Relaxed)
     }

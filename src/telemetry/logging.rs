@@ -1,7 +1,7 @@
 //! The log: lines on standard output, as text or JSON, filtered by `RUST_LOG`.
 //!
-//! Lines pass through a bounded queue to the log's own thread: no logging thread waits for the reader, and an unread pipe
-//! does not block the event loop.
+//! Lines pass through a bounded queue to a thread of the log. So no thread that logs waits for the reader of standard
+//! output, and an unread pipe does not block the event loop.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,10 +19,10 @@ use crate::base::{detached, escaped_bytes};
 /// The format of this process, once known.
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
-/// Replaces the filter; the type hides the formatter.
+/// A function that replaces the filter. Its type does not depend on the formatter.
 type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
 
-/// The filter of this process, once set up: the function that replaces the filter, and the directives.
+/// The filter of this process, once set up: the function that replaces it, and its directives.
 static FILTER: OnceLock<(SetFilter, Mutex<String>)> = OnceLock::new();
 
 /// The format of log lines.
@@ -55,18 +55,16 @@ pub enum LoggingError {
 /// Sends log lines to standard output, filtered by `directives` in the syntax of `RUST_LOG`
 /// (`info,weirgate::http=debug`).
 ///
-/// No logging thread waits: lines wait in a queue; when the queue is full, lines are left out and reported.
+/// No thread that logs waits. Lines wait in a queue; while it is full, further lines are left out, and their number is
+/// logged later.
 ///
 /// # Errors
 /// `directives` cannot be read, the system refuses a thread, or logging was set up before.
 pub fn init(format: LogFormat, directives: &str) -> Result<(), LoggingError> {
     let filter = filter(directives)?;
-    let lines = LogLines::start()?;
     let terminal = TerminalLines::for_stdout().filter(|_| format == LogFormat::Text);
-    let lines = match terminal {
-        Some(_) => lines.styled(),
-        None => lines,
-    };
+    let mut lines = LogLines::start()?;
+    lines.is_styled = terminal.is_some();
     let formatter = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || lines.clone());
@@ -81,7 +79,7 @@ pub fn init(format: LogFormat, directives: &str) -> Result<(), LoggingError> {
     Ok(())
 }
 
-/// Installs the log of the process; returns the function that replaces the filter.
+/// Installs the log of the process. Returns the function that replaces its filter.
 fn put_in_force<N, E, W>(
     formatter: SubscriberBuilder<N, E, EnvFilter, W>,
 ) -> Result<SetFilter, LoggingError>
@@ -99,7 +97,7 @@ where
 /// Replaces the filter by `directives`.
 ///
 /// # Errors
-/// `directives` cannot be read, and the filter stays unchanged; or logging was not set up.
+/// `directives` cannot be read, or logging was not set up. The filter then stays as it was.
 pub fn set_filter(directives: &str) -> Result<(), LoggingError> {
     let next = filter(directives)?;
     let (set, in_force) = FILTER.get().ok_or(LoggingError::NotSetUp)?;
@@ -117,7 +115,7 @@ pub fn is_in_force(directives: &str) -> bool {
     })
 }
 
-/// A panic ends the process at once; the lines before may show the reason.
+/// Writes the waiting lines before a panic ends the process, because they may show the reason.
 fn flush_before_panics() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -126,8 +124,9 @@ fn flush_before_panics() {
     }));
 }
 
-/// Writes a text for people at the start, in order with the lines, and returns when the text is written, if standard
-/// output is read. If the format is JSON, calls `as_json` instead, which logs the same facts as one message with fields.
+/// Writes a text for people, in order with the log lines, and waits until it is written, but only a moment if standard
+/// output is not read. If the format is JSON, calls `as_json` instead, which logs the same facts as one line with
+/// fields.
 pub fn say(text: &str, as_json: impl FnOnce()) {
     let text = format!("{text}\n");
     match (FORMAT.get(), QUEUE.get()) {
@@ -142,7 +141,7 @@ pub fn say(text: &str, as_json: impl FnOnce()) {
     }
 }
 
-/// Waits until the lines so far are written, but only a moment if standard output is not read.
+/// Waits until the lines so far are written, but for at most twice [`FLUSH_TIMEOUT`] if standard output is not read.
 pub fn flush() {
     let Some(lines) = QUEUE.get() else {
         return;
@@ -154,8 +153,8 @@ pub fn flush() {
     }
 }
 
-/// Whether [`init`] accepts these directives and they make sense: a bare word other than a level would be
-/// read as the name of a foreign module, and switch all lines off.
+/// Whether [`init`] accepts these directives, and they make sense: a single word that is not a level would be read as
+/// the name of another crate, and no line of weirgate would be logged.
 pub fn is_filter(directives: &str) -> bool {
     let meant = |directive: &str| {
         let is_level = directive.parse::<LevelFilter>().is_ok();
@@ -165,8 +164,8 @@ pub fn is_filter(directives: &str) -> bool {
 }
 
 fn filter(directives: &str) -> Result<EnvFilter, LoggingError> {
-    // The library finds the parts of a directive in the trimmed text, but cuts the untrimmed text: the target
-    // would be wrong, or end within a character and panic.
+    // The library looks for the parts of a directive in its trimmed text, but then slices the untrimmed text: the
+    // target would be wrong, or the slice would end within a character and panic.
     let directives: Vec<&str> = directives.split(',').map(str::trim).collect();
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
@@ -174,9 +173,10 @@ fn filter(directives: &str) -> Result<EnvFilter, LoggingError> {
     Ok(filter)
 }
 
-/// Lines that may wait for standard output; further lines are left out, counted, and reported.
+/// The most lines that may wait for standard output. Further lines are left out and counted, and their number is
+/// logged.
 const WAITING_LINES_MAX: usize = 4096;
-/// Longest wait for these lines at the end of the process.
+/// The longest time for each of the two waits of [`flush`].
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The queue of this process, once started.
@@ -184,7 +184,7 @@ static QUEUE: OnceLock<LogLines> = OnceLock::new();
 
 enum Job {
     Line(Vec<u8>),
-    /// Dropped when all lines before are written.
+    /// The sender is dropped once all lines before are written.
     Flush(Sender<()>),
 }
 
@@ -193,13 +193,13 @@ enum Job {
 struct LogLines {
     jobs: Sender<Job>,
     left_out: Arc<AtomicU64>,
-    /// Whether the formatter has styled the lines for a terminal, and escaped all texts of strangers. The formatters of
-    /// JSON and of plain text leave characters that steer a terminal, and break lines.
+    /// Whether the formatter styles the lines for a terminal, and escapes all texts of clients and servers. The
+    /// formatters of JSON and of plain text do not escape all characters that control a terminal or break a line.
     is_styled: bool,
 }
 
 impl LogLines {
-    /// Returns the queue of this process; the first call starts its thread.
+    /// Returns the queue of this process. The first call starts its thread.
     ///
     /// # Errors
     /// The system refuses a thread.
@@ -229,14 +229,6 @@ impl LogLines {
         (lines, queue)
     }
 
-    /// Returns the same queue, for lines with styles.
-    fn styled(self) -> Self {
-        Self {
-            is_styled: true,
-            ..self
-        }
-    }
-
     fn put(&self, line: &[u8]) {
         if self.jobs.try_send(Job::Line(line.to_vec())).is_err() {
             self.left_out.fetch_add(1, Ordering::Relaxed);
@@ -244,8 +236,8 @@ impl LogLines {
     }
 }
 
-/// Writes a line. A closed standard output is not a failure. `told`: the number of left-out lines already
-/// reported.
+/// Writes a line. A closed standard output is not an error. `told` is the number of left-out lines that were logged
+/// already.
 fn write_out(job: Job, left_out: &AtomicU64, told: &mut u64, out: &mut dyn Write) {
     match job {
         Job::Line(line) => {
@@ -264,7 +256,7 @@ fn write_out(job: Job, left_out: &AtomicU64, told: &mut u64, out: &mut dyn Write
     }
 }
 
-/// The formatter writes each line in a single call.
+/// Takes a log line. The formatter writes each line in a single call.
 impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
@@ -301,7 +293,7 @@ mod tests {
         assert_eq!(level("weirgate::http=debug"), Some(LevelFilter::DEBUG));
     }
 
-    /// The library finds the parts of a directive in the trimmed text, but cuts the untrimmed text.
+    /// The library looks for the parts of a directive in its trimmed text, but then slices the untrimmed text.
     #[test]
     fn white_space_around_directives_does_not_count() {
         for (spaced, plain) in [

@@ -1,8 +1,9 @@
-//! Metric names, histograms, log set-up.
+//! Metrics, the state of the bus, and the log.
 //!
-//! Owns the published numbers of the process. Decides nothing, and never blocks a writer: the loop copies its
-//! numbers once a turn ([`EventLoop`]), other threads store plain atomics, and the reader of `/metrics` pays
-//! for the text. The surveys of clients and topics for the operator's page are made only on request ([`Surveys`]).
+//! Owns the published numbers of the process. Decides nothing, and never blocks the threads that count: the loop copies
+//! its numbers once a turn ([`EventLoop`]), other threads store atomics, and the text of `/metrics` is made by the
+//! thread that serves the page. Surveys of clients and topics for the operator's page are made only on request
+//! ([`Surveys`]).
 
 mod bus_status;
 mod event_loop;
@@ -25,7 +26,7 @@ pub use event_loop::{
     Budget, EventLoop, LoopDurations, LoopNumbers, LoopTimes, Phase, RecentLatency, ShellStats,
     Slot, Stage,
 };
-pub use process::ProcessStats;
+pub use process::{ProcessStats, memory_limit_bytes};
 pub use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
 pub use samples::{DurationCounts, Durations};
 
@@ -51,7 +52,7 @@ pub struct Build {
     pub commit: &'static str,
     /// The gateway of this process: the subcommand.
     pub gateway: &'static str,
-    /// Cargo features built in, with commas.
+    /// The supported buses, with commas.
     pub features: String,
 }
 
@@ -69,7 +70,7 @@ pub struct Telemetry {
     started: Now,
 }
 
-/// A metric of some gateways, and the function that reads the values.
+/// A metric that not every gateway has, with the function that reads its values.
 pub enum GatewayMetric {
     /// One number.
     Number(&'static MetricName, Box<dyn Fn() -> u64 + Send + Sync>),
@@ -91,7 +92,7 @@ pub type TwiceLabelledNumbers = Box<dyn Fn() -> Vec<([&'static str; 2], u64)> + 
 pub type LabelledDurations = Vec<(&'static str, Arc<Durations>)>;
 
 impl GatewayMetric {
-    /// A number that `read` returns from `of` for each page.
+    /// A number that `read` returns from `of`, each time that a page is made.
     pub fn number<T: Send + Sync + 'static>(
         name: &'static MetricName,
         of: &Arc<T>,
@@ -106,7 +107,7 @@ impl GatewayMetric {
         Self::Number(name, Box::new(move || number as u64))
     }
 
-    /// A number for each value of the metric's label, which `read` returns from `of` for each page.
+    /// A number for each value of the metric's label. `read` returns them from `of`, each time that a page is made.
     pub fn by_label<T: Send + Sync + 'static>(
         name: &'static MetricName,
         of: &Arc<T>,
@@ -124,7 +125,8 @@ impl GatewayMetric {
         name
     }
 
-    /// Returns the present values with their label; a number without a label has the label `""`.
+    /// Returns the present values, each with the value of its label; `""` for a metric without a label. Returns none
+    /// for a metric with two labels, and for durations.
     fn values(&self) -> Vec<(&'static str, u64)> {
         match self {
             Self::Number(_, value) => vec![("", value())],
@@ -168,7 +170,7 @@ impl Telemetry {
         })
     }
 
-    /// Adds the gateway's own metrics: once, before the first page.
+    /// Adds the gateway's own metrics. Called once, before the first page.
     pub fn add_gateway(&self, metrics: Vec<GatewayMetric>) {
         let is_free = |metric: &GatewayMetric| metric.name().write.is_none();
         debug_assert!(metrics.iter().all(is_free), "the table has a value");
@@ -176,13 +178,13 @@ impl Telemetry {
         debug_assert!(added.is_ok(), "a process has one gateway");
     }
 
-    /// Sets the flag: true until the gateway has a key for the tokens of clients.
+    /// Sets the flag that is true until the gateway has a key for the tokens of clients.
     pub fn set_awaits_keys(&self, awaits_keys: Arc<AtomicBool>) {
         let set = self.awaits_keys.set(awaits_keys);
         debug_assert!(set.is_ok(), "a process has one gateway");
     }
 
-    /// Whether no client can be admitted, because the keys of tokens were never fetched.
+    /// Whether no client can log in, because the keys for tokens were not fetched yet.
     pub fn awaits_keys(&self) -> bool {
         self.awaits_keys
             .get()
@@ -258,14 +260,14 @@ pub struct Reading<'a> {
     pub process: ProcessStats,
     /// The newest survey, if there was one.
     pub surveyed: Option<Arc<Surveyed>>,
-    /// Log lines that were left out.
+    /// The number of log lines that were left out.
     log_lines_left_out: u64,
-    /// All other numbers: values of this moment, even while the loop hangs.
+    /// For all other numbers, which are read one by one, and are up to date even while the loop hangs.
     telemetry: &'a Telemetry,
 }
 
 impl<'a> Reading<'a> {
-    /// Reads all numbers except the numbers of the gateway: a page reads these one after the other.
+    /// Reads the numbers of the loop, the kernel and the survey. The others are read when a page asks for them.
     pub fn now(telemetry: &'a Telemetry) -> Self {
         Self {
             turn: telemetry.event_loop.numbers(),
@@ -276,7 +278,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Returns the gateway's own metric of this name: a metric without a value in the table.
+    /// Returns the gateway's own metric of this name. Such a metric has no value in the table of [`names`].
     fn gateway_metric(&self, name: &MetricName) -> Option<&'a GatewayMetric> {
         let mut metrics = self.telemetry.gateway.get()?.iter();
         metrics.find(|metric| metric.name().name == name.name)
@@ -296,13 +298,13 @@ impl<'a> Reading<'a> {
             .reduce(|a, b| a + b)
     }
 
-    /// Returns what is held for clients, in bytes or places, by the label of [`names::HELD`].
+    /// Returns the amount that is held for clients, in bytes or places. `of` is a label of [`names::HELD`].
     pub fn held(&self, of: &str) -> Option<u64> {
         let mut all = self.values(&names::HELD);
         all.find(|(name, _)| *name == of).map(|(_, held)| held)
     }
 
-    /// Returns a number of each subject of the feed.
+    /// Returns this number of each subject of the feed.
     fn subjects(&self, number: fn(&SubjectStats) -> u64) -> impl Samples {
         let each = self.turn.feed.subjects.iter();
         ByLabel(each.map(move |subject| (subject.subject.as_str(), number(subject))))
@@ -313,18 +315,19 @@ impl<'a> Reading<'a> {
         self.telemetry.bus()
     }
 
-    /// Returns a number of each consumer of the bus, if the gateway has a bus.
+    /// Returns this number of each consumer of the bus, if the gateway has a bus.
     fn consumers(&self, number: fn(&ConsumerStatus) -> Option<u64>) -> Option<impl Samples> {
         self.bus().map(|bus| ByLabel(bus.of_consumers(number)))
     }
 
-    /// Returns the polling without sleep of each thread that may spin.
+    /// Returns what each thread that may spin has spent and found by polling without sleep.
     fn spins(&self) -> impl Iterator<Item = (&'static str, SpinCounts)> {
         let source = self.bus().map(|bus| ("source", bus.spin()));
         [("loop", self.turn.times.spin)].into_iter().chain(source)
     }
 
-    /// Returns the stages of a message, on the way before its arrival included.
+    /// Returns the distributions of the stages of a message; the first is from its storage at the bus until its
+    /// arrival.
     fn stages(&self) -> impl Iterator<Item = (&'static str, DurationCounts)> {
         let arrivals = self.bus().map(|bus| ("bus", bus.arrivals()));
         arrivals.into_iter().chain(self.durations().stages())
@@ -342,7 +345,7 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// A limit that has ended a connection.
+/// The limit that has ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HitLimit {
     /// The setting, without dashes.
@@ -362,13 +365,13 @@ impl fmt::Display for HitLimit {
 pub struct EndedAt {
     /// The time of the end, microseconds of the monotonic clock.
     pub at_us: u64,
-    /// The limit behind the reason.
+    /// The limit that is behind the reason, if there is one.
     pub limit: Option<HitLimit>,
     /// The data of the log line.
     pub ended: Ended,
 }
 
-/// A survey, and the newest ended connections at its end.
+/// A survey, and the connections that had ended last when it was complete.
 #[derive(Clone, Debug)]
 pub struct Surveyed {
     /// Clients and topics.
@@ -377,7 +380,7 @@ pub struct Surveyed {
     pub ends: Vec<EndedAt>,
 }
 
-/// The newest survey, and whether another survey is requested.
+/// The newest survey, and whether another one is requested.
 #[derive(Debug, Default)]
 pub struct Surveys {
     asked: AtomicBool,
@@ -401,18 +404,18 @@ impl Surveys {
         self.made.load(Relaxed)
     }
 
-    /// Loop: whether a request came since the last survey began.
+    /// Loop: returns whether a survey was requested since the last one began.
     pub fn is_asked(&self) -> bool {
         self.asked.load(Relaxed)
     }
 
-    /// Loop: a survey begins.
+    /// Loop: records that a survey begins.
     pub fn begun(&self) {
         self.asked.store(false, Relaxed);
     }
 
-    /// Loop: publishes a survey. The survey is dropped while a reader holds the last survey: the next survey
-    /// comes within a second.
+    /// Loop: publishes a survey. If a reader is just copying the last one, this survey is dropped; the next one follows
+    /// within a second.
     pub fn put(&self, surveyed: Surveyed) {
         self.made.fetch_add(1, Relaxed);
         let surveyed = Arc::new(surveyed);

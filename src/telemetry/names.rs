@@ -1,12 +1,12 @@
-//! Every metric in one place: name, kind, labels, help text, and the source of its value. Names follow
-//! SemVer, because dashboards depend on them.
+//! Every metric in one place: name, kind, labels, help text, and the source of its value. The names follow SemVer,
+//! because dashboards depend on them.
 //!
 //! A new number of the event loop needs a field in the counting struct, and a row here.
 //!
-//! Prometheus naming rules hold: base units (seconds, bytes), `_total` on counters only, labels with few and
-//! known values (never a client, symbol or channel).
+//! The names follow the rules of Prometheus: base units (seconds, bytes), `_total` on counters only, and labels with
+//! few and known values (never a client, symbol or channel).
 //!
-//! A metric: its name, kind, labels and help text, and how its values are written.
+//! At the end of the file is [`MetricName`], the type of a row.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use prometheus_client::registry::Unit;
 use super::samples::{ByLabel, IfAny, Info, Writer};
 use super::{BusStatus, ConsumerStatus, Reading};
 
-/// `$at` is the name of the [`Reading`] in the values of the rows.
+/// Makes a constant of each row, and the list of all. In the values of the rows, `$at` is the [`Reading`].
 macro_rules! metric_names {
     (|$at:ident| $($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal
         $(=> $value:expr)?;)*) => {
@@ -456,7 +456,7 @@ pub struct MetricName {
     pub labels: &'static [&'static str],
     /// One sentence for people.
     pub help: &'static str,
-    /// Writes the metric; `None`: the values come from a gateway ([`super::GatewayMetric`]).
+    /// Writes the metric; `None` if the values come from a gateway ([`super::GatewayMetric`]).
     pub(super) write: Option<Write>,
 }
 
@@ -464,7 +464,7 @@ pub struct MetricName {
 pub(super) type Write = fn(&MetricName, &Reading<'_>, &mut Writer<'_>) -> fmt::Result;
 
 impl MetricName {
-    /// Returns the family's name without its unit and its kind's suffix, and the unit: the encoder adds both.
+    /// Returns the name without the suffixes of the kind and the unit, and the unit: the encoder appends both suffixes.
     pub(super) fn stem(&self) -> (&'static str, Option<Unit>) {
         let family = match self.kind {
             MetricKind::Counter => self.name.strip_suffix("_total"),

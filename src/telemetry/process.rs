@@ -1,7 +1,18 @@
-//! The kernel's numbers of this process, read from `/proc` for each page. Without `/proc` the values are
-//! absent.
+//! What the kernel says about this process: its use of resources, read from `/proc` for each page, and the limit on its
+//! memory, read at the start. Without `/proc` the values are absent.
 
 use std::fs;
+use std::path::Path;
+
+/// For control groups of version 2 and of version 1: where they are mounted, the file with the limit, and the name of
+/// the controller in `/proc/self/cgroup`.
+const CGROUP_VERSIONS: [(&str, &str, &str); 2] = [
+    ("/sys/fs/cgroup", "memory.max", ""),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory"),
+];
+
+/// From here on a limit means "no limit": version 1 writes the largest number of whole pages.
+const NO_LIMIT_BYTES: u64 = 1 << 60;
 
 /// The kernel's present numbers of this process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -12,7 +23,7 @@ pub struct ProcessStats {
     pub resident_bytes: Option<u64>,
     /// Open file descriptors.
     pub open_fds: Option<u64>,
-    /// Most file descriptors that may be open (the soft limit).
+    /// The most file descriptors that may be open (the soft limit).
     pub max_fds: Option<u64>,
     /// Start of the process, Unix seconds.
     pub start_time_seconds: Option<f64>,
@@ -43,8 +54,8 @@ impl ProcessStats {
     }
 }
 
-/// Returns the number of open descriptors. Linux 6.2 and later report the number as the directory's size;
-/// listing tens of thousands of entries would take milliseconds.
+/// Returns the number of open descriptors. Linux 6.2 and later report it as the size of the directory; listing tens of
+/// thousands of entries would take milliseconds.
 fn open_fds() -> Option<u64> {
     let told = fs::metadata("/proc/self/fd").ok()?.len();
     if told > 0 {
@@ -71,12 +82,12 @@ struct StatTicks {
     started: u64,
 }
 
-/// The times in `/proc/self/stat` (proc_pid_stat(5)), in clock ticks. The second field is the
-/// program's name in brackets and may hold anything, brackets too.
+/// Returns the times in `/proc/self/stat` (proc_pid_stat(5)), in clock ticks. The second field is the program's name in
+/// brackets, and may itself have brackets and blanks.
 fn stat_ticks(stat: &str) -> Option<StatTicks> {
     let (_, after_name) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = after_name.split_whitespace().collect();
-    // Fields are counted from 1 and the first after the name is the third.
+    // Fields are counted from 1, and the first after the name is the third.
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
     Some(StatTicks {
         cpu: field(14)? + field(15)?,
@@ -84,8 +95,7 @@ fn stat_ticks(stat: &str) -> Option<StatTicks> {
     })
 }
 
-/// `AT_CLKTCK` of the auxiliary vector (getauxval(3)): clock ticks per second, without a call
-/// into libc.
+/// Returns the clock ticks per second: `AT_CLKTCK` of the auxiliary vector (getauxval(3)), without a call into libc.
 fn clock_ticks(auxv: &[u8]) -> Option<u64> {
     const AT_CLKTCK: usize = 17;
     const WORD: usize = size_of::<usize>();
@@ -95,6 +105,30 @@ fn clock_ticks(auxv: &[u8]) -> Option<u64> {
         .and_then(|pair| word(&pair[WORD..]))
         .and_then(|ticks| u64::try_from(ticks).ok())
         .filter(|&ticks| ticks > 0)
+}
+
+/// The memory that the system allows this process: the lowest limit of its control group and the parents (cgroups(7));
+/// `None` without a limit.
+pub fn memory_limit_bytes() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    least(&groups, |path| fs::read_to_string(path).ok())
+}
+
+/// The lowest memory limit on the paths of `groups`, which has lines of `ID:CONTROLLERS:PATH`. In a container, a path
+/// may be the one outside of the container, so the limit of the mounted root counts too.
+fn least(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    let of = |(mount, file, controller): (&str, &str, &str)| {
+        let mut fields = groups.lines().map(|line| line.splitn(3, ':').skip(1));
+        let path = fields.find_map(|mut line| {
+            let is_it = line.next()?.split(',').any(|name| name == controller);
+            is_it.then(|| line.next())?
+        })?;
+        let path = Path::new(mount).join(path.trim_start_matches('/'));
+        let up = path.ancestors().take_while(|at| at.starts_with(mount));
+        let limits = up.filter_map(|at| read(&at.join(file))?.trim().parse().ok());
+        limits.filter(|bytes| *bytes < NO_LIMIT_BYTES).min()
+    };
+    CGROUP_VERSIONS.into_iter().filter_map(of).min()
 }
 
 #[cfg(test)]
@@ -146,5 +180,35 @@ mod tests {
         let now = crate::base::Clock::start().now().unix_ms();
         let age = now as f64 / 1e3 - stats.start_time_seconds.unwrap();
         assert!((-2.0..86_400.0).contains(&age), "{age}");
+    }
+
+    fn least_of(groups: &str, files: &[(&str, &str)]) -> Option<u64> {
+        let read = |path: &Path| {
+            let found = files.iter().find(|(name, _)| Path::new(name) == path)?;
+            Some(found.1.to_owned())
+        };
+        least(groups, read)
+    }
+
+    #[test]
+    fn the_least_limit_up_to_the_root_counts() {
+        let files = [
+            ("/sys/fs/cgroup/pod/memory.max", "1000\n"),
+            ("/sys/fs/cgroup/pod/container/memory.max", "max\n"),
+            ("/sys/fs/cgroup/memory.max", "5000\n"),
+        ];
+        assert_eq!(least_of("0::/pod/container\n", &files), Some(1000));
+        assert_eq!(least_of("0::/\n", &files), Some(5000), "a container");
+        assert_eq!(least_of("0::/elsewhere\n", &files[..2]), None);
+        assert_eq!(least_of("", &files), None);
+    }
+
+    #[test]
+    fn version_1_has_a_group_for_memory_and_a_number_for_no_limit() {
+        let groups = "9:name=systemd:/\n4:cpu,memory:/docker/abc\n0::/\n";
+        let file = "/sys/fs/cgroup/memory/memory.limit_in_bytes";
+        assert_eq!(least_of(groups, &[(file, "2000\n")]), Some(2000));
+        let none = "9223372036854771712\n";
+        assert_eq!(least_of(groups, &[(file, none)]), None);
     }
 }

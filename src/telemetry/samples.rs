@@ -1,6 +1,6 @@
-//! The values of metrics: how durations are counted, and how each kind of value is written.
+//! How durations are counted, and how each kind of value of a metric is written.
 //!
-//! The encoder's own histogram and families lock, so the values are plain numbers here.
+//! The histogram and the families of the encoder's library use locks, so the values here are plain numbers and atomics.
 
 use std::fmt;
 use std::iter::zip;
@@ -13,22 +13,23 @@ use prometheus_client::encoding::{
 
 use super::names::{MetricKind, MetricName};
 
-/// Upper bounds of the classic buckets, microseconds; the last bucket has no bound.
+/// The upper bounds of the classic buckets, microseconds. A last bucket without a bound follows.
 const CLASSIC_BOUNDS_US: [u64; 17] = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
     1_000_000, 2_500_000, 10_000_000,
 ];
 
-/// The schema of the native buckets: 2 to this power for each doubling, so a bucket is 19 % wide.
+/// The schema of the native buckets: each doubling has 2 to this power of them, so each upper bound is 19 % above the
+/// one before.
 const NATIVE_SCHEMA: i32 = 2;
 const PER_DOUBLING: usize = 1 << NATIVE_SCHEMA;
-/// The zero bucket ends at 2 to this power, seconds: not quite a microsecond.
+/// The zero bucket ends at 2 to this power, seconds: just below a microsecond.
 const ZERO_POWER: i32 = -20;
-/// The last native bucket ends at 2 to this power, seconds: a day and a half. Longer durations fall in it, too.
+/// The last native bucket ends at 2 to this power, seconds: a day and a half. Longer durations are counted in it too.
 const LAST_POWER: i32 = 17;
 const NATIVE_BOUNDS: usize = (LAST_POWER - ZERO_POWER) as usize * PER_DOUBLING + 1;
 
-/// Upper bounds of the native buckets, microseconds: rounded down, as durations are whole microseconds.
+/// The upper bounds of the native buckets, in whole microseconds as durations are, rounded down.
 const NATIVE_BOUNDS_US: [u64; NATIVE_BOUNDS] = {
     // 2 to the power of 0, 1/4, 2/4 and 3/4.
     let roots = [
@@ -49,7 +50,8 @@ const NATIVE_BOUNDS_US: [u64; NATIVE_BOUNDS] = {
 
 const BOUNDS: usize = NATIVE_BOUNDS + CLASSIC_BOUNDS_US.len();
 
-/// Upper bounds of the cells in which durations are counted: all bounds, so that each bucket is a sum of cells.
+/// The upper bounds of the cells in which durations are counted. They are those of both kinds of buckets, so that each
+/// bucket is a sum of cells.
 const BOUNDS_US: [u64; BOUNDS] = {
     let (mut bounds, mut native, mut classic) = ([0; BOUNDS], 0, 0);
     while native + classic < BOUNDS {
@@ -66,7 +68,7 @@ const BOUNDS_US: [u64; BOUNDS] = {
     bounds
 };
 
-/// The first cell for a duration of so many binary digits.
+/// For each integer logarithm to base 2, the first cell that a duration with this logarithm can be in.
 const FIRST_CELLS: [usize; u64::BITS as usize] = {
     let (mut first, mut cell, mut digits) = ([0; u64::BITS as usize], 0, 0);
     while digits < first.len() {
@@ -107,7 +109,7 @@ impl DurationCounts {
         self.cells.iter().sum()
     }
 
-    /// The counts of buckets with these upper bounds; the last has no bound.
+    /// Returns the counts of the buckets with these upper bounds, and at the end that of a bucket without a bound.
     fn buckets(&self, bounds_us: &[u64]) -> Vec<u64> {
         let mut counts = vec![0; bounds_us.len() + 1];
         let uppers = BOUNDS_US.into_iter().chain([u64::MAX]);
@@ -118,7 +120,7 @@ impl DurationCounts {
     }
 }
 
-/// A distribution of durations. One thread adds to it, any thread reads it.
+/// A distribution of durations. Only one thread may add to it; any thread may read it.
 #[derive(Debug)]
 pub struct Durations {
     cells: [AtomicU64; BOUNDS + 1],
@@ -137,7 +139,7 @@ impl Default for Durations {
 impl Durations {
     /// Adds one duration, in microseconds.
     pub fn observe_us(&self, us: u64) {
-        // No other thread adds, so there is nothing to lock.
+        // Only one thread adds, so a load and a store suffice.
         let add =
             |to: &AtomicU64, more: u64| to.store(to.load(Relaxed).wrapping_add(more), Relaxed);
         add(&self.cells[cell(us)], 1);
@@ -155,7 +157,7 @@ impl Durations {
 
 /// The values of a metric.
 pub(super) trait Samples: Sized {
-    /// Whether not even name and help are written.
+    /// Whether nothing is written, not even name and help.
     fn is_absent(&self) -> bool {
         false
     }
@@ -218,7 +220,7 @@ impl Samples for DurationCounts {
             created: None,
         };
         let sum = self.sum_us as f64 / 1e6;
-        // The texts have the classic buckets alone.
+        // The text formats have only the classic buckets.
         encoder.encode_histogram_with_native::<NoLabelSet>(
             sum,
             self.count(),
@@ -229,11 +231,12 @@ impl Samples for DurationCounts {
     }
 }
 
-/// The native buckets behind the zero bucket as the format has them: for each run of buckets with durations the empty
-/// buckets before it and its length; and for each of its buckets the difference to the bucket before.
+/// The native buckets after the zero bucket, as the format encodes them. A span is a run of buckets with durations: the
+/// number of empty buckets before it, and its length. A delta is the difference of a bucket to the last one that is not
+/// empty.
 fn spans(counts: impl Iterator<Item = u64>) -> (Vec<(i32, u32)>, Vec<i64>) {
     let (mut spans, mut deltas) = (Vec::<(i32, u32)>::new(), Vec::new());
-    // The bucket with the index 0 ends at one second.
+    // Begins with the index of the first bucket: the bucket with the index 0 ends at one second.
     let mut empty = ZERO_POWER * PER_DOUBLING as i32 + 1;
     let (mut before, mut is_run) = (0, false);
     for count in counts {
@@ -249,7 +252,7 @@ fn spans(counts: impl Iterator<Item = u64>) -> (Vec<(i32, u32)>, Vec<i64>) {
         (before, is_run) = (count as i64, true);
     }
     if spans.is_empty() {
-        // Without a span nobody could tell it from a classic histogram.
+        // Without a span, Prometheus would take the histogram for a classic one.
         spans.push((0, 0));
     }
     (spans, deltas)
@@ -275,7 +278,7 @@ impl<S: Samples> Samples for IfAny<S> {
     }
 }
 
-/// The value of a metric's label, or the values of all its labels.
+/// The value of a metric's only label, or the values of all its labels.
 pub(super) trait LabelValues {
     fn values(&self) -> &[&str];
 }
@@ -311,7 +314,7 @@ where
     }
 }
 
-/// The labels of an info metric, whose value is always 1.
+/// The values of the labels of an info metric, whose own value is always 1.
 pub(super) struct Info<'a, const N: usize>(pub(super) [&'a str; N]);
 
 impl<const N: usize> Samples for Info<'_, N> {

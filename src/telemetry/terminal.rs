@@ -1,7 +1,7 @@
 //! Log lines for people: on a terminal, a line is short, aligned and coloured.
 //!
-//! Level, time of day, message, fields. Fields that add nothing are left out; a pipe, a file and a container
-//! without a terminal get the whole line in the format of `tracing_subscriber`.
+//! A line has the level, the time of day, the message and the fields. Fields that add nothing are left out. A pipe, a
+//! file and a container without a terminal get whole lines in the format of `tracing_subscriber`.
 
 use std::fmt::{self, Debug, Display};
 use std::io::{self, IsTerminal};
@@ -17,7 +17,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::base::escaped;
 
-/// Columns of the message: fields begin below each other, unless a message is longer.
+/// The width of the message in columns: the fields of all lines begin at the same column, unless a message is longer.
 const MESSAGE_COLUMNS: usize = 24;
 
 const RESET: &str = "\x1b[0m";
@@ -31,8 +31,8 @@ pub(super) struct TerminalLines {
 }
 
 impl TerminalLines {
-    /// Formats for standard output; `None` if standard output is not a terminal. Colours unless `NO_COLOR` is
-    /// set and not empty (<https://no-color.org>), or the terminal has no colours.
+    /// The format for standard output; `None` if that is not a terminal. With colours, unless `NO_COLOR` is set and not
+    /// empty (<https://no-color.org>), or the terminal has none.
     pub(super) fn for_stdout() -> Option<Self> {
         let stdout = io::stdout();
         let has_colour = AutoStream::choice(&stdout) != ColorChoice::Never;
@@ -45,7 +45,7 @@ impl TerminalLines {
             self.in_colour(colour(level), &format!("{level:<5}")),
             self.in_colour(DIM, &time.to_string())
         );
-        // A reader of these levels is looking for a position in the source.
+        // People who read these levels want to know where in the source a line comes from.
         if level > Level::INFO {
             line += &format!(" {}", self.in_colour(DIM, target));
         }
@@ -116,8 +116,8 @@ impl Fields {
             .map(|other| other.1.as_str())
     }
 
-    /// Whether a field adds anything: not a count of 0 left-out lines, not an empty text, and not a peer with
-    /// the client's address.
+    /// Whether a field adds anything. A count of 0 left-out lines, an empty text, and a peer with the client's address
+    /// do not.
     fn says_more(&self, (name, value): &(&str, String)) -> bool {
         match *name {
             "lines_left_out" => value != "0",

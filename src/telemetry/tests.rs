@@ -161,7 +161,7 @@ fn every_family_has_help_and_every_sample_its_labels() {
 
 #[test]
 fn both_texts_have_the_same_samples() {
-    // Bounds are written differently, and the labels and samples of a histogram have another order.
+    // The two formats write bounds differently, and the labels and samples of a histogram in another order.
     let label = |label: &str| match label.strip_prefix("le=\"") {
         Some(bound) => format!(
             "{:e}",
@@ -193,7 +193,7 @@ fn both_texts_have_the_same_samples() {
     let expected: Vec<_> = names::ALL.iter().map(|metric| metric.name).collect();
     assert_eq!(named, expected, "each family has the name of its samples");
     assert_eq!(text.matches("# HELP ").count(), names::ALL.len());
-    // Only one of the two formats escapes help.
+    // Only one of the two formats escapes the help text.
     assert!(
         names::ALL
             .iter()
@@ -201,7 +201,7 @@ fn both_texts_have_the_same_samples() {
     );
 }
 
-/// The integer at the beginning of the bytes, which go on behind it.
+/// Takes the integer at the beginning of the bytes.
 fn varint(bytes: &mut &[u8]) -> u64 {
     let length = bytes.iter().position(|byte| *byte < 0x80).expect("an end") + 1;
     let (head, rest) = bytes.split_at(length);
@@ -210,7 +210,7 @@ fn varint(bytes: &mut &[u8]) -> u64 {
     parts.fold(0, |sum, byte| sum << 7 | u64::from(byte & 0x7f))
 }
 
-/// The bytes behind their length.
+/// Takes the length at the beginning of the bytes, and that many bytes after it.
 fn delimited<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
     let length = varint(bytes) as usize;
     let (value, rest) = bytes.split_at(length);
@@ -218,7 +218,7 @@ fn delimited<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
     value
 }
 
-/// A message of protobuf: the fields with their bytes, of the wire types that metrics have.
+/// Reads a protobuf message: the fields with their bytes, for the wire types that metrics use.
 fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
     let mut fields = Vec::new();
     while !bytes.is_empty() {
@@ -354,7 +354,7 @@ fn the_age_of_the_last_turn_counts_from_the_start_and_from_each_turn() {
     assert_eq!(metrics.last_turn_age_ms(NOW), 0);
 }
 
-/// Names keep the rules of Prometheus, and each metric has its help.
+/// The names follow the rules of Prometheus, and each metric has a help text.
 mod of_names {
     use super::super::names::*;
 

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use super::*;
 use crate::feeds::Point;
 
-/// Checks what a reader said about a stream whose payloads are serial numbers below `end`: no message is
-/// missing without a loss, except for the `unreadable` ones, and none came twice. From `stood_at` on a message
-/// may not even be missing before the first one. Returns the newest serial number.
+/// Checks what a reader said about a stream whose payloads are serial numbers below `end`: no message came twice, and
+/// none is missing without a report of a loss, except for the `unreadable` ones. The messages from `stood_at` on may
+/// not be missing even before the first one that came. Returns the newest serial number.
 pub(in crate::sources) fn check_told(
     told: &[Told],
     unreadable: &[u64],

@@ -16,16 +16,16 @@ struct World {
     stands: BTreeSet<(bool, String)>,
     forbidden: BTreeSet<(bool, String)>,
     wanted: BTreeSet<(bool, String)>,
-    /// Names whose first request has no answer yet.
+    /// The names with a request that has no answer yet.
     waiting: BTreeSet<(bool, String)>,
     /// The number of the newest request.
     wishes: u64,
     /// The newest request for each name.
     newest: BTreeMap<(bool, String), u64>,
-    /// The start of the clock, if names settle for [`SETTLE`], and the time since then.
+    /// If subscriptions settle for [`SETTLE`]: the start of the clock. `passed` is the time since then.
     clock: Option<Instant>,
     passed: Duration,
-    /// Subscribed names that have not settled.
+    /// The subscribed names that have not settled.
     unsettled: BTreeSet<(bool, String)>,
 }
 
@@ -122,7 +122,7 @@ impl World {
         true
     }
 
-    /// Advances the clock by half of the settling time. Returns whether names settle.
+    /// Advances the clock by half of the settling time. Returns whether there were names to settle.
     fn pass(&mut self) -> bool {
         let Some(start) = self.clock else {
             return false;
@@ -219,8 +219,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Whatever changes and fails: in the end the subscribed names are the wanted and allowed names, every
-    /// request was answered, and nothing superfluous is kept.
+    /// Whatever changes and fails, in the end exactly the wanted and permitted names are subscribed, every request was
+    /// answered, and the ledger keeps nothing else.
     #[test]
     fn the_last_word_counts(steps in steps(), settles: bool) {
         let mut world = World {
@@ -235,7 +235,7 @@ proptest! {
                 Step::Answer => { world.answer(); }
                 Step::Connect => world.connect(),
                 Step::Lose => world.lose(),
-                // The server ends connections with subscriptions that it forbids from now on.
+                // The server ends the connections that have a subscription to this name.
                 Step::Forbid(subscription) => {
                     world.forbidden.insert(key(&subscription));
                     world.lose();
@@ -247,7 +247,7 @@ proptest! {
         }
         world.connect();
         world.settle();
-        // Requests made without a connection were answered at once.
+        // A request without a connection has its answer at once, that the bus is away, so a refusal may follow or not.
         world.waiting.retain(|name| !world.forbidden.contains(name));
         world.check_settled();
         world.forbidden.clear();
@@ -299,7 +299,7 @@ fn long_names_on_their_way_are_bounded_in_bytes() {
     world.settle();
     world.check_settled();
     assert_eq!(world.ledger.asked_bytes, 0);
-    // A connection with much to lose has fewer.
+    // Once the names are restored, fewer bytes may be on their way.
     for n in 0..100 {
         world.want(&Subscription::channel(format!("{n}{}", "y".repeat(1_000))));
     }
@@ -329,7 +329,7 @@ fn one_forbidden_name_does_not_take_the_others_with_it() {
     world.want(&names[3]);
     world.settle();
     world.check_settled();
-    // A reconnection asks again, and does not report again.
+    // After a reconnection the name is requested again, but its refusal is not reported again.
     world.lose();
     world.waiting.insert(key(&names[3]));
     world.connect();
@@ -358,7 +358,7 @@ fn names_that_came_and_went_while_the_server_was_silent_leave_nothing() {
     come_and_go(&mut ledger);
     let [queued, asked, _] = ledger.unanswered();
     assert!(queued == 0 && asked <= ASKED_BYTES_MAX / COMMAND_BYTES);
-    // The turn of this name comes after the next answer.
+    // Enough commands are on their way, so this name has to wait for an answer.
     ledger.want(&Subscription::pattern("stays*"), 2);
     come_and_go(&mut ledger);
     assert_eq!(ledger.unanswered(), [1, asked, 0]);
@@ -383,7 +383,7 @@ fn a_change_of_mind_costs_no_command() {
     assert_eq!(counts[&true], 1);
 }
 
-/// The permissions of a server may change while a name is subscribed, and while the unsubscription waits.
+/// The permissions may change while a name is subscribed, and while its unsubscription waits to be sent.
 #[test]
 fn a_name_that_the_server_takes_away_is_refused_and_asked_for_again() {
     let mut ledger = Ledger::default();
@@ -438,7 +438,7 @@ fn a_name_without_room_is_asked_for_again_when_another_is_given_up() {
     assert!(ledger.next_change().is_some() && ledger.without_room.is_empty());
 }
 
-/// A thousand names wait together, and a name that came and went while settling leaves nothing.
+/// A thousand names settle together, and a name that was given up while it settled leaves nothing behind.
 #[test]
 fn names_settle_together() {
     let mut world = World {
@@ -454,7 +454,7 @@ fn names_settle_together() {
     assert_eq!(world.ledger.unanswered(), [0, 0, 1_000]);
     world.pass();
     assert_eq!(world.waiting.len(), 1_000);
-    // The command is answered at once, and a second request waits for the time of the newest answer.
+    // The first name is subscribed again, and now settles from the newest answer on.
     world.unwant(&names[0]);
     while world.ask() || world.answer() {}
     world.want(&names[0]);
@@ -488,10 +488,10 @@ fn a_connection_is_restored_when_its_names_have_settled() {
     assert!(!world.ledger.is_restored());
     world.pass();
     assert!(world.ledger.is_restored() && !world.ledger.is_restoring(&kept));
-    // No confirmation was sent for the settling name: nobody needs to know of its loss.
+    // `kept` has settled and counts as confirmed, so its loss is reported.
     assert!(world.ledger.lost());
     world.ledger.connected();
-    // The revoked name is asked for alone, before or after the other.
+    // The revoked name has a command of its own, before or after that of the other.
     let again: Vec<_> = std::iter::from_fn(|| world.ledger.next_change()).collect();
     world.ledger.settles(&kept, Instant::now());
     assert!(again.iter().any(|change| change.names.contains(&kept.name)));

@@ -14,7 +14,7 @@ use super::error::{NatsError, Refusal, Refusals};
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use crate::auth::NameSyntax;
 use crate::base::Finding;
-use crate::sources::asked::{Answers, to_ask};
+use crate::sources::{Answers, to_ask};
 use crate::wire::json;
 
 /// Connects to every server of the settings. Asks the first reachable server about the streams and durable consumers

@@ -4,18 +4,17 @@
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use super::error::{RedisError, shown};
 use super::marks::{NO_POSITIONS, hello_field, says_lone_master};
 use super::resp::Value;
 use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
-use super::settings::{RedisEndpoint, RedisSettings};
+use super::settings::{RedisEndpoint, RedisError, RedisSettings, shown};
 use super::stream::STATE;
 use crate::base::Finding;
 use crate::feeds::Subscription;
-use crate::sources::asked::{Answers, to_ask};
 use crate::sources::socket::Waiter;
+use crate::sources::{Answers, to_ask};
 
-/// The silence at which the names are given up.
+/// The longest silence of the server while it is asked about names.
 const NAMES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The needs of a gateway on Redis.
@@ -23,18 +22,18 @@ const NAMES_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct RedisNeeds {
     /// Names without which the gateway cannot work.
     pub subscriptions: Vec<Subscription>,
-    /// Names for requests of clients; a refusal concerns only the clients with the request.
+    /// Names that clients may request; a refusal concerns only the clients that request the name.
     pub requests: Vec<Subscription>,
-    /// Channels for publications of the gateway. The check publishes an empty message, so nobody must listen.
+    /// Channels that the gateway publishes to. The check publishes an empty message there, so nobody must be listening.
     pub published: Vec<String>,
-    /// The channel of the marks: without the right to publish there, positions are valid on one instance.
+    /// The channel of the marks. If this user may not publish there, positions are valid on one instance only.
     pub marks: Option<String>,
     /// The key of the stream to read.
     pub stream: Option<String>,
 }
 
-/// Asks the sentinels if there are some, and checks whether the server answers and whether this user may
-/// subscribe and publish as needed.
+/// Asks the sentinels, if there are any, and checks whether the server answers, and whether this user may subscribe,
+/// publish and read as needed.
 pub fn ask(settings: &RedisSettings, needs: &RedisNeeds) -> Vec<Finding> {
     let mut found = Vec::new();
     if let Err(error) = all(settings, needs, &mut found) {
@@ -57,7 +56,7 @@ fn all(
     let begin = Instant::now();
     let mut connection = servers.connect_to(&mut waiter, &endpoint)?;
     let ms = begin.elapsed().as_millis();
-    // Every user may ask; servers before 6.0 do not know the command.
+    // Every user may send `HELLO`; servers before 6.0 do not know the command.
     let hello = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
     let version = hello_field(&hello, b"version").unwrap_or(b"(of an unknown version)");
     let version = shown(&String::from_utf8_lossy(version));
@@ -78,7 +77,7 @@ fn all(
     subscribed(&mut connection, needs, found)
 }
 
-/// Asks every sentinel, to report an absent sentinel before the sentinel is needed.
+/// Asks every sentinel, so that an absent one is reported before it is needed.
 fn master(
     servers: &mut Servers,
     waiter: &mut Waiter,
@@ -135,7 +134,7 @@ fn published(
     Ok(())
 }
 
-/// Reads the newest entry in the ways of the source.
+/// Sends the commands that the source reads with, to see whether this user may use them.
 fn read_stream(
     connection: &mut Connection<'_>,
     key: &str,
@@ -169,7 +168,7 @@ fn read_stream(
     Ok(())
 }
 
-/// Subscribes for a moment: the connection is closed at once.
+/// Checks names by subscribing to them; the connection is closed right after.
 fn subscribed(
     connection: &mut Connection<'_>,
     needs: &RedisNeeds,

@@ -1,5 +1,5 @@
-//! A connection to Redis: connecting, the log-in and the check of the server's role, bytes in and out, questions
-//! with answers.
+//! A connection to Redis: connecting, the log-in and the check of the server's role, reading and writing, and commands
+//! with their answers.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -9,18 +9,17 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
-use super::error::{RedisError, is_temporary, shown};
 use super::resp::{ReadLimits, Reader, Value, pack};
-use super::settings::RedisEndpoint;
+use super::settings::{RedisEndpoint, RedisError, is_temporary, shown};
 use crate::sources::LinkTimes;
 use crate::sources::relay::Relay;
 use crate::sources::socket::{Buffered, Stream, Waiter, ended};
 
 /// The name that the server's client list shows.
 const CLIENT_NAME: &str = "weirgate";
-/// The most bytes of a read, and so the most between two looks at other work.
+/// The most bytes of a read: after each read the thread looks for other work.
 const READ_BYTES: usize = 64 * 1024;
-/// The limits of answers to questions: `ROLE` lists all replicas.
+/// The limits for answers to commands: `ROLE` lists all replicas.
 const ANSWER_LIMITS: ReadLimits = ReadLimits {
     bulk_bytes_max: 64 * 1024,
     items_max: 4 * 1024,
@@ -32,7 +31,7 @@ pub(super) struct Connection<'w> {
     waiter: &'w mut Waiter,
     io: Buffered,
     pub(super) reader: Reader,
-    /// The first byte after the last command.
+    /// When the first byte after the last command came.
     answers_since: Option<Instant>,
     /// The server, and the user.
     pub(super) endpoint: RedisEndpoint,
@@ -93,13 +92,13 @@ impl<'w> Connection<'w> {
         }
     }
 
-    /// The parts for [`Self::on`].
+    /// Takes the connection apart, for [`Self::on`] with another waiter.
     pub(super) fn into_parts(self) -> (Buffered, Reader) {
         (self.io, self.reader)
     }
 
-    /// Sends user and password, selects the database, and checks that the server takes commands. All
-    /// commands are sent at once, for a single round trip.
+    /// Sends user and password, selects the database, and checks that the server takes commands, in a single round
+    /// trip.
     pub(super) fn log_in(&mut self, patience: Duration) -> Result<(), RedisError> {
         let endpoint = self.endpoint.clone();
         let password = endpoint.password.as_deref();
@@ -160,12 +159,7 @@ impl<'w> Connection<'w> {
         self.endpoint.address_at(self.address)
     }
 
-    /// Sets the limits of the values that are read from here on.
-    pub(super) fn set_limits(&mut self, limits: ReadLimits) {
-        self.reader.set_limits(limits);
-    }
-
-    /// Puts a command behind the bytes that wait to be written.
+    /// Appends a command to the bytes that wait to be written.
     pub(super) fn queue<T: AsRef<[u8]>>(&mut self, command: &[T]) {
         pack(self.io.out(), command.iter());
         self.answers_since = None;
@@ -182,8 +176,8 @@ impl<'w> Connection<'w> {
         self.io.flush(self.waiter).map_err(RedisError::Lost)
     }
 
-    /// Reads once. Returns false if there is nothing to read. The caller has to take all values with
-    /// [`Self::next_value`] before the next read.
+    /// Reads once. Returns false if there is nothing to read. The caller must take all values with [`Self::next_value`]
+    /// before the next read.
     #[inline]
     pub(super) fn read(&mut self) -> Result<bool, RedisError> {
         let has_read = self.io.read(self.waiter).map_err(RedisError::Lost)?;
@@ -198,7 +192,7 @@ impl<'w> Connection<'w> {
         self.io.heard
     }
 
-    /// As [`Buffered::watch`]; `pings` is called with each ping.
+    /// As [`Buffered::watch`]. Calls `pings` when it sends a ping.
     pub(super) fn watch(
         &mut self,
         times: &LinkTimes,
@@ -223,8 +217,8 @@ impl<'w> Connection<'w> {
         Ok(self.waiter.readable)
     }
 
-    /// Waits until the socket may be read or written, the waker was used, or the time is over; does not sleep
-    /// while the last messages are young.
+    /// Waits until the socket may be read or written, the waker was used, or the time is over. For some time after the
+    /// last messages, polls without sleeping.
     #[inline]
     pub(super) fn wait(
         &mut self,
@@ -238,7 +232,8 @@ impl<'w> Connection<'w> {
     /// Waits for the next value, for `patience` since `asked` or the last byte, whichever is later.
     ///
     /// # Errors
-    /// No byte for so long, a lost connection, another master, or no Redis.
+    /// The server is silent for too long, is no longer the master, or does not speak the Redis protocol; or the
+    /// connection is lost.
     pub(super) fn answer(
         &mut self,
         mut relay: Option<&mut Relay<RedisError>>,
@@ -274,8 +269,8 @@ impl<'w> Connection<'w> {
         }
     }
 
-    /// Sends commands and waits for an answer to each, for `patience` since the last byte. Returns fewer answers
-    /// only if the server ended the connection after the last answer.
+    /// Sends commands and waits for an answer to each, for `patience` since the last byte. Returns fewer answers if the
+    /// server ended the connection after some.
     pub(super) fn ask<T: AsRef<[u8]>>(
         &mut self,
         commands: &[impl AsRef<[T]>],
@@ -294,7 +289,7 @@ impl<'w> Connection<'w> {
         Ok(answers.into_iter().next().unwrap_or(Value::Nil))
     }
 
-    /// Like [`Self::ask`], where other values may come between the answers.
+    /// Like [`Self::ask`], but skips the values that are not an answer.
     pub(super) fn ask_for<T: AsRef<[u8]>>(
         &mut self,
         commands: &[impl AsRef<[T]>],
@@ -364,7 +359,7 @@ impl<'w> Connection<'w> {
     }
 }
 
-/// Returns an error if the refusal of `command` makes the connection useless.
+/// Judges the refusal of a command of the log-in: an error if the connection is of no use without the command.
 fn judge(server: &str, command: &str, words: &str) -> Result<(), RedisError> {
     let refused = |command, words| {
         Err(RedisError::Refused {
@@ -378,9 +373,10 @@ fn judge(server: &str, command: &str, words: &str) -> Result<(), RedisError> {
             tracing::warn!(server, "Redis asks for no password, but one is set here");
             Ok(())
         }
-        // A server that does not know the command repeats the arguments, which hold the password.
+        // A server that does not know the command repeats its arguments in the error, and with them the password.
         "AUTH" => refused("AUTH", words.split("with args").next().unwrap_or_default()),
-        // A user without the right to ping may still subscribe, and some busy servers take subscriptions too.
+        // A user without the right to ping may still have the right to subscribe, and some busy servers accept
+        // subscriptions.
         "PING" if is_temporary(words) || words.starts_with("NOPERM") => Ok(()),
         "PING" => refused("the connection", words),
         "SELECT" => refused("SELECT", words),

@@ -1,14 +1,15 @@
-//! The kept feed on a connection: positions as soon as all names are subscribed, and marks, to make positions
-//! valid on other instances, once the channel of the marks is subscribed too.
+//! The kept feed on a connection. Messages have positions as soon as all names are subscribed. Once the channel of the
+//! marks is subscribed too, published marks make the positions valid on other instances.
 //!
-//! Positions hold on a lone master only: a replica that is filled anew, and nodes of a cluster that lose each
-//! other, drop messages while our connection stays, and say nothing. The server is asked for its role before the
-//! first subscription, and then each second, on a thread and a connection of its own, where marks are published
-//! too: a slow answer delays no message. A server that is no lone master is asked for its links to other servers
-//! instead: a changed link is a loss. A mark is published at most once: a second copy would stand at another place
-//! among the messages.
+//! Positions are valid only on a lone master: a replica that resynchronises, and nodes of a cluster that lose each
+//! other, drop messages without a sign while our connection stays. The source asks the server for its role before the
+//! first subscription. Then a thread with a connection of its own asks each second, and publishes the marks, so that a
+//! slow answer delays no message. On a server that is no lone master, the thread also asks for its links to other
+//! servers, and a changed link counts as a loss. A mark is published at most once, because a second copy would come at
+//! another place among the messages.
 //!
-//! At the end is what a server says of itself: whether it is a lone master, and its links to other servers.
+//! At the end of the file are the parsers of what a server says of itself: whether it is a lone master, and its links
+//! to other servers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,45 +19,44 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::connection::Connection;
-use super::error::{RedisError, Stop, shown};
 use super::resp::Value;
 use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
 use super::session::{Expected, Session};
-use super::settings::RedisEndpoint;
+use super::settings::{RedisEndpoint, RedisError, Stop, shown};
 use crate::base::detached;
 use crate::feeds::{BusEvent, Mark, Place, Subscription, fnv_1a};
 use crate::sources::kept::KeptFeed;
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
 
-/// The time from question to question for the role, and from mark to mark of an instance.
+/// The interval at which the thread asks for the role, and at which an instance publishes marks.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long positions hold after the server has confirmed to be a lone master.
+/// How long positions are valid after the server has confirmed its role.
 const ROLE_HOLDS: Duration = Duration::from_secs(3);
 /// The time for the answer to a mark.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The kept feed, and the way to the thread that publishes its marks.
+/// The kept feed, and the channel to the thread that publishes its marks.
 pub(super) struct Kept {
     pub(super) feed: KeptFeed,
-    /// The channel of the marks. No client gets marks.
+    /// The Redis channel of the marks, which are not relayed to clients.
     pub(super) channel: Arc<str>,
     marks: Sender<ToPublish>,
-    /// Of this connection.
+    /// What the thread has learned about this connection.
     learned: Arc<Learned>,
-    /// The time of the next question for the role; `None` before the feed begins.
+    /// When to ask for the role next; `None` before the feed begins.
     next: Option<Instant>,
     /// Whether the channel of the marks is subscribed.
     publishes: bool,
-    /// Whether the role was certain at the last look.
+    /// Whether [`Self::holds`] was true at the last look.
     held: bool,
     origin: Instant,
-    /// Whether positions are those of published marks.
+    /// Whether the positions are counted from a published mark, and so are valid on other instances.
     is_shared: bool,
 }
 
 impl Kept {
-    /// Starts the thread for publishing marks on `channel`. The thread ends with this value.
+    /// Starts the thread that publishes marks on `channel`. It ends when this value is dropped.
     ///
     /// # Errors
     /// The system has no descriptor or thread left.
@@ -65,7 +65,7 @@ impl Kept {
         servers: Servers,
         channel: &str,
     ) -> Result<Self, RedisError> {
-        // A single mark at a time: a mark after a slow answer would be useless.
+        // A single mark at a time: a mark that waited for a slow answer would be of no use.
         let (marks, to_publish) = bounded(1);
         let (waiter, _) = waiter("the publisher of marks")?;
         let thread = MarkThread {
@@ -104,7 +104,7 @@ impl Kept {
         Ok(())
     }
 
-    /// Begins on a connection whose server was asked for its role at `asked_ms`.
+    /// Resets the state for a new connection, whose server was asked for its role at `asked_ms`.
     fn begin(
         &mut self,
         server: Option<(RedisEndpoint, SocketAddr)>,
@@ -125,7 +125,7 @@ impl Kept {
         self.origin.elapsed().as_millis() as u64
     }
 
-    /// Whether the server has said lately that it is a lone master.
+    /// Whether the server has lately confirmed the role that it had at the start of the connection.
     fn holds(&self) -> bool {
         let said_ms = self.learned.master_ms.load(Relaxed);
         self.now_ms().saturating_sub(said_ms) < ROLE_HOLDS.as_millis() as u64
@@ -136,10 +136,10 @@ impl Kept {
         !self.learned.is_refused.load(Relaxed) && self.holds()
     }
 
-    /// Asks for the role, after a mark, if the thread is not busy with the question before.
+    /// Lets the thread publish `mark` and ask for the role, if it is not busy with the question before.
     fn ask(&mut self, mark: Option<Mark>) {
         self.next = Some(Instant::now() + INTERVAL);
-        // Full: the server is slow. Ended: the thread could not go on.
+        // The channel is full if the server is slow, and closed if the thread has ended.
         let _ = self.marks.try_send(ToPublish {
             mark,
             learned: Arc::clone(&self.learned),
@@ -149,8 +149,8 @@ impl Kept {
 }
 
 impl Session<'_, '_> {
-    /// Begins to count, if all names of the feed are subscribed: from a mark of this connection alone, and
-    /// from published marks as soon as their channel is subscribed, if the server permits.
+    /// If all names of the feed are subscribed, begins to count from a mark that is valid on this connection only, and
+    /// subscribes to the channel of the marks, to count from published marks later.
     pub(super) fn begin_feed(&mut self) -> Result<(), Stop> {
         let Some(kept) = &mut self.kept else {
             return Ok(());
@@ -168,7 +168,7 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// Handles the confirmation of the marks' channel: marks of all instances count from here on.
+    /// Handles the confirmation of the marks' channel: the marks of all instances come from here on.
     pub(super) fn marks_confirmed(&mut self, name: &Value) -> Result<(), Stop> {
         self.expected.pop_front();
         match (&mut self.kept, name) {
@@ -192,7 +192,7 @@ impl Session<'_, '_> {
         );
     }
 
-    /// Takes a message on the marks' channel. A copy by a pattern is not a mark.
+    /// Handles a message on the marks' channel. The copy for a pattern is ignored.
     pub(super) fn take_mark(&mut self, is_copy: bool, payload: &[u8]) -> Result<(), Stop> {
         if let Some(kept) = &mut self.kept
             && !is_copy
@@ -206,8 +206,9 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// Publishes the due mark, and counts from a mark of this connection alone if published marks count
-    /// no longer, or nobody knows whether the server is a lone master. Returns the time of the next mark.
+    /// Publishes a mark if it is due. If published marks may not be used any more, or the server has not said for a
+    /// while that it is a lone master, counts anew from a mark that is valid on this connection only. Returns the time
+    /// of the next mark.
     pub(super) fn mark(&mut self) -> Result<Option<Instant>, Stop> {
         let Some(kept) = &mut self.kept else {
             return Ok(None);
@@ -242,7 +243,7 @@ impl Session<'_, '_> {
         Ok(kept.next)
     }
 
-    /// The place of a message; `None` for a copy.
+    /// The place of a message; `None` for a further copy of it.
     pub(super) fn place(&mut self, pattern: Option<&str>, subject: &str) -> Option<Place> {
         let Some(kept) = &mut self.kept else {
             return Some(Place::Outside);
@@ -251,10 +252,11 @@ impl Session<'_, '_> {
             .place(pattern.unwrap_or(subject), pattern.is_some(), subject)
     }
 
-    /// The place of a message with a cut channel name.
+    /// The place of a message whose channel name was cut.
     ///
     /// # Errors
-    /// Nobody can say whether an earlier name of the feed matches the whole name, so the count is lost.
+    /// An earlier name of the feed may match the whole channel name, so the count is no longer certain and the
+    /// connection ends.
     pub(super) fn place_of_cut(&mut self, by: &Subscription) -> Result<Place, Stop> {
         let Some(kept) = &mut self.kept else {
             return Ok(Place::Outside);
@@ -267,28 +269,29 @@ impl Session<'_, '_> {
 /// What the publishing thread has learned about the reader's connection.
 #[derive(Debug, Default)]
 struct Learned {
-    /// The server and its address: another address of the name may be another server.
+    /// The server and its address, because another address of the same name may be another server.
     server: Option<(RedisEndpoint, SocketAddr)>,
     /// Whether the server was a lone master when the connection was made, and whether that has changed.
     was_lone_master: bool,
     has_changed: AtomicBool,
-    /// The links of a server that is not a lone master, as a hash; 0 before the first answer. And whether they have
+    /// The links of a server that is not a lone master, as a hash; 0 before the first answer. `has_lost`: they have
     /// changed since the reading thread last looked.
     links: AtomicU64,
     has_lost: AtomicBool,
     /// This user may not publish marks.
     is_refused: AtomicBool,
-    /// When the server was a lone master the last time, milliseconds since [`Kept::origin`]: at the start
-    /// of the connection, or beside a mark.
+    /// When the server was last asked and had the same role as at the start of the connection, milliseconds since
+    /// [`Kept::origin`].
     master_ms: AtomicU64,
 }
 
-/// A question for the role, after a mark to publish.
+/// A mark to publish, and then the question for the role.
 #[derive(Debug)]
 struct ToPublish {
-    /// `None`: this user may not publish marks, or not read them.
+    /// `None` if this user may not publish marks, or may not read them.
     mark: Option<Mark>,
-    /// Of the reading thread's connection: after a failover the question goes to another server.
+    /// What is learned goes here. It belongs to one connection of the reading thread, and names the server to ask:
+    /// after a failover this is another one.
     learned: Arc<Learned>,
     /// Milliseconds since [`Kept::origin`].
     at_ms: u64,
@@ -315,7 +318,7 @@ impl MarkThread {
         }
     }
 
-    /// Publishes on a connection until the connection is useless. Returns a mark for another server.
+    /// Publishes and asks on a connection until it is of no use. Returns a question that is for another server.
     fn publish_on(
         &self,
         mut connection: Connection<'_>,
@@ -365,18 +368,18 @@ impl MarkThread {
 pub(super) const NO_POSITIONS: &str = "messages have no positions, so clients that come back are not told what they \
     missed: this server is a replica or in a cluster, or cannot say that it is not, and there messages can be lost \
     without a sign; read a stream (--stream), or name a master without a cluster";
-/// The links of a server to others: a replica that is filled anew has another one to its master.
+/// The commands for the links of a server to others. A replica that resynchronises has a new link to its master.
 pub(super) const LINKS: [&[&str]; 2] =
     [&["CLIENT", "LIST", "TYPE", "master"], &["CLUSTER", "LINKS"]];
 
-/// Whether positions hold on a connection with this answer to `HELLO`: the server is a master and alone. A server
+/// Whether the server is a master without a cluster, by its answer to `HELLO`, so that positions are valid. A server
 /// before Redis 6 cannot say so.
 pub fn says_lone_master(hello: &Value) -> bool {
     let value_of = |key| hello_field(hello, key).unwrap_or_default();
     value_of(b"mode") == b"standalone" && value_of(b"role") == b"master"
 }
 
-/// A hash of the links in the answers to [`LINKS`], never 0. A refusal is not a link.
+/// A hash of the links in the answers to [`LINKS`], never 0. Refusals are ignored.
 pub(super) fn links_in(answers: &[Value]) -> u64 {
     let mut links = Vec::new();
     for answer in answers {
@@ -397,7 +400,7 @@ pub(super) fn links_in(answers: &[Value]) -> u64 {
     u64::from(fnv_1a(links.into_iter().flatten())) + 1
 }
 
-/// The way, the node and the time of a link in the answer to `CLUSTER LINKS`.
+/// The direction, the node and the creation time of a link in the answer to `CLUSTER LINKS`.
 fn link(link: &Value) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     for key in [&b"direction"[..], b"node", b"create-time"] {

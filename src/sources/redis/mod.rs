@@ -1,42 +1,39 @@
-//! The Redis pub/sub source: relays channels and patterns that may change while the source runs.
+//! The Redis pub/sub source: relays channels and patterns. The names may change while the source runs.
 //!
-//! Gateways request names through a [`BusInterest`], which never waits. The source owns the set
-//! of wanted names and keeps the subscriptions on Redis equal to this set:
+//! Gateways request names through a [`BusInterest`], which never waits. The source keeps the set of wanted names, and
+//! makes the subscriptions on Redis equal to it:
 //!
-//! - Events come in the order in which Redis sends, over all channels and patterns, with
-//!   [`BusEvent::Subscribed`] among them: messages published after the confirmation of Redis come
-//!   after `Subscribed`.
-//! - While Redis is there, each [`BusInterest::subscribe`] is answered by `Subscribed`, by
-//!   [`BusEvent::Refused`] (Redis's rules forbid the name; asked again every 30 s and after each
-//!   reconnection, reported once), or, if the link is lost first, by [`BusEvent::Down`]. A request for
-//!   a confirmed name is answered at once; several requests for the same name have a single answer.
-//! - While Redis is away a request only changes the set. [`BusEvent::Up`] comes when every name that
-//!   was wanted at that moment is confirmed or refused, directly followed by `CaughtUp` (there is
-//!   no backlog); each earlier confirmation is reported as `Subscribed` too.
-//! - Requests have numbers ([`BusInterest::subscribe_numbered`]). `Subscribed` and `Refused` return the
-//!   number of the newest request for the name that the source had taken. A caller with a newer request
-//!   recognises by the number that the answer belongs to an older request.
-//! - Of quick changes the last counts: each name has at most a single command on its way.
-//!   Commands carry up to 256 names and are sent without waiting for answers. Up to 32 KiB of commands
-//!   are on their way: a busy server reads none, and they must not fill the link. While names are restored
-//!   on a new connection the limit is 1 MiB, up to 8,192 names. Requests that the source has not taken are
-//!   kept once for each name.
-//! - A lost link causes a single [`BusEvent::Gap`], if all names were ever confirmed, and a single
-//!   [`BusEvent::Down`], however many attempts follow. The attempts continue for ever, after 100 ms
-//!   doubling to 2 s. A link that is lost while the names are restored causes another `Gap`, if a wanted
-//!   name was subscribed there.
-//! - A server that was silent for a second is pinged. After two more seconds the status says that
-//!   the bus is away, but the connection is kept: a busy server delivers everything afterwards. A second
-//!   connection, without subscriptions, shows the cause. The first connection is given up if the server
-//!   accepts no connection; if the server answers on the second connection and says nothing on the first
-//!   for another second; or if nothing answers for 30 s. Any byte counts as a sign of life.
+//! - Events come in the order in which Redis sends them, over all channels and patterns. [`BusEvent::Subscribed`] is in
+//!   its place among them: messages that Redis sends after its confirmation come after `Subscribed`.
+//! - While Redis is there, the answer to each [`BusInterest::subscribe`] is `Subscribed`, or [`BusEvent::Refused`] if
+//!   the ACL of Redis forbids the name, or [`BusEvent::Down`] if the link is lost first. A refusal is reported once;
+//!   the source requests the name again every 30 s and after each reconnection. A request for a confirmed name has its
+//!   answer at once. Several requests for the same name have a single answer.
+//! - While Redis is away, a request only changes the set. On a new connection the source restores the wanted names, and
+//!   reports each confirmation as `Subscribed`. [`BusEvent::Up`] comes when every name that was wanted at the connect
+//!   is confirmed or refused; `CaughtUp` follows at once, because there is no backlog.
+//! - Requests have numbers ([`BusInterest::subscribe_numbered`]). `Subscribed` and `Refused` return the number of the
+//!   newest request for the name that the source had taken. By this number a caller recognises an answer to an older
+//!   request than its newest.
+//! - Of several quick changes the last counts, because each name has at most one command on its way. Commands carry up
+//!   to 256 names, and are sent without waiting for answers. At most 32 KiB of commands are on their way, because a
+//!   busy server reads none, and they must not fill the link; while names are restored on a new connection, at most 1
+//!   MiB. At most 8,192 names are on their way. Of the requests that the source has not taken, one is kept for each
+//!   name.
+//! - A lost link causes a single [`BusEvent::Gap`], if all names were confirmed once, and a single [`BusEvent::Down`],
+//!   however many attempts to connect follow. They continue for ever, with delays that double from 100 ms to 2 s. If a
+//!   link is lost while the names are restored, and a wanted name was subscribed there, another `Gap` follows.
+//! - The source pings a server that was silent for a second. After two more seconds the status says that the bus is
+//!   away, but the source keeps the connection, because a server that is only busy delivers everything afterwards. A
+//!   second connection, without subscriptions, shows which it is. The source gives the first connection up if the
+//!   server refuses the second connection; if the server answers on the second one and says nothing on the first for
+//!   another second; or after 30 s without an answer on either. Any byte counts as an answer.
 //!
-//! A single thread does all this. The thread waits for the socket and for requests in the same poll and
-//! never blocks in a read or a write, with TLS too. If the loop's channel is full, the thread waits for
-//! room and reads nothing. Redis meanwhile keeps the messages up to its limit
-//! (`client-output-buffer-limit pubsub`); over the limit Redis ends the connection, which is a gap.
-//! With sentinels, a second thread asks every second whether the master has moved. The source leaves a
-//! server that is no longer the master.
+//! A single thread does all this. It waits for the socket and for requests in the same poll, and never blocks in a read
+//! or a write, with TLS too. While the loop's channel is full, the thread waits for room and reads nothing. Redis
+//! meanwhile buffers the messages up to its limit (`client-output-buffer-limit pubsub`); over the limit Redis ends the
+//! connection, which is a gap. With sentinels, a second thread asks them every second whether the master has moved, and
+//! the source then leaves its server.
 //!
 //! | file | owns |
 //! | --- | --- |
@@ -48,11 +45,10 @@
 //! | `marks` | the kept feed on a connection: positions, the marks to make positions valid on other instances, and what a server says of itself |
 //! | `stream` | the source that reads a stream in place of channels |
 //! | `publish` | connections that publish: for gateways that speak to each other, and for a command |
-//! | `resp`, `settings`, `error` | pure: the protocol; URLs; error texts |
+//! | `resp`, `settings` | pure: the protocol; URLs and error texts |
 
 mod ask;
 mod connection;
-mod error;
 mod marks;
 mod publish;
 pub mod resp;
@@ -64,10 +60,10 @@ mod stream;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::error::Stop;
 use self::marks::Kept;
 use self::servers::Servers;
 use self::session::Session;
+use self::settings::Stop;
 use super::LinkTimes;
 use super::kept::KeptFeed;
 use super::relay::{Bus, Probe, Relay};
@@ -77,10 +73,9 @@ use crate::feeds::BusEvent;
 use crate::telemetry::BusStatus;
 
 pub use self::ask::{RedisNeeds, ask};
-pub use self::error::RedisError;
 pub use self::marks::says_lone_master;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
-pub use self::settings::{REDIS_PORT, RedisEndpoint, RedisSettings, SENTINEL_PORT};
+pub use self::settings::{REDIS_PORT, RedisEndpoint, RedisError, RedisSettings, SENTINEL_PORT};
 pub use self::stream::{RedisStreamSource, StreamReader, Trouble};
 
 /// Relays publications, for ever.
@@ -88,7 +83,7 @@ pub struct RedisSource {
     servers: Servers,
     status: Arc<BusStatus>,
     waiter: Waiter,
-    /// For the second connection beside a silent connection.
+    /// For the second connection, while the first is silent.
     second_waiter: Waiter,
     names: Names,
     kept: Option<Kept>,
@@ -119,7 +114,7 @@ impl RedisSource {
         Ok((source, handle))
     }
 
-    /// Gives the messages of the feed their positions, and publishes marks on the channel, so that the
+    /// Makes the source give the messages of `feed` their positions, and publish marks on `channel`, so that the
     /// positions are valid on all instances. The caller subscribes to the names of the feed.
     ///
     /// # Errors

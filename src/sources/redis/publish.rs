@@ -1,9 +1,9 @@
-//! Connections for publishing: a subscribed connection takes no PUBLISH (RESP2), so these are separate. The
-//! first kind is on a thread of its own, for gateways that speak to each other; the second is for a command
-//! in a terminal.
+//! Connections for publishing. They are separate because a subscribed connection takes no PUBLISH (RESP2).
+//! [`RedisPublisher`] has a thread of its own, for gateways that speak to each other; [`RedisSenders`] is for `weirgate
+//! publish`.
 //!
-//! The thread sends commands without waiting for answers. The thread leaves a server without an answer for
-//! three seconds; commands on their way are not sent again.
+//! The thread sends commands without waiting for answers. If the server answers nothing for three seconds, the thread
+//! connects again; commands that were on their way are not sent again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,10 +12,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::connection::Connection;
-use super::error::{RedisError, Stop, shown};
 use super::resp::Value;
 use super::servers::{Servers, waiter};
-use super::settings::RedisSettings;
+use super::settings::{RedisError, RedisSettings, Stop, shown};
 use crate::base::{LogBudget, Wake};
 use crate::sources::LinkTimes;
 use crate::sources::relay::{Bus, Relay};
@@ -23,14 +22,14 @@ use crate::sources::requests::{self, Outgoing, Publisher};
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
 
-/// Messages are taken while fewer bytes wait for the socket.
+/// The thread takes messages while fewer bytes than this wait for the socket.
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
-/// The time without an answer after which the connection is left.
+/// The longest time without an answer; then the thread connects again.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// The most log lines about refused messages, a second.
 const LINES_PER_SECOND: u32 = 1;
 
-/// Publishes the messages of its [`Publisher`], for ever. The only events are `Up` and `Down`.
+/// Publishes the messages of its [`Publisher`], for ever. Sends no events but `Up` and `Down`.
 pub struct RedisPublisher {
     servers: Servers,
     waiter: Waiter,
@@ -41,7 +40,7 @@ pub struct RedisPublisher {
 }
 
 impl RedisPublisher {
-    /// Creates the publisher and its handle, which may be used before the connection is there.
+    /// Creates the publisher and its handle. Messages are dropped until there is a connection.
     ///
     /// # Errors
     /// The certificates to trust cannot be read, or the system has no descriptor left.
@@ -65,7 +64,7 @@ impl RedisPublisher {
 
     fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
         let connection = self.servers.connect_and_watch(&mut self.waiter)?;
-        // Messages for the connection before would be late.
+        // Messages from before this connection would be late.
         self.outbox.try_iter().for_each(drop);
         relay.report_up()?;
         let mut session = Session {
@@ -109,7 +108,7 @@ struct Session<'a, 'w> {
 }
 
 impl Session<'_, '_> {
-    /// Writes as much as possible, reads once, and waits if there was nothing to read.
+    /// Writes as much as the socket takes, reads once, and waits if there was nothing to read.
     fn turn(&mut self) -> Result<(), Stop> {
         self.connection.check_master()?;
         // Messages published from here on wake this thread again.
@@ -128,7 +127,7 @@ impl Session<'_, '_> {
             let silent_ms = SILENCE_MAX.as_millis() as u64;
             return Err(RedisError::Silent(silent_ms).into());
         }
-        // Messages left in the outbox wait for room, and so for the socket.
+        // If messages are left in the outbox, they wait until the socket takes bytes, and that ends the wait too.
         let until = give_up.unwrap_or_else(|| Instant::now() + SILENCE_MAX);
         Ok(self.connection.wait(self.relay, until)?)
     }
@@ -174,7 +173,7 @@ impl Session<'_, '_> {
 /// The time for the answer to a message.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The way to Redis for a command that publishes: one connection after the other.
+/// Connects to Redis for `weirgate publish`, one connection after the other.
 pub struct RedisSenders {
     servers: Servers,
     waiter: Waiter,
@@ -201,15 +200,15 @@ impl RedisSenders {
     }
 }
 
-/// Publishes on Redis for a command, one message after the other, and waits: every fault is an error, and
-/// nothing is tried again.
+/// Publishes on Redis for `weirgate publish`, one message after the other, and waits for each answer. Every fault is an
+/// error, and nothing is tried again.
 pub struct RedisSender<'w> {
     connection: Connection<'w>,
 }
 
 impl RedisSender<'_> {
-    /// Adds a message to a stream, with the fields that [`RedisStreamSource`](super::RedisStreamSource) reads.
-    /// Returns the id.
+    /// Adds a message to a stream, with the fields that [`RedisStreamSource`](super::RedisStreamSource) reads. Returns
+    /// the id of the entry.
     ///
     /// # Errors
     /// The connection is lost, Redis is silent, or this user may not add to the stream.

@@ -1,5 +1,5 @@
-//! The way to the server: the address from the settings or from the sentinels, a connection there, a watch over
-//! the sentinels, and a second connection beside a silent connection.
+//! Finds the server, from the settings or from the sentinels, and connects to it; watches whether the sentinels name
+//! another master; makes the second connection while the first is silent.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
@@ -11,36 +11,35 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 
 use super::connection::Connection;
-use super::error::{RedisError, Stop};
 use super::resp::Value;
-use super::settings::{RedisEndpoint, RedisSettings};
+use super::settings::{RedisEndpoint, RedisError, RedisSettings, Stop};
 use crate::base::{LeftAddresses, Wake, detached, tls_roots};
 use crate::sources::relay::Found;
 use crate::sources::socket::Waiter;
 
-/// The silence at which TLS, the log-in or a question beside it is given up.
+/// The longest silence during the TLS handshake, the log-in, and the questions of a check.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The interval at which the sentinels are asked while a connection exists.
+/// While a connection exists, the sentinels are asked at this interval.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// The time for making the second connection, and again for the log-in there. Meanwhile neither the
-/// silent connection nor the watch over the sentinels is read.
+/// The longest time for making the second connection, and the longest silence during its log-in. Meanwhile the thread
+/// neither reads the silent connection nor looks whether the master has moved.
 const SECOND_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// The address of a server at a unix socket, which has none.
+/// Used as the address of a server at a unix socket, which has none.
 const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-/// A poll for a thread, and the waker.
+/// A poll for a thread, and its waker.
 pub(super) fn waiter(sleeper: &'static str) -> Result<(Waiter, Wake), RedisError> {
     Waiter::new(sleeper).map_err(RedisError::System)
 }
 
-/// The way to the server, over all connections.
+/// Finds and reaches the server, over all connections of a source.
 #[derive(Clone)]
 pub(super) struct Servers {
     pub(super) settings: RedisSettings,
-    /// If the server or a sentinel has TLS.
+    /// `None` if neither the server nor a sentinel has TLS.
     tls: Option<Arc<ClientConfig>>,
-    /// The sentinel of the last answer.
+    /// The index of the sentinel that answered last.
     first_sentinel: usize,
     /// The addresses that failed.
     left: LeftAddresses,
@@ -52,7 +51,7 @@ impl Servers {
     /// Reads the certificates to trust. Does not connect.
     ///
     /// # Errors
-    /// The certificates cannot be read, or the name in the master's certificate is not certain.
+    /// The certificates cannot be read, or an attacker could name the master ([`RedisSettings::check_tls_name`]).
     pub(super) fn new(settings: RedisSettings) -> Result<Self, RedisError> {
         let sentinels_tls = settings.sentinels.iter().any(|sentinel| sentinel.tls);
         let tls = match settings.server.tls || sentinels_tls {
@@ -77,7 +76,7 @@ impl Servers {
         !self.settings.sentinels.is_empty()
     }
 
-    /// Connects to the server, or to the master in the answer of a sentinel.
+    /// Connects to the server of the settings, or to the master that a sentinel names.
     pub(super) fn connect<'w>(
         &mut self,
         waiter: &'w mut Waiter,
@@ -89,8 +88,8 @@ impl Servers {
         self.connect_to(waiter, &endpoint)
     }
 
-    /// Connects to this server, at the first of its addresses that serves. If there are sentinels, the server has to
-    /// be the master.
+    /// Connects to the first address of this server that accepts the log-in. If there are sentinels, the server has to
+    /// be a master.
     pub(super) fn connect_to<'w>(
         &mut self,
         waiter: &'w mut Waiter,
@@ -108,7 +107,7 @@ impl Servers {
         Ok(Connection::on(waiter, parts, endpoint, address))
     }
 
-    /// Connects to the server of another connection.
+    /// Connects to the server and the address of another connection.
     pub(super) fn connect_at<'w>(
         &self,
         waiter: &'w mut Waiter,
@@ -155,8 +154,8 @@ impl Servers {
         Err(last)
     }
 
-    /// Notes the end of a connection. The next one tries this address last, unless the connection was good until
-    /// its end.
+    /// Records the end of a connection. The next connection tries this address last, unless the connection had lasted
+    /// for a while and was then lost.
     pub(super) fn ended(&mut self, stop: &Stop) {
         if let (Some((address, since)), Stop::Bus(error)) = (self.used.take(), stop) {
             let is_usual = matches!(error, RedisError::Lost(_));
@@ -165,9 +164,9 @@ impl Servers {
         }
     }
 
-    /// As [`Self::connect`]. If there are sentinels, a thread asks the sentinels until the connection is dropped
-    /// whether the master has moved: sentinels disconnect the subscribers of a replaced master only ten seconds after
-    /// a requested failover, and meanwhile nothing is published there any more.
+    /// As [`Self::connect`]. If there are sentinels, a thread asks them whether the master has moved, until the
+    /// connection is dropped. After a requested failover, the sentinels disconnect the subscribers of the old master
+    /// only ten seconds later, and meanwhile nothing is published there.
     pub(super) fn connect_and_watch<'w>(
         &mut self,
         waiter: &'w mut Waiter,
@@ -216,7 +215,7 @@ impl Servers {
         Err(self.no_master(reason))
     }
 
-    /// The error where no sentinel names the master, with the error of the last sentinel.
+    /// The error for a master that no sentinel names; `last` is the error of the last sentinel.
     pub(super) fn no_master(&self, last: Option<RedisError>) -> RedisError {
         RedisError::NoMaster {
             master: self.settings.master_name.clone(),
@@ -227,18 +226,16 @@ impl Servers {
         }
     }
 
-    /// Asks a sentinel for the master: an endpoint with the user, password, TLS and TLS name of the settings'
-    /// server.
+    /// Asks a sentinel for the master. Returns its host and port, with the user, password, TLS and TLS name from the
+    /// settings of the server.
     pub(super) fn ask_sentinel(
         &mut self,
         waiter: &mut Waiter,
         sentinel: &RedisEndpoint,
     ) -> Result<RedisEndpoint, RedisError> {
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
-        let (name, server) = (
-            self.settings.master_name.clone(),
-            self.settings.server.clone(),
-        );
+        let name = self.settings.master_name.clone();
+        let server = self.settings.server.clone();
         self.at_each(waiter, sentinel, |mut connection| {
             connection.log_in(timeout)?;
             let question = ["SENTINEL", "get-master-addr-by-name", &name];
@@ -259,7 +256,7 @@ impl Servers {
         })
     }
 
-    /// Connects to the server of a silent connection, and logs in.
+    /// Makes the second connection to the server of a silent connection, and logs in.
     pub(super) fn try_second(
         &self,
         waiter: &mut Waiter,

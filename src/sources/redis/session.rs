@@ -1,14 +1,15 @@
-//! A connection from the log-in to the loss: messages and confirmations out, requests in.
+//! A subscribed connection from the log-in until its loss: hands messages and confirmations to the loop, and sends the
+//! requests of gateways.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::Connection;
-use super::error::{RedisError, Stop, is_temporary, shown};
 use super::marks::Kept;
 use super::resp::{ReadLimits, Value};
 use super::servers::Servers;
+use super::settings::{RedisError, Stop, is_temporary, shown};
 use crate::base::Now;
 use crate::feeds::{BusEvent, BusMessage, Subscription};
 use crate::sources::ledger::Change;
@@ -16,16 +17,16 @@ use crate::sources::relay::{Probe, Relay};
 use crate::sources::requests::Names;
 use crate::sources::socket::Waiter;
 
-/// Commands wait while more bytes than this are not written.
+/// No further command is queued while at least this many bytes wait to be written.
 const QUEUED_BYTES_MAX: usize = 64 * 1024;
-/// The longest list on a subscribed connection: kind, pattern, channel, payload.
+/// The longest list that Redis sends on a subscribed connection: kind, pattern, channel, payload.
 const PUSH_ITEMS_MAX: usize = 4;
 
-/// A connection, and the parts of the source for a session.
+/// A connection, and what its session uses of the source.
 pub(super) struct Session<'a, 'w> {
     pub(super) connection: Connection<'w>,
     pub(super) servers: &'a Servers,
-    /// Decides whether this connection is kept while silent, with the second connection.
+    /// Decides whether to keep this connection while it is silent.
     pub(super) probe: Probe,
     pub(super) second_waiter: &'a mut Waiter,
     pub(super) relay: &'a mut Relay<RedisError>,
@@ -45,7 +46,7 @@ pub(super) enum Expected {
 impl Session<'_, '_> {
     /// Subscribes to all wanted names, and relays messages meanwhile.
     pub(super) fn restore(&mut self) -> Result<(), Stop> {
-        self.connection.set_limits(ReadLimits {
+        self.connection.reader.set_limits(ReadLimits {
             bulk_bytes_max: self.servers.settings.payload_bytes_max,
             items_max: PUSH_ITEMS_MAX,
             entry_fields: &[],
@@ -58,7 +59,7 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// Reads once at most, then does the work for messages and requests. Waits if there was nothing.
+    /// Reads at most once, and handles what came and what gateways request. If nothing came, waits.
     pub(super) fn turn(&mut self) -> Result<(), Stop> {
         self.names.take_and_answer(&self.relay.link)?;
         let has_read = self.connection.read()?;
@@ -96,7 +97,7 @@ impl Session<'_, '_> {
         }
     }
 
-    /// Pings a silent server, and gives up a server after a long silence. Returns the moment of the next look.
+    /// Pings a silent server, and gives the connection up after too long a silence. Returns when to look again.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.connection.check_master()?;
         self.names.retry_refused();
@@ -108,15 +109,14 @@ impl Session<'_, '_> {
         }
     }
 
-    /// Handles too long a silence: the server is busy, or the link is dead. Returns the
-    /// moment of the next look.
+    /// Handles too long a silence: the server is busy, or the link is dead. Returns when to look again.
     fn probe(&mut self) -> Result<Instant, Stop> {
         let heard = self.connection.heard();
         let next = self.probe.look(heard, self.relay, || {
             let server = (&self.connection.endpoint, self.connection.address);
             self.servers.try_second(self.second_waiter, server)
         })?;
-        // Bytes from the time of the second connection end the silence.
+        // Bytes that came during the second connection end the silence.
         if next.is_none() && self.connection.has_input()? {
             return Ok(Instant::now());
         }
@@ -210,7 +210,7 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// The ledger's copy of the name, to save another copy.
+    /// The ledger's copy of the name if it has one, to save an allocation.
     fn name(&self, bytes: &[u8], is_pattern: bool) -> Arc<str> {
         let name = String::from_utf8_lossy(bytes);
         let kept = self.names.ledger.name(&name, is_pattern);
@@ -233,7 +233,7 @@ impl Session<'_, '_> {
             kept.feed.settle(&subscription, wanted);
         }
         if let Some(number) = self.names.ledger.confirmed(&subscription, wanted) {
-            // If Redis had refused this name before, the status shows the refusal until now.
+            // Redis may have refused this name before, and the status would still say so.
             if self.relay.stands_now() {
                 self.show_refusals();
             }
@@ -248,7 +248,7 @@ impl Session<'_, '_> {
         }
     }
 
-    /// Takes the first unanswered name. Returns `None` if `name` is another.
+    /// Takes the name whose answer is due. Returns `None` if the answer is for another name.
     fn expected_name(&mut self, wanted: bool, patterns: bool, name: &Value) -> Option<Arc<str>> {
         let Some(Expected::Change(change)) = self.expected.front_mut() else {
             return None;
@@ -275,7 +275,7 @@ impl Session<'_, '_> {
     /// Handles an error, which is the whole answer to a command.
     fn refused(&mut self, words: &str) -> Result<(), Stop> {
         let change = match self.expected.pop_front() {
-            // The refusal of a ping proves the server present.
+            // A refused ping proves too that the server is there.
             Some(Expected::Pong) => return Ok(()),
             Some(Expected::Marks) => {
                 self.marks_refused(words);
@@ -294,7 +294,8 @@ impl Session<'_, '_> {
                 is_pattern: change.patterns,
             };
             if !change.wanted {
-                // Another try would have the same result, and nobody wants later messages.
+                // Another attempt would have the same result. The ledger forgets the name, and its messages have no
+                // receiver.
                 self.names.ledger.confirmed(&subscription, false);
             } else if let Some(number) = self.names.ledger.refused(&subscription, was_alone) {
                 self.tell_refused(subscription, number, words)?;
@@ -318,16 +319,14 @@ impl Session<'_, '_> {
         Ok(self.names.tell_refused("Redis", link, refused, reason)?)
     }
 
-    /// Sets the status to whether all names are subscribed, where all are needed. Call this while the rest of
-    /// the status says up.
+    /// If the gateway needs all names, sets the status to whether all are subscribed. Must be called only while the bus
+    /// is up otherwise.
     pub(super) fn show_refusals(&self) {
         if !self.servers.settings.needs_all_names || !self.names.ledger.is_restored() {
             return;
         }
-        let (status, is_refused) = (
-            &self.relay.status,
-            self.names.ledger.refused_of_wanted().0 > 0,
-        );
+        let status = &self.relay.status;
+        let is_refused = self.names.ledger.refused_of_wanted().0 > 0;
         status.set_subscription_refused(is_refused);
         if is_refused {
             status.set_down(self.relay.link.now().mono_us);

@@ -1,15 +1,17 @@
-//! The settings of a Redis source, and the reading of Redis URLs.
+//! The settings of a Redis source, the reading of Redis URLs, and the errors between this process and Redis, by cause,
+//! worded for a log line.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-use super::error::RedisError;
+use crate::base::tls_roots::TrustError;
 use crate::base::{is_host, unix_socket_url};
-use crate::sources::LinkTimes;
+use crate::sources::{LinkTimes, outage, relay};
 
 /// The default port of a Redis server.
 pub const REDIS_PORT: u16 = 6379;
@@ -19,13 +21,13 @@ pub const SENTINEL_PORT: u16 = 26_379;
 /// The settings of a [`super::RedisSource`].
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
-    /// The server. With sentinels its host and port are not used: the sentinels say where the master is.
+    /// The server. With sentinels its host and port are not used, because the sentinels name the master.
     pub server: RedisEndpoint,
     /// Sentinels, asked in turn. If empty, `server` is the address.
     pub sentinels: Vec<RedisEndpoint>,
     /// The name under which the sentinels know the master.
     pub master_name: String,
-    /// Certificates (PEM) to trust instead of the system's, for `rediss://`.
+    /// The file of the certificates (PEM) to trust instead of the system's, for `rediss://`.
     pub tls_ca_file: Option<PathBuf>,
     /// The client's own certificate and its key (PEM), for servers that ask for one.
     pub tls_client: Option<(PathBuf, PathBuf)>,
@@ -36,13 +38,13 @@ pub struct RedisSettings {
     pub connect_timeout_ms: u64,
     /// The times of the link to the server.
     pub times: LinkTimes,
-    /// Whether the bus counts as away while Redis refuses a wanted name: without the name nothing comes. If
-    /// false, clients request the names, and a refused name concerns only those clients.
+    /// Whether the bus counts as away while Redis refuses a wanted name, because the gateway needs all its names. If
+    /// false, clients request the names, and a refusal concerns only those clients.
     pub needs_all_names: bool,
 }
 
 impl RedisSettings {
-    /// Settings for a server, everything else as in the contracts.
+    /// Settings for a server; everything else has the values of the contracts.
     pub fn new(server: RedisEndpoint) -> Self {
         Self {
             server,
@@ -57,9 +59,9 @@ impl RedisSettings {
         }
     }
 
-    /// Checks that the name in the master's certificate comes from the settings, or from servers with a
-    /// certificate. The answer of a sentinel without TLS may be an attacker's, with a certificate that is
-    /// good for the attacker's own name.
+    /// Checks that an attacker cannot choose the name that the master's certificate must have: either the settings give
+    /// the name, or all sentinels have TLS. The answer of a sentinel without TLS may come from an attacker, who has a
+    /// certificate for a name of his own.
     pub(super) fn check_tls_name(&self) -> Result<(), RedisError> {
         let is_told = self.server.tls && self.server.tls_name.is_none();
         let mut plain = self.sentinels.iter().filter(|sentinel| !sentinel.tls);
@@ -87,8 +89,8 @@ pub struct RedisEndpoint {
     pub username: Option<String>,
     /// The password of the user.
     pub password: Option<String>,
-    /// The number of the database. Redis delivers publications for any number; weirgate selects the
-    /// database so that an invalid number is noticed.
+    /// The number of the database. Publications do not depend on it; weirgate selects the database so that an invalid
+    /// number is noticed at the start.
     pub database: u32,
 }
 
@@ -102,7 +104,7 @@ impl RedisEndpoint {
         }
     }
 
-    /// Whether this is the scheme of a URL of Redis, in any case of letters.
+    /// Whether this is the scheme of a Redis URL, in upper or lower case.
     pub fn has_scheme(scheme: &str) -> bool {
         let all = ["redis", "rediss", "unix", "redis+unix"];
         all.iter().any(|one| one.eq_ignore_ascii_case(scheme))
@@ -110,7 +112,7 @@ impl RedisEndpoint {
 
     /// Reads `redis://[user:password@]host[:port][/database]`, `rediss://…` for TLS, or `unix://[user:password@]/path`
     /// (also `redis+unix://`). User, password and path may be percent-encoded. The query may have `db`, `user` or
-    /// `username`, and `pass` or `password`, as redis-py, redis-rs and ioredis read them; the rest is for other clients.
+    /// `username`, and `pass` or `password`, as redis-py, redis-rs and ioredis read them; other keys are ignored.
     ///
     /// # Errors
     /// [`RedisError::BadUrl`]; the text shows nothing of the URL.
@@ -131,10 +133,9 @@ impl RedisEndpoint {
     }
 
     fn parse_with(url: &str, default_port: u16) -> Result<Self, RedisError> {
+        let bad = |why| Err(RedisError::BadUrl(why));
         if !url.contains("://") {
-            return Err(RedisError::BadUrl(
-                "it does not begin with redis://, rediss:// or unix://",
-            ));
+            return bad("it does not begin with redis://, rediss:// or unix://");
         }
         let unix = unix_socket_url(url);
         let socket = unix.as_ref().map(|url| decoded(url.path()));
@@ -144,28 +145,22 @@ impl RedisEndpoint {
             "redis" => false,
             "rediss" => true,
             "unix" if socket.is_some() => false,
-            "unix" | "redis+unix" => return Err(RedisError::BadUrl("it is not unix:///PATH")),
-            _ => {
-                return Err(RedisError::BadUrl(
-                    "the scheme is not redis, rediss or unix",
-                ));
-            }
+            "unix" | "redis+unix" => return bad("it is not unix:///PATH"),
+            _ => return bad("the scheme is not redis, rediss or unix"),
         };
-        // An @ after the host means that the password was cut off at its own /, ? or #.
+        // An @ after the host means that the password has a /, ? or #, at which the parser has ended the host.
         let behind = [Some(url.path()), url.query(), url.fragment()];
         if behind.into_iter().flatten().any(|part| part.contains('@')) {
-            return Err(RedisError::BadUrl(
-                "special characters in the password must be percent-encoded",
-            ));
+            return bad("special characters in the password must be percent-encoded");
         }
         let host = match url.host() {
             Some(Host::Ipv6(address)) => address.to_string(),
             Some(Host::Ipv4(address)) => address.to_string(),
             Some(Host::Domain(name)) if is_host(&decoded(name)) => decoded(name),
             Some(Host::Domain(name)) if !name.is_empty() => {
-                return Err(RedisError::BadUrl("the host is not a name"));
+                return bad("the host is not a name");
             }
-            _ => return Err(RedisError::BadUrl("it names no host")),
+            _ => return bad("it names no host"),
         };
         let mut database = match socket {
             Some(_) => String::new(),
@@ -199,7 +194,7 @@ impl RedisEndpoint {
         })
     }
 
-    /// The same with the address in use, if the host is a name.
+    /// As [`Self::address`]; if the host is a name, with the IP address in use.
     pub(super) fn address_at(&self, address: SocketAddr) -> String {
         match self.socket.is_some() || address.ip().to_string() == self.host {
             true => self.address(),
@@ -264,6 +259,125 @@ fn words(error: url::ParseError) -> &'static str {
     }
 }
 
+/// Why Redis is away or cannot be used. The texts never hold a password.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisError {
+    /// The settings: the URL cannot be used. The text does not show the URL, because what is wrong with it may be a
+    /// misplaced password.
+    #[error(
+        "no Redis URL: {0}; write redis://[user:password@]host[:6379][/database] or unix:///path"
+    )]
+    BadUrl(&'static str),
+    /// The settings: the certificates to trust cannot be read.
+    #[error(transparent)]
+    NobodyTrusted(#[from] TrustError),
+    /// The settings: the client's certificate or its key cannot be read.
+    #[error("{0}")]
+    OwnCertificate(String),
+    /// The settings: a sentinel has no TLS, so an attacker could name the master.
+    #[error(
+        "the sentinel {0} has no TLS, so an attacker could name another master with TLS and a \
+         certificate of its own"
+    )]
+    PlainSentinel(String),
+    /// The system: no file descriptor is left to wait on.
+    #[error("cannot wait for Redis ({0}); check the limit on open files")]
+    System(#[source] io::Error),
+    /// The network or the server: nobody answers at the address.
+    #[error(
+        "cannot reach Redis at {server} ({source}); check its address, whether it has TLS, and that it runs"
+    )]
+    Unreachable {
+        /// Host and port.
+        server: String,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// The server, the network or the settings: the TLS handshake failed.
+    #[error("no TLS with Redis at {server} ({reason}); check that TLS is on there, and the CA")]
+    Tls {
+        /// Host and port.
+        server: String,
+        /// The error of the TLS library.
+        reason: String,
+    },
+    /// The settings or the server: Redis answers and refuses the login.
+    #[error("Redis at {server} refused {command} ({reason}); check user, password and database")]
+    Refused {
+        /// Host and port.
+        server: String,
+        /// The refused command.
+        command: &'static str,
+        /// The server's words.
+        reason: String,
+    },
+    /// The server: a response does not fit the command.
+    #[error("Redis at {server} answers wrongly: {reason}")]
+    Wrong {
+        /// Host and port.
+        server: String,
+        /// The fault in the response.
+        reason: String,
+    },
+    /// The sentinels: none says where the master is.
+    #[error("no sentinel knows the master {master:?} (the last one: {reason})")]
+    NoMaster {
+        /// The master's name.
+        master: String,
+        /// Why the last sentinel did not help.
+        reason: String,
+    },
+    /// The sentinels: the named server is not a master (yet, or any more).
+    #[error("{server} is a {role} and not the master")]
+    NotMaster {
+        /// Host and port.
+        server: String,
+        /// The role in the server's response.
+        role: String,
+    },
+    /// The sentinels, or the server: this server (host and port) has another role now, or another server is the master.
+    #[error("{0} has another role now, or another server is the master; leaving it")]
+    Moved(String),
+    /// The server or the network: a working connection is gone.
+    #[error("the connection to Redis was lost ({0})")]
+    Lost(#[source] io::Error),
+    /// The server or the network: the connection is open, but nothing has come back for this many milliseconds.
+    #[error("Redis has not answered for {0} ms; giving this connection up")]
+    Silent(u64),
+}
+
+impl RedisError {
+    /// Whether another attempt may succeed: the server is away, or is just starting.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Lost(_) | Self::Silent(_) => true,
+            Self::Refused { reason, .. } => is_temporary(reason),
+            _ => false,
+        }
+    }
+}
+
+/// Why work on a connection ended.
+pub(super) type Stop = relay::Stop<RedisError>;
+
+impl From<RedisError> for Stop {
+    fn from(error: RedisError) -> Self {
+        Self::Bus(error)
+    }
+}
+
+/// Whether a refusal in these words is temporary: the server takes no commands now, but will later.
+pub(super) fn is_temporary(words: &str) -> bool {
+    ["LOADING", "BUSY", "MASTERDOWN"]
+        .iter()
+        .any(|code| words.starts_with(code))
+}
+
+/// A server's words, fit for a log line.
+pub(super) fn shown(words: &str) -> String {
+    outage::shown(words).trim_end_matches([' ', ',']).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,31 +432,12 @@ mod tests {
 
     #[test]
     fn bad_urls_are_told_without_their_secrets() {
-        for url in [
-            "",
-            "redis",
-            "h:6379",
-            "http://h",
-            "unix://",
-            "unix:///",
-            "unix://secret",
-            "unix://u:secret@",
-            "unix://u:secret@host/run/redis.sock",
-            "unix://u:sec/ret@/run/redis.sock",
-            "unix:///run/redis.sock?db=secret",
-            "redis+unix://host/run/redis.sock",
-            "redis://",
-            "redis://u:secret@",
-            "redis://u:secret@h:x",
-            "redis://u:secret@h/x",
-            "redis://u:secret@h/-1",
-            "redis://u:sec/ret@h",
-            "redis://u:secret#@h",
-            "redis://u:12#secret@h",
-            "redis://u:12?secret@h",
-            "redis://u:secret@$(HOST)",
-            "redis://u:secret@%22h%22",
-        ] {
+        let urls = "redis h:6379 http://h unix:// unix:/// unix://secret unix://u:secret@ redis:// redis://u:secret@ \
+            unix://u:secret@host/run/redis.sock unix://u:sec/ret@/run/redis.sock redis+unix://host/run/redis.sock \
+            unix:///run/redis.sock?db=secret redis://u:secret@h:x redis://u:secret@h/x redis://u:secret@h/-1 \
+            redis://u:sec/ret@h redis://u:secret#@h redis://u:12#secret@h redis://u:12?secret@h \
+            redis://u:secret@$(HOST) redis://u:secret@%22h%22";
+        for url in urls.split(' ').chain([""]) {
             let error = RedisEndpoint::parse(url).err().map(|e| e.to_string());
             let error = error.unwrap_or_else(|| panic!("{url} was taken"));
             assert!(!error.contains("sec"), "{error}");
@@ -391,5 +486,10 @@ mod tests {
     fn nothing_shows_a_password() {
         let settings = RedisSettings::new(parsed("redis://u:secret@h"));
         assert!(!format!("{settings:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_servers_words_end_without_a_comma() {
+        assert_eq!(shown("ERR \u{1b}[31mno, \r\n"), r"ERR \u001b[31mno");
     }
 }

@@ -7,7 +7,7 @@ fn wish(subscription: &Subscription, wanted: bool, number: u64) -> (Subscription
     (subscription.clone(), Change { wanted, number })
 }
 
-/// The source is away while a client keeps changing its names.
+/// The source takes no changes while a client keeps changing its names.
 #[test]
 fn changes_that_nobody_takes_are_no_more_than_the_names() {
     let (_waiter, wake) = Waiter::new("a test").expect("a waiter");

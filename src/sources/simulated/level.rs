@@ -1,4 +1,4 @@
-//! A level: how the market approaches, the liquidity at the level, and the signal of a break.
+//! A price level: how the market approaches it, the liquidity there, and the signal whether it will break.
 
 use super::spot::{Spot, Tape};
 use crate::base::SplitMix64;
@@ -10,25 +10,25 @@ const LEFT: f64 = 3.0;
 /// The distance over which a level signals nothing, in points.
 pub(super) const REACH: f64 = 12.0;
 
-/// A price that the market watches, and the state there.
+/// A price level that the market watches, and its state.
 #[derive(Clone, Debug)]
 pub(super) struct Level {
     pub(super) id: String,
     pub(super) kind: &'static str,
     /// Points.
     pub(super) price: f64,
-    /// Whether the level is below the spot: a support. Changes once the spot is clearly on the other side.
+    /// Whether the level is below the spot, and so is a support. Changes once the spot is clearly on the other side.
     pub(super) is_support: bool,
     /// Points from the spot, never negative.
     pub(super) distance: f64,
     pub(super) barrier: Barrier,
     /// Net gamma of the dealers at the level, in contracts' delta per point.
     pub(super) gamma: f64,
-    /// −1 to 1: the tape as seen near this level.
+    /// The imbalance of the trades near this level: −1 (all sellers) to 1 (all buyers).
     pub(super) imbalance: f64,
     pub(super) touches: i64,
     has_left: bool,
-    /// The largest distance before the approach under way, in points.
+    /// The distance at which the present approach began, in points.
     farthest: f64,
     /// Points per second towards the level.
     pub(super) approach_velocity: f64,
@@ -103,7 +103,7 @@ impl Level {
     }
 
     /// 1 where a break means up, −1 where it means down.
-    const fn outward(&self) -> f64 {
+    pub(super) const fn outward(&self) -> f64 {
         if self.is_support { -1.0 } else { 1.0 }
     }
 
@@ -112,12 +112,12 @@ impl Level {
         (-self.distance / 6.0).exp()
     }
 
-    /// Points that the approach under way has covered.
+    /// The points that the present approach has covered.
     pub(super) fn approach_distance(&self) -> f64 {
         (self.farthest - self.distance).max(0.0)
     }
 
-    /// Whether the sweep under way runs into this level.
+    /// Whether the present sweep runs into this level.
     pub(super) fn is_swept(&self, tape: &Tape) -> bool {
         self.distance < 5.0 && tape.sweep.is_some_and(|s| s.up != self.is_support)
     }
@@ -145,7 +145,7 @@ impl Level {
         self.score_smooth += (self.score_raw - self.score_smooth) * (1.0 - (-dt_s / 2.5).exp());
     }
 
-    /// The next signal. A signal begins and ends at different scores, to avoid flicker.
+    /// The next signal. A signal begins and ends at different scores, so that it does not flicker.
     fn next_signal(&self) -> &'static str {
         let score = self.score_smooth;
         match self.signal {
@@ -193,9 +193,9 @@ impl Level {
     }
 }
 
-/// Rates of added, cancelled and filled contracts are means over about this time, in seconds.
+/// The rates of added, cancelled and filled contracts are means over about this time, in seconds.
 const RATE_TAU_S: f64 = 4.0;
-/// The least duration of a state, so that people can read it, in seconds.
+/// How long a state stays at least, so that people can read it, in seconds.
 const DWELL_S: f64 = 2.0;
 
 #[derive(Clone, Debug)]
@@ -204,7 +204,7 @@ pub(super) struct Barrier {
     base: f64,
     /// Contracts now.
     pub(super) depth: f64,
-    /// The target of the resting orders, as a multiple of the base.
+    /// The depth that the resting orders tend to, as a multiple of the base.
     intent: f64,
     /// Contracts per second.
     pub(super) added: f64,
@@ -263,7 +263,7 @@ impl Barrier {
         }
         let keep = (-dt_s / RATE_TAU_S).exp();
         let mean = |old: f64, new: f64| old * keep + new / dt_s * (1.0 - keep);
-        // Orders come and go all the time, also while the depth does not change.
+        // Orders come and go even while the depth stays the same.
         let turnover = self.base * 0.02 * dt_s;
         self.added = mean(self.added, change.max(0.0) + turnover);
         self.canceled = mean(self.canceled, (-change).max(0.0) + turnover);
@@ -295,7 +295,7 @@ impl Barrier {
         (self.added / (self.canceled + self.filled).max(1.0)).min(9.99)
     }
 
-    /// Contracts gained or lost over the time of a mean.
+    /// The contracts gained or lost over [`RATE_TAU_S`].
     pub(super) fn delta_liq(&self) -> f64 {
         (self.added - self.canceled - self.filled) * RATE_TAU_S
     }

@@ -1,14 +1,14 @@
-//! The texts of the two subjects: JSON, written key by key, so the same seed promises the same order of keys and number of
-//! decimals.
+//! The JSON messages of the two subjects. They are written key by key, so that the same seed gives the same order of
+//! keys and number of decimals.
 
 use super::level::{Level, REACH};
 use super::spot::{OPEN, Spot, Tape};
 use crate::wire::object_writer::{ObjectWriter, decimal};
 
-/// The largest distance between levels that support one another, in points.
+/// Levels within this distance of each other count as a confluence, in points.
 const CONFLUENCE: f64 = 2.5;
 
-/// `levels.signals`: schema `levels.signals.v1`, as the levels contract reads it.
+/// Writes `levels.signals`, in the schema `levels.signals.v1` of the levels contract.
 pub(super) fn levels_signals(unix_ms: i64, spot: &Spot, tape: &Tape, levels: &[Level]) -> String {
     let described = levels.iter().enumerate().map(|(i, level)| {
         let mut o = describe(level, tape);
@@ -159,8 +159,7 @@ fn target(level: &Level) -> String {
     let p_break = 1.0 / (1.0 + (-(level.score_smooth - 50.0) / 13.0).exp());
     let p_tradeable = 0.12 + 0.8 * level.proximity();
     let utility = p_tradeable * (2.0 * p_break - 1.0).abs();
-    let outward = if level.is_support { -1.0 } else { 1.0 };
-    let strength = (2.0 * p_break - 1.0) * 3.0 * outward;
+    let strength = (2.0 * p_break - 1.0) * 3.0 * level.outward();
     let is_near = level.distance < REACH / 2.0;
     let within = |scale_s: f64| (1.0 - (-scale_s * level.proximity() / 60.0).exp()) * 0.95;
     let mut times = ObjectWriter::new();
@@ -218,7 +217,7 @@ pub(super) fn market_flow(
         o.finish()
     });
     let mut gamma = ObjectWriter::new();
-    // Bounded, so that many levels do not make a large flow message.
+    // Only near levels, so that many levels do not make a large message.
     let is_near = |l: &&Level| l.kind == "STRIKE" && l.distance < 30.0;
     for level in levels.iter().filter(is_near) {
         gamma.decimal(&format!("{:.0}", level.price), level.gamma, 0);

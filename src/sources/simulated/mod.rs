@@ -1,8 +1,8 @@
 //! A market simulated inside the process, for the demo, tests and load: no broker needed.
 //!
-//! [`SimulatedMarket`] is pure and writes the texts that a bus would carry; [`SimulatedSource`]
-//! sends them at a steady rate. If the channel is full, the source waits and never makes up for missed
-//! messages: the next message is the newest state. Called by `kinds`.
+//! [`SimulatedMarket`] is pure and writes the messages that a bus would carry; [`SimulatedSource`] sends them at a
+//! steady rate. While the loop's channel is full, the source waits, and leaves out the messages that it missed: the
+//! next one has the newest state.
 
 mod level;
 mod messages;
@@ -97,8 +97,8 @@ impl Source for SimulatedSource {
     }
 }
 
-/// The times of messages: instants at equal distances from a start. Counted from the start, so that
-/// late wake-ups do not add up; missed instants are left out, so that no burst follows a pause.
+/// When to send messages: at equal intervals from a start. The times are multiples from the start, so that late
+/// wake-ups do not add up; missed times are left out, so that no burst follows a pause.
 #[derive(Clone, Copy, Debug)]
 struct Schedule {
     start_us: u64,
@@ -107,7 +107,7 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// The first instant is `start_us` (monotonic microseconds), then `per_s` a second.
+    /// The first message is due at `start_us` (monotonic microseconds), and then `per_s` a second.
     fn new(start_us: u64, per_s: f64) -> Self {
         Self {
             start_us,
@@ -116,8 +116,8 @@ impl Schedule {
         }
     }
 
-    /// The time to wait at `now_us` for the next instant, in microseconds; the instant is then used up.
-    /// 0 if the instant is now, or was missed by less than a step.
+    /// Returns how long to wait at `now_us` for the next message, in microseconds, and moves on to the message after
+    /// it. Returns 0 if the message is due now, or was due less than an interval ago.
     fn wait_us(&mut self, now_us: u64) -> u64 {
         let elapsed_us = now_us.saturating_sub(self.start_us);
         let current = (elapsed_us as f64 / self.step_us) as u64;
@@ -132,12 +132,11 @@ impl Schedule {
 const LEVELS_MAX: usize = 1_000;
 /// Points between strikes.
 const STRIKE_STEP: f64 = 5.0;
-/// A shown level stays until another is nearer by this distance, in points.
+/// A shown level is replaced only by one that is nearer by this distance, in points, so that levels do not flicker.
 const STAY: f64 = 4.0;
-/// The advantage in distance of a level that is not a strike, in points.
+/// A level that is not a strike counts as nearer by this distance, in points.
 const NAMED: f64 = 9.0;
-/// The longest step between two clock values, in seconds: after a pause the market continues from its
-/// last state.
+/// The longest step of the market, in seconds. After a longer pause it continues from its last state.
 const STEP_MAX_S: f64 = 1.0;
 
 /// The settings of a simulated market.
@@ -145,14 +144,13 @@ const STEP_MAX_S: f64 = 1.0;
 pub struct SimulatedSettings {
     /// The number of levels in a message, clamped to 1 to 1,000.
     pub levels: usize,
-    /// The same seed and the same clock values give the same texts.
+    /// The seed of the random numbers: the same seed and the same times give the same messages.
     pub seed: u64,
 }
 
-/// A plausible session of the ES future, as the JSON texts of the subjects `levels.signals` and
-/// `market.flow` (the input side of the levels contract). Pure: no clock, no randomness except the
-/// seed. Floating-point functions of the platform are used, so texts of the same seed may
-/// differ between platforms in their last digit.
+/// A plausible session of the ES future, as the JSON messages of the subjects `levels.signals` and `market.flow` (the
+/// input of the levels contract). Pure: time and seed are arguments. The floating-point functions are those of the
+/// platform, so the messages for a seed may differ between platforms in the last digit.
 #[derive(Clone, Debug)]
 pub struct SimulatedMarket {
     levels_shown: usize,
@@ -197,8 +195,8 @@ impl SimulatedMarket {
         }
     }
 
-    /// Advances to `unix_ms` (Unix milliseconds) and writes the `levels.signals` message of that
-    /// moment. Nothing moves if the clock has stopped or goes back.
+    /// Advances to `unix_ms` (Unix milliseconds) and writes the `levels.signals` message of that moment. The market
+    /// does not move if the clock has stopped or went back.
     pub fn levels_signals(&mut self, unix_ms: i64) -> Vec<u8> {
         self.advance(unix_ms);
         messages::levels_signals(unix_ms, &self.spot, &self.tape, &self.levels).into_bytes()
@@ -227,8 +225,8 @@ impl SimulatedMarket {
         }
     }
 
-    /// Keeps the nearest candidates: levels leave as the spot moves away and others appear. A level that
-    /// stays keeps its state, and gets the candidate's new price.
+    /// Chooses the candidates nearest to the spot as the levels. A level that stays keeps its state, and takes the
+    /// candidate's new price.
     fn choose_levels(&mut self) {
         let spot = self.spot.last();
         let mut ranked: Vec<(f64, Candidate, Option<usize>)> = self

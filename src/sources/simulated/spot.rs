@@ -1,5 +1,5 @@
-//! The simulated future: the price is a random walk with regimes, held near its anchor; the tape has
-//! volumes, imbalance, sweeps and the top of the book.
+//! The simulated future. Its price is a random walk with changing regimes, pulled towards the opening price; its tape
+//! has volumes, imbalance, sweeps and the top of the book.
 
 use std::collections::VecDeque;
 
@@ -12,12 +12,12 @@ pub(super) const BAND: f64 = 120.0;
 /// The opening price of the session, in points.
 pub(super) const OPEN: f64 = 6_850.0;
 
-/// Pull towards the anchor, per second: a move is half undone after about four minutes.
+/// The pull towards [`OPEN`], per second: half of a move is undone after about four minutes.
 const REVERSION_PER_S: f64 = 1.0 / 350.0;
-/// The time constant of the shown velocity, a mean, in seconds.
+/// The time constant of the mean that is shown as the velocity, in seconds.
 const VELOCITY_TAU_S: f64 = 6.0;
 
-/// The mood of the market for half a minute or so.
+/// How the market behaves for half a minute or so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Regime {
     Quiet,
@@ -27,8 +27,8 @@ enum Regime {
 }
 
 impl Regime {
-    /// Drift in points per second, volatility in points per square root of a second, and trading volume against the
-    /// usual.
+    /// The drift in points per second, the volatility in points per square root of a second, and the trading volume as
+    /// a multiple of the usual.
     const fn temper(self) -> (f64, f64, f64) {
         match self {
             Self::Quiet => (0.0, 0.4, 0.6),
@@ -70,7 +70,7 @@ impl Spot {
         }
     }
 
-    /// Advances by `dt_s` seconds. `imbalance` (−1 to 1) is the bias towards sellers or buyers as aggressors.
+    /// Advances by `dt_s` seconds. `imbalance` says whether sellers (−1) or buyers (1) are the aggressors.
     pub(super) fn advance(&mut self, dt_s: f64, imbalance: f64, random: &mut SplitMix64) {
         self.regime_left_s -= dt_s;
         if self.regime_left_s <= 0.0 {
@@ -125,7 +125,7 @@ impl Spot {
         if self.at_ask { self.ask() } else { self.bid() }
     }
 
-    /// Trading volume against the usual, by regime.
+    /// The trading volume as a multiple of the usual, by regime.
     pub(super) const fn activity(&self) -> f64 {
         self.regime.temper().2
     }
@@ -133,7 +133,7 @@ impl Spot {
 
 /// Contracts per second in an ordinary market.
 const VOLUME_PER_S: f64 = 55.0;
-/// The window of the volumes at levels, in seconds (a decaying mean, no hard edge).
+/// The time constant of the decaying sums of the volumes, in seconds.
 const WINDOW_S: f64 = 30.0;
 const TRADES_KEPT: usize = 12;
 /// Prices shown on each side of the book.
@@ -204,7 +204,7 @@ impl Tape {
         let burst = if self.sweep.is_some() { 3.0 } else { 1.0 };
         let volume = VOLUME_PER_S * spot.activity() * burst * dt_s * random.between(0.4, 1.6);
         self.trade(volume, dt_s);
-        // The first call fills the list, so that the list is never short.
+        // The first call fills the list, so that it is never short.
         let prints = if self.trades.is_empty() {
             TRADES_KEPT
         } else {

@@ -60,7 +60,7 @@ fn the_source_comes_up_and_alternates_the_subjects() {
 #[test]
 fn the_rate_holds_and_a_full_channel_is_not_made_up_for() {
     let (rx, _status, thread) = start(100.0, 2);
-    // Up and CaughtUp fill the channel: the source waits.
+    // Up and CaughtUp fill the channel, so the source waits.
     thread::sleep(Duration::from_millis(400));
     let began = Instant::now();
     assert!(matches!(rx.recv(), Ok(BusEvent::Up)));
@@ -68,7 +68,8 @@ fn the_rate_holds_and_a_full_channel_is_not_made_up_for() {
     for _ in 0..40 {
         next_message(&rx);
     }
-    // 40 messages at 200 a second are 200 ms; made up for, they would come at once.
+    // At 200 messages a second, 40 messages take 200 ms. If the source made up for missed ones, they would come at
+    // once.
     assert!(
         began.elapsed() >= Duration::from_millis(170),
         "{:?}",
@@ -311,7 +312,7 @@ fn a_long_session_stays_plausible() {
     let mut sweeps = 0;
     for i in 0..100_000 {
         let unix_ms = START_UNIX_MS + i * 250;
-        // Texts take most of the time here: of twenty steps one is written and read in full.
+        // Writing and parsing texts takes most of the time of this test, so only every twentieth step does.
         if i % 20 != 0 {
             market.advance(unix_ms);
             continue;

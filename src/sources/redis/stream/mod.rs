@@ -1,17 +1,16 @@
-//! The Redis stream source: relays a stream, in which the channel and the payload of a message are fields of an
-//! entry, for ever.
+//! The Redis stream source: relays a stream, for ever. Each entry of the stream is a message, with its channel and its
+//! payload as fields.
 //!
-//! - A single connection reads with `XREAD`, which waits at the server for the next entry. Nothing is
-//!   subscribed, and an outage loses nothing: the stream keeps the messages.
-//! - Each connection begins with a look at the newest entry and at the last entry that was read. If the latter
-//!   is gone, and the counters of the stream do not prove that nothing else is, messages were lost:
-//!   [`BusEvent::Gap`](crate::feeds::BusEvent::Gap). The same is asked after each `XREAD`: entries may have come
-//!   and gone since the answer before.
-//! - What is there already comes by `XRANGE`, in answers as large as the sizes of the entries allow; the parser
-//!   holds one entry at a time.
-//! - A server without a byte for longer than it may wait is given up after
-//!   [`LinkTimes::ping_timeout_ms`](crate::sources::LinkTimes). Because nothing is lost by a new connection, no
-//!   second connection looks whether the server is only busy.
+//! - A single connection reads with `XREAD`, which waits at the server for the next entry. Nothing is subscribed, and
+//!   an outage loses nothing, because the stream keeps the messages.
+//! - Each connection first looks at the newest entry, and whether the entry that was read last is still there. If it is
+//!   gone, and the counters of the stream do not prove that only entries that were read are gone, messages were lost:
+//!   [`BusEvent::Gap`](crate::feeds::BusEvent::Gap). The source asks the same after each `XREAD`, because entries may
+//!   have come and gone since the answer before.
+//! - Entries that are there already are read with `XRANGE`, many in an answer; the parser holds one entry at a time.
+//! - If the server sends nothing for [`LinkTimes::ping_timeout_ms`](crate::sources::LinkTimes) longer than an `XREAD`
+//!   may wait, the source connects again. A new connection loses nothing, so no second connection is needed to see
+//!   whether the server is only busy.
 //!
 //! If the loop's channel is full, the thread waits for room and reads nothing.
 
@@ -23,17 +22,16 @@ use std::time::{Duration, Instant};
 pub(super) use self::reader::STATE;
 use self::reader::{BLOCK_MS, CHANNEL, DATA};
 pub use self::reader::{StreamReader, Trouble};
-use super::error::{RedisError, Stop};
 use super::resp::ReadLimits;
 use super::servers::{Servers, waiter};
-use super::settings::RedisSettings;
+use super::settings::{RedisError, RedisSettings, Stop};
 use crate::sources::LinkTimes;
 use crate::sources::kept::{StreamFeed, StreamSettings, Times};
 use crate::sources::relay::{Bus, Relay};
 use crate::sources::socket::Waiter;
 use crate::telemetry::BusStatus;
 
-/// The most items of a list: more parts than a command may have, so no entry has more.
+/// The most items of a list: a command may not have that many parts, so no entry has more fields.
 const ITEMS_MAX: usize = 1 << 20;
 
 /// Relays the entries of a stream, for ever.
@@ -84,7 +82,7 @@ impl RedisStreamSource {
             }
             let asked = Instant::now();
             while self.reader.waits() {
-                connection.set_limits(ReadLimits {
+                connection.reader.set_limits(ReadLimits {
                     singly: self.reader.takes_entries(),
                     ..limits
                 });

@@ -1,14 +1,15 @@
-//! Reading a Redis stream over all connections: the next commands, and the meaning of the answers. Pure.
+//! Reads a Redis stream over all connections: chooses the next commands, and interprets the answers. Pure.
 //!
-//! Both parts of an entry's id are compared: an entry that is still in the stream proves that nothing after it was
-//! trimmed. Each answer is proved, however short its way seems. While there is much to read, an answer begins with
-//! the last entry of the answer before, and its entries leave the parser one by one. At the end of the stream, the
-//! last entry is asked for after each answer.
+//! The reader has to know whether entries were trimmed before it could read them. If the last entry that it read is
+//! still in the stream, nothing after it was trimmed; so each answer is checked against this entry. While there is much
+//! to read, each answer begins with the last entry of the answer before, and the parser returns the entries one by one.
+//! At the end of the stream, the reader asks for the last entry after each answer.
 //!
-//! Where the last entry is gone, the counters of the stream are a second proof: as many entries were removed as
-//! were read, and the oldest entry was not read. The counters alone prove less: a stream made anew can have the
-//! same, but only with more entries than the old stream had in its whole life, added within the time of an answer.
-//! So they count only if the old stream had as many entries as now seem new. Those of another server prove nothing.
+//! If the last entry is gone, the counters of the stream can still prove that nothing was lost: exactly as many entries
+//! were removed as were read, and the oldest entry that is left was not read. The counters prove less than the entry,
+//! because a stream that was deleted and made anew can have the same numbers. It would need more entries than the old
+//! stream had in its whole life, added within the time of an answer. So the counters count only if no more entries seem
+//! new than the old stream ever had. The counters of another server prove nothing.
 
 mod answers;
 
@@ -19,18 +20,21 @@ use crate::sources::kept::Told;
 
 /// The most entries of an answer.
 const ENTRIES_MAX: usize = 512;
-/// The bytes of an answer, if its entries are as large as those of before.
+/// The size of an answer that the reader aims at, by the size of the entries before, bytes.
 const ANSWER_BYTES: usize = 16 * 1024 * 1024;
-/// The most payload bytes of an answer that is held until the proof behind, unless a single payload may have more.
+/// The most payload bytes of an answer that is held in memory until the check after it, unless a single payload may
+/// have more.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The time that a command waits at the server for the next entry, milliseconds.
+/// How long an `XREAD` waits at the server for the next entry, milliseconds.
 pub(super) const BLOCK_MS: u64 = 1_000;
-/// Entries over so many bytes are not sent again as a proof, if the server takes [`STATE`].
+/// If the last entry is larger than this and the server accepts [`STATE`], the reader checks with the script, so that
+/// the entry is not sent again.
 const PROOF_BYTES_MAX: usize = 4 * 1024;
-/// If the proof is a large entry, one of so many answers without an entry is proved.
+/// If the server does not accept [`STATE`] and the last entry is large, only every tenth answer without an entry is
+/// checked.
 const IDLE_PROOFS: u32 = 10;
-/// Whether an entry is there, and the counters, without a value of an entry. Not every user may ask, and no server
-/// before Redis 7.0 can answer.
+/// A script that returns whether an entry is there, and the counters of the stream, without the values of an entry. Not
+/// every user may run it, and a server before Redis 7.0 cannot.
 pub(in crate::sources::redis) const STATE: &str = "\
     local i,s=redis.pcall('XINFO','STREAM',KEYS[1]),{} for n=1,#i,2 do s[i[n]]=i[n+1] end \
     return {#redis.call('XRANGE',KEYS[1],ARGV[1],ARGV[1]),s['entries-added'],s['length'],s['recorded-first-entry-id'],s['last-generated-id']}";
@@ -44,32 +48,34 @@ pub(super) const DATA: &[u8] = b"data";
 pub struct StreamReader {
     key: String,
     history_ms: u64,
-    /// The most entries of an answer that is held until the proof behind.
+    /// The most entries of an answer that is held in memory until the check after it.
     held_max: usize,
     step: Step,
-    /// The number of missing answers; those that have come, and their bytes.
+    /// The number of missing answers; the answers that have come, with their bytes.
     missing: usize,
     answers: Vec<(Value, usize)>,
-    /// Whether a first look has set `after`.
+    /// Whether the first look has set `after`.
     has_begun: bool,
     /// The next entry to read is the first one after this id.
     after: StoredId,
-    /// Whether the entry `after` was read, and is in the stream if nothing was lost.
+    /// Whether the entry `after` was read. It is then in the stream, unless it was trimmed or deleted.
     was_read: bool,
-    /// The size of the largest of the last entries, bytes.
+    /// The size of the largest of the recent entries, bytes; falls by an eighth with each smaller entry.
     entry_bytes: usize,
-    /// Answers without an entry since the last entry.
+    /// The number of answers without an entry since the last entry.
     idle: u32,
     /// Whether the server may take [`STATE`].
     may_ask_state: bool,
-    /// Whether the stream has so few entries that the last one may be trimmed before the proof.
+    /// Whether the stream has so few entries that the last one may be trimmed before the check; the counters are then
+    /// needed.
     is_short: bool,
-    /// While nothing was read, the stream may be made anew without a loss, so each answer counts anew.
+    /// The entries added up to the last one, for the check by counters. Set anew by each answer while no entry was
+    /// read, because until then a stream that is made anew loses nothing.
     counted: Option<Counted>,
-    /// The process of the server (its `run_id`), and whether this connection is to that process.
+    /// The `run_id` of the server, and whether this connection has looked at the server.
     server: Option<String>,
     is_same_server: bool,
-    /// The last entry from before the start of this process, until the entry is read.
+    /// The newest entry at the first look, until it is read: entries up to here are old.
     old_until: Option<StoredId>,
     /// Whether [`Told::CaughtUp`] was said on this connection.
     is_caught_up: bool,
@@ -78,18 +84,18 @@ pub struct StreamReader {
 /// The commands whose answers are next.
 #[derive(Clone, Copy, Debug, Default)]
 enum Step {
-    /// The newest entry, and whether the last read entry is still there.
+    /// Ask for the newest entry, and whether the last read entry is still there.
     #[default]
     Look,
-    /// Entries that are there already, from the last read one on.
+    /// Read the entries that are there already, beginning with the last read one.
     CatchUp {
-        /// The number of entries: asked for, and come so far.
+        /// The number of entries that were asked for, and that have come so far.
         asked: usize,
         came: usize,
-        /// Whether the last read entry was the first.
+        /// Whether the answer began with the last read entry, so that nothing was lost before it.
         is_proved: bool,
     },
-    /// The next entries, and whether the last read entry is still there after them.
+    /// Wait for the next entries, and then ask whether the last read entry is still there.
     Wait,
 }
 
@@ -106,7 +112,7 @@ struct Counted {
     added: u64,
 }
 
-/// An answer that fits no command, or a refusal.
+/// An answer that does not fit its command, or a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// The words of the server.
@@ -182,15 +188,15 @@ impl StreamReader {
         self.missing > 0
     }
 
-    /// Whether the entries of the next answer are taken one by one, and then an empty list.
+    /// Whether [`Self::take`] takes the entries of the next answer one by one, and then an empty list.
     pub fn takes_entries(&self) -> bool {
         matches!(self.step, Step::CatchUp { .. }) && self.answers.is_empty()
     }
 
-    /// Takes an answer, or an entry of an answer, of so many bytes.
+    /// Takes an answer, or a single entry of an answer, with the number of its bytes.
     ///
     /// # Errors
-    /// The server refuses a command, or an answer has another form: this connection is of no use.
+    /// The server refuses a command, or an answer does not fit its command: the connection is of no use.
     pub fn take(
         &mut self,
         mut answer: Value,
@@ -256,7 +262,8 @@ impl StreamReader {
         };
         if let Some(counters) = state.counters {
             self.is_short = counters.length < ENTRIES_MAX as u64;
-            // In the life of a stream neither goes back. A later answer of the next life may look as the first life did.
+            // Neither number falls while a stream exists, so the stream was deleted and made anew. Forgets the count
+            // now, because later the new stream may reach the numbers of the old one.
             self.counted
                 .take_if(|of| counters.added < of.added || counters.last < of.id);
         }
@@ -272,7 +279,7 @@ impl StreamReader {
         out: &mut Vec<Told>,
     ) {
         if state.is_there.is_none() && self.was_read {
-            // The script was refused: the other proof is left.
+            // The server refused the script. The next look asks for the entry itself.
             return;
         }
         if !self.is_same_server && (server.is_none() || server != self.server) {
@@ -285,7 +292,7 @@ impl StreamReader {
             self.go_on(newest, out);
         }
         self.count_from(state);
-        // An answer that begins with the last entry proves nothing without it.
+        // The entries cannot be checked by an answer that begins with the last entry, because it is gone.
         let is_gone = self.was_read && state.is_there == Some(false);
         self.is_short |= is_gone;
         self.step = if is_gone { Step::Wait } else { CATCH_UP };
@@ -294,7 +301,7 @@ impl StreamReader {
         }
     }
 
-    /// Whether nothing was lost before these entries, the first ones after the last entry some time ago.
+    /// Whether nothing was lost between the last entry that was read and these `entries`, which came after it.
     fn is_proved(&self, state: State, entries: &[Entry]) -> bool {
         if state.is_there == Some(true) && self.was_read {
             return true;
@@ -306,16 +313,17 @@ impl StreamReader {
         let is_gone = |id| counters.length == 0 || id < counters.first;
         let gone = entries.iter().filter(|entry| is_gone(entry.id)).count() as u64;
         let removed = counters.added.checked_sub(counters.length);
-        // Only the last id distinguishes an empty stream from a new one: a new stream soon has the same counters.
+        // If the stream is empty, only the last id tells whether it is a new stream: a new stream soon has the same
+        // counters.
         let last = entries.last().map_or(self.after, |entry| entry.id);
         let is_last = counters.length > 0 || counters.last == last;
         let is_same = counters.last >= self.after && counters.added / 2 <= counted.added;
         is_same && is_last && is_gone(self.after) && removed == Some(counted.added + gone)
     }
 
-    /// Begins to count, if the entries are not counted.
+    /// If there is no count yet, sets it from the counters of this answer.
     fn count_from(&mut self, state: State) {
-        // Below the last entry, the stream was made anew after the entries of the same answer.
+        // A last id below the last read entry is from a stream that was made anew after these entries were read.
         let counters = state.counters.filter(|of| of.last >= self.after);
         let counted = counters.map(|of| Counted {
             id: of.last,
@@ -324,7 +332,8 @@ impl StreamReader {
         self.counted = self.counted.or(counted);
     }
 
-    /// Begins with the entries of the last time. The server's clock may be behind.
+    /// Begins with the entries of the last `history_ms`. The newest entry bounds the time, because the server's clock
+    /// may be behind.
     fn begin(&mut self, newest: Option<StoredId>, now_ms: u64) {
         self.has_begun = true;
         self.old_until = newest;
@@ -335,8 +344,8 @@ impl StreamReader {
     }
 
     /// Continues after a loss: the last entry is gone, or none was read so far, so nothing proves that no entry is
-    /// missing. If the newest entry is below the last one, reading continues from there: after a failover to a
-    /// server whose clock is behind, new ids are lower, and would never be read otherwise.
+    /// missing. If the newest entry has a lower id than the last one, reading continues from the newest. Such ids come
+    /// after a failover to a server whose clock is behind, and would otherwise never be read.
     fn go_on(&mut self, newest: Option<StoredId>, out: &mut Vec<Told>) {
         out.push(Told::Lost);
         (self.was_read, self.counted) = (false, None);
@@ -351,7 +360,8 @@ impl StreamReader {
         }
     }
 
-    /// Takes an entry that was there already. Without the proof nothing is handed over: a look comes first.
+    /// Takes an entry of a `CatchUp` answer. If the answer did not begin with the last read entry, hands nothing over:
+    /// another look comes first.
     fn catch_up(&mut self, entry: Entry, bytes: usize, out: &mut Vec<Told>) -> Result<(), Trouble> {
         self.measure(bytes);
         let (after, was_read) = (self.after, self.was_read);
@@ -388,7 +398,7 @@ impl StreamReader {
         }
         self.count_from(state);
         if came < asked {
-            // The last entries of before the start may be gone.
+            // The old entries that did not come are gone.
             self.old_until = None;
             self.report_caught_up(out);
             self.step = Step::Wait;
@@ -416,7 +426,7 @@ impl StreamReader {
         let entries = entries.into_iter().map(Entry::read);
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
         if self.was_read && state.is_there.is_none() && !entries.is_empty() {
-            // Read again, with the proof.
+            // These entries were not checked. Reads them again, beginning with the last read entry.
             self.step = CATCH_UP;
             return Ok(());
         }
@@ -424,7 +434,7 @@ impl StreamReader {
         if is_gone && !self.is_proved(state, &entries) {
             let has_counters = state.counters.is_some() || !self.may_ask_state;
             if entries.is_empty() || !has_counters {
-                // A stream made anew may have smaller ids.
+                // If the stream was made anew, its ids may be smaller, so a look comes first.
                 self.step = Step::Look;
                 return Ok(());
             }

@@ -1,13 +1,13 @@
-//! The sense of answers about a stream. Pure.
+//! Parsers for the answers about a stream. Pure.
 
 use super::{CHANNEL, DATA, Trouble};
 use crate::feeds::StoredId;
 use crate::sources::redis::resp::Value;
 
-/// The answer to the question after an answer.
+/// Whether the last read entry is still there, and the counters: the answer to [`STATE`](super::STATE), or to `XRANGE`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct State {
-    /// Whether the last read entry is there; `None`: not asked, or no answer.
+    /// Whether the last read entry is there; `None` if that was not asked, or was refused.
     pub(super) is_there: Option<bool>,
     pub(super) counters: Option<Counters>,
 }
@@ -26,7 +26,7 @@ pub(super) fn text(id: StoredId) -> String {
     format!("{}-{}", id.major, id.minor)
 }
 
-/// The least id above.
+/// The lowest id above `id`.
 pub(super) fn next(id: StoredId) -> StoredId {
     let minor = id.minor.checked_add(1);
     StoredId {
@@ -43,7 +43,7 @@ fn parsed(text: &[u8]) -> Option<StoredId> {
     })
 }
 
-/// The process of the server, from the answer to `INFO server`.
+/// The `run_id` of the server, from the answer to `INFO server`: another process has another id.
 pub(super) fn run_id(info: Value) -> Option<String> {
     let (Value::Bulk(info) | Value::Cut(info)) = info else {
         return None;
@@ -54,7 +54,7 @@ pub(super) fn run_id(info: Value) -> Option<String> {
 }
 
 impl State {
-    /// Reads the answer to the script, or the range with the last entry.
+    /// Reads the answer to the script, or the range that has the last entry or nothing.
     pub(super) fn read(items: &[Value]) -> Self {
         let (is_there, counters) = match items {
             [Value::Integer(found), counters @ ..] => (*found > 0, Counters::read(counters)),
@@ -108,8 +108,7 @@ impl Entry {
     }
 }
 
-/// The channel and the payload of an entry. A payload over the limit is cut after the first byte over the
-/// limit.
+/// The channel and the payload of an entry. A payload over the limit has been cut after the first byte over the limit.
 pub(super) fn message(fields: Vec<Value>) -> Result<(String, Vec<u8>), &'static str> {
     let (mut channel, mut data) = (None, None);
     let mut fields = fields.into_iter();

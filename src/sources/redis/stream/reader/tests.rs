@@ -11,7 +11,7 @@ use crate::sources::kept::tests::check_told;
 const NOW_MS: u64 = 1_700_000_000_000;
 const HISTORY_MS: u64 = 60_000;
 
-/// Takes answers as a connection hands them over.
+/// Hands answers to the reader as a connection does.
 fn take(
     reader: &mut StreamReader,
     bytes: usize,
@@ -38,16 +38,16 @@ fn take(
     Ok(())
 }
 
-/// What the reader said, and what may be missing.
+/// What the reader said, and which messages may be missing.
 #[derive(Default)]
 struct Log {
     told: Vec<Told>,
-    /// Serial numbers that nobody can read any more.
+    /// The serial numbers of entries that a failover has lost.
     unreadable: Vec<u64>,
 }
 
 impl Log {
-    /// The reader asks and takes the answers; between its commands comes a step of others.
+    /// Lets the reader send its commands and take the answers; after each command, the server does the step `between`.
     fn take_amid(&mut self, reader: &mut StreamReader, server: &mut Server, between: &Step) {
         let mut answers = Vec::new();
         for command in reader.commands() {
@@ -61,7 +61,7 @@ impl Log {
         self.take_amid(reader, server, &Step::Add(0));
     }
 
-    /// Until the reader waits for entries.
+    /// Reads until the reader waits for new entries.
     fn take_all(&mut self, reader: &mut StreamReader, server: &mut Server) {
         (0..10).for_each(|_| self.take(reader, server));
     }
@@ -116,12 +116,13 @@ proptest! {
         for _ in 0..200 {
             log.take(&mut reader, &mut server);
         }
-        // While the stream is empty, only a reconnection is proof of nothing.
+        // `None`: until it has read an entry, the reader cannot see that entries came and were trimmed; only a
+        // reconnection counts that as a loss.
         check_told(&log.told, &log.unreadable, None, server.next_serial);
     }
 }
 
-/// What the reader says until it waits for entries, without how far it is behind.
+/// What the reader says until it waits for new entries, without how far it is behind.
 fn read(reader: &mut StreamReader, server: &mut Server) -> Vec<Told> {
     let mut log = Log::default();
     log.take_all(reader, server);
@@ -170,7 +171,7 @@ fn a_reconnection_to_a_stream_that_was_empty_proves_nothing() {
     }
 }
 
-/// Publishers trim by age: the first entry after a quiet time trims all that was read.
+/// Publishers trim by age, so the first entry after a quiet time trims all entries that were read.
 #[test]
 fn what_was_trimmed_after_it_was_read_is_no_loss() {
     for (before, entry_bytes) in [(1, 100), (5, 100), (1_000, 100), (3, 1 << 20)] {
@@ -195,7 +196,7 @@ fn what_was_trimmed_after_it_was_read_is_no_loss() {
                 assert_eq!(came, 1, "{before} {told:?}");
                 assert!(!told.contains(&Told::Lost), "{before} {is_cut} {told:?}");
             }
-            // One more is gone than was read.
+            // Now an entry is gone that was not read.
             server.step(&Step::Add(2));
             server.step(&Step::Trim(2));
             server.step(&Step::Add(1));
@@ -216,7 +217,8 @@ fn a_stream_made_anew_proves_nothing_though_it_is_empty_and_had_as_many_entries(
     assert!(read(&mut reader, &mut server).contains(&Told::Lost));
 }
 
-/// Nothing was read, so nothing is lost, and nobody hears of the other life.
+/// The stream is made anew before anything was read, so nothing is lost and no loss is reported. The counters of the
+/// old stream must not prove anything later.
 #[test]
 fn the_counters_of_a_look_count_no_more_once_the_stream_is_made_anew_before_anything_was_read() {
     for all in [false, true] {
@@ -243,7 +245,7 @@ fn the_counters_of_a_look_count_no_more_once_the_stream_is_made_anew_before_anyt
     }
 }
 
-/// The counters of the look are below those of the life after it, which had more entries than were read.
+/// The new stream has had more entries than the old one had at the look, and more than were read of it.
 #[test]
 fn what_was_read_of_a_stream_made_anew_after_the_look_may_be_trimmed_without_a_loss() {
     let mut server = Server::new();
@@ -264,7 +266,7 @@ fn what_was_read_of_a_stream_made_anew_after_the_look_may_be_trimmed_without_a_l
     assert!(!told.contains(&Told::Lost), "{told:?}");
 }
 
-/// All entries of the short life after are trimmed, as many as before: the last id is another one.
+/// The new stream has had as many entries as the old one, and all are trimmed. Only its last id is another.
 #[test]
 fn a_young_stream_made_anew_and_emptied_with_the_counters_of_before_is_a_loss() {
     let mut server = Server::new();
@@ -278,7 +280,8 @@ fn a_young_stream_made_anew_and_emptied_with_the_counters_of_before_is_a_loss() 
     assert!(read(&mut reader, &mut server).contains(&Told::Lost));
 }
 
-/// Ids go on above the old ones, and as many entries were trimmed as the short life before had.
+/// The ids of the new stream are above the old ones, and as many entries were trimmed as the old stream had when it was
+/// read.
 #[test]
 fn a_young_stream_made_anew_with_the_counters_of_before_is_a_loss() {
     let mut server = Server::new();
@@ -293,7 +296,7 @@ fn a_young_stream_made_anew_with_the_counters_of_before_is_a_loss() {
     assert!(read(&mut reader, &mut server).contains(&Told::Lost));
 }
 
-/// The next life had fewer entries in one answer, and the counters of the first life in the next answer.
+/// In one answer the new stream has had fewer entries than the old one; in the next it has the counters of the old one.
 #[test]
 fn counters_that_went_back_once_prove_nothing_later() {
     let mut server = Server::new();
@@ -319,7 +322,7 @@ fn the_counters_of_another_server_prove_nothing() {
     server.step(&Step::Add(5));
     let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
     read(&mut reader, &mut server);
-    // It lacks two that were read, and two that were not are gone there.
+    // The new master lacks two entries that were read, and has trimmed two that were not.
     server.step(&Step::FailOver(2, false));
     server.step(&Step::Add(3));
     server.step(&Step::Trim(5));
@@ -327,7 +330,7 @@ fn the_counters_of_another_server_prove_nothing() {
     assert!(read(&mut reader, &mut server).contains(&Told::Lost));
 }
 
-/// Bytes that an idle reader asks for again, and of an answer with an entry.
+/// An idle reader checks with the script, or only now and then with the entry itself.
 #[test]
 fn a_large_entry_is_not_read_again_and_again() {
     for has_counters in [true, false] {
@@ -368,7 +371,7 @@ fn how_far_it_is_behind_is_known_in_the_middle_of_much() {
         Told::Behind { messages, .. } => *messages,
         _ => None,
     });
-    // One by waiting, then sixteen after the last one.
+    // An answer to XREAD with one entry, then answers with sixteen new entries each.
     assert_eq!(behind.collect::<Vec<_>>(), [23, 7, 0]);
 }
 
@@ -440,7 +443,7 @@ fn answers_stay_within_their_bytes() {
         assert_eq!(commands[0][0], name);
         commands[0][at.expect("a count") + 1].parse::<usize>()
     };
-    // The limit of a payload, the size of the entries, entries to wait for and to read.
+    // The limit on a payload, the size of the entries, and the COUNT of XREAD and of XRANGE.
     for (bytes_max, entry_bytes, held, at_once) in [
         (1_000, 100, 512, 512),
         (16 << 20, 100, 4, 512),

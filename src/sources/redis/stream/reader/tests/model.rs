@@ -7,16 +7,16 @@ use super::NOW_MS;
 
 const ID_STEP: u64 = 1_000;
 
-/// A stream on a server. Each entry has a serial number over all lives of the stream as its payload.
+/// A stream on a server. The payload of each entry is a serial number, which continues when the stream is made anew.
 pub(super) struct Server {
     pub(super) entries: VecDeque<(StoredId, u64)>,
     pub(super) last: StoredId,
     pub(super) next_serial: u64,
-    /// Since the stream was made.
+    /// The number of entries added since the stream was made.
     pub(super) added: u64,
-    /// The number of servers before this one.
+    /// The number of failovers so far.
     pub(super) process: u64,
-    /// Whether the user may ask for the counters, and the server has any.
+    /// Whether the server has counters, and the user may ask for them.
     pub(super) has_counters: bool,
     pub(super) entry_bytes: usize,
 }
@@ -25,15 +25,16 @@ pub(super) struct Server {
 pub(super) enum Step {
     Add(u8),
     Trim(u8),
-    /// One comes, and all before are trimmed by their age.
+    /// An entry comes after a quiet time, and all before it are trimmed by their age.
     Night,
-    /// `DEL`, and the next ids are smaller.
+    /// The stream is deleted and made anew, and its ids are smaller.
     Anew,
-    /// Another server takes over: without the newest entries, and with a clock that is behind.
+    /// Another server takes over: without so many of the newest entries, and if true, with a clock that is behind.
     FailOver(u8, bool),
     /// The reader's connection ends.
     Cut,
-    /// The reader asks, and takes the answers; between its commands entries come, or are trimmed.
+    /// The reader sends its commands and takes the answers. With the other two, entries come, or are trimmed, after
+    /// each command.
     Read,
     AddAmid(u8),
     TrimAmid(u8),
@@ -62,7 +63,7 @@ impl Server {
         self.added += 1;
     }
 
-    /// Carries out a step; returns the serial numbers that nobody can ever read.
+    /// Carries out a step; returns the serial numbers of the entries that it has lost.
     pub(super) fn step(&mut self, step: &Step) -> Vec<u64> {
         match step {
             Step::Add(count) => (0..*count).for_each(|_| self.add()),
@@ -86,7 +87,8 @@ impl Server {
                 self.added -= lost.len() as u64;
                 self.process += 1;
                 if *is_behind {
-                    // No id is given twice: nobody could tell two entries of one id apart.
+                    // The ids of the new server differ from those that were lost: no reader could tell two entries with
+                    // the same id apart.
                     self.last = self.entries.back().map_or(self.last, |(id, _)| *id);
                     self.last.minor += self.process;
                 }
