@@ -7,8 +7,7 @@ use super::match_budget::{MatchBudget, OverBudget, Verdicts};
 use super::names::{NameError, NamePatterns, NameSyntax};
 use super::rights::{ClaimFault, Rights, RightsCheck, Template, TemplateError, TokenNameLimits};
 use super::verify::{Identity, Refusal};
-use crate::wire::json::{self, JsonError, object_entries};
-use crate::wire::object_writer::quoted;
+use crate::wire::json::{self, JsonError, object_entries, quoted};
 
 /// The most steps of matching for a pattern. A pattern that needs more is refused, whatever is left of the
 /// request's budget.

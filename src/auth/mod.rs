@@ -5,7 +5,6 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod acl;
-mod claims;
 mod glob;
 mod key_ring;
 mod keys;

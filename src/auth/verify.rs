@@ -10,13 +10,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
 
-use super::claims::{self, find};
 use super::key_ring::KeyRing;
 use super::keys::Algorithm;
-use super::token::{self, ApiKey, Token, TokenMarks};
+use super::token::{self, ApiKey, Members, Token, TokenMarks, find_claim, members, read};
 use crate::base::Now;
 use crate::wire::head::RequestHead;
-use crate::wire::json::{self, object_entries};
 
 /// The longest token. A request head holds twice as much at the most.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -330,14 +328,18 @@ impl Authenticator {
             _ => return None,
         }
         let claims = decode(claims).ok()?;
-        find(&members(&claims).ok()?, &self.rules.user, |value| {
+        find_claim(&members(&claims).ok()?, &self.rules.user, |value| {
             read(value)
         })
         .ok()?
     }
 
     /// The signed part of a JWT and its encoded claims, after the check of the signature.
-    fn signed_claims<'a>(&self, token: &'a Token, now: Now) -> Result<(&'a str, &'a str), Refusal> {
+    pub(super) fn signed_claims<'a>(
+        &self,
+        token: &'a Token,
+        now: Now,
+    ) -> Result<(&'a str, &'a str), Refusal> {
         let (message, signature) = split(token.expose()).ok_or(Refusal::NotAToken)?;
         let (header, claims) = message.split_once('.').ok_or(Refusal::NotAToken)?;
         let header = decode(header)?;
@@ -360,22 +362,6 @@ fn split(token: &str) -> Option<(&str, &str)> {
 fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
     let decoded = URL_SAFE_NO_PAD.decode(part);
     decoded.map_err(|_| Refusal::NotAToken)
-}
-
-pub(super) type Members<'a> = BTreeMap<Cow<'a, str>, LazyValue<'a>>;
-
-/// The members of an object. A repeated member could be read in two ways and is refused
-/// (RFC 7515 §4, RFC 7519 §4).
-pub(super) fn members(json: &[u8]) -> Result<Members<'_>, Refusal> {
-    let mut members = Members::new();
-    let entries = object_entries(json).map_err(|_| Refusal::NotAToken)?;
-    for entry in entries {
-        let (name, value) = entry.map_err(|_| Refusal::NotAToken)?;
-        if members.insert(name, value).is_some() {
-            return Err(Refusal::NotAToken);
-        }
-    }
-    Ok(members)
 }
 
 /// Algorithm and key id of a header. Refuses headers with unknown demands (RFC 7515 §4.1.9, §4.1.11).
@@ -413,12 +399,12 @@ impl ClaimRules {
             return Err(Refusal::Issuer);
         }
         self.judge_audience(claims)?;
-        let roles = find(claims, &self.role, claims::roles)?;
+        let roles = find_claim(claims, &self.role, token::roles)?;
         let identity = Identity {
             lacks_role_claim: self.role_is_named && roles.is_none(),
             roles: roles.unwrap_or_default(),
-            user: find(claims, &self.user, |value| read(value))?,
-            symbols_max: find(claims, &self.symbols_max, |value| read(value))?,
+            user: find_claim(claims, &self.user, |value| read(value))?,
+            symbols_max: find_claim(claims, &self.symbols_max, |value| read(value))?,
             names: claims
                 .get(self.names.as_str())
                 .map_or(Ok(Vec::new()), |names| {
@@ -455,12 +441,6 @@ impl ClaimRules {
         }
         named.then_some(()).ok_or(Refusal::Audience)
     }
-}
-
-pub(super) fn read<'a, T: sonic_rs::Deserialize<'a>>(
-    value: &'a LazyValue<'_>,
-) -> Result<T, Refusal> {
-    json::value(value).map_err(|_| Refusal::Claims)
 }
 
 fn text(members: &Members<'_>, name: &str) -> Result<Option<String>, Refusal> {

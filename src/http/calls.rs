@@ -31,7 +31,7 @@ use crate::admission::{Charge, ClientAddr, Holding};
 use crate::base::{Clock, LogBudget, LogLine, detached};
 use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
 use crate::telemetry::{GatewayMetric, names};
-use crate::wire::traceparent::Trace;
+use crate::wire::head::Trace;
 
 /// Takes the reply of a call; called on the calls' thread, must not block.
 pub type Replied = Box<dyn Fn(Reply) + Send>;

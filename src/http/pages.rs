@@ -16,7 +16,7 @@ use crate::telemetry::{
     BusStatus, LoopNumbers, OPEN_METRICS_CONTENT_TYPE, PROMETHEUS_PROTOBUF_CONTENT_TYPE,
     PROMETHEUS_TEXT_CONTENT_TYPE, Telemetry,
 };
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// Writes the members of `/stats` from a gateway's contract.
 pub type StatsHead = Box<dyn Fn(&Telemetry, &mut ObjectWriter) + Send + Sync>;

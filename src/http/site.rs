@@ -21,7 +21,7 @@ use super::body::{AnswerBody, BoxError, RequestBody};
 use super::handover::{Handover, WayBack};
 use super::page::FrontPage;
 use crate::admission::Peer;
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// The relation between a request and the origin of the asking page, from the browser (Fetch Metadata).
 pub(super) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

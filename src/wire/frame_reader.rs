@@ -5,15 +5,11 @@
 //! with arrived bytes, never with an announced length, and no memory is kept between messages.
 
 use super::deflate::{InflateError, InflateWindow};
-use super::encode::{
-    CONTROL_PAYLOAD_BYTES_MAX, FIN, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_CLOSE,
-    OPCODE_CONTINUATION, OPCODE_PONG, OPCODE_TEXT, RSV1,
+use super::frame::{
+    BadUtf8, CONTROL_PAYLOAD_BYTES_MAX, FIN, FrameScratch, HEADER_BYTES_MAX, OPCODE_BINARY,
+    OPCODE_CLOSE, OPCODE_CONTINUATION, OPCODE_PONG, OPCODE_TEXT, RSV1, Utf8Check, WholeFrame,
+    append_unmasked,
 };
-
-mod payload;
-
-use payload::{BadUtf8, Utf8Check, append_unmasked};
-pub use payload::{FrameScratch, WholeFrame};
 
 /// Largest limit for messages, in bytes; larger limits are lowered.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 30;

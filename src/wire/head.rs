@@ -1,4 +1,5 @@
-//! The request head (RFC 9112 §2, §3, §5): its end, its parts, its rules.
+//! The request head (RFC 9112 §2, §3, §5): its end, its parts, its rules; and the trace in its headers `traceparent` and
+//! `tracestate`, by which services connect the requests of a trace (W3C Trace Context, version 00).
 //!
 //! Strict where leniency would let two readers of the same bytes disagree: bare CR or LF, space before a
 //! colon, folded lines, unclear body lengths are refused. The HTTP side applies the same rules to the heads
@@ -383,6 +384,84 @@ pub(super) fn list_items(value: &str) -> impl Iterator<Item = &str> {
         .split(',')
         .map(|item| item.trim_matches([' ', '\t']))
         .filter(|item| !item.is_empty())
+}
+
+/// Characters of a state; a longer state is not passed on. The least that the specification requires
+/// (§3.3.1.5); each call repeats the state.
+const STATE_CHARS_MAX: usize = 512;
+
+/// The trace of a request, as in its headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// `traceparent`.
+    pub parent: String,
+    /// `tracestate`; empty if the request has none.
+    pub state: String,
+}
+
+impl Trace {
+    /// Returns the client's trace. `states` are the `tracestate` lines in their order; without a good parent
+    /// they have no meaning.
+    pub fn given<'a>(parent: &str, states: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let parent = given_traceparent(parent)?;
+        let state = tracestate(states);
+        Some(Self { parent, state })
+    }
+
+    /// Begins a new trace.
+    pub fn made(random: impl FnMut() -> u64) -> Self {
+        Self {
+            parent: new_traceparent(random),
+            state: String::new(),
+        }
+    }
+}
+
+/// Joins several lines to a list (RFC 9110 §5.3); empty if the list is too long or has forbidden characters.
+fn tracestate<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+    let lines = lines.map(str::trim).filter(|line| !line.is_empty());
+    let state = lines.collect::<Vec<_>>().join(",");
+    let is_good = |byte| matches!(byte, b' '..=b'~' | b'\t');
+    if state.len() > STATE_CHARS_MAX || !state.bytes().all(is_good) {
+        return String::new();
+    }
+    state
+}
+
+/// Returns the client's `traceparent` as version 00, if well-formed; a later version is read as version 00.
+pub fn given_traceparent(value: &str) -> Option<String> {
+    let [version, trace, parent, flags] = trace_parts(value)?;
+    let good = is_hex(version, 2)
+        && version != "ff"
+        && is_id(trace, 32)
+        && is_id(parent, 16)
+        && is_hex(flags, 2);
+    good.then(|| format!("00-{trace}-{parent}-{flags}"))
+}
+
+/// Begins a new trace. The sampled flag is set: a service that leaves sampling to its caller would record
+/// nothing otherwise.
+pub fn new_traceparent(mut random: impl FnMut() -> u64) -> String {
+    // No part may be all zeros.
+    let trace = u128::from(random()) << 64 | u128::from(random()) | 1;
+    let parent = random() | 1;
+    format!("00-{trace:032x}-{parent:016x}-01")
+}
+
+fn trace_parts(value: &str) -> Option<[&str; 4]> {
+    let mut parts = value.trim().split('-');
+    let four = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
+    // Only later versions may have more parts.
+    (four[0] != "00" || parts.next().is_none()).then_some(four)
+}
+
+fn is_id(text: &str, digits: usize) -> bool {
+    is_hex(text, digits) && text.bytes().any(|digit| digit != b'0')
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == digits && text.bytes().all(is_digit)
 }
 
 #[cfg(test)]

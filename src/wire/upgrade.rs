@@ -6,7 +6,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::deflate::{self, Agreed};
 use super::head::{RequestHead, list_items};
-use super::object_writer::quoted;
+use super::json::quoted;
 
 /// The reason why an upgrade is refused: always the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

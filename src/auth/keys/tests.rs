@@ -15,12 +15,15 @@ fn signed(algorithm: &str) -> Token {
     Token::new(token.expect("one for it")).expect("a token")
 }
 
-fn judge(keys: &KeySet, token: &Token) -> Result<(), Refusal> {
-    let authenticator = Authenticator {
+fn with_keys(keys: &KeySet) -> Authenticator {
+    Authenticator {
         keys: KeyRing::new(keys.clone()),
         ..Authenticator::default()
-    };
-    authenticator
+    }
+}
+
+fn judge(keys: &KeySet, token: &Token) -> Result<(), Refusal> {
+    with_keys(keys)
         .identify(Some(token), Now::default())
         .map(drop)
 }
@@ -369,4 +372,46 @@ fn a_token_with_an_unknown_key_waits_for_newer_keys() {
         let later = ["keys_due", "begins_soon"].contains(&refusal.label());
         assert_eq!(refusal.close_code(), if later { 1013 } else { 1008 });
     }
+}
+
+/// The vectors of Project Wycheproof for JSON Web Signatures and Keys, for the accepted kinds of keys and
+/// algorithms (`tests/vectors/jws/README.md`).
+const VECTORS: &str = include_str!("../../../tests/vectors/jws/wycheproof.json");
+
+/// Vectors that Wycheproof calls invalid and weirgate accepts: file and number. Both have a good
+/// signature of an RSA key of the ROCA kind (CVE-2017-15361), a weakness for makers of keys to avoid.
+const TAKEN: [(&str, u64); 2] = [("json_web_key_test", 7), ("json_web_crypto_test", 46)];
+
+fn judge_signature(keys: &Result<KeySet, KeyError>, token: &str) -> Result<(), String> {
+    let keys = keys.as_ref().map_err(ToString::to_string)?;
+    let token = Token::new(token).ok_or("empty")?;
+    let authenticator = with_keys(keys);
+    let signed = authenticator.signed_claims(&token, Now::default());
+    signed.map(drop).map_err(|refusal| refusal.to_string())
+}
+
+#[test]
+fn signatures_and_keys_are_judged_as_wycheproof_judges_them() {
+    let vectors: Value = sonic_rs::from_str(VECTORS).expect("JSON");
+    let list = |value: &Value, name: &str| value[name].as_array().expect(name).clone();
+    let (mut valid, mut invalid) = (0, 0);
+    for group in &list(&vectors, "groups") {
+        let mut keys = KeySet::default();
+        let set = sonic_rs::to_string(&sonic_rs::json!({"keys": group["keys"]})).expect("JSON");
+        let keys = keys.add_jwks(set.as_bytes()).map(|()| keys);
+        let file = group["file"].as_str().expect("a file");
+        for test in &list(group, "tests") {
+            let number = test[0].as_u64().expect("a number");
+            let good = test[1].as_str() == Some("valid") || TAKEN.contains(&(file, number));
+            let judged = judge_signature(&keys, test[2].as_str().expect("a token"));
+            assert_eq!(
+                judged.is_ok(),
+                good,
+                "{file} {number} {}: {judged:?}",
+                test[3]
+            );
+            *if good { &mut valid } else { &mut invalid } += 1;
+        }
+    }
+    assert_eq!((valid, invalid), (15, 153));
 }

@@ -479,5 +479,3 @@ mod fuzz {
         }
     }
 }
-
-mod wycheproof;

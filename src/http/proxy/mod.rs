@@ -8,7 +8,6 @@
 mod body;
 mod exchange;
 mod headers;
-mod location;
 mod path;
 
 use std::future::{Future, poll_fn};
@@ -236,7 +235,7 @@ impl Shared {
         let request = with_body(head, body);
         let failure = match self.send(behind, client, request, &upload).await {
             Ok((mut answer, lease)) => {
-                location::own_addresses(answer.headers_mut(), upstream, path.cut);
+                headers::own_addresses(answer.headers_mut(), upstream, path.cut);
                 exchange.has_head(answer.status());
                 return self.passed_on(answer, lease, upload, exchange);
             }

@@ -22,7 +22,7 @@ use url::{Position, Url};
 use crate::base::{Clock, LeftAddresses, LogBudget, LogLine};
 use crate::telemetry::names::{self, MetricName};
 use crate::telemetry::{Durations, GatewayMetric};
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 pub(super) use self::link::{Activity, USER_AGENT, connect};
 pub use self::places::CONNECTION_BYTES;

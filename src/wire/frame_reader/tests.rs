@@ -1,5 +1,5 @@
 use super::super::deflate::{Deflater, stored_block};
-use super::payload::SCRATCH_BYTES_KEPT;
+use super::super::frame::SCRATCH_BYTES_KEPT;
 use super::*;
 
 const LIMIT: usize = 1 << 20;

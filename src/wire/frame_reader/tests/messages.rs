@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
-use super::super::super::encode::OPCODE_PING;
+use super::super::super::frame::OPCODE_PING;
 use super::*;
 use crate::wire::deflate::InflateWindows;
 
