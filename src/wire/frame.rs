@@ -180,11 +180,8 @@ impl Utf8Check {
 
     /// Ends the text: no character may be open.
     pub(super) fn end(&mut self) -> Result<(), BadUtf8> {
-        if std::mem::take(&mut self.tail_len) == 0 {
-            Ok(())
-        } else {
-            Err(BadUtf8)
-        }
+        let open = std::mem::take(&mut self.tail_len);
+        (open == 0).then_some(()).ok_or(BadUtf8)
     }
 
     fn keep_tail(&mut self, piece: &[u8]) -> Result<(), BadUtf8> {

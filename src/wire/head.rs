@@ -400,18 +400,29 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Returns the client's trace. `states` are the `tracestate` lines in their order; without a good parent
-    /// they have no meaning.
+    /// Returns the client's trace as version 00, if `parent` is well-formed; a later version is read as version 00.
+    /// `states` are the `tracestate` lines in their order.
     pub fn given<'a>(parent: &str, states: impl Iterator<Item = &'a str>) -> Option<Self> {
-        let parent = given_traceparent(parent)?;
-        let state = tracestate(states);
-        Some(Self { parent, state })
+        let [version, trace, id, flags] = trace_parts(parent)?;
+        let is_good = is_hex(version, 2)
+            && version != "ff"
+            && is_id(trace, 32)
+            && is_id(id, 16)
+            && is_hex(flags, 2);
+        is_good.then(|| Self {
+            parent: format!("00-{trace}-{id}-{flags}"),
+            state: tracestate(states),
+        })
     }
 
-    /// Begins a new trace.
-    pub fn made(random: impl FnMut() -> u64) -> Self {
+    /// Begins a new trace. The sampled flag is set: a service that leaves sampling to its caller would record
+    /// nothing otherwise.
+    pub fn made(mut random: impl FnMut() -> u64) -> Self {
+        // No part may be all zeros.
+        let trace = u128::from(random()) << 64 | u128::from(random()) | 1;
+        let id = random() | 1;
         Self {
-            parent: new_traceparent(random),
+            parent: format!("00-{trace:032x}-{id:016x}-01"),
             state: String::new(),
         }
     }
@@ -426,26 +437,6 @@ fn tracestate<'a>(lines: impl Iterator<Item = &'a str>) -> String {
         return String::new();
     }
     state
-}
-
-/// Returns the client's `traceparent` as version 00, if well-formed; a later version is read as version 00.
-pub fn given_traceparent(value: &str) -> Option<String> {
-    let [version, trace, parent, flags] = trace_parts(value)?;
-    let good = is_hex(version, 2)
-        && version != "ff"
-        && is_id(trace, 32)
-        && is_id(parent, 16)
-        && is_hex(flags, 2);
-    good.then(|| format!("00-{trace}-{parent}-{flags}"))
-}
-
-/// Begins a new trace. The sampled flag is set: a service that leaves sampling to its caller would record
-/// nothing otherwise.
-pub fn new_traceparent(mut random: impl FnMut() -> u64) -> String {
-    // No part may be all zeros.
-    let trace = u128::from(random()) << 64 | u128::from(random()) | 1;
-    let parent = random() | 1;
-    format!("00-{trace:032x}-{parent:016x}-01")
 }
 
 fn trace_parts(value: &str) -> Option<[&str; 4]> {

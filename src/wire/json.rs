@@ -221,7 +221,8 @@ fn check_unicode_escapes(text: &[u8]) -> Result<(), JsonError> {
         return Ok(());
     }
     let mut offset = 0;
-    while let Some(found) = next_backslash(text, offset) {
+    while let Some(at) = memchr(b'\\', text.get(offset..).unwrap_or_default()) {
+        let found = offset + at;
         let broken = JsonError::BrokenEscape { offset: found };
         offset = found + 2;
         if text.get(found + 1) != Some(&b'u') {
@@ -237,10 +238,6 @@ fn check_unicode_escapes(text: &[u8]) -> Result<(), JsonError> {
         };
     }
     Ok(())
-}
-
-fn next_backslash(text: &[u8], from: usize) -> Option<usize> {
-    memchr(b'\\', text.get(from..)?).map(|at| from + at)
 }
 
 /// Returns the UTF-16 code unit of the `\uXXXX` at `offset`.

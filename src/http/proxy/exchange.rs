@@ -86,11 +86,9 @@ impl Exchange {
 
     /// Records the end of the service's answer.
     pub(super) fn is_whole(&mut self) {
-        let is_good = self.status.as_u16() < 400;
-        let outcome = if is_good {
-            Outcome::Answered
-        } else {
-            Outcome::Refused
+        let outcome = match self.status.as_u16() {
+            ..400 => Outcome::Answered,
+            _ => Outcome::Refused,
         };
         self.outcome.get_or_insert(outcome);
     }

@@ -8,7 +8,7 @@ use hyper::header::{
 
 use crate::admission::{ClientAddr, Peer};
 use crate::http::services::Upstream;
-use crate::wire::head;
+use crate::wire::head::Trace;
 
 /// The headers of a single connection, besides the names in `Connection`.
 static HOP_BY_HOP: [HeaderName; 8] = [
@@ -196,10 +196,10 @@ fn append_forwarded_for(headers: &mut HeaderMap, name: HeaderName, peer: ClientA
 fn trace(headers: &mut HeaderMap, random: impl FnMut() -> u64) {
     let name = HeaderName::from_static("traceparent");
     let given = headers.get(&name).and_then(|value| value.to_str().ok());
-    if given.and_then(head::given_traceparent).is_some() {
+    if given.is_some_and(|parent| Trace::given(parent, std::iter::empty()).is_some()) {
         return;
     }
-    if let Ok(made) = HeaderValue::try_from(head::new_traceparent(random)) {
+    if let Ok(made) = HeaderValue::try_from(Trace::made(random).parent) {
         headers.insert(name, made);
         headers.remove("tracestate");
     }
@@ -292,7 +292,7 @@ mod tests {
             ("content-length", "5"),
         ]);
         let headers = asked(plain, false);
-        let made = head::new_traceparent(|| 7);
+        let made = Trace::made(|| 7).parent;
         let expected = [
             "content-length: 5",
             "cookie: a=b",
@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(given["traceparent"], TRACE);
         assert_eq!(given["tracestate"], "a=b");
         let begun = asked(map(&[("traceparent", "bad"), ("tracestate", "a=b")]), false);
-        assert_eq!(begun["traceparent"], head::new_traceparent(|| 7));
+        assert_eq!(begun["traceparent"], Trace::made(|| 7).parent);
         assert!(!begun.contains_key("tracestate"));
     }
 

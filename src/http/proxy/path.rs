@@ -53,10 +53,9 @@ impl ProxiedPath {
             });
             let decoded: Vec<u8> = percent_decode(&reading).collect();
             if decoded == reading {
-                return if is_inner {
-                    Err(PathRefusal::Inner)
-                } else {
-                    Ok(target)
+                return match is_inner {
+                    true => Err(PathRefusal::Inner),
+                    false => Ok(target),
                 };
             }
             reading = decoded;
@@ -71,16 +70,10 @@ impl ProxiedPath {
 /// segment before the `/` counts.
 fn may_begin(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let slashes = path.iter().take_while(|byte| b"/\\".contains(byte)).count();
-    let behind = &path[slashes..];
+    let host_len = path[slashes..].iter().position(|&byte| byte == b'/');
     let host_end = match slashes {
         0 | 1 => 0,
-        _ => {
-            slashes
-                + behind
-                    .iter()
-                    .position(|&byte| byte == b'/')
-                    .unwrap_or(behind.len())
-        }
+        _ => host_len.map_or(path.len(), |len| slashes + len),
     };
     let (host, rest) = path.split_at(host_end);
     let named = |segment: &&[u8]| !segment.is_empty();

@@ -338,8 +338,17 @@ impl RequestMetrics {
     pub(super) fn of(self, services: &ByService<RequestStats>) -> Vec<GatewayMetric> {
         let durations = services.iter();
         let durations = durations.map(|(name, stats)| (*name, Arc::clone(&stats.durations)));
+        let ended = services.clone();
+        let outcomes = move || {
+            let of = |(name, stats): &(&'static str, Arc<RequestStats>)| {
+                let name = *name;
+                let outcomes = stats.outcomes().into_iter();
+                outcomes.map(move |(outcome, count)| ([name, outcome], count))
+            };
+            ended.iter().flat_map(of).collect()
+        };
         vec![
-            pairs(self.outcomes, services, RequestStats::outcomes),
+            GatewayMetric::ByTwoLabels(self.outcomes, Box::new(outcomes)),
             GatewayMetric::Durations(self.durations, durations.collect()),
             numbers(self.in_flight, services, RequestStats::in_flight),
         ]
@@ -358,24 +367,6 @@ pub(super) fn numbers<T: Send + Sync + 'static>(
         each.map(|(name, stats)| (*name, number(stats))).collect()
     };
     GatewayMetric::ByLabel(name, Box::new(numbers))
-}
-
-/// A metric with several numbers for each service, each with its label.
-fn pairs<T: Send + Sync + 'static>(
-    name: &'static MetricName,
-    services: &ByService<T>,
-    numbers: impl Fn(&T) -> Vec<(&'static str, u64)> + Send + Sync + 'static,
-) -> GatewayMetric {
-    let services = services.clone();
-    let pairs = move || {
-        let of = |(name, stats): &(&'static str, Arc<T>)| {
-            let name = *name;
-            let numbers = numbers(stats).into_iter();
-            numbers.map(move |(label, number)| ([name, label], number))
-        };
-        services.iter().flat_map(of).collect()
-    };
-    GatewayMetric::ByTwoLabels(name, Box::new(pairs))
 }
 
 #[cfg(test)]

@@ -312,12 +312,16 @@ proptest! {
     }
 }
 
+fn given(parent: &str) -> Option<String> {
+    Trace::given(parent, std::iter::empty()).map(|trace| trace.parent)
+}
+
 #[test]
-fn a_good_one_is_passed_on_and_others_are_not() {
+fn a_good_trace_is_passed_on_and_others_are_not() {
     let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
-    assert_eq!(given_traceparent(good).as_deref(), Some(good));
+    assert_eq!(given(good).as_deref(), Some(good));
     let later = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00-more";
-    assert_eq!(given_traceparent(later).as_deref(), Some(good));
+    assert_eq!(given(later).as_deref(), Some(good));
     for bad in [
         "",
         "00",
@@ -329,20 +333,20 @@ fn a_good_one_is_passed_on_and_others_are_not() {
         "00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01",
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1",
     ] {
-        assert_eq!(given_traceparent(bad), None, "{bad}");
+        assert_eq!(given(bad), None, "{bad}");
     }
 }
 
 #[test]
-fn a_made_one_is_good_whatever_the_numbers_are() {
+fn a_made_trace_is_good_whatever_the_numbers_are() {
     for random in [0, 1, u64::MAX] {
-        let made = new_traceparent(|| random);
-        assert_eq!(given_traceparent(&made), Some(made));
+        let made = Trace::made(|| random).parent;
+        assert_eq!(given(&made), Some(made));
     }
 }
 
 fn state_of(lines: &[&str]) -> String {
-    let parent = new_traceparent(|| 7);
+    let parent = Trace::made(|| 7).parent;
     let trace = Trace::given(&parent, lines.iter().copied());
     trace.unwrap().state
 }
