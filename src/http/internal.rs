@@ -21,7 +21,7 @@ pub struct InternalAccess {
     pub token: Option<String>,
     /// Bytes of a body.
     pub body_bytes_max: usize,
-    /// The bodies of all requests that are read or answered.
+    /// The sum of all bodies that are being read or answered.
     pub bodies: Holding,
 }
 
@@ -31,8 +31,8 @@ const ATTEMPT_LINES_PER_SECOND: u32 = 1;
 static POST: [Method; 1] = [Method::POST];
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-internal-token");
 
-/// Makes the route `POST path`: `answer` is called after the token was checked and the body was read. The body counts until
-/// it is answered.
+/// Makes the route `POST path`. Checks the token, reads the body, and then calls `answer`. The body is charged until
+/// the answer is made.
 pub fn route<F, A>(path: &'static str, access: InternalAccess, clock: Clock, answer: F) -> Route
 where
     F: Fn(Bytes) -> A + Send + Sync + 'static,
@@ -66,7 +66,7 @@ where
     }
 }
 
-/// Logs a request with a wrong token; a log line a second makes guessing visible.
+/// Logs a request with a wrong token: at most a line a second, which makes guessing visible.
 fn log_attempt(lines: &Mutex<LogBudget>, path: &'static str, peer: Peer, now: Now) {
     // No holder of this lock can panic.
     let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,7 +118,7 @@ impl InternalAccess {
         read.await.map_err(Refusal::Body)
     }
 
-    /// Checks the token, in a time independent of where the token differs.
+    /// Checks the token, in a time that does not depend on where a wrong token differs.
     fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let token = self.token.as_ref().ok_or(Refusal::NotConfigured)?;
         let mut given = headers.get_all(TOKEN_HEADER).iter();

@@ -1,10 +1,10 @@
 //! Frames (RFC 6455 §5.2): the header of a server's frame, which is never masked and never fragmented; and the payload
-//! of a client's frame, unmasked and checked. All connections of a reactor share the frame that was read last, and the
-//! inflater.
+//! of a client's frame, unmasked and checked. All connections of a reactor share one buffer for the frame that was read
+//! last, and one inflater.
 
 use super::deflate::Inflater;
 
-/// Longest header of an unmasked frame: two bytes and a 64-bit length.
+/// The longest header of an unmasked frame: two bytes and a 64-bit length.
 pub const HEADER_BYTES_MAX: usize = 10;
 /// The last (here: only) fragment of a message.
 pub const FIN: u8 = 0x80;
@@ -94,21 +94,21 @@ pub struct FrameScratch {
 }
 
 impl FrameScratch {
-    /// Takes about 50 KB, and the frame returned last until [`rest`](Self::rest); up to 64 KiB of the frame's
-    /// memory are kept for the next frame.
+    /// Takes about 50 KB, plus the frame that was returned last, until [`rest`](Self::rest). Up to 64 KiB of the
+    /// frame's memory are kept for the next frame.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends the use of the frame returned last, and frees the memory of a large frame: the next frame may be
-    /// hours away.
+    /// Must be called when the frame that was returned last is no longer used. Frees its memory if it was large,
+    /// because the next frame may be hours away.
     pub fn rest(&mut self) {
         if self.frame.capacity() > SCRATCH_BYTES_KEPT {
             self.frame = Vec::new();
         }
     }
 
-    /// Empties the frame, except for the room for its header.
+    /// Empties the frame, but keeps the room for its header.
     pub(super) fn begin(&mut self) {
         self.rest();
         self.frame.clear();
@@ -132,7 +132,7 @@ impl FrameScratch {
     }
 }
 
-/// Appends `part` unmasked (§5.3); its first byte is at `offset` of the payload.
+/// Unmasks `part` (§5.3) and appends it; its first byte is at `offset` in the payload.
 pub(super) fn append_unmasked(out: &mut Vec<u8>, part: &[u8], mut mask: [u8; 4], offset: u32) {
     mask.rotate_left((offset % 4) as usize);
     let start = out.len();
@@ -152,8 +152,8 @@ pub(super) fn append_unmasked(out: &mut Vec<u8>, part: &[u8], mut mask: [u8; 4],
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BadUtf8;
 
-/// A UTF-8 check for text in pieces: refuses ill-formed text at the byte, not at the end of the frame. Keeps the
-/// start of a character whose end has not arrived: at most three bytes.
+/// Checks UTF-8 in text that comes in pieces. Refuses ill-formed text at its first wrong byte, not at the end of the
+/// frame. Keeps the start of a character whose end has not come: at most three bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Utf8Check {
     tail: [u8; 3],
@@ -191,7 +191,7 @@ impl Utf8Check {
         if error.error_len().is_some() {
             return Err(BadUtf8);
         }
-        // An error without a length is an unexpected end: the prefix of a character.
+        // An error without a length means an unexpected end: the rest is the start of a character.
         let tail = &piece[error.valid_up_to()..];
         self.tail[..tail.len()].copy_from_slice(tail);
         self.tail_len = tail.len() as u8;

@@ -71,7 +71,7 @@ fn a_key_id_chooses_among_named_keys() {
 
 #[test]
 fn a_public_key_is_no_secret() {
-    // Signed with the text of the public key, as if the text were an HMAC secret.
+    // A token that is signed with the text of the public key, as if it were an HMAC secret.
     let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
     let claims = URL_SAFE_NO_PAD.encode(r#"{"role":"admin"}"#);
     let message = format!("{header}.{claims}");
@@ -196,7 +196,7 @@ fn a_set_is_read_for_what_it_is_good_for() {
     ));
 }
 
-/// The size of the modulus counts: the DER text around is longer.
+/// The size of the modulus decides, not that of the longer DER around it.
 #[test]
 fn rsa_keys_are_measured_by_their_modulus() {
     for text in [
@@ -288,7 +288,7 @@ fn a_token_without_a_key_id_is_tried_with_few_keys() {
 const ED_JWK: &str =
     r#"{"kty":"OKP","crv":"Ed25519","x":"eYJbfqJxJwXVV9AJ5jBbXo9McF91ab7jGoakNFlfyI8"}"#;
 
-/// A set of somebody else loses only what is broken in it; the own file is refused as a whole.
+/// Of a provider's set only the broken keys are left out; the operator's own file is refused as a whole.
 #[test]
 fn a_broken_key_of_a_foreign_set_does_not_withhold_the_others() {
     let weak = r#"{"kty":"RSA","n":"AQAB","e":"AQAB","kid":"weak"}"#;
@@ -350,7 +350,7 @@ fn an_api_key_is_compared_whole() {
     assert_eq!(format!("{key:?}"), "ApiKey(***)");
 }
 
-/// Only where newer keys may come, a client is asked to try again.
+/// A client may try again only if newer keys can be fetched.
 #[test]
 fn a_token_with_an_unknown_key_waits_for_newer_keys() {
     let authenticator = Authenticator::default();
@@ -378,8 +378,8 @@ fn a_token_with_an_unknown_key_waits_for_newer_keys() {
 /// algorithms (`tests/vectors/jws/README.md`).
 const VECTORS: &str = include_str!("../../../tests/vectors/jws/wycheproof.json");
 
-/// Vectors that Wycheproof calls invalid and weirgate accepts: file and number. Both have a good
-/// signature of an RSA key of the ROCA kind (CVE-2017-15361), a weakness for makers of keys to avoid.
+/// Vectors that Wycheproof calls invalid and weirgate accepts: file and number. Both have a good signature by an RSA
+/// key with the ROCA weakness (CVE-2017-15361), which the generator of a key has to avoid.
 const TAKEN: [(&str, u64); 2] = [("json_web_key_test", 7), ("json_web_crypto_test", 46)];
 
 fn judge_signature(keys: &Result<KeySet, KeyError>, token: &str) -> Result<(), String> {

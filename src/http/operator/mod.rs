@@ -1,10 +1,10 @@
 //! The operator's page, on the admin address only: the state of the bus, rates, clients by queue, the busiest
 //! clients and topics, the last ended connections, and the distance to the limits.
 //!
-//! Plain files inside the binary, and a JSON document with all data of the page. The document has what must
-//! not be in `/metrics` too: client addresses, users, names of topics.
+//! The page is files inside the binary, and a JSON document with all data of the page. The document also has what must
+//! not be in `/metrics`: client addresses, users, names of topics.
 //!
-//! `POST /operator/disconnect`: cuts clients off, and refuses their users, tokens or addresses from then on.
+//! `POST /operator/disconnect` closes clients, and refuses their users, tokens or addresses from then on.
 
 mod state;
 
@@ -50,8 +50,8 @@ pub struct OperatorSettings {
     pub limits: Vec<NearLimit>,
     /// The users, tokens and addresses that are refused.
     pub revoked: Revoked,
-    /// Whether the admin address is reachable only from this machine; then `localhost` is the only name for
-    /// the address.
+    /// Whether the admin address is reachable only from this machine. Then a request may name it only as `localhost` or
+    /// by an IP address.
     pub is_loopback: bool,
 }
 
@@ -77,8 +77,8 @@ pub fn routes(
     routes
 }
 
-/// Returns true for a request of a page of another origin, in whatever list: client addresses must stay private. A page
-/// with its own name resolved to this machine (DNS rebinding) sends the name in `Host`.
+/// Whether a page of another origin sends the request. Listed origins are no exception, because client addresses must
+/// stay private. A page whose name was made to resolve to this machine (DNS rebinding) sends that name in `Host`.
 fn is_of_another_page(request: &RequestParts, is_loopback: bool) -> bool {
     let host = request.header(&header::HOST).unwrap_or_default();
     request.is_of_another_page() || is_loopback && !is_this_machine(host)
@@ -94,7 +94,8 @@ fn is_this_machine(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || ip.parse::<IpAddr>().is_ok()
 }
 
-/// Relative: a proxy may have removed the beginning of the path. Leads from `/` and from `/operator` to the page.
+/// Redirects `/` and `/operator` to the page. The target is relative, because a proxy may have removed the beginning of
+/// the path.
 fn to_the_page() -> Answer {
     let location = HeaderValue::from_static("operator/");
     Answer::empty(StatusCode::TEMPORARY_REDIRECT).with(header::LOCATION, location)
@@ -102,13 +103,13 @@ fn to_the_page() -> Answer {
 
 static POST: [Method; 1] = [Method::POST];
 
-/// Bytes of a request: a user may be as long as a token.
+/// The most bytes of a request body: the name of a user may be as long as a token.
 const CUT_BYTES_MAX: usize = 16 * 1024;
 
-/// Lines in the log about cuts: a program that reaches the admin address may ask for any number of cuts.
+/// The most log lines a second about cuts. A program that reaches the admin address may ask for any number of cuts.
 const LINES_PER_SECOND: u32 = 5;
 
-/// Cuts clients off: the list of refusals, and the way of requests to the loop.
+/// Disconnects clients: has the list of refusals, and the channel for requests to the loop.
 #[derive(Clone, Debug)]
 pub struct Cutter {
     /// The list.
@@ -126,15 +127,15 @@ pub struct Cutter {
 #[derive(Debug, Serialize)]
 struct Shown {
     disconnected: u64,
-    /// What is refused from now on, as another process takes it; `None` for a role alone.
+    /// What is refused from now on, in the form in which another process accepts it; `None` for a role alone.
     refused: Option<Cut>,
-    /// Why nothing is refused: the list is full.
+    /// Why nothing is refused, if the list is full.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
 }
 
 impl Cutter {
-    /// A cutter whose loop is woken once there is a loop.
+    /// Makes a cutter. It wakes the loop once [`Self::wake`] has one.
     pub fn new(revoked: Revoked, requests: Sender<CutRequest>, clock: Clock) -> Self {
         Self {
             revoked,
@@ -145,7 +146,8 @@ impl Cutter {
         }
     }
 
-    /// Closes the clients of a cut, or of the whole list. `tell` is called after the last client.
+    /// Asks the loop to close the clients of a cut, or all clients that the list refuses. The loop calls `tell` after
+    /// the last client.
     pub fn close(&self, cut: Option<Cut>, tell: impl FnOnce(CutDone) + Send + 'static) {
         let tell = Box::new(tell);
         // Fails only after the end of the loop.
@@ -153,15 +155,15 @@ impl Cutter {
         self.wake.wake();
     }
 
-    /// Cuts clients off. The refusal begins before the first close. The loop settles and logs it, because the operator
-    /// may leave before the response, and this future ends with its connection. `None` once the loop has ended.
+    /// Disconnects clients. They are refused from before the first close on. The loop settles the refusal and logs it,
+    /// because this future is dropped if the operator leaves before the response. Returns `None` if the loop has ended.
     async fn cut(&self, cut: Cut) -> Option<Shown> {
         let refused = cut.refused();
         let now = self.clock.now().unix_ms();
         let added = refused
             .as_ref()
             .map(|refused| self.revoked.add(refused, now));
-        // A full list must not keep anybody connected.
+        // If the list is full, clients are closed all the same.
         let full = added.and_then(Result::err);
         let refused = refused.filter(|_| full.is_none());
         let (tell, told) = oneshot::channel();

@@ -1,5 +1,5 @@
-//! The changes of a proxy to headers (RFC 9110 §7.6, contract events, section "Proxy"): of requests, and of answers,
-//! whose addresses of the service become addresses of the gateway. Pure.
+//! What the proxy changes in headers (RFC 9110 §7.6, contract events, section "Proxy"): in requests, and in answers,
+//! where addresses of the service become addresses of the gateway. Pure.
 
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
@@ -10,7 +10,7 @@ use crate::admission::{ClientAddr, Peer};
 use crate::http::services::Upstream;
 use crate::wire::head::Trace;
 
-/// The headers of a single connection, besides the names in `Connection`.
+/// The headers that are for a single connection, besides those that `Connection` names.
 static HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     PROXY_AUTHENTICATE,
@@ -27,19 +27,18 @@ static HOP_BY_HOP: [HeaderName; 8] = [
 pub(super) struct Forwarded<'a> {
     /// The other end of the client's connection.
     pub(super) peer: Peer,
-    /// Whether the other end is a trusted proxy: then the proxy's headers on the client's scheme and host
-    /// count.
+    /// Whether the other end is a trusted proxy. Then its headers about the client's scheme and host are kept.
     pub(super) peer_is_trusted: bool,
     /// Whether the client's connection came over TLS.
     pub(super) is_tls: bool,
-    /// The host of the target, if present: then `Host` is ignored (RFC 9112 §3.2.2).
+    /// The host in the request target, if there is one; `Host` is then ignored (RFC 9112 §3.2.2).
     pub(super) target_host: Option<HeaderValue>,
     /// The service's host and port.
     pub(super) host: &'a HeaderValue,
 }
 
-/// Converts the headers of a client's request for the service. `random` makes a trace if the request has
-/// none.
+/// Converts the headers of a client's request for the service. If the request has no trace, begins one with numbers
+/// from `random`.
 pub(super) fn to_service(
     headers: &mut HeaderMap,
     forwarded: Forwarded<'_>,
@@ -60,11 +59,12 @@ pub(super) fn to_service(
     let list = HeaderName::from_static("x-forwarded-for");
     let lines = headers.get_all(&list).iter().map(HeaderValue::as_bytes);
     match forwarded.peer {
-        // A trusted proxy without an address: the last entry of the list is already the last with an address.
+        // The trusted proxy has no address to add, and the list already ends with the address of the proxy's client.
         Peer::Unix(_) if forwarded.peer_is_trusted => {}
         peer if peer.is_last_of(lines) => {}
         peer => {
-            // A service that trusts the load balancer would believe what an unknown client has written.
+            // The load balancer did not name its client, who may have written the list; a service that trusts the load
+            // balancer would believe it.
             if matches!(peer, Peer::Unnamed(_)) {
                 headers.remove(&list);
             }
@@ -91,8 +91,8 @@ pub(super) fn to_client(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
 }
 
-/// Changes addresses of the service in its answer to addresses of the gateway: the service is asked by its own
-/// name, and knows no other. The new address is relative, so the client keeps its scheme and host. `cut` is the
+/// Changes addresses of the service in its answer to addresses of the gateway: requests reach the service under its own
+/// name, so it knows no other. The new address is relative, so the client keeps its scheme and host. `cut` is the
 /// prefix that the gateway removes from paths.
 pub(super) fn own_addresses(headers: &mut HeaderMap, service: &Upstream, cut: &str) {
     for name in [LOCATION, CONTENT_LOCATION, REFRESH] {
@@ -110,7 +110,7 @@ pub(super) fn own_addresses(headers: &mut HeaderMap, service: &Upstream, cut: &s
         let relative = at.and_then(|at| {
             let path = service.path_of(text[at..].trim_matches(['"', '\'', ' ']))?;
             let path = format!("{cut}{path}");
-            // Two slashes at the beginning would name a host.
+            // A path that begins with two slashes would name a host.
             (!path.starts_with("//")).then(|| format!("{}{path}", &text[..at]))
         });
         if let Some(value) = relative.and_then(|text| HeaderValue::try_from(text).ok()) {
@@ -119,14 +119,14 @@ pub(super) fn own_addresses(headers: &mut HeaderMap, service: &Upstream, cut: &s
     }
 }
 
-/// Returns true if the body has another coding than `chunked`. The header that names the coding is for a single
-/// connection and is not passed on, so the body cannot be either.
+/// Returns true if the body has a transfer coding other than `chunked`. The header that names it is for a single
+/// connection and is not passed on, so neither can the body be.
 pub(super) fn has_other_coding(headers: &HeaderMap) -> bool {
     items(headers, &TRANSFER_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
 }
 
-/// Leaves a single length, or none if the body is in chunks: from several, the next reader of the head may choose
-/// another (RFC 9112 §6.3).
+/// Leaves a single `Content-Length`, or none if the body is in chunks. With several, the next reader of the head may
+/// choose a different one (RFC 9112 §6.3).
 fn one_length(headers: &mut HeaderMap) {
     if let Some(length) = headers.remove(CONTENT_LENGTH)
         && !headers.contains_key(TRANSFER_ENCODING)
@@ -135,8 +135,8 @@ fn one_length(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes trailers that must not be passed on: headers on how to read the message, and headers that would be
-/// removed from a head.
+/// Removes trailers that must not be passed on: fields that say how to read the message, and fields that the proxy
+/// removes from a head.
 pub(super) fn trailers(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers);
     remove_disguised(trailers);
@@ -150,7 +150,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
-        // A client's `Connection` cannot remove the length of the body, nor the host of the request.
+        // A client's `Connection` must not remove the length of the body or the host of the request.
         if *name != CONTENT_LENGTH && *name != HOST {
             headers.remove(name);
         }
@@ -186,13 +186,13 @@ fn append_forwarded_for(headers: &mut HeaderMap, name: HeaderName, peer: ClientA
         }
     }
     list.extend_from_slice(peer.to_string().as_bytes());
-    // Parts of valid values and an address make a valid value.
+    // Cannot fail: the parts are valid values and an address.
     if let Ok(value) = HeaderValue::from_bytes(&list) {
         headers.insert(name, value);
     }
 }
 
-/// Passes the trace on; begins a trace if there is none, or an unreadable one.
+/// Passes the trace on. Begins a new one if there is none, or if it is unreadable.
 fn trace(headers: &mut HeaderMap, random: impl FnMut() -> u64) {
     let name = HeaderName::from_static("traceparent");
     let given = headers.get(&name).and_then(|value| value.to_str().ok());
@@ -273,7 +273,7 @@ mod tests {
         let client = |ip| Some(SocketAddr::new(IpAddr::from(ip), 4711));
         let named = balancer().behind_header(client([192, 0, 2, 1]));
         assert_eq!(forwarded_for(named, "1.1.1.1"), "1.1.1.1, 192.0.2.1");
-        // A proxy of HTTP with headers of the PROXY protocol says the same in both.
+        // An HTTP proxy that also sends PROXY protocol headers names the client in both.
         let twice = "1.1.1.1, 192.0.2.1";
         assert_eq!(forwarded_for(named, twice), twice);
         // Nobody vouches for the rest of the list.

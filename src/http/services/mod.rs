@@ -1,8 +1,8 @@
 //! The services behind a gateway: their addresses, their availability, the connections to them, and the counters of
 //! their requests.
 //!
-//! Knows no contract: names, URLs and paths are parameters. `calls` and `proxy` each keep a separate `Pool`
-//! for a service, because they run on separate threads and have separate limits.
+//! Nothing here depends on a contract: names, URLs and paths are parameters. `calls` and `proxy` have separate pools
+//! for the same service, because they run on separate threads and have separate limits.
 
 mod link;
 mod places;
@@ -46,12 +46,12 @@ pub struct Service {
 struct Left(Arc<Mutex<LeftAddresses>>);
 
 impl Left {
-    /// Orders the addresses of the host: an address that failed is tried last.
+    /// Orders the addresses of the host, so that one that failed is tried last.
     fn in_turn(&self, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
         self.lock().in_turn(addresses)
     }
 
-    /// Records a connection to this address, or a request there, without a whole answer.
+    /// Records that connecting to this address failed, or that a request there got no whole answer.
     fn leave(&self, address: SocketAddr, why: String) {
         self.lock().leave(address, Instant::now(), why);
     }
@@ -92,12 +92,12 @@ impl Service {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     tls: bool,
-    /// A name or address; an IPv6 address has no brackets.
+    /// The name or the IP address; IPv6 without brackets.
     pub(super) host: String,
     pub(super) port: u16,
-    /// The value of `Host`: the port only if not the scheme's default.
+    /// The value of `Host`. Has the port only if it is not the default of the scheme.
     pub(super) authority: HeaderValue,
-    /// The prefix of every request path, without a slash at the end.
+    /// The prefix of all request paths, without a slash at the end.
     pub(super) base_path: String,
 }
 
@@ -107,8 +107,8 @@ impl Upstream {
         self.tls
     }
 
-    /// Returns path, query and fragment of a URL of this service, without the base path; `None` for another URL. A service
-    /// behind TLS often takes itself to be at `http`.
+    /// Returns path, query and fragment of a URL of this service, without the base path; `None` for any other URL.
+    /// `http` and `https` both match, because a service behind a TLS proxy often writes its own URLs with `http`.
     pub(in crate::http) fn path_of(&self, url: &str) -> Option<String> {
         let with_scheme = url.strip_prefix("//").map(|rest| format!("http://{rest}"));
         let url = Url::parse(with_scheme.as_deref().unwrap_or(url)).ok()?;
@@ -126,8 +126,8 @@ impl Upstream {
         }
     }
 
-    /// Parses `http://HOST:PORT/PATH` or `https://…`; trailing slashes are dropped. `None` for another
-    /// scheme, a user, a query or a fragment.
+    /// Parses `http://HOST:PORT/PATH` or `https://…`, and drops trailing slashes. Returns `None` for another scheme, or
+    /// if there is a user, a query or a fragment.
     pub fn parse(url: &str) -> Option<Self> {
         let url = Url::parse(url).ok()?;
         let tls = match url.scheme() {
@@ -162,10 +162,10 @@ impl fmt::Display for Upstream {
     }
 }
 
-/// Log lines a second about a service that comes and goes.
+/// The most log lines a second about a service that keeps failing and recovering.
 const LINES_PER_SECOND: u32 = 5;
 
-/// Whether a service answers, by the latest call or proxied request.
+/// Whether a service answers, judged by the latest call or proxied request.
 #[derive(Debug)]
 pub(super) struct Answering {
     service: &'static str,
@@ -175,7 +175,7 @@ pub(super) struct Answering {
 
 #[derive(Debug)]
 struct State {
-    /// The first failure since the last answer, microseconds of the clock.
+    /// The time of the first failure since the last answer, in microseconds of the clock.
     away_since_us: Option<u64>,
     lines: LogBudget,
 }
@@ -239,7 +239,7 @@ impl Answering {
     }
 }
 
-/// The services of a gateway, for the pages that name services without an answer.
+/// The services of a gateway, for the pages that list services that do not answer.
 #[derive(Clone, Debug)]
 pub struct ServicesAway(ByService<Answering>);
 
@@ -251,8 +251,8 @@ impl ServicesAway {
         Self(named.collect())
     }
 
-    /// Writes `"services_away":{NAME:MILLISECONDS}`: the services without an answer to the latest request,
-    /// and for how long. Unused services are not checked.
+    /// Writes `"services_away":{NAME:MILLISECONDS}`: the services whose latest request failed, and for how long they
+    /// have not answered. Services without requests are not checked.
     pub fn write(&self, object: &mut ObjectWriter) {
         let mut away = ObjectWriter::new();
         for (name, answering) in &self.0 {
@@ -282,7 +282,7 @@ pub(super) struct RequestStats {
 }
 
 impl RequestStats {
-    /// Counters without a request. A request ends with one of these `outcomes`, as named in metrics.
+    /// Makes counters at zero. Every request ends with one of these `outcomes`, which are labels of the metric.
     pub(super) fn new(outcomes: impl IntoIterator<Item = &'static str>) -> Self {
         let zero = |outcome| (outcome, AtomicU64::new(0));
         Self {
@@ -296,7 +296,7 @@ impl RequestStats {
         self.begun.fetch_add(1, Relaxed);
     }
 
-    /// Counts the end of a request, with the outcome at this index.
+    /// Counts the end of a request; `outcome` is an index into the outcomes.
     pub(super) fn end(&self, outcome: usize) {
         if let Some((_, count)) = self.ended.get(outcome) {
             count.fetch_add(1, Relaxed);

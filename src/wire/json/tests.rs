@@ -197,7 +197,7 @@ fn json_text() -> impl Strategy<Value = String> {
     })
 }
 
-/// Depth by the book: a plain state machine without the shortcuts.
+/// Counts the depth with a plain state machine, without the shortcuts of the code under test.
 fn depth(text: &str) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {
@@ -275,7 +275,7 @@ fn compacting_takes_only_what_stands_between_tokens() {
 #[test]
 fn the_gate_refuses_depth_before_any_parser_sees_it() {
     let deep = "[".repeat(100_000);
-    // Behind a broken escape sonic-rs reads the brackets of what looks like the next string.
+    // After a broken escape, sonic-rs would read brackets that look like part of the next string.
     for text in [
         deep.clone(),
         format!(r#"{{"a":{deep}"#),
