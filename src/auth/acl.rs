@@ -7,11 +7,10 @@ use super::match_budget::{MatchBudget, OverBudget, Verdicts};
 use super::names::{NameError, NamePatterns, NameSyntax};
 use super::rights::{ClaimFault, Rights, RightsCheck, Template, TemplateError, TokenNameLimits};
 use super::verify::{Identity, Refusal};
-use crate::wire::json::{self, JsonError, object_entries};
-use crate::wire::object_writer::quoted;
+use crate::wire::json::{self, JsonError, object_entries, quoted};
 
-/// The most steps of matching for a pattern. A pattern that needs more is refused, whatever is left of the
-/// request's budget.
+/// The most steps of matching for one pattern. A pattern that needs more is refused, even if the request has steps
+/// left.
 const PATTERN_STEPS_MAX: usize = 50_000;
 
 /// The default table (contract channels: who may do what).
@@ -62,7 +61,7 @@ pub enum AclError {
         /// The reason of the refusal.
         error: NameError,
     },
-    /// A name with places for claims that could give a user more than the user's own.
+    /// A name with places for claims that could give a user the names of other users.
     #[error("role {role:?}, pattern {pattern:?}: {error}")]
     Template {
         /// The role's name.
@@ -82,11 +81,11 @@ struct Role {
     rank: usize,
     /// As given, to be shown.
     names: Vec<String>,
-    /// The names without places for claims.
+    /// The names and patterns without places for claims.
     set: NamePatterns,
     /// The names with places for claims.
     templates: Vec<Template>,
-    /// All names, with a wildcard in each place for a claim.
+    /// All names and patterns, with a wildcard in each place for a claim.
     patterns: Vec<String>,
     verdicts: Verdicts,
 }
@@ -96,7 +95,7 @@ struct Role {
 pub struct Acl {
     syntax: NameSyntax,
     roles: BTreeMap<String, Role>,
-    /// The patterns of all roles without places for claims, the longest first.
+    /// The patterns without places for claims, of all roles; the longest comes first.
     covers: Vec<(String, NamePatterns)>,
 }
 
@@ -215,7 +214,7 @@ impl Acl {
             .map(|(role, table)| (role.as_str(), table))
     }
 
-    /// The table as [`Acl::from_json`] reads it, a line for each role.
+    /// Returns the table as JSON that [`Acl::read`] accepts, with a line for each role.
     pub fn to_json(&self) -> String {
         let lines: Vec<String> = self
             .in_order()
@@ -237,7 +236,7 @@ impl Acl {
         self.roles.contains_key(role)
     }
 
-    /// The names and patterns of a role, without those with places for claims; `None` for an unknown role.
+    /// The names and patterns of a role that have no places for claims; `None` for an unknown role.
     pub fn plain_names(&self, role: &str) -> Option<impl Iterator<Item = &String>> {
         let role = self.roles.get(role)?;
         let both = role.names.iter().zip(&role.patterns);
@@ -245,12 +244,12 @@ impl Acl {
         Some(plain.map(|(name, _)| name))
     }
 
-    /// Whether the names of some users depend on their tokens: names with places for claims.
+    /// Whether the table has names with places for claims, which depend on the user's token.
     pub fn has_places(&self) -> bool {
         self.roles.values().any(|role| !role.templates.is_empty())
     }
 
-    /// The names and patterns of all roles, each once. A place for a claim is a wildcard here.
+    /// The names and patterns of all roles, each once, with a wildcard in each place for a claim.
     pub fn all_names(&self) -> BTreeSet<&str> {
         let roles = self.roles.values();
         roles
@@ -259,8 +258,8 @@ impl Acl {
             .collect()
     }
 
-    /// Returns the role of an identity: of several roles, the first in the table. `None` means the default
-    /// role.
+    /// Returns the role of an identity. If the token names several, the first in the table counts. `None` means the
+    /// default role.
     ///
     /// # Errors
     /// The identity has roles, and the table has none of them.
@@ -279,7 +278,7 @@ impl Acl {
     /// The rights of an identity; an identity without a role has the default role.
     ///
     /// # Errors
-    /// The table does not have the role, or names beside the role's are not allowed.
+    /// The table does not have the role, or the names in the token are not allowed.
     pub fn admit(
         &self,
         identity: &Identity,
@@ -292,13 +291,13 @@ impl Acl {
         Rights::new(self.syntax, role, identity, templates, limits)
     }
 
-    /// The name of a role, the same text for all clients.
+    /// Returns the name of a role, in a text that all clients share.
     pub fn shared_name(&self, role: &str) -> Arc<str> {
         let known = self.roles.get(role);
         known.map_or_else(|| role.into(), |role| Arc::clone(&role.name))
     }
 
-    /// The names and patterns of a client beside the role's.
+    /// Returns the names and patterns that a client has from its own token, in addition to the plain ones of its role.
     pub fn own_names(&self, rights: &Rights) -> Vec<String> {
         rights.own_names(self.templates(&rights.role))
     }
@@ -319,7 +318,7 @@ impl Acl {
             let missing = one.roles.keys().filter(|role| !other.knows(role));
             missing.cloned().collect()
         };
-        // Of several roles in a token the first in the table counts.
+        // If a token has several roles, the first in the table counts, so a change of the order matters too.
         let common = |one: &Self, other: &Self| -> Vec<String> {
             let common = one.in_order().filter(|(role, _)| other.knows(role));
             common.map(|(role, _)| role.to_owned()).collect()
@@ -342,12 +341,11 @@ impl Acl {
         }
     }
 
-    /// Whether a client may subscribe to `name`: by the names of the role, or by the client's own names. If
-    /// `name` is a pattern, one of both lists has to grant every name that the pattern can match. An unknown
-    /// role has no names.
+    /// Whether a client may subscribe to `name`, by the names of its role or by its own. If `name` is a pattern, one of
+    /// the two lists alone has to grant every name that the pattern can match. An unknown role has no names.
     ///
     /// # Errors
-    /// The check has too few steps left for the question. The name is refused then.
+    /// The check has too few steps left to decide. The caller must refuse the name.
     pub fn grants(&mut self, check: &mut RightsCheck, name: &str) -> Result<bool, OverBudget> {
         let syntax = self.syntax;
         let Some(role) = self.roles.get_mut(check.role()) else {
@@ -357,8 +355,8 @@ impl Acl {
             || check.grant_own(syntax, &role.templates, name)?)
     }
 
-    /// Why a denied name is not granted by an entry of the table with a place (`{sub}`): the place, and the fault
-    /// of the client's claim. `None` if the name matches no such entry, or with too few steps left.
+    /// Returns why no entry with places, such as `orders.{sub}`, granted a denied name: the place, and what is wrong
+    /// with the client's claim. Returns `None` if the name matches no such entry, or if too few steps are left.
     pub fn fault(&self, check: &mut RightsCheck, name: &str) -> Option<(String, ClaimFault)> {
         let templates = self.templates(check.role());
         templates.iter().find_map(|template| {
@@ -369,8 +367,8 @@ impl Acl {
         })
     }
 
-    /// The names of the role with a place that the client's claim cannot fill: each as the table has it, the place,
-    /// and the fault of the claim.
+    /// Returns the names of the role that the client does not have because a claim cannot fill a place: each as it is
+    /// in the table, with the place and what is wrong with the claim.
     pub fn faults(&self, rights: &Rights) -> Vec<(String, String, ClaimFault)> {
         let templates = self.templates(&rights.role).iter();
         let fault = |template: &Template| {
@@ -380,9 +378,9 @@ impl Acl {
         templates.filter_map(fault).collect()
     }
 
-    /// The narrowest pattern of the table, or else of the client's own, that alone contains all names of `pattern`:
-    /// one subscription to it on the bus brings the messages of all patterns within. `None` for an entry of the
-    /// table itself, for a pattern that only several entries contain together, and without enough steps left.
+    /// Returns the narrowest pattern of the table, or else of the client's own names, that contains all names of
+    /// `pattern`. One subscription to it on the bus gets the messages of all patterns that it contains. Returns `None`
+    /// if `pattern` is itself in the table, if only several entries together contain it, or if too few steps are left.
     pub fn cover(&self, check: &mut RightsCheck, pattern: &str) -> Option<String> {
         if self.covers.iter().any(|(cover, _)| cover == pattern) {
             return None;
@@ -409,7 +407,7 @@ pub struct AclChanges {
     pub added: Vec<String>,
     /// In the old table only.
     pub removed: Vec<String>,
-    /// In both, with other names and patterns, or in another order among the roles of both.
+    /// In both tables, but with different names and patterns, or in a different order among the roles of both.
     pub changed: Vec<String>,
 }
 
@@ -451,7 +449,7 @@ impl Role {
         let granted = self.set.contain(pattern, &mut own);
         budget.take_back(own);
         match granted {
-            // Another request may have a larger budget left.
+            // This is not remembered: another request may have more steps left.
             Err(OverBudget) if !whole => Err(OverBudget),
             known => {
                 let granted = known.unwrap_or(false);
@@ -462,8 +460,8 @@ impl Role {
     }
 }
 
-/// A name of the built-in table as a subject: `market:tick:*` is `market.tick.>`, any number of
-/// tokens after the prefix.
+/// Returns a name of the built-in table as a NATS subject: `market:tick:*` becomes `market.tick.>`, which allows any
+/// number of tokens after the prefix.
 fn nats_name(name: &str) -> String {
     let name = name.replace(':', ".");
     match name.strip_suffix('*') {

@@ -1,25 +1,25 @@
-//! Patterns as Redis matches them (`stringmatchlen` in its `util.c`), byte by byte: `*`, `?`, `[…]`
-//! with ranges and `^`, and `\` before a literal byte.
+//! Patterns that match as in Redis (`stringmatchlen` in its `util.c`), byte by byte: `*`, `?`, `[…]` with ranges and
+//! `^`, and `\` before a literal byte.
 //!
-//! This module answers two questions, both within a budget of steps: does a pattern match a name, and
-//! does a set of patterns match every name of another pattern. Redis itself does the matching of
-//! publications.
+//! Answers two questions, each within a budget of steps: does a pattern match a name, and does a set of patterns match
+//! every name that another pattern matches? Redis itself matches the published messages.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use super::match_budget::{MatchBudget, OverBudget};
 
-/// The cost of an automaton state besides its places: memory, and a search among the known states.
+/// The cost of an automaton state in steps, in addition to one step for each of its places: it takes memory, and a
+/// search among the known states.
 const STATE_STEPS: usize = 16;
 
-/// Whether Redis takes the name for a pattern: `[` and `\` alone do not make a pattern (contract
-/// channels: row names).
+/// Whether a name counts as a pattern: only `*` and `?` make one, `[` and `\` alone do not (contract channels: row
+/// names).
 pub fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?'])
 }
 
-/// Whether `outer` is a text and `*`, and `inner` begins with that text.
+/// Whether `outer` is a literal prefix followed by `*`, and `inner` begins with this prefix.
 pub(super) fn contains(outer: &str, inner: &str) -> bool {
     const SPECIAL: [char; 4] = ['*', '?', '[', '\\'];
     let Some(prefix) = outer.strip_suffix('*').filter(|p| !p.contains(SPECIAL)) else {
@@ -29,10 +29,10 @@ pub(super) fn contains(outer: &str, inner: &str) -> bool {
     literal.starts_with(prefix)
 }
 
-/// A pattern whose meaning depends on the machine that Redis runs on.
+/// Why a pattern is refused: its meaning depends on the machine that Redis runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GlobError {
-    /// C compares the ends of a range as `char`, which has a sign on some machines.
+    /// Redis compares the ends of a range as C `char`, which is signed on some machines and unsigned on others.
     #[error("a range in [...] with an end outside of ASCII")]
     RangeOutsideAscii,
 }
@@ -83,7 +83,7 @@ enum Piece {
     Any,
     /// This byte.
     Byte(u8),
-    /// A single byte of the set, with none or several bytes. Boxed, because most pieces are bytes.
+    /// One byte out of a set that is empty or has several bytes. Boxed, because most pieces are single bytes.
     Set(Box<Bytes>),
 }
 
@@ -112,7 +112,7 @@ impl Piece {
         }
     }
 
-    /// Whether the piece takes the byte; `*` does not here.
+    /// Whether the piece matches this byte; always false for `*`.
     fn takes(&self, byte: u8) -> bool {
         match self {
             Self::Any => false,
@@ -126,8 +126,8 @@ impl Piece {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
     pieces: Vec<Piece>,
-    /// The bytes of the pieces before the first wildcard, which are compared in a single step: most names
-    /// end there.
+    /// The literal bytes before the first wildcard. They are compared in a single step, and most names already differ
+    /// there.
     literal: Vec<u8>,
 }
 
@@ -170,8 +170,8 @@ impl Glob {
         }
     }
 
-    /// Whether the pattern matches the whole name, in at most (length of the pattern) × (length of
-    /// the name) steps: backtracking goes only to the last `*`.
+    /// Whether the pattern matches the whole name. Takes at most (length of the pattern) × (length of the name) steps,
+    /// because it backtracks only to the last `*`.
     pub fn matches(&self, name: &[u8]) -> bool {
         let matches = self.matches_within(name, &mut MatchBudget::unlimited());
         matches.unwrap_or(false)
@@ -218,8 +218,8 @@ impl Glob {
         (self.literal.len() == self.pieces.len()).then(|| self.literal.clone())
     }
 
-    /// Whether this pattern takes every byte that `asked` takes, up to the first `*` of either. If not, this
-    /// pattern cannot grant all of `asked` alone.
+    /// Whether this pattern matches every byte that `asked` matches at the same place, up to the first `*` of either.
+    /// If not, it cannot contain `asked` alone.
     fn begins_wide_enough(
         &self,
         asked: &Self,
@@ -236,7 +236,7 @@ impl Glob {
         Ok(true)
     }
 
-    /// Whether there is a matching name: `[]` matches no byte.
+    /// Whether any name matches at all: `[]` matches no byte.
     fn matches_anything(&self) -> bool {
         let none = Piece::one(Bytes::default());
         !self.pieces.contains(&none)
@@ -247,8 +247,8 @@ impl Glob {
     }
 }
 
-/// Reads the part between `[` and `]`, in Redis's own order: an escaped byte, the end, a range
-/// (whose end may be `]`), a byte. Without an end the class extends to the end of the pattern.
+/// Reads a character class after its `[`. Tries the alternatives in the order of Redis: an escaped byte, the closing
+/// `]`, a range (which may end with `]`), a single byte. Without a `]` the class reaches to the end of the pattern.
 fn class(rest: &mut &[u8]) -> Result<Bytes, GlobError> {
     let negated = rest.first() == Some(&b'^');
     if negated {
@@ -282,23 +282,24 @@ fn class(rest: &mut &[u8]) -> Result<Bytes, GlobError> {
     Ok(if negated { set.complement() } else { set })
 }
 
-/// Patterns as a single automaton: the state after some bytes is a set of places in the patterns.
+/// A set of patterns as one automaton: its state is the set of all places in the patterns that the bytes read so far
+/// may lead to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Globs {
     /// The names of patterns that match exactly one name.
     exact: BTreeSet<Vec<u8>>,
     /// The other patterns.
     wild: Vec<Glob>,
-    /// Made for the first question about a pattern: most sets are only asked for names.
+    /// Made for the first question about a pattern, because most sets only have to match names.
     together: OnceLock<Together>,
 }
 
-/// The part that only the question about a pattern needs.
+/// What only the question about a pattern needs.
 #[derive(Clone, Debug)]
 struct Together {
     /// The exact names as patterns, after those of [`Globs::wild`].
     exact: Vec<Glob>,
-    /// All bytes, in sets of bytes that are the same to every pattern.
+    /// A partition of all bytes: no pattern distinguishes two bytes of the same set.
     kinds: Vec<Bytes>,
 }
 
@@ -321,7 +322,7 @@ impl Together {
     }
 }
 
-/// A pattern, and the next of its pieces. Ordered by pattern, then place.
+/// A place: the index of a pattern, and of its next piece.
 type Place = (u32, u32);
 
 impl Globs {
@@ -357,10 +358,10 @@ impl Globs {
         Ok(false)
     }
 
-    /// Whether the patterns together match every name that `asked` matches. Exact.
+    /// Whether the patterns together match every name that `asked` matches. The answer is exact.
     ///
-    /// Mostly a single pattern grants all of `asked`. This case is far cheaper to check than several patterns
-    /// together.
+    /// In most cases a single pattern contains `asked`. This is checked first, because it costs far less than the check
+    /// of all patterns together.
     ///
     /// # Errors
     /// The budget is used up.
@@ -386,7 +387,7 @@ impl Globs {
         self.contain_from(self.closed(start), asked, budget)
     }
 
-    /// Whether every name that `asked` matches is matched from these places on.
+    /// Whether the automaton, started at these places, accepts every name that `asked` matches.
     fn contain_from(
         &self,
         start: Vec<Place>,
@@ -398,7 +399,7 @@ impl Globs {
         let mut open = vec![(0, start)];
         while let Some((at, active)) = open.pop() {
             budget.spend(STATE_STEPS + active.len() + kinds.len())?;
-            // From here on everything is matched.
+            // A pattern that is at its final `*` matches everything from here on.
             if active.iter().any(|place| self.is_last_any(*place)) {
                 continue;
             }
@@ -418,7 +419,7 @@ impl Globs {
             for byte in kinds.iter().filter_map(|kind| kind.both(set).first()) {
                 budget.spend(STATE_STEPS + active.len())?;
                 let state = (next, self.after(&active, byte));
-                // Nothing is matched any more, and there is a name that continues from here.
+                // No pattern matches any more, but `asked` matches a name that continues from here.
                 if state.1.is_empty() {
                     return Ok(false);
                 }
@@ -457,7 +458,7 @@ impl Globs {
         self.closed(moved.collect())
     }
 
-    /// Adds the places after each `*`, which may match no bytes.
+    /// Adds the place after each `*`, because a `*` may match no bytes.
     fn closed(&self, mut places: Vec<Place>) -> Vec<Place> {
         let behind = places
             .iter()
@@ -479,7 +480,7 @@ impl Globs {
     }
 }
 
-/// Splits the kinds of bytes that are partly in `set`.
+/// Splits the sets of bytes that are only partly within `set`.
 fn refine(kinds: &mut Vec<Bytes>, set: Bytes) {
     let outside = set.complement();
     for index in 0..kinds.len() {

@@ -1,4 +1,4 @@
-//! The keys in force, and the fetches of newer keys for tokens with an unknown key id.
+//! The keys in force, and when to fetch newer keys for tokens whose key id is unknown.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -9,13 +9,14 @@ use foldhash::quality::RandomState;
 use super::Refusal;
 use super::keys::{Algorithm, KeySet};
 
-/// The most remembered key ids that no key has. Tokens with further ids are not refused for good.
+/// The most remembered key ids that no key has. Tokens with further unknown ids may always try again.
 const UNKNOWN_IDS_MAX: usize = 1024;
 
-/// A key id that was unknown is forgotten after this time: a provider may publish a key after the key's first token.
+/// An unknown key id is forgotten after this time, because a provider may publish a key later than the first token
+/// signed with it.
 const UNKNOWN_ID_US: u64 = 5 * 60 * 1_000_000;
 
-/// The keys in force, replaceable while connections are judged. Copies share the keys.
+/// The keys in force. They can be replaced while tokens are being checked. Clones share the keys.
 #[derive(Clone, Debug, Default)]
 pub struct KeyRing(Arc<RwLock<InForce>>);
 
@@ -26,22 +27,22 @@ struct InForce {
     newer: Option<NewerKeys>,
 }
 
-/// The fetches of newer keys, for tokens with an unknown key id. Times are microseconds of the monotonic clock.
+/// What is known of fetches of newer keys. Times are microseconds of the monotonic clock.
 #[derive(Debug, Default)]
 struct NewerKeys {
-    /// The begin of the last good fetch.
+    /// When the last successful fetch began.
     fetched_us: Option<u64>,
-    /// The next fetch for a token; in the past while the fetch runs.
+    /// The earliest time of the next fetch for a token; in the past while that fetch runs.
     next_us: u64,
-    /// When an unknown key id was seen for the first time, by the hash of algorithm and id.
+    /// When each unknown key id was first seen, by the hash of algorithm and id.
     unknown: HashMap<u64, u64, RandomState>,
-    /// The newest of these times, also of an id without room in `unknown`.
+    /// When the last new unknown id was seen, even if `unknown` had no room for it.
     newest_us: Option<u64>,
 }
 
 impl NewerKeys {
-    /// Judges a key id that no key has. The id is refused for good only if a fetch made for this id did not find
-    /// it: a fetch made for another token may have come a moment before the provider's new key.
+    /// Returns the refusal for a key id that no key has. It is final only if a fetch that began after the id was first
+    /// seen did not bring the key: an earlier fetch may have come a moment before the provider published it.
     fn judge(&mut self, algorithm: Algorithm, id: Option<&str>, now_us: u64) -> Refusal {
         let hash = self.unknown.hasher().hash_one((algorithm.name(), id));
         let seen_us = self.unknown.get(&hash).copied();
@@ -75,7 +76,7 @@ impl KeyRing {
         ring
     }
 
-    /// The current keys. The lock is held only to clone a pointer, and never while keys are made.
+    /// Returns the current keys. The lock is held only to clone a pointer, never while keys are parsed.
     pub fn current(&self) -> Arc<KeySet> {
         Arc::clone(&self.read().keys)
     }
@@ -85,7 +86,7 @@ impl KeyRing {
         self.write().keys = Arc::new(keys);
     }
 
-    /// Newer keys are fetched: from now on, a token with an unknown key id asks for a fetch.
+    /// From now on, newer keys can be fetched: a token with an unknown key id asks for a fetch.
     pub fn expect_newer(&self) {
         self.write().newer.get_or_insert_default();
     }
@@ -101,8 +102,8 @@ impl KeyRing {
         newer.as_ref().is_some_and(NewerKeys::are_asked_for)
     }
 
-    /// Notes a fetch. `good_us`: the time of its beginning, if its keys are now in force. `next_us`: the earliest
-    /// time of the next fetch for a token. Both are microseconds of the monotonic clock.
+    /// Records a fetch. `good_us`: when it began, if its keys are now in force. `next_us`: the earliest time of the
+    /// next fetch for a token. Both are microseconds of the monotonic clock.
     pub fn note_fetch(&self, good_us: Option<u64>, next_us: u64) {
         if let Some(newer) = &mut self.write().newer {
             newer.next_us = next_us;
@@ -113,7 +114,7 @@ impl KeyRing {
         }
     }
 
-    /// The refusal of a token that no key fits. Asks for newer keys, if that is possible.
+    /// Returns the refusal for a token that fits no key, and asks for newer keys if they can be fetched.
     pub(super) fn unknown_key(
         &self,
         algorithm: Algorithm,
@@ -194,7 +195,7 @@ mod tests {
         assert_eq!(remembered(), Some(UNKNOWN_IDS_MAX));
         fetched(&ring, 2, 62);
         assert_eq!(judged(&ring, "0", 3), Refusal::UnknownKey);
-        // Without room nobody is refused for good.
+        // An id that was not remembered gets no final refusal.
         assert_eq!(judged(&ring, "next", 3), due_in(59));
         assert!(ring.asks_for_newer());
         fetched(&ring, 62, 122);

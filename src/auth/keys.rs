@@ -1,8 +1,7 @@
 //! The keys for checking the signatures of tokens, and the choice of the key for a token.
 //!
-//! A key has a single algorithm, by the kind of the key. A token's header only chooses among
-//! keys of the named algorithm: a public key is never taken for an HMAC secret, and `none` names
-//! no key at all (RFC 8725 §3.1).
+//! The kind of a key decides its only algorithm. A token's header can choose only among the keys of the algorithm it
+//! names, so a public key is never used as an HMAC secret, and `none` names no key at all (RFC 8725 §3.1).
 
 use std::fmt;
 
@@ -25,8 +24,8 @@ use crate::wire::json::{self, JsonError};
 /// The most keys in a set.
 pub const KEYS_MAX: usize = 64;
 
-/// The most keys of an algorithm with the same key id, or without a key id: the event loop tries all of them. For a
-/// token without a key id this is also the most keys tried.
+/// The most keys of an algorithm that have the same key id, or none. The event loop tries all of them, so this also
+/// limits the keys tried for a token without a key id.
 const KEYS_ALIKE_MAX: usize = 4;
 
 /// The smallest RSA key: smaller keys are breakable, and RFC 7518 §3.3 forbids them.
@@ -76,10 +75,10 @@ impl Algorithm {
     }
 }
 
-/// Why a file gives no keys. The operator's fault; holds nothing of a key.
+/// Why a file gives no keys: always the operator's fault. Contains nothing of a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// A private key, which is for signing and has no business here.
+    /// The file has a private key, which is for signing and not needed here.
     #[error("it has a private key; only the public key belongs here")]
     Private,
     /// No PEM block.
@@ -111,7 +110,7 @@ pub enum KeyError {
         /// The `kty` of the key.
         kind: &'static str,
     },
-    /// A set without a key that could check a token here.
+    /// The set has no key that could check a token here.
     #[error("no RS256, ES256 or EdDSA key for signatures in the set")]
     NoUsableKey,
     /// More than four keys of the same algorithm without a key id, or with the same key id.
@@ -194,8 +193,8 @@ impl KeySet {
         self.add_set(text, Err)
     }
 
-    /// As [`KeySet::add_jwks`], for a set of somebody else: a broken key is left out, and does not withhold
-    /// the other keys (RFC 7517 §5).
+    /// As [`KeySet::add_jwks`], for a set from a provider: a broken key is left out, and the other keys are added (RFC
+    /// 7517 §5).
     ///
     /// # Errors
     /// No key set, no usable key, or too many keys; nothing is added then.
@@ -203,7 +202,7 @@ impl KeySet {
         self.add_set(text, |_| Ok(None))
     }
 
-    /// `or` decides about a broken key.
+    /// `or` decides what happens with a broken key.
     fn add_set(&mut self, text: &[u8], or: fn(KeyError) -> ReadKey) -> Result<(), KeyError> {
         let set: Value = json::read(text)?.parse()?;
         let keys = set.get("keys").and_then(Value::as_array);
@@ -238,9 +237,9 @@ impl KeySet {
         Ok(())
     }
 
-    /// Checks a signature (base64url) over `message` with the keys of this algorithm: keys with the
-    /// key id `id`, and keys without a key id. If `id` is `None`, all keys of the algorithm are tried; of
-    /// more than [`KEYS_ALIKE_MAX`] keys, only those without a key id.
+    /// Checks a signature (base64url) over `message`. Tries the keys of this algorithm that have the key id `id` or no
+    /// key id. If `id` is `None`, tries all keys of the algorithm; if these are more than [`KEYS_ALIKE_MAX`], only
+    /// those without a key id.
     pub(super) fn check(
         &self,
         algorithm: Algorithm,
@@ -286,8 +285,8 @@ fn from_pem(block: &str) -> Option<(Algorithm, DecodingKey)> {
     works(algorithm, &key).then_some((algorithm, key))
 }
 
-/// Whether the key can check signatures. The crate takes any bytes for a key, and with a broken one every
-/// signature is wrong.
+/// Whether the key can check signatures. The crate accepts any bytes as a key; with a broken key, every signature would
+/// be wrong.
 fn works(algorithm: Algorithm, key: &DecodingKey) -> bool {
     let Ok(bytes) = key.try_get_as_bytes() else {
         return false;
@@ -302,7 +301,7 @@ fn works(algorithm: Algorithm, key: &DecodingKey) -> bool {
     size_is_right && ParsedPublicKey::new(checks, bytes).is_ok()
 }
 
-/// Makes an RSA key of big-endian numbers (RFC 7518 §6.3.1), as from PEM.
+/// Makes an RSA key from big-endian numbers (RFC 7518 §6.3.1), in the same form as from PEM.
 fn from_rsa(modulus: &[u8], exponent: &[u8]) -> Option<DecodingKey> {
     let key = RsaPublicKey {
         modulus: UintRef::new(modulus).ok()?,
@@ -311,8 +310,8 @@ fn from_rsa(modulus: &[u8], exponent: &[u8]) -> Option<DecodingKey> {
     Some(DecodingKey::from_rsa_der(&key.to_der().ok()?))
 }
 
-/// The bits of an RSA key's modulus, from the highest set bit; 0 for what is not an RSA key. The crate keeps the
-/// key's DER (RFC 8017 §A.1.1).
+/// Returns the bits of an RSA key's modulus without leading zeros; 0 if the key is not RSA. The crate keeps the DER of
+/// the key (RFC 8017 §A.1.1).
 fn rsa_bits(key: &DecodingKey) -> usize {
     let der = key.try_get_as_bytes().unwrap_or_default();
     let modulus = RsaPublicKey::from_der(der).map(|key| key.modulus);
@@ -323,10 +322,10 @@ fn rsa_bits(key: &DecodingKey) -> usize {
     }
 }
 
-/// A key of a set; `None` for a key without a use here.
+/// A key of a set; `None` for a key that is of no use here.
 type ReadKey = Result<Option<(Algorithm, DecodingKey)>, KeyError>;
 
-/// Reads a key of the set; `None` for a key that is not for signatures of the algorithms here.
+/// Reads a key of the set. Returns `None` if it is not for checking signatures with an accepted algorithm.
 fn from_jwk(jwk: &Value, number: usize) -> ReadKey {
     let member = |name: &str| jwk.get(name).and_then(|value| value.as_str());
     let (algorithm, kind) = match (member("kty"), member("crv")) {
@@ -336,7 +335,7 @@ fn from_jwk(jwk: &Value, number: usize) -> ReadKey {
         _ => return Ok(None),
     };
     let algorithms: &[&str] = match algorithm {
-        // RFC 9864 gives EdDSA with this curve a name of its own.
+        // RFC 9864 adds a separate name for EdDSA with this curve.
         Algorithm::EdDsa => &["EdDSA", "Ed25519"],
         other => &[other.name()],
     };
@@ -350,8 +349,8 @@ fn from_jwk(jwk: &Value, number: usize) -> ReadKey {
         return Ok(None);
     }
     let broken = KeyError::Jwk { number, kind };
-    // RFC 7517 §4.5: `kid` is a string. A key with any other `kid` would count as a key without `kid`, and be tried for
-    // every token.
+    // A `kid` must be a string (RFC 7517 §4.5). Otherwise the key would count as one without `kid`, and would be tried
+    // for every token.
     if jwk.get("kid").is_some_and(|id| !id.is_str()) {
         return Err(broken);
     }

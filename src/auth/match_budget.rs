@@ -1,8 +1,7 @@
 //! The limits for matching names and patterns: a step budget for each request, and remembered answers.
 //!
-//! The budget counts steps instead of time: the same request has the same answer on every machine.
-//! Every client of a role asks for the same few patterns, and an answer depends only on the
-//! role's table, so answers are remembered.
+//! The budget counts steps instead of time, so that a request gets the same answer on every machine. All clients of a
+//! role ask for the same few patterns, and an answer depends only on the role's table, so answers are remembered.
 
 use std::collections::HashMap;
 use std::mem;
@@ -13,19 +12,19 @@ use foldhash::quality::RandomState;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverBudget;
 
-/// Steps of matching that are left. A step is a look at a place of a pattern, a few nanoseconds.
+/// The steps of matching that are left. A step checks one place of a pattern, which takes a few nanoseconds.
 #[derive(Debug)]
 pub struct MatchBudget {
     left: usize,
 }
 
 impl MatchBudget {
-    /// A budget of so many steps.
+    /// A budget of this many steps.
     pub fn new(steps: usize) -> Self {
         Self { left: steps }
     }
 
-    /// An unlimited budget, for a question that no client asks.
+    /// An unlimited budget, for questions that do not come from clients.
     pub(super) fn unlimited() -> Self {
         Self::new(usize::MAX)
     }
@@ -47,7 +46,7 @@ impl MatchBudget {
         self.left += part.left;
     }
 
-    /// Takes steps from the budget. If too few are left, the budget is empty afterwards.
+    /// Takes steps from the budget. If too few are left, fails and empties the budget.
     pub(super) fn spend(&mut self, steps: usize) -> Result<(), OverBudget> {
         let left = self.left.checked_sub(steps);
         self.left = left.unwrap_or(0);
@@ -57,8 +56,8 @@ impl MatchBudget {
 
 type Half<V> = HashMap<Box<str>, (V, usize), RandomState>;
 
-/// A cache of answers by their text, in two halves. When the newer half is full, it becomes the older half, whose
-/// values are dropped. A value that is asked for stays in the newer half, so only unused values are forgotten.
+/// A cache of values by text, in two halves. When the newer half is full, it replaces the older half, and the values
+/// there are dropped. A lookup moves its value to the newer half, so only unused values are forgotten.
 #[derive(Clone, Debug)]
 pub struct Remembered<V> {
     newer: Half<V>,
@@ -69,7 +68,7 @@ pub struct Remembered<V> {
 }
 
 impl<V> Remembered<V> {
-    /// An empty cache. Each half has at most half of this weight, or a single value.
+    /// An empty cache. Each half holds at most half of this weight, or a single value that is heavier.
     pub fn new(weight_max: usize) -> Self {
         Self {
             newer: HashMap::default(),
@@ -87,7 +86,7 @@ impl<V> Remembered<V> {
         self.newer.get_mut(text).map(|(value, _)| value)
     }
 
-    /// Remembers a value with its weight, in place of an earlier value.
+    /// Stores a value with its weight, and replaces an earlier value.
     pub fn put(&mut self, text: &str, value: V, weight: usize) {
         let known = self.newer.remove_entry(text);
         self.weight -= known.as_ref().map_or(0, |(_, (_, weight))| *weight);
@@ -184,7 +183,7 @@ mod tests {
             assert!(remembered.weight() <= 100.max(50 + weight));
         }
         assert_eq!(remembered.get("8"), None);
-        // Whatever the older half had is there until the next change of halves.
+        // Values of the older half stay until the halves change again.
         let mut remembered = Remembered::new(4);
         for text in ["a", "b", "c"] {
             remembered.put(text, (), 1);

@@ -1,11 +1,10 @@
-//! Tokens and their keys, roles and their permissions, origins: judged here.
+//! Checks tokens with their keys, roles with their permissions, and origins.
 //!
-//! Pure: time is an argument, and keys come as texts. Called by the gateways.
+//! Pure: the time is an argument, and keys come as texts. Called by the gateways.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod acl;
-mod claims;
 mod glob;
 mod key_ring;
 mod keys;

@@ -4,7 +4,7 @@ use super::glob::{self, Glob, GlobError, Globs};
 use super::match_budget::{MatchBudget, OverBudget};
 use super::subject::{self, Subject, SubjectError, Subjects};
 
-/// The syntax and matching of names and patterns, as on the bus.
+/// The syntax of names and patterns, and how they match: as on the bus.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NameSyntax {
     /// Redis: every text is a name; a text with `*` or `?` is a glob.
@@ -26,7 +26,7 @@ pub enum NameError {
 }
 
 impl NameSyntax {
-    /// Whether the text matches several names.
+    /// Whether the text is a pattern, which may match several names.
     pub fn is_pattern(self, name: &str) -> bool {
         match self {
             Self::Redis => glob::is_pattern(name),
@@ -34,8 +34,8 @@ impl NameSyntax {
         }
     }
 
-    /// Whether every name that the pattern `inner` matches also matches `outer`. On Redis only the plain
-    /// cases are decided: equal patterns, and an outer pattern that ends in its only wildcard, `*`.
+    /// Whether every name that the pattern `inner` matches also matches `outer`. On Redis only two simple cases count:
+    /// equal patterns, and an `outer` whose only wildcard is a `*` at its end.
     pub fn contains(self, outer: &str, inner: &str) -> bool {
         match self {
             Self::Redis => outer == inner || glob::contains(outer, inner),
@@ -46,8 +46,8 @@ impl NameSyntax {
         }
     }
 
-    /// Whether weirgate matches names with this pattern as the bus does. On Redis not with a range outside of
-    /// ASCII, which depends on the machine of the server.
+    /// Whether weirgate can match names with this pattern exactly as the bus does. On Redis it cannot if the pattern
+    /// has a range with an end outside of ASCII, whose meaning depends on the machine of the server.
     pub fn can_match(self, pattern: &str) -> bool {
         match self {
             Self::Redis => pattern.is_ascii() || Glob::parse(pattern).is_ok(),
@@ -55,7 +55,7 @@ impl NameSyntax {
         }
     }
 
-    /// Checks that the bus takes the text for a name or a pattern.
+    /// Checks that the bus accepts the text as a name or a pattern.
     ///
     /// # Errors
     /// The fault in the text.
@@ -106,8 +106,7 @@ impl NamePatterns {
         matches.unwrap_or(false)
     }
 
-    /// Whether the name matches one of these names and patterns, as [`matches`](Self::matches), for names of a
-    /// client: each step is taken from the budget.
+    /// As [`matches`](Self::matches), for names from clients: each step is taken from the budget.
     ///
     /// # Errors
     /// The budget is used up.
@@ -125,7 +124,7 @@ impl NamePatterns {
         }
     }
 
-    /// Whether the list matches every name that the pattern matches. Returns false for a text that is no
+    /// Whether the list matches every name that the pattern matches. Returns false for a text that is not a valid
     /// pattern.
     ///
     /// # Errors

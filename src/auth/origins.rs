@@ -1,8 +1,8 @@
-//! The origins whose pages may connect (RFC 6454): exact origins, never parts.
+//! The origins whose pages may connect (RFC 6454). Whole origins are compared, never parts.
 
 use crate::wire::head::RequestHead;
 
-/// The allowed origins: the pages that may connect, as browsers report them.
+/// The allowed origins, as browsers write them in `Origin`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     /// If empty, all origins are allowed.
@@ -26,7 +26,8 @@ impl Origins {
         }
     }
 
-    /// Whether the request comes from a page of an allowed origin, or from no page: programs may connect.
+    /// Whether the request comes from a page of an allowed origin, or from a program other than a browser: these may
+    /// always connect.
     pub fn allow(&self, head: &RequestHead<'_>) -> bool {
         match head.header("Origin") {
             _ if self.allowed.is_empty() => true,
@@ -36,19 +37,20 @@ impl Origins {
         }
     }
 
-    /// Judges a request without `Origin`. Browsers leave the header out of a `GET` to the page's own origin, and
-    /// out of a `GET` whose response the page will not read (Fetch standard, "append a request `Origin` header"). A
-    /// page of another origin sends such a `GET` only for its effect.
+    /// Checks a request without `Origin`. Browsers leave the header out of a `GET` to the page's own origin, and out of
+    /// a `GET` whose response the page will not read (Fetch standard, "append a request `Origin` header"). A page of
+    /// another origin can use the latter only for a side effect, so it is refused.
     fn allow_without_origin(&self, head: &RequestHead<'_>) -> bool {
         if head.header("Sec-Fetch-Mode") == Some("no-cors") {
             return false;
         }
         match (head.header("Sec-Fetch-Site"), head.header("Referer")) {
-            // Only for `https:` and this machine, where no other name can lead to the same server.
+            // Browsers send this header only over `https:` and to this machine. No other name can lead to the same
+            // server there.
             (Some(site), _) => ["same-origin", "none"].contains(&site),
-            // For plain `http:` to another machine, and from old browsers.
+            // Plain `http:` to another machine, or an old browser.
             (None, Some(referer)) => self.has(origin_of(referer)),
-            // A page may have its browser leave `Referer` out, but cannot change `User-Agent`.
+            // A page can make its browser leave out `Referer`, but it cannot change `User-Agent`.
             (None, None) => !is_browser(head.header("User-Agent").unwrap_or_default()),
         }
     }
@@ -67,7 +69,7 @@ fn origin_of(url: &str) -> &str {
     host_len.map_or(url, |len| &url[..host_at + len])
 }
 
-/// Whether the program is a browser: all begin with this word, for the sake of servers of the nineties.
+/// Whether the program is a browser: for historical reasons, all browsers begin with this word.
 fn is_browser(user_agent: &str) -> bool {
     user_agent.starts_with("Mozilla/")
 }
@@ -180,7 +182,7 @@ mod tests {
         ] {
             assert!(allows(good), "{good}");
         }
-        // After DNS rebinding, the attacker's name is in `Host` too.
+        // After DNS rebinding, `Host` also has the attacker's name.
         for bad in [
             "http://evil.example/?http://a:8080/",
             "http://evil.example/http://a:8080",

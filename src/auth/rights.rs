@@ -1,11 +1,11 @@
-//! The rights of one user: a role of the table, names that the table makes from the user's claims, and names
-//! in the token.
+//! The rights of a user: a role of the table, names that the table makes from the user's claims, and names in the
+//! token.
 //!
-//! A name of the table may have places for claims: `orders.{sub}`, `desks.{claim:desk}.>`. Each place is a whole
-//! token of the name, the first token is a word of the table, and a claim fills a place with letters, digits and
-//! `- _ @ | =`; every other byte is escaped as in a URL ([`escaped`]). So no claim can hold a wildcard or a
-//! separator, and two claims never fill a place with the same text. On Redis no wildcard may come before a place,
-//! because `*` matches separators too. So an entry of the table never gives two users the same name.
+//! A name of the table may have places for claims: `orders.{sub}`, `desks.{claim:desk}.>`. An entry with places must
+//! never give two users the same name. So a place is a whole token of the name, and the first token is a fixed word. Of
+//! a claim, letters, digits and `- _ @ | =` are kept and every other byte is escaped as in a URL ([`escaped`]), so no
+//! claim can add a wildcard or a separator, and different claims give different texts. On Redis no wildcard may come
+//! before a place, because `*` matches separators too.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -15,25 +15,25 @@ use super::match_budget::{MatchBudget, OverBudget};
 use super::names::{NamePatterns, NameSyntax};
 use super::verify::{Identity, Refusal};
 
-/// The longest claim in a name, bytes before the escape.
+/// The longest claim that may fill a place, in bytes before it is escaped.
 pub const CLAIM_BYTES_MAX: usize = 128;
 
 /// The place for the user.
 const USER: &str = "{sub}";
-/// The beginning of a place for another claim; its name and `}` follow.
+/// The beginning of a place for another claim; the name of the claim and `}` follow.
 const CLAIM: &str = "{claim:";
-/// Begins every place. Of names on Redis `\{` is the brace itself.
+/// The first character of every place. In names on Redis, `\{` means the brace itself.
 const BRACE: char = '{';
-/// Fills every place when a name of the table is checked.
+/// The text that fills every place when a name of the table is checked.
 const SAMPLE: &str = "x";
 
-/// Why a name of the table cannot be made from claims.
+/// Why a name of the table cannot have its places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// A brace that begins no place: nobody's name would have it, and a misspelled place would grant nothing.
+    /// A brace that begins no place: hardly any real name has one, and a misspelled place would silently grant nothing.
     #[error("a place for a claim is {{sub}} or {{claim:NAME}}")]
     Place,
-    /// A place has other text beside it.
+    /// A place is only a part of its token.
     #[error("a place for a claim has to be a whole token between separators")]
     PartOfToken,
     /// The first token is a place, a wildcard or empty.
@@ -47,7 +47,7 @@ pub enum TemplateError {
     Class,
 }
 
-/// Why a claim fills no place. The names that need the claim are not granted.
+/// Why a claim cannot fill a place. Names that need the claim are then not granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimFault {
     /// The token does not have the claim.
@@ -83,7 +83,7 @@ impl Piece {
     }
 }
 
-/// A name or pattern of the table with places for claims.
+/// A name or pattern of the table that has places for claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template {
     pieces: Vec<Piece>,
@@ -93,7 +93,7 @@ impl Template {
     /// Reads a name of the table. Returns `None` for a name without places.
     ///
     /// # Errors
-    /// A place that could give a user the names of other users.
+    /// A place is malformed, or is where it could give a user the names of other users.
     pub(super) fn parse(syntax: NameSyntax, name: &str) -> Result<Option<Self>, TemplateError> {
         let mut pieces = Vec::new();
         let mut rest = name;
@@ -124,7 +124,7 @@ impl Template {
         Ok(Some(Self { pieces }))
     }
 
-    /// The name with `value` in each place; `None` if a place has no value.
+    /// Returns the name with the `value` of each place; `None` if a place has no value.
     fn fill(&self, value: impl Fn(&Piece) -> Option<String>) -> Option<String> {
         let text = |piece: &Piece| match piece {
             Piece::Text(text) => Some(text.clone()),
@@ -133,7 +133,7 @@ impl Template {
         self.pieces.iter().map(text).collect()
     }
 
-    /// The name with the same text in each place.
+    /// Returns the name with the same text in each place.
     fn filled_with(&self, text: &str) -> String {
         let filled = self.fill(|_| Some(text.to_owned()));
         filled.unwrap_or_default()
@@ -144,7 +144,8 @@ impl Template {
         self.pieces.iter().map(Piece::text).collect()
     }
 
-    /// The name with a harmless claim in each place: valid if the name is valid for every claim.
+    /// Returns the name with a harmless claim in each place. If this is a valid name, the name is valid for every
+    /// claim.
     pub(super) fn sample(&self) -> String {
         self.filled_with(SAMPLE)
     }
@@ -155,7 +156,7 @@ impl Template {
     }
 }
 
-/// The part before the first place, the place, and the rest; `None` without a place.
+/// Returns the text before the first place, the place, and the rest; `None` if there is no place.
 fn next_place(
     syntax: NameSyntax,
     text: &str,
@@ -179,7 +180,7 @@ fn next_place(
     }
 }
 
-/// The characters between the tokens of a name. Redis has none of its own; these are the usual ones.
+/// The characters between the tokens of a name. Redis itself has no separators; these are the usual ones.
 fn separators(syntax: NameSyntax) -> &'static [char] {
     match syntax {
         NameSyntax::Redis => &[':', '.', '/'],
@@ -187,11 +188,11 @@ fn separators(syntax: NameSyntax) -> &'static [char] {
     }
 }
 
-/// The text of a claim in a name: each byte other than ASCII letters, digits and `- _ @ | =` is `%` and two hexadecimal
-/// digits, in capitals (RFC 3986, section 2.1). `ann.smith` is `ann%2Esmith`.
+/// Returns the text that a claim puts into a name. Each byte other than ASCII letters, digits and `- _ @ | =` becomes
+/// `%` and two hexadecimal digits, in capitals (RFC 3986, section 2.1): `ann.smith` becomes `ann%2Esmith`.
 ///
 /// # Errors
-/// An empty claim, and one of more than [`CLAIM_BYTES_MAX`] bytes.
+/// The claim is empty, or has more than [`CLAIM_BYTES_MAX`] bytes.
 pub(super) fn escaped(claim: &str) -> Result<String, ClaimFault> {
     if claim.is_empty() {
         return Err(ClaimFault::Empty);
@@ -219,30 +220,30 @@ pub struct TokenNameLimits {
     pub name_bytes_max: usize,
 }
 
-/// The role of a client, and the names that are the client's own.
+/// The role of a client, and the names that the client has in addition, from its own token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
-    /// The role in the table; one text for all of its clients.
+    /// The role in the table, in a text that all clients of the role share.
     pub role: Arc<str>,
     /// `None` for most clients.
     own: Option<Arc<Own>>,
 }
 
-/// Names beside the role, as texts. A request parses the names ([`RightsCheck`]), and no client keeps the parsed
-/// names: every client may have names of its own, and parsed names take several times the memory of the texts.
+/// A client's own names, as texts. They are parsed for each request ([`RightsCheck`]) and not kept parsed: every client
+/// may have own names, and parsed names take several times the memory of the texts.
 #[derive(Debug, PartialEq, Eq)]
 struct Own {
-    /// The claims that the names of the role need, escaped.
+    /// The claims that the names of the role need, escaped; or why a claim cannot be used.
     claims: Vec<(Piece, Result<String, ClaimFault>)>,
     /// The names in the token.
     named: Vec<String>,
 }
 
-/// The check of the names of one request, with one table.
+/// Checks the names of one request against one table.
 #[derive(Debug)]
 pub struct RightsCheck {
     rights: Rights,
-    /// The client's own names; made for the first name that the role does not grant.
+    /// The client's own names, parsed for the first name that the role does not grant.
     own: Option<NamePatterns>,
     /// The steps that the request may still take.
     pub(super) budget: MatchBudget,
@@ -257,8 +258,8 @@ impl Rights {
     /// The rights of an identity. `templates` are the role's names with places.
     ///
     /// # Errors
-    /// [`Refusal::Names`] for the names in the token. A claim that cannot be in a name is not an error: the names that need it
-    /// are not granted.
+    /// [`Refusal::Names`] if the names in the token are wrong. A claim that cannot fill a place is not an error: the
+    /// names that need it are not granted.
     pub(super) fn new(
         syntax: NameSyntax,
         role: Arc<str>,
@@ -301,7 +302,8 @@ impl Rights {
         })
     }
 
-    /// Why a claim fills none of the places of `template`, with the place as the table writes it; `None` if all are filled.
+    /// Returns the first place of `template` that the claims do not fill, as the table writes it, and why. Returns
+    /// `None` if all places are filled.
     pub(super) fn fault(&self, template: &Template) -> Option<(String, ClaimFault)> {
         let claims = self.own.as_ref().map_or(&[][..], |own| &own.claims);
         let places = template.pieces.iter();
@@ -325,7 +327,7 @@ impl Rights {
 }
 
 impl RightsCheck {
-    /// A check of the names that a client with these rights asks for, in at most so many steps.
+    /// Makes a check for the names that a client with these rights requests, with at most this many steps.
     pub fn new(rights: &Rights, steps: usize) -> Self {
         Self {
             rights: rights.clone(),
@@ -344,7 +346,7 @@ impl RightsCheck {
         &self.rights.role
     }
 
-    /// Whether the names beside the role's grant `name`; see [`super::Acl::grants`].
+    /// Whether the client's own names grant `name`; see [`super::Acl::grants`].
     pub(super) fn grant_own(
         &mut self,
         syntax: NameSyntax,
@@ -370,7 +372,7 @@ impl RightsCheck {
 }
 
 impl Own {
-    /// The names that the templates make from claims, then the names listed in the token.
+    /// Returns the names that the templates make from the claims, then the names that the token lists.
     fn names(&self, templates: &[Template]) -> Vec<String> {
         let claim = |place: &Piece| {
             let found = self.claims.iter().find(|(known, _)| known == place);

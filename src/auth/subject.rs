@@ -1,16 +1,16 @@
 //! NATS subjects and subject patterns: tokens between dots, `*` for any single token, `>` for any positive
 //! number of tokens at the end (NATS documentation: subject-based messaging).
 //!
-//! This module answers two questions: does a pattern match a subject, and does a set of patterns match
-//! every subject of another pattern. The server does the matching of messages.
+//! Answers two questions: does a pattern match a subject, and does a set of patterns match every subject that another
+//! pattern matches? The server itself matches the messages.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use super::match_budget::{MatchBudget, OverBudget};
 
-/// The most bytes of a subject. A server ends the connection at a line over 4,096 bytes
-/// (`max_control_line`), and with the connection the subscriptions of all clients.
+/// The most bytes of a subject. A server closes the connection at a line over 4,096 bytes (`max_control_line`), and all
+/// clients would lose their subscriptions with it.
 pub const SUBJECT_BYTES_MAX: usize = 3_072;
 
 /// Why a text is not a NATS subject.
@@ -101,7 +101,7 @@ impl Subject {
         matches.unwrap_or(false)
     }
 
-    /// The pattern of the subjects that both match; `None` if there is no common subject.
+    /// Returns the pattern of the subjects that both patterns match; `None` if there are none.
     pub fn intersection(&self, other: &Self) -> Option<Self> {
         let mut tokens = Vec::new();
         loop {
@@ -135,7 +135,7 @@ impl Subject {
         self.tokens == [Token::Rest]
     }
 
-    /// Whether the tokens match. `None` is a token that is a word of no pattern.
+    /// Whether the tokens match. A token that is `None` is a word that no pattern has.
     fn matches_tokens<'a>(
         &self,
         mut subject: impl Iterator<Item = Option<&'a str>>,
@@ -217,11 +217,11 @@ impl Subjects {
         self.match_tokens(name.split('.').map(Some), budget)
     }
 
-    /// Whether the set matches every subject that `asked` matches. Exact.
+    /// Whether the set matches every subject that `asked` matches. The answer is exact.
     ///
-    /// A wildcard of `asked` may represent a token that is a word of no pattern. Only wildcards match this
-    /// token, and a pattern with a wildcard there matches every token. A single subject of each length is
-    /// therefore enough, and all lengths over the longest pattern are alike.
+    /// The hardest subject that `asked` matches has, for each wildcard, a word that no pattern has: only a wildcard
+    /// matches it there, and that wildcard matches every other word too. So for each length it is enough to check this
+    /// one subject. All lengths over the longest pattern give the same answer.
     ///
     /// # Errors
     /// The budget is used up.
@@ -317,7 +317,7 @@ mod tests {
         }
     }
 
-    /// All subjects of up to so many tokens, of the patterns' words and a word that no pattern has.
+    /// Returns all subjects of up to `tokens_max` tokens, made of the patterns' words and a word that no pattern has.
     fn all_subjects(tokens_max: usize) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
         let mut last = vec![String::new()];
@@ -377,7 +377,7 @@ mod tests {
             }
         }
 
-        /// Patterns have 4 tokens at most here, so subjects of 5 or 6 represent all longer subjects.
+        /// Patterns have at most 4 tokens here, so subjects of 5 or 6 tokens represent all longer ones.
         #[test]
         fn a_set_contains_a_pattern_if_it_matches_all_that_the_pattern_does(
             asked in pattern(),

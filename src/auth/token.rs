@@ -1,27 +1,34 @@
-//! The token of a client in its request, the API key, and the subprotocol to echo: never the token.
+//! The token in a client's request, the API key, and the subprotocol to echo, which is never the token. And how to find
+//! claims of a token, by name or by path.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
+use sonic_rs::LazyValue;
 use subtle::ConstantTimeEq;
 
+use super::Refusal;
 use crate::wire::head::RequestHead;
+use crate::wire::json::{self, object_entries};
 
-/// The subprotocol before a token: `Sec-WebSocket-Protocol: bearer, TOKEN`, the only header that a
-/// browser's script can set.
+/// The subprotocol that precedes a token: `Sec-WebSocket-Protocol: bearer, TOKEN`. This is the only header that a
+/// script in a browser can set.
 const BEARER: &str = "bearer";
 
-/// The marks of a connection's token that a cut can name, beside the user.
+/// The properties of a connection's token, besides the user, by which an operator can disconnect it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenMarks {
     /// The id of the token (`jti`).
     pub jti: Option<Box<str>>,
-    /// The roles: that of the connection, or those of the token where roles decide nothing.
+    /// The role of the connection; for gateways without roles, the roles in the token.
     pub roles: Box<[Box<str>]>,
-    /// The beginning of the SHA-256 of the token's signed part, in hexadecimal digits; `None` without a JWT.
+    /// The first bytes of the SHA-256 of the token's signed part, in hexadecimal digits; `None` if the token is not a
+    /// JWT.
     pub digest: Option<Box<str>>,
-    /// When the token was made (`iat`), Unix milliseconds.
+    /// When the token was issued (`iat`), Unix milliseconds.
     pub issued_unix_ms: Option<i64>,
-    /// The end of the token, Unix milliseconds, leeway included.
+    /// When the token expires, Unix milliseconds, leeway included.
     pub expires_unix_ms: Option<i64>,
 }
 
@@ -36,16 +43,16 @@ impl Token {
         (!text.is_empty()).then_some(Self(text))
     }
 
-    /// The token of a request: `?token=`, else the subprotocol after `bearer`, else `Authorization: Bearer` (RFC 6750
-    /// §2.1). The first token found counts, right or wrong. What the client's own program has chosen comes first:
-    /// a proxy that checks access may add an `Authorization` of its own.
+    /// Finds the token of a request: in `?token=`, else the subprotocol after `bearer`, else `Authorization: Bearer`
+    /// (RFC 6750 §2.1). The first token found counts, even if it is invalid. `Authorization` comes last, because a
+    /// proxy that checks access may add one of its own.
     pub fn find(head: &RequestHead<'_>) -> Option<Self> {
         in_query(head)
             .or_else(|| in_protocols(head))
             .or_else(|| in_authorization(head))
     }
 
-    /// The text itself; never for a log, an error or a response.
+    /// The text itself. It must not get into a log, an error or a response.
     pub(super) fn expose(&self) -> &str {
         &self.0
     }
@@ -67,7 +74,7 @@ impl ApiKey {
         (!key.is_empty()).then(|| Self(key.to_owned()))
     }
 
-    /// Whether the token is the key, in a time that does not depend on the first difference.
+    /// Compares the token with the key, in a time that does not depend on where they differ.
     pub(super) fn is(&self, token: &Token) -> bool {
         self.0.as_bytes().ct_eq(token.expose().as_bytes()).into()
     }
@@ -79,7 +86,7 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// The first `Bearer`; a proxy may have added a line of another scheme.
+/// The first `Bearer` among all lines: a proxy may have added a line of another scheme.
 fn in_authorization(head: &RequestHead<'_>) -> Option<Token> {
     head.header_values("authorization").find_map(|line| {
         let (scheme, token) = line.split_once(' ')?;
@@ -113,19 +120,77 @@ pub(super) fn in_cookie(head: &RequestHead<'_>, name: &str) -> Option<Token> {
     Token::new(value.trim_matches('"'))
 }
 
-/// The subprotocol to echo for gateways without a subprotocol of their own: `bearer`, if offered
-/// (a browser ends a connection whose offer is not answered).
+/// The subprotocol that gateways without subprotocols of their own echo: `bearer`, if it is offered. A browser closes
+/// the connection if none of its offers is echoed.
 pub fn bearer_protocol(head: &RequestHead<'_>) -> Option<String> {
     let upgrade = head.upgrade().ok()?;
     let bearer = upgrade.protocols().find(|name| is_bearer(name));
     bearer.map(str::to_owned)
 }
 
-/// The subprotocol to echo for gateways that accept any subprotocol: the first offered. The token comes behind
-/// `bearer`, so the token is never echoed.
+/// The subprotocol that gateways which accept any subprotocol echo: the first in the offer. The token comes after
+/// `bearer`, so it is never echoed.
 pub fn first_protocol(head: &RequestHead<'_>) -> Option<String> {
     let upgrade = head.upgrade().ok()?;
     upgrade.protocols().next().map(str::to_owned)
+}
+
+pub(super) type Members<'a> = BTreeMap<Cow<'a, str>, LazyValue<'a>>;
+
+/// Returns the members of an object. Refuses a repeated member, which could be read in two ways (RFC 7515 §4, RFC 7519
+/// §4).
+pub(super) fn members(json: &[u8]) -> Result<Members<'_>, Refusal> {
+    let mut members = Members::new();
+    let entries = object_entries(json).map_err(|_| Refusal::NotAToken)?;
+    for entry in entries {
+        let (name, value) = entry.map_err(|_| Refusal::NotAToken)?;
+        if members.insert(name, value).is_some() {
+            return Err(Refusal::NotAToken);
+        }
+    }
+    Ok(members)
+}
+
+pub(super) fn read<'a, T: sonic_rs::Deserialize<'a>>(
+    value: &'a LazyValue<'_>,
+) -> Result<T, Refusal> {
+    json::value(value).map_err(|_| Refusal::Claims)
+}
+
+/// Returns the claim with the name `path`, or else the claim at this path of names separated by dots. Finds names that
+/// contain dots, too: as the whole name, or as a part of the path.
+///
+/// # Errors
+/// An object on the path has a member twice, or `read` refuses the value.
+pub(super) fn find_claim<T>(
+    claims: &Members<'_>,
+    path: &str,
+    read: fn(&LazyValue<'_>) -> Result<T, Refusal>,
+) -> Result<Option<T>, Refusal> {
+    if let Some(value) = claims.get(path) {
+        return read(value).map(Some);
+    }
+    for (dot, _) in path.match_indices('.') {
+        let inner = claims.get(&path[..dot]).map(LazyValue::as_raw_str);
+        if let Some(inner) = inner.filter(|json| json.trim_start().starts_with('{')) {
+            let found = find_claim(&members(inner.as_bytes())?, &path[dot + 1..], read)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the roles in a claim: a text, or a list of texts.
+///
+/// # Errors
+/// The claim is neither.
+pub(super) fn roles(value: &LazyValue<'_>) -> Result<Vec<String>, Refusal> {
+    match value.as_raw_str().trim_start().starts_with('[') {
+        true => read(value),
+        false => read(value).map(|role| vec![role]),
+    }
 }
 
 #[cfg(test)]
@@ -224,5 +289,67 @@ mod tests {
         }
         let token = Token::new("secret").expect("a token");
         assert_eq!(format!("{token:?}"), "Token(***)");
+    }
+
+    fn claimed(claims: &str, path: &str) -> Result<Option<Vec<String>>, Refusal> {
+        find_claim(&members(claims.as_bytes())?, path, roles)
+    }
+
+    fn some(roles: &[&str]) -> Result<Option<Vec<String>>, Refusal> {
+        Ok(Some(roles.iter().map(|&role| role.to_owned()).collect()))
+    }
+
+    #[test]
+    fn a_claim_is_found_by_its_name_before_its_path() {
+        let nested = r#"{"realm_access": {"roles": ["a", "b"]}, "x": 1}"#;
+        assert_eq!(claimed(nested, "realm_access.roles"), some(&["a", "b"]));
+        let both = r#"{"a.b": "name", "a": {"b": "path"}}"#;
+        assert_eq!(claimed(both, "a.b"), some(&["name"]));
+        let url = r#"{"https://example.com/role": ["r"], "https://example": {"com/role": "no"}}"#;
+        assert_eq!(claimed(url, "https://example.com/role"), some(&["r"]));
+        let group = r#"{"cognito:groups": ["g"]}"#;
+        assert_eq!(claimed(group, "cognito:groups"), some(&["g"]));
+    }
+
+    /// Keycloak has an object for each client, named after it, and such a name may be a host name.
+    #[test]
+    fn a_name_with_dots_may_be_a_part_of_the_path() {
+        let client =
+            r#"{"resource_access": {"ws.example.com": {"roles": ["r"]}, "ws": {"x": {}}}}"#;
+        let path = "resource_access.ws.example.com.roles";
+        assert_eq!(claimed(client, path), some(&["r"]));
+        let first = r#"{"a.b": {"c": "r"}, "a": {"b": {}}}"#;
+        assert_eq!(claimed(first, "a.b.c"), some(&["r"]));
+    }
+
+    #[test]
+    fn what_is_not_there_is_no_claim_and_another_type_is_refused() {
+        for claims in [
+            "{}",
+            r#"{"a": "text"}"#,
+            r#"{"a": {}}"#,
+            r#"{"a": [{"b": "r"}]}"#,
+            r#"{"a": null}"#,
+            r#"{"a": {"b": {}}}"#,
+        ] {
+            assert_eq!(claimed(claims, "a.b.c"), Ok(None), "{claims}");
+        }
+        assert_eq!(claimed("{}", ""), Ok(None));
+        assert_eq!(claimed(r#"{"": {"": "r"}}"#, "."), some(&["r"]));
+        assert_eq!(claimed(r#"{"a": []}"#, "a"), some(&[]));
+        for value in [
+            "null",
+            "1",
+            "{}",
+            "[1]",
+            "[null]",
+            r#"["a", ["b"]]"#,
+            "true",
+        ] {
+            let claims = format!(r#"{{"a": {{"b": {value}}}}}"#);
+            assert_eq!(claimed(&claims, "a.b"), Err(Refusal::Claims), "{value}");
+        }
+        let twice = r#"{"a": {"b": "r", "b": "s"}}"#;
+        assert_eq!(claimed(twice, "a.b"), Err(Refusal::NotAToken));
     }
 }

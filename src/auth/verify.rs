@@ -1,6 +1,6 @@
-//! The identity in a token, and the checks of the token (RFC 7519, RFC 8725).
+//! Checks tokens (RFC 7519, RFC 8725), and reads the identity in them.
 //!
-//! Time is an argument. A refusal has a name for the metric and nothing of the token.
+//! The time is an argument. A refusal has a label for the metric, and nothing of the token.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,18 +10,17 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
 
-use super::claims::{self, find};
 use super::key_ring::KeyRing;
 use super::keys::Algorithm;
-use super::token::{self, ApiKey, Token, TokenMarks};
+use super::token::{self, ApiKey, Members, Token, TokenMarks, find_claim, members, read};
 use crate::base::Now;
 use crate::wire::head::RequestHead;
-use crate::wire::json::{self, object_entries};
 
-/// The longest token. A request head holds twice as much at the most.
+/// The longest token, in bytes: half of the default limit of a request head.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// A token that begins within this time may come again; a later begin is refused for good.
+/// A client whose token becomes valid within this time may try again; a token that is valid only later is refused for
+/// good.
 const BEGINS_SOON_MS: i64 = 5 * 60 * 1000;
 
 /// The role of a client with the API key (contract channels: row roles).
@@ -30,29 +29,29 @@ const API_KEY_ROLE: &str = "admin";
 /// The identity of a client, from its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The roles that the token names; without any, the gateway's default role counts.
+    /// The roles that the token names. If there are none, the gateway's default role counts.
     pub roles: Vec<String>,
-    /// The settings name a claim with the role, and the token does not have the claim.
+    /// Whether the settings name the claim with the role, but the token does not have this claim.
     pub lacks_role_claim: bool,
     /// The user, over all of the user's connections.
     pub user: Option<String>,
     /// The number of symbols that this user may subscribe to.
     pub symbols_max: Option<u32>,
-    /// Names and patterns that the token grants beside the role; `Err` for a claim of another type.
+    /// Names and patterns that the token grants in addition to the role; `Err` if the claim has another type.
     pub names: Result<Vec<String>, Refusal>,
-    /// All claims that are texts; `None` for a claim of another type.
+    /// All claims by name: the text, or `None` for a claim of another type.
     pub texts: BTreeMap<String, Option<String>>,
-    /// The end of the token, and of the connection: unix milliseconds, leeway included.
+    /// When the token expires, and with it the connection, in Unix milliseconds, leeway included.
     pub expires_unix_ms: Option<i64>,
-    /// When the token was made (`iat`), unix milliseconds.
+    /// When the token was issued (`iat`), in Unix milliseconds.
     pub issued_unix_ms: Option<i64>,
-    /// The beginning of the SHA-256 of the signed part, in hexadecimal digits; `None` without a JWT.
+    /// The first bytes of the SHA-256 of the signed part, in hexadecimal digits; `None` if the token is not a JWT.
     pub digest: Option<Box<str>>,
 }
 
 impl Identity {
-    /// The marks by which an operator finds connections with this token. `roles`: the role of the connection, where
-    /// it counts in place of the token's roles.
+    /// Returns the properties by which an operator finds connections with this token. `roles`: the role of the
+    /// connection, if it counts instead of the roles in the token.
     pub fn marks(&self, roles: Option<&str>) -> TokenMarks {
         let own = || self.roles.iter().map(|role| role.as_str().into()).collect();
         let jti = self.texts.get("jti").and_then(Option::as_deref);
@@ -66,7 +65,7 @@ impl Identity {
     }
 }
 
-/// Bytes of a token's hash that tell the token apart.
+/// How many bytes of its hash identify a token.
 const DIGEST_BYTES: usize = 16;
 
 impl Default for Identity {
@@ -85,7 +84,7 @@ impl Default for Identity {
     }
 }
 
-/// Why a token admits nobody: the label of the metric. The client gets no reason.
+/// Why a token is refused, for the metric and the log. The client does not get the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
     /// The request has no token.
@@ -103,10 +102,10 @@ pub enum Refusal {
     /// No key has the token's algorithm and key id.
     #[error("no key here fits its algorithm and key id")]
     UnknownKey,
-    /// As [`Refusal::UnknownKey`], and newer keys are due: the client may try again.
+    /// As [`Refusal::UnknownKey`], but newer keys will be fetched: the client may try again.
     #[error("no key here fits its algorithm and key id yet; newer keys are due")]
     KeysDue {
-        /// The time until the next fetch, milliseconds; 0 for a fetch that is due.
+        /// The time until the next fetch, in milliseconds; 0 if the fetch is due now.
         wait_ms: u32,
     },
     /// Signed with another key, or changed since.
@@ -121,7 +120,7 @@ pub enum Refusal {
     /// The time is long before `nbf`.
     #[error("its time (nbf) has not come")]
     NotYetValid,
-    /// The time is a few minutes before `nbf` at most: the client may try again.
+    /// The time is at most a few minutes before `nbf`: the client may try again.
     #[error("its time (nbf) comes soon")]
     BeginsSoon {
         /// The time until the token is valid, milliseconds.
@@ -136,17 +135,17 @@ pub enum Refusal {
     /// The role is not in the table.
     #[error("its role is not in the table")]
     Role,
-    /// The names in the token are not a list of names of the bus, too many or too long.
+    /// The names in the token are not a list of valid names, or they are too many or too long.
     #[error("its names are not a list of names of the bus, or are too many or too long")]
     Names,
-    /// An operator has cut the token, the user or the address off.
+    /// An operator refuses the token, the user or the address.
     #[error("an operator has cut it off")]
     Revoked,
 }
 
 impl Refusal {
-    /// The close code for a refused client, after the upgrade: browsers cannot see an HTTP
-    /// status.
+    /// The close code for a refused client. It is sent after the upgrade, because a script in a browser cannot see an
+    /// HTTP status.
     pub const CLOSE_CODE: u16 = 1008;
 
     /// The close code for a token that may be admitted later.
@@ -218,19 +217,20 @@ impl Refusal {
     }
 }
 
-/// The rules for a token's claims, and the names of claims.
+/// The rules for the claims of a token, and the names of the claims to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimRules {
-    /// `aud` must name an audience in this list. If the list is empty, a token with an audience is for
-    /// somebody else (RFC 7519 §4.1.3).
+    /// `aud` must name an audience in this list. If the list is empty, a token with any `aud` is refused, because it is
+    /// for another service (RFC 7519 §4.1.3).
     pub audiences: Vec<String>,
-    /// `iss` must be in this list; empty: any issuer, or none.
+    /// `iss` must be in this list. If the list is empty, any issuer is accepted, and a token without one.
     pub issuers: Vec<String>,
-    /// The tolerated difference of clocks, milliseconds.
+    /// How far clocks may differ, in milliseconds.
     pub leeway_ms: i64,
-    /// The same for the begin of a token alone, if this is more: a token may be used in the second of its making.
+    /// The same for the beginning of a token (`nbf`), if it is more than `leeway_ms`: a client may use a token in the
+    /// second in which it was issued.
     pub begin_leeway_ms: i64,
-    /// The claim with the role or the roles: a name, or else a path with dots.
+    /// The claim with the role or the roles: its name, or its path with dots.
     pub role: String,
     /// Whether the settings name the claim with the role, so that a token should have the claim.
     pub role_is_named: bool,
@@ -238,7 +238,7 @@ pub struct ClaimRules {
     pub user: String,
     /// The claim with the symbol limit: a name or a path.
     pub symbols_max: String,
-    /// The claim with names and patterns, for the gateway of channels.
+    /// The name of the claim with names and patterns, for the channels gateway.
     pub names: String,
 }
 
@@ -274,19 +274,19 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// The token of a request: as [`Token::find`], else the cookie. A program's own choice comes before what its browser
-    /// adds to every request.
+    /// Finds the token of a request: as [`Token::find`], else in the cookie. The cookie comes last, because a browser
+    /// adds it to every request, while a program adds any other token on purpose.
     pub fn token(&self, head: &RequestHead<'_>) -> Option<Token> {
         let cookie = || token::in_cookie(head, self.cookie.as_deref()?);
         Token::find(head).or_else(cookie)
     }
 
-    /// Whether nobody can connect: tokens are required and there is no key.
+    /// Whether nobody can connect, because tokens are required but there is no key to check them.
     pub fn admits_nobody(&self) -> bool {
         self.required && !self.has_keys()
     }
 
-    /// Whether a token may be good, now or with keys that are fetched or read later.
+    /// Whether a token can be accepted, now or with keys that come later.
     pub fn has_keys(&self) -> bool {
         self.api_key.is_some() || !self.keys.current().is_empty() || self.keys.expects_newer()
     }
@@ -319,25 +319,29 @@ impl Authenticator {
         })
     }
 
-    /// The user in a refused token whose signature is good, for operators; `None` for any other token.
+    /// Returns the user in a refused token, for operators, if the signature is good; `None` for any other token.
     pub fn refused_user(&self, token: Option<&Token>, refusal: Refusal) -> Option<String> {
         let (message, _) = split(token?.expose())?;
         let (header, claims) = message.split_once('.')?;
         match refusal {
-            // The header is judged before the signature.
+            // The same refusal exists for a bad header, which is checked before the signature.
             Refusal::Claims => drop(judge_header(&members(&decode(header).ok()?).ok()?).ok()?),
             refusal if refusal.is_of_signed() => {}
             _ => return None,
         }
         let claims = decode(claims).ok()?;
-        find(&members(&claims).ok()?, &self.rules.user, |value| {
+        find_claim(&members(&claims).ok()?, &self.rules.user, |value| {
             read(value)
         })
         .ok()?
     }
 
-    /// The signed part of a JWT and its encoded claims, after the check of the signature.
-    fn signed_claims<'a>(&self, token: &'a Token, now: Now) -> Result<(&'a str, &'a str), Refusal> {
+    /// Checks the signature of a JWT. Returns the signed part, and the encoded claims.
+    pub(super) fn signed_claims<'a>(
+        &self,
+        token: &'a Token,
+        now: Now,
+    ) -> Result<(&'a str, &'a str), Refusal> {
         let (message, signature) = split(token.expose()).ok_or(Refusal::NotAToken)?;
         let (header, claims) = message.split_once('.').ok_or(Refusal::NotAToken)?;
         let header = decode(header)?;
@@ -351,7 +355,7 @@ impl Authenticator {
     }
 }
 
-/// The signed part and the signature of three parts (RFC 7515 §7.1).
+/// Splits a token of three parts into the signed part and the signature (RFC 7515 §7.1).
 fn split(token: &str) -> Option<(&str, &str)> {
     let parts = token.bytes().filter(|byte| *byte == b'.').count() + 1;
     (parts == 3).then(|| token.rsplit_once('.'))?
@@ -362,23 +366,7 @@ fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
     decoded.map_err(|_| Refusal::NotAToken)
 }
 
-pub(super) type Members<'a> = BTreeMap<Cow<'a, str>, LazyValue<'a>>;
-
-/// The members of an object. A repeated member could be read in two ways and is refused
-/// (RFC 7515 §4, RFC 7519 §4).
-pub(super) fn members(json: &[u8]) -> Result<Members<'_>, Refusal> {
-    let mut members = Members::new();
-    let entries = object_entries(json).map_err(|_| Refusal::NotAToken)?;
-    for entry in entries {
-        let (name, value) = entry.map_err(|_| Refusal::NotAToken)?;
-        if members.insert(name, value).is_some() {
-            return Err(Refusal::NotAToken);
-        }
-    }
-    Ok(members)
-}
-
-/// Algorithm and key id of a header. Refuses headers with unknown demands (RFC 7515 §4.1.9, §4.1.11).
+/// Returns the algorithm and the key id of a header. Refuses unknown types and any `crit` (RFC 7515 §4.1.9, §4.1.11).
 fn judge_header(header: &Members<'_>) -> Result<(Algorithm, Option<String>), Refusal> {
     if header.contains_key("crit") {
         return Err(Refusal::NotAToken);
@@ -413,12 +401,12 @@ impl ClaimRules {
             return Err(Refusal::Issuer);
         }
         self.judge_audience(claims)?;
-        let roles = find(claims, &self.role, claims::roles)?;
+        let roles = find_claim(claims, &self.role, token::roles)?;
         let identity = Identity {
             lacks_role_claim: self.role_is_named && roles.is_none(),
             roles: roles.unwrap_or_default(),
-            user: find(claims, &self.user, |value| read(value))?,
-            symbols_max: find(claims, &self.symbols_max, |value| read(value))?,
+            user: find_claim(claims, &self.user, |value| read(value))?,
+            symbols_max: find_claim(claims, &self.symbols_max, |value| read(value))?,
             names: claims
                 .get(self.names.as_str())
                 .map_or(Ok(Vec::new()), |names| {
@@ -429,7 +417,7 @@ impl ClaimRules {
             issued_unix_ms: time(claims, "iat").ok().flatten(),
             digest: None,
         };
-        // Last: a client that comes again is admitted then.
+        // This check is last, so that a client that tries again is then accepted.
         match u32::try_from(wait_ms) {
             Ok(0) => Ok(identity),
             Ok(wait_ms) => Err(Refusal::BeginsSoon { wait_ms }),
@@ -457,12 +445,6 @@ impl ClaimRules {
     }
 }
 
-pub(super) fn read<'a, T: sonic_rs::Deserialize<'a>>(
-    value: &'a LazyValue<'_>,
-) -> Result<T, Refusal> {
-    json::value(value).map_err(|_| Refusal::Claims)
-}
-
 fn text(members: &Members<'_>, name: &str) -> Result<Option<String>, Refusal> {
     members.get(name).map(read).transpose()
 }
@@ -474,8 +456,8 @@ fn texts(members: &Members<'_>) -> BTreeMap<String, Option<String>> {
     members.iter().map(text).collect()
 }
 
-/// A NumericDate (RFC 7519 §2), in milliseconds: seconds since 1970, with a fraction or without.
-/// Dates outside of the range are clamped.
+/// Reads a NumericDate (RFC 7519 §2): seconds since 1970, with or without a fraction. Returns milliseconds; dates out
+/// of range are clamped.
 fn time(members: &Members<'_>, name: &str) -> Result<Option<i64>, Refusal> {
     let Some(value) = members.get(name) else {
         return Ok(None);

@@ -18,7 +18,7 @@ use crate::listening::ListenAddr;
 use crate::run::Program;
 use crate::settings::typed::Env;
 use crate::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings, flag};
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// The setting of these commands from a gateway.
 const TAKES: &str = flag!("admin-addr");

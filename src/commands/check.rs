@@ -12,7 +12,7 @@ use crate::base::Finding;
 use crate::run::{GatewayKind, TIMEOUT_FLAG};
 use crate::settings::typed::{GATEWAY_ENV, Source};
 use crate::settings::{Checked, CheckedValue, Given, SettingsError, Value};
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// The format of the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::base::escaped;
 use crate::run::{GatewayKind, Program, TokenUse};
 use crate::settings::typed::{Env, GATEWAY_ENV, collect, gone};
 use crate::settings::{Check, Checked, Kind, Rows, SecretText, Setting, SettingsError};
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// The exit of a command line that starts nothing: help, or an error.
 #[derive(Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use crate::run::files::KeyFiles;
 use crate::run::{GatewayKind, Program, RoleTable, TokenUse};
 use crate::settings::typed::{Env, GATEWAY_ENV};
 use crate::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// The settings of the gateway for `weirgate token inspect`, beside the settings of tokens.
 const TAKES: [&str; 5] = ["acl", "bus", "channels-max", "default-role", "symbols-max"];

@@ -18,8 +18,7 @@ use crate::hub::{
     BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, Place,
     Publication, TopicName,
 };
-use crate::wire::json::check_json;
-use crate::wire::object_writer::iso_utc;
+use crate::wire::json::{check_json, iso_utc};
 
 /// The name in the statistics: the number of channels is unbounded, so all channels are counted together.
 const FAMILY: &str = "channels";

@@ -15,8 +15,7 @@ use crate::hub::{
     POSITION_BYTES_MAX, Place, Position, SessionKey, TopicName, Wanted,
 };
 use crate::wire::head::RequestHead;
-use crate::wire::json;
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::{self, ObjectWriter};
 
 /// With up to 25,000 clients each client gets a status this often, so that its position is recent enough to resume
 /// from.

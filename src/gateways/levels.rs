@@ -18,7 +18,7 @@ use crate::hub::{
     Incoming, MaxRate, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// The most bytes of a request for a rate; longer messages are ignored.
 const RATE_BYTES_MAX: usize = 256;

@@ -1,8 +1,8 @@
-//! Bodies in pieces: request bodies for handlers, answer bodies for clients. And work on large bodies, on a
-//! separate thread.
+//! Bodies in pieces: request bodies for handlers, answer bodies for clients. And a separate thread for work on large
+//! bodies.
 //!
-//! The least speed of a request body: a client that sends a byte now and then must not hold a connection to a service, nor
-//! room for its body.
+//! A request body has a least speed: a client that sends a byte now and then must hold neither a connection to a
+//! service nor room for its body.
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -23,8 +23,8 @@ use crate::base::Clock;
 /// Why an answer body breaks off.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The body of a request. Only requested pieces are read from the client; a client that expects `100 Continue` gets
-/// it at the request for the first piece. A body below its least speed ends with an error.
+/// The body of a request. Bytes are read from the client only when the handler polls for them; a client that expects
+/// `100 Continue` gets it at the first poll. A body that stays below the least speed for too long ends with an error.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
@@ -32,7 +32,7 @@ pub struct RequestBody {
     progress: Arc<Progress>,
 }
 
-/// The client's progress with a body, for observers other than the reader.
+/// How far the client is with a body, for code other than the reader.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     owed: AtomicBool,
@@ -42,17 +42,17 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// The next piece is requested, and the client has to send it.
+    /// Whether the reader waits for the client to send the next piece.
     pub(super) fn is_owed(&self) -> bool {
         self.owed.load(Ordering::Relaxed)
     }
 
-    /// The body broke off, or its chunks have no clear end.
+    /// Whether the body broke off, has chunks without a clear end, or came too slowly.
     pub(super) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
 
-    /// The body came too slowly, and is given up.
+    /// Whether the body was given up because it came too slowly.
     pub(super) fn is_too_slow(&self) -> bool {
         self.slow.load(Ordering::Relaxed)
     }
@@ -63,7 +63,7 @@ impl Progress {
         self.broken.store(true, Ordering::Relaxed);
     }
 
-    /// The body was read to its end.
+    /// Whether the body was read to its end.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
@@ -75,7 +75,7 @@ pub enum ReadBodyError {
     /// The body exceeds the limit of the reader.
     #[error("the body is too large")]
     TooLarge,
-    /// The bodies of all senders are too large together, and this one has to give way.
+    /// The bodies of all senders are too large together, and this body was chosen to give way.
     #[error("the bodies of all are too large together")]
     NoRoom,
     /// The sender was too slow.
@@ -119,7 +119,7 @@ impl RequestBody {
     /// Reads the whole body, at most `bytes_max`.
     ///
     /// # Errors
-    /// The body is too long or broken.
+    /// The body is too long, too slow or broken.
     pub async fn read(self, bytes_max: usize) -> Result<Bytes, ReadBodyError> {
         read(self, bytes_max, None).await.map(Bytes::from)
     }
@@ -127,7 +127,7 @@ impl RequestBody {
     /// Like [`read`](Self::read), and charges the bytes.
     ///
     /// # Errors
-    /// The body is too long or broken, or has to give way.
+    /// The body is too long, too slow or broken, or has to give way.
     pub(super) async fn read_held(
         self,
         bytes_max: usize,
@@ -139,10 +139,11 @@ impl RequestBody {
     }
 }
 
-/// The largest announced length for which [`read`] makes room before the body has arrived.
+/// The largest announced length for which [`read`] allocates the whole buffer before the body arrives.
 const EXACT_BYTES_MAX: usize = 64 * 1024;
 
-/// The charge of a body that is being read, in the sum of such bodies. The body gives way if the sum is over its limit.
+/// The charge for a body that is being read, in a sum of all such bodies. If the sum is over its limit, a body has to
+/// give way.
 pub(super) struct HeldBody<'a> {
     pub(super) charge: &'a mut Charge,
     pub(super) clock: Clock,
@@ -157,24 +158,23 @@ impl HeldBody<'_> {
         self.charge.holding().make_room(now_us);
     }
 
-    /// Whether the body has to give way; if not yet, the reader is woken when it has to.
+    /// Whether the body has to give way. If not, wakes the reader once it has to.
     fn gives_way(&self, cx: &Context<'_>) -> bool {
         self.charge.wake_with(cx.waker());
         self.charge.gives_way()
     }
 
-    /// The body is whole: it is used soon, and no longer gives way.
+    /// The body is whole and will be used soon, so it no longer gives way.
     fn settle(self) {
         self.charge.progress(u64::MAX);
     }
 }
 
-/// Reads the whole body, at most `bytes_max`. The pieces are joined as they come: a list of small pieces
-/// would take many times the memory of the body. With `held` the bytes are charged; a body that was read whole no longer gives
-/// way.
+/// Reads the whole body, at most `bytes_max`. The pieces are joined as they come: a list of small pieces would take
+/// many times the memory of the body. With `held`, charges the bytes; after its last byte a body no longer gives way.
 ///
 /// # Errors
-/// The body is too long or broken, or has to give way.
+/// The body is too long, too slow or broken, or has to give way.
 pub(super) async fn read<B>(
     mut body: B,
     bytes_max: usize,
@@ -187,8 +187,8 @@ where
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(ReadBodyError::TooLarge);
     }
-    // A small body gets its room at once: growing by doubling would take twice the memory. A large one grows
-    // with what arrives, since nothing was sent yet.
+    // A small body gets its whole buffer at once, because a buffer that doubles takes up to twice the memory. The
+    // buffer of a large body grows with the bytes that arrive: the client may have announced it and sent nothing.
     let announced = body.size_hint().lower() as usize;
     let mut whole = Vec::with_capacity(announced.min(EXACT_BYTES_MAX));
     loop {
@@ -270,22 +270,21 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of an answer: whole, or in pieces, each polled when there is room. If a piece fails, the connection
-/// ends without the end of the body, so that no client takes a part for the whole: without the last chunk, or with a
-/// reset where the end of the connection is the end of the body.
+/// The body of an answer: whole, or in pieces, each polled when there is room. If a piece fails, the connection ends
+/// without the end of the body, so that no client takes a part for the whole: the last chunk is missing, or, where the
+/// end of the connection would be the end of the body, the connection is reset.
 pub type AnswerBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>;
 
-/// Work on fewer bytes runs at once: about 1 ms.
+/// Work on at most this many bytes runs on the calling thread: it takes about 1 ms.
 const HERE_BYTES_MAX: usize = 256 * 1024;
 
-/// Pieces of work on other threads at the same time; more work waits. Together they may take a core from the
-/// loop, not all.
+/// The most jobs on other threads at the same time; more jobs wait, so that they never take all cores from the loop.
 const PLACES: usize = 2;
 
 static FREE: Semaphore = Semaphore::const_new(PLACES);
 
-/// Runs `work`, which concerns `bytes` bytes, on another thread, or at once if `bytes` is small. `None` if
-/// the work panicked.
+/// Runs `work` on another thread, or on the calling thread if `bytes`, the size of its input, is small. Returns `None`
+/// if the work panicked on the other thread.
 pub async fn aside<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
@@ -295,7 +294,7 @@ pub async fn aside<T: Send + 'static>(
     }
     // The semaphore is never closed.
     let place = FREE.acquire().await.ok()?;
-    // The permit stays taken even if the caller stops waiting for the work.
+    // The work holds the permit even if the caller stops waiting.
     let placed = move || {
         let _place = place;
         work()
@@ -303,13 +302,13 @@ pub async fn aside<T: Send + 'static>(
     spawn_blocking(placed).await.ok()
 }
 
-/// The least speed. Clients on the slowest of links send three times as much.
+/// The least speed of a body. Clients on the slowest links send three times as fast.
 const BYTES_PER_SECOND_MIN: u32 = 512;
 
-/// How far a body may fall behind the least speed: a client may be in a tunnel for so long.
+/// How far a body may fall behind the least speed. A client in a tunnel may send nothing for that long.
 const BEHIND_MAX: Duration = Duration::from_secs(30);
 
-/// How far a body is behind its least speed. Only the time counts in which its reader waits for the client.
+/// How far a body is behind its least speed. Time counts only while the reader waits for the client.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     behind: Duration,
@@ -324,14 +323,15 @@ pub(super) struct Pace {
 pub struct BodyTooSlow;
 
 impl Pace {
-    /// Records bytes of the body, or its end. A body is never ahead of its speed: it could rest on that.
+    /// Records bytes of the body, or its end. A body never gets ahead of the least speed; otherwise a client could send
+    /// fast first, and then rest.
     pub(super) fn note_received(&mut self, bytes: usize) {
         let paid_us = bytes as u64 * 1_000_000 / u64::from(BYTES_PER_SECOND_MIN);
         let behind = self.behind().saturating_sub(Duration::from_micros(paid_us));
         (self.behind, self.waits_since) = (behind, None);
     }
 
-    /// Records that the reader waits; ready when the body is too slow.
+    /// Records that the reader waits for the client. Ready when the body is too slow.
     pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
         let due = since + BEHIND_MAX.saturating_sub(self.behind);
@@ -430,7 +430,7 @@ mod tests {
         });
     }
 
-    /// How far a body is behind after so many seconds in which `bytes` came each `pause_ms`.
+    /// How many seconds a body is behind after `seconds` in which `bytes` came each `pause_ms`.
     fn behind_s(bytes: usize, pause_ms: u64, seconds: u64) -> u64 {
         let mut pace = Pace::default();
         for _ in 0..seconds * 1_000 / pause_ms {

@@ -1,8 +1,8 @@
-//! Calls of services for the loop: a `POST` each, on a thread of their own.
+//! Calls of services on behalf of the event loop: each is a `POST`, made on a separate thread.
 //!
-//! The loop hands a call over and continues; the answer comes back over a channel. Follows no redirect, keeps no
-//! cookie, asks for no content coding, and decodes an answer that has a coding (RFC 9110 §8.4: services may use a
-//! coding without being asked). The gateway bounds the calls at once, and interprets the answers. Called by
+//! The loop hands a call over and continues; the answer comes back through the callback [`Replied`]. The client follows
+//! no redirect, keeps no cookie and asks for no content coding, but decodes an answer that has one: services may use a
+//! coding unasked (RFC 9110 §8.4). The gateway limits how many calls run at once, and interprets the answers. Called by
 //! `kinds`.
 
 use std::cell::RefCell;
@@ -31,9 +31,9 @@ use crate::admission::{Charge, ClientAddr, Holding};
 use crate::base::{Clock, LogBudget, LogLine, detached};
 use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
 use crate::telemetry::{GatewayMetric, names};
-use crate::wire::traceparent::Trace;
+use crate::wire::head::Trace;
 
-/// Takes the reply of a call; called on the calls' thread, must not block.
+/// Receives the reply to a call. Called on the thread of the calls, so it must not block.
 pub type Replied = Box<dyn Fn(Reply) + Send>;
 
 /// The handle of the calls' thread.
@@ -75,7 +75,7 @@ impl Calls {
         Ok(Self { queue, stats })
     }
 
-    /// Makes a call. Never blocks; the gateway bounds the count of calls.
+    /// Queues a call. Never blocks; the queue is bounded because the gateway limits the calls at once.
     pub fn make(&self, call: Call) {
         // The thread ends only with the process.
         let _ = self.queue.send(call);
@@ -115,7 +115,7 @@ async fn serve(
     }
 }
 
-/// Reads an answer; a large answer on another thread, so that other calls continue.
+/// Reads an answer. A large answer is read on another thread, so that other calls continue.
 async fn reply(
     reader: AnswerReader,
     id: u64,
@@ -141,7 +141,7 @@ pub struct CallLimits {
     pub answer_bytes_max: usize,
     /// The bodies of all answers until they are frames.
     pub answers: Holding,
-    /// For the progress of answers, and the limit of log lines.
+    /// Measures the progress of answers, and the limit of log lines.
     pub clock: Clock,
 }
 
@@ -190,13 +190,14 @@ impl Client {
         }
     }
 
-    /// The charge of a call's answer, without an amount yet. Which answer gives way depends on no address.
+    /// The charge for a call's answer, which has no bytes yet. All answers are charged to the same address, so no
+    /// client's address decides which of them gives way.
     fn hold(&self) -> Charge {
         let CallLimits { answers, clock, .. } = &self.limits;
         answers.hold(ClientAddr::Unix, 0, clock.mono_us())
     }
 
-    /// Makes a call; `held` is charged with the answer.
+    /// Makes a call, and charges the answer to `held`.
     ///
     /// # Errors
     /// There is no answer, or the answer is too large, alone or with those of other calls.
@@ -217,7 +218,7 @@ impl Client {
         result
     }
 
-    /// Makes a call; `lease` is the connection with the head of the answer.
+    /// Makes a call. Puts the connection into `lease` once the head of the answer has come.
     async fn exchange(
         &self,
         call: Call,
@@ -315,7 +316,7 @@ fn why(failure: &Failure) -> CallFailure {
     }
 }
 
-/// The common ratio between a body without its coding and the coded body.
+/// How many times larger a body commonly is without its coding.
 const COMMON_RATIO: usize = 10;
 
 /// The content codings of a body, in lower case; several are separated by commas (RFC 9110 §8.4).
@@ -329,8 +330,8 @@ fn coding(headers: &HeaderMap) -> String {
 /// The codings that [`without`] takes off, and no coding.
 const KNOWN_CODINGS: [&str; 5] = ["gzip", "x-gzip", "deflate", "identity", ""];
 
-/// Decodes a body to at most `bytes_max` bytes. A body with an unknown or wrong coding stays as it came; the
-/// gateway decides what the body means.
+/// Decodes a body to at most `bytes_max` bytes. A body stays as it is if the coding is unknown or does not match; the
+/// gateway decides what to do with it.
 ///
 /// # Errors
 /// The body is too large.

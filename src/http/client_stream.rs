@@ -1,4 +1,4 @@
-//! A client's socket on the HTTP thread, with TLS or plain: hyper and the gate see plain bytes.
+//! A client's socket on the HTTP thread, with TLS or without: hyper and the gate see plain bytes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tokio::task::coop;
 
 use crate::listening::tls::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
 
-/// Bytes of the network for one read of a connection with TLS.
+/// The most bytes to read from the network at a time, for a connection with TLS.
 const RAW_BYTES: usize = 16 * 1024;
 
 /// A connected socket.
@@ -20,7 +20,7 @@ const RAW_BYTES: usize = 16 * 1024;
 pub(super) struct ClientStream {
     tcp: TcpStream,
     tls: Option<Box<TlsSession>>,
-    /// The end of the connection would be the end of an answer that is not out yet.
+    /// Whether the client would take the end of the connection for the end of an answer that is still being sent.
     ends_answer: bool,
 }
 
@@ -59,7 +59,7 @@ impl ClientStream {
         }
     }
 
-    /// Looks for bytes, of TLS or plain, without taking any.
+    /// Checks for input, encrypted or plain, without taking any.
     pub(super) fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match self.has_input() {
             true => Poll::Ready(Ok(1)),
@@ -84,8 +84,8 @@ impl ClientStream {
         session.is_some_and(|session| session.has_begun_record())
     }
 
-    /// Whether the connection has to end, because the TLS of all clients holds too much. The task is woken when the
-    /// connection has to end.
+    /// Whether the connection has to end because the TLS sessions of all clients together hold too many bytes. If not,
+    /// wakes the task once it has to.
     pub(super) fn gives_way(&mut self, cx: &Context<'_>) -> bool {
         let session = self.tls.as_mut();
         session
@@ -96,7 +96,7 @@ impl ClientStream {
             })
     }
 
-    /// Drops the connection, and the bytes that the kernel still holds.
+    /// Resets the connection, and discards the bytes that the kernel still holds.
     pub(super) fn reset(self) {
         let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
     }
@@ -111,7 +111,7 @@ impl ClientStream {
         }
     }
 
-    /// Whether the end of the connection would be taken for the end of an answer.
+    /// Whether the client would take the end of the connection for the end of an answer.
     pub(super) fn ends_answer(&self) -> bool {
         self.ends_answer
     }
@@ -153,7 +153,7 @@ impl AsyncRead for ClientStream {
         };
         let mut raw = [0; RAW_BYTES];
         loop {
-            // Input that waits costs no system call, so the runtime does not see that the task is at work.
+            // Waiting input needs no system call, so tokio does not count it against the task's budget; this call does.
             let read = if session.has_input() {
                 ready!(coop::poll_proceed(cx)).made_progress();
                 0
@@ -214,7 +214,7 @@ impl AsyncWrite for ClientStream {
         self.poll_write(cx, first.map_or(&[], |buf| buf))
     }
 
-    /// With TLS hyper joins the parts of an answer in one buffer, for a single record.
+    /// False with TLS: hyper then joins the parts of an answer in one buffer, which becomes a single record.
     fn is_write_vectored(&self) -> bool {
         self.tls.is_none()
     }
@@ -226,7 +226,7 @@ impl AsyncWrite for ClientStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(session) = &mut self.tls {
-            // The second call finds the session ended, and keeps nothing.
+            // hyper may call this again; the second call keeps no second alert.
             session.keep_close_notify();
         }
         ready!(self.poll_kept(cx))?;
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
     use crate::listening::tls::session_tests::{VERSIONS, greeted, sent};
 
-    /// The plain bytes that are read of a client with these records.
+    /// Sends each text as a record of TLS, and returns the plain bytes that the stream reads.
     fn read_of(texts: &[&[u8]], takes_no_more: bool, into_bytes: usize) -> Vec<u8> {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("its address");

@@ -1,5 +1,5 @@
-//! A plain HTTP connection, from the hand-over to its end or to its return to the reactor: hyper behind the
-//! gate, the clock, and a polite close.
+//! A plain HTTP connection, from the hand-over to its end or its return to the reactor: hyper behind the gate, the
+//! deadlines, and a close that does not cut off the last answer.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -31,10 +31,10 @@ use crate::base::Clock;
 use crate::hub::CloseReason;
 use crate::wire::upgrade;
 
-/// The interval at which a hidden client is looked for again.
+/// How often to check again for a client whose end unread bytes may hide ([`Client::Hidden`]).
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// The state of all connections.
+/// What all connections share.
 pub(super) struct Server {
     site: Site,
     ends: Rc<Ends>,
@@ -77,19 +77,18 @@ enum End {
     Done,
     /// The client broke the protocol or its connection.
     Fault(hyper::Error),
-    /// No request came, or a head was not complete in time.
+    /// No request came in time, a head was not complete in time, or the client did not send or read in time.
     TimedOut,
     /// The client left while a handler was at work.
     ClientGone,
     /// The process stops.
     Stopped,
-    /// The connection was chosen to give way for what it holds.
+    /// The connection was chosen to give way, because all connections together hold too many bytes.
     GivesWay(CloseReason),
 }
 
-/// Serves a connection until its end, or until its client asks for a WebSocket: then the connection goes
-/// `back`. The permit is returned at the end of the connection. `idle` is for a connection that was not read
-/// before.
+/// Serves a connection until its end, or until its client asks for a WebSocket: then the connection goes `back`. Holds
+/// the permit until the connection has ended. `idle` is for a connection of which nothing was read before.
 pub(super) async fn serve(
     server: Rc<Server>,
     handover: Handover,
@@ -126,7 +125,7 @@ pub(super) async fn serve(
         headers_max: settings.head_headers_max,
         event_stream: settings.event_stream,
     };
-    // The reactor has read bytes of a head, and decided to have the head served here.
+    // The reactor has read a head, and has decided that it is served here.
     let decided = !read.is_empty();
     let time = server.ends.clock();
     let gate = Gate::new(stream, read, decided, limits, Rc::clone(&clock), time);
@@ -149,7 +148,7 @@ pub(super) async fn serve(
     };
     let holds = (&gate, &*gives_way, unwritten);
     let end = run(&server, &mut http, holds, &clock, &mut stopping).await;
-    // Also drops the work of a handler, and hyper's hold of the gate.
+    // Also drops the handler's future, and hyper's reference to the gate.
     drop(http);
     let Some((stream, stop)) = gate.into_parts() else {
         return;
@@ -160,7 +159,7 @@ pub(super) async fn serve(
     match (end, stop) {
         (End::Done, Some(Stop::Upgrade(read))) => match back {
             Some(back) => {
-                // A socket that cannot leave the runtime is broken, and can only be closed.
+                // If a socket cannot leave the runtime, it is broken and can only be closed.
                 if let Ok((stream, tls)) = stream.into_std() {
                     back(Handover {
                         stream,
@@ -201,7 +200,7 @@ fn refusal(status: u16, detail: &str) -> Vec<u8> {
     answer
 }
 
-/// The charge for answers in hyper that the client does not take.
+/// The charge for parts of answers that hyper holds because the client does not read.
 struct Unwritten<'s> {
     of: &'s Holding,
     client: ClientAddr,
@@ -209,7 +208,8 @@ struct Unwritten<'s> {
 }
 
 impl Unwritten<'_> {
-    /// Charges so many bytes. Returns whether they have to go, because all clients together have too many.
+    /// Sets the charge to this many bytes. Returns whether the connection has to give way, because all clients together
+    /// hold too many.
     fn gives_way(&mut self, bytes: usize, now_us: u64, cx: &Context<'_>) -> bool {
         if bytes == 0 {
             self.charge = None;
@@ -244,9 +244,9 @@ async fn run(
             stopped = true;
             Pin::new(&mut *http).graceful_shutdown();
         }
-        // Not `poll_without_shutdown`, which may be ready while the last answer is still in hyper's buffer.
-        // `poll` may do the same, once, after a request with some protocol in `Upgrade`: a second poll then
-        // behaves as for other requests.
+        // Not `poll_without_shutdown`, which may be ready while the last answer is still in hyper's buffer. After a
+        // request with any protocol in `Upgrade`, `poll` may be ready too early once; the second poll behaves as after
+        // other requests.
         let polled = match Pin::new(&mut *http).poll(cx) {
             Poll::Ready(Ok(())) => Pin::new(&mut *http).poll(cx),
             polled => polled,
@@ -266,7 +266,7 @@ async fn run(
         if unwritten.gives_way(gate.uncharged(), server.clock.mono_us(), cx) {
             return Poll::Ready(End::GivesWay(CloseReason::HttpMemory));
         }
-        // hyper asks for no more of an answer that its client does not take.
+        // hyper does not poll the body of an answer while the client does not read, so this check is made here.
         if gives_way
             .borrow()
             .as_ref()
@@ -293,20 +293,22 @@ async fn run(
     .await
 }
 
-/// Sends a last answer, ends our half, then reads the rest of the client's bytes, within limits: closing a
-/// socket with unread bytes causes a reset, and a reset can overtake the last answer (RFC 9112 §9.6).
+/// Sends a last answer, shuts down our half of the connection, and then reads and drops what the client still sends,
+/// within limits. Closing a socket with unread bytes causes a reset, and a reset can overtake the last answer (RFC 9112
+/// §9.6).
 async fn linger(mut stream: ClientStream, mut answer: &[u8], settings: &HttpSettings) {
     let drain = async {
         while !answer.is_empty() {
             let wrote = poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, answer)).await?;
             answer = answer.get(wrote..).unwrap_or_default();
         }
-        // After a fault hyper has not ended our half; ending twice does no harm.
+        // After a fault hyper has not shut down our half; a second shutdown does no harm.
         let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
         let mut left = settings.linger_bytes_max;
         while left > 0 {
             stream.readable().await?;
-            // On the stack and not across an await: thousands may linger at the same time.
+            // The buffer is on the stack, and not alive across an await: thousands of connections may linger at the
+            // same time.
             match stream.try_discard(&mut [0; 4096]) {
                 Ok(0) => break,
                 Ok(n) => left = left.saturating_sub(n),
@@ -339,7 +341,7 @@ impl service::Service<Request<Incoming>> for Requests {
         let (head, body) = request.into_parts();
         let body = RequestBody::new(body);
         let origin = head.headers.get(ORIGIN);
-        // A request may wait for long: of its head nothing else is kept.
+        // A request may take long, so nothing else of its head is kept.
         let asked = origin.map(|origin| (ORIGIN, origin.clone())).into_iter();
         let (asked, body_read) = (asked.collect::<HeaderMap>(), body.progress());
         let (version, gate) = (head.version, self.gate.clone());
@@ -361,11 +363,11 @@ impl service::Service<Request<Incoming>> for Requests {
                 }
             };
             *gives_way.borrow_mut() = answer.gives_way.take();
-            // Until the service has done its part, its connection has a charge for the bytes on their way.
+            // The bytes of a service's answer are already charged with the connection to the service.
             gate.set_charged(answer.is_passed_on);
             let of = (gate.clone(), is_tls);
             let response = server.response(&asked, &body_read, answer, work, of);
-            // HTTP/1.0 has no other end of a body of unknown length (RFC 9112 §6.3).
+            // In HTTP/1.0, a body of unknown length ends with the connection (RFC 9112 §6.3).
             let has_length = response.headers().contains_key(header::CONTENT_LENGTH)
                 || response.body().size_hint().exact().is_some();
             gate.set_ends_answer(version < Version::HTTP_11 && !has_length);
@@ -375,7 +377,7 @@ impl service::Service<Request<Incoming>> for Requests {
 }
 
 impl Server {
-    /// Converts an answer for hyper. `asked` is the request's `Origin`, `gate` that of the connection.
+    /// Converts an answer for hyper. `asked` has the request's `Origin`.
     fn response(
         &self,
         asked: &HeaderMap,
@@ -410,7 +412,8 @@ impl Server {
 struct Outgoing {
     body: AnswerBody,
     gate: Gate,
-    /// The bytes are this connection's alone; otherwise they may be a page that all clients share.
+    /// Whether the bytes are this connection's alone: they come from a service, or are copied for TLS. Other bytes may
+    /// be a page that all clients share, and are charged only if nothing shares them.
     is_copied: bool,
     /// Held so that the work ends with the body.
     _work: Option<Work>,

@@ -1,8 +1,8 @@
-//! A single `GET`, for threads that may wait: fetches a document from a server, or asks whether a service answers.
-//! Follows no redirect, keeps no cookie and no connection, asks for no coding.
+//! A single blocking `GET`: fetches a document from a server, or asks whether a service answers. Follows no redirect,
+//! keeps no cookie and no connection, and asks for no content coding.
 //!
-//! Redirects of a service: nothing follows them (contract events), so the log names the place, and the operator has to set
-//! the other address.
+//! And the log lines about redirects. The gateway follows no redirect of a service (contract events), so the log names
+//! the target, and the operator has to set the new address.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -27,7 +27,7 @@ use super::body::{self, ReadBodyError};
 use super::services::{Activity, Service, USER_AGENT, Upstream, connect};
 use crate::base::escaped;
 
-/// For connecting to all addresses of the server. The caller has a limit for the whole.
+/// The limit for connecting, over all addresses of the server. The caller limits the whole fetch.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// Limits of time and size.
@@ -78,8 +78,8 @@ impl fmt::Debug for Fetch {
 }
 
 impl Fetch {
-    /// Prepares a fetch. `tls` is used for `https://`. `None` for a URL of another scheme, without a host, or
-    /// with a user.
+    /// Prepares a fetch. `tls` is used for `https://`. Returns `None` if the URL has another scheme, no host, or a
+    /// user.
     pub fn new(url: &Url, tls: Option<Arc<ClientConfig>>, limits: FetchLimits) -> Option<Self> {
         let mut origin = url.clone();
         origin.set_path("/");
@@ -119,8 +119,8 @@ impl Fetch {
 }
 
 impl Service {
-    /// Sends `GET` for this path below the base path, and returns the status, the place of a redirect, and the
-    /// milliseconds until the response: any status counts. Blocks for as long as the service takes.
+    /// Sends `GET` for this path below the base path, and returns the status, the target of a redirect, and the
+    /// milliseconds until the response. A response of any status is a success. Blocks for as long as the service takes.
     ///
     /// # Errors
     /// The name is unknown, the connection is refused, TLS fails, or the server does not speak HTTP.
@@ -133,7 +133,7 @@ impl Service {
     }
 }
 
-/// Runs on a runtime of its own.
+/// Blocks on `work`, on a new runtime.
 ///
 /// # Errors
 /// The system refuses descriptors for an event loop.
@@ -142,7 +142,7 @@ fn block_on<F: Future>(work: F) -> io::Result<F::Output> {
         .enable_all()
         .build()?;
     let output = LocalSet::new().block_on(&runtime, work);
-    // The look-up of a name may hang in the system's library for longer.
+    // The look-up of a name may still hang in the system's library; nothing waits for it.
     runtime.shutdown_background();
     Ok(output)
 }
@@ -155,7 +155,7 @@ async fn get(service: &Service, target: &str) -> io::Result<Response<Incoming>> 
     let (stream, _) = connect(service, &Activity::start(), CONNECT_MAX).await?;
     let handshake = http1::handshake(stream).await;
     let (mut sender, connection) = handshake.map_err(io::Error::other)?;
-    // The response shows how the connection ends.
+    // A fault of the connection shows in the response.
     spawn_local(async { drop(connection.await) });
     let request = Request::get(target)
         .header(header::HOST, &service.upstream.authority)
@@ -168,13 +168,13 @@ async fn get(service: &Service, target: &str) -> io::Result<Response<Incoming>> 
     response.map_err(io::Error::other)
 }
 
-/// Places of a service with a log line; later places have none.
+/// The most redirect targets of a service that get a log line.
 const PLACES_MAX: usize = 16;
-/// The most characters shown of a place.
+/// The most characters of a redirect target in a log line.
 const SHOWN_MAX: usize = 200;
 
-/// The place of a redirect for people: without what may be secret (a user, a query), and short. Empty if the head
-/// names none.
+/// The target of a redirect for people: shortened, and without parts that may be secret (the user, the query). Empty if
+/// the head has no `Location`.
 pub(super) fn place(headers: &HeaderMap) -> String {
     let place = headers
         .get(LOCATION)
@@ -194,12 +194,12 @@ pub(super) fn place(headers: &HeaderMap) -> String {
     escaped(&short, &[]).into_owned()
 }
 
-/// The redirects that were logged, by place.
+/// The targets of redirects that were logged.
 #[derive(Debug, Default)]
 pub(super) struct Redirects(RefCell<HashSet<String>>);
 
 impl Redirects {
-    /// Logs a redirect of `service`, once for each place.
+    /// Logs a redirect of `service`, once for each target.
     pub(super) fn log(&self, service: &str, status: StatusCode, headers: &HeaderMap) {
         let (place, mut places) = (place(headers), self.0.borrow_mut());
         if places.len() < PLACES_MAX && !places.contains(&place) {
@@ -229,7 +229,7 @@ mod tests {
         bytes_max: 1000,
     };
 
-    /// A server for one connection. Returns its address and the head of the request.
+    /// Starts a server for one connection. Returns its address, and a thread that returns the head of the request.
     fn serve(
         answer: impl FnOnce(&mut TcpStream) + Send + 'static,
     ) -> (SocketAddr, thread::JoinHandle<String>) {

@@ -1,6 +1,6 @@
-//! Files inside the binary, plain and compressed with gzip once at the start, each form with an entity tag:
-//! browsers ask each time, and usually get a 304. Browser clients are among the files: each client is a single file,
-//! joined at the start from the modules of `clients/js`, and a file with the types.
+//! Files inside the binary. Each is also compressed with gzip once at the start, and each of the two forms has an
+//! entity tag: browsers ask each time, and usually get a 304. Browser clients are among the files: a client is a
+//! script, joined at the start from modules of `clients/js`, and a file with its types.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,7 +14,7 @@ use hyper::header::{self, HeaderValue};
 
 use super::site::{Answer, RequestParts, Route};
 
-/// Scripts, styles and connections of this origin only; no page may be framed.
+/// Allows scripts, styles and connections of this origin only, and no framing of a page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
@@ -38,7 +38,7 @@ impl File {
         match self.path.rsplit('.').next() {
             Some("js") => SCRIPT,
             Some("css") => "text/css; charset=utf-8",
-            // Declarations, which people and compilers read, but no browser runs.
+            // Declarations: people and compilers read them, and no browser runs them.
             Some("ts") => "text/plain; charset=utf-8",
             _ => "text/html; charset=utf-8",
         }
@@ -56,7 +56,7 @@ fn route(file: File) -> Route {
     Route::get(path, move |request| forms.answer(request))
 }
 
-/// The forms of a file that are sent.
+/// The forms of a file that a response may have.
 struct Forms {
     content_type: &'static str,
     plain: Form,
@@ -64,7 +64,8 @@ struct Forms {
     gzip: Option<Form>,
 }
 
-/// A body with its strong tag, derived from the bytes: forms of a file have different tags (RFC 9110 §8.8.3.3).
+/// A body with its strong entity tag, a hash of the bytes: the forms of a file must have different tags (RFC 9110
+/// §8.8.3.3).
 struct Form {
     body: Bytes,
     etag: HeaderValue,
@@ -109,7 +110,8 @@ impl Form {
     }
 }
 
-/// Compresses as small as gzip can; the bytes depend on nothing else, so instances of a build have the same tags.
+/// Compresses at the highest level. The result depends only on the file, so all instances of a build have the same
+/// tags.
 fn gzip(body: &[u8]) -> Option<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     // A vector takes every byte.
@@ -124,8 +126,8 @@ fn has_form(request: &RequestParts, etag: &HeaderValue) -> bool {
     tags.any(|tag| tag == "*" || tag.trim_start_matches("W/").as_bytes() == etag.as_bytes())
 }
 
-/// Returns true if `Accept-Encoding` permits gzip and does not prefer plain bytes (RFC 9110 §12.5.3). Without
-/// the header the answer is plain: many programs that send none cannot decompress.
+/// Returns true if `Accept-Encoding` permits gzip and does not prefer plain bytes (RFC 9110 §12.5.3). Without the
+/// header the answer is plain: many programs without the header cannot decompress.
 fn takes_gzip(request: &RequestParts) -> bool {
     let values = request.header_values(&header::ACCEPT_ENCODING);
     let (mut gzip, mut identity, mut any) = (None, None, None);
@@ -143,7 +145,7 @@ fn takes_gzip(request: &RequestParts) -> bool {
     gzip > 0.0 && gzip >= identity.unwrap_or(0.0)
 }
 
-/// Returns the quality of a weight `q=0.5`; an unreadable weight is 0.
+/// Returns the quality in a weight such as `q=0.5`; 0 if the weight is unreadable.
 fn quality_of(weight: &str) -> f32 {
     let (name, value) = weight.trim().split_once('=').unwrap_or_default();
     let quality = value
@@ -186,11 +188,10 @@ const CHANNELS: Module = module!("channels");
 const EVENTS: Module = module!("events");
 const EVENT_STREAM: Module = module!("event-stream");
 
-/// The paths of a script and its types, and the modules that both are made of: each module after the modules
-/// that it imports.
+/// The paths of a script and its types, and the modules of both. A module comes after the modules that it imports.
 type Client = ([&'static str; 2], &'static [Module]);
 
-/// The files of a gateway: its client, and the event stream, usable by any client in place of a WebSocket.
+/// The files of a gateway's client, and of the event stream, which any client can use in place of a WebSocket.
 fn files_of(client: ClientModule) -> Vec<File> {
     let own: Client = match client {
         ClientModule::Levels => (["/weirgate.js", "/weirgate.d.ts"], &[WEIRGATE]),
@@ -220,16 +221,17 @@ fn files_of(client: ClientModule) -> Vec<File> {
     files.into_iter().flatten().collect()
 }
 
-/// Joins modules to one: what a module imports, or exports again, is in the modules before. All exports stay, so
-/// that a page has `RequestError` from the same file. The clients' style makes this enough: an import is a line,
-/// and no name of the top level is in two modules. The tests load each joined file.
+/// Joins modules to one. Leaves out imports and re-exports, because the modules before have these names. Other exports
+/// stay, so that a page can import `RequestError` from the same file. This works because the clients are written in one
+/// style: an import is a single line, and no two modules have the same name at the top level. The tests load each
+/// joined file.
 fn joined(modules: impl Iterator<Item = &'static str>) -> String {
     let lines = modules.flat_map(|module| module.split_inclusive('\n'));
     let is_gone = |line: &&str| line.starts_with("import ") || line.starts_with("export { ");
     lines.filter(|line| !is_gone(line)).collect()
 }
 
-/// Leaves out lines that are only a comment: a fifth of the compressed file.
+/// Leaves out lines that are only a comment; they are a fifth of the compressed file.
 fn without_comments(code: &str) -> String {
     let mut is_in_block = false;
     let is_code = |line: &&str| {

@@ -1,11 +1,11 @@
 //! The gate between a socket and hyper: a single request passes at a time, head and body, under the reactor's
 //! rules for heads.
 //!
-//! A head that breaks these rules, or asks for a WebSocket or an event stream, does not pass: hyper sees the
-//! end of the connection and finishes the earlier answers, and then the gate gives up the socket with every
-//! byte from the start of this head on. A body passes as far as hyper asks, which is as far as the handler
-//! reads; the gate determines the end of the body too, so that the gate itself decides where the next head
-//! starts. Bytes after a request in progress are read here, within limits, to detect the end of the client.
+//! A head that breaks these rules, or asks for a WebSocket or an event stream, does not pass: hyper sees the end of the
+//! connection and finishes the earlier answers. Then the gate gives up the socket, with every byte from the start of
+//! this head on. Of a body, hyper gets as much as it asks for, which is as much as the handler reads. The gate finds
+//! the end of the body itself, so it decides where the next head starts. While a request is in progress the gate reads
+//! the bytes after it, within limits, to detect that the client has left.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -29,12 +29,12 @@ use crate::wire::head::{self, HeadError, HeadScanner};
 /// Bytes to read from the socket at a time.
 const READ_BYTES: usize = 8 * 1024;
 
-/// The first so many bytes of a body are read in small pieces, because no limit counts the two pieces that hyper
-/// reads ahead of the handler while the request waits for a connection to a service.
+/// This many bytes at the start of a body are read in small pieces. hyper reads two pieces ahead of the handler, and no
+/// limit counts them while the request waits for a connection to a service.
 const BODY_BEGIN_BYTES: u64 = 64 * 1024;
 const BODY_BEGIN_PIECE_BYTES: usize = 2 * 1024;
 
-/// Bytes that a connection may read ahead, after a request that is answered.
+/// The most bytes to read ahead while a request is in progress.
 const AHEAD_BYTES_MAX: usize = 256 * 1024;
 
 /// Limits of a head.
@@ -42,26 +42,26 @@ const AHEAD_BYTES_MAX: usize = 256 * 1024;
 pub(super) struct HeadLimits {
     pub(super) bytes_max: usize,
     pub(super) headers_max: usize,
-    /// Whether requests for an event stream are for the reactor too.
+    /// Whether the reactor serves requests for an event stream.
     pub(super) event_stream: bool,
 }
 
 /// Why the gate stopped.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// The client asks for a WebSocket or an event stream: all bytes from the start of the head on.
+    /// The client asks for a WebSocket or an event stream. Has all bytes from the start of the head on.
     Upgrade(HeldBytes),
     /// The head is refused.
     BadHead(HeadError),
 }
 
-/// The state of a client during the answer to its request.
+/// What is known of a client while its request is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Client {
     There,
-    /// The client has ended its half, or its connection is broken.
+    /// The client has shut down its half of the connection, or the connection is broken.
     Gone,
-    /// The client sent more bytes than may be read now, which hide an unannounced end: check again later.
+    /// The client sent more bytes than may be read now, and they may hide its end: check again later.
     Hidden,
 }
 
@@ -76,8 +76,8 @@ enum Next {
     Stopped(Stop),
 }
 
-/// A client's socket as hyper sees it: one request at a time, then the end of the connection. Has two holders:
-/// hyper reads and writes, the connection watches for the client's end.
+/// A client's socket as hyper sees it: one request at a time, then the end of the connection. hyper reads and writes
+/// through one clone; the connection watches for the client's end through another.
 #[derive(Clone, Debug)]
 pub(super) struct Gate(Rc<RefCell<State>>);
 
@@ -86,7 +86,7 @@ struct State {
     stream: ClientStream,
     clock: Rc<ConnectionClock>,
     limits: HeadLimits,
-    /// The bytes read. hyper has the bytes before `given`, and may have the bytes before `passed`.
+    /// The bytes that were read. hyper has got the bytes before `given`, and may get those before `passed`.
     read: HeldBytes,
     given: usize,
     passed: usize,
@@ -96,17 +96,17 @@ struct State {
     time: Clock,
     /// The reactor has decided that the first head is served here, even if the head asks for a WebSocket.
     decided: bool,
-    /// The sizes of pieces of answers that hyper has, and has not written whole: a piece stays in memory until then.
+    /// The sizes of pieces of answers that hyper holds. A piece stays in memory until all of it is written.
     unwritten: VecDeque<usize>,
-    /// How much of the first answer is written.
+    /// How many bytes of the first piece are written.
     written: usize,
-    /// These bytes are charged with the connection to a service.
+    /// Whether these bytes are already charged with the connection to a service.
     is_charged: bool,
 }
 
 impl Gate {
-    /// A gate for a socket with `read` read already, from the start of a head on. `decided`: the head is not
-    /// checked again for a WebSocket or an event stream.
+    /// A gate for a socket of which `read` was read already, from the start of a head on. `decided`: the reactor has
+    /// decided that this head is served here, even if it asks for a WebSocket or an event stream.
     pub(super) fn new(
         stream: ClientStream,
         read: HeldBytes,
@@ -137,14 +137,14 @@ impl Gate {
         self.0.borrow_mut().unwritten.push_back(bytes);
     }
 
-    /// Records whether the connection to a service has a charge for the bytes on their way.
+    /// Records whether the bytes of the answer are already charged with the connection to a service.
     pub(super) fn set_charged(&self, is_charged: bool) {
         self.0.borrow_mut().is_charged = is_charged;
     }
 
-    /// Bytes of memory without a charge: twice the bytes of the answers that wait to be written, because a growing
-    /// buffer has room for twice its content; and hyper's buffer of a begun body, also while the request waits for
-    /// a connection to a service.
+    /// The bytes of memory that nothing else charges. This is twice the bytes of the answers that wait to be written,
+    /// because a growing buffer may have twice the capacity it needs; and hyper's read buffer once a body has begun,
+    /// also while the request waits for a connection to a service.
     pub(super) fn uncharged(&self) -> usize {
         let state = self.0.borrow();
         if state.is_charged {
@@ -155,8 +155,8 @@ impl Gate {
         body + 2 * state.unwritten.iter().sum::<usize>()
     }
 
-    /// Returns the socket, and why the gate stopped, if this is the last holder. The second is `None` if hyper
-    /// ended the connection.
+    /// Returns the socket, and why the gate stopped; the second is `None` if hyper ended the connection. Returns `None`
+    /// if another clone is left.
     pub(super) fn into_parts(self) -> Option<(ClientStream, Option<Stop>)> {
         let State { stream, next, .. } = Rc::into_inner(self.0)?.into_inner();
         match next {
@@ -165,7 +165,8 @@ impl Gate {
         }
     }
 
-    /// Why the connection has to end for what it holds, if it has to. The task is woken when it has to.
+    /// Returns the reason if the connection has to give way because of the bytes that it holds. If not, wakes the task
+    /// once it has to.
     pub(super) fn gives_way(&self, cx: &Context<'_>) -> Option<CloseReason> {
         let state = &mut *self.0.borrow_mut();
         let tls = state.stream.gives_way(cx).then_some(CloseReason::TlsMemory);
@@ -175,13 +176,13 @@ impl Gate {
         })
     }
 
-    /// Records whether the connection's end would be taken for the end of an answer.
+    /// Records whether the client would take the end of the connection for the end of an answer.
     pub(super) fn set_ends_answer(&self, ends: bool) {
         self.0.borrow_mut().stream.set_ends_answer(ends);
     }
 
-    /// Checks whether the client has ended its half, or the connection is broken. Reads no byte of a body,
-    /// because only the handler asks for body bytes.
+    /// Checks whether the client has shut down its half of the connection, or the connection is broken. Reads no byte
+    /// of a body, because only the handler asks for body bytes.
     pub(super) fn look_for_client(&self, cx: &mut Context<'_>) -> Client {
         self.0.borrow_mut().look_for_client(cx)
     }
@@ -202,11 +203,11 @@ impl State {
         }
     }
 
-    /// Reads the bytes after a whole request. Pending when no more bytes are there; ready with a count of waiting
-    /// bytes when there is no room for more, and with 0 at the end of the client's half.
+    /// Reads the bytes after a whole request. Pending once all bytes that have come are read. Ready with a count above
+    /// 0 if there is no room for more, and with 0 at the end of the client's half.
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
-            // Bytes that hyper has are removed once this saves more than it costs.
+            // The bytes that hyper has are at least half: removing them moves no more bytes than it frees.
             if 2 * self.given >= self.read.len() {
                 self.forget(self.given);
             }
@@ -214,7 +215,7 @@ impl State {
             let ahead = self.read.len() - self.passed;
             let room = AHEAD_BYTES_MAX.saturating_sub(ahead).min(READ_BYTES);
             if room == 0 || !self.read.has_room() {
-                // Bytes or an end wait in the socket: not an end that was read.
+                // Bytes or the end wait in the socket. 0 would mean that the end was read.
                 return Poll::Ready(Ok(ahead.max(1)));
             }
             let n = ready!(self.poll_append(cx, room))?;
@@ -234,8 +235,8 @@ impl State {
         }
     }
 
-    /// Whether the kernel knows of the end before a read (EPOLLRDHUP, EPOLLHUP). A client may end its half
-    /// after a body that is still unread.
+    /// Whether the kernel reports the client's end before the bytes in front of it are read (EPOLLRDHUP, EPOLLHUP).
+    /// With a body still unread, only a full close counts: a client may shut down its half after the body.
     fn knows_end(&self, is_whole: bool, cx: &mut Context<'_>) -> bool {
         let known = self.stream.ready(Interest::READABLE | Interest::WRITABLE);
         match pin!(known).poll(cx) {
@@ -247,7 +248,7 @@ impl State {
         }
     }
 
-    /// Judges the bytes after the passed bytes. Returns false if more bytes must be read first.
+    /// Checks the bytes from `passed` on, and lets good ones pass. Returns false if more bytes must be read first.
     fn judge(&mut self) -> io::Result<bool> {
         let rest = self.read.get(self.passed..).unwrap_or_default();
         if rest.is_empty() {
@@ -317,7 +318,7 @@ impl State {
         }
     }
 
-    /// Reads a body directly into hyper's buffer, as far as the bytes are certain to be of the body.
+    /// Reads a body directly into hyper's buffer, up to the point where framing or another head may follow.
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // hyper has everything that was read here.
         self.read.change(self.time.mono_us(), mem::take);
@@ -351,7 +352,7 @@ impl State {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads more bytes to judge; 0 at the end of the client's half.
+    /// Reads more bytes for [`Self::judge`]; 0 at the end of the client's half.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.forget(self.passed);
         let outcome = self.poll_append(cx, READ_BYTES);
@@ -361,7 +362,7 @@ impl State {
         outcome
     }
 
-    /// Reads at most `bytes_max` bytes behind the bytes read; 0 at the end of the client's half.
+    /// Appends at most `bytes_max` bytes from the socket to `read`; 0 at the end of the client's half.
     fn poll_append(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
         let stream = &mut self.stream;
         let (outcome, n) = self.read.change(self.time.mono_us(), |read| {
@@ -371,13 +372,13 @@ impl State {
             let outcome = Pin::new(stream).poll_read(cx, &mut buf);
             let n = buf.filled().len();
             read.truncate(len + n);
-            // No connection keeps a large buffer that was needed once.
+            // A large buffer is needed rarely, so no connection keeps it.
             if read.capacity() > 8 * READ_BYTES && read.len() < READ_BYTES {
                 read.shrink_to(2 * READ_BYTES);
             }
             (outcome, n)
         });
-        // Until its end a record shows nothing of a head.
+        // A record of TLS can be opened only when it is whole, so an unfinished one shows nothing of a head.
         let awaits_head = matches!(self.next, Next::Head(_)) && self.read.is_empty();
         let has_begun = awaits_head && self.stream.has_begun_record();
         self.clock.record_begun(has_begun);
@@ -470,7 +471,7 @@ impl AsyncWrite for Gate {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let gate = &mut *self.0.borrow_mut();
-        // For hyper the connection ends; for the client the connection continues.
+        // hyper ends its connection here, but the client's connection continues.
         if matches!(gate.next, Next::Stopped(_)) {
             return Poll::Ready(Ok(()));
         }

@@ -18,23 +18,22 @@ use crate::listening::tls::TlsSession;
 /// Limits of plain HTTP connections.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
-    /// Bytes of requests that are read before they are used: after the head at the hand-over, after a request that
-    /// is answered, and small bodies for services.
+    /// Limits the bytes of requests that are read before they are used: those after a head at the hand-over, those
+    /// after a request in progress, and small bodies for services.
     pub held: Holding,
-    /// Bytes that a request head may have; over the limit: 431.
+    /// The most bytes of a request head; a larger head gets a 431.
     pub head_bytes_max: usize,
-    /// Headers that a request head may have; over the limit: 431.
+    /// The most headers of a request; more headers get a 431.
     pub head_headers_max: usize,
     /// Whether the reactor serves requests for event streams.
     pub event_stream: bool,
-    /// Time from the first byte of a head to the end of the head, in milliseconds.
+    /// The longest time from the first byte of a head to its end, in milliseconds.
     pub head_timeout_ms: u64,
-    /// Time that a connection may stay without a request, in milliseconds, from the last byte in either
-    /// direction.
+    /// The longest time without a request, in milliseconds since the last byte in either direction.
     pub idle_timeout_ms: u64,
-    /// Time to wait for the client's end after our end of a connection, in milliseconds.
+    /// The longest wait for the client to close after our end of a connection, in milliseconds.
     pub linger_ms: u64,
-    /// Bytes that are still read from a client after our end.
+    /// The most bytes to read and drop after our end of a connection.
     pub linger_bytes_max: usize,
 }
 
@@ -65,19 +64,18 @@ pub struct Handover {
     pub read: HeldBytes,
     /// The other end.
     pub peer: Peer,
-    /// The permit of the connection: dropped when the connection has ended.
+    /// Counts the connection towards the limit until it is dropped at the connection's end.
     pub permit: Permit,
 }
 
-/// Returns a connection with a request for a WebSocket to the reactor; called on the HTTP thread, must not
-/// block.
+/// Returns a connection with a request for a WebSocket to the reactor. Called on the HTTP thread, so it must not block.
 pub type WayBack = Arc<dyn Fn(Handover) + Send + Sync>;
 
-/// Log lines about connections that ended for what their clients did or held, a second.
+/// The most log lines a second about connections that had to give way or broke the protocol of TLS.
 const END_LINES_PER_SECOND: u32 = 10;
 
-/// The ends of connections that give way or broke the protocol of TLS: for the reactor, which counts them, and for
-/// the log.
+/// Reports the ends of connections that had to give way or broke the protocol of TLS: to the reactor, which counts
+/// them, and to the log.
 #[derive(Debug)]
 pub(super) struct Ends {
     to_reactor: Sender<CloseReason>,
@@ -114,26 +112,26 @@ impl Ends {
 
 /// The deadlines of a connection for its client.
 ///
-/// A head has a deadline that single bytes do not extend; between requests the connection may idle, counted
-/// from the last byte in either direction. While a handler works, the client has no deadline, except for
-/// bytes of a body that the handler asked for, and for reading the answer.
+/// A head has a deadline that single bytes do not extend. Between requests the idle timeout runs from the last byte in
+/// either direction. While a handler works, the client has a deadline only for bytes of a body that the handler waits
+/// for, and for reading the answer.
 #[derive(Debug)]
 pub(super) struct ConnectionClock {
     in_head: Cell<bool>,
-    /// Handlers at work, or their answers in progress: 0 or 1.
+    /// The number of handlers at work or answers in progress: 0 or 1.
     working: Cell<u32>,
     awaits_body: Cell<bool>,
     awaits_room: Cell<bool>,
     since: Cell<Instant>,
-    /// The begin of a record of TLS without a byte of a head yet.
+    /// Since when a record of TLS is unfinished, while no byte of a head has come.
     record_since: Cell<Option<Instant>>,
     head_timeout: Duration,
     idle_timeout: Duration,
-    /// Whether a request is in progress, for the holder of the connection.
+    /// Tells the admin listener how long the connection has been idle.
     idle: Option<Idle>,
 }
 
-/// How long a connection has been without a request in progress: an unfinished head is not a request.
+/// Since when a connection has no request in progress. An unfinished head is not a request.
 #[derive(Clone, Debug)]
 pub(super) struct Idle {
     since: Rc<Cell<Option<Instant>>>,
@@ -161,15 +159,16 @@ impl Idle {
         }
     }
 
-    /// The end of the last answer, or the begin of the connection; `None` while a request is answered.
+    /// The time of the last whole head or of the end of the last answer, or else the start of the connection; `None`
+    /// while a handler works.
     pub(super) fn since(&self) -> Option<Instant> {
         self.since.get()
     }
 }
 
 impl ConnectionClock {
-    /// Starts in a head if bytes of a head are there already, or if the first head is still awaited: a silent
-    /// client has no more time than a slow client.
+    /// `in_head`: bytes of a head have come already. With `idle` the time for a head also runs from the start, so that
+    /// a silent client has no more time than a slow client.
     pub(super) fn start(
         in_head: bool,
         idle: Option<Idle>,
@@ -203,7 +202,7 @@ impl ConnectionClock {
         self.set_idle(Some(Instant::now()));
     }
 
-    /// Records whether a record of TLS has begun from which no byte of a head came yet: the record has the deadline
+    /// Records whether a record of TLS is unfinished while no byte of a head has come. Such a record has the deadline
     /// of a head.
     pub(super) fn record_begun(&self, has_begun: bool) {
         let since = self.record_since.get().filter(|_| has_begun);
@@ -252,7 +251,7 @@ impl ConnectionClock {
         self.working.get() > 0
     }
 
-    /// The deadline of the client; `None` while nothing is expected from the client.
+    /// When the connection times out; `None` while the client has nothing to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let begun = self.in_head.get().then(|| self.since.get());
         if let Some(since) = begun.or_else(|| self.record_since.get()) {
@@ -263,7 +262,7 @@ impl ConnectionClock {
     }
 }
 
-/// A handler is at work during the life of this value.
+/// A handler is at work for as long as this value exists.
 #[derive(Debug)]
 pub(super) struct Work(Rc<ConnectionClock>);
 

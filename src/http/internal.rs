@@ -21,7 +21,7 @@ pub struct InternalAccess {
     pub token: Option<String>,
     /// Bytes of a body.
     pub body_bytes_max: usize,
-    /// The bodies of all requests that are read or answered.
+    /// The sum of all bodies that are being read or answered.
     pub bodies: Holding,
 }
 
@@ -31,8 +31,8 @@ const ATTEMPT_LINES_PER_SECOND: u32 = 1;
 static POST: [Method; 1] = [Method::POST];
 const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-internal-token");
 
-/// Makes the route `POST path`: `answer` is called after the token was checked and the body was read. The body counts until
-/// it is answered.
+/// Makes the route `POST path`. Checks the token, reads the body, and then calls `answer`. The body is charged until
+/// the answer is made.
 pub fn route<F, A>(path: &'static str, access: InternalAccess, clock: Clock, answer: F) -> Route
 where
     F: Fn(Bytes) -> A + Send + Sync + 'static,
@@ -50,7 +50,7 @@ where
             let answer = match access.body(headers, body, &mut charge, clock).await {
                 Ok(body) => answer(body).await,
                 Err(refusal) => {
-                    if refusal == Refusal::Forbidden {
+                    if matches!(refusal, Refusal::Forbidden) {
                         log_attempt(lines, path, request.peer, clock.now());
                     }
                     refusal.answer()
@@ -66,7 +66,7 @@ where
     }
 }
 
-/// Logs a request with a wrong token; a log line a second makes guessing visible.
+/// Logs a request with a wrong token: at most a line a second, which makes guessing visible.
 fn log_attempt(lines: &Mutex<LogBudget>, path: &'static str, peer: Peer, now: Now) {
     // No holder of this lock can panic.
     let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,32 +76,30 @@ fn log_attempt(lines: &Mutex<LogBudget>, path: &'static str, peer: Peer, now: No
 }
 
 /// Why a request was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Refusal {
     NotConfigured,
     Forbidden,
-    TooLarge,
-    NoRoom,
-    TooSlow,
-    Broken,
+    Body(ReadBodyError),
 }
 
 impl Refusal {
     fn answer(self) -> Answer {
+        use ReadBodyError::{Broken, NoRoom, TooLarge, TooSlow};
         let (status, detail) = match self {
             Self::NotConfigured => (
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "INTERNAL_AUTH_TOKEN not configured",
             ),
             Self::Forbidden => (StatusCode::FORBIDDEN, "Forbidden"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large"),
-            Self::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "Too many bodies at once"),
-            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "Request body too slow"),
-            Self::Broken => (StatusCode::BAD_REQUEST, "Bad Request"),
+            Self::Body(TooLarge) => (StatusCode::PAYLOAD_TOO_LARGE, "Content Too Large"),
+            Self::Body(NoRoom) => (StatusCode::SERVICE_UNAVAILABLE, "Too many bodies at once"),
+            Self::Body(TooSlow(_)) => (StatusCode::REQUEST_TIMEOUT, "Request body too slow"),
+            Self::Body(Broken(_)) => (StatusCode::BAD_REQUEST, "Bad Request"),
         };
         let answer = Answer::detail(status, detail);
         match self {
-            Self::NoRoom => answer.with(RETRY_AFTER, HeaderValue::from_static("1")),
+            Self::Body(NoRoom) => answer.with(RETRY_AFTER, HeaderValue::from_static("1")),
             _ => answer,
         }
     }
@@ -117,27 +115,18 @@ impl InternalAccess {
     ) -> Result<Bytes, Refusal> {
         self.admit(headers)?;
         let read = body.read_held(self.body_bytes_max, charge, clock);
-        read.await.map_err(|error| match error {
-            ReadBodyError::TooLarge => Refusal::TooLarge,
-            ReadBodyError::NoRoom => Refusal::NoRoom,
-            ReadBodyError::TooSlow(_) => Refusal::TooSlow,
-            ReadBodyError::Broken(_) => Refusal::Broken,
-        })
+        read.await.map_err(Refusal::Body)
     }
 
-    /// Checks the token, in a time independent of where the token differs.
+    /// Checks the token, in a time that does not depend on where a wrong token differs.
     fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let token = self.token.as_ref().ok_or(Refusal::NotConfigured)?;
         let mut given = headers.get_all(TOKEN_HEADER).iter();
-        let is_it = match (given.next(), given.next()) {
+        let is_it: bool = match (given.next(), given.next()) {
             (Some(one), None) => one.as_bytes().ct_eq(token.as_bytes()).into(),
             _ => false,
         };
-        if is_it {
-            Ok(())
-        } else {
-            Err(Refusal::Forbidden)
-        }
+        is_it.then_some(()).ok_or(Refusal::Forbidden)
     }
 }
 
@@ -187,12 +176,14 @@ mod tests {
 
     #[test]
     fn the_token_stands_once_and_whole() {
-        assert_eq!(asked(Some("abc"), &["abc"]), Ok(()));
+        assert!(asked(Some("abc"), &["abc"]).is_ok());
         for wrong in [&[][..], &["ab"], &["abcd"], &[""], &["abc", "abc"]] {
             let answer = asked(Some("abc"), wrong);
-            assert_eq!(answer, Err(Refusal::Forbidden), "{wrong:?}");
+            assert!(matches!(answer, Err(Refusal::Forbidden)), "{wrong:?}");
         }
-        assert_eq!(asked(None, &["abc"]), Err(Refusal::NotConfigured));
-        assert_eq!(asked(None, &[]), Err(Refusal::NotConfigured));
+        for given in [&["abc"][..], &[]] {
+            let answer = asked(None, given);
+            assert!(matches!(answer, Err(Refusal::NotConfigured)), "{given:?}");
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! Plain HTTP on a side thread.
 //!
-//! Owns every connection with a request other than a WebSocket upgrade for the gateway: the reactor hands the
-//! connection over with the bytes read so far, and gets the connection back when the client asks for a
-//! WebSocket later. Owns the admin listener too. Never makes the loop wait: the hand-over is a message, live
-//! state is read from telemetry. Called by `run` (start, stop) and the reactor (hand-over).
+//! Serves every connection whose request is not a WebSocket upgrade for the gateway: the reactor hands the connection
+//! over with the bytes read so far, and gets it back if the client asks for a WebSocket later. Serves the admin
+//! listener too. Never makes the event loop wait: a hand-over is a message, and live state is read from telemetry.
+//! Called by `run` (start, stop) and the reactor (hand-over).
 
 mod body;
 pub mod calls;

@@ -1,4 +1,4 @@
-//! The pages about the process: `/ready`, `/stats`, `/metrics`. `/health` is the gateway's.
+//! The pages about the process: `/ready`, `/stats`, `/metrics`. Each gateway has its own `/health`.
 //!
 //! `/metrics` has three formats, chosen by the request (RFC 9110 §12.5.1; Prometheus, "Scrape protocol content
 //! negotiation").
@@ -16,12 +16,12 @@ use crate::telemetry::{
     BusStatus, LoopNumbers, OPEN_METRICS_CONTENT_TYPE, PROMETHEUS_PROTOBUF_CONTENT_TYPE,
     PROMETHEUS_TEXT_CONTENT_TYPE, Telemetry,
 };
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// Writes the members of `/stats` from a gateway's contract.
 pub type StatsHead = Box<dyn Fn(&Telemetry, &mut ObjectWriter) + Send + Sync>;
 
-/// Returns `/ready`, `/stats` and `/metrics`, common to every gateway. `stats_head` writes the first members
+/// Returns the routes `/ready`, `/stats` and `/metrics`, which every gateway has. `stats_head` writes the first members
 /// of `/stats`.
 pub fn status_routes(
     telemetry: &Arc<Telemetry>,
@@ -78,7 +78,7 @@ fn ready(telemetry: &Telemetry, clock: Clock, limits: &ReadyLimits) -> Answer {
     Answer::json(status, object.finish()).no_store()
 }
 
-/// Returns the most useful counters for a person; `/metrics` has all.
+/// Returns the counters that are most useful to a person; `/metrics` has all.
 fn stats(
     mut object: ObjectWriter,
     telemetry: &Telemetry,
@@ -182,9 +182,8 @@ pub(super) enum MetricsFormat {
 impl MetricsFormat {
     /// Returns the format for the values of the `Accept` headers of a request.
     ///
-    /// A format of Prometheus only if the headers name it, and do not name OpenMetrics with the same or a higher
-    /// quality. Everything else is OpenMetrics: no header, `*/*` as curl sends, and types that weirgate does
-    /// not have.
+    /// Chooses a format of Prometheus only if the headers name it with a higher quality than OpenMetrics. Everything
+    /// else gets OpenMetrics: requests without the header, `*/*` as from curl, and types that weirgate does not have.
     pub(super) fn accepted<'a>(headers: impl Iterator<Item = &'a str>) -> Self {
         let (mut open_metrics, mut text, mut protobuf, mut wildcard) = (None, None, None, None);
         for range in headers.flat_map(MediaTypeList::new).flatten() {
@@ -223,13 +222,13 @@ fn is_metric_families(range: &MediaType<'_>) -> bool {
     is(PROTO, "io.prometheus.client.MetricFamily") && is(ENCODING, "delimited")
 }
 
-/// Whether a `text/plain` means format 0.0.4, also the default if no version is given.
+/// Whether a `text/plain` is format 0.0.4, which is also the default without a version.
 fn is_0_0_4(range: &MediaType<'_>) -> bool {
     let version = range.get_param(VERSION);
     version.is_none_or(|version| version.unquoted_str() == "0.0.4")
 }
 
-/// Returns the quality of a range in thousandths; 1000 if absent or unreadable.
+/// Returns the quality of a media range in thousandths; 1000 if it is absent or unreadable.
 pub(super) fn quality(range: &MediaType<'_>) -> u16 {
     let value = range.get_param(names::Q);
     let value = value.and_then(|value| value.as_str().parse::<f32>().ok());

@@ -1,5 +1,5 @@
-//! The HTTP thread: gets connections from the reactor, accepts connections of the admin listener, serves and ends
-//! all of these.
+//! The HTTP thread: receives connections from the reactor, accepts connections of the admin listener, and serves both
+//! until they end.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -33,41 +33,42 @@ enum Job {
     Stop { within: Duration },
 }
 
-/// The reactor's handle of the HTTP thread, with the way back.
+/// The reactor's handle of the HTTP thread, with the callback that returns connections.
 pub struct HttpHandle {
     jobs: mpsc::UnboundedSender<Job>,
     back: WayBack,
-    /// The connections handed over that have not ended, beside this handle itself.
+    /// Each handed-over connection holds a clone until it ends.
     open: Arc<()>,
     ends: Receiver<CloseReason>,
 }
 
 impl HttpHandle {
-    /// Hands a connection over. Never blocks; the connection limits bound how many connections wait. If the
-    /// thread has stopped, the connection is closed.
+    /// Hands a connection over. Never blocks; the limit of connections bounds the queue. If the thread has stopped, the
+    /// connection is closed.
     pub fn serve(&self, handover: Handover) {
         let (back, open) = (Arc::clone(&self.back), Permit::new(&self.open));
         let _ = self.jobs.send(Job::Serve(handover, back, open));
     }
 
-    /// Begins a stop as [`HttpPlane::stop`] does, and does not wait for its end. A further stop may shorten the time.
+    /// Begins a stop as [`HttpPlane::stop`] does, without waiting for its end. A later stop may shorten the time, but
+    /// not extend it.
     pub fn begin_stop(&self, within: Duration) {
         let _ = self.jobs.send(Job::Stop { within });
     }
 
-    /// The reason of the next connection that has ended for what it held.
+    /// The reason of the next connection that had to give way or broke the protocol of TLS; `None` if there is none.
     pub fn next_end(&self) -> Option<CloseReason> {
         self.ends.try_recv().ok()
     }
 
-    /// Whether handed-over connections are open.
+    /// Whether any handed-over connection is open.
     pub fn is_busy(&self) -> bool {
         Permit::taken(&self.open) > 0
     }
 }
 
-/// The HTTP thread. Dropping it ends the thread and its connections at once; [`HttpPlane::stop`]
-/// lets answers finish.
+/// The HTTP thread. Dropping it ends the thread and its connections at once; [`HttpPlane::stop`] lets answers finish
+/// first.
 pub struct HttpPlane {
     jobs: mpsc::UnboundedSender<Job>,
     ends: Receiver<CloseReason>,
@@ -75,7 +76,7 @@ pub struct HttpPlane {
 }
 
 impl HttpPlane {
-    /// Starts the thread: `site` for handed-over connections, `admin` for the admin listener.
+    /// Starts the thread: `site` serves handed-over connections, `admin` is the admin listener.
     ///
     /// # Errors
     /// The system refuses a thread or descriptors for its event loop.
@@ -96,7 +97,7 @@ impl HttpPlane {
                 let ends = Rc::new(Ends::new(to_reactor, clock));
                 let server = |site| Rc::new(Server::new(site, Rc::clone(&ends), settings.clone()));
                 run(&runtime, server, site, admin, queue);
-                // Work on other threads may exceed the time for the stop.
+                // Work on other threads may take longer than the stop may.
                 runtime.shutdown_background();
             })?;
         Ok(Self {
@@ -106,7 +107,7 @@ impl HttpPlane {
         })
     }
 
-    /// Makes a handle; connections with a later request for a WebSocket go `back`.
+    /// Makes a handle. Connections that ask for a WebSocket later are returned through `back`.
     pub fn handle(&self, back: WayBack) -> HttpHandle {
         HttpHandle {
             jobs: self.jobs.clone(),
@@ -116,7 +117,7 @@ impl HttpPlane {
         }
     }
 
-    /// Stops: idle connections end now, answers in progress have until `deadline`, counted from now. Blocks
+    /// Stops the thread. Idle connections end now; answers in progress have `deadline` from now on to finish. Blocks
     /// until the thread has ended.
     pub fn stop(mut self, deadline: Duration) {
         self.end(deadline);
@@ -190,8 +191,8 @@ async fn serve(
     end(connections, queue, within).await;
 }
 
-/// Waits for the end of all connections; drops those that are left after `within`, counted from now, or after the time
-/// of a later stop.
+/// Waits until all connections have ended. Drops the connections that are left `within` from now, or earlier if a later
+/// stop asks for that.
 async fn end(
     mut connections: JoinSet<()>,
     mut queue: mpsc::UnboundedReceiver<Job>,
@@ -200,7 +201,7 @@ async fn end(
     let mut deadline = Instant::now() + within;
     loop {
         let shorter = poll_fn(|cx| {
-            // A connection that is handed over from now on is closed.
+            // Connections that are handed over from now on are dropped, which closes them.
             while let Poll::Ready(Some(job)) = queue.poll_recv(cx) {
                 if let Job::Stop { within } = job {
                     return Poll::Ready(Some(within));
@@ -220,13 +221,12 @@ async fn end(
     }
 }
 
-/// The first wait after a failed accept; doubled up to `RETRY_MAX`.
+/// The wait after a failed accept. It doubles with each further failure, up to `RETRY_MAX`.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
-/// The admin listener: the operators' pages on a separate address. Connections are accepted on the HTTP thread,
-/// apart from the event loop and its connection limits, so that `/ready` can report a hanging loop. Serves no
-/// WebSockets.
+/// The admin listener: the operators' pages at a separate address. The HTTP thread accepts its connections, independent
+/// of the event loop and its connection limits, so that `/ready` can report a hanging loop. Serves no WebSockets.
 pub struct Admin {
     bound: Bound,
     site: Site,
@@ -236,10 +236,11 @@ pub struct Admin {
 
 impl Admin {
     /// The most connections at once: enough for a few probes and scrapers. For a new connection over the limit, the
-    /// oldest connection without a request ends; if all have sent a request, the new connection waits in the kernel.
+    /// connection that has been without a request for the longest ends. If all connections have a request in progress,
+    /// the new connection waits in the kernel.
     pub const CONNECTIONS_MAX: usize = 64;
 
-    /// Binds `addr`, for `site`.
+    /// Binds `addr`; its connections get `site`.
     ///
     /// # Errors
     /// The address is in use, or does not belong to this machine.
@@ -299,7 +300,7 @@ impl Accepting {
             }
             Self::Unix { listener, .. } => {
                 let (stream, _) = ready!(listener.poll_accept(cx))?;
-                // The rest is the same for every stream socket.
+                // Everything after the accept is the same for all stream sockets.
                 let stream = stream.into_std()?;
                 Ok((OwnedFd::from(stream).into(), Peer::Unix(None)))
             }
@@ -328,7 +329,8 @@ impl Connections {
         idle.min().map(|(_, at)| at)
     }
 
-    /// Accepts the next connection, once there is a permit or an idle connection to end; `None` at the stop.
+    /// Accepts the next connection, once there is a free permit or an idle connection that can end for it. Returns
+    /// `None` at the stop.
     async fn accept(
         &mut self,
         listener: &Accepting,
@@ -336,7 +338,7 @@ impl Connections {
     ) -> Option<io::Result<(TcpStream, Peer)>> {
         let mut stop = pin!(stopping.wait_for(|&stopping| stopping));
         poll_fn(|cx| {
-            // A finished task has returned its permit; the end of the next task wakes this future again.
+            // Finished tasks have returned their permits. The end of a further task wakes this future again.
             while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
             self.open.retain(|(_, task)| !task.is_finished());
             if stop.as_mut().poll(cx).is_ready() {
@@ -385,7 +387,7 @@ impl Connections {
     }
 }
 
-/// Accepts and serves until the stop, then waits for answers in progress.
+/// Accepts and serves connections until the stop, then waits for the answers in progress.
 async fn serve_admin(
     bound: Bound,
     clock: Clock,

@@ -1,4 +1,4 @@
-//! Whether this process should get traffic, and why not. Pure: reads only telemetry.
+//! Whether this process should get traffic, and if not, why. Pure: reads only telemetry.
 
 use crate::hub::Now;
 use crate::telemetry::{BusStatus, Stall, Telemetry};
@@ -10,21 +10,21 @@ pub enum NotReady {
     Draining,
     /// The event loop has not turned for too long.
     LoopStalled,
-    /// The bus was not reached yet, or the backlog at start is not in the cache yet.
+    /// The bus was not reached yet, or the cache does not have the whole backlog of the start yet.
     Starting,
     /// The bus is away for too long.
     BusAway,
-    /// For too long a subject could not be read from the bus, though the bus is there.
+    /// A subject could not be read for too long, although the bus is connected.
     SubjectAway,
-    /// The bus refuses a subscription without which no data comes.
+    /// The bus refuses a subscription that the gateway needs for its data.
     SubscriptionRefused,
-    /// The bus accepts no acknowledgements, and so delivers no more.
+    /// The bus accepts no acknowledgements, so it delivers nothing more.
     AcksRefused,
-    /// The bus says nothing about any subject, though the bus is there.
+    /// The bus is connected, but silent about all subjects.
     FeedSilent,
     /// The bus holds messages and delivers none.
     FeedStalled,
-    /// Clients need tokens, and the keys of tokens were never fetched.
+    /// Clients need tokens, but the keys that check tokens were never fetched.
     KeysAway,
 }
 
@@ -58,10 +58,10 @@ impl NotReady {
 /// The limits of readiness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadyLimits {
-    /// The loop wakes at least every 500 ms; after this many milliseconds without a turn, the loop counts as
-    /// hanging.
+    /// The longest time without a turn of the loop, in milliseconds; after that the loop counts as hanging. It wakes at
+    /// least every 500 ms.
     pub loop_stall_ms: u64,
-    /// How many milliseconds the bus may be away (contract row `/ready`).
+    /// The longest time that the bus may be away, in milliseconds (contract row `/ready`).
     pub bus_grace_ms: u64,
 }
 
@@ -74,7 +74,7 @@ impl Default for ReadyLimits {
     }
 }
 
-/// All reasons to send no traffic here; none means ready.
+/// Returns all reasons to send no traffic here; without any the process is ready.
 pub(super) fn not_ready(telemetry: &Telemetry, now: Now, limits: &ReadyLimits) -> Vec<NotReady> {
     let event_loop = &telemetry.event_loop;
     let bus = telemetry.bus();

@@ -1,5 +1,5 @@
-//! From a request to its answer: CORS, routes. Pure except for handlers. The gate has checked the head
-//! before.
+//! Finds the answer to a request: CORS, then routes. Pure, except for the handlers. The gate has already checked the
+//! head.
 
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
@@ -39,14 +39,14 @@ impl Site {
         }
     }
 
-    /// Adds the headers of every answer. `asked` is the request's headers.
+    /// Adds the headers that every answer has. `asked` has the request's `Origin`.
     pub(super) fn mark(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
         self.cors.mark(asked, answer);
         let nosniff = HeaderValue::from_static("nosniff");
         answer.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     }
 
-    /// Adds CORS headers to a service's answer, unless the service has set its own.
+    /// Adds CORS headers to a service's answer, unless the service has set them itself.
     pub(super) fn mark_passed_on(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
         if !answer.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
             self.cors.mark(asked, answer);
@@ -246,7 +246,7 @@ mod tests {
                 .headers
                 .contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN)
         );
-        // OPTIONS without the headers of a preflight is a method like any other.
+        // An OPTIONS without the headers of a preflight is handled like any other method.
         assert_eq!(ask(site(), get("/a").method("OPTIONS")).status, 405);
     }
 }

@@ -21,9 +21,9 @@ use super::body::{AnswerBody, BoxError, RequestBody};
 use super::handover::{Handover, WayBack};
 use super::page::FrontPage;
 use crate::admission::Peer;
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
-/// The relation between a request and the origin of the asking page, from the browser (Fetch Metadata).
+/// The header in which a browser says how the origin of the page relates to the origin of the request (Fetch Metadata).
 pub(super) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
@@ -45,8 +45,8 @@ pub struct RequestParts {
 }
 
 impl RequestParts {
-    /// Whether a page of another origin sends this request. If the page will not read the answer, the browser sends
-    /// `Sec-Fetch-Site` in place of `Origin`; neither can be set by a page.
+    /// Whether a page of another origin sends this request. If the page will not read the answer, the browser may leave
+    /// out `Origin`, but it sends `Sec-Fetch-Site`. A page can set neither.
     pub(super) fn is_of_another_page(&self) -> bool {
         let site = self.header(&SEC_FETCH_SITE);
         let is_foreign = site.is_some_and(|site| !["same-origin", "none"].contains(&site));
@@ -63,7 +63,7 @@ impl RequestParts {
         self.head.uri.path()
     }
 
-    /// Returns the first value of a header, if visible ASCII.
+    /// Returns the first value of a header, if it is visible ASCII.
     pub fn header(&self, name: &HeaderName) -> Option<&str> {
         self.head.headers.get(name)?.to_str().ok()
     }
@@ -84,12 +84,12 @@ pub type Later = Pin<Box<dyn Future<Output = LateAnswer>>>;
 /// The handler of a route.
 #[derive(Clone)]
 pub enum Handler {
-    /// Answers at once, from the state of the process. Runs on the HTTP thread, and must not block. A body is
-    /// not read; the connection ends after the answer to a request with a body.
+    /// Answers at once, from the state of the process. Runs on the HTTP thread, so it must not block. The body of a
+    /// request is not read, so the connection ends after the answer if there is one.
     Ready(Arc<dyn Fn(&RequestParts) -> Answer + Send + Sync>),
-    /// Answers later, perhaps in pieces, from the request with its body. If the handler leaves a part of the
-    /// body unread, the connection ends after the answer. There is no timeout, except for a client that does
-    /// not send or read as expected.
+    /// Answers later, perhaps in pieces, and may read the body of the request. If the handler leaves a part of the body
+    /// unread, the connection ends after the answer. The handler has no time limit; only a client that does not send or
+    /// read in time is cut off.
     Later(Arc<dyn Fn(RequestParts, RequestBody) -> Later + Send + Sync>),
 }
 
@@ -112,8 +112,8 @@ impl Handler {
 /// A path with its handler.
 #[derive(Clone)]
 pub struct Route {
-    /// The exact path; a path that ends with `{path}` matches every path with the prefix before `{path}`.
-    /// Compared as sent, not percent-decoded.
+    /// The exact path; or a prefix followed by `{path}`, which matches every path with that prefix. Compared with the
+    /// path as the client sent it, not percent-decoded.
     pub path: &'static str,
     /// The accepted methods, or [`ANY_METHOD`]. Several routes may share a path.
     pub methods: &'static [Method],
@@ -146,31 +146,32 @@ impl Route {
     }
 }
 
-/// Takes over the connections of some requests, with the bytes read so far; returns other connections. Called on
-/// the HTTP thread, must not block. A connection may go on to the reactor by the way back, with another request
-/// or on another socket.
+/// Takes over the connections of some requests, with the bytes read so far, and returns all other connections. Called
+/// on the HTTP thread, so it must not block. It may pass a connection to the reactor through the callback, with another
+/// request or on another socket.
 pub type TakeOver = Arc<dyn Fn(Handover, &WayBack) -> Option<Handover> + Send + Sync>;
 
 /// All plain HTTP of a gateway.
 #[derive(Clone, Default)]
 pub struct Site {
-    /// Asked before the routes, once for each connection that the reactor hands over.
+    /// Called before the routes are tried, once for each connection that the reactor hands over.
     pub take_over: Option<TakeOver>,
     /// The routes, in the order in which they are tried.
     pub routes: Vec<Route>,
     /// The answer for unknown paths, if other than 404 `{"detail":"Not Found"}` (trades contract: 426).
     pub fallback: Option<Handler>,
-    /// The page for browsers at `/` and at the path of the WebSocket, if no route is there.
+    /// The page for browsers, at `/` and at the path of the WebSocket, for paths that have no route.
     pub front: Option<FrontPage>,
     /// The origins that may read answers, and make changes.
     pub cors: Cors,
-    /// Whether pages of other origins are refused, unless `cors` lists them: on the admin listener, with few places.
+    /// Whether pages of other origins are refused, unless `cors` lists them. Set for the admin listener, because it
+    /// accepts few connections.
     pub own_pages_only: bool,
 }
 
 impl Site {
-    /// Splits into the sites of the public port and of the admin listener: the latter has the pages about the
-    /// process, `/internal/*`, and `operator`, which only an admin listener serves. `/health` is on both.
+    /// Splits the site in two: for the public port, and for the admin listener. The latter gets the pages about the
+    /// process, `/internal/*`, and the `operator` routes, which only an admin listener serves. `/health` is on both.
     pub fn split_admin(self, operator: Vec<Route>) -> (Self, Self) {
         let is_admin = |route: &Route| {
             let path = route.path;
@@ -203,15 +204,16 @@ pub enum Cors {
 }
 
 impl Cors {
-    /// Answers requests that do not reach a route: a preflight, and a change from a page of another origin.
-    /// `None` for any other request.
+    /// Answers the requests that never reach a route: a preflight, and a request of a foreign page that could change
+    /// something. Returns `None` for any other request.
     pub(super) fn answer(&self, request: &RequestParts) -> Option<Answer> {
         self.preflight(request)
             .or_else(|| self.refuse_change(request))
     }
 
-    /// A page needs no preflight for a form whose answer stays unread. Browsers send `Origin` with every
-    /// method that may change something (Fetch standard, "append a request `Origin` header").
+    /// Refuses a request that could change something, from a page of an unlisted origin: a page needs no preflight to
+    /// send a form whose answer it does not read. Browsers send `Origin` with every method that may change something
+    /// (Fetch standard, "append a request `Origin` header").
     fn refuse_change(&self, request: &RequestParts) -> Option<Answer> {
         let headers = &request.head.headers;
         let is_own_page = request.header(&SEC_FETCH_SITE) == Some("same-origin");
@@ -221,7 +223,7 @@ impl Cors {
         refused.then(|| Answer::detail(StatusCode::FORBIDDEN, "Origin not allowed"))
     }
 
-    /// Returns the answer to a preflight, for any path; `None` for another request.
+    /// Returns the answer to a preflight, whatever its path; `None` for any other request.
     fn preflight(&self, request: &RequestParts) -> Option<Answer> {
         let headers = &request.head.headers;
         let asks = request.head.method == Method::OPTIONS
@@ -246,8 +248,8 @@ impl Cors {
         Some(answer)
     }
 
-    /// Refuses a page of another origin, before the request holds anything, and ends its connection. `None` for a page in
-    /// the list, and for a link that a person follows.
+    /// Refuses the request of a page of another origin, and ends its connection. Returns `None` for a page in the list,
+    /// and if a person follows a link.
     pub(super) fn refuse_other_page(&self, request: &RequestParts) -> Option<Answer> {
         let is_listed = *self != Self::Any && self.allowed_origin(&request.head.headers).is_some();
         let refused = request.is_of_another_page() && !is_listed && !request.is_visit();
@@ -258,7 +260,7 @@ impl Cors {
         })
     }
 
-    /// Adds the headers with which the asking origin may read the answer. `asked` is the request's headers.
+    /// Adds the headers that let the origin of the request read the answer. `asked` has the request's `Origin`.
     pub(super) fn mark(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
         if *self != Self::Any {
             // Caches must not serve an answer for another origin.
@@ -347,7 +349,7 @@ impl Answer {
         })
     }
 
-    /// Forbids caches to keep the answer, because it is true only now.
+    /// Tells caches not to keep the answer, because it is true only now.
     #[must_use]
     pub fn no_store(self) -> Self {
         self.with(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
@@ -363,13 +365,13 @@ pub struct LateAnswer {
     pub headers: HeaderMap,
     /// The body.
     pub body: AnswerBody,
-    /// A service's answer: only CORS headers are added, and only if the service has set none.
+    /// Whether this is a service's answer: then only CORS headers are added, and only if the service has set none.
     pub is_passed_on: bool,
-    /// For an answer of a service, which holds a connection.
+    /// For an answer of a service: it holds a connection, which others may need.
     pub gives_way: Option<GivesWay>,
 }
 
-/// Whether the answer has to end, because others need what it holds. The task is woken when it has to.
+/// Returns whether the answer has to end because others need what it holds. If not, wakes the task once it has to.
 pub(super) type GivesWay = Box<dyn Fn(&Context<'_>) -> bool>;
 
 impl From<Answer> for LateAnswer {

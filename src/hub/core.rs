@@ -31,7 +31,7 @@ use crate::admission::{Addresses, ClientAddr, FairQueue, Holding, Peer};
 use crate::auth::TokenMarks;
 use crate::base::SplitMix64;
 use crate::wire::deflate::InflateWindows;
-use crate::wire::frame_reader::FrameScratch;
+use crate::wire::frame::FrameScratch;
 
 /// For each open client, [`Core::paced_us`] makes its interval this much longer, up to [`PACED_US_MAX`].
 const PACED_CLIENT_US: u64 = 400;

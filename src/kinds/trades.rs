@@ -22,7 +22,7 @@ use crate::settings::{
     Rows, Setting, Shows, StreamSettings, field, flag, group,
 };
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry, names};
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// `weirgate trades`.
 pub(super) const TRADES: GatewayKind = GatewayKind::new(

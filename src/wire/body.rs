@@ -1,16 +1,16 @@
-//! The end of a request's body (RFC 9112 §6, §7.1): by its length, or by its chunks.
+//! Finds the end of a request's body (RFC 9112 §6, §7.1), by its length or by its chunks.
 //!
-//! Strict like the rules of the head: a body that two readers could end at different places is refused. Looks
-//! at framing only, keeps no byte of the body.
+//! Strict like the rules of the head: a body that two readers could end at different places is refused. Looks at the
+//! framing only, and keeps no byte of the body.
 
 use super::head::RequestHead;
 use super::upgrade::is_token_byte;
 
-/// Digits of a chunk's size: a number of more digits does not fit a `u64`.
+/// The most digits of a chunk's size: a number with more digits does not fit into a `u64`.
 const SIZE_DIGITS_MAX: u32 = 16;
 
-/// Bytes of all chunk extensions of a body, and of its trailer section: extensions are ignored, and few
-/// clients send trailers.
+/// The most bytes of all chunk extensions of a body, and the most bytes of its trailers: extensions are ignored, and
+/// few clients send trailers.
 const ANNEX_BYTES_MAX: u32 = 8 * 1024;
 
 /// The reason why a body has no clear end: always the client's fault.
@@ -19,7 +19,7 @@ pub enum BodyError {
     /// Not a hexadecimal number, or too many digits.
     #[error("chunk size is not a number")]
     ChunkSize,
-    /// A line does not end with CR LF, or a chunk not where its size says.
+    /// A line does not end with CR LF, or a chunk does not end where its size says.
     #[error("chunk or its line has no clear end")]
     LineEnd,
     /// A line of the trailer section is not a field line.
@@ -42,7 +42,7 @@ pub struct BodyScanner {
 enum State {
     /// The rest of a body of known length.
     Length(u64),
-    /// The size of a chunk, with the digits so far.
+    /// The size of a chunk, from the digits so far.
     Size {
         size: u64,
         digits: u32,
@@ -64,7 +64,7 @@ enum State {
     /// CR, then LF after a chunk.
     DataCr,
     DataLf,
-    /// The start of a line of the trailer section, its name, its value, then its LF.
+    /// A line of the trailer section: its start, the rest of its name, its value, and its LF.
     TrailerStart,
     TrailerName,
     TrailerValue,
@@ -76,7 +76,7 @@ enum State {
 }
 
 impl BodyScanner {
-    /// Starts at the body that a good `head` announces; `None` without a body.
+    /// Starts at the body that a valid `head` announces; `None` if it announces none.
     pub fn announced(head: &RequestHead<'_>) -> Option<Self> {
         let state = match head.content_length() {
             _ if !head.announces_body() => return None,
@@ -95,7 +95,7 @@ impl BodyScanner {
         matches!(self.state, State::End | State::Length(0))
     }
 
-    /// Returns how many of the next bytes belong to the body, whatever they are.
+    /// Returns how many of the next bytes belong to the body, whatever their values are.
     pub fn certain(&self) -> u64 {
         match self.state {
             State::Length(left) | State::Data(left) => left,
@@ -114,10 +114,10 @@ impl BodyScanner {
         };
     }
 
-    /// Returns how many of `bytes`, which come next, belong to the body.
+    /// Reads the next bytes. Returns how many of them belong to the body.
     ///
     /// # Errors
-    /// The chunks have no clear end; nothing after them can be trusted.
+    /// The chunks have no clear end, so nothing after them can be trusted.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, BodyError> {
         let mut taken = 0;
         while taken < bytes.len() && !self.is_end() {

@@ -1,11 +1,10 @@
 //! permessage-deflate (RFC 7692).
 //!
-//! No connection keeps a compressor or an inflater: a [`Deflater`] and an [`Inflater`] serve a whole reactor,
-//! and a deflated frame serves every client whose window holds the text that the frame refers to. A client
-//! that keeps its window from message to message (context takeover) may get a message that refers to the
-//! message before ([`Deflater::deflate_after`]); [`DeflateParams::takes_over`] says which clients may. In the
-//! other direction the reactor keeps the earlier text of each client whose messages may refer to earlier text
-//! ([`InflateWindow`]).
+//! No connection has a compressor or an inflater of its own: one [`Deflater`] and one [`Inflater`] serve a whole
+//! reactor, and a deflated frame is sent to every client whose window has the text that the frame refers to. A client
+//! that keeps its window from message to message (context takeover) may get a message that refers to the message before
+//! ([`Deflater::deflate_after`]); [`DeflateParams::takes_over`] says which clients may. In the other direction the
+//! reactor keeps the earlier text of each client whose messages may refer to earlier text ([`InflateWindow`]).
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
@@ -18,9 +17,9 @@ pub use windows::{InflateWindow, InflateWindows};
 
 /// log2 of the window of shared deflated frames: 32 KiB, the default of clients.
 pub const WINDOW_BITS: u8 = 15;
-/// log2 of the window of the frames for clients that requested a smaller window: 4 KiB.
+/// log2 of the window of shared deflated frames for clients that requested a smaller window: 4 KiB.
 pub const SMALL_WINDOW_BITS: u8 = 12;
-/// Bytes of earlier messages that a message can refer to: the size of the largest window.
+/// How many bytes back a message can refer to earlier messages: the size of the largest window.
 pub const DICTIONARY_BYTES_MAX: usize = 1 << WINDOW_BITS;
 
 /// Deflates whole messages, one after the other.
@@ -61,7 +60,7 @@ impl Deflater {
         self.blocks(body)
     }
 
-    /// Deflates to the end of the body, even if nothing is gained: a reset does not clear all state of an
+    /// Deflates to the end of the body, even if the result gets too large: a reset does not clear all state of an
     /// unfinished stream (zlib-rs 0.6.8), and later streams may panic.
     fn blocks(&mut self, body: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(body.len() / 2 + SPARE_BYTES);
@@ -70,7 +69,7 @@ impl Deflater {
             self.state
                 .compress_vec(body.get(taken..)?, &mut out, FlushCompress::Sync)
                 .ok()?;
-            // Room left over means: all input is deflated and flushed.
+            // If room is left, all input is deflated and flushed.
             if out.len() < out.capacity() {
                 break;
             }
@@ -88,11 +87,11 @@ impl Deflater {
     }
 }
 
-/// More than the header and tail of the blocks of a small message.
+/// More bytes than the header and the tail of a small message's blocks.
 const SPARE_BYTES: usize = 64;
 /// The bytes that a sender cuts off and a receiver appends (§7.2.1, §7.2.2).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
-/// An empty, final stored block: ends the stream only after a whole message.
+/// An empty stored block that is final. The stream ends with it only if the message before it is whole.
 const END: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 
 /// The reason why a message could not be inflated.
@@ -106,7 +105,7 @@ pub enum InflateError {
     Corrupt,
 }
 
-/// Inflates whole messages, one after the other, each alone or after the earlier text of its client.
+/// Inflates whole messages, one after the other. A message may refer to the earlier text of its client.
 #[derive(Debug)]
 pub struct Inflater {
     state: Decompress,
@@ -114,7 +113,7 @@ pub struct Inflater {
     packer: Packer,
 }
 
-/// The largest window, 32 KiB, inflates any client's data. Takes about 50 KB.
+/// Has the largest window, 32 KiB, which inflates any client's data. Takes about 50 KB.
 impl Default for Inflater {
     fn default() -> Self {
         Self {
@@ -125,9 +124,9 @@ impl Default for Inflater {
 }
 
 impl Inflater {
-    /// Appends the inflated message to `out`, and applies the cut-off tail (§7.2.2). The limit holds while
-    /// inflating: `out` never grows by more than `bytes_max` and one byte. After an error the bytes appended
-    /// to `out` have no meaning.
+    /// Appends the inflated message to `out`. Adds the tail that the sender cut off (§7.2.2). The limit holds while
+    /// inflating: `out` never grows by more than `bytes_max` and one byte. After an error the bytes appended to `out`
+    /// have no meaning.
     pub fn inflate(
         &mut self,
         compressed: &[u8],
@@ -137,8 +136,8 @@ impl Inflater {
         self.inflate_with(&[], compressed, out, bytes_max)
     }
 
-    /// Inflates the next message of a client: it may refer to the text in the client's window, and becomes
-    /// the newest part of the window.
+    /// Inflates the next message of a client. It may refer to the text in the client's window, and becomes the newest
+    /// part of that text.
     pub fn inflate_after(
         &mut self,
         window: &mut InflateWindow,
@@ -231,8 +230,8 @@ impl Inflater {
 /// Appends `bytes` as stored blocks (RFC 1951 §3.2.4), none of them final. A block holds up to 65,535 bytes
 /// and is five bytes longer than its content.
 ///
-/// Blocks end at a byte, so a stored lead of a connection can precede shared deflated blocks, which refer to
-/// nothing before themselves.
+/// The blocks end at a byte boundary, so bytes for one connection can be stored in front of deflated blocks that all
+/// connections share. Such deflated blocks refer to nothing before them.
 pub fn stored_block(out: &mut Vec<u8>, bytes: &[u8]) {
     for block in bytes.chunks(usize::from(u16::MAX)) {
         stored_header(out, block.len() as u16);

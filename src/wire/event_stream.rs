@@ -1,4 +1,4 @@
-//! Server-Sent Events (WHATWG HTML §9.2, "Server-sent events"): the request for an event stream, the messages
+//! Server-Sent Events (WHATWG HTML §9.2, "Server-sent events"): the request for an event stream, the client's messages
 //! in its query, the response, and the lines of an event.
 
 use percent_encoding::percent_decode_str;
@@ -8,7 +8,7 @@ use super::head::{RequestHead, list_items};
 /// The media type of an event stream.
 const MEDIA_TYPE: &str = "text/event-stream";
 
-/// A comment without text: has no effect on the client, and keeps proxies from closing a quiet connection.
+/// A comment without text. Clients ignore it, but it keeps proxies from closing a quiet connection.
 pub const COMMENT: &[u8] = b":\n\n";
 
 /// The error for a message in the query that is not UTF-8.
@@ -16,7 +16,8 @@ pub const COMMENT: &[u8] = b":\n\n";
 pub struct NotUtf8;
 
 impl<'a> RequestHead<'a> {
-    /// Whether the client requests an event stream, or its head: a `GET` or `HEAD` that accepts the media type, without an upgrade.
+    /// Whether the client requests an event stream, or only its head: a `GET` or a `HEAD` that accepts the media type,
+    /// and is not an upgrade.
     pub fn asks_event_stream(&self) -> bool {
         let is_it = |item: &str| {
             let range = item.split(';').next().unwrap_or_default();
@@ -29,8 +30,7 @@ impl<'a> RequestHead<'a> {
             && !self.asks_upgrade()
     }
 
-    /// Returns the values of the parameter `send` in the query, in their order, decoded like a form: `+` is a
-    /// space.
+    /// Returns the values of the query's parameters `send`, in their order, decoded as in a form: `+` is a space.
     pub fn sent_in_query(&self) -> impl Iterator<Item = Result<String, NotUtf8>> + 'a {
         let parameters = self.query().unwrap_or_default().split('&');
         parameters
@@ -43,17 +43,17 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// The requesting page, which may connect.
+/// The page that makes the request, and is allowed to connect.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Page<'a> {
     /// The origin of the page; `None` for a program.
     pub origin: Option<&'a str>,
-    /// The origin is in a list, so the browser may send cookies.
+    /// Whether the origin is in the list of allowed origins, so that the browser may send cookies.
     pub is_listed: bool,
 }
 
-/// Appends the response head of an event stream, which lasts to the end of the connection. `retry_ms`: the time after which an
-/// `EventSource` connects again when the stream is lost.
+/// Appends the response head of an event stream, which ends with the connection. `retry_ms`: how long an `EventSource`
+/// waits before it connects again after the stream is lost.
 pub fn answer(out: &mut Vec<u8>, page: Page<'_>, retry_ms: u64) {
     head(out, page, "");
     out.extend_from_slice(&retry(retry_ms));
@@ -69,15 +69,15 @@ pub fn refusal(out: &mut Vec<u8>, page: Page<'_>, retry_ms: u64) {
     out.extend_from_slice(&body);
 }
 
-/// The line with the time after which an `EventSource` connects again.
+/// Returns the line that says how long an `EventSource` waits before it connects again.
 pub fn retry(retry_ms: u64) -> Vec<u8> {
     format!("retry: {retry_ms}\n").into_bytes()
 }
 
-/// Appends the response head alone, without `length` or with it.
+/// Appends the response head alone. `length` is the line of `Content-Length`, or empty.
 pub fn head(out: &mut Vec<u8>, page: Page<'_>, length: &str) {
-    // `no-transform`: no proxy compresses, which would hold events back. `X-Accel-Buffering`: nginx passes each event
-    // on at once.
+    // `no-transform` keeps proxies from compressing, which would delay events. `X-Accel-Buffering` makes nginx pass
+    // each event on at once.
     out.extend_from_slice(
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store, no-transform\r\n\
           X-Accel-Buffering: no\r\nConnection: close\r\n",
@@ -96,9 +96,9 @@ pub fn head(out: &mut Vec<u8>, page: Page<'_>, length: &str) {
 /// The field name before the first line of an event's data.
 pub const DATA: &[u8] = b"data: ";
 
-/// Appends `text` as the rest of an event whose data begins with [`DATA`], and ends the event. Each line of
-/// the text gets a `data` field; the client reads every end of a line as LF. A client that comes back sends
-/// the last `id` that it got; without one, the last stays.
+/// Appends `text` as the rest of an event whose data begins with [`DATA`], and ends the event. Each line of the text
+/// gets a `data` field; the client reads every line end as LF. A client that reconnects sends the last `id` that it
+/// received. If `id` is empty, the event has none, and the client keeps the one before.
 pub fn end_data(out: &mut Vec<u8>, text: &[u8], id: &[u8]) {
     out.reserve(text.len() + id.len() + 8);
     let mut rest = text;

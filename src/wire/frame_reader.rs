@@ -1,29 +1,26 @@
-//! Client bytes to whole, bounded, inflated frames (RFC 6455 §5, RFC 7692 §6).
+//! Turns a client's bytes into whole, bounded, inflated frames (RFC 6455 §5, RFC 7692 §6).
 //!
-//! Precedes the WebSocket state machine on every connection. The frames returned are unmasked, without
-//! reserved bits, within the message limit and whole, so no later stage buffers partial frames. Memory grows
-//! with arrived bytes, never with an announced length, and no memory is kept between messages.
+//! Every connection reads through it, in front of the WebSocket state machine. It returns whole frames, unmasked,
+//! without reserved bits and within the message limit, so no later stage buffers partial frames. Memory grows with the
+//! bytes that have come, never with an announced length. Between messages no memory is kept, except for the text that a
+//! client's compressed messages may refer to.
 
 use super::deflate::{InflateError, InflateWindow};
-use super::encode::{
-    CONTROL_PAYLOAD_BYTES_MAX, FIN, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_CLOSE,
-    OPCODE_CONTINUATION, OPCODE_PONG, OPCODE_TEXT, RSV1,
+use super::frame::{
+    BadUtf8, CONTROL_PAYLOAD_BYTES_MAX, FIN, FrameScratch, HEADER_BYTES_MAX, OPCODE_BINARY,
+    OPCODE_CLOSE, OPCODE_CONTINUATION, OPCODE_PONG, OPCODE_TEXT, RSV1, Utf8Check, WholeFrame,
+    append_unmasked,
 };
 
-mod payload;
-
-use payload::{BadUtf8, Utf8Check, append_unmasked};
-pub use payload::{FrameScratch, WholeFrame};
-
-/// Largest limit for messages, in bytes; larger limits are lowered.
+/// The largest limit of a message, in bytes; a larger limit is lowered to this.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
-/// Header of a masked frame: two bytes, a 64-bit length, four bytes of mask (§5.2).
+/// The longest header of a masked frame: two bytes, a 64-bit length, and a mask of four bytes (§5.2).
 const HEAD_BYTES_MAX: usize = 14;
 const RSV2_AND_RSV3: u8 = 0x30;
 const MASKED: u8 = 0x80;
 
-/// The reason why a connection is read no further: always the client's fault.
+/// Why a connection is not read any further: always the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// A message over the limit, on the wire or inflated.
@@ -99,11 +96,11 @@ impl Head {
     }
 }
 
-/// Reads the frames of a connection. Takes 88 bytes, and between messages no heap except the text that the
+/// Reads the frames of a connection. Takes 88 bytes; between messages nothing on the heap, except for the text that the
 /// client's next compressed messages may refer to.
 #[derive(Debug, Default)]
 pub struct FrameReader {
-    /// Room for a header, then the arrived bytes of the open message, then of the current frame.
+    /// Room for a header, then the bytes of the open message that have come, then those of the current frame.
     buffer: Vec<u8>,
     message_bytes_max: u32,
     /// Payload bytes of the open message in the frames before the current frame.
@@ -165,8 +162,8 @@ impl FrameReader {
         }
     }
 
-    /// Discards `input`, which came behind our own close frame. Returns whether the client's close frame has
-    /// come (§5.5.1), or can never be found because of an error.
+    /// Discards `input`, which came after we have sent a close frame. Returns whether the client's close frame has come
+    /// (§5.5.1), or can no longer be found because of an error.
     pub fn skip(&mut self, mut input: &[u8]) -> bool {
         (self.buffer, self.window) = (Vec::new(), None);
         // The text is not checked any more, so any end is valid.
@@ -197,7 +194,7 @@ impl FrameReader {
         self.message_bytes_max as usize
     }
 
-    /// Memory of the arrived bytes of an unfinished message or frame; 0 if nothing is kept.
+    /// The memory for the bytes of an unfinished message or frame; 0 if nothing is kept.
     #[inline]
     pub fn unfinished_bytes(&self) -> usize {
         self.buffer.capacity()
@@ -328,7 +325,8 @@ impl FrameReader {
         Err(FrameError::Protocol(refusal))
     }
 
-    /// Checks the announced length, together with the earlier fragments. Longer forms than needed pass.
+    /// Checks the announced length, together with the earlier fragments. A length in a longer form than necessary is
+    /// accepted.
     fn check_length(&self) -> Result<(), FrameError> {
         let head = self.decode_head();
         if head.is_control() {
@@ -373,7 +371,7 @@ impl FrameReader {
         Ok(())
     }
 
-    /// The most bytes that may follow in the buffer, if so many are missing of the current frame.
+    /// The most bytes that may still come into the buffer, if `missing` bytes of the current frame have not come.
     fn missing_at_most(&self, head: &Head, missing: u64) -> u64 {
         let is_last = match head.is_control() {
             true => self.message.is_none(),
@@ -394,15 +392,15 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Moves the complete message, or control frame, from the buffer to `scratch`. Returns false for a fragment
-    /// of a message that continues.
+    /// Moves the whole message or control frame from the buffer to `scratch`. Returns false after a fragment that is
+    /// not the last of its message.
     fn complete(&mut self, head: &Head, scratch: &mut FrameScratch) -> Result<bool, FrameError> {
         if head.is_control() {
             let start = self.buffer.len() - head.payload_len as usize;
             scratch.begin();
             scratch.frame.extend_from_slice(&self.buffer[start..]);
             self.buffer.truncate(start);
-            // The rest belongs to the open message; otherwise only the room for a header is left.
+            // The rest belongs to the open message. If there is none, only the room for a header is left.
             if start <= HEADER_BYTES_MAX {
                 self.buffer = Vec::new();
             }

@@ -1,8 +1,8 @@
-//! The request head (RFC 9112 §2, §3, §5): its end, its parts, its rules.
+//! The request head (RFC 9112 §2, §3, §5): its end, its parts and its rules. And the trace in its headers `traceparent`
+//! and `tracestate`, by which services find the requests that belong together (W3C Trace Context, version 00).
 //!
-//! Strict where leniency would let two readers of the same bytes disagree: bare CR or LF, space before a
-//! colon, folded lines, unclear body lengths are refused. The HTTP side applies the same rules to the heads
-//! of plain requests.
+//! Strict wherever two readers of the same bytes could disagree: refuses bare CR or LF, a space before a colon, folded
+//! lines, and unclear lengths of the body. The HTTP side applies the same rules to the heads of plain requests.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
@@ -33,11 +33,11 @@ impl HeadScanner {
 pub enum HeadError {
     /// Not HTTP/1 (RFC 9112 §2.1).
     Syntax(&'static str),
-    /// A handshake of TLS (RFC 8446 §5.1), at a port for plain connections.
+    /// The bytes are a TLS handshake (RFC 8446 §5.1), sent to a port without TLS.
     Tls,
     /// An HTTP version that is neither 1.0 nor 1.1.
     Version,
-    /// A request target that forms no URL with its host (§3.2).
+    /// The request target does not make a URL (§3.2).
     Target,
     /// No `Host`, several, or a malformed value (§3.2).
     Host(&'static str),
@@ -51,11 +51,11 @@ pub enum HeadError {
     TooManyHeaders,
 }
 
-/// The first bytes of a handshake of TLS: no request begins with them.
+/// The first bytes of a TLS handshake. No request begins with them.
 pub const TLS_HANDSHAKE: &[u8] = &[0x16, 3];
 
 impl HeadError {
-    /// Returns the error for `received` bytes that reached the limit for heads without an end.
+    /// Returns the error for `received`, which has reached the limit of a head without an end.
     pub fn too_large(received: &[u8]) -> Self {
         if received.contains(&b'\n') {
             Self::TooLarge
@@ -102,7 +102,7 @@ pub struct RequestHead<'a> {
 /// Parses `head`, which ends at [`HeadScanner::end`], with at most `headers_max` lines.
 pub fn parse(head: &[u8], headers_max: usize) -> Result<RequestHead<'_>, HeadError> {
     let lines = check_line_ends(head)?;
-    // No larger than the number of lines: each connection in its handshake allocates this.
+    // No larger than the number of lines, because each connection in its handshake allocates this.
     let mut headers = vec![EMPTY_HEADER; headers_max.min(lines)];
     let mut request = Request::new(&mut headers);
     let parsed = request.parse(head).map_err(|e| syntax_error(e, head))?;
@@ -130,10 +130,10 @@ pub fn parse(head: &[u8], headers_max: usize) -> Result<RequestHead<'_>, HeadErr
     Ok(head)
 }
 
-/// Checks that all lines end with CR LF: otherwise two readers could see different headers. Returns the
-/// number of lines.
+/// Checks that all lines end with CR LF, because two readers could otherwise see different headers. Returns the number
+/// of lines.
 fn check_line_ends(head: &[u8]) -> Result<usize, HeadError> {
-    // Two counts without a branch, so that the compiler vectorises the loops.
+    // Both counts have no branches, so that the compiler vectorises the loops.
     let pairs = head.iter().zip(head.get(1..).unwrap_or_default());
     let whole = pairs
         .filter(|&(a, b)| (*a == b'\r') & (*b == b'\n'))
@@ -157,7 +157,7 @@ fn syntax_error(error: httparse::Error, head: &[u8]) -> HeadError {
     }
 }
 
-/// Whether the request line is HTTP of an unknown version.
+/// Whether the request line names an HTTP version that is not supported.
 fn names_http_version(head: &[u8]) -> bool {
     let line = head.split(|&b| b == b'\r').find(|line| line.len() > 1);
     let mut parts = line.unwrap_or_default().split(|&b| b == b' ').skip(2);
@@ -190,7 +190,7 @@ fn path_and_query<'a>(method: &str, target: &'a str) -> Option<(&'a str, Option<
         }
         local
     };
-    // A fragment is never sent; a client that sends a fragment means the path before it.
+    // Clients must not send a fragment. If one does, the target is what comes before it.
     let local = local.split('#').next().unwrap_or_default();
     let (path, query) = match local.split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -258,7 +258,7 @@ impl<'a> RequestHead<'a> {
         self.path
     }
 
-    /// The target's query without its `?`, not decoded. Never to be logged: queries contain tokens.
+    /// The target's query without its `?`, not decoded. It must not be logged, because queries contain tokens.
     pub fn query(&self) -> Option<&'a str> {
         self.query
     }
@@ -275,8 +275,8 @@ impl<'a> RequestHead<'a> {
         self.minor_version
     }
 
-    /// Returns the first header of this name, in any letter case. A value outside UTF-8 reads as U+FFFD, so
-    /// that it neither counts as missing nor equals a real value.
+    /// Returns the first header of this name, in any letter case. A value that is not UTF-8 becomes U+FFFD, so that it
+    /// neither counts as missing nor equals a real value.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.header_values(name).next()
     }
@@ -312,7 +312,7 @@ impl<'a> RequestHead<'a> {
 
     /// Returns the length of the body in bytes, if the head has a length.
     pub fn content_length(&self) -> Option<u64> {
-        // All lengths of a head are equal (checked at the parse), so the first is enough.
+        // The first is enough: `parse` has checked that all of them are equal.
         self.raw_values("content-length").next().and_then(decimal)
     }
 
@@ -334,7 +334,7 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// Allows only a single reading of the body's length (§6.1, §6.3): with two, a request could hide in the
+    /// Refuses a head in which the length of the body can be read in two ways (§6.1, §6.3): a request could hide in the
     /// body.
     fn check_body_length(&self) -> Result<(), HeadError> {
         let mut length = None;
@@ -355,7 +355,7 @@ impl<'a> RequestHead<'a> {
         if self.minor_version == 0 {
             return Err(HeadError::Body("Transfer-Encoding in HTTP/1.0"));
         }
-        // hyper cannot read such a coding, and so assumes a body without chunks.
+        // hyper cannot read such a coding, so it would assume a body without chunks.
         if !coding.is_ascii() {
             return Err(HeadError::Body("Transfer-Encoding is not ASCII"));
         }
@@ -369,7 +369,7 @@ impl<'a> RequestHead<'a> {
                 "Transfer-Encoding does not end with chunked",
             ));
         }
-        // A sender must not repeat `chunked` (§6.1): a reader may decode twice.
+        // A sender must not repeat `chunked` (§6.1), because a reader may decode twice.
         if items.any(is_chunked) {
             return Err(HeadError::Body("Transfer-Encoding says chunked twice"));
         }
@@ -383,6 +383,76 @@ pub(super) fn list_items(value: &str) -> impl Iterator<Item = &str> {
         .split(',')
         .map(|item| item.trim_matches([' ', '\t']))
         .filter(|item| !item.is_empty())
+}
+
+/// The most characters of a `tracestate`; a longer one is not passed on. This is the least that the specification
+/// requires (§3.3.1.5), because each call repeats it.
+const STATE_CHARS_MAX: usize = 512;
+
+/// The trace of a request, as in its headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// `traceparent`.
+    pub parent: String,
+    /// `tracestate`; empty if the request has none.
+    pub state: String,
+}
+
+impl Trace {
+    /// Returns the client's trace as version 00, if `parent` is well-formed; a later version is read as version 00.
+    /// `states` are the `tracestate` lines in their order.
+    pub fn given<'a>(parent: &str, states: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let [version, trace, id, flags] = trace_parts(parent)?;
+        let is_good = is_hex(version, 2)
+            && version != "ff"
+            && is_id(trace, 32)
+            && is_id(id, 16)
+            && is_hex(flags, 2);
+        is_good.then(|| Self {
+            parent: format!("00-{trace}-{id}-{flags}"),
+            state: tracestate(states),
+        })
+    }
+
+    /// Begins a new trace. Sets the sampled flag, because a service that leaves sampling to its caller would otherwise
+    /// record nothing.
+    pub fn made(mut random: impl FnMut() -> u64) -> Self {
+        // No part may be all zeros.
+        let trace = u128::from(random()) << 64 | u128::from(random()) | 1;
+        let id = random() | 1;
+        Self {
+            parent: format!("00-{trace:032x}-{id:016x}-01"),
+            state: String::new(),
+        }
+    }
+}
+
+/// Joins the lines to one list (RFC 9110 §5.3). Returns an empty text if the list is too long or has forbidden
+/// characters.
+fn tracestate<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+    let lines = lines.map(str::trim).filter(|line| !line.is_empty());
+    let state = lines.collect::<Vec<_>>().join(",");
+    let is_good = |byte| matches!(byte, b' '..=b'~' | b'\t');
+    if state.len() > STATE_CHARS_MAX || !state.bytes().all(is_good) {
+        return String::new();
+    }
+    state
+}
+
+fn trace_parts(value: &str) -> Option<[&str; 4]> {
+    let mut parts = value.trim().split('-');
+    let four = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
+    // Only later versions may have more parts.
+    (four[0] != "00" || parts.next().is_none()).then_some(four)
+}
+
+fn is_id(text: &str, digits: usize) -> bool {
+    is_hex(text, digits) && text.bytes().any(|digit| digit != b'0')
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == digits && text.bytes().all(is_digit)
 }
 
 #[cfg(test)]

@@ -1,24 +1,27 @@
-//! The one gate for JSON from outside: of the bus, of services, of clients, in tokens and in files.
+//! JSON: the only gate for JSON from outside, whether from the bus, services, clients, tokens or files; and a writer of
+//! objects that keeps the order of keys, and of dates, as the contracts require.
 //!
 //! sonic-rs parses and skips values by recursion, so a few kilobytes of `[` would overflow the stack and end the
-//! process. Only this file calls its parsers (`clippy.toml` and `scripts/tidy.py` refuse them elsewhere), always
-//! after [`check_depth`]. sonic-rs's lazy paths also skip `\u` escapes unread, even a quote, so brackets behind such
-//! an escape could look like part of a string: the escapes are checked first too. Trailing bytes at the end of an
-//! iterated object are accepted there; [`check_json`] and [`object_entries`] refuse them (contract: row JSON).
+//! process. Only this file calls its parsers (`clippy.toml` and `scripts/tidy.py` refuse them elsewhere), and always
+//! after [`check_depth`]. When sonic-rs skips a value, it also skips the four bytes after `\u` unread, even a quote, so
+//! brackets after such an escape could look like part of a string. This is why the escapes are checked first, too.
+//! Iterating over an object, sonic-rs accepts bytes after its end; [`check_json`] and [`object_entries`] refuse them
+//! (contract: row JSON).
 //!
-//! serde_json, in tests and tools, has a limit of 128 levels of its own; the JSON parser of the crate `nats` one of 512.
+//! serde_json, which tests and tools use, limits nesting to 128 levels; the JSON parser of the crate `nats` to 512.
 
 #![cfg_attr(not(test), allow(clippy::disallowed_methods))]
 
 use std::borrow::Cow;
 
+use chrono::{DateTime, SecondsFormat};
 use memchr::memchr;
 use sonic_rs::{Deserialize, JsonValueTrait, LazyValue, ObjectJsonIter, Value};
 
 /// How deep JSON may nest.
 pub const JSON_DEPTH_MAX: usize = 512;
 
-/// The reason why a text is not the expected JSON.
+/// Why a text is not the expected JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
     /// Nested deeper than [`JSON_DEPTH_MAX`] levels.
@@ -41,8 +44,7 @@ pub enum JsonError {
         /// Offset of the first ill-formed byte.
         offset: usize,
     },
-    /// A `\u` escape without four hexadecimal digits, or of half a surrogate pair (RFC 8259 §7,
-    /// §8.2).
+    /// A `\u` escape that does not have four hexadecimal digits, or is half of a surrogate pair (RFC 8259 §7, §8.2).
     #[error("not JSON at byte {offset}: a broken \\u escape")]
     BrokenEscape {
         /// Offset of the escape, in bytes.
@@ -55,7 +57,7 @@ pub enum JsonError {
 
 impl From<sonic_rs::Error> for JsonError {
     fn from(error: sonic_rs::Error) -> Self {
-        // Behind the position comes an excerpt of the text, which must not reach a log line.
+        // After the position, the message has an excerpt of the text, which must not get into a log line.
         let what = error.to_string();
         let what = what.split(" at line ").next().unwrap_or_default();
         Self::Syntax {
@@ -65,12 +67,13 @@ impl From<sonic_rs::Error> for JsonError {
     }
 }
 
-/// JSON from outside that a parser may read: UTF-8, of limited depth, without broken escapes. The syntax is checked
-/// as far as a lookup reads.
+/// JSON from outside that a parser may safely read: UTF-8, of limited depth, without broken escapes. Its syntax is
+/// checked only as far as a lookup reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<'a>(&'a str);
 
-/// Checks what a parser of JSON needs checked. See [`check_json`] for a text that has to be JSON to its end.
+/// Checks what must be checked before a parser reads the text. Use [`check_json`] for a text that has to be JSON to its
+/// end.
 ///
 /// # Errors
 /// The text is not UTF-8, nested deeper than [`JSON_DEPTH_MAX`] levels, or has a broken escape.
@@ -116,7 +119,7 @@ impl<'a> Json<'a> {
     }
 }
 
-/// Reads a value of a text that was checked before: only this gate returns lazy values.
+/// Reads a value. Its text was checked before, because only this gate returns lazy values.
 ///
 /// # Errors
 /// The value is of another type.
@@ -124,26 +127,26 @@ pub fn value<'a, T: Deserialize<'a>>(value: &'a LazyValue<'_>) -> Result<T, Json
     Ok(sonic_rs::from_str(value.as_raw_str())?)
 }
 
-/// Returns the items of an array of a text that was checked before, one after the other; `None` for another value.
+/// Returns the items of an array, whose text was checked before; `None` if the value is not an array.
 pub fn items<'a>(value: &'a LazyValue<'_>) -> Option<impl Iterator<Item = LazyValue<'a>>> {
     let raw = value.as_raw_str();
     let items = raw.starts_with('[').then(|| sonic_rs::to_array_iter(raw))?;
     Some(items.map_while(Result::ok))
 }
 
-/// Returns the text of a JSON string; `None` for other JSON, which is not parsed.
+/// Returns the text of a JSON string; `None` for any other JSON, without parsing it.
 pub fn text_of(raw: &str) -> Option<String> {
     let is_string = raw.trim_start().starts_with('"');
     is_string.then(|| sonic_rs::from_str(raw).ok()).flatten()
 }
 
-/// Refuses a text nested deeper than [`JSON_DEPTH_MAX`] levels. Looks only at brackets outside strings; the parser
-/// checks the rest.
+/// Refuses a text nested deeper than [`JSON_DEPTH_MAX`] levels. Looks only at the brackets outside of strings; the
+/// parser checks the rest.
 ///
 /// # Errors
-/// The place of the first bracket over the limit.
+/// [`JsonError::TooDeep`], with the offset of the first bracket over the limit.
 pub fn check_depth(text: &[u8]) -> Result<(), JsonError> {
-    // Most texts have fewer brackets than that: the count is vectorised.
+    // Most texts have fewer opening brackets than the limit, and the vectorised count is fast.
     if count_openings(text) <= JSON_DEPTH_MAX {
         return Ok(());
     }
@@ -169,8 +172,8 @@ pub fn check_depth(text: &[u8]) -> Result<(), JsonError> {
     Ok(())
 }
 
-/// Counts `[` and `{`, which differ in one bit. The counters are bytes, so that many lanes fit a vector; a
-/// part is too short to overflow a byte.
+/// Counts `[` and `{`, which differ in one bit. The counters are bytes, so that many fit into a vector register; a part
+/// is too short to overflow one.
 fn count_openings(text: &[u8]) -> usize {
     text.chunks(192)
         .map(|part| {
@@ -191,8 +194,8 @@ fn after_string(text: &[u8], mut offset: usize) -> usize {
     }
 }
 
-/// Checks that the whole text is one JSON value: UTF-8, no byte-order mark, at most [`JSON_DEPTH_MAX`] levels deep,
-/// no lone surrogate escapes, only white space after the value. Returns the text as `str`.
+/// Checks that the whole text is one JSON value: UTF-8 without a byte-order mark, at most [`JSON_DEPTH_MAX`] levels
+/// deep, without lone surrogate escapes, and with nothing but white space after it. Returns the text as `str`.
 ///
 /// # Errors
 /// The kind of the error and its offset in bytes.
@@ -202,24 +205,25 @@ pub fn check_json(text: &[u8]) -> Result<&str, JsonError> {
     Ok(json.0)
 }
 
-/// Converts to `str`. sonic-rs makes a `str` of a skipped value before checking the bytes (and panics then in
-/// debug builds), so every text for sonic-rs is checked first.
+/// Converts to `str`. sonic-rs makes a `str` from a skipped value without checking the bytes (debug builds panic), so
+/// every text is checked first.
 fn check_utf8(text: &[u8]) -> Result<&str, JsonError> {
     std::str::from_utf8(text).map_err(|error| JsonError::NotUtf8 {
         offset: error.valid_up_to(),
     })
 }
 
-/// Checks that every `\u` has four hexadecimal digits, and surrogates come in pairs. Runs before the parser,
-/// which skips the four bytes unread, even a quote. JSON has backslashes only in strings; the parser checks
-/// the other escapes.
+/// Checks that every `\u` has four hexadecimal digits, and that surrogates come in pairs. Runs before the parser, which
+/// may skip the four bytes unread, even a quote. Backslashes occur only in strings; the parser checks the other
+/// escapes.
 fn check_unicode_escapes(text: &[u8]) -> Result<(), JsonError> {
     // Most texts have no backslash.
     if memchr(b'\\', text).is_none() {
         return Ok(());
     }
     let mut offset = 0;
-    while let Some(found) = next_backslash(text, offset) {
+    while let Some(at) = memchr(b'\\', text.get(offset..).unwrap_or_default()) {
+        let found = offset + at;
         let broken = JsonError::BrokenEscape { offset: found };
         offset = found + 2;
         if text.get(found + 1) != Some(&b'u') {
@@ -237,10 +241,6 @@ fn check_unicode_escapes(text: &[u8]) -> Result<(), JsonError> {
     Ok(())
 }
 
-fn next_backslash(text: &[u8], from: usize) -> Option<usize> {
-    memchr(b'\\', text.get(from..)?).map(|at| from + at)
-}
-
 /// Returns the UTF-16 code unit of the `\uXXXX` at `offset`.
 fn escaped_unit(text: &[u8], offset: usize) -> Option<u32> {
     let digits = text.get(offset..offset + 6)?.strip_prefix(b"\\u")?;
@@ -249,8 +249,8 @@ fn escaped_unit(text: &[u8], offset: usize) -> Option<u32> {
     })
 }
 
-/// Returns a JSON text without the white space between its tokens; numbers, escapes, order and repeated keys
-/// stay unchanged. Only for checked text: other texts give an undefined text.
+/// Returns a JSON text without the white space between its tokens. Numbers, escapes, order and repeated keys stay as
+/// they are. The text must have been checked; the result for any other text is undefined.
 pub fn compact(json: &str) -> String {
     let bytes = json.as_bytes();
     let mut out = String::with_capacity(json.len());
@@ -271,9 +271,9 @@ pub fn compact(json: &str) -> String {
     out
 }
 
-/// Returns the entries of an object in their order, repeated keys included, each value as its own text.
-/// Checks like [`check_json`]: depth and encoding at once, syntax errors at their entry, and bytes after the
-/// object as a last error. Callers must not act on an entry before the iterator has ended.
+/// Returns the entries of an object in their order, with repeated keys, and each value as its text. Checks the same as
+/// [`check_json`]: this call checks depth and encoding; the iterator returns a syntax error at its entry, and bytes
+/// after the object as a last error. Callers must not act on an entry before the iterator has ended.
 pub fn object_entries(text: &[u8]) -> Result<ObjectEntries<'_>, JsonError> {
     check_depth(text)?;
     let start = skip_space(text, 0);
@@ -299,7 +299,7 @@ pub struct ObjectEntries<'a> {
 }
 
 impl<'a> ObjectEntries<'a> {
-    /// Checks the text after the last value: one brace, and white space.
+    /// Checks that only a brace and white space come after the last value.
     fn check_end(&self) -> Result<(), JsonError> {
         let brace = skip_space(self.text, self.seen);
         let end = skip_space(self.text, brace + 1);
@@ -322,7 +322,7 @@ impl<'a> Iterator for ObjectEntries<'a> {
         }
         match self.entries.next() {
             Some(Ok((key, value))) => {
-                // Values are slices of the text, so the end of a value is the position of the parser.
+                // Values are slices of the text, so the end of a value gives the position of the parser.
                 let raw = value.as_raw_str();
                 let offset = (raw.as_ptr() as usize).wrapping_sub(self.text.as_ptr() as usize);
                 self.seen = offset.wrapping_add(raw.len());
@@ -345,6 +345,134 @@ fn skip_space(text: &[u8], mut offset: usize) -> usize {
         offset += 1;
     }
     offset
+}
+
+/// Writes a JSON object.
+#[derive(Debug)]
+pub struct ObjectWriter {
+    text: String,
+}
+
+impl Default for ObjectWriter {
+    fn default() -> Self {
+        Self {
+            text: String::from("{"),
+        }
+    }
+}
+
+impl ObjectWriter {
+    /// Starts an object without members.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn key(&mut self, key: &str) -> &mut String {
+        if self.text.len() > 1 {
+            self.text.push(',');
+        }
+        self.text.push_str(&quoted(key));
+        self.text.push(':');
+        &mut self.text
+    }
+
+    /// Writes a text, escaped.
+    pub fn string(&mut self, key: &str, value: &str) {
+        self.key(key).push_str(&quoted(value));
+    }
+
+    /// Writes a text, escaped, or `null` for `None`.
+    pub fn maybe_string(&mut self, key: &str, value: Option<&str>) {
+        let value = value.map_or_else(|| "null".to_owned(), quoted);
+        self.key(key).push_str(&value);
+    }
+
+    /// Writes `true` or `false`.
+    pub fn boolean(&mut self, key: &str, value: bool) {
+        self.key(key).push_str(if value { "true" } else { "false" });
+    }
+
+    /// Writes a whole number.
+    pub fn number(&mut self, key: &str, value: impl Into<i128>) {
+        self.key(key).push_str(&value.into().to_string());
+    }
+
+    /// Writes a number, or `null` for `None`.
+    pub fn maybe_number(&mut self, key: &str, value: Option<impl Into<i128>>) {
+        match value {
+            Some(value) => self.number(key, value),
+            None => self.key(key).push_str("null"),
+        }
+    }
+
+    /// Writes a number as [`decimal`] does.
+    pub fn decimal(&mut self, key: &str, value: f64, decimals: usize) {
+        self.key(key).push_str(&decimal(value, decimals));
+    }
+
+    /// Writes a list of texts.
+    pub fn strings<'a>(&mut self, key: &str, values: impl Iterator<Item = &'a str>) {
+        self.array(key, values.map(quoted));
+    }
+
+    /// Writes a list of values that are JSON texts already.
+    pub fn array(&mut self, key: &str, values: impl Iterator<Item = String>) {
+        let values: Vec<String> = values.collect();
+        let list = format!("[{}]", values.join(","));
+        self.key(key).push_str(&list);
+    }
+
+    /// Writes a value that is JSON text already.
+    pub fn raw(&mut self, key: &str, json: &str) {
+        self.key(key).push_str(json);
+    }
+
+    /// Writes an object as a member.
+    pub fn object(&mut self, key: &str, inner: Self) {
+        self.key(key).push_str(&inner.finish());
+    }
+
+    /// Returns the number of bytes written so far.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Returns the text without the closing `}`, for a caller that appends the last member.
+    pub fn finish_open(self) -> String {
+        self.text
+    }
+
+    /// Ends the object and returns its text.
+    pub fn finish(mut self) -> String {
+        self.text.push('}');
+        self.text
+    }
+}
+
+/// Returns `text` as a JSON string.
+pub fn quoted(text: &str) -> String {
+    // A string always serialises, so the empty string is never returned.
+    sonic_rs::to_string(text).unwrap_or_else(|_| "\"\"".to_owned())
+}
+
+/// Returns a number with `decimals` digits after the point. Infinities and NaN become `null`, and `-0.00` becomes
+/// `0.00`.
+pub fn decimal(value: f64, decimals: usize) -> String {
+    if !value.is_finite() {
+        return "null".to_owned();
+    }
+    let mut text = format!("{value:.decimals$}");
+    if text.starts_with('-') && !text.contains(|c: char| ('1'..='9').contains(&c)) {
+        text.remove(0);
+    }
+    text
+}
+
+/// Returns a time in ISO 8601, UTC, with milliseconds: `2026-01-09T10:30:00.000Z`. A time out of range
+/// becomes 1970.
+pub fn iso_utc(unix_ms: i64) -> String {
+    let date = DateTime::from_timestamp_millis(unix_ms).unwrap_or_default();
+    date.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 #[cfg(test)]

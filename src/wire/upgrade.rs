@@ -1,14 +1,14 @@
-//! The request for a WebSocket upgrade (RFC 6455 §4.2.1; contract: row upgrade), and the responses to a request head, as bytes:
-//! the 101 (§4.2.2) and refusals.
+//! The request for a WebSocket upgrade (RFC 6455 §4.2.1; contract: row upgrade), and the bytes of the responses: the
+//! 101 (§4.2.2) and refusals.
 
 use hyper::StatusCode;
 use tungstenite::handshake::derive_accept_key;
 
 use super::deflate::{self, Agreed};
 use super::head::{RequestHead, list_items};
-use super::object_writer::quoted;
+use super::json::quoted;
 
-/// The reason why an upgrade is refused: always the client's fault.
+/// Why an upgrade is refused: always the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.reason())]
 pub enum UpgradeError {
@@ -20,7 +20,7 @@ pub enum UpgradeError {
     NotAsked,
     /// `Sec-WebSocket-Version` is not 13, or missing.
     Version,
-    /// `Sec-WebSocket-Key` is missing, repeated, or not the base64 of 16 bytes.
+    /// `Sec-WebSocket-Key` is missing, repeated, or not 16 bytes in base64.
     Key,
     /// The head announces a body; its bytes would be taken for frames.
     Body,
@@ -67,14 +67,14 @@ pub struct Upgrade<'h> {
 }
 
 impl<'a> RequestHead<'a> {
-    /// Whether the client requests a WebSocket, well-formed or not; otherwise the request is plain HTTP.
+    /// Whether the client requests a WebSocket, even in a malformed request. If not, the request is plain HTTP.
     pub fn asks_upgrade(&self) -> bool {
         self.has_token("upgrade", "websocket") && self.has_token("connection", "upgrade")
     }
 
-    /// The part that is missing in a request for a WebSocket: `Sec-WebSocket-Key` is there, but no `Upgrade`, or no `Connection` with
-    /// `Upgrade`, or the version is 1.0. A proxy on the way takes both headers away, and has a version of its own, unless it is
-    /// configured to pass them (RFC 9110 §7.6.1).
+    /// Returns what a proxy has removed from a request for a WebSocket: `Sec-WebSocket-Key` is there, but `Upgrade` or
+    /// `Connection: Upgrade` is missing, or the version is 1.0. A proxy that is not configured for WebSockets removes
+    /// both headers, and may use HTTP/1.0 itself (RFC 9110 §7.6.1).
     pub fn lost_upgrade(&self) -> Option<&'static str> {
         self.header("sec-websocket-key")?;
         if !self.has_token("upgrade", "websocket") {
@@ -113,7 +113,7 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// 16 bytes in base64: 22 characters, and two of padding.
+/// Whether the key is 16 bytes in base64: 22 characters and two of padding.
 fn is_key(key: &[u8]) -> bool {
     let digit = |&b: &u8| b.is_ascii_alphanumeric() || b == b'+' || b == b'/';
     matches!(key.strip_suffix(b"=="), Some(digits) if digits.len() == 22 && digits.iter().all(digit))
@@ -135,13 +135,13 @@ impl<'h> Upgrade<'h> {
         derive_accept_key(self.key.as_bytes())
     }
 
-    /// Returns the response to the offers of permessage-deflate, if an offer is acceptable.
+    /// Returns what is agreed on for permessage-deflate; `None` if no offer is acceptable.
     pub fn negotiate_deflate(&self) -> Option<Agreed> {
         deflate::negotiate(self.head.header_values("sec-websocket-extensions"))
     }
 
-    /// Returns the offered subprotocols in the client's order, over all lines. Names other than tokens (§4.1)
-    /// are left out, because the response could not repeat them.
+    /// Returns the offered subprotocols of all lines, in the client's order. Leaves out names that are not tokens
+    /// (§4.1), because the response could not repeat them.
     pub fn protocols(&self) -> impl Iterator<Item = &'h str> {
         self.head
             .header_values("sec-websocket-protocol")
@@ -149,15 +149,14 @@ impl<'h> Upgrade<'h> {
             .filter(|name| is_token(name))
     }
 
-    /// Returns the origin of the requesting page, if the client is a browser (§10.2).
+    /// Returns the origin of the page, if the client is a browser (§10.2).
     pub fn origin(&self) -> Option<&'h str> {
         self.head.header("origin")
     }
 }
 
-/// Appends the response that makes the connection a WebSocket. `accept` is
-/// [`Upgrade::accept_key`]. `protocol`, an offered subprotocol, is left
-/// out if not a token.
+/// Appends the response that makes the connection a WebSocket. `accept` is from [`Upgrade::accept_key`]; `protocol` is
+/// an offered subprotocol, and is left out if it is not a token.
 pub fn switching_protocols(
     out: &mut Vec<u8>,
     accept: &str,
@@ -195,7 +194,7 @@ pub fn refusal(out: &mut Vec<u8>, status: u16, extra_headers: &[(&str, &str)], j
     out.extend_from_slice(body.as_bytes());
 }
 
-/// Writes a header. Control characters become spaces: a value can end neither its line nor the head.
+/// Writes a header. Control characters become spaces, so that no value can end its line or the head.
 fn header(out: &mut Vec<u8>, name: &str, value: &str) {
     let visible = |b: u8| if b.is_ascii_control() { b' ' } else { b };
     out.extend(name.bytes().map(visible));
@@ -204,7 +203,7 @@ fn header(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Returns the reason phrase (RFC 9110 §15); for other statuses, a phrase that fits any error.
+/// Returns the reason phrase of a status (RFC 9110 §15), or for an unknown status a phrase that fits any error.
 fn phrase(status: u16) -> &'static str {
     match StatusCode::from_u16(status).map(|status| status.canonical_reason()) {
         // The library has the phrase of RFC 7231.

@@ -18,7 +18,7 @@ use weirgate::http::calls::{CallLimits, Calls};
 use weirgate::http::services::{Service, Upstream};
 use weirgate::hub::{Frame, FrameBytes};
 use weirgate::telemetry::GatewayMetric;
-use weirgate::wire::traceparent::Trace;
+use weirgate::wire::head::Trace;
 
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 /// For an answer that has to come; longer than any limit here.

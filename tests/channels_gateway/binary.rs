@@ -52,7 +52,7 @@ fn a_message_is_a_line_with_an_object_and_then_the_payload() {
     bench.subscribe(key, &["market:tick"]);
     assert_eq!(bench.kinds(key), kinds(&[("subscribed", 2)]));
     let now = bench.world.now.unix_ms();
-    let time = weirgate::wire::object_writer::iso_utc(now);
+    let time = weirgate::wire::json::iso_utc(now);
     bench.publish("market:tick", &[], b"\0\xff\n}");
     let want = format!(
         "{{\"type\":\"data\",\"seq\":3,\"channel\":\"market:tick\",\"pattern\":null,\"timestamp\":\"{time}\"}}\n"

@@ -3,7 +3,7 @@ use proptest::test_runner::RngSeed;
 
 use super::*;
 
-/// Redis's own algorithm, line by line, with exponential time: the reference for the test.
+/// The algorithm of Redis, line by line; it takes exponential time. The reference for the tests.
 fn as_redis(pattern: &[u8], name: &[u8]) -> bool {
     let Some((&first, rest)) = pattern.split_first() else {
         return name.is_empty();
@@ -145,7 +145,7 @@ fn cases(cases: u32) -> ProptestConfig {
     }
 }
 
-/// All names up to a length from a few bytes; `x` represents every byte that no pattern names.
+/// Returns all names of up to `length_max` bytes, made of a few bytes; `x` represents every byte that no pattern names.
 fn names(length_max: usize) -> Vec<Vec<u8>> {
     let mut names = vec![Vec::new()];
     let mut last = names.clone();
@@ -189,8 +189,8 @@ proptest! {
 proptest! {
     #![proptest_config(cases(600))]
 
-    /// Exact both ways: granted only if every name is, and refused only because of a name. Seven
-    /// bytes tell patterns of four pieces apart.
+    /// A pattern is granted if and only if all its names are. Names of up to seven bytes are enough to distinguish
+    /// patterns of four pieces.
     #[test]
     fn containment_agrees_with_all_names(
         asked in patterns(),
@@ -205,8 +205,8 @@ proptest! {
         prop_assert_eq!(contain, Ok(stray.is_none()), "{:?}", stray);
     }
 
-    /// For every pattern and table, an answer within a budget equals the answer without, and no more than
-    /// the budget is spent.
+    /// For every pattern and table: an answer within a budget is the same as the one without a budget, and never more
+    /// than the budget is spent.
     #[test]
     fn a_budget_changes_no_answer(
         asked in patterns(),
@@ -229,7 +229,7 @@ proptest! {
         }
     }
 
-    /// Texts that nobody would write: nothing panics, and the budget holds.
+    /// With texts that nobody would write, nothing panics, and the budget holds.
     #[test]
     fn any_text_is_answered_within_the_budget(
         asked in "[ab*?\\[\\]^\\\\-]{0,40}",

@@ -15,12 +15,15 @@ fn signed(algorithm: &str) -> Token {
     Token::new(token.expect("one for it")).expect("a token")
 }
 
-fn judge(keys: &KeySet, token: &Token) -> Result<(), Refusal> {
-    let authenticator = Authenticator {
+fn with_keys(keys: &KeySet) -> Authenticator {
+    Authenticator {
         keys: KeyRing::new(keys.clone()),
         ..Authenticator::default()
-    };
-    authenticator
+    }
+}
+
+fn judge(keys: &KeySet, token: &Token) -> Result<(), Refusal> {
+    with_keys(keys)
         .identify(Some(token), Now::default())
         .map(drop)
 }
@@ -68,7 +71,7 @@ fn a_key_id_chooses_among_named_keys() {
 
 #[test]
 fn a_public_key_is_no_secret() {
-    // Signed with the text of the public key, as if the text were an HMAC secret.
+    // A token that is signed with the text of the public key, as if it were an HMAC secret.
     let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
     let claims = URL_SAFE_NO_PAD.encode(r#"{"role":"admin"}"#);
     let message = format!("{header}.{claims}");
@@ -193,7 +196,7 @@ fn a_set_is_read_for_what_it_is_good_for() {
     ));
 }
 
-/// The size of the modulus counts: the DER text around is longer.
+/// The size of the modulus decides, not that of the longer DER around it.
 #[test]
 fn rsa_keys_are_measured_by_their_modulus() {
     for text in [
@@ -285,7 +288,7 @@ fn a_token_without_a_key_id_is_tried_with_few_keys() {
 const ED_JWK: &str =
     r#"{"kty":"OKP","crv":"Ed25519","x":"eYJbfqJxJwXVV9AJ5jBbXo9McF91ab7jGoakNFlfyI8"}"#;
 
-/// A set of somebody else loses only what is broken in it; the own file is refused as a whole.
+/// Of a provider's set only the broken keys are left out; the operator's own file is refused as a whole.
 #[test]
 fn a_broken_key_of_a_foreign_set_does_not_withhold_the_others() {
     let weak = r#"{"kty":"RSA","n":"AQAB","e":"AQAB","kid":"weak"}"#;
@@ -347,7 +350,7 @@ fn an_api_key_is_compared_whole() {
     assert_eq!(format!("{key:?}"), "ApiKey(***)");
 }
 
-/// Only where newer keys may come, a client is asked to try again.
+/// A client may try again only if newer keys can be fetched.
 #[test]
 fn a_token_with_an_unknown_key_waits_for_newer_keys() {
     let authenticator = Authenticator::default();
@@ -369,4 +372,46 @@ fn a_token_with_an_unknown_key_waits_for_newer_keys() {
         let later = ["keys_due", "begins_soon"].contains(&refusal.label());
         assert_eq!(refusal.close_code(), if later { 1013 } else { 1008 });
     }
+}
+
+/// The vectors of Project Wycheproof for JSON Web Signatures and Keys, for the accepted kinds of keys and
+/// algorithms (`tests/vectors/jws/README.md`).
+const VECTORS: &str = include_str!("../../../tests/vectors/jws/wycheproof.json");
+
+/// Vectors that Wycheproof calls invalid and weirgate accepts: file and number. Both have a good signature by an RSA
+/// key with the ROCA weakness (CVE-2017-15361), which the generator of a key has to avoid.
+const TAKEN: [(&str, u64); 2] = [("json_web_key_test", 7), ("json_web_crypto_test", 46)];
+
+fn judge_signature(keys: &Result<KeySet, KeyError>, token: &str) -> Result<(), String> {
+    let keys = keys.as_ref().map_err(ToString::to_string)?;
+    let token = Token::new(token).ok_or("empty")?;
+    let authenticator = with_keys(keys);
+    let signed = authenticator.signed_claims(&token, Now::default());
+    signed.map(drop).map_err(|refusal| refusal.to_string())
+}
+
+#[test]
+fn signatures_and_keys_are_judged_as_wycheproof_judges_them() {
+    let vectors: Value = sonic_rs::from_str(VECTORS).expect("JSON");
+    let list = |value: &Value, name: &str| value[name].as_array().expect(name).clone();
+    let (mut valid, mut invalid) = (0, 0);
+    for group in &list(&vectors, "groups") {
+        let mut keys = KeySet::default();
+        let set = sonic_rs::to_string(&sonic_rs::json!({"keys": group["keys"]})).expect("JSON");
+        let keys = keys.add_jwks(set.as_bytes()).map(|()| keys);
+        let file = group["file"].as_str().expect("a file");
+        for test in &list(group, "tests") {
+            let number = test[0].as_u64().expect("a number");
+            let good = test[1].as_str() == Some("valid") || TAKEN.contains(&(file, number));
+            let judged = judge_signature(&keys, test[2].as_str().expect("a token"));
+            assert_eq!(
+                judged.is_ok(),
+                good,
+                "{file} {number} {}: {judged:?}",
+                test[3]
+            );
+            *if good { &mut valid } else { &mut invalid } += 1;
+        }
+    }
+    assert_eq!((valid, invalid), (15, 153));
 }

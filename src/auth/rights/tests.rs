@@ -127,7 +127,7 @@ fn a_user_has_names_of_the_claims() {
     assert!(!grants(&mut acl, &rights, "orders..7"));
 }
 
-/// What a claim fills in, by a rule that is written in another way: the bytes of a URL.
+/// What a claim puts into a name, as a second implementation: percent-encoding as in a URL.
 fn url_model(claim: &str) -> String {
     let plain = |byte: &u8| matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' | b'@' | b'|' | b'=');
     let each = |byte: u8| match plain(&byte) {
@@ -166,7 +166,7 @@ fn a_claim_is_escaped() {
 }
 
 proptest::proptest! {
-    /// A user of any name gets the names of this user, and no others: not those of another user, nor of a pattern.
+    /// Whatever the name of a user, the user gets only names made from it: not those of another user, and no pattern.
     #[test]
     fn any_user_gets_the_own_names_alone(
         user in "\\PC{0,40}|[.*>:/?%a\\[\\]\\\\ \u{0}\u{202e}]{0,8}|a{120,140}",
@@ -266,7 +266,7 @@ fn a_token_has_names_of_its_own_within_limits() {
     );
 }
 
-/// A new table judges the names of a client with the claims of the client's token.
+/// With a new table, a client's own names are made again from the claims of its token.
 #[test]
 fn a_new_table_makes_the_names_again() {
     let mut acl = table(NameSyntax::Nats, &["a.{sub}"]);
@@ -281,8 +281,8 @@ fn a_new_table_makes_the_names_again() {
     assert!(!grants(&mut without, &rights, "b.ann") && grants(&mut without, &rights, "own"));
 }
 
-/// The rule in ten lines: a name is granted if one pattern of the role, filled with the claims, or one
-/// pattern of the token takes every token of the name.
+/// The rule in ten lines: a name is granted if every token of it matches one pattern of the role, filled with the
+/// claims, or one pattern in the token.
 fn model(patterns: &[String], asked: &str) -> bool {
     let takes = |pattern: &str| {
         let (mut own, mut asked) = (pattern.split('.'), asked.split('.'));
@@ -356,14 +356,14 @@ proptest! {
         });
         let patterns: Vec<String> = filled.chain(token_names.iter().cloned()).collect();
         for name in asked {
-            // Two patterns together may grant what none grants alone; the model does not know that.
+            // Two patterns together may grant a pattern that neither grants alone; the model does not know that.
             let granted = grants(&mut acl, &rights, &name);
             let wanted = model(&patterns, &name);
             prop_assert!(granted || !wanted, "{} refused with {:?}", name, patterns);
             let is_pattern = NameSyntax::Nats.is_pattern(&name);
             prop_assert!(wanted || !granted || is_pattern, "{} granted with {:?}", name, patterns);
             if granted && is_pattern {
-                // Every subject of the pattern that these tokens can make is granted too.
+                // If a pattern is granted, so is every subject of it that these tokens can make.
                 for one in ["a", "b", "ann", "bob", "other"] {
                     let subject = name.replace(['*', '>'], one);
                     prop_assert!(model(&patterns, &subject), "{} of {}", subject, name);

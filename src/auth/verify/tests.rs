@@ -116,7 +116,7 @@ fn a_token_has_its_time() {
             Some(NotYetValid),
             Some(BeginsSoon { wait_ms: 240_500 }),
         ),
-        // The time of the making is not a rule of RFC 7519 §4.1.6.
+        // RFC 7519 §4.1.6 has no rule that refuses a token because of `iat`.
         (r#"{"iat":1700009999}"#, None, None),
         // Refused for good, whatever the time.
         (
@@ -150,7 +150,7 @@ fn a_token_may_be_used_in_the_second_of_its_making() {
     assert_eq!(of(r#"{"exp":1700000000}"#), Some(Refusal::Expired));
 }
 
-/// The claims of identity providers: a list, an object with a list, a name with dots.
+/// Identity providers put roles into a list, an object with a list, or a claim whose name has dots.
 #[test]
 fn roles_are_read_as_identity_providers_write_them() {
     let named = |claim: &str| ClaimRules {
@@ -387,7 +387,7 @@ fn nothing_of_a_secret_shows() {
 }
 
 mod fuzz {
-    //! Unsigned tokens: none is accepted, and none ends the process.
+    //! Tokens without a good signature: none is accepted, and none ends the process.
 
     use proptest::prelude::*;
     use proptest::sample::Index;
@@ -452,7 +452,7 @@ mod fuzz {
             prop_assert_eq!(judge(text.clone()).is_ok(), text == good.expose(), "{}", text);
         }
 
-        /// Any text in three parts, and any text at all.
+        /// Texts of three parts with any content, and any text at all.
         #[test]
         fn no_text_is_a_token(
             header in json_like(),
@@ -466,7 +466,7 @@ mod fuzz {
             }
         }
 
-        /// Odd claims under a good signature: accepted only as the object that another parser reads.
+        /// Odd claims with a good signature: if they are accepted, another parser reads the same in them.
         #[test]
         fn odd_claims_are_read_as_another_parser_reads_them(claims in json_like()) {
             let token = signed(r#"{"alg":"HS256"}"#, &claims);
@@ -479,5 +479,3 @@ mod fuzz {
         }
     }
 }
-
-mod wycheproof;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
 use crate::base::escaped;
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// The lines of facts: a name, an object of the state, and members of the object. Without members: all that are not 0.
 const FACTS: [&str; 14] = [

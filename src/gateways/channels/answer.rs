@@ -13,7 +13,7 @@ use crate::admission::{Charge, ClientAddr, Holding};
 use crate::hub::{
     CopyRank, Core, Frame, Lead, MaxRate, NotRecovered, Outcome, Position, TopicName,
 };
-use crate::wire::object_writer::{ObjectWriter, iso_utc};
+use crate::wire::json::{ObjectWriter, iso_utc};
 
 /// An answer without its number and its time.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use memchr::memchr;
 
 use super::super::history::{END_BYTES_MAX, ended};
 use crate::hub::{ConflationKey, Content, CopyRank, Frame, FrameBytes, Lead, Message, TopicName};
-use crate::wire::object_writer::quoted;
+use crate::wire::json::quoted;
 
 /// The text before the number.
 const LEAD: Lead = Lead::Seq(r#"{"type":"data","seq":"#);

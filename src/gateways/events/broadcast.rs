@@ -12,8 +12,7 @@ use sonic_rs::LazyValue;
 use super::super::members::{members, text_of};
 use super::{EventsStats, envelope};
 use crate::hub::{Core, Frame, FrameBytes, Now, Place, Publication, RESUME_BYTES_MAX, TopicName};
-use crate::wire::json::{self, JsonError, check_json, compact};
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::{self, JsonError, ObjectWriter, check_json, compact};
 
 /// An event and its devices.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use sonic_rs::LazyValue;
 use super::super::history::{Since, read_since};
 use super::super::members::{members, text_of};
 use crate::hub::Frame;
+use crate::wire::head::Trace;
 use crate::wire::json::compact;
-use crate::wire::traceparent::Trace;
 
 /// A request to a service.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use super::call::{EventsService, Message};
 use super::envelope::Code;
 use crate::admission::{Charge, ClientAddr, Holding, TokenBucket};
 use crate::hub::{Incoming, SessionKey, TopicName};
-use crate::wire::traceparent::Trace;
+use crate::wire::head::Trace;
 
 /// Messages of a connection that may wait; at the limit the gateway stops reading the connection (contract: row
 /// "Order").

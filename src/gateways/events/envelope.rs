@@ -8,8 +8,7 @@ use super::super::members::members;
 use super::call::Message;
 use super::call::{AnswerReader, CallFailure, ServiceAnswer};
 use crate::hub::{CopyRank, Core, Frame, FrameBuilder, FrameBytes, Now, Position};
-use crate::wire::json::{check_json, compact, text_of};
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::{ObjectWriter, check_json, compact, text_of};
 
 /// The most characters of a content coding in an error.
 const CODING_MAX: usize = 64;

@@ -10,7 +10,7 @@ use super::connection::Connection;
 use super::envelope::{self, Code};
 use crate::hub::{Core, SessionKey, TopicName};
 use crate::wire::head::RequestHead;
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// The event and the id of the answer to a device that is named in the address of the connection.
 const ASKED_BY_ADDRESS: (&str, &str) = ("\"identify\"", "null");

@@ -29,9 +29,8 @@ use crate::hub::{
     Accepted, Admission, ByClient, CloseReason, Core, Entrance, Frame, Gateway, Incoming,
     SessionKey, TopicName,
 };
-use crate::wire::head::RequestHead;
-use crate::wire::object_writer::ObjectWriter;
-use crate::wire::traceparent::Trace;
+use crate::wire::head::{RequestHead, Trace};
+use crate::wire::json::ObjectWriter;
 
 pub use self::broadcast::Push;
 pub use self::call::{BROADCAST_PATH, CALL_PATH, EventsService, INNER_PATHS};

@@ -6,7 +6,7 @@ use super::super::history::{Status, ended};
 use super::candles::Update;
 use super::client::{Content, Held};
 use crate::hub::{CopyRank, Core, Frame, Position, TopicName};
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// `{"type":"success","message":…,"data":…,"timestamp":ms}`. A position, if given, follows the other members.
 pub(super) fn success(

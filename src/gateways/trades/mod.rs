@@ -25,7 +25,7 @@ use crate::hub::{
     Wanted,
 };
 use crate::wire::head::RequestHead;
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 pub use self::candles::{CandleSettings, CandleStats};
 

@@ -1,4 +1,5 @@
-//! `/operator/state`: a survey, the bus and the limits as JSON. The members are explained in `docs/reference/http.md`.
+//! `/operator/state`: a survey of the clients, the bus and the limits, as JSON. `docs/reference/http.md` explains the
+//! members.
 
 // Type parameters of `object!` have the names of members.
 #![allow(non_camel_case_types)]
@@ -15,7 +16,7 @@ use crate::http::readiness::{NotReady, not_ready};
 use crate::hub::{ClientLook, SlowLook, Survey, Why};
 use crate::telemetry::{BusStatus, EndedAt, HitLimit, Reading, RecentLatency, Telemetry, names};
 
-/// Reads a number of the process; `None` if the process lacks the number.
+/// Reads a number of the process; `None` if this gateway has no such number.
 pub type ReadNumber = fn(&Reading<'_>) -> Option<u64>;
 
 /// A limit, and where its present value is.
@@ -29,13 +30,13 @@ pub struct NearLimit {
     pub is_bytes: bool,
     /// The limit of the settings; `None` for no limit.
     pub max: Option<u64>,
-    /// Reads the limit in force, if the limit may differ from the setting.
+    /// Reads the limit in force, where it may differ from the setting.
     pub max_in_force: Option<ReadNumber>,
     /// Reads the present value.
     pub now: ReadNumber,
 }
 
-/// `object!(Name { member: value, … })`: a value whose JSON is an object with these members.
+/// `object!(Name { member: value, … })` makes a value whose JSON is an object with these members.
 macro_rules! object {
     ($name:ident { $($member:ident $(: $value:expr)?),* $(,)? }) => {{
         #[derive(Serialize)]
@@ -104,7 +105,8 @@ pub(super) fn state(
     }))
 }
 
-/// People read the text in a terminal too: of strangers' texts, all that steers one is escaped.
+/// Returns the value as JSON. People also print it in a terminal, so characters that control a terminal are escaped:
+/// the document has texts from clients.
 fn json(value: &impl Serialize) -> String {
     // Plain values always serialise.
     let text = sonic_rs::to_string(value).unwrap_or_default();

@@ -1,8 +1,9 @@
-//! The pages for browsers, inside the binary, nothing from other hosts.
+//! The pages for browsers: inside the binary, without anything from other hosts.
 //!
-//! The page at `/` of the levels gateway uses `/weirgate.js`, the same client as for users ([`ClientModule::Levels`]). The
-//! other gateways have a page at an address without a page ([`FrontPage`]): what the gateway is, and what to do next. Any
-//! other client gets the answer of the contract there. Called by `kinds`.
+//! The page at `/` of the levels gateway uses `/weirgate.js`, the same client as for users ([`ClientModule::Levels`]).
+//! At the other gateways, a browser that opens `/` or the path of the WebSocket gets a short page ([`FrontPage`]): what
+//! the gateway is, and what to do next. Other clients get the response of the contract at these paths. Called by
+//! `kinds`.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -29,8 +30,8 @@ const FILES: [File; 9] = [
     File::new("/page/slow.js", include_str!("slow.js")),
 ];
 
-/// Returns a route for each file, the client included. `has_status`: the address has `/ready`, `/stats` and
-/// `/metrics`, to which the page then has links.
+/// Returns a route for each file, the client included. `has_status`: `/ready`, `/stats` and `/metrics` are at the same
+/// address, so the page links to them.
 pub fn routes(has_status: bool) -> Vec<Route> {
     let mut routes = files::routes([index(has_status)]);
     routes.extend(files::routes(FILES));
@@ -49,7 +50,7 @@ fn index(has_status: bool) -> File {
     }
 }
 
-/// No scripts and nothing from other hosts; the style is in the page.
+/// Allows no scripts and nothing from other hosts; the style is in the page.
 const POLICY: &str = "default-src 'none'; style-src data:; img-src data:; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 
@@ -66,18 +67,18 @@ pub struct FrontPage {
     pub gateway: &'static str,
     /// The path of the WebSocket; the page is here and at `/`.
     pub path: &'static str,
-    /// The status, which the contract has for these paths.
+    /// The status that the contract has for these paths.
     pub status: StatusCode,
     /// The path of the client file.
     pub client: &'static str,
     /// The arguments of `weirgate tail` after the URL.
     pub tail: &'static str,
-    /// Documents of the repository.
+    /// The documents of the repository that the page names.
     pub documents: &'static [&'static str],
 }
 
 impl FrontPage {
-    /// Returns the page, if a browser asks for a page here.
+    /// Returns the page if a browser asks for one at these paths.
     pub(super) fn answer(&self, request: &RequestParts) -> Option<Answer> {
         let is_read = [Method::GET, Method::HEAD].contains(&request.head.method);
         let is_here = ["/", self.path].contains(&request.path());
@@ -145,7 +146,7 @@ fn asks_html(request: &RequestParts) -> bool {
     ranges.any(|range| range.ty == names::TEXT && range.subty == names::HTML && quality(&range) > 0)
 }
 
-/// The text for HTML, in content and in attributes.
+/// Escapes text for HTML, for content and for attributes.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,5 +1,5 @@
-//! Bodies in the proxy: passed on piece by piece, each requested when there is room. A small request body is
-//! read completely first.
+//! Bodies in the proxy. They are passed on piece by piece, and the next piece is read when there is room for it. A
+//! small request body is read completely first.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -17,11 +17,11 @@ use crate::admission::Charge;
 use crate::http::body::{BodyTooSlow, BoxError, Progress, ReadBodyError, RequestBody};
 use crate::http::services::{Again, Lease, Place};
 
-/// A body with an announced length up to this limit is read completely before the request gets a connection
-/// to its service, so that a slow client with a small body holds no connection.
+/// The largest announced length of a body that is read completely before the request gets a connection to its service,
+/// so that a slow client with a small body holds no connection.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
-/// Reads a small body, unless its room has to go to others.
+/// Reads a small body. Gives it up if it has to give way to the bodies of others.
 async fn whole(body: RequestBody, room: &Charge) -> Result<Bytes, ReadBodyError> {
     let upload = body.progress();
     let mut read = pin!(body.read(SMALL_BYTES_MAX as usize));
@@ -47,20 +47,21 @@ pub(super) struct ToService {
 enum Kind {
     /// No body, or nothing left.
     Nothing,
-    /// A whole small body, with the charge for its bytes until it is sent to the service. Until then the request
-    /// has no connection to a service, so the limit of connections does not bound these bytes.
+    /// A whole small body. Its bytes are charged until they are sent to the service: before that the request may have
+    /// no connection to a service, so the limit of connections does not bound these bytes.
     Whole { bytes: Bytes, _room: Charge },
-    /// A body in pieces: large, of unknown length, or small while the small bodies of others fill their room. Such
-    /// a body is read once the request has a connection, and connections are limited. The [`Place`] records the
-    /// progress of the client.
+    /// A body that is passed on in pieces: it is large, of unknown length, or small while there is no room for another
+    /// small body. It is read only once the request has a connection, so the limit of connections bounds its bytes. The
+    /// [`Place`] records the progress of the client.
     Pieces(RequestBody, Option<Arc<Place>>),
 }
 
 impl ToService {
-    /// Makes the body of a request, once the request may use a connection to its service.
+    /// Makes the body of a request, before the request gets a connection to its service. Reads a small body whole if
+    /// `room` grants its bytes; leaves any other body to be read in pieces.
     ///
     /// # Errors
-    /// A small body broke off.
+    /// A small body broke off, came too slowly or had to give way.
     pub(super) async fn new(
         body: RequestBody,
         room: impl FnOnce(u64) -> Option<Charge>,
@@ -93,7 +94,7 @@ impl ToService {
         }
     }
 
-    /// Returns true if the length of the body is unknown.
+    /// Returns true if the body has no known length, so that it is sent in chunks.
     pub(super) fn is_in_chunks(&self) -> bool {
         self.size_hint().exact().is_none()
     }
@@ -154,19 +155,19 @@ impl Body for ToService {
     }
 }
 
-/// The body of an answer for the client. At the end of the body, the connection is kept for reuse. If this is
-/// dropped earlier, the connection ends too, and the service sees the end of the client.
+/// The body of an answer for the client. After its end, the connection to the service is kept for reuse. If the body is
+/// dropped earlier, that connection ends, so that the service notices that the client has left.
 pub(super) struct ToClient {
     incoming: Incoming,
     ended: bool,
-    /// Does not announce an empty body, for an answer whose head has a length without a body: a 304 (RFC 9110
-    /// §8.6). hyper removes the length from the head if the body is known to be empty.
+    /// Hides that the body is empty. The head of a 304 may have a length although there is no body (RFC 9110 §8.6), and
+    /// hyper removes the length if it knows that the body is empty.
     pub(super) hides_end: bool,
     lease: Option<Lease<ToService>>,
     upload: Arc<Progress>,
     exchange: Exchange,
     silence: Duration,
-    /// The time since which there is nothing to pass on.
+    /// Since when there has been nothing to pass on.
     waits_since: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
@@ -192,8 +193,8 @@ impl ToClient {
         }
     }
 
-    /// Ready after the service was silent for too long while the service had to send, or when the request has to give
-    /// way because its body crawls.
+    /// Ready, with the reason, if the service was silent for too long while it had to send, or if the request has to
+    /// give way because its body is too slow.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         let place = self.lease.as_ref().and_then(Lease::place);
         if place.is_some_and(|place| place.gives_way(cx)) {
@@ -238,7 +239,7 @@ impl Body for ToClient {
                 frame.map(|frame| frame.map(without_bad_trailers).map_err(BoxError::from))
             }
             Poll::Pending => {
-                // The client has taken all there is.
+                // The client has taken everything that has come.
                 let place = self.lease.as_ref().and_then(Lease::place);
                 if let Some(place) = place.filter(|_| self.waits_since.is_none()) {
                     place.is_behind(Duration::ZERO);
@@ -248,7 +249,7 @@ impl Body for ToClient {
             }
         };
         match &frame {
-            // If the request body breaks off, the connection to the service ends, and so does the answer.
+            // If the request body breaks off, the connection to the service ends, and with it the answer.
             Some(Err(_)) if self.upload.is_broken() => {
                 let outcome = Outcome::of_broken(&self.upload);
                 self.exchange.refuse(outcome);

@@ -1,4 +1,4 @@
-//! A request from arrival to end: counted once, for metrics and pages. Failures are logged, a few lines a
+//! A proxied request from arrival to end. Counts it once, for metrics and pages; logs failures, at most a few lines a
 //! second. Never logs a path, a query, a header or a body.
 
 use std::error::Error;
@@ -18,7 +18,8 @@ use crate::http::services::{
 };
 use crate::telemetry::{GatewayMetric, names};
 
-/// Log lines of a kind and a service within a second; more lines are counted and reported later.
+/// The most log lines a second of one kind, for one service. Further lines are counted, and a later line has their
+/// number.
 const LINES_PER_SECOND: u32 = 5;
 
 /// The log and the counters of a service's requests.
@@ -31,7 +32,7 @@ pub(super) struct Watch {
     clock: Clock,
     /// Lines about failures of the service.
     failures: Mutex<LogBudget>,
-    /// Lines about clients, counted separately so that many refusals do not suppress failures.
+    /// Lines about clients. They have a separate budget, so that many refusals do not suppress lines about failures.
     refusals: Mutex<LogBudget>,
 }
 
@@ -56,7 +57,7 @@ impl Watch {
     }
 }
 
-/// A request, counted on drop: as `ClientGone`, unless another outcome was recorded.
+/// A request. It is counted when this is dropped: as `ClientGone`, unless another outcome was recorded.
 #[derive(Debug)]
 pub(super) struct Exchange {
     watch: Arc<Watch>,
@@ -86,11 +87,9 @@ impl Exchange {
 
     /// Records the end of the service's answer.
     pub(super) fn is_whole(&mut self) {
-        let is_good = self.status.as_u16() < 400;
-        let outcome = if is_good {
-            Outcome::Answered
-        } else {
-            Outcome::Refused
+        let outcome = match self.status.as_u16() {
+            ..400 => Outcome::Answered,
+            _ => Outcome::Refused,
         };
         self.outcome.get_or_insert(outcome);
     }
@@ -135,7 +134,7 @@ impl Drop for Exchange {
     }
 }
 
-/// Returns an error with its causes, because libraries say little in the outermost error.
+/// Returns the texts of an error and its causes: the outermost error of a library often says little.
 fn with_causes(error: &(dyn Error + 'static)) -> String {
     let all = iter::successors(Some(error), |&error| error.source());
     let texts: Vec<String> = all.map(ToString::to_string).collect();
@@ -159,7 +158,7 @@ pub(super) enum Outcome {
     Cut,
     /// The client left before the answer was whole.
     ClientGone,
-    /// 400: the path is a trick.
+    /// 400: in some reading the path leaves the proxied paths.
     BadPath,
     /// 404: the path is reserved for services.
     InnerPath,
@@ -247,7 +246,8 @@ impl ServiceStats {
         }
     }
 
-    /// Counts a request without a place. `has_share`: places are free, but not for its address.
+    /// Counts a request that has to wait for a place. `has_share`: places are free, but its address has its share of
+    /// them.
     pub(super) fn count_wait(&self, has_share: bool) {
         let waits = match has_share {
             true => &self.address_waits,

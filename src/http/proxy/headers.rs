@@ -1,14 +1,16 @@
-//! The changes of a proxy to headers (RFC 9110 §7.6, contract events, section "Proxy"). Pure.
+//! What the proxy changes in headers (RFC 9110 §7.6, contract events, section "Proxy"): in requests, and in answers,
+//! where addresses of the service become addresses of the gateway. Pure.
 
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFRESH, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 use crate::admission::{ClientAddr, Peer};
-use crate::wire::traceparent;
+use crate::http::services::Upstream;
+use crate::wire::head::Trace;
 
-/// The headers of a single connection, besides the names in `Connection`.
+/// The headers that are for a single connection, besides those that `Connection` names.
 static HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     PROXY_AUTHENTICATE,
@@ -25,19 +27,18 @@ static HOP_BY_HOP: [HeaderName; 8] = [
 pub(super) struct Forwarded<'a> {
     /// The other end of the client's connection.
     pub(super) peer: Peer,
-    /// Whether the other end is a trusted proxy: then the proxy's headers on the client's scheme and host
-    /// count.
+    /// Whether the other end is a trusted proxy. Then its headers about the client's scheme and host are kept.
     pub(super) peer_is_trusted: bool,
     /// Whether the client's connection came over TLS.
     pub(super) is_tls: bool,
-    /// The host of the target, if present: then `Host` is ignored (RFC 9112 §3.2.2).
+    /// The host in the request target, if there is one; `Host` is then ignored (RFC 9112 §3.2.2).
     pub(super) target_host: Option<HeaderValue>,
     /// The service's host and port.
     pub(super) host: &'a HeaderValue,
 }
 
-/// Converts the headers of a client's request for the service. `random` makes a trace if the request has
-/// none.
+/// Converts the headers of a client's request for the service. If the request has no trace, begins one with numbers
+/// from `random`.
 pub(super) fn to_service(
     headers: &mut HeaderMap,
     forwarded: Forwarded<'_>,
@@ -58,21 +59,22 @@ pub(super) fn to_service(
     let list = HeaderName::from_static("x-forwarded-for");
     let lines = headers.get_all(&list).iter().map(HeaderValue::as_bytes);
     match forwarded.peer {
-        // A trusted proxy without an address: the last entry of the list is already the last with an address.
+        // The trusted proxy has no address to add, and the list already ends with the address of the proxy's client.
         Peer::Unix(_) if forwarded.peer_is_trusted => {}
         peer if peer.is_last_of(lines) => {}
         peer => {
-            // A service that trusts the load balancer would believe what an unknown client has written.
+            // The load balancer did not name its client, who may have written the list; a service that trusts the load
+            // balancer would believe it.
             if matches!(peer, Peer::Unnamed(_)) {
                 headers.remove(&list);
             }
             append_forwarded_for(headers, list, peer.client());
         }
     }
-    let add = |headers: &mut HeaderMap, name, value| match headers.entry(name) {
-        Entry::Occupied(_) if forwarded.peer_is_trusted => {}
-        Entry::Occupied(mut entry) => drop(entry.insert(value)),
-        Entry::Vacant(entry) => drop(entry.insert(value)),
+    let add = |headers: &mut HeaderMap, name: HeaderName, value| {
+        if !forwarded.peer_is_trusted || !headers.contains_key(&name) {
+            headers.insert(name, value);
+        }
     };
     let proto = HeaderName::from_static("x-forwarded-proto");
     let scheme = if forwarded.is_tls { "https" } else { "http" };
@@ -89,14 +91,42 @@ pub(super) fn to_client(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
 }
 
-/// Returns true if the body has another coding than `chunked`. The header that names the coding is for a single
-/// connection and is not passed on, so the body cannot be either.
+/// Changes addresses of the service in its answer to addresses of the gateway: requests reach the service under its own
+/// name, so it knows no other. The new address is relative, so the client keeps its scheme and host. `cut` is the
+/// prefix that the gateway removes from paths.
+pub(super) fn own_addresses(headers: &mut HeaderMap, service: &Upstream, cut: &str) {
+    for name in [LOCATION, CONTENT_LOCATION, REFRESH] {
+        let Some(text) = headers.get(&name).and_then(|value| value.to_str().ok()) else {
+            continue;
+        };
+        // `Refresh: 5; url=http://…`
+        let at = match name == REFRESH {
+            true => text
+                .to_ascii_lowercase()
+                .find("url=")
+                .map(|at| at + "url=".len()),
+            false => Some(0),
+        };
+        let relative = at.and_then(|at| {
+            let path = service.path_of(text[at..].trim_matches(['"', '\'', ' ']))?;
+            let path = format!("{cut}{path}");
+            // A path that begins with two slashes would name a host.
+            (!path.starts_with("//")).then(|| format!("{}{path}", &text[..at]))
+        });
+        if let Some(value) = relative.and_then(|text| HeaderValue::try_from(text).ok()) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// Returns true if the body has a transfer coding other than `chunked`. The header that names it is for a single
+/// connection and is not passed on, so neither can the body be.
 pub(super) fn has_other_coding(headers: &HeaderMap) -> bool {
     items(headers, &TRANSFER_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
 }
 
-/// Leaves a single length, or none if the body is in chunks: from several, the next reader of the head may choose
-/// another (RFC 9112 §6.3).
+/// Leaves a single `Content-Length`, or none if the body is in chunks. With several, the next reader of the head may
+/// choose a different one (RFC 9112 §6.3).
 fn one_length(headers: &mut HeaderMap) {
     if let Some(length) = headers.remove(CONTENT_LENGTH)
         && !headers.contains_key(TRANSFER_ENCODING)
@@ -105,8 +135,8 @@ fn one_length(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes trailers that must not be passed on: headers on how to read the message, and headers that would be
-/// removed from a head.
+/// Removes trailers that must not be passed on: fields that say how to read the message, and fields that the proxy
+/// removes from a head.
 pub(super) fn trailers(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers);
     remove_disguised(trailers);
@@ -120,7 +150,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
-        // A client's `Connection` cannot remove the length of the body, nor the host of the request.
+        // A client's `Connection` must not remove the length of the body or the host of the request.
         if *name != CONTENT_LENGTH && *name != HOST {
             headers.remove(name);
         }
@@ -156,20 +186,20 @@ fn append_forwarded_for(headers: &mut HeaderMap, name: HeaderName, peer: ClientA
         }
     }
     list.extend_from_slice(peer.to_string().as_bytes());
-    // Parts of valid values and an address make a valid value.
+    // Cannot fail: the parts are valid values and an address.
     if let Ok(value) = HeaderValue::from_bytes(&list) {
         headers.insert(name, value);
     }
 }
 
-/// Passes the trace on; begins a trace if there is none, or an unreadable one.
+/// Passes the trace on. Begins a new one if there is none, or if it is unreadable.
 fn trace(headers: &mut HeaderMap, random: impl FnMut() -> u64) {
     let name = HeaderName::from_static("traceparent");
     let given = headers.get(&name).and_then(|value| value.to_str().ok());
-    if given.and_then(traceparent::given).is_some() {
+    if given.is_some_and(|parent| Trace::given(parent, std::iter::empty()).is_some()) {
         return;
     }
-    if let Ok(made) = HeaderValue::try_from(traceparent::made(random)) {
+    if let Ok(made) = HeaderValue::try_from(Trace::made(random).parent) {
         headers.insert(name, made);
         headers.remove("tracestate");
     }
@@ -196,11 +226,9 @@ mod tests {
         headers
     }
 
-    fn lines(headers: &HeaderMap) -> Vec<(String, String)> {
-        let line = |(name, value): (&HeaderName, &HeaderValue)| {
-            let value = String::from_utf8_lossy(value.as_bytes());
-            (name.as_str().to_owned(), value.into_owned())
-        };
+    fn lines(headers: &HeaderMap) -> Vec<String> {
+        let line =
+            |(name, value): (_, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
         let mut lines: Vec<_> = headers.iter().map(line).collect();
         lines.sort();
         lines
@@ -231,11 +259,8 @@ mod tests {
             headers["x-forwarded-for"].clone()
         };
         assert_eq!(forwarded_for(true), "198.51.100.7");
-        assert_eq!(
-            forwarded_for(false),
-            "198.51.100.7, unix",
-            "anybody may have written it"
-        );
+        // Anybody may have written the list.
+        assert_eq!(forwarded_for(false), "198.51.100.7, unix");
     }
 
     #[test]
@@ -248,41 +273,36 @@ mod tests {
         let client = |ip| Some(SocketAddr::new(IpAddr::from(ip), 4711));
         let named = balancer().behind_header(client([192, 0, 2, 1]));
         assert_eq!(forwarded_for(named, "1.1.1.1"), "1.1.1.1, 192.0.2.1");
-        // A proxy of HTTP with headers of the PROXY protocol says the same in both.
+        // An HTTP proxy that also sends PROXY protocol headers names the client in both.
         let twice = "1.1.1.1, 192.0.2.1";
         assert_eq!(forwarded_for(named, twice), twice);
-        assert_eq!(
-            forwarded_for(balancer().behind_header(None), "1.1.1.1"),
-            "10.0.0.9",
-            "nobody vouches for the rest"
-        );
+        // Nobody vouches for the rest of the list.
+        let unnamed = balancer().behind_header(None);
+        assert_eq!(forwarded_for(unnamed, "1.1.1.1"), "10.0.0.9");
     }
 
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
     #[test]
     fn a_plain_request_gets_what_the_service_should_know() {
-        let headers = asked(
-            map(&[
-                ("host", "public"),
-                ("x-custom", "c"),
-                ("cookie", "a=b"),
-                ("content-length", "5"),
-            ]),
-            false,
-        );
-        let made = traceparent::made(|| 7);
-        let expected = [
-            ("content-length", "5"),
-            ("cookie", "a=b"),
-            ("host", "service:8001"),
-            ("traceparent", made.as_str()),
+        let plain = map(&[
+            ("host", "public"),
             ("x-custom", "c"),
-            ("x-forwarded-for", "10.0.0.9"),
-            ("x-forwarded-host", "public"),
-            ("x-forwarded-proto", "http"),
+            ("cookie", "a=b"),
+            ("content-length", "5"),
+        ]);
+        let headers = asked(plain, false);
+        let made = Trace::made(|| 7).parent;
+        let expected = [
+            "content-length: 5",
+            "cookie: a=b",
+            "host: service:8001",
+            &format!("traceparent: {made}"),
+            "x-custom: c",
+            "x-forwarded-for: 10.0.0.9",
+            "x-forwarded-host: public",
+            "x-forwarded-proto: http",
         ];
-        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(lines(&headers), expected);
     }
 
@@ -305,18 +325,10 @@ mod tests {
         ]);
         let mut answered = hop.clone();
         to_client(&mut answered);
-        let names: Vec<_> = lines(&answered).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["content-length", "trailer", "x-kept"]);
+        let kept = ["content-length: 5", "trailer: x-sum", "x-kept: yes"];
+        assert_eq!(lines(&answered), kept);
         let requested = asked(hop, true);
-        for name in [
-            "x-one",
-            "x-two",
-            "connection",
-            "te",
-            "transfer-encoding",
-            "upgrade",
-            "keep-alive",
-        ] {
+        for name in "x-one x-two connection te transfer-encoding upgrade keep-alive".split(' ') {
             assert!(!requested.contains_key(name), "{name}");
         }
         assert_eq!(requested["content-length"], "5");
@@ -325,13 +337,8 @@ mod tests {
     #[test]
     fn a_length_is_said_once_and_never_beside_chunks() {
         let mut twice = map(&[("content-length", "5"), ("content-length", "5")]);
-        assert_eq!(
-            asked(twice.clone(), false)
-                .get_all("content-length")
-                .iter()
-                .count(),
-            1
-        );
+        let once = asked(twice.clone(), false);
+        assert_eq!(once.get_all("content-length").iter().count(), 1);
         to_client(&mut twice);
         assert_eq!(twice, map(&[("content-length", "5")]));
         let mut both = map(&[("content-length", "5"), ("transfer-encoding", "chunked")]);
@@ -351,10 +358,8 @@ mod tests {
     fn connection_cannot_take_away_what_the_gateway_says() {
         let named = map(&[
             ("host", "public"),
-            (
-                "connection",
-                "host, x-forwarded-for, x-forwarded-host, traceparent",
-            ),
+            ("connection", "host, x-forwarded-for, x-forwarded-host"),
+            ("connection", "traceparent"),
             ("x-forwarded-for", "1.1.1.1"),
         ]);
         let headers = asked(named, true);
@@ -366,18 +371,16 @@ mod tests {
 
     #[test]
     fn the_inner_token_never_passes() {
-        let headers = asked(
-            map(&[
-                ("X-Internal-Token", "s"),
-                ("x_internal_token", "s"),
-                ("x-internal-Token", "t"),
-            ]),
-            true,
-        );
+        let token = map(&[
+            ("X-Internal-Token", "s"),
+            ("x_internal_token", "s"),
+            ("x-internal-Token", "t"),
+        ]);
+        let headers = asked(token, true);
         assert!(
-            !lines(&headers)
-                .iter()
-                .any(|(name, _)| name.contains("internal"))
+            !headers
+                .keys()
+                .any(|name| name.as_str().contains("internal"))
         );
         let mut late = map(&[
             ("x-internal-token", "s"),
@@ -386,7 +389,7 @@ mod tests {
             ("x-sum", "9"),
         ]);
         trailers(&mut late);
-        assert_eq!(lines(&late), [("x-sum".to_owned(), "9".to_owned())]);
+        assert_eq!(lines(&late), ["x-sum: 9"]);
     }
 
     #[test]
@@ -399,17 +402,12 @@ mod tests {
             ("x-forwarded-host", "www.example"),
         ]);
         let trusted = asked(via.clone(), true);
-        assert_eq!(
-            trusted["x-forwarded-for"],
-            "1.1.1.1, 2.2.2.2, 3.3.3.3, 10.0.0.9"
-        );
+        let list = "1.1.1.1, 2.2.2.2, 3.3.3.3, 10.0.0.9";
+        assert_eq!(trusted["x-forwarded-for"], list);
         assert_eq!(trusted["x-forwarded-proto"], "https");
         assert_eq!(trusted["x-forwarded-host"], "www.example");
         let other = asked(via, false);
-        assert_eq!(
-            other["x-forwarded-for"],
-            "1.1.1.1, 2.2.2.2, 3.3.3.3, 10.0.0.9"
-        );
+        assert_eq!(other["x-forwarded-for"], list);
         assert_eq!(other["x-forwarded-proto"], "http");
         assert_eq!(other["x-forwarded-host"], "public");
     }
@@ -417,33 +415,59 @@ mod tests {
     #[test]
     fn a_trace_is_passed_on_or_begun() {
         let given = asked(map(&[("traceparent", TRACE), ("tracestate", "a=b")]), false);
-        assert_eq!(
-            (&given["traceparent"], &given["tracestate"]),
-            (
-                &HeaderValue::from_static(TRACE),
-                &HeaderValue::from_static("a=b")
-            )
-        );
+        assert_eq!(given["traceparent"], TRACE);
+        assert_eq!(given["tracestate"], "a=b");
         let begun = asked(map(&[("traceparent", "bad"), ("tracestate", "a=b")]), false);
-        assert_eq!(begun["traceparent"], traceparent::made(|| 7));
+        assert_eq!(begun["traceparent"], Trace::made(|| 7).parent);
         assert!(!begun.contains_key("tracestate"));
     }
 
     #[test]
     fn who_takes_trailers_says_so_on_each_connection() {
-        let headers = asked(
-            map(&[("te", "deflate, Trailers"), ("connection", "TE")]),
-            false,
-        );
-        assert_eq!(
-            (&headers["te"], &headers["connection"]),
-            (
-                &HeaderValue::from_static("trailers"),
-                &HeaderValue::from_static("te")
-            )
-        );
+        let takes = map(&[("te", "deflate, Trailers"), ("connection", "TE")]);
+        let headers = asked(takes, false);
+        assert_eq!(headers["te"], "trailers");
+        assert_eq!(headers["connection"], "te");
         let asks = asked(map(&[("expect", "100-continue")]), false);
         assert!(!asks.contains_key(EXPECT));
+    }
+
+    #[test]
+    fn addresses_of_the_service_itself_lead_to_the_gateway() {
+        const OWN: &str = "http://service:8001";
+        const BASE: &str = "http://service/base";
+        let changed = |url: &str, cut: &str, name: &str, text: &str| {
+            let mut headers = map(&[(name, text)]);
+            own_addresses(&mut headers, &Upstream::parse(url).unwrap(), cut);
+            headers[name].to_str().unwrap().to_owned()
+        };
+        let same = |text| (OWN, "", text, text);
+        for (url, cut, text, expected) in [
+            (OWN, "", "http://service:8001/v1/7/?a=b#c", "/v1/7/?a=b#c"),
+            (OWN, "", "HTTP://SERVICE:8001/v1/x", "/v1/x"),
+            (OWN, "", "//service:8001/v1/x", "/v1/x"),
+            (OWN, "/v1/sim", "http://service:8001/x/", "/v1/sim/x/"),
+            (OWN, "", "http://service:8001", "/"),
+            (BASE, "/cut", "http://service:80/base/x", "/cut/x"),
+            (BASE, "/cut", "http://service/base", "/cut/"),
+            (BASE, "/cut", "http://service/based", "http://service/based"),
+            ("http://[::1]:9", "", "http://[::1]:9/x", "/x"),
+            ("https://service", "", "http://service/x", "/x"),
+            (OWN, "/cut", "/v1/x", "/v1/x"),
+            same("http://service:8002/x"),
+            same("http://service:8001//evil.example/"),
+            same("https://login.example/?next=x"),
+            same("../other"),
+            same("ftp://service:8001/x"),
+        ] {
+            for name in ["location", "content-location"] {
+                assert_eq!(changed(url, cut, name, text), expected, "{text}");
+            }
+        }
+        let refresh = |text| changed(OWN, "", "refresh", text);
+        assert_eq!(refresh("5; URL=http://service:8001/x"), "5; URL=/x");
+        assert_eq!(refresh("0;url='http://service:8001/x'"), "0;url=/x");
+        assert_eq!(refresh("5"), "5");
     }
 
     proptest! {

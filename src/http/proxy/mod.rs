@@ -1,14 +1,13 @@
-//! A reverse proxy: paths of clients for services behind the gateway.
+//! A reverse proxy: passes requests for some paths to services behind the gateway.
 //!
-//! Bodies stream both ways, except a small request body, which is read completely before the request gets a
-//! connection to its service. A side that does not read stops the other side. No cookie is kept, no redirect
-//! followed, nothing decoded. The rules for paths and headers are in pure parts: `path`, `headers`. Called by
+//! Bodies stream both ways, except a small request body, which is read completely before the request gets a connection
+//! to its service. If one side does not read, the proxy stops reading from the other. It keeps no cookies, follows no
+//! redirects and decodes nothing. The rules for paths and headers are in pure modules: `path`, `headers`. Called by
 //! `kinds`, runs on the HTTP thread.
 
 mod body;
 mod exchange;
 mod headers;
-mod location;
 mod path;
 
 use std::future::{Future, poll_fn};
@@ -37,7 +36,7 @@ use crate::telemetry::GatewayMetric;
 
 pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};
 
-/// The most bytes of an answer's head, and the bytes of a body that hyper reads at a time.
+/// The most bytes of an answer's head, and the most bytes of its body that hyper reads at a time.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// A service with its proxied paths.
@@ -52,21 +51,21 @@ pub struct Proxied {
 pub struct ProxySettings {
     /// The services.
     pub services: Vec<Proxied>,
-    /// The first parts of the paths that services reserve for the gateway and for each other: 404.
+    /// The first segments of paths that services reserve for the gateway and for each other; clients get a 404.
     pub inner_paths: &'static [&'static str],
-    /// The longest silence of a service, in milliseconds, while the service has to send.
+    /// The longest silence of a service while it has to send, in milliseconds.
     pub silence_timeout_ms: u64,
-    /// Connections to a service at once; an address gets more only while it holds less than what is free. Further
-    /// requests wait, as long as for an answer.
+    /// The most connections to a service at once. An address gets another one only while it holds fewer than are free.
+    /// Other requests wait for a connection, for at most `silence_timeout_ms`.
     pub service_connections_max: usize,
     /// The buffers of all connections, each [`CONNECTION_BYTES`](super::services::CONNECTION_BYTES).
     pub buffers: Holding,
-    /// Room for small request bodies, which are read before their requests get connections; without room a small body
-    /// is passed on in pieces, as a large one.
+    /// Limits the bytes of small request bodies that are read before their requests get connections. Over the limit a
+    /// small body is passed on in pieces, like a large one.
     pub held: Holding,
     /// The proxies whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` count.
     pub trusted_proxies: TrustedProxies,
-    /// For the limit of log lines.
+    /// Limits log lines, and measures the progress of bodies.
     pub clock: Clock,
 }
 
@@ -95,7 +94,7 @@ struct Shared {
 }
 
 impl Proxy {
-    /// The connections that clients hold: a sum for each service, and the sum of their buffers.
+    /// The sums of what clients hold: the connections to each service, and the buffers of all connections.
     pub fn holdings(&self) -> impl Iterator<Item = Holding> {
         let services = self.services.iter();
         let places = services.map(|(behind, _)| behind.places.held().clone());
@@ -169,8 +168,8 @@ impl Proxy {
     }
 }
 
-/// Whether to repeat a request. An unsent request is repeated. A sent request is repeated only if idempotent,
-/// and if the service had closed the connection before taking the request.
+/// Whether to repeat a request. An unsent request is repeated. A sent one is repeated only if it is idempotent and the
+/// service had closed the connection before it took the request.
 fn may_resend(ended: &Ended) -> bool {
     ended.is_unsent || (ended.is_idempotent && ended.is_unread())
 }
@@ -236,7 +235,7 @@ impl Shared {
         let request = with_body(head, body);
         let failure = match self.send(behind, client, request, &upload).await {
             Ok((mut answer, lease)) => {
-                location::own_addresses(answer.headers_mut(), upstream, path.cut);
+                headers::own_addresses(answer.headers_mut(), upstream, path.cut);
                 exchange.has_head(answer.status());
                 return self.passed_on(answer, lease, upload, exchange);
             }
@@ -274,8 +273,8 @@ impl Shared {
         }
     }
 
-    /// Sends a request once there is a connection, and waits for the head of an acceptable answer: without a
-    /// change of protocol, which was not requested, and with a body that other programs can read.
+    /// Waits for a connection, sends the request, and waits for the head of the answer. Fails if the answer changes the
+    /// protocol, which was not requested, or if its body has a transfer coding that cannot be passed on.
     async fn send(
         &self,
         behind: &Behind,
@@ -303,14 +302,14 @@ impl Shared {
         Ok((answer, lease))
     }
 
-    /// The address for which a request counts.
+    /// The address that a request is counted for.
     fn client(&self, parts: &RequestParts) -> ClientAddr {
         let headers = &parts.head.headers;
         let lines = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
         self.trusted_proxies.client(&parts.peer, lines)
     }
 
-    /// Waits for a place among the connections to the service.
+    /// Waits until the request may have one of the connections to the service.
     async fn place(&self, behind: &Behind, client: ClientAddr) -> Result<Arc<Place>, Failure> {
         let waits = |has_share| behind.stats.count_wait(has_share);
         let place = timeout(self.silence, behind.places.place(client, waits)).await;
@@ -336,7 +335,7 @@ impl Shared {
         if headers::has_other_coding(&parts.head.headers) {
             return Err(not_implemented("Transfer-Encoding other than chunked"));
         }
-        // CONNECT asks for a tunnel, and hyper would make one.
+        // A CONNECT asks for a tunnel, and hyper would open one.
         if parts.head.method == Method::CONNECT {
             return Err(not_implemented("CONNECT"));
         }
@@ -363,7 +362,7 @@ fn with_body(head: Request<()>, body: ToService) -> Request<ToService> {
     let is_in_chunks = body.is_in_chunks();
     let mut request = head.map(|()| body);
     if is_in_chunks {
-        // Without this header hyper would send a GET or a HEAD without such a body.
+        // Without this header hyper would send a GET or a HEAD without its body.
         let chunked = HeaderValue::from_static("chunked");
         request.headers_mut().insert(TRANSFER_ENCODING, chunked);
     }
@@ -388,7 +387,7 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// The target of a request in origin form (RFC 9112 §3.2.1), unchanged.
+/// Joins the parts of a request target in origin form (RFC 9112 §3.2.1), without changing them.
 fn uri(base_path: &str, target: &str, query: Option<&str>) -> Option<Uri> {
     let mut text = format!("{base_path}{target}");
     if let Some(query) = query {

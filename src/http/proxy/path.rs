@@ -1,8 +1,8 @@
-//! The path at the service for a proxied path, and the refused paths. Pure.
+//! Which paths the proxy passes on, and the path that the service gets. Pure.
 //!
-//! A path is passed on as sent, so the service decides what the path means: the service may decode once more
-//! than others, read `\` as `/`, merge slashes, read the text after two slashes as a host, or cut at `;`, or
-//! at a `?` or `#` after decoding. A path is refused if any of these readings leaves the proxied paths.
+//! A path is passed on as the client sent it, and services read paths in different ways: a service may decode once more
+//! than others, read `\` as `/`, merge slashes, take the text after two slashes for a host, or cut at `;`, or at a `?`
+//! or `#` that it has decoded. If any of these readings leaves the proxied paths, the path is refused.
 
 use percent_encoding::percent_decode;
 
@@ -15,32 +15,32 @@ pub struct ProxiedPath {
     pub cut: &'static str,
 }
 
-/// The first parts of the paths that services reserve for the gateway and for each other.
+/// The first segments of paths that services reserve for the gateway and for each other.
 pub type InnerPaths = &'static [&'static str];
 
-/// How often a path is decoded before it counts as a trick. No honest client encodes more often.
+/// How many times a path is decoded. A path that is still encoded then is refused: no honest client encodes that often.
 const DECODINGS_MAX: usize = 4;
 
 /// Why a path is not passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathRefusal {
-    /// Dot segments, control characters, or encoded too often.
+    /// The path has dot segments or control characters, or was encoded too many times.
     Trick,
     /// A reserved path.
     Inner,
 }
 
 impl ProxiedPath {
-    /// Returns the service's path for a `path` of this route, not decoded.
+    /// Returns the path that the service gets for the client's `path`, not decoded.
     ///
     /// # Errors
-    /// In some reading the path leaves the proxied paths, or is an `inner` path.
+    /// In some reading the path leaves the proxied paths, or begins with one of `inner`.
     pub fn target(self, path: &str, inner: InnerPaths) -> Result<&str, PathRefusal> {
         let target = path.strip_prefix(self.cut).unwrap_or(path);
         let mut reading = target.as_bytes().to_vec();
         let mut is_inner = false;
         for _ in 0..DECODINGS_MAX {
-            // Tricks come first: `/../gateway/` is a trick.
+            // Dot segments are checked before reserved paths: `/../gateway/` is a trick.
             if segments(&reading).any(|segment| matches!(segment, b"." | b".."))
                 || reading.iter().any(u8::is_ascii_control)
             {
@@ -53,10 +53,9 @@ impl ProxiedPath {
             });
             let decoded: Vec<u8> = percent_decode(&reading).collect();
             if decoded == reading {
-                return if is_inner {
-                    Err(PathRefusal::Inner)
-                } else {
-                    Ok(target)
+                return match is_inner {
+                    true => Err(PathRefusal::Inner),
+                    false => Ok(target),
                 };
             }
             reading = decoded;
@@ -65,22 +64,16 @@ impl ProxiedPath {
     }
 }
 
-/// Returns the segments that a service may read as the first of a path. Behind two slashes, the segment
-/// after a host counts too: `//x/gateway` names the host `x` (RFC 3986 §4.2) for `new URL` in JavaScript,
-/// `urlsplit` in Python and `parse_url` in PHP. Some of these end the host at `\`, others only at `/`: every
-/// segment before the `/` counts.
+/// Returns the segments that a service may take for the first of a path. After two slashes, this includes the segment
+/// after a host: `//x/gateway` names the host `x` (RFC 3986 §4.2) for `new URL` in JavaScript, `urlsplit` in Python and
+/// `parse_url` in PHP. Some of these end the host at `\`, others only at `/`, so every segment before the first `/`
+/// counts.
 fn may_begin(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let slashes = path.iter().take_while(|byte| b"/\\".contains(byte)).count();
-    let behind = &path[slashes..];
+    let host_len = path[slashes..].iter().position(|&byte| byte == b'/');
     let host_end = match slashes {
         0 | 1 => 0,
-        _ => {
-            slashes
-                + behind
-                    .iter()
-                    .position(|&byte| byte == b'/')
-                    .unwrap_or(behind.len())
-        }
+        _ => host_len.map_or(path.len(), |len| slashes + len),
     };
     let (host, rest) = path.split_at(host_end);
     let named = |segment: &&[u8]| !segment.is_empty();
@@ -88,8 +81,8 @@ fn may_begin(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     segments(host).filter(named).chain(first)
 }
 
-/// Returns the parts between slashes of either kind, without surrounding spaces, and cut at `;` (parameters),
-/// or at a `?` or `#` from a decoding: a reader of the decoded path takes the rest for a query or a fragment.
+/// Splits at `/` and `\`. Trims each segment, and cuts it at `;` (parameters) or at a decoded `?` or `#`: a reader of
+/// the decoded path takes the rest for a query or a fragment.
 fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| matches!(byte, b'/' | b'\\'))
         .map(|segment| {
@@ -293,7 +286,7 @@ mod tests {
         );
     }
 
-    /// A service that decodes first, or once more than others, ends the path at the decoded character (`new
+    /// For a service that decodes before it parses, or once more than others, a decoded `?` or `#` ends the path (`new
     /// URL`, `urlsplit`).
     #[test]
     fn an_encoded_question_mark_or_hash_ends_a_segment() {
@@ -323,7 +316,7 @@ mod tests {
     }
 
     proptest! {
-        /// Tested against a service that decodes, normalises and merges in every known order.
+        /// Compares with a simulated service that decodes, normalises and merges in every known order.
         #[test]
         fn what_passes_reaches_nothing_inner(
             pieces in prop::collection::vec(
@@ -387,8 +380,8 @@ mod tests {
         }
     }
 
-    /// Returns the readings of a target by services: the target itself, and, decoded up to three times, its
-    /// path by the WHATWG URL standard (`new URL(target, base).pathname`).
+    /// Returns what services may read in a target: the target itself, and its path by the WHATWG URL standard (`new
+    /// URL(target, base).pathname`), after up to three decodings.
     fn readings(target: &str) -> Vec<String> {
         let base = url::Url::parse("http://localhost").unwrap();
         let mut readings = vec![target.to_owned()];

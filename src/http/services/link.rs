@@ -1,4 +1,4 @@
-//! A connection to a service: connecting, and the time of the last byte.
+//! Connects to a service, and records when bytes moved on the connection.
 
 use std::error::Error;
 use std::future::Future;
@@ -23,7 +23,7 @@ pub(in crate::http) trait Bytes: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
 
-/// The time of the last byte in either direction, and whether any byte came since the request.
+/// When the last byte moved in either direction, and whether any byte came since the request began.
 #[derive(Clone, Debug)]
 pub(in crate::http) struct Activity(Arc<Inner>);
 
@@ -62,7 +62,7 @@ impl Activity {
         self.0.heard.load(Relaxed)
     }
 
-    /// The time from the begin of the request to the first sign of the connection's end, or until now.
+    /// The time from the beginning of the request to the first sign of the connection's end, or to now.
     pub(super) fn asked_for(&self) -> Duration {
         let asked = self.at(&self.0.asked_us);
         match self.0.ended_us.load(Relaxed) {
@@ -71,7 +71,7 @@ impl Activity {
         }
     }
 
-    /// Records a sign of the connection's end; the first one counts.
+    /// Records a sign of the connection's end. Only the first call has an effect.
     fn end(&self) {
         let now_us = self.0.start.elapsed().as_micros() as u64;
         let ended_us = &self.0.ended_us;
@@ -97,8 +97,8 @@ impl Activity {
         self.0.last_us.store(now_us, Relaxed);
     }
 
-    /// Returns the output of `future`; `None` if no byte moves in either direction for `silence`. An
-    /// `excused` silence does not count.
+    /// Returns the output of `future`, or `None` if no byte moves in either direction for `silence`. While `excused`
+    /// returns true, a silence does not count.
     pub(in crate::http) async fn unless_silent<F: Future>(
         &self,
         silence: Duration,
@@ -120,11 +120,11 @@ impl Activity {
 /// The name of this program in requests.
 pub(in crate::http) const USER_AGENT: &str = concat!("weirgate/", env!("CARGO_PKG_VERSION"));
 
-/// If a service had closed the connection before a request came, its reset follows after a round trip. A
-/// service that took the request and closes without an answer sends no reset.
+/// How long to wait for a reset after the end of a connection. A service that had closed the connection before the
+/// request came sends a reset within a round trip; one that took the request and closes without an answer sends none.
 const RESET_FOLLOWS: Duration = Duration::from_millis(50);
 
-/// Returns true if the service reset the connection, closed before the whole request was read.
+/// Whether the service reset the connection, so it had closed before it read the whole request.
 pub(super) fn is_reset(error: &hyper::Error) -> bool {
     const KINDS: [ErrorKind; 3] = [
         ErrorKind::ConnectionReset,
@@ -139,10 +139,10 @@ pub(super) fn is_reset(error: &hyper::Error) -> bool {
 struct Noted {
     stream: TcpStream,
     activity: Activity,
-    /// The timer for a reset, after the connection ended without an answer.
+    /// Runs after the connection has ended without an answer: a reset may still follow.
     end: Option<Pin<Box<Sleep>>>,
-    /// The first failed write. A service may answer before it has read the request, and close: what it has sent is read
-    /// first.
+    /// The error of the first failed write. It is reported only after everything that the service has sent is read,
+    /// because a service may answer and close before it has read the request.
     failed: Option<io::Error>,
 }
 
@@ -196,7 +196,7 @@ impl AsyncWrite for Noted {
                 }
             }
         }
-        // The reader finds an answer, or the end.
+        // The reader will find an answer or the end of the connection.
         Poll::Pending
     }
 
@@ -209,8 +209,8 @@ impl AsyncWrite for Noted {
     }
 }
 
-/// Connects to a service, TLS included: to the next address of its host if an address fails, or takes longer than
-/// its part of `silence`. Returns the address too.
+/// Connects to a service, with TLS if it is at `https://`. Tries the next address of its host if an address fails or
+/// takes longer than its share of `silence`. Returns the address too.
 ///
 /// # Errors
 /// The name is unknown, the connection is refused, or the certificate is not the service's.

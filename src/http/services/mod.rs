@@ -1,8 +1,8 @@
 //! The services behind a gateway: their addresses, their availability, the connections to them, and the counters of
 //! their requests.
 //!
-//! Knows no contract: names, URLs and paths are parameters. `calls` and `proxy` each keep a separate `Pool`
-//! for a service, because they run on separate threads and have separate limits.
+//! Nothing here depends on a contract: names, URLs and paths are parameters. `calls` and `proxy` have separate pools
+//! for the same service, because they run on separate threads and have separate limits.
 
 mod link;
 mod places;
@@ -22,7 +22,7 @@ use url::{Position, Url};
 use crate::base::{Clock, LeftAddresses, LogBudget, LogLine};
 use crate::telemetry::names::{self, MetricName};
 use crate::telemetry::{Durations, GatewayMetric};
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 pub(super) use self::link::{Activity, USER_AGENT, connect};
 pub use self::places::CONNECTION_BYTES;
@@ -46,12 +46,12 @@ pub struct Service {
 struct Left(Arc<Mutex<LeftAddresses>>);
 
 impl Left {
-    /// Orders the addresses of the host: an address that failed is tried last.
+    /// Orders the addresses of the host, so that one that failed is tried last.
     fn in_turn(&self, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
         self.lock().in_turn(addresses)
     }
 
-    /// Records a connection to this address, or a request there, without a whole answer.
+    /// Records that connecting to this address failed, or that a request there got no whole answer.
     fn leave(&self, address: SocketAddr, why: String) {
         self.lock().leave(address, Instant::now(), why);
     }
@@ -92,12 +92,12 @@ impl Service {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     tls: bool,
-    /// A name or address; an IPv6 address has no brackets.
+    /// The name or the IP address; IPv6 without brackets.
     pub(super) host: String,
     pub(super) port: u16,
-    /// The value of `Host`: the port only if not the scheme's default.
+    /// The value of `Host`. Has the port only if it is not the default of the scheme.
     pub(super) authority: HeaderValue,
-    /// The prefix of every request path, without a slash at the end.
+    /// The prefix of all request paths, without a slash at the end.
     pub(super) base_path: String,
 }
 
@@ -107,8 +107,8 @@ impl Upstream {
         self.tls
     }
 
-    /// Returns path, query and fragment of a URL of this service, without the base path; `None` for another URL. A service
-    /// behind TLS often takes itself to be at `http`.
+    /// Returns path, query and fragment of a URL of this service, without the base path; `None` for any other URL.
+    /// `http` and `https` both match, because a service behind a TLS proxy often writes its own URLs with `http`.
     pub(in crate::http) fn path_of(&self, url: &str) -> Option<String> {
         let with_scheme = url.strip_prefix("//").map(|rest| format!("http://{rest}"));
         let url = Url::parse(with_scheme.as_deref().unwrap_or(url)).ok()?;
@@ -126,8 +126,8 @@ impl Upstream {
         }
     }
 
-    /// Parses `http://HOST:PORT/PATH` or `https://…`; trailing slashes are dropped. `None` for another
-    /// scheme, a user, a query or a fragment.
+    /// Parses `http://HOST:PORT/PATH` or `https://…`, and drops trailing slashes. Returns `None` for another scheme, or
+    /// if there is a user, a query or a fragment.
     pub fn parse(url: &str) -> Option<Self> {
         let url = Url::parse(url).ok()?;
         let tls = match url.scheme() {
@@ -162,10 +162,10 @@ impl fmt::Display for Upstream {
     }
 }
 
-/// Log lines a second about a service that comes and goes.
+/// The most log lines a second about a service that keeps failing and recovering.
 const LINES_PER_SECOND: u32 = 5;
 
-/// Whether a service answers, by the latest call or proxied request.
+/// Whether a service answers, judged by the latest call or proxied request.
 #[derive(Debug)]
 pub(super) struct Answering {
     service: &'static str,
@@ -175,7 +175,7 @@ pub(super) struct Answering {
 
 #[derive(Debug)]
 struct State {
-    /// The first failure since the last answer, microseconds of the clock.
+    /// The time of the first failure since the last answer, in microseconds of the clock.
     away_since_us: Option<u64>,
     lines: LogBudget,
 }
@@ -239,7 +239,7 @@ impl Answering {
     }
 }
 
-/// The services of a gateway, for the pages that name services without an answer.
+/// The services of a gateway, for the pages that list services that do not answer.
 #[derive(Clone, Debug)]
 pub struct ServicesAway(ByService<Answering>);
 
@@ -251,8 +251,8 @@ impl ServicesAway {
         Self(named.collect())
     }
 
-    /// Writes `"services_away":{NAME:MILLISECONDS}`: the services without an answer to the latest request,
-    /// and for how long. Unused services are not checked.
+    /// Writes `"services_away":{NAME:MILLISECONDS}`: the services whose latest request failed, and for how long they
+    /// have not answered. Services without requests are not checked.
     pub fn write(&self, object: &mut ObjectWriter) {
         let mut away = ObjectWriter::new();
         for (name, answering) in &self.0 {
@@ -282,7 +282,7 @@ pub(super) struct RequestStats {
 }
 
 impl RequestStats {
-    /// Counters without a request. A request ends with one of these `outcomes`, as named in metrics.
+    /// Makes counters at zero. Every request ends with one of these `outcomes`, which are labels of the metric.
     pub(super) fn new(outcomes: impl IntoIterator<Item = &'static str>) -> Self {
         let zero = |outcome| (outcome, AtomicU64::new(0));
         Self {
@@ -296,7 +296,7 @@ impl RequestStats {
         self.begun.fetch_add(1, Relaxed);
     }
 
-    /// Counts the end of a request, with the outcome at this index.
+    /// Counts the end of a request; `outcome` is an index into the outcomes.
     pub(super) fn end(&self, outcome: usize) {
         if let Some((_, count)) = self.ended.get(outcome) {
             count.fetch_add(1, Relaxed);
@@ -338,8 +338,17 @@ impl RequestMetrics {
     pub(super) fn of(self, services: &ByService<RequestStats>) -> Vec<GatewayMetric> {
         let durations = services.iter();
         let durations = durations.map(|(name, stats)| (*name, Arc::clone(&stats.durations)));
+        let ended = services.clone();
+        let outcomes = move || {
+            let of = |(name, stats): &(&'static str, Arc<RequestStats>)| {
+                let name = *name;
+                let outcomes = stats.outcomes().into_iter();
+                outcomes.map(move |(outcome, count)| ([name, outcome], count))
+            };
+            ended.iter().flat_map(of).collect()
+        };
         vec![
-            pairs(self.outcomes, services, RequestStats::outcomes),
+            GatewayMetric::ByTwoLabels(self.outcomes, Box::new(outcomes)),
             GatewayMetric::Durations(self.durations, durations.collect()),
             numbers(self.in_flight, services, RequestStats::in_flight),
         ]
@@ -358,24 +367,6 @@ pub(super) fn numbers<T: Send + Sync + 'static>(
         each.map(|(name, stats)| (*name, number(stats))).collect()
     };
     GatewayMetric::ByLabel(name, Box::new(numbers))
-}
-
-/// A metric with several numbers for each service, each with its label.
-fn pairs<T: Send + Sync + 'static>(
-    name: &'static MetricName,
-    services: &ByService<T>,
-    numbers: impl Fn(&T) -> Vec<(&'static str, u64)> + Send + Sync + 'static,
-) -> GatewayMetric {
-    let services = services.clone();
-    let pairs = move || {
-        let of = |(name, stats): &(&'static str, Arc<T>)| {
-            let name = *name;
-            let numbers = numbers(stats).into_iter();
-            numbers.map(move |(label, number)| ([name, label], number))
-        };
-        services.iter().flat_map(of).collect()
-    };
-    GatewayMetric::ByTwoLabels(name, Box::new(pairs))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The places for the requests of clients among the connections to a service: a [`Holding`] with the granting rule,
-//! and the requests without a place, which wait. A place includes the memory of its buffers, in a sum over all
-//! services.
+//! Permits for requests to use a connection to a service, called places. A [`Holding`] limits them and shares them
+//! fairly among client addresses; requests without a place wait. A place also charges the memory of the connection's
+//! buffers, in a sum over all services.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,20 +13,22 @@ use tokio::time::timeout;
 use crate::admission::{Charge, ClientAddr, FairQueue, Holding};
 use crate::base::Clock;
 
-/// A request body this far behind its least speed gives way to a request without a place, microseconds.
+/// A request whose body is further behind its least speed than this, in microseconds, gives way to a request without a
+/// place.
 const STILL_US: u64 = 1_000_000;
 
-/// A client that takes an answer more slowly gives way to a request without a place.
+/// A request whose client reads the answer more slowly gives way to a request without a place.
 const TAKEN_BYTES_PER_SECOND_MIN: u64 = 32 * 1024;
 
-/// How often a request without a place looks for such a body, and for buffers of other services.
+/// How often a waiting request looks again for a slow request that can give way, and for buffers that other services
+/// have freed.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The places of a service. Clones share the places.
 #[derive(Clone)]
 pub(in crate::http) struct Places(Arc<Inner>);
 
-/// The most bytes that a connection needs for what is on its way, in hyper's buffers on both sides.
+/// The most bytes that hyper's buffers hold for one proxied connection, on both sides together.
 pub const CONNECTION_BYTES: u64 = 200 * 1024;
 
 #[derive(Debug)]
@@ -37,7 +39,7 @@ struct Inner {
     waiting: Mutex<Waiting>,
 }
 
-/// The requests without a place. The client addresses take turns.
+/// The requests without a place. The client addresses take turns in getting one.
 #[derive(Debug, Default)]
 struct Waiting {
     turns: FairQueue<u64>,
@@ -49,12 +51,12 @@ struct Waiting {
 /// The place of a request, given back on drop.
 #[derive(Debug)]
 pub(in crate::http) struct Place {
-    /// The place and its buffers; `None` while they are given back.
+    /// The charges for the place and for its buffers; `None` while they are being returned.
     charges: Option<[Charge; 2]>,
     of: Arc<Inner>,
 }
 
-/// A request that waits; dropping it ends the wait.
+/// A waiting request. Dropping this removes it from the queue.
 struct Waits {
     of: Arc<Inner>,
     number: u64,
@@ -76,8 +78,8 @@ impl Places {
         &self.0.held
     }
 
-    /// Waits for a place. Calls `waits` if there is none at once: with true if places are free, but not for this
-    /// address.
+    /// Waits for a place. If none can be had at once, calls `waits`: with true if places are free, but this address
+    /// already has its share.
     pub(in crate::http) async fn place(
         &self,
         client: ClientAddr,
@@ -135,7 +137,8 @@ impl Inner {
         self.held.has_room_for(client) && is_free && buffers.has_room_for(client)
     }
 
-    /// Chooses a body that crawls, of this service or, where its places are free, of any.
+    /// Makes a request with a slow body give way: one to this service, or, if this service has free places and only
+    /// buffers are missing, one to any service.
     fn make_way_for(&self, client: ClientAddr) {
         let full = match self.held.has_room_for(client) {
             true => &self.buffers,
@@ -144,15 +147,15 @@ impl Inner {
         full.make_way_for(client, STILL_US, self.clock.mono_us());
     }
 
-    /// Gives the places that are free to the requests that wait.
+    /// Gives the free places to waiting requests.
     fn hand_out(self: &Arc<Self>) {
         while let Some((place, request)) = self.next() {
-            // A request that waits no longer drops the place, which goes to the next.
+            // If the request no longer waits, the place is dropped, and the next request gets it.
             let _ = request.send(place);
         }
     }
 
-    /// The next waiting request whose address may have a place, with the place.
+    /// Takes the next request whose address may have a place out of the queue, and grants the place.
     fn next(self: &Arc<Self>) -> Option<(Place, oneshot::Sender<Place>)> {
         let mut waiting = self.waiting();
         let may = |client| self.has_room_for(client);
@@ -161,14 +164,14 @@ impl Inner {
         Some((self.grant(client)?, request))
     }
 
-    /// No holder of this lock can panic, and none drops a place.
+    /// No holder of this lock can panic, and none drops a place, which would lock it again.
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Place {
-    /// Records how far the client's body is behind its least speed; zero while the client has nothing to send.
+    /// Records how far the client's body is behind its least speed: zero while the client does not have to send.
     pub(in crate::http) fn is_behind(&self, behind: Duration) {
         let now_us = self.of.clock.mono_us();
         let progress_us = match behind.is_zero() {
@@ -179,7 +182,8 @@ impl Place {
         charges.for_each(|charge| charge.progress(progress_us));
     }
 
-    /// Records that the client has to take so many bytes of the answer, at the least speed while others wait.
+    /// Records that the client has to read this many bytes of the answer. If it reads them more slowly than the least
+    /// speed, the request gives way when others wait.
     pub(in crate::http) fn is_taking(&self, bytes: usize) {
         let us = bytes as u64 * 1_000_000 / TAKEN_BYTES_PER_SECOND_MIN;
         let until_us = self.of.clock.mono_us() + us;
@@ -187,7 +191,7 @@ impl Place {
         charges.for_each(|charge| charge.progress(until_us));
     }
 
-    /// Whether another request needs the place more. The task is woken when one does.
+    /// Whether the request has to give its place to another one. If not, wakes the task once it has to.
     pub(in crate::http) fn gives_way(&self, cx: &Context<'_>) -> bool {
         let mut charges = self.charges.iter().flatten();
         charges.any(|charge| {
@@ -267,7 +271,7 @@ mod tests {
             let (also, other) = (wait("2001:db8::4", false), wait("192.0.2.3", false));
             yield_now().await;
             assert!(order.lock().expect("a list").is_empty());
-            // The free place is for the address that has less.
+            // The free place goes to the address that has fewer.
             drop(held.pop());
             drop(other.await.expect("a place"));
             held.drain(..2);
@@ -305,7 +309,8 @@ mod tests {
         });
     }
 
-    /// Buffers that one service gives back are for the requests of another, and so are those of a body that crawls.
+    /// Requests to one service can get buffers that another service has freed, or that a slow request to the other
+    /// service gives up.
     #[test]
     fn the_buffers_of_all_services_are_one_sum() {
         run(async {

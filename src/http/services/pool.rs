@@ -1,4 +1,4 @@
-//! The connections to a service: kept for a while, each with one request at a time.
+//! The connections to a service. Each serves one request at a time, and is kept for reuse for a while.
 
 use std::fmt::Display;
 use std::io::ErrorKind;
@@ -19,8 +19,8 @@ use super::places::Place;
 use super::{Left, Service};
 use crate::http::body::BoxError;
 
-/// A connection unused for this long is not reused. Less than the 5 s after which common servers close idle
-/// connections, so that few requests meet the closing.
+/// A connection that was unused for this long is not reused. Common servers close idle connections after 5 s; with a
+/// shorter time, few requests are sent into a connection that is just being closed.
 const KEPT_FOR: Duration = Duration::from_secs(4);
 
 /// Header lines in the head of an answer.
@@ -31,10 +31,10 @@ const ANSWER_HEADERS_MAX: usize = 100;
 pub(in crate::http) struct Policy {
     /// For connecting, and for each silence of the service.
     pub(in crate::http) silence: Duration,
-    /// The most bytes of an answer's head, and the bytes of a body that hyper reads at a time.
+    /// The most bytes of an answer's head, and the most bytes of its body that hyper reads at a time.
     pub(in crate::http) buffer_bytes_max: usize,
-    /// Whether to repeat a request whose connection ended without an answer, on the next connection. Called
-    /// only if the request can be copied; a new connection is the last attempt.
+    /// Whether to repeat a request on another connection after its connection ended without an answer. Called only if
+    /// the request can be copied. An attempt on a new connection is the last.
     pub(in crate::http) may_resend: fn(&Ended) -> bool,
 }
 
@@ -43,24 +43,24 @@ pub(in crate::http) struct Policy {
 pub(in crate::http) struct Ended {
     /// No byte of the request was written.
     pub(in crate::http) is_unsent: bool,
-    /// The service reset the connection, closed before the whole request was read.
+    /// The service reset the connection, so it had closed before it read the whole request.
     pub(in crate::http) is_reset: bool,
     /// Bytes came from the service since the request began.
     pub(in crate::http) heard: bool,
-    /// The time from the begin of the request to the first sign of the connection's end.
+    /// The time from the beginning of the request to the first sign of the connection's end.
     pub(in crate::http) after: Duration,
     /// Whether repeating the request does no harm (RFC 9110 §9.2.2).
     pub(in crate::http) is_idempotent: bool,
 }
 
-/// A service that had closed a kept connection before a request came resets it within a round trip. After this time the
-/// service has probably read the request, and a repeated request could do its work twice. A round trip in one data
-/// centre takes less than 1 ms; the rest is for a busy machine.
+/// If a service had closed a kept connection before a request came, it resets the connection within a round trip. A
+/// reset after this time probably comes from a service that had read the request, and a repeated request could do its
+/// work twice. A round trip in one data centre takes less than 1 ms; the rest is for a busy machine.
 const CROSSED_MAX: Duration = Duration::from_millis(20);
 
 impl Ended {
-    /// Whether the service cannot have taken the request: nothing was written, or the close of the connection crossed
-    /// the request.
+    /// Whether the service cannot have read the request: either nothing of it was written, or the service had closed
+    /// the connection before it came.
     pub(in crate::http) fn is_unread(&self) -> bool {
         self.is_unsent || (self.is_reset && !self.heard && self.after < CROSSED_MAX)
     }
@@ -70,7 +70,7 @@ impl Ended {
 pub(in crate::http) trait Again:
     Body<Data = Bytes, Error: Into<BoxError>> + Send + Sized + 'static
 {
-    /// Returns the same body from its start; `None` if a sent body cannot be repeated.
+    /// Returns a copy of the whole body, or `None` if it cannot be sent again.
     fn again(&self) -> Option<Self>;
 }
 
@@ -87,15 +87,15 @@ pub(in crate::http) struct Pool<B> {
     kept: Kept<B>,
 }
 
-/// The idle connections. The most recently used is the first to be reused.
+/// The idle connections. The one that was used last is reused first.
 type Kept<B> = Arc<Mutex<Vec<Connection<B>>>>;
 
 struct Connection<B> {
     sender: SendRequest<B>,
     activity: Activity,
     address: SocketAddr,
-    /// The last answer announced a body that it may not have: a service that sends the body all the same, as some do to
-    /// `HEAD`, would answer the next request with it.
+    /// The last answer announced a body although it must not have one. Some services send such a body all the same, for
+    /// example after a `HEAD`, and its bytes would be read as the answer to the next request.
     may_send_more: bool,
 }
 
@@ -105,19 +105,20 @@ pub(in crate::http) struct Lease<B> {
     connection: Connection<B>,
     kept: Kept<B>,
     left: Left,
-    /// Held for the count of connections to the service; `None` where another owner counts.
+    /// Counts the connection towards the limit of the service; `None` if the caller limits its requests itself.
     place: Option<Arc<Place>>,
 }
 
 impl<B> Lease<B> {
-    /// Returns the connection to the pool, if the answer has a clear end.
+    /// Returns the connection to the pool, unless it is closed or may still receive bytes of its last answer.
     pub(in crate::http) fn keep(self) {
         if !self.connection.sender.is_closed() && !self.connection.may_send_more {
             lock(&self.kept).push(self.connection);
         }
     }
 
-    /// Handles an answer that broke off after its head: another address of the host is tried first.
+    /// Records that an answer broke off after its head, so that the next connection tries other addresses of the host
+    /// first.
     pub(in crate::http) fn cut(&self, why: &dyn Display) {
         self.left.leave(self.connection.address, why.to_string());
     }
@@ -127,7 +128,8 @@ impl<B> Lease<B> {
         self.place.as_deref()
     }
 
-    /// The place of the request, if counted here, as long as the request has it.
+    /// A weak reference to the place of the request, if it is counted here: valid for as long as the request has the
+    /// place.
     pub(in crate::http) fn place_kept(&self) -> Weak<Place> {
         self.place.as_ref().map(Arc::downgrade).unwrap_or_default()
     }
@@ -150,7 +152,7 @@ pub(in crate::http) enum FailureReason {
     Timeout,
     /// No connection to the service became free in time.
     NoConnection,
-    /// The client's body broke off, or its chunks have no clear end: nothing is known of the service.
+    /// The client's body broke off, or its chunks have no clear end. This says nothing about the service.
     RequestBody,
 }
 
@@ -167,13 +169,13 @@ impl Failure {
         Self { reason, cause }
     }
 
-    /// A failure because no connection to the service became free in time.
+    /// The failure if no connection to the service became free in time.
     pub(in crate::http) fn no_connection() -> Self {
         let cause = "all connections to the service are in use";
         Self::new(FailureReason::NoConnection, cause)
     }
 
-    /// Returns true if no answer came from the service.
+    /// Whether the failure means that the service does not answer.
     fn is_silence(&self) -> bool {
         matches!(
             self.reason,
@@ -188,7 +190,7 @@ impl Failure {
 
 /// The failure of a request on a connection.
 enum Fault<B> {
-    /// The service had closed the connection; the request may be repeated.
+    /// The connection ended, and the request may be repeated.
     Stale(Box<Request<B>>),
     Failed(Failure),
 }
@@ -208,8 +210,8 @@ impl<B: Again> Pool<B> {
         &self.service
     }
 
-    /// Sends a request, preferably on a kept connection, and waits for the answer's head. An `excused`
-    /// silence does not count.
+    /// Sends a request, on a kept connection if there is one, and waits for the answer's head. While `excused` returns
+    /// true, a silence of the service does not count.
     ///
     /// # Errors
     /// There is no answer.
@@ -292,7 +294,7 @@ impl<B: Again> Pool<B> {
         });
         let late = |_| Failure::new(FailureReason::Timeout, "connecting took too long");
         let (sender, connection, address) = connected.await.map_err(late)??;
-        // Faults of the connection appear in its requests. The connection ends with its sender.
+        // Faults of the connection show in its requests. The task ends when the sender is dropped.
         spawn_local(async { drop(connection.await) });
         Ok(Connection {
             sender,
@@ -319,8 +321,7 @@ impl<B: Again> Pool<B> {
         let is_idempotent = request.method().is_idempotent();
         let copy = again(&request);
         let send = async {
-            // A connection that is not ready is closed: the service sent its answer and read the whole
-            // earlier request.
+            // Fails only if the service has closed the connection since the earlier request, which is complete.
             if let Err(error) = sender.ready().await {
                 return Err((Some(request), error));
             }
@@ -362,8 +363,8 @@ impl<B: Again> Pool<B> {
     }
 }
 
-/// Whether an answer that can have no body, by its request or status (RFC 9110 §6.4.1), announces a body
-/// nevertheless; to `HEAD`, also if it does not say that the body is empty.
+/// Whether an answer announces a body that it must not have, because of the request's method or its own status (RFC
+/// 9110 §6.4.1). The answer to a `HEAD` also counts if it does not say that the body is empty.
 fn announces_too_much<B>(is_head: bool, answer: &Response<B>) -> bool {
     let length = answer.headers().get(CONTENT_LENGTH);
     let has_length = length.is_some_and(|length| length != "0");

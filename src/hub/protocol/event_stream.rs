@@ -13,7 +13,7 @@ use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
 use crate::hub::{CloseCode, CloseReason, Content, Encoded, Frame, Lead, Limits};
 use crate::wire::event_stream::{self, COMMENT, DATA, Page};
 use crate::wire::head::RequestHead;
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// The most bytes after the request that are read and ignored.
 const IGNORED_BYTES_MAX: usize = 16 * 1024;

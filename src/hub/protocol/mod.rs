@@ -14,7 +14,7 @@ use websocket::WebSocket;
 
 use super::{CloseCode, CloseReason, Limits};
 use crate::wire::deflate::{DeflateParams, InflateWindows};
-use crate::wire::frame_reader::FrameScratch;
+use crate::wire::frame::FrameScratch;
 use crate::wire::head::RequestHead;
 
 use tungstenite::{Bytes, Utf8Bytes};

@@ -10,10 +10,10 @@ use tungstenite::{Error, Message as Received};
 use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
 use crate::hub::{CloseCode, CloseReason, Content, DeflateWindow, Encoded};
 use crate::wire::deflate::{self, Agreed, STORED_HEADER_BYTES};
-use crate::wire::encode::{
-    self, FIN, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_PING, OPCODE_TEXT, RSV1,
+use crate::wire::frame::{
+    self, FIN, FrameScratch, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_PING, OPCODE_TEXT, RSV1,
 };
-use crate::wire::frame_reader::{FrameError, FrameReader, FrameScratch};
+use crate::wire::frame_reader::{FrameError, FrameReader};
 use crate::wire::upgrade::{self, UpgradeError};
 
 /// Responds with a 101.
@@ -72,7 +72,7 @@ fn first_byte(content: Content, deflated: bool) -> u8 {
 pub(in crate::hub) fn encode(mut bytes: Vec<u8>, content: Content, deflated: bool) -> Encoded {
     let payload_len = (bytes.len() - HEADER_ROOM) as u64;
     let mut header = [0; HEADER_BYTES_MAX];
-    let header_len = encode::header(&mut header, first_byte(content, deflated), payload_len);
+    let header_len = frame::header(&mut header, first_byte(content, deflated), payload_len);
     let start = HEADER_ROOM - header_len;
     bytes[start..HEADER_ROOM].copy_from_slice(&header[..header_len]);
     Encoded::new(bytes, start as u8, HEADER_ROOM as u8)
@@ -102,7 +102,7 @@ fn lead_payload_bytes(text_bytes: usize, deflated: bool) -> usize {
 #[inline]
 pub(in crate::hub) fn lead_bytes(text_bytes: usize, body_bytes: usize, deflated: bool) -> usize {
     let lead = lead_payload_bytes(text_bytes, deflated);
-    encode::header_bytes((lead + body_bytes) as u64) + lead
+    frame::header_bytes((lead + body_bytes) as u64) + lead
 }
 
 /// Appends the bytes before the lead's text.
@@ -116,7 +116,7 @@ pub(in crate::hub) fn write_lead_header(
 ) {
     let payload = lead_payload_bytes(text_bytes, deflated) + body_bytes;
     let mut header = [0; HEADER_BYTES_MAX];
-    let len = encode::header(&mut header, first_byte(content, deflated), payload as u64);
+    let len = frame::header(&mut header, first_byte(content, deflated), payload as u64);
     out.extend_from_slice(&header[..len]);
     if deflated {
         deflate::stored_header(out, text_bytes as u16);

@@ -25,7 +25,7 @@ use super::shell::Permit;
 use super::stats::{Moved, PhaseKind};
 use super::{Content, Frame, Limits, Now, SessionKey};
 use crate::admission::{AddressPlace, Charge, ClientAddr, Peer, TokenBucket};
-use crate::wire::frame_reader::FrameScratch;
+use crate::wire::frame::FrameScratch;
 
 pub(super) use delivery::Delivered;
 pub(super) use due::Due;

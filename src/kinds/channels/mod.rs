@@ -30,7 +30,7 @@ use crate::settings::{
 use crate::sources::BusInterest;
 use crate::sources::nats::Settle;
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry, names};
-use crate::wire::object_writer::{ObjectWriter, iso_utc};
+use crate::wire::json::{ObjectWriter, iso_utc};
 
 /// Bytes of a name or pattern that a client subscribes to.
 const NAME_BYTES_MAX: usize = 512;

@@ -37,7 +37,7 @@ use crate::kinds::auth::warn_of_short;
 use crate::run::{CommonSettings, GatewayKind, Inputs, Parts, Prepared, Question, RunError, say};
 use crate::settings::{Checked, Part, Rows};
 use crate::telemetry::{GatewayMetric, Telemetry, names};
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// `weirgate events`.
 pub(super) const EVENTS: GatewayKind = GatewayKind::new(

@@ -25,7 +25,7 @@ use crate::http::{
     Answer, GET, Handler, Handover, LateAnswer, RequestParts, Route, StatusCode, WayBack, operator,
 };
 use crate::telemetry::Telemetry;
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// `GET /page/tab?name=NAME&bytes_per_second=N`: the numbers of a tab's connection, and the pace of a tab on the
 /// slow line. Only the tab that named its connection knows the name.

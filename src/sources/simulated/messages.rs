@@ -3,7 +3,7 @@
 
 use super::level::{Level, REACH};
 use super::spot::{OPEN, Spot, Tape};
-use crate::wire::object_writer::{ObjectWriter, decimal};
+use crate::wire::json::{ObjectWriter, decimal};
 
 /// Levels within this distance of each other count as a confluence, in points.
 const CONFLUENCE: f64 = 2.5;

@@ -2,18 +2,18 @@
 
 use super::{SMALL_WINDOW_BITS, WINDOW_BITS};
 
-/// The agreed parameters for deflating messages to a client.
+/// The agreed parameters for messages to a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeflateParams {
-    /// The offered value; 0: not in the offer.
+    /// The offered value; 0 if the parameter was not offered.
     server_max_window_bits: u8,
     takeover: Takeover,
 }
 
-/// Whether a message may refer to earlier messages to the same client.
+/// Whether a message to a client may refer to earlier ones (context takeover).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Takeover {
-    /// The offer allows references, but none are used.
+    /// The offer allows references, but the server makes none.
     #[default]
     Unused,
     /// Messages refer to earlier ones.
@@ -23,7 +23,7 @@ enum Takeover {
 }
 
 impl DeflateParams {
-    /// log2 of the largest window, in bytes, that the client inflates with: 9 to 15.
+    /// log2 of the largest window that the client inflates with, in bytes: 9 to 15.
     pub fn server_window_bits(self) -> u8 {
         match self.server_max_window_bits {
             0 => WINDOW_BITS,
@@ -31,8 +31,7 @@ impl DeflateParams {
         }
     }
 
-    /// Keeps the client's window from message to message, if the offer allows it and the window is
-    /// the largest.
+    /// Lets messages refer to earlier ones, if the offer allows it and the client's window is the largest.
     #[must_use]
     pub fn with_takeover(mut self) -> Self {
         if self.takeover == Takeover::Unused && self.server_window_bits() == WINDOW_BITS {
@@ -41,13 +40,14 @@ impl DeflateParams {
         self
     }
 
-    /// Whether a message may refer to the message before it to this client.
+    /// Whether a message to this client may refer to the message before it.
     pub fn takes_over(self) -> bool {
         self.takeover == Takeover::Used
     }
 
-    /// Returns the window of our two with which a body of `body_bytes` may be deflated for the client: no
-    /// match reaches back further than the body is long. `None`: the body can only be stored.
+    /// Returns which of our two windows may deflate a body of `body_bytes` for the client. The large one also fits a
+    /// small window if the body does, because no match reaches back further than the body is long. Returns `None` if
+    /// the body can only be stored.
     pub fn deflates_with(self, body_bytes: usize) -> Option<u8> {
         let bits = self.server_window_bits();
         if bits >= WINDOW_BITS || body_bytes <= 1 << bits {
@@ -62,14 +62,14 @@ impl DeflateParams {
 pub struct Agreed {
     /// Messages to the client.
     pub to_client: DeflateParams,
-    /// The offered value; 0: not in the offer, or without a value.
+    /// The offered value; 0 if the parameter was not offered, or had no value.
     client_max_window_bits: u8,
     client_no_context_takeover: bool,
 }
 
 impl Agreed {
-    /// Returns log2 of the window, 9 to 15, that the client's messages may refer to, earlier messages
-    /// included. `None`: a message may not refer to earlier messages.
+    /// Returns log2 of the window that the client's messages may refer to, including earlier messages: 9 to 15. Returns
+    /// `None` if a message may not refer to earlier messages.
     pub fn client_window_bits(self) -> Option<u8> {
         match self.client_max_window_bits {
             _ if self.client_no_context_takeover => None,
@@ -79,7 +79,7 @@ impl Agreed {
         }
     }
 
-    /// Forbids the client's messages to refer to earlier messages.
+    /// Forbids that the client's messages refer to earlier messages.
     #[must_use]
     pub fn without_client_takeover(mut self) -> Self {
         self.client_no_context_takeover = true;
@@ -88,11 +88,10 @@ impl Agreed {
 
     /// Appends the value of the `Sec-WebSocket-Extensions` header.
     ///
-    /// Contains no parameter that the client has not offered, as long as the client may take over: an
-    /// unoffered parameter is allowed (§7.1.1), but Netty refuses the handshake, Jetty takes the client's
-    /// parameter for the server's, and Tornado and Mojolicious ignore it. An offered `client_max_window_bits`
-    /// without a value gets no response either: Netty offers the parameter even where only the largest window
-    /// is supported.
+    /// Has only parameters that the client has offered, except for `client_no_context_takeover` where there is no room
+    /// for its window. Others would be allowed (§7.1.1), but Netty refuses such a handshake, Jetty takes the client's
+    /// parameter for the server's, and Tornado and Mojolicious ignore it. Does not answer an offered
+    /// `client_max_window_bits` without a value either: Netty offers it even where it supports only the largest window.
     pub fn write_header_value(self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"permessage-deflate");
         if self.to_client.takeover == Takeover::Refused {
@@ -114,8 +113,8 @@ impl Agreed {
         }
     }
 
-    /// Returns the value that the client offered for its own window, if smaller than the default: a client
-    /// may forget the value if the response omits it (Boost.Beast). 0: not in the response.
+    /// Returns the value that the client offered for its own window, if it is smaller than the default, because a
+    /// client may forget its value if the response omits it (Boost.Beast). Returns 0 if the response has no value.
     fn client_bits_in_answer(self) -> u8 {
         match self.client_max_window_bits {
             _ if self.client_no_context_takeover => 0,
@@ -125,11 +124,11 @@ impl Agreed {
     }
 }
 
-/// Accepts the first acceptable offer of permessage-deflate, over all `Sec-WebSocket-Extensions` lines
-/// (§5.1). `None`: no extension is used.
+/// Accepts the first acceptable offer of permessage-deflate in all `Sec-WebSocket-Extensions` lines (§5.1). Returns
+/// `None` if there is none; no extension is used then.
 ///
-/// An offer is declined for an unknown or repeated parameter, a bad value, or
-/// `server_max_window_bits=8`, which raw zlib streams cannot keep.
+/// Declines an offer with an unknown or repeated parameter, a bad value, or `server_max_window_bits=8`: raw zlib
+/// streams cannot have so small a window.
 pub fn negotiate<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<Agreed> {
     lines
         .into_iter()
@@ -202,7 +201,7 @@ fn accept_offer(offer: &str) -> Option<Agreed> {
     Some(agreed)
 }
 
-/// Returns the value without its quotes; `None` if a quote is not closed.
+/// Returns a value without its quotes; `None` if the closing quote is missing.
 fn unquote(value: &str) -> Option<&str> {
     match value.strip_prefix('"') {
         Some(inner) => inner.strip_suffix('"'),

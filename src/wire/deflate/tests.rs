@@ -8,7 +8,7 @@ fn inflate(compressed: &[u8], bytes_max: usize) -> Result<Vec<u8>, InflateError>
     Ok(out)
 }
 
-/// Inflates with a window of `window_bits`, as a client would, without our own code.
+/// Inflates as a client with a window of `window_bits` would, without the code under test.
 fn inflate_as_client(compressed: &[u8], window_bits: u8) -> Vec<u8> {
     let mut state = Decompress::new_with_window_bits(false, window_bits);
     let mut out = Vec::with_capacity(1 << 21);
@@ -20,7 +20,7 @@ fn inflate_as_client(compressed: &[u8], window_bits: u8) -> Vec<u8> {
     out
 }
 
-/// Text of 64 letters without any repeats: six bits in each byte.
+/// Random text of 64 different letters, which has six bits of information in each byte.
 fn letters(bytes: usize) -> String {
     let mut n = 1_u64;
     let mut letter = || {
@@ -149,7 +149,7 @@ fn what_does_not_get_smaller_stays_plain() {
     assert_eq!(inflate(&deflated, 3000), Ok(body));
 }
 
-/// Characters of two to four bytes without any order: hardly anything to deflate.
+/// Random characters of two to four bytes, which hardly deflate.
 fn characters(random: &mut u64, bytes: usize) -> String {
     let mut text = String::new();
     while text.len() < bytes {
@@ -288,7 +288,7 @@ fn the_bound_holds_while_inflating() {
     let exact = Deflater::new(9).deflate(&body[..1000]).expect("smaller");
     assert_eq!(inflate(&exact, 999), Err(InflateError::TooBig));
     assert_eq!(inflate(&exact, 1000), Ok(vec![b'a'; 1000]));
-    // The same inflater serves the next message as if nothing had been.
+    // The failure leaves no trace in the inflater: it inflates the next message.
     let mut out = b"kept".to_vec();
     assert_eq!(inflater.inflate(&exact, &mut out, 1000), Ok(()));
     assert_eq!(out.len(), 1004);

@@ -1,27 +1,26 @@
-//! Earlier text of clients, for the references of later messages.
+//! The earlier text of clients, to which their later messages may refer.
 //!
-//! A client that keeps its window from message to message (context takeover, RFC 7692 §7.1.1.2) refers to the
-//! text of its earlier compressed messages only (§7.2.2), not to uncompressed messages. The gateway keeps
-//! that text as far back as the window reaches, as the dictionary of the next inflate. Nothing is kept of a
-//! client without compressed messages.
+//! A client that keeps its window from message to message (context takeover, RFC 7692 §7.1.1.2) may refer to the text
+//! of its earlier compressed messages (§7.2.2), but not to that of uncompressed ones. The gateway keeps this text as
+//! far back as the window reaches, as the dictionary for the next message. It keeps nothing of a client that sends no
+//! compressed messages.
 //!
-//! Most clients send a few short requests. Their text is deflated once some has gathered, and takes some
-//! hundred bytes. The text of a client that sends more stays as it is, because every message would inflate it
-//! again.
+//! Most clients send a few short requests. Once enough of their text has gathered, it is kept deflated, and takes some
+//! hundred bytes. The text of a client that sends more is kept as it is, because otherwise every message would have to
+//! inflate it again.
 //!
-//! A client that may take over can fill its window at any time, so each client counts with its whole window
-//! from the handshake on: the kept text never exceeds the limit for all clients, and no client has to be
-//! closed.
+//! A client with context takeover can fill its window at any time, so its whole window is counted from the handshake
+//! on. The kept text therefore never exceeds the limit for all clients, and no client has to be closed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Deflater, InflateError, Inflater};
 
-/// The most text of a client that is kept deflated; more text stays as it is.
+/// The most text of a client that is kept deflated, in bytes; more text is kept as it is.
 const PACKED_TEXT_MAX: usize = 8 * 1024;
 
-/// The text of a client that gathers before all of its text is deflated.
+/// The most text of a client that gathers before it is deflated, in bytes.
 const LOOSE_TEXT_MAX: usize = 512;
 
 /// log2 of the window for [`PACKED_TEXT_MAX`].
@@ -49,8 +48,8 @@ impl InflateWindows {
         }))
     }
 
-    /// Grants a window of `1 << bits` bytes to a new client, `bits` 9 to 15. Returns `None` if the limit
-    /// leaves no room, and counts the refusal.
+    /// Grants a window of `1 << bits` bytes to a new client; `bits` is 9 to 15. If the limit leaves no room, returns
+    /// `None` and counts the refusal.
     pub fn grant(&self, bits: u8) -> Option<InflateWindow> {
         let granted = self.granted_bytes() + (1 << bits);
         if granted > self.0.bytes_max {
@@ -75,13 +74,13 @@ impl InflateWindows {
         self.0.kept.load(Ordering::Relaxed)
     }
 
-    /// The number of clients without a window because of the limit.
+    /// How many clients got no window because of the limit.
     pub fn refused(&self) -> u64 {
         self.0.refused.load(Ordering::Relaxed)
     }
 }
 
-/// The earlier text that a client's messages may refer to. Its room is free again when dropped.
+/// The earlier text that a client's messages may refer to. Dropping it returns its room.
 #[derive(Debug)]
 pub struct InflateWindow {
     totals: Arc<Totals>,
@@ -99,14 +98,14 @@ struct Sent {
     packed_text: usize,
     /// The newer part, not deflated.
     loose: Vec<u8>,
-    /// All text is in `loose`, for good.
+    /// All text is in `loose`, and later text is never deflated.
     stays_loose: bool,
 }
 
 /// Deflates and inflates the kept text of all clients.
 #[derive(Debug, Default)]
 pub(super) struct Packer {
-    /// The text of the client whose message is being read; at most [`PACKED_TEXT_MAX`] is kept.
+    /// The text of the client whose message is being read, inflated: at most [`PACKED_TEXT_MAX`] bytes.
     text: Vec<u8>,
     /// Created for the first client with enough text. Takes about 300 KB.
     deflater: Option<Deflater>,
@@ -150,7 +149,7 @@ impl InflateWindow {
         Ok(&packer.text)
     }
 
-    /// Appends the text of a message to the text that [`Self::text`] has just returned.
+    /// Appends a message to the text. Must follow a call of [`Self::text`], which leaves the text in `packer`.
     pub(super) fn append(&mut self, message: &[u8], packer: &mut Packer) {
         if message.is_empty() {
             return;
@@ -206,7 +205,7 @@ impl Sent {
         }
     }
 
-    /// Stores `before` and `message` undeflated, and all later text too.
+    /// Keeps `before` and `message` undeflated, and all later text too.
     fn stay_loose(&mut self, before: &[u8], message: &[u8], bytes_max: usize) {
         let mut loose = Vec::with_capacity((before.len() + message.len()).min(bytes_max));
         loose.extend_from_slice(before);

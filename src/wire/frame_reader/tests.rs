@@ -1,5 +1,5 @@
 use super::super::deflate::{Deflater, stored_block};
-use super::payload::SCRATCH_BYTES_KEPT;
+use super::super::frame::SCRATCH_BYTES_KEPT;
 use super::*;
 
 const LIMIT: usize = 1 << 20;
@@ -34,7 +34,7 @@ fn announced(first_byte: u8, payload: &[u8], len: u64, masked: u8) -> Vec<u8> {
     out
 }
 
-/// The same frame from a server: the expected frame of the reader.
+/// The same frame as a server would send it, which the reader has to return.
 fn plain(first_byte: u8, payload: &[u8]) -> Vec<u8> {
     announced(first_byte, payload, payload.len() as u64, 0)
 }
@@ -387,7 +387,8 @@ fn unfinished_fragments_cost_what_they_hold() {
     }
 }
 
-/// Neither past the longest message, nor a little at a time, which would copy all of it each time.
+/// The buffer does not grow past the longest message, and not by a little at a time, which would copy the whole of it
+/// each time.
 #[test]
 fn the_memory_of_fragments_doubles_up_to_the_longest_message() {
     let (mut reader, mut growths, mut last) = (FrameReader::new(LIMIT, false), 0, 0);
@@ -441,7 +442,7 @@ fn text_is_utf_8_at_once() {
     // The next message starts afresh.
     let next = [frame(0x81, b"ok"), frame(0x82, b"\xe2"), frame(0x81, b"ok")].concat();
     assert_eq!(read(false, &next).0.len(), 3);
-    // Within a frame: the rest of the frame has not arrived.
+    // Also within a frame, before its rest has come.
     let mut reader = FrameReader::new(LIMIT, false);
     let frame = frame(0x81, b"long \xf4\x90 and more");
     assert_eq!(

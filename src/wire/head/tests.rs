@@ -311,3 +311,64 @@ proptest! {
         }
     }
 }
+
+fn given(parent: &str) -> Option<String> {
+    Trace::given(parent, std::iter::empty()).map(|trace| trace.parent)
+}
+
+#[test]
+fn a_good_trace_is_passed_on_and_others_are_not() {
+    let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    assert_eq!(given(good).as_deref(), Some(good));
+    let later = "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00-more";
+    assert_eq!(given(later).as_deref(), Some(good));
+    for bad in [
+        "",
+        "00",
+        "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+        "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1",
+    ] {
+        assert_eq!(given(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn a_made_trace_is_good_whatever_the_numbers_are() {
+    for random in [0, 1, u64::MAX] {
+        let made = Trace::made(|| random).parent;
+        assert_eq!(given(&made), Some(made));
+    }
+}
+
+fn state_of(lines: &[&str]) -> String {
+    let parent = Trace::made(|| 7).parent;
+    let trace = Trace::given(&parent, lines.iter().copied());
+    trace.unwrap().state
+}
+
+#[test]
+fn a_state_goes_with_its_parent_only() {
+    assert_eq!(Trace::given("00", ["a=b"].into_iter()), None);
+    assert_eq!(Trace::made(|| 7).state, "");
+    assert_eq!(state_of(&[]), "");
+    assert_eq!(state_of(&["a=b, c@d=e f"]), "a=b, c@d=e f");
+    assert_eq!(state_of(&[" a=b", "", "c=d\t"]), "a=b,c=d");
+}
+
+#[test]
+fn a_state_that_is_too_long_or_odd_is_left_out_whole() {
+    let longest = "a=".to_owned() + &"x".repeat(STATE_CHARS_MAX - 2);
+    assert_eq!(state_of(&[&longest]), longest);
+    assert_eq!(state_of(&[&(longest.clone() + "x")]), "");
+    let (one, other) = longest.split_at(300);
+    assert_eq!(state_of(&[one, &other[1..]]).len(), STATE_CHARS_MAX);
+    assert_eq!(state_of(&[one, other]), "");
+    for odd in ["a=\u{e9}", "a=\u{7f}", "a=\r\nx: y", "a=\0"] {
+        assert_eq!(state_of(&["a=b", odd]), "", "{odd:?}");
+    }
+}

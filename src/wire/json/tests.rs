@@ -197,7 +197,7 @@ fn json_text() -> impl Strategy<Value = String> {
     })
 }
 
-/// Depth by the book: a plain state machine without the shortcuts.
+/// Counts the depth with a plain state machine, without the shortcuts of the code under test.
 fn depth(text: &str) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in text.bytes() {
@@ -275,7 +275,7 @@ fn compacting_takes_only_what_stands_between_tokens() {
 #[test]
 fn the_gate_refuses_depth_before_any_parser_sees_it() {
     let deep = "[".repeat(100_000);
-    // Behind a broken escape sonic-rs reads the brackets of what looks like the next string.
+    // After a broken escape, sonic-rs would read brackets that look like part of the next string.
     for text in [
         deep.clone(),
         format!(r#"{{"a":{deep}"#),
@@ -317,4 +317,41 @@ fn values_are_found_by_their_path() {
             .parse_with_digits()
             .is_err()
     );
+}
+
+#[test]
+fn keys_keep_their_order_and_text_is_escaped() {
+    let mut inner = ObjectWriter::new();
+    inner.boolean("ok", true);
+    inner.boolean("bad", false);
+    let mut object = ObjectWriter::new();
+    object.string("z", "a\"b\\c\n\u{1}<é>");
+    object.number("n", -5i64);
+    object.maybe_number("none", None::<u64>);
+    object.maybe_number("some", Some(u64::MAX));
+    object.maybe_string("text", Some("t"));
+    object.maybe_string("no text", None);
+    object.decimal("price", 6850.25, 2);
+    object.decimal("zero", -0.001, 2);
+    object.decimal("small", -0.01, 2);
+    object.decimal("no number", f64::NAN, 2);
+    object.array("values", [1.0, 2.5].map(|x| decimal(x, 1)).into_iter());
+    object.array("empty", std::iter::empty());
+    object.strings("list", ["x", "\""].into_iter());
+    object.object("a", inner);
+    object.raw("r", "1.50");
+    let bytes = object.bytes();
+    let text = object.finish();
+    assert_eq!(bytes + "}".len(), text.len());
+    assert_eq!(
+        text,
+        r#"{"z":"a\"b\\c\n\u0001<é>","n":-5,"none":null,"some":18446744073709551615,"text":"t","no text":null,"price":6850.25,"zero":0.00,"small":-0.01,"no number":null,"values":[1.0,2.5],"empty":[],"list":["x","\""],"a":{"ok":true,"bad":false},"r":1.50}"#
+    );
+    assert_eq!(ObjectWriter::new().finish(), "{}");
+}
+
+#[test]
+fn to_the_millisecond_in_utc() {
+    assert_eq!(iso_utc(1_767_954_600_007), "2026-01-09T10:30:00.007Z");
+    assert_eq!(iso_utc(i64::MAX), "1970-01-01T00:00:00.000Z");
 }

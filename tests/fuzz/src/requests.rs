@@ -8,7 +8,7 @@ use weirgate::gateways::channels::{AllClientsLimits, ChannelsGateway, ChannelsGa
 use weirgate::gateways::events::broadcast::{Broadcast, refusal};
 use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats};
 use weirgate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings};
-use weirgate::wire::object_writer::ObjectWriter;
+use weirgate::wire::json::ObjectWriter;
 
 use super::client::Bench;
 use super::{choices, oracle, outcome};

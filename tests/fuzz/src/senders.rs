@@ -2,7 +2,8 @@
 //! earlier text, against the zlib of Python, which gets that text with each message.
 
 use weirgate::wire::deflate::InflateWindows;
-use weirgate::wire::frame_reader::{FrameReader, FrameScratch};
+use weirgate::wire::frame::FrameScratch;
+use weirgate::wire::frame_reader::FrameReader;
 use weirgate_test_support::{DeflateSender, client_frame};
 
 use super::bodies::{KINDS, body, size};

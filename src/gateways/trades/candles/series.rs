@@ -8,8 +8,7 @@ use sonic_rs::LazyValue;
 
 use super::super::super::members::members;
 use crate::hub::TopicName;
-use crate::wire::json::text_of;
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::{ObjectWriter, text_of};
 
 /// The duration of a candle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

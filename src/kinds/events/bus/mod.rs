@@ -34,7 +34,7 @@ use crate::sources::nats::{
 use crate::sources::redis::{RedisNeeds, RedisPublisher, RedisSettings, RedisSource};
 use crate::sources::{BusInterest, Publisher, Source, SourceLink};
 use crate::telemetry::{BusStatus, GatewayMetric, names};
-use crate::wire::object_writer::ObjectWriter;
+use crate::wire::json::ObjectWriter;
 
 /// Pushes that wait for the counts of other instances at once.
 const WAITING_MAX: usize = 1_000;

@@ -1,14 +1,14 @@
-//! Messages cut and compressed by clients: any pieces, kept windows, another reader.
+//! Messages that clients fragment and compress: in any pieces, with kept windows, and read by another library.
 
 use proptest::prelude::*;
 use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
-use super::super::super::encode::OPCODE_PING;
+use super::super::super::frame::OPCODE_PING;
 use super::*;
 use crate::wire::deflate::InflateWindows;
 
-/// Legal messages as a client may cut them: fragments, pings between, compression.
+/// Legal messages as a client may send them: in fragments, with pings between them, compressed.
 fn messages() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<Vec<u8>>)>> {
     let message = (
         any::<bool>(),
@@ -67,7 +67,7 @@ proptest! {
         prop_assert_eq!(reader.buffer.capacity(), 0);
     }
 
-    /// From any position in a stream of messages, cut anywhere.
+    /// Skipping may begin anywhere in a stream of messages, and the stream may be cut anywhere.
     #[test]
     fn skipping_ends_with_the_close_frame(
         messages in messages(),
@@ -95,7 +95,7 @@ proptest! {
     ) {
         let mut bytes: Vec<u8> = frames.iter().flat_map(|(first, payload)| frame(*first, payload)).collect();
         bytes.extend(noise);
-        // `read` asserts that the pieces do not matter, errors included.
+        // `read` asserts that the result, errors included, does not depend on the pieces.
         for frame in read(deflate, &bytes).0 {
             prop_assert_eq!(frame[0] & 0x70, 0);
             prop_assert_eq!(frame[1] & 0x80, 0);
@@ -103,8 +103,7 @@ proptest! {
     }
 }
 
-/// Blocks with fixed codes (RFC 1951 §3.2.6): literals, or a match of four bytes at the distance `distance`,
-/// 1 to 4.
+/// Returns a block with fixed codes (RFC 1951 §3.2.6): literals, then a match of four bytes at this distance, 1 to 4.
 fn fixed_block(literals: &[u8], distance: Option<u8>) -> Vec<u8> {
     let mut bits = vec![false, true, false];
     for &byte in literals {
@@ -112,7 +111,7 @@ fn fixed_block(literals: &[u8], distance: Option<u8>) -> Vec<u8> {
         bits.extend((0..8).rev().map(|n| (byte + 48) >> n & 1 == 1));
     }
     if let Some(distance) = distance {
-        // Length 4 is symbol 258, of seven bits; distances to 4 have five bits.
+        // Length 4 is symbol 258, which has seven bits; the codes of distances have five bits.
         bits.extend([false, false, false, false, false, true, false]);
         bits.extend((0..5).rev().map(|n| (distance - 1) >> n & 1 == 1));
     }
@@ -170,7 +169,7 @@ fn a_compressed_message_may_refer_to_those_before_it_and_to_no_other() {
             );
         }
     }
-    // Without earlier text, or without text that a compressor may refer to.
+    // There is no earlier text, or none that a compressor may refer to.
     for stream in [
         vec![&again],
         vec![&uncompressed, &again],
@@ -189,7 +188,7 @@ fn a_compressed_message_may_refer_to_those_before_it_and_to_no_other() {
     assert_eq!(windows.granted_bytes(), 0, "what has gone holds nothing");
 }
 
-/// The reader's frames, one by one; written bytes are kept.
+/// Gives the frames of our reader to tungstenite, and keeps what tungstenite writes.
 struct Pipe<'a> {
     input: &'a [u8],
     written: Vec<u8>,

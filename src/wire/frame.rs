@@ -1,8 +1,56 @@
-//! The payload of a client's frame: unmasked, checked, and kept as the frame returned last, which all connections of a
-//! reactor share with the inflater.
+//! Frames (RFC 6455 §5.2): the header of a server's frame, which is never masked and never fragmented; and the payload
+//! of a client's frame, unmasked and checked. All connections of a reactor share one buffer for the frame that was read
+//! last, and one inflater.
 
-use super::super::deflate::Inflater;
-use super::super::encode::{self, FIN, HEADER_BYTES_MAX};
+use super::deflate::Inflater;
+
+/// The longest header of an unmasked frame: two bytes and a 64-bit length.
+pub const HEADER_BYTES_MAX: usize = 10;
+/// The last (here: only) fragment of a message.
+pub const FIN: u8 = 0x80;
+/// The payload is deflated (RFC 7692 §6).
+pub const RSV1: u8 = 0x40;
+/// The next fragment of a message.
+pub const OPCODE_CONTINUATION: u8 = 0x0;
+/// A text message.
+pub const OPCODE_TEXT: u8 = 0x1;
+/// A binary message.
+pub const OPCODE_BINARY: u8 = 0x2;
+/// A close; opcodes from here on are control frames (§5.5).
+pub const OPCODE_CLOSE: u8 = 0x8;
+/// A ping.
+pub const OPCODE_PING: u8 = 0x9;
+/// A pong.
+pub const OPCODE_PONG: u8 = 0xa;
+/// Longest payload of a control frame (§5.5).
+pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
+
+/// Writes the header of an unmasked frame with `payload_len` bytes to the front of `out`. Returns the
+/// header's length: 2, 4 or 10 bytes, the shortest form for the length (§5.2).
+pub fn header(out: &mut [u8; HEADER_BYTES_MAX], first_byte: u8, payload_len: u64) -> usize {
+    out[0] = first_byte;
+    if payload_len < 126 {
+        out[1] = payload_len as u8;
+        2
+    } else if let Ok(len) = u16::try_from(payload_len) {
+        out[1] = 126;
+        out[2..4].copy_from_slice(&len.to_be_bytes());
+        4
+    } else {
+        out[1] = 127;
+        out[2..10].copy_from_slice(&payload_len.to_be_bytes());
+        10
+    }
+}
+
+/// Returns the number of bytes that [`header`] writes for a payload of this length.
+pub const fn header_bytes(payload_len: u64) -> usize {
+    match payload_len {
+        0..126 => 2,
+        126..65_536 => 4,
+        _ => 10,
+    }
+}
 
 /// A larger buffer is freed after its frame.
 pub(super) const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
@@ -46,21 +94,21 @@ pub struct FrameScratch {
 }
 
 impl FrameScratch {
-    /// Takes about 50 KB, and the frame returned last until [`rest`](Self::rest); up to 64 KiB of the frame's
-    /// memory are kept for the next frame.
+    /// Takes about 50 KB, plus the frame that was returned last, until [`rest`](Self::rest). Up to 64 KiB of the
+    /// frame's memory are kept for the next frame.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends the use of the frame returned last, and frees the memory of a large frame: the next frame may be
-    /// hours away.
+    /// Must be called when the frame that was returned last is no longer used. Frees its memory if it was large,
+    /// because the next frame may be hours away.
     pub fn rest(&mut self) {
         if self.frame.capacity() > SCRATCH_BYTES_KEPT {
             self.frame = Vec::new();
         }
     }
 
-    /// Empties the frame, except for the room for its header.
+    /// Empties the frame, but keeps the room for its header.
     pub(super) fn begin(&mut self) {
         self.rest();
         self.frame.clear();
@@ -70,10 +118,10 @@ impl FrameScratch {
     /// Writes the header right before the payload.
     pub(super) fn finish(&mut self, first_byte: u8) {
         let payload_len = self.frame.len() - HEADER_BYTES_MAX;
-        let mut header = [0; HEADER_BYTES_MAX];
-        let header_len = encode::header(&mut header, first_byte, payload_len as u64);
+        let mut bytes = [0; HEADER_BYTES_MAX];
+        let header_len = header(&mut bytes, first_byte, payload_len as u64);
         self.start = HEADER_BYTES_MAX - header_len;
-        self.frame[self.start..HEADER_BYTES_MAX].copy_from_slice(&header[..header_len]);
+        self.frame[self.start..HEADER_BYTES_MAX].copy_from_slice(&bytes[..header_len]);
     }
 
     pub(super) fn whole(&self) -> WholeFrame<'_> {
@@ -84,7 +132,7 @@ impl FrameScratch {
     }
 }
 
-/// Appends `part` unmasked (§5.3); its first byte is at `offset` of the payload.
+/// Unmasks `part` (§5.3) and appends it; its first byte is at `offset` in the payload.
 pub(super) fn append_unmasked(out: &mut Vec<u8>, part: &[u8], mut mask: [u8; 4], offset: u32) {
     mask.rotate_left((offset % 4) as usize);
     let start = out.len();
@@ -104,8 +152,8 @@ pub(super) fn append_unmasked(out: &mut Vec<u8>, part: &[u8], mut mask: [u8; 4],
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BadUtf8;
 
-/// A UTF-8 check for text in pieces: refuses ill-formed text at the byte, not at the end of the frame. Keeps the
-/// start of a character whose end has not arrived: at most three bytes.
+/// Checks UTF-8 in text that comes in pieces. Refuses ill-formed text at its first wrong byte, not at the end of the
+/// frame. Keeps the start of a character whose end has not come: at most three bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Utf8Check {
     tail: [u8; 3],
@@ -132,11 +180,8 @@ impl Utf8Check {
 
     /// Ends the text: no character may be open.
     pub(super) fn end(&mut self) -> Result<(), BadUtf8> {
-        if std::mem::take(&mut self.tail_len) == 0 {
-            Ok(())
-        } else {
-            Err(BadUtf8)
-        }
+        let open = std::mem::take(&mut self.tail_len);
+        (open == 0).then_some(()).ok_or(BadUtf8)
     }
 
     fn keep_tail(&mut self, piece: &[u8]) -> Result<(), BadUtf8> {
@@ -146,7 +191,7 @@ impl Utf8Check {
         if error.error_len().is_some() {
             return Err(BadUtf8);
         }
-        // An error without a length is an unexpected end: the prefix of a character.
+        // An error without a length means an unexpected end: the rest is the start of a character.
         let tail = &piece[error.valid_up_to()..];
         self.tail[..tail.len()].copy_from_slice(tail);
         self.tail_len = tail.len() as u8;
