@@ -12,9 +12,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use hyper::header::HeaderValue;
 
 use super::link::{LinkError, Target, is_timeout};
-use super::program::{Exit, For, arg, flag, show, value};
+use super::program::{Exit, For, arg, flag, hide_secret, show, value};
 use crate::base::escaped;
-use crate::listening::ListenAddr;
 use crate::run::Program;
 use crate::settings::typed::Env;
 use crate::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings, flag};
@@ -40,7 +39,7 @@ pub(super) struct Admins {
     pub(super) targets: Vec<Target>,
     /// The authorities for `https://`; `None` for the system's authorities.
     ca_file: Option<PathBuf>,
-    pub(super) authorization: Option<SecretText>,
+    authorization: Option<SecretText>,
 }
 
 fn rows() -> Vec<Setting> {
@@ -81,11 +80,12 @@ impl Admins {
         let checked = program.checked(rows(), matches, env, |_| Vec::new());
         let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
         let typed = matches.get_many::<String>("target").unwrap_or_default();
-        let parsed: Result<Vec<Target>, String> = typed.map(|text| parse(text, path)).collect();
+        let parsed: Result<Vec<Target>, String> =
+            typed.map(|text| Target::admin(text, path)).collect();
         let mut targets = parsed?;
         if targets.is_empty() {
             let admin_addr = checked.get::<ListenSettings>().admin_addr;
-            targets.extend(admin_addr.map(|addr| here(addr, path)));
+            targets.extend(admin_addr.map(|addr| Target::admin_here(addr, path)));
         }
         let authorization = checked.get::<TopSettings>().authorization;
         let is_header = |text: &SecretText| HeaderValue::from_str(text.expose()).is_ok();
@@ -109,6 +109,11 @@ impl Admins {
                 authorization,
             }),
         }
+    }
+
+    /// Takes `--authorization` out of the list of processes.
+    pub(super) fn hide_authorization(&self) {
+        hide_secret("--authorization", Rows::TOP, self.authorization.as_ref());
     }
 
     /// Sends a request with a body of JSON, or without a body if it is empty. Returns status and body of the response.
@@ -198,34 +203,6 @@ impl<'a> Answer<'a> {
     fn is_whole(&self) -> bool {
         self.length.is_some_and(|length| self.body.len() >= length)
     }
-}
-
-/// A path of the process of this machine with this admin address.
-fn here(addr: ListenAddr, path: &str) -> Target {
-    let mut target = Target::here(std::slice::from_ref(&addr), path);
-    let mut loopback = addr.to_connect().into_iter();
-    target.shown = loopback.next().unwrap_or(addr).to_string();
-    target
-}
-
-/// Parses `http://HOST:PORT[/PATH]`, `https://…`, `HOST:PORT` or `unix:PATH`.
-///
-/// # Errors
-/// The error, without the URL: the URL may contain a password.
-fn parse(text: &str, wanted: &str) -> Result<Target, String> {
-    match text.strip_prefix("unix:") {
-        Some("") => return Err("unix: needs the path of a socket".to_owned()),
-        Some(path) => return Ok(here(ListenAddr::Unix(path.into()), wanted)),
-        None => {}
-    }
-    let mut target = Target::parse(text, "--authorization")?;
-    let path = target.path.split('?').next().unwrap_or_default();
-    // People copy the address of the operator's page.
-    let base = path.trim_end_matches('/').trim_end_matches("/operator");
-    let scheme = if target.tls { "https://" } else { "" };
-    target.shown = format!("{scheme}{}{base}", target.authority);
-    target.path = format!("{base}{wanted}");
-    Ok(target)
 }
 
 /// The path of the request.
@@ -318,6 +295,7 @@ impl DisconnectCommand {
     /// # Errors
     /// A gateway has refused the request, or did not answer.
     pub fn run(&self) -> Result<(), String> {
+        self.at.hide_authorization();
         let answers = self.ask_all();
         for (target, (_, said)) in self.at.targets.iter().zip(&answers) {
             show(&format!("{target}: {}", escaped(said, &[])));
@@ -354,4 +332,137 @@ impl DisconnectCommand {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
+    use super::*;
+
+    const PATH: &str = "/operator/state";
+
+    fn ask(addr: SocketAddr) -> Answered {
+        let target = Target::here(&[addr.into()], PATH);
+        let at = Admins {
+            targets: Vec::new(),
+            ca_file: None,
+            authorization: Some(SecretText::new("Basic YTpi")),
+        };
+        at.ask(&target, "GET", "")
+    }
+
+    /// Asks a server whose responses `answer` writes. Returns the request heads too.
+    fn answered(answer: impl Fn(&mut TcpStream) + Send + 'static) -> (Answered, Vec<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let mut heads = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().unwrap();
+                let (mut head, mut byte) = (Vec::new(), [0]);
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                    head.push(byte[0]);
+                }
+                if head.is_empty() {
+                    return heads;
+                }
+                heads.push(String::from_utf8(head).unwrap());
+                answer(&mut stream);
+            }
+        });
+        let result = ask(addr);
+        drop(TcpStream::connect(addr).unwrap());
+        (result, server.join().unwrap())
+    }
+
+    #[test]
+    fn a_reading_is_one_request_with_what_the_proxy_asks_for() {
+        let (answer, heads) = answered(|stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        });
+        assert_eq!(answer, Ok((200, b"{}".to_vec())));
+        assert_eq!(heads.len(), 1);
+        assert!(
+            heads[0].starts_with("GET /operator/state HTTP/1.0\r\nHost: 127.0.0.1:")
+                && heads[0].contains("Authorization: Basic YTpi\r\n"),
+            "{heads:?}"
+        );
+    }
+
+    #[test]
+    fn any_other_answer_is_an_error_that_says_what_came() {
+        for (answer, words) in [
+            ("hello\r\n\r\n", "is not HTTP"),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",
+                "broke off",
+            ),
+        ] {
+            let (read, _) = answered(move |stream| {
+                let _ = stream.write_all(answer.as_bytes());
+            });
+            let error = read.unwrap_err();
+            assert!(error.contains(words), "{answer}: {error}");
+        }
+        assert!(refused(PATH, 404).contains("--admin-addr"));
+        assert!(refused(PATH, 401).contains("--authorization"));
+    }
+
+    #[test]
+    fn an_answer_without_end_is_cut_off() {
+        let (read, _) = answered(|stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            // Until the client closes.
+            while stream.write_all(&[b' '; 65_536]).is_ok() {}
+        });
+        let error = read.unwrap_err();
+        assert!(error.contains("larger than"), "{error}");
+    }
+
+    #[test]
+    fn silence_ends_in_time_and_a_closed_port_at_once() {
+        let begun = Instant::now();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = ask(silent.local_addr().unwrap()).unwrap_err();
+        assert!(error.contains("no answer within"), "{error}");
+        assert!(begun.elapsed() < REQUEST_TIMEOUT * 2);
+        // Bound but not listening, so that no other socket gets the port.
+        let closed =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        closed.bind(&any.into()).unwrap();
+        let addr = closed.local_addr().unwrap().as_socket().unwrap();
+        let error = ask(addr).unwrap_err();
+        assert!(error.contains("no connection"), "{error}");
+    }
+
+    #[test]
+    fn a_silent_gateway_delays_no_other() {
+        let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let targets = listeners.each_ref().map(|listener| {
+            let addr = listener.local_addr().unwrap();
+            Target::here(&[addr.into()], PATH)
+        });
+        // Each answers only once both have a request.
+        let server = thread::spawn(move || {
+            let mut streams = listeners.map(|listener| {
+                let (mut stream, _) = listener.accept().unwrap();
+                assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+                stream
+            });
+            for stream in &mut streams {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+                stream.write_all(answer).unwrap();
+            }
+        });
+        let command = DisconnectCommand {
+            at: Admins {
+                targets: targets.into(),
+                ca_file: None,
+                authorization: None,
+            },
+            body: "{}".to_owned(),
+        };
+        assert_eq!(command.ask_all(), [0; 2].map(|_| (true, "{}".to_owned())));
+        server.join().unwrap();
+    }
+}

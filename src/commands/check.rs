@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use clap::{Arg, ArgMatches, value_parser};
 
+use super::program::{switch, value};
 use crate::base::Finding;
 use crate::run::{GatewayKind, TIMEOUT_FLAG};
 use crate::settings::typed::{GATEWAY_ENV, Source};
@@ -63,30 +64,38 @@ pub struct Outcome {
 
 /// The flags beside `--check`.
 pub(super) fn args() -> [Arg; 5] {
-    let with_check = |name: &'static str| Arg::new(name).long(name).requires("check");
-    let flag = |name| with_check(name).action(ArgAction::SetTrue);
+    let with_check = |name, help| switch(name, help).requires("check");
     [
-        Arg::new("check")
-            .long("check")
-            .action(ArgAction::SetTrue)
-            .help("Check all that a start checks, show the settings with their sources, and exit"),
-        flag("all")
-            .hide_short_help(true)
-            .help("With --check: show also the settings that have their defaults"),
-        with_check("format")
-            .hide_short_help(true)
-            .value_name("FORMAT")
-            .value_parser(PossibleValuesParser::new(["text", "json", "env"]))
-            .help("With --check: text, json, or env for an EnvironmentFile [default: text]")
-            .hide_possible_values(true),
-        flag("connect").help("With --check: bind the addresses, and ask the broker and services"),
-        Arg::new(TIMEOUT_FLAG)
-            .long(TIMEOUT_FLAG)
-            .value_name("MS")
-            .requires("connect")
-            .hide_short_help(true)
-            .value_parser(value_parser!(u64).range(1..=600_000))
-            .help("Time limit for each question of --connect [default: 5000]"),
+        switch(
+            "check",
+            "Check all that a start checks, show the settings with their sources, and exit",
+        ),
+        with_check(
+            "all",
+            "With --check: show also the settings that have their defaults",
+        )
+        .hide_short_help(true),
+        value(
+            "format",
+            "FORMAT",
+            "With --check: text, json, or env for an EnvironmentFile [default: text]",
+        )
+        .requires("check")
+        .hide_short_help(true)
+        .value_parser(PossibleValuesParser::new(["text", "json", "env"]))
+        .hide_possible_values(true),
+        with_check(
+            "connect",
+            "With --check: bind the addresses, and ask the broker and services",
+        ),
+        value(
+            TIMEOUT_FLAG,
+            "MS",
+            "Time limit for each question of --connect [default: 5000]",
+        )
+        .requires("connect")
+        .hide_short_help(true)
+        .value_parser(value_parser!(u64).range(1..=600_000)),
     ]
 }
 

@@ -25,7 +25,7 @@ pub struct Target {
     pub(super) authority: String,
     /// Path and query of the request.
     pub(super) path: String,
-    pub(super) shown: String,
+    shown: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +95,37 @@ impl Target {
             shown: format!("{scheme}://{authority}{}", url.path()),
             path: format!("{}{}", url.path(), query.unwrap_or_default()),
             authority,
+        })
+    }
+
+    /// A path of the process of this machine with this admin address.
+    pub(super) fn admin_here(addr: ListenAddr, path: &str) -> Self {
+        let mut loopback = addr.to_connect().into_iter();
+        Self {
+            shown: loopback.next().unwrap_or_else(|| addr.clone()).to_string(),
+            ..Self::here(&[addr], path)
+        }
+    }
+
+    /// A path at an admin address: `http://HOST:PORT[/PATH]`, `https://…`, `HOST:PORT` or `unix:PATH`.
+    ///
+    /// # Errors
+    /// The error, without the URL: the URL may contain a password.
+    pub(super) fn admin(text: &str, wanted: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => return Err("unix: needs the path of a socket".to_owned()),
+            Some(path) => return Ok(Self::admin_here(ListenAddr::Unix(path.into()), wanted)),
+            None => {}
+        }
+        let target = Self::parse(text, "--authorization")?;
+        let path = target.path.split('?').next().unwrap_or_default();
+        // People copy the address of the operator's page.
+        let base = path.trim_end_matches('/').trim_end_matches("/operator");
+        let scheme = if target.tls { "https://" } else { "" };
+        Ok(Self {
+            shown: format!("{scheme}{}{base}", target.authority),
+            path: format!("{base}{wanted}"),
+            ..target
         })
     }
 
@@ -296,9 +327,15 @@ mod tests {
             "ws://",
             "ws://h:secret",
         ] {
-            let error = Target::parse(text, "--token").expect_err(text);
-            assert!(!error.contains("secret"), "{error}");
+            for parsed in [
+                Target::parse(text, "--token"),
+                Target::admin(text, "/state"),
+            ] {
+                let error = parsed.expect_err(text);
+                assert!(!error.contains("secret"), "{error}");
+            }
         }
+        assert!(Target::admin("unix:", "/state").is_err());
     }
 
     #[test]
@@ -309,5 +346,38 @@ mod tests {
         let unix = Target::here(&[ListenAddr::Unix("/run/a.sock".into())], "/ws");
         assert_eq!(unix.to_string(), "unix:/run/a.sock (/ws)");
         assert_eq!(unix.authority, "localhost");
+    }
+
+    #[test]
+    fn admin_addresses_are_read_as_a_person_has_them() {
+        for (text, shown, base, authority, tls) in [
+            ("http://h:9100", "h:9100", "", "h:9100", false),
+            ("h:9100", "h:9100", "", "h:9100", false),
+            ("h:9100/operator/", "h:9100", "", "h:9100", false),
+            ("http://[::1]:9/", "[::1]:9", "", "[::1]:9", false),
+            ("HTTPS://h/a/operator?x#y", "https://h/a", "/a", "h", true),
+            (
+                "unix:/run/a.sock",
+                "unix:/run/a.sock",
+                "",
+                "localhost",
+                false,
+            ),
+        ] {
+            let target =
+                Target::admin(text, "/state").unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(target.to_string(), shown, "{text}");
+            let want = (format!("{base}/state"), authority, tls);
+            assert_eq!(
+                (target.path, &*target.authority, target.tls),
+                want,
+                "{text}"
+            );
+        }
+        let all = ListenAddr::from(std::net::SocketAddr::from(([0, 0, 0, 0], 9100)));
+        assert_eq!(
+            Target::admin_here(all, "/state").to_string(),
+            "127.0.0.1:9100"
+        );
     }
 }

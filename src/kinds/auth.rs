@@ -328,16 +328,10 @@ mod tests {
         let short = SecretText::new("0123456789abcdef0123456789abcde");
         let long = SecretText::new("0123456789abcdef0123456789abcdef");
         let mut settings = AuthSettings {
-            required: false,
             api_key: Some(short.clone()),
             jwt_secret: Some(short.clone()),
             jwt_secret_before: Some(short.clone()),
-            public_key_files: Vec::new(),
-            jwks_file: None,
-            jwks_url: None,
-            jwks_ca_file: None,
-            token_cookie: String::new(),
-            rules: crate::auth::ClaimRules::default(),
+            ..AuthSettings::default()
         };
         tracing::subscriber::with_default(subscriber, || {
             warn_of(&settings, &Authenticator::default());

@@ -250,3 +250,124 @@ impl Checked {
             .map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+    use crate::settings::{ListenSettings, NatsAccess, Part};
+
+    const ROWS: Rows = Rows::gateway(&[Part::Bus, Part::BusMessages, Part::JetStream, Part::Nats]);
+
+    fn checked(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Checked {
+        Checked::of(ROWS, flags, env).expect("good settings")
+    }
+
+    fn refused(flags: &[(&str, &str)], env: &[(&str, &str)]) -> String {
+        Checked::of(ROWS, flags, env).expect_err("wrong settings")
+    }
+
+    fn port(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Option<u16> {
+        checked(flags, env).get::<ListenSettings>().port
+    }
+
+    #[test]
+    fn values_follow_the_sources() {
+        let env = [("GATEWAY_PORT", "1"), ("PORT", "2"), ("WEIRGATE_PORT", "3")];
+        assert_eq!(port(&[("port", "4")], &env), Some(4));
+        assert_eq!(port(&[], &env), Some(1));
+        assert_eq!(port(&[], &env[1..]), Some(2));
+        assert_eq!(port(&[], &env[2..]), Some(3));
+        assert_eq!(port(&[], &[]), Some(8000));
+        // An overridden value cannot be wrong.
+        assert_eq!(port(&[("port", "4")], &[("GATEWAY_PORT", "x")]), Some(4));
+        let env = [("WEIRGATE_EPHEMERAL", "1"), ("NATS_URL", " nats://a ")];
+        let nats: NatsAccess = checked(&[("ephemeral", "false")], &env).get();
+        assert_eq!((nats.ephemeral, nats.urls.expose()), (false, "nats://a"));
+    }
+
+    #[test]
+    fn a_kubernetes_service_address_is_no_port() {
+        for value in [
+            "tcp://10.0.0.1:80",
+            "udp://10.0.0.1:80",
+            "tcp://[fd00::1]:80",
+        ] {
+            let settings = checked(&[], &[("GATEWAY_PORT", value), ("PORT", "9000")]);
+            assert_eq!(settings.get::<ListenSettings>().port, Some(9000));
+            let [warning] = settings.warnings() else {
+                panic!("{:?}", settings.warnings());
+            };
+            let begin = format!("GATEWAY_PORT={value} is ignored");
+            assert!(warning.starts_with(&begin), "{warning}");
+        }
+        let address = "tcp://10.0.0.1:80";
+        assert_eq!(port(&[], &[("WEIRGATE_PORT", address)]), Some(8000));
+        // Wrong: of another form, or typed by a person.
+        for value in [
+            "tcp://10.0.0.1",
+            "http://10.0.0.1:80",
+            "tcp://u@h:80",
+            "tcp://:80",
+        ] {
+            refused(&[], &[("GATEWAY_PORT", value)]);
+        }
+        refused(&[("port", address)], &[]);
+    }
+
+    #[test]
+    fn values_have_to_fit_together() {
+        for (flag, value, low, high) in [
+            (
+                "send-queue-soft-bytes",
+                "2000000",
+                "soft-bytes is 2000000 (flag)",
+                "hard-bytes, 1048576 (default)",
+            ),
+            (
+                "send-queue-hard-bytes",
+                "1000000000",
+                "hard-bytes is 1000000000",
+                "frame-bytes-max",
+            ),
+            (
+                "frame-bytes-max",
+                "2000000",
+                "bus-message-bytes-max is 16777216 (default)",
+                "frame-bytes-max, 2000000 (flag)",
+            ),
+            (
+                "send-queue-stall-ms",
+                "100",
+                "conflate-after-ms is 1000",
+                "stall-ms, 100",
+            ),
+        ] {
+            let told = refused(&[(flag, value)], &[]);
+            assert!(told.contains(low) && told.contains(high), "{told}");
+        }
+    }
+
+    #[test]
+    fn all_wrong_values_are_told_at_once() {
+        let flags = [("drain-ms", "-1"), ("port", "x")];
+        let told = refused(&flags, &[("WEIRGATE_LOG_FORMAT", "xml")]);
+        assert_eq!(told.lines().count(), 3, "{told}");
+    }
+
+    #[test]
+    fn env_that_is_no_text_is_told_by_name() {
+        let bad = || OsString::from_vec(vec![0xff]);
+        let env = Env::new([("NATS_URL".into(), bad()), (bad(), "x".into())]);
+        let errors = collect(ROWS.settings(), |_| None, &env, &mut Vec::new());
+        let told: Vec<_> = errors
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(told, ["--nats-url (env NATS_URL) is not UTF-8 text"]);
+        assert!(env.unknown_names(&ROWS.settings()).is_empty());
+    }
+}

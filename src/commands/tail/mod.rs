@@ -7,10 +7,10 @@
 //! | file | has |
 //! | --- | --- |
 //! | `line` | the flags |
-//! | `error` | printing, counting and measuring; the reasons for no connection, in words, with advice |
+//! | `output` | printing, counting and measuring; the end of a connection in words, with advice |
 
-mod error;
 pub(super) mod line;
+mod output;
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -26,9 +26,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket, client};
 
-pub use self::error::Style;
-pub use self::error::TailError;
-use self::error::{Next, Output, RECONNECT};
+use self::output::{Next, Output, RECONNECT};
+pub use self::output::{Style, TailError};
 pub use super::link::Target;
 use super::link::{LinkError, Stream, is_timeout};
 use super::program::{complain, hide_secret};

@@ -16,11 +16,10 @@ use sonic_rs::{JsonValueTrait, Value};
 use self::page::Process;
 use super::admin::{self, Admins, refused};
 use super::link::Target;
-use super::program::{Exit, For, hide_secret, show, switch, value};
+use super::program::{Exit, For, show, switch, value};
 use super::tail::{Stop, TICK};
 use crate::base::detached;
 use crate::run::Program;
-use crate::settings::Rows;
 use crate::settings::typed::Env;
 use crate::wire::json;
 
@@ -97,7 +96,7 @@ impl TopCommand {
     /// # Errors
     /// Threads, signals or standard output fail; with `--once`, a process did not respond.
     pub fn run(mut self) -> Result<(), String> {
-        hide_secret("--authorization", Rows::TOP, self.at.authorization.as_ref());
+        self.at.hide_authorization();
         // A terminal without escape sequences and a pipe get one table.
         let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         self.is_once |= !self.is_json && (is_dumb || !io::stdout().is_terminal());

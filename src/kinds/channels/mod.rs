@@ -3,7 +3,6 @@
 mod rows;
 
 use std::sync::Arc;
-
 use std::time::Duration;
 
 use self::rows::{ChannelsSettings, kept_names, own_flag};

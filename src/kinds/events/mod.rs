@@ -6,12 +6,10 @@
 mod bus;
 mod rows;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
-use rustls::ClientConfig;
 use tokio::sync::oneshot;
 
 use self::bus::Bus;
@@ -225,8 +223,9 @@ fn services(
     let wants_tls = EventsService::ALL
         .iter()
         .any(|&s| upstream(own, s).wants_tls());
-    let ca_file = &own.upstream_ca_file;
-    let tls = wants_tls.then(|| tls(ca_file.as_deref())).transpose()?;
+    let tls = wants_tls.then(|| tls_roots::client(own.upstream_ca_file.as_deref()));
+    let wrong = |error| RunError::Settings(format!("--upstream-ca-file: {error}"));
+    let tls = tls.transpose().map_err(wrong)?;
     let service = |service: EventsService| {
         services::Service::new(service.label(), upstream(own, service), tls.clone())
     };
@@ -260,13 +259,6 @@ fn upstream(own: &EventsSettings, service: EventsService) -> Upstream {
         Some(upstream) => upstream,
         None => unreachable!("the form of the row reads it"),
     }
-}
-
-fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RunError> {
-    let config = tls_roots::client_config(ca_file);
-    config
-        .map(|config| Arc::new(config.with_no_client_auth()))
-        .map_err(|error| RunError::Settings(format!("--upstream-ca-file: {error}")))
 }
 
 fn proxy_settings(

@@ -7,7 +7,6 @@
 
 mod access;
 mod clients;
-mod delivery;
 mod process;
 
 use super::field::{Groups, field};
@@ -36,9 +35,9 @@ static AFTER_OWN: &[&[Setting]] = &[
     process::MEMORY,
     access::TOKENS,
     clients::CLIENTS,
-    delivery::SEND_QUEUES,
-    delivery::CONNECTIONS,
-    delivery::HISTORY,
+    clients::SEND_QUEUES,
+    clients::CONNECTIONS,
+    clients::HISTORY,
     process::LATENCY,
     process::BUS,
     TAIL,

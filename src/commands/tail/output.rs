@@ -1,6 +1,5 @@
-//! The errors of connections: in words, with advice for the user.
-//!
-//! The output of `weirgate tail`: printing, counting and measuring.
+//! The output of `weirgate tail`: messages on standard output, with counts and the rate; and the reason for the end of a
+//! connection, in words, with advice for the user.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -352,11 +351,6 @@ mod tests {
         assert!(!wrong.may_pass);
         assert!(refused(503, "").may_pass && refused(429, "").may_pass);
     }
-}
-
-#[cfg(test)]
-mod output_tests {
-    use super::*;
 
     fn rendered(style: Style, message: &str) -> String {
         let mut line = Vec::new();
