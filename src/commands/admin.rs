@@ -1,6 +1,6 @@
 //! Requests to the admin addresses of running gateways, for `weirgate top` and `weirgate disconnect`: the arguments
-//! that name the addresses, and one request, bounded in time and bytes. And `weirgate disconnect` itself:
-//! `POST /operator/disconnect`.
+//! that name the addresses, and a request with a time limit and a size limit. Also `weirgate disconnect` itself, which
+//! sends `POST /operator/disconnect`.
 //!
 //! Blocking, in a process of its own; no gateway uses this module. Called by `commands`.
 
@@ -25,15 +25,16 @@ const TAKES: &str = flag!("admin-addr");
 const TARGETS_MAX: usize = 32;
 /// The time limit for a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most bytes of a response: a gateway with the longest lists and users sends a third of this.
+/// The most bytes of a response. The response of a gateway with full lists and the longest user names has a third of
+/// this.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The most headers of a response: proxies add some.
 const HEADERS_MAX: usize = 64;
 
-/// Status and body of a response, or why there is none.
+/// The status and the body of a response, or the reason for no response.
 type Answered = Result<(u16, Vec<u8>), String>;
 
-/// The addresses of a command line, and what a proxy in front of them asks for.
+/// The addresses on a command line, and the login for a proxy in front of them.
 #[derive(Clone, Debug)]
 pub(super) struct Admins {
     pub(super) targets: Vec<Target>,
@@ -66,7 +67,7 @@ pub(super) fn args(made_for: For) -> impl Iterator<Item = Arg> {
 }
 
 impl Admins {
-    /// Reads the addresses, for requests of `path`. `words`: the command, for its errors.
+    /// Reads the addresses, and adds `path` to each. `words` is the command as it is typed, for its errors.
     ///
     /// # Errors
     /// The error in the arguments, for the user.
@@ -116,11 +117,11 @@ impl Admins {
         hide_secret("--authorization", Rows::TOP, self.authorization.as_ref());
     }
 
-    /// Sends a request with a body of JSON, or without a body if it is empty. Returns status and body of the response.
-    /// Blocks for five seconds at most, and for the look-up of a name.
+    /// Sends a request; an empty `body` is left out, any other is JSON. Returns the status and the body of the
+    /// response. Blocks for at most five seconds, and for the lookup of a name.
     ///
     /// # Errors
-    /// There is no whole response: the reason, for the user.
+    /// No whole response came: the reason, for the user.
     pub(super) fn ask(&self, target: &Target, method: &str, body: &str) -> Answered {
         let timeout = || format!("no answer within {} s", REQUEST_TIMEOUT.as_secs());
         let broken = || "the answer is not HTTP, or broke off".to_owned();
@@ -164,7 +165,7 @@ impl Admins {
     }
 }
 
-/// The words for a status that a gateway's admin address does not send.
+/// The error for a status that the admin address of a gateway never sends.
 pub(super) fn refused(path: &str, status: u16) -> String {
     let advice = match status {
         401 | 403 => {
@@ -183,7 +184,7 @@ struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// Returns `None` before the end of the head, and for what is not HTTP.
+    /// Returns `None` until the head is whole, and for bytes that are not HTTP.
     fn of(answer: &'a [u8]) -> Option<Self> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut head = httparse::Response::new(&mut headers);
@@ -256,7 +257,7 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
         .args(args(made_for))
 }
 
-/// `weirgate disconnect`, from its arguments.
+/// Reads the arguments of `weirgate disconnect`.
 ///
 /// # Errors
 /// The error in the arguments, for the user.
@@ -309,8 +310,8 @@ impl DisconnectCommand {
         }
     }
 
-    /// Whether each gateway has taken the request, and what it said. A user who is cut off at one gateway must not stay
-    /// at the others while that one is silent.
+    /// Returns for each gateway whether it has taken the request, and its words. The gateways are asked at once: while
+    /// one is silent, a user who is cut off there must not stay connected to the others.
     fn ask_all(&self) -> Vec<(bool, String)> {
         let ask = |target| match self.at.ask(target, "POST", &self.body) {
             Ok((status @ (200 | 400 | 507), body)) => {
@@ -350,7 +351,7 @@ mod tests {
         at.ask(&target, "GET", "")
     }
 
-    /// Asks a server whose responses `answer` writes. Returns the request heads too.
+    /// Sends a request to a server whose responses `answer` writes. Returns the heads of the requests too.
     fn answered(answer: impl Fn(&mut TcpStream) + Send + 'static) -> (Answered, Vec<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
@@ -425,7 +426,7 @@ mod tests {
         let error = ask(silent.local_addr().unwrap()).unwrap_err();
         assert!(error.contains("no answer within"), "{error}");
         assert!(begun.elapsed() < REQUEST_TIMEOUT * 2);
-        // Bound but not listening, so that no other socket gets the port.
+        // Bound but not listening, so that no other socket can get the port.
         let closed =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -1,7 +1,7 @@
-//! `weirgate GATEWAY --check`: checks all that a start does before listening, and shows the settings; with
-//! `--connect` also checks the addresses, the broker and the services.
+//! `weirgate GATEWAY --check`: does all checks that a start does before listening, and shows the settings. With
+//! `--connect` it also checks the addresses, the broker and the services.
 //!
-//! A process of its own; nothing is started. Called by `commands`.
+//! In a process of its own, which starts nothing. Called by `commands`.
 
 use std::time::Duration;
 
@@ -26,14 +26,14 @@ pub enum CheckFormat {
     Env,
 }
 
-/// The extent of a check, and the format of the outcome.
+/// What a check covers, and the format of its output.
 #[derive(Debug)]
 pub struct CheckOptions {
     /// Whether to show settings with default values too.
     pub all: bool,
     /// The format of the outcome.
     pub format: CheckFormat,
-    /// Bind the addresses, and ask the broker and the services, each within this time.
+    /// If set, binds the addresses and asks the broker and the services, each with this time limit.
     pub connect: Option<Duration>,
 }
 
@@ -46,15 +46,15 @@ pub struct CheckCommand {
     pub gateway: GatewayKind,
     /// The settings, or the errors in the settings.
     pub settings: Result<Box<Checked>, Vec<SettingsError>>,
-    /// The extent of the check, and the format of the outcome.
+    /// What the check covers, and the format of its output.
     pub options: CheckOptions,
 }
 
 /// The output of a check, and the exit status.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The exit status: 0; 2 if a start would end with wrong settings, or could never work; 1 if a start would fail
-    /// for another reason, or an address, the broker or a service is not available.
+    /// The exit status. 0: good. 2: a start would end with wrong settings, or the gateway could never work. 1: a start
+    /// would fail for another reason, or an address, the broker or a service is not available.
     pub status: u8,
     /// For standard output.
     pub shown: String,
@@ -137,7 +137,7 @@ impl CheckCommand {
             }
         };
         let (prepared, notices) = self.gateway.check_start(checked);
-        // A gateway with an error in the log of its start can never work.
+        // A gateway that logs an error at its start can never work.
         let mut status = if notices.iter().any(Finding::is_error) {
             2
         } else {
@@ -185,7 +185,7 @@ impl Report<'_> {
     fn outcome(&self, status: u8) -> Outcome {
         let (shown, complaints) = match self.command.options.format {
             CheckFormat::Json => (self.json(status), String::new()),
-            // A consumer of the settings needs all settings, or none.
+            // A program that reads the settings needs all of them, or none.
             _ if !self.errors.is_empty() => (
                 String::new(),
                 lines("error", &self.errors) + &lines("warning", &self.warnings),
@@ -200,7 +200,7 @@ impl Report<'_> {
         }
     }
 
-    /// The settings to show: all, or only those with a value from flag or environment.
+    /// The settings to show: all, or those that a flag or the environment sets.
     fn values(&self) -> impl Iterator<Item = &CheckedValue> {
         let all = self.command.options.all;
         let checked = self.command.settings.iter();
@@ -233,7 +233,8 @@ impl Report<'_> {
         text
     }
 
-    /// Lines that systemd, a shell and `docker --env-file` read in the same way, if no value needs quotes.
+    /// Lines for environment files. Systemd, a shell and `docker --env-file` read them in the same way if no value
+    /// needs quotes.
     fn env(&self) -> String {
         let mut text = lines("# warning", &self.warnings);
         text += &format!("{GATEWAY_ENV}={}\n", self.command.gateway.name);
@@ -300,7 +301,7 @@ fn lines(label: &str, texts: &[String]) -> String {
     lines.collect()
 }
 
-/// The value for people; `unset` if there is neither a value nor a default.
+/// The value as people see it; `unset` if the setting has neither a value nor a default.
 fn shown(value: &CheckedValue) -> String {
     match is_unset(value) {
         true => "unset".to_owned(),

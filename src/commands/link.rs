@@ -1,5 +1,5 @@
-//! Connections of the commands that ask running gateways: to a gateway of this machine or to the host of a URL, over TCP
-//! or a unix socket, plain or over TLS; and a bounded response.
+//! The connections of the commands that ask running gateways: to a gateway of this machine or to the host of a URL,
+//! over TCP or a unix socket, with or without TLS. Also a request whose response has a size limit.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -30,9 +30,9 @@ pub struct Target {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
-    /// The listen addresses of a gateway of this machine; the first with a connection counts.
+    /// The addresses on which a gateway of this machine listens. The first that accepts a connection is used.
     Here(Vec<ListenAddr>),
-    /// A name or address, without the brackets of an IPv6 address.
+    /// A host name or an IP address; an IPv6 address has no brackets.
     Host { host: String, port: u16 },
 }
 
@@ -62,8 +62,8 @@ impl Target {
         }
     }
 
-    /// A URL: `ws://`, `wss://`, `http://`, `https://`, or without a scheme. `instead` is the flag for a user and a
-    /// password, which the URL may not have.
+    /// Parses a URL: `ws://`, `wss://`, `http://`, `https://`, or without a scheme. The URL may not have a user or a
+    /// password; the error names the flag to use, `instead`.
     ///
     /// # Errors
     /// The error, without the URL: the URL may contain a token.
@@ -98,7 +98,7 @@ impl Target {
         })
     }
 
-    /// A path of the process of this machine with this admin address.
+    /// The target for `path` at the admin address `addr` of a gateway of this machine.
     pub(super) fn admin_here(addr: ListenAddr, path: &str) -> Self {
         let mut loopback = addr.to_connect().into_iter();
         Self {
@@ -107,7 +107,8 @@ impl Target {
         }
     }
 
-    /// A path at an admin address: `http://HOST:PORT[/PATH]`, `https://…`, `HOST:PORT` or `unix:PATH`.
+    /// Parses an admin address: `http://HOST:PORT[/PATH]`, `https://…`, `HOST:PORT` or `unix:PATH`. The request is for
+    /// `wanted` there.
     ///
     /// # Errors
     /// The error, without the URL: the URL may contain a password.
@@ -129,7 +130,7 @@ impl Target {
         })
     }
 
-    /// Connects. All reads and writes together end at `until`, until other timeouts are set.
+    /// Connects. All reads and writes together end at `until`, unless the caller sets other timeouts.
     pub(super) fn open(&self, ca_file: Option<&Path>, until: Instant) -> Result<Stream, LinkError> {
         let socket = self.connect(until).map_err(LinkError::Unreachable)?;
         match self.tls {
@@ -210,7 +211,8 @@ impl Stream {
         }
     }
 
-    /// Sends a request, and reads until the response is whole (`is_whole`), has `bytes_max` bytes, or has ended.
+    /// Sends a request. Reads until `is_whole` says that the response is complete, until it has `bytes_max` bytes, or
+    /// until the connection ends.
     ///
     /// # Errors
     /// The connection failed, or the time `until` has come.
@@ -222,7 +224,7 @@ impl Stream {
         is_whole: impl Fn(&[u8]) -> bool,
     ) -> io::Result<Vec<u8>> {
         self.socket().set_write_timeout(Some(left(until)?))?;
-        // The first write may read too: the rest of a handshake of TLS.
+        // With TLS the first write may read too: the rest of the handshake.
         self.socket().set_read_timeout(Some(left(until)?))?;
         self.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
@@ -232,7 +234,7 @@ impl Stream {
             match self.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(n) => answer.extend(buffer.iter().take(n)),
-                // The end of TLS without a word is an end too.
+                // Some servers end TLS without a closing message.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
                 Err(error) => return Err(error),
             }
@@ -266,7 +268,8 @@ impl Write for Stream {
     }
 }
 
-/// Returns the time to `until`. Zero is an error, because a socket timeout of zero means "for ever".
+/// Returns the time left until `until`. No time left is an error, because a socket timeout of zero would mean "no
+/// limit".
 pub(super) fn left(until: Instant) -> io::Result<Duration> {
     match until.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(ErrorKind::TimedOut.into()),

@@ -1,6 +1,6 @@
-//! `weirgate token`: makes tokens for tests, and checks a token by the rules of a gateway.
+//! `weirgate token`: makes test tokens, and checks a token by the rules of a gateway.
 //!
-//! A process of its own; no gateway uses this module. Called by `commands`.
+//! In a process of its own; no gateway uses this module. Called by `commands`.
 
 use std::io::{self, Read};
 
@@ -44,7 +44,7 @@ pub struct Claims {
     pub channels: Vec<String>,
     /// The symbol limit.
     pub symbols_max: Option<u32>,
-    /// The validity in seconds; `None` for a token without an end.
+    /// The lifetime in seconds; `None` for a token that never expires.
     pub expires_in_s: Option<u32>,
 }
 
@@ -71,7 +71,7 @@ fn inspect_rows(of: Option<&GatewayKind>) -> Vec<Setting> {
     kind.rows.settings().into_iter().filter(is_taken).collect()
 }
 
-/// The rows of `weirgate token inspect` for all gateways with tokens, beside the keys.
+/// The flags of `weirgate token inspect` that come from gateways with tokens, beside those for keys and claims.
 fn inspect_args(program: &Program, made_for: For) -> Vec<Arg> {
     let mut rows: Vec<Setting> = Vec::new();
     for row in program.with_tokens().flat_map(|kind| kind.rows.settings()) {
@@ -148,7 +148,7 @@ fn inspect_gateway(program: &Program) -> Arg {
     value("gateway", "GATEWAY", help)
 }
 
-/// `weirgate token`, from its arguments.
+/// Reads the arguments of `weirgate token`.
 ///
 /// # Errors
 /// The error in the arguments or in the environment, for the user.
@@ -206,7 +206,7 @@ fn inspecting(
 }
 
 impl TokenCommand {
-    /// Runs the command; returns the text to show.
+    /// Runs the command. Returns the text to show.
     ///
     /// # Errors
     /// A secret, a file or the token is missing, or the token is refused.
@@ -238,7 +238,7 @@ impl TokenCommand {
         Ok(format!("{message}.{signature}"))
     }
 
-    /// Adds the required issuer and audience, so that the gateway accepts the token.
+    /// The claims as JSON. Adds the issuer and the audience that the gateway requires, so that it accepts the token.
     fn claims(&self, claims: &Claims, unix_s: i64) -> String {
         let rules = &self.auth.rules;
         let mut json = ObjectWriter::new();
@@ -352,7 +352,7 @@ fn names(table: &Acl, rights: &Rights) -> String {
     }
 }
 
-/// A line for each name of the role that no claim of the token fills.
+/// A line for each name of the role with a place that no claim of the token fills.
 fn unfilled(table: &Acl, rights: &Rights) -> impl Iterator<Item = String> {
     let faults = table.faults(rights).into_iter();
     faults.map(|(name, place, fault)| format!("\n  not:      {name}, {place}: {fault}"))

@@ -1,5 +1,5 @@
-//! Walks of all rows of all gateways: names, ranges, sources, effects. And command lines of this program, all without a
-//! process.
+//! All rows of all gateways: their names, ranges, sources and effects. Also command lines of this program. No test
+//! starts a process.
 
 use std::collections::HashSet;
 
@@ -70,7 +70,7 @@ fn warnings(env: &[(&str, &str)]) -> Vec<String> {
     checked.warnings().to_vec()
 }
 
-/// The counterparts of `flag`: one flag is an error without the others.
+/// The settings without which `flag` is refused.
 fn partner(flag: &str) -> Option<&'static str> {
     Some(match flag {
         "tls-port" => "--tls-cert=x --tls-key=x",
@@ -88,7 +88,7 @@ fn partner(flag: &str) -> Option<&'static str> {
     })
 }
 
-/// A valid value for a row with its own form.
+/// A value that the form of this row accepts.
 fn form_value(flag: &str) -> &'static str {
     match flag {
         "relay" => "news.flash=news",
@@ -161,8 +161,8 @@ fn every_source_of_every_setting_goes_over_the_next() {
     {
         for setting in gateway.rows.settings().into_iter().filter(Setting::is_flag) {
             let names = setting.env_names();
-            // All env names at once, then without the first, and so on. The values do not affect the order,
-            // so each is the default.
+            // First all names in the environment are set, then all but the first, and so on. Only the source counts
+            // here, so each value is the default.
             let default = setting.default();
             let default = match (default.as_str(), setting.kind) {
                 ("", Kind::Form(_)) => form_value(setting.flag),
@@ -274,7 +274,7 @@ fn names_that_others_set_are_no_warning() {
         ("WEIRGATE_PORT_80_TCP_ADDR", "10.0.0.1"),
         ("WEIRGATE_LEVELS_PORT", "tcp://10.0.0.1:80"),
         ("GATEWAY_HOST", "1"),
-        // Two letters differ; too short; of another gateway; beside the similar name.
+        // In turn: two letters differ; too short; a name of another gateway; the correct name is set too.
         ("GATEWAY_PORTAL", "1"),
         ("PORTS", "1"),
         ("LOBBY_URLS", "x"),
@@ -435,7 +435,7 @@ fn defaults_are_allowed() {
     }
 }
 
-/// Another value than the default of a row; `None` for a kind of any text.
+/// Returns a value that is not the row's default; `None` for kinds that take a form or a secret.
 fn another(row: &Setting) -> Option<String> {
     let default = row.default();
     let values = match row.kind {

@@ -1,4 +1,4 @@
-//! The values of a gateway's settings: each allowed, and all consistent.
+//! The values of a gateway's settings: each value is allowed, and all of them fit together.
 
 use super::field::{Group, Groups};
 use super::kind::{Refused, Value};
@@ -6,7 +6,7 @@ use super::setting::Setting;
 use super::table::Rows;
 use super::typed::{Env, SettingsError, Source, Typed, collect};
 
-/// `flag!("name")`: the name of a row of the shared table; another name does not compile.
+/// `flag!("name")` is the name of a row of the shared table. A name that no row has does not compile.
 macro_rules! flag {
     ($name:literal) => {
         const { $crate::settings::shared_flag($name) }
@@ -29,7 +29,7 @@ const ORDERS: &[(&str, &str)] = &[
     ),
 ];
 
-/// The ways to authenticate to NATS: at most one may be set.
+/// The ways to log in to NATS. At most one of them may be set.
 const NATS_USERS: [&str; 4] = [
     flag!("nats-user"),
     flag!("nats-token"),
@@ -37,7 +37,7 @@ const NATS_USERS: [&str; 4] = [
     flag!("nats-nkey"),
 ];
 
-/// Pairs of settings: each is an error without the other.
+/// Pairs of settings: if only one of the two is set, the start fails.
 const PAIRS: &[(&str, &str)] = &[
     (flag!("tls-port"), flag!("tls-cert")),
     (flag!("tls-cert"), flag!("tls-key")),
@@ -47,10 +47,10 @@ const PAIRS: &[(&str, &str)] = &[
     (flag!("redis-sentinels"), flag!("redis-sentinel-master")),
 ];
 
-/// A gateway's check of several values together; returns the inconsistencies.
+/// A gateway's own check of several values together. It returns an error for each contradiction.
 pub type Check = fn(&Checked) -> Vec<SettingsError>;
 
-/// The values of one gateway, or of another command: each allowed, and all consistent.
+/// The values of one gateway, or of another command. Each value is allowed, and all of them fit together.
 #[derive(Debug)]
 pub struct Checked {
     values: Vec<CheckedValue>,
@@ -70,17 +70,18 @@ pub struct CheckedValue {
 }
 
 impl CheckedValue {
-    /// The flag with the source of the value: `--port (env GATEWAY_PORT)`.
+    /// The flag, and where its value comes from: `--port (env GATEWAY_PORT)`.
     fn named(&self) -> String {
         self.setting.named(&self.source)
     }
 }
 
 impl Checked {
-    /// Reads all texts. `warnings` are kept for the log; `check` is the check of the gateway.
+    /// Parses all texts and checks the values against each other. `warnings` are kept for the log; `check` is the
+    /// gateway's own check.
     ///
     /// # Errors
-    /// All values that are not allowed, or else all inconsistencies.
+    /// All values that are not allowed. If each value is allowed: all contradictions.
     pub fn new(
         typed: Vec<Typed>,
         warnings: Vec<String>,
@@ -127,8 +128,8 @@ impl Checked {
         Ok(checked)
     }
 
-    /// The settings of every gateway ([`Rows::EVERY`]) with their defaults, for a program without a command
-    /// line of this kind.
+    /// The settings of every gateway ([`Rows::EVERY`]) with their defaults, for a program that has no such command
+    /// line.
     pub fn defaults() -> Self {
         let rows = Rows::EVERY.settings();
         let typed = collect(rows, |_| None, &Env::default(), &mut Vec::new());
@@ -143,17 +144,17 @@ impl Checked {
         &self.values
     }
 
-    /// Returns the warnings for the operator, to log once there is a log.
+    /// Returns the warnings for the operator. The caller logs them once the log is set up.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Returns the flag with the source of its value: `--port (env GATEWAY_PORT)`.
+    /// Returns the flag, and where its value comes from: `--port (env GATEWAY_PORT)`.
     pub fn named(&self, flag: &str) -> String {
         self.found(flag).named()
     }
 
-    /// Returns a group of settings, of whichever gateway: with its defaults, where the gateway has no rows of it.
+    /// Returns a group of settings. A group of another gateway has its defaults.
     pub fn get<G: Group>(&self) -> G {
         self.groups.get()
     }
@@ -164,7 +165,7 @@ impl Checked {
         SettingsError::value(&found.setting, &found.source, refused)
     }
 
-    /// The same, with the whole value as the wrong part.
+    /// The same error, with the whole value as the wrong part.
     pub fn refused_as_it_is(&self, flag: &str, allowed: impl Into<String>) -> SettingsError {
         let shown = match &self.found(flag).value {
             Value::Urls(urls) => urls.expose().to_owned(),

@@ -1,5 +1,5 @@
-//! All about clients: where a gateway listens for them, TLS, their limits, their send queues, the care of their
-//! connections, and the messages that are kept for clients that come back.
+//! Everything about clients: the addresses to listen on, TLS, the limits of clients, their send queues, pings and
+//! compression, and the messages that are kept for clients that come back.
 
 use super::super::field::{With, field};
 use super::super::groups::{ProcessSettings, StreamSettings, TlsSettings};
