@@ -1,6 +1,6 @@
 //! Requests to the admin addresses of running gateways, for `weirgate top` and `weirgate disconnect`: the arguments
-//! that name the addresses, and one request, bounded in time and bytes. And `weirgate disconnect` itself:
-//! `POST /operator/disconnect`.
+//! that name the addresses, and a request with a time limit and a size limit. Also `weirgate disconnect` itself, which
+//! sends `POST /operator/disconnect`.
 //!
 //! Blocking, in a process of its own; no gateway uses this module. Called by `commands`.
 
@@ -12,9 +12,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use hyper::header::HeaderValue;
 
 use super::link::{LinkError, Target, is_timeout};
-use super::program::{Exit, For, arg, flag, show, value};
+use super::program::{Exit, For, arg, flag, hide_secret, show, value};
 use crate::base::escaped;
-use crate::listening::ListenAddr;
 use crate::run::Program;
 use crate::settings::typed::Env;
 use crate::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings, flag};
@@ -26,21 +25,22 @@ const TAKES: &str = flag!("admin-addr");
 const TARGETS_MAX: usize = 32;
 /// The time limit for a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most bytes of a response: a gateway with the longest lists and users sends a third of this.
+/// The most bytes of a response. The response of a gateway with full lists and the longest user names has a third of
+/// this.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The most headers of a response: proxies add some.
 const HEADERS_MAX: usize = 64;
 
-/// Status and body of a response, or why there is none.
+/// The status and the body of a response, or the reason for no response.
 type Answered = Result<(u16, Vec<u8>), String>;
 
-/// The addresses of a command line, and what a proxy in front of them asks for.
+/// The addresses on a command line, and the login for a proxy in front of them.
 #[derive(Clone, Debug)]
 pub(super) struct Admins {
     pub(super) targets: Vec<Target>,
     /// The authorities for `https://`; `None` for the system's authorities.
     ca_file: Option<PathBuf>,
-    pub(super) authorization: Option<SecretText>,
+    authorization: Option<SecretText>,
 }
 
 fn rows() -> Vec<Setting> {
@@ -67,7 +67,7 @@ pub(super) fn args(made_for: For) -> impl Iterator<Item = Arg> {
 }
 
 impl Admins {
-    /// Reads the addresses, for requests of `path`. `words`: the command, for its errors.
+    /// Reads the addresses, and adds `path` to each. `words` is the command as it is typed, for its errors.
     ///
     /// # Errors
     /// The error in the arguments, for the user.
@@ -81,11 +81,12 @@ impl Admins {
         let checked = program.checked(rows(), matches, env, |_| Vec::new());
         let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
         let typed = matches.get_many::<String>("target").unwrap_or_default();
-        let parsed: Result<Vec<Target>, String> = typed.map(|text| parse(text, path)).collect();
+        let parsed: Result<Vec<Target>, String> =
+            typed.map(|text| Target::admin(text, path)).collect();
         let mut targets = parsed?;
         if targets.is_empty() {
             let admin_addr = checked.get::<ListenSettings>().admin_addr;
-            targets.extend(admin_addr.map(|addr| here(addr, path)));
+            targets.extend(admin_addr.map(|addr| Target::admin_here(addr, path)));
         }
         let authorization = checked.get::<TopSettings>().authorization;
         let is_header = |text: &SecretText| HeaderValue::from_str(text.expose()).is_ok();
@@ -111,11 +112,16 @@ impl Admins {
         }
     }
 
-    /// Sends a request with a body of JSON, or without a body if it is empty. Returns status and body of the response.
-    /// Blocks for five seconds at most, and for the look-up of a name.
+    /// Takes `--authorization` out of the list of processes.
+    pub(super) fn hide_authorization(&self) {
+        hide_secret("--authorization", Rows::TOP, self.authorization.as_ref());
+    }
+
+    /// Sends a request; an empty `body` is left out, any other is JSON. Returns the status and the body of the
+    /// response. Blocks for at most five seconds, and for the lookup of a name.
     ///
     /// # Errors
-    /// There is no whole response: the reason, for the user.
+    /// No whole response came: the reason, for the user.
     pub(super) fn ask(&self, target: &Target, method: &str, body: &str) -> Answered {
         let timeout = || format!("no answer within {} s", REQUEST_TIMEOUT.as_secs());
         let broken = || "the answer is not HTTP, or broke off".to_owned();
@@ -159,7 +165,7 @@ impl Admins {
     }
 }
 
-/// The words for a status that a gateway's admin address does not send.
+/// The error for a status that the admin address of a gateway never sends.
 pub(super) fn refused(path: &str, status: u16) -> String {
     let advice = match status {
         401 | 403 => {
@@ -178,7 +184,7 @@ struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// Returns `None` before the end of the head, and for what is not HTTP.
+    /// Returns `None` until the head is whole, and for bytes that are not HTTP.
     fn of(answer: &'a [u8]) -> Option<Self> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut head = httparse::Response::new(&mut headers);
@@ -198,34 +204,6 @@ impl<'a> Answer<'a> {
     fn is_whole(&self) -> bool {
         self.length.is_some_and(|length| self.body.len() >= length)
     }
-}
-
-/// A path of the process of this machine with this admin address.
-fn here(addr: ListenAddr, path: &str) -> Target {
-    let mut target = Target::here(std::slice::from_ref(&addr), path);
-    let mut loopback = addr.to_connect().into_iter();
-    target.shown = loopback.next().unwrap_or(addr).to_string();
-    target
-}
-
-/// Parses `http://HOST:PORT[/PATH]`, `https://…`, `HOST:PORT` or `unix:PATH`.
-///
-/// # Errors
-/// The error, without the URL: the URL may contain a password.
-fn parse(text: &str, wanted: &str) -> Result<Target, String> {
-    match text.strip_prefix("unix:") {
-        Some("") => return Err("unix: needs the path of a socket".to_owned()),
-        Some(path) => return Ok(here(ListenAddr::Unix(path.into()), wanted)),
-        None => {}
-    }
-    let mut target = Target::parse(text, "--authorization")?;
-    let path = target.path.split('?').next().unwrap_or_default();
-    // People copy the address of the operator's page.
-    let base = path.trim_end_matches('/').trim_end_matches("/operator");
-    let scheme = if target.tls { "https://" } else { "" };
-    target.shown = format!("{scheme}{}{base}", target.authority);
-    target.path = format!("{base}{wanted}");
-    Ok(target)
 }
 
 /// The path of the request.
@@ -279,7 +257,7 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
         .args(args(made_for))
 }
 
-/// `weirgate disconnect`, from its arguments.
+/// Reads the arguments of `weirgate disconnect`.
 ///
 /// # Errors
 /// The error in the arguments, for the user.
@@ -318,6 +296,7 @@ impl DisconnectCommand {
     /// # Errors
     /// A gateway has refused the request, or did not answer.
     pub fn run(&self) -> Result<(), String> {
+        self.at.hide_authorization();
         let answers = self.ask_all();
         for (target, (_, said)) in self.at.targets.iter().zip(&answers) {
             show(&format!("{target}: {}", escaped(said, &[])));
@@ -331,8 +310,8 @@ impl DisconnectCommand {
         }
     }
 
-    /// Whether each gateway has taken the request, and what it said. A user who is cut off at one gateway must not stay
-    /// at the others while that one is silent.
+    /// Returns for each gateway whether it has taken the request, and its words. The gateways are asked at once: while
+    /// one is silent, a user who is cut off there must not stay connected to the others.
     fn ask_all(&self) -> Vec<(bool, String)> {
         let ask = |target| match self.at.ask(target, "POST", &self.body) {
             Ok((status @ (200 | 400 | 507), body)) => {
@@ -354,4 +333,137 @@ impl DisconnectCommand {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
+    use super::*;
+
+    const PATH: &str = "/operator/state";
+
+    fn ask(addr: SocketAddr) -> Answered {
+        let target = Target::here(&[addr.into()], PATH);
+        let at = Admins {
+            targets: Vec::new(),
+            ca_file: None,
+            authorization: Some(SecretText::new("Basic YTpi")),
+        };
+        at.ask(&target, "GET", "")
+    }
+
+    /// Sends a request to a server whose responses `answer` writes. Returns the heads of the requests too.
+    fn answered(answer: impl Fn(&mut TcpStream) + Send + 'static) -> (Answered, Vec<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let mut heads = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().unwrap();
+                let (mut head, mut byte) = (Vec::new(), [0]);
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                    head.push(byte[0]);
+                }
+                if head.is_empty() {
+                    return heads;
+                }
+                heads.push(String::from_utf8(head).unwrap());
+                answer(&mut stream);
+            }
+        });
+        let result = ask(addr);
+        drop(TcpStream::connect(addr).unwrap());
+        (result, server.join().unwrap())
+    }
+
+    #[test]
+    fn a_reading_is_one_request_with_what_the_proxy_asks_for() {
+        let (answer, heads) = answered(|stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        });
+        assert_eq!(answer, Ok((200, b"{}".to_vec())));
+        assert_eq!(heads.len(), 1);
+        assert!(
+            heads[0].starts_with("GET /operator/state HTTP/1.0\r\nHost: 127.0.0.1:")
+                && heads[0].contains("Authorization: Basic YTpi\r\n"),
+            "{heads:?}"
+        );
+    }
+
+    #[test]
+    fn any_other_answer_is_an_error_that_says_what_came() {
+        for (answer, words) in [
+            ("hello\r\n\r\n", "is not HTTP"),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",
+                "broke off",
+            ),
+        ] {
+            let (read, _) = answered(move |stream| {
+                let _ = stream.write_all(answer.as_bytes());
+            });
+            let error = read.unwrap_err();
+            assert!(error.contains(words), "{answer}: {error}");
+        }
+        assert!(refused(PATH, 404).contains("--admin-addr"));
+        assert!(refused(PATH, 401).contains("--authorization"));
+    }
+
+    #[test]
+    fn an_answer_without_end_is_cut_off() {
+        let (read, _) = answered(|stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            // Until the client closes.
+            while stream.write_all(&[b' '; 65_536]).is_ok() {}
+        });
+        let error = read.unwrap_err();
+        assert!(error.contains("larger than"), "{error}");
+    }
+
+    #[test]
+    fn silence_ends_in_time_and_a_closed_port_at_once() {
+        let begun = Instant::now();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = ask(silent.local_addr().unwrap()).unwrap_err();
+        assert!(error.contains("no answer within"), "{error}");
+        assert!(begun.elapsed() < REQUEST_TIMEOUT * 2);
+        // Bound but not listening, so that no other socket can get the port.
+        let closed =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        closed.bind(&any.into()).unwrap();
+        let addr = closed.local_addr().unwrap().as_socket().unwrap();
+        let error = ask(addr).unwrap_err();
+        assert!(error.contains("no connection"), "{error}");
+    }
+
+    #[test]
+    fn a_silent_gateway_delays_no_other() {
+        let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let targets = listeners.each_ref().map(|listener| {
+            let addr = listener.local_addr().unwrap();
+            Target::here(&[addr.into()], PATH)
+        });
+        // Each answers only once both have a request.
+        let server = thread::spawn(move || {
+            let mut streams = listeners.map(|listener| {
+                let (mut stream, _) = listener.accept().unwrap();
+                assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+                stream
+            });
+            for stream in &mut streams {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+                stream.write_all(answer).unwrap();
+            }
+        });
+        let command = DisconnectCommand {
+            at: Admins {
+                targets: targets.into(),
+                ca_file: None,
+                authorization: None,
+            },
+            body: "{}".to_owned(),
+        };
+        assert_eq!(command.ask_all(), [0; 2].map(|_| (true, "{}".to_owned())));
+        server.join().unwrap();
+    }
+}

@@ -1,13 +1,14 @@
-//! `weirgate GATEWAY --check`: checks all that a start does before listening, and shows the settings; with
-//! `--connect` also checks the addresses, the broker and the services.
+//! `weirgate GATEWAY --check`: does all checks that a start does before listening, and shows the settings. With
+//! `--connect` it also checks the addresses, the broker and the services.
 //!
-//! A process of its own; nothing is started. Called by `commands`.
+//! In a process of its own, which starts nothing. Called by `commands`.
 
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use clap::{Arg, ArgMatches, value_parser};
 
+use super::program::{switch, value};
 use crate::base::Finding;
 use crate::run::{GatewayKind, TIMEOUT_FLAG};
 use crate::settings::typed::{GATEWAY_ENV, Source};
@@ -25,14 +26,14 @@ pub enum CheckFormat {
     Env,
 }
 
-/// The extent of a check, and the format of the outcome.
+/// What a check covers, and the format of its output.
 #[derive(Debug)]
 pub struct CheckOptions {
     /// Whether to show settings with default values too.
     pub all: bool,
     /// The format of the outcome.
     pub format: CheckFormat,
-    /// Bind the addresses, and ask the broker and the services, each within this time.
+    /// If set, binds the addresses and asks the broker and the services, each with this time limit.
     pub connect: Option<Duration>,
 }
 
@@ -45,15 +46,15 @@ pub struct CheckCommand {
     pub gateway: GatewayKind,
     /// The settings, or the errors in the settings.
     pub settings: Result<Box<Checked>, Vec<SettingsError>>,
-    /// The extent of the check, and the format of the outcome.
+    /// What the check covers, and the format of its output.
     pub options: CheckOptions,
 }
 
 /// The output of a check, and the exit status.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The exit status: 0; 2 if a start would end with wrong settings, or could never work; 1 if a start would fail
-    /// for another reason, or an address, the broker or a service is not available.
+    /// The exit status. 0: good. 2: a start would end with wrong settings, or the gateway could never work. 1: a start
+    /// would fail for another reason, or an address, the broker or a service is not available.
     pub status: u8,
     /// For standard output.
     pub shown: String,
@@ -63,30 +64,38 @@ pub struct Outcome {
 
 /// The flags beside `--check`.
 pub(super) fn args() -> [Arg; 5] {
-    let with_check = |name: &'static str| Arg::new(name).long(name).requires("check");
-    let flag = |name| with_check(name).action(ArgAction::SetTrue);
+    let with_check = |name, help| switch(name, help).requires("check");
     [
-        Arg::new("check")
-            .long("check")
-            .action(ArgAction::SetTrue)
-            .help("Check all that a start checks, show the settings with their sources, and exit"),
-        flag("all")
-            .hide_short_help(true)
-            .help("With --check: show also the settings that have their defaults"),
-        with_check("format")
-            .hide_short_help(true)
-            .value_name("FORMAT")
-            .value_parser(PossibleValuesParser::new(["text", "json", "env"]))
-            .help("With --check: text, json, or env for an EnvironmentFile [default: text]")
-            .hide_possible_values(true),
-        flag("connect").help("With --check: bind the addresses, and ask the broker and services"),
-        Arg::new(TIMEOUT_FLAG)
-            .long(TIMEOUT_FLAG)
-            .value_name("MS")
-            .requires("connect")
-            .hide_short_help(true)
-            .value_parser(value_parser!(u64).range(1..=600_000))
-            .help("Time limit for each question of --connect [default: 5000]"),
+        switch(
+            "check",
+            "Check all that a start checks, show the settings with their sources, and exit",
+        ),
+        with_check(
+            "all",
+            "With --check: show also the settings that have their defaults",
+        )
+        .hide_short_help(true),
+        value(
+            "format",
+            "FORMAT",
+            "With --check: text, json, or env for an EnvironmentFile [default: text]",
+        )
+        .requires("check")
+        .hide_short_help(true)
+        .value_parser(PossibleValuesParser::new(["text", "json", "env"]))
+        .hide_possible_values(true),
+        with_check(
+            "connect",
+            "With --check: bind the addresses, and ask the broker and services",
+        ),
+        value(
+            TIMEOUT_FLAG,
+            "MS",
+            "Time limit for each question of --connect [default: 5000]",
+        )
+        .requires("connect")
+        .hide_short_help(true)
+        .value_parser(value_parser!(u64).range(1..=600_000)),
     ]
 }
 
@@ -128,7 +137,7 @@ impl CheckCommand {
             }
         };
         let (prepared, notices) = self.gateway.check_start(checked);
-        // A gateway with an error in the log of its start can never work.
+        // A gateway that logs an error at its start can never work.
         let mut status = if notices.iter().any(Finding::is_error) {
             2
         } else {
@@ -176,7 +185,7 @@ impl Report<'_> {
     fn outcome(&self, status: u8) -> Outcome {
         let (shown, complaints) = match self.command.options.format {
             CheckFormat::Json => (self.json(status), String::new()),
-            // A consumer of the settings needs all settings, or none.
+            // A program that reads the settings needs all of them, or none.
             _ if !self.errors.is_empty() => (
                 String::new(),
                 lines("error", &self.errors) + &lines("warning", &self.warnings),
@@ -191,7 +200,7 @@ impl Report<'_> {
         }
     }
 
-    /// The settings to show: all, or only those with a value from flag or environment.
+    /// The settings to show: all, or those that a flag or the environment sets.
     fn values(&self) -> impl Iterator<Item = &CheckedValue> {
         let all = self.command.options.all;
         let checked = self.command.settings.iter();
@@ -224,7 +233,8 @@ impl Report<'_> {
         text
     }
 
-    /// Lines that systemd, a shell and `docker --env-file` read in the same way, if no value needs quotes.
+    /// Lines for environment files. Systemd, a shell and `docker --env-file` read them in the same way if no value
+    /// needs quotes.
     fn env(&self) -> String {
         let mut text = lines("# warning", &self.warnings);
         text += &format!("{GATEWAY_ENV}={}\n", self.command.gateway.name);
@@ -291,7 +301,7 @@ fn lines(label: &str, texts: &[String]) -> String {
     lines.collect()
 }
 
-/// The value for people; `unset` if there is neither a value nor a default.
+/// The value as people see it; `unset` if the setting has neither a value nor a default.
 fn shown(value: &CheckedValue) -> String {
     match is_unset(value) {
         true => "unset".to_owned(),

@@ -1,6 +1,6 @@
 //! `weirgate health`: one `GET /health`, for a container without another HTTP client.
 //!
-//! A small blocking client, in a process of its own, apart from the loop. Called by `commands`.
+//! A small blocking client in a process of its own. Called by `commands`.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -26,10 +26,10 @@ use crate::settings::{Checked, ListenSettings, Rows, Setting, TlsSettings, flag}
 /// No more of the response is read than this; its status line is much shorter.
 const ANSWER_BYTES_MAX: usize = 1024;
 
-/// The header of the PROXY protocol for a connection of the proxy itself.
+/// The PROXY protocol header of a connection that the proxy opens for itself.
 const OWN_HEADER: &[u8] = b"PROXY UNKNOWN\r\n";
 
-/// In place of the response of a gateway that asks its clients for certificates.
+/// Shown in place of the response if the gateway asks its clients for certificates.
 const ASKS: &str = "HTTP/1.1 200 OK, for clients with a certificate";
 
 /// The settings of `weirgate health` from the checked gateway.
@@ -51,9 +51,10 @@ const TIMEOUT_MS: u64 = 2_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     addrs: Vec<ListenAddr>,
-    /// The file with the gateway's certificate, if the addresses are for TLS: for an address of another machine.
+    /// The file with the gateway's certificate, if the addresses are for TLS. An address of another machine must show
+    /// this certificate.
     certificate: Option<PathBuf>,
-    /// The addresses to which a connection begins with a header of the PROXY protocol.
+    /// The addresses where a connection must begin with a PROXY protocol header.
     with_header: Vec<ListenAddr>,
     timeout_ms: u64,
 }
@@ -86,7 +87,7 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
         .args(rows(first).iter().map(|row| arg(row, made_for)))
 }
 
-/// `weirgate health`, from its arguments.
+/// Reads the arguments of `weirgate health`.
 ///
 /// # Errors
 /// The error in the arguments or in the environment, for the user.
@@ -108,7 +109,7 @@ pub(super) fn read(
 }
 
 impl HealthCheck {
-    /// A check of a gateway with these settings: over TLS if the gateway listens on no other address.
+    /// A check of a gateway with these settings. It uses TLS only if the gateway has no address without TLS.
     pub fn of(checked: &Checked) -> Self {
         let listen: ListenSettings = checked.get();
         let mut check = Self::new(&listen.addrs(), TIMEOUT_MS);
@@ -122,7 +123,7 @@ impl HealthCheck {
         check
     }
 
-    /// A check of a gateway that listens on `listen`; loopback replaces an unspecified address. `timeout_ms`
+    /// A check of a gateway that listens on `listen`; an unspecified address is replaced by loopback. `timeout_ms`
     /// limits the whole check.
     pub fn new(listen: &[ListenAddr], timeout_ms: u64) -> Self {
         Self {
@@ -133,7 +134,7 @@ impl HealthCheck {
         }
     }
 
-    /// Asks each address until a response is 200.
+    /// Asks the addresses one after the other, until a response is 200.
     ///
     /// # Errors
     /// No response was 200: the last error, in words.
@@ -170,9 +171,9 @@ impl HealthCheck {
     }
 }
 
-/// Asks over TLS. A process that serves counts as alive even if its certificate files have changed since the start,
-/// so at an address of this machine any certificate is accepted. If the gateway demands a certificate of clients,
-/// the page cannot be fetched: then the handshake alone shows that the loop and its thread are alive.
+/// Asks over TLS. A gateway is alive even if its certificate files have changed since the start, so at an address of
+/// this machine any certificate is accepted. If the gateway asks clients for a certificate, the page cannot be fetched;
+/// the handshake alone then shows that the loop and its thread are alive.
 fn over_tls(
     file: &Path,
     addr: SocketAddr,
@@ -189,7 +190,7 @@ fn over_tls(
     while session.is_handshaking() {
         socket.set_read_timeout(Some(left(deadline)?))?;
         let moved = session.complete_io(&mut socket);
-        // TLS 1.2 ends the handshake of a client without a certificate.
+        // In TLS 1.2 the server ends the handshake of a client without a certificate.
         if AtomicBool::load(&asked, Relaxed) {
             return Ok(ASKS.to_owned());
         }
@@ -199,7 +200,7 @@ fn over_tls(
     exchange(stream, host, deadline)
 }
 
-/// Whether the other end is an address of this machine: the kernel takes the same address for this end.
+/// Whether the other end is this machine: the kernel has then given both ends the same address.
 fn is_here(socket: &Socket, addr: SocketAddr) -> bool {
     let own = socket
         .local_addr()
@@ -231,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs a check against a listener that reads the request, then sends `parts` one by one.
+    /// Runs a check against a server that reads the request and then sends `parts` one by one.
     fn answered(parts: &'static [&'static str], timeout_ms: u64) -> Result<(), String> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let check = HealthCheck::new(&[listener.local_addr().unwrap().into()], timeout_ms);

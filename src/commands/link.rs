@@ -1,5 +1,5 @@
-//! Connections of the commands that ask running gateways: to a gateway of this machine or to the host of a URL, over TCP
-//! or a unix socket, plain or over TLS; and a bounded response.
+//! The connections of the commands that ask running gateways: to a gateway of this machine or to the host of a URL,
+//! over TCP or a unix socket, with or without TLS. Also a request whose response has a size limit.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -25,14 +25,14 @@ pub struct Target {
     pub(super) authority: String,
     /// Path and query of the request.
     pub(super) path: String,
-    pub(super) shown: String,
+    shown: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
-    /// The listen addresses of a gateway of this machine; the first with a connection counts.
+    /// The addresses on which a gateway of this machine listens. The first that accepts a connection is used.
     Here(Vec<ListenAddr>),
-    /// A name or address, without the brackets of an IPv6 address.
+    /// A host name or an IP address; an IPv6 address has no brackets.
     Host { host: String, port: u16 },
 }
 
@@ -62,8 +62,8 @@ impl Target {
         }
     }
 
-    /// A URL: `ws://`, `wss://`, `http://`, `https://`, or without a scheme. `instead` is the flag for a user and a
-    /// password, which the URL may not have.
+    /// Parses a URL: `ws://`, `wss://`, `http://`, `https://`, or without a scheme. The URL may not have a user or a
+    /// password; the error names the flag to use, `instead`.
     ///
     /// # Errors
     /// The error, without the URL: the URL may contain a token.
@@ -98,7 +98,39 @@ impl Target {
         })
     }
 
-    /// Connects. All reads and writes together end at `until`, until other timeouts are set.
+    /// The target for `path` at the admin address `addr` of a gateway of this machine.
+    pub(super) fn admin_here(addr: ListenAddr, path: &str) -> Self {
+        let mut loopback = addr.to_connect().into_iter();
+        Self {
+            shown: loopback.next().unwrap_or_else(|| addr.clone()).to_string(),
+            ..Self::here(&[addr], path)
+        }
+    }
+
+    /// Parses an admin address: `http://HOST:PORT[/PATH]`, `https://…`, `HOST:PORT` or `unix:PATH`. The request is for
+    /// `wanted` there.
+    ///
+    /// # Errors
+    /// The error, without the URL: the URL may contain a password.
+    pub(super) fn admin(text: &str, wanted: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => return Err("unix: needs the path of a socket".to_owned()),
+            Some(path) => return Ok(Self::admin_here(ListenAddr::Unix(path.into()), wanted)),
+            None => {}
+        }
+        let target = Self::parse(text, "--authorization")?;
+        let path = target.path.split('?').next().unwrap_or_default();
+        // People copy the address of the operator's page.
+        let base = path.trim_end_matches('/').trim_end_matches("/operator");
+        let scheme = if target.tls { "https://" } else { "" };
+        Ok(Self {
+            shown: format!("{scheme}{}{base}", target.authority),
+            path: format!("{base}{wanted}"),
+            ..target
+        })
+    }
+
+    /// Connects. All reads and writes together end at `until`, unless the caller sets other timeouts.
     pub(super) fn open(&self, ca_file: Option<&Path>, until: Instant) -> Result<Stream, LinkError> {
         let socket = self.connect(until).map_err(LinkError::Unreachable)?;
         match self.tls {
@@ -179,7 +211,8 @@ impl Stream {
         }
     }
 
-    /// Sends a request, and reads until the response is whole (`is_whole`), has `bytes_max` bytes, or has ended.
+    /// Sends a request. Reads until `is_whole` says that the response is complete, until it has `bytes_max` bytes, or
+    /// until the connection ends.
     ///
     /// # Errors
     /// The connection failed, or the time `until` has come.
@@ -191,7 +224,7 @@ impl Stream {
         is_whole: impl Fn(&[u8]) -> bool,
     ) -> io::Result<Vec<u8>> {
         self.socket().set_write_timeout(Some(left(until)?))?;
-        // The first write may read too: the rest of a handshake of TLS.
+        // With TLS the first write may read too: the rest of the handshake.
         self.socket().set_read_timeout(Some(left(until)?))?;
         self.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
@@ -201,7 +234,7 @@ impl Stream {
             match self.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(n) => answer.extend(buffer.iter().take(n)),
-                // The end of TLS without a word is an end too.
+                // Some servers end TLS without a closing message.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
                 Err(error) => return Err(error),
             }
@@ -235,7 +268,8 @@ impl Write for Stream {
     }
 }
 
-/// Returns the time to `until`. Zero is an error, because a socket timeout of zero means "for ever".
+/// Returns the time left until `until`. No time left is an error, because a socket timeout of zero would mean "no
+/// limit".
 pub(super) fn left(until: Instant) -> io::Result<Duration> {
     match until.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(ErrorKind::TimedOut.into()),
@@ -296,9 +330,15 @@ mod tests {
             "ws://",
             "ws://h:secret",
         ] {
-            let error = Target::parse(text, "--token").expect_err(text);
-            assert!(!error.contains("secret"), "{error}");
+            for parsed in [
+                Target::parse(text, "--token"),
+                Target::admin(text, "/state"),
+            ] {
+                let error = parsed.expect_err(text);
+                assert!(!error.contains("secret"), "{error}");
+            }
         }
+        assert!(Target::admin("unix:", "/state").is_err());
     }
 
     #[test]
@@ -309,5 +349,38 @@ mod tests {
         let unix = Target::here(&[ListenAddr::Unix("/run/a.sock".into())], "/ws");
         assert_eq!(unix.to_string(), "unix:/run/a.sock (/ws)");
         assert_eq!(unix.authority, "localhost");
+    }
+
+    #[test]
+    fn admin_addresses_are_read_as_a_person_has_them() {
+        for (text, shown, base, authority, tls) in [
+            ("http://h:9100", "h:9100", "", "h:9100", false),
+            ("h:9100", "h:9100", "", "h:9100", false),
+            ("h:9100/operator/", "h:9100", "", "h:9100", false),
+            ("http://[::1]:9/", "[::1]:9", "", "[::1]:9", false),
+            ("HTTPS://h/a/operator?x#y", "https://h/a", "/a", "h", true),
+            (
+                "unix:/run/a.sock",
+                "unix:/run/a.sock",
+                "",
+                "localhost",
+                false,
+            ),
+        ] {
+            let target =
+                Target::admin(text, "/state").unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(target.to_string(), shown, "{text}");
+            let want = (format!("{base}/state"), authority, tls);
+            assert_eq!(
+                (target.path, &*target.authority, target.tls),
+                want,
+                "{text}"
+            );
+        }
+        let all = ListenAddr::from(std::net::SocketAddr::from(([0, 0, 0, 0], 9100)));
+        assert_eq!(
+            Target::admin_here(all, "/state").to_string(),
+            "127.0.0.1:9100"
+        );
     }
 }

@@ -1,8 +1,7 @@
-//! The command line of a program, made from the list of gateways and their settings: from arguments to an invocation and the
-//! exit status.
+//! The command line: from the arguments to the command to run, and to the exit status.
 //!
-//! A [`Program`] is a list of gateways. Subcommands, `--help`, `--check`, the environment name
-//! `WEIRGATE_GATEWAY`, `health` and `token` are made from the list. Called by `main`.
+//! It is made from a [`Program`], which is a list of gateways with their settings: the subcommands, `--help`,
+//! `--check`, the environment name `WEIRGATE_GATEWAY`, `health` and `token`. Called by `main`.
 
 pub mod admin;
 pub mod check;
@@ -49,7 +48,7 @@ unset.";
 pub enum Invocation {
     /// Run a gateway with these settings.
     Run(GatewayKind, Box<Checked>),
-    /// Print a text of a gateway with these settings, and exit.
+    /// Print a text that is made from the gateway's settings, and exit.
     Print(Print, Box<Checked>),
     /// Check the settings of a gateway, and the files that they name.
     Check(Box<CheckCommand>),
@@ -71,8 +70,8 @@ pub enum Invocation {
     Write(PageFiles),
 }
 
-/// Runs the command of the process's arguments and environment. The status: 0 after a signal, 1 after a
-/// failure, 2 for wrong settings.
+/// Runs the command that the arguments and the environment name. Exit status: 0 after a signal, 1 after a failure, 2
+/// for wrong settings.
 pub fn main(program: &'static Program) -> ExitCode {
     let env = Env::new(std::env::vars_os()).with_memory_limit(memory_limit_bytes());
     match program.read(std::env::args_os(), env) {
@@ -136,7 +135,7 @@ fn ended<E: Display>(result: Result<(), E>) -> ExitCode {
 }
 
 impl Program {
-    /// Reads arguments (the program's name first) and environment.
+    /// Parses the arguments, of which the first is the program's name, and the environment.
     ///
     /// # Errors
     /// Help was requested, or something is wrong: the text to show, and the exit status.
@@ -199,7 +198,8 @@ impl Program {
         }
     }
 
-    /// Inserts a missing subcommand before the flags: the value of `WEIRGATE_GATEWAY`, or the only gateway.
+    /// If the subcommand is missing, inserts it before the flags: the value of `WEIRGATE_GATEWAY`, or else the only
+    /// gateway.
     fn with_subcommand(&self, mut args: Vec<OsString>, env: &Env) -> Result<Vec<OsString>, Exit> {
         let first = args.get(1).map(|arg| arg.to_string_lossy());
         let first = first.as_deref().unwrap_or("-");
@@ -316,7 +316,7 @@ fn gateway(program: &Program, kind: &GatewayKind, made_for: For) -> Command {
         .args(in_order(&rows, made_for).map(|row| of_gateway(row, made_for)))
 }
 
-/// The settings of the replaced gateway that are not flags.
+/// The lines of `--help` about settings that only the environment has: names of the replaced gateway.
 fn env_only(kind: &GatewayKind) -> String {
     let rows = kind.rows.settings().into_iter();
     let rows = rows.filter(|row| row.given == Given::OriginalEnv);
@@ -334,14 +334,14 @@ fn env_only(kind: &GatewayKind) -> String {
     }
 }
 
-/// The rows in the order of the help: `-h` begins with the rows that lead.
+/// The rows in the order of the help. `-h` begins with the rows that [lead](Setting::leads_short_help).
 fn in_order(rows: &[Setting], made_for: For) -> impl Iterator<Item = &Setting> {
     let leads = move |row: &&Setting| made_for == For::ShortHelp && row.leads_short_help;
     let others = rows.iter().filter(move |row| !leads(row));
     rows.iter().filter(leads).chain(others)
 }
 
-/// A setting of a gateway; `-h` may leave the setting out.
+/// The flag of a gateway's setting. `-h` shows only some of them.
 fn of_gateway(setting: &Setting, made_for: For) -> Arg {
     let line = with_default(setting.help.to_owned(), setting);
     let arg = arg(setting, made_for).help(line);
@@ -349,7 +349,7 @@ fn of_gateway(setting: &Setting, made_for: For) -> Arg {
     if made_for != For::ShortHelp {
         return arg;
     }
-    // Only the first of several forms, to keep the column of flags narrow.
+    // In `-h` only the first of several forms, so that the column of flags stays narrow.
     let placeholder = setting.kind.placeholder();
     let first = match setting.kind {
         Kind::Form(_) => placeholder.split(['|', '[']).next(),

@@ -1,5 +1,5 @@
-//! `weirgate completions` and `weirgate man`: made from the command line, so that neither can name an unknown
-//! flag.
+//! `weirgate completions` and `weirgate man`. Both are made from the command line, so they cannot name a flag that does
+//! not exist.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -102,7 +102,7 @@ pub struct PageFiles {
 }
 
 impl PageFiles {
-    /// Makes the directory if it is missing, and writes all files.
+    /// Writes all files. Makes the directory if it is missing.
     ///
     /// # Errors
     /// The first error of the system, in words.
@@ -127,10 +127,10 @@ pub(super) fn completions(program: &Program, shell: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Returns the manual page of this name, with or without the program's name in front.
+/// Returns a manual page; the program's name in front of `name` may be left out.
 ///
 /// # Errors
-/// The name is unknown; the text has the known names.
+/// No page has the name; the text lists all names.
 pub(super) fn page(program: &Program, name: &str) -> Result<String, String> {
     let pages = pages(program);
     let full = format!("{}-{name}", program.name);
@@ -194,7 +194,7 @@ impl Page {
         let has_commands = command.has_subcommands();
         let manual = format!("{} manual", program.name);
         let man = Man::new(command)
-            // An empty date would be no argument, and the next argument would become the date.
+            // An empty date would be left out, and the next argument would become the date.
             .date(" ")
             .source(format!("{} {VERSION}", program.name))
             .manual(manual);

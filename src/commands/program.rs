@@ -1,6 +1,5 @@
-//! A program from the view of its commands: gateways, output, build information, exit.
-//!
-//! The arguments of a command line: one for each setting, and flags beside the settings.
+//! What all commands share: the program's gateways, output, build information, and exits. Also the arguments of a
+//! command line: one for each setting, and further flags.
 
 use std::ffi::OsString;
 use std::fmt::{self, Display};
@@ -23,10 +22,10 @@ use crate::wire::json::ObjectWriter;
 /// The exit of a command line that starts nothing: help, or an error.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// The exit status: 0 for help, 2 for wrong use or wrong settings. Wrong settings of `health` give 1: for
-    /// a container's health check 2 has no meaning.
+    /// The exit status: 0 for help, 2 for wrong use or wrong settings. For wrong settings `health` exits with 1,
+    /// because status 2 means nothing to the health check of a container.
     pub status: u8,
-    /// The text: on standard output with status 0, else on standard error. Help has colours.
+    /// The text for standard output if the status is 0, else for standard error. Help has colours.
     pub text: String,
 }
 
@@ -36,23 +35,23 @@ impl Display for Exit {
     }
 }
 
-/// Prints a text, which may have parts of a stranger. A closed reader (`weirgate token mint | head -1`) is neither a
-/// failure nor a panic.
+/// Prints a text that may contain text from outside, with control characters escaped. A closed reader (`weirgate token
+/// mint | head -1`) causes neither an error nor a panic.
 pub(super) fn show(text: &str) {
     show_styled(&escaped(text, &['\n', '\t']));
 }
 
-/// Prints a text of this program. Colours are kept in a terminal with colours, without `NO_COLOR`.
+/// Prints a text of this program. Its colours are kept on a terminal with colours, unless `NO_COLOR` is set.
 pub(super) fn show_styled(text: &str) {
     let _ = writeln!(anstream::stdout(), "{text}");
 }
 
-/// Writes an error or a message, which may have parts of a stranger, on standard error.
+/// Writes an error or a message to standard error. It may contain text from outside; control characters are escaped.
 pub(super) fn complain(text: &str) {
     complain_styled(&escaped(text, &['\n', '\t']));
 }
 
-/// As [`complain`], for a text of this program and its arguments.
+/// As [`complain`], but keeps control characters: for texts made from this program and its arguments.
 pub(super) fn complain_styled(text: &str) {
     let mut err = anstream::stderr();
     for line in text.lines() {
@@ -78,8 +77,8 @@ impl Program {
         }
     }
 
-    /// The exit of a command line that clap refuses. For a flag that was removed, the text names its replacement;
-    /// for a setting of another gateway, the gateways that have it; for the address of a bus, its flag.
+    /// Makes the exit for a command line that clap has refused. The text names the replacement of a removed flag, the
+    /// gateways that have the setting if this one does not, and the flag for the address of a bus.
     pub(super) fn refused(&self, mut error: clap::Error, args: &[OsString]) -> Exit {
         let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg) else {
             return Exit::from_clap(error, args);
@@ -110,7 +109,7 @@ impl Program {
         Exit::from_clap(error, args)
     }
 
-    /// The flag for this bus address at the gateway that `args` names; `None` if that gateway has none.
+    /// The flag that takes this bus address on the gateway that `args` names; `None` if that gateway has no such flag.
     fn flag_of_address(&self, address: &str, args: &[OsString]) -> Option<&'static str> {
         let kind = self.gateway(args.get(1)?.to_str()?)?;
         let url = match address.split_once("://")?.0 {
@@ -144,7 +143,7 @@ impl Program {
         names.join(between)
     }
 
-    /// Returns every row of every command, for names in the environment.
+    /// Returns every row of every command, for checks of names in the environment.
     pub(super) fn known(&self) -> Vec<Setting> {
         let gateways = self.gateways.iter().map(|gateway| gateway.rows);
         let all = gateways.chain([Rows::TOKEN, Rows::TAIL, Rows::TOP]);
@@ -156,7 +155,7 @@ impl Program {
         self.gateways.iter().filter(|kind| kind.takes_tokens())
     }
 
-    /// The default gateway of a token: the first with a table of roles.
+    /// The gateway that a token is checked for by default: the first with a table of roles.
     pub(super) fn gateway_of_tokens(&self) -> Option<&'static GatewayKind> {
         let with_roles = |kind: &&GatewayKind| matches!(kind.tokens, TokenUse::Roles(_));
         let first = self.with_tokens().next();
@@ -178,7 +177,7 @@ impl Program {
     }
 }
 
-/// Returns the gateway with this name among the allowed gateways. `name` is the name of the setting.
+/// Finds a gateway by name among the allowed gateways. `name` is the setting that has the value, for the error.
 pub(super) fn chosen(
     name: &str,
     value: &str,
@@ -195,8 +194,8 @@ pub(super) fn chosen(
 }
 
 impl Exit {
-    /// The parser repeats unknown arguments, possibly a URL or a token in the wrong place. So arguments with
-    /// an `@`, URLs, and arguments with the beginning of a JWT are hidden.
+    /// Clap repeats unknown arguments, and one may be a URL or a token in the wrong place. So URLs, arguments with an
+    /// `@`, and arguments that begin like a JWT are hidden.
     pub(super) fn from_clap(error: clap::Error, args: &[OsString]) -> Self {
         let mut text = error.render().ansi().to_string();
         for arg in args.iter().map(|arg| arg.to_string_lossy()) {
@@ -235,9 +234,9 @@ impl From<String> for Exit {
     }
 }
 
-/// Hides a secret from the list of processes if the secret was given as a flag: starts the program again with
-/// the secret in the environment, invisible to other users, under the env name of the row of `flag`. On a
-/// failure the flag stays visible.
+/// If a secret was given as a flag, takes it out of the list of processes: starts the program again with the secret in
+/// the environment, which other users cannot read, under the environment name of the row of `flag`. If that fails, the
+/// flag stays visible.
 pub(super) fn hide_secret(flag: &str, rows: Rows, secret: Option<&SecretText>) {
     let args = without(flag, std::env::args_os().skip(1));
     let is_visible = args.len() + 1 < std::env::args_os().len();
@@ -271,8 +270,8 @@ fn without(flag: &str, args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     kept
 }
 
-/// Parses a URL from a person, and returns its host too: a name or address, without the brackets of an IPv6
-/// address. `instead` is the flag for a user and a password; the URL may not have them.
+/// Parses a URL that a person typed. Also returns its host: a name or an address, without the brackets of an IPv6
+/// address. The URL may not have a user or a password; the error names the flag to use, `instead`.
 ///
 /// # Errors
 /// The error, without the URL: the URL may contain a secret.
@@ -313,20 +312,19 @@ pub(super) fn version_json(program: &Program) -> String {
     object.finish()
 }
 
-/// The purpose of a command line. Parsing is the same for all purposes.
+/// What a command line is built for. It parses the same arguments in each case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum For {
     /// Reading arguments; `--help`, with the settings in groups.
     Arguments,
-    /// Reading arguments including `-h`: the dozen settings of `-h` are one list.
+    /// To parse arguments with `-h`: the dozen settings of `-h` are one list.
     ShortHelp,
     /// Completions: the words of a choice are listed.
     Completions,
 }
 
 impl For {
-    /// Returns the purpose for these arguments. `-h` is help in every position: no flag takes `-h` as a
-    /// value.
+    /// Returns what these arguments need. `-h` means help in every position, because no flag takes `-h` as a value.
     pub(super) fn arguments(args: &[OsString]) -> Self {
         match args.iter().any(|arg| arg == "-h") {
             true => Self::ShortHelp,
@@ -413,8 +411,8 @@ fn details(setting: &Setting) -> String {
     text
 }
 
-/// Returns the text of a flag, if typed; the texts of a repeated flag are separated by space. The subcommand
-/// must have the flag.
+/// Returns the text of a flag if it was typed; the texts of a repeated flag are joined with spaces. The subcommand must
+/// have the flag.
 pub(super) fn flag(matches: &ArgMatches, flag: &str) -> Option<String> {
     let texts: Vec<_> = matches.get_many::<String>(flag)?.cloned().collect();
     Some(texts.join(" "))

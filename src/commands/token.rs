@@ -1,6 +1,6 @@
-//! `weirgate token`: makes tokens for tests, and checks a token by the rules of a gateway.
+//! `weirgate token`: makes test tokens, and checks a token by the rules of a gateway.
 //!
-//! A process of its own; no gateway uses this module. Called by `commands`.
+//! In a process of its own; no gateway uses this module. Called by `commands`.
 
 use std::io::{self, Read};
 
@@ -10,8 +10,7 @@ use chrono::DateTime;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 
-use super::program::{Exit, chosen};
-use super::program::{For, arg, flag};
+use super::program::{Exit, For, arg, chosen, flag, value};
 use crate::auth::{
     Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
 };
@@ -45,7 +44,7 @@ pub struct Claims {
     pub channels: Vec<String>,
     /// The symbol limit.
     pub symbols_max: Option<u32>,
-    /// The validity in seconds; `None` for a token without an end.
+    /// The lifetime in seconds; `None` for a token that never expires.
     pub expires_in_s: Option<u32>,
 }
 
@@ -72,7 +71,7 @@ fn inspect_rows(of: Option<&GatewayKind>) -> Vec<Setting> {
     kind.rows.settings().into_iter().filter(is_taken).collect()
 }
 
-/// The rows of `weirgate token inspect` for all gateways with tokens, beside the keys.
+/// The flags of `weirgate token inspect` that come from gateways with tokens, beside those for keys and claims.
 fn inspect_args(program: &Program, made_for: For) -> Vec<Arg> {
     let mut rows: Vec<Setting> = Vec::new();
     for row in program.with_tokens().flat_map(|kind| kind.rows.settings()) {
@@ -98,14 +97,12 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
             .args_override_self(true)
             .args(args_of(&Rows::TOKEN.settings(), made_for))
     };
-    let claim =
-        |name, placeholder, help| Arg::new(name).long(name).value_name(placeholder).help(help);
-    let number = |name, help| claim(name, "N", help).value_parser(value_parser!(u32));
+    let number = |name, help| value(name, "N", help).value_parser(value_parser!(u32));
     let mint = part("mint", "Make a test token, signed with JWT_SECRET (HS256)")
-        .arg(claim("role", "ROLE", "Role of the token"))
-        .arg(claim("user", "USER", "User of the token"))
+        .arg(value("role", "ROLE", "Role of the token"))
+        .arg(value("user", "USER", "User of the token"))
         .arg(
-            claim(
+            value(
                 "channel",
                 "NAME",
                 "Name or pattern that the token grants; may be repeated",
@@ -144,16 +141,14 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
 fn inspect_gateway(program: &Program) -> Arg {
     let names: Vec<_> = program.with_tokens().map(|kind| kind.name).collect();
     let default = program.gateway_of_tokens().map_or("", |kind| kind.name);
-    Arg::new("gateway")
-        .long("gateway")
-        .value_name("GATEWAY")
-        .help(format!(
-            "The gateway that the token is for: {} [env: {GATEWAY_ENV}] [default: {default}]",
-            names.join(", ")
-        ))
+    let help = format!(
+        "The gateway that the token is for: {} [env: {GATEWAY_ENV}] [default: {default}]",
+        names.join(", ")
+    );
+    value("gateway", "GATEWAY", help)
 }
 
-/// `weirgate token`, from its arguments.
+/// Reads the arguments of `weirgate token`.
 ///
 /// # Errors
 /// The error in the arguments or in the environment, for the user.
@@ -211,7 +206,7 @@ fn inspecting(
 }
 
 impl TokenCommand {
-    /// Runs the command; returns the text to show.
+    /// Runs the command. Returns the text to show.
     ///
     /// # Errors
     /// A secret, a file or the token is missing, or the token is refused.
@@ -243,7 +238,7 @@ impl TokenCommand {
         Ok(format!("{message}.{signature}"))
     }
 
-    /// Adds the required issuer and audience, so that the gateway accepts the token.
+    /// The claims as JSON. Adds the issuer and the audience that the gateway requires, so that it accepts the token.
     fn claims(&self, claims: &Claims, unix_s: i64) -> String {
         let rules = &self.auth.rules;
         let mut json = ObjectWriter::new();
@@ -357,7 +352,7 @@ fn names(table: &Acl, rights: &Rights) -> String {
     }
 }
 
-/// A line for each name of the role that no claim of the token fills.
+/// A line for each name of the role with a place that no claim of the token fills.
 fn unfilled(table: &Acl, rights: &Rights) -> impl Iterator<Item = String> {
     let faults = table.faults(rights).into_iter();
     faults.map(|(name, place, fault)| format!("\n  not:      {name}, {place}: {fault}"))
@@ -394,4 +389,84 @@ fn token_from(input: impl Read) -> io::Result<Option<Token>> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::auth::ClaimRules;
+    use crate::settings::SecretText;
+
+    fn command(action: TokenAction) -> TokenCommand {
+        let rules = ClaimRules {
+            audiences: vec!["here".to_owned()],
+            issuers: vec!["us".to_owned()],
+            ..ClaimRules::default()
+        };
+        TokenCommand {
+            action,
+            auth: AuthSettings {
+                jwt_secret: Some(SecretText::new("secret")),
+                rules,
+                ..AuthSettings::default()
+            },
+            judge: None,
+        }
+    }
+
+    fn at(unix_ms: i64) -> Now {
+        Now {
+            unix_us: unix_ms.saturating_mul(1_000),
+            ..Now::default()
+        }
+    }
+
+    #[test]
+    fn a_token_of_the_secret_before_is_good() {
+        let mint = command(TokenAction::Inspect(None));
+        let old = Token::new(mint.mint(&Claims::default(), 0).expect("a token"));
+        let mut next = command(TokenAction::Inspect(None));
+        next.auth.jwt_secret = Some(SecretText::new("next"));
+        next.inspect(old.as_ref(), at(0)).expect_err("unsigned");
+        next.auth.jwt_secret_before = mint.auth.jwt_secret;
+        next.inspect(old.as_ref(), at(0)).expect("good");
+    }
+
+    #[test]
+    fn what_is_minted_is_let_in_until_it_ends() {
+        let claims = Claims {
+            role: Some("admin".to_owned()),
+            user: Some("ann \"a\"".to_owned()),
+            channels: Vec::new(),
+            symbols_max: Some(3),
+            expires_in_s: Some(60),
+        };
+        let mint = command(TokenAction::Mint(claims.clone()));
+        let token = mint.mint(&claims, 1_700_000_000_000).expect("a token");
+        let token = token_from(format!(" {token}\n").as_bytes()).expect("text");
+        let shown = mint
+            .inspect(token.as_ref(), at(1_700_000_001_000))
+            .expect("good");
+        assert_eq!(
+            shown,
+            "good\n  role:     admin\n  user:     ann \"a\"\n  symbols:  3\n  \
+             ends:     2023-11-14T22:14:20+00:00, in 59 s"
+        );
+        let late = mint.inspect(token.as_ref(), at(1_700_000_060_000));
+        let told = late.expect_err("expired");
+        assert_eq!(told, "refused with 1008: its time (exp) is over [expired]");
+        let endless = mint.mint(&Claims::default(), 0).expect("a token");
+        let shown = mint
+            .inspect(Token::new(endless).as_ref(), at(i64::MAX))
+            .expect("good");
+        assert!(shown.ends_with("ends:     never"), "{shown}");
+    }
+
+    #[test]
+    fn without_a_secret_nothing_is_signed_and_nothing_is_good() {
+        let mut mint = command(TokenAction::Inspect(None));
+        mint.auth.jwt_secret = None;
+        let refused = mint.mint(&Claims::default(), 0);
+        assert!(refused.expect_err("no secret").contains("JWT_SECRET"));
+        let refused = mint.inspect(None, at(0));
+        let missing = super::refused(Refusal::Missing);
+        assert_eq!(refused, Err(missing));
+    }
+}

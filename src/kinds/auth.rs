@@ -1,5 +1,4 @@
-//! Authentication of clients: keys from files and from a URL, the table of roles, and the files that are read again at
-//! SIGHUP.
+//! Authentication of clients: keys from files and from a URL, and the table of roles. Both are read again at SIGHUP.
 
 use std::fmt::Display;
 use std::io;
@@ -24,22 +23,22 @@ use crate::telemetry::{GatewayMetric, names};
 /// A shorter secret can be guessed faster than a signature (RFC 7518 §3.2).
 const SECRET_BYTES_MIN: usize = 32;
 
-/// The most roles that a log line names; further roles are only counted.
+/// The most roles that a log line names. Others are only counted.
 const ROLES_SHOWN: usize = 10;
 
 /// The updates of the keys of tokens.
 pub(super) struct KeyUpdates {
-    /// Reads the key files again and requests a fetch of the URL; `None` if the keys come from neither.
+    /// Reads the key files again, and requests a fetch of the URL. `None` if there are neither files nor a URL.
     reload: Option<Box<dyn Reload>>,
     /// The check of the URL for `--check --connect`.
     question: Option<Question>,
-    /// A flag that is true until a client can be admitted; `None` if keys are not fetched, or not needed.
+    /// True until the first key is there. `None` if no keys are fetched, or clients are admitted without a key.
     awaits: Option<Arc<AtomicBool>>,
     fetches: Option<KeyFetches>,
 }
 
 impl KeyUpdates {
-    /// The metrics of the fetches, if there is a URL.
+    /// The metrics of the fetches; none without a URL.
     fn metrics(&self) -> Vec<GatewayMetric> {
         let Some(stats) = self.fetches.as_ref().map(KeyFetches::stats) else {
             return Vec::new();
@@ -88,7 +87,7 @@ fn question(url: &KeyUrl) -> Question {
     })
 }
 
-/// Returns the authenticator of tokens, and the updates of its keys.
+/// Makes the authenticator of tokens, and what updates its keys.
 pub(super) fn authenticator(
     settings: &AuthSettings,
     clock: Clock,
@@ -127,7 +126,7 @@ pub(super) fn warn_of(settings: &AuthSettings, authenticator: &Authenticator) {
     warn_of_short("GATEWAY_API_KEY", settings.api_key.as_ref());
 }
 
-/// Logs that a secret can be guessed: an attacker has a guess with each connection.
+/// Warns of a secret that can be guessed. With each connection an attacker can try one value.
 pub(super) fn warn_of_short(name: &str, secret: Option<&SecretText>) {
     if is_short(secret) {
         tracing::warn!("{name} has less than {SECRET_BYTES_MIN} bytes and can be guessed");
@@ -148,7 +147,7 @@ pub(super) fn access_metrics(stats: &Arc<AccessStats>) -> [GatewayMetric; 2] {
     ]
 }
 
-/// The table of roles from `file`, or the built-in table.
+/// Reads the table of roles from `file`; without a file, returns the built-in table.
 pub(super) fn acl(file: Option<&Path>, syntax: NameSyntax) -> Result<Acl, RunError> {
     let Some(path) = file else {
         return Ok(Acl::built_in(syntax));
@@ -156,14 +155,14 @@ pub(super) fn acl(file: Option<&Path>, syntax: NameSyntax) -> Result<Acl, RunErr
     acl_of(path, files::read(path), syntax).map_err(RunError::Settings)
 }
 
-/// Reads the table of roles from the text of the file at `path`.
+/// Parses the text of the table of roles; `path` is for errors.
 fn acl_of(path: &Path, text: io::Result<Vec<u8>>, syntax: NameSyntax) -> Result<Acl, String> {
     let wrong = |error: &dyn Display| format!("--acl {}: {error}", path.display());
     let text = text.map_err(|error| wrong(&error))?;
     Acl::read(syntax, &text).map_err(|error| wrong(&error))
 }
 
-/// The keys of tokens, shared with the fetches from a URL, and their files.
+/// The keys of tokens, which the fetches from a URL change too, and the files of keys.
 struct Keys(Arc<Mutex<KeysInForce>>, KeyWatch);
 
 impl Keys {
@@ -200,7 +199,7 @@ impl Reload for Keys {
     }
 }
 
-/// Reads the table of roles from its file, and sends each new table to the gateway.
+/// Reads the table of roles again, and sends each new table to the gateway.
 pub(super) struct AclFile {
     path: PathBuf,
     default_role: String,
@@ -211,13 +210,13 @@ pub(super) struct AclFile {
 }
 
 impl AclFile {
-    /// Returns the file of the table `in_force`, and the gateway's input for new tables.
+    /// Returns the file of the table `in_force`, and the input by which the gateway gets new tables.
     pub(super) fn new(
         path: &Path,
         in_force: Acl,
         (default_role, tokens_required): (&str, bool),
     ) -> (Self, Inputs<Acl>) {
-        // The reading thread waits until the loop has taken the table before.
+        // With room for a single table, the reading thread waits until the loop has taken the one before.
         let (tables, receiver): (_, Receiver<Acl>) = bounded(1);
         let wake = LateWake::default();
         let file = Self {
@@ -268,14 +267,14 @@ impl AclFile {
     }
 }
 
-/// Logs that clients without a role may subscribe to nothing.
+/// Warns that clients without a role can subscribe to nothing.
 fn warn_of_default_role(acl: &Acl, role: &str) {
     if !acl.knows(role) {
         tracing::warn!(role, "DEFAULT_ROLE is not in the table and grants nothing");
     }
 }
 
-/// Logs that names with places for claims grant nothing to clients without tokens.
+/// Warns that nobody gets names with places for claims, because tokens are ignored.
 fn warn_of_places(acl: &Acl, tokens_required: bool) {
     if !tokens_required && acl.has_places() {
         tracing::warn!(
@@ -284,7 +283,7 @@ fn warn_of_places(acl: &Acl, tokens_required: bool) {
     }
 }
 
-/// Logs that the keys of a gateway that ignores tokens have no effect.
+/// Warns that keys have no effect, because tokens are ignored.
 pub(super) fn warn_of_ignored_tokens(authenticator: &Authenticator, role: &str) {
     if !authenticator.required && authenticator.has_keys() {
         tracing::warn!(
@@ -294,7 +293,7 @@ pub(super) fn warn_of_ignored_tokens(authenticator: &Authenticator, role: &str) 
     }
 }
 
-/// Checks the table and the default role before a start. Without tokens all clients have this role.
+/// Checks the table and the default role before a start. If tokens are not required, every client has this role.
 pub(super) fn check_table(acl: &Acl, role: &str, tokens_required: bool) {
     warn_of_places(acl, tokens_required);
     if tokens_required || acl.knows(role) {
@@ -328,16 +327,10 @@ mod tests {
         let short = SecretText::new("0123456789abcdef0123456789abcde");
         let long = SecretText::new("0123456789abcdef0123456789abcdef");
         let mut settings = AuthSettings {
-            required: false,
             api_key: Some(short.clone()),
             jwt_secret: Some(short.clone()),
             jwt_secret_before: Some(short.clone()),
-            public_key_files: Vec::new(),
-            jwks_file: None,
-            jwks_url: None,
-            jwks_ca_file: None,
-            token_cookie: String::new(),
-            rules: crate::auth::ClaimRules::default(),
+            ..AuthSettings::default()
         };
         tracing::subscriber::with_default(subscriber, || {
             warn_of(&settings, &Authenticator::default());

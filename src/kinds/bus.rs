@@ -1,5 +1,4 @@
-//! The bus of a gateway, from its settings: which bus URLs name, and the settings of the NATS and Redis
-//! sources.
+//! The bus of a gateway: which bus the URLs in the settings name, and the settings of the NATS or Redis source.
 
 use std::fmt;
 
@@ -15,12 +14,12 @@ pub(super) const SCHEMES: &[&str] = &["redis", "rediss", "unix", "nats", "tls"];
 /// The allowed URLs of a bus, for an error.
 pub(super) const ALLOWED: &str = "one URL of Redis, or URLs of NATS servers, with their scheme";
 
-/// Whether a URL is of Redis. Returns false if all URLs are of NATS, and without URLs.
+/// Whether one of the URLs is of Redis. False for URLs of NATS, and if there are none.
 pub(super) fn is_redis(urls: &SecretUrl) -> bool {
     schemes(urls).any(RedisEndpoint::has_scheme)
 }
 
-/// Whether the URLs name no single bus: a URL has no scheme, or Redis is among several URLs.
+/// Whether the URLs do not name a single bus: one has no scheme, or one of several is of Redis.
 pub(super) fn is_wrong(urls: &SecretUrl) -> bool {
     let is_set = !urls.expose().is_empty();
     is_set && (schemes(urls).any(str::is_empty) || is_redis(urls) && schemes(urls).count() > 1)
@@ -33,12 +32,12 @@ fn schemes(urls: &SecretUrl) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a text may be a host: no URL, and no port after a name. An IPv6 address has several colons.
+/// Whether a text is a host without a scheme and without a port. Several colons are those of an IPv6 address.
 fn is_host_alone(text: &str) -> bool {
     is_host(text) && text.matches(':').count() != 1
 }
 
-/// The NATS connection: servers, log-in and TLS; no streams. `flag` is the setting of the URLs.
+/// The NATS connection: servers, login and TLS, but no streams. `flag` is the setting with the URLs.
 ///
 /// # Errors
 /// A file with credentials or certificates cannot be used.
@@ -70,10 +69,10 @@ pub(super) fn nats(
     files.map(|()| settings).map_err(RunError::Settings)
 }
 
-/// The Redis server, or the sentinels that name the server. `flag` is the setting of the URL.
+/// The Redis server, or the sentinels that know its address. `flag` is the setting with the URL.
 ///
 /// # Errors
-/// An address is not valid, or a name is set for the certificate of a server without TLS.
+/// An address is not valid, or a certificate name is set for a server without TLS.
 pub(super) fn redis(
     checked: &Checked,
     flag: &str,
@@ -112,7 +111,7 @@ pub(super) fn redis(
     Ok(settings)
 }
 
-/// Turns an error of the Redis source into a settings error that names the wrong setting.
+/// Makes an error of the Redis source an error in the settings, and names the wrong setting.
 pub(super) fn redis_error(error: RedisError) -> RunError {
     RunError::Settings(match error {
         RedisError::NobodyTrusted(error) => format!("--redis-ca-file: {error}"),
@@ -124,19 +123,19 @@ pub(super) fn redis_error(error: RedisError) -> RunError {
     })
 }
 
-/// Turns an error of a NATS source into a settings error.
+/// Makes an error of a NATS source an error in the settings.
 pub(super) fn nats_error(error: impl fmt::Display) -> RunError {
     RunError::Settings(error.to_string())
 }
 
-/// Which bus the settings name, with the settings of its source.
+/// The bus that the settings name, with the settings of its source.
 pub(super) enum Bus {
     Redis(RedisSettings),
     Nats(NatsSettings),
 }
 
 impl Bus {
-    /// The bus at `urls`, the value of `flag`.
+    /// Returns the bus at `urls`, the value of `flag`. Without a URL, this is Redis.
     ///
     /// # Errors
     /// An address is not valid, or a file cannot be used.

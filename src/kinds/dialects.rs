@@ -1,5 +1,5 @@
-//! The dialect of each gateway, for `weirgate tail`: the greeting, the subscribe request, and the messages
-//! about the connection. The contracts are in `docs/reference/protocol-*.md`.
+//! How a client in a terminal (`weirgate tail`) talks to each gateway: the greeting that it recognizes, the subscribe
+//! request, and which messages are about the connection. The contracts are in `docs/reference/protocol-*.md`.
 
 use sonic_rs::Serialize;
 
@@ -12,7 +12,7 @@ use crate::wire::json;
 /// Symbols in a `subscribe` of trades.
 const SYMBOLS_PER_REQUEST: usize = 5;
 
-/// Levels and demo: the newest state at once, nothing to subscribe to.
+/// Levels and demo: a client gets the newest state at once, and subscribes to nothing.
 pub(super) const LEVELS: Dialect = Dialect {
     path: LevelsGateway::PATH,
     ..Dialect::PLAIN

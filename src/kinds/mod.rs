@@ -25,7 +25,7 @@ mod trades;
 
 use crate::run::{GatewayKind, Program};
 
-/// Every gateway, in the order of `--help`. `weirgate health` asks the first by default.
+/// Every gateway, in the order of `--help`. `weirgate health` asks the first unless told otherwise.
 pub static GATEWAYS: &[GatewayKind] = &[
     levels::LEVELS,
     trades::TRADES,

@@ -1,5 +1,5 @@
-//! The source of a bus, from what a gateway reads there: the same for every bus and gateway, except for the streams of
-//! levels and the exchange of events.
+//! Makes the source of a bus from what a gateway reads there. All gateways use this, except for the streams of levels
+//! and the exchange of events.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(super) struct Reading<'a> {
     pub(super) names: Vec<Subscription>,
     /// Whether the gateway cannot work without these names.
     pub(super) needs_names: bool,
-    /// The channel of the marks, if the messages of these names are kept.
+    /// The channel of the marks; `None` if the messages of these names are not kept.
     pub(super) kept: Option<String>,
     /// The table of what clients may request.
     pub(super) acl: Option<&'a Acl>,
@@ -39,7 +39,7 @@ pub(super) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Whole streams, or messages of names that clients subscribe to.
+    /// Reads the whole stream in the settings, or else the names that clients subscribe to.
     pub(super) fn of(checked: &Checked) -> Self {
         Self {
             payload_bytes_max: checked.get::<BusSettings>().message_bytes_max,
@@ -61,7 +61,7 @@ impl Reading<'_> {
 pub(super) struct OpenBus {
     source: Box<dyn Source>,
     status: Arc<BusStatus>,
-    /// The interest of the clients; `None` for a stream, which is read whole.
+    /// By this the source learns which names clients want. `None` for a stream, which is read whole.
     pub(super) interest: Option<BusInterest>,
     /// The check of the bus for `--check --connect`.
     question: Question,
@@ -187,7 +187,7 @@ fn open_nats(
     })
 }
 
-/// Subscribes to the names of the start. Returns their kept feed, if their messages are kept.
+/// Subscribes to the names that are read from the start. If their messages are kept, returns the feed of kept messages.
 fn subscribed(
     syntax: NameSyntax,
     reading: &Reading<'_>,
@@ -208,8 +208,8 @@ pub(super) fn wrong_history_name((name, error): (String, NameError)) -> RunError
     RunError::Settings(format!("--history-names {name}: {error}"))
 }
 
-/// All subscriptions that the table permits: its names, its patterns, and for each pattern an example of a
-/// matching name, because Redis has separate rules for patterns.
+/// All subscriptions that the table of roles permits, for the check of the rights at Redis: names, patterns, and for
+/// each pattern an example of a name, because Redis has separate rules for patterns.
 fn redis_needs(acl: &Acl) -> RedisNeeds {
     let mut requests = Vec::new();
     for name in acl.all_names() {

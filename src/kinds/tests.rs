@@ -1,15 +1,13 @@
-//! Walks of all rows of all gateways, and the rules of precedence, all without a process.
+//! All rows of all gateways: their names, ranges, sources and effects. Also command lines of this program. No test
+//! starts a process.
 
 use std::collections::HashSet;
-
-mod walks;
 
 use super::{GATEWAYS, WEIRGATE};
 use crate::commands::health::HealthCheck;
 use crate::commands::{Exit, Invocation};
 use crate::listening::ListenAddr;
-use crate::run::{CommonSettings, TIMEOUT_FLAG};
-use crate::settings::typed::Env;
+use crate::run::TIMEOUT_FLAG;
 use crate::settings::{Checked, Kind, ListenSettings, NatsAccess, Rows, Setting, Unit, table};
 
 /// Every row of every command.
@@ -72,6 +70,38 @@ fn warnings(env: &[(&str, &str)]) -> Vec<String> {
     checked.warnings().to_vec()
 }
 
+/// The settings without which `flag` is refused.
+fn partner(flag: &str) -> Option<&'static str> {
+    Some(match flag {
+        "tls-port" => "--tls-cert=x --tls-key=x",
+        "tls-cert" => "--tls-key=x --tls-port=0",
+        "tls-key" => "--tls-cert=x --tls-port=0",
+        "nats-user" => "--nats-password=x",
+        "nats-password" => "--nats-user=x",
+        "nats-cert" => "--nats-key=x",
+        "nats-key" => "--nats-cert=x",
+        "redis-cert" => "--redis-key=x",
+        "redis-key" => "--redis-cert=x",
+        "redis-sentinels" => "--redis-sentinel-master=x",
+        "redis-sentinel-master" => "--redis-sentinels=x",
+        _ => return None,
+    })
+}
+
+/// A value that the form of this row accepts.
+fn form_value(flag: &str) -> &'static str {
+    match flag {
+        "relay" => "news.flash=news",
+        "endpoint" => "/ws/flow=flow",
+        "events-bus-name" => "other.events",
+        "redis-tls-name" => "redis.example",
+        "admin-addr" => "127.0.0.1:9100",
+        "unix-socket-owner" => ":0",
+        "cpus" => "0",
+        _ => "https://other:1/base",
+    }
+}
+
 #[test]
 fn names_are_unique_on_each_subcommand() {
     for (_, rows) in commands() {
@@ -131,17 +161,17 @@ fn every_source_of_every_setting_goes_over_the_next() {
     {
         for setting in gateway.rows.settings().into_iter().filter(Setting::is_flag) {
             let names = setting.env_names();
-            // All env names at once, then without the first, and so on. The values do not affect the order,
-            // so each is the default.
+            // First all names in the environment are set, then all but the first, and so on. Only the source counts
+            // here, so each value is the default.
             let default = setting.default();
             let default = match (default.as_str(), setting.kind) {
-                ("", Kind::Form(_)) => walks::form_value(setting.flag),
+                ("", Kind::Form(_)) => form_value(setting.flag),
                 ("", _) => "*",
                 (default, _) => default,
             };
             let source = |args: &[&str], env: &[(&str, &str)]| {
                 let given = !args.is_empty() || !env.is_empty();
-                let beside = walks::partner(setting.flag).filter(|_| given);
+                let beside = partner(setting.flag).filter(|_| given);
                 let beside: Vec<&str> =
                     beside.into_iter().flat_map(str::split_whitespace).collect();
                 let args = [&[gateway.name], args, &beside].concat();
@@ -167,32 +197,10 @@ fn every_source_of_every_setting_goes_over_the_next() {
 }
 
 #[test]
-fn values_follow_the_sources() {
-    let port = |args: &[&str], env: &[(&str, &str)]| port_of(&levels(args, env)).unwrap_or(0);
-    let env = [("GATEWAY_PORT", "1"), ("PORT", "2"), ("WEIRGATE_PORT", "3")];
-    assert_eq!(port(&["--port", "4"], &env), 4);
-    assert_eq!(
-        port(&["--port", "5", "--port", "4"], &env),
-        4,
-        "the last flag counts"
-    );
-    assert_eq!(port(&[], &env), 1);
-    assert_eq!(port(&[], &env[1..]), 2);
-    assert_eq!(port(&[], &env[2..]), 3);
-    assert_eq!(port(&[], &[]), 8000);
-    // An overridden value cannot be wrong.
-    assert_eq!(port(&["--port", "4"], &[("GATEWAY_PORT", "x")]), 4);
-    let nats = |args: &[&str], env: &[(&str, &str)]| levels(args, env).get::<NatsAccess>();
-    assert!(nats(&["--ephemeral"], &[]).ephemeral);
-    assert!(!nats(&["--ephemeral=false"], &[("WEIRGATE_EPHEMERAL", "1")]).ephemeral);
-    assert_eq!(
-        nats(&[], &[("NATS_URL", " nats://a ")]).urls.expose(),
-        "nats://a"
-    );
-}
-
-#[test]
 fn flags_that_may_be_repeated_add_up_and_go_over_env_together() {
+    let last = levels(&["--port", "5", "--port", "4", "--ephemeral"], &[]);
+    assert_eq!(port_of(&last), Some(4), "of other flags the last counts");
+    assert!(last.get::<NatsAccess>().ephemeral, "a switch alone is on");
     let keys = |args: &[&str], env: &[(&str, &str)]| {
         let relays = shown(&levels(args, env), "relay");
         let keys = relays.split_whitespace().filter_map(|one| {
@@ -211,45 +219,6 @@ fn flags_that_may_be_repeated_add_up_and_go_over_env_together() {
     assert_eq!(keys(&[], &[]), Vec::<String>::new());
     let endpoints = shown(&levels(&["--endpoint=/a=e,flow"], &env), "endpoint");
     assert_eq!(endpoints, "/a=e,flow");
-}
-
-#[test]
-fn a_kubernetes_service_address_is_no_port() {
-    for value in [
-        "tcp://10.0.0.1:80",
-        "udp://10.0.0.1:80",
-        "tcp://[fd00::1]:80",
-    ] {
-        let settings = levels(&[], &[("GATEWAY_PORT", value), ("PORT", "9000")]);
-        assert_eq!(port_of(&settings), Some(9000));
-        assert_eq!(settings.warnings().len(), 1);
-        let warning = settings.warnings()[0].to_string();
-        assert!(
-            warning.starts_with(&format!("GATEWAY_PORT={value} is ignored")),
-            "{warning}"
-        );
-    }
-    assert_eq!(
-        port_of(&levels(&[], &[("WEIRGATE_PORT", "tcp://10.0.0.1:80")])),
-        Some(8000)
-    );
-    // Wrong: of another form, or typed by a person.
-    for value in [
-        "tcp://10.0.0.1",
-        "http://10.0.0.1:80",
-        "tcp://u@h:80",
-        "tcp://:80",
-    ] {
-        assert_eq!(
-            refused(&["levels"], &[("GATEWAY_PORT", value)]).status,
-            2,
-            "{value}"
-        );
-    }
-    assert_eq!(
-        refused(&["levels", "--port", "tcp://10.0.0.1:80"], &[]).status,
-        2
-    );
 }
 
 #[test]
@@ -305,7 +274,7 @@ fn names_that_others_set_are_no_warning() {
         ("WEIRGATE_PORT_80_TCP_ADDR", "10.0.0.1"),
         ("WEIRGATE_LEVELS_PORT", "tcp://10.0.0.1:80"),
         ("GATEWAY_HOST", "1"),
-        // Two letters differ; too short; of another gateway; beside the similar name.
+        // In turn: two letters differ; too short; a name of another gateway; the correct name is set too.
         ("GATEWAY_PORTAL", "1"),
         ("PORTS", "1"),
         ("LOBBY_URLS", "x"),
@@ -315,67 +284,6 @@ fn names_that_others_set_are_no_warning() {
         ("PATH", "/bin"),
     ];
     assert_eq!(warnings(&quiet), Vec::<String>::new());
-}
-
-#[test]
-fn values_have_to_fit_together() {
-    for (args, low, high) in [
-        (
-            "--send-queue-soft-bytes=2000000",
-            "soft-bytes is 2000000 (flag)",
-            "hard-bytes, 1048576 (default)",
-        ),
-        (
-            "--send-queue-hard-bytes=1000000000",
-            "hard-bytes is 1000000000",
-            "frame-bytes-max",
-        ),
-        (
-            "--frame-bytes-max=2000000",
-            "bus-message-bytes-max is 16777216 (default)",
-            "frame-bytes-max, 2000000 (flag)",
-        ),
-        (
-            "--send-queue-stall-ms=100",
-            "conflate-after-ms is 1000",
-            "stall-ms, 100",
-        ),
-    ] {
-        let exit = refused(&["levels", args], &[]);
-        assert_eq!(exit.status, 2);
-        assert!(
-            exit.text.contains(low) && exit.text.contains(high),
-            "{exit}"
-        );
-    }
-    let lowered = levels(&["--send-queue-soft-bytes=100000"], &[]);
-    let budgets = CommonSettings::new(&lowered).reactor.budgets;
-    assert_eq!(budgets.publication_bytes_max, 50_000);
-}
-
-#[test]
-fn all_wrong_values_are_told_at_once() {
-    let exit = refused(
-        &["levels", "--drain-ms", "-1", "--port=x"],
-        &[("WEIRGATE_LOG_FORMAT", "xml")],
-    );
-    assert_eq!(exit.status, 2);
-    assert_eq!(exit.text.lines().count(), 3, "{exit}");
-}
-
-#[cfg(unix)]
-#[test]
-fn env_that_is_no_text_is_told_by_name() {
-    use std::ffi::OsString;
-    use std::os::unix::ffi::OsStringExt;
-    let bad = OsString::from_vec(vec![0xff]);
-    let exit = WEIRGATE.parse(["weirgate", "levels"], [("NATS_URL", bad.clone())]);
-    let exit = exit.unwrap_err();
-    assert_eq!(
-        (exit.status, exit.text.as_str()),
-        (2, "error: --nats-url (env NATS_URL) is not UTF-8 text\n")
-    );
-    assert!(Env::new([(bad, "x")]).unknown_names(&settings()).is_empty());
 }
 
 #[test]
@@ -491,5 +399,100 @@ fn a_program_of_one_gateway_needs_no_subcommand() {
     match ONE.parse(["one", "--check"], none) {
         Ok(Invocation::Check(command)) => assert_eq!(command.words, "one"),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn rows_of_one_heading_stand_together() {
+    for (_, rows) in commands() {
+        let mut seen = Vec::new();
+        for row in rows {
+            if seen.last() != Some(&row.heading) {
+                assert!(!seen.contains(&row.heading), "--{}", row.flag);
+                seen.push(row.heading);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_gateway_changes_is_there_and_becomes_another() {
+    for gateway in GATEWAYS {
+        let nothing = gateway.rows.changes_of_nothing();
+        assert!(nothing.is_empty(), "{}: {nothing:?}", gateway.name);
+    }
+}
+
+#[test]
+fn defaults_are_allowed() {
+    for setting in settings() {
+        let default = setting.default();
+        let value = setting.kind.parse(&default);
+        assert!(value.is_some(), "--{}: {default:?}", setting.flag);
+        if let Kind::Number { min, max, .. } = setting.kind {
+            assert!(min <= max, "--{}", setting.flag);
+        }
+    }
+}
+
+/// Returns a value that is not the row's default; `None` for kinds that take a form or a secret.
+fn another(row: &Setting) -> Option<String> {
+    let default = row.default();
+    let values = match row.kind {
+        Kind::Number { min, max, .. } => vec![min.to_string(), max.to_string()],
+        Kind::Decimal { min_milli, .. } => vec![(min_milli / 1_000).max(1).to_string()],
+        Kind::Port | Kind::PortOrOff => vec!["4711".to_owned()],
+        Kind::Switch => vec!["true".to_owned(), "false".to_owned()],
+        Kind::Choice(words) => words.iter().map(|word| (*word).to_owned()).collect(),
+        Kind::Urls(schemes) | Kind::OptionalUrl(schemes) | Kind::OptionalUrls(schemes) => {
+            vec![format!("{}://other:1", schemes[0])]
+        }
+        Kind::Networks => vec!["10.0.0.0/8".to_owned()],
+        Kind::Origins => vec!["https://other.example".to_owned()],
+        Kind::Text | Kind::Path | Kind::Paths | Kind::LogFilter => vec!["warn".to_owned()],
+        Kind::Form(_) | Kind::Secret => return None,
+    };
+    values.into_iter().find(|value| *value != default)
+}
+
+#[test]
+fn a_row_writes_its_own_field_and_no_other() {
+    for (_, rows) in commands() {
+        for row in &rows {
+            let Some(text) = another(row) else {
+                continue;
+            };
+            let value = row.kind.parse(&text);
+            let value = value.unwrap_or_else(|| panic!("--{} {text}", row.flag));
+            let mut groups = row.groups();
+            row.field.write(&mut groups, &value);
+            for other in &rows {
+                let written = other.field.text(&mut groups);
+                let expected = match other.flag == row.flag {
+                    true => text.clone(),
+                    false => other.default(),
+                };
+                assert_eq!(written, expected, "--{} and --{}", row.flag, other.flag);
+            }
+        }
+    }
+}
+
+#[test]
+fn help_is_there_and_fits_a_line() {
+    for setting in settings() {
+        let (flag, help) = (setting.flag, setting.help);
+        assert!(
+            !help.is_empty() && help.chars().count() <= 80,
+            "{flag}: {help}"
+        );
+        assert!(
+            !help.ends_with('.'),
+            "{flag}: the line is no sentence, and `more` may follow"
+        );
+        assert!(
+            setting.more.is_empty() || setting.more.ends_with('.'),
+            "{flag}"
+        );
     }
 }

@@ -131,7 +131,7 @@ const OWN: &[Setting] = &Heading("Trades").of([
     ),
 ]);
 
-/// The shared rows with the defaults and names of the contract.
+/// Changes to shared rows, by the contract.
 const CHANGES: &[Change] = &[
     ("port", |row| row.original_env(&["WS_PORT"]).more("")),
     ("redis-url", |row| {
@@ -286,7 +286,7 @@ fn metrics(stats: &Arc<TradesStats>, candles: Option<&CandleSettings>) -> Vec<Ga
     metrics
 }
 
-/// The response to plain requests outside the pages (contract trades, row "listens").
+/// The response to plain requests for other paths than the pages (contract trades, row "listens").
 fn upgrade_required() -> Handler {
     Handler::ready(|_| {
         let status = StatusCode::UPGRADE_REQUIRED;
@@ -310,7 +310,7 @@ fn health_route(telemetry: &Arc<Telemetry>) -> Route {
     })
 }
 
-/// The head of `/stats`, and the line that is logged once a minute.
+/// Writes the head of `/stats`, and the line that is logged once a minute.
 #[derive(Clone)]
 struct Numbers {
     stats: Arc<TradesStats>,

@@ -287,6 +287,7 @@ fn open_files() -> NearLimit {
 mod tests {
     use super::*;
     use crate::hub::{FeedStats, Now, Survey};
+    use crate::settings::Rows;
     use crate::telemetry::{Build, GatewayMetric, Telemetry};
 
     #[test]
@@ -300,6 +301,14 @@ mod tests {
         let proxied = of("--proxy-connections-max");
         assert!(proxied.is_none(), "a gateway without services");
         assert!(of("ulimit -n").is_some());
+    }
+
+    #[test]
+    fn a_turn_publishes_at_most_half_of_a_send_queue() {
+        let soft = ("send-queue-soft-bytes", "100000");
+        let lowered = Checked::of(Rows::EVERY, &[soft], &[]).expect("good settings");
+        let budgets = CommonSettings::new(&lowered).reactor.budgets;
+        assert_eq!(budgets.publication_bytes_max, 50_000);
     }
 
     #[test]

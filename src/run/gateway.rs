@@ -7,13 +7,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded, never};
 
 use super::common::CommonSettings;
-use super::log_filter::LogFilterFile;
 use super::prepared::{Prepared, Question, alone};
 use super::process::{
     Listening, bound_connections, build, check_cpus, held_metrics, log_start, pin, seed,
 };
 use super::reload::{Reload, Reloads};
-use super::revoked_file::Cuts;
+use super::sighup_files::{Cuts, LogFilterFile};
 use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::StatsLine;
 use super::{RunError, watchdog, watches};
@@ -78,10 +77,6 @@ pub struct Parts<G: Gateway, F> {
     holdings: Vec<Holding>,
     reloads: Vec<Box<dyn Reload>>,
     awaits_keys: Option<Arc<AtomicBool>>,
-    /// Read just before listening.
-    tls: Option<TlsInForce>,
-    /// Read just before listening too.
-    cuts: Option<Cuts>,
     inputs: Inputs<G::In>,
     output: Box<dyn FnMut(G::Out)>,
     threads: Option<StartThreads>,
@@ -132,8 +127,6 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             holdings: Vec::new(),
             reloads: Vec::new(),
             awaits_keys: None,
-            tls: None,
-            cuts: None,
             inputs: Inputs::none(),
             output: Box::new(|_| {}),
             threads: None,
@@ -286,14 +279,14 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         G: 'static,
         F: 'static,
     {
-        self.before_listening(clock)?;
-        let mut questions: Vec<_> = self.tls.iter().map(TlsInForce::question).collect();
+        let (tls, cuts) = self.before_listening(clock)?;
+        let mut questions: Vec<_> = tls.iter().map(TlsInForce::question).collect();
         questions.append(&mut self.questions);
         Ok(Prepared {
             listen: self.common.reactor.listen.clone(),
             admin_addr: self.common.admin_addr.clone(),
             questions,
-            run: Box::new(move || self.listen_and_run(clock, announce)),
+            run: Box::new(move || self.listen_and_run(tls, cuts, clock, announce)),
         })
     }
 
@@ -302,17 +295,19 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
     /// # Errors
     /// The gateway could not start, the loop failed, or the bus was away for longer than allowed.
     pub fn run(mut self, clock: Clock, announce: impl FnOnce(&Listening)) -> Result<(), RunError> {
-        self.before_listening(clock)?;
-        self.listen_and_run(clock, announce)
+        let (tls, cuts) = self.before_listening(clock)?;
+        self.listen_and_run(tls, cuts, clock, announce)
     }
 
-    fn before_listening(&mut self, clock: Clock) -> Result<(), RunError> {
+    /// Checks what a start needs. Returns what was read from files.
+    fn before_listening(&mut self, clock: Clock) -> Result<(Option<TlsInForce>, Cuts), RunError> {
         if let Some(text) = self.common.twice() {
             return Err(RunError::Settings(text));
         }
-        if let Some(tls) = &self.common.tls {
-            self.tls = Some(TlsInForce::read(tls.files.clone(), clock)?);
-        }
+        let files = self.common.tls.as_ref().map(|tls| tls.files.clone());
+        let tls = files
+            .map(|files| TlsInForce::read(files, clock))
+            .transpose()?;
         let listen = &self.common.reactor.listen;
         let addrs = listen.addrs.iter().chain(&listen.tls_addrs);
         for addr in addrs.chain(&self.common.admin_addr) {
@@ -321,12 +316,15 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         }
         check_cpus(&self.common.cpus)?;
         bound_connections(&mut self.common);
-        self.cuts = Some(Cuts::new(&self.common, clock)?);
-        Ok(())
+        let (revoked, file) = (&self.common.limits.revoked, &self.common.revoked_file);
+        let cuts = Cuts::new(revoked.clone(), file.clone(), clock)?;
+        Ok((tls, cuts))
     }
 
     fn listen_and_run(
         self,
+        tls_files: Option<TlsInForce>,
+        cuts: Cuts,
         clock: Clock,
         announce: impl FnOnce(&Listening),
     ) -> Result<(), RunError> {
@@ -337,15 +335,11 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         let counted = feed.stats().clone();
         let telemetry = Telemetry::new(build(self.name), counted, self.status, clock.now());
         let (mut parts, mut metrics) = (self.reloads, self.metrics);
-        let (cutter, cuts, revoked_file) = match self.cuts {
-            Some(cuts) => cuts,
-            None => Cuts::new(&common, clock)?,
-        }
-        .into_parts();
-        parts.extend(revoked_file);
+        let cutter = cuts.cutter;
+        parts.extend(cuts.file);
         let handshakes = Arc::new(HandshakeCounts::default());
-        let tls = self.tls.as_ref().map(TlsInForce::in_force);
-        if let Some(in_force) = self.tls {
+        let tls = tls_files.as_ref().map(TlsInForce::in_force);
+        if let Some(in_force) = tls_files {
             metrics.extend(handshake_metrics(&handshakes));
             metrics.push(in_force.expiry());
             parts.push(Box::new(in_force));
@@ -411,7 +405,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
                 bus_bytes,
                 event_bytes: BusEvent::payload_bytes,
                 inputs: self.inputs.receiver,
-                cuts,
+                cuts: cuts.requests,
                 output: self.output,
                 http: http.handle(back),
                 returned,

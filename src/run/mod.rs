@@ -8,9 +8,8 @@
 //! | `process` | the first steps of every process, where it listens, and the CPUs of the loop and of the bus thread |
 //! | `reload` | files to read again at SIGHUP, and key files after a change |
 //! | `files` | files in settings, and their changes; the keys of tokens, in files and at a URL |
-//! | `revoked_file` | the file with refused users and tokens |
+//! | `sighup_files` | the files with the log filter and with refused users and tokens, read again at SIGHUP |
 //! | `watchdog` | the end of a process whose loop hangs, or does not take a stop signal |
-//! | `log_filter` | the log filter in a file |
 //! | `tls` | the files of TLS towards clients |
 //! | `watches` | threads beside the loop: the end when the bus stays away, numbers in the log, freed memory, notifications to systemd |
 //!
@@ -20,11 +19,10 @@
 mod common;
 pub mod files;
 mod gateway;
-mod log_filter;
 mod prepared;
 mod process;
 mod reload;
-mod revoked_file;
+mod sighup_files;
 mod tls;
 mod watchdog;
 mod watches;

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use super::RunError;
 use super::common::CommonSettings;
-use super::{RunError, log_filter};
+use super::sighup_files::log_filter;
 use crate::admission::{Held, Holding};
 use crate::base::Clock;
 use crate::base::build_info::{self, COMMIT, VERSION};
@@ -60,7 +61,7 @@ pub(super) fn check_process(checked: &Checked) -> Result<Clock, RunError> {
 
 fn log_settings(checked: &Checked) -> Result<(LogFormat, String), RunError> {
     let format = checked.get::<ProcessSettings>().log_format;
-    let filter = log_filter::at_start(checked).map_err(RunError::Settings)?;
+    let filter = log_filter(checked).map_err(RunError::Settings)?;
     Ok((format, filter))
 }
 

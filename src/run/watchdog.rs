@@ -61,7 +61,7 @@ impl Thread {
 struct Turn {
     /// The end of the turn before.
     after_us: u64,
-    /// The loop's CPU time when the thread first saw this turn.
+    /// The loop's CPU time when the watchdog first saw this turn.
     cpu_ms: u64,
     waited_ms: u64,
 }
@@ -150,8 +150,8 @@ impl Watchdog {
         }
     }
 
-    /// Ends the process if the loop does not take a stop signal. A loop that turns ends the process itself, at a second
-    /// signal at once.
+    /// Ends the process if the loop does not take a stop signal. A loop that still turns ends the process itself, and
+    /// does so at once at a second signal.
     fn judge_stop(&self, stop: &mut Stop) {
         if stop.signals == 0 || self.telemetry.event_loop.phase() == Phase::Ended {
             return;

@@ -1,4 +1,4 @@
-//! The values of a gateway's settings: each allowed, and all consistent.
+//! The values of a gateway's settings: each value is allowed, and all of them fit together.
 
 use super::field::{Group, Groups};
 use super::kind::{Refused, Value};
@@ -6,7 +6,7 @@ use super::setting::Setting;
 use super::table::Rows;
 use super::typed::{Env, SettingsError, Source, Typed, collect};
 
-/// `flag!("name")`: the name of a row of the shared table; another name does not compile.
+/// `flag!("name")` is the name of a row of the shared table. A name that no row has does not compile.
 macro_rules! flag {
     ($name:literal) => {
         const { $crate::settings::shared_flag($name) }
@@ -29,7 +29,7 @@ const ORDERS: &[(&str, &str)] = &[
     ),
 ];
 
-/// The ways to authenticate to NATS: at most one may be set.
+/// The ways to log in to NATS. At most one of them may be set.
 const NATS_USERS: [&str; 4] = [
     flag!("nats-user"),
     flag!("nats-token"),
@@ -37,7 +37,7 @@ const NATS_USERS: [&str; 4] = [
     flag!("nats-nkey"),
 ];
 
-/// Pairs of settings: each is an error without the other.
+/// Pairs of settings: if only one of the two is set, the start fails.
 const PAIRS: &[(&str, &str)] = &[
     (flag!("tls-port"), flag!("tls-cert")),
     (flag!("tls-cert"), flag!("tls-key")),
@@ -47,10 +47,10 @@ const PAIRS: &[(&str, &str)] = &[
     (flag!("redis-sentinels"), flag!("redis-sentinel-master")),
 ];
 
-/// A gateway's check of several values together; returns the inconsistencies.
+/// A gateway's own check of several values together. It returns an error for each contradiction.
 pub type Check = fn(&Checked) -> Vec<SettingsError>;
 
-/// The values of one gateway, or of another command: each allowed, and all consistent.
+/// The values of one gateway, or of another command. Each value is allowed, and all of them fit together.
 #[derive(Debug)]
 pub struct Checked {
     values: Vec<CheckedValue>,
@@ -70,17 +70,18 @@ pub struct CheckedValue {
 }
 
 impl CheckedValue {
-    /// The flag with the source of the value: `--port (env GATEWAY_PORT)`.
+    /// The flag, and where its value comes from: `--port (env GATEWAY_PORT)`.
     fn named(&self) -> String {
         self.setting.named(&self.source)
     }
 }
 
 impl Checked {
-    /// Reads all texts. `warnings` are kept for the log; `check` is the check of the gateway.
+    /// Parses all texts and checks the values against each other. `warnings` are kept for the log; `check` is the
+    /// gateway's own check.
     ///
     /// # Errors
-    /// All values that are not allowed, or else all inconsistencies.
+    /// All values that are not allowed. If each value is allowed: all contradictions.
     pub fn new(
         typed: Vec<Typed>,
         warnings: Vec<String>,
@@ -127,8 +128,8 @@ impl Checked {
         Ok(checked)
     }
 
-    /// The settings of every gateway ([`Rows::EVERY`]) with their defaults, for a program without a command
-    /// line of this kind.
+    /// The settings of every gateway ([`Rows::EVERY`]) with their defaults, for a program that has no such command
+    /// line.
     pub fn defaults() -> Self {
         let rows = Rows::EVERY.settings();
         let typed = collect(rows, |_| None, &Env::default(), &mut Vec::new());
@@ -143,17 +144,17 @@ impl Checked {
         &self.values
     }
 
-    /// Returns the warnings for the operator, to log once there is a log.
+    /// Returns the warnings for the operator. The caller logs them once the log is set up.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Returns the flag with the source of its value: `--port (env GATEWAY_PORT)`.
+    /// Returns the flag, and where its value comes from: `--port (env GATEWAY_PORT)`.
     pub fn named(&self, flag: &str) -> String {
         self.found(flag).named()
     }
 
-    /// Returns a group of settings, of whichever gateway: with its defaults, where the gateway has no rows of it.
+    /// Returns a group of settings. A group of another gateway has its defaults.
     pub fn get<G: Group>(&self) -> G {
         self.groups.get()
     }
@@ -164,7 +165,7 @@ impl Checked {
         SettingsError::value(&found.setting, &found.source, refused)
     }
 
-    /// The same, with the whole value as the wrong part.
+    /// The same error, with the whole value as the wrong part.
     pub fn refused_as_it_is(&self, flag: &str, allowed: impl Into<String>) -> SettingsError {
         let shown = match &self.found(flag).value {
             Value::Urls(urls) => urls.expose().to_owned(),
@@ -248,5 +249,126 @@ impl Checked {
         collect(rows.settings(), typed, &env, &mut warnings)
             .and_then(|typed| Self::new(typed, warnings, |_| Vec::new()))
             .map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+    use crate::settings::{ListenSettings, NatsAccess, Part};
+
+    const ROWS: Rows = Rows::gateway(&[Part::Bus, Part::BusMessages, Part::JetStream, Part::Nats]);
+
+    fn checked(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Checked {
+        Checked::of(ROWS, flags, env).expect("good settings")
+    }
+
+    fn refused(flags: &[(&str, &str)], env: &[(&str, &str)]) -> String {
+        Checked::of(ROWS, flags, env).expect_err("wrong settings")
+    }
+
+    fn port(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Option<u16> {
+        checked(flags, env).get::<ListenSettings>().port
+    }
+
+    #[test]
+    fn values_follow_the_sources() {
+        let env = [("GATEWAY_PORT", "1"), ("PORT", "2"), ("WEIRGATE_PORT", "3")];
+        assert_eq!(port(&[("port", "4")], &env), Some(4));
+        assert_eq!(port(&[], &env), Some(1));
+        assert_eq!(port(&[], &env[1..]), Some(2));
+        assert_eq!(port(&[], &env[2..]), Some(3));
+        assert_eq!(port(&[], &[]), Some(8000));
+        // An overridden value cannot be wrong.
+        assert_eq!(port(&[("port", "4")], &[("GATEWAY_PORT", "x")]), Some(4));
+        let env = [("WEIRGATE_EPHEMERAL", "1"), ("NATS_URL", " nats://a ")];
+        let nats: NatsAccess = checked(&[("ephemeral", "false")], &env).get();
+        assert_eq!((nats.ephemeral, nats.urls.expose()), (false, "nats://a"));
+    }
+
+    #[test]
+    fn a_kubernetes_service_address_is_no_port() {
+        for value in [
+            "tcp://10.0.0.1:80",
+            "udp://10.0.0.1:80",
+            "tcp://[fd00::1]:80",
+        ] {
+            let settings = checked(&[], &[("GATEWAY_PORT", value), ("PORT", "9000")]);
+            assert_eq!(settings.get::<ListenSettings>().port, Some(9000));
+            let [warning] = settings.warnings() else {
+                panic!("{:?}", settings.warnings());
+            };
+            let begin = format!("GATEWAY_PORT={value} is ignored");
+            assert!(warning.starts_with(&begin), "{warning}");
+        }
+        let address = "tcp://10.0.0.1:80";
+        assert_eq!(port(&[], &[("WEIRGATE_PORT", address)]), Some(8000));
+        // Wrong: of another form, or typed by a person.
+        for value in [
+            "tcp://10.0.0.1",
+            "http://10.0.0.1:80",
+            "tcp://u@h:80",
+            "tcp://:80",
+        ] {
+            refused(&[], &[("GATEWAY_PORT", value)]);
+        }
+        refused(&[("port", address)], &[]);
+    }
+
+    #[test]
+    fn values_have_to_fit_together() {
+        for (flag, value, low, high) in [
+            (
+                "send-queue-soft-bytes",
+                "2000000",
+                "soft-bytes is 2000000 (flag)",
+                "hard-bytes, 1048576 (default)",
+            ),
+            (
+                "send-queue-hard-bytes",
+                "1000000000",
+                "hard-bytes is 1000000000",
+                "frame-bytes-max",
+            ),
+            (
+                "frame-bytes-max",
+                "2000000",
+                "bus-message-bytes-max is 16777216 (default)",
+                "frame-bytes-max, 2000000 (flag)",
+            ),
+            (
+                "send-queue-stall-ms",
+                "100",
+                "conflate-after-ms is 1000",
+                "stall-ms, 100",
+            ),
+        ] {
+            let told = refused(&[(flag, value)], &[]);
+            assert!(told.contains(low) && told.contains(high), "{told}");
+        }
+    }
+
+    #[test]
+    fn all_wrong_values_are_told_at_once() {
+        let flags = [("drain-ms", "-1"), ("port", "x")];
+        let told = refused(&flags, &[("WEIRGATE_LOG_FORMAT", "xml")]);
+        assert_eq!(told.lines().count(), 3, "{told}");
+    }
+
+    #[test]
+    fn env_that_is_no_text_is_told_by_name() {
+        let bad = || OsString::from_vec(vec![0xff]);
+        let env = Env::new([("NATS_URL".into(), bad()), (bad(), "x".into())]);
+        let errors = collect(ROWS.settings(), |_| None, &env, &mut Vec::new());
+        let told: Vec<_> = errors
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(told, ["--nats-url (env NATS_URL) is not UTF-8 text"]);
+        assert!(env.unknown_names(&ROWS.settings()).is_empty());
     }
 }

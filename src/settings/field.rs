@@ -1,7 +1,7 @@
-//! From the value of a row to a field of its group, and from the field to the text of the default.
+//! How the value of a row is written to a field, and how the default of a field becomes a text.
 //!
-//! A group is a struct of settings, whose `Default` has the only defaults. Groups are kept by their type, so that a
-//! gateway of another program has groups of its own.
+//! A group is a struct of settings, and its `Default` is the only place for their defaults. Groups are kept by type, so
+//! a gateway of another program can have groups of its own.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -12,12 +12,12 @@ use super::kind::Value;
 use super::secret::{SecretText, SecretUrl};
 use crate::admission::TrustedProxies;
 
-/// A struct of settings; the defaults are those of `Default`.
+/// A struct of settings. The defaults of the settings are in its `Default`.
 pub trait Group: Any + Clone + Default + Send + Sync {}
 
 impl<G: Any + Clone + Default + Send + Sync> Group for G {}
 
-/// `group! { struct NAME { FIELD: TYPE = DEFAULT, … } }`: a struct of settings, each with its default.
+/// `group! { struct NAME { FIELD: TYPE = DEFAULT, … } }` declares a struct of settings with their defaults.
 macro_rules! group {
     (
         $(#[$of_struct:meta])*
@@ -46,7 +46,7 @@ pub(crate) use group;
 pub struct Groups(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
 
 impl Groups {
-    /// Returns a group to write to; with its defaults, if nothing was written.
+    /// Returns a group to write to. Until something is written, it has its defaults.
     pub fn of<G: Group>(&mut self) -> &mut G {
         let group = self.0.entry(TypeId::of::<G>());
         match group
@@ -58,7 +58,7 @@ impl Groups {
         }
     }
 
-    /// Returns a copy of a group; the defaults, if nothing was written.
+    /// Returns a copy of a group. If nothing was written, it has its defaults.
     pub fn get<G: Group>(&self) -> G {
         let group = self.0.get(&TypeId::of::<G>());
         let group = group.and_then(|group| group.downcast_ref::<G>());
@@ -77,11 +77,11 @@ pub trait Field: Sync {
     /// Writes a value of the row's kind.
     fn write(&self, groups: &mut Groups, value: &Value);
 
-    /// Returns the field as it is typed on the command line.
+    /// Returns the value of the field as a person types it on the command line.
     fn text(&self, groups: &mut Groups) -> String;
 }
 
-/// Rows are compared by what is shown of them.
+/// Nothing: [`super::Setting::is_same`] compares what is shown of rows, and a field is not shown.
 impl fmt::Debug for dyn Field {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         Ok(())
@@ -101,7 +101,7 @@ impl<G: Group, T: FieldValue> Field for At<G, T> {
     }
 }
 
-/// A field with another type or unit than the value.
+/// A field whose type or unit differs from that of the value.
 pub struct With<G, T> {
     /// Writes the value.
     pub set: fn(&mut G, T),
@@ -119,8 +119,8 @@ impl<G: Group, T: FieldValue> Field for With<G, T> {
     }
 }
 
-/// `field!(GROUP, PATH)`: the field at this path of a group, of the type of the row's value.
-/// `field!(us GROUP, PATH)`: a field in microseconds, for a row in milliseconds.
+/// `field!(GROUP, PATH)` is the field at this path of a group; its type is that of the row's value.
+/// `field!(us GROUP, PATH)` is a field in microseconds, for a row in milliseconds.
 macro_rules! field {
     (us $group:ty, $($path:tt)+) => {
         &$crate::settings::With::<$group, u64> {
@@ -136,11 +136,11 @@ pub(crate) use field;
 
 /// The type of a value.
 pub trait FieldValue: Sized + 'static {
-    /// Reads a value. The kind of the row must be one for this type, and its range must fit; a test reads both ends
-    /// of every range.
+    /// Converts a value. Panics if the row's kind or range does not fit this type; a test converts both ends of every
+    /// range.
     fn of(value: &Value) -> Self;
 
-    /// The value as it is typed on the command line.
+    /// The value as a person types it on the command line.
     fn text(&self) -> String;
 }
 
@@ -226,7 +226,7 @@ impl FieldValue for bool {
     }
 }
 
-/// A text, a word, or the text of a form.
+/// From a text, a word of a choice, or the text of a form.
 impl FieldValue for String {
     fn of(value: &Value) -> Self {
         match value {
@@ -309,7 +309,7 @@ impl FieldValue for SecretUrl {
     }
 }
 
-/// `None` for an empty secret. No row has a secret as its default.
+/// `None` for an empty secret. The text is always empty, because no row has a secret as its default.
 impl FieldValue for Option<SecretText> {
     fn of(value: &Value) -> Self {
         match value {

@@ -1,4 +1,4 @@
-//! The groups of settings that have no better place, and values made of several settings.
+//! Groups of settings that several modules use, and values that are made of several settings.
 
 use std::fmt;
 use std::iter::zip;
@@ -20,10 +20,10 @@ use crate::hub::{DrainPlan, Limits};
 use crate::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
 use crate::telemetry::logging::LogFormat;
 
-/// A token is often used in the second of its making, and the clock of the provider may be ahead.
+/// A token is often used in the second in which it was made, and the provider's clock may be ahead of ours.
 const BEGIN_LEEWAY_MS: i64 = 5_000;
 
-/// The position of a client on a quiet name is up to 10 s old.
+/// The least time for which messages are kept: on a quiet name, the position that a client has is up to 10 s old.
 const HISTORY_US_MIN: u64 = 20_000_000;
 
 /// Bytes of a missed message in a send queue.
@@ -60,15 +60,15 @@ group! {
         pub log_filter_file: Option<PathBuf> = None,
         /// The phases of a stop.
         pub drain: DrainPlan = DrainPlan::default(),
-        /// From the last phase of a stop to its end.
+        /// The time limit of the last phase of a stop.
         pub stop_timeout_us: u64 = 5_000_000,
-        /// How long loop and bus thread poll without sleeping after work.
+        /// How long the loop and the bus thread poll after work before they sleep.
         pub spin_us: u64 = 0,
-        /// The bytes that the limits over all clients share; 0: nothing is shared.
+        /// The bytes that the limits over all clients share. 0: each limit has its own default.
         pub memory_max: u64 = 0,
         /// A file with refused users and tokens.
         pub revoked_file: Option<PathBuf> = None,
-        /// The CPU of the loop, and the CPU of the thread of the bus; empty: any.
+        /// The CPU of the loop, then the CPU of the bus thread. Empty: any CPU.
         pub cpus: Vec<usize> = Vec::new(),
     }
 }
@@ -77,9 +77,9 @@ group! {
     /// A bus of any kind.
     #[derive(Clone, Debug)]
     pub struct BusSettings {
-        /// How long the bus may be away while the process is ready, milliseconds.
+        /// How long the bus may be away while `/ready` stays 200, milliseconds.
         pub ready_grace_ms: u64 = 30_000,
-        /// How long the bus may be away before the process ends, seconds; `None`: without end.
+        /// How long the bus may be away before the process ends, seconds. `None`: the process does not end.
         pub away_exit_s: Option<u64> = None,
         /// Bytes of messages between the bus and the loop.
         pub queue_bytes_max: usize = 64 * 1024 * 1024,
@@ -96,7 +96,7 @@ group! {
     pub struct StreamSettings {
         /// The stream; `None` for pub/sub.
         pub name: Option<String> = None,
-        /// The Redis channel on which instances publish a mark each second.
+        /// The Redis channel on which each instance publishes a mark every second.
         pub marks_channel: String = "weirgate:mark".to_owned(),
     }
 }
@@ -107,11 +107,11 @@ group! {
     pub struct NatsAccess {
         /// The servers.
         pub urls: SecretUrl = SecretUrl::new("nats://nats:4222"),
-        /// The user for servers without a login in the URL.
+        /// The user, for servers without a login in their URL.
         pub user: Option<String> = None,
         /// The password of the user.
         pub password: Option<SecretText> = None,
-        /// The token for servers without a login in the URL.
+        /// The token, for servers without a login in their URL.
         pub token: Option<SecretText> = None,
         /// The credentials file.
         pub creds: Option<PathBuf> = None,
@@ -132,9 +132,9 @@ group! {
     /// The access to Redis.
     #[derive(Clone, Debug)]
     pub struct RedisAccess {
-        /// The server, or the user, password, database and TLS beside sentinels; may be empty.
+        /// The server. With sentinels, only its user, password, database and TLS are used. May be empty.
         pub url: SecretUrl = SecretUrl::new(""),
-        /// The host without a URL; `None`: there has to be a URL.
+        /// The host, if there is no URL. `None`: the URL is required.
         pub host: Option<String> = None,
         /// The port without a URL.
         pub port: u16 = 6379,
@@ -173,8 +173,8 @@ impl Checked {
         self.get::<StreamSettings>().name
     }
 
-    /// The faults of the history's settings: a time shorter than the age that the position of a quiet name may
-    /// have, or more memory than the limits of slow clients leave.
+    /// The errors in the settings of the history: messages are kept for a shorter time than the position of a quiet
+    /// name may be old, or may take more memory than half of `--frame-bytes-max`.
     pub(super) fn history_errors(&self) -> Vec<SettingsError> {
         let limits = self.get::<Limits>();
         let history = limits.history;
@@ -213,7 +213,7 @@ impl Checked {
         })
     }
 
-    /// Certificates without a key, and a process without an address.
+    /// The errors in the settings of TLS and ports: not as many keys as certificates, or no address to listen on.
     pub(super) fn tls_errors(&self) -> Vec<SettingsError> {
         let mut errors = Vec::new();
         let tls = self.get::<TlsSettings>();
@@ -249,14 +249,14 @@ group! {
         pub jwks_file: Option<PathBuf> = None,
         /// The address of a JSON Web Key Set.
         pub jwks_url: Option<KeySetUrl> = None,
-        /// Authorities to trust at that address, instead of the system's.
+        /// The authorities to trust at that address, in place of the system's.
         pub jwks_ca_file: Option<PathBuf> = None,
         /// The rules for claims, and the names of the claims.
         pub rules: ClaimRules = ClaimRules {
             begin_leeway_ms: BEGIN_LEEWAY_MS,
             ..ClaimRules::default()
         },
-        /// The name of the cookie with the token; empty: cookies are not read.
+        /// The name of the cookie with the token. Empty: cookies are ignored.
         pub token_cookie: String = String::new(),
     }
 }
@@ -275,8 +275,8 @@ impl Checked {
 pub struct KeySetUrl(Url);
 
 impl KeySetUrl {
-    /// Parses a URL without a user and without a fragment. `None` for any other text: over plain HTTP
-    /// everybody on the way could replace the keys, so plain HTTP needs a loopback address.
+    /// Parses a URL without a user and without a fragment; `None` for any other text. Plain HTTP is allowed only to a
+    /// loopback address: elsewhere anybody on the network path could replace the keys.
     pub fn parse(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok()?;
         let is_safe = match url.scheme() {
@@ -342,8 +342,7 @@ pub static TLS_NAME: Form = Form::new("NAME", TLS_NAME_ALLOWED, |text| {
 const TLS_NAME_ALLOWED: &str = "a DNS name or an IP address";
 
 impl Checked {
-    /// Returns an error if no setting has the address of Redis, on a gateway without defaults for host and
-    /// port.
+    /// Returns an error if no setting names Redis, on a gateway without a default host.
     pub(super) fn no_redis(&self) -> Option<SettingsError> {
         let url = self.find(flag!("redis-url"))?;
         let redis = self.get::<RedisAccess>();

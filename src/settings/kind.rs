@@ -1,4 +1,4 @@
-//! The kinds of values: reading a value, naming the allowed values, showing a value.
+//! The kinds of values: how a value is parsed, which values are allowed, and how a value is shown.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,7 +12,7 @@ use crate::admission::TrustedProxies;
 use crate::base::{is_host, unix_socket_url};
 use crate::telemetry::logging;
 
-/// The unit of a number. The flag's name ends with the unit, so values are shown without the unit.
+/// The unit of a number. The flag's name ends with the unit, so a value is shown without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// A bare number.
@@ -34,23 +34,23 @@ pub enum Unit {
 /// The word for no port.
 const OFF: &str = "off";
 
-/// A form of text known to a single gateway.
+/// A form of text that only the settings of this form have: how it is parsed, and what an error says.
 #[derive(Debug)]
 pub struct Form {
     /// The placeholder of the value in `--help`.
     pub placeholder: &'static str,
-    /// The allowed values, for an error about the whole value.
+    /// What is allowed, for an error about the whole value.
     pub allowed: &'static str,
-    /// Several values separated by space; the flag may be repeated.
+    /// Whether the text has several values, separated by spaces. The flag may then be repeated.
     pub repeats: bool,
-    /// Whether the text is a URL; the query of a URL may contain a secret.
+    /// Whether the text is a URL. Its query may contain a secret, and is not shown.
     pub is_url: bool,
-    /// Reads the text, and returns the text to show. The shown text must read back to the same value.
+    /// Parses the text, and returns the text to show. The shown text must parse to the same value.
     pub read: fn(&str) -> Result<String, Refused>,
 }
 
 impl Form {
-    /// A form of one value that is not a URL.
+    /// A form of a single value that is not a URL.
     pub const fn new(
         placeholder: &'static str,
         allowed: &'static str,
@@ -99,13 +99,14 @@ pub enum Kind {
         /// The largest value, in thousandths.
         max_milli: i64,
     },
-    /// The TCP port of a server to connect to. In env, `tcp://HOST:PORT` counts as unset.
+    /// The TCP port of a server to connect to. In the environment, `tcp://HOST:PORT` counts as unset.
     Port,
-    /// A TCP port to listen on, or the word `off` for none; 0 picks a free port. In env, as [`Kind::Port`].
+    /// A TCP port to listen on, or the word `off` for none; 0 picks a free port. In the environment, `tcp://HOST:PORT`
+    /// counts as unset.
     PortOrOff,
-    /// URLs separated by commas. The first scheme is the default.
+    /// URLs separated by commas. A URL without a scheme gets the first of these.
     Urls(&'static [&'static str]),
-    /// One URL of these schemes, with an optional database after the slash; or empty.
+    /// One URL with one of these schemes and an optional database after the slash; or empty.
     OptionalUrl(&'static [&'static str]),
     /// As [`Kind::Urls`], or empty.
     OptionalUrls(&'static [&'static str]),
@@ -115,7 +116,7 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Web origins separated by commas; empty or `*` for any.
     Origins,
-    /// Text in the form of one gateway.
+    /// Text in a form of its own.
     Form(&'static Form),
     /// IP addresses, networks and `unix`, separated by commas; empty for none, `*` for any.
     Networks,
@@ -123,7 +124,7 @@ pub enum Kind {
     LogFilter,
     /// Any text.
     Text,
-    /// The path of a file; the file is read at its use, not here.
+    /// The path of a file. The file is not read here.
     Path,
     /// As [`Kind::Path`], several separated by commas; or empty.
     Paths,
@@ -136,16 +137,16 @@ pub enum Kind {
 pub enum Value {
     /// Of [`Kind::Number`] and [`Kind::Port`].
     Number(u64),
-    /// Of [`Kind::Decimal`]: thousandths, rounded, but a positive number never to 0.
+    /// Of [`Kind::Decimal`]: thousandths, rounded. A positive number is never rounded to 0.
     Milli(i64),
-    /// Of [`Kind::Urls`], [`Kind::OptionalUrl`], [`Kind::OptionalUrls`], a [`Kind::Form`] of a URL, and a [`Kind::Text`]
-    /// with a login.
+    /// Of [`Kind::Urls`], [`Kind::OptionalUrl`] and [`Kind::OptionalUrls`]; of a [`Kind::Form`] that is a URL; of a
+    /// [`Kind::Text`] that is a URL with a login.
     Urls(SecretUrl),
     /// Of [`Kind::Switch`].
     Switch(bool),
-    /// Of [`Kind::Choice`]: the word with the spelling of the table.
+    /// Of [`Kind::Choice`]: the word in the spelling of the table. Of [`Kind::PortOrOff`]: `off`.
     Choice(&'static str),
-    /// Of [`Kind::Origins`], in the form of browsers; empty for any.
+    /// Of [`Kind::Origins`], as browsers write them. Empty: any origin.
     Origins(Vec<String>),
     /// Of a [`Kind::Form`] that repeats; the entries are separated by space.
     List(String),
@@ -157,7 +158,7 @@ pub enum Value {
     Secret(SecretText),
 }
 
-/// A value that is not allowed, alone or among several values.
+/// A refused value, which may be one of several in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The value as typed, possibly with a secret.
@@ -195,7 +196,7 @@ impl Kind {
         }
     }
 
-    /// Reads a value without the space around it. Returns `None` if the value is not allowed.
+    /// Parses a text; spaces around it are ignored. Returns `None` if the value is not allowed.
     pub fn parse(self, text: &str) -> Option<Value> {
         let text = text.trim();
         match self {
@@ -250,7 +251,7 @@ impl Kind {
         }
     }
 
-    /// Returns the allowed values for an error: "a whole number from 0 to 9".
+    /// Returns what is allowed, for an error: "a whole number from 0 to 9".
     pub fn allowed(self) -> String {
         match self {
             Self::Number { min, max, .. } => format!("a whole number from {min} to {max}"),
@@ -289,7 +290,7 @@ impl Kind {
         }
     }
 
-    /// Returns the wrong part of a refused value, and the violated rule.
+    /// Returns the wrong part of a refused text, and what is allowed in its place.
     pub(super) fn refused(self, text: &str) -> Refused {
         let of_form = match self {
             Self::Form(form) => (form.read)(text).err(),
@@ -328,9 +329,8 @@ impl Kind {
         }
     }
 
-    /// Returns the text that an error shows for a refused value: of a URL at most the scheme, because nobody knows
-    /// which part of a wrong URL is a password. A value with an `@`, or with a scheme, may be a URL in the wrong
-    /// setting.
+    /// Returns what an error shows of a refused value. Of a URL this is at most the scheme, because any part of a wrong
+    /// URL may be the password. Other texts with an `@` or a scheme may be a URL in the wrong setting.
     pub fn shown_when_wrong(self, text: &str) -> String {
         let is_url = matches!(
             self,
@@ -350,12 +350,12 @@ impl Kind {
     }
 }
 
-/// The schemes that an error shows of a refused URL: any other may be part of a password.
+/// The schemes that an error shows of a refused URL. Any other text before `://` may be part of a password.
 const SCHEMES: [&str; 11] = [
     "ftp", "http", "https", "nats", "redis", "rediss", "tcp", "tls", "unix", "ws", "wss",
 ];
 
-/// The forms of URLs for an error: `unix` has a path in place of `rest`.
+/// The forms of URLs, for an error. `unix` has a path in place of `rest`.
 fn url_forms(schemes: &[&str], rest: &str) -> String {
     let form = |scheme: &&str| match *scheme {
         "unix" => "unix:///PATH".to_owned(),
@@ -402,8 +402,8 @@ impl fmt::Display for Milli {
 
 fn parse_milli(text: &str) -> Option<i64> {
     let value = text.parse::<f64>().ok().filter(|value| value.is_finite())?;
-    // In decimal: a product with 1,000 is rounded to a double, so a tie may appear or disappear. Exact for
-    // every finite double, half to even, as Python's `round`.
+    // Formatted, not multiplied: a product with 1,000 is rounded to a double, which can make or hide a tie. Formatting
+    // is exact for every finite double, and rounds half to even, as Python's `round` does.
     let digits = format!("{value:.3}").replace('.', "");
     // Saturates; every range is smaller.
     let end = if value < 0.0 { i64::MIN } else { i64::MAX };
@@ -435,7 +435,7 @@ fn parse_urls(text: &str, schemes: &[&str]) -> Option<Value> {
     is_good.then(|| Value::Urls(SecretUrl::new(list)))
 }
 
-/// Whether a URL names a server of one of these schemes; of Redis also a database and a query.
+/// Whether a URL names a server with one of these schemes. A URL of Redis may also have a database and a query.
 fn is_server(text: &str, schemes: &[&str]) -> bool {
     if unix_socket_url(text).is_some() {
         return schemes.contains(&"unix");
@@ -453,7 +453,7 @@ fn is_server(text: &str, schemes: &[&str]) -> bool {
     })
 }
 
-/// Origins in the form of browsers: lower case, without the scheme's default port.
+/// Parses origins to the form that browsers send: lower case, without the default port of the scheme.
 fn parse_origins(text: &str) -> Option<Value> {
     if text.is_empty() || text == "*" {
         return Some(Value::Origins(Vec::new()));
@@ -465,7 +465,7 @@ fn parse_origins(text: &str) -> Option<Value> {
         }
         let url = Url::parse(part).ok()?;
         let host = url.host_str().filter(|h| !h.is_empty())?;
-        // A `*` inside would look like a pattern and match nothing.
+        // A `*` in a host looks like a pattern, but would match nothing.
         let bare = matches!(url.path(), "" | "/")
             && url.query().is_none()
             && url.fragment().is_none()
@@ -476,7 +476,7 @@ fn parse_origins(text: &str) -> Option<Value> {
         match (bare, origin.is_tuple()) {
             (false, _) => None,
             (true, true) => Some(origin.ascii_serialization()),
-            // Schemes of apps and extensions; the URL standard calls their origins opaque.
+            // Schemes of apps and browser extensions. The URL standard calls their origins opaque.
             (true, false) => Some(part.trim_end_matches('/').to_ascii_lowercase()),
         }
     };

@@ -1,4 +1,4 @@
-//! The listen addresses of the settings: IP addresses, combined with `--port`, and paths of unix sockets.
+//! The addresses to listen on: IP addresses, which `--port` completes, and paths of unix sockets.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::listening::{ListenAddr, ListenOptions, Owner, PATH_BYTES_MAX};
 /// The prefix of the path of a unix socket.
 const UNIX: &str = "unix:";
 
-/// The most addresses: the loop polls a socket for each.
+/// The most addresses. The loop polls a socket for each.
 const ADDRS_MAX: usize = 8;
 
 const ADDR_ALLOWED: &str = "an IP address such as 0.0.0.0 or [::], or localhost, without a port (that is \
@@ -57,7 +57,7 @@ pub(super) static OWNER: Form = Form::new("USER:GROUP", OWNER_ALLOWED, |text| {
 /// One address of `--listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// An IP address; the ports are settings of their own.
+    /// An IP address; the ports are separate settings.
     Ip(IpAddr),
     /// The path of a unix socket.
     Unix(PathBuf),
@@ -75,7 +75,7 @@ group! {
         pub tls_port: Option<u16> = None,
         /// The address of the operators' pages; `None` for the public port.
         pub admin_addr: Option<ListenAddr> = None,
-        /// Whether connections of trusted proxies begin with a header of the PROXY protocol.
+        /// Whether connections of trusted proxies begin with a PROXY protocol header.
         pub proxy_protocol: bool = false,
         /// The options of the sockets.
         pub options: ListenOptions = ListenOptions {
@@ -88,7 +88,7 @@ group! {
 }
 
 impl ListenSettings {
-    /// The listen addresses: IP addresses with the port, and unix sockets.
+    /// The addresses to listen on: IP addresses with `--port`, and unix sockets.
     pub fn addrs(&self) -> Vec<ListenAddr> {
         self.at(self.port)
     }
@@ -101,7 +101,7 @@ impl ListenSettings {
         self.listen.iter().filter_map(addr).collect()
     }
 
-    /// The addresses for TLS: the IP addresses of `--listen` with the port of TLS.
+    /// The addresses for TLS: the IP addresses of `--listen` with `--tls-port`.
     pub fn tls_addrs(&self) -> Vec<ListenAddr> {
         let mut all = self.at(self.tls_port);
         all.retain(|addr| addr.port().is_some());
@@ -169,8 +169,8 @@ fn shown(all: &[Listen]) -> String {
     all.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
-/// Parses an absolute path: a relative path would depend on the working directory. Space and comma separate
-/// addresses, so the path has neither.
+/// Parses an absolute path; a relative path would depend on the working directory. The path contains no space and no
+/// comma, because these separate addresses.
 fn parse_path(path: &str) -> Option<PathBuf> {
     let has_separator = path.contains(is_between) || path.contains('\0');
     let good = path.starts_with('/') && !path.ends_with('/') && path.len() <= PATH_BYTES_MAX;
@@ -231,7 +231,7 @@ impl Checked {
         warnings
     }
 
-    /// The proxies whose connections begin with a header of the PROXY protocol.
+    /// The proxies whose connections begin with a PROXY protocol header.
     pub fn headers_from(&self) -> TrustedProxies {
         match self.get::<ListenSettings>().proxy_protocol {
             true => self.get::<Limits>().trusted_proxies,
@@ -239,7 +239,7 @@ impl Checked {
         }
     }
 
-    /// Whether a program of this machine that connects to `addr` begins with a header of the PROXY protocol.
+    /// Whether a program of this machine that connects to `addr` must send a PROXY protocol header first.
     pub fn begins_with_header(&self, addr: &ListenAddr) -> bool {
         let own = match addr {
             ListenAddr::Tcp(addr) => addr.ip().into(),
@@ -256,7 +256,7 @@ impl Checked {
         nobody.then(|| self.refused(flag!("proxy-protocol"), &Refused::new("true", allowed)))
     }
 
-    /// A cookie for tokens, though any page may connect, or a name that no cookie can have (RFC 6265 §4.1.1).
+    /// The error of `--token-cookie`: any page may connect, or no cookie can have this name (RFC 6265 §4.1.1).
     pub(super) fn cookie_of_any_page(&self) -> Option<SettingsError> {
         let name = self.get::<AuthSettings>().token_cookie;
         let is_name =
@@ -276,8 +276,8 @@ impl Checked {
     pub fn listen_options(&self) -> ListenOptions {
         let stall_ms = self.get::<Limits>().send_queue.stall_us / 1000;
         ListenOptions {
-            // Later than the loop, because the loop logs a reason; and at least a minute, to survive a lost
-            // network.
+            // Later than the loop's own limit, because the loop logs a reason; and at least a minute, to survive a
+            // network outage.
             user_timeout_ms: u32::try_from(2 * stall_ms).unwrap_or(u32::MAX).max(60_000),
             ..self.get::<ListenSettings>().options
         }

@@ -1,14 +1,18 @@
-//! Flags and env: one table, from texts to checked values.
+//! Flags and environment: one table, from texts to checked values.
 //!
-//! A row ([`Setting`]) is data. A gateway has [`Rows`]: parts of the shared table, own rows, and
-//! changes. The command line, the reading of the environment, `--help` and `--check` are all made from the
-//! rows, so they cannot disagree. There are two stages: [`typed`] has the text and its source (flag, env,
-//! default), [`Checked`] has the values, each allowed and all consistent. Each row writes a field of a group, a struct
-//! whose `Default` has the only defaults; the users of the settings get the groups. Precedence, highest first: flag, the env names of the replaced gateway, `WEIRGATE_*`,
-//! default; an empty value is unset.
+//! A row ([`Setting`]) is data. A gateway has [`Rows`]: parts of the shared table, its own rows, and changes to rows.
+//! The command line, the names in the environment, `--help` and `--check` are all made from the rows, so they cannot
+//! disagree.
 //!
-//! Knows no gateway. Never starts anything, and never reads the real environment: callers pass in arguments
-//! and environment, so tests need no process. Called by `commands` and by programs that assemble a gateway.
+//! There are two stages: [`typed`] has the text of each setting and its source (flag, environment, default);
+//! [`Checked`] has the values, each allowed, and all checked against each other. Each row writes a field of a group: a
+//! struct whose `Default` is the only place for the defaults. The code that uses settings gets whole groups.
+//!
+//! Precedence, highest first: flag, the environment names of the replaced gateway, `WEIRGATE_*`, default. An empty
+//! value is unset.
+//!
+//! This module knows no gateway, starts nothing, and never reads the real environment: callers pass arguments and
+//! environment in, so tests need no process. Called by `commands` and by programs that assemble a gateway.
 
 mod checked;
 mod field;

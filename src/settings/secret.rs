@@ -1,8 +1,8 @@
-//! Values that are never shown, and texts that look like them.
+//! Values that are never shown, and checks for texts that may contain such a value.
 
 use std::fmt;
 
-/// A key, a password, a token: shown as `***`, or as the empty string if empty.
+/// A key, a password or a token. It is shown as `***`, or as nothing if it is empty.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(String);
 
@@ -12,7 +12,7 @@ impl SecretText {
         Self(text.to_owned())
     }
 
-    /// Returns the text; never for a log, an error or a response.
+    /// Returns the secret. It must not get into a log, an error or a response.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -30,8 +30,8 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// One URL, or several separated by commas. [`fmt::Display`] and [`fmt::Debug`] hide the password (or a token
-/// without user name) and the query; only [`SecretUrl::expose`] returns them.
+/// One URL, or several separated by commas. [`fmt::Display`] and [`fmt::Debug`] hide the password (or a token without a
+/// user name) and the query; only [`SecretUrl::expose`] returns them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretUrl(String);
 
@@ -41,7 +41,7 @@ impl SecretUrl {
         Self(text.trim().to_owned())
     }
 
-    /// Returns the whole text, for connecting; never for a log, an error or a response.
+    /// Returns the whole text, to connect with. It must not get into a log, an error or a response.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -50,7 +50,7 @@ impl SecretUrl {
 impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut urls: Vec<String> = Vec::new();
-        // A comma may be in a password, so only a scheme begins another URL.
+        // A password may contain a comma, so only a scheme begins another URL.
         for part in self.0.split(',') {
             match urls.last_mut() {
                 Some(url) if scheme(part).is_none() => *url = format!("{url},{part}"),
@@ -68,7 +68,7 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// The scheme of a URL (RFC 3986 §3.1); `None` for a text without one.
+/// The scheme of a URL (RFC 3986 §3.1); `None` if the text has none.
 pub(super) fn scheme(url: &str) -> Option<&str> {
     let (scheme, _) = url.trim_start().split_once("://")?;
     let is_good = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
@@ -76,8 +76,8 @@ pub(super) fn scheme(url: &str) -> Option<&str> {
         .then_some(scheme)
 }
 
-/// Hides the part before the last `@`, except for a user name with a password, and hides query and fragment. The
-/// last `@` of the whole text: a password that is not percent-encoded may contain `@`, `/`, `?`.
+/// Hides everything before the last `@` except a user name that has a password; hides query and fragment too. The last
+/// `@` of the whole text counts, because a password that is not percent-encoded may contain `@`, `/` and `?`.
 fn masked(url: &str) -> String {
     let (scheme, rest) = match (scheme(url), url.split_once("://")) {
         (Some(scheme), Some((_, rest))) => (format!("{scheme}://"), rest),
@@ -102,14 +102,14 @@ fn masked(url: &str) -> String {
     }
 }
 
-/// Whether a text that is not a URL by its setting is one all the same, with a user and a password.
+/// Whether a text looks like a URL with a user and a password, though its setting takes any text.
 pub(super) fn has_login(text: &str) -> bool {
     text.rsplit_once('@')
         .is_some_and(|(login, _)| login.contains(':'))
 }
 
-/// Whether a text is the content of a file with keys, in place of its path: lines, PEM, JSON, or the seed of an nkey
-/// (56 letters of base32 that begin with S, and two of a checksum at most).
+/// Whether a text is the content of a key file where its path belongs: several lines, PEM, JSON, or the seed of an nkey
+/// (56 to 58 letters of base32, the first an S).
 pub(super) fn is_content(text: &str) -> bool {
     let is_seed = |word: &str| {
         let fits = |byte: u8| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte);
@@ -147,7 +147,7 @@ mod tests {
                 "nats://a:s3cret@h, tls://s3cret@i",
                 "nats://a:***@h,tls://***@i",
             ),
-            // A comma in a password, which a list of URLs could be too.
+            // A password with a comma, which could also be a list of URLs.
             ("redis://:s3cret,s3cret@h/0", "redis://:***@h/0"),
             ("redis://a:s3c,redis//s3cret@h,i", "redis://a:***@h,i"),
             ("nats://ann:1234,s3cret@h", "nats://ann:***@h"),

@@ -1,4 +1,4 @@
-//! A row of the table: the name of a setting, the sources, the allowed values.
+//! A row of the table: the name of a setting, where it can be set, and the allowed values.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::telemetry::names::MetricName;
 pub struct Heading(pub &'static str);
 
 impl Heading {
-    /// Address, port, backlog.
+    /// Addresses, ports, and the options of the sockets.
     pub const LISTENING: Self = Self("Listening");
     /// TLS towards clients.
     pub const TLS: Self = Self("TLS");
@@ -61,7 +61,7 @@ impl Heading {
 pub(super) struct GroupOfPart(Heading, Part);
 
 impl GroupOfPart {
-    /// Returns the rows as rows of this group, and of this part if they have no other.
+    /// Puts the rows into this group, and into this part unless they name a part of their own.
     pub(super) const fn of<const N: usize>(self, mut rows: [Setting; N]) -> [Setting; N] {
         let mut n = 0;
         while n < N {
@@ -75,10 +75,10 @@ impl GroupOfPart {
     }
 }
 
-/// A part of the shared table; a gateway includes a part as a whole or not at all.
+/// A part of the shared table. A gateway takes a whole part, or none of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The rows of every gateway: listening, logs, a stop, clients, send queues, budgets.
+    /// The rows of every gateway: listening, TLS, logs, stop, memory, clients, send queues.
     Every,
     /// The login at NATS, and the trusted authorities.
     Nats,
@@ -88,9 +88,9 @@ pub enum Part {
     Redis,
     /// The URL of Redis.
     RedisUrl,
-    /// Host and port of Redis. Without a default host the address of Redis is required.
+    /// Host and port of Redis. A gateway without a default host needs the URL of Redis.
     RedisHost,
-    /// A bus: how long the bus may be away, and how much may wait between bus and loop.
+    /// The bus: how long it may be away, and how much may wait between it and the loop.
     Bus,
     /// The size of a message from the bus.
     BusMessages,
@@ -100,7 +100,7 @@ pub enum Part {
     HistoryMarks,
     /// The stream that is read in place of pub/sub.
     Stream,
-    /// The choice of the close code at a stop: for the contracts with 1012.
+    /// The close code at a stop, for gateways whose contract has 1012.
     StopCode,
     /// Whether clients without a valid token are refused.
     RequireAuth,
@@ -112,13 +112,13 @@ pub enum Part {
     Top,
 }
 
-/// The limit of a setting: something grows up to the value, with an effect beyond. `docs/reference/limits.md`
-/// is made of these.
+/// The limit that a setting is: something grows up to the value, and has an effect above it.
+/// `docs/reference/limits.md` is made from these.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     /// The effect beyond the limit.
     pub beyond: &'static str,
-    /// The close reason, the metric or the place with the evidence.
+    /// Where an operator sees that the limit was reached.
     pub shows: Shows,
     /// The test that exceeds the limit: `FILE::FUNCTION`.
     pub test: &'static str,
@@ -127,7 +127,7 @@ pub struct Limit {
 /// The evidence of an exceeded limit.
 #[derive(Clone, Copy, Debug)]
 pub enum Shows {
-    /// As the end of a connection: `reason` of `weirgate_client_closes_total` and in the log.
+    /// In the reason for the end of a connection: `reason` of `weirgate_client_closes_total` and in the log.
     Reason(CloseReason),
     /// In a metric.
     Metric(MetricName),
@@ -135,12 +135,12 @@ pub enum Shows {
     Elsewhere(&'static str),
 }
 
-/// A name in the environment that another gateway reads and that has no effect on this one.
+/// A name in the environment that another gateway reads, but this gateway does not.
 #[derive(Clone, Copy, Debug)]
 pub struct MistakenEnv {
     /// The name.
     pub name: &'static str,
-    /// No warning if one of these settings is set: then the bus was chosen deliberately.
+    /// No warning if one of these settings is set: the operator has then chosen a bus.
     pub unless: &'static [&'static str],
 }
 
@@ -155,27 +155,27 @@ pub enum Given {
     Nowhere,
 }
 
-/// Writes the defaults of a gateway over those of the groups.
+/// Writes a gateway's own defaults over the defaults of the groups.
 #[derive(Clone, Copy)]
 pub(super) struct Defaults(pub(super) fn(&mut Groups));
 
-/// Rows are compared by the texts of their defaults.
+/// Nothing: [`Setting::is_same`] compares the defaults as text.
 impl fmt::Debug for Defaults {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         Ok(())
     }
 }
 
-/// A setting. The row has everything shown or read about the setting.
+/// A setting: its row has everything that is shown or read about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
-    /// The flag without its dashes: kebab-case, the unit last. The name of a row that is not a flag.
+    /// The flag without its dashes: kebab-case, the unit last. Rows that are not flags have such a name too.
     pub flag: &'static str,
     /// Where the setting can be set.
     pub given: Given,
-    /// Env names of the replaced gateways, in order of precedence.
+    /// The environment names of the replaced gateways, in order of precedence.
     pub original_env: &'static [&'static str],
-    /// The field of the group that the value is written to.
+    /// The field of a group to which the value is written.
     pub field: &'static dyn Field,
     /// Other defaults of the gateway of the row.
     pub(super) defaults: Defaults,
@@ -185,24 +185,24 @@ pub struct Setting {
     pub heading: Heading,
     /// One line, at most 80 characters.
     pub help: &'static str,
-    /// The addition of `--help` to the line; may be empty.
+    /// What `--help` adds to the line; may be empty.
     pub more: &'static str,
     /// The limit; `None` if nothing grows with the setting.
     pub limit: Option<Limit>,
-    /// Whether `-h` shows the setting: one of the dozen settings of most operators.
+    /// Whether `-h` shows the setting: `-h` has the dozen settings that most operators use.
     pub in_short_help: bool,
-    /// Whether `-h` shows the setting before the others: the settings of the README's examples.
+    /// Whether `-h` shows the setting before the others. The README's examples use these settings.
     pub leads_short_help: bool,
-    /// The names in the environment that people set in place of this setting.
+    /// A name in the environment that people may set in place of this setting.
     pub mistaken_env: Option<MistakenEnv>,
-    /// The part of `--memory-max` in thousandths, for a limit of bytes over all clients.
+    /// For a limit of bytes over all clients: its part of `--memory-max`, in thousandths.
     pub memory_part: Option<u16>,
-    /// The part of the shared table; without meaning for a gateway's own row.
+    /// The part of the shared table. A gateway's own rows do not use it.
     pub(super) part: Part,
 }
 
 impl Setting {
-    /// A row without original env names, outside of any group of `--help`: see [`Heading::of`].
+    /// A row without names of replaced gateways, and not yet in a group of `--help`: see [`Heading::of`].
     pub const fn new(
         flag: &'static str,
         kind: Kind,
@@ -228,7 +228,7 @@ impl Setting {
         }
     }
 
-    /// A row for bytes, both ends of the range included.
+    /// A row for a number of bytes. The range includes both ends.
     pub const fn bytes(
         flag: &'static str,
         range: (u64, u64),
@@ -239,7 +239,7 @@ impl Setting {
         Self::new(flag, kind, field, help)
     }
 
-    /// A row for milliseconds, both ends of the range included.
+    /// A row for milliseconds. The range includes both ends.
     pub const fn ms(
         flag: &'static str,
         range: (u64, u64),
@@ -250,7 +250,7 @@ impl Setting {
         Self::new(flag, kind, field, help)
     }
 
-    /// A row for a count, both ends of the range included.
+    /// A row for a count. The range includes both ends.
     pub const fn count(
         flag: &'static str,
         range: (u64, u64),
@@ -279,21 +279,20 @@ impl Setting {
         self
     }
 
-    /// Puts the setting among the dozen settings that `-h` shows. The line with the default must fit a terminal of
-    /// 100 columns.
+    /// Adds the setting to the dozen that `-h` shows. The line with the default must fit into 100 columns.
     pub const fn in_short_help(mut self) -> Self {
         self.in_short_help = true;
         self
     }
 
-    /// Puts the setting among the dozen of `-h`, before the others.
+    /// Adds the setting to the dozen of `-h`, before the others.
     pub const fn leads_short_help(mut self) -> Self {
         self.leads_short_help = true;
         self.in_short_help()
     }
 
-    /// Adds a limit: the effect beyond the limit, the evidence, and `FILE::FUNCTION` of a test that exceeds
-    /// the limit. `beyond` continues the phrase `Over the limit: ` and ends without a full stop.
+    /// Adds a limit: the effect over the limit, where an operator sees that, and `FILE::FUNCTION` of a test that exceeds it.
+    /// `beyond` continues the phrase `Over the limit: ` and ends without a full stop.
     pub const fn limit(mut self, beyond: &'static str, shows: Shows, test: &'static str) -> Self {
         self.limit = Some(Limit {
             beyond,
@@ -317,31 +316,32 @@ impl Setting {
         self
     }
 
-    /// Warns of a name in the environment that people set in place of this setting.
+    /// Makes the start warn of a name in the environment that people may set in place of this setting.
     pub const fn mistaken_env(mut self, mistaken: MistakenEnv) -> Self {
         self.mistaken_env = Some(mistaken);
         self
     }
 
-    /// Gives the setting so many thousandths of `--memory-max`, unless somebody sets the setting.
+    /// Unless an operator sets the setting, its value is `thousandths` of `--memory-max`.
     pub const fn memory_part(mut self, thousandths: u16) -> Self {
         self.memory_part = Some(thousandths);
         self
     }
 
-    /// Makes the row one without a flag, set only by the env names of the replaced gateways.
+    /// Makes the row a setting without a flag. It can be set only in the environment, by the names of the replaced
+    /// gateways.
     pub const fn original_env_only(mut self, names: &'static [&'static str]) -> Self {
         self.given = Given::OriginalEnv;
         self.original_env(names)
     }
 
-    /// Makes the row a share of so many thousandths of `--memory-max`, which nobody sets by itself.
+    /// Makes the row a fixed share of `--memory-max`, in thousandths. Operators cannot set it.
     pub const fn share(mut self, thousandths: u16) -> Self {
         self.given = Given::Nowhere;
         self.memory_part(thousandths)
     }
 
-    /// Makes the row a constant: a limit that is documented, and that nobody sets.
+    /// Makes the row a constant: a documented limit that operators cannot set.
     pub const fn constant(mut self) -> Self {
         self.given = Given::Nowhere;
         self
@@ -353,19 +353,19 @@ impl Setting {
         self
     }
 
-    /// Returns the default, as on the command line; empty for "unset".
+    /// Returns the default as it is typed on the command line; empty for "unset".
     pub fn default(&self) -> String {
         self.field.text(&mut self.groups())
     }
 
-    /// Returns groups with the defaults of the gateway of this row.
+    /// Returns groups with the defaults of this row's gateway.
     pub(crate) fn groups(&self) -> Groups {
         let mut groups = Groups::default();
         (self.defaults.0)(&mut groups);
         groups
     }
 
-    /// Returns the name for people: the flag, an env name, or the name of a constant or a share.
+    /// Returns the name that people see: the flag, a name in the environment, or the name of a constant or share.
     pub fn name(&self) -> String {
         match (self.given, self.original_env) {
             (Given::OriginalEnv, [name, ..]) => (*name).to_owned(),
@@ -379,7 +379,8 @@ impl Setting {
         self.given == Given::Anywhere
     }
 
-    /// Returns the name with the source of its value, where that is another name: `--port (env GATEWAY_PORT)`.
+    /// Returns the name and the source of the value, such as `--port (env GATEWAY_PORT)`. If both are the same name, it
+    /// is shown once.
     pub fn named(&self, source: &Source) -> String {
         match source {
             Source::Env(name) if *name == self.name() => self.name(),
@@ -387,7 +388,7 @@ impl Setting {
         }
     }
 
-    /// Returns the env name of every setting: `WEIRGATE_` and the flag in capitals.
+    /// Returns the name that each setting has in the environment: `WEIRGATE_` and the flag in capitals.
     pub fn weirgate_env(&self) -> String {
         format!("WEIRGATE_{}", self.flag.to_uppercase().replace('-', "_"))
     }

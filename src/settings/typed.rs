@@ -1,8 +1,9 @@
-//! The text of each setting and its source: the first stage; and the errors in settings, in words for the operator.
+//! The first stage: the text of each setting and where it comes from. Also the errors in settings, in words for the
+//! operator.
 //!
-//! From the table, the flags and the environment to the text and the source of each setting of a subcommand.
-//! This stage interprets a single value: a port injected by Kubernetes counts as unset, so the next source
-//! counts. `--memory-max` is one number, of which each limit of bytes over all clients has a fixed part.
+//! The text and its source are found from the table, the flags and the environment. This stage interprets one kind of
+//! value: a port that Kubernetes has injected counts as unset, so the next source applies. And it shares out
+//! `--memory-max`: each limit of bytes over all clients gets a fixed part.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,8 +16,7 @@ use super::setting::Setting;
 pub const GATEWAY_ENV: &str = "WEIRGATE_GATEWAY";
 const PREFIX: &str = "WEIRGATE_";
 
-/// The shortest env name for a warning about a difference of one letter: shorter names may be similar by
-/// accident.
+/// The shortest environment name that is compared with misspelled names. Shorter names may be similar by accident.
 const NEAR_LENGTH_MIN: usize = 8;
 
 /// The source of a value.
@@ -46,7 +46,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// The environment, passed in by the caller. Names that are not UTF-8 cannot be settings and are left out.
+/// The environment, passed in by the caller. Names that are not UTF-8 are left out, because no setting has such a name.
 #[derive(Debug, Default)]
 pub struct Env {
     values: BTreeMap<String, OsString>,
@@ -65,7 +65,7 @@ impl Env {
         }
     }
 
-    /// Adds the memory that the system allows the process, if there is a limit.
+    /// Adds the memory limit of the process, if the system has set one.
     pub fn with_memory_limit(self, memory_limit_bytes: Option<u64>) -> Self {
         Self {
             memory_limit_bytes,
@@ -73,7 +73,7 @@ impl Env {
         }
     }
 
-    /// Returns the value of `name`, or `None` if the value is unset, empty, or only space.
+    /// Returns the value of `name`, or `None` if it is unset, empty or blank.
     ///
     /// # Errors
     /// The value is not UTF-8.
@@ -86,7 +86,7 @@ impl Env {
         Ok(Some(text).filter(|text| !text.trim().is_empty()))
     }
 
-    /// Warns of names with weirgate's prefix that belong to none of the `known` rows.
+    /// Warns of names with the prefix `WEIRGATE_` that none of the `known` rows has.
     pub fn unknown_names(&self, known: &[Setting]) -> Vec<String> {
         let ours = self.values.keys().filter(|name| name.starts_with(PREFIX));
         let is_known = |name: &String| known.iter().any(|row| row.env_names().contains(name));
@@ -111,9 +111,9 @@ impl Env {
         })
     }
 
-    /// Warns of names with one letter's difference to an env name of `rows` without weirgate's prefix, such
-    /// as `NATS_URLS`, if the correct name is not set. To spare the names of other programs, short names are
-    /// left out, and `known` names of other gateways.
+    /// Warns of names that differ in one letter from an environment name of `rows` without the prefix `WEIRGATE_`, such
+    /// as `NATS_URLS`, if the correct name is not set. The names of other programs are spared: short names are not
+    /// compared, nor are the names of `known` rows, which other gateways read.
     pub fn near_names(&self, rows: &[Setting], known: &[Setting]) -> Vec<String> {
         let is_set = |name: &str| self.values.get(name).is_some_and(|value| !value.is_empty());
         let is_known = |name: &str| known.iter().any(|s| s.original_env.contains(&name));
@@ -133,7 +133,7 @@ impl Env {
         unknown.filter_map(near).collect()
     }
 
-    /// Warns of names that people set in place of a setting.
+    /// Warns of names that people may set in place of a setting.
     fn mistaken_names(&self, all: &[Typed]) -> Vec<String> {
         let is_set = |typed: &Typed| !matches!(typed.source, Source::Default);
         let mistaken = all.iter().filter_map(|typed| {
@@ -157,14 +157,14 @@ impl Env {
 pub struct Typed {
     /// The row of the table.
     pub setting: Setting,
-    /// The text as typed, possibly secret: only [`Typed::read`] reads the field.
+    /// The text as typed. It may be a secret, so only [`Typed::read`] reads it.
     text: String,
-    /// The flag, the env name or the default that gave the text.
+    /// Where the text comes from: the flag, a name in the environment, or the default.
     pub source: Source,
 }
 
 impl Typed {
-    /// Reads the text.
+    /// Parses the text.
     ///
     /// # Errors
     /// The value is not allowed.
@@ -175,7 +175,7 @@ impl Typed {
         })
     }
 
-    /// The number in the text; `None` if the text is not allowed, or no number.
+    /// The number in the text; `None` if the text is not allowed, or not a whole number.
     pub(super) fn number(&self) -> Option<u64> {
         match self.read() {
             Ok(Value::Number(number)) => Some(number),
@@ -190,7 +190,7 @@ impl Typed {
     }
 }
 
-/// Returns the replacement of a setting that was removed. `name` is the flag with its dashes, or the env name.
+/// Returns what replaced a removed setting. `name` is the flag with its dashes, or the name in the environment.
 pub fn gone(name: &str) -> Option<&'static str> {
     let flag = name.trim_start_matches("--").trim_start_matches(PREFIX);
     let flag = flag.to_ascii_lowercase().replace('_', "-");
@@ -199,10 +199,10 @@ pub fn gone(name: &str) -> Option<&'static str> {
         .map(|(_, instead)| instead)
 }
 
-/// Finds the text of each row. Precedence, highest first: flag, env names in order, default.
+/// Finds the text of each row. Precedence, highest first: flag, names in the environment in their order, default.
 ///
 /// # Errors
-/// The env value to use is not UTF-8.
+/// The value that applies is not UTF-8, or a removed setting is set.
 pub fn collect(
     rows: impl IntoIterator<Item = Setting>,
     flag: impl Fn(&str) -> Option<String>,
@@ -261,14 +261,14 @@ fn from_env(
     Ok(None)
 }
 
-/// The warning of an env name that is not a setting. `nearest` is the setting that is probably intended.
+/// The warning about a name in the environment that is not a setting. `nearest` is the setting that was probably meant.
 fn ignored(name: &str, nearest: Option<&str>) -> String {
     let tip = nearest.map_or_else(String::new, |n| format!("; did you mean {n}?"));
     format!("{name} is not a setting of this gateway and was ignored{tip}")
 }
 
-/// Kubernetes sets `NAME_PORT=tcp://HOST:PORT` in every container for each service `NAME` of the namespace
-/// (also `udp`, `sctp`), so a service called `gateway` sets `GATEWAY_PORT`.
+/// Kubernetes sets `NAME_PORT=tcp://HOST:PORT` (also `udp`, `sctp`) in every container, for each service `NAME` of the
+/// namespace. So a service called `gateway` sets `GATEWAY_PORT`.
 fn is_service_address(value: &str) -> bool {
     let schemes = ["tcp://", "udp://", "sctp://"];
     let rest = schemes.iter().find_map(|s| value.trim().strip_prefix(s));
@@ -287,8 +287,8 @@ fn is_service_link(name: &str) -> bool {
         || name.split_once("_PORT_").is_some_and(numbered)
 }
 
-/// Returns the most similar setting: a name with a difference of a few letters, a name that continues the
-/// unknown name (a missing unit), or the name of a replaced gateway's setting behind weirgate's prefix.
+/// Returns the most similar setting: its name differs in a few letters, or continues the unknown name (a missing unit),
+/// or is that of a replaced gateway, which was typed with the prefix `WEIRGATE_`.
 fn nearest(unknown: &str, known: &[Setting]) -> Option<String> {
     let typed = unknown.strip_prefix(PREFIX)?;
     if typed.is_empty() {
@@ -318,12 +318,12 @@ fn nearest(unknown: &str, known: &[Setting]) -> Option<String> {
 /// The flag that is shared.
 const FLAG: &str = "memory-max";
 
-/// The least memory that is shared: below, the parts are smaller than single messages.
+/// The least memory that is shared out. Parts of less memory would be smaller than single messages.
 pub(super) const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
-/// Gives each limit that nobody has set its part of the memory. Without `--memory-max` the memory is three quarters
-/// of `limit_bytes`, the memory that the system allows the process, and defaults are only lowered: a large machine
-/// is no reason to hold more.
+/// Gives each limit that nobody has set its part of the memory. Without `--memory-max` the memory is three quarters of
+/// `limit_bytes`, the memory limit of the process. Defaults are then only lowered, because a large machine is no reason
+/// to hold more.
 fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
     let Some(memory) = all.iter_mut().find(|typed| typed.setting.flag == FLAG) else {
         return;
@@ -351,7 +351,7 @@ fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
     }
 }
 
-/// One wrong setting, or several that contradict each other. The text never contains a secret.
+/// The error of one setting, or of several that contradict each other. The text never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(String);
@@ -386,7 +386,7 @@ impl SettingsError {
     }
 }
 
-/// A line for each flag: its name, a space, and what took its place.
+/// A line for each removed flag: its name, a space, and what replaces it.
 const GONE: &str = "\
 admin-tail use weirgate tail
 listen-backlog the backlog is 4096, which net.core.somaxconn may lower

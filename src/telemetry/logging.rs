@@ -153,12 +153,16 @@ pub fn flush() {
     }
 }
 
-/// Whether [`init`] accepts these directives, and they make sense: a single word that is not a level would be read as
-/// the name of another crate, and no line of weirgate would be logged.
+/// Whether [`init`] accepts these directives and they make sense. The library accepts more, and would then log nothing:
+/// a word other than a level is the name of a foreign module, also in `info=`, and weirgate has no spans for
+/// `[SPAN]`.
 pub fn is_filter(directives: &str) -> bool {
     let meant = |directive: &str| {
         let is_level = directive.parse::<LevelFilter>().is_ok();
-        is_level || directive.contains(['=', '[']) || directive.starts_with("weirgate")
+        let is_foreign = !directive.contains(['=', '[']) && !directive.starts_with("weirgate");
+        let span_or_fields = directive.split_once('[').map(|(_, after)| after);
+        let has_span = span_or_fields.is_some_and(|after| !after.starts_with('{'));
+        is_level || !is_foreign && !has_span && !directive.ends_with('=')
     };
     filter(directives).is_ok() && directives.split(',').map(str::trim).all(meant)
 }
@@ -314,10 +318,19 @@ mod tests {
             "info,weirgate::http=debug",
             "weirgate::hub, off",
             "other=trace",
+            "warn,[{address}]=debug",
         ] {
             assert!(is_filter(good), "{good}");
         }
-        for bad in ["weirgate=loud", "inof", "info,debgu"] {
+        for bad in [
+            "weirgate=loud",
+            "inof",
+            "info,debgu",
+            "info=",
+            "warn,weirgate::http= ",
+            "[]",
+            "info,weirgate[turn]=debug",
+        ] {
             assert!(!is_filter(bad), "{bad}");
         }
     }

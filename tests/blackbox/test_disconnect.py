@@ -2,8 +2,10 @@
 import asyncio
 import functools
 import json
+import pathlib
 import random
 import signal
+import socket
 import subprocess
 import time
 import urllib.error
@@ -250,3 +252,17 @@ async def test_gateways_without_tokens_refuse_addresses_and_devices(gateway):
     assert not await trades.refused(None)
     assert trades.post({"address": "127.0.0.1"})[1]["disconnected"] == 0
     assert await trades.refused(None)
+
+
+def test_the_header_of_a_proxy_leaves_the_list_of_processes():
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(10)
+        address = f"127.0.0.1:{proxy.getsockname()[1]}"
+        command = [weirgate_binary(), "disconnect", "--user", "ann", "--authorization", f"Bearer {SECRET}", address]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        connection, _ = proxy.accept()
+        with connection:
+            assert f"Authorization: Bearer {SECRET}\r\n".encode() in connection.recv(4096)
+            line = pathlib.Path(f"/proc/{process.pid}/cmdline").read_bytes()
+            assert b"ann" in line and SECRET.encode() not in line
+        assert process.wait(10) == 1

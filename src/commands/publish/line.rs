@@ -80,10 +80,11 @@ fn rate(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "allowed: a number from 0.001 to 1000000".to_owned())
 }
 
-/// Reads the arguments.
+/// Reads the arguments, and the file of the message.
 ///
 /// # Errors
-/// The URL, the name or a combination of flags is not valid; the text contains no URL.
+/// The URL, the name or a combination of flags is not valid, or the file cannot be read. The text does not contain the
+/// URL.
 pub(in crate::commands) fn read(matches: &ArgMatches) -> Result<PublishCommand, String> {
     let url = broker_url(&flag(matches, "url").unwrap_or_default())?;
     let name = flag(matches, "name").unwrap_or_default();
@@ -168,9 +169,9 @@ const WALK_BEGIN: i64 = 10_000;
 /// The largest step of the walk, in hundredths.
 const WALK_STEP_MAX: i64 = 25;
 
-/// A text with placeholders: `{number}` is the number of the message from 1, `{time}` the Unix time in
-/// milliseconds, `{walk}` a number that changes a little with each message, from 100.00 on. Other braces are
-/// literal.
+/// A text with placeholders: `{number}` becomes the number of the message, from 1; `{time}` the Unix time in
+/// milliseconds; `{walk}` a number that begins near 100.00 and changes a little with each message. Other braces stay as
+/// they are.
 ///
 /// ```
 /// use weirgate::commands::publish::Template;
@@ -188,7 +189,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// A template of this text; the same seed gives the same walk.
+    /// A template of this text. The same seed gives the same numbers for `{walk}`.
     pub fn new(text: &str, seed: u64) -> Self {
         Self {
             text: text.to_owned(),

@@ -1,6 +1,6 @@
 //! `weirgate publish`: publishes messages on a NATS subject or a Redis channel.
 //!
-//! Blocking, in a separate process; no gateway uses this module. Called by `commands`.
+//! Blocking, in a process of its own; no gateway uses this module. Called by `commands`.
 
 pub(super) mod line;
 
@@ -27,9 +27,9 @@ pub struct PublishCommand {
     pub name: String,
     /// The messages.
     pub messages: Messages,
-    /// The number of messages until the end; `None` for the end of the input, or no end.
+    /// The number of messages after which the command ends; `None`: at the end of the input, or never.
     pub count: Option<u64>,
-    /// Messages per second; `None` for the speed of the broker.
+    /// Messages per second; `None`: as fast as the broker takes them.
     pub rate: Option<f64>,
     /// Whether a JetStream stream must acknowledge each message.
     pub jetstream: bool,
@@ -41,7 +41,7 @@ pub struct PublishCommand {
     pub creds: Option<PathBuf>,
     /// The authorities for TLS; `None` for the system's authorities.
     pub ca_file: Option<PathBuf>,
-    /// The client certificate and its key (PEM), for a broker that asks for a certificate.
+    /// The PEM files of the client certificate and its key, for a broker that asks for a certificate.
     pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
@@ -54,7 +54,7 @@ pub enum BrokerUrl {
     Redis(String),
 }
 
-/// Only the kind is shown: the URL may contain a password.
+/// Shows only the kind, because the URL may contain a password.
 impl std::fmt::Debug for BrokerUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -90,8 +90,8 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Whether another attempt may succeed after `published` messages. A stream that has taken a message is
-    /// missing while its server starts.
+    /// Whether another attempt may succeed after `published` messages. Once a stream has taken a message, it exists; it
+    /// is only missing while its server starts.
     fn may_pass(&self, published: u64) -> bool {
         match self {
             Self::Nats(NatsError::NoStream { .. }) => published > 0,
@@ -113,7 +113,7 @@ struct Progress {
 }
 
 impl PublishCommand {
-    /// Publishes all messages, or until the user stops. Returns the text to show.
+    /// Publishes until there are no more messages, or until the user stops. Returns the text to show.
     ///
     /// # Errors
     /// The broker is not available or refuses a message, or the input cannot be read.
@@ -133,7 +133,7 @@ impl PublishCommand {
         loop {
             progress.is_well = false;
             let sent = match brokers.connect() {
-                // Once a message was published, the login and the names are right.
+                // If a message was published before, the login and the names are right.
                 Err(error) => Err((progress.published > 0 || error.may_pass(0), error)),
                 Ok(mut broker) => self
                     .send(&mut broker, &mut input, &mut progress, &stop)
@@ -165,7 +165,7 @@ impl PublishCommand {
         stop: &Stop,
     ) -> Result<(), PublishError> {
         let (rate, begun, before) = (self.rate, Instant::now(), progress.published);
-        // Waits until the next message is due by the pace of this connection. False if the user stops.
+        // Waits until the next message is due at the rate of this connection. Returns false if the user stops.
         let is_time = |published: u64| {
             rate.is_none_or(|rate| {
                 let due_s = (published - before) as f64 / rate;
@@ -233,7 +233,7 @@ impl PublishCommand {
     }
 }
 
-/// The way to a broker: one connection after the other.
+/// A broker, with what each new connection to it needs.
 enum Brokers {
     Nats {
         settings: NatsSettings,
@@ -323,7 +323,7 @@ fn summary(name: &str, published: u64, told: &Told) -> String {
     format!("published {messages} on {name}{told}")
 }
 
-/// Returns the next line without its line break, or `None` at the end of the input.
+/// Reads the next line, without its line break. Returns `None` at the end of the input.
 fn next_line(input: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>, PublishError> {
     let mut line = Vec::new();
     let mut limited = io::Read::take(input, LINE_BYTES_MAX as u64 + 2);

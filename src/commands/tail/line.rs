@@ -59,7 +59,7 @@ pub(in crate::commands) fn command(program: &Program, made_for: For) -> Command 
         .args(rows(program.gateways.first()).iter().map(of_gateway))
 }
 
-/// An example for each way of use, with the gateways of the program.
+/// An example of each use, with the gateways of this program.
 fn examples(program: &Program) -> String {
     let name = program.name;
     let mut text = "Examples:".to_owned();
@@ -111,7 +111,7 @@ fn own(program: &Program) -> [Arg; 9] {
     ]
 }
 
-/// `weirgate tail`, from its arguments.
+/// Reads the arguments of `weirgate tail`.
 ///
 /// # Errors
 /// The error in the arguments, for the user.

@@ -7,10 +7,10 @@
 //! | file | has |
 //! | --- | --- |
 //! | `line` | the flags |
-//! | `error` | printing, counting and measuring; the reasons for no connection, in words, with advice |
+//! | `output` | printing, counting and measuring; the end of a connection in words, with advice |
 
-mod error;
 pub(super) mod line;
+mod output;
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -26,32 +26,31 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket, client};
 
-pub use self::error::Style;
-pub use self::error::TailError;
-use self::error::{Next, Output, RECONNECT};
+use self::output::{Next, Output, RECONNECT};
+pub use self::output::{Style, TailError};
 pub use super::link::Target;
 use super::link::{LinkError, Stream, is_timeout};
 use super::program::{complain, hide_secret};
 use crate::run::Dialect;
 use crate::settings::{Rows, SecretText};
 
-/// The longest wait for a message before the next look at signals and deadlines.
+/// How long a read waits for a message before the command checks signals and deadlines again.
 pub(super) const TICK: Duration = Duration::from_millis(100);
-/// The longest wait for a greeting before the warning that nothing was subscribed.
+/// How long to wait for a greeting before the warning that nothing was subscribed.
 const GREETING_PATIENCE: Duration = Duration::from_secs(3);
-/// Ticks without a byte from the server before a ping to the server.
+/// After this many ticks without a byte from the server, the command sends a ping.
 const SILENT_TICKS_TO_PING: u32 = 100;
-/// Ticks without a byte from the server before the end of the connection.
+/// After this many ticks without a byte from the server, the command ends the connection.
 const SILENT_TICKS_MAX: u32 = 200;
-/// The first delay before a reconnection; each further delay doubles.
+/// The delay before the first reconnection. Each further delay doubles.
 pub(super) const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
 /// The longest delay.
 pub(super) const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(10);
 /// The time limit of connecting and handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest accepted message: enough for the largest bus message, with a gateway's additions.
+/// The largest message that is accepted: enough for the largest bus message and what a gateway adds.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The age of a good connection: after a good connection the first delay applies again.
+/// A connection that lasted this long was good: the next reconnection has the first delay again.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
 /// `weirgate tail`, ready to run.
@@ -59,7 +58,7 @@ const STABLE_AFTER: Duration = Duration::from_secs(5);
 pub struct TailCommand {
     /// The target of the connection.
     pub target: Target,
-    /// The dialect; `None` if the greeting of the server decides.
+    /// The dialect; `None`: the greeting of the server decides.
     pub dialect: Option<Dialect>,
     /// The gateways with known greetings, and their names.
     pub known: Vec<(&'static str, Dialect)>,
@@ -73,13 +72,13 @@ pub struct TailCommand {
     pub ca_file: Option<PathBuf>,
     /// The format of printed messages.
     pub style: Style,
-    /// Whether a line about the rate is printed each second.
+    /// Whether to print the rate once a second.
     pub rate: bool,
     /// The number of messages until the end.
     pub count: Option<u64>,
     /// The time until the end.
     pub timeout: Option<Duration>,
-    /// Whether to connect again after the end of a connection.
+    /// Whether to connect again when a connection ends.
     pub reconnect: bool,
 }
 
@@ -115,7 +114,7 @@ impl Stop {
 }
 
 impl TailCommand {
-    /// Prints until the user, `--count` or `--timeout-s` stops the command, or standard output is closed.
+    /// Prints messages until the user stops, `--count` or `--timeout-s` is reached, or standard output is closed.
     ///
     /// # Errors
     /// The connection failed or ended.
@@ -165,14 +164,14 @@ struct Session<'a> {
     stop: &'a Stop,
     deadline: Option<Instant>,
     dialect: Option<Dialect>,
-    /// The time of the warning about a missing greeting; `None` after a greeting, or if none is needed.
+    /// When to warn that no greeting has come; `None` after a greeting, or if none is needed.
     greeting_until: Option<Instant>,
-    /// Ticks since the last byte of the server. Time with a blocked standard output does not count.
+    /// Ticks without a byte from the server. Time in which standard output blocks does not count.
     silent_ticks: u32,
     closed: Option<CloseFrame>,
     /// Subscribe requests that are neither granted nor refused yet.
     requests_open: usize,
-    /// Whether anything was granted, or may be: the user's own texts are not followed.
+    /// Whether anything was granted or may be. The responses to the user's own texts are not interpreted.
     has_grant: bool,
 }
 
@@ -200,7 +199,7 @@ impl Session<'_> {
         }
     }
 
-    /// Checks the deadline, the rate line, and the wait for a greeting.
+    /// Checks the deadline, prints the rate if due, and warns if no greeting has come. Returns true at the end.
     fn is_over(&mut self) -> Result<bool, TailError> {
         let now = Instant::now();
         self.output.tick(now);
@@ -239,7 +238,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Handles the next message, if a message comes within a tick.
+    /// Handles the next message, if one comes within a tick.
     fn take(&mut self, link: &mut Link) -> Result<Next, TailError> {
         let read = link.read();
         if read.is_ok() {
@@ -257,13 +256,13 @@ impl Session<'_> {
             Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
                 Err(TailError::closed(self.closed.take()))
             }
-            // TCP ended without a close frame, or between the two close frames.
+            // TCP ended after the server's close frame. The rest of the closing handshake does not matter.
             Err(_) if self.closed.is_some() => Err(TailError::closed(self.closed.take())),
             Err(error) => Err(TailError::broken(&error)),
         }
     }
 
-    /// Handles a tick without a message: checks that the server is still there.
+    /// Handles a tick without a message: pings the server, or gives it up.
     fn silence(&mut self, link: &mut Link) -> Result<Next, TailError> {
         self.silent_ticks += 1;
         if self.silent_ticks == SILENT_TICKS_TO_PING {
@@ -304,7 +303,7 @@ impl Session<'_> {
         }
         match self.output.print(message, is_binary) {
             Ok(next) => Ok(next),
-            // A closed reader (`weirgate tail … | head -1`) has enough.
+            // The reader has closed standard output, as in `weirgate tail … | head -1`.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Next::End),
             Err(error) => Err(TailError::lasting(format!(
                 "cannot write to standard output: {error}"
@@ -312,7 +311,7 @@ impl Session<'_> {
         }
     }
 
-    /// Ends the command if the gateway has refused every request: nothing would ever come.
+    /// If the gateway has refused every request, ends the command, because no message would ever come.
     fn count_grant(&mut self, text: &str) -> Result<(), TailError> {
         let grants = self.dialect.and_then(|dialect| (dialect.grants)(text));
         let (Some(grants), true) = (grants, self.requests_open > 0) else {
@@ -329,7 +328,8 @@ impl Session<'_> {
         }
     }
 
-    /// Handles the first message of a server with a URL target: the greeting decides about the dialect.
+    /// Handles the first message of a server that was named by a URL. If it is a known greeting, it decides the
+    /// dialect.
     fn meet(&mut self, link: &mut Link, text: &str) -> Result<(), TailError> {
         self.greeting_until = None;
         let mut known = self.command.known.iter();
@@ -346,7 +346,7 @@ impl Session<'_> {
     }
 }
 
-/// An open WebSocket with a read timeout of one tick.
+/// An open WebSocket, whose reads time out after a tick.
 type Link = WebSocket<Stream>;
 
 /// Connects before `deadline` and before the connect timeout.

@@ -1,6 +1,6 @@
 //! `weirgate top`: running gateways in a terminal, from `/operator/state` of their admin addresses.
 //!
-//! In a process of its own; no gateway uses this module. Called by `commands`. The text is made by `page`.
+//! In a process of its own; no gateway uses this module. Called by `commands`. `page` makes the text.
 
 mod page;
 
@@ -16,23 +16,23 @@ use sonic_rs::{JsonValueTrait, Value};
 use self::page::Process;
 use super::admin::{self, Admins, refused};
 use super::link::Target;
-use super::program::{Exit, For, hide_secret, show, switch, value};
+use super::program::{Exit, For, show, switch, value};
 use super::tail::{Stop, TICK};
 use crate::base::detached;
 use crate::run::Program;
-use crate::settings::Rows;
 use crate::settings::typed::Env;
 use crate::wire::json;
 
 /// The path of the state.
 const PATH: &str = "/operator/state";
-/// Time between two readings of `--once`, and from the first reading to the second: the first survey is ready soon.
+/// The time between two readings with `--once`, and otherwise between the first two: a gateway makes its first survey
+/// soon after the first reading.
 const SOON: Duration = Duration::from_millis(400);
-/// The longest wait of `--once` for the second survey of a process: surveys are a second apart.
+/// How long `--once` waits for the second survey of a gateway; surveys are a second apart.
 const ONCE_PATIENCE: Duration = Duration::from_secs(8);
-/// The lines of a process in a terminal that are not for its five tables, about.
+/// About the number of lines that a process needs on the screen beside its tables. Most processes have five tables.
 const FACT_LINES: usize = 14;
-/// The columns and lines of a terminal that does not say its size.
+/// Columns and lines, if the terminal does not say its size.
 const SIZE: (u16, u16) = (80, 24);
 
 const AFTER: &str = "\
@@ -43,14 +43,14 @@ Exit status: 0; with --once 1 if a process did not answer; 2 without an address.
 #[derive(Clone, Debug)]
 pub struct TopCommand {
     at: Admins,
-    /// Whether to print a plain table once, also in a terminal.
+    /// Whether to print a plain table once, even on a terminal.
     is_once: bool,
-    /// Whether to print the states as JSON, a line for each reading.
+    /// Whether to print the states as JSON, with a line for each reading.
     is_json: bool,
     interval: Duration,
 }
 
-/// The number of a process, and a reading of it.
+/// The number of a process, and its state or the reason for none.
 type Reading = (usize, Result<Value, String>);
 
 /// The subcommand.
@@ -77,7 +77,7 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
         .args(admin::args(made_for))
 }
 
-/// `weirgate top`, from its arguments.
+/// Reads the arguments of `weirgate top`.
 ///
 /// # Errors
 /// The error in the arguments, for the user.
@@ -92,13 +92,13 @@ pub(super) fn read(program: &Program, matches: &ArgMatches, env: &Env) -> Result
 }
 
 impl TopCommand {
-    /// Shows the processes until the user stops, or once.
+    /// Shows the processes once, or until the user stops.
     ///
     /// # Errors
-    /// Threads, signals or standard output fail; with `--once`, a process did not respond.
+    /// A thread, the signals or standard output failed; with `--once`, a process did not respond.
     pub fn run(mut self) -> Result<(), String> {
-        hide_secret("--authorization", Rows::TOP, self.at.authorization.as_ref());
-        // A terminal without escape sequences and a pipe get one table.
+        self.at.hide_authorization();
+        // A pipe, and a terminal without escape sequences, get one table.
         let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         self.is_once |= !self.is_json && (is_dumb || !io::stdout().is_terminal());
         let system = |error| format!("the system refuses: {error}");
@@ -118,7 +118,8 @@ impl TopCommand {
         shown.map_err(|error| format!("cannot write to standard output: {error}"))
     }
 
-    /// Reads a process at the interval until the printing thread ends: a process that hangs delays no other.
+    /// Reads the state of a process at the interval, until the printing thread ends. Each process has a thread for
+    /// this, so a process that hangs does not delay the others.
     fn read_on(&self, n: usize, target: &Target, sender: &Sender<Reading>) {
         let mut soon = true;
         loop {
@@ -137,7 +138,7 @@ impl TopCommand {
         }
     }
 
-    /// Prints everything when each process has rates or does not respond.
+    /// Prints everything once each process has rates, or has not responded.
     fn show_once(
         &self,
         stop: &Stop,
@@ -157,7 +158,7 @@ impl TopCommand {
         }
     }
 
-    /// Draws over the screen, or prints JSON, at each interval.
+    /// At each interval, draws the page over the last one, or prints JSON.
     fn show_on(
         &self,
         stop: &Stop,
@@ -179,7 +180,7 @@ impl TopCommand {
         Ok(())
     }
 
-    /// The page in the columns and lines of the terminal, after the sequence that clears the screen.
+    /// The page, cut to the size of the terminal, after the sequence that clears the screen.
     fn screen(&self, processes: &[Process]) -> String {
         let (columns, lines) = match rustix::termios::tcgetwinsize(io::stdout()) {
             Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col, size.ws_row),
@@ -200,7 +201,7 @@ impl TopCommand {
     }
 }
 
-/// Takes readings until `until`. Returns false if the user stops meanwhile.
+/// Takes readings until `until`. Returns false if the user stops before.
 fn take(
     stop: &Stop,
     processes: &mut [Process],

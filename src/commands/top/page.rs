@@ -1,4 +1,5 @@
-//! The text of `weirgate top`: the newest state of each process as lines and tables, under the names of the state.
+//! The text of `weirgate top`: the newest state of each process as lines and tables. Names are those of
+//! `/operator/state`.
 
 use std::time::Instant;
 
@@ -7,7 +8,8 @@ use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 use crate::base::escaped;
 use crate::wire::json::ObjectWriter;
 
-/// The lines of facts: a name, an object of the state, and members of the object. Without members: all that are not 0.
+/// The lines of facts: the title of the line, an object of the state, and the members to show. Without members, all
+/// that are not 0 are shown.
 const FACTS: [&str; 14] = [
     "Bus|bus|connected subscribed away_ms reconnects refused stream_behind stream_behind_ms",
     "|numbers|bus_last_message_unix_ms bus_messages_bad bus_gaps",
@@ -30,7 +32,8 @@ const RATES: [&str; 3] = [
     "|received_messages connections_accepted connections_ended",
     "|messages_conflated messages_shed messages_dropped",
 ];
-/// The tables: a title, which is the head of the first column, a list in an object of the state, and the columns.
+/// The tables: the title, which is also the head of the first column; an object of the state, a list in the object, and
+/// the columns.
 const TABLES: [&str; 8] = [
     "Consumers|bus|consumers|name lag away_ms stalled",
     "Services||services|name away",
@@ -44,7 +47,7 @@ const TABLES: [&str; 8] = [
 ];
 /// The most characters kept of a server's text.
 const TEXT_CHARS_MAX: usize = 200;
-/// The first letter of the wide scripts: a letter after it may take two columns of a terminal.
+/// From this letter on, letters may be two columns wide.
 const WIDE_FROM: char = '\u{1100}';
 
 /// A process: what its readings have said.
@@ -60,8 +63,8 @@ pub(super) struct Process {
     away: Option<(Instant, String)>,
 }
 
-/// Returns the facts and tables of all processes, with at most `rows_max` rows a table. Several processes have a list
-/// first.
+/// Returns the facts and tables of all processes; a table has at most `rows_max` rows. Before several processes comes a
+/// list of them.
 pub(super) fn page(processes: &[Process], rows_max: usize) -> String {
     let heads = vec![
         "address", "gateway", "status", "clients", "in/s", "out/s", "sent/s",
@@ -74,7 +77,7 @@ pub(super) fn page(processes: &[Process], rows_max: usize) -> String {
     list + &pages.collect::<Vec<_>>().join("\n")
 }
 
-/// Cuts a text to the columns and lines of a terminal. The last line stays free for the cursor.
+/// Cuts a text to the size of a terminal. The last line stays free for the cursor.
 pub(super) fn cut(text: &str, columns: usize, lines: usize) -> String {
     let cut_line = |line: &str| {
         let mut used = 0;
@@ -112,13 +115,13 @@ impl Process {
         }
     }
 
-    /// Whether there is nothing to wait for: the process is away, or has a survey with rates.
+    /// Whether `--once` has nothing to wait for: the process is away, or has a survey with rates.
     pub(super) fn is_complete(&self) -> bool {
         let survey = self.state.get("survey");
         self.away.is_some() || survey.get("interval_ms").is_number()
     }
 
-    /// The address and the reason, if the process did not respond.
+    /// If the process did not respond: its address, and the reason.
     pub(super) fn missing(&self) -> Option<String> {
         let why = match (&self.away, &self.state) {
             (Some((_, why)), _) => why,
@@ -137,11 +140,11 @@ impl Process {
         }
         let state = sonic_rs::to_string(&self.state).unwrap_or_default();
         object.raw("state", &state);
-        // An escape of JSON, and a terminal shows it as it is.
+        // Control characters become JSON escapes, so a terminal shows them and does not obey them.
         escaped(&object.finish(), &[]).into_owned() + "\n"
     }
 
-    /// The growth of a counter per second; a dash before the second reading, and after a restart.
+    /// How much a counter grows per second; a dash before the second reading and after a restart of the process.
     fn rate(&self, counter: &str) -> String {
         let grown = |parent: &str, name: &str| {
             let at = |state: &Option<Value>| member(state.as_ref()?, parent).get(name).as_u64();
@@ -226,13 +229,13 @@ impl Process {
     }
 }
 
-/// The cells of a row of [`FACTS`], [`RATES`] or [`TABLES`].
+/// Splits a row of [`FACTS`], [`RATES`] or [`TABLES`] into its cells.
 fn cells<const N: usize>(row: &'static str) -> [&'static str; N] {
     let mut cells = row.split('|');
     std::array::from_fn(|_| cells.next().unwrap_or_default())
 }
 
-/// A member of the state; without a name the state itself.
+/// A member of the state; for an empty name, the state itself.
 fn member<'a>(state: &'a Value, name: &str) -> Option<&'a Value> {
     match name {
         "" => Some(state),
@@ -258,13 +261,13 @@ fn facts(state: &Value, parent: &str, members: &str) -> Vec<String> {
     facts.collect()
 }
 
-/// The share of a limit that is in use; 0 without a limit.
+/// How much of a limit is in use, as a fraction; 0 if there is no limit.
 fn share(limit: &Value) -> f64 {
     let max = limit.get("max").as_f64().filter(|max| *max > 0.0);
     max.map_or(0.0, |max| limit.get("now").as_f64().unwrap_or(0.0) / max)
 }
 
-/// A table without the columns that are empty in all rows; empty without rows.
+/// Makes a table, without the columns that are empty in all rows. Returns nothing if there are no rows.
 fn filled(state: &Value, title: &str, columns: &str, rows: &[&Value]) -> String {
     let is_filled = |name: &&str| rows.iter().any(|row| !text(state, row, name).is_empty());
     let columns: Vec<&str> = columns.split(' ').filter(is_filled).collect();
@@ -279,12 +282,12 @@ fn filled(state: &Value, title: &str, columns: &str, rows: &[&Value]) -> String 
     }
 }
 
-/// The name without the unit of a time, because the text of a time has a unit.
+/// The name of a time without its unit, because the value is shown with a unit.
 fn without_unit(name: &str) -> &str {
     name.trim_end_matches("_ms").trim_end_matches("_unix")
 }
 
-/// A member of an object as text; empty if the member is missing or `null`.
+/// A member of an object as text; empty if it is missing or `null`.
 fn text(state: &Value, object: &Value, name: &str) -> String {
     let value = object.get(name);
     if let Some(text) = value.as_str() {
@@ -311,7 +314,7 @@ fn text(state: &Value, object: &Value, name: &str) -> String {
     }
 }
 
-/// A line of facts after its name; empty without facts.
+/// A line with a title and facts; empty if there are no facts.
 fn line(name: &str, facts: impl IntoIterator<Item = String>) -> String {
     let facts: Vec<String> = facts.into_iter().map(|fact| safe(&fact)).collect();
     match facts.is_empty() {
@@ -320,7 +323,7 @@ fn line(name: &str, facts: impl IntoIterator<Item = String>) -> String {
     }
 }
 
-/// A table with columns as wide as their widest cell.
+/// Makes a table. Each column is as wide as its widest cell.
 fn table(heads: Vec<&str>, rows: impl Iterator<Item = Vec<String>>) -> String {
     let heads = heads.iter().map(|head| head.to_uppercase()).collect();
     let rows: Vec<Vec<String>> = std::iter::once(heads).chain(rows).collect();
@@ -344,7 +347,7 @@ fn table(heads: Vec<&str>, rows: impl Iterator<Item = Vec<String>>) -> String {
     rows.iter().map(line).collect()
 }
 
-/// Makes a text of a server safe for a terminal, and bounds the length.
+/// Escapes a text from a gateway for a terminal, and cuts it to the most characters.
 fn safe(text: &str) -> String {
     let text: String = text.chars().take(TEXT_CHARS_MAX).collect();
     escaped(&text, &[]).into_owned()
@@ -378,7 +381,7 @@ mod tests {
     use super::super::tests::STATE;
     use super::*;
 
-    /// The state of the sample, with other values of these members.
+    /// The sample state, with other values for these members.
     fn state(changes: &[(&str, &str, &str)]) -> Value {
         let mut text = STATE.to_owned();
         for (name, from, to) in changes {
@@ -399,7 +402,7 @@ mod tests {
         ])
     }
 
-    /// A process with two readings, and one without a response.
+    /// A process with two readings, and a process that did not respond.
     fn processes() -> [Process; 2] {
         let mut here = Process::new("127.0.0.1:9100".to_owned());
         here.take(Ok(state(&[])));
@@ -418,7 +421,7 @@ mod tests {
     #[test]
     fn several_processes_have_a_list() {
         let mut processes = processes();
-        // A minute ago: the tenths of a second are not shown.
+        // A minute ago, because then no tenths of a second are shown.
         if let Some((since, _)) = &mut processes[1].away {
             *since -= std::time::Duration::from_secs(60);
         }

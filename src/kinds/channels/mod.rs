@@ -3,7 +3,6 @@
 mod rows;
 
 use std::sync::Arc;
-
 use std::time::Duration;
 
 use self::rows::{ChannelsSettings, kept_names, own_flag};
@@ -32,7 +31,7 @@ use crate::sources::nats::Settle;
 use crate::telemetry::{BusStatus, GatewayMetric, Telemetry, names};
 use crate::wire::json::{ObjectWriter, iso_utc};
 
-/// Bytes of a name or pattern that a client subscribes to.
+/// The most bytes of a name or pattern that a client subscribes to.
 const NAME_BYTES_MAX: usize = 512;
 
 /// `weirgate channels`.
@@ -203,7 +202,7 @@ fn conflated_names(own: &ChannelsSettings) -> Result<Option<NamePatterns>, RunEr
     patterns.map(Some).map_err(wrong)
 }
 
-/// The names of the kept feed; `None` without a history.
+/// The names whose messages are kept; `None` without a history.
 fn kept_feed(checked: &Checked, syntax: NameSyntax) -> Result<Option<KeptNames>, RunError> {
     let names = kept_names(checked);
     if names.is_empty() {
@@ -244,13 +243,13 @@ fn settle(checked: &Checked, own: &ChannelsSettings) -> Settle {
     }
 }
 
-/// The channel of the marks, if the messages of names are kept.
+/// The channel of the marks; `None` if the messages of no names are kept.
 fn marks(checked: &Checked, own: &ChannelsSettings) -> Option<String> {
     let has_names = !own.history_names.is_empty();
     has_names.then(|| checked.get::<StreamSettings>().marks_channel)
 }
 
-/// The channel of the marks, which no client gets; `None` if there are none.
+/// The channel of the marks, for which clients get no permission; `None` if there are no marks.
 fn marks_channel(checked: &Checked, own: &ChannelsSettings) -> Option<String> {
     let keeps = checked.get::<Limits>().history.keep_us > 0;
     marks(checked, own).filter(|_| keeps && own.syntax() == NameSyntax::Redis)
@@ -281,8 +280,8 @@ fn gateway_settings(
     })
 }
 
-/// Carries out an output of the gateway: passes the interest of the clients to the bus, unless the whole
-/// stream is read.
+/// Carries out an output of the gateway: tells the bus which names clients want. If a whole stream is read, the bus
+/// needs no names.
 fn carry_out(interest: Option<&BusInterest>, syntax: NameSyntax, output: ChannelsOutput) {
     let ask = |name: &TopicName| named(syntax, name);
     match (output, interest) {
@@ -360,7 +359,7 @@ fn metrics(
         .collect()
 }
 
-/// Writes whether the bus is there. `bus` is `redis` or `nats`; with Redis the pages follow the contract.
+/// Writes whether the bus is connected. `bus` is `redis` or `nats`; for Redis, the member is that of the contract.
 fn write_connected(object: &mut ObjectWriter, telemetry: &Telemetry, bus: &str) {
     let is_connected = telemetry.bus().is_some_and(BusStatus::connected);
     object.boolean(&format!("{bus}_connected"), is_connected);

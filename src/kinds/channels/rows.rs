@@ -50,7 +50,7 @@ pub(super) fn defaults(groups: &mut Groups) {
     groups.of::<RedisAccess>().host = Some("localhost".to_owned());
 }
 
-/// The name of a row of this gateway; another name does not compile.
+/// The name of a row of this gateway. A name that no row has does not compile.
 macro_rules! own_flag {
     ($name:literal) => {
         const {
@@ -72,7 +72,7 @@ fn words(text: &str) -> Vec<String> {
     words.map(str::to_owned).collect()
 }
 
-/// The effect of the limits over all clients, and the test of these limits.
+/// For the limits over all clients: the effect over the limit, and the test.
 const ALL_BEYOND: &str = "an error in the response, and the next entry is checked; an address gets more only while it holds \
     less than is left free, or less than one client may hold of names that others hold";
 const ALL_TEST: &str = "tests/channels_gateway/requests.rs::names_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others";
@@ -88,7 +88,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or unix://USER:PASSWORD@/PATH?db=DATABASE; \
          nats://USER:PASSWORD@HOST:PORT, tls:// for TLS, several NATS servers with commas between them; shown without the secret.",
     )
-    // Without a URL the bus is the Redis of this machine, which may well be there.
+    // Without a URL the gateway uses Redis on this machine. If Redis runs there, nobody would notice the mistake.
     .mistaken_env(MistakenEnv {
         name: "NATS_URL",
         unless: &[
@@ -264,7 +264,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     .leads_short_help(),
 ]);
 
-/// The shared rows with the defaults and names of the contract.
+/// Changes to shared rows, by the contract.
 pub(super) const CHANGES: &[Change] = &[
     ("listen", |row| row.original_env(&["REDIS_WS_GATEWAY_HOST"])),
     ("port", |row| {
@@ -274,7 +274,7 @@ pub(super) const CHANGES: &[Change] = &[
     ("require-auth", |row| row.leads_short_help()),
 ];
 
-/// Checks the settings against each other: the bus, names on the bus.
+/// Checks the settings against each other: the bus, and the names on it.
 pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     let own: ChannelsSettings = checked.get();
     let syntax = own.syntax();
@@ -316,7 +316,7 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     wrong
 }
 
-/// What `--history-names` may be, if it is wrong beside the other settings.
+/// If `--history-names` contradicts other settings, returns what it may be.
 fn wrong_names(checked: &Checked, own: &ChannelsSettings) -> Option<&'static str> {
     let has_names = !own.history_names.is_empty();
     let keeps = checked.get::<Limits>().history.keep_us > 0;
@@ -328,7 +328,7 @@ fn wrong_names(checked: &Checked, own: &ChannelsSettings) -> Option<&'static str
     }
 }
 
-/// The allowed names of a JetStream stream, for an error (NATS ADR-6).
+/// What an error says of the name of a JetStream stream (NATS ADR-6).
 const STREAM_ALLOWED: &str = "the name of a JetStream stream, without spaces and . * > / \\";
 
 fn is_stream_name(name: &str) -> bool {
@@ -336,7 +336,7 @@ fn is_stream_name(name: &str) -> bool {
     !name.contains(is_wrong) && name.len() <= 255
 }
 
-/// The names and patterns of the kept feed; with `--stream` all names.
+/// The names and patterns whose messages are kept. With `--stream` these are all names.
 pub(super) fn kept_names(checked: &Checked) -> Vec<String> {
     let own: ChannelsSettings = checked.get();
     let all = match own.syntax() {

@@ -1,17 +1,15 @@
 //! `weirgate events`, the gateway between devices and HTTP services: its start and its pages.
 //!
-//! The way of replies and pushes to the loop, for other threads, and `POST /internal/broadcast`: from a body to the
+//! Also how other threads send replies and pushes to the loop, and `POST /internal/broadcast`: from the body to the
 //! response with the number of devices.
 
 mod bus;
 mod rows;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
-use rustls::ClientConfig;
 use tokio::sync::oneshot;
 
 use self::bus::Bus;
@@ -52,18 +50,19 @@ pub(super) const EVENTS: GatewayKind = GatewayKind::new(
 .check(rows::check)
 .dialect(super::dialects::EVENTS);
 
-/// Calls in flight at once, over all services. A tenth is reserved for each service, so a hanging service does not take
-/// the slots of the other services.
+/// The most calls in flight over all services. A tenth is reserved for each service, so that a service that hangs does
+/// not take the slots of the others.
 const CALLS_MAX: usize = 100;
 
-/// Bytes of one response of a service to a call; less if all responses together may have less.
+/// The most bytes of a service's response to a call, unless the limit on all responses together is lower.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The length of a whole call, in timeouts for silence (contract events, `HTTP_TIMEOUT_SECONDS`).
+/// The time limit of a whole call, as a multiple of the time limit for silence (contract events,
+/// `HTTP_TIMEOUT_SECONDS`).
 const WHOLE_SILENCES: u32 = 6;
 
-/// A message over `MAX_MESSAGE_BYTES` is refused. The connection ends only over the larger of this number and
-/// four times `MAX_MESSAGE_BYTES` (contract events, row `message_too_large`).
+/// A message over `MAX_MESSAGE_BYTES` is refused. The connection is closed only for a message that is also over four
+/// times `MAX_MESSAGE_BYTES` and over this number (contract events, row `message_too_large`).
 const CLOSE_BYTES_MIN: usize = 1024 * 1024;
 
 fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
@@ -210,7 +209,7 @@ fn gateway_settings(own: &EventsSettings, common: &CommonSettings) -> EventsGate
     }
 }
 
-/// The connections of calls, and of the proxy to each service with proxied paths.
+/// How many connections to services there may be: those of calls, and those of the proxy to each proxied service.
 fn service_connections_max(own: &EventsSettings) -> usize {
     let proxied = EventsService::ALL
         .iter()
@@ -225,8 +224,9 @@ fn services(
     let wants_tls = EventsService::ALL
         .iter()
         .any(|&s| upstream(own, s).wants_tls());
-    let ca_file = &own.upstream_ca_file;
-    let tls = wants_tls.then(|| tls(ca_file.as_deref())).transpose()?;
+    let tls = wants_tls.then(|| tls_roots::client(own.upstream_ca_file.as_deref()));
+    let wrong = |error| RunError::Settings(format!("--upstream-ca-file: {error}"));
+    let tls = tls.transpose().map_err(wrong)?;
     let service = |service: EventsService| {
         services::Service::new(service.label(), upstream(own, service), tls.clone())
     };
@@ -260,13 +260,6 @@ fn upstream(own: &EventsSettings, service: EventsService) -> Upstream {
         Some(upstream) => upstream,
         None => unreachable!("the form of the row reads it"),
     }
-}
-
-fn tls(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, RunError> {
-    let config = tls_roots::client_config(ca_file);
-    config
-        .map(|config| Arc::new(config.with_no_client_auth()))
-        .map_err(|error| RunError::Settings(format!("--upstream-ca-file: {error}")))
 }
 
 fn proxy_settings(
@@ -323,7 +316,7 @@ fn healthz() -> Answer {
     Answer::json(StatusCode::OK, object.finish()).no_store()
 }
 
-/// `/health` as in the other gateways, plus the unavailable services and the bus between instances.
+/// `/health` as in the other gateways, and also the services that are away and the bus between instances.
 fn health_route(telemetry: &Arc<Telemetry>, away: ServicesAway, bus: Option<Bus>) -> Route {
     let telemetry = Arc::clone(telemetry);
     Route::get("/health", move |_| {
@@ -356,7 +349,8 @@ fn gateway_metrics(stats: &Arc<EventsStats>) -> Vec<GatewayMetric> {
     ]
 }
 
-/// The input of the loop, and all that makes frames of pushes. Clones lead to the same loop.
+/// How other threads send inputs to the loop, with what is needed to make frames of pushes. Clones lead to the same
+/// loop.
 #[derive(Clone)]
 struct ToLoop {
     input: Sender<Input>,
@@ -375,10 +369,10 @@ impl ToLoop {
         self.wake.wake();
     }
 
-    /// Reads the body of a broadcast; `tell` gets the number of deliveries.
+    /// Parses the body of a broadcast. After the delivery, `tell` is called with the number of devices.
     ///
     /// # Errors
-    /// All errors of the body.
+    /// All errors in the body.
     fn read(
         &self,
         body: &[u8],
@@ -420,7 +414,7 @@ impl Pusher {
         };
         let (bytes, to_loop, whole) = (body.len(), self.to_loop.clone(), body.clone());
         match aside(bytes, move || to_loop.read(&body, tell)).await {
-            // After the end of the loop the push is dropped, with its `sent`.
+            // After the end of the loop the push is dropped, and `sent` with it.
             Some(Ok(parts)) => self.to_loop.send(parts.into_iter().map(Input::Push)),
             Some(Err(wrong)) => {
                 return Answer::json(StatusCode::UNPROCESSABLE_ENTITY, refusal(&wrong));
@@ -452,7 +446,7 @@ fn stopping() -> Answer {
     Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping")
 }
 
-/// Writes the deliveries of all instances, and the ids of the missing instances.
+/// Writes the deliveries of all instances together, and the ids of instances that did not answer.
 fn write_shared(object: &mut ObjectWriter, count: u64, others: &PushOutcome) {
     object.number("sent", count.saturating_add(others.sent));
     object.string("bus", if others.is_up { "up" } else { "away" });

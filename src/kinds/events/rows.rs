@@ -1,4 +1,4 @@
-//! The settings of the events gateway: the services behind it, the limits of a device, and the bus between instances.
+//! The settings of the events gateway: the services, the limits of a device, and the bus between instances.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ group! {
         pub(super) simulation_url: String = service_url("simulation"),
         pub(super) upstream_ca_file: Option<PathBuf> = None,
         pub(super) internal_auth_token: Option<SecretText> = None,
-        /// For a connect, and for each silence of a service.
+        /// The time limit for connecting to a service, and for each silence of it.
         pub(super) http_timeout_ms: i64 = 10_000,
         pub(super) proxy_silence_timeout_ms: u64 = 60_000,
         pub(super) proxy_connections_max: usize = 256,
@@ -328,7 +328,7 @@ group! {
         pub(super) urls: SecretUrl = SecretUrl::new(""),
         /// The channel or subject of all instances.
         pub(super) name: String = "weirgate.events".to_owned(),
-        /// How long a push waits for the counts of other instances.
+        /// How long a push waits until the other instances have sent their counts.
         pub(super) wait_ms: u64 = 250,
         /// Bytes of a push in one message.
         pub(super) message_bytes_max: usize = 1_000_000,
@@ -398,14 +398,14 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
     ),
 ]);
 
-/// Checks these settings against each other: the bus is one, and what is set for a bus has a bus.
+/// Checks these settings against each other: the URLs name one bus, and settings for a bus need a bus.
 pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     const URLS: &str = BUS[0].flag;
     let urls = checked.get::<EventsBusSettings>().urls;
     if bus::is_wrong(&urls) {
         return vec![checked.refused(URLS, &Refused::new(urls.expose(), bus::ALLOWED))];
     }
-    // Env names of the replaced gateways may be there for other gateways.
+    // Names of the replaced gateways may be in the environment for another gateway, so they do not count.
     let sentinels = checked.values().iter().find(|value| {
         let is_meant = match &value.source {
             Source::Flag => true,

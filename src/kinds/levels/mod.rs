@@ -1,5 +1,5 @@
-//! `weirgate levels` and `weirgate demo`: the same feed and gateway, on NATS JetStream or on a simulated market. Their place
-//! in the list, and their start.
+//! `weirgate levels` and `weirgate demo`: the same feed and gateway, on NATS JetStream or on a simulated market. Their
+//! entries in the list of gateways, and their start.
 
 mod pages;
 mod relay;
@@ -77,13 +77,13 @@ fn unknown_keys(checked: &Checked) -> Vec<SettingsError> {
     refused.map(|r| checked.refused(flag, &r)).collect()
 }
 
-/// Messages fetched of a subject to find its last good one, if the newest is bad.
+/// If the newest message of a subject is bad, at most this many are fetched to find the last good one.
 const LOOK_BACK_MESSAGES_MAX: u64 = 200;
 
 /// Frames the banner.
 const RULE: &str = "============================================================";
 
-/// The last line of the banner, once both subscriptions are confirmed.
+/// The last line of the banner, printed when both subscriptions are confirmed.
 const SUBSCRIBED: &str = "✅ Gateway subscribed to NATS subjects";
 
 /// Assembles the levels gateway on NATS.
@@ -209,7 +209,7 @@ fn subscriptions(streams: &[StreamSpec], plan: &LevelsPlan) -> Vec<SubscriptionS
     targets.map(subscription).collect()
 }
 
-/// Prints the last line of the banner once the subscriptions are confirmed.
+/// Waits until the subscriptions are confirmed, then prints the last line of the banner.
 fn announce_subscribed(status: Arc<BusStatus>) {
     let wait = move || {
         while !status.subscribed() {
@@ -238,7 +238,7 @@ struct LevelsPlan {
     feed: LevelsFeedSettings,
     paths: Vec<LevelsPath>,
     relays: Vec<RelaySettings>,
-    /// Whether the permanent subjects are read, at least if their streams exist.
+    /// Whether the permanent subjects are read: always, or if one of their streams exists.
     has_market: bool,
 }
 
@@ -270,8 +270,8 @@ impl LevelsPlan {
         Arc::new(BusStatus::new(&consumers, clock.mono_us()))
     }
 
-    /// Assembles the gateway on a source. `shown_url` is the address of the bus, for `/health`; `more` are
-    /// further pages.
+    /// Assembles the gateway with a source. `shown_url` is the address of the bus, for `/health`; `more` has further
+    /// pages.
     fn parts<G: Gateway>(
         self,
         gateway: impl FnOnce(LevelsGateway) -> G,
@@ -298,7 +298,7 @@ impl LevelsPlan {
     }
 }
 
-/// The topic of a path has the name of the path, for both feed and gateway.
+/// Feed and gateway both name the topic of a path after the path.
 fn topic(endpoint: &EndpointSettings) -> TopicName {
     endpoint.path.clone().into()
 }

@@ -1,10 +1,10 @@
-//! The pages of the levels gateway: `/health`, `/page/keys` with the keys of relays, and for the demo
-//! `/page/tab` with the connection of one browser tab.
+//! The pages of the levels gateway: `/health`, `/page/keys` with the ages of relayed keys, and for the demo `/page/tab`
+//! with the connection of a browser tab.
 //!
-//! The slow line of the demo: a relay between a tab and the gateway that reads the gateway's socket slowly. The gateway's
-//! end is a socket like that of any slow client: the kernel takes no more, messages wait in the send queue, and newer
-//! states replace older ones. The relay has no port: the gateway's end goes to the loop as a connection back from the HTTP
-//! side, with the request, the address and the permit of the tab.
+//! Also the slow line of the demo: a relay between a tab and the gateway that reads the gateway's socket slowly. To the
+//! gateway, this socket is that of a slow client: the kernel takes no more bytes, messages wait in the send queue, and
+//! newer states replace older ones. The relay listens on no port. It gives its end to the loop like a connection that
+//! comes back from the HTTP side, with the request, the address and the permit of the tab.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -27,8 +27,8 @@ use crate::http::{
 use crate::telemetry::Telemetry;
 use crate::wire::json::ObjectWriter;
 
-/// `GET /page/tab?name=NAME&bytes_per_second=N`: the numbers of a tab's connection, and the pace of a tab on the
-/// slow line. Only the tab that named its connection knows the name.
+/// `GET /page/tab?name=NAME&bytes_per_second=N`: the numbers of a tab's connection; also sets the pace of a tab on the
+/// slow line. Only the tab that gave its connection the name knows the name.
 pub(super) fn tab_route(asks: Sender<TabQuestion>, wake: LateWake, line: SlowLine) -> Route {
     let answer = move |request: RequestParts, _| {
         let query = request.head.uri.query().unwrap_or_default();
@@ -39,10 +39,10 @@ pub(super) fn tab_route(asks: Sender<TabQuestion>, wake: LateWake, line: SlowLin
         let _ = asks.send((tab_name(query).unwrap_or_default(), Box::new(tell)));
         wake.wake();
         async move {
-            // After the end of the loop the question is dropped.
+            // After the end of the loop, the question is dropped.
             let answer = match told.await {
                 Ok(Some(look)) => Answer::json(StatusCode::OK, operator::client(&look)),
-                // The tab has not sent its name yet: not an error of the request.
+                // The tab has not sent its name yet. The request is not wrong.
                 Ok(None) => Answer::json(StatusCode::OK, "null".to_owned()),
                 Err(_) => Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "Stopping"),
             };
@@ -56,20 +56,20 @@ pub(super) fn tab_route(asks: Sender<TabQuestion>, wake: LateWake, line: SlowLin
     }
 }
 
-/// The answer to a tab that the slow line did not take.
+/// The response on the path of the slow line to requests that the line did not take.
 pub(super) fn slow_route() -> Route {
     let full = |_: &_| Answer::detail(StatusCode::SERVICE_UNAVAILABLE, "No slow line is free");
     Route::get("/page/slow/{path}", full)
 }
 
-/// `/health` of the levels gateway (contract levels, `GET /health`). `nats_url` is shown unchanged, so the
-/// password must be hidden already.
+/// `/health` of the levels gateway (contract levels, `GET /health`). `nats_url` is shown as it is, so it must not have
+/// a password.
 pub(super) fn health_route(telemetry: &Arc<Telemetry>, nats_url: String) -> Route {
     let telemetry = Arc::clone(telemetry);
     Route::get("/health", move |_| health(&telemetry, &nats_url))
 }
 
-/// `/page/keys`: for each key of a relay the age of its newest good message, milliseconds, or null.
+/// `/page/keys`: for each relayed key, how long ago its newest good message came, in milliseconds, or null.
 pub(super) fn keys_route(
     telemetry: &Arc<Telemetry>,
     clock: Clock,
@@ -113,10 +113,10 @@ fn health(telemetry: &Telemetry, nats_url: &str) -> Answer {
     Answer::json(StatusCode::OK, object.finish()).no_store()
 }
 
-/// Tabs on the slow line: two threads and two more descriptors each.
+/// The most tabs on the slow line. Each needs two threads and two more descriptors.
 const TABS_MAX: usize = 100;
 
-/// On a slower line, a ping and its pong would not be in time.
+/// The slowest pace. On a slower line, a pong would come too late.
 const BYTES_PER_SECOND_MIN: u32 = 100;
 
 /// Reads from the gateway's socket in a second.
@@ -125,16 +125,17 @@ const READS_PER_SECOND: u32 = 20;
 /// Bytes of a read.
 const READ_BYTES_MAX: usize = 16 * 1024;
 
-/// Time for a tab to take a few bytes. A tab that takes none leaves the line.
+/// The longest time in which a tab on the line may take no byte. Then the tab is disconnected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The tabs on the slow line by name, each with its bytes a second.
+/// The tabs on the slow line by name, with the pace of each in bytes per second.
 #[derive(Clone, Default)]
 pub(super) struct SlowLine(Arc<Mutex<HashMap<String, Weak<AtomicU32>>>>);
 
 impl SlowLine {
-    /// Starts a relay for a request to the slow line, such as `GET /page/slow/ws/stream?name=a&bytes_per_second=2000`.
-    /// Returns any other connection, and a connection without a name of its own or beyond [`TABS_MAX`].
+    /// If the request is for the slow line, such as `GET /page/slow/ws/stream?name=a&bytes_per_second=2000`, starts a
+    /// relay for it and returns `None`. Any other connection is returned, and so is one without a name, with a name in
+    /// use, or over [`TABS_MAX`].
     pub(super) fn take(
         &self,
         mut handover: Handover,
@@ -155,7 +156,7 @@ impl SlowLine {
         None
     }
 
-    /// Puts the tab of this request on the line, until the pace is dropped.
+    /// Puts the tab of this request on the line. The tab leaves when the returned pace is dropped.
     fn join(&self, read: &[u8]) -> Option<Arc<AtomicU32>> {
         let line = read.split(|byte| *byte == b'\r').next()?;
         let target = str::from_utf8(line).ok()?.strip_prefix("GET ")?;
@@ -186,8 +187,9 @@ fn bytes_per_second(query: &str) -> Option<u32> {
     pace(query).map(|rate| rate.max(BYTES_PER_SECOND_MIN))
 }
 
-/// Connects two sockets; returns the gateway's end and the relay's end. The buffers are the smallest of the kernel,
-/// smaller than a compressed message of the demo: bytes there are too late to be skipped.
+/// Connects two sockets. Returns the gateway's end and the relay's end. Their buffers are the smallest that the kernel
+/// allows, smaller than a compressed message of the demo, because a message there can no longer be replaced by a newer
+/// one.
 fn pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     SockRef::from(&listener).set_recv_buffer_size(1)?;
@@ -203,7 +205,7 @@ fn pair() -> io::Result<(TcpStream, TcpStream)> {
     Ok((gateway, relay))
 }
 
-/// Carries bytes both ways until the gateway's end, or until the tab takes no more within its write timeout.
+/// Copies bytes both ways, until the gateway closes its end, or the tab takes no byte within its write timeout.
 fn carry(pace: &AtomicU32, mut client: &TcpStream, mut gateway: &TcpStream) -> io::Result<()> {
     client.set_nonblocking(false)?;
     thread::scope(|scope| {
@@ -295,7 +297,7 @@ mod tests {
 
     const FULL_SPEED: u32 = 1_000_000_000;
 
-    /// A slow line, and the connections that go on to the loop.
+    /// A slow line, and the connections that it gives to the loop.
     struct Rig {
         line: SlowLine,
         back: WayBack,
@@ -312,8 +314,8 @@ mod tests {
             }
         }
 
-        /// Hands a connection with this request over. Returns the tab's end, and the connection for the loop if
-        /// the line has taken the connection.
+        /// Hands a connection with this request over. If the line takes it, returns the tab's end and the connection
+        /// for the loop.
         fn ask(&self, read: &str) -> Option<(TcpStream, Handover)> {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let tab = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -439,7 +441,7 @@ mod tests {
         let timeout = Duration::from_millis(50);
         client.set_write_timeout(Some(timeout)).unwrap();
         let carried = thread::spawn(move || carry(&AtomicU32::new(FULL_SPEED), &client, &relay));
-        // Ends because the relay has ended: the kernel's buffers hold less.
+        // The write fails only because the relay has ended: the kernel's buffers are smaller.
         let sent = gateway.write_all(&vec![b'x'; 64 << 20]);
         assert!(sent.is_err(), "{sent:?}");
         let _ = carried.join().unwrap();

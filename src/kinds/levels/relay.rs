@@ -1,4 +1,4 @@
-//! `--relay`: a further subject, and the key of its last message in the payload.
+//! `--relay`: relays another subject, whose last message clients get under a key of the payload.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ pub(super) struct RelaySettings {
     pub(super) durable: String,
 }
 
-/// Reads relays separated by space, and checks them against each other.
+/// Parses relays separated by spaces, and checks them against each other.
 ///
 /// # Errors
 /// The first relay that is not allowed.
@@ -68,8 +68,8 @@ fn parse_one(item: &str) -> Result<RelaySettings, String> {
 }
 
 impl RelaySettings {
-    /// Returns this relay, or an error if its subject, key or consumer is in use already: by one of `others`,
-    /// or by a permanent subject.
+    /// Returns this relay. If its subject, key or consumer is in use, by one of `others` or by a permanent subject,
+    /// returns what is allowed.
     fn beside(self, others: &[Self]) -> Result<Self, String> {
         let taken = |own: fn(&Self) -> &str, always: &[&str]| {
             let mine = own(&self);
@@ -113,7 +113,7 @@ fn checked_key(key: &str) -> Result<String, String> {
     }
 }
 
-/// Checks a name of a stream or a consumer by the rules of nats-server.
+/// Checks the name of a stream or consumer by the rules of nats-server.
 fn checked_name(name: &str) -> Result<String, String> {
     let bad = |c: char| c.is_control() || matches!(c, '.' | '*' | '>' | '/' | '\\');
     match name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(bad) {
@@ -122,7 +122,7 @@ fn checked_name(name: &str) -> Result<String, String> {
     }
 }
 
-/// The default consumer name for a key: `_` replaces each character that is not safe in a name.
+/// The name of a key's consumer, unless the relay names one. `_` replaces each character that is not safe in a name.
 fn default_durable(key: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || c == '-';
     let name: String = key.chars().map(|c| if safe(c) { c } else { '_' }).collect();

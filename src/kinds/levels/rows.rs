@@ -1,6 +1,6 @@
-//! The settings of the levels gateway, and of the market of the demo.
+//! The settings of the levels gateway, and of the demo's market.
 //!
-//! `--endpoint`: a further path for WebSocket clients, with a selection of the payload's keys.
+//! `--endpoint` opens another WebSocket path, whose clients get some keys of the payload.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -39,7 +39,8 @@ group! {
     }
 }
 
-/// The defaults of both gateways. Strangers cannot cause messages of the market.
+/// The defaults of both gateways. Clients share a compression window: that is safe, because no stranger can put text
+/// into messages of the market.
 pub(super) fn defaults(groups: &mut Groups) {
     groups.of::<Limits>().deflate_window = DeflateWindow::Shared;
 }
@@ -161,7 +162,7 @@ pub(super) enum Market {
     Off,
 }
 
-/// The market of these settings. Without a relay there is nothing else to read, so `auto` is `on`.
+/// What the settings say of the market. Without a relay there is nothing else to read, so `auto` means `on`.
 pub(super) fn market(own: &LevelsSettings) -> Market {
     match own.market.as_str() {
         AUTO if !own.relays.is_empty() => Market::IfThere,
@@ -187,7 +188,7 @@ static ENDPOINTS: Form = Form::new(ENDPOINT, ENDPOINT, |text| {
 })
 .repeated();
 
-/// Paths of plain HTTP. A path with `/` at the end includes everything below, except for `/` alone.
+/// The paths that plain HTTP uses. A path that ends with `/` includes everything below it, except for `/` itself.
 const HTTP_PATHS: [&str; 10] = [
     "/health",
     "/ready",
@@ -218,7 +219,7 @@ pub(super) struct EndpointSettings {
     pub(super) keys: Vec<String>,
 }
 
-/// Reads endpoints separated by space, and checks their paths against each other.
+/// Parses endpoints separated by spaces, and checks their paths against each other.
 ///
 /// # Errors
 /// The first endpoint that is not allowed.
@@ -240,7 +241,7 @@ fn parse_one(item: &str) -> Result<EndpointSettings, String> {
     let Some((path, keys)) = item.split_once('=') else {
         return Err(format!("{ENDPOINT}, several with space between them"));
     };
-    // The characters of a path in a request line (RFC 3986, section 3.3), without `=`.
+    // The characters of a path (RFC 3986 §3.3), without `=`.
     let of_path = |c: char| c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;:@%".contains(c);
     if !path.starts_with('/') || !path.chars().all(of_path) {
         return Err("a path that begins with /, without query".into());
@@ -262,7 +263,7 @@ fn parse_one(item: &str) -> Result<EndpointSettings, String> {
 }
 
 impl EndpointSettings {
-    /// Returns this endpoint as a refusal if a key is not among `known`.
+    /// If a key of this endpoint is not in `known`, returns the refusal of the endpoint.
     pub(super) fn unknown_key(&self, known: &[&str]) -> Option<Refused> {
         let unknown = |key: &String| !known.contains(&key.as_str());
         let allowed = || format!("keys among {}", known.join(", "));

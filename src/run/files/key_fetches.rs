@@ -199,7 +199,8 @@ impl KeyFetches {
 
     /// Fetches the set and puts its keys in force. Returns whether the set has changed.
     fn fetch(&self) -> Result<bool, KeyFileError> {
-        let text = self.url.fetch().map_err(|error| self.failed(error))?;
+        let fetched = self.url.fetch();
+        let text = fetched.map_err(|error| self.url.failed(error))?;
         let changed = self.in_force(|keys| keys.take_fetched(text))?;
         if let Some(changed) = &changed {
             let (keys, before) = (changed.keys, changed.before);
@@ -207,11 +208,6 @@ impl KeyFetches {
             tracing::info!(keys, before, %url, "the keys of tokens have changed");
         }
         Ok(changed.is_some())
-    }
-
-    fn failed(&self, error: FetchError) -> KeyFileError {
-        let url = self.url.shown();
-        KeyFileError::Fetch { url, error }
     }
 
     fn in_force<T>(&self, work: impl FnOnce(&mut KeysInForce) -> T) -> T {

@@ -37,8 +37,8 @@ fn numbers_with_a_fraction_are_rounded_to_thousandths() {
     }
 }
 
-/// By the double's exact value, and a tie goes to the even thousandth: as Python's `round` does.
-/// Multiplied by 1,000 first, the first three would be a thousandth too much.
+/// The exact value of the double is rounded, and a tie goes to the even thousandth, as in Python's `round`. Multiplied
+/// by 1,000 first, the first three values would become a thousandth too much.
 #[test]
 fn thousandths_are_rounded_as_python_rounds_them() {
     let kind = Kind::decimal(Unit::Seconds, (-1_000_000, i64::MAX));

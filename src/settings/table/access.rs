@@ -1,5 +1,4 @@
-//! The access to a bus, and of clients: the NATS connection, the Redis connection; tokens, with the requirement, the keys and
-//! rules, the names of claims.
+//! Access: the logins at NATS and Redis; and the tokens of clients, with their keys, rules and claims.
 
 use super::super::field::{With, field};
 use super::super::groups::{

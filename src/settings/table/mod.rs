@@ -1,13 +1,12 @@
-//! The shared table: every setting of several gateways; and the rows of a gateway: parts of this table, own rows, and
-//! changes.
+//! The shared table has every setting that several gateways have. The rows of a gateway are parts of this table, its
+//! own rows, and changes.
 //!
-//! The name, range and default of a shared flag are only here, in one file for each part of the program. Rows are in the
-//! order of `--help`, each once, and the rows of a heading are together. A row of a single gateway is in the folder of the
-//! gateway.
+//! The name, range and default of a shared flag are only here, with a file for each part of the program. Rows are in
+//! the order of `--help`, each once, and the rows of a heading stand together. A row of a single gateway is in the
+//! folder of the gateway.
 
 mod access;
 mod clients;
-mod delivery;
 mod process;
 
 use super::field::{Groups, field};
@@ -36,9 +35,9 @@ static AFTER_OWN: &[&[Setting]] = &[
     process::MEMORY,
     access::TOKENS,
     clients::CLIENTS,
-    delivery::SEND_QUEUES,
-    delivery::CONNECTIONS,
-    delivery::HISTORY,
+    clients::SEND_QUEUES,
+    clients::CONNECTIONS,
+    clients::HISTORY,
     process::LATENCY,
     process::BUS,
     TAIL,
@@ -67,8 +66,8 @@ static TOP: &[Setting] = &Heading::TOP.in_part(Part::Top).of([Setting::new(
     "A value given as a flag is moved to the environment at once, out of the list of processes.",
 )]);
 
-/// A change to a row of the shared table on one gateway: the flag, and a function from row to changed row.
-/// The shared table has each row once, despite several defaults.
+/// A change to a shared row on one gateway: the flag, and the function that changes the row. With changes the shared
+/// table needs each row only once, though gateways differ.
 pub type Change = (&'static str, fn(Setting) -> Setting);
 
 /// The rows of one gateway, or of another command.
@@ -112,7 +111,7 @@ impl Rows {
     /// The rows of `weirgate token`: the rules for tokens.
     pub const TOKEN: Self = Self::only(&[Part::Tokens]);
 
-    /// The rows of `weirgate tail`, besides the address and the port of the gateway.
+    /// The rows of `weirgate tail`, beside the address and the port of the gateway.
     pub const TAIL: Self = Self::only(&[Part::Tail]);
 
     /// The rows of `weirgate top`, besides the admin address.
@@ -139,7 +138,7 @@ impl Rows {
         }
     }
 
-    /// Adds rows of this gateway alone, or rows that are shared with another gateway as a whole.
+    /// Adds rows that only this gateway has, or that it shares as a whole with another gateway.
     #[must_use]
     pub const fn own(mut self, own: &'static [&'static [Setting]]) -> Self {
         self.own = own;
@@ -177,7 +176,7 @@ impl Rows {
         Setting { defaults, ..row }
     }
 
-    /// Returns a row of the shared table with the changes, or `None` if the row is not included.
+    /// Returns a shared row with the gateway's changes, or `None` if the gateway does not have the row.
     fn shared(&self, row: &Setting) -> Option<Setting> {
         let here = self.every && row.part == Part::Every || self.parts.contains(&row.part);
         let of_row = |change: &&Change| change.0 == row.flag;
@@ -197,7 +196,7 @@ impl Rows {
     }
 }
 
-/// Returns the name of a row of the shared table; stops a compilation with another name.
+/// Returns the name of a row of the shared table. For another name, the compilation fails.
 pub(crate) const fn shared_flag(name: &'static str) -> &'static str {
     assert!(
         has_flag(BEFORE_OWN, name) || has_flag(AFTER_OWN, name),
@@ -234,8 +233,8 @@ fn shared(parts: &'static [&'static [Setting]]) -> impl Iterator<Item = &'static
     parts.iter().copied().flatten()
 }
 
-/// Returns all rows of several gateways as one table, for the documents. A shared row appears once for each
-/// of its forms, in the order of `of`.
+/// Returns the rows of several gateways as one table, for the documents. If gateways change a shared row, the table has
+/// it in each of its forms, in the order of `of`.
 pub fn table(of: &[Rows]) -> Vec<Setting> {
     let forms = |row: &'static Setting| of.iter().filter_map(move |rows| rows.shared(row));
     let before = shared(BEFORE_OWN).flat_map(forms);
@@ -251,7 +250,7 @@ pub fn table(of: &[Rows]) -> Vec<Setting> {
 }
 
 impl Setting {
-    /// Whether the rows are equal in everything shown about them.
+    /// Whether nothing that is shown differs between the rows.
     pub fn is_same(&self, other: &Self) -> bool {
         self.flag == other.flag
             && format!("{self:?}") == format!("{other:?}")

@@ -1,4 +1,4 @@
-//! Logs, readiness and stop; the wait of the loop, and the messages from the bus.
+//! The process: logs, readiness and stop, memory, the wait of the loop, and the messages from the bus.
 
 use super::super::field::{With, field};
 use super::super::groups::{BusSettings, ProcessSettings, RESUME_BYTES};
@@ -248,7 +248,7 @@ fn parse_cpus(text: &str) -> Option<Vec<usize>> {
     cpus.filter(|cpus| cpus.len() <= 2)
 }
 
-/// The wait of the loop, and the messages from the bus.
+/// How the loop waits for work.
 pub(super) static LATENCY: &[Setting] = &Heading::LATENCY.of([
     Setting::new(
         "spin-us",

@@ -36,16 +36,16 @@ use crate::sources::{BusInterest, Publisher, Source, SourceLink};
 use crate::telemetry::{BusStatus, GatewayMetric, names};
 use crate::wire::json::ObjectWriter;
 
-/// Pushes that wait for the counts of other instances at once.
+/// The most pushes that wait for the counts of other instances.
 const WAITING_MAX: usize = 1_000;
 
 /// Instances on the bus, this one included.
 const INSTANCES_MAX: usize = 64;
 
-/// Bytes of the bodies of pushes that wait for other instances. A single push of any size has room.
+/// The most bytes in the bodies of pushes that wait for other instances. If no push waits, one of any size is accepted.
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The longest wait of a stop until the bus has carried the last message.
+/// The longest that a stop waits for the bus to carry the last message.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Shares pushes with other instances. Clones use the same connection.
@@ -88,7 +88,7 @@ pub(super) struct ToStart {
 }
 
 impl Bus {
-    /// Assembles the bus, if the settings name a bus, with its threads.
+    /// Assembles the bus and its threads, if the settings name a bus.
     ///
     /// # Errors
     /// The settings are not valid.
@@ -165,8 +165,7 @@ impl Bus {
         ]
     }
 
-    /// Reserves room for a push with a body of `bytes`. Returns `None`, and counts a refusal, if too many
-    /// pushes wait.
+    /// Reserves room for a push with a body of `bytes`. If too many pushes wait, counts a refusal and returns `None`.
     pub(super) fn room(&self, bytes: usize) -> Option<Room> {
         let pushes = self.waiting.pushes.fetch_add(1, Relaxed);
         let held = self.waiting.bytes.fetch_add(bytes, Relaxed);
@@ -183,16 +182,16 @@ impl Bus {
         Some(room)
     }
 
-    /// Publishes a push that the loop of this instance has already. The receiver gets the outcome in the
-    /// other instances.
+    /// Publishes a push that this instance's loop has got already. The receiver gets the outcome at the other
+    /// instances.
     pub(super) fn push(&self, body: Bytes, room: Room) -> oneshot::Receiver<PushOutcome> {
         let (tell, told) = oneshot::channel();
-        // After the end of the bus thread the receiver gets an error.
+        // After the end of the bus thread, the receiver gets an error.
         let _ = self.commands.send(Command::Push { body, room, tell });
         told
     }
 
-    /// Announces the end of this instance to the others, if the bus is up.
+    /// If the bus is up, tells the other instances that this one ends.
     pub(super) fn leave(&self) {
         let (done, left) = bounded(1);
         if self.stats.is_up() && self.commands.send(Command::Leave(done)).is_ok() {
@@ -207,9 +206,9 @@ fn new_id() -> InstanceId {
     InstanceId::from(format!("{random:016x}").as_str())
 }
 
-/// Events between a connection and the thread of the bus.
+/// The most events between a connection and the bus thread.
 const EVENTS_MAX: usize = 1_024;
-/// The bytes of these events. One message of any size has room.
+/// The most bytes of these events. If none waits, one of any size is accepted.
 const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The ends of the channels to the connection threads.
@@ -219,12 +218,12 @@ pub(super) struct Connection {
     pub(super) events: Receiver<BusEvent>,
     /// Gives the room of processed events back.
     pub(super) taken: TakenBytes,
-    /// The events of the publishing connection, if publishing has a connection of its own.
+    /// The events of the publishing connection; `None` if the subscribed connection publishes too.
     pub(super) publishing: Option<Receiver<BusEvent>>,
 }
 
-/// Makes the connections, and the check of the bus for `--check --connect`. Each connection has a thread in
-/// `threads`, not started yet.
+/// Makes the connections, and the check of the bus for `--check --connect`. Adds a thread for each connection to
+/// `threads`, without starting it.
 ///
 /// # Errors
 /// The settings are not valid, or no file descriptor is left.
@@ -253,7 +252,7 @@ fn run(
 ) -> (Receiver<BusEvent>, TakenBytes) {
     let (sender, events) = bounded(EVENTS_MAX);
     let (bytes, taken) = QueueBytes::new(EVENT_BYTES_MAX);
-    // No waker: the thread of the bus waits for the channel.
+    // No waker is needed, because the bus thread waits on the channel.
     let link = SourceLink::new(sender, Box::new(|| {}), clock).bounded(bytes);
     threads.add(name, move || Box::new(source).run(link));
     (events, taken)
@@ -265,7 +264,7 @@ fn subscribe(interest: &BusInterest, subjects: &[Arc<str>]) {
     }
 }
 
-/// The subject that the check publishes to: the subject of this instance, without subscribers.
+/// The subject to which the check publishes: that of this instance, to which nobody else subscribes.
 fn published(subjects: &[Arc<str>]) -> Vec<String> {
     subjects.last().iter().map(|one| one.to_string()).collect()
 }

@@ -1,4 +1,4 @@
-//! The thread between HTTP, the loop and the bus: carries out the actions of the exchange.
+//! The thread between HTTP, the loop and the bus. It carries out what the [`Exchange`] decides.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use crate::http::Bytes;
 use crate::kinds::events::ToLoop;
 use crate::run::RunError;
 
-/// Pushes of other instances in the loop, not delivered yet. At this number the thread stops reading the bus.
+/// The most pushes of other instances that wait in the loop for delivery. At this number, the thread stops reading the
+/// bus.
 const DELIVERING_MAX: usize = 64;
 
 /// The wait while nothing is due.
@@ -25,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// A command from another thread.
 pub(super) enum Command {
-    /// A push was handed to the loop of this instance: the other instances should deliver the push too.
+    /// The loop of this instance has got a push, and the other instances should deliver it too.
     Push {
         body: Bytes,
         room: Room,
@@ -37,7 +38,7 @@ pub(super) enum Command {
         number: u64,
         sent: u64,
     },
-    /// The loop has ended. The sender is used once the bus has carried the announcement.
+    /// The loop has ended. The sender is used when the bus has carried the announcement of the end.
     Leave(Sender<()>),
 }
 
@@ -60,7 +61,7 @@ pub(super) struct BusThread {
     commands: (Sender<Command>, Receiver<Command>),
     to_loop: ToLoop,
     stats: Arc<BusStats>,
-    /// Whether the bus was up at the last report of a loss to the loop, and the losses so far.
+    /// The last report to the loop: whether the bus was up, and the number of losses.
     told_loss: (bool, u64),
     told: HashMap<u64, Told>,
     /// Pushes of other instances that are in the loop.
@@ -114,8 +115,10 @@ impl BusThread {
                     Err(_) => return,
                 },
                 recv(publishing) -> event => match event {
-                    Ok(BusEvent::Up) => self.can_publish(true),
-                    Ok(_) => self.can_publish(false),
+                    Ok(event) => {
+                        self.can_publish = matches!(event, BusEvent::Up);
+                        self.connected();
+                    }
                     Err(_) => return,
                 },
                 default(self.patience()) => {}
@@ -171,21 +174,13 @@ impl BusThread {
                     let _ = done.send(());
                 }
             }
-            BusEvent::Up => self.subscribed(true),
-            BusEvent::Down(_) => self.subscribed(false),
+            BusEvent::Up | BusEvent::Down(_) => {
+                self.is_subscribed = matches!(event, BusEvent::Up);
+                self.connected();
+            }
             BusEvent::Gap { lost } => self.stats.count_lost(lost),
             _ => {}
         }
-    }
-
-    fn subscribed(&mut self, is_subscribed: bool) {
-        self.is_subscribed = is_subscribed;
-        self.connected();
-    }
-
-    fn can_publish(&mut self, can_publish: bool) {
-        self.can_publish = can_publish;
-        self.connected();
     }
 
     fn connected(&mut self) {
@@ -194,7 +189,8 @@ impl BusThread {
             .set_connected(self.to_loop.clock.now(), is_connected);
     }
 
-    /// Behind the pushes of before, ahead of those that follow: the inputs of the loop keep their order.
+    /// Tells the loop of losses. The loop's inputs keep their order, so it learns of a loss after the pushes before the
+    /// loss, and before the pushes that follow.
     fn tell_losses(&mut self) {
         let (is_up, losses) = (self.stats.is_up(), self.stats.losses());
         if self.told_loss != (is_up, losses) {

@@ -1,6 +1,5 @@
-//! The errors of connections: in words, with advice for the user.
-//!
-//! The output of `weirgate tail`: printing, counting and measuring.
+//! The output of `weirgate tail`: messages on standard output, with counts and the rate. Also why a connection ended,
+//! in words, with advice for the user.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use crate::wire::json;
 
 /// The most characters shown of a server's text.
 const WORDS_MAX: usize = 200;
-/// The advice after the end of a connection, if a new attempt may work.
+/// The advice after the end of a connection if another attempt may succeed.
 pub(super) const RECONNECT: &str = "connect again, or use --reconnect";
 
 /// The end of `weirgate tail` before the user's stop.
@@ -59,7 +58,7 @@ impl TailError {
         ))
     }
 
-    /// The server responded with HTTP, and did not open a WebSocket.
+    /// The server sent an HTTP response in place of opening a WebSocket.
     pub(super) fn refused(
         target: &Target,
         known: &[(&'static str, Dialect)],
@@ -75,7 +74,7 @@ impl TailError {
         }
     }
 
-    /// The server closed; `None` for a close frame without a code (RFC 6455 §7.4).
+    /// The server closed the connection. `None`: its close frame had no code (RFC 6455 §7.4).
     pub(super) fn closed(frame: Option<CloseFrame>) -> Self {
         let code = frame.as_ref().map_or(1005, |frame| frame.code.into());
         let reason = frame.as_ref().map_or("", |frame| &frame.reason);
@@ -135,7 +134,7 @@ fn meaning(code: u16, reason: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// A server's text after a number: one line, bounded, in brackets.
+/// A server's text in brackets, to show after a number: one line of limited length.
 fn shown(words: &str) -> String {
     let fit: String = words.trim().chars().take(WORDS_MAX).collect();
     match escaped(&fit, &[]) {
@@ -154,7 +153,7 @@ pub enum Style {
     Line,
     /// JSON over several lines, indented.
     Pretty,
-    /// Unchanged, with a line break at the end; messages about the connection too.
+    /// Unchanged, with a line break at the end. Messages about the connection are printed too.
     Raw,
 }
 
@@ -169,7 +168,7 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Output {
     style: Style,
-    /// A terminal interprets control characters; any other reader gets the bytes of a message.
+    /// On a terminal control characters are escaped; another reader gets the bytes of a message.
     is_terminal: bool,
     count: Option<u64>,
     messages: u64,
@@ -177,7 +176,7 @@ pub(super) struct Output {
     rate: Option<Rate>,
 }
 
-/// Messages and bytes since the last line about the rate.
+/// The messages and bytes since the rate was last printed.
 #[derive(Debug)]
 struct Rate {
     since: Instant,
@@ -202,7 +201,7 @@ impl Output {
         self.messages
     }
 
-    /// Prints a message, and flushes, so that a reader gets the message at once.
+    /// Prints a message and flushes, so that a reader gets it at once.
     pub(super) fn print(&mut self, message: &[u8], is_binary: bool) -> io::Result<Next> {
         self.line.clear();
         match is_binary && self.style != Style::Raw {
@@ -271,8 +270,8 @@ fn render(style: Style, message: &[u8], line: &mut Vec<u8>) {
     line.push(b'\n');
 }
 
-/// Formats a binary message. The bytes after the line of JSON, as channels send them, are escaped: every byte is
-/// visible, and each message is one line.
+/// Formats a binary message of channels: a line of JSON, then bytes. The bytes are escaped, so each of them is visible
+/// and the message is one line.
 fn render_binary(style: Style, message: &[u8], line: &mut Vec<u8>) {
     let mut parts = message.splitn(2, |&byte| byte == b'\n');
     match (parts.next(), parts.next()) {
@@ -285,7 +284,7 @@ fn render_binary(style: Style, message: &[u8], line: &mut Vec<u8>) {
     }
 }
 
-/// Returns indented JSON with all digits, or `None` if the message is not JSON, or nested too deeply.
+/// Returns indented JSON with all digits of its numbers; `None` if the message is not JSON or is nested too deeply.
 fn pretty(message: &[u8]) -> Option<String> {
     let value = json::read(message).ok()?.parse_with_digits().ok()?;
     sonic_rs::to_string_pretty(&value).ok()
@@ -352,11 +351,6 @@ mod tests {
         assert!(!wrong.may_pass);
         assert!(refused(503, "").may_pass && refused(429, "").may_pass);
     }
-}
-
-#[cfg(test)]
-mod output_tests {
-    use super::*;
 
     fn rendered(style: Style, message: &str) -> String {
         let mut line = Vec::new();
