@@ -15,8 +15,7 @@ use super::flush::Scratch;
 use super::history::History;
 use super::losses::Losses;
 use super::memory::FrameMemory;
-use super::received::Received;
-use super::session::{CloseBegun, PendingClose, Session};
+use super::session::{CloseBegun, PendingClose, Received, Session};
 use super::shell::{Cuts, Effect, Permit};
 use super::slow::waits::Waits;
 use super::survey::Surveys;
@@ -43,7 +42,7 @@ const PACED_US_MAX: u64 = 45_000_000;
 /// | --- | --- |
 /// | what is: `now`, `limits`, `stats`, `peer`, `phase`, members, counts; `send`, `publish`, `close`; `join`, `leave` | here |
 /// | a new client: `admit_peer`, `read_head`, `admit_request`, then `open` or `refuse` | `handshake.rs` |
-/// | `pause_reading`, `resume_reading`, `probe`; after a loss on the bus `lose`, then `walk` and `take_loss` for each client | `reading.rs`, `telling.rs` |
+/// | `pause_reading`, `resume_reading`, `probe`; after a loss on the bus `lose`, then `walk` and `take_loss` for each client | `reading.rs`, `resume.rs` |
 /// | `missed` or `newest`, then `send_missed`; room: `fits`, `replay`, `request_room`; a stop: `set_busy` | `resume.rs`, `flush.rs`, `ends.rs` |
 #[derive(Debug)]
 pub struct Core {

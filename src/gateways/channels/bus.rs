@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use super::ChannelsGateway;
-use super::answer::{Answer, Behind};
-use super::asked::State;
+use super::asked::{State, holds_kept};
 use super::client::Client;
-use super::kept::holds_kept;
+use super::messages::{Answer, Behind};
 use super::names::Way;
 use crate::hub::{ByClient, Core, Place, SessionKey, TopicName};
 

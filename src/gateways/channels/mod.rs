@@ -9,13 +9,11 @@
 //! A new table of roles may arrive at any time, and decides every later request. A client keeps the names that it holds
 //! until it unsubscribes, asks for a name again and is refused, or sends a new token that does not grant the name.
 
-mod answer;
 mod asked;
 mod authenticate;
 mod bus;
 mod client;
-mod envelope;
-mod kept;
+mod messages;
 mod names;
 mod patterns;
 mod request;
@@ -25,10 +23,10 @@ mod retained;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::answer::{Answer, BUS_WAIT_US, Behind, Resumed};
+use self::asked::holds_kept;
 use self::authenticate::Renewals;
 use self::client::Client;
-use self::kept::holds_kept;
+use self::messages::{Answer, BUS_WAIT_US, Behind, Resumed};
 use self::names::{Held, Names};
 use self::patterns::HeldPatterns;
 use self::request::{Action, Request, RequestLimits};
@@ -46,9 +44,8 @@ use crate::hub::{
 };
 use crate::wire::head::RequestHead;
 
-pub use self::asked::Interest;
+pub use self::asked::{Interest, KeptNames};
 pub use self::client::ChannelsStats;
-pub use self::kept::KeptNames;
 pub use self::names::{AllClientsLimits, NAME_BYTES, NAME_OF_CLIENT_BYTES};
 
 /// A request may have twice as many entries as a client may hold names, and at least this many.
@@ -390,7 +387,7 @@ impl Gateway for ChannelsGateway {
         pattern: Option<&TopicName>,
         alive: &FrameBytes,
     ) -> Arc<Frame> {
-        envelope::render(message, pattern, alive)
+        messages::render(message, pattern, alive)
     }
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, HashMap};
 use foldhash::quality::RandomState;
 
 use super::ChannelsGateway;
-use super::answer::{Answer, Behind};
 use super::client::Client;
+use super::messages::{Answer, Behind};
 use super::names::Full;
 use crate::admission::{ClientAddr, address_group};
 use crate::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Remembered};

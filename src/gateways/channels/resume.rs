@@ -6,11 +6,11 @@
 
 use super::super::history::{Follow, gets_newest};
 use super::ChannelsGateway;
-use super::answer::{Answer, Behind, Resumed};
+use super::asked::{holds_kept, wanted};
 use super::authenticate::Verdict;
 use super::bus::REFUSED;
 use super::client::Client;
-use super::kept::{holds_kept, wanted};
+use super::messages::{Answer, Behind, Resumed};
 use super::patterns::matcher;
 use crate::auth::NamePatterns;
 use crate::hub::{Core, Left, NotRecovered, Outcome, SessionKey, TopicName, Wanted};

@@ -3,7 +3,6 @@
 //!
 //! Must not know a socket or Redis. The hub calls it through [`crate::hub::Gateway`].
 
-mod answer;
 mod candles;
 mod client;
 mod request;
@@ -86,7 +85,7 @@ impl TradesGateway {
             held: 0,
             candles,
             updates: Vec::new(),
-            statuses: Statuses::new(answer::status),
+            statuses: Statuses::new(client::status),
         }
     }
 
@@ -121,11 +120,11 @@ impl TradesGateway {
                     self.unsubscribe(core, key, &mut client.held, content, symbols);
                 }
                 Ok(Request::Ping) => {
-                    let pong = answer::pong(core);
+                    let pong = client::pong(core);
                     core.send(key, &pong);
                 }
                 Err(bad) => {
-                    let error = answer::error(core, &bad.to_string());
+                    let error = client::error(core, &bad.to_string());
                     core.send(key, &error);
                 }
             }
@@ -148,7 +147,7 @@ impl TradesGateway {
         let all: Vec<TopicName> = asked.symbols.iter().cloned().map(TopicName::from).collect();
         let new = client.select(content, asked.symbols, false);
         if let Err(message) = self.judge(core, client, content, &new) {
-            let refusal = answer::error(core, &message);
+            let refusal = client::error(core, &message);
             return core.send(key, &refusal);
         }
         let missed = since.map(|since| follow.all_missed(core, key, &since, &all));
@@ -173,7 +172,7 @@ impl TradesGateway {
             (n, Content::Trades) => format!("Successfully subscribed to {n} symbol(s)"),
             (n, _) => format!("Successfully subscribed to candles of {n} symbol(s)"),
         };
-        let mut data = answer::symbols(content, "subscribed", &new, client);
+        let mut data = client::symbols(content, "subscribed", &new, client);
         let why = newest.err().or_else(|| missed.and_then(Result::err));
         if let (Some(NotRecovered::Large), Some(requests)) = (why, requests) {
             requests.charge_search(core.now());
@@ -181,7 +180,7 @@ impl TradesGateway {
         write_recovered(&mut data, missed.map(|missed| missed.is_ok()), why);
         let holds_trades = !client.symbols(Content::Trades).is_empty();
         let position = follow.position(core, holds_trades && is_last);
-        let success = answer::success(core, &message, data, position);
+        let success = client::success(core, &message, data, position);
         core.send(key, &success);
         if let Content::Candles(interval) = content {
             self.send_running(core, key, interval, &new);
@@ -241,8 +240,8 @@ impl TradesGateway {
             (n, Content::Trades) => format!("Successfully unsubscribed from {n} symbol(s)"),
             (n, _) => format!("Successfully unsubscribed from candles of {n} symbol(s)"),
         };
-        let data = answer::symbols(content, "unsubscribed", &gone, client);
-        let success = answer::success(core, &message, data, None);
+        let data = client::symbols(content, "unsubscribed", &gone, client);
+        let success = client::success(core, &message, data, None);
         core.send(key, &success);
     }
 
@@ -273,7 +272,7 @@ impl TradesGateway {
         data.string("connectionId", &uuid(core));
         data.string("serverId", &self.settings.server_id);
         data.number("maxSymbolsPerConnection", symbols_max as u64);
-        answer::success(core, "Connected to WebSocket Gateway", data, None)
+        client::success(core, "Connected to WebSocket Gateway", data, None)
     }
 
     /// Handles a topic of candles whose last member has left.
@@ -286,7 +285,7 @@ impl TradesGateway {
     /// Publishes the new candles.
     fn publish_updates(&mut self, core: &mut Core) {
         for update in self.updates.drain(..) {
-            let frame = answer::candle(core, &update);
+            let frame = client::candle(core, &update);
             core.publish(&Publication::new(update.topic, frame));
         }
     }
@@ -302,7 +301,7 @@ impl TradesGateway {
         let Some(candles) = &self.candles else { return };
         for symbol in symbols {
             if let Some(update) = candles.running(interval, symbol.as_str()) {
-                let frame = answer::candle(core, &update);
+                let frame = client::candle(core, &update);
                 core.send(key, &frame);
             }
         }

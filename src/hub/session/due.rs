@@ -3,9 +3,8 @@
 
 use std::num::NonZeroU64;
 
-use super::gate::Gate;
 use super::phase::{Phase, Ping};
-use super::slots::Slots;
+use super::slots::{Gate, Slots};
 use super::{Cold, Intake, Session, Timers};
 use crate::admission::Peer;
 use crate::hub::deadlines::Timer;
