@@ -310,13 +310,13 @@ impl Core {
         let frame = &publication.frame;
         self.notify_members(&publication.topic);
         let receivers = self.topics.receivers(topic, frame);
-        if !receivers.scattered {
-            for key in receivers.keys {
+        if !self.topics.is_scattered(topic) {
+            for key in receivers {
                 self.clients.deliver(self.now, &self.limits, key, frame);
             }
             return;
         }
-        receivers.keys.for_each(|key| self.ordered.insert(key.slot));
+        receivers.for_each(|key| self.ordered.insert(key.slot));
         let mut next = 0;
         while let Some(slot) = self.ordered.take_from(next) {
             next = slot + 1;

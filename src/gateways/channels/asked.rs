@@ -164,12 +164,12 @@ impl Asked {
 
 /// The names read from the start.
 #[derive(Debug)]
-pub struct KeptNames {
+pub(super) struct KeptNames {
     syntax: NameSyntax,
     names: Vec<String>,
     patterns: NamePatterns,
-    /// The bus can be asked for names outside of the feed.
-    has_others: bool,
+    /// The feed is a stream, which weirgate reads whole, so the gateway can ask the bus for nothing else.
+    is_stream: bool,
 }
 
 impl KeptNames {
@@ -177,27 +177,22 @@ impl KeptNames {
     ///
     /// # Errors
     /// The first text that is neither, and why.
-    pub fn new(syntax: NameSyntax, names: Vec<String>) -> Result<Self, (String, NameError)> {
+    pub(super) fn new(
+        syntax: NameSyntax,
+        names: Vec<String>,
+        is_stream: bool,
+    ) -> Result<Self, (String, NameError)> {
         Ok(Self {
             syntax,
             patterns: NamePatterns::new(syntax, &names)?,
             names,
-            has_others: true,
+            is_stream,
         })
-    }
-
-    /// The feed is a stream, which weirgate reads whole, so the gateway can ask the bus for nothing else.
-    #[must_use]
-    pub fn of_stream(self) -> Self {
-        Self {
-            has_others: false,
-            ..self
-        }
     }
 
     /// Whether neither the gateway nor the bus can find the messages of this pattern.
     pub(super) fn cannot_match(&self, name: &str) -> bool {
-        !self.has_others && self.syntax.is_pattern(name) && !self.syntax.can_match(name)
+        self.is_stream && self.syntax.is_pattern(name) && !self.syntax.can_match(name)
     }
 
     /// Whether the feed has all messages of a client's name or pattern. Whether a kept pattern contains the client's

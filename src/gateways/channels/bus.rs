@@ -199,7 +199,7 @@ impl ChannelsGateway {
     /// Sends all answers, whatever the bus has confirmed.
     pub(super) fn wait_no_longer(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if !client.answers.is_empty() {
-            client.answers.settle_all();
+            client.answers.settle_if(|_| true);
             self.send_ready(core, key, client);
         }
     }

@@ -128,17 +128,12 @@ impl ChannelsGateway {
             return false;
         }
         if self.names.release(&mut client.held, &topic) {
-            self.forget(&topic);
+            self.patterns.remove(&topic);
         }
         client.answers.settle(&topic);
         self.retained.forget(&topic, key);
         self.ask_retained(core);
         true
-    }
-
-    /// Handles a name that no client holds any more.
-    pub(super) fn forget(&mut self, name: &TopicName) {
-        self.patterns.remove(name);
     }
 
     /// Sends an answer, or queues it after earlier answers and until its names are confirmed.
@@ -156,7 +151,7 @@ impl ChannelsGateway {
         // Most answers are sent by now; only waiting answers are charged.
         let (bytes, address) = (self.names.bytes(), client.held.address());
         if !client.answers.charge(bytes, address, core.now().mono_us) {
-            client.answers.settle_all();
+            client.answers.settle_if(|_| true);
             self.send_ready(core, key, client);
         }
         if client.answers.are_too_many() && !core.has_requests(key) {

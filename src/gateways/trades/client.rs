@@ -7,7 +7,7 @@ use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hash
 use super::super::history::{Status, ended};
 use super::candles::{Interval, Update};
 use super::request::{Asked, BadRequest, Request};
-use crate::hub::{Accepted, CopyRank, Core, Frame, Now, Position, SessionKey, TopicName};
+use crate::hub::{Accepted, CopyRank, Core, Frame, Now, Position, TopicName};
 use crate::wire::head::RequestHead;
 use crate::wire::json::ObjectWriter;
 
@@ -45,11 +45,6 @@ impl Client {
         let requests = self.requests.as_mut();
         requests.map_or(Rated::Taken, |requests| requests.judge(now, stats))
     }
-}
-
-/// Whether a client has subscribed to trades.
-pub(super) fn holds_trades(_: &Core, _: SessionKey, client: &Client) -> bool {
-    !client.held.symbols(Content::Trades).is_empty()
 }
 
 /// Sets the user of a client for the log: the token's user, else the hash of `?userId=`.
@@ -114,6 +109,11 @@ impl Held {
             (Content::Candles(interval), Some(candles)) => &candles[interval as usize],
             (Content::Candles(_), None) => &[],
         }
+    }
+
+    /// Whether the client has subscribed to trades.
+    pub(super) fn has_trades(&self) -> bool {
+        !self.symbols.is_empty()
     }
 
     /// Symbols with trades, and symbols with candles of each interval.

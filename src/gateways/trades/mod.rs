@@ -12,7 +12,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use self::candles::{Candles, Interval, Update};
-use self::client::{Client, Content, Held, holds_trades, name_for_log};
+use self::client::{Client, Content, Held, name_for_log};
 use self::request::{Accepts, Asked, BadRequest, Request};
 use self::users::Users;
 use super::access::{AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid};
@@ -129,8 +129,8 @@ impl TradesGateway {
                 }
             }
         }
-        let holds_trades = holds_trades(core, key, client);
-        self.statuses.send_behind(core, key, follow, holds_trades);
+        let holds = client.held.has_trades();
+        self.statuses.send_behind(core, key, follow, holds);
     }
 
     fn subscribe(
@@ -178,8 +178,7 @@ impl TradesGateway {
             requests.charge_search(core.now());
         }
         write_recovered(&mut data, missed.map(|missed| missed.is_ok()), why);
-        let holds_trades = !client.symbols(Content::Trades).is_empty();
-        let position = follow.position(core, holds_trades && is_last);
+        let position = follow.position(core, client.has_trades() && is_last);
         let success = client::success(core, &message, data, position);
         core.send(key, &success);
         if let Content::Candles(interval) = content {
@@ -414,8 +413,7 @@ impl Gateway for TradesGateway {
 
     /// Sends the last position, so that the client misses nothing when it moves to another instance.
     fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        let holds = holds_trades(core, key, client);
-        self.statuses.send_last(core, key, holds);
+        self.statuses.send_last(core, key, client.held.has_trades());
     }
 
     fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
@@ -452,7 +450,7 @@ impl Gateway for TradesGateway {
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        let holds = |core: &mut Core, key, client: &mut Client| holds_trades(core, key, client);
+        let holds = |_: &mut Core, _, client: &mut Client| client.held.has_trades();
         self.statuses.handle_timeout(core, clients, holds);
         if let Some(candles) = &mut self.candles {
             candles.handle_timeout(core.now(), &mut self.updates);

@@ -135,7 +135,7 @@ impl Slots {
         (under_way, bytes_max): (u64, usize),
     ) -> Slotted {
         let has_rate = self.has_rate();
-        let mut gate = self.gate.as_mut().filter(|_| !frame.is_of_feed());
+        let gate = self.gate.as_mut().filter(|_| !frame.is_of_feed());
         // Held frames are sent first, even after a gate has ended.
         let is_free = gate.is_none() && self.held.is_empty();
         if !has_rate && (is_free || frame.is_of_feed()) {
@@ -143,11 +143,7 @@ impl Slots {
         }
         let is_slot = self.held.is_empty() && now.mono_us >= self.next_us;
         let bytes = frame.queue_bytes();
-        if is_slot
-            && gate
-                .as_mut()
-                .is_none_or(|gate| gate.takes(now, under_way, bytes))
-        {
+        if is_slot && gate.is_none_or(|gate| gate.takes(now, under_way, bytes)) {
             self.next_us = now.mono_us + self.interval_us;
             return Slotted::Leaves;
         }
