@@ -31,8 +31,8 @@ use weirgate::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
 use weirgate::feeds::channels::ChannelsFeed;
 use weirgate::feeds::{BusEvent, BusMessage, Fault, FeedSettings, Subscription};
 use weirgate::gateways::channels::{
-    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, KeptNames,
-    NAME_BYTES, NAME_OF_CLIENT_BYTES,
+    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, NAME_BYTES,
+    NAME_OF_CLIENT_BYTES,
 };
 use weirgate::hub::{CloseReason, Feed, HistoryLimits, Limits, Mark, Place, Position, SessionKey};
 use world::World;

@@ -289,15 +289,7 @@ impl Statuses {
         };
         self.due_us = Some(self.due_us.map_or(due_us, |due| due.min(due_us)));
         if core.is_notifying() {
-            let status = self.now(core, true);
-            let frame = (self.make)(
-                core,
-                Status {
-                    position: None,
-                    ..status
-                },
-            );
-            core.set_loss_frame(frame);
+            core.set_loss_frame(self.frame(core, true, None));
         }
     }
 
@@ -305,15 +297,7 @@ impl Statuses {
     /// status at once.
     pub(super) fn ask(&self, core: &mut Core, key: SessionKey) {
         if core.ask_status(key) && !self.is_up {
-            let status = self.now(core, false);
-            let frame = (self.make)(
-                core,
-                Status {
-                    position: None,
-                    ..status
-                },
-            );
-            core.send(key, &frame);
+            core.send(key, &self.frame(core, false, None));
         }
     }
 
@@ -346,8 +330,7 @@ impl Statuses {
         // A client without a name gets no position: it may still have an older position for the `since` of its first
         // request.
         let frames = [false, true].map(|has_lost| {
-            let status = self.now(core, has_lost);
-            [None, status.position].map(|position| (self.make)(core, Status { position, ..status }))
+            [None, core.position()].map(|position| self.frame(core, has_lost, position))
         });
         let next = core.walk(clients, first, |core, key, client| {
             let holds = holds(core, key, client) && core.position().is_some();
@@ -390,17 +373,18 @@ impl Statuses {
         if core.has_history() {
             let position = core.position().filter(|_| holds);
             let has_lost = core.take_loss(key);
-            let status = self.now(core, has_lost);
-            let frame = (self.make)(core, Status { position, ..status });
-            core.send(key, &frame);
+            core.send(key, &self.frame(core, has_lost, position));
         }
     }
 
-    fn now(&self, core: &Core, has_lost: bool) -> Status {
-        Status {
-            is_up: self.is_up,
+    /// The frame of the present status.
+    fn frame(&self, core: &Core, has_lost: bool, position: Option<Position>) -> Arc<Frame> {
+        let is_up = self.is_up;
+        let status = Status {
+            is_up,
             has_lost,
-            position: core.position(),
-        }
+            position,
+        };
+        (self.make)(core, status)
     }
 }

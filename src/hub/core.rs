@@ -15,8 +15,7 @@ use super::flush::Scratch;
 use super::history::History;
 use super::losses::Losses;
 use super::memory::FrameMemory;
-use super::received::Received;
-use super::session::{CloseBegun, PendingClose, Session};
+use super::session::{CloseBegun, PendingClose, Received, Session};
 use super::shell::{Cuts, Effect, Permit};
 use super::slow::waits::Waits;
 use super::survey::Surveys;
@@ -43,7 +42,7 @@ const PACED_US_MAX: u64 = 45_000_000;
 /// | --- | --- |
 /// | what is: `now`, `limits`, `stats`, `peer`, `phase`, members, counts; `send`, `publish`, `close`; `join`, `leave` | here |
 /// | a new client: `admit_peer`, `read_head`, `admit_request`, then `open` or `refuse` | `handshake.rs` |
-/// | `pause_reading`, `resume_reading`, `probe`; after a loss on the bus `lose`, then `walk` and `take_loss` for each client | `reading.rs`, `telling.rs` |
+/// | `pause_reading`, `resume_reading`, `probe`; after a loss on the bus `lose`, then `walk` and `take_loss` for each client | `reading.rs`, `resume.rs` |
 /// | `missed` or `newest`, then `send_missed`; room: `fits`, `replay`, `request_room`; a stop: `set_busy` | `resume.rs`, `flush.rs`, `ends.rs` |
 #[derive(Debug)]
 pub struct Core {
@@ -311,13 +310,13 @@ impl Core {
         let frame = &publication.frame;
         self.notify_members(&publication.topic);
         let receivers = self.topics.receivers(topic, frame);
-        if !receivers.scattered {
-            for key in receivers.keys {
+        if !self.topics.is_scattered(topic) {
+            for key in receivers {
                 self.clients.deliver(self.now, &self.limits, key, frame);
             }
             return;
         }
-        receivers.keys.for_each(|key| self.ordered.insert(key.slot));
+        receivers.for_each(|key| self.ordered.insert(key.slot));
         let mut next = 0;
         while let Some(slot) = self.ordered.take_from(next) {
             next = slot + 1;

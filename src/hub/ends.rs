@@ -47,7 +47,7 @@ impl Core {
         };
         let left = session.start_closing(now, due, reason);
         if left.pauses != Pauses::default() {
-            self.effects.push_back(Effect::Resume(key));
+            self.effects.push_back(Effect::ReadOn(key));
         }
         self.count_left(key, left);
         self.clients.mark_dirty(key);

@@ -17,7 +17,7 @@ use crate::wire::upgrade::{self, UpgradeError};
 /// The detail for a client whose request for a WebSocket came without its upgrade.
 const LOST: &str = "This WebSocket request came without Upgrade and Connection, or as HTTP/1.0: a proxy on the way took them off";
 
-/// The gateway has no binary messages, and a client that asks for them could not read others.
+/// The detail for a client that asks for binary messages where the gateway has none: it could not read text.
 const NO_BINARY: &str = "payload=binary is for weirgate channels only";
 /// The most times of pongs that are kept for the shell, which takes the list in each turn.
 const PONGS_MAX: usize = 4_096;
@@ -170,8 +170,8 @@ impl Core {
     fn refuse_lost(&mut self, key: SessionKey, header: &'static str) {
         self.set_refusal(key, header);
         let refusal = RequestRefusal {
-            headers: UpgradeError::NotAsked.headers(),
-            ..RequestRefusal::new(UpgradeError::NotAsked.status(), LOST)
+            detail: LOST,
+            ..UpgradeError::NotAsked.into()
         };
         self.refuse(key, refusal, CloseReason::UpgradeLost, None);
     }

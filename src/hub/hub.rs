@@ -198,11 +198,8 @@ impl<G: Gateway> Hub<G> {
                 self.core.arm(key);
             }
         }
-        if self
-            .gateway
-            .poll_timeout()
-            .is_some_and(|at| at <= now.mono_us)
-        {
+        let due_us = self.gateway.poll_timeout();
+        if due_us.is_some_and(|at| at <= now.mono_us) {
             self.renew_reading();
             self.gateway
                 .handle_timeout(&mut self.core, &mut self.clients);
@@ -370,10 +367,8 @@ impl<G: Gateway> Hub<G> {
     // ---- inside
 
     fn session_due(&mut self, key: SessionKey) {
-        let pong_timeout = {
-            let limits = &self.core.limits;
-            self.gateway.close_code(CloseReason::PongTimeout, limits)
-        };
+        let limits = &self.core.limits;
+        let pong_timeout = self.gateway.close_code(CloseReason::PongTimeout, limits);
         self.core.client_due(key, pong_timeout);
         let now = self.core.now;
         let session = self.core.clients.session_mut(key);

@@ -35,7 +35,6 @@ mod publication;
 mod queue;
 mod reading;
 mod reason;
-mod received;
 mod release;
 mod resume;
 mod revoked;
@@ -46,7 +45,6 @@ mod slow;
 mod stats;
 mod survey;
 pub(crate) mod tables;
-mod telling;
 mod topics;
 mod window;
 

@@ -290,7 +290,7 @@ impl<G: Gateway> Hub<G> {
         let held = session.take_held();
         self.take_frames(key, &mut held.as_slice());
         if self.wants_read(key) {
-            self.core.effects.push_back(Effect::Resume(key));
+            self.core.effects.push_back(Effect::ReadOn(key));
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::mem::take;
 
-use super::behind::{LINGER_US, STATES_MAX};
+use super::behind::{Held, LINGER_US, STATES_MAX};
 use super::core::Core;
 use super::shell::Transmit;
 use super::{MaxRate, Place, Publication, Retain, SessionKey, TopicName};
@@ -66,10 +66,8 @@ impl Core {
     pub(super) fn release_before_join(&mut self, topic: &TopicName) {
         let held = (self.behind.states > 0).then(|| self.behind.held.get(topic));
         let is_retained = |p: &Publication| p.retain == Retain::Set;
-        if held
-            .flatten()
-            .is_some_and(|held| !held.states.iter().all(is_retained))
-        {
+        let is_other = |held: &Held| !held.states.iter().all(is_retained);
+        if held.flatten().is_some_and(is_other) {
             self.release(topic);
         }
     }
@@ -121,11 +119,8 @@ impl Core {
     /// Sets or ends the client's own rate. Messages that waited for the client's slot go into the send queue first.
     pub fn set_max_rate(&mut self, key: SessionKey, rate: Option<MaxRate>) {
         self.clients.open_slot(self.now, &self.limits, key);
-        if let Some(session) = self
-            .clients
-            .session_mut(key)
-            .filter(|session| session.takes_data())
-        {
+        let session = self.clients.session_mut(key);
+        if let Some(session) = session.filter(|session| session.takes_data()) {
             session.set_max_rate(self.now, rate);
         }
     }
@@ -134,11 +129,8 @@ impl Core {
     /// back.
     pub(super) fn look_at_gate(&mut self, key: SessionKey) {
         let now = self.now;
-        let Some(session) = self
-            .clients
-            .session_mut(key)
-            .filter(|session| session.has_gate())
-        else {
+        let session = self.clients.session_mut(key);
+        let Some(session) = session.filter(|session| session.has_gate()) else {
             return;
         };
         let gated_us = session.take_wide_gate(now);

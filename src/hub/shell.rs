@@ -71,7 +71,7 @@ pub enum Effect {
     },
     /// Reading continues after a pause. The shell has to read without a new event, because bytes may be in the kernel
     /// already.
-    Resume(SessionKey),
+    ReadOn(SessionKey),
 }
 
 /// A connection's permit under the connection limits, given back when dropped.

@@ -45,7 +45,7 @@ struct Membership {
     member_at: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Topic {
     name: TopicName,
     members: Vec<Member>,
@@ -91,19 +91,7 @@ pub struct TopicLook {
     pub recent_bytes: u64,
 }
 
-/// The receivers of a publication.
-pub(super) struct Receivers<K> {
-    /// In no particular order.
-    pub(super) keys: K,
-    /// Whether the receivers are many, with sessions scattered in memory.
-    pub(super) scattered: bool,
-}
-
 impl Topic {
-    fn is_scattered(&self) -> bool {
-        self.out_of_order && self.members.len() >= SCATTERED_MEMBERS_MIN
-    }
-
     /// Members that get frames with this content.
     fn count(&self, content: Content) -> usize {
         match content {
@@ -292,25 +280,27 @@ impl Topics {
         &mut self.topics[key.0 as usize].newest
     }
 
-    /// The receivers of a publication: the members, or if some of them get binary frames, the members for the
-    /// frame's content. A frame that was retained quietly and is delivered now does not go again to members that
-    /// got the frame on joining.
+    /// Whether the members are many, with sessions scattered in memory.
+    pub(super) fn is_scattered(&self, key: TopicKey) -> bool {
+        let topic = &self.topics[key.0 as usize];
+        topic.out_of_order && topic.members.len() >= SCATTERED_MEMBERS_MIN
+    }
+
+    /// The receivers of a publication, in no particular order: the members, or if some of them get binary frames, the
+    /// members for the frame's content. A frame that was retained quietly and is delivered now does not go again to
+    /// members that got the frame on joining.
     pub(super) fn receivers(
         &self,
         key: TopicKey,
         frame: &Arc<Frame>,
-    ) -> Receivers<impl Iterator<Item = SessionKey>> {
+    ) -> impl Iterator<Item = SessionKey> {
         let topic = &self.topics[key.0 as usize];
         let got = topic.holds(frame).then_some(topic.retained_number);
         let of = self.kind_of_members(topic, frame);
         let members = topic.members.iter();
-        let keys = members
+        members
             .filter(move |m| got != Some(m.retained) && of.is_none_or(|of| of == m.content))
-            .map(|m| m.session);
-        Receivers {
-            scattered: topic.is_scattered(),
-            keys,
-        }
+            .map(|m| m.session)
     }
 
     /// Whether the session is a member of the topic.
@@ -424,16 +414,7 @@ impl Topics {
             name: name.clone(),
             // Most topics of channels have a single member.
             members: Vec::with_capacity(1),
-            binary: 0,
-            out_of_order: false,
-            last_slot: 0,
-            retained: None,
-            retained_number: 0,
-            newest: Weak::new(),
-            keys: Vec::new(),
-            active: None,
-            counts: Counts::default(),
-            surveyed: Counts::default(),
+            ..Topic::default()
         }) as u32);
         self.by_name.insert(name.clone(), key);
         key

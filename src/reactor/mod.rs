@@ -7,7 +7,6 @@
 
 mod handshakes;
 mod kernel;
-mod latency;
 mod listeners;
 mod report;
 mod seams;

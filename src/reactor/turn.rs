@@ -4,10 +4,9 @@
 //! messages, and last the deadlines, so that a client is judged after the writes to it. Each step that queues something
 //! is followed by a flush.
 
-mod bus;
+mod inputs;
 mod interrupts;
 mod outputs;
-mod reading;
 
 use std::hint;
 use std::io;
@@ -18,9 +17,9 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 use signal_hook_mio::v1_0::Signals;
 
+use self::inputs::FirstReads;
 use self::interrupts::{Freeze, stop_signals};
 use self::outputs::{EndLines, Ends};
-use self::reading::FirstReads;
 use super::kernel::{End, Unread};
 use super::listeners::{ListenError, Listeners};
 use super::report::Report;

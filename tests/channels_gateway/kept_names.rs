@@ -323,8 +323,7 @@ fn a_range_outside_of_ascii_is_asked_of_the_bus() {
     let (_, answer) = kept.member(&["market:é", "market:é[a-z]*"]);
     assert_eq!(answer["pos"], at(0));
     // A stream is read whole, and nothing can be asked.
-    let names = KeptNames::new(NameSyntax::Redis, vec!["*".to_owned()]);
-    let mut kept = Kept::of(settings(), limits(), names.expect("a pattern").of_stream());
+    let mut kept = Kept::of(settings(), limits(), (vec!["*".to_owned()], true));
     let (_, answer) = kept.member(&["market:*", RANGE, "market:é-ü"]);
     assert_eq!(answer["channels"], json!(["market:*", "market:é-ü"]));
     let error = format!("Range outside of ASCII in pattern: {RANGE}");

@@ -36,9 +36,11 @@ impl Kept {
     pub(super) fn of(
         settings: ChannelsGatewaySettings,
         limits: HistoryLimits,
-        names: KeptNames,
+        (names, is_stream): (Vec<String>, bool),
     ) -> Self {
-        Self::limited(settings, limits, |gateway| gateway.with_kept(names))
+        Self::limited(settings, limits, |gateway| {
+            gateway.with_kept(names, is_stream).expect("names")
+        })
     }
 
     /// With another gateway made of the usual one.
@@ -47,9 +49,10 @@ impl Kept {
         limits: HistoryLimits,
         make: impl FnOnce(ChannelsGateway) -> ChannelsGateway,
     ) -> Self {
-        let names = KeptNames::new(NameSyntax::Redis, KEPT.map(str::to_owned).to_vec());
-        let names = names.expect("names");
-        Self::limited(settings, limits, |gateway| make(gateway.with_kept(names)))
+        let names = KEPT.map(str::to_owned).to_vec();
+        Self::limited(settings, limits, |gateway| {
+            make(gateway.with_kept(names, false).expect("names"))
+        })
     }
 
     fn limited(

@@ -8,8 +8,8 @@ use weirgate::feeds::BusEvent;
 use weirgate::feeds::FeedSettings;
 use weirgate::feeds::channels::ChannelsFeed;
 use weirgate::feeds::trades::{PATTERN, TradesFeed};
+use weirgate::gateways::channels::ChannelsGateway;
 use weirgate::gateways::channels::{AllClientsLimits, ChannelsGatewaySettings};
-use weirgate::gateways::channels::{ChannelsGateway, KeptNames};
 use weirgate::gateways::{TradesGateway, TradesGatewaySettings};
 use weirgate::hub::{Feed, FrameBytes, Gateway};
 
@@ -216,8 +216,9 @@ impl Contract for Channels {
             acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
             marks_channel: setup.marks_channel.clone(),
         };
-        let names = KeptNames::new(NameSyntax::Redis, setup.kept.clone()).expect("names");
-        ChannelsGateway::new(settings, Arc::default()).with_kept(names)
+        let gateway = ChannelsGateway::new(settings, Arc::default());
+        let gateway = gateway.with_kept(setup.kept.clone(), false);
+        gateway.expect("names")
     }
 
     fn feed(setup: &Setup, alive: FrameBytes) -> ChannelsFeed {

@@ -412,7 +412,7 @@ impl<G: Gateway<Out: Output>> World<G> {
                 self.released.push(key);
                 self.hub.handle_released(key);
             }
-            Effect::Resume(key) => {
+            Effect::ReadOn(key) => {
                 self.resumed += 1;
                 self.pump(key);
             }

@@ -1,10 +1,14 @@
-//! The gateway's requests to the bus, each name once, and the bus's responses.
+//! How the bus comes to send the messages of a name. [`Asked`]: the gateway's requests to the bus, each name once, and the
+//! bus's responses. [`KeptNames`]: the kept feed, whose messages the bus sends without a request, once and in one order,
+//! whatever names clients hold. The gateway finds the clients' names that match ([`super::patterns`]), so a message has the
+//! same position for all clients.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use foldhash::quality::RandomState;
 
-use crate::hub::TopicName;
+use crate::auth::{NameError, NamePatterns, NameSyntax};
+use crate::hub::{self, Core, SessionKey, TopicName};
 
 /// A subscription or its end, for the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,6 +159,67 @@ impl Asked {
             State::Confirmed if losses != self.losses => Some(State::Waits),
             state => Some(state),
         }
+    }
+}
+
+/// The names read from the start.
+#[derive(Debug)]
+pub(super) struct KeptNames {
+    syntax: NameSyntax,
+    names: Vec<String>,
+    patterns: NamePatterns,
+    /// The feed is a stream, which weirgate reads whole, so the gateway can ask the bus for nothing else.
+    is_stream: bool,
+}
+
+impl KeptNames {
+    /// The list of names and patterns.
+    ///
+    /// # Errors
+    /// The first text that is neither, and why.
+    pub(super) fn new(
+        syntax: NameSyntax,
+        names: Vec<String>,
+        is_stream: bool,
+    ) -> Result<Self, (String, NameError)> {
+        Ok(Self {
+            syntax,
+            patterns: NamePatterns::new(syntax, &names)?,
+            names,
+            is_stream,
+        })
+    }
+
+    /// Whether neither the gateway nor the bus can find the messages of this pattern.
+    pub(super) fn cannot_match(&self, name: &str) -> bool {
+        self.is_stream && self.syntax.is_pattern(name) && !self.syntax.can_match(name)
+    }
+
+    /// Whether the feed has all messages of a client's name or pattern. Whether a kept pattern contains the client's
+    /// pattern is decided in the plain cases only; the gateway asks the bus for any other pattern.
+    pub(super) fn covers(&self, name: &str) -> bool {
+        match self.syntax.is_pattern(name) {
+            true => {
+                let mut names = self.names.iter();
+                names.any(|kept| self.syntax.contains(kept, name)) && self.syntax.can_match(name)
+            }
+            false => self.patterns.matches(name),
+        }
+    }
+}
+
+/// Whether the client is a member of a name of the kept feed.
+pub(super) fn holds_kept(core: &Core, key: SessionKey, kept: Option<&KeptNames>) -> bool {
+    kept.is_some_and(|kept| core.joined(key).any(|name| kept.covers(name.as_str())))
+}
+
+/// A name to resume, with the matcher.
+pub(super) fn wanted<'a>(
+    (name, patterns): &'a (TopicName, Option<NamePatterns>),
+) -> hub::Wanted<'a> {
+    hub::Wanted {
+        name,
+        patterns: patterns.as_ref(),
     }
 }
 

@@ -8,8 +8,8 @@ use foldhash::quality::RandomState;
 
 use super::super::access::{TokenEnd, close_of};
 use super::ChannelsGateway;
-use super::answer::{Answer, Behind};
 use super::client::{Again, Client, Renewal};
+use super::messages::{Answer, Behind};
 use super::names::Way;
 use super::patterns::{HeldPattern, matcher};
 use crate::admission::{ClientAddr, TokenBucket};

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use super::ChannelsGateway;
-use super::answer::{Answer, Behind};
-use super::asked::State;
+use super::asked::{State, holds_kept};
 use super::client::Client;
-use super::kept::holds_kept;
+use super::messages::{Answer, Behind};
 use super::names::Way;
 use crate::hub::{ByClient, Core, Place, SessionKey, TopicName};
 
@@ -200,7 +199,7 @@ impl ChannelsGateway {
     /// Sends all answers, whatever the bus has confirmed.
     pub(super) fn wait_no_longer(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if !client.answers.is_empty() {
-            client.answers.settle_all();
+            client.answers.settle_if(|_| true);
             self.send_ready(core, key, client);
         }
     }

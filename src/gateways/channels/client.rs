@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::access::{AccessStats, Count, RequestRate, TokenEnd, labelled};
-use super::answer::Answers;
+use super::messages::Answers;
 use super::names::Held;
 use crate::auth::Rights;
 

@@ -9,13 +9,11 @@
 //! A new table of roles may arrive at any time, and decides every later request. A client keeps the names that it holds
 //! until it unsubscribes, asks for a name again and is refused, or sends a new token that does not grant the name.
 
-mod answer;
 mod asked;
 mod authenticate;
 mod bus;
 mod client;
-mod envelope;
-mod kept;
+mod messages;
 mod names;
 mod patterns;
 mod request;
@@ -25,10 +23,10 @@ mod retained;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::answer::{Answer, BUS_WAIT_US, Behind, Resumed};
+use self::asked::{KeptNames, holds_kept};
 use self::authenticate::Renewals;
 use self::client::Client;
-use self::kept::holds_kept;
+use self::messages::{Answer, BUS_WAIT_US, Behind, Resumed};
 use self::names::{Held, Names};
 use self::patterns::HeldPatterns;
 use self::request::{Action, Request, RequestLimits};
@@ -37,7 +35,7 @@ use super::access::{RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of,
 use super::history::{Statuses, last_event_id};
 use crate::admission::{ClientAddr, Holding};
 use crate::auth::{
-    Acl, Authenticator, Identity, NamePatterns, NameSyntax, Origins, Rights, TokenMarks,
+    Acl, Authenticator, Identity, NameError, NamePatterns, NameSyntax, Origins, Rights, TokenMarks,
     bearer_protocol,
 };
 use crate::hub::{
@@ -48,7 +46,6 @@ use crate::wire::head::RequestHead;
 
 pub use self::asked::Interest;
 pub use self::client::ChannelsStats;
-pub use self::kept::KeptNames;
 pub use self::names::{AllClientsLimits, NAME_BYTES, NAME_OF_CLIENT_BYTES};
 
 /// A request may have twice as many entries as a client may hold names, and at least this many.
@@ -170,12 +167,18 @@ impl ChannelsGateway {
         self
     }
 
-    /// Takes the messages of these names from the kept feed. A client that resumes such a name gets the messages that
-    /// it missed.
-    #[must_use]
-    pub fn with_kept(mut self, names: KeptNames) -> Self {
-        self.kept = Some(names);
-        self
+    /// Takes the messages of these names and patterns from the kept feed. A client that resumes such a name gets the
+    /// messages that it missed. `is_stream`: the feed is a stream, and the bus can be asked for nothing else.
+    ///
+    /// # Errors
+    /// The first text that is neither a name nor a pattern, and why.
+    pub fn with_kept(
+        mut self,
+        names: Vec<String>,
+        is_stream: bool,
+    ) -> Result<Self, (String, NameError)> {
+        self.kept = Some(KeptNames::new(self.syntax(), names, is_stream)?);
+        Ok(self)
     }
 
     /// Lets clients ask for a rate of their own for these names, of which a slow client gets only the newest message.
@@ -359,7 +362,7 @@ impl Gateway for ChannelsGateway {
         self.retained.closed(key);
         self.ask_retained(core);
         for name in self.names.release_all(client.held) {
-            self.forget(&name);
+            self.patterns.remove(&name);
         }
         self.names.store(&self.stats, core.memberships());
     }
@@ -390,7 +393,7 @@ impl Gateway for ChannelsGateway {
         pattern: Option<&TopicName>,
         alive: &FrameBytes,
     ) -> Arc<Frame> {
-        envelope::render(message, pattern, alive)
+        messages::render(message, pattern, alive)
     }
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, HashMap};
 use foldhash::quality::RandomState;
 
 use super::ChannelsGateway;
-use super::answer::{Answer, Behind};
 use super::client::Client;
+use super::messages::{Answer, Behind};
 use super::names::Full;
 use crate::admission::{ClientAddr, address_group};
 use crate::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Remembered};
@@ -235,10 +235,8 @@ impl ChannelsGateway {
             for key in members {
                 core.skip_number(key);
                 let client_addr = core.client_addr(key).map(address_group);
-                if let Some(client) = clients
-                    .get_mut(key)
-                    .filter(|_| client_addr == Some(address))
-                {
+                let client = clients.get_mut(key);
+                if let Some(client) = client.filter(|_| client_addr == Some(address)) {
                     self.release(core, key, client, name.as_str().to_owned());
                     let error = limit.error(max as u64);
                     let error = format!("{error}, no longer subscribed: {}", name.as_str());

@@ -6,11 +6,11 @@
 
 use super::super::history::{Follow, gets_newest};
 use super::ChannelsGateway;
-use super::answer::{Answer, Behind, Resumed};
+use super::asked::{holds_kept, wanted};
 use super::authenticate::Verdict;
 use super::bus::REFUSED;
 use super::client::Client;
-use super::kept::{holds_kept, wanted};
+use super::messages::{Answer, Behind, Resumed};
 use super::patterns::matcher;
 use crate::auth::NamePatterns;
 use crate::hub::{Core, Left, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
@@ -128,17 +128,12 @@ impl ChannelsGateway {
             return false;
         }
         if self.names.release(&mut client.held, &topic) {
-            self.forget(&topic);
+            self.patterns.remove(&topic);
         }
         client.answers.settle(&topic);
         self.retained.forget(&topic, key);
         self.ask_retained(core);
         true
-    }
-
-    /// Handles a name that no client holds any more.
-    pub(super) fn forget(&mut self, name: &TopicName) {
-        self.patterns.remove(name);
     }
 
     /// Sends an answer, or queues it after earlier answers and until its names are confirmed.
@@ -156,7 +151,7 @@ impl ChannelsGateway {
         // Most answers are sent by now; only waiting answers are charged.
         let (bytes, address) = (self.names.bytes(), client.held.address());
         if !client.answers.charge(bytes, address, core.now().mono_us) {
-            client.answers.settle_all();
+            client.answers.settle_if(|_| true);
             self.send_ready(core, key, client);
         }
         if client.answers.are_too_many() && !core.has_requests(key) {

@@ -1,18 +1,24 @@
 //! The strict sequence of a connection: waiting messages, and the message being answered. After the end of its client a
 //! connection remains until all its messages are forwarded. Each message carries the [`Charge`] for its bytes, so the
 //! messages of all connections together are bounded. Also the counters of the gateway.
+//!
+//! A connection is of a device: [`read_query`] and [`identify`] learn its id, and send the pushes that the device has missed.
+//! With a history, the answer to a device has a position: a device whose connection breaks before its first push can resume
+//! too.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::super::access::{Count, labelled};
-use super::call::{EventsService, Message};
-use super::envelope::Code;
+use super::super::access::{Count, labelled, shown_hashed};
+use super::super::history::{Follow, last_event_id, short, write_recovered};
+use super::call::{EventsService, Message, is_device_id};
+use super::envelope::{self, Code};
 use crate::admission::{Charge, ClientAddr, Holding, TokenBucket};
-use crate::hub::{Incoming, SessionKey, TopicName};
-use crate::wire::head::Trace;
+use crate::hub::{Core, Incoming, SessionKey, TopicName};
+use crate::wire::head::{RequestHead, Trace};
+use crate::wire::json::ObjectWriter;
 
 /// Messages of a connection that may wait; at the limit the gateway stops reading the connection (contract: row
 /// "Order").
@@ -306,4 +312,94 @@ impl EventsStats {
     pub fn circuits_open(&self) -> impl Iterator<Item = (&'static str, u64)> {
         labelled(EventsService::ALL.map(EventsService::label), &self.open)
     }
+}
+
+/// The event and the id of the answer to a device that is named in the address of the connection.
+const ASKED_BY_ADDRESS: (&str, &str) = ("\"identify\"", "null");
+
+/// Reads the device and the position of a request.
+pub(super) fn read_query(head: &RequestHead<'_>, connection: &mut Connection) {
+    let device = head.parameters("device_id").last();
+    let device = device.filter(|id| is_device_id(id));
+    connection.device = device.map(|id| TopicName::from(id.into_owned()));
+    // An event stream reconnects to its first address, so the position in the header is newer.
+    connection.since = last_event_id(head).or_else(|| {
+        let since = head.parameters("since").last();
+        let since = since.filter(|since| !since.is_empty())?;
+        Some(short(&since).into())
+    });
+}
+
+/// Handles a new connection. A device whose id is in the address gets an answer only if it asks for missed pushes, or
+/// needs a position.
+pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection) {
+    let Some(device) = connection.device.take() else {
+        let frame = envelope::identify_required(core);
+        return core.send(key, &frame);
+    };
+    let since = connection.since.take();
+    if !may_be(core, key, &device) {
+        return;
+    }
+    if since.is_some() || core.has_history() {
+        answer(core, key, &device, since.as_deref(), ASKED_BY_ADDRESS);
+    }
+    bind(core, key, connection, device);
+}
+
+/// Handles `identify`, which must come before every other message.
+pub(super) fn identify(
+    core: &mut Core,
+    key: SessionKey,
+    connection: &mut Connection,
+    message: &Message,
+) -> Result<(), (Code, &'static str)> {
+    if message.name != "identify" {
+        return Err((Code::Unauthenticated, "Identify first"));
+    }
+    let device = message.device_id();
+    let device = device.ok_or((Code::BadRequest, "identify requires data.device_id"))?;
+    let device = TopicName::from(device);
+    if !may_be(core, key, &device) {
+        return Ok(());
+    }
+    let since = message.since().or(connection.since.as_deref());
+    let since = since.filter(|_| !connection.is_gone());
+    answer(core, key, &device, since.as_deref(), message.request());
+    bind(core, key, connection, device);
+    Ok(())
+}
+
+/// Answers, and sends the missed pushes after the answer. The caller makes the client a member in the same turn, so no
+/// push can come between.
+fn answer(
+    core: &mut Core,
+    key: SessionKey,
+    device: &TopicName,
+    since: Option<&str>,
+    request: (&str, &str),
+) {
+    let devices = std::slice::from_ref(device);
+    let mut follow = Follow::default();
+    let missed = since.map(|since| follow.all_missed(core, key, since, devices));
+    let is_recovered = missed.map(|missed| missed.is_ok());
+    let mut data = ObjectWriter::new();
+    data.string("device_id", device.as_str());
+    write_recovered(&mut data, is_recovered, missed.and_then(Result::err));
+    // Each missed push has its own position.
+    let position = core.position().filter(|_| is_recovered != Some(true));
+    let frame = envelope::response(&(&*core).into(), request, &data.finish(), position);
+    core.send(key, &frame);
+    follow.send(core, key);
+}
+
+/// Sets the user. If an operator has cut off the device, closes the client and returns false.
+fn may_be(core: &mut Core, key: SessionKey, device: &TopicName) -> bool {
+    core.set_own_name(key, shown_hashed(device.as_str()));
+    !core.close_revoked(key)
+}
+
+fn bind(core: &mut Core, key: SessionKey, connection: &mut Connection, device: TopicName) {
+    core.join(key, &device);
+    connection.device = Some(device);
 }

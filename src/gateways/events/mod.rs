@@ -10,7 +10,6 @@ mod calls;
 mod circuit;
 mod connection;
 mod envelope;
-mod identify;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -185,7 +184,7 @@ impl EventsGateway {
             return refuse(core, Code::BadRequest, "Invalid JSON message");
         };
         if connection.device.is_none() {
-            let identified = identify::identify(core, key, connection, &message);
+            let identified = connection::identify(core, key, connection, &message);
             let refused = identified.err();
             return refused.map(|(code, why)| self.refusal(core, &message, code, why));
         }
@@ -341,7 +340,7 @@ impl Gateway for EventsGateway {
             client,
             TokenBucket::with_rate(rate, burst, core.now().mono_us),
         );
-        identify::read_query(head, &mut connection);
+        connection::read_query(head, &mut connection);
         connection.trace = head
             .header("traceparent")
             .and_then(|parent| Trace::given(parent, head.header_values("tracestate")));
@@ -352,7 +351,7 @@ impl Gateway for EventsGateway {
         if !self.settings.shares_pushes {
             core.begin_feed();
         }
-        identify::open(core, key, connection);
+        connection::open(core, key, connection);
     }
 
     fn handle_message(

@@ -1,12 +1,15 @@
-//! A client: its symbols and their limit, the end of its token, its rate, and its user for the log.
+//! A client: its symbols and their limit, the end of its token, its rate, and its user for the log; and the messages to it:
+//! success, error, status, pong, candles (contract: "Objects have these orders").
 
 use std::sync::Arc;
 
 use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed};
-use super::candles::Interval;
+use super::super::history::{Status, ended};
+use super::candles::{Interval, Update};
 use super::request::{Asked, BadRequest, Request};
-use crate::hub::{Accepted, Core, Now, SessionKey, TopicName};
+use crate::hub::{Accepted, CopyRank, Core, Frame, Now, Position, TopicName};
 use crate::wire::head::RequestHead;
+use crate::wire::json::ObjectWriter;
 
 #[derive(Debug)]
 pub struct Client {
@@ -42,11 +45,6 @@ impl Client {
         let requests = self.requests.as_mut();
         requests.map_or(Rated::Taken, |requests| requests.judge(now, stats))
     }
-}
-
-/// Whether a client has subscribed to trades.
-pub(super) fn holds_trades(_: &Core, _: SessionKey, client: &Client) -> bool {
-    !client.held.symbols(Content::Trades).is_empty()
 }
 
 /// Sets the user of a client for the log: the token's user, else the hash of `?userId=`.
@@ -113,6 +111,11 @@ impl Held {
         }
     }
 
+    /// Whether the client has subscribed to trades.
+    pub(super) fn has_trades(&self) -> bool {
+        !self.symbols.is_empty()
+    }
+
     /// Symbols with trades, and symbols with candles of each interval.
     pub(super) fn count(&self) -> usize {
         let candles = self.candles.iter().flat_map(|candles| candles.iter());
@@ -165,6 +168,84 @@ impl Held {
         }
         found
     }
+}
+
+/// `{"type":"success","message":…,"data":…,"timestamp":ms}`. A position, if given, follows the other members.
+pub(super) fn success(
+    core: &Core,
+    message: &str,
+    data: ObjectWriter,
+    position: Option<Position>,
+) -> Arc<Frame> {
+    let mut object = ObjectWriter::new();
+    object.string("type", "success");
+    object.string("message", message);
+    object.object("data", data);
+    placed(core, object, position)
+}
+
+/// `{"type":"status","bus":"up","timestamp":ms,"pos":…}`, with `"lost":true` after a loss.
+pub(super) fn status(core: &Core, status: Status) -> Arc<Frame> {
+    let mut object = ObjectWriter::new();
+    object.string("type", "status");
+    object.string("bus", status.bus());
+    if status.has_lost {
+        object.boolean("lost", true);
+    }
+    placed(core, object, status.position)
+}
+
+/// `{"type":"error","message":…,"timestamp":ms}`.
+pub(super) fn error(core: &Core, message: &str) -> Arc<Frame> {
+    let mut object = ObjectWriter::new();
+    object.string("type", "error");
+    object.string("message", message);
+    placed(core, object, None)
+}
+
+/// `{"type":"pong","timestamp":ms}`.
+pub(super) fn pong(core: &Core) -> Arc<Frame> {
+    let mut object = ObjectWriter::new();
+    object.string("type", "pong");
+    placed(core, object, None)
+}
+
+/// Returns `data` of an answer about symbols: the changed symbols under `key`, and all symbols that the client holds.
+/// For candles, `data` begins with the interval.
+pub(super) fn symbols(
+    content: Content,
+    key: &str,
+    changed: &[TopicName],
+    held: &Held,
+) -> ObjectWriter {
+    let mut data = ObjectWriter::new();
+    if let Content::Candles(interval) = content {
+        data.string("interval", interval.label());
+    }
+    let held = held.symbols(content).iter();
+    data.strings(key, changed.iter().map(TopicName::as_str));
+    data.strings("currentSubscriptions", held.map(TopicName::as_str));
+    data
+}
+
+/// Returns the message of a running or closed candle.
+pub(super) fn candle(core: &Core, update: &Update) -> Arc<Frame> {
+    let frame = Frame::text(core.frame_bytes())
+        .received(core.now())
+        .body(update.message.as_bytes());
+    match update.key {
+        Some(key) => frame.key(key).finish(),
+        None => frame.finish(),
+    }
+}
+
+fn placed(core: &Core, mut object: ObjectWriter, position: Option<Position>) -> Arc<Frame> {
+    object.number("timestamp", core.now().unix_ms());
+    let frame = Frame::text(core.frame_bytes())
+        .answer()
+        .received(core.now())
+        .body(object.finish_open().as_bytes());
+    ended(frame, position, CopyRank::LAST).finish()
 }
 
 #[cfg(test)]

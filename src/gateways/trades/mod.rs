@@ -3,7 +3,6 @@
 //!
 //! Must not know a socket or Redis. The hub calls it through [`crate::hub::Gateway`].
 
-mod answer;
 mod candles;
 mod client;
 mod request;
@@ -13,7 +12,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use self::candles::{Candles, Interval, Update};
-use self::client::{Client, Content, Held, holds_trades, name_for_log};
+use self::client::{Client, Content, Held, name_for_log};
 use self::request::{Accepts, Asked, BadRequest, Request};
 use self::users::Users;
 use super::access::{AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid};
@@ -86,7 +85,7 @@ impl TradesGateway {
             held: 0,
             candles,
             updates: Vec::new(),
-            statuses: Statuses::new(answer::status),
+            statuses: Statuses::new(client::status),
         }
     }
 
@@ -121,17 +120,17 @@ impl TradesGateway {
                     self.unsubscribe(core, key, &mut client.held, content, symbols);
                 }
                 Ok(Request::Ping) => {
-                    let pong = answer::pong(core);
+                    let pong = client::pong(core);
                     core.send(key, &pong);
                 }
                 Err(bad) => {
-                    let error = answer::error(core, &bad.to_string());
+                    let error = client::error(core, &bad.to_string());
                     core.send(key, &error);
                 }
             }
         }
-        let holds_trades = holds_trades(core, key, client);
-        self.statuses.send_behind(core, key, follow, holds_trades);
+        let holds = client.held.has_trades();
+        self.statuses.send_behind(core, key, follow, holds);
     }
 
     fn subscribe(
@@ -148,7 +147,7 @@ impl TradesGateway {
         let all: Vec<TopicName> = asked.symbols.iter().cloned().map(TopicName::from).collect();
         let new = client.select(content, asked.symbols, false);
         if let Err(message) = self.judge(core, client, content, &new) {
-            let refusal = answer::error(core, &message);
+            let refusal = client::error(core, &message);
             return core.send(key, &refusal);
         }
         let missed = since.map(|since| follow.all_missed(core, key, &since, &all));
@@ -173,15 +172,14 @@ impl TradesGateway {
             (n, Content::Trades) => format!("Successfully subscribed to {n} symbol(s)"),
             (n, _) => format!("Successfully subscribed to candles of {n} symbol(s)"),
         };
-        let mut data = answer::symbols(content, "subscribed", &new, client);
+        let mut data = client::symbols(content, "subscribed", &new, client);
         let why = newest.err().or_else(|| missed.and_then(Result::err));
         if let (Some(NotRecovered::Large), Some(requests)) = (why, requests) {
             requests.charge_search(core.now());
         }
         write_recovered(&mut data, missed.map(|missed| missed.is_ok()), why);
-        let holds_trades = !client.symbols(Content::Trades).is_empty();
-        let position = follow.position(core, holds_trades && is_last);
-        let success = answer::success(core, &message, data, position);
+        let position = follow.position(core, client.has_trades() && is_last);
+        let success = client::success(core, &message, data, position);
         core.send(key, &success);
         if let Content::Candles(interval) = content {
             self.send_running(core, key, interval, &new);
@@ -241,8 +239,8 @@ impl TradesGateway {
             (n, Content::Trades) => format!("Successfully unsubscribed from {n} symbol(s)"),
             (n, _) => format!("Successfully unsubscribed from candles of {n} symbol(s)"),
         };
-        let data = answer::symbols(content, "unsubscribed", &gone, client);
-        let success = answer::success(core, &message, data, None);
+        let data = client::symbols(content, "unsubscribed", &gone, client);
+        let success = client::success(core, &message, data, None);
         core.send(key, &success);
     }
 
@@ -273,7 +271,7 @@ impl TradesGateway {
         data.string("connectionId", &uuid(core));
         data.string("serverId", &self.settings.server_id);
         data.number("maxSymbolsPerConnection", symbols_max as u64);
-        answer::success(core, "Connected to WebSocket Gateway", data, None)
+        client::success(core, "Connected to WebSocket Gateway", data, None)
     }
 
     /// Handles a topic of candles whose last member has left.
@@ -286,7 +284,7 @@ impl TradesGateway {
     /// Publishes the new candles.
     fn publish_updates(&mut self, core: &mut Core) {
         for update in self.updates.drain(..) {
-            let frame = answer::candle(core, &update);
+            let frame = client::candle(core, &update);
             core.publish(&Publication::new(update.topic, frame));
         }
     }
@@ -302,7 +300,7 @@ impl TradesGateway {
         let Some(candles) = &self.candles else { return };
         for symbol in symbols {
             if let Some(update) = candles.running(interval, symbol.as_str()) {
-                let frame = answer::candle(core, &update);
+                let frame = client::candle(core, &update);
                 core.send(key, &frame);
             }
         }
@@ -415,8 +413,7 @@ impl Gateway for TradesGateway {
 
     /// Sends the last position, so that the client misses nothing when it moves to another instance.
     fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        let holds = holds_trades(core, key, client);
-        self.statuses.send_last(core, key, holds);
+        self.statuses.send_last(core, key, client.held.has_trades());
     }
 
     fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
@@ -453,7 +450,7 @@ impl Gateway for TradesGateway {
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        let holds = |core: &mut Core, key, client: &mut Client| holds_trades(core, key, client);
+        let holds = |_: &mut Core, _, client: &mut Client| client.held.has_trades();
         self.statuses.handle_timeout(core, clients, holds);
         if let Some(candles) = &mut self.candles {
             candles.handle_timeout(core.now(), &mut self.updates);

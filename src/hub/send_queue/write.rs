@@ -100,8 +100,12 @@ impl SendQueue {
                 wrote.control_out = true;
             }
         }
+        // The usual end of a write: the queue is empty.
         if left == self.bytes && self.control.is_empty() && self.is_whole_and_plain() {
-            left = self.all_out(&mut wrote);
+            wrote.frames += self.data.len() as u32;
+            wrote.bytes += std::mem::take(&mut self.bytes);
+            self.data = Queue::default();
+            left = 0;
         }
         while left > 0 && self.control.is_empty() && !self.data.is_empty() {
             left = self.advance(left, &mut wrote);
@@ -231,15 +235,6 @@ impl SendQueue {
     #[inline]
     fn has_numbered(&self) -> bool {
         self.last_seq > 0
-    }
-
-    /// Empties the queue, which is the usual end of a write. Returns the bytes left: none.
-    #[inline]
-    fn all_out(&mut self, wrote: &mut Wrote) -> usize {
-        wrote.frames += self.data.len() as u32;
-        wrote.bytes += std::mem::take(&mut self.bytes);
-        self.data = Queue::default();
-        0
     }
 }
 

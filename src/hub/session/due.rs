@@ -3,9 +3,8 @@
 
 use std::num::NonZeroU64;
 
-use super::gate::Gate;
 use super::phase::{Phase, Ping};
-use super::slots::Slots;
+use super::slots::{Gate, Slots};
 use super::{Cold, Intake, Session, Timers};
 use crate::admission::Peer;
 use crate::hub::deadlines::Timer;
@@ -139,20 +138,16 @@ impl Session {
                 reset: true,
             };
         }
-        if self
-            .gate_due(now, limits)
-            .is_some_and(|at| at <= now.mono_us)
-        {
+        let gate_us = self.gate_due(now, limits);
+        if gate_us.is_some_and(|at| at <= now.mono_us) {
             return Due::Gate;
         }
-        if self.is_slot_due(now) {
+        let slot_us = self.slots().and_then(Slots::due_us);
+        if slot_us.is_some_and(|at| at <= now.mono_us) {
             return Due::Slot;
         }
-        if self
-            .cold
-            .timers
-            .push_back(Timer::Ping, now.mono_us, ping_us)
-        {
+        let timers = &mut self.cold.timers;
+        if timers.push_back(Timer::Ping, now.mono_us, ping_us) {
             self.ping(now);
             return Due::Ping;
         }
@@ -205,11 +200,6 @@ impl Session {
             return false;
         }
         self.queue.stays_over_soft(limits)
-    }
-
-    fn is_slot_due(&self, now: Now) -> bool {
-        let due_us = self.slots().and_then(Slots::due_us);
-        due_us.is_some_and(|at| at <= now.mono_us)
     }
 
     /// Puts a ping in the control part, unless a ping is under way, and waits for any sign of life. Returns false if

@@ -1,10 +1,50 @@
-//! The part of a client's input that is kept in memory, and the most bytes of one read.
+//! The input of clients that the hub cannot handle yet, and the most bytes of one read: unfinished heads and messages, and
+//! input of paused clients. All clients share one [`Holding`]: if its limit is exceeded, clients that hold much without
+//! progress are dropped.
+//!
+//! Progress is each doubling of a message's memory (so that a client cannot look busy with single bytes), each further
+//! message, and each change of the input that waits after a pause.
+
+use std::task::Waker;
 
 use super::Session;
 use super::phase::Phase;
-use crate::admission::Charge;
-use crate::hub::received::Received;
+use crate::admission::{Charge, Chosen, ClientAddr, Holding};
 use crate::hub::{Limits, Now, SessionKey};
+
+/// The sum over all clients, and the clients chosen to give way.
+#[derive(Debug)]
+pub(in crate::hub) struct Received {
+    held: Holding,
+    chosen: Chosen<SessionKey>,
+}
+
+impl Received {
+    pub(in crate::hub) fn new(bytes_max: u64) -> Self {
+        Self {
+            held: Holding::new("received_bytes", bytes_max),
+            // Needs no waker: the hub looks at the list after each read that added bytes.
+            chosen: Chosen::new(Waker::noop().clone()),
+        }
+    }
+
+    /// If more is held than the limit allows, chooses clients to give way. Returns them.
+    pub(in crate::hub) fn make_room(&self, now: Now) -> Vec<SessionKey> {
+        self.held.make_room(now.mono_us);
+        self.chosen.take()
+    }
+
+    pub(in crate::hub) fn holding(&self) -> &Holding {
+        &self.held
+    }
+
+    /// Charges the first bytes of a client.
+    fn charge(&self, key: SessionKey, client: ClientAddr, bytes: u64, now: Now) -> Charge {
+        let charge = self.held.hold(client, bytes, now.mono_us);
+        charge.wake_with(&self.chosen.waker(key));
+        charge
+    }
+}
 
 /// The most bytes of one read of a request head, so that most of what follows the head of plain HTTP stays in the
 /// socket, for the HTTP thread.

@@ -5,7 +5,6 @@
 
 mod delivery;
 mod due;
-mod gate;
 mod input;
 mod lifecycle;
 mod phase;
@@ -29,6 +28,7 @@ use crate::wire::frame::FrameScratch;
 
 pub(super) use delivery::Delivered;
 pub(super) use due::Due;
+pub(super) use input::Received;
 pub use lifecycle::Accepted;
 pub(super) use lifecycle::{CloseBegun, Departed};
 pub(super) use phase::{AfterWrite, PendingClose};

@@ -16,7 +16,7 @@ use crate::base::Clock;
 use crate::feeds::channels::ChannelsFeed;
 use crate::feeds::{FeedSettings, Subscription};
 use crate::gateways::channels::{
-    ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats, KeptNames,
+    ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
 };
 use crate::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
 use crate::hub::{FrameBytes, Limits, TopicName};
@@ -145,10 +145,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         true => gateway.with_retained(retained_bytes_max),
         false => gateway,
     };
-    let gateway = match kept_feed(checked, syntax)? {
-        Some(names) => gateway.with_kept(names),
-        None => gateway,
-    };
+    let gateway = with_kept_feed(gateway, checked, syntax)?;
     let for_stats = Arc::clone(&stats);
     let parts = Parts::new(CHANNELS.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
@@ -202,26 +199,25 @@ fn conflated_names(own: &ChannelsSettings) -> Result<Option<NamePatterns>, RunEr
     patterns.map(Some).map_err(wrong)
 }
 
-/// The names whose messages are kept; `None` without a history.
-fn kept_feed(checked: &Checked, syntax: NameSyntax) -> Result<Option<KeptNames>, RunError> {
-    let names = kept_names(checked);
+/// Adds the names of the kept feed to the gateway; nothing without a history.
+fn with_kept_feed(
+    gateway: ChannelsGateway,
+    checked: &Checked,
+    syntax: NameSyntax,
+) -> Result<ChannelsGateway, RunError> {
+    let (names, is_stream) = (kept_names(checked), checked.stream().is_some());
     if names.is_empty() {
-        return Ok(None);
+        return Ok(gateway);
     }
-    let kept = KeptNames::new(syntax, names);
-    let kept = kept.map_err(wrong_history_name)?;
-    Ok(Some(match checked.stream() {
-        Some(_) => kept.of_stream(),
-        None => {
-            if syntax == NameSyntax::Nats {
-                tracing::warn!(
-                    "core NATS gives each instance positions of its own: nobody resumes on another instance or after a restart. \
-                     Let a JetStream stream store the subjects, and read it with --stream"
-                );
-            }
-            kept
-        }
-    }))
+    let gateway = gateway.with_kept(names, is_stream);
+    let gateway = gateway.map_err(wrong_history_name)?;
+    if !is_stream && syntax == NameSyntax::Nats {
+        tracing::warn!(
+            "core NATS gives each instance positions of its own: nobody resumes on another instance or after a restart. \
+             Let a JetStream stream store the subjects, and read it with --stream"
+        );
+    }
+    Ok(gateway)
 }
 
 /// The bus: `--bus`, or Redis at `--redis-url`.

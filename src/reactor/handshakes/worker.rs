@@ -248,17 +248,25 @@ impl Worker {
         }
     }
 
+    /// Adds a socket to the table and to the poll. After an error the socket is in the table alone.
+    fn add(&mut self, key: SessionKey, mut socket: Socket) -> io::Result<()> {
+        let token = Token(key.to_bits() as usize);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let registry = self.poll.registry();
+        let registered = registry.register(&mut socket.stream, token, both);
+        self.sockets.all.insert(key, socket);
+        registered
+    }
+
     /// Waits for the client's first message.
-    fn await_client(&mut self, key: SessionKey, mut stream: TcpStream, client: ClientAddr) {
-        let registered = register(&self.poll, key, &mut stream);
+    fn await_client(&mut self, key: SessionKey, stream: TcpStream, client: ClientAddr) {
         let stage = Stage::Waiting;
         let socket = Socket {
             stream,
             client,
             stage,
         };
-        self.sockets.all.insert(key, socket);
-        if registered.is_err() {
+        if self.add(key, socket).is_err() {
             self.handshake_failed(key, CloseReason::TlsError);
         }
     }
@@ -269,16 +277,12 @@ impl Worker {
             peer,
             is_tls,
         } = accepted;
-        let stage = Stage::Header { peer, is_tls };
-        let client = peer.client();
-        let mut socket = Socket {
+        let socket = Socket {
             stream,
-            client,
-            stage,
+            client: peer.client(),
+            stage: Stage::Header { peer, is_tls },
         };
-        let registered = register(&self.poll, key, &mut socket.stream);
-        self.sockets.all.insert(key, socket);
-        match registered {
+        match self.add(key, socket) {
             Ok(()) => self.read_header(key, false),
             Err(_) => self.failed(key, CloseReason::SocketError, None),
         }
@@ -406,12 +410,6 @@ impl Worker {
         let waiting = self.sockets.waiting.len() as u64;
         self.counts.waiting.store(waiting, Relaxed);
     }
-}
-
-fn register(poll: &Poll, key: SessionKey, stream: &mut TcpStream) -> io::Result<()> {
-    let token = Token(key.to_bits() as usize);
-    let both = Interest::READABLE | Interest::WRITABLE;
-    poll.registry().register(stream, token, both)
 }
 
 /// Whether a client has sent enough to take a place.

@@ -216,11 +216,8 @@ impl<'a> Rest<'a> {
 
     fn pass(&mut self, bytes: usize) {
         self.skip += bytes;
-        if self
-            .slices
-            .first()
-            .is_some_and(|slice| slice.len() == self.skip)
-        {
+        let first = self.slices.first();
+        if first.is_some_and(|slice| slice.len() == self.skip) {
             self.slices = &self.slices[1..];
             self.skip = 0;
         }

@@ -180,7 +180,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 self.hub.handle_released(key);
             }
             Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
-            Effect::Resume(key) => self.read_on(key),
+            Effect::ReadOn(key) => self.read_on(key),
         }
     }
 

@@ -91,7 +91,7 @@ impl<G: Gateway> Bench<G> {
                     Effect::Release { key, .. } | Effect::ToHttp { key, .. } => {
                         self.hub.handle_released(key)
                     }
-                    Effect::HalfClose(_) | Effect::Resume(_) => {}
+                    Effect::HalfClose(_) | Effect::ReadOn(_) => {}
                 }
             }
             while let Some(output) = self.hub.poll_output() {

@@ -137,8 +137,14 @@ impl Exchange {
         self.next_number += 1;
         let since_us = match self.link {
             Link::Up { since_us, .. } if !self.is_leaving => since_us,
+            // Only this instance can deliver the push.
             _ => {
-                self.tell_away(number);
+                let missing = self.instances.there().cloned().collect();
+                let outcome = PushOutcome {
+                    missing,
+                    ..PushOutcome::default()
+                };
+                self.report(number, outcome);
                 return number;
             }
         };
@@ -178,7 +184,7 @@ impl Exchange {
 
     /// Handles a message from the bus.
     pub fn handle_message(&mut self, now: Now, bytes: &[u8]) {
-        let Ok((from, message)) = Message::parse(bytes) else {
+        let Some((from, message)) = Message::parse(bytes) else {
             return self.ignore(now, Ignored::Bad, None);
         };
         // Of a longer message, the reader of Redis returns only the beginning.
@@ -225,7 +231,9 @@ impl Exchange {
                 tracing::warn!("the bus between instances does not bring back what is published");
                 self.lose(Link::Unproven);
             } else {
-                self.drop_silent(now);
+                for id in self.instances.silent(now_us) {
+                    self.count_others(now, &id, "another instance is silent");
+                }
             }
         }
         if self.link != Link::Away && self.next_here_us <= now_us {
@@ -310,12 +318,6 @@ impl Exchange {
         waiting.awaited.retain(|id| *id != from);
         waiting.answered.push(from);
         self.end_if_answered(number);
-    }
-
-    fn drop_silent(&mut self, now: Now) {
-        for id in self.instances.silent(now.mono_us) {
-            self.count_others(now, &id, "another instance is silent");
-        }
     }
 
     /// Counts the instances after a change, and logs the change.
@@ -418,20 +420,6 @@ impl Exchange {
                 is_up: matches!(self.link, Link::Up { .. }),
                 sent: waiting.sent,
                 answered: waiting.answered.len(),
-                missing,
-            },
-        );
-    }
-
-    /// Reports a push that only this instance can deliver.
-    fn tell_away(&mut self, number: u64) {
-        let missing = self.instances.there().cloned().collect();
-        self.report(
-            number,
-            PushOutcome {
-                is_up: false,
-                sent: 0,
-                answered: 0,
                 missing,
             },
         );

@@ -54,10 +54,6 @@ pub(super) struct Part<'a> {
     pub(super) bytes: &'a [u8],
 }
 
-/// The bytes are not a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Unreadable;
-
 impl<'a> Message<'a> {
     /// Returns the bytes to publish.
     pub(super) fn bytes(&self, from: &InstanceId) -> Vec<u8> {
@@ -79,19 +75,16 @@ impl<'a> Message<'a> {
         bytes
     }
 
-    /// Reads the sender's id and the message.
-    ///
-    /// # Errors
-    /// The bytes are not a message of this version.
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<(InstanceId, Self), Unreadable> {
+    /// Reads the sender's id and the message; `None` if the bytes are not a message of this version.
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<(InstanceId, Self)> {
         let head = bytes.get(..LINE_BYTES_MAX).unwrap_or(bytes);
         let end = head.iter().position(|&byte| byte == b'\n');
-        let (line, rest) = bytes.split_at(end.ok_or(Unreadable)?);
+        let (line, rest) = bytes.split_at(end?);
         let body = rest.get(1..).unwrap_or_default();
-        let line = std::str::from_utf8(line).map_err(|_| Unreadable)?;
+        let line = std::str::from_utf8(line).ok()?;
         let words: Vec<&str> = line.split(' ').collect();
         let [FORM, from, words @ ..] = words.as_slice() else {
-            return Err(Unreadable);
+            return None;
         };
         let message = match *words {
             ["here"] => Self::Here { is_new: false },
@@ -101,41 +94,37 @@ impl<'a> Message<'a> {
                 number: count(number)?,
                 part: small(part)?,
                 parts: small(parts)?,
-                body_bytes: usize::try_from(count(body_bytes)?).map_err(|_| Unreadable)?,
+                body_bytes: usize::try_from(count(body_bytes)?).ok()?,
                 bytes: body,
             }),
             ["answer", number, sent] => Self::Answer {
                 number: count(number)?,
                 sent: count(sent)?,
             },
-            _ => return Err(Unreadable),
+            _ => return None,
         };
-        match message {
-            Self::Push(Part { part, parts, .. }) if part >= parts => Err(Unreadable),
-            Self::Push(_) => Ok((id(from)?, message)),
-            _ if !body.is_empty() => Err(Unreadable),
-            _ => Ok((id(from)?, message)),
-        }
+        let is_good = match message {
+            Self::Push(Part { part, parts, .. }) => part < parts,
+            _ => body.is_empty(),
+        };
+        Some((id(from)?, message)).filter(|_| is_good)
     }
 }
 
 /// Parses an id. It becomes part of a subject, so dots and wildcards are not permitted.
-fn id(word: &str) -> Result<InstanceId, Unreadable> {
+fn id(word: &str) -> Option<InstanceId> {
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let fits = (1..=ID_BYTES_MAX).contains(&word.len());
-    match fits && word.bytes().all(is_good) {
-        true => Ok(InstanceId::from(word)),
-        false => Err(Unreadable),
-    }
+    (fits && word.bytes().all(is_good)).then(|| InstanceId::from(word))
 }
 
-fn count(word: &str) -> Result<u64, Unreadable> {
+fn count(word: &str) -> Option<u64> {
     let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
-    word.parse().ok().filter(|_| is_number).ok_or(Unreadable)
+    word.parse().ok().filter(|_| is_number)
 }
 
-fn small(word: &str) -> Result<u32, Unreadable> {
-    u32::try_from(count(word)?).map_err(|_| Unreadable)
+fn small(word: &str) -> Option<u32> {
+    u32::try_from(count(word)?).ok()
 }
 
 #[cfg(test)]
@@ -166,12 +155,12 @@ mod tests {
             "weirgate-events/1 a answer 1\n",
             r#"{"event":"e","targets":{}}"#,
         ] {
-            assert_eq!(Message::parse(text.as_bytes()), Err(Unreadable), "{text}");
+            assert_eq!(Message::parse(text.as_bytes()), None, "{text}");
         }
         let long = format!("weirgate-events/1 {} here\n", "a".repeat(ID_BYTES_MAX + 1));
-        assert_eq!(Message::parse(long.as_bytes()), Err(Unreadable));
+        assert_eq!(Message::parse(long.as_bytes()), None);
         let endless = vec![b' '; 10_000];
-        assert_eq!(Message::parse(&endless), Err(Unreadable));
+        assert_eq!(Message::parse(&endless), None);
     }
 
     fn message(body: &[u8]) -> impl Strategy<Value = Message<'_>> {
@@ -199,7 +188,7 @@ mod tests {
         fn what_is_written_is_read(message in message(b"{\n}"), id in "[A-Za-z0-9_-]{1,64}") {
             let id = InstanceId::from(id.as_str());
             let bytes = message.bytes(&id);
-            prop_assert_eq!(Message::parse(&bytes), Ok((id, message)));
+            prop_assert_eq!(Message::parse(&bytes), Some((id, message)));
         }
 
         #[test]
@@ -209,9 +198,9 @@ mod tests {
                 "weirgate-events/1 [a-z]{0,3} (push|answer|here|new) ?[0-9 -]{0,30}\n?.{0,9}".prop_map(String::into_bytes),
             ],
         ) {
-            if let Ok((id, message)) = Message::parse(&bytes) {
+            if let Some((id, message)) = Message::parse(&bytes) {
                 let again = message.bytes(&id);
-                prop_assert_eq!(Message::parse(&again), Ok((id, message)));
+                prop_assert_eq!(Message::parse(&again), Some((id, message)));
             }
         }
     }

@@ -97,7 +97,7 @@ pub enum To {
 }
 
 /// The outcome of a push in the other instances.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PushOutcome {
     /// Whether the bus carried messages for the whole time.
     pub is_up: bool,

@@ -134,10 +134,6 @@ impl Symbol {
     fn has_candles(&self) -> bool {
         !self.series.iter().all(Series::is_empty)
     }
-
-    fn is_watched(&self) -> bool {
-        self.watches.iter().any(Option::is_some)
-    }
 }
 
 /// The state of a pair while its topic has members.
@@ -153,7 +149,7 @@ struct Watch {
 }
 
 /// The candles of all symbols.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Candles {
     settings: CandleSettings,
     stats: Arc<CandleStats>,
@@ -173,12 +169,7 @@ impl Candles {
         Self {
             settings,
             stats,
-            slots: HashMap::default(),
-            symbols: Slab::new(),
-            with_candles: HashSet::default(),
-            due: BTreeSet::new(),
-            next_sweep_us: 0,
-            sweep_from: 0,
+            ..Self::default()
         }
     }
 
@@ -193,9 +184,8 @@ impl Candles {
         // This check also keeps the arithmetic below far from an overflow.
         let oldest_ms = self.horizon_ms(now) - Interval::FiveMinutes.ms();
         if trade.at_ms < oldest_ms {
-            return Interval::ALL
-                .iter()
-                .for_each(|_| self.stats.count_dropped(Dropped::Late));
+            let late = |_| self.stats.count_dropped(Dropped::Late);
+            return Interval::ALL.into_iter().for_each(late);
         }
         if !self.make_room(now, [symbol]) {
             return self.stats.count_dropped(Dropped::PairsMax);
@@ -235,8 +225,7 @@ impl Candles {
     pub(super) fn watch(&mut self, now: Now, interval: Interval, symbol: &str) {
         let slot = self.slot(symbol);
         let pair = Pair { slot, interval };
-        let watch = &mut self.symbols[slot as usize].watches[interval as usize];
-        if watch.is_some() {
+        if self.watch_of(pair).is_some() {
             return;
         }
         // Candles that ended without a watcher are not sent.
@@ -413,11 +402,8 @@ impl Candles {
                 self.forget_ended(now, slot);
             }
         }
-        self.sweep_from = if end < self.symbols.capacity() {
-            end
-        } else {
-            0
-        };
+        let rest = Some(end).filter(|end| *end < self.symbols.capacity());
+        self.sweep_from = rest.unwrap_or_default();
     }
 
     /// Forgets the ended candles of unwatched pairs.
@@ -441,7 +427,7 @@ impl Candles {
             let pairs = self.with_candles.len() * Interval::ALL.len();
             self.stats.pairs.set(pairs);
         }
-        if !symbol.has_candles() && !symbol.is_watched() {
+        if !symbol.has_candles() && symbol.watches.iter().all(Option::is_none) {
             let symbol = self.symbols.remove(slot as usize);
             self.slots.remove(&symbol.name);
         }

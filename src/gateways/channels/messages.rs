@@ -1,19 +1,29 @@
-//! The gateway's own messages (contract channels: row messages). The number of a message is known only when it is
-//! queued, so it is the first member after the type.
+//! The messages to clients (contract channels: row messages): the gateway's own, and the messages of the bus. The number of a
+//! message is known only when it is queued, so it is the first member after the type.
 //!
 //! An answer waits until the bus has confirmed its names: for at most a second, or longer on a bus that confirms late.
 //! The answers to a client go out in order.
+//!
+//! A client gets a message of the bus as text; or, if it asks for binary messages, as a line of text and the bytes of the
+//! payload. It gets a copy for its exact name and a copy for each of its patterns. The frame that the feed of channels has
+//! made starts with the end of the object, without a position; a line feed and the payload follow. The frame is binary unless
+//! the payload is JSON.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use super::super::history::{Status, ended};
+use foldhash::fast::FixedState;
+use memchr::memchr;
+
+use super::super::history::{END_BYTES_MAX, Status, ended};
 use super::super::members::max_hz;
 use crate::admission::{Charge, ClientAddr, Holding};
 use crate::hub::{
-    CopyRank, Core, Frame, Lead, MaxRate, NotRecovered, Outcome, Position, TopicName,
+    ConflationKey, Content, CopyRank, Core, Frame, FrameBytes, Lead, MaxRate, Message,
+    NotRecovered, Outcome, Position, TopicName,
 };
-use crate::wire::json::{ObjectWriter, iso_utc};
+use crate::wire::json::{ObjectWriter, iso_utc, quoted};
 
 /// An answer without its number and its time.
 #[derive(Debug)]
@@ -330,16 +340,71 @@ impl Answers {
         }
     }
 
-    /// Ends all waits: while the bus is away, it will confirm nothing soon.
-    pub(super) fn settle_all(&mut self) {
-        for waiting in self.waiting_mut() {
-            waiting.behind.unconfirmed.clear();
-        }
-    }
-
     /// Returns true if no answer waits.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+}
+
+/// The text before the number of a message of the bus.
+const LEAD: Lead = Lead::Seq(r#"{"type":"data","seq":"#);
+
+/// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…,"pos":…}`, or the same without `data`, a line
+/// feed and the payload. Each copy has its own position, because a client may lose its connection between two copies.
+/// For a slow client, only a newer copy for the same name or pattern replaces a copy.
+pub(super) fn render(
+    message: &Message<'_>,
+    pattern: Option<&TopicName>,
+    alive: &FrameBytes,
+) -> Arc<Frame> {
+    let (unit, content) = (message.frame, message.content);
+    let body = unit.body();
+    let (end, rest) = body.split_at(memchr(b'\n', body).unwrap_or(body.len()));
+    let payload = rest.get(1..).unwrap_or_default();
+    let pattern = pattern.map(TopicName::as_str);
+    let name = quoted(message.name);
+    let pattern_text = pattern.map(quoted);
+    let (frame, [data_name, data, line_end, payload]) = match content {
+        Content::Text => {
+            let data = json_of(payload, unit);
+            (Frame::text(alive), [&br#","data":"#[..], data, b"", b""])
+        }
+        Content::Binary => (Frame::binary(alive), [&b""[..], b"", b"\n", payload]),
+    };
+    let parts = [
+        br#","channel":"#,
+        name.as_bytes(),
+        br#","pattern":"#,
+        pattern_text.as_deref().unwrap_or("null").as_bytes(),
+        data_name,
+        data,
+        end,
+    ];
+    let bytes: usize = parts.iter().map(|part| part.len()).sum();
+    let mut copy = frame
+        .with_capacity(bytes + END_BYTES_MAX + line_end.len() + payload.len())
+        .lead(LEAD)
+        .received(unit.received())
+        .of_feed(unit.is_of_feed());
+    if let Some(ConflationKey(key)) = unit.key() {
+        let key = FixedState::default().hash_one((key, pattern, content == Content::Text));
+        copy = copy.key(ConflationKey(key));
+    }
+    let copy = parts.into_iter().fold(copy, |copy, part| copy.body(part));
+    let rank = pattern.map_or(CopyRank::LAST, CopyRank::of_pattern);
+    let copy = ended(copy, message.position, rank);
+    copy.body(line_end).body(payload).finish()
+}
+
+/// The payload as a JSON value; `null` for a deletion, which has no payload.
+fn json_of<'a>(payload: &'a [u8], unit: &'a Frame) -> &'a [u8] {
+    match unit.content() {
+        _ if payload.is_empty() => b"null",
+        Content::Text => payload,
+        Content::Binary => unit.json_with(|| {
+            let text = quoted(&String::from_utf8_lossy(payload));
+            format!("{{\"raw\":{text}}}").into_bytes()
+        }),
     }
 }
 
@@ -374,7 +439,7 @@ mod tests {
                 }
                 1 => BUS_WAIT_US,
                 _ => {
-                    answers.settle_all();
+                    answers.settle_if(|_| true);
                     0
                 }
             };
