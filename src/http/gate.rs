@@ -24,7 +24,7 @@ use crate::admission::HeldBytes;
 use crate::base::Clock;
 use crate::hub::CloseReason;
 use crate::wire::body::BodyScanner;
-use crate::wire::head::{self, HeadError, HeadScanner};
+use crate::wire::head::{self, HeadError, HeadScanner, RequestHead};
 
 /// Bytes to read from the socket at a time.
 const READ_BYTES: usize = 8 * 1024;
@@ -44,6 +44,14 @@ pub(super) struct HeadLimits {
     pub(super) headers_max: usize,
     /// Whether the reactor serves requests for an event stream.
     pub(super) event_stream: bool,
+}
+
+impl HeadLimits {
+    /// Whether a request is for the reactor.
+    fn leaves(self, head: &RequestHead<'_>) -> bool {
+        let is_stream = self.event_stream && head.asks_event_stream();
+        is_stream || head.asks_upgrade() || head.lost_upgrade().is_some()
+    }
 }
 
 /// Why the gate stopped.
@@ -278,7 +286,14 @@ impl State {
         let verdict = match scanner.end(rest) {
             None if rest.len() <= bytes_max => return false,
             Some(end) if end <= bytes_max => {
-                verdict(&rest[..end], self.limits).map(|verdict| (self.passed + end, verdict))
+                let head = head::parse(&rest[..end], self.limits.headers_max);
+                head.map(|head| {
+                    (
+                        self.passed + end,
+                        self.limits.leaves(&head),
+                        BodyScanner::announced(&head),
+                    )
+                })
             }
             _ => Err(HeadError::too_large(&rest[..bytes_max])),
         };
@@ -287,17 +302,15 @@ impl State {
         let decided = std::mem::take(&mut self.decided);
         (self.passed, self.next) = match verdict {
             Err(error) => (self.passed, Next::Stopped(Stop::BadHead(error))),
-            Ok((_, verdict)) if verdict.leaves && !decided => {
+            Ok((_, true, _)) if !decided => {
                 self.forget(self.passed);
                 let read = self.read.take(self.time.mono_us());
                 (0, Next::Stopped(Stop::Upgrade(read)))
             }
-            Ok((end, verdict)) => (
-                end,
-                verdict
-                    .body
-                    .map_or_else(|| Next::Head(HeadScanner::default()), Next::Body),
-            ),
+            Ok((end, _, body)) => {
+                let next_head = || Next::Head(HeadScanner::default());
+                (end, body.map_or_else(next_head, Next::Body))
+            }
         };
         true
     }
@@ -384,22 +397,6 @@ impl State {
         self.clock.record_begun(has_begun);
         outcome.map_ok(|()| n)
     }
-}
-
-/// The request of a good head.
-struct Verdict {
-    /// The head is for the reactor.
-    leaves: bool,
-    body: Option<BodyScanner>,
-}
-
-fn verdict(head: &[u8], limits: HeadLimits) -> Result<Verdict, HeadError> {
-    head::parse(head, limits.headers_max).map(|head| Verdict {
-        leaves: head.asks_upgrade()
-            || head.lost_upgrade().is_some()
-            || limits.event_stream && head.asks_event_stream(),
-        body: BodyScanner::announced(&head),
-    })
 }
 
 impl AsyncRead for Gate {

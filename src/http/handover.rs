@@ -64,7 +64,7 @@ pub struct Handover {
     pub read: HeldBytes,
     /// The other end.
     pub peer: Peer,
-    /// Counts the connection towards the limit until it is dropped at the connection's end.
+    /// Counts the connection towards the limit. Dropped when the connection has ended.
     pub permit: Permit,
 }
 

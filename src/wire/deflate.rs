@@ -42,8 +42,8 @@ impl Deflater {
         }
     }
 
-    /// Deflates a message to whole blocks and an empty stored block without its last four bytes (§7.2.1).
-    /// Returns `None` if the result is not smaller. The vector has no spare capacity, because it waits in
+    /// Deflates a message as §7.2.1 says: ends it with an empty stored block, and cuts off the last four bytes of that
+    /// block. Returns `None` if the result is not smaller. The vector has no spare capacity, because it waits in
     /// queues.
     pub fn deflate(&mut self, body: &[u8]) -> Option<Vec<u8>> {
         self.state.reset();

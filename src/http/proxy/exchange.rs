@@ -28,7 +28,7 @@ pub(super) struct Watch {
     service: &'static str,
     /// Host and port, for the log.
     upstream: String,
-    stats: Arc<ServiceStats>,
+    pub(super) stats: Arc<ServiceStats>,
     clock: Clock,
     /// Lines about failures of the service.
     failures: Mutex<LogBudget>,
@@ -37,13 +37,13 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(service: &Service, stats: Arc<ServiceStats>, clock: Clock) -> Self {
+    pub(super) fn new(service: &Service, clock: Clock) -> Self {
         let authority = service.upstream.authority.to_str();
         let budget = || Mutex::new(LogBudget::new(LINES_PER_SECOND));
         Self {
             service: service.name(),
             upstream: authority.unwrap_or_default().to_owned(),
-            stats,
+            stats: Arc::new(ServiceStats::new()),
             clock,
             failures: budget(),
             refusals: budget(),

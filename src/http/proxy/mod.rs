@@ -24,7 +24,7 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::time::timeout;
 
 use self::body::{ToClient, ToService};
-use self::exchange::{Exchange, Outcome, ServiceStats, Watch};
+use self::exchange::{Exchange, Outcome, Watch};
 use super::body::{Progress, RequestBody};
 use super::services::{
     Ended, Failure, FailureReason, Lease, Place, Places, Policy, Pool, Service, Upstream,
@@ -80,7 +80,6 @@ struct Behind {
     pool: Pool<ToService>,
     places: Places,
     watch: Arc<Watch>,
-    stats: Arc<ServiceStats>,
 }
 
 /// The state of all requests.
@@ -110,8 +109,7 @@ impl Proxy {
             may_resend,
         };
         let behind = |Proxied { service, paths }| {
-            let stats = Arc::new(ServiceStats::new());
-            let watch = Watch::new(&service, Arc::clone(&stats), settings.clock);
+            let watch = Watch::new(&service, settings.clock);
             let behind = Behind {
                 pool: Pool::new(service, policy),
                 places: Places::new(
@@ -120,7 +118,6 @@ impl Proxy {
                     settings.clock,
                 ),
                 watch: Arc::new(watch),
-                stats,
             };
             (Arc::new(behind), paths)
         };
@@ -162,7 +159,7 @@ impl Proxy {
         let services = self.services.iter();
         let named = services.map(|(behind, _)| {
             let name = behind.pool.service().name();
-            (name, Arc::clone(&behind.stats))
+            (name, Arc::clone(&behind.watch.stats))
         });
         exchange::metrics(&named.collect())
     }
@@ -223,7 +220,7 @@ impl Shared {
             };
             Answer::detail(status, detail).into()
         };
-        let stats = Arc::clone(&behind.stats);
+        let stats = Arc::clone(&behind.watch.stats);
         let room = |length| {
             let room = self.held.grant(client, length)?;
             room.progress(self.clock.mono_us());
@@ -311,7 +308,7 @@ impl Shared {
 
     /// Waits until the request may have one of the connections to the service.
     async fn place(&self, behind: &Behind, client: ClientAddr) -> Result<Arc<Place>, Failure> {
-        let waits = |has_share| behind.stats.count_wait(has_share);
+        let waits = |has_share| behind.watch.stats.count_wait(has_share);
         let place = timeout(self.silence, behind.places.place(client, waits)).await;
         let place = place.ok().flatten().map(Arc::new);
         place.ok_or_else(Failure::no_connection)

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
-use super::Service;
+use super::{Service, lock};
 
 /// A stream of bytes in both directions.
 pub(in crate::http) trait Bytes: AsyncRead + AsyncWrite + Unpin {}
@@ -221,7 +221,7 @@ pub(in crate::http) async fn connect(
 ) -> io::Result<(TokioIo<Box<dyn Bytes>>, SocketAddr)> {
     let upstream = &service.upstream;
     let found = lookup_host((upstream.host.as_str(), upstream.port)).await?;
-    let addresses = service.left.in_turn(found.collect());
+    let addresses = lock(&service.left).in_turn(found.collect());
     let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
     let each = silence / addresses.len().max(1) as u32;
     for address in addresses {
@@ -230,7 +230,7 @@ pub(in crate::http) async fn connect(
             Ok(Err(error)) => error,
             Err(_) => io::Error::new(ErrorKind::TimedOut, "connecting took too long"),
         };
-        service.left.leave(address, failure.to_string());
+        lock(&service.left).leave(address, std::time::Instant::now(), failure.to_string());
     }
     Err(failure)
 }

@@ -9,10 +9,9 @@ mod places;
 mod pool;
 
 use std::fmt::{self, Display};
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::header::HeaderValue;
 use rustls::ClientConfig;
@@ -41,25 +40,12 @@ pub struct Service {
     left: Left,
 }
 
-/// The addresses of the host that failed last.
-#[derive(Clone, Debug, Default)]
-struct Left(Arc<Mutex<LeftAddresses>>);
+/// Orders the addresses of the host, so that one that failed is tried last.
+type Left = Arc<Mutex<LeftAddresses>>;
 
-impl Left {
-    /// Orders the addresses of the host, so that one that failed is tried last.
-    fn in_turn(&self, addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-        self.lock().in_turn(addresses)
-    }
-
-    /// Records that connecting to this address failed, or that a request there got no whole answer.
-    fn leave(&self, address: SocketAddr, why: String) {
-        self.lock().leave(address, Instant::now(), why);
-    }
-
-    /// No holder of this lock can panic.
-    fn lock(&self) -> MutexGuard<'_, LeftAddresses> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// No holder of a lock of this module can panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The name and the address.
@@ -195,7 +181,7 @@ impl Answering {
 
     /// Records the head of an answer, with any status.
     pub(super) fn answered(&self) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let Some(since_us) = state.away_since_us.take() else {
             return;
         };
@@ -212,7 +198,7 @@ impl Answering {
 
     /// Records a request without an answer.
     pub(super) fn failed(&self, cause: &dyn Display) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         if state.away_since_us.is_some() {
             return;
         }
@@ -229,13 +215,8 @@ impl Answering {
     }
 
     fn away_ms(&self) -> Option<u64> {
-        let since_us = self.state().away_since_us?;
+        let since_us = lock(&self.state).away_since_us?;
         Some(self.clock.now().mono_us.saturating_sub(since_us) / 1_000)
-    }
-
-    /// No holder of this lock can panic.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,13 +3,14 @@
 //! buffers, in a sum over all services.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Context;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::lock;
 use crate::admission::{Charge, ClientAddr, FairQueue, Holding};
 use crate::base::Clock;
 
@@ -36,6 +37,7 @@ struct Inner {
     held: Holding,
     buffers: Holding,
     clock: Clock,
+    /// No holder of the lock drops a place, which would lock it again.
     waiting: Mutex<Waiting>,
 }
 
@@ -108,7 +110,7 @@ impl Inner {
         self: &Arc<Self>,
         client: ClientAddr,
     ) -> Result<Place, (Waits, oneshot::Receiver<Place>)> {
-        let mut waiting = self.waiting();
+        let mut waiting = lock(&self.waiting);
         if let Some(place) = self.grant(client) {
             return Ok(place);
         }
@@ -157,16 +159,11 @@ impl Inner {
 
     /// Takes the next request whose address may have a place out of the queue, and grants the place.
     fn next(self: &Arc<Self>) -> Option<(Place, oneshot::Sender<Place>)> {
-        let mut waiting = self.waiting();
+        let mut waiting = lock(&self.waiting);
         let may = |client| self.has_room_for(client);
         let number = waiting.turns.pop_of(may)?;
         let (client, request) = waiting.requests.remove(&number)?;
         Some((self.grant(client)?, request))
-    }
-
-    /// No holder of this lock can panic, and none drops a place, which would lock it again.
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -210,7 +207,7 @@ impl Drop for Place {
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        let mut waiting = self.of.waiting();
+        let mut waiting = lock(&self.of.waiting);
         waiting.turns.remove(&self.number);
         waiting.requests.remove(&self.number);
     }
@@ -280,7 +277,7 @@ mod tests {
             assert_eq!(*order.lock().expect("a list"), first);
             drop((same, also, held));
             assert_eq!(places.0.held.held(), 0);
-            assert!(places.0.waiting().requests.is_empty());
+            assert!(lock(&places.0.waiting).requests.is_empty());
         });
     }
 
@@ -291,7 +288,7 @@ mod tests {
             let crawls = at_once(&places, "192.0.2.1").await.expect("a place");
             let works = at_once(&places, "192.0.2.2").await.expect("a place");
             assert!(at_once(&places, "192.0.2.3").await.is_none());
-            assert!(places.0.waiting().requests.is_empty());
+            assert!(lock(&places.0.waiting).requests.is_empty());
             crawls.is_behind(Duration::from_secs(2));
             works.is_behind(Duration::from_millis(10));
             let ends = spawn_local(async move {

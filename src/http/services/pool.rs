@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Incoming};
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::link::{self, Activity};
 use super::places::Place;
-use super::{Left, Service};
+use super::{Left, Service, lock};
 use crate::http::body::BoxError;
 
 /// A connection that was unused for this long is not reused. Common servers close idle connections after 5 s; with a
@@ -120,7 +120,7 @@ impl<B> Lease<B> {
     /// Records that an answer broke off after its head, so that the next connection tries other addresses of the host
     /// first.
     pub(in crate::http) fn cut(&self, why: &dyn Display) {
-        self.left.leave(self.connection.address, why.to_string());
+        lock(&self.left).leave(self.connection.address, Instant::now(), why.to_string());
     }
 
     /// The place of the request, if counted here.
@@ -383,11 +383,6 @@ fn again<B: Again>(request: &Request<B>) -> Option<Request<B>> {
     *again.uri_mut() = request.uri().clone();
     *again.headers_mut() = request.headers().clone();
     Some(again)
-}
-
-/// No holder of this lock can panic.
-fn lock<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
-    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -7,8 +7,7 @@
 //! | `client_certificates` | the check of clients' certificates |
 //! | `session` | one connection: the handshake, records to plain bytes, plain bytes to records |
 //!
-//! The bytes that the sessions of all clients hold are one [`Holding`](crate::admission::Holding), whichever thread has
-//! the session.
+//! The bytes that the sessions of all clients hold are one [`Holding`], whichever thread has the session.
 //!
 //! Makes no system call on a socket: the event loop, its thread for handshakes, and the HTTP side move the bytes.
 //! Cryptography, records and the rules of the protocol come from rustls.
