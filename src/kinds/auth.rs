@@ -32,7 +32,8 @@ pub(super) struct KeyUpdates {
     reload: Option<Box<dyn Reload>>,
     /// The check of the URL for `--check --connect`.
     question: Option<Question>,
-    /// True until the first key is there. `None` if no keys are fetched, or clients are admitted without a key.
+    /// True until the first key is there. `None` if no keys are fetched, if tokens are optional, or if there is a
+    /// shared key.
     awaits: Option<Arc<AtomicBool>>,
     fetches: Option<KeyFetches>,
 }

@@ -369,7 +369,7 @@ impl ToLoop {
         self.wake.wake();
     }
 
-    /// Parses the body of a broadcast. After the delivery, `tell` is called with the number of devices.
+    /// Parses the body of a broadcast. After the delivery, `tell` is called with the number of deliveries.
     ///
     /// # Errors
     /// All errors in the body.
