@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Moves from the opening quote after the closing quote. Returns whether there are escapes.
+    /// Moves from the opening quote past the closing quote. Returns whether there are escapes.
     fn skip_string(&mut self) -> bool {
         let mut has_escapes = false;
         let mut bytes = self.rest().iter();
@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
         has_escapes
     }
 
-    /// Moves from an opening bracket after the matching closing bracket.
+    /// Moves from an opening bracket past the matching closing bracket.
     fn skip_container(&mut self) {
         let mut depth = 0_usize;
         let is_structural = |b: &u8| matches!(b, b'"' | b'{' | b'}' | b'[' | b']');

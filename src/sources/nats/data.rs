@@ -23,7 +23,7 @@ use crate::sources::socket::Waiter;
 
 /// The largest payload that a NATS server can be set to take (`max_payload`), bytes.
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// How long the server may take for the last acknowledgements at a stop.
+/// How long the server may take for the last acknowledgements of a connection.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most reads of bytes that arrived before the end of a connection: 64 MiB in all.
 const LAST_READS_MAX: usize = 1_024;

@@ -119,7 +119,8 @@ impl Publishing {
         }
     }
 
-    /// Begins on a new connection. `keeps_waiting`: the connection before is well, and what waits is published here.
+    /// Begins on a new connection. `keeps_waiting`: the connection before is still well, so messages that wait for it
+    /// are published here.
     ///
     /// # Errors
     /// The server takes only smaller messages.
