@@ -168,7 +168,7 @@ impl BusStatus {
         self.retained_refused.fetch_add(1, Relaxed);
     }
 
-    /// Returns what the source has spent and found by polling without sleep.
+    /// Returns how long the source has polled without sleep so far, and how often that found work.
     pub fn spin(&self) -> SpinCounts {
         SpinCounts {
             spun_us: self.spun_us.load(Relaxed),
@@ -176,7 +176,7 @@ impl BusStatus {
         }
     }
 
-    /// Source: sets what it has spent and found by polling without sleep so far.
+    /// Source: sets how long it has polled without sleep so far, and how often that found work.
     pub fn set_spin(&self, counts: SpinCounts) {
         self.spun_us.store(counts.spun_us, Relaxed);
         self.spins_found.store(counts.found, Relaxed);

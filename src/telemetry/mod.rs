@@ -320,7 +320,7 @@ impl<'a> Reading<'a> {
         self.bus().map(|bus| ByLabel(bus.of_consumers(number)))
     }
 
-    /// Returns what each thread that may spin has spent and found by polling without sleep.
+    /// Returns for each thread that may spin how long it has polled without sleep, and how often that found work.
     fn spins(&self) -> impl Iterator<Item = (&'static str, SpinCounts)> {
         let source = self.bus().map(|bus| ("source", bus.spin()));
         [("loop", self.turn.times.spin)].into_iter().chain(source)

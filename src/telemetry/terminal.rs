@@ -109,22 +109,16 @@ struct Fields {
 }
 
 impl Fields {
-    fn value(&self, name: &str) -> Option<&str> {
-        let mut others = self.others.iter();
-        others
-            .find(|other| other.0 == name)
-            .map(|other| other.1.as_str())
-    }
-
     /// Whether a field adds anything. A count of 0 left-out lines, an empty text, and a peer with the client's address
     /// do not.
     fn says_more(&self, (name, value): &(&str, String)) -> bool {
         match *name {
             "lines_left_out" => value != "0",
-            "peer" => self.value("client").is_none_or(|client| {
+            "peer" => {
                 let address = value.rsplit_once(':').map_or(value.as_str(), |(ip, _)| ip);
-                address.trim_matches(['[', ']']) != client
-            }),
+                let client = ("client", address.trim_matches(['[', ']']).to_owned());
+                !self.others.contains(&client)
+            }
             _ => value != "\"\"",
         }
     }
@@ -141,16 +135,12 @@ impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         let is_plain = |c: char| !c.is_whitespace() && !matches!(c, '"' | '=');
         let is_word = !value.is_empty() && value.chars().all(is_plain);
-        let shown = escaped(value, &[]).into_owned();
-        let is_bare = is_word || field.name() == "message";
-        self.add(
-            field,
-            if is_bare {
-                shown
-            } else {
-                format!("\"{shown}\"")
-            },
-        );
+        let shown = escaped(value, &[]);
+        let shown = match is_word || field.name() == "message" {
+            true => shown.into_owned(),
+            false => format!("\"{shown}\""),
+        };
+        self.add(field, shown);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {

@@ -23,11 +23,11 @@
 //! - A lost link causes a single [`BusEvent::Gap`], if all names were confirmed once, and a single [`BusEvent::Down`],
 //!   however many attempts to connect follow. They continue for ever, with delays that double from 100 ms to 2 s. If a
 //!   link is lost while the names are restored, and a wanted name was subscribed there, another `Gap` follows.
-//! - The source pings a server that was silent for a second. After two more seconds the status says that the bus is
-//!   away, but the source keeps the connection, because a server that is only busy delivers everything afterwards. A
-//!   second connection, without subscriptions, shows which it is. The source gives the first connection up if the
-//!   server refuses the second connection; if the server answers on the second one and says nothing on the first for
-//!   another second; or after 30 s without an answer on either. Any byte counts as an answer.
+//! - The source pings a server that was silent for a second. After two more seconds the bus counts as away (`Down`, and
+//!   `Up` at the next byte), but the source keeps the connection, because a server that is only busy delivers
+//!   everything afterwards. A second connection, without subscriptions, shows which it is. The source gives the first
+//!   connection up if the server refuses the second connection; if the server answers on the second one and says
+//!   nothing on the first for another second; or after 30 s without an answer on either. Any byte counts as an answer.
 //!
 //! A single thread does all this. It waits for the socket and for requests in the same poll, and never blocks in a read
 //! or a write, with TLS too. While the loop's channel is full, the thread waits for room and reads nothing. Redis
