@@ -6,6 +6,9 @@ use std::task::Waker;
 
 use super::{Charge, ClientAddr, Holding};
 
+/// An allocation may be up to twice as large as the bytes in it, and at least twice as large as this.
+const SPARE_BYTES: usize = 512;
+
 /// Bytes of a client, and their charge: wherever the bytes go, they count in the same [`Holding`].
 pub struct HeldBytes {
     bytes: Vec<u8>,
@@ -32,12 +35,12 @@ impl HeldBytes {
         Self { bytes, charge }
     }
 
-    /// Changes the bytes, then charges their new number. If no bytes are left, frees their allocation, because no
-    /// charge covers it.
+    /// Changes the bytes, then charges their new number. Frees an allocation much larger than the bytes, because the
+    /// charge does not cover it.
     pub fn change<T>(&mut self, now_us: u64, change: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let result = change(&mut self.bytes);
-        if self.bytes.is_empty() {
-            self.bytes = Vec::new();
+        if self.bytes.is_empty() || self.bytes.capacity() > 2 * self.bytes.len().max(SPARE_BYTES) {
+            self.bytes.shrink_to_fit();
         }
         let before = self.charge.amount();
         self.charge.set(self.bytes.len() as u64, now_us);

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -377,20 +377,15 @@ impl State {
 
     /// Appends at most `bytes_max` bytes from the socket to `read`; 0 at the end of the client's half.
     fn poll_append(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
-        let stream = &mut self.stream;
-        let (outcome, n) = self.read.change(self.time.mono_us(), |read| {
-            let len = read.len();
-            read.resize(len + bytes_max, 0);
-            let mut buf = ReadBuf::new(&mut read[len..]);
-            let outcome = Pin::new(stream).poll_read(cx, &mut buf);
-            let n = buf.filled().len();
-            read.truncate(len + n);
-            // A large buffer is needed rarely, so no connection keeps it.
-            if read.capacity() > 8 * READ_BYTES && read.len() < READ_BYTES {
-                read.shrink_to(2 * READ_BYTES);
-            }
-            (outcome, n)
-        });
+        // On the stack, so that a connection has memory only for bytes that came.
+        let mut piece = [MaybeUninit::uninit(); READ_BYTES];
+        let mut buf = ReadBuf::uninit(&mut piece[..bytes_max.min(READ_BYTES)]);
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
+        let n = buf.filled().len();
+        if n > 0 {
+            let now_us = self.time.mono_us();
+            (self.read).change(now_us, |read| read.extend_from_slice(buf.filled()));
+        }
         // A record of TLS can be opened only when it is whole, so an unfinished one shows nothing of a head.
         let awaits_head = matches!(self.next, Next::Head(_)) && self.read.is_empty();
         let has_begun = awaits_head && self.stream.has_begun_record();
