@@ -147,7 +147,7 @@ fn long_queues_do_not_keep_a_client_with_little_to_send() {
         world.hub.handle_input(world.now, message);
     };
     // 120 KB for each member, 36 MB in all, which a flush of one batch has begun to write.
-    (0..30).for_each(|_| publish(&mut world, "A", 2_000));
+    (0..60).for_each(|_| publish(&mut world, "A", 2_000));
     let mut bytes: usize = 0;
     let mut flush = |world: &mut World<Symbols>| {
         let mut notes = Notes {
