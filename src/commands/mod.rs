@@ -33,7 +33,7 @@ use self::publish::PublishCommand;
 use self::tail::TailCommand;
 use self::token::TokenCommand;
 use self::top::TopCommand;
-use crate::run::{GatewayKind, Print, Program, RunError};
+use crate::run::{GatewayKind, Print, Program, RunError, default_signals, take_early_signals};
 use crate::settings::typed::Env;
 use crate::settings::{Checked, Given, Kind, Setting};
 use crate::telemetry::{logging, memory_limit_bytes};
@@ -73,8 +73,16 @@ pub enum Invocation {
 /// Runs the command that the arguments and the environment name. Exit status: 0 after a signal, 1 after a failure, 2
 /// for wrong settings.
 pub fn main(program: &'static Program) -> ExitCode {
+    if let Err(error) = take_early_signals() {
+        complain(&format!("error: the signals of the process: {error}"));
+        return ExitCode::FAILURE;
+    }
     let env = Env::new(std::env::vars_os()).with_memory_limit(memory_limit_bytes());
-    match program.read(std::env::args_os(), env) {
+    let invocation = program.read(std::env::args_os(), env);
+    if !matches!(invocation, Ok(Invocation::Run(..))) {
+        default_signals();
+    }
+    match invocation {
         Ok(Invocation::Run(gateway, checked)) => ran(gateway.run(&checked)),
         Ok(Invocation::Print(print, checked)) => {
             ran((print.text)(&checked).map(|text| show(text.trim_end())))

@@ -277,14 +277,14 @@ fn stop_without_terminal() {
 }
 
 /// The reading end of a pair of sockets; the handler of SIGHUP writes a byte for each signal.
-struct HangUps(UnixStream);
+pub(super) struct HangUps(UnixStream);
 
 impl HangUps {
     /// The reading end of this process; the first call sets the handler.
     ///
     /// # Errors
     /// The system refuses a pair of sockets, or the handler.
-    fn of_process() -> io::Result<&'static Self> {
+    pub(super) fn of_process() -> io::Result<&'static Self> {
         if let Some(known) = HANG_UPS.get() {
             return Ok(known);
         }

@@ -1,5 +1,5 @@
 //! Ends a process whose loop hangs or does not take a stop signal, without a health check of an orchestrator and
-//! without systemd.
+//! without systemd. Also what signals do before the loop takes them.
 //!
 //! A turn takes milliseconds. A turn of 30 s will never end; meanwhile the loop serves no client and takes no signal. A
 //! process that did not run does not hang: it was stopped, the machine was asleep, a debugger held it, or its CPU quota
@@ -7,17 +7,21 @@
 //! this thread during which the loop waited inside of the turn, for a lock or the kernel.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::process;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use super::RunError;
+use super::reload::HangUps;
 use crate::base::detached;
 use crate::telemetry::{Phase, Telemetry, logging};
 
@@ -89,6 +93,36 @@ struct Stop {
     signals: u32,
     /// Ticks since the first signal. While the process does not run, there are no ticks.
     waited: Duration,
+}
+
+/// Whether a stop signal ends the process at once with status 0, and whether signals have their default actions.
+static EARLY: LazyLock<[Arc<AtomicBool>; 2]> = LazyLock::new(Default::default);
+
+/// Takes signals from the first steps of the process on: a stop signal ends it with status 0, as it does later, and
+/// after SIGHUP the files are read again as soon as the gateway runs. Called before the command is known.
+///
+/// # Errors
+/// The system refuses a handler.
+pub fn take_early_signals() -> io::Result<()> {
+    let [ends, is_default] = &*EARLY;
+    ends.store(true, Relaxed);
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, Arc::clone(is_default))?;
+    }
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 0, Arc::clone(ends))?;
+    }
+    HangUps::of_process().map(drop)
+}
+
+/// Gives the signals their default actions, for a command that is not a gateway.
+pub fn default_signals() {
+    EARLY[1].store(true, Relaxed);
+}
+
+/// Notes that the loop takes stop signals from here on.
+pub(super) fn loop_takes_signals() {
+    EARLY[0].store(false, Relaxed);
 }
 
 /// Watches the loop, which runs on the calling thread. The loop must take the first stop signal within `stop_at_most`

@@ -141,7 +141,7 @@ pub fn say(text: &str, as_json: impl FnOnce()) {
     }
 }
 
-/// Waits until the lines so far are written, but for at most twice [`FLUSH_TIMEOUT`] if standard output is not read.
+/// Waits until the lines so far are written, but not for long (0.6 s) if standard output is not read.
 pub fn flush() {
     let Some(lines) = QUEUE.get() else {
         return;

@@ -6,6 +6,7 @@ import pathlib
 import pty
 import re
 import signal
+import subprocess
 import time
 
 import pytest
@@ -194,6 +195,21 @@ async def test_a_signal_during_the_start_ends_nothing(redis_server, start_weirga
     weirgate.wait_ready()
     await until(lambda: "SIGHUP: files read again" in weirgate.log(), 10, "the files read again")
     await subscriber(CHANNELS, weirgate, ["A"])
+
+
+@pytest.mark.parametrize("is_check", [False, True])
+def test_a_stop_signal_during_the_start_is_a_stop(is_check, tmp_path):
+    """The start waits for the table. A check that is interrupted is no good check."""
+    table = tmp_path / "roles.json"
+    os.mkfifo(table)
+    command = [weirgate_binary(), "channels", "--port", "0", "--acl", str(table), *["--check"] * is_check]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with open(table, "wb"):  # waits for somebody who reads
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(10) == (-signal.SIGTERM if is_check else 0)
+    finally:
+        child.kill()
 
 
 def test_a_gateway_in_a_terminal_ends_with_it(tmp_path):
