@@ -177,7 +177,8 @@ labelled! {
     pub enum NotRecovered {
         /// The text is not a position of this feed.
         Bad = "bad",
-        /// There is no history, or no position yet; or the client is a member already, or has a rate of its own.
+        /// The name is not in the kept feed, there is no history, this instance knows no position yet, the client holds
+        /// the name already, or the client has a rate of its own.
         Off = "off",
         /// The position is from before a loss of the bus.
         Gap = "gap",

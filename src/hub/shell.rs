@@ -66,7 +66,7 @@ pub enum Effect {
         key: SessionKey,
         /// Bytes read so far, from the request line on.
         read: HeldBytes,
-        /// The connection's permit in the connection limits; dropped when the connection ends.
+        /// The connection's permit under the connection limits. The HTTP side keeps it until the connection ends.
         permit: Permit,
     },
     /// Reading continues after a pause. The shell has to read without a new event, because bytes may be in the kernel

@@ -275,7 +275,7 @@ fn is_request(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// A header of version 2 with an address part and extensions.
+    /// A header of the PROXY protocol, version 2. `rest` is what follows the length: addresses and extensions, if any.
     fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
         let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
         header.extend([0x20 | command, family]);

@@ -145,7 +145,7 @@ pub struct ChannelsStats {
 }
 
 impl ChannelsStats {
-    /// Entries refused because of a limit over all clients, by limit.
+    /// By limit over all clients: names that were refused to a client, and held patterns that were taken from it.
     pub fn limited(&self) -> impl Iterator<Item = (&'static str, u64)> {
         labelled(LIMITS, &self.limited)
     }

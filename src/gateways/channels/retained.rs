@@ -374,7 +374,8 @@ impl Retained {
         turn.is_busy = !names.is_empty();
         turn.asked += names.len();
         if let Some(address) = turn.address.filter(|_| turn.is_busy) {
-            // The limit was checked before: a single value may be larger than a share.
+            // No check here: `grant_shares` has made sure that a usual share fits. A single value that is larger than a
+            // share may pass the limit.
             let share = self.bytes.hold(address, bytes as u64, now_us);
             turn.share = Some((share, now_us));
             self.shares.insert((now_us, key));

@@ -179,7 +179,8 @@ impl Session {
         true
     }
 
-    /// Writes the close that waited long enough, or begins the client's turn in a stop.
+    /// Handles the close timer. Writes a close that has waited long enough. Without such a close the process is stopping,
+    /// and the client's moment to be closed has come: the moments of all clients are spread over the drain.
     fn close_due(&mut self, now: Now) -> Due {
         let close = match &self.cold.phase {
             Phase::Open(open) => open.close,

@@ -3,8 +3,9 @@
 //!
 //! Also the slow line of the demo: a relay between a tab and the gateway that reads the gateway's socket slowly. To the
 //! gateway, this socket is that of a slow client: the kernel takes no more bytes, messages wait in the send queue, and
-//! newer states replace older ones. The relay listens on no port. It gives its end to the loop like a connection that
-//! comes back from the HTTP side, with the request, the address and the permit of the tab.
+//! newer states replace older ones. For each tab the relay makes a pair of connected sockets; it listens on a loopback
+//! port only while it makes the pair. The gateway's end goes to the loop like a connection that comes back from the HTTP
+//! side, with the request, the address and the permit of the tab.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};

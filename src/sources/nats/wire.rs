@@ -252,7 +252,7 @@ impl Wire {
         self.refused(malformed.to_string())
     }
 
-    /// The error for a server of no use to this client.
+    /// The error that this server cannot be used, with the reason.
     pub(super) fn refused(&self, reason: String) -> NatsError {
         let url = self.endpoint.url();
         NatsError::Refused { url, reason }

@@ -40,7 +40,7 @@ impl DeflateParams {
         self
     }
 
-    /// Whether a message to this client may refer to the message before it.
+    /// Whether a message to this client may refer to earlier messages (context takeover, RFC 7692 §7.1.1).
     pub fn takes_over(self) -> bool {
         self.takeover == Takeover::Used
     }

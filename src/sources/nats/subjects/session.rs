@@ -447,7 +447,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Begins to count, if all names of the feed are subscribed.
+    /// Once all names of the kept feed are subscribed: begins to count its messages, or reports that they get no
+    /// positions. Does nothing if the feed has begun.
     pub(super) fn begin_feed(&mut self) -> Result<(), Stop> {
         if let Some(kept) = self.source.kept.as_mut().filter(|kept| kept.may_begin()) {
             self.relay.link.send(kept.begin())?;

@@ -292,7 +292,8 @@ impl StreamReader {
             self.go_on(newest, out);
         }
         self.count_from(state);
-        // The entries cannot be checked by an answer that begins with the last entry, because it is gone.
+        // An `XRANGE` from the last entry on proves that nothing was lost. Without this entry, the counters of the
+        // stream have to show it.
         let is_gone = self.was_read && state.is_there == Some(false);
         self.is_short |= is_gone;
         self.step = if is_gone { Step::Wait } else { CATCH_UP };
