@@ -87,3 +87,30 @@ impl fmt::Debug for HeldBytes {
         self.charge.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    #[test]
+    fn an_allocation_is_at_most_twice_as_large_as_its_bytes() {
+        let all = Holding::new("bytes", 1 << 20);
+        let client = ClientAddr::from(IpAddr::from([192, 0, 2, 1]));
+        let mut held = HeldBytes::new(&all, client, Vec::new(), 0);
+        let mut has_bound = |change: &dyn Fn(&mut Vec<u8>)| {
+            held.change(1, change);
+            assert_eq!(all.held(), held.len() as u64);
+            held.bytes.capacity() <= 2 * held.len().max(SPARE_BYTES)
+        };
+        assert!(has_bound(&|bytes| {
+            bytes.reserve(100_000);
+            bytes.extend_from_slice(b"GET / HTTP/1.1\r\n");
+        }));
+        assert!(has_bound(&|bytes| bytes.resize(64 * 1024, b'x')));
+        assert!(has_bound(&|bytes| drop(bytes.drain(..60 * 1024))));
+        assert!(has_bound(&|bytes| bytes.truncate(0)));
+        assert_eq!(held.bytes.capacity(), 0);
+    }
+}
