@@ -84,7 +84,7 @@ async def test_a_frozen_bus_is_told_and_loses_nothing(bus, request, start_weirga
     url, name = f"ws://127.0.0.1:{server.port}/ws", {"redis": "market:tick:A", "nats": "market.tick.A"}[bus]
     values = []
     async with websockets.connect(url) as old, clients.Channels(url) as client, socket_of(broker) as publish:
-        client.subscribe(name, lambda data, message: values.append(data))
+        await client.subscribe(name, lambda data, message: values.append(data))
         await old.send(json.dumps({"action": "subscribe", "channels": [name]}))
         for _ in range(2):
             await asyncio.wait_for(old.recv(), 5)
