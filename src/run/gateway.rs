@@ -432,7 +432,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             self.turn_max,
         )?;
         pin(common.cpus.first().copied());
-        watchdog::loop_takes_signals();
+        watchdog::stop_signals_are_taken();
         reactor.run().map_err(RunError::Loop)?;
         http.stop(HTTP_STOP);
         if let Some(source) = stopping {

@@ -41,7 +41,7 @@ pub use self::prepared::{Prepared, Question, TIMEOUT_FLAG};
 pub use self::process::Listening;
 pub use self::reload::{Reload, Reloaded};
 pub use self::tls::ClientTls;
-pub use self::watchdog::{default_signals, take_early_signals};
+pub use self::watchdog::{default_signals, stop_signals_are_taken, take_early_signals};
 pub use self::watches::StatsLine;
 pub use crate::telemetry::logging::say;
 

@@ -95,8 +95,9 @@ struct Stop {
     waited: Duration,
 }
 
-/// Whether a stop signal ends the process at once with status 0, and whether signals have their default actions.
-static EARLY: LazyLock<[Arc<AtomicBool>; 2]> = LazyLock::new(Default::default);
+/// Whether a stop signal ends the process at once with status 0; whether stop signals, and SIGHUP, have their default
+/// actions.
+static EARLY: LazyLock<[Arc<AtomicBool>; 3]> = LazyLock::new(Default::default);
 
 /// Takes signals from the first steps of the process on: a stop signal ends it with status 0, as it does later, and
 /// after SIGHUP the files are read again as soon as the gateway runs. Called before the command is known.
@@ -104,25 +105,28 @@ static EARLY: LazyLock<[Arc<AtomicBool>; 2]> = LazyLock::new(Default::default);
 /// # Errors
 /// The system refuses a handler.
 pub fn take_early_signals() -> io::Result<()> {
-    let [ends, is_default] = &*EARLY;
+    let [ends, stops_default, hang_up_default] = &*EARLY;
     ends.store(true, Relaxed);
-    for signal in [SIGHUP, SIGINT, SIGTERM] {
-        flag::register_conditional_default(signal, Arc::clone(is_default))?;
-    }
     for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, Arc::clone(stops_default))?;
         flag::register_conditional_shutdown(signal, 0, Arc::clone(ends))?;
     }
+    flag::register_conditional_default(SIGHUP, Arc::clone(hang_up_default))?;
     HangUps::of_process().map(drop)
 }
 
 /// Gives the signals their default actions, for a command that is not a gateway.
 pub fn default_signals() {
-    EARLY[1].store(true, Relaxed);
+    let [_, stops_default, hang_up_default] = &*EARLY;
+    stops_default.store(true, Relaxed);
+    hang_up_default.store(true, Relaxed);
 }
 
-/// Notes that the loop takes stop signals from here on.
-pub(super) fn loop_takes_signals() {
-    EARLY[0].store(false, Relaxed);
+/// Notes that the loop, or a command, takes stop signals itself from here on.
+pub fn stop_signals_are_taken() {
+    let [ends, stops_default, _] = &*EARLY;
+    ends.store(false, Relaxed);
+    stops_default.store(false, Relaxed);
 }
 
 /// Watches the loop, which runs on the calling thread. The loop must take the first stop signal within `stop_at_most`

@@ -31,7 +31,7 @@ pub use self::output::{Style, TailError};
 pub use super::link::Target;
 use super::link::{LinkError, Stream, is_timeout};
 use super::program::{complain, hide_secret};
-use crate::run::Dialect;
+use crate::run::{Dialect, stop_signals_are_taken};
 use crate::settings::{Rows, SecretText};
 
 /// How long a read waits for a message before the command checks signals and deadlines again.
@@ -94,6 +94,7 @@ impl Stop {
             flag::register_conditional_shutdown(*signal, 1, Arc::clone(&stop))?;
             flag::register(*signal, Arc::clone(&stop))?;
         }
+        stop_signals_are_taken();
         Ok(Self(stop))
     }
 
