@@ -38,10 +38,10 @@ const BATCH_SESSIONS: usize = 128;
 /// With more bytes than this in all send queues together, a flush takes several turns.
 const LONG_FLUSH_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The most bytes of one write to a client with several frames during such a flush. A client with little to send waits
-/// for the round under way, so a round takes a small part of each long queue. And if states are skipped before the flush
-/// ends, the clients that it wrote to first have got little more than the others.
-const LONG_FLUSH_WRITE_BYTES: usize = 16 * 1024;
+/// The most bytes of one write to a client with several states during such a flush. If states are skipped before the
+/// flush ends, the clients that it wrote to first have got little more than the others. Other frames have no such limit:
+/// [`Scratch::published_bytes`] counts on a round that writes more than the bus may publish meanwhile.
+const LONG_FLUSH_STATE_BYTES: usize = 16 * 1024;
 
 /// The most bytes that one batch deflates; the last payload may exceed the limit.
 const BATCH_DEFLATED_BYTES: usize = 256 * 1024;
@@ -347,8 +347,8 @@ fn plan(
     let session = clients.sessions.get_mut(slot as usize)?;
     let key = session.key(slot as usize);
     let from = leads.len();
-    let bytes = match is_long && session.has_several_frames() {
-        true => limits.write_bytes_max.min(LONG_FLUSH_WRITE_BYTES),
+    let bytes = match is_long && session.has_several_states() {
+        true => limits.write_bytes_max.min(LONG_FLUSH_STATE_BYTES),
         false => limits.write_bytes_max,
     };
     let stats = &mut clients.stats;
