@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 
-use weirgate::admission::{Holding, TrustedProxies};
+use weirgate::admission::Holding;
 use weirgate::base::Clock;
 use weirgate::gateways::events::EventsService;
 use weirgate::http::proxy::{Proxied, Proxy, ProxySettings};
@@ -103,7 +103,6 @@ fn proxy() -> Proxy {
         service_connections_max: 1,
         buffers: Holding::new("proxy_bytes", 1),
         held: Holding::new("http", 1),
-        trusted_proxies: TrustedProxies::None,
         clock: Clock::start(),
     })
 }

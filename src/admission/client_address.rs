@@ -84,6 +84,16 @@ pub enum ClientAddr {
     Unix,
 }
 
+impl ClientAddr {
+    /// The IP address; `None` for a peer on a unix socket.
+    pub const fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(ip) => Some(ip),
+            Self::Unix => None,
+        }
+    }
+}
+
 impl From<IpAddr> for ClientAddr {
     fn from(ip: IpAddr) -> Self {
         Self::Ip(ip.to_canonical())

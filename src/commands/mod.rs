@@ -3,8 +3,9 @@
 //! It is made from a [`Program`], which is a list of gateways with their settings: the subcommands, `--help`,
 //! `--check`, the environment name `WEIRGATE_GATEWAY`, `health` and `token`. Called by `main`.
 
-pub mod admin;
+mod admin;
 pub mod check;
+pub mod disconnect;
 pub mod health;
 mod link;
 pub mod pages;
@@ -20,8 +21,8 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
 
-use self::admin::DisconnectCommand;
 use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
+use self::disconnect::DisconnectCommand;
 use self::health::HealthCheck;
 use self::pages::PageFiles;
 pub use self::program::Exit;
@@ -185,7 +186,7 @@ impl Program {
                 Ok(Invocation::Top(Box::new(command)))
             }
             Some(("disconnect", matches)) => {
-                let command = admin::read(self, matches, &env)?;
+                let command = disconnect::read(self, matches, &env)?;
                 Ok(Invocation::Disconnect(Box::new(command)))
             }
             Some(("publish", matches)) => {
@@ -298,7 +299,7 @@ fn command(program: &Program, made_for: For) -> Command {
         .subcommand(token::command(program, made_for))
         .subcommand(tail::line::command(program, made_for))
         .subcommand(top::command(program, made_for))
-        .subcommand(admin::command(program, made_for))
+        .subcommand(disconnect::command(program, made_for))
         .subcommand(publish::line::command())
         .subcommand(version_command())
         .subcommand(pages::completions_command())

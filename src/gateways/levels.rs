@@ -14,8 +14,8 @@ use url::form_urlencoded;
 use super::members::{max_hz, members, read_max_rate, text_of};
 use crate::auth::Origins;
 use crate::hub::{
-    Accepted, Admission, ByClient, ClientLook, CloseReason, Core, Entrance, Frame, Gateway,
-    Incoming, MaxRate, SessionKey, TopicName,
+    Accepted, Admission, ByClient, ClientLook, Closed, Core, Entrance, Frame, Gateway, Incoming,
+    MaxRate, SessionKey, TopicName,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::json::ObjectWriter;
@@ -242,7 +242,8 @@ impl Gateway for DemoGateway {
             .handle_message(core, key, &mut client.topic, message);
     }
 
-    fn handle_closed(&mut self, _: &mut Core, _: SessionKey, client: Self::Client, _: CloseReason) {
+    fn handle_closed(&mut self, _: &mut Core, _: SessionKey, closed: Closed<Self::Client>) {
+        let (Closed::Ended(client, _) | Closed::Cut(client)) = closed;
         if let Some(name) = client.name {
             self.tabs.remove(&name);
         }

@@ -7,13 +7,14 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderValue, ORIGIN};
 use hyper::server::conn::http1;
-use hyper::{Request, Response, Version, service};
+use hyper::{Request, Response, StatusCode, Version, service};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWrite;
 use tokio::sync::watch;
@@ -21,11 +22,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::body::{AnswerBody, BoxError, Progress, RequestBody};
+use super::caller::Caller;
 use super::client_stream::ClientStream;
 use super::gate::{Client, Gate, HeadLimits, Stop};
 use super::handover::{ConnectionClock, Ends, Handover, HttpSettings, Idle, WayBack, Work};
 use super::service::Found;
-use super::site::{GivesWay, Handler, LateAnswer, RequestParts, Site};
+use super::site::{Answer, GivesWay, Handler, LateAnswer, RequestParts, Site};
 use crate::admission::{Charge, ClientAddr, HeldBytes, Holding, Peer};
 use crate::base::Clock;
 use crate::hub::CloseReason;
@@ -83,6 +85,8 @@ enum End {
     ClientGone,
     /// The process stops.
     Stopped,
+    /// An operator has cut off the client whose request was in progress.
+    Cut(ClientAddr),
     /// The connection was chosen to give way, because all connections together hold too many bytes.
     GivesWay(CloseReason),
 }
@@ -104,6 +108,7 @@ pub(super) async fn serve(
         permit,
     } = handover;
     let is_tls = tls.is_some();
+    let certificate = tls.as_ref().and_then(|tls| tls.client_name());
     let stream = match ClientStream::new(stream, tls) {
         Ok(stream) => stream,
         Err(error) => return debug!(%peer, %error, "HTTP connection could not be taken over"),
@@ -130,11 +135,14 @@ pub(super) async fn serve(
     let time = server.ends.clock();
     let gate = Gate::new(stream, read, decided, limits, Rc::clone(&clock), time);
     let gives_way = Rc::<RefCell<Option<GivesWay>>>::default();
+    let caller = Rc::<RefCell<Option<Caller>>>::default();
     let requests = Requests {
         server: Rc::clone(&server),
         clock: Rc::clone(&clock),
         gate: gate.clone(),
         gives_way: Rc::clone(&gives_way),
+        caller: Rc::clone(&caller),
+        certificate: certificate.map(Arc::from),
         peer,
         is_tls,
     };
@@ -147,14 +155,17 @@ pub(super) async fn serve(
         charge: None,
     };
     let holds = (&gate, &*gives_way, unwritten);
-    let end = run(&server, &mut http, holds, &clock, &mut stopping).await;
+    let watched = (&*caller, &mut stopping);
+    let end = run(&server, &mut http, holds, &clock, watched).await;
     // Also drops the handler's future, and hyper's reference to the gate.
     drop(http);
     let Some((stream, stop)) = gate.into_parts() else {
         return;
     };
     if stream.has_failed() {
-        server.ends.count(peer, CloseReason::TlsError);
+        server
+            .ends
+            .count(peer, peer.client(), CloseReason::TlsError);
     }
     match (end, stop) {
         (End::Done, Some(Stop::Upgrade(read))) => match back {
@@ -186,8 +197,12 @@ pub(super) async fn serve(
         (End::TimedOut, _) => debug!(%peer, "HTTP connection timed out"),
         (End::ClientGone, _) => debug!(%peer, "HTTP client left before its answer was out"),
         (End::Stopped, _) => {}
+        (End::Cut(client), _) => {
+            server.ends.count(peer, client, CloseReason::Revoked);
+            stream.reset();
+        }
         (End::GivesWay(reason), _) => {
-            server.ends.count(peer, reason);
+            server.ends.count(peer, peer.client(), reason);
             stream.reset();
         }
     }
@@ -234,8 +249,16 @@ async fn run(
     http: &mut http1::Connection<TokioIo<Gate>, Requests>,
     (gate, gives_way, mut unwritten): (&Gate, &RefCell<Option<GivesWay>>, Unwritten<'_>),
     clock: &ConnectionClock,
-    stopping: &mut watch::Receiver<bool>,
+    (caller, stopping): (&RefCell<Option<Caller>>, &mut watch::Receiver<bool>),
 ) -> End {
+    let mut cuts = server.settings.access.cuts.clone();
+    let refused = || {
+        let caller = caller.borrow();
+        let caller = caller.as_ref().filter(|_| clock.is_working())?;
+        caller.admit().is_err().then_some(caller.address)
+    };
+    let mut cut = pin!(cuts.wait_for(|()| refused().is_some()));
+    let mut may_be_cut = true;
     let mut timer = pin!(sleep_until(Instant::now()));
     let mut stop = pin!(stopping.wait_for(|&stopping| stopping));
     let mut stopped = false;
@@ -243,6 +266,13 @@ async fn run(
         if !stopped && stop.as_mut().poll(cx).is_ready() {
             stopped = true;
             Pin::new(&mut *http).graceful_shutdown();
+        }
+        // Before the request's handler goes on.
+        if may_be_cut && cut.as_mut().poll(cx).is_ready() {
+            may_be_cut = false;
+            if let Some(client) = refused() {
+                return Poll::Ready(End::Cut(client));
+            }
         }
         // Not `poll_without_shutdown`, which may be ready while the last answer is still in hyper's buffer. After a
         // request with any protocol in `Upgrade`, `poll` may be ready too early once; the second poll behaves as after
@@ -328,6 +358,10 @@ struct Requests {
     clock: Rc<ConnectionClock>,
     gate: Gate,
     gives_way: Rc<RefCell<Option<GivesWay>>>,
+    /// The sender of the last request.
+    caller: Rc<RefCell<Option<Caller>>>,
+    /// The name in the client's certificate.
+    certificate: Option<Arc<str>>,
     peer: Peer,
     is_tls: bool,
 }
@@ -346,15 +380,19 @@ impl service::Service<Request<Incoming>> for Requests {
         let (asked, body_read) = (asked.collect::<HeaderMap>(), body.progress());
         let (version, gate) = (head.version, self.gate.clone());
         let gives_way = Rc::clone(&self.gives_way);
+        let (server, clock) = (Rc::clone(&self.server), Rc::clone(&self.clock));
+        let (access, certificate) = (&server.settings.access, self.certificate.clone());
+        let caller = Caller::of(access, &self.peer, certificate, &head.headers);
+        self.caller.replace(Some(caller.clone()));
         let parts = RequestParts {
             head,
             peer: self.peer,
+            caller,
             is_tls: self.is_tls,
         };
-        let (server, clock) = (Rc::clone(&self.server), Rc::clone(&self.clock));
         let is_tls = self.is_tls;
         Box::pin(async move {
-            let (mut answer, work) = match server.site.find(&parts) {
+            let (mut answer, work) = match server.find(&parts) {
                 Found::Answer(answer) => (answer.into(), None),
                 Found::Handler(Handler::Ready(answer)) => (answer(&parts).into(), None),
                 Found::Handler(Handler::Later(answer)) => {
@@ -377,6 +415,19 @@ impl service::Service<Request<Incoming>> for Requests {
 }
 
 impl Server {
+    /// Finds the answer or the handler of a request. A sender that an operator has cut off is refused, and its
+    /// connection ends.
+    fn find(&self, parts: &RequestParts) -> Found<'_> {
+        let Err(refusal) = self.site.admit(parts) else {
+            return self.site.find(parts);
+        };
+        let client = parts.caller.address;
+        self.ends.count(parts.peer, client, CloseReason::Revoked);
+        let answer = Answer::detail(StatusCode::FORBIDDEN, refusal.label());
+        let close = HeaderValue::from_static("close");
+        Found::Answer(answer.with(header::CONNECTION, close))
+    }
+
     /// Converts an answer for hyper. `asked` has the request's `Origin`.
     fn response(
         &self,

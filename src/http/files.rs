@@ -264,11 +264,7 @@ pub(super) mod tests {
             request = request.header(name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let request = RequestParts {
-            head,
-            peer: crate::admission::Peer::Unix(None),
-            is_tls: false,
-        };
+        let request = RequestParts::of_this_machine(head);
         Forms::of(file.clone()).answer(&request)
     }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use tokio::time::Instant;
 
-use crate::admission::{HeldBytes, Holding, Peer};
+use super::caller::ClientAccess;
+use crate::admission::{ClientAddr, HeldBytes, Holding, Peer};
 use crate::base::{Clock, LogBudget};
 use crate::hub::{CloseReason, HTTP_BYTES_MAX, Permit};
 use crate::listening::tls::TlsSession;
@@ -21,6 +22,8 @@ pub struct HttpSettings {
     /// Limits the bytes of requests that are read before they are used: those after a head at the hand-over, those
     /// after a request in progress, and small bodies for services.
     pub held: Holding,
+    /// Who the clients are, and who is refused.
+    pub access: Arc<ClientAccess>,
     /// The most bytes of a request head; a larger head gets a 431.
     pub head_bytes_max: usize,
     /// The most headers of a request; more headers get a 431.
@@ -41,6 +44,7 @@ impl Default for HttpSettings {
     fn default() -> Self {
         Self {
             held: Holding::new("http_bytes", HTTP_BYTES_MAX),
+            access: Arc::default(),
             head_bytes_max: 16 * 1024,
             head_headers_max: 100,
             event_stream: false,
@@ -71,10 +75,10 @@ pub struct Handover {
 /// Returns a connection with a request for a WebSocket to the reactor. Called on the HTTP thread, so it must not block.
 pub type WayBack = Arc<dyn Fn(Handover) + Send + Sync>;
 
-/// The most log lines a second about connections that had to give way or broke the protocol of TLS.
+/// The most log lines a second about connections that had to give way, broke the protocol of TLS, or were cut off.
 const END_LINES_PER_SECOND: u32 = 10;
 
-/// Reports the ends of connections that had to give way or broke the protocol of TLS: to the reactor, which counts
+/// Reports the ends of connections that had to give way, broke the protocol of TLS, or were cut off: to the reactor, which counts
 /// them, and to the log.
 #[derive(Debug)]
 pub(super) struct Ends {
@@ -97,10 +101,12 @@ impl Ends {
         self.clock
     }
 
-    pub(super) fn count(&self, peer: Peer, reason: CloseReason) {
+    /// Counts and logs the end of a connection of this peer; `client` is the peer itself or a client of a proxy.
+    pub(super) fn count(&self, peer: Peer, client: ClientAddr, reason: CloseReason) {
         let _ = self.to_reactor.send(reason);
         if let Some(line) = self.lines.borrow_mut().line(self.clock.now()) {
             tracing::info!(
+                %client,
                 %peer,
                 reason = reason.label(),
                 lines_left_out = line.suppressed,

@@ -6,6 +6,7 @@
 //! Called by `run` (start, stop) and the reactor (hand-over).
 
 mod body;
+mod caller;
 pub mod calls;
 mod client_stream;
 mod connection;
@@ -25,6 +26,7 @@ pub mod services;
 mod site;
 
 pub use body::{AnswerBody, BodyTooSlow, BoxError, ReadBodyError, RequestBody, aside};
+pub use caller::{Caller, ClientAccess};
 pub use fetch::{Fetch, FetchError, FetchLimits};
 pub use files::{ClientModule, client_routes};
 pub use handover::{Handover, HttpSettings, WayBack};

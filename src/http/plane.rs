@@ -252,7 +252,7 @@ impl Admin {
     ) -> io::Result<Self> {
         let bound = addr.bind(options)?;
         let site = Site {
-            own_pages_only: true,
+            is_admin: true,
             ..site
         };
         Ok(Self { bound, site, clock })

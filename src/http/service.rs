@@ -9,9 +9,7 @@ use super::site::{Answer, Handler, RequestParts, Site};
 impl Site {
     /// Finds the answer or the handler of a request.
     pub(super) fn find(&self, request: &RequestParts) -> Found<'_> {
-        let refused = self
-            .own_pages_only
-            .then(|| self.cors.refuse_other_page(request));
+        let refused = self.is_admin.then(|| self.cors.refuse_other_page(request));
         let answer = refused.flatten().or_else(|| self.cors.answer(request));
         answer.map_or_else(|| self.route(request), Found::Answer)
     }
@@ -77,18 +75,12 @@ fn method_not_allowed(methods: &[&Method]) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::Peer;
     use crate::http::{Cors, Route};
     use hyper::Request;
 
     fn ask(site: Site, request: hyper::http::request::Builder) -> Answer {
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let peer = Peer::Unix(None);
-        let parts = RequestParts {
-            head,
-            peer,
-            is_tls: false,
-        };
+        let parts = RequestParts::of_this_machine(head);
         let mut answer = match site.find(&parts) {
             Found::Answer(answer) => answer,
             Found::Handler(Handler::Ready(answer)) => answer(&parts),

@@ -18,9 +18,11 @@ use hyper::http::request;
 use hyper::{Method, StatusCode};
 
 use super::body::{AnswerBody, BoxError, RequestBody};
+use super::caller::Caller;
 use super::handover::{Handover, WayBack};
 use super::page::FrontPage;
 use crate::admission::Peer;
+use crate::auth::Refusal;
 use crate::wire::json::ObjectWriter;
 
 /// The header in which a browser says how the origin of the page relates to the origin of the request (Fetch Metadata).
@@ -40,11 +42,26 @@ pub struct RequestParts {
     pub head: request::Parts,
     /// The other end of the connection.
     pub peer: Peer,
+    /// Who sends the request.
+    pub caller: Caller,
     /// Whether the connection came over TLS.
     pub is_tls: bool,
 }
 
 impl RequestParts {
+    /// A request of a program on a unix socket.
+    #[cfg(test)]
+    pub(super) fn of_this_machine(head: request::Parts) -> Self {
+        let peer = Peer::Unix(None);
+        let caller = Caller::of(&Arc::default(), &peer, None, &head.headers);
+        Self {
+            head,
+            peer,
+            caller,
+            is_tls: false,
+        }
+    }
+
     /// Whether a page of another origin sends this request. If the page will not read the answer, the browser may leave
     /// out `Origin`, but it sends `Sec-Fetch-Site`. A page can set neither.
     pub(super) fn is_of_another_page(&self) -> bool {
@@ -164,31 +181,47 @@ pub struct Site {
     pub front: Option<FrontPage>,
     /// The origins that may read answers, and make changes.
     pub cors: Cors,
-    /// Whether pages of other origins are refused, unless `cors` lists them. Set for the admin listener, because it
+    /// Whether this is the admin listener's. It refuses pages of other origins, unless `cors` lists them, because it
     /// accepts few connections.
-    pub own_pages_only: bool,
+    pub is_admin: bool,
 }
 
+/// The pages about the process, for probes and scrapers.
+const STATUS_PATHS: [&str; 4] = ["/metrics", "/stats", "/ready", "/health"];
+
 impl Site {
+    /// Whether the sender of a request may be here. A cut must not make the probes of the admin listener fail, which
+    /// may share the address of a node with clients, nor lock out the operator of this machine, who takes it back.
+    ///
+    /// # Errors
+    /// An operator has cut the sender off.
+    pub(super) fn admit(&self, request: &RequestParts) -> Result<(), Refusal> {
+        let caller = &request.caller;
+        let is_open = || STATUS_PATHS.contains(&request.path()) || caller.is_this_machine();
+        match self.is_admin && is_open() {
+            true => Ok(()),
+            false => caller.admit(),
+        }
+    }
+
     /// Splits the site in two: for the public port, and for the admin listener. The latter gets the pages about the
     /// process, `/internal/*`, and the `operator` routes, which only an admin listener serves. `/health` is on both.
     pub fn split_admin(self, operator: Vec<Route>) -> (Self, Self) {
-        let is_admin = |route: &Route| {
-            let path = route.path;
-            ["/metrics", "/stats", "/ready"].contains(&path) || path.starts_with("/internal/")
-        };
+        let is_status = |route: &Route| STATUS_PATHS.contains(&route.path);
+        let is_internal = |route: &Route| route.path.starts_with("/internal/");
         let of = |keep: &dyn Fn(&Route) -> bool| {
             let routes = self.routes.iter();
             routes.filter(|route| keep(route)).cloned().collect()
         };
-        let mut admin_routes: Vec<Route> = of(&|route| is_admin(route) || route.path == "/health");
+        let mut admin_routes: Vec<Route> = of(&|route| is_status(route) || is_internal(route));
         admin_routes.extend(operator);
         let admin = Self {
             routes: admin_routes,
             cors: self.cors.clone(),
             ..Self::default()
         };
-        let routes = of(&|route| !is_admin(route));
+        let is_public = |route: &Route| !is_status(route) && !is_internal(route);
+        let routes = of(&|route| is_public(route) || route.path == "/health");
         (Self { routes, ..self }, admin)
     }
 }

@@ -374,8 +374,10 @@ impl Core {
         let due = self.now.mono_us + self.limits.close_timeout_us;
         let now = self.now;
         let code = self.with_retry_after(code, reason);
-        // Frames that wait for a slot are sent before the close.
-        self.clients.open_slot(now, &self.limits, key);
+        if how != Closing::Bare {
+            // Frames that wait for a slot are sent before the close.
+            self.clients.open_slot(now, &self.limits, key);
+        }
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };

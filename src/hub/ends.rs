@@ -8,7 +8,7 @@ use super::core::Core;
 use super::gateway::Gateway;
 use super::hub::Hub;
 use super::limits::{CLIENT_COST, FRAME_COST, TOPIC_COST};
-use super::revoked::{Connected, Cut, REFUSED_MS};
+use super::revoked::{Connected, Cut, WasConnected};
 use super::session::{Departed, Pause, Pauses, Session};
 use super::shell::CutRequest;
 use super::{CloseReason, Closing, Effect, Now, PhaseKind, REVOKED, SessionKey};
@@ -206,39 +206,55 @@ impl Core {
         }
     }
 
-    /// Whether an operator has cut off the user or the token of this client, or its address. `user` and `marks` are
-    /// of a new token that is about to replace the client's.
-    pub fn is_revoked(
+    /// Whether this client may be here: [`Revoked::admit`](super::Revoked::admit). `user` and `marks` are of a new
+    /// token that is about to replace the client's.
+    ///
+    /// # Errors
+    /// An operator has cut off the user or the token of this client, or its address.
+    pub fn admit(
         &self,
         key: SessionKey,
         user: Option<&str>,
         marks: Option<&TokenMarks>,
-    ) -> bool {
-        let list = &self.limits.revoked;
-        let Some(session) = self.clients.session(key).filter(|_| !list.is_empty()) else {
-            return false;
+    ) -> Result<(), Refusal> {
+        let Some(session) = self.clients.session(key) else {
+            return Ok(());
         };
         let own = session.connected("");
-        let connected = Connected {
+        let who = Connected {
             user: user.or(own.user),
             marks: marks.or(own.marks),
             ..own
         };
-        list.refuse(&connected, self.now.unix_ms())
+        self.limits.revoked.admit(&who, self.now.unix_ms())
     }
 
-    /// Closes a client whose user or address was cut off. Returns true for such a client.
-    pub fn close_revoked(&mut self, key: SessionKey) -> bool {
-        let is_revoked = self.is_revoked(key, None, None);
-        if is_revoked {
+    /// The same for a client whose connection has ended, before more is done for it.
+    ///
+    /// # Errors
+    /// An operator has cut the client off.
+    pub fn admit_gone(&self, who: &WasConnected) -> Result<(), Refusal> {
+        let revoked = &self.limits.revoked;
+        revoked.admit(&who.connected(), self.now.unix_ms())
+    }
+
+    /// Who this client is, for [`admit_gone`](Self::admit_gone); `None` once its socket is released.
+    pub fn who(&self, key: SessionKey) -> Option<WasConnected> {
+        Some(self.clients.session(key)?.was_connected())
+    }
+
+    /// Closes a client that may no longer be here. Returns false for such a client.
+    pub fn admit_or_close(&mut self, key: SessionKey) -> bool {
+        let admitted = self.admit(key, None, None).is_ok();
+        if !admitted {
             self.revoke(key);
         }
-        is_revoked
+        admitted
     }
 
     fn revoke(&mut self, key: SessionKey) {
         self.set_refusal(key, Refusal::Revoked.label());
-        self.close(key, REVOKED, CloseReason::Revoked, Closing::Now);
+        self.close(key, REVOKED, CloseReason::Revoked, Closing::Bare);
     }
 
     /// The time of the next [`advance_cuts`](Self::advance_cuts).
@@ -269,7 +285,7 @@ impl Core {
 
     fn cut_slot(&mut self, slot: usize, cut: Option<&Cut>) {
         let session = self.clients.sessions.get_mut(slot);
-        let is_open = |s: &&mut Session| s.phase() == PhaseKind::Open && s.takes_data();
+        let is_open = |s: &&mut Session| s.phase() == PhaseKind::Open;
         let Some(session) = session.filter(is_open) else {
             return;
         };
@@ -278,23 +294,21 @@ impl Core {
         let connected = session.connected(&text);
         let is_chosen = match cut {
             Some(cut) => cut.matches(&connected),
-            None => self.limits.revoked.refuse(&connected, now),
+            None => self.limits.revoked.admit(&connected, now).is_err(),
         };
         if !is_chosen {
             return;
         }
         let done = &mut self.cuts.done;
         done.clients += 1;
-        let end = connected.marks.and_then(|marks| marks.expires_unix_ms);
-        let end = end.unwrap_or_else(|| now.saturating_add(REFUSED_MS));
-        done.latest_end = done.latest_end.max(Some(end));
+        let ends = connected.marks.and_then(|marks| marks.expires_unix_ms);
+        done.tokens_end = done.tokens_end.max(ends);
         if let (Some(cut), Some(marks)) = (cut, connected.marks)
             && cut.session.is_some()
             && let Some(refused) = cut.of_token(marks)
         {
-            let revoked = &self.limits.revoked;
-            match revoked.add(&refused, now) {
-                Ok(()) => done.refused = Some(revoked.settle(&refused, Some(end), now)),
+            match self.limits.revoked.add(&refused, now) {
+                Ok(refused) => done.refused = Some(refused),
                 Err(full) => done.full = Some(full),
             }
         }

@@ -22,6 +22,27 @@ pub enum Admission<C> {
     Refuse(RequestRefusal),
 }
 
+/// The gateway's state of a client whose connection has ended. The state is inside, so that no gateway can go on with
+/// the client's work without a word about cuts.
+#[derive(Debug)]
+pub enum Closed<C> {
+    /// The client, the network, a limit or a stop has ended the connection: what the client has asked for may go on.
+    Ended(C, CloseReason),
+    /// An operator has cut the client off ([`CloseReason::Revoked`]): nothing more is done for it. What waits is dropped
+    /// and counted.
+    Cut(C),
+}
+
+impl<C> Closed<C> {
+    /// Why the connection has ended.
+    pub const fn reason(&self) -> CloseReason {
+        match self {
+            Self::Ended(_, reason) => *reason,
+            Self::Cut(_) => CloseReason::Revoked,
+        }
+    }
+}
+
 /// The kind of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entrance<'a> {
@@ -45,7 +66,7 @@ pub enum Entrance<'a> {
 /// # Which call is which
 /// | calls | methods |
 /// | --- | --- |
-/// | questions, which change nothing | [`entrance`](Self::entrance), [`has_room_for`](Self::has_room_for), [`poll_timeout`](Self::poll_timeout), [`holdings`](Self::holdings), [`close_code`](Self::close_code), [`render`](Self::render) |
+/// | questions, which change nothing | [`entrance`](Self::entrance), [`has_room_for`](Self::has_room_for), [`poll_timeout`](Self::poll_timeout), [`holdings`](Self::holdings), [`pong_timeout_code`](Self::pong_timeout_code), [`stop_code`](Self::stop_code), [`render`](Self::render) |
 /// | of one client | [`admit`](Self::admit), [`handle_opened`](Self::handle_opened), [`handle_message`](Self::handle_message), [`handle_answered`](Self::handle_answered), [`handle_deadline`](Self::handle_deadline), [`handle_room`](Self::handle_room), [`reads_to_the_end`](Self::reads_to_the_end), [`handle_stopping`](Self::handle_stopping), [`handle_closed`](Self::handle_closed) |
 /// | of the bus and of other threads | [`handle_publication`](Self::handle_publication), [`handle_notice`](Self::handle_notice), [`handle_input`](Self::handle_input), [`handle_timeout`](Self::handle_timeout) |
 /// | work for other threads | [`poll_output`](Self::poll_output) |
@@ -175,15 +196,10 @@ pub trait Gateway {
     }
 
     /// Called when the connection of a client has ended. The client is a member of no topic and can
-    /// receive nothing more. [`Core::member_count`] says whether others hold its topics.
-    fn handle_closed(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        client: Self::Client,
-        reason: CloseReason,
-    ) {
-        let _ = (core, key, client, reason);
+    /// receive nothing more. [`Core::member_count`] says whether others hold its topics. By default nothing more is done
+    /// for the client.
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<Self::Client>) {
+        let _ = (core, key, closed);
     }
 
     /// The frame of a message of the feed for the members of its own name, or of a pattern. Called for each of these
@@ -236,12 +252,13 @@ pub trait Gateway {
         Vec::new()
     }
 
-    /// The close code for a missing pong, and at a stop of the process. By default 1011 for a missing pong, and
-    /// [`Limits::stop_code`] without a text at a stop.
-    fn close_code(&self, reason: CloseReason, limits: &Limits) -> CloseCode {
-        match reason {
-            CloseReason::ShuttingDown => CloseCode::bare(limits.stop_code),
-            _ => CloseCode::new(1011, "keepalive ping timeout"),
-        }
+    /// The close code for a missing pong; by default 1011.
+    fn pong_timeout_code(&self) -> CloseCode {
+        CloseCode::new(1011, "keepalive ping timeout")
+    }
+
+    /// The close code at a stop of the process; by default [`Limits::stop_code`] without a text.
+    fn stop_code(&self, limits: &Limits) -> CloseCode {
+        CloseCode::bare(limits.stop_code)
     }
 }

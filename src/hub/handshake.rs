@@ -55,7 +55,7 @@ impl Core {
         if let Some(peer) = self.peer(key)
             && !self.limits.trusted_proxies.trusts_peer(&peer)
         {
-            self.admit(key, peer.client(), None);
+            self.count_connection(key, peer.client(), None);
         }
     }
 
@@ -78,10 +78,11 @@ impl Core {
         }
         let client = trusted.client(&peer, |name| head.raw_values(name));
         session.record().client = client;
-        self.admit(key, client, stream)
+        self.count_connection(key, client, stream)
     }
 
-    fn admit(
+    /// Counts the connection for the address. Returns false if the address has reached its limit.
+    fn count_connection(
         &mut self,
         key: SessionKey,
         client: ClientAddr,
@@ -345,19 +346,19 @@ impl<G: Gateway> Hub<G> {
             return;
         }
         match self.gateway.admit(core, key, head) {
-            Admission::Accept(mut accepted, _)
-                if core.is_revoked(key, accepted.user.as_deref(), accepted.marks.as_deref()) =>
-            {
-                accepted.refusal = Some(Refusal::Revoked.label());
-                if core.open(key, head, speaks, accepted) {
-                    core.close(key, REVOKED, CloseReason::Revoked, Closing::Now);
+            Admission::Accept(mut accepted, client) => {
+                let (user, marks) = (accepted.user.as_deref(), accepted.marks.as_deref());
+                let admitted = core.admit(key, user, marks);
+                accepted.refusal = admitted.err().map(Refusal::label).or(accepted.refusal);
+                if !core.open(key, head, speaks, accepted) {
+                    return;
                 }
-            }
-            Admission::Accept(accepted, client) => {
-                if core.open(key, head, speaks, accepted) {
-                    let client = self.clients.insert(key, client);
-                    self.gateway.handle_opened(core, key, client);
+                if admitted.is_err() {
+                    core.close(key, REVOKED, CloseReason::Revoked, Closing::Bare);
+                    return;
                 }
+                let client = self.clients.insert(key, client);
+                self.gateway.handle_opened(core, key, client);
             }
             Admission::AcceptThenClose(accepted, code) => {
                 if core.open(key, head, speaks, accepted) {

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use super::core::Core;
 use super::deadlines::earliest;
 use super::ends::DrainPlan;
-use super::gateway::Gateway;
+use super::gateway::{Closed, Gateway};
 use super::limits::CLIENT_COST;
 use super::protocol::RequestRefusal;
 use super::session::{Due, Pause};
@@ -367,8 +367,7 @@ impl<G: Gateway> Hub<G> {
     // ---- inside
 
     fn session_due(&mut self, key: SessionKey) {
-        let limits = &self.core.limits;
-        let pong_timeout = self.gateway.close_code(CloseReason::PongTimeout, limits);
+        let pong_timeout = self.gateway.pong_timeout_code();
         self.core.client_due(key, pong_timeout);
         let now = self.core.now;
         let session = self.core.clients.session_mut(key);
@@ -410,16 +409,19 @@ impl<G: Gateway> Hub<G> {
         if let Some(client) = self.clients.get_mut(key) {
             self.gateway.handle_stopping(&mut self.core, key, client);
         }
+        let code = self.gateway.stop_code(&self.core.limits);
         let reason = CloseReason::ShuttingDown;
-        let code = self.gateway.close_code(reason, &self.core.limits);
         self.core.close(key, code, reason, Closing::Graceful);
     }
 
     fn report_closed(&mut self, key: SessionKey, reason: CloseReason) {
         // A client that was accepted only to be closed never belonged to the gateway.
         if let Some(client) = self.clients.remove(key) {
-            self.gateway
-                .handle_closed(&mut self.core, key, client, reason);
+            let closed = match reason {
+                CloseReason::Revoked => Closed::Cut(client),
+                reason => Closed::Ended(client, reason),
+            };
+            self.gateway.handle_closed(&mut self.core, key, closed);
             self.core.room_was_freed = true;
         }
     }

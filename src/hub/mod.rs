@@ -54,7 +54,7 @@ pub(crate) use deadlines::earliest;
 pub use encodings::Encoded;
 pub use ends::DrainPlan;
 pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Lead};
-pub use gateway::{Admission, Entrance, Gateway};
+pub use gateway::{Admission, Closed, Entrance, Gateway};
 pub use history::{Missed, Outcome, Wanted};
 pub use hub::Hub;
 pub use limits::{
@@ -72,7 +72,7 @@ pub use publication::{
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered, REVOKED};
 pub use resume::RESUME_BYTES_MAX;
-pub use revoked::{Connected, Cut, Full, Revoked};
+pub use revoked::{Connected, Cut, Full, Lifted, Revoked, WasConnected};
 pub use session::{Accepted, ClientLook, ClientState, MaxRate};
 pub use shell::{
     CutDone, CutRequest, Dropped, Effect, Ended, Permit, Secured, Traffic, Transmit, Write,

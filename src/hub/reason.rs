@@ -170,6 +170,9 @@ pub enum Closing {
     Now,
     /// Waiting frames go out first; no new frame is queued.
     Graceful,
+    /// The close frame goes out at the next frame boundary; every frame that waits is discarded and counted, also if an
+    /// earlier close waits for it.
+    Bare,
 }
 
 labelled! {

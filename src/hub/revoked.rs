@@ -7,13 +7,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub use cut::{Connected, Cut};
+pub use cut::{Connected, Cut, WasConnected};
 use foldhash::quality::RandomState;
 
-use crate::auth::TokenMarks;
+use crate::auth::{Refusal, TokenMarks};
 
-/// A refusal lasts this long if no token says when it ends. Unless the cut has an end, tokens from before the refusal
-/// stay refused for at least this long.
+/// A refusal without an end lasts this long. Unless the cut has an end, tokens from before the refusal stay refused for
+/// at least this long.
 pub(super) const REFUSED_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The most entries by default.
@@ -22,35 +22,37 @@ const MAX: usize = 10_000;
 /// The most entries that `newest` returns.
 const NEWEST_MAX: usize = 20;
 
-/// When a refusal ends, Unix milliseconds.
+/// When a refusal ends, Unix milliseconds. The ends follow from the request alone, so that the same request has the same
+/// ends on every instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ends {
     /// When the refusal began.
     since: i64,
     /// When it ends for every token, whenever the token was issued.
     all: i64,
-    /// When it ends for tokens from before the refusal, and for those that do not say when they were made: some may
-    /// end later than the tokens that were connected.
+    /// When it ends for tokens from before the refusal, and for those that do not say when they were made.
     old: i64,
-    /// `all` of the refusal once the tokens are known; `None` until the first walk has ended.
-    settled: Option<i64>,
 }
 
 impl Ends {
-    fn new(cut: &Cut, now: i64, by_default: i64) -> Self {
-        let ms = |seconds: i64| seconds.saturating_mul(1000);
-        let all = cut.until.map_or(by_default, ms);
-        let since = cut.since.map_or(now, ms);
+    /// The ends of a request: a day after it began, if it names no end.
+    fn of_call(cut: &Cut, now: i64) -> Self {
+        let since = cut.since.map_or(now, unix_ms);
+        Self::new(cut, since, since.saturating_add(REFUSED_MS))
+    }
+
+    /// The ends of a line of the file: without an end, it holds while the file has it.
+    fn of_line(cut: &Cut, now: i64) -> Self {
+        Self::new(cut, cut.since.map_or(now, unix_ms), i64::MAX)
+    }
+
+    fn new(cut: &Cut, since: i64, by_default: i64) -> Self {
+        let all = cut.until.map_or(by_default, unix_ms);
         let old = match cut.until.is_some() && cut.since.is_none() {
             true => all,
             false => all.max(since.saturating_add(REFUSED_MS)),
         };
-        Self {
-            since,
-            all,
-            old,
-            settled: Some(all),
-        }
+        Self { since, all, old }
     }
 
     /// The ends of two refusals with the same conditions: each at its latest.
@@ -59,7 +61,6 @@ impl Ends {
             since: self.since.max(other.since),
             all: self.all.max(other.all),
             old: self.old.max(other.old),
-            settled: self.settled.max(other.settled),
         }
     }
 
@@ -85,19 +86,26 @@ impl Refusals {
         self.by_conditions.len()
     }
 
-    fn get(&self, cut: &Cut) -> Option<Ends> {
-        self.by_conditions.get(&cut.key()).copied()
+    fn has(&self, cut: &Cut) -> bool {
+        self.by_conditions.contains_key(&cut.key())
     }
 
-    fn insert(&mut self, cut: &Cut, ends: Ends) {
+    /// Adds a refusal. Of two with the same conditions the later ends hold; returns these.
+    fn add(&mut self, cut: &Cut, ends: Ends) -> Ends {
+        let before = self.remove(cut);
+        let ends = before.map_or(ends, |before| before.merge(ends));
         let key = Arc::new(cut.key());
-        match self.by_conditions.insert(Arc::clone(&key), ends) {
-            None => self.kinds[key.kind()] += 1,
-            Some(before) => {
-                self.by_end.remove(&(before.old, Arc::clone(&key)));
-            }
-        }
+        self.kinds[key.kind()] += 1;
+        self.by_conditions.insert(Arc::clone(&key), ends);
         self.by_end.insert((ends.old, key));
+        ends
+    }
+
+    fn remove(&mut self, cut: &Cut) -> Option<Ends> {
+        let (key, ends) = self.by_conditions.remove_entry(&cut.key())?;
+        self.kinds[key.kind()] -= 1;
+        self.by_end.remove(&(ends.old, key));
+        Some(ends)
     }
 
     /// Forgets refusals that have ended.
@@ -150,6 +158,20 @@ impl Refusals {
 #[error("the list of refused users and tokens is full: {0} entries")]
 pub struct Full(pub usize);
 
+/// What [`Revoked::lift`] has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifted {
+    /// Whether there was such a refusal by a request; it is gone.
+    pub was_refused: bool,
+    /// Whether a line of the file refuses the same, and goes on to.
+    pub is_in_file: bool,
+}
+
+/// Unix seconds as milliseconds.
+const fn unix_ms(seconds: i64) -> i64 {
+    seconds.saturating_mul(1000)
+}
+
 /// The users, tokens and addresses that are refused wherever they connect. Copies share the list.
 #[derive(Clone, Debug)]
 pub struct Revoked {
@@ -184,51 +206,30 @@ impl Revoked {
         self.max
     }
 
-    /// Whether there is no entry, also none that has ended.
-    pub fn is_empty(&self) -> bool {
-        let lists = self.read();
-        lists.of_calls.len() + lists.of_file.len() == 0
-    }
-
     /// Adds what is refused after a cut. Called before the connections are closed, so that no client comes back
-    /// meanwhile. Until [`settle`](Self::settle) every token is refused.
+    /// meanwhile. An earlier refusal with the same conditions is never shortened. Returns the entry in the form for
+    /// other processes.
     ///
     /// # Errors
     /// There is no room.
-    pub fn add(&self, refused: &Cut, now_unix_ms: i64) -> Result<(), Full> {
+    pub fn add(&self, refused: &Cut, now_unix_ms: i64) -> Result<Cut, Full> {
         let mut lists = self.pruned(now_unix_ms);
         let entries = lists.of_calls.len() + lists.of_file.len();
-        let before = lists.of_calls.get(refused);
-        if before.is_none() && entries >= self.max {
+        if !lists.of_calls.has(refused) && entries >= self.max {
             return Err(Full(self.max));
         }
-        let settled = before.and_then(|ends| ends.settled);
-        let ends = Ends::new(refused, now_unix_ms, settled.unwrap_or(now_unix_ms));
-        let all = ends.old;
-        let ends = Ends {
-            all,
-            settled,
-            ..ends
-        };
-        lists.of_calls.insert(refused, ends);
-        Ok(())
+        let ends = Ends::of_call(refused, now_unix_ms);
+        Ok(refused.ending(&lists.of_calls.add(refused, ends)))
     }
 
-    /// Sets the end of a new refusal, unless the cut has an end: the latest end of the tokens that were cut, or the end
-    /// of an earlier refusal with the same conditions if that is later. Without both, and of an address at least, it
-    /// lasts for `REFUSED_MS`. Returns the entry in the form for other processes.
-    pub fn settle(&self, refused: &Cut, latest_end: Option<i64>, now_unix_ms: i64) -> Cut {
+    /// Takes a refusal with exactly these conditions back, and says what was found. A line of the file stays: the next
+    /// reading would bring it again.
+    pub fn lift(&self, cut: &Cut, now_unix_ms: i64) -> Lifted {
         let mut lists = self.pruned(now_unix_ms);
-        let a_day = now_unix_ms.saturating_add(REFUSED_MS);
-        // Behind an address there are other tokens than those that were connected.
-        let least = refused.is_address().then_some(a_day);
-        // Not `all`, which is for the time until here, of this cut or of an equal one at the same time.
-        let before = lists.of_calls.get(refused).and_then(|ends| ends.settled);
-        let before = before.filter(|end| now_unix_ms < *end);
-        let by_default = latest_end.max(before).max(least).unwrap_or(a_day);
-        let ends = Ends::new(refused, now_unix_ms, by_default);
-        lists.of_calls.insert(refused, ends);
-        refused.ending(&ends)
+        Lifted {
+            was_refused: lists.of_calls.remove(cut).is_some(),
+            is_in_file: lists.of_file.has(cut),
+        }
     }
 
     /// Replaces the entries of the file. An entry without an end holds while the file has it;
@@ -239,9 +240,7 @@ impl Revoked {
     pub fn replace_file(&self, cuts: &[Cut], now_unix_ms: i64) -> Result<(), Full> {
         let mut refusals = Refusals::default();
         for cut in cuts {
-            let ends = Ends::new(cut, now_unix_ms, i64::MAX);
-            let other = refusals.get(cut);
-            refusals.insert(cut, other.map_or(ends, |other| ends.merge(other)));
+            refusals.add(cut, Ends::of_line(cut, now_unix_ms));
         }
         refusals.prune(now_unix_ms);
         let mut lists = self.pruned(now_unix_ms);
@@ -252,11 +251,18 @@ impl Revoked {
         Ok(())
     }
 
-    /// Whether this connection is refused.
-    pub fn refuse(&self, connected: &Connected<'_>, now_unix_ms: i64) -> bool {
+    /// Whether this client may be here. Every door asks this one question: the hub at a handshake and at a new token,
+    /// plain HTTP at each request, and a gateway before work that it does for a client that has waited.
+    ///
+    /// # Errors
+    /// An operator has cut the client off.
+    pub fn admit(&self, who: &Connected<'_>, now_unix_ms: i64) -> Result<(), Refusal> {
         let lists = self.read();
         let lists = [&lists.of_calls, &lists.of_file];
-        lists.iter().any(|one| one.refuse(connected, now_unix_ms))
+        match lists.iter().any(|one| one.refuse(who, now_unix_ms)) {
+            true => Err(Refusal::Revoked),
+            false => Ok(()),
+        }
     }
 
     /// The number of entries that hold, and the newest of them, the newest first.

@@ -22,8 +22,8 @@ pub struct CutRequest {
 pub struct CutDone {
     /// Closed clients.
     pub clients: u64,
-    /// The latest end of their tokens, Unix milliseconds; of a token without an end, a day from now.
-    pub latest_end: Option<i64>,
+    /// The latest end of their tokens, Unix milliseconds; `None` if no token says when it ends.
+    pub tokens_end: Option<i64>,
     /// The token that is refused from now on, if the request named a single connection.
     pub refused: Option<Cut>,
     /// The list of refusals had no room for this token.

@@ -21,7 +21,8 @@ use crate::base::{Clock, LateWake, QueueBytes, Wake, detached};
 use crate::feeds::BusEvent;
 use crate::http::pages::{self, StatsHead};
 use crate::http::{
-    Admin, FrontPage, Handler, HttpPlane, HttpSettings, Route, Site, TakeOver, operator,
+    Admin, ClientAccess, FrontPage, Handler, HttpPlane, HttpSettings, Route, Site, TakeOver,
+    operator,
 };
 use crate::hub::{Core, Feed, FrameBytes, Gateway, Hub};
 use crate::listening::{ListenAddr, ListenOptions};
@@ -366,9 +367,15 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             front: self.front,
             take_over: self.take_over,
             cors: common.cors(),
-            own_pages_only: false,
+            is_admin: false,
         };
-        let (http, admin_addr) = start_http(&common, site, operator, clock)?;
+        let access = ClientAccess {
+            trusted_proxies: common.limits.trusted_proxies.clone(),
+            revoked: common.limits.revoked.clone(),
+            cuts: cutter.cuts.subscribe(),
+            clock,
+        };
+        let (http, admin_addr) = start_http(&common, site, operator, access)?;
 
         let hub = Hub::new(core, self.gateway);
         let (events, bus) = bounded(common.bus_queue_messages_max);
@@ -461,8 +468,9 @@ fn start_http(
     common: &CommonSettings,
     site: Site,
     operator: Vec<Route>,
-    clock: Clock,
+    access: ClientAccess,
 ) -> Result<(HttpPlane, Option<ListenAddr>), RunError> {
+    let clock = access.clock;
     let (site, admin, addr) = match &common.admin_addr {
         Some(addr) => {
             let (site, admin) = site.split_admin(operator);
@@ -474,6 +482,7 @@ fn start_http(
     };
     let settings = HttpSettings {
         held: common.limits.http_held.clone(),
+        access: Arc::new(access),
         ..common.http.clone()
     };
     let plane = HttpPlane::start(site, admin, settings, clock);

@@ -8,7 +8,7 @@ use socket2::SockRef;
 use weirgate::admission::{Holding, TrustedProxies};
 use weirgate::http::HttpSettings;
 
-use crate::rig::{Client, Rig, accept, assert_ends, get, ok, post};
+use crate::rig::{Client, Rig, accept, assert_ends, behind, get, ok, post};
 
 const UNREACHABLE: (u16, &str) = (502, r#"{"detail":"Upstream unreachable"}"#);
 const TIMEOUT: (u16, &str) = (504, r#"{"detail":"Upstream timeout"}"#);
@@ -394,9 +394,8 @@ fn an_address_holds_as_many_connections_as_are_free_and_no_more() {
             |settings| {
                 settings.service_connections_max = 3;
                 settings.silence_timeout_ms = 2_000;
-                settings.trusted_proxies = trusted_proxies;
             },
-            HttpSettings::default(),
+            behind(trusted_proxies),
         );
         let connect = |client: &str, path: &str, framing: &str| {
             let peer = if is_behind_proxy { "127.0.0.1" } else { client };

@@ -13,7 +13,7 @@ use weirgate::base::Clock;
 use weirgate::gateways::events::{self, INNER_PATHS};
 use weirgate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use weirgate::http::services::{CONNECTION_BYTES, Service, ServicesAway, Upstream};
-use weirgate::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
+use weirgate::http::{ClientAccess, Handover, HttpHandle, HttpPlane, HttpSettings, Site};
 use weirgate::hub::{FeedStats, Now, Permit};
 use weirgate::telemetry::{Build, Telemetry};
 
@@ -48,7 +48,6 @@ pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
         service_connections_max: 256,
         buffers: Holding::new("proxy_bytes", 512 * CONNECTION_BYTES),
         held: HttpSettings::default().held,
-        trusted_proxies: TrustedProxies::None,
         clock: Clock::start(),
     }
 }
@@ -84,6 +83,18 @@ fn telemetry(proxy: &Proxy, away: ServicesAway) -> Arc<Telemetry> {
     metrics.push(away.metric());
     telemetry.add_gateway(metrics);
     telemetry
+}
+
+/// Plain HTTP behind proxies that are trusted.
+pub(crate) fn behind(trusted_proxies: TrustedProxies) -> HttpSettings {
+    let access = ClientAccess {
+        trusted_proxies,
+        ..ClientAccess::default()
+    };
+    HttpSettings {
+        access: Arc::new(access),
+        ..HttpSettings::default()
+    }
 }
 
 impl Rig {

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 
 use weirgate::hub::{
-    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Gateway,
-    Joined, Left, Limits, SessionKey, TopicName,
+    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closed, Closing, Core,
+    Gateway, Joined, Left, Limits, SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -50,7 +50,7 @@ impl Gateway for Told {
         }
     }
 
-    fn handle_closed(&mut self, core: &mut Core, _: SessionKey, (): (), _: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, _: SessionKey, _: Closed<()>) {
         self.empty += usize::from(core.member_count(&TOPIC) == 0);
     }
 }

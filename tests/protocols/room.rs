@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weirgate::hub::{
-    Accepted, Admission, ByClient, CloseReason, ConflationKey, Core, Effect, Frame, FrameBytes,
-    Gateway, Hub, Incoming, Lead, Limits, Now, Publication, SessionKey, TopicName, Transmit, Write,
+    Accepted, Admission, ByClient, CloseReason, Closed, ConflationKey, Core, Effect, Frame,
+    FrameBytes, Gateway, Hub, Incoming, Lead, Limits, Now, Publication, SessionKey, TopicName,
+    Transmit, Write,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -69,7 +70,8 @@ impl Gateway for Everybody {
         core.publish(&to_all(frame.body(say.body.as_bytes()).finish()));
     }
 
-    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, closed: Closed<()>) {
+        let reason = closed.reason();
         self.closed.push((key, reason));
     }
 }

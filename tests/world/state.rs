@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use weirgate::feeds::{BusEvent, StreamPosition};
 use weirgate::hub::{
-    Admission, ByClient, CloseReason, ConflationKey, Core, Entrance, Feed, FeedStats, Frame,
-    FrameBytes, Gateway, Incoming, Now, Publication, Retain, SessionKey, TopicName,
+    Admission, ByClient, Closed, ConflationKey, Core, Entrance, Feed, FeedStats, Frame, FrameBytes,
+    Gateway, Incoming, Now, Publication, Retain, SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -103,7 +103,8 @@ impl Gateway for State {
         self.handle_publication(core, &publication);
     }
 
-    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<()>) {
+        let reason = closed.reason();
         self.told.closed(core);
         self.told.ledger.borrow_mut().closed(key, reason);
     }

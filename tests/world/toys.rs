@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use weirgate::auth::Origins;
 use weirgate::hub::{
-    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Entrance,
-    Frame, Gateway, Incoming, Joined, Lead, Left, MaxRate, Publication, Retain, SessionKey,
-    TopicName,
+    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closed, Closing, Core,
+    Entrance, Frame, Gateway, Incoming, Joined, Lead, Left, MaxRate, Publication, Retain,
+    SessionKey, TopicName,
 };
 use weirgate::wire::head::RequestHead;
 
@@ -262,7 +262,8 @@ impl Gateway for Numbered {
         }
     }
 
-    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<()>) {
+        let reason = closed.reason();
         self.told.closed(core);
         self.told.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));
@@ -325,7 +326,8 @@ impl Gateway for Symbols {
         }
     }
 
-    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<()>) {
+        let reason = closed.reason();
         self.told.closed(core);
         self.told.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));
@@ -446,7 +448,8 @@ impl Gateway for Devices {
         self.told.ledger.borrow_mut().closing(key);
     }
 
-    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, _: Device, reason: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<Device>) {
+        let reason = closed.reason();
         self.told.closed(core);
         self.told.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));

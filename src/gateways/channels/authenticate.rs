@@ -112,10 +112,8 @@ impl ChannelsGateway {
             self.stats.access.count_without_role();
         }
         let marks = Arc::new(identity.marks(Some(&rights.role)));
-        match core.is_revoked(key, identity.user.as_deref(), Some(&marks)) {
-            true => Err(Refusal::Revoked),
-            false => Ok((identity, rights, marks)),
-        }
+        core.admit(key, identity.user.as_deref(), Some(&marks))?;
+        Ok((identity, rights, marks))
     }
 
     /// Replaces the token of a client, and judges every name of the client again by the rights of the new token. If the

@@ -39,8 +39,8 @@ use crate::auth::{
     bearer_protocol,
 };
 use crate::hub::{
-    Accepted, Admission, BusNotice, ByClient, CloseReason, Core, Entrance, Frame, FrameBytes,
-    Gateway, Incoming, MaxRate, Message, Place, Publication, SessionKey, TopicName, earliest,
+    Accepted, Admission, BusNotice, ByClient, Closed, Core, Entrance, Frame, FrameBytes, Gateway,
+    Incoming, MaxRate, Message, Place, Publication, SessionKey, TopicName, earliest,
 };
 use crate::wire::head::RequestHead;
 
@@ -358,7 +358,8 @@ impl Gateway for ChannelsGateway {
         }
     }
 
-    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<Client>) {
+        let (Closed::Ended(client, _) | Closed::Cut(client)) = closed;
         self.retained.closed(key);
         self.ask_retained(core);
         for name in self.names.release_all(client.held) {

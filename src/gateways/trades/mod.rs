@@ -19,9 +19,8 @@ use super::access::{AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, 
 use super::history::{Follow, Statuses, gets_newest, last_event_id, write_recovered};
 use crate::auth::{Authenticator, Identity, Origins, Refusal, first_protocol};
 use crate::hub::{
-    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Core, Entrance, Frame,
-    Gateway, Incoming, Joined, Left, Limits, NotRecovered, Publication, SessionKey, TopicName,
-    Wanted,
+    Accepted, Admission, BusNotice, ByClient, CloseCode, Closed, Core, Entrance, Frame, Gateway,
+    Incoming, Joined, Left, Limits, NotRecovered, Publication, SessionKey, TopicName, Wanted,
 };
 use crate::wire::head::RequestHead;
 use crate::wire::json::ObjectWriter;
@@ -336,9 +335,9 @@ impl Gateway for TradesGateway {
         let judged = tokens.identify(token.as_ref(), core.now());
         let judged = judged.and_then(|identity| {
             let marks = identity.marks(None);
-            let is_revoked = core.is_revoked(key, identity.user.as_deref(), Some(&marks));
+            core.admit(key, identity.user.as_deref(), Some(&marks))?;
             accepted.marks = Some(Arc::new(marks));
-            (!is_revoked).then_some(identity).ok_or(Refusal::Revoked)
+            Ok(identity)
         });
         let identity = match judged {
             Ok(identity) => identity,
@@ -416,7 +415,8 @@ impl Gateway for TradesGateway {
         self.statuses.send_last(core, key, client.held.has_trades());
     }
 
-    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<Client>) {
+        let (Closed::Ended(client, _) | Closed::Cut(client)) = closed;
         let count = client.held.count();
         self.users.leave(core, key, &client.held);
         self.held -= count;
@@ -462,10 +462,11 @@ impl Gateway for TradesGateway {
         match never {}
     }
 
-    fn close_code(&self, reason: CloseReason, _: &Limits) -> CloseCode {
-        match reason {
-            CloseReason::ShuttingDown => CloseCode::new(1001, "Server shutting down"),
-            _ => CloseCode::new(1000, "Heartbeat timeout"),
-        }
+    fn pong_timeout_code(&self) -> CloseCode {
+        CloseCode::new(1000, "Heartbeat timeout")
+    }
+
+    fn stop_code(&self, _: &Limits) -> CloseCode {
+        CloseCode::new(1001, "Server shutting down")
     }
 }

@@ -227,7 +227,7 @@ impl TradesGateway {
         }
         for silent in self.users.settle(core, key, &client.held, more) {
             let reason = CloseReason::PongTimeout;
-            let code = self.close_code(reason, core.limits());
+            let code = self.pong_timeout_code();
             core.close(silent, code, reason, Closing::Now);
         }
         let request = Ok(Request::Subscribe(waiting.content, waiting.asked));

@@ -4,7 +4,8 @@
 //! The page is files inside the binary, and a JSON document with all data of the page. The document also has what must
 //! not be in `/metrics`: client addresses, users, names of topics.
 //!
-//! `POST /operator/disconnect` closes clients, and refuses their users, tokens or addresses from then on.
+//! `POST /operator/disconnect` closes clients, and refuses their users, tokens or addresses from then on;
+//! `POST /operator/allow` takes such a refusal back.
 
 mod state;
 
@@ -16,7 +17,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::http::uri::Authority;
 use hyper::{Method, StatusCode};
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::body::RequestBody;
 use super::files::{self, File};
@@ -65,7 +66,7 @@ pub fn routes(
     let telemetry = Arc::clone(telemetry);
     let is_loopback = settings.is_loopback;
     let mut routes = files::routes(FILES);
-    routes.push(disconnect_route(cutter, is_loopback));
+    routes.extend(cut_routes(cutter, is_loopback));
     routes.push(Route::get("/operator/state", move |request| {
         if is_of_another_page(request, is_loopback) {
             return Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
@@ -118,20 +119,35 @@ pub struct Cutter {
     pub requests: Sender<CutRequest>,
     /// Wakes the loop.
     pub wake: LateWake,
+    /// Tells the HTTP thread, whose requests may be of those who are cut off.
+    pub cuts: watch::Sender<()>,
     /// The clock of the process.
     pub clock: Clock,
     lines: Arc<Mutex<LogBudget>>,
 }
 
-/// The response, as `weirgate disconnect` reads it.
+/// The response to a cut, as `weirgate disconnect` reads it.
 #[derive(Debug, Serialize)]
 struct Shown {
     disconnected: u64,
     /// What is refused from now on, in the form in which another process accepts it; `None` for a role alone.
     refused: Option<Cut>,
+    /// When the last of the tokens ends that were cut off here, Unix seconds, if that is after the refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens_end: Option<i64>,
     /// Why nothing is refused, if the list is full.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
+}
+
+/// The response to a request that takes a refusal back.
+#[derive(Debug, Serialize)]
+struct Allowed {
+    /// Whether there was such a refusal.
+    was_refused: bool,
+    /// Why these are refused all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'static str>,
 }
 
 impl Cutter {
@@ -141,81 +157,118 @@ impl Cutter {
             revoked,
             requests,
             wake: LateWake::default(),
+            cuts: watch::channel(()).0,
             clock,
             lines: Arc::new(Mutex::new(LogBudget::new(LINES_PER_SECOND))),
         }
     }
 
     /// Asks the loop to close the clients of a cut, or all clients that the list refuses. The loop calls `tell` after
-    /// the last client.
+    /// the last client. Plain requests in progress end before their handlers go on.
     pub fn close(&self, cut: Option<Cut>, tell: impl FnOnce(CutDone) + Send + 'static) {
         let tell = Box::new(tell);
+        self.cuts.send_replace(());
         // Fails only after the end of the loop.
         let _ = self.requests.send(CutRequest { cut, tell });
         self.wake.wake();
     }
 
-    /// Disconnects clients. They are refused from before the first close on. The loop settles the refusal and logs it,
-    /// because this future is dropped if the operator leaves before the response. Returns `None` if the loop has ended.
+    /// Disconnects clients. They are refused from before the first close on. The loop logs the cut, because this future
+    /// is dropped if the operator leaves before the response. Returns `None` if the loop has ended.
     async fn cut(&self, cut: Cut) -> Option<Shown> {
-        let refused = cut.refused();
         let now = self.clock.now().unix_ms();
-        let added = refused
-            .as_ref()
-            .map(|refused| self.revoked.add(refused, now));
-        // If the list is full, clients are closed all the same.
-        let full = added.and_then(Result::err);
-        let refused = refused.filter(|_| full.is_none());
+        let refused = cut.refused();
+        let added = refused.map(|refused| self.revoked.add(&refused, now));
         let (tell, told) = oneshot::channel();
         let loop_side = self.clone();
         self.close(Some(cut.clone()), move |mut done| {
-            done.full = done.full.or(full);
+            match added {
+                Some(Ok(refused)) => done.refused = Some(refused),
+                // If the list is full, clients are closed all the same.
+                Some(Err(full)) => done.full = Some(full),
+                None => {}
+            }
             // Nobody waits if the operator has left.
-            let _ = tell.send(loop_side.settle(&cut, refused.as_ref(), done));
+            let _ = tell.send(loop_side.shown(&cut, done));
         });
         told.await.ok()
     }
 
-    fn settle(&self, cut: &Cut, refused: Option<&Cut>, done: CutDone) -> Shown {
-        let now = self.clock.now();
-        let settled = |refused: &Cut| {
-            let latest = done.latest_end;
-            self.revoked.settle(refused, latest, now.unix_ms())
-        };
-        let refused = refused.map(settled).or(done.refused);
-        let lines = || self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(LogLine { suppressed }) = lines().line(now) {
+    fn shown(&self, cut: &Cut, done: CutDone) -> Shown {
+        self.log(cut, |cut, suppressed| {
             tracing::info!(
-                cut = sonic_rs::to_string(cut).unwrap_or_default(),
+                cut,
                 clients = done.clients,
-                refuses = refused.is_some(),
+                refuses = done.refused.is_some(),
                 suppressed,
                 "an operator has disconnected clients"
             );
-        }
+        });
+        let until = done.refused.as_ref().and_then(|refused| refused.until);
+        let tokens_end = done.tokens_end.map(|end| end / 1000);
         Shown {
             disconnected: done.clients,
-            refused,
+            tokens_end: tokens_end.filter(|end| until.is_some_and(|until| *end > until)),
+            refused: done.refused,
             detail: done
                 .full
                 .map(|full| format!("{full}; the disconnected clients may come back")),
         }
     }
 
-    async fn answer(&self, request: RequestParts, body: RequestBody, is_loopback: bool) -> Answer {
-        if is_of_another_page(&request, is_loopback) {
-            return Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
+    /// Takes a refusal back.
+    fn allow(&self, cut: &Cut) -> Allowed {
+        let lifted = self.revoked.lift(cut, self.clock.now().unix_ms());
+        self.log(cut, |cut, suppressed| {
+            let was_refused = lifted.was_refused;
+            tracing::info!(
+                cut,
+                was_refused,
+                suppressed,
+                "an operator has taken a refusal back"
+            );
+        });
+        Allowed {
+            was_refused: lifted.was_refused,
+            detail: lifted
+                .is_in_file
+                .then_some("--revoked-file refuses them: take out the line, and send SIGHUP"),
         }
-        let Ok(body) = body.read(CUT_BYTES_MAX).await else {
-            let detail = format!("wanted: a body of at most {CUT_BYTES_MAX} bytes");
-            return Answer::detail(StatusCode::BAD_REQUEST, &detail);
-        };
-        let now = self.clock.now().unix_ms();
-        let read = Cut::read(&body).and_then(|cut| cut.check_request(now).map(|()| cut));
-        let cut = match read {
-            Ok(cut) => cut,
-            Err(wrong) => return Answer::detail(StatusCode::BAD_REQUEST, &wrong),
-        };
+    }
+
+    /// Calls `line` with the conditions and the number of lines left out, if a log line is due.
+    fn log(&self, cut: &Cut, line: impl FnOnce(&str, u64)) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(LogLine { suppressed }) = lines.line(self.clock.now()) {
+            line(&sonic_rs::to_string(cut).unwrap_or_default(), suppressed);
+        }
+    }
+
+    /// Reads the conditions of a request. `check` finds what is wrong with them at a Unix time in milliseconds.
+    async fn read(
+        &self,
+        request: RequestParts,
+        body: RequestBody,
+        is_loopback: bool,
+        check: fn(&Cut, i64) -> Result<(), String>,
+    ) -> Result<Cut, Answer> {
+        if is_of_another_page(&request, is_loopback) {
+            let detail = "Not for pages of other origins";
+            return Err(Answer::detail(StatusCode::FORBIDDEN, detail));
+        }
+        let wrong = |detail: &str| Answer::detail(StatusCode::BAD_REQUEST, detail);
+        let body = body.read(CUT_BYTES_MAX).await;
+        let body =
+            body.map_err(|_| wrong(&format!("wanted: a body of at most {CUT_BYTES_MAX} bytes")))?;
+        let cut = Cut::read(&body).map_err(|text| wrong(&text))?;
+        match check(&cut, self.clock.now().unix_ms()) {
+            Ok(()) => Ok(cut),
+            Err(text) => Err(wrong(&text)),
+        }
+    }
+
+    /// Answers `POST /operator/disconnect`.
+    async fn answer_cut(&self, cut: Cut) -> Answer {
         let Some(shown) = self.cut(cut).await else {
             let detail = "The gateway is stopping";
             return Answer::detail(StatusCode::SERVICE_UNAVAILABLE, detail);
@@ -224,22 +277,57 @@ impl Cutter {
             None => StatusCode::OK,
             Some(_) => StatusCode::INSUFFICIENT_STORAGE,
         };
-        let text = sonic_rs::to_string(&shown).unwrap_or_default();
-        Answer::json(status, text).no_store()
+        answer(status, &shown)
+    }
+
+    /// Answers `POST /operator/allow`.
+    fn answer_allow(&self, cut: &Cut) -> Answer {
+        let allowed = self.allow(cut);
+        let status = match allowed.detail {
+            None => StatusCode::OK,
+            Some(_) => StatusCode::CONFLICT,
+        };
+        answer(status, &allowed)
     }
 }
 
-/// The route that cuts clients off.
-fn disconnect_route(cutter: Cutter, is_loopback: bool) -> Route {
-    let cutter = Arc::new(cutter);
-    Route {
-        path: "/operator/disconnect",
+fn answer(status: StatusCode, shown: &impl Serialize) -> Answer {
+    let text = sonic_rs::to_string(shown).unwrap_or_default();
+    Answer::json(status, text).no_store()
+}
+
+/// The routes that cut clients off, and take that back.
+fn cut_routes(cutter: Cutter, is_loopback: bool) -> [Route; 2] {
+    let route = |path, answer| Route {
+        path,
         methods: &POST,
-        answer: Handler::later(move |request, body| {
-            let cutter = Arc::clone(&cutter);
-            async move { LateAnswer::from(cutter.answer(request, body, is_loopback).await) }
-        }),
-    }
+        answer,
+    };
+    let of_allow = cutter.clone();
+    let disconnect = Handler::later(move |request, body| {
+        let cutter = cutter.clone();
+        async move {
+            let read = cutter.read(request, body, is_loopback, Cut::check_request);
+            LateAnswer::from(match read.await {
+                Ok(cut) => cutter.answer_cut(cut).await,
+                Err(answer) => answer,
+            })
+        }
+    });
+    let allow = Handler::later(move |request, body| {
+        let cutter = of_allow.clone();
+        async move {
+            let read = cutter.read(request, body, is_loopback, |cut, _| cut.check_lift());
+            LateAnswer::from(
+                read.await
+                    .map_or_else(|answer| answer, |cut| cutter.answer_allow(&cut)),
+            )
+        }
+    });
+    [
+        route("/operator/disconnect", disconnect),
+        route("/operator/allow", allow),
+    ]
 }
 
 #[cfg(test)]
@@ -251,7 +339,6 @@ mod tests {
     use hyper::header::HeaderName;
 
     use super::*;
-    use crate::admission::Peer;
     use crate::http::pages::tests::telemetry;
     use crate::http::site::SEC_FETCH_SITE;
     use crate::hub::Connected;
@@ -270,11 +357,7 @@ mod tests {
             request = request.header(name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let request = RequestParts {
-            head,
-            peer: Peer::Unix(None),
-            is_tls: false,
-        };
+        let request = RequestParts::of_this_machine(head);
         let route = routes.iter().find(|route| route.path == path).unwrap();
         match &route.answer {
             Handler::Ready(answer) => answer(&request),
@@ -333,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_is_settled_though_the_operator_has_left() {
+    fn a_cut_holds_though_the_operator_has_left() {
         let (requests, of_loop) = crossbeam_channel::unbounded();
         let cutter = Cutter::new(Revoked::default(), requests, Clock::start());
         let cut = Cut::read(br#"{"user":"ann"}"#).unwrap();
@@ -343,10 +426,7 @@ mod tests {
         drop(asked);
         let now = cutter.clock.now().unix_ms();
         let CutRequest { tell, .. } = of_loop.try_recv().unwrap();
-        tell(CutDone {
-            latest_end: Some(now + 60_000),
-            ..CutDone::default()
-        });
+        tell(CutDone::default());
         let marks = crate::auth::TokenMarks {
             issued_unix_ms: Some(now + 50_000),
             ..Default::default()
@@ -358,7 +438,8 @@ mod tests {
             session: "",
             marks: Some(&marks),
         };
-        assert!(cutter.revoked.refuse(&ann, now + 59_000));
-        assert!(!cutter.revoked.refuse(&ann, now + 61_000));
+        const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+        assert!(cutter.revoked.admit(&ann, now + DAY_MS - 1).is_err());
+        assert!(cutter.revoked.admit(&ann, now + DAY_MS + 60_000).is_ok());
     }
 }

@@ -167,7 +167,6 @@ mod tests {
     use hyper::Request;
 
     use super::*;
-    use crate::admission::Peer;
     use crate::http::files::tests::ask;
     use crate::http::header;
 
@@ -212,9 +211,7 @@ mod tests {
             request.header(*name, *value)
         });
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let peer = Peer::Unix(None);
-        let is_tls = false;
-        PAGE.answer(&RequestParts { head, peer, is_tls })
+        PAGE.answer(&RequestParts::of_this_machine(head))
     }
 
     #[test]

@@ -30,7 +30,7 @@ use super::services::{
     Ended, Failure, FailureReason, Lease, Place, Places, Policy, Pool, Service, Upstream,
 };
 use super::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
-use crate::admission::{ClientAddr, Holding, TrustedProxies};
+use crate::admission::{ClientAddr, Holding};
 use crate::base::Clock;
 use crate::telemetry::GatewayMetric;
 
@@ -63,8 +63,6 @@ pub struct ProxySettings {
     /// Limits the bytes of small request bodies that are read before their requests get connections. Over the limit a
     /// small body is passed on in pieces, like a large one.
     pub held: Holding,
-    /// The proxies whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` count.
-    pub trusted_proxies: TrustedProxies,
     /// Limits log lines, and measures the progress of bodies.
     pub clock: Clock,
 }
@@ -89,7 +87,6 @@ struct Shared {
     buffers: Holding,
     held: Holding,
     clock: Clock,
-    trusted_proxies: TrustedProxies,
 }
 
 impl Proxy {
@@ -129,7 +126,6 @@ impl Proxy {
                 buffers: settings.buffers,
                 held: settings.held,
                 clock: settings.clock,
-                trusted_proxies: settings.trusted_proxies,
             }),
         }
     }
@@ -203,7 +199,7 @@ impl Shared {
         let mut exchange = Exchange::begin(&behind.watch, parts.peer);
         let upload = body.progress();
         let upstream = &behind.pool.service().upstream;
-        let client = self.client(&parts);
+        let client = parts.caller.address;
         let head = match self.head(path, upstream, parts) {
             Ok(head) => head,
             Err(refusal) => {
@@ -299,13 +295,6 @@ impl Shared {
         Ok((answer, lease))
     }
 
-    /// The address that a request is counted for.
-    fn client(&self, parts: &RequestParts) -> ClientAddr {
-        let headers = &parts.head.headers;
-        let lines = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
-        self.trusted_proxies.client(&parts.peer, lines)
-    }
-
     /// Waits until the request may have one of the connections to the service.
     async fn place(&self, behind: &Behind, client: ClientAddr) -> Result<Arc<Place>, Failure> {
         let waits = |has_share| behind.watch.stats.count_wait(has_share);
@@ -344,7 +333,7 @@ impl Shared {
         *request.headers_mut() = parts.head.headers;
         let forwarded = headers::Forwarded {
             peer: parts.peer,
-            peer_is_trusted: self.trusted_proxies.trusts_peer(&parts.peer),
+            peer_is_trusted: parts.caller.is_proxied,
             is_tls: parts.is_tls,
             target_host,
             host: &upstream.authority,

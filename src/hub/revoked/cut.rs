@@ -1,10 +1,11 @@
 //! A choice of connections: what an operator names, and what of a connection is compared with it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Ends;
+use super::{Ends, REFUSED_MS};
 use crate::admission::{ClientAddr, address_group};
 use crate::auth::{TOKEN_BYTES_MAX, TokenMarks};
 use crate::wire::json;
@@ -27,7 +28,45 @@ pub struct Connected<'a> {
     pub marks: Option<&'a TokenMarks>,
 }
 
-impl Connected<'_> {
+/// Who a client was, kept for the work that goes on after its connection.
+#[derive(Clone, Debug)]
+pub struct WasConnected {
+    pub(in crate::hub) user: Option<Box<str>>,
+    pub(in crate::hub) certificate: Option<Box<str>>,
+    pub(in crate::hub) address: Option<IpAddr>,
+    pub(in crate::hub) marks: Option<Arc<TokenMarks>>,
+}
+
+impl WasConnected {
+    /// Sets the user, as the client has said it only now.
+    pub fn set_user(&mut self, user: Box<str>) {
+        self.user = Some(user);
+    }
+
+    /// The same as of a connection, of which there is none.
+    pub fn connected(&self) -> Connected<'_> {
+        Connected {
+            user: self.user.as_deref(),
+            certificate: self.certificate.as_deref(),
+            address: self.address,
+            session: "",
+            marks: self.marks.as_deref(),
+        }
+    }
+}
+
+impl<'a> Connected<'a> {
+    /// A client of which only the address is known, and the name in its certificate if it has shown one.
+    pub fn at(client: ClientAddr, certificate: Option<&'a str>) -> Self {
+        Self {
+            user: None,
+            certificate,
+            address: client.ip(),
+            session: "",
+            marks: None,
+        }
+    }
+
     /// Both names: a token that names another user takes nothing from the certificate.
     pub(super) fn users(&self) -> impl Iterator<Item = &str> {
         self.user.into_iter().chain(self.certificate)
@@ -56,7 +95,7 @@ pub struct Cut {
     /// The digest of a token: [`TokenMarks::digest`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
-    /// When the refusal ends, Unix seconds; by default when the tokens end.
+    /// When the refusal ends, Unix seconds; by default a day after it began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<i64>,
     /// When the clients were cut off, Unix seconds: tokens made until then stay refused for a day from then, also if
@@ -124,12 +163,27 @@ impl Cut {
         if self.until.is_some_and(|at| at <= now) {
             return Err(format!("until: has passed; it is {now} now"));
         }
+        if self.until.is_none() && self.since.is_some_and(|at| at <= now - REFUSED_MS / 1000) {
+            return Err("since: more than a day ago, so until is wanted too".to_owned());
+        }
         let has_time = self.until.is_some() || self.since.is_some();
         if has_time && self.session.is_none() && self.refused().is_none() {
             let words = "until, since: a role alone is not refused, so it has no end";
             return Err(words.to_owned());
         }
         self.check_times(now_unix_ms)
+    }
+
+    /// Checks a request that takes a refusal back.
+    ///
+    /// # Errors
+    /// Nothing like this is ever refused, with words for the operator.
+    pub fn check_lift(&self) -> Result<(), String> {
+        if self.until.is_some() || self.since.is_some() {
+            return Err("until, since: a refusal is taken back whole".to_owned());
+        }
+        let never = "a role or a session alone is not refused; wanted: user, jti, address or token";
+        self.refused().map(drop).ok_or_else(|| never.to_owned())
     }
 
     /// Whether all conditions hold for this connection.
@@ -161,18 +215,18 @@ impl Cut {
         (self.session.is_none() && self.key() != role_alone).then(|| self.clone())
     }
 
-    /// A refusal of the token of a connection that is cut; `None` without a token.
+    /// A refusal of the token of a connection that is cut, until the token's own end; `None` without a token.
     pub fn of_token(&self, marks: &TokenMarks) -> Option<Self> {
+        let ends = marks.expires_unix_ms.map(seconds);
         Some(Self {
             token: Some(marks.digest.as_deref()?.to_owned()),
-            until: self.until,
+            until: self.until.or(ends),
             ..Self::default()
         })
     }
 
     /// The same conditions with these ends, in whole seconds and not earlier, as another process reads them.
     pub(super) fn ending(&self, ends: &Ends) -> Self {
-        let seconds = |unix_ms: i64| unix_ms / 1000 + i64::from(unix_ms % 1000 > 0);
         Self {
             until: (ends.all < i64::MAX).then(|| seconds(ends.all)),
             since: (ends.all < ends.old).then(|| seconds(ends.since)),
@@ -187,11 +241,6 @@ impl Cut {
             since: None,
             ..self.clone()
         }
-    }
-
-    /// Whether this is about an address and every client that comes from there.
-    pub(super) fn is_address(&self) -> bool {
-        self.address.is_some() && self.user.is_none() && self.jti.is_none() && self.token.is_none()
     }
 
     /// Which conditions are given, a bit for each.
@@ -228,6 +277,11 @@ impl Cut {
             ..Self::default()
         })
     }
+}
+
+/// Unix milliseconds in whole seconds, not earlier.
+const fn seconds(unix_ms: i64) -> i64 {
+    unix_ms / 1000 + (unix_ms % 1000 > 0) as i64
 }
 
 /// The address under which the limits count a client.

@@ -31,6 +31,12 @@ fn of<'a>(user: &'a str, marks: &'a TokenMarks) -> Connected<'a> {
     }
 }
 
+impl Revoked {
+    fn refuse(&self, who: &Connected<'_>, now_unix_ms: i64) -> bool {
+        self.admit(who, now_unix_ms).is_err()
+    }
+}
+
 #[test]
 fn what_chooses_nobody_is_refused_with_the_reason() {
     for (json, words) in [
@@ -78,6 +84,16 @@ fn a_time_that_means_nothing_is_refused_with_the_reason() {
             format!(r#"{{"user":"ann","until":{}}}"#, NOW + HOUR),
             "seconds",
             "seconds",
+        ),
+        (
+            format!(r#"{{"user":"ann","since":{}}}"#, passed - 86_400),
+            "more than a day ago",
+            "",
+        ),
+        (
+            format!(r#"{{"user":"ann","since":{}}}"#, passed - 86_399),
+            "",
+            "",
         ),
         (
             format!(r#"{{"user":"ann","since":{NOW}}}"#),
@@ -137,65 +153,100 @@ fn a_role_or_a_connection_alone_is_closed_and_may_come_back() {
 }
 
 #[test]
-fn a_user_is_refused_until_the_latest_token_ends_and_older_tokens_for_a_day() {
-    let list = Revoked::new(8);
-    let (old, new) = (
-        marks("a", &[], Some(NOW)),
-        marks("b", &[], Some(NOW + HOUR)),
-    );
-    let bare = marks("c", &[], None);
-    let refused = cut(r#"{"user":"ann"}"#);
-    assert_eq!(list.add(&refused, NOW), Ok(()));
-    // Before the walk has found the tokens.
-    assert!(list.refuse(&of("ann", &new), NOW + 2 * HOUR));
-    let shown = list.settle(&refused, Some(NOW + 2 * HOUR - 1), NOW);
-    assert_eq!(shown.until, Some((NOW + 2 * HOUR) / 1000));
-    for (at, verdicts) in [
-        (NOW, [true, true, true]),
-        (NOW + 2 * HOUR - 2, [true, true, true]),
+fn a_cut_ends_as_it_says_or_after_a_day_whoever_was_connected() {
+    let [old, new, bare] = [Some(NOW), Some(NOW + HOUR), None].map(|at| marks("a", &[], at));
+    for (more, ends) in [
+        (String::new(), [24, 24, 24]),
+        (format!(r#","since":{}"#, NOW / 1000 - 3_600), [23, 23, 23]),
+        (format!(r#","until":{}"#, (NOW + HOUR) / 1000), [1, 1, 1]),
         // Of a token without `iat` nobody knows whether it was made before.
-        (NOW + 2 * HOUR - 1, [true, false, true]),
-        (NOW + 24 * HOUR - 1, [true, false, true]),
-        (NOW + 24 * HOUR, [false, false, false]),
+        (
+            format!(r#","until":{},"since":{}"#, (NOW + HOUR) / 1000, NOW / 1000),
+            [24, 1, 24],
+        ),
     ] {
-        let given = [&old, &new, &bare].map(|marks| list.refuse(&of("ann", marks), at));
-        assert_eq!(given, verdicts, "{at}");
-        assert!(!list.refuse(&of("bob", &old), at));
+        let list = Revoked::new(8);
+        let cut = cut(&format!(r#"{{"user":"ann"{more}}}"#));
+        let shown = list.add(&cut, NOW).expect("room");
+        let latest = ends.iter().max().copied().unwrap_or_default();
+        assert_eq!(
+            shown
+                .until
+                .is_some_and(|until| until * 1000 == NOW + ends[1] * HOUR),
+            true,
+            "{more}: {shown:?}"
+        );
+        for (marks, end) in [&old, &new, &bare].into_iter().zip(ends) {
+            assert!(
+                list.refuse(&of("ann", marks), NOW + end * HOUR - 1),
+                "{more}"
+            );
+            assert!(!list.refuse(&of("ann", marks), NOW + end * HOUR), "{more}");
+        }
+        assert!(!list.refuse(&of("bob", &old), NOW));
+        assert_eq!(list.newest(NOW + latest * HOUR - 1).0, 1);
     }
-    // The same again, with nobody connected, changes no end.
-    list.add(&refused, NOW + HOUR).expect("room");
-    let again = list.settle(&refused, None, NOW + HOUR);
-    assert_eq!(again.until, shown.until);
-    // A given end holds for all tokens.
-    let until = cut(&format!(
-        r#"{{"user":"ann","until":{}}}"#,
-        (NOW + HOUR) / 1000
-    ));
-    list.add(&until, NOW).expect("room");
-    list.settle(&until, Some(NOW + 9 * HOUR), NOW);
-    assert!(list.refuse(&of("ann", &old), NOW + HOUR - 1));
-    assert!(!list.refuse(&of("ann", &old), NOW + HOUR));
-    assert_eq!(list.newest(NOW).0, 1);
+}
+
+/// Whoever asks for less takes nothing from what was asked for before.
+#[test]
+fn of_two_equal_cuts_the_later_end_holds() {
+    let own = marks("a", &[], None);
+    let hours = |hours: i64| {
+        cut(&format!(
+            r#"{{"user":"ann","until":{}}}"#,
+            (NOW + hours * HOUR) / 1000
+        ))
+    };
+    for (first, second, end) in [
+        (hours(9), hours(1), 9),
+        (hours(1), hours(9), 9),
+        (cut(r#"{"user":"ann"}"#), hours(1), 24),
+        (hours(48), cut(r#"{"user":"ann"}"#), 48),
+    ] {
+        let list = Revoked::new(1);
+        list.add(&first, NOW).expect("room");
+        let shown = list.add(&second, NOW).expect("its own entry");
+        assert_eq!(shown.until, Some((NOW + end * HOUR) / 1000));
+        assert!(list.refuse(&of("ann", &own), NOW + end * HOUR - 1));
+        assert!(!list.refuse(&of("ann", &own), NOW + end * HOUR));
+    }
 }
 
 #[test]
-fn two_equal_cuts_at_once_end_as_one() {
-    let refused = cut(r#"{"user":"ann"}"#);
-    // The first walk closes the client, the second finds nobody; both were added before, or one meanwhile.
-    for is_meanwhile in [false, true] {
-        let list = Revoked::new(1);
-        list.add(&refused, NOW).expect("room");
-        if !is_meanwhile {
-            list.add(&refused, NOW).expect("its own entry");
-        }
-        let first = list.settle(&refused, Some(NOW + 60_000), NOW);
-        if is_meanwhile {
-            list.add(&refused, NOW).expect("its own entry");
-        }
-        let second = list.settle(&refused, None, NOW + 1);
-        assert_eq!(first.until, Some((NOW + 60_000) / 1000));
-        assert_eq!(second.until, first.until, "{is_meanwhile}");
+fn a_refusal_is_taken_back_by_its_conditions() {
+    let list = Revoked::new(3);
+    let own = marks("a", &[], None);
+    let [ann, both] = [r#"{"user":"ann"}"#, r#"{"user":"ann","jti":"a"}"#].map(cut);
+    let filed = cut(r#"{"user":"filed"}"#);
+    list.replace_file(std::slice::from_ref(&filed), NOW)
+        .expect("room");
+    for cut in [&ann, &both, &filed] {
+        list.add(cut, NOW).expect("room");
     }
+    let lifted = |was_refused, is_in_file| Lifted {
+        was_refused,
+        is_in_file,
+    };
+    assert_eq!(list.lift(&ann, NOW), lifted(true, false));
+    assert_eq!(list.lift(&ann, NOW), lifted(false, false));
+    assert!(list.refuse(&of("ann", &own), NOW), "the other still holds");
+    assert_eq!(list.lift(&both, NOW), lifted(true, false));
+    assert!(!list.refuse(&of("ann", &own), NOW));
+    assert_eq!(list.lift(&filed, NOW), lifted(true, true));
+    assert!(list.refuse(&of("filed", &own), NOW), "as the file says");
+    // There is room again.
+    list.add(&ann, NOW).expect("room");
+    assert!(list.refuse(&of("ann", &own), NOW));
+    let wrong = [
+        r#"{"role":"guest"}"#,
+        r#"{"session":"1-1"}"#,
+        r#"{"user":"ann","until":5}"#,
+    ];
+    for json in wrong {
+        assert!(cut(json).check_lift().is_err(), "{json}");
+    }
+    assert_eq!(both.check_lift(), Ok(()));
 }
 
 #[test]
@@ -209,8 +260,7 @@ fn an_address_is_refused_with_its_network_and_for_a_day() {
     let chosen = cut(r#"{"address":"2001:db8:0:1::7"}"#);
     assert!(chosen.matches(&from("2001:db8:0:1:a:b:c:d")));
     assert!(!chosen.matches(&from("2001:db8:0:2::7")));
-    list.add(&chosen, NOW).expect("room");
-    let shown = list.settle(&chosen, Some(NOW + 60_000), NOW);
+    let shown = list.add(&chosen, NOW).expect("room");
     assert_eq!(shown.until, Some((NOW + 24 * HOUR) / 1000));
     for (ip, end) in [
         ("2001:db8:0:1:ffff::", 24),
@@ -228,16 +278,15 @@ fn an_address_is_refused_with_its_network_and_for_a_day() {
         (NOW + HOUR) / 1000
     ));
     list.add(&until, NOW).expect("room");
-    list.settle(&until, Some(NOW + 9 * HOUR), NOW);
     assert!(!list.refuse(&from("192.0.2.1"), NOW + HOUR));
 }
 
 #[test]
 fn what_a_response_shows_refuses_the_same_tokens_from_a_file() {
     let (list, filed) = (Revoked::new(8), Revoked::new(8));
-    let refused = cut(r#"{"user":"ann"}"#);
-    list.add(&refused, NOW).expect("room");
-    let shown = list.settle(&refused, Some(NOW + HOUR), NOW);
+    let (until, since) = ((NOW + HOUR) / 1000, NOW / 1000);
+    let refused = format!(r#"{{"user":"ann","until":{until},"since":{since}}}"#);
+    let shown = list.add(&cut(&refused), NOW).expect("room");
     assert_eq!(
         (shown.until, shown.since),
         (Some((NOW + HOUR) / 1000), Some(NOW / 1000))
@@ -326,13 +375,12 @@ fn what_has_ended_makes_room_in_both_lists() {
     let list = Revoked::new(2);
     for ended in &filed {
         list.add(ended, NOW).expect("room");
-        list.settle(ended, None, NOW);
     }
     assert_eq!(list.replace_file(&forever, NOW + HOUR - 1), Err(Full(2)));
     list.replace_file(&forever, NOW + HOUR).expect("room");
     assert!(list.refuse(&of("filed", &own), NOW + HOUR));
     list.replace_file(&[], NOW + HOUR).expect("room");
-    assert!(list.is_empty());
+    assert_eq!(list.newest(NOW + HOUR).0, 0);
 }
 
 /// Against a list that looks at every entry.

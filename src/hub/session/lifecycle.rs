@@ -165,7 +165,11 @@ impl Session {
             return CloseBegun::Ignored;
         };
         // A client that was not blocked takes the messages queued in this turn.
-        let waits = close.how == Closing::Graceful || self.sending != Sending::Blocked;
+        let waits = match close.how {
+            Closing::Graceful => true,
+            Closing::Now => self.sending != Sending::Blocked,
+            Closing::Bare => false,
+        };
         if !waits || self.queue.data_is_empty() {
             self.write_close(now, close.code);
             return CloseBegun::Written;

@@ -8,6 +8,7 @@ use crate::auth::TokenMarks;
 use crate::hub::reason::labelled;
 use crate::hub::{
     CloseReason, Connected, Dropped, Ended, Now, Secured, SessionKey, SlowLook, TopicName, Traffic,
+    WasConnected,
 };
 
 /// Characters of a request's path in the record: enough to recognize the client.
@@ -175,12 +176,19 @@ impl Record {
         Connected {
             user: self.user.as_deref(),
             certificate: self.certificate(),
-            address: match self.client {
-                ClientAddr::Ip(ip) => Some(ip),
-                ClientAddr::Unix => None,
-            },
+            address: self.client.ip(),
             session,
             marks: self.marks.as_deref(),
+        }
+    }
+
+    /// The same, kept beyond the connection.
+    pub(in crate::hub) fn was_connected(&self) -> WasConnected {
+        WasConnected {
+            user: self.user.clone(),
+            certificate: self.certificate().map(Into::into),
+            address: self.client.ip(),
+            marks: self.marks.clone(),
         }
     }
 
@@ -254,6 +262,11 @@ impl Session {
     /// The data of the client that a cut is compared with; `session` is its key as text.
     pub(in crate::hub) fn connected<'a>(&'a self, session: &'a str) -> Connected<'a> {
         self.cold.record.connected(session)
+    }
+
+    /// The same, kept beyond the connection.
+    pub(in crate::hub) fn was_connected(&self) -> WasConnected {
+        self.cold.record.was_connected()
     }
 
     /// The client with all numbers, without topics.

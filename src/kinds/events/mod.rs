@@ -285,7 +285,6 @@ fn proxy_settings(
         service_connections_max: own.proxy_connections_max,
         buffers: Holding::new("proxy_bytes", own.proxy_bytes_max),
         held: common.limits.http_held.clone(),
-        trusted_proxies: common.limits.trusted_proxies.clone(),
         clock,
     }
 }
