@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::wire::space;
+
 /// The far end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -252,7 +254,7 @@ type Read = fn(&str) -> Option<IpAddr>;
 /// others.
 fn entries<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
     let entries = lines.flat_map(|line| pieces(line, b','));
-    let entries = entries.map(<[u8]>::trim_ascii);
+    let entries = entries.map(space::trim_bytes);
     entries.filter(|entry| !entry.is_empty()).collect()
 }
 
@@ -295,8 +297,8 @@ fn address(entry: &str) -> Option<IpAddr> {
 fn element(element: &str) -> Option<IpAddr> {
     let pairs = pieces(element.as_bytes(), b';').into_iter();
     let mut pairs = pairs.filter_map(|pair| str::from_utf8(pair).ok()?.split_once('='));
-    let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
-    address(value.trim())
+    let (_, value) = pairs.find(|(name, _)| space::trim(name).eq_ignore_ascii_case("for"))?;
+    address(space::trim(value))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use subtle::ConstantTimeEq;
 use super::Refusal;
 use crate::wire::head::RequestHead;
 use crate::wire::json::{self, object_entries};
+use crate::wire::space;
 
 /// The subprotocol that precedes a token: `Sec-WebSocket-Protocol: bearer, TOKEN`. This is the only header that a
 /// script in a browser can set.
@@ -91,7 +92,7 @@ fn in_authorization(head: &RequestHead<'_>) -> Option<Token> {
     head.header_values("authorization").find_map(|line| {
         let (scheme, token) = line.split_once(' ')?;
         let bearer = scheme.eq_ignore_ascii_case(BEARER);
-        bearer.then(|| Token::new(token.trim()))?
+        bearer.then(|| Token::new(space::trim(token)))?
     })
 }
 
@@ -110,14 +111,21 @@ fn is_bearer(name: &str) -> bool {
     name.eq_ignore_ascii_case(BEARER)
 }
 
-/// The token in the first cookie of this name (RFC 6265 §5.4), with or without quotes.
-pub(super) fn in_cookie(head: &RequestHead<'_>, name: &str) -> Option<Token> {
-    let mut pairs = head
+/// The token in the cookie of this name (RFC 6265 §5.4), with or without quotes.
+///
+/// # Errors
+/// Two cookies have the name. The order in which a browser sends them says nothing of who has set them: it may have been
+/// a page of a sibling domain.
+pub(super) fn in_cookie(head: &RequestHead<'_>, name: &str) -> Result<Option<Token>, Refusal> {
+    let pairs = head
         .header_values("cookie")
         .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='));
-    let (_, value) = pairs.find(|(found, _)| *found == name)?;
-    Token::new(value.trim_matches('"'))
+        .filter_map(|pair| space::trim(pair).split_once('='));
+    let mut values = pairs.filter_map(|(found, value)| (found == name).then_some(value));
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Refusal::TwoCookies),
+        (value, None) => Ok(value.and_then(|value| Token::new(value.trim_matches('"')))),
+    }
 }
 
 /// The subprotocol that gateways without subprotocols of their own echo: `bearer`, if it is offered. A browser closes
@@ -172,7 +180,7 @@ pub(super) fn find_claim<T>(
     }
     for (dot, _) in path.match_indices('.') {
         let inner = claims.get(&path[..dot]).map(LazyValue::as_raw_str);
-        if let Some(inner) = inner.filter(|json| json.trim_start().starts_with('{')) {
+        if let Some(inner) = inner.filter(|json| json::trim(json).starts_with('{')) {
             let found = find_claim(&members(inner.as_bytes())?, &path[dot + 1..], read)?;
             if found.is_some() {
                 return Ok(found);
@@ -187,7 +195,7 @@ pub(super) fn find_claim<T>(
 /// # Errors
 /// The claim is neither.
 pub(super) fn roles(value: &LazyValue<'_>) -> Result<Vec<String>, Refusal> {
-    match value.as_raw_str().trim_start().starts_with('[') {
+    match json::trim(value.as_raw_str()).starts_with('[') {
         true => read(value),
         false => read(value).map(|role| vec![role]),
     }
@@ -228,10 +236,8 @@ mod tests {
         for (lines, want) in [
             ("Cookie: sid=a.b.c\r\n", Some("a.b.c")),
             ("cookie: x=1; sid=\"a.b.c\"; y=2\r\n", Some("a.b.c")),
-            (
-                "Cookie: x=sid=no; sid=a=b\r\nCookie: sid=later\r\n",
-                Some("a=b"),
-            ),
+            ("Cookie: x=sid=no; sid=a=b\r\n", Some("a=b")),
+            ("Cookie:\tx=1;\t sid=a \r\n", Some("a")),
             ("Cookie: x=1\r\nCookie: sid=a\r\n", Some("a")),
             ("Cookie: SID=a; xsid=b; sid\r\n", None),
             ("Cookie: sid=\r\n", None),
@@ -240,8 +246,39 @@ mod tests {
         ] {
             let request = request("/ws", lines);
             let head = parse(&request, 100).expect("a good head");
-            let found = in_cookie(&head, "sid").map(|token| token.expose().to_owned());
-            assert_eq!(found.as_deref(), want, "{lines}");
+            let found = in_cookie(&head, "sid").expect("one cookie at most");
+            assert_eq!(found.as_ref().map(Token::expose), want, "{lines}");
+        }
+    }
+
+    #[test]
+    fn of_two_cookies_none_counts() {
+        for lines in [
+            "Cookie: sid=a; sid=b\r\n",
+            "Cookie: sid=a; x=1; sid=a\r\n",
+            "Cookie: sid=a\r\nCookie: sid=b\r\n",
+            "Cookie: sid=; sid=b\r\n",
+        ] {
+            let request = request("/ws", lines);
+            let head = parse(&request, 100).expect("a good head");
+            assert_eq!(in_cookie(&head, "sid"), Err(Refusal::TwoCookies), "{lines}");
+        }
+    }
+
+    /// A page of a sibling domain can set such a cookie: no browser sees the prefix `__Host-` in its name.
+    #[test]
+    fn a_name_behind_another_space_is_another_name() {
+        for space in [
+            "\u{2000}", "\u{a0}", "\u{3000}", "\u{85}", "\u{feff}", "\u{b}", "\u{c}",
+        ] {
+            let lines = format!("Cookie: {space}__Host-feed=evil; __Host-feed=good\r\n");
+            let request = request("/ws", &lines);
+            // A head with control characters may be refused as a whole.
+            let Ok(head) = parse(&request, 100) else {
+                continue;
+            };
+            let found = in_cookie(&head, "__Host-feed").expect("one cookie");
+            assert_eq!(found.as_ref().map(Token::expose), Some("good"), "{space:?}");
         }
     }
 

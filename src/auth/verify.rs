@@ -15,6 +15,7 @@ use super::keys::Algorithm;
 use super::token::{self, ApiKey, Members, Token, TokenMarks, find_claim, members, read};
 use crate::base::Now;
 use crate::wire::head::RequestHead;
+use crate::wire::json;
 
 /// The longest token, in bytes: half of the default limit of a request head.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -90,6 +91,9 @@ pub enum Refusal {
     /// The request has no token.
     #[error("no token")]
     Missing,
+    /// The request has two cookies of the name, and either may be the one that the application has set.
+    #[error("two cookies with the name of --token-cookie")]
+    TwoCookies,
     /// Over [`TOKEN_BYTES_MAX`].
     #[error("over {TOKEN_BYTES_MAX} bytes")]
     TooLong,
@@ -175,8 +179,9 @@ impl Refusal {
     }
 
     /// All refusals, without their times.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Missing,
+        Self::TwoCookies,
         Self::TooLong,
         Self::NotAToken,
         Self::Algorithm,
@@ -198,6 +203,7 @@ impl Refusal {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Missing => "missing",
+            Self::TwoCookies => "two_cookies",
             Self::TooLong => "too_long",
             Self::NotAToken => "not_a_token",
             Self::Algorithm => "algorithm",
@@ -276,9 +282,14 @@ pub struct Authenticator {
 impl Authenticator {
     /// Finds the token of a request: as [`Token::find`], else in the cookie. The cookie comes last, because a browser
     /// adds it to every request, while a program adds any other token on purpose.
-    pub fn token(&self, head: &RequestHead<'_>) -> Option<Token> {
-        let cookie = || token::in_cookie(head, self.cookie.as_deref()?);
-        Token::find(head).or_else(cookie)
+    ///
+    /// # Errors
+    /// Two cookies have the name.
+    pub fn token(&self, head: &RequestHead<'_>) -> Result<Option<Token>, Refusal> {
+        match (Token::find(head), &self.cookie) {
+            (None, Some(name)) => token::in_cookie(head, name),
+            (token, _) => Ok(token),
+        }
     }
 
     /// Whether nobody can connect, because tokens are required but there is no key to check them.
@@ -462,7 +473,7 @@ fn time(members: &Members<'_>, name: &str) -> Result<Option<i64>, Refusal> {
     let Some(value) = members.get(name) else {
         return Ok(None);
     };
-    let seconds = value.as_raw_str().trim().parse::<f64>();
+    let seconds = json::trim(value.as_raw_str()).parse::<f64>();
     let seconds = seconds.map_err(|_| Refusal::Claims)?;
     // The cast saturates.
     Ok(Some((seconds * 1000.0).floor() as i64))

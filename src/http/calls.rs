@@ -32,6 +32,7 @@ use crate::base::{Clock, LogBudget, LogLine, detached};
 use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
 use crate::telemetry::{GatewayMetric, names};
 use crate::wire::head::Trace;
+use crate::wire::space;
 
 /// Receives the reply to a call. Called on the thread of the calls, so it must not block.
 pub type Replied = Box<dyn Fn(Reply) + Send>;
@@ -323,7 +324,9 @@ const COMMON_RATIO: usize = 10;
 fn coding(headers: &HeaderMap) -> String {
     let lines = headers.get_all(CONTENT_ENCODING).iter();
     let lines = lines.map(|line| String::from_utf8_lossy(line.as_bytes()));
-    let all: Vec<String> = lines.map(|line| line.trim().to_ascii_lowercase()).collect();
+    let all: Vec<String> = lines
+        .map(|line| space::trim(&line).to_ascii_lowercase())
+        .collect();
     all.join(", ")
 }
 

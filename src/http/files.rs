@@ -13,6 +13,7 @@ use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
 
 use super::site::{Answer, RequestParts, Route};
+use crate::wire::space;
 
 /// Allows scripts, styles and connections of this origin only, and no framing of a page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -122,7 +123,7 @@ fn gzip(body: &[u8]) -> Option<Vec<u8>> {
 /// Returns true if `If-None-Match` contains the tag (RFC 9110 §13.1.2; the weak comparison).
 fn has_form(request: &RequestParts, etag: &HeaderValue) -> bool {
     let known = request.header(&header::IF_NONE_MATCH).unwrap_or_default();
-    let mut tags = known.split(',').map(str::trim);
+    let mut tags = known.split(',').map(space::trim);
     tags.any(|tag| tag == "*" || tag.trim_start_matches("W/").as_bytes() == etag.as_bytes())
 }
 
@@ -133,7 +134,7 @@ fn takes_gzip(request: &RequestParts) -> bool {
     let (mut gzip, mut identity, mut any) = (None, None, None);
     for coding in values.flat_map(|value| value.split(',')) {
         let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
-        let quality = match name.trim().to_ascii_lowercase().as_str() {
+        let quality = match space::trim(name).to_ascii_lowercase().as_str() {
             "gzip" | "x-gzip" => &mut gzip,
             "identity" => &mut identity,
             "*" => &mut any,
@@ -147,7 +148,7 @@ fn takes_gzip(request: &RequestParts) -> bool {
 
 /// Returns the quality in a weight such as `q=0.5`; 0 if the weight is unreadable.
 fn quality_of(weight: &str) -> f32 {
-    let (name, value) = weight.trim().split_once('=').unwrap_or_default();
+    let (name, value) = space::trim(weight).split_once('=').unwrap_or_default();
     let quality = value
         .parse()
         .ok()

@@ -4,6 +4,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::head::{RequestHead, list_items};
+use super::space;
 
 /// The media type of an event stream.
 const MEDIA_TYPE: &str = "text/event-stream";
@@ -21,7 +22,7 @@ impl<'a> RequestHead<'a> {
     pub fn asks_event_stream(&self) -> bool {
         let is_it = |item: &str| {
             let range = item.split(';').next().unwrap_or_default();
-            range.trim().eq_ignore_ascii_case(MEDIA_TYPE)
+            space::trim(range).eq_ignore_ascii_case(MEDIA_TYPE)
         };
         matches!(self.method(), "GET" | "HEAD")
             && self

@@ -11,6 +11,7 @@
 //! | [`deflate`] | permessage-deflate (RFC 7692): negotiation, deflate, bounded inflate |
 //! | [`frame`] | the header of a server's frame; a client's frame, unmasked and checked |
 //! | [`frame_reader`] | client bytes to whole, bounded, inflated frames |
+//! | [`space`] | the two spaces of HTTP around a name or a value |
 //! | [`json`] | the checks before any JSON parser; objects with their keys in the order of writing, dates |
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
@@ -22,4 +23,5 @@ pub mod frame;
 pub mod frame_reader;
 pub mod head;
 pub mod json;
+pub mod space;
 pub mod upgrade;

@@ -81,7 +81,8 @@ impl ChannelsGateway {
         head: &RequestHead<'_>,
     ) -> Result<Judged, Refusal> {
         if self.settings.authenticator.required {
-            return self.judge_token(core, key, self.settings.authenticator.token(head).as_ref());
+            let token = self.settings.authenticator.token(head)?;
+            return self.judge_token(core, key, token.as_ref());
         }
         let role = self.settings.acl.shared_name(&self.settings.default_role);
         let marks = Arc::clone(&self.marks_without_token);

@@ -309,7 +309,7 @@ impl Gateway for ChannelsGateway {
                 self.stats.access.count_refusal(refusal);
                 accepted.refusal = Some(refusal.label());
                 let tokens = &self.settings.authenticator;
-                let user = tokens.refused_user(tokens.token(head).as_ref(), refusal);
+                let user = tokens.refused_user(tokens.token(head).ok().flatten().as_ref(), refusal);
                 accepted.user = user.map(Into::into);
                 Admission::AcceptThenClose(accepted, close_of(refusal))
             }

@@ -332,7 +332,8 @@ impl Gateway for TradesGateway {
         };
         let tokens = &self.settings.authenticator;
         let token = tokens.token(head);
-        let judged = tokens.identify(token.as_ref(), core.now());
+        let judged = token.as_ref().map_err(|refusal| *refusal);
+        let judged = judged.and_then(|token| tokens.identify(token.as_ref(), core.now()));
         let judged = judged.and_then(|identity| {
             let marks = identity.marks(None);
             core.admit(key, identity.user.as_deref(), Some(&marks))?;
@@ -344,7 +345,7 @@ impl Gateway for TradesGateway {
             Err(refusal) if tokens.required || refusal == Refusal::Revoked => {
                 self.stats.access.count_refusal(refusal);
                 accepted.refusal = Some(refusal.label());
-                let user = tokens.refused_user(token.as_ref(), refusal);
+                let user = tokens.refused_user(token.ok().flatten().as_ref(), refusal);
                 name_for_log(&mut accepted, user.as_deref(), head);
                 return Admission::AcceptThenClose(accepted, close_of(refusal));
             }

@@ -9,6 +9,7 @@ use hyper::header::{
 use crate::admission::{ClientAddr, Peer};
 use crate::http::services::Upstream;
 use crate::wire::head::Trace;
+use crate::wire::space;
 
 /// The headers that are for a single connection, besides those that `Connection` names.
 static HOP_BY_HOP: [HeaderName; 8] = [
@@ -174,7 +175,7 @@ fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
     let lines = headers.get_all(name).iter();
     lines
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-        .map(<[u8]>::trim_ascii)
+        .map(space::trim_bytes)
 }
 
 fn append_forwarded_for(headers: &mut HeaderMap, name: HeaderName, peer: ClientAddr) {

@@ -215,7 +215,7 @@ fn of_two_equal_cuts_the_later_end_holds() {
 
 #[test]
 fn a_refusal_is_taken_back_by_its_conditions() {
-    let list = Revoked::new(3);
+    let list = Revoked::new(4);
     let own = marks("a", &[], None);
     let [ann, both] = [r#"{"user":"ann"}"#, r#"{"user":"ann","jti":"a"}"#].map(cut);
     let filed = cut(r#"{"user":"filed"}"#);
