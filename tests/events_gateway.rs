@@ -8,6 +8,7 @@ mod events_gateway {
 
     mod bus;
     mod bus_random;
+    mod cuts;
     mod resume;
     mod toy_bus;
     mod waiting;

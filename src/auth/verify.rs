@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
 
-use super::key_ring::KeyRing;
+use super::key_ring::{KeyRing, Unsigned};
 use super::keys::Algorithm;
 use super::token::{self, ApiKey, Members, Token, TokenMarks, find_claim, members, read};
 use crate::base::Now;
@@ -106,8 +106,8 @@ pub enum Refusal {
     /// No key has the token's algorithm and key id.
     #[error("no key here fits its algorithm and key id")]
     UnknownKey,
-    /// As [`Refusal::UnknownKey`], but newer keys will be fetched: the client may try again.
-    #[error("no key here fits its algorithm and key id yet; newer keys are due")]
+    /// As [`Refusal::UnknownKey`] or [`Refusal::Signature`], but newer keys will be fetched: the client may try again.
+    #[error("no key here has signed it yet; newer keys are due")]
     KeysDue {
         /// The time until the next fetch, in milliseconds; 0 if the fetch is due now.
         wait_ms: u32,
@@ -359,10 +359,15 @@ impl Authenticator {
         let (algorithm, key_id) = judge_header(&members(&header)?)?;
         let keys = self.keys.current();
         let id = key_id.as_deref();
-        match keys.check(algorithm, id, message, signature) {
-            Err(Refusal::UnknownKey) => Err(self.keys.unknown_key(algorithm, id, now.mono_us)),
-            checked => checked.map(|()| (message, claims)),
-        }
+        let checked = keys.check(algorithm, id, message, signature);
+        let unsigned = |refusal| Unsigned {
+            refusal,
+            algorithm,
+            id,
+            token: token.expose(),
+        };
+        checked.map_err(|refusal| self.keys.refuse(unsigned(refusal), now.mono_us))?;
+        Ok((message, claims))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Decides when to fetch the key set at a URL, and fetches it on its own thread.
 //!
 //! The identity provider may be silent, slow or away for hours. Then only this thread waits, and the keys in force
-//! stay. A token with an unknown key id asks for a fetch through [`KeyRing`].
+//! stay. A token that no key has signed asks for a fetch through [`KeyRing`].
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -17,7 +17,7 @@ use crate::http::FetchError;
 /// The time between two regular fetches.
 const REFRESH_MS: u64 = 60 * 60 * 1000;
 
-/// The least time between two fetches for tokens with an unknown key id, and the time between two attempts while the
+/// The least time between two fetches for tokens that no key has signed, and the time between two attempts while the
 /// identity provider is away.
 const FETCH_AGAIN_MS: u64 = 60 * 1000;
 
@@ -39,7 +39,7 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// The earliest time of the next fetch that can bring an unknown key: a fetch for a token, or the regular fetch.
+    /// The earliest time of the next fetch that can bring a missing key: a fetch for a token, or the regular fetch.
     fn next_for_token_ms(&self) -> u64 {
         let again_ms = self.asked_ms.map_or(0, |at| at + FETCH_AGAIN_MS);
         match self.failures {

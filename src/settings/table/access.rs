@@ -244,7 +244,7 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         "URL of a JSON Web Key Set, for RS256, ES256 and EdDSA",
     )
     .more(
-        "Fetched each hour, at SIGHUP, and for a token with an unknown key id, at most once a minute. \
+        "Fetched each hour, at SIGHUP, and for a token that no key has signed, at most once a minute. \
          While the server is away, the last good keys stay.",
     )
     .original_env(&["JWT_JWKS_URL"]),
