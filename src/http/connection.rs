@@ -358,7 +358,7 @@ struct Requests {
     clock: Rc<ConnectionClock>,
     gate: Gate,
     gives_way: Rc<RefCell<Option<GivesWay>>>,
-    /// The sender of the last request.
+    /// The sender of the last request, if the request ends when its sender is cut off.
     caller: Rc<RefCell<Option<Caller>>>,
     /// The name in the client's certificate.
     certificate: Option<Arc<str>>,
@@ -382,14 +382,15 @@ impl service::Service<Request<Incoming>> for Requests {
         let gives_way = Rc::clone(&self.gives_way);
         let (server, clock) = (Rc::clone(&self.server), Rc::clone(&self.clock));
         let (access, certificate) = (&server.settings.access, self.certificate.clone());
-        let caller = Caller::of(access, &self.peer, certificate, &head.headers);
-        self.caller.replace(Some(caller.clone()));
         let parts = RequestParts {
+            caller: Caller::of(access, &self.peer, certificate, &head.headers),
             head,
             peer: self.peer,
-            caller,
             is_tls: self.is_tls,
         };
+        let ends_with_cut = server.site.ends_with_cut(&parts);
+        let caller = ends_with_cut.then(|| parts.caller.clone());
+        self.caller.replace(caller);
         let is_tls = self.is_tls;
         Box::pin(async move {
             let (mut answer, work) = match server.find(&parts) {

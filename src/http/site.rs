@@ -196,12 +196,22 @@ impl Site {
     /// # Errors
     /// An operator has cut the sender off.
     pub(super) fn admit(&self, request: &RequestParts) -> Result<(), Refusal> {
-        let caller = &request.caller;
-        let is_open = || STATUS_PATHS.contains(&request.path()) || caller.is_this_machine();
-        match self.is_admin && is_open() {
+        match self.is_open_to_all(request) {
             true => Ok(()),
-            false => caller.admit(),
+            false => request.caller.admit(),
         }
+    }
+
+    fn is_open_to_all(&self, request: &RequestParts) -> bool {
+        let is_status = || STATUS_PATHS.contains(&request.path());
+        self.is_admin && (is_status() || request.caller.is_this_machine())
+    }
+
+    /// Whether a request in progress ends when its sender is cut off. An operator may have cut off itself, and gets the
+    /// answer.
+    pub(super) fn ends_with_cut(&self, request: &RequestParts) -> bool {
+        let is_operator = || request.path().starts_with("/operator/");
+        !self.is_open_to_all(request) && !(self.is_admin && is_operator())
     }
 
     /// Splits the site in two: for the public port, and for the admin listener. The latter gets the pages about the
