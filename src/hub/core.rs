@@ -96,6 +96,8 @@ pub struct Core {
     pub(super) pongs_us: Vec<u32>,
     pub(super) history: Option<Box<History>>,
     pub(super) render: Render,
+    /// The name of a topic as operators see it.
+    pub(super) shown_topic: fn(&TopicName) -> TopicName,
     /// Missed messages that wait for resuming clients.
     pub(super) resumed_messages: Holding,
     /// Has one more reference for each connection, including connections handed to HTTP.
@@ -142,6 +144,7 @@ impl Core {
             memory: FrameMemory::default(),
             surveys: Surveys::default(),
             render: |message, _, _| Arc::clone(message.frame),
+            shown_topic: TopicName::clone,
             waits: Waits::default(),
             pongs_us: Vec::new(),
             history: History::new(limits.history, &frame_bytes).map(Box::new),

@@ -35,6 +35,7 @@ impl<G: Gateway> Hub<G> {
     /// Joins a core and a gateway.
     pub fn new(mut core: Core, gateway: G) -> Self {
         core.set_render(G::render);
+        core.shown_topic = G::shown_topic;
         Self {
             core,
             gateway,

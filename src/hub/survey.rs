@@ -191,7 +191,7 @@ impl Core {
         let mut joined = self.topics.joined(key.slot);
         Some(ClientLook {
             topics: topics as u64,
-            topic: joined.next().filter(|_| topics == 1).cloned(),
+            topic: joined.next().filter(|_| topics == 1).map(self.shown_topic),
             slow: self
                 .waits
                 .of(self.now, key)
@@ -222,7 +222,11 @@ impl Core {
             })
             .collect();
         let topics = walk.topics.into_sorted();
-        survey.busiest_topics = topics.map(|(_, topic)| topic).collect();
+        let shown = topics.map(|(_, topic)| TopicLook {
+            name: (self.shown_topic)(&topic.name),
+            ..topic
+        });
+        survey.busiest_topics = shown.collect();
         survey
     }
 }

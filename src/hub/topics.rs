@@ -81,7 +81,7 @@ struct Counts {
 /// One topic at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct TopicLook {
-    /// The name: a path of levels, a symbol, a channel, a device.
+    /// The name: a path of levels, a symbol, a channel, the hash of a device.
     pub name: TopicName,
     /// Members.
     pub members: u64,

@@ -5,11 +5,12 @@ import asyncio
 import json
 import queue
 import socket
+import subprocess
 import threading
 
 import pytest
 from event_stream import Stream
-from processes import free_port
+from processes import free_port, weirgate_binary
 from services import Service, device, post, push
 from tls import get
 from waiting import until
@@ -275,3 +276,35 @@ def test_the_holder_of_a_cut_certificate_gets_no_plain_answer(start_tls, authori
     assert post(f"http://{HERE}:{admin}/operator/disconnect", {"user": "eve"})[0] == 200
     assert get(weirgate.tls_port, "/health", eve) == (403, '{"detail":"revoked"}')
     assert get(weirgate.tls_port, "/health", ann)[0] == 200
+
+
+async def test_the_id_of_a_device_stands_nowhere_in_clear(start_weirgate):
+    """Not in `/operator/state`, `weirgate top`, /metrics or the log: whoever knows it gets its pushes."""
+    ids = ["device-that-is-hard-to-guess", "another-id-of-a-device"]
+    service = Service(lambda asked: {})
+    gateway = Events(start_weirgate, service.url, "--log-filter", "trace", "--history-ms", "60000", RATE_LIMIT_BURST="1000")
+    async with device(gateway.weirgate, ids[0]) as one, device(gateway.weirgate) as two:
+        await two.send(json.dumps({"event": "identify", "data": {"device_id": ids[1]}}))
+        for client in (one, two):
+            await client.send(json.dumps({"event": "lobby.x", "request_id": "1", "data": {}}))
+        for _ in range(3):
+            await asyncio.to_thread(lambda: push(gateway.weirgate, "x.y", {}, *ids, token=TOKEN, port=gateway.admin))
+
+        found = []
+
+        def surveyed():
+            survey = json.loads(gateway.ask("/operator/state", port=gateway.admin)[2])["survey"] or {"busiest": [], "busiest_topics": []}
+            if [len(survey["busiest"]), len(survey["busiest_topics"])] == [2, 2]:
+                found.append(survey)
+            return found
+        await until(surveyed, 20, "a survey with both devices", every=0.2)
+        survey = found[0]
+        assert all(row["topic"] == row["user"] and row["user"].startswith("sha256:") for row in survey["busiest"]), survey
+        assert {row["name"] for row in survey["busiest_topics"]} == {row["user"] for row in survey["busiest"]}
+        status, cut = await asyncio.to_thread(lambda: gateway.cut(user=survey["busiest"][0]["topic"]))
+        assert cut["disconnected"] == 1
+        top = await asyncio.to_thread(subprocess.run, [weirgate_binary(), "top", "--once", f"{HERE}:{gateway.admin}"], capture_output=True, text=True)
+        pages = [gateway.ask(path, port=gateway.admin)[2] for path in ("/operator/state", "/metrics", "/stats")]
+    for text in [top.stdout, *pages, gateway.weirgate.log()]:
+        assert text and not [one for one in ids if one in text], text
+    service.stop()

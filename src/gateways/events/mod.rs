@@ -22,6 +22,7 @@ use self::call::{Call, Reply};
 use self::calls::{Calls, Leave};
 use self::connection::{Calling, Connection, Content, Orphans, Rest, Waiting};
 use self::envelope::Code;
+use super::access::shown_hashed;
 use crate::admission::{ClientAddr, Holding, TokenBucket};
 use crate::auth::Origins;
 use crate::hub::{
@@ -447,6 +448,11 @@ impl Gateway for EventsGateway {
                 }
             }
         }
+    }
+
+    /// The id of a device opens its pushes.
+    fn shown_topic(name: &TopicName) -> TopicName {
+        shown_hashed(name.as_str()).into_string().into()
     }
 
     fn holdings(&self) -> Vec<Holding> {

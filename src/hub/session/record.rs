@@ -71,7 +71,7 @@ pub struct ClientLook {
     pub traffic: Traffic,
     /// Topics of which the client is a member.
     pub topics: u64,
-    /// The topic, if the client is a member of a single topic: a device, for example.
+    /// The topic as operators see it, if the client is a member of a single topic.
     pub topic: Option<TopicName>,
     /// Messages in both directions since the last survey; 0 outside of a survey.
     pub recent_messages: u64,
