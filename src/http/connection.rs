@@ -443,6 +443,7 @@ impl Server {
             gate,
             // hyper copies what is to be sealed.
             is_copied: answer.is_passed_on || is_tls,
+            fault: None,
             _work: work,
         });
         *response.status_mut() = answer.status;
@@ -467,6 +468,8 @@ struct Outgoing {
     /// Whether the bytes are this connection's alone: they come from a service, or are copied for TLS. Other bytes may
     /// be a page that all clients share, and are charged only if nothing shares them.
     is_copied: bool,
+    /// Why the body breaks off, and the flushes until then.
+    fault: Option<(BoxError, u64)>,
     /// Held so that the work ends with the body.
     _work: Option<Work>,
 }
@@ -479,14 +482,19 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = self.body.as_mut().poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(data) = frame.data_ref()
-            && (self.is_copied || data.is_unique())
-        {
-            self.gate.took_piece(data.len());
+        if self.fault.is_none() {
+            match self.body.as_mut().poll_frame(cx) {
+                Poll::Ready(Some(Err(error))) => self.fault = Some((error, self.gate.flushes())),
+                frame => return self.passed(frame),
+            }
         }
-        frame
+        // At an error hyper drops what it has not written yet. A client that gets not one byte of an answer takes its
+        // request for unread, and may send it again: a browser does, also a POST.
+        let now = self.gate.flushes();
+        match self.fault.take_if(|(_, flushes)| now > *flushes) {
+            Some((error, _)) => Poll::Ready(Some(Err(error))),
+            None => Poll::Pending,
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -495,6 +503,22 @@ impl Body for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Outgoing {
+    /// Notes a frame that hyper gets.
+    fn passed<E>(
+        &self,
+        frame: Poll<Option<Result<Frame<Bytes>, E>>>,
+    ) -> Poll<Option<Result<Frame<Bytes>, E>>> {
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(data) = frame.data_ref()
+            && (self.is_copied || data.is_unique())
+        {
+            self.gate.took_piece(data.len());
+        }
+        frame
     }
 }
 

@@ -110,6 +110,8 @@ struct State {
     written: usize,
     /// Whether these bytes are already charged with the connection to a service.
     is_charged: bool,
+    /// How often everything that hyper had was written.
+    flushes: u64,
 }
 
 impl Gate {
@@ -137,7 +139,13 @@ impl Gate {
             unwritten: VecDeque::new(),
             written: 0,
             is_charged: false,
+            flushes: 0,
         })))
+    }
+
+    /// How often everything that hyper had was written. If the number grows, what hyper had before is written.
+    pub(super) fn flushes(&self) -> u64 {
+        self.0.borrow().flushes
     }
 
     /// Records that hyper has taken a piece of an answer's body.
@@ -458,7 +466,9 @@ impl AsyncWrite for Gate {
         let gate = &mut *self.0.borrow_mut();
         // hyper flushes once it has written all that it has.
         (gate.unwritten, gate.written) = (VecDeque::new(), 0);
-        Pin::new(&mut gate.stream).poll_flush(cx)
+        ready!(Pin::new(&mut gate.stream).poll_flush(cx))?;
+        gate.flushes += 1;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
