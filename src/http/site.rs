@@ -211,7 +211,7 @@ impl Site {
     /// answer.
     pub(super) fn ends_with_cut(&self, request: &RequestParts) -> bool {
         let is_operator = || request.path().starts_with("/operator/");
-        !self.is_open_to_all(request) && !(self.is_admin && is_operator())
+        !(self.is_open_to_all(request) || self.is_admin && is_operator())
     }
 
     /// Splits the site in two: for the public port, and for the admin listener. The latter gets the pages about the
