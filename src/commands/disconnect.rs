@@ -6,14 +6,13 @@
 //! again with the latest of these ends.
 
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::Deserialize;
 
 use super::admin::{Admins, args, refused};
 use super::program::{Exit, For, flag, show, value};
-use crate::base::escaped;
+use crate::base::{Clock, escaped};
 use crate::hub::Cut;
 use crate::run::Program;
 use crate::settings::typed::Env;
@@ -169,8 +168,8 @@ impl DisconnectCommand {
         match until {
             Some(until) => body.raw("until", &until.to_string()),
             None if self.chooses_end() => {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH);
-                body.raw("since", &now.unwrap_or_default().as_secs().to_string());
+                let now = Clock::start().now().unix_ms() / 1000;
+                body.raw("since", &now.to_string());
             }
             None => {}
         }

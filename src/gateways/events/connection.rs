@@ -308,8 +308,11 @@ impl Orphans {
     /// Keeps a connection while it has work. Returns false, and drops the connection, if it has none.
     pub(super) fn keep(&mut self, key: SessionKey, mut orphan: Connection) -> bool {
         let (left, is_busy) = (orphan.to_forward(), orphan.calling.is_some());
-        if let Some(Left { messages, .. }) = &mut orphan.left {
-            messages.set(left, 0);
+        if let Some(Left {
+            messages: charge, ..
+        }) = &mut orphan.left
+        {
+            charge.set(left, 0);
         }
         let keeps = is_busy || left > 0;
         if keeps {

@@ -183,7 +183,7 @@ fn a_cut_ends_as_it_says_or_after_a_day_whoever_was_connected() {
     }
 }
 
-/// Whoever asks for less takes nothing from what was asked for before.
+/// A shorter cut takes nothing from a longer one.
 #[test]
 fn of_two_equal_cuts_the_later_end_holds() {
     let own = marks("a", &[], None);
