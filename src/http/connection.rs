@@ -1,7 +1,7 @@
 //! A plain HTTP connection, from the hand-over to its end or its return to the reactor: hyper behind the gate, the
 //! deadlines, and a close that does not cut off the last answer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -257,7 +257,12 @@ async fn run(
         let caller = caller.as_ref().filter(|_| clock.is_working())?;
         caller.admit().is_err().then_some(caller.address)
     };
-    let mut cut = pin!(cuts.wait_for(|()| refused().is_some()));
+    let cut_off = Cell::new(None);
+    let mut cut = pin!(cuts.wait_for(|()| {
+        cut_off.set(refused());
+        cut_off.get().is_some()
+    }));
+    // Nobody is cut off once nobody is left who could do so.
     let mut may_be_cut = true;
     let mut timer = pin!(sleep_until(Instant::now()));
     let mut stop = pin!(stopping.wait_for(|&stopping| stopping));
@@ -270,7 +275,7 @@ async fn run(
         // Before the request's handler goes on.
         if may_be_cut && cut.as_mut().poll(cx).is_ready() {
             may_be_cut = false;
-            if let Some(client) = refused() {
+            if let Some(client) = cut_off.get() {
                 return Poll::Ready(End::Cut(client));
             }
         }
