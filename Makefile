@@ -211,7 +211,7 @@ sbom: ## What is in the binary, as CycloneDX: target/weirgate.cdx.json (installs
 reproducible: ## Build the shipped binary twice, in two folders, and compare the bytes (half an hour); PROFILE
 	PROFILE=$(or $(PROFILE),dist) scripts/reproducible.sh
 
-mutants: ## Plant known faults in the core, one at a time, and see that the tests notice each (two hours); SHARD=1/4
+mutants: ## Plant known faults in the core, one at a time, and see that the tests notice each (20 minutes); SHARD=1/4
 	python3 scripts/mutants.py $(if $(SHARD),--shard $(SHARD))
 
 # Every 20th of the mutants of .cargo/mutants.toml; another twentieth is SHARD=7/20.
