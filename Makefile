@@ -34,7 +34,6 @@ lint: ## Formatting, clippy, docs, and the rules that no compiler checks
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 	python3 scripts/tidy.py
-	python3 scripts/knots.py
 	python3 scripts/one_build.py
 	scripts/deny.sh
 	@echo "make lint: clean"
