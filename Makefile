@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test release release-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines uncharged check-starts how-large
+.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile storms outages clients redis-restart peers compare pace deploy-test release release-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines uncharged check-starts how-large
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -135,17 +135,6 @@ simulate: ## The simulations with 10,000 seeds (an hour); SEEDS
 
 redis-restart: deps debug-build ## Redis killed and back under 1,000 subscribed clients, trades and channels (a minute)
 	TEST_CLIENTS=1000 $(PYTEST) tests/blackbox/test_redis_restart.py
-
-proxy-load: deps build ## 1 GB up and down through the proxy of events, beside nginx: time and memory (a minute); BYTES, ROUNDS
-	$(TARGET)/release/loadtest proxy --server "$(TARGET)/release/weirgate events --measurement-url http://{upstream}" \
-	    --bytes $(or $(BYTES),1000000000) --rounds $(or $(ROUNDS),5)
-
-EVENTS := $(TARGET)/release/loadtest events
-
-events-load: build ## Requests, a service that hangs, pushes (to two instances too) and devices that never read, events gateway (25 minutes)
-	for what in requests hang push instances never-read; do \
-	    $(EVENTS) $$what --server "$(TARGET)/release/weirgate events"; \
-	done
 
 # What docs/guides/deploy.md recommends.
 DEPLOY := $(TARGET)/release/loadtest deploy --clients 1000 --server

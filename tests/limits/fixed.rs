@@ -6,7 +6,10 @@ use crate::{check_test, read};
 fn every_constant_has_a_test_that_is_there() {
     let text = read("docs/reference/limits.md");
     let (_, table) = text.split_once("\n## Fixed\n").expect("a section");
-    let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| ")).collect();
+    let rows: Vec<_> = table
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .collect();
     assert!(rows.len() > 100, "{}", rows.len());
     let metrics = read("src/telemetry/names.rs");
     for row in &rows[2..] {
@@ -18,7 +21,9 @@ fn every_constant_has_a_test_that_is_there() {
         let metric = metric.and_then(|word| word.split('{').next());
         let is_there = metric.is_none_or(|name| metrics.contains(&format!("\"{name}\"")));
         assert!(is_there, "{what}: no metric {shows}");
-        let link = test.strip_prefix('[').and_then(|link| link.split_once("](../../"));
+        let link = test
+            .strip_prefix('[')
+            .and_then(|link| link.split_once("](../../"));
         let (words, file) = link.unwrap_or_else(|| panic!("{what}: {test}"));
         let file = file.trim_end_matches(')');
         check_test(what, &format!("{file}::{}", words.replace(' ', "_")));
