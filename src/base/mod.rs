@@ -13,7 +13,7 @@ mod wake;
 pub use left_addresses::{Left, LeftAddresses};
 pub use plain_text::Finding;
 pub use plain_text::{escaped, escaped_bytes, is_host, unix_socket_url, without_mark};
-pub use pure::{LogBudget, LogLine, Now, SplitMix64};
+pub use pure::{LogBudget, LogLine, Now, SplitMix64, allocated_bytes};
 pub use queue_bytes::{QueueBytes, TakenBytes};
 pub use wake::{LateWake, Wake};
 pub use wake::{Spin, SpinCounts};

@@ -11,6 +11,7 @@
 
 mod behind;
 mod clients;
+mod connections;
 mod core;
 mod deadlines;
 mod deflated;
@@ -58,8 +59,8 @@ pub use gateway::{Admission, Entrance, Gateway};
 pub use history::{Missed, Outcome, Wanted};
 pub use hub::Hub;
 pub use limits::{
-    DeflateWindow, FRAME_WALK_MAX, HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX,
-    SendQueueLimits,
+    CONNECTION_BYTES_MAX, DeflateWindow, FRAME_WALK_MAX, HTTP_BYTES_MAX, HistoryLimits, Limits,
+    RESUME_MESSAGES_MAX, SendQueueLimits,
 };
 pub use losses::Active;
 pub(crate) use position::fnv_1a;
@@ -74,9 +75,7 @@ pub use reason::{CloseCode, CloseReason, Closing, NotRecovered, REVOKED};
 pub use resume::RESUME_BYTES_MAX;
 pub use revoked::{Connected, Cut, Full, Revoked};
 pub use session::{Accepted, ClientLook, ClientState, MaxRate};
-pub use shell::{
-    CutDone, CutRequest, Dropped, Effect, Ended, Permit, Secured, Traffic, Transmit, Write,
-};
+pub use shell::{CutDone, CutRequest, Dropped, Effect, Ended, Secured, Traffic, Transmit, Write};
 pub use slow::waits::{CALLS_MAX, SAMPLED_MAX, SlowLook};
 pub use slow::{Sample, Why};
 pub use stats::{BehindStats, HistoryStats, HubStats, PhaseKind, SendError, SlowStats};

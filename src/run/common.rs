@@ -15,7 +15,7 @@ use crate::settings::{
     BusSettings, Checked, Kind, ListenSettings, ProcessSettings, Shows, TlsSettings, Unit, Value,
     flag,
 };
-use crate::telemetry::{HitLimit, Reading, Surveyed, names};
+use crate::telemetry::{HitLimit, LimitOf, Reading, Surveyed, names};
 
 /// The percentage of `--stop-timeout-ms` for which a close waits while the gateway still works for the client; the rest
 /// is for the close itself.
@@ -195,8 +195,13 @@ fn hit_limits(checked: &Checked) -> impl Iterator<Item = (CloseReason, HitLimit)
         let Shows::Reason(reason) = limit.shows else {
             return None;
         };
-        let flag = value.setting.flag;
-        Some((reason, HitLimit { flag, max: *max }))
+        let (setting, flag) = (value.setting, value.setting.flag);
+        let of = match setting.memory_part {
+            _ if setting.is_flag() => LimitOf::Flag(flag),
+            Some(_) => LimitOf::Share(flag),
+            None => LimitOf::Other(flag),
+        };
+        Some((reason, HitLimit { of, max: *max }))
     });
     limits.filter(|(of, _)| ![CloseReason::ShuttingDown, CloseReason::BadRequest].contains(of))
 }

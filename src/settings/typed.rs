@@ -321,9 +321,12 @@ const FLAG: &str = "memory-max";
 /// The least memory that is shared out. Parts of less memory would be smaller than single messages.
 pub(super) const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
-/// Gives each limit that nobody has set its part of the memory. Without `--memory-max` the memory is three quarters of
-/// `limit_bytes`, the memory limit of the process. Defaults are then only lowered, because a large machine is no reason
-/// to hold more.
+/// Memory of the program without clients, which is not shared out: code, tables, stacks and buffers of its threads.
+const PROGRAM_BYTES: u64 = 20 * 1024 * 1024;
+
+/// Gives each limit that nobody has set its part of the memory, without that of the program itself. Without
+/// `--memory-max` the memory is three quarters of `limit_bytes`, the memory limit of the process. Defaults are then only
+/// lowered, because a large machine is no reason to hold more.
 fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
     let Some(memory) = all.iter_mut().find(|typed| typed.setting.flag == FLAG) else {
         return;
@@ -344,7 +347,8 @@ fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
         let Kind::Number { min, max, .. } = typed.setting.kind else {
             continue;
         };
-        let part = (bytes / 1000 * u64::from(thousandths)).clamp(min, max);
+        let shared = bytes.saturating_sub(PROGRAM_BYTES);
+        let part = (shared / 1000 * u64::from(thousandths)).clamp(min, max);
         if is_chosen || typed.number().is_some_and(|default| part < default) {
             typed.replace(part, Source::PartOf(FLAG));
         }
@@ -474,7 +478,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_nobody_has_set_has_its_part() {
-        let part = |mib: u64| (mib * MIB / 1000 * 300, Source::PartOf(FLAG));
+        let part = |mib: u64| ((mib - 20) * MIB / 1000 * 250, Source::PartOf(FLAG));
         let frames = "frame-bytes-max";
         let chosen = [(FLAG, "4294967296")];
         assert_eq!(shared(&chosen, None, frames), part(4096));

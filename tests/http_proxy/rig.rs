@@ -8,13 +8,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use weirgate::admission::{HeldBytes, Holding, Peer, TrustedProxies};
+use weirgate::admission::{HeldBytes, Holding, Peer, Permit, TrustedProxies};
 use weirgate::base::Clock;
 use weirgate::gateways::events::{self, INNER_PATHS};
 use weirgate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use weirgate::http::services::{CONNECTION_BYTES, Service, ServicesAway, Upstream};
 use weirgate::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
-use weirgate::hub::{FeedStats, Now, Permit};
+use weirgate::hub::{FeedStats, Now};
 use weirgate::telemetry::{Build, Telemetry};
 
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
@@ -22,7 +22,7 @@ pub(crate) use weirgate_test_support::http_client::{Client, get, request};
 pub(crate) struct Rig {
     handle: HttpHandle,
     listener: TcpListener,
-    pub(crate) places: Arc<()>,
+    pub(crate) places: Holding,
     pub(crate) measurement: TcpListener,
     pub(crate) simulation: TcpListener,
     /// Connections that asked for a WebSocket.
@@ -116,7 +116,7 @@ impl Rig {
         Self {
             handle: plane.handle(Arc::new(move |handover| drop(back.send(handover)))),
             listener: service(),
-            places: Arc::default(),
+            places: Holding::new("connections", 1 << 20),
             measurement,
             simulation,
             returned,
@@ -147,7 +147,7 @@ impl Rig {
                 0,
             ),
             peer: peer.into(),
-            permit: Permit::new(&self.places),
+            permit: Permit::new(&self.places, Peer::from(peer).client(), false, 0),
         });
         client
     }
@@ -190,7 +190,7 @@ impl Rig {
 
     pub(crate) fn wait_for_places(&self, taken: usize) {
         let end = Instant::now() + Duration::from_secs(10);
-        while Permit::taken(&self.places) != taken {
+        while self.places.holders() != taken {
             assert!(Instant::now() < end, "places stay taken");
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use super::phase::{AfterWrite, Head, LastWords, Open, PendingClose, Phase, Ping};
 use super::slots::Slots;
 use super::{Intake, Moved, Pause, Pauses, Sending, Session};
-use crate::admission::TokenBucket;
+use crate::admission::{Permit, TokenBucket};
 use crate::auth::TokenMarks;
 use crate::hub::deadlines::{Timer, Timers};
 use crate::hub::protocol::{Encoding, Protocol};
 use crate::hub::send_queue::SendQueue;
-use crate::hub::shell::Permit;
 use crate::hub::{CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now};
 use crate::wire::head::{HeadError, TLS_HANDSHAKE};
 

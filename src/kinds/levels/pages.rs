@@ -234,10 +234,10 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::admission::{HeldBytes, Holding, Peer};
+    use crate::admission::{HeldBytes, Holding, Peer, Permit};
     use crate::http::pages::tests::{telemetry, text, turn};
     use crate::http::{ReadyLimits, page, pages};
-    use crate::hub::{FeedStats, Permit};
+    use crate::hub::FeedStats;
     use crate::kinds::levels::rows::is_http_path;
 
     #[test]
@@ -329,7 +329,7 @@ mod tests {
                 tls: None,
                 read: HeldBytes::new(&all, Peer::from(peer).client(), read.as_bytes().to_vec(), 0),
                 peer: peer.into(),
-                permit: Permit::new(&Arc::default()),
+                permit: Permit::of(all.hold(Peer::from(peer).client(), 1, 0)),
             };
             match self.line.take(handover, &self.back, 0) {
                 Some(kept) => {

@@ -202,7 +202,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Begins a connection: with the header of a proxy, or with TLS or HTTP.
     fn admit(&mut self, now: Now, accepted: Accepted) {
-        let key = self.hub.handle_accepted(now, accepted.peer);
+        let key = self
+            .hub
+            .handle_accepted(now, accepted.peer, accepted.is_tls);
         let headers_from = &self.settings.listen.headers_from;
         match &self.seams.handshakes {
             Some(handshakes)

@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use tracing::Level;
 
 use super::Reactor;
-use crate::admission::HeldBytes;
+use crate::admission::{HeldBytes, Permit};
 use crate::base::LogBudget;
 use crate::http::Handover;
-use crate::hub::{CloseReason, Effect, Ended, Feed, Gateway, Now, Permit, SessionKey, Why};
+use crate::hub::{CloseReason, Effect, Ended, Feed, Gateway, Now, SessionKey, Why};
 use crate::reactor::handshakes::Job;
 use crate::telemetry::{Budget, EndedAt, HitLimit, ShellStats, Surveyed};
 
