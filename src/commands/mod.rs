@@ -33,7 +33,9 @@ use self::publish::PublishCommand;
 use self::tail::TailCommand;
 use self::token::TokenCommand;
 use self::top::TopCommand;
-use crate::run::{GatewayKind, Print, Program, RunError, default_signals, take_early_signals};
+use crate::run::{
+    GatewayKind, Print, Program, RunError, default_signals, fit_address_space, take_early_signals,
+};
 use crate::settings::typed::Env;
 use crate::settings::{Checked, Given, Kind, Setting};
 use crate::telemetry::{logging, memory_limit_bytes};
@@ -73,6 +75,7 @@ pub enum Invocation {
 /// Runs the command that the arguments and the environment name. Exit status: 0 after a signal, 1 after a failure, 2
 /// for wrong settings.
 pub fn main(program: &'static Program) -> ExitCode {
+    fit_address_space();
     if let Err(error) = take_early_signals() {
         complain(&format!("error: the signals of the process: {error}"));
         return ExitCode::FAILURE;

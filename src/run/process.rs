@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::RunError;
+use super::address_space::{check_address_space, limit_bytes};
 use super::common::CommonSettings;
 use super::sighup_files::log_filter;
 use crate::admission::{Held, Holding, LOOP_BYTES};
@@ -46,6 +47,7 @@ const ROOM_WARNED_OF: usize = 1_000;
 /// # Errors
 /// Logging was set up before, the file of the log filter is broken, or the system refuses a thread.
 pub(super) fn start_process(checked: &Checked) -> Result<Clock, RunError> {
+    check_address_space()?;
     let (format, filter) = log_settings(checked)?;
     logging::init(format, &filter)?;
     Ok(begin(checked))
@@ -56,6 +58,7 @@ pub(super) fn start_process(checked: &Checked) -> Result<Clock, RunError> {
 /// # Errors
 /// The file of the log filter is broken.
 pub(super) fn check_process(checked: &Checked) -> Result<Clock, RunError> {
+    check_address_space()?;
     log_settings(checked)?;
     Ok(begin(checked))
 }
@@ -69,6 +72,14 @@ fn log_settings(checked: &Checked) -> Result<(LogFormat, String), RunError> {
 fn begin(checked: &Checked) -> Clock {
     for warning in checked.warnings() {
         tracing::warn!("{warning}");
+    }
+    let memory_max = checked.get::<ProcessSettings>().memory_max;
+    if let Some(limit) = limit_bytes().filter(|limit| *limit < memory_max) {
+        tracing::warn!(
+            limit,
+            memory_max,
+            "the limit on address space (ulimit -v) is lower than --memory-max: allocations fail before the memory is used up"
+        );
     }
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

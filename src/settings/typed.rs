@@ -322,7 +322,7 @@ const FLAG: &str = "memory-max";
 pub(super) const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
 /// Memory of the program without clients, which is not shared out: code, tables, stacks and buffers of its threads.
-const PROGRAM_BYTES: u64 = 20 * 1024 * 1024;
+const PROGRAM_BYTES: u64 = 24 * 1024 * 1024;
 
 /// Gives each limit that nobody has set its part of the memory, without that of the program itself. Without
 /// `--memory-max` the memory is three quarters of `limit_bytes`, the memory limit of the process. Defaults are then only
@@ -339,7 +339,7 @@ fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
     let Some(bytes) = memory.number().filter(|bytes| *bytes > 0) else {
         return;
     };
-    for typed in all {
+    for typed in &mut *all {
         let (Some(thousandths), Source::Default) = (typed.setting.memory_part, &typed.source)
         else {
             continue;
@@ -352,6 +352,22 @@ fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
         if is_chosen || typed.number().is_some_and(|default| part < default) {
             typed.replace(part, Source::PartOf(FLAG));
         }
+    }
+    lower_default(all, "bus-message-bytes-max", "frame-bytes-max");
+}
+
+/// Lowers a value that nobody has set to the part of the memory that bounds it.
+fn lower_default(all: &mut [Typed], flag: &str, bound: &str) {
+    let mut found = all.iter().filter(|typed| typed.setting.flag == bound);
+    let part = found.find(|typed| matches!(typed.source, Source::PartOf(_)));
+    let Some(part) = part.and_then(Typed::number) else {
+        return;
+    };
+    let mut lowered = all.iter_mut().filter(|typed| typed.setting.flag == flag);
+    if let Some(typed) = lowered.find(|typed| typed.source == Source::Default)
+        && typed.number().is_some_and(|default| default > part)
+    {
+        typed.replace(part, Source::PartOf(FLAG));
     }
 }
 
@@ -478,7 +494,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_nobody_has_set_has_its_part() {
-        let part = |mib: u64| ((mib - 20) * MIB / 1000 * 250, Source::PartOf(FLAG));
+        let part = |mib: u64| ((mib - 24) * MIB / 1000 * 250, Source::PartOf(FLAG));
         let frames = "frame-bytes-max";
         let chosen = [(FLAG, "4294967296")];
         assert_eq!(shared(&chosen, None, frames), part(4096));
@@ -489,6 +505,9 @@ mod tests {
             (768 * MIB, Source::MemoryLimit)
         );
         assert_eq!(shared(&[], Some(MIB), frames), part(64), "no less");
+        let messages = "bus-message-bytes-max";
+        assert_eq!(shared(&[], Some(MIB), messages), part(64), "no larger");
+        assert_eq!(shared(&chosen, None, messages), (16 * MIB, Source::Default));
         let own = [(FLAG, "67108864"), (frames, "99999999")];
         assert_eq!(shared(&own, None, frames), (99_999_999, Source::Flag));
     }

@@ -133,10 +133,10 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "Memory that the limits below share; 0: three quarters of the memory limit",
     )
     .more(
-        "The program itself takes 20 MiB. Of the rest, each limit of bytes over all clients has a fixed part, unless set by \
+        "The program itself takes 24 MiB. Of the rest, each limit of bytes over all clients has a fixed part, unless set by \
          itself, and so have the connections; --check shows the parts. By default the memory is three quarters of the limit \
-         of the control group (a container's memory limit), and lowers the limits only; without such a limit, nothing is \
-         shared. The kernel's memory for the sockets, 4 KiB for each, is not a part of it.",
+         of the control group (a container's memory limit) or of the process (ulimit -v, -d), and lowers the limits only; \
+         without such a limit, nothing is shared. The kernel's memory for the sockets, 4 KiB for each, is not a part of it.",
     )
     .limit(
         "each limit with a part of this memory applies",
