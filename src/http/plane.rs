@@ -266,11 +266,6 @@ impl Admin {
         })
     }
 
-    /// The connections, each with an amount of 1.
-    pub fn held(&self) -> &Holding {
-        &self.held
-    }
-
     /// The bound address.
     ///
     /// # Errors
