@@ -5,7 +5,8 @@
 //! | of the loop: a request head, a WebSocket, an event stream | [`LOOP_BYTES`] |
 //! | of plain HTTP | [`HTTP_BYTES`] |
 //! | over TLS, from the accept on | [`TLS_BYTES`] more |
-//! | with a token: its marks, and the names in it | what they take |
+//! | with a token: its user and its marks | what they take |
+//! | with names in the token (channels), or several symbols (trades) | what they take |
 //!
 //! The figures are measured: `tests/client_memory.rs` and `tests/blackbox/test_connection_memory.py` compare them with
 //! the allocator and with the process. They do not contain what grows with the input or the output of a client, such as
@@ -30,8 +31,9 @@ pub struct Permit {
     charge: Charge,
     is_http: bool,
     is_tls: bool,
-    /// Memory of what the client's token says.
+    /// Memory of what the client's token says, and of what the gateway keeps for this client beyond others.
     token_bytes: u32,
+    client_bytes: u32,
     /// The permit of the address, once known.
     _of_address: Option<AddressPlace>,
 }
@@ -68,6 +70,7 @@ impl Permit {
             is_http: false,
             is_tls: false,
             token_bytes: 0,
+            client_bytes: 0,
             _of_address: None,
         }
     }
@@ -80,15 +83,25 @@ impl Permit {
 
     /// Charges what the client's token says.
     pub fn set_token_bytes(&mut self, bytes: usize, now_us: u64) {
-        self.token_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.count(now_us);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if std::mem::replace(&mut self.token_bytes, bytes) != bytes {
+            self.count(now_us);
+        }
+    }
+
+    /// Charges what the gateway keeps for this client beyond others.
+    pub fn set_client_bytes(&mut self, bytes: usize, now_us: u64) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if std::mem::replace(&mut self.client_bytes, bytes) != bytes {
+            self.count(now_us);
+        }
     }
 
     fn count(&mut self, now_us: u64) {
         let of_kind = if self.is_http { HTTP_BYTES } else { LOOP_BYTES };
         let of_tls = if self.is_tls { TLS_BYTES } else { 0 };
-        self.charge
-            .set(of_kind + of_tls + u64::from(self.token_bytes), now_us);
+        let more = u64::from(self.token_bytes) + u64::from(self.client_bytes);
+        self.charge.set(of_kind + of_tls + more, now_us);
         // A connection makes way for others only while its owner says so.
         self.charge.progress(u64::MAX);
     }

@@ -418,6 +418,14 @@ impl Core {
             let record = session.record();
             record.set_user(user, false);
             record.marks = Some(marks);
+            session.count_client(None, self.now);
+        }
+    }
+
+    /// Counts memory that the gateway keeps for this client beyond others with the client's connection.
+    pub fn set_client_bytes(&mut self, key: SessionKey, bytes: usize) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.count_client(Some(bytes), self.now);
         }
     }
 

@@ -299,6 +299,7 @@ impl Gateway for ChannelsGateway {
             Ok((identity, rights, marks)) => {
                 accepted.user = identity.user.as_deref().map(Into::into);
                 accepted.marks = Some(marks);
+                accepted.client_bytes = rights.memory_bytes();
                 let mut client = self.client(core, key, &identity, rights);
                 if head.asks_event_stream() {
                     client.set_stream(last_event_id(head));

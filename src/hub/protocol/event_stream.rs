@@ -10,6 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use memchr::memchr;
 
 use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
+use crate::base::allocated_bytes;
 use crate::hub::{CloseCode, CloseReason, Content, Encoded, Frame, Lead, Limits};
 use crate::wire::event_stream::{self, COMMENT, DATA, Page};
 use crate::wire::head::RequestHead;
@@ -136,6 +137,14 @@ impl EventStream {
             let code = CloseCode::new(1002, "an event stream takes no input");
             Step::Violation(code, CloseReason::ProtocolError)
         })
+    }
+
+    /// Memory of the messages that are not handled yet.
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        let messages = self.messages.as_slice().iter();
+        messages
+            .map(|text| size_of::<String>() + allocated_bytes(text.capacity()))
+            .sum()
     }
 
     pub(super) fn holds_messages(&self) -> bool {

@@ -492,6 +492,17 @@ impl Session {
         self.cold.permit = Some(permit);
     }
 
+    /// Counts what the client's token says, and what the gateway keeps for the client beyond others.
+    pub(super) fn count_client(&mut self, client_bytes: Option<usize>, now: Now) {
+        let token_bytes = self.cold.record.token_bytes();
+        if let Some(permit) = &mut self.cold.permit {
+            permit.set_token_bytes(token_bytes, now.mono_us);
+            if let Some(bytes) = client_bytes {
+                permit.set_client_bytes(bytes, now.mono_us);
+            }
+        }
+    }
+
     /// Counts the memory of the connection for the client's address.
     pub(super) fn move_permit(&self) {
         if let Some(permit) = &self.cold.permit {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{PhaseKind, Sending, Session};
 use crate::admission::{ClientAddr, Peer};
 use crate::auth::TokenMarks;
+use crate::base::allocated_bytes;
 use crate::hub::reason::labelled;
 use crate::hub::{
     CloseReason, Connected, Dropped, Ended, Now, Secured, SessionKey, SlowLook, TopicName, Traffic,
@@ -138,6 +139,16 @@ impl Record {
     /// stays the client's too.
     pub(in crate::hub) fn set_user(&mut self, user: Option<Box<str>>, is_own_name: bool) {
         (self.user, self.is_own_name) = (user, is_own_name);
+    }
+
+    /// Memory of the user and of the marks.
+    pub(super) fn token_bytes(&self) -> usize {
+        let user = self
+            .user
+            .as_ref()
+            .map_or(0, |user| allocated_bytes(user.len()));
+        let marks = self.marks.as_ref().map_or(0, |marks| marks.memory_bytes());
+        user + marks
     }
 
     /// The version of TLS.
