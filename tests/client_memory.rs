@@ -153,7 +153,10 @@ fn names_of_a_client_take_no_more_than_their_text() {
             println!("{syntax:?} {end}: {kept} bytes for {text} of text");
             assert!(kept < text + 48 * limits.names_max, "{kept} for {text}");
             let charged = first.memory_bytes();
-            assert!((kept..kept + kept / 4).contains(&charged), "{charged} for {kept}");
+            assert!(
+                (kept..kept + kept / 4).contains(&charged),
+                "{charged} for {kept}"
+            );
             drop(first);
         }
     }

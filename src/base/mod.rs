@@ -1,6 +1,6 @@
 //! Tools for every thread: the version of the build, time, chance, waking, spinning, budgets. Knows no other module.
 //!
-//! The pure modules use only what is in `pure.rs`: [`Now`], [`SplitMix64`], [`LogBudget`] (checked by
+//! The pure modules use only what is in `pure.rs`: [`Now`], [`SplitMix64`], [`LogBudget`], [`allocated_bytes`] (checked by
 //! `scripts/arrows.py`). The process's clocks are read only here ([`Clock`]), and handed to the pure core as [`Now`].
 
 mod left_addresses;

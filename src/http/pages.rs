@@ -63,8 +63,13 @@ const METRICS_KEPT_US: u64 = 250_000;
 struct MetricsTexts {
     telemetry: Arc<Telemetry>,
     clock: Clock,
-    /// The time at which each text was made, and the text; in the order of the formats.
-    kept: Mutex<[Option<(u64, Vec<u8>)>; 3]>,
+    /// In the order of the formats.
+    kept: Mutex<[Option<KeptText>; 3]>,
+}
+
+struct KeptText {
+    made_us: u64,
+    text: Vec<u8>,
 }
 
 impl MetricsTexts {
@@ -82,9 +87,9 @@ impl MetricsTexts {
         let now_us = self.clock.mono_us();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = &mut kept[format as usize];
-        let is_fresh = |(made_us, _): &&(u64, Vec<u8>)| now_us < made_us + METRICS_KEPT_US;
-        if let Some((_, text)) = kept.as_ref().filter(is_fresh) {
-            return Bytes::copy_from_slice(text);
+        let is_fresh = |kept: &&KeptText| now_us < kept.made_us + METRICS_KEPT_US;
+        if let Some(kept) = kept.as_ref().filter(is_fresh) {
+            return Bytes::copy_from_slice(&kept.text);
         }
         let text = match format {
             MetricsFormat::OpenMetrics => self.telemetry.open_metrics().into_bytes(),
@@ -92,7 +97,8 @@ impl MetricsTexts {
             MetricsFormat::PrometheusProtobuf => self.telemetry.prometheus_protobuf(),
         };
         let copy = Bytes::copy_from_slice(&text);
-        *kept = Some((now_us, text));
+        let made_us = now_us;
+        *kept = Some(KeptText { made_us, text });
         copy
     }
 }

@@ -408,7 +408,7 @@ fn what_another_thread_has_to_end_counts_until_then() {
     };
     let bytes = Holding::new("bytes", 1_000);
     let mut all = Vec::new();
-    let mut come = |all: &mut Vec<Charge>, client: ClientAddr| {
+    let come = |all: &mut Vec<Charge>, client: ClientAddr| {
         let charge = bytes.hold(client, 10, 0);
         let fitted = charge.fit(early, 9);
         charge.rest(Rest {
