@@ -135,7 +135,7 @@ impl ChannelsGateway {
         let of_client = [settings.channels_max, settings.patterns_max, bytes];
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),
-            patterns: HeldPatterns::default(),
+            patterns: HeldPatterns::new(settings.all_clients.name_bytes_max),
             retained: Retained::new(settings.acl.syntax(), 0),
             kept: None,
             statuses: Statuses::new(Answer::status),
