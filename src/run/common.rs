@@ -221,6 +221,7 @@ static NEAR: &[(&str, ReadNumber)] = &[
         Some(at.turn.shell.frame_bytes_alive)
     }),
     (flag!("tls-held-bytes-max"), |at| at.held("tls_bytes")),
+    (flag!("connection-bytes"), |at| at.held("connection_bytes")),
     (flag!("unfinished-bytes"), |at| at.held("received_bytes")),
     (flag!("inflate-window-bytes"), |at| {
         Some(at.turn.shell.inflate_window_bytes_granted)

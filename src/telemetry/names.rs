@@ -63,7 +63,7 @@ metric_names! { |at|
         "Connections by phase: request head, open WebSocket, closing, plain HTTP."
         => ByLabel(at.turn.connections());
     CONNECTIONS_MAX = Gauge "weirgate_connections_max" []
-        "Connections allowed at once: --connections-max, and the room under the limit on open files."
+        "Connections allowed at once: --connections-max, and the room under the limit on open files and in the memory."
         => at.turn.shell.connections_max;
     CONNECTIONS_ACCEPTED = Counter "weirgate_connections_accepted_total" []
         "Connections accepted, each once."

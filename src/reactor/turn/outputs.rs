@@ -84,7 +84,7 @@ macro_rules! log_ended {
             peer = %$ended.peer,
             user = $ended.user_in_log(),
             tls = $ended.tls,
-            path = &*$ended.path,
+            path = Some(&*$ended.path).filter(|path| !path.is_empty()),
             reason = $ended.reason.label(),
             refusal = $ended.refusal,
             why = dropped.and_then(|dropped| dropped.why).map(Why::label),
