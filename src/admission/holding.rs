@@ -33,6 +33,9 @@ pub use self::chosen::Chosen;
 use self::state::{Holder, State};
 use super::{ClientAddr, address_group};
 
+/// With less than one `WAIT_SHARE`th of a limit free, new holders wait for those that end.
+const WAIT_SHARE: u64 = 16;
+
 /// A sum over all clients with a limit. Clones share the sum; every thread may charge and give back.
 #[derive(Clone)]
 pub struct Holding(Arc<Inner>);
@@ -235,6 +238,12 @@ impl Holding {
     pub fn may_fit(&self, holders_max: usize, now_us: u64) -> bool {
         let state = self.state();
         state.staying_holders() < holders_max || state.next_evicted(None, now_us).is_some()
+    }
+
+    /// Whether new holders should wait for those that give way to end: with a few more the limit would be reached.
+    pub fn waits_for_ends(&self) -> bool {
+        let (max, state) = (self.0.max, self.state());
+        state.leaving > 0 && state.held > max - max / WAIT_SHARE
     }
 
     /// Like [`make_way`](Self::make_way) for one waiting client, but only a holder whose address holds at least as much

@@ -18,6 +18,9 @@ const ANY_US: u64 = 200_000;
 const EARLY_SHARE: u64 = 8;
 const EARLY_HOLDERS_MAX: u64 = 64;
 
+/// With [`Room::early`], one `OVER_SHARE`th more than the limit may be held together with what gives way.
+const OVER_SHARE: u64 = 4;
+
 #[derive(Default)]
 pub(super) struct State {
     pub(super) held: u64,
@@ -179,16 +182,20 @@ impl State {
             address, amount, ..
         } = self.holders[at];
         let OfAddress { held: of, leaving } = self.of_address(address);
-        // What gives way is still there for a while.
-        let (held, of) = match room.early {
-            true => (self.held, of),
-            false => (self.held - self.leaving, of - leaving),
+        let staying = self.held - self.leaving;
+        // What gives way is still there for a while: of all together a part more than the limit, of an address within its
+        // share.
+        let (most, of) = match room.early {
+            true => (max + max / OVER_SHARE, of),
+            false => (u64::MAX, of - leaving),
         };
         if self.staying_holders() > room.holders_max {
             Err(Full::Holders)
-        } else if held > max {
+        } else if staying > max || self.held > most {
             Err(Full::Sum)
-        } else if room.is_shared && of.saturating_sub(amount) >= max - held.saturating_sub(amount) {
+        } else if room.is_shared
+            && of.saturating_sub(amount) >= max - staying.saturating_sub(amount)
+        {
             Err(Full::Share)
         } else {
             Ok(())
