@@ -370,7 +370,7 @@ metric_names! { |at|
     MESSAGES_FORGOTTEN = Counter "weirgate_messages_forgotten_total" []
         "Messages of disconnected devices that were not forwarded.";
     EVENT_WAITING_BYTES = Gauge "weirgate_event_waiting_bytes" []
-        "Bytes of messages of devices that wait or are being answered, disconnected devices included.";
+        "Memory of the messages of devices that wait or are being answered, disconnected devices included.";
     EVENTS_BUS_UP = Gauge "weirgate_events_bus_up" []
         "1 while the bus between instances (--events-bus) carries what this instance publishes.";
     EVENTS_BUS_INSTANCES = Gauge "weirgate_events_bus_instances" []

@@ -16,6 +16,7 @@ use super::super::history::{Follow, last_event_id, short, write_recovered};
 use super::call::{EventsService, Message, is_device_id};
 use super::envelope::{self, Code};
 use crate::admission::{Charge, ClientAddr, Holding, TokenBucket};
+use crate::base::allocated_bytes;
 use crate::hub::{Core, Incoming, SessionKey, TopicName};
 use crate::wire::head::{RequestHead, Trace};
 use crate::wire::json::ObjectWriter;
@@ -41,9 +42,12 @@ const REST_US_MAX: u64 = 160_000;
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) content: Content,
-    /// The bytes of the kept text.
+    /// The memory of the message.
     pub(super) held: Charge,
 }
+
+/// Memory of a message beside its text: its place in the queue, and its charge.
+const MESSAGE_BYTES: usize = size_of::<Waiting>() + 64;
 
 #[derive(Debug)]
 pub(super) enum Content {
@@ -68,7 +72,7 @@ impl Waiting {
             Incoming::Binary(bytes) if bytes.len() <= bytes_max => (Content::Binary, 0),
             Incoming::Text(_) | Incoming::Binary(_) => (Content::TooLarge, 0),
         };
-        let held = hold(bytes as u64);
+        let held = hold((MESSAGE_BYTES + allocated_bytes(bytes)) as u64);
         Self { content, held }
     }
 }
@@ -86,7 +90,7 @@ pub(super) enum Rest {
 #[derive(Debug)]
 pub(super) struct Calling {
     pub(super) message: Arc<Message>,
-    /// The bytes of the text.
+    /// The memory of the message.
     pub(super) held: Charge,
     pub(super) service: EventsService,
     /// False while the call waits in line for a slot.
