@@ -112,7 +112,7 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "waiting_bytes",
-        what: "messages of devices that wait or are being answered",
+        what: "memory of messages of devices that wait or are being answered",
         limit: "share `waiting-bytes`",
         rule: Rule::Granting,
         gateways: "events",
