@@ -1,8 +1,8 @@
 //! `docs/reference/settings.schema.json`: a JSON schema of the environment of each gateway, made from the same rows.
 
 use serde_json::{Map, Value, json};
-use weirgate::kinds::GATEWAYS;
-use weirgate::settings::{Given, Kind, Setting, Unit};
+use weirgate::gateways::GATEWAYS;
+use weirgate_server::settings::{Given, Kind, Setting, Unit};
 
 /// A pattern for a word in any case. An empty value is unset.
 fn any_case(words: &[&str]) -> String {
