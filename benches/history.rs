@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use open::{NOW, open, settle};
-use weirgate::gateways::shared::feed::FeedSettings;
+use weirgate::gateways::FeedSettings;
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings};
 use weirgate_core::{BusEvent, BusMessage, FeedNotice};

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use weirgate::gateways::shared::feed::NoFeed;
+use weirgate::gateways::NoFeed;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
 use weirgate_server::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};

@@ -32,7 +32,7 @@ use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, NAME_BYTES,
     NAME_OF_CLIENT_BYTES,
 };
-use weirgate::gateways::shared::feed::FeedSettings;
+use weirgate::gateways::FeedSettings;
 use weirgate_core::{BusEvent, BusMessage, Fault, Subscription};
 use weirgate_core::{CloseReason, Feed, HistoryLimits, Limits, Mark, Place, Position, SessionKey};
 use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};

@@ -15,7 +15,7 @@ mod trades_gateway {
 
 use std::sync::Arc;
 
-use weirgate::gateways::shared::feed::FeedSettings;
+use weirgate::gateways::FeedSettings;
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings, TradesStats};
 use weirgate_core::{BusEvent, BusMessage};

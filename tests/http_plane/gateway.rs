@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use weirgate::gateways::shared::feed::NoFeed;
+use weirgate::gateways::NoFeed;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{
     Accepted, Admission, ByClient, Core, Entrance, Frame, Gateway, Incoming, Limits, SessionKey,

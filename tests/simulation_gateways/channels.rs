@@ -9,7 +9,7 @@ use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
 };
-use weirgate::gateways::shared::feed::FeedSettings;
+use weirgate::gateways::FeedSettings;
 use weirgate_core::SessionKey;
 use weirgate_core::{BusEvent, BusMessage, Fault, Place, Subscription};
 use weirgate_wire::auth::{Acl, Authenticator, Origins};

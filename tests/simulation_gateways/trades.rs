@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde_json::Value;
-use weirgate::gateways::shared::feed::FeedSettings;
+use weirgate::gateways::FeedSettings;
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{
     CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats,

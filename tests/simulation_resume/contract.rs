@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use weirgate::gateways::channels::ChannelsGateway;
 use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{AllClientsLimits, ChannelsGatewaySettings};
-use weirgate::gateways::shared::feed::FeedSettings;
+use weirgate::gateways::FeedSettings;
 use weirgate::gateways::trades::feed::{PATTERN, TradesFeed};
 use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings};
 use weirgate_core::BusEvent;

@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use weirgate::gateways::shared::feed::NoFeed;
+use weirgate::gateways::NoFeed;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
 use weirgate_server::listening::ListenAddr;
