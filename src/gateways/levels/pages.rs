@@ -235,10 +235,36 @@ mod tests {
 
     use super::*;
     use crate::gateways::levels::settings::is_http_path;
+    use weirgate_bus::status::BusStatus;
     use weirgate_core::{FeedStats, Permit};
-    use weirgate_server::http::pages::tests::{telemetry, text, turn};
     use weirgate_server::http::{ReadyLimits, page, pages};
+    use weirgate_server::telemetry::{Build, LoopNumbers};
     use weirgate_wire::admission::{HeldBytes, Holding, Peer};
+    use weirgate_wire::base::Now;
+
+    fn telemetry(clock: Clock) -> Arc<Telemetry> {
+        let consumers = [
+            ("gateway_levels", "levels.signals"),
+            ("gateway_flow", "market.flow"),
+        ];
+        let build = Build {
+            version: "1.2.3",
+            commit: "c0ffee",
+            gateway: "levels",
+            features: "nats".to_owned(),
+        };
+        let bus = Arc::new(BusStatus::new(&consumers, clock.mono_us()));
+        let feed = FeedStats::of(["levels.signals"]);
+        Telemetry::new(build, feed, Some(bus), clock.now())
+    }
+
+    fn turn(telemetry: &Telemetry, fill: impl FnOnce(&mut LoopNumbers)) {
+        assert!(telemetry.event_loop.turn_ended(Now::default(), fill));
+    }
+
+    fn text(answer: &Answer) -> &str {
+        std::str::from_utf8(&answer.body).unwrap()
+    }
 
     #[test]
     fn health_keeps_the_order_of_the_contract() {

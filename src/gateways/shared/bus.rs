@@ -214,6 +214,7 @@ pub(in crate::gateways) fn nats_question(source: &NatsSettings, needs: NatsNeeds
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weirgate_server::settings::typed::{Env, collect};
     use weirgate_server::settings::{Part, Rows};
 
     #[test]
@@ -263,9 +264,25 @@ mod tests {
         }
     }
 
+    fn checked(
+        rows: Rows,
+        flags: &[(&str, &str)],
+        env: &[(&str, &str)],
+    ) -> Result<Checked, String> {
+        let typed = |name: &str| {
+            let mut flags = flags.iter().filter(|(flag, _)| *flag == name);
+            flags.next().map(|(_, text)| (*text).to_owned())
+        };
+        let env = Env::new(env.iter().copied());
+        let mut warnings = Vec::new();
+        collect(rows.settings(), typed, &env, &mut warnings)
+            .and_then(|typed| Checked::new(typed, warnings, |_| Vec::new()))
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
     fn nats_of(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Result<NatsSettings, String> {
         let rows = Rows::gateway(&[Part::JetStream, Part::Nats]);
-        let checked = Checked::of(rows, flags, env)?;
+        let checked = checked(rows, flags, env)?;
         let urls = checked.get::<NatsAccess>().urls;
         nats(&checked, "nats-url", &urls).map_err(|error| error.to_string())
     }
@@ -329,7 +346,7 @@ mod tests {
         });
 
     fn redis_of(rows: Rows, env: &[(&str, &str)]) -> Result<RedisSettings, String> {
-        let checked = Checked::of(rows, &[], env)?;
+        let checked = checked(rows, &[], env)?;
         let url = checked.get::<RedisAccess>().url;
         redis(&checked, "redis-url", &url).map_err(|error| error.to_string())
     }

@@ -249,7 +249,7 @@ pub fn client_routes(client: ClientModule) -> Vec<Route> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
     use flate2::read::GzDecoder;
     use hyper::Request;
@@ -258,7 +258,7 @@ pub mod tests {
 
     const NAMES: &str = "names names names names names names names names names names";
 
-    pub fn ask(file: &File, headers: &[(HeaderName, &str)]) -> Answer {
+    pub(crate) fn ask(file: &File, headers: &[(HeaderName, &str)]) -> Answer {
         let mut request = Request::get(file.path);
         for (name, value) in headers {
             request = request.header(name, *value);

@@ -237,14 +237,14 @@ pub(super) fn quality(range: &MediaType<'_>) -> u16 {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::MetricsFormat::{OpenMetrics, PrometheusProtobuf, PrometheusText};
     use super::*;
     use crate::telemetry::Build;
     use hyper::header;
     use weirgate_core::{FeedStats, Now};
 
-    pub fn telemetry(clock: Clock) -> Arc<Telemetry> {
+    pub(crate) fn telemetry(clock: Clock) -> Arc<Telemetry> {
         let consumers = [
             ("gateway_levels", "levels.signals"),
             ("gateway_flow", "market.flow"),
@@ -260,11 +260,11 @@ pub mod tests {
         Telemetry::new(build, feed, Some(Arc::new(bus)), clock.now())
     }
 
-    pub fn turn(telemetry: &Telemetry, fill: impl FnOnce(&mut LoopNumbers)) {
+    pub(crate) fn turn(telemetry: &Telemetry, fill: impl FnOnce(&mut LoopNumbers)) {
         assert!(telemetry.event_loop.turn_ended(Now::default(), fill));
     }
 
-    pub fn text(answer: &Answer) -> &str {
+    pub(crate) fn text(answer: &Answer) -> &str {
         std::str::from_utf8(&answer.body).unwrap()
     }
 

@@ -105,7 +105,6 @@ impl<V> Remembered<V> {
     }
 
     /// The weight of all values.
-    #[cfg(test)]
     pub fn weight(&self) -> usize {
         self.weight + self.older.values().map(|(_, weight)| weight).sum::<usize>()
     }

@@ -38,7 +38,7 @@ pub use self::certificates::{
     OldestVersion, ServerTls, ServerTlsFiles, ServerTlsInForce,
 };
 #[cfg(test)]
-pub use self::session::tests as session_tests;
+pub(crate) use self::session::tests as session_tests;
 pub use self::session::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
 
 /// A configuration that accepts only the server's certificate in a file, whatever names it has, because these are meant

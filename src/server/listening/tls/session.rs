@@ -497,4 +497,4 @@ fn exhausted(error: EncryptError) -> io::Error {
 }
 
 #[cfg(test)]
-pub mod tests;
+pub(crate) mod tests;

@@ -187,7 +187,6 @@ impl Rows {
     }
 
     /// The flags of [`changes`](Self::changes) that no included row has.
-    #[cfg(test)]
     pub fn changes_of_nothing(&self) -> Vec<&'static str> {
         let rows = self.settings();
         let names = self.changes.iter().map(|change| change.0);

@@ -20,7 +20,8 @@ use weirgate_wire::base::SplitMix64;
 
 mod costs;
 
-pub const VERSIONS: [&[&SupportedProtocolVersion]; 2] = [&[&version::TLS13], &[&version::TLS12]];
+pub(crate) const VERSIONS: [&[&SupportedProtocolVersion]; 2] =
+    [&[&version::TLS13], &[&version::TLS12]];
 
 const CLIENT: ClientAddr = ClientAddr::Unix;
 
@@ -61,7 +62,7 @@ fn pair_with(
 }
 
 /// What the client has to send now.
-pub fn sent(client: &mut ClientConnection) -> Vec<u8> {
+pub(crate) fn sent(client: &mut ClientConnection) -> Vec<u8> {
     let mut bytes = Vec::new();
     while client.wants_write() {
         client.write_tls(&mut bytes).expect("a vector takes all");
@@ -110,7 +111,7 @@ fn opened(session: &mut TlsSession, bytes: &[u8], mut piece: impl FnMut() -> usi
 }
 
 /// Both ends after the handshake.
-pub fn greeted(
+pub(crate) fn greeted(
     versions: &'static [&'static SupportedProtocolVersion],
 ) -> (ClientConnection, TlsSession) {
     let (mut client, mut session) = pair(versions);
