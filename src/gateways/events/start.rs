@@ -359,9 +359,9 @@ fn gateway_metrics(stats: &Arc<EventsStats>) -> Vec<GatewayMetric> {
 /// loop.
 #[derive(Clone)]
 pub(super) struct ToLoop {
-    input: Sender<Input>,
-    wake: LateWake,
-    frame_bytes: FrameBytes,
+    pub(super) input: Sender<Input>,
+    pub(super) wake: LateWake,
+    pub(super) frame_bytes: FrameBytes,
     pub(super) clock: Clock,
 }
 

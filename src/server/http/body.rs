@@ -94,6 +94,7 @@ impl From<BoxError> for ReadBodyError {
 }
 
 impl RequestBody {
+    /// The body of an incoming message, from its beginning.
     pub fn new(incoming: Incoming) -> Self {
         let progress = Progress {
             ended: incoming.is_end_stream().into(),
@@ -145,7 +146,9 @@ const EXACT_BYTES_MAX: usize = 64 * 1024;
 /// The charge for a body that is being read, in a sum of all such bodies. If the sum is over its limit, a body has to
 /// give way.
 pub struct HeldBody<'a> {
+    /// What holds the bytes that were read.
     pub charge: &'a mut Charge,
+    /// The clock that the least speed is measured with.
     pub clock: Clock,
 }
 

@@ -23,13 +23,13 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// A file.
 #[derive(Clone, Debug)]
-pub struct File {
+pub(crate) struct File {
     pub path: &'static str,
     pub text: Cow<'static, str>,
 }
 
 impl File {
-    pub const fn new(path: &'static str, text: &'static str) -> Self {
+    pub(crate) const fn new(path: &'static str, text: &'static str) -> Self {
         let text = Cow::Borrowed(text);
         Self { path, text }
     }
@@ -46,7 +46,7 @@ impl File {
 }
 
 /// Returns a route for each of these files.
-pub fn routes(files: impl IntoIterator<Item = File>) -> Vec<Route> {
+pub(crate) fn routes(files: impl IntoIterator<Item = File>) -> Vec<Route> {
     files.into_iter().map(route).collect()
 }
 

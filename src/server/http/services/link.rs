@@ -39,6 +39,7 @@ struct Inner {
 }
 
 impl Activity {
+    /// Activity that began now.
     pub fn start() -> Self {
         Self(Arc::new(Inner {
             start: Instant::now(),
@@ -125,7 +126,7 @@ pub const USER_AGENT: &str = concat!("weirgate/", env!("CARGO_PKG_VERSION"));
 const RESET_FOLLOWS: Duration = Duration::from_millis(50);
 
 /// Whether the service reset the connection, so it had closed before it read the whole request.
-pub fn is_reset(error: &hyper::Error) -> bool {
+pub(super) fn is_reset(error: &hyper::Error) -> bool {
     const KINDS: [ErrorKind; 3] = [
         ErrorKind::ConnectionReset,
         ErrorKind::ConnectionAborted,

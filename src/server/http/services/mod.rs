@@ -35,6 +35,7 @@ pub use self::pool::{Again, Ended, Failure, FailureReason, Lease, Policy, Pool};
 #[derive(Clone)]
 pub struct Service {
     name: &'static str,
+    /// The address of the service.
     pub upstream: Upstream,
     /// Present if the service is at `https://`.
     tls: Option<TlsConnector>,
@@ -83,6 +84,7 @@ pub struct Upstream {
     tls: bool,
     /// The name or the IP address; IPv6 without brackets.
     pub host: String,
+    /// The TCP port.
     pub port: u16,
     /// The value of `Host`. Has the port only if it is not the default of the scheme.
     pub authority: HeaderValue,
@@ -276,6 +278,8 @@ impl RequestStats {
         }
     }
 
+    /// Counts a request that begins.
+
     pub fn begin(&self) {
         self.begun.fetch_add(1, Relaxed);
     }
@@ -286,6 +290,8 @@ impl RequestStats {
             count.fetch_add(1, Relaxed);
         }
     }
+
+    /// Counts the time that a request took.
 
     pub fn observe(&self, took: Duration) {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);

@@ -157,7 +157,9 @@ pub enum FailureReason {
 /// A request without an answer, with the cause.
 #[derive(Debug)]
 pub struct Failure {
+    /// The label of the metric of failures.
     pub reason: FailureReason,
+    /// The cause, for the log.
     pub cause: BoxError,
 }
 
@@ -181,6 +183,8 @@ impl Failure {
         )
     }
 
+    /// No connection was made.
+
     pub fn unreachable(cause: impl Into<BoxError>) -> Self {
         Self::new(FailureReason::Unreachable, cause)
     }
@@ -203,6 +207,8 @@ impl<B: Again> Pool<B> {
             kept,
         }
     }
+
+    /// The service of this pool.
 
     pub fn service(&self) -> &Service {
         &self.service
