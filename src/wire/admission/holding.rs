@@ -97,7 +97,7 @@ impl Holding {
     /// Without room, returns `None` and counts the refusal.
     ///
     /// ```
-    /// use weirgate::admission::Holding;
+    /// use weirgate_wire::admission::Holding;
     ///
     /// let places = Holding::new("places", 8);
     /// let client = |ip: &str| ip.parse::<std::net::IpAddr>().unwrap().into();
