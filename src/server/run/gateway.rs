@@ -42,6 +42,7 @@ type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;
 /// The parts of one gateway, assembled and run. The feed turns bus messages into publications, the gateway is
 /// the client side of the contract. Everything else has a default: no bus, the pages of every gateway, no
 /// other thread.
+///
 /// `examples/echo.rs` and `examples/ticker.rs` put a gateway together and run it.
 pub struct Parts<G: Gateway, F> {
     name: &'static str,
