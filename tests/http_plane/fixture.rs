@@ -1,20 +1,19 @@
 //! An HTTP thread with the pages of the levels gateway.
 
+use crate::bodies;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
-
-use crate::bodies;
-use weirgate::admission::{HeldBytes, Holding, Peer, Permit};
-use weirgate::base::Clock;
-use weirgate::http::{
+use weirgate_bus::runtime::Clock;
+use weirgate_core::FeedStats;
+use weirgate_server::http::{
     Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, ReadyLimits, Route,
     Site, StatusCode, page, pages,
 };
-use weirgate::hub::FeedStats;
-use weirgate::telemetry::{Build, Telemetry};
+use weirgate_server::telemetry::{Build, Telemetry};
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
+use weirgate_wire::admission::{HeldBytes, Holding, Peer, Permit};
 
 /// `/health` of some gateway.
 pub(crate) fn health() -> Route {
@@ -57,7 +56,7 @@ impl Fixture {
         routes.push(health());
         routes.push(Route {
             path: "/never",
-            methods: &weirgate::http::GET,
+            methods: &weirgate_server::http::GET,
             answer: Handler::later(|_, _| std::future::pending::<LateAnswer>()),
         });
         routes.push(Route::get("/large", |_| {

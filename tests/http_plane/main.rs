@@ -12,8 +12,8 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use fixture::{Fixture, LARGE, get, request};
-use weirgate::admission::{HeldBytes, Peer, Permit};
-use weirgate::http::Handover;
+use weirgate_server::http::Handover;
+use weirgate_wire::admission::{HeldBytes, Peer, Permit};
 
 #[test]
 fn pipelined_requests_in_the_bytes_read_before_are_all_answered_in_order() {

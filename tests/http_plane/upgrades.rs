@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::fixture::{Client, Fixture, LARGE, get, request};
 use crate::gateway::Running;
-use weirgate::hub::Limits;
+use weirgate_core::Limits;
 
 /// Of RFC 6455 §1.3: its accept key is known.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";

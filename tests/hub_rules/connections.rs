@@ -1,7 +1,7 @@
 //! How many connections there are, and what they take together: who is refused, for which limit, and who ends for whom.
 
-use weirgate::admission::{HTTP_BYTES, LOOP_BYTES, Permit, Rest, TLS_BYTES, TrustedProxies};
-use weirgate::hub::{CloseReason, Limits, SessionKey};
+use weirgate_core::{CloseReason, Limits, SessionKey};
+use weirgate_wire::admission::{HTTP_BYTES, LOOP_BYTES, Permit, Rest, TLS_BYTES, TrustedProxies};
 
 use super::symbols;
 use crate::world::World;

@@ -9,22 +9,20 @@
 //! made starts with the end of the object, without a position; a line feed and the payload follow. The frame is binary unless
 //! the payload is JSON.
 
+use crate::gateways::shared::history::{END_BYTES_MAX, Status, ended};
+use crate::gateways::shared::members::max_hz;
+use foldhash::fast::FixedState;
+use memchr::memchr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
-
-use foldhash::fast::FixedState;
-use memchr::memchr;
-
-use super::super::history::{END_BYTES_MAX, Status, ended};
-use super::super::members::max_hz;
-use crate::admission::{Charge, ClientAddr, Holding};
-use crate::base::allocated_bytes;
-use crate::hub::{
+use weirgate_core::{
     ConflationKey, Content, CopyRank, Core, Frame, FrameBytes, Lead, MaxRate, Message,
     NotRecovered, Outcome, Position, TopicName,
 };
-use crate::wire::json::{ObjectWriter, iso_utc, quoted};
+use weirgate_wire::admission::{Charge, ClientAddr, Holding};
+use weirgate_wire::base::allocated_bytes;
+use weirgate_wire::json::{ObjectWriter, iso_utc, quoted};
 
 /// An answer without its number and its time.
 #[derive(Debug)]
