@@ -127,7 +127,7 @@ enum State {
 pub(super) struct Made {
     pub(super) name: Option<String>,
     /// The server of the consumer; `None` without a cluster.
-    server: Option<String>,
+    pub(super) server: Option<String>,
     /// The number of the first message that it may deliver, as far as its server has the stream.
     pub(super) begins: u64,
     /// The number of messages that it delivers at once.
