@@ -13,9 +13,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crossbeam_channel::{Receiver, TryRecvError, select};
 use nats::Connection;
-use nats::jetstream::{ConsumerConfig, ConsumerInfo, StreamConfig, StreamInfo};
+use nats::jetstream::{ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
+use super::consumer::Plan;
 use super::error::{INBOXES, Refusal, Refusals};
 use super::protocol::are_of_deletion;
 use super::stream_info::Cluster;
@@ -177,20 +178,15 @@ impl Api {
         Ok((answer.parse()?, is_paused))
     }
 
-    /// Makes a consumer, durable if the configuration has a name.
+    /// Makes a consumer.
     pub(super) fn add_consumer(
         &self,
         stream: &str,
-        config: &ConsumerConfig,
+        deliver_subject: &str,
+        plan: &Plan<'_>,
     ) -> Result<ConsumerInfo, ApiError> {
-        let name = sonic_rs::to_string(stream).map_err(unreadable)?;
-        let config_json = sonic_rs::to_string(config).map_err(unreadable)?;
-        let body = format!(r#"{{"stream_name":{name},"config":{config_json}}}"#);
-        let verb = match &config.durable_name {
-            Some(durable) => format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}"),
-            None => format!("CONSUMER.CREATE.{stream}"),
-        };
-        parse(&self.ask(&verb, body.as_bytes())?)
+        let (subject, body) = plan.request(stream, deliver_subject);
+        parse(&self.ask_on(subject, body.as_bytes())?)
     }
 
     /// Changes the deliver subject of a consumer without a listener. The other settings are sent back as received,

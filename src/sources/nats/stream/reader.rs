@@ -18,6 +18,7 @@ use self::requests::{Acks, Limits};
 use super::MS_NS;
 use crate::feeds::StoredId;
 use crate::sources::kept::Told;
+use crate::sources::nats::api::ApiError;
 use crate::sources::nats::consumer::{Beat, Consumer, HEARTBEAT_MS, Start};
 use crate::sources::nats::error::NatsError;
 use crate::sources::nats::protocol::{self, AckSubject, Delivery, inbox};
@@ -410,7 +411,7 @@ impl StreamReader {
     /// The number of the newest message that was read, or that is older than what is read.
     fn read_until(&self) -> Option<u64> {
         let read = self.last.max(self.empty_at).map(|id| id.major);
-        read.or(match self.start {
+        read.or_else(|| match self.start {
             Start::Sequence(first) => Some(first.saturating_sub(1)),
             Start::Time(_) | Start::LastPerSubject => None,
         })
@@ -496,16 +497,12 @@ impl StreamReader {
     /// Handles an answer about the stream while messages come.
     fn checked(
         &mut self,
-        info: Result<StreamInfo, crate::sources::nats::api::ApiError>,
+        info: Result<StreamInfo, ApiError>,
         now: Instant,
         out: &mut Vec<u8>,
         told: &mut Vec<Told>,
     ) {
-        let Step::Read {
-            consumer,
-            check: check @ Check::Asked { .. },
-        } = &mut self.step
-        else {
+        let Step::Read { consumer, check } = &mut self.step else {
             return;
         };
         let Check::Asked {
@@ -517,7 +514,7 @@ impl StreamReader {
             return;
         };
         // An answer shows that the stream has a leader.
-        if info.as_ref().err().is_none_or(|error| error.is_an_answer()) {
+        if info.as_ref().err().is_none_or(ApiError::is_an_answer) {
             *check = Check::Due {
                 at: now + CHECK_INTERVAL,
                 behind_at: None,

@@ -5,7 +5,6 @@ use super::super::requests::Limits;
 use super::super::*;
 use super::model::{Event, NOW_NS};
 use super::*;
-use crate::sources::nats::api::ApiError;
 use crate::sources::nats::consumer::Made;
 use crate::sources::nats::stream_info::rfc_3339;
 
