@@ -42,7 +42,7 @@ impl Permit {
     /// Charges a new connection of the loop to `all`, whatever the limit ([`fit`](Self::fit)).
     ///
     /// ```
-    /// use weirgate::admission::{Full, Holding, LOOP_BYTES, Permit, Rest};
+    /// use weirgate_wire::admission::{Full, Holding, LOOP_BYTES, Permit, Rest};
     ///
     /// let all = Holding::new("connection_bytes", 3 * LOOP_BYTES);
     /// let client = std::net::IpAddr::from([192, 0, 2, 1]).into();
