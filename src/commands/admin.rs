@@ -3,17 +3,15 @@
 //!
 //! Blocking, in a process of its own; no gateway uses this module. Called by `commands`.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-use clap::{Arg, ArgAction, ArgMatches, value_parser};
-use hyper::header::HeaderValue;
-
 use super::link::{LinkError, Target, is_timeout};
 use super::program::{Exit, For, arg, hide_secret, value};
-use crate::run::Program;
-use crate::settings::typed::Env;
-use crate::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings, flag};
+use crate::commands::Program;
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use hyper::header::HeaderValue;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use weirgate_server::settings::typed::Env;
+use weirgate_server::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings, flag};
 
 /// The setting of these commands from a gateway.
 const TAKES: &str = flag!("admin-addr");

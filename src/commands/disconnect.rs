@@ -5,18 +5,18 @@
 //! If a token that is cut off somewhere ends later, or an earlier cut of the same does, the command asks every gateway
 //! again with the latest of these ends.
 
-use std::thread;
-
-use clap::{Arg, ArgAction, ArgMatches, Command};
-use serde::Deserialize;
-
 use super::admin::{Admins, args, refused};
 use super::program::{Exit, For, flag, show, value};
-use crate::base::{Clock, escaped};
-use crate::hub::Cut;
-use crate::run::Program;
-use crate::settings::typed::Env;
-use crate::wire::json::{self, ObjectWriter};
+use crate::commands::Program;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde::Deserialize;
+use std::thread;
+use weirgate_bus::runtime::Clock;
+use weirgate_core::Cut;
+use weirgate_server::settings::typed::Env;
+use weirgate_wire::base::escaped;
+use weirgate_wire::json;
+use weirgate_wire::json::ObjectWriter;
 
 /// The path of a request that cuts off, and of one that takes this back.
 const CUT_PATH: &str = "/operator/disconnect";

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weirgate::hub::{Cut, CutRequest};
+use weirgate_core::{Cut, CutRequest};
 
 use super::*;
 

@@ -1,8 +1,7 @@
 //! Messages that a proxy easily changes, to the letter.
 
-use weirgate::admission::TrustedProxies;
-
 use crate::rig::{Client, Rig, accept, behind, get, line, lines, ok, post, request};
+use weirgate_wire::admission::TrustedProxies;
 
 /// A request through the proxy, and its head at the service.
 fn asked(rig: &Rig, request: impl AsRef<[u8]>) -> (Client, Client, String) {

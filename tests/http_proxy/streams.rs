@@ -1,13 +1,11 @@
 //! What passes, and how it comes out.
 
-use std::io::{ErrorKind, Write};
-use std::time::Duration;
-
-use weirgate::admission::TrustedProxies;
-
 use crate::rig::{
     BASE_PATH, Client, Rig, accept, assert_ends, behind, get, line, lines, ok, post, request,
 };
+use std::io::{ErrorKind, Write};
+use std::time::Duration;
+use weirgate_wire::admission::TrustedProxies;
 
 #[test]
 fn a_request_and_its_answer_pass_as_they_were() {

@@ -1,13 +1,11 @@
 //! Clients that an operator cuts off.
 
-use std::net::IpAddr;
-use std::sync::mpsc;
-
-use weirgate::hub::{CloseReason, Cut, CutRequest, DrainPlan, Limits, PhaseKind};
-
 use super::symbols;
 use crate::world::World;
 use crate::world::toys::Numbered;
+use std::net::IpAddr;
+use std::sync::mpsc;
+use weirgate_core::{CloseReason, Cut, CutRequest, DrainPlan, Limits, PhaseKind};
 
 #[test]
 fn a_cut_takes_its_turns_and_nobody_of_it_comes_in_meanwhile() {
@@ -59,7 +57,7 @@ fn a_cut_takes_its_turns_and_nobody_of_it_comes_in_meanwhile() {
     assert_eq!(stats.closes_for(CloseReason::Revoked), 51);
 }
 
-fn cut_all<G: weirgate::hub::Gateway<Out: crate::world::Output>>(world: &mut World<G>) {
+fn cut_all<G: weirgate_core::Gateway<Out: crate::world::Output>>(world: &mut World<G>) {
     let request = CutRequest {
         cut: Some(Cut::read(br#"{"address": "127.0.0.1"}"#).expect("a cut")),
         tell: Box::new(|done| assert_eq!(done.clients, 1)),

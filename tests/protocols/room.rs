@@ -7,12 +7,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weirgate::hub::{
+use weirgate_core::{
     Accepted, Admission, ByClient, CloseReason, Closed, ConflationKey, Core, Effect, Frame,
     FrameBytes, Gateway, Hub, Incoming, Lead, Limits, Now, Publication, SessionKey, TopicName,
     Transmit, Write,
 };
-use weirgate::wire::head::RequestHead;
+use weirgate_wire::head::RequestHead;
 
 const TOPIC: TopicName = TopicName::fixed("all");
 
@@ -144,7 +144,7 @@ impl Room {
     /// A client that sends this request; its kernel takes everything.
     pub(crate) fn connect(&mut self, request: &[u8]) -> SessionKey {
         let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
-        let key = self.hub.handle_accepted(self.now, peer);
+        let key = self.hub.handle_accepted(self.now, peer, false);
         let socket = Socket {
             room: usize::MAX,
             ..Socket::default()

@@ -2,17 +2,15 @@
 //! overlapping topics, ten thousand topics, calls with pushes. (The fourth, a state under conflation,
 //! is in [`super::state`].) Every call of the core is also reported to the ledger.
 
+use super::ledger::{Note, Shared};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-use weirgate::auth::Origins;
-use weirgate::hub::{
+use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closed, Closing, Core,
     Entrance, Frame, Gateway, Incoming, Joined, Lead, Left, MaxRate, Publication, Retain,
     SessionKey, TopicName,
 };
-use weirgate::wire::head::RequestHead;
-
-use super::ledger::{Note, Shared};
+use weirgate_wire::auth::Origins;
+use weirgate_wire::head::RequestHead;
 
 /// The inputs of the toys.
 pub(crate) enum In {

@@ -1,31 +1,35 @@
 //! `weirgate trades` towards clients: a topic for each symbol, requests in JSON (contract: trades). With candles there
 //! is also a topic for each symbol and interval that a client watches.
 //!
-//! Must not know a socket or Redis. The hub calls it through [`crate::hub::Gateway`].
+//! Must not know a socket or Redis. The hub calls it through [`weirgate_core::Gateway`].
 
 mod candles;
 mod client;
+pub mod feed;
 mod request;
+pub(super) mod start;
 mod users;
 
-use std::convert::Infallible;
-use std::sync::Arc;
-
+pub use self::candles::{CandleSettings, CandleStats};
 use self::candles::{Candles, Interval, Update};
 use self::client::{Client, Content, Held, name_for_log};
 use self::request::{Accepts, Asked, BadRequest, Request};
 use self::users::Users;
-use super::access::{AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid};
-use super::history::{Follow, Statuses, gets_newest, last_event_id, write_recovered};
-use crate::auth::{Authenticator, Identity, Origins, Refusal, first_protocol};
-use crate::hub::{
+use crate::gateways::shared::access::{
+    AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid,
+};
+use crate::gateways::shared::history::{
+    Follow, Statuses, gets_newest, last_event_id, write_recovered,
+};
+use std::convert::Infallible;
+use std::sync::Arc;
+use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, Closed, Core, Entrance, Frame, Gateway,
     Incoming, Joined, Left, Limits, NotRecovered, Publication, SessionKey, TopicName, Wanted,
 };
-use crate::wire::head::RequestHead;
-use crate::wire::json::ObjectWriter;
-
-pub use self::candles::{CandleSettings, CandleStats};
+use weirgate_wire::auth::{Authenticator, Identity, Origins, Refusal, first_protocol};
+use weirgate_wire::head::RequestHead;
+use weirgate_wire::json::ObjectWriter;
 
 /// Settings of a [`TradesGateway`].
 #[derive(Clone, Debug)]
@@ -162,6 +166,7 @@ impl TradesGateway {
             }
         }
         client.add(content, &new);
+        core.set_client_bytes(key, client.memory_bytes());
         self.users.add(key, client, new.len());
         self.held += new.len();
         self.stats.subscriptions.set(self.held);
@@ -229,6 +234,7 @@ impl TradesGateway {
             }
         }
         client.remove(content, &gone);
+        core.set_client_bytes(key, client.memory_bytes());
         self.users.remove(core, key, client, gone.len());
         self.held -= gone.len();
         self.stats.subscriptions.set(self.held);

@@ -1,7 +1,7 @@
 //! The negotiation of permessage-deflate: offers and the response (RFC 7692 §5.1, §7.1).
 
 use super::{SMALL_WINDOW_BITS, WINDOW_BITS};
-use crate::wire::space;
+use crate::space;
 
 /// The agreed parameters for messages to a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
