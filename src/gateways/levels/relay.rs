@@ -36,6 +36,13 @@ pub(super) struct RelaySettings {
 ///
 /// # Errors
 /// The first relay that is not allowed.
+#[cfg_attr(
+    not(test),
+    allow(
+        clippy::disallowed_methods,
+        reason = "the text of a setting, not of a message"
+    )
+)]
 pub(super) fn parse(text: &str) -> Result<Vec<RelaySettings>, Refused> {
     let mut relays = Vec::new();
     for item in text.split_whitespace() {

@@ -224,6 +224,13 @@ pub(super) struct EndpointSettings {
 ///
 /// # Errors
 /// The first endpoint that is not allowed.
+#[cfg_attr(
+    not(test),
+    allow(
+        clippy::disallowed_methods,
+        reason = "the text of a setting, not of a message"
+    )
+)]
 fn parse(text: &str) -> Result<Vec<EndpointSettings>, Refused> {
     let mut endpoints: Vec<EndpointSettings> = Vec::new();
     for item in text.split_whitespace() {

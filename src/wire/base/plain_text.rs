@@ -63,6 +63,13 @@ pub fn without_mark(mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
 /// Parses the URL of a unix socket: `unix://[USER[:PASSWORD]@]/PATH[?QUERY]`, or the same with `redis+unix`. A URL with a
 /// user needs a host (WHATWG URL, host-missing), so the result has a placeholder as its host. Returns `None` for any other
 /// text.
+#[cfg_attr(
+    not(test),
+    allow(
+        clippy::disallowed_methods,
+        reason = "the text of a setting, not of a message"
+    )
+)]
 pub fn unix_socket_url(text: &str) -> Option<Url> {
     let (scheme, rest) = text.trim().split_once("://")?;
     let is_unix = ["unix", "redis+unix"].contains(&&*scheme.to_ascii_lowercase());
