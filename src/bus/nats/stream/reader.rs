@@ -608,7 +608,8 @@ impl StreamReader {
     fn nothing_left(&mut self, told: &mut Vec<Told>) {
         let head = self.head().unwrap_or(NO_MESSAGE);
         let is_start = self.old_until.take().is_some();
-        if !is_start && self.last.or(self.empty_at).is_some() {
+        // Also before the first message was handed over: a reader that has caught up stands at a number.
+        if !is_start && self.read_until().is_some_and(|read| head.major > read) {
             self.lost(told);
         }
         self.empty_at = Some(head);
@@ -691,10 +692,13 @@ impl StreamReader {
         now: Instant,
         told: &mut Vec<Told>,
     ) {
-        // A hole: messages were deleted before they were read.
-        let empty_at = self.empty_at.take();
-        let before = self.last.or(empty_at);
-        let is_next = before.is_none_or(|before| id.major == before.major + 1);
+        // A hole: messages were deleted before they were read. At the start, those before the first message are no loss.
+        let before = match self.last {
+            Some(last) => Some(last.major),
+            None => self.read_until().filter(|_| self.old_until.is_none()),
+        };
+        self.empty_at = None;
+        let is_next = before.is_none_or(|before| id.major == before + 1);
         if !is_next {
             // The first hole of a backlog is reported as a loss. The later holes were there by then, so they are no
             // further losses. Where newer messages replace older ones, nothing is lost.
