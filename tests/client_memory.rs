@@ -13,19 +13,19 @@ use std::{io, thread};
 use crossbeam_channel::{Receiver, bounded};
 use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use weirgate::admission::Holding;
-use weirgate::auth::{
-    Acl, Authenticator, Identity, NameSyntax, Origins, Rights, RightsCheck, TokenNameLimits,
-};
-use weirgate::base::Clock;
-use weirgate::feeds::{BusEvent, Subscription};
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput,
 };
-use weirgate::hub::{Core, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Transmit, Write};
-use weirgate::sources::redis::{RedisEndpoint, RedisSettings, RedisSource};
-use weirgate::sources::{BusInterest, Source, SourceLink};
-use weirgate::telemetry::BusStatus;
+use weirgate_bus::redis::{RedisEndpoint, RedisSettings, RedisSource};
+use weirgate_bus::runtime::Clock;
+use weirgate_bus::status::BusStatus;
+use weirgate_bus::{BusInterest, Source, SourceLink};
+use weirgate_core::{BusEvent, Subscription};
+use weirgate_core::{Core, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Transmit, Write};
+use weirgate_wire::admission::Holding;
+use weirgate_wire::auth::{
+    Acl, Authenticator, Identity, NameSyntax, Origins, Rights, RightsCheck, TokenNameLimits,
+};
 use world::World;
 use world::client::{Compressor, frame, request_with};
 use world::toys::Symbols;

@@ -25,7 +25,7 @@ mod hub_rules {
     mod window;
 }
 
-use weirgate::hub::{CloseReason, Limits, SendQueueLimits, SessionKey};
+use weirgate_core::{CloseReason, Limits, SendQueueLimits, SessionKey};
 use world::World;
 use world::state::State;
 use world::toys::{In, Symbols};

@@ -14,7 +14,7 @@ mod simulation {
 }
 
 use simulation::run::{self, Coverage, Outcome};
-use weirgate::hub::CloseReason;
+use weirgate_core::CloseReason;
 use world::client::Place;
 use world::seeds;
 

@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 
-use weirgate::hub::{
+use weirgate_core::{
     Accepted, Admission, ByClient, CloseReason, Core, Gateway, SessionKey, TopicName,
 };
-use weirgate::wire::head::RequestHead;
+use weirgate_wire::head::RequestHead;
 
 pub(crate) const TOPIC: TopicName = TopicName::fixed("all");
 

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use weirgate::hub::{
+use weirgate_core::{
     Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Transmit, Write,
 };
 

@@ -13,11 +13,11 @@ use hyper::header::HeaderValue;
 
 use super::link::{LinkError, Target, is_timeout};
 use super::program::{Exit, For, arg, flag, hide_secret, show, value};
-use crate::base::escaped;
-use crate::run::Program;
-use crate::settings::typed::Env;
-use crate::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings, flag};
-use crate::wire::json::ObjectWriter;
+use crate::commands::Program;
+use weirgate_server::settings::typed::Env;
+use weirgate_server::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings, flag};
+use weirgate_wire::base::escaped;
+use weirgate_wire::json::ObjectWriter;
 
 /// The setting of these commands from a gateway.
 const TAKES: &str = flag!("admin-addr");

@@ -24,7 +24,7 @@ use self::admin::DisconnectCommand;
 use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
 use self::health::HealthCheck;
 use self::pages::PageFiles;
-pub use self::program::Exit;
+pub use self::program::{Exit, Program};
 use self::program::{For, arg, flag, switch, with_default};
 use self::program::{
     complain, complain_styled, show, show_styled, version_json, version_line, version_text,
@@ -33,10 +33,10 @@ use self::publish::PublishCommand;
 use self::tail::TailCommand;
 use self::token::TokenCommand;
 use self::top::TopCommand;
-use crate::run::{GatewayKind, Print, Program, RunError, default_signals, take_early_signals};
-use crate::settings::typed::Env;
-use crate::settings::{Checked, Given, Kind, Setting};
-use crate::telemetry::{logging, memory_limit_bytes};
+use weirgate_server::run::{GatewayKind, Print, RunError, default_signals, take_early_signals};
+use weirgate_server::settings::typed::Env;
+use weirgate_server::settings::{Checked, Given, Kind, Setting};
+use weirgate_server::telemetry::{logging, memory_limit_bytes};
 
 const SOURCES: &str = "\
 Every flag has an environment name: --log-format is WEIRGATE_LOG_FORMAT, and some have the names in

@@ -121,7 +121,7 @@ pub fn end_data(out: &mut Vec<u8>, text: &[u8], id: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::head::parse;
+    use crate::head::parse;
 
     fn asks(method: &str, lines: &str) -> bool {
         let request = format!("{method} / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weirgate::hub::{CloseReason, Gateway as _};
+use weirgate_core::{CloseReason, Gateway as _};
 
 use super::*;
 

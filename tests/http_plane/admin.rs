@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::bodies::routes;
 use crate::fixture::{Client, get, request};
 use crate::gateway::{Running, tcp};
-use weirgate::base::Clock;
-use weirgate::http::{Admin, Cors, HttpPlane, HttpSettings, Site};
-use weirgate::hub::Limits;
-use weirgate::listening::{ListenAddr, ListenOptions};
+use weirgate_bus::runtime::Clock;
+use weirgate_core::Limits;
+use weirgate_server::http::{Admin, Cors, HttpPlane, HttpSettings, Site};
+use weirgate_server::listening::{ListenAddr, ListenOptions};
 
 fn status(addr: SocketAddr, path: &str) -> u16 {
     Client::connect(addr).ask(&get(path)).status

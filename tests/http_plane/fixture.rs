@@ -6,15 +6,15 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use crate::bodies;
-use weirgate::admission::{HeldBytes, Holding, Peer};
-use weirgate::base::Clock;
-use weirgate::http::{
+use weirgate_bus::runtime::Clock;
+use weirgate_core::{FeedStats, Permit};
+use weirgate_server::http::{
     Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, ReadyLimits, Route,
     Site, StatusCode, page, pages,
 };
-use weirgate::hub::{FeedStats, Permit};
-use weirgate::telemetry::{Build, Telemetry};
+use weirgate_server::telemetry::{Build, Telemetry};
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
+use weirgate_wire::admission::{HeldBytes, Holding, Peer};
 
 /// `/health` of some gateway.
 pub(crate) fn health() -> Route {
@@ -57,7 +57,7 @@ impl Fixture {
         routes.push(health());
         routes.push(Route {
             path: "/never",
-            methods: &weirgate::http::GET,
+            methods: &weirgate_server::http::GET,
             answer: Handler::later(|_, _| std::future::pending::<LateAnswer>()),
         });
         routes.push(Route::get("/large", |_| {

@@ -12,9 +12,9 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use fixture::{Fixture, LARGE, get, request};
-use weirgate::admission::{HeldBytes, Peer};
-use weirgate::http::Handover;
-use weirgate::hub::Permit;
+use weirgate_core::Permit;
+use weirgate_server::http::Handover;
+use weirgate_wire::admission::{HeldBytes, Peer};
 
 #[test]
 fn pipelined_requests_in_the_bytes_read_before_are_all_answered_in_order() {

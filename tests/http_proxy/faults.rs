@@ -5,8 +5,8 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use weirgate::admission::{Holding, TrustedProxies};
-use weirgate::http::HttpSettings;
+use weirgate_server::http::HttpSettings;
+use weirgate_wire::admission::{Holding, TrustedProxies};
 
 use crate::rig::{Client, Rig, accept, assert_ends, get, ok, post};
 

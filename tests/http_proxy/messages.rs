@@ -1,7 +1,7 @@
 //! Messages that a proxy easily changes, to the letter.
 
-use weirgate::admission::TrustedProxies;
-use weirgate::http::HttpSettings;
+use weirgate_server::http::HttpSettings;
+use weirgate_wire::admission::TrustedProxies;
 
 use crate::rig::{Client, Rig, accept, get, line, lines, ok, post, request};
 
@@ -83,7 +83,7 @@ fn names(head: &str) -> Vec<String> {
 #[test]
 fn the_list_of_addresses_is_appended_to_whoever_sends_it() {
     for (is_trusted, proto) in [(false, "http"), (true, "https")] {
-        let trust = |settings: &mut weirgate::http::proxy::ProxySettings| {
+        let trust = |settings: &mut weirgate::gateways::events::proxy::ProxySettings| {
             if is_trusted {
                 settings.trusted_proxies = TrustedProxies::Any;
             }

@@ -8,14 +8,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use weirgate::admission::{HeldBytes, Holding, Peer, TrustedProxies};
-use weirgate::base::Clock;
-use weirgate::gateways::events::{self, INNER_PATHS};
-use weirgate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
-use weirgate::http::services::{CONNECTION_BYTES, Service, ServicesAway, Upstream};
-use weirgate::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
-use weirgate::hub::{FeedStats, Now, Permit};
-use weirgate::telemetry::{Build, Telemetry};
+use weirgate::gateways::events;
+use weirgate::gateways::events::INNER_PATHS;
+use weirgate::gateways::events::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
+use weirgate_bus::runtime::Clock;
+use weirgate_core::{FeedStats, Now, Permit};
+use weirgate_server::http::services::{CONNECTION_BYTES, Service, ServicesAway, Upstream};
+use weirgate_server::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
+use weirgate_server::telemetry::{Build, Telemetry};
+use weirgate_wire::admission::{HeldBytes, Holding, Peer, TrustedProxies};
 
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
 

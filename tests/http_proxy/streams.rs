@@ -3,8 +3,8 @@
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
-use weirgate::admission::TrustedProxies;
-use weirgate::http::HttpSettings;
+use weirgate_server::http::HttpSettings;
+use weirgate_wire::admission::TrustedProxies;
 
 use crate::rig::{
     BASE_PATH, Client, Rig, accept, assert_ends, get, line, lines, ok, post, request,

@@ -1,6 +1,6 @@
 //! The two ends of a close.
 
-use weirgate::hub::{CloseReason, DrainPlan, Effect, Limits};
+use weirgate_core::{CloseReason, DrainPlan, Effect, Limits};
 
 use super::{SECOND, small_queue, symbols};
 use crate::world::World;

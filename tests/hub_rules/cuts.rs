@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::mpsc;
 
-use weirgate::hub::{CloseReason, Cut, CutRequest, Limits, PhaseKind};
+use weirgate_core::{CloseReason, Cut, CutRequest, Limits, PhaseKind};
 
 use crate::world::World;
 use crate::world::toys::Numbered;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use weirgate::hub::{ClientState, SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
+use weirgate_core::{ClientState, SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
 
 use crate::world::World;
 use crate::world::toys::{In, Symbols};

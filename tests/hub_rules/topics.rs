@@ -2,11 +2,11 @@
 
 use std::convert::Infallible;
 
-use weirgate::hub::{
+use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Gateway,
     Joined, Left, Limits, SessionKey, TopicName,
 };
-use weirgate::wire::head::RequestHead;
+use weirgate_wire::head::RequestHead;
 
 use crate::world::World;
 use crate::world::toys::Numbered;

@@ -7,11 +7,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weirgate::hub::{
+use weirgate_core::{
     Accepted, Admission, ByClient, CloseReason, ConflationKey, Core, Effect, Frame, FrameBytes,
     Gateway, Hub, Incoming, Lead, Limits, Now, Publication, SessionKey, TopicName, Transmit, Write,
 };
-use weirgate::wire::head::RequestHead;
+use weirgate_wire::head::RequestHead;
 
 const TOPIC: TopicName = TopicName::fixed("all");
 

@@ -1,7 +1,7 @@
 //! What happens: clients that connect, speak, read or do not, break rules or vanish; a feed that
 //! publishes; services that answer; time that passes.
 
-use weirgate::hub::{CloseReason, Cut, CutRequest, Frame, SessionKey};
+use weirgate_core::{CloseReason, Cut, CutRequest, Frame, SessionKey};
 
 use super::choices;
 use super::run::{ALL, Peer, Run, Toy};
@@ -353,7 +353,7 @@ impl<T: Toy> Run<T> {
         }
     }
 
-    fn reason(&self, key: SessionKey) -> Option<weirgate::hub::CloseReason> {
+    fn reason(&self, key: SessionKey) -> Option<weirgate_core::CloseReason> {
         self.ledger.borrow().stories[&key].reason
     }
 

@@ -3,7 +3,7 @@
 //! in `src/hub/history/tests.rs`.
 
 use serde_json::Value;
-use weirgate::hub::{FeedNotice, Mark, Position};
+use weirgate_core::{FeedNotice, Mark, Position};
 
 use super::resume::{Bench, MARK, SECOND, at};
 use super::*;

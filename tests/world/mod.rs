@@ -16,10 +16,10 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 
-use weirgate::base::SplitMix64;
 use weirgate::gateways::channels::ChannelsOutput;
 use weirgate::gateways::events::call::Call;
-use weirgate::hub::{Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, Permit, SessionKey};
+use weirgate_core::{Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, Permit, SessionKey};
+use weirgate_wire::base::SplitMix64;
 
 use client::Client;
 use memory::MemorySeen;

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use weirgate::feeds::{BusEvent, StreamPosition};
-use weirgate::hub::{
+use weirgate_core::{
     Admission, ByClient, CloseReason, ConflationKey, Core, Entrance, Feed, FeedStats, Frame,
     FrameBytes, Gateway, Incoming, Now, Publication, Retain, SessionKey, TopicName,
 };
-use weirgate::wire::head::RequestHead;
+use weirgate_core::{BusEvent, StreamPosition};
+use weirgate_wire::head::RequestHead;
 
 use super::ledger::Note;
 use super::toys::{In, Out, Told, admit, bye, entrance};

@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use weirgate::auth::Origins;
-use weirgate::hub::{
+use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Entrance,
     Frame, Gateway, Incoming, Joined, Lead, Left, MaxRate, Publication, Retain, SessionKey,
     TopicName,
 };
-use weirgate::wire::head::RequestHead;
+use weirgate_wire::auth::Origins;
+use weirgate_wire::head::RequestHead;
 
 use super::ledger::{Note, Shared};
 

@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::super::access::{TokenEnd, close_of};
 use super::ChannelsGateway;
 use super::client::{Again, Client, Renewal};
 use super::messages::{Answer, Behind};
 use super::names::Way;
 use super::patterns::{HeldPattern, matcher};
-use crate::admission::{ClientAddr, TokenBucket};
-use crate::auth::{
+use crate::gateways::shared::access::{TokenEnd, close_of};
+use weirgate_core::{ByClient, Core, SessionKey, TopicName};
+use weirgate_wire::admission::{ClientAddr, TokenBucket};
+use weirgate_wire::auth::{
     Identity, OverBudget, Refusal, Rights, RightsCheck, Token, TokenMarks, TokenNameLimits,
 };
-use crate::hub::{ByClient, Core, SessionKey, TopicName};
-use crate::wire::head::RequestHead;
+use weirgate_wire::head::RequestHead;
 
 /// The least time between two new tokens of a client.
 const EVERY_US: u64 = 1_000_000;

@@ -16,14 +16,14 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use memchr::memchr;
 
-use super::super::history::{END_BYTES_MAX, Status, ended};
-use super::super::members::max_hz;
-use crate::admission::{Charge, ClientAddr, Holding};
-use crate::hub::{
+use crate::gateways::shared::history::{END_BYTES_MAX, Status, ended};
+use crate::gateways::shared::members::max_hz;
+use weirgate_core::{
     ConflationKey, Content, CopyRank, Core, Frame, FrameBytes, Lead, MaxRate, Message,
     NotRecovered, Outcome, Position, TopicName,
 };
-use crate::wire::json::{ObjectWriter, iso_utc, quoted};
+use weirgate_wire::admission::{Charge, ClientAddr, Holding};
+use weirgate_wire::json::{ObjectWriter, iso_utc, quoted};
 
 /// An answer without its number and its time.
 #[derive(Debug)]

@@ -13,12 +13,15 @@ mod asked;
 mod authenticate;
 mod bus;
 mod client;
+pub mod feed;
 mod messages;
 mod names;
 mod patterns;
 mod request;
 mod resume;
 mod retained;
+mod settings;
+pub(super) mod start;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,18 +34,20 @@ use self::names::{Held, Names};
 use self::patterns::HeldPatterns;
 use self::request::{Action, Request, RequestLimits};
 use self::retained::Retained;
-use super::access::{RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid};
-use super::history::{Statuses, last_event_id};
-use crate::admission::{ClientAddr, Holding};
-use crate::auth::{
-    Acl, Authenticator, Identity, NameError, NamePatterns, NameSyntax, Origins, Rights, TokenMarks,
-    bearer_protocol,
+use crate::gateways::shared::access::{
+    RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
 };
-use crate::hub::{
+use crate::gateways::shared::history::{Statuses, last_event_id};
+use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseReason, Core, Entrance, Frame, FrameBytes,
     Gateway, Incoming, MaxRate, Message, Place, Publication, SessionKey, TopicName, earliest,
 };
-use crate::wire::head::RequestHead;
+use weirgate_wire::admission::{ClientAddr, Holding};
+use weirgate_wire::auth::{
+    Acl, Authenticator, Identity, NameError, NamePatterns, NameSyntax, Origins, Rights, TokenMarks,
+    bearer_protocol,
+};
+use weirgate_wire::head::RequestHead;
 
 pub use self::asked::Interest;
 pub use self::client::ChannelsStats;

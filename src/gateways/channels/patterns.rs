@@ -17,9 +17,9 @@ use super::ChannelsGateway;
 use super::client::Client;
 use super::messages::{Answer, Behind};
 use super::names::Full;
-use crate::admission::{ClientAddr, address_group};
-use crate::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Remembered};
-use crate::hub::{ByClient, CopyRank, Core, Publication, SessionKey, TopicName};
+use weirgate_core::{ByClient, CopyRank, Core, Publication, SessionKey, TopicName};
+use weirgate_wire::admission::{ClientAddr, address_group};
+use weirgate_wire::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Remembered};
 
 /// The most copies of a message for different patterns; each address may have one in any case.
 const COPIES_MAX: usize = 32;

@@ -19,9 +19,9 @@ use foldhash::quality::RandomState;
 
 use super::ChannelsGateway;
 use super::asked::Interest;
-use crate::admission::{Charge, ClientAddr, FairQueue, Holding};
-use crate::auth::NameSyntax;
-use crate::hub::{Core, Publication, SessionKey, TopicName};
+use weirgate_core::{Core, Publication, SessionKey, TopicName};
+use weirgate_wire::admission::{Charge, ClientAddr, FairQueue, Holding};
+use weirgate_wire::auth::NameSyntax;
 
 /// The most subjects of a pattern that are remembered as live while clients wait. With more subjects the gateway could
 /// not tell older values from newer messages, so the waiting clients get no values.

@@ -10,8 +10,8 @@ use foldhash::quality::RandomState;
 
 use super::call::{CallFailure, EventsService};
 use super::circuit::Circuit;
-use crate::admission::{Charge, ClientAddr, FairQueue, Holding};
-use crate::hub::SessionKey;
+use weirgate_core::SessionKey;
+use weirgate_wire::admission::{Charge, ClientAddr, FairQueue, Holding};
 
 const SERVICES: usize = EventsService::ALL.len();
 

@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::super::access::{Count, labelled, shown_hashed};
-use super::super::history::{Follow, last_event_id, short, write_recovered};
 use super::call::{EventsService, Message, is_device_id};
 use super::envelope::{self, Code};
-use crate::admission::{Charge, ClientAddr, Holding, TokenBucket};
-use crate::hub::{Core, Incoming, SessionKey, TopicName};
-use crate::wire::head::{RequestHead, Trace};
-use crate::wire::json::ObjectWriter;
+use crate::gateways::shared::access::{Count, labelled, shown_hashed};
+use crate::gateways::shared::history::{Follow, last_event_id, short, write_recovered};
+use weirgate_core::{Core, Incoming, SessionKey, TopicName};
+use weirgate_wire::admission::{Charge, ClientAddr, Holding, TokenBucket};
+use weirgate_wire::head::{RequestHead, Trace};
+use weirgate_wire::json::ObjectWriter;
 
 /// Messages of a connection that may wait; at the limit the gateway stops reading the connection (contract: row
 /// "Order").

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use super::super::history::{END_BYTES_MAX, ended};
-use super::super::members::members;
 use super::call::Message;
 use super::call::{AnswerReader, CallFailure, ServiceAnswer};
-use crate::hub::{CopyRank, Core, Frame, FrameBuilder, FrameBytes, Now, Position};
-use crate::wire::json::{ObjectWriter, check_json, compact, text_of};
+use crate::gateways::shared::history::{END_BYTES_MAX, ended};
+use crate::gateways::shared::members::members;
+use weirgate_core::{CopyRank, Core, Frame, FrameBuilder, FrameBytes, Now, Position};
+use weirgate_wire::json::{ObjectWriter, check_json, compact, text_of};
 
 /// The most characters of a content coding in an error.
 const CODING_MAX: usize = 64;

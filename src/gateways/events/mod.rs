@@ -1,7 +1,7 @@
 //! `weirgate events` towards clients: devices, requests that services answer, pushes (contract: events).
 //!
 //! Each connection is a strict sequence: a message is handled after the answer to the message before. Must not know a
-//! socket or HTTP. The hub calls it through [`crate::hub::Gateway`].
+//! socket or HTTP. The hub calls it through [`weirgate_core::Gateway`].
 
 pub mod broadcast;
 pub mod bus;
@@ -10,6 +10,11 @@ mod calls;
 mod circuit;
 mod connection;
 mod envelope;
+pub mod http_calls;
+pub mod internal;
+pub mod proxy;
+mod settings;
+pub(super) mod start;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,14 +27,14 @@ use self::call::{Call, Reply};
 use self::calls::{Calls, Leave};
 use self::connection::{Calling, Connection, Content, Orphans, Rest, Waiting};
 use self::envelope::Code;
-use crate::admission::{ClientAddr, Holding, TokenBucket};
-use crate::auth::Origins;
-use crate::hub::{
+use weirgate_core::{
     Accepted, Admission, ByClient, CloseReason, Core, Entrance, Frame, Gateway, Incoming,
     SessionKey, TopicName,
 };
-use crate::wire::head::{RequestHead, Trace};
-use crate::wire::json::ObjectWriter;
+use weirgate_wire::admission::{ClientAddr, Holding, TokenBucket};
+use weirgate_wire::auth::Origins;
+use weirgate_wire::head::{RequestHead, Trace};
+use weirgate_wire::json::ObjectWriter;
 
 pub use self::broadcast::Push;
 pub use self::call::{BROADCAST_PATH, CALL_PATH, EventsService, INNER_PATHS};

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed};
-use super::super::history::{Status, ended};
 use super::candles::{Interval, Update};
 use super::request::{Asked, BadRequest, Request};
-use crate::hub::{Accepted, CopyRank, Core, Frame, Now, Position, TopicName};
-use crate::wire::head::RequestHead;
-use crate::wire::json::ObjectWriter;
+use crate::gateways::shared::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed};
+use crate::gateways::shared::history::{Status, ended};
+use weirgate_core::{Accepted, CopyRank, Core, Frame, Now, Position, TopicName};
+use weirgate_wire::head::RequestHead;
+use weirgate_wire::json::ObjectWriter;
 
 #[derive(Debug)]
 pub struct Client {

@@ -1,11 +1,13 @@
 //! `weirgate trades` towards clients: a topic for each symbol, requests in JSON (contract: trades). With candles there
 //! is also a topic for each symbol and interval that a client watches.
 //!
-//! Must not know a socket or Redis. The hub calls it through [`crate::hub::Gateway`].
+//! Must not know a socket or Redis. The hub calls it through [`weirgate_core::Gateway`].
 
 mod candles;
 mod client;
+pub mod feed;
 mod request;
+pub(super) mod start;
 mod users;
 
 use std::convert::Infallible;
@@ -15,16 +17,20 @@ use self::candles::{Candles, Interval, Update};
 use self::client::{Client, Content, Held, name_for_log};
 use self::request::{Accepts, Asked, BadRequest, Request};
 use self::users::Users;
-use super::access::{AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid};
-use super::history::{Follow, Statuses, gets_newest, last_event_id, write_recovered};
-use crate::auth::{Authenticator, Identity, Origins, Refusal, first_protocol};
-use crate::hub::{
+use crate::gateways::shared::access::{
+    AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid,
+};
+use crate::gateways::shared::history::{
+    Follow, Statuses, gets_newest, last_event_id, write_recovered,
+};
+use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Core, Entrance, Frame,
     Gateway, Incoming, Joined, Left, Limits, NotRecovered, Publication, SessionKey, TopicName,
     Wanted,
 };
-use crate::wire::head::RequestHead;
-use crate::wire::json::ObjectWriter;
+use weirgate_wire::auth::{Authenticator, Identity, Origins, Refusal, first_protocol};
+use weirgate_wire::head::RequestHead;
+use weirgate_wire::json::ObjectWriter;
 
 pub use self::candles::{CandleSettings, CandleStats};
 

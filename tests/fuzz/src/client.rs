@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use weirgate::hub::{
+use weirgate_core::{
     Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Transmit, Write,
 };
 

@@ -7,13 +7,13 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use weirgate::admission::{HeldBytes, Holding, Peer};
-use weirgate::base::Clock;
-use weirgate::http::{
+use weirgate_bus::runtime::Clock;
+use weirgate_core::Permit;
+use weirgate_server::http::{
     Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, RequestBody,
     RequestParts, Site, StatusCode,
 };
-use weirgate::hub::Permit;
+use weirgate_wire::admission::{HeldBytes, Holding, Peer};
 
 use super::heads::{End, Seen, compare, split};
 use super::{choices, outcome};
