@@ -58,7 +58,7 @@ pub enum Entrance<'a> {
 /// Every client is a member of one topic:
 /// ```
 /// use std::convert::Infallible;
-/// use weirgate::hub::{Accepted, Admission, ByClient, Core, Gateway, SessionKey, TopicName};
+/// use weirgate_core::{Accepted, Admission, ByClient, Core, Gateway, SessionKey, TopicName};
 /// use weirgate::wire::head::RequestHead;
 ///
 /// struct News;

@@ -103,7 +103,7 @@ pub struct Limits {
     /// Missed messages that wait for all resuming clients together, with a share for each address.
     pub resume_messages_max: u64,
     /// Memory of all frames together, each counted once. If blocked clients alone hold more, those with the largest
-    /// shares are dropped (`hub/memory.rs`).
+    /// shares are dropped (`core/memory.rs`).
     pub frame_bytes_max: u64,
     /// The most sessions and frames that one flush looks at to find the clients that hold this memory; at least one
     /// queue.

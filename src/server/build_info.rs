@@ -1,4 +1,4 @@
-//! The version of this build. The commit, the target and the compiler come from `build.rs`.
+//! The version of this build. The commit, the target and the compiler come from `src/server/build.rs`.
 
 /// The version of weirgate.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -2,7 +2,7 @@
 //! process from its start to its stop.
 //!
 //! Every system call for clients is here. Knows no contract: a gateway comes as [`run::Parts`]. Begin with
-//! `reactor/turn.rs`, a turn of the loop.
+//! `server/reactor/turn.rs`, a turn of the loop.
 //!
 //! | module | holds |
 //! | --- | --- |

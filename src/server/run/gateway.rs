@@ -47,9 +47,9 @@ type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;
 /// use weirgate::base::Clock;
 /// use weirgate::feeds::NoFeed;
 /// use weirgate::gateways::{LevelsGateway, LevelsPath};
-/// use weirgate::hub::TopicName;
-/// use weirgate::listening::ListenAddr;
-/// use weirgate::run::{CommonSettings, Parts, RunError};
+/// use weirgate_core::TopicName;
+/// use weirgate_server::listening::ListenAddr;
+/// use weirgate_server::run::{CommonSettings, Parts, RunError};
 ///
 /// // Takes clients on /ws, has nothing to tell them, and ends at a signal.
 /// fn main() -> Result<(), RunError> {

@@ -206,8 +206,8 @@ mod tests {
             ("debug\n", "debug"),
             ("# as always\ninfo\n", "info"),
             (
-                "info,weirgate::http=debug\nweirgate::hub=trace,\n\n",
-                "info,weirgate::http=debug,weirgate::hub=trace",
+                "info,weirgate_server::http=debug\nweirgate::hub=trace,\n\n",
+                "info,weirgate_server::http=debug,weirgate_core=trace",
             ),
         ] {
             assert_eq!(read(text).as_deref(), Ok(filter), "{text:?}");

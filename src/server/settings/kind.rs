@@ -282,7 +282,7 @@ impl Kind {
                     .into()
             }
             Self::LogFilter => "error, warn, info, debug, trace or off, or directives such as \
-                 info,weirgate::http=debug"
+                 info,weirgate_server::http=debug"
                 .into(),
             Self::Text | Self::Secret => "text".into(),
             Self::Path => "the path of a file".into(),

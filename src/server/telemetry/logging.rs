@@ -54,7 +54,7 @@ pub enum LoggingError {
 }
 
 /// Sends log lines to standard output, filtered by `directives` in the syntax of `RUST_LOG`
-/// (`info,weirgate::http=debug`).
+/// (`info,weirgate_server::http=debug`).
 ///
 /// No thread that logs waits. Lines wait in a queue; while it is full, further lines are left out, and their number is
 /// logged later.
@@ -295,15 +295,21 @@ mod tests {
     fn directives_choose_the_level_and_none_mean_info() {
         assert_eq!(level(""), Some(LevelFilter::INFO));
         assert_eq!(level("warn"), Some(LevelFilter::WARN));
-        assert_eq!(level("weirgate::http=debug"), Some(LevelFilter::DEBUG));
+        assert_eq!(
+            level("weirgate_server::http=debug"),
+            Some(LevelFilter::DEBUG)
+        );
     }
 
     /// The library looks for the parts of a directive in its trimmed text, but then slices the untrimmed text.
     #[test]
     fn white_space_around_directives_does_not_count() {
         for (spaced, plain) in [
-            ("info, weirgate::http=debug", "info,weirgate::http=debug"),
-            (" warn ,\tweirgate::hub=trace ", "warn,weirgate::hub=trace"),
+            (
+                "info, weirgate_server::http=debug",
+                "info,weirgate_server::http=debug",
+            ),
+            (" warn ,\tweirgate::hub=trace ", "warn,weirgate_core=trace"),
             ("info, é=debug", "info,é=debug"),
         ] {
             let [spaced, plain] = [spaced, plain].map(|text| filter(text).unwrap().to_string());
@@ -316,8 +322,8 @@ mod tests {
         for good in [
             "",
             "DEBUG",
-            "info,weirgate::http=debug",
-            "weirgate::hub, off",
+            "info,weirgate_server::http=debug",
+            "weirgate_core, off",
             "other=trace",
             "warn,[{address}]=debug",
         ] {
@@ -328,7 +334,7 @@ mod tests {
             "inof",
             "info,debgu",
             "info=",
-            "warn,weirgate::http= ",
+            "warn,weirgate_server::http= ",
             "[]",
             "info,weirgate[turn]=debug",
         ] {

@@ -209,7 +209,7 @@ mod tests {
                 "WARN   ended                    client=10.0.0.1 peer=10.0.0.2:7 user=\"a b\"",
                 "ERROR  a message that needs more columns than others lines_left_out=3",
                 "INFO   alone",
-                "DEBUG  weirgate::telemetry::terminal::tests bad                      excerpt=\"{\"a\":1}\"",
+                "DEBUG  weirgate_server::telemetry::terminal::tests bad                      excerpt=\"{\"a\":1}\"",
             ]
         );
     }

@@ -39,7 +39,7 @@ pub(super) static LOGS: &[Setting] = &Heading::LOGS.of([
     )
     .more(
         "Levels: error, warn, info, debug, trace, off. Directives are separated by commas, such as \
-         info,weirgate::http=debug.",
+         info,weirgate_server::http=debug.",
     )
     .original_env(&["RUST_LOG"])
     .in_short_help(),
