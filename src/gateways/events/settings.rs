@@ -158,7 +158,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .limit(
         "as `--proxy-connections-max`",
         Shows::Metric(names::PROXY_WAITS),
-        "src/http/services/places.rs::the_buffers_of_all_services_are_one_sum",
+        "src/server/http/services/places.rs::the_buffers_of_all_services_are_one_sum",
     ),
     Setting::bytes(
         "broadcast-bytes",

@@ -7,6 +7,12 @@
 //! port only while it makes the pair. The gateway's end goes to the loop like a connection that comes back from the HTTP
 //! side, with the request, the address and the permit of the tab.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell of a gateway: its start, its pages, its threads"
+)]
+
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};

@@ -1,6 +1,12 @@
 //! `weirgate levels` and `weirgate demo`: the same feed and gateway, on NATS JetStream or on a simulated market. Their
 //! entries in the list of gateways, and their start.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell of a gateway: its start, its pages, its threads"
+)]
+
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;

@@ -1,5 +1,11 @@
 //! `weirgate trades`: its settings, its start and its pages.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell of a gateway: its start, its pages, its threads"
+)]
+
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv6Addr;
 use std::sync::Arc;

@@ -135,7 +135,6 @@ impl Route {
     }
 
     /// Whether the route answers requests for this path.
-
     pub fn is_on(&self, path: &str) -> bool {
         match self.path.strip_suffix("{path}") {
             Some(prefix) => path.starts_with(prefix),
@@ -144,7 +143,6 @@ impl Route {
     }
 
     /// Whether the route answers requests with this method.
-
     pub fn takes(&self, method: &Method) -> bool {
         self.methods.is_empty() || self.methods.contains(method)
     }

@@ -189,7 +189,7 @@ impl Report {
 }
 
 /// The target by which operators filter the lines of feeds in `RUST_LOG`.
-const FEED_TARGET: &str = "weirgate::feeds::bad_log";
+const FEED_TARGET: &str = "weirgate::gateways::feed";
 
 /// Logs the lines of the feed since its last event.
 pub(super) fn log_lines(feed: &mut impl Feed) {
@@ -395,9 +395,9 @@ mod tests {
         let text = String::from_utf8(lines.0.lock().expect("not poisoned").clone()).expect("text");
         assert_eq!(
             text,
-            " WARN weirgate::feeds::bad_log: bad message skipped subject=\"levels.signals\" \
+            " WARN weirgate::gateways::feed: bad message skipped subject=\"levels.signals\" \
              why=not an object excerpt=\"[1]\"\n \
-             WARN weirgate::feeds::bad_log: more bad messages were skipped than logged \
+             WARN weirgate::gateways::feed: more bad messages were skipped than logged \
              suppressed=95\n"
         );
     }

@@ -206,7 +206,7 @@ mod tests {
             ("debug\n", "debug"),
             ("# as always\ninfo\n", "info"),
             (
-                "info,weirgate_server::http=debug\nweirgate::hub=trace,\n\n",
+                "info,weirgate_server::http=debug\nweirgate_core=trace,\n\n",
                 "info,weirgate_server::http=debug,weirgate_core=trace",
             ),
         ] {

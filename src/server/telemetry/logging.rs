@@ -309,7 +309,7 @@ mod tests {
                 "info, weirgate_server::http=debug",
                 "info,weirgate_server::http=debug",
             ),
-            (" warn ,\tweirgate::hub=trace ", "warn,weirgate_core=trace"),
+            (" warn ,\tweirgate_core=trace ", "warn,weirgate_core=trace"),
             ("info, é=debug", "info,é=debug"),
         ] {
             let [spaced, plain] = [spaced, plain].map(|text| filter(text).unwrap().to_string());

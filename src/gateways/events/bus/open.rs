@@ -5,6 +5,12 @@
 //! | `mod` | the handle, the limits of waiting pushes, the bus in `/health`, `/stats` and the metrics; the kind of the bus, and the threads of its connections |
 //! | `thread` | the exchange between HTTP, the loop and the bus |
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell of a gateway: its start, its pages, its threads"
+)]
+
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

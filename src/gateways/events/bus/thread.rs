@@ -1,5 +1,11 @@
 //! The thread between HTTP, the loop and the bus. It carries out what the [`Exchange`] decides.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell of a gateway: its start, its pages, its threads"
+)]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,6 +5,12 @@
 //! redirects and decodes nothing. The rules for paths and headers are in pure modules: `path`, `headers`. Called by
 //! `kinds`, runs on the HTTP thread.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell of a gateway: its start, its pages, its threads"
+)]
+
 mod body;
 mod exchange;
 mod headers;

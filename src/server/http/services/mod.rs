@@ -279,7 +279,6 @@ impl RequestStats {
     }
 
     /// Counts a request that begins.
-
     pub fn begin(&self) {
         self.begun.fetch_add(1, Relaxed);
     }
@@ -292,7 +291,6 @@ impl RequestStats {
     }
 
     /// Counts the time that a request took.
-
     pub fn observe(&self, took: Duration) {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.durations.observe_us(took_us);

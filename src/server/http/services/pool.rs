@@ -184,7 +184,6 @@ impl Failure {
     }
 
     /// No connection was made.
-
     pub fn unreachable(cause: impl Into<BoxError>) -> Self {
         Self::new(FailureReason::Unreachable, cause)
     }
@@ -209,7 +208,6 @@ impl<B: Again> Pool<B> {
     }
 
     /// The service of this pool.
-
     pub fn service(&self) -> &Service {
         &self.service
     }

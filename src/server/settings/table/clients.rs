@@ -251,7 +251,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
     .limit(
         "507: the clients are disconnected and may come back; a file is not taken. A list that forgets would let a user back",
         Shows::Elsewhere("`revoked` of `/operator/state`"),
-        "src/hub/revoked/tests.rs::a_full_list_refuses_and_forgets_nobody",
+        "src/core/revoked/tests.rs::a_full_list_refuses_and_forgets_nobody",
     ),
     Setting::ms(
         "handshake-timeout-ms",
@@ -438,7 +438,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
     .limit(
         "the message is forgotten; a client that missed the message is notified",
         Shows::Metric(names::RESUMES),
-        "src/hub/history/tests.rs::what_is_too_old_is_forgotten_and_told",
+        "src/core/history/tests.rs::what_is_too_old_is_forgotten_and_told",
     ),
     Setting::bytes(
         "history-bytes-max",
@@ -454,7 +454,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
     .limit(
         "the oldest messages are forgotten; a client that missed them is notified",
         Shows::Metric(names::HISTORY_BYTES),
-        "src/hub/history/tests.rs::the_oldest_go_first_when_all_need_too_much_memory",
+        "src/core/history/tests.rs::the_oldest_go_first_when_all_need_too_much_memory",
     ),
     Setting::new(
         "history-channel",

@@ -141,7 +141,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     .limit(
         "each limit with a part of this memory applies",
         Shows::Elsewhere("`--check`; as those limits"),
-        "src/settings/typed.rs::a_limit_that_nobody_has_set_has_its_part",
+        "src/server/settings/typed.rs::a_limit_that_nobody_has_set_has_its_part",
     ),
     Setting::bytes(
         "unfinished-bytes",
@@ -225,7 +225,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     .limit(
         "the bus waits; JetStream keeps the rest",
         Shows::Metric(names::BUS_QUEUE_BYTES),
-        "src/sources/mod.rs::large_messages_wait_at_the_bus_and_not_in_memory",
+        "src/bus/lib.rs::large_messages_wait_at_the_bus_and_not_in_memory",
     )
     .part(Part::Bus),
 ]);
