@@ -9,6 +9,7 @@ mod hub_rules {
     mod behind;
     mod buffered;
     mod closing;
+    mod connections;
     mod cuts;
     mod deadlines;
     mod inflate;

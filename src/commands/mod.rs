@@ -14,26 +14,26 @@ pub mod tail;
 pub mod token;
 pub mod top;
 
-use std::ffi::OsString;
-use std::fmt::Display;
-use std::process::ExitCode;
-
-use clap::{Arg, ArgMatches, Command};
-
 use self::admin::DisconnectCommand;
 use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
 use self::health::HealthCheck;
 use self::pages::PageFiles;
 pub use self::program::{Exit, Program};
-use self::program::{For, arg, flag, switch, with_default};
 use self::program::{
-    complain, complain_styled, show, show_styled, version_json, version_line, version_text,
+    For, arg, complain, complain_styled, flag, show, show_styled, switch, version_json,
+    version_line, version_text, with_default,
 };
 use self::publish::PublishCommand;
 use self::tail::TailCommand;
 use self::token::TokenCommand;
 use self::top::TopCommand;
-use weirgate_server::run::{GatewayKind, Print, RunError, default_signals, take_early_signals};
+use clap::{Arg, ArgMatches, Command};
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::process::ExitCode;
+use weirgate_server::run::{
+    GatewayKind, Print, RunError, default_signals, fit_address_space, take_early_signals,
+};
 use weirgate_server::settings::typed::Env;
 use weirgate_server::settings::{Checked, Given, Kind, Setting};
 use weirgate_server::telemetry::{logging, memory_limit_bytes};
@@ -73,6 +73,7 @@ pub enum Invocation {
 /// Runs the command that the arguments and the environment name. Exit status: 0 after a signal, 1 after a failure, 2
 /// for wrong settings.
 pub fn main(program: &'static Program) -> ExitCode {
+    fit_address_space();
     if let Err(error) = take_early_signals() {
         complain(&format!("error: the signals of the process: {error}"));
         return ExitCode::FAILURE;

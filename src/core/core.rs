@@ -16,7 +16,7 @@ use super::history::History;
 use super::losses::Losses;
 use super::memory::FrameMemory;
 use super::session::{CloseBegun, PendingClose, Received, Session};
-use super::shell::{Cuts, Effect, Permit};
+use super::shell::{Cuts, Effect};
 use super::slow::waits::Waits;
 use super::survey::Surveys;
 use super::tables::SlotSet;
@@ -26,11 +26,18 @@ use super::{
     CloseCode, CloseReason, Closing, Content, DeflateWindow, Frame, FrameBytes, HubStats, Lead,
     Limits, Now, PhaseKind, Publication, Render, Retain, SessionKey, TopicName,
 };
-use weirgate_wire::admission::{Addresses, ClientAddr, FairQueue, Holding, Peer};
+use weirgate_wire::admission::{
+    Addresses, ClientAddr, FairQueue, Holding, LOOP_BYTES, Peer, Permit,
+};
 use weirgate_wire::auth::TokenMarks;
 use weirgate_wire::base::SplitMix64;
 use weirgate_wire::deflate::InflateWindows;
 use weirgate_wire::frame::FrameScratch;
+
+/// Connections that get a refusal may take one `REFUSED_SHARE`th of the memory of all connections, beside it; at least
+/// that of some connections.
+const REFUSED_SHARE: u64 = 16;
+const REFUSED_BYTES_MIN: u64 = 16 * LOOP_BYTES;
 
 /// For each open client, [`Core::paced_us`] makes its interval this much longer, up to [`PACED_US_MAX`].
 const PACED_CLIENT_US: u64 = 400;
@@ -98,8 +105,10 @@ pub struct Core {
     pub(super) render: Render,
     /// Missed messages that wait for resuming clients.
     pub(super) resumed_messages: Holding,
-    /// Has one more reference for each connection, including connections handed to HTTP.
-    pub(super) places: Arc<()>,
+    /// Memory of all connections, including connections handed to HTTP.
+    pub(super) connections: Holding,
+    /// Memory of the connections that get a refusal for want of room.
+    pub(super) refused: Holding,
     pub(super) addresses: Addresses,
     next_generation: u32,
     frame_bytes: FrameBytes,
@@ -146,8 +155,12 @@ impl Core {
             pongs_us: Vec::new(),
             history: History::new(limits.history, &frame_bytes).map(Box::new),
             resumed_messages: Holding::new("resumed_messages", limits.resume_messages_max),
+            connections: Holding::new("connection_bytes", limits.connection_bytes_max),
+            refused: Holding::new(
+                "refused_bytes",
+                (limits.connection_bytes_max / REFUSED_SHARE).max(REFUSED_BYTES_MIN),
+            ),
             limits,
-            places: Arc::new(()),
             next_generation: 0,
             frame_bytes,
             random: SplitMix64::new(seed),
@@ -242,11 +255,6 @@ impl Core {
     /// The topics of one session, in no particular order.
     pub fn joined(&self, key: SessionKey) -> impl Iterator<Item = &TopicName> {
         self.topics.joined(key.slot)
-    }
-
-    /// Connections, including those handed to HTTP.
-    pub fn connections(&self) -> usize {
-        Permit::taken(&self.places)
     }
 
     /// Addresses with current or recent connections, if connections are limited by address.
@@ -412,6 +420,14 @@ impl Core {
             let record = session.record();
             record.set_user(user, false);
             record.marks = Some(marks);
+            session.count_client(None, self.now);
+        }
+    }
+
+    /// Counts memory that the gateway keeps for this client beyond others with the client's connection.
+    pub fn set_client_bytes(&mut self, key: SessionKey, bytes: usize) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.count_client(Some(bytes), self.now);
         }
     }
 

@@ -3,6 +3,8 @@
 
 use std::sync::OnceLock;
 
+use weirgate_wire::base::allocated_bytes;
+
 /// One encoding of a frame: header and payload in one allocation.
 #[derive(Debug)]
 pub struct Encoded {
@@ -39,8 +41,9 @@ impl Encoded {
         &self.bytes[self.start as usize..self.body_at as usize]
     }
 
+    /// Memory of the bytes.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes.capacity()
+        allocated_bytes(self.bytes.capacity())
     }
 }
 
@@ -113,6 +116,13 @@ struct Made {
     next: OnceLock<Box<Self>>,
 }
 
+impl Made {
+    /// Memory of the entry and of its encoding.
+    fn memory_bytes(&self) -> usize {
+        Encodings::memory_of(self.encoded.as_ref())
+    }
+}
+
 /// The encodings of a frame so far.
 #[derive(Debug, Default)]
 pub(super) struct Encodings(OnceLock<Box<Made>>);
@@ -160,8 +170,12 @@ impl Encodings {
 
     /// Memory of all encodings, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
-        let encoded = self.iter().filter_map(|at| at.encoded.as_ref());
-        encoded.map(Encoded::memory_bytes).sum()
+        self.iter().map(Made::memory_bytes).sum()
+    }
+
+    /// Memory of one encoding, in bytes. An encoding that saves nothing is remembered, and takes memory too.
+    pub(super) fn memory_of(encoded: Option<&Encoded>) -> usize {
+        allocated_bytes(size_of::<Made>()) + encoded.map_or(0, Encoded::memory_bytes)
     }
 }
 
@@ -197,7 +211,12 @@ mod tests {
             assert_eq!(made(&encodings, *key, 100), Some(bytes), "{key:?}");
         }
         assert_eq!(encodings.chained(), 2);
-        assert_eq!(encodings.memory_bytes(), 1 + 2 + 3 + 4 + 5 + 6);
+        let of_each = Encodings::memory_of(Some(&encoded(1)));
+        assert_eq!(
+            encodings.memory_bytes(),
+            6 * of_each,
+            "allocations of 32 bytes each"
+        );
     }
 
     #[test]
@@ -206,6 +225,7 @@ mod tests {
         assert!(encodings.get_or_make(Key::ALONE, || None).is_none());
         assert_eq!(made(&encodings, Key::ALONE, 1), None);
         assert!(encodings.get(Key::ALONE).is_none());
+        assert_eq!(encodings.memory_bytes(), Encodings::memory_of(None));
     }
 
     #[test]

@@ -326,6 +326,7 @@ impl Core {
             AfterWrite::End(reason) => self.end(key, reason, false),
         }
         if control_out {
+            self.count_received(key, false);
             self.resume(key, Pause::Control);
         }
         self.look_at_gate(key);

@@ -11,6 +11,7 @@ use super::encodings::{Encoded, Encodings, FrameId, Key, Kind};
 use super::protocol::websocket::{self, HEADER_ROOM};
 use super::window::Link;
 use super::{CopyRank, Now, Position};
+use weirgate_wire::base::allocated_bytes;
 
 /// The kind of a payload, and the kind of frames in which a client gets the messages of the feed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,6 +156,9 @@ pub struct Frame {
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Frame>() <= 144);
 
+/// Memory of a frame without its bytes: the frame and the two counts of its `Arc`.
+const FRAME_BYTES: usize = allocated_bytes(size_of::<Frame>() + 2 * size_of::<usize>());
+
 impl Frame {
     /// Starts a text frame; the payload is written to the builder.
     pub fn text(alive: &FrameBytes) -> FrameBuilder {
@@ -225,9 +229,9 @@ impl Frame {
         self.plain.whole().len()
     }
 
-    /// Bytes of this frame in [`FrameBytes`]: the memory of all encodings.
+    /// Bytes of this frame in [`FrameBytes`]: the memory of the frame and of all encodings.
     pub fn memory_bytes(&self) -> usize {
-        self.plain.memory_bytes() + self.encodings.memory_bytes()
+        FRAME_BYTES + self.plain.memory_bytes() + self.encodings.memory_bytes()
     }
 
     /// Notes whether the history keeps the frame. While it does, the frame's bytes count among the bytes of the
@@ -322,10 +326,10 @@ impl Frame {
 
     fn make(&self, key: Key, make: impl FnOnce() -> Option<Encoded>) -> Option<&Encoded> {
         self.encodings.get_or_make(key, || {
-            let encoded = make()?;
-            let is_kept = self.is_kept.load(Ordering::Relaxed);
-            self.alive.add(encoded.memory_bytes(), is_kept);
-            Some(encoded)
+            let encoded = make();
+            let bytes = Encodings::memory_of(encoded.as_ref());
+            self.alive.add(bytes, self.is_kept.load(Ordering::Relaxed));
+            encoded
         })
     }
 
@@ -460,7 +464,7 @@ impl FrameBuilder {
             "a lead goes before a body"
         );
         let plain = websocket::encode(std::mem::take(self.payload()), self.content, false);
-        self.alive.add(plain.memory_bytes(), false);
+        self.alive.add(FRAME_BYTES + plain.memory_bytes(), false);
         Arc::new(Frame {
             plain,
             content: self.content,

@@ -59,7 +59,7 @@ pub enum Entrance<'a> {
 /// ```
 /// use std::convert::Infallible;
 /// use weirgate_core::{Accepted, Admission, ByClient, Core, Gateway, SessionKey, TopicName};
-/// use weirgate::wire::head::RequestHead;
+/// use weirgate_wire::head::RequestHead;
 ///
 /// struct News;
 ///

@@ -80,7 +80,8 @@ impl Core {
         }
         let client = trusted.client(&peer, |name| head.raw_values(name));
         session.record().client = client;
-        self.admit(key, client, stream)
+        session.move_permit();
+        self.fit_connection(key, stream) && self.admit(key, client, stream)
     }
 
     fn admit(
@@ -181,15 +182,24 @@ impl Core {
     fn hand_to_http(&mut self, key: SessionKey, mut read: Vec<u8>, input: &mut &[u8]) {
         read.extend_from_slice(input);
         *input = &[];
+        let now = self.now;
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
+        let client = session.client_addr();
         if self.limits.trusted_proxies.trusts_peer(&session.peer()) {
             // A proxy keeps its connections and sends the requests of other clients over them, so this connection no
             // longer counts for the address.
             session.hold_place(None);
+            session.give_permit_to_peer();
         }
-        let client = session.client_addr();
+        session.set_http(true, now);
+        if !self.fit_connection(key, None) {
+            return;
+        }
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
         let (moved, permit) = session.hand_over();
         self.clients.stats.moved(moved);
         self.clients.stats.to_http += 1;

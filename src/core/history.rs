@@ -27,11 +27,12 @@ use weirgate_wire::auth::MatchBudget;
 const WALK_BYTES: usize = 4;
 /// The names of topics get one `NAMES_SHARE`th of the bytes.
 const NAMES_SHARE: usize = 4;
-/// Memory of an entry beside the frame's bytes: the entry, the frame's other fields, the id.
-const ENTRY_BYTES: usize =
-    size_of::<Entry>() + size_of::<u32>() + size_of::<Frame>() + size_of::<StoredId>();
-/// Memory of a copy beside the frame's bytes and the pattern.
-const COPY_BYTES: usize = size_of::<(Option<TopicName>, Arc<Frame>)>() + size_of::<Frame>();
+/// Memory of an entry beside its frame: the entry, the index of its topic, the id. Twice, because a table that has just
+/// grown is half empty.
+const ENTRY_BYTES: usize = 2 * (size_of::<Entry>() + size_of::<u32>() + size_of::<StoredId>());
+/// Memory of a copy beside its frame and the pattern. Twice its size covers a list that has just grown, and the
+/// allocation of a single copy.
+const COPY_BYTES: usize = 2 * size_of::<(Option<TopicName>, Arc<Frame>)>();
 /// While copies have more than one `COPIES_SHARE`th of the bytes, copies are dropped before messages are forgotten.
 const COPIES_SHARE: usize = 4;
 /// The most messages that one call forgets because of their age.
@@ -78,6 +79,10 @@ impl Entry {
         let copy = (memory.render)(&message, pattern, &memory.frames);
         if !Arc::ptr_eq(frame, &copy) {
             copy.set_kept(true);
+            if self.copies.is_empty() {
+                // Most messages have one copy; a list would begin with room for four.
+                self.copies.reserve_exact(1);
+            }
             self.copies.push((pattern.cloned(), Arc::clone(&copy)));
             memory.count(pattern, &copy, usize::checked_add);
             memory.first_copied = memory.first_copied.min(self.number);

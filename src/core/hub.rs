@@ -13,12 +13,12 @@ use super::gateway::Gateway;
 use super::limits::CLIENT_COST;
 use super::protocol::RequestRefusal;
 use super::session::{Due, Pause};
-use super::shell::{Effect, Permit, Secured, Transmit};
+use super::shell::{Effect, Secured, Transmit};
 use super::{
     BusNotice, ByClient, CloseCode, CloseReason, Closing, HubStats, Now, Publication, SessionKey,
     tables,
 };
-use weirgate_wire::admission::Peer;
+use weirgate_wire::admission::{Peer, Permit};
 
 /// The core, a gateway, and the gateway's state of each client.
 #[derive(Debug)]
@@ -46,18 +46,15 @@ impl<G: Gateway> Hub<G> {
 
     // ---- inputs
 
-    /// Handles an accepted connection. The returned key is valid until
-    /// [`handle_released`](Self::handle_released).
-    pub fn handle_accepted(&mut self, now: Now, peer: impl Into<Peer>) -> SessionKey {
+    /// Handles an accepted connection, which begins with a handshake of TLS or with a request. The returned key is valid
+    /// until [`handle_released`](Self::handle_released).
+    pub fn handle_accepted(&mut self, now: Now, peer: impl Into<Peer>, is_tls: bool) -> SessionKey {
         self.core.now = now;
-        let permit = Permit::new(&self.core.places);
-        let key = self.core.insert(peer.into(), permit);
+        let peer = peer.into();
+        let permit = self.core.permit(&peer, is_tls);
+        let key = self.core.insert(peer, permit);
         self.core.clients.stats.accepted += 1;
-        if self.core.connections() > self.core.limits.connections_max {
-            let full = RequestRefusal::for_now(503, "Too many connections");
-            let reason = CloseReason::ConnectionLimit;
-            self.core.refuse(key, full, reason, None);
-        } else {
+        if self.core.fit_connection(key, None) {
             self.core.admit_peer(key);
         }
         self.settle();
@@ -71,7 +68,7 @@ impl<G: Gateway> Hub<G> {
         let turns_away = self.core.connections() >= self.core.limits.sockets_max;
         if turns_away {
             self.core.clients.stats.accepted += 1;
-            self.count_close(CloseReason::ConnectionLimit);
+            self.count_close(CloseReason::OpenFiles);
         }
         turns_away
     }
@@ -87,7 +84,10 @@ impl<G: Gateway> Hub<G> {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
             session.record().set_peer(peer);
-            self.core.admit_peer(key);
+            session.move_permit();
+            if self.core.fit_connection(key, None) {
+                self.core.admit_peer(key);
+            }
         }
         self.settle();
     }
@@ -126,10 +126,11 @@ impl<G: Gateway> Hub<G> {
         &mut self,
         now: Now,
         peer: impl Into<Peer>,
-        permit: Permit,
+        mut permit: Permit,
     ) -> SessionKey {
         self.core.now = now;
         self.core.clients.stats.returned += 1;
+        permit.set_http(false, now.mono_us);
         self.core.insert(peer.into(), permit)
     }
 

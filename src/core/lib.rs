@@ -12,6 +12,7 @@
 mod behind;
 mod bus_event;
 mod clients;
+mod connections;
 mod core;
 mod deadlines;
 mod deflated;
@@ -55,8 +56,8 @@ pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, 
 pub use gateway::{Admission, Entrance, Gateway};
 pub use history::{Missed, Outcome, Wanted};
 pub use limits::{
-    DeflateWindow, FRAME_WALK_MAX, HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX,
-    SendQueueLimits,
+    CONNECTION_BYTES_MAX, DeflateWindow, FRAME_WALK_MAX, HTTP_BYTES_MAX, HistoryLimits, Limits,
+    RESUME_MESSAGES_MAX, SendQueueLimits,
 };
 pub use losses::Active;
 pub use position::fnv_1a;
@@ -71,9 +72,7 @@ pub use reason::{CloseCode, CloseReason, Closing, NotRecovered, REVOKED};
 pub use resume::RESUME_BYTES_MAX;
 pub use revoked::{Connected, Cut, Full, Revoked};
 pub use session::{Accepted, ClientLook, ClientState, MaxRate};
-pub use shell::{
-    CutDone, CutRequest, Dropped, Effect, Ended, Permit, Secured, Traffic, Transmit, Write,
-};
+pub use shell::{CutDone, CutRequest, Dropped, Effect, Ended, Secured, Traffic, Transmit, Write};
 pub use slow::waits::{CALLS_MAX, SAMPLED_MAX, SlowLook};
 pub use slow::{Sample, Why};
 pub use stats::{BehindStats, HistoryStats, HubStats, PhaseKind, SendError, SlowStats};

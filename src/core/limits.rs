@@ -1,6 +1,7 @@
 //! The named limits of the core. The process passes the values; every limit has a counter or a close reason that shows
 //! when it is exceeded.
 
+use super::CloseReason;
 use super::revoked::Revoked;
 use weirgate_wire::admission::{AddressLimits, Holding, TrustedProxies};
 
@@ -24,6 +25,9 @@ pub const RESUME_MESSAGES_MAX: u64 = 4_194_304;
 
 /// The most bytes of plain HTTP requests, of all clients together, that are read and not used yet.
 pub const HTTP_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// The most memory of all connections together, bytes, if no limit of memory is known: as good as no limit.
+pub const CONNECTION_BYTES_MAX: u64 = 1 << 40;
 
 /// Limits of one send queue (`send_queue.rs`).
 #[derive(Clone, Debug)]
@@ -130,6 +134,10 @@ pub struct Limits {
     pub unfinished_bytes_max: u64,
     /// Connections at once, including those handed to HTTP; `usize::MAX` for no limit.
     pub connections_max: usize,
+    /// The reason of a refusal over `connections_max`, which is the lowest of several limits.
+    pub connections_max_is: CloseReason,
+    /// Memory of all connections together, including those handed to HTTP.
+    pub connection_bytes_max: u64,
     /// Connections at once, including refused connections; a new connection above the limit gets no
     /// response.
     pub sockets_max: usize,
@@ -191,6 +199,8 @@ impl Default for Limits {
             message_bytes_max: 1024 * 1024,
             unfinished_bytes_max: 64 * 1024 * 1024,
             connections_max: usize::MAX,
+            connections_max_is: CloseReason::ConnectionLimit,
+            connection_bytes_max: CONNECTION_BYTES_MAX,
             sockets_max: usize::MAX,
             per_ip: AddressLimits::default(),
             trusted_proxies: TrustedProxies::None,

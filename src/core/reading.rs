@@ -319,13 +319,19 @@ impl Core {
 
     /// All that the core holds for clients.
     pub fn holdings(&self) -> impl Iterator<Item = &Holding> {
-        [self.received(), self.resumed_messages()].into_iter()
+        [
+            self.received(),
+            self.resumed_messages(),
+            self.connections_held(),
+            self.refused_held(),
+        ]
+        .into_iter()
     }
 
     /// Counts the bytes that are kept of the client's input after a read, and drops clients if the bytes of all clients
     /// are over the limit. `is_new`: the client has finished another message in this read.
     #[inline]
-    fn count_received(&mut self, key: SessionKey, is_new: bool) {
+    pub(super) fn count_received(&mut self, key: SessionKey, is_new: bool) {
         let (now, received, limits) = (self.now, &self.received, &self.limits);
         let session = session_of(&mut self.clients.sessions, key);
         let grew = session

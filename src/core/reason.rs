@@ -82,8 +82,14 @@ labelled! {
         /// The input of all clients that weirgate could not handle yet exceeded its limit, and this client was
         /// chosen: its input had held much memory for long.
         MessageMemory = "message_memory",
-        /// More connections than allowed.
+        /// More connections than `--connections-max` allows.
         ConnectionLimit = "connection_limit",
+        /// More connections than the limit on open files has room for.
+        OpenFiles = "open_files",
+        /// The connections of all clients took as much memory as they may, or those of the client's address their share.
+        ConnectionMemory = "connection_memory",
+        /// A connection of plain HTTP without a request under way, ended to make room for a new connection.
+        Evicted = "evicted",
         /// More connections of one address than allowed.
         ConnectionsPerIp = "connections_per_ip",
         /// The address opens connections faster than allowed.

@@ -121,6 +121,11 @@ impl SendQueue {
         self.control.len()
     }
 
+    /// Memory of the control part.
+    pub(super) fn control_room_bytes(&self) -> usize {
+        self.control.capacity()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.control.is_empty() && self.data.is_empty()
     }

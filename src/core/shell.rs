@@ -4,10 +4,9 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 
 use super::{CloseReason, Cut, Full, Sample, SessionKey, Why};
-use weirgate_wire::admission::{AddressPlace, ClientAddr, HeldBytes, Peer};
+use weirgate_wire::admission::{ClientAddr, HeldBytes, Peer, Permit};
 
 /// A request to close clients.
 pub struct CutRequest {
@@ -72,35 +71,6 @@ pub enum Effect {
     /// Reading continues after a pause. The shell has to read without a new event, because bytes may be in the kernel
     /// already.
     ReadOn(SessionKey),
-}
-
-/// A connection's permit under the connection limits, given back when dropped.
-#[derive(Debug)]
-pub struct Permit {
-    /// Held for the reference count alone.
-    _place: Arc<()>,
-    /// The permit of the address, once known.
-    _of_address: Option<AddressPlace>,
-}
-
-impl Permit {
-    /// Takes a permit from `places`.
-    pub fn new(places: &Arc<()>) -> Self {
-        Self {
-            _place: Arc::clone(places),
-            _of_address: None,
-        }
-    }
-
-    /// Counts the connection for an address, and no longer for the previous address.
-    pub(super) fn hold(&mut self, place: Option<AddressPlace>) {
-        self._of_address = place;
-    }
-
-    /// The number of permits in use. `places` itself is one holder.
-    pub fn taken(places: &Arc<()>) -> usize {
-        Arc::strong_count(places) - 1
-    }
 }
 
 /// The traffic of a connection.

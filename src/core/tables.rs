@@ -1,7 +1,7 @@
 //! Tables by client: the key of a connection, a table by client for gateways, a set of slots, and the room that tables give
 //! back after many clients have gone.
 //!
-//! Sessions are in memory by slot. A walk over a [`SlotSet`] reads memory from front to back, so that the processor can
+//! Sessions are in memory by slot. A walk over a `SlotSet` reads memory from front to back, so that the processor can
 //! prefetch it, in whatever order the clients came.
 //!
 //! A table grows with the highest number of clients so far. When less than a quarter of the room is

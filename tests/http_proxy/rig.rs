@@ -12,18 +12,18 @@ use weirgate::gateways::events;
 use weirgate::gateways::events::INNER_PATHS;
 use weirgate::gateways::events::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
 use weirgate_bus::runtime::Clock;
-use weirgate_core::{FeedStats, Now, Permit};
+use weirgate_core::{FeedStats, Now};
 use weirgate_server::http::services::{CONNECTION_BYTES, Service, ServicesAway, Upstream};
 use weirgate_server::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
 use weirgate_server::telemetry::{Build, Telemetry};
-use weirgate_wire::admission::{HeldBytes, Holding, Peer, TrustedProxies};
+use weirgate_wire::admission::{HeldBytes, Holding, Peer, Permit, TrustedProxies};
 
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
 
 pub(crate) struct Rig {
     handle: HttpHandle,
     listener: TcpListener,
-    pub(crate) places: Arc<()>,
+    pub(crate) places: Holding,
     pub(crate) measurement: TcpListener,
     pub(crate) simulation: TcpListener,
     /// Connections that asked for a WebSocket.
@@ -117,7 +117,7 @@ impl Rig {
         Self {
             handle: plane.handle(Arc::new(move |handover| drop(back.send(handover)))),
             listener: service(),
-            places: Arc::default(),
+            places: Holding::new("connections", 1 << 20),
             measurement,
             simulation,
             returned,
@@ -148,7 +148,7 @@ impl Rig {
                 0,
             ),
             peer: peer.into(),
-            permit: Permit::new(&self.places),
+            permit: Permit::new(&self.places, Peer::from(peer).client(), false, 0),
         });
         client
     }
@@ -191,7 +191,7 @@ impl Rig {
 
     pub(crate) fn wait_for_places(&self, taken: usize) {
         let end = Instant::now() + Duration::from_secs(10);
-        while Permit::taken(&self.places) != taken {
+        while self.places.holders() != taken {
             assert!(Instant::now() < end, "places stay taken");
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -142,7 +142,7 @@ impl Room {
     /// A client that sends this request; its kernel takes everything.
     pub(crate) fn connect(&mut self, request: &[u8]) -> SessionKey {
         let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
-        let key = self.hub.handle_accepted(self.now, peer);
+        let key = self.hub.handle_accepted(self.now, peer, false);
         let socket = Socket {
             room: usize::MAX,
             ..Socket::default()

@@ -121,6 +121,9 @@ impl<T: Toy> Run<T> {
             | CloseReason::HandshakeTimeout
             | CloseReason::BadRequest
             | CloseReason::ConnectionLimit
+            | CloseReason::OpenFiles
+            | CloseReason::ConnectionMemory
+            | CloseReason::Evicted
             | CloseReason::ConnectionsPerIp
             | CloseReason::ConnectionRatePerIp => false,
         };

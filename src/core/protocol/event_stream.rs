@@ -11,6 +11,7 @@ use memchr::memchr;
 
 use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
 use crate::{CloseCode, CloseReason, Content, Encoded, Frame, Lead, Limits};
+use weirgate_wire::base::allocated_bytes;
 use weirgate_wire::event_stream;
 use weirgate_wire::event_stream::{COMMENT, DATA, Page};
 use weirgate_wire::head::RequestHead;
@@ -132,6 +133,14 @@ impl EventStream {
             let code = CloseCode::new(1002, "an event stream takes no input");
             Step::Violation(code, CloseReason::ProtocolError)
         })
+    }
+
+    /// Memory of the messages that are not handled yet.
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        let messages = self.messages.as_slice().iter();
+        messages
+            .map(|text| size_of::<String>() + allocated_bytes(text.capacity()))
+            .sum()
     }
 
     pub(super) fn holds_messages(&self) -> bool {

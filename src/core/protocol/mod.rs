@@ -59,7 +59,7 @@ impl Protocol {
     pub(super) fn unfinished_bytes(&self) -> usize {
         match self {
             Self::WebSocket(websocket) => websocket.unfinished_bytes(),
-            Self::EventStream(_) => 0,
+            Self::EventStream(stream) => stream.unfinished_bytes(),
         }
     }
 

@@ -286,7 +286,9 @@ impl Session {
 
     /// Keeps the charge of missed messages until the kernel has taken the messages.
     pub(crate) fn hold_resumed(&mut self, charge: Option<Charge>) {
-        merge_charge(&mut self.cold.resumed, charge);
+        let mut held = self.cold.resumed.take().map(|held| *held);
+        merge_charge(&mut held, charge);
+        self.cold.resumed = held.map(Box::new);
         self.has_resumed = self.cold.resumed.is_some();
     }
 

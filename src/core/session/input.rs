@@ -1,5 +1,5 @@
-//! The input of clients that the hub cannot handle yet, and the most bytes of one read: unfinished heads and messages, and
-//! input of paused clients. All clients share one [`Holding`]: if its limit is exceeded, clients that hold much without
+//! The input of clients that the hub cannot handle yet, and the most bytes of one read: unfinished heads and messages,
+//! input of paused clients, and pongs for clients that do not read. All clients share one [`Holding`]: if its limit is exceeded, clients that hold much without
 //! progress are dropped.
 //!
 //! Progress is each doubling of a message's memory (so that a client cannot look busy with single bytes), each further
@@ -50,6 +50,9 @@ impl Received {
 /// socket, for the HTTP thread.
 const HEAD_READ_BYTES: usize = 2 * 1024;
 
+/// This much of the control part counts with the connection: the answer to a handshake, a ping, some pongs.
+const CONTROL_BYTES_FREE: usize = 512;
+
 /// The most bytes of one read of a client that has begun no message.
 const READ_BYTES: usize = 4 * 1024;
 
@@ -61,6 +64,15 @@ impl Session {
             Phase::Open(open) => open.protocol.unfinished_bytes(),
             Phase::Closing(_) | Phase::Gone => 0,
         }
+    }
+
+    /// Memory of the client's input that is kept, and of the pongs that it does not take.
+    fn received_bytes(&self) -> usize {
+        let control = match self.queue.control_room_bytes() {
+            small if small <= CONTROL_BYTES_FREE => 0,
+            bytes => bytes,
+        };
+        self.unfinished_bytes() + self.cold.reading.held_bytes() + control
     }
 
     /// The most bytes for one read of the socket. If a client is paused after its next message, weirgate keeps the
@@ -87,13 +99,13 @@ impl Session {
         if unfinished_bytes > 0 {
             self.cold.note_life(now, limits.pong_timeout_us);
         }
-        let bytes = (unfinished_bytes + self.cold.reading.held_bytes()) as u64;
+        let bytes = self.received_bytes() as u64;
         let client = self.client_addr();
         let charge = &mut self.cold.received;
-        let before = charge.as_ref().map_or(0, Charge::amount);
+        let before = charge.as_ref().map_or(0, |charge| charge.amount());
         match charge {
             _ if bytes == 0 => *charge = None,
-            None => *charge = Some(received.charge(key, client, bytes, now)),
+            None => *charge = Some(Box::new(received.charge(key, client, bytes, now))),
             Some(charge) => {
                 charge.set(bytes, now.mono_us);
                 if bytes != before || is_new {

@@ -8,9 +8,8 @@ use super::{Intake, Moved, Pause, Pauses, Sending, Session};
 use crate::deadlines::{Timer, Timers};
 use crate::protocol::{Encoding, Protocol};
 use crate::send_queue::SendQueue;
-use crate::shell::Permit;
 use crate::{CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now};
-use weirgate_wire::admission::TokenBucket;
+use weirgate_wire::admission::{Permit, TokenBucket};
 use weirgate_wire::auth::TokenMarks;
 use weirgate_wire::head::{HeadError, TLS_HANDSHAKE};
 
@@ -30,6 +29,8 @@ pub struct Accepted {
     pub is_own_name: bool,
     /// The marks of the client's token.
     pub marks: Option<Arc<TokenMarks>>,
+    /// Memory that the gateway keeps for this client beyond others, such as the names in its token, bytes.
+    pub client_bytes: usize,
     /// The reason if the client is to be closed at once, for the same log line; also the label of a metric.
     pub refusal: Option<&'static str>,
 }
@@ -130,6 +131,10 @@ impl Session {
         }
         cold.record.set_user(accepted.user, accepted.is_own_name);
         cold.record.marks = accepted.marks;
+        if let Some(permit) = &mut cold.permit {
+            permit.set_token_bytes(cold.record.token_bytes(), now.mono_us);
+            permit.set_client_bytes(accepted.client_bytes, now.mono_us);
+        }
         cold.record.refusal = accepted.refusal;
         cold.timers.stop(Timer::Handshake);
         if let Some(at) = first_ping_at {

@@ -20,10 +20,9 @@ use super::deadlines::{Timer, Timers};
 use super::deflated::Inflates;
 use super::protocol::{Encoding, Step, event_stream};
 use super::send_queue::{SendQueue, Wrote};
-use super::shell::Permit;
 use super::stats::{Moved, PhaseKind};
 use super::{Content, Frame, Limits, Now, SessionKey};
-use weirgate_wire::admission::{AddressPlace, Charge, ClientAddr, Peer, TokenBucket};
+use weirgate_wire::admission::{AddressPlace, Charge, ClientAddr, Peer, Permit, TokenBucket};
 use weirgate_wire::frame::FrameScratch;
 
 pub(super) use delivery::Delivered;
@@ -95,8 +94,8 @@ struct Cold {
     /// The time of the session's entry in the deadlines; never 0, because the clock starts at one second.
     armed_at: Option<NonZeroU64>,
     reading: Reading,
-    /// The charge for the client's input that is kept.
-    received: Option<Charge>,
+    /// The charge for the client's input that is kept. This and `resumed` are boxed, because most clients have none.
+    received: Option<Box<Charge>>,
     permit: Option<Permit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
@@ -104,7 +103,7 @@ struct Cold {
     heard_us: u64,
     is_silent: bool,
     /// The charge for the client's waiting missed messages, among those of all clients.
-    resumed: Option<Charge>,
+    resumed: Option<Box<Charge>>,
     /// The losses of the bus that the client knows of.
     losses_known: u64,
     /// The client has asked for the status of the bus.
@@ -481,6 +480,48 @@ impl Session {
     /// The data on the client for operators.
     pub(super) fn record(&mut self) -> &mut Record {
         &mut self.cold.record
+    }
+
+    /// The permit under the limits on connections, until it is handed over with the connection.
+    pub(super) fn permit(&self) -> Option<&Permit> {
+        self.cold.permit.as_ref()
+    }
+
+    /// Counts the connection by another permit.
+    pub(super) fn set_permit(&mut self, permit: Permit) {
+        self.cold.permit = Some(permit);
+    }
+
+    /// Counts what the client's token says, and what the gateway keeps for the client beyond others.
+    pub(super) fn count_client(&mut self, client_bytes: Option<usize>, now: Now) {
+        let token_bytes = self.cold.record.token_bytes();
+        if let Some(permit) = &mut self.cold.permit {
+            permit.set_token_bytes(token_bytes, now.mono_us);
+            if let Some(bytes) = client_bytes {
+                permit.set_client_bytes(bytes, now.mono_us);
+            }
+        }
+    }
+
+    /// Counts the memory of the connection for the client's address.
+    pub(super) fn move_permit(&self) {
+        if let Some(permit) = &self.cold.permit {
+            permit.charge().move_to(self.client_addr());
+        }
+    }
+
+    /// Counts the memory of the connection for the peer's address: the connection of a proxy brings many clients.
+    pub(super) fn give_permit_to_peer(&self) {
+        if let Some(permit) = &self.cold.permit {
+            permit.charge().move_to(self.peer().client());
+        }
+    }
+
+    /// Counts the connection as plain HTTP, or as one of the loop.
+    pub(super) fn set_http(&mut self, is_http: bool, now: Now) {
+        if let Some(permit) = &mut self.cold.permit {
+            permit.set_http(is_http, now.mono_us);
+        }
     }
 
     /// Counts the connection for its address until the connection ends.

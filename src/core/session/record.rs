@@ -9,6 +9,7 @@ use crate::{
 };
 use weirgate_wire::admission::{ClientAddr, Peer};
 use weirgate_wire::auth::TokenMarks;
+use weirgate_wire::base::allocated_bytes;
 
 /// Characters of a request's path in the record: enough to recognize the client.
 const PATH_CHARS_MAX: usize = 128;
@@ -138,6 +139,16 @@ impl Record {
     /// stays the client's too.
     pub(crate) fn set_user(&mut self, user: Option<Box<str>>, is_own_name: bool) {
         (self.user, self.is_own_name) = (user, is_own_name);
+    }
+
+    /// Memory of the user and of the marks.
+    pub(super) fn token_bytes(&self) -> usize {
+        let user = self
+            .user
+            .as_ref()
+            .map_or(0, |user| allocated_bytes(user.len()));
+        let marks = self.marks.as_ref().map_or(0, |marks| marks.memory_bytes());
+        user + marks
     }
 
     /// The version of TLS.

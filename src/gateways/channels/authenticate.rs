@@ -150,6 +150,7 @@ impl ChannelsGateway {
         client.table = self.table;
         client.token_end = TokenEnd::of(&identity);
         core.set_token(key, identity.user.map(Into::into), marks);
+        core.set_client_bytes(key, client.rights.memory_bytes());
         let mut again = Again {
             request_id: request_id.to_owned(),
             ..Again::default()

@@ -140,7 +140,7 @@ impl ChannelsGateway {
         let of_client = [settings.channels_max, settings.patterns_max, bytes];
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),
-            patterns: HeldPatterns::default(),
+            patterns: HeldPatterns::new(settings.all_clients.name_bytes_max),
             retained: Retained::new(settings.acl.syntax(), 0),
             kept: None,
             statuses: Statuses::new(Answer::status),
@@ -304,6 +304,7 @@ impl Gateway for ChannelsGateway {
             Ok((identity, rights, marks)) => {
                 accepted.user = identity.user.as_deref().map(Into::into);
                 accepted.marks = Some(marks);
+                accepted.client_bytes = rights.memory_bytes();
                 let mut client = self.client(core, key, &identity, rights);
                 if head.asks_event_stream() {
                     client.set_stream(last_event_id(head));

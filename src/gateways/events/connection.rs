@@ -6,6 +6,8 @@
 //! With a history, the answer to a device has a position: a device whose connection breaks before its first push can resume
 //! too.
 
+use crate::gateways::shared::access::{Count, labelled, shown_hashed};
+use crate::gateways::shared::history::{Follow, last_event_id, short, write_recovered};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -13,10 +15,9 @@ use foldhash::quality::RandomState;
 
 use super::call::{EventsService, Message, is_device_id};
 use super::envelope::{self, Code};
-use crate::gateways::shared::access::{Count, labelled, shown_hashed};
-use crate::gateways::shared::history::{Follow, last_event_id, short, write_recovered};
 use weirgate_core::{Core, Incoming, SessionKey, TopicName};
 use weirgate_wire::admission::{Charge, ClientAddr, Holding, TokenBucket};
+use weirgate_wire::base::allocated_bytes;
 use weirgate_wire::head::{RequestHead, Trace};
 use weirgate_wire::json::ObjectWriter;
 
@@ -41,9 +42,12 @@ const REST_US_MAX: u64 = 160_000;
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) content: Content,
-    /// The bytes of the kept text.
+    /// The memory of the message.
     pub(super) held: Charge,
 }
+
+/// Memory of a message beside its text: its place in the queue, and its charge.
+const MESSAGE_BYTES: usize = size_of::<Waiting>() + 64;
 
 #[derive(Debug)]
 pub(super) enum Content {
@@ -68,7 +72,7 @@ impl Waiting {
             Incoming::Binary(bytes) if bytes.len() <= bytes_max => (Content::Binary, 0),
             Incoming::Text(_) | Incoming::Binary(_) => (Content::TooLarge, 0),
         };
-        let held = hold(bytes as u64);
+        let held = hold((MESSAGE_BYTES + allocated_bytes(bytes)) as u64);
         Self { content, held }
     }
 }
@@ -86,7 +90,7 @@ pub(super) enum Rest {
 #[derive(Debug)]
 pub(super) struct Calling {
     pub(super) message: Arc<Message>,
-    /// The bytes of the text.
+    /// The memory of the message.
     pub(super) held: Charge,
     pub(super) service: EventsService,
     /// False while the call waits in line for a slot.

@@ -251,7 +251,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
         "waiting-bytes",
         (MIB, 1024 * 1024 * MIB),
         field!(EventsSettings, waiting_bytes_max),
-        "Bytes of unanswered messages of all devices together",
+        "Memory of unanswered messages of all devices together",
     )
     .more(
         "A client address has room while its messages take less than is free, so one address fills \

@@ -13,6 +13,10 @@
     reason = "the shell of a gateway: its start, its pages, its threads"
 )]
 
+use crate::gateways::levels::client::{DemoGateway, TabQuestion, pace, tab_name};
+use crate::gateways::levels::relay::RelaySettings;
+use crossbeam_channel::Sender;
+use socket2::SockRef;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -20,13 +24,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
-
-use crossbeam_channel::Sender;
-use socket2::SockRef;
 use tokio::sync::oneshot;
-
-use crate::gateways::levels::client::{DemoGateway, TabQuestion, pace, tab_name};
-use crate::gateways::levels::relay::RelaySettings;
 use weirgate_bus::runtime::{Clock, LateWake, detached};
 use weirgate_server::http::{
     Answer, GET, Handler, Handover, LateAnswer, RequestParts, Route, StatusCode, WayBack, operator,
@@ -242,10 +240,10 @@ mod tests {
     use super::*;
     use crate::gateways::levels::settings::is_http_path;
     use weirgate_bus::status::BusStatus;
-    use weirgate_core::{FeedStats, Permit};
+    use weirgate_core::FeedStats;
     use weirgate_server::http::{ReadyLimits, page, pages};
     use weirgate_server::telemetry::{Build, LoopNumbers};
-    use weirgate_wire::admission::{HeldBytes, Holding, Peer};
+    use weirgate_wire::admission::{HeldBytes, Holding, Peer, Permit};
     use weirgate_wire::base::Now;
 
     fn telemetry(clock: Clock) -> Arc<Telemetry> {
@@ -361,7 +359,7 @@ mod tests {
                 tls: None,
                 read: HeldBytes::new(&all, Peer::from(peer).client(), read.as_bytes().to_vec(), 0),
                 peer: peer.into(),
-                permit: Permit::new(&Arc::default()),
+                permit: Permit::of(all.hold(Peer::from(peer).client(), 1, 0)),
             };
             match self.line.take(handover, &self.back, 0) {
                 Some(kept) => {

@@ -34,6 +34,8 @@ pub(in crate::gateways) struct Reading<'a> {
     pub(in crate::gateways) kept: Option<String>,
     /// The table of what clients may request.
     pub(in crate::gateways) acl: Option<&'a Acl>,
+    /// Whether clients may ask for last values.
+    pub(in crate::gateways) is_retained: bool,
     /// When a name counts as confirmed on NATS.
     pub(in crate::gateways) settle: Settle,
 }
@@ -52,6 +54,7 @@ impl Reading<'_> {
             needs_names: false,
             kept: None,
             acl: None,
+            is_retained: false,
             settle: Settle::NEVER,
         }
     }
@@ -175,7 +178,10 @@ fn open_nats(
     let settings = NatsSubjectsSettings {
         nats,
         payload_bytes_max: reading.payload_bytes_max,
-        retained_subjects_max: RETAINED_SUBJECTS_MAX,
+        retained_subjects_max: match reading.is_retained {
+            true => RETAINED_SUBJECTS_MAX,
+            false => 0,
+        },
         settle: reading.settle,
     };
     let opened = NatsSubjectsSource::new(settings, Arc::clone(&status));

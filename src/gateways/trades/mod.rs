@@ -169,6 +169,7 @@ impl TradesGateway {
             }
         }
         client.add(content, &new);
+        core.set_client_bytes(key, client.memory_bytes());
         self.users.add(key, client, new.len());
         self.held += new.len();
         self.stats.subscriptions.set(self.held);
@@ -236,6 +237,7 @@ impl TradesGateway {
             }
         }
         client.remove(content, &gone);
+        core.set_client_bytes(key, client.memory_bytes());
         self.users.remove(core, key, client, gone.len());
         self.held -= gone.len();
         self.stats.subscriptions.set(self.held);

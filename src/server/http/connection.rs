@@ -23,7 +23,7 @@ use tracing::debug;
 use super::body::{AnswerBody, BoxError, Progress, RequestBody};
 use super::client_stream::ClientStream;
 use super::gate::{Client, Gate, HeadLimits, Stop};
-use super::handover::{ConnectionClock, Ends, Handover, HttpSettings, Idle, WayBack, Work};
+use super::handover::{ConnectionClock, Ends, Handover, HttpSettings, WayBack, Work};
 use super::service::Found;
 use super::site::{GivesWay, Handler, LateAnswer, RequestParts, Site};
 use weirgate_bus::runtime::Clock;
@@ -40,7 +40,6 @@ pub(super) struct Server {
     ends: Rc<Ends>,
     settings: HttpSettings,
     protocol: http1::Builder,
-    clock: Clock,
 }
 
 impl Server {
@@ -65,7 +64,6 @@ impl Server {
             ends,
             settings,
             protocol,
-            clock: Clock::start(),
         }
     }
 }
@@ -83,16 +81,15 @@ enum End {
     ClientGone,
     /// The process stops.
     Stopped,
-    /// The connection was chosen to give way, because all connections together hold too many bytes.
+    /// The connection was chosen to give way: because all connections together hold too many bytes, or for a new one.
     GivesWay(CloseReason),
 }
 
 /// Serves a connection until its end, or until its client asks for a WebSocket: then the connection goes `back`. Holds
-/// the permit until the connection has ended. `idle` is for a connection of which nothing was read before.
+/// the permit until the connection has ended.
 pub(super) async fn serve(
     server: Rc<Server>,
     handover: Handover,
-    idle: Option<Idle>,
     back: Option<WayBack>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -109,17 +106,15 @@ pub(super) async fn serve(
         Err(error) => return debug!(%peer, %error, "HTTP connection could not be taken over"),
     };
     let settings = &server.settings;
-    if server.clock.now().unix_ms() <= 0 {
+    let time = server.ends.clock();
+    if time.now().unix_ms() <= 0 {
         // hyper writes a date, and ends the process without one.
         let detail = "The clock of this machine is before 1970";
         return linger(stream, &refusal(503, detail), settings).await;
     }
-    let clock = Rc::new(ConnectionClock::start(
-        !read.is_empty(),
-        idle,
-        Duration::from_millis(settings.head_timeout_ms),
-        Duration::from_millis(settings.idle_timeout_ms),
-    ));
+    // The admin listener has few places, so the time for a head begins with the connection.
+    let in_head = !read.is_empty() || back.is_none();
+    let clock = Rc::new(ConnectionClock::start(in_head, permit, settings, time));
     let limits = HeadLimits {
         bytes_max: settings.head_bytes_max,
         headers_max: settings.head_headers_max,
@@ -127,7 +122,6 @@ pub(super) async fn serve(
     };
     // The reactor has read a head, and has decided that it is served here.
     let decided = !read.is_empty();
-    let time = server.ends.clock();
     let gate = Gate::new(stream, read, decided, limits, Rc::clone(&clock), time);
     let gives_way = Rc::<RefCell<Option<GivesWay>>>::default();
     let requests = Requests {
@@ -147,7 +141,7 @@ pub(super) async fn serve(
         charge: None,
     };
     let holds = (&gate, &*gives_way, unwritten);
-    let end = run(&server, &mut http, holds, &clock, &mut stopping).await;
+    let end = run(time, &mut http, holds, &clock, &mut stopping).await;
     // Also drops the handler's future, and hyper's reference to the gate.
     drop(http);
     let Some((stream, stop)) = gate.into_parts() else {
@@ -160,7 +154,9 @@ pub(super) async fn serve(
         (End::Done, Some(Stop::Upgrade(read))) => match back {
             Some(back) => {
                 // If a socket cannot leave the runtime, it is broken and can only be closed.
-                if let Ok((stream, tls)) = stream.into_std() {
+                if let Ok((stream, tls)) = stream.into_std()
+                    && let Some(permit) = clock.take_permit()
+                {
                     back(Handover {
                         stream,
                         tls,
@@ -188,10 +184,13 @@ pub(super) async fn serve(
         (End::Stopped, _) => {}
         (End::GivesWay(reason), _) => {
             server.ends.count(peer, reason);
-            stream.reset();
+            // The client of a connection without a request may still have to read its last answer.
+            if reason != CloseReason::Evicted || clock.is_owed() {
+                stream.reset();
+            }
         }
     }
-    drop(permit);
+    drop(clock);
 }
 
 fn refusal(status: u16, detail: &str) -> Vec<u8> {
@@ -230,7 +229,7 @@ impl Unwritten<'_> {
 }
 
 async fn run(
-    server: &Server,
+    time: Clock,
     http: &mut http1::Connection<TokioIo<Gate>, Requests>,
     (gate, gives_way, mut unwritten): (&Gate, &RefCell<Option<GivesWay>>, Unwritten<'_>),
     clock: &ConnectionClock,
@@ -263,8 +262,11 @@ async fn run(
         if let Some(reason) = gate.gives_way(cx) {
             return Poll::Ready(End::GivesWay(reason));
         }
-        if unwritten.gives_way(gate.uncharged(), server.clock.mono_us(), cx) {
+        if unwritten.gives_way(gate.uncharged(), time.mono_us(), cx) {
             return Poll::Ready(End::GivesWay(CloseReason::HttpMemory));
+        }
+        if clock.is_evicted(cx) {
+            return Poll::Ready(End::GivesWay(CloseReason::Evicted));
         }
         // hyper does not poll the body of an answer while the client does not read, so this check is made here.
         if gives_way

@@ -1,19 +1,17 @@
 //! A connection on the HTTP thread: the hand-over from and to the reactor, and the timeouts for the client.
 
+use crate::listening::tls::TlsSession;
+use crossbeam_channel::Sender;
 use std::cell::{Cell, RefCell};
 use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::Context;
 use std::time::Duration;
-
-use crossbeam_channel::Sender;
 use tokio::time::Instant;
-
-use crate::listening::tls::TlsSession;
 use weirgate_bus::runtime::Clock;
-use weirgate_core::{CloseReason, HTTP_BYTES_MAX, Permit};
-use weirgate_wire::admission::{HeldBytes, Holding, Peer};
+use weirgate_core::{CloseReason, HTTP_BYTES_MAX};
+use weirgate_wire::admission::{HeldBytes, Holding, Peer, Permit, Rest};
 use weirgate_wire::base::LogBudget;
 
 /// Limits of plain HTTP connections.
@@ -111,11 +109,18 @@ impl Ends {
     }
 }
 
-/// The deadlines of a connection for its client.
+/// After this time without a byte of a body, or of an answer, a connection may be evicted, in microseconds.
+const OWED_US: u64 = 1_000_000;
+
+/// The deadlines of a connection for its client, and whether the connection may be evicted for a new one.
 ///
 /// A head has a deadline that single bytes do not extend. Between requests the idle timeout runs from the last byte in
 /// either direction. While a handler works, the client has a deadline only for bytes of a body that the handler waits
 /// for, and for reading the answer.
+///
+/// A connection without a request under way rests: since its last whole head or the end of its last answer, or else
+/// since its start. An unfinished head is not a request. A connection whose client does not send the rest of a body, or
+/// does not take an answer, rests since the last byte.
 #[derive(Debug)]
 pub(super) struct ConnectionClock {
     in_head: Cell<bool>,
@@ -124,83 +129,80 @@ pub(super) struct ConnectionClock {
     awaits_body: Cell<bool>,
     awaits_room: Cell<bool>,
     since: Cell<Instant>,
+    /// The same, microseconds of the monotonic clock.
+    since_us: Cell<u64>,
+    /// Since when no request has been under way, microseconds of the monotonic clock.
+    idle_since_us: Cell<u64>,
     /// Since when a record of TLS is unfinished, while no byte of a head has come.
     record_since: Cell<Option<Instant>>,
     head_timeout: Duration,
     idle_timeout: Duration,
-    /// Tells the admin listener how long the connection has been idle.
-    idle: Option<Idle>,
-}
-
-/// Since when a connection has no request in progress. An unfinished head is not a request.
-#[derive(Clone, Debug)]
-pub(super) struct Idle {
-    since: Rc<Cell<Option<Instant>>>,
-    awaited: AwaitedIdle,
-}
-
-/// The task to wake when a connection becomes idle.
-pub(super) type AwaitedIdle = Rc<RefCell<Option<Waker>>>;
-
-impl Idle {
-    /// A new connection.
-    pub(super) fn now(awaited: &AwaitedIdle) -> Self {
-        Self {
-            since: Rc::new(Cell::new(Some(Instant::now()))),
-            awaited: Rc::clone(awaited),
-        }
-    }
-
-    fn set(&self, since: Option<Instant>) {
-        self.since.set(since);
-        if since.is_some()
-            && let Some(waker) = self.awaited.take()
-        {
-            waker.wake();
-        }
-    }
-
-    /// The time of the last whole head or of the end of the last answer, or else the start of the connection; `None`
-    /// while a handler works.
-    pub(super) fn since(&self) -> Option<Instant> {
-        self.since.get()
-    }
+    /// `None` once the permit has gone on with the connection.
+    permit: RefCell<Option<Permit>>,
+    /// How the connection rests, as its charge knows it; `None` while it works.
+    rest: Cell<Option<Rest>>,
+    time: Clock,
 }
 
 impl ConnectionClock {
-    /// `in_head`: bytes of a head have come already. With `idle` the time for a head also runs from the start, so that
-    /// a silent client has no more time than a slow client.
+    /// `in_head`: bytes of a head have come already, or a silent client has no more time for a head than a slow client.
     pub(super) fn start(
         in_head: bool,
-        idle: Option<Idle>,
-        head_timeout: Duration,
-        idle_timeout: Duration,
+        permit: Permit,
+        settings: &HttpSettings,
+        time: Clock,
     ) -> Self {
-        Self {
-            in_head: Cell::new(in_head || idle.is_some()),
+        let clock = Self {
+            in_head: Cell::new(in_head),
             working: Cell::new(0),
             awaits_body: Cell::new(false),
             awaits_room: Cell::new(false),
             since: Cell::new(Instant::now()),
+            since_us: Cell::new(time.mono_us()),
+            idle_since_us: Cell::new(time.mono_us()),
             record_since: Cell::new(None),
-            head_timeout,
-            idle_timeout,
-            idle,
+            head_timeout: Duration::from_millis(settings.head_timeout_ms),
+            idle_timeout: Duration::from_millis(settings.idle_timeout_ms),
+            permit: RefCell::new(Some(permit)),
+            rest: Cell::new(None),
+            time,
+        };
+        clock.note_rest();
+        clock
+    }
+
+    /// Takes the permit out, for a connection that goes on elsewhere.
+    pub(super) fn take_permit(&self) -> Option<Permit> {
+        let permit = self.permit.take();
+        if let Some(permit) = &permit {
+            permit.charge().progress(u64::MAX);
         }
+        permit
+    }
+
+    /// Whether the connection was evicted. If not, wakes the task once it is.
+    pub(super) fn is_evicted(&self, cx: &Context<'_>) -> bool {
+        let permit = self.permit.borrow();
+        let charge = permit.as_ref().map(Permit::charge);
+        charge.is_some_and(|charge| {
+            charge.wake_with(cx.waker());
+            charge.gives_way()
+        })
     }
 
     /// Records the first bytes of a head.
     pub(super) fn head_begun(&self) {
         if !self.in_head.replace(true) {
-            self.since.set(Instant::now());
+            self.set_since();
         }
     }
 
     /// Records the end of the head; the answer follows.
     pub(super) fn head_ended(&self) {
         self.in_head.set(false);
-        self.since.set(Instant::now());
-        self.set_idle(Some(Instant::now()));
+        self.set_since();
+        self.idle_since_us.set(self.since_us.get());
+        self.note_rest();
     }
 
     /// Records whether a record of TLS is unfinished while no byte of a head has come. Such a record has the deadline
@@ -225,26 +227,57 @@ impl ConnectionClock {
         let waited = awaits.replace(must_wait);
         let stands_still = must_wait && (waited || self.working.get() == 0);
         if !stands_still && !self.in_head.get() {
-            self.since.set(Instant::now());
+            self.set_since();
         }
+        self.note_rest();
     }
 
     /// Records the begin of a handler's work.
     fn work_begun(&self) {
         self.working.set(self.working.get() + 1);
-        self.set_idle(None);
+        self.note_rest();
     }
 
     /// Records the end of a handler's work: hyper has the whole answer.
     fn work_ended(&self) {
         self.working.set(self.working.get().saturating_sub(1));
-        self.since.set(Instant::now());
-        self.set_idle(Some(Instant::now()).filter(|_| !self.is_working()));
+        self.set_since();
+        self.idle_since_us.set(self.since_us.get());
+        self.note_rest();
     }
 
-    fn set_idle(&self, since: Option<Instant>) {
-        if let Some(idle) = &self.idle {
-            idle.set(since);
+    /// Whether the client has to send the rest of a body, or to take an answer.
+    pub(super) fn is_owed(&self) -> bool {
+        self.awaits_room.get() || self.is_working() && self.awaits_body.get()
+    }
+
+    fn set_since(&self) {
+        self.since.set(Instant::now());
+        self.since_us.set(self.time.mono_us());
+    }
+
+    /// How the connection rests now; `None` while the client waits for weirgate.
+    fn resting(&self) -> Option<Rest> {
+        let is_owed = self.is_owed();
+        let since_us = match is_owed {
+            true => self.since_us.get() + OWED_US,
+            false if self.is_working() => return None,
+            false => self.idle_since_us.get(),
+        };
+        Some(Rest { is_owed, since_us })
+    }
+
+    /// Tells the charge of the connection whether the connection rests.
+    fn note_rest(&self) {
+        let (rest, permit) = (self.resting(), self.permit.borrow());
+        if self.rest.replace(rest) == rest {
+            return;
+        }
+        if let Some(charge) = permit.as_ref().map(Permit::charge) {
+            match rest {
+                Some(rest) => charge.rest(rest),
+                None => charge.progress(u64::MAX),
+            }
         }
     }
 

@@ -3,9 +3,10 @@
 //! `/metrics` has three formats, chosen by the request (RFC 9110 §12.5.1; Prometheus, "Scrape protocol content
 //! negotiation").
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::StatusCode;
+use hyper::body::Bytes;
 use hyper::header::ACCEPT;
 use mediatype::{MediaType, MediaTypeList, Name, ReadParams, names};
 
@@ -30,7 +31,8 @@ pub fn status_routes(
     limits: ReadyLimits,
     stats_head: Option<StatsHead>,
 ) -> Vec<Route> {
-    let [for_ready, for_stats, for_metrics] = [(); 3].map(|()| Arc::clone(telemetry));
+    let [for_ready, for_stats] = [(); 2].map(|()| Arc::clone(telemetry));
+    let texts = MetricsTexts::new(telemetry, clock);
     vec![
         Route::get("/ready", move |_| ready(&for_ready, clock, &limits)),
         Route::get("/stats", move |_| {
@@ -40,24 +42,66 @@ pub fn status_routes(
             }
             stats(object, &for_stats, clock, &limits)
         }),
-        Route::get("/metrics", move |request| metrics(&for_metrics, request)),
+        Route::get("/metrics", move |request| metrics(&texts, request)),
     ]
 }
 
-fn metrics(telemetry: &Arc<Telemetry>, request: &RequestParts) -> Answer {
+fn metrics(texts: &MetricsTexts, request: &RequestParts) -> Answer {
     let format = MetricsFormat::accepted(request.header_values(&ACCEPT));
-    let (content_type, body) = match format {
-        MetricsFormat::OpenMetrics => (OPEN_METRICS_CONTENT_TYPE, telemetry.open_metrics().into()),
-        MetricsFormat::PrometheusText => (
-            PROMETHEUS_TEXT_CONTENT_TYPE,
-            telemetry.prometheus_text().into(),
-        ),
-        MetricsFormat::PrometheusProtobuf => (
-            PROMETHEUS_PROTOBUF_CONTENT_TYPE,
-            telemetry.prometheus_protobuf(),
-        ),
+    let content_type = match format {
+        MetricsFormat::OpenMetrics => OPEN_METRICS_CONTENT_TYPE,
+        MetricsFormat::PrometheusText => PROMETHEUS_TEXT_CONTENT_TYPE,
+        MetricsFormat::PrometheusProtobuf => PROMETHEUS_PROTOBUF_CONTENT_TYPE,
     };
-    Answer::new(StatusCode::OK, content_type, body).no_store()
+    Answer::new(StatusCode::OK, content_type, texts.text(format)).no_store()
+}
+
+/// How long a text of `/metrics` is served again, in microseconds: making one takes the HTTP thread a millisecond or more,
+/// and anybody may ask for it in a loop.
+const METRICS_KEPT_US: u64 = 250_000;
+
+/// The last text of `/metrics` in each format.
+struct MetricsTexts {
+    telemetry: Arc<Telemetry>,
+    clock: Clock,
+    /// In the order of the formats.
+    kept: Mutex<[Option<KeptText>; 3]>,
+}
+
+struct KeptText {
+    made_us: u64,
+    text: Vec<u8>,
+}
+
+impl MetricsTexts {
+    fn new(telemetry: &Arc<Telemetry>, clock: Clock) -> Self {
+        Self {
+            telemetry: Arc::clone(telemetry),
+            clock,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// The text in this format, at most [`METRICS_KEPT_US`] old. Each caller gets a copy, because a text that several
+    /// share would be charged to none.
+    fn text(&self, format: MetricsFormat) -> Bytes {
+        let now_us = self.clock.mono_us();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = &mut kept[format as usize];
+        let is_fresh = |kept: &&KeptText| now_us < kept.made_us + METRICS_KEPT_US;
+        if let Some(kept) = kept.as_ref().filter(is_fresh) {
+            return Bytes::copy_from_slice(&kept.text);
+        }
+        let text = match format {
+            MetricsFormat::OpenMetrics => self.telemetry.open_metrics().into_bytes(),
+            MetricsFormat::PrometheusText => self.telemetry.prometheus_text().into_bytes(),
+            MetricsFormat::PrometheusProtobuf => self.telemetry.prometheus_protobuf(),
+        };
+        let copy = Bytes::copy_from_slice(&text);
+        let made_us = now_us;
+        *kept = Some(KeptText { made_us, text });
+        copy
+    }
 }
 
 fn ready(telemetry: &Telemetry, clock: Clock, limits: &ReadyLimits) -> Answer {

@@ -1,6 +1,11 @@
 //! The HTTP thread: receives connections from the reactor, accepts connections of the admin listener, and serves both
 //! until they end.
 
+use super::connection::{self, Server};
+use super::handover::{Ends, Handover, HttpSettings, WayBack};
+use super::site::{Site, TakeOver};
+use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
+use crossbeam_channel::Receiver;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::TcpStream;
@@ -11,26 +16,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-
-use crossbeam_channel::Receiver;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{self, Runtime};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet, LocalSet};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
-
-use super::connection::{self, Server};
-use super::handover::{AwaitedIdle, Ends, Handover, HttpSettings, Idle, WayBack};
-use super::site::{Site, TakeOver};
-use crate::listening::{Bound, ListenAddr, ListenOptions, SocketFile};
 use weirgate_bus::runtime::Clock;
-use weirgate_core::{CloseReason, Permit};
-use weirgate_wire::admission::Peer;
+use weirgate_core::CloseReason;
+use weirgate_wire::admission::{Holding, Peer, Permit, Room};
 use weirgate_wire::base::LogBudget;
 
 enum Job {
-    Serve(Handover, WayBack, Permit),
+    Serve(Handover, WayBack, Arc<()>),
     Stop { within: Duration },
 }
 
@@ -47,7 +45,7 @@ impl HttpHandle {
     /// Hands a connection over. Never blocks; the limit of connections bounds the queue. If the thread has stopped, the
     /// connection is closed.
     pub fn serve(&self, handover: Handover) {
-        let (back, open) = (Arc::clone(&self.back), Permit::new(&self.open));
+        let (back, open) = (Arc::clone(&self.back), Arc::clone(&self.open));
         let _ = self.jobs.send(Job::Serve(handover, back, open));
     }
 
@@ -64,7 +62,7 @@ impl HttpHandle {
 
     /// Whether any handed-over connection is open.
     pub fn is_busy(&self) -> bool {
-        Permit::taken(&self.open) > 0
+        Arc::strong_count(&self.open) > 1
     }
 }
 
@@ -162,8 +160,9 @@ async fn serve(
 ) {
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
-    if let Some(Admin { bound, site, clock }) = admin {
-        connections.spawn_local(serve_admin(bound, clock, server(site), stopping.clone()));
+    if let Some(admin) = admin {
+        let server = server(admin.site.clone());
+        connections.spawn_local(serve_admin(admin, server, stopping.clone()));
     }
     let server = server(site);
     let within = loop {
@@ -178,7 +177,7 @@ async fn serve(
                     continue;
                 };
                 let (server, stopping) = (Rc::clone(&server), stopping.clone());
-                let served = connection::serve(server, handover, None, Some(back), stopping);
+                let served = connection::serve(server, handover, Some(back), stopping);
                 connections.spawn_local(async move {
                     served.await;
                     drop(open);
@@ -231,14 +230,15 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 pub struct Admin {
     bound: Bound,
     site: Site,
-    /// For the limit of log lines.
+    held: Holding,
     clock: Clock,
 }
 
 impl Admin {
     /// The most connections at once: enough for a few probes and scrapers. For a new connection over the limit, the
-    /// connection that has been without a request for the longest ends. If all connections have a request in progress,
-    /// the new connection waits in the kernel.
+    /// connection that has been without a request for the longest ends, or else one whose client has not sent a byte of
+    /// a body, or taken a byte of an answer, for a second. If all connections have a request in progress, the new
+    /// connection waits in the kernel.
     pub const CONNECTIONS_MAX: usize = 64;
 
     /// Binds `addr`; its connections get `site`.
@@ -256,7 +256,13 @@ impl Admin {
             own_pages_only: true,
             ..site
         };
-        Ok(Self { bound, site, clock })
+        let held = Holding::new("admin_connections", Self::CONNECTIONS_MAX as u64);
+        Ok(Self {
+            bound,
+            site,
+            held,
+            clock,
+        })
     }
 
     /// The bound address.
@@ -309,89 +315,85 @@ impl Accepting {
     }
 }
 
+/// How often to look for a connection that rests, while new ones wait for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// The open connections.
-#[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,
-    places: Arc<()>,
-    open: Vec<(Idle, AbortHandle)>,
-    awaited_idle: AwaitedIdle,
+    held: Holding,
+    clock: Clock,
 }
 
 impl Connections {
+    /// Whether a new connection finds a place, perhaps that of one that rests.
+    fn have_room(&self) -> bool {
+        let now_us = self.clock.mono_us();
+        self.held.may_fit(Admin::CONNECTIONS_MAX, now_us)
+    }
+
     fn are_full(&self) -> bool {
-        Permit::taken(&self.places) >= Admin::CONNECTIONS_MAX
+        self.held.holders() >= Admin::CONNECTIONS_MAX
     }
 
-    /// The connection that has been without a request for the longest.
-    fn idlest(&self) -> Option<usize> {
-        let open = self.open.iter().enumerate();
-        let idle = open.filter_map(|(at, (idle, _))| Some((idle.since()?, at)));
-        idle.min().map(|(_, at)| at)
-    }
-
-    /// Accepts the next connection, once there is a free permit or an idle connection that can end for it. Returns
-    /// `None` at the stop.
+    /// Accepts the next connection, once there is room for it. Returns `None` at the stop.
     async fn accept(
         &mut self,
         listener: &Accepting,
         stopping: &mut watch::Receiver<bool>,
     ) -> Option<io::Result<(TcpStream, Peer)>> {
         let mut stop = pin!(stopping.wait_for(|&stopping| stopping));
+        let mut again = pin!(sleep(LOOK_AGAIN));
         poll_fn(|cx| {
             // Finished tasks have returned their permits. The end of a further task wakes this future again.
             while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
-            self.open.retain(|(_, task)| !task.is_finished());
             if stop.as_mut().poll(cx).is_ready() {
-                Poll::Ready(None)
-            } else if !self.are_full() || self.idlest().is_some() {
-                listener.poll_accept(cx).map(Some)
-            } else {
-                self.awaited_idle.replace(Some(cx.waker().clone()));
-                Poll::Pending
+                return Poll::Ready(None);
             }
+            if self.have_room() {
+                return listener.poll_accept(cx).map(Some);
+            }
+            while again.as_mut().poll(cx).is_ready() {
+                again.as_mut().reset(Instant::now() + LOOK_AGAIN);
+            }
+            Poll::Pending
         })
         .await
     }
 
-    /// Serves a connection. If all permits are taken, the connection that has been idle for the
-    /// longest ends.
+    /// Serves a connection. If all places are taken, a connection that rests ends for it.
     fn serve(
         &mut self,
         server: &Rc<Server>,
         (stream, peer): (TcpStream, Peer),
         stopping: &watch::Receiver<bool>,
     ) {
-        if self.are_full()
-            && let Some(at) = self.idlest()
-        {
-            let (_, task) = self.open.swap_remove(at);
-            task.abort();
-        }
+        let now_us = self.clock.mono_us();
+        let permit = Permit::of(self.held.hold(peer.client(), 1, now_us));
+        // There is room, as `accept` has looked.
+        let room = Room {
+            holders_max: Admin::CONNECTIONS_MAX,
+            is_shared: false,
+            early: false,
+        };
+        let _ = permit.charge().fit(room, now_us);
         let handover = Handover {
             stream,
             tls: None,
             read: server.nothing_read(&peer),
             peer,
-            permit: Permit::new(&self.places),
+            permit,
         };
-        let idle = Idle::now(&self.awaited_idle);
-        let served = connection::serve(
-            Rc::clone(server),
-            handover,
-            Some(idle.clone()),
-            None,
-            stopping.clone(),
-        );
-        let task = self.tasks.spawn_local(served);
-        self.open.push((idle, task));
+        let served = connection::serve(Rc::clone(server), handover, None, stopping.clone());
+        self.tasks.spawn_local(served);
     }
 }
 
 /// Accepts and serves connections until the stop, then waits for the answers in progress.
 async fn serve_admin(
-    bound: Bound,
-    clock: Clock,
+    Admin {
+        bound, held, clock, ..
+    }: Admin,
     server: Rc<Server>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -400,7 +402,11 @@ async fn serve_admin(
         Err(error) => return warn!(%error, "no admin pages: the listener does not work"),
     };
     let mut lines = LogBudget::new(1);
-    let mut connections = Connections::default();
+    let mut connections = Connections {
+        tasks: JoinSet::new(),
+        held,
+        clock,
+    };
     let mut retry = RETRY_MIN;
     while let Some(accepted) = connections.accept(&listener, &mut stopping).await {
         match accepted {

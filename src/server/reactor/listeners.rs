@@ -307,6 +307,13 @@ impl Listeners {
         self.reuse_port && self.all.iter().any(Listener::is_tcp)
     }
 
+    /// Accepts nothing before this time.
+    pub(super) fn pause(&mut self, until_us: u64) {
+        for one in &mut self.all {
+            one.retry_at_us = one.retry_at_us.max(until_us);
+        }
+    }
+
     /// Makes every listener try an accept without a new edge.
     pub(super) fn look_again(&mut self) {
         self.all.iter_mut().for_each(Listener::set_ready);

@@ -89,6 +89,8 @@ pub struct Reactor<G: Gateway, F: Feed> {
     report: Report,
     /// The latest time at which accepting begins; `None` once it has begun.
     accept_from_us: Option<u64>,
+    /// Since when accepting waits for evicted connections to end.
+    waits_for_ends_since: Option<u64>,
     /// Index of the kind of costly clients that was read first in this turn.
     first_costly: usize,
     first_reads: FirstReads,
@@ -144,6 +146,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             clock,
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             publications: Vec::new(),
+            waits_for_ends_since: None,
             first_costly: 0,
             first_reads: FirstReads::default(),
             freeze: Freeze::default(),

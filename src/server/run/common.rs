@@ -2,6 +2,9 @@
 //! values, for the operator's page.
 
 use std::path::PathBuf;
+use weirgate_core::{CloseReason, DrainPlan, Limits};
+use weirgate_wire::admission::Holding;
+use weirgate_wire::auth::Origins;
 
 use super::tls::ClientTls;
 use crate::http::operator::{NearLimit, OperatorSettings, ReadNumber};
@@ -13,10 +16,7 @@ use crate::settings::{
     BusSettings, Checked, Kind, ListenSettings, ProcessSettings, Shows, TlsSettings, Unit, Value,
     flag,
 };
-use crate::telemetry::{HitLimit, Reading, Surveyed, names};
-use weirgate_core::{CloseReason, DrainPlan, Limits};
-use weirgate_wire::admission::Holding;
-use weirgate_wire::auth::Origins;
+use crate::telemetry::{HitLimit, LimitOf, Reading, Surveyed, names};
 
 /// The percentage of `--stop-timeout-ms` for which a close waits while the gateway still works for the client; the rest
 /// is for the close itself.
@@ -196,8 +196,13 @@ fn hit_limits(checked: &Checked) -> impl Iterator<Item = (CloseReason, HitLimit)
         let Shows::Reason(reason) = limit.shows else {
             return None;
         };
-        let flag = value.setting.flag;
-        Some((reason, HitLimit { flag, max: *max }))
+        let (setting, flag) = (value.setting, value.setting.flag);
+        let of = match setting.memory_part {
+            _ if setting.is_flag() => LimitOf::Flag(flag),
+            Some(_) => LimitOf::Share(flag),
+            None => LimitOf::Other(flag),
+        };
+        Some((reason, HitLimit { of, max: *max }))
     });
     limits.filter(|(of, _)| ![CloseReason::ShuttingDown, CloseReason::BadRequest].contains(of))
 }
@@ -217,6 +222,7 @@ static NEAR: &[(&str, ReadNumber)] = &[
         Some(at.turn.shell.frame_bytes_alive)
     }),
     (flag!("tls-held-bytes-max"), |at| at.held("tls_bytes")),
+    (flag!("connection-bytes"), |at| at.held("connection_bytes")),
     (flag!("unfinished-bytes"), |at| at.held("received_bytes")),
     (flag!("inflate-window-bytes"), |at| {
         Some(at.turn.shell.inflate_window_bytes_granted)

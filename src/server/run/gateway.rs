@@ -43,24 +43,7 @@ type Routes = Box<dyn FnOnce(&Arc<Telemetry>) -> Vec<Route>>;
 /// the client side of the contract. Everything else has a default: no bus, the pages of every gateway, no
 /// other thread.
 ///
-/// ```no_run
-/// use weirgate::base::Clock;
-/// use weirgate::feeds::NoFeed;
-/// use weirgate::gateways::{LevelsGateway, LevelsPath};
-/// use weirgate_core::TopicName;
-/// use weirgate_server::listening::ListenAddr;
-/// use weirgate_server::run::{CommonSettings, Parts, RunError};
-///
-/// // Takes clients on /ws, has nothing to tell them, and ends at a signal.
-/// fn main() -> Result<(), RunError> {
-///     let mut common = CommonSettings::default();
-///     common.reactor.listen.addrs = vec![ListenAddr::Tcp(([127, 0, 0, 1], 8080).into())];
-///     let path = LevelsPath { path: "/ws".to_owned(), topic: TopicName::fixed("nothing") };
-///     let gateway = LevelsGateway::new(vec![path], common.origins());
-///     Parts::new("quiet", common, NoFeed::default(), gateway)
-///         .run(Clock::start(), |listening| println!("on {}", listening.url("ws", "/ws")))
-/// }
-/// ```
+/// `examples/echo.rs` and `examples/ticker.rs` put a gateway together and run it.
 pub struct Parts<G: Gateway, F> {
     name: &'static str,
     common: CommonSettings,

@@ -3,6 +3,7 @@
 //! | file | has |
 //! | --- | --- |
 //! | `gateway` | from feed, gateway and source to a running loop: the same for every gateway |
+//! | `address_space` | a start under a limit on address space |
 //! | `common` | the settings of every gateway; the present value of each limit |
 //! | `prepared` | a gateway just before listening, the checks before a start, and the log of a start; a program as a list of gateways; a gateway as a value, with the protocol for a client in a terminal |
 //! | `process` | the first steps of every process, where it listens, and the CPUs of the loop and of the bus thread |
@@ -16,6 +17,7 @@
 //! Knows no gateway: the gateways of this program are assembled in `kinds`, and a gateway of another program may be
 //! assembled anywhere (`examples/ticker.rs`).
 
+mod address_space;
 mod common;
 pub mod files;
 mod gateway;
@@ -34,6 +36,7 @@ use crate::reactor::{BindError, ListenError};
 use crate::settings::{Checked, ListenSettings, flag};
 use crate::telemetry::logging::LoggingError;
 
+pub use self::address_space::fit_address_space;
 pub use self::common::CommonSettings;
 pub use self::gateway::{Inputs, Parts};
 pub use self::prepared::{Dialect, GatewayKind, Print, RoleTable, TokenUse};

@@ -1,6 +1,19 @@
 //! The first steps of every process, the addresses to listen on, the first log lines, and the CPUs of the loop and of
 //! the bus thread (`--cpus`).
 
+use super::RunError;
+use super::address_space::{check_address_space, limit_bytes};
+use super::common::CommonSettings;
+use super::sighup_files::log_filter;
+use crate::build_info;
+use crate::build_info::{COMMIT, VERSION};
+use crate::http::Admin;
+use crate::listening::ListenAddr;
+use crate::settings::{Checked, ProcessSettings};
+use crate::telemetry::logging::LogFormat;
+use crate::telemetry::{Build, GatewayMetric, HitLimit, LimitOf, Telemetry, logging, names};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -8,22 +21,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
-
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-
-use super::RunError;
-use super::common::CommonSettings;
-use super::sighup_files::log_filter;
-use crate::build_info::{self, COMMIT, VERSION};
-use crate::http::Admin;
-use crate::listening::ListenAddr;
-use crate::settings::{Checked, ProcessSettings};
-use crate::telemetry::logging;
-use crate::telemetry::logging::LogFormat;
-use crate::telemetry::{Build, GatewayMetric, Telemetry, names};
 use weirgate_bus::runtime::Clock;
-use weirgate_wire::admission::{Held, Holding};
+use weirgate_core::{CloseReason, Limits};
+use weirgate_wire::admission::{Held, Holding, LOOP_BYTES};
 
 /// Open files that are kept for other uses than connections of clients and services: the bus, key files, threads, and
 /// refused connections until they end.
@@ -46,6 +46,7 @@ const ROOM_WARNED_OF: usize = 1_000;
 /// # Errors
 /// Logging was set up before, the file of the log filter is broken, or the system refuses a thread.
 pub(super) fn start_process(checked: &Checked) -> Result<Clock, RunError> {
+    check_address_space()?;
     let (format, filter) = log_settings(checked)?;
     logging::init(format, &filter)?;
     Ok(begin(checked))
@@ -56,6 +57,7 @@ pub(super) fn start_process(checked: &Checked) -> Result<Clock, RunError> {
 /// # Errors
 /// The file of the log filter is broken.
 pub(super) fn check_process(checked: &Checked) -> Result<Clock, RunError> {
+    check_address_space()?;
     log_settings(checked)?;
     Ok(begin(checked))
 }
@@ -70,6 +72,14 @@ fn begin(checked: &Checked) -> Clock {
     for warning in checked.warnings() {
         tracing::warn!("{warning}");
     }
+    let memory_max = checked.get::<ProcessSettings>().memory_max;
+    if let Some(limit) = limit_bytes().filter(|limit| *limit < memory_max) {
+        tracing::warn!(
+            limit,
+            memory_max,
+            "the limit on address space (ulimit -v) is lower than --memory-max: allocations fail before the memory is used up"
+        );
+    }
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -83,8 +93,8 @@ fn begin(checked: &Checked) -> Clock {
     Clock::start()
 }
 
-/// Lowers the limit on connections to what the limit on open files has room for: the bus, services and key files need
-/// the rest.
+/// Lowers the limit on connections to what the limit on open files has room for (the bus, services and key files need
+/// the rest), and to what the memory for connections holds.
 pub(super) fn bound_connections(common: &mut CommonSettings) {
     let files_max = files_max();
     let admin = common
@@ -95,27 +105,56 @@ pub(super) fn bound_connections(common: &mut CommonSettings) {
     let room = room_for_clients(files_max, outgoing);
     let limits = &mut common.limits;
     limits.sockets_max = room.saturating_add(REFUSED_MAX);
-    if room < limits.connections_max {
-        let asked = (limits.connections_max < usize::MAX).then_some(limits.connections_max);
-        limits.connections_max = room;
-        if asked.is_some() {
-            tracing::warn!(
-                files_max,
-                asked,
-                connections_max = room,
-                "the limit on open files allows fewer connections than --connections-max"
-            );
-        } else if room < ROOM_WARNED_OF {
-            tracing::warn!(
-                files_max,
-                connections_max = room,
-                "the limit on open files has room for few connections; raise it: ulimit -n, \
-                 LimitNOFILE of systemd"
-            );
+    let of_memory = limits.connection_bytes_max / LOOP_BYTES;
+    let of_memory = usize::try_from(of_memory).unwrap_or(usize::MAX);
+    let asked = Some(limits.connections_max).filter(|asked| *asked < usize::MAX);
+    for (most, reason) in [
+        (room, CloseReason::OpenFiles),
+        (of_memory, CloseReason::ConnectionMemory),
+    ] {
+        if most < limits.connections_max {
+            (limits.connections_max, limits.connections_max_is) = (most, reason);
         }
     }
-    let used = limits.connections_max.saturating_add(FILES_KEPT + outgoing);
+    warn_of_few_connections(limits, asked, files_max);
+    let open_files = HitLimit {
+        of: LimitOf::Other("ulimit -n"),
+        max: files_max as u64,
+    };
+    let hit_limits = &mut common.reactor.limits;
+    hit_limits.push((CloseReason::OpenFiles, open_files));
+    let used = common
+        .limits
+        .connections_max
+        .saturating_add(FILES_KEPT + outgoing);
     make_room_for_descriptors(used.min(files_max));
+}
+
+/// Warns if there is room for fewer connections than the operator asked for, or for few.
+fn warn_of_few_connections(limits: &Limits, asked: Option<usize>, files_max: usize) {
+    let connections_max = limits.connections_max;
+    let is_few = asked.is_none() && connections_max < ROOM_WARNED_OF;
+    match limits.connections_max_is {
+        CloseReason::OpenFiles if asked.is_some() => tracing::warn!(
+            files_max,
+            asked,
+            connections_max,
+            "the limit on open files allows fewer connections than --connections-max"
+        ),
+        CloseReason::OpenFiles if is_few => tracing::warn!(
+            files_max,
+            connections_max,
+            "the limit on open files has room for few connections; raise it: ulimit -n, \
+             LimitNOFILE of systemd"
+        ),
+        CloseReason::ConnectionMemory if asked.is_some() || is_few => tracing::warn!(
+            connection_bytes_max = limits.connection_bytes_max,
+            asked,
+            connections_max,
+            "the memory for connections has room for few; raise --memory-max, or the limit of the container"
+        ),
+        _ => {}
+    }
 }
 
 /// Makes the kernel enlarge the process's descriptor table now. A full table doubles while clients are served; in a

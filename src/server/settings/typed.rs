@@ -321,9 +321,12 @@ const FLAG: &str = "memory-max";
 /// The least memory that is shared out. Parts of less memory would be smaller than single messages.
 pub(super) const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
-/// Gives each limit that nobody has set its part of the memory. Without `--memory-max` the memory is three quarters of
-/// `limit_bytes`, the memory limit of the process. Defaults are then only lowered, because a large machine is no reason
-/// to hold more.
+/// Memory of the program without clients, which is not shared out: code, tables, stacks and buffers of its threads.
+const PROGRAM_BYTES: u64 = 24 * 1024 * 1024;
+
+/// Gives each limit that nobody has set its part of the memory, without that of the program itself. Without
+/// `--memory-max` the memory is three quarters of `limit_bytes`, the memory limit of the process. Defaults are then only
+/// lowered, because a large machine is no reason to hold more.
 fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
     let Some(memory) = all.iter_mut().find(|typed| typed.setting.flag == FLAG) else {
         return;
@@ -336,7 +339,7 @@ fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
     let Some(bytes) = memory.number().filter(|bytes| *bytes > 0) else {
         return;
     };
-    for typed in all {
+    for typed in &mut *all {
         let (Some(thousandths), Source::Default) = (typed.setting.memory_part, &typed.source)
         else {
             continue;
@@ -344,10 +347,27 @@ fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
         let Kind::Number { min, max, .. } = typed.setting.kind else {
             continue;
         };
-        let part = (bytes / 1000 * u64::from(thousandths)).clamp(min, max);
+        let shared = bytes.saturating_sub(PROGRAM_BYTES);
+        let part = (shared / 1000 * u64::from(thousandths)).clamp(min, max);
         if is_chosen || typed.number().is_some_and(|default| part < default) {
             typed.replace(part, Source::PartOf(FLAG));
         }
+    }
+    lower_default(all, "bus-message-bytes-max", "frame-bytes-max");
+}
+
+/// Lowers a value that nobody has set to the part of the memory that bounds it.
+fn lower_default(all: &mut [Typed], flag: &str, bound: &str) {
+    let mut found = all.iter().filter(|typed| typed.setting.flag == bound);
+    let part = found.find(|typed| matches!(typed.source, Source::PartOf(_)));
+    let Some(part) = part.and_then(Typed::number) else {
+        return;
+    };
+    let mut lowered = all.iter_mut().filter(|typed| typed.setting.flag == flag);
+    if let Some(typed) = lowered.find(|typed| typed.source == Source::Default)
+        && typed.number().is_some_and(|default| default > part)
+    {
+        typed.replace(part, Source::PartOf(FLAG));
     }
 }
 
@@ -454,7 +474,7 @@ jwt-secret-before use JWT_SECRET_BEFORE in the environment";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Rows;
+    use crate::settings::{Part, Rows};
 
     const MIB: u64 = 1024 * 1024;
 
@@ -465,7 +485,8 @@ mod tests {
             found.map(|(_, text)| (*text).to_owned())
         };
         let env = Env::default().with_memory_limit(limit_bytes);
-        let all = collect(Rows::EVERY.settings(), given, &env, &mut Vec::new());
+        let rows = Rows::gateway(&[Part::BusMessages]);
+        let all = collect(rows.settings(), given, &env, &mut Vec::new());
         let all = all.expect("settings");
         let typed = all.iter().find(|typed| typed.setting.flag == flag);
         let typed = typed.expect("a row");
@@ -474,7 +495,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_nobody_has_set_has_its_part() {
-        let part = |mib: u64| (mib * MIB / 1000 * 300, Source::PartOf(FLAG));
+        let part = |mib: u64| ((mib - 24) * MIB / 1000 * 250, Source::PartOf(FLAG));
         let frames = "frame-bytes-max";
         let chosen = [(FLAG, "4294967296")];
         assert_eq!(shared(&chosen, None, frames), part(4096));
@@ -485,6 +506,9 @@ mod tests {
             (768 * MIB, Source::MemoryLimit)
         );
         assert_eq!(shared(&[], Some(MIB), frames), part(64), "no less");
+        let messages = "bus-message-bytes-max";
+        assert_eq!(shared(&[], Some(MIB), messages), part(64), "no larger");
+        assert_eq!(shared(&chosen, None, messages), (16 * MIB, Source::Default));
         let own = [(FLAG, "67108864"), (frames, "99999999")];
         assert_eq!(shared(&own, None, frames), (99_999_999, Source::Flag));
     }

@@ -4,7 +4,7 @@
 //! output, and an unread pipe does not block the event loop.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -178,9 +178,10 @@ fn filter(directives: &str) -> Result<EnvFilter, LoggingError> {
     Ok(filter)
 }
 
-/// The most lines that may wait for standard output. Further lines are left out and counted, and their number is
-/// logged.
+/// The most lines that may wait for standard output, and their most bytes. Further lines are left out and counted, and
+/// their number is logged.
 const WAITING_LINES_MAX: usize = 4096;
+const WAITING_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The longest time for each of the two waits of [`flush`].
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -197,6 +198,8 @@ enum Job {
 #[derive(Clone)]
 struct LogLines {
     jobs: Sender<Job>,
+    /// Bytes of the lines that wait.
+    waiting: Arc<AtomicUsize>,
     left_out: Arc<AtomicU64>,
     /// Whether the formatter styles the lines for a terminal, and escapes all texts of clients and servers. The
     /// formatters of JSON and of plain text do not escape all characters that control a terminal or break a line.
@@ -213,11 +216,14 @@ impl LogLines {
             return Ok(lines.clone());
         }
         let (lines, queue) = Self::new();
-        let left_out = Arc::clone(&lines.left_out);
+        let (waiting, left_out) = (Arc::clone(&lines.waiting), Arc::clone(&lines.left_out));
         detached("log", move || {
             let mut told = 0;
             // Ends with the process.
             for job in queue {
+                if let Job::Line(line) = &job {
+                    waiting.fetch_sub(line.len(), Ordering::Relaxed);
+                }
                 write_out(job, &left_out, &mut told, &mut io::stdout());
             }
         })?;
@@ -228,6 +234,7 @@ impl LogLines {
         let (jobs, queue) = bounded(WAITING_LINES_MAX);
         let lines = Self {
             jobs,
+            waiting: Arc::default(),
             left_out: Arc::default(),
             is_styled: false,
         };
@@ -235,7 +242,11 @@ impl LogLines {
     }
 
     fn put(&self, line: &[u8]) {
-        if self.jobs.try_send(Job::Line(line.to_vec())).is_err() {
+        let bytes = line.len();
+        let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let is_full = before > 0 && before + bytes > WAITING_BYTES_MAX;
+        if is_full || self.jobs.try_send(Job::Line(line.to_vec())).is_err() {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.left_out.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -363,6 +374,19 @@ mod tests {
         assert_eq!(out.matches("a line\n").count(), WAITING_LINES_MAX);
         assert!(out.contains(r#""lines":7"#), "told once there is room");
         assert_eq!(told, 7);
+    }
+
+    #[test]
+    fn long_lines_have_a_limit_of_bytes_too() {
+        let (mut lines, queue) = LogLines::new();
+        for _ in 0..3 {
+            let long = vec![b'x'; WAITING_BYTES_MAX / 2 - 1];
+            lines.write_all(&[&long[..], b"\n"].concat()).unwrap();
+        }
+        assert_eq!(
+            (queue.len(), lines.left_out.load(Ordering::Relaxed)),
+            (2, 1)
+        );
     }
 
     /// A line may contain text of a client, which must not control a terminal or break a line.

@@ -347,15 +347,31 @@ impl<'a> Reading<'a> {
 /// The limit that has ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HitLimit {
-    /// The setting, without dashes.
-    pub flag: &'static str,
+    /// What operators change to change the limit.
+    pub of: LimitOf,
     /// The number in force.
     pub max: u64,
 }
 
+/// What a limit comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitOf {
+    /// A flag, without dashes.
+    Flag(&'static str),
+    /// A fixed share of `--memory-max`.
+    Share(&'static str),
+    /// The system, or a constant.
+    Other(&'static str),
+}
+
 impl fmt::Display for HitLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "--{} {}", self.flag, self.max)
+        let max = self.max;
+        match self.of {
+            LimitOf::Flag(flag) => write!(f, "--{flag} {max}"),
+            LimitOf::Share(name) => write!(f, "{name} {max} (a share of --memory-max)"),
+            LimitOf::Other(name) => write!(f, "{name} {max}"),
+        }
     }
 }
 

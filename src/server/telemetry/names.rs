@@ -64,7 +64,7 @@ metric_names! { |at|
         "Connections by phase: request head, open WebSocket, closing, plain HTTP."
         => ByLabel(at.turn.connections());
     CONNECTIONS_MAX = Gauge "weirgate_connections_max" []
-        "Connections allowed at once: --connections-max, and the room under the limit on open files."
+        "Connections allowed at once: --connections-max, and the room under the limit on open files and in the memory."
         => at.turn.shell.connections_max;
     CONNECTIONS_ACCEPTED = Counter "weirgate_connections_accepted_total" []
         "Connections accepted, each once."
@@ -318,7 +318,8 @@ metric_names! { |at|
             server does not say."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).and_then(|behind| behind.0));
     STREAM_BEHIND_SECONDS = Gauge "weirgate_stream_behind_seconds" []
-        "Time from the storage of the last message that was read to that of the newest one in the stream (--stream)."
+        "Time from the storage of the last message that was read to that of the newest one in the stream (--stream), and \
+            at least the time for which the newest one was seen to wait."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).map(|(_, ms)| ms as f64 / 1e3));
     RETAINED_WAITING = Gauge "weirgate_retained_waiting" []
         "Last values that clients wait for (--retained): clients times names.";
@@ -371,7 +372,7 @@ metric_names! { |at|
     MESSAGES_FORGOTTEN = Counter "weirgate_messages_forgotten_total" []
         "Messages of disconnected devices that were not forwarded.";
     EVENT_WAITING_BYTES = Gauge "weirgate_event_waiting_bytes" []
-        "Bytes of messages of devices that wait or are being answered, disconnected devices included.";
+        "Memory of the messages of devices that wait or are being answered, disconnected devices included.";
     EVENTS_BUS_UP = Gauge "weirgate_events_bus_up" []
         "1 while the bus between instances (--events-bus) carries what this instance publishes.";
     EVENTS_BUS_INSTANCES = Gauge "weirgate_events_bus_instances" []

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::Path;
 
+use rustix::process::{Resource, getrlimit};
+
 /// For control groups of version 2 and of version 1: where they are mounted, the file with the limit, and the name of
 /// the controller in `/proc/self/cgroup`.
 const CGROUP_VERSIONS: [(&str, &str, &str); 2] = [
@@ -107,11 +109,16 @@ fn clock_ticks(auxv: &[u8]) -> Option<u64> {
         .filter(|&ticks| ticks > 0)
 }
 
-/// The memory that the system allows this process: the lowest limit of its control group and the parents (cgroups(7));
-/// `None` without a limit.
+/// The memory that the system allows this process: the lowest limit of its control group and the parents (cgroups(7)),
+/// of its address space and of its data (getrlimit(2)); `None` without a limit.
 pub fn memory_limit_bytes() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    least(&groups, |path| fs::read_to_string(path).ok())
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let of_groups = least(&groups, |path| fs::read_to_string(path).ok());
+    let of_process = [Resource::As, Resource::Data].map(|limit| getrlimit(limit).current);
+    of_groups
+        .into_iter()
+        .chain(of_process.into_iter().flatten())
+        .min()
 }
 
 /// The lowest memory limit on the paths of `groups`, which has lines of `ID:CONTROLLERS:PATH`. In a container, a path

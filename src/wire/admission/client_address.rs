@@ -76,7 +76,7 @@ impl fmt::Display for Peer {
 }
 
 /// The address of a client, as far as known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ClientAddr {
     /// An IP address. An IPv4 address mapped into IPv6 is an IPv4 address here.
     Ip(IpAddr),

@@ -72,7 +72,7 @@ struct Line {
 /// and pop allocate only if the queue outgrows the memory that it has.
 ///
 /// ```
-/// use weirgate::admission::FairQueue;
+/// use weirgate_wire::admission::FairQueue;
 ///
 /// let mut queue = FairQueue::default();
 /// let client = |ip: &str| ip.parse::<std::net::IpAddr>().unwrap().into();

@@ -19,7 +19,7 @@ impl HeldBytes {
     /// Charges bytes that are here already to `client`, and makes room if all clients hold too much.
     ///
     /// ```
-    /// use weirgate::admission::{HeldBytes, Holding};
+    /// use weirgate_wire::admission::{HeldBytes, Holding};
     ///
     /// let all = Holding::new("bytes", 100);
     /// let client = std::net::IpAddr::from([192, 0, 2, 1]).into();

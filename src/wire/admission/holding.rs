@@ -13,24 +13,28 @@
 //!   With the time alone, a holder of a few bytes would go, and free nothing. An honest client is spared, because
 //!   it holds little or makes progress. Where clients wait for a free place, the holders without progress go.
 //!
+//! Connections use both: a connection that [rests](Charge::rest) is evicted for a new one, the longest rest first, and
+//! the new one is refused only if none rests ([`Charge::fit`]).
+//!
 //! What several addresses hold together, such as a name that all of them subscribe to, counts once in the sum and whole
 //! for each address ([`Charge::grant_more`]): an address could otherwise hold everything by taking it over.
 //!
 //! Addresses are grouped as for the [limits by address](super::Addresses): an IPv6 address by its /64.
 
-use std::collections::{BinaryHeap, HashMap};
+mod chosen;
+mod state;
+
+use std::collections::BinaryHeap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Wake, Waker};
+use std::task::Waker;
 
-use foldhash::quality::RandomState;
-use slab::Slab;
-
+pub use self::chosen::Chosen;
+use self::state::{Holder, State};
 use super::{ClientAddr, address_group};
 
-/// Added to every holder's time without progress. Without it, a holder of a few bytes would give way before many
-/// large holders that have made progress a moment ago.
-const ANY_US: u64 = 200_000;
+/// With less than one `WAIT_SHARE`th of a limit free, new holders wait for those that end.
+const WAIT_SHARE: u64 = 16;
 
 /// A sum over all clients with a limit. Clones share the sum; every thread may charge and give back.
 #[derive(Clone)]
@@ -40,28 +44,6 @@ struct Inner {
     name: &'static str,
     max: u64,
     state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    held: u64,
-    /// Amounts by address; an address without an amount has no entry.
-    by_address: HashMap<ClientAddr, u64, RandomState>,
-    holders: Slab<Holder>,
-    /// The amount of the holders that were chosen to give way, and still hold it.
-    leaving: u64,
-    refused: u64,
-    gave_way: u64,
-}
-
-struct Holder {
-    address: ClientAddr,
-    amount: u64,
-    /// When the holder last made progress, microseconds of the monotonic clock.
-    progress_us: u64,
-    /// Whether this holder was chosen to give way.
-    is_leaving: bool,
-    waker: Option<Waker>,
 }
 
 /// The counts of a [`Holding`].
@@ -77,6 +59,39 @@ pub struct Held {
     pub refused: u64,
     /// Holders that gave way so far.
     pub gave_way: u64,
+}
+
+/// How a holder rests ([`Charge::rest`]). The order is the order of eviction: idle holders first, and of each kind the
+/// longest rest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rest {
+    /// Whether the holder is in the middle of something, and its client owes it the next bytes or does not take them.
+    pub is_owed: bool,
+    /// Since when, microseconds of the monotonic clock; in the future, the holder rests only from then on.
+    pub since_us: u64,
+}
+
+/// The room for a new holder ([`Charge::fit`]).
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// The most holders.
+    pub holders_max: usize,
+    /// Whether the holder's address has a share.
+    pub is_shared: bool,
+    /// For holders that another thread ends: eviction begins before a limit is reached, and what gives way counts until
+    /// it has ended.
+    pub early: bool,
+}
+
+/// Why there is no room for a holder ([`Charge::fit`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// There are as many holders as there may be.
+    Holders,
+    /// All holders together hold as much as they may.
+    Sum,
+    /// The holder's address holds its share.
+    Share,
 }
 
 /// A holder's amount of a [`Holding`], given back on drop.
@@ -97,7 +112,7 @@ impl Holding {
     /// Without room, returns `None` and counts the refusal.
     ///
     /// ```
-    /// use weirgate::admission::Holding;
+    /// use weirgate_wire::admission::Holding;
     ///
     /// let places = Holding::new("places", 8);
     /// let client = |ip: &str| ip.parse::<std::net::IpAddr>().unwrap().into();
@@ -136,6 +151,7 @@ impl Holding {
             address: address_group(client),
             amount: 0,
             progress_us: now_us,
+            rests_owed: None,
             is_leaving: false,
             waker: None,
         });
@@ -173,7 +189,12 @@ impl Holding {
         self.state().held
     }
 
-    /// The amount of all clients of this address.
+    /// The number of holders.
+    pub fn holders(&self) -> usize {
+        self.state().holders.len()
+    }
+
+    /// The amount of all clients of this address, without those that give way.
     pub fn of(&self, client: ClientAddr) -> u64 {
         self.state().of(address_group(client))
     }
@@ -213,6 +234,18 @@ impl Holding {
         });
     }
 
+    /// Whether one more holder would fit beside `holders_max`, perhaps in place of one that rests.
+    pub fn may_fit(&self, holders_max: usize, now_us: u64) -> bool {
+        let state = self.state();
+        state.staying_holders() < holders_max || state.next_evicted(None, now_us).is_some()
+    }
+
+    /// Whether new holders should wait for those that give way to end: with a few more the limit would be reached.
+    pub fn waits_for_ends(&self) -> bool {
+        let (max, state) = (self.0.max, self.state());
+        state.leaving > 0 && state.held > max - max / WAIT_SHARE
+    }
+
     /// Like [`make_way`](Self::make_way) for one waiting client, but only a holder whose address holds at least as much
     /// as the client's has to give way.
     pub fn make_way_for(&self, client: ClientAddr, still_us: u64, now_us: u64) {
@@ -244,16 +277,10 @@ impl Holding {
         while let Some((_, at)) = worst.pop()
             && is_needed(&state, state.holders[at].amount)
         {
-            let holder = &mut state.holders[at];
-            holder.is_leaving = true;
-            wakers.extend(holder.waker.clone());
-            let amount = holder.amount;
-            state.leaving += amount;
-            state.gave_way += 1;
+            wakers.extend(state.choose(at));
         }
         drop(state);
-        // Without the lock: a waker may look at the holding.
-        wakers.into_iter().for_each(Waker::wake);
+        wake(wakers);
     }
 
     /// The counts.
@@ -273,50 +300,9 @@ impl Holding {
     }
 }
 
-impl State {
-    fn of(&self, address: ClientAddr) -> u64 {
-        self.by_address.get(&address).copied().unwrap_or_default()
-    }
-
-    fn room_for(&self, max: u64, client: ClientAddr) -> u64 {
-        let own = self.of(address_group(client));
-        self.free(max).saturating_sub(own).div_ceil(2)
-    }
-
-    fn free(&self, max: u64) -> u64 {
-        max.saturating_sub(self.held)
-    }
-
-    /// Without the holders that already give way.
-    fn is_over(&self, max: u64) -> bool {
-        self.held - self.leaving > max
-    }
-
-    fn set(&mut self, at: usize, amount: u64) {
-        let holder = &mut self.holders[at];
-        let before = std::mem::replace(&mut holder.amount, amount);
-        if holder.is_leaving {
-            self.leaving = self.leaving - before + amount;
-            // A holder without an amount has made room.
-            holder.is_leaving = amount > 0;
-        }
-        // What several addresses hold counts once in the sum, but in each of their charges. If all charges are dropped,
-        // they give back more than the sum.
-        self.held = (self.held + amount).saturating_sub(before);
-        let of_address = self.by_address.entry(holder.address).or_default();
-        *of_address = *of_address - before + amount;
-        if *of_address == 0 {
-            self.by_address.remove(&holder.address);
-        }
-    }
-}
-
-impl Holder {
-    /// The amount times the microseconds since the last progress, and [`ANY_US`] more.
-    fn weight(&self, now_us: u64) -> u128 {
-        let us = now_us.saturating_sub(self.progress_us) + ANY_US;
-        u128::from(self.amount) * u128::from(us)
-    }
+/// Wakes the owners of chosen holders; called without the lock, because a waker may look at the holding.
+fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
 }
 
 impl Charge {
@@ -334,7 +320,7 @@ impl Charge {
         let mut state = self.of.state();
         state.set(self.at, amount);
         if amount < self.amount || self.amount == 0 {
-            state.holders[self.at].progress_us = now_us;
+            state.progress(self.at, now_us);
         }
         self.amount = amount;
     }
@@ -373,9 +359,41 @@ impl Charge {
     }
 
     /// Records progress that does not show as a smaller amount. If `now_us` is in the future, the holder counts as
-    /// making progress until then; with `u64::MAX` the holder never has to give way.
+    /// making progress until then; with `u64::MAX` the holder never has to give way, even if it was chosen already.
     pub fn progress(&self, now_us: u64) {
-        self.of.state().holders[self.at].progress_us = now_us;
+        let mut state = self.of.state();
+        match now_us {
+            u64::MAX => state.work(self.at),
+            _ => state.progress(self.at, now_us),
+        }
+    }
+
+    /// Records that the holder does nothing: it is evicted for a new holder ([`fit`](Self::fit)), until it makes
+    /// [`progress`](Self::progress).
+    pub fn rest(&self, rest: Rest) {
+        self.of.state().rest(self.at, rest);
+    }
+
+    /// Counts the holder for another address from now on.
+    pub fn move_to(&self, client: ClientAddr) {
+        self.of.state().move_to(self.at, address_group(client));
+    }
+
+    /// Makes room for this holder, which is new or has grown: evicts holders that rest while there are more holders than
+    /// there may be, or more is held than the limit allows; and, with a share, those of its address while the address
+    /// would not get the amount by the granting rule.
+    ///
+    /// # Errors
+    /// Too few holders rest; the refusal is counted.
+    pub fn fit(&self, room: Room, now_us: u64) -> Result<(), Full> {
+        let max = self.of.0.max;
+        let mut state = self.of.state();
+        let wakers = state.make_room_for(self.at, max, room, now_us);
+        let fits = state.full_for(self.at, max, room);
+        state.refused += u64::from(fits.is_err());
+        drop(state);
+        wake(wakers);
+        fits
     }
 
     /// Whether the address would have room for this charge if it were made anew ([`Holding::has_room_for`]).
@@ -395,8 +413,8 @@ impl Charge {
         let mut state = self.of.state();
         let holder = &mut state.holders[self.at];
         match &mut holder.waker {
-            Some(kept) => kept.clone_from(waker),
-            kept => *kept = Some(waker.clone()),
+            Some(kept) => (**kept).clone_from(waker),
+            kept => *kept = Some(Box::new(waker.clone())),
         }
         let is_leaving = holder.is_leaving;
         drop(state);
@@ -406,7 +424,7 @@ impl Charge {
     }
 
     /// The address that the charge counts for.
-    pub(super) fn address(&self) -> ClientAddr {
+    pub fn address(&self) -> ClientAddr {
         self.of.state().holders[self.at].address
     }
 
@@ -418,9 +436,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        let mut state = self.of.state();
-        state.set(self.at, 0);
-        state.holders.remove(self.at);
+        self.of.state().remove(self.at);
     }
 }
 
@@ -433,66 +449,6 @@ impl fmt::Debug for Holding {
 impl fmt::Debug for Charge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.amount, self.of.0.name)
-    }
-}
-
-/// The keys of a thread's holders that were chosen to give way ([`Holding::make_room`]), by this or another thread. So
-/// the owner need not search all its holders.
-#[derive(Clone)]
-pub struct Chosen<K>(Arc<List<K>>);
-
-/// The list that receives the chosen keys, and the waker of the thread that owns the holders.
-struct List<K> {
-    keys: Mutex<Vec<K>>,
-    thread: Waker,
-}
-
-/// One holder.
-struct One<K> {
-    key: K,
-    list: Arc<List<K>>,
-}
-
-impl<K: Copy + Send + Sync + 'static> Chosen<K> {
-    /// An empty list; `thread` wakes the owner of the holders.
-    pub fn new(thread: Waker) -> Self {
-        let keys = Mutex::default();
-        Self(Arc::new(List { keys, thread }))
-    }
-
-    /// For [`Charge::wake_with`]: puts `key` in the list.
-    pub fn waker(&self, key: K) -> Waker {
-        let list = Arc::clone(&self.0);
-        Arc::new(One { key, list }).into()
-    }
-
-    /// Takes the keys. A holder may have ended, or freed what it held, since it was chosen.
-    pub fn take(&self) -> Vec<K> {
-        std::mem::take(&mut self.0.locked())
-    }
-
-    /// Whether [`take`](Self::take) returns nothing.
-    pub fn is_empty(&self) -> bool {
-        self.0.locked().is_empty()
-    }
-}
-
-impl<K> List<K> {
-    fn locked(&self) -> MutexGuard<'_, Vec<K>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<K: Copy + Send + Sync> Wake for One<K> {
-    fn wake(self: Arc<Self>) {
-        self.list.locked().push(self.key);
-        self.list.thread.wake_by_ref();
-    }
-}
-
-impl<K> fmt::Debug for Chosen<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Chosen").finish_non_exhaustive()
     }
 }
 

@@ -14,6 +14,7 @@ use super::glob::is_pattern;
 use super::match_budget::{MatchBudget, OverBudget};
 use super::names::{NamePatterns, NameSyntax};
 use super::verify::{Identity, Refusal};
+use crate::base::allocated_bytes;
 
 /// The longest claim that may fill a place, in bytes before it is escaped.
 pub const CLAIM_BYTES_MAX: usize = 128;
@@ -317,6 +318,30 @@ impl Rights {
             };
             Some((place.text(), fault))
         })
+    }
+
+    /// Memory of what the rights have beside the role, which all of its clients share.
+    pub fn memory_bytes(&self) -> usize {
+        let Some(own) = &self.own else {
+            return 0;
+        };
+        let text_of = |claim: &(Piece, Result<String, ClaimFault>)| {
+            let name = match &claim.0 {
+                Piece::Text(text) | Piece::Claim(text) => text.capacity(),
+                Piece::User => 0,
+            };
+            let text = claim.1.as_ref().map_or(0, String::capacity);
+            allocated_bytes(name) + allocated_bytes(text)
+        };
+        let claims: usize = own.claims.iter().map(text_of).sum();
+        let named = own.named.iter();
+        let named: usize = named.map(|name| allocated_bytes(name.capacity())).sum();
+        let lists = [
+            size_of::<Own>() + 2 * size_of::<usize>(),
+            own.claims.capacity() * size_of::<(Piece, Result<String, ClaimFault>)>(),
+            own.named.capacity() * size_of::<String>(),
+        ];
+        claims + named + lists.map(allocated_bytes).iter().sum::<usize>()
     }
 
     /// The names and patterns beside the role's.

@@ -9,6 +9,7 @@ use sonic_rs::LazyValue;
 use subtle::ConstantTimeEq;
 
 use super::Refusal;
+use crate::base::allocated_bytes;
 use crate::head::RequestHead;
 use crate::json;
 use crate::json::object_entries;
@@ -31,6 +32,19 @@ pub struct TokenMarks {
     pub issued_unix_ms: Option<i64>,
     /// When the token expires, Unix milliseconds, leeway included.
     pub expires_unix_ms: Option<i64>,
+}
+
+impl TokenMarks {
+    /// Memory of the marks of a token. Marks without a token are shared by all clients.
+    pub fn memory_bytes(&self) -> usize {
+        if self.jti.is_none() && self.digest.is_none() {
+            return 0;
+        }
+        let texts = self.jti.iter().chain(&self.digest).chain(&self.roles);
+        let texts: usize = texts.map(|text| allocated_bytes(text.len())).sum();
+        let roles = allocated_bytes(size_of_val(&*self.roles));
+        allocated_bytes(size_of::<Self>() + 2 * size_of::<usize>()) + roles + texts
+    }
 }
 
 /// A key or a JWT from a client. Shown as `***`, so that no log, error or metric can contain the token.

@@ -4,4 +4,4 @@ mod plain_text;
 mod pure;
 
 pub use plain_text::{Finding, escaped, escaped_bytes, is_host, unix_socket_url, without_mark};
-pub use pure::{LogBudget, LogLine, Now, SplitMix64};
+pub use pure::{LogBudget, LogLine, Now, SplitMix64, allocated_bytes};

@@ -34,6 +34,27 @@ impl Now {
     }
 }
 
+/// The memory that an allocation of `bytes` takes in the allocator, in bytes; 0 without an allocation. Beside the bytes it
+/// has a header, and its size is rounded up (glibc's malloc: 8 bytes, a multiple of 16, at least 32; other allocators
+/// need about as much). Every sum of memory counts by this function, so that small values do not look cheaper than they
+/// are.
+pub const fn allocated_bytes(bytes: usize) -> usize {
+    const HEADER_BYTES: usize = 8;
+    const ALIGN_BYTES: usize = 16;
+    const LEAST_BYTES: usize = 32;
+    match bytes {
+        0 => 0,
+        _ => {
+            let whole = (bytes + HEADER_BYTES).next_multiple_of(ALIGN_BYTES);
+            if whole < LEAST_BYTES {
+                LEAST_BYTES
+            } else {
+                whole
+            }
+        }
+    }
+}
+
 /// splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): the same seed
 /// always gives the same numbers. Not for secrets: each number reveals all later numbers.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@
 //! is stored, and nothing is published again.
 //!
 //! Pure: bytes from the bus and time go in, [`Action`]s come out. Must not know a broker. The thread between HTTP, the
-//! loop and the bus calls it ([`open`], `thread`).
+//! loop and the bus calls it (`open`, `thread`).
 //!
 //! | file | owns |
 //! | --- | --- |

@@ -218,7 +218,7 @@ fn new_id() -> InstanceId {
 
 /// The most events between a connection and the bus thread.
 const EVENTS_MAX: usize = 1_024;
-/// The most bytes of these events. If none waits, one of any size is accepted.
+/// The most bytes of these events, and at most those of two pushes. If none waits, one of any size is accepted.
 const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The ends of the channels to the connection threads.
@@ -247,21 +247,25 @@ fn connect(
 ) -> Result<(Connection, Question), RunError> {
     let subjects = [Arc::from(name), subject_of(name, me)];
     let sent_bytes_max = settings.message_bytes_max + LINE_BYTES_MAX;
+    let room = QueueBytes::new(EVENT_BYTES_MAX.min(2 * settings.push_bytes_max));
     match bus {
-        bus::Bus::Redis(settings) => redis(settings, &subjects, clock, threads),
-        bus::Bus::Nats(settings) => nats(settings, &subjects, sent_bytes_max, clock, threads),
+        bus::Bus::Redis(settings) => redis(settings, &subjects, room, clock, threads),
+        bus::Bus::Nats(settings) => nats(settings, &subjects, sent_bytes_max, room, clock, threads),
     }
 }
+
+/// Room for the bytes of the events between a connection and the bus thread: both sides.
+type EventRoom = (Arc<QueueBytes>, TakenBytes);
 
 /// Adds a thread for a connection.
 fn run(
     name: &'static str,
     source: impl Source + 'static,
+    (bytes, taken): EventRoom,
     clock: Clock,
     threads: &mut Threads,
 ) -> (Receiver<BusEvent>, TakenBytes) {
     let (sender, events) = bounded(EVENTS_MAX);
-    let (bytes, taken) = QueueBytes::new(EVENT_BYTES_MAX);
     // No waker is needed, because the bus thread waits on the channel.
     let link = SourceLink::new(sender, Box::new(|| {}), clock).bounded(bytes);
     threads.add(name, move || Box::new(source).run(link));
@@ -282,6 +286,7 @@ fn published(subjects: &[Arc<str>]) -> Vec<String> {
 fn redis(
     mut settings: RedisSettings,
     subjects: &[Arc<str>],
+    room: EventRoom,
     clock: Clock,
     threads: &mut Threads,
 ) -> Result<(Connection, Question), RunError> {
@@ -299,7 +304,7 @@ fn redis(
     let (source, interest) = RedisSource::new(settings.clone(), status()).map_err(redis_error)?;
     subscribe(&interest, subjects);
     let (publishing, publisher) = RedisPublisher::new(settings, status()).map_err(redis_error)?;
-    let (events, taken) = run("bus-subscribe", source, clock, threads);
+    let (events, taken) = run("bus-subscribe", source, room, clock, threads);
     // The publisher's events are short: `Up` and `Down`.
     let (sender, received) = bounded(EVENTS_MAX);
     let link = SourceLink::new(sender, Box::new(|| {}), clock);
@@ -317,6 +322,7 @@ fn nats(
     settings: NatsSettings,
     subjects: &[Arc<str>],
     sent_bytes_max: usize,
+    room: EventRoom,
     clock: Clock,
     threads: &mut Threads,
 ) -> Result<(Connection, Question), RunError> {
@@ -338,7 +344,7 @@ fn nats(
     let (source, interest, publisher) =
         NatsSubjectsSource::publishing(settings, sent_bytes_max, status).map_err(nats_error)?;
     subscribe(&interest, subjects);
-    let (events, taken) = run("bus", source, clock, threads);
+    let (events, taken) = run("bus", source, room, clock, threads);
     let connection = Connection {
         publisher,
         events,

@@ -143,7 +143,7 @@ impl<B> Lease<B> {
 pub enum FailureReason {
     /// The service refused, broke off, or did not speak HTTP.
     Unreachable,
-    /// The answer's head has more header lines than [`ANSWER_HEADERS_MAX`], or more bytes than the [`Policy`]
+    /// The answer's head has more header lines than `ANSWER_HEADERS_MAX`, or more bytes than the [`Policy`]
     /// permits.
     HeadTooLarge,
     /// The service was silent for too long.

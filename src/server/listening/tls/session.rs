@@ -41,6 +41,9 @@ const CERTIFICATES_BYTES_MAX: usize = 32 * 1024;
 /// The least cost of opening a record, in bytes: opening a small record costs as much as this part of a large record.
 const RECORD_COST_BYTES: usize = 256;
 
+/// The buffer of an unfinished record is at most twice as large as its bytes, and at least twice as large as this.
+const SPARE_BYTES: usize = 512;
+
 /// The most records without data, such as key updates, that a client may send at once; each second permits one more. A
 /// well-behaved client changes its keys only after gigabytes.
 const DATALESS_RECORDS: u32 = 10;
@@ -205,7 +208,11 @@ impl TlsSession {
             let opened = self.process(&mut incoming, &mut plain);
             opened.map(|used| {
                 incoming.drain(..used);
-                incoming.shrink_to_fit();
+                // A block that shrinks with each read leaves holes that no other block fits in.
+                if incoming.is_empty() || incoming.capacity() > 2 * incoming.len().max(SPARE_BYTES)
+                {
+                    incoming.shrink_to_fit();
+                }
                 self.incoming = incoming;
             })
         };
@@ -363,13 +370,13 @@ impl TlsSession {
         self.incoming.len() + self.plain.len() + self.kept.len()
     }
 
-    /// Charges the held bytes. `has_read`: a record that had begun has become whole.
+    /// Charges the memory of the held bytes. `has_read`: a record that had begun has become whole.
     #[inline]
     fn count(&mut self, has_read: bool) {
-        let input = self.incoming.len() + self.plain.len();
+        let input = self.incoming.capacity() + self.plain.capacity();
         for (charge, bytes, has_moved) in [
             (&mut self.input, input, has_read),
-            (&mut self.output, self.kept.len(), false),
+            (&mut self.output, self.kept.capacity(), false),
         ] {
             let (bytes, before) = (bytes as u64, charge.amount());
             // Most records come and go whole, and nothing is held.

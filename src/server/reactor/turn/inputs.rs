@@ -21,6 +21,11 @@ use weirgate_core::{CloseReason, Feed, Gateway, Now, PhaseKind, SessionKey};
 /// The most time in one turn for accepting and reading cheap clients, and the most for the other clients.
 const READ_US_MAX: u64 = 2_000;
 
+/// While evicted connections end, accepting waits this long between two looks, and this long in all: then new connections
+/// are refused.
+const ENDS_LOOK_US: u64 = 1_000;
+const ENDS_US_MAX: u64 = 200_000;
+
 /// If one read of a client brings more bytes than this, after inflating, the client is costly.
 const LITTLE_BYTES_MAX: usize = 16 * 1024;
 
@@ -172,6 +177,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             return;
         }
         self.take_connections(until_us, |reactor| {
+            if reactor.waits_for_ends(now) {
+                return false;
+            }
             let Some(accepted) = reactor.listeners.accept(now) else {
                 if gives_way {
                     reactor.listeners.give_way();
@@ -184,6 +192,19 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             }
             true
         });
+    }
+
+    /// Whether accepting waits for the HTTP thread, which is ending connections that were evicted: with more new ones the
+    /// memory for connections would be used up, and they would be refused.
+    fn waits_for_ends(&mut self, now: Now) -> bool {
+        let has_to_wait = self.hub.core().connections_held().waits_for_ends();
+        let since = self.waits_for_ends_since.filter(|_| has_to_wait);
+        self.waits_for_ends_since = since.or_else(|| has_to_wait.then_some(now.mono_us));
+        let waits = has_to_wait && since.is_none_or(|since| now.mono_us < since + ENDS_US_MAX);
+        if waits {
+            self.listeners.pause(now.mono_us + ENDS_LOOK_US);
+        }
+        waits
     }
 
     /// Takes connections by calls of `next`, which returns false if none waits: at most as many as the budget
@@ -202,7 +223,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Begins a connection: with the header of a proxy, or with TLS or HTTP.
     fn admit(&mut self, now: Now, accepted: Accepted) {
-        let key = self.hub.handle_accepted(now, accepted.peer);
+        let key = self
+            .hub
+            .handle_accepted(now, accepted.peer, accepted.is_tls);
         let headers_from = &self.settings.listen.headers_from;
         match &self.seams.handshakes {
             Some(handshakes)

@@ -2,16 +2,14 @@
 //! of clients and topics on request, the connections that ended last), and
 //! the numbers of the turn.
 
-use std::collections::VecDeque;
-
-use tracing::Level;
-
 use super::Reactor;
 use crate::http::Handover;
 use crate::reactor::handshakes::Job;
 use crate::telemetry::{Budget, EndedAt, HitLimit, ShellStats, Surveyed};
-use weirgate_core::{CloseReason, Effect, Ended, Feed, Gateway, Now, Permit, SessionKey, Why};
-use weirgate_wire::admission::HeldBytes;
+use std::collections::VecDeque;
+use tracing::Level;
+use weirgate_core::{CloseReason, Effect, Ended, Feed, Gateway, Now, SessionKey, Why};
+use weirgate_wire::admission::{HeldBytes, Permit};
 use weirgate_wire::base::LogBudget;
 
 /// The most effects in one turn, such as sockets to close; the rest waits for the next turn.
@@ -84,7 +82,7 @@ macro_rules! log_ended {
             peer = %$ended.peer,
             user = $ended.user_in_log(),
             tls = $ended.tls,
-            path = &*$ended.path,
+            path = Some(&*$ended.path).filter(|path| !path.is_empty()),
             reason = $ended.reason.label(),
             refusal = $ended.refusal,
             why = dropped.and_then(|dropped| dropped.why).map(Why::label),

@@ -173,9 +173,13 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         },
         "Connections at once, HTTP included; 0 for no limit",
     )
-    .more("Never more than the limit on open files has room for, beside the needs of the gateway.")
+    .more(
+        "Never more than the limit on open files has room for, beside the needs of the gateway, nor than the part of \
+         --memory-max for connections holds.",
+    )
     .limit(
-        "503 with `Retry-After`",
+        "a connection of plain HTTP without a request under way ends for a new connection, the longest without one first; \
+         if there is none: 503 with `Retry-After`",
         Shows::Reason(CloseReason::ConnectionLimit),
         "tests/hub_rules/closing.rs::refused_connections_give_their_places_back",
     )
@@ -371,7 +375,7 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         "A frame counts once, however many clients wait for it; each place in a queue of more than 16 frames \
          counts with 16 to 32 bytes.",
     )
-    .memory_part(300)
+    .memory_part(250)
     .limit(
         "slow clients are dropped, first those with the largest share of the frames, until enough \
          memory is free",
@@ -450,7 +454,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
         "Compressed forms, copies for clients of patterns, and the names of the messages' topics count too. The copies go \
          first: they can be made again.",
     )
-    .memory_part(100)
+    .memory_part(90)
     .limit(
         "the oldest messages are forgotten; a client that missed them is notified",
         Shows::Metric(names::HISTORY_BYTES),

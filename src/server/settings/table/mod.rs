@@ -74,7 +74,7 @@ pub type Change = (&'static str, fn(Setting) -> Setting);
 /// The rows of one gateway, or of another command.
 ///
 /// ```
-/// use weirgate::settings::{At, Checked, Groups, Heading, Part, Rows, Setting};
+/// use weirgate_server::settings::{At, Checked, Groups, Heading, Part, Rows, Setting};
 ///
 /// #[derive(Clone)]
 /// struct Ticks {

@@ -134,14 +134,32 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "Memory that the limits below share; 0: three quarters of the memory limit",
     )
     .more(
-        "Each limit of bytes over all clients has a fixed part of this memory, unless set by itself; --check shows the parts. \
-         The rest, 15 %, is for the program and its connections. By default the memory is three quarters of the limit of the \
-         control group (a container's memory limit), and lowers the limits only; without such a limit, nothing is shared.",
+        "The program itself takes 24 MiB. Of the rest, each limit of bytes over all clients has a fixed part, unless set by \
+         itself, and so have the connections; --check shows the parts. By default the memory is three quarters of the limit \
+         of the control group (a container's memory limit) or of the process (ulimit -v, -d), and lowers the limits only; \
+         without such a limit, nothing is shared. The kernel's memory for the sockets, 4 KiB for each, is not a part of it.",
     )
     .limit(
         "each limit with a part of this memory applies",
         Shows::Elsewhere("`--check`; as those limits"),
         "src/server/settings/typed.rs::a_limit_that_nobody_has_set_has_its_part",
+    ),
+    Setting::bytes(
+        "connection-bytes",
+        (MIB, 1024 * GIB),
+        field!(Limits, connection_bytes_max),
+        "Memory of all connections, HTTP included",
+    )
+    .more(
+        "A WebSocket or an event stream counts with 1.25 KiB, a connection of plain HTTP with 14 KiB, TLS with 5 KiB more, a \
+         token with its text. An address gets more only while it holds less than is left free.",
+    )
+    .share(150)
+    .limit(
+        "a connection of plain HTTP without a request under way ends for a new connection, the longest without one first; \
+         if there is none: 503 with `Retry-After`",
+        Shows::Reason(CloseReason::ConnectionMemory),
+        "tests/hub_rules/connections.rs::connections_are_refused_over_their_memory_and_an_address_has_a_share",
     ),
     Setting::bytes(
         "unfinished-bytes",
@@ -150,8 +168,8 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "What all clients together have sent and weirgate cannot handle yet",
     )
     .more(
-        "What has arrived of heads and messages that are not whole yet, and of the input of paused clients. At \
-         least --message-bytes-max; a client alone may always finish.",
+        "What has arrived of heads and messages that are not whole yet, of the input of paused clients, and pongs that a \
+         client does not take. At least --message-bytes-max; a client alone may always finish.",
     )
     .share(60)
     .limit(
@@ -169,7 +187,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "A client that may refer to its earlier messages counts with its whole window, 32 KiB or less \
             as offered, and needs as much as it has sent: a few short messages, some hundred bytes.",
     )
-    .share(90)
+    .share(60)
     .limit(
         "`client_no_context_takeover` in the answer to further clients: their messages refer to no \
             earlier ones; nobody is closed",

@@ -318,3 +318,129 @@ fn what_several_addresses_hold_counts_once_and_taking_it_over_gains_nothing() {
     third.give_back(1, 1);
     assert_eq!((names.held(), third.amount()), (64, 1));
 }
+
+/// A holder that rests since a time.
+fn resting(of: &Holding, client: ClientAddr, amount: u64, since_us: u64) -> Charge {
+    let charge = of.hold(client, amount, 0);
+    charge.rest(Rest {
+        is_owed: false,
+        since_us,
+    });
+    charge
+}
+
+fn room(holders_max: usize, is_shared: bool) -> Room {
+    Room {
+        holders_max,
+        is_shared,
+        early: false,
+    }
+}
+
+#[test]
+fn a_new_holder_takes_the_place_of_the_one_that_has_rested_longest() {
+    let places = Holding::new("places", 1_000);
+    let rests: Vec<_> = [7, 5, 9].map(|at| resting(&places, v4(1), 1, at)).into();
+    let owed = resting(&places, v4(1), 1, 1);
+    owed.rest(Rest {
+        is_owed: true,
+        since_us: 1,
+    });
+    let busy = places.hold(v4(2), 1, 0);
+    let mut late = Vec::new();
+    let mut come = |now_us| {
+        late.push(places.hold(v4(3), 1, u64::MAX));
+        let fitted = late[late.len() - 1].fit(room(5, false), now_us);
+        let all = rests.iter().chain([&owed, &busy]).chain(&late);
+        (fitted, all.filter(|one| one.gives_way()).count())
+    };
+    assert_eq!(come(6), (Ok(()), 1), "the one since 5");
+    assert!(rests[1].gives_way());
+    assert_eq!(come(8), (Ok(()), 2), "the one since 7");
+    assert_eq!(come(8), (Ok(()), 3), "the one that is owed something");
+    assert!(rests[0].gives_way() && owed.gives_way() && !rests[2].gives_way());
+    assert_eq!(come(8), (Err(Full::Holders), 3), "the last rests from 9 on");
+    assert!(places.may_fit(5, 9) && !places.may_fit(5, 8));
+    assert_eq!(come(9), (Err(Full::Holders), 4), "two too many by now");
+    assert_eq!(places.counts().refused, 2);
+    // Those that work, or work again, stay.
+    owed.progress(u64::MAX);
+    assert!(!owed.gives_way() && !busy.gives_way());
+    drop((rests, owed, busy, late));
+    let state = places.state();
+    assert_eq!(
+        (state.held, state.leaving, state.leaving_holders),
+        (0, 0, 0)
+    );
+    assert!(state.by_address.is_empty() && state.next_evicted(None, u64::MAX).is_none());
+}
+
+#[test]
+fn a_new_holder_has_to_fit_in_the_sum_and_in_the_share_of_its_address() {
+    let bytes = Holding::new("bytes", 100);
+    let own: Vec<_> = (0..5).map(|n| resting(&bytes, v4(1), 10, n)).collect();
+    let other = resting(&bytes, v4(2), 10, 0);
+    // 50 of its address are more than the 40 that others leave free.
+    let sixth = bytes.hold(v4(1), 10, 0);
+    assert_eq!(sixth.fit(room(99, true), 9), Ok(()));
+    assert!(own[0].gives_way() && !other.gives_way(), "one of its own");
+    assert_eq!(sixth.fit(room(99, false), 9), Ok(()), "the sum has room");
+    let large = bytes.hold(v4(3), 55, 0);
+    assert_eq!(large.fit(room(99, true), 9), Ok(()));
+    assert!(other.gives_way() && own[1].gives_way() && !own[2].gives_way());
+    own.iter().for_each(|one| one.progress(u64::MAX));
+    assert_eq!(large.fit(room(99, true), 9), Err(Full::Sum), "these work");
+    drop(large);
+    assert_eq!(sixth.fit(room(99, true), 9), Err(Full::Share));
+    let small = bytes.hold(v4(4), 10, 0);
+    assert_eq!(small.fit(room(99, true), 9), Ok(()), "a later address");
+    small.move_to(v4(1));
+    assert_eq!(small.fit(room(99, true), 9), Err(Full::Share));
+    assert_eq!((bytes.of(v4(4)), bytes.of(v4(1))), (0, 70));
+}
+
+/// A thousand that come at once do not hold more than the limit, though nobody has ended yet.
+#[test]
+fn what_another_thread_has_to_end_counts_until_then() {
+    let early = Room {
+        early: true,
+        ..room(usize::MAX, true)
+    };
+    let bytes = Holding::new("bytes", 1_000);
+    let mut all = Vec::new();
+    let come = |all: &mut Vec<Charge>, client: ClientAddr| {
+        let charge = bytes.hold(client, 10, 0);
+        let fitted = charge.fit(early, 9);
+        charge.rest(Rest {
+            is_owed: false,
+            since_us: 0,
+        });
+        if fitted.is_ok() {
+            all.push(charge);
+        }
+        fitted
+    };
+    for _ in 0..1_000 {
+        let _ = come(&mut all, v4(1));
+    }
+    assert_eq!(come(&mut all, v4(1)), Err(Full::Share));
+    assert!(bytes.of(v4(1)) <= 600, "half, and what gives way");
+    assert_eq!(come(&mut all, v4(2)), Ok(()), "others find room meanwhile");
+    assert!(!bytes.waits_for_ends());
+    let count = |all: &[Charge]| all.iter().filter(|one| one.gives_way()).count();
+    assert!(count(&all) > 0);
+    // Once they have ended, further ones come for those that rest.
+    for _ in 0..1_000 {
+        all.retain(|one| !one.gives_way());
+        assert_eq!(come(&mut all, v4(1)), Ok(()));
+        assert!(bytes.of(v4(1)) <= 500);
+    }
+    // Many addresses: what gives way is a part more than the limit, and new ones wait before that.
+    for network in 0..200 {
+        let _ = come(&mut all, v6(network, 0));
+        assert!(bytes.held() <= 1_250);
+    }
+    assert!(bytes.waits_for_ends());
+    all.retain(|one| !one.gives_way());
+    assert!(bytes.held() <= 1_000 && !bytes.waits_for_ends());
+}
