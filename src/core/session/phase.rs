@@ -1,6 +1,6 @@
 //! The phases of a session, the data of each phase, and the allowed changes of phase.
 //!
-//! docs/contributing/lifecycle.md has the same table of edges for people.
+//! docs/contributing/lifecycle.md has a picture of the phases.
 
 use crate::protocol::Protocol;
 use crate::stats::{Moved, PhaseKind};
