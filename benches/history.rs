@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use open::{NOW, open, settle};
-use weirgate::gateways::FeedSettings;
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings};
+use weirgate_core::FeedSettings;
 use weirgate_core::{BusEvent, BusMessage, FeedNotice};
 use weirgate_core::{Core, Feed, FrameBytes, HistoryLimits, Hub, Limits, Mark, Place, Position};
 use weirgate_wire::auth::{Authenticator, Origins};

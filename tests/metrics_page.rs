@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 use weirgate::gateways::events::EventsService;
-use weirgate::gateways::events::proxy::{Proxied, Proxy, ProxySettings};
+use weirgate::gateways::events::proxy::{Proxied, Proxy, ProxyLimits, ProxySettings};
 use weirgate_bus::runtime::Clock;
 use weirgate_server::http::services;
 use weirgate_server::http::services::Upstream;
@@ -99,9 +99,7 @@ fn proxy() -> Proxy {
     Proxy::new(ProxySettings {
         services: services.map(proxied).collect(),
         inner_paths: &[],
-        silence_timeout_ms: 1,
-        service_connections_max: 1,
-        buffers: Holding::new("proxy_bytes", 1),
+        limits: ProxyLimits::default(),
         held: Holding::new("http", 1),
         clock: Clock::start(),
     })

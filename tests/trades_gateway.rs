@@ -15,9 +15,9 @@ mod trades_gateway {
 
 use std::sync::Arc;
 
-use weirgate::gateways::FeedSettings;
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings, TradesStats};
+use weirgate_core::FeedSettings;
 use weirgate_core::{BusEvent, BusMessage};
 use weirgate_core::{Feed, FrameBytes, Limits, Place, SessionKey};
 use weirgate_wire::auth::{Authenticator, KeyRing, KeySet, Origins};

@@ -65,8 +65,8 @@ pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, S
 pub use protocol::{Incoming, RequestRefusal};
 use publication::Render;
 pub use publication::{
-    BusNotice, Feed, FeedLine, FeedNotice, FeedStats, Message, Publication, Retain, SubjectStats,
-    TopicName,
+    BusNotice, Feed, FeedLine, FeedNotice, FeedSettings, FeedStats, Message, Publication, Retain,
+    SubjectStats, TopicName,
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered, REVOKED};
 pub use resume::RESUME_BYTES_MAX;

@@ -309,6 +309,24 @@ pub enum FeedLine {
     LeftOut(u64),
 }
 
+/// Settings of every feed.
+#[derive(Clone, Debug)]
+pub struct FeedSettings {
+    /// The limit on a bus message, bytes; larger messages are counted, logged and skipped.
+    pub bus_message_bytes_max: usize,
+    /// Whether each message has its arrival time from the bus; no part of a contract.
+    pub is_stamped: bool,
+}
+
+impl Default for FeedSettings {
+    fn default() -> Self {
+        Self {
+            bus_message_bytes_max: 16 * 1024 * 1024,
+            is_stamped: false,
+        }
+    }
+}
+
 /// Turns bus events into publications. A process has one feed. Pure: no clock, no socket, no thread.
 pub trait Feed: Send {
     /// An event of the bus thread.

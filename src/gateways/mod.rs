@@ -21,7 +21,7 @@ mod tests;
 pub mod trades;
 
 pub use shared::access::{AccessStats, Count};
-pub use shared::feed::{FeedSettings, NoFeed, STAMP_KEY};
+pub use shared::feed::{NoFeed, STAMP_KEY};
 
 use crate::commands::Program;
 use weirgate_server::run::GatewayKind;

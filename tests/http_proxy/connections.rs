@@ -203,7 +203,7 @@ fn a_service_may_be_at_https() {
 #[test]
 fn uploads_that_crawl_give_way_whatever_the_number_of_addresses_and_slow_ones_do_not() {
     let rig = Rig::with(
-        |settings| settings.service_connections_max = 8,
+        |settings| settings.limits.service_connections_max = 8,
         HttpSettings::default(),
     );
     let upload = |client: u8| {
@@ -260,7 +260,7 @@ fn uploads_that_crawl_give_way_whatever_the_number_of_addresses_and_slow_ones_do
 fn an_answer_that_its_client_does_not_take_gives_way() {
     const BYTES: usize = 20_000_000;
     let rig = Rig::with(
-        |settings| settings.service_connections_max = 2,
+        |settings| settings.limits.service_connections_max = 2,
         HttpSettings::default(),
     );
     let begin = |last: u8| {

@@ -142,8 +142,8 @@ fn each_request_is_counted_once_by_what_came_of_it() {
     for (outcome, scene) in scenes {
         // One connection is enough for all but the one that finds none.
         let few = |settings: &mut ProxySettings| {
-            settings.service_connections_max = 1;
-            settings.silence_timeout_ms = 400;
+            settings.limits.service_connections_max = 1;
+            settings.limits.silence_timeout_ms = 400;
         };
         let rig = Rig::with(few, HttpSettings::default());
         scene(&rig);

@@ -15,7 +15,7 @@ const TIMEOUT: (u16, &str) = (504, r#"{"detail":"Upstream timeout"}"#);
 
 fn impatient() -> Rig {
     Rig::with(
-        |settings| settings.silence_timeout_ms = 400,
+        |settings| settings.limits.silence_timeout_ms = 400,
         HttpSettings::default(),
     )
 }
@@ -247,8 +247,8 @@ fn a_client_that_goes_takes_its_request_with_it() {
 fn requests_beyond_the_connections_of_a_service_wait_for_one() {
     let rig = Rig::with(
         |settings| {
-            settings.service_connections_max = 2;
-            settings.silence_timeout_ms = 1_500;
+            settings.limits.service_connections_max = 2;
+            settings.limits.silence_timeout_ms = 1_500;
         },
         HttpSettings::default(),
     );
@@ -419,7 +419,7 @@ fn over_their_limit_small_bodies_take_a_connection_first() {
 #[test]
 fn a_small_body_is_whole_before_it_takes_a_connection() {
     let rig = Rig::with(
-        |settings| settings.service_connections_max = 1,
+        |settings| settings.limits.service_connections_max = 1,
         HttpSettings::default(),
     );
     let mut slow: Vec<_> = (0..3)
@@ -469,8 +469,8 @@ fn an_address_holds_as_many_connections_as_are_free_and_no_more() {
         let is_behind_proxy = trusted_proxies == TrustedProxies::Any;
         let rig = Rig::with(
             |settings| {
-                settings.service_connections_max = 3;
-                settings.silence_timeout_ms = 2_000;
+                settings.limits.service_connections_max = 3;
+                settings.limits.silence_timeout_ms = 2_000;
             },
             behind(trusted_proxies),
         );

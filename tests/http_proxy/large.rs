@@ -89,7 +89,7 @@ fn alone(name: &str, test: impl FnOnce()) {
 fn wait_with_uploads() {
     const COUNT: usize = 400;
     let rig = Rig::with(
-        |settings| settings.service_connections_max = 1,
+        |settings| settings.limits.service_connections_max = 1,
         HttpSettings::default(),
     );
     let head = post("/v1/jobs/x", "Content-Length: 1000000", "");

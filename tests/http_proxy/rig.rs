@@ -9,10 +9,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use weirgate::gateways::events;
 use weirgate::gateways::events::INNER_PATHS;
-use weirgate::gateways::events::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
+use weirgate::gateways::events::proxy::{Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings};
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{FeedStats, Now};
-use weirgate_server::http::services::{CONNECTION_BYTES, Service, ServicesAway, Upstream};
+use weirgate_server::http::services::{Service, ServicesAway, Upstream};
 use weirgate_server::http::{ClientAccess, Handover, HttpHandle, HttpPlane, HttpSettings, Site};
 use weirgate_server::telemetry::{Build, Telemetry};
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
@@ -43,9 +43,7 @@ pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
             proxied(events::EventsService::Simulation, simulation, None),
         ],
         inner_paths: &INNER_PATHS,
-        silence_timeout_ms: 60_000,
-        service_connections_max: 256,
-        buffers: Holding::new("proxy_bytes", 512 * CONNECTION_BYTES),
+        limits: ProxyLimits::default(),
         held: HttpSettings::default().held,
         clock: Clock::start(),
     }

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value;
-use weirgate::gateways::FeedSettings;
 use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
 };
+use weirgate_core::FeedSettings;
 use weirgate_core::SessionKey;
 use weirgate_core::{BusEvent, BusMessage, Fault, Place, Subscription};
 use weirgate_wire::auth::{Acl, Authenticator, Origins};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weirgate::gateways::levels::client::{LevelsGateway, LevelsPath};
 use weirgate::gateways::levels::feed::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, TOPIC};
-use weirgate_core::{BusEvent, BusMessage, Fault, StreamPosition};
+use weirgate_core::{BusEvent, BusMessage, Fault, FeedSettings, StreamPosition};
 use weirgate_core::{Frame, FrameBytes, Now, Publication, Retain, SessionKey, TopicName};
 use weirgate_wire::auth::Origins;
 
@@ -43,8 +43,10 @@ fn settings() -> LevelsFeedSettings {
         keys: keys.iter().map(|key| (*key).to_owned()).collect(),
     };
     LevelsFeedSettings {
-        bus_message_bytes_max: 5_000,
-        is_stamped: false,
+        messages: FeedSettings {
+            bus_message_bytes_max: 5_000,
+            is_stamped: false,
+        },
         relays: vec![Relay {
             subject: "more.stuff".to_owned(),
             key: "more".to_owned(),

@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde_json::Value;
-use weirgate::gateways::FeedSettings;
 use weirgate::gateways::trades::feed::TradesFeed;
 use weirgate::gateways::trades::{
     CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats,
 };
+use weirgate_core::FeedSettings;
 use weirgate_core::{BusEvent, BusMessage};
 use weirgate_core::{Now, Place, SessionKey};
 use weirgate_wire::auth::{Authenticator, Origins};

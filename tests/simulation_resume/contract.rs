@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use weirgate::gateways::FeedSettings;
 use weirgate::gateways::channels::ChannelsGateway;
 use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{AllClientsLimits, ChannelsGatewaySettings};
 use weirgate::gateways::trades::feed::{PATTERN, TradesFeed};
 use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings};
 use weirgate_core::BusEvent;
+use weirgate_core::FeedSettings;
 use weirgate_core::{Feed, FrameBytes, Gateway};
 use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
 

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use crate::gateways::shared::feed::{
-    BadMessageLog, FeedSettings, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size, write_stamp,
+    BadMessageLog, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size, write_stamp,
 };
-use weirgate_core::{BusEvent, BusMessage, Subscription};
+use weirgate_core::{BusEvent, BusMessage, FeedSettings, Subscription};
 use weirgate_core::{
     BusNotice, ConflationKey, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, Place,
     Publication, TopicName,

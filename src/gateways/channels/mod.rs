@@ -85,6 +85,27 @@ pub struct ChannelsGatewaySettings {
     pub marks_channel: Option<String>,
 }
 
+/// The defaults of the contract. Nobody needs a token, all origins may connect, and the table of roles is the built-in
+/// table.
+impl Default for ChannelsGatewaySettings {
+    fn default() -> Self {
+        Self {
+            channels_max: 50,
+            name_bytes_max: 512,
+            patterns_max: 5,
+            all_clients: AllClientsLimits::default(),
+            inbound_per_second: 1_000,
+            renewals_per_second: 500,
+            outbound_per_second: None,
+            default_role: "user".to_owned(),
+            origins: Origins::default(),
+            authenticator: Authenticator::default(),
+            acl: Acl::default(),
+            marks_channel: None,
+        }
+    }
+}
+
 /// The client side of the channels contract (`GET /ws`).
 #[derive(Debug)]
 pub struct ChannelsGateway {

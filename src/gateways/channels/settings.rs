@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::gateways::channels::AllClientsLimits;
+use crate::gateways::channels::ChannelsGatewaySettings;
 use crate::gateways::shared::bus;
 use weirgate_core::Limits;
 use weirgate_server::settings::{
@@ -13,7 +13,7 @@ use weirgate_server::telemetry::names;
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 
 group! {
-    /// The settings of `weirgate channels`.
+    /// What the start of `weirgate channels` needs; the limits of clients are in [`ChannelsGatewaySettings`].
     #[derive(Clone)]
     pub(super) struct ChannelsSettings {
         /// The bus; empty: Redis at `--redis-url`.
@@ -23,12 +23,6 @@ group! {
         pub(super) retained_bytes_max: usize = 64 * 1024 * 1024,
         pub(super) history_names: Vec<String> = Vec::new(),
         pub(super) conflated: Vec<String> = Vec::new(),
-        pub(super) channels_max: usize = 50,
-        pub(super) patterns_max: usize = 5,
-        pub(super) all_clients: AllClientsLimits = AllClientsLimits::default(),
-        pub(super) messages_per_second_max: u32 = 1_000,
-        pub(super) renewals_per_second_max: u32 = 500,
-        pub(super) default_role: String = "user".to_owned(),
         pub(super) acl: Option<PathBuf> = None,
     }
 }
@@ -165,7 +159,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     Setting::count(
         "channels-max",
         (0, 100_000),
-        field!(ChannelsSettings, channels_max),
+        field!(ChannelsGatewaySettings, channels_max),
         "Names that a client may hold, including patterns; 0 allows none",
     )
     .original_env(&["MAX_CHANNELS_PER_CLIENT"])
@@ -177,7 +171,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     Setting::count(
         "wildcards-max",
         (0, 100_000),
-        field!(ChannelsSettings, patterns_max),
+        field!(ChannelsGatewaySettings, patterns_max),
         "Patterns (names with wildcards) that a client may hold; 0 allows none",
     )
     .original_env_only(&["MAX_WILDCARD_SUBSCRIPTIONS"])
@@ -189,7 +183,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     Setting::count(
         "all-channels-max",
         (1, 10_000_000),
-        field!(ChannelsSettings, all_clients.names_max),
+        field!(ChannelsGatewaySettings, all_clients.names_max),
         "Different names that all clients together may hold, including patterns",
     )
     .more(
@@ -204,7 +198,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     Setting::bytes(
         "all-channel-name-bytes",
         (1_024, 1_073_741_824),
-        field!(ChannelsSettings, all_clients.name_bytes_max),
+        field!(ChannelsGatewaySettings, all_clients.name_bytes_max),
         "Memory of the names and patterns that clients hold",
     )
     .more("640 bytes and the text for each different name, 96 bytes for each client that holds a name, and answers that wait for the bus.")
@@ -217,7 +211,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     Setting::count(
         "messages-per-second-max",
         (1, 1_000_000),
-        field!(ChannelsSettings, messages_per_second_max),
+        field!(ChannelsGatewaySettings, inbound_per_second),
         "Messages per second from a client",
     )
     .more(
@@ -233,7 +227,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     Setting::count(
         "renewals-per-second",
         (1, 1_000_000),
-        field!(ChannelsSettings, renewals_per_second_max),
+        field!(ChannelsGatewaySettings, renewals_per_second),
         "New tokens per second of all clients, on open connections",
     )
     .more(
@@ -249,7 +243,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     Setting::new(
         "default-role",
         Kind::Text,
-        field!(ChannelsSettings, default_role),
+        field!(ChannelsGatewaySettings, default_role),
         "Role of clients without a role in the token, or without --require-auth",
     )
     .original_env_only(&["DEFAULT_ROLE"]),

@@ -12,7 +12,6 @@ use crate::gateways::shared::auth::{
     AclFile, access_metrics, acl, authenticator, check_table, warn_of, warn_of_ignored_tokens,
 };
 use crate::gateways::shared::bus::Bus;
-use crate::gateways::shared::feed::FeedSettings;
 use crate::gateways::shared::reading::{Reading, open, wrong_history_name};
 use weirgate_bus::BusInterest;
 use weirgate_bus::nats::Settle;
@@ -24,15 +23,10 @@ use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, 
 use weirgate_server::run::{
     CommonSettings, GatewayKind, Parts, Prepared, Print, Reload, RoleTable, RunError, TokenUse, say,
 };
-use weirgate_server::settings::{
-    BusSettings, Checked, Part, RedisAccess, Rows, StreamSettings, flag, has_flag,
-};
+use weirgate_server::settings::{Checked, Part, RedisAccess, Rows, StreamSettings, flag, has_flag};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
 use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, TokenNameLimits};
 use weirgate_wire::json::{ObjectWriter, iso_utc};
-
-/// The most bytes of a name or pattern that a client subscribes to.
-const NAME_BYTES_MAX: usize = 512;
 
 /// `weirgate channels`.
 pub(in crate::gateways) const CHANNELS: GatewayKind = GatewayKind::new(
@@ -62,13 +56,14 @@ pub(in crate::gateways) const CHANNELS: GatewayKind = GatewayKind::new(
 .dialect(crate::gateways::shared::dialects::CHANNELS)
 .tokens(TokenUse::Roles(|checked| {
     let own: ChannelsSettings = checked.get();
+    let of_clients: ChannelsGatewaySettings = checked.get();
     Ok(RoleTable {
         acl: table(&own)?,
         limits: TokenNameLimits {
-            names_max: own.channels_max,
-            name_bytes_max: NAME_BYTES_MAX,
+            names_max: of_clients.channels_max,
+            name_bytes_max: of_clients.name_bytes_max,
         },
-        default_role: own.default_role,
+        default_role: of_clients.default_role,
         file: own.acl,
     })
 }));
@@ -110,7 +105,6 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         NameSyntax::Redis => Duration::ZERO,
         NameSyntax::Nats => settle.time,
     };
-    let bus_settings: BusSettings = checked.get();
     let history_names = own.history_names.iter();
     let reading = Reading {
         names: history_names
@@ -126,11 +120,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let interest = open_bus.interest.clone();
     let stats = Arc::new(ChannelsStats::default());
     let frame_bytes = FrameBytes::default();
-    let feed_settings = FeedSettings {
-        bus_message_bytes_max: bus_settings.message_bytes_max,
-        is_stamped: bus_settings.is_stamped,
-    };
-    let feed = ChannelsFeed::new(feed_settings, frame_bytes.clone());
+    let feed = ChannelsFeed::new(checked.get(), frame_bytes.clone());
     let retained_bytes_max = own.retained_bytes_max;
     let metrics = metrics(&stats, retained_bytes_max, interest.as_ref());
     let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
@@ -258,22 +248,16 @@ fn gateway_settings(
     common: &CommonSettings,
     authenticator: Authenticator,
 ) -> Result<ChannelsGatewaySettings, RunError> {
-    let rate = own.messages_per_second_max;
+    let of_rows: ChannelsGatewaySettings = checked.get();
     let has_rate = checked.is_set(own_flag!("messages-per-second-max"));
     Ok(ChannelsGatewaySettings {
-        channels_max: own.channels_max,
-        name_bytes_max: NAME_BYTES_MAX,
-        patterns_max: own.patterns_max,
-        all_clients: own.all_clients,
-        inbound_per_second: rate,
-        renewals_per_second: own.renewals_per_second_max,
         // Unlimited by default.
-        outbound_per_second: has_rate.then_some(rate),
-        default_role: own.default_role.clone(),
+        outbound_per_second: has_rate.then_some(of_rows.inbound_per_second),
         origins: common.origins(),
         authenticator,
         acl: table(own)?,
         marks_channel: marks_channel(checked, own),
+        ..of_rows
     })
 }
 

@@ -46,7 +46,8 @@ pub struct EventsGatewaySettings {
     pub rate_burst: u32,
     /// Thousandths of a token that the bucket gains a second.
     pub rate_per_second_milli: u64,
-    /// Calls in flight, over all services.
+    /// Calls in flight, over all services. A tenth is reserved for each service, so that a service that hangs does not
+    /// take the slots of the others.
     pub calls_max: usize,
     /// The most messages of ended connections that may still wait to be forwarded.
     pub orphans_max: usize,
@@ -54,6 +55,21 @@ pub struct EventsGatewaySettings {
     pub waiting_bytes_max: usize,
     /// Whether pushes of other instances come: then there are positions only after [`Input::Others`].
     pub shares_pushes: bool,
+}
+
+/// The defaults of the contract.
+impl Default for EventsGatewaySettings {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 65_536,
+            rate_burst: 20,
+            rate_per_second_milli: 10_000,
+            calls_max: 100,
+            orphans_max: 10_000,
+            waiting_bytes_max: 16 * 1024 * 1024,
+            shares_pushes: false,
+        }
+    }
 }
 
 /// Input from other threads.

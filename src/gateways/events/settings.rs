@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use crate::gateways::events::bus::PART_BYTES_MAX;
+use crate::gateways::events::EventsGatewaySettings;
+use crate::gateways::events::bus::{ExchangeSettings, PART_BYTES_MAX};
+use crate::gateways::events::proxy::ProxyLimits;
 use crate::gateways::shared::bus;
 use weirgate_core::Limits;
 use weirgate_server::http::services::{CONNECTION_BYTES, Upstream};
@@ -19,7 +21,7 @@ fn service_url(name: &str) -> String {
 }
 
 group! {
-    /// The settings of `weirgate events`.
+    /// What the start of `weirgate events` needs: the services, and broadcasts.
     #[derive(Clone)]
     pub(super) struct EventsSettings {
         pub(super) lobby_url: String = service_url("lobby"),
@@ -29,19 +31,12 @@ group! {
         pub(super) internal_auth_token: Option<SecretText> = None,
         /// The time limit for connecting to a service, and for each silence of it.
         pub(super) http_timeout_ms: i64 = 10_000,
-        pub(super) proxy_silence_timeout_ms: u64 = 60_000,
-        pub(super) proxy_connections_max: usize = 256,
-        pub(super) proxy_bytes_max: u64 = 2 * 256 * CONNECTION_BYTES,
         /// Bytes of the body of a broadcast.
         pub(super) broadcast_bytes_max: usize = 64 * 1024 * 1024,
         /// Bytes of the bodies of all broadcasts.
         pub(super) broadcasts_bytes_max: u64 = 128 * 1024 * 1024,
         /// Bytes of the responses of services to all calls.
         pub(super) answers_bytes_max: usize = 128 * 1024 * 1024,
-        pub(super) rate_per_second_milli: i64 = 10_000,
-        pub(super) rate_burst_milli: i64 = 20_000,
-        pub(super) orphans_max: usize = 10_000,
-        pub(super) waiting_bytes_max: usize = 16 * 1024 * 1024,
     }
 }
 
@@ -121,7 +116,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     Setting::ms(
         "proxy-silence-timeout-ms",
         (1, 86_400_000),
-        field!(EventsSettings, proxy_silence_timeout_ms),
+        field!(ProxyLimits, silence_timeout_ms),
         "Time limit for a connect of the proxy, and for each silence of a service",
     )
     .more("Time during which the client sends the request body does not count.")
@@ -133,7 +128,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     Setting::count(
         "proxy-connections-max",
         (1, 10_000),
-        field!(EventsSettings, proxy_connections_max),
+        field!(ProxyLimits, service_connections_max),
         "Connections of the proxy to one service at once, shared between addresses",
     )
     .more(
@@ -151,7 +146,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     Setting::bytes(
         "proxy-bytes",
         (CONNECTION_BYTES, 1024 * 1024 * MIB),
-        field!(EventsSettings, proxy_bytes_max),
+        field!(ProxyLimits, bytes_max),
         "Buffers of the connections of the proxy to all services: 200 KiB each",
     )
     .share(40)
@@ -204,9 +199,9 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
     Setting::new(
         "rate-limit-rps",
         Kind::decimal(Unit::Count, (-1_000_000_000_000, 1_000_000_000_000)),
-        &With::<EventsSettings, Milli> {
-            set: |events, milli| events.rate_per_second_milli = milli.0,
-            get: |events| Milli(events.rate_per_second_milli),
+        &With::<EventsGatewaySettings, Milli> {
+            set: |events, milli| events.rate_per_second_milli = milli.0.max(0).unsigned_abs(),
+            get: |events| Milli(events.rate_per_second_milli as i64),
         },
         "Messages per second of one connection; 0 or less allows only the burst",
     )
@@ -219,9 +214,13 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
     Setting::new(
         "rate-limit-burst",
         Kind::decimal(Unit::Count, (-1_000_000_000_000, 1_000_000_000_000)),
-        &With::<EventsSettings, Milli> {
-            set: |events, milli| events.rate_burst_milli = milli.0,
-            get: |events| Milli(events.rate_burst_milli),
+        &With::<EventsGatewaySettings, Milli> {
+            // A fraction of a message does not count.
+            set: |events, milli| {
+                let whole = milli.0.max(1_000) / 1_000;
+                events.rate_burst = u32::try_from(whole).unwrap_or(u32::MAX);
+            },
+            get: |events| Milli(i64::from(events.rate_burst) * 1_000),
         },
         "Burst of messages of one connection; at least 1",
     )
@@ -234,7 +233,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
     Setting::count(
         "orphans",
         (0, 1_000_000),
-        field!(EventsSettings, orphans_max),
+        field!(EventsGatewaySettings, orphans_max),
         "Waiting messages of disconnected devices, still to be forwarded",
     )
     .more(
@@ -250,7 +249,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
     Setting::bytes(
         "waiting-bytes",
         (MIB, 1024 * 1024 * MIB),
-        field!(EventsSettings, waiting_bytes_max),
+        field!(EventsGatewaySettings, waiting_bytes_max),
         "Memory of unanswered messages of all devices together",
     )
     .more(
@@ -328,10 +327,6 @@ group! {
         pub(super) urls: SecretUrl = SecretUrl::new(""),
         /// The channel or subject of all instances.
         pub(super) name: String = "weirgate.events".to_owned(),
-        /// How long a push waits until the other instances have sent their counts.
-        pub(super) wait_ms: u64 = 250,
-        /// Bytes of a push in one message.
-        pub(super) message_bytes_max: usize = 1_000_000,
     }
 }
 
@@ -373,7 +368,7 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
     Setting::ms(
         "events-bus-wait-ms",
         (1, 60_000),
-        field!(EventsBusSettings, wait_ms),
+        field!(us ExchangeSettings, wait_us),
         "Time that a push waits for the counts of the other instances",
     )
     .limit(
@@ -384,7 +379,7 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
     Setting::bytes(
         "events-bus-message-bytes-max",
         (KIB, PART_BYTES_MAX as u64),
-        field!(EventsBusSettings, message_bytes_max),
+        field!(ExchangeSettings, message_bytes_max),
         "Bytes of a push in one message on the bus",
     )
     .more(

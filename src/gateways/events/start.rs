@@ -15,7 +15,7 @@ use crate::gateways::events::bus::open::Bus;
 use crate::gateways::events::http_calls::{CallLimits, Calls};
 use crate::gateways::events::internal;
 use crate::gateways::events::internal::InternalAccess;
-use crate::gateways::events::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
+use crate::gateways::events::proxy::{Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings};
 use crate::gateways::events::settings::EventsSettings;
 use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsService, EventsStats,
@@ -56,10 +56,6 @@ pub(in crate::gateways) const EVENTS: GatewayKind = GatewayKind::new(
 .check(super::settings::check)
 .dialect(crate::gateways::shared::dialects::EVENTS);
 
-/// The most calls in flight over all services. A tenth is reserved for each service, so that a service that hangs does
-/// not take the slots of the others.
-const CALLS_MAX: usize = 100;
-
 /// The most bytes of a service's response to a call, unless the limit on all responses together is lower.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -74,9 +70,14 @@ const CLOSE_BYTES_MIN: usize = 1024 * 1024;
 fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let own: EventsSettings = checked.get();
     let mut common = CommonSettings::new(checked);
-    let mut gateway_settings = gateway_settings(&own, &common);
+    let mut gateway_settings = EventsGatewaySettings {
+        message_bytes_max: common.limits.message_bytes_max,
+        ..checked.get()
+    };
+    let proxy_limits: ProxyLimits = checked.get();
     common.limits.message_bytes_max = CLOSE_BYTES_MIN.max(4 * gateway_settings.message_bytes_max);
-    common.service_connections_max = service_connections_max(&own);
+    common.service_connections_max =
+        gateway_settings.calls_max + proxy_connections_max(&proxy_limits);
     let token = own.internal_auth_token.clone();
     if token.is_none() {
         tracing::warn!("INTERNAL_AUTH_TOKEN is not set: nobody can push events");
@@ -102,7 +103,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         wake: to_loop.wake.clone(),
     };
     let frame_bytes = to_loop.frame_bytes.clone();
-    let proxy = Proxy::new(proxy_settings(&own, &services, &common, clock));
+    let proxy = Proxy::new(proxy_settings(proxy_limits, &services, &common, clock));
     let answers = Holding::new("answer_bytes", own.answers_bytes_max as u64);
     let for_calls = services.clone().into();
     let calls = start_calls(&own, for_calls, answers.clone(), to_loop.clone())?;
@@ -201,26 +202,12 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     }))
 }
 
-fn gateway_settings(own: &EventsSettings, common: &CommonSettings) -> EventsGatewaySettings {
-    // A fraction of a message does not count.
-    let whole = own.rate_burst_milli.max(0) / 1000;
-    EventsGatewaySettings {
-        message_bytes_max: common.limits.message_bytes_max,
-        rate_burst: u32::try_from(whole).unwrap_or(u32::MAX).max(1),
-        rate_per_second_milli: own.rate_per_second_milli.max(0).unsigned_abs(),
-        calls_max: CALLS_MAX,
-        orphans_max: own.orphans_max,
-        waiting_bytes_max: own.waiting_bytes_max,
-        shares_pushes: false,
-    }
-}
-
-/// How many connections to services there may be: those of calls, and those of the proxy to each proxied service.
-fn service_connections_max(own: &EventsSettings) -> usize {
+/// How many connections of the proxy to all proxied services there may be.
+fn proxy_connections_max(limits: &ProxyLimits) -> usize {
     let proxied = EventsService::ALL
         .iter()
         .filter(|s| !s.proxied().is_empty());
-    CALLS_MAX + proxied.count() * own.proxy_connections_max
+    proxied.count() * limits.service_connections_max
 }
 
 /// The services, ordered by number.
@@ -269,7 +256,7 @@ fn upstream(own: &EventsSettings, service: EventsService) -> Upstream {
 }
 
 fn proxy_settings(
-    own: &EventsSettings,
+    limits: ProxyLimits,
     services: &[services::Service],
     common: &CommonSettings,
     clock: Clock,
@@ -287,9 +274,7 @@ fn proxy_settings(
     ProxySettings {
         services: services.map(proxied).collect(),
         inner_paths: &INNER_PATHS,
-        silence_timeout_ms: own.proxy_silence_timeout_ms,
-        service_connections_max: own.proxy_connections_max,
-        buffers: Holding::new("proxy_bytes", own.proxy_bytes_max),
+        limits,
         held: common.limits.http_held.clone(),
         clock,
     }

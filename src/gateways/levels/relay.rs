@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::gateways::levels::feed::{KEYS, SEQ_KEY, SUBJECTS};
+use crate::gateways::levels::feed::{KEYS, Relay, SEQ_KEY, SUBJECTS};
 use crate::gateways::shared::feed::STAMP_KEY;
 use weirgate_server::settings::{Form, Refused};
 
@@ -30,6 +30,16 @@ pub(super) struct RelaySettings {
     pub(super) stream: Option<String>,
     /// The durable consumer of the subject.
     pub(super) durable: String,
+}
+
+impl RelaySettings {
+    /// The relay for the feed, which needs no stream and no consumer.
+    pub(super) fn of_feed(&self) -> Relay {
+        Relay {
+            subject: self.subject.clone(),
+            key: self.key.clone(),
+        }
+    }
 }
 
 /// Parses relays separated by spaces, and checks them against each other.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use crate::gateways::levels::client::LevelsGateway;
+use crate::gateways::levels::feed::{Endpoint, LevelsFeedSettings};
 use crate::gateways::levels::relay;
 use crate::gateways::levels::relay::{RelaySettings, shown};
 use weirgate_bus::simulated::SimulatedSettings;
@@ -16,15 +17,12 @@ use weirgate_server::settings::{
 };
 
 group! {
-    /// The settings of both gateways.
+    /// What the levels gateway reads.
     #[derive(Clone)]
     pub(super) struct LevelsSettings {
         pub(super) relays: Vec<RelaySettings> = Vec::new(),
         /// A word of [`WORDS`].
         market: String = AUTO.to_owned(),
-        pub(super) endpoints: Vec<EndpointSettings> = Vec::new(),
-        pub(super) is_numbered: bool = false,
-        pub(super) session_length_min: u32 = 240,
     }
 }
 
@@ -93,7 +91,7 @@ pub(super) const OF_BOTH: &[Setting] = &RELAYS.of([
     Setting::new(
         "endpoint",
         Kind::Form(&ENDPOINTS),
-        &With::<LevelsSettings, String> {
+        &With::<LevelsFeedSettings, String> {
             set: |levels, text| levels.endpoints = parse(&text).unwrap_or_default(),
             get: |levels| shown(&levels.endpoints),
         },
@@ -106,7 +104,7 @@ pub(super) const OF_BOTH: &[Setting] = &RELAYS.of([
     Setting::new(
         "state-seq",
         Kind::Switch,
-        field!(LevelsSettings, is_numbered),
+        field!(LevelsFeedSettings, is_numbered),
         "Number the messages of each path, under the key seq",
     )
     .more(
@@ -118,7 +116,7 @@ pub(super) const OF_BOTH: &[Setting] = &RELAYS.of([
 pub(super) const SESSION: &[Setting] = &Heading("Trading session").of([Setting::new(
     "session-length-min",
     Kind::number(Unit::Minutes, (1, 870)),
-    field!(LevelsSettings, session_length_min),
+    field!(LevelsFeedSettings, session_length_min),
     "Minutes after the open (09:30 New York) when bars_since_open stops rising",
 )]);
 
@@ -211,15 +209,6 @@ pub(super) fn is_http_path(path: &str) -> bool {
     })
 }
 
-/// A path whose clients get some of the keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct EndpointSettings {
-    /// The path as in requests, without percent-decoding.
-    pub(super) path: String,
-    /// The keys: at least one, without repetition.
-    pub(super) keys: Vec<String>,
-}
-
 /// Parses endpoints separated by spaces, and checks their paths against each other.
 ///
 /// # Errors
@@ -231,11 +220,11 @@ pub(super) struct EndpointSettings {
         reason = "the text of a setting, not of a message"
     )
 )]
-fn parse(text: &str) -> Result<Vec<EndpointSettings>, Refused> {
-    let mut endpoints: Vec<EndpointSettings> = Vec::new();
+fn parse(text: &str) -> Result<Vec<Endpoint>, Refused> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
     for item in text.split_whitespace() {
         let endpoint = parse_one(item).and_then(|endpoint| {
-            match endpoints.iter().any(|other| other.path == endpoint.path) {
+            match endpoints.iter().any(|other| other.topic == endpoint.topic) {
                 true => Err("each path once".into()),
                 false => Ok(endpoint),
             }
@@ -245,7 +234,7 @@ fn parse(text: &str) -> Result<Vec<EndpointSettings>, Refused> {
     Ok(endpoints)
 }
 
-fn parse_one(item: &str) -> Result<EndpointSettings, String> {
+fn parse_one(item: &str) -> Result<Endpoint, String> {
     let Some((path, keys)) = item.split_once('=') else {
         return Err(format!("{ENDPOINT}, several with space between them"));
     };
@@ -264,13 +253,13 @@ fn parse_one(item: &str) -> Result<EndpointSettings, String> {
     if repeated || keys.iter().any(String::is_empty) {
         return Err("keys of the payload after the =, each once, with commas between them".into());
     }
-    Ok(EndpointSettings {
-        path: path.to_owned(),
+    Ok(Endpoint {
+        topic: path.into(),
         keys,
     })
 }
 
-impl EndpointSettings {
+impl Endpoint {
     /// If a key of this endpoint is not in `known`, returns the refusal of the endpoint.
     pub(super) fn unknown_key(&self, known: &[&str]) -> Option<Refused> {
         let unknown = |key: &String| !known.contains(&key.as_str());
@@ -282,9 +271,9 @@ impl EndpointSettings {
     }
 }
 
-impl fmt::Display for EndpointSettings {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.path, self.keys.join(","))
+        write!(f, "{}={}", self.topic.as_str(), self.keys.join(","))
     }
 }
 

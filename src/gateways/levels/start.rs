@@ -15,11 +15,11 @@ use crossbeam_channel::unbounded;
 
 use crate::gateways::levels::client::{DemoGateway, LevelsGateway, LevelsPath};
 use crate::gateways::levels::feed::{
-    Endpoint, KEYS, LevelsFeed, LevelsFeedSettings, LevelsJudge, Relay, SUBJECTS, TOPIC,
+    Endpoint, KEYS, LevelsFeed, LevelsFeedSettings, LevelsJudge, SUBJECTS, TOPIC,
 };
 use crate::gateways::levels::pages::{SlowLine, health_route, keys_route, slow_route, tab_route};
 use crate::gateways::levels::relay::{DURABLES, RelaySettings};
-use crate::gateways::levels::settings::{DemoSettings, EndpointSettings, LevelsSettings, Market};
+use crate::gateways::levels::settings::{DemoSettings, LevelsSettings, Market};
 use crate::gateways::shared::bus::nats;
 use weirgate_bus;
 use weirgate_bus::Source;
@@ -27,14 +27,12 @@ use weirgate_bus::nats::{LookBack, NatsSettings, NatsSource, StreamSpec, Subscri
 use weirgate_bus::runtime::{Clock, LateWake, detached};
 use weirgate_bus::simulated::SimulatedSource;
 use weirgate_bus::status::BusStatus;
-use weirgate_core::{FrameBytes, Gateway, TopicName};
+use weirgate_core::{FrameBytes, Gateway};
 use weirgate_server::http::{Route, page};
 use weirgate_server::run::{
     CommonSettings, GatewayKind, Inputs, Listening, Parts, Prepared, Question, RunError, say,
 };
-use weirgate_server::settings::{
-    BusSettings, Checked, NatsAccess, Part, Rows, SecretUrl, SettingsError, flag,
-};
+use weirgate_server::settings::{Checked, NatsAccess, Part, Rows, SecretUrl, SettingsError, flag};
 
 /// `weirgate levels`.
 pub(in crate::gateways) const LEVELS: GatewayKind = GatewayKind::new(
@@ -83,7 +81,8 @@ fn unknown_keys(checked: &Checked) -> Vec<SettingsError> {
     let own: LevelsSettings = checked.get();
     let relayed = own.relays.iter().map(|relay| relay.key.as_str());
     let known: Vec<_> = KEYS.into_iter().chain(relayed).collect();
-    let refused = own.endpoints.iter().filter_map(|e| e.unknown_key(&known));
+    let LevelsFeedSettings { endpoints, .. } = checked.get();
+    let refused = endpoints.iter().filter_map(|e| e.unknown_key(&known));
     let flag = super::settings::OF_BOTH[0].flag;
     refused.map(|r| checked.refused(flag, &r)).collect()
 }
@@ -255,14 +254,18 @@ struct LevelsPlan {
 
 impl LevelsPlan {
     fn new(gateway: &'static str, checked: &Checked, has_market: bool) -> Self {
-        let own: LevelsSettings = checked.get();
-        let bus: BusSettings = checked.get();
+        let LevelsSettings { relays, .. } = checked.get();
+        let feed = LevelsFeedSettings {
+            relays: relays.iter().map(RelaySettings::of_feed).collect(),
+            messages: checked.get(),
+            ..checked.get()
+        };
         Self {
             gateway,
             common: CommonSettings::new(checked),
-            feed: feed_settings(&own, &bus),
-            paths: paths(&own.endpoints),
-            relays: own.relays,
+            paths: paths(&feed.endpoints),
+            feed,
+            relays,
             has_market,
         }
     }
@@ -310,37 +313,14 @@ impl LevelsPlan {
 }
 
 /// Feed and gateway both name the topic of a path after the path.
-fn topic(endpoint: &EndpointSettings) -> TopicName {
-    endpoint.path.clone().into()
-}
-
-fn feed_settings(own: &LevelsSettings, bus: &BusSettings) -> LevelsFeedSettings {
-    let relay = |relay: &RelaySettings| Relay {
-        subject: relay.subject.clone(),
-        key: relay.key.clone(),
-    };
-    let endpoint = |endpoint: &EndpointSettings| Endpoint {
-        topic: topic(endpoint),
-        keys: endpoint.keys.clone(),
-    };
-    LevelsFeedSettings {
-        session_length_min: own.session_length_min,
-        bus_message_bytes_max: bus.message_bytes_max,
-        relays: own.relays.iter().map(relay).collect(),
-        endpoints: own.endpoints.iter().map(endpoint).collect(),
-        is_numbered: own.is_numbered,
-        is_stamped: bus.is_stamped,
-    }
-}
-
-fn paths(endpoints: &[EndpointSettings]) -> Vec<LevelsPath> {
+fn paths(endpoints: &[Endpoint]) -> Vec<LevelsPath> {
     let everything = LevelsPath {
         path: LevelsGateway::PATH.to_owned(),
         topic: TOPIC,
     };
     let others = endpoints.iter().map(|endpoint| LevelsPath {
-        path: endpoint.path.clone(),
-        topic: topic(endpoint),
+        path: endpoint.topic.as_str().to_owned(),
+        topic: endpoint.topic.clone(),
     });
     [everything].into_iter().chain(others).collect()
 }

@@ -28,15 +28,6 @@ impl LastSeen {
     }
 }
 
-/// Settings of a feed of channels or trades.
-#[derive(Clone, Debug)]
-pub struct FeedSettings {
-    /// The limit on a bus message, bytes; larger messages are counted, logged and skipped.
-    pub bus_message_bytes_max: usize,
-    /// Whether each message has its arrival time from the bus; no part of the contract.
-    pub is_stamped: bool,
-}
-
 /// A message over the limit.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{bytes} bytes are more than the allowed {bytes_max}")]

@@ -11,10 +11,10 @@ use weirgate_bus::redis::{RedisNeeds, RedisSettings, RedisSource, RedisStreamSou
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_bus::{BusInterest, KeptFeed, Source, StreamSettings};
-use weirgate_core::{BusEvent, Subscription};
+use weirgate_core::{BusEvent, FeedSettings, Subscription};
 use weirgate_core::{Feed, Gateway, Limits};
 use weirgate_server::run::{Parts, Question, RunError};
-use weirgate_server::settings::{BusSettings, Checked};
+use weirgate_server::settings::Checked;
 use weirgate_wire::auth::{Acl, NameError, NameSyntax, is_pattern};
 
 /// Last values that are sent for one pattern.
@@ -44,7 +44,7 @@ impl Reading<'_> {
     /// Reads the whole stream in the settings, or else the names that clients subscribe to.
     pub(in crate::gateways) fn of(checked: &Checked) -> Self {
         Self {
-            payload_bytes_max: checked.get::<BusSettings>().message_bytes_max,
+            payload_bytes_max: checked.get::<FeedSettings>().bus_message_bytes_max,
             stream: checked.stream().map(|name| StreamSettings {
                 name,
                 history_ms: checked.get::<Limits>().history.keep_us / 1000,

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::gateways::shared::feed::{
-    BadMessageLog, FeedSettings, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size, write_stamp,
+    BadMessageLog, STAMP_BYTES, TooLarge, broadcast_unix_ms, check_size, write_stamp,
 };
-use weirgate_core::{BusEvent, BusMessage};
+use weirgate_core::{BusEvent, BusMessage, FeedSettings};
 use weirgate_core::{
     BusNotice, CopyRank, Feed, FeedLine, FeedStats, Frame, FrameBytes, Now, POSITION_BYTES_MAX,
     Place, Publication,

@@ -7,6 +7,7 @@ mod candles;
 mod client;
 pub mod feed;
 mod request;
+mod settings;
 pub(super) mod start;
 mod users;
 
@@ -46,6 +47,20 @@ pub struct TradesGatewaySettings {
     pub authenticator: Authenticator,
     /// `None`: there are no candles, and requests for candles are unknown.
     pub candles: Option<CandleSettings>,
+}
+
+/// The defaults of the contract. Nobody needs a token, and all origins may connect.
+impl Default for TradesGatewaySettings {
+    fn default() -> Self {
+        Self {
+            server_id: String::new(),
+            symbols_max: 5,
+            inbound_per_second: None,
+            origins: Origins::default(),
+            authenticator: Authenticator::default(),
+            candles: None,
+        }
+    }
 }
 
 /// Counters of the gateway, for metrics and pages.

@@ -1,4 +1,4 @@
-//! `weirgate trades`: its settings, its start and its pages.
+//! `weirgate trades`: its start and its pages.
 
 #![allow(
     clippy::disallowed_methods,
@@ -7,31 +7,27 @@
 )]
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use crate::gateways::shared::auth::{access_metrics, authenticator, warn_of};
 use crate::gateways::shared::bus::{Bus, redis};
-use crate::gateways::shared::feed::FeedSettings;
 use crate::gateways::shared::reading::{Reading, open};
 use crate::gateways::trades::feed::{PATTERN, TradesFeed};
+use crate::gateways::trades::settings::TradesSettings;
 use crate::gateways::trades::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_core::Subscription;
-use weirgate_core::{DeflateWindow, FrameBytes, Limits};
+use weirgate_core::{FrameBytes, Limits};
 use weirgate_server::http::{
     Answer, ClientModule, FrontPage, Handler, Route, StatusCode, client_routes,
 };
 use weirgate_server::run::{
     CommonSettings, GatewayKind, Parts, Prepared, RunError, StatsLine, TokenUse, say,
 };
-use weirgate_server::settings::{
-    BusSettings, Change, Checked, Groups, Heading, Kind, Listen, ListenSettings, Part, RedisAccess,
-    Rows, Setting, Shows, StreamSettings, field, flag, group,
-};
+use weirgate_server::settings::{Checked, Part, RedisAccess, Rows, StreamSettings, flag};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
-use weirgate_wire::auth::{Authenticator, NamePatterns, NameSyntax};
+use weirgate_wire::auth::{NamePatterns, NameSyntax};
 use weirgate_wire::json::ObjectWriter;
 
 /// `weirgate trades`.
@@ -49,127 +45,31 @@ pub(in crate::gateways) const TRADES: GatewayKind = GatewayKind::new(
         Part::RequireAuth,
         Part::Tokens,
     ])
-    .own(&[OWN])
-    .changes(CHANGES)
-    .defaults(defaults),
+    .own(&[super::settings::OWN])
+    .changes(super::settings::CHANGES)
+    .defaults(super::settings::defaults),
     start,
 )
 .dialect(crate::gateways::shared::dialects::TRADES)
 .tokens(TokenUse::Claims(|checked| {
-    let symbols_max = checked.get::<TradesSettings>().symbols_max;
+    let symbols_max = checked.get::<TradesGatewaySettings>().symbols_max;
     u32::try_from(symbols_max).unwrap_or(u32::MAX)
 }));
-
-group! {
-    /// The settings of `weirgate trades`.
-    #[derive(Clone)]
-    struct TradesSettings {
-        symbols_max: usize = 5,
-        messages_per_second_max: Option<u32> = None,
-        environment: String = "development".to_owned(),
-        stats_log_interval_ms: Option<u64> = Some(60_000),
-        candles: bool = false,
-    }
-}
-
-/// The defaults of the contract.
-fn defaults(groups: &mut Groups) {
-    let listen: &mut ListenSettings = groups.of();
-    listen.listen = vec![Listen::Ip(Ipv6Addr::UNSPECIFIED.into())];
-    listen.port = Some(8080);
-    let limits: &mut Limits = groups.of();
-    limits.message_bytes_max = 102_400;
-    limits.ping_interval_us = 30_000_000;
-    limits.pong_timeout_us = 30_000_000;
-    // Strangers cannot cause messages of a symbol.
-    limits.deflate_window = DeflateWindow::Shared;
-}
-
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
-
-const OWN: &[Setting] = &Heading("Trades").of([
-    Setting::count(
-        "symbols-max",
-        (0, 100_000),
-        field!(TradesSettings, symbols_max),
-        "Symbols per connection",
-    )
-    .more(
-        "The claim of a token overrides this number, and then counts all connections of the \
-        user together. Candles of a symbol count once more for each interval.",
-    )
-    .original_env(&["MAX_SYMBOLS_PER_CONNECTION"])
-    .in_short_help()
-    .limit(
-        "an error, and the request adds nothing",
-        Shows::Elsewhere("the response to `subscribe`"),
-        "tests/trades_gateway.rs::a_request_is_taken_whole_or_not_at_all",
-    ),
-    Setting::count(
-        "messages-per-second-max",
-        (0, 1_000_000),
-        field!(TradesSettings, messages_per_second_max),
-        "Messages per second from a client; 0 for no limit",
-    )
-    .limit(
-        "the message is dropped, and the client gets an error once a second",
-        Shows::Metric(names::REQUESTS_LIMITED),
-        "tests/trades_gateway.rs::who_sends_too_much_is_told_once_a_second",
-    ),
-    Setting::new(
-        "node-env",
-        Kind::Text,
-        field!(TradesSettings, environment),
-        "Name of the environment, shown at the start; has no effect",
-    )
-    .original_env_only(&["NODE_ENV"]),
-    Setting::ms(
-        "stats-log-interval-ms",
-        (0, DAY_MS),
-        field!(TradesSettings, stats_log_interval_ms),
-        "Time between log lines with the numbers of /stats; 0 for none",
-    ),
-    Setting::new(
-        "candles",
-        Kind::Switch,
-        field!(TradesSettings, candles),
-        "Clients may subscribe to candles of 1 s, 1 min and 5 min",
-    )
-    .more(
-        "Every trade is then added to candles, whether a client watches the symbol or not. The \
-        replaced gateway has no candles.",
-    ),
-]);
-
-/// Changes to shared rows, by the contract.
-const CHANGES: &[Change] = &[
-    ("port", |row| row.original_env(&["WS_PORT"]).more("")),
-    ("redis-url", |row| {
-        row.help("URL of Redis; required unless --redis-sentinels is set")
-            .more(
-                "redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or \
-                 unix://USER:PASSWORD@/PATH?db=DATABASE; shown without the password.",
-            )
-    }),
-    ("require-auth", |row| {
-        row.more(
-            "By default no client is refused for a token, and the claims of a valid token \
-            still apply.",
-        )
-    }),
-    ("pong-timeout-ms", |row| row.beyond("close 1000")),
-];
 
 fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let common = CommonSettings::new(checked);
     let own: TradesSettings = checked.get();
     let auth = checked.auth();
     let (authenticator, keys) = authenticator(&auth, clock)?;
-    let gateway_settings = gateway_settings(&own, &common, authenticator);
+    let gateway_settings = TradesGatewaySettings {
+        server_id: server_id(),
+        origins: common.origins(),
+        authenticator,
+        ..checked.get()
+    };
     let environment = own.environment;
     warn_of(&auth, &gateway_settings.authenticator);
 
-    let bus_settings: BusSettings = checked.get();
     let bus = Bus::Redis(redis(
         checked,
         flag!("redis-url"),
@@ -184,11 +84,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         clock,
     };
     let frame_bytes = FrameBytes::default();
-    let feed_settings = FeedSettings {
-        bus_message_bytes_max: bus_settings.message_bytes_max,
-        is_stamped: bus_settings.is_stamped,
-    };
-    let feed = TradesFeed::new(feed_settings, frame_bytes.clone());
+    let feed = TradesFeed::new(checked.get(), frame_bytes.clone());
     let metrics = metrics(&stats, gateway_settings.candles.as_ref());
     let gateway = TradesGateway::new(gateway_settings, Arc::clone(&stats));
     let line = own.stats_log_interval_ms;
@@ -251,21 +147,6 @@ fn reading(checked: &Checked) -> Reading<'static> {
         needs_names: true,
         kept: has_history.then_some(marks),
         ..reading
-    }
-}
-
-fn gateway_settings(
-    own: &TradesSettings,
-    common: &CommonSettings,
-    authenticator: Authenticator,
-) -> TradesGatewaySettings {
-    TradesGatewaySettings {
-        server_id: server_id(),
-        symbols_max: own.symbols_max,
-        inbound_per_second: own.messages_per_second_max,
-        origins: common.origins(),
-        authenticator,
-        candles: own.candles.then(CandleSettings::default),
     }
 }
 

@@ -82,10 +82,6 @@ group! {
         pub away_exit_s: Option<u64> = None,
         /// Bytes of messages between the bus and the loop.
         pub queue_bytes_max: usize = 64 * 1024 * 1024,
-        /// Bytes of a message; a larger message is skipped.
-        pub message_bytes_max: usize = 16 * 1024 * 1024,
-        /// Whether clients get the arrival time of each message from the bus.
-        pub is_stamped: bool = false,
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::cell::RefCell;
 
-use weirgate::gateways::FeedSettings;
 use weirgate::gateways::channels::ChannelsGateway;
 use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::levels::feed::Normaliser;
 use weirgate::gateways::trades::feed::TradesFeed;
+use weirgate_core::FeedSettings;
 use weirgate_core::{BusEvent, BusMessage};
 use weirgate_core::{Content, Feed, FrameBytes, Gateway, Message, Place, Publication, TopicName};
 

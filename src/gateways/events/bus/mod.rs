@@ -58,6 +58,17 @@ pub struct ExchangeSettings {
     pub instances_max: usize,
 }
 
+impl Default for ExchangeSettings {
+    fn default() -> Self {
+        Self {
+            wait_us: 250_000,
+            message_bytes_max: 1_000_000,
+            push_bytes_max: 64 * 1024 * 1024,
+            instances_max: 64,
+        }
+    }
+}
+
 /// Work for the thread around an [`Exchange`], which must do it in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {

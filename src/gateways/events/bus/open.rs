@@ -45,9 +45,6 @@ use weirgate_wire::json::ObjectWriter;
 /// The most pushes that wait for the counts of other instances.
 const WAITING_MAX: usize = 1_000;
 
-/// Instances on the bus, this one included.
-const INSTANCES_MAX: usize = 64;
-
 /// The most bytes in the bodies of pushes that wait for other instances. If no push waits, one of any size is accepted.
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -107,10 +104,8 @@ impl Bus {
             return Ok(None);
         }
         let settings = ExchangeSettings {
-            wait_us: own.wait_ms * 1_000,
-            message_bytes_max: own.message_bytes_max,
             push_bytes_max: checked.get::<EventsSettings>().broadcast_bytes_max,
-            instances_max: INSTANCES_MAX,
+            ..checked.get()
         };
         let bus = bus::Bus::at(checked, BUS[0].flag, &own.urls)?;
         let name = own.name;

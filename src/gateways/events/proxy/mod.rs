@@ -33,7 +33,8 @@ use tokio::time::timeout;
 use weirgate_bus::runtime::Clock;
 use weirgate_server::http::body::{Progress, RequestBody};
 use weirgate_server::http::services::{
-    Ended, Failure, FailureReason, Lease, Place, Places, Policy, Pool, Service, Upstream,
+    CONNECTION_BYTES, Ended, Failure, FailureReason, Lease, Place, Places, Policy, Pool, Service,
+    Upstream,
 };
 use weirgate_server::http::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_server::telemetry::GatewayMetric;
@@ -50,19 +51,36 @@ pub struct Proxied {
     pub paths: Vec<ProxiedPath>,
 }
 
+/// The limits on the connections of a [`Proxy`].
+#[derive(Clone, Debug)]
+pub struct ProxyLimits {
+    /// The longest silence of a service while it has to send, in milliseconds.
+    pub silence_timeout_ms: u64,
+    /// The most connections to a service at once. An address gets another one only while it holds fewer than are free.
+    /// Other requests wait for a connection, for at most `silence_timeout_ms`.
+    pub service_connections_max: usize,
+    /// The buffers of all connections, each [`CONNECTION_BYTES`].
+    pub bytes_max: u64,
+}
+
+impl Default for ProxyLimits {
+    fn default() -> Self {
+        Self {
+            silence_timeout_ms: 60_000,
+            service_connections_max: 256,
+            bytes_max: 2 * 256 * CONNECTION_BYTES,
+        }
+    }
+}
+
 /// Settings of a [`Proxy`].
 pub struct ProxySettings {
     /// The services.
     pub services: Vec<Proxied>,
     /// The first segments of paths that services reserve for the gateway and for each other; clients get a 404.
     pub inner_paths: &'static [&'static str],
-    /// The longest silence of a service while it has to send, in milliseconds.
-    pub silence_timeout_ms: u64,
-    /// The most connections to a service at once. An address gets another one only while it holds fewer than are free.
-    /// Other requests wait for a connection, for at most `silence_timeout_ms`.
-    pub service_connections_max: usize,
-    /// The buffers of all connections, each [`CONNECTION_BYTES`](weirgate_server::http::services::CONNECTION_BYTES).
-    pub buffers: Holding,
+    /// The limits on its connections.
+    pub limits: ProxyLimits,
     /// Limits the bytes of small request bodies that are read before their requests get connections. Over the limit a
     /// small body is passed on in pieces, like a large one.
     pub held: Holding,
@@ -102,7 +120,9 @@ impl Proxy {
 
     /// A proxy without connections.
     pub fn new(settings: ProxySettings) -> Self {
-        let silence = Duration::from_millis(settings.silence_timeout_ms);
+        let limits = settings.limits;
+        let silence = Duration::from_millis(limits.silence_timeout_ms);
+        let buffers = Holding::new("proxy_bytes", limits.bytes_max);
         let policy = Policy {
             silence,
             buffer_bytes_max: BUFFER_BYTES_MAX,
@@ -113,8 +133,8 @@ impl Proxy {
             let behind = Behind {
                 pool: Pool::new(service, policy),
                 places: Places::new(
-                    settings.service_connections_max,
-                    settings.buffers.clone(),
+                    limits.service_connections_max,
+                    buffers.clone(),
                     settings.clock,
                 ),
                 watch: Arc::new(watch),
@@ -126,7 +146,7 @@ impl Proxy {
             shared: Arc::new(Shared {
                 inner_paths: settings.inner_paths,
                 silence,
-                buffers: settings.buffers,
+                buffers,
                 held: settings.held,
                 clock: settings.clock,
             }),

@@ -23,7 +23,7 @@ use std::ops::Range;
 use self::cache::{Cache, View};
 use self::reader::{Kind, Reader};
 use crate::gateways::shared::feed::{BadMessageLog, LastSeen, check_size};
-use weirgate_core::{BusEvent, BusMessage};
+use weirgate_core::{BusEvent, BusMessage, FeedSettings};
 use weirgate_core::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicName};
 use weirgate_wire::json::check_json;
 
@@ -51,8 +51,6 @@ const VIEWPORT: usize = 2;
 pub struct LevelsFeedSettings {
     /// Minutes from the open to the end of the session: the maximum of `bars_since_open`.
     pub session_length_min: u32,
-    /// The limit on a bus message, bytes; larger messages are counted, logged and skipped.
-    pub bus_message_bytes_max: usize,
     /// More subjects, in the order of their keys in the payload.
     pub relays: Vec<Relay>,
     /// More topics, beside [`TOPIC`].
@@ -60,8 +58,8 @@ pub struct LevelsFeedSettings {
     /// Whether each payload has the number of its broadcast, so that a client can count skipped broadcasts; no part of
     /// the contract.
     pub is_numbered: bool,
-    /// Whether each payload has the arrival time of its newest message; no part of the contract.
-    pub is_stamped: bool,
+    /// The limit on a message, and whether each payload has the arrival time of its newest message.
+    pub messages: FeedSettings,
 }
 
 /// An additional subject: its last message, untouched, under a key.
@@ -76,9 +74,9 @@ pub struct Relay {
 /// An additional topic: some of the keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Topic of the endpoint's clients.
+    /// Topic of the endpoint's clients, named after its path: as in requests, without percent-decoding.
     pub topic: TopicName,
-    /// The shown keys, in any order: the payload keeps the order of the whole payload.
+    /// The shown keys, each once, in any order: the payload keeps the order of the whole payload.
     pub keys: Vec<String>,
 }
 
@@ -86,11 +84,10 @@ impl Default for LevelsFeedSettings {
     fn default() -> Self {
         Self {
             session_length_min: 240,
-            bus_message_bytes_max: 16 * 1024 * 1024,
             relays: Vec::new(),
             endpoints: Vec::new(),
             is_numbered: false,
-            is_stamped: false,
+            messages: FeedSettings::default(),
         }
     }
 }
@@ -163,7 +160,7 @@ impl LevelsFeed {
             normaliser: Normaliser::new(settings.session_length_min),
             subjects: contents.into_iter().map(subject).collect(),
             views: [everything].into_iter().chain(endpoints).collect(),
-            cache: Cache::new(&keys, settings.is_stamped, alive),
+            cache: Cache::new(&keys, settings.messages.is_stamped, alive),
             stats: FeedStats::of(names),
             bad_log: BadMessageLog::default(),
             settings,
@@ -225,7 +222,7 @@ impl LevelsFeed {
         payload: &mut Vec<u8>,
         received: Now,
     ) -> Result<(), BadMessage> {
-        check_size(payload, self.settings.bus_message_bytes_max)?;
+        check_size(payload, self.settings.messages.bus_message_bytes_max)?;
         match content {
             Content::Levels => {
                 // Sized by the last output, so that the buffer rarely grows.
@@ -305,7 +302,7 @@ impl LevelsJudge {
     pub fn new(settings: &LevelsFeedSettings) -> Self {
         Self {
             normaliser: Normaliser::new(settings.session_length_min),
-            bus_message_bytes_max: settings.bus_message_bytes_max,
+            bus_message_bytes_max: settings.messages.bus_message_bytes_max,
         }
     }
 

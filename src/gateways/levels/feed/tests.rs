@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use weirgate_core::{Fault, Place, StreamPosition};
+use weirgate_core::{Fault, FeedSettings, Place, StreamPosition};
 use weirgate_core::{Frame, Retain};
 use weirgate_wire::base::allocated_bytes;
 
@@ -291,7 +291,10 @@ fn depth_counts_over_the_whole_text() {
 #[test]
 fn a_message_over_the_size_limit_is_bad() {
     let settings = LevelsFeedSettings {
-        bus_message_bytes_max: 10,
+        messages: FeedSettings {
+            bus_message_bytes_max: 10,
+            is_stamped: false,
+        },
         ..LevelsFeedSettings::default()
     };
     let mut bench = Bench::with(settings);
@@ -452,7 +455,10 @@ fn gaps_are_counted() {
 #[test]
 fn it_judges_as_the_feed_does() {
     let settings = LevelsFeedSettings {
-        bus_message_bytes_max: 2_000,
+        messages: FeedSettings {
+            bus_message_bytes_max: 2_000,
+            is_stamped: false,
+        },
         ..LevelsFeedSettings::default()
     };
     let judge = LevelsJudge::new(&settings);

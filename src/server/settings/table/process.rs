@@ -8,7 +8,7 @@ use super::{GIB, HOUR_MS, KIB, MIB};
 use crate::field;
 use crate::telemetry::logging::LogFormat;
 use crate::telemetry::names;
-use weirgate_core::{CloseReason, Limits};
+use weirgate_core::{CloseReason, FeedSettings, Limits};
 use weirgate_wire::admission::Holding;
 
 pub(super) static LOGS: &[Setting] = &Heading::LOGS.of([
@@ -295,7 +295,7 @@ pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(Part::BusMessages).of(
     Setting::bytes(
         "bus-message-bytes-max",
         (KIB, GIB),
-        field!(BusSettings, message_bytes_max),
+        field!(FeedSettings, bus_message_bytes_max),
         "Bytes of one message from the bus",
     )
     .limit(
@@ -306,7 +306,7 @@ pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(Part::BusMessages).of(
     Setting::new(
         "stamp",
         Kind::Switch,
-        field!(BusSettings, is_stamped),
+        field!(FeedSettings, is_stamped),
         "Tell clients when each message came from the bus: recv_us",
     )
     .more(

@@ -59,7 +59,10 @@ impl Desk {
                 endpoint(MIXED, &["depth", "viewport"]),
             ],
             is_numbered,
-            is_stamped,
+            messages: FeedSettings {
+                is_stamped,
+                ..FeedSettings::default()
+            },
             ..LevelsFeedSettings::default()
         };
         let topics = [ALL, FLOW_ONLY, MIXED];
