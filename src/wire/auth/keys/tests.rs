@@ -80,9 +80,9 @@ fn a_public_key_is_no_secret() {
     let token = Token::new(format!("{message}.{signature}")).expect("a token");
     let mut keys = pem(RSA).expect("a key");
     assert_eq!(judge(&keys, &token), Err(Refusal::UnknownKey));
-    keys.add_secret(b"another").expect("room");
+    keys.add_secret(&Secret::new("another")).expect("room");
     assert_eq!(judge(&keys, &token), Err(Refusal::Signature));
-    keys.add_secret(RSA.as_bytes()).expect("room");
+    keys.add_secret(&Secret::new(RSA)).expect("room");
     assert_eq!(
         judge(&keys, &token),
         Ok(()),
