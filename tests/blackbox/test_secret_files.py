@@ -31,7 +31,7 @@ def status(port, path, token=None, **headers):
         headers["Authorization"] = token
     data = b'{"user": "nobody"}' if path.startswith(("/operator/disconnect", "/operator/allow")) else None
     if path.startswith("/internal/"):
-        data = b'{"device_ids": ["a"], "message": {}}'
+        data = b'{"event": "e", "data": {}, "targets": {"device_ids": ["a"]}}'
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=data, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -97,7 +97,7 @@ def test_commands_read_the_token_of_the_gateway(start_weirgate, put):
     admin = free_port()
     file = {"WEIRGATE_ADMIN_TOKEN_FILE": put("admin", ONE)}
     start_weirgate("demo", "--admin-addr", f"127.0.0.1:{admin}", env=file).wait_for("/health")
-    for command in (["top", "--json"], ["disconnect", "--user", "ann"]):
+    for command in (["top", "--once", "--json"], ["disconnect", "--user", "ann"]):
         run = lambda env: subprocess.run([weirgate_binary(), *command, f"127.0.0.1:{admin}"], env=env, capture_output=True, text=True, timeout=20)
         assert run(file).returncode == 0, run(file).stderr
         assert run({"WEIRGATE_ADMIN_TOKEN": ONE}).returncode == 0
