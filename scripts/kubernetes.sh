@@ -8,6 +8,6 @@ chart=deploy/helm/weirgate
 for gateway in levels trades channels events; do
     {
         echo "# Made by scripts/kubernetes.sh from $chart/values-$gateway.yaml; docs/guides/kubernetes.md has the reasons."
-        helm template weirgate "$chart" -f "$chart/values-$gateway.yaml" | sed '/^# Source: /d'
+        helm template "weirgate-$gateway" "$chart" --skip-tests -f "$chart/values-$gateway.yaml" | sed '/^# Source: /d'
     } >"${1:-deploy/kubernetes}/$gateway.yaml"
 done

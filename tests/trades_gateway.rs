@@ -21,14 +21,16 @@ use weirgate_core::FeedSettings;
 use weirgate_core::{BusEvent, BusMessage};
 use weirgate_core::{Feed, FrameBytes, Limits, Place, SessionKey};
 use weirgate_wire::auth::{Authenticator, KeyRing, KeySet, Origins};
+use weirgate_wire::base::Secret;
 use world::World;
 use world::client::{frame, request};
 
-const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn settings(required: bool) -> TradesGatewaySettings {
     let mut keys = KeySet::default();
-    keys.add_secret(SECRET).expect("a good secret");
+    keys.add_secret(&Secret::new(SECRET))
+        .expect("a good secret");
     TradesGatewaySettings {
         server_id: "ws-gateway-0a1b2c3d".to_owned(),
         symbols_max: 5,
@@ -67,7 +69,7 @@ fn subscribe(world: &mut World<TradesGateway>, key: SessionKey, symbols: &str) -
 }
 
 fn token(claims: serde_json::Value) -> String {
-    let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token")
 }
 

@@ -5,6 +5,9 @@
 #   WEIRGATE_TRUSTED_PROXIES=127.0.0.1    (or --trusted-proxies 127.0.0.1)
 vcl 4.1;
 
+# varnishncsa writes the query into its log, which may be a token (?token=) or a device (?device_id=). Without it:
+#   varnishncsa -F '%h %l %u %t "%m %U %H" %s %b "%{User-Agent}i"'
+
 import directors;
 
 # /ready is 503 while an instance stops, before it closes anything (--drain-delay-ms).
@@ -30,6 +33,17 @@ sub vcl_recv {
     if (req.url ~ "^/(metrics|stats|ready)(\?|$)" || req.url ~ "^/internal/") {
         return (synth(404));
     }
+    # What Varnish says of the client, in place of what the client says of itself; weirgate believes it. https behind hitch or another
+    # program that ends TLS.
+    set req.http.X-Forwarded-Proto = "http";
+    set req.http.X-Forwarded-Host = req.http.Host;
+    unset req.http.Forwarded;
+    unset req.http.X-Real-IP;
+    unset req.http.X-Forwarded-Port;
+    unset req.http.X-Forwarded-Prefix;
+    unset req.http.X-Forwarded-Server;
+    unset req.http.X-Forwarded-Scheme;
+    unset req.http.X-Forwarded-Ssl;
     set req.backend_hint = weirgate.backend();
     # WebSockets, and event streams: with pass, Varnish holds the first event back until more bytes come. pipe_timeout (60 s) counts from
     # the last byte. weirgate sends a ping or a comment to every client each 20 s: a quiet client stays.
@@ -44,6 +58,8 @@ sub vcl_pipe {
     # Varnish appends the client's address to X-Forwarded-For by itself.
     if (req.http.Upgrade) {
         set bereq.http.Upgrade = req.http.Upgrade;
-        set bereq.http.Connection = req.http.Connection;
+        # Never the client's own: weirgate would keep a connection without `upgrade` in it, and all requests that follow on a pipe pass
+        # Varnish unseen. weirgate ends every connection whose upgrade it refuses.
+        set bereq.http.Connection = "upgrade";
     }
 }

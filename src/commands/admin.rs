@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use weirgate_server::settings::typed::Env;
 use weirgate_server::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings, flag};
 
-/// The setting of these commands from a gateway.
-const TAKES: &str = flag!("admin-addr");
+/// The settings of these commands from a gateway.
+const TAKES: [&str; 2] = [flag!("admin-addr"), flag!("admin-token")];
 /// The most addresses: there is a thread for each.
 const TARGETS_MAX: usize = 32;
 /// The time limit for a request.
@@ -39,10 +39,16 @@ pub(super) struct Admins {
 
 fn rows() -> Vec<Setting> {
     let of_gateway = Rows::EVERY.settings().into_iter();
-    let taken = of_gateway.filter(|row| row.flag == TAKES).map(|row| {
-        row.help("Address of a gateway of this machine, if no URL is given")
-            .more("Read as the gateway reads it, from the same env.")
-    });
+    let taken = of_gateway
+        .filter(|row| TAKES.contains(&row.flag))
+        .map(|row| match row.is_flag() {
+            true => row
+                .help("Address of a gateway of this machine, if no URL is given")
+                .more("Read as the gateway reads it, from the same env."),
+            false => row
+                .help("Token of the admin address, unless --authorization is given")
+                .more("Read as the gateway reads it, from the same env."),
+        });
     taken.chain(Rows::TOP.settings()).collect()
 }
 
@@ -82,8 +88,10 @@ impl Admins {
             let admin_addr = checked.get::<ListenSettings>().admin_addr;
             targets.extend(admin_addr.map(|addr| Target::admin_here(addr, path)));
         }
-        let authorization = checked.get::<TopSettings>().authorization;
-        let is_header = |text: &SecretText| HeaderValue::from_str(text.expose()).is_ok();
+        let bearer = |token: SecretText| SecretText::new(&format!("Bearer {}", token.expose()));
+        let token = checked.get::<ListenSettings>().admin_token.map(bearer);
+        let authorization = checked.get::<TopSettings>().authorization.or(token);
+        let is_header = |text: &SecretText| HeaderValue::from_str(&text.expose()).is_ok();
         if !authorization.as_ref().is_none_or(is_header) {
             return Err(Exit::wrong_use(
                 "--authorization is not a value of a header",
@@ -163,7 +171,8 @@ impl Admins {
 pub(super) fn refused(path: &str, status: u16) -> String {
     let advice = match status {
         401 | 403 => {
-            "use --authorization if a proxy asks for a login, and an IP address or localhost as host"
+            "set WEIRGATE_ADMIN_TOKEN as for the gateway, use --authorization if a proxy asks for a login, and an \
+             IP address or localhost as host"
         }
         _ => "is this the address of --admin-addr?",
     };

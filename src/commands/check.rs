@@ -241,11 +241,15 @@ impl Report<'_> {
         let is_typed = |value: &&CheckedValue| {
             let is_typed = matches!(
                 value.source,
-                Source::Flag | Source::Env(_) | Source::Default
+                Source::Flag | Source::Env(_) | Source::File(..) | Source::Default
             );
             is_typed && value.setting.given != Given::Nowhere
         };
         for value in self.values().filter(is_typed) {
+            if let Source::File(name, path) = &value.source {
+                text += &format!("{name}={}\n", quoted(&path.display().to_string()));
+                continue;
+            }
             let name = match &value.source {
                 Source::Env(name) => name.clone(),
                 _ => value.setting.env_names().swap_remove(0),
@@ -331,7 +335,7 @@ fn setting(value: &CheckedValue) -> ObjectWriter {
 fn is_secret(value: &Value) -> bool {
     match value {
         Value::Secret(text) => !text.expose().is_empty(),
-        Value::Urls(urls) => urls.to_string() != urls.expose(),
+        Value::Urls(urls) => urls.to_string() != *urls.expose(),
         _ => false,
     }
 }

@@ -32,6 +32,7 @@ use clap::{Arg, ArgMatches, Command};
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::process::ExitCode;
+use weirgate_server::run::files;
 use weirgate_server::run::{
     GatewayKind, Print, RunError, default_signals, fit_address_space, take_early_signals,
 };
@@ -79,7 +80,9 @@ pub fn main(program: &'static Program) -> ExitCode {
         complain(&format!("error: the signals of the process: {error}"));
         return ExitCode::FAILURE;
     }
-    let env = Env::new(std::env::vars_os()).with_memory_limit(memory_limit_bytes());
+    let env = Env::new(std::env::vars_os())
+        .with_memory_limit(memory_limit_bytes())
+        .with_files(files::read);
     let invocation = program.read(std::env::args_os(), env);
     if !matches!(invocation, Ok(Invocation::Run(..))) {
         default_signals();

@@ -270,7 +270,7 @@ pub(super) fn hide_secret(flag: &str, rows: Rows, secret: Option<&SecretText>) {
     let name = row.map(Setting::weirgate_env).unwrap_or_default();
     let error = Command::new(program)
         .args(args)
-        .env(name, secret.expose())
+        .env(name, &*secret.expose())
         .exec();
     complain(&format!(
         "the value of {flag} stays visible in the list of processes: {error}"

@@ -292,7 +292,7 @@ impl TokenCommand {
                 .auth
                 .api_key
                 .as_ref()
-                .and_then(|key| ApiKey::new(key.expose())),
+                .and_then(|key| ApiKey::new(key.secret())),
             keys: KeyRing::new(keys.map_err(|error| error.to_string())?),
             rules: self.auth.rules.clone(),
             cookie: None,

@@ -8,13 +8,14 @@ from pods import CHART, container, pod_spec, rendered, template
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 # Kubernetes judges what is in these.
-FREE = {"global", "resources", "affinity.nodeAffinity", "affinity.podAffinity", "affinity.podAntiAffinity",
+FREE = {"global", "resources", "env.valueFrom", "affinity.nodeAffinity", "affinity.podAffinity", "affinity.podAntiAffinity",
         "topologySpreadConstraints.labelSelector", "networkPolicy.adminFrom.podSelector", "networkPolicy.adminFrom.namespaceSelector",
         "networkPolicy.adminFrom.ipBlock"}
 # Names of one word, which the schema bounds, numbers and switches.
 BOUNDED = {"gateway", "image.pullPolicy", "replicas", "port", "portSetting", "secret", "secretFiles", "checkFirst", "drainDelayMs",
            "drainMs", "resources", "affinity", "serviceAccount.create", "serviceAccount.name", "serviceMonitor.enabled",
-           "serviceMonitor.interval", "networkPolicy", "ingress.enabled", "autoscaling"}
+           "serviceMonitor.interval", "networkPolicy", "ingress.enabled", "autoscaling", "fullnameOverride", "image.digest", "strategy",
+           "minReadySeconds", "probes", "service.type", "prometheusRule.enabled", "prometheusRule.runbookPrefix", "dashboard.enabled"}
 TEXTS = ['say "yes", it\'s {{ .Values }} \\ {a: [b]}', "0123", "1e3", "true", "no", "null", "~", "# none", "- a", " padded ", "*", "&a",
          "%", "@", "a: b", "été \U0001f600", "first\n  second\n\nlast\n", "tab\tand\r\n", "$(A) ${A} $$"]
 
@@ -26,6 +27,10 @@ def everywhere(text):
     rule = lambda d: d["Ingress"]["spec"]["rules"][0]
     values = {
         "image": {"repository": text, "tag": text},
+        "env": [{"name": "OTHER", "value": text}],
+        "service": {"annotations": {"some": text}},
+        "prometheusRule": {"enabled": True, "labels": {"some": text}},
+        "dashboard": {"enabled": True, "labels": {"some": text}},
         "imagePullSecrets": [{"name": text}],
         "settings": {"SOME": text},
         "trustedProxies": text,
@@ -46,13 +51,17 @@ def everywhere(text):
     places = {
         "image.repository": lambda d: container(d)["image"][:len(text)],
         "image.tag": lambda d: container(d)["image"][-len(text):],
+        "env": lambda d: next(e["value"] for e in container(d)["env"] if e["name"] == "OTHER"),
+        "service.annotations": lambda d: metadata("Service")(d)["annotations"]["some"],
+        "prometheusRule.labels": lambda d: metadata("PrometheusRule")(d)["labels"]["some"],
+        "dashboard.labels": lambda d: metadata("ConfigMap dashboard")(d)["labels"]["some"],
         "imagePullSecrets": lambda d: pod_spec(d)["imagePullSecrets"][0]["name"],
         "settings": lambda d: next(e["value"] for e in container(d)["env"] if e["name"] == "SOME"),
         "trustedProxies": lambda d: next(e["value"] for e in container(d)["env"] if e["name"] == "WEIRGATE_TRUSTED_PROXIES"),
         "envFrom.name": lambda d: container(d)["envFrom"][0]["secretRef"]["name"],
         "envFrom.prefix": lambda d: container(d)["envFrom"][0]["prefix"],
         "extraArgs": lambda d: container(d)["args"][1],
-        "files": lambda d: d["ConfigMap"]["data"]["some.json"],
+        "files": lambda d: d["ConfigMap files"]["data"]["some.json"],
         "nodeSelector": lambda d: pod_spec(d)["nodeSelector"]["some"],
         "tolerations.key": lambda d: pod_spec(d)["tolerations"][0]["key"],
         "tolerations.value": lambda d: pod_spec(d)["tolerations"][0]["value"],
@@ -135,7 +144,7 @@ def test_nothing_empty_leaves_a_trace():
     empty = {name: type(value)() for name, value in VALUES.items() if isinstance(value, (dict, list))}
     assert len(empty) > 15
     documents = rendered("levels", values=empty | {"settings": {"SOME": ""}})
-    assert set(documents) == {"Deployment", "Service", "PodDisruptionBudget"}
+    assert set(documents) == {"Deployment", "Service", "Service admin", "PodDisruptionBudget", "NetworkPolicy", "Pod test"}
     assert "topologySpreadConstraints" not in pod_spec(documents)
     assert {"name": "SOME", "value": ""} in container(documents)["env"]
     text = json.dumps(documents)
@@ -150,7 +159,7 @@ def test_an_ingress_without_a_class_or_annotations_has_none():
 
 
 def test_a_constraint_is_about_the_pods_of_the_release_unless_it_says_otherwise():
-    labels = {"app.kubernetes.io/name": "weirgate", "app.kubernetes.io/component": "levels"}
+    labels = {"app.kubernetes.io/name": "weirgate", "app.kubernetes.io/instance": "weirgate-levels"}
     [default] = pod_spec(rendered("levels"))["topologySpreadConstraints"]
     assert default["labelSelector"] == {"matchLabels": labels}
     own = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
@@ -162,4 +171,4 @@ def test_a_constraint_is_about_the_pods_of_the_release_unless_it_says_otherwise(
 def test_another_text_of_a_file_starts_no_new_pods():
     """The pods see the change, and no client is closed."""
     one, other = [rendered("channels", values={"files": {"roles.json": text}}) for text in ("{}", '{"user": []}')]
-    assert one["ConfigMap"] != other["ConfigMap"] and one["Deployment"] == other["Deployment"]
+    assert one["ConfigMap files"] != other["ConfigMap files"] and one["Deployment"] == other["Deployment"]

@@ -3,16 +3,17 @@
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use weirgate_wire::auth::{ApiKey, KeyRing, KeySet};
+use weirgate_wire::base::Secret;
 
 use super::*;
 
 pub(crate) fn with_auth() -> ChannelsGatewaySettings {
     let mut keys = KeySet::default();
-    keys.add_secret(b"secret").expect("room");
+    keys.add_secret(&Secret::new("secret")).expect("room");
     ChannelsGatewaySettings {
         authenticator: Authenticator {
             required: true,
-            api_key: ApiKey::new("s3cret"),
+            api_key: ApiKey::new(&Secret::new("s3cret")),
             keys: KeyRing::new(keys),
             ..Authenticator::default()
         },

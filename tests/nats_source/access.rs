@@ -46,7 +46,7 @@ fn passwords_and_tokens_are_shown_to_servers_whose_url_has_none() {
     assert!(refused.contains("Authorization Violation"), "{refused}");
     // what the URL says counts for its server
     let mut other = with(&server, user("nobody", "s3cret"));
-    other.urls = server.url_as("gw:s3cr%2Fet%40");
+    other.urls = server.url_as("gw:s3cr%2Fet%40").as_str().into();
     let_in(other);
 
     let server = NatsServer::start_with("authorization { token: \"s3cr?et\" }");
@@ -276,7 +276,7 @@ fn tls_refuses_servers_that_are_not_who_they_should_be() {
     // Nobody in between can talk us out of TLS.
     let plain = NatsServer::start();
     let mut asked_for = over_tls(&plain, &ours.path());
-    for url in [plain.url(), asked_for.urls.clone()] {
+    for url in [plain.url(), asked_for.urls.expose().to_string()] {
         asked_for.urls = url;
         let refused = fault(&run(asked_for.clone()));
         assert!(refused.contains("no connection with NATS"), "{refused}");
@@ -384,17 +384,19 @@ fn the_source_of_channels_logs_in_the_same_ways() {
     settings.credentials = Credentials::NkeyFile(file);
     subjects_let_in(settings.clone());
     // The first server of the list is not there.
-    settings.urls = format!("tls://127.0.0.1:1,{}", settings.urls);
+    settings.urls = format!("tls://127.0.0.1:1,{}", settings.urls.expose())
+        .as_str()
+        .into();
     let source = subjects_let_in(settings.clone());
     source.interest.subscribe(subscription("a.*"));
     assert_eq!(source.next(), "+a.*");
     settings.tls.ca = Some(other.path());
-    settings.urls = server.url();
+    settings.urls = server.url().as_str().into();
     let unknown = subjects_fault(settings.clone());
     assert!(unknown.contains("invalid peer certificate"), "{unknown}");
     // Nobody in between can talk us out of TLS.
     let plain = NatsServer::start();
-    settings.urls = plain.url();
+    settings.urls = plain.url().as_str().into();
     let refused = subjects_fault(settings);
     assert!(refused.contains("no connection with NATS"), "{refused}");
 }

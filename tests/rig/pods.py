@@ -20,9 +20,9 @@ def helm(*argv):
     """(status, output) of Helm, which tests/requirements.txt installs beside Python."""
     program = pathlib.Path(sys.executable).parent / "helm"
     assert program.exists(), "no helm: .venv/bin/python -m pip install -r tests/requirements.txt"
-    done = subprocess.run([program, *argv], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=60)
-    return done.returncode, done.stdout
+    done = subprocess.run([program, *argv], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+    # A good end has notes beside its output: that the alerts and the dashboard of the chart are links.
+    return done.returncode, done.stdout if done.returncode == 0 else done.stdout + done.stderr
 
 
 def on_chart(command, gateway, *more, values=None):
@@ -35,16 +35,20 @@ def on_chart(command, gateway, *more, values=None):
 
 def template(gateway, *more, values=None):
     """The text of the documents of a release."""
-    status, text = on_chart(["template", "weirgate"], gateway, *more, values=values)
+    status, text = on_chart(["template", f"weirgate-{gateway}"], gateway, *more, values=values)
     assert status == 0, text
     return text
 
 
 def rendered(gateway, *more, values=None):
-    """The documents of a release, by kind."""
-    documents = list(yaml.safe_load_all(template(gateway, *more, values=values)))
-    assert len({document["kind"] for document in documents}) == len(documents)
-    return {document["kind"]: document for document in documents}
+    """The documents of a release by kind, with what follows the release in their names: "Service", "Service admin"."""
+    documents = {}
+    for document in yaml.safe_load_all(template(gateway, *more, values=values)):
+        name = document["metadata"]["name"].removeprefix(f"weirgate-{gateway}").strip("-")
+        key = f"{document['kind']} {name}".strip() if "ServiceAccount" != document["kind"] else document["kind"]
+        assert key not in documents
+        documents[key] = document
+    return documents
 
 
 def pod_spec(documents):
@@ -82,15 +86,18 @@ class Pod:
 
     def __init__(self, documents, folder, secrets=None):
         self.spec, self.secrets, self.folders = pod_spec(documents), secrets or {}, {}
+        # Names of settings that have their values in a Secret, which every Secret without texts of a test has.
+        names = [e["name"].removesuffix("_FILE") for e in container(documents)["env"] if e["name"].endswith("_FILE")]
+        unnamed = dict.fromkeys(names, ANY_SECRET)
         for volume in self.spec.get("volumes", []):
             self.folders[volume["name"]] = folder / volume["name"]
             self.folders[volume["name"]].mkdir()
             if "configMap" in volume:
-                config = documents["ConfigMap"]
+                config = documents["ConfigMap files"]
                 assert config["metadata"]["name"] == volume["configMap"]["name"]
                 self.project(volume["name"], config["data"])
             else:
-                self.project(volume["name"], self.secrets[volume["secret"]["secretName"]])
+                self.project(volume["name"], self.secrets.get(volume["secret"]["secretName"], unnamed))
 
     def project(self, volume, texts):
         """Changes the files of a volume."""
@@ -105,17 +112,11 @@ class Pod:
 
     def environment(self, of):
         """The environment of a container."""
-        def value(entry):
-            if "valueFrom" in entry:
-                reference = entry["valueFrom"]["secretKeyRef"]
-                return self.secrets.get(reference["name"], {}).get(reference["key"], ANY_SECRET)
-            return self.here(entry["value"], of)
-
         env = {}
         for source in of.get("envFrom", []):
             texts = self.secrets[source["secretRef"]["name"]]
             env.update({source.get("prefix", "") + key: self.here(text, of) for key, text in texts.items()})
-        return env | {entry["name"]: value(entry) for entry in of["env"]}
+        return env | {entry["name"]: self.here(entry["value"], of) for entry in of["env"]}
 
     def args(self, of):
         """The arguments of a container. The entrypoint of every image is `weirgate`."""

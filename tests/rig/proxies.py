@@ -73,12 +73,19 @@ DEBIAN_MODULES = ["mpm_event", "authz_core", "alias", "reqtimeout", "setenvif", 
 def replaced(text, old, new):
     """`text` with `old` replaced; `old` must occur in the recipe."""
     assert old in text, f"the recipe has no {old!r} any more"
-    return text.replace(old, new)
+    return text.replace(old, str(new))
 
 
 class Proxy:
     """A proxy on `port` of 127.0.0.1. With `stays_s` it can be reloaded, and what was before a reload stays for so long in place of the
     ten minutes of the recipe."""
+
+    # Files in the folder that the recipe has made its logs.
+    logs = []
+
+    def log(self):
+        """All that the proxy has logged."""
+        return self.process.log() + "".join((self.folder / name).read_text() for name in self.logs)
 
     def reload(self):
         """New processes, or a new configuration, from the same files."""
@@ -147,6 +154,8 @@ class Nginx(Proxy):
         servers = "\n    ".join(f"server {one}{server.group(1)}" for one in where)
         recipe = replaced(recipe, server.group(0), servers)
         recipe = replaced(recipe, "listen 80;", f"listen 127.0.0.1:{self.port};")
+        recipe = replaced(recipe, "/var/log/nginx/", f"{self.folder}/")
+        self.logs = ["weirgate.log", "weirgate.error.log"]
         for old, new in replace:
             recipe = replaced(recipe, old, new)
         (self.folder / "weirgate.conf").write_text(recipe)
@@ -202,7 +211,7 @@ class Caddy(Proxy):
         self.config = self.folder / "Caddyfile"
         # The admin port would be the same for every Caddy of the machine.
         self.admin = f"unix/{self.folder}/admin.sock"
-        self.config.write_text(f"{{\n\tadmin {self.admin if stays_s else 'off'}\n}}\n" + recipe)
+        self.config.write_text(replaced(recipe, "\n{\n\tlog", f"\n{{\n\tadmin {self.admin if stays_s else 'off'}\n\tlog"))
         # Caddy keeps files in these folders.
         self.homes = {name: str(self.folder) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
         homes = [f"{name}={folder}" for name, folder in self.homes.items()]
@@ -229,6 +238,8 @@ class Apache(Proxy):
         members = "\n    ".join(f'BalancerMember "http://127.0.0.1:{one}"{member.group(1)}' for one in backends)
         recipe = replaced(recipe, member.group(0), members)
         recipe = replaced(recipe, "<VirtualHost *:80>", f"<VirtualHost 127.0.0.1:{self.port}>")
+        recipe = replaced(recipe, "${APACHE_LOG_DIR}", self.folder)
+        self.logs = ["weirgate.log"]
         for old, new in replace:
             recipe = replaced(recipe, old, new)
         (self.folder / "weirgate.conf").write_text(recipe)

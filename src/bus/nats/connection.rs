@@ -236,7 +236,7 @@ impl NatsSender {
         let link = Servers::default().connect(settings, open)?;
         Ok(Self {
             link,
-            url: redacted(&settings.urls),
+            url: redacted(&settings.urls.expose()),
             jetstream,
             unconfirmed: 0,
         })

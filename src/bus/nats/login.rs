@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 use sonic_rs::JsonValueMutTrait;
 
 use crate::runtime::tls_roots;
-use weirgate_wire::base::without_mark;
+use weirgate_wire::base::{Secret, without_mark};
 use weirgate_wire::json;
 use weirgate_wire::json::JsonError;
 
@@ -115,9 +115,9 @@ pub enum Credentials {
     #[default]
     None,
     /// User and password.
-    UserPassword(String, String),
+    UserPassword(String, Secret),
     /// A token.
-    Token(String),
+    Token(Secret),
     /// A credentials file as written by `nsc`: the user's JWT and the seed of the user's key.
     CredsFile(PathBuf),
     /// A file with the seed of a user's key (`SU…`).
@@ -145,10 +145,11 @@ impl Credentials {
     /// Reads the part of a URL before the `@`.
     pub(super) fn parse(user_info: &str) -> Self {
         match user_info.split_once(':') {
-            Some((user, password)) => {
-                Self::UserPassword(percent_decoded(user), percent_decoded(password))
-            }
-            None => Self::Token(percent_decoded(user_info)),
+            Some((user, password)) => Self::UserPassword(
+                percent_decoded(user),
+                Secret::new(&percent_decoded(password)),
+            ),
+            None => Self::Token(Secret::new(&percent_decoded(user_info))),
         }
     }
 
@@ -191,9 +192,9 @@ impl Login {
         };
         Ok(match credentials {
             Credentials::None => Self::None,
-            Credentials::Token(token) => Self::Token(token.clone()),
+            Credentials::Token(token) => Self::Token(token.expose().to_string()),
             Credentials::UserPassword(user, password) => {
-                Self::UserPassword(user.clone(), password.clone())
+                Self::UserPassword(user.clone(), password.expose().to_string())
             }
             Credentials::CredsFile(path) => creds(path)?,
             Credentials::NkeyFile(path) => nkey(path)?,

@@ -122,7 +122,7 @@ impl NatsSource {
         set_up?;
         let away_ms = session.relay.report_up()?;
         session.relay.status.set_subscription_refused(false);
-        let url = redacted(&self.settings.urls);
+        let url = redacted(&self.settings.urls.expose());
         tracing::info!(url, away_ms, "subscribed on NATS");
         Ok(session.run())
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::error::NatsError;
 use super::login::{Credentials, Info, Login, Tls, tls_config};
 use crate::LinkTimes;
+use weirgate_wire::base::Secret;
 
 /// The port of a NATS URL without a port.
 const DEFAULT_PORT: u16 = 4222;
@@ -23,7 +24,7 @@ pub struct NatsSettings {
     /// NATS URLs, separated by commas: `nats://[user:password@|token@]host[:port]` or `tls://…`. The servers are tried
     /// in turn, then other servers of the cluster, as announced by a server. Percent signs in user, password and token
     /// are decoded.
-    pub urls: String,
+    pub urls: Secret,
     /// Where `urls` was set, such as `--nats-url`; shown in errors.
     pub urls_from: String,
     /// The credentials for servers without user or token in the URL.
@@ -105,7 +106,7 @@ impl NatsSettings {
     /// Settings for plain subjects: no streams, no consumers, all other values as in the contracts.
     pub fn plain(urls: &str, credentials: Credentials, tls: Tls) -> Self {
         Self {
-            urls: urls.to_owned(),
+            urls: urls.into(),
             urls_from: "the URL".to_owned(),
             credentials,
             tls,
@@ -125,9 +126,11 @@ impl NatsSettings {
 
     /// The servers of `urls`, parsed separately: a bad URL does not hide a good URL.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = Result<Endpoint, NatsError>> {
-        let urls: Vec<&str> = split(&self.urls).collect();
+        let text = self.urls.expose();
+        let urls: Vec<&str> = split(&text).collect();
         let urls = if urls.is_empty() { vec![""] } else { urls };
-        urls.into_iter().map(Endpoint::parse)
+        let parsed: Vec<_> = urls.into_iter().map(Endpoint::parse).collect();
+        parsed.into_iter()
     }
 
     /// Reads every file needed for a connection. `prefix` is the beginning of the flags: `nats` for `--nats-creds`.

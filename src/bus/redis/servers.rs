@@ -83,7 +83,7 @@ impl Servers {
     ) -> Result<Connection<'w>, RedisError> {
         let endpoint = match self.has_sentinels() {
             true => self.find_master(waiter)?,
-            false => self.settings.server.clone(),
+            false => self.settings.server_now(),
         };
         self.connect_to(waiter, &endpoint)
     }
@@ -203,7 +203,7 @@ impl Servers {
         let mut reason = None;
         let first = self.first_sentinel;
         for index in (0..sentinels).map(|n| (first + n) % sentinels) {
-            let sentinel = self.settings.sentinels[index].clone();
+            let sentinel = self.settings.sentinel_now(index);
             match self.ask_sentinel(waiter, &sentinel) {
                 Ok(master) => {
                     self.first_sentinel = index;
@@ -235,7 +235,7 @@ impl Servers {
     ) -> Result<RedisEndpoint, RedisError> {
         let timeout = Duration::from_millis(self.settings.connect_timeout_ms);
         let name = self.settings.master_name.clone();
-        let server = self.settings.server.clone();
+        let server = self.settings.server_now();
         self.at_each(waiter, sentinel, |mut connection| {
             connection.log_in(timeout)?;
             let question = ["SENTINEL", "get-master-addr-by-name", &name];

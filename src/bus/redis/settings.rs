@@ -11,7 +11,7 @@ use url::{Host, Url};
 
 use crate::runtime::tls_roots::TrustError;
 use crate::{LinkTimes, outage, relay};
-use weirgate_wire::base::{is_host, unix_socket_url};
+use weirgate_wire::base::{Secret, is_host, unix_socket_url};
 
 /// The default port of a Redis server.
 pub const REDIS_PORT: u16 = 6379;
@@ -23,6 +23,10 @@ pub const SENTINEL_PORT: u16 = 26_379;
 pub struct RedisSettings {
     /// The server. With sentinels its host and port are not used, because the sentinels name the master.
     pub server: RedisEndpoint,
+    /// The URL of `server`, whose login may change; empty without a URL. At each connection the login is read from it.
+    pub url: Secret,
+    /// The URLs of `sentinels`, separated by commas, for their logins in the same way.
+    pub sentinel_urls: Secret,
     /// Sentinels, asked in turn. If empty, `server` is the address.
     pub sentinels: Vec<RedisEndpoint>,
     /// The name under which the sentinels know the master.
@@ -48,6 +52,8 @@ impl RedisSettings {
     pub fn new(server: RedisEndpoint) -> Self {
         Self {
             server,
+            url: Secret::default(),
+            sentinel_urls: Secret::default(),
             sentinels: Vec::new(),
             master_name: String::new(),
             tls_ca_file: None,
@@ -57,6 +63,22 @@ impl RedisSettings {
             times: LinkTimes::default(),
             needs_all_names: false,
         }
+    }
+
+    /// The server, with its present login.
+    pub(super) fn server_now(&self) -> RedisEndpoint {
+        let now = RedisEndpoint::parse(&self.url.expose());
+        self.server.with_login_of(now.ok())
+    }
+
+    /// A sentinel, with its present login.
+    pub(super) fn sentinel_now(&self, number: usize) -> RedisEndpoint {
+        let urls = self.sentinel_urls.expose();
+        let now = urls
+            .split(',')
+            .nth(number)
+            .map(RedisEndpoint::parse_sentinel);
+        self.sentinels[number].with_login_of(now.and_then(Result::ok))
     }
 
     /// Checks that an attacker cannot choose the name that the master's certificate must have: either the settings give
@@ -101,6 +123,20 @@ impl RedisEndpoint {
             host: host.to_owned(),
             port,
             ..Self::default()
+        }
+    }
+
+    /// This server with the user and password of another reading of its URL, if there is one.
+    fn with_login_of(&self, now: Option<Self>) -> Self {
+        match now {
+            Some(Self {
+                username, password, ..
+            }) => Self {
+                username,
+                password,
+                ..self.clone()
+            },
+            None => self.clone(),
         }
     }
 

@@ -303,12 +303,12 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     }
     let (bus, urls) = (own_flag!("bus"), own.bus.expose());
     if bus::is_wrong(&own.bus) {
-        refuse(bus, urls, bus::ALLOWED);
+        refuse(bus, &urls, bus::ALLOWED);
     }
     let redis = [flag!("redis-url"), flag!("redis-sentinels")];
     if bus::is_redis(&own.bus) && redis.iter().any(|flag| checked.is_set(flag)) {
         let allowed = "no URL of Redis, beside --redis-url and --redis-sentinels";
-        refuse(bus, urls, allowed);
+        refuse(bus, &urls, allowed);
     }
     wrong
 }

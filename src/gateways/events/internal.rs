@@ -6,20 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, StatusCode};
-use subtle::ConstantTimeEq;
 
 use weirgate_bus::runtime::Clock;
 use weirgate_core::Now;
 use weirgate_server::http::body::{ReadBodyError, RequestBody};
 use weirgate_server::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_wire::admission::{Charge, Holding, Peer};
-use weirgate_wire::base::{LogBudget, LogLine};
+use weirgate_wire::base::{LogBudget, LogLine, Secret};
 
 /// The access to internal routes.
 #[derive(Clone)]
 pub struct InternalAccess {
     /// The required `X-Internal-Token`; `None` refuses every request.
-    pub token: Option<String>,
+    pub token: Option<Secret>,
     /// Bytes of a body.
     pub body_bytes_max: usize,
     /// The sum of all bodies that are being read or answered.
@@ -124,7 +123,7 @@ impl InternalAccess {
         let token = self.token.as_ref().ok_or(Refusal::NotConfigured)?;
         let mut given = headers.get_all(TOKEN_HEADER).iter();
         let is_it: bool = match (given.next(), given.next()) {
-            (Some(one), None) => one.as_bytes().ct_eq(token.as_bytes()).into(),
+            (Some(one), None) => token.is(one.as_bytes()),
             _ => false,
         };
         is_it.then_some(()).ok_or(Refusal::Forbidden)
@@ -137,7 +136,7 @@ mod tests {
 
     fn asked(token: Option<&str>, given: &[&str]) -> Result<(), Refusal> {
         let access = InternalAccess {
-            token: token.map(str::to_owned),
+            token: token.map(Secret::new),
             body_bytes_max: 1,
             bodies: Holding::new("bodies", 1),
         };

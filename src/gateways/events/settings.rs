@@ -9,6 +9,7 @@ use crate::gateways::events::proxy::ProxyLimits;
 use crate::gateways::shared::bus;
 use weirgate_core::Limits;
 use weirgate_server::http::services::{CONNECTION_BYTES, Upstream};
+use weirgate_server::settings::typed::file_env;
 use weirgate_server::settings::{
     Change, Checked, Form, Groups, Heading, Kind, Milli, Refused, SecretText, SecretUrl, Setting,
     SettingsError, Shows, Source, Unit, With, field, flag, group,
@@ -398,13 +399,14 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     const URLS: &str = BUS[0].flag;
     let urls = checked.get::<EventsBusSettings>().urls;
     if bus::is_wrong(&urls) {
-        return vec![checked.refused(URLS, &Refused::new(urls.expose(), bus::ALLOWED))];
+        return vec![checked.refused(URLS, &Refused::new(&urls.expose(), bus::ALLOWED))];
     }
     // Names of the replaced gateways may be in the environment for another gateway, so they do not count.
     let sentinels = checked.values().iter().find(|value| {
         let is_meant = match &value.source {
             Source::Flag => true,
             Source::Env(name) => *name == value.setting.weirgate_env(),
+            Source::File(name, _) => *name == file_env(&value.setting.weirgate_env()),
             _ => false,
         };
         is_meant && value.setting.flag == flag!("redis-sentinels")

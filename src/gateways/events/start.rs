@@ -84,7 +84,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     }
     warn_of_short("INTERNAL_AUTH_TOKEN", token.as_ref());
     let access = InternalAccess {
-        token: token.map(|token| token.expose().to_owned()),
+        token: token.map(|token| token.secret().clone()),
         body_bytes_max: own.broadcast_bytes_max,
         bodies: Holding::new("broadcast_bytes", own.broadcasts_bytes_max),
     };

@@ -100,7 +100,7 @@ pub(in crate::gateways) fn authenticator(
     let api_key = settings.api_key.as_ref();
     let authenticator = Authenticator {
         required: settings.required,
-        api_key: api_key.and_then(|key| ApiKey::new(key.expose())),
+        api_key: api_key.and_then(|key| ApiKey::new(key.secret())),
         keys: keys.ring(),
         rules: settings.rules.clone(),
         cookie: Some(settings.token_cookie.clone()).filter(|name| !name.is_empty()),

@@ -21,20 +21,25 @@ pub(in crate::gateways) const ALLOWED: &str =
 
 /// Whether one of the URLs is of Redis. False for URLs of NATS, and if there are none.
 pub(in crate::gateways) fn is_redis(urls: &SecretUrl) -> bool {
-    schemes(urls).any(RedisEndpoint::has_scheme)
+    schemes(urls).any(|scheme| RedisEndpoint::has_scheme(&scheme))
 }
 
 /// Whether the URLs do not name a single bus: one has no scheme, or one of several is of Redis.
 pub(in crate::gateways) fn is_wrong(urls: &SecretUrl) -> bool {
     let is_set = !urls.expose().is_empty();
-    is_set && (schemes(urls).any(str::is_empty) || is_redis(urls) && schemes(urls).count() > 1)
+    is_set
+        && (schemes(urls).any(|scheme| scheme.is_empty())
+            || is_redis(urls) && schemes(urls).count() > 1)
 }
 
-fn schemes(urls: &SecretUrl) -> impl Iterator<Item = &str> {
-    urls.expose().split(',').map(|url| {
-        url.split_once("://")
-            .map_or("", |(scheme, _)| scheme.trim())
-    })
+fn schemes(urls: &SecretUrl) -> impl Iterator<Item = String> {
+    let urls = urls.expose();
+    let scheme = |url: &str| {
+        let found = url.split_once("://");
+        found.map_or_else(String::new, |(scheme, _)| scheme.trim().to_owned())
+    };
+    let schemes: Vec<String> = urls.split(',').map(scheme).collect();
+    schemes.into_iter()
 }
 
 /// Whether a text is a host without a scheme and without a port. Several colons are those of an IPv6 address.
@@ -52,7 +57,7 @@ pub(in crate::gateways) fn nats(
     urls: &SecretUrl,
 ) -> Result<NatsSettings, RunError> {
     let access: NatsAccess = checked.get();
-    let exposed = |secret: SecretText| secret.expose().to_owned();
+    let exposed = |text: SecretText| text.secret().clone();
     let password = access.user.zip(access.password.map(exposed));
     // `Checked::new` allows at most one of these.
     let logins = [
@@ -67,8 +72,9 @@ pub(in crate::gateways) fn nats(
         client: access.cert.zip(access.key),
     };
     let settings = NatsSettings {
+        urls: urls.secret().clone(),
         urls_from: format!("--{flag}"),
-        ..NatsSettings::plain(urls.expose(), login.unwrap_or(Credentials::None), tls)
+        ..NatsSettings::plain("", login.unwrap_or(Credentials::None), tls)
     };
     let files = settings.check_files("nats");
     files.map(|()| settings).map_err(RunError::Settings)
@@ -95,13 +101,16 @@ pub(in crate::gateways) fn redis(
             Kind::Text.shown_when_wrong(&host),
         )));
     }
-    let server = match url.expose() {
+    let server = match &*url.expose() {
         "" => Ok(RedisEndpoint::new(&host, access.port)),
         url => RedisEndpoint::parse(url),
     };
     let mut settings = RedisSettings::new(server.map_err(|error| wrong(flag, &error))?);
-    if !access.sentinels.expose().is_empty() {
-        let sentinels = access.sentinels.expose().split(',');
+    settings.url = url.secret().clone();
+    settings.sentinel_urls = access.sentinels.secret().clone();
+    let sentinels = access.sentinels.expose();
+    if !sentinels.is_empty() {
+        let sentinels = sentinels.split(',');
         let parsed: Result<_, _> = sentinels.map(RedisEndpoint::parse_sentinel).collect();
         settings.sentinels = parsed.map_err(|error| wrong(flag!("redis-sentinels"), &error))?;
     }
@@ -175,7 +184,7 @@ impl Bus {
     pub(in crate::gateways) fn address(&self) -> String {
         match self {
             Self::Redis(settings) => shown_redis(settings),
-            Self::Nats(settings) => SecretUrl::new(&settings.urls).to_string(),
+            Self::Nats(settings) => SecretUrl::new(&settings.urls.expose()).to_string(),
         }
     }
 }
@@ -206,7 +215,7 @@ pub(in crate::gateways) fn redis_question(source: &RedisSettings, needs: RedisNe
 
 /// The check of NATS, without streams, for `--check --connect`.
 pub(in crate::gateways) fn nats_question(source: &NatsSettings, needs: NatsNeeds) -> Question {
-    let asked = format!("NATS at {}", SecretUrl::new(&source.urls));
+    let asked = format!("NATS at {}", SecretUrl::new(&source.urls.expose()));
     let source = source.clone();
     Question::new(asked, move || nats::ask_plain(&source, &needs))
 }

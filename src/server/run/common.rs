@@ -13,8 +13,8 @@ use crate::listening::ListenAddr;
 use crate::reactor;
 use crate::reactor::{ReactorSettings, TurnBudgets};
 use crate::settings::{
-    BusSettings, Checked, Kind, ListenSettings, ProcessSettings, Shows, TlsSettings, Unit, Value,
-    flag,
+    BusSettings, Checked, Kind, ListenSettings, ProcessSettings, SecretFile, SecretText, Shows,
+    TlsSettings, Unit, Value, flag,
 };
 use crate::telemetry::{HitLimit, LimitOf, Reading, Surveyed, names};
 
@@ -44,6 +44,8 @@ pub struct CommonSettings {
     pub allowed_origins: Vec<String>,
     /// The address of `/metrics`, `/stats`, `/ready` and `/internal/*`; `None` for the public port.
     pub admin_addr: Option<ListenAddr>,
+    /// The token for the operator's page; `None`: it asks for none.
+    pub admin_token: Option<SecretText>,
     /// The limits on the operator's page.
     pub near_limits: Vec<NearLimit>,
     /// Simultaneous connections to services, whose open files clients must not use.
@@ -58,6 +60,8 @@ pub struct CommonSettings {
     pub bus_away_exit_s: Option<u64>,
     /// The file with refused users and tokens, if there is a file.
     pub revoked_file: Option<PathBuf>,
+    /// The secrets that are in files.
+    pub secret_files: Vec<SecretFile>,
     /// The CPU of the loop, then the CPU of the bus thread; empty for any CPU.
     pub cpus: Vec<usize>,
 }
@@ -94,6 +98,7 @@ impl CommonSettings {
             },
             allowed_origins: listen.allowed_origins,
             admin_addr: listen.admin_addr,
+            admin_token: listen.admin_token,
             near_limits: near_limits(checked),
             service_connections_max: 0,
             bus_queue_messages_max: BUS_QUEUE_MESSAGES_MAX,
@@ -101,6 +106,7 @@ impl CommonSettings {
             log_filter_file: checked.get::<ProcessSettings>().log_filter_file,
             bus_away_exit_s: bus.away_exit_s,
             revoked_file: checked.get::<ProcessSettings>().revoked_file,
+            secret_files: checked.secret_files(),
             cpus: checked.get::<ProcessSettings>().cpus,
         }
     }
@@ -118,6 +124,10 @@ impl CommonSettings {
             ready: self.ready,
             limits: self.near_limits.clone(),
             revoked: self.limits.revoked.clone(),
+            token: self
+                .admin_token
+                .as_ref()
+                .map(|token| token.secret().clone()),
             is_loopback,
         }
     }

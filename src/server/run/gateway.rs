@@ -12,6 +12,7 @@ use super::process::{
     Listening, bound_connections, build, check_cpus, held_metrics, log_start, pin, seed,
 };
 use super::reload::{Reload, Reloads};
+use super::secret_files::SecretFiles;
 use super::sighup_files::{Cuts, LogFilterFile};
 use super::tls::{TlsInForce, handshake_metrics};
 use super::watches::StatsLine;
@@ -441,6 +442,9 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
 /// The parts that are read again at SIGHUP. The log filter is last, so that the old filter applies to the log lines
 /// about the other parts.
 fn reloads(mut parts: Vec<Box<dyn Reload>>, common: &CommonSettings) -> Reloads {
+    if let Some(secrets) = SecretFiles::new(common.secret_files.clone()) {
+        parts.push(Box::new(secrets));
+    }
     if let Some(path) = &common.log_filter_file {
         parts.push(Box::new(LogFilterFile(path.clone())));
     }

@@ -24,6 +24,7 @@ mod gateway;
 mod prepared;
 mod process;
 mod reload;
+mod secret_files;
 mod sighup_files;
 mod tls;
 mod watchdog;

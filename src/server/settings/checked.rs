@@ -1,10 +1,12 @@
 //! The values of a gateway's settings: each value is allowed, and all of them fit together.
 
 use super::field::{Group, Groups};
-use super::kind::{Refused, Value};
+use super::kind::{Kind, Refused, Value};
 use super::setting::Setting;
 use super::table::Rows;
 use super::typed::{Env, SettingsError, Source, Typed, collect};
+use std::path::PathBuf;
+use weirgate_wire::base::Secret;
 
 /// `flag!("name")` is the name of a row of the shared table. A name that no row has does not compile.
 #[macro_export]
@@ -46,6 +48,19 @@ const PAIRS: &[(&str, &str)] = &[
     (flag!("redis-cert"), flag!("redis-key")),
     (flag!("redis-sentinels"), flag!("redis-sentinel-master")),
 ];
+
+/// A secret that is in a file, which may change while the process runs.
+#[derive(Clone, Debug)]
+pub struct SecretFile {
+    /// The name in the environment that has the path, such as `JWT_SECRET_FILE`.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// The allowed values.
+    pub kind: Kind,
+    /// What everybody who uses the setting has.
+    pub secret: Secret,
+}
 
 /// A gateway's own check of several values together. It returns an error for each contradiction.
 pub type Check = fn(&Checked) -> Vec<SettingsError>;
@@ -168,7 +183,7 @@ impl Checked {
     /// The same error, with the whole value as the wrong part.
     pub fn refused_as_it_is(&self, flag: &str, allowed: impl Into<String>) -> SettingsError {
         let shown = match &self.found(flag).value {
-            Value::Urls(urls) => urls.expose().to_owned(),
+            Value::Urls(urls) => urls.expose().to_string(),
             value => value.to_string(),
         };
         self.refused(flag, &Refused::new(&shown, allowed))
@@ -206,7 +221,9 @@ impl Checked {
 
     /// Returns the value, unless the value is the default.
     fn set(&self, flag: &str) -> Option<&CheckedValue> {
-        let is_typed = |v: &&CheckedValue| matches!(v.source, Source::Flag | Source::Env(_));
+        let is_typed = |v: &&CheckedValue| {
+            matches!(v.source, Source::Flag | Source::Env(_) | Source::File(..))
+        };
         self.find(flag).filter(is_typed)
     }
 
@@ -219,6 +236,22 @@ impl Checked {
             Some(found) => found,
             None => unreachable!("this gateway has no row for --{flag}"),
         }
+    }
+
+    /// The settings whose value is in a file: each with its name for people.
+    pub fn secret_files(&self) -> Vec<SecretFile> {
+        let files = self.values.iter().filter_map(|value| {
+            let Source::File(name, path) = &value.source else {
+                return None;
+            };
+            Some(SecretFile {
+                name: name.clone(),
+                path: path.clone(),
+                kind: value.setting.kind,
+                secret: value.value.secret()?.clone(),
+            })
+        });
+        files.collect()
     }
 
     /// Whether the gateway has this setting.
@@ -251,9 +284,11 @@ impl Checked {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
+    use std::io;
     use std::os::unix::ffi::OsStringExt;
 
     use super::*;
+    use crate::settings::typed::ReadFile;
     use crate::settings::{ListenSettings, NatsAccess, Part};
 
     const ROWS: Rows = Rows::gateway(&[Part::Bus, Part::BusMessages, Part::JetStream, Part::Nats]);
@@ -282,7 +317,7 @@ mod tests {
         assert_eq!(port(&[("port", "4")], &[("GATEWAY_PORT", "x")]), Some(4));
         let env = [("WEIRGATE_EPHEMERAL", "1"), ("NATS_URL", " nats://a ")];
         let nats: NatsAccess = checked(&[("ephemeral", "false")], &env).get();
-        assert_eq!((nats.ephemeral, nats.urls.expose()), (false, "nats://a"));
+        assert_eq!((nats.ephemeral, &*nats.urls.expose()), (false, "nats://a"));
     }
 
     #[test]
@@ -352,6 +387,85 @@ mod tests {
         let flags = [("drain-ms", "-1"), ("port", "x")];
         let told = refused(&flags, &[("WEIRGATE_LOG_FORMAT", "xml")]);
         assert_eq!(told.lines().count(), 3, "{told}");
+    }
+
+    /// The settings of these names in the environment, with files of these paths and texts.
+    fn with_files(env: &[(&str, &str)], files: ReadFile) -> Result<Checked, String> {
+        let env = Env::new(env.iter().copied()).with_files(files);
+        let mut warnings = env.unknown_names(&ROWS.settings());
+        collect(ROWS.settings(), |_| None, &env, &mut warnings)
+            .and_then(|typed| Checked::new(typed, warnings, |_| Vec::new()))
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_secret_may_be_in_a_file_and_its_new_text_is_everywhere() {
+        let env = [
+            ("NATS_USER", "ann"),
+            ("NATS_PASSWORD_FILE", "/run/secrets/password"),
+            ("WEIRGATE_NATS_URL_FILE", "/run/secrets/url"),
+        ];
+        let checked = with_files(&env, |path| {
+            Ok(match path.ends_with("url") {
+                true => b"nats://a\n".to_vec(),
+                false => b" s3cret \r\n".to_vec(),
+            })
+        });
+        let checked = checked.expect("good settings");
+        assert_eq!(checked.warnings(), &[] as &[String]);
+        let access: NatsAccess = checked.get();
+        let password = access.password.expect("a password");
+        assert_eq!(
+            (&*password.expose(), &*access.urls.expose()),
+            ("s3cret", "nats://a")
+        );
+        let named = checked.named("nats-password");
+        let file = "(file /run/secrets/password, env NATS_PASSWORD_FILE)";
+        assert_eq!(named, format!("--nats-password {file}"));
+        let files = checked.secret_files();
+        let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["WEIRGATE_NATS_URL_FILE", "NATS_PASSWORD_FILE"]);
+        assert!(files[1].secret.replace("next"));
+        assert_eq!(&*password.expose(), "next");
+    }
+
+    #[test]
+    fn a_file_without_a_secret_and_two_places_are_errors_that_show_nothing() {
+        let cases: [(&[(&str, &str)], ReadFile, &str); 4] = [
+            (
+                &[("NATS_TOKEN_FILE", "/t")],
+                |_| Ok(b"\n".to_vec()),
+                "NATS_TOKEN_FILE /t: nothing in it",
+            ),
+            (
+                &[("NATS_TOKEN_FILE", "/t")],
+                |_| Ok(vec![0xff]),
+                "NATS_TOKEN_FILE /t: not UTF-8 text",
+            ),
+            (
+                &[("NATS_TOKEN_FILE", "/t"), ("NATS_TOKEN", "s3cret")],
+                |_| Ok(b"s3cret".to_vec()),
+                "NATS_TOKEN and NATS_TOKEN_FILE are both set; allowed: one of them",
+            ),
+            (
+                &[("NATS_URL_FILE", "/u")],
+                |_| Ok(b"http://s3cret@h".to_vec()),
+                "--nats-url (file /u, env NATS_URL_FILE) is \"http://***\"",
+            ),
+        ];
+        for (env, file, says) in cases {
+            let told = with_files(env, file).expect_err("wrong settings");
+            assert!(told.starts_with(says) && !told.contains("s3cret"), "{told}");
+        }
+        // The secret where the path belongs.
+        let told = with_files(&[("NATS_TOKEN_FILE", "s3cret")], |_| {
+            Err(io::ErrorKind::NotFound.into())
+        });
+        let told = told.expect_err("no file");
+        assert!(
+            told.starts_with("NATS_TOKEN_FILE: ") && !told.contains("s3cret"),
+            "{told}"
+        );
     }
 
     #[test]

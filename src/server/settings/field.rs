@@ -232,7 +232,7 @@ impl FieldValue for String {
         match value {
             Value::Text(text) | Value::List(text) => text.clone(),
             Value::Choice(word) => (*word).to_owned(),
-            Value::Urls(url) => url.expose().to_owned(),
+            Value::Urls(url) => url.expose().to_string(),
             other => not_of_its_type(other),
         }
     }
@@ -305,7 +305,7 @@ impl FieldValue for SecretUrl {
     }
 
     fn text(&self) -> String {
-        self.expose().to_owned()
+        self.expose().to_string()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
+use std::path::Path;
 
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -10,7 +11,7 @@ use url::Url;
 use super::secret::{SecretText, SecretUrl, has_login, is_content, scheme};
 use crate::telemetry::logging;
 use weirgate_wire::admission::TrustedProxies;
-use weirgate_wire::base::{is_host, unix_socket_url};
+use weirgate_wire::base::{Secret, is_host, unix_socket_url};
 
 /// The unit of a number. The flag's name ends with the unit, so a value is shown without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,6 +330,20 @@ impl Kind {
         }
     }
 
+    /// Whether an error may show this path: it is no key or URL that was put where the path of its file belongs.
+    pub(super) fn may_be_a_path(self, path: &Path) -> bool {
+        let text = path.to_string_lossy();
+        path.is_absolute() && !is_content(&text) && !text.contains("://") && !text.contains('@')
+    }
+
+    /// Whether a value may be a secret, or a URL with one.
+    pub fn may_be_secret(self) -> bool {
+        matches!(
+            self,
+            Self::Secret | Self::Urls(_) | Self::OptionalUrl(_) | Self::OptionalUrls(_)
+        )
+    }
+
     /// Returns what an error shows of a refused value. Of a URL this is at most the scheme, because any part of a wrong
     /// URL may be the password. Other texts with an `@` or a scheme may be a URL in the wrong setting.
     pub fn shown_when_wrong(self, text: &str) -> String {
@@ -366,6 +381,17 @@ fn url_forms(schemes: &[&str], rest: &str) -> String {
 
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.trim().escape_debug())
+}
+
+impl Value {
+    /// The secret; `None` for a value that is none.
+    pub fn secret(&self) -> Option<&Secret> {
+        match self {
+            Self::Secret(text) => Some(text.secret()),
+            Self::Urls(urls) => Some(urls.secret()),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Value {

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::SecretText;
 use super::checked::Checked;
 use super::field::With;
 use super::groups::AuthSettings;
@@ -76,6 +77,8 @@ group! {
         pub tls_port: Option<u16> = None,
         /// The address of the operators' pages; `None` for the public port.
         pub admin_addr: Option<ListenAddr> = None,
+        /// What the operators' pages there ask for.
+        pub admin_token: Option<SecretText> = None,
         /// Whether connections of trusted proxies begin with a PROXY protocol header.
         pub proxy_protocol: bool = false,
         /// The options of the sockets.

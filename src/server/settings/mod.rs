@@ -25,7 +25,7 @@ mod table;
 pub mod typed;
 
 pub use crate::{field, flag, group};
-pub use checked::{Check, Checked, CheckedValue};
+pub use checked::{Check, Checked, CheckedValue, SecretFile};
 pub use field::{At, Field, FieldValue, Group, Groups, Milli, With};
 pub use groups::{
     AuthSettings, BusSettings, KeySetUrl, NatsAccess, ProcessSettings, RedisAccess, StreamSettings,

@@ -1,26 +1,35 @@
 //! Values that are never shown, and checks for texts that may contain such a value.
 
 use std::fmt;
+use std::sync::Arc;
 
-/// A key, a password or a token. It is shown as `***`, or as nothing if it is empty.
+use weirgate_wire::base::Secret;
+
+/// A key, a password or a token. It is shown as `***`, or as nothing if it is empty. All clones have the new text once
+/// its file has changed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretText(String);
+pub struct SecretText(Secret);
 
 impl SecretText {
     /// Keeps the text.
     pub fn new(text: &str) -> Self {
-        Self(text.to_owned())
+        Self(Secret::new(text))
     }
 
-    /// Returns the secret. It must not get into a log, an error or a response.
-    pub fn expose(&self) -> &str {
+    /// Returns the present secret. It must not get into a log, an error or a response.
+    pub fn expose(&self) -> Arc<str> {
+        self.0.expose()
+    }
+
+    /// Returns the secret itself, for those who read it at each use.
+    pub fn secret(&self) -> &Secret {
         &self.0
     }
 }
 
 impl fmt::Display for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "" } else { "***" })
+        f.write_str(if self.expose().is_empty() { "" } else { "***" })
     }
 }
 
@@ -31,18 +40,23 @@ impl fmt::Debug for SecretText {
 }
 
 /// One URL, or several separated by commas. [`fmt::Display`] and [`fmt::Debug`] hide the password (or a token without a
-/// user name) and the query; only [`SecretUrl::expose`] returns them.
+/// user name) and the query; only [`SecretUrl::expose`] returns them. All clones have the new text once its file has changed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretUrl(String);
+pub struct SecretUrl(Secret);
 
 impl SecretUrl {
     /// Keeps the text without the space around it.
     pub fn new(text: &str) -> Self {
-        Self(text.trim().to_owned())
+        Self(Secret::new(text.trim()))
     }
 
-    /// Returns the whole text, to connect with. It must not get into a log, an error or a response.
-    pub fn expose(&self) -> &str {
+    /// Returns the whole present text, to connect with. It must not get into a log, an error or a response.
+    pub fn expose(&self) -> Arc<str> {
+        self.0.expose()
+    }
+
+    /// Returns the secret itself, for those who read it at each use.
+    pub fn secret(&self) -> &Secret {
         &self.0
     }
 }
@@ -51,7 +65,7 @@ impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut urls: Vec<String> = Vec::new();
         // A password may contain a comma, so only a scheme begins another URL.
-        for part in self.0.split(',') {
+        for part in self.expose().split(',') {
             match urls.last_mut() {
                 Some(url) if scheme(part).is_none() => *url = format!("{url},{part}"),
                 _ => urls.push(part.to_owned()),
@@ -156,7 +170,7 @@ mod tests {
             let url = SecretUrl::new(typed);
             assert_eq!(url.to_string(), shown);
             assert!(!format!("{url:?}").contains("s3c"), "{url:?}");
-            assert_eq!(url.expose(), typed);
+            assert_eq!(&*url.expose(), typed);
         }
     }
 }

@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::kind::{Kind, Refused, Value};
 use super::setting::Setting;
@@ -19,6 +21,27 @@ const PREFIX: &str = "WEIRGATE_";
 /// The shortest environment name that is compared with misspelled names. Shorter names may be similar by accident.
 const NEAR_LENGTH_MIN: usize = 8;
 
+/// The end of the names that name files with secrets.
+const FILE_SUFFIX: &str = "_FILE";
+
+/// The name in the environment for the path of the file with the value of `name`.
+pub fn file_env(name: &str) -> String {
+    format!("{name}{FILE_SUFFIX}")
+}
+
+/// Returns the secret in a file: its text without space around it, so that the end of its last line does not count.
+///
+/// # Errors
+/// The error of reading it, it is not UTF-8, or there is nothing in it.
+pub fn secret_text(read: io::Result<Vec<u8>>) -> Result<String, String> {
+    let text = read.map_err(|error| error.to_string())?;
+    let text = String::from_utf8(text).map_err(|_| "not UTF-8 text".to_owned())?;
+    match text.trim() {
+        "" => Err("nothing in it".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
 /// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -26,6 +49,8 @@ pub enum Source {
     Flag,
     /// The environment, under this name.
     Env(String),
+    /// The file that the environment names under this name, such as `JWT_SECRET_FILE`.
+    File(String, PathBuf),
     /// The table.
     Default,
     /// A fixed part of another flag.
@@ -39,6 +64,7 @@ impl fmt::Display for Source {
         match self {
             Self::Flag => f.write_str("flag"),
             Self::Env(name) => write!(f, "env {name}"),
+            Self::File(name, path) => write!(f, "file {}, env {name}", path.display()),
             Self::Default => f.write_str("default"),
             Self::PartOf(flag) => write!(f, "share of --{flag}"),
             Self::MemoryLimit => f.write_str("3/4 of the memory limit"),
@@ -47,10 +73,25 @@ impl fmt::Display for Source {
 }
 
 /// The environment, passed in by the caller. Names that are not UTF-8 are left out, because no setting has such a name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Env {
     values: BTreeMap<String, OsString>,
     memory_limit_bytes: Option<u64>,
+    read_file: ReadFile,
+}
+
+/// Reads a file whole.
+pub type ReadFile = fn(&Path) -> io::Result<Vec<u8>>;
+
+/// Nothing is set, and no file can be read.
+impl Default for Env {
+    fn default() -> Self {
+        Self {
+            values: BTreeMap::new(),
+            memory_limit_bytes: None,
+            read_file: |_| Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
 }
 
 impl Env {
@@ -61,7 +102,7 @@ impl Env {
         let named = |(name, value): (K, V)| Some((name.into().into_string().ok()?, value.into()));
         Self {
             values: pairs.into_iter().filter_map(named).collect(),
-            memory_limit_bytes: None,
+            ..Self::default()
         }
     }
 
@@ -71,6 +112,40 @@ impl Env {
             memory_limit_bytes,
             ..self
         }
+    }
+
+    /// Lets `NAME_FILE` name the file with a secret.
+    pub fn with_files(self, read_file: ReadFile) -> Self {
+        Self { read_file, ..self }
+    }
+
+    /// Returns the secret in the file that `NAME_FILE` names, and where it is from; `None` if that is unset.
+    ///
+    /// # Errors
+    /// `NAME` is set too, or the file cannot be read, or has no text in it. Nothing of the text is shown.
+    fn secret_of_file(
+        &self,
+        setting: &Setting,
+        name: &str,
+    ) -> Result<Option<(String, Source)>, SettingsError> {
+        let file_name = file_env(name);
+        let Some(path) = self.value(&file_name)?.map(str::trim) else {
+            return Ok(None);
+        };
+        if self.value(name)?.is_some() {
+            let words = format!("{name} and {file_name} are both set; allowed: one of them");
+            return Err(SettingsError::new(words));
+        }
+        let path = PathBuf::from(path);
+        let text = secret_text((self.read_file)(&path)).map_err(|error| {
+            let name = match setting.kind.may_be_a_path(&path) {
+                true => format!("{file_name} {}", path.display()),
+                // The secret where its path belongs.
+                false => file_name.clone(),
+            };
+            SettingsError::new(format!("{name}: {error}"))
+        })?;
+        Ok(Some((text, Source::File(file_name, path))))
     }
 
     /// Returns the value of `name`, or `None` if it is unset, empty or blank.
@@ -89,7 +164,14 @@ impl Env {
     /// Warns of names with the prefix `WEIRGATE_` that none of the `known` rows has.
     pub fn unknown_names(&self, known: &[Setting]) -> Vec<String> {
         let ours = self.values.keys().filter(|name| name.starts_with(PREFIX));
-        let is_known = |name: &String| known.iter().any(|row| row.env_names().contains(name));
+        let is_known = |name: &String| {
+            let secret = name.strip_suffix(FILE_SUFFIX);
+            known.iter().any(|row| {
+                let names = row.env_names();
+                let of_file = |name| row.kind.may_be_secret() && names.iter().any(|n| n == name);
+                names.contains(name) || secret.is_some_and(of_file)
+            })
+        };
         let unknown = ours.filter(|name| {
             *name != GATEWAY_ENV
                 && !is_service_link(name)
@@ -245,6 +327,11 @@ fn from_env(
     warnings: &mut Vec<String>,
 ) -> Result<Option<(String, Source)>, SettingsError> {
     for name in setting.env_names() {
+        if setting.kind.may_be_secret()
+            && let Some(found) = env.secret_of_file(setting, &name)?
+        {
+            return Ok(Some(found));
+        }
         let named = |_| SettingsError::not_text(&setting.named(&Source::Env(name.clone())));
         let Some(value) = env.value(&name).map_err(named)? else {
             continue;
@@ -385,7 +472,7 @@ impl SettingsError {
     /// A value of `setting` that is not allowed.
     pub(super) fn value(setting: &Setting, source: &Source, refused: &Refused) -> Self {
         let name = match source {
-            Source::Env(_) => setting.named(source),
+            Source::Env(_) | Source::File(..) => setting.named(source),
             _ => setting.name(),
         };
         let value = setting.kind.shown_when_wrong(&refused.item);

@@ -19,6 +19,7 @@ use pkcs1::der::{Decode, Encode};
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
 use super::Refusal;
+use crate::base::Secret;
 use crate::json;
 use crate::json::JsonError;
 
@@ -128,7 +129,27 @@ pub enum KeyError {
 struct Key {
     id: Option<String>,
     algorithm: Algorithm,
-    key: DecodingKey,
+    key: Material,
+}
+
+#[derive(Clone)]
+enum Material {
+    Public(DecodingKey),
+    /// For HS256; its text may change.
+    Shared(Secret),
+}
+
+impl Material {
+    fn has_signed(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
+        let check = |key: &DecodingKey| {
+            let good = crypto::verify(signature, message.as_bytes(), key, algorithm.signing());
+            good.unwrap_or(false)
+        };
+        match self {
+            Self::Public(key) => check(key),
+            Self::Shared(secret) => check(&DecodingKey::from_secret(secret.expose().as_bytes())),
+        }
+    }
 }
 
 /// The keys for checking tokens. [`fmt::Debug`] shows only their number.
@@ -154,12 +175,12 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// Adds an HMAC secret, for HS256.
+    /// Adds an HMAC secret, for HS256. A replaced text of the secret counts from the next check on.
     ///
     /// # Errors
     /// The set is full.
-    pub fn add_secret(&mut self, secret: &[u8]) -> Result<(), KeyError> {
-        self.add(None, Algorithm::Hs256, DecodingKey::from_secret(secret))
+    pub fn add_secret(&mut self, secret: &Secret) -> Result<(), KeyError> {
+        self.add(None, Algorithm::Hs256, Material::Shared(secret.clone()))
     }
 
     /// Adds the public keys of a PEM text (RFC 7468) with any number of blocks.
@@ -176,7 +197,7 @@ impl KeySet {
             if algorithm == Algorithm::Rs256 && rsa_bits(&key) < RSA_BITS_MIN {
                 return Err(KeyError::Weak { number });
             }
-            added.add(None, algorithm, key)?;
+            added.add(None, algorithm, Material::Public(key))?;
         }
         if added.len() == self.len() {
             return Err(KeyError::NoPem);
@@ -211,7 +232,7 @@ impl KeySet {
         for (jwk, number) in keys.ok_or(KeyError::NoSet)?.iter().zip(1..) {
             if let Some((algorithm, key)) = from_jwk(jwk, number).or_else(or)? {
                 let id = jwk.get("kid").and_then(|kid| kid.as_str());
-                added.add(id.map(str::to_owned), algorithm, key)?;
+                added.add(id.map(str::to_owned), algorithm, Material::Public(key))?;
             }
         }
         if added.len() == self.len() {
@@ -225,7 +246,7 @@ impl KeySet {
         &mut self,
         id: Option<String>,
         algorithm: Algorithm,
-        key: DecodingKey,
+        key: Material,
     ) -> Result<(), KeyError> {
         if self.keys.len() >= KEYS_MAX {
             return Err(KeyError::TooMany);
@@ -258,10 +279,7 @@ impl KeySet {
         };
         let mut fitting = all.filter(may_be).peekable();
         fitting.peek().ok_or(Refusal::UnknownKey)?;
-        let signed = |key: &Key| {
-            let good = crypto::verify(signature, message.as_bytes(), &key.key, algorithm.signing());
-            good.unwrap_or(false)
-        };
+        let signed = |key: &Key| key.key.has_signed(algorithm, message, signature);
         fitting.any(signed).then_some(()).ok_or(Refusal::Signature)
     }
 }

@@ -2,7 +2,7 @@
 //! claims of a token, by name or by path.
 
 use super::Refusal;
-use crate::base::allocated_bytes;
+use crate::base::{Secret, allocated_bytes};
 use crate::head::RequestHead;
 use crate::json::object_entries;
 use crate::{json, space};
@@ -10,7 +10,6 @@ use sonic_rs::LazyValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use subtle::ConstantTimeEq;
 
 /// The subprotocol that precedes a token: `Sec-WebSocket-Protocol: bearer, TOKEN`. This is the only header that a
 /// script in a browser can set.
@@ -79,17 +78,17 @@ impl fmt::Debug for Token {
 
 /// A key from the configuration that clients send unchanged (`GATEWAY_API_KEY`).
 #[derive(Clone)]
-pub struct ApiKey(String);
+pub struct ApiKey(Secret);
 
 impl ApiKey {
-    /// Keeps the key; returns `None` for an empty key, which would admit nobody.
-    pub fn new(key: &str) -> Option<Self> {
-        (!key.is_empty()).then(|| Self(key.to_owned()))
+    /// Keeps the key, which may be replaced; returns `None` for an empty key, which would admit nobody.
+    pub fn new(key: &Secret) -> Option<Self> {
+        (!key.expose().is_empty()).then(|| Self(key.clone()))
     }
 
     /// Compares the token with the key, in a time that does not depend on where they differ.
     pub(super) fn is(&self, token: &Token) -> bool {
-        self.0.as_bytes().ct_eq(token.expose().as_bytes()).into()
+        self.0.is(token.expose().as_bytes())
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod plain_text;
 mod pure;
+mod secret;
 
 pub use plain_text::{Finding, escaped, escaped_bytes, is_host, unix_socket_url, without_mark};
 pub use pure::{LogBudget, LogLine, Now, SplitMix64, allocated_bytes};
+pub use secret::Secret;

@@ -5,17 +5,18 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use weirgate_wire::auth::{ApiKey, Authenticator, ClaimRules, KeyRing, KeySet, Token};
-use weirgate_wire::base::Now;
+use weirgate_wire::base::{Now, Secret};
 
 use super::{choices, oracle, outcome};
 
 /// The same as in the oracle.
-const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const NOW_MS: i64 = 1_700_000_000_500;
 
 fn authenticator(audiences: bool) -> Authenticator {
     let mut keys = KeySet::default();
-    keys.add_secret(SECRET).expect("a good secret");
+    keys.add_secret(&Secret::new(SECRET))
+        .expect("a good secret");
     Authenticator {
         cookie: None,
         required: true,
@@ -45,7 +46,7 @@ fn signed(text: &[u8]) -> String {
     let message = [header, claims]
         .map(|part| URL_SAFE_NO_PAD.encode(part))
         .join(".");
-    let key = EncodingKey::from_secret(SECRET);
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
     let signature = crypto::sign(message.as_bytes(), &key, Algorithm::HS256).expect("signed");
     format!("{message}.{signature}")
 }

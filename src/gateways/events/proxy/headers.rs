@@ -27,7 +27,7 @@ static HOP_BY_HOP: [HeaderName; 8] = [
 pub(super) struct Forwarded<'a> {
     /// The other end of the client's connection.
     pub(super) peer: Peer,
-    /// Whether the other end is a trusted proxy. Then its headers about the client's scheme and host are kept.
+    /// Whether the other end is a trusted proxy. Then its headers about the client are kept.
     pub(super) peer_is_trusted: bool,
     /// Whether the client's connection came over TLS.
     pub(super) is_tls: bool,
@@ -55,6 +55,9 @@ pub(super) fn to_service(
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
+    if !forwarded.peer_is_trusted {
+        remove_words_of_proxies(headers);
+    }
     let asked_host = headers.insert(HOST, forwarded.host.clone());
     let list = HeaderName::from_static("x-forwarded-for");
     let lines = headers.get_all(&list).iter().map(HeaderValue::as_bytes);
@@ -72,7 +75,7 @@ pub(super) fn to_service(
         }
     }
     let add = |headers: &mut HeaderMap, name: HeaderName, value| {
-        if !forwarded.peer_is_trusted || !headers.contains_key(&name) {
+        if !headers.contains_key(&name) {
             headers.insert(name, value);
         }
     };
@@ -140,6 +143,9 @@ fn one_length(headers: &mut HeaderMap) {
 pub(super) fn trailers(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers);
     remove_disguised(trailers);
+    // A service that takes them for a part of the head would believe them, and no proxy sends them here.
+    remove_words_of_proxies(trailers);
+    trailers.remove("x-forwarded-for");
     for name in [HOST, CONTENT_LENGTH, EXPECT] {
         trailers.remove(name);
     }
@@ -167,6 +173,21 @@ fn remove_disguised(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     headers.remove("x-internal-token");
+}
+
+/// Removes the headers in which only a proxy tells of its client, except for the list of addresses: `Forwarded` (RFC 7239),
+/// `X-Real-IP`, and all of `X-Forwarded-…`, such as `-Host`, `-Port` and `-Prefix`. A service that makes links of them
+/// would take a stranger's host for its own.
+fn remove_words_of_proxies(headers: &mut HeaderMap) {
+    let is_of_proxies = |name: &&HeaderName| {
+        let name = name.as_str();
+        matches!(name, "forwarded" | "x-real-ip")
+            || name.starts_with("x-forwarded-") && name != "x-forwarded-for"
+    };
+    let found: Vec<HeaderName> = headers.keys().filter(is_of_proxies).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
 }
 
 /// Returns the items of a comma-separated header, over all its lines.
@@ -386,6 +407,8 @@ mod tests {
             ("x-internal-token", "s"),
             ("content-length", "1"),
             ("x_forwarded_for", "9.9.9.9"),
+            ("x-forwarded-for", "9.9.9.9"),
+            ("forwarded", "for=9.9.9.9"),
             ("x-sum", "9"),
         ]);
         trailers(&mut late);
@@ -410,6 +433,40 @@ mod tests {
         assert_eq!(other["x-forwarded-for"], list);
         assert_eq!(other["x-forwarded-proto"], "http");
         assert_eq!(other["x-forwarded-host"], "public");
+    }
+
+    #[test]
+    fn a_stranger_speaks_for_no_proxy() {
+        let words = [
+            ("forwarded", "for=6.6.6.6;host=evil.example;proto=https"),
+            ("x-forwarded-host", "evil.example"),
+            ("x-forwarded-port", "444"),
+            ("x-forwarded-prefix", "/evil"),
+            ("x-forwarded-proto", "https"),
+            ("x-real-ip", "6.6.6.6"),
+        ];
+        let told = |headers: &HeaderMap| {
+            let names = words.iter().map(|(name, _)| headers.get(*name).cloned());
+            names
+                .map(|value| value.map_or(String::new(), |v| v.to_str().unwrap().to_owned()))
+                .collect::<Vec<_>>()
+        };
+        let sent: Vec<&str> = words.iter().map(|(_, value)| *value).collect();
+        assert_eq!(
+            told(&asked(map(&words), true)),
+            sent,
+            "a proxy that is trusted"
+        );
+        // Without a host of its own, the request has none.
+        assert_eq!(
+            told(&asked(map(&words), false)),
+            ["", "", "", "", "http", ""]
+        );
+        let with_host = [&words[..], &[("host", "public")]].concat();
+        assert_eq!(
+            told(&asked(map(&with_host), false)),
+            ["", "public", "", "", "http", ""]
+        );
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! not be in `/metrics`: client addresses, users, names of topics.
 //!
 //! `POST /operator/disconnect` closes clients, and refuses their users, tokens or addresses from then on;
-//! `POST /operator/allow` takes such a refusal back.
+//! `POST /operator/allow` takes such a refusal back. With a token, all of these ask for it.
 
+mod login;
 mod state;
 
 use std::net::IpAddr;
@@ -26,8 +27,9 @@ use super::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::telemetry::Telemetry;
 use weirgate_bus::runtime::{Clock, LateWake};
 use weirgate_core::{Cut, CutDone, CutRequest, Revoked};
-use weirgate_wire::base::{LogBudget, LogLine};
+use weirgate_wire::base::{LogBudget, LogLine, Secret};
 
+use login::Login;
 pub use state::{NearLimit, ReadNumber, client};
 
 /// The files of the page; some are shared with the public page.
@@ -52,6 +54,8 @@ pub struct OperatorSettings {
     pub limits: Vec<NearLimit>,
     /// The users, tokens and addresses that are refused.
     pub revoked: Revoked,
+    /// The token of all routes here; `None`: they ask for none.
+    pub token: Option<Secret>,
     /// Whether the admin address is reachable only from this machine. Then a request may name it only as `localhost` or
     /// by an IP address.
     pub is_loopback: bool,
@@ -65,7 +69,7 @@ pub fn routes(
     cutter: Cutter,
 ) -> Vec<Route> {
     let telemetry = Arc::clone(telemetry);
-    let is_loopback = settings.is_loopback;
+    let (is_loopback, token) = (settings.is_loopback, settings.token.clone());
     let mut routes = files::routes(FILES);
     routes.extend(cut_routes(cutter, is_loopback));
     routes.push(Route::get("/operator/state", move |request| {
@@ -76,7 +80,10 @@ pub fn routes(
         Answer::json(StatusCode::OK, text).no_store()
     }));
     routes.extend(["/", "/operator"].map(|path| Route::get(path, |_| to_the_page())));
-    routes
+    match token {
+        Some(token) => Login::new(token, clock).before(routes),
+        None => routes,
+    }
 }
 
 /// Whether a page of another origin sends the request. Listed origins are no exception, because client addresses must

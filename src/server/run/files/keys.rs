@@ -97,7 +97,7 @@ impl KeyFiles {
     fn keys(&self, texts: &[Vec<u8>], fetched: Option<&[u8]>) -> Result<KeySet, KeyFileError> {
         let mut keys = KeySet::default();
         for secret in self.0.jwt_secret.iter().chain(&self.0.jwt_secret_before) {
-            let added = keys.add_secret(secret.expose().as_bytes());
+            let added = keys.add_secret(secret.secret());
             added.map_err(|error| KeyFileError::Wrong(format!("JWT_SECRET: {error}")))?;
         }
         for (number, (path, text)) in self.paths().zip(texts).enumerate() {

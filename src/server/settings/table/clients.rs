@@ -73,6 +73,17 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         is no operator's page, and the other pages are on the public port.",
     )
     .in_short_help(),
+    Setting::new(
+        "admin-token",
+        Kind::Secret,
+        field!(ListenSettings, admin_token),
+        "Token for the operator's page and for disconnecting clients, on --admin-addr",
+    )
+    .more(
+        "As Authorization: Bearer TOKEN, or as the password of any user. weirgate top and disconnect \
+        read it too. Unset: everybody who reaches the address may do both.",
+    )
+    .original_env_only(&["WEIRGATE_ADMIN_TOKEN"]),
 ]);
 
 pub(super) static TLS: &[Setting] = &Heading::TLS.of([

@@ -80,9 +80,9 @@ fn a_public_key_is_no_secret() {
     let token = Token::new(format!("{message}.{signature}")).expect("a token");
     let mut keys = pem(RSA).expect("a key");
     assert_eq!(judge(&keys, &token), Err(Refusal::UnknownKey));
-    keys.add_secret(b"another").expect("room");
+    keys.add_secret(&Secret::new("another")).expect("room");
     assert_eq!(judge(&keys, &token), Err(Refusal::Signature));
-    keys.add_secret(RSA.as_bytes()).expect("room");
+    keys.add_secret(&Secret::new(RSA)).expect("room");
     assert_eq!(
         judge(&keys, &token),
         Ok(()),
@@ -253,7 +253,7 @@ fn a_token_without_a_key_id_is_tried_with_few_keys() {
         let mut keys = KeySet::default();
         for (n, name) in names.iter().enumerate() {
             let key = DecodingKey::from_secret(&[n as u8]);
-            keys.add(name.map(str::to_owned), Algorithm::Hs256, key)?;
+            keys.add(name.map(str::to_owned), Algorithm::Hs256, Material::Public(key))?;
         }
         Ok::<_, KeyError>(keys)
     };
@@ -333,8 +333,8 @@ fn keys_are_replaced_for_everyone_who_shares_them() {
 
 #[test]
 fn an_api_key_is_compared_whole() {
-    assert!(ApiKey::new("").is_none());
-    let key = ApiKey::new("s3cret").expect("a key");
+    assert!(ApiKey::new(&Secret::new("")).is_none());
+    let key = ApiKey::new(&Secret::new("s3cret")).expect("a key");
     for (token, good) in [
         ("s3cret", true),
         ("s3cre", false),

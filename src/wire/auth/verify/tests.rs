@@ -2,6 +2,7 @@ use jsonwebtoken::{Algorithm as Signing, EncodingKey, crypto};
 
 use super::*;
 use crate::auth::KeySet;
+use crate::base::Secret;
 
 const NOW_MS: i64 = 1_700_000_000_500;
 
@@ -14,10 +15,10 @@ fn now() -> Now {
 
 fn authenticator() -> Authenticator {
     let mut keys = KeySet::default();
-    keys.add_secret(b"secret").expect("room");
+    keys.add_secret(&Secret::new("secret")).expect("room");
     Authenticator {
         required: true,
-        api_key: ApiKey::new("the-key"),
+        api_key: ApiKey::new(&Secret::new("the-key")),
         keys: KeyRing::new(keys),
         rules: ClaimRules::default(),
         cookie: None,

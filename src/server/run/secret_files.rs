@@ -1,0 +1,106 @@
+//! Secrets in files: read again after a change, and at SIGHUP. Everybody who uses such a secret reads it at each use, so a
+//! new text counts from then on: for tokens and requests at once, for a bus at the next connection.
+
+use super::files::{self, Prints};
+use super::reload::{Reload, Reloaded};
+use crate::settings::SecretFile;
+use crate::settings::typed::secret_text;
+
+/// The files of all secrets of a gateway.
+pub(super) struct SecretFiles {
+    files: Vec<SecretFile>,
+    prints: Prints,
+}
+
+impl SecretFiles {
+    /// Watches the files; `None` if no secret is in a file.
+    pub(super) fn new(files: Vec<SecretFile>) -> Option<Self> {
+        let prints = Prints::now(files.iter().map(|file| file.path.clone()));
+        (!files.is_empty()).then_some(Self { files, prints })
+    }
+}
+
+impl Reload for SecretFiles {
+    fn what(&self) -> &'static str {
+        "secrets"
+    }
+
+    fn is_due(&mut self) -> bool {
+        self.prints.look()
+    }
+
+    /// All files are read before the first secret changes: two of them may belong together.
+    fn reload(&mut self) -> Result<Reloaded, String> {
+        self.prints.will_read();
+        let texts: Result<Vec<String>, String> = self.files.iter().map(read).collect();
+        let texts = texts.map_err(|error| format!("{error}; the secrets stay as they were"))?;
+        if self.prints.have_changed() {
+            // A later look finds the file that was written meanwhile.
+            return Ok(Reloaded::Unchanged);
+        }
+        let both = self.files.iter().zip(&texts);
+        let changed = both.filter(|(file, text)| file.secret.replace(text));
+        let settings: Vec<&str> = changed.map(|(file, _)| file.name.as_str()).collect();
+        if settings.is_empty() {
+            return Ok(Reloaded::Unchanged);
+        }
+        tracing::info!(?settings, "secrets have changed");
+        Ok(Reloaded::Changed)
+    }
+}
+
+/// The text of a file, if it is a value of its setting. The error has nothing of the text.
+fn read(file: &SecretFile) -> Result<String, String> {
+    let wrong = |error: &str| format!("{} {}: {error}", file.name, file.path.display());
+    let text = secret_text(files::read_again(&file.path)).map_err(|error| wrong(&error))?;
+    let value = file.kind.parse(&text);
+    let secret = value.as_ref().and_then(|value| value.secret());
+    match secret {
+        Some(secret) => Ok(secret.expose().to_string()),
+        None => Err(wrong(&format!("allowed: {}", file.kind.allowed()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::settings::Kind;
+    use weirgate_wire::base::Secret;
+
+    #[test]
+    fn changed_files_count_together_and_broken_ones_change_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str, kind, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).expect("written");
+            SecretFile {
+                name: name.to_owned(),
+                path,
+                kind,
+                secret: Secret::new(text),
+            }
+        };
+        let token = file("TOKEN_FILE", Kind::Secret, "one");
+        let url = file("URL_FILE", Kind::Urls(&["nats"]), "nats://u:one@h");
+        let mut files = SecretFiles::new(vec![token.clone(), url.clone()]).expect("files");
+        assert_eq!(files.reload(), Ok(Reloaded::Unchanged));
+        let texts = || [&token, &url].map(|file| file.secret.expose().to_string());
+
+        fs::write(&token.path, "two\n").expect("written");
+        for (wrong, says) in [("", "nothing in it"), ("http://s3cret@h", "allowed: ")] {
+            fs::write(&url.path, wrong).expect("written");
+            let error = files.reload().expect_err("a broken file");
+            assert!(
+                error.contains("URL_FILE /") && error.contains(says),
+                "{error}"
+            );
+            assert!(!error.contains("s3cret"), "{error}");
+            assert_eq!(texts(), ["one", "nats://u:one@h"]);
+        }
+        fs::write(&url.path, "nats://u:two@h\n").expect("written");
+        assert_eq!(files.reload(), Ok(Reloaded::Changed));
+        assert_eq!(texts(), ["two", "nats://u:two@h"]);
+    }
+}
