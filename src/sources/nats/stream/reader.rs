@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use self::consumer::{Consumer, Limits, Retention, StreamInfo, created};
 use super::MS_NS;
 use crate::feeds::StoredId;
+use crate::sources::NAME_NOT_UTF8;
 use crate::sources::kept::Told;
 use crate::sources::nats::api::ApiError;
 use crate::sources::nats::error::NatsError;
@@ -174,9 +175,7 @@ impl StreamReader {
         told: &mut Vec<Told>,
     ) -> Result<(), NatsError> {
         if delivery.sid == ANSWERS_SID {
-            let number = delivery.subject.rsplit_once('.');
-            let number = number.and_then(|(_, number)| number.parse().ok());
-            return match number == Some(self.last_request) {
+            return match delivery.request() == Some(self.last_request) {
                 true => self.answered(&delivery, (now, unix_ns), out, told),
                 false => Ok(()),
             };
@@ -417,12 +416,15 @@ impl StreamReader {
             self.old_until = None;
             self.report_caught_up(told);
         }
-        told.push(Told::Message {
-            id,
-            subject: delivery.subject,
-            payload: delivery.payload,
-            is_deletion: delivery.is_deletion,
-            is_old,
+        told.push(match String::from_utf8(delivery.subject) {
+            Ok(subject) => Told::Message {
+                id,
+                subject,
+                payload: delivery.payload,
+                is_deletion: delivery.is_deletion,
+                is_old,
+            },
+            Err(_) => Told::Bad(NAME_NOT_UTF8),
         });
         if pending == 0 || self.old_until == Some(id.major) {
             self.old_until = None;

@@ -16,6 +16,7 @@ use sonic_rs::JsonValueTrait;
 use super::super::api::{first_stream, message, messages_of_consumer, refusal};
 use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use crate::auth::Subject;
+use crate::sources::NAME_NOT_UTF8;
 use crate::sources::outage::shown;
 use crate::sources::requests::Question;
 use crate::wire::json::{self, Json, JsonError};
@@ -82,6 +83,8 @@ pub(super) enum Told {
 pub(super) enum Lack {
     #[error("a pattern has more last values than are sent")]
     Cut,
+    #[error("a pattern has last values of {NAME_NOT_UTF8}, which are not sent")]
+    Unnamed,
     #[error("JetStream gives no last values: {0}")]
     Refused(String),
     #[error("an answer about last values cannot be read: {0}")]
@@ -134,8 +137,7 @@ impl Retained {
     /// Takes a message of a question's subscription.
     pub(super) fn take(&mut self, delivery: Delivery, out: &mut Vec<u8>) {
         if delivery.sid == FIRST_SID {
-            let number = delivery.subject.rsplit_once('.');
-            if let Some(number) = number.and_then(|(_, number)| number.parse().ok()) {
+            if let Some(number) = delivery.request() {
                 self.answered(number, &delivery, out);
             }
         } else {
@@ -216,10 +218,13 @@ impl Retained {
             return;
         };
         let (is_good, next) = values.delivered(&delivery);
-        if is_good && (delivery.is_deletion || !delivery.payload.is_empty()) {
+        if is_good
+            && (delivery.is_deletion || !delivery.payload.is_empty())
+            && let Some(subject) = delivery.name()
+        {
             self.told.push(Told::Value {
                 of: asked.question.clone(),
-                subject: delivery.subject.into(),
+                subject: subject.into(),
                 payload: delivery.payload,
             });
         }
@@ -272,7 +277,8 @@ impl Retained {
         let of_values = match asked.step {
             Step::Values(values) => {
                 let is_cut = values.is_cut.then_some(Lack::Cut);
-                values.refused.map(Lack::Refused).or(is_cut)
+                let is_unnamed = values.is_unnamed.then_some(Lack::Unnamed);
+                values.refused.map(Lack::Refused).or(is_cut).or(is_unnamed)
             }
             _ => None,
         };
@@ -314,6 +320,8 @@ struct LastValues {
     bytes_left: usize,
     /// There are more values than were sent.
     is_cut: bool,
+    /// A value has a subject that is not UTF-8, and was not sent.
+    is_unnamed: bool,
     /// Why a stream gave no values.
     refused: Option<String>,
 }
@@ -342,6 +350,7 @@ impl LastValues {
             values_left: values_max,
             bytes_left: BYTES_MAX,
             is_cut,
+            is_unnamed: false,
             refused: None,
         }
     }
@@ -400,6 +409,7 @@ impl LastValues {
         }
         self.values_left -= 1;
         self.bytes_left -= bytes;
+        self.is_unnamed |= delivery.name().is_none();
         let ack = delivery.reply.as_deref().and_then(AckSubject::parse);
         match ack.map(|ack| ack.pending) {
             Some(1..) if self.values_left > 0 => (true, Next::Wait),

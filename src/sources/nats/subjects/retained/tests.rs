@@ -16,7 +16,7 @@ fn question(number: u64, name: &str) -> Question {
 
 fn answer(retained: &Retained, number: u64, payload: &str) -> Delivery {
     Delivery {
-        subject: retained.reply(number),
+        subject: retained.reply(number).into(),
         sid: FIRST_SID,
         payload: payload.as_bytes().to_vec(),
         ..Delivery::default()
@@ -109,7 +109,7 @@ fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
             retained.end_late(now + ANSWER_TIMEOUT, &mut out);
         } else {
             let value = Delivery {
-                subject: "a.x".to_owned(),
+                subject: "a.x".into(),
                 sid: FIRST_SID + 1,
                 reply: Some("$JS.ACK.S.c.1.9.1.123.0".to_owned()),
                 payload: b"1".to_vec(),

@@ -2,6 +2,7 @@
 
 use super::{CHANNEL, DATA, Trouble};
 use crate::feeds::StoredId;
+use crate::sources::NAME_NOT_UTF8;
 use crate::sources::redis::resp::Value;
 
 /// Whether the last read entry is still there, and the counters: the answer to [`STATE`](super::STATE), or to `XRANGE`.
@@ -122,7 +123,7 @@ pub(super) fn message(fields: Vec<Value>) -> Result<(String, Vec<u8>), &'static 
         }
     }
     let channel = channel.ok_or("no field channel, or one that is too long")?;
-    let channel = String::from_utf8(channel).map_err(|_| "a channel that is not UTF-8")?;
+    let channel = String::from_utf8(channel).map_err(|_| NAME_NOT_UTF8)?;
     Ok((channel, data.ok_or("no field data")?))
 }
 
