@@ -177,7 +177,7 @@ async def test_a_right_that_is_taken_away_is_a_loss(start_nats, on_nats):
         gateway = f"{{ user: gw, password: p, permissions: {{ subscribe: [{rights}] }} }}"
         return f"authorization {{ users: [{gateway}, {{ user: feed, password: f }}] }}"
     server = start_nats(config=config())
-    history = ("--history-ms", "60000", "--history-names", "kept.>", "--history-names", "open.>")
+    history = ("--history-ms", "60000", "--history-names", "kept.>", "--history-names", "open.>", "--bus-settle-ms", "0")
     weirgate = on_nats(server, *history, url=server.url.replace("://", "://gw:p@"))
     client, plain = await connect(weirgate, "kept.a", "open.a"), await connect(weirgate, "plain.a")
     publisher = await bus(server, user="feed", password="f")

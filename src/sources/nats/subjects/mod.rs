@@ -70,7 +70,7 @@ pub struct NatsSubjectsSettings {
 pub struct Settle {
     /// The time between the server's confirmation and weirgate's.
     pub time: Duration,
-    /// Whether to wait on every server; `false`: only on a server with a cluster name.
+    /// Whether the operator has set the time: it counts on every server. `false`: only on a server with a cluster name.
     pub always: bool,
 }
 
@@ -80,6 +80,13 @@ impl Settle {
         time: Duration::ZERO,
         always: false,
     };
+
+    /// Whether the operator says that interest does not travel: all publishers are at the server of the connection, and
+    /// in its account. Only then is nothing lost on the way to that server. Links to other servers (leaf nodes) and other
+    /// accounts (imports) can break without a sign, and a server does not tell its clients of either.
+    pub const fn is_whole(self) -> bool {
+        self.always && self.time.is_zero()
+    }
 
     /// The time to wait on a server with or without a cluster name.
     fn after(self, is_clustered: bool) -> Duration {
@@ -257,16 +264,16 @@ impl NatsSubjectsSource {
             publishing.begin(wire, before.is_some())?;
         }
         // A route between the servers of a cluster can be down for a moment: messages published at another server
-        // meanwhile never arrive here, and no server reports the loss. INFO does not tell of leaf nodes, so the
-        // settings can.
-        let is_alone = !wire.info.is_clustered() && self.settings.settle.after(false).is_zero();
+        // meanwhile never arrive here, and no server reports the loss.
+        let is_whole = self.settings.settle.is_whole();
         if let Some(kept) = &mut self.kept
-            && kept.connected(is_alone)
+            && kept.connected(is_whole && !wire.info.is_clustered())
+            && is_whole
         {
             tracing::warn!(
                 url = wire.endpoint.url(),
-                "NATS has several servers, so messages of subjects can be lost unseen: messages have no position, and \
-                 nobody resumes (`off`). Let a JetStream stream store the subjects, and read it with --stream"
+                "NATS has several servers, whatever --bus-settle-ms 0 says, so messages of subjects can be lost unseen: \
+                 messages have no position, and nobody resumes (`off`). Let a JetStream stream store the subjects, and read it with --stream"
             );
         }
         self.names.take_all();
