@@ -23,12 +23,11 @@ use prometheus_client::registry::Registry;
 
 pub use bus_status::{BusStatus, ConsumerStatus, STREAM_LATE_MS, Stall};
 pub use event_loop::{
-    Budget, EventLoop, LoopDurations, LoopNumbers, LoopTimes, Phase, RecentLatency, ShellStats,
-    Slot, Stage,
+    Budget, EventLoop, LoopDurations, LoopNumbers, LoopTimes, Phase, ShellStats, Slot, Stage,
 };
 pub use process::{ProcessStats, memory_limit_bytes};
 pub use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
-pub use samples::{DurationCounts, Durations};
+pub use samples::{DurationCounts, Durations, LastMinute, RecentLatency};
 
 use crate::base::SpinCounts;
 use crate::hub::{Ended, FeedStats, Now, SubjectStats, Survey};
