@@ -34,6 +34,8 @@ pub(super) struct Reading<'a> {
     pub(super) kept: Option<String>,
     /// The table of what clients may request.
     pub(super) acl: Option<&'a Acl>,
+    /// Whether clients may ask for last values.
+    pub(super) is_retained: bool,
     /// When a name counts as confirmed on NATS.
     pub(super) settle: Settle,
 }
@@ -52,6 +54,7 @@ impl Reading<'_> {
             needs_names: false,
             kept: None,
             acl: None,
+            is_retained: false,
             settle: Settle::NEVER,
         }
     }
@@ -171,7 +174,10 @@ fn open_nats(
     let settings = NatsSubjectsSettings {
         nats,
         payload_bytes_max: reading.payload_bytes_max,
-        retained_subjects_max: RETAINED_SUBJECTS_MAX,
+        retained_subjects_max: match reading.is_retained {
+            true => RETAINED_SUBJECTS_MAX,
+            false => 0,
+        },
         settle: reading.settle,
     };
     let opened = NatsSubjectsSource::new(settings, Arc::clone(&status));

@@ -317,7 +317,8 @@ metric_names! { |at|
             server does not say."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).and_then(|behind| behind.0));
     STREAM_BEHIND_SECONDS = Gauge "weirgate_stream_behind_seconds" []
-        "Time from the storage of the last message that was read to that of the newest one in the stream (--stream)."
+        "Time from the storage of the last message that was read to that of the newest one in the stream (--stream), and \
+            at least the time for which the newest one was seen to wait."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).map(|(_, ms)| ms as f64 / 1e3));
     RETAINED_WAITING = Gauge "weirgate_retained_waiting" []
         "Last values that clients wait for (--retained): clients times names.";

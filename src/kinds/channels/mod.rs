@@ -118,6 +118,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
             .collect(),
         kept: marks(checked, &own),
         acl: Some(&gateway_settings.acl),
+        is_retained: own.retained,
         settle,
         ..Reading::of(checked)
     };

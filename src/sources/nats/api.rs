@@ -13,12 +13,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use crossbeam_channel::{Receiver, TryRecvError, select};
 use nats::Connection;
-use nats::jetstream::{ConsumerConfig, ConsumerInfo, StreamConfig, StreamInfo};
+use nats::jetstream::{ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
+use super::consumer::Plan;
 use super::error::{INBOXES, Refusal, Refusals};
 use super::protocol::are_of_deletion;
-use crate::wire::json::{self, Json, JsonError, read};
+use super::stream_info::Cluster;
+use crate::wire::json::{self, Json, JsonError};
+
+pub(super) use crate::wire::json::read;
 
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
@@ -144,7 +148,7 @@ impl Api {
     pub(super) fn stream_info(&self, stream: &str) -> Result<StreamInfo, ApiError> {
         let answer = self.ask(&format!("STREAM.INFO.{stream}"), b"")?;
         let answer = read(&answer)?;
-        leader(answer)?;
+        Cluster::read(answer)?;
         Ok(answer.parse()?)
     }
 
@@ -174,20 +178,15 @@ impl Api {
         Ok((answer.parse()?, is_paused))
     }
 
-    /// Makes a consumer, durable if the configuration has a name.
+    /// Makes a consumer.
     pub(super) fn add_consumer(
         &self,
         stream: &str,
-        config: &ConsumerConfig,
+        deliver_subject: &str,
+        plan: &Plan<'_>,
     ) -> Result<ConsumerInfo, ApiError> {
-        let name = sonic_rs::to_string(stream).map_err(unreadable)?;
-        let config_json = sonic_rs::to_string(config).map_err(unreadable)?;
-        let body = format!(r#"{{"stream_name":{name},"config":{config_json}}}"#);
-        let verb = match &config.durable_name {
-            Some(durable) => format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}"),
-            None => format!("CONSUMER.CREATE.{stream}"),
-        };
-        parse(&self.ask(&verb, body.as_bytes())?)
+        let (subject, body) = plan.request(stream, deliver_subject);
+        parse(&self.ask_on(subject, body.as_bytes())?)
     }
 
     /// Changes the deliver subject of a consumer without a listener. The other settings are sent back as received,
@@ -315,41 +314,6 @@ fn moved(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, Ap
         "action": "update",
     }))
     .map_err(unreadable)
-}
-
-/// The shortest time in which the servers of a stream elect a new leader if they hear nothing of the old one. A leader
-/// that is cut off from them notices after 10 s.
-const ELECTION: Duration = Duration::from_secs(4);
-
-/// A server beside the leader that has a copy of a stream.
-#[derive(serde::Deserialize)]
-struct Replica {
-    /// Nanoseconds since the leader has heard of it; 0: not yet.
-    #[serde(default)]
-    active: i64,
-}
-
-/// Checks whether an answer about a stream of a cluster names its leader, and whether the leader reaches most servers
-/// of the stream. A server that is cut off from its cluster goes on answering.
-///
-/// # Errors
-/// Nobody leads the stream, or another server may.
-pub(super) fn leader(answer: Json<'_>) -> Result<(), ApiError> {
-    let is_clustered = answer.text(&["cluster", "name"]).is_some();
-    let leader = answer.text(&["cluster", "leader"]).unwrap_or_default();
-    match is_clustered && (leader.is_empty() || !reaches_most(answer)) {
-        true => Err(ApiError::NoLeader),
-        false => Ok(()),
-    }
-}
-
-fn reaches_most(answer: Json<'_>) -> bool {
-    let replicas = answer.get(&["cluster", "replicas"]);
-    let replicas: Option<Vec<Replica>> = replicas.and_then(|list| json::value(&list).ok());
-    let replicas = replicas.unwrap_or_default();
-    let is_reached = |replica: &&Replica| replica.active < ELECTION.as_nanos() as i64;
-    let reached = 1 + replicas.iter().filter(is_reached).count();
-    2 * reached > 1 + replicas.len()
 }
 
 /// The error in an answer, if any.

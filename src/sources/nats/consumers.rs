@@ -6,22 +6,21 @@
 
 use std::time::Duration;
 
-use nats::jetstream::{
-    AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, ReplayPolicy, StreamConfig, StreamInfo,
-};
+use nats::jetstream::{ConsumerInfo, ReplayPolicy, StreamConfig, StreamInfo};
 
 use super::api::{Api, ApiError, Fetched};
+use super::consumer::{Plan, Start};
 use super::data::{Acks, Data, Inbox};
 use super::error::{INBOX_PREFIX, NatsError, Refusal};
 use super::settings::{LookBack, StreamSpec, SubscriptionSpec};
 
 /// The limit on messages in flight without an acknowledgement.
-const ACK_PENDING_MAX: i64 = 512;
+const ACK_PENDING_MAX: u64 = 512;
 /// The limit on deliveries of a message. Without a limit, a message that crashes the process would crash it again after
 /// each restart, for as long as the stream keeps the message.
-const DELIVERIES_MAX: i64 = 5;
-/// How long the server keeps an ephemeral consumer without a listener.
-const EPHEMERAL_IDLE_MAX: Duration = Duration::from_secs(10);
+const DELIVERIES_MAX: u64 = 5;
+/// How long the server keeps an ephemeral consumer without a listener, milliseconds.
+const EPHEMERAL_IDLE_MAX_MS: u64 = 10_000;
 
 /// The state of a stream, reported by the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,24 +198,19 @@ impl Api {
         // First the subscription: without a listener the server may remove the consumer, or deliver to nobody.
         let inbox = data.subscribe(&deliver_subject, None, self.answer_timeout);
         let inbox = inbox.map_err(failed)?;
-        let made = self.add_consumer(
-            &spec.stream,
-            &ConsumerConfig {
-                deliver_subject: Some(deliver_subject.clone()),
-                durable_name: durable.map(str::to_owned),
-                deliver_policy: DeliverPolicy::ByStartSeq,
-                opt_start_seq: Some(start.max(1)),
-                ack_policy: AckPolicy::Explicit,
-                filter_subject: spec.subject.clone(),
-                max_ack_pending: ACK_PENDING_MAX,
-                max_deliver: DELIVERIES_MAX,
-                inactive_threshold: match durable {
-                    Some(_) => Duration::ZERO,
-                    None => EPHEMERAL_IDLE_MAX,
-                },
-                ..ConsumerConfig::default()
-            },
-        );
+        let plan = Plan {
+            start: Start::Sequence(start),
+            filter: Some(&spec.subject),
+            durable,
+            acks_all: false,
+            pending_max: ACK_PENDING_MAX,
+            deliveries_max: Some(DELIVERIES_MAX),
+            idle_max_ms: EPHEMERAL_IDLE_MAX_MS,
+            beats: false,
+            has_flow_control: false,
+            is_in_memory: false,
+        };
+        let made = self.add_consumer(&spec.stream, &deliver_subject, &plan);
         let info = match made {
             Ok(info) => info,
             Err(error) if error.consumer_exists() => return Ok(None),
@@ -229,7 +223,7 @@ impl Api {
             delivered: start.saturating_sub(1),
             pending: info.num_pending,
             ack_pending: 0,
-            acks: Acks::new(ACK_PENDING_MAX, Duration::ZERO),
+            acks: Acks::new(ACK_PENDING_MAX as i64, Duration::ZERO),
         }))
     }
 }

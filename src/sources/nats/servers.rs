@@ -8,6 +8,7 @@ use super::api::{self, ANSWER_TIMEOUT};
 use super::error::{NatsError, Stop};
 use super::protocol::{self, Op, inbox};
 use super::settings::{Endpoint, NatsSettings, learn};
+use super::stream_info::Cluster;
 use super::wire::{Patience, Wire};
 use crate::base::{LeftAddresses, Wake};
 use crate::sources::LoopGone;
@@ -345,7 +346,7 @@ fn has_jetstream(
         while let Some(op) = wire.next_op()? {
             if let Op::Message(message) = op {
                 let is_refused =
-                    |answer| api::refusal(answer).is_some() || api::leader(answer).is_err();
+                    |answer| api::refusal(answer).is_some() || Cluster::read(answer).is_err();
                 let is_good = !json::read(&message.payload).is_ok_and(is_refused);
                 is_answered |= message.status.is_none() && is_good;
                 unanswered -= 1;

@@ -259,6 +259,13 @@ impl<'a> Session<'a> {
                 );
                 self.attach_again(index)?;
             }
+            Answer::Paused(consumer) if subscription.reads_from(&consumer) => {
+                tracing::warn!(
+                    consumer,
+                    "a consumer is paused (pause_until); reading from another one until it goes on"
+                );
+                self.attach_again(index)?;
+            }
             Answer::Stream(is_there) if subscription.is_to_be_attached(is_there) => {
                 return self.attach_again(index);
             }
@@ -267,6 +274,7 @@ impl<'a> Session<'a> {
             Answer::Other
             | Answer::Pending(..)
             | Answer::Gone(_)
+            | Answer::Paused(_)
             | Answer::Free
             | Answer::Stream(_) => {}
         }

@@ -67,6 +67,8 @@ pub(super) enum Answer {
     Pending(String, Counts),
     /// The consumer of this name, or its stream, is gone.
     Gone(String),
+    /// The consumer of this name delivers nothing until a time (`pause_until`).
+    Paused(String),
     /// The durable consumer is free, or missing.
     Free,
     /// Whether the stream of a waiting subject exists.
@@ -241,7 +243,8 @@ fn ask_consumer(api: &Api, watched: &WatchedConsumer) -> Option<Answer> {
         Ok((info, _)) if info.config.deliver_subject.as_ref() != Some(&watched.deliver_subject) => {
             Some(Answer::Gone(consumer))
         }
-        Ok((info, _)) => {
+        Ok((_, true)) => Some(Answer::Paused(consumer)),
+        Ok((info, false)) => {
             let counts = Counts {
                 pending: info.num_pending,
                 ack_pending: info.num_ack_pending as u64,
@@ -330,10 +333,14 @@ impl Health {
         self.silent_for(now) >= after && now.duration_since(self.handed) >= after
     }
 
-    /// Whether to attach again: once in each period `every` of silence.
+    /// Whether to attach again: once in each period `every` of silence, or of messages that are held and not delivered.
     pub(super) fn is_to_be_attached(&self, now: Instant, every: Duration) -> bool {
         let over = |since| now.duration_since(since) >= every;
-        self.is_silent && over(self.heard) && over(self.attached)
+        let is_silent = self.is_silent && over(self.heard);
+        let stands_still = self.stall == Some(Stall::NothingDelivered)
+            && self.holds_since.is_some_and(over)
+            && over(self.handed);
+        (is_silent || stands_still) && over(self.attached)
     }
 
     /// Judges the server's counts for the consumer. Returns `Some` if the stall has changed.
@@ -406,6 +413,15 @@ mod tests {
         assert_eq!(health.judge(holds(1, false), at(21)), Some(None));
         assert_eq!(health.judge(holds(1, false), at(22)), other);
         assert_eq!(health.judge(holds(0, false), at(23)), Some(None));
+        // A consumer that stands still is replaced, once in a while.
+        let thirty = Duration::from_secs(30);
+        let mut still = Health::new(start);
+        for second in 0..36 {
+            let _ = still.judge(holds(1, false), at(second));
+            assert_eq!(still.is_to_be_attached(at(second), thirty), second >= 30);
+        }
+        still.attached = at(36);
+        assert!(!still.is_to_be_attached(at(65), thirty));
         // While messages arrive there is no stall, however far behind.
         for second in 30..50 {
             health.handed = at(second);

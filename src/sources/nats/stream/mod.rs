@@ -20,7 +20,7 @@ use super::settings::NatsSettings;
 use super::wire::Wire;
 use crate::base::{LogBudget, Now, Wake};
 use crate::sources::LinkTimes;
-use crate::sources::kept::{StreamFeed, StreamSettings, Times};
+use crate::sources::kept::{StreamFeed, StreamSettings, Times, Told};
 use crate::sources::outage::shown;
 use crate::sources::relay::{Bus, Relay};
 use crate::sources::socket::Waiter;
@@ -164,14 +164,19 @@ impl NatsStreamSource {
                         }
                         taken => taken?,
                     }
-                    if !self.reader.keeps && !std::mem::replace(&mut self.has_warned, true) {
+                    if !self.reader.keeps() && !std::mem::replace(&mut self.has_warned, true) {
                         tracing::warn!(
                             "the stream keeps no message after all consumers have it (retention: interest): what is \
                              published while weirgate is away is lost, and a restart has no history"
                         );
                     }
                 }
-                Op::Error(words) => self.refused(&words, wire, relay.link.now())?,
+                Op::Error(words) => {
+                    self.refused(&words, wire, relay.link.now(), &mut told)?;
+                    for told in told.drain(..) {
+                        self.feed.hand_over(relay, received, told)?;
+                    }
+                }
                 Op::Pong => self.reader.ponged(),
                 Op::Info(_) | Op::Ok | Op::Ping => {}
             }
@@ -179,10 +184,20 @@ impl NatsStreamSource {
         Ok(())
     }
 
-    /// Handles an error of the server. Reading works without the permissions to delete a consumer and to answer flow
-    /// control; a refusal of any other permission ends the connection.
-    fn refused(&mut self, words: &str, wire: &mut Wire, now: Now) -> Result<(), NatsError> {
+    /// Handles an error of the server. Reading works without the permissions to delete a consumer, to ask for a message
+    /// and to answer flow control; a refusal of any other permission ends the connection.
+    fn refused(
+        &mut self,
+        words: &str,
+        wire: &mut Wire,
+        now: Now,
+        told: &mut Vec<Told>,
+    ) -> Result<(), NatsError> {
         if let Some((subject, is_subscription)) = refused(words) {
+            if subject.starts_with("$JS.API.STREAM.MSG.GET.") {
+                self.reader.verified(None, Instant::now(), wire.out(), told);
+                return Ok(());
+            }
             if subject.starts_with("$JS.API.CONSUMER.DELETE.") {
                 return Ok(());
             }

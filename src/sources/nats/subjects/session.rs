@@ -96,7 +96,7 @@ impl<'a> Session<'a> {
     fn turn_with_questions(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
         let retained = &mut self.retained;
-        retained.end_late(now, self.wire.out());
+        retained.work(now, self.wire.out());
         // Questions must not fill the link to a silent server.
         let timeout = Duration::from_millis(self.source.settings.nats.times.ping_timeout_ms);
         let is_silent = |pinged| now >= pinged + timeout;
@@ -104,7 +104,8 @@ impl<'a> Session<'a> {
             && !self.wire.pinged().is_some_and(is_silent)
             && let Some(question) = self.source.names.next_question()
         {
-            retained.ask(question, now, self.wire.out());
+            let sid = self.sids.of(&question.subscription.name);
+            retained.ask(question, sid, now, self.wire.out());
         }
         self.source.names.show_asked_questions(retained.asked());
         self.tell_retained()?;
@@ -224,7 +225,8 @@ impl<'a> Session<'a> {
 
     fn message(&mut self, delivery: Delivery, received: Now) -> Result<(), Stop> {
         if delivery.sid >= FIRST_SID {
-            self.retained.take(delivery, self.wire.out());
+            let heard = self.wire.heard();
+            self.retained.take(delivery, heard, self.wire.out());
             return self.tell_retained();
         }
         let Some(subscription) = self.sids.get(delivery.sid).cloned() else {
@@ -235,6 +237,7 @@ impl<'a> Session<'a> {
         if self.before.is_none() && !self.settle.is_zero() && is_restoring() {
             return Ok(());
         }
+        self.retained.note_live(&delivery, self.wire.heard());
         let Some(overlap) = &mut self.overlap else {
             return self.hand_over(&subscription, delivery, received);
         };

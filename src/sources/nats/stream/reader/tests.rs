@@ -1,8 +1,8 @@
-//! The reader against a model of a server that stores, deletes and loses messages.
+//! The reader against a model of a leader that stores, deletes and loses messages, and of a replica that lags.
 
 use proptest::prelude::*;
 
-use super::consumer::{ACK_WAIT, ACKED_SHARE};
+use super::requests::{ACK_WAIT, ACKED_SHARE};
 use super::*;
 use crate::sources::kept::tests::check_told;
 
@@ -32,8 +32,12 @@ struct Bench {
 
 impl Bench {
     fn new(before: u8) -> Self {
+        Self::of(|server| drop(server.event(&Event::Add(before))))
+    }
+
+    fn of(begin: impl FnOnce(&mut Server)) -> Self {
         let mut server = Server::new();
-        server.event(&Event::Add(before));
+        begin(&mut server);
         let now = Instant::now();
         let mut bench = Self {
             server,
@@ -91,13 +95,19 @@ impl Bench {
     /// Lets some time pass with heartbeats, so that everything is noticed.
     fn settle(&mut self) {
         self.server.holds = false;
-        for _ in 0..16 {
+        for round in 0..48 {
+            if round == 16 {
+                self.server.replica = None;
+            }
             self.read(1_000);
-            self.now += SILENCE_MAX / 2;
+            self.now += SILENCE_MAX / 3;
             self.server.beat();
             self.read(1_000);
             let ticked = self.tick();
             ticked.expect("answers in time");
+            if self.reader.check(self.now, &mut self.out) {
+                self.reader.ponged();
+            }
         }
     }
 
@@ -139,6 +149,22 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => (0..4_u8).prop_map(Event::Restore),
         1 => any::<bool>().prop_map(Event::Hold),
         1 => Just(Event::Drop),
+        2 => (0..6_u8, any::<bool>()).prop_map(|(behind, is_known)| Event::Lag(behind, is_known)),
+        2 => (1..6_u8).prop_map(Event::CatchUp),
+        3 => Just(Event::Cut),
+        12 => (1..12_u8).prop_map(Event::Read),
+    ];
+    prop::collection::vec(event, 1..60)
+}
+
+/// Events of a stream that loses nothing.
+fn lags() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        6 => (1..6_u8).prop_map(Event::Add),
+        3 => (0..9_u8, any::<bool>()).prop_map(|(behind, is_known)| Event::Lag(behind, is_known)),
+        3 => (1..6_u8).prop_map(Event::CatchUp),
+        1 => any::<bool>().prop_map(Event::Hold),
+        1 => Just(Event::Drop),
         3 => Just(Event::Cut),
         12 => (1..12_u8).prop_map(Event::Read),
     ];
@@ -146,7 +172,42 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    /// The replica lacks messages from before and after the window when the process starts.
+    #[test]
+    fn a_replica_that_lags_costs_time_and_nothing_else(
+        old in 0..6_u8,
+        before in 1..6_u8,
+        (behind, is_known) in (0..12_u8, any::<bool>()),
+        events in lags(),
+    ) {
+        let mut bench = Bench::of(|server| {
+            server.event(&Event::Add(old));
+            server.time_ns += 2 * HISTORY_MS * MS_NS;
+            server.event(&Event::Add(before));
+            server.event(&Event::Lag(behind, is_known));
+        });
+        for event in &events {
+            bench.event(event);
+        }
+        bench.settle();
+        bench.event(&Event::Add(1));
+        bench.settle();
+        let serials = bench.told.iter().filter_map(|told| match told {
+            Told::Message { payload, .. } => Some(String::from_utf8_lossy(payload).into_owned()),
+            _ => None,
+        });
+        let all = u64::from(old)..bench.server.next_serial;
+        prop_assert_eq!(serials.collect::<Vec<_>>(), all.map(|n| n.to_string()).collect::<Vec<_>>());
+        prop_assert!(!bench.told.contains(&Told::Lost) && !bench.told.contains(&Told::Hole));
+        let until = bench.told.iter().position(|told| *told == Told::CaughtUp).expect("it caught up");
+        let read = bench.told[..until].iter().filter(|told| matches!(told, Told::Message { .. }));
+        prop_assert!(read.count() >= before.into(), "ready without the newest message");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
     fn nothing_is_lost_unsaid_and_nothing_comes_twice(before in 0..20_u8, events in events()) {
         let mut bench = Bench::new(before);
@@ -215,6 +276,111 @@ fn how_far_it_is_behind_is_known_while_it_reads_and_when_the_stream_stands_still
     assert!(bench.reader.check(bench.now, &mut bench.out));
     bench.read(1);
     assert_eq!(behind(&mut bench), [(2, 7_000)]);
+    // As old as the time for which it was seen to wait, whatever the times of storage say.
+    bench.now += Duration::from_secs(9);
+    assert!(bench.reader.check(bench.now, &mut bench.out));
+    bench.read(1);
+    assert_eq!(behind(&mut bench), [(2, 9_000)]);
+}
+
+#[test]
+fn an_empty_stream_is_not_behind() {
+    let mut bench = Bench::new(0);
+    bench.read(100);
+    bench.event(&Event::Add(3));
+    bench.read(100);
+    let late = |told: &&Told| matches!(told, Told::Behind { ms: 1.., .. });
+    assert_eq!(bench.told.iter().find(late), None);
+}
+
+#[test]
+fn a_consumer_that_stands_still_is_replaced() {
+    let mut bench = Bench::new(1);
+    bench.read(100);
+    bench.event(&Event::Hold(true));
+    bench.event(&Event::Add(1));
+    let mut seconds = 0;
+    while !matches!(bench.reader.step, Step::Pause { .. }) {
+        bench.now += Duration::from_millis(500);
+        (bench.heard, seconds) = (bench.now, seconds + 1);
+        bench.server.beat();
+        if bench.reader.check(bench.now, &mut bench.out) {
+            bench.reader.ponged();
+        }
+        bench.read(100);
+        bench.tick().expect("no fault");
+        assert!(seconds < 4, "{:?}", bench.reader.step);
+    }
+    bench.settle();
+    assert_eq!(names(&bench.told), ["old", "stands", "message"]);
+}
+
+#[test]
+fn what_was_deleted_before_it_was_read_is_told_without_another_message() {
+    for (stored, left) in [(5, 0), (5, 2)] {
+        let mut bench = Bench::new(1);
+        bench.read(100);
+        bench.event(&Event::Hold(true));
+        bench.event(&Event::Add(stored));
+        bench.event(&Event::Trim(stored + 1 - left));
+        let mut waits = 0;
+        while !bench.told.contains(&Told::Lost) {
+            bench.now += Duration::from_millis(500);
+            (bench.heard, waits) = (bench.now, waits + 1);
+            bench.server.beat();
+            let _ = bench.reader.check(bench.now, &mut bench.out);
+            bench.read(100);
+            assert!(waits < 4, "within two seconds");
+        }
+        bench.settle();
+        let want: &[&str] = match left {
+            0 => &["old", "stands", "lost", "head"],
+            _ => &["old", "stands", "lost", "message", "message"],
+        };
+        assert_eq!(names(&bench.told), want);
+    }
+}
+
+/// As in a bucket of keys and values.
+#[test]
+fn a_message_that_a_newer_one_replaces_is_a_hole_and_no_loss() {
+    let mut bench = Bench::of(|server| {
+        server.overwrites = true;
+        server.event(&Event::Add(2));
+    });
+    bench.read(100);
+    bench.told.clear();
+    bench.event(&Event::Hold(true));
+    bench.event(&Event::Add(3));
+    bench.event(&Event::Delete(2));
+    bench.event(&Event::Hold(false));
+    bench.read(100);
+    bench.event(&Event::Add(2));
+    bench.event(&Event::Trim(5));
+    bench.connect();
+    bench.settle();
+    let want = ["hole", "message", "message", "stands", "hole", "message"];
+    assert_eq!(names(&bench.told), want);
+}
+
+/// A user may not ask for messages: what the leader says of the whole stream counts.
+#[test]
+fn a_loss_is_told_to_a_user_that_may_not_ask_for_messages() {
+    let mut bench = Bench::new(3);
+    bench.read(100);
+    bench.told.clear();
+    bench.event(&Event::Restore(2));
+    bench.event(&Event::Add(4));
+    bench.connect();
+    bench.read(4);
+    assert!(matches!(bench.reader.step, Step::Verify { .. }));
+    bench.out.clear();
+    bench
+        .reader
+        .verified(None, bench.now, &mut bench.out, &mut bench.told);
+    bench.settle();
+    let want = ["lost", "stands", "message", "message", "message", "message"];
+    assert_eq!(names(&bench.told), want);
 }
 
 #[test]
@@ -245,8 +411,8 @@ fn old_messages_deleted_during_a_cut_are_not_waited_for() {
     // The messages are deleted before the next connection has read an answer, or after this number of answers.
     for answers in 0..3 {
         let mut bench = Bench::new(3);
-        // Two answers and a message.
-        bench.read(3);
+        // Three answers and a message.
+        bench.read(4);
         bench.event(&Event::Cut);
         bench.read(answers);
         bench.event(&Event::Delete(2));
@@ -316,9 +482,9 @@ fn a_lost_delivery_and_a_consumer_without_heartbeats_are_replaced() {
     // Each look at the stream makes another consumer, so the reader pauses before it looks.
     assert_eq!(
         bench.reader.due(bench.heard),
-        Some(bench.now + MISSED_PAUSE)
+        Some(bench.now + ANOTHER_PAUSE)
     );
-    bench.now += MISSED_PAUSE;
+    bench.now += ANOTHER_PAUSE;
     bench.tick().expect("no fault");
     bench.read(100);
     bench.server.consumers.clear();

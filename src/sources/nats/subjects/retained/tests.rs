@@ -48,9 +48,9 @@ fn a_refusal_is_told_with_its_words() {
         ("a.b", [r#"{"streams":["S"]}"#, none], end(1, "a.b")),
     ] {
         let (mut retained, mut out) = (Retained::new(10), Vec::new());
-        retained.ask(question(1, name), Instant::now(), &mut out);
+        retained.ask(question(1, name), None, Instant::now(), &mut out);
         for text in answers {
-            retained.take(answer(&retained, 1, text), &mut out);
+            retained.take(answer(&retained, 1, text), Instant::now(), &mut out);
         }
         assert_eq!(std::mem::take(&mut retained.told), [want]);
     }
@@ -60,33 +60,33 @@ fn a_refusal_is_told_with_its_words() {
 fn a_value_takes_two_requests_and_a_time() {
     let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
     for number in 1..4 {
-        retained.ask(question(number, "a.b"), now, &mut out);
+        retained.ask(question(number, "a.b"), None, now, &mut out);
     }
     let text = String::from_utf8_lossy(&out);
     assert_eq!(text.matches("SUB ").count(), 1);
     assert_eq!(text.matches("$JS.API.STREAM.NAMES").count(), 3);
     out.clear();
     let names = answer(&retained, 1, r#"{"type":"x","streams":["S"]}"#);
-    retained.take(names, &mut out);
+    retained.take(names, Instant::now(), &mut out);
     let text = String::from_utf8_lossy(&out);
     assert!(text.contains("$JS.API.STREAM.MSG.GET.S _INBOX."), "{text}");
     assert!(text.contains(r#"{"last_by_subj":"a.b"}"#), "{text}");
     let message = answer(&retained, 1, r#"{"message":{"seq":3,"data":"aGk="}}"#);
-    retained.take(message.clone(), &mut out);
+    retained.take(message.clone(), Instant::now(), &mut out);
     let value = Told::Value {
         of: question(1, "a.b"),
         subject: "a.b".into(),
         payload: b"hi".to_vec(),
     };
     assert_eq!(std::mem::take(&mut retained.told), [value, end(1, "a.b")]);
-    retained.take(message, &mut out);
+    retained.take(message, Instant::now(), &mut out);
     assert_eq!(std::mem::take(&mut retained.told), [], "late");
     let none = answer(&retained, 2, r#"{"streams":null}"#);
-    retained.take(none, &mut out);
+    retained.take(none, Instant::now(), &mut out);
     assert_eq!(std::mem::take(&mut retained.told), [end(2, "a.b")]);
-    retained.end_late(now, &mut out);
+    retained.work(now, &mut out);
     assert_eq!(std::mem::take(&mut retained.told), []);
-    retained.end_late(now + ANSWER_TIMEOUT, &mut out);
+    retained.work(now + ANSWER_TIMEOUT, &mut out);
     assert_eq!(
         std::mem::take(&mut retained.told),
         [refused(3, "a.b", "no answer")]
@@ -98,15 +98,15 @@ fn a_value_takes_two_requests_and_a_time() {
 fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
     for is_late in [false, true] {
         let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
-        retained.ask(question(1, "a.*"), now, &mut out);
+        retained.ask(question(1, "a.*"), None, now, &mut out);
         let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
         let list = answer(&retained, 1, list);
-        retained.take(list, &mut out);
+        retained.take(list, Instant::now(), &mut out);
         let created = answer(&retained, 1, r#"{"name":"c","num_pending":1}"#);
-        retained.take(created, &mut out);
+        retained.take(created, Instant::now(), &mut out);
         out.clear();
         if is_late {
-            retained.end_late(now + ANSWER_TIMEOUT, &mut out);
+            retained.work(now + ANSWER_TIMEOUT, &mut out);
         } else {
             let value = Delivery {
                 subject: "a.x".into(),
@@ -115,7 +115,7 @@ fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
                 payload: b"1".to_vec(),
                 ..Delivery::default()
             };
-            retained.take(value, &mut out);
+            retained.take(value, Instant::now(), &mut out);
         }
         let told = std::mem::take(&mut retained.told);
         assert_eq!(told.len(), if is_late { 1 } else { 2 });
@@ -135,11 +135,11 @@ fn questions_beyond_the_limit_wait() {
     let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
     for number in 0..ASKED_MAX as u64 {
         assert!(retained.has_room());
-        retained.ask(question(number, "a"), now, &mut out);
+        retained.ask(question(number, "a"), None, now, &mut out);
     }
     assert!(!retained.has_room());
     let none = answer(&retained, 7, "{}");
-    retained.take(none, &mut out);
+    retained.take(none, Instant::now(), &mut out);
     assert!(retained.has_room());
     assert_eq!(retained.asked(), ASKED_MAX - 1);
 }
@@ -171,10 +171,10 @@ fn a_deep_answer_ends_its_question_and_is_named() {
         ("a.*", vec![list]),
     ] {
         let (mut retained, mut out) = (Retained::new(10), Vec::new());
-        retained.ask(question(1, name), Instant::now(), &mut out);
+        retained.ask(question(1, name), None, Instant::now(), &mut out);
         for text in answers.into_iter().chain([deep.as_str()]) {
             let answer = answer(&retained, 1, text);
-            retained.take(answer, &mut out);
+            retained.take(answer, Instant::now(), &mut out);
         }
         let told = std::mem::take(&mut retained.told);
         let [
@@ -198,17 +198,33 @@ const STREAMS: &str = r#"{"total":3,"streams":[
     {"config":{"name":"M"}},
     {"config":{"name":"B","subjects":["a.b.>"]}}]}"#;
 
-fn value(payload: usize, pending: u64) -> Delivery {
-    Delivery {
+/// A value of a subject that no other value has.
+fn value(number: u64, payload: usize, pending: u64) -> (Delivery, (u64, u64)) {
+    let delivery = Delivery {
         reply: Some(format!("$JS.ACK.A.c.1.9.1.123.{pending}")),
         payload: vec![b'x'; payload],
         ..Delivery::default()
-    }
+    };
+    (delivery, (number, 7))
+}
+
+fn values(pattern: &str, streams: &str, values_max: usize) -> LastValues {
+    let mut values = LastValues::new(values_max);
+    values.take_streams(pattern, json(streams));
+    values
+}
+
+fn take(values: &mut LastValues, (delivery, hashes): (Delivery, (u64, u64))) -> (bool, Next) {
+    values.delivered(&delivery, hashes)
 }
 
 #[test]
 fn each_stream_is_asked_for_its_part() {
-    let of = |pattern| Vec::from(targets(pattern, json(STREAMS)).0);
+    let of = |pattern| {
+        let targets = targets(pattern, json(STREAMS)).0.into_iter();
+        let pairs = targets.map(|target| (target.stream, target.filter));
+        pairs.collect::<Vec<_>>()
+    };
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     assert_eq!(of("a.>"), [pair("A", "a.*"), pair("B", "a.b.>")]);
     assert_eq!(of("*.*.c"), [pair("A", "x.*.c"), pair("B", "a.b.c")]);
@@ -219,13 +235,11 @@ fn each_stream_is_asked_for_its_part() {
 
 #[test]
 fn as_many_values_as_there_may_be_are_all() {
-    let mut values = LastValues::new("a.*", json(STREAMS), 2);
-    assert!(values.next_consumer("in").is_some());
-    let created = values.created(json(r#"{"name":"c","num_pending":2}"#));
-    assert_eq!(created, Next::Wait);
-    assert_eq!(values.delivered(&value(1, 1)), (true, Next::Wait));
-    assert_eq!(values.delivered(&value(1, 0)), (true, Next::Stream));
-    assert!(values.next_consumer("in").is_none());
+    let mut values = values("a.*", STREAMS, 2);
+    assert!(values.next_target().is_some());
+    assert_eq!(take(&mut values, value(1, 1, 1)), (true, Next::Wait));
+    assert_eq!(take(&mut values, value(2, 1, 0)), (true, Next::Stream));
+    assert!(values.next_target().is_none());
     assert!(!values.is_cut);
 }
 
@@ -235,9 +249,9 @@ fn so_many_streams_are_asked_and_no_more() {
         let stream = |n| format!(r#"{{"config":{{"name":"S{n}","subjects":["a.{n}"]}}}}"#);
         let streams: Vec<String> = (0..count).map(stream).collect();
         let answer = format!(r#"{{"streams":[{}]}}"#, streams.join(","));
-        let mut values = LastValues::new("a.*", json(&answer), 100);
+        let mut values = values("a.*", &answer, 100);
         assert_eq!(values.is_cut, is_cut);
-        let asked = std::iter::from_fn(|| values.next_consumer("in")).count();
+        let asked = std::iter::from_fn(|| values.next_target()).count();
         assert_eq!(asked, STREAMS_MAX);
     }
 }
@@ -247,53 +261,151 @@ fn streams_of_other_pages_count_as_cut() {
     for (total, is_cut) in [(1, false), (2, true)] {
         let stream = r#"{"config":{"name":"S","subjects":["a.1"]}}"#;
         let answer = format!(r#"{{"total":{total},"streams":[{stream}]}}"#);
-        let mut values = LastValues::new("a.*", json(&answer), 100);
+        let mut values = values("a.*", &answer, 100);
         assert_eq!(values.is_cut, is_cut);
-        assert!(values.next_consumer("in").is_some());
+        assert!(values.next_target().is_some());
     }
 }
 
 #[test]
 fn values_are_bounded_in_number_and_bytes() {
-    let mut values = LastValues::new("a.>", json(STREAMS), 3);
-    let (subject, body) = values.next_consumer("in").expect("a stream");
+    let mut few = values("a.>", STREAMS, 3);
+    let target = few.next_target().expect("a stream");
+    let (subject, body) = few.plan(&target).request(&target.stream, "in");
     assert_eq!(subject, "$JS.API.CONSUMER.CREATE.A");
     assert!(body.contains(r#""filter_subject":"a.*""#) && body.contains(r#""max_ack_pending":3"#));
-    assert_eq!(
-        values.created(json(r#"{"name":"c","num_pending":2}"#)),
-        Next::Wait
-    );
-    assert_eq!(values.delivered(&value(1, 1)), (true, Next::Wait));
-    assert_eq!(values.delivered(&value(1, 0)), (true, Next::Stream));
-    assert_eq!(
-        values.delete().as_deref(),
-        Some("$JS.API.CONSUMER.DELETE.A.c")
-    );
-    assert!(!values.is_cut);
-    assert!(values.next_consumer("in").is_some());
-    assert_eq!(
-        values.created(json(r#"{"name":"d","num_pending":5}"#)),
-        Next::Wait
-    );
-    assert!(values.is_cut);
-    assert_eq!(values.delivered(&value(1, 4)), (true, Next::Stream));
-    assert!(values.next_consumer("in").is_none());
-    let mut large = LastValues::new("a.*", json(STREAMS), 100);
-    assert!(large.next_consumer("in").is_some());
-    assert_eq!(
-        large.delivered(&value(BYTES_MAX - 1, 5)),
-        (true, Next::Wait)
-    );
-    assert_eq!(large.delivered(&value(2, 4)), (false, Next::Stream));
-    assert!(large.is_cut && large.next_consumer("in").is_none());
-    let mut none = LastValues::new("a.*", json(STREAMS), 100);
-    assert!(none.next_consumer("in").is_some());
-    assert_eq!(
-        none.created(json(r#"{"name":"c","num_pending":0}"#)),
-        Next::Stream
-    );
-    assert_eq!(
-        none.created(json(r#"{"error":{"code":400}}"#)),
-        Next::Stream
-    );
+    assert_eq!(take(&mut few, value(1, 1, 1)), (true, Next::Wait));
+    // The same value again costs nothing.
+    assert_eq!(take(&mut few, value(1, 1, 1)), (false, Next::Wait));
+    assert_eq!(take(&mut few, value(2, 1, 0)), (true, Next::Stream));
+    assert!(!few.is_cut);
+    assert!(few.next_target().is_some());
+    assert_eq!(take(&mut few, value(3, 1, 4)), (true, Next::Stream));
+    assert!(few.is_cut && few.next_target().is_none());
+    let mut large = values("a.*", STREAMS, 100);
+    assert!(large.next_target().is_some());
+    let most = value(1, BYTES_MAX - 1, 5);
+    assert_eq!(take(&mut large, most), (true, Next::Wait));
+    assert_eq!(take(&mut large, value(2, 2, 4)), (false, Next::Stream));
+    assert!(large.is_cut && large.next_target().is_none());
+}
+
+/// A question on a server whose last value is from before a message that was delivered already.
+struct Bench {
+    retained: Retained,
+    out: Vec<u8>,
+    now: Instant,
+}
+
+impl Bench {
+    /// `live`: subjects and payloads that were delivered for the name before the question.
+    fn new(name: &str, live: &[(&str, &str)]) -> Self {
+        let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
+        for (subject, payload) in live {
+            let delivery = Delivery {
+                subject: (*subject).into(),
+                sid: 5,
+                payload: payload.as_bytes().to_vec(),
+                ..Delivery::default()
+            };
+            retained.note_live(&delivery, now);
+        }
+        retained.ask(question(1, name), Some(5), now, &mut out);
+        Self { retained, out, now }
+    }
+
+    fn answer(&mut self, payload: &str) {
+        let answer = answer(&self.retained, 1, payload);
+        self.out.clear();
+        self.retained.take(answer, self.now, &mut self.out);
+    }
+
+    /// Lets the pause pass; returns what is asked again.
+    fn pause(&mut self) -> String {
+        self.out.clear();
+        self.now = self.retained.due().expect("a pause");
+        self.retained.work(self.now, &mut self.out);
+        String::from_utf8_lossy(&self.out).into_owned()
+    }
+
+    fn values(&mut self) -> Vec<String> {
+        let told = std::mem::take(&mut self.retained.told).into_iter();
+        let text = |told| match told {
+            Told::Value { payload, .. } => String::from_utf8_lossy(&payload).into_owned(),
+            Told::End { lack: None, .. } => "end".to_owned(),
+            Told::End { lack, .. } => format!("{lack:?}"),
+        };
+        told.map(text).collect()
+    }
+
+    /// The server of the name puts the consumer on a server, and delivers a value.
+    fn consumer(&mut self, server: &str, value: Option<(&str, &str)>) {
+        let cluster = format!(r#""cluster":{{"leader":"{server}"}}"#);
+        self.answer(&format!(r#"{{"name":"c","num_pending":1,{cluster}}}"#));
+        let sid = self.retained.last_sid;
+        if let Some((subject, payload)) = value {
+            let delivery = Delivery {
+                subject: subject.into(),
+                sid,
+                reply: Some("$JS.ACK.S.c.1.9.1.123.0".to_owned()),
+                payload: payload.as_bytes().to_vec(),
+                ..Delivery::default()
+            };
+            self.out.clear();
+            self.retained.take(delivery, self.now, &mut self.out);
+        }
+    }
+}
+
+const LIST: &str =
+    r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]},"cluster":{"leader":"s0"}}]}"#;
+
+#[test]
+fn a_value_that_is_older_than_a_delivered_message_is_asked_for_again() {
+    let mut bench = Bench::new("a.b", &[("a.b", "hi")]);
+    bench.answer(r#"{"streams":["S"]}"#);
+    bench.answer(r#"{"message":{"seq":3,"data":"b2xk"}}"#);
+    assert_eq!(bench.values(), [""; 0]);
+    assert!(bench.pause().contains("STREAM.MSG.GET.S"));
+    bench.answer(r#"{"message":{"seq":4,"data":"aGk="}}"#);
+    assert_eq!(bench.values(), ["hi", "end"]);
+    // The stream has refused the message: the value is what the stream has.
+    let mut bench = Bench::new("a.b", &[("a.b", "hi")]);
+    bench.answer(r#"{"streams":["S"]}"#);
+    while bench.retained.asked() > 0 {
+        bench.answer(r#"{"message":{"seq":3,"data":"b2xk"}}"#);
+        if bench.retained.asked() > 0 {
+            bench.pause();
+        }
+    }
+    assert_eq!(bench.values(), ["old", "end"]);
+}
+
+#[test]
+fn a_pattern_is_asked_for_again_until_a_delivered_message_is_stored() {
+    let mut bench = Bench::new("a.*", &[("a.b", "1"), ("a.b", "2")]);
+    bench.answer(LIST);
+    bench.consumer("s0", Some(("a.b", "1")));
+    assert_eq!(bench.values(), ["1"]);
+    assert!(bench.pause().contains("STREAM.LIST"));
+    bench.answer(LIST);
+    bench.consumer("s0", Some(("a.b", "2")));
+    assert_eq!(bench.values(), ["2", "end"]);
+}
+
+#[test]
+fn a_consumer_on_another_server_than_the_leader_is_made_again() {
+    let mut bench = Bench::new("a.*", &[]);
+    bench.answer(LIST);
+    for _ in 0..3 {
+        bench.consumer("s1", None);
+        let text = String::from_utf8_lossy(&bench.out).into_owned();
+        assert!(
+            text.contains("CONSUMER.DELETE.S.c") && !text.contains("SUB "),
+            "{text}"
+        );
+        assert!(bench.pause().contains("CONSUMER.CREATE.S"));
+    }
+    bench.consumer("s0", Some(("a.b", "1")));
+    assert_eq!(bench.values(), ["1", "end"]);
 }

@@ -1,10 +1,12 @@
 //! The answers of JetStream: how they are read, and how the reader goes on after refusals, silence and losses. At the
 //! end are flow control, and the consumers that are deleted.
 
-use super::super::consumer::{Limits, Retention, StreamInfo, create, created, rfc_3339};
+use super::super::requests::Limits;
 use super::super::*;
 use super::model::{Event, NOW_NS};
 use super::*;
+use crate::sources::nats::consumer::Made;
+use crate::sources::nats::stream_info::rfc_3339;
 
 #[test]
 fn times_keep_their_nanoseconds() {
@@ -40,12 +42,9 @@ fn the_newest_message_of_a_stream() {
     ] {
         let created = "1970-01-01T00:00:00.000000005Z";
         let answer = format!(r#"{{"created":"{created}","state":{state}}}"#);
-        let info = StreamInfo {
-            head,
-            created_ns: 5,
-            retention: Retention::Limits,
-        };
-        assert_eq!(StreamInfo::read(answer.as_bytes()).ok(), Some(info));
+        let info = StreamInfo::read(answer.as_bytes()).expect("good");
+        assert_eq!((info.head, info.created_ns), (head, 5));
+        assert_eq!(info.retention, Retention::Limits);
     }
     let missing = br#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#;
     let refused = StreamInfo::read(missing).expect_err("no stream");
@@ -79,7 +78,7 @@ fn the_newest_message_of_a_stream() {
     let deep = format!(r#"{{"state":{}"#, "[".repeat(100_000));
     for error in [
         StreamInfo::read(deep.as_bytes()).expect_err("too deep"),
-        created(deep.as_bytes()).expect_err("too deep"),
+        Made::read(deep.as_bytes()).expect_err("too deep"),
     ] {
         assert!(error.to_string().contains("deeper than 512"), "{error}");
     }
@@ -88,12 +87,27 @@ fn the_newest_message_of_a_stream() {
 #[test]
 fn delivered_and_waiting_messages_of_a_consumer() {
     let answer = br#"{"num_pending":3,"delivered":{"consumer_seq":2,"stream_seq":9}}"#;
-    assert_eq!(created(answer).ok(), Some((None, 5)));
-    assert_eq!(
-        created(br#"{"name":"c"}"#).ok(),
-        Some((Some("c".to_owned()), 0))
+    let made = Made::read(answer).expect("good");
+    assert_eq!((made.name, made.waiting, made.begins), (None, 5, 10));
+    let made = Made::read(br#"{"name":"c"}"#).expect("good");
+    assert_eq!((made.name.as_deref(), made.waiting), (Some("c"), 0));
+    assert!(Made::read(br#"{"error":{}}"#).is_err());
+}
+
+#[test]
+fn a_server_that_lacks_messages_does_not_serve() {
+    let replicas = r#"{"name":"n1","current":true,"active":9},{"name":"n2","current":false,"active":9,"lag":55465},
+        {"name":"n3","current":false,"active":9,"lag":7},{"name":"n4","current":true,"active":5000000000},
+        {"name":"n5","current":false,"active":9},{"name":"n6","current":true,"offline":true,"active":9}"#;
+    let answer = format!(
+        r#"{{"state":{{"last_seq":0}},"cluster":{{"name":"c","leader":"n0","replicas":[{replicas}]}}}}"#
     );
-    assert!(created(br#"{"error":{}}"#).is_err());
+    let info = StreamInfo::read(answer.as_bytes()).expect("good");
+    let serves = |server| info.serves(Some(server));
+    let servers = ["n0", "n1", "n2", "n3", "n4", "n5", "n6", "other"];
+    let want = [true, true, false, true, false, false, false, false];
+    assert_eq!(servers.map(serves), want);
+    assert!(info.serves(None), "no cluster");
 }
 
 #[test]
@@ -106,7 +120,7 @@ fn limits_shrink_to_those_of_the_server_as_long_as_something_is_left() {
     assert!(!limits.shrink(&refused(10_026)) && limits == Limits::default());
     assert!(limits.shrink(&refused(10_121)));
     assert!(limits.shrink(&refused(10_153)));
-    let body = create("S", "in", None, "2026", limits);
+    let (_, body) = limits.plan(Start::Time(0)).request("S", "in");
     assert!(body.contains(r#""max_ack_pending":1024"#), "{body}");
     assert!(
         body.contains(r#""inactive_threshold":2500000000"#),
@@ -118,13 +132,17 @@ fn limits_shrink_to_those_of_the_server_as_long_as_something_is_left() {
 
 #[test]
 fn a_consumer_begins_at_a_message_or_a_time() {
-    let at = create("S", "in", Some(7), "", Limits::default());
+    let body = |start| Limits::default().plan(start).request("S", "in").1;
+    let at = body(Start::Sequence(7));
     assert!(
         at.contains(r#""opt_start_seq":7"#) && at.contains("by_start_sequence"),
         "{at}"
     );
-    let by_time = create("S", "in", None, "2026", Limits::default());
-    assert!(by_time.contains(r#""opt_start_time":"2026""#), "{by_time}");
+    let by_time = body(Start::Time(9));
+    assert!(
+        by_time.contains(r#""opt_start_time":"1970-01-01T00:00:00.000000009Z""#),
+        "{by_time}"
+    );
     assert!(!by_time.contains("opt_start_seq"));
 }
 
@@ -152,7 +170,7 @@ fn flow_control_is_answered_and_is_no_idle_time() {
         reader.take(delivery.clone(), now, out, told).expect("good");
         assert_eq!(String::from_utf8_lossy(out), "PUB $JS.FC.1  0\r\n\r\n");
     }
-    assert!(matches!(bench.reader.step, Step::Read(_)));
+    assert!(matches!(bench.reader.step, Step::Read { .. }));
 }
 
 #[test]
@@ -203,7 +221,7 @@ fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
     for (is_answered, words) in [(true, None), (false, None), (false, Some("no leader"))] {
         let mut bench = Bench::new(0);
         bench.read(100);
-        bench.now += Duration::from_secs(3);
+        bench.now += CHECK_INTERVAL;
         bench.heard = bench.now;
         assert_eq!(bench.reader.work_due(), Some(bench.now));
         assert!(bench.reader.check(bench.now, &mut bench.out));
@@ -246,33 +264,13 @@ fn an_answer_about_the_stream_that_a_slow_line_brings_after_the_next_question_is
         "a second question would make the first answer void"
     );
     bench.read(1);
-    assert!(!matches!(&bench.reader.step, Step::Read(consumer) if consumer.unanswered.is_some()));
-}
-
-#[test]
-fn an_answer_that_is_lost_is_not_waited_for_while_the_consumer_beats() {
-    let mut bench = Bench::new(1);
-    bench.read(100);
-    bench.connect();
-    bench.read(1);
-    bench.server.take(&mut bench.out);
-    drop(
-        bench
-            .server
-            .line
-            .pop_front()
-            .expect("the answer of the consumer"),
-    );
-    // The last message, and the heartbeats.
-    bench.read(1);
-    for _ in 0..3 {
-        bench.now += SILENCE_MAX / 3;
-        bench.heard = bench.now;
-        bench.server.beat();
-        bench.read(1);
-        bench.tick().expect("no fault");
-    }
-    assert!(matches!(bench.reader.step, Step::Pause { .. }));
+    assert!(!matches!(
+        &bench.reader.step,
+        Step::Read {
+            check: Check::Asked { .. },
+            ..
+        }
+    ));
 }
 
 #[test]
