@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use weirgate::telemetry::ConsumerStatus;
+use weirgate_bus::status::ConsumerStatus;
 
 use super::*;
 
