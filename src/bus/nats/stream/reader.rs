@@ -19,10 +19,9 @@ use super::MS_NS;
 use crate::NAME_NOT_UTF8;
 use crate::kept::Told;
 use crate::nats::api::ApiError;
-use crate::nats::consumer::{Beat, Consumer, HEARTBEAT_MS, Start};
+use crate::nats::consumer::{AckPolicy, Beat, Consumer, HEARTBEAT_MS, Start};
 use crate::nats::error::NatsError;
-use crate::nats::protocol;
-use crate::nats::protocol::{AckSubject, Delivery, inbox};
+use crate::nats::protocol::{self, AckSubject, Delivery, inbox};
 use crate::nats::stream_info::{Retention, StreamInfo, stored};
 use weirgate_core::StoredId;
 
@@ -48,7 +47,7 @@ const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
 
 /// The place of this process in a stream.
 #[derive(Debug)]
-pub(super) struct StreamReader {
+pub(in super::super) struct StreamReader {
     stream: String,
     history_ns: u64,
     /// The beginning of the subjects for answers and deliveries, which nobody else can guess.
@@ -638,7 +637,9 @@ impl StreamReader {
             self.pause(now + ANOTHER_PAUSE, out);
             return Ok(());
         }
-        self.acks.owe(reply, self.limits.pending_max, now, out);
+        if self.limits.acks != AckPolicy::None {
+            self.acks.owe(reply, self.limits.pending_max, now, out);
+        }
         let id = StoredId {
             major: ack.stream_sequence,
             minor: ack.stored_unix_ns,

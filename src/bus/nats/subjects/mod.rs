@@ -25,6 +25,7 @@ mod handover;
 mod retained;
 mod session;
 
+pub(super) use self::retained::Retained;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +35,7 @@ use crossbeam_channel::Receiver;
 use self::handover::Before;
 use self::session::Session;
 use super::error::{NatsError, Stop};
+use super::needs::{JetStreamNeeds, NatsNeeds};
 use super::protocol;
 use super::servers::{Second, Servers, waiter};
 use super::settings::NatsSettings;
@@ -205,6 +207,23 @@ pub struct NatsSubjectsSource {
 }
 
 impl NatsSubjectsSource {
+    /// What a source with these settings needs whose clients may request these names. `keeps`: the source numbers the
+    /// messages of kept names.
+    pub fn needs(settings: &NatsSubjectsSettings, requests: Vec<String>, keeps: bool) -> NatsNeeds {
+        let has_last_values = settings.retained_subjects_max > 0;
+        let bytes_max = has_last_values.then(Retained::request_bytes_max);
+        NatsNeeds {
+            requests,
+            payload_bytes_max: bytes_max.unwrap_or_default(),
+            has_positions: keeps && settings.settle.is_whole(),
+            jetstream: JetStreamNeeds {
+                last_values: has_last_values.then(Retained::needs).unwrap_or_default(),
+                ..JetStreamNeeds::default()
+            },
+            ..NatsNeeds::default()
+        }
+    }
+
     /// Makes a source, and the handle to request subjects; the handle may be used before the source runs. The source
     /// keeps `status` up to date from here on.
     ///

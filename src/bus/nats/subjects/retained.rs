@@ -21,8 +21,10 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use sonic_rs::JsonValueTrait;
 
-use super::super::api::{first_stream, message, refusal};
-use super::super::consumer::{Consumer, Plan, Start};
+use super::super::api::{ApiError, first_stream, message, refusal};
+use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
+use super::super::error::INBOXES;
+use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use crate::NAME_NOT_UTF8;
 use crate::outage::shown;
@@ -45,12 +47,14 @@ const PAUSE_MAX: Duration = Duration::from_millis(320);
 const STORED_WITHIN: Duration = Duration::from_secs(5);
 /// The most delivered messages that are remembered for that, the newest.
 const LIVE_MAX: usize = 32_768;
+/// The length of a name for which the size of a request is calculated, bytes.
+const NAME_BYTES: usize = 512;
 /// The first number for subscriptions of questions; requested names have smaller numbers.
 pub(super) const FIRST_SID: u64 = 1 << 62;
 
 /// The questions of one connection.
 #[derive(Debug)]
-pub(super) struct Retained {
+pub(in super::super) struct Retained {
     /// The subject for answers, before the number of the question.
     inbox: String,
     /// The limit on values of a pattern.
@@ -146,6 +150,31 @@ impl Retained {
         }
     }
 
+    /// What the questions need.
+    pub(in super::super) fn needs() -> Vec<Need> {
+        let consumers = "each question for a pattern leaves a consumer for 5 s";
+        vec![
+            Need::must(Action::StreamNames),
+            Need::must(Action::StreamList),
+            Need::must(Action::GetMessage),
+            Need::must(Action::CreateConsumer),
+            Need::may(Action::DeleteConsumer, consumers),
+        ]
+    }
+
+    /// The size of the largest request, bytes.
+    pub(in super::super) fn request_bytes_max() -> usize {
+        let target = Target {
+            stream: String::new(),
+            filter: "x".repeat(NAME_BYTES),
+            leader: String::new(),
+        };
+        let retained = Self::new(usize::MAX);
+        let deliver = retained.deliver_subject(u64::MAX);
+        let plan = LastValues::new(usize::MAX);
+        plan.plan(&target).request("", &deliver).1.len()
+    }
+
     /// The number of questions on their way.
     pub(super) fn asked(&self) -> usize {
         self.asked.len()
@@ -190,31 +219,64 @@ impl Retained {
 
     /// Sends the request of this step.
     fn send(&self, number: u64, out: &mut Vec<u8>) {
-        let Some(asked) = self.asked.get(&number) else {
-            return;
-        };
+        let request = self
+            .asked
+            .get(&number)
+            .and_then(|asked| self.request(asked));
+        if let Some((subject, body)) = request {
+            protocol::publish(out, &subject, &self.reply(number), body.as_bytes());
+        }
+    }
+
+    /// The request of a question's step: subject and body.
+    fn request(&self, asked: &Asked) -> Option<(String, String)> {
         let subscription = &asked.question.subscription;
         let name = &*subscription.name;
-        let (subject, body) = match &asked.step {
+        Some(match &asked.step {
             Step::Streams => {
-                let verb = match subscription.is_pattern {
-                    true => "LIST",
-                    false => "NAMES",
+                let action = match subscription.is_pattern {
+                    true => Action::StreamList,
+                    false => Action::StreamNames,
                 };
                 let body = sonic_rs::json!({ "subject": name }).to_string();
-                (format!("$JS.API.STREAM.{verb}"), body)
+                (action.of(""), body)
             }
             Step::Message(stream) => {
                 let body = sonic_rs::json!({ "last_by_subj": name }).to_string();
-                (format!("$JS.API.STREAM.MSG.GET.{stream}"), body)
+                (Action::GetMessage.of(stream), body)
             }
             Step::Create(target, consumer) => {
                 let deliver = self.deliver_subject(consumer.sid);
                 asked.values.plan(target).request(&target.stream, &deliver)
             }
-            Step::Values(_) | Step::Pause(..) => return,
+            Step::Values(_) | Step::Pause(..) => return None,
+        })
+    }
+
+    /// Handles the server's refusal to let this user publish to a subject, or subscribe to it: ends the questions that
+    /// need it. Returns whether the refusal is of an action of questions.
+    pub(super) fn not_permitted(
+        &mut self,
+        (subject, is_subscription): (&str, bool),
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let is_deaf = is_subscription && subject.starts_with(&self.inbox);
+        let (verb, what) = match is_deaf {
+            true => ("subscribe", INBOXES),
+            false => ("publish", subject),
         };
-        protocol::publish(out, &subject, &self.reply(number), body.as_bytes());
+        let needs = |asked: &Asked| {
+            let request = self.request(asked).filter(|_| !is_subscription);
+            is_deaf || request.is_some_and(|(of_request, _)| of_request == subject)
+        };
+        let asked = self.asked.iter().filter(|(_, asked)| needs(asked));
+        let ended: Vec<u64> = asked.map(|(number, _)| *number).collect();
+        let error = ApiError::NotPermitted(format!("{verb} to {what}")).to_string();
+        for number in &ended {
+            self.refuse(*number, &error, out);
+        }
+        let is_of = |need: &Need| !is_subscription && need.action.is_at(subject);
+        is_deaf || !ended.is_empty() || Self::needs().iter().any(is_of)
     }
 
     /// Takes a message of a question's subscription.
@@ -617,7 +679,7 @@ impl LastValues {
             start: Start::LastPerSubject,
             filter: Some(&target.filter),
             durable: None,
-            acks_all: false,
+            acks: AckPolicy::Explicit,
             // Values that were sent before may be delivered again.
             pending_max: (self.values_left + self.sent.len()) as u64,
             deliveries_max: Some(1),

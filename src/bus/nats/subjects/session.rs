@@ -366,6 +366,13 @@ impl<'a> Session<'a> {
     /// confirms.
     fn refused(&mut self, words: String) -> Result<(), Stop> {
         let refused = refused(&words);
+        if let Some((subject, is_subscription)) = &refused
+            && self
+                .retained
+                .not_permitted((subject, *is_subscription), self.wire.out())
+        {
+            return self.tell_retained();
+        }
         let Some((subject, true)) = refused else {
             if let Some((subject, _)) = refused {
                 if let Some(publishing) = &mut self.source.publishing {
