@@ -183,7 +183,12 @@ impl KeptFeed {
     /// Counts a message that came for the subscription `by`, and returns its place. Returns `None` for a further copy:
     /// a message that several names match counts once, for the first subscribed name of the list. A refused name brings
     /// no copy.
-    pub fn place(&mut self, by: &str, is_pattern: bool, subject: &str) -> Option<Place> {
+    pub fn place(
+        &mut self,
+        by: &str,
+        is_pattern: bool,
+        subject: impl AsRef<[u8]>,
+    ) -> Option<Place> {
         let is_by = |name: &Name| {
             name.subscription.is_pattern == is_pattern && &*name.subscription.name == by
         };
@@ -191,9 +196,11 @@ impl KeptFeed {
             return Some(Place::Outside);
         };
         let own = (!self.names[at].is_subscribed, at);
+        let subject = subject.as_ref();
         let mut names = self.names.iter().enumerate();
-        let is_copy = names
-            .any(|(at, name)| (!name.is_subscribed, at) < own && name.patterns.matches(subject));
+        let is_copy = names.any(|(at, name)| {
+            (!name.is_subscribed, at) < own && name.patterns.matches_bytes(subject)
+        });
         (!is_copy).then(|| self.next_place())
     }
 
@@ -326,6 +333,7 @@ impl StreamFeed {
     ) -> Result<(), LoopGone> {
         if told == Told::CaughtUp {
             let away_ms = relay.report_up()?;
+            relay.lag.caught_up();
             relay.status.set_positions_shared(true);
             let stream = shown(&self.settings.name);
             tracing::info!(stream, away_ms, "reading the stream");

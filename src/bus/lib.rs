@@ -53,6 +53,10 @@ const NAMES_MAX: usize = 1_000;
 /// The most names in a line; a longer list is shown as a number.
 const NAMES_SHOWN_MAX: usize = 20;
 
+/// Why a message is skipped and counted as bad: clients know names as text, and bytes that are no text would become the
+/// text of other names too.
+const NAME_NOT_UTF8: &str = "a name that is not UTF-8";
+
 /// A blocking connection to a bus, run on a thread of its own until the process ends.
 pub trait Source: Send {
     /// Connects, subscribes and sends events until the other end of `link` is gone.

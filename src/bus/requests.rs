@@ -20,8 +20,8 @@ use super::ledger::Ledger;
 use super::outage::shown;
 use super::{LoopGone, SourceLink};
 use crate::runtime::Wake;
-use weirgate_core::{BusEvent, Fault, Subscription};
-use weirgate_wire::base::LogBudget;
+use weirgate_core::{BusEvent, Fault, Place, Subscription};
+use weirgate_wire::base::{LogBudget, Now};
 
 /// The most changes that the source takes at once: the loop may have to wait for the lock meanwhile, and the source
 /// reads and writes between two such batches.
@@ -317,6 +317,29 @@ impl Names {
             subscription,
             number,
             fault: Fault(reason),
+        })
+    }
+
+    /// Reports a message that is not handed over because of its name, and logs `why`. Two names that are not UTF-8 would
+    /// become the same text, so no client can get their messages.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn skip(
+        &mut self,
+        link: &SourceLink,
+        received: Now,
+        (subscription, place): (Subscription, Place),
+        why: &str,
+    ) -> Result<(), LoopGone> {
+        if let Some(line) = self.lines.line(received) {
+            let by = shown(&subscription.name);
+            let lines_left_out = line.suppressed;
+            tracing::warn!(by, why, lines_left_out, "skipped: a message");
+        }
+        link.send(BusEvent::Skipped {
+            subscription,
+            place,
         })
     }
 

@@ -132,6 +132,47 @@ async def test_a_missing_permission_is_named(start_nats, missing, said):
         assert status == 1 and any(said in line for line in of_kind(lines, "error")), lines
 
 
+STREAM_RIGHTS = ["$JS.API.STREAM.INFO.T", "$JS.API.CONSUMER.CREATE.T", "$JS.ACK.>", "$JS.API.CONSUMER.DELETE.T.*", "$JS.FC.>", "$JS.API.STREAM.MSG.GET.T"]
+RETAINED_RIGHTS = ["$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.MSG.GET.*", "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*"]
+NEEDED = {*STREAM_RIGHTS[:2], *RETAINED_RIGHTS[:4], "inboxes"}
+
+
+@pytest.mark.parametrize("flags, rights, missing", [
+    *[(["--retained"], RETAINED_RIGHTS, missing) for missing in [None, *RETAINED_RIGHTS, "inboxes"]],
+    *[(["--history-ms", "60000", "--stream", "T"], STREAM_RIGHTS, missing) for missing in [None, *STREAM_RIGHTS, "inboxes"]],
+])
+async def test_a_check_asks_for_what_streams_and_last_values_need(start_nats, tmp_path, flags, rights, missing):
+    """Each right of the documents: without one that is needed an error, without one that is optional a warning with what is worse."""
+    publish = ", ".join(f'"{subject}"' for subject in rights if subject != missing)
+    nats = start_nats(config=NATS_USER.format(publish=publish, subscribe='"t.>"' + (', "_INBOX.>"' if missing != "inboxes" else "")))
+    url = nats.url
+    nats.url = url.replace("//", "//all:pw@")
+    async with publisher(nats) as bus:
+        await bus.streams.add_stream(name="T", subjects=["t.>"])
+    acl = tmp_path / "acl.json"
+    acl.write_text(json.dumps({"user": ["t.>"]}))
+    status, lines = check("channels", "--bus", url.replace("//", "//gw:pw@"), "--acl", str(acl), *flags, DEFAULT_ROLE="user")
+    errors, warnings = of_kind(lines, "error"), of_kind(lines, "warning")
+    assert status == (missing in NEEDED), lines
+    assert len(errors) == (missing in NEEDED) and len(warnings) == (missing not in NEEDED and missing is not None), lines
+    what = "subscribe to _INBOX.>" if missing == "inboxes" else missing and missing.replace("GET.*", "GET.T").replace("CREATE.*", "CREATE.T").replace("DELETE.*.", "DELETE.T.")
+    assert missing is None or what in (errors + warnings)[0], lines
+
+
+@pytest.mark.parametrize("flags", [["--retained"], ["--history-ms", "60000", "--stream", "T"]])
+async def test_requests_that_the_server_is_too_small_for_are_an_error(start_nats, flags):
+    """With `max_payload` of 128 bytes a consumer cannot be made."""
+    nats = start_nats(max_payload=128)
+    status, lines = check("channels", "--bus", nats.url, *flags, DEFAULT_ROLE="internal")
+    assert status == 1 and has(lines, "error", "NATS takes messages of 128 bytes (max_payload)"), lines
+
+
+def test_last_values_without_jetstream_are_an_error(start_nats):
+    nats = start_nats(jetstream=False)
+    status, lines = check("channels", "--bus", nats.url, "--retained", DEFAULT_ROLE="internal")
+    assert status == 1 and has(lines, "error", "JetStream is not there"), lines
+
+
 def test_nats_that_is_away_refuses_or_is_silent(start_nats):
     nats = start_nats(config="authorization { token: right }")
     status, lines = check("levels", NATS_URL=nats.url, NATS_TOKEN="wrong")

@@ -13,7 +13,7 @@ from websockets.sync.client import connect as websocket
 
 HISTORY = ("--history-ms", "60000")
 SECOND_NS = 1_000_000_000
-CHANNELS = {"plain": (), "retained": ("--retained",), "kept": (*HISTORY, "--history-names", "$KV.cfg.>"),
+CHANNELS = {"plain": (), "retained": ("--retained",), "kept": (*HISTORY, "--history-names", "$KV.cfg.>", "--bus-settle-ms", "0"),
             "stream": (*HISTORY, "--stream", "KV_cfg")}
 NAMES = ("$KV.cfg.*", "$KV.cfg.a", "$KV.cfg.b", "$KV.cfg.e")
 PUT = [("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 1)]

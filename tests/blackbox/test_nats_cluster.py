@@ -112,15 +112,41 @@ async def test_nobody_resumes_where_a_route_can_lose_messages_unseen(start_clust
             await publisher.close()
 
 
-@pytest.mark.parametrize("settle_ms, has_positions", [("300", False), ("0", True), (None, True)])
-async def test_the_settings_say_whether_leaf_nodes_connect_to_a_server(nats, start_weirgate, settle_ms, has_positions):
-    """The server does not: with a time for its other servers, nobody resumes there either."""
+@pytest.mark.parametrize("settle_ms, has_positions", [("300", False), ("0", True), (None, False)])
+async def test_the_settings_say_whether_all_publishers_are_on_the_server(nats, start_weirgate, settle_ms, has_positions):
+    """The server does not: neither its leaf nodes nor the imports of the account, which can break unseen."""
     flags = ("--bus-settle-ms", settle_ms) if settle_ms else ()
     weirgate = await gateway(start_weirgate, nats, "--history-ms", "60000", "--history-names", "*.*", *flags)
     client = await connect(weirgate)
     assert ("pos" in await client.ask("subscribe", "a.b")) == has_positions
-    if not has_positions:
-        weirgate.logs("nobody resumes", "--stream")
+    weirgate.logs("nobody resumes", "--stream")
+    assert ("--bus-settle-ms 0" in weirgate.log()) != has_positions
+
+
+async def test_nobody_resumes_over_an_import_that_was_away(start_nats, start_weirgate):
+    """A reload takes the import of the account away and gives it back; the server says nothing of it to its clients."""
+    def accounts(on):
+        ends = ("exports: [{ stream: m.> }]", "imports: [{ stream: { account: P, subject: m.> } }]") if on else ("", "")
+        return ("accounts { P { users: [{ user: p, password: p }], %s }, C { users: [{ user: c, password: c }], %s } }" % ends)
+    server = await asyncio.to_thread(start_nats, config=accounts(True), jetstream=False)
+    url = server.url.replace("://", "://c:c@")
+    flags = ("--history-ms", "60000", "--history-names", "m.>")
+    weirgate = start_weirgate("channels", "--bus", url, *flags, env=EVERYTHING).wait_ready()
+    client = await connect(weirgate)
+    answer = await client.ask("subscribe", "m.a")
+    publisher = await bus(server, user="p", password="p")
+    await say(publisher, "m.a", 1)
+    await client.wait_for(lambda c: c.data, 20, "a message over the import")
+    server.reload(accounts(False))
+    await until(lambda: server.process.log().count("Reloaded server configuration") == 1, 20, "the import taken away")
+    await say(publisher, "m.a", 2)
+    server.reload(accounts(True))
+    await until(lambda: server.process.log().count("Reloaded server configuration") == 2, 20, "the import given back")
+    await say(publisher, "m.a", 3)
+    await client.wait_for(lambda c: c.data[-1]["data"] == 3, 20, "messages again")
+    assert [message["data"] for message in client.data] == [1, 3]
+    assert not any("pos" in message for message in [answer, *client.data])
+    await publisher.close()
 
 
 @pytest.mark.parametrize("kind", ["levels", "channels"])

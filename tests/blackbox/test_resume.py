@@ -402,7 +402,7 @@ async def test_an_event_stream_says_where_it_was_when_it_comes_back(start_weirga
 async def test_on_nats_a_client_resumes_on_the_same_connection_of_the_bus(start_weirgate, start_nats):
     """Two connections to NATS may see another order, so another instance knows nothing."""
     nats = start_nats()
-    names = ("--history-names", "market.*", "--bus", nats.url)
+    names = ("--history-names", "market.*", "--bus", nats.url, "--bus-settle-ms", "0")
     one, other = (start_weirgate("channels", *HISTORY, *names, env={"DEFAULT_ROLE": "internal"}).wait_ready() for _ in range(2))
 
     async def ask(instance, **since):

@@ -6,6 +6,43 @@ use super::resume::{Kept, MARK, TICK, at, data, limits, positions};
 use super::*;
 
 #[test]
+fn what_was_kept_of_a_name_that_the_bus_refuses_is_not_sent() {
+    let mut kept = Kept::new();
+    kept.publish(TICK, "1");
+    let settled = |is_confirmed| {
+        let (subscription, number) = (Subscription::pattern("market:*"), 0);
+        match is_confirmed {
+            true => BusEvent::Subscribed {
+                subscription,
+                number,
+            },
+            false => BusEvent::Refused {
+                subscription,
+                number,
+                fault: Fault("NOPERM".to_owned()),
+            },
+        }
+    };
+    kept.bench.bus(settled(false));
+    let last = |name: &str| json!({"action": "subscribe", "channels": [name], "last": 1});
+    for name in [TICK, "market:t*"] {
+        let (_, answer, got) = kept.asks(&last(name));
+        assert_eq!(answer["type"], "subscribed");
+        let errors: Vec<_> = got.iter().map(|message| &message["error"]).collect();
+        assert_eq!(errors, [&json!(format!("Refused by the bus: {name}"))]);
+    }
+    let (_, answer, _) = kept.comes_back(&[TICK, "indicators:a"], &at(0));
+    assert_eq!(
+        answer["recovered"],
+        json!({TICK: false, "indicators:a": true})
+    );
+    assert_eq!(answer["why"], json!({TICK: "off"}));
+    kept.bench.bus(settled(true));
+    let (_, _, got) = kept.asks(&last(TICK));
+    assert_eq!(got[0]["data"], json!(1));
+}
+
+#[test]
 fn clients_get_the_status_of_the_bus_with_a_young_position() {
     let mut kept = Kept::new();
     let (key, _) = kept.member(&[TICK]);

@@ -248,6 +248,54 @@ fn who_has_left_gets_no_value_and_nothing_is_kept() {
 }
 
 #[test]
+fn a_refused_name_has_no_value_until_the_bus_accepts_it() {
+    let mut bench = Bench::retaining();
+    let [early, late] = [(); 2].map(|()| bench.client());
+    bench.subscribe(early, &["market:tick:A", "market:tick:B"]);
+    bench.refuse("market:tick:A");
+    bench.confirm("market:tick:B");
+    assert_eq!(bench.questions_from(0), ["market:tick:B"]);
+    bench.last_value("market:tick:B", Some("1"));
+    let told = kinds(&[("subscribed", 2), ("error", 3), ("data", 4)]);
+    assert_eq!(bench.kinds(early), told);
+    bench.subscribe(late, &["market:tick:A"]);
+    assert_eq!(bench.kinds(late), kinds(&[("subscribed", 2), ("error", 3)]));
+    bench.bus(BusEvent::Gap { lost: None });
+    bench.down();
+    bench.bus(BusEvent::Up);
+    bench.world.advance(2 * SECOND);
+    assert_eq!(bench.questions(), 1, "nor on the next connection");
+    bench.confirm("market:tick:A");
+    bench.world.advance(1);
+    assert_eq!(bench.questions_from(1), ["market:tick:A"]);
+    for _ in [early, late] {
+        bench.last_value("market:tick:A", Some("2"));
+    }
+    for key in [early, late] {
+        assert_eq!(bench.values(key), [(json!(2), true)]);
+    }
+}
+
+#[test]
+fn a_refusal_ends_the_question() {
+    let mut bench = Bench::retaining();
+    let key = bench.client();
+    bench.subscribe(key, &["market:tick:A"]);
+    // The answer waits no longer, so the question comes before the bus has confirmed.
+    bench.world.advance(2 * SECOND);
+    assert_eq!(bench.questions_from(0), ["market:tick:A"]);
+    bench.refuse("market:tick:A");
+    assert_eq!(bench.world.outputs.forgotten, [("market:tick:A".into(), 1)]);
+    bench.last_value("market:tick:A", Some("1"));
+    assert!(bench.values(key).is_empty());
+    bench.confirm("market:tick:A");
+    bench.world.advance(1);
+    bench.last_value("market:tick:A", Some("1"));
+    assert_eq!(bench.values(key), [(json!(1), true)]);
+    assert_eq!(bench.stats.retained_waiting.get(), 0);
+}
+
+#[test]
 fn without_the_setting_nothing_is_asked() {
     let mut bench = Bench::up(settings());
     let key = bench.client();

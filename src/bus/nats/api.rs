@@ -75,6 +75,7 @@ pub(super) enum ApiError {
 impl ApiError {
     const CONSUMER_EXISTS: [u64; 3] = [10_013, 10_105, 10_148];
     const CONSUMER_NOT_FOUND: u64 = 10_014;
+    const FILTER_NOT_SUBSET: u64 = 10_093;
     const NO_MESSAGE_FOUND: u64 = 10_037;
     const STREAM_NOT_FOUND: u64 = 10_059;
 
@@ -120,6 +121,12 @@ impl ApiError {
 
     pub(super) fn message_is_missing(&self) -> bool {
         self.code() == Some(Self::NO_MESSAGE_FOUND)
+    }
+
+    /// Whether the server says that the stream does not hold the subject of a consumer. A server before 2.10 says so of
+    /// a stream that has only copies of a stream that is gone.
+    pub(super) fn filter_is_foreign(&self) -> bool {
+        self.code() == Some(Self::FILTER_NOT_SUBSET)
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::api::{Api, ApiError};
+use super::api::ApiError;
 use super::connection::Link;
 use super::consumers::{Durable, Target, asked, find_stream, look_for, look_up};
 use super::error::{NatsError, Refusal, Refusals};
-use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
-use crate::{Answers, to_ask};
+use super::login::Info;
+use super::settings::{Endpoint, NatsSettings, StreamSpec, SubscriptionSpec};
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json;
@@ -20,9 +20,14 @@ use weirgate_wire::json;
 /// Connects to every server of the settings. Asks the first reachable server about the streams and durable consumers
 /// needed by a [`NatsSource`](super::NatsSource) with these settings.
 pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
-    on_a_server(settings, |link, found| {
+    let open = |server: &Endpoint| {
+        let mut link = Link::open(server, settings, Refusals::default())?;
+        link.api = link.api.hasty();
+        Ok(link)
+    };
+    on_a_server(settings, open, |link, found| {
         let is_left_out = is_left_out(link, settings, found)?;
-        let room = Room::ask(&link.api);
+        let room = Room::ask(link);
         let mut room = room.map_err(|error| asked("tell of the account".to_owned(), error))?;
         for spec in &settings.subscriptions {
             let is_its_own = |stream: &&StreamSpec| Some(&stream.name) == spec.stream.as_ref();
@@ -40,61 +45,37 @@ pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
     })
 }
 
-/// The permissions and sizes needed by a gateway on plain subjects.
-#[derive(Clone, Debug, Default)]
-pub struct NatsNeeds {
-    /// Subjects the gateway cannot do without.
-    pub subscriptions: Vec<String>,
-    /// Subjects for clients to request; a refusal concerns only these clients.
-    pub requests: Vec<String>,
-    /// Subjects to publish to. The check publishes an empty message there, so no program should be subscribed to them.
-    pub published: Vec<String>,
-    /// The largest message, bytes.
-    pub payload_bytes_max: usize,
-    /// The JetStream stream that is read.
-    pub stream: Option<String>,
+/// A connection of the check, for one request at a time.
+pub(super) trait Asks {
+    /// The server's first line.
+    fn info(&self) -> &Info;
+
+    /// Sends a request to JetStream. Returns the JSON of the answer, or the error in the answer.
+    fn ask(&self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError>;
+
+    fn leave(self);
 }
 
-/// Checks plain subjects: whether this user has the permissions of `needs`, and whether the server takes messages of
-/// the largest size.
-pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
-    on_a_server(settings, |link, found| {
-        let (payload_bytes, bytes) = (link.api.connection.max_payload(), needs.payload_bytes_max);
-        if payload_bytes < bytes {
-            found.push(Finding::Error(format!(
-                "NATS takes messages of {payload_bytes} bytes (max_payload), and messages have up \
-                 to {bytes}"
-            )));
-        }
-        for subject in &needs.published {
-            let published = link.api.connection.publish(subject, b"");
-            published.map_err(|_| NatsError::Lost)?;
-            let permitted = is_permitted(link, &Refusal::Request(subject.clone()))?;
-            found.push(permission(&format!("publish to {subject}"), permitted));
-        }
-        if let Some(stream) = &needs.stream {
-            whole_stream(link, stream, found)?;
-        }
-        let mut answers = Answers::default();
-        for (subject, is_request) in to_ask(&needs.subscriptions, &needs.requests) {
-            let subscription = link.api.connection.subscribe(subject);
-            let _subscription = subscription.map_err(|_| NatsError::Lost)?;
-            let answer = match is_permitted(link, &Refusal::Subscription(subject.clone()))? {
-                true => Ok(()),
-                false => Err("NATS does not permit it".to_owned()),
-            };
-            answers.take(subject.clone(), is_request, answer);
-        }
-        let (needed, requests) = (needs.subscriptions.len(), needs.requests.len());
-        answers.report("NATS", needed, requests, found);
-        Ok(())
-    })
+impl Asks for Link {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn ask(&self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+        self.api.ask(verb, body)
+    }
+
+    fn leave(self) {
+        self.abandon();
+    }
 }
 
-/// Connects to each server, and calls `further` with the first connection. An error of `further` is the last finding.
-fn on_a_server(
+/// Connects to each server with `open`, and calls `further` with the first connection. An error of `further` is the last
+/// finding.
+pub(super) fn on_a_server<L: Asks>(
     settings: &NatsSettings,
-    further: impl FnOnce(&Link, &mut Vec<Finding>) -> Result<(), NatsError>,
+    open: impl Fn(&Endpoint) -> Result<L, NatsError>,
+    further: impl FnOnce(&L, &mut Vec<Finding>) -> Result<(), NatsError>,
 ) -> Vec<Finding> {
     let (mut found, mut away, mut first) = (Vec::new(), Vec::new(), None);
     for endpoint in settings.endpoints() {
@@ -102,7 +83,7 @@ fn on_a_server(
         let opened = endpoint.and_then(|endpoint| {
             let mut opened = Err(NatsError::Lost);
             for one in endpoint.servers(settings)? {
-                opened = Link::open(&one, settings, Refusals::default());
+                opened = open(&one);
                 if opened.is_ok() {
                     break;
                 }
@@ -111,28 +92,27 @@ fn on_a_server(
         });
         match opened {
             Ok((link, url)) => {
-                let (version, ms) = (link.info.version(), begin.elapsed().as_millis());
+                let (version, ms) = (link.info().version(), begin.elapsed().as_millis());
                 found.push(Finding::Good(format!(
                     "NATS {version} at {url} answered in {ms} ms"
                 )));
                 match first {
                     None => first = Some(link),
-                    Some(_) => link.abandon(),
+                    Some(_) => link.leave(),
                 }
             }
             Err(error) => away.push(error.to_string()),
         }
     }
-    let Some(mut link) = first else {
+    let Some(link) = first else {
         return away.into_iter().map(Finding::Error).collect();
     };
     // A start uses the next server, so these failures are only warnings.
     found.extend(away.into_iter().map(Finding::Warning));
-    link.api = link.api.hasty();
     if let Err(error) = further(&link, &mut found) {
         found.push(Finding::Error(error.to_string()));
     }
-    link.abandon();
+    link.leave();
     found
 }
 
@@ -158,7 +138,7 @@ fn is_left_out(
 /// ones are used, and this user's permissions on both.
 fn subject(
     link: &Link,
-    room: &mut Room<'_>,
+    room: &mut Room,
     ephemeral: bool,
     (spec, ours): (&SubscriptionSpec, Option<&StreamSpec>),
     found: &mut Vec<Finding>,
@@ -198,7 +178,7 @@ fn subject(
 /// The name of the stream holding the subject, and the stream if it is there. `None` if a start waits for the stream.
 fn stream_of(
     link: &Link,
-    room: &mut Room<'_>,
+    room: &mut Room,
     spec: &SubscriptionSpec,
     ours: Option<&StreamSpec>,
     found: &mut Vec<Finding>,
@@ -207,7 +187,7 @@ fn stream_of(
     let failed = |error| asked(format!("tell of the stream of {subject}"), error);
     let (finding, stream) = match (find_stream(&link.api, spec).map_err(failed)?, ours) {
         (Some((name, _)), _) => {
-            let stream = room.stream(&name).map_err(failed)?;
+            let stream = Room::stream(link, &name).map_err(failed)?;
             let (config, stored) = (&stream.config, &stream.config.subjects);
             let is_copy = config.mirror.is_some() || config.sources.is_some();
             let holds = |pattern: &String| NameSyntax::Nats.contains(pattern, subject);
@@ -228,7 +208,7 @@ fn stream_of(
             let name = &stream.name;
             let verb = format!("STREAM.CREATE.{name}");
             link.api.permits(&verb).map_err(failed)?;
-            let finding = match room.lack_of_stream(stream).map_err(failed)? {
+            let finding = match room.lack_of_stream(link, stream).map_err(failed)? {
                 None => Finding::Good(format!(
                     "the stream {name} for {subject} is not there; a start makes it"
                 )),
@@ -298,38 +278,6 @@ fn read_and_acknowledge(
     })
 }
 
-/// Checks a stream that is read whole.
-fn whole_stream(link: &Link, stream: &str, found: &mut Vec<Finding>) -> Result<(), NatsError> {
-    let failed = |error| asked(format!("read the stream {stream}"), error);
-    let mut room = Room::ask(&link.api).map_err(failed)?;
-    let look = match room.stream(stream) {
-        Err(error) if error.stream_is_missing() => {
-            return Err(NatsError::NoSuchStream(stream.to_owned()));
-        }
-        look => look.map_err(failed)?,
-    };
-    if look.config.retention == "workqueue" {
-        return Err(NatsError::WorkQueue(stream.to_owned()));
-    }
-    if look.config.retention == "interest" {
-        found.push(Finding::Warning(format!(
-            "the stream {stream} keeps no message after all consumers have it (retention: interest): what is \
-             published while weirgate is away is lost, and a restart has no history"
-        )));
-    }
-    let lack = room.lack_of_consumer(stream, &look);
-    found.extend(lack.map(Finding::Error));
-    let create = [format!("CONSUMER.CREATE.{stream}")];
-    let what = format!("the stream {stream}");
-    found.push(read_and_acknowledge(
-        link,
-        &create,
-        (stream, "weirgate"),
-        &what,
-    )?);
-    Ok(())
-}
-
 /// Whether the server has not sent `refusal`. A refusal arrives before the answer to the next request.
 fn is_permitted(link: &Link, refusal: &Refusal) -> Result<bool, NatsError> {
     let rtt = link.api.connection.rtt();
@@ -337,7 +285,7 @@ fn is_permitted(link: &Link, refusal: &Refusal) -> Result<bool, NatsError> {
     Ok(!link.api.refusals.has(refusal))
 }
 
-fn permission(what: &str, is_permitted: bool) -> Finding {
+pub(super) fn permission(what: &str, is_permitted: bool) -> Finding {
     if is_permitted {
         return Finding::Good(format!("may {what}"));
     }
@@ -349,8 +297,7 @@ fn permission(what: &str, is_permitted: bool) -> Finding {
 }
 
 /// The room that the limits leave, less the streams and consumers that the subjects checked before need.
-struct Room<'a> {
-    api: &'a Api,
+pub(super) struct Room {
     /// `None` if the user may not ask; a start does not need it.
     account: Option<Account>,
     /// Streams that a start makes.
@@ -380,23 +327,23 @@ struct Limits {
 
 /// The facts about a stream that a start needs.
 #[derive(Deserialize)]
-struct Stream {
-    config: Config,
+pub(super) struct Stream {
+    pub(super) config: Config,
     state: State,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Config {
+pub(super) struct Config {
     subjects: Vec<String>,
-    retention: String,
+    pub(super) retention: String,
     max_consumers: i64,
     mirror: Option<IgnoredAny>,
     sources: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
-struct State {
+pub(super) struct State {
     #[serde(default)]
     consumer_count: u64,
 }
@@ -406,13 +353,13 @@ fn limit(number: i64) -> Option<u64> {
     u64::try_from(number).ok().filter(|number| *number > 0)
 }
 
-impl<'a> Room<'a> {
+impl Room {
     /// Asks about the account.
     ///
     /// # Errors
     /// The connection is lost.
-    fn ask(api: &'a Api) -> Result<Self, ApiError> {
-        let account = match api.ask("INFO", b"") {
+    pub(super) fn ask(link: &impl Asks) -> Result<Self, ApiError> {
+        let account = match link.ask("INFO", b"") {
             Ok(answer) => json::read(&answer)?.parse().ok(),
             Err(error @ (ApiError::Lost | ApiError::Connection(_))) => return Err(error),
             // A start does not need this permission.
@@ -420,22 +367,26 @@ impl<'a> Room<'a> {
         };
         let of_one_replica = |mut account: Account| account.tiers.remove("R1").unwrap_or(account);
         Ok(Self {
-            api,
             account: account.map(of_one_replica),
             streams: 0,
             consumers: HashMap::new(),
         })
     }
 
-    fn stream(&self, name: &str) -> Result<Stream, ApiError> {
-        let answer = self.api.ask(&format!("STREAM.INFO.{name}"), b"")?;
+    /// Asks about a stream.
+    pub(super) fn stream(link: &impl Asks, name: &str) -> Result<Stream, ApiError> {
+        let answer = link.ask(&format!("STREAM.INFO.{name}"), b"")?;
         Ok(json::read(&answer)?.parse()?)
     }
 
     /// Why a start cannot make a missing stream, as far as limits tell.
-    fn lack_of_stream(&mut self, spec: &StreamSpec) -> Result<Option<String>, ApiError> {
+    fn lack_of_stream(
+        &mut self,
+        link: &Link,
+        spec: &StreamSpec,
+    ) -> Result<Option<String>, ApiError> {
         for subject in &spec.subjects {
-            match self.api.stream_holding(subject) {
+            match link.api.stream_holding(subject) {
                 Ok(Some(other)) => {
                     return Ok(Some(format!(
                         "the stream {other} holds {subject}, or a part"
@@ -474,7 +425,7 @@ impl<'a> Room<'a> {
     }
 
     /// Why a start cannot make another consumer of a stream, as far as limits tell.
-    fn lack_of_consumer(&mut self, name: &str, stream: &Stream) -> Option<String> {
+    pub(super) fn lack_of_consumer(&mut self, name: &str, stream: &Stream) -> Option<String> {
         if stream.config.retention == "workqueue" {
             return Some(format!(
                 "the stream {name} is a work queue (retention: workqueue): it takes no consumer that \

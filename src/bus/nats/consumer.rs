@@ -7,6 +7,7 @@
 //! ([`Consumer::is_well_placed`]), and only the leader can say that a message is gone.
 
 use super::api::{ApiError, messages_of_consumer};
+use super::needs::Action;
 use super::protocol;
 use super::stream_info::{StreamInfo, open, rfc_3339};
 
@@ -24,6 +25,17 @@ pub(super) enum Start {
     LastPerSubject,
 }
 
+/// Which messages are acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AckPolicy {
+    /// None, for a user that may not: the server does not count the messages on their way.
+    None,
+    /// Some, each for all messages before it.
+    All,
+    /// Each message, or none of a consumer that is left at its limit.
+    Explicit,
+}
+
 /// The settings of a consumer to be made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan<'a> {
@@ -32,8 +44,7 @@ pub(super) struct Plan<'a> {
     pub(super) filter: Option<&'a str>,
     /// The name of a durable consumer; `None`: the server deletes the consumer once nobody listens.
     pub(super) durable: Option<&'a str>,
-    /// Whether the acknowledgement of a message is one for all messages before it.
-    pub(super) acks_all: bool,
+    pub(super) acks: AckPolicy,
     /// Messages without acknowledgement at which the server stops.
     pub(super) pending_max: u64,
     /// The limit on deliveries of a message.
@@ -51,12 +62,19 @@ pub(super) struct Plan<'a> {
 impl Plan<'_> {
     /// The request for the consumer: its subject and body.
     pub(super) fn request(&self, stream: &str, deliver_subject: &str) -> (String, String) {
+        let ack_policy = match self.acks {
+            AckPolicy::None => "none",
+            AckPolicy::All => "all",
+            AckPolicy::Explicit => "explicit",
+        };
         let mut config = sonic_rs::json!({
             "deliver_subject": deliver_subject,
-            "ack_policy": if self.acks_all { "all" } else { "explicit" },
-            "max_ack_pending": self.pending_max,
+            "ack_policy": ack_policy,
             "replay_policy": "instant",
         });
+        if self.acks != AckPolicy::None {
+            config["max_ack_pending"] = self.pending_max.into();
+        }
         match self.start {
             Start::Sequence(sequence) => {
                 config["deliver_policy"] = "by_start_sequence".into();
@@ -89,7 +107,7 @@ impl Plan<'_> {
             }
             None => {
                 config["inactive_threshold"] = (self.idle_max_ms * MS_NS).into();
-                format!("$JS.API.CONSUMER.CREATE.{stream}")
+                Action::CreateConsumer.of(stream)
             }
         };
         let body = sonic_rs::json!({ "stream_name": stream, "config": config });
@@ -269,7 +287,7 @@ impl Consumer {
     /// Asks the server to delete the consumer of a connection that has ended.
     pub(super) fn delete(self, nobody: &str, out: &mut Vec<u8>) {
         if let Some(name) = self.answer().and_then(|made| made.name.as_ref()) {
-            let subject = format!("$JS.API.CONSUMER.DELETE.{}.{name}", self.stream);
+            let subject = Action::DeleteConsumer.subject(&self.stream, name);
             protocol::publish(out, &subject, nobody, b"");
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nats::jetstream::{ConsumerInfo, ReplayPolicy, StreamConfig, StreamInfo};
 
 use super::api::{Api, ApiError, Fetched};
-use super::consumer::{Plan, Start};
+use super::consumer::{AckPolicy, Plan, Start};
 use super::data::{Acks, Data, Inbox};
 use super::error::{INBOX_PREFIX, NatsError, Refusal};
 use super::settings::{LookBack, StreamSpec, SubscriptionSpec};
@@ -202,7 +202,7 @@ impl Api {
             start: Start::Sequence(start),
             filter: Some(&spec.subject),
             durable,
-            acks_all: false,
+            acks: AckPolicy::Explicit,
             pending_max: ACK_PENDING_MAX,
             deliveries_max: Some(DELIVERIES_MAX),
             idle_max_ms: EPHEMERAL_IDLE_MAX_MS,

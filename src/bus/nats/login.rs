@@ -33,7 +33,7 @@ const VERSION_CHARS_MAX: usize = 40;
 
 /// The server's first line, sent before TLS. A field that is missing, `null` or of another type counts as empty,
 /// without effect on the other fields.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Info {
     /// The server's name for itself.

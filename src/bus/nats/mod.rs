@@ -38,6 +38,7 @@
 
 mod api;
 mod ask;
+mod ask_plain;
 mod attach;
 mod connection;
 mod consumer;
@@ -46,6 +47,7 @@ mod data;
 mod error;
 mod login;
 mod loopback;
+mod needs;
 mod protocol;
 mod servers;
 mod session;
@@ -71,10 +73,12 @@ use crate::status::BusStatus;
 
 use self::settings::Endpoint;
 
-pub use self::ask::{NatsNeeds, ask, ask_plain};
+pub use self::ask::ask;
+pub use self::ask_plain::ask_plain;
 pub use self::connection::NatsSender;
 pub use self::error::NatsError;
 pub use self::login::{Credentials, Tls};
+pub use self::needs::{JetStreamNeeds, NatsNeeds};
 pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, redacted};
 pub use self::stream::NatsStreamSource;
 pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};

@@ -65,7 +65,8 @@ pub(super) enum Op {
 /// A message of a subscription.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Delivery {
-    pub(super) subject: String,
+    /// The subject. NATS takes any bytes, so it need not be text: [`Self::name`].
+    pub(super) subject: Vec<u8>,
     /// The number of the subscription.
     pub(super) sid: u64,
     pub(super) reply: Option<String>,
@@ -79,6 +80,18 @@ pub(super) struct Delivery {
     pub(super) is_deletion: bool,
     /// The payload without headers. A payload over the limit is cut to one byte more than the limit.
     pub(super) payload: Vec<u8>,
+}
+
+impl Delivery {
+    /// The subject as a name for clients; `None` if it is not UTF-8, because two such subjects would get the same text.
+    pub(super) fn name(&self) -> Option<&str> {
+        str::from_utf8(&self.subject).ok()
+    }
+
+    /// The number of a request, which is the last token of the subject for its answer.
+    pub(super) fn request(&self) -> Option<u64> {
+        self.name()?.rsplit_once('.')?.1.parse().ok()
+    }
 }
 
 /// Bytes outside the protocol, or over a limit.
@@ -145,19 +158,23 @@ impl Reader {
 
     /// Parses a line: an operation, or the beginning of a message.
     fn begin(&mut self, line: &[u8]) -> Result<Option<Op>, Malformed> {
-        let line = String::from_utf8_lossy(line);
-        let line = line.trim_end_matches(['\r', '\n']);
-        let (verb, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+        let line = line.trim_ascii_end();
+        let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+        let (verb, rest) = match line.iter().position(is_space) {
+            Some(at) => (&line[..at], &line[at + 1..]),
+            None => (line, &[][..]),
+        };
+        let text = || String::from_utf8_lossy(rest);
         let op = match verb {
-            "MSG" | "HMSG" => {
-                self.body = Some(message(rest, verb == "HMSG")?);
+            b"MSG" | b"HMSG" => {
+                self.body = Some(message(rest, verb == b"HMSG")?);
                 return Ok(None);
             }
-            "PING" => Op::Ping,
-            "PONG" => Op::Pong,
-            "-ERR" => Op::Error(rest.trim().trim_matches('\'').to_owned()),
-            "INFO" => Op::Info(rest.to_owned()),
-            "+OK" => Op::Ok,
+            b"PING" => Op::Ping,
+            b"PONG" => Op::Pong,
+            b"-ERR" => Op::Error(text().trim().trim_matches('\'').to_owned()),
+            b"INFO" => Op::Info(text().into_owned()),
+            b"+OK" => Op::Ok,
             _ => return Err(Malformed("a verb that is not known")),
         };
         Ok(Some(op))
@@ -165,29 +182,36 @@ impl Reader {
 }
 
 /// Parses the first line of a message: subject, number of the subscription, perhaps a reply subject, sizes.
-fn message(line: &str, has_headers: bool) -> Result<Body, Malformed> {
+fn message(line: &[u8], has_headers: bool) -> Result<Body, Malformed> {
     let wrong = Malformed("the first line of a message");
-    let (mut fields, mut count) = ([""; 5], 0);
-    for field in line.split_ascii_whitespace() {
+    let (mut fields, mut count) = ([&[][..]; 5], 0);
+    let pieces = line.split(u8::is_ascii_whitespace);
+    for field in pieces.filter(|field| !field.is_empty()) {
         *fields.get_mut(count).ok_or(wrong)? = field;
         count += 1;
     }
+    let text = |field| str::from_utf8(field).map_err(|_| wrong);
     let mut number = || -> Result<usize, Malformed> {
         count = count.checked_sub(1).ok_or(wrong)?;
-        fields[count].parse().map_err(|_| wrong)
+        text(fields[count])?.parse().map_err(|_| wrong)
     };
     let total = number()?;
     let headers_left = if has_headers { number()? } else { 0 };
     let payload_left = total.checked_sub(headers_left).ok_or(wrong)?;
     let (subject, sid, reply) = match fields[..count] {
         [subject, sid] => (subject, sid, None),
-        [subject, sid, reply] => (subject, sid, Some(reply.to_owned())),
+        // Requests of others may name any subject for their answers; here only those of JetStream count.
+        [subject, sid, reply] => (
+            subject,
+            sid,
+            Some(String::from_utf8_lossy(reply).into_owned()),
+        ),
         _ => return Err(wrong),
     };
     Ok(Body {
         delivery: Delivery {
             subject: subject.to_owned(),
-            sid: sid.parse().map_err(|_| wrong)?,
+            sid: text(sid)?.parse().map_err(|_| wrong)?,
             reply,
             ..Delivery::default()
         },
@@ -312,7 +336,7 @@ mod tests {
 
     fn delivery(subject: &str, sid: u64, reply: Option<&str>, payload: &[u8]) -> Delivery {
         Delivery {
-            subject: subject.to_owned(),
+            subject: subject.into(),
             sid,
             reply: reply.map(str::to_owned),
             payload: payload.to_vec(),
@@ -446,6 +470,24 @@ mod tests {
     }
 
     #[test]
+    fn two_subjects_that_are_no_text_stay_two() {
+        let mut reader = Reader::new(9);
+        let ops = read(
+            &mut reader,
+            b"MSG a\xff 1 0\r\n\r\nMSG a\xfe 1 r\xff 0\r\n\r\n",
+        );
+        let ops = ops.expect("good bytes");
+        let subjects: Vec<_> = ops
+            .iter()
+            .map(|op| match op {
+                Op::Message(delivery) => (&delivery.subject[..], delivery.name()),
+                op => panic!("{op:?}"),
+            })
+            .collect();
+        assert_eq!(subjects, [(&b"a\xff"[..], None), (&b"a\xfe"[..], None)]);
+    }
+
+    #[test]
     fn what_is_not_the_protocol() {
         for bad in [
             "HTTP/1.1 400 Bad Request\r\n",
@@ -457,6 +499,7 @@ mod tests {
             "MSG a 1 99999999999999999999999\r\n",
             "MSG a 1 1\r\nabc\r\n",
             "\r\n",
+            "MSG a \u{660} 1\r\n",
         ] {
             assert!(read(&mut Reader::new(10), bad.as_bytes()).is_err(), "{bad}");
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::api::{self, ANSWER_TIMEOUT};
 use super::error::{NatsError, Stop};
+use super::needs::Action;
 use super::protocol::{self, Op, inbox};
 use super::settings::{Endpoint, NatsSettings, learn};
 use super::stream_info::Cluster;
@@ -328,9 +329,7 @@ fn has_jetstream(
     let (mut wire, mut waiter) = open(endpoint, settings)?;
     let (reply, until) = (inbox(), Instant::now() + ANSWER_TIMEOUT);
     protocol::subscribe(wire.out(), &reply, None, 1);
-    let of_streams = streams
-        .iter()
-        .map(|stream| format!("$JS.API.STREAM.INFO.{stream}"));
+    let of_streams = streams.iter().map(|stream| Action::StreamInfo.of(stream));
     let in_general = streams.is_empty().then(|| "$JS.API.INFO".to_owned());
     let mut unanswered = 0;
     for question in of_streams.chain(in_general) {

@@ -244,12 +244,11 @@ impl Session<'_, '_> {
     }
 
     /// The place of a message; `None` for a further copy of it.
-    pub(super) fn place(&mut self, pattern: Option<&str>, subject: &str) -> Option<Place> {
+    pub(super) fn place(&mut self, by: &Subscription, channel: &[u8]) -> Option<Place> {
         let Some(kept) = &mut self.kept else {
             return Some(Place::Outside);
         };
-        kept.feed
-            .place(pattern.unwrap_or(subject), pattern.is_some(), subject)
+        kept.feed.place(&by.name, by.is_pattern, channel)
     }
 
     /// The place of a message whose channel name was cut.

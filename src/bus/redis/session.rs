@@ -10,11 +10,12 @@ use super::marks::Kept;
 use super::resp::{ReadLimits, Value};
 use super::servers::Servers;
 use super::settings::{RedisError, Stop, is_temporary, shown};
+use crate::NAME_NOT_UTF8;
 use crate::ledger::Change;
 use crate::relay::{Probe, Relay};
 use crate::requests::Names;
 use crate::socket::Waiter;
-use weirgate_core::{BusEvent, BusMessage, Subscription};
+use weirgate_core::{BusEvent, BusMessage, Place, Subscription};
 use weirgate_wire::base::Now;
 
 /// No further command is queued while at least this many bytes wait to be written.
@@ -165,38 +166,34 @@ impl Session<'_, '_> {
         payload: Value,
         received: Now,
     ) -> Result<(), Stop> {
-        let is_pattern = pattern.is_some();
-        let pattern = match pattern {
-            Some(Value::Bulk(pattern)) => Some(self.name(&pattern, true)),
-            Some(_) => return Err(self.wrong("a message without its pattern")),
-            None => None,
+        let by = match (pattern, &channel) {
+            (Some(Value::Bulk(pattern)), _) => Subscription::pattern(self.name(&pattern, true)),
+            (Some(_), _) => return Err(self.wrong("a message without its pattern")),
+            (None, Value::Bulk(channel)) => Subscription::channel(self.name(channel, false)),
+            (None, _) => Subscription::pattern(""),
         };
-        let subject = match channel {
-            // The ledger knows only the requested names.
-            Value::Bulk(channel) if is_pattern => String::from_utf8_lossy(&channel).into(),
-            Value::Bulk(channel) => self.name(&channel, false),
+        let channel = match channel {
+            Value::Bulk(channel) => channel,
             Value::Cut(_) => {
-                if let Some(line) = self.names.lines.line(received) {
-                    let lines_left_out = line.suppressed;
-                    tracing::warn!(lines_left_out, "skipped: a channel whose name is too long");
-                }
-                let subscription = Subscription::pattern(pattern.unwrap_or_default());
-                let place = self.place_of_cut(&subscription)?;
-                return Ok(self.relay.link.send(BusEvent::Skipped {
-                    subscription,
-                    place,
-                })?);
+                let place = self.place_of_cut(&by)?;
+                return self.skip((by, place), "a name that is too long", received);
             }
             _ => return Err(self.wrong("a message without its channel")),
         };
         let (Value::Bulk(payload) | Value::Cut(payload)) = payload else {
             return Err(self.wrong("a message without its payload"));
         };
-        if (self.kept.as_ref()).is_some_and(|kept| *kept.channel == *subject) {
-            return self.take_mark(is_pattern, &payload);
+        if (self.kept.as_ref()).is_some_and(|kept| kept.channel.as_bytes() == channel) {
+            return self.take_mark(by.is_pattern, &payload);
         }
-        let Some(place) = self.place(pattern.as_deref(), &subject) else {
+        let Some(place) = self.place(&by, &channel) else {
             return Ok(());
+        };
+        let (subject, pattern) = match (by.is_pattern, str::from_utf8(&channel)) {
+            (false, _) => (by.name, None),
+            // The ledger knows only the requested names.
+            (true, Ok(channel)) => (channel.into(), Some(by.name)),
+            (true, Err(_)) => return self.skip((by, place), NAME_NOT_UTF8, received),
         };
         self.relay.link.send(BusEvent::Message(BusMessage {
             subject,
@@ -208,6 +205,16 @@ impl Session<'_, '_> {
             quiet: false,
         }))?;
         Ok(())
+    }
+
+    fn skip(
+        &mut self,
+        skipped: (Subscription, Place),
+        why: &str,
+        received: Now,
+    ) -> Result<(), Stop> {
+        let (names, link) = (&mut *self.names, &self.relay.link);
+        Ok(names.skip(link, received, skipped, why)?)
     }
 
     /// The ledger's copy of the name if it has one, to save an allocation.

@@ -169,6 +169,9 @@ pub(super) struct KeptNames {
     syntax: NameSyntax,
     names: Vec<String>,
     patterns: NamePatterns,
+    /// The names that the bus refuses, and the matcher of the others while there are any.
+    refused: HashSet<String, RandomState>,
+    accepted: Option<NamePatterns>,
     /// The feed is a stream, which weirgate reads whole, so the gateway can ask the bus for nothing else.
     is_stream: bool,
 }
@@ -187,7 +190,41 @@ impl KeptNames {
             syntax,
             patterns: NamePatterns::new(syntax, &names)?,
             names,
+            refused: HashSet::default(),
+            accepted: None,
             is_stream,
+        })
+    }
+
+    /// Records the bus's response for a name of the list, and ignores other names.
+    pub(super) fn settle(&mut self, name: &str, is_accepted: bool) {
+        let is_changed = match is_accepted {
+            true => self.refused.remove(name),
+            false if self.names.iter().any(|kept| kept == name) => {
+                self.refused.insert(name.to_owned())
+            }
+            false => false,
+        };
+        if is_changed {
+            let accepted: Vec<String> = self.accepted().cloned().collect();
+            let accepted = NamePatterns::new(self.syntax, &accepted).ok();
+            self.accepted = accepted.filter(|_| !self.refused.is_empty());
+        }
+    }
+
+    fn accepted(&self) -> impl Iterator<Item = &String> {
+        let refused = |name: &&String| !self.refused.contains(*name);
+        self.names.iter().filter(refused)
+    }
+
+    /// Whether the bus refuses every name of the list that contains this name of a client.
+    pub(super) fn is_refused(&self, name: &str) -> bool {
+        self.accepted.as_ref().is_some_and(|accepted| {
+            let is_accepted = match self.syntax.is_pattern(name) {
+                true => (self.accepted()).any(|kept| self.syntax.contains(kept, name)),
+                false => accepted.matches(name),
+            };
+            !is_accepted && self.covers(name)
         })
     }
 

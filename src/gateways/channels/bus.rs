@@ -29,6 +29,9 @@ impl ChannelsGateway {
         number: u64,
         is_confirmed: bool,
     ) {
+        if let Some(kept) = &mut self.kept {
+            kept.settle(name.as_str(), is_confirmed);
+        }
         let Some(before) = self.names.asked.settle(name, number, is_confirmed) else {
             return;
         };
@@ -45,6 +48,11 @@ impl ChannelsGateway {
         if !is_confirmed && before != State::Refused {
             let members = core.members(name).collect();
             self.tell_later(REFUSED, name, members);
+            self.retained.refused(name);
+        }
+        if is_confirmed && before == State::Refused {
+            // The members may wait for last values.
+            self.settling.get_or_insert((0, false)).1 = true;
         }
         match before {
             State::Confirmed if !is_confirmed => {
@@ -114,8 +122,10 @@ impl ChannelsGateway {
         }
     }
 
-    /// Ends the wait of a client's answers for names that the bus has confirmed or refused.
+    /// Ends the wait of a client's answers for names that the bus has confirmed or refused, and of its last values for
+    /// names that the bus has accepted after a refusal.
     fn settle_client(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        self.retained.client_up(key);
         if !client.answers.is_empty() {
             let names = &self.names;
             client.answers.settle_if(|name| names.is_settled(name));

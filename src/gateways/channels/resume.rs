@@ -80,9 +80,13 @@ impl ChannelsGateway {
             return;
         }
         let is_kept = self.is_kept(&name);
+        let is_refused = match is_kept {
+            true => self.is_kept_refused(&name),
+            false => self.names.is_refused(&name),
+        };
         let is_member = core.joined(key).any(|joined| *joined == name);
         if let Some(resumed) = &mut behind.resumed {
-            if is_kept && !is_member {
+            if is_kept && !is_member && !is_refused {
                 resumed.names.push(name);
                 return;
             }
@@ -91,6 +95,9 @@ impl ChannelsGateway {
             }
         }
         self.join(core, key, &name);
+        if is_refused {
+            self.tell_later(REFUSED, &name, vec![key]);
+        }
         if is_kept {
             return;
         }
@@ -98,9 +105,7 @@ impl ChannelsGateway {
             self.retained.want(&name, key);
             behind.retained.insert(name.clone());
         }
-        if self.names.is_refused(&name) {
-            self.tell_later(REFUSED, &name, vec![key]);
-        } else if self.statuses.is_up() && !self.names.is_settled(&name) {
+        if self.statuses.is_up() && !self.names.is_settled(&name) {
             behind.unconfirmed.insert(name);
         }
     }
@@ -108,6 +113,12 @@ impl ChannelsGateway {
     pub(super) fn is_kept(&self, name: &TopicName) -> bool {
         let kept = self.kept.as_ref();
         kept.is_some_and(|kept| kept.covers(name.as_str()))
+    }
+
+    /// Whether the bus refuses this name of the kept feed: then the messages of the time before are not sent either.
+    fn is_kept_refused(&self, name: &TopicName) -> bool {
+        let kept = self.kept.as_ref();
+        kept.is_some_and(|kept| kept.is_refused(name.as_str()))
     }
 
     fn join(&self, core: &mut Core, key: SessionKey, name: &TopicName) {

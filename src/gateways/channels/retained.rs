@@ -6,7 +6,7 @@
 //! all clients whose turn has come.
 //!
 //! A client has a share of bytes. The gateway asks for names until the share is used up, and for the next names when
-//! the client has taken these values. So values wait only in send queues, and later messages wait after them. The
+//! the client has taken these values. There is no question about a name that the bus refuses. So values wait only in send queues, and later messages wait after them. The
 //! shares are a [`Holding`]; clients without a share wait in a queue in which the addresses take turns. A share ends
 //! after [`SHARE_US`], so that a client that takes a byte now and then does not keep others waiting for ever; from then
 //! on its values count only in the memory of all frames.
@@ -307,6 +307,20 @@ impl Retained {
         }
     }
 
+    /// Handles the refusal of a name's subscription: a value would be of a name that its clients do not hold. They wait
+    /// until the bus accepts the name and [`Self::client_up`] queues them again.
+    pub(super) fn refused(&mut self, name: &TopicName) {
+        let open = self.open.remove(name);
+        if let Some((number, _)) = &open {
+            self.request(name, *number, false);
+        }
+        // Each client of a question has a share of the bytes, so these clients are few.
+        let questions = open.into_iter().chain(self.next.remove(name));
+        for key in questions.flat_map(|(_, clients)| clients) {
+            self.again(name, key);
+        }
+    }
+
     /// Handles the end of the question `number`, with or without a value before. Returns the clients that have waited.
     pub(super) fn ended(&mut self, name: &TopicName, number: u64) -> Vec<SessionKey> {
         if self.open.get(name).is_none_or(|(open, _)| *open != number) {
@@ -329,10 +343,11 @@ impl Retained {
         Some(begin_us + SHARE_US)
     }
 
-    /// Gives shares to the next clients in the line, and asks for their names. Must be called after every other call.
+    /// Gives shares to the next clients in the line, and asks for their names, except for those that the bus refuses.
+    /// Must be called after every other call.
     /// The search is bounded: an address without room holds at least as much as is free, so the limit has at least a
     /// share for each such address.
-    fn grant_shares(&mut self, now_us: u64) {
+    fn grant_shares(&mut self, now_us: u64, is_refused: impl Fn(&TopicName) -> bool) {
         while let Some((begin_us, key)) = self.shares.first().copied()
             && begin_us + SHARE_US <= now_us
         {
@@ -347,19 +362,25 @@ impl Retained {
             && (bytes.held() == 0 || bytes.held() + CLIENT_BYTES_MAX as u64 <= bytes.max())
             && let Some(key) = self.line.pop_of(|address| bytes.has_room_for(address))
         {
-            names.extend(self.begin_turn(key, now_us));
+            names.extend(self.begin_turn(key, now_us, &is_refused));
         }
         names.iter().for_each(|name| self.ask_next(name));
     }
 
     /// Gives a share to the client. Returns the names that have to be asked for.
-    fn begin_turn(&mut self, key: SessionKey, now_us: u64) -> Vec<TopicName> {
+    fn begin_turn(
+        &mut self,
+        key: SessionKey,
+        now_us: u64,
+        is_refused: impl Fn(&TopicName) -> bool,
+    ) -> Vec<TopicName> {
         let (mut names, mut bytes) = (Vec::new(), 0);
         let Some(turn) = self.clients.get_mut(&key) else {
             return names;
         };
+        let is_ready = |name, state| state == State::Ready && !is_refused(name);
         let ready = turn.names.iter_mut();
-        for (name, (state, _)) in ready.filter(|(_, (state, _))| *state == State::Ready) {
+        for (name, (state, _)) in ready.filter(|(name, (state, _))| is_ready(name, *state)) {
             let more = match self.syntax.is_pattern(name.as_str()) {
                 true => CLIENT_BYTES_MAX,
                 false => turn.largest.max(VALUE_BYTES),
@@ -487,9 +508,9 @@ impl ChannelsGateway {
 
     /// Asks the bus for the clients whose turn has come, and asks the hub to report room for other clients.
     pub(super) fn ask_retained(&mut self, core: &mut Core) {
-        let (retained, stats) = (&mut self.retained, &self.stats);
+        let (retained, names, stats) = (&mut self.retained, &self.names, &self.stats);
         if retained.bytes.max() > 0 {
-            retained.grant_shares(core.now().mono_us);
+            retained.grant_shares(core.now().mono_us, |name| names.is_refused(name));
             for key in retained.rooms.drain(..) {
                 core.request_room(key);
             }

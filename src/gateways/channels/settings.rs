@@ -103,7 +103,8 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     )
     .more(
         "A server confirms before the others know. The default counts for servers that name a cluster; a \
-         value that is set counts for every NATS server, for leaf nodes.",
+         value that is set counts for every NATS server, for leaf nodes. 0 says that all publishers are on the server and in \
+         the account of weirgate; only then messages of --history-names have a position.",
     ),
     Setting::new(
         "retained",

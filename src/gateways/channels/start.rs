@@ -136,7 +136,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         true => gateway.with_retained(retained_bytes_max),
         false => gateway,
     };
-    let gateway = with_kept_feed(gateway, checked, syntax)?;
+    let gateway = with_kept_feed(gateway, checked, syntax, settle)?;
     let for_stats = Arc::clone(&stats);
     let parts = Parts::new(CHANNELS.name, common, feed, gateway)
         .frame_bytes(frame_bytes)
@@ -195,6 +195,7 @@ fn with_kept_feed(
     gateway: ChannelsGateway,
     checked: &Checked,
     syntax: NameSyntax,
+    settle: Settle,
 ) -> Result<ChannelsGateway, RunError> {
     let (names, is_stream) = (kept_names(checked), checked.stream().is_some());
     if names.is_empty() {
@@ -203,10 +204,18 @@ fn with_kept_feed(
     let gateway = gateway.with_kept(names, is_stream);
     let gateway = gateway.map_err(wrong_history_name)?;
     if !is_stream && syntax == NameSyntax::Nats {
-        tracing::warn!(
-            "core NATS gives each instance positions of its own: nobody resumes on another instance or after a restart. \
-             Let a JetStream stream store the subjects, and read it with --stream"
-        );
+        match settle.is_whole() {
+            true => tracing::warn!(
+                "core NATS gives each instance positions of its own: nobody resumes on another instance or after a \
+                 restart. Let a JetStream stream store the subjects, and read it with --stream"
+            ),
+            false => tracing::warn!(
+                "on core NATS messages can be lost unseen, on the way from other servers (cluster, leaf nodes) and other \
+                 accounts (imports): messages have no position, and nobody resumes (`off`). Let a JetStream stream store \
+                 the subjects, and read it with --stream; or, if all publishers are on one server and in the account of \
+                 weirgate, set --bus-settle-ms 0"
+            ),
+        }
     }
     Ok(gateway)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::gateways::shared::bus::{Bus, nats_error, nats_question, redis_error, redis_question};
 use weirgate_bus::nats::{
-    NatsNeeds, NatsSettings, NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle,
+    NatsSettings, NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle,
 };
 use weirgate_bus::redis::{RedisNeeds, RedisSettings, RedisSource, RedisStreamSource};
 use weirgate_bus::runtime::Clock;
@@ -155,11 +155,7 @@ fn open_nats(
     status: Arc<BusStatus>,
 ) -> Result<OpenBus, RunError> {
     if let Some(stream) = reading.stream {
-        let needs = NatsNeeds {
-            stream: Some(stream.name.clone()),
-            ..NatsNeeds::default()
-        };
-        let question = nats_question(&nats, needs);
+        let question = nats_question(&nats, NatsStreamSource::needs(&stream));
         let source =
             NatsStreamSource::new(nats, reading.payload_bytes_max, stream, Arc::clone(&status));
         return Ok(OpenBus {
@@ -169,12 +165,6 @@ fn open_nats(
             question,
         });
     }
-    let requests = reading.acl.into_iter().flat_map(Acl::all_names);
-    let needs = NatsNeeds {
-        requests: requests.map(str::to_owned).collect(),
-        ..NatsNeeds::default()
-    };
-    let question = nats_question(&nats, needs);
     let settings = NatsSubjectsSettings {
         nats,
         payload_bytes_max: reading.payload_bytes_max,
@@ -184,6 +174,10 @@ fn open_nats(
         },
         settle: reading.settle,
     };
+    let requests = reading.acl.into_iter().flat_map(Acl::all_names);
+    let requests = requests.map(str::to_owned).collect();
+    let needs = NatsSubjectsSource::needs(&settings, requests, reading.kept.is_some());
+    let question = nats_question(&settings.nats, needs);
     let opened = NatsSubjectsSource::new(settings, Arc::clone(&status));
     let (mut source, interest) = opened.map_err(nats_error)?;
     if let Some(feed) = subscribed(NameSyntax::Nats, &reading, &interest)? {

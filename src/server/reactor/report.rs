@@ -1,16 +1,15 @@
 //! The numbers of the loop: copies its own numbers and those of the hub and the feed for other threads at the end of each
 //! turn. Also logs the lines of the feed.
 //!
-//! Two of the numbers are made here: [`Latency`], the latency of the last minute, from the arrival of a message until the
-//! write to the last client that takes bytes; and [`Lateness`], how late the loop is, by long turns, messages that wait for a
-//! turn, and sleeps that end too late.
+//! One of the numbers is made here: [`Lateness`], how late the loop is, by long turns, messages that wait for a turn, and
+//! sleeps that end too late.
 
 use std::sync::Arc;
 
 use tracing::{info, warn};
 
 use crate::telemetry::{
-    Budget, EventLoop, LoopDurations, LoopTimes, RecentLatency, ShellStats, Stage,
+    Budget, EventLoop, LastMinute, LoopDurations, LoopTimes, ShellStats, Stage,
 };
 use weirgate_bus::runtime::SpinCounts;
 use weirgate_core::{BehindStats, Feed, FeedLine, FeedStats, Gateway, Hub, HubStats, Now};
@@ -35,7 +34,7 @@ pub(super) struct Report {
     peak: u64,
     retry_at_us: Option<u64>,
     lateness: Lateness,
-    latency: Latency,
+    last_minute: LastMinute,
     /// The state that the last log line about the loop being behind has reported.
     behind: BehindStats,
     /// At most one line a second about a late loop.
@@ -70,8 +69,6 @@ impl Report {
             if let Some(first_write_us) = first_write_us {
                 self.stage(Stage::FirstWrite, received_us, first_write_us);
                 self.stage(Stage::LastWrite, received_us, ended_us);
-                self.latency
-                    .observe_us(ended_us.saturating_sub(received_us));
             }
         }
         // Keeps the capacity for the next turn.
@@ -121,7 +118,8 @@ impl Report {
         }
         self.times.late_us = self.lateness.total_us();
         self.times.late_last_second_us = self.lateness.last_second_us();
-        self.times.last_minute = self.latency.summary(ended.mono_us);
+        let last_write = self.durations.stage(Stage::LastWrite);
+        self.times.last_minute = self.last_minute.summary(last_write, ended.mono_us);
         for us in hub.take_pongs_us() {
             self.durations.pongs.observe_us(us.into());
         }
@@ -209,97 +207,6 @@ fn log_line(line: FeedLine) {
             target: FEED_TARGET,
             suppressed, "more bad messages were skipped than logged"
         ),
-    }
-}
-
-/// The length of a part of the minute.
-const PART_US: u64 = 10_000_000;
-/// The parts of a minute, and the part under way.
-const PARTS: usize = 7;
-/// Buckets for each doubling: a bucket is 9 to 12 % wide.
-const PER_DOUBLING: usize = 8;
-/// The buckets reach up to 67 s.
-const BUCKETS: usize = 26 * PER_DOUBLING;
-/// Time between two summaries.
-const EVERY_US: u64 = 1_000_000;
-
-/// Counts of the last minute.
-#[derive(Debug)]
-pub(super) struct Latency {
-    parts: [[u32; BUCKETS]; PARTS],
-    part_began_us: u64,
-    summed_us: u64,
-    summary: RecentLatency,
-}
-
-impl Default for Latency {
-    fn default() -> Self {
-        Self {
-            parts: [[0; BUCKETS]; PARTS],
-            part_began_us: 0,
-            summed_us: 0,
-            summary: RecentLatency::default(),
-        }
-    }
-}
-
-fn bucket(us: u64) -> usize {
-    let us = us.max(1);
-    let doublings = us.ilog2() as usize;
-    let eighths = (us << 3 >> doublings) as usize - PER_DOUBLING;
-    (doublings * PER_DOUBLING + eighths).min(BUCKETS - 1)
-}
-
-/// The upper end of a bucket, microseconds.
-fn upper_us(bucket: usize) -> u64 {
-    let (doublings, eighths) = (bucket / PER_DOUBLING, bucket % PER_DOUBLING);
-    ((PER_DOUBLING + eighths + 1) as u64) << doublings >> 3
-}
-
-impl Latency {
-    /// Records a message.
-    pub(super) fn observe_us(&mut self, us: u64) {
-        self.parts[PARTS - 1][bucket(us)] += 1;
-    }
-
-    /// Returns the summary of the last minute, made anew once a second.
-    pub(super) fn summary(&mut self, now_us: u64) -> RecentLatency {
-        if now_us >= self.part_began_us + PART_US {
-            self.part_began_us = now_us;
-            self.parts.rotate_left(1);
-            self.parts[PARTS - 1] = [0; BUCKETS];
-        }
-        if now_us >= self.summed_us + EVERY_US {
-            self.summed_us = now_us;
-            self.summary = self.sum();
-        }
-        self.summary
-    }
-
-    fn sum(&self) -> RecentLatency {
-        let all = |bucket| {
-            self.parts
-                .iter()
-                .map(|part| u64::from(part[bucket]))
-                .sum::<u64>()
-        };
-        let counts: [u64; BUCKETS] = std::array::from_fn(all);
-        let messages: u64 = counts.iter().sum();
-        let below = |share: f64| {
-            let rank = (messages as f64 * share).ceil() as u64;
-            let mut passed = 0;
-            let found = counts.iter().position(|count| {
-                passed += count;
-                passed >= rank.max(1)
-            });
-            found.map_or(0, upper_us)
-        };
-        RecentLatency {
-            messages,
-            p50_us: below(0.5),
-            p99_us: below(0.99),
-            p999_us: below(0.999),
-        }
     }
 }
 
@@ -415,39 +322,6 @@ mod tests {
         assert_eq!(report.peak(at(20), 0), 9);
         assert_eq!(report.peak(at(21), 0), 2);
         assert_eq!(report.peak(at(31), 0), 0);
-    }
-
-    #[test]
-    fn a_bucket_holds_its_durations_and_is_narrow() {
-        let mut before = 0;
-        for us in (0..10_000).chain([65_537, 1_000_000, 60_000_000]) {
-            let upper = upper_us(bucket(us));
-            assert!(
-                us <= upper && upper as f64 <= us as f64 * 1.13 + 1.0,
-                "{us}: {upper}"
-            );
-            assert!(bucket(us) >= before, "{us}");
-            before = bucket(us);
-        }
-        assert_eq!(bucket(u64::MAX >> 3), BUCKETS - 1);
-    }
-
-    #[test]
-    fn a_summary_is_of_the_last_minute() {
-        let mut latency = Latency::default();
-        (0..990).for_each(|_| latency.observe_us(1_000));
-        (0..10).for_each(|_| latency.observe_us(50_000));
-        let now = latency.summary(10_000_000);
-        assert_eq!(now.messages, 1_000);
-        assert!(
-            (1_000..1_130).contains(&now.p50_us) && now.p99_us == now.p50_us,
-            "{now:?}"
-        );
-        assert!((50_000..56_500).contains(&now.p999_us), "{now:?}");
-        for second in 11..70 {
-            assert_eq!(latency.summary(second * 1_000_000), now, "at {second} s");
-        }
-        assert_eq!(latency.summary(90_000_000), RecentLatency::default());
     }
 
     #[test]

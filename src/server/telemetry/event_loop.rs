@@ -17,6 +17,7 @@ use std::iter::{once, zip};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
+use super::last_minute::RecentLatency;
 use weirgate_bus::runtime::{DurationCounts, Durations, SpinCounts};
 use weirgate_core::{CloseReason, FeedStats, HubStats, NotRecovered, Now, SendError};
 
@@ -96,19 +97,6 @@ impl Budget {
     ];
 }
 
-/// A distribution of durations in the last minute.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RecentLatency {
-    /// Messages.
-    pub messages: u64,
-    /// The median, microseconds: half of the messages took no longer.
-    pub p50_us: u64,
-    /// 99 of 100 messages took no longer.
-    pub p99_us: u64,
-    /// 999 of 1,000 messages took no longer.
-    pub p999_us: u64,
-}
-
 /// Other times of the loop than [`LoopDurations`]. The counts only grow.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoopTimes {
@@ -149,6 +137,11 @@ impl LoopDurations {
     /// Records the time that a bus message spent in a stage: once for each message, not for each client.
     pub fn observe_stage_us(&self, stage: Stage, us: u64) {
         self.stages[stage as usize].observe_us(us);
+    }
+
+    /// Returns the durations of a stage.
+    pub fn stage(&self, stage: Stage) -> &Durations {
+        &self.stages[stage as usize]
     }
 
     /// Returns the stages with their labels.

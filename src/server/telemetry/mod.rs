@@ -6,6 +6,7 @@
 //! ([`Surveys`]).
 
 mod event_loop;
+mod last_minute;
 pub mod logging;
 pub mod names;
 mod process;
@@ -21,16 +22,15 @@ use prometheus_client::encoding::{DescriptorEncoder, prometheus_protobuf, promet
 use prometheus_client::registry::Registry;
 
 pub use event_loop::{
-    Budget, EventLoop, LoopDurations, LoopNumbers, LoopTimes, Phase, RecentLatency, ShellStats,
-    Slot, Stage,
+    Budget, EventLoop, LoopDurations, LoopNumbers, LoopTimes, Phase, ShellStats, Slot, Stage,
 };
+pub use last_minute::{LastMinute, RecentLatency};
 pub use process::{ProcessStats, memory_limit_bytes};
 pub use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
 
 use names::MetricName;
 use samples::{ByLabel, Samples, Writer};
-use weirgate_bus::runtime::SpinCounts;
-use weirgate_bus::runtime::{DurationCounts, Durations};
+use weirgate_bus::runtime::{DurationCounts, Durations, SpinCounts};
 use weirgate_bus::status::{BusStatus, ConsumerStatus};
 use weirgate_core::{Ended, FeedStats, Now, SubjectStats, Survey};
 

@@ -343,10 +343,9 @@ impl Globs {
     /// The budget is used up.
     pub(super) fn match_name(
         &self,
-        name: &str,
+        name: &[u8],
         budget: &mut MatchBudget,
     ) -> Result<bool, OverBudget> {
-        let name = name.as_bytes();
         if self.exact.contains(name) {
             return Ok(true);
         }

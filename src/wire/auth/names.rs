@@ -106,13 +106,23 @@ impl NamePatterns {
         matches.unwrap_or(false)
     }
 
+    /// As [`matches`](Self::matches), for a name from the bus, where any bytes make a name.
+    pub fn matches_bytes(&self, name: &[u8]) -> bool {
+        let mut budget = MatchBudget::unlimited();
+        let matches = match &self.0 {
+            Kind::Redis(globs) => globs.match_name(name, &mut budget),
+            Kind::Nats(subjects) => subjects.match_bytes(name, &mut budget),
+        };
+        matches.unwrap_or(false)
+    }
+
     /// As [`matches`](Self::matches), for names from clients: each step is taken from the budget.
     ///
     /// # Errors
     /// The budget is used up.
     pub fn matches_within(&self, name: &str, budget: &mut MatchBudget) -> Result<bool, OverBudget> {
         match &self.0 {
-            Kind::Redis(globs) => globs.match_name(name, budget),
+            Kind::Redis(globs) => globs.match_name(name.as_bytes(), budget),
             Kind::Nats(subjects) => subjects.match_name(name, budget),
         }
     }
@@ -143,6 +153,28 @@ impl NamePatterns {
                 Ok(asked) => subjects.contain(&asked, budget),
                 Err(_) => Ok(false),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_match_as_on_the_bus() {
+        for (syntax, pattern, name, matches) in [
+            (NameSyntax::Redis, "a:?", &b"a:\xff"[..], true),
+            (NameSyntax::Redis, "a:?", b"a:\xff\xfe", false),
+            (NameSyntax::Redis, "a:\u{fffd}", b"a:\xff", false),
+            (NameSyntax::Nats, "a.*", b"a.\xff", true),
+            (NameSyntax::Nats, "a.*", b"a.\xff.b", false),
+            (NameSyntax::Nats, "a.*.b", b"a.\xff.b", true),
+            (NameSyntax::Nats, "a.\u{fffd}", b"a.\xff", false),
+            (NameSyntax::Nats, "a.b", b"a.b", true),
+        ] {
+            let patterns = NamePatterns::new(syntax, &[pattern.to_owned()]).expect("a pattern");
+            assert_eq!(patterns.matches_bytes(name), matches, "{pattern} {name:?}");
         }
     }
 }

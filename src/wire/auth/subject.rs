@@ -217,6 +217,24 @@ impl Subjects {
         self.match_tokens(name.split('.').map(Some), budget)
     }
 
+    /// As [`Self::match_name`], for bytes that need not be text.
+    ///
+    /// # Errors
+    /// The budget is used up.
+    pub(super) fn match_bytes(
+        &self,
+        name: &[u8],
+        budget: &mut MatchBudget,
+    ) -> Result<bool, OverBudget> {
+        match str::from_utf8(name) {
+            Ok(name) => self.match_name(name, budget),
+            Err(_) => {
+                let tokens = name.split(|byte| *byte == b'.');
+                self.match_tokens(tokens.map(|token| str::from_utf8(token).ok()), budget)
+            }
+        }
+    }
+
     /// Whether the set matches every subject that `asked` matches. The answer is exact.
     ///
     /// The hardest subject that `asked` matches has, for each wildcard, a word that no pattern has: only a wildcard

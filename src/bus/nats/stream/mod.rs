@@ -12,8 +12,9 @@ mod reader;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::reader::StreamReader;
+pub(super) use self::reader::StreamReader;
 use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error, refused};
+use super::needs::{Action, JetStreamNeeds, NatsNeeds, Need};
 use super::protocol::Op;
 use super::servers::{Second, Servers, waiter};
 use super::settings::NatsSettings;
@@ -48,6 +49,18 @@ pub struct NatsStreamSource {
 }
 
 impl NatsStreamSource {
+    /// What a source of this stream needs.
+    pub fn needs(stream: &StreamSettings) -> NatsNeeds {
+        NatsNeeds {
+            payload_bytes_max: StreamReader::request_bytes_max(&stream.name),
+            jetstream: JetStreamNeeds {
+                stream: Some((stream.name.clone(), StreamReader::needs())),
+                ..JetStreamNeeds::default()
+            },
+            ..NatsNeeds::default()
+        }
+    }
+
     /// Makes a source, which keeps `status` up to date. A payload over `payload_bytes_max` is cut after the first byte
     /// over the limit, or later.
     ///
@@ -185,8 +198,7 @@ impl NatsStreamSource {
         Ok(())
     }
 
-    /// Handles an error of the server. Reading works without the permissions to delete a consumer, to ask for a message
-    /// and to answer flow control; a refusal of any other permission ends the connection.
+    /// Handles an error of the server. A refusal of a permission that the reader cannot do without ends the connection.
     fn refused(
         &mut self,
         words: &str,
@@ -195,18 +207,14 @@ impl NatsStreamSource {
         told: &mut Vec<Told>,
     ) -> Result<(), NatsError> {
         if let Some((subject, is_subscription)) = refused(words) {
-            if subject.starts_with("$JS.API.STREAM.MSG.GET.") {
-                self.reader.verified(None, Instant::now(), wire.out(), told);
-                return Ok(());
-            }
-            if subject.starts_with("$JS.API.CONSUMER.DELETE.") {
-                return Ok(());
-            }
-            if subject.starts_with("$JS.FC.") {
-                tracing::warn!(
-                    "this user may not publish to $JS.FC.>, so fewer messages are on their way from the stream"
-                );
-                self.reader.without_flow_control(Instant::now(), wire.out());
+            let is_of = |need: &Need| !is_subscription && need.action.is_at(&subject);
+            if let Some(need) = StreamReader::needs().into_iter().find(is_of)
+                && let Some(without) = need.without
+            {
+                if self.go_without(need.action, wire, told) {
+                    let permission = need.action.permission(None);
+                    tracing::warn!("this user may not publish to {permission}: {without}");
+                }
                 return Ok(());
             }
             let verb = match is_subscription {
@@ -217,6 +225,20 @@ impl NatsStreamSource {
         }
         log_error(&mut self.lines, now, words);
         Ok(())
+    }
+
+    /// Reads without a permission that is refused. Returns whether to log that.
+    fn go_without(&mut self, action: Action, wire: &mut Wire, told: &mut Vec<Told>) -> bool {
+        let (now, out) = (Instant::now(), wire.out());
+        match action {
+            Action::ControlFlow => self.reader.without_flow_control(now, out),
+            Action::Acknowledge => self.reader.without_acks(now, out),
+            Action::GetMessage => {
+                self.reader.verified(None, now, out, told);
+                false
+            }
+            _ => false,
+        }
     }
 }
 

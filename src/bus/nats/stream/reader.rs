@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 
 use self::requests::{Acks, Limits};
 use super::MS_NS;
+use crate::NAME_NOT_UTF8;
 use crate::kept::Told;
 use crate::nats::api::ApiError;
-use crate::nats::consumer::{Beat, Consumer, HEARTBEAT_MS, Start};
+use crate::nats::consumer::{AckPolicy, Beat, Consumer, HEARTBEAT_MS, Start};
 use crate::nats::error::NatsError;
-use crate::nats::protocol;
-use crate::nats::protocol::{AckSubject, Delivery, inbox};
+use crate::nats::protocol::{self, AckSubject, Delivery, inbox};
 use crate::nats::stream_info::{Retention, StreamInfo, stored};
 use weirgate_core::StoredId;
 
@@ -47,7 +47,7 @@ const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
 
 /// The place of this process in a stream.
 #[derive(Debug)]
-pub(super) struct StreamReader {
+pub(in super::super) struct StreamReader {
     stream: String,
     history_ns: u64,
     /// The beginning of the subjects for answers and deliveries, which nobody else can guess.
@@ -242,9 +242,7 @@ impl StreamReader {
         told: &mut Vec<Told>,
     ) -> Result<(), NatsError> {
         if delivery.sid == ANSWERS_SID {
-            let number = delivery.subject.rsplit_once('.');
-            let number = number.and_then(|(_, number)| number.parse().ok());
-            return match number == Some(self.last_request) {
+            return match delivery.request() == Some(self.last_request) {
                 true => self.answered(&delivery, (now, unix_ns), out, told),
                 false => Ok(()),
             };
@@ -639,7 +637,9 @@ impl StreamReader {
             self.pause(now + ANOTHER_PAUSE, out);
             return Ok(());
         }
-        self.acks.owe(reply, self.limits.pending_max, now, out);
+        if self.limits.acks != AckPolicy::None {
+            self.acks.owe(reply, self.limits.pending_max, now, out);
+        }
         let id = StoredId {
             major: ack.stream_sequence,
             minor: ack.stored_unix_ns,
@@ -714,12 +714,15 @@ impl StreamReader {
         self.last = Some(id);
         let is_old = self.old_until.is_some_and(|until| id.major <= until);
         self.caught_up_if(|until, read| read > until, told);
-        told.push(Told::Message {
-            id,
-            subject: delivery.subject,
-            payload: delivery.payload,
-            is_deletion: delivery.is_deletion,
-            is_old,
+        told.push(match String::from_utf8(delivery.subject) {
+            Ok(subject) => Told::Message {
+                id,
+                subject,
+                payload: delivery.payload,
+                is_deletion: delivery.is_deletion,
+                is_old,
+            },
+            Err(_) => Told::Bad(NAME_NOT_UTF8),
         });
         self.caught_up_if(|until, read| read >= until, told);
         self.is_behind(pending, now, told);

@@ -15,6 +15,7 @@ use super::super::servers;
 use super::super::wire::Wire;
 use super::Sids;
 use super::session::Session;
+use crate::NAME_NOT_UTF8;
 use crate::runtime::Wake;
 use crate::socket::Waiter;
 use weirgate_core::{BusEvent, BusMessage, Subscription};
@@ -106,13 +107,18 @@ impl Session<'_> {
         delivery: Delivery,
         received: Now,
     ) -> Result<(), Stop> {
-        let name = Arc::clone(&subscription.name);
-        let (subject, pattern) = match subscription.is_pattern {
-            true => (delivery.subject.into(), Some(name)),
-            false => (name, None),
-        };
-        let Some(place) = self.place(pattern.as_deref(), &subject) else {
+        let Some(place) = self.place(subscription, &delivery.subject) else {
             return Ok(());
+        };
+        let name = Arc::clone(&subscription.name);
+        let (subject, pattern) = match (subscription.is_pattern, delivery.name()) {
+            (false, _) => (name, None),
+            (true, Some(subject)) => (subject.into(), Some(name)),
+            (true, None) => {
+                let (skipped, why) = ((subscription.clone(), place), NAME_NOT_UTF8);
+                let names = &mut self.source.names;
+                return Ok(names.skip(&self.relay.link, received, skipped, why)?);
+            }
         };
         let message = BusMessage {
             subject,
@@ -234,7 +240,7 @@ mod tests {
 
     fn message(text: &str) -> Delivery {
         Delivery {
-            subject: "a.b".to_owned(),
+            subject: b"a.b".to_vec(),
             payload: text.into(),
             ..Delivery::default()
         }

@@ -25,6 +25,7 @@ mod handover;
 mod retained;
 mod session;
 
+pub(super) use self::retained::Retained;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +35,7 @@ use crossbeam_channel::Receiver;
 use self::handover::Before;
 use self::session::Session;
 use super::error::{NatsError, Stop};
+use super::needs::{JetStreamNeeds, NatsNeeds};
 use super::protocol;
 use super::servers::{Second, Servers, waiter};
 use super::settings::NatsSettings;
@@ -71,7 +73,7 @@ pub struct NatsSubjectsSettings {
 pub struct Settle {
     /// The time between the server's confirmation and weirgate's.
     pub time: Duration,
-    /// Whether to wait on every server; `false`: only on a server with a cluster name.
+    /// Whether the operator has set the time: it counts on every server. `false`: only on a server with a cluster name.
     pub always: bool,
 }
 
@@ -81,6 +83,13 @@ impl Settle {
         time: Duration::ZERO,
         always: false,
     };
+
+    /// Whether the operator says that interest does not travel: all publishers are at the server of the connection, and
+    /// in its account. Only then is nothing lost on the way to that server. Links to other servers (leaf nodes) and other
+    /// accounts (imports) can break without a sign, and a server does not tell its clients of either.
+    pub const fn is_whole(self) -> bool {
+        self.always && self.time.is_zero()
+    }
 
     /// The time to wait on a server with or without a cluster name.
     fn after(self, is_clustered: bool) -> Duration {
@@ -198,6 +207,23 @@ pub struct NatsSubjectsSource {
 }
 
 impl NatsSubjectsSource {
+    /// What a source with these settings needs whose clients may request these names. `keeps`: the source numbers the
+    /// messages of kept names.
+    pub fn needs(settings: &NatsSubjectsSettings, requests: Vec<String>, keeps: bool) -> NatsNeeds {
+        let has_last_values = settings.retained_subjects_max > 0;
+        let bytes_max = has_last_values.then(Retained::request_bytes_max);
+        NatsNeeds {
+            requests,
+            payload_bytes_max: bytes_max.unwrap_or_default(),
+            has_positions: keeps && settings.settle.is_whole(),
+            jetstream: JetStreamNeeds {
+                last_values: has_last_values.then(Retained::needs).unwrap_or_default(),
+                ..JetStreamNeeds::default()
+            },
+            ..NatsNeeds::default()
+        }
+    }
+
     /// Makes a source, and the handle to request subjects; the handle may be used before the source runs. The source
     /// keeps `status` up to date from here on.
     ///
@@ -258,16 +284,16 @@ impl NatsSubjectsSource {
             publishing.begin(wire, before.is_some())?;
         }
         // A route between the servers of a cluster can be down for a moment: messages published at another server
-        // meanwhile never arrive here, and no server reports the loss. INFO does not tell of leaf nodes, so the
-        // settings can.
-        let is_alone = !wire.info.is_clustered() && self.settings.settle.after(false).is_zero();
+        // meanwhile never arrive here, and no server reports the loss.
+        let is_whole = self.settings.settle.is_whole();
         if let Some(kept) = &mut self.kept
-            && kept.connected(is_alone)
+            && kept.connected(is_whole && !wire.info.is_clustered())
+            && is_whole
         {
             tracing::warn!(
                 url = wire.endpoint.url(),
-                "NATS has several servers, so messages of subjects can be lost unseen: messages have no position, and \
-                 nobody resumes (`off`). Let a JetStream stream store the subjects, and read it with --stream"
+                "NATS has several servers, whatever --bus-settle-ms 0 says, so messages of subjects can be lost unseen: \
+                 messages have no position, and nobody resumes (`off`). Let a JetStream stream store the subjects, and read it with --stream"
             );
         }
         self.names.take_all();

@@ -1,7 +1,9 @@
 //! Last values: questions to JetStream on the connection that also delivers the messages, so the order of answers and
 //! messages is defined. Pure: the session writes and reads.
 //!
-//! An exact subject takes two requests: the name of the stream, and the last message. The values of a pattern come from
+//! An exact subject takes two requests: the name of the stream, and the last message. If no stream takes the subject from
+//! publishers, and for each pattern, weirgate also looks through all streams for subjects of transforms and of copies
+//! ([`AllStreams`]). The values of a pattern come from
 //! each stream with such subjects, through a consumer of the last message of each subject. The consumer asks for
 //! acknowledgements and gets none, so the server stops at `max_ack_pending` messages. The consumer is deleted at the
 //! end; if the deletion fails, the server deletes the consumer after some seconds without a listener. A question ends
@@ -13,22 +15,25 @@
 //! the message, and the answer may be from before it. So a question is asked again until its answer has the newest
 //! message that was delivered shortly before the question.
 
+mod streams;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
-use sonic_rs::JsonValueTrait;
 
-use super::super::api::{first_stream, message, refusal};
-use super::super::consumer::{Consumer, Plan, Start};
+use self::streams::{AllStreams, Listed, Target, targets};
+use super::super::api::{ApiError, first_stream, message, refusal};
+use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
+use super::super::error::INBOXES;
+use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, inbox};
+use crate::NAME_NOT_UTF8;
 use crate::outage::shown;
 use crate::requests::Question;
-use weirgate_wire::auth::Subject;
-use weirgate_wire::json;
-use weirgate_wire::json::{Json, JsonError};
+use weirgate_wire::json::{self, Json, JsonError};
 
 /// The most questions on their way at once; the others wait.
 const ASKED_MAX: usize = 64;
@@ -44,12 +49,14 @@ const PAUSE_MAX: Duration = Duration::from_millis(320);
 const STORED_WITHIN: Duration = Duration::from_secs(5);
 /// The most delivered messages that are remembered for that, the newest.
 const LIVE_MAX: usize = 32_768;
+/// The length of a name for which the size of a request is calculated, bytes.
+const NAME_BYTES: usize = 512;
 /// The first number for subscriptions of questions; requested names have smaller numbers.
 pub(super) const FIRST_SID: u64 = 1 << 62;
 
 /// The questions of one connection.
 #[derive(Debug)]
-pub(super) struct Retained {
+pub(in super::super) struct Retained {
     /// The subject for answers, before the number of the question.
     inbox: String,
     /// The limit on values of a pattern.
@@ -58,6 +65,7 @@ pub(super) struct Retained {
     asked: BTreeMap<u64, Asked>,
     last: u64,
     last_sid: u64,
+    all_streams: AllStreams,
     live: Live,
     /// The values and ends that the session has not taken.
     pub(super) told: Vec<Told>,
@@ -83,8 +91,10 @@ struct Asked {
 enum Step {
     /// The streams that hold the subjects.
     Streams,
-    /// The last message of a stream.
-    Message(String),
+    /// The list of all streams.
+    AllStreams,
+    /// The last message of the first of these streams; if it has none, of the next.
+    Message(VecDeque<String>),
     /// A consumer of the values of a pattern in a stream.
     Create(Target, Consumer),
     /// The values.
@@ -97,7 +107,7 @@ enum Step {
 #[derive(Debug)]
 enum Again {
     Streams,
-    Message(String),
+    Message(VecDeque<String>),
     Create(Target),
 }
 
@@ -123,6 +133,8 @@ pub(super) enum Told {
 pub(super) enum Lack {
     #[error("a pattern has more last values than are sent")]
     Cut,
+    #[error("a pattern has last values of {NAME_NOT_UTF8}, which are not sent")]
+    Unnamed,
     #[error("JetStream gives no last values: {0}")]
     Refused(String),
     #[error("an answer about last values cannot be read: {0}")]
@@ -138,9 +150,35 @@ impl Retained {
             asked: BTreeMap::new(),
             last: 0,
             last_sid: FIRST_SID,
+            all_streams: AllStreams::default(),
             live: Live::default(),
             told: Vec::new(),
         }
+    }
+
+    /// What the questions need.
+    pub(in super::super) fn needs() -> Vec<Need> {
+        let consumers = "each question for a pattern leaves a consumer for 5 s";
+        vec![
+            Need::must(Action::StreamNames),
+            Need::must(Action::StreamList),
+            Need::must(Action::GetMessage),
+            Need::must(Action::CreateConsumer),
+            Need::may(Action::DeleteConsumer, consumers),
+        ]
+    }
+
+    /// The size of the largest request, bytes.
+    pub(in super::super) fn request_bytes_max() -> usize {
+        let target = Target {
+            stream: String::new(),
+            filter: "x".repeat(NAME_BYTES),
+            leader: String::new(),
+        };
+        let retained = Self::new(usize::MAX);
+        let deliver = retained.deliver_subject(u64::MAX);
+        let plan = LastValues::new(usize::MAX);
+        plan.plan(&target).request("", &deliver).1.len()
     }
 
     /// The number of questions on their way.
@@ -187,39 +225,79 @@ impl Retained {
 
     /// Sends the request of this step.
     fn send(&self, number: u64, out: &mut Vec<u8>) {
-        let Some(asked) = self.asked.get(&number) else {
-            return;
-        };
+        let request = self
+            .asked
+            .get(&number)
+            .and_then(|asked| self.request(asked));
+        if let Some((subject, body)) = request {
+            protocol::publish(out, &subject, &self.reply(number), body.as_bytes());
+        }
+    }
+
+    /// The request of a question's step: subject and body.
+    fn request(&self, asked: &Asked) -> Option<(String, String)> {
         let subscription = &asked.question.subscription;
         let name = &*subscription.name;
-        let (subject, body) = match &asked.step {
+        Some(match &asked.step {
             Step::Streams => {
-                let verb = match subscription.is_pattern {
-                    true => "LIST",
-                    false => "NAMES",
+                let action = match subscription.is_pattern {
+                    true => Action::StreamList,
+                    false => Action::StreamNames,
                 };
                 let body = sonic_rs::json!({ "subject": name }).to_string();
-                (format!("$JS.API.STREAM.{verb}"), body)
+                (action.of(""), body)
             }
-            Step::Message(stream) => {
+            Step::AllStreams => (Action::StreamList.of(""), self.all_streams.request()),
+            Step::Message(streams) => {
                 let body = sonic_rs::json!({ "last_by_subj": name }).to_string();
-                (format!("$JS.API.STREAM.MSG.GET.{stream}"), body)
+                (Action::GetMessage.of(streams.front()?), body)
             }
             Step::Create(target, consumer) => {
                 let deliver = self.deliver_subject(consumer.sid);
                 asked.values.plan(target).request(&target.stream, &deliver)
             }
-            Step::Values(_) | Step::Pause(..) => return,
+            Step::Values(_) | Step::Pause(..) => return None,
+        })
+    }
+
+    /// Handles the server's refusal to let this user publish to a subject, or subscribe to it: ends the questions that
+    /// need it. Returns whether the refusal is of an action of questions.
+    pub(super) fn not_permitted(
+        &mut self,
+        (subject, is_subscription): (&str, bool),
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let is_deaf = is_subscription && subject.starts_with(&self.inbox);
+        let (verb, what) = match is_deaf {
+            true => ("subscribe", INBOXES),
+            false => ("publish", subject),
         };
-        protocol::publish(out, &subject, &self.reply(number), body.as_bytes());
+        let needs = |asked: &Asked| {
+            let request = self.request(asked).filter(|_| !is_subscription);
+            is_deaf || request.is_some_and(|(of_request, _)| of_request == subject)
+        };
+        let asked = self.asked.iter().filter(|(_, asked)| needs(asked));
+        let ended: Vec<u64> = asked.map(|(number, _)| *number).collect();
+        let error = ApiError::NotPermitted(format!("{verb} to {what}")).to_string();
+        for number in &ended {
+            self.refuse(*number, &error, out);
+        }
+        if is_deaf || subject == Action::StreamList.of("") {
+            self.all_streams.refused();
+        }
+        let is_of = |need: &Need| !is_subscription && need.action.is_at(subject);
+        is_deaf || !ended.is_empty() || Self::needs().iter().any(is_of)
     }
 
     /// Takes a message of a question's subscription.
     pub(super) fn take(&mut self, delivery: Delivery, now: Instant, out: &mut Vec<u8>) {
         if delivery.sid == FIRST_SID {
-            let number = delivery.subject.rsplit_once('.');
-            if let Some(number) = number.and_then(|(_, number)| number.parse().ok()) {
-                self.answered(number, &delivery, now, out);
+            match delivery.request() {
+                Some(number) if self.all_streams.asked() == Some(number) => {
+                    self.listed(number, &delivery, now, out);
+                }
+                Some(number) => self.answered(number, &delivery, now, out),
+                None => {}
             }
             return;
         }
@@ -253,8 +331,8 @@ impl Retained {
             };
             match std::mem::replace(&mut asked.step, Step::Streams) {
                 Step::Pause(_, Again::Create(target)) => self.create(number, target, out),
-                Step::Pause(_, Again::Message(stream)) => {
-                    asked.step = Step::Message(stream);
+                Step::Pause(_, Again::Message(streams)) => {
+                    asked.step = Step::Message(streams);
                     self.send(number, out);
                 }
                 _ => self.send(number, out),
@@ -292,34 +370,120 @@ impl Retained {
         let subscription = &asked.question.subscription;
         let refused = refusal(answer).filter(|error| !error.message_is_missing());
         match (&asked.step, refused) {
-            (Step::Pause(..) | Step::Values(_), _) => {}
+            (Step::Pause(..) | Step::Values(_) | Step::AllStreams, _) => {}
             _ if delivery.status.is_some() => self.refuse(number, "nobody answers", out),
             (Step::Streams | Step::Message(_), Some(error)) => {
                 self.refuse(number, &error.to_string(), out);
             }
             (Step::Streams, None) if subscription.is_pattern => {
                 asked.values.take_streams(&subscription.name, answer);
-                self.next_stream(number, now, out);
+                self.look_through_all(number, now, out);
             }
             (Step::Streams, None) => match first_stream(answer).ok().flatten() {
                 Some(stream) => {
-                    asked.step = Step::Message(stream);
+                    asked.step = Step::Message(VecDeque::from([stream]));
                     self.send(number, out);
                 }
-                None => self.end(number, None, out),
+                None => self.look_through_all(number, now, out),
             },
-            (Step::Message(stream), None) => {
-                let stream = stream.clone();
+            (Step::Message(_), None) => {
                 asked.value = last_message(answer);
-                let payload = asked.value.as_deref().unwrap_or_default();
-                let payload = self.live.hasher.hash_one(payload);
-                let before = self.live.unstored(asked, now);
-                match before.values().any(|live| *live != payload) {
-                    true => self.pause(number, Again::Message(stream), now),
-                    false => self.end(number, None, out),
-                }
+                self.message(number, now, out);
             }
             (Step::Create(..), _) => self.created(number, delivery, now, out),
+        }
+    }
+
+    /// Looks for streams that have the name by transforms or as copies, in the list of all streams.
+    fn look_through_all(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
+        if self.all_streams.is_known(now) {
+            return self.looked_through(number, now, out);
+        }
+        if let Some(asked) = self.asked.get_mut(&number) {
+            asked.step = Step::AllStreams;
+        }
+        if self.all_streams.ask(self.last + 1, now) {
+            self.last += 1;
+            self.list(self.last, out);
+        }
+    }
+
+    fn list(&self, number: u64, out: &mut Vec<u8>) {
+        let (subject, body) = (Action::StreamList.of(""), self.all_streams.request());
+        protocol::publish(out, &subject, &self.reply(number), body.as_bytes());
+    }
+
+    /// Handles a page of the list of all streams: once the list is whole, all questions that wait for it go on.
+    fn listed(&mut self, number: u64, delivery: &Delivery, now: Instant, out: &mut Vec<u8>) {
+        let read = json::read(&delivery.payload);
+        let lack = match &read {
+            _ if delivery.status.is_some() => Some(Lack::Refused(shown("nobody answers"))),
+            Err(error) => Some((*error).clone().into()),
+            Ok(answer) => refusal(*answer).map(|error| Lack::Refused(shown(&error.to_string()))),
+        };
+        if let (Ok(answer), None) = (read, &lack)
+            && self.all_streams.take(answer) == Listed::More
+        {
+            return self.list(number, out);
+        }
+        if lack.is_some() {
+            self.all_streams.refused();
+        }
+        let waits = |(_, asked): &(&u64, &Asked)| matches!(asked.step, Step::AllStreams);
+        let waiting = self.asked.iter().filter(waits);
+        for number in waiting.map(|(number, _)| *number).collect::<Vec<_>>() {
+            match lack.clone() {
+                Some(lack) => self.end(number, Some(lack), out),
+                None => self.looked_through(number, now, out),
+            }
+        }
+    }
+
+    /// Goes on with the streams that were found in the list of all.
+    fn looked_through(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
+        let Some(asked) = self.asked.get_mut(&number) else {
+            return;
+        };
+        let subscription = &asked.question.subscription;
+        let targets = self.all_streams.targets(&subscription.name);
+        if subscription.is_pattern {
+            asked.values.extend(targets);
+            return self.next_stream(number, now, out);
+        }
+        let streams = targets.into_iter().map(|target| target.stream);
+        asked.step = Step::Message(streams.take(STREAMS_MAX).collect());
+        self.next_message(number, out);
+    }
+
+    /// Asks the first stream of a name for the last message; without a stream, ends the question.
+    fn next_message(&mut self, number: u64, out: &mut Vec<u8>) {
+        let asked = self.asked.get(&number).map(|asked| &asked.step);
+        match asked {
+            Some(Step::Message(streams)) if streams.is_empty() => self.end(number, None, out),
+            _ => self.send(number, out),
+        }
+    }
+
+    /// Handles the last message of a stream, or that there is none: the next stream may have one. Asks again if the
+    /// message is older than one that was delivered before the question.
+    fn message(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
+        let Some(asked) = self.asked.get_mut(&number) else {
+            return;
+        };
+        let Step::Message(streams) = &mut asked.step else {
+            return;
+        };
+        if asked.value.is_none() && streams.len() > 1 {
+            streams.pop_front();
+            return self.send(number, out);
+        }
+        let streams = streams.clone();
+        let payload = asked.value.as_deref().unwrap_or_default();
+        let payload = self.live.hasher.hash_one(payload);
+        let before = self.live.unstored(asked, now);
+        match before.values().any(|live| *live != payload) {
+            true => self.pause(number, Again::Message(streams), now),
+            false => self.end(number, None, out),
         }
     }
 
@@ -334,7 +498,9 @@ impl Retained {
             return;
         };
         if let Err(error) = consumer.made(&delivery.payload) {
-            asked.values.refused = Some(shown(&error.to_string()));
+            if !error.filter_is_foreign() {
+                asked.values.refused = Some(shown(&error.to_string()));
+            }
             return self.next_stream(number, now, out);
         }
         let made = consumer.answer().cloned().unwrap_or_default();
@@ -368,10 +534,13 @@ impl Retained {
         }
         let hashes = self.live.hashes(&delivery);
         let (is_good, next) = asked.values.delivered(&delivery, hashes);
-        if is_good && (delivery.is_deletion || !delivery.payload.is_empty()) {
+        if is_good
+            && (delivery.is_deletion || !delivery.payload.is_empty())
+            && let Some(subject) = delivery.name()
+        {
             self.told.push(Told::Value {
                 of: asked.question.clone(),
-                subject: delivery.subject.into(),
+                subject: subject.into(),
                 payload: delivery.payload,
             });
         }
@@ -440,7 +609,9 @@ impl Retained {
             });
         }
         let is_cut = asked.values.is_cut.then_some(Lack::Cut);
-        let of_values = asked.values.refused.map(Lack::Refused).or(is_cut);
+        let is_unnamed = asked.values.is_unnamed.then_some(Lack::Unnamed);
+        let refused = asked.values.refused.map(Lack::Refused);
+        let of_values = refused.or(is_cut).or(is_unnamed);
         self.told.push(Told::End {
             question: asked.question,
             lack: lack.or(of_values),
@@ -532,16 +703,6 @@ const BYTES_MAX: usize = 512 * 1024;
 /// The limit on streams asked for a pattern.
 const STREAMS_MAX: usize = 16;
 
-/// A stream with values of a pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Target {
-    stream: String,
-    /// The part of the pattern in the stream.
-    filter: String,
-    /// The server that leads the stream; empty if nobody does, or without a cluster.
-    leader: String,
-}
-
 /// The values of a pattern.
 #[derive(Debug)]
 struct LastValues {
@@ -555,6 +716,8 @@ struct LastValues {
     is_whole: bool,
     /// There are more values than were sent.
     is_cut: bool,
+    /// A value has a subject that is not UTF-8, and was not sent.
+    is_unnamed: bool,
     /// Why a stream gave no values.
     refused: Option<String>,
 }
@@ -577,6 +740,7 @@ impl LastValues {
             sent: HashMap::new(),
             is_whole: false,
             is_cut: false,
+            is_unnamed: false,
             refused: None,
         }
     }
@@ -588,6 +752,15 @@ impl LastValues {
         let total = streams.number(&["total"]).unwrap_or(0);
         self.is_cut |= targets.len() > STREAMS_MAX || total > listed;
         self.targets = targets;
+        self.targets.truncate(STREAMS_MAX);
+    }
+
+    /// Adds streams that were found in the list of all.
+    fn extend(&mut self, targets: Vec<Target>) {
+        let is_new = |target: &Target| !self.targets.contains(target);
+        let targets: Vec<Target> = targets.into_iter().filter(is_new).collect();
+        self.targets.extend(targets);
+        self.is_cut |= self.targets.len() > STREAMS_MAX;
         self.targets.truncate(STREAMS_MAX);
     }
 
@@ -607,7 +780,7 @@ impl LastValues {
             start: Start::LastPerSubject,
             filter: Some(&target.filter),
             durable: None,
-            acks_all: false,
+            acks: AckPolicy::Explicit,
             // Values that were sent before may be delivered again.
             pending_max: (self.values_left + self.sent.len()) as u64,
             deliveries_max: Some(1),
@@ -622,6 +795,7 @@ impl LastValues {
     /// step.
     fn delivered(&mut self, delivery: &Delivery, hashes: (u64, u64)) -> (bool, Next) {
         let (subject, payload) = hashes;
+        self.is_unnamed |= delivery.name().is_none();
         let ack = delivery.reply.as_deref().and_then(AckSubject::parse);
         let pending = ack.map_or(0, |ack| ack.pending);
         let is_new = self.sent.get(&subject) != Some(&payload);
@@ -641,45 +815,6 @@ impl LastValues {
         self.is_cut |= pending > 0;
         (is_new, Next::Stream)
     }
-}
-
-/// The streams that hold a part of the pattern, and the number of streams in the answer. A consumer's filter has to lie within one subject of
-/// its stream.
-fn targets(pattern: &str, answer: Json<'_>) -> (VecDeque<Target>, u64) {
-    let (mut targets, mut listed) = (VecDeque::new(), 0);
-    let (Ok(pattern), Some(streams)) = (Subject::parse(pattern), answer.get(&["streams"])) else {
-        return (targets, listed);
-    };
-    for stream in streams.into_array_iter().into_iter().flatten().flatten() {
-        listed += 1;
-        let Some(config) = stream.get("config") else {
-            continue;
-        };
-        let name = config
-            .get("name")
-            .and_then(|n| n.as_str().map(str::to_owned));
-        let leader = stream.get("cluster").and_then(|cluster| {
-            let leader = cluster.get("leader");
-            leader.and_then(|leader| leader.as_str().map(str::to_owned))
-        });
-        let leader = leader.unwrap_or_default();
-        let subjects = config.get("subjects");
-        let subjects = subjects.and_then(|all| json::value(&all).ok());
-        let subjects: Vec<String> = subjects.unwrap_or_default();
-        for subject in subjects {
-            let held = Subject::parse(&subject).ok();
-            if let Some(both) = held.and_then(|held| pattern.intersection(&held))
-                && let Some(name) = name.clone()
-            {
-                targets.push_back(Target {
-                    stream: name,
-                    filter: both.to_string(),
-                    leader: leader.clone(),
-                });
-            }
-        }
-    }
-    (targets, listed)
 }
 
 #[cfg(test)]

@@ -289,7 +289,9 @@ impl<'a> Session<'a> {
     fn count_lack(&mut self, question: &Question, lack: &Lack) {
         match lack {
             Lack::Refused(_) => self.relay.status.count_retained_refused(),
-            Lack::Cut | Lack::Unreadable(_) => self.relay.status.count_retained_limited(),
+            Lack::Cut | Lack::Unnamed | Lack::Unreadable(_) => {
+                self.relay.status.count_retained_limited()
+            }
         }
         if let Some(line) = self.source.names.lines.line(self.relay.link.now()) {
             tracing::warn!(
@@ -364,6 +366,13 @@ impl<'a> Session<'a> {
     /// confirms.
     fn refused(&mut self, words: String) -> Result<(), Stop> {
         let refused = refused(&words);
+        if let Some((subject, is_subscription)) = &refused
+            && self
+                .retained
+                .not_permitted((subject, *is_subscription), self.wire.out())
+        {
+            return self.tell_retained();
+        }
         let Some((subject, true)) = refused else {
             if let Some((subject, _)) = refused {
                 if let Some(publishing) = &mut self.source.publishing {
@@ -460,13 +469,10 @@ impl<'a> Session<'a> {
     }
 
     /// The place of a message in the kept feed; `None` for a copy of a message that has a place already.
-    pub(super) fn place(&mut self, pattern: Option<&str>, subject: &str) -> Option<Place> {
+    pub(super) fn place(&mut self, by: &Subscription, subject: &[u8]) -> Option<Place> {
         let Some(kept) = &mut self.source.kept else {
             return Some(Place::Outside);
         };
-        match pattern {
-            Some(pattern) => kept.place(pattern, true, subject),
-            None => kept.place(subject, false, subject),
-        }
+        kept.place(&by.name, by.is_pattern, subject)
     }
 }

@@ -22,7 +22,7 @@ fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
     for key in mem::take(&mut retained.rooms) {
         retained.values_taken(key, ClientAddr::Unix);
     }
-    retained.grant_shares(0);
+    retained.grant_shares(0, |_| false);
     let mut wanted = std::iter::from_fn(|| retained.requests.pop_front()).filter(|r| r.wanted);
     let next = wanted.next().map(|request| (request.name, request.number));
     assert!(wanted.next().is_none());

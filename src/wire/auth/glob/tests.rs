@@ -223,8 +223,8 @@ proptest! {
             prop_assert_eq!(budget.left(), 0);
         }
         let matches = table.iter().any(|pattern| as_redis(pattern.as_bytes(), name.as_bytes()));
-        prop_assert_eq!(globs.match_name(&name, &mut MatchBudget::unlimited()), Ok(matches));
-        if let Ok(within) = globs.match_name(&name, &mut MatchBudget::new(steps % 20)) {
+        prop_assert_eq!(globs.match_name(name.as_bytes(), &mut MatchBudget::unlimited()), Ok(matches));
+        if let Ok(within) = globs.match_name(name.as_bytes(), &mut MatchBudget::new(steps % 20)) {
             prop_assert_eq!(within, matches);
         }
     }

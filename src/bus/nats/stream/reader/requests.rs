@@ -5,14 +5,39 @@ use std::time::{Duration, Instant};
 
 use super::{Check, Start, Step, StreamReader};
 use crate::nats::api::ApiError;
-use crate::nats::consumer::{Consumer, Plan};
-use crate::nats::protocol;
+use crate::nats::consumer::{AckPolicy, Consumer, Plan};
+use crate::nats::needs::{Action, Need};
+use crate::nats::protocol::{self, inbox};
 use weirgate_core::StoredId;
 
 /// The pause before a question about the stream is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl StreamReader {
+    /// What the reader needs.
+    pub(in super::super::super) fn needs() -> Vec<Need> {
+        let consumers = "a consumer that is left stays for 5 s";
+        let acks = "the server bounds the messages on their way by flow control alone";
+        let flow = "fewer messages are on their way from the stream";
+        let losses = "a loss can be reported that is none";
+        vec![
+            Need::must(Action::StreamInfo),
+            Need::must(Action::CreateConsumer),
+            Need::may(Action::Acknowledge, acks),
+            Need::may(Action::DeleteConsumer, consumers),
+            Need::may(Action::ControlFlow, flow),
+            Need::may(Action::GetMessage, losses),
+        ]
+    }
+
+    /// The size of the largest request about a stream, bytes.
+    pub(in super::super) fn request_bytes_max(stream: &str) -> usize {
+        let plan = Limits::default().plan(Start::Time(u64::MAX));
+        plan.request(stream, &format!("{}.live.{}", inbox(), u64::MAX))
+            .1
+            .len()
+    }
+
     /// The time of the next acknowledgement, or of the next question about the stream.
     pub(in super::super) fn work_due(&self) -> Option<Instant> {
         let question = match &self.step {
@@ -28,10 +53,27 @@ impl StreamReader {
         [question, self.acks.due].into_iter().flatten().min()
     }
 
-    /// Handles the refusal of an answer to flow control.
-    pub(in super::super) fn without_flow_control(&mut self, now: Instant, out: &mut Vec<u8>) {
-        self.limits.without_flow_control();
-        self.look(now, out);
+    /// Handles the refusal of an answer to flow control. Returns whether that is news.
+    pub(in super::super) fn without_flow_control(
+        &mut self,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let is_new = self.limits.without_flow_control();
+        if is_new {
+            self.look(now, out);
+        }
+        is_new
+    }
+
+    /// Handles the refusal of an acknowledgement. Returns whether that is news.
+    pub(in super::super) fn without_acks(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        let before = std::mem::replace(&mut self.limits.acks, AckPolicy::None);
+        let is_new = before != AckPolicy::None;
+        if is_new {
+            self.look(now, out);
+        }
+        is_new
     }
 
     /// Ends the consumer at a stop.
@@ -162,9 +204,9 @@ impl StreamReader {
         match &self.step {
             Step::Verify { from, .. } => {
                 let body = sonic_rs::json!({ "seq": *from, "next_by_subj": ">" }).to_string();
-                self.send(&format!("$JS.API.STREAM.MSG.GET.{stream}"), &body, out);
+                self.send(&Action::GetMessage.of(stream), &body, out);
             }
-            _ => self.send(&format!("$JS.API.STREAM.INFO.{stream}"), "", out),
+            _ => self.send(&Action::StreamInfo.of(stream), "", out),
         }
     }
 
@@ -241,6 +283,7 @@ pub(super) struct Limits {
     idle_max_ms: u64,
     /// Whether the server bounds the bytes on their way, too.
     has_flow_control: bool,
+    pub(super) acks: AckPolicy,
 }
 
 /// The largest limits.
@@ -250,6 +293,7 @@ impl Default for Limits {
             pending_max: 2_048,
             idle_max_ms: 5_000,
             has_flow_control: true,
+            acks: AckPolicy::All,
         }
     }
 }
@@ -266,7 +310,7 @@ impl Limits {
             start,
             filter: None,
             durable: None,
-            acks_all: true,
+            acks: self.acks,
             pending_max: self.pending_max,
             deliveries_max: None,
             idle_max_ms: self.idle_max_ms,
@@ -287,9 +331,10 @@ impl Limits {
         *limit > 0
     }
 
-    /// Turns flow control off, for a user that may not answer it, and lowers the limit on messages.
-    pub(super) fn without_flow_control(&mut self) {
-        self.has_flow_control = false;
+    /// Turns flow control off, for a user that may not answer it, and lowers the limit on messages. Returns whether it
+    /// was on.
+    fn without_flow_control(&mut self) -> bool {
         self.pending_max = self.pending_max.min(Self::PENDING_WITHOUT_FLOW_CONTROL);
+        std::mem::replace(&mut self.has_flow_control, false)
     }
 }

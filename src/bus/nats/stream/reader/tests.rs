@@ -525,7 +525,7 @@ fn a_refusal_and_a_silence_end_the_connection() {
     let silent = bench.tick();
     assert!(silent.is_err_and(|error| error.to_string().contains("no answer")));
     let answer = |payload: &[u8], status| Delivery {
-        subject: ".1".to_owned(),
+        subject: ".1".into(),
         sid: ANSWERS_SID,
         payload: payload.to_vec(),
         status,

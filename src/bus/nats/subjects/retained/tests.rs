@@ -14,9 +14,17 @@ fn question(number: u64, name: &str) -> Question {
     }
 }
 
+/// Questions on a server without transforms and copies.
+fn retained(now: Instant) -> Retained {
+    let mut retained = Retained::new(10);
+    assert!(retained.all_streams.ask(u64::MAX, now));
+    assert_eq!(retained.all_streams.take(json("{}")), Listed::All);
+    retained
+}
+
 fn answer(retained: &Retained, number: u64, payload: &str) -> Delivery {
     Delivery {
-        subject: retained.reply(number),
+        subject: retained.reply(number).into(),
         sid: FIRST_SID,
         payload: payload.as_bytes().to_vec(),
         ..Delivery::default()
@@ -47,7 +55,7 @@ fn a_refusal_is_told_with_its_words() {
         ("a.b", [used_up, ""], refused(1, "a.b", words)),
         ("a.b", [r#"{"streams":["S"]}"#, none], end(1, "a.b")),
     ] {
-        let (mut retained, mut out) = (Retained::new(10), Vec::new());
+        let (mut retained, mut out) = (retained(Instant::now()), Vec::new());
         retained.ask(question(1, name), None, Instant::now(), &mut out);
         for text in answers {
             retained.take(answer(&retained, 1, text), Instant::now(), &mut out);
@@ -58,7 +66,7 @@ fn a_refusal_is_told_with_its_words() {
 
 #[test]
 fn a_value_takes_two_requests_and_a_time() {
-    let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
+    let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
     for number in 1..4 {
         retained.ask(question(number, "a.b"), None, now, &mut out);
     }
@@ -97,7 +105,7 @@ fn a_value_takes_two_requests_and_a_time() {
 #[test]
 fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
     for is_late in [false, true] {
-        let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
+        let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
         retained.ask(question(1, "a.*"), None, now, &mut out);
         let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
         let list = answer(&retained, 1, list);
@@ -109,7 +117,7 @@ fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
             retained.work(now + ANSWER_TIMEOUT, &mut out);
         } else {
             let value = Delivery {
-                subject: "a.x".to_owned(),
+                subject: "a.x".into(),
                 sid: FIRST_SID + 1,
                 reply: Some("$JS.ACK.S.c.1.9.1.123.0".to_owned()),
                 payload: b"1".to_vec(),
@@ -132,7 +140,7 @@ fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
 
 #[test]
 fn questions_beyond_the_limit_wait() {
-    let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
+    let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
     for number in 0..ASKED_MAX as u64 {
         assert!(retained.has_room());
         retained.ask(question(number, "a"), None, now, &mut out);
@@ -170,7 +178,7 @@ fn a_deep_answer_ends_its_question_and_is_named() {
         ("a.*", vec![]),
         ("a.*", vec![list]),
     ] {
-        let (mut retained, mut out) = (Retained::new(10), Vec::new());
+        let (mut retained, mut out) = (retained(Instant::now()), Vec::new());
         retained.ask(question(1, name), None, Instant::now(), &mut out);
         for text in answers.into_iter().chain([deep.as_str()]) {
             let answer = answer(&retained, 1, text);
@@ -300,10 +308,10 @@ struct Bench {
 impl Bench {
     /// `live`: subjects and payloads that were delivered for the name before the question.
     fn new(name: &str, live: &[(&str, &str)]) -> Self {
-        let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
+        let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
         for (subject, payload) in live {
             let delivery = Delivery {
-                subject: (*subject).to_owned(),
+                subject: (*subject).into(),
                 sid: 5,
                 payload: payload.as_bytes().to_vec(),
                 ..Delivery::default()
@@ -345,7 +353,7 @@ impl Bench {
         let sid = self.retained.last_sid;
         if let Some((subject, payload)) = value {
             let delivery = Delivery {
-                subject: subject.to_owned(),
+                subject: subject.into(),
                 sid,
                 reply: Some("$JS.ACK.S.c.1.9.1.123.0".to_owned()),
                 payload: payload.as_bytes().to_vec(),

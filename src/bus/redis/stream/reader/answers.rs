@@ -1,6 +1,7 @@
 //! Parsers for the answers about a stream. Pure.
 
 use super::{CHANNEL, DATA, Trouble};
+use crate::NAME_NOT_UTF8;
 use crate::redis::resp::Value;
 use weirgate_core::StoredId;
 
@@ -122,7 +123,7 @@ pub(super) fn message(fields: Vec<Value>) -> Result<(String, Vec<u8>), &'static 
         }
     }
     let channel = channel.ok_or("no field channel, or one that is too long")?;
-    let channel = String::from_utf8(channel).map_err(|_| "a channel that is not UTF-8")?;
+    let channel = String::from_utf8(channel).map_err(|_| NAME_NOT_UTF8)?;
     Ok((channel, data.ok_or("no field data")?))
 }
 

@@ -178,7 +178,7 @@ fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
     let refusal = |code: u64| format!(r#"{{"error":{{"err_code":{code},"description":"no"}}}}"#);
     let take = |bench: &mut Bench, payload: String| {
         let delivery = Delivery {
-            subject: format!(".{}", bench.reader.last_request),
+            subject: format!(".{}", bench.reader.last_request).into(),
             sid: ANSWERS_SID,
             payload: payload.into_bytes(),
             ..Delivery::default()

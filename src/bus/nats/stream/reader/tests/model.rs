@@ -230,7 +230,7 @@ impl Server {
 
     fn answer(&mut self, reply: &str, payload: String) {
         self.line.push_back(Delivery {
-            subject: reply.to_owned(),
+            subject: reply.into(),
             sid: ANSWERS_SID,
             payload: payload.into_bytes(),
             ..Delivery::default()
@@ -313,7 +313,7 @@ impl Server {
                 let pending = later.count();
                 let sid = live.deliver.rsplit_once('.').expect("a number").1;
                 self.line.push_back(Delivery {
-                    subject: "a".to_owned(),
+                    subject: "a".into(),
                     sid: sid.parse().expect("a number"),
                     reply: Some(format!("$JS.ACK.S.c.1.{seq}.{number}.{ns}.{pending}")),
                     payload: serial.to_string().into_bytes(),

@@ -1,0 +1,162 @@
+//! What the sources need of the server and of this user. Each part says its needs beside its requests, with the subjects of
+//! these requests ([`Action`]). The check before a start asks for them, and a test compares them with the documents.
+
+/// An action on JetStream that needs a permission of this user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Asks for the names of the streams that hold a subject.
+    StreamNames,
+    /// Asks for the settings and states of streams.
+    StreamList,
+    /// Asks for the settings and the state of a stream.
+    StreamInfo,
+    /// Asks for a message of a stream.
+    GetMessage,
+    /// Makes a consumer without a name.
+    CreateConsumer,
+    DeleteConsumer,
+    /// Acknowledges a message.
+    Acknowledge,
+    /// Answers the flow control of a consumer.
+    ControlFlow,
+}
+
+/// Any token of a subject.
+const ANY: &str = "*";
+
+impl Action {
+    /// The subject of the request about this stream and consumer, or of an answer in that form.
+    pub(super) fn subject(self, stream: &str, consumer: &str) -> String {
+        match self {
+            Self::StreamNames => "$JS.API.STREAM.NAMES".to_owned(),
+            Self::StreamList => "$JS.API.STREAM.LIST".to_owned(),
+            Self::StreamInfo => format!("$JS.API.STREAM.INFO.{stream}"),
+            Self::GetMessage => format!("$JS.API.STREAM.MSG.GET.{stream}"),
+            Self::CreateConsumer => format!("$JS.API.CONSUMER.CREATE.{stream}"),
+            Self::DeleteConsumer => format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}"),
+            Self::Acknowledge => format!("$JS.ACK.{stream}.{consumer}.1.0.0.0.0"),
+            Self::ControlFlow => format!("$JS.FC.{stream}.{consumer}.x"),
+        }
+    }
+
+    /// The subject of a request about a stream that names no consumer.
+    pub(super) fn of(self, stream: &str) -> String {
+        self.subject(stream, ANY)
+    }
+
+    /// Whether the subject names a stream.
+    pub(super) fn is_of_a_stream(self) -> bool {
+        !matches!(self, Self::StreamNames | Self::StreamList)
+    }
+
+    /// The pattern for the permissions of a user that reads `stream`; `None`: all streams.
+    pub(super) fn permission(self, stream: Option<&str>) -> String {
+        match self {
+            // The server chooses the other tokens.
+            Self::Acknowledge => "$JS.ACK.>".to_owned(),
+            Self::ControlFlow => "$JS.FC.>".to_owned(),
+            _ => self.of(stream.unwrap_or(ANY)),
+        }
+    }
+
+    /// Whether this subject is that of such an action.
+    pub(super) fn is_at(self, subject: &str) -> bool {
+        let permission = self.permission(None);
+        let prefix = permission.split(['*', '>']).next().unwrap_or_default();
+        subject.starts_with(prefix)
+    }
+}
+
+/// An action of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Need {
+    pub(super) action: Action,
+    /// What is worse without the permission; `None`: the source does not work.
+    pub(super) without: Option<&'static str>,
+}
+
+impl Need {
+    pub(super) const fn must(action: Action) -> Self {
+        let without = None;
+        Self { action, without }
+    }
+
+    pub(super) const fn may(action: Action, without: &'static str) -> Self {
+        let without = Some(without);
+        Self { action, without }
+    }
+}
+
+/// The needs of a gateway that reads plain subjects, or a stream whole: [`NatsSubjectsSource::needs`],
+/// [`NatsStreamSource::needs`].
+///
+/// [`NatsSubjectsSource::needs`]: super::NatsSubjectsSource::needs
+/// [`NatsStreamSource::needs`]: super::NatsStreamSource::needs
+#[derive(Clone, Debug, Default)]
+pub struct NatsNeeds {
+    /// Subjects the gateway cannot do without.
+    pub subscriptions: Vec<String>,
+    /// Subjects for clients to request; a refusal concerns only these clients.
+    pub requests: Vec<String>,
+    /// Subjects to publish to. The check publishes an empty message there, so no program should be subscribed to them.
+    pub published: Vec<String>,
+    /// The largest message that is published, requests to JetStream included, bytes.
+    pub payload_bytes_max: usize,
+    /// Whether messages get positions, so that the server has to be the only one.
+    pub has_positions: bool,
+    /// What is done with streams.
+    pub jetstream: JetStreamNeeds,
+}
+
+/// What a source does with streams.
+#[derive(Clone, Debug, Default)]
+pub struct JetStreamNeeds {
+    /// The stream that is read, and what its reader does there.
+    pub(super) stream: Option<(String, Vec<Need>)>,
+    /// What the questions for last values do, at the streams that hold the names of clients.
+    pub(super) last_values: Vec<Need>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::stream::StreamReader;
+    use super::super::subjects::Retained;
+    use super::*;
+
+    const DOCUMENT: &str = include_str!("../../../docs/reference/nats.md");
+
+    /// The subjects to publish to, in the list after this text of the document.
+    fn documented(after: &str) -> BTreeSet<String> {
+        let (_, text) = DOCUMENT.split_once(after).expect("the text");
+        let (_, list) = text.split_once("publish:").expect("a list");
+        let (list, _) = list.split_once("subscribe: _INBOX.>").expect("its end");
+        list.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_documents_list_what_the_sources_do() {
+        let all = |needs: &[Need], stream| {
+            let permissions = needs.iter().map(|need| need.action.permission(stream));
+            permissions.collect::<BTreeSet<_>>()
+        };
+        assert_eq!(
+            documented("With `--retained` also"),
+            all(&Retained::needs(), None)
+        );
+        assert_eq!(
+            documented("### A stream for channels"),
+            all(&StreamReader::needs(), Some("TICKS"))
+        );
+    }
+
+    #[test]
+    fn an_action_is_known_by_its_subject() {
+        for action in [Action::GetMessage, Action::Acknowledge, Action::ControlFlow] {
+            assert!(action.is_at(&action.subject("S", "c")));
+            assert!(!action.is_at(&Action::StreamInfo.of("S")));
+        }
+        assert!(Action::Acknowledge.is_at("$JS.ACK.domain.hash.S.c.1.2.3.4.5.r"));
+    }
+}

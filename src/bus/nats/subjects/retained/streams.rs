@@ -1,0 +1,437 @@
+//! Which streams hold the messages of a name. JetStream finds a stream by the subjects that it takes from publishers. A
+//! stream can store messages under other subjects too: those of its subject transform, and those of streams that it
+//! mirrors or sources. For these, weirgate looks through the list of all streams.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use sonic_rs::LazyValue;
+use weirgate_wire::auth::Subject;
+use weirgate_wire::json::{self, Json};
+
+use super::ANSWER_TIMEOUT;
+
+/// How long the list of all streams is used. Questions for names without a stream can come all the time, and a list of
+/// many streams is long.
+const LIST_AGE_MAX: Duration = Duration::from_secs(1);
+/// The most streams of the list that are looked at.
+const LISTED_MAX: usize = 1_024;
+
+/// A stream with values of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) stream: String,
+    /// The part of the name in the stream.
+    pub(super) filter: String,
+    /// The server that leads the stream; empty if nobody does, or without a cluster.
+    pub(super) leader: String,
+}
+
+/// A stream of the list.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Stream {
+    config: Config,
+    cluster: Option<Cluster>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Config {
+    name: String,
+    /// Subjects of publishers.
+    subjects: Option<Vec<String>>,
+    subject_transform: Option<Transform>,
+    mirror: Option<Origin>,
+    sources: Option<Vec<Origin>>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Cluster {
+    leader: String,
+}
+
+/// A change of subjects before messages are stored.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Transform {
+    dest: String,
+}
+
+/// A stream whose messages are copied.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Origin {
+    name: String,
+    filter_subject: String,
+    /// Given if the stream is that of another account or domain.
+    external: Option<serde::de::IgnoredAny>,
+    subject_transforms: Option<Vec<Transform>>,
+}
+
+impl Stream {
+    /// `None` for JSON of another form.
+    fn read(stream: &LazyValue<'_>) -> Option<Self> {
+        json::value(stream).ok()
+    }
+
+    /// The subjects that the stream takes from publishers.
+    fn taken(&self) -> impl Iterator<Item = Subject> {
+        let subjects = self.config.subjects.iter().flatten();
+        subjects.filter_map(|subject| Subject::parse(subject).ok())
+    }
+
+    fn held(&self, subjects: Vec<Subject>) -> Held {
+        let leader = self.cluster.as_ref().map(|cluster| cluster.leader.clone());
+        Held {
+            stream: self.config.name.clone(),
+            leader: leader.unwrap_or_default(),
+            subjects,
+        }
+    }
+
+    /// The subjects under which the stream stores what it takes, beside those of publishers.
+    fn transformed(&self) -> Option<Subject> {
+        stored(&self.config.subject_transform.as_ref()?.dest)
+    }
+
+    /// The subjects of copies of other streams. Copies of a stream that `is_listed` with the same subjects do not count:
+    /// that stream has them, and may be ahead.
+    fn copied(&self, is_listed: impl Fn(&str) -> bool) -> Vec<Subject> {
+        let mirror = self.config.mirror.iter();
+        let origins = mirror.chain(self.config.sources.iter().flatten());
+        let mut copied = Vec::new();
+        for origin in origins {
+            match origin.subject_transforms.as_deref() {
+                Some(transforms @ [_, ..]) => {
+                    copied.extend(transforms.iter().filter_map(|one| stored(&one.dest)));
+                }
+                _ if origin.external.is_none() && is_listed(&origin.name) => {}
+                _ if origin.filter_subject.is_empty() => copied.extend(Subject::parse(">")),
+                _ => copied.extend(Subject::parse(&origin.filter_subject)),
+            }
+        }
+        copied
+    }
+}
+
+/// The pattern of the subjects that a transform makes: its destination with `*` for a function of one token, and `>` from
+/// a function of several tokens on.
+fn stored(destination: &str) -> Option<Subject> {
+    const OF_ONE_TOKEN: [&str; 5] = ["wildcard", "partition", "left", "right", "random"];
+    let mut tokens = Vec::new();
+    for token in destination.split('.') {
+        let function = token.split_once("{{").map(|(_, function)| function);
+        let name = function.and_then(|function| function.split('(').next());
+        let is_of_one = |name: &str| {
+            let name = name.trim_matches(' ').to_ascii_lowercase();
+            OF_ONE_TOKEN.contains(&name.as_str())
+        };
+        match name {
+            Some(name) if !is_of_one(name) => {
+                tokens.push(">");
+                break;
+            }
+            Some(_) => tokens.push("*"),
+            None if token.starts_with('$') && token[1..].parse::<u32>().is_ok() => tokens.push("*"),
+            None => tokens.push(token),
+        }
+    }
+    Subject::parse(&tokens.join(".")).ok()
+}
+
+/// Subjects of the messages in a stream.
+#[derive(Debug)]
+struct Held {
+    stream: String,
+    /// The server that leads the stream; empty if nobody does, or without a cluster.
+    leader: String,
+    subjects: Vec<Subject>,
+}
+
+impl Held {
+    /// The parts of the name in the stream.
+    fn targets(&self, name: &Subject) -> impl Iterator<Item = Target> {
+        let both = |held: &Subject| name.intersection(held);
+        self.subjects.iter().filter_map(both).map(|both| Target {
+            stream: self.stream.clone(),
+            filter: both.to_string(),
+            leader: self.leader.clone(),
+        })
+    }
+}
+
+/// The streams in the answer that take a part of the name from publishers, and the number of streams in the answer. A
+/// consumer's filter has to lie within one subject of its stream.
+pub(super) fn targets(name: &str, answer: Json<'_>) -> (VecDeque<Target>, u64) {
+    let (mut targets, mut listed) = (VecDeque::new(), 0);
+    if let (Ok(name), Some(streams)) = (Subject::parse(name), answer.get(&["streams"])) {
+        for stream in json::items(&streams).into_iter().flatten() {
+            listed += 1;
+            if let Some(stream) = Stream::read(&stream) {
+                let taken: Vec<Subject> = stream.taken().collect();
+                let held = stream.held(taken);
+                targets.extend(held.targets(&name));
+            }
+        }
+    }
+    (targets, listed)
+}
+
+/// The list of all streams, for one connection.
+#[derive(Debug, Default)]
+pub(super) struct AllStreams {
+    state: State,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Unknown,
+    /// The request with this number is on its way, for the streams after those that were listed.
+    Asked {
+        number: u64,
+        since: Instant,
+        listed: Vec<Stream>,
+    },
+    Known {
+        since: Instant,
+        held: AllHeld,
+    },
+}
+
+/// What streams hold under other subjects than those of publishers.
+#[derive(Debug, Default)]
+struct AllHeld {
+    transformed: Vec<Held>,
+    copied: Vec<Held>,
+    /// The subjects that a stream takes from publishers or makes of these; empty if nothing is copied.
+    own: Vec<Subject>,
+}
+
+impl AllHeld {
+    fn of(streams: &[Stream]) -> Self {
+        let names: BTreeSet<_> = streams.iter().map(|one| &*one.config.name).collect();
+        let mut all = Self::default();
+        for stream in streams {
+            let transformed = stream.transformed();
+            all.transformed
+                .extend(transformed.map(|one| stream.held(vec![one])));
+            let copied = stream.copied(|origin| names.contains(origin));
+            if !copied.is_empty() {
+                all.copied.push(stream.held(copied));
+            }
+        }
+        if !all.copied.is_empty() {
+            let own = |stream: &Stream| {
+                stream
+                    .taken()
+                    .chain(stream.transformed())
+                    .collect::<Vec<_>>()
+            };
+            all.own = streams.iter().flat_map(own).collect();
+        }
+        all
+    }
+
+    fn targets(&self, name: &Subject) -> Vec<Target> {
+        let transformed = self.transformed.iter().flat_map(|held| held.targets(name));
+        let copied = self.copied.iter().flat_map(|held| held.targets(name));
+        let is_own = |target: &Target| {
+            let part = Subject::parse(&target.filter);
+            part.is_ok_and(|part| self.own.iter().any(|own| own.intersection(&part).is_some()))
+        };
+        transformed
+            .chain(copied.filter(|copy| !is_own(copy)))
+            .collect()
+    }
+}
+
+/// What is known after an answer about all streams.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Listed {
+    /// Another page is to be asked for.
+    More,
+    All,
+}
+
+impl AllStreams {
+    /// Whether the list is known, and young enough.
+    pub(super) fn is_known(&self, now: Instant) -> bool {
+        matches!(self.state, State::Known { since, .. } if now < since + LIST_AGE_MAX)
+    }
+
+    /// Begins to ask with the request of this number. Returns false if a request is on its way.
+    pub(super) fn ask(&mut self, number: u64, now: Instant) -> bool {
+        let is_asked =
+            matches!(self.state, State::Asked { since, .. } if now < since + ANSWER_TIMEOUT);
+        if !is_asked {
+            self.state = State::Asked {
+                number,
+                since: now,
+                listed: Vec::new(),
+            };
+        }
+        !is_asked
+    }
+
+    /// The number of the request that is on its way.
+    pub(super) fn asked(&self) -> Option<u64> {
+        match self.state {
+            State::Asked { number, .. } => Some(number),
+            State::Unknown | State::Known { .. } => None,
+        }
+    }
+
+    /// The body of the request.
+    pub(super) fn request(&self) -> String {
+        let offset = match &self.state {
+            State::Asked { listed, .. } => listed.len(),
+            State::Unknown | State::Known { .. } => 0,
+        };
+        sonic_rs::json!({ "offset": offset }).to_string()
+    }
+
+    /// Forgets the request on its way, which is refused.
+    pub(super) fn refused(&mut self) {
+        self.state = State::Unknown;
+    }
+
+    /// Takes a page of the list.
+    pub(super) fn take(&mut self, answer: Json<'_>) -> Listed {
+        let State::Asked { since, listed, .. } = &mut self.state else {
+            return Listed::All;
+        };
+        let before = listed.len();
+        if let Some(page) = answer.get(&["streams"]) {
+            let page = json::items(&page).into_iter().flatten();
+            listed.extend(page.map(|stream| Stream::read(&stream).unwrap_or_default()));
+        }
+        let total = answer.number(&["total"]).unwrap_or(0);
+        let is_all = listed.len() == before || listed.len() as u64 >= total;
+        if !is_all && listed.len() < LISTED_MAX {
+            return Listed::More;
+        }
+        let (since, held) = (*since, AllHeld::of(listed));
+        self.state = State::Known { since, held };
+        Listed::All
+    }
+
+    /// The streams that hold a part of the name under other subjects than those of publishers. A copy counts only if no
+    /// stream takes or makes such subjects itself, because a copy may be behind.
+    pub(super) fn targets(&self, name: &str) -> Vec<Target> {
+        match (Subject::parse(name), &self.state) {
+            (Ok(name), State::Known { held, .. }) => held.targets(&name),
+            _ => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(pages: &[String]) -> AllStreams {
+        let (mut all, now) = (AllStreams::default(), Instant::now());
+        assert!(all.ask(1, now) && !all.ask(2, now) && all.asked() == Some(1));
+        for (n, page) in pages.iter().enumerate() {
+            let want = match n + 1 == pages.len() {
+                true => Listed::All,
+                false => Listed::More,
+            };
+            let page = json::read(page.as_bytes()).expect("JSON");
+            assert_eq!(all.take(page), want);
+        }
+        assert!(all.is_known(now) && !all.is_known(now + LIST_AGE_MAX));
+        all
+    }
+
+    fn page(total: usize, configs: &[&str]) -> String {
+        let stream =
+            |config: &&str| format!(r#"{{"config":{{{config}}},"cluster":{{"leader":"s1"}}}}"#);
+        let streams: Vec<String> = configs.iter().map(stream).collect();
+        format!(r#"{{"total":{total},"streams":[{}]}}"#, streams.join(","))
+    }
+
+    fn found(all: &AllStreams, name: &str) -> Vec<(String, String)> {
+        let targets = all.targets(name).into_iter();
+        targets.map(|one| (one.stream, one.filter)).collect()
+    }
+
+    fn pair(stream: &str, filter: &str) -> (String, String) {
+        (stream.to_owned(), filter.to_owned())
+    }
+
+    #[test]
+    fn a_destination_is_a_pattern() {
+        for (destination, want) in [
+            ("out.>", "out.>"),
+            ("out.*.x", "out.*.x"),
+            ("out.$1.{{wildcard(2)}}", "out.*.*"),
+            ("out.{{ Partition(10,1) }}.x", "out.*.x"),
+            ("out.{{split(1,-)}}.x", "out.>"),
+            ("$1x.$", "$1x.$"),
+        ] {
+            let stored = stored(destination).map(|subject| subject.to_string());
+            assert_eq!(stored.as_deref(), Some(want));
+        }
+        assert_eq!(stored(""), None);
+    }
+
+    #[test]
+    fn messages_are_found_under_the_subjects_that_transforms_make() {
+        let all = known(&[page(
+            4,
+            &[
+                r#""name":"T","subjects":["in.>"],"subject_transform":{"src":"in.>","dest":"out.>"}"#,
+                r#""name":"O","subjects":["o.>"]"#,
+                r#""name":"S","sources":[{"name":"O","subject_transforms":[{"src":"o.>","dest":"s.>"}]},{"name":"T"}]"#,
+                r#""name":"M","mirror":{"name":"O","subject_transforms":[{"src":"o.>","dest":"m.{{wildcard(1)}}"}]}"#,
+            ],
+        )]);
+        assert_eq!(found(&all, "out.a"), [pair("T", "out.a")]);
+        assert_eq!(found(&all, "s.*"), [pair("S", "s.*")]);
+        assert_eq!(found(&all, "m.>"), [pair("M", "m.*")]);
+        assert_eq!(found(&all, "o.a"), []);
+        assert_eq!(found(&all, ">").len(), 3);
+    }
+
+    #[test]
+    fn a_copy_counts_if_no_stream_takes_the_subject() {
+        let configs = [
+            r#""name":"O","subjects":["o.>"]"#,
+            r#""name":"SAME","sources":[{"name":"O"}]"#,
+            r#""name":"BACK","sources":[{"name":"O","subject_transforms":[{"src":"o.a","dest":"o.b"}]}]"#,
+            r#""name":"FAR","mirror":{"name":"O","external":{"api":"$JS.far.API"},"filter_subject":"far.*"}"#,
+            r#""name":"LEFT","sources":[{"name":"GONE"}]"#,
+            r#""name":"BAD","subjects":7"#,
+        ];
+        let pages: Vec<_> = configs
+            .iter()
+            .map(|one| page(configs.len(), &[one]))
+            .collect();
+        let all = known(&pages);
+        assert_eq!(found(&all, "o.b"), []);
+        assert_eq!(
+            found(&all, "far.x"),
+            [pair("FAR", "far.x"), pair("LEFT", "far.x")]
+        );
+        assert_eq!(found(&all, "else"), [pair("LEFT", "else")]);
+    }
+
+    #[test]
+    fn a_list_is_bounded_and_an_answer_to_nothing_is_dropped() {
+        let mut all = AllStreams::default();
+        let many = page(2_000, &vec![r#""name":"S","subjects":["a"]"#; 600]);
+        let many = json::read(many.as_bytes()).expect("JSON");
+        assert!(all.ask(1, Instant::now()));
+        assert_eq!(all.request(), r#"{"offset":0}"#);
+        assert_eq!(all.take(many), Listed::More);
+        assert_eq!(all.request(), r#"{"offset":600}"#);
+        assert_eq!(all.take(many), Listed::All);
+        assert_eq!((all.take(many), all.targets("a")), (Listed::All, vec![]));
+        all.refused();
+        assert!(!all.is_known(Instant::now()));
+    }
+}
