@@ -19,7 +19,7 @@ SOURCE = TARGET / "site-source"
 # Beside everything in docs/.
 PAGES = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "PERF.md", "SECURITY.md", "CHANGELOG.md", "clients/js/README.md",
          "clients/python/README.md", "loadtest/peers/README.md"]
-PICTURES = {".png", ".svg", ".jpg"}
+PICTURES = {".png", ".svg", ".webp"}
 LANGUAGES = {".rs": "rust", ".py": "python", ".js": "javascript", ".mjs": "javascript", ".ts": "typescript", ".yaml": "yaml",
              ".yml": "yaml", ".toml": "toml", ".sh": "bash", ".html": "html", ".json": "json", ".jsx": "jsx"}
 STYLE = "tables.css"
