@@ -14,6 +14,7 @@ import json
 import pathlib
 import sys
 import threading
+import urllib.parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "rig"))
@@ -23,7 +24,25 @@ from browser import open_page  # noqa: E402
 SITE = ROOT / "target" / "site"
 WIDTHS = [390, 768, 1280, 1920]
 # What people type, and the pages of which one has to come first.
-SEARCHES = {}
+SEARCHES = {
+    "slow client": ["docs/guides/slow-clients.html", "docs/reference/what-happens.html"],
+    "auth": ["docs/reference/tokens.html"],
+    "authentication": ["docs/reference/tokens.html"],
+    "JWT": ["docs/reference/tokens.html"],
+    "cookie": ["docs/guides/cookies.html"],
+    "scale": ["docs/guides/how-large.html"],
+    "capacity": ["docs/guides/how-large.html"],
+    "docker": ["docs/guides/deploy.html", "docs/guides/install.html"],
+    "kubernetes": ["docs/guides/kubernetes.html"],
+    "benchmark": ["PERF.html"],
+    "throughput": ["PERF.html"],
+    "install": ["docs/guides/install.html"],
+    "react": ["clients/js/index.html"],
+    "latency": ["docs/guides/latency.html"],
+    "TLS": ["docs/guides/tls.html"],
+    "how many clients": ["docs/guides/how-large.html"],
+    "roles.json": ["docs/reference/protocol-channels.html"],
+}
 # A word of code on two lines. Blocks of code scroll, and a word that is wider than the whole page has to break.
 BROKEN = """[...document.querySelectorAll('article :not(pre) > code')].flatMap(code => {
   const found = [], page = document.querySelector('article').getBoundingClientRect().width - 40;
@@ -70,28 +89,49 @@ async def look(browser, address, page):
             yield width, f"cut: {table}"
 
 
-async def search(browser, address, words):
-    """The pages that a search finds, best first."""
-    await browser.goto(f"{address}/index.html")
-    await browser.js("document.querySelector('label[for=__search], .md-search__button, button[title*=earch]')?.click()")
-    box = "document.querySelector('input[name=query], .md-search input, [type=search], dialog input, input[placeholder*=earch]')"
-    await browser.until(box, 20, "the search")
-    await browser.js(f"(box => {{ box.focus(); box.value = {json.dumps(words)}; box.dispatchEvent(new Event('input', {{ bubbles: true }})); box.dispatchEvent(new KeyboardEvent('keyup', {{ bubbles: true }})); }})({box})")
-    return box
+async def search(browser, words):
+    """The first page that the dialog of the search finds."""
+    dialog = "[...document.querySelectorAll('div')].find(one => one.shadowRoot?.querySelector('input'))?.shadowRoot"
+    if not await browser.js(f"Boolean({dialog})"):
+        await browser.js("document.querySelector('.md-search__button').click()")
+        await browser.until(dialog, 20, "the dialog of the search")
+    await browser.js(f"(input => {{ input.focus(); input.select(); }})({dialog}.querySelector('input'))")
+    await browser.call("Input.insertText", text=words)
+    # Each answer has the words that were searched for in its address.
+    first = f"{dialog}.querySelector('a')?.getAttribute('href')"
+    asked = urllib.parse.quote_plus(words)
+    await browser.until(f"{first}?.includes({json.dumps(f'h={asked}')})", 20, f"answers to {words!r}")
+    # The list is filled again while answers come.
+    await asyncio.sleep(0.5)
+    return urllib.parse.urlsplit(await browser.js(first)).path.lstrip("/")
+
+
+async def searches(browser, address):
+    """The number of searches whose first page is the wrong one."""
+    await browser.resize(1280, 900)
+    await browser.goto(address)
+    wrong = 0
+    for words, right in SEARCHES.items():
+        first = await search(browser, words)
+        if first not in right:
+            wrong += 1
+            print(f"search {words!r}: {first}, not {' or '.join(right)}")
+    return wrong
 
 
 async def main():
-    pages = sys.argv[1:] or sorted(str(path.relative_to(SITE)) for path in SITE.rglob("*.html")
-                                   if not any(path.name.endswith(f".{kind}.html") for kind in ("rs", "py", "js", "sh", "yaml", "toml", "json", "ts", "mjs")))
+    # A page of code has the name of its file, with another ending before `.html`.
+    pages = sys.argv[1:] or sorted(str(path.relative_to(SITE)) for path in SITE.rglob("*.html") if "." not in path.stem)
     wrong = 0
     with served() as address:
         async with open_page(address) as browser:
+            missed = await searches(browser, address)
             for page in pages:
                 async for width, what in look(browser, address, page):
                     wrong += 1
                     print(f"{page} at {width}: {what}")
-    print(f"site: {len(pages)} pages at {len(WIDTHS)} widths, {wrong} faults")
-    sys.exit(wrong > 0)
+    print(f"site: {len(pages)} pages at {len(WIDTHS)} widths, {wrong} faults; {len(SEARCHES)} searches, {missed} wrong")
+    sys.exit(wrong + missed > 0)
 
 
 if __name__ == "__main__":
