@@ -369,14 +369,14 @@ async def test_a_slowed_tab_skips_to_the_newest_and_a_fast_connection_beside_it_
             assert milliseconds(fast["age"]) < 1000, fast
             ages.append(milliseconds(slow["age"]))
             await asyncio.sleep(0.25)
-        # Two kB/s against one message of 3 kB at a time: what it gets is new, and it never falls behind.
+        # Two KiB/s against one message of 3 kB at a time: what it gets is new, and it never falls behind.
         assert max(ages) < 10_000 and max(ages) > 500, ages
         assert int(fast["received"]) > 2 * int(slow["received"]), (slow, fast)
         clients = scrape(weirgate)
         assert clients.sum("weirgate_clients") == 2 and clients.sum("weirgate_messages_conflated_total") > 20
 
         await page.js("document.getElementById('slow-rate').value = 0; document.getElementById('slow-rate').oninput()")
-        assert await page.text("#slow-shown") == "0.5 kB/s"
+        assert await page.text("#slow-shown") == "0.5 KiB/s"
         await page.js("document.getElementById('slow-button').click()")
         await page.until("document.querySelector('#slow-this [data-key=state]').textContent === 'nothing waits'", 10, "full speed again")
         assert await page.text("#slow-about") == "Both at full speed"

@@ -4,7 +4,7 @@ import { connect } from "../weirgate.js";
 import { attribute, byId, bytes, decimal, duration, element, put } from "./values.js";
 
 /** The positions of the slider, in bytes a second. */
-const RATES = [500, 1_000, 2_000, 4_000, 8_000];
+const RATES = [512, 1_024, 2_048, 4_096, 8_192];
 const FULL_SPEED = 1e9;
 const ASK_MS = 500;
 const STATES = {
@@ -75,7 +75,7 @@ export function ownUrl(path) {
 }
 
 function show() {
-  const text = `${rate() / 1_000} kB/s`;
+  const text = `${rate() / 1_024} KiB/s`;
   put(byId("slow-shown"), text);
   attribute(byId("slow-rate"), "aria-valuetext", text);
   put(byId("slow-button"), isSlow() ? "Full speed again" : "Slow this tab");
