@@ -19,6 +19,7 @@ help: ## Print this list
 BUILD := cargo build --locked -p weirgate -p loadtest -p weirgate-test-support
 
 demo: ## Build, then serve a page with a moving market; PORT=8000
+	@[ -e $(TARGET)/release/weirgate ] || echo "The first build compiles 260 crates: about five minutes on two free cores"
 	$(BUILD) --release --bin weirgate
 	@echo "The page: http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
 	@exec env GATEWAY_PORT=$(PORT) $(TARGET)/release/weirgate demo
@@ -188,7 +189,8 @@ fuzz: ## Feed every fuzz target mutations of its corpus for FUZZ_SECONDS=60, wit
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) FUZZ_SEED=$(or $(FUZZ_SEED),$(shell date +%s)) \
 	    cargo test --locked -p weirgate-fuzz-targets --test fuzz $(NAME) -- --nocapture
 
-screenshots: deps build ## The pictures of the pages in docs/images, from the demo and a gateway on NATS (three minutes)
+screenshots: deps build ## The pictures of the pages in docs/images, from the demo and a gateway on NATS (three minutes; pip)
+	.venv/bin/pip install -q --disable-pip-version-check pillow
 	.venv/bin/python scripts/screenshots.py
 
 clean: ## Remove everything that was built or installed here

@@ -3,25 +3,24 @@
 
     make screenshots
 
-It watches the market for two minutes, so that the charts are full, and on until both signals are there to be seen;
-then it takes all pictures of the same page. Then come the slowed tab, and the operator's page.
+It takes the demo's card with the slowed tab, in motion, and the operator's page.
 
     .venv/bin/python scripts/screenshots.py slow-tab operator
 
-The names choose some of the pictures: those of PICTURES, `slow-tab`, `operator`.
+The names choose some of the pictures.
 
     .venv/bin/python scripts/screenshots.py report target/compare
     .venv/bin/python scripts/screenshots.py growth target/growth
 
 These take docs/images/compare-*.png and growth-*.png from reports of `loadtest compare`, the second with several numbers
 of clients.
-Needs the release build, Chromium (scripts/install-test-deps.sh), and pngquant where the pictures should be small.
+Needs the release build, Chromium (scripts/install-test-deps.sh) and Pillow.
 """
 import asyncio
+import io
 import pathlib
-import shutil
-import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "rig"))
@@ -32,28 +31,18 @@ from bus import publisher  # noqa: E402
 from processes import NatsServer, Weirgate, free_port  # noqa: E402
 from waiting import until  # noqa: E402
 
+try:
+    from PIL import Image
+except ImportError:
+    sys.exit("screenshots: run `.venv/bin/pip install pillow`, as `make screenshots` does")
+
 FOLDER = ROOT / "docs" / "images"
-SEED, CHART_S = "7", 122
-BOTH_SIGNALS = "document.querySelector('tr[data-signal=BREAK]') && document.querySelector('tr[data-signal=BOUNCE]')"
-BYTES_MAX = 150_000
+SEED = "7"
+BYTES_MAX = 190_000
+# The picture of the slowed tab: at full speed, slowed, the pause of the last frame, and the time of each frame.
+FAST_S, SLOW_S, LAST_S, FRAME_S = 3, 12, 2, 0.25
 # name: width, height, theme
-PICTURES = {"light": (1440, 900, "light"), "dark": (1440, 900, "dark"), "phone": (390, 844, "light"), "phone-dark": (390, 844, "dark")}
-
-
-async def take(weirgate, names):
-    paths = [FOLDER / f"page-{name}.png" for name in names]
-    async with open_page(weirgate.http_url, reduced_motion=True) as page:
-        await asyncio.sleep(CHART_S)
-        await page.until(BOTH_SIGNALS, 600, "a BREAK and a BOUNCE")
-        for name, path in zip(names, paths):
-            width, height, scheme = PICTURES[name]
-            await page.resize(width, height)
-            await page.media(scheme, reduced_motion=True)
-            # Two ticks of the page: figures and layout have settled.
-            await asyncio.sleep(0.5)
-            await page.screenshot(path)
-    for path in paths:
-        done(path)
+PICTURES = {"light": (1440, 900, "light"), "dark": (1440, 900, "dark"), "phone": (390, 844, "light")}
 
 
 def done(path):
@@ -61,24 +50,25 @@ def done(path):
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size:,} bytes")
 
 
-async def take_slow_tab(weirgate):
-    """The demo's page after the tab was slowed for a while, light and dark: only the part that shows it."""
-    async with open_page(weirgate.http_url, width=1100, height=900, reduced_motion=True) as page:
-        await page.until("!document.getElementById('slow').hidden", 20, "the control")
-        await page.js("document.getElementById('slow-button').click()")
-        skipped = "document.querySelector('#slow-this [data-key=skipped]').textContent.replace(',', '')"
-        await page.until(f"Number({skipped}) > 200", 120, "many skipped states")
-        await take_part(page, "#slow", "slow-tab")
-
-
-async def take_part(page, of, name):
-    """One part of a page, light and dark."""
-    for scheme in ("light", "dark"):
-        await page.media(scheme, reduced_motion=True)
-        await asyncio.sleep(0.5)
-        path = FOLDER / f"{name}-{scheme}.png"
-        await page.screenshot(path, of=of)
-        done(path)
+async def take_slow_tab(weirgate, scheme):
+    """The demo's card in motion: at full speed, then slowed."""
+    path = FOLDER / f"slow-tab-{scheme}.webp"
+    async with open_page(weirgate.http_url, width=900, height=900, scheme=scheme, reduced_motion=True) as page:
+        await page.until("Number(document.querySelector('#slow-this [data-key=received]').textContent) > 20", 20, "both connections")
+        frames, durations = [], []
+        before = end = time.monotonic()
+        for seconds, pressed in ((FAST_S, None), (SLOW_S, "slow-button")):
+            if pressed:
+                await page.js(f"document.getElementById('{pressed}').click()")
+            end += seconds
+            while (now := time.monotonic()) < end:
+                frames.append(Image.open(io.BytesIO(await page.picture(of="#slow"))).convert("RGB"))
+                durations.append(round(1000 * (now - before)))
+                before = now
+                await asyncio.sleep(max(0, FRAME_S - (time.monotonic() - now)))
+        durations = [*durations[1:], round(1000 * LAST_S)]
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, lossless=True, quality=100, method=4)
+    done(path)
 
 
 async def take_operator():
@@ -118,7 +108,7 @@ async def operator_pictures(weirgate, nats, bus, page):
         client.stop_reading()
         await asyncio.sleep(1.2)
     await page.until("document.querySelectorAll('#slowest td[data-tone=wait]').length === 2", 20, "two slow clients")
-    for name, (width, height, scheme) in {"light": PICTURES["light"], "dark": PICTURES["dark"], "phone": PICTURES["phone"]}.items():
+    for name, (width, height, scheme) in PICTURES.items():
         await page.resize(width, height)
         await page.media(scheme, reduced_motion=True)
         await asyncio.sleep(0.3)
@@ -155,10 +145,10 @@ async def take_report(kind, folder):
 
 def shrink(path):
     """A palette instead of full colours: a third of the size."""
-    if shutil.which("pngquant"):
-        subprocess.run(["pngquant", "--force", "--skip-if-larger", "--output", path, "128", path], check=False)
+    if path.suffix == ".png":
+        Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
     if path.stat().st_size > BYTES_MAX:
-        sys.exit(f"{path} is over {BYTES_MAX:,} bytes: install pngquant (Debian package pngquant)")
+        sys.exit(f"{path} is over {BYTES_MAX:,} bytes")
 
 
 def main():
@@ -166,17 +156,15 @@ def main():
     if sys.argv[1:2] in (["report"], ["growth"]):
         asyncio.run(take_report(sys.argv[1], pathlib.Path(sys.argv[2])))
         return
-    names = sys.argv[1:] or [*PICTURES, "slow-tab", "operator"]
-    weirgate = Weirgate("demo", "--seed", SEED)
-    try:
-        weirgate.wait_ready()
-        of_page = [name for name in names if name in PICTURES]
-        if of_page:
-            asyncio.run(take(weirgate, of_page))
-        if "slow-tab" in names:
-            asyncio.run(take_slow_tab(weirgate))
-    finally:
-        weirgate.discard()
+    names = sys.argv[1:] or ["slow-tab", "operator"]
+    if "slow-tab" in names:
+        weirgate = Weirgate("demo", "--seed", SEED)
+        try:
+            weirgate.wait_ready()
+            for scheme in ("light", "dark"):
+                asyncio.run(take_slow_tab(weirgate, scheme))
+        finally:
+            weirgate.discard()
     if "operator" in names:
         asyncio.run(take_operator())
 

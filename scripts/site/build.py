@@ -19,10 +19,11 @@ SOURCE = TARGET / "site-source"
 # Beside everything in docs/.
 PAGES = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "PERF.md", "SECURITY.md", "CHANGELOG.md", "clients/js/README.md",
          "clients/python/README.md", "loadtest/peers/README.md"]
-PICTURES = {".png", ".svg", ".jpg"}
+PICTURES = {".png", ".svg", ".webp"}
 LANGUAGES = {".rs": "rust", ".py": "python", ".js": "javascript", ".mjs": "javascript", ".ts": "typescript", ".yaml": "yaml",
              ".yml": "yaml", ".toml": "toml", ".sh": "bash", ".html": "html", ".json": "json", ".jsx": "jsx"}
-STYLE = "tables.css"
+# Of the pages: what makes their tables fit, and the mark.
+OWN = ["tables.css", "tables.js", "mark.svg"]
 SETTINGS = (HERE / "mkdocs.yml").read_text()
 DESCRIPTION = re.search(r"^site_description: (.*)$", SETTINGS, re.M)[1]
 FENCE = re.compile(r"^(```.*?^```|    .*?$)", re.M | re.S)
@@ -114,7 +115,8 @@ def navigation():
                 path = (ROOT / "docs" / target).resolve()
                 title = re.search(r"^# (.+)$", path.read_text(), re.M)[1].replace("`", "")
                 section.append({title: str(path.relative_to(ROOT))})
-    return nav
+    # What has no list of pages is a part of docs/README.md.
+    return [{name: pages or "docs/README.md"} for group in nav for name, pages in group.items()]
 
 
 def build():
@@ -127,7 +129,8 @@ def build():
             pages.dead.append(f"llms.txt: {target}")
     if pages.dead:
         sys.exit("site: links that lead nowhere:\n" + "\n".join(pages.dead))
-    shutil.copyfile(HERE / STYLE, SOURCE / STYLE)
+    for name in OWN:
+        shutil.copyfile(HERE / name, SOURCE / name)
     settings = SETTINGS + yaml.safe_dump({"nav": navigation()}, allow_unicode=True)
     # Its folders are beside it.
     (TARGET / "mkdocs.yml").write_text(settings)

@@ -27,6 +27,11 @@ pub(super) trait Bus {
     /// The name of the bus in log lines.
     const NAME: &'static str;
 
+    /// What this error keeps from being done, if the bus itself is there: the words after "cannot".
+    fn cannot(_error: &Self::Error) -> Option<String> {
+        None
+    }
+
     /// Whether messages published during an outage are lost. If false, the bus keeps them for weirgate.
     const OUTAGE_LOSES_MESSAGES: bool;
 
@@ -149,20 +154,27 @@ impl<E: Error> Relay<E> {
     pub(super) fn is_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
         self.status.set_down(self.link.now().mono_us);
         let loses_messages = B::OUTAGE_LOSES_MESSAGES;
+        let cannot = B::cannot(error);
         match self.outages.failed(error, Instant::now()) {
             Failure::Same => tracing::debug!(%error, "{} is still away", B::NAME),
             Failure::News(away) => tracing::warn!(
                 %error,
                 away_ms = away.as_millis() as u64,
-                "{} is still away; trying again",
-                B::NAME
+                "{}; trying again",
+                match cannot {
+                    Some(what) => format!("still cannot {what}"),
+                    None => format!("{} is still away", B::NAME),
+                }
             ),
             Failure::First => {
                 tracing::warn!(
                     %error,
                     messages_lost = loses_messages.then(|| self.outages.has_stood()),
-                    "{} is away; trying again until it is back",
-                    B::NAME
+                    "{}",
+                    match cannot {
+                        Some(what) => format!("cannot {what} yet; trying again"),
+                        None => format!("{} is away; trying again until it is back", B::NAME),
+                    }
                 );
                 if loses_messages && self.outages.has_stood() {
                     self.link.send(BusEvent::Gap { lost: None })?;

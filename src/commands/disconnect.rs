@@ -44,9 +44,10 @@ const CONDITIONS: [(&str, &str, &str); 6] = [
 const REFUSED: [&str; 4] = ["user", "jti", "address", "token"];
 
 const AFTER: &str = "\
-All conditions that are given have to hold. For a day, until the tokens end that are cut off if that is later, or until
---until, those who were cut off are refused: user, token or address, also at gateways where they have no connection.
---allow takes a refusal with exactly these conditions back.
+All conditions that are given have to hold. Those who were cut off are refused for a day, until their tokens end if that \
+is later, or until --until: by user, token or address, also at gateways where they have no connection. --allow takes a \
+refusal with exactly these conditions back.
+
 Exit status: 0; 1 if a gateway has refused the request or did not answer; 2 without an address.";
 
 /// `weirgate disconnect`, ready to run.

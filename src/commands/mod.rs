@@ -41,9 +41,8 @@ use weirgate_server::settings::{Checked, Given, Kind, Setting};
 use weirgate_server::telemetry::{logging, memory_limit_bytes};
 
 const SOURCES: &str = "\
-Every flag has an environment name: --log-format is WEIRGATE_LOG_FORMAT, and some have the names in
-[env: …] too. Precedence, highest first: flag, [env: …], WEIRGATE_*, default. An empty value is
-unset.";
+Every flag has an environment name: --log-format is WEIRGATE_LOG_FORMAT, and some have the names in [env: …] too. \
+Precedence, highest first: flag, [env: …], WEIRGATE_*, default. An empty value is unset.";
 
 /// The action of a command line.
 #[derive(Debug)]
@@ -295,9 +294,14 @@ fn command(program: &Program, made_for: For) -> Command {
         .arg_required_else_help(true)
         .subcommand_value_name("COMMAND")
         .subcommand_help_heading("Commands");
-    let gateways = program.gateways.iter();
-    let root = gateways.fold(root, |root, kind| {
-        root.subcommand(gateway(program, kind, made_for))
+    let gateways = program.gateways.iter().enumerate();
+    let root = gateways.fold(root, |root, (at, kind)| {
+        let rank = if kind.name == program.most_used {
+            0
+        } else {
+            at + 1
+        };
+        root.subcommand(gateway(program, kind, made_for).display_order(rank))
     });
     root.subcommand(health::command(program, made_for))
         .subcommand(token::command(program, made_for))

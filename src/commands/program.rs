@@ -15,7 +15,9 @@ use url::{Host, Url};
 use weirgate_server::build_info::{COMMIT, FEATURES, RUSTC, TARGET, VERSION};
 use weirgate_server::run::{GatewayKind, TokenUse};
 use weirgate_server::settings::typed::{Env, GATEWAY_ENV, collect, gone};
-use weirgate_server::settings::{Check, Checked, Kind, Rows, SecretText, Setting, SettingsError};
+use weirgate_server::settings::{
+    Check, Checked, Kind, Rows, SecretText, Setting, SettingsError, without_secrets,
+};
 use weirgate_wire::base::escaped;
 use weirgate_wire::json::ObjectWriter;
 
@@ -29,7 +31,9 @@ pub struct Program {
     pub about: &'static str,
     /// The end of `--help`.
     pub start_with: &'static str,
-    /// The gateways, in the order of `--help`; not empty. `health` asks the first by default. If there is
+    /// The name of the gateway that most people need: the first in `--help`.
+    pub most_used: &'static str,
+    /// The gateways, in the order of the documents; not empty. `health` asks the first by default. If there is
     /// only one, the subcommand may be left out.
     pub gateways: &'static [GatewayKind],
 }
@@ -215,16 +219,23 @@ pub(super) fn chosen(
     })
 }
 
+/// Other programs check their settings with a command of that name.
+const CHECK_TIP: &str = "\n  tip: each gateway checks its settings: 'weirgate channels --check'\n";
+
 impl Exit {
-    /// Clap repeats unknown arguments, and one may be a URL or a token in the wrong place. So URLs, arguments with an
-    /// `@`, and arguments that begin like a JWT are hidden.
+    /// Clap repeats unknown arguments, and one may be a URL or a token in the wrong place. So the secrets of URLs, of
+    /// arguments with an `@`, and of arguments that begin like a JWT are hidden.
     pub(super) fn from_clap(error: clap::Error, args: &[OsString]) -> Self {
         let mut text = error.render().ansi().to_string();
         for arg in args.iter().map(|arg| arg.to_string_lossy()) {
             let value = arg.split_once('=').map_or(&*arg, |(_, value)| value);
             if value.contains('@') || value.contains("://") || value.starts_with("eyJ") {
-                text = text.replace(arg.as_ref(), "***").replace(value, "***");
+                text = text.replace(value, &without_secrets(value));
             }
+        }
+        let is_first = |word: &str| args.get(1).is_some_and(|arg| arg == word);
+        if error.use_stderr() && ["check", "--check"].into_iter().any(is_first) {
+            text.push_str(CHECK_TIP);
         }
         let status = match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,

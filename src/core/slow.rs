@@ -242,13 +242,14 @@ pub(super) fn late(late_us: u64) -> String {
     format!("our loop was late: {} in the last second", time(late_us))
 }
 
-/// A size in decimal units.
+/// A size in binary units, as in the documents and the settings.
 fn size(bytes: f64) -> String {
+    const KIB: f64 = 1024.0;
     match bytes {
-        b if b < 1e3 => format!("{b:.0} B"),
-        b if b < 1e5 => format!("{:.1} kB", b / 1e3),
-        b if b < 1e6 => format!("{:.0} kB", b / 1e3),
-        b => format!("{:.1} MB", b / 1e6),
+        b if b < KIB => format!("{b:.0} B"),
+        b if b < 100.0 * KIB => format!("{:.1} KiB", b / KIB),
+        b if b < KIB * KIB => format!("{:.0} KiB", b / KIB),
+        b => format!("{:.1} MiB", b / KIB / KIB),
     }
 }
 

@@ -26,7 +26,7 @@ pub use shared::feed::{NoFeed, STAMP_KEY};
 use crate::commands::Program;
 use weirgate_server::run::GatewayKind;
 
-/// Every gateway, in the order of `--help`. `weirgate health` asks the first unless told otherwise.
+/// Every gateway, in the order of the documents. `weirgate health` asks the first unless told otherwise.
 pub static GATEWAYS: &[GatewayKind] = &[
     levels::start::LEVELS,
     trades::start::TRADES,
@@ -40,16 +40,17 @@ pub static WEIRGATE: Program = Program {
     name: "weirgate",
     about: "One process between a message bus and WebSocket clients",
     start_with: START_WITH,
+    most_used: channels::start::CHANNELS.name,
     gateways: GATEWAYS,
 };
 
 const START_WITH: &str = "\
 Start with:
-  weirgate demo                                  then open http://localhost:8000/
+  weirgate demo                                  open http://localhost:8000/
   weirgate channels --bus nats://127.0.0.1:4222  or redis://127.0.0.1:6379
-  weirgate channels --acl roles.json             with the names of each role
-  weirgate channels --require-auth               with JWT_SECRET set, for clients with a token
-  weirgate channels --check                      to check the settings and their files
+  weirgate channels --acl roles.json             the names of each role
+  weirgate channels --require-auth               tokens, with JWT_SECRET set
+  weirgate channels --check                      check settings and files
 
 Exit status: 0 after a signal, 1 after a failure, 2 for wrong settings.
 WEIRGATE_GATEWAY names the subcommand if none is given.";

@@ -380,6 +380,7 @@ fn a_program_of_one_gateway_needs_no_subcommand() {
         name: "one",
         about: "One gateway",
         start_with: "",
+        most_used: "events",
         gateways: &[crate::gateways::events::start::EVENTS],
     };
     let none: [(&str, &str); 0] = [];

@@ -377,7 +377,7 @@ def test_the_package_has_all_its_parts(package_files):
     assert {f"/usr/share/man/man1/weirgate-{name}.1" for name in gateways() - {"help"}} <= targets
     for wanted in ["man/man1/weirgate.1", "bash-completion/completions/weirgate", "zsh/vendor-completions/_weirgate",
                    "fish/vendor_completions.d/weirgate.fish", "doc/weirgate/README.md", "doc/weirgate/docs/guides/deploy.md",
-                   "doc/weirgate/docs/images/page-light.png", "doc/weirgate/deploy/systemd/proxy.conf"]:
+                   "doc/weirgate/docs/images/slow-tab-light.webp", "doc/weirgate/deploy/systemd/proxy.conf"]:
         assert f"/usr/share/{wanted}" in targets, wanted
     assert (ROOT / package["changelog"]).read_text().startswith("weirgate (")
     # What the unit points to is in the package.

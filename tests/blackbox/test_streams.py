@@ -377,6 +377,7 @@ async def test_a_stream_that_comes_late_and_one_that_is_a_work_queue(start, star
     feed = OnNats(ON_NATS, nats)
     weirgate = start(feed)
     await until(lambda: "the stream ticks does not exist; make it: nats stream add ticks" in weirgate.log(), 10, "the reason")
+    assert "cannot read the stream ticks yet; trying again" in weirgate.log() and "NATS is away" not in weirgate.log()
     await until(lambda: weirgate.ready_status() == 503, 10, "clients are taken without the stream")
     assert scrape(weirgate).sum("weirgate_bus_connected") == 1
     await feed.make()

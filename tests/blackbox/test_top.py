@@ -177,7 +177,7 @@ async def test_once_in_a_pipe_prints_rates_and_all_tables(start_weirgate):
     assert "\x1b" not in out and re.search(r"^Process +demo \S+  Ready  up ", out)
     assert re.search(r"^Clients +clients 1  connections \d+  connections_max \d+", out, re.M)
     assert re.search(r"^Per s +bus_messages [1-9][\d.]*  messages_sent [1-9]", out, re.M), out
-    assert re.search(r"^levels +1 +[\d.]+ +[\d.]+ k?B$", out, re.M), out
+    assert re.search(r"^levels +1 +[\d.]+ +[\d.]+ (?:[KM]i)?B$", out, re.M), out
     for title in ("TOPICS", "BUSY CLIENTS", "LIMITS"):
         assert f"\n{title}  " in out, out
     status, in_pipe, _ = await top(f"127.0.0.1:{admin}")

@@ -1,5 +1,5 @@
-//! The settings table against the documents: `docs/reference/settings.md`, `docs/reference/limits.md` and the
-//! README are made from it or compared with it, and every limit names a test that is there.
+//! The settings table against the documents: `docs/reference/settings.md` and `docs/reference/limits.md` are made from it,
+//! and every limit names a test that is there.
 //!
 //! `UPDATE_DOCS=1 cargo test --test limits` writes the documents anew.
 
@@ -107,28 +107,4 @@ fn the_parts_of_the_memory_leave_room_for_the_program() {
         let sum: u16 = rows.iter().filter_map(|row| row.memory_part).sum();
         assert!((300..=920).contains(&sum), "{}: {sum}", kind.name);
     }
-}
-
-#[test]
-fn the_readme_repeats_the_table() {
-    let readme = read("README.md");
-    let section = readme.split("\n## Limits\n").nth(1).expect("a section");
-    let section = section.split("\n## ").next().unwrap_or_default();
-    let mut rows = 0;
-    for line in section.lines().filter(|line| line.contains("`--")) {
-        let cells: Vec<_> = line.split('|').map(str::trim).collect();
-        let flag = cells[3].trim_matches(['`', '-']);
-        let setting = limits().into_iter().find(|s| s.flag == flag);
-        let Some(setting) = setting else {
-            panic!("README: --{flag} is no limit");
-        };
-        let value = tables::by_gateway(&setting, tables::value);
-        assert_eq!(cells[2], value, "README: --{flag}");
-        rows += 1;
-    }
-    assert!(rows >= 10, "README: {rows} limits");
-    assert!(
-        section.contains("docs/reference/limits.md"),
-        "README: where all of them are"
-    );
 }

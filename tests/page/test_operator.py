@@ -113,7 +113,7 @@ async def test_levels(start_nats, start_weirgate):
         asked = set(await page.js("performance.getEntriesByType('resource').filter(e => e.initiatorType === 'fetch').map(e => new URL(e.name).pathname)"))
         assert asked == {"/operator/state"}, "one request for everything"
         limits = await page.text("#limits")
-        assert "--send-queue-soft-bytes" in limits and "/ 262.1 kB" in limits, limits
+        assert "--send-queue-soft-bytes" in limits and "/ 256.0 KiB" in limits, limits
         nothing_wrong(page, admin)
     async with operator(admin) as page:
         await page.until("document.getElementById('status').textContent === 'Ready'", 10, "ready")

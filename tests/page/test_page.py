@@ -8,7 +8,7 @@ import pytest
 import websockets
 from browser import open_page
 from bus import publisher
-from processes import ROOT, free_port
+from processes import free_port
 from prometheus import scrape
 from waiting import until
 
@@ -336,19 +336,6 @@ async def test_a_server_that_is_killed_and_started_is_back_within_5_s(start_weir
         nothing_wrong(page, weirgate, expected_problems=SERVER_GONE)
 
 
-async def test_the_readmes_lines_run_in_a_page_of_another_origin(start_weirgate):
-    weirgate, elsewhere = start_weirgate("demo").wait_ready(), start_weirgate("demo").wait_ready()
-    lines = re.search(r"```js\n(import .*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
-    assert lines.count("\n") == 5
-    lines = lines.replace("localhost:8000", f"127.0.0.1:{weirgate.port}")
-    # A page of ours without a policy that would keep it from loading scripts of others.
-    async with open_page(f"{elsewhere.http_url}/health") as page:
-        await page.js("window.said = [], console.log = (...what) => said.push(what.join(' ')), 0")
-        await page.js(f"import(URL.createObjectURL(new Blob([{json.dumps(lines)}], {{ type: 'text/javascript' }}))).then(() => 0)")
-        await page.until("said.includes('open') && said.includes('10 levels')", 5, "a status and levels")
-        assert [problem for problem in page.problems if "favicon.ico" not in problem] == []
-
-
 # Of both connections: age of the newest value in ms, messages, what the server says, skipped.
 SIDES = """['slow-this', 'slow-other'].map(id => Object.fromEntries([...document.querySelectorAll(`#${id} dd`)]
   .map(cell => [cell.dataset.key, cell.textContent])))"""
@@ -362,9 +349,12 @@ def milliseconds(text):
 async def test_a_slowed_tab_skips_to_the_newest_and_a_fast_connection_beside_it_does_not(start_weirgate):
     weirgate = start_weirgate("demo").wait_ready()
     async with open_page(weirgate.http_url) as page:
-        await page.until("!document.getElementById('slow').hidden", 10, "the control")
-        assert await page.js("document.getElementById('slow-pair').hidden"), "nothing to compare yet"
-        await until(lambda: scrape(weirgate).sum("weirgate_clients") == 1, 10, "weirgate_clients")
+        both = f"{SIDES}.every(side => Number(side.received) > 2 && side.state === 'nothing waits' && side.skipped === '0')"
+        await page.until(both, 10, "both connections count before anything is pressed")
+        assert await page.text("#slow-about") == "Both at full speed"
+        assert scrape(weirgate).sum("weirgate_clients") == 2
+        first = "document.querySelector('#main section:not([hidden])').id"
+        assert await page.js(first) == "slow", "what weirgate does comes before the market"
         await page.js("document.getElementById('slow-button').click()")
         skipped = "Number(document.querySelector('#slow-this [data-key=skipped]').textContent.replace(',', ''))"
         await page.until(f"{skipped} > 20", 60, "the server skips for the slow tab")
@@ -379,14 +369,14 @@ async def test_a_slowed_tab_skips_to_the_newest_and_a_fast_connection_beside_it_
             assert milliseconds(fast["age"]) < 1000, fast
             ages.append(milliseconds(slow["age"]))
             await asyncio.sleep(0.25)
-        # Two kB/s against one message of 3 kB at a time: what it gets is new, and it never falls behind.
+        # Two KiB/s against one message of 3 kB at a time: what it gets is new, and it never falls behind.
         assert max(ages) < 10_000 and max(ages) > 500, ages
         assert int(fast["received"]) > 2 * int(slow["received"]), (slow, fast)
         clients = scrape(weirgate)
         assert clients.sum("weirgate_clients") == 2 and clients.sum("weirgate_messages_conflated_total") > 20
 
         await page.js("document.getElementById('slow-rate').value = 0; document.getElementById('slow-rate').oninput()")
-        assert await page.text("#slow-shown") == "0.5 kB/s"
+        assert await page.text("#slow-shown") == "0.5 KiB/s"
         await page.js("document.getElementById('slow-button').click()")
         await page.until("document.querySelector('#slow-this [data-key=state]').textContent === 'nothing waits'", 10, "full speed again")
         assert await page.text("#slow-about") == "Both at full speed"
@@ -415,5 +405,17 @@ async def test_a_real_market_has_no_control_that_slows(nats, start_weirgate):
     async with open_page(weirgate.http_url) as page:
         await connected(page)
         await asyncio.sleep(1)
-        assert await page.js("document.getElementById('slow').hidden")
+        assert await page.js("document.getElementById('slow')") is None
         nothing_wrong(page, weirgate)
+
+
+async def test_the_card_says_that_the_server_is_gone_and_how_the_connection_ended(start_weirgate):
+    weirgate = start_weirgate("demo").wait_ready()
+    async with open_page(weirgate.http_url) as page:
+        await page.until("document.getElementById('slow-about').textContent === 'Both at full speed'", 10, "both")
+        weirgate.send(signal.SIGTERM)
+        await page.until("document.getElementById('slow-about').textContent === 'Not connected'", 10, "the end")
+        # Attempts that fail after it are no news.
+        await page.until("document.getElementById('pill').dataset.status === 'waiting'", 10, "an attempt")
+        await asyncio.sleep(2)
+        assert await page.text("#last-close") == "1012 restart"

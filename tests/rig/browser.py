@@ -152,14 +152,18 @@ class Chromium(Page):
         await self.call("Input.dispatchKeyEvent", type="keyDown", **common, **typed)
         await self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
-    async def screenshot(self, path, whole=False, of=None):
-        """The window, the `whole` page, or the element that a selector finds."""
+    async def screenshot(self, path, **what):
+        """Saves a `picture`."""
+        pathlib.Path(path).write_bytes(await self.picture(**what))
+
+    async def picture(self, whole=False, of=None):
+        """A PNG of the window, of the `whole` page, or of the element that a selector finds."""
         more = {}
         if of:
             box = await self.js(f"(({{ x, y, width, height }}) => [x + scrollX, y + scrollY, width, height])(document.querySelector({json.dumps(of)}).getBoundingClientRect())")
             more = {"clip": {**dict(zip(("x", "y", "width", "height"), box)), "scale": 1}}
         shot = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=bool(whole or of), **more)
-        pathlib.Path(path).write_bytes(base64.b64decode(shot["data"]))
+        return base64.b64decode(shot["data"])
 
     def hosts(self):
         """Hosts of all requests; `data:` has no host."""

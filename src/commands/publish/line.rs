@@ -18,17 +18,18 @@ const RATE_MAX: f64 = 1_000_000.0;
 
 const HELP: &str = "\
 Examples:
-  weirgate publish redis://127.0.0.1:6379 market:tick:NIFTY '{\"ltp\":{walk}}' --rate 5
+  weirgate publish redis://127.0.0.1:6379 a:b '{\"value\":{walk}}' --rate 5
   weirgate publish nats://127.0.0.1:4222 news.flash 'hello' --jetstream
-  weirgate publish redis://127.0.0.1:6379 market:tick:NIFTY 'hello' --stream ticks
+  weirgate publish redis://127.0.0.1:6379 a:b 'hello' --stream ticks
   weirgate publish nats://127.0.0.1:4222 news.flash @message.bin
-  cat messages.jsonl | weirgate publish redis://127.0.0.1:6379 news:all - --rate 100
+  cat lines.json | weirgate publish redis://127.0.0.1:6379 a:b - --rate 100
 
-In MESSAGE, {number} is the number of the message from 1, {time} the Unix time in milliseconds,
-{walk} a number that changes a little with each message, from 100.00 on. Lines of standard input
-and the bytes of a file are published as they are. Without --count and --rate one message is published; with --rate alone,
-messages until Ctrl-C. With --retry, messages on their way when the broker goes away may be
-missing, and one may come twice. Exit status: 0, or 1 if the broker is away or refuses a message.";
+In MESSAGE, {number} is the number of the message from 1, {time} the Unix time in milliseconds, {walk} a number that \
+changes a little with each message, from 100.00 on. Lines of standard input and the bytes of a file are published as they \
+are. Without --count and --rate one message is published; with --rate alone, messages until Ctrl-C. With --retry, \
+messages on their way when the broker goes away may be missing, and one may come twice.
+
+Exit status: 0, or 1 if the broker is away or refuses a message.";
 
 /// The subcommand.
 pub(in crate::commands) fn command() -> Command {

@@ -19,11 +19,11 @@ use weirgate_server::settings::{
 /// The settings of `weirgate tail` from the gateway.
 const TAKES: [&str; 2] = [known!("listen"), known!("port")];
 const AFTER: &str = "\
-A gateway of this machine is found by its name, at the address and the port that it reads from the
-same env. Messages go to standard output, one on each line; the state of the connection goes to
-standard error. Exit status: 0 after --count messages, after --timeout-s without --count, after
-Ctrl-C, and if standard output is closed; 1 if the connection ends or fails, and if --count messages
-are not there within --timeout-s.";
+A gateway of this machine is found by its name, at the address and the port that it reads from the same env. Messages go \
+to standard output, one on each line; the state of the connection goes to standard error.
+
+Exit status: 0 after --count messages, after --timeout-s without --count, after Ctrl-C, and if standard output is \
+closed; 1 if the connection ends or fails, and if --count messages are not there within --timeout-s.";
 
 /// The rows of `weirgate tail`, for this gateway.
 fn rows(of: Option<&GatewayKind>) -> Vec<Setting> {

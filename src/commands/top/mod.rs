@@ -37,6 +37,7 @@ const SIZE: (u16, u16) = (80, 24);
 
 const AFTER: &str = "\
 Ctrl-C ends it. Without a terminal, and if TERM is dumb, --once is implied, unless --json is set.
+
 Exit status: 0; with --once 1 if a process did not answer; 2 without an address.";
 
 /// `weirgate top`, ready to run.

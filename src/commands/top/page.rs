@@ -353,13 +353,14 @@ fn safe(text: &str) -> String {
     escaped(&text, &[]).into_owned()
 }
 
-/// A size in decimal units.
+/// A size in binary units, as in the documents and the settings.
 fn bytes(n: f64) -> String {
+    const KIB: f64 = 1024.0;
     match n {
-        n if n < 1e3 => format!("{n:.0} B"),
-        n if n < 1e6 => format!("{:.1} kB", n / 1e3),
-        n if n < 1e9 => format!("{:.1} MB", n / 1e6),
-        n => format!("{:.2} GB", n / 1e9),
+        n if n < KIB => format!("{n:.0} B"),
+        n if n < KIB.powi(2) => format!("{:.1} KiB", n / KIB),
+        n if n < KIB.powi(3) => format!("{:.1} MiB", n / KIB.powi(2)),
+        n => format!("{:.2} GiB", n / KIB.powi(3)),
     }
 }
 
@@ -431,7 +432,7 @@ mod tests {
             list,
             [
                 "ADDRESS           GATEWAY       STATUS              CLIENTS  IN/S  OUT/S   SENT/S",
-                "127.0.0.1:9100    levels 0.1.0  Ready               3        21.0  1234.5  1.2 MB",
+                "127.0.0.1:9100    levels 0.1.0  Ready               3        21.0  1234.5  1.1 MiB",
                 "unix:/run/a.sock  -             Away for 1 min 0 s  -        -     -       -",
             ]
         );
@@ -480,8 +481,8 @@ mod tests {
     #[test]
     fn sizes_and_times_are_short() {
         assert_eq!(
-            [999.0, 1_500.0, 2e9].map(bytes),
-            ["999 B", "1.5 kB", "2.00 GB"]
+            [1_023.0, 1_536.0, 2e9].map(bytes),
+            ["1023 B", "1.5 KiB", "1.86 GiB"]
         );
         let times = [0.4, 999.0, 1_500.0, 61_000.0, 3_660_000.0, 90_000_000.0].map(duration);
         assert_eq!(

@@ -236,20 +236,20 @@ fn a_line_for_a_person_has_figures() {
         says(Cause::Closed),
         "takes nothing for 9.1 s: its window is closed"
     );
-    assert_eq!(says(Cause::Reads), "reads 20.0 kB/s");
+    assert_eq!(says(Cause::Reads), "reads 19.5 KiB/s");
     assert_eq!(
         says(Cause::Window),
-        "its 50.0 kB window allows 50.0 MB/s at 1.0 ms"
+        "its 48.8 KiB window allows 47.7 MiB/s at 1.0 ms"
     );
     assert_eq!(
         says(Cause::Path),
-        "its path carries 20.0 kB/s; round trip 1.0 ms, was 1.0 ms"
+        "its path carries 19.5 KiB/s; round trip 1.0 ms, was 1.0 ms"
     );
     let mut lossy = pair;
     lossy.after.resent_bytes = 1_200;
     assert_eq!(
         lossy.say(Cause::Path, 0, 0),
-        "its path loses 2.0 %, carries 20.0 kB/s; round trip 1.0 ms"
+        "its path loses 2.0 %, carries 19.5 KiB/s; round trip 1.0 ms"
     );
     let mut silent = pair;
     (silent.after.retransmits, silent.after.last_ack_ms) = (3, 3_100);

@@ -250,7 +250,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     .original_env_only(&["DEFAULT_ROLE"]),
     Setting::new(
         "acl",
-        Kind::Text,
+        Kind::Path,
         field!(ChannelsSettings, acl),
         "JSON file with the names and patterns of each role",
     )

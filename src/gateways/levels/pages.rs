@@ -32,6 +32,9 @@ use weirgate_server::http::{
 use weirgate_server::telemetry::Telemetry;
 use weirgate_wire::json::ObjectWriter;
 
+/// The path of [`tab_route`], which the demo alone has.
+pub(super) const TAB_PATH: &str = "/page/tab";
+
 /// `GET /page/tab?name=NAME&bytes_per_second=N`: the numbers of a tab's connection; also sets the pace of a tab on the
 /// slow line. Only the tab that gave its connection the name knows the name.
 pub(super) fn tab_route(asks: Sender<TabQuestion>, wake: LateWake, line: SlowLine) -> Route {
@@ -55,7 +58,7 @@ pub(super) fn tab_route(asks: Sender<TabQuestion>, wake: LateWake, line: SlowLin
         }
     };
     Route {
-        path: "/page/tab",
+        path: TAB_PATH,
         methods: &GET,
         answer: Handler::later(answer),
     }
@@ -241,7 +244,8 @@ mod tests {
     use crate::gateways::levels::settings::is_http_path;
     use weirgate_bus::status::BusStatus;
     use weirgate_core::FeedStats;
-    use weirgate_server::http::{ReadyLimits, page, pages};
+    use weirgate_server::http::page::{self, PageParts};
+    use weirgate_server::http::{ReadyLimits, pages};
     use weirgate_server::telemetry::{Build, LoopNumbers};
     use weirgate_wire::admission::{HeldBytes, Holding, Peer, Permit};
     use weirgate_wire::base::Now;
@@ -320,7 +324,10 @@ mod tests {
         let mut routes = pages::status_routes(&telemetry, clock, ReadyLimits::default(), None);
         routes.push(health_route(&telemetry, String::new()));
         routes.push(keys_route(&telemetry, clock, Vec::new()));
-        routes.extend(page::routes(true));
+        routes.extend(page::routes(PageParts {
+            has_status: true,
+            has_slow_line: true,
+        }));
         for route in routes {
             assert!(is_http_path(route.path), "{}", route.path);
         }

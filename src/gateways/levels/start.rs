@@ -17,7 +17,9 @@ use crate::gateways::levels::client::{DemoGateway, LevelsGateway, LevelsPath};
 use crate::gateways::levels::feed::{
     Endpoint, KEYS, LevelsFeed, LevelsFeedSettings, LevelsJudge, SUBJECTS, TOPIC,
 };
-use crate::gateways::levels::pages::{SlowLine, health_route, keys_route, slow_route, tab_route};
+use crate::gateways::levels::pages::{
+    SlowLine, TAB_PATH, health_route, keys_route, slow_route, tab_route,
+};
 use crate::gateways::levels::relay::{DURABLES, RelaySettings};
 use crate::gateways::levels::settings::{DemoSettings, LevelsSettings, Market};
 use crate::gateways::shared::bus::nats;
@@ -28,7 +30,8 @@ use weirgate_bus::runtime::{Clock, LateWake, detached};
 use weirgate_bus::simulated::SimulatedSource;
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{FrameBytes, Gateway};
-use weirgate_server::http::{Route, page};
+use weirgate_server::http::Route;
+use weirgate_server::http::page::{self, PageParts};
 use weirgate_server::run::{
     CommonSettings, GatewayKind, Inputs, Listening, Parts, Prepared, Question, RunError, say,
 };
@@ -296,14 +299,17 @@ impl LevelsPlan {
         more: Vec<Route>,
     ) -> Parts<G, LevelsFeed> {
         let frame_bytes = FrameBytes::default();
-        let has_status = self.common.admin_addr.is_none();
+        let parts = PageParts {
+            has_status: self.common.admin_addr.is_none(),
+            has_slow_line: more.iter().any(|route| route.path == TAB_PATH),
+        };
         let gateway = gateway(LevelsGateway::new(self.paths, self.common.origins()));
         let feed = LevelsFeed::new(self.feed, frame_bytes.clone());
         Parts::new(self.gateway, self.common, feed, gateway)
             .frame_bytes(frame_bytes)
             .source(source, status)
             .routes(move |telemetry| {
-                let mut routes = page::routes(has_status);
+                let mut routes = page::routes(parts);
                 routes.push(health_route(telemetry, shown_url));
                 routes.push(keys_route(telemetry, clock, self.relays));
                 routes.extend(more);

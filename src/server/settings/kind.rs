@@ -8,7 +8,7 @@ use std::path::Path;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::secret::{SecretText, SecretUrl, has_login, is_content, scheme};
+use super::secret::{SecretText, SecretUrl, has_login, is_content};
 use crate::telemetry::logging;
 use weirgate_wire::admission::TrustedProxies;
 use weirgate_wire::base::{Secret, is_host, unix_socket_url};
@@ -325,8 +325,8 @@ impl Kind {
             Self::Form(form) => form.placeholder.into(),
             Self::Networks => "NETWORKS".into(),
             Self::LogFilter => "FILTER".into(),
-            Self::Text | Self::Secret | Self::Paths => "TEXT".into(),
-            Self::Path => "PATH".into(),
+            Self::Text | Self::Secret => "TEXT".into(),
+            Self::Path | Self::Paths => "FILE".into(),
         }
     }
 
@@ -344,8 +344,8 @@ impl Kind {
         )
     }
 
-    /// Returns what an error shows of a refused value. Of a URL this is at most the scheme, because any part of a wrong
-    /// URL may be the password. Other texts with an `@` or a scheme may be a URL in the wrong setting.
+    /// Returns what an error shows of a refused value: of a URL, and of another text that may be one, what
+    /// [`without_secrets`] leaves.
     pub fn shown_when_wrong(self, text: &str) -> String {
         let is_url = matches!(
             self,
@@ -354,15 +354,59 @@ impl Kind {
                 | Self::OptionalUrls(_)
                 | Self::Form(Form { is_url: true, .. })
         );
-        match scheme(text).filter(|scheme| SCHEMES.contains(scheme)) {
-            _ if matches!(self, Self::Secret) => "***".into(),
-            _ if matches!(self, Self::Path | Self::Paths) && is_content(text) => "***".into(),
-            Some(_) if matches!(self, Self::Origins) && !text.contains(['@', '?']) => quoted(text),
-            Some(scheme) => format!("\"{scheme}://***\""),
-            None if is_url || text.contains('@') || text.contains("://") => "***".into(),
-            None => quoted(text),
+        let is_content = matches!(self, Self::Path | Self::Paths) && is_content(text);
+        if matches!(self, Self::Secret) || is_content {
+            return HIDDEN.into();
+        }
+        if matches!(self, Self::Origins) && !text.contains(['@', '?']) {
+            return quoted(text);
+        }
+        if !is_url && !text.contains('@') && !text.contains("://") {
+            return quoted(text);
+        }
+        match without_secrets(text) {
+            hidden if hidden == HIDDEN => hidden,
+            shown => quoted(&shown),
         }
     }
+}
+
+const HIDDEN: &str = "***";
+
+/// Returns a URL for an error, with what may be a secret as `***`: all between the scheme and the last `@`, a query, and
+/// without an `@` a text in which something other than a port is after a colon. A scheme that is not known may itself be
+/// a part of a password.
+pub fn without_secrets(text: &str) -> String {
+    let text = text.trim();
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if SCHEMES.contains(&scheme) => (scheme, rest),
+        None if !text.starts_with("eyJ") => ("", text),
+        _ => return HIDDEN.into(),
+    };
+    let (user, place) = match rest.rsplit_once('@') {
+        Some((_, place)) => ("***@", place),
+        None => ("", rest),
+    };
+    let is_plain = match user {
+        "" => has_only_ports(place),
+        _ => !place.contains(['?', ',']),
+    };
+    let place = if is_plain { place } else { HIDDEN };
+    match scheme {
+        "" => format!("{user}{place}"),
+        scheme => format!("{scheme}://{user}{place}"),
+    }
+}
+
+/// Whether the text has no query, and each colon is before a port, a path or nothing.
+fn has_only_ports(text: &str) -> bool {
+    let mut parts = text.split(':');
+    let has_host = parts.next().is_some_and(|host| !host.is_empty());
+    let is_port = |part: &str| {
+        let end = part.find(['/', ',']).unwrap_or(part.len());
+        part[..end].bytes().all(|byte| byte.is_ascii_digit())
+    };
+    has_host && !text.contains('?') && parts.all(is_port)
 }
 
 /// The schemes that an error shows of a refused URL. Any other text before `://` may be part of a password.

@@ -31,7 +31,7 @@ pub use groups::{
     AuthSettings, BusSettings, KeySetUrl, NatsAccess, ProcessSettings, RedisAccess, StreamSettings,
     TLS_NAME, TailSettings, TlsSettings, TopSettings,
 };
-pub use kind::{Form, Kind, Refused, Unit, Value};
+pub use kind::{Form, Kind, Refused, Unit, Value, without_secrets};
 pub use listen::{Listen, ListenSettings};
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Given, Heading, Limit, MistakenEnv, Part, Setting, Shows};

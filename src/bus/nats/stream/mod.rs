@@ -245,6 +245,16 @@ impl NatsStreamSource {
 impl Bus for NatsStreamSource {
     type Error = NatsError;
     const NAME: &'static str = "NATS";
+
+    fn cannot(error: &NatsError) -> Option<String> {
+        match error {
+            NatsError::NoSuchStream(stream) | NatsError::WorkQueue(stream) => {
+                Some(format!("read the stream {stream}"))
+            }
+            _ => None,
+        }
+    }
+
     const OUTAGE_LOSES_MESSAGES: bool = false;
 
     fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {

@@ -5,7 +5,7 @@ import { drawLadder, followSpot } from "./ladder.js";
 import { drawPredictions } from "./predictions.js";
 import { aboutRelays, drawRelays, takeAges, takeState } from "./relays.js";
 import { ask, removeDeadLinks, server } from "./server.js";
-import { drawSlow, isSlow, ownUrl, setUpSlow } from "./slow.js";
+import { drawSlow, hasSlow, isSlow, ownUrl, setUpSlow } from "./slow.js";
 import { attribute, byId, bytes, decimal, duration, isObject, number, object, objects, put, text, words } from "./values.js";
 
 /** Told well within the 3 s that are promised. */
@@ -134,6 +134,8 @@ function drawMarket() {
 const path = new URLSearchParams(location.search).get("path") ?? "ws/stream";
 const url = new URL(path, document.baseURI);
 let openedAt = 0, nextIsFirst = true;
+/** How the last connection that was open ended: attempts that fail after it do not say why. */
+let lastEnd = null;
 
 const feed = connect(() => ownUrl(path), {
   staleMs: STALE_MS,
@@ -142,8 +144,12 @@ const feed = connect(() => ownUrl(path), {
     openedAt = performance.now();
     nextIsFirst = true;
   },
-  onStatus: () => tick(),
+  onStatus: () => {
+    if (feed.lastClose?.opened) lastEnd = feed.lastClose;
+    tick();
+  },
 });
+if (hasSlow) setUpSlow(feed, timeOf);
 
 function closeText({ code, reason, opened }) {
   return `${code} ${text(reason, 80) || (opened ? CLOSES[code] ?? "" : "no connection")}`.trim();
@@ -216,10 +222,7 @@ function tick() {
   // Ages move, and a page that the other replaces is drawn at once.
   if (server.isRelays || isRelaysShown()) plan();
   drawFigures(now);
-  if (server.isSimulated) {
-    setUpSlow(feed, timeOf);
-    drawSlow(now, received, newestTs);
-  }
+  if (hasSlow) drawSlow(now, received, newestTs);
   if (!isPaused) followSpot(now);
 }
 
@@ -227,14 +230,14 @@ function drawFigures(now) {
   const rate = rates(now), middle = [...latencies].sort((a, b) => a - b)[latencies.length >> 1];
   put(byId("rate"), decimal(rate && rate.messages, 1));
   put(byId("bytes"), rate ? bytes(rate.bytes) : "–");
-  if (!server.isSimulated) put(byId("age"), arrivedAt === null ? "–" : duration(now - arrivedAt));
+  if (!hasSlow) put(byId("age"), arrivedAt === null ? "–" : duration(now - arrivedAt));
   put(byId("latency"), !rate || middle === undefined ? "–" : `≈ ${duration(middle)}`);
   put(byId("messages"), decimal(received, 0));
   put(byId("received"), bytes(receivedBytes));
   put(byId("newest"), clockTime(newestTs));
   put(byId("unreadable"), decimal(unreadable, 0));
   put(byId("reconnects"), decimal(feed.reconnects, 0));
-  put(byId("last-close"), feed.lastClose ? closeText(feed.lastClose) : "–");
+  put(byId("last-close"), lastEnd ?? feed.lastClose ? closeText(lastEnd ?? feed.lastClose) : "–");
   const isOpen = feed.status === "open" || feed.status === "stale";
   put(byId("open-for"), isOpen ? `open for ${duration(Math.floor((now - openedAt) / 1000) * 1000).replace(".0 s", " s")}` : "");
 }

@@ -5,7 +5,6 @@
 //! the gateway is, and what to do next. Other clients get the response of the contract at these paths. Called by
 //! `kinds`.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use hyper::header::{self, ACCEPT, HOST, HeaderName};
@@ -30,24 +29,39 @@ const FILES: [File; 9] = [
     File::new("/page/slow.js", include_str!("slow.js")),
 ];
 
-/// Returns a route for each file, the client included. `has_status`: `/ready`, `/stats` and `/metrics` are at the same
-/// address, so the page links to them.
-pub fn routes(has_status: bool) -> Vec<Route> {
-    let mut routes = files::routes([index(has_status)]);
+/// What the server of the page has beside the feed.
+#[derive(Clone, Copy, Debug)]
+pub struct PageParts {
+    /// `/ready`, `/stats` and `/metrics` are at the same address, so the page links to them.
+    pub has_status: bool,
+    /// The demo's slow line is there, so the page has the card that slows its own connection.
+    pub has_slow_line: bool,
+}
+
+/// Returns a route for each file, the client included.
+pub fn routes(parts: PageParts) -> Vec<Route> {
+    let mut routes = files::routes([index(parts)]);
     routes.extend(files::routes(FILES));
     routes.extend(client_routes(ClientModule::Levels));
     routes
 }
 
-fn index(has_status: bool) -> File {
-    match INDEX.text.split_once(r#"<span id="operators">"#) {
-        Some((before, links)) if !has_status => {
-            let after = links.split_once("</span>").map_or("", |(_, after)| after);
-            let text = Cow::Owned([before, after].concat());
-            File { text, ..INDEX }
-        }
-        _ => INDEX,
+fn index(parts: PageParts) -> File {
+    let mut text = INDEX.text;
+    if !parts.has_status {
+        text = without(&text, r#"<span id="operators">"#, "</span>").into();
     }
+    if !parts.has_slow_line {
+        text = without(&text, r#"<section class="card" id="slow""#, "</section>").into();
+    }
+    File { text, ..INDEX }
+}
+
+/// Returns the text without its first part from `begin` to the next `end`.
+fn without(text: &str, begin: &str, end: &str) -> String {
+    let (before, rest) = text.split_once(begin).unwrap_or((text, ""));
+    let after = rest.split_once(end).map_or("", |(_, after)| after);
+    [before, after].concat()
 }
 
 /// Allows no scripts and nothing from other hosts; the style is in the page.
@@ -185,7 +199,15 @@ mod tests {
 
     #[test]
     fn the_page_has_no_link_to_what_its_address_has_not() {
-        let (all, some) = (index(true).text, index(false).text);
+        let page = |has| {
+            let parts = PageParts {
+                has_status: has,
+                has_slow_line: has,
+            };
+            index(parts).text
+        };
+        let (all, some) = (page(true), page(false));
+        assert!(all.contains("id=\"slow\"") && !some.contains("slow-"));
         for status in ["ready", "stats", "metrics"] {
             let link = format!("<a href=\"{status}\">");
             assert!(all.contains(&link) && !some.contains(&link), "{status}");

@@ -4,7 +4,7 @@ import { connect } from "../weirgate.js";
 import { attribute, byId, bytes, decimal, duration, element, put } from "./values.js";
 
 /** The positions of the slider, in bytes a second. */
-const RATES = [500, 1_000, 2_000, 4_000, 8_000];
+const RATES = [512, 1_024, 2_048, 4_096, 8_192];
 const FULL_SPEED = 1e9;
 const ASK_MS = 500;
 const STATES = {
@@ -58,9 +58,13 @@ class Side {
   }
 }
 
-let feed = null, mine = null, other = null, second = null, isOnLine = false, isAsking = false, askedAt = -Infinity;
+/** The demo's page alone has the card. */
+export const hasSlow = byId("slow") !== null;
+const mine = hasSlow ? new Side(byId("slow-this")) : null, other = hasSlow ? new Side(byId("slow-other")) : null;
+let feed = null, second = null, isOnLine = false, isAsking = false, askedAt = -Infinity;
 
 const rate = () => RATES[Number(byId("slow-rate").value)];
+const isHere = (connection) => connection.status === "open" || connection.status === "stale";
 /** Whether the tab is slowed now. */
 export const isSlow = () => mine?.rate < FULL_SPEED;
 
@@ -71,18 +75,17 @@ export function ownUrl(path) {
 }
 
 function show() {
-  const text = `${rate() / 1_000} kB/s`;
+  const text = `${rate() / 1_024} KiB/s`;
   put(byId("slow-shown"), text);
   attribute(byId("slow-rate"), "aria-valuetext", text);
   put(byId("slow-button"), isSlow() ? "Full speed again" : "Slow this tab");
   put(byId("slow-to"), isSlow() ? "from" : "to");
   attribute(byId("slow-button"), "aria-pressed", String(isSlow()));
-  put(byId("slow-about"), isSlow() ? `This tab gets ${text}` : second ? "Both at full speed" : "");
+  const isWhole = isHere(feed) && isHere(second);
+  put(byId("slow-about"), !isWhole ? "Not connected" : isSlow() ? `This tab gets ${text}` : "Both at full speed");
 }
 
-/** The second connection is there once somebody has asked for it: a demo with many visitors has one each. */
 function openSecond(timeOf) {
-  if (second) return;
   second = connect(other.url("ws/stream"), {
     onMessage: (data) => {
       other.received += 1;
@@ -95,18 +98,13 @@ function openSecond(timeOf) {
   });
 }
 
-/** Shows the control for `connection`, the page's own; once. `timeOf` gives the time of a state. */
+/** Fills the card for `connection`, the page's own. `timeOf` gives the time of a state. */
 export function setUpSlow(connection, timeOf) {
-  if (mine) return;
   feed = connection;
-  mine = new Side(byId("slow-this"));
-  other = new Side(byId("slow-other"));
-  byId("slow").hidden = false;
+  openSecond(timeOf);
   attribute(byId("age-about"), "title", "Of the newest value");
   byId("slow-button").onclick = () => {
     mine.rate = isSlow() ? FULL_SPEED : rate();
-    openSecond(timeOf);
-    byId("slow-pair").hidden = false;
     if (isOnLine && feed.status !== "waiting") mine.ask();
     else feed.reconnect();
     show();
@@ -118,7 +116,6 @@ export function setUpSlow(connection, timeOf) {
     }
     show();
   };
-  show();
 }
 
 /** A tick of the page: this tab has this many messages, and its newest state is of that time. */
@@ -128,8 +125,8 @@ export function drawSlow(now, received, newestTs) {
   // The page has one age of this tab: a slowed tab still gets messages, with older values.
   put(byId("age"), mine.draw());
   other.draw();
-  // Nobody is asked before the control was used.
-  if (!second || isAsking || now - askedAt < ASK_MS) return;
+  show();
+  if (isAsking || now - askedAt < ASK_MS) return;
   askedAt = now;
   isAsking = true;
   Promise.all([mine.ask(), other.ask()]).finally(() => { isAsking = false; });

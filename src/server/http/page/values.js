@@ -46,10 +46,13 @@ export function anything(key, x) {
   return decimal(n, fractional.has(key) ? 2 : 0);
 }
 
+const KIB = 1024;
+
+/** A size in binary units, as in the documents and the settings. */
 export function bytes(n) {
-  if (n < 1e3) return `${Math.round(n)} B`;
-  if (n < 1e6) return `${(n / 1e3).toFixed(1)} kB`;
-  return n < 1e9 ? `${(n / 1e6).toFixed(1)} MB` : `${(n / 1e9).toFixed(2)} GB`;
+  if (n < KIB) return `${Math.round(n)} B`;
+  if (n < KIB ** 2) return `${(n / KIB).toFixed(1)} KiB`;
+  return n < KIB ** 3 ? `${(n / KIB ** 2).toFixed(1)} MiB` : `${(n / KIB ** 3).toFixed(2)} GiB`;
 }
 
 /** A length of time; negative where two clocks disagree. */

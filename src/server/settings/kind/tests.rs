@@ -202,15 +202,25 @@ fn switches_choices_and_text() {
 fn a_broken_url_shows_nothing_that_may_be_a_password() {
     let kind = Kind::Urls(&["nats"]);
     for kind in [kind, Kind::OptionalUrl(&["redis"]), Kind::Port, Kind::Text] {
-        for wrong in ["nats://u:p@h:x", "nats://u:s3cret", " nats://h?a=s3cret"] {
-            assert_eq!(kind.shown_when_wrong(wrong), "\"nats://***\"", "{wrong}");
+        for (wrong, shown) in [
+            ("nats://u:s3cret", "\"nats://***\""),
+            ("redis://:5", "\"redis://***\""),
+            (" nats://h?a=s3cret", "\"nats://***\""),
+            ("nats://u:s3c,ret@h:x", "\"nats://***@h:x\""),
+            ("nats://u:s3c@ret@h", "\"nats://***@h\""),
+            ("nats://u:p@h,nats://u:s3cret", "\"nats://***@***\""),
+            ("u:p@h", "\"***@h\""),
+            ("nats://h:4222/x", "\"nats://h:4222/x\""),
+            ("nats://a,nats://b:1", "\"nats://a,nats://b:1\""),
+        ] {
+            assert_eq!(kind.shown_when_wrong(wrong), shown, "{wrong}");
         }
-        assert_eq!(kind.shown_when_wrong("u:p@h"), "***");
     }
     assert_eq!(Kind::Secret.shown_when_wrong("s3cret"), "***");
-    for wrong in ["u:s3cret", "s3cret://s3cret", "s3c://ret@h"] {
+    for wrong in ["u:s3cret", "s3cret://s3cret", "s3c://ret@h", "eyJh.e30."] {
         assert_eq!(kind.shown_when_wrong(wrong), "***");
     }
+    assert_eq!(kind.shown_when_wrong("nats:/x"), "\"nats:/x\"");
     let origin = "https://a b";
     assert_eq!(Kind::Origins.shown_when_wrong(origin), "\"https://a b\"");
     assert_eq!(Kind::Port.shown_when_wrong("8\n0"), "\"8\\n0\"");
