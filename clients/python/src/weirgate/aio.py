@@ -4,27 +4,33 @@ from __future__ import annotations
 import asyncio
 import errno
 import inspect
-import time
-from collections import deque
+import threading
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from contextlib import suppress
 from typing import Any, Generic, Self, TypeVar, Unpack
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as _connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from . import fallback
 from .channels import ChannelsCore
-from .core import Close, Core, Deliver, Dial, Drop, Emit, LevelsCore, Options, Output, Renew, RequestError, Send, Status
-from .iteration import Inbox, take
+from .core import Close, Core, Deliver, Dial, Drop, Emit, LevelsCore, Options, Output, Renew, Report, RequestError, Send, Status, check_close
+from .iteration import Inbox, Inboxes, Iteration
 from .options import (
     Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade, TradesOptions, Url,
 )
 from .sessions import DevicesCore, Push, Request, SessionCore
 from .subscriptions import SubscriberCore, SubscriptionCore, TradesCore
+from .websocket import connect as open_websocket
 
 Item = TypeVar("Item")
+
+# What a network may do to an attempt; anything else is a mistake of the program.
+_NETWORK = (OSError, EOFError, InvalidHandshake, ConnectionClosed)
+# Until a connection whose task somebody else has cancelled counts as lost: at the end of a program, never.
+_CANCELLED_S = 0.1
 
 
 class Connection(Generic[Item]):
@@ -45,9 +51,13 @@ class Connection(Generic[Item]):
         self._url, self._token, self._token_in = url, options.pop("token", None), options.pop("token_in", "header")
         self._connect_options = {"max_size": None, **options.pop("connect_options", {})}
         self._has_fallback = options.pop("fallback", False)
+        if options.get("retry") is not None:
+            _plain(options["retry"])
         self._listeners: dict[str, list[Callable[..., Any]]] = {}
         for name in [name for name in options if name.startswith("on_")]:
-            self.on(name.removeprefix("on_"), options.pop(name))
+            if (listener := options.pop(name)) is not None:
+                self.on(name.removeprefix("on_"), listener)
+        self._inboxes: defaultdict[str, Inboxes] = defaultdict(Inboxes)
         self._loop = asyncio.get_running_loop()
         self._core = self._core_type(Options(has_token=callable(self._token), **options))
         self._link: asyncio.Task[None] | None = None
@@ -56,7 +66,7 @@ class Connection(Generic[Item]):
         self._renewal: asyncio.Task[None] | None = None
         self._closing: dict[asyncio.Task[None], tuple[int, str]] = {}
         self._is_pumping = False
-        self._core.start(_now())
+        self._core.start(self._now())
         self._pump()
 
     # ---- Status
@@ -79,7 +89,7 @@ class Connection(Generic[Item]):
     @property
     def retry_in_ms(self) -> float:
         """While waiting: how long until the next attempt."""
-        return max(0.0, self._core.retry_at - _now())
+        return max(0.0, self._core.retry_at - self._now())
 
     # ---- Actions
 
@@ -90,39 +100,54 @@ class Connection(Generic[Item]):
         await self.close()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Ends the connection for good, except for `reconnect()`; returns after the closing handshake, within 2 s."""
+        """Ends the connection for good, except for `reconnect()`; returns after the closing handshake, within 2 s. Raises
+        ValueError for a code or reason that a WebSocket cannot send."""
+        check_close(code, reason)
         if self.status != "closed":
-            self._core.close(_now(), code, reason)
+            self._core.close(self._now(), code, reason)
             self._pump()
         if self._closing:
             await asyncio.wait(list(self._closing), timeout=2)
 
     def reconnect(self) -> None:
         """Starts a new connection immediately, in any status."""
-        self._core.reconnect(_now())
+        self._core.reconnect(self._now())
         self._pump()
 
     def send(self, text: str) -> bool:
         """Sends now; False where there is no open connection: nothing is kept for later."""
+        if not isinstance(text, str | bytes | bytearray | memoryview):
+            raise TypeError(f"a message is a text, not {type(text).__name__}")
         is_sent = self._core.send(text)
         self._pump()
         return is_sent
 
     def on(self, type: str, function: Callable[..., Any]) -> Callable[[], None]:
-        """Calls `function` on each event of `type`, in the event loop; returns a function that removes the listener."""
-        self._listeners.setdefault(type, []).append(function)
-        return lambda: self._listeners[type].remove(function)
+        """Calls `function` on each event of `type`, in the event loop; returns a function that removes the listener. Raises
+        TypeError for a coroutine function: nobody would await it. An exception of `function` goes to the exception handler
+        of the loop, and changes nothing."""
+        listeners = self._listeners.setdefault(type, [])
+        listeners.append(_plain(function))
+
+        def off() -> None:
+            with suppress(ValueError):
+                listeners.remove(function)
+
+        return off
 
     def iterate(self, type: str | None = None) -> AsyncIterator[Any]:
-        """The details of an event type, from this call until `close()`. Of states only the newest waits. Raises
-        RequestError `closed` when the server refused for good, `late` when more than `queue_max` wait."""
-        type = type or self._core.kind
-        inbox = Inbox(deque(maxlen=1 if type == "state" else None), self._core.options.queue_max)
-        offs = [self.on(type, inbox.put), self.on("status", lambda _: inbox.wake.set())]
-        return take(inbox, offs, lambda: (self.status == "closed", self._core.refusal))
+        """The details of an event type, from this call until `close()`. Of states only the newest waits. A wait that is
+        cancelled or times out takes nothing and ends nothing. Raises RequestError `closed` when the server refused for
+        good, `late` when more than `queue_max` wait."""
+        return Iteration(self._inbox(type or self._core.kind))
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self.iterate()
+
+    def _inbox(self, type: str) -> Inbox:
+        inbox = Inbox(self._core.options.queue_max, type == "state", lambda: (self.status == "closed", self._core.refusal))
+        self._inboxes[type].add(inbox)
+        return inbox
 
     # ---- The driver
 
@@ -139,24 +164,30 @@ class Connection(Generic[Item]):
         if self._timer:
             self._timer.cancel()
         due = self._core.poll_deadline()
-        self._timer = None if due is None else self._loop.call_later(max(0.0, due - _now()) / 1000, self._tick)
+        self._timer = None if due is None else self._loop.call_later(max(0.0, due - self._now()) / 1000, self._tick)
 
     def _do(self, output: Output) -> None:
         match output:
             case Dial(refused):
                 self._out = asyncio.Queue()
                 self._link = self._loop.create_task(self._run(refused, self._out))
+                self._link.add_done_callback(self._ended)
             case Send(text):
                 self._out.put_nowait(text)
             case Drop(code, reason):
                 if self._link and not self._link.done():
                     self._closing[self._link] = (code, reason)
-                    self._link.add_done_callback(self._closing.pop)
                     self._link.cancel()
                 self._link = None
             case Emit(type, args):
-                for listener in list(self._listeners.get(type, ())):
+                self._inboxes[type].put(args[0] if args else None)
+                if type == "status":
+                    for inboxes in tuple(self._inboxes.values()):
+                        inboxes.wake()
+                for listener in tuple(self._listeners.get(type, ())):
                     self._call(listener, args)
+            case Report(what, error):
+                self._report(what, error)
             case Deliver(subscription, item, details):
                 self._deliver(subscription, item, details)
             case Renew(is_wanted):
@@ -170,59 +201,96 @@ class Connection(Generic[Item]):
     def _deliver(self, subscription: SubscriptionCore, item: Any, details: tuple[Any, ...]) -> None:
         raise NotImplementedError
 
-    def _call(self, listener: Callable[..., Any], args: tuple[Any, ...]) -> Exception | None:
+    def _call(self, listener: Callable[..., Any], args: tuple[Any, ...]) -> BaseException | None:
         # A failing callback must not end the connection of the other listeners.
         try:
-            listener(*args)
-        except Exception as error:
-            self._loop.call_exception_handler({"message": f"weirgate: callback {listener!r} failed", "exception": error})
+            result = listener(*args)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError("the callback returns a coroutine, and nobody awaits it: use `async for`, or asyncio.create_task")
+        except BaseException as error:
+            # The program ends itself. In the thread of `weirgate.sync` only the thread would end.
+            if isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread():
+                raise
+            self._report(f"callback {listener!r}", error)
             return error
         return None
 
+    def _report(self, what: str, error: BaseException) -> None:
+        self._loop.call_exception_handler({"message": f"weirgate: {what} failed", "exception": error})
+
+    def _now(self) -> float:
+        """Milliseconds on the clock of the event loop."""
+        return self._loop.time() * 1000
+
     def _tick(self) -> None:
-        self._core.handle_timer(_now())
+        self._core.handle_timer(self._now())
         self._pump()
 
     async def _run(self, refused: bool, out: asyncio.Queue[str | bytes]) -> None:
         """An attempt: from the token to the end of the connection."""
         task = asyncio.current_task()
         assert task is not None
-        link: ClientConnection | fallback.Link | None = None
-        writer: asyncio.Task[None] | None = None
         try:
-            try:
-                address = await _value(self._url() if callable(self._url) else self._url)
-                token = await _value(self._token(refused) if callable(self._token) else self._token)
-                if not self._core.handle_dial(_now(), token):
-                    self._pump()
-                    return
-                link = await self._dial(address, token)
-            except Exception as error:
-                if task not in self._closing:
-                    self._core.handle_closed(_now(), 1006, **_why(error))
-                    self._pump()
+            address = await _value(self._url() if callable(self._url) else self._url)
+            token = await _value(self._token(refused) if callable(self._token) else self._token)
+            # A function of the program may catch the end of its attempt, and return.
+            if task in self._closing:
                 return
-            self._core.handle_opened(_now(), address, token)
-            writer = self._loop.create_task(_write(link, out))
-            self._pump()
-            try:
-                async for data in link:
-                    self._core.handle_message(_now(), data)
-                    self._pump()
-                    # A coroutine that awaits a response runs before the next message, so a new loop there misses no message.
-                    await asyncio.sleep(0)
-            except ConnectionClosed:
-                pass
-            if task not in self._closing:
-                self._core.handle_closed(_now(), link.close_code or 1006, link.close_reason or "")
+            if not self._core.handle_dial(self._now(), token):
                 self._pump()
+                return
+            link = await self._dial(address, token)
+        except Exception as error:
+            if task not in self._closing:
+                if not isinstance(error, _NETWORK):
+                    self._report("an attempt to connect", error)
+                self._lost(1006, **_why(error))
+            return
+        writer = self._loop.create_task(self._write(link, out))
+        try:
+            self._core.handle_opened(self._now(), address, token)
+            self._pump()
+            await self._read(link)
+            if task not in self._closing:
+                self._lost(link.close_code or 1006, link.close_reason or "")
         except asyncio.CancelledError:
-            if link is None or task not in self._closing:
+            if task not in self._closing:
                 raise
             await link.close(*self._closing[task])
         finally:
-            if writer:
-                writer.cancel()
+            writer.cancel()
+            link.transport.abort()
+
+    async def _read(self, link: ClientConnection | fallback.Link) -> None:
+        with suppress(ConnectionClosed):
+            async for data in link:
+                self._core.handle_message(self._now(), data)
+                self._pump()
+                # A coroutine that awaits a response runs before the next message, so a new loop there misses no message.
+                await asyncio.sleep(0)
+
+    async def _write(self, link: ClientConnection | fallback.Link, out: asyncio.Queue[str | bytes]) -> None:
+        while True:
+            try:
+                await link.send(await out.get())
+            except ConnectionClosed:
+                return
+            except Exception as error:
+                self._report("a message", error)
+
+    def _lost(self, code: int, reason: str, **why: Any) -> None:
+        self._core.handle_closed(self._now(), code, reason, **why)
+        self._pump()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """The task of a connection has ended; the core knows, unless somebody else has cancelled it, or it has failed."""
+        self._closing.pop(task, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._report("the connection", error)
+        if task is self._link and (error is not None or task.cancelled()):
+            self._loop.call_later(_CANCELLED_S, lambda: self._lost(1006, "cancelled") if task is self._link else None)
 
     async def _dial(self, url: str, token: str | None) -> ClientConnection | fallback.Link:
         options = {**self._connect_options}
@@ -234,7 +302,7 @@ class Connection(Generic[Item]):
         if self._has_fallback:
             return await fallback.dial(_address(url, query), options)
         # The core has the deadline of the handshake.
-        return await _connect(_address(url, query), open_timeout=None, **options)
+        return await open_websocket(_address(url, query), open_timeout=None, **options)
 
 
 class Levels(Connection[dict[str, Any]]):
@@ -264,21 +332,15 @@ class _Session(Connection[Item]):
     async def _answer(self, request: Request) -> Any:
         """Returns the response; raises RequestError without a response. A cancelled caller waits no longer."""
         done: asyncio.Future[None] = self._loop.create_future()
-
-        def settle(_: Request) -> None:
-            if not done.done():
-                done.set_result(None)
-
-        if not request.is_done:
-            request.on_done = settle
-            self._pump()
-            try:
-                await done
-            except asyncio.CancelledError:
-                self._core.abort(_now(), request)
-                self._pump()
-                raise
+        request.on_done = lambda _: None if done.done() else done.set_result(None)
         self._pump()
+        try:
+            if not request.is_done:
+                await done
+        except asyncio.CancelledError:
+            self._core.abort(self._now(), request)
+            self._pump()
+            raise
         if request.error is not None:
             raise request.error
         return request.response
@@ -294,9 +356,9 @@ class Subscription(Generic[Item]):
 
     def __init__(self, client: _Subscriber[Any], inner: SubscriptionCore) -> None:
         self._client, self._inner = client, inner
-        self._inboxes: list[Inbox] = []
+        self._inboxes = Inboxes()
         self._waiters: list[asyncio.Future[None]] = []
-        inner.on_change, inner.on_item = self._changed, self._put
+        inner.on_change, inner.on_item = self._changed, self._inboxes.put
 
     @property
     def names(self) -> list[str]:
@@ -314,35 +376,34 @@ class Subscription(Generic[Item]):
 
     def unsubscribe(self) -> None:
         """Gives up the names: each name with the last of its subscriptions. No call of the handler follows."""
-        self._client._core.unsubscribe(_now(), self._inner)
+        self._client._core.unsubscribe(self._client._now(), self._inner)
         self._client._pump()
 
     def __await__(self) -> Generator[Any, None, Self]:
         if not self._inner.is_done:
             done: asyncio.Future[None] = self._client._loop.create_future()
             self._waiters.append(done)
-            yield from done
+            try:
+                yield from done
+            finally:
+                self._waiters.remove(done)
         if self._inner.error is not None:
             raise self._inner.error
         return self
 
     def __aiter__(self) -> AsyncIterator[Item]:
-        inbox = Inbox(deque(), self._client._core.options.queue_max)
-        self._inboxes.append(inbox)
-        return take(inbox, [lambda: self._inboxes.remove(inbox)], lambda: (self._inner.is_over, self._inner.ending))
+        return Iteration(self._inbox())
 
-    def _put(self, item: Any) -> None:
-        for inbox in self._inboxes:
-            inbox.put(item)
+    def _inbox(self) -> Inbox:
+        inbox = Inbox(self._client._core.options.queue_max, False, lambda: (self._inner.is_over, self._inner.ending))
+        self._inboxes.add(inbox)
+        return inbox
 
     def _changed(self) -> None:
-        if self._inner.is_done:
-            for done in self._waiters:
-                if not done.done():
-                    done.set_result(None)
-            self._waiters.clear()
-        for inbox in self._inboxes:
-            inbox.wake.set()
+        for done in self._waiters if self._inner.is_done else ():
+            if not done.done():
+                done.set_result(None)
+        self._inboxes.wake()
 
 
 class _Subscriber(_Session[Item]):
@@ -372,11 +433,11 @@ class _Subscriber(_Session[Item]):
     def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None) -> Subscription[Item]:
         """Wants the names until `unsubscribe()` of the returned Subscription, connected or not. `handler` gets each message
         of these names. Raises ValueError over `names_max`."""
-        return self._subscription(self._core.subscribe(_now(), names, handler))
+        return self._subscription(self._core.subscribe(self._now(), names, handler and _plain(handler)))
 
     async def ping(self) -> dict[str, Any]:
         """The server's pong."""
-        return await self._answer(self._core.ping(_now()))
+        return await self._answer(self._core.ping(self._now()))
 
     def _subscription(self, inner: SubscriptionCore) -> Subscription[Any]:
         subscription: Subscription[Any] = Subscription(self, inner)
@@ -410,7 +471,7 @@ class Trades(_Subscriber[Trade]):
     def subscribe_candles(self, symbols: str | Iterable[str], interval: Interval,
                           handler: Callable[[Candle], object] | None = None) -> Subscription[Candle]:
         """As `subscribe`, for candles. For a gateway with `--candles`; any other refuses the symbols."""
-        return self._subscription(self._core.subscribe_candles(_now(), symbols, interval, handler))
+        return self._subscription(self._core.subscribe_candles(self._now(), symbols, interval, handler and _plain(handler)))
 
 
 class Channels(_Subscriber[ChannelMessage[Data]], Generic[Data]):
@@ -427,9 +488,9 @@ class Channels(_Subscriber[ChannelMessage[Data]], Generic[Data]):
         try:
             token = await _value(self._token(False))
         except Exception as error:
-            self._core.handle_no_token(_now(), error)
+            self._core.handle_no_token(self._now(), error)
         else:
-            self._core.handle_token(_now(), token)
+            self._core.handle_token(self._now(), token)
         self._pump()
 
 
@@ -444,11 +505,11 @@ class Devices(_Session[Push]):
 
     async def identify(self, device_id: str) -> dict[str, Any]:
         """For a device without the option `device_id`."""
-        return await self._answer(self._core.identify(_now(), device_id))
+        return await self._answer(self._core.identify(self._now(), device_id))
 
     async def request(self, event: str, data: dict[str, Any] | None = None) -> Any:
         """Returns the response of the service. A lost request is not sent again."""
-        return await self._answer(self._core.request(_now(), event, data))
+        return await self._answer(self._core.request(self._now(), event, data))
 
 
 def connect(url: Url, **options: Unpack[ConnectionOptions]) -> Connection[str]:
@@ -456,8 +517,14 @@ def connect(url: Url, **options: Unpack[ConnectionOptions]) -> Connection[str]:
     return Connection(url, **options)
 
 
-def _now() -> float:
-    return time.monotonic() * 1000
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Raises TypeError for what is no function, or starts nothing when it is called."""
+    for one in (function, getattr(function, "__call__", None)):
+        if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) or inspect.isgeneratorfunction(one):
+            raise TypeError(f"{function!r} would not run: a callback is a plain function; to await, use `async for`, or asyncio.create_task")
+    if not callable(function):
+        raise TypeError(f"{function!r} is no function")
+    return function
 
 
 async def _value(given: Any) -> Any:
@@ -481,11 +548,3 @@ def _why(error: Exception) -> dict[str, Any]:
         return {"reason": f"HTTP status {status}", "status": status, "retry_after_ms": 1000.0 * int(wait) if wait.isdecimal() else 0.0}
     name = errno.errorcode.get(error.errno) if isinstance(error, OSError) and error.errno else None
     return {"reason": str(error) or type(error).__name__, "error": name}
-
-
-async def _write(link: ClientConnection | fallback.Link, out: asyncio.Queue[str | bytes]) -> None:
-    try:
-        while True:
-            await link.send(await out.get())
-    except ConnectionClosed:
-        pass
