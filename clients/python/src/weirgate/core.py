@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Literal, NamedTuple
 
+from .outputs import Deliver, Dial, Drop, Emit, Output, Report, Send
+from .outputs import Renew as Renew
 from .strict_json import read_json
 
 Status = Literal["connecting", "open", "stale", "waiting", "closed"]
@@ -105,64 +107,6 @@ def check_close(code: int, reason: str) -> None:
     """Raises ValueError for a close code or reason that a client cannot send (RFC 6455 §7.4, §5.5)."""
     if not (code in _SENDABLE or 3_000 <= code < 5_000) or len(reason.encode()) > 123:
         raise ValueError(f"{code} {reason!r} is no close: a code such as 1000 or 3000 to 4999, and a reason of at most 123 bytes")
-
-
-@dataclass(frozen=True)
-class Dial:
-    """Make a connection; `refused`: the server refused the last token."""
-
-    refused: bool
-
-
-@dataclass(frozen=True)
-class Send:
-    """Send a text message."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Drop:
-    """Close the connection, or abort the attempt, and report no further events of the connection."""
-
-    code: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Emit:
-    """Call the listeners of `type` with `args`."""
-
-    type: str
-    args: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True)
-class Deliver:
-    """Pass `item` to the iterations of a subscription, and `details` to its handler."""
-
-    subscription: Any
-    item: Any
-    details: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Renew:
-    """Get a new token for the open connection, and report the token with `handle_token` or `handle_no_token`. If not
-    `is_wanted`: stop getting one."""
-
-    is_wanted: bool
-
-
-@dataclass(frozen=True)
-class Report:
-    """Report that `what`, a function of the program, has failed. The failure has changed nothing."""
-
-    what: str
-    error: BaseException
-
-
-Output = Dial | Send | Drop | Emit | Deliver | Renew | Report
 
 
 @dataclass
