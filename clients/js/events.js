@@ -43,7 +43,8 @@ export class Devices extends Session {
       this.isResuming = false;
       if (!error) {
         this.options.deviceId = data.device_id;
-        this.acknowledged("identified", data, pos, data.recovered);
+        this.goOn(pos, data.recovered);
+        this.acknowledge("identified", data);
       }
     }
     if (error) this.refuse(request, error.code, error.message, error.details);
