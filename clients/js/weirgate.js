@@ -242,7 +242,7 @@ export class Connection {
     }
     // `retry` has called `close` or `reconnect`.
     if (this.#link || this.status === "closed") return;
-    if (wait !== false) wait = wait >= 0 ? +wait : this.#delay(close);
+    if (wait !== false) wait = typeof wait === "number" && wait >= 0 ? wait : this.#delay(close);
     if (wait === false) return this.finish(close);
     this.#attempt += 1;
     this.retryAt = now + wait;
