@@ -4,6 +4,7 @@ import re
 
 import pytest
 from clients import small_socket
+from memory import memory_for
 from prometheus import scrape
 from waiting import until
 
@@ -98,7 +99,7 @@ async def test_answers_that_wait_to_be_written_have_a_charge(start_weirgate, pat
 
 async def test_answers_that_nobody_takes_give_way(start_weirgate):
     # 4 % of it are for plain HTTP.
-    weirgate = start_weirgate("events", "--memory-max", "100000000").wait_ready()
+    weirgate = start_weirgate("events", "--memory-max", str(memory_for(4_000_000, 40))).wait_ready()
     links = []
     for number in range(200):
         links.append((await begin(weirgate, number, "GET /metrics HTTP/1.1"))[0])

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use weirgate::hub::{Effect, Limits, SessionKey, TopicName, Transmit, Write};
+use weirgate_core::{Effect, Limits, SessionKey, TopicName, Transmit, Write};
 
 use super::{small_queue, state, symbols};
 use crate::world::World;

@@ -7,8 +7,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use foldhash::quality::RandomState;
 
-use crate::auth::{NameError, NamePatterns, NameSyntax};
-use crate::hub::{self, Core, SessionKey, TopicName};
+use weirgate_wire::auth::{NameError, NamePatterns, NameSyntax};
+
+use weirgate_core::{Core, SessionKey, TopicName};
 
 /// A subscription or its end, for the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,8 +217,8 @@ pub(super) fn holds_kept(core: &Core, key: SessionKey, kept: Option<&KeptNames>)
 /// A name to resume, with the matcher.
 pub(super) fn wanted<'a>(
     (name, patterns): &'a (TopicName, Option<NamePatterns>),
-) -> hub::Wanted<'a> {
-    hub::Wanted {
+) -> weirgate_core::Wanted<'a> {
+    weirgate_core::Wanted {
         name,
         patterns: patterns.as_ref(),
     }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::access::{AccessStats, Count, RequestRate, TokenEnd, labelled};
 use super::messages::Answers;
 use super::names::Held;
-use crate::auth::Rights;
+use crate::gateways::shared::access::{AccessStats, Count, RequestRate, TokenEnd, labelled};
+use weirgate_wire::auth::Rights;
 
 /// The gateway's state of a client.
 #[derive(Debug)]

@@ -13,9 +13,9 @@ use smallvec::SmallVec;
 
 use super::ChannelsStats;
 use super::asked::Asked;
-use crate::admission::{Charge, ClientAddr, Holding, address_group};
-use crate::auth::NameSyntax;
-use crate::hub::{Active, TopicName};
+use weirgate_core::{Active, TopicName};
+use weirgate_wire::admission::{Charge, ClientAddr, Holding, address_group};
+use weirgate_wire::auth::NameSyntax;
 
 /// Limits over all clients. A name that several clients hold counts once. An address gets more only while it holds less
 /// than what is free.

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use sonic_rs::LazyValue;
 
-use super::super::history::{Since, read_last, read_since, read_status};
-use super::super::members::{members, read_max_rate, text_of};
-use crate::auth::Token;
-use crate::hub::MaxRate;
-use crate::wire::json::{self, JsonError, check_json, compact};
+use crate::gateways::shared::history::{Since, read_last, read_since, read_status};
+use crate::gateways::shared::members::{members, read_max_rate, text_of};
+use weirgate_core::MaxRate;
+use weirgate_wire::auth::Token;
+use weirgate_wire::json;
+use weirgate_wire::json::{JsonError, check_json, compact};
 
 /// Limits of a request.
 #[derive(Clone, Copy, Debug)]

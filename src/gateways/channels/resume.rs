@@ -4,7 +4,6 @@
 //! A client that resumes a name joins it with the answer. In a single step the gateway answers which names are
 //! complete, sends the missed messages, and makes the client a member.
 
-use super::super::history::{Follow, gets_newest};
 use super::ChannelsGateway;
 use super::asked::{holds_kept, wanted};
 use super::authenticate::Verdict;
@@ -12,8 +11,9 @@ use super::bus::REFUSED;
 use super::client::Client;
 use super::messages::{Answer, Behind, Resumed};
 use super::patterns::matcher;
-use crate::auth::NamePatterns;
-use crate::hub::{Core, Left, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
+use crate::gateways::shared::history::{Follow, gets_newest};
+use weirgate_core::{Core, Left, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
+use weirgate_wire::auth::NamePatterns;
 
 impl ChannelsGateway {
     /// Subscribes to the entries in order. Returns the answer with the names that it waits for.

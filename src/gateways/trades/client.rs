@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed};
-use super::super::history::{Status, ended};
 use super::candles::{Interval, Update};
 use super::request::{Asked, BadRequest, Request};
-use crate::hub::{Accepted, CopyRank, Core, Frame, Now, Position, TopicName};
-use crate::wire::head::RequestHead;
-use crate::wire::json::ObjectWriter;
+use crate::gateways::shared::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed};
+use crate::gateways::shared::history::{Status, ended};
+use weirgate_core::{Accepted, CopyRank, Core, Frame, Now, Position, TopicName};
+use weirgate_wire::head::RequestHead;
+use weirgate_wire::json::ObjectWriter;
 
 #[derive(Debug)]
 pub struct Client {
@@ -23,6 +23,10 @@ pub struct Client {
     pub(super) together: Vec<Result<Request, BadRequest>>,
     pub(super) waiting: Option<Box<Waiting>>,
 }
+
+/// Memory of a symbol of a client: its place in the lists of the client and of the hub, and the topic of a symbol that no
+/// other client holds.
+const SYMBOL_BYTES: usize = 384;
 
 /// A request over its user's limit, which waits until the gateway knows whether the user's other connections are alive.
 #[derive(Debug)]
@@ -120,6 +124,11 @@ impl Held {
     pub(super) fn count(&self) -> usize {
         let candles = self.candles.iter().flat_map(|candles| candles.iter());
         self.symbols.len() + candles.map(Vec::len).sum::<usize>()
+    }
+
+    /// Memory of the symbols after the first, which counts with the connection.
+    pub(super) fn memory_bytes(&self) -> usize {
+        SYMBOL_BYTES * self.count().saturating_sub(1)
     }
 
     /// The symbols with candles, by interval.
