@@ -23,6 +23,9 @@ export class Channels extends Subscriber {
   get kind() {
     return "data";
   }
+  get query() {
+    return { ...super.query, payload: this.options.payload };
+  }
   get partMax() {
     return 1_000;
   }
@@ -60,12 +63,12 @@ export class Channels extends Subscriber {
   /** A new token at a random time, because many clients may have connected at once. */
   #plan(endsAt) {
     const left = (this.#endsAt = endsAt) - this.now, wait = Math.min(left * (0.6 + 0.2 * this.driver.random()), left - 5_000, 1e9);
-    this.cancel(this.#renewal);
-    this.#renewal = left > 0 && this.after(Math.max(1_000, wait), () => this.#renew());
+    this.driver.cancel(this.#renewal);
+    this.#renewal = left > 0 && this.driver.after(Math.max(1_000, wait), () => this.#renew());
   }
 
   #renew() {
-    const mine = (this.#renewal = this.after(this.options.requestMs, () => failed(new Error("no new token in time"))));
+    const mine = (this.#renewal = this.driver.after(this.options.requestMs, () => failed(new Error("no new token in time"))));
     const failed = (error) => {
       // Lost, or too late.
       if (mine !== this.#renewal) return;
@@ -80,7 +83,7 @@ export class Channels extends Subscriber {
       this.ask((requestId) => ({ action: "authenticate", token, requestId }), { isBound: true, done });
     };
     const then = (call) => (value) => this.input("run", call, value);
-    this.put("deliver", () => new Promise((go) => go(this.options.token({ refused: false }))).then(then(use), then(failed)));
+    this.put("attempt", () => new Promise((go) => go(this.options.token({ refused: false }))).then(then(use), then(failed)));
   }
 
   receive(message) {

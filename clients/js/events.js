@@ -7,7 +7,7 @@ export class Devices extends Session {
   }
 
   get query() {
-    return { ...super.query, since: this.options.deviceId && this.position };
+    return { ...super.query, device_id: this.options.deviceId, since: this.options.deviceId && this.position };
   }
   opened() {
     this.isResuming = Boolean(this.position);

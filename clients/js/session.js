@@ -11,7 +11,7 @@ export class Session extends Connection {
   #made = 0;
 
   constructor(url, options, ...driver) {
-    super(url, { staleMs: 0, ...options }, ...driver);
+    super(url, { staleMs: 0, requestMs: 10_000, ...options }, ...driver);
   }
 
   get isSerial() {
@@ -49,7 +49,7 @@ export class Session extends Connection {
       if (this.status === "closed") throw this.end ?? new RequestError("closed");
       const id = String((this.#made += 1));
       const settle = (how) => (value) => {
-        this.cancel(alarm);
+        this.driver.cancel(alarm);
         signal?.removeEventListener("abort", aborted);
         this.#pending = this.#pending.filter((other) => other !== request);
         how(value);
@@ -62,7 +62,7 @@ export class Session extends Connection {
         request.isSafe = false;
         this.input("run", request.isSent ? reject : request.reject, abortion());
       };
-      const alarm = this.after(this.options.requestMs, () => request.reject(new RequestError("timeout", "no answer")));
+      const alarm = this.driver.after(this.options.requestMs, () => request.reject(new RequestError("timeout", "no answer")));
       signal?.addEventListener("abort", aborted);
       this.#pending.push(request);
       this.#flush();

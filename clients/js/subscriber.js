@@ -24,7 +24,7 @@ class Subscription {
     for (const { subs } of entries) subs.add(this);
     // A program may ignore the answer: no unhandled rejection then.
     this.catch(() => {});
-    this.#alarm = client.after(client.options.requestMs, () => this.#settle.reject(new RequestError("timeout", "no answer")));
+    this.#alarm = client.driver.after(client.options.requestMs, () => this.#settle.reject(new RequestError("timeout", "no answer")));
   }
 
   get granted() {
@@ -60,12 +60,14 @@ class Subscription {
     return this.#client.iterate(this, this);
   }
 
-  /** Behind the step: the program's handler fails alone. */
   deliver(detail, details) {
-    if (this.#isLeft) return;
-    this.#client.dispatchEvent({ type: this, detail });
-    const error = this.#client.driver.attempt(() => this.#handler?.(...details));
-    if (error) this.#client.input("emit", "error", new RequestError("handler", String(error), error));
+    const failed = (error) => this.#client.input("emit", "error", new RequestError("handler", String(error), error));
+    const call = () => {
+      if (this.#isLeft) return undefined;
+      this.#client.dispatchEvent({ type: this, detail });
+      return this.#handler?.(...details);
+    };
+    this.#client.put("attempt", call, failed);
   }
 
   check() {
@@ -73,9 +75,9 @@ class Subscription {
     if (end !== undefined) this.#settle.reject(end ?? new RequestError("closed"));
     else if (this.#entries.every((entry) => entry.state === "live" || isRefused(entry))) this.#settle.resolve({ granted, refused });
     else return;
-    this.#client.cancel(this.#alarm);
+    this.#client.driver.cancel(this.#alarm);
     // Who iterates looks again.
-    this.#client.put("deliver", () => this.#client.dispatchEvent({ type: this }));
+    this.#client.put("attempt", () => this.#client.dispatchEvent({ type: this }));
   }
 }
 
@@ -138,7 +140,7 @@ export class Subscriber extends Session {
   }
 
   deliver(name, group, item, ...details) {
-    for (const sub of this.#names.get(keyOf(name, group))?.subs ?? []) this.put("deliver", () => sub.deliver(item, details));
+    for (const sub of this.#names.get(keyOf(name, group))?.subs ?? []) sub.deliver(item, details);
   }
 
   reported({ bus, lost = false }) {
@@ -175,7 +177,7 @@ export class Subscriber extends Session {
     this.#isUp &&= isUp;
     super.changed(status);
     if (isUp) return;
-    this.cancel(this.#again);
+    this.driver.cancel(this.#again);
     this.#again = undefined;
     for (const entry of this.#all("live")) entry.since = this.position;
     for (const entry of this.#all("live", "asked")) entry.state = "wanted";
@@ -187,10 +189,11 @@ export class Subscriber extends Session {
     if (this.#isPlanned) return;
     this.#isPlanned = true;
     // The changes of a tick together.
-    this.put("soon", () => {
+    const ask = () => {
       this.#isPlanned = false;
       this.#ask();
-    });
+    };
+    Promise.resolve().then(() => this.input("run", ask));
   }
 
   #all(...states) {
@@ -280,7 +283,7 @@ export class Subscriber extends Session {
       for (const entry of shared()) entry.state = "wanted";
       this.#ask();
     };
-    if (shared().length) this.#again ??= this.after(this.#againMs * (1 + this.driver.random()), again);
+    if (shared().length) this.#again ??= this.driver.after(this.#againMs * (1 + this.driver.random()), again);
   }
 }
 

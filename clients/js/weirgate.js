@@ -1,16 +1,5 @@
 // Options, events, fields and methods: in the .d.ts of each module.
 
-const DEFAULTS = {
-  staleMs: 3_000,
-  silenceMs: 30_000,
-  handshakeMs: 10_000,
-  stableMs: 5_000,
-  backoffMinMs: 300,
-  backoffMaxMs: 15_000,
-  requestMs: 10_000,
-  queueMax: 10_000,
-};
-
 export class RequestError extends Error {
   constructor(code, message = code, details = null) {
     super(message);
@@ -32,11 +21,8 @@ export class Connection {
   #listeners = [];
   #outputs = [];
   #isBusy = false;
-  #alarms = new Set();
-  #alarmAt = Infinity;
   // The connection or the attempt: when it started and opened, when a message came, by when another has to come.
   #link = null;
-  #clockOffset = 0;
   #attempt = 0;
   // Of the newest attempt; then the refused token, and the close that refused it.
   #token;
@@ -48,7 +34,16 @@ export class Connection {
   #last;
 
   constructor(url, options, makeDriver = drive) {
-    this.options = { ...DEFAULTS, ...options };
+    this.options = {
+      staleMs: 3_000,
+      silenceMs: 30_000,
+      handshakeMs: 10_000,
+      stableMs: 5_000,
+      backoffMinMs: 300,
+      backoffMaxMs: 15_000,
+      queueMax: 10_000,
+      ...options,
+    };
     this.driver = makeDriver(this, url);
     if (!this.options.signal?.aborted) this.input("again");
     else Object.assign(this, { status: "closed", end: null });
@@ -64,14 +59,14 @@ export class Connection {
       if (!isInner) {
         for (let output; (output = this.#outputs.shift()); ) driver[output[0]](...output.slice(1));
         this.#isBusy = false;
-        driver.arm(Math.min(this.#dueAt, this.#alarmAt));
+        driver.arm(this.#dueAt);
       }
     }
   }
 
   close(...how) {
-    // Earlier events are not told after the end.
-    this.#outputs = this.#outputs.filter(([kind]) => kind !== "emit" && kind !== "deliver");
+    // No event of before follows the end.
+    this.#outputs = this.#outputs.filter(([kind]) => kind !== "emit" && kind !== "attempt");
     this.input("finish", null, ...how);
   }
 
@@ -85,11 +80,11 @@ export class Connection {
     return this.isOpen && this.driver.isReady() && this.input("put", "send", data);
   }
 
-  addEventListener(type, listener, how) {
+  addEventListener(type, listener, { once, signal } = {}) {
     const off = () => this.removeEventListener(type, listener);
     off();
-    how?.signal?.addEventListener("abort", off);
-    if (listener && !how?.signal?.aborted) this.#listeners.push({ type, listener, how });
+    signal?.addEventListener("abort", off);
+    if (listener && !signal?.aborted) this.#listeners.push({ type, listener, once, off });
   }
 
   removeEventListener(type, listener) {
@@ -98,16 +93,15 @@ export class Connection {
 
   dispatchEvent(event) {
     for (const one of [...this.#listeners]) {
-      const { type, listener, how } = one;
-      if (type !== event.type || !this.#listeners.includes(one)) continue;
-      if (how?.once) this.removeEventListener(type, listener);
+      const { listener, once, off } = one;
+      if (one.type !== event.type || !this.#listeners.includes(one)) continue;
+      if (once) off();
       this.driver.attempt(() => (listener.handleEvent ?? listener).call(listener, event));
     }
-    return true;
   }
 
   iterate(type = this.kind, source = this) {
-    const queue = [], names = [type, "status"], client = this;
+    const queue = [];
     let wake, late;
     const take = (event) => {
       if (event.type === type && "detail" in event) {
@@ -117,7 +111,10 @@ export class Connection {
       }
       wake?.();
     };
-    for (const name of names) this.addEventListener(name, take);
+    const watch = (change) => {
+      for (const name of [type, "status"]) this[change](name, take);
+    };
+    watch("addEventListener");
     return (async function* () {
       try {
         for (;;) {
@@ -128,7 +125,7 @@ export class Connection {
           else await new Promise((go) => (wake = go));
         }
       } finally {
-        for (const name of names) client.removeEventListener(name, take);
+        watch("removeEventListener");
       }
     })();
   }
@@ -142,8 +139,7 @@ export class Connection {
     return "message";
   }
   get query() {
-    const { deviceId, maxHz, payload } = this.options;
-    return { device_id: deviceId, max_hz: maxHz, payload };
+    return { max_hz: this.options.maxHz };
   }
   get isOpen() {
     return this.#link?.openedAt !== undefined;
@@ -168,20 +164,9 @@ export class Connection {
   emit(...event) {
     this.put("emit", ...event);
   }
-  after(ms, call) {
-    const alarm = { at: this.now + ms, call };
-    this.#alarms.add(alarm);
-    this.#alarmAt = Math.min(this.#alarmAt, alarm.at);
-    return alarm;
-  }
-  cancel(alarm) {
-    this.#alarms.delete(alarm);
-    if (!this.#alarms.size) this.#alarmAt = Infinity;
-  }
   /** A server whose bus is away has nothing new. */
   refresh() {
-    const { staleMs } = this.options, isStale = this.bus === "away" || (staleMs > 0 && this.now - this.#freshAt >= staleMs);
-    if (this.isOpen) this.#become(isStale ? "stale" : "open");
+    if (this.isOpen) this.#become(this.bus === "away" || this.now >= this.#staleAt ? "stale" : "open");
   }
 
   // Inputs.
@@ -194,11 +179,10 @@ export class Connection {
   }
 
   connected(...as) {
-    const { now, options } = this, silenceMs = options.silenceMs * 2 ** this.#silences * (1 + this.driver.random());
-    Object.assign(this.#link, { openedAt: now, heardAt: now, silenceMs });
+    const { now, options, driver } = this, silenceMs = options.silenceMs * 2 ** this.#silences * (1 + driver.random());
+    Object.assign(this.#link, { openedAt: now, heardAt: now, silenceMs, answerBy: Infinity });
     if (this.#freshAt < 0) this.#freshAt = now;
     else this.reconnects += 1;
-    this.#clockOffset = this.driver.wall() - now;
     this.opened(...as);
     this.refresh();
     this.emit("open");
@@ -231,7 +215,7 @@ export class Connection {
     if (stood || code === 1001 || code === 1012) this.#attempt = 0;
     if (stood) this.#refused = null;
     if (!this.#attempt) this.#lostAt = now;
-    this.#link = null;
+    this.#forget();
     const retryAfterMs = Number(/\bretry_after_ms=(\d+)$/.exec(reason)?.[1] ?? 0);
     const close = (this.lastClose = { code, reason, opened, attempt: this.#attempt, retryAfterMs, ...more });
     let wait;
@@ -242,29 +226,18 @@ export class Connection {
     }
     // `retry` has called `close` or `reconnect`.
     if (this.#link || this.status === "closed") return;
-    if (wait !== false) wait = typeof wait === "number" && wait >= 0 ? wait : this.#delay(close);
+    if (wait !== false && !(typeof wait === "number" && wait >= 0)) wait = this.#delay(close);
     if (wait === false) return this.finish(close);
     this.#attempt += 1;
     this.retryAt = now + wait;
     this.#become("waiting");
   }
 
-  timer() {
-    const { now } = this, dueAt = this.#dueAt, link = this.#link, offset = this.driver.wall() - now;
-    const lateMs = Math.max(now - dueAt, Math.abs(offset - this.#clockOffset));
-    this.#clockOffset = offset;
-    this.#alarmAt = Infinity;
-    for (const alarm of [...this.#alarms]) {
-      if (alarm.at > now) this.#alarmAt = Math.min(this.#alarmAt, alarm.at);
-      else if (this.#alarms.delete(alarm)) alarm.call();
-    }
-    if (now >= dueAt) {
+  timer(lateMs) {
+    const { now } = this, link = this.#link;
+    if (now >= this.#dueAt) {
       if (!link) return this.again();
-      if (!this.isOpen) {
-        this.put("drop");
-        return this.closed(1006, "no answer to the handshake");
-      }
-      if (now >= link.answerBy) return this.again("no sign of life");
+      if (now >= link.answerBy) return this.isOpen ? this.again("no sign of life") : this.closed(1006, "no answer to the handshake");
       if (now >= this.#silentAt) {
         const probeMs = this.probe();
         if (!probeMs) {
@@ -281,10 +254,10 @@ export class Connection {
 
   /** The tab woke, the network came or went: wait for a sign of life, because a dead link says nothing. */
   check(isOffline) {
-    const { options, now } = this, link = this.#link;
+    const { now } = this, link = this.#link;
     if (this.status === "waiting" && !isOffline) this.again();
     else if (this.isOpen) {
-      const probeMs = this.probe(), waitMs = probeMs || options.staleMs;
+      const probeMs = this.probe(), waitMs = probeMs || this.options.staleMs;
       if (!probeMs && waitMs > 0 && now - link.heardAt >= waitMs) this.again("silent");
       else if (waitMs > 0) link.answerBy = Math.min(link.answerBy, now + waitMs);
     }
@@ -294,7 +267,7 @@ export class Connection {
   again(why) {
     if (why) this.lastClose = { code: 1006, reason: why, opened: true, attempt: this.#attempt };
     this.#forget();
-    this.#link = { startedAt: this.now, answerBy: Infinity, isFirst: true };
+    this.#link = { answerBy: this.now + this.options.handshakeMs, isFirst: true };
     this.end = undefined;
     this.put("dial", { refused: !!this.#refused });
     this.#become("connecting");
@@ -313,10 +286,14 @@ export class Connection {
   }
 
   get #dueAt() {
-    const { status, options } = this, link = this.#link;
-    if (!link) return status === "waiting" ? this.retryAt : Infinity;
-    if (!this.isOpen) return link.startedAt + options.handshakeMs;
-    return Math.min(options.staleMs > 0 && status === "open" ? this.#freshAt + options.staleMs : Infinity, this.#silentAt, link.answerBy);
+    const { status } = this;
+    if (!this.#link) return status === "waiting" ? this.retryAt : Infinity;
+    return Math.min(this.#link.answerBy, this.#silentAt, status === "open" ? this.#staleAt : Infinity);
+  }
+
+  get #staleAt() {
+    const { staleMs } = this.options;
+    return staleMs > 0 ? this.#freshAt + staleMs : Infinity;
   }
 
   get #silentAt() {
@@ -371,7 +348,8 @@ export const connect = (url, options) => new Connection(url, options);
 /** Clock, timers and WebSocket of the engine. */
 function drive(client, url) {
   const { options } = client;
-  let isNew = true, socket = null, attempting, timer;
+  // The newest attempt, with its socket.
+  let current, timer;
 
   const look = ({ type }) => {
     if (type === "abort") client.close();
@@ -382,51 +360,45 @@ function drive(client, url) {
     globalThis.document?.[change]?.("visibilitychange", look);
     for (const name of ["online", "offline", "pageshow"]) globalThis[change]?.(name, look);
   };
-  const closed = (...why) => {
-    driver.drop();
-    client.input("closed", ...why);
-  };
-  const open = (given, token) => {
-    const { protocols = [], tokenIn, payload, WebSocket = globalThis.WebSocket } = options, offered = [protocols].flat();
+  const open = (mine, given, token) => {
+    const { protocols = [], tokenIn, WebSocket = globalThis.WebSocket } = options, offered = [protocols].flat();
     if (!WebSocket) throw new TypeError("no global WebSocket: pass the one of the package ws as option WebSocket");
     if (!client.input("dialed", token)) return;
     // A subprotocol stays out of logs, but cannot hold every character.
     const isOffered = token && tokenIn !== "query" && /^[\w!#$%&'*+.^`|~-]+$/.test(token);
     if (isOffered) offered.unshift("bearer", token);
-    const mine = (socket = new WebSocket(addressOf(given, { ...client.query, token: !isOffered && token }), offered));
+    const socket = (mine.socket = new WebSocket(addressOf(given, { ...client.query, token: !isOffered && token }), offered));
     let fault;
-    if (payload) mine.binaryType = "arraybuffer";
-    mine.onopen = () => client.input("connected", given, token);
-    mine.onmessage = ({ data }) => client.input("received", data);
-    mine.onclose = ({ code, reason }) => {
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => client.input("connected", given, token);
+    socket.onmessage = ({ data }) => client.input("received", data);
+    socket.onclose = ({ code, reason }) => {
       const error = fault?.error?.code;
-      closed(code, reason || fault?.message || error || "", error && { error });
+      client.input("closed", code, reason || fault?.message || error || "", error && { error });
     };
     // Browsers hide why a handshake failed. Node has the error, the package ws the response.
-    mine.onerror = (event) => {
+    socket.onerror = (event) => {
       fault = event;
       // Node's own WebSocket may omit the close event of a failed handshake.
-      if (!client.isOpen) mine.onclose?.({ code: 1006 });
+      if (!client.isOpen) socket.onclose?.({ code: 1006 });
     };
-    mine.on?.("unexpected-response", (_, { statusCode: status, headers }) => {
-      const retryAfterMs = 1_000 * headers["retry-after"] || 0;
-      if (mine === socket) closed(1006, `HTTP status ${status}`, { status, retryAfterMs });
+    socket.on?.("unexpected-response", (_, { statusCode: status, headers }) => {
+      if (mine === current) client.input("closed", 1006, `HTTP status ${status}`, { status, retryAfterMs: 1_000 * headers["retry-after"] || 0 });
     });
   };
   const driver = {
     now,
-    wall: Date.now,
     random: Math.random,
-    isReady: () => socket?.readyState === 1,
+    isReady: () => current?.socket?.readyState === 1,
     dial(about) {
-      const { token } = options, mine = (attempting = {});
+      const { token } = options, isFirst = !timer, mine = (current = {});
       // Tokens of older attempts are not used.
-      const use = (parts) => mine === attempting && open(...parts);
+      const use = (parts) => mine === current && open(mine, ...parts);
       const failed = (error) => {
-        if (mine !== attempting) return;
+        if (mine !== current) return;
         // Of the program or the engine, not of the network.
         if (`${error}` !== client.lastClose?.reason) report(error);
-        closed(1006, `${error}`);
+        client.input("closed", 1006, `${error}`);
       };
       try {
         const parts = [typeof url === "function" ? url() : url, typeof token === "function" ? token(about) : token];
@@ -434,42 +406,41 @@ function drive(client, url) {
         else use(parts);
       } catch (error) {
         // An error at the start is for the caller.
-        if (isNew) throw error;
+        if (isFirst) throw error;
         failed(error);
       }
-      isNew = false;
       watch("addEventListener");
     },
     /** Without a close event. */
     drop(code = 1000, reason = "") {
-      const old = socket;
-      socket = attempting = null;
-      if (!old) return;
-      old.onopen = old.onmessage = old.onclose = null;
-      if (old.readyState < 2) driver.attempt(() => old.close(code, reason));
+      const { socket } = current;
+      current = {};
+      if (!socket) return;
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      if (socket.readyState < 2) driver.attempt(() => socket.close(code, reason));
     },
-    send: (data) => driver.attempt(() => socket?.send(data)),
+    send: (data) => driver.attempt(() => current.socket?.send(data)),
     emit(type, detail = client, more = {}) {
       driver.attempt(() => options[`on${type[0].toUpperCase()}${type.slice(1)}`]?.(detail, ...Object.values(more)));
       client.dispatchEvent({ type, target: client, detail, ...more });
     },
-    deliver: (call) => call(),
-    soon: (call) => Promise.resolve().then(() => client.input("run", call)),
     report,
     /** Calls a function of the program: a failure is reported, and changes nothing. */
-    attempt(call) {
+    async attempt(call, failed) {
       try {
-        const result = call();
-        if (result instanceof Promise) result.catch(report);
+        await call();
       } catch (error) {
         report(error);
-        return error;
+        failed?.(error);
       }
     },
+    // A longer timer would fire at once.
+    after: (ms, call) => setTimeout(() => client.input("run", call), Math.min(ms, 2e9)),
+    cancel: (alarm) => clearTimeout(alarm),
     arm(dueAt) {
       clearTimeout(timer);
-      // A longer timer would fire at once.
-      if (dueAt < Infinity) timer = setTimeout(() => client.input("timer"), Math.min(Math.max(0, dueAt - now()), 2e9));
+      const ms = Math.max(0, dueAt - now()), begin = Date.now();
+      if (ms < Infinity) timer = driver.after(ms, () => client.timer(Date.now() - begin - ms));
       else if (client.status === "closed") watch("removeEventListener");
     },
   };
@@ -483,7 +454,6 @@ const report = (error) => (globalThis.reportError && !globalThis.Deno ? reportEr
 function addressOf(given, query) {
   const page = globalThis.location?.href;
   let url = (page ? new URL(given, page).href : `${given}`).replace(/^http/i, "ws").replace(/#.*/, "");
-  if (!/^wss?:\/\/[^/]/i.test(url)) throw new TypeError(`${given} is no address of a WebSocket`);
   for (const [name, value] of Object.entries(query)) {
     if (value) url = `${url.replace(RegExp(`([?&])${name}=[^&]*&?`), "$1")}${url.includes("?") ? "&" : "?"}${name}=${encodeURIComponent(value)}`;
   }

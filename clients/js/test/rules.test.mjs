@@ -61,7 +61,6 @@ const TOLD = {
 
 class Run {
   now = 1000;
-  wallOffset = 1.7e12;
   numbers = [0.5];
   dueAt = Infinity;
   attempts = 0;
@@ -70,7 +69,7 @@ class Run {
   asked = [];
   used = [];
   calls = new Map();
-  soon = [];
+  alarms = new Map();
 
   constructor({ client, options, token: isAsked }) {
     this.hidden = client === "connection" ? "state" : "message";
@@ -82,10 +81,15 @@ class Run {
   driver() {
     return {
       now: () => this.now,
-      wall: () => this.now + this.wallOffset,
       random: () => (this.numbers.length > 1 ? this.numbers.shift() : this.numbers[0]),
       isReady: () => true,
       arm: (dueAt) => (this.dueAt = dueAt),
+      after: (ms, call) => {
+        const alarm = {};
+        this.alarms.set(alarm, { at: this.now + ms, call });
+        return alarm;
+      },
+      cancel: (alarm) => this.alarms.delete(alarm),
       dial: ({ refused }) => {
         this.asked.push({ refused, at: this.now });
         if (!this.isAsked) this.dialed(undefined, this.client?.input);
@@ -99,10 +103,8 @@ class Run {
         if (type !== "open" && type !== this.hidden) this.told.push(TOLD[type](detail, more));
         this.client.dispatchEvent({ type, detail });
       },
-      deliver: (call) => call(),
-      soon: (call) => this.soon.push(call),
       report: (error) => { throw error; },
-      attempt: (call) => { try { call(); } catch (error) { return error; } },
+      attempt: (call, failed) => { try { call(); } catch (error) { failed?.(error); } },
     };
   }
 
@@ -116,15 +118,16 @@ class Run {
   }
   async rest() {
     await settled();
-    for (const call of this.soon.splice(0)) this.input("run", call);
-    await settled();
+  }
+  nextAt() {
+    return Math.min(this.dueAt, ...[...this.alarms.values()].map(({ at }) => at));
   }
   async advance(end) {
     await this.rest();
-    while (this.dueAt <= end) {
-      this.now = Math.max(this.now, this.dueAt);
-      this.input("timer");
-      await this.rest();
+    for (let at; (at = this.nextAt()) <= end; await this.rest()) {
+      this.now = Math.max(this.now, at);
+      for (const [alarm, { at, call }] of this.alarms) if (at <= this.now && this.alarms.delete(alarm)) this.input("run", call);
+      if (this.dueAt <= this.now) this.input("timer", this.now - this.dueAt);
     }
     this.now = Math.max(this.now, end);
   }
@@ -181,8 +184,8 @@ class Run {
   async next_attempt(ms) {
     const { attempts } = this, since = this.now;
     for (let n = 0; this.attempts === attempts; n += 1) {
-      assert.ok(n < 1000 && this.dueAt < Infinity, "no timer makes an attempt");
-      await this.advance(Math.max(this.now, this.dueAt));
+      assert.ok(n < 1000 && this.nextAt() < Infinity, "no timer makes an attempt");
+      await this.advance(Math.max(this.now, this.nextAt()));
     }
     assert.ok(Math.abs(this.asked.at(-1).at - since - ms) < 0.01, `${this.now - since} ms, not ${ms}`);
   }
@@ -237,7 +240,7 @@ for (const file of readdirSync(folder).filter((name) => name.endsWith(".json")))
         }
       }
       run.close();
-      assert.equal(run.dueAt, Infinity, "no timer is left");
+      assert.equal(run.nextAt(), Infinity, "no timer is left");
     });
   }
 }
