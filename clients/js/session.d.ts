@@ -11,7 +11,7 @@ export interface SessionOptions<Client> extends ConnectionOptions<Client> {
 /** With a history on the server. */
 export interface ResumeOptions {
   /** The position to go on from, as a client before had it in `position`. Without: live messages alone. */
-  since?: string | null;
+  since?: string | null | undefined;
 }
 
 /**

@@ -98,6 +98,7 @@ export class Connection {
       if (once) off();
       this.driver.attempt(() => (listener.handleEvent ?? listener).call(listener, event));
     }
+    return true;
   }
 
   iterate(type = this.kind, source = this) {
@@ -142,7 +143,7 @@ export class Connection {
     return { max_hz: this.options.maxHz };
   }
   get isOpen() {
-    return this.#link?.openedAt !== undefined;
+    return this.#link?.openedAt >= 0;
   }
   opened() {}
   changed() {}
@@ -210,13 +211,13 @@ export class Connection {
   }
 
   closed(code, reason, more) {
-    const { now, isOpen: opened } = this, stood = opened && now - this.#link.openedAt >= this.options.stableMs;
+    const { now, isOpen: opened } = this, stood = now - this.#link.openedAt >= this.options.stableMs;
     // An orderly stop of the server is no failure.
     if (stood || code === 1001 || code === 1012) this.#attempt = 0;
     if (stood) this.#refused = null;
     if (!this.#attempt) this.#lostAt = now;
     this.#forget();
-    const retryAfterMs = Number(/\bretry_after_ms=(\d+)$/.exec(reason)?.[1] ?? 0);
+    const retryAfterMs = +(/\bretry_after_ms=(\d+)$/.exec(reason)?.[1] ?? 0);
     const close = (this.lastClose = { code, reason, opened, attempt: this.#attempt, retryAfterMs, ...more });
     let wait;
     try {
@@ -303,13 +304,13 @@ export class Connection {
 
   /** Full jitter: all clients lost the same server at once. At most the time since the loss: a short loss is over soon. */
   #delay(close) {
-    const { code, reason, opened, attempt, status = 0, retryAfterMs = 0 } = close;
+    const { code, reason, opened, attempt, status, retryAfterMs } = close;
     const { backoffMinMs, backoffMaxMs, token } = this.options;
     // An operator has cut the client off, and the new token too.
     const isCut = reason === "revoked" && this.#refused?.close.reason === reason;
     // A new token may be admitted; anything else would fail again.
     if (typeof token === "function" && !isCut && (code === 1008 || status === 401)) this.#refused = { token: this.#token, close };
-    else if ([1002, 1003, 1007, 1008, 1009, 1010].includes(code) || (status >= 400 && status < 500 && ![408, 425, 429].includes(status))) return false;
+    else if ([1002, 1003, 1007, 1008, 1009, 1010].includes(code) || /^4(?!08|25|29)/.test(status)) return false;
     // "Try again later" (1013). Another instance may be some milliseconds behind. A failed handshake may be a hidden 503.
     const least = code === 1013 ? 2_000 : opened ? 100 : backoffMinMs;
     const window = Math.min(backoffMaxMs, backoffMinMs * 2 ** attempt, Math.max(backoffMinMs, this.now - this.#lostAt));
