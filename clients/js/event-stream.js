@@ -151,7 +151,7 @@ export class EventStream extends Shape {
       }
       // With a length the response is a wait, not a stream.
       if (headers.has("content-length")) return this.#ended(abort, 1006, `retry_after_ms=${/\d+/.exec(await response.text())}`);
-      if (!response.body) throw new TypeError("fetch without streams");
+      if (!response.body) throw new TypeError("no response.body: fetch needs a polyfill with streams");
       if (abort !== this.#abort) return;
       this.#heardAt = now();
       // Without messages there is no response to wait for.

@@ -61,7 +61,10 @@ class Subscription {
   }
 
   deliver(detail, details) {
-    const failed = (error) => this.#client.input("emit", "error", new RequestError("handler", String(error), error));
+    const failed = (error) => {
+      this.#client.driver.log(error);
+      this.#client.input("emit", "error", new RequestError("handler", String(error), error));
+    };
     const call = () => {
       if (this.#isLeft) return undefined;
       this.#client.dispatchEvent({ type: this, detail });

@@ -227,10 +227,10 @@ export class Connection {
     }
     // `retry` has called `close` or `reconnect`.
     if (this.#link || this.status === "closed") return;
-    if (wait !== false && !(typeof wait === "number" && wait >= 0)) wait = this.#delay(close);
+    if (wait !== false && (typeof wait !== "number" || isNaN(wait))) wait = this.#delay(close);
     if (wait === false) return this.finish(close);
     this.#attempt += 1;
-    this.retryAt = now + wait;
+    this.retryAt = now + Math.max(0, wait);
     this.#become("waiting");
   }
 
@@ -397,8 +397,8 @@ function drive(client, url) {
       const use = (parts) => mine === current && open(mine, ...parts);
       const failed = (error) => {
         if (mine !== current) return;
-        // Of the program or the engine, not of the network.
-        if (`${error}` !== client.lastClose?.reason) report(error);
+        // Perhaps of the program, and no network. Once in a row.
+        if (`${error}` !== client.lastClose?.reason) driver.log(error);
         client.input("closed", 1006, `${error}`);
       };
       try {
@@ -425,14 +425,15 @@ function drive(client, url) {
       driver.attempt(() => options[`on${type[0].toUpperCase()}${type.slice(1)}`]?.(detail, ...Object.values(more)));
       client.dispatchEvent({ type, target: client, detail, ...more });
     },
-    report,
-    /** Calls a function of the program: a failure is reported, and changes nothing. */
-    async attempt(call, failed) {
+    log: (error) => console.error(error),
+    // Deno would end the program.
+    report: (error) => (globalThis.reportError && !globalThis.Deno ? reportError(error) : driver.log(error)),
+    /** Calls a function of the program: a failure changes nothing. */
+    async attempt(call, failed = driver.report) {
       try {
         await call();
       } catch (error) {
-        report(error);
-        failed?.(error);
+        failed(error);
       }
     },
     // A longer timer would fire at once.
@@ -447,9 +448,6 @@ function drive(client, url) {
   };
   return driver;
 }
-
-/** Deno would end the program. */
-const report = (error) => (globalThis.reportError && !globalThis.Deno ? reportError(error) : console.error(error));
 
 /** As text: not every engine has the whole of `URL`. */
 function addressOf(given, query) {

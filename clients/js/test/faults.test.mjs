@@ -14,15 +14,17 @@ const URL_ = "ws://feed.example/ws";
 const settled = async () => { for (let n = 0; n < 30; n += 1) await null; };
 const boom = () => { throw new Error("of the program"); };
 
-/** Runs `run` with a list of what is reported. */
+/** Runs `run` with a list of what is reported, or logged where the client says it in another way too. */
 function reporting(run) {
   return inWorld(async () => {
     const reported = [];
-    globalThis.reportError = (error) => reported.push(String(error.message ?? error));
+    const { error: log } = console;
+    globalThis.reportError = console.error = (error) => reported.push(String(error.message ?? error));
     try {
       await run(reported);
     } finally {
       delete globalThis.reportError;
+      console.error = log;
     }
   });
 }
@@ -60,10 +62,10 @@ for (const place of PLACES) {
 }
 
 test("a wait of retry that is none counts as none, and retry may close or reconnect", reporting(async () => {
-  for (const value of ["soon", NaN, {}, null, undefined, -5]) {
+  for (const [value, ms] of [["soon", 450], [NaN, 450], [{}, 450], [null, 450], [undefined, 450], [7, 7], [-5, 0]]) {
     const feed = connect(URL_, { retry: () => value });
     latest().end();
-    assert.deepEqual([feed.status, feed.retryAt], ["waiting", world.now + 450], String(value));
+    assert.deepEqual([feed.status, feed.retryAt], ["waiting", world.now + ms], String(value));
     feed.close();
   }
   const closes = connect(URL_, { retry: () => closes.close() });

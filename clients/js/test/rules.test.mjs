@@ -104,6 +104,7 @@ class Run {
         this.client.dispatchEvent({ type, detail });
       },
       report: (error) => { throw error; },
+      log: () => {},
       attempt: (call, failed) => { try { call(); } catch (error) { failed?.(error); } },
     };
   }
