@@ -10,19 +10,21 @@ export class Channels extends Subscriber {
   // Address and token.
   #as;
   #endsAt;
-  #timer;
+  #renewal;
 
   /** A binary message is a line of JSON and the payload. */
-  parse = (data) => {
-    if (typeof data === "string") return JSON.parse(data);
-    const bytes = new Uint8Array(data), end = bytes.indexOf(10);
-    const message = JSON.parse(new TextDecoder().decode(bytes.subarray(0, end)));
+  parse(data) {
+    if (typeof data === "string") return super.parse(data);
+    const bytes = new Uint8Array(data), end = bytes.indexOf(10), message = super.parse(new TextDecoder().decode(bytes.subarray(0, end)));
     message.data = message.deleted ? null : bytes.subarray(end + 1);
     return message;
-  };
+  }
 
   get kind() {
     return "data";
+  }
+  get query() {
+    return { ...super.query, payload: this.options.payload };
   }
   get partMax() {
     return 1_000;
@@ -55,34 +57,33 @@ export class Channels extends Subscriber {
     } catch {
       // No JWT.
     }
-    this.#plan(typeof this.options.token === "function" ? end - Date.parse(timestamp) + performance.now() : NaN);
+    this.#plan(typeof this.options.token === "function" ? end - Date.parse(timestamp) + this.now : NaN);
   }
 
   /** A new token at a random time, because many clients may have connected at once. */
   #plan(endsAt) {
-    const left = (this.#endsAt = endsAt) - performance.now();
-    clearTimeout(this.#timer);
-    this.#timer =
-      left > 0 && setTimeout(() => this.#renew(), Math.max(1_000, Math.min(left * (0.6 + 0.2 * Math.random()), left - 5_000, 1e9)));
+    const left = (this.#endsAt = endsAt) - this.now, wait = Math.min(left * (0.6 + 0.2 * this.driver.random()), left - 5_000, 1e9);
+    this.driver.cancel(this.#renewal);
+    this.#renewal = left > 0 && this.driver.after(Math.max(1_000, wait), () => this.#renew());
   }
 
-  async #renew() {
+  #renew() {
+    const mine = (this.#renewal = this.driver.after(this.options.requestMs, () => failed(new Error("no new token in time"))));
     const failed = (error) => {
       // Lost, or too late.
-      if (mine !== this.#timer) return;
+      if (mine !== this.#renewal) return;
       const isRefusal = error?.code === "refused";
       this.#plan(isRefusal && !LATER.test(error.message) ? NaN : this.#endsAt);
-      if (!isRefusal) this.tell(new RequestError("token", String(error), error));
+      if (!isRefusal) this.emit("error", new RequestError("token", String(error), error));
     };
-    const mine = (this.#timer = setTimeout(failed, this.options.requestMs, new Error("no new token in time")));
-    try {
-      const token = await this.options.token({ refused: false });
-      if (mine !== this.#timer) return;
-      if (!token || token === this.#as[1]) this.#plan(this.#endsAt);
-      else await this.ask((requestId) => ({ action: "authenticate", token, requestId }), { isBound: true });
-    } catch (error) {
-      failed(error);
-    }
+    const use = (token) => {
+      if (mine !== this.#renewal) return;
+      if (!token || token === this.#as[1]) return this.#plan(this.#endsAt);
+      const done = (answer) => answer.code === "refused" && failed(answer);
+      this.ask((requestId) => ({ action: "authenticate", token, requestId }), { isBound: true, done });
+    };
+    const then = (call) => (value) => this.input("run", call, value);
+    this.put("attempt", () => new Promise((go) => go(this.options.token({ refused: false }))).then(then(use), then(failed)));
   }
 
   receive(message) {
@@ -101,12 +102,14 @@ export class Channels extends Subscriber {
     if (type === "connected" || type === "authenticated") this.#admitted(message, request);
     if (type === "connected") return this.emit("welcome", message);
     if (type === "error") return this.refuse(request, "refused", error);
-    if (request) request.resolve(message);
-    if (type !== "subscribed") return;
+    const isSubscribed = type === "subscribed";
+    if (isSubscribed) this.acknowledge(type, message);
+    request?.resolve(message);
+    if (!isSubscribed) return;
     // After the timeout of the request.
     if (!request) this.granted(channels);
     // A response that grants nothing says nothing about the history.
     const isRecovered = !channels.length || Object.values(recovered).includes(true);
-    this.acknowledged(type, message, pos, isRecovered, request?.message, Object.values(why));
+    this.goOn(pos, isRecovered, request?.message, Object.values(why));
   }
 }

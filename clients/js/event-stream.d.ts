@@ -11,7 +11,7 @@
 export class EventStream {
   /** "include": the browser sends cookies to a gateway of another origin too (`--token-cookie`, `--allowed-origins`). */
   static credentials: "same-origin" | "include" | "omit";
-  constructor(url: string | URL, protocols?: string | string[]);
+  constructor(url: string | { readonly href: string }, protocols?: string | string[]);
   /** Like a WebSocket: 0 connecting, 1 open, 2 closing, 3 closed. */
   readonly readyState: number;
   onopen: ((event: any) => void) | null;

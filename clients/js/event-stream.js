@@ -21,14 +21,14 @@ const REOPEN_MS = 300;
 /** The gateway sends a comment every 20 s: a stream with data in this time is alive. */
 const ALIVE_MS = 45_000;
 /** Too much for a request: a repetition would fail too. */
-const TOO_MUCH = new Set([400, 414, 431]);
+const TOO_MUCH = [400, 414, 431];
 /** The types of responses. */
-const ANSWERS = new Set(["success", "subscribed", "unsubscribed", "pong", "response", "error"]);
+const ANSWERS = ["success", "subscribed", "unsubscribed", "pong", "response", "error"];
 
 /** By origin: whether a WebSocket opened last, and the failures since; what broke open WebSockets; since when there are streams. */
 const origins = new Map();
 
-const now = () => performance.now();
+const now = () => globalThis.performance?.now() ?? Date.now();
 
 class Shape {
   onopen = null;
@@ -72,7 +72,7 @@ export class EventStream extends Shape {
   }
 
   send(data) {
-    if (this.readyState === 0) throw new DOMException("not open yet", "InvalidStateError");
+    if (this.readyState === 0) throw Object.assign(Error(), { name: "InvalidStateError" });
     if (this.readyState !== 1) return;
     const text = String(data), message = parsed(text);
     const answer = this.#ownAnswer(message);
@@ -146,11 +146,12 @@ export class EventStream extends Shape {
       const { headers, ok, status } = response;
       if (!ok || !headers.get("content-type")?.startsWith("text/event-stream")) {
         abort.abort();
-        const isFinal = messages.length > 0 && TOO_MUCH.has(status);
+        const isFinal = messages.length > 0 && TOO_MUCH.includes(status);
         return this.#ended(abort, isFinal ? 1009 : 1006, `HTTP status ${status}`);
       }
       // With a length the response is a wait, not a stream.
       if (headers.has("content-length")) return this.#ended(abort, 1006, `retry_after_ms=${/\d+/.exec(await response.text())}`);
+      if (!response.body) throw new TypeError("no response.body: fetch needs a polyfill with streams");
       if (abort !== this.#abort) return;
       this.#heardAt = now();
       // Without messages there is no response to wait for.
@@ -193,7 +194,7 @@ export class EventStream extends Shape {
   #hear(event) {
     if (this.#due) {
       const { type, data } = parsed(event.data);
-      if (ANSWERS.has(type) && !data?.connectionId) this.#due -= 1;
+      if (ANSWERS.includes(type) && !data?.connectionId) this.#due -= 1;
       // The client keeps positions too.
       if (this.#due) event.data &&= event.data.replace(/(,"pos":")[^"]+(?="\}(\n[\w+/=]*)?$)/, `$1${this.#id}`);
     }
@@ -242,7 +243,7 @@ export function withFallback(WebSocket = globalThis.WebSocket) {
     // A single request each time, so clients do not double the load in an outage.
     constructor(url, protocols) {
       super();
-      const { origin } = new URL(url, globalThis.location?.href);
+      const origin = /^\w+:\/\/[^/?#]*|/.exec(url)[0];
       let known = origins.get(origin);
       if (!known || now() - known.at > BACK_MS) origins.set(origin, (known = { stood: false, failed: 0, broken: 0, waitMs: FIRST_MS, at: Infinity }));
       const isStream = !WebSocket || known.broken >= BROKEN_MAX || known.failed >= (known.stood ? FAILURES_MAX : 1);

@@ -7,7 +7,7 @@ export class Devices extends Session {
   }
 
   get query() {
-    return { ...super.query, since: this.options.deviceId && this.position };
+    return { ...super.query, device_id: this.options.deviceId, since: this.options.deviceId && this.position };
   }
   opened() {
     this.isResuming = Boolean(this.position);
@@ -43,7 +43,8 @@ export class Devices extends Session {
       this.isResuming = false;
       if (!error) {
         this.options.deviceId = data.device_id;
-        this.acknowledged("identified", data, pos, data.recovered);
+        this.goOn(pos, data.recovered);
+        this.acknowledge("identified", data);
       }
     }
     if (error) this.refuse(request, error.code, error.message, error.details);

@@ -1,4 +1,4 @@
-import { Address, Connection, ConnectionEvents, ConnectionOptions, FeedEvent, RequestError } from "./weirgate.js";
+import { Address, Connection, ConnectionEvents, ConnectionOptions, FeedEvent, RequestError, Signal } from "./weirgate.js";
 
 export interface SessionOptions<Client> extends ConnectionOptions<Client> {
   /**
@@ -11,7 +11,7 @@ export interface SessionOptions<Client> extends ConnectionOptions<Client> {
 /** With a history on the server. */
 export interface ResumeOptions {
   /** The position to go on from, as a client before had it in `position`. Without: live messages alone. */
-  since?: string | null;
+  since?: string | null | undefined;
 }
 
 /**
@@ -27,7 +27,7 @@ export interface SessionEvents extends ConnectionEvents<never> {
 
 export interface RequestOptions {
   /** Rejects the request on abort. The server still carries out a request already sent. */
-  signal?: AbortSignal;
+  signal?: Signal;
 }
 
 /**
@@ -42,8 +42,10 @@ export class Session<Events, Item> extends Connection<never, Events, Item> {
   protected isResuming: boolean;
   /** Keeps the position of a message. */
   protected hear(message: { pos?: string }): void;
-  /** Emits an acknowledgement, and keeps the position unless missed messages follow. */
-  protected acknowledged(type: string, detail: object, pos: string | undefined, isRecovered?: boolean): void;
+  /** Keeps `recovered` of an acknowledgement, and emits it. */
+  protected acknowledge(type: string, detail: object): void;
+  /** Keeps the position of a response unless missed messages follow. */
+  protected goOn(pos: string | undefined, isRecovered?: boolean): void;
   /** Whether a request waits for the previous response, because responses do not name the request. */
   protected get isSerial(): boolean;
   /**

@@ -10,8 +10,8 @@ export class Session extends Connection {
   #pending = [];
   #made = 0;
 
-  constructor(url, options) {
-    super(url, { staleMs: 0, ...options });
+  constructor(url, options, ...driver) {
+    super(url, { staleMs: 0, requestMs: 10_000, ...options }, ...driver);
   }
 
   get isSerial() {
@@ -29,23 +29,27 @@ export class Session extends Connection {
     if (!this.#isPicturing) this.options.since = pos;
   }
 
-  /** With `isRecovered` the missed messages follow, and have the next position. */
-  acknowledged(type, detail, pos, isRecovered, { since, last } = {}, why = []) {
-    if (!this.isResuming && !isRecovered) {
-      this.#isPicturing = !pos && this.position && last && (!since || why.some((one) => one !== "off"));
-      if (!this.#isPicturing) this.options.since = pos;
-    }
+  acknowledge(type, detail) {
     this.recovered = detail.recovered ?? this.recovered;
     this.emit(type, detail);
   }
 
+  /** From the position of a response. With `isRecovered` the missed messages follow, and have the next position. */
+  goOn(pos, isRecovered, { since, last } = {}, why = []) {
+    if (this.isResuming || isRecovered) return;
+    this.#isPicturing = !pos && this.position && last && (!since || why.some((one) => one !== "off"));
+    if (!this.#isPicturing) this.options.since = pos;
+  }
+
+  /** A promise of the response to the message that `make` returns for an id. */
   ask(make, { signal, isSafe = true, isQuiet = false, isBound = false, done } = {}) {
-    const response = new Promise((resolve, reject) => {
-      signal?.throwIfAborted();
+    const ask = (resolve, reject) => {
+      const abortion = () => signal.reason ?? Object.assign(new Error("aborted"), { name: "AbortError" });
+      if (signal?.aborted) throw abortion();
       if (this.status === "closed") throw this.end ?? new RequestError("closed");
       const id = String((this.#made += 1));
       const settle = (how) => (value) => {
-        clearTimeout(timer);
+        this.driver.cancel(alarm);
         signal?.removeEventListener("abort", aborted);
         this.#pending = this.#pending.filter((other) => other !== request);
         how(value);
@@ -56,13 +60,14 @@ export class Session extends Connection {
       // The response will still come, and must not be taken for the next response.
       const aborted = () => {
         request.isSafe = false;
-        (request.isSent ? reject : request.reject)(signal.reason);
+        this.input("run", request.isSent ? reject : request.reject, abortion());
       };
-      const timer = setTimeout(() => request.reject(new RequestError("timeout", "no answer")), this.options.requestMs);
+      const alarm = this.driver.after(this.options.requestMs, () => request.reject(new RequestError("timeout", "no answer")));
       signal?.addEventListener("abort", aborted);
       this.#pending.push(request);
       this.#flush();
-    });
+    };
+    const response = this.input("run", () => new Promise(ask));
     // A caller may ignore the response: no unhandled rejection then, "error" reports the refusal.
     response.catch(() => {});
     return response;
@@ -94,7 +99,7 @@ export class Session extends Connection {
 
   #flush() {
     for (const request of this.#pending) {
-      request.isSent ||= this.send(JSON.stringify(request.message));
+      request.isSent ||= this.isOpen && this.put("send", JSON.stringify(request.message));
       if (this.isSerial || !request.isSent) return;
     }
   }

@@ -1,5 +1,5 @@
 import { RequestOptions, ResumeOptions, Session, SessionEvents, SessionOptions } from "./session.js";
-import { FeedEvent } from "./weirgate.js";
+import { FeedEvent, Place } from "./weirgate.js";
 
 export interface SubscriberOptions<Client> extends SessionOptions<Client> {
   /** Most names of all subscriptions together; a name of two subscriptions counts twice. With more, `subscribe` throws. Default 10,000. */
@@ -61,7 +61,7 @@ export class Subscriber<Events, Item> extends Session<Events, Item> {
   readonly recovered: boolean | Record<string, boolean> | undefined;
   ping(options?: RequestOptions): Promise<{ timestamp: number | string }>;
   /** The server has admitted the client with a token. Another token may be granted more, so refused names are asked for again. */
-  protected admitted(address: string | URL, token?: string | null): void;
+  protected admitted(address: Place, token?: string | null): void;
   /** A new token does not grant the names. */
   protected revoked(names: readonly string[]): void;
 }

@@ -8,24 +8,23 @@ const FULL = /would exceed maximum/;
 const SHARED = /per user|^Server|too many/;
 const AGAIN_MS = 5_000;
 
-class Subscription extends EventTarget {
+class Subscription {
   #client;
   #entries;
   #handler;
   #settle;
-  #timer;
+  #alarm;
   #isLeft = false;
   #answer = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
 
   constructor(client, entries, handler) {
-    super();
     this.#client = client;
     this.#entries = entries;
     this.#handler = handler;
     for (const { subs } of entries) subs.add(this);
     // A program may ignore the answer: no unhandled rejection then.
     this.catch(() => {});
-    this.#timer = setTimeout(() => this.#settle.reject(new RequestError("timeout", "no answer")), client.options.requestMs);
+    this.#alarm = client.driver.after(client.options.requestMs, () => this.#settle.reject(new RequestError("timeout", "no answer")));
   }
 
   get granted() {
@@ -47,7 +46,10 @@ class Subscription extends EventTarget {
   }
 
   unsubscribe() {
-    if (this.#isLeft) return;
+    if (!this.#isLeft) this.#client.input("run", () => this.#leave());
+  }
+
+  #leave() {
     this.#isLeft = true;
     for (const { subs } of this.#entries) subs.delete(this);
     this.#client.plan(-this.#entries.length);
@@ -55,13 +57,20 @@ class Subscription extends EventTarget {
   }
 
   [Symbol.asyncIterator]() {
-    return this.#client.iterate("item", this);
+    return this.#client.iterate(this, this);
   }
 
-  deliver(item, details) {
-    if (this.#isLeft) return;
-    this.dispatchEvent(Object.assign(new Event("item"), { detail: item }));
-    this.#handler?.(...details);
+  deliver(detail, details) {
+    const failed = (error) => {
+      this.#client.driver.log(error);
+      this.#client.input("emit", "error", new RequestError("handler", String(error), error));
+    };
+    const call = () => {
+      if (this.#isLeft) return undefined;
+      this.#client.dispatchEvent({ type: this, detail });
+      return this.#handler?.(...details);
+    };
+    this.#client.put("attempt", call, failed);
   }
 
   check() {
@@ -69,8 +78,9 @@ class Subscription extends EventTarget {
     if (end !== undefined) this.#settle.reject(end ?? new RequestError("closed"));
     else if (this.#entries.every((entry) => entry.state === "live" || isRefused(entry))) this.#settle.resolve({ granted, refused });
     else return;
-    clearTimeout(this.#timer);
-    this.dispatchEvent(new Event("status"));
+    this.#client.driver.cancel(this.#alarm);
+    // Who iterates looks again.
+    this.#client.put("attempt", () => this.#client.dispatchEvent({ type: this }));
   }
 }
 
@@ -89,7 +99,7 @@ export class Subscriber extends Session {
   #resuming = 0;
   #given = this.options.since;
   #againMs;
-  #againTimer;
+  #again;
   #as;
 
   get subscriptions() {
@@ -114,10 +124,12 @@ export class Subscriber extends Session {
     const names = [...new Set(given)], { namesMax = 10_000 } = this.options;
     if (!names.length || names.some((name) => typeof name !== "string")) throw new TypeError("a name is a text");
     if (this.#count + names.length > namesMax) throw new RangeError(`more than namesMax (${namesMax}) names`);
-    const sub = new Subscription(this, names.map((name) => this.#entry(name, group)), handler);
-    this.plan(names.length);
-    sub.check();
-    return sub;
+    return this.input("run", () => {
+      const sub = new Subscription(this, names.map((name) => this.#entry(name, group)), handler);
+      this.plan(names.length);
+      sub.check();
+      return sub;
+    });
   }
 
   live(group = "") {
@@ -130,21 +142,8 @@ export class Subscriber extends Session {
     check(entries);
   }
 
-  /** A handler that fails keeps no other from the message. */
   deliver(name, group, item, ...details) {
-    for (const sub of [...(this.#names.get(keyOf(name, group))?.subs ?? [])]) {
-      try {
-        sub.deliver(item, details);
-      } catch (error) {
-        console.error(error);
-        this.tell(new RequestError("handler", String(error), error));
-      }
-    }
-  }
-
-  /** Later: a listener that fails must not stop what goes on here. */
-  tell(error) {
-    queueMicrotask(() => this.emit("error", error));
+    for (const sub of this.#names.get(keyOf(name, group))?.subs ?? []) sub.deliver(item, details);
   }
 
   reported({ bus, lost = false }) {
@@ -181,8 +180,8 @@ export class Subscriber extends Session {
     this.#isUp &&= isUp;
     super.changed(status);
     if (isUp) return;
-    clearTimeout(this.#againTimer);
-    this.#againTimer = undefined;
+    this.driver.cancel(this.#again);
+    this.#again = undefined;
     for (const entry of this.#all("live")) entry.since = this.position;
     for (const entry of this.#all("live", "asked")) entry.state = "wanted";
     if (status === "closed") check([...this.#names.values()]);
@@ -193,10 +192,11 @@ export class Subscriber extends Session {
     if (this.#isPlanned) return;
     this.#isPlanned = true;
     // The changes of a tick together.
-    queueMicrotask(() => {
+    const ask = () => {
       this.#isPlanned = false;
       this.#ask();
-    });
+    };
+    Promise.resolve().then(() => this.input("run", ask));
   }
 
   #all(...states) {
@@ -258,7 +258,7 @@ export class Subscriber extends Session {
       } else if (isRefusal && names.length === 1) this.#refuse(part, [message]);
       // A single bad name refuses a whole request.
       else for (const entry of inState(part, ["asked"])) Object.assign(entry, { state: "wanted", isAlone: isRefusal });
-      if (code === "timeout") this.tell(new RequestError(code, message));
+      if (code === "timeout") this.emit("error", new RequestError(code, message));
       if (action === "unsubscribe") {
         const held = code === "timeout" ? part.filter(({ name }) => !this.#names.has(keyOf(name, group))) : [];
         if (held.length) this.#request(action, held, state);
@@ -278,15 +278,15 @@ export class Subscriber extends Session {
     for (const entry of left) entry.state = LIMITED.test(entry.why) ? "limited" : "refused";
     check(left);
     const told = left.filter((entry) => news.includes(entry));
-    if (told.length) this.tell(refusal(told));
+    if (told.length) this.emit("error", refusal(told));
     const shared = () => this.#all("limited").filter(({ why }) => SHARED.test(why));
     const again = () => {
-      this.#againTimer = undefined;
+      this.#again = undefined;
       this.#againMs = Math.min(2 * this.#againMs, 12 * AGAIN_MS);
       for (const entry of shared()) entry.state = "wanted";
       this.#ask();
     };
-    if (shared().length) this.#againTimer ??= setTimeout(again, this.#againMs * (1 + Math.random()));
+    if (shared().length) this.#again ??= this.driver.after(this.#againMs * (1 + this.driver.random()), again);
   }
 }
 

@@ -48,6 +48,8 @@ export class Trades extends Subscriber {
     const isHeld = !subscribed || asked?.symbols?.every((symbol) => currentSubscriptions.includes(symbol));
     // Otherwise a late response, after a timeout of the request.
     if (asked?.action.startsWith(action) && asked.interval === interval && isHeld) request.resolve(data ?? { timestamp });
-    if (subscribed && !interval) this.acknowledged("subscribed", data, pos, data.recovered, asked, [data.why ?? "off"]);
+    if (!subscribed || interval) return;
+    this.goOn(pos, data.recovered, asked, [data.why ?? "off"]);
+    this.acknowledge("subscribed", data);
   }
 }

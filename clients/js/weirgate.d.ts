@@ -43,7 +43,19 @@ export class RequestError extends Error {
 }
 
 /** An event of a connection: `detail` is the first argument of the option `on…`. */
-export type FeedEvent<Detail, More = {}> = Event & { readonly detail: Detail } & Readonly<More>;
+export type FeedEvent<Detail, More = {}> = { readonly type: string; readonly target: any; readonly detail: Detail } & Readonly<More>;
+
+/** What the clients need of an `AbortSignal`. */
+export interface Signal {
+  readonly aborted: boolean;
+  addEventListener(type: "abort", listener: () => void): void;
+  removeEventListener(type: "abort", listener: () => void): void;
+}
+
+/** A function, or an object with the function `handleEvent`. An exception is reported, and changes nothing. */
+export type Listener<Event> = ((event: Event) => void) | { handleEvent(event: Event): void };
+
+export type ListenerOptions = boolean | { once?: boolean; signal?: Signal; capture?: boolean; passive?: boolean };
 
 export interface ConnectionEvents<State = LevelsState> {
   status: FeedEvent<Status, { connection: Connection<State> }>;
@@ -53,7 +65,7 @@ export interface ConnectionEvents<State = LevelsState> {
   bad: FeedEvent<unknown, { data: any }>;
 }
 
-/** Options of every client. Each callback is an event too. */
+/** Options of every client. Each callback is an event too. An exception of a callback is reported, and changes nothing. */
 export interface ConnectionOptions<Client> {
   /** Each message as received, before parsing. */
   onMessage?: (data: any, kept: boolean) => void;
@@ -63,7 +75,7 @@ export interface ConnectionOptions<Client> {
   onOpen?: (connection: Client) => void;
   /** Each change of `status`. The first status is "connecting", and is not announced. */
   onStatus?: (status: Status, connection: Client) => void;
-  /** Overrides the reaction to a close: wait for this many ms, never reconnect (false), as usual (undefined). */
+  /** Overrides the reaction to a close: wait for this many ms, never reconnect (false), as usual (undefined, or an exception). */
   retry?: (close: Close) => number | false | undefined;
   /**
    * The token, or a function, called before each attempt. `refused`: the server refused the last token (close code 1008, or
@@ -82,7 +94,7 @@ export interface ConnectionOptions<Client> {
    */
   maxHz?: number;
   /** Closes the connection on abort. */
-  signal?: AbortSignal;
+  signal?: Signal;
   /** Time without a new message until `stale`. 0: never. Default 3,000 for levels and `connect`, otherwise 0. */
   staleMs?: number;
   /**
@@ -125,16 +137,18 @@ export interface Options<State = LevelsState> extends ConnectionOptions<Connecti
 }
 
 /** May be relative to the page, and http(s) is taken for ws(s). A function is called before each attempt. */
-export type Address = string | URL | (() => string | URL | Promise<string | URL>);
+export type Address = Place | (() => Place | Promise<Place>);
+export type Place = string | { readonly href: string; toString(): string };
 
 /**
  * Connects, and stays connected until `close()`.
- * @throws the errors of `new URL` or `new WebSocket` for a bad address, at the first attempt only.
+ * @throws TypeError, or the error of `new WebSocket`, for a bad address, at the first attempt only.
  */
 export function connect<State = LevelsState>(url: Address, options?: Options<State>): Connection<State>;
 
-export class Connection<State = LevelsState, Events = ConnectionEvents<State>, Item = any> extends EventTarget {
-  constructor(url: Address, options?: Options<State>);
+export class Connection<State = LevelsState, Events = ConnectionEvents<State>, Item = any> {
+  /** `driver`: of another engine than a browser or Node. */
+  constructor(url: Address, options?: Options<State>, driver?: (client: any, url: Address) => Driver);
   readonly status: Status;
   /** The end of the last connection or attempt; null before. */
   readonly lastClose: Close | null;
@@ -153,7 +167,7 @@ export class Connection<State = LevelsState, Events = ConnectionEvents<State>, I
   /** Starts a new connection immediately, also after `close()`. */
   reconnect(): void;
   /** Sends now, or returns false without an open connection: nothing is kept for later. */
-  send(data: string | ArrayBufferLike | Blob | ArrayBufferView): boolean;
+  send(data: string | ArrayBufferLike | ArrayBufferView | { readonly size: number; readonly type: string }): boolean;
   /**
    * The details of an event type, from this call on. Of states only the newest waits; of other messages up to `queueMax`
    * wait. The iteration ends with `close()`, and throws RequestError after a final refusal by the server.
@@ -161,12 +175,14 @@ export class Connection<State = LevelsState, Events = ConnectionEvents<State>, I
   iterate<Type extends keyof Events>(type: Type): AsyncGenerator<Events[Type] extends FeedEvent<infer Detail> ? Detail : never>;
   iterate(): AsyncGenerator<Item>;
   [Symbol.asyncIterator](): AsyncGenerator<Item>;
-  addEventListener<Type extends keyof Events & string>(type: Type, listener: (event: Events[Type]) => void, options?: boolean | AddEventListenerOptions): void;
-  addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
+  addEventListener<Type extends keyof Events & string>(type: Type, listener: Listener<Events[Type]>, options?: ListenerOptions): void;
+  addEventListener(type: string, listener: Listener<any> | null, options?: ListenerOptions): void;
+  removeEventListener(type: string, listener: Listener<any> | null, options?: ListenerOptions): void;
+  dispatchEvent(event: { readonly type: string }): boolean;
   /** The parameters of the address; those without a value are left out. */
   protected get query(): Record<string, unknown>;
   /** The handshake has succeeded, with this address and token. Overridden by typed clients, as the next three. */
-  protected opened(address: string | URL, token?: string | null): void;
+  protected opened(address: Place, token?: string | null): void;
   protected changed(status: Status): void;
   /** The object of a message. */
   protected parse(data: any): any;
@@ -176,6 +192,13 @@ export class Connection<State = LevelsState, Events = ConnectionEvents<State>, I
   protected probe(): number;
   protected emit(type: string, detail: unknown, more?: object): void;
 }
+
+/**
+ * Clock, timers and network of a client. The client reports to it what has to be done behind each step: `dial`, `send`, `drop`,
+ * `emit`, `deliver`, `soon`, `report`; and until when to call `client.input("timer")`: `arm`. In return the driver calls
+ * `client.input` with `dialed`, `connected`, `received`, `closed` and `check`.
+ */
+export type Driver = Record<string, (...args: any[]) => any>;
 
 export interface LevelsEvents<State> extends ConnectionEvents<State> {
   gap: FeedEvent<Gap>;

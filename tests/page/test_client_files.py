@@ -30,7 +30,7 @@ FILES = {
     "events": ("events", ["weirgate", "session", "events"]),
 }
 # Bytes that a browser loads at most.
-SIZES = {"weirgate": 5_000, "trades": 9_000, "channels": 9_000, "events": 6_500, "event-stream": 3_700}
+SIZES = {"weirgate": 4_200, "trades": 8_000, "channels": 8_500, "events": 5_400, "event-stream": 3_500}
 
 
 EMPTY = "<!doctype html><title>empty</title><link rel=icon href=data:,>"
@@ -97,7 +97,12 @@ def joined(modules, end):
     text = re.sub(r"^(import|export \{) .*\n", "", text, flags=re.MULTILINE)
     if end == "js":
         text = re.sub(r"^ *(//.*|/\*\*(?s:.*?)\*/)\n", "", text, flags=re.MULTILINE)
-    return text.encode()
+    return text
+
+
+def words(code):
+    """A script without its white space and its names of private members, which a gateway leaves out or shortens."""
+    return re.sub(r"#\w+", "#", re.sub(r"\s+", "", code))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -108,7 +113,8 @@ def test_a_gateway_serves_its_client_as_one_file_with_types_and_a_tag(gateways, 
         for end, kind in (("js", "text/javascript"), ("d.ts", "text/plain")):
             path = f"/{file}.{end}"
             status, headers, body = ask(weirgate, path, Origin="https://page.example")
-            assert status == 200 and body == joined(parts, end), path
+            text, wanted = body.decode(), joined(parts, end)
+            assert status == 200 and (text == wanted if end == "d.ts" else words(text) == words(wanted)), path
             assert headers["content-type"] == f"{kind}; charset=utf-8" and headers["cache-control"] == "no-cache"
             assert headers["access-control-allow-origin"] == "*" and headers["vary"] == "Accept-Encoding"
             status, again, body = ask(weirgate, path, If_None_Match=headers["etag"])

@@ -12,7 +12,10 @@ use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
 
+mod compact;
+
 use super::site::{Answer, RequestParts, Route};
+use compact::compact;
 use weirgate_wire::space;
 
 /// Allows scripts, styles and connections of this origin only, and no framing of a page.
@@ -214,10 +217,7 @@ fn files_of(client: ClientModule) -> Vec<File> {
             path,
             text: text.into(),
         };
-        [
-            file(script, without_comments(&code)),
-            file(types, declarations),
-        ]
+        [file(script, compact(&code)), file(types, declarations)]
     });
     files.into_iter().flatten().collect()
 }
@@ -230,18 +230,6 @@ fn joined(modules: impl Iterator<Item = &'static str>) -> String {
     let lines = modules.flat_map(|module| module.split_inclusive('\n'));
     let is_gone = |line: &&str| line.starts_with("import ") || line.starts_with("export { ");
     lines.filter(|line| !is_gone(line)).collect()
-}
-
-/// Leaves out lines that are only a comment; they are a fifth of the compressed file.
-fn without_comments(code: &str) -> String {
-    let mut is_in_block = false;
-    let is_code = |line: &&str| {
-        let text = line.trim();
-        let is_comment = is_in_block || text.starts_with("/**") || text.starts_with("//");
-        is_in_block = (is_in_block || text.starts_with("/**")) && !text.ends_with("*/");
-        !is_comment
-    };
-    code.split_inclusive('\n').filter(is_code).collect()
 }
 
 /// Returns a route for each file of a client.
@@ -385,15 +373,5 @@ pub(crate) mod tests {
                 assert_eq!(file.text.contains("/**"), file.path.ends_with(".d.ts"));
             }
         }
-    }
-
-    #[test]
-    fn only_lines_of_comments_are_left_out() {
-        let code =
-            "// a\nlet a; // kept\n\n  /** b */\n  /**\n   * c\n   */\n  let url = \"//d\";\n";
-        assert_eq!(
-            without_comments(code),
-            "let a; // kept\n\n  let url = \"//d\";\n"
-        );
     }
 }

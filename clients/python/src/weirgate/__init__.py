@@ -11,7 +11,8 @@
 
 `weirgate.sync` has the same clients for programs without asyncio.
 """
-from .aio import Channels, Connection, Devices, Levels, Subscription, Trades, connect
+from .aio import Channels, Devices, Levels, Subscription, Trades, connect
+from .connection import Connection
 from .core import Close, Gap, RequestError, Status
 from .options import Candle, ChannelMessage, Trade
 from .sessions import Push

@@ -1,23 +1,14 @@
-"""The clients on asyncio and the library websockets: carries out the outputs of the cores, and reports events to the cores."""
+"""The clients on asyncio."""
 from __future__ import annotations
 
 import asyncio
-import errno
-import inspect
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from typing import Any, Generic, Self, TypeVar, Unpack
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as _connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-
-from . import fallback
 from .channels import ChannelsCore
-from .core import Close, Core, Deliver, Dial, Drop, Emit, LevelsCore, Options, Output, Renew, RequestError, Send, Status
-from .iteration import Inbox, take
+from .connection import Connection, plain, value_of
+from .core import LevelsCore, RequestError
+from .iteration import Inbox, Inboxes, Iteration
 from .options import (
     Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade, TradesOptions, Url,
 )
@@ -25,216 +16,6 @@ from .sessions import DevicesCore, Push, Request, SessionCore
 from .subscriptions import SubscriberCore, SubscriptionCore, TradesCore
 
 Item = TypeVar("Item")
-
-
-class Connection(Generic[Item]):
-    """A WebSocket that reconnects until `close()`, or the end of the `async with` block. Must be made inside a running event loop.
-    Options: `weirgate.options`."""
-
-    _core_type: type[Core] = Core
-
-    def __init__(self, url: Url, **options: Unpack[ConnectionOptions]) -> None:
-        self._begin(url, {**options}, ConnectionOptions)
-
-    def _begin(self, url: Url, options: dict[str, Any], known: Any) -> None:
-        if unknown := sorted(options.keys() - known.__annotations__.keys()):
-            hint = "; options of the connection, such as ssl, go in connect_options={\"ssl\": …}"
-            raise TypeError(f"unknown option: {', '.join(unknown)}{hint}")
-        if isinstance(url, str):
-            _address(url, [])
-        self._url, self._token, self._token_in = url, options.pop("token", None), options.pop("token_in", "header")
-        self._connect_options = {"max_size": None, **options.pop("connect_options", {})}
-        self._has_fallback = options.pop("fallback", False)
-        self._listeners: dict[str, list[Callable[..., Any]]] = {}
-        for name in [name for name in options if name.startswith("on_")]:
-            self.on(name.removeprefix("on_"), options.pop(name))
-        self._loop = asyncio.get_running_loop()
-        self._core = self._core_type(Options(has_token=callable(self._token), **options))
-        self._link: asyncio.Task[None] | None = None
-        self._out: asyncio.Queue[str | bytes] = asyncio.Queue()
-        self._timer: asyncio.TimerHandle | None = None
-        self._renewal: asyncio.Task[None] | None = None
-        self._closing: dict[asyncio.Task[None], tuple[int, str]] = {}
-        self._is_pumping = False
-        self._core.start(_now())
-        self._pump()
-
-    # ---- Status
-
-    @property
-    def status(self) -> Status:
-        """connecting, open, stale (nothing new for `stale_ms`), waiting (for the next attempt) or closed (for good)."""
-        return self._core.status
-
-    @property
-    def last_close(self) -> Close | None:
-        """The end of the last connection or attempt."""
-        return self._core.last_close
-
-    @property
-    def reconnects(self) -> int:
-        """Connections after the first."""
-        return self._core.reconnects
-
-    @property
-    def retry_in_ms(self) -> float:
-        """While waiting: how long until the next attempt."""
-        return max(0.0, self._core.retry_at - _now())
-
-    # ---- Actions
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Ends the connection for good, except for `reconnect()`; returns after the closing handshake, within 2 s."""
-        if self.status != "closed":
-            self._core.close(_now(), code, reason)
-            self._pump()
-        if self._closing:
-            await asyncio.wait(list(self._closing), timeout=2)
-
-    def reconnect(self) -> None:
-        """Starts a new connection immediately, in any status."""
-        self._core.reconnect(_now())
-        self._pump()
-
-    def send(self, text: str) -> bool:
-        """Sends now; False where there is no open connection: nothing is kept for later."""
-        is_sent = self._core.send(text)
-        self._pump()
-        return is_sent
-
-    def on(self, type: str, function: Callable[..., Any]) -> Callable[[], None]:
-        """Calls `function` on each event of `type`, in the event loop; returns a function that removes the listener."""
-        self._listeners.setdefault(type, []).append(function)
-        return lambda: self._listeners[type].remove(function)
-
-    def iterate(self, type: str | None = None) -> AsyncIterator[Any]:
-        """The details of an event type, from this call until `close()`. Of states only the newest waits. Raises
-        RequestError `closed` when the server refused for good, `late` when more than `queue_max` wait."""
-        type = type or self._core.kind
-        inbox = Inbox(deque(maxlen=1 if type == "state" else None), self._core.options.queue_max)
-        offs = [self.on(type, inbox.put), self.on("status", lambda _: inbox.wake.set())]
-        return take(inbox, offs, lambda: (self.status == "closed", self._core.refusal))
-
-    def __aiter__(self) -> AsyncIterator[Item]:
-        return self.iterate()
-
-    # ---- The driver
-
-    def _pump(self) -> None:
-        """Carries out the outputs of the core, and sets the timer. If a callback calls the client, the outer call continues."""
-        if self._is_pumping:
-            return
-        self._is_pumping = True
-        try:
-            while (output := self._core.poll_output()) is not None:
-                self._do(output)
-        finally:
-            self._is_pumping = False
-        if self._timer:
-            self._timer.cancel()
-        due = self._core.poll_deadline()
-        self._timer = None if due is None else self._loop.call_later(max(0.0, due - _now()) / 1000, self._tick)
-
-    def _do(self, output: Output) -> None:
-        match output:
-            case Dial(refused):
-                self._out = asyncio.Queue()
-                self._link = self._loop.create_task(self._run(refused, self._out))
-            case Send(text):
-                self._out.put_nowait(text)
-            case Drop(code, reason):
-                if self._link and not self._link.done():
-                    self._closing[self._link] = (code, reason)
-                    self._link.add_done_callback(self._closing.pop)
-                    self._link.cancel()
-                self._link = None
-            case Emit(type, args):
-                for listener in list(self._listeners.get(type, ())):
-                    self._call(listener, args)
-            case Deliver(subscription, item, details):
-                self._deliver(subscription, item, details)
-            case Renew(is_wanted):
-                if self._renewal:
-                    self._renewal.cancel()
-                self._renewal = self._loop.create_task(self._renew()) if is_wanted else None
-
-    async def _renew(self) -> None:
-        raise NotImplementedError
-
-    def _deliver(self, subscription: SubscriptionCore, item: Any, details: tuple[Any, ...]) -> None:
-        raise NotImplementedError
-
-    def _call(self, listener: Callable[..., Any], args: tuple[Any, ...]) -> Exception | None:
-        # A failing callback must not end the connection of the other listeners.
-        try:
-            listener(*args)
-        except Exception as error:
-            self._loop.call_exception_handler({"message": f"weirgate: callback {listener!r} failed", "exception": error})
-            return error
-        return None
-
-    def _tick(self) -> None:
-        self._core.handle_timer(_now())
-        self._pump()
-
-    async def _run(self, refused: bool, out: asyncio.Queue[str | bytes]) -> None:
-        """An attempt: from the token to the end of the connection."""
-        task = asyncio.current_task()
-        assert task is not None
-        link: ClientConnection | fallback.Link | None = None
-        writer: asyncio.Task[None] | None = None
-        try:
-            try:
-                address = await _value(self._url() if callable(self._url) else self._url)
-                token = await _value(self._token(refused) if callable(self._token) else self._token)
-                if not self._core.handle_dial(_now(), token):
-                    self._pump()
-                    return
-                link = await self._dial(address, token)
-            except Exception as error:
-                if task not in self._closing:
-                    self._core.handle_closed(_now(), 1006, **_why(error))
-                    self._pump()
-                return
-            self._core.handle_opened(_now(), address, token)
-            writer = self._loop.create_task(_write(link, out))
-            self._pump()
-            try:
-                async for data in link:
-                    self._core.handle_message(_now(), data)
-                    self._pump()
-                    # A coroutine that awaits a response runs before the next message, so a new loop there misses no message.
-                    await asyncio.sleep(0)
-            except ConnectionClosed:
-                pass
-            if task not in self._closing:
-                self._core.handle_closed(_now(), link.close_code or 1006, link.close_reason or "")
-                self._pump()
-        except asyncio.CancelledError:
-            if link is None or task not in self._closing:
-                raise
-            await link.close(*self._closing[task])
-        finally:
-            if writer:
-                writer.cancel()
-
-    async def _dial(self, url: str, token: str | None) -> ClientConnection | fallback.Link:
-        options = {**self._connect_options}
-        query = [(name, str(value)) for name, value in self._core.query.items() if value]
-        if token and self._token_in == "query":
-            query.append(("token", token))
-        elif token:
-            options["additional_headers"] = {**dict(options.get("additional_headers") or {}), "Authorization": f"Bearer {token}"}
-        if self._has_fallback:
-            return await fallback.dial(_address(url, query), options)
-        # The core has the deadline of the handshake.
-        return await _connect(_address(url, query), open_timeout=None, **options)
 
 
 class Levels(Connection[dict[str, Any]]):
@@ -264,21 +45,15 @@ class _Session(Connection[Item]):
     async def _answer(self, request: Request) -> Any:
         """Returns the response; raises RequestError without a response. A cancelled caller waits no longer."""
         done: asyncio.Future[None] = self._loop.create_future()
-
-        def settle(_: Request) -> None:
-            if not done.done():
-                done.set_result(None)
-
-        if not request.is_done:
-            request.on_done = settle
-            self._pump()
-            try:
-                await done
-            except asyncio.CancelledError:
-                self._core.abort(_now(), request)
-                self._pump()
-                raise
+        request.on_done = lambda _: None if done.done() else done.set_result(None)
         self._pump()
+        try:
+            if not request.is_done:
+                await done
+        except asyncio.CancelledError:
+            self._core.abort(self._now(), request)
+            self._pump()
+            raise
         if request.error is not None:
             raise request.error
         return request.response
@@ -294,9 +69,9 @@ class Subscription(Generic[Item]):
 
     def __init__(self, client: _Subscriber[Any], inner: SubscriptionCore) -> None:
         self._client, self._inner = client, inner
-        self._inboxes: list[Inbox] = []
+        self._inboxes = Inboxes()
         self._waiters: list[asyncio.Future[None]] = []
-        inner.on_change, inner.on_item = self._changed, self._put
+        inner.on_change, inner.on_item = self._changed, self._inboxes.put
 
     @property
     def names(self) -> list[str]:
@@ -314,35 +89,34 @@ class Subscription(Generic[Item]):
 
     def unsubscribe(self) -> None:
         """Gives up the names: each name with the last of its subscriptions. No call of the handler follows."""
-        self._client._core.unsubscribe(_now(), self._inner)
+        self._client._core.unsubscribe(self._client._now(), self._inner)
         self._client._pump()
 
     def __await__(self) -> Generator[Any, None, Self]:
         if not self._inner.is_done:
             done: asyncio.Future[None] = self._client._loop.create_future()
             self._waiters.append(done)
-            yield from done
+            try:
+                yield from done
+            finally:
+                self._waiters.remove(done)
         if self._inner.error is not None:
             raise self._inner.error
         return self
 
     def __aiter__(self) -> AsyncIterator[Item]:
-        inbox = Inbox(deque(), self._client._core.options.queue_max)
-        self._inboxes.append(inbox)
-        return take(inbox, [lambda: self._inboxes.remove(inbox)], lambda: (self._inner.is_over, self._inner.ending))
+        return Iteration(self._inbox())
 
-    def _put(self, item: Any) -> None:
-        for inbox in self._inboxes:
-            inbox.put(item)
+    def _inbox(self) -> Inbox:
+        inbox = Inbox(self._client._core.options.queue_max, False, lambda: (self._inner.is_over, self._inner.ending))
+        self._inboxes.add(inbox)
+        return inbox
 
     def _changed(self) -> None:
-        if self._inner.is_done:
-            for done in self._waiters:
-                if not done.done():
-                    done.set_result(None)
-            self._waiters.clear()
-        for inbox in self._inboxes:
-            inbox.wake.set()
+        for done in self._waiters if self._inner.is_done else ():
+            if not done.done():
+                done.set_result(None)
+        self._inboxes.wake()
 
 
 class _Subscriber(_Session[Item]):
@@ -372,11 +146,11 @@ class _Subscriber(_Session[Item]):
     def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None) -> Subscription[Item]:
         """Wants the names until `unsubscribe()` of the returned Subscription, connected or not. `handler` gets each message
         of these names. Raises ValueError over `names_max`."""
-        return self._subscription(self._core.subscribe(_now(), names, handler))
+        return self._subscription(self._core.subscribe(self._now(), names, handler and plain(handler)))
 
     async def ping(self) -> dict[str, Any]:
         """The server's pong."""
-        return await self._answer(self._core.ping(_now()))
+        return await self._answer(self._core.ping(self._now()))
 
     def _subscription(self, inner: SubscriptionCore) -> Subscription[Any]:
         subscription: Subscription[Any] = Subscription(self, inner)
@@ -410,7 +184,7 @@ class Trades(_Subscriber[Trade]):
     def subscribe_candles(self, symbols: str | Iterable[str], interval: Interval,
                           handler: Callable[[Candle], object] | None = None) -> Subscription[Candle]:
         """As `subscribe`, for candles. For a gateway with `--candles`; any other refuses the symbols."""
-        return self._subscription(self._core.subscribe_candles(_now(), symbols, interval, handler))
+        return self._subscription(self._core.subscribe_candles(self._now(), symbols, interval, handler and plain(handler)))
 
 
 class Channels(_Subscriber[ChannelMessage[Data]], Generic[Data]):
@@ -425,11 +199,11 @@ class Channels(_Subscriber[ChannelMessage[Data]], Generic[Data]):
 
     async def _renew(self) -> None:
         try:
-            token = await _value(self._token(False))
+            token = await value_of(self._token(False))
         except Exception as error:
-            self._core.handle_no_token(_now(), error)
+            self._core.handle_no_token(self._now(), error)
         else:
-            self._core.handle_token(_now(), token)
+            self._core.handle_token(self._now(), token)
         self._pump()
 
 
@@ -444,48 +218,13 @@ class Devices(_Session[Push]):
 
     async def identify(self, device_id: str) -> dict[str, Any]:
         """For a device without the option `device_id`."""
-        return await self._answer(self._core.identify(_now(), device_id))
+        return await self._answer(self._core.identify(self._now(), device_id))
 
     async def request(self, event: str, data: dict[str, Any] | None = None) -> Any:
         """Returns the response of the service. A lost request is not sent again."""
-        return await self._answer(self._core.request(_now(), event, data))
+        return await self._answer(self._core.request(self._now(), event, data))
 
 
 def connect(url: Url, **options: Unpack[ConnectionOptions]) -> Connection[str]:
     """A connection without a contract: iteration takes unchanged messages."""
     return Connection(url, **options)
-
-
-def _now() -> float:
-    return time.monotonic() * 1000
-
-
-async def _value(given: Any) -> Any:
-    return await given if inspect.isawaitable(given) else given
-
-
-def _address(url: str, query: list[tuple[str, str]]) -> str:
-    parts = urlsplit(url)
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    if scheme not in ("ws", "wss") or not parts.netloc:
-        raise ValueError(f"{url!r} is no address: it begins with ws://, wss://, http:// or https://, and a host")
-    names = {name for name, _ in query}
-    kept = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in names]
-    return urlunsplit((scheme, parts.netloc, parts.path, urlencode(kept + query), ""))
-
-
-def _why(error: Exception) -> dict[str, Any]:
-    """The error and status of a failed attempt."""
-    if isinstance(error, InvalidStatus):
-        status, wait = error.response.status_code, error.response.headers.get("Retry-After", "")
-        return {"reason": f"HTTP status {status}", "status": status, "retry_after_ms": 1000.0 * int(wait) if wait.isdecimal() else 0.0}
-    name = errno.errorcode.get(error.errno) if isinstance(error, OSError) and error.errno else None
-    return {"reason": str(error) or type(error).__name__, "error": name}
-
-
-async def _write(link: ClientConnection | fallback.Link, out: asyncio.Queue[str | bytes]) -> None:
-    try:
-        while True:
-            await link.send(await out.get())
-    except ConnectionClosed:
-        pass

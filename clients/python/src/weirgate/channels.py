@@ -8,7 +8,8 @@ import re
 from datetime import datetime
 from typing import Any, cast
 
-from .core import Gap, Renew, RequestError, Status
+from .core import Gap, RequestError, Status
+from .outputs import Renew
 from .sessions import Request, is_pictured
 from .subscriptions import SubscriberCore
 

@@ -12,8 +12,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
+from .outputs import Deliver, Dial, Drop, Emit, Output, Report, Send
+from .outputs import Renew as Renew
 from .strict_json import read_json
 
 Status = Literal["connecting", "open", "stale", "waiting", "closed"]
@@ -29,6 +32,7 @@ _RETRY_AFTER = re.compile(r"\bretry_after_ms=([0-9]+)\Z")
 _RETRY_AFTER_MAX_MS = 300_000.0
 # The same would happen again: this client broke a rule, or has no permission.
 _FINAL = {1002, 1003, 1007, 1008, 1009, 1010}
+_SENDABLE = {*range(1000, 1004), *range(1007, 1015)}
 # A refused handshake with status 4xx is final, except for these.
 _PASSING = {408, 425, 429}
 # With a timer so late, or a wall clock so far off, the machine was asleep.
@@ -99,54 +103,10 @@ class Gap(NamedTuple):
     last: int
 
 
-@dataclass(frozen=True)
-class Dial:
-    """Make a connection; `refused`: the server refused the last token."""
-
-    refused: bool
-
-
-@dataclass(frozen=True)
-class Send:
-    """Send a text message."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Drop:
-    """Close the connection, or abort the attempt, and report no further events of the connection."""
-
-    code: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Emit:
-    """Call the listeners of `type` with `args`."""
-
-    type: str
-    args: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True)
-class Deliver:
-    """Pass `item` to the iterations of a subscription, and `details` to its handler."""
-
-    subscription: Any
-    item: Any
-    details: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Renew:
-    """Get a new token for the open connection, and report the token with `handle_token` or `handle_no_token`. If not
-    `is_wanted`: stop getting one."""
-
-    is_wanted: bool
-
-
-Output = Dial | Send | Drop | Emit | Deliver | Renew
+def check_close(code: int, reason: str) -> None:
+    """Raises ValueError for a close code or reason that a client cannot send (RFC 6455 §7.4, §5.5)."""
+    if not (code in _SENDABLE or 3_000 <= code < 5_000) or len(reason.encode()) > 123:
+        raise ValueError(f"{code} {reason!r} is no close: a code such as 1000 or 3000 to 4999, and a reason of at most 123 bytes")
 
 
 @dataclass
@@ -294,8 +254,11 @@ class Core:
         if asked := _RETRY_AFTER.search(reason):
             retry_after_ms = float(asked[1])
         close = self.last_close = Close(code, reason, opened, self._attempt, status, error, retry_after_ms)
-        wait = self.options.retry(close) if self.options.retry else None
-        if wait is None or wait is True:
+        wait = self._retry(close)
+        if self.status == "closed" or self._link is not None:
+            # `retry` has called `close` or `reconnect`.
+            return
+        if wait is None:
             wait = self._delay(close)
         if wait is False:
             self._finish(close)
@@ -433,6 +396,23 @@ class Core:
         if self._link is not None:
             self._link = None
             self._outputs.append(Drop(code, reason))
+
+    def _retry(self, close: Close) -> float | Literal[False] | None:
+        """The wait that the program chooses; None as usual, also where its function fails."""
+        if self.options.retry is None:
+            return None
+        try:
+            wait = self.options.retry(close)
+            if wait is None or wait is True:
+                return None
+            if not isinstance(wait, Real) or math.isnan(wait):
+                raise TypeError(f"{wait!r} is no wait: a number of ms, False, or None")
+            return False if wait is False else max(0.0, float(wait))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as failure:
+            self._outputs.append(Report("the function `retry`", failure))
+            return None
 
     def _delay(self, close: Close) -> float | Literal[False]:
         """Full jitter, because every client lost the same server in the same moment. The random part is at most the

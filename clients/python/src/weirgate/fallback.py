@@ -11,10 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as _connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from .event_stream import EventStream
+from .websocket import connect
 
 # Longest wait for a WebSocket to open; a stream gets twice as long. Then for its first message: every gateway speaks first.
 _OPEN_MS = 4_000.0
@@ -88,7 +88,7 @@ async def dial(url: str, options: dict[str, Any]) -> Link:
     is_stream = network.is_for_streams
     try:
         async with asyncio.timeout(_OPEN_MS / 1000 * (2 if is_stream else 1)):
-            inner = await (EventStream.open(url, options) if is_stream else _connect(url, open_timeout=None, **options))
+            inner = await (EventStream.open(url, options) if is_stream else connect(url, open_timeout=None, **options))
     except Exception as error:
         network.missed(is_stream)
         if isinstance(error, InvalidStatus):
@@ -110,6 +110,11 @@ class Link:
         self._inner, self._network = inner, network
         self._opened_at = self._heard_at = _now()
         self._sent_at = -math.inf
+
+    @property
+    def transport(self) -> Any:
+        """As of a WebSocket, for `abort`."""
+        return self._inner.transport
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         messages = aiter(self._inner)

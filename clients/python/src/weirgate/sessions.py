@@ -96,6 +96,8 @@ class SessionCore(Core):
     def abort(self, now: float, request: Request) -> None:
         """Ends the caller's wait. The response to a sent request must not be taken for the next response."""
         self.now = now
+        if request.is_done:
+            return
         request.is_safe = False
         request.on_done = None
         if not request.is_sent:

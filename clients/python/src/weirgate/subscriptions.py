@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .core import Deliver, RequestError, Status
+from .core import RequestError, Status
 from .options import Bus
+from .outputs import Deliver
 from .sessions import PROBE_MS, Request, SessionCore, is_pictured
 
 # A refusal by a limit passes.
@@ -208,7 +209,7 @@ class SubscriberCore(SessionCore):
     def admitted(self, address: str, token: str | None) -> None:
         """The server has admitted the client with a token. Another token may be granted more."""
         is_other = self._admitted_as != (address, token)
-        for entry in self._all("limited", *(["refused"] if is_other else [])):
+        for entry in self._all("limited", "refused") if is_other else self._all("limited"):
             entry.state = "wanted"
         self._admitted_as = (address, token)
         self._ask()

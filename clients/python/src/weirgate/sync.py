@@ -6,21 +6,22 @@
         for state in levels:
             print(state)
 
-Callbacks run in this thread.
+Callbacks run in this thread. Any thread may use a client; `close()` in one of them, or in a signal handler, ends the waits of
+all.
 """
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, Self, TypeVar, Unpack
 
 from . import aio
-from .core import Close, Gap, RequestError, Status
+from . import connection as asynchronous
+from .core import Close, Gap, RequestError, Status, check_close
 from .options import (
     Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade, TradesOptions, Url,
 )
 from .sessions import Push
+from .threads import SharedIteration, Worker
 
 __all__ = [
     "Candle", "ChannelMessage", "Channels", "Close", "Connection", "Devices", "Gap", "Levels", "Push", "RequestError", "Status",
@@ -31,25 +32,26 @@ Item = TypeVar("Item")
 
 
 class Connection(Generic[Item]):
-    """A connection that reconnects until `close()`, or the end of the `with` block. Options as for `weirgate.Connection`."""
+    """A connection that reconnects until `close()`, or the end of the `with` block. Options as for `weirgate.Connection`.
+    After a fork, only the process that made the client can use it."""
 
-    _type: type[aio.Connection[Any]] = aio.Connection
+    _type: type[asynchronous.Connection[Any]] = asynchronous.Connection
 
     def __init__(self, url: Url, **options: Unpack[ConnectionOptions]) -> None:
         self._begin(url, {**options})
 
     def _begin(self, url: Url, options: dict[str, Any]) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="weirgate", daemon=True)
-        self._thread.start()
+        self._made: Any = None
+        self._worker = Worker()
+        self._thread = self._worker.thread
 
-        async def make() -> aio.Connection[Any]:
-            return self._type(url, **options)
+        def make() -> None:
+            self._made = self._type(url, **options)
 
         try:
-            self._inner: Any = self._run(make())
+            self._worker.wait_for(make)
         except BaseException:
-            self._stop()
+            self.close()
             raise
 
     @property
@@ -75,54 +77,43 @@ class Connection(Generic[Item]):
         self.close()
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Ends the connection and the thread for good."""
-        if self._thread.is_alive():
-            self._run(self._inner.close(code, reason))
-            self._stop()
+        """Ends the connection, the thread, and the waits of all threads, for good; returns within 3 s. A callback may call it,
+        and a signal handler. In a process that was forked from that of the client it does nothing."""
+        check_close(code, reason)
+
+        async def end() -> None:
+            if self._made is not None:
+                await self._made.close(code, reason)
+
+        if not self._worker.is_elsewhere():
+            self._worker.close(end)
 
     def reconnect(self) -> None:
-        """A new connection at once; not after `close()`."""
-        self._loop.call_soon_threadsafe(self._inner.reconnect)
+        """A new connection at once. Raises RequestError `closed` after `close()`."""
+        if self._worker.is_over or not self._worker.post(self._inner.reconnect):
+            raise RequestError("closed")
 
     def send(self, text: str) -> bool:
-        return self._run(self._start(lambda: self._inner.send(text)))
+        """Sends now; False where there is no open connection: nothing is kept for later."""
+        inner = self._inner
+        return False if self._worker.is_over else self._worker.wait_for(lambda: inner.send(text))
 
     def on(self, type: str, function: Callable[..., Any]) -> Callable[[], None]:
         """Calls `function` on each event of `type`, in the client's thread; returns a function that removes the listener."""
         return self._inner.on(type, function)
 
     def iterate(self, type: str | None = None, timeout_s: float | None = None) -> Iterator[Any]:
-        """As `weirgate.Connection.iterate`. TimeoutError when nothing comes for `timeout_s`."""
-        return self._items(self._run(self._start(lambda: self._inner.iterate(type))), timeout_s)
-
-    def _items(self, items: Any, timeout_s: float | None) -> Iterator[Any]:
-        try:
-            while True:
-                try:
-                    yield self._run(_next(items, timeout_s))
-                except StopAsyncIteration:
-                    return
-        finally:
-            if self._thread.is_alive():
-                self._run(items.aclose())
+        """As `weirgate.Connection.iterate`. TimeoutError when nothing comes for `timeout_s`; the next `next()` goes on."""
+        inner = self._inner
+        return SharedIteration(self._worker, inner._inbox(type or inner._core.kind), timeout_s)
 
     def __iter__(self) -> Iterator[Item]:
         return self.iterate()
 
-    async def _start(self, make: Callable[[], Any]) -> Any:
-        """What `make` makes, in the client's thread."""
-        return make()
-
-    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise RuntimeError("a callback cannot wait: it runs in the client's own thread")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    @property
+    def _inner(self) -> Any:
+        self._worker.check_process()
+        return self._made
 
 
 class Levels(Connection[dict[str, Any]]):
@@ -138,20 +129,15 @@ class Levels(Connection[dict[str, Any]]):
         return self._inner.state
 
 
-async def _wait(subscription: aio.Subscription[Any]) -> None:
-    await subscription
-
-
-async def _next(items: Any, timeout_s: float | None) -> Any:
-    return await asyncio.wait_for(anext(items), timeout_s)
-
-
 class Subscription(Generic[Item]):
     """As `weirgate.Subscription`; `wait()` in place of `await`. Without a handler, messages from `subscribe` on wait for the
     first loop; if more than `queue_max` wait, that loop raises RequestError `late`."""
 
-    def __init__(self, client: Connection[Any], inner: aio.Subscription[Item], early: Any) -> None:
-        self._client, self._inner, self._early = client, inner, early
+    def __init__(self, client: Connection[Any], made: aio.Subscription[Item], has_handler: bool) -> None:
+        self._client, self._made = client, made
+        self._early = [] if has_handler else [made._inbox()]
+        for inbox in self._early:
+            inbox.belongs_to(self)
 
     @property
     def names(self) -> list[str]:
@@ -167,20 +153,33 @@ class Subscription(Generic[Item]):
 
     def wait(self) -> Self:
         """Returns once the server has answered for each name; raises RequestError as `await` of `weirgate.Subscription`."""
-        self._client._run(_wait(self._inner))
+        inner = self._inner
+
+        async def answer() -> None:
+            await inner
+
+        self._client._worker.wait_for(answer)
         return self
 
     def unsubscribe(self) -> None:
-        if self._client._thread.is_alive():
-            self._client._loop.call_soon_threadsafe(self._inner.unsubscribe)
+        self._client._worker.post(self._inner.unsubscribe)
 
     def iterate(self, timeout_s: float | None = None) -> Iterator[Item]:
-        """The messages of the names. TimeoutError when nothing comes for `timeout_s`."""
-        items, self._early = self._early, None
-        return self._client._items(items or self._client._run(self._client._start(self._inner.__aiter__)), timeout_s)
+        """The messages of the names. TimeoutError when nothing comes for `timeout_s`; the next `next()` goes on."""
+        inner = self._inner
+        try:
+            inbox = self._early.pop()
+        except IndexError:
+            inbox = inner._inbox()
+        return SharedIteration(self._client._worker, inbox, timeout_s)
 
     def __iter__(self) -> Iterator[Item]:
         return self.iterate()
+
+    @property
+    def _inner(self) -> aio.Subscription[Item]:
+        self._client._worker.check_process()
+        return self._made
 
 
 class _Subscriber(Connection[Item]):
@@ -207,17 +206,33 @@ class _Subscriber(Connection[Item]):
 
     def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None) -> Subscription[Item]:
         """Wants the names until `unsubscribe()` of the returned Subscription; does not wait for the server."""
-        return self._subscription(handler, lambda: self._inner.subscribe(names, handler))
+        return self._subscription(handler, lambda inner: inner.subscribe(names, handler))
 
     def ping(self) -> dict[str, Any]:
-        return self._run(self._inner.ping())
+        return self._worker.wait_for(self._inner.ping)
 
-    def _subscription(self, handler: Callable[..., object] | None, subscribe: Callable[[], aio.Subscription[Any]]) -> Subscription[Any]:
-        def make() -> Subscription[Any]:
-            inner = subscribe()
-            return Subscription(self, inner, None if handler else aiter(inner))
-        # A handler may subscribe.
-        return make() if threading.current_thread() is self._thread else self._run(self._start(make))
+    def _subscription(self, handler: Callable[..., object] | None, subscribe: Callable[[Any], aio.Subscription[Any]]) -> Subscription[Any]:
+        inner = self._inner
+        made: list[Subscription[Any]] = []
+
+        def make() -> None:
+            made.append(Subscription(self, subscribe(inner), handler is not None))
+
+        def undo() -> None:
+            for one in made:
+                one._made.unsubscribe()
+
+        if self._worker.is_here():
+            # A handler may subscribe.
+            make()
+            return made[0]
+        try:
+            self._worker.wait_for(make)
+        except BaseException:
+            # After a Ctrl-C nobody has the subscription.
+            self._worker.post(undo)
+            raise
+        return made[0]
 
 
 class Trades(_Subscriber[Trade]):
@@ -234,7 +249,7 @@ class Trades(_Subscriber[Trade]):
 
     def subscribe_candles(self, symbols: str | Iterable[str], interval: Interval,
                           handler: Callable[[Candle], object] | None = None) -> Subscription[Candle]:
-        return self._subscription(handler, lambda: self._inner.subscribe_candles(symbols, interval, handler))
+        return self._subscription(handler, lambda inner: inner.subscribe_candles(symbols, interval, handler))
 
 
 class Channels(_Subscriber[ChannelMessage[Data]], Generic[Data]):
@@ -259,10 +274,12 @@ class Devices(Connection[Push]):
         return self._inner.position
 
     def identify(self, device_id: str) -> dict[str, Any]:
-        return self._run(self._inner.identify(device_id))
+        inner = self._inner
+        return self._worker.wait_for(lambda: inner.identify(device_id))
 
     def request(self, event: str, data: dict[str, Any] | None = None) -> Any:
-        return self._run(self._inner.request(event, data))
+        inner = self._inner
+        return self._worker.wait_for(lambda: inner.request(event, data))
 
 
 def connect(url: Url, **options: Unpack[ConnectionOptions]) -> Connection[str]:
