@@ -239,7 +239,6 @@ impl Names {
             let name = Subscription::channel(change.name.shared());
             self.interest.subscribe_numbered(name, change.number);
         }
-        self.hub.renew_reading();
         while self.hub.flush(self.now, &mut Sink) {}
         while self.hub.poll_effect().is_some() {}
     }

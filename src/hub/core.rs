@@ -21,6 +21,7 @@ use super::slow::waits::Waits;
 use super::survey::Surveys;
 use super::tables::SlotSet;
 use super::topics::{Joined, KEYS_MAX, Left, TopicKey, Topics};
+use super::turn::Turn;
 use super::window::Windows;
 use super::{
     CloseCode, CloseReason, Closing, Content, DeflateWindow, Frame, FrameBytes, HubStats, Lead,
@@ -56,6 +57,8 @@ pub struct Core {
     pub(super) effects: VecDeque<Effect>,
     /// Sessions that were open and have ended, for the gateway.
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
+    /// Sessions that are still members of topics that they have left, and the reason if the session has ended.
+    pub(super) leaving: VecDeque<(SessionKey, Option<CloseReason>)>,
     /// Sessions that a stop closes.
     pub(super) stopping: VecDeque<SessionKey>,
     /// Sessions whose queue has the room that the gateway has requested.
@@ -73,8 +76,7 @@ pub struct Core {
     /// gets a position, and none can resume.
     pub(super) is_filling: bool,
     pub(super) losses: Losses,
-    /// Message bytes of all clients, and the cost of other work, since [`super::Hub::renew_reading`].
-    pub(super) message_bytes: usize,
+    pub(super) turn: Turn,
     pub(super) received: Received,
     pub(super) drain: Option<Drain>,
     pub(super) cuts: Cuts,
@@ -122,6 +124,7 @@ impl Core {
             deadlines: Deadlines::default(),
             effects: VecDeque::new(),
             ended: VecDeque::new(),
+            leaving: VecDeque::new(),
             stopping: VecDeque::new(),
             with_room: Vec::new(),
             resumed: Vec::new(),
@@ -130,7 +133,7 @@ impl Core {
             room_was_freed: false,
             is_filling: false,
             losses: Losses::default(),
-            message_bytes: 0,
+            turn: Turn::default(),
             received: Received::new(limits.unfinished_bytes_max),
             drain: None,
             cuts: Cuts::default(),
@@ -382,7 +385,7 @@ impl Core {
         match session.begin_close(now, PendingClose { code, reason, how }, due) {
             CloseBegun::Ignored => {}
             CloseBegun::Waits => {
-                self.topics.leave_all(key.slot);
+                self.leave_all(key, None);
                 self.arm(key);
             }
             CloseBegun::Written => self.start_closing(key, reason),

@@ -46,6 +46,7 @@ mod stats;
 mod survey;
 pub(crate) mod tables;
 mod topics;
+mod turn;
 mod window;
 
 pub use self::core::Core;
@@ -58,8 +59,8 @@ pub use gateway::{Admission, Entrance, Gateway};
 pub use history::{Missed, Outcome, Wanted};
 pub use hub::Hub;
 pub use limits::{
-    DeflateWindow, FRAME_WALK_MAX, HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX,
-    SendQueueLimits,
+    DeflateWindow, HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SHARE_US,
+    SendQueueLimits, WORK_US,
 };
 pub use losses::Active;
 pub(crate) use position::fnv_1a;
@@ -83,3 +84,4 @@ pub use stats::{BehindStats, HistoryStats, HubStats, PhaseKind, SendError, SlowS
 pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
 pub use tables::{ByClient, SessionKey};
 pub use topics::{Joined, Left, TopicLook};
+pub use turn::TurnClock;

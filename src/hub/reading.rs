@@ -42,11 +42,6 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// Renews the budget of message bytes of all clients.
-    pub fn renew_reading(&mut self) {
-        self.core.message_bytes = 0;
-    }
-
     /// Gives another share to a client that had its share of an earlier turn: addresses take turns, and
     /// the client of an address that has waited longest goes first.
     pub fn handle_next_share(&mut self, now: Now) {
@@ -123,14 +118,9 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// Message bytes since [`renew_reading`](Self::renew_reading).
-    pub fn message_bytes(&self) -> usize {
-        self.core.message_bytes
-    }
-
-    /// Whether the budget of message bytes of all clients is used up.
-    pub fn has_read_enough(&self) -> bool {
-        self.core.has_spent()
+    /// Whether the client that was read last may be read on: neither its share nor the part of the turn has ended.
+    pub fn has_share(&mut self) -> bool {
+        self.core.turn.has_share()
     }
 
     // ---- inside
@@ -192,15 +182,16 @@ impl<G: Gateway> Hub<G> {
         self.core.count_received(key, is_new);
     }
 
-    /// Handles the messages in turn, so that a gateway may close or pause between two messages. The loop always
-    /// ends: each step either takes input, or is charged to the client's share of the turn.
+    /// Handles the messages in turn, so that a gateway may close or pause between two messages, until the client has had
+    /// its share of the turn. The loop always ends: each step takes input, or a message that was kept.
     fn take_messages(&mut self, key: SessionKey, input: &mut &[u8]) {
-        let mut message_bytes = 0;
+        self.core.turn.begin_share(key, self.core.limits.share_us);
+        let mut is_first = true;
         loop {
             if self.core.read_last_words(key, input) {
                 return;
             }
-            self.pause_before_message(key, input, message_bytes);
+            self.pause_before_message(key, input, is_first);
             let core = &mut self.core;
             // `session_mut` would borrow all of `core`; the scratch is needed too.
             let Some(session) = session_of(&mut core.clients.sessions, key) else {
@@ -230,13 +221,9 @@ impl<G: Gateway> Hub<G> {
                 Step::Violation(code, reason) => {
                     self.core.close(key, code, reason, Closing::Now);
                 }
-                Step::Message(message) => {
-                    let bytes = message.payload_bytes().max(1);
-                    message_bytes += bytes;
-                    self.core.message_bytes += bytes;
-                    self.take_message(key, &message);
-                }
+                Step::Message(message) => self.take_message(key, &message),
             }
+            is_first = false;
             if !goes_on {
                 self.core.read_last_words(key, input);
                 return;
@@ -244,19 +231,17 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// Pauses a client that has used up its share of the turn, or for whose next message the gateway has no room.
-    /// `message_bytes` counts the client's messages in this turn.
-    fn pause_before_message(&mut self, key: SessionKey, input: &[u8], message_bytes: usize) {
+    /// Pauses a client that has had its share of the turn, or for whose next message the gateway has no room.
+    /// `is_first`: nothing of this input was handled yet.
+    fn pause_before_message(&mut self, key: SessionKey, input: &[u8], is_first: bool) {
         let core = &mut self.core;
         let Some(session) = core.clients.session(key) else {
             return;
         };
         let address = session.client_addr();
-        let all_spent = core.has_spent();
-        let spent = message_bytes > core.limits.turn_message_bytes_max;
         // The messages of an event stream come from the query, without input.
         let comes = !input.is_empty() || session.holds_messages();
-        if spent || all_spent && comes {
+        if comes && !is_first && !core.turn.has_share() {
             if core.pause(key, Pause::Turn) {
                 core.next_turn.push(address, key);
             }

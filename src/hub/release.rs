@@ -5,7 +5,6 @@ use std::mem::take;
 
 use super::behind::{Held, LINGER_US, STATES_MAX};
 use super::core::Core;
-use super::shell::Transmit;
 use super::{MaxRate, Place, Publication, Retain, SessionKey, TopicName};
 
 impl Core {
@@ -88,8 +87,8 @@ impl Core {
         self.behind.states > 0
     }
 
-    /// Sends held states while `tx` has time, once a flush has reached all clients.
-    pub(super) fn release_states(&mut self, tx: &dyn Transmit) {
+    /// Sends held states while there is time, once a flush has reached all clients.
+    pub(super) fn release_states(&mut self) {
         let stats = &mut self.clients.stats.behind;
         if !stats.is_behind {
             return;
@@ -98,8 +97,8 @@ impl Core {
         if !in_round && (self.behind.is_holding || self.behind.states > 0) {
             self.behind.end_round(self.now.mono_us, stats);
         }
-        while tx.has_time()
-            && let Some(topic) = self.behind.next_released()
+        while let Some(topic) = self.behind.next_released()
+            && self.turn.has_time()
         {
             self.release(&topic);
         }

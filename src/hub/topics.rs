@@ -198,15 +198,19 @@ impl Topics {
         Some((keys, self.remove(session.slot, at)))
     }
 
-    /// Leaves all topics.
-    pub(super) fn leave_all(&mut self, slot: u32) {
-        if let Some(count) = self.joined.get(slot as usize).map(SmallVec::len) {
-            for at in (0..count).rev() {
-                self.remove(slot, at);
-            }
-            self.joined[slot as usize] = SmallVec::new();
+    /// Leaves the topic that was joined last. Returns false if the client is a member of no topic.
+    pub(super) fn leave_last(&mut self, slot: u32) -> bool {
+        let Some(joined) = self.joined.get_mut(slot as usize) else {
+            return false;
+        };
+        let count = joined.len();
+        if count > 0 {
+            self.remove(slot, count - 1);
+        } else {
+            *joined = SmallVec::new();
             tables::trim(&mut self.joined, SmallVec::is_empty);
         }
+        count > 0
     }
 
     /// Removes membership `at`. In the lists of the session and of the topic, the last entry fills the gap, and its

@@ -27,7 +27,9 @@ use super::seams::{ReactorSettings, Seams};
 use super::sockets::{Cost, Room, Sockets};
 use crate::admission::ClientAddr;
 use crate::base::{Clock, LogBudget, Spin, Wake};
-use crate::hub::{CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, earliest};
+use crate::hub::{
+    CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, TurnClock, earliest,
+};
 use crate::listening::ListenAddr;
 use crate::telemetry::{Budget, Phase};
 
@@ -42,9 +44,6 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 const IDLE_TURN_US: u64 = 500_000;
 /// During a stop the loop checks this often whether the HTTP side has ended.
 const HTTP_LOOK_US: u64 = 2_000;
-
-/// The most time of one flush; the other clients get their writes in the next turn.
-const FLUSH_US_MAX: u64 = 4_000;
 
 /// After the loop has left the port to other processes, a stop waits this long for connections that were accepted
 /// before, so that they get their refusal.
@@ -68,6 +67,16 @@ pub enum BindError {
 impl From<io::Error> for BindError {
     fn from(error: io::Error) -> Self {
         Self::System(error)
+    }
+}
+
+/// The clock by which the hub ends its work in time.
+#[derive(Debug)]
+struct TurnTime(Clock);
+
+impl TurnClock for TurnTime {
+    fn mono_us(&self) -> u64 {
+        self.0.mono_us()
     }
 }
 
@@ -114,7 +123,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// An address cannot be bound, or the system refuses a descriptor.
     pub fn bind(
         settings: ReactorSettings,
-        hub: Hub<G>,
+        mut hub: Hub<G>,
         feed: F,
         clock: Clock,
         seams: impl FnOnce(&Wake) -> io::Result<Seams<G, F>>,
@@ -127,6 +136,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let registry = poll.registry().try_clone()?;
         let seams = seams(&wake)?;
         let sockets = Sockets::new(registry, clock, &wake);
+        hub.set_turn_clock(Box::new(TurnTime(clock)));
         Ok(Self {
             poll,
             wake,
@@ -405,7 +415,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         self.begin(Phase::Flush);
         let now = self.since(began);
-        self.sockets.allow_flush_until(now.mono_us + FLUSH_US_MAX);
+        self.hub.begin_part(self.settings.budgets.flush_us);
         self.hub.flush(now, &mut self.sockets);
         if self.hub.is_flushing() {
             self.report.spent(Budget::Flush);

@@ -84,12 +84,14 @@ fn shown(name: &str, expression: &str) -> Option<Vec<String>> {
     })
 }
 
-/// Constants that the document shows in other words: 1 a minute, 32 KiB for 15 bits, a tenth.
-const IN_WORDS: [&str; 4] = [
+/// Constants that the document shows in other words: 1 a minute, 32 KiB for 15 bits, a tenth, 0.2 ms, a quarter.
+const IN_WORDS: [&str; 6] = [
     "FETCH_AGAIN_MS",
     "DECODINGS_MAX",
     "WINDOW_BITS",
     "LATE_SHARE",
+    "LITTLE_US_MAX",
+    "WALK_PART",
 ];
 
 #[test]

@@ -429,7 +429,7 @@ fn many_candles_that_end_together_are_closed_over_several_turns() {
     assert_eq!(bench.candles(key).len(), SYMBOLS);
     bench.world.held = true;
     bench.advance(3 * SECOND);
-    bench.world.hub.flush(bench.world.now, &mut bench.world.net);
+    bench.world.flush();
     bench.world.held = false;
     assert_eq!(bench.candles(key).len(), 256, "one turn");
     let now = bench.world.now.mono_us;

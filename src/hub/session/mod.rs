@@ -109,6 +109,8 @@ struct Cold {
     losses_known: u64,
     /// The client has asked for the status of the bus.
     asks_status: bool,
+    /// The socket has ended, and the session still is a member of topics.
+    is_released: bool,
     record: Record,
 }
 
@@ -149,6 +151,7 @@ impl Session {
             resumed: None,
             losses_known: 0,
             asks_status: false,
+            is_released: false,
             record: Record::new(peer, now),
         };
         Self {
@@ -477,6 +480,15 @@ impl Session {
     }
 
     // ---- the client
+
+    /// Notes that the socket has ended: the slot is free once the session is a member of no topic.
+    pub(super) fn set_released(&mut self) {
+        self.cold.is_released = true;
+    }
+
+    pub(super) fn is_released(&self) -> bool {
+        self.cold.is_released
+    }
 
     /// The data on the client for operators.
     pub(super) fn record(&mut self) -> &mut Record {
