@@ -89,7 +89,6 @@ fn small_budgets_lose_nothing() {
     common.reactor.budgets.read_us = 0;
     common.reactor.budgets.inputs_us = 0;
     common.reactor.budgets.bus_us = 0;
-    common.reactor.budgets.flush_us = 0;
     common.reactor.budgets.effects_us = 0;
     common.limits.share_us = 0;
     common.limits.work_us = 0;

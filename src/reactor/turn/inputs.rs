@@ -405,8 +405,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let budget = self.settings.budgets.publication_bytes_max;
         let (mut bytes, mut at_us) = (0, self.clock.mono_us());
         self.hub.begin_part(self.settings.budgets.bus_us);
-        for _ in 0..events {
-            let may_go_on = bytes < budget && self.hub.has_time_at(at_us);
+        for taken in 0..events {
+            let may_go_on = taken == 0 || bytes < budget && self.hub.has_time_at(at_us);
             if !may_go_on || !self.hub.takes_publications() {
                 self.report.spent(Budget::Publications);
                 return;
