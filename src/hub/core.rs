@@ -227,6 +227,11 @@ impl Core {
         self.topics.members(topic)
     }
 
+    /// Whether the client is a member of the topic.
+    pub fn is_member(&self, key: SessionKey, topic: &TopicName) -> bool {
+        self.topics.has(key, topic)
+    }
+
     /// The memberships of all topics together.
     pub fn memberships(&self) -> usize {
         self.topics.memberships()

@@ -47,7 +47,10 @@ impl<G: Gateway> Hub<G> {
     pub fn handle_next_share(&mut self, now: Now) {
         self.core.now = now;
         if let Some(key) = self.core.next_turn.pop() {
-            self.core.resume(key, Pause::Turn);
+            self.core.turn.begin_share(key, self.core.limits.share_us);
+            if !self.goes_on(key) {
+                self.core.resume(key, Pause::Turn);
+            }
         }
         self.settle();
     }
@@ -124,6 +127,20 @@ impl<G: Gateway> Hub<G> {
     }
 
     // ---- inside
+
+    /// Gives the gateway time for the rest of the client's request. Returns true if it needs more.
+    fn goes_on(&mut self, key: SessionKey) -> bool {
+        let session = self.core.clients.session_mut(key);
+        if !session.is_some_and(|session| session.take_rest()) {
+            return false;
+        }
+        if let Some(client) = self.clients.get_mut(key) {
+            self.gateway.handle_rest(&mut self.core, key, client);
+        }
+        self.core.count_received(key, true);
+        let session = self.core.clients.session(key);
+        session.is_some_and(Session::has_rest)
+    }
 
     /// Handles the end of the peer's side; returns false if the client may still read or gets its last
     /// control bytes.
@@ -285,6 +302,25 @@ impl Core {
     pub fn has_requests(&self, key: SessionKey) -> bool {
         let session = self.clients.session(key);
         session.is_some_and(Session::holds_messages)
+    }
+
+    /// Whether the client whose request is handled has time for another step of it. If it has none, the gateway asks for
+    /// more ([`go_on_later`](Self::go_on_later)).
+    pub fn has_share(&mut self) -> bool {
+        self.turn.has_share()
+    }
+
+    /// Requests one call of [`super::Gateway::handle_rest`] in a later turn, for the rest of the client's request; client
+    /// addresses take turns. The client is not read before that. `bytes` are what the gateway keeps of the request,
+    /// which counts as input of the client.
+    pub fn go_on_later(&mut self, key: SessionKey, bytes: usize) {
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        session.set_rest(bytes);
+        let address = session.client_addr();
+        self.pause(key, Pause::Turn);
+        self.next_turn.push(address, key);
     }
 
     /// Stops reading the client: new data waits in the kernel, then at the client.

@@ -2,7 +2,7 @@
 //!
 //! Both directions are kept, so that a client leaves all its topics without a search: a member has the
 //! index of the topic in the session's list, and the list has the index of the member. Publish is O(1)
-//! per member; join, leave and drop are O(topics of the client), which the contracts limit.
+//! per member; join and leave search the client's topics or the topic's members, whichever are fewer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -157,10 +157,10 @@ impl Topics {
         if self.joined.len() <= slot {
             self.joined.resize_with(slot + 1, SmallVec::new);
         }
-        let joined = &mut self.joined[slot];
-        if joined.iter().any(|j| j.topic == key) {
+        if self.place(session, key).is_some() {
             return (Joined::Already, None);
         }
+        let joined = &mut self.joined[slot];
         let topic = &mut self.topics[key.0 as usize];
         topic.out_of_order |= session.slot < topic.last_slot;
         topic.last_slot = session.slot;
@@ -192,8 +192,7 @@ impl Topics {
         name: &TopicName,
     ) -> Option<(Vec<ConflationKey>, bool)> {
         let key = *self.by_name.get(name)?;
-        let joined = self.joined.get(session.slot as usize)?;
-        let at = joined.iter().position(|j| j.topic == key)?;
+        let at = self.place(session, key)?;
         let keys = self.topics[key.0 as usize].keys.clone();
         Some((keys, self.remove(session.slot, at)))
     }
@@ -309,11 +308,20 @@ impl Topics {
 
     /// Whether the session is a member of the topic.
     pub(super) fn has(&self, session: SessionKey, name: &TopicName) -> bool {
-        let Some(key) = self.by_name.get(name) else {
-            return false;
-        };
-        let joined = self.joined.get(session.slot as usize);
-        joined.is_some_and(|joined| joined.iter().any(|j| j.topic == *key))
+        let key = self.by_name.get(name);
+        key.is_some_and(|key| self.place(session, *key).is_some())
+    }
+
+    /// The index of a topic in the session's list. Searches the list or the topic's members, whichever are fewer: a
+    /// client may hold very many names, and a name may have very many members.
+    fn place(&self, session: SessionKey, key: TopicKey) -> Option<usize> {
+        let joined = self.joined.get(session.slot as usize)?;
+        let members = &self.topics[key.0 as usize].members;
+        if members.len() < joined.len() {
+            let own = members.iter().find(|member| member.session == session)?;
+            return Some(own.joined_at as usize);
+        }
+        joined.iter().position(|joined| joined.topic == key)
     }
 
     /// A topic's members, in no particular order.

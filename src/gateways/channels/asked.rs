@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use foldhash::quality::RandomState;
 
 use crate::auth::{NameError, NamePatterns, NameSyntax};
-use crate::hub::{self, Core, SessionKey, TopicName};
+use crate::hub::{self, TopicName};
 
 /// A subscription or its end, for the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,11 +206,6 @@ impl KeptNames {
             false => self.patterns.matches(name),
         }
     }
-}
-
-/// Whether the client is a member of a name of the kept feed.
-pub(super) fn holds_kept(core: &Core, key: SessionKey, kept: Option<&KeptNames>) -> bool {
-    kept.is_some_and(|kept| core.joined(key).any(|name| kept.covers(name.as_str())))
 }
 
 /// A name to resume, with the matcher.

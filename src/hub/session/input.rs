@@ -1,5 +1,5 @@
-//! The input of clients that the hub cannot handle yet, and the most bytes of one read: unfinished heads and messages, and
-//! input of paused clients. All clients share one [`Holding`]: if its limit is exceeded, clients that hold much without
+//! The input of clients that the hub cannot handle yet, and the most bytes of one read: unfinished heads and messages,
+//! input of paused clients, and what the gateway keeps of a request that takes several turns. All clients share one [`Holding`]: if its limit is exceeded, clients that hold much without
 //! progress are dropped.
 //!
 //! Progress is each doubling of a message's memory (so that a client cannot look busy with single bytes), each further
@@ -87,7 +87,8 @@ impl Session {
         if unfinished_bytes > 0 {
             self.cold.note_life(now, limits.pong_timeout_us);
         }
-        let bytes = (unfinished_bytes + self.cold.reading.held_bytes()) as u64;
+        let rest_bytes = self.cold.rest_bytes.unwrap_or_default();
+        let bytes = (unfinished_bytes + self.cold.reading.held_bytes() + rest_bytes) as u64;
         let client = self.client_addr();
         let charge = &mut self.cold.received;
         let before = charge.as_ref().map_or(0, Charge::amount);

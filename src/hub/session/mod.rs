@@ -97,6 +97,8 @@ struct Cold {
     reading: Reading,
     /// The charge for the client's input that is kept.
     received: Option<Charge>,
+    /// The bytes that the gateway keeps of a request whose rest is handled later.
+    rest_bytes: Option<usize>,
     permit: Option<Permit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
@@ -143,6 +145,7 @@ impl Session {
             armed_at: None,
             reading: Reading::default(),
             received: None,
+            rest_bytes: None,
             permit: Some(permit),
             rate: None,
             slots: None,
@@ -477,6 +480,21 @@ impl Session {
 
     pub(super) fn take_held(&mut self) -> Vec<u8> {
         self.cold.reading.take_held()
+    }
+
+    /// Notes that the gateway goes on with the client's request later, and how much it keeps of the request.
+    pub(super) fn set_rest(&mut self, bytes: usize) {
+        self.cold.rest_bytes = Some(bytes);
+    }
+
+    /// Whether the gateway goes on with the client's request later.
+    pub(super) fn has_rest(&self) -> bool {
+        self.cold.rest_bytes.is_some()
+    }
+
+    /// The same; the gateway goes on now.
+    pub(super) fn take_rest(&mut self) -> bool {
+        self.cold.rest_bytes.take().is_some() && self.takes_data()
     }
 
     // ---- the client
