@@ -22,7 +22,7 @@ use self::call::{Call, Reply};
 use self::calls::{Calls, Leave};
 use self::connection::{Calling, Connection, Content, Orphans, Rest, Waiting};
 use self::envelope::Code;
-use crate::admission::{ClientAddr, Holding, TokenBucket};
+use crate::admission::{ClientAddr, FairQueue, Holding, TokenBucket};
 use crate::auth::Origins;
 use crate::hub::{
     Accepted, Admission, ByClient, CloseReason, Core, Entrance, Frame, Gateway, Incoming,
@@ -74,14 +74,13 @@ pub struct EventsGateway {
     orphans: Orphans,
     /// Bytes of messages that wait or are being answered.
     waiting_bytes: Holding,
-    /// When more connections may leave their lines, if the last time the limit stopped the work.
+    /// When more connections may leave their lines, if there was no time for all of them.
     lines_due_us: Option<u64>,
+    /// Connections with messages for which there was no time; client addresses take turns.
+    late: FairQueue<SessionKey>,
     /// Calls for the calls' thread.
     outputs: VecDeque<Call>,
 }
-
-/// The most connections that leave their lines at a time: if a service's circuit opens, its whole line leaves.
-const LEAVING_MAX: usize = 16;
 
 impl EventsGateway {
     /// The path of the WebSocket.
@@ -97,6 +96,7 @@ impl EventsGateway {
             origins,
             stats,
             lines_due_us: None,
+            late: FairQueue::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -137,7 +137,8 @@ impl EventsGateway {
         }
     }
 
-    /// Handles waiting messages until a message waits for a service, or until the client must read first.
+    /// Handles waiting messages until a message waits for a service, until the client must read first, or until the time
+    /// is over: then the others follow in a later turn.
     fn look_at_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         while connection.calling.is_none() {
             match connection.rest(core.now().mono_us, core.unsent_bytes(key)) {
@@ -150,6 +151,9 @@ impl EventsGateway {
             };
             if let Some(answer) = self.look_at(core, key, connection, waiting) {
                 core.send(key, &answer);
+                if connection.has_waiting() && !core.has_share() {
+                    return self.late.push(connection.client, key);
+                }
             }
         }
     }
@@ -275,18 +279,31 @@ impl EventsGateway {
     /// Gives free slots to waiting connections.
     fn call_those_who_wait(&mut self, core: &mut Core, clients: &mut ByClient<Connection>) {
         let now_us = core.now().mono_us;
-        self.lines_due_us = Some(now_us);
-        for _ in 0..LEAVING_MAX {
-            let Some((key, leave)) = self.calls.next(now_us) else {
-                self.lines_due_us = None;
-                return;
-            };
+        self.lines_due_us = None;
+        while let Some((key, leave)) = self.calls.next(now_us) {
             self.with_connection(core, clients, key, |gateway, core, connection| {
                 if let Some(answer) = gateway.call(core, connection, leave) {
                     core.send(key, &answer);
                     gateway.advance(core, key, connection);
                 }
             });
+            if !core.has_time() {
+                // If a service's circuit opens, its whole line leaves.
+                self.lines_due_us = Some(now_us);
+                return;
+            }
+        }
+    }
+
+    /// Goes on with connections whose messages have waited for a later turn.
+    fn advance_late(&mut self, core: &mut Core, clients: &mut ByClient<Connection>) {
+        while let Some(key) = self.late.pop() {
+            self.with_connection(core, clients, key, |gateway, core, connection| {
+                gateway.advance(core, key, connection);
+            });
+            if !core.has_time() {
+                return;
+            }
         }
     }
 
@@ -430,11 +447,13 @@ impl Gateway for EventsGateway {
     }
 
     fn poll_timeout(&self) -> Option<u64> {
-        self.lines_due_us
+        let late_us = (!self.late.is_empty()).then_some(0);
+        late_us.or(self.lines_due_us)
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Connection>) {
         self.call_those_who_wait(core, clients);
+        self.advance_late(core, clients);
     }
 
     fn poll_output(&mut self) -> Option<Call> {

@@ -1,8 +1,10 @@
 //! Lists of texts that are read and written one text at a time: a list in a message of a client may be so long that the
 //! loop has no time for all of it in one turn.
 
+use std::collections::HashSet;
 use std::fmt;
 
+use foldhash::quality::RandomState;
 use memchr::memchr;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use sonic_rs::LazyValue;
@@ -41,15 +43,10 @@ impl Iterator for TextList {
 
     fn next(&mut self) -> Option<String> {
         self.left = self.left.checked_sub(1)?;
-        let rest = self.json.get(self.at..)?;
-        // Between two texts are only commas and white space.
-        let begin = memchr(b'"', rest.as_bytes())?;
-        let end = after_string(rest.as_bytes(), begin + 1);
-        self.at += end;
-        let text = rest.get(begin..end)?;
-        match memchr(b'\\', text.as_bytes()) {
-            None => Some(text.trim_matches('"').to_owned()),
-            Some(_) => text_of(text),
+        let quoted = next_quoted(&self.json, &mut self.at)?;
+        match memchr(b'\\', quoted.as_bytes()) {
+            None => Some(quoted.trim_matches('"').to_owned()),
+            Some(_) => text_of(quoted),
         }
     }
 
@@ -59,6 +56,16 @@ impl Iterator for TextList {
 }
 
 impl ExactSizeIterator for TextList {}
+
+/// Returns the next text of an array as it is in the JSON text, and moves `at` behind it.
+fn next_quoted<'a>(json: &'a str, at: &mut usize) -> Option<&'a str> {
+    let rest = json.get(*at..)?;
+    // Between two texts are only commas and white space.
+    let begin = memchr(b'"', rest.as_bytes())?;
+    let end = after_string(rest.as_bytes(), begin + 1);
+    *at += end;
+    rest.get(begin..end)
+}
 
 /// The number of texts in an array, counted without keeping one.
 struct Texts(usize);
@@ -105,6 +112,7 @@ impl<'de> Visitor<'de> for Counter {
 pub struct ListWriter {
     /// The texts, escaped, with commas between them.
     texts: String,
+    len: usize,
 }
 
 impl ListWriter {
@@ -114,6 +122,41 @@ impl ListWriter {
             self.texts.push(',');
         }
         self.texts.push_str(&quoted(text));
+        self.len += 1;
+    }
+
+    /// Removes each of these texts.
+    pub fn remove<'a>(&mut self, gone: impl IntoIterator<Item = &'a str>) {
+        let gone: HashSet<String, RandomState> = gone.into_iter().map(quoted).collect();
+        let all = std::mem::take(self).texts;
+        let mut at = 0;
+        while let Some(text) = next_quoted(&all, &mut at) {
+            if !gone.contains(text) {
+                let comma = if self.len > 0 { "," } else { "" };
+                self.texts.extend([comma, text]);
+                self.len += 1;
+            }
+        }
+        self.texts.shrink_to_fit();
+    }
+
+    /// The number of texts.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no text.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Returns the texts.
+    pub fn into_texts(self) -> TextList {
+        TextList {
+            at: 0,
+            left: self.len,
+            json: self.texts.into_boxed_str(),
+        }
     }
 
     /// Bytes written so far.
@@ -172,9 +215,12 @@ mod tests {
         let mut list = ListWriter::default();
         assert_eq!(list.finish(), "[]");
         texts.iter().for_each(|text| list.push(text));
-        assert_eq!(
-            read(&list.finish()),
-            Some(texts.map(str::to_owned).to_vec())
-        );
+        let all = texts.map(str::to_owned).to_vec();
+        assert_eq!(read(&list.finish()), Some(all.clone()));
+        assert_eq!((list.len(), list.clone().into_texts().collect()), (4, all));
+        list.remove(["", "b", "b,", "a"]);
+        assert_eq!(list.finish(), r#"["\"b\",\\","é\u0007"]"#);
+        list.remove(["é\u{7}", "\"b\",\\"]);
+        assert_eq!((list.finish(), list.len()), ("[]".to_owned(), 0));
     }
 }
