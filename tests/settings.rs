@@ -58,22 +58,15 @@ type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
 
 #[test]
 fn help() {
-    insta::assert_snapshot!("help_root", shown(&["--help"], &[]));
-    for name in GATEWAYS.iter().map(|gateway| gateway.name) {
-        insta::assert_snapshot!(format!("help_{name}_short"), shown(&[name, "-h"], &[]));
+    insta::assert_snapshot!("help_root", shown(&["-h"], &[]));
+    let gateways = GATEWAYS.iter().map(|gateway| gateway.name);
+    for name in gateways.chain(["health", "tail", "top", "publish", "token"]) {
+        insta::assert_snapshot!(format!("help_{name}"), shown(&[name, "-h"], &[]));
+        let all = shown(&[name, "--help"], &[]);
+        assert_eq!(shown(&["help", name], &[]), all);
     }
-    for name in GATEWAYS
-        .iter()
-        .map(|gateway| gateway.name)
-        .chain(["health", "tail", "top", "publish"])
-    {
-        let help = shown(&[name, "--help"], &[]);
-        assert_eq!(shown(&["help", name], &[]), help);
-        insta::assert_snapshot!(format!("help_{name}"), help);
-    }
-    insta::assert_snapshot!("help_token", shown(&["token", "--help"], &[]));
     for name in ["mint", "inspect"] {
-        let help = shown(&["token", name, "--help"], &[]);
+        let help = shown(&["token", name, "-h"], &[]);
         insta::assert_snapshot!(format!("help_token_{name}"), help);
     }
 }
@@ -92,7 +85,6 @@ fn check() {
         let checked = shown(&[name, "--check", "--all"], env);
         let named = [env, &[("WEIRGATE_GATEWAY", name)]].concat();
         assert_eq!(shown(&["--check", "--all"], &named), checked);
-        insta::assert_snapshot!(format!("check_{name}_defaults"), checked);
     }
     let env = [
         ("GATEWAY_PORT", "tcp://10.0.0.1:80"),

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -275,15 +275,6 @@ pub(crate) fn server_on_at(
     started(template, &[given], &ports, addr)
 }
 
-/// Starts a server of devices. `{port}` and the placeholders of `given` are replaced, and the
-/// variables of `given` are set.
-pub(crate) fn server_of_devices(
-    template: &str,
-    given: &[(&str, &str, &str)],
-) -> Result<Program, Fault> {
-    started(template, given, &["GATEWAY_PORT"], free_address()?)
-}
-
 /// Starts a server. `given`: triples of placeholder in the command, variable, and value.
 fn started(
     template: &str,
@@ -354,14 +345,6 @@ pub(crate) fn limit(settings: &LimitSettings<'_>) -> Result<Program, Fault> {
     args.extend(settings.batched.then_some("--batched"));
     args.extend(settings.tls.then_some("--tls"));
     limit_with(&args, "limit")
-}
-
-/// Starts the raw limit with messages from lines; returns the program and the pipe for the lines.
-pub(crate) fn limit_on_lines() -> Result<(Program, ChildStdin), Fault> {
-    let mut limit = limit_with(&["--lines"], "limit")?;
-    let lines = limit.child.stdin.take();
-    let lines = lines.ok_or_else(|| Fault::Server("the limit has no standard input".into()))?;
-    Ok((limit, lines))
 }
 
 /// The name of a value on the command line.

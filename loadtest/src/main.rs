@@ -1,6 +1,5 @@
-//! loadtest: load, latency and memory of WebSocket servers: relays of a NATS subject, compared with
-//! the raw limit of one send(2) per client and message; relays of Redis channels; and gateways
-//! between devices and HTTP services.
+//! loadtest: load, latency and memory of WebSocket servers: relays of a NATS subject or a Redis channel, compared
+//! with the raw limit of one send(2) per client and message.
 
 mod bus;
 mod clients;
@@ -8,7 +7,6 @@ mod clock;
 mod compare;
 mod deploy;
 mod drive;
-mod events;
 mod fault;
 mod fleet;
 mod http;
@@ -20,9 +18,7 @@ mod metrics;
 mod payload;
 mod process;
 mod progress;
-mod proxy;
 mod publish;
-mod pubsub;
 mod report;
 mod slow;
 mod stamp;
@@ -71,20 +67,11 @@ enum Command {
     /// Measure the effect of slow clients on a server and on the other clients
     #[command(subcommand)]
     Slow(slow::SlowCommand),
-    /// Measure a trades gateway: many clients, a symbol each
-    Trades(pubsub::TradesArgs),
-    /// Measure a channels gateway: many clients on few channels
-    Channels(pubsub::ChannelsArgs),
-    /// Measure an events gateway: requests of devices to services, and pushes to devices
-    #[command(subcommand)]
-    Events(events::EventsCommand),
     /// Measure the effect of thousands of simultaneous connects on a server and on another client
     #[command(subcommand)]
     Storm(storm::StormCommand),
     /// Replace a server behind nginx while clients watch
     Deploy(deploy::DeployArgs),
-    /// Measure large bodies through a reverse proxy, and through nginx in turn
-    Proxy(proxy::ProxyArgs),
     /// Count the system calls of a running process
     Syscalls(syscalls::SyscallsArgs),
 }
@@ -122,12 +109,8 @@ fn run(command: Command) -> Result<(), Fault> {
         Command::Report(args) => compare::report(&args),
         Command::Memory(args) => memory::run(&args, &stop),
         Command::Slow(command) => slow::run(command, &stop),
-        Command::Trades(args) => pubsub::trades(&args, &stop),
-        Command::Channels(args) => pubsub::channels(&args, &stop),
-        Command::Events(command) => events::run(command, &stop),
         Command::Storm(command) => storm::run(command, &stop),
         Command::Deploy(args) => deploy::run(&args, &stop),
-        Command::Proxy(args) => proxy::run(&args, &stop),
         Command::Syscalls(args) => syscalls::run(&args),
     }
 }

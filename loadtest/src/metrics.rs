@@ -18,18 +18,8 @@ pub(crate) fn by_label(
     Ok(parse(&page(addr)?, name, label))
 }
 
-/// The sample of the metric `name`, without labels; `None` if the page has no such sample.
-pub(crate) fn value(addr: SocketAddr, name: &str) -> Result<Option<f64>, Fault> {
-    Ok(parse_value(&page(addr)?, name))
-}
-
 fn page(addr: SocketAddr) -> Result<String, Fault> {
     http::get(addr, "/metrics").map_err(|e| Fault::Server(format!("/metrics: {e}")))
-}
-
-fn parse_value(page: &str, name: &str) -> Option<f64> {
-    let sample = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
-    page.lines().find_map(sample)
 }
 
 /// The values that rose between two readings, with the differences.
@@ -79,8 +69,5 @@ mod tests {
             BTreeMap::from([("stall".into(), 9.0)])
         );
         assert!(parse(page, "absent", "reason").is_empty());
-        let page = "# HELP clients Open.\nclients_max 9\nclients 12\n";
-        assert_eq!(parse_value(page, "clients"), Some(12.0));
-        assert_eq!(parse_value(page, "client"), None);
     }
 }

@@ -1,4 +1,4 @@
-"""What people read has no secret, nothing that steers a terminal, no forged line: some settings of each gateway (`make scan`: 200)."""
+"""What people read has no secret, nothing that steers a terminal, no forged line: some settings of each gateway."""
 import pytest
 from scan import scan
 

@@ -1,4 +1,4 @@
-"""Twenty certificates under fifty clients that come and go; `make renewals` has a hundred under a thousand."""
+"""Twenty certificates under fifty clients that come and go."""
 import asyncio
 
 from renewals import Plan, gateway, renew_under_clients

@@ -5,7 +5,6 @@
 
 mod fixed;
 mod held;
-mod schema;
 mod tables;
 
 use std::fs;
@@ -65,17 +64,6 @@ fn the_document_of_limits_is_what_the_table_says() {
 #[test]
 fn the_document_of_settings_is_what_the_table_says() {
     check_made("docs/reference/settings.md", &tables::all_settings());
-}
-
-#[test]
-fn the_schema_of_settings_is_what_the_table_says() {
-    let (name, made) = ("docs/reference/settings.schema.json", schema::schema());
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(path(name), made).expect("the schema can be written");
-    } else {
-        let is_same = fs::read_to_string(path(name)).is_ok_and(|found| found == made);
-        assert!(is_same, "{name}: UPDATE_DOCS=1 cargo test --test limits");
-    }
 }
 
 /// `FILE::NAME` names a function of that file.

@@ -5,9 +5,37 @@ use crate::fault::Fault;
 use crate::launch::{self, BusKind, LimitSettings, Program};
 use crate::limit::Gateway;
 use crate::publish::Publisher;
-use crate::pubsub::{CHANNELS, SUBJECTS, TRADES, Words};
 
 use super::CompareArgs;
+
+/// What a gateway without endpoints is asked, and the channel or subject that answers.
+struct Words {
+    /// Path of the WebSocket.
+    path: &'static str,
+    subscribe: &'static str,
+    subject: &'static str,
+}
+
+/// The trades gateway.
+const TRADES: Words = Words {
+    path: "/",
+    subscribe: r#"{"action":"subscribe","symbols":["S0"]}"#,
+    subject: "channel:trade:S0",
+};
+
+/// The channels gateway on Redis.
+const CHANNELS: Words = Words {
+    path: "/ws",
+    subscribe: r#"{"action":"subscribe","channels":["market:tick:S0"]}"#,
+    subject: "market:tick:S0",
+};
+
+/// The channels gateway on NATS.
+const SUBJECTS: Words = Words {
+    path: "/ws",
+    subscribe: r#"{"action":"subscribe","channels":["market.tick.S0"]}"#,
+    subject: "market.tick.S0",
+};
 
 /// A gateway on a bus.
 #[derive(Clone, Debug)]
@@ -43,21 +71,19 @@ impl Relayed {
                 )));
             }
         };
-        let of = |words: Option<&Words>, of: fn(&Words) -> String, usual: &str| {
-            words.map_or_else(|| usual.to_owned(), of)
-        };
+        let of = |part: fn(&Words) -> &'static str, usual| words.map_or(usual, part).to_owned();
         let path = args.path.clone();
         let subject = args.subject.clone();
         if subject.is_some() && words.is_some() {
             return Err(Fault::Usage("--subject is for levels".into()));
         }
-        let subject = subject.unwrap_or_else(|| of(words, |w| (w.channel)(0), "market.flow"));
+        let subject = subject.unwrap_or_else(|| of(|w| w.subject, "market.flow"));
         Ok(Self {
             gateway: args.gateway,
             bus,
-            path: path.unwrap_or_else(|| of(words, |w| w.path.to_owned(), "/ws/stream")),
+            path: path.unwrap_or_else(|| of(|w| w.path, "/ws/stream")),
             subject,
-            subscribe: words.map(|words| ((words.subscribe)(0), ANSWERS_PER_CLIENT)),
+            subscribe: words.map(|words| (words.subscribe.to_owned(), ANSWERS_PER_CLIENT)),
         })
     }
 

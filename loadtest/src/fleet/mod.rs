@@ -124,11 +124,6 @@ impl Fleet {
         self.talking = Some(talking);
     }
 
-    /// Sets the address for clients opened later.
-    pub(crate) fn turn_to(&mut self, addr: SocketAddr) {
-        self.target.addr = addr;
-    }
-
     /// Open clients of a kind.
     pub(crate) fn open_count(&self, kind: Kind) -> usize {
         let open = |c: &&Client| c.kind == kind && c.phase == Phase::Open;
@@ -204,29 +199,6 @@ impl Fleet {
         for client in self.clients.iter_mut().filter(|c| c.phase == Phase::Open) {
             client.send(&frame, &mut self.readers);
         }
-    }
-
-    /// Sends a separate text from each open client; `text` gets the index in the order of opening.
-    pub(crate) fn send_each(&mut self, text: impl Fn(usize) -> String) {
-        let clients = self.clients.iter_mut().enumerate();
-        for (index, client) in clients.filter(|(_, c)| c.phase == Phase::Open) {
-            let frame = client_frame(opcode::TEXT, text(index).as_bytes());
-            client.send(&frame, &mut self.readers);
-        }
-    }
-
-    /// Sends a text message from a client, if open.
-    pub(crate) fn send_from(&mut self, index: usize, text: &str) {
-        let client = self.clients.get_mut(index);
-        if let Some(client) = client.filter(|c| c.phase == Phase::Open) {
-            let frame = client_frame(opcode::TEXT, text.as_bytes());
-            client.send(&frame, &mut self.readers);
-        }
-    }
-
-    /// Counted messages of each client, in the order of opening.
-    pub(crate) fn deliveries(&self) -> impl Iterator<Item = u64> {
-        self.clients.iter().map(|c| c.seen.deliveries)
     }
 
     /// Reads for `wait_us`, or until `done` returns true (called after each turn); returns true if done.

@@ -73,9 +73,6 @@ pub(crate) struct LimitArgs {
     /// With --generate: start when this many clients are connected
     #[arg(long, default_value_t = 1, requires = "generate")]
     after_clients: usize,
-    /// No bus: each line of standard input is a message, sent unchanged; exit at the end of input
-    #[arg(long, conflicts_with_all = ["generate", "bus", "threads", "nats", "redis", "exit_with_stdin"])]
-    lines: bool,
     /// Exit when standard input ends (for a parent process)
     #[arg(long)]
     exit_with_stdin: bool,
@@ -99,8 +96,6 @@ pub(crate) fn run(args: &LimitArgs, stop: Arc<AtomicBool>) -> Result<(), Fault> 
     let mut server = server::Server::bind(settings)?;
     let started = if args.generate {
         source::generate(args, server.inlet())?
-    } else if args.lines {
-        source::lines(server.inlet(), Arc::clone(&stop))?
     } else {
         subscribe(args, &mut server, &stop)?
     };

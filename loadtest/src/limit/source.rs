@@ -14,7 +14,6 @@ use crate::bus::Subscriber;
 use crate::clock;
 use crate::fault::{Fault, Tried};
 use crate::payload::Payload;
-use crate::wire::parser::{opcode, server_header};
 
 /// Room in a frame beside the payload: the header, and the text of a gateway.
 const FRAME_EXTRA_BYTES: usize = 192;
@@ -95,25 +94,6 @@ pub(super) fn generate(args: &LimitArgs, inlet: Inlet) -> Result<String, Fault> 
         .spawn(work)
         .tried("a thread")?;
     Ok(started)
-}
-
-/// Starts a thread for the lines of standard input, each a message; sets `stop` at the end of input.
-pub(super) fn lines(inlet: Inlet, stop: Arc<AtomicBool>) -> Result<String, Fault> {
-    let work = move || {
-        for line in std::io::stdin().lines().map_while(Result::ok) {
-            let mut frame = server_header(opcode::TEXT, line.len());
-            frame.extend_from_slice(line.as_bytes());
-            if !inlet.push(frame) {
-                return;
-            }
-        }
-        stop.store(true, Ordering::Relaxed);
-    };
-    thread::Builder::new()
-        .name("lines".into())
-        .spawn(work)
-        .tried("a thread")?;
-    Ok("lines".into())
 }
 
 /// Most messages from a bus waiting for the loop.

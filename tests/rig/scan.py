@@ -1,27 +1,19 @@
-#!/usr/bin/env python3
-"""What people read of a gateway has no secret, and nothing that steers a terminal or forges a line, whoever writes what:
-
-    scan.py [--settings 200] [--lines 2000000] [--seconds 60] [--seed 1] [--processes 1]
+"""What people read of a gateway has no secret, and nothing that steers a terminal or forges a line, whoever writes what.
 
 Makes gateways of all kinds with settings at random, secrets marked in all of them, puts hostile texts and more secrets
 wherever strangers may write, and looks at all log lines (text and JSON), errors of wrong settings, --check in its three
-formats, pages and metrics of the admin address, `top`, `tail` and `token inspect`. Ends with 1 if anything was found.
+formats, pages and metrics of the admin address, `top`, `tail` and `token inspect`.
 
-Log lines are limited by the second, so the time of the gateways goes faster (tests/rig/clock.py).
+Log lines are limited by the second, so the time of the gateways goes faster (clock.py).
 """
-import argparse
 import asyncio
-import concurrent.futures
 import os
 import pathlib
 import random
 import re
 import subprocess
-import sys
 import tempfile
 import time
-
-sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1] / "rig")]
 
 import nats as nats_client
 import redis.asyncio as redis_client
@@ -155,46 +147,14 @@ class Scan:
                 break
 
 
-async def scan(settings, lines, seconds, seed, gateways=GATEWAYS, say=lambda text: None):
+async def scan(settings, lines, seconds, seed, gateways=GATEWAYS):
     """Runs all settings; what was looked at and found."""
     with tempfile.TemporaryDirectory(prefix="weirgate-scan-") as folder:
         world = Scan(folder, seed)
         try:
             await world.start()
             for number in range(settings):
-                before = len(world.findings.faults)
                 await world.settings(gateways[number % len(gateways)], lines // settings, seconds)
-                for fault in world.findings.faults[before:]:
-                    say(f"FOUND {fault}")
-                if number % 10 == 9:
-                    say(f"{number + 1} settings, {world.findings.lines} lines")
         finally:
             await world.stop()
         return world.findings
-
-
-def share(args, number):
-    """The part of one process; the counts of what was looked at and found."""
-    settings = len(range(number, args.settings, args.processes))
-    lines = args.lines * settings // args.settings
-    found = asyncio.run(scan(settings, lines, args.seconds, args.seed + number, say=lambda text: print(text, flush=True)))
-    return settings, found.texts, found.lines, found.hostile, len(found.faults)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--settings", type=int, default=200)
-    parser.add_argument("--lines", type=int, default=2_000_000, help="log lines together, in equal parts")
-    parser.add_argument("--seconds", type=float, default=60, help="at most so long for each")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--processes", type=int, default=1, help="share the settings; each has a seed of its own")
-    args = parser.parse_args()
-    with concurrent.futures.ProcessPoolExecutor(args.processes) as pool:
-        shares = [pool.submit(share, args, number) for number in range(args.processes)]
-        counts = [sum(numbers) for numbers in zip(*(each.result() for each in shares))]
-    print("{} settings, {} texts, {} lines, {} hostile texts in them: {} faults".format(*counts))
-    sys.exit(bool(counts[-1]))
-
-
-if __name__ == "__main__":
-    main()
