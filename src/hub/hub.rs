@@ -400,6 +400,7 @@ impl<G: Gateway> Hub<G> {
 
     /// Carries out the consequences of a call: drops clients, reports ends to the gateway, continues reading.
     pub(super) fn settle(&mut self) {
+        self.core.forget_left();
         loop {
             self.core.reap();
             if let Some((key, reason)) = self.core.ended.pop_front() {

@@ -26,6 +26,7 @@ mod history;
     reason = "the hub is what the module is named after"
 )]
 mod hub;
+mod left;
 mod limits;
 mod losses;
 mod memory;

@@ -65,7 +65,7 @@ impl Core {
     pub(super) fn release_before_join(&mut self, topic: &TopicName) {
         let held = (self.behind.states > 0).then(|| self.behind.held.get(topic));
         let is_retained = |p: &Publication| p.retain == Retain::Set;
-        let is_other = |held: &Held| !held.states.iter().all(is_retained);
+        let is_other = |held: &Held| !held.states.values().all(is_retained);
         if held.flatten().is_some_and(is_other) {
             self.release(topic);
         }

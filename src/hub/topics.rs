@@ -184,17 +184,20 @@ impl Topics {
         (joined, topic.retained.clone())
     }
 
-    /// Leaves a topic. Returns the topic's conflation keys and whether the client was the last member;
-    /// `None` if the client was no member.
+    /// Leaves a topic. Adds the topic's conflation keys to `keys`. Returns the number of these keys, and whether the
+    /// client was the last member; `None` if the client was no member.
     pub(super) fn leave(
         &mut self,
         session: SessionKey,
         name: &TopicName,
-    ) -> Option<(Vec<ConflationKey>, bool)> {
+        keys: &mut Vec<ConflationKey>,
+    ) -> Option<(usize, bool)> {
         let key = *self.by_name.get(name)?;
         let at = self.place(session, key)?;
-        let keys = self.topics[key.0 as usize].keys.clone();
-        Some((keys, self.remove(session.slot, at)))
+        let of_topic = &self.topics[key.0 as usize].keys;
+        keys.extend_from_slice(of_topic);
+        let count = of_topic.len();
+        Some((count, self.remove(session.slot, at)))
     }
 
     /// Leaves the topic that was joined last. Returns false if the client is a member of no topic.
