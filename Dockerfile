@@ -11,7 +11,7 @@
 ARG RUST=1.95
 
 FROM scratch AS source
-COPY Cargo.toml Cargo.lock build.rs /
+COPY Cargo.toml Cargo.lock /
 COPY src /src
 COPY benches /benches
 COPY clients/js /clients/js

@@ -15,7 +15,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use everybody::{Everybody, TOPIC};
 use open::{NOW, TakesAll, hub, open, settle};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use weirgate::hub::{
+use weirgate_core::{
     ConflationKey, Frame, FrameBytes, Hub, Lead, Now, Publication, SessionKey, Transmit, Write,
 };
 

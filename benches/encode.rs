@@ -4,10 +4,11 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use weirgate::hub::{ConflationKey, Frame, FrameBytes};
-use weirgate::wire::deflate::Deflater;
-use weirgate::wire::head::{self, HeadScanner};
-use weirgate::wire::upgrade::switching_protocols;
+use weirgate_core::{ConflationKey, Frame, FrameBytes};
+use weirgate_wire::deflate::Deflater;
+use weirgate_wire::head;
+use weirgate_wire::head::HeadScanner;
+use weirgate_wire::upgrade::switching_protocols;
 
 /// The default of `--deflate-level`.
 const DEFLATE_LEVEL: u32 = 4;

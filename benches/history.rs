@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use open::{NOW, open, settle};
-use weirgate::auth::{Authenticator, Origins};
-use weirgate::feeds::trades::TradesFeed;
-use weirgate::feeds::{BusEvent, BusMessage, FeedNotice, FeedSettings};
-use weirgate::gateways::{TradesGateway, TradesGatewaySettings};
-use weirgate::hub::{Core, Feed, FrameBytes, HistoryLimits, Hub, Limits, Mark, Place, Position};
+use weirgate::gateways::FeedSettings;
+use weirgate::gateways::trades::feed::TradesFeed;
+use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings};
+use weirgate_core::{BusEvent, BusMessage, FeedNotice};
+use weirgate_core::{Core, Feed, FrameBytes, HistoryLimits, Hub, Limits, Mark, Place, Position};
+use weirgate_wire::auth::{Authenticator, Origins};
 
 const MARK: Mark = Mark {
     nonce: 0x7f3a_09c2_b11e,

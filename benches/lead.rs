@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use everybody::{Everybody, TOPIC};
 use open::{NOW, hub, open, settle};
-use weirgate::hub::{Frame, Hub, Lead, Publication, SessionKey, Transmit, Write};
+use weirgate_core::{Frame, Hub, Lead, Publication, SessionKey, Transmit, Write};
 
 const CLIENTS: usize = 250;
 const PAIRS: usize = 2_000;

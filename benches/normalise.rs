@@ -5,10 +5,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use weirgate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Normaliser};
-use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::hub::{Feed, FrameBytes, Now, Place, Publication, TopicName};
-use weirgate::wire::json::check_depth;
+use weirgate::gateways::levels::feed::{Endpoint, LevelsFeed, LevelsFeedSettings, Normaliser};
+use weirgate_core::{BusEvent, BusMessage};
+use weirgate_core::{Feed, FrameBytes, Now, Place, Publication, TopicName};
+use weirgate_wire::json::check_depth;
 
 const NOW: Now = Now {
     mono_us: 1_000_000,

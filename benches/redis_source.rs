@@ -9,11 +9,11 @@ use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use weirgate::base::Clock;
-use weirgate::feeds::{BusEvent, Subscription};
-use weirgate::sources::redis::{RedisEndpoint, RedisSettings, RedisSource};
-use weirgate::sources::{Source, SourceLink};
-use weirgate::telemetry::BusStatus;
+use weirgate_bus::redis::{RedisEndpoint, RedisSettings, RedisSource};
+use weirgate_bus::runtime::Clock;
+use weirgate_bus::status::BusStatus;
+use weirgate_bus::{Source, SourceLink};
+use weirgate_core::{BusEvent, Subscription};
 
 const MESSAGES: usize = 10_000;
 const PAYLOAD_BYTES: usize = 200;

@@ -11,11 +11,11 @@ use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main, measurement::WallTime,
 };
 use open::{NOW, TakesAll, hub, open, settle};
-use weirgate::hub::{
+use weirgate_core::{
     Accepted, Admission, ByClient, Core, Frame, Gateway, Hub, Joined, Left, Publication,
     SessionKey, TopicName,
 };
-use weirgate::wire::head::RequestHead;
+use weirgate_wire::head::RequestHead;
 
 /// Total subscriptions.
 const SIZES: [usize; 3] = [100, 10_000, 100_000];

@@ -10,13 +10,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use weirgate::admission::Holding;
-use weirgate::base::Clock;
-use weirgate::feeds::NoFeed;
-use weirgate::hub::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
-use weirgate::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
-use weirgate::run::{ClientTls, CommonSettings, Parts};
-use weirgate::wire::head::RequestHead;
+use weirgate::gateways::NoFeed;
+use weirgate_bus::runtime::Clock;
+use weirgate_core::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
+use weirgate_server::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
+use weirgate_server::run::{ClientTls, CommonSettings, Parts};
+use weirgate_wire::admission::Holding;
+use weirgate_wire::head::RequestHead;
 
 /// Handshakes under way at once: one address has half of them.
 const HANDSHAKES_MAX: u64 = 2_048;

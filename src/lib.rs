@@ -1,24 +1,15 @@
-//! weirgate: one process between a message bus and WebSocket clients.
+//! weirgate: one process between a message bus and WebSocket clients. This crate has the four gateways and the command
+//! line; the parts are crates of their own, each in a folder of `src`.
 //!
-//! The style in short: pure core, thin shell, named limits. `ARCHITECTURE.md` beside `src` is the map: the content
-//! and the limits of each module, and the path of a message through the modules.
+//! | crate | holds |
+//! | --- | --- |
+//! | [`weirgate_wire`] | codecs, admission, tokens; pure |
+//! | [`weirgate_core`] | the hub: sessions, topics, send queues; pure |
+//! | [`weirgate_bus`] | the buses and their threads; clocks and wakers |
+//! | [`weirgate_server`] | the event loop, listeners, TLS, HTTP, metrics, settings, the process |
 //!
-//! To build your own gateway, start with [`hub::Gateway`], [`hub::Feed`] and [`run::Parts`];
-//! `examples/ticker.rs` is a complete example.
+//! `ARCHITECTURE.md` beside `src` is the map. To build your own gateway, start with [`weirgate_core::Gateway`],
+//! [`weirgate_core::Feed`] and [`weirgate_server::run::Parts`]; `examples/ticker.rs` is a complete example.
 
-pub mod admission;
-pub mod auth;
-pub mod base;
 pub mod commands;
-pub mod feeds;
 pub mod gateways;
-pub mod http;
-pub mod hub;
-pub mod kinds;
-pub mod listening;
-pub mod reactor;
-pub mod run;
-pub mod settings;
-pub mod sources;
-pub mod telemetry;
-pub mod wire;

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use weirgate::{commands, kinds};
+use weirgate::{commands, gateways};
 
 fn main() -> ExitCode {
-    commands::main(&kinds::WEIRGATE)
+    commands::main(&gateways::WEIRGATE)
 }

@@ -28,14 +28,15 @@ mod channels_gateway {
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use weirgate::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
-use weirgate::feeds::channels::ChannelsFeed;
-use weirgate::feeds::{BusEvent, BusMessage, Fault, FeedSettings, Subscription};
+use weirgate::gateways::FeedSettings;
+use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats, NAME_BYTES,
     NAME_OF_CLIENT_BYTES,
 };
-use weirgate::hub::{CloseReason, Feed, HistoryLimits, Limits, Mark, Place, Position, SessionKey};
+use weirgate_core::{BusEvent, BusMessage, Fault, Subscription};
+use weirgate_core::{CloseReason, Feed, HistoryLimits, Limits, Mark, Place, Position, SessionKey};
+use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
 use world::World;
 
 const SECOND: u64 = 1_000_000;

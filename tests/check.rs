@@ -292,7 +292,7 @@ fn lines_of(output: impl Read + Send + 'static) -> Receiver<String> {
 /// The lines of this level that the start logs before it listens. What a thread of a bus logs is not
 /// of the settings.
 fn logged<'a>(lines: &'a [String], level: &'a str) -> Vec<&'a String> {
-    let of_level = move |line: &&String| line.contains(level) && !line.contains("sources::");
+    let of_level = move |line: &&String| line.contains(level) && !line.contains("weirgate_bus::");
     lines.iter().filter(of_level).collect()
 }
 

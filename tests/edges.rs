@@ -11,15 +11,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use weirgate::base::Clock;
-use weirgate::feeds::BusEvent;
-use weirgate::hub::{
+use weirgate_bus::runtime::Clock;
+use weirgate_core::BusEvent;
+use weirgate_core::{
     Accepted, Admission, ByClient, Core, Feed, FeedStats, Frame, Gateway, Incoming, Now,
     Publication, SessionKey,
 };
-use weirgate::listening::ListenAddr;
-use weirgate::run::{CommonSettings, Parts};
-use weirgate::wire::head::RequestHead;
+use weirgate_server::listening::ListenAddr;
+use weirgate_server::run::{CommonSettings, Parts};
+use weirgate_wire::head::RequestHead;
 use world::client::{frame, request};
 
 /// Says how many clients are open if asked for `clients`, reads a client no more that says `pause`, and

@@ -8,6 +8,7 @@ mod events_gateway {
 
     mod bus;
     mod bus_random;
+    mod cuts;
     mod resume;
     mod toy_bus;
     mod waiting;
@@ -16,13 +17,13 @@ mod events_gateway {
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use weirgate::auth::Origins;
 use weirgate::gateways::events::broadcast::Broadcast;
 use weirgate::gateways::events::call::{Call, CallFailure, ServiceAnswer};
 use weirgate::gateways::events::{
     EventsGateway, EventsGatewaySettings, EventsService, EventsStats, Input, Push,
 };
-use weirgate::hub::{DrainPlan, FrameBytes, Limits, SessionKey};
+use weirgate_core::{DrainPlan, FrameBytes, Limits, SessionKey};
+use weirgate_wire::auth::Origins;
 use world::World;
 use world::client::frame;
 

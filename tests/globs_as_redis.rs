@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use weirgate::auth::Glob;
 use weirgate_test_support::RedisServer;
+use weirgate_wire::auth::Glob;
 
 /// Texts over an alphabet, from a seed that never changes.
 fn texts(alphabet: &[&str], length_max: u64, count: usize, mut seed: u64) -> BTreeSet<String> {

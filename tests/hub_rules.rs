@@ -9,6 +9,7 @@ mod hub_rules {
     mod behind;
     mod buffered;
     mod closing;
+    mod connections;
     mod cuts;
     mod deadlines;
     mod inflate;
@@ -25,7 +26,7 @@ mod hub_rules {
     mod window;
 }
 
-use weirgate::hub::{CloseReason, Limits, SendQueueLimits, SessionKey};
+use weirgate_core::{CloseReason, Limits, SendQueueLimits, SessionKey};
 use world::World;
 use world::state::State;
 use world::toys::{In, Symbols};

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
-use weirgate::feeds::levels::{LevelsFeed, LevelsFeedSettings};
-use weirgate::feeds::{BusEvent, BusMessage, StreamPosition};
-use weirgate::hub::{Feed, FrameBytes, Now, Place, Publication, Retain};
+use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings};
+use weirgate_core::{BusEvent, BusMessage, StreamPosition};
+use weirgate_core::{Feed, FrameBytes, Now, Place, Publication, Retain};
 
 type Object = BTreeMap<String, Box<RawValue>>;
 

@@ -6,14 +6,14 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
-
-use weirgate::admission::{Holding, TrustedProxies};
-use weirgate::base::Clock;
 use weirgate::gateways::events::EventsService;
-use weirgate::http::proxy::{Proxied, Proxy, ProxySettings};
-use weirgate::http::services::{self, Upstream};
-use weirgate::telemetry::names::{self, MetricKind};
-use weirgate::telemetry::{GatewayMetric, LoopDurations, LoopNumbers};
+use weirgate::gateways::events::proxy::{Proxied, Proxy, ProxySettings};
+use weirgate_bus::runtime::Clock;
+use weirgate_server::http::services;
+use weirgate_server::http::services::Upstream;
+use weirgate_server::telemetry::names::MetricKind;
+use weirgate_server::telemetry::{GatewayMetric, LoopDurations, LoopNumbers, names};
+use weirgate_wire::admission::Holding;
 
 const BEGIN: &str =
     "<!-- the table is made by `UPDATE_DOCS=1 cargo test --test metrics_page as_it_is` -->\n";
@@ -103,7 +103,6 @@ fn proxy() -> Proxy {
         service_connections_max: 1,
         buffers: Holding::new("proxy_bytes", 1),
         held: Holding::new("http", 1),
-        trusted_proxies: TrustedProxies::None,
         clock: Clock::start(),
     })
 }

@@ -11,8 +11,8 @@ mod settings {
     mod tokens;
 }
 
-use weirgate::kinds::GATEWAYS;
-use weirgate::settings::{Kind, Rows, Setting};
+use weirgate::gateways::GATEWAYS;
+use weirgate_server::settings::{Kind, Rows, Setting};
 
 /// What a run of the binary gave.
 struct Run {
@@ -94,7 +94,7 @@ fn check() {
         ("WEIRGATE_LOG_FORMAT", ""),
         ("WEIRGATE_EPHEMERAL", "yes"),
         ("WEIRGATE_PING_INTERVAL", "5000"),
-        ("RUST_LOG", "info,weirgate::http=debug"),
+        ("RUST_LOG", "info,weirgate_server::http=debug"),
         ("FORWARDED_ALLOW_IPS", "10.1.2.3/8,::1"),
     ];
     let args = [

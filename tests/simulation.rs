@@ -14,7 +14,7 @@ mod simulation {
 }
 
 use simulation::run::{self, Coverage, Outcome};
-use weirgate::hub::CloseReason;
+use weirgate_core::CloseReason;
 use world::client::Place;
 use world::seeds;
 
@@ -28,11 +28,15 @@ fn wanted() -> Coverage {
         .map(|place| format!("stop {place:?}"))
         .collect();
     // The clients here send their messages whole, and hold less than the limit of unfinished ones, which has its
-    // own rules in `hub_rules/unfinished.rs`. Their requests come whole too, and plain HTTP is another thread.
+    // own rules in `hub_rules/unfinished.rs`. Their requests come whole too, and plain HTTP is another thread. The memory
+    // of connections and the limit on open files are in `hub_rules/connections.rs`.
     let elsewhere = [
         CloseReason::MessageMemory,
         CloseReason::HttpMemory,
         CloseReason::UpgradeLost,
+        CloseReason::OpenFiles,
+        CloseReason::ConnectionMemory,
+        CloseReason::Evicted,
     ];
     let reasons = CloseReason::ALL.into_iter();
     let reasons = reasons.filter(|reason| !elsewhere.contains(reason));

@@ -23,7 +23,7 @@ mod simulation_resume {
 
 use simulation_resume::contract::{Channels, Trades};
 use simulation_resume::run::{Counts, Run};
-use weirgate::hub::NotRecovered;
+use weirgate_core::NotRecovered;
 use world::{Random, seeds};
 
 /// By default; `make simulate` runs more.

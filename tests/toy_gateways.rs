@@ -3,7 +3,7 @@
 
 mod world;
 
-use weirgate::hub::{CloseReason, DrainPlan, Limits};
+use weirgate_core::{CloseReason, DrainPlan, Limits};
 use world::World;
 use world::client::frame;
 use world::toys::{Devices, In, Numbered, Symbols};

@@ -16,11 +16,12 @@ mod trades_gateway {
 
 use std::sync::Arc;
 
-use weirgate::auth::{Authenticator, KeyRing, KeySet, Origins};
-use weirgate::feeds::trades::TradesFeed;
-use weirgate::feeds::{BusEvent, BusMessage, FeedSettings};
-use weirgate::gateways::{TradesGateway, TradesGatewaySettings, TradesStats};
-use weirgate::hub::{Feed, FrameBytes, Limits, Place, SessionKey};
+use weirgate::gateways::FeedSettings;
+use weirgate::gateways::trades::feed::TradesFeed;
+use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings, TradesStats};
+use weirgate_core::{BusEvent, BusMessage};
+use weirgate_core::{Feed, FrameBytes, Limits, Place, SessionKey};
+use weirgate_wire::auth::{Authenticator, KeyRing, KeySet, Origins};
 use world::World;
 use world::client::{frame, request};
 
@@ -373,7 +374,7 @@ fn the_heartbeat_and_the_stop_close_as_the_replaced_gateway_does() {
     let key = world.connect("/", None);
     world
         .hub
-        .drain(world.now, weirgate::hub::DrainPlan::default());
+        .drain(world.now, weirgate_core::DrainPlan::default());
     world.settle();
     let close = Some((1001, "Server shutting down".to_owned()));
     assert_eq!(world.client(key).close, close);

@@ -15,17 +15,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
-use weirgate::base::Clock;
-use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::hub::{
+use weirgate_bus::runtime::Clock;
+use weirgate_bus::status::BusStatus;
+use weirgate_bus::{Source, SourceLink};
+use weirgate_core::{
     Accepted, Admission, ByClient, Core, Feed, FeedStats, Frame, FrameBytes, Gateway, Incoming,
     Now, Place, Publication, SessionKey, TopicName,
 };
-use weirgate::listening::ListenAddr;
-use weirgate::run::{CommonSettings, Listening, Parts};
-use weirgate::sources::{Source, SourceLink};
-use weirgate::telemetry::BusStatus;
-use weirgate::wire::head::RequestHead;
+use weirgate_core::{BusEvent, BusMessage};
+use weirgate_server::listening::ListenAddr;
+use weirgate_server::run::{CommonSettings, Listening, Parts};
+use weirgate_wire::head::RequestHead;
 use world::client::{frame, request};
 
 /// Sleeps for half a second at the text `nap`. Echoes another short message, then says at a deadline that is due at once how many bytes the client has

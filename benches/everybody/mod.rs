@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 
-use weirgate::hub::{
-    Accepted, Admission, ByClient, CloseReason, Core, Gateway, SessionKey, TopicName,
+use weirgate_core::{
+    Accepted, Admission, ByClient, CloseReason, Closed, Core, Gateway, SessionKey, TopicName,
 };
-use weirgate::wire::head::RequestHead;
+use weirgate_wire::head::RequestHead;
 
 pub(crate) const TOPIC: TopicName = TopicName::fixed("all");
 
@@ -29,11 +29,11 @@ impl Gateway for Everybody {
         match never {}
     }
 
-    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
-        let went = reason == CloseReason::PeerGone;
+    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, closed: Closed<()>) {
+        let went = matches!(closed, Closed::Ended((), CloseReason::PeerGone));
         assert!(
             went,
-            "nobody is to be dropped here, but {key:?} was: {reason:?}"
+            "nobody is to be dropped here, but {key:?} was: {closed:?}"
         );
     }
 }

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use weirgate::hub::{
+use weirgate_core::{
     Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Transmit, Write,
 };
 
@@ -42,7 +42,7 @@ pub(crate) fn open<G: Gateway>(hub: &mut Hub<G>, extensions: Option<&str>) -> Se
          Sec-WebSocket-Version: 13\r\n{}\r\n",
         offer.unwrap_or_default()
     );
-    let key = hub.handle_accepted(NOW, SocketAddr::from((Ipv4Addr::LOCALHOST, 4_000)));
+    let key = hub.handle_accepted(NOW, SocketAddr::from((Ipv4Addr::LOCALHOST, 4_000)), false);
     hub.handle_bytes(NOW, key, request.as_bytes());
     settle(hub, NOW);
     assert!(hub.core().is_open(key), "the upgrade is accepted");

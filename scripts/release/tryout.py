@@ -283,8 +283,8 @@ def source():
     """The source is whole: cargo reads it, and it names its commit."""
     folder = unpacked(only(f"weirgate-{version()}-source.tar.gz"), "source")
     run(["cargo", "fetch", "--locked", "--target", host()], cwd=folder)
-    commit = re.search(r'ARCHIVED: &str = "(\w{40})"', (folder / "build.rs").read_text())
-    ensure(commit, "build.rs does not have the commit")
+    commit = re.search(r'ARCHIVED: &str = "(\w{40})"', (folder / "src/server/build.rs").read_text())
+    ensure(commit, "src/server/build.rs does not have the commit")
     return f"cargo reads it; commit {commit.group(1)[:12]}"
 
 

@@ -1,23 +1,17 @@
 //! Requests to the admin addresses of running gateways, for `weirgate top` and `weirgate disconnect`: the arguments
-//! that name the addresses, and a request with a time limit and a size limit. Also `weirgate disconnect` itself, which
-//! sends `POST /operator/disconnect`.
+//! that name the addresses, and a request with a time limit and a size limit.
 //!
 //! Blocking, in a process of its own; no gateway uses this module. Called by `commands`.
 
-use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
-
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use hyper::header::HeaderValue;
-
 use super::link::{LinkError, Target, is_timeout};
-use super::program::{Exit, For, arg, flag, hide_secret, show, value};
-use crate::base::escaped;
-use crate::run::Program;
-use crate::settings::typed::Env;
-use crate::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings, flag};
-use crate::wire::json::ObjectWriter;
+use super::program::{Exit, For, arg, hide_secret, value};
+use crate::commands::Program;
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use hyper::header::HeaderValue;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use weirgate_server::settings::typed::Env;
+use weirgate_server::settings::{ListenSettings, Rows, SecretText, Setting, TopSettings, flag};
 
 /// The setting of these commands from a gateway.
 const TAKES: &str = flag!("admin-addr");
@@ -206,147 +200,32 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// The path of the request.
-const PATH: &str = "/operator/disconnect";
-
-/// The conditions that choose connections, with their help.
-const CONDITIONS: [(&str, &str, &str); 6] = [
-    ("user", "USER", "The user, as the operator's page shows it"),
-    ("jti", "ID", "The id of the token (jti)"),
-    ("address", "IP", "The client's address"),
-    ("role", "ROLE", "A role; alone, its clients may come back"),
-    (
-        "session",
-        "SESSION",
-        "One connection, as the operator's page shows it",
-    ),
-    (
-        "token",
-        "DIGEST",
-        "A token, as an answer of this command shows it",
-    ),
-];
-
-const AFTER: &str = "\
-All conditions that are given have to hold. Until their tokens end, or until --until, those who were
-cut off are refused: user, token or address, also at gateways where they have no connection.
-Exit status: 0; 1 if a gateway has refused the request or did not answer; 2 without an address.";
-
-/// `weirgate disconnect`, ready to run.
-#[derive(Clone, Debug)]
-pub struct DisconnectCommand {
-    /// The gateways.
-    at: Admins,
-    /// The JSON object of the request.
-    body: String,
-}
-
-/// The subcommand.
-pub(super) fn command(program: &Program, made_for: For) -> Command {
-    let name = program.name;
-    let examples = format!(
-        "Examples:\n  {name} disconnect --user ann 127.0.0.1:9100\n  {name} disconnect --role guest \
-         http://a:9100 http://b:9100"
-    );
-    let until = value("until", "SECONDS", "Unix time at which the refusal ends");
-    Command::new("disconnect")
-        .about("Cut clients of running gateways off, and refuse them from then on")
-        .after_help(format!("{examples}\n\n{AFTER}"))
-        .args(CONDITIONS.map(|(name, placeholder, help)| value(name, placeholder, help)))
-        .arg(until.value_parser(clap::value_parser!(i64)))
-        .args(args(made_for))
-}
-
-/// Reads the arguments of `weirgate disconnect`.
-///
-/// # Errors
-/// The error in the arguments, for the user.
-pub(super) fn read(
-    program: &Program,
-    matches: &ArgMatches,
-    env: &Env,
-) -> Result<DisconnectCommand, Exit> {
-    let at = Admins::read(program, matches, env, "disconnect --user ann", PATH)?;
-    let mut body = ObjectWriter::new();
-    let mut given = 0;
-    for (name, _, _) in CONDITIONS {
-        if let Some(text) = flag(matches, name) {
-            body.string(name, &text);
-            given += 1;
-        }
-    }
-    if given == 0 {
-        let names = CONDITIONS
-            .map(|(name, _, _)| format!("--{name}"))
-            .join(", ");
-        return Err(Exit::wrong_use(&format!("nobody is chosen: use {names}")));
-    }
-    if let Some(until) = matches.get_one::<i64>("until") {
-        body.raw("until", &until.to_string());
-    }
-    Ok(DisconnectCommand {
-        at,
-        body: body.finish(),
-    })
-}
-
-impl DisconnectCommand {
-    /// Asks all gateways at once, and prints a line for each.
-    ///
-    /// # Errors
-    /// A gateway has refused the request, or did not answer.
-    pub fn run(&self) -> Result<(), String> {
-        self.at.hide_authorization();
-        let answers = self.ask_all();
-        for (target, (_, said)) in self.at.targets.iter().zip(&answers) {
-            show(&format!("{target}: {}", escaped(said, &[])));
-        }
-        match answers.iter().filter(|(is_taken, _)| !is_taken).count() {
-            0 => Ok(()),
-            failed => Err(format!(
-                "{failed} of {} gateways did not take the request",
-                self.at.targets.len()
-            )),
-        }
-    }
-
-    /// Returns for each gateway whether it has taken the request, and its words. The gateways are asked at once: while
-    /// one is silent, a user who is cut off there must not stay connected to the others.
-    fn ask_all(&self) -> Vec<(bool, String)> {
-        let ask = |target| match self.at.ask(target, "POST", &self.body) {
-            Ok((status @ (200 | 400 | 507), body)) => {
-                (status == 200, String::from_utf8_lossy(&body).into_owned())
-            }
-            Ok((status, _)) => (false, refused(PATH, status)),
-            Err(error) => (false, error),
-        };
-        thread::scope(|scope| {
-            let targets = self.at.targets.iter();
-            let asked: Vec<_> = targets
-                .map(|target| scope.spawn(move || ask(target)))
-                .collect();
-            let answers = asked.into_iter().map(|one| one.join());
-            let ended = |_| (false, "the request has failed".to_owned());
-            answers.map(|answer| answer.unwrap_or_else(ended)).collect()
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::thread;
 
     use super::*;
 
     const PATH: &str = "/operator/state";
 
+    impl Admins {
+        /// These addresses, without a login.
+        pub(in crate::commands) fn at(targets: Vec<Target>) -> Self {
+            Self {
+                targets,
+                ca_file: None,
+                authorization: None,
+            }
+        }
+    }
+
     fn ask(addr: SocketAddr) -> Answered {
         let target = Target::here(&[addr.into()], PATH);
         let at = Admins {
-            targets: Vec::new(),
-            ca_file: None,
             authorization: Some(SecretText::new("Basic YTpi")),
+            ..Admins::at(Vec::new())
         };
         at.ask(&target, "GET", "")
     }
@@ -434,36 +313,5 @@ mod tests {
         let addr = closed.local_addr().unwrap().as_socket().unwrap();
         let error = ask(addr).unwrap_err();
         assert!(error.contains("no connection"), "{error}");
-    }
-
-    #[test]
-    fn a_silent_gateway_delays_no_other() {
-        let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let targets = listeners.each_ref().map(|listener| {
-            let addr = listener.local_addr().unwrap();
-            Target::here(&[addr.into()], PATH)
-        });
-        // Each answers only once both have a request.
-        let server = thread::spawn(move || {
-            let mut streams = listeners.map(|listener| {
-                let (mut stream, _) = listener.accept().unwrap();
-                assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
-                stream
-            });
-            for stream in &mut streams {
-                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
-                stream.write_all(answer).unwrap();
-            }
-        });
-        let command = DisconnectCommand {
-            at: Admins {
-                targets: targets.into(),
-                ca_file: None,
-                authorization: None,
-            },
-            body: "{}".to_owned(),
-        };
-        assert_eq!(command.ask_all(), [0; 2].map(|_| (true, "{}".to_owned())));
-        server.join().unwrap();
     }
 }

@@ -9,11 +9,11 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, value_parser};
 
 use super::program::{switch, value};
-use crate::base::Finding;
-use crate::run::{GatewayKind, TIMEOUT_FLAG};
-use crate::settings::typed::{GATEWAY_ENV, Source};
-use crate::settings::{Checked, CheckedValue, Given, SettingsError, Value};
-use crate::wire::json::ObjectWriter;
+use weirgate_server::run::{GatewayKind, TIMEOUT_FLAG};
+use weirgate_server::settings::typed::{GATEWAY_ENV, Source};
+use weirgate_server::settings::{Checked, CheckedValue, Given, SettingsError, Value};
+use weirgate_wire::base::Finding;
+use weirgate_wire::json::ObjectWriter;
 
 /// The format of the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

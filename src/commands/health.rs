@@ -17,11 +17,12 @@ use socket2::Socket;
 use super::link::{Stream, host_of, left};
 use super::program::Exit;
 use super::program::{For, arg};
-use crate::listening::ListenAddr;
-use crate::listening::tls::of_own_certificate;
-use crate::run::{GatewayKind, Program};
-use crate::settings::typed::{Env, GATEWAY_ENV};
-use crate::settings::{Checked, ListenSettings, Rows, Setting, TlsSettings, flag};
+use crate::commands::Program;
+use weirgate_server::listening::ListenAddr;
+use weirgate_server::listening::tls::of_own_certificate;
+use weirgate_server::run::GatewayKind;
+use weirgate_server::settings::typed::{Env, GATEWAY_ENV};
+use weirgate_server::settings::{Checked, ListenSettings, Rows, Setting, TlsSettings, flag};
 
 /// No more of the response is read than this; its status line is much shorter.
 const ANSWER_BYTES_MAX: usize = 1024;

@@ -12,8 +12,8 @@ use rustls::{ClientConnection, StreamOwned};
 use socket2::Socket;
 
 use super::program::parse_url;
-use crate::base::tls_roots;
-use crate::listening::ListenAddr;
+use weirgate_bus::runtime::tls_roots;
+use weirgate_server::listening::ListenAddr;
 
 /// The target of a connection. Shown without the query, because the query may contain a token.
 #[derive(Clone, Debug, PartialEq, Eq)]

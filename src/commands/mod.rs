@@ -3,8 +3,9 @@
 //! It is made from a [`Program`], which is a list of gateways with their settings: the subcommands, `--help`,
 //! `--check`, the environment name `WEIRGATE_GATEWAY`, `health` and `token`. Called by `main`.
 
-pub mod admin;
+mod admin;
 pub mod check;
+pub mod disconnect;
 pub mod health;
 mod link;
 pub mod pages;
@@ -14,29 +15,29 @@ pub mod tail;
 pub mod token;
 pub mod top;
 
-use std::ffi::OsString;
-use std::fmt::Display;
-use std::process::ExitCode;
-
-use clap::{Arg, ArgMatches, Command};
-
-use self::admin::DisconnectCommand;
 use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
+use self::disconnect::DisconnectCommand;
 use self::health::HealthCheck;
 use self::pages::PageFiles;
-pub use self::program::Exit;
-use self::program::{For, arg, flag, switch, with_default};
+pub use self::program::{Exit, Program};
 use self::program::{
-    complain, complain_styled, show, show_styled, version_json, version_line, version_text,
+    For, arg, complain, complain_styled, flag, show, show_styled, switch, version_json,
+    version_line, version_text, with_default,
 };
 use self::publish::PublishCommand;
 use self::tail::TailCommand;
 use self::token::TokenCommand;
 use self::top::TopCommand;
-use crate::run::{GatewayKind, Print, Program, RunError, default_signals, take_early_signals};
-use crate::settings::typed::Env;
-use crate::settings::{Checked, Given, Kind, Setting};
-use crate::telemetry::{logging, memory_limit_bytes};
+use clap::{Arg, ArgMatches, Command};
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::process::ExitCode;
+use weirgate_server::run::{
+    GatewayKind, Print, RunError, default_signals, fit_address_space, take_early_signals,
+};
+use weirgate_server::settings::typed::Env;
+use weirgate_server::settings::{Checked, Given, Kind, Setting};
+use weirgate_server::telemetry::{logging, memory_limit_bytes};
 
 const SOURCES: &str = "\
 Every flag has an environment name: --log-format is WEIRGATE_LOG_FORMAT, and some have the names in
@@ -73,6 +74,7 @@ pub enum Invocation {
 /// Runs the command that the arguments and the environment name. Exit status: 0 after a signal, 1 after a failure, 2
 /// for wrong settings.
 pub fn main(program: &'static Program) -> ExitCode {
+    fit_address_space();
     if let Err(error) = take_early_signals() {
         complain(&format!("error: the signals of the process: {error}"));
         return ExitCode::FAILURE;
@@ -185,7 +187,7 @@ impl Program {
                 Ok(Invocation::Top(Box::new(command)))
             }
             Some(("disconnect", matches)) => {
-                let command = admin::read(self, matches, &env)?;
+                let command = disconnect::read(self, matches, &env)?;
                 Ok(Invocation::Disconnect(Box::new(command)))
             }
             Some(("publish", matches)) => {
@@ -298,7 +300,7 @@ fn command(program: &Program, made_for: For) -> Command {
         .subcommand(token::command(program, made_for))
         .subcommand(tail::line::command(program, made_for))
         .subcommand(top::command(program, made_for))
-        .subcommand(admin::command(program, made_for))
+        .subcommand(disconnect::command(program, made_for))
         .subcommand(publish::line::command())
         .subcommand(version_command())
         .subcommand(pages::completions_command())

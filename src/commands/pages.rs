@@ -14,8 +14,8 @@ use clap_mangen::roff::{Roff, roman};
 
 use super::command;
 use super::program::{For, value};
-use crate::base::build_info::VERSION;
-use crate::run::Program;
+use crate::commands::Program;
+use weirgate_server::build_info::VERSION;
 
 /// Shells with completions.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];

@@ -12,12 +12,34 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, ValueHint};
 use url::{Host, Url};
 
-use crate::base::build_info::{COMMIT, FEATURES, RUSTC, TARGET, VERSION};
-use crate::base::escaped;
-use crate::run::{GatewayKind, Program, TokenUse};
-use crate::settings::typed::{Env, GATEWAY_ENV, collect, gone};
-use crate::settings::{Check, Checked, Kind, Rows, SecretText, Setting, SettingsError};
-use crate::wire::json::ObjectWriter;
+use weirgate_server::build_info::{COMMIT, FEATURES, RUSTC, TARGET, VERSION};
+use weirgate_server::run::{GatewayKind, TokenUse};
+use weirgate_server::settings::typed::{Env, GATEWAY_ENV, collect, gone};
+use weirgate_server::settings::{Check, Checked, Kind, Rows, SecretText, Setting, SettingsError};
+use weirgate_wire::base::escaped;
+use weirgate_wire::json::ObjectWriter;
+
+/// A program: its name, its texts, and its gateways. The command line makes subcommands, `--help`, `--check`,
+/// `WEIRGATE_GATEWAY` and `health` from the list.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// The name on the command line.
+    pub name: &'static str,
+    /// One line for `--help`.
+    pub about: &'static str,
+    /// The end of `--help`.
+    pub start_with: &'static str,
+    /// The gateways, in the order of `--help`; not empty. `health` asks the first by default. If there is
+    /// only one, the subcommand may be left out.
+    pub gateways: &'static [GatewayKind],
+}
+
+impl Program {
+    /// Returns the gateway with this name.
+    pub fn gateway(&self, name: &str) -> Option<&'static GatewayKind> {
+        self.gateways.iter().find(|gateway| gateway.name == name)
+    }
+}
 
 /// The exit of a command line that starts nothing: help, or an error.
 #[derive(Debug, PartialEq, Eq)]

@@ -11,15 +11,17 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 
 use super::program::{Exit, For, arg, chosen, flag, value};
-use crate::auth::{
+use crate::commands::Program;
+use weirgate_bus::runtime::Clock;
+use weirgate_server::run::files::KeyFiles;
+use weirgate_server::run::{GatewayKind, RoleTable, TokenUse};
+use weirgate_server::settings::typed::{Env, GATEWAY_ENV};
+use weirgate_server::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
+use weirgate_wire::auth::{
     Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
 };
-use crate::base::{Clock, Now};
-use crate::run::files::KeyFiles;
-use crate::run::{GatewayKind, Program, RoleTable, TokenUse};
-use crate::settings::typed::{Env, GATEWAY_ENV};
-use crate::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
-use crate::wire::json::ObjectWriter;
+use weirgate_wire::base::Now;
+use weirgate_wire::json::ObjectWriter;
 
 /// The settings of the gateway for `weirgate token inspect`, beside the settings of tokens.
 const TAKES: [&str; 5] = ["acl", "bus", "channels-max", "default-role", "symbols-max"];
@@ -391,8 +393,8 @@ fn token_from(input: impl Read) -> io::Result<Option<Token>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::ClaimRules;
-    use crate::settings::SecretText;
+    use weirgate_server::settings::SecretText;
+    use weirgate_wire::auth::ClaimRules;
 
     fn command(action: TokenAction) -> TokenCommand {
         let rules = ClaimRules {

@@ -1,17 +1,55 @@
-//! The client side of each contract: permission to connect, first messages, client messages.
+//! The gateways, each in a folder with its feed, its client side, its settings and its start; and the list of them.
 //!
-//! A gateway acts on the hub's core and knows nothing of sockets, brokers or HTTP.
+//! | file of a folder | has |
+//! | --- | --- |
+//! | `feed` | from bytes of the bus to publications: the bus side of the contract |
+//! | `mod`, or `client` | the client side of the contract: permission to connect, first messages, requests |
+//! | `settings` | the rows of the settings table that only this gateway has |
+//! | `start` | joins feed, gateway, source and pages; the entry in the list |
+//!
+//! `shared` has what several gateways use. Feeds and client sides are pure: they know no socket, broker or HTTP, and the
+//! caller passes the time.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
-mod access;
 pub mod channels;
 pub mod events;
-mod history;
-mod levels;
-mod members;
-mod trades;
+pub mod levels;
+mod shared;
+#[cfg(test)]
+mod tests;
+pub mod trades;
 
-pub use access::{AccessStats, Count};
-pub use levels::{DemoGateway, LevelsGateway, LevelsPath, TabQuestion, pace, tab_name};
-pub use trades::{CandleSettings, CandleStats, TradesGateway, TradesGatewaySettings, TradesStats};
+pub use shared::access::{AccessStats, Count};
+pub use shared::feed::{FeedSettings, NoFeed, STAMP_KEY};
+
+use crate::commands::Program;
+use weirgate_server::run::GatewayKind;
+
+/// Every gateway, in the order of `--help`. `weirgate health` asks the first unless told otherwise.
+pub static GATEWAYS: &[GatewayKind] = &[
+    levels::start::LEVELS,
+    trades::start::TRADES,
+    channels::start::CHANNELS,
+    events::start::EVENTS,
+    levels::start::DEMO,
+];
+
+/// The program.
+pub static WEIRGATE: Program = Program {
+    name: "weirgate",
+    about: "One process between a message bus and WebSocket clients",
+    start_with: START_WITH,
+    gateways: GATEWAYS,
+};
+
+const START_WITH: &str = "\
+Start with:
+  weirgate demo                                  then open http://localhost:8000/
+  weirgate channels --bus nats://127.0.0.1:4222  or redis://127.0.0.1:6379
+  weirgate channels --acl roles.json             with the names of each role
+  weirgate channels --require-auth               with JWT_SECRET set, for clients with a token
+  weirgate channels --check                      to check the settings and their files
+
+Exit status: 0 after a signal, 1 after a failure, 2 for wrong settings.
+WEIRGATE_GATEWAY names the subcommand if none is given.";

@@ -205,7 +205,7 @@ fn grow(bytes: &mut u32) -> Result<(), BodyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::head;
+    use crate::head;
     use proptest::prelude::*;
 
     const CHUNKED: &str = "Transfer-Encoding: chunked";

@@ -4,6 +4,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::head::{RequestHead, list_items};
+use super::space;
 
 /// The media type of an event stream.
 const MEDIA_TYPE: &str = "text/event-stream";
@@ -21,7 +22,7 @@ impl<'a> RequestHead<'a> {
     pub fn asks_event_stream(&self) -> bool {
         let is_it = |item: &str| {
             let range = item.split(';').next().unwrap_or_default();
-            range.trim().eq_ignore_ascii_case(MEDIA_TYPE)
+            space::trim(range).eq_ignore_ascii_case(MEDIA_TYPE)
         };
         matches!(self.method(), "GET" | "HEAD")
             && self
@@ -121,7 +122,7 @@ pub fn end_data(out: &mut Vec<u8>, text: &[u8], id: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::head::parse;
+    use crate::head::parse;
 
     fn asks(method: &str, lines: &str) -> bool {
         let request = format!("{method} / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");

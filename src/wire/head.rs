@@ -10,6 +10,8 @@ use std::net::Ipv6Addr;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use url::form_urlencoded;
 
+use super::space;
+
 /// Finds the end of a head that arrives in pieces; looks at each byte once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadScanner {
@@ -359,7 +361,7 @@ impl<'a> RequestHead<'a> {
         if !coding.is_ascii() {
             return Err(HeadError::Body("Transfer-Encoding is not ASCII"));
         }
-        let is_chunked = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
+        let is_chunked = |coding: &[u8]| space::trim_bytes(coding).eq_ignore_ascii_case(b"chunked");
         let mut items = coding.rsplit(|&b| b == b',');
         if second.is_some() {
             return Err(HeadError::Body("more than one Transfer-Encoding header"));
@@ -381,7 +383,7 @@ impl<'a> RequestHead<'a> {
 pub(super) fn list_items(value: &str) -> impl Iterator<Item = &str> {
     value
         .split(',')
-        .map(|item| item.trim_matches([' ', '\t']))
+        .map(space::trim)
         .filter(|item| !item.is_empty())
 }
 
@@ -430,7 +432,7 @@ impl Trace {
 /// Joins the lines to one list (RFC 9110 §5.3). Returns an empty text if the list is too long or has forbidden
 /// characters.
 fn tracestate<'a>(lines: impl Iterator<Item = &'a str>) -> String {
-    let lines = lines.map(str::trim).filter(|line| !line.is_empty());
+    let lines = lines.map(space::trim).filter(|line| !line.is_empty());
     let state = lines.collect::<Vec<_>>().join(",");
     let is_good = |byte| matches!(byte, b' '..=b'~' | b'\t');
     if state.len() > STATE_CHARS_MAX || !state.bytes().all(is_good) {
@@ -440,7 +442,7 @@ fn tracestate<'a>(lines: impl Iterator<Item = &'a str>) -> String {
 }
 
 fn trace_parts(value: &str) -> Option<[&str; 4]> {
-    let mut parts = value.trim().split('-');
+    let mut parts = space::trim(value).split('-');
     let four = [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
     // Only later versions may have more parts.
     (four[0] != "00" || parts.next().is_none()).then_some(four)

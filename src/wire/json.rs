@@ -138,9 +138,14 @@ pub fn items<'a>(value: &'a LazyValue<'_>) -> Option<impl Iterator<Item = LazyVa
     Some(items.map_while(Result::ok))
 }
 
+/// The text without JSON's white space around it (RFC 8259 §2).
+pub fn trim(raw: &str) -> &str {
+    raw.trim_matches([' ', '\t', '\n', '\r'])
+}
+
 /// Returns the text of a JSON string; `None` for any other JSON, without parsing it.
 pub fn text_of(raw: &str) -> Option<String> {
-    let is_string = raw.trim_start().starts_with('"');
+    let is_string = trim(raw).starts_with('"');
     is_string.then(|| sonic_rs::from_str(raw).ok()).flatten()
 }
 

@@ -1,8 +1,8 @@
 //! The request for a WebSocket upgrade (RFC 6455 §4.2.1; contract: row upgrade), and the bytes of the responses: the
 //! 101 (§4.2.2) and refusals.
 
-use hyper::StatusCode;
 use tungstenite::handshake::derive_accept_key;
+use tungstenite::http::StatusCode;
 
 use super::deflate::{self, Agreed};
 use super::head::{RequestHead, list_items};
@@ -217,7 +217,7 @@ fn phrase(status: u16) -> &'static str {
 mod tests {
     use super::super::head::parse;
     use super::*;
-    use crate::wire::deflate::negotiate;
+    use crate::deflate::negotiate;
     use proptest::prelude::*;
 
     /// A good upgrade, with `from` replaced.

@@ -281,7 +281,7 @@ def test_permissions_on_the_bus_of_events(start_nats, service, refused):
 # --- what it prints
 
 def test_env_lines_start_a_gateway_with_the_same_settings(start_weirgate, tmp_path):
-    flags = ["--listen", "127.0.0.1", "--port", str(free_port()), "--log-filter", "info, weirgate::http=debug",
+    flags = ["--listen", "127.0.0.1", "--port", str(free_port()), "--log-filter", "info, weirgate_server::http=debug",
              "--endpoint", "/a=flow", "--endpoint", "/b=levels", "--trusted-proxies", "10.0.0.0/8,unix"]
     argv = [weirgate_binary(), "demo", *flags, "--check"]
     lines = subprocess.run([*argv, "--format", "env"], env={}, check=True, text=True, stdout=subprocess.PIPE).stdout

@@ -283,26 +283,26 @@ def test_an_address_of_its_own_is_what_one_would_open(start_weirgate):
 # --- version
 
 def test_an_archive_says_its_commit(tmp_path):
-    """`git archive` writes the commit into build.rs, which a build without git reads."""
+    """`git archive` writes the commit into src/server/build.rs, which a build without git reads."""
     if not (ROOT / ".git").exists():
-        assert re.search(r'ARCHIVED: &str = "[0-9a-f]{40}"', (ROOT / "build.rs").read_text())
+        assert re.search(r'ARCHIVED: &str = "[0-9a-f]{40}"', (ROOT / "src/server/build.rs").read_text())
         return
     git = lambda *args: subprocess.run(["git", *args], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
-    archive = git("archive", "--format=tar", "HEAD", "build.rs")
+    archive = git("archive", "--format=tar", "HEAD", "src/server/build.rs")
     subprocess.run(["tar", "-x", "-C", tmp_path], input=archive, check=True)
     commit = git("rev-parse", "HEAD").decode().strip()
-    assert f'ARCHIVED: &str = "{commit}"' in (tmp_path / "build.rs").read_text()
+    assert f'ARCHIVED: &str = "{commit}"' in (tmp_path / "src/server/build.rs").read_text()
     # Alone it is what cargo runs: a debug build without a name says nothing of git.
     script = tmp_path / "script"
-    subprocess.run(["rustc", "--edition", "2024", ROOT / "build.rs", "-o", script], check=True)
+    subprocess.run(["rustc", "--edition", "2024", ROOT / "src/server/build.rs", "-o", script], check=True)
     told = lambda **env: re.search(r"COMMIT=(\S+)", subprocess.run(
         [script], cwd=tmp_path, env={"PATH": os.environ["PATH"], **env}, stdout=subprocess.PIPE, text=True).stdout)[1]
     assert told() == "unknown", "a tarball without git"
     assert told(WEIRGATE_COMMIT=commit) == commit[:12]
-    assert told(PROFILE="debug", CARGO_MANIFEST_DIR=str(ROOT)) == "unknown"
+    assert told(PROFILE="debug", CARGO_MANIFEST_DIR=str(ROOT / "src/server")) == "unknown"
     in_clone = subprocess.run([script], env={"PATH": os.environ["PATH"], "PROFILE": "release",
-                              "CARGO_MANIFEST_DIR": str(ROOT)}, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
+                              "CARGO_MANIFEST_DIR": str(ROOT / "src/server")}, stdout=subprocess.PIPE, text=True, cwd=ROOT / "src/server").stdout
     assert re.search(rf"COMMIT={commit[:12]}(-modified)?$", in_clone, re.M), in_clone
-    # Every path is there: cargo builds again and again for one that is not.
+    # Every path is there, from the folder of the crate: cargo builds again and again for one that is not.
     for path in re.findall(r"rerun-if-changed=(.*)", in_clone):
-        assert (ROOT / path).exists(), path
+        assert (ROOT / "src/server" / path).exists(), path

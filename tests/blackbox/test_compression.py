@@ -7,6 +7,7 @@ import random
 import websockets
 from browser import open_page
 from bus import publisher
+from memory import memory_for
 from processes import ROOT, node_binary
 from prometheus import scrape
 from waiting import until
@@ -243,12 +244,12 @@ async def test_requests_that_refer_to_earlier_ones_are_read_from_three_clients(r
 
 
 async def test_over_the_limit_of_all_clients_further_ones_are_told_and_nobody_is_closed(redis_server, start_weirgate):
-    memory = 64 * 1024 * 1024
+    windows = 180
+    memory = memory_for(windows * 32_768 + 1_000, 60)
     weirgate = start_weirgate("channels", "--memory-max", str(memory), redis=redis_server,
                               env={"DEFAULT_ROLE": "internal"}).wait_ready()
     url = f"ws://127.0.0.1:{weirgate.port}/ws"
     async with contextlib.AsyncExitStack() as stack:
-        windows = memory // 1000 * 90 // 32_768
         first, *_ = [await stack.enter_async_context(websockets.connect(url)) for _ in range(windows)]
         assert first.response.headers["Sec-WebSocket-Extensions"] == "permessage-deflate"
         for _ in range(2):

@@ -95,3 +95,23 @@ async def test_without_the_setting_a_cookie_is_nothing(start_weirgate):
 def test_a_cookie_that_any_page_could_use_is_refused_at_the_start(flags, words):
     done = subprocess.run([weirgate_binary(), "channels", *flags, "--check"], capture_output=True, text=True, env={"JWT_SECRET": SECRET})
     assert done.returncode == 2 and "--token-cookie is" in done.stderr and words in done.stderr, done
+
+
+async def test_no_other_page_of_the_domain_chooses_the_user(start_weirgate):
+    """A sibling domain can set cookies for the whole domain, and a browser sends the one with the longer path first. Only
+    behind SP and HTAB is a name the same name."""
+    origin = "https://www.example.com"
+    server = gateway(start_weirgate, "--token-cookie", "__Host-feed", "--allowed-origins", origin)
+    good, evil = minted_token(SECRET, "--role", "user"), minted_token(SECRET, "--role", "admin")
+    spaces = ["\u2000", "\u00a0", "\u3000", "\u0085", "\u2028", "\ufeff", "\u200b"]
+    for space in spaces:
+        stream = Stream(server.port, "/ws", f"Origin: {origin}", f"Cookie: {space}__Host-feed={evil}; __Host-feed={good}")
+        assert stream.until(lambda message: message["type"] == "connected")["role"] == "user", space
+        stream.close()
+        alone = Stream(server.port, "/ws", f"Origin: {origin}", f"Cookie: {space}__Host-feed={evil}")
+        assert "1008" in str(alone.event()), space
+        alone.close()
+    for cookie in [f"__Host-feed={evil}; __Host-feed={good}", f"__Host-feed={good};\t__Host-feed={good}"]:
+        assert await admitted(server, cookie, origin) == "Authentication failed", cookie
+    assert await admitted(server, f"a=b;\t __Host-feed={good} \t; c=d", origin) == "user"
+    assert 'weirgate_auth_refusals_total{reason="two_cookies"} 2' in server.get("/metrics")[2]

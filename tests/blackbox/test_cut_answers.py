@@ -5,35 +5,11 @@ import ssl
 import threading
 
 import pytest
-from services import TOKEN
+from services import TOKEN, RawService
 from tls import MemoryClient
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nTransfer-Encoding: chunked\r\n\r\n"
 UPLOAD_BYTES = 20_000_000
-
-
-class RawService:
-    """Answers each request, once its head has come, with these bytes, and ends the connection."""
-
-    def __init__(self, answer):
-        self.answer, self.listener = answer, socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection):
-        with connection:
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += connection.recv(4096) or b"\r\n\r\n"
-            connection.sendall(self.answer)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ int getaddrinfo(const char *name, const char *port, const struct addrinfo *hints
     look_up real = (look_up)dlsym(RTLD_NEXT, "getaddrinfo");
     struct addrinfo *last;
     if (!name || strcmp(name, "two.test")) return real(name, port, hints, found);
-    int failed = real("127.0.0.2", port, hints, found);
+    int failed = real("127.0.1.2", port, hints, found);
     if (failed) return failed;
     for (last = *found; last->ai_next; last = last->ai_next) {}
     return real("127.0.0.1", port, hints, &last->ai_next);
@@ -48,7 +48,7 @@ async def test_a_request_goes_to_another_address_than_the_one_that_failed_last(s
     message = "Upstream unreachable" if closes else "Upstream timeout"
     lobby = Service(lambda asked: asked["message"]["event"])
     port, taken = lobby.server.server_port, []
-    first = socket.create_server(("127.0.0.2", port))
+    first = socket.create_server(("127.0.1.2", port))
 
     def take():
         while True:
@@ -72,7 +72,7 @@ async def test_a_request_goes_to_another_address_than_the_one_that_failed_last(s
 
 def test_the_proxy_does_so_too(start_weirgate, two_addresses):
     served, taken = Service(), []
-    first = socket.create_server(("127.0.0.2", served.server.server_port))
+    first = socket.create_server(("127.0.1.2", served.server.server_port))
 
     def take():
         while True:

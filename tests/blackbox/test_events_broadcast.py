@@ -7,6 +7,7 @@ import socket
 
 import pytest
 from clients import connect
+from memory import memory_for
 from processes import free_port
 from prometheus import scrape
 from services import TOKEN, device, push
@@ -48,7 +49,7 @@ async def test_the_token_comes_before_the_body(start_weirgate):
 
 async def test_a_body_over_its_limit_is_refused(start_weirgate):
     # A broadcast has 3 % of the memory.
-    weirgate = start_weirgate("events", "--memory-max", "67108864", env=ENV).wait_ready()
+    weirgate = start_weirgate("events", "--memory-max", str(memory_for(67_108 * 30, 30)), env=ENV).wait_ready()
     announced = head_only(weirgate.port, f"Content-Length: {67_108 * 30 + 1}", f"X-Internal-Token: {TOKEN}")
     assert announced == (413, {"detail": "Content Too Large"})
     link = http.client.HTTPConnection("127.0.0.1", weirgate.port, timeout=20)
@@ -61,7 +62,7 @@ async def test_a_body_over_its_limit_is_refused(start_weirgate):
 
 async def test_bodies_that_are_not_finished_have_one_limit(start_weirgate):
     # All broadcasts have 4 % of the memory, one has 3 %.
-    weirgate = start_weirgate("events", "--memory-max", "67108864", env=ENV).wait_ready()
+    weirgate = start_weirgate("events", "--memory-max", str(memory_for(67_108 * 30, 30)), env=ENV).wait_ready()
     body = b'{"event":"e","data":{"x":"%s"},"targets":{}}' % (b"x" * 1_900_000)
     head = f"POST /internal/broadcast HTTP/1.1\r\nHost: a\r\nX-Internal-Token: {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
     with contextlib.ExitStack() as stack:

@@ -8,6 +8,7 @@ import random
 
 import pytest
 from instances import ENV, bus_flags, id_of, know_each_other, pushed
+from memory import memory_for
 from prometheus import scrape
 from services import device, push
 from waiting import until
@@ -41,7 +42,7 @@ def data_of(number, length):
 
 def start(start_weirgate, server, *, part, whole, wait_ms=8_000):
     """An instance that sends parts of so many bytes and takes bodies of so many, which are 3 % of its memory."""
-    flags = bus_flags(server, "--events-bus-message-bytes-max", str(part), "--memory-max", str(whole // 30 * 1_000))
+    flags = bus_flags(server, "--events-bus-message-bytes-max", str(part), "--memory-max", str(memory_for(whole, 30)))
     return start_weirgate("events", *flags, "--events-bus-wait-ms", str(wait_ms), env=ENV)
 
 

@@ -76,6 +76,36 @@ def fetches(gateway, *outcomes):
     return sum(metric(gateway, f'weirgate_key_fetches_total{{outcome="{outcome}"}}') for outcome in outcomes)
 
 
+@pytest.mark.parametrize("kid", ["k", None])
+async def test_a_key_that_changes_without_a_new_id_is_fetched(start_gateway, key_set, tmp_path, kid):
+    """A provider whose keys have no id, or whose new key has the id of the old one. A forged token does not keep the others out."""
+    folders = [tmp_path / name for name in ("old", "new", "forger")]
+    for folder in folders:
+        folder.mkdir()
+    old, new, forger = keys = [SigningKey(folder, "k") for folder in folders]
+    for key in keys if kid is None else []:
+        del key.jwk["kid"]
+    token = lambda key, sub: key.token({"kid": kid}, role="user", sub=sub)
+    key_set.keys = [old]
+    gateway = start_gateway(key_set)
+    await until(lambda: fetches(gateway, "changed") == 1, 20, "the first fetch")
+    assert await admitted(gateway, token(old, "ann")) == "user"
+    # Whoever forges causes a fetch at most once a minute, and is refused for good after it.
+    forged = token(forger, "eve")
+    assert (await connect(gateway, forged))[0] == 1013
+    await until(lambda: len(key_set.requests) == 2 and fetches(gateway, "unchanged") == 1, 10, "a fetch")
+    assert await connect(gateway, forged) == (1008, "Authentication failed")
+    key_set.keys = [new]
+    good = token(new, "bob")
+    code, reason = await connect(gateway, good)
+    assert code == 1013 and re.fullmatch("Keys of tokens are due retry_after_ms=[0-9]+", reason), (code, reason)
+    assert await connect(gateway, forged) == (1008, "Authentication failed")
+    assert len(key_set.requests) == 2, "not within the minute"
+    gateway.send(signal.SIGHUP)
+    assert await admitted(gateway, good) == "user"
+    assert await connect(gateway, forged) == (1008, "Authentication failed")
+
+
 async def test_keys_come_from_https_and_rotate_under_a_hundred_clients(start_gateway, key_set, keys):
     gateway = start_gateway(key_set)
     old, new = (key.token(role="user", sub="ann") for key in keys)

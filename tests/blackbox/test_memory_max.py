@@ -1,7 +1,11 @@
 """`--memory-max`: the large sums over all clients are filled at once, in a process that may have no more memory than that."""
 import asyncio
+import contextlib
+import pathlib
 import socket
 import struct
+
+import pytest
 
 from clients import small_socket, upgrade_request
 from prometheus import scrape
@@ -11,6 +15,13 @@ from waiting import until
 
 MIB = 1024 * 1024
 MEMORY = 256 * MIB
+# The clients that fill the sums have addresses of their own, because each address has a share.
+FILLING = "127.0.0.2"
+
+
+def connect(port, at=FILLING):
+    """A connection from another address than the clients of the rig."""
+    return socket.create_connection(("127.0.0.1", port), 20, source_address=(at, 0))
 
 
 def held(weirgate):
@@ -24,7 +35,7 @@ def begun_records(weirgate, authority, count):
     """Connections over TLS that have sent a large record without its last bytes."""
     clients = []
     for _ in range(count):
-        client = MemoryClient(weirgate.tls_port, authority.context()).greet()
+        client = MemoryClient.on(connect(weirgate.tls_port, "127.0.0.3"), authority.context()).greet()
         client.tls.write(b"x" * 16_000)
         client.socket.sendall(client.outgoing.read()[:-100])
         clients.append(client)
@@ -35,7 +46,7 @@ def begun_messages(weirgate, count, payload_bytes):
     """Clients that have sent a message without its end."""
     clients = []
     for _ in range(count):
-        link = socket.create_connection(("127.0.0.1", weirgate.port), 20)
+        link = connect(weirgate.port)
         link.sendall(upgrade_request(weirgate.port, CHANNELS.path))
         head = b""
         while b"\r\n\r\n" not in head:
@@ -49,12 +60,24 @@ def begun_messages(weirgate, count, payload_bytes):
     return clients
 
 
+def idle(weirgate, count):
+    """Connections that have had the answer to a request, and are kept."""
+    clients = []
+    for _ in range(count):
+        link = connect(weirgate.port, "127.0.0.4")
+        with contextlib.suppress(OSError):
+            link.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        clients.append(link)
+    return clients
+
+
 def requests_ahead(weirgate, count):
     """Connections that ask for pages, one behind the other, and read none."""
     clients = []
     for _ in range(count):
         link = small_socket(2048)
         link.settimeout(20)
+        link.bind((FILLING, 0))
         link.connect(("127.0.0.1", weirgate.port))
         link.setblocking(False)
         try:
@@ -65,31 +88,79 @@ def requests_ahead(weirgate, count):
     return clients
 
 
-async def test_all_sums_at_their_limits_fit_in_the_memory(start_tls, authority, redis_server):
-    flags = ("--memory-max", str(MEMORY), "--history-ms", "600000", "--history-names", "market:tick:*", "--message-bytes-max", "1000000")
-    weirgate = start_tls("channels", *flags, redis=redis_server, under=("prlimit", f"--data={MEMORY}")).wait_ready()
+@contextlib.contextmanager
+def limited(to):
+    """The program that starts weirgate with no more memory than --memory-max."""
+    if to != "group":
+        yield ("prlimit", f"--{to}={MEMORY}")
+        return
+    group = pathlib.Path("/sys/fs/cgroup/memory/weirgate-test")
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(MEMORY))
+    except OSError as error:
+        pytest.skip(f"no control group for memory: {error}")
+    try:
+        yield ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
+    finally:
+        # The process has been moved out, or has ended.
+        with contextlib.suppress(OSError):
+            for pid in (group / "cgroup.procs").read_text().split():
+                (group.parent / "cgroup.procs").write_text(pid)
+            group.rmdir()
+
+
+def publish_many(redis, topics, messages, text):
+    """The same number of messages on each topic, in pipelines."""
+    at_once = 50 if len(text) < 1_000 else 1
+    for first in range(0, messages, at_once):
+        pipeline = redis.pipeline(transaction=False)
+        for topic in topics:
+            for n in range(first, first + at_once):
+                publish(pipeline, CHANNELS, topic, n, text)
+        pipeline.execute()
+
+
+@pytest.mark.parametrize("payload_bytes, limit", [(60_000, "data"), (100, "as"), (1, "group")])
+async def test_all_sums_at_their_limits_fit_in_the_memory(payload_bytes, limit, start_tls, authority, redis_server):
+    with limited(limit) as under:
+        await fill(payload_bytes, under, start_tls, authority, redis_server)
+
+
+async def fill(payload_bytes, under, start_tls, authority, redis_server):
+    flags = ("--memory-max", str(MEMORY), "--history-ms", "600000", "--history-names", "market:tick:*", "--message-bytes-max", "1000000",
+             # Together the readers may have more than all frames may take.
+             "--send-queue-soft-bytes", "4000000", "--send-queue-hard-bytes", "4000000")
+    weirgate = start_tls("channels", *flags, redis=redis_server, under=under).wait_ready()
     good = await subscriber(CHANNELS, weirgate, ["good"])
-    readers = [await subscriber(CHANNELS, weirgate, [f"t{n % 4}"], receive_bytes=4096) for n in range(40)]
+    readers = [await subscriber(CHANNELS, weirgate, [f"t{n}"], receive_bytes=4096) for n in range(40)]
     for reader in readers:
         reader.stop_reading()
     kept = await asyncio.to_thread(begun_messages, weirgate, 40, 900_000)
     kept += await asyncio.to_thread(requests_ahead, weirgate, 300)
     records = await asyncio.to_thread(begun_records, weirgate, authority, 1_100)
+    kept += await asyncio.to_thread(idle, weirgate, 2_000)
     # On a busy machine their deadlines come before the last message.
-    full = {of for of, (value, most) in held(weirgate).items() if value > most / 2}
-    assert {"received_bytes", "tls_bytes"} <= full, held(weirgate)
-    with redis_server.client() as redis:
-        for n in range(2_500):
-            await asyncio.to_thread(publish, redis, CHANNELS, f"t{n % 4}", n, "x" * 60_000)
-            if n % 100 == 0:
-                publish(redis, CHANNELS, "good", n)
-                await good.wait_for(lambda c, n=n: c.prices[-1:] == [n], 20, "messages of a client that reads")
-                for of, (value, most) in held(weirgate).items():
-                    assert value <= most, f"{of}: {value} of {most}"
-    metrics = scrape(weirgate)
-    assert metrics.sum("weirgate_frame_bytes_alive") <= metrics.sum("weirgate_frame_bytes_max")
+    full = {of for of, (value, most) in held(weirgate).items() if value > most / 3}
+    assert {"received_bytes", "tls_bytes", "connection_bytes"} <= full, held(weirgate)
+    # 150 MB of texts, or as many messages as take 100 MB with their frames.
+    topics, messages = [f"t{n}" for n in range(40)], 60 if payload_bytes > 10_000 else 6_000
+    frames = 0
+    for part in range(20):
+        with redis_server.client(60) as redis:
+            # The gateway may be slower than this test.
+            redis.config_set("client-output-buffer-limit", "pubsub 0 0 0")
+            await asyncio.to_thread(publish_many, redis, topics, messages // 20, "x" * payload_bytes)
+            publish(redis, CHANNELS, "good", part)
+        await good.wait_for(lambda c, n=part: c.prices[-1:] == [n], 60, "messages of a client that reads")
+        for of, (value, most) in held(weirgate).items():
+            assert value <= most, f"{of}: {value} of {most}"
+        metrics = scrape(weirgate)
+        frames = max(frames, metrics.sum("weirgate_frame_bytes_alive"))
+        assert metrics.sum("process_resident_memory_bytes") < MEMORY
     assert metrics.sum("weirgate_history_bytes") > metrics.sum("weirgate_history_bytes_max") / 2
-    assert metrics.sum("process_resident_memory_bytes") < MEMORY
+    assert frames > 0.8 * metrics.sum("weirgate_frame_bytes_max")
+    assert metrics.sum("weirgate_client_closes_total", reason="frame_memory") > 0
     # Somebody new is served, and all of it is given back.
     late = await subscriber(CHANNELS, weirgate, ["late"])
     late.abort()
@@ -97,6 +168,6 @@ async def test_all_sums_at_their_limits_fit_in_the_memory(start_tls, authority, 
         one.close()
     for reader in readers:
         reader.abort()
-    bytes_of_clients = ("received_bytes", "tls_bytes", "http_bytes")
-    await until(lambda: sum(held(weirgate)[of][0] for of in bytes_of_clients) < 10_000, 20, "all is given back")
+    bytes_of_clients = ("received_bytes", "tls_bytes", "http_bytes", "connection_bytes")
+    await until(lambda: sum(held(weirgate)[of][0] for of in bytes_of_clients) < 30_000, 20, "all is given back")
     assert good.open

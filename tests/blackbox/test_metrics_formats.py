@@ -51,6 +51,19 @@ def test_both_texts_have_the_same_families_and_samples(start_weirgate):
     assert all(family.documentation for family in other)
 
 
+def test_a_text_is_made_at_most_four_times_a_second(start_weirgate):
+    weirgate = start_weirgate("demo").wait_ready()
+    for accept in (None, "text/plain", PROTOBUF):
+        began, texts = time.monotonic(), []
+        while len(texts) < 200:
+            request = urllib.request.Request(weirgate.http_url + "/metrics", headers={"Accept": accept} if accept else {})
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                texts.append(answer.read())
+        # The loop turns meanwhile, so each text that is made is another.
+        made = len(set(texts))
+        assert made <= 1 + (time.monotonic() - began) / 0.25, f"{accept}: {made}"
+
+
 def test_native_histograms_count_as_the_classic_ones_do(start_weirgate):
     weirgate = start_weirgate("demo").wait_ready()
     time.sleep(1)

@@ -51,6 +51,6 @@ async def test_the_old_fields_of_health_come_first(nats, start_weirgate):
 
 def test_the_banner_is_the_quoted_one():
     text = page("migrate.md")
-    source = "".join(path.read_text() for path in (ROOT / "src" / "kinds" / "levels").glob("*.rs"))
+    source = "".join(path.read_text() for path in (ROOT / "src" / "gateways" / "levels").glob("*.rs"))
     for quoted in ["GATEWAY SERVICE", "✅ Gateway subscribed to NATS subjects"]:
         assert quoted in text and quoted in source

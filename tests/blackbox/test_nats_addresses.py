@@ -26,7 +26,7 @@ async def test_the_second_address_serves_at_the_next_attempt(kind, fault, nats, 
     stream = connection.jetstream()
     for name, subject in (("LEVEL_SIGNALS", "levels.signals"), ("MARKET_DATA", "market.flow"), ("TICKS", "m.>")):
         await stream.add_stream(name=name, subjects=[subject])
-    first, taken = socket.create_server(("127.0.0.2", nats.port)), []
+    first, taken = socket.create_server(("127.0.1.2", nats.port)), []
 
     def take():
         while True:

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from clients import PING, TEXT, client_frame, upgrade_request
+from memory import PROGRAM
 from prometheus import scrape
 from services import device
 from waiting import until
@@ -91,7 +92,7 @@ async def test_devices_over_the_limit_wait_and_keep_nothing_once_they_have_gone(
     lobby = service(lambda asked: release.wait(60))
     simulation = service(lambda asked: asked["message"]["data"])
     env = {"LOBBY_URL": lobby.url, "SIMULATION_URL": simulation.url, "HTTP_TIMEOUT_SECONDS": "60"}
-    weirgate = start_weirgate("events", "--memory-max", str(64 * MIB), env=env).wait_ready()
+    weirgate = start_weirgate("events", "--memory-max", str(64 * MIB + PROGRAM), env=env).wait_ready()
     room = 64 * MIB // 1000 * 30 / 2
     devices = [await device(weirgate, f"d{n}") for n in range(60)]
     text = json.dumps({"event": "lobby.x", "data": {"x": "y" * 60_000}})

@@ -16,7 +16,7 @@ class First:
 
     def __init__(self, port, how):
         self.how, self.taken = how, []
-        self.socket = socket.create_server(("127.0.0.2", port))
+        self.socket = socket.create_server(("127.0.1.2", port))
         threading.Thread(target=self._take, daemon=True).start()
 
     def _take(self):

@@ -8,8 +8,8 @@ trades
 
 channels
 | any token admits | vectors auth_bogus, auth_key; tests/channels_gateway/admission.rs |
-| patterns as regular expressions, a bypass | vector acl_user; src/auth/glob/tests.rs against Redis itself |
-| patterns as regular expressions, a stop | `test_patterns_made_to_take_for_ever`, src/auth/glob/tests.rs |
+| patterns as regular expressions, a bypass | vector acl_user; src/wire/auth/glob/tests.rs against Redis itself |
+| patterns as regular expressions, a stop | `test_patterns_made_to_take_for_ever`, src/wire/auth/glob/tests.rs |
 | a client that leaves while it is answered hangs the process | `test_leaving_while_being_answered` |
 | one publication that is no UTF-8 deafens everyone | `test_what_is_no_utf8_deafens_nobody`, vector payloads |
 | one client that does not read stops everyone | `test_who_does_not_read_costs_the_others_nothing` |

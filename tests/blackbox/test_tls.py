@@ -452,7 +452,7 @@ async def test_a_pipe_in_place_of_a_certificate_is_refused_and_keeps_nothing_els
     assert failing() == 0
     kept = chain.rename(tmp_path / "kept.pem")
     os.mkfifo(chain)
-    filter_.write_text("info,weirgate::http=debug\n")
+    filter_.write_text("info,weirgate_server::http=debug\n")
     weirgate.send(signal.SIGHUP)
     await until(lambda: count(weirgate, "weirgate_reloads_total", what="log_filter", outcome="changed") == 1, 20, "the new filter")
     await until(lambda: failing() == 1, 20, "the pipe is seen")

@@ -16,10 +16,10 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rig::{PATIENCE, SILENCE, Script, World, body, hang, limits, ok, patient, say, serve};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use weirgate::admission::Holding;
-use weirgate::base::tls_roots;
 use weirgate::gateways::events::call::CallFailure;
-use weirgate::http::calls::CallLimits;
+use weirgate::gateways::events::http_calls::CallLimits;
+use weirgate_bus::runtime::tls_roots;
+use weirgate_wire::admission::Holding;
 
 #[test]
 fn a_call_is_a_post_and_its_answer_comes_back_as_it_was() {

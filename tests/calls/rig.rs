@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
-use weirgate::admission::Holding;
-use weirgate::base::Clock;
 use weirgate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
+use weirgate::gateways::events::http_calls::{CallLimits, Calls};
 use weirgate::gateways::events::{CALL_PATH, EventsService};
-use weirgate::http::calls::{CallLimits, Calls};
-use weirgate::http::services::{Service, Upstream};
-use weirgate::hub::{Frame, FrameBytes};
-use weirgate::telemetry::GatewayMetric;
-use weirgate::wire::head::Trace;
+use weirgate_bus::runtime::Clock;
+use weirgate_core::{Frame, FrameBytes};
+use weirgate_server::http::services::{Service, Upstream};
+use weirgate_server::telemetry::GatewayMetric;
+use weirgate_wire::admission::Holding;
+use weirgate_wire::head::Trace;
 
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 /// For an answer that has to come; longer than any limit here.

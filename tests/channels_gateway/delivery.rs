@@ -1,7 +1,7 @@
 //! Who gets what Redis publishes.
 
 use serde_json::json;
-use weirgate::hub::DrainPlan;
+use weirgate_core::DrainPlan;
 
 use super::*;
 

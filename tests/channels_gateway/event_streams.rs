@@ -1,7 +1,7 @@
 //! The position of an event stream is its last `id`. Wherever the stream is cut, nothing before the `id` is
 //! missing.
 
-use weirgate::hub::DrainPlan;
+use weirgate_core::DrainPlan;
 
 use super::resume::{Kept, TICK, at, limits};
 use super::*;

@@ -1,6 +1,6 @@
 //! The status of the bus, and limits, of a gateway with a kept feed.
 
-use weirgate::hub::{BusNotice, DrainPlan, FeedNotice};
+use weirgate_core::{BusNotice, DrainPlan, FeedNotice};
 
 use super::resume::{Kept, MARK, TICK, at, data, limits, positions};
 use super::*;

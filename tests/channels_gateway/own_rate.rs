@@ -1,7 +1,7 @@
 //! Positions of a client with a rate of its own: while the newest message of a conflated name waits for the
 //! client's slot, the client is told no position behind that message.
 
-use weirgate::hub::DrainPlan;
+use weirgate_core::DrainPlan;
 
 use super::resume::{Kept, TICK, at, data, limits};
 use super::*;

@@ -1,6 +1,6 @@
 //! A client that comes back gets what it missed, or is told that it does not: names of the kept feed.
 
-use weirgate::hub::{CopyRank, FeedNotice, Frame, FrameBytes};
+use weirgate_core::{CopyRank, FeedNotice, Frame, FrameBytes};
 
 use super::*;
 
@@ -148,7 +148,7 @@ impl Kept {
 
     fn resumes(&self) -> Vec<(&'static str, u64)> {
         let stats = self.bench.world.hub.stats();
-        let refused = weirgate::hub::NotRecovered::ALL.map(|why| why.label());
+        let refused = weirgate_core::NotRecovered::ALL.map(|why| why.label());
         let refused = refused.into_iter().zip(stats.resumes_refused);
         let all = std::iter::once(("recovered", stats.resumes_recovered)).chain(refused);
         all.filter(|(_, count)| *count > 0).collect()

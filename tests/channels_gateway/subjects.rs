@@ -1,6 +1,6 @@
 //! The same gateway with the names of NATS.
 
-use weirgate::auth::NameSyntax;
+use weirgate_wire::auth::NameSyntax;
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! `subscribed` is sent when it is true, and no later than a second.
 
-use weirgate::admission::Holding;
-use weirgate::hub::Gateway as _;
+use weirgate_core::Gateway as _;
+use weirgate_wire::admission::Holding;
 
 use super::*;
 

@@ -1,8 +1,8 @@
 //! Pushes of random sizes between instances of random settings, on a bus that loses, cuts and
 //! repeats messages: a device gets a push whole or not at all, and the service is told which.
 
-use weirgate::base::SplitMix64;
 use weirgate::gateways::events::bus::ExchangeSettings;
+use weirgate_wire::base::SplitMix64;
 
 use super::toy_bus::{Bus, WAIT_US, event};
 

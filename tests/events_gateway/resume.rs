@@ -1,6 +1,6 @@
 //! A device that comes back to the same instance gets the pushes that it missed, or is told that it does not.
 
-use weirgate::hub::HistoryLimits;
+use weirgate_core::HistoryLimits;
 
 use super::*;
 

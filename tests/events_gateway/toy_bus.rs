@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use weirgate::gateways::events::bus::{
     Action, BusStats, Exchange, ExchangeSettings, InstanceId, PushOutcome, To,
 };
-use weirgate::hub::Now;
+use weirgate_core::Now;
 
 use super::*;
 

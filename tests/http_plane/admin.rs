@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::bodies::routes;
 use crate::fixture::{Client, get, request};
 use crate::gateway::{Running, tcp};
-use weirgate::base::Clock;
-use weirgate::http::{Admin, Cors, HttpPlane, HttpSettings, Site};
-use weirgate::hub::Limits;
-use weirgate::listening::{ListenAddr, ListenOptions};
+use weirgate_bus::runtime::Clock;
+use weirgate_core::Limits;
+use weirgate_server::http::{Admin, Cors, HttpPlane, HttpSettings, Site};
+use weirgate_server::listening::{ListenAddr, ListenOptions};
 
 fn status(addr: SocketAddr, path: &str) -> u16 {
     Client::connect(addr).ask(&get(path)).status
@@ -182,6 +182,30 @@ fn connections_between_two_requests_make_room_and_those_with_a_request_do_not() 
         kept.push(probe);
     }
     assert_eq!(kept[0].ask(&get("/health")).status, 200);
+}
+
+/// A body that does not come, and an answer that is not read, hold a place for a second after their last byte.
+#[test]
+fn requests_whose_clients_owe_bytes_make_room() {
+    let gateway = Running::start(Limits::default());
+    let owed = "POST /operator/disconnect HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+        Content-Length: 16000\r\n\r\n{";
+    let mut clients: Vec<Client> = (0..64).map(|_| Client::connect(gateway.admin)).collect();
+    for client in &mut clients {
+        client.send(owed);
+    }
+    let mut probes: Vec<Client> = (0..3)
+        .map(|_| {
+            let mut probe = Client::connect(gateway.admin);
+            let soon = Some(Duration::from_secs(5));
+            probe.stream.set_read_timeout(soon).unwrap();
+            assert_eq!(probe.ask(&get("/ready")).status, 200);
+            probe
+        })
+        .collect();
+    // The probes are idle, so they make room before requests do.
+    assert_eq!(status(gateway.admin, "/health"), 200);
+    assert_eq!(probes[0].end(), b"");
 }
 
 /// `/never` never answers: whoever reaches it holds a place.

@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use crate::fixture::{Client, Fixture, get};
-use weirgate::http::{
+use weirgate_server::http::{
     ANY_METHOD, Answer, BoxError, Handler, HeaderMap, HttpSettings, LateAnswer, ReadBodyError,
     Route, StatusCode,
 };
@@ -56,8 +56,8 @@ pub(crate) fn routes() -> Vec<Route> {
 
 /// The path and the whole body.
 async fn whole(
-    parts: weirgate::http::RequestParts,
-    body: weirgate::http::RequestBody,
+    parts: weirgate_server::http::RequestParts,
+    body: weirgate_server::http::RequestBody,
 ) -> LateAnswer {
     match body.read(WHOLE_MAX).await {
         Ok(body) => {

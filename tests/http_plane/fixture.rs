@@ -1,20 +1,19 @@
 //! An HTTP thread with the pages of the levels gateway.
 
-use std::net::{TcpListener, TcpStream};
+use crate::bodies;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
-
-use crate::bodies;
-use weirgate::admission::{HeldBytes, Holding, Peer};
-use weirgate::base::Clock;
-use weirgate::http::{
+use weirgate_bus::runtime::Clock;
+use weirgate_core::FeedStats;
+use weirgate_server::http::{
     Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, ReadyLimits, Route,
     Site, StatusCode, page, pages,
 };
-use weirgate::hub::{FeedStats, Permit};
-use weirgate::telemetry::{Build, Telemetry};
+use weirgate_server::telemetry::{Build, Telemetry};
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
+use weirgate_wire::admission::{HeldBytes, Holding, Peer, Permit};
 
 /// `/health` of some gateway.
 pub(crate) fn health() -> Route {
@@ -32,7 +31,7 @@ pub(crate) struct Fixture {
     pub(crate) handle: HttpHandle,
     pub(crate) listener: TcpListener,
     /// The connection limits.
-    pub(crate) places: Arc<()>,
+    pub(crate) places: Holding,
     /// Connections on their way back to the reactor.
     pub(crate) returned: Receiver<Handover>,
     pub(crate) telemetry: Arc<Telemetry>,
@@ -57,7 +56,7 @@ impl Fixture {
         routes.push(health());
         routes.push(Route {
             path: "/never",
-            methods: &weirgate::http::GET,
+            methods: &weirgate_server::http::GET,
             answer: Handler::later(|_, _| std::future::pending::<LateAnswer>()),
         });
         routes.push(Route::get("/large", |_| {
@@ -78,7 +77,7 @@ impl Fixture {
             returned,
             plane,
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
-            places: Arc::default(),
+            places: Holding::new("connections", 1 << 20),
             telemetry,
             held,
         }
@@ -102,13 +101,18 @@ impl Fixture {
                 0,
             ),
             peer: peer.into(),
-            permit: Permit::new(&self.places),
+            permit: self.permit(peer),
         });
         Client::new(stream)
     }
 
+    /// A permit for a connection of this peer.
+    pub(crate) fn permit(&self, peer: SocketAddr) -> Permit {
+        Permit::new(&self.places, Peer::from(peer).client(), false, 0)
+    }
+
     pub(crate) fn taken(&self) -> usize {
-        Permit::taken(&self.places)
+        self.places.holders()
     }
 
     pub(crate) fn wait_for_permits(&self, taken: usize) {

@@ -8,17 +8,17 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use weirgate::auth::Origins;
-use weirgate::base::Clock;
-use weirgate::feeds::NoFeed;
-use weirgate::http::{Handover, WayBack, page};
-use weirgate::hub::{
+use weirgate::gateways::NoFeed;
+use weirgate_bus::runtime::Clock;
+use weirgate_core::{
     Accepted, Admission, ByClient, Core, Entrance, Frame, Gateway, Incoming, Limits, SessionKey,
 };
-use weirgate::listening::ListenAddr;
-use weirgate::run::{CommonSettings, Parts};
-use weirgate::telemetry::Telemetry;
-use weirgate::wire::head::RequestHead;
+use weirgate_server::http::{Handover, WayBack, page};
+use weirgate_server::listening::ListenAddr;
+use weirgate_server::run::{CommonSettings, Parts};
+use weirgate_server::telemetry::Telemetry;
+use weirgate_wire::auth::Origins;
+use weirgate_wire::head::RequestHead;
 
 use crate::fixture::{Client, health};
 

@@ -4,9 +4,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::fixture::{Fixture, LARGE, get};
-use weirgate::admission::Holding;
-use weirgate::http::HttpSettings;
-use weirgate::hub::CloseReason;
+use weirgate_core::CloseReason;
+use weirgate_server::http::HttpSettings;
+use weirgate_wire::admission::Holding;
 
 #[test]
 fn a_body_that_never_comes_does_not_hold_the_connection() {

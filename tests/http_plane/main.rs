@@ -12,9 +12,8 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use fixture::{Fixture, LARGE, get, request};
-use weirgate::admission::{HeldBytes, Peer};
-use weirgate::http::Handover;
-use weirgate::hub::Permit;
+use weirgate_server::http::Handover;
+use weirgate_wire::admission::{HeldBytes, Peer, Permit};
 
 #[test]
 fn pipelined_requests_in_the_bytes_read_before_are_all_answered_in_order() {
@@ -193,7 +192,7 @@ fn stopping_ends_idle_connections_at_once() {
     for client in [&mut idle, &mut fresh, &mut last] {
         assert_eq!(client.end(), b"");
     }
-    assert_eq!(Permit::taken(&fixture.places), 0);
+    assert_eq!(fixture.places.holders(), 0);
 }
 
 #[test]
@@ -208,7 +207,7 @@ fn stopping_ends_what_does_not_end_itself_at_the_deadline() {
     assert!(took >= Duration::from_millis(250), "{took:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
     stuck.end();
-    assert_eq!(Permit::taken(&fixture.places), 0);
+    assert_eq!(fixture.places.holders(), 0);
 }
 
 #[test]
@@ -227,9 +226,9 @@ fn a_hand_over_after_the_stop_closes_the_connection_and_frees_its_place() {
             0,
         ),
         peer: peer.into(),
-        permit: Permit::new(&fixture.places),
+        permit: Permit::new(&fixture.places, Peer::from(peer).client(), false, 0),
     });
-    assert_eq!(Permit::taken(&fixture.places), 0);
+    assert_eq!(fixture.places.holders(), 0);
     assert_eq!(late.read(&mut [0; 8]).unwrap(), 0);
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::fixture::{Client, Fixture, LARGE, get, request};
 use crate::gateway::Running;
-use weirgate::hub::Limits;
+use weirgate_core::Limits;
 
 /// Of RFC 6455 §1.3: its accept key is known.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -326,7 +326,7 @@ fn a_connection_on_its_way_back_when_nobody_takes_it_is_closed() {
     client.send(upgrade("/ws", ""));
     assert_eq!(client.end(), b"");
     let end = Instant::now() + Duration::from_secs(5);
-    while weirgate::hub::Permit::taken(&places) != 0 {
+    while places.holders() != 0 {
         assert!(Instant::now() < end, "the place is taken");
         thread::sleep(Duration::from_millis(2));
     }

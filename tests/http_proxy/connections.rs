@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
-use weirgate::admission::Holding;
 use weirgate::gateways::events::EventsService;
-use weirgate::http::HttpSettings;
+use weirgate_server::http::HttpSettings;
+use weirgate_wire::admission::Holding;
 
 use crate::rig::{Rig, accept, accept_within, assert_ends, get, ok, post, proxied};
 

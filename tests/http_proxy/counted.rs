@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use weirgate::http::HttpSettings;
-use weirgate::http::proxy::ProxySettings;
+use weirgate::gateways::events::proxy::ProxySettings;
+use weirgate_server::http::HttpSettings;
 
 use crate::rig::{Client, Rig, accept, assert_ends, get, ok, post};
 

@@ -5,10 +5,10 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use weirgate::admission::{Holding, TrustedProxies};
-use weirgate::http::HttpSettings;
+use weirgate_server::http::HttpSettings;
+use weirgate_wire::admission::{Holding, TrustedProxies};
 
-use crate::rig::{Client, Rig, accept, assert_ends, get, ok, post};
+use crate::rig::{Client, Rig, accept, assert_ends, behind, get, ok, post};
 
 const UNREACHABLE: (u16, &str) = (502, r#"{"detail":"Upstream unreachable"}"#);
 const TIMEOUT: (u16, &str) = (504, r#"{"detail":"Upstream timeout"}"#);
@@ -76,6 +76,83 @@ fn a_service_that_breaks_off_breaks_the_answer_off() {
         );
     }
     rig.wait_for_places(0);
+}
+
+fn text_to_the_end(client: &mut Client) -> String {
+    String::from_utf8(client.end()).expect("text")
+}
+
+/// A client that gets not one byte of an answer may send the request again. A browser does so by itself, also a POST.
+#[test]
+fn a_head_that_a_service_has_sent_arrives_whatever_follows() {
+    let chunked = "Transfer-Encoding: chunked";
+    let long = "x".repeat(200_000);
+    let rig = Rig::new();
+    for (head, body, sent) in [
+        ("Content-Length: 50", "", ""),
+        ("Content-Length: 50", "part", "part"),
+        ("Content-Length: 300000", &*long, &*long),
+        (chunked, "", ""),
+        (chunked, "4\r\npart\r\n", "part"),
+        (chunked, "4\r\npart\r\nno size\r\n", "part"),
+        (chunked, "4\r\npart\r\n5;", "part"),
+        (chunked, "ffffffffffffffffff\r\n", ""),
+        (chunked, "4\r\npartXX", "part"),
+    ] {
+        for (is_reset, version) in [(false, 1), (true, 1), (false, 0)] {
+            for _ in 0..15 {
+                let request = post("/v1/jobs/x", "Content-Length: 2", "{}");
+                let request = request.replace("HTTP/1.1", &format!("HTTP/1.{version}"));
+                let mut client = rig.connect(request);
+                let mut service = rig.accept();
+                service.head_text();
+                service.take(2);
+                service.send(format!("HTTP/1.1 201 Created\r\n{head}\r\n\r\n{body}"));
+                if is_reset {
+                    let linger = Some(Duration::ZERO);
+                    SockRef::from(&service.stream).set_linger(linger).unwrap();
+                }
+                drop(service);
+                let got = text_to_the_end(&mut client);
+                let is_broken_off = got.starts_with("HTTP/1.") && got.contains(" 201 Created\r\n");
+                // A reset may destroy what has come, so the service has given no answer.
+                let is_none = is_reset && got.contains(" 502 Bad Gateway\r\n");
+                assert!(
+                    is_broken_off || is_none,
+                    "{head} {body:.20?} {is_reset}: {got:.200?}"
+                );
+                let ends = ["0\r\n\r\n"].map(|end| got.ends_with(end));
+                assert!(is_none || ends == [false], "{head}: {got:.200?}");
+                if !is_reset && version == 1 {
+                    let part = &sent[..sent.len().min(4)];
+                    assert!(got.contains(part), "{head} {body:.20?}: {got:.200?}");
+                }
+            }
+        }
+    }
+    rig.wait_for_places(0);
+}
+
+/// The first answer is whole, the second breaks off, and nobody gets the third.
+#[test]
+fn a_head_arrives_on_a_kept_connection_too() {
+    let rig = Rig::new();
+    for _ in 0..15 {
+        let requests = [1, 2, 3].map(|n| post(&format!("/v1/jobs/{n}"), "Content-Length: 2", "{}"));
+        let mut client = rig.connect(requests.concat());
+        let mut service = rig.accept();
+        service.head_text();
+        service.take(2);
+        service.send(ok("first"));
+        service.head_text();
+        service.take(2);
+        service.send("HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\n");
+        drop(service);
+        assert_eq!(client.reply().text(), "first");
+        let rest = text_to_the_end(&mut client);
+        assert!(rest.starts_with("HTTP/1.1 201 Created\r\n"), "{rest:?}");
+        assert_eq!(rest.matches("HTTP/1.1").count(), 1, "{rest:?}");
+    }
 }
 
 #[test]
@@ -394,9 +471,8 @@ fn an_address_holds_as_many_connections_as_are_free_and_no_more() {
             |settings| {
                 settings.service_connections_max = 3;
                 settings.silence_timeout_ms = 2_000;
-                settings.trusted_proxies = trusted_proxies;
             },
-            HttpSettings::default(),
+            behind(trusted_proxies),
         );
         let connect = |client: &str, path: &str, framing: &str| {
             let peer = if is_behind_proxy { "127.0.0.1" } else { client };

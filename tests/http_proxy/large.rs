@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use weirgate::http::HttpSettings;
+use weirgate_server::http::HttpSettings;
 
 use crate::rig::{Rig, post};
 

@@ -1,9 +1,7 @@
 //! Messages that a proxy easily changes, to the letter.
 
-use weirgate::admission::TrustedProxies;
-use weirgate::http::HttpSettings;
-
-use crate::rig::{Client, Rig, accept, get, line, lines, ok, post, request};
+use crate::rig::{Client, Rig, accept, behind, get, line, lines, ok, post, request};
+use weirgate_wire::admission::TrustedProxies;
 
 /// A request through the proxy, and its head at the service.
 fn asked(rig: &Rig, request: impl AsRef<[u8]>) -> (Client, Client, String) {
@@ -83,12 +81,11 @@ fn names(head: &str) -> Vec<String> {
 #[test]
 fn the_list_of_addresses_is_appended_to_whoever_sends_it() {
     for (is_trusted, proto) in [(false, "http"), (true, "https")] {
-        let trust = |settings: &mut weirgate::http::proxy::ProxySettings| {
-            if is_trusted {
-                settings.trusted_proxies = TrustedProxies::Any;
-            }
+        let trusted = match is_trusted {
+            true => TrustedProxies::Any,
+            false => TrustedProxies::None,
         };
-        let rig = Rig::with(trust, HttpSettings::default());
+        let rig = Rig::with(|_| {}, behind(trusted));
         let forwarded = "X-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nX-Forwarded-For: 3.3.3.3\r\n\
                          X-Forwarded-Proto: https\r\nX-Forwarded-Host: www.example";
         let (_, _, head) = asked(&rig, post("/v1/jobs/x", forwarded, ""));

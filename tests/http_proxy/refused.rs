@@ -1,7 +1,7 @@
 //! What never reaches a service.
 
 use weirgate::gateways::events::EventsService;
-use weirgate::http::HttpSettings;
+use weirgate_server::http::HttpSettings;
 
 use crate::rig::{Rig, get, post, proxied, request};
 

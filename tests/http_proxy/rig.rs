@@ -1,28 +1,27 @@
 //! An HTTP thread with the proxy's routes, and both services, played by the test.
 
+use rustls::ClientConfig;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use rustls::ClientConfig;
-use weirgate::admission::{HeldBytes, Holding, Peer, TrustedProxies};
-use weirgate::base::Clock;
-use weirgate::gateways::events::{self, INNER_PATHS};
-use weirgate::http::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
-use weirgate::http::services::{CONNECTION_BYTES, Service, ServicesAway, Upstream};
-use weirgate::http::{Handover, HttpHandle, HttpPlane, HttpSettings, Site};
-use weirgate::hub::{FeedStats, Now, Permit};
-use weirgate::telemetry::{Build, Telemetry};
-
+use weirgate::gateways::events;
+use weirgate::gateways::events::INNER_PATHS;
+use weirgate::gateways::events::proxy::{Proxied, ProxiedPath, Proxy, ProxySettings};
+use weirgate_bus::runtime::Clock;
+use weirgate_core::{FeedStats, Now};
+use weirgate_server::http::services::{CONNECTION_BYTES, Service, ServicesAway, Upstream};
+use weirgate_server::http::{ClientAccess, Handover, HttpHandle, HttpPlane, HttpSettings, Site};
+use weirgate_server::telemetry::{Build, Telemetry};
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
+use weirgate_wire::admission::{HeldBytes, Holding, Peer, Permit, TrustedProxies};
 
 pub(crate) struct Rig {
     handle: HttpHandle,
     listener: TcpListener,
-    pub(crate) places: Arc<()>,
+    pub(crate) places: Holding,
     pub(crate) measurement: TcpListener,
     pub(crate) simulation: TcpListener,
     /// Connections that asked for a WebSocket.
@@ -48,7 +47,6 @@ pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
         service_connections_max: 256,
         buffers: Holding::new("proxy_bytes", 512 * CONNECTION_BYTES),
         held: HttpSettings::default().held,
-        trusted_proxies: TrustedProxies::None,
         clock: Clock::start(),
     }
 }
@@ -86,6 +84,18 @@ fn telemetry(proxy: &Proxy, away: ServicesAway) -> Arc<Telemetry> {
     telemetry
 }
 
+/// Plain HTTP behind proxies that are trusted.
+pub(crate) fn behind(trusted_proxies: TrustedProxies) -> HttpSettings {
+    let access = ClientAccess {
+        trusted_proxies,
+        ..ClientAccess::default()
+    };
+    HttpSettings {
+        access: Arc::new(access),
+        ..HttpSettings::default()
+    }
+}
+
 impl Rig {
     pub(crate) fn new() -> Self {
         Self::with(|_| {}, HttpSettings::default())
@@ -116,7 +126,7 @@ impl Rig {
         Self {
             handle: plane.handle(Arc::new(move |handover| drop(back.send(handover)))),
             listener: service(),
-            places: Arc::default(),
+            places: Holding::new("connections", 1 << 20),
             measurement,
             simulation,
             returned,
@@ -147,7 +157,7 @@ impl Rig {
                 0,
             ),
             peer: peer.into(),
-            permit: Permit::new(&self.places),
+            permit: Permit::new(&self.places, Peer::from(peer).client(), false, 0),
         });
         client
     }
@@ -190,7 +200,7 @@ impl Rig {
 
     pub(crate) fn wait_for_places(&self, taken: usize) {
         let end = Instant::now() + Duration::from_secs(10);
-        while Permit::taken(&self.places) != taken {
+        while self.places.holders() != taken {
             assert!(Instant::now() < end, "places stay taken");
             std::thread::sleep(Duration::from_millis(2));
         }

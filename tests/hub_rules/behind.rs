@@ -1,6 +1,6 @@
 //! States while the loop is behind: each client has the newest after a round, and no round is endless.
 
-use weirgate::hub::{Limits, SendQueueLimits, SessionKey};
+use weirgate_core::{Limits, SendQueueLimits, SessionKey};
 
 use super::{SECOND, small_queue, state};
 use crate::world::state::State;

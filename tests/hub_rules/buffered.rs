@@ -1,6 +1,6 @@
 //! A client behind buffers that take everything at once and carry little: its state stays young, by the pongs alone.
 
-use weirgate::hub::{Limits, SessionKey, Why};
+use weirgate_core::{Limits, SessionKey, Why};
 
 use super::{SECOND, small_queue, state};
 use crate::world::World;

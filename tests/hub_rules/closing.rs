@@ -1,6 +1,6 @@
 //! The two ends of a close.
 
-use weirgate::hub::{CloseReason, DrainPlan, Effect, Limits};
+use weirgate_core::{CloseReason, DrainPlan, Effect, Limits};
 
 use super::{SECOND, small_queue, symbols};
 use crate::world::World;
@@ -236,7 +236,7 @@ fn a_slot_is_used_again_only_after_its_socket_is_released() {
     world.hub.handle_ended(world.now, first, true);
     // The effect that releases it was not carried out yet.
     let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-    let second = world.hub.handle_accepted(world.now, peer);
+    let second = world.hub.handle_accepted(world.now, peer, false);
     assert_ne!(second.slot, first.slot);
     world.settle();
     let third = world.accept(usize::MAX);
@@ -362,8 +362,9 @@ fn beyond_the_room_for_refusals_a_connection_is_not_answered() {
     let refused = world.accept(usize::MAX);
     assert_eq!(world.client(refused).status(), Some(503));
     assert!(world.hub.turns_away(), "the refused one has not ended");
-    let closes = world.hub.stats().closes_for(CloseReason::ConnectionLimit);
-    assert_eq!(closes, 2);
+    let closes = [CloseReason::ConnectionLimit, CloseReason::OpenFiles]
+        .map(|reason| world.hub.stats().closes_for(reason));
+    assert_eq!(closes, [1, 1]);
     world.end(refused, false);
     assert!(!world.hub.turns_away());
     world.end(open, false);

@@ -1,12 +1,11 @@
 //! Clients that an operator cuts off.
 
-use std::net::IpAddr;
-use std::sync::mpsc;
-
-use weirgate::hub::{CloseReason, Cut, CutRequest, Limits, PhaseKind};
-
+use super::symbols;
 use crate::world::World;
 use crate::world::toys::Numbered;
+use std::net::IpAddr;
+use std::sync::mpsc;
+use weirgate_core::{CloseReason, Cut, CutRequest, DrainPlan, Limits, PhaseKind};
 
 #[test]
 fn a_cut_takes_its_turns_and_nobody_of_it_comes_in_meanwhile() {
@@ -56,4 +55,45 @@ fn a_cut_takes_its_turns_and_nobody_of_it_comes_in_meanwhile() {
     assert_eq!(world.client(late).close, Some(close));
     let stats = world.hub.stats();
     assert_eq!(stats.closes_for(CloseReason::Revoked), 51);
+}
+
+fn cut_all<G: weirgate_core::Gateway<Out: crate::world::Output>>(world: &mut World<G>) {
+    let request = CutRequest {
+        cut: Some(Cut::read(br#"{"address": "127.0.0.1"}"#).expect("a cut")),
+        tell: Box::new(|done| assert_eq!(done.clients, 1)),
+    };
+    world.hub.cut(world.now, request);
+}
+
+/// Neither what was queued in the same turn, nor what an earlier close waits for.
+#[test]
+fn nothing_that_waits_goes_out_after_a_cut() {
+    let mut world = symbols(Limits::default());
+    let key = world.reader(None, usize::MAX);
+    world.held = true;
+    world.publish(1_000);
+    cut_all(&mut world);
+    world.held = false;
+    world.settle();
+    assert!(world.texts(key).is_empty());
+    assert_eq!(world.client(key).close, Some((1008, "revoked".to_owned())));
+    assert_eq!(world.hub.stats().messages_dropped, 1);
+
+    let mut world = symbols(Limits::default());
+    let key = world.reader(None, 7);
+    let begun = world.publish(1_000);
+    world.publish(2_000);
+    world.hub.drain(world.now, DrainPlan::default());
+    world.settle();
+    assert_eq!(
+        world.reason(key),
+        None,
+        "the stop waits for the client to read"
+    );
+    cut_all(&mut world);
+    world.settle();
+    world.open_window(key, usize::MAX);
+    assert_eq!(world.texts(key), [begun]);
+    assert_eq!(world.client(key).close, Some((1008, "revoked".to_owned())));
+    assert_eq!(world.reason(key), Some(CloseReason::Revoked));
 }

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 
-use weirgate::hub::{
+use weirgate_core::{
     Accepted, Admission, ByClient, CloseReason, Core, DrainPlan, Gateway, Limits, SessionKey,
 };
-use weirgate::wire::head::RequestHead;
+use weirgate_wire::head::RequestHead;
 
 use super::{SECOND, small_queue, state, symbols};
 use crate::world::World;

@@ -1,6 +1,6 @@
 //! What compressed messages of clients may refer to (RFC 7692 §7.1.1.2).
 
-use weirgate::hub::{CloseReason, Limits, SessionKey};
+use weirgate_core::{CloseReason, Limits, SessionKey};
 
 use super::symbols;
 use crate::world::World;

@@ -1,6 +1,6 @@
 //! Frame memory: what counts, who is dropped, and how much work that is in one turn.
 
-use weirgate::hub::{CloseReason, DeflateWindow, Frame, Limits, SendQueueLimits, SessionKey};
+use weirgate_core::{CloseReason, DeflateWindow, Frame, Limits, SendQueueLimits, SessionKey};
 
 use crate::world::toys::{In, Symbols};
 use crate::world::{PART_US, World};

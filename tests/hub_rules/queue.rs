@@ -1,7 +1,7 @@
 //! Limits of the send queue, conflation, memory of frames.
 
-use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::hub::{CloseReason, Feed, Limits, Place, SessionKey};
+use weirgate_core::{BusEvent, BusMessage};
+use weirgate_core::{CloseReason, Feed, Limits, Place, SessionKey};
 
 use super::{SECOND, small_queue, state, symbols};
 use crate::world::state::StateFeed;
@@ -308,14 +308,14 @@ fn the_retained_state_comes_first_and_never_twice() {
     let mut feed = StateFeed::new(world.frame_bytes.clone());
     let before = world.connect("/ws", None);
     let message = |sequence, quiet, payload: &str| {
-        let position = weirgate::feeds::StreamPosition { epoch: 1, sequence };
+        let position = weirgate_core::StreamPosition { epoch: 1, sequence };
         BusEvent::Message(BusMessage {
             subject: "market.flow".into(),
             pattern: None,
             payload: payload.as_bytes().to_vec(),
             position: Some(position),
             place: Place::Outside,
-            received: weirgate::hub::Now::default(),
+            received: weirgate_core::Now::default(),
             quiet,
         })
     };

@@ -1,6 +1,6 @@
 //! What clients send: heads, frames behind them, floods, pauses.
 
-use weirgate::hub::{CloseReason, DrainPlan, Gateway, Limits, SendQueueLimits, SessionKey};
+use weirgate_core::{CloseReason, DrainPlan, Gateway, Limits, SendQueueLimits, SessionKey};
 
 use super::{small_queue, symbols};
 use crate::world::client::{frame, request};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use weirgate::hub::{CloseReason, DrainPlan, Limits, SessionKey};
+use weirgate_core::{CloseReason, DrainPlan, Limits, SessionKey};
 
 use super::{SECOND, small_queue, state};
 use crate::world::state::State;

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use weirgate::admission::TrustedProxies;
-use weirgate::hub::{CALLS_MAX, Effect, Limits, SAMPLED_MAX, Sample, SessionKey, SlowLook, Why};
+use weirgate_core::{CALLS_MAX, Effect, Limits, SAMPLED_MAX, Sample, SessionKey, SlowLook, Why};
+use weirgate_wire::admission::TrustedProxies;
 
 use super::deadlines::pinged;
 use super::{SECOND, small_queue, state, symbols};

@@ -1,7 +1,7 @@
 //! A pong behind bytes, in either direction: a client on a slow line is not silent.
 
-use weirgate::admission::TrustedProxies;
-use weirgate::hub::{CloseReason, SessionKey};
+use weirgate_core::{CloseReason, SessionKey};
+use weirgate_wire::admission::TrustedProxies;
 
 use super::deadlines::pinged;
 use super::{SECOND, symbols};

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use weirgate::hub::{ClientState, SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
+use weirgate_core::{ClientState, SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
 
 use crate::world::World;
 use crate::world::toys::{In, Symbols};
@@ -96,7 +96,7 @@ fn a_survey_of_very_many_clients_looks_at_a_bounded_number_in_a_turn() {
     world.publish_to("A", 100);
     let peer = SocketAddr::from(([10, 0, 0, 1], 4_000));
     for _ in 0..CLIENTS {
-        world.hub.handle_accepted(world.now, peer);
+        world.hub.handle_accepted(world.now, peer, false);
     }
     world.texts(fast);
     let (mut slices, mut longest) = (0, 0);

@@ -2,11 +2,11 @@
 
 use std::convert::Infallible;
 
-use weirgate::hub::{
-    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Gateway,
-    Joined, Left, Limits, SessionKey, TopicName,
+use weirgate_core::{
+    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closed, Closing, Core,
+    Gateway, Joined, Left, Limits, SessionKey, TopicName,
 };
-use weirgate::wire::head::RequestHead;
+use weirgate_wire::head::RequestHead;
 
 use crate::world::World;
 use crate::world::toys::Numbered;
@@ -50,7 +50,7 @@ impl Gateway for Told {
         }
     }
 
-    fn handle_closed(&mut self, core: &mut Core, _: SessionKey, (): (), _: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, _: SessionKey, _: Closed<()>) {
         self.empty += usize::from(core.member_count(&TOPIC) == 0);
     }
 }

@@ -1,6 +1,6 @@
 //! What is kept of the input of all clients together: what counts, and who is dropped.
 
-use weirgate::hub::{CloseReason, Limits, SessionKey};
+use weirgate_core::{CloseReason, Limits, SessionKey};
 
 use crate::world::World;
 use crate::world::client::frame;

@@ -15,11 +15,11 @@ use std::env;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use weirgate::hub::{
+use weirgate_core::{
     Accepted, Admission, ByClient, ConflationKey, Core, DeflateWindow, Entrance, Frame, Gateway,
     HubStats, Incoming, Limits, Publication, Retain, SendQueueLimits, SessionKey, TopicName,
 };
-use weirgate::wire::head::RequestHead;
+use weirgate_wire::head::RequestHead;
 
 use super::{small_queue, state};
 use crate::world::client::{NO_TAKEOVER, frame};
@@ -57,7 +57,7 @@ impl Gateway for Feeds {
     type Out = Infallible;
 
     fn entrance(&self, _: &str) -> Entrance<'_> {
-        Entrance::Clients(weirgate::auth::Origins::any())
+        Entrance::Clients(weirgate_wire::auth::Origins::any())
     }
 
     fn admit(

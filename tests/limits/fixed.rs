@@ -11,7 +11,7 @@ fn every_constant_has_a_test_that_is_there() {
         .filter(|line| line.starts_with("| "))
         .collect();
     assert!(rows.len() > 100, "{}", rows.len());
-    let metrics = read("src/telemetry/names.rs");
+    let metrics = read("src/server/telemetry/names.rs");
     for row in &rows[2..] {
         let cells: Vec<_> = row.trim_matches(['|', ' ']).split(" | ").collect();
         let [what, _, shows, _, test] = cells[..] else {

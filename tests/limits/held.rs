@@ -16,6 +16,8 @@ pub(crate) struct Held {
 pub(crate) enum Rule {
     Granting,
     GivingWay,
+    /// Connections of plain HTTP without a request give way, and then granting.
+    Evicting,
 }
 
 impl Rule {
@@ -23,6 +25,7 @@ impl Rule {
         match self {
             Self::Granting => "granting",
             Self::GivingWay => "giving way",
+            Self::Evicting => "evicting, then granting",
         }
     }
 }
@@ -31,8 +34,22 @@ const ALL: &str = "all";
 
 pub(crate) const HELD: &[Held] = &[
     Held {
+        of: "connection_bytes",
+        what: "memory of connections: 1.25 KiB each, 14 KiB with plain HTTP, 5 KiB more with TLS, and what a token says",
+        limit: "share `connection-bytes`",
+        rule: Rule::Evicting,
+        gateways: ALL,
+    },
+    Held {
+        of: "refused_bytes",
+        what: "memory of connections that get a refusal for want of room",
+        limit: "a sixteenth of the share `connection-bytes`",
+        rule: Rule::Granting,
+        gateways: ALL,
+    },
+    Held {
         of: "received_bytes",
-        what: "unfinished heads and messages, and what was read of a client before a pause",
+        what: "unfinished heads and messages, what was read of a client before a pause, and pongs that a client does not take",
         limit: "share `unfinished-bytes`",
         rule: Rule::GivingWay,
         gateways: ALL,
@@ -95,7 +112,7 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "waiting_bytes",
-        what: "messages of devices that wait or are being answered",
+        what: "memory of messages of devices that wait or are being answered",
         limit: "share `waiting-bytes`",
         rule: Rule::Granting,
         gateways: "events",

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use weirgate::kinds::GATEWAYS;
-use weirgate::settings::{self, Given, Heading, Kind, Rows, Setting, Shows, Unit};
+use weirgate::gateways::GATEWAYS;
+use weirgate_server::settings;
+use weirgate_server::settings::{Given, Heading, Kind, Rows, Setting, Shows, Unit};
 
 use crate::held::HELD;
 

@@ -1,7 +1,7 @@
 //! What is asked before a start, of plain subjects and of a server without JetStream.
 
-use weirgate::base::Finding;
-use weirgate::sources::nats::{NatsNeeds, ask, ask_plain};
+use weirgate_bus::nats::{NatsNeeds, ask, ask_plain};
+use weirgate_wire::base::Finding;
 
 use super::*;
 

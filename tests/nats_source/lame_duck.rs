@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nats::jetstream::PublishOptions;
-use weirgate::sources::StreamSettings;
-use weirgate::sources::nats::NatsStreamSource;
+use weirgate_bus::StreamSettings;
+use weirgate_bus::nats::NatsStreamSource;
 use weirgate_test_support::NatsCluster;
 
 use super::cluster::ELECTED_WITHIN;

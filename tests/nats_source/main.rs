@@ -23,14 +23,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use nats::jetstream::{JetStream, StreamConfig};
-use weirgate::base::{Clock, Now};
-use weirgate::feeds::{BusEvent, BusMessage};
-use weirgate::sources::nats::{
+use weirgate_bus::nats::{
     Credentials, LookBack, NatsSettings, NatsSource, StreamSpec, SubscriptionSpec, Tls,
 };
-use weirgate::sources::{LinkTimes, Source, SourceLink, Stopping};
-use weirgate::telemetry::BusStatus;
+use weirgate_bus::runtime::Clock;
+use weirgate_bus::status::BusStatus;
+use weirgate_bus::{LinkTimes, Source, SourceLink, Stopping};
+use weirgate_core::{BusEvent, BusMessage};
 use weirgate_test_support::NatsServer;
+use weirgate_wire::base::Now;
 
 const LEVELS: &str = "levels.signals";
 const FLOW: &str = "market.flow";

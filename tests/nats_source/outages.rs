@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use weirgate::telemetry::ConsumerStatus;
+use weirgate_bus::status::ConsumerStatus;
 
 use super::*;
 
@@ -299,4 +299,32 @@ fn a_message_with_headers_that_are_no_headers_comes_as_any_other() {
     }
     publish(&js, LEVELS, 1..3);
     assert_eq!(source.until("levels 2"), ["levels 1", "levels 2"]);
+}
+
+/// Servers before 2.11 pause no consumer.
+#[test]
+fn a_durable_that_is_paused_is_left_until_it_goes_on() {
+    let server = NatsServer::start();
+    let source = run(settings(&server.url()));
+    source.until("CaughtUp");
+    let asker = nats::connect(server.url()).expect("a connection");
+    let pause = |until: &str| {
+        let subject = "$JS.API.CONSUMER.PAUSE.LEVEL_SIGNALS.gateway_levels";
+        let body = format!(r#"{{"pause_until":"{until}"}}"#);
+        let answer = asker.request_timeout(subject, body, PATIENCE);
+        answer.is_ok_and(|answer| !answer.data.is_empty())
+    };
+    if !pause("2100-01-01T00:00:00Z") {
+        return;
+    }
+    let js = jetstream(&server.url());
+    publish(&js, LEVELS, 0..1);
+    assert_eq!(source.until("levels 0"), ["levels 0"]);
+    assert!(pause("2000-01-01T00:00:00Z"));
+    eventually("the durable consumer is used again", || {
+        let info = js.consumer_info("LEVEL_SIGNALS", "gateway_levels");
+        info.is_ok_and(|info| info.push_bound)
+    });
+    publish(&js, LEVELS, 1..2);
+    assert_eq!(source.until("levels 1"), ["levels 1"]);
 }

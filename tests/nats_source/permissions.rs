@@ -1,6 +1,6 @@
 //! What a user may not do, and what that stops.
 
-use weirgate::telemetry::Stall;
+use weirgate_bus::status::Stall;
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! A source that publishes too, for gateways that speak to each other: the four rules that differ.
 
-use weirgate::sources::Publisher;
-use weirgate::sources::nats::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
+use weirgate_bus::Publisher;
+use weirgate_bus::nats::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
 
 use super::subjects::subscription;
 use super::*;

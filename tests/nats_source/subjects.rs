@@ -1,8 +1,8 @@
 //! Subjects and patterns that change while the source runs, without JetStream.
 
-use weirgate::feeds::Subscription;
-use weirgate::sources::BusInterest;
-use weirgate::sources::nats::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
+use weirgate_bus::BusInterest;
+use weirgate_bus::nats::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
+use weirgate_core::Subscription;
 use weirgate_test_support::LinkProxy;
 
 use super::*;

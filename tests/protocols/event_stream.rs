@@ -2,8 +2,8 @@
 
 use std::io::ErrorKind;
 
-use weirgate::admission::{AddressLimits, TrustedProxies};
-use weirgate::hub::{CloseReason, DrainPlan, Frame, Limits, PhaseKind, SessionKey};
+use weirgate_core::{CloseReason, DrainPlan, Frame, Limits, PhaseKind, SessionKey};
+use weirgate_wire::admission::{AddressLimits, TrustedProxies};
 
 use super::room::{Room, Say};
 use super::{UPGRADE, keyed, reason, say};

@@ -6,7 +6,7 @@ mod progress;
 mod room;
 
 use room::{Room, Say};
-use weirgate::hub::{CloseReason, Limits, SessionKey};
+use weirgate_core::{CloseReason, Limits, SessionKey};
 
 const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\

@@ -1,8 +1,8 @@
 //! The loop goes on whatever a client sends and whatever a protocol makes of it: a read ends when nothing
 //! more is taken, and nothing is read behind a violation. A fault here does not fail: it never ends.
 
-use weirgate::base::SplitMix64;
-use weirgate::hub::{Limits, PhaseKind, SendQueueLimits};
+use weirgate_core::{Limits, PhaseKind, SendQueueLimits};
+use weirgate_wire::base::SplitMix64;
 
 use super::room::Room;
 use super::{UPGRADE, say};

@@ -7,11 +7,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weirgate::hub::{
-    Accepted, Admission, ByClient, CloseReason, ConflationKey, Core, Effect, Frame, FrameBytes,
-    Gateway, Hub, Incoming, Lead, Limits, Now, Publication, SessionKey, TopicName, Transmit, Write,
+use weirgate_core::{
+    Accepted, Admission, ByClient, CloseReason, Closed, ConflationKey, Core, Effect, Frame,
+    FrameBytes, Gateway, Hub, Incoming, Lead, Limits, Now, Publication, SessionKey, TopicName,
+    Transmit, Write,
 };
-use weirgate::wire::head::RequestHead;
+use weirgate_wire::head::RequestHead;
 
 const TOPIC: TopicName = TopicName::fixed("all");
 
@@ -69,7 +70,8 @@ impl Gateway for Everybody {
         core.publish(&to_all(frame.body(say.body.as_bytes()).finish()));
     }
 
-    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+    fn handle_closed(&mut self, _: &mut Core, key: SessionKey, closed: Closed<()>) {
+        let reason = closed.reason();
         self.closed.push((key, reason));
     }
 }
@@ -142,7 +144,7 @@ impl Room {
     /// A client that sends this request; its kernel takes everything.
     pub(crate) fn connect(&mut self, request: &[u8]) -> SessionKey {
         let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
-        let key = self.hub.handle_accepted(self.now, peer);
+        let key = self.hub.handle_accepted(self.now, peer, false);
         let socket = Socket {
             room: usize::MAX,
             ..Socket::default()

@@ -11,13 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use weirgate::base::{Clock, Now};
-use weirgate::feeds::{BusEvent, BusMessage, Subscription};
-use weirgate::sources::BusInterest;
-use weirgate::sources::redis::{RedisEndpoint, RedisSettings, RedisSource};
-use weirgate::sources::{Source, SourceLink};
-use weirgate::telemetry::BusStatus;
+use weirgate_bus::BusInterest;
+use weirgate_bus::redis::{RedisEndpoint, RedisSettings, RedisSource};
+use weirgate_bus::runtime::Clock;
+use weirgate_bus::status::BusStatus;
+use weirgate_bus::{Source, SourceLink};
+use weirgate_core::{BusEvent, BusMessage, Subscription};
 use weirgate_test_support::{RedisServer, free_port};
+use weirgate_wire::base::Now;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 

@@ -1,7 +1,7 @@
 //! A stream in place of channels: slow links, trims, and users with few rights.
 
-use weirgate::sources::StreamSettings;
-use weirgate::sources::redis::RedisStreamSource;
+use weirgate_bus::StreamSettings;
+use weirgate_bus::redis::RedisStreamSource;
 use weirgate_test_support::LinkProxy;
 
 use super::*;

@@ -26,8 +26,9 @@ class SigningKey:
         return subprocess.run(["openssl", *command], input=data, check=True, capture_output=True).stdout
 
     def token(self, head={"typ": "JWT"}, **claims):
-        """A token with these claims for an hour, and with `head` in its header."""
+        """A token with these claims for an hour, and with `head` in its header, without what is `None` there."""
         head = {"alg": "RS256", "kid": self.kid, **head}
+        head = {name: value for name, value in head.items() if value is not None}
         body = {"iat": int(time.time()), "exp": int(time.time()) + 3600, **claims}
         text = ".".join(base64_url(json.dumps(part).encode()) for part in (head, body))
         return f"{text}.{base64_url(self._openssl('dgst', '-sha256', '-sign', str(self.file), data=text.encode()))}"

@@ -1,5 +1,7 @@
 """HTTP services played by a test, on a separate thread, and devices of the events gateway."""
 import json
+import socket
+import struct
 import threading
 import urllib.error
 import urllib.request
@@ -56,6 +58,35 @@ class Service:
     def stop(self):
         self.server.shutdown()
         self.server.server_close()
+
+
+class RawService:
+    """Answers each request, once its head has come, with these bytes, and ends the connection; with a reset if `resets`.
+    Keeps the first lines of its requests."""
+
+    def __init__(self, answer, resets=False):
+        self.asked, self.resets = [], resets
+        self.answer, self.listener = answer, socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        with connection:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(4096) or b"\r\n\r\n"
+            self.asked.append(head.split(b"\r\n")[0].decode())
+            connection.sendall(self.answer)
+            if self.resets:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def device(weirgate, device_id=None, **kwargs):

@@ -3,8 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use weirgate::kinds::GATEWAYS;
-use weirgate::settings::{Kind, Setting};
+use weirgate::gateways::GATEWAYS;
+use weirgate_server::settings::{Kind, Setting};
 
 use crate::{refused, shown};
 

@@ -1,7 +1,7 @@
 //! What happens: clients that connect, speak, read or do not, break rules or vanish; a feed that
 //! publishes; services that answer; time that passes.
 
-use weirgate::hub::{CloseReason, Cut, CutRequest, Frame, SessionKey};
+use weirgate_core::{CloseReason, Cut, CutRequest, Frame, SessionKey};
 
 use super::choices;
 use super::run::{ALL, Peer, Run, Toy};
@@ -47,7 +47,8 @@ impl<T: Toy> Run<T> {
         let back = self.world.handed_over.as_mut().and_then(Vec::pop);
         let back = back.filter(|_| self.random.chance(50));
         let has_place = back.is_some();
-        let full = !has_place && self.world.hub.core().connections() >= self.limits.connections_max;
+        let connections = self.world.hub.core().connections_held().holders();
+        let full = !has_place && connections >= self.limits.connections_max;
         let refusal = match has_place || full {
             true => None,
             false => self.neighbours.come(self.world.now.mono_us, self.placed()),
@@ -353,7 +354,7 @@ impl<T: Toy> Run<T> {
         }
     }
 
-    fn reason(&self, key: SessionKey) -> Option<weirgate::hub::CloseReason> {
+    fn reason(&self, key: SessionKey) -> Option<weirgate_core::CloseReason> {
         self.ledger.borrow().stories[&key].reason
     }
 

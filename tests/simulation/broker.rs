@@ -1,8 +1,8 @@
 //! A bus that goes away, comes back with a backlog, repeats itself, and loses messages.
 
-use weirgate::feeds::levels::{LevelsFeed, LevelsFeedSettings};
-use weirgate::feeds::{BusEvent, BusMessage, Fault, StreamPosition};
-use weirgate::hub::{Feed, FrameBytes, Now, Place, Publication};
+use weirgate::gateways::levels::feed::{LevelsFeed, LevelsFeedSettings};
+use weirgate_core::{BusEvent, BusMessage, Fault, StreamPosition};
+use weirgate_core::{Feed, FrameBytes, Now, Place, Publication};
 
 use crate::world::Random;
 use crate::world::state::StateFeed;

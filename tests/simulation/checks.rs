@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use weirgate::hub::{CloseReason, Limits, PhaseKind, SessionKey};
+use weirgate_core::{CloseReason, Limits, PhaseKind, SessionKey};
 
 use super::run::{ALL, Peer, Run, Toy};
 use crate::world::client::frame;
@@ -121,6 +121,9 @@ impl<T: Toy> Run<T> {
             | CloseReason::HandshakeTimeout
             | CloseReason::BadRequest
             | CloseReason::ConnectionLimit
+            | CloseReason::OpenFiles
+            | CloseReason::ConnectionMemory
+            | CloseReason::Evicted
             | CloseReason::ConnectionsPerIp
             | CloseReason::ConnectionRatePerIp => false,
         };

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use weirgate::admission::AddressLimits;
-use weirgate::hub::{CloseReason, DeflateWindow, DrainPlan, Limits, SendQueueLimits};
+use weirgate_core::{CloseReason, DeflateWindow, DrainPlan, Limits, SendQueueLimits};
+use weirgate_wire::admission::AddressLimits;
 
 use crate::world::Random;
 use crate::world::client::{frame, request};

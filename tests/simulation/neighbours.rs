@@ -1,7 +1,7 @@
 //! What one address may have, modelled again: all clients of a run come from the same one.
 
-use weirgate::admission::AddressLimits;
-use weirgate::hub::CloseReason;
+use weirgate_core::CloseReason;
+use weirgate_wire::admission::AddressLimits;
 
 use super::choices::SECOND;
 

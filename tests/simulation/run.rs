@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 use std::sync::Arc;
 
-use weirgate::hub::{CloseReason, Frame, Gateway, Limits, PhaseKind, SessionKey};
+use weirgate_core::{CloseReason, Frame, Gateway, Limits, PhaseKind, SessionKey};
 
 use super::broker::Broker;
 use super::choices::{self, SECOND};

@@ -1,6 +1,6 @@
 //! Much at once: storms of newcomers, and processes that stand still while their clients go on.
 
-use weirgate::hub::{CloseReason, SessionKey};
+use weirgate_core::{CloseReason, SessionKey};
 
 use super::choices::SECOND;
 use super::run::{ALL, Run, Toy};

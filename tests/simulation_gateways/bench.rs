@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use weirgate::hub::{DrainPlan, Feed, Gateway, Limits, Publication, SessionKey};
+use weirgate_core::{DrainPlan, Feed, Gateway, Limits, Publication, SessionKey};
 
 use crate::world::client::{frame, request};
 use crate::world::{Output, Random, World};

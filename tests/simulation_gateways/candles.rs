@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use weirgate::gateways::CandleStats;
-use weirgate::hub::Now;
+use weirgate::gateways::trades::CandleStats;
+use weirgate_core::Now;
 
 use crate::world::Random;
 

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value;
-use weirgate::auth::{Acl, Authenticator, Origins};
-use weirgate::feeds::channels::ChannelsFeed;
-use weirgate::feeds::{BusEvent, BusMessage, Fault, FeedSettings, Place, Subscription};
+use weirgate::gateways::FeedSettings;
+use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{
     AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsStats,
 };
-use weirgate::hub::SessionKey;
+use weirgate_core::SessionKey;
+use weirgate_core::{BusEvent, BusMessage, Fault, Place, Subscription};
+use weirgate_wire::auth::{Acl, Authenticator, Origins};
 
 use super::bench::{Bench, Contract, SECOND, noise, take};
 use crate::world::Random;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
-use weirgate::admission::Holding;
-use weirgate::auth::Origins;
 use weirgate::gateways::events::broadcast::Broadcast;
 use weirgate::gateways::events::call::{CallFailure, ServiceAnswer};
 use weirgate::gateways::events::{
     EventsGateway, EventsGatewaySettings, EventsService, EventsStats, Input, Push,
 };
-use weirgate::hub::{Gateway as _, SessionKey};
+use weirgate_core::{Gateway as _, SessionKey};
+use weirgate_wire::admission::Holding;
+use weirgate_wire::auth::Origins;
 
 use super::bench::{Bench, Contract, SECOND, noise, take};
 use crate::world::Random;

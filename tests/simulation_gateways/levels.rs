@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use weirgate::auth::Origins;
-use weirgate::feeds::levels::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, TOPIC};
-use weirgate::feeds::{BusEvent, BusMessage, Fault, StreamPosition};
-use weirgate::gateways::{LevelsGateway, LevelsPath};
-use weirgate::hub::{Frame, FrameBytes, Now, Publication, Retain, SessionKey, TopicName};
+use weirgate::gateways::levels::client::{LevelsGateway, LevelsPath};
+use weirgate::gateways::levels::feed::{Endpoint, LevelsFeed, LevelsFeedSettings, Relay, TOPIC};
+use weirgate_core::{BusEvent, BusMessage, Fault, StreamPosition};
+use weirgate_core::{Frame, FrameBytes, Now, Publication, Retain, SessionKey, TopicName};
+use weirgate_wire::auth::Origins;
 
 use super::bench::{Bench, Contract, noise};
 use crate::world::Random;
@@ -99,7 +99,7 @@ impl Levels {
                         epoch: self.epoch,
                         sequence: self.sequence,
                     }),
-                    place: weirgate::hub::Place::Outside,
+                    place: weirgate_core::Place::Outside,
                     received: now,
                     quiet: self.quiet,
                 })

@@ -5,11 +5,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde_json::Value;
-use weirgate::auth::{Authenticator, Origins};
-use weirgate::feeds::trades::TradesFeed;
-use weirgate::feeds::{BusEvent, BusMessage, FeedSettings};
-use weirgate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
-use weirgate::hub::{Now, Place, SessionKey};
+use weirgate::gateways::FeedSettings;
+use weirgate::gateways::trades::feed::TradesFeed;
+use weirgate::gateways::trades::{
+    CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats,
+};
+use weirgate_core::{BusEvent, BusMessage};
+use weirgate_core::{Now, Place, SessionKey};
+use weirgate_wire::auth::{Authenticator, Origins};
 
 use super::bench::{Bench, Contract, SECOND, noise, take};
 use super::candles::{INTERVALS, Market, Seen, Trade};

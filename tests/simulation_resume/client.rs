@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use weirgate::hub::SessionKey;
+use weirgate_core::SessionKey;
 
 use super::contract::{Contract, Outcomes, Told, What};
 use super::instance::Tag;

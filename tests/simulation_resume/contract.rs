@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use weirgate::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
-use weirgate::feeds::BusEvent;
-use weirgate::feeds::FeedSettings;
-use weirgate::feeds::channels::ChannelsFeed;
-use weirgate::feeds::trades::{PATTERN, TradesFeed};
+use weirgate::gateways::FeedSettings;
 use weirgate::gateways::channels::ChannelsGateway;
+use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{AllClientsLimits, ChannelsGatewaySettings};
-use weirgate::gateways::{TradesGateway, TradesGatewaySettings};
-use weirgate::hub::{Feed, FrameBytes, Gateway};
+use weirgate::gateways::trades::feed::{PATTERN, TradesFeed};
+use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings};
+use weirgate_core::BusEvent;
+use weirgate_core::{Feed, FrameBytes, Gateway};
+use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
 
 use crate::world::{Interests, Output};
 

@@ -1,9 +1,9 @@
 //! An instance of weirgate: a gateway on a hub, its feed, and its connection to Redis.
 
-use weirgate::auth::{NamePatterns, NameSyntax};
-use weirgate::feeds::{BusEvent, Mark};
-use weirgate::hub::{DrainPlan, Feed, Limits, Now, SessionKey};
-use weirgate::sources::{KeptFeed, StreamSettings};
+use weirgate_bus::{KeptFeed, StreamSettings};
+use weirgate_core::{BusEvent, Mark};
+use weirgate_core::{DrainPlan, Feed, Limits, Now, SessionKey};
+use weirgate_wire::auth::{NamePatterns, NameSyntax};
 
 use super::contract::{Contract, Setup};
 use super::link::{Link, subscription};

@@ -3,10 +3,10 @@
 
 use std::collections::VecDeque;
 
-use weirgate::feeds::{BusEvent, BusMessage, Fault, Mark, Place, Subscription};
-use weirgate::hub::Now;
-use weirgate::sources::KeptFeed;
-use weirgate::sources::redis::says_lone_master;
+use weirgate_bus::KeptFeed;
+use weirgate_bus::redis::says_lone_master;
+use weirgate_core::Now;
+use weirgate_core::{BusEvent, BusMessage, Fault, Mark, Place, Subscription};
 
 use super::redis::{Redis, Server};
 use crate::world::Random;

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use weirgate::auth::{NamePatterns, NameSyntax};
-use weirgate::sources::redis::resp::Value;
+use weirgate_bus::redis::resp::Value;
+use weirgate_wire::auth::{NamePatterns, NameSyntax};
 
 use super::instance::Tag;
 use super::stream::Stream;

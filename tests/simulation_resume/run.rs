@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use weirgate::hub::{HistoryLimits, Limits, Now, SendQueueLimits};
+use weirgate_core::{HistoryLimits, Limits, Now, SendQueueLimits};
 
 use super::client::Client;
 use super::contract::{Contract, Setup};

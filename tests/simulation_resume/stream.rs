@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use weirgate::feeds::StoredId;
-use weirgate::sources::redis::resp::Value;
+use weirgate_bus::redis::resp::Value;
+use weirgate_core::StoredId;
 
 use super::redis::Item;
 

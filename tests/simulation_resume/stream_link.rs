@@ -1,11 +1,11 @@
 //! An instance's connection to the server of a stream: commands go, answers come some time later.
 //! `StreamReader` and `StreamFeed` do the rest; what is here is what a session does around them.
 
-use weirgate::feeds::{BusEvent, Fault};
-use weirgate::hub::Now;
-use weirgate::sources::redis::StreamReader;
-use weirgate::sources::redis::resp::Value;
-use weirgate::sources::{StreamFeed, StreamSettings, Times, Told};
+use weirgate_bus::redis::StreamReader;
+use weirgate_bus::redis::resp::Value;
+use weirgate_bus::{StreamFeed, StreamSettings, Times, Told};
+use weirgate_core::Now;
+use weirgate_core::{BusEvent, Fault};
 
 use super::redis::Redis;
 use super::stream::KEY;

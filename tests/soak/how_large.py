@@ -24,8 +24,8 @@ from ports import free_port
 
 # The path, the request for a name, and the most bytes of a client.
 GATEWAYS = {
-    "levels": ("/ws/stream", None, 1_000),
-    "channels": ("/ws", {"action": "subscribe", "channels": ["market:tick:A"]}, 1_000),
+    "levels": ("/ws/stream", None, 1_100),
+    "channels": ("/ws", {"action": "subscribe", "channels": ["market:tick:A"]}, 1_100),
     "trades": ("/", {"action": "subscribe", "symbols": ["A"]}, 1_300),
     "events": ("/ws", None, 1_300),
 }

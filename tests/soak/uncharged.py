@@ -45,13 +45,16 @@ def settled(weirgate, seconds=5):
     return now * 1024
 
 
-def look_at(weirgate, idle, before):
-    """((bytes without a charge, bytes grown, {sum: bytes more}), clients ended so far)."""
+def look_at(weirgate, idle, before, count):
+    """((bytes without a charge, bytes grown, {sum: bytes more}), clients ended so far, those of plain HTTP among them)."""
     grown = resident_kib(weirgate.pid) * 1024 - idle
     metrics = scrape(weirgate)
     after = charged(metrics)
     more = {of: after[of] - before.get(of, 0) for of in after}
-    return (grown - sum(more.values()), grown, more), metrics.sum("weirgate_client_closes_total")
+    # A connection that has ended has no charge at once, and its memory goes back to the system later.
+    more["connection_bytes"] = max(0, more["connection_bytes"])
+    ended = max(metrics.sum("weirgate_client_closes_total"), count - metrics.sum("weirgate_connections"))
+    return (grown - sum(more.values()), grown, more), ended
 
 
 def measure(state, count):
@@ -69,7 +72,7 @@ def measure(state, count):
         looks = []
         end = time.monotonic() + LOOK_S
         while time.monotonic() < end:
-            look, closes = look_at(weirgate, idle, before)
+            look, closes = look_at(weirgate, idle, before, count)
             if closes <= count / 2:
                 looks.append(look)
             time.sleep(0.25)

@@ -4,8 +4,8 @@ mod day;
 mod room;
 
 use serde_json::Value;
-use weirgate::gateways::CandleSettings;
-use weirgate::hub::{CloseReason, Gateway};
+use weirgate::gateways::trades::CandleSettings;
+use weirgate_core::{CloseReason, Gateway};
 
 use super::*;
 

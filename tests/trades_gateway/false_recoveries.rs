@@ -1,9 +1,9 @@
 //! Answers of other programs that said "recovered" and were wrong, each by the issue that told of it. What
 //! clients do is in `clients/conformance/resume.json`; what positions of streams and a long history find is
-//! in `src/hub/history/tests.rs`.
+//! in `src/core/history/tests.rs`.
 
 use serde_json::Value;
-use weirgate::hub::{FeedNotice, Mark, Position};
+use weirgate_core::{FeedNotice, Mark, Position};
 
 use super::resume::{Bench, MARK, SECOND, at};
 use super::*;

@@ -1,6 +1,6 @@
 //! A client that comes back gets the trades that it missed, or is told that it does not.
 
-use weirgate::hub::{DrainPlan, FeedNotice, HistoryLimits, Mark, Position, StoredId};
+use weirgate_core::{DrainPlan, FeedNotice, HistoryLimits, Mark, Position, StoredId};
 
 use super::*;
 
@@ -23,7 +23,7 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(symbols_max: usize) -> Self {
-        Self::with(symbols_max, weirgate::hub::RESUME_MESSAGES_MAX)
+        Self::with(symbols_max, weirgate_core::RESUME_MESSAGES_MAX)
     }
 
     pub(super) fn with(symbols_max: usize, resume_messages_max: u64) -> Self {
@@ -292,7 +292,7 @@ fn the_status_of_the_bus_comes_every_ten_seconds_on_change_and_at_a_stop() {
         "the client holds nothing"
     );
     bench.bus(BusEvent::Gap { lost: None });
-    bench.bus(BusEvent::Down(weirgate::feeds::Fault("gone".to_owned())));
+    bench.bus(BusEvent::Down(weirgate_core::Fault("gone".to_owned())));
     bench.world.advance(1);
     let away = r#"{"type":"status","bus":"away","lost":true,"timestamp":1715629310000}"#;
     assert_eq!(bench.world.texts(key), [away]);

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
-use weirgate::run::CommonSettings;
+use weirgate_server::run::CommonSettings;
 
 use crate::world::client::frame;
 use crate::{Client, Everybody, NAP, Publishes, Refuses, Toy, WORK, port, start_toy};

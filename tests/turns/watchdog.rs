@@ -11,13 +11,14 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use weirgate::base::Clock;
-use weirgate::feeds::NoFeed;
-use weirgate::hub::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
-use weirgate::listening::ListenAddr;
-use weirgate::run::{CommonSettings, Parts};
-use weirgate::telemetry::logging::{self, LogFormat};
-use weirgate::wire::head::RequestHead;
+use weirgate::gateways::NoFeed;
+use weirgate_bus::runtime::Clock;
+use weirgate_core::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
+use weirgate_server::listening::ListenAddr;
+use weirgate_server::run::{CommonSettings, Parts};
+use weirgate_server::telemetry::logging;
+use weirgate_server::telemetry::logging::LogFormat;
+use weirgate_wire::head::RequestHead;
 
 use crate::Client;
 

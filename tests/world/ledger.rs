@@ -7,7 +7,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use weirgate::hub::{CloseReason, Frame, Now, Retain, SessionKey};
+use weirgate_core::{CloseReason, Frame, Now, Retain, SessionKey};
 
 use super::memory::Watched;
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
-use weirgate::hub::{CloseReason, DeflateWindow, Frame, Gateway, PhaseKind, SessionKey};
+use weirgate_core::{CloseReason, DeflateWindow, Frame, Gateway, PhaseKind, SessionKey};
 
 use super::ledger::Ledger;
 use super::{Output, World};

@@ -17,10 +17,11 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 
-use weirgate::base::SplitMix64;
 use weirgate::gateways::channels::ChannelsOutput;
 use weirgate::gateways::events::call::Call;
-use weirgate::hub::{Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, Permit, SessionKey};
+use weirgate_core::{Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey};
+use weirgate_wire::admission::Permit;
+use weirgate_wire::base::SplitMix64;
 
 use client::Client;
 use memory::MemorySeen;
@@ -191,7 +192,7 @@ impl<G: Gateway<Out: Output>> World<G> {
     pub(crate) fn accept_from(&mut self, ip: IpAddr, room: usize) -> SessionKey {
         let key = self
             .hub
-            .handle_accepted(self.now, SocketAddr::new(ip, 4_000));
+            .handle_accepted(self.now, SocketAddr::new(ip, 4_000), false);
         self.socket(key, room)
     }
 
@@ -202,7 +203,8 @@ impl<G: Gateway<Out: Output>> World<G> {
         self.socket(key, room)
     }
 
-    fn socket(&mut self, key: SessionKey, room: usize) -> SessionKey {
+    /// The socket of an accepted connection.
+    pub(crate) fn socket(&mut self, key: SessionKey, room: usize) -> SessionKey {
         let socket = Socket {
             room,
             ..Socket::default()

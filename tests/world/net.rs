@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
 use std::io;
 
-use weirgate::hub::{Sample, SessionKey, Transmit, Write};
+use weirgate_core::{Sample, SessionKey, Transmit, Write};
 
 use super::client::{Client, Place};
 use super::ledger::Shared;

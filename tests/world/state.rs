@@ -1,17 +1,14 @@
 //! A state under conflation, as in `levels`: a toy gateway with keyed topics, and a toy feed in
 //! front, with backlog, replays and losses of the bus.
 
-use std::sync::Arc;
-
-use weirgate::feeds::{BusEvent, StreamPosition};
-use weirgate::hub::{
-    Admission, ByClient, CloseReason, ConflationKey, Core, Entrance, Feed, FeedStats, Frame,
-    FrameBytes, Gateway, Incoming, Now, Publication, Retain, SessionKey, TopicName,
-};
-use weirgate::wire::head::RequestHead;
-
 use super::ledger::Note;
 use super::toys::{In, Out, Told, admit, bye, entrance};
+use std::sync::Arc;
+use weirgate_core::{
+    Admission, BusEvent, ByClient, Closed, ConflationKey, Core, Entrance, Feed, FeedStats, Frame,
+    FrameBytes, Gateway, Incoming, Now, Publication, Retain, SessionKey, StreamPosition, TopicName,
+};
+use weirgate_wire::head::RequestHead;
 
 /// The topic that every client joins immediately.
 pub(crate) const TOPIC: &str = "levels";
@@ -103,7 +100,8 @@ impl Gateway for State {
         self.handle_publication(core, &publication);
     }
 
-    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<()>) {
+        let reason = closed.reason();
         self.told.closed(core);
         self.told.ledger.borrow_mut().closed(key, reason);
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use weirgate::hub::TurnClock;
+use weirgate_core::TurnClock;
 
 /// Each look takes a microsecond.
 #[derive(Clone, Debug, Default)]

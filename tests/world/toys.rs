@@ -2,17 +2,15 @@
 //! overlapping topics, ten thousand topics, calls with pushes. (The fourth, a state under conflation,
 //! is in [`super::state`].) Every call of the core is also reported to the ledger.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-use weirgate::auth::Origins;
-use weirgate::hub::{
-    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closing, Core, Entrance,
-    Frame, Gateway, Incoming, Joined, Lead, Left, MaxRate, Publication, Retain, SessionKey,
-    TopicName,
-};
-use weirgate::wire::head::RequestHead;
-
 use super::ledger::{Note, Shared};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use weirgate_core::{
+    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closed, Closing, Core,
+    Entrance, Frame, Gateway, Incoming, Joined, Lead, Left, MaxRate, Publication, Retain,
+    SessionKey, TopicName,
+};
+use weirgate_wire::auth::Origins;
+use weirgate_wire::head::RequestHead;
 
 /// The inputs of the toys.
 pub(crate) enum In {
@@ -262,7 +260,8 @@ impl Gateway for Numbered {
         }
     }
 
-    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<()>) {
+        let reason = closed.reason();
         self.told.closed(core);
         self.told.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));
@@ -325,7 +324,8 @@ impl Gateway for Symbols {
         }
     }
 
-    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, (): (), reason: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<()>) {
+        let reason = closed.reason();
         self.told.closed(core);
         self.told.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));
@@ -446,7 +446,8 @@ impl Gateway for Devices {
         self.told.ledger.borrow_mut().closing(key);
     }
 
-    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, _: Device, reason: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<Device>) {
+        let reason = closed.reason();
         self.told.closed(core);
         self.told.ledger.borrow_mut().closed(key, reason);
         self.closed.push((key, reason));

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{BrokerUrl, Messages, PublishCommand};
-use crate::base::SplitMix64;
 use crate::commands::program::{flag, switch, value};
-use crate::sources::redis::RedisEndpoint;
+use weirgate_bus::redis::RedisEndpoint;
+use weirgate_wire::base::SplitMix64;
 
 /// The default message.
 const EXAMPLE: &str = r#"{"n":{number},"time":{time},"value":{walk}}"#;

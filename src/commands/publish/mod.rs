@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 pub use self::line::Template;
 use super::program::complain;
 use super::tail::{RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, Stop};
-use crate::base::Clock;
-use crate::sources::nats::{Credentials, NatsError, NatsSender, NatsSettings, Tls};
-use crate::sources::redis::{RedisEndpoint, RedisError, RedisSender, RedisSenders, RedisSettings};
+use weirgate_bus::nats::{Credentials, NatsError, NatsSender, NatsSettings, Tls};
+use weirgate_bus::redis::{RedisEndpoint, RedisError, RedisSender, RedisSenders, RedisSettings};
+use weirgate_bus::runtime::Clock;
 
 /// The longest line of standard input that is published.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;

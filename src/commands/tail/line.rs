@@ -6,12 +6,15 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::{Style, TailCommand, Target};
+use crate::commands::Program;
 use crate::commands::program::Exit;
 use crate::commands::program::{For, arg, flag, switch, value};
-use crate::run::{Dialect, GatewayKind, Program};
-use crate::settings::typed::Env;
-use crate::settings::{Checked, ListenSettings, Rows, Setting, TailSettings, flag as known};
-use crate::sources::redis::RedisEndpoint;
+use weirgate_bus::redis::RedisEndpoint;
+use weirgate_server::run::{Dialect, GatewayKind};
+use weirgate_server::settings::typed::Env;
+use weirgate_server::settings::{
+    Checked, ListenSettings, Rows, Setting, TailSettings, flag as known,
+};
 
 /// The settings of `weirgate tail` from the gateway.
 const TAKES: [&str; 2] = [known!("listen"), known!("port")];

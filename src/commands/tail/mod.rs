@@ -31,8 +31,8 @@ pub use self::output::{Style, TailError};
 pub use super::link::Target;
 use super::link::{LinkError, Stream, is_timeout};
 use super::program::{complain, hide_secret};
-use crate::run::{Dialect, stop_signals_are_taken};
-use crate::settings::{Rows, SecretText};
+use weirgate_server::run::{Dialect, stop_signals_are_taken};
+use weirgate_server::settings::{Rows, SecretText};
 
 /// How long a read waits for a message before the command checks signals and deadlines again.
 pub(super) const TICK: Duration = Duration::from_millis(100);

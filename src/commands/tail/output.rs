@@ -10,9 +10,9 @@ use tungstenite::protocol::CloseFrame;
 
 use super::super::link::Target;
 use super::super::program::complain;
-use crate::base::{escaped, escaped_bytes};
-use crate::run::Dialect;
-use crate::wire::json;
+use weirgate_server::run::Dialect;
+use weirgate_wire::base::{escaped, escaped_bytes};
+use weirgate_wire::json;
 
 /// The most characters shown of a server's text.
 const WORDS_MAX: usize = 200;

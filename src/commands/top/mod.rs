@@ -18,10 +18,10 @@ use super::admin::{self, Admins, refused};
 use super::link::Target;
 use super::program::{Exit, For, show, switch, value};
 use super::tail::{Stop, TICK};
-use crate::base::detached;
-use crate::run::Program;
-use crate::settings::typed::Env;
-use crate::wire::json;
+use crate::commands::Program;
+use weirgate_bus::runtime::detached;
+use weirgate_server::settings::typed::Env;
+use weirgate_wire::json;
 
 /// The path of the state.
 const PATH: &str = "/operator/state";

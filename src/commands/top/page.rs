@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 
-use crate::base::escaped;
-use crate::wire::json::ObjectWriter;
+use weirgate_wire::base::escaped;
+use weirgate_wire::json::ObjectWriter;
 
 /// The lines of facts: the title of the line, an object of the state, and the members to show. Without members, all
 /// that are not 0 are shown.

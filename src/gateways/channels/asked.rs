@@ -3,12 +3,11 @@
 //! whatever names clients hold. The gateway finds the clients' names that match ([`super::patterns`]), so a message has the
 //! same position for all clients.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-
 use foldhash::quality::RandomState;
-
-use crate::auth::{NameError, NamePatterns, NameSyntax};
-use crate::hub::{self, TopicName};
+use std::collections::{HashMap, HashSet, VecDeque};
+use weirgate_core;
+use weirgate_core::TopicName;
+use weirgate_wire::auth::{NameError, NamePatterns, NameSyntax};
 
 /// A subscription or its end, for the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,8 +210,8 @@ impl KeptNames {
 /// A name to resume, with the matcher.
 pub(super) fn wanted<'a>(
     (name, patterns): &'a (TopicName, Option<NamePatterns>),
-) -> hub::Wanted<'a> {
-    hub::Wanted {
+) -> weirgate_core::Wanted<'a> {
+    weirgate_core::Wanted {
         name,
         patterns: patterns.as_ref(),
     }

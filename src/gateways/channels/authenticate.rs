@@ -1,24 +1,22 @@
 //! The rights of a client: whether it may hold a name, its token at the start of a connection, and new tokens on a
 //! living connection. New tokens have a rate for all clients together, with a share for each address.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use foldhash::quality::RandomState;
-
-use super::super::access::{TokenEnd, close_of};
 use super::ChannelsGateway;
 use super::client::{Client, Renewal};
 use super::messages::{Answer, Behind};
 use super::names::{News, Way};
 use super::patterns::{HeldPattern, matcher};
 use super::rest::Rest;
-use crate::admission::{ClientAddr, TokenBucket};
-use crate::auth::{
+use crate::gateways::shared::access::{TokenEnd, close_of};
+use foldhash::quality::RandomState;
+use std::collections::HashMap;
+use std::sync::Arc;
+use weirgate_core::{Core, SessionKey, TopicName};
+use weirgate_wire::admission::{ClientAddr, TokenBucket};
+use weirgate_wire::auth::{
     Identity, OverBudget, Refusal, Rights, RightsCheck, Token, TokenMarks, TokenNameLimits,
 };
-use crate::hub::{Core, SessionKey, TopicName};
-use crate::wire::head::RequestHead;
+use weirgate_wire::head::RequestHead;
 
 /// The least time between two new tokens of a client.
 const EVERY_US: u64 = 1_000_000;
@@ -74,7 +72,8 @@ impl ChannelsGateway {
         head: &RequestHead<'_>,
     ) -> Result<Judged, Refusal> {
         if self.settings.authenticator.required {
-            return self.judge_token(core, key, self.settings.authenticator.token(head).as_ref());
+            let token = self.settings.authenticator.token(head)?;
+            return self.judge_token(core, key, token.as_ref());
         }
         let role = self.settings.acl.shared_name(&self.settings.default_role);
         let marks = Arc::clone(&self.marks_without_token);
@@ -105,10 +104,8 @@ impl ChannelsGateway {
             self.stats.access.count_without_role();
         }
         let marks = Arc::new(identity.marks(Some(&rights.role)));
-        match core.is_revoked(key, identity.user.as_deref(), Some(&marks)) {
-            true => Err(Refusal::Revoked),
-            false => Ok((identity, rights, marks)),
-        }
+        core.admit(key, identity.user.as_deref(), Some(&marks))?;
+        Ok((identity, rights, marks))
     }
 
     /// Replaces the token of a client, and judges every name of the client again by the rights of the new token. If the
@@ -143,6 +140,7 @@ impl ChannelsGateway {
         client.table = self.table;
         client.token_end = TokenEnd::of(&identity);
         core.set_token(key, identity.user.map(Into::into), marks);
+        core.set_client_bytes(key, client.rights.memory_bytes());
         let ids = if is_same {
             Vec::new()
         } else {

@@ -7,7 +7,7 @@ use super::asked::State;
 use super::client::Client;
 use super::messages::{Answer, Behind};
 use super::names::Way;
-use crate::hub::{ByClient, Core, Place, SessionKey, TopicName};
+use weirgate_core::{ByClient, Core, Place, SessionKey, TopicName};
 
 /// The error about a name that the bus does not subscribe to.
 pub(super) const REFUSED: &str = "Refused by the bus";

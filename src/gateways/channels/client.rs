@@ -1,12 +1,11 @@
 //! A client: its role, rate, waiting answers and names; also the counters of the gateway, for metrics and pages.
 
-use std::sync::Arc;
-
-use super::super::access::{AccessStats, Count, RequestRate, TokenEnd, labelled};
 use super::held::Held;
 use super::messages::Answers;
 use super::rest::Rest;
-use crate::auth::Rights;
+use crate::gateways::shared::access::{AccessStats, Count, RequestRate, TokenEnd, labelled};
+use std::sync::Arc;
+use weirgate_wire::auth::Rights;
 
 /// The gateway's state of a client.
 #[derive(Debug)]

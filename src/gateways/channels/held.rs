@@ -7,8 +7,8 @@ use smallvec::SmallVec;
 
 use super::ChannelsGateway;
 use super::retained::Wants;
-use crate::admission::{ClientAddr, address_group};
-use crate::hub::{Core, SessionKey};
+use weirgate_core::{Core, SessionKey};
+use weirgate_wire::admission::{ClientAddr, address_group};
 
 /// From this many names on they are in a hash table: most clients hold few.
 const FEW: usize = 64;

@@ -9,21 +9,20 @@
 //! made starts with the end of the object, without a position; a line feed and the payload follow. The frame is binary unless
 //! the payload is JSON.
 
+use crate::gateways::shared::history::{END_BYTES_MAX, Status, ended};
+use crate::gateways::shared::members::max_hz;
+use foldhash::fast::FixedState;
+use memchr::memchr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
-
-use foldhash::fast::FixedState;
-use memchr::memchr;
-
-use super::super::history::{END_BYTES_MAX, Status, ended};
-use super::super::members::max_hz;
-use crate::admission::{Charge, ClientAddr, Holding};
-use crate::hub::{
+use weirgate_core::{
     ConflationKey, Content, CopyRank, Core, Frame, FrameBytes, Lead, MaxRate, Message,
     NotRecovered, Outcome, Position, TopicName,
 };
-use crate::wire::json::{ListWriter, ObjectWriter, iso_utc, quoted};
+use weirgate_wire::admission::{Charge, ClientAddr, Holding};
+use weirgate_wire::base::allocated_bytes;
+use weirgate_wire::json::{ListWriter, ObjectWriter, iso_utc, quoted};
 
 /// An answer without its number and its time.
 #[derive(Debug)]
@@ -211,10 +210,28 @@ pub(super) struct Answers(Option<Box<Queue>>);
 struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// The charge for these bytes in the sum over all clients.
+    /// The charge for the memory of the answers in the sum over all clients.
     charge: Option<Charge>,
     /// How many names the client joins with a waiting answer.
     resuming: usize,
+}
+
+/// Memory of a name that an answer waits for, or that follows it.
+const NAME_BYTES: usize = 64;
+
+impl Queue {
+    /// Memory of the waiting answers.
+    fn memory_bytes(&self) -> u64 {
+        let of_answer = |waiting: &Waiting| {
+            let behind = &waiting.behind;
+            let names = behind.unconfirmed.len();
+            let resumed = behind.resumed.as_ref();
+            let resumed = resumed.map_or(0, |resumed| resumed.names.len() + resumed.off.len());
+            allocated_bytes(waiting.answer.bytes()) + NAME_BYTES * (names + resumed)
+        };
+        let answers: usize = self.waiting.iter().map(of_answer).sum();
+        (answers + self.waiting.capacity() * size_of::<Waiting>()) as u64
+    }
 }
 
 impl Answers {
@@ -255,7 +272,7 @@ impl Answers {
         let Some(queue) = &mut self.0 else {
             return true;
         };
-        let bytes = queue.bytes as u64;
+        let bytes = queue.memory_bytes();
         match &mut queue.charge {
             None => queue.charge = Some(of.hold(client, bytes, now_us)),
             Some(charge) => charge.set(bytes, now_us),
@@ -286,8 +303,9 @@ impl Answers {
             queue.bytes -= answer.bytes();
             queue.resuming -= behind.resuming().count();
         }
+        let bytes = queue.memory_bytes();
         if let Some(charge) = &mut queue.charge {
-            charge.set(queue.bytes as u64, now_us);
+            charge.set(bytes, now_us);
         }
         if queue.waiting.is_empty() {
             self.0 = None;

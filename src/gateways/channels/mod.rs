@@ -13,6 +13,7 @@ mod asked;
 mod authenticate;
 mod bus;
 mod client;
+pub mod feed;
 mod held;
 mod messages;
 mod names;
@@ -21,6 +22,8 @@ mod request;
 mod rest;
 mod resume;
 mod retained;
+mod settings;
+pub(super) mod start;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,18 +38,20 @@ use self::patterns::{GivingUp, HeldPatterns};
 use self::request::{Action, Request, RequestLimits};
 use self::rest::Rest;
 use self::retained::Retained;
-use super::access::{RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid};
-use super::history::{Statuses, last_event_id};
-use crate::admission::{ClientAddr, Holding};
-use crate::auth::{
+use crate::gateways::shared::access::{
+    RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
+};
+use crate::gateways::shared::history::{Statuses, last_event_id};
+use weirgate_core::{
+    Accepted, Admission, BusNotice, ByClient, Closed, Core, Entrance, Frame, FrameBytes, Gateway,
+    Incoming, MaxRate, Message, Place, Publication, SessionKey, TopicName, earliest,
+};
+use weirgate_wire::admission::{ClientAddr, Holding};
+use weirgate_wire::auth::{
     Acl, Authenticator, Identity, NameError, NamePatterns, NameSyntax, Origins, Rights, TokenMarks,
     bearer_protocol,
 };
-use crate::hub::{
-    Accepted, Admission, BusNotice, ByClient, CloseReason, Core, Entrance, Frame, FrameBytes,
-    Gateway, Incoming, MaxRate, Message, Place, Publication, SessionKey, TopicName, earliest,
-};
-use crate::wire::head::RequestHead;
+use weirgate_wire::head::RequestHead;
 
 pub use self::asked::Interest;
 pub use self::client::ChannelsStats;
@@ -143,7 +148,7 @@ impl ChannelsGateway {
         let of_client = [settings.channels_max, settings.patterns_max, bytes];
         Self {
             names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),
-            patterns: HeldPatterns::default(),
+            patterns: HeldPatterns::new(settings.all_clients.name_bytes_max),
             retained: Retained::new(settings.acl.syntax(), 0),
             kept: None,
             statuses: Statuses::new(Answer::status),
@@ -313,6 +318,7 @@ impl Gateway for ChannelsGateway {
             Ok((identity, rights, marks)) => {
                 accepted.user = identity.user.as_deref().map(Into::into);
                 accepted.marks = Some(marks);
+                accepted.client_bytes = rights.memory_bytes();
                 let mut client = self.client(core, key, &identity, rights);
                 if head.asks_event_stream() {
                     client.set_stream(last_event_id(head));
@@ -323,7 +329,7 @@ impl Gateway for ChannelsGateway {
                 self.stats.access.count_refusal(refusal);
                 accepted.refusal = Some(refusal.label());
                 let tokens = &self.settings.authenticator;
-                let user = tokens.refused_user(tokens.token(head).as_ref(), refusal);
+                let user = tokens.refused_user(tokens.token(head).ok().flatten().as_ref(), refusal);
                 accepted.user = user.map(Into::into);
                 Admission::AcceptThenClose(accepted, close_of(refusal))
             }
@@ -372,7 +378,8 @@ impl Gateway for ChannelsGateway {
         }
     }
 
-    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<Client>) {
+        let (Closed::Ended(client, _) | Closed::Cut(client)) = closed;
         let wanted = self.retained.closed(key);
         let leaving = Leaving::new(key, &client.held, wanted);
         self.leaving.push_back(leaving);

@@ -5,17 +5,15 @@
 //! links a client to a name counts for each client. A client holds a name from the grant on, also while it waits to
 //! join with an answer.
 
-use std::collections::HashMap;
-
-use foldhash::quality::RandomState;
-use slab::Slab;
-
 use super::ChannelsStats;
 use super::asked::Asked;
 use super::held::Held;
-use crate::admission::{Charge, ClientAddr, Holding};
-use crate::auth::NameSyntax;
-use crate::hub::{Active, TopicName};
+use foldhash::quality::RandomState;
+use slab::Slab;
+use std::collections::HashMap;
+use weirgate_core::{Active, TopicName};
+use weirgate_wire::admission::{Charge, ClientAddr, Holding};
+use weirgate_wire::auth::NameSyntax;
 
 /// Limits over all clients. A name that several clients hold counts once. An address gets more only while it holds less
 /// than what is free.

@@ -17,9 +17,9 @@ use super::ChannelsGateway;
 use super::client::Client;
 use super::messages::{Answer, Behind};
 use super::names::Full;
-use crate::admission::{ClientAddr, address_group};
-use crate::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Remembered};
-use crate::hub::{ByClient, CopyRank, Core, Publication, SessionKey, TopicName};
+use weirgate_core::{ByClient, CopyRank, Core, Publication, SessionKey, TopicName};
+use weirgate_wire::admission::{ClientAddr, address_group};
+use weirgate_wire::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Remembered};
 
 /// The most copies of a message for different patterns; each address may have one in any case.
 const COPIES_MAX: usize = 32;
@@ -28,7 +28,8 @@ const COPIES_MAX: usize = 32;
 /// pattern takes. With 500 patterns of an attacker, a new name takes a millisecond.
 const STEPS_MAX: usize = 1_000;
 
-/// The most memory for remembered matches. A forgotten name is compared with all patterns again.
+/// The most memory for remembered matches, and at most a quarter of the memory for names. A forgotten name is compared
+/// with all patterns again.
 const ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Memory of a remembered match beside the text of the name and the matching patterns.
@@ -74,19 +75,18 @@ struct Matching {
     matching: Vec<(CopyRank, u64)>,
 }
 
-impl Default for HeldPatterns {
-    fn default() -> Self {
+impl HeldPatterns {
+    /// No patterns; `name_bytes_max` is the memory for the names of all clients.
+    pub(super) fn new(name_bytes_max: usize) -> Self {
         Self {
             patterns: BTreeMap::new(),
             numbers: HashMap::default(),
             next: 0,
-            answers: Remembered::new(ANSWERS_BYTES_MAX),
+            answers: Remembered::new(ANSWERS_BYTES_MAX.min(name_bytes_max / 4)),
             over: BTreeMap::new(),
         }
     }
-}
 
-impl HeldPatterns {
     /// Adds a pattern, unless the pattern is there.
     pub(super) fn add(&mut self, pattern: HeldPattern) {
         if !self.numbers.contains_key(&pattern.name) {
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_as_if_all_patterns_were_compared() {
-        let mut held = HeldPatterns::default();
+        let mut held = HeldPatterns::new(usize::MAX);
         let patterns = ["a*", "*b", "?", "*", "a?c*", "*c*", "b*", "[ab]*"];
         let names = ["a", "ab", "abc", "b", "x", ""];
         let mut number: u64 = 7;
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded_and_a_known_name_is_compared_with_new_patterns_only() {
-        let mut held = HeldPatterns::default();
+        let mut held = HeldPatterns::new(usize::MAX);
         add(&mut held, "n*");
         for n in 0..300_000 {
             assert_eq!(matching(&mut held, &format!("n{n}")), ["n*"]);
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn the_copies_of_a_message_are_bounded_and_each_address_keeps_one() {
         let address = |n: u8| ClientAddr::from(std::net::IpAddr::from([192, 0, 2, n]));
-        let mut held = HeldPatterns::default();
+        let mut held = HeldPatterns::new(usize::MAX);
         let mut before = 0;
         for (n, begin, fit) in [(1, "a", 16), (2, "?", 8), (3, "[a]", 4)] {
             let patterns = (1..200).map(|stars| format!("{begin}{}", "*".repeat(stars)));
@@ -426,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_pattern_that_takes_too_many_steps_is_given_up() {
-        let mut held = HeldPatterns::default();
+        let mut held = HeldPatterns::new(usize::MAX);
         let name = "market:tick:NIFTY24DEC24000CE".repeat(4);
         let people = ["market:*", "*CE", "*NIFTY*", "m*:*:*NIFTY*E", "*[0-9]*CE"];
         people.iter().for_each(|pattern| add(&mut held, pattern));

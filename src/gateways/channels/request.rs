@@ -1,14 +1,13 @@
 //! The parser of client messages (contract channels: row messages).
 
-use std::borrow::Cow;
-
+use crate::gateways::shared::history::{Since, read_last, read_since, read_status};
+use crate::gateways::shared::members::{members, read_max_rate, text_of};
 use sonic_rs::LazyValue;
-
-use super::super::history::{Since, read_last, read_since, read_status};
-use super::super::members::{members, read_max_rate, text_of};
-use crate::auth::Token;
-use crate::hub::MaxRate;
-use crate::wire::json::{self, JsonError, TextList, check_json, compact};
+use std::borrow::Cow;
+use weirgate_core::MaxRate;
+use weirgate_wire::auth::Token;
+use weirgate_wire::json;
+use weirgate_wire::json::{JsonError, TextList, check_json, compact};
 
 /// Limits of a request.
 #[derive(Clone, Copy, Debug)]

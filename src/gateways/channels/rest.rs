@@ -8,9 +8,9 @@ use super::ChannelsGateway;
 use super::authenticate::Verdict;
 use super::client::Client;
 use super::messages::{Answer, Behind, Resumed};
-use crate::auth::{OverBudget, RightsCheck};
-use crate::hub::{Core, SessionKey};
-use crate::wire::json::{ListWriter, TextList};
+use weirgate_core::{Core, SessionKey};
+use weirgate_wire::auth::{OverBudget, RightsCheck};
+use weirgate_wire::json::{ListWriter, TextList};
 
 /// A request under way, with the answer so far.
 #[derive(Debug)]

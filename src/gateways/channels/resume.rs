@@ -4,15 +4,15 @@
 //! A client that resumes a name joins it with the answer. In a single step the gateway answers which names are
 //! complete, sends the missed messages, and makes the client a member.
 
-use super::super::history::{Follow, gets_newest};
 use super::ChannelsGateway;
 use super::asked::wanted;
 use super::bus::REFUSED;
 use super::client::Client;
 use super::messages::{Answer, Behind, Resumed};
 use super::patterns::matcher;
-use crate::auth::NamePatterns;
-use crate::hub::{Core, Joined, Left, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
+use crate::gateways::shared::history::{Follow, gets_newest};
+use weirgate_core::{Core, Joined, Left, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
+use weirgate_wire::auth::NamePatterns;
 
 impl ChannelsGateway {
     /// Makes the client a member of a name that it holds: at once, or with the answer if the client resumes.

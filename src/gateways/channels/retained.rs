@@ -13,24 +13,22 @@
 
 mod turn;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::mem;
-use std::sync::Arc;
-
-use foldhash::quality::RandomState;
-
 pub(super) use self::turn::Wants;
 use self::turn::{State, Turn};
 use super::ChannelsGateway;
 use super::asked::Interest;
-use crate::admission::{ClientAddr, FairQueue, Holding};
-use crate::auth::NameSyntax;
-use crate::hub::{Core, Publication, SessionKey, TopicName};
+use foldhash::quality::RandomState;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::mem;
+use std::sync::Arc;
+use weirgate_core::{Core, Publication, SessionKey, TopicName};
+use weirgate_wire::admission::{ClientAddr, FairQueue, Holding};
+use weirgate_wire::auth::NameSyntax;
 
 /// The most subjects of a pattern that are remembered as live while clients wait. With more subjects the gateway could
 /// not tell older values from newer messages, so the waiting clients get no values.
 const LIVE_MAX: usize = 10_000;
-/// Bytes of these subjects, over all patterns.
+/// Bytes of these subjects, over all patterns, and at most a quarter of the bytes of last values.
 const LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The cost of a subject beside its bytes.
 const LIVE_ENTRY_BYTES: usize = 64;
@@ -108,6 +106,10 @@ impl Retained {
         }
     }
 
+    fn live_bytes_max(&self) -> usize {
+        LIVE_BYTES_MAX.min((self.bytes.max() / 4) as usize)
+    }
+
     /// Returns the number of an answer after which names are asked for.
     pub(super) fn next_answer(&mut self) -> u64 {
         self.answers += 1;
@@ -180,13 +182,14 @@ impl Retained {
         };
         if let Some(subject) = subject {
             self.count += 1;
+            let bytes_max = self.live_bytes_max();
             let live = self.live.entry(name.clone()).or_default();
             if let Some(newest) = live.get_mut(subject) {
                 *newest = self.count;
                 return false;
             }
             let bytes = subject.len() + LIVE_ENTRY_BYTES;
-            if live.len() < LIVE_MAX && self.live_bytes + bytes <= LIVE_BYTES_MAX {
+            if live.len() < LIVE_MAX && self.live_bytes + bytes <= bytes_max {
                 self.live_bytes += bytes;
                 live.insert(Arc::clone(subject), self.count);
                 return false;

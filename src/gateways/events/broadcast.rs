@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use foldhash::quality::RandomState;
 use sonic_rs::LazyValue;
 
-use super::super::members::{members, text_of};
 use super::{EventsStats, envelope};
-use crate::hub::{Core, Frame, FrameBytes, Now, Place, Publication, RESUME_BYTES_MAX, TopicName};
-use crate::wire::json::{self, JsonError, ObjectWriter, check_json, compact};
+use crate::gateways::shared::members::{members, text_of};
+use weirgate_core::{
+    Core, Frame, FrameBytes, Now, Place, Publication, RESUME_BYTES_MAX, TopicName,
+};
+use weirgate_wire::json;
+use weirgate_wire::json::{JsonError, ObjectWriter, check_json, compact};
 
 /// An event and its devices.
 #[derive(Clone, Debug, PartialEq, Eq)]

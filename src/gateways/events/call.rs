@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use sonic_rs::LazyValue;
 
-use super::super::history::{Since, read_since};
-use super::super::members::{members, text_of};
-use crate::hub::Frame;
-use crate::wire::head::Trace;
-use crate::wire::json::compact;
+use crate::gateways::shared::history::{Since, read_since};
+use crate::gateways::shared::members::{members, text_of};
+use weirgate_core::Frame;
+use weirgate_wire::head::Trace;
+use weirgate_wire::json::compact;
 
 /// A request to a service.
 #[derive(Clone, Debug)]

@@ -10,8 +10,8 @@ use foldhash::quality::RandomState;
 
 use super::call::{CallFailure, EventsService};
 use super::circuit::Circuit;
-use crate::admission::{Charge, ClientAddr, FairQueue, Holding};
-use crate::hub::SessionKey;
+use weirgate_core::SessionKey;
+use weirgate_wire::admission::{Charge, ClientAddr, FairQueue, Holding};
 
 const SERVICES: usize = EventsService::ALL.len();
 
@@ -122,7 +122,8 @@ impl Calls {
         leave
     }
 
-    fn begin(
+    /// Begins a call of `key` to `service` if that is permitted.
+    pub(super) fn begin(
         &mut self,
         now_us: u64,
         client: ClientAddr,
@@ -177,21 +178,16 @@ impl Calls {
         Some(call.key)
     }
 
-    /// Takes the next connection out of its line. Returns it with the permission for its call.
-    pub(super) fn next(&mut self, now_us: u64) -> Option<(SessionKey, Leave)> {
+    /// Takes the next connection out of its line, and returns it with the service of its call.
+    pub(super) fn next(&mut self) -> Option<(SessionKey, EventsService)> {
         for service in EventsService::ALL {
             let Line { entry, waiting } = &mut self.lines[service as usize];
             // Keeps the search short: if a slot is free, the search skips only addresses that have calls in flight.
             if entry.is_full() {
                 continue;
             }
-            let mut first = None;
-            let next = waiting.pop_of(|client| {
-                first = Some(client);
-                !entry.would_wait(client)
-            });
-            if let (Some(key), Some(client)) = (next, first) {
-                return Some((key, self.begin(now_us, client, key, service)));
+            if let Some(key) = waiting.pop_of(|client| !entry.would_wait(client)) {
+                return Some((key, service));
             }
         }
         None
@@ -245,6 +241,16 @@ mod tests {
         go_from(calls, now_us, HOME, service)
     }
 
+    /// The next of the line, a client of this address, with the permission for its call.
+    fn next_of(calls: &mut Calls, now_us: u64, client: ClientAddr) -> Option<(SessionKey, Leave)> {
+        let (key, service) = calls.next()?;
+        Some((key, calls.begin(now_us, client, key, service)))
+    }
+
+    fn next(calls: &mut Calls, now_us: u64) -> Option<(SessionKey, Leave)> {
+        next_of(calls, now_us, HOME)
+    }
+
     /// The calls of so many that may begin.
     fn begin(
         calls: &mut Calls,
@@ -295,15 +301,16 @@ mod tests {
             calls.ask(0, ip(last), key(last.into()), EventsService::Lobby)
         };
         assert_eq!(waits(&mut calls, 1), Leave::Wait);
-        assert_eq!(calls.next(0), None);
+        assert_eq!(next(&mut calls, 0), None);
         assert!(calls.ended(0, other, None).is_some());
-        assert_eq!(calls.next(0), None, "2 held, 2 free");
+        assert_eq!(next(&mut calls, 0), None, "2 held, 2 free");
         assert!(
             matches!(waits(&mut calls, 3), Leave::Go(_)),
             "not behind the line"
         );
         assert!(calls.ended(0, hog[0], None).is_some());
-        assert!(matches!(calls.next(0), Some((next, Leave::Go(_))) if next == key(1)));
+        let next = next_of(&mut calls, 0, ip(1));
+        assert!(matches!(next, Some((next, Leave::Go(_))) if next == key(1)));
     }
 
     #[test]
@@ -316,11 +323,11 @@ mod tests {
                 Leave::Wait
             );
         }
-        assert_eq!(calls.next(0), None);
+        assert_eq!(next(&mut calls, 0), None);
         let mut running = first;
         for slot in 1..=3 {
             assert!(calls.ended(0, running, None).is_some());
-            let Some((next, Leave::Go(id))) = calls.next(0) else {
+            let Some((next, Leave::Go(id))) = next(&mut calls, 0) else {
                 panic!("nobody follows");
             };
             assert_eq!(next, key(slot));
@@ -328,7 +335,7 @@ mod tests {
         }
         assert_eq!(calls.ended(0, running, None), Some(key(3)));
         assert_eq!(calls.ended(0, running, None), None, "an end counts once");
-        assert_eq!(calls.next(0), None);
+        assert_eq!(next(&mut calls, 0), None);
     }
 
     #[test]
@@ -353,7 +360,7 @@ mod tests {
         let mut order = Vec::new();
         for _ in 0..11 {
             assert!(calls.ended(0, running, None).is_some());
-            let Some((next, Leave::Go(id))) = calls.next(0) else {
+            let Some((next, Leave::Go(id))) = next(&mut calls, 0) else {
                 panic!("nobody follows");
             };
             order.push(next.slot);
@@ -361,7 +368,7 @@ mod tests {
         }
         assert_eq!(order, [10, 500, 20, 30, 40, 50, 60, 70, 80, 90, 100]);
         assert!(calls.ended(0, running, None).is_some());
-        assert_eq!(calls.next(0), None);
+        assert_eq!(next(&mut calls, 0), None);
         assert!(
             go(&mut calls, 0, EventsService::Lobby).is_some(),
             "its slot is free"
@@ -435,8 +442,8 @@ mod tests {
             );
         }
         calls.ended(9, running[0], Some(CallFailure::Timeout));
-        assert_eq!(calls.next(9), Some((key(5), Leave::Unreachable)));
-        assert_eq!(calls.next(9), Some((key(6), Leave::Unreachable)));
-        assert_eq!(calls.next(9), None);
+        assert_eq!(next(&mut calls, 9), Some((key(5), Leave::Unreachable)));
+        assert_eq!(next(&mut calls, 9), Some((key(6), Leave::Unreachable)));
+        assert_eq!(next(&mut calls, 9), None);
     }
 }

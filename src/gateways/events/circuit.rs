@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
 
-use crate::admission::{ClientAddr, address_group};
+use weirgate_wire::admission::{ClientAddr, address_group};
 
 /// Failures in a row after which a service is not called for a while (contract: "A service that failed 20 times in
 /// a row").

@@ -6,19 +6,18 @@
 //! With a history, the answer to a device has a position: a device whose connection breaks before its first push can resume
 //! too.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-
-use foldhash::quality::RandomState;
-
-use super::super::access::{Count, labelled, shown_hashed};
-use super::super::history::{Follow, last_event_id, short, write_recovered};
 use super::call::{EventsService, Message, is_device_id};
 use super::envelope::{self, Code};
-use crate::admission::{Charge, ClientAddr, Holding, TokenBucket};
-use crate::hub::{Core, Incoming, SessionKey, TopicName};
-use crate::wire::head::{RequestHead, Trace};
-use crate::wire::json::ObjectWriter;
+use crate::gateways::shared::access::{Count, labelled, shown_hashed};
+use crate::gateways::shared::history::{Follow, last_event_id, short, write_recovered};
+use foldhash::quality::RandomState;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use weirgate_core::{Core, Incoming, SessionKey, TopicName, WasConnected};
+use weirgate_wire::admission::{Charge, ClientAddr, Holding, TokenBucket};
+use weirgate_wire::base::allocated_bytes;
+use weirgate_wire::head::{RequestHead, Trace};
+use weirgate_wire::json::ObjectWriter;
 
 /// Messages of a connection that may wait; at the limit the gateway stops reading the connection (contract: row
 /// "Order").
@@ -41,9 +40,12 @@ const REST_US_MAX: u64 = 160_000;
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) content: Content,
-    /// The bytes of the kept text.
+    /// The memory of the message.
     pub(super) held: Charge,
 }
+
+/// Memory of a message beside its text: its place in the queue, and its charge.
+const MESSAGE_BYTES: usize = size_of::<Waiting>() + 64;
 
 #[derive(Debug)]
 pub(super) enum Content {
@@ -68,7 +70,7 @@ impl Waiting {
             Incoming::Binary(bytes) if bytes.len() <= bytes_max => (Content::Binary, 0),
             Incoming::Text(_) | Incoming::Binary(_) => (Content::TooLarge, 0),
         };
-        let held = hold(bytes as u64);
+        let held = hold((MESSAGE_BYTES + allocated_bytes(bytes)) as u64);
         Self { content, held }
     }
 }
@@ -86,11 +88,20 @@ pub(super) enum Rest {
 #[derive(Debug)]
 pub(super) struct Calling {
     pub(super) message: Arc<Message>,
-    /// The bytes of the text.
+    /// The memory of the message.
     pub(super) held: Charge,
     pub(super) service: EventsService,
     /// False while the call waits in line for a slot.
     pub(super) is_made: bool,
+}
+
+/// What is kept of a client that has ended.
+#[derive(Debug)]
+struct Left {
+    /// The messages that are not forwarded yet.
+    messages: Charge,
+    /// Who the client was: an operator may cut it off before all are forwarded.
+    who: Option<WasConnected>,
 }
 
 /// The gateway's state of a connection.
@@ -109,7 +120,7 @@ pub struct Connection {
     pub(super) bucket: TokenBucket,
     pub(super) calling: Option<Calling>,
     /// Set when the client has ended: its messages are still forwarded, and their answers discarded.
-    left: Option<Charge>,
+    left: Option<Left>,
     /// The client has ended its side of the connection; the gateway reads the rest.
     pub(super) is_leaving: bool,
     /// The gateway does not read the client, because there is no room for its messages.
@@ -200,19 +211,47 @@ impl Connection {
     /// Handles the end of the client. Of the messages that are not forwarded yet, drops the newest while there are more
     /// than `left` allows, or while other clients need the room. Returns the number of dropped messages, and the
     /// message in line for a slot if it is among these.
-    fn leave(&mut self, left: Charge) -> (u64, Option<Calling>) {
+    fn leave(&mut self, left: Left) -> (u64, Option<Calling>) {
+        let dropped = self.drop_newest(left.messages.amount());
+        self.left = Some(left);
+        dropped
+    }
+
+    /// Drops every message that is not forwarded yet, as [`leave`](Self::leave) does.
+    pub(super) fn forget(&mut self) -> (u64, Option<Calling>) {
+        self.drop_newest(0)
+    }
+
+    fn drop_newest(&mut self, kept_max: u64) -> (u64, Option<Calling>) {
         let before = self.to_forward();
         let mut left_line = None;
         while let Some(newest) = self.newest()
-            && (self.to_forward() > left.amount() || !newest.has_room())
+            && (self.to_forward() > kept_max || !newest.has_room())
         {
             match self.waiting.pop_back() {
                 Some(message) => self.waiting_bytes -= message.held.amount(),
                 None => left_line = self.calling.take(),
             }
         }
-        self.left = Some(left);
         (before - self.to_forward(), left_line)
+    }
+
+    /// Whether the client may still be here, or what it has left may still be done. A client that may not is closed.
+    pub(super) fn admit(&self, core: &mut Core, key: SessionKey) -> bool {
+        match &self.left {
+            None => core.admit_or_close(key),
+            Some(Left { who, .. }) => who.as_ref().is_none_or(|who| core.admit_gone(who).is_ok()),
+        }
+    }
+
+    /// Sets the device as the user, for operators, and asks whether the device may be here.
+    fn admit_device(&mut self, core: &mut Core, key: SessionKey, device: &TopicName) -> bool {
+        let name = shown_hashed(device.as_str());
+        match &mut self.left {
+            None => core.set_own_name(key, name),
+            Some(Left { who, .. }) => who.iter_mut().for_each(|who| who.set_user(name.clone())),
+        }
+        self.admit(core, key)
     }
 
     /// Returns true if the client has ended.
@@ -253,16 +292,18 @@ impl Orphans {
         }
     }
 
-    /// Handles the end of a client: drops its newest messages while there are too many waiting messages or bytes.
-    /// Returns the message in line for a slot if it is dropped.
+    /// Handles the end of a client: drops its newest messages while more than `waits_max`, or too many messages or
+    /// bytes, wait. Returns the message in line for a slot if it is dropped.
     pub(super) fn adopt(
         &mut self,
         connection: &mut Connection,
+        waits_max: u64,
+        who: Option<WasConnected>,
         stats: &EventsStats,
     ) -> Option<Calling> {
-        let left = connection.to_forward();
-        let left = self.messages.grant_some(connection.client, left);
-        let (forgotten, left_line) = connection.leave(left);
+        let waits = connection.to_forward().min(waits_max);
+        let messages = self.messages.grant_some(connection.client, waits);
+        let (forgotten, left_line) = connection.leave(Left { messages, who });
         stats.messages_forgotten.add(forgotten);
         left_line
     }
@@ -274,7 +315,10 @@ impl Orphans {
     /// Keeps a connection while it has work. Returns false, and drops the connection, if it has none.
     pub(super) fn keep(&mut self, key: SessionKey, mut orphan: Connection) -> bool {
         let (left, is_busy) = (orphan.to_forward(), orphan.calling.is_some());
-        if let Some(charge) = &mut orphan.left {
+        if let Some(Left {
+            messages: charge, ..
+        }) = &mut orphan.left
+        {
             charge.set(left, 0);
         }
         let keeps = is_busy || left > 0;
@@ -343,7 +387,7 @@ pub(super) fn open(core: &mut Core, key: SessionKey, connection: &mut Connection
         return core.send(key, &frame);
     };
     let since = connection.since.take();
-    if !may_be(core, key, &device) {
+    if !connection.admit_device(core, key, &device) {
         return;
     }
     if since.is_some() || core.has_history() {
@@ -365,7 +409,7 @@ pub(super) fn identify(
     let device = message.device_id();
     let device = device.ok_or((Code::BadRequest, "identify requires data.device_id"))?;
     let device = TopicName::from(device);
-    if !may_be(core, key, &device) {
+    if !connection.admit_device(core, key, &device) {
         return Ok(());
     }
     let since = message.since().or(connection.since.as_deref());
@@ -396,12 +440,6 @@ fn answer(
     let frame = envelope::response(&(&*core).into(), request, &data.finish(), position);
     core.send(key, &frame);
     follow.send(core, key);
-}
-
-/// Sets the user. If an operator has cut off the device, closes the client and returns false.
-fn may_be(core: &mut Core, key: SessionKey, device: &TopicName) -> bool {
-    core.set_own_name(key, shown_hashed(device.as_str()));
-    !core.close_revoked(key)
 }
 
 fn bind(core: &mut Core, key: SessionKey, connection: &mut Connection, device: TopicName) {

@@ -1,14 +1,13 @@
 //! Messages to clients: `type, event, request_id, data, error`, always all five; and how a service's answer becomes
 //! such a message.
 
+use super::call::{AnswerReader, CallFailure, Message, ServiceAnswer};
+use crate::gateways::shared::history::{END_BYTES_MAX, ended};
+use crate::gateways::shared::members::members;
 use std::sync::Arc;
-
-use super::super::history::{END_BYTES_MAX, ended};
-use super::super::members::members;
-use super::call::Message;
-use super::call::{AnswerReader, CallFailure, ServiceAnswer};
-use crate::hub::{CopyRank, Core, Frame, FrameBuilder, FrameBytes, Now, Position};
-use crate::wire::json::{ObjectWriter, check_json, compact, text_of};
+use weirgate_core::{CopyRank, Core, Frame, FrameBuilder, FrameBytes, Now, Position};
+use weirgate_wire::json::{ObjectWriter, check_json, compact, text_of};
+use weirgate_wire::space;
 
 /// The most characters of a content coding in an error.
 const CODING_MAX: usize = 64;
@@ -242,7 +241,7 @@ pub(super) const UNREACHABLE: &str = "Upstream unreachable";
 /// §8.3.1).
 fn is_json(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default();
-    media_type.trim().eq_ignore_ascii_case("application/json")
+    space::trim(media_type).eq_ignore_ascii_case("application/json")
 }
 
 /// Returns the last `detail` of a JSON object, else the whole body. Strings lose their quotes, other JSON loses its

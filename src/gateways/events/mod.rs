@@ -1,7 +1,7 @@
 //! `weirgate events` towards clients: devices, requests that services answer, pushes (contract: events).
 //!
 //! Each connection is a strict sequence: a message is handled after the answer to the message before. Must not know a
-//! socket or HTTP. The hub calls it through [`crate::hub::Gateway`].
+//! socket or HTTP. The hub calls it through [`weirgate_core::Gateway`].
 
 pub mod broadcast;
 pub mod bus;
@@ -11,29 +11,32 @@ mod circuit;
 mod connection;
 mod envelope;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
-use self::call::Message;
-use self::call::{Call, Reply};
-use self::calls::{Calls, Leave};
-use self::connection::{Calling, Connection, Content, Orphans, Rest, Waiting};
-use self::envelope::Code;
-use crate::admission::{ClientAddr, FairQueue, Holding, TokenBucket};
-use crate::auth::Origins;
-use crate::hub::{
-    Accepted, Admission, ByClient, CloseReason, Core, Entrance, Frame, Gateway, Incoming,
-    SessionKey, TopicName,
-};
-use crate::wire::head::{RequestHead, Trace};
-use crate::wire::json::ObjectWriter;
-
 pub use self::broadcast::Push;
 pub use self::call::{BROADCAST_PATH, CALL_PATH, EventsService, INNER_PATHS};
+use self::call::{Call, Message, Reply};
+use self::calls::{Calls, Leave};
 pub use self::connection::EventsStats;
+use self::connection::{Calling, Connection, Content, Orphans, Rest, Waiting};
+use self::envelope::Code;
+use crate::gateways::shared::access::shown_hashed;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use weirgate_core::{
+    Accepted, Admission, ByClient, Closed, Core, Entrance, Frame, Gateway, Incoming, SessionKey,
+    TopicName,
+};
+use weirgate_wire::admission::{ClientAddr, FairQueue, Holding, TokenBucket};
+use weirgate_wire::auth::Origins;
+use weirgate_wire::head::{RequestHead, Trace};
+use weirgate_wire::json::ObjectWriter;
+
+pub mod http_calls;
+pub mod internal;
+pub mod proxy;
+mod settings;
+pub(super) mod start;
 
 /// Settings of an [`EventsGateway`].
 #[derive(Clone, Debug)]
@@ -149,6 +152,10 @@ impl EventsGateway {
             let Some(waiting) = connection.pop() else {
                 return core.set_busy(key, false);
             };
+            if !self.admit_work(core, key, connection) {
+                self.stats.messages_forgotten.add(1);
+                return;
+            }
             if let Some(answer) = self.look_at(core, key, connection, waiting) {
                 core.send(key, &answer);
                 if connection.has_waiting() && !core.has_share() {
@@ -207,6 +214,29 @@ impl EventsGateway {
         let leave = self.calls.ask(now_us, connection.client, key, service);
         self.count_circuit(service);
         self.call(core, connection, leave)
+    }
+
+    /// Whether the connection's next message may be carried out. An operator may have cut the client off since the
+    /// message came: then what waits is dropped and counted.
+    fn admit_work(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        connection: &mut Connection,
+    ) -> bool {
+        let admitted = connection.admit(core, key);
+        if !admitted {
+            let (forgotten, left_line) = connection.forget();
+            self.stats.messages_forgotten.add(forgotten);
+            self.leave_line(key, left_line);
+        }
+        admitted
+    }
+
+    fn leave_line(&mut self, key: SessionKey, left_line: Option<Calling>) {
+        if let Some(Calling { service, .. }) = left_line {
+            self.calls.leave_line(key, service);
+        }
     }
 
     fn count_circuit(&self, service: EventsService) {
@@ -280,8 +310,12 @@ impl EventsGateway {
     fn call_those_who_wait(&mut self, core: &mut Core, clients: &mut ByClient<Connection>) {
         let now_us = core.now().mono_us;
         self.lines_due_us = None;
-        while let Some((key, leave)) = self.calls.next(now_us) {
+        while let Some((key, service)) = self.calls.next() {
             self.with_connection(core, clients, key, |gateway, core, connection| {
+                if !gateway.admit_work(core, key, connection) {
+                    return;
+                }
+                let leave = gateway.calls.begin(now_us, connection.client, key, service);
                 if let Some(answer) = gateway.call(core, connection, leave) {
                     core.send(key, &answer);
                     gateway.advance(core, key, connection);
@@ -408,18 +442,16 @@ impl Gateway for EventsGateway {
         self.advance(core, key, connection);
     }
 
-    /// Keeps the connection of an ended client, whose messages are still forwarded.
-    fn handle_closed(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        mut connection: Connection,
-        _: CloseReason,
-    ) {
-        let left_line = self.orphans.adopt(&mut connection, &self.stats);
-        if let Some(Calling { service, .. }) = left_line {
-            self.calls.leave_line(key, service);
-        }
+    /// Keeps the connection of an ended client, whose messages are still forwarded. Of a client that an operator has cut
+    /// off, only the call in flight goes on.
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<Connection>) {
+        let (mut connection, waits_max) = match closed {
+            Closed::Ended(connection, _) => (connection, u64::MAX),
+            Closed::Cut(connection) => (connection, 0),
+        };
+        let who = core.who(key);
+        let left_line = (self.orphans).adopt(&mut connection, waits_max, who, &self.stats);
+        self.leave_line(key, left_line);
         self.advance(core, key, &mut connection);
         self.keep_orphan(core, key, connection);
     }
@@ -435,6 +467,11 @@ impl Gateway for EventsGateway {
                 }
             }
         }
+    }
+
+    /// The id of a device opens its pushes.
+    fn shown_topic(name: &TopicName) -> TopicName {
+        shown_hashed(name.as_str()).into_string().into()
     }
 
     fn holdings(&self) -> Vec<Holding> {

@@ -1,16 +1,15 @@
 //! A client: its symbols and their limit, the end of its token, its rate, and its user for the log; and the messages to it:
 //! success, error, status, pong, candles (contract: "Objects have these orders").
 
-use std::sync::Arc;
-
-use super::super::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed};
-use super::super::history::{Status, ended};
 use super::candles::{Interval, Update};
 use super::leaving::Unsubscribing;
 use super::request::{Asked, BadRequest, Request};
-use crate::hub::{Accepted, CopyRank, Core, Frame, Now, Position, SessionKey, TopicName};
-use crate::wire::head::RequestHead;
-use crate::wire::json::{ListWriter, ObjectWriter, TextList};
+use crate::gateways::shared::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed};
+use crate::gateways::shared::history::{Status, ended};
+use std::sync::Arc;
+use weirgate_core::{Accepted, CopyRank, Core, Frame, Now, Position, SessionKey, TopicName};
+use weirgate_wire::head::RequestHead;
+use weirgate_wire::json::{ListWriter, ObjectWriter, TextList};
 
 #[derive(Debug)]
 pub struct Client {
@@ -26,6 +25,10 @@ pub struct Client {
     /// A request to unsubscribe from very many symbols, which goes on in a later turn.
     pub(super) unsubscribing: Option<Box<Unsubscribing>>,
 }
+
+/// Memory of a symbol of a client: its place in the lists of the client and of the hub, and the topic of a symbol that no
+/// other client holds.
+const SYMBOL_BYTES: usize = 384;
 
 /// A request over its user's limit, which waits until the gateway knows whether the user's other connections are alive.
 #[derive(Debug)]
@@ -123,6 +126,11 @@ impl Held {
     pub(super) fn count(&self) -> usize {
         let candles = self.candles.iter().flat_map(|candles| candles.iter());
         self.symbols.len() + candles.map(ListWriter::len).sum::<usize>()
+    }
+
+    /// Memory of the symbols after the first, which counts with the connection.
+    pub(super) fn memory_bytes(&self) -> usize {
+        SYMBOL_BYTES * self.count().saturating_sub(1)
     }
 
     /// The symbols with candles, by interval.

@@ -3,7 +3,7 @@
 
 use super::TradesGateway;
 use super::client::{self, Client, Content};
-use crate::hub::{Core, Left, SessionKey, TopicName};
+use weirgate_core::{Core, Left, SessionKey, TopicName};
 
 /// Memory of a symbol in a request that goes on in a later turn.
 const SYMBOL_BYTES: usize = 48;
@@ -46,6 +46,7 @@ impl TradesGateway {
         }
         let (client, gone) = (&mut client.held, request.gone);
         client.remove(content, &gone);
+        core.set_client_bytes(key, client.memory_bytes());
         self.users.remove(core, key, client, gone.len());
         self.held -= gone.len();
         self.stats.subscriptions.set(self.held);

@@ -1,35 +1,38 @@
 //! `weirgate trades` towards clients: a topic for each symbol, requests in JSON (contract: trades). With candles there
 //! is also a topic for each symbol and interval that a client watches.
 //!
-//! Must not know a socket or Redis. The hub calls it through [`crate::hub::Gateway`].
+//! Must not know a socket or Redis. The hub calls it through [`weirgate_core::Gateway`].
 
 mod candles;
 mod client;
+pub mod feed;
 mod leaving;
 mod request;
+pub(super) mod start;
 mod users;
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::sync::Arc;
-
+pub use self::candles::{CandleSettings, CandleStats};
 use self::candles::{Candles, Interval, Update};
 use self::client::{Client, Content, Held, name_for_log, not_held};
 use self::leaving::Unsubscribing;
 use self::request::{Accepts, Asked, BadRequest, Request};
 use self::users::Users;
-use super::access::{AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid};
-use super::history::{Follow, Statuses, gets_newest, last_event_id, write_recovered};
-use crate::auth::{Authenticator, Identity, Origins, Refusal, first_protocol};
-use crate::hub::{
-    Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Core, Entrance, Frame,
-    Gateway, Incoming, Joined, Limits, NotRecovered, Publication, SessionKey, TopicName, Wanted,
-    earliest,
+use crate::gateways::shared::access::{
+    AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid,
 };
-use crate::wire::head::RequestHead;
-use crate::wire::json::{ObjectWriter, TextList};
-
-pub use self::candles::{CandleSettings, CandleStats};
+use crate::gateways::shared::history::{
+    Follow, Statuses, gets_newest, last_event_id, write_recovered,
+};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use weirgate_core::{
+    Accepted, Admission, BusNotice, ByClient, CloseCode, Closed, Core, Entrance, Frame, Gateway,
+    Incoming, Joined, Limits, NotRecovered, Publication, SessionKey, TopicName, Wanted, earliest,
+};
+use weirgate_wire::auth::{Authenticator, Identity, Origins, Refusal, first_protocol};
+use weirgate_wire::head::RequestHead;
+use weirgate_wire::json::{ObjectWriter, TextList};
 
 /// Settings of a [`TradesGateway`].
 #[derive(Clone, Debug)]
@@ -176,6 +179,7 @@ impl TradesGateway {
             }
         }
         client.add(content, &new);
+        core.set_client_bytes(key, client.memory_bytes());
         self.users.add(key, client, new.len());
         self.held += new.len();
         self.stats.subscriptions.set(self.held);
@@ -317,19 +321,20 @@ impl Gateway for TradesGateway {
         };
         let tokens = &self.settings.authenticator;
         let token = tokens.token(head);
-        let judged = tokens.identify(token.as_ref(), core.now());
+        let judged = token.as_ref().map_err(|refusal| *refusal);
+        let judged = judged.and_then(|token| tokens.identify(token.as_ref(), core.now()));
         let judged = judged.and_then(|identity| {
             let marks = identity.marks(None);
-            let is_revoked = core.is_revoked(key, identity.user.as_deref(), Some(&marks));
+            core.admit(key, identity.user.as_deref(), Some(&marks))?;
             accepted.marks = Some(Arc::new(marks));
-            (!is_revoked).then_some(identity).ok_or(Refusal::Revoked)
+            Ok(identity)
         });
         let identity = match judged {
             Ok(identity) => identity,
             Err(refusal) if tokens.required || refusal == Refusal::Revoked => {
                 self.stats.access.count_refusal(refusal);
                 accepted.refusal = Some(refusal.label());
-                let user = tokens.refused_user(token.as_ref(), refusal);
+                let user = tokens.refused_user(token.ok().flatten().as_ref(), refusal);
                 name_for_log(&mut accepted, user.as_deref(), head);
                 return Admission::AcceptThenClose(accepted, close_of(refusal));
             }
@@ -406,7 +411,8 @@ impl Gateway for TradesGateway {
         }
     }
 
-    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, client: Client, _: CloseReason) {
+    fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<Client>) {
+        let (Closed::Ended(client, _) | Closed::Cut(client)) = closed;
         let count = client.held.count();
         self.users.leave(core, key, &client.held);
         self.held -= count;
@@ -451,10 +457,11 @@ impl Gateway for TradesGateway {
         match never {}
     }
 
-    fn close_code(&self, reason: CloseReason, _: &Limits) -> CloseCode {
-        match reason {
-            CloseReason::ShuttingDown => CloseCode::new(1001, "Server shutting down"),
-            _ => CloseCode::new(1000, "Heartbeat timeout"),
-        }
+    fn pong_timeout_code(&self) -> CloseCode {
+        CloseCode::new(1000, "Heartbeat timeout")
+    }
+
+    fn stop_code(&self, _: &Limits) -> CloseCode {
+        CloseCode::new(1001, "Server shutting down")
     }
 }

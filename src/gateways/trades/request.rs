@@ -4,12 +4,12 @@ use std::fmt;
 
 use sonic_rs::LazyValue;
 
-use super::super::access::RATE_LIMIT_EXCEEDED;
-use super::super::history::{Since, read_last, read_since, read_status};
-use super::super::members::{members, text_of};
 use super::candles::Interval;
 use super::client::Content;
-use crate::wire::json::{JsonError, check_json};
+use crate::gateways::shared::access::RATE_LIMIT_EXCEEDED;
+use crate::gateways::shared::history::{Since, read_last, read_since, read_status};
+use crate::gateways::shared::members::{members, text_of};
+use weirgate_wire::json::{JsonError, check_json};
 
 /// The most symbols in a request.
 const SYMBOLS_PER_REQUEST_MAX: usize = 5;

@@ -13,7 +13,7 @@ use foldhash::quality::RandomState;
 use super::TradesGateway;
 use super::client::{Client, Content, Held, Waiting, not_held};
 use super::request::{Asked, Request};
-use crate::hub::{CloseReason, Closing, Core, Gateway as _, SessionKey};
+use weirgate_core::{CloseReason, Closing, Core, Gateway as _, SessionKey};
 
 /// How long a request over its user's limit waits for signs of life of the user's other connections. A sign of life
 /// within this time before the request counts too.
@@ -226,7 +226,7 @@ impl TradesGateway {
         }
         for silent in self.users.settle(core, key, &client.held, more) {
             let reason = CloseReason::PongTimeout;
-            let code = self.close_code(reason, core.limits());
+            let code = self.pong_timeout_code();
             core.close(silent, code, reason, Closing::Now);
         }
         let request = Ok(Request::Subscribe(waiting.content, waiting.asked));

@@ -1,6 +1,7 @@
 //! The negotiation of permessage-deflate: offers and the response (RFC 7692 §5.1, §7.1).
 
 use super::{SMALL_WINDOW_BITS, WINDOW_BITS};
+use crate::space;
 
 /// The agreed parameters for messages to a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -154,10 +155,7 @@ fn split_outside_quotes(text: &str, separator: u8) -> impl Iterator<Item = &str>
         });
         // The separator is ASCII, so both cuts are at characters.
         rest = end.map(|end| &part[end + 1..]);
-        Some(
-            end.map_or(part, |end| &part[..end])
-                .trim_matches([' ', '\t']),
-        )
+        Some(space::trim(end.map_or(part, |end| &part[..end])))
     })
 }
 

@@ -1,7 +1,7 @@
 //! Messages made from a few bytes of an input: larger than an input, and of every kind that a compressor
 //! handles differently.
 
-use weirgate::base::SplitMix64;
+use weirgate_wire::base::SplitMix64;
 
 /// The content of a message.
 #[derive(Clone, Copy, Debug, Hash)]

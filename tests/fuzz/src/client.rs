@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use weirgate::hub::{
+use weirgate_core::{
     Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Transmit, Write,
 };
 
@@ -58,9 +58,9 @@ impl<G: Gateway> Bench<G> {
     /// each message, the texts of the connection first.
     pub(crate) fn talk(&mut self, target: &str, messages: &[&str]) -> Vec<Vec<String>> {
         self.outputs.clear();
-        let key = self
-            .hub
-            .handle_accepted(NOW, SocketAddr::from((Ipv4Addr::LOCALHOST, 4_000)));
+        let key =
+            self.hub
+                .handle_accepted(NOW, SocketAddr::from((Ipv4Addr::LOCALHOST, 4_000)), false);
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"

@@ -2,7 +2,7 @@
 //! text inflates to the original, whatever the level and the window, and also after messages that do not get
 //! smaller.
 
-use weirgate::wire::deflate::Deflater;
+use weirgate_wire::deflate::Deflater;
 
 use super::bodies::{KINDS, body, size};
 use super::{choices, oracle, outcome};

@@ -5,10 +5,10 @@ use std::io::{Cursor, ErrorKind, Read, Write};
 
 use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
-use weirgate::wire::deflate::InflateWindows;
-use weirgate::wire::frame::FrameScratch;
-use weirgate::wire::frame_reader::FrameReader;
 use weirgate_test_support::client_frame;
+use weirgate_wire::deflate::InflateWindows;
+use weirgate_wire::frame::FrameScratch;
+use weirgate_wire::frame_reader::FrameReader;
 
 use super::{choices, oracle, outcome};
 

@@ -7,13 +7,12 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use weirgate::admission::{HeldBytes, Holding, Peer};
-use weirgate::base::Clock;
-use weirgate::http::{
+use weirgate_bus::runtime::Clock;
+use weirgate_server::http::{
     Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, RequestBody,
     RequestParts, Site, StatusCode,
 };
-use weirgate::hub::Permit;
+use weirgate_wire::admission::{HeldBytes, Holding, Peer, Permit};
 
 use super::heads::{End, Seen, compare, split};
 use super::{choices, outcome};
@@ -98,7 +97,11 @@ impl Plane {
                 0,
             ),
             peer: peer.into(),
-            permit: Permit::new(&Arc::default()),
+            permit: Permit::of(Holding::new("connections", 1).hold(
+                Peer::from(peer).client(),
+                1,
+                0,
+            )),
         });
         let (one, other) = rest.split_at(cut.min(rest.len()));
         // A connection may end before the whole stream is sent.

@@ -1,7 +1,7 @@
 //! Permissions to subscribe: containment of patterns against a matcher that tries every name.
 
-use weirgate::auth::{Acl, Glob, Rights, RightsCheck, is_pattern};
-use weirgate::wire::json::ObjectWriter;
+use weirgate_wire::auth::{Acl, Glob, Rights, RightsCheck, is_pattern};
+use weirgate_wire::json::ObjectWriter;
 
 use super::outcome;
 

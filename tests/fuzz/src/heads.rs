@@ -13,8 +13,9 @@ use hyper::http::request::Parts;
 use hyper::rt::ReadBufCursor;
 use hyper::server::conn::http1;
 use hyper::{Response, Version, service};
-use weirgate::wire::body::BodyScanner;
-use weirgate::wire::head::{self, HeadScanner};
+use weirgate_wire::body::BodyScanner;
+use weirgate_wire::head;
+use weirgate_wire::head::HeadScanner;
 
 use super::{choices, outcome};
 

@@ -5,8 +5,8 @@
 //! result is decoded again, and resolved by a careless service.
 
 use percent_encoding::percent_decode;
+use weirgate::gateways::events::proxy::ProxiedPath;
 use weirgate::gateways::events::{EventsService, INNER_PATHS};
-use weirgate::http::proxy::ProxiedPath;
 
 use super::{oracle, outcome};
 

@@ -2,14 +2,15 @@
 
 use std::cell::RefCell;
 
-use weirgate::feeds::channels::ChannelsFeed;
-use weirgate::feeds::levels::Normaliser;
-use weirgate::feeds::trades::TradesFeed;
-use weirgate::feeds::{BusEvent, BusMessage, FeedSettings};
+use weirgate::gateways::FeedSettings;
 use weirgate::gateways::channels::ChannelsGateway;
-use weirgate::hub::{Content, Feed, FrameBytes, Gateway, Message, Place, Publication, TopicName};
+use weirgate::gateways::channels::feed::ChannelsFeed;
+use weirgate::gateways::levels::feed::Normaliser;
+use weirgate::gateways::trades::feed::TradesFeed;
+use weirgate_core::{BusEvent, BusMessage};
+use weirgate_core::{Content, Feed, FrameBytes, Gateway, Message, Place, Publication, TopicName};
 
-use weirgate::wire::json::check_json;
+use weirgate_wire::json::check_json;
 
 use super::client::NOW;
 use super::{oracle, outcome};

@@ -1,6 +1,6 @@
 //! Replies of Redis: weirgate's reader against the parser of the `redis` crate.
 
-use weirgate::sources::redis::resp::{Malformed, ReadLimits, Reader, Value};
+use weirgate_bus::redis::resp::{Malformed, ReadLimits, Reader, Value};
 
 use super::{choices, outcome};
 

@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use weirgate::auth::{Acl, Authenticator, Origins};
 use weirgate::gateways::channels::{AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings};
 use weirgate::gateways::events::broadcast::{Broadcast, refusal};
 use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats};
-use weirgate::gateways::{CandleSettings, TradesGateway, TradesGatewaySettings};
-use weirgate::wire::json::ObjectWriter;
+use weirgate::gateways::trades::{CandleSettings, TradesGateway, TradesGatewaySettings};
+use weirgate_wire::auth::{Acl, Authenticator, Origins};
+use weirgate_wire::json::ObjectWriter;
 
 use super::client::Bench;
 use super::{choices, oracle, outcome};

@@ -1,10 +1,10 @@
 //! A client whose compressed messages refer to its earlier messages: weirgate's reader, which keeps the
 //! earlier text, against the zlib of Python, which gets that text with each message.
 
-use weirgate::wire::deflate::InflateWindows;
-use weirgate::wire::frame::FrameScratch;
-use weirgate::wire::frame_reader::FrameReader;
 use weirgate_test_support::{DeflateSender, client_frame};
+use weirgate_wire::deflate::InflateWindows;
+use weirgate_wire::frame::FrameScratch;
+use weirgate_wire::frame_reader::FrameReader;
 
 use super::bodies::{KINDS, body, size};
 use super::{choices, oracle, outcome};

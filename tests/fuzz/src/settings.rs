@@ -1,9 +1,9 @@
 //! Command lines and environments: an accepted value is shown as a value that is accepted again with the same
 //! meaning, and no password is shown. Numbers with a fraction are rounded as in Python.
 
-use weirgate::kinds::GATEWAYS;
-use weirgate::settings::typed::{Env, collect};
-use weirgate::settings::{Checked, Kind, Setting, Value};
+use weirgate::gateways::GATEWAYS;
+use weirgate_server::settings::typed::{Env, collect};
+use weirgate_server::settings::{Checked, Kind, Setting, Value};
 
 use super::{choices, oracle, outcome};
 

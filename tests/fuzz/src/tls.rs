@@ -7,9 +7,9 @@ use std::sync::{Arc, LazyLock};
 use rustls::client::ClientConnection;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
-use weirgate::admission::{ClientAddr, Holding};
-use weirgate::base::Clock;
-use weirgate::listening::tls::{TlsSession, sealed_bytes_max};
+use weirgate_bus::runtime::Clock;
+use weirgate_server::listening::tls::{TlsSession, sealed_bytes_max};
+use weirgate_wire::admission::{ClientAddr, Holding};
 
 use super::{choices, outcome};
 

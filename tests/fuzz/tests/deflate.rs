@@ -5,7 +5,7 @@
 
 use std::env;
 
-use weirgate::base::SplitMix64;
+use weirgate_wire::base::SplitMix64;
 
 /// Messages through one compressor.
 const OF_ONE: usize = 32;

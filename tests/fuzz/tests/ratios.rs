@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use weirgate::base::SplitMix64;
+use weirgate_wire::base::SplitMix64;
 
 /// Numbers of one message.
 const LEVELS: usize = 100;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::CLIENT_BYTES_MAX;
-use crate::admission::{Charge, ClientAddr};
-use crate::hub::TopicName;
+use weirgate_core::TopicName;
+use weirgate_wire::admission::{Charge, ClientAddr};
 
 /// The names whose values a client waits for, each with its progress, and the number of the newest live message when the
 /// client asked.

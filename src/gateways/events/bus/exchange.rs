@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::instances::{Instances, SILENCE_US};
 use super::message::{MESSAGE_BYTES_MAX, Message, Part};
 use super::{Action, BusStats, ExchangeSettings, Ignored, InstanceId, PushOutcome, To};
-use crate::base::LogBudget;
-use crate::hub::Now;
+use weirgate_core::Now;
+use weirgate_wire::base::LogBudget;
 
 /// How often an instance announces itself.
 const HERE_US: u64 = 1_000_000;

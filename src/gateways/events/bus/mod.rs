@@ -5,7 +5,7 @@
 //! is stored, and nothing is published again.
 //!
 //! Pure: bytes from the bus and time go in, [`Action`]s come out. Must not know a broker. The thread between HTTP, the
-//! loop and the bus calls it (`kinds/events/bus`).
+//! loop and the bus calls it (`open`, `thread`).
 //!
 //! | file | owns |
 //! | --- | --- |
@@ -17,11 +17,13 @@
 mod exchange;
 mod instances;
 mod message;
+pub(super) mod open;
+mod thread;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::super::access::{Count, labelled};
+use crate::gateways::shared::access::{Count, labelled};
 
 pub use self::exchange::Exchange;
 pub use self::message::{LINE_BYTES_MAX, MESSAGE_BYTES_MAX, PART_BYTES_MAX};

@@ -19,8 +19,8 @@ use foldhash::quality::RandomState;
 use slab::Slab;
 
 use self::series::{Series, Trade};
-use super::super::access::{Count, labelled};
-use crate::hub::{ConflationKey, Now, TopicName};
+use crate::gateways::shared::access::{Count, labelled};
+use weirgate_core::{ConflationKey, Now, TopicName};
 
 pub(super) use self::series::Interval;
 

@@ -6,9 +6,9 @@ use std::str::FromStr;
 use rust_decimal::Decimal;
 use sonic_rs::LazyValue;
 
-use super::super::super::members::members;
-use crate::hub::TopicName;
-use crate::wire::json::{ObjectWriter, text_of};
+use crate::gateways::shared::members::members;
+use weirgate_core::TopicName;
+use weirgate_wire::json::{ObjectWriter, text_of};
 
 /// The duration of a candle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

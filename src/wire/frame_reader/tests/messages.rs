@@ -6,7 +6,7 @@ use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
 use super::super::super::frame::OPCODE_PING;
 use super::*;
-use crate::wire::deflate::InflateWindows;
+use crate::deflate::InflateWindows;
 
 /// Legal messages as a client may send them: in fragments, with pings between them, compressed.
 fn messages() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<Vec<u8>>)>> {

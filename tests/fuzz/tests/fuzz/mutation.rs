@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use weirgate::base::SplitMix64;
+use weirgate_wire::base::SplitMix64;
 
 /// Longer inputs say nothing that shorter ones do not.
 const BYTES_MAX: usize = 4096;

@@ -1,0 +1,433 @@
+//! The kept feed of a source, whose messages have a position: counted from a mark on a connection ([`KeptFeed`], pure), or
+//! read from a stream of the bus, where they have ids ([`StreamFeed`]).
+//!
+//! A bus delivers the same messages in the same order to each of its connections, so two connections that receive the
+//! same mark count the same messages after it. Three rules make the counts equal: a message counts before anybody looks
+//! into it, because two versions of weirgate may judge differently; a message that several kept names match counts
+//! once; and no mark counts before all kept names are subscribed. Where the server can lose messages without a sign,
+//! nothing is counted at all, because no client could be sure that it missed nothing.
+//!
+//! The messages of a stream have the same ids for all instances, and the stream keeps them during an outage. Each bus
+//! has a reader of its streams; here its results ([`Told`]) become events for the loop.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::hash::{BuildHasher, RandomState};
+
+use super::LoopGone;
+use super::outage::shown;
+use super::relay::Relay;
+use weirgate_core::{
+    BusEvent, BusMessage, FeedNotice, Mark, Place, Position, StoredId, Subscription, fnv_1a,
+};
+use weirgate_wire::auth::{NameError, NamePatterns, NameSyntax};
+use weirgate_wire::base::{LogBudget, Now};
+
+/// The most marks that are remembered, the newest. An instance publishes each mark once, so a mark that comes again is
+/// from another program and is ignored.
+const MARKS_MAX: usize = 4_096;
+
+/// A name of the list.
+#[derive(Debug)]
+struct Name {
+    subscription: Subscription,
+    patterns: NamePatterns,
+    /// Whether the bus has confirmed the name on this connection.
+    is_subscribed: bool,
+}
+
+/// The count of the messages on this connection.
+#[derive(Clone, Copy, Debug)]
+enum Count {
+    /// Not all names are subscribed.
+    Waits,
+    /// Nothing is counted on this connection.
+    Off,
+    /// The number of messages since the mark.
+    Since(Mark, u64),
+}
+
+/// The names of the feed, and the count of their messages on this connection.
+#[derive(Debug)]
+pub struct KeptFeed {
+    names: Vec<Name>,
+    /// A hash of the names: positions in a feed with other names are not valid here.
+    hash: u32,
+    nonce: u64,
+    next_counter: u64,
+    count: Count,
+    /// Whether the server cannot lose a message for this connection without a sign.
+    is_sure: bool,
+    /// The last marks, the oldest first. An instance publishes one a second.
+    seen: VecDeque<Mark>,
+}
+
+impl KeptFeed {
+    /// A feed of these names. The caller subscribes to the names.
+    ///
+    /// # Errors
+    /// The first text that is neither a name nor a pattern, and why.
+    pub fn new(
+        syntax: NameSyntax,
+        subscriptions: Vec<Subscription>,
+    ) -> Result<Self, (String, NameError)> {
+        let names = subscriptions.iter();
+        // The byte after each name is never found in UTF-8, so no two lists have the same bytes.
+        let hash = fnv_1a(names.flat_map(|name| name.name.bytes().chain([0xff])));
+        let name = |subscription: Subscription| {
+            let text = [subscription.name.to_string()];
+            let patterns = NamePatterns::new(syntax, &text)?;
+            Ok(Name {
+                subscription,
+                patterns,
+                is_subscribed: false,
+            })
+        };
+        Ok(Self {
+            names: subscriptions
+                .into_iter()
+                .map(name)
+                .collect::<Result<_, _>>()?,
+            hash,
+            nonce: RandomState::new().hash_one(0) >> 16,
+            next_counter: 0,
+            count: Count::Waits,
+            is_sure: true,
+            seen: VecDeque::new(),
+        })
+    }
+
+    /// Handles a new connection: no name is subscribed, no mark counts. `is_sure`: while this connection lasts, the
+    /// server cannot lose a message without a sign. Returns true if that was so on the connection before, and no longer
+    /// is.
+    pub fn connected(&mut self, is_sure: bool) -> bool {
+        self.count = Count::Waits;
+        for name in &mut self.names {
+            name.is_subscribed = false;
+        }
+        std::mem::replace(&mut self.is_sure, is_sure) && !is_sure
+    }
+
+    /// Records whether a name of the feed is subscribed, and ignores other names. Returns true if the feed has ended,
+    /// because the bus ended a subscription and messages are missing from here on. The next call of
+    /// [`begin`](Self::begin) begins a new feed.
+    pub fn settle(&mut self, subscription: &Subscription, is_subscribed: bool) -> bool {
+        let mut names = self.names.iter_mut();
+        let Some(name) = names.find(|name| name.subscription == *subscription) else {
+            return false;
+        };
+        let is_taken_away =
+            std::mem::replace(&mut name.is_subscribed, is_subscribed) && !is_subscribed;
+        let ends = is_taken_away && !matches!(self.count, Count::Waits);
+        if ends {
+            self.count = Count::Waits;
+        }
+        ends
+    }
+
+    /// Whether all names are subscribed and the feed has not begun yet.
+    pub fn may_begin(&self) -> bool {
+        matches!(self.count, Count::Waits) && self.names.iter().all(|name| name.is_subscribed)
+    }
+
+    /// Begins to count, from a mark that is valid on this connection only. If the server can lose messages without a
+    /// sign, returns the notice that messages have no positions.
+    pub fn begin(&mut self) -> BusEvent {
+        if !self.is_sure {
+            self.count = Count::Off;
+            return BusEvent::Feed(FeedNotice::NoPositions);
+        }
+        let mark = self.next_mark();
+        self.count_from(mark)
+    }
+
+    /// An unused mark.
+    pub fn next_mark(&mut self) -> Mark {
+        let counter = self.next_counter;
+        self.next_counter += 1;
+        Mark {
+            nonce: self.nonce,
+            counter,
+        }
+    }
+
+    /// Counts anew from here if the message is a new mark. Returns `None` if nothing is counted yet, the message is not
+    /// a mark, or the mark has come before.
+    pub fn marked(&mut self, payload: &[u8]) -> Option<BusEvent> {
+        let Count::Since(..) = self.count else {
+            return None;
+        };
+        let mark = Mark::parse(str::from_utf8(payload).ok()?)?;
+        if self.seen.contains(&mark) {
+            return None;
+        }
+        if self.seen.len() == MARKS_MAX {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(mark);
+        Some(self.count_from(mark))
+    }
+
+    fn count_from(&mut self, mark: Mark) -> BusEvent {
+        let count = match std::mem::replace(&mut self.count, Count::Since(mark, 0)) {
+            Count::Since(_, count) => count,
+            Count::Waits | Count::Off => 0,
+        };
+        BusEvent::Feed(FeedNotice::Mark {
+            names: self.hash,
+            mark,
+            count,
+        })
+    }
+
+    /// Counts a message that came for the subscription `by`, and returns its place. Returns `None` for a further copy:
+    /// a message that several names match counts once, for the first subscribed name of the list. A refused name brings
+    /// no copy.
+    pub fn place(&mut self, by: &str, is_pattern: bool, subject: &str) -> Option<Place> {
+        let is_by = |name: &Name| {
+            name.subscription.is_pattern == is_pattern && &*name.subscription.name == by
+        };
+        let Some(at) = self.names.iter().position(is_by) else {
+            return Some(Place::Outside);
+        };
+        let own = (!self.names[at].is_subscribed, at);
+        let mut names = self.names.iter().enumerate();
+        let is_copy = names
+            .any(|(at, name)| (!name.is_subscribed, at) < own && name.patterns.matches(subject));
+        (!is_copy).then(|| self.next_place())
+    }
+
+    /// The place of a message whose subject is unknown, for the subscription that it came for. Returns `None` if an
+    /// earlier name of the list may match the subject too, because then this copy may not count.
+    pub(super) fn place_of_unknown(&mut self, by: &Subscription) -> Option<Place> {
+        let Some(at) = self.names.iter().position(|name| name.subscription == *by) else {
+            return Some(Place::Outside);
+        };
+        let may_be_copy = self.names[..at].iter().any(|name| name.is_subscribed);
+        (!may_be_copy).then(|| self.next_place())
+    }
+
+    fn next_place(&mut self) -> Place {
+        let Count::Since(mark, count) = &mut self.count else {
+            return Place::Kept(None);
+        };
+        *count += 1;
+        Place::Kept(Some(Position::counted(self.hash, *mark, *count)))
+    }
+}
+
+/// The most log lines about entries, a second.
+const LINES_PER_SECOND: u32 = 5;
+
+/// The stream of a source.
+#[derive(Clone, Debug)]
+pub struct StreamSettings {
+    /// The name of the stream, or the key.
+    pub name: String,
+    /// At the start, messages of this age and younger are read, milliseconds.
+    pub history_ms: u64,
+    /// The names to relay; `None`: all.
+    pub only: Option<NamePatterns>,
+}
+
+/// A result of a reader, in the order of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A message.
+    Message {
+        /// The id.
+        id: StoredId,
+        /// The subject or channel.
+        subject: String,
+        /// The payload, cut after the first byte over the limit.
+        payload: Vec<u8>,
+        /// Whether the value of the subject was deleted; the payload is empty.
+        is_deletion: bool,
+        /// Whether the message was stored before this process first looked at the stream. It is then history, for
+        /// clients that resume.
+        is_old: bool,
+    },
+    /// An entry that no instance can read as a message, and the fault.
+    Bad(&'static str),
+    /// Messages after the last one that was relayed are missing.
+    Lost,
+    /// Messages after the last one that was relayed are missing, and the last [`Told::Lost`] has reported them already.
+    Hole,
+    /// The id of the newest message of the stream, which is not relayed.
+    Head(StoredId),
+    /// From here on, messages come as they are stored. Said once for each connection.
+    CaughtUp,
+    /// How far the reader is behind the newest message.
+    Behind {
+        /// The number of messages; `None`: the bus gives no number.
+        messages: Option<u64>,
+        /// The time from storage to storage, milliseconds.
+        ms: u64,
+    },
+}
+
+/// Turns the results of a reader into events for the loop.
+#[derive(Debug)]
+pub struct StreamFeed {
+    settings: StreamSettings,
+    /// A hash of the name of the stream: positions in another stream are not valid here.
+    names: u32,
+    times: Times,
+    /// The start of this process, Unix milliseconds.
+    started_ms: Option<i64>,
+    lines: LogBudget,
+}
+
+/// The part of an id with the time of storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Times {
+    /// Redis: the first part, Unix milliseconds.
+    MajorMs,
+    /// JetStream: the second part, Unix nanoseconds.
+    MinorNs,
+}
+
+impl Times {
+    /// The time of storage, Unix microseconds.
+    const fn stored_us(self, id: StoredId) -> u64 {
+        match self {
+            Self::MajorMs => id.major.saturating_mul(1_000),
+            Self::MinorNs => id.minor / 1_000,
+        }
+    }
+}
+
+impl StreamFeed {
+    /// Creates the feed of a stream.
+    pub fn new(settings: StreamSettings, times: Times) -> Self {
+        Self {
+            names: fnv_1a(settings.name.bytes()),
+            settings,
+            times,
+            started_ms: None,
+            lines: LogBudget::new(LINES_PER_SECOND),
+        }
+    }
+
+    /// Records the first attempt to connect: no client was accepted before.
+    pub fn connecting(&mut self, now: Now) {
+        self.started_ms.get_or_insert_with(|| now.unix_ms());
+    }
+
+    /// Hands a result of the reader to the loop. `received` is the time at which its bytes came.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn hand_over<E: Error>(
+        &mut self,
+        relay: &mut Relay<E>,
+        received: Now,
+        told: Told,
+    ) -> Result<(), LoopGone> {
+        if told == Told::CaughtUp {
+            let away_ms = relay.report_up()?;
+            relay.status.set_positions_shared(true);
+            let stream = shown(&self.settings.name);
+            tracing::info!(stream, away_ms, "reading the stream");
+        }
+        match told {
+            Told::Behind { messages, ms } => relay.lag.note_distance(&relay.status, messages, ms),
+            Told::Message {
+                id, is_old: false, ..
+            } => relay
+                .status
+                .count_arrival(received, self.times.stored_us(id)),
+            _ => {}
+        }
+        match self.event(received, told) {
+            Some(event) => relay.link.send(event),
+            None => Ok(()),
+        }
+    }
+
+    /// The event for the loop; `None` for a message of a name that is not relayed, and for [`Told::Behind`]. The caller
+    /// reports [`BusEvent::Up`] before the event of [`Told::CaughtUp`].
+    pub fn event(&mut self, now: Now, told: Told) -> Option<BusEvent> {
+        Some(match told {
+            Told::Message {
+                id,
+                subject,
+                payload,
+                is_deletion,
+                is_old,
+            } => {
+                let only = self.settings.only.as_ref();
+                if only.is_some_and(|only| !only.matches(&subject)) {
+                    return None;
+                }
+                let received = match is_old {
+                    true => self.stored(now, id),
+                    false => now,
+                };
+                // Clients are accepted while the bus is still away at the start, so a message that was stored meanwhile
+                // is sent to them.
+                let started_ms = self.started_ms.unwrap_or(i64::MAX);
+                let message = BusMessage {
+                    subject: subject.into(),
+                    pattern: None,
+                    payload,
+                    position: None,
+                    place: Place::Kept(Some(Position::stored(self.names, id))),
+                    received,
+                    quiet: is_old && received.unix_ms() < started_ms,
+                };
+                BusEvent::of(message, is_deletion)
+            }
+            Told::Bad(reason) => {
+                self.log_bad(now, reason);
+                let subscription = Subscription::channel("");
+                let place = Place::Outside;
+                BusEvent::Skipped {
+                    subscription,
+                    place,
+                }
+            }
+            Told::Lost => {
+                self.log_lost(now);
+                BusEvent::Gap { lost: None }
+            }
+            Told::Hole => BusEvent::Feed(FeedNotice::Hole),
+            Told::Head(id) => BusEvent::Feed(FeedNotice::Head(Position::stored(self.names, id))),
+            Told::CaughtUp => BusEvent::CaughtUp,
+            Told::Behind { .. } => return None,
+        })
+    }
+
+    /// The time that counts as the arrival of an old message: when it was stored.
+    fn stored(&self, now: Now, id: StoredId) -> Now {
+        Now {
+            unix_us: i64::try_from(self.times.stored_us(id)).unwrap_or(now.unix_us),
+            ..now
+        }
+    }
+
+    fn log_lost(&mut self, now: Now) {
+        if let Some(line) = self.lines.line(now) {
+            tracing::warn!(
+                stream = shown(&self.settings.name),
+                lines_left_out = line.suppressed,
+                "the stream has lost messages that were not read: trimmed, deleted, or it was made \
+                 anew; clients are notified"
+            );
+        }
+    }
+
+    fn log_bad(&mut self, now: Now, reason: &'static str) {
+        if let Some(line) = self.lines.line(now) {
+            tracing::warn!(
+                stream = shown(&self.settings.name),
+                reason,
+                lines_left_out = line.suppressed,
+                "skipped: an entry of the stream"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

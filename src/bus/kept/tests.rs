@@ -1,0 +1,285 @@
+//! Messages that are counted, and results of readers.
+
+use std::collections::HashSet;
+
+use super::*;
+use weirgate_core::Point;
+
+/// Checks what a reader said about a stream whose payloads are serial numbers below `end`: no message came twice, and
+/// none is missing without a report of a loss, except for the `unreadable` ones. The messages from `stood_at` on may
+/// not be missing even before the first one that came. Returns the newest serial number.
+pub(crate) fn check_told(
+    told: &[Told],
+    unreadable: &[u64],
+    mut stood_at: Option<u64>,
+    end: u64,
+) -> Option<u64> {
+    let assert_unreadable = |mut serials: std::ops::Range<u64>| {
+        let lost = serials.find(|serial| !unreadable.contains(serial));
+        assert_eq!(lost, None, "before {}", serials.end);
+    };
+    let (mut next, mut has_stood, mut newest) = (None, false, None);
+    for told in told {
+        match told {
+            Told::Lost | Told::Hole => (next, newest, stood_at) = (None, None, None),
+            Told::CaughtUp => has_stood = true,
+            Told::Behind { .. } => {}
+            Told::Head(id) => newest = Some(*id),
+            Told::Bad(why) => panic!("{why}"),
+            Told::Message {
+                id,
+                payload,
+                is_old,
+                ..
+            } => {
+                let text = String::from_utf8_lossy(payload);
+                let serial: u64 = text.parse().expect("a number");
+                let first = stood_at.map_or(serial, |stood_at| stood_at.min(serial));
+                let from = next.unwrap_or(first);
+                assert!(serial >= from, "{serial} came twice");
+                assert_unreadable(from..serial);
+                assert!(newest.replace(*id) < Some(*id), "{serial} out of order");
+                assert_eq!(*is_old, !has_stood, "{serial}");
+                next = Some(serial + 1);
+            }
+        }
+    }
+    assert_unreadable(next.or(stood_at).unwrap_or(end)..end);
+    next.and_then(|next| next.checked_sub(1))
+}
+
+fn feed(names: &[&str]) -> KeptFeed {
+    let subscription = |name: &&str| match NameSyntax::Redis.is_pattern(name) {
+        true => Subscription::pattern(*name),
+        false => Subscription::channel(*name),
+    };
+    let names: Vec<_> = names.iter().map(subscription).collect();
+    let mut feed = KeptFeed::new(NameSyntax::Redis, names.clone()).expect("names");
+    for name in &names {
+        let _ = feed.settle(name, true);
+    }
+    feed
+}
+
+fn count(place: Option<Place>) -> Option<u64> {
+    match place {
+        Some(Place::Kept(None)) => None,
+        Some(Place::Kept(Some(Position {
+            point: Point::Counted { count, .. },
+            ..
+        }))) => Some(count),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn nothing_has_a_position_before_the_last_name_is_subscribed() {
+    let mut feed = feed(&["a:*", "b"]);
+    feed.connected(true);
+    feed.settle(&Subscription::pattern("a:*"), true);
+    feed.settle(&Subscription::pattern("x:*"), true);
+    assert!(!feed.may_begin());
+    assert_eq!(count(feed.place("a:*", true, "a:1")), None);
+    assert!(feed.marked(b"7f3a09c2b11e.1").is_none(), "no mark counts");
+    feed.settle(&Subscription::channel("b"), true);
+    assert!(feed.may_begin());
+    feed.begin();
+    assert_eq!(count(feed.place("b", false, "b")), Some(1));
+    feed.connected(true);
+    assert_eq!(count(feed.place("b", false, "b")), None, "a new connection");
+}
+
+#[test]
+fn a_refused_name_shadows_no_other_and_a_name_on_its_way_brings_no_copy() {
+    let mut feed = feed(&["a:*", "a:1", "b"]);
+    feed.connected(true);
+    let [pattern, exact] = [Subscription::pattern("a:*"), Subscription::channel("a:1")];
+    assert!(feed.place("a:*", true, "a:1").is_some() && feed.place("a:1", false, "a:1").is_none());
+    feed.settle(&exact, true);
+    feed.settle(&pattern, false);
+    assert!(
+        feed.place("a:1", false, "a:1").is_some(),
+        "the pattern is refused"
+    );
+    assert!(feed.place_of_unknown(&exact).is_some());
+    assert!(
+        feed.place("a:*", true, "a:1").is_none(),
+        "it is asked for again"
+    );
+    assert!(feed.place("a:*", true, "a:2").is_some());
+    feed.settle(&pattern, true);
+    assert!(feed.place("a:1", false, "a:1").is_none() && feed.place_of_unknown(&exact).is_none());
+}
+
+#[test]
+fn a_name_that_is_taken_away_ends_the_feed_until_all_stand_again() {
+    let mut feed = feed(&["a", "b"]);
+    let [a, b] = ["a", "b"].map(Subscription::channel);
+    assert!(
+        !feed.settle(&a, false),
+        "nothing was promised before the mark"
+    );
+    feed.settle(&a, true);
+    let BusEvent::Feed(FeedNotice::Mark { mark: first, .. }) = feed.begin() else {
+        panic!("a mark");
+    };
+    assert!(
+        !feed.settle(&Subscription::channel("x"), false),
+        "another name"
+    );
+    assert!(
+        feed.settle(&a, false) && !feed.settle(&a, false),
+        "told once"
+    );
+    assert_eq!(count(feed.place("b", false, "b")), None);
+    assert!(!feed.settle(&b, false) && !feed.may_begin());
+    feed.settle(&b, true);
+    feed.settle(&a, true);
+    assert!(feed.may_begin());
+    let BusEvent::Feed(FeedNotice::Mark { mark, count: 0, .. }) = feed.begin() else {
+        panic!("a mark with a count of its own");
+    };
+    assert_ne!(mark, first);
+}
+
+#[test]
+fn where_messages_may_be_missed_unseen_nothing_has_a_position() {
+    let mut feed = feed(&["a"]);
+    let a = Subscription::channel("a");
+    assert!(feed.connected(false) && !feed.connected(false), "told once");
+    feed.settle(&a, true);
+    assert!(feed.may_begin());
+    assert!(matches!(
+        feed.begin(),
+        BusEvent::Feed(FeedNotice::NoPositions)
+    ));
+    assert!(!feed.may_begin());
+    assert!(feed.marked(b"7f3a09c2b11e.1").is_none());
+    assert_eq!(count(feed.place("a", false, "a")), None);
+    assert!(feed.settle(&a, false), "a loss all the same");
+    assert!(!feed.connected(true));
+    feed.settle(&a, true);
+    assert!(matches!(
+        feed.begin(),
+        BusEvent::Feed(FeedNotice::Mark { .. })
+    ));
+}
+
+#[test]
+fn a_message_counts_once_whatever_names_match() {
+    let mut feed = feed(&["a:*", "a:1", "*:1"]);
+    feed.begin();
+    assert_eq!(feed.place("a:1", false, "a:1"), None);
+    assert_eq!(count(feed.place("a:*", true, "a:1")), Some(1));
+    assert_eq!(feed.place("*:1", true, "a:1"), None);
+    assert_eq!(count(feed.place("*:1", true, "b:1")), Some(2));
+    assert_eq!(feed.place("a:2", false, "a:2"), Some(Place::Outside));
+    let by_pattern = feed.place("a:1", true, "a:1");
+    assert_eq!(by_pattern, Some(Place::Outside), "a pattern of this text");
+    assert_eq!(count(feed.place("a:*", true, "a:3")), Some(3));
+}
+
+#[test]
+fn a_mark_ends_the_count_of_the_mark_before_and_counts_once() {
+    let mut feed = feed(&["a"]);
+    let BusEvent::Feed(FeedNotice::Mark { count, .. }) = feed.begin() else {
+        panic!("a mark");
+    };
+    assert_eq!(count, 0);
+    for _ in 0..3 {
+        feed.place("a", false, "a");
+    }
+    let mut marked = |payload: &[u8]| match feed.marked(payload) {
+        Some(BusEvent::Feed(FeedNotice::Mark { count, mark, .. })) => {
+            Some((count, mark.to_string()))
+        }
+        _ => None,
+    };
+    let mark = "7f3a09c2b11e.1";
+    assert_eq!(marked(mark.as_bytes()), Some((3, mark.to_owned())));
+    assert_eq!(marked(mark.as_bytes()), None, "it came before");
+    for junk in [
+        &b""[..],
+        b"x",
+        b"7f3a09c2b11e.01",
+        b"\xff",
+        b"7f3a09c2b11e.1 ",
+    ] {
+        assert_eq!(marked(junk), None, "{junk:?}");
+    }
+    feed.place("a", false, "a");
+    let own = feed.next_mark().to_string();
+    let Some(BusEvent::Feed(FeedNotice::Mark { count, .. })) = feed.marked(own.as_bytes()) else {
+        panic!("the own mark came back");
+    };
+    assert_eq!(count, 1);
+}
+
+#[test]
+fn marks_are_remembered_up_to_a_number() {
+    let mut feed = feed(&["a"]);
+    feed.begin();
+    for n in 0..=MARKS_MAX {
+        let mark = Mark {
+            nonce: 5,
+            counter: n as u64,
+        };
+        assert!(feed.marked(mark.to_string().as_bytes()).is_some());
+    }
+    assert_eq!(feed.seen.len(), MARKS_MAX);
+}
+
+#[test]
+fn another_list_has_another_hash() {
+    let lists: [&[&str]; 5] = [&["a", "b"], &["b", "a"], &["ab"], &["a"], &["a:*"]];
+    let hashes: HashSet<u32> = lists.iter().map(|list| feed(list).hash).collect();
+    assert_eq!(hashes.len(), lists.len());
+    assert_eq!(
+        feed(&["channel:trade:*"]).hash,
+        0xf7b0_bd51,
+        "on every version"
+    );
+}
+
+#[test]
+fn what_was_stored_since_the_start_is_for_clients_that_were_taken_meanwhile() {
+    let settings = StreamSettings {
+        name: "ticks".to_owned(),
+        history_ms: 60_000,
+        only: None,
+    };
+    let start_ms = 1_700_000_000_000;
+    let start = Now {
+        mono_us: 1,
+        unix_us: 1_700_000_000_000 * 1_000,
+    };
+    let id = |times, ms: u64| match times {
+        Times::MajorMs => (ms, 7),
+        Times::MinorNs => (7, ms * 1_000_000),
+    };
+    for times in [Times::MajorMs, Times::MinorNs] {
+        let mut feed = StreamFeed::new(settings.clone(), times);
+        feed.connecting(start);
+        let now = start.plus_us(9_000_000);
+        feed.connecting(now);
+        for (stored_ms, is_old, quiet, came_ms) in [
+            (start_ms - 1, true, true, start.unix_ms() - 1),
+            (start_ms, true, false, start.unix_ms()),
+            (start_ms + 9_000, false, false, now.unix_ms()),
+        ] {
+            let (major, minor) = id(times, stored_ms);
+            let told = Told::Message {
+                id: StoredId { major, minor },
+                subject: "a".to_owned(),
+                payload: Vec::new(),
+                is_deletion: false,
+                is_old,
+            };
+            let Some(BusEvent::Message(message)) = feed.event(now, told) else {
+                panic!("no message");
+            };
+            let got = (message.quiet, message.received.unix_ms());
+            assert_eq!(got, (quiet, came_ms), "{times:?} {stored_ms}");
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The buses: NATS, Redis and a simulated market, each read by a thread of its own; and what every thread of the process
+//! uses ([`runtime`]).
+//!
+//! Bus threads: each source blocks on its broker, stamps messages with the time and sends them to the loop.
+//!
+//! A source owns its connection and its retries. It never parses a payload and never touches a client. The channel to
+//! the loop is bounded, and the source waits while it is full; each source documents what its bus does meanwhile.
+//!
+//! Each bus has a folder with its settings, its errors, and its implementation of `relay::Bus`, which runs one
+//! connection from the attempt to connect until the loss. What the buses share is here:
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `lib` | [`Source`], and [`SourceLink`], the channel to the loop; for a check before a start, the names to ask for, and the findings from the answers of a bus |
+//! | `relay` | the thread: connection after connection, the events of an outage, status and log; silent connections; how far the reader of a stream is behind |
+//! | `outage` | the times of the link; since when the bus is away, and when to try again; pure |
+//! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; a stream of the bus as the kept feed, the same for all buses |
+//! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
+//! | `requests` | requests for changing names and messages to publish, on the way from a gateway to the thread |
+//! | [`status`] | the state of the bus, for pages and metrics |
+//! | `socket` | a socket and a waker in a single poll; TCP, TLS, bytes that wait to be written or taken, and lines in pieces |
+
+mod kept;
+mod ledger;
+pub mod nats;
+mod outage;
+pub mod redis;
+mod relay;
+mod requests;
+pub mod runtime;
+pub mod simulated;
+mod socket;
+pub mod status;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, TrySendError};
+
+use crate::runtime::{Clock, QueueBytes, Wake};
+use weirgate_core::BusEvent;
+use weirgate_wire::base::{Finding, Now};
+
+pub use self::kept::{KeptFeed, StreamFeed, StreamSettings, Times, Told};
+pub use self::outage::LinkTimes;
+pub use self::requests::{BusInterest, Publisher, UnansweredChanges};
+
+/// The most names that a check asks the bus about; a warning gives the number of the others.
+const NAMES_MAX: usize = 1_000;
+/// The most names in a line; a longer list is shown as a number.
+const NAMES_SHOWN_MAX: usize = 20;
+
+/// A blocking connection to a bus, run on a thread of its own until the process ends.
+pub trait Source: Send {
+    /// Connects, subscribes and sends events until the other end of `link` is gone.
+    fn run(self: Box<Self>, link: SourceLink);
+}
+
+/// The channel from a source's thread to the loop, bounded in messages and bytes. Each event that is sent also wakes
+/// the loop.
+pub struct SourceLink {
+    events: Sender<BusEvent>,
+    /// `None`: only the number of events is bounded.
+    bytes: Option<Arc<QueueBytes>>,
+    wake: Box<dyn Fn() + Send>,
+    clock: Clock,
+    spin_us: u64,
+    end: Arc<End>,
+}
+
+/// What the loop and the source tell each other at a stop.
+#[derive(Debug, Default)]
+struct End {
+    is_over: AtomicBool,
+    /// The source has work to finish on the bus.
+    owes: AtomicBool,
+    /// Wakes the source.
+    wake: Mutex<Option<Wake>>,
+}
+
+impl End {
+    /// No holder of this lock can panic.
+    fn wake(&self) -> MutexGuard<'_, Option<Wake>> {
+        self.wake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The loop's handle to stop the source: dropping it, or [`Self::settle`], tells the source that the loop has ended.
+#[derive(Debug)]
+pub struct Stopping(Arc<End>);
+
+impl Stopping {
+    /// Stops the source, and waits at most `patience` while the source has work to finish on the bus.
+    pub fn settle(self, patience: Duration) {
+        self.raise();
+        let until = Instant::now() + patience;
+        while self.0.owes.load(Ordering::Acquire) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn raise(&self) {
+        self.0.is_over.store(true, Ordering::Release);
+        if let Some(wake) = &*self.0.wake() {
+            wake.wake();
+        }
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        self.raise();
+    }
+}
+
+/// The error of a source whose loop has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the loop that takes the events has ended")]
+pub struct LoopGone;
+
+impl SourceLink {
+    /// Creates a link. `wake` is called after each event that was put in the channel.
+    pub fn new(events: Sender<BusEvent>, wake: Box<dyn Fn() + Send>, clock: Clock) -> Self {
+        Self {
+            events,
+            bytes: None,
+            wake,
+            clock,
+            spin_us: 0,
+            end: Arc::default(),
+        }
+    }
+
+    /// Returns the loop's handle to stop this source.
+    pub fn stopping(&self) -> Stopping {
+        Stopping(Arc::clone(&self.end))
+    }
+
+    /// Wakes the source with `wake` when the loop has ended.
+    pub fn wake_at_end(&self, wake: &Wake) {
+        *self.end.wake() = Some(wake.clone());
+    }
+
+    /// Whether the loop has ended.
+    pub fn is_over(&self) -> bool {
+        self.end.is_over.load(Ordering::Acquire)
+    }
+
+    /// Sets whether a stop should wait for work of the source on the bus.
+    pub fn set_owing(&self, owes: bool) {
+        self.end.owes.store(owes, Ordering::Release);
+    }
+
+    /// Bounds the events in the channel also by their bytes.
+    #[must_use]
+    pub fn bounded(mut self, bytes: Arc<QueueBytes>) -> Self {
+        self.bytes = Some(bytes);
+        self
+    }
+
+    /// Makes the source poll without sleeping for `spin_us` microseconds after each message.
+    #[must_use]
+    pub fn spinning(mut self, spin_us: u64) -> Self {
+        self.spin_us = spin_us;
+        self
+    }
+
+    /// Puts an event in the channel, waiting while the channel is full, and wakes the loop.
+    ///
+    /// # Errors
+    /// The loop is gone, before or during the wait: the source ends.
+    pub fn send(&self, event: BusEvent) -> Result<(), LoopGone> {
+        let bytes = self.bytes.as_ref();
+        if bytes.is_some_and(|bytes| !bytes.take(event.payload_bytes())) {
+            return Err(LoopGone);
+        }
+        self.events.send(event).map_err(|_| LoopGone)?;
+        (self.wake)();
+        Ok(())
+    }
+
+    /// Puts an event in the channel if there is room now, and wakes the loop. Returns whether there
+    /// was room: for a bus that cannot be made to wait.
+    ///
+    /// # Errors
+    /// The loop is gone: the source ends.
+    pub fn try_send(&self, event: BusEvent) -> Result<bool, LoopGone> {
+        let bytes = event.payload_bytes();
+        let room = self.bytes.as_ref();
+        if room.is_some_and(|room| !room.try_take(bytes)) {
+            return Ok(false);
+        }
+        match self.events.try_send(event) {
+            Ok(()) => {
+                (self.wake)();
+                Ok(true)
+            }
+            Err(TrySendError::Full(_)) => {
+                if let Some(room) = room {
+                    room.give_back(bytes);
+                }
+                Ok(false)
+            }
+            Err(TrySendError::Disconnected(_)) => Err(LoopGone),
+        }
+    }
+
+    /// The time for which the source polls without sleeping after a message, microseconds.
+    pub fn spin_us(&self) -> u64 {
+        self.spin_us
+    }
+
+    /// The clocks that the loop uses.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Whether [`Self::send`] would not wait for a message of `bytes` bytes. That stays true until this thread sends,
+    /// because no other thread takes room.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let room = |queue: &Arc<QueueBytes>| queue.has_room(bytes);
+        !self.events.is_full() && self.bytes.as_ref().is_none_or(room)
+    }
+
+    /// The instant now, on the clocks that the loop uses.
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+}
+
+/// The names that a check before a start asks the bus about: first those that the gateway needs, then those that
+/// clients may request. The flag of a name is true if clients may request it.
+pub(crate) fn to_ask<'a, T>(
+    needed: &'a [T],
+    requests: &'a [T],
+) -> impl Iterator<Item = (&'a T, bool)> {
+    let needed = needed.iter().map(|name| (name, false));
+    let requests = requests.iter().map(|name| (name, true));
+    needed.chain(requests).take(NAMES_MAX)
+}
+
+/// The answers of a bus in a check before a start.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    granted: Vec<String>,
+    /// The refused names, by whether clients may request them, and by the words of the refusal.
+    refused: BTreeMap<(bool, String), Vec<String>>,
+}
+
+impl Answers {
+    /// Records the answer for a name: granted, or the words of the refusal.
+    pub(crate) fn take(&mut self, name: String, is_request: bool, answer: Result<(), String>) {
+        let alike = match answer {
+            Ok(()) => &mut self.granted,
+            Err(words) => self.refused.entry((is_request, words)).or_default(),
+        };
+        alike.push(name);
+    }
+
+    /// Adds the findings from the answers of `bus`. A refused name that clients may request is only a warning, because
+    /// it concerns no other clients. `needed` and `requests` are the numbers of all names, also of those that were not
+    /// asked about.
+    pub(crate) fn report(
+        self,
+        bus: &str,
+        needed: usize,
+        requests: usize,
+        found: &mut Vec<Finding>,
+    ) {
+        for ((is_request, words), names) in self.refused {
+            let text = format!("may not subscribe to {}: {words}", list(&names));
+            found.push(match is_request {
+                true => Finding::Warning(text),
+                false => Finding::Error(text),
+            });
+        }
+        if !self.granted.is_empty() {
+            let names = list(&self.granted);
+            found.push(Finding::Good(format!("may subscribe to {names}")));
+        } else if needed == 0 && requests > 0 {
+            let text =
+                format!("{bus} lets this user subscribe to nothing that clients may ask for");
+            found.push(Finding::Error(text));
+        }
+        let more = (needed + requests).saturating_sub(NAMES_MAX);
+        if more > 0 {
+            let text = format!("{more} more names were not asked for");
+            found.push(Finding::Warning(text));
+        }
+    }
+}
+
+fn list(names: &[String]) -> String {
+    match names.len() {
+        0..=NAMES_SHOWN_MAX => names.join(", "),
+        number => format!("{number} names"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::bounded;
+
+    use super::*;
+    use weirgate_core::{BusMessage, Place};
+
+    const MIB: usize = 1024 * 1024;
+
+    fn message(bytes: usize) -> BusEvent {
+        BusEvent::Message(BusMessage {
+            subject: "a".into(),
+            pattern: None,
+            payload: vec![b'1'; bytes],
+            position: None,
+            place: Place::Outside,
+            received: Now::default(),
+            quiet: false,
+        })
+    }
+
+    #[test]
+    fn large_messages_wait_at_the_bus_and_not_in_memory() {
+        let (bytes, taken) = QueueBytes::new(64 * MIB);
+        let (sender, events) = bounded(1_024);
+        let link = SourceLink::new(sender, Box::new(|| {}), Clock::start()).bounded(bytes);
+        let source = thread::spawn(move || {
+            for _ in 0..40 {
+                link.send(message(15 * MIB)).expect("the loop is there");
+            }
+        });
+        let (mut messages, mut most) = (0, 0);
+        while let Ok(event) = events.recv() {
+            // Time for the source to fill the queue, if nothing prevents that.
+            thread::sleep(Duration::from_millis(2));
+            most = most.max(taken.held());
+            taken.give_back(event.payload_bytes());
+            messages += 1;
+        }
+        assert_eq!(messages, 40);
+        assert!(most > 15 * MIB && most <= 64 * MIB, "{most} bytes");
+        assert_eq!(taken.held(), 0);
+        assert!(source.join().is_ok());
+    }
+
+    #[test]
+    fn a_bus_that_cannot_wait_learns_that_there_is_no_room() {
+        let (bytes, taken) = QueueBytes::new(10);
+        let (sender, events) = bounded(2);
+        let link = SourceLink::new(sender, Box::new(|| {}), Clock::start()).bounded(bytes);
+        assert_eq!(link.try_send(message(8)), Ok(true));
+        assert_eq!(link.try_send(message(8)), Ok(false), "bytes");
+        assert_eq!(link.try_send(message(1)), Ok(true));
+        assert_eq!(link.try_send(message(1)), Ok(false), "messages");
+        assert_eq!(taken.held(), 9, "what was not sent holds nothing");
+        drop(events);
+        assert_eq!(link.try_send(message(1)), Err(LoopGone));
+    }
+}

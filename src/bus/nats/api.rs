@@ -1,0 +1,432 @@
+//! Requests to JetStream: an answer, a refusal, or the end of the connection, whatever is first.
+//!
+//! The crate's own requests wait five seconds even when the connection is gone meanwhile, and fail on error codes newer
+//! than the crate. The crate's types of requests and answers are used.
+//!
+//! Any client that may publish to an inbox can have sent an answer, so [`json::read`] checks each before a parser reads
+//! it.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use crossbeam_channel::{Receiver, TryRecvError, select};
+use nats::Connection;
+use nats::jetstream::{ConsumerInfo, StreamConfig, StreamInfo};
+use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
+
+use super::consumer::Plan;
+use super::error::{INBOXES, Refusal, Refusals};
+use super::protocol::are_of_deletion;
+use super::stream_info::Cluster;
+use weirgate_wire::json;
+use weirgate_wire::json::{Json, JsonError};
+
+pub(super) use weirgate_wire::json::read;
+
+/// How long an answer may take.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
+/// The status of an answer that the server gives in place of JetStream, as in HTTP: service unavailable.
+const UNAVAILABLE: u64 = 503;
+/// How often a request without an answer looks for a refusal of the server. A refusal does not arrive as an answer.
+const REFUSAL_LOOK: Duration = Duration::from_millis(20);
+/// The shorter limit while other subjects wait.
+const HASTY_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+/// JetStream on a connection. Clones use the same connection.
+#[derive(Clone)]
+pub(super) struct Api {
+    pub(super) connection: Connection,
+    /// Closed when the connection is lost.
+    pub(super) lost: Receiver<std::convert::Infallible>,
+    /// The server's refusals on this connection.
+    pub(super) refusals: Refusals,
+    /// How long an answer may take.
+    pub(super) answer_timeout: Duration,
+}
+
+/// The reason for a request without the desired answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error("error {code}: {description}")]
+    Refused { code: u64, description: String },
+    /// JetStream is without a leader or a resource, or switched off: only the server answers.
+    #[error("error {code}: {description}")]
+    Unavailable { code: u64, description: String },
+    #[error("JetStream is not there")]
+    NoJetStream,
+    #[error("this user may not {0}")]
+    NotPermitted(String),
+    #[error(
+        "the stream has no leader that reaches most of its servers: the server is cut off from its cluster"
+    )]
+    NoLeader,
+    #[error("no answer within {} ms", .0.as_millis())]
+    NoAnswer(Duration),
+    #[error("the connection was lost")]
+    Lost,
+    #[error("the answer cannot be read: {0}")]
+    Unreadable(String),
+    #[error(transparent)]
+    Connection(#[from] io::Error),
+}
+
+impl ApiError {
+    const CONSUMER_EXISTS: [u64; 3] = [10_013, 10_105, 10_148];
+    const CONSUMER_NOT_FOUND: u64 = 10_014;
+    const NO_MESSAGE_FOUND: u64 = 10_037;
+    const STREAM_NOT_FOUND: u64 = 10_059;
+
+    pub(super) fn code(&self) -> Option<u64> {
+        match self {
+            Self::Refused { code, .. } | Self::Unavailable { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    pub(super) fn stream_is_missing(&self) -> bool {
+        self.code() == Some(Self::STREAM_NOT_FOUND)
+    }
+
+    /// Whether the consumer is missing, or its stream with it.
+    pub(super) fn consumer_is_missing(&self) -> bool {
+        self.code() == Some(Self::CONSUMER_NOT_FOUND) || self.stream_is_missing()
+    }
+
+    pub(super) fn consumer_exists(&self) -> bool {
+        self.code()
+            .is_some_and(|c| Self::CONSUMER_EXISTS.contains(&c))
+    }
+
+    /// Whether JetStream has answered, even with an error. A server that is cut off from its cluster answers that
+    /// JetStream is unavailable.
+    pub(super) fn is_an_answer(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Unreadable(_))
+    }
+
+    /// Whether every other request on this connection would fail too.
+    pub(super) fn is_of_all(&self) -> bool {
+        match self {
+            Self::NoJetStream | Self::Lost | Self::Connection(_) => true,
+            Self::NotPermitted(what) => what.ends_with(INBOXES),
+            Self::Refused { .. }
+            | Self::Unavailable { .. }
+            | Self::NoLeader
+            | Self::NoAnswer(_)
+            | Self::Unreadable(_) => false,
+        }
+    }
+
+    pub(super) fn message_is_missing(&self) -> bool {
+        self.code() == Some(Self::NO_MESSAGE_FOUND)
+    }
+}
+
+/// A message that was requested, not delivered by a consumer.
+pub(super) struct Fetched {
+    pub(super) sequence: u64,
+    pub(super) payload: Vec<u8>,
+    /// The value of the subject was deleted.
+    pub(super) is_deletion: bool,
+}
+
+impl Api {
+    /// Whether the connection is lost.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self.lost.try_recv(), Err(TryRecvError::Disconnected))
+    }
+
+    /// The same connection, with less time for each answer.
+    pub(super) fn hasty(&self) -> Self {
+        Self {
+            answer_timeout: HASTY_TIMEOUT,
+            ..self.clone()
+        }
+    }
+
+    /// The state of a stream. Returns an error if the stream has no leader: then nothing of it is delivered.
+    pub(super) fn stream_info(&self, stream: &str) -> Result<StreamInfo, ApiError> {
+        let answer = self.ask(&format!("STREAM.INFO.{stream}"), b"")?;
+        let answer = read(&answer)?;
+        Cluster::read(answer)?;
+        Ok(answer.parse()?)
+    }
+
+    /// The name of the stream that stores `subject`. The subjects of two streams never overlap, so there is at most
+    /// one.
+    pub(super) fn stream_holding(&self, subject: &str) -> Result<Option<String>, ApiError> {
+        let query = sonic_rs::json!({ "subject": subject }).to_string();
+        let answer = self.ask("STREAM.NAMES", query.as_bytes())?;
+        first_stream(read(&answer)?)
+    }
+
+    pub(super) fn add_stream(&self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
+        let body = sonic_rs::to_vec(config).map_err(unreadable)?;
+        parse(&self.ask(&format!("STREAM.CREATE.{}", config.name), &body)?)
+    }
+
+    /// A consumer, and whether it delivers nothing until a time (`pause_until`).
+    pub(super) fn consumer_and_pause(
+        &self,
+        stream: &str,
+        name: &str,
+    ) -> Result<(ConsumerInfo, bool), ApiError> {
+        let answer = self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?;
+        let answer = read(&answer)?;
+        let paused = answer.get(&["paused"]);
+        let is_paused = paused.is_some_and(|paused| json::value(&paused).unwrap_or(false));
+        Ok((answer.parse()?, is_paused))
+    }
+
+    /// Makes a consumer.
+    pub(super) fn add_consumer(
+        &self,
+        stream: &str,
+        deliver_subject: &str,
+        plan: &Plan<'_>,
+    ) -> Result<ConsumerInfo, ApiError> {
+        let (subject, body) = plan.request(stream, deliver_subject);
+        parse(&self.ask_on(subject, body.as_bytes())?)
+    }
+
+    /// Changes the deliver subject of a consumer without a listener. The other settings are sent back as received,
+    /// because settings unknown to the crate must not be lost.
+    pub(super) fn move_consumer(
+        &self,
+        stream: &str,
+        name: &str,
+        deliver_subject: &str,
+    ) -> Result<(), ApiError> {
+        let info = self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?;
+        let body = moved(stream, &info, deliver_subject)?;
+        self.ask(&format!("CONSUMER.DURABLE.CREATE.{stream}.{name}"), &body)
+            .map(drop)
+    }
+
+    pub(super) fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), ApiError> {
+        self.ask(&format!("CONSUMER.DELETE.{stream}.{name}"), b"")
+            .map(drop)
+    }
+
+    /// The last message of a subject.
+    pub(super) fn last(&self, stream: &str, subject: &str) -> Result<Option<Fetched>, ApiError> {
+        let query = sonic_rs::json!({ "last_by_subj": subject });
+        self.fetch(stream, &query.to_string())
+    }
+
+    /// The first message of a subject at or after a sequence.
+    pub(super) fn first_from(
+        &self,
+        stream: &str,
+        subject: &str,
+        sequence: u64,
+    ) -> Result<Option<Fetched>, ApiError> {
+        let query = sonic_rs::json!({ "seq": sequence, "next_by_subj": subject });
+        self.fetch(stream, &query.to_string())
+    }
+
+    fn fetch(&self, stream: &str, query: &str) -> Result<Option<Fetched>, ApiError> {
+        let answer = self.ask(&format!("STREAM.MSG.GET.{stream}"), query.as_bytes());
+        let answer = match answer {
+            Err(error) if error.message_is_missing() => return Ok(None),
+            answer => answer?,
+        };
+        message(read(&answer)?).map(Some)
+    }
+
+    /// Checks whether this user may send the request `verb`. The body is unreadable, so JetStream refuses the request.
+    pub(super) fn permits(&self, verb: &str) -> Result<(), ApiError> {
+        match self.ask(verb, b"{") {
+            Err(error) if !error.is_an_answer() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The refusal of a request on `subject`, if the server has sent one.
+    fn refused(&self, subject: &str) -> Option<ApiError> {
+        let request = Refusal::Request(subject.to_owned());
+        let inboxes = Refusal::Subscription(INBOXES.to_owned());
+        let what = match () {
+            () if self.refusals.has(&inboxes) => format!("subscribe to {INBOXES}"),
+            () if self.refusals.has(&request) => format!("publish to {subject}"),
+            () => return None,
+        };
+        Some(ApiError::NotPermitted(what))
+    }
+
+    /// Publishes a message to be stored by a stream. Returns the stream's name, and the message's sequence there.
+    pub(super) fn store(&self, subject: &str, message: &[u8]) -> Result<(String, u64), ApiError> {
+        let answer = self.ask_on(subject.to_owned(), message)?;
+        let answer = read(&answer)?;
+        match (answer.text(&["stream"]), answer.number(&["seq"])) {
+            (Some(stream), Some(sequence)) => Ok((stream, sequence)),
+            _ => Err(ApiError::Unreadable("no acknowledgement".to_owned())),
+        }
+    }
+
+    /// Sends a request to JetStream. Returns the JSON of the answer, or the error in the answer.
+    pub(super) fn ask(&self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+        self.ask_on(format!("$JS.API.{verb}"), body)
+    }
+
+    fn ask_on(&self, subject: String, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+        // The request may be permitted by now.
+        let request = Refusal::Request(subject.clone());
+        self.refusals.forget(&request);
+        let inbox = self.connection.new_inbox();
+        let answers = self.connection.subscribe(&inbox)?;
+        self.connection.publish_request(&subject, &inbox, body)?;
+        let end = Instant::now() + self.answer_timeout;
+        let answer = loop {
+            select! {
+                recv(answers.receiver()) -> answer => break answer.map_err(|_| ApiError::Lost)?,
+                recv(self.lost) -> _ => return Err(ApiError::Lost),
+                default(REFUSAL_LOOK) => {}
+            }
+            if let Some(refused) = self.refused(&subject) {
+                return Err(refused);
+            }
+            if Instant::now() >= end {
+                return Err(ApiError::NoAnswer(self.answer_timeout));
+            }
+        };
+        if answer.is_no_responders() {
+            return Err(ApiError::NoJetStream);
+        }
+        match refusal(read(&answer.data)?) {
+            Some(refusal) => Err(refusal),
+            None => Ok(answer.data),
+        }
+    }
+}
+
+/// The request to change only the deliver subject of a consumer.
+fn moved(stream: &str, info: &[u8], deliver_subject: &str) -> Result<Vec<u8>, ApiError> {
+    let info: sonic_rs::Value = parse(info)?;
+    let mut config = info.get("config").cloned().unwrap_or_default();
+    if let Some(config) = config.as_object_mut() {
+        config.insert("deliver_subject", deliver_subject);
+    }
+    // Servers before 2.10 do not know the action; they would make a missing consumer anew.
+    sonic_rs::to_vec(&sonic_rs::json!({
+        "stream_name": stream,
+        "config": config,
+        "action": "update",
+    }))
+    .map_err(unreadable)
+}
+
+/// The error in an answer, if any.
+pub(super) fn refusal(answer: Json<'_>) -> Option<ApiError> {
+    answer.get(&["error"])?;
+    let description = answer.text(&["error", "description"]);
+    let description = description.unwrap_or_else(|| "no description".to_owned());
+    let code = answer.number(&["error", "err_code"]).unwrap_or(0);
+    Some(match answer.number(&["error", "code"]) {
+        Some(UNAVAILABLE) => ApiError::Unavailable { code, description },
+        _ => ApiError::Refused { code, description },
+    })
+}
+
+/// The message in an answer. An empty payload has no member `data`.
+pub(super) fn message(answer: Json<'_>) -> Result<Fetched, ApiError> {
+    let sequence = answer.number(&["message", "seq"]);
+    let bytes = |field| {
+        let data = answer.get(&["message", field]);
+        let data = data.as_ref().and_then(|data| data.as_str());
+        STANDARD.decode(data.unwrap_or_default())
+    };
+    let (Some(sequence), Ok(payload), Ok(headers)) = (sequence, bytes("data"), bytes("hdrs"))
+    else {
+        return Err(ApiError::Unreadable("no message".to_owned()));
+    };
+    let is_deletion = payload.is_empty() && are_of_deletion(&String::from_utf8_lossy(&headers));
+    Ok(Fetched {
+        sequence,
+        payload,
+        is_deletion,
+    })
+}
+
+/// The number of messages delivered or about to be delivered by a new consumer, from the answer to the request for the
+/// consumer.
+pub(super) fn messages_of_consumer(answer: Json<'_>) -> u64 {
+    let pending = answer.number(&["num_pending"]);
+    let delivered = answer.number(&["delivered", "consumer_seq"]);
+    pending
+        .into_iter()
+        .chain(delivered)
+        .fold(0, u64::saturating_add)
+}
+
+/// The first name in a list of streams; an empty list may be `null`.
+pub(super) fn first_stream(answer: Json<'_>) -> Result<Option<String>, ApiError> {
+    let streams = answer.get(&["streams"]);
+    let streams = streams.ok_or_else(|| ApiError::Unreadable("no list of streams".to_owned()))?;
+    let names: Option<Vec<String>> = json::value(&streams)?;
+    Ok(names.and_then(|names| names.into_iter().next()))
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(answer: &[u8]) -> Result<T, ApiError> {
+    Ok(read(answer)?.parse()?)
+}
+
+fn unreadable(error: sonic_rs::Error) -> ApiError {
+    JsonError::from(error).into()
+}
+
+impl From<JsonError> for ApiError {
+    fn from(error: JsonError) -> Self {
+        Self::Unreadable(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_from_answers() {
+        let refused = br#"{"type":"x","error":{"code":404,"err_code":10014,"description":"consumer not found"}}"#;
+        let refusal = |answer: &[u8]| refusal(read(answer).expect("no deep JSON"));
+        let error = refusal(refused).expect("a refusal");
+        assert!(error.consumer_is_missing() && !error.stream_is_missing());
+        assert_eq!(error.to_string(), "error 10014: consumer not found");
+        let cut_off =
+            br#"{"error":{"code":503,"err_code":10008,"description":"temporarily unavailable"}}"#;
+        let unavailable = refusal(cut_off).expect("a refusal");
+        assert!(!unavailable.is_an_answer() && error.is_an_answer());
+        assert_eq!(unavailable.code(), Some(10_008));
+        // An unknown code, and no code at all.
+        assert!(refusal(br#"{"error":{"err_code":99999}}"#).is_some());
+        assert!(refusal(br#"{"error":{}}"#).is_some());
+        assert!(refusal(br#"{"config":{"error":1}}"#).is_none());
+        assert!(refusal(b"").is_none());
+        assert!(parse::<StreamInfo>(b"").is_err());
+    }
+
+    #[test]
+    fn a_consumer_is_moved_with_all_its_settings() {
+        let info = br#"{"name":"d","config":{"durable_name":"d","deliver_subject":"_INBOX.a","ack_wait":30000000000,"metadata":{"of":"others"}},"push_bound":false}"#;
+        let request = moved("S", info, "_INBOX.b").expect("a request");
+        let request: serde_json::Value = serde_json::from_slice(&request).expect("JSON");
+        let want = serde_json::json!({"stream_name": "S", "config": {
+            "durable_name": "d", "deliver_subject": "_INBOX.b", "ack_wait": 30_000_000_000u64,
+            "metadata": {"of": "others"}}, "action": "update"});
+        assert_eq!(request, want);
+    }
+
+    #[test]
+    fn a_list_of_streams_may_be_empty() {
+        for (answer, name) in [
+            (r#"{"total":0,"streams":null}"#, None),
+            (r#"{"total":0,"streams":[]}"#, None),
+            (r#"{"total":1,"streams":["NEWS"]}"#, Some("NEWS")),
+        ] {
+            let first = first_stream(read(answer.as_bytes()).expect("JSON")).expect("an answer");
+            assert_eq!(first.as_deref(), name);
+        }
+        assert!(first_stream(read(b"{}").expect("JSON")).is_err());
+    }
+}

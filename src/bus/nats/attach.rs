@@ -1,0 +1,289 @@
+//! Attaches the subjects of a session to consumers, and again when JetStream loses a consumer, is silent about a
+//! consumer, or failed to provide one. A fault of one subject does not affect the others. Subjects of optional streams
+//! are left out as long as the server has none of the streams.
+
+use std::time::{Duration, Instant};
+
+use super::api::Api;
+use super::consumers::{Presence, look_for};
+use super::error::{NatsError, Stop};
+use super::session::{Session, forget, of};
+use super::subscription::Subscription;
+use super::watchdog::{Health, Watchdog};
+use crate::outage::Failure;
+
+impl Session<'_> {
+    /// Sets up streams and consumers, and warms the cache. A subject that fails is left for later; if all fail, returns
+    /// the first error.
+    pub(super) fn set_up(&mut self) -> Result<(), Stop> {
+        let names_none = |stream: &str| {
+            let mut specs = self.subscriptions.iter().map(|s| &s.spec);
+            specs.all(|spec| spec.stream.as_deref() != Some(stream))
+        };
+        for stream in &self.settings.streams {
+            if names_none(&stream.name) {
+                self.api.ensure_stream(stream)?;
+            }
+        }
+        let (usual, hasty) = (self.api, self.api.hasty());
+        let mut failures = Vec::new();
+        for index in 0..self.subscriptions.len() {
+            if self.subscriptions[index].presence == Presence::LeftOut {
+                continue;
+            }
+            // Only the first subject without an answer gets the full timeout; more such waits would delay the good
+            // subjects.
+            let api = if failures.is_empty() { usual } else { &hasty };
+            let attached = self.attach(index, api);
+            self.subscriptions[index].health = Health::new(Instant::now());
+            match attached {
+                Ok(()) => {}
+                Err(Stop::Bus(error)) if !error.is_of_all() => failures.push((index, error)),
+                Err(stop) => return Err(stop),
+            }
+        }
+        // A later answer of the server may have left the subject out.
+        let is_read = |s: &Subscription| !s.presence.is_left_out();
+        failures.retain(|&(index, _)| is_read(&self.subscriptions[index]));
+        let read = self.subscriptions.iter().filter(|s| is_read(s)).count();
+        let all_failed = failures.len() == read;
+        for (index, error) in failures {
+            if all_failed {
+                return Err(error.into());
+            }
+            self.is_unattached(index, &error);
+        }
+        let (interval, subscriptions) = (self.interval(), self.subscriptions.len());
+        self.watchdog = Watchdog::start(self.api, &self.data.wake, interval, subscriptions)
+            .map_err(NatsError::NoThread)?;
+        self.watchdog.watch(self.watched());
+        Ok(())
+    }
+
+    /// Attaches a subject, or leaves the subject out. After an error the subject has no consumer.
+    fn attach(&mut self, index: usize, api: &Api) -> Result<(), Stop> {
+        if self.is_left_out(index, api)? {
+            return Ok(());
+        }
+        let subscription = &mut self.subscriptions[index];
+        let (data, relay) = (&mut *self.data, &*self.relay);
+        let unnamed = self.settings.ephemeral;
+        if let Err(stop) = subscription.attach(api, data, self.settings, relay, unnamed) {
+            subscription.let_go();
+            return Err(stop);
+        }
+        // Not before: a failed attempt is not an answer of JetStream.
+        subscription.health = Health::new(Instant::now());
+        forget(&self.relay.status, subscription);
+        let away = subscription.attempts.succeeded(Instant::now());
+        if let Some(away) = away {
+            tracing::info!(
+                subject = subscription.spec.subject,
+                away_ms = away.as_millis() as u64,
+                "a subject is relayed again"
+            );
+        }
+        if let Some(status) = of(&self.relay.status, subscription) {
+            status.set_attached();
+        }
+        Ok(())
+    }
+
+    /// Records a failed attempt to attach a subject.
+    fn is_unattached(&mut self, index: usize, error: &NatsError) {
+        let subscription = &mut self.subscriptions[index];
+        // Nobody waits for the subject, and the watchdog asks again.
+        if subscription.presence.is_left_out() {
+            return;
+        }
+        let failure = subscription.attempts.failed(error, Instant::now());
+        forget(&self.relay.status, subscription);
+        if let Some(status) = of(&self.relay.status, subscription) {
+            status.set_away(self.relay.link.now().mono_us);
+        }
+        let subject = &subscription.spec.subject;
+        match failure {
+            Failure::First => tracing::warn!(
+                %error,
+                subject,
+                "a subject cannot be relayed; trying again, and the other subjects go on"
+            ),
+            Failure::News(away) => tracing::warn!(
+                %error,
+                subject,
+                away_ms = away.as_millis() as u64,
+                "a subject still cannot be relayed; trying again"
+            ),
+            Failure::Same => tracing::debug!(%error, subject, "a subject still cannot be relayed"),
+        }
+    }
+
+    /// Attaches a subject after the loss of consumer or stream, or after a failed attempt. Returns whether the attempt
+    /// succeeded.
+    pub(super) fn attach_again(&mut self, index: usize) -> Result<bool, Stop> {
+        // Waiting messages are relayed first: they are older than the messages of the next consumer.
+        self.relay_waiting()?;
+        // The acknowledgements belong to the consumer in use until now.
+        self.subscriptions[index].send_acks(self.data);
+        // The other subjects wait meanwhile.
+        let hasty = self.api.hasty();
+        let attached = match self.attach(index, &hasty) {
+            Ok(()) => true,
+            Err(Stop::Bus(error)) if !error.is_of_all() => {
+                self.is_unattached(index, &error);
+                false
+            }
+            Err(stop) => return Err(stop),
+        };
+        self.watchdog.watch(self.watched());
+        self.relay_gaps()?;
+        Ok(attached)
+    }
+
+    /// Changes to a durable consumer that is free by now. After a failure the subject is read as before.
+    pub(super) fn take_over(&mut self, index: usize) -> Result<(), Stop> {
+        let hasty = self.api.hasty();
+        let subscription = &mut self.subscriptions[index];
+        subscription.send_acks(self.data);
+        match subscription.take_over(&hasty, self.data, self.relay) {
+            Ok(()) => self.watchdog.watch(self.watched()),
+            Err(Stop::Bus(error)) if !error.is_of_all() => {
+                let subject = &subscription.spec.subject;
+                tracing::debug!(%error, subject, "the durable consumer was not taken over");
+            }
+            Err(stop) => return Err(stop),
+        }
+        Ok(())
+    }
+
+    /// Reports consumers about which JetStream does not answer, and after a while reads their subjects from other
+    /// consumers. The link is well meanwhile, and the other consumers may be well too.
+    pub(super) fn check_consumers(&mut self) -> Result<(), Stop> {
+        let again = Duration::from_millis(self.settings.consumer_silence_max_ms);
+        let told = self.silence_told_after();
+        for index in 0..self.subscriptions.len() {
+            let subscription = &mut self.subscriptions[index];
+            if subscription.presence.is_left_out() {
+                continue;
+            }
+            let now = Instant::now();
+            if subscription.attempts.is_away() {
+                // JetStream has to answer first; silence counts as another failed attempt.
+                let is_silent = subscription.health.silent_for(now) >= told;
+                if is_silent && subscription.attempts.is_due(now) {
+                    self.is_unattached(index, &NatsError::unanswered());
+                }
+                continue;
+            }
+            if let Some(silent) = subscription.health.falls_silent(now, told) {
+                tracing::warn!(
+                    subject = subscription.spec.subject,
+                    silent_ms = silent.as_millis() as u64,
+                    "JetStream does not answer about a consumer; the connection is well, and the \
+                     other subjects go on"
+                );
+                if let Some(consumer) = of(&self.relay.status, subscription) {
+                    consumer.set_silent(true);
+                    consumer.set_lag(None);
+                }
+            }
+            let is_due = subscription.health.is_to_be_attached(now, again);
+            if is_due && subscription.standing.is_some() {
+                self.attach_elsewhere(index)?;
+            }
+        }
+        self.check_jetstream(told)
+    }
+
+    /// Leaves a server on which JetStream says nothing about any subject and delivers nothing, if another server
+    /// answers: this server may be cut off from the others of its cluster.
+    fn check_jetstream(&mut self, told: Duration) -> Result<(), Stop> {
+        let now = Instant::now();
+        let is_read = |s: &&Subscription| !s.presence.is_left_out();
+        let mut read = self.subscriptions.iter().filter(is_read).peekable();
+        if read.peek().is_none() || !read.all(|s| s.health.hears_nothing(now, told)) {
+            return Ok(());
+        }
+        let (streams, settings, wire) = (self.streams_read(), self.settings, &self.data.wire);
+        match self.second.has_answer_elsewhere(&streams, settings, wire) {
+            true => Err(NatsError::ElsewhereOnly.into()),
+            // News may have come meanwhile.
+            false => Ok(()),
+        }
+    }
+
+    /// Attaches a subject to an ephemeral consumer, while JetStream does not answer about the durable consumer. After a
+    /// failure the subject is read as before.
+    fn attach_elsewhere(&mut self, index: usize) -> Result<(), Stop> {
+        self.relay_waiting()?;
+        let subscription = &mut self.subscriptions[index];
+        subscription.send_acks(self.data);
+        let (hasty, relay) = (self.api.hasty(), &*self.relay);
+        subscription.health.attached = Instant::now();
+        let attached = subscription.attach(&hasty, self.data, self.settings, relay, true);
+        let subject = &subscription.spec.subject;
+        match attached {
+            Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost | NatsError::Ended(_)))) => {
+                return Err(stop);
+            }
+            Err(Stop::Bus(error)) => {
+                tracing::warn!(%error, subject, "no other consumer can be made for a subject");
+            }
+            Ok(()) => tracing::warn!(subject, "a subject is read from another consumer"),
+        }
+        self.watchdog.watch(self.watched());
+        self.relay_gaps()
+    }
+
+    /// Whether a subject is left out. Asks the server, unless the subject is wanted already; the answer is about all
+    /// optional subjects.
+    ///
+    /// # Errors
+    /// As [`look_for`]; nothing is decided.
+    pub(super) fn is_left_out(&mut self, index: usize, api: &Api) -> Result<bool, NatsError> {
+        if self.subscriptions[index].presence == Presence::Wanted {
+            return Ok(false);
+        }
+        let found = look_for(api, &self.settings.streams)?;
+        self.tell_presence(found);
+        for subscription in self.subscriptions.iter_mut() {
+            if subscription.presence == Presence::Wanted {
+                continue;
+            }
+            subscription.presence = found;
+            let status = of(&self.relay.status, subscription);
+            if let Some(status) = status {
+                status.set_left_out(found.is_left_out());
+            }
+            // An earlier attempt may have failed for lack of an answer; the subject no longer counts as away.
+            if found.is_left_out() {
+                subscription.attempts.succeeded(Instant::now());
+                if let Some(status) = status {
+                    status.set_attached();
+                }
+            }
+        }
+        Ok(found.is_left_out())
+    }
+
+    /// Logs a change.
+    fn tell_presence(&self, found: Presence) {
+        let mut subscriptions = self.subscriptions.iter();
+        let was_left_out = subscriptions.any(|s| s.presence.is_left_out());
+        let names = self.settings.streams.iter().map(|s| s.name.as_str());
+        let streams = names.collect::<Vec<_>>().join(" ");
+        match (found.is_left_out(), was_left_out) {
+            (false, true) => tracing::info!(
+                streams,
+                "one of these streams is there by now; their subjects are read too"
+            ),
+            (true, false) => tracing::info!(
+                streams,
+                is_forbidden = (found == Presence::Forbidden).then_some(true),
+                "none of these streams is there; only the relays are read, and no stream is made \
+                 (--market)"
+            ),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! A consumer of a JetStream stream on a connection, for every reader of streams: the request that makes it, the answer,
+//! the numbers of its deliveries, its heartbeats, and its deletion. Pure.
+//!
+//! JetStream puts a consumer on any server of the stream, also on one that catches up after a restart. Such a server
+//! has the stream only up to an older message, and a consumer that shall begin after that begins at the end of what the
+//! server has. So what a consumer says of the end of the stream counts only if its server has what the leader has
+//! ([`Consumer::is_well_placed`]), and only the leader can say that a message is gone.
+
+use super::api::{ApiError, messages_of_consumer};
+use super::protocol;
+use super::stream_info::{StreamInfo, open, rfc_3339};
+
+/// The interval of the heartbeats of a consumer without messages.
+pub(super) const HEARTBEAT_MS: u64 = 500;
+const MS_NS: u64 = 1_000_000;
+
+/// The first message of a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    Sequence(u64),
+    /// The first message stored since a time, Unix nanoseconds.
+    Time(u64),
+    /// The last message of each subject.
+    LastPerSubject,
+}
+
+/// The settings of a consumer to be made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan<'a> {
+    pub(super) start: Start,
+    /// The subject or pattern; `None`: all messages.
+    pub(super) filter: Option<&'a str>,
+    /// The name of a durable consumer; `None`: the server deletes the consumer once nobody listens.
+    pub(super) durable: Option<&'a str>,
+    /// Whether the acknowledgement of a message is one for all messages before it.
+    pub(super) acks_all: bool,
+    /// Messages without acknowledgement at which the server stops.
+    pub(super) pending_max: u64,
+    /// The limit on deliveries of a message.
+    pub(super) deliveries_max: Option<u64>,
+    /// Milliseconds without a listener after which the server deletes the consumer.
+    pub(super) idle_max_ms: u64,
+    /// Whether the consumer sends heartbeats.
+    pub(super) beats: bool,
+    /// Whether the server bounds the bytes on their way, too: large messages would fill its output buffer for weirgate.
+    pub(super) has_flow_control: bool,
+    /// Whether the consumer is kept in the memory of one server.
+    pub(super) is_in_memory: bool,
+}
+
+impl Plan<'_> {
+    /// The request for the consumer: its subject and body.
+    pub(super) fn request(&self, stream: &str, deliver_subject: &str) -> (String, String) {
+        let mut config = sonic_rs::json!({
+            "deliver_subject": deliver_subject,
+            "ack_policy": if self.acks_all { "all" } else { "explicit" },
+            "max_ack_pending": self.pending_max,
+            "replay_policy": "instant",
+        });
+        match self.start {
+            Start::Sequence(sequence) => {
+                config["deliver_policy"] = "by_start_sequence".into();
+                config["opt_start_seq"] = sequence.max(1).into();
+            }
+            Start::Time(unix_ns) => {
+                config["deliver_policy"] = "by_start_time".into();
+                config["opt_start_time"] = rfc_3339(unix_ns).as_str().into();
+            }
+            Start::LastPerSubject => config["deliver_policy"] = "last_per_subject".into(),
+        }
+        if let Some(filter) = self.filter {
+            config["filter_subject"] = filter.into();
+        }
+        if let Some(deliveries_max) = self.deliveries_max {
+            config["max_deliver"] = deliveries_max.into();
+        }
+        if self.beats {
+            config["idle_heartbeat"] = (HEARTBEAT_MS * MS_NS).into();
+            config["flow_control"] = self.has_flow_control.into();
+        }
+        if self.is_in_memory {
+            config["mem_storage"] = true.into();
+            config["num_replicas"] = 1.into();
+        }
+        let subject = match self.durable {
+            Some(durable) => {
+                config["durable_name"] = durable.into();
+                format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{durable}")
+            }
+            None => {
+                config["inactive_threshold"] = (self.idle_max_ms * MS_NS).into();
+                format!("$JS.API.CONSUMER.CREATE.{stream}")
+            }
+        };
+        let body = sonic_rs::json!({ "stream_name": stream, "config": config });
+        (subject, body.to_string())
+    }
+}
+
+/// A consumer that was asked for.
+#[derive(Debug)]
+pub(super) struct Consumer {
+    stream: String,
+    /// The number of the subscription to its deliveries.
+    pub(super) sid: u64,
+    deliver_subject: String,
+    start: Start,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The server has not answered.
+    Asked,
+    /// The server has made the consumer; nobody listens.
+    Made(Made),
+    /// It delivers. The number of the last delivery, and the number of heartbeats since.
+    Delivers {
+        made: Made,
+        sequence: u64,
+        idle_beats: u32,
+    },
+}
+
+/// The server's answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Made {
+    pub(super) name: Option<String>,
+    /// The server of the consumer; `None` without a cluster.
+    pub(super) server: Option<String>,
+    /// The number of the first message that it may deliver, as far as its server has the stream.
+    pub(super) begins: u64,
+    /// The number of messages that it delivers at once.
+    pub(super) waiting: u64,
+}
+
+impl Made {
+    /// # Errors
+    /// JetStream refuses, or the answer cannot be read.
+    pub(super) fn read(answer: &[u8]) -> Result<Self, ApiError> {
+        let answer = open(answer)?;
+        let before = answer.number(&["delivered", "stream_seq"]);
+        Ok(Self {
+            name: answer.text(&["name"]),
+            server: answer.text(&["cluster", "leader"]),
+            begins: before.map_or(u64::MAX, |before| before.saturating_add(1)),
+            waiting: messages_of_consumer(answer),
+        })
+    }
+}
+
+/// A heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beat {
+    /// The server has delivered more than has arrived.
+    Missing,
+    /// The number of heartbeats since the last delivery.
+    Idle(u32),
+}
+
+impl Consumer {
+    /// A consumer that is asked for with [`Plan::request`].
+    pub(super) fn new(stream: &str, sid: u64, deliver_subject: String, start: Start) -> Self {
+        Self {
+            stream: stream.to_owned(),
+            sid,
+            deliver_subject,
+            start,
+            state: State::Asked,
+        }
+    }
+
+    /// Takes the answer to the request.
+    ///
+    /// # Errors
+    /// JetStream refuses, or the answer cannot be read.
+    pub(super) fn made(&mut self, answer: &[u8]) -> Result<(), ApiError> {
+        let mut made = Made::read(answer)?;
+        if let (u64::MAX, Start::Sequence(sequence)) = (made.begins, self.start) {
+            made.begins = sequence;
+        }
+        self.state = State::Made(made);
+        Ok(())
+    }
+
+    /// The server's answer, if there is one.
+    pub(super) fn answer(&self) -> Option<&Made> {
+        match &self.state {
+            State::Asked => None,
+            State::Made(made) | State::Delivers { made, .. } => Some(made),
+        }
+    }
+
+    /// Whether the server of the consumer has what the leader has, by the word of the leader. A consumer that begins
+    /// before its first message shows that its server lacks the messages between.
+    pub(super) fn is_well_placed(&self, stream: &StreamInfo) -> bool {
+        self.answer().is_some_and(|made| {
+            let is_short = matches!(self.start, Start::Sequence(first) if made.begins < first);
+            !is_short && stream.serves(made.server.as_deref())
+        })
+    }
+
+    /// Subscribes to the deliveries; before that the consumer sends nothing.
+    pub(super) fn listen(&mut self, out: &mut Vec<u8>) {
+        let state = std::mem::replace(&mut self.state, State::Asked);
+        self.state = match state {
+            State::Made(made) => {
+                // A subscription with a wildcard would not count as interest in the deliver subject, and the consumer
+                // would send nothing.
+                protocol::subscribe(out, &self.deliver_subject, None, self.sid);
+                State::Delivers {
+                    made,
+                    sequence: 0,
+                    idle_beats: 0,
+                }
+            }
+            state => state,
+        };
+    }
+
+    /// The number of the last delivery.
+    pub(super) fn sequence(&self) -> u64 {
+        match self.state {
+            State::Delivers { sequence, .. } => sequence,
+            State::Asked | State::Made(_) => 0,
+        }
+    }
+
+    /// Takes a delivery with this number. Returns false if a delivery is missing before it.
+    pub(super) fn takes(&mut self, number: u64) -> bool {
+        let State::Delivers {
+            sequence,
+            idle_beats,
+            ..
+        } = &mut self.state
+        else {
+            return false;
+        };
+        let is_next = number == *sequence + 1;
+        if is_next {
+            (*sequence, *idle_beats) = (number, 0);
+        }
+        is_next
+    }
+
+    /// Takes a heartbeat with the number of the last delivery.
+    pub(super) fn beats(&mut self, last: Option<u64>) -> Beat {
+        match &mut self.state {
+            State::Delivers { sequence, .. } if last.is_some_and(|last| last > *sequence) => {
+                Beat::Missing
+            }
+            State::Delivers { idle_beats, .. } => {
+                *idle_beats += 1;
+                Beat::Idle(*idle_beats)
+            }
+            State::Asked | State::Made(_) => Beat::Idle(0),
+        }
+    }
+
+    /// Ends the subscription, and asks the server to delete the consumer; the answer goes to `nobody`. If this user may
+    /// not ask, the server deletes the consumer by itself when nobody has listened for some seconds.
+    pub(super) fn leave(self, nobody: &str, out: &mut Vec<u8>) {
+        if let State::Delivers { .. } = self.state {
+            protocol::unsubscribe(out, self.sid);
+        }
+        self.delete(nobody, out);
+    }
+
+    /// Asks the server to delete the consumer of a connection that has ended.
+    pub(super) fn delete(self, nobody: &str, out: &mut Vec<u8>) {
+        if let Some(name) = self.answer().and_then(|made| made.name.as_ref()) {
+            let subject = format!("$JS.API.CONSUMER.DELETE.{}.{name}", self.stream);
+            protocol::publish(out, &subject, nobody, b"");
+        }
+    }
+}

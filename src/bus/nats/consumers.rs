@@ -1,0 +1,494 @@
+//! Streams and consumers: made if missing, used unchanged if present, and the log lines about both. Optional streams
+//! may be absent: then they are neither made nor read.
+//!
+//! Also the search for the last good message of a subject, for a start after bad messages. JetStream reads a stream
+//! only forwards, so the message before a sequence has to be searched for.
+
+use std::time::Duration;
+
+use nats::jetstream::{ConsumerInfo, ReplayPolicy, StreamConfig, StreamInfo};
+
+use super::api::{Api, ApiError, Fetched};
+use super::consumer::{Plan, Start};
+use super::data::{Acks, Data, Inbox};
+use super::error::{INBOX_PREFIX, NatsError, Refusal};
+use super::settings::{LookBack, StreamSpec, SubscriptionSpec};
+
+/// The limit on messages in flight without an acknowledgement.
+const ACK_PENDING_MAX: u64 = 512;
+/// The limit on deliveries of a message. Without a limit, a message that crashes the process would crash it again after
+/// each restart, for as long as the stream keeps the message.
+const DELIVERIES_MAX: u64 = 5;
+/// How long the server keeps an ephemeral consumer without a listener, milliseconds.
+const EPHEMERAL_IDLE_MAX_MS: u64 = 10_000;
+
+/// The state of a stream, reported by the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StreamState {
+    /// The creation time, Unix nanoseconds.
+    pub(super) created_unix_ns: i64,
+    /// The highest sequence number given out so far.
+    pub(super) last_sequence: u64,
+}
+
+/// A subject, its stream, and the durable consumer of the subject.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) stream: String,
+    pub(super) subject: String,
+    pub(super) durable: String,
+}
+
+/// A consumer delivering to this process.
+pub(super) struct Standing {
+    /// Subscription to the consumer's deliver subject.
+    pub(super) inbox: Inbox,
+    /// The consumer's name on the server.
+    pub(super) consumer: String,
+    /// The consumer's deliver subject.
+    pub(super) deliver_subject: String,
+    /// The last stream sequence delivered, to any client.
+    pub(super) delivered: u64,
+    /// Messages not delivered yet.
+    pub(super) pending: u64,
+    /// Messages delivered and not acknowledged.
+    pub(super) ack_pending: u64,
+    /// Acknowledgements to send for messages handed over.
+    pub(super) acks: Acks,
+}
+
+/// The state of a durable consumer on the server.
+pub(super) enum Durable {
+    /// No consumer has this name.
+    Missing,
+    /// A push consumer of the right subject without a listener.
+    Free(Box<ConsumerInfo>),
+    /// Another client listens. The server accepts several listeners, but each would get every message and acknowledge
+    /// for the others, so weirgate keeps away.
+    Taken,
+    /// An unsuitable consumer, and the reason.
+    Unusable(&'static str),
+}
+
+/// Whether the subject of an optional stream is read (`NatsSettings::streams_optional`).
+///
+/// As long as the server has none of the streams, or the user may not ask for them, weirgate makes no stream and reads
+/// no subject of them. A single stream makes all of them wanted, until the end of the process: from then on a missing
+/// stream is made, as without the setting. Without an answer nothing is decided, and a later attempt asks again. Once
+/// the subjects are left out, only the watchdog asks, so that no silence about these streams keeps the relays waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Read, and the stream made if missing.
+    Wanted,
+    /// Not decided yet.
+    Undecided,
+    /// None of the streams exists; the watchdog asks again and again.
+    LeftOut,
+    /// This user may not ask for a stream; the next connection asks again.
+    Forbidden,
+}
+
+impl Presence {
+    pub(super) fn new(is_optional: bool) -> Self {
+        match is_optional {
+            true => Self::Undecided,
+            false => Self::Wanted,
+        }
+    }
+
+    pub(super) fn is_left_out(self) -> bool {
+        matches!(self, Self::LeftOut | Self::Forbidden)
+    }
+}
+
+impl Api {
+    /// Makes the stream if missing, and returns its state.
+    pub(super) fn ensure_stream(&self, spec: &StreamSpec) -> Result<StreamState, NatsError> {
+        let failed = |error| asked(format!("find or make the stream {}", spec.name), error);
+        let info = match self.stream_info(&spec.name) {
+            Ok(info) => info,
+            Err(error) if error.stream_is_missing() => {
+                let made = self.add_stream(&StreamConfig {
+                    name: spec.name.clone(),
+                    subjects: spec.subjects.clone(),
+                    max_age: Duration::from_secs(spec.max_age_s),
+                    ..StreamConfig::default()
+                });
+                if made.is_ok() {
+                    tracing::info!(stream = spec.name, "made the missing stream");
+                }
+                made.map_err(failed)?
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        Ok(state_of(&info))
+    }
+
+    /// The last message of the subject; `None` if there is none.
+    pub(super) fn last_message(&self, spec: &Target) -> Result<Option<Fetched>, NatsError> {
+        self.last(&spec.stream, &spec.subject)
+            .map_err(|e| asked(format!("give the last message of {}", spec.subject), e))
+    }
+
+    /// Subscribes to an existing durable consumer without a listener.
+    ///
+    /// Two processes can find the consumer free in the same moment. If the deliver subject is an inbox, made up by a
+    /// client, the consumer is moved to an inbox of this process. The server refuses to move a consumer with a
+    /// listener, and a consumer has a single deliver subject, so one process gets the consumer and the other an error.
+    /// The next client finds the new subject in the consumer's information. A deliver subject chosen by somebody stays
+    /// unchanged.
+    ///
+    /// `info` is from before the subscription. Without a listener nothing was delivered since, so every message after
+    /// `info.delivered` arrives here. Returns the reason if the consumer has to be left alone: another client was
+    /// quicker, or this user may not subscribe to the deliver subject.
+    pub(super) fn join(
+        &self,
+        data: &mut Data,
+        spec: &Target,
+        info: &ConsumerInfo,
+    ) -> Result<Result<Standing, &'static str>, NatsError> {
+        let failed = |error| asked(format!("resume the consumer {}", spec.durable), error);
+        let theirs = info.config.deliver_subject.clone().unwrap_or_default();
+        let group = info.config.deliver_group.as_deref();
+        let mut subscribe = |subject: &str| {
+            let subscribed = data.subscribe(subject, group, self.answer_timeout);
+            subscribed.map_err(failed)
+        };
+        let standing = |deliver_subject: String, inbox| Standing {
+            inbox,
+            consumer: info.name.clone(),
+            deliver_subject,
+            delivered: info.delivered.stream_seq,
+            pending: info.num_pending,
+            ack_pending: info.num_ack_pending as u64,
+            acks: Acks::new(info.config.max_ack_pending, info.config.ack_wait),
+        };
+        if theirs.starts_with(INBOX_PREFIX) {
+            let ours = self.connection.new_inbox();
+            let inbox = subscribe(&ours)?;
+            match self.move_consumer(&spec.stream, &spec.durable, &ours) {
+                Ok(()) => return Ok(Ok(standing(ours, inbox))),
+                Err(error) if error.consumer_exists() => return Ok(Err(Told::TAKEN)),
+                Err(ApiError::Lost) => return Err(NatsError::Lost),
+                // Perhaps this user may not change consumers. Joins without the move.
+                Err(error) => tracing::debug!(%error, "a consumer was not moved to our inbox"),
+            }
+        }
+        let refusal = Refusal::Subscription(theirs.clone());
+        self.refusals.forget(&refusal);
+        let inbox = subscribe(&theirs)?;
+        match self.refusals.has(&refusal) {
+            true => Ok(Err(Told::NOT_PERMITTED)),
+            false => Ok(Ok(standing(theirs, inbox))),
+        }
+    }
+
+    /// Makes a consumer that starts at stream sequence `start`; without `durable` it is ephemeral. Returns `Ok(None)`
+    /// if another client made a consumer of this name meanwhile.
+    pub(super) fn make_consumer(
+        &self,
+        data: &mut Data,
+        spec: &Target,
+        durable: Option<&str>,
+        start: u64,
+    ) -> Result<Option<Standing>, NatsError> {
+        let name = durable.unwrap_or("without a name");
+        let failed = |error| asked(format!("make a consumer {name} on {}", spec.stream), error);
+        let deliver_subject = self.connection.new_inbox();
+        // First the subscription: without a listener the server may remove the consumer, or deliver to nobody.
+        let inbox = data.subscribe(&deliver_subject, None, self.answer_timeout);
+        let inbox = inbox.map_err(failed)?;
+        let plan = Plan {
+            start: Start::Sequence(start),
+            filter: Some(&spec.subject),
+            durable,
+            acks_all: false,
+            pending_max: ACK_PENDING_MAX,
+            deliveries_max: Some(DELIVERIES_MAX),
+            idle_max_ms: EPHEMERAL_IDLE_MAX_MS,
+            beats: false,
+            has_flow_control: false,
+            is_in_memory: false,
+        };
+        let made = self.add_consumer(&spec.stream, &deliver_subject, &plan);
+        let info = match made {
+            Ok(info) => info,
+            Err(error) if error.consumer_exists() => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        Ok(Some(Standing {
+            inbox,
+            consumer: info.name,
+            deliver_subject,
+            delivered: start.saturating_sub(1),
+            pending: info.num_pending,
+            ack_pending: 0,
+            acks: Acks::new(ACK_PENDING_MAX as i64, Duration::ZERO),
+        }))
+    }
+}
+
+/// Looks for the streams. Never returns [`Presence::Undecided`].
+///
+/// # Errors
+/// The server did not answer about a stream, and no other stream exists.
+pub(super) fn look_for(api: &Api, streams: &[StreamSpec]) -> Result<Presence, NatsError> {
+    let (mut found, mut unanswered) = (Presence::LeftOut, None);
+    let hasty = api.hasty();
+    for stream in streams {
+        // Only the first stream without an answer gets the full timeout.
+        let api = if unanswered.is_none() { api } else { &hasty };
+        match api.stream_info(&stream.name) {
+            Ok(_) | Err(ApiError::NoLeader) => return Ok(Presence::Wanted),
+            Err(error) if error.stream_is_missing() => {}
+            Err(error) if error.is_of_all() => unanswered = Some((stream, error)),
+            // Without this permission the stream could not be read either.
+            Err(ApiError::NotPermitted(_)) => found = Presence::Forbidden,
+            Err(error) => unanswered = unanswered.or(Some((stream, error))),
+        }
+    }
+    match unanswered {
+        None => Ok(found),
+        Some((stream, error)) => Err(asked(format!("tell of the stream {}", stream.name), error)),
+    }
+}
+
+/// Finds the stream of a subject, if weirgate does not make the stream. Returns name and state; `None` if there is no
+/// stream.
+pub(super) fn find_stream(
+    api: &Api,
+    spec: &SubscriptionSpec,
+) -> Result<Option<(String, StreamState)>, ApiError> {
+    let name = match &spec.stream {
+        Some(name) => Some(name.clone()),
+        None => api.stream_holding(&spec.subject)?,
+    };
+    let Some(name) = name else { return Ok(None) };
+    match api.stream_info(&name) {
+        Ok(info) => Ok(Some((name, state_of(&info)))),
+        Err(error) if error.stream_is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn state_of(info: &StreamInfo) -> StreamState {
+    StreamState {
+        created_unix_ns: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(0),
+        last_sequence: info.state.last_seq,
+    }
+}
+
+/// Looks up a durable consumer.
+pub(super) fn look_up(api: &Api, spec: &Target) -> Result<Durable, ApiError> {
+    let (info, is_paused) = match api.consumer_and_pause(&spec.stream, &spec.durable) {
+        Ok(found) => found,
+        Err(error) if error.consumer_is_missing() => return Ok(Durable::Missing),
+        Err(ApiError::Unreadable(_)) => {
+            return Ok(Durable::Unusable("its configuration cannot be read"));
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(if info.config.deliver_subject.is_none() {
+        Durable::Unusable("it is a pull consumer")
+    } else if info.config.filter_subject != spec.subject {
+        Durable::Unusable("it filters another subject")
+    } else if info.config.headers_only {
+        Durable::Unusable("it delivers headers only")
+    } else if info.config.replay_policy == ReplayPolicy::Original {
+        Durable::Unusable("it delivers at the pace of the publisher (replay_policy: original)")
+    } else if is_paused {
+        Durable::Unusable("it is paused (pause_until)")
+    } else if info.push_bound {
+        Durable::Taken
+    } else {
+        Durable::Free(Box::new(info))
+    })
+}
+
+/// The error for a failed request; `action` names the request.
+pub(super) fn asked(action: String, source: ApiError) -> NatsError {
+    let is_of_all = source.is_of_all();
+    match source {
+        ApiError::Lost => NatsError::Lost,
+        ApiError::NotPermitted(what) => NatsError::NotPermitted { what, is_of_all },
+        source => NatsError::JetStream {
+            action,
+            reason: source.to_string(),
+            is_of_all,
+        },
+    }
+}
+
+/// A state of stream and durable consumer, for the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// There is no stream to relay from.
+    NoStream,
+    Made,
+    Resumed,
+    /// The reason not to read from the durable consumer.
+    NotOurs(&'static str),
+}
+
+impl Told {
+    /// The reason to leave a durable consumer alone while another client uses it.
+    pub(super) const TAKEN: &'static str = "another client is bound to it";
+    /// The reason if the deliver subject is forbidden to this user.
+    pub(super) const NOT_PERMITTED: &'static str =
+        "this user may not subscribe to the subject that it delivers to";
+
+    pub(super) fn log(self, spec: &SubscriptionSpec, target: &Target) {
+        let (consumer, stream) = (&target.durable, &target.stream);
+        match self {
+            Self::NoStream => tracing::warn!(
+                subject = spec.subject,
+                stream = spec.stream,
+                "no stream holds this subject; it is relayed as soon as one does"
+            ),
+            Self::Made => tracing::info!(consumer, stream, "made the missing durable consumer"),
+            Self::Resumed => tracing::info!(consumer, stream, "resumed the durable consumer"),
+            Self::NotOurs(why) => tracing::warn!(
+                consumer,
+                stream,
+                why,
+                "the durable consumer cannot be read from; relaying from an ephemeral one until it \
+                 can. Stop the other client, delete the consumer, or run with --ephemeral"
+            ),
+        }
+    }
+}
+
+/// Searches the messages of the subject from `newest` backwards for the first good message, and logs what was found.
+/// Messages up to `floor` were handed over before and are left out. Returns `None` if the newest message is good, or no
+/// message is.
+///
+/// # Errors
+/// The limit was reached (`None`), or JetStream gave no usable answer.
+pub(super) fn look_back(
+    api: &Api,
+    target: &Target,
+    newest: &Fetched,
+    floor: u64,
+    limits: &LookBack,
+) -> Result<Option<Fetched>, Option<ApiError>> {
+    let (stream, subject) = (&target.stream, &target.subject);
+    let is_good = |one: &Fetched| one.is_deletion || (limits.is_good)(subject, &one.payload);
+    if limits.messages_max == 0 || is_good(newest) {
+        return Ok(None);
+    }
+    let (mut before, mut bad, mut fetched) = (newest.sequence, 1, 0);
+    let mut fetch = |from| {
+        fetched += 1;
+        match fetched > limits.messages_max {
+            true => Err(None),
+            false => api.first_from(stream, subject, from).map_err(Some),
+        }
+    };
+    let found = loop {
+        match newest_between(floor, before, |one: &Fetched| one.sequence, &mut fetch) {
+            Ok(Some(message)) if !is_good(&message) => {
+                (before, bad) = (message.sequence, bad + 1);
+            }
+            found => break found,
+        }
+    };
+    match &found {
+        Ok(Some(good)) => tracing::warn!(
+            subject,
+            bad,
+            sequence = good.sequence,
+            "the newest messages of a subject are bad; clients get the last good one"
+        ),
+        Ok(None) => tracing::warn!(subject, bad, "no message of a subject is good"),
+        Err(None) => tracing::warn!(
+            subject,
+            bad,
+            "no good message of a subject was found among as many as are looked at"
+        ),
+        Err(Some(error)) => tracing::warn!(
+            %error,
+            subject,
+            bad,
+            "the last good message of a subject cannot be searched for"
+        ),
+    }
+    found
+}
+
+/// The newest message after `floor` and before `before`. `fetch` returns the first message from a sequence on. A window
+/// that grows fourfold backwards finds some message, and halving the window finds the newest, so the number of fetches
+/// grows with the logarithm of the distance.
+fn newest_between<M, E>(
+    floor: u64,
+    before: u64,
+    sequence_of: impl Fn(&M) -> u64,
+    mut fetch: impl FnMut(u64) -> Result<Option<M>, E>,
+) -> Result<Option<M>, E> {
+    let (mut window, mut end) = (1, before);
+    let mut newest = loop {
+        let start = before.saturating_sub(window).max(floor + 1);
+        if start >= end {
+            return Ok(None);
+        }
+        match fetch(start)?.filter(|message| sequence_of(message) < end) {
+            Some(message) => break message,
+            // There is none from `start` on.
+            None => (end, window) = (start, window.saturating_mul(4)),
+        }
+    };
+    while sequence_of(&newest) + 1 < end {
+        let next = sequence_of(&newest) + 1;
+        let middle = next + (end - next) / 2;
+        match fetch(middle)?.filter(|message| sequence_of(message) < end) {
+            Some(message) => newest = message,
+            None => end = middle,
+        }
+    }
+    Ok(Some(newest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The result, and the number of fetches.
+    fn search(stream: &[u64], floor: u64, before: u64) -> (Option<u64>, u32) {
+        let mut fetches = 0;
+        let found = newest_between(
+            floor,
+            before,
+            |&sequence| sequence,
+            |from| {
+                fetches += 1;
+                Ok::<_, ()>(stream.iter().copied().find(|&sequence| sequence >= from))
+            },
+        );
+        (found.expect("no fetch fails"), fetches)
+    }
+
+    #[test]
+    fn the_message_right_before_takes_one_fetch() {
+        assert_eq!(search(&[1, 2, 3], 0, 3), (Some(2), 1));
+        assert_eq!(search(&[1, 2, 3], 0, 1).0, None);
+        assert_eq!(search(&[1, 2, 3], 2, 3), (None, 0));
+        assert_eq!(search(&[], 0, u64::MAX).0, None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_newest_before_is_found_in_few_fetches(
+            mut stream in prop::collection::btree_set(1..1_000_000u64, 0..60),
+            floor in 0..1_000u64,
+            before in 1..1_000_000u64,
+        ) {
+            stream.insert(before);
+            let stream: Vec<u64> = stream.into_iter().collect();
+            let want = stream.iter().rev().copied().find(|&s| s < before && s > floor);
+            let (found, fetches) = search(&stream, floor, before);
+            prop_assert_eq!(found, want);
+            prop_assert!(fetches <= 33, "{} fetches", fetches);
+        }
+    }
+}

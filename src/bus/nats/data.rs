@@ -1,0 +1,399 @@
+//! The connection by which the messages of consumers come and acknowledgements leave.
+//!
+//! The thread of the source reads this connection itself: no other thread and no channel is between the socket and the
+//! loop, and the messages of all subjects come in the order of the server. The `nats` crate sends the requests to
+//! JetStream, on a connection of its own to the same server. If either connection is lost, both are given up.
+//!
+//! [`Acks`] holds the acknowledgements that wait; pure.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::api::ApiError;
+use super::error::{NatsError, Refusals};
+use super::protocol::{self, Delivery, Op};
+use super::servers::waiter;
+use super::settings::{Endpoint, NatsSettings};
+use super::wire::{Patience, Wire};
+use crate::relay::Relay;
+use crate::runtime::Wake;
+use crate::socket::Waiter;
+
+/// The largest payload that a NATS server can be set to take (`max_payload`), bytes.
+const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long the server may take for the last acknowledgements of a connection.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The most reads of bytes that arrived before the end of a connection: 64 MiB in all.
+const LAST_READS_MAX: usize = 1_024;
+
+/// A connection to a server, for messages and acknowledgements.
+pub(super) struct Data {
+    pub(super) wire: Wire,
+    waiter: Waiter,
+    /// Wakes the thread that waits for this connection: [`Self::take_woken`].
+    pub(super) wake: Wake,
+    refusals: Refusals,
+    last_sid: u64,
+    /// The numbers of subscriptions that nobody reads any more.
+    left: (Sender<u64>, Receiver<u64>),
+    /// Messages that arrived while something else was waited for.
+    set_aside: VecDeque<Delivery>,
+    /// Whether there may be news from other threads, or a refusal.
+    is_woken: bool,
+}
+
+/// A subscription on a [`Data`] connection, ended when dropped.
+pub(super) struct Inbox {
+    sid: u64,
+    left: Sender<u64>,
+}
+
+impl Inbox {
+    /// Whether the message is one of this subscription.
+    pub(super) fn has(&self, message: &Delivery) -> bool {
+        message.sid == self.sid
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        // Nobody takes the number if the connection is gone.
+        let _ = self.left.send(self.sid);
+    }
+}
+
+impl Data {
+    /// Connects and logs in. Refusals go to `refusals`.
+    pub(super) fn open(
+        endpoint: &Endpoint,
+        settings: &NatsSettings,
+        refusals: Refusals,
+    ) -> Result<Self, NatsError> {
+        let (mut waiter, wake) = waiter("the NATS source")?;
+        let bytes_max = PAYLOAD_BYTES_MAX;
+        let wire = Wire::open(&mut waiter, endpoint, settings, bytes_max, Patience::USUAL)?;
+        Ok(Self {
+            wire,
+            waiter,
+            wake,
+            refusals,
+            last_sid: 0,
+            left: unbounded(),
+            set_aside: VecDeque::new(),
+            is_woken: true,
+        })
+    }
+
+    /// Whether there may be news from other threads, or a refusal. After this call, news wakes the thread again.
+    pub(super) fn take_woken(&mut self) -> bool {
+        let is_woken = std::mem::take(&mut self.is_woken) | self.waiter.take_woken();
+        if is_woken {
+            self.wake.arm();
+        }
+        is_woken
+    }
+
+    /// Subscribes to a deliver subject, and waits until the server has taken or refused the subscription.
+    ///
+    /// # Errors
+    /// No answer in time, or the connection is lost.
+    pub(super) fn subscribe(
+        &mut self,
+        subject: &str,
+        group: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Inbox, ApiError> {
+        self.last_sid += 1;
+        let inbox = Inbox {
+            sid: self.last_sid,
+            left: self.left.0.clone(),
+        };
+        protocol::subscribe(self.wire.out(), subject, group, inbox.sid);
+        match self.confirm(timeout) {
+            Ok(true) => Ok(inbox),
+            Ok(false) => Err(ApiError::NoAnswer(timeout)),
+            Err(_) => Err(ApiError::Lost),
+        }
+    }
+
+    /// Publishes an empty message: an acknowledgement, or the answer to a control message of a consumer.
+    pub(super) fn answer(&mut self, subject: &str) {
+        protocol::publish(self.wire.out(), subject, "", b"");
+    }
+
+    /// Waits until the server has taken everything. Returns false after `timeout` without a byte. Each byte extends the
+    /// wait, because the answer comes after the messages that are on their way.
+    fn confirm(&mut self, timeout: Duration) -> Result<bool, NatsError> {
+        let ping = self.wire.ping();
+        while !self.wire.is_answered(ping) {
+            if !self.read_aside(Instant::now() + timeout)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The next message of a subscription; `None` if neither a message nor a part of one arrived in time.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn next_of(
+        &mut self,
+        inbox: &Inbox,
+        timeout: Duration,
+    ) -> Result<Option<Delivery>, NatsError> {
+        let begun = Instant::now();
+        loop {
+            let at = self.set_aside.iter().position(|message| inbox.has(message));
+            if let Some(at) = at {
+                return Ok(self.set_aside.remove(at));
+            }
+            let since = match self.wire.message_within() == Some(inbox.sid) {
+                true => self.wire.carried,
+                false => begun,
+            };
+            if !self.read_aside(since + timeout)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Sets aside the messages of a read. Returns false if there was nothing to read in time.
+    fn read_aside(&mut self, until: Instant) -> Result<bool, NatsError> {
+        // If a stop or an error came between the messages of the last read, some of these messages still wait there.
+        self.set_read_aside()?;
+        self.flush()?;
+        while !self.read()? {
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            let waited = self.waiter.wait(until);
+            waited.map_err(|error| self.wire.lost(&error))?;
+        }
+        self.set_read_aside()?;
+        Ok(true)
+    }
+
+    fn set_read_aside(&mut self) -> Result<(), NatsError> {
+        while let Some(message) = self.next_read()? {
+            self.set_aside.push_back(message);
+        }
+        Ok(())
+    }
+
+    /// Reads once; the messages come from [`Self::next`]. Returns false if there was nothing to read.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn read(&mut self) -> Result<bool, NatsError> {
+        self.wire.read(&mut self.waiter)
+    }
+
+    /// The next message that was read.
+    ///
+    /// # Errors
+    /// The server does not speak the protocol.
+    pub(super) fn next(&mut self) -> Result<Option<Delivery>, NatsError> {
+        match self.set_aside.pop_front() {
+            Some(message) => Ok(Some(message)),
+            None => self.next_read(),
+        }
+    }
+
+    fn next_read(&mut self) -> Result<Option<Delivery>, NatsError> {
+        while let Some(op) = self.wire.next_op()? {
+            match op {
+                Op::Message(message) => return Ok(Some(message)),
+                Op::Error(words) => {
+                    self.refusals.report(&words);
+                    self.is_woken = true;
+                }
+                Op::Info(_) | Op::Ok | Op::Ping | Op::Pong => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a message of this subscription was read and not taken.
+    pub(super) fn has_waiting(&self, inbox: &Inbox) -> bool {
+        self.set_aside.iter().any(|message| inbox.has(message))
+    }
+
+    /// Writes as much as the socket takes.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn flush(&mut self) -> Result<(), NatsError> {
+        while let Ok(sid) = self.left.1.try_recv() {
+            protocol::unsubscribe(self.wire.out(), sid);
+        }
+        self.wire.flush(&mut self.waiter)
+    }
+
+    /// Waits for bytes or for a wake, without sleeping while the last messages are young. Returns at once if
+    /// [`Self::take_woken`] would return true.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn wait(
+        &mut self,
+        relay: &mut Relay<NatsError>,
+        until: Instant,
+    ) -> Result<(), NatsError> {
+        match self.is_woken {
+            true => Ok(()),
+            false => self.wire.wait(&mut self.waiter, relay, until),
+        }
+    }
+
+    /// As [`Wire::has_news`].
+    pub(super) fn has_news(&mut self) -> Result<bool, NatsError> {
+        self.wire.has_news(&mut self.waiter)
+    }
+
+    /// Sends the last acknowledgements, and waits a moment for the server to take them.
+    pub(super) fn settle(&mut self) {
+        // An error is the end of the connection, which the next read reports.
+        let _ = self.flush();
+        self.wire.settle(&mut self.waiter, SETTLE_TIMEOUT);
+    }
+
+    /// Sets aside everything that has arrived on a connection that has ended.
+    pub(super) fn read_rest(&mut self) {
+        for _ in 0..LAST_READS_MAX {
+            if !self.read_aside(Instant::now()).unwrap_or(false) {
+                return;
+            }
+        }
+    }
+
+    /// Ends the connection.
+    pub(super) fn leave(self) {
+        self.wire.leave(&self.waiter);
+    }
+}
+
+/// The limit on acknowledgements sent together.
+const OWED_MAX: i64 = 64;
+/// The divisor for a consumer's limit of unacknowledged messages and for the consumer's timeout. Waiting
+/// acknowledgements use at most this share, so no limit of another client's consumer is reached.
+const SHARE: u8 = 8;
+/// How long an acknowledgement waits for others.
+const WAIT: Duration = Duration::from_millis(200);
+/// The server's timeout for an acknowledgement if a consumer sets none.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+
+/// The acknowledgements to send to a consumer, several at a time.
+///
+/// Each write is a system call here and work for the server. No message waits for its acknowledgement, so the
+/// acknowledgements of a fifth of a second leave together. The effect: after a kill, the messages of this time may be
+/// delivered a second time, and the subscription's cursor recognises them.
+#[derive(Debug)]
+pub(super) struct Acks {
+    /// The subjects to publish to.
+    owed: Vec<String>,
+    /// When the first message with a waiting acknowledgement was handed over.
+    since: Option<Instant>,
+    max: usize,
+    wait: Duration,
+}
+
+impl Acks {
+    /// Makes a queue for a consumer that stops at `ack_pending_max` unacknowledged messages (0 or less: never) and
+    /// redelivers messages not acknowledged within `ack_wait` (0: the server's default).
+    pub(super) fn new(ack_pending_max: i64, ack_wait: Duration) -> Self {
+        let share = match ack_pending_max {
+            ..=0 => OWED_MAX,
+            limit => (limit / i64::from(SHARE)).clamp(1, OWED_MAX),
+        };
+        let patience = match ack_wait.is_zero() {
+            true => ACK_WAIT,
+            false => ack_wait,
+        };
+        Self {
+            owed: Vec::new(),
+            since: None,
+            max: usize::try_from(share).unwrap_or(1),
+            wait: WAIT.min(patience / u32::from(SHARE)),
+        }
+    }
+
+    /// Queues the acknowledgement of a message handed over at `now`. Returns whether to send the queue now: because the
+    /// queue is long, or has waited long.
+    #[must_use]
+    pub(super) fn owe(&mut self, subject: String, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        self.owed.push(subject);
+        self.owed.len() >= self.max || now.duration_since(since) >= self.wait
+    }
+
+    /// When to send the queue if no other message comes: later than in [`Self::owe`], so steady messages need no timer.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.since.map(|since| since + self.wait * 2)
+    }
+
+    /// Takes the queued acknowledgements, in the order of the hand-over.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = String> {
+        self.since = None;
+        self.owed.drain(..)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owe(acks: &mut Acks, count: usize, now: Instant) -> bool {
+        (0..count).fold(false, |_, n| acks.owe(n.to_string(), now))
+    }
+
+    #[test]
+    fn steady_messages_send_together_and_need_no_timer() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut acks = Acks::new(512, Duration::ZERO);
+        assert_eq!(acks.due(), None);
+        let sent: Vec<u64> = (0..40)
+            .map(|n| n * 50)
+            .filter(|&ms| {
+                let sends = acks.owe(ms.to_string(), at(ms));
+                assert!(acks.due() > Some(at(ms)));
+                if sends {
+                    assert_eq!(acks.take().count(), 5);
+                }
+                sends
+            })
+            .collect();
+        assert_eq!(sent, [200, 450, 700, 950, 1_200, 1_450, 1_700, 1_950]);
+        assert_eq!(acks.due(), None);
+        assert!(!owe(&mut acks, 2, at(5_000)));
+        assert_eq!(acks.due(), Some(at(5_400)));
+        assert_eq!(acks.take().collect::<Vec<_>>(), ["0", "1"]);
+    }
+
+    #[test]
+    fn a_burst_does_not_wait() {
+        let now = Instant::now();
+        let mut acks = Acks::new(512, Duration::ZERO);
+        assert!(!owe(&mut acks, 63, now));
+        assert!(owe(&mut acks, 1, now));
+        assert_eq!(acks.take().count(), 64);
+        assert!(!owe(&mut Acks::new(-1, Duration::ZERO), 63, now));
+    }
+
+    #[test]
+    fn the_limits_of_a_consumer_of_others_stay_far_away() {
+        let now = Instant::now();
+        for alone in 1..16 {
+            assert!(owe(&mut Acks::new(alone, ACK_WAIT), 1, now), "{alone}");
+        }
+        let mut small = Acks::new(64, ACK_WAIT);
+        assert!(!owe(&mut small, 7, now) && owe(&mut small, 1, now));
+        let mut hasty = Acks::new(512, Duration::from_millis(80));
+        assert!(!owe(&mut hasty, 1, now));
+        assert_eq!(hasty.due(), Some(now + Duration::from_millis(20)));
+        assert!(owe(&mut hasty, 1, now + Duration::from_millis(10)));
+    }
+}

@@ -1,0 +1,197 @@
+//! The NATS JetStream source: relays subjects of streams through push consumers.
+//!
+//! Messages are acknowledged after the hand-over to the loop, several at a time. When the loop's channel is full, this
+//! thread waits, the server stops sending at the consumer's limit of unacknowledged messages, and the stream keeps the
+//! rest. Slowness loses nothing.
+//!
+//! The order of events: for each subscription the last message of the subject, quiet (warm-up); `BusEvent::Up` once all
+//! subscriptions are set up; the backlog, quiet if longer than a few messages; `BusEvent::CaughtUp`; from then on
+//! messages as they arrive. After a loss comes a single `BusEvent::Down`, however many attempts follow, and then the
+//! same order, but with the warm-up only for a long backlog. No message is handed over twice, whichever consumer or
+//! connection brings it, except for the last message: warm-up and backlog may both bring it, both times quiet.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `mod` | the choice of the server, and a session on it; `super::relay` has the thread |
+//! | `session` | both connections: the turn of messages and reports |
+//! | `attach` | the same session: attaching subjects to consumers, at first and again |
+//! | `subscription` | a subject: consumer, cursor, backlog |
+//! | `consumers` | finding and making streams and consumers, optional streams, and the log lines; the last good message of a subject, when the newest are bad |
+//! | `api` | requests to JetStream, ended by the loss of the connection |
+//! | `ask` | the check before a start: streams, consumers, limits of the account, permissions |
+//! | `watchdog` | asking the server whether the link and the consumers are well, and judging the answers |
+//! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::relay` has the rule |
+//! | `data` | the connection for messages and acknowledgements; the acknowledgements that wait |
+//! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
+//! | `protocol` | the client protocol of NATS; pure |
+//! | `login` | what a server says of itself in its first line, credentials, and certificates for TLS |
+//! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server; a command that publishes |
+//! | `loopback` | the plain connection between `connection` and the crate, closed to other processes, and the bytes between it and TLS |
+//! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
+//! | `stream/` | the source that reads a stream in place of subjects |
+//! | `error` | error texts, and the server's refusals of permissions |
+//! | `settings` | settings, URLs, and the check of the files that they name |
+
+// The whole `nats` crate is marked deprecated in favour of an async crate, which would put a runtime into the data
+// path.
+#![allow(deprecated)]
+
+mod api;
+mod ask;
+mod attach;
+mod connection;
+mod consumer;
+mod consumers;
+mod data;
+mod error;
+mod login;
+mod loopback;
+mod protocol;
+mod servers;
+mod session;
+mod settings;
+mod stream;
+mod stream_info;
+mod subjects;
+mod subscription;
+mod watchdog;
+mod wire;
+
+use std::sync::Arc;
+
+use self::connection::Link;
+use self::data::Data;
+use self::error::{Refusal, Refusals, Stop};
+use self::servers::{Second, Servers};
+use self::session::{Session, forget};
+use self::subscription::Subscription;
+use super::LinkTimes;
+use super::relay::{Bus, Relay};
+use crate::status::BusStatus;
+
+use self::settings::Endpoint;
+
+pub use self::ask::{NatsNeeds, ask, ask_plain};
+pub use self::connection::NatsSender;
+pub use self::error::NatsError;
+pub use self::login::{Credentials, Tls};
+pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, redacted};
+pub use self::stream::NatsStreamSource;
+pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
+
+/// The most attempts to reach the same server with the second connection, if several servers share an address. After
+/// that, the two connections may be to two servers of a cluster: messages then take a longer path.
+const SAME_SERVER_TRIES_MAX: u32 = 5;
+
+/// Relays JetStream messages, for ever.
+pub struct NatsSource {
+    settings: NatsSettings,
+    status: Arc<BusStatus>,
+    subscriptions: Vec<Subscription>,
+    servers: Servers,
+}
+
+impl NatsSource {
+    /// Makes a source. `status` should name the durable consumers and subjects of the subscriptions; the source keeps
+    /// `status` up to date from here on.
+    pub fn new(settings: NatsSettings, status: Arc<BusStatus>) -> Self {
+        let specs = settings.subscriptions.iter().cloned();
+        let subscriptions = specs.map(|spec| Subscription::new(spec, &settings));
+        Self {
+            subscriptions: subscriptions.collect(),
+            settings,
+            status,
+            servers: Servers::default(),
+        }
+    }
+
+    fn use_connection(
+        &mut self,
+        (link, data): (&Link, &mut Data),
+        second: &mut Second,
+        relay: &mut Relay<NatsError>,
+        before: Option<(Link, Data)>,
+    ) -> Result<Stop, Stop> {
+        let (settings, all, used) = (&self.settings, &mut self.subscriptions, (&link.api, data));
+        let mut session = Session::new(settings, relay, all, used, second);
+        let set_up = session.set_up();
+        if let Some((link, data)) = before {
+            link.abandon();
+            data.leave();
+        }
+        set_up?;
+        let away_ms = session.relay.report_up()?;
+        session.relay.status.set_subscription_refused(false);
+        let url = redacted(&self.settings.urls);
+        tracing::info!(url, away_ms, "subscribed on NATS");
+        Ok(session.run())
+    }
+}
+
+/// Makes both connections, to one server.
+fn both(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Link, Data), NatsError> {
+    let refusals = Refusals::default();
+    let data = Data::open(endpoint, settings, refusals.clone())?;
+    let mut tries = 1..SAME_SERVER_TRIES_MAX;
+    loop {
+        let link = Link::open(endpoint, settings, refusals.clone())?;
+        // If several servers share an address, the second connection may have reached another server.
+        if link.info.server_id == data.wire.info.server_id || tries.next().is_none() {
+            return Ok((link, data));
+        }
+        link.abandon();
+    }
+}
+
+impl Bus for NatsSource {
+    type Error = NatsError;
+    const NAME: &'static str = "NATS";
+    /// The streams keep the messages.
+    const OUTAGE_LOSES_MESSAGES: bool = false;
+
+    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+        (&self.status, &self.settings.times)
+    }
+
+    fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
+        // The connections to a server in lame duck mode.
+        let mut before: Option<(Link, Data)> = None;
+        loop {
+            let settings = &self.settings;
+            let open = |endpoint: &_| both(endpoint, settings);
+            let (link, mut data) = match self.servers.connect(settings, open) {
+                Ok(connected) => connected,
+                Err(error) => return Stop::Bus(error),
+            };
+            let mut second = self.servers.second(settings);
+            relay.link.wake_at_end(&data.wake);
+            let stop = self.use_connection((&link, &mut data), &mut second, relay, before.take());
+            let stop = stop.unwrap_or_else(|stop| stop);
+            let better = second.better();
+            self.servers.left(&self.settings, &data.wire, better, &stop);
+            for refusal in link.api.refusals.take_news() {
+                if let Refusal::Subscription(_) = refusal {
+                    self.status.count_refused();
+                }
+            }
+            if let Stop::Bus(NatsError::NotPermitted { .. }) = &stop {
+                self.status.set_subscription_refused(true);
+            }
+            for subscription in &mut self.subscriptions {
+                forget(&self.status, subscription);
+                subscription.is_refused = false;
+                subscription.let_go();
+            }
+            if let Stop::Bus(error @ NatsError::LameDuck) = &stop {
+                tracing::info!(%error, "NATS moves");
+                // This also sends the UNSUBs, so the next connection finds the durable consumers free.
+                data.settle();
+                before = Some((link, data));
+                continue;
+            }
+            link.abandon();
+            data.leave();
+            return stop;
+        }
+    }
+}

@@ -1,0 +1,497 @@
+//! The client protocol of NATS: writes commands, and reads the server's bytes piece by piece. Pure.
+//!
+//! The reader takes memory for bytes received, never for a size announced. Of a payload over the limit only the
+//! beginning is kept; the rest is read and thrown away.
+
+use std::hash::{BuildHasher, RandomState};
+
+use crate::socket::{Lines, take_up_to};
+
+/// The longest line. The server's first line lists the servers of a cluster.
+pub(super) const LINE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes kept of the headers of a message: enough for all headers of a consumer's heartbeat.
+const HEADER_BYTES_KEPT: usize = 1024;
+/// The header of a heartbeat with the number of the consumer's last delivery (NATS ADR-9).
+const LAST_CONSUMER: &str = "Nats-Last-Consumer:";
+/// The header of a heartbeat with the subject on which the consumer waits for an answer (NATS ADR-9).
+const STALLED: &str = "Nats-Consumer-Stalled:";
+/// The header of a key-value bucket with what was done to the key (NATS ADR-8), and the header of the server's own
+/// marker of a deletion, with any reason (NATS ADR-43).
+const OPERATION: &str = "KV-Operation:";
+const MARKER: &str = "Nats-Marker-Reason:";
+
+/// Writes `SUB`. Of a queue group, the server chooses one member for each message.
+pub(super) fn subscribe(out: &mut Vec<u8>, subject: &str, group: Option<&str>, sid: u64) {
+    let group = group.unwrap_or_default();
+    out.extend_from_slice(format!("SUB {subject} {group} {sid}\r\n").as_bytes());
+}
+
+/// Writes `UNSUB`.
+pub(super) fn unsubscribe(out: &mut Vec<u8>, sid: u64) {
+    out.extend_from_slice(format!("UNSUB {sid}\r\n").as_bytes());
+}
+
+/// Writes `PUB`. `reply` is the subject for an answer; empty for none.
+pub(super) fn publish(out: &mut Vec<u8>, subject: &str, reply: &str, payload: &[u8]) {
+    out.extend_from_slice(format!("PUB {subject} {reply} {}\r\n", payload.len()).as_bytes());
+    out.extend_from_slice(payload);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The commands without parameters.
+pub(super) const PING: &[u8] = b"PING\r\n";
+pub(super) const PONG: &[u8] = b"PONG\r\n";
+
+/// Makes a new prefix for subjects of answers. Nobody else can guess it: the keys of the hasher are random.
+pub(super) fn inbox() -> String {
+    let [one, other] = [0, 1].map(|n| RandomState::new().hash_one(n));
+    format!("_INBOX.{one:016x}{other:016x}")
+}
+
+/// An operation from the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Message(Delivery),
+    Ping,
+    Pong,
+    /// The server's words, without quotes.
+    Error(String),
+    /// Information about the server, in JSON: the first line, and again whenever servers join or leave a cluster.
+    Info(String),
+    /// An acknowledgement.
+    Ok,
+}
+
+/// A message of a subscription.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Delivery {
+    pub(super) subject: String,
+    /// The number of the subscription.
+    pub(super) sid: u64,
+    pub(super) reply: Option<String>,
+    /// The status of a message from the server itself, such as 503 (no responders). No message of a stream has one.
+    pub(super) status: Option<u16>,
+    /// The number of the consumer's last delivery, in a heartbeat.
+    pub(super) last_consumer: Option<u64>,
+    /// The subject on which the consumer waits for an answer, in a heartbeat.
+    pub(super) stalled: Option<String>,
+    /// The value of the subject was deleted: the payload is empty, and the headers say so.
+    pub(super) is_deletion: bool,
+    /// The payload without headers. A payload over the limit is cut to one byte more than the limit.
+    pub(super) payload: Vec<u8>,
+}
+
+/// Bytes outside the protocol, or over a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("what it sends is not the NATS protocol ({0})")]
+pub(super) struct Malformed(pub(super) &'static str);
+
+/// Reads the server's operations from pieces of any size.
+#[derive(Debug)]
+pub(super) struct Reader {
+    payload_bytes_max: usize,
+    lines: Lines,
+    body: Option<Body>,
+}
+
+/// A partly received message.
+#[derive(Debug)]
+struct Body {
+    delivery: Delivery,
+    headers: Vec<u8>,
+    headers_left: usize,
+    payload_left: usize,
+    /// The missing bytes of the line end after the payload.
+    end_left: usize,
+}
+
+impl Reader {
+    /// A reader before the first byte of a connection.
+    pub(super) fn new(payload_bytes_max: usize) -> Self {
+        Self {
+            payload_bytes_max,
+            lines: Lines::default(),
+            body: None,
+        }
+    }
+
+    /// The subscription of a message that has begun and is not whole.
+    pub(super) fn message_within(&self) -> Option<u64> {
+        self.body.as_ref().map(|body| body.delivery.sid)
+    }
+
+    /// Takes bytes from `input` up to the end of the next operation. Returns `None` if `input` is used up and the
+    /// operation is incomplete.
+    ///
+    /// # Errors
+    /// The bytes are not the protocol. The reader is of no use afterwards.
+    pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Op>, Malformed> {
+        loop {
+            if let Some(body) = &mut self.body {
+                if !body.take(input, self.payload_bytes_max)? {
+                    return Ok(None);
+                }
+                let whole = self.body.take().map(Body::into_delivery);
+                return Ok(whole.map(Op::Message));
+            }
+            let Some(line) = self.lines.next(input, LINE_BYTES_MAX).map_err(Malformed)? else {
+                return Ok(None);
+            };
+            if let Some(op) = self.begin(&line)? {
+                return Ok(Some(op));
+            }
+        }
+    }
+
+    /// Parses a line: an operation, or the beginning of a message.
+    fn begin(&mut self, line: &[u8]) -> Result<Option<Op>, Malformed> {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim_end_matches(['\r', '\n']);
+        let (verb, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+        let op = match verb {
+            "MSG" | "HMSG" => {
+                self.body = Some(message(rest, verb == "HMSG")?);
+                return Ok(None);
+            }
+            "PING" => Op::Ping,
+            "PONG" => Op::Pong,
+            "-ERR" => Op::Error(rest.trim().trim_matches('\'').to_owned()),
+            "INFO" => Op::Info(rest.to_owned()),
+            "+OK" => Op::Ok,
+            _ => return Err(Malformed("a verb that is not known")),
+        };
+        Ok(Some(op))
+    }
+}
+
+/// Parses the first line of a message: subject, number of the subscription, perhaps a reply subject, sizes.
+fn message(line: &str, has_headers: bool) -> Result<Body, Malformed> {
+    let wrong = Malformed("the first line of a message");
+    let (mut fields, mut count) = ([""; 5], 0);
+    for field in line.split_ascii_whitespace() {
+        *fields.get_mut(count).ok_or(wrong)? = field;
+        count += 1;
+    }
+    let mut number = || -> Result<usize, Malformed> {
+        count = count.checked_sub(1).ok_or(wrong)?;
+        fields[count].parse().map_err(|_| wrong)
+    };
+    let total = number()?;
+    let headers_left = if has_headers { number()? } else { 0 };
+    let payload_left = total.checked_sub(headers_left).ok_or(wrong)?;
+    let (subject, sid, reply) = match fields[..count] {
+        [subject, sid] => (subject, sid, None),
+        [subject, sid, reply] => (subject, sid, Some(reply.to_owned())),
+        _ => return Err(wrong),
+    };
+    Ok(Body {
+        delivery: Delivery {
+            subject: subject.to_owned(),
+            sid: sid.parse().map_err(|_| wrong)?,
+            reply,
+            ..Delivery::default()
+        },
+        headers: Vec::new(),
+        headers_left,
+        payload_left,
+        end_left: 2,
+    })
+}
+
+impl Body {
+    /// Takes bytes of the message. Returns whether the message is complete.
+    fn take(&mut self, input: &mut &[u8], payload_bytes_max: usize) -> Result<bool, Malformed> {
+        let headers = take_up_to(&mut self.headers_left, input);
+        keep(&mut self.headers, headers, HEADER_BYTES_KEPT);
+        if self.headers_left > 0 {
+            return Ok(false);
+        }
+        let payload = take_up_to(&mut self.payload_left, input);
+        keep(&mut self.delivery.payload, payload, payload_bytes_max + 1);
+        if self.payload_left > 0 {
+            return Ok(false);
+        }
+        let end = take_up_to(&mut self.end_left, input);
+        if !b"\r\n".ends_with(end) && !b"\r\n".starts_with(end) {
+            return Err(Malformed("a message that is longer than it says"));
+        }
+        Ok(self.end_left == 0)
+    }
+
+    fn into_delivery(self) -> Delivery {
+        if self.headers.is_empty() {
+            return self.delivery;
+        }
+        let headers = String::from_utf8_lossy(&self.headers);
+        let reply = self.delivery.reply.as_deref();
+        let is_stored = reply.and_then(AckSubject::parse).is_some();
+        // The publisher of a stored message chooses all of its headers, so a status there means nothing.
+        let first = headers.lines().next().filter(|_| !is_stored);
+        let status = first.and_then(|line| {
+            let rest = line.strip_prefix("NATS/1.0 ")?;
+            rest.split_ascii_whitespace().next()?.parse().ok()
+        });
+        if status.is_none() {
+            let is_deletion = self.delivery.payload.is_empty() && are_of_deletion(&headers);
+            return Delivery {
+                is_deletion,
+                ..self.delivery
+            };
+        }
+        let lines = || headers.lines();
+        let value = |name| lines().find_map(|line| Some(line.strip_prefix(name)?.trim()));
+        Delivery {
+            status,
+            last_consumer: value(LAST_CONSUMER).and_then(|last| last.parse().ok()),
+            stalled: value(STALLED).map(str::to_owned),
+            ..self.delivery
+        }
+    }
+}
+
+/// The content of a JetStream message's reply subject.
+///
+/// Two forms are in use (NATS ADR-15): `$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>. <consumer
+/// seq>.<time>.<pending>`, nine tokens, and the same after `<domain>.<account hash>` and, in most servers, before a
+/// random token: eleven or more. The crate's own parser refuses eleven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AckSubject {
+    /// Sequence number of the message in its stream.
+    pub(super) stream_sequence: u64,
+    /// Number of the delivery by the consumer.
+    pub(super) consumer_sequence: u64,
+    /// The time of storage, Unix nanoseconds.
+    pub(super) stored_unix_ns: u64,
+    /// The number of messages that the consumer has not delivered yet.
+    pub(super) pending: u64,
+}
+
+impl AckSubject {
+    /// Returns `None` for any other subject.
+    pub(super) fn parse(reply: &str) -> Option<Self> {
+        let tokens = reply.strip_prefix("$JS.ACK.")?.split('.');
+        // Domain and account; stream, consumer and deliveries.
+        let before_numbers = match tokens.clone().count() {
+            7 => 3,
+            9.. => 5,
+            _ => return None,
+        };
+        let mut numbers = tokens.skip(before_numbers);
+        let mut number = || numbers.next()?.parse().ok();
+        Some(Self {
+            stream_sequence: number()?,
+            consumer_sequence: number()?,
+            stored_unix_ns: number()?,
+            pending: number()?,
+        })
+    }
+}
+
+/// Whether the headers of a message say that the value of its subject was deleted.
+pub(super) fn are_of_deletion(headers: &str) -> bool {
+    headers.lines().any(|line| {
+        let operation = line.strip_prefix(OPERATION).map(str::trim);
+        matches!(operation, Some("DEL" | "PURGE")) || line.starts_with(MARKER)
+    })
+}
+
+fn keep(kept: &mut Vec<u8>, piece: &[u8], bytes_max: usize) {
+    let room = bytes_max.saturating_sub(kept.len());
+    kept.extend_from_slice(&piece[..piece.len().min(room)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: &[u8] = b"INFO {\"server_id\":\"X\"}\r\nPING\r\n+OK\r\nMSG a.b 7 5\r\nhe\r\no\r\n\
+        MSG a 8 _INBOX.x 0\r\n\r\nHMSG a.b 9 r 30 33\r\nNATS/1.0 503 No Responders\r\n\r\nabc\r\n\
+        -ERR 'Permissions Violation for Subscription to \"x\"'\r\nPONG\r\n";
+
+    fn delivery(subject: &str, sid: u64, reply: Option<&str>, payload: &[u8]) -> Delivery {
+        Delivery {
+            subject: subject.to_owned(),
+            sid,
+            reply: reply.map(str::to_owned),
+            payload: payload.to_vec(),
+            ..Delivery::default()
+        }
+    }
+
+    fn expected() -> Vec<Op> {
+        let unanswered = Delivery {
+            status: Some(503),
+            ..delivery("a.b", 9, Some("r"), b"abc")
+        };
+        vec![
+            Op::Info("{\"server_id\":\"X\"}".to_owned()),
+            Op::Ping,
+            Op::Ok,
+            Op::Message(delivery("a.b", 7, None, b"he\r\no")),
+            Op::Message(delivery("a", 8, Some("_INBOX.x"), b"")),
+            Op::Message(unanswered),
+            Op::Error("Permissions Violation for Subscription to \"x\"".to_owned()),
+            Op::Pong,
+        ]
+    }
+
+    fn read(reader: &mut Reader, mut bytes: &[u8]) -> Result<Vec<Op>, Malformed> {
+        let mut ops = Vec::new();
+        while let Some(op) = reader.next(&mut bytes)? {
+            ops.push(op);
+        }
+        assert!(bytes.is_empty());
+        Ok(ops)
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_any_size_are_read_the_same(mut cuts in prop::collection::vec(0..ALL.len(), 0..8)) {
+            cuts.extend([0, ALL.len()]);
+            cuts.sort_unstable();
+            let mut reader = Reader::new(100);
+            let mut ops = Vec::new();
+            for piece in cuts.windows(2) {
+                ops.extend(read(&mut reader, &ALL[piece[0]..piece[1]]).expect("good bytes"));
+            }
+            prop_assert_eq!(ops, expected());
+        }
+
+        #[test]
+        fn any_bytes_end_in_an_error_or_not_at_all(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(&mut Reader::new(10), &bytes);
+        }
+
+        #[test]
+        fn no_subject_panics(subject in "(\\$JS\\.ACK\\.)?[a-z0-9.]{0,60}") {
+            let _ = AckSubject::parse(&subject);
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_names_the_last_delivery() {
+        let headers = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 18446744073709551615\r\n\
+            Nats-Last-Stream: 7\r\nNats-Consumer-Stalled: $JS.FC.S.c.x\r\n\r\n";
+        let bytes = headers.len();
+        let op = format!("HMSG a 1 {bytes} {bytes}\r\n{headers}\r\n");
+        let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+        let heartbeat = Delivery {
+            status: Some(100),
+            last_consumer: Some(u64::MAX),
+            stalled: Some("$JS.FC.S.c.x".to_owned()),
+            ..delivery("a", 1, None, b"")
+        };
+        assert_eq!(ops, [Op::Message(heartbeat)]);
+        // Only the server's own messages have a status.
+        let headers = headers.replace(" 100 Idle Heartbeat", "");
+        let bytes = headers.len();
+        let op = format!("HMSG a 1 {bytes} {bytes}\r\n{headers}\r\n");
+        let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+        assert_eq!(ops, [Op::Message(delivery("a", 1, None, b""))]);
+    }
+
+    #[test]
+    fn an_empty_message_with_the_headers_of_a_deletion_is_one() {
+        let ack = "$JS.ACK.S.c.1.7.1.1700000000000000000.0";
+        for (headers, payload, is_deletion) in [
+            ("KV-Operation: DEL", "", true),
+            ("KV-Operation:PURGE\r\nNats-Rollup: sub", "", true),
+            ("Nats-Marker-Reason: MaxAge", "", true),
+            ("Nats-Marker-Reason: Whatever", "", true),
+            ("KV-Operation: PUT", "", false),
+            ("X-KV-Operation: DEL", "", false),
+            ("KV-Operation: DEL", "1", false),
+        ] {
+            for reply in ["", ack] {
+                let headers = format!("NATS/1.0\r\n{headers}\r\n\r\n");
+                let (own, all) = (headers.len(), headers.len() + payload.len());
+                let op = format!("HMSG a 1 {reply} {own} {all}\r\n{headers}{payload}\r\n");
+                let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+                let [Op::Message(message)] = ops.as_slice() else {
+                    panic!("{ops:?}");
+                };
+                assert_eq!(message.is_deletion, is_deletion, "{op}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_of_a_stream_has_no_status_whatever_its_headers() {
+        let ack = "$JS.ACK.S.c.1.7.1.1700000000000000000.0";
+        for (reply, status) in [(ack, None), ("$JS.FC.S.c.x", Some(100))] {
+            let headers = "NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 9\r\n\r\n";
+            let bytes = headers.len();
+            let op = format!("HMSG a 1 {reply} {bytes} {}\r\n{headers}x\r\n", bytes + 1);
+            let ops = read(&mut Reader::new(10), op.as_bytes()).expect("good bytes");
+            let message = Delivery {
+                status,
+                last_consumer: status.map(|_| 9),
+                ..delivery("a", 1, Some(reply), b"x")
+            };
+            assert_eq!(ops, [Op::Message(message)]);
+        }
+    }
+
+    #[test]
+    fn of_a_payload_over_the_limit_the_beginning_is_kept() {
+        let mut reader = Reader::new(3);
+        let ops = read(
+            &mut reader,
+            b"MSG a 1 9\r\nabcdefghi\r\nMSG a 1 3\r\nxyz\r\n",
+        );
+        let want = [b"abcd".as_slice(), b"xyz"].map(|p| Op::Message(delivery("a", 1, None, p)));
+        assert_eq!(ops.expect("good bytes"), want);
+    }
+
+    #[test]
+    fn what_is_not_the_protocol() {
+        for bad in [
+            "HTTP/1.1 400 Bad Request\r\n",
+            "MSG a 1\r\n",
+            "MSG a 1 x\r\n",
+            "MSG a x 1\r\n",
+            "MSG a 1 2 3 4\r\n",
+            "HMSG a 1 9 3\r\n",
+            "MSG a 1 99999999999999999999999\r\n",
+            "MSG a 1 1\r\nabc\r\n",
+            "\r\n",
+        ] {
+            assert!(read(&mut Reader::new(10), bad.as_bytes()).is_err(), "{bad}");
+        }
+        let endless = vec![b'x'; LINE_BYTES_MAX + 1];
+        assert!(read(&mut Reader::new(10), &endless).is_err());
+    }
+
+    #[test]
+    fn both_forms_of_the_reply_subject_are_read() {
+        let old = "$JS.ACK.LEVEL_SIGNALS.gateway_levels.1.4711.22.1700000000000000000.9";
+        let new = "$JS.ACK._.accHash.LEVEL_SIGNALS.gateway_levels.1.4711.22.1700000000000000000.9";
+        let newest = format!("{new}.r4nd0m");
+        let want = Some(AckSubject {
+            stream_sequence: 4711,
+            consumer_sequence: 22,
+            stored_unix_ns: 1_700_000_000_000_000_000,
+            pending: 9,
+        });
+        for subject in [old, new, newest.as_str()] {
+            assert_eq!(AckSubject::parse(subject), want, "{subject}");
+        }
+    }
+
+    #[test]
+    fn other_reply_subjects_are_refused() {
+        for subject in [
+            "",
+            "_INBOX.abc",
+            "$JS.ACK.",
+            "$JS.ACK.s.c.1.2.3.4",
+            "$JS.ACK.s.c.1.x.3.4.5",
+            "$JS.ACK.d.a.s.c.1.2.3.4",
+            "$JS.FC.s.c.x",
+        ] {
+            assert_eq!(AckSubject::parse(subject), None, "{subject}");
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! The order in which servers are tried for a connection. Also two ways to find the server to try first: a second
+//! connection while the connection in use is silent, and questions to other servers while JetStream is silent.
+
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use super::api::{self, ANSWER_TIMEOUT};
+use super::error::{NatsError, Stop};
+use super::protocol::{self, Op, inbox};
+use super::settings::{Endpoint, NatsSettings, learn};
+use super::stream_info::Cluster;
+use super::wire::{Patience, Wire};
+use crate::LoopGone;
+use crate::relay::{Found, Probe, Relay};
+use crate::runtime::{LeftAddresses, Wake};
+use crate::socket::Waiter;
+use weirgate_wire::json;
+
+/// The servers of a source beyond the servers of the URL, and why and when each was left. The newest announcement of a
+/// server stays with its connection, and is added here when the connection ends.
+#[derive(Default)]
+pub(super) struct Servers {
+    /// Other servers of the cluster, tried after the servers of the URL.
+    learned: Vec<Endpoint>,
+    left: LeftAddresses,
+    /// The server with an answer while the server in use was silent; tried first for the next connection.
+    better: Option<Endpoint>,
+}
+
+impl Servers {
+    /// Tries every address of every server once; the addresses that were left before come last. Returns the first
+    /// connection, or the error of the last server.
+    pub(super) fn connect<C>(
+        &mut self,
+        settings: &NatsSettings,
+        mut open: impl FnMut(&Endpoint) -> Result<C, NatsError>,
+    ) -> Result<C, NatsError> {
+        let begun = Instant::now();
+        let (mut last, mut later) = (NatsError::Lost, Vec::new());
+        let first = self.better.take().into_iter().map(Ok);
+        let known = self.learned.clone().into_iter().map(Ok);
+        // A name is looked up when its turn has come: a lookup can take long.
+        for named in first.chain(settings.endpoints()).chain(known) {
+            let servers = match named.and_then(|named| named.servers(settings)) {
+                Ok(servers) => servers,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            for server in servers {
+                match server.address.and_then(|at| self.left.find(at)) {
+                    Some(left) => later.push((left.at, server)),
+                    None => match self.attempt(&server, &mut open) {
+                        Ok(connection) => return Ok(connection),
+                        Err(error) => last = error,
+                    },
+                }
+            }
+        }
+        later.sort_by_key(|(left, _)| *left);
+        for (_, server) in later {
+            // The server may have two names.
+            let is_left = |at| self.left.find(at).is_some_and(|left| left.at >= begun);
+            if server.address.is_some_and(is_left) {
+                continue;
+            }
+            match self.attempt(&server, &mut open) {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn attempt<C>(
+        &mut self,
+        server: &Endpoint,
+        open: &mut impl FnMut(&Endpoint) -> Result<C, NatsError>,
+    ) -> Result<C, NatsError> {
+        let opened = open(server);
+        if let (Err(error), Some(address)) = (&opened, server.address) {
+            let why = error.to_string();
+            self.left.leave(address, Instant::now(), why);
+        }
+        opened
+    }
+
+    /// Connects to the first server that accepts; each server is tried once.
+    pub(super) fn wire(
+        &mut self,
+        waiter: &mut Waiter,
+        settings: &NatsSettings,
+        bytes_max: usize,
+    ) -> Result<Wire, NatsError> {
+        self.connect(settings, |endpoint| {
+            Wire::open(waiter, endpoint, settings, bytes_max, Patience::USUAL)
+        })
+    }
+
+    /// The means to make a second connection beside a connection that begins.
+    pub(super) fn second(&self, settings: &NatsSettings) -> Second {
+        Second {
+            probe: Probe::new("NATS", &settings.times),
+            learned: self.learned.clone(),
+            tries: 0,
+            looked: None,
+            better: None,
+        }
+    }
+
+    /// Notes the end of a connection. The next connection tries `better` first, and this server last, unless the
+    /// connection was good until its end.
+    pub(super) fn left(
+        &mut self,
+        settings: &NatsSettings,
+        wire: &Wire,
+        better: Option<Endpoint>,
+        stop: &Stop,
+    ) {
+        let configured: Vec<_> = settings.endpoints().flatten().collect();
+        learn(&mut self.learned, wire.neighbours().collect(), &configured);
+        if let Stop::Bus(error) = stop {
+            let is_usual = matches!(error, NatsError::Lost | NatsError::Ended(_));
+            let times = [wire.opened, Instant::now()];
+            let why = error.to_string();
+            self.left.ended(wire.peer, times, is_usual, why);
+        }
+        if let Some(address) = better.as_ref().and_then(|better| better.address) {
+            self.left.forget(address);
+        }
+        self.better = better;
+    }
+}
+
+/// Limits on the time for a second connection. The silent connection is not read meanwhile; a working server answers at
+/// once on both.
+const PATIENCE: Patience = Patience {
+    connect: Duration::from_millis(500),
+    handshake: Duration::from_secs(1),
+};
+/// The interval of looks for another server, while the one in use is in lame duck mode.
+const OTHERS_INTERVAL: Duration = Duration::from_secs(1);
+/// The payload limit of a second connection: no useful message is larger.
+const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+
+/// The second connection, to decide whether the silent connection is kept; logs in and subscribes to nothing. The tries
+/// alternate between another server of the list and the silent server. If the silent server hangs, another server
+/// answers; if only the link is dead, the same server answers on a new connection.
+pub(super) struct Second {
+    probe: Probe,
+    /// The servers learned before this connection.
+    learned: Vec<Endpoint>,
+    tries: usize,
+    /// When this last looked for another server, while the one in use was in lame duck mode.
+    looked: Option<Instant>,
+    /// The server with an answer.
+    better: Option<Endpoint>,
+}
+
+impl Second {
+    /// As [`Probe::look`]. `wire` is the silent connection.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn look(
+        &mut self,
+        heard: Instant,
+        relay: &mut Relay<NatsError>,
+        settings: &NatsSettings,
+        wire: &Wire,
+    ) -> Result<Option<Instant>, LoopGone> {
+        let Self {
+            probe,
+            learned,
+            tries,
+            better,
+            ..
+        } = self;
+        let used = &wire.endpoint;
+        probe.look(heard, relay, || {
+            let is_others_turn = tries.is_multiple_of(2);
+            *tries += 1;
+            let others = match is_others_turn {
+                true => others(learned.clone(), settings, wire, *tries / 2),
+                false => Vec::new(),
+            };
+            let is_used = others.is_empty();
+            let asked = if is_used { vec![used.clone()] } else { others };
+            for server in asked {
+                match log_in(&server, is_used, settings) {
+                    Found::Silence => {}
+                    found => {
+                        *better = Some(server).filter(|_| found == Found::Answer);
+                        return found;
+                    }
+                }
+            }
+            Found::Silence
+        })
+    }
+
+    /// Asks another server, each time the next one, about the streams that are read, while JetStream is silent on a
+    /// connection that is well. An answer there about one of them is a reason to leave.
+    pub(super) fn has_answer_elsewhere(
+        &mut self,
+        streams: &[String],
+        settings: &NatsSettings,
+        wire: &Wire,
+    ) -> bool {
+        self.find_other(settings, wire, |server| {
+            has_jetstream(server, streams, settings).is_ok_and(|is| is)
+        })
+    }
+
+    /// Looks for another server, each time the next one, while the one in use is in lame duck mode. Without other
+    /// servers, the connection stays until the server ends it. `streams`: another server has to answer about one of
+    /// them.
+    pub(super) fn has_other(
+        &mut self,
+        streams: &[String],
+        settings: &NatsSettings,
+        wire: &Wire,
+    ) -> bool {
+        let now = Instant::now();
+        if !wire.info.ldm || self.looked.is_some_and(|at| now < at + OTHERS_INTERVAL) {
+            return false;
+        }
+        self.looked = Some(now);
+        if !streams.is_empty() {
+            return self.has_answer_elsewhere(streams, settings, wire);
+        }
+        self.find_other(settings, wire, |server| {
+            log_in(server, false, settings) == Found::Answer
+        })
+    }
+
+    /// Looks for a server of the next host that `answers`, to be tried first for the next connection.
+    fn find_other(
+        &mut self,
+        settings: &NatsSettings,
+        wire: &Wire,
+        answers: impl FnMut(&Endpoint) -> bool,
+    ) -> bool {
+        self.tries += 1;
+        let others = others(self.learned.clone(), settings, wire, self.tries);
+        self.better = others.into_iter().find(answers);
+        self.better.is_some()
+    }
+
+    /// As [`Probe::end`].
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn end(
+        &mut self,
+        relay: &mut Relay<NatsError>,
+        all_stand: bool,
+    ) -> Result<bool, LoopGone> {
+        self.better = None;
+        self.probe.end(relay, all_stand)
+    }
+
+    /// The server with an answer during the silence, if the silence ended this connection.
+    pub(super) fn better(self) -> Option<Endpoint> {
+        self.better
+    }
+}
+
+/// The addresses of the host whose turn it is, without the address of the connection in use.
+fn others(
+    mut learned: Vec<Endpoint>,
+    settings: &NatsSettings,
+    wire: &Wire,
+    turn: usize,
+) -> Vec<Endpoint> {
+    let mut all: Vec<_> = settings.endpoints().flatten().collect();
+    learn(&mut learned, wire.neighbours().collect(), &all);
+    all.append(&mut learned);
+    let is_other = |server: &Endpoint| server.address != Some(wire.peer);
+    // Skips a host whose only address is that of the connection in use.
+    (0..all.len())
+        .map(|n| &all[(turn + n) % all.len()])
+        .filter_map(|host| host.servers(settings).ok())
+        .map(|servers| servers.into_iter().filter(is_other).collect::<Vec<_>>())
+        .find(|servers| !servers.is_empty())
+        .unwrap_or_default()
+}
+
+/// Logs in at a server. A refusal by the server of the silent connection counts as an answer, because the server is
+/// alive. Another server that refuses the log-in is of no use.
+fn log_in(endpoint: &Endpoint, is_used: bool, settings: &NatsSettings) -> Found {
+    match open(endpoint, settings) {
+        Ok((wire, waiter)) => {
+            wire.leave(&waiter);
+            Found::Answer
+        }
+        Err(NatsError::Refused { .. }) if is_used => Found::Answer,
+        Err(NatsError::Unreachable { source, .. })
+            if is_used && source.kind() == ErrorKind::ConnectionRefused =>
+        {
+            Found::Nobody
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a second connection is not answered either");
+            Found::Silence
+        }
+    }
+}
+
+/// A poll for a thread, and the waker.
+pub(super) fn waiter(sleeper: &'static str) -> Result<(Waiter, Wake), NatsError> {
+    Waiter::new(sleeper).map_err(NatsError::NoPoll)
+}
+
+fn open(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Wire, Waiter), NatsError> {
+    let (mut waiter, _) = waiter("the second connection to NATS")?;
+    let wire = Wire::open(&mut waiter, endpoint, settings, PAYLOAD_BYTES_MAX, PATIENCE)?;
+    Ok((wire, waiter))
+}
+
+/// Whether JetStream answers at a server in time: about one of the streams, or at all if none is known.
+fn has_jetstream(
+    endpoint: &Endpoint,
+    streams: &[String],
+    settings: &NatsSettings,
+) -> Result<bool, NatsError> {
+    let (mut wire, mut waiter) = open(endpoint, settings)?;
+    let (reply, until) = (inbox(), Instant::now() + ANSWER_TIMEOUT);
+    protocol::subscribe(wire.out(), &reply, None, 1);
+    let of_streams = streams
+        .iter()
+        .map(|stream| format!("$JS.API.STREAM.INFO.{stream}"));
+    let in_general = streams.is_empty().then(|| "$JS.API.INFO".to_owned());
+    let mut unanswered = 0;
+    for question in of_streams.chain(in_general) {
+        protocol::publish(wire.out(), &question, &reply, b"");
+        unanswered += 1;
+    }
+    let mut is_answered = false;
+    while !is_answered && unanswered > 0 && Instant::now() < until {
+        wire.flush(&mut waiter)?;
+        if !wire.read(&mut waiter)? {
+            waiter.wait(until).map_err(|error| wire.lost(&error))?;
+        }
+        while let Some(op) = wire.next_op()? {
+            if let Op::Message(message) = op {
+                let is_refused =
+                    |answer| api::refusal(answer).is_some() || Cluster::read(answer).is_err();
+                let is_good = !json::read(&message.payload).is_ok_and(is_refused);
+                is_answered |= message.status.is_none() && is_good;
+                unanswered -= 1;
+            }
+        }
+    }
+    wire.leave(&waiter);
+    Ok(is_answered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::login::{Credentials, Tls};
+    use super::*;
+
+    fn settings(urls: &str) -> NatsSettings {
+        NatsSettings::plain(urls, Credentials::None, Tls::default())
+    }
+
+    /// The ports that one attempt tries, in order. Only the ports in `good` accept.
+    fn tried(servers: &mut Servers, settings: &NatsSettings, good: &[u16]) -> Vec<u16> {
+        let mut tried = Vec::new();
+        let _ = servers.connect(settings, |server| {
+            let port = server.address.expect("an address").port();
+            tried.push(port);
+            match good.contains(&port) {
+                true => Ok(()),
+                false => Err(NatsError::Lost),
+            }
+        });
+        tried
+    }
+
+    #[test]
+    fn what_failed_is_tried_last_and_all_are_tried_by_turns() {
+        let three = settings("127.0.0.1:1,127.0.0.1:2,127.0.0.1:3");
+        let mut servers = Servers::default();
+        assert_eq!(tried(&mut servers, &three, &[2]), [1, 2]);
+        assert_eq!(
+            tried(&mut servers, &three, &[2]),
+            [2],
+            "1 has failed before"
+        );
+        assert_eq!(tried(&mut servers, &three, &[]), [2, 3, 1]);
+        assert_eq!(
+            tried(&mut servers, &three, &[]),
+            [2, 3, 1],
+            "in the order of their faults"
+        );
+        assert_eq!(tried(&mut servers, &three, &[3]), [2, 3]);
+        let better = Endpoint::parse("127.0.0.1:1").and_then(|one| one.servers(&three));
+        servers.better = better.ok().and_then(|mut servers| servers.pop());
+        servers.left.forget(([127, 0, 0, 1], 1).into());
+        assert_eq!(tried(&mut servers, &three, &[]), [1, 3, 2]);
+    }
+
+    #[test]
+    fn a_server_of_two_names_is_tried_once() {
+        let twice = settings("127.0.0.1:1,nats://u:p@127.0.0.1:1,127.0.0.1:2");
+        let mut servers = Servers::default();
+        assert_eq!(tried(&mut servers, &twice, &[]), [1, 2]);
+        assert_eq!(tried(&mut servers, &twice, &[]), [1, 2]);
+    }
+}

@@ -1,0 +1,422 @@
+//! The work on both connections to a server, from the first message until either connection is lost: relays the
+//! messages of all subjects, and from time to time looks at everything else.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use super::api::{ANSWER_TIMEOUT, Api};
+use super::consumers::Presence;
+use super::data::Data;
+use super::error::{INBOXES, NatsError, Refusal, Stop};
+use super::servers::Second;
+use super::settings::NatsSettings;
+use super::subscription::Subscription;
+use super::watchdog::{Answer, Report, Watchdog, Watched, WatchedConsumer};
+use crate::relay::Relay;
+use crate::status::{BusStatus, ConsumerStatus, Stall};
+use weirgate_core::BusEvent;
+
+/// A session: settings, subscriptions, connections.
+pub(super) struct Session<'a> {
+    pub(super) settings: &'a NatsSettings,
+    pub(super) relay: &'a mut Relay<NatsError>,
+    pub(super) subscriptions: &'a mut [Subscription],
+    /// Requests to JetStream.
+    pub(super) api: &'a Api,
+    /// Messages and acknowledgements.
+    pub(super) data: &'a mut Data,
+    /// Decides whether these connections are kept during a silence.
+    pub(super) second: &'a mut Second,
+    pub(super) watchdog: Watchdog,
+    told_caught_up: bool,
+    /// When the connection for requests was last seen well.
+    api_answered: Instant,
+    /// One of the connections is silent.
+    is_silent: bool,
+    /// The time of the next look at everything but messages.
+    look_due: Instant,
+}
+
+impl<'a> Session<'a> {
+    /// A session before [`Self::set_up`].
+    pub(super) fn new(
+        settings: &'a NatsSettings,
+        relay: &'a mut Relay<NatsError>,
+        subscriptions: &'a mut [Subscription],
+        (api, data): (&'a Api, &'a mut Data),
+        second: &'a mut Second,
+    ) -> Self {
+        Self {
+            settings,
+            relay,
+            subscriptions,
+            api,
+            data,
+            second,
+            watchdog: Watchdog::idle(),
+            told_caught_up: false,
+            api_answered: Instant::now(),
+            is_silent: false,
+            look_due: Instant::now(),
+        }
+    }
+
+    /// Relays until a connection is lost or silent, or the loop is gone.
+    pub(super) fn run(&mut self) -> Stop {
+        let stop = match self.relay_all() {
+            Err(stop) => stop,
+            Ok(never) => match never {},
+        };
+        match stop {
+            Stop::LoopGone => {
+                self.settle();
+                Stop::LoopGone
+            }
+            // Messages that have arrived are good, however the connection ended.
+            Stop::Bus(error) => {
+                self.data.read_rest();
+                let relayed = self.relay_waiting();
+                if matches!(error, NatsError::LameDuck) {
+                    self.settle();
+                }
+                match relayed {
+                    Err(Stop::LoopGone) => Stop::LoopGone,
+                    Err(Stop::Bus(_)) | Ok(()) => Stop::Bus(error),
+                }
+            }
+        }
+    }
+
+    fn relay_all(&mut self) -> Result<Infallible, Stop> {
+        self.api_answered = Instant::now();
+        self.relay_gaps()?;
+        self.tell_caught_up()?;
+        loop {
+            self.turn()?;
+        }
+    }
+
+    /// Reads at most once, and relays the messages. Looks at everything else if there is news or the time has come.
+    /// Waits if there was nothing to read.
+    fn turn(&mut self) -> Result<(), Stop> {
+        let has_read = self.data.read()?;
+        self.relay_waiting()?;
+        let now = match has_read {
+            true => self.data.wire.heard(),
+            false => Instant::now(),
+        };
+        if self.data.take_woken() || self.is_silent || now >= self.look_due {
+            self.look_due = self.look_around(!has_read)?;
+            // Messages that came while something was asked.
+            self.relay_waiting()?;
+        }
+        self.tell_caught_up()?;
+        let acks_due = self.send_due_acks(now);
+        self.data.flush()?;
+        if has_read {
+            self.relay.worked();
+        } else {
+            let due = acks_due.map_or(self.look_due, |due| due.min(self.look_due));
+            self.data.wait(self.relay, due)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the loop once that no backlog is left.
+    fn tell_caught_up(&mut self) -> Result<(), Stop> {
+        let caught_up = self.subscriptions.iter().all(Subscription::caught_up);
+        if caught_up && !self.told_caught_up {
+            self.relay.link.send(BusEvent::CaughtUp)?;
+        }
+        self.told_caught_up = caught_up;
+        Ok(())
+    }
+
+    /// Handles the news from other threads, refusals and silences. Returns the time of the next look.
+    fn look_around(&mut self, nothing_to_read: bool) -> Result<Instant, Stop> {
+        if self.relay.link.is_over() {
+            return Err(Stop::LoopGone);
+        }
+        if self.api.is_lost() {
+            return Err(NatsError::Lost.into());
+        }
+        while let Ok(report) = self.watchdog.reports.try_recv() {
+            self.api_answered = Instant::now();
+            if let Report::About(index, answer) = report {
+                let found_stream = self.take_in(index, answer)?;
+                // The last message of the subject was handed over quietly, so another `CaughtUp` has to follow.
+                self.told_caught_up &= !found_stream;
+            }
+        }
+        self.take_refusals()?;
+        let streams = self.streams_read();
+        let (settings, wire) = (self.settings, &self.data.wire);
+        if self.second.has_other(&streams, settings, wire) {
+            return Err(NatsError::LameDuck.into());
+        }
+        let api_due = self.api_answered + self.patience();
+        let next = match self.data.wire.watch(&self.settings.times, nothing_to_read) {
+            Some(next) if Instant::now() < api_due => next.min(api_due),
+            Some(_) => return self.look_elsewhere(self.api_answered),
+            None => return self.look_elsewhere(self.data.wire.heard()),
+        };
+        self.is_silent = false;
+        self.is_heard()?;
+        // Consumers are checked only while the link is well: a silent link says nothing about them.
+        self.check_consumers()?;
+        Ok(next)
+    }
+
+    /// Sends the acknowledgements that are due. Returns when the next ones are due; `None` if none wait.
+    fn send_due_acks(&mut self, now: Instant) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for subscription in self.subscriptions.iter_mut() {
+            let Some(due) = subscription.acks_due() else {
+                continue;
+            };
+            if due <= now {
+                subscription.send_acks(self.data);
+            } else {
+                next = Some(next.map_or(due, |next| next.min(due)));
+            }
+        }
+        self.relay.link.set_owing(next.is_some());
+        next
+    }
+
+    /// Sends all waiting acknowledgements before the process ends or moves to another server. Otherwise the next reader
+    /// of a durable consumer would get the messages again.
+    fn settle(&mut self) {
+        let mut owed = false;
+        for subscription in self.subscriptions.iter_mut() {
+            owed |= subscription.acks_due().is_some();
+            subscription.send_acks(self.data);
+        }
+        if owed {
+            self.data.settle();
+        }
+        self.relay.link.set_owing(false);
+    }
+
+    /// Relays the messages that were read.
+    pub(super) fn relay_waiting(&mut self) -> Result<(), Stop> {
+        while let Some(message) = self.data.next()? {
+            let mut subscriptions = self.subscriptions.iter_mut();
+            // A message of no subscription comes from a consumer that was left a moment ago.
+            if let Some(subscription) = subscriptions.find(|s| s.reads(&message)) {
+                subscription.relay(message, self.data, self.relay)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn relay_gaps(&mut self) -> Result<(), Stop> {
+        for subscription in self.subscriptions.iter_mut() {
+            for message in std::mem::take(&mut subscription.gap) {
+                subscription.relay(message, self.data, self.relay)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles an answer of JetStream about a subscription. Returns whether a subject that waited for its stream was
+    /// attached.
+    fn take_in(&mut self, index: usize, answer: Answer) -> Result<bool, Stop> {
+        let told = self.silence_told_after();
+        let subscription = &mut self.subscriptions[index];
+        let now = Instant::now();
+        if subscription.health.silent_for(now) >= told {
+            subscription.attempts.hurry(now);
+        }
+        if subscription.health.heard(now) {
+            let subject = &subscription.spec.subject;
+            tracing::info!(subject, "JetStream answers about a consumer again");
+            if let Some(consumer) = of(&self.relay.status, subscription) {
+                consumer.set_silent(false);
+            }
+        }
+        match answer {
+            Answer::Pending(consumer, counts) if subscription.reads_from(&consumer) => {
+                let judged = subscription.health.judge(counts, Instant::now());
+                let pending = counts.pending;
+                if let Some(stall) = judged {
+                    tell_stall(subscription, stall, pending);
+                }
+                if let Some(status) = of(&self.relay.status, subscription) {
+                    status.set_lag(Some(pending));
+                    if let Some(stall) = judged {
+                        status.set_stall(stall);
+                    }
+                }
+                if pending == 0 && counts.ack_pending == 0 {
+                    subscription.nothing_pending(self.data);
+                }
+            }
+            Answer::Gone(consumer) if subscription.reads_from(&consumer) => {
+                tracing::warn!(
+                    consumer,
+                    "a consumer is gone from the server; making it again"
+                );
+                self.attach_again(index)?;
+            }
+            Answer::Paused(consumer) if subscription.reads_from(&consumer) => {
+                tracing::warn!(
+                    consumer,
+                    "a consumer is paused (pause_until); reading from another one until it goes on"
+                );
+                self.attach_again(index)?;
+            }
+            Answer::Stream(is_there) if subscription.is_to_be_attached(is_there) => {
+                return self.attach_again(index);
+            }
+            Answer::Free if subscription.awaits_durable => self.take_over(index)?,
+            // About a consumer no longer in use, or a stream still missing.
+            Answer::Other
+            | Answer::Pending(..)
+            | Answer::Gone(_)
+            | Answer::Paused(_)
+            | Answer::Free
+            | Answer::Stream(_) => {}
+        }
+        Ok(false)
+    }
+
+    /// Applies each new refusal to the subscription concerned.
+    fn take_refusals(&mut self) -> Result<(), Stop> {
+        for refusal in self.api.refusals.take_news() {
+            let concerns = |subscription: &Subscription| {
+                let standing = subscription.standing.as_ref();
+                standing.is_some_and(|standing| match &refusal {
+                    Refusal::Acks { stream, consumer } => {
+                        subscription.target.stream == *stream && standing.consumer == *consumer
+                    }
+                    Refusal::Subscription(subject) => standing.deliver_subject == *subject,
+                    Refusal::Request(_) => false,
+                })
+            };
+            let index = self.subscriptions.iter().position(concerns);
+            if let Refusal::Subscription(_) = refusal {
+                self.relay.status.count_refused();
+            }
+            let Some(index) = index else { continue };
+            match refusal {
+                Refusal::Acks { .. } => {
+                    self.subscriptions[index].health.acks_refused = Some(Instant::now());
+                }
+                Refusal::Subscription(_) | Refusal::Request(_) => {
+                    self.attach_again(index)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles a link that has been silent since `heard`. Returns the time of the next look.
+    fn look_elsewhere(&mut self, heard: Instant) -> Result<Instant, Stop> {
+        self.is_silent = true;
+        let refusals = &self.api.refusals;
+        if refusals.has(&Refusal::Request(INBOXES.to_owned())) {
+            let what = format!("publish to {INBOXES}");
+            let is_of_all = true;
+            return Err(NatsError::NotPermitted { what, is_of_all }.into());
+        }
+        match self
+            .second
+            .look(heard, self.relay, self.settings, &self.data.wire)?
+        {
+            Some(next) => Ok(next),
+            // News during the second connection ends the silence.
+            None if self.data.has_news()? || !self.watchdog.reports.is_empty() => {
+                Ok(Instant::now())
+            }
+            None => {
+                let silent_ms = heard.elapsed().as_millis() as u64;
+                Err(NatsError::Silent(silent_ms).into())
+            }
+        }
+    }
+
+    /// Records that the link is well.
+    fn is_heard(&mut self) -> Result<(), Stop> {
+        if self.second.end(self.relay, true)? {
+            let now = Instant::now();
+            for subscription in self.subscriptions.iter_mut() {
+                // A silence of the whole link says nothing about JetStream.
+                subscription.health.heard = now;
+            }
+        }
+        Ok(())
+    }
+
+    /// The known streams of the subjects that are read.
+    pub(super) fn streams_read(&self) -> Vec<String> {
+        let read = |s: &&Subscription| !s.presence.is_left_out() && !s.target.stream.is_empty();
+        let read = self.subscriptions.iter().filter(read);
+        read.map(|s| s.target.stream.clone()).collect()
+    }
+
+    pub(super) fn watched(&self) -> Vec<Watched> {
+        let watched = |subscription: &Subscription| match &subscription.standing {
+            _ if subscription.presence == Presence::Forbidden => Watched::Nothing,
+            None => Watched::Subject(subscription.spec.clone()),
+            Some(standing) => Watched::Consumer(WatchedConsumer {
+                target: subscription.target.clone(),
+                consumer: standing.consumer.clone(),
+                deliver_subject: standing.deliver_subject.clone(),
+                awaits_durable: subscription.awaits_durable,
+            }),
+        };
+        self.subscriptions.iter().map(watched).collect()
+    }
+
+    /// How long the link may be silent. The link is tried once per interval, so the last echo may be an interval old
+    /// when the time to answer begins.
+    pub(super) fn patience(&self) -> Duration {
+        self.interval() + Duration::from_millis(self.settings.times.ping_timeout_ms)
+    }
+
+    /// The length of JetStream's silence about a subject before the log reports it.
+    pub(super) fn silence_told_after(&self) -> Duration {
+        self.patience().saturating_add(ANSWER_TIMEOUT)
+    }
+
+    pub(super) fn interval(&self) -> Duration {
+        Duration::from_millis(self.settings.times.ping_interval_ms.max(10))
+    }
+}
+
+/// The status of a subscription, for `/health` and `/ready`.
+pub(super) fn of<'a>(
+    status: &'a BusStatus,
+    subscription: &Subscription,
+) -> Option<&'a ConsumerStatus> {
+    let subject = &subscription.spec.subject;
+    status.consumers().iter().find(|c| c.subject() == subject)
+}
+
+/// Resets the status of the subscription's consumer.
+pub(super) fn forget(status: &BusStatus, subscription: &Subscription) {
+    if let Some(consumer) = of(status, subscription) {
+        consumer.set_lag(None);
+        consumer.set_silent(false);
+        consumer.set_stall(None);
+    }
+}
+
+fn tell_stall(subscription: &Subscription, stall: Option<Stall>, lag: u64) {
+    let subject = &subscription.spec.subject;
+    match stall {
+        Some(Stall::AcksRefused) => tracing::warn!(
+            subject,
+            lag,
+            "NATS takes no acknowledgement of this subject and delivers no more after a limit; \
+             let this user publish to $JS.ACK.>"
+        ),
+        Some(Stall::NothingDelivered) => tracing::warn!(
+            subject,
+            lag,
+            "NATS holds messages of this subject, and none came for 5 s"
+        ),
+        None => tracing::info!(subject, lag, "the subject recovered"),
+    }
+}

@@ -1,0 +1,255 @@
+//! The JetStream stream source: relays all messages of a stream, for ever. A consumer without a name delivers the
+//! stream in order to this connection (`reader`). The connection subscribes only to subjects for answers and
+//! deliveries. An outage loses nothing: the stream keeps the messages. If a consumer is silent for three heartbeats,
+//! the reader makes another. If a server answers no ping, the connection is given up: a new connection loses nothing,
+//! so no second connection finds out first whether the server is only busy.
+//!
+//! If the loop's channel is full, the thread waits for room and reads nothing; the server stops at the consumer's limit
+//! of messages without acknowledgement, or of bytes (flow control). At a stop the consumer is deleted.
+
+mod reader;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::reader::StreamReader;
+use super::error::{LINES_PER_SECOND, NatsError, Stop, log_error, refused};
+use super::protocol::Op;
+use super::servers::{Second, Servers, waiter};
+use super::settings::NatsSettings;
+use super::wire::Wire;
+use crate::LinkTimes;
+use crate::kept::{StreamFeed, StreamSettings, Times, Told};
+use crate::outage::shown;
+use crate::relay::{Bus, Relay};
+use crate::runtime::Wake;
+use crate::socket::Waiter;
+use crate::status::BusStatus;
+use weirgate_wire::base::{LogBudget, Now};
+
+/// The least limit on payloads: the answers of JetStream are payloads too.
+const PAYLOAD_BYTES_MIN: usize = 64 * 1024;
+const MS_NS: u64 = 1_000_000;
+/// How long the server may take at a stop to delete the consumer.
+const STOP_PATIENCE: Duration = Duration::from_millis(80);
+
+/// Relays the messages of a stream, for ever.
+pub struct NatsStreamSource {
+    settings: NatsSettings,
+    payload_bytes_max: usize,
+    status: Arc<BusStatus>,
+    waiter: Waiter,
+    wake: Wake,
+    servers: Servers,
+    reader: StreamReader,
+    feed: StreamFeed,
+    lines: LogBudget,
+    has_warned: bool,
+}
+
+impl NatsStreamSource {
+    /// Makes a source, which keeps `status` up to date. A payload over `payload_bytes_max` is cut after the first byte
+    /// over the limit, or later.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn new(
+        settings: NatsSettings,
+        payload_bytes_max: usize,
+        stream: StreamSettings,
+        status: Arc<BusStatus>,
+    ) -> Result<Self, NatsError> {
+        let (waiter, wake) = waiter("the NATS source")?;
+        Ok(Self {
+            settings,
+            payload_bytes_max: payload_bytes_max.max(PAYLOAD_BYTES_MIN),
+            status,
+            waiter,
+            wake,
+            servers: Servers::default(),
+            reader: StreamReader::new(&stream.name, stream.history_ms),
+            feed: StreamFeed::new(stream, Times::MinorNs),
+            lines: LogBudget::new(LINES_PER_SECOND),
+            has_warned: false,
+        })
+    }
+
+    /// Reads the stream until the connection is lost or silent, or the loop is gone. `before`: the connection to a
+    /// server in lame duck mode, which ends once this one delivers.
+    fn use_connection(
+        &mut self,
+        wire: &mut Wire,
+        mut before: Option<Wire>,
+        second: &mut Second,
+        relay: &mut Relay<NatsError>,
+    ) -> Stop {
+        if before.is_none() {
+            relay.status.set_up(false);
+        }
+        relay.link.wake_at_end(&self.wake);
+        self.reader.connected(Instant::now(), wire.out());
+        let streams = [self.reader.stream().to_owned()];
+        let stop = loop {
+            if let Err(stop) = self.turn(wire, relay) {
+                break stop;
+            }
+            before = before.filter(|_| !self.reader.is_caught_up);
+            if second.has_other(&streams, &self.settings, wire) {
+                break NatsError::LameDuck.into();
+            }
+        };
+        if let Stop::LoopGone = stop {
+            self.reader.stop(wire.out());
+            wire.settle(&mut self.waiter, STOP_PATIENCE);
+            relay.link.set_owing(false);
+        }
+        stop
+    }
+
+    /// Reads at most once, then handles the bytes. Waits if there was nothing to read.
+    fn turn(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Result<(), Stop> {
+        if self.waiter.take_woken() {
+            self.wake.arm();
+        }
+        if relay.link.is_over() {
+            return Err(Stop::LoopGone);
+        }
+        let has_read = wire.read(&mut self.waiter)?;
+        // While a large message is arriving, no heartbeat can arrive, so only the pings judge the silence.
+        let carried = match wire.message_within() {
+            Some(_) => Instant::now(),
+            None => wire.carried,
+        };
+        match has_read {
+            true => self.take_all(wire, relay)?,
+            false => {
+                let now = Instant::now();
+                self.reader.tick((now, carried), wire.out())?;
+                if self.reader.check(now, wire.out()) {
+                    wire.ping();
+                }
+            }
+        }
+        relay.link.set_owing(self.reader.owes());
+        let next = wire.watch(&self.settings.times, !has_read);
+        let until = next.ok_or_else(|| wire.silent())?;
+        wire.flush(&mut self.waiter)?;
+        if !has_read {
+            let dues = [self.reader.due(carried), self.reader.work_due()];
+            let until = dues.into_iter().flatten().fold(until, Instant::min);
+            wire.wait(&mut self.waiter, relay, until)?;
+        }
+        Ok(())
+    }
+
+    /// Handles all operations that were read.
+    fn take_all(&mut self, wire: &mut Wire, relay: &mut Relay<NatsError>) -> Result<(), Stop> {
+        let received = relay.link.now();
+        let unix_ms = u64::try_from(received.unix_ms()).unwrap_or(0);
+        let now = (Instant::now(), unix_ms.saturating_mul(MS_NS));
+        let mut told = Vec::new();
+        while let Some(op) = wire.next_op()? {
+            match op {
+                Op::Message(delivery) => {
+                    let taken = self.reader.take(delivery, now, wire.out(), &mut told);
+                    if !told.is_empty() {
+                        relay.worked();
+                    }
+                    for told in told.drain(..) {
+                        self.feed.hand_over(relay, received, told)?;
+                    }
+                    match taken {
+                        Err(error) if error.keeps_connection() => {
+                            relay.is_away::<Self>(&error)?;
+                            relay.status.set_up(false);
+                        }
+                        taken => taken?,
+                    }
+                    if !self.reader.keeps() && !std::mem::replace(&mut self.has_warned, true) {
+                        tracing::warn!(
+                            "the stream keeps no message after all consumers have it (retention: interest): what is \
+                             published while weirgate is away is lost, and a restart has no history"
+                        );
+                    }
+                }
+                Op::Error(words) => {
+                    self.refused(&words, wire, relay.link.now(), &mut told)?;
+                    for told in told.drain(..) {
+                        self.feed.hand_over(relay, received, told)?;
+                    }
+                }
+                Op::Pong => self.reader.ponged(),
+                Op::Info(_) | Op::Ok | Op::Ping => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles an error of the server. Reading works without the permissions to delete a consumer, to ask for a message
+    /// and to answer flow control; a refusal of any other permission ends the connection.
+    fn refused(
+        &mut self,
+        words: &str,
+        wire: &mut Wire,
+        now: Now,
+        told: &mut Vec<Told>,
+    ) -> Result<(), NatsError> {
+        if let Some((subject, is_subscription)) = refused(words) {
+            if subject.starts_with("$JS.API.STREAM.MSG.GET.") {
+                self.reader.verified(None, Instant::now(), wire.out(), told);
+                return Ok(());
+            }
+            if subject.starts_with("$JS.API.CONSUMER.DELETE.") {
+                return Ok(());
+            }
+            if subject.starts_with("$JS.FC.") {
+                tracing::warn!(
+                    "this user may not publish to $JS.FC.>, so fewer messages are on their way from the stream"
+                );
+                self.reader.without_flow_control(Instant::now(), wire.out());
+                return Ok(());
+            }
+            let verb = match is_subscription {
+                true => "subscribe",
+                false => "publish",
+            };
+            return Err(NatsError::not_permitted(verb, &shown(&subject)));
+        }
+        log_error(&mut self.lines, now, words);
+        Ok(())
+    }
+}
+
+impl Bus for NatsStreamSource {
+    type Error = NatsError;
+    const NAME: &'static str = "NATS";
+    const OUTAGE_LOSES_MESSAGES: bool = false;
+
+    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+        (&self.status, &self.settings.times)
+    }
+
+    fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
+        self.feed.connecting(relay.link.now());
+        let mut before = None;
+        loop {
+            let (nats, bytes_max) = (&self.settings, self.payload_bytes_max);
+            let mut wire = match self.servers.wire(&mut self.waiter, nats, bytes_max) {
+                Ok(wire) => wire,
+                Err(error) => return error.into(),
+            };
+            let mut second = self.servers.second(nats);
+            let stop = self.use_connection(&mut wire, before.take(), &mut second, relay);
+            let better = second.better();
+            self.servers.left(&self.settings, &wire, better, &stop);
+            wire.set_aside(&self.waiter);
+            match &stop {
+                Stop::Bus(error @ NatsError::LameDuck) => {
+                    tracing::info!(%error, "NATS moves");
+                    before = Some(wire);
+                }
+                _ => return stop,
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The requests of the reader: about the stream, for a message, and for consumers; the limits on a consumer, and the
+//! acknowledgements. Pure.
+
+use std::time::{Duration, Instant};
+
+use super::{Check, Start, Step, StreamReader};
+use crate::nats::api::ApiError;
+use crate::nats::consumer::{Consumer, Plan};
+use crate::nats::protocol;
+use weirgate_core::StoredId;
+
+/// The pause before a question about the stream is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+impl StreamReader {
+    /// The time of the next acknowledgement, or of the next question about the stream.
+    pub(in super::super) fn work_due(&self) -> Option<Instant> {
+        let question = match &self.step {
+            Step::Look { again } | Step::Place { again, .. } | Step::Verify { again, .. } => {
+                Some(*again)
+            }
+            Step::Read {
+                check: Check::Due { at, .. },
+                ..
+            } => Some(*at),
+            _ => None,
+        };
+        [question, self.acks.due].into_iter().flatten().min()
+    }
+
+    /// Handles the refusal of an answer to flow control.
+    pub(in super::super) fn without_flow_control(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.limits.without_flow_control();
+        self.look(now, out);
+    }
+
+    /// Ends the consumer at a stop.
+    pub(in super::super) fn stop(&mut self, out: &mut Vec<u8>) {
+        self.leave_consumer(out);
+    }
+
+    /// Asks about the stream, if due. Returns whether a PING has to follow: [`Self::ponged`].
+    pub(in super::super) fn check(&mut self, now: Instant, out: &mut Vec<u8>) -> bool {
+        let read = self.read_until().unwrap_or(0);
+        match &mut self.step {
+            Step::Look { again } | Step::Place { again, .. } | Step::Verify { again, .. }
+                if now >= *again =>
+            {
+                *again = now + AGAIN;
+                // With the same number, so the first answer counts.
+                self.ask(out);
+                false
+            }
+            Step::Read { check, .. } => {
+                let Check::Due { at, behind_at } = *check else {
+                    return false;
+                };
+                if now < at {
+                    return false;
+                }
+                // Not again before the answer: on a slow line it may come later than the next question, and only the
+                // answer to the last question counts.
+                *check = Check::Asked {
+                    behind_at,
+                    read,
+                    beats: 0,
+                };
+                self.last_request += 1;
+                self.ask(out);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The consumer of this step.
+    pub(super) fn consumer(&self) -> Option<&Consumer> {
+        match &self.step {
+            Step::Create(consumer)
+            | Step::Place { consumer, .. }
+            | Step::Prove(consumer, _)
+            | Step::Read { consumer, .. } => Some(consumer),
+            Step::Away | Step::Pause { .. } | Step::Look { .. } | Step::Verify { .. } => None,
+        }
+    }
+
+    /// Ends the step.
+    pub(super) fn take_consumer(&mut self) -> Option<Consumer> {
+        self.acks = Acks::default();
+        match std::mem::take(&mut self.step) {
+            Step::Create(consumer)
+            | Step::Place { consumer, .. }
+            | Step::Prove(consumer, _)
+            | Step::Read { consumer, .. } => Some(consumer),
+            Step::Away | Step::Pause { .. } | Step::Look { .. } | Step::Verify { .. } => None,
+        }
+    }
+
+    /// The subject for answers that nobody waits for.
+    pub(super) fn nobody(&self) -> String {
+        format!("{}.answer.0", self.inbox)
+    }
+
+    /// Ends the step, and the consumer with it.
+    pub(super) fn leave_consumer(&mut self, out: &mut Vec<u8>) {
+        if let Some(consumer) = self.take_consumer() {
+            consumer.leave(&self.nobody(), out);
+        }
+    }
+
+    /// Looks at the stream later.
+    pub(super) fn pause(&mut self, until: Instant, out: &mut Vec<u8>) {
+        self.leave_consumer(out);
+        self.step = Step::Pause { until };
+    }
+
+    /// Asks for the state of the stream.
+    pub(super) fn look(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.leave_consumer(out);
+        self.step = Step::Look { again: now + AGAIN };
+        self.request(now, out);
+    }
+
+    /// Asks the leader which servers have all of the stream, after a consumer was made.
+    pub(super) fn place(&mut self, now: Instant, out: &mut Vec<u8>) {
+        if let Step::Create(consumer) = std::mem::take(&mut self.step) {
+            let again = now + AGAIN;
+            self.step = Step::Place { consumer, again };
+            self.request(now, out);
+        }
+    }
+
+    /// Leaves the consumer, and asks the leader whether it has the message `expected`, or, without that, the message
+    /// after the newest that was read. `is_gone`: what to believe if this user may not ask.
+    pub(super) fn verify(
+        &mut self,
+        expected: Option<StoredId>,
+        is_gone: bool,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
+        self.leave_consumer(out);
+        let next = self.read_until().unwrap_or(0) + 1;
+        self.step = Step::Verify {
+            from: expected.map_or(next, |id| id.major),
+            expected,
+            is_gone,
+            again: now + AGAIN,
+        };
+        self.request(now, out);
+    }
+
+    fn request(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.last_request += 1;
+        self.asked = Some(now);
+        self.ask(out);
+    }
+
+    /// Sends the question of this step, with the number of the last request.
+    fn ask(&self, out: &mut Vec<u8>) {
+        let stream = &self.stream;
+        match &self.step {
+            Step::Verify { from, .. } => {
+                let body = sonic_rs::json!({ "seq": *from, "next_by_subj": ">" }).to_string();
+                self.send(&format!("$JS.API.STREAM.MSG.GET.{stream}"), &body, out);
+            }
+            _ => self.send(&format!("$JS.API.STREAM.INFO.{stream}"), "", out),
+        }
+    }
+
+    fn send(&self, subject: &str, body: &str, out: &mut Vec<u8>) {
+        let reply = format!("{}.answer.{}", self.inbox, self.last_request);
+        protocol::publish(out, subject, &reply, body.as_bytes());
+    }
+
+    /// Asks for a consumer that begins at the last message, if the stream keeps it as a proof, otherwise after it.
+    pub(super) fn make_consumer(&mut self, now: Instant, out: &mut Vec<u8>) {
+        self.leave_consumer(out);
+        self.last_sid += 1;
+        let deliver = format!("{}.live.{}", self.inbox, self.last_sid);
+        let start = self.last.map_or(self.start, |last| {
+            Start::Sequence(last.major + u64::from(!self.keeps()))
+        });
+        let (subject, body) = self.limits.plan(start).request(&self.stream, &deliver);
+        let consumer = Consumer::new(&self.stream, self.last_sid, deliver, start);
+        self.step = Step::Create(consumer);
+        self.last_request += 1;
+        self.asked = Some(now);
+        self.send(&subject, &body, out);
+    }
+}
+
+/// Messages are acknowledged together: when a fourth of the consumer's limit on unacknowledged messages is reached, or
+/// after [`ACK_WAIT`].
+pub(super) const ACKED_SHARE: u64 = 4;
+pub(super) const ACK_WAIT: Duration = Duration::from_millis(100);
+
+/// The acknowledgements of a consumer that wait; acknowledging the newest message acknowledges all before it.
+#[derive(Debug, Default)]
+pub(super) struct Acks {
+    /// The reply subject of the newest message without an acknowledgement.
+    newest: Option<String>,
+    /// The number of messages without an acknowledgement.
+    count: u64,
+    /// When these messages have to be acknowledged.
+    due: Option<Instant>,
+}
+
+impl Acks {
+    /// Notes a message to acknowledge. The server stops at `pending_max` messages.
+    pub(super) fn owe(&mut self, reply: String, pending_max: u64, now: Instant, out: &mut Vec<u8>) {
+        self.newest = Some(reply);
+        self.count += 1;
+        self.due.get_or_insert(now + ACK_WAIT);
+        if self.count >= pending_max / ACKED_SHARE {
+            self.send(out);
+        }
+    }
+
+    /// Sends the acknowledgement, if due.
+    pub(super) fn send_due(&mut self, now: Instant, out: &mut Vec<u8>) {
+        if self.due.is_some_and(|due| now >= due) {
+            self.send(out);
+        }
+    }
+
+    fn send(&mut self, out: &mut Vec<u8>) {
+        if let Some(subject) = self.newest.take() {
+            protocol::publish(out, &subject, "", b"");
+        }
+        *self = Self::default();
+    }
+}
+
+/// Limits of a consumer. Servers, accounts and streams can have smaller ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Messages without acknowledgement at which the server stops.
+    pub(super) pending_max: u64,
+    /// Milliseconds without a listener after which the server deletes the consumer.
+    idle_max_ms: u64,
+    /// Whether the server bounds the bytes on their way, too.
+    has_flow_control: bool,
+}
+
+/// The largest limits.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            pending_max: 2_048,
+            idle_max_ms: 5_000,
+            has_flow_control: true,
+        }
+    }
+}
+
+impl Limits {
+    /// Few enough messages of usual size to fit the server's output buffer for weirgate.
+    const PENDING_WITHOUT_FLOW_CONTROL: u64 = 64;
+    const PENDING_TOO_MANY: u64 = 10_121;
+    const IDLE_TOO_LONG: u64 = 10_153;
+
+    /// A consumer of all messages from `start` on.
+    pub(super) const fn plan(self, start: Start) -> Plan<'static> {
+        Plan {
+            start,
+            filter: None,
+            durable: None,
+            acks_all: true,
+            pending_max: self.pending_max,
+            deliveries_max: None,
+            idle_max_ms: self.idle_max_ms,
+            beats: true,
+            has_flow_control: self.has_flow_control,
+            is_in_memory: true,
+        }
+    }
+
+    /// Halves the limit that the server refuses. Returns false if the error is another one, or nothing is left.
+    pub(super) fn shrink(&mut self, error: &ApiError) -> bool {
+        let limit = match error.code() {
+            Some(Self::PENDING_TOO_MANY) => &mut self.pending_max,
+            Some(Self::IDLE_TOO_LONG) => &mut self.idle_max_ms,
+            _ => return false,
+        };
+        *limit /= 2;
+        *limit > 0
+    }
+
+    /// Turns flow control off, for a user that may not answer it, and lowers the limit on messages.
+    pub(super) fn without_flow_control(&mut self) {
+        self.has_flow_control = false;
+        self.pending_max = self.pending_max.min(Self::PENDING_WITHOUT_FLOW_CONTROL);
+    }
+}

@@ -1,0 +1,648 @@
+//! The reader against a model of a leader that stores, deletes and loses messages, and of a replica that lags.
+
+use proptest::prelude::*;
+
+use super::requests::{ACK_WAIT, ACKED_SHARE};
+use super::*;
+use crate::kept::tests::check_told;
+
+mod answers;
+mod model;
+
+use model::{Event, NOW_NS, Server};
+
+const HISTORY_MS: u64 = 60_000;
+
+/// A reader on a server, and what the reader said.
+struct Bench {
+    server: Server,
+    reader: StreamReader,
+    now: Instant,
+    /// When the last bytes of a message arrived.
+    heard: Instant,
+    out: Vec<u8>,
+    told: Vec<Told>,
+    /// Serial numbers that nobody can read any more.
+    unreadable: Vec<u64>,
+    /// The next serial number when the reader first said that it had caught up.
+    stood_at: Option<u64>,
+    /// The next serial number at each loss.
+    lost_at: Vec<u64>,
+}
+
+impl Bench {
+    fn new(before: u8) -> Self {
+        Self::of(|server| drop(server.event(&Event::Add(before))))
+    }
+
+    fn of(begin: impl FnOnce(&mut Server)) -> Self {
+        let mut server = Server::new();
+        begin(&mut server);
+        let now = Instant::now();
+        let mut bench = Self {
+            server,
+            reader: StreamReader::new("S", HISTORY_MS),
+            now,
+            heard: now,
+            out: Vec::new(),
+            told: Vec::new(),
+            unreadable: Vec::new(),
+            stood_at: None,
+            lost_at: Vec::new(),
+        };
+        bench.connect();
+        bench
+    }
+
+    fn connect(&mut self) {
+        self.server.cut();
+        self.out.clear();
+        self.reader.connected(self.now, &mut self.out);
+    }
+
+    /// Takes so many deliveries.
+    fn read(&mut self, count: usize) {
+        for _ in 0..count {
+            self.server.take(&mut self.out);
+            let Some(delivery) = self.server.line.pop_front() else {
+                return;
+            };
+            let now = (self.now, self.server.time_ns);
+            self.heard = self.now;
+            let told = self.told.len();
+            let taken = self
+                .reader
+                .take(delivery, now, &mut self.out, &mut self.told);
+            taken.expect("good answers");
+            let lost = self.told[told..].iter().filter(|told| **told == Told::Lost);
+            self.lost_at.extend(lost.map(|_| self.server.next_serial));
+            if self.told.contains(&Told::CaughtUp) {
+                self.stood_at.get_or_insert(self.server.next_serial);
+            }
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        let lost = self.server.event(event);
+        self.unreadable.extend(lost);
+        match event {
+            Event::Read(count) => self.read((*count).into()),
+            Event::Cut | Event::Restore(_) => self.connect(),
+            _ => self.server.take(&mut self.out),
+        }
+    }
+
+    /// Lets some time pass with heartbeats, so that everything is noticed.
+    fn settle(&mut self) {
+        self.server.holds = false;
+        for round in 0..48 {
+            if round == 16 {
+                self.server.replica = None;
+            }
+            self.read(1_000);
+            self.now += SILENCE_MAX / 3;
+            self.server.beat();
+            self.read(1_000);
+            let ticked = self.tick();
+            ticked.expect("answers in time");
+            if self.reader.check(self.now, &mut self.out) {
+                self.reader.ponged();
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), NatsError> {
+        self.reader.tick((self.now, self.heard), &mut self.out)
+    }
+
+    /// Checks that no message is missing without a report of a loss, and that no message came twice.
+    fn check(&self) {
+        let end = self.server.next_serial;
+        let mut lost_at = self.lost_at.iter();
+        let mut told_until = 0;
+        for (at, told) in self.told.iter().enumerate() {
+            let mut next = self.told[at + 1..].iter();
+            match (told, next.find(|told| !is_no_message(told))) {
+                (Told::Lost, _) => told_until = *lost_at.next().expect("noted"),
+                (Told::Hole, Some(Told::Message { payload, .. })) => {
+                    let serial: u64 = String::from_utf8_lossy(payload).parse().expect("a number");
+                    assert!(
+                        serial <= told_until,
+                        "a loss before {serial} that nobody heard of"
+                    );
+                }
+                (Told::Hole, behind) => panic!("{behind:?} behind a hole"),
+                _ => {}
+            }
+        }
+        let newest = check_told(&self.told, &self.unreadable, self.stood_at, end);
+        assert_eq!(newest, Some(end - 1), "the last message came");
+    }
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        8 => (1..6_u8).prop_map(Event::Add),
+        2 => (1..8_u8).prop_map(Event::Trim),
+        1 => (0..6_u8).prop_map(Event::Delete),
+        1 => Just(Event::Anew),
+        2 => (0..4_u8).prop_map(Event::Restore),
+        1 => any::<bool>().prop_map(Event::Hold),
+        1 => Just(Event::Drop),
+        2 => (0..6_u8, any::<bool>()).prop_map(|(behind, is_known)| Event::Lag(behind, is_known)),
+        2 => (1..6_u8).prop_map(Event::CatchUp),
+        3 => Just(Event::Cut),
+        12 => (1..12_u8).prop_map(Event::Read),
+    ];
+    prop::collection::vec(event, 1..60)
+}
+
+/// Events of a stream that loses nothing.
+fn lags() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        6 => (1..6_u8).prop_map(Event::Add),
+        3 => (0..9_u8, any::<bool>()).prop_map(|(behind, is_known)| Event::Lag(behind, is_known)),
+        3 => (1..6_u8).prop_map(Event::CatchUp),
+        1 => any::<bool>().prop_map(Event::Hold),
+        1 => Just(Event::Drop),
+        3 => Just(Event::Cut),
+        12 => (1..12_u8).prop_map(Event::Read),
+    ];
+    prop::collection::vec(event, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    /// The replica lacks messages from before and after the window when the process starts.
+    #[test]
+    fn a_replica_that_lags_costs_time_and_nothing_else(
+        old in 0..6_u8,
+        before in 1..6_u8,
+        (behind, is_known) in (0..12_u8, any::<bool>()),
+        events in lags(),
+    ) {
+        let mut bench = Bench::of(|server| {
+            server.event(&Event::Add(old));
+            server.time_ns += 2 * HISTORY_MS * MS_NS;
+            server.event(&Event::Add(before));
+            server.event(&Event::Lag(behind, is_known));
+        });
+        for event in &events {
+            bench.event(event);
+        }
+        bench.settle();
+        bench.event(&Event::Add(1));
+        bench.settle();
+        let serials = bench.told.iter().filter_map(|told| match told {
+            Told::Message { payload, .. } => Some(String::from_utf8_lossy(payload).into_owned()),
+            _ => None,
+        });
+        let all = u64::from(old)..bench.server.next_serial;
+        prop_assert_eq!(serials.collect::<Vec<_>>(), all.map(|n| n.to_string()).collect::<Vec<_>>());
+        prop_assert!(!bench.told.contains(&Told::Lost) && !bench.told.contains(&Told::Hole));
+        let until = bench.told.iter().position(|told| *told == Told::CaughtUp).expect("it caught up");
+        let read = bench.told[..until].iter().filter(|told| matches!(told, Told::Message { .. }));
+        prop_assert!(read.count() >= before.into(), "ready without the newest message");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #[test]
+    fn nothing_is_lost_unsaid_and_nothing_comes_twice(before in 0..20_u8, events in events()) {
+        let mut bench = Bench::new(before);
+        for event in &events {
+            bench.event(event);
+        }
+        bench.settle();
+        assert!(bench.reader.is_caught_up, "whatever was deleted on its way");
+        // A message shows what is missing before.
+        bench.event(&Event::Add(1));
+        bench.settle();
+        bench.check();
+    }
+}
+
+/// Whether this says nothing of messages.
+fn is_no_message(told: &Told) -> bool {
+    matches!(told, Told::CaughtUp | Told::Behind { .. })
+}
+
+/// Without [`Told::Behind`].
+fn names(told: &[Told]) -> Vec<&'static str> {
+    let told = told
+        .iter()
+        .filter(|told| !matches!(told, Told::Behind { .. }));
+    let name = |told: &Told| match told {
+        Told::Message { is_old: true, .. } => "old",
+        Told::Message { .. } => "message",
+        Told::Bad(_) => "bad",
+        Told::Lost => "lost",
+        Told::Hole => "hole",
+        Told::Head(_) => "head",
+        Told::CaughtUp => "stands",
+        Told::Behind { .. } => "behind",
+    };
+    told.map(name).collect()
+}
+
+#[test]
+fn how_far_it_is_behind_is_known_while_it_reads_and_when_the_stream_stands_still() {
+    let mut bench = Bench::new(3);
+    let behind = |bench: &mut Bench| {
+        let told = std::mem::take(&mut bench.told);
+        let behind = told.iter().filter_map(|told| match told {
+            Told::Behind { messages, ms } => Some((messages.expect("a number"), *ms)),
+            _ => None,
+        });
+        behind.collect::<Vec<_>>()
+    };
+    bench.server.time_ns += 2_000 * MS_NS;
+    bench.event(&Event::Add(1));
+    bench.read(100);
+    assert_eq!(
+        behind(&mut bench),
+        [(3, 2_000), (2, 2_000), (1, 2_000), (0, 0)]
+    );
+    bench.event(&Event::Add(1));
+    bench.read(100);
+    assert_eq!(behind(&mut bench), [], "read to its end, as before");
+    // The server stores messages, and delivers none.
+    bench.event(&Event::Hold(true));
+    bench.server.time_ns += 7_000 * MS_NS;
+    bench.event(&Event::Add(2));
+    bench.now += Duration::from_secs(3);
+    bench.heard = bench.now;
+    assert!(bench.reader.check(bench.now, &mut bench.out));
+    bench.read(1);
+    assert_eq!(behind(&mut bench), [(2, 7_000)]);
+    // As old as the time for which it was seen to wait, whatever the times of storage say.
+    bench.now += Duration::from_secs(9);
+    assert!(bench.reader.check(bench.now, &mut bench.out));
+    bench.read(1);
+    assert_eq!(behind(&mut bench), [(2, 9_000)]);
+}
+
+#[test]
+fn an_empty_stream_is_not_behind() {
+    let mut bench = Bench::new(0);
+    bench.read(100);
+    bench.event(&Event::Add(3));
+    bench.read(100);
+    let late = |told: &&Told| matches!(told, Told::Behind { ms: 1.., .. });
+    assert_eq!(bench.told.iter().find(late), None);
+}
+
+#[test]
+fn a_consumer_that_stands_still_is_replaced() {
+    let mut bench = Bench::new(1);
+    bench.read(100);
+    bench.event(&Event::Hold(true));
+    bench.event(&Event::Add(1));
+    let mut seconds = 0;
+    while !matches!(bench.reader.step, Step::Pause { .. }) {
+        bench.now += Duration::from_millis(500);
+        (bench.heard, seconds) = (bench.now, seconds + 1);
+        bench.server.beat();
+        if bench.reader.check(bench.now, &mut bench.out) {
+            bench.reader.ponged();
+        }
+        bench.read(100);
+        bench.tick().expect("no fault");
+        assert!(seconds < 4, "{:?}", bench.reader.step);
+    }
+    bench.settle();
+    assert_eq!(names(&bench.told), ["old", "stands", "message"]);
+}
+
+#[test]
+fn what_was_deleted_before_it_was_read_is_told_without_another_message() {
+    for (stored, left) in [(5, 0), (5, 2)] {
+        let mut bench = Bench::new(1);
+        bench.read(100);
+        bench.event(&Event::Hold(true));
+        bench.event(&Event::Add(stored));
+        bench.event(&Event::Trim(stored + 1 - left));
+        let mut waits = 0;
+        while !bench.told.contains(&Told::Lost) {
+            bench.now += Duration::from_millis(500);
+            (bench.heard, waits) = (bench.now, waits + 1);
+            bench.server.beat();
+            let _ = bench.reader.check(bench.now, &mut bench.out);
+            bench.read(100);
+            assert!(waits < 4, "within two seconds");
+        }
+        bench.settle();
+        let want: &[&str] = match left {
+            0 => &["old", "stands", "lost", "head"],
+            _ => &["old", "stands", "lost", "message", "message"],
+        };
+        assert_eq!(names(&bench.told), want);
+    }
+}
+
+/// As in a bucket of keys and values.
+#[test]
+fn a_message_that_a_newer_one_replaces_is_a_hole_and_no_loss() {
+    let mut bench = Bench::of(|server| {
+        server.overwrites = true;
+        server.event(&Event::Add(2));
+    });
+    bench.read(100);
+    bench.told.clear();
+    bench.event(&Event::Hold(true));
+    bench.event(&Event::Add(3));
+    bench.event(&Event::Delete(2));
+    bench.event(&Event::Hold(false));
+    bench.read(100);
+    bench.event(&Event::Add(2));
+    bench.event(&Event::Trim(5));
+    bench.connect();
+    bench.settle();
+    let want = ["hole", "message", "message", "stands", "hole", "message"];
+    assert_eq!(names(&bench.told), want);
+}
+
+/// A user may not ask for messages: what the leader says of the whole stream counts.
+#[test]
+fn a_loss_is_told_to_a_user_that_may_not_ask_for_messages() {
+    let mut bench = Bench::new(3);
+    bench.read(100);
+    bench.told.clear();
+    bench.event(&Event::Restore(2));
+    bench.event(&Event::Add(4));
+    bench.connect();
+    bench.read(4);
+    assert!(matches!(bench.reader.step, Step::Verify { .. }));
+    bench.out.clear();
+    bench
+        .reader
+        .verified(None, bench.now, &mut bench.out, &mut bench.told);
+    bench.settle();
+    let want = ["lost", "stands", "message", "message", "message", "message"];
+    assert_eq!(names(&bench.told), want);
+}
+
+#[test]
+fn old_messages_come_before_it_stands_and_a_cut_loses_nothing() {
+    let mut bench = Bench::new(2);
+    bench.read(100);
+    bench.event(&Event::Add(1));
+    bench.read(100);
+    bench.connect();
+    bench.event(&Event::Add(1));
+    bench.read(100);
+    let want = ["old", "old", "stands", "message", "stands", "message"];
+    assert_eq!(names(&bench.told), want);
+}
+
+#[test]
+fn messages_deleted_before_their_delivery_are_not_waited_for() {
+    let mut bench = Bench::new(3);
+    bench.event(&Event::Hold(true));
+    bench.read(100);
+    bench.event(&Event::Trim(3));
+    bench.settle();
+    assert_eq!(names(&bench.told), ["head", "stands"]);
+}
+
+#[test]
+fn old_messages_deleted_during_a_cut_are_not_waited_for() {
+    // The messages are deleted before the next connection has read an answer, or after this number of answers.
+    for answers in 0..3 {
+        let mut bench = Bench::new(3);
+        // Three answers and a message.
+        bench.read(4);
+        bench.event(&Event::Cut);
+        bench.read(answers);
+        bench.event(&Event::Delete(2));
+        bench.event(&Event::Delete(1));
+        bench.read(100);
+        assert_eq!(names(&bench.told), ["old", "stands"], "{answers}");
+    }
+}
+
+#[test]
+fn an_empty_stream_stands_at_its_head() {
+    let mut bench = Bench::new(0);
+    bench.read(100);
+    assert_eq!(names(&bench.told), ["stands"]);
+    let mut bench = Bench::new(3);
+    bench.server.event(&Event::Trim(3));
+    bench.read(100);
+    bench.connect();
+    bench.read(100);
+    assert_eq!(names(&bench.told), ["head", "stands", "stands"]);
+    assert_eq!(bench.told[0], Told::Head(bench.server.last));
+}
+
+#[test]
+fn what_came_and_went_while_the_stream_was_empty_is_a_loss() {
+    for (before, gone, left, want) in [
+        (0, 2, 0, &["lost", "head", "stands"][..]),
+        (3, 2, 1, &["stands", "lost", "message"]),
+        (0, 0, 1, &["stands", "message"]),
+        (3, 0, 1, &["stands", "message"]),
+    ] {
+        let mut bench = Bench::new(before);
+        bench.server.event(&Event::Trim(before));
+        bench.read(100);
+        bench.told.clear();
+        bench.server.event(&Event::Add(gone));
+        bench.server.event(&Event::Trim(gone));
+        bench.server.event(&Event::Add(left));
+        bench.connect();
+        bench.read(100);
+        assert_eq!(names(&bench.told), want, "{before} {gone} {left}");
+    }
+}
+
+#[test]
+fn what_was_made_anew_or_restored_is_a_loss() {
+    for event in [Event::Anew, Event::Restore(1), Event::Restore(2)] {
+        let mut bench = Bench::new(2);
+        bench.read(100);
+        bench.told.clear();
+        bench.event(&event);
+        bench.connect();
+        bench.read(100);
+        assert_eq!(names(&bench.told)[0], "lost", "{event:?}");
+        assert_eq!(names(&bench.told).last(), Some(&"stands"), "{event:?}");
+    }
+}
+
+#[test]
+fn a_lost_delivery_and_a_consumer_without_heartbeats_are_replaced() {
+    let mut bench = Bench::new(1);
+    bench.read(100);
+    bench.event(&Event::Add(1));
+    bench.event(&Event::Drop);
+    bench.server.beat();
+    bench.read(100);
+    // Each look at the stream makes another consumer, so the reader pauses before it looks.
+    assert_eq!(
+        bench.reader.due(bench.heard),
+        Some(bench.now + ANOTHER_PAUSE)
+    );
+    bench.now += ANOTHER_PAUSE;
+    bench.tick().expect("no fault");
+    bench.read(100);
+    bench.server.consumers.clear();
+    bench.event(&Event::Add(1));
+    bench.now += SILENCE_MAX;
+    bench.tick().expect("no fault");
+    bench.read(100);
+    assert_eq!(names(&bench.told), ["old", "stands", "message", "message"]);
+}
+
+#[test]
+fn messages_are_acknowledged_many_at_a_time() {
+    let mut bench = Bench::new(0);
+    bench.read(100);
+    let acks = |out: &[u8]| String::from_utf8_lossy(out).matches("$JS.ACK.").count();
+    for _ in 0..bench.reader.limits.pending_max / ACKED_SHARE / 2 {
+        bench.server.add();
+    }
+    bench.server.take(&mut bench.out);
+    while let Some(delivery) = bench.server.line.pop_front() {
+        let now = (bench.now, NOW_NS);
+        let taken = bench
+            .reader
+            .take(delivery, now, &mut bench.out, &mut bench.told);
+        taken.expect("good messages");
+    }
+    assert_eq!(acks(&bench.out), 0);
+    assert_eq!(bench.reader.work_due(), Some(bench.now + ACK_WAIT));
+    bench.now += ACK_WAIT;
+    bench.tick().expect("no fault");
+    assert_eq!(acks(&bench.out), 1);
+}
+
+#[test]
+fn a_refusal_and_a_silence_end_the_connection() {
+    let mut bench = Bench::new(0);
+    bench.now += ANSWER_TIMEOUT;
+    let silent = bench.tick();
+    assert!(silent.is_err_and(|error| error.to_string().contains("no answer")));
+    let answer = |payload: &[u8], status| Delivery {
+        subject: ".1".to_owned(),
+        sid: ANSWERS_SID,
+        payload: payload.to_vec(),
+        status,
+        ..Delivery::default()
+    };
+    let missing = br#"{"error":{"description":"stream not found"}}"#;
+    for (delivery, words) in [
+        (answer(missing, None), "stream not found"),
+        (answer(b"", Some(503)), "nobody answers"),
+    ] {
+        let mut bench = Bench::new(0);
+        let now = (bench.now, NOW_NS);
+        let taken = bench
+            .reader
+            .take(delivery, now, &mut bench.out, &mut bench.told);
+        assert!(taken.is_err_and(|error| error.to_string().contains(words)));
+    }
+}
+
+#[test]
+fn all_holes_of_a_backlog_are_one_loss() {
+    let mut bench = Bench::new(2);
+    bench.read(100);
+    bench.told.clear();
+    bench.event(&Event::Hold(true));
+    bench.event(&Event::Add(9));
+    for at in [3, 5, 6] {
+        bench.event(&Event::Delete(at));
+    }
+    bench.event(&Event::Hold(false));
+    bench.connect();
+    bench.read(100);
+    let mut told = names(&bench.told);
+    told.retain(|told| *told != "message");
+    assert_eq!(told, ["stands", "lost", "hole", "hole"]);
+    // What is lost later is news again.
+    bench.event(&Event::Hold(true));
+    bench.event(&Event::Add(2));
+    bench.event(&Event::Delete(8));
+    bench.event(&Event::Hold(false));
+    bench.read(100);
+    let told = names(&bench.told);
+    assert!(told.ends_with(&["lost", "message"]), "{told:?}");
+}
+
+#[test]
+fn a_large_message_over_a_slow_link_is_no_silence() {
+    let mut bench = Bench::new(1);
+    // The answer comes after the message.
+    for is_made in [false, true] {
+        for _ in 0..40 {
+            bench.now += SILENCE_MAX / 2;
+            bench.heard = bench.now;
+            bench.tick().expect("bytes come");
+        }
+        assert_eq!(bench.reader.last_request, if is_made { 3 } else { 1 });
+        bench.read(100);
+    }
+    bench.now += SILENCE_MAX;
+    bench.tick().expect("another consumer");
+    assert_eq!(bench.reader.last_request, 4, "no byte for too long");
+}
+
+/// If the stream is made anew after the look of a reconnection, only its creation time shows that.
+#[test]
+fn a_stream_made_anew_between_the_look_and_the_consumer_is_a_loss() {
+    for (before, gone) in [(0, 0), (0, 1), (3, 0), (3, 2)] {
+        let mut bench = Bench::new(before);
+        bench.event(&Event::Trim(gone + before));
+        bench.settle();
+        bench.told.clear();
+        bench.connect();
+        bench.server.take(&mut bench.out);
+        bench.server.add();
+        bench.event(&Event::Anew);
+        (0..=before).for_each(|_| bench.server.add());
+        bench.event(&Event::Trim(before));
+        bench.settle();
+        assert_eq!(names(&bench.told), ["lost", "stands", "message"]);
+    }
+}
+
+/// A server comes back without its newest messages, and new messages get their numbers.
+#[test]
+fn the_newest_message_that_was_replaced_is_a_loss_though_it_was_the_newest_at_a_look() {
+    let mut bench = Bench::new(3);
+    bench.settle();
+    bench.connect();
+    bench.event(&Event::Read(1));
+    bench.event(&Event::Restore(1));
+    bench.event(&Event::Add(2));
+    bench.event(&Event::Trim(3));
+    bench.settle();
+    assert!(bench.told.contains(&Told::Lost), "{:?}", bench.told);
+}
+
+/// Publishers are quiet for longer than the stream keeps messages, and the connection ends.
+#[test]
+fn what_was_trimmed_after_it_was_read_is_no_loss() {
+    let mut bench = Bench::new(3);
+    bench.settle();
+    for is_lost in [false, true] {
+        bench.event(&Event::Trim(9));
+        if is_lost {
+            bench.server.add();
+            bench.event(&Event::Trim(9));
+        }
+        bench.event(&Event::Cut);
+        bench.event(&Event::Read(9));
+        bench.event(&Event::Add(1));
+        bench.settle();
+        assert_eq!(
+            bench.told.contains(&Told::Lost),
+            is_lost,
+            "{:?}",
+            bench.told
+        );
+        bench.check();
+    }
+}

@@ -1,0 +1,326 @@
+//! The answers of JetStream: how they are read, and how the reader goes on after refusals, silence and losses. At the
+//! end are flow control, and the consumers that are deleted.
+
+use super::super::requests::Limits;
+use super::super::*;
+use super::model::{Event, NOW_NS};
+use super::*;
+use crate::nats::consumer::Made;
+use crate::nats::stream_info::rfc_3339;
+
+#[test]
+fn times_keep_their_nanoseconds() {
+    let created_ns = |text: &str| {
+        let answer = format!(r#"{{"created":"{text}","state":{{"last_seq":0}}}}"#);
+        StreamInfo::read(answer.as_bytes())
+            .expect("good")
+            .created_ns
+    };
+    for (text, ns) in [
+        ("2026-01-09T10:30:00.000000007Z", 1_767_954_600_000_000_007),
+        ("1970-01-01T00:00:00.000000000Z", 0),
+    ] {
+        assert_eq!(created_ns(text), ns);
+        assert_eq!(rfc_3339(ns), text);
+    }
+    let with_offset = created_ns("2026-01-09T11:30:00.5+01:00");
+    assert_eq!(with_offset, 1_767_954_600_500_000_000);
+    assert_eq!(created_ns("0001-01-01T00:00:00Z"), 0);
+}
+
+#[test]
+fn the_newest_message_of_a_stream() {
+    for (state, head) in [
+        (
+            r#"{"messages":2,"last_seq":7,"last_ts":"1970-01-01T00:00:00.000000009Z"}"#,
+            Some(StoredId { major: 7, minor: 9 }),
+        ),
+        (
+            r#"{"messages":0,"last_seq":0,"last_ts":"0001-01-01T00:00:00Z"}"#,
+            None,
+        ),
+    ] {
+        let created = "1970-01-01T00:00:00.000000005Z";
+        let answer = format!(r#"{{"created":"{created}","state":{state}}}"#);
+        let info = StreamInfo::read(answer.as_bytes()).expect("good");
+        assert_eq!((info.head, info.created_ns), (head, 5));
+        assert_eq!(info.retention, Retention::Limits);
+    }
+    let missing = br#"{"error":{"code":404,"err_code":10059,"description":"stream not found"}}"#;
+    let refused = StreamInfo::read(missing).expect_err("no stream");
+    assert_eq!(refused.to_string(), "error 10059: stream not found");
+    assert!(StreamInfo::read(b"{}").is_err());
+    for (cluster, leads) in [
+        (
+            r#"{"name":"c","leader":"n1","replicas":[{"name":"n0"}]}"#,
+            true,
+        ),
+        (
+            r#"{"name":"c","replicas":[{"name":"n0","current":false}]}"#,
+            false,
+        ),
+        (r#"{"leader":"n1"}"#, true),
+        ("null", true),
+        (
+            r#"{"name":"c","leader":"n1","replicas":[{"active":3999999999},{"active":60000000000}]}"#,
+            true,
+        ),
+        (
+            r#"{"name":"c","leader":"n1","replicas":[{"active":4000000000},{"active":60000000000}]}"#,
+            false,
+        ),
+        (r#"{"name":"c","leader":"n1","replicas":null}"#, true),
+    ] {
+        let answer = format!(r#"{{"state":{{"last_seq":0}},"cluster":{cluster}}}"#);
+        let read = StreamInfo::read(answer.as_bytes());
+        assert_eq!(!matches!(read, Err(ApiError::NoLeader)), leads, "{cluster}");
+    }
+    let deep = format!(r#"{{"state":{}"#, "[".repeat(100_000));
+    for error in [
+        StreamInfo::read(deep.as_bytes()).expect_err("too deep"),
+        Made::read(deep.as_bytes()).expect_err("too deep"),
+    ] {
+        assert!(error.to_string().contains("deeper than 512"), "{error}");
+    }
+}
+
+#[test]
+fn delivered_and_waiting_messages_of_a_consumer() {
+    let answer = br#"{"num_pending":3,"delivered":{"consumer_seq":2,"stream_seq":9}}"#;
+    let made = Made::read(answer).expect("good");
+    assert_eq!((made.name, made.waiting, made.begins), (None, 5, 10));
+    let made = Made::read(br#"{"name":"c"}"#).expect("good");
+    assert_eq!((made.name.as_deref(), made.waiting), (Some("c"), 0));
+    assert!(Made::read(br#"{"error":{}}"#).is_err());
+}
+
+#[test]
+fn a_server_that_lacks_messages_does_not_serve() {
+    let replicas = r#"{"name":"n1","current":true,"active":9},{"name":"n2","current":false,"active":9,"lag":55465},
+        {"name":"n3","current":false,"active":9,"lag":7},{"name":"n4","current":true,"active":5000000000},
+        {"name":"n5","current":false,"active":9},{"name":"n6","current":true,"offline":true,"active":9}"#;
+    let answer = format!(
+        r#"{{"state":{{"last_seq":0}},"cluster":{{"name":"c","leader":"n0","replicas":[{replicas}]}}}}"#
+    );
+    let info = StreamInfo::read(answer.as_bytes()).expect("good");
+    let serves = |server| info.serves(Some(server));
+    let servers = ["n0", "n1", "n2", "n3", "n4", "n5", "n6", "other"];
+    let want = [true, true, false, true, false, false, false, false];
+    assert_eq!(servers.map(serves), want);
+    assert!(info.serves(None), "no cluster");
+}
+
+#[test]
+fn limits_shrink_to_those_of_the_server_as_long_as_something_is_left() {
+    let refused = |code| ApiError::Refused {
+        code,
+        description: String::new(),
+    };
+    let mut limits = Limits::default();
+    assert!(!limits.shrink(&refused(10_026)) && limits == Limits::default());
+    assert!(limits.shrink(&refused(10_121)));
+    assert!(limits.shrink(&refused(10_153)));
+    let (_, body) = limits.plan(Start::Time(0)).request("S", "in");
+    assert!(body.contains(r#""max_ack_pending":1024"#), "{body}");
+    assert!(
+        body.contains(r#""inactive_threshold":2500000000"#),
+        "{body}"
+    );
+    let tries = std::iter::from_fn(|| limits.shrink(&refused(10_121)).then_some(()));
+    assert_eq!(tries.count(), 10, "down to one message");
+}
+
+#[test]
+fn a_consumer_begins_at_a_message_or_a_time() {
+    let body = |start| Limits::default().plan(start).request("S", "in").1;
+    let at = body(Start::Sequence(7));
+    assert!(
+        at.contains(r#""opt_start_seq":7"#) && at.contains("by_start_sequence"),
+        "{at}"
+    );
+    let by_time = body(Start::Time(9));
+    assert!(
+        by_time.contains(r#""opt_start_time":"1970-01-01T00:00:00.000000009Z""#),
+        "{by_time}"
+    );
+    assert!(!by_time.contains("opt_start_seq"));
+}
+
+#[test]
+fn flow_control_is_answered_and_is_no_idle_time() {
+    let mut bench = Bench::new(1);
+    // The consumer is made, and its message is not delivered.
+    bench.event(&Event::Hold(true));
+    bench.read(100);
+    let control = |reply: Option<&str>, stalled: Option<&str>| Delivery {
+        sid: bench.reader.last_sid,
+        status: Some(100),
+        reply: reply.map(str::to_owned),
+        stalled: stalled.map(str::to_owned),
+        ..Delivery::default()
+    };
+    let controls = [
+        control(Some("$JS.FC.1"), None),
+        control(None, Some("$JS.FC.1")),
+    ];
+    for delivery in controls.iter().cycle().take(10) {
+        let now = (bench.now, NOW_NS);
+        bench.out.clear();
+        let (reader, out, told) = (&mut bench.reader, &mut bench.out, &mut bench.told);
+        reader.take(delivery.clone(), now, out, told).expect("good");
+        assert_eq!(String::from_utf8_lossy(out), "PUB $JS.FC.1  0\r\n\r\n");
+    }
+    assert!(matches!(bench.reader.step, Step::Read { .. }));
+}
+
+#[test]
+fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
+    let refusal = |code: u64| format!(r#"{{"error":{{"err_code":{code},"description":"no"}}}}"#);
+    let take = |bench: &mut Bench, payload: String| {
+        let delivery = Delivery {
+            subject: format!(".{}", bench.reader.last_request),
+            sid: ANSWERS_SID,
+            payload: payload.into_bytes(),
+            ..Delivery::default()
+        };
+        let now = (bench.now, NOW_NS);
+        let (reader, out, told) = (&mut bench.reader, &mut bench.out, &mut bench.told);
+        reader.take(delivery, now, out, told)
+    };
+    let mut bench = Bench::new(1);
+    bench.read(1);
+    bench.out.clear();
+    take(&mut bench, refusal(10_121)).expect("asked again");
+    let text = String::from_utf8_lossy(&bench.out);
+    assert!(text.contains(r#""max_ack_pending":1024"#), "{text}");
+    for (answer, words) in [
+        (
+            refusal(10_059),
+            "the stream S does not exist; make it: nats stream add S",
+        ),
+        (
+            r#"{"config":{"retention":"workqueue"},"state":{"last_seq":0}}"#.to_owned(),
+            "the stream S is a work queue (retention: workqueue)",
+        ),
+    ] {
+        let mut bench = Bench::new(0);
+        let error = take(&mut bench, answer).expect_err("it cannot be read");
+        assert!(
+            error.keeps_connection() && error.to_string().starts_with(words),
+            "{error}"
+        );
+        bench.now += UNUSABLE_PAUSE;
+        bench.tick().expect("another look");
+        assert!(matches!(bench.reader.step, Step::Look { .. }));
+    }
+}
+
+#[test]
+fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
+    // The server says nothing, or that nobody leads the stream.
+    for (is_answered, words) in [(true, None), (false, None), (false, Some("no leader"))] {
+        let mut bench = Bench::new(0);
+        bench.read(100);
+        bench.now += CHECK_INTERVAL;
+        bench.heard = bench.now;
+        assert_eq!(bench.reader.work_due(), Some(bench.now));
+        assert!(bench.reader.check(bench.now, &mut bench.out));
+        assert!(
+            !bench.reader.check(bench.now, &mut bench.out),
+            "one at a time"
+        );
+        bench.reader.ponged();
+        bench.server.take(&mut bench.out);
+        if words.is_some() {
+            let answer = bench.server.line.front_mut().expect("the answer");
+            answer.payload = br#"{"state":{"last_seq":0},"cluster":{"name":"c"}}"#.to_vec();
+            bench.read(1);
+        } else if !is_answered {
+            bench.server.line.clear();
+        }
+        let mut beat = || {
+            bench.server.beat();
+            let delivery = bench.server.line.pop_front().expect("a beat");
+            let (now, out) = ((bench.now, NOW_NS), &mut bench.out);
+            bench.reader.take(delivery, now, out, &mut bench.told)
+        };
+        let taken: Vec<bool> = (0..11).map(|_| beat().is_ok()).collect();
+        assert_eq!(taken.iter().all(|is_ok| *is_ok), is_answered, "{taken:?}");
+    }
+}
+
+#[test]
+fn an_answer_about_the_stream_that_a_slow_line_brings_after_the_next_question_is_due_counts() {
+    let mut bench = Bench::new(0);
+    bench.read(100);
+    bench.now += Duration::from_secs(3);
+    assert!(bench.reader.check(bench.now, &mut bench.out));
+    bench.reader.ponged();
+    bench.server.take(&mut bench.out);
+    bench.now += Duration::from_secs(4);
+    assert!(!bench.reader.check(bench.now, &mut bench.out));
+    assert!(
+        bench.out.is_empty(),
+        "a second question would make the first answer void"
+    );
+    bench.read(1);
+    assert!(!matches!(
+        &bench.reader.step,
+        Step::Read {
+            check: Check::Asked { .. },
+            ..
+        }
+    ));
+}
+
+#[test]
+fn each_consumer_is_deleted_before_the_next_and_at_a_stop() {
+    let mut bench = Bench::new(1);
+    let deleted = |out: &[u8]| String::from_utf8_lossy(out).contains("$JS.API.CONSUMER.DELETE.S.c");
+    bench.read(100);
+    bench.reader.connected(bench.now, &mut bench.out);
+    assert!(deleted(&bench.out), "the consumer of the connection before");
+    bench.read(100);
+    assert!(bench.reader.owes());
+    bench.out.clear();
+    bench.reader.stop(&mut bench.out);
+    assert!(deleted(&bench.out) && !bench.reader.owes());
+}
+
+#[test]
+fn a_question_that_an_election_drops_is_asked_again_and_its_first_answer_counts() {
+    let mut bench = Bench::new(3);
+    let asked = |out: &[u8]| {
+        let text = String::from_utf8_lossy(out).into_owned();
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("PUB $JS.API.STREAM.INFO"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut all = asked(&bench.out);
+    bench.out.clear();
+    let begun = bench.now;
+    for second in 1..5 {
+        assert_eq!(
+            bench.reader.work_due(),
+            Some(begun + second * Duration::from_secs(1))
+        );
+        bench.now = begun + second * Duration::from_secs(1);
+        bench.tick().expect("within the time for an answer");
+        assert!(!bench.reader.check(bench.now, &mut bench.out), "no PING");
+        all.extend(asked(&bench.out));
+        bench.server.take(&mut bench.out);
+        bench.out.clear();
+    }
+    assert_eq!(all.len(), 5, "{all:?}");
+    assert!(all.iter().all(|line| *line == all[0]), "{all:?}");
+    // Four answers come at once: one consumer is asked for.
+    bench.read(4);
+    let made = String::from_utf8_lossy(&bench.out)
+        .matches("CONSUMER.CREATE")
+        .count();
+    assert!(made <= 1, "{made}");
+    bench.read(1_000);
+    assert!(bench.reader.is_caught_up);
+    bench.check();
+}

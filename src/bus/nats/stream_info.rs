@@ -1,0 +1,183 @@
+//! What the leader of a JetStream stream says about it: the newest message, and which servers have what the leader has.
+//! Only the leader answers about a stream. A server of the stream that was away catches up, and until then knows the
+//! stream up to an older message. Pure.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::api::{self, ApiError, refusal};
+use weirgate_core::StoredId;
+use weirgate_wire::json;
+use weirgate_wire::json::Json;
+
+/// The shortest time in which the servers of a stream elect a new leader if they hear nothing of the old one. A leader
+/// that is cut off from them notices after 10 s.
+const ELECTION_NS: i64 = 4_000_000_000;
+/// A server that has nearly all that the leader has may be read: under load each follower is some messages behind.
+/// Servers that catch up are behind by all that they missed.
+const LAG_MAX: u64 = 1_000;
+
+/// The state of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StreamInfo {
+    /// The newest message that was ever stored; `None` for a stream without any so far.
+    pub(super) head: Option<StoredId>,
+    /// The sequence number of the oldest message; of an empty stream, the number of the next message.
+    pub(super) first: u64,
+    /// When the stream was made, Unix nanoseconds; 0 if unknown.
+    pub(super) created_ns: u64,
+    pub(super) retention: Retention,
+    /// Whether a new message of a subject can remove an older one (`max_msgs_per_subject`), as in a key-value bucket.
+    pub(super) overwrites: bool,
+    cluster: Option<Cluster>,
+}
+
+/// How long a stream keeps a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retention {
+    /// Up to the limits of the stream.
+    Limits,
+    /// Until all consumers have acknowledged it; not at all without a consumer.
+    Interest,
+    /// Until one consumer has acknowledged it.
+    WorkQueue,
+}
+
+/// The servers of a stream in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cluster {
+    leader: String,
+    replicas: Vec<Replica>,
+}
+
+/// A server beside the leader that has a copy of a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default)]
+struct Replica {
+    name: String,
+    /// Whether it has all that the leader has.
+    current: bool,
+    offline: bool,
+    /// Nanoseconds since the leader has heard of it; 0: not yet.
+    active: i64,
+    /// The number of operations that it lacks.
+    lag: u64,
+}
+
+impl Replica {
+    fn is_reached(&self) -> bool {
+        self.active < ELECTION_NS
+    }
+
+    /// Whether a consumer on this server gives nearly what one on the leader gives.
+    fn serves(&self) -> bool {
+        let is_near = (1..=LAG_MAX).contains(&self.lag);
+        !self.offline && self.is_reached() && (self.current || is_near)
+    }
+}
+
+impl Cluster {
+    /// The servers in the answer about a stream; `None` without a cluster.
+    ///
+    /// # Errors
+    /// Nobody leads the stream, or another server may: a server that is cut off from its cluster goes on answering.
+    pub(super) fn read(answer: Json<'_>) -> Result<Option<Self>, ApiError> {
+        if answer.text(&["cluster", "name"]).is_none() {
+            return Ok(None);
+        }
+        let replicas = answer.get(&["cluster", "replicas"]);
+        let replicas: Option<Vec<Replica>> = replicas.and_then(|list| json::value(&list).ok());
+        let cluster = Self {
+            leader: answer.text(&["cluster", "leader"]).unwrap_or_default(),
+            replicas: replicas.unwrap_or_default(),
+        };
+        let reached = cluster.replicas.iter().filter(|one| one.is_reached());
+        let reaches_most = 2 * (1 + reached.count()) > 1 + cluster.replicas.len();
+        match cluster.leader.is_empty() || !reaches_most {
+            true => Err(ApiError::NoLeader),
+            false => Ok(Some(cluster)),
+        }
+    }
+}
+
+impl StreamInfo {
+    /// # Errors
+    /// JetStream refuses, the answer cannot be read, or nobody leads the stream.
+    pub(super) fn read(answer: &[u8]) -> Result<Self, ApiError> {
+        let answer = open(answer)?;
+        let cluster = Cluster::read(answer)?;
+        let time_ns = |path: &[&str]| answer.text(path).as_deref().and_then(unix_ns);
+        let major = answer.number(&["state", "last_seq"]);
+        let major = major.ok_or_else(|| ApiError::Unreadable("no state".to_owned()))?;
+        let minor = time_ns(&["state", "last_ts"]).unwrap_or(0);
+        let per_subject = answer.get(&["config", "max_msgs_per_subject"]);
+        let per_subject = per_subject.and_then(|number| json::value::<i64>(&number).ok());
+        Ok(Self {
+            head: (major > 0).then_some(StoredId { major, minor }),
+            first: match answer.number(&["state", "messages"]) {
+                Some(0) => major + 1,
+                _ => answer.number(&["state", "first_seq"]).unwrap_or(0),
+            },
+            created_ns: time_ns(&["created"]).unwrap_or(0),
+            retention: match answer.text(&["config", "retention"]).as_deref() {
+                Some("interest") => Retention::Interest,
+                Some("workqueue") => Retention::WorkQueue,
+                _ => Retention::Limits,
+            },
+            overwrites: per_subject.is_some_and(|number| number > 0),
+            cluster,
+        })
+    }
+
+    /// The sequence number of the newest message; 0 without any so far.
+    pub(super) fn head_number(&self) -> u64 {
+        self.head.map_or(0, |head| head.major)
+    }
+
+    /// Whether a consumer on this server gives what the leader has. `None`: the server has no cluster.
+    pub(super) fn serves(&self, server: Option<&str>) -> bool {
+        let (Some(cluster), Some(server)) = (&self.cluster, server) else {
+            return true;
+        };
+        let mut replicas = cluster.replicas.iter();
+        server == cluster.leader || replicas.any(|one| one.name == server && one.serves())
+    }
+}
+
+/// The message in the leader's answer to the question for a message (`STREAM.MSG.GET`): its number and time. `None`:
+/// there is no such message.
+///
+/// # Errors
+/// JetStream refuses, or the answer cannot be read.
+pub(super) fn stored(answer: &[u8]) -> Result<Option<StoredId>, ApiError> {
+    let answer = match open(answer) {
+        Err(error) if error.message_is_missing() => return Ok(None),
+        answer => answer?,
+    };
+    let major = answer.number(&["message", "seq"]);
+    let minor = answer.text(&["message", "time"]);
+    match (major, minor.as_deref().and_then(unix_ns)) {
+        (Some(major), Some(minor)) => Ok(Some(StoredId { major, minor })),
+        _ => Err(ApiError::Unreadable("no message".to_owned())),
+    }
+}
+
+/// A time in the form of JetStream's API, from Unix nanoseconds.
+pub(super) fn rfc_3339(unix_ns: u64) -> String {
+    let time = DateTime::<Utc>::from_timestamp_nanos(i64::try_from(unix_ns).unwrap_or(i64::MAX));
+    time.to_rfc3339_opts(SecondsFormat::Nanos, true)
+}
+
+/// Unix nanoseconds of a time in the form of JetStream's API.
+fn unix_ns(text: &str) -> Option<u64> {
+    let time = DateTime::parse_from_rfc3339(text).ok()?;
+    u64::try_from(time.timestamp_nanos_opt()?).ok()
+}
+
+/// Opens an answer without an error.
+///
+/// # Errors
+/// JetStream refuses, or the answer cannot be read.
+pub(super) fn open(answer: &[u8]) -> Result<Json<'_>, ApiError> {
+    let answer = api::read(answer)?;
+    refusal(answer).map_or(Ok(answer), Err)
+}

@@ -1,0 +1,408 @@
+//! Plain subjects and patterns of subjects, without JetStream, chosen by clients while the source runs, or for gateways
+//! that speak to each other.
+//!
+//! Callers request subjects through a [`BusInterest`], without waiting. The events are the same as from the Redis
+//! source ([`crate::requests`], [`crate::ledger`]), in the order in which the server sends, over all
+//! subjects: [`BusEvent::Subscribed`] once the server has answered a PING after the SUB; [`BusEvent::Refused`] if the
+//! server's permissions forbid a subject (asked again every 30 s and after each reconnection, reported once); for a
+//! lost connection a [`BusEvent::Gap`], if any subscription was confirmed, and a [`BusEvent::Down`].
+//!
+//! Each requested subject or pattern is a subscription on the server, so a message that matches several of them arrives
+//! once for each.
+//!
+//! One thread waits for the socket and for changes of interest in the same poll. When the loop's channel is full, the
+//! thread waits there and reads nothing. The server keeps messages up to its limit for a connection (`max_pending`).
+//! Over the limit, the server ends the connection, and the loss is reported as a gap.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `mod` | the choice of the server, and a session; the messages of a publishing caller; the numbers of the subscriptions on a connection |
+//! | `session` | messages, confirmations, refusals, pings; the kept feed among the names |
+//! | `handover` | the move to another server, from one in lame duck mode; copies of a message |
+//! | `retained` | last values, from JetStream, of subjects and of patterns; pure |
+
+mod handover;
+mod retained;
+mod session;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use self::handover::Before;
+use self::session::Session;
+use super::error::{NatsError, Stop};
+use super::protocol;
+use super::servers::{Second, Servers, waiter};
+use super::settings::NatsSettings;
+use super::wire::Wire;
+use crate::LinkTimes;
+use crate::relay::{Bus, Relay};
+use crate::requests;
+use crate::requests::{BusInterest, Names, Outgoing, Publisher};
+use crate::socket::Waiter;
+use crate::status::BusStatus;
+use crate::{KeptFeed, SourceLink};
+use weirgate_core::{BusEvent, Subscription};
+
+/// Commands and messages wait while more bytes than this are not written.
+const QUEUED_BYTES_MAX: usize = 64 * 1024;
+/// The longest time without a message on a connection that publishes.
+const MESSAGE_SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Settings of a [`NatsSubjectsSource`].
+#[derive(Clone)]
+pub struct NatsSubjectsSettings {
+    /// Servers, log-in and TLS; streams and consumers are not used.
+    pub nats: NatsSettings,
+    /// The payload limit, bytes. A larger payload is cut to one byte more than the limit.
+    pub payload_bytes_max: usize,
+    /// The limit on last values sent for a pattern.
+    pub retained_subjects_max: usize,
+    /// When a subscription counts as confirmed.
+    pub settle: Settle,
+}
+
+/// How long interest may travel from the server of a connection to the other servers. The server confirms a
+/// subscription before the other servers know it, and messages published there until then do not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settle {
+    /// The time between the server's confirmation and weirgate's.
+    pub time: Duration,
+    /// Whether to wait on every server; `false`: only on a server with a cluster name.
+    pub always: bool,
+}
+
+impl Settle {
+    /// Confirmed as soon as the server confirms.
+    pub const NEVER: Self = Self {
+        time: Duration::ZERO,
+        always: false,
+    };
+
+    /// The time to wait on a server with or without a cluster name.
+    fn after(self, is_clustered: bool) -> Duration {
+        match self.always || is_clustered {
+            true => self.time,
+            false => Duration::ZERO,
+        }
+    }
+}
+
+/// The messages of the caller, the state of the connection, and the rules between gateways.
+///
+/// All names are needed. Messages that the loop does not take in time are dropped and reported as [`BusEvent::Gap`]: a
+/// source that waits would make the server cut the connection. The caller publishes on its own subjects at least once a
+/// second, and a connection without a message for three seconds is left. Messages that wait for a lost connection are
+/// dropped.
+struct Publishing {
+    outbox: Receiver<Outgoing>,
+    /// The largest message, bytes; the server has to take messages of this size.
+    bytes_max: usize,
+    /// When the last message arrived.
+    relayed: Instant,
+    /// Messages that the loop had no room for, and not reported yet.
+    dropped: u64,
+    /// The last subject on which the server permits no publishing.
+    not_permitted: Option<String>,
+}
+
+impl Publishing {
+    fn new(outbox: Receiver<Outgoing>, bytes_max: usize) -> Self {
+        Self {
+            outbox,
+            bytes_max,
+            relayed: Instant::now(),
+            dropped: 0,
+            not_permitted: None,
+        }
+    }
+
+    /// Begins on a new connection. `keeps_waiting`: the connection before is still well, so messages that wait for it
+    /// are published here.
+    ///
+    /// # Errors
+    /// The server takes only smaller messages.
+    fn begin(&mut self, wire: &Wire, keeps_waiting: bool) -> Result<(), NatsError> {
+        let bytes_max = wire.info.max_payload();
+        if bytes_max < self.bytes_max {
+            return Err(NatsError::TooLarge {
+                url: wire.endpoint.url(),
+                bytes_max,
+                what: "messages between instances have up to",
+                bytes: self.bytes_max,
+            });
+        }
+        if !keeps_waiting {
+            // Messages for the connection before would be late.
+            self.outbox.try_iter().for_each(drop);
+        }
+        (self.relayed, self.dropped, self.not_permitted) = (Instant::now(), 0, None);
+        Ok(())
+    }
+
+    /// Queues messages to publish, up to a limit.
+    fn publish(&self, wire: &mut Wire) {
+        while wire.queued_bytes() < QUEUED_BYTES_MAX
+            && let Ok(message) = self.outbox.try_recv()
+        {
+            protocol::publish(wire.out(), &message.subject, "", &message.payload);
+        }
+    }
+
+    /// Whether messages wait to be published.
+    fn has_waiting(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// When the connection is given up if no message arrives before.
+    ///
+    /// # Errors
+    /// No message arrived in time.
+    fn due(&self) -> Result<Instant, NatsError> {
+        let due = self.relayed + MESSAGE_SILENCE_MAX;
+        match &self.not_permitted {
+            _ if Instant::now() < due => Ok(due),
+            Some(subject) => Err(NatsError::not_permitted("publish", subject)),
+            None => Err(NatsError::Silent(MESSAGE_SILENCE_MAX.as_millis() as u64)),
+        }
+    }
+
+    /// Hands a message over. If the loop has no room, drops and counts the message.
+    fn hand_over(&mut self, event: BusEvent, link: &SourceLink) -> Result<(), Stop> {
+        self.relayed = Instant::now();
+        let lost = Some(self.dropped).filter(|&dropped| dropped > 0);
+        if lost.is_some() && link.try_send(BusEvent::Gap { lost })? {
+            self.dropped = 0;
+        }
+        if !link.try_send(event)? {
+            self.dropped += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Relays the requested subjects and patterns, for ever.
+pub struct NatsSubjectsSource {
+    settings: NatsSubjectsSettings,
+    status: Arc<BusStatus>,
+    waiter: Waiter,
+    names: Names,
+    /// All names requested at the start of the connection in use were answered.
+    has_stood: bool,
+    servers: Servers,
+    publishing: Option<Publishing>,
+    kept: Option<KeptFeed>,
+}
+
+impl NatsSubjectsSource {
+    /// Makes a source, and the handle to request subjects; the handle may be used before the source runs. The source
+    /// keeps `status` up to date from here on.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn new(
+        settings: NatsSubjectsSettings,
+        status: Arc<BusStatus>,
+    ) -> Result<(Self, BusInterest), NatsError> {
+        let (waiter, wake) = waiter("the NATS source")?;
+        let (handle, names) = requests::interest(wake);
+        let source = Self {
+            settings,
+            status,
+            waiter,
+            names,
+            has_stood: false,
+            servers: Servers::default(),
+            publishing: None,
+            kept: None,
+        };
+        Ok((source, handle))
+    }
+
+    /// Makes a source that also publishes messages of up to `bytes_max` bytes, with the rules for gateways that speak
+    /// to each other. The caller publishes on a subscribed subject at least once a second.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn publishing(
+        settings: NatsSubjectsSettings,
+        bytes_max: usize,
+        status: Arc<BusStatus>,
+    ) -> Result<(Self, BusInterest, Publisher), NatsError> {
+        let (mut source, handle) = Self::new(settings, status)?;
+        let (publisher, outbox) = requests::publisher(source.names.wake.clone());
+        source.publishing = Some(Publishing::new(outbox, bytes_max));
+        Ok((source, handle, publisher))
+    }
+
+    /// Makes the source number the messages of the kept feed. The positions are valid on one connection. The caller
+    /// subscribes to the names of the feed.
+    #[must_use]
+    pub fn with_kept(mut self, feed: KeptFeed) -> Self {
+        self.kept = Some(feed);
+        self
+    }
+
+    /// `before`: the connection to a server in lame duck mode, which is read until this one has all names.
+    fn use_connection(
+        &mut self,
+        (wire, sids): (&mut Wire, &mut Sids),
+        before: Option<Before>,
+        second: &mut Second,
+        relay: &mut Relay<NatsError>,
+    ) -> Result<Stop, Stop> {
+        if let Some(publishing) = &mut self.publishing {
+            publishing.begin(wire, before.is_some())?;
+        }
+        // A route between the servers of a cluster can be down for a moment: messages published at another server
+        // meanwhile never arrive here, and no server reports the loss. INFO does not tell of leaf nodes, so the
+        // settings can.
+        let is_alone = !wire.info.is_clustered() && self.settings.settle.after(false).is_zero();
+        if let Some(kept) = &mut self.kept
+            && kept.connected(is_alone)
+        {
+            tracing::warn!(
+                url = wire.endpoint.url(),
+                "NATS has several servers, so messages of subjects can be lost unseen: messages have no position, and \
+                 nobody resumes (`off`). Let a JetStream stream store the subjects, and read it with --stream"
+            );
+        }
+        self.names.take_all();
+        if before.is_none() {
+            relay.status.set_up(false);
+        }
+        let mut session = Session::new(self, (wire, sids), before, second, relay);
+        session.restore()?;
+        session.source.has_stood = true;
+        session.begin_feed()?;
+        let away_ms = session.relay.report_up()?;
+        session.relay.link.send(BusEvent::CaughtUp)?;
+        let url = session.wire.endpoint.url();
+        match session.source.names.ledger.refused_of_wanted() {
+            (0, _) => tracing::info!(url, away_ms, "subscribed on NATS"),
+            (refused, of) => tracing::warn!(
+                url,
+                away_ms,
+                refused,
+                of,
+                "subscribed on NATS, without the refused names"
+            ),
+        }
+        // Questions for last values end with the connection; the gateway asks again for clients still waiting.
+        Ok(session.run())
+    }
+}
+
+impl Bus for NatsSubjectsSource {
+    type Error = NatsError;
+    const NAME: &'static str = "NATS";
+    const OUTAGE_LOSES_MESSAGES: bool = true;
+
+    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+        (&self.status, &self.settings.nats.times)
+    }
+
+    fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
+        let mut before = None;
+        loop {
+            self.names.take_all();
+            let had_stood = before.is_some();
+            self.has_stood = false;
+            let (nats, bytes_max) = (&self.settings.nats, self.settings.payload_bytes_max);
+            let stop = match self.servers.wire(&mut self.waiter, nats, bytes_max) {
+                Ok(mut wire) => {
+                    let (mut second, mut sids) = (self.servers.second(nats), Sids::default());
+                    let used = (&mut wire, &mut sids);
+                    let stop = self.use_connection(used, before.take(), &mut second, relay);
+                    let stop = stop.unwrap_or_else(|stop| stop);
+                    let nats = &self.settings.nats;
+                    self.servers.left(nats, &wire, second.better(), &stop);
+                    let is_to_move =
+                        self.has_stood && matches!(stop, Stop::Bus(NatsError::LameDuck));
+                    if is_to_move {
+                        tracing::info!(error = %NatsError::LameDuck, "NATS moves");
+                        match Before::new(wire, &self.waiter, sids) {
+                            Ok(aside) => {
+                                self.names.ledger.lost();
+                                before = Some(aside);
+                                continue;
+                            }
+                            Err(error) => error.into(),
+                        }
+                    } else {
+                        wire.leave(&self.waiter);
+                        stop
+                    }
+                }
+                Err(error) => error.into(),
+            };
+            let has_stood = self.has_stood || had_stood;
+            let told = self.names.lost(has_stood, &relay.link);
+            return told.map_or(Stop::LoopGone, |()| stop);
+        }
+    }
+}
+
+/// The numbers of the subscriptions on a connection.
+#[derive(Debug, Default)]
+struct Sids {
+    by_sid: HashMap<u64, Subscription>,
+    by_name: HashMap<Arc<str>, u64>,
+    last: u64,
+}
+
+impl Sids {
+    /// Gives a new number to a subscription without one.
+    fn add(&mut self, subscription: Subscription) -> u64 {
+        self.last += 1;
+        let name = Arc::clone(&subscription.name);
+        if let Some(before) = self.by_name.insert(name, self.last) {
+            debug_assert!(false, "a second number for a subscription");
+            self.by_sid.remove(&before);
+        }
+        self.by_sid.insert(self.last, subscription);
+        self.last
+    }
+
+    /// The number of a subscription, if any.
+    fn of(&self, name: &str) -> Option<u64> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The subscription of this number.
+    fn get(&self, sid: u64) -> Option<&Subscription> {
+        self.by_sid.get(&sid)
+    }
+
+    /// The subscription of this name.
+    fn named(&self, name: &str) -> Option<&Subscription> {
+        self.get(self.of(name)?)
+    }
+
+    /// Forgets a subscription. Messages still coming for the number are ignored.
+    fn remove(&mut self, name: &str) -> Option<u64> {
+        let sid = self.by_name.remove(name)?;
+        self.by_sid.remove(&sid);
+        Some(sid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_given_once() {
+        let mut sids = Sids::default();
+        let name = Subscription::channel("a");
+        let first = sids.add(name.clone());
+        assert_eq!(sids.get(first), Some(&name));
+        assert_eq!(sids.named("a"), Some(&name));
+        assert_eq!(sids.remove("a"), Some(first));
+        assert_eq!((sids.get(first), sids.of("a")), (None, None));
+        assert_ne!(sids.add(name), first);
+    }
+}

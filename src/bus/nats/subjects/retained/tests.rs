@@ -1,0 +1,411 @@
+//! Questions for last values, and the answers of a server.
+
+use super::*;
+use weirgate_core::Subscription;
+
+fn question(number: u64, name: &str) -> Question {
+    let subscription = match name.contains(['*', '>']) {
+        true => Subscription::pattern(name),
+        false => Subscription::channel(name),
+    };
+    Question {
+        subscription,
+        number,
+    }
+}
+
+fn answer(retained: &Retained, number: u64, payload: &str) -> Delivery {
+    Delivery {
+        subject: retained.reply(number),
+        sid: FIRST_SID,
+        payload: payload.as_bytes().to_vec(),
+        ..Delivery::default()
+    }
+}
+
+fn ended(number: u64, name: &str, lack: Option<Lack>) -> Told {
+    let question = question(number, name);
+    Told::End { question, lack }
+}
+
+fn end(number: u64, name: &str) -> Told {
+    ended(number, name, None)
+}
+
+fn refused(number: u64, name: &str, words: &str) -> Told {
+    ended(number, name, Some(Lack::Refused(words.to_owned())))
+}
+
+#[test]
+fn a_refusal_is_told_with_its_words() {
+    let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
+    let used_up = r#"{"error":{"err_code":10026,"description":"maximum consumers"}}"#;
+    let none = r#"{"error":{"err_code":10037,"description":"no message found"}}"#;
+    let words = "error 10026: maximum consumers";
+    for (name, answers, want) in [
+        ("a.*", [list, used_up], refused(1, "a.*", words)),
+        ("a.b", [used_up, ""], refused(1, "a.b", words)),
+        ("a.b", [r#"{"streams":["S"]}"#, none], end(1, "a.b")),
+    ] {
+        let (mut retained, mut out) = (Retained::new(10), Vec::new());
+        retained.ask(question(1, name), None, Instant::now(), &mut out);
+        for text in answers {
+            retained.take(answer(&retained, 1, text), Instant::now(), &mut out);
+        }
+        assert_eq!(std::mem::take(&mut retained.told), [want]);
+    }
+}
+
+#[test]
+fn a_value_takes_two_requests_and_a_time() {
+    let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
+    for number in 1..4 {
+        retained.ask(question(number, "a.b"), None, now, &mut out);
+    }
+    let text = String::from_utf8_lossy(&out);
+    assert_eq!(text.matches("SUB ").count(), 1);
+    assert_eq!(text.matches("$JS.API.STREAM.NAMES").count(), 3);
+    out.clear();
+    let names = answer(&retained, 1, r#"{"type":"x","streams":["S"]}"#);
+    retained.take(names, Instant::now(), &mut out);
+    let text = String::from_utf8_lossy(&out);
+    assert!(text.contains("$JS.API.STREAM.MSG.GET.S _INBOX."), "{text}");
+    assert!(text.contains(r#"{"last_by_subj":"a.b"}"#), "{text}");
+    let message = answer(&retained, 1, r#"{"message":{"seq":3,"data":"aGk="}}"#);
+    retained.take(message.clone(), Instant::now(), &mut out);
+    let value = Told::Value {
+        of: question(1, "a.b"),
+        subject: "a.b".into(),
+        payload: b"hi".to_vec(),
+    };
+    assert_eq!(std::mem::take(&mut retained.told), [value, end(1, "a.b")]);
+    retained.take(message, Instant::now(), &mut out);
+    assert_eq!(std::mem::take(&mut retained.told), [], "late");
+    let none = answer(&retained, 2, r#"{"streams":null}"#);
+    retained.take(none, Instant::now(), &mut out);
+    assert_eq!(std::mem::take(&mut retained.told), [end(2, "a.b")]);
+    retained.work(now, &mut out);
+    assert_eq!(std::mem::take(&mut retained.told), []);
+    retained.work(now + ANSWER_TIMEOUT, &mut out);
+    assert_eq!(
+        std::mem::take(&mut retained.told),
+        [refused(3, "a.b", "no answer")]
+    );
+    assert!(retained.due().is_none() && retained.asked() == 0);
+}
+
+#[test]
+fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
+    for is_late in [false, true] {
+        let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
+        retained.ask(question(1, "a.*"), None, now, &mut out);
+        let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
+        let list = answer(&retained, 1, list);
+        retained.take(list, Instant::now(), &mut out);
+        let created = answer(&retained, 1, r#"{"name":"c","num_pending":1}"#);
+        retained.take(created, Instant::now(), &mut out);
+        out.clear();
+        if is_late {
+            retained.work(now + ANSWER_TIMEOUT, &mut out);
+        } else {
+            let value = Delivery {
+                subject: "a.x".to_owned(),
+                sid: FIRST_SID + 1,
+                reply: Some("$JS.ACK.S.c.1.9.1.123.0".to_owned()),
+                payload: b"1".to_vec(),
+                ..Delivery::default()
+            };
+            retained.take(value, Instant::now(), &mut out);
+        }
+        let told = std::mem::take(&mut retained.told);
+        assert_eq!(told.len(), if is_late { 1 } else { 2 });
+        let want = match is_late {
+            true => refused(1, "a.*", "no answer"),
+            false => end(1, "a.*"),
+        };
+        assert_eq!(told.last(), Some(&want));
+        let text = String::from_utf8_lossy(&out);
+        assert!(text.contains("$JS.API.CONSUMER.DELETE.S.c"), "{text}");
+        assert!(text.contains(&format!("UNSUB {}", FIRST_SID + 1)), "{text}");
+    }
+}
+
+#[test]
+fn questions_beyond_the_limit_wait() {
+    let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
+    for number in 0..ASKED_MAX as u64 {
+        assert!(retained.has_room());
+        retained.ask(question(number, "a"), None, now, &mut out);
+    }
+    assert!(!retained.has_room());
+    let none = answer(&retained, 7, "{}");
+    retained.take(none, Instant::now(), &mut out);
+    assert!(retained.has_room());
+    assert_eq!(retained.asked(), ASKED_MAX - 1);
+}
+
+#[test]
+fn errors_are_no_value() {
+    for text in [
+        "",
+        "{}",
+        r#"{"error":{"code":404,"err_code":10037}}"#,
+        r#"{"message":{"seq":1}}"#,
+        r#"{"message":{"seq":1,"data":"?"}}"#,
+    ] {
+        let text = json::read(text.as_bytes()).expect("no deep JSON");
+        assert_eq!(last_message(text), None, "{text:?}");
+        assert_eq!(first_stream(text).ok().flatten(), None, "{text:?}");
+    }
+}
+
+#[test]
+fn a_deep_answer_ends_its_question_and_is_named() {
+    let names = r#"{"streams":["S"]}"#;
+    let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
+    let deep = format!(r#"{{"name":"c","a":{}"#, "[".repeat(100_000));
+    for (name, answers) in [
+        ("a.b", vec![]),
+        ("a.b", vec![names]),
+        ("a.*", vec![]),
+        ("a.*", vec![list]),
+    ] {
+        let (mut retained, mut out) = (Retained::new(10), Vec::new());
+        retained.ask(question(1, name), None, Instant::now(), &mut out);
+        for text in answers.into_iter().chain([deep.as_str()]) {
+            let answer = answer(&retained, 1, text);
+            retained.take(answer, Instant::now(), &mut out);
+        }
+        let told = std::mem::take(&mut retained.told);
+        let [
+            Told::End {
+                lack: Some(lack), ..
+            },
+        ] = told.as_slice()
+        else {
+            panic!("{told:?}");
+        };
+        assert!(lack.to_string().contains("deeper than 512"), "{lack}");
+    }
+}
+
+fn json(text: &str) -> Json<'_> {
+    json::read(text.as_bytes()).expect("JSON")
+}
+
+const STREAMS: &str = r#"{"total":3,"streams":[
+    {"config":{"name":"A","subjects":["a.*","x.>","q"]}},
+    {"config":{"name":"M"}},
+    {"config":{"name":"B","subjects":["a.b.>"]}}]}"#;
+
+/// A value of a subject that no other value has.
+fn value(number: u64, payload: usize, pending: u64) -> (Delivery, (u64, u64)) {
+    let delivery = Delivery {
+        reply: Some(format!("$JS.ACK.A.c.1.9.1.123.{pending}")),
+        payload: vec![b'x'; payload],
+        ..Delivery::default()
+    };
+    (delivery, (number, 7))
+}
+
+fn values(pattern: &str, streams: &str, values_max: usize) -> LastValues {
+    let mut values = LastValues::new(values_max);
+    values.take_streams(pattern, json(streams));
+    values
+}
+
+fn take(values: &mut LastValues, (delivery, hashes): (Delivery, (u64, u64))) -> (bool, Next) {
+    values.delivered(&delivery, hashes)
+}
+
+#[test]
+fn each_stream_is_asked_for_its_part() {
+    let of = |pattern| {
+        let targets = targets(pattern, json(STREAMS)).0.into_iter();
+        let pairs = targets.map(|target| (target.stream, target.filter));
+        pairs.collect::<Vec<_>>()
+    };
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    assert_eq!(of("a.>"), [pair("A", "a.*"), pair("B", "a.b.>")]);
+    assert_eq!(of("*.*.c"), [pair("A", "x.*.c"), pair("B", "a.b.c")]);
+    assert_eq!(of(">").len(), 4);
+    assert_eq!(of("b.*"), []);
+    assert_eq!(Vec::from(targets("a.>", json("{}")).0), []);
+}
+
+#[test]
+fn as_many_values_as_there_may_be_are_all() {
+    let mut values = values("a.*", STREAMS, 2);
+    assert!(values.next_target().is_some());
+    assert_eq!(take(&mut values, value(1, 1, 1)), (true, Next::Wait));
+    assert_eq!(take(&mut values, value(2, 1, 0)), (true, Next::Stream));
+    assert!(values.next_target().is_none());
+    assert!(!values.is_cut);
+}
+
+#[test]
+fn so_many_streams_are_asked_and_no_more() {
+    for (count, is_cut) in [(STREAMS_MAX, false), (STREAMS_MAX + 1, true)] {
+        let stream = |n| format!(r#"{{"config":{{"name":"S{n}","subjects":["a.{n}"]}}}}"#);
+        let streams: Vec<String> = (0..count).map(stream).collect();
+        let answer = format!(r#"{{"streams":[{}]}}"#, streams.join(","));
+        let mut values = values("a.*", &answer, 100);
+        assert_eq!(values.is_cut, is_cut);
+        let asked = std::iter::from_fn(|| values.next_target()).count();
+        assert_eq!(asked, STREAMS_MAX);
+    }
+}
+
+#[test]
+fn streams_of_other_pages_count_as_cut() {
+    for (total, is_cut) in [(1, false), (2, true)] {
+        let stream = r#"{"config":{"name":"S","subjects":["a.1"]}}"#;
+        let answer = format!(r#"{{"total":{total},"streams":[{stream}]}}"#);
+        let mut values = values("a.*", &answer, 100);
+        assert_eq!(values.is_cut, is_cut);
+        assert!(values.next_target().is_some());
+    }
+}
+
+#[test]
+fn values_are_bounded_in_number_and_bytes() {
+    let mut few = values("a.>", STREAMS, 3);
+    let target = few.next_target().expect("a stream");
+    let (subject, body) = few.plan(&target).request(&target.stream, "in");
+    assert_eq!(subject, "$JS.API.CONSUMER.CREATE.A");
+    assert!(body.contains(r#""filter_subject":"a.*""#) && body.contains(r#""max_ack_pending":3"#));
+    assert_eq!(take(&mut few, value(1, 1, 1)), (true, Next::Wait));
+    // The same value again costs nothing.
+    assert_eq!(take(&mut few, value(1, 1, 1)), (false, Next::Wait));
+    assert_eq!(take(&mut few, value(2, 1, 0)), (true, Next::Stream));
+    assert!(!few.is_cut);
+    assert!(few.next_target().is_some());
+    assert_eq!(take(&mut few, value(3, 1, 4)), (true, Next::Stream));
+    assert!(few.is_cut && few.next_target().is_none());
+    let mut large = values("a.*", STREAMS, 100);
+    assert!(large.next_target().is_some());
+    let most = value(1, BYTES_MAX - 1, 5);
+    assert_eq!(take(&mut large, most), (true, Next::Wait));
+    assert_eq!(take(&mut large, value(2, 2, 4)), (false, Next::Stream));
+    assert!(large.is_cut && large.next_target().is_none());
+}
+
+/// A question on a server whose last value is from before a message that was delivered already.
+struct Bench {
+    retained: Retained,
+    out: Vec<u8>,
+    now: Instant,
+}
+
+impl Bench {
+    /// `live`: subjects and payloads that were delivered for the name before the question.
+    fn new(name: &str, live: &[(&str, &str)]) -> Self {
+        let (mut retained, mut out, now) = (Retained::new(10), Vec::new(), Instant::now());
+        for (subject, payload) in live {
+            let delivery = Delivery {
+                subject: (*subject).to_owned(),
+                sid: 5,
+                payload: payload.as_bytes().to_vec(),
+                ..Delivery::default()
+            };
+            retained.note_live(&delivery, now);
+        }
+        retained.ask(question(1, name), Some(5), now, &mut out);
+        Self { retained, out, now }
+    }
+
+    fn answer(&mut self, payload: &str) {
+        let answer = answer(&self.retained, 1, payload);
+        self.out.clear();
+        self.retained.take(answer, self.now, &mut self.out);
+    }
+
+    /// Lets the pause pass; returns what is asked again.
+    fn pause(&mut self) -> String {
+        self.out.clear();
+        self.now = self.retained.due().expect("a pause");
+        self.retained.work(self.now, &mut self.out);
+        String::from_utf8_lossy(&self.out).into_owned()
+    }
+
+    fn values(&mut self) -> Vec<String> {
+        let told = std::mem::take(&mut self.retained.told).into_iter();
+        let text = |told| match told {
+            Told::Value { payload, .. } => String::from_utf8_lossy(&payload).into_owned(),
+            Told::End { lack: None, .. } => "end".to_owned(),
+            Told::End { lack, .. } => format!("{lack:?}"),
+        };
+        told.map(text).collect()
+    }
+
+    /// The server of the name puts the consumer on a server, and delivers a value.
+    fn consumer(&mut self, server: &str, value: Option<(&str, &str)>) {
+        let cluster = format!(r#""cluster":{{"leader":"{server}"}}"#);
+        self.answer(&format!(r#"{{"name":"c","num_pending":1,{cluster}}}"#));
+        let sid = self.retained.last_sid;
+        if let Some((subject, payload)) = value {
+            let delivery = Delivery {
+                subject: subject.to_owned(),
+                sid,
+                reply: Some("$JS.ACK.S.c.1.9.1.123.0".to_owned()),
+                payload: payload.as_bytes().to_vec(),
+                ..Delivery::default()
+            };
+            self.out.clear();
+            self.retained.take(delivery, self.now, &mut self.out);
+        }
+    }
+}
+
+const LIST: &str =
+    r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]},"cluster":{"leader":"s0"}}]}"#;
+
+#[test]
+fn a_value_that_is_older_than_a_delivered_message_is_asked_for_again() {
+    let mut bench = Bench::new("a.b", &[("a.b", "hi")]);
+    bench.answer(r#"{"streams":["S"]}"#);
+    bench.answer(r#"{"message":{"seq":3,"data":"b2xk"}}"#);
+    assert_eq!(bench.values(), [""; 0]);
+    assert!(bench.pause().contains("STREAM.MSG.GET.S"));
+    bench.answer(r#"{"message":{"seq":4,"data":"aGk="}}"#);
+    assert_eq!(bench.values(), ["hi", "end"]);
+    // The stream has refused the message: the value is what the stream has.
+    let mut bench = Bench::new("a.b", &[("a.b", "hi")]);
+    bench.answer(r#"{"streams":["S"]}"#);
+    while bench.retained.asked() > 0 {
+        bench.answer(r#"{"message":{"seq":3,"data":"b2xk"}}"#);
+        if bench.retained.asked() > 0 {
+            bench.pause();
+        }
+    }
+    assert_eq!(bench.values(), ["old", "end"]);
+}
+
+#[test]
+fn a_pattern_is_asked_for_again_until_a_delivered_message_is_stored() {
+    let mut bench = Bench::new("a.*", &[("a.b", "1"), ("a.b", "2")]);
+    bench.answer(LIST);
+    bench.consumer("s0", Some(("a.b", "1")));
+    assert_eq!(bench.values(), ["1"]);
+    assert!(bench.pause().contains("STREAM.LIST"));
+    bench.answer(LIST);
+    bench.consumer("s0", Some(("a.b", "2")));
+    assert_eq!(bench.values(), ["2", "end"]);
+}
+
+#[test]
+fn a_consumer_on_another_server_than_the_leader_is_made_again() {
+    let mut bench = Bench::new("a.*", &[]);
+    bench.answer(LIST);
+    for _ in 0..3 {
+        bench.consumer("s1", None);
+        let text = String::from_utf8_lossy(&bench.out).into_owned();
+        assert!(
+            text.contains("CONSUMER.DELETE.S.c") && !text.contains("SUB "),
+            "{text}"
+        );
+        assert!(bench.pause().contains("CONSUMER.CREATE.S"));
+    }
+    bench.consumer("s0", Some(("a.b", "1")));
+    assert_eq!(bench.values(), ["1", "end"]);
+}

@@ -1,0 +1,472 @@
+//! A connection from its log-in to its loss: messages and confirmations out, requests in. Two connections to NATS may
+//! get the messages of two publishers in another order, so positions of the kept feed are valid on this connection
+//! alone.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::error::{NatsError, Stop, log_error, refused};
+use super::super::protocol::{self, Delivery, Op};
+use super::super::servers::Second;
+use super::super::wire::Wire;
+use super::handover::{self, Before, Overlap};
+use super::retained::{FIRST_SID, Lack, Retained, Told};
+use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, Sids};
+use crate::ledger::Change;
+use crate::outage::shown;
+use crate::relay::Relay;
+use crate::requests::Question;
+use weirgate_core::{BusEvent, BusMessage, Place, Subscription};
+use weirgate_wire::base::Now;
+
+/// The limit on names reported as settled between two reads.
+const SETTLED_PER_TURN: usize = 1_024;
+
+/// A session: the source, a connection, and its state.
+pub(super) struct Session<'a> {
+    pub(super) source: &'a mut NatsSubjectsSource,
+    pub(super) wire: &'a mut Wire,
+    /// Decides whether this connection is kept during a silence.
+    second: &'a mut Second,
+    pub(super) relay: &'a mut Relay<NatsError>,
+    /// How long interest travels to the other servers after the confirmation of this server.
+    settle: Duration,
+    pub(super) sids: &'a mut Sids,
+    /// The connection to a server in lame duck mode, until this one has all names.
+    pub(super) before: Option<Before>,
+    /// The copies on both connections.
+    pub(super) overlap: Option<Overlap>,
+    /// The changes without an answer, in order, each with the number of the ping after the change.
+    asked: VecDeque<(u64, Asked)>,
+    retained: Retained,
+}
+
+/// A change requested from the server.
+struct Asked {
+    change: Change,
+    /// Names refused by the server.
+    refused: Vec<Arc<str>>,
+    /// The text of an error that names no subject.
+    words: Option<String>,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        source: &'a mut NatsSubjectsSource,
+        (wire, sids): (&'a mut Wire, &'a mut Sids),
+        before: Option<Before>,
+        second: &'a mut Second,
+        relay: &'a mut Relay<NatsError>,
+    ) -> Self {
+        let window = source.settings.settle.time;
+        Self {
+            settle: source.settings.settle.after(wire.info.is_clustered()),
+            retained: Retained::new(source.settings.retained_subjects_max),
+            source,
+            wire,
+            second,
+            relay,
+            sids,
+            overlap: before.is_some().then(|| Overlap::new(window)),
+            before,
+            asked: VecDeque::new(),
+        }
+    }
+
+    /// Subscribes to all requested names, and relays messages meanwhile.
+    pub(super) fn restore(&mut self) -> Result<(), Stop> {
+        self.source.names.connected();
+        while !self.source.names.ledger.is_restored() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Relays until the connection is lost or silent, or the loop is gone.
+    pub(super) fn run(&mut self) -> Stop {
+        loop {
+            if let Err(stop) = self.turn_with_questions() {
+                return stop;
+            }
+        }
+    }
+
+    /// Takes a turn after all names are restored, with questions for last values.
+    fn turn_with_questions(&mut self) -> Result<(), Stop> {
+        let now = Instant::now();
+        let retained = &mut self.retained;
+        retained.work(now, self.wire.out());
+        // Questions must not fill the link to a silent server.
+        let timeout = Duration::from_millis(self.source.settings.nats.times.ping_timeout_ms);
+        let is_silent = |pinged| now >= pinged + timeout;
+        while retained.has_room()
+            && !self.wire.pinged().is_some_and(is_silent)
+            && let Some(question) = self.source.names.next_question()
+        {
+            let sid = self.sids.of(&question.subscription.name);
+            retained.ask(question, sid, now, self.wire.out());
+        }
+        self.source.names.show_asked_questions(retained.asked());
+        self.tell_retained()?;
+        self.turn()
+    }
+
+    /// Reads at most once, then handles the bytes and the requests. Waits if there was nothing to read.
+    fn turn(&mut self) -> Result<(), Stop> {
+        self.source.names.take_and_answer(&self.relay.link)?;
+        // If this read fails, no message is lost: the messages of earlier reads were handed over.
+        let has_read = self.wire.read(&mut self.source.waiter)?;
+        if has_read {
+            self.second
+                .end(self.relay, self.source.names.ledger.is_restored())?;
+            self.relay_all()?;
+        }
+        self.relay_before()?;
+        let mut until = self.watch(!has_read)?;
+        if self.before.is_some() {
+            until = until.min(Instant::now() + handover::PAUSE);
+        }
+        self.tell_settled()?;
+        let publishing = self.source.publishing.as_ref();
+        let dues = [
+            self.retained.due(),
+            self.source.names.ledger.settle_due(),
+            publishing.map(Publishing::due).transpose()?,
+        ];
+        let until = dues.into_iter().flatten().fold(until, Instant::min);
+        self.ask();
+        let publishing = self.source.publishing.as_ref();
+        if let Some(publishing) = publishing {
+            publishing.publish(self.wire);
+        }
+        self.source.names.show();
+        self.wire.flush(&mut self.source.waiter)?;
+        if has_read {
+            self.relay.worked();
+        } else if self.wire.queued_bytes() > 0 || !publishing.is_some_and(Publishing::has_waiting) {
+            self.wire.wait(&mut self.source.waiter, self.relay, until)?;
+        }
+        Ok(())
+    }
+
+    /// Queues commands for the changes that are due, each change with a PING after it.
+    fn ask(&mut self) {
+        while self.wire.queued_bytes() < QUEUED_BYTES_MAX {
+            let Some(change) = self.source.names.ledger.next_change() else {
+                return;
+            };
+            let sids = &mut self.sids;
+            let out = self.wire.out();
+            for name in &change.names {
+                if change.wanted {
+                    let subscription = Subscription {
+                        name: Arc::clone(name),
+                        is_pattern: change.patterns,
+                    };
+                    protocol::subscribe(out, name, None, sids.add(subscription));
+                } else if let Some(sid) = sids.of(name) {
+                    protocol::unsubscribe(out, sid);
+                }
+            }
+            let asked = Asked {
+                change,
+                refused: Vec::new(),
+                words: None,
+            };
+            self.asked.push_back((self.wire.ping(), asked));
+        }
+    }
+
+    /// Pings a silent server, and looks elsewhere if the silence goes on. Returns the time of the next look.
+    fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
+        self.source.names.retry_refused();
+        // A question for last values ends with its connection, so this waits until no question is open.
+        let is_quiet = self.source.has_stood && self.before.is_none() && self.retained.asked() == 0;
+        if is_quiet
+            && self
+                .second
+                .has_other(&[], &self.source.settings.nats, self.wire)
+        {
+            return Err(NatsError::LameDuck.into());
+        }
+        match self.wire.watch(&self.source.settings.nats.times, is_silent) {
+            Some(next) => Ok(next),
+            None => self.look_elsewhere(),
+        }
+    }
+
+    /// Handles a silent server or a dead link. Returns the time of the next look.
+    fn look_elsewhere(&mut self) -> Result<Instant, Stop> {
+        let nats = &self.source.settings.nats;
+        let next = self
+            .second
+            .look(self.wire.heard(), self.relay, nats, self.wire)?;
+        // Bytes that arrived during the second connection end the silence.
+        if next.is_none() && self.wire.has_news(&mut self.source.waiter)? {
+            return Ok(Instant::now());
+        }
+        next.ok_or_else(|| self.wire.silent().into())
+    }
+
+    /// Handles all operations that were read.
+    fn relay_all(&mut self) -> Result<(), Stop> {
+        let received = self.relay.link.now();
+        while let Some(op) = self.wire.next_op()? {
+            match op {
+                Op::Message(delivery) => self.message(delivery, received)?,
+                Op::Pong => self.ponged()?,
+                Op::Error(words) => self.refused(words)?,
+                Op::Info(_) | Op::Ok | Op::Ping => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, delivery: Delivery, received: Now) -> Result<(), Stop> {
+        if delivery.sid >= FIRST_SID {
+            let heard = self.wire.heard();
+            self.retained.take(delivery, heard, self.wire.out());
+            return self.tell_retained();
+        }
+        let Some(subscription) = self.sids.get(delivery.sid).cloned() else {
+            return Ok(());
+        };
+        // Until a name is restored after an outage, its messages are part of the gap that was reported.
+        let is_restoring = || self.source.names.ledger.is_restoring(&subscription);
+        if self.before.is_none() && !self.settle.is_zero() && is_restoring() {
+            return Ok(());
+        }
+        self.retained.note_live(&delivery, self.wire.heard());
+        let Some(overlap) = &mut self.overlap else {
+            return self.hand_over(&subscription, delivery, received);
+        };
+        let delivery = overlap.take_new(&subscription, delivery, Instant::now());
+        if overlap.is_over() {
+            self.overlap = None;
+        }
+        delivery.map_or(Ok(()), |delivery| {
+            self.hand_over(&subscription, delivery, received)
+        })
+    }
+
+    /// Sends the last values, and the ends of questions.
+    fn tell_retained(&mut self) -> Result<(), Stop> {
+        for told in std::mem::take(&mut self.retained.told) {
+            let event = match told {
+                Told::Value {
+                    of,
+                    subject,
+                    payload,
+                } => BusEvent::LastValue {
+                    number: of.number,
+                    message: BusMessage {
+                        subject,
+                        pattern: of.subscription.is_pattern.then_some(of.subscription.name),
+                        payload,
+                        position: None,
+                        place: Place::Outside,
+                        received: self.relay.link.now(),
+                        quiet: true,
+                    },
+                },
+                Told::End { question, lack } => {
+                    if let Some(lack) = &lack {
+                        self.count_lack(&question, lack);
+                    }
+                    BusEvent::RetainedEnd {
+                        subscription: question.subscription,
+                        number: question.number,
+                        is_refused: matches!(lack, Some(Lack::Refused(_))),
+                    }
+                }
+            };
+            self.relay.link.send(event)?;
+        }
+        Ok(())
+    }
+
+    fn count_lack(&mut self, question: &Question, lack: &Lack) {
+        match lack {
+            Lack::Refused(_) => self.relay.status.count_retained_refused(),
+            Lack::Cut | Lack::Unreadable(_) => self.relay.status.count_retained_limited(),
+        }
+        if let Some(line) = self.source.names.lines.line(self.relay.link.now()) {
+            tracing::warn!(
+                name = shown(&question.subscription.name),
+                lines_left_out = line.suppressed,
+                "{lack}"
+            );
+        }
+    }
+
+    /// Handles a PONG: everything before the PING was accepted or refused.
+    fn ponged(&mut self) -> Result<(), Stop> {
+        if let Some((ping, _)) = self.asked.front()
+            && self.wire.is_answered(*ping)
+            && let Some((_, asked)) = self.asked.pop_front()
+        {
+            return self.answered(asked);
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, asked: Asked) -> Result<(), Stop> {
+        let Asked {
+            change,
+            refused,
+            words,
+        } = asked;
+        let was_alone = change.names.len() == 1;
+        let lacks_room = words.as_deref().is_some_and(|words| {
+            let words = words.to_ascii_lowercase();
+            words.contains("maximum subscriptions exceeded")
+        });
+        let settled = Instant::now() + self.settle;
+        for name in change.names {
+            let is_refused = refused.contains(&name);
+            let subscription = Subscription {
+                name,
+                is_pattern: change.patterns,
+            };
+            if !change.wanted {
+                self.sids.remove(&subscription.name);
+                self.source.names.ledger.confirmed(&subscription, false);
+                self.source.names.ledger.has_room();
+            } else if is_refused || words.is_some() {
+                // The server may have accepted this name, if the error was about another.
+                if let Some(sid) = self.sids.remove(&subscription.name) {
+                    protocol::unsubscribe(self.wire.out(), sid);
+                }
+                let is_known = is_refused || was_alone;
+                if let Some(number) = self.source.names.ledger.refused(&subscription, is_known) {
+                    let reason = words.as_deref().unwrap_or("no permission to subscribe");
+                    self.tell_refused(subscription.clone(), number, reason)?;
+                }
+                if lacks_room {
+                    self.source.names.ledger.lacks_room(subscription);
+                }
+            } else if !self.settle.is_zero() {
+                self.source.names.ledger.settles(&subscription, settled);
+            } else if let Some(number) = self.source.names.ledger.confirmed(&subscription, true) {
+                self.tell_subscribed(subscription, number)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first change without an answer. The server's errors belong to this change.
+    fn first_asked(&mut self) -> Option<&mut Asked> {
+        self.asked.front_mut().map(|(_, asked)| asked)
+    }
+
+    /// Handles an error of the server. If the error belongs to a change of names, it is the change that the next PONG
+    /// confirms.
+    fn refused(&mut self, words: String) -> Result<(), Stop> {
+        let refused = refused(&words);
+        let Some((subject, true)) = refused else {
+            if let Some((subject, _)) = refused {
+                if let Some(publishing) = &mut self.source.publishing {
+                    publishing.not_permitted = Some(shown(&subject));
+                }
+            } else if let Some(asked) = self.first_asked()
+                && asked.change.wanted
+            {
+                asked.words = Some(shown(&words));
+            }
+            log_error(&mut self.source.names.lines, self.relay.link.now(), &words);
+            return Ok(());
+        };
+        if let Some(asked) = self.first_asked()
+            && asked.change.wanted
+            && let Some(name) = asked.change.names.iter().find(|name| ***name == *subject)
+        {
+            let name = Arc::clone(name);
+            asked.refused.push(name);
+            return Ok(());
+        }
+        // The permissions have changed since the confirmation.
+        if let Some(subscription) = self.sids.named(&subject).cloned()
+            && let Some(number) = self.source.names.ledger.revoked(&subscription)
+        {
+            self.sids.remove(&subscription.name);
+            return self.tell_refused(subscription, number, "the permission was taken away");
+        }
+        log_error(&mut self.source.names.lines, self.relay.link.now(), &words);
+        Ok(())
+    }
+
+    fn tell_refused(
+        &mut self,
+        subscription: Subscription,
+        number: u64,
+        reason: &str,
+    ) -> Result<(), Stop> {
+        self.relay.status.count_refused();
+        if self.source.publishing.is_some() {
+            let subject = shown(&subscription.name);
+            return Err(NatsError::not_permitted("subscribe", &subject).into());
+        }
+        let kept = self.source.kept.as_mut();
+        if kept.is_some_and(|kept| kept.settle(&subscription, false)) {
+            self.relay.link.send(BusEvent::Gap { lost: None })?;
+            // The gateway takes a gap as the end of all confirmations, so the names still subscribed are confirmed
+            // again.
+            for (subscription, number) in self.source.names.ledger.standing() {
+                self.relay.link.send(BusEvent::Subscribed {
+                    subscription,
+                    number,
+                })?;
+            }
+        }
+        let (link, refused) = (&self.relay.link, (subscription, number));
+        let names = &mut self.source.names;
+        Ok(names.tell_refused("NATS", link, refused, reason.to_owned())?)
+    }
+
+    /// Reports the names known to the other servers by now.
+    fn tell_settled(&mut self) -> Result<(), Stop> {
+        let now = Instant::now();
+        for _ in 0..SETTLED_PER_TURN {
+            let Some((subscription, number)) = self.source.names.ledger.next_settled(now) else {
+                break;
+            };
+            self.tell_subscribed(subscription, number)?;
+        }
+        Ok(())
+    }
+
+    fn tell_subscribed(&mut self, subscription: Subscription, number: u64) -> Result<(), Stop> {
+        if let Some(kept) = &mut self.source.kept {
+            kept.settle(&subscription, true);
+        }
+        self.relay.link.send(BusEvent::Subscribed {
+            subscription,
+            number,
+        })?;
+        match self.source.has_stood {
+            true => self.begin_feed(),
+            false => Ok(()),
+        }
+    }
+
+    /// Once all names of the kept feed are subscribed: begins to count its messages, or reports that they get no
+    /// positions. Does nothing if the feed has begun.
+    pub(super) fn begin_feed(&mut self) -> Result<(), Stop> {
+        if let Some(kept) = self.source.kept.as_mut().filter(|kept| kept.may_begin()) {
+            self.relay.link.send(kept.begin())?;
+        }
+        Ok(())
+    }
+
+    /// The place of a message in the kept feed; `None` for a copy of a message that has a place already.
+    pub(super) fn place(&mut self, pattern: Option<&str>, subject: &str) -> Option<Place> {
+        let Some(kept) = &mut self.source.kept else {
+            return Some(Place::Outside);
+        };
+        match pattern {
+            Some(pattern) => kept.place(pattern, true, subject),
+            None => kept.place(subject, false, subject),
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! A relayed subject: the consumer, the position reached, and the extent of the quiet backlog.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::api::{Api, ApiError, Fetched};
+use super::consumers::{
+    self, Durable, Presence, Standing, StreamState, Target, Told, asked, look_back,
+};
+use super::data::Data;
+use super::error::{NatsError, Stop};
+use super::protocol::{AckSubject, Delivery};
+use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
+use super::watchdog::Health;
+use crate::SourceLink;
+use crate::outage::Attempts;
+use crate::relay::Relay;
+use weirgate_core::{BusEvent, BusMessage, Place, StreamPosition};
+use weirgate_wire::base::Now;
+
+/// The longest wait for a message of a gap; the messages are in the stream already.
+const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+/// A relayed subject, over all connections.
+pub(super) struct Subscription {
+    pub(super) spec: SubscriptionSpec,
+    /// The subject's stream, if weirgate makes the stream.
+    ours: Option<StreamSpec>,
+    /// Whether the subject is read.
+    pub(super) presence: Presence,
+    /// The stream, the subject and the durable consumer. The name of the stream is empty until known.
+    pub(super) target: Target,
+    subject: Arc<str>,
+    cursor: Cursor,
+    /// The consumer in use on this connection; `None` without a stream, or after a failed attempt.
+    pub(super) standing: Option<Standing>,
+    /// Reading from an ephemeral consumer until the durable consumer is free.
+    pub(super) awaits_durable: bool,
+    /// The server refused the deliver subject of the durable consumer on this connection.
+    pub(super) is_refused: bool,
+    /// Messages of a gap between two connections, to be relayed before anything else.
+    pub(super) gap: Vec<Delivery>,
+    /// Messages up to this stream sequence are backlog.
+    quiet_until: Option<u64>,
+    pub(super) health: Health,
+    /// To attach the subject, over all connections.
+    pub(super) attempts: Attempts<NatsError>,
+    /// The last state logged of stream and durable consumer; each state is logged once.
+    told: Option<Told>,
+}
+
+impl Subscription {
+    pub(super) fn new(spec: SubscriptionSpec, settings: &NatsSettings) -> Self {
+        let named = |s: &&StreamSpec| spec.stream.as_ref() == Some(&s.name);
+        let ours = settings.streams.iter().find(named).cloned();
+        Self {
+            presence: Presence::new(settings.streams_optional && ours.is_some()),
+            ours,
+            target: Target {
+                stream: spec.stream.clone().unwrap_or_default(),
+                subject: spec.subject.clone(),
+                durable: spec.durable.clone(),
+            },
+            subject: spec.subject.as_str().into(),
+            // Attempts have pauses, because each attempt makes the other subjects wait for a moment.
+            attempts: Attempts::new(
+                settings.times.ping_interval_ms,
+                settings.consumer_silence_max_ms,
+            ),
+            spec,
+            cursor: Cursor::default(),
+            standing: None,
+            awaits_durable: false,
+            is_refused: false,
+            gap: Vec::new(),
+            quiet_until: None,
+            health: Health::new(Instant::now()),
+            told: None,
+        }
+    }
+
+    /// Whether to attach the subject now: no consumer is in use, and weirgate finds or makes the stream.
+    pub(super) fn is_to_be_attached(&self, stream_is_there: bool) -> bool {
+        let can_be = stream_is_there || (self.ours.is_some() && !self.presence.is_left_out());
+        self.standing.is_none() && can_be && self.attempts.is_due(Instant::now())
+    }
+
+    /// Whether the backlog has been handed over.
+    pub(super) fn caught_up(&self) -> bool {
+        self.quiet_until.is_none()
+    }
+
+    /// Handles the server's report that no message is pending or unacknowledged. If nothing waits here either, the end
+    /// of the backlog was deleted from the stream meanwhile, and the backlog is over.
+    pub(super) fn nothing_pending(&mut self, data: &Data) {
+        let waits = |s: &Standing| data.has_waiting(&s.inbox);
+        if !self.standing.as_ref().is_some_and(waits) {
+            self.quiet_until = None;
+        }
+    }
+
+    /// Whether the message comes from the consumer in use.
+    pub(super) fn reads(&self, message: &Delivery) -> bool {
+        let standing = self.standing.as_ref();
+        standing.is_some_and(|standing| standing.inbox.has(message))
+    }
+
+    /// Whether the consumer in use has this name.
+    pub(super) fn reads_from(&self, consumer: &str) -> bool {
+        let standing = self.standing.as_ref();
+        standing.is_some_and(|standing| standing.consumer == consumer)
+    }
+
+    /// Stops reading.
+    pub(super) fn let_go(&mut self) {
+        self.gap.clear();
+        self.quiet_until = None;
+        self.awaits_durable = false;
+        self.standing = None;
+    }
+
+    /// Finds or makes stream and consumer, warms the cache if due, and decides how much of the backlog is quiet. With
+    /// `unnamed` the consumer is ephemeral. An error leaves the consumer in use unchanged.
+    ///
+    /// The backlog is determined once, from consumer and stream, and ends at a stream sequence. The pending count in
+    /// each message would be a simpler end, but under steady traffic the count need never be zero, and a redelivered
+    /// message carries a zero before the end of the backlog.
+    pub(super) fn attach(
+        &mut self,
+        api: &Api,
+        data: &mut Data,
+        settings: &NatsSettings,
+        relay: &Relay<NatsError>,
+        unnamed: bool,
+    ) -> Result<(), Stop> {
+        let Some(stream) = self.find_stream(api)? else {
+            self.standing = None;
+            self.quiet_until = None;
+            self.log_state(Told::NoStream);
+            return Ok(());
+        };
+        self.cursor.observe(stream);
+        let last = api.last_message(&self.target)?;
+        let warm = last.as_ref().map(|m| m.sequence);
+        let done = self.cursor.reached.or(warm).unwrap_or(stream.last_sequence);
+        let standing = self.subscribe(api, data, settings, unnamed, done + 1)?;
+        // If the stream lost its tail, the consumer may claim a sequence after the stream's last.
+        let delivered = standing.delivered.min(stream.last_sequence);
+        let reached = self.cursor.reached.unwrap_or(delivered);
+        let few = settings.backlog_quiet_min;
+        let last_sequence = warm.unwrap_or(0);
+        let quiet = self.unseen(api, data, &standing, last_sequence, few)? > few;
+        if quiet || self.cursor.reached.is_none() {
+            self.warm(last, api, &settings.look_back, relay)?;
+        }
+        self.cursor.reached = Some(reached);
+        self.quiet_until = (quiet && last_sequence > reached).then_some(last_sequence);
+        self.standing = Some(standing);
+        Ok(())
+    }
+
+    fn find_stream(&mut self, api: &Api) -> Result<Option<StreamState>, NatsError> {
+        if let Some(ours) = &self.ours {
+            return api.ensure_stream(ours).map(Some);
+        }
+        let failed = |error| asked(format!("find the stream of {}", self.subject), error);
+        let found = consumers::find_stream(api, &self.spec).map_err(failed)?;
+        Ok(found.map(|(name, state)| {
+            self.target.stream = name;
+            state
+        }))
+    }
+
+    /// Changes from an ephemeral consumer to the durable consumer, if still free.
+    ///
+    /// Both consumers run for a moment. Messages that the durable consumer delivered to others before are awaited from
+    /// the ephemeral consumer; a message from both is recognised by its sequence.
+    pub(super) fn take_over(
+        &mut self,
+        api: &Api,
+        data: &mut Data,
+        relay: &Relay<NatsError>,
+    ) -> Result<(), Stop> {
+        let start = self.cursor.reached.unwrap_or(0) + 1;
+        let Some(durable) = self.subscribe_to_durable(api, data, start)? else {
+            return Ok(());
+        };
+        self.awaits_durable = false;
+        let delivered = durable.delivered;
+        let Some(unnamed) = self.standing.replace(durable) else {
+            return Ok(());
+        };
+        while self.cursor.reached < Some(delivered)
+            && let Some(message) = data.next_of(&unnamed.inbox, GAP_MESSAGE_TIMEOUT)?
+        {
+            self.relay(message, data, relay)?;
+        }
+        // The server would delete the consumer later; deleting now keeps the server's lists short.
+        let _ = api.delete_consumer(&self.target.stream, &unnamed.consumer);
+        Ok(())
+    }
+
+    /// Subscribes to the durable consumer or, if not available, to an ephemeral consumer.
+    fn subscribe(
+        &mut self,
+        api: &Api,
+        data: &mut Data,
+        settings: &NatsSettings,
+        unnamed: bool,
+        start: u64,
+    ) -> Result<Standing, NatsError> {
+        if !unnamed && let Some(durable) = self.subscribe_to_durable(api, data, start)? {
+            self.awaits_durable = false;
+            return Ok(durable);
+        }
+        self.awaits_durable = !settings.ephemeral && !self.is_refused;
+        let made = api.make_consumer(data, &self.target, None, start)?;
+        made.ok_or_else(|| {
+            // Only a server giving the same name twice could answer this.
+            let reason = ApiError::Unreadable("it says that the name is in use".into());
+            asked("make an unnamed consumer".into(), reason)
+        })
+    }
+
+    /// Subscribes to the durable consumer. Returns `None` if another client or the server prevents that.
+    fn subscribe_to_durable(
+        &mut self,
+        api: &Api,
+        data: &mut Data,
+        start: u64,
+    ) -> Result<Option<Standing>, NatsError> {
+        if self.is_refused {
+            return Ok(None);
+        }
+        let durable = self.target.durable.clone();
+        let failed = |error| asked(format!("find the consumer {durable}"), error);
+        let look_up = |spec: &Target| consumers::look_up(api, spec).map_err(failed);
+        let mut found = look_up(&self.target)?;
+        if let Durable::Missing = found {
+            if let Some(made) = api.make_consumer(data, &self.target, Some(&durable), start)? {
+                self.log_state(Told::Made);
+                return Ok(Some(made));
+            }
+            // Another process was quicker.
+            found = look_up(&self.target)?;
+        }
+        let not_ours = match found {
+            Durable::Free(info) => match api.join(data, &self.target, &info)? {
+                Ok(joined) => {
+                    self.log_state(Told::Resumed);
+                    return Ok(Some(joined));
+                }
+                Err(why) => {
+                    self.is_refused = why == Told::NOT_PERMITTED;
+                    why
+                }
+            },
+            Durable::Unusable(why) => why,
+            Durable::Taken | Durable::Missing => Told::TAKEN,
+        };
+        self.log_state(Told::NotOurs(not_ours));
+        Ok(None)
+    }
+
+    /// Counts the messages of the stream not handed over by this process. If the consumer has another position than the
+    /// cursor and there are at most `few` such messages, also fetches the messages into `gap`.
+    fn unseen(
+        &mut self,
+        api: &Api,
+        data: &mut Data,
+        standing: &Standing,
+        last_sequence: u64,
+        few: u64,
+    ) -> Result<u64, NatsError> {
+        self.gap.clear();
+        let Some(reached) = self.cursor.reached else {
+            return Ok(standing.pending + standing.ack_pending);
+        };
+        if last_sequence <= reached {
+            return Ok(0);
+        }
+        if standing.delivered == reached {
+            return Ok(standing.pending);
+        }
+        // The consumer counts from another position than the cursor, so a temporary consumer does the counting.
+        let Some(counted) = api.make_consumer(data, &self.target, None, reached + 1)? else {
+            return Ok(standing.pending);
+        };
+        if counted.pending <= few {
+            for _ in 0..counted.pending {
+                match data.next_of(&counted.inbox, GAP_MESSAGE_TIMEOUT)? {
+                    Some(message) => self.gap.push(message),
+                    None => break,
+                }
+            }
+        }
+        let _ = api.delete_consumer(&self.target.stream, &counted.consumer);
+        Ok(counted.pending)
+    }
+
+    /// Hands over the newest message. If the newest is bad, the last good message goes first.
+    fn warm(
+        &mut self,
+        last: Option<Fetched>,
+        api: &Api,
+        limits: &LookBack,
+        relay: &Relay<NatsError>,
+    ) -> Result<(), Stop> {
+        let Some(last) = last else { return Ok(()) };
+        let (floor, link) = (self.cursor.reached.unwrap_or(0), &relay.link);
+        match look_back(api, &self.target, &last, floor, limits) {
+            Ok(Some(good)) => self.hand_over(good, true, link.now(), link)?,
+            Err(None) => relay.status.count_look_back_limited(),
+            Err(Some(ApiError::Lost)) => return Err(NatsError::Lost.into()),
+            Ok(None) | Err(Some(_)) => {}
+        }
+        self.hand_over(last, true, link.now(), link)
+    }
+
+    /// Hands a message over, then queues the acknowledgement: without room in the loop, the message stays with the
+    /// server. Messages of any size are acknowledged; the feed refuses and counts messages over a limit.
+    pub(super) fn relay(
+        &mut self,
+        message: Delivery,
+        data: &mut Data,
+        relay: &Relay<NatsError>,
+    ) -> Result<(), Stop> {
+        if message.status == Some(100) {
+            // A flow control message is answered on its reply subject; the heartbeat of a stalled consumer is answered
+            // on the subject that the heartbeat names. Consumers made by weirgate send neither; consumers of other
+            // clients may.
+            if let Some(subject) = message.reply.or(message.stalled) {
+                data.answer(&subject);
+            }
+            return Ok(());
+        }
+        let ack = message.reply.as_deref().and_then(AckSubject::parse);
+        let (Some(reply), Some(ack)) = (message.reply, ack) else {
+            return Ok(());
+        };
+        // Not news: delivered again, or known from the previous consumer.
+        let news = self.cursor.reached < Some(ack.stream_sequence);
+        let now = Instant::now();
+        if news {
+            if !relay.link.has_room(message.payload.len()) {
+                // The wait for room may be long, and the server would redeliver messages that were handed over.
+                self.send_acks(data);
+                data.flush()?;
+            }
+            let quiet = self.quiet_until.is_some();
+            let message = Fetched {
+                sequence: ack.stream_sequence,
+                payload: message.payload,
+                is_deletion: message.is_deletion,
+            };
+            let (received, stored_us) = (relay.link.now(), ack.stored_unix_ns / 1_000);
+            if !quiet {
+                relay.status.count_arrival(received, stored_us);
+            }
+            self.hand_over(message, quiet, received, &relay.link)?;
+            self.cursor.reached = Some(ack.stream_sequence);
+            self.health.handed = now;
+        }
+        self.quiet_until = self
+            .quiet_until
+            .filter(|until| *until > ack.stream_sequence);
+        let owe = |standing: &mut Standing| standing.acks.owe(reply, now);
+        if self.standing.as_mut().is_some_and(owe) {
+            self.send_acks(data);
+        }
+        Ok(())
+    }
+
+    /// Sends the queued acknowledgements. The server redelivers messages whose acknowledgements are lost.
+    pub(super) fn send_acks(&mut self, data: &mut Data) {
+        let acks = self.standing.iter_mut().flat_map(|s| s.acks.take());
+        acks.for_each(|subject| data.answer(&subject));
+    }
+
+    /// The time to send the queued acknowledgements.
+    pub(super) fn acks_due(&self) -> Option<Instant> {
+        self.standing.as_ref().and_then(|s| s.acks.due())
+    }
+
+    fn hand_over(
+        &self,
+        fetched: Fetched,
+        quiet: bool,
+        received: Now,
+        link: &SourceLink,
+    ) -> Result<(), Stop> {
+        let message = BusMessage {
+            subject: Arc::clone(&self.subject),
+            pattern: None,
+            payload: fetched.payload,
+            position: Some(StreamPosition {
+                epoch: self.cursor.epoch,
+                sequence: fetched.sequence,
+            }),
+            place: Place::Outside,
+            received,
+            quiet,
+        };
+        Ok(link.send(BusEvent::of(message, fetched.is_deletion))?)
+    }
+
+    /// Logs `what`, unless it was the last state logged.
+    fn log_state(&mut self, what: Told) {
+        if self.told.replace(what) != Some(what) {
+            what.log(&self.spec, &self.target);
+        }
+    }
+}
+
+/// The progress of a subscription, over all connections of this process.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    created_unix_ns: i64,
+    /// The epoch of the positions: the stream's creation time, or a later number if the creation time would not make it
+    /// greater.
+    epoch: i64,
+    /// The last sequence that needs no relay any more: handed over, or older than the warm-up. `None` before the first
+    /// subscription and after a stream went back in time.
+    reached: Option<u64>,
+}
+
+impl Cursor {
+    /// Takes in the state of the stream, reported by the server now.
+    ///
+    /// A stream made anew while this process ran is read from the start: all its messages are news. A stream of the
+    /// same creation time whose last sequence is before the cursor (restored from a backup, or the host lost power
+    /// before a sync) is reported as a new stream too; otherwise the feed would drop every message as old until the
+    /// stream has caught up. The messages of such a stream are history, so the relay starts over from the last message.
+    fn observe(&mut self, stream: StreamState) {
+        let same = self.created_unix_ns == stream.created_unix_ns;
+        match self.reached {
+            None if self.epoch == 0 => self.epoch = stream.created_unix_ns,
+            Some(reached) if same && stream.last_sequence < reached => {
+                self.epoch += 1;
+                self.reached = None;
+            }
+            _ if same => {}
+            reached => {
+                self.epoch = stream.created_unix_ns.max(self.epoch + 1);
+                self.reached = reached.map(|_| 0);
+            }
+        }
+        self.created_unix_ns = stream.created_unix_ns;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observe(cursor: &mut Cursor, created_unix_ns: i64, last_sequence: u64) {
+        cursor.observe(StreamState {
+            created_unix_ns,
+            last_sequence,
+        });
+    }
+
+    /// A cursor that has handed over all seven messages of a stream.
+    fn at_the_end() -> Cursor {
+        let mut cursor = Cursor::default();
+        observe(&mut cursor, 50, 7);
+        assert_eq!(cursor.reached, None);
+        cursor.reached = Some(7);
+        cursor
+    }
+
+    #[test]
+    fn same_stream_goes_on() {
+        let mut cursor = at_the_end();
+        observe(&mut cursor, 50, 9);
+        assert_eq!((cursor.reached, cursor.epoch), (Some(7), 50));
+    }
+
+    #[test]
+    fn new_stream_starts_over_and_counts_as_newer() {
+        let mut cursor = at_the_end();
+        // The second is an older backup in the place of the stream: newer to us all the same.
+        for (created_unix_ns, epoch) in [(60, 60), (10, 61)] {
+            observe(&mut cursor, created_unix_ns, 2);
+            assert_eq!((cursor.reached, cursor.epoch), (Some(0), epoch));
+        }
+    }
+
+    #[test]
+    fn stream_that_lost_its_tail_counts_as_newer() {
+        let mut cursor = at_the_end();
+        // Seen again before anything was reached, nothing changes.
+        for _ in 0..2 {
+            observe(&mut cursor, 50, 3);
+            assert_eq!((cursor.reached, cursor.epoch), (None, 51));
+        }
+    }
+}

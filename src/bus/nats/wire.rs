@@ -1,0 +1,436 @@
+//! A connection that reads the protocol itself: from the address to the first PONG, then operations in and commands
+//! out, and pings of a silent server. Never blocks for longer than the timeouts.
+
+use std::io::{self, ErrorKind, Read};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use sonic_rs::JsonValueMutTrait;
+
+use super::error::{NatsError, refused};
+use super::login::{Info, Login, tls_config};
+use super::protocol::{LINE_BYTES_MAX, Malformed, Op, PING, PONG, Reader};
+use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
+use crate::LinkTimes;
+use crate::outage::shown;
+use crate::relay::Relay;
+use crate::socket::{Buffered, Stream, Waiter, ended};
+
+/// The most bytes of a single read; between two reads other work gets its turn.
+const READ_BYTES: usize = 64 * 1024;
+
+/// How long a server may take for a new connection.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    /// To accept a TCP connection.
+    pub(super) connect: Duration,
+    /// For the first line, TLS and the log-in together.
+    pub(super) handshake: Duration,
+}
+
+impl Patience {
+    /// The limits for a connection in normal use.
+    pub(super) const USUAL: Self = Self {
+        connect: Duration::from_secs(1),
+        handshake: Duration::from_secs(2),
+    };
+}
+
+/// The reason if the log-in has not ended in time.
+pub(super) const LATE: &str = "it did not finish the handshake in time";
+
+/// A connection to a server, logged in.
+pub(super) struct Wire {
+    io: Buffered,
+    pub(super) endpoint: Endpoint,
+    /// The first line, but with the addresses of the newest INFO line that has any.
+    pub(super) info: Info,
+    /// The address of the server.
+    pub(super) peer: SocketAddr,
+    reader: Reader,
+    /// When the connection was made.
+    pub(super) opened: Instant,
+    /// When the last bytes of a message arrived, whole or not. Answers to pings do not count: they say nothing about
+    /// JetStream.
+    pub(super) carried: Instant,
+    /// The numbers of the last PING and of the last PONG.
+    pings: u64,
+    pongs: u64,
+    /// The part that was outside of the protocol.
+    malformed: Option<Malformed>,
+    /// The last error without a subject: perhaps the reason for the end of the connection.
+    last_words: Option<String>,
+}
+
+impl Wire {
+    /// Connects and logs in.
+    pub(super) fn open(
+        waiter: &mut Waiter,
+        endpoint: &Endpoint,
+        settings: &NatsSettings,
+        payload_bytes_max: usize,
+        patience: Patience,
+    ) -> Result<Self, NatsError> {
+        let login = Login::read(&endpoint.auth, &settings.credentials).map_err(NatsError::File)?;
+        let unreachable = |source| endpoint.unreachable(settings, source);
+        let greeted = Greeted::connect(waiter, endpoint, patience, patience.handshake);
+        let Greeted {
+            tcp,
+            peer,
+            connected,
+            info,
+            ..
+        } = greeted.map_err(unreachable)?;
+        let until = connected + patience.handshake;
+        let stream = if endpoint.is_tls(settings, &info) {
+            let config = Arc::new(tls_config(&settings.tls).map_err(NatsError::File)?);
+            Stream::tls(tcp, &endpoint.tls_name, &config).map_err(unreachable)?
+        } else {
+            Stream::plain(tcp)
+        };
+        let mut io = Buffered::new(stream, READ_BYTES);
+        io.out().extend(connect_line(&info, &login));
+        let mut wire = Self {
+            io,
+            endpoint: endpoint.clone(),
+            info,
+            peer,
+            reader: Reader::new(payload_bytes_max),
+            opened: Instant::now(),
+            carried: Instant::now(),
+            // The ping of the log-in.
+            pings: 1,
+            pongs: 0,
+            malformed: None,
+            last_words: None,
+        };
+        match wire.log_in(waiter, until) {
+            Ok(()) => Ok(wire),
+            Err(error) => {
+                wire.leave(waiter);
+                Err(error)
+            }
+        }
+    }
+
+    fn log_in(&mut self, waiter: &mut Waiter, until: Instant) -> Result<(), NatsError> {
+        loop {
+            let flushed = self.io.flush(waiter);
+            flushed.map_err(|e| self.refused(e.to_string()))?;
+            match self.io.read(waiter) {
+                Ok(true) => {}
+                Ok(false) if Instant::now() < until => {
+                    // TLS may have queued bytes to send during the read.
+                    let waited = self.io.flush(waiter).and_then(|()| waiter.wait(until));
+                    waited.map_err(|e| self.refused(e.to_string()))?;
+                }
+                Ok(false) => return Err(self.refused(LATE.to_owned())),
+                Err(error) => {
+                    let tls = match self.io.stream.is_handshaking() {
+                        true => "TLS: ",
+                        false => "",
+                    };
+                    return Err(self.refused(format!("{tls}{error}")));
+                }
+            }
+            // Operations after the PONG are taken too: a server of a cluster sends another INFO there.
+            let mut is_in = false;
+            while let Some(op) = self.next_op()? {
+                match op {
+                    Op::Pong => is_in = true,
+                    Op::Error(words) => return Err(self.refused(words)),
+                    Op::Info(_) | Op::Ok | Op::Ping | Op::Message(_) => {}
+                }
+            }
+            if is_in {
+                return Ok(());
+            }
+        }
+    }
+
+    /// When the last bytes arrived.
+    pub(super) fn heard(&self) -> Instant {
+        self.io.heard
+    }
+
+    /// When the last ping was sent to a silent server; `None` if bytes have arrived since.
+    pub(super) fn pinged(&self) -> Option<Instant> {
+        self.io.pinged
+    }
+
+    /// The buffer for commands; [`Self::flush`] sends the buffer.
+    pub(super) fn out(&mut self) -> &mut Vec<u8> {
+        self.io.out()
+    }
+
+    /// The number of bytes waiting to be written.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.io.queued_bytes()
+    }
+
+    /// Writes as much as the socket takes.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn flush(&mut self, waiter: &mut Waiter) -> Result<(), NatsError> {
+        self.io.flush(waiter).map_err(|error| self.lost(&error))
+    }
+
+    /// Reads once. Returns false if there was nothing to read. The caller takes all operations with [`Self::next_op`]
+    /// before the next read.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn read(&mut self, waiter: &mut Waiter) -> Result<bool, NatsError> {
+        self.io.read(waiter).map_err(|error| self.lost(&error))
+    }
+
+    /// The subscription of a message of which the first bytes have come.
+    pub(super) fn message_within(&self) -> Option<u64> {
+        self.reader.message_within()
+    }
+
+    /// Waits until there may be something to do, without sleeping while the last messages are young.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn wait(
+        &self,
+        waiter: &mut Waiter,
+        relay: &mut Relay<NatsError>,
+        until: Instant,
+    ) -> Result<(), NatsError> {
+        let waited = waiter.wait_or_spin(relay, until);
+        waited.map_err(|error| self.lost(&error))
+    }
+
+    /// The next complete operation. A PING is answered here.
+    ///
+    /// # Errors
+    /// The server does not speak the protocol.
+    pub(super) fn next_op(&mut self) -> Result<Option<Op>, NatsError> {
+        loop {
+            let op = match self.malformed {
+                Some(malformed) => Err(malformed),
+                None => self.io.take(|input| self.reader.next(input)),
+            };
+            let op = op.map_err(|malformed| self.wrong(malformed))?;
+            match &op {
+                Some(Op::Message(_)) => self.carried = self.io.heard,
+                None if self.message_within().is_some() => self.carried = self.io.heard,
+                Some(Op::Ping) => {
+                    self.io.out().extend_from_slice(PONG);
+                    continue;
+                }
+                Some(Op::Pong) if self.pongs == self.pings => {
+                    return Err(self.wrong(Malformed("a PONG without a PING")));
+                }
+                Some(Op::Pong) => self.pongs += 1,
+                Some(Op::Info(line)) => {
+                    let Ok(newer) = Info::read(line) else {
+                        return Err(self.wrong(Malformed("an INFO that cannot be read")));
+                    };
+                    if !newer.connect_urls.is_empty() {
+                        self.info.connect_urls = newer.connect_urls;
+                    }
+                    self.info.ldm |= newer.ldm;
+                }
+                Some(Op::Error(words)) if refused(words).is_none() => {
+                    self.last_words = Some(shown(words));
+                }
+                _ => {}
+            }
+            return Ok(op);
+        }
+    }
+
+    /// Bytes after a malformed operation may be anything, so none of them is read.
+    fn wrong(&mut self, malformed: Malformed) -> NatsError {
+        self.malformed = Some(malformed);
+        self.refused(malformed.to_string())
+    }
+
+    /// The error that this server cannot be used, with the reason.
+    pub(super) fn refused(&self, reason: String) -> NatsError {
+        let url = self.endpoint.url();
+        NatsError::Refused { url, reason }
+    }
+
+    /// The servers of the cluster that this server has announced last.
+    pub(super) fn neighbours(&self) -> impl Iterator<Item = Endpoint> {
+        let is_tls = self.io.stream.is_tls();
+        let urls = self.info.connect_urls.iter();
+        urls.filter_map(move |address| self.endpoint.neighbour(address, is_tls))
+    }
+
+    /// Queues a PING after the commands. Returns the number of the ping: [`Self::is_answered`].
+    pub(super) fn ping(&mut self) -> u64 {
+        self.io.out().extend_from_slice(PING);
+        self.pings += 1;
+        self.pings
+    }
+
+    /// Whether the server has answered this ping, and so has handled every command before it.
+    pub(super) fn is_answered(&self, ping: u64) -> bool {
+        self.pongs >= ping
+    }
+
+    /// As [`Buffered::watch`].
+    pub(super) fn watch(&mut self, times: &LinkTimes, is_silent: bool) -> Option<Instant> {
+        self.io.watch(times, is_silent, |out| {
+            out.extend_from_slice(PING);
+            self.pings += 1;
+        })
+    }
+
+    /// Whether bytes have arrived since the last read.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) fn has_news(&self, waiter: &mut Waiter) -> Result<bool, NatsError> {
+        waiter.look().map_err(|error| self.lost(&error))?;
+        Ok(waiter.readable)
+    }
+
+    /// The error for a server that has answered no ping.
+    pub(super) fn silent(&self) -> NatsError {
+        let silent_ms = self.io.heard.elapsed().as_millis() as u64;
+        NatsError::Silent(silent_ms)
+    }
+
+    /// The error for the end of the connection; the server's last words may tell the reason.
+    pub(super) fn lost(&self, error: &io::Error) -> NatsError {
+        let reason = match &self.last_words {
+            Some(words) => format!("{error}: {words}"),
+            None => error.to_string(),
+        };
+        NatsError::Ended(reason)
+    }
+
+    /// Waits at a stop until the server has taken everything. Messages that arrive meanwhile are dropped.
+    pub(super) fn settle(&mut self, waiter: &mut Waiter, patience: Duration) {
+        let (ping, until) = (self.ping(), Instant::now() + patience);
+        let mut step = || -> Result<bool, NatsError> {
+            while self.next_op()?.is_some() {}
+            self.flush(waiter)?;
+            if !self.read(waiter)? {
+                waiter.wait(until).map_err(|error| self.lost(&error))?;
+            }
+            Ok(!self.is_answered(ping) && Instant::now() < until)
+        };
+        // There is nobody to report an error to.
+        while let Ok(true) = step() {}
+    }
+
+    /// Keeps the connection open beside another one; `waiter` no longer waits for it.
+    pub(super) fn set_aside(&mut self, waiter: &Waiter) {
+        waiter.leave(&mut self.io.stream.tcp);
+    }
+
+    /// Waits with another waiter, after [`Self::set_aside`].
+    pub(super) fn wait_with(&mut self, waiter: &mut Waiter) -> Result<(), NatsError> {
+        let adopted = waiter.adopt(&mut self.io.stream.tcp);
+        adopted.map_err(|error| self.lost(&error))
+    }
+
+    /// Ends the connection.
+    pub(super) fn leave(mut self, waiter: &Waiter) {
+        self.set_aside(waiter);
+    }
+}
+
+/// A connection before TLS and the log-in: the server has sent its first line, and sends no more until the client
+/// answers.
+pub(super) struct Greeted {
+    pub(super) tcp: TcpStream,
+    /// The address of the server.
+    pub(super) peer: SocketAddr,
+    connected: Instant,
+    pub(super) line: String,
+    pub(super) info: Info,
+}
+
+impl Greeted {
+    /// Connects to the address of `endpoint`, and waits for the first line for `line_timeout`.
+    ///
+    /// # Errors
+    /// Nobody accepts or nothing comes in time, or no NATS server sends this line.
+    pub(super) fn connect(
+        waiter: &mut Waiter,
+        endpoint: &Endpoint,
+        patience: Patience,
+        line_timeout: Duration,
+    ) -> io::Result<Self> {
+        let address = endpoint.address.ok_or(ErrorKind::NotFound)?;
+        let mut tcp = waiter.connect_to(address, patience.connect)?;
+        let (peer, connected) = (tcp.peer_addr()?, Instant::now());
+        let line = greeting(waiter, &mut tcp, connected + line_timeout);
+        match line.and_then(|line| Ok((Info::read(&line).map_err(io::Error::other)?, line))) {
+            Ok((info, line)) => Ok(Self {
+                tcp,
+                peer,
+                connected,
+                line,
+                info,
+            }),
+            Err(error) => {
+                waiter.leave(&mut tcp);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Reads the server's first line.
+fn greeting(waiter: &mut Waiter, tcp: &mut TcpStream, until: Instant) -> io::Result<String> {
+    let (mut line, mut chunk) = (Vec::new(), [0; 4096]);
+    let is_wrong = |line: &[u8]| line.len() >= 5 && !line.starts_with(b"INFO ");
+    let is_over = |line: &[u8]| line.last() == Some(&b'\n') || line.len() > LINE_BYTES_MAX;
+    while !is_wrong(&line) && !is_over(&line) {
+        match tcp.read(&mut chunk) {
+            Ok(0) => return Err(ended()),
+            Ok(bytes) => line.extend_from_slice(&chunk[..bytes]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                waiter.readable = false;
+                if Instant::now() >= until {
+                    let silent = "it accepted the connection and says nothing";
+                    return Err(io::Error::new(ErrorKind::TimedOut, silent));
+                }
+                waiter.wait(until)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match String::from_utf8(line) {
+        Ok(line) if line.starts_with("INFO ") && line.ends_with('\n') => Ok(line),
+        _ => Err(io::Error::new(
+            ErrorKind::InvalidData,
+            "what answers there is not a NATS server",
+        )),
+    }
+}
+
+/// `CONNECT` with the log-in, and a `PING`. The answer shows that the server accepts the log-in.
+fn connect_line(info: &Info, login: &Login) -> Vec<u8> {
+    let mut connect = sonic_rs::json!({
+        "verbose": false,
+        "pedantic": false,
+        "tls_required": false,
+        "name": CLIENT_NAME,
+        "lang": "rust",
+        "version": env!("CARGO_PKG_VERSION"),
+        "protocol": 1,
+        "echo": true,
+        "headers": true,
+        "no_responders": true,
+    });
+    if let Some(connect) = connect.as_object_mut() {
+        for (field, value) in login.fields(&info.nonce) {
+            connect.insert(field, value.as_str());
+        }
+    }
+    format!("CONNECT {connect}\r\nPING\r\n").into_bytes()
+}

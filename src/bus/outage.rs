@@ -1,0 +1,388 @@
+//! The times of the link to a bus, and its outages: since when the bus is away, which errors were logged, and when to try
+//! again; also a server's words, cut for the log. Pure: times and seed are arguments.
+
+use std::hash::{BuildHasher, RandomState};
+use std::mem::{Discriminant, discriminant};
+use std::time::{Duration, Instant};
+
+use weirgate_wire::base::{SplitMix64, escaped};
+
+/// If the subscriptions were active for this long before an outage, the delay between attempts starts at its minimum
+/// again. Otherwise it keeps growing, so that a connection that fails again and again is not retried at once.
+const STEADY_AFTER: Duration = Duration::from_secs(5);
+/// The time after which an outage is logged again.
+const SAID_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// The longest delay, an hour: whatever the settings say, the bus is tried again, and the sums below cannot overflow.
+const DELAY_MAX_MS: u64 = 3_600_000;
+
+/// The most characters shown of a server's words.
+const WORDS_MAX: usize = 200;
+
+/// Shortens a server's words for a log line or an error, and escapes what would steer a terminal.
+pub(super) fn shown(words: &str) -> String {
+    let words: String = words.trim_end().chars().take(WORDS_MAX).collect();
+    escaped(&words, &[]).into_owned()
+}
+
+/// The times of the link to a bus, milliseconds. The defaults are those of the contracts; only tests have others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkTimes {
+    /// Delay before the first attempt to connect again (contract row "bus away": 100).
+    pub reconnect_delay_min_ms: u64,
+    /// The longest delay, at which the doubling ends (contract row "bus away": 2,000).
+    pub reconnect_delay_max_ms: u64,
+    /// The silence after which the source pings the server, and the interval at which it asks JetStream about the
+    /// consumers.
+    pub ping_interval_ms: u64,
+    /// The time that a server may take to say anything after the ping. Afterwards the bus counts as away, and
+    /// a second connection shows whether the server is busy or only the link is dead.
+    pub ping_timeout_ms: u64,
+    /// The silence after which a link is given up, even if no second connection has had an answer either.
+    pub silence_max_ms: u64,
+}
+
+impl Default for LinkTimes {
+    fn default() -> Self {
+        Self {
+            reconnect_delay_min_ms: 100,
+            reconnect_delay_max_ms: 2_000,
+            ping_interval_ms: 1_000,
+            ping_timeout_ms: 2_000,
+            silence_max_ms: 30_000,
+        }
+    }
+}
+
+/// The outages of a bus with errors `E`. An outage lasts from the first failure to the next
+/// moment at which all subscriptions are confirmed, however many attempts fail in between.
+#[derive(Debug)]
+pub(super) struct Outages<E> {
+    backoff: Backoff,
+    state: State<E>,
+    has_stood: bool,
+}
+
+#[derive(Debug)]
+enum State<E> {
+    /// Nothing was tried yet.
+    New,
+    Away {
+        since: Instant,
+        /// The kind of the error that was logged last, and when.
+        logged: Discriminant<E>,
+        logged_at: Instant,
+    },
+    Standing {
+        since: Instant,
+    },
+}
+
+/// How to log a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// An outage begins.
+    First,
+    /// The outage continues, for another reason than the one logged last, or nothing was logged for a minute. The value
+    /// is the duration of the outage so far.
+    News(Duration),
+    /// The outage continues for the same reason.
+    Same,
+}
+
+/// The end of an outage: all subscriptions are confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Recovery {
+    /// Whether all subscriptions were confirmed before in this process.
+    pub(super) is_reconnect: bool,
+    /// The duration of the outage. `None`: the first attempt succeeded.
+    pub(super) away: Option<Duration>,
+}
+
+impl<E> Outages<E> {
+    /// The delay between attempts doubles from `delay_min_ms` to `delay_max_ms`. Processes that lost the same server
+    /// need different seeds, so that they do not all reconnect at the same moment.
+    pub(super) fn new(delay_min_ms: u64, delay_max_ms: u64, seed: u64) -> Self {
+        Self {
+            backoff: Backoff::new(delay_min_ms, delay_max_ms, seed),
+            state: State::New,
+            has_stood: false,
+        }
+    }
+
+    /// Whether all subscriptions have been confirmed once.
+    pub(super) fn has_stood(&self) -> bool {
+        self.has_stood
+    }
+
+    /// Whether all subscriptions were confirmed, and nothing failed since.
+    pub(super) fn stands_now(&self) -> bool {
+        matches!(self.state, State::Standing { .. })
+    }
+
+    /// Records a failed attempt, or the loss of a connection.
+    pub(super) fn failed(&mut self, error: &E, now: Instant) -> Failure {
+        let kind = discriminant(error);
+        match &mut self.state {
+            State::Away {
+                logged, logged_at, ..
+            } if *logged == kind && now.duration_since(*logged_at) < SAID_AGAIN_AFTER => {
+                Failure::Same
+            }
+            State::Away {
+                since,
+                logged,
+                logged_at,
+            } => {
+                (*logged, *logged_at) = (kind, now);
+                Failure::News(now.duration_since(*since))
+            }
+            State::New | State::Standing { .. } => {
+                if let State::Standing { since } = self.state
+                    && now.duration_since(since) >= STEADY_AFTER
+                {
+                    self.backoff.reset();
+                }
+                self.state = State::Away {
+                    since: now,
+                    logged: kind,
+                    logged_at: now,
+                };
+                Failure::First
+            }
+        }
+    }
+
+    /// Records that all subscriptions are confirmed.
+    pub(super) fn ended(&mut self, now: Instant) -> Recovery {
+        let away = match self.state {
+            State::Away { since, .. } => Some(now.duration_since(since)),
+            State::New | State::Standing { .. } => None,
+        };
+        self.state = State::Standing { since: now };
+        Recovery {
+            is_reconnect: std::mem::replace(&mut self.has_stood, true),
+            away,
+        }
+    }
+
+    /// The time to wait before the next attempt.
+    pub(super) fn next_delay(&mut self) -> Duration {
+        self.backoff.next_delay()
+    }
+}
+
+/// The attempts at one task of a connection, such as setting up a consumer: its outages, and the time of the next
+/// attempt.
+#[derive(Debug)]
+pub(super) struct Attempts<E> {
+    outages: Outages<E>,
+    /// `None` unless the last attempt failed.
+    next: Option<Instant>,
+}
+
+impl<E> Attempts<E> {
+    /// The delays between attempts double from `delay_min_ms` to `delay_max_ms`.
+    pub(super) fn new(delay_min_ms: u64, delay_max_ms: u64) -> Self {
+        let seed = RandomState::new().hash_one(delay_max_ms);
+        Self {
+            outages: Outages::new(delay_min_ms, delay_max_ms, seed),
+            next: None,
+        }
+    }
+
+    /// Whether the last attempt failed.
+    pub(super) fn is_away(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Whether another attempt is due.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.next.is_none_or(|next| now >= next)
+    }
+
+    /// Makes the next attempt due now, because JetStream answers again.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.next = self.next.map(|next| next.min(now));
+    }
+
+    /// Records a failed attempt. Returns how to log the failure.
+    pub(super) fn failed(&mut self, error: &E, now: Instant) -> Failure {
+        let failure = self.outages.failed(error, now);
+        self.next = Some(now + self.outages.next_delay());
+        failure
+    }
+
+    /// Records a successful attempt. Returns the length of the outage, if attempts had failed.
+    pub(super) fn succeeded(&mut self, now: Instant) -> Option<Duration> {
+        let recovery = self.outages.ended(now);
+        self.next.take().and(recovery.away)
+    }
+}
+
+/// The delays between attempts to reach the bus: doubling, bounded, with jitter.
+#[derive(Debug)]
+struct Backoff {
+    min_ms: u64,
+    max_ms: u64,
+    step_ms: u64,
+    random: SplitMix64,
+}
+
+impl Backoff {
+    fn new(min_ms: u64, max_ms: u64, seed: u64) -> Self {
+        let min_ms = min_ms.clamp(1, DELAY_MAX_MS);
+        Self {
+            min_ms,
+            max_ms: max_ms.clamp(min_ms, DELAY_MAX_MS),
+            step_ms: min_ms,
+            random: SplitMix64::new(seed),
+        }
+    }
+
+    /// The delay before the next attempt: between three quarters of the step and the whole step,
+    /// so that the jitter never exceeds the settings.
+    fn next_delay(&mut self) -> Duration {
+        let step_ms = self.step_ms;
+        self.step_ms = (step_ms * 2).min(self.max_ms);
+        let jitter_us_max = step_ms * 250;
+        let jitter_us = self.random.next_u64() % (jitter_us_max + 1);
+        Duration::from_micros(step_ms * 1_000 - jitter_us)
+    }
+
+    /// Starts at the shortest delay again.
+    fn reset(&mut self) {
+        self.step_ms = self.min_ms;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_short_and_printable() {
+        assert_eq!(shown("a\u{1b}[1mb\r\n"), r"a\u001b[1mb");
+        assert_eq!(shown(&"é".repeat(1_000)), "é".repeat(WORDS_MAX));
+    }
+
+    enum Trouble {
+        Refused,
+        Lost,
+    }
+
+    #[test]
+    fn an_outage_begins_once_and_each_kind_of_trouble_is_news_once() {
+        let mut outages = Outages::new(100, 2_000, 1);
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(outages.failed(&Trouble::Refused, at(0)), Failure::First);
+        assert_eq!(outages.failed(&Trouble::Refused, at(100)), Failure::Same);
+        let news = |ms| Failure::News(Duration::from_millis(ms));
+        assert_eq!(outages.failed(&Trouble::Lost, at(200)), news(200));
+        assert_eq!(outages.failed(&Trouble::Lost, at(300)), Failure::Same);
+        assert_eq!(outages.failed(&Trouble::Refused, at(400)), news(400));
+        assert!(!outages.has_stood());
+        let first = outages.ended(at(1_500));
+        assert_eq!(first.away, Some(Duration::from_millis(1_500)));
+        assert!(!first.is_reconnect && outages.has_stood());
+        assert_eq!(outages.failed(&Trouble::Lost, at(2_000)), Failure::First);
+        let second = outages.ended(at(2_100));
+        assert_eq!(second.away, Some(Duration::from_millis(100)));
+        assert!(second.is_reconnect);
+    }
+
+    #[test]
+    fn an_outage_is_told_again_each_minute() {
+        let mut outages = Outages::new(100, 2_000, 1);
+        let start = Instant::now();
+        let mut said = Vec::new();
+        for second in 0..200 {
+            let at = start + Duration::from_secs(second);
+            if outages.failed(&Trouble::Refused, at) != Failure::Same {
+                said.push(second);
+            }
+        }
+        assert_eq!(said, [0, 60, 120, 180]);
+    }
+
+    #[test]
+    fn a_first_attempt_that_is_good_ends_no_outage() {
+        let mut outages = Outages::<Trouble>::new(100, 2_000, 1);
+        let recovery = outages.ended(Instant::now());
+        let want = Recovery {
+            is_reconnect: false,
+            away: None,
+        };
+        assert_eq!(recovery, want);
+    }
+
+    #[test]
+    fn only_what_stood_for_a_while_makes_the_next_attempt_soon_again() {
+        let soon = Duration::from_millis(100);
+        for (stood, is_soon) in [
+            (STEADY_AFTER, true),
+            (STEADY_AFTER - Duration::from_millis(1), false),
+        ] {
+            let mut outages = Outages::new(100, 2_000, 1);
+            let start = Instant::now();
+            outages.failed(&Trouble::Refused, start);
+            while outages.next_delay() < Duration::from_millis(1_500) {}
+            outages.ended(start);
+            outages.failed(&Trouble::Refused, start + stood);
+            assert_eq!(outages.next_delay() <= soon, is_soon, "{stood:?}");
+        }
+    }
+
+    #[test]
+    fn doubles_to_the_limit_and_never_over_it() {
+        for seed in 0..200 {
+            let mut backoff = Backoff::new(100, 2_000, seed);
+            for step_ms in [100, 200, 400, 800, 1_600, 2_000, 2_000, 2_000] {
+                let delay = backoff.next_delay();
+                assert!(delay <= Duration::from_millis(step_ms), "{delay:?}");
+                assert!(delay >= Duration::from_millis(step_ms * 3 / 4), "{delay:?}");
+            }
+            backoff.reset();
+            assert!(backoff.next_delay() <= Duration::from_millis(100));
+        }
+    }
+
+    #[test]
+    fn seeds_differ() {
+        let first = |seed| Backoff::new(100, 2_000, seed).next_delay();
+        let delays: std::collections::HashSet<_> = (1..50).map(first).collect();
+        assert!(delays.len() > 30, "{delays:?}");
+    }
+
+    #[test]
+    fn odd_settings_are_made_sound() {
+        let mut backoff = Backoff::new(0, 0, 0);
+        assert!(backoff.next_delay() <= Duration::from_millis(1));
+        let mut backoff = Backoff::new(u64::MAX, 5, 0);
+        assert!(backoff.next_delay() <= Duration::from_secs(3_600));
+    }
+
+    #[test]
+    fn attempts_come_further_and_further_apart_and_a_good_one_ends_that() {
+        let mut attempts = Attempts::new(1_000, 30_000);
+        let error = Trouble::Refused;
+        let mut now = Instant::now();
+        let begun = now;
+        assert!(!attempts.is_away() && attempts.is_due(now));
+        assert_eq!(attempts.succeeded(now), None);
+        assert_eq!(attempts.failed(&error, now), Failure::First);
+        for least_ms in [700, 1_500, 3_000, 6_000, 12_000, 22_000, 22_000] {
+            assert!(attempts.is_away());
+            assert!(!attempts.is_due(now + Duration::from_millis(least_ms)));
+            now += Duration::from_secs(30);
+            assert!(attempts.is_due(now));
+            attempts.failed(&error, now);
+        }
+        attempts.hurry(now);
+        assert!(attempts.is_away() && attempts.is_due(now));
+        assert_eq!(attempts.succeeded(now), Some(now - begun));
+        attempts.hurry(now);
+        assert!(!attempts.is_away());
+        assert_eq!(attempts.succeeded(now), None);
+    }
+}

@@ -1,0 +1,219 @@
+//! Checks of Redis before a start: whether Redis answers, where the master is, and the rights of this
+//! user to subscribe and publish. Changes nothing on the server.
+
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+use super::marks::{NO_POSITIONS, hello_field, says_lone_master};
+use super::resp::Value;
+use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
+use super::settings::{RedisEndpoint, RedisError, RedisSettings, shown};
+use super::stream::STATE;
+use crate::socket::Waiter;
+use crate::{Answers, to_ask};
+use weirgate_core::Subscription;
+use weirgate_wire::base::Finding;
+
+/// The longest silence of the server while it is asked about names.
+const NAMES_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The needs of a gateway on Redis.
+#[derive(Clone, Debug, Default)]
+pub struct RedisNeeds {
+    /// Names without which the gateway cannot work.
+    pub subscriptions: Vec<Subscription>,
+    /// Names that clients may request; a refusal concerns only the clients that request the name.
+    pub requests: Vec<Subscription>,
+    /// Channels that the gateway publishes to. The check publishes an empty message there, so nobody must be listening.
+    pub published: Vec<String>,
+    /// The channel of the marks. If this user may not publish there, positions are valid on one instance only.
+    pub marks: Option<String>,
+    /// The key of the stream to read.
+    pub stream: Option<String>,
+}
+
+/// Asks the sentinels, if there are any, and checks whether the server answers, and whether this user may subscribe,
+/// publish and read as needed.
+pub fn ask(settings: &RedisSettings, needs: &RedisNeeds) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if let Err(error) = all(settings, needs, &mut found) {
+        found.push(Finding::Error(error.to_string()));
+    }
+    found
+}
+
+fn all(
+    settings: &RedisSettings,
+    needs: &RedisNeeds,
+    found: &mut Vec<Finding>,
+) -> Result<(), RedisError> {
+    let mut servers = Servers::new(settings.clone())?;
+    let (mut waiter, _) = waiter("a question to Redis")?;
+    let endpoint = match settings.sentinels.is_empty() {
+        true => settings.server.clone(),
+        false => master(&mut servers, &mut waiter, found)?,
+    };
+    let begin = Instant::now();
+    let mut connection = servers.connect_to(&mut waiter, &endpoint)?;
+    let ms = begin.elapsed().as_millis();
+    // Every user may send `HELLO`; servers before 6.0 do not know the command.
+    let hello = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
+    let version = hello_field(&hello, b"version").unwrap_or(b"(of an unknown version)");
+    let version = shown(&String::from_utf8_lossy(version));
+    let server = endpoint.address();
+    let text = format!("Redis {version} at {server} answered in {ms} ms");
+    found.push(Finding::Good(text));
+    if needs.marks.is_some() && !says_lone_master(&hello) {
+        found.push(Finding::Warning(format!("{server}: {NO_POSITIONS}")));
+    }
+    published(&mut connection, &needs.published, found, Finding::Error)?;
+    published(&mut connection, needs.marks.as_slice(), found, |text| {
+        let effect = "positions are valid on one instance only";
+        Finding::Warning(format!("{text}; {effect}"))
+    })?;
+    if let Some(key) = &needs.stream {
+        read_stream(&mut connection, key, found)?;
+    }
+    subscribed(&mut connection, needs, found)
+}
+
+/// Asks every sentinel, so that an absent one is reported before it is needed.
+fn master(
+    servers: &mut Servers,
+    waiter: &mut Waiter,
+    found: &mut Vec<Finding>,
+) -> Result<RedisEndpoint, RedisError> {
+    let name = servers.settings.master_name.clone();
+    let (mut masters, mut last_error) = (Vec::new(), None);
+    for one in servers.settings.sentinels.clone() {
+        let (begin, address) = (Instant::now(), one.address());
+        match servers.ask_sentinel(waiter, &one) {
+            Ok(master) => {
+                let (at, ms) = (master.address(), begin.elapsed().as_millis());
+                found.push(Finding::Good(format!(
+                    "the sentinel at {address} answered in {ms} ms: {name} is at {at}"
+                )));
+                masters.push(master);
+            }
+            Err(error) => {
+                let text = format!("the sentinel at {address}: {error}");
+                found.push(Finding::Warning(text));
+                last_error = Some(error);
+            }
+        }
+    }
+    let addresses: Vec<_> = masters.iter().map(RedisEndpoint::address).collect();
+    if addresses.iter().any(|one| Some(one) != addresses.first()) {
+        let text = format!(
+            "the sentinels name different masters: {}",
+            addresses.join(", ")
+        );
+        found.push(Finding::Warning(text));
+    }
+    let first = masters.into_iter().next();
+    first.ok_or_else(|| servers.no_master(last_error))
+}
+
+fn published(
+    connection: &mut Connection<'_>,
+    channels: &[String],
+    found: &mut Vec<Finding>,
+    refused: impl Fn(String) -> Finding,
+) -> Result<(), RedisError> {
+    for channel in channels {
+        found.push(
+            match connection.ask_one(&["PUBLISH", channel, ""], HANDSHAKE_TIMEOUT)? {
+                Value::Error(words) => {
+                    let reason = shown(&words);
+                    refused(format!("may not publish to {channel}: {reason}"))
+                }
+                _ => Finding::Good(format!("may publish to {channel}")),
+            },
+        );
+    }
+    Ok(())
+}
+
+/// Sends the commands that the source reads with, to see whether this user may use them.
+fn read_stream(
+    connection: &mut Connection<'_>,
+    key: &str,
+    found: &mut Vec<Finding>,
+) -> Result<(), RedisError> {
+    let commands = [
+        vec!["XREVRANGE", key, "+", "-", "COUNT", "1"],
+        vec!["XRANGE", key, "+", "+"],
+        vec!["XREAD", "COUNT", "1", "STREAMS", key, "$"],
+        vec!["EVAL_RO", STATE, "1", key, "0-0"],
+    ];
+    let mut answers = connection.ask(&commands, HANDSHAKE_TIMEOUT)?;
+    let state = answers.split_off(commands.len() - 1).pop();
+    let refused = answers.iter().find_map(|answer| match answer {
+        Value::Error(words) => Some(shown(words)),
+        _ => None,
+    });
+    let is_empty = matches!(answers.first(), Some(Value::Array(entries)) if entries.is_empty());
+    found.push(match refused {
+        Some(reason) => Finding::Error(format!("cannot read the stream {key}: {reason}")),
+        None if is_empty => Finding::Warning(format!("the stream {key} has no entry")),
+        None => Finding::Good(format!("may read the stream {key}")),
+    });
+    if let Some(Value::Error(words)) = state {
+        found.push(Finding::Warning(format!(
+            "may not ask for the counters of the stream {key} ({}; Redis 7.0, +eval_ro +xinfo|stream): what is \
+             trimmed after it was read counts as lost",
+            shown(&words)
+        )));
+    }
+    Ok(())
+}
+
+/// Checks names by subscribing to them; the connection is closed right after.
+fn subscribed(
+    connection: &mut Connection<'_>,
+    needs: &RedisNeeds,
+    found: &mut Vec<Finding>,
+) -> Result<(), RedisError> {
+    let (needed, requests) = (&needs.subscriptions[..], &needs.requests[..]);
+    let asked: Vec<_> = to_ask(needed, requests).collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let commands: Vec<_> = asked.iter().map(|(one, _)| command(one)).collect();
+    let answers = connection.ask_for(&commands, NAMES_TIMEOUT, is_confirmation)?;
+    let mut told = Answers::default();
+    for ((one, is_request), answer) in asked.into_iter().zip(&answers) {
+        let name = match one.is_pattern {
+            true => format!("the pattern {}", one.name),
+            false => one.name.to_string(),
+        };
+        let answer = match answer {
+            Value::Error(words) => Err(shown(words)),
+            _ => Ok(()),
+        };
+        told.take(name, is_request, answer);
+    }
+    told.report("Redis", needed.len(), requests.len(), found);
+    Ok(())
+}
+
+fn command(one: &Subscription) -> [&str; 2] {
+    let verb = if one.is_pattern {
+        "PSUBSCRIBE"
+    } else {
+        "SUBSCRIBE"
+    };
+    [verb, &one.name]
+}
+
+/// Tells confirmations from the messages in between.
+fn is_confirmation(value: &Value) -> bool {
+    match value {
+        Value::Error(_) => true,
+        Value::Array(items) => matches!(
+            items.first(),
+            Some(Value::Bulk(word)) if word == b"subscribe" || word == b"psubscribe"
+        ),
+        _ => false,
+    }
+}

@@ -1,0 +1,499 @@
+//! The kept feed on a connection. Messages have positions as soon as all names are subscribed. Once the channel of the
+//! marks is subscribed too, published marks make the positions valid on other instances.
+//!
+//! Positions are valid only on a lone master: a replica that resynchronises, and nodes of a cluster that lose each
+//! other, drop messages without a sign while our connection stays. The source asks the server for its role before the
+//! first subscription. Then a thread with a connection of its own asks each second, and publishes the marks, so that a
+//! slow answer delays no message. On a server that is no lone master, the thread also asks for its links to other
+//! servers, and a changed link counts as a loss. A mark is published at most once, because a second copy would come at
+//! another place among the messages.
+//!
+//! At the end of the file are the parsers of what a server says of itself: whether it is a lone master, and its links
+//! to other servers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::connection::Connection;
+use super::resp::Value;
+use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
+use super::session::{Expected, Session};
+use super::settings::{RedisEndpoint, RedisError, Stop, shown};
+use crate::kept::KeptFeed;
+use crate::runtime::detached;
+use crate::socket::Waiter;
+use crate::status::BusStatus;
+use weirgate_core::{BusEvent, Mark, Place, Subscription, fnv_1a};
+
+/// The interval at which the thread asks for the role, and at which an instance publishes marks.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How long positions are valid after the server has confirmed its role.
+const ROLE_HOLDS: Duration = Duration::from_secs(3);
+/// The time for the answer to a mark.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The kept feed, and the channel to the thread that publishes its marks.
+pub(super) struct Kept {
+    pub(super) feed: KeptFeed,
+    /// The Redis channel of the marks, which are not relayed to clients.
+    pub(super) channel: Arc<str>,
+    marks: Sender<ToPublish>,
+    /// What the thread has learned about this connection.
+    learned: Arc<Learned>,
+    /// When to ask for the role next; `None` before the feed begins.
+    next: Option<Instant>,
+    /// Whether the channel of the marks is subscribed.
+    publishes: bool,
+    /// Whether [`Self::holds`] was true at the last look.
+    held: bool,
+    origin: Instant,
+    /// Whether the positions are counted from a published mark, and so are valid on other instances.
+    is_shared: bool,
+}
+
+impl Kept {
+    /// Starts the thread that publishes marks on `channel`. It ends when this value is dropped.
+    ///
+    /// # Errors
+    /// The system has no descriptor or thread left.
+    pub(super) fn start(
+        feed: KeptFeed,
+        servers: Servers,
+        channel: &str,
+    ) -> Result<Self, RedisError> {
+        // A single mark at a time: a mark that waited for a slow answer would be of no use.
+        let (marks, to_publish) = bounded(1);
+        let (waiter, _) = waiter("the publisher of marks")?;
+        let thread = MarkThread {
+            channel: channel.into(),
+            to_publish,
+        };
+        detached("redis-marks", move || thread.run(servers, waiter)).map_err(RedisError::System)?;
+        Ok(Self {
+            feed,
+            channel: channel.into(),
+            marks,
+            learned: Arc::default(),
+            next: None,
+            publishes: false,
+            held: false,
+            origin: Instant::now(),
+            is_shared: false,
+        })
+    }
+
+    /// Handles a new connection, before its first subscription.
+    pub(super) fn connected(
+        &mut self,
+        connection: &mut Connection<'_>,
+        status: &BusStatus,
+    ) -> Result<(), RedisError> {
+        status.set_positions_shared(false);
+        let asked_ms = self.now_ms();
+        let answer = connection.ask_one(&["HELLO"], HANDSHAKE_TIMEOUT)?;
+        let is_lone_master = says_lone_master(&answer);
+        if self.feed.connected(is_lone_master) {
+            tracing::warn!(server = connection.server(), "{NO_POSITIONS}");
+        }
+        let server = (connection.endpoint.clone(), connection.address);
+        self.begin(Some(server), is_lone_master, asked_ms);
+        Ok(())
+    }
+
+    /// Resets the state for a new connection, whose server was asked for its role at `asked_ms`.
+    fn begin(
+        &mut self,
+        server: Option<(RedisEndpoint, SocketAddr)>,
+        is_lone_master: bool,
+        asked_ms: u64,
+    ) {
+        self.learned = Arc::new(Learned {
+            server,
+            was_lone_master: is_lone_master,
+            master_ms: asked_ms.into(),
+            ..Learned::default()
+        });
+        self.next = None;
+        (self.publishes, self.held, self.is_shared) = (false, false, false);
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.origin.elapsed().as_millis() as u64
+    }
+
+    /// Whether the server has lately confirmed the role that it had at the start of the connection.
+    fn holds(&self) -> bool {
+        let said_ms = self.learned.master_ms.load(Relaxed);
+        self.now_ms().saturating_sub(said_ms) < ROLE_HOLDS.as_millis() as u64
+    }
+
+    /// Whether published marks count.
+    fn may_share(&self) -> bool {
+        !self.learned.is_refused.load(Relaxed) && self.holds()
+    }
+
+    /// Lets the thread publish `mark` and ask for the role, if it is not busy with the question before.
+    fn ask(&mut self, mark: Option<Mark>) {
+        self.next = Some(Instant::now() + INTERVAL);
+        // The channel is full if the server is slow, and closed if the thread has ended.
+        let _ = self.marks.try_send(ToPublish {
+            mark,
+            learned: Arc::clone(&self.learned),
+            at_ms: self.now_ms(),
+        });
+    }
+}
+
+impl Session<'_, '_> {
+    /// If all names of the feed are subscribed, begins to count from a mark that is valid on this connection only, and
+    /// subscribes to the channel of the marks, to count from published marks later.
+    pub(super) fn begin_feed(&mut self) -> Result<(), Stop> {
+        let Some(kept) = &mut self.kept else {
+            return Ok(());
+        };
+        if !kept.feed.may_begin() {
+            return Ok(());
+        }
+        kept.next.get_or_insert_with(Instant::now);
+        if !kept.learned.was_lone_master {
+            return Ok(());
+        }
+        self.relay.link.send(kept.feed.begin())?;
+        self.connection.queue(&["SUBSCRIBE", &*kept.channel]);
+        self.expected.push_back(Expected::Marks);
+        Ok(())
+    }
+
+    /// Handles the confirmation of the marks' channel: the marks of all instances come from here on.
+    pub(super) fn marks_confirmed(&mut self, name: &Value) -> Result<(), Stop> {
+        self.expected.pop_front();
+        match (&mut self.kept, name) {
+            (Some(kept), Value::Bulk(name)) if *name == kept.channel.as_bytes() => {
+                kept.publishes = true;
+                kept.next = Some(Instant::now());
+                Ok(())
+            }
+            _ => Err(self.wrong("a confirmation of what was not asked")),
+        }
+    }
+
+    /// Handles the refusal of the marks' channel.
+    pub(super) fn marks_refused(&mut self, words: &str) {
+        let channel = self.kept.as_ref().map(|kept| &*kept.channel);
+        tracing::warn!(
+            channel,
+            reason = shown(words),
+            "this user may not subscribe to the marks (&CHANNEL), so positions are valid on this \
+             connection only"
+        );
+    }
+
+    /// Handles a message on the marks' channel. The copy for a pattern is ignored.
+    pub(super) fn take_mark(&mut self, is_copy: bool, payload: &[u8]) -> Result<(), Stop> {
+        if let Some(kept) = &mut self.kept
+            && !is_copy
+            && kept.may_share()
+            && let Some(event) = kept.feed.marked(payload)
+        {
+            kept.is_shared = true;
+            self.relay.status.set_positions_shared(true);
+            self.relay.link.send(event)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes a mark if it is due. If published marks may not be used any more, or the server has not said for a
+    /// while that it is a lone master, counts anew from a mark that is valid on this connection only. Returns the time
+    /// of the next mark.
+    pub(super) fn mark(&mut self) -> Result<Option<Instant>, Stop> {
+        let Some(kept) = &mut self.kept else {
+            return Ok(None);
+        };
+        if kept.learned.has_changed.load(Relaxed) {
+            return Err(self.connection.moved().into());
+        }
+        if kept.learned.has_lost.swap(false, Relaxed) {
+            tracing::warn!(
+                server = self.connection.server(),
+                "this server has lost its link to another one, and maybe messages; clients are notified"
+            );
+            self.relay.link.send(BusEvent::Gap { lost: None })?;
+        }
+        let Some(next) = kept.next else {
+            return Ok(None);
+        };
+        let holds = kept.holds();
+        let is_refused = kept.learned.is_refused.load(Relaxed);
+        let may_share = holds && !is_refused;
+        let is_in_doubt = std::mem::replace(&mut kept.held, holds) && !holds;
+        if is_in_doubt && kept.learned.was_lone_master || kept.is_shared && !may_share {
+            kept.is_shared = false;
+            self.relay.status.set_positions_shared(false);
+            self.relay.link.send(kept.feed.begin())?;
+        }
+        if next <= Instant::now() {
+            let publishes = kept.publishes && !is_refused;
+            let mark = publishes.then(|| kept.feed.next_mark());
+            kept.ask(mark);
+        }
+        Ok(kept.next)
+    }
+
+    /// The place of a message; `None` for a further copy of it.
+    pub(super) fn place(&mut self, pattern: Option<&str>, subject: &str) -> Option<Place> {
+        let Some(kept) = &mut self.kept else {
+            return Some(Place::Outside);
+        };
+        kept.feed
+            .place(pattern.unwrap_or(subject), pattern.is_some(), subject)
+    }
+
+    /// The place of a message whose channel name was cut.
+    ///
+    /// # Errors
+    /// An earlier name of the feed may match the whole channel name, so the count is no longer certain and the
+    /// connection ends.
+    pub(super) fn place_of_cut(&mut self, by: &Subscription) -> Result<Place, Stop> {
+        let Some(kept) = &mut self.kept else {
+            return Ok(Place::Outside);
+        };
+        let place = kept.feed.place_of_unknown(by);
+        place.ok_or_else(|| self.wrong("a channel whose name is too long"))
+    }
+}
+
+/// What the publishing thread has learned about the reader's connection.
+#[derive(Debug, Default)]
+struct Learned {
+    /// The server and its address, because another address of the same name may be another server.
+    server: Option<(RedisEndpoint, SocketAddr)>,
+    /// Whether the server was a lone master when the connection was made, and whether that has changed.
+    was_lone_master: bool,
+    has_changed: AtomicBool,
+    /// The links of a server that is not a lone master, as a hash; 0 before the first answer. `has_lost`: they have
+    /// changed since the reading thread last looked.
+    links: AtomicU64,
+    has_lost: AtomicBool,
+    /// This user may not publish marks.
+    is_refused: AtomicBool,
+    /// When the server was last asked and had the same role as at the start of the connection, milliseconds since
+    /// [`Kept::origin`].
+    master_ms: AtomicU64,
+}
+
+/// A mark to publish, and then the question for the role.
+#[derive(Debug)]
+struct ToPublish {
+    /// `None` if this user may not publish marks, or may not read them.
+    mark: Option<Mark>,
+    /// What is learned goes here. It belongs to one connection of the reading thread, and names the server to ask:
+    /// after a failover this is another one.
+    learned: Arc<Learned>,
+    /// Milliseconds since [`Kept::origin`].
+    at_ms: u64,
+}
+
+struct MarkThread {
+    channel: Arc<str>,
+    to_publish: Receiver<ToPublish>,
+}
+
+impl MarkThread {
+    fn run(self, servers: Servers, mut waiter: Waiter) {
+        let mut next = self.to_publish.recv().ok();
+        while let Some(first) = next {
+            let server = first.learned.server.clone();
+            let connected = servers.connect_at(&mut waiter, server.as_ref());
+            let published = connected.and_then(|connection| self.publish_on(connection, first));
+            next = published.unwrap_or_else(|error| {
+                // A mark is never published again.
+                tracing::debug!(%error, "a mark may not have been published");
+                None
+            });
+            next = next.or_else(|| self.to_publish.recv().ok());
+        }
+    }
+
+    /// Publishes and asks on a connection until it is of no use. Returns a question that is for another server.
+    fn publish_on(
+        &self,
+        mut connection: Connection<'_>,
+        first: ToPublish,
+    ) -> Result<Option<ToPublish>, RedisError> {
+        let learned = Arc::clone(&first.learned);
+        let mut next = first;
+        loop {
+            let (mark, channel) = (next.mark.map(|mark| mark.to_string()), &*self.channel);
+            let publish = mark.iter().map(|mark| vec!["PUBLISH", channel, mark]);
+            let links = LINKS.iter().filter(|_| !learned.was_lone_master);
+            let links = links.map(|words| words.to_vec());
+            let commands: Vec<_> = publish.chain(links).chain([vec!["HELLO"]]).collect();
+            let answers = connection.ask(&commands, ANSWER_TIMEOUT)?;
+            match (answers.first(), mark) {
+                (_, None) | (Some(Value::Integer(_)), _) => {}
+                (Some(Value::Error(words)), _) if words.starts_with("NOPERM") => {
+                    learned.is_refused.store(true, Relaxed);
+                    tracing::warn!(
+                        channel,
+                        reason = shown(words),
+                        "this user may not publish marks (+publish, &CHANNEL), so positions are valid on \
+                         this connection only"
+                    );
+                }
+                _ => return Err(connection.wrong("no number of receivers")),
+            }
+            if answers.last().is_some_and(says_lone_master) != learned.was_lone_master {
+                learned.has_changed.store(true, Relaxed);
+                return Ok(None);
+            }
+            learned.master_ms.store(next.at_ms, Relaxed);
+            let links = links_in(&answers);
+            if ![0, links].contains(&learned.links.swap(links, Relaxed)) {
+                learned.has_lost.store(true, Relaxed);
+            }
+            match self.to_publish.recv() {
+                Ok(mark) if Arc::ptr_eq(&mark.learned, &learned) => next = mark,
+                Ok(mark) => return Ok(Some(mark)),
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+}
+
+/// Why messages have no positions, and the remedy.
+pub(super) const NO_POSITIONS: &str = "messages have no positions, so clients that come back are not told what they \
+    missed: this server is a replica or in a cluster, or cannot say that it is not, and there messages can be lost \
+    without a sign; read a stream (--stream), or name a master without a cluster";
+/// The commands for the links of a server to others. A replica that resynchronises has a new link to its master.
+pub(super) const LINKS: [&[&str]; 2] =
+    [&["CLIENT", "LIST", "TYPE", "master"], &["CLUSTER", "LINKS"]];
+
+/// Whether the server is a master without a cluster, by its answer to `HELLO`, so that positions are valid. A server
+/// before Redis 6 cannot say so.
+pub fn says_lone_master(hello: &Value) -> bool {
+    let value_of = |key| hello_field(hello, key).unwrap_or_default();
+    value_of(b"mode") == b"standalone" && value_of(b"role") == b"master"
+}
+
+/// A hash of the links in the answers to [`LINKS`], never 0. Refusals are ignored.
+pub(super) fn links_in(answers: &[Value]) -> u64 {
+    let mut links = Vec::new();
+    for answer in answers {
+        match answer {
+            Value::Bulk(clients) => {
+                let words = clients.split(u8::is_ascii_whitespace);
+                links.extend(
+                    words
+                        .filter(|word| word.starts_with(b"id="))
+                        .map(<[u8]>::to_vec),
+                );
+            }
+            Value::Array(items) => links.extend(items.iter().filter_map(link)),
+            _ => {}
+        }
+    }
+    links.sort_unstable();
+    u64::from(fnv_1a(links.into_iter().flatten())) + 1
+}
+
+/// The direction, the node and the creation time of a link in the answer to `CLUSTER LINKS`.
+fn link(link: &Value) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    for key in [&b"direction"[..], b"node", b"create-time"] {
+        match field(link, key)? {
+            Value::Bulk(value) => text.extend_from_slice(value),
+            Value::Integer(number) => text.extend(number.to_string().into_bytes()),
+            _ => {}
+        }
+    }
+    Some(text)
+}
+
+/// A field of the answer to `HELLO`.
+pub(super) fn hello_field<'a>(hello: &'a Value, key: &[u8]) -> Option<&'a [u8]> {
+    match field(hello, key) {
+        Some(Value::Bulk(value)) => Some(value),
+        _ => None,
+    }
+}
+
+/// A field of a map.
+fn field<'a>(map: &'a Value, key: &[u8]) -> Option<&'a Value> {
+    let Value::Array(items) = map else {
+        return None;
+    };
+    let mut pairs = items.chunks_exact(2);
+    pairs.find_map(|pair| matches!(&pair[0], Value::Bulk(found) if found == key).then(|| &pair[1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weirgate_wire::auth::NameSyntax;
+
+    #[test]
+    fn marks_count_while_the_server_says_that_it_is_a_lone_master() {
+        let (marks, _to_publish) = bounded(1);
+        let feed = KeptFeed::new(NameSyntax::Redis, Vec::new());
+        let mut publisher = Kept {
+            feed: feed.expect("no names"),
+            channel: "m".into(),
+            marks,
+            learned: Arc::default(),
+            next: None,
+            publishes: true,
+            held: true,
+            origin: Instant::now() - 2 * ROLE_HOLDS,
+            is_shared: false,
+        };
+        publisher.begin(None, true, publisher.now_ms());
+        assert!(publisher.may_share(), "said on the connection itself");
+        let learned = Arc::clone(&publisher.learned);
+        publisher.begin(None, true, publisher.now_ms());
+        publisher.learned.master_ms.store(0, Relaxed);
+        assert!(!publisher.may_share(), "long ago");
+        learned.master_ms.store(publisher.now_ms(), Relaxed);
+        assert!(
+            !publisher.may_share(),
+            "beside a mark for another connection"
+        );
+        let learned = Arc::clone(&publisher.learned);
+        learned.master_ms.store(publisher.now_ms(), Relaxed);
+        assert!(publisher.may_share(), "beside a mark");
+        learned.is_refused.store(true, Relaxed);
+        assert!(!publisher.may_share(), "nobody will say so again");
+        publisher.begin(None, true, publisher.now_ms());
+        assert!(publisher.may_share());
+    }
+
+    #[test]
+    fn links_are_told_apart_by_their_making() {
+        let bulk = |text: &str| Value::Bulk(text.into());
+        let link = |node: &str, made| {
+            let pairs = ["direction", "to", "node", node, "create-time"].map(bulk);
+            Value::Array(pairs.into_iter().chain([Value::Integer(made)]).collect())
+        };
+        let links = |made| Value::Array(vec![link("a", 1), link("b", made)]);
+        let master = |id: &str| bulk(&format!("id={id} addr=h:1 age=7\nid=9 addr=h:2 age=7\n"));
+        let refused = Value::Error("NOPERM".into());
+        let of =
+            |answers: &[&Value]| links_in(&answers.iter().copied().cloned().collect::<Vec<_>>());
+        assert_eq!(
+            of(&[&master("1"), &links(2)]),
+            of(&[&master("1"), &links(2)])
+        );
+        assert_ne!(
+            of(&[&master("1"), &links(2)]),
+            of(&[&master("1"), &links(3)])
+        );
+        assert_ne!(of(&[&master("1"), &refused]), of(&[&master("2"), &refused]));
+        assert_ne!(of(&[&master("1")]), of(&[&bulk("")]));
+        let turned = Value::Array(vec![link("b", 2), link("a", 1)]);
+        assert_eq!(of(&[&links(2)]), of(&[&turned]));
+        assert_ne!(of(&[&refused]), 0);
+    }
+}

@@ -1,0 +1,349 @@
+//! A subscribed connection from the log-in until its loss: hands messages and confirmations to the loop, and sends the
+//! requests of gateways.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::connection::Connection;
+use super::marks::Kept;
+use super::resp::{ReadLimits, Value};
+use super::servers::Servers;
+use super::settings::{RedisError, Stop, is_temporary, shown};
+use crate::ledger::Change;
+use crate::relay::{Probe, Relay};
+use crate::requests::Names;
+use crate::socket::Waiter;
+use weirgate_core::{BusEvent, BusMessage, Subscription};
+use weirgate_wire::base::Now;
+
+/// No further command is queued while at least this many bytes wait to be written.
+const QUEUED_BYTES_MAX: usize = 64 * 1024;
+/// The longest list that Redis sends on a subscribed connection: kind, pattern, channel, payload.
+const PUSH_ITEMS_MAX: usize = 4;
+
+/// A connection, and what its session uses of the source.
+pub(super) struct Session<'a, 'w> {
+    pub(super) connection: Connection<'w>,
+    pub(super) servers: &'a Servers,
+    /// Decides whether to keep this connection while it is silent.
+    pub(super) probe: Probe,
+    pub(super) second_waiter: &'a mut Waiter,
+    pub(super) relay: &'a mut Relay<RedisError>,
+    pub(super) names: &'a mut Names,
+    pub(super) kept: Option<&'a mut Kept>,
+    /// Unanswered commands, in the order of their sending.
+    pub(super) expected: VecDeque<Expected>,
+}
+
+pub(super) enum Expected {
+    Pong,
+    Change(Change),
+    /// The subscription to the channel of the marks.
+    Marks,
+}
+
+impl Session<'_, '_> {
+    /// Subscribes to all wanted names, and relays messages meanwhile.
+    pub(super) fn restore(&mut self) -> Result<(), Stop> {
+        self.connection.reader.set_limits(ReadLimits {
+            bulk_bytes_max: self.servers.settings.payload_bytes_max,
+            items_max: PUSH_ITEMS_MAX,
+            entry_fields: &[],
+            singly: false,
+        });
+        self.names.connected();
+        while !self.names.ledger.is_restored() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Reads at most once, and handles what came and what gateways request. If nothing came, waits.
+    pub(super) fn turn(&mut self) -> Result<(), Stop> {
+        self.names.take_and_answer(&self.relay.link)?;
+        let has_read = self.connection.read()?;
+        if has_read {
+            let all_stand = self.names.ledger.is_restored();
+            if self.probe.end(self.relay, all_stand)? {
+                self.show_refusals();
+            }
+            self.relay()?;
+        }
+        let until = self.watch(!has_read)?;
+        let until = self.mark()?.map_or(until, |mark| mark.min(until));
+        self.ask();
+        self.names.show();
+        self.connection.flush()?;
+        if has_read {
+            self.relay.worked();
+        } else {
+            self.connection.wait(self.relay, until)?;
+        }
+        Ok(())
+    }
+
+    /// Queues the due commands.
+    fn ask(&mut self) {
+        while self.connection.queued_bytes() < QUEUED_BYTES_MAX {
+            let Some(change) = self.names.ledger.next_change() else {
+                return;
+            };
+            let command: Vec<&str> = std::iter::once(command(&change))
+                .chain(change.names.iter().map(|name| &**name))
+                .collect();
+            self.connection.queue(&command);
+            self.expected.push_back(Expected::Change(change));
+        }
+    }
+
+    /// Pings a silent server, and gives the connection up after too long a silence. Returns when to look again.
+    fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
+        self.connection.check_master()?;
+        self.names.retry_refused();
+        let (times, expected) = (&self.servers.settings.times, &mut self.expected);
+        let pings = || expected.push_back(Expected::Pong);
+        match self.connection.watch(times, is_silent, pings) {
+            Some(next) => Ok(next),
+            None => self.probe(),
+        }
+    }
+
+    /// Handles too long a silence: the server is busy, or the link is dead. Returns when to look again.
+    fn probe(&mut self) -> Result<Instant, Stop> {
+        let heard = self.connection.heard();
+        let next = self.probe.look(heard, self.relay, || {
+            let server = (&self.connection.endpoint, self.connection.address);
+            self.servers.try_second(self.second_waiter, server)
+        })?;
+        // Bytes that came during the second connection end the silence.
+        if next.is_none() && self.connection.has_input()? {
+            return Ok(Instant::now());
+        }
+        next.ok_or_else(|| {
+            let silent_ms = heard.elapsed().as_millis() as u64;
+            RedisError::Silent(silent_ms).into()
+        })
+    }
+
+    /// Hands over all values in the bytes.
+    fn relay(&mut self) -> Result<(), Stop> {
+        let received = self.relay.link.now();
+        while let Some(value) = self.connection.next_value()? {
+            match value {
+                Value::Array(items) => self.push(items, received)?,
+                Value::Error(words) => self.refused(&words)?,
+                Value::Status(_) => self.ponged()?,
+                _ => return Err(self.wrong("an answer that fits no question")),
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, items: Vec<Value>, received: Now) -> Result<(), Stop> {
+        let mut items = items.into_iter();
+        let mut next = || items.next().unwrap_or(Value::Nil);
+        let Value::Bulk(kind) = next() else {
+            return Err(self.wrong("a list of no known kind"));
+        };
+        match kind.as_slice() {
+            b"message" => self.message(None, next(), next(), received),
+            b"pmessage" => self.message(Some(next()), next(), next(), received),
+            b"subscribe" => self.confirmed(true, false, &next()),
+            b"psubscribe" => self.confirmed(true, true, &next()),
+            b"unsubscribe" => self.confirmed(false, false, &next()),
+            b"punsubscribe" => self.confirmed(false, true, &next()),
+            b"pong" => self.ponged(),
+            _ => Err(self.wrong("a list of no known kind")),
+        }
+    }
+
+    fn message(
+        &mut self,
+        pattern: Option<Value>,
+        channel: Value,
+        payload: Value,
+        received: Now,
+    ) -> Result<(), Stop> {
+        let is_pattern = pattern.is_some();
+        let pattern = match pattern {
+            Some(Value::Bulk(pattern)) => Some(self.name(&pattern, true)),
+            Some(_) => return Err(self.wrong("a message without its pattern")),
+            None => None,
+        };
+        let subject = match channel {
+            // The ledger knows only the requested names.
+            Value::Bulk(channel) if is_pattern => String::from_utf8_lossy(&channel).into(),
+            Value::Bulk(channel) => self.name(&channel, false),
+            Value::Cut(_) => {
+                if let Some(line) = self.names.lines.line(received) {
+                    let lines_left_out = line.suppressed;
+                    tracing::warn!(lines_left_out, "skipped: a channel whose name is too long");
+                }
+                let subscription = Subscription::pattern(pattern.unwrap_or_default());
+                let place = self.place_of_cut(&subscription)?;
+                return Ok(self.relay.link.send(BusEvent::Skipped {
+                    subscription,
+                    place,
+                })?);
+            }
+            _ => return Err(self.wrong("a message without its channel")),
+        };
+        let (Value::Bulk(payload) | Value::Cut(payload)) = payload else {
+            return Err(self.wrong("a message without its payload"));
+        };
+        if (self.kept.as_ref()).is_some_and(|kept| *kept.channel == *subject) {
+            return self.take_mark(is_pattern, &payload);
+        }
+        let Some(place) = self.place(pattern.as_deref(), &subject) else {
+            return Ok(());
+        };
+        self.relay.link.send(BusEvent::Message(BusMessage {
+            subject,
+            pattern,
+            payload,
+            position: None,
+            place,
+            received,
+            quiet: false,
+        }))?;
+        Ok(())
+    }
+
+    /// The ledger's copy of the name if it has one, to save an allocation.
+    fn name(&self, bytes: &[u8], is_pattern: bool) -> Arc<str> {
+        let name = String::from_utf8_lossy(bytes);
+        let kept = self.names.ledger.name(&name, is_pattern);
+        kept.unwrap_or_else(|| name.into())
+    }
+
+    fn confirmed(&mut self, wanted: bool, patterns: bool, name: &Value) -> Result<(), Stop> {
+        if let Some(Expected::Marks) = self.expected.front() {
+            return self.marks_confirmed(name);
+        }
+        let name = self.expected_name(wanted, patterns, name);
+        let Some(name) = name else {
+            return Err(self.wrong("a confirmation of what was not asked"));
+        };
+        let subscription = Subscription {
+            name,
+            is_pattern: patterns,
+        };
+        if let Some(kept) = &mut self.kept {
+            kept.feed.settle(&subscription, wanted);
+        }
+        if let Some(number) = self.names.ledger.confirmed(&subscription, wanted) {
+            // Redis may have refused this name before, and the status would still say so.
+            if self.relay.stands_now() {
+                self.show_refusals();
+            }
+            self.relay.link.send(BusEvent::Subscribed {
+                subscription,
+                number,
+            })?;
+        }
+        match self.relay.stands_now() {
+            true => self.begin_feed(),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes the name whose answer is due. Returns `None` if the answer is for another name.
+    fn expected_name(&mut self, wanted: bool, patterns: bool, name: &Value) -> Option<Arc<str>> {
+        let Some(Expected::Change(change)) = self.expected.front_mut() else {
+            return None;
+        };
+        let Value::Bulk(name) = name else {
+            return None;
+        };
+        let fits = (change.wanted, change.patterns) == (wanted, patterns);
+        let first = change.names.pop_front();
+        let first = first.filter(|first| fits && first.as_bytes() == name.as_slice());
+        if change.names.is_empty() {
+            self.expected.pop_front();
+        }
+        first
+    }
+
+    fn ponged(&mut self) -> Result<(), Stop> {
+        match self.expected.pop_front() {
+            Some(Expected::Pong) => Ok(()),
+            _ => Err(self.wrong("an answer to no ping")),
+        }
+    }
+
+    /// Handles an error, which is the whole answer to a command.
+    fn refused(&mut self, words: &str) -> Result<(), Stop> {
+        let change = match self.expected.pop_front() {
+            // A refused ping proves too that the server is there.
+            Some(Expected::Pong) => return Ok(()),
+            Some(Expected::Marks) => {
+                self.marks_refused(words);
+                return Ok(());
+            }
+            Some(Expected::Change(change)) => change,
+            None => return Err(self.wrong(words)),
+        };
+        if is_temporary(words) {
+            return Err(self.connection.refused(command(&change), words).into());
+        }
+        let was_alone = change.names.len() == 1;
+        for name in change.names {
+            let subscription = Subscription {
+                name,
+                is_pattern: change.patterns,
+            };
+            if !change.wanted {
+                // Another attempt would have the same result. The ledger forgets the name, and its messages have no
+                // receiver.
+                self.names.ledger.confirmed(&subscription, false);
+            } else if let Some(number) = self.names.ledger.refused(&subscription, was_alone) {
+                self.tell_refused(subscription, number, words)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_refused(
+        &mut self,
+        subscription: Subscription,
+        number: u64,
+        words: &str,
+    ) -> Result<(), Stop> {
+        let reason = shown(words);
+        if self.relay.stands_now() {
+            self.show_refusals();
+        }
+        self.relay.status.count_refused();
+        let (link, refused) = (&self.relay.link, (subscription, number));
+        Ok(self.names.tell_refused("Redis", link, refused, reason)?)
+    }
+
+    /// If the gateway needs all names, sets the status to whether all are subscribed. Must be called only while the bus
+    /// is up otherwise.
+    pub(super) fn show_refusals(&self) {
+        if !self.servers.settings.needs_all_names || !self.names.ledger.is_restored() {
+            return;
+        }
+        let status = &self.relay.status;
+        let is_refused = self.names.ledger.refused_of_wanted().0 > 0;
+        status.set_subscription_refused(is_refused);
+        if is_refused {
+            status.set_down(self.relay.link.now().mono_us);
+        }
+        status.set_up(!is_refused);
+    }
+
+    pub(super) fn wrong(&self, what: &str) -> Stop {
+        self.connection.wrong(what).into()
+    }
+}
+
+fn command(change: &Change) -> &'static str {
+    match (change.wanted, change.patterns) {
+        (true, false) => "SUBSCRIBE",
+        (true, true) => "PSUBSCRIBE",
+        (false, false) => "UNSUBSCRIBE",
+        (false, true) => "PUNSUBSCRIBE",
+    }
+}

@@ -1,0 +1,125 @@
+//! The Redis stream source: relays a stream, for ever. Each entry of the stream is a message, with its channel and its
+//! payload as fields.
+//!
+//! - A single connection reads with `XREAD`, which waits at the server for the next entry. Nothing is subscribed, and
+//!   an outage loses nothing, because the stream keeps the messages.
+//! - Each connection first looks at the newest entry, and whether the entry that was read last is still there. If it is
+//!   gone, and the counters of the stream do not prove that only entries that were read are gone, messages were lost:
+//!   [`BusEvent::Gap`](weirgate_core::BusEvent::Gap). The source asks the same after each `XREAD`, because entries may
+//!   have come and gone since the answer before.
+//! - Entries that are there already are read with `XRANGE`, many in an answer; the parser holds one entry at a time.
+//! - If the server sends nothing for [`LinkTimes::ping_timeout_ms`](crate::LinkTimes) longer than an `XREAD`
+//!   may wait, the source connects again. A new connection loses nothing, so no second connection is needed to see
+//!   whether the server is only busy.
+//!
+//! If the loop's channel is full, the thread waits for room and reads nothing.
+
+mod reader;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(super) use self::reader::STATE;
+use self::reader::{BLOCK_MS, CHANNEL, DATA};
+pub use self::reader::{StreamReader, Trouble};
+use super::resp::ReadLimits;
+use super::servers::{Servers, waiter};
+use super::settings::{RedisError, RedisSettings, Stop};
+use crate::LinkTimes;
+use crate::kept::{StreamFeed, StreamSettings, Times};
+use crate::relay::{Bus, Relay};
+use crate::socket::Waiter;
+use crate::status::BusStatus;
+
+/// The most items of a list: a command may not have that many parts, so no entry has more fields.
+const ITEMS_MAX: usize = 1 << 20;
+
+/// Relays the entries of a stream, for ever.
+pub struct RedisStreamSource {
+    servers: Servers,
+    waiter: Waiter,
+    status: Arc<BusStatus>,
+    reader: StreamReader,
+    feed: StreamFeed,
+}
+
+impl RedisStreamSource {
+    /// Creates a source, which keeps `status` up to date.
+    ///
+    /// # Errors
+    /// The certificates to trust cannot be read, or the system has no descriptor left.
+    pub fn new(
+        settings: RedisSettings,
+        stream: StreamSettings,
+        status: Arc<BusStatus>,
+    ) -> Result<Self, RedisError> {
+        let bytes_max = settings.payload_bytes_max;
+        Ok(Self {
+            servers: Servers::new(settings)?,
+            waiter: waiter("the Redis source")?.0,
+            status,
+            reader: StreamReader::new(&stream.name, stream.history_ms, bytes_max),
+            feed: StreamFeed::new(stream, Times::MajorMs),
+        })
+    }
+
+    fn use_connection(&mut self, relay: &mut Relay<RedisError>) -> Result<Stop, Stop> {
+        let mut connection = self.servers.connect_and_watch(&mut self.waiter)?;
+        let settings = &self.servers.settings;
+        let limits = ReadLimits {
+            bulk_bytes_max: settings.payload_bytes_max,
+            items_max: ITEMS_MAX,
+            entry_fields: &[CHANNEL, DATA],
+            singly: false,
+        };
+        relay.status.set_up(false);
+        self.reader.connected();
+        let patience = Duration::from_millis(BLOCK_MS + settings.times.ping_timeout_ms);
+        let mut told = Vec::new();
+        loop {
+            for command in self.reader.commands() {
+                connection.queue(&command);
+            }
+            let asked = Instant::now();
+            while self.reader.waits() {
+                connection.reader.set_limits(ReadLimits {
+                    singly: self.reader.takes_entries(),
+                    ..limits
+                });
+                let answer = connection.answer(Some(&mut *relay), asked, patience)?;
+                let received = relay.link.now();
+                let now_ms = u64::try_from(received.unix_ms()).unwrap_or(0);
+                let bytes = connection.reader.take_bytes();
+                let taken = self.reader.take(answer, bytes, now_ms, &mut told);
+                if !told.is_empty() {
+                    relay.worked();
+                }
+                for told in told.drain(..) {
+                    self.feed.hand_over(relay, received, told)?;
+                }
+                taken.map_err(|trouble| match trouble {
+                    Trouble::Wrong(reason) => connection.wrong(reason),
+                    Trouble::Refused(words) => connection.refused("to read the stream", &words),
+                })?;
+            }
+            relay.lag.answer_comes_for(&relay.status, Duration::ZERO);
+        }
+    }
+}
+
+impl Bus for RedisStreamSource {
+    type Error = RedisError;
+    const NAME: &'static str = "Redis";
+    const OUTAGE_LOSES_MESSAGES: bool = false;
+
+    fn shared(&self) -> (&Arc<BusStatus>, &LinkTimes) {
+        (&self.status, &self.servers.settings.times)
+    }
+
+    fn connect_and_relay(&mut self, relay: &mut Relay<RedisError>) -> Stop {
+        self.feed.connecting(relay.link.now());
+        let stop = self.use_connection(relay).unwrap_or_else(|stop| stop);
+        self.servers.ended(&stop);
+        stop
+    }
+}

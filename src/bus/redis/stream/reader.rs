@@ -1,0 +1,498 @@
+//! Reads a Redis stream over all connections: chooses the next commands, and interprets the answers. Pure.
+//!
+//! The reader has to know whether entries were trimmed before it could read them. If the last entry that it read is
+//! still in the stream, nothing after it was trimmed; so each answer is checked against this entry. While there is much
+//! to read, each answer begins with the last entry of the answer before, and the parser returns the entries one by one.
+//! At the end of the stream, the reader asks for the last entry after each answer.
+//!
+//! If the last entry is gone, the counters of the stream can still prove that nothing was lost: exactly as many entries
+//! were removed as were read, and the oldest entry that is left was not read. The counters prove less than the entry,
+//! because a stream that was deleted and made anew can have the same numbers. It would need more entries than the old
+//! stream had in its whole life, added within the time of an answer. So the counters count only if no more entries seem
+//! new than the old stream ever had. The counters of another server prove nothing.
+
+mod answers;
+
+use self::answers::{Entry, State, entries, message, next, run_id, stream_entries, text};
+use super::super::resp::Value;
+use crate::kept::Told;
+use weirgate_core::StoredId;
+
+/// The most entries of an answer.
+const ENTRIES_MAX: usize = 512;
+/// The size of an answer that the reader aims at, by the size of the entries before, bytes.
+const ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// The most payload bytes of an answer that is held in memory until the check after it, unless a single payload may
+/// have more.
+const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long an `XREAD` waits at the server for the next entry, milliseconds.
+pub(super) const BLOCK_MS: u64 = 1_000;
+/// If the last entry is larger than this and the server accepts [`STATE`], the reader checks with the script, so that
+/// the entry is not sent again.
+const PROOF_BYTES_MAX: usize = 4 * 1024;
+/// If the server does not accept [`STATE`] and the last entry is large, only every tenth answer without an entry is
+/// checked.
+const IDLE_PROOFS: u32 = 10;
+/// A script that returns whether an entry is there, and the counters of the stream, without the values of an entry. Not
+/// every user may run it, and a server before Redis 7.0 cannot.
+pub(in crate::redis) const STATE: &str = "\
+    local i,s=redis.pcall('XINFO','STREAM',KEYS[1]),{} for n=1,#i,2 do s[i[n]]=i[n+1] end \
+    return {#redis.call('XRANGE',KEYS[1],ARGV[1],ARGV[1]),s['entries-added'],s['length'],s['recorded-first-entry-id'],s['last-generated-id']}";
+
+/// The fields of an entry.
+pub(super) const CHANNEL: &[u8] = b"channel";
+pub(super) const DATA: &[u8] = b"data";
+
+/// The place of this process in a stream.
+#[derive(Debug, Default)]
+pub struct StreamReader {
+    key: String,
+    history_ms: u64,
+    /// The most entries of an answer that is held in memory until the check after it.
+    held_max: usize,
+    step: Step,
+    /// The number of missing answers; the answers that have come, with their bytes.
+    missing: usize,
+    answers: Vec<(Value, usize)>,
+    /// Whether the first look has set `after`.
+    has_begun: bool,
+    /// The next entry to read is the first one after this id.
+    after: StoredId,
+    /// Whether the entry `after` was read. It is then in the stream, unless it was trimmed or deleted.
+    was_read: bool,
+    /// The size of the largest of the recent entries, bytes; falls by an eighth with each smaller entry.
+    entry_bytes: usize,
+    /// The number of answers without an entry since the last entry.
+    idle: u32,
+    /// Whether the server may take [`STATE`].
+    may_ask_state: bool,
+    /// Whether the stream has so few entries that the last one may be trimmed before the check; the counters are then
+    /// needed.
+    is_short: bool,
+    /// The entries added up to the last one, for the check by counters. Set anew by each answer while no entry was
+    /// read, because until then a stream that is made anew loses nothing.
+    counted: Option<Counted>,
+    /// The `run_id` of the server, and whether this connection has looked at the server.
+    server: Option<String>,
+    is_same_server: bool,
+    /// The newest entry at the first look, until it is read: entries up to here are old.
+    old_until: Option<StoredId>,
+    /// Whether [`Told::CaughtUp`] was said on this connection.
+    is_caught_up: bool,
+}
+
+/// The commands whose answers are next.
+#[derive(Clone, Copy, Debug, Default)]
+enum Step {
+    /// Ask for the newest entry, and whether the last read entry is still there.
+    #[default]
+    Look,
+    /// Read the entries that are there already, beginning with the last read one.
+    CatchUp {
+        /// The number of entries that were asked for, and that have come so far.
+        asked: usize,
+        came: usize,
+        /// Whether the answer began with the last read entry, so that nothing was lost before it.
+        is_proved: bool,
+    },
+    /// Wait for the next entries, and then ask whether the last read entry is still there.
+    Wait,
+}
+
+const CATCH_UP: Step = Step::CatchUp {
+    asked: 0,
+    came: 0,
+    is_proved: false,
+};
+
+/// The number of entries that were ever added, up to the entry of this id.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    id: StoredId,
+    added: u64,
+}
+
+/// An answer that does not fit its command, or a refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The words of the server.
+    Refused(String),
+    /// What is wrong with the answer.
+    Wrong(&'static str),
+}
+
+impl StreamReader {
+    /// A reader that begins with the entries of the last `history_ms` milliseconds.
+    pub fn new(key: &str, history_ms: u64, payload_bytes_max: usize) -> Self {
+        Self {
+            key: key.to_owned(),
+            history_ms,
+            held_max: (HELD_BYTES_MAX / payload_bytes_max.max(1)).clamp(1, ENTRIES_MAX),
+            may_ask_state: true,
+            ..Self::default()
+        }
+    }
+
+    /// Handles a new connection.
+    pub fn connected(&mut self) {
+        self.step = Step::Look;
+        self.missing = 0;
+        self.answers.clear();
+        self.may_ask_state = true;
+        self.is_same_server = false;
+        self.is_caught_up = false;
+    }
+
+    /// The next commands. [`Self::take`] takes the answers.
+    pub fn commands(&mut self) -> Vec<Vec<String>> {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+        let (key, after) = (&self.key[..], text(self.after));
+        let is_large = self.entry_bytes > PROOF_BYTES_MAX;
+        let (mut asks_state, mut asks_entry) = (true, self.was_read);
+        let mut commands: Vec<Vec<String>> = match &mut self.step {
+            Step::Look => vec![
+                words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]),
+                words(&["INFO", "server"]),
+            ],
+            Step::CatchUp { asked, .. } => {
+                asks_entry = false;
+                let count = ANSWER_BYTES / self.entry_bytes.max(1);
+                *asked = count.clamp(self.held_max, ENTRIES_MAX) + usize::from(self.was_read);
+                let from = match self.was_read {
+                    true => after.clone(),
+                    false => text(next(self.after)),
+                };
+                let count = asked.to_string();
+                vec![words(&["XRANGE", key, &from, "+", "COUNT", &count])]
+            }
+            Step::Wait => {
+                asks_state = is_large || self.is_short || !self.was_read;
+                asks_entry &= !is_large || self.idle.is_multiple_of(IDLE_PROOFS);
+                let (count, block) = (self.held_max.to_string(), BLOCK_MS.to_string());
+                vec![words(&[
+                    "XREAD", "COUNT", &count, "BLOCK", &block, "STREAMS", key, &after,
+                ])]
+            }
+        };
+        if asks_state && self.may_ask_state {
+            commands.push(words(&["EVAL_RO", STATE, "1", key, &after]));
+        } else if asks_entry {
+            commands.push(words(&["XRANGE", key, &after, &after]));
+        }
+        self.missing = commands.len();
+        commands
+    }
+
+    /// Whether answers to the last commands are missing.
+    pub fn waits(&self) -> bool {
+        self.missing > 0
+    }
+
+    /// Whether [`Self::take`] takes the entries of the next answer one by one, and then an empty list.
+    pub fn takes_entries(&self) -> bool {
+        matches!(self.step, Step::CatchUp { .. }) && self.answers.is_empty()
+    }
+
+    /// Takes an answer, or a single entry of an answer, with the number of its bytes.
+    ///
+    /// # Errors
+    /// The server refuses a command, or an answer does not fit its command: the connection is of no use.
+    pub fn take(
+        &mut self,
+        mut answer: Value,
+        bytes: usize,
+        now_ms: u64,
+        out: &mut Vec<Told>,
+    ) -> Result<(), Trouble> {
+        if self.takes_entries() {
+            let parts = entries(answer)?;
+            if !parts.is_empty() {
+                return self.catch_up(Entry::read(Value::Array(parts))?, bytes, out);
+            }
+            answer = Value::Nil;
+        }
+        self.answers.push((answer, bytes));
+        self.missing = self.missing.saturating_sub(1);
+        if self.missing > 0 {
+            return Ok(());
+        }
+        let mut answers = std::mem::take(&mut self.answers).into_iter();
+        let (first, bytes) = answers.next().unwrap_or((Value::Nil, 0));
+        match self.step {
+            Step::Look => {
+                let newest = entries(first)?.into_iter().next();
+                let newest = newest.map(Entry::read).transpose()?;
+                if newest.is_some() {
+                    self.measure(bytes);
+                }
+                let newest = newest.map(|entry| entry.id);
+                let server = answers.next().and_then(|(info, _)| run_id(info));
+                let state = self.state(answers.next())?;
+                self.looked(newest, server, state, now_ms, out);
+                Ok(())
+            }
+            Step::CatchUp { .. } => {
+                let state = self.state(answers.next())?;
+                self.caught_up(state, now_ms, out);
+                Ok(())
+            }
+            Step::Wait => {
+                let entries = stream_entries(first)?;
+                if !entries.is_empty() {
+                    self.measure(bytes / entries.len());
+                }
+                let state = self.state(answers.next())?;
+                self.read(entries, state, out)
+            }
+        }
+    }
+
+    fn measure(&mut self, bytes: usize) {
+        self.entry_bytes = bytes.max(self.entry_bytes - self.entry_bytes / 8);
+    }
+
+    fn state(&mut self, answer: Option<(Value, usize)>) -> Result<State, Trouble> {
+        let state = match answer {
+            None => State::default(),
+            Some((Value::Error(_), _)) if self.may_ask_state => {
+                self.may_ask_state = false;
+                State::default()
+            }
+            Some((answer, _)) => State::read(&entries(answer)?),
+        };
+        if let Some(counters) = state.counters {
+            self.is_short = counters.length < ENTRIES_MAX as u64;
+            // Neither number falls while a stream exists, so the stream was deleted and made anew. Forgets the count
+            // now, because later the new stream may reach the numbers of the old one.
+            self.counted
+                .take_if(|of| counters.added < of.added || counters.last < of.id);
+        }
+        Ok(state)
+    }
+
+    fn looked(
+        &mut self,
+        newest: Option<StoredId>,
+        server: Option<String>,
+        state: State,
+        now_ms: u64,
+        out: &mut Vec<Told>,
+    ) {
+        if state.is_there.is_none() && self.was_read {
+            // The server refused the script. The next look asks for the entry itself.
+            return;
+        }
+        if !self.is_same_server && (server.is_none() || server != self.server) {
+            self.counted = None;
+        }
+        (self.server, self.is_same_server) = (server, true);
+        if !self.has_begun {
+            self.begin(newest, now_ms);
+        } else if !self.is_proved(state, &[]) {
+            self.go_on(newest, out);
+        }
+        self.count_from(state);
+        // An `XRANGE` from the last entry on proves that nothing was lost. Without this entry, the counters of the
+        // stream have to show it.
+        let is_gone = self.was_read && state.is_there == Some(false);
+        self.is_short |= is_gone;
+        self.step = if is_gone { Step::Wait } else { CATCH_UP };
+        if self.old_until.is_none() {
+            self.report_caught_up(out);
+        }
+    }
+
+    /// Whether nothing was lost between the last entry that was read and these `entries`, which came after it.
+    fn is_proved(&self, state: State, entries: &[Entry]) -> bool {
+        if state.is_there == Some(true) && self.was_read {
+            return true;
+        }
+        let counted = self.counted.filter(|counted| counted.id == self.after);
+        let (Some(counters), Some(counted)) = (state.counters, counted) else {
+            return false;
+        };
+        let is_gone = |id| counters.length == 0 || id < counters.first;
+        let gone = entries.iter().filter(|entry| is_gone(entry.id)).count() as u64;
+        let removed = counters.added.checked_sub(counters.length);
+        // If the stream is empty, only the last id tells whether it is a new stream: a new stream soon has the same
+        // counters.
+        let last = entries.last().map_or(self.after, |entry| entry.id);
+        let is_last = counters.length > 0 || counters.last == last;
+        let is_same = counters.last >= self.after && counters.added / 2 <= counted.added;
+        is_same && is_last && is_gone(self.after) && removed == Some(counted.added + gone)
+    }
+
+    /// If there is no count yet, sets it from the counters of this answer.
+    fn count_from(&mut self, state: State) {
+        // A last id below the last read entry is from a stream that was made anew after these entries were read.
+        let counters = state.counters.filter(|of| of.last >= self.after);
+        let counted = counters.map(|of| Counted {
+            id: of.last,
+            added: of.added,
+        });
+        self.counted = self.counted.or(counted);
+    }
+
+    /// Begins with the entries of the last `history_ms`. The newest entry bounds the time, because the server's clock
+    /// may be behind.
+    fn begin(&mut self, newest: Option<StoredId>, now_ms: u64) {
+        self.has_begun = true;
+        self.old_until = newest;
+        if let Some(newest) = newest {
+            let major = newest.major.min(now_ms).saturating_sub(self.history_ms);
+            self.after = StoredId { major, minor: 0 };
+        }
+    }
+
+    /// Continues after a loss: the last entry is gone, or none was read so far, so nothing proves that no entry is
+    /// missing. If the newest entry has a lower id than the last one, reading continues from the newest. Such ids come
+    /// after a failover to a server whose clock is behind, and would otherwise never be read.
+    fn go_on(&mut self, newest: Option<StoredId>, out: &mut Vec<Told>) {
+        out.push(Told::Lost);
+        (self.was_read, self.counted) = (false, None);
+        let newest_or_first = newest.unwrap_or_default();
+        if newest_or_first <= self.after {
+            self.after = newest_or_first;
+            self.old_until = None;
+        }
+        if newest == Some(self.after) {
+            self.was_read = true;
+            out.push(Told::Head(self.after));
+        }
+    }
+
+    /// Takes an entry of a `CatchUp` answer. If the answer did not begin with the last read entry, hands nothing over:
+    /// another look comes first.
+    fn catch_up(&mut self, entry: Entry, bytes: usize, out: &mut Vec<Told>) -> Result<(), Trouble> {
+        self.measure(bytes);
+        let (after, was_read) = (self.after, self.was_read);
+        let Step::CatchUp {
+            came, is_proved, ..
+        } = &mut self.step
+        else {
+            return Ok(());
+        };
+        let is_first = *came == 0;
+        *is_proved |= is_first && (!was_read || entry.id == after);
+        *came += 1;
+        if is_first && !was_read {
+            self.counted = None;
+        }
+        match *is_proved && !(is_first && was_read) {
+            true => self.entry(entry, out),
+            false => Ok(()),
+        }
+    }
+
+    fn caught_up(&mut self, state: State, now_ms: u64, out: &mut Vec<Told>) {
+        let Step::CatchUp {
+            asked,
+            came,
+            is_proved,
+        } = self.step
+        else {
+            return;
+        };
+        if !is_proved && self.was_read {
+            self.step = Step::Look;
+            return;
+        }
+        self.count_from(state);
+        if came < asked {
+            // The old entries that did not come are gone.
+            self.old_until = None;
+            self.report_caught_up(out);
+            self.step = Step::Wait;
+            return out.push(Told::Behind {
+                messages: Some(0),
+                ms: 0,
+            });
+        }
+        self.step = CATCH_UP;
+        let newest_ms = state.counters.map_or(now_ms, |of| of.last.major);
+        let counted = self.counted.filter(|counted| counted.id == self.after);
+        let counters = state.counters.zip(counted);
+        out.push(Told::Behind {
+            messages: counters.map(|(of, counted)| of.added.saturating_sub(counted.added)),
+            ms: newest_ms.saturating_sub(self.after.major),
+        });
+    }
+
+    fn read(
+        &mut self,
+        entries: Vec<Value>,
+        state: State,
+        out: &mut Vec<Told>,
+    ) -> Result<(), Trouble> {
+        let entries = entries.into_iter().map(Entry::read);
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        if self.was_read && state.is_there.is_none() && !entries.is_empty() {
+            // These entries were not checked. Reads them again, beginning with the last read entry.
+            self.step = CATCH_UP;
+            return Ok(());
+        }
+        let is_gone = self.was_read && state.is_there == Some(false);
+        if is_gone && !self.is_proved(state, &entries) {
+            let has_counters = state.counters.is_some() || !self.may_ask_state;
+            if entries.is_empty() || !has_counters {
+                // If the stream was made anew, its ids may be smaller, so a look comes first.
+                self.step = Step::Look;
+                return Ok(());
+            }
+            out.push(Told::Lost);
+            self.counted = None;
+        }
+        self.counted = self.counted.filter(|_| self.was_read);
+        self.idle = self.idle.wrapping_add(1);
+        if entries.len() >= self.held_max {
+            self.step = CATCH_UP;
+        }
+        let mut entries = entries.into_iter();
+        entries.try_for_each(|entry| self.entry(entry, out))?;
+        self.count_from(state);
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: Entry, out: &mut Vec<Told>) -> Result<(), Trouble> {
+        let Entry { id, fields } = entry;
+        if id <= self.after {
+            return Err(Trouble::Wrong("an entry out of order"));
+        }
+        (self.after, self.was_read, self.idle) = (id, true, 0);
+        if let Some(counted) = &mut self.counted
+            && id > counted.id
+        {
+            (counted.id, counted.added) = (id, counted.added + 1);
+        }
+        let is_old = self.old_until.is_some_and(|until| id <= until);
+        if !is_old {
+            self.old_until = None;
+            self.report_caught_up(out);
+        }
+        out.push(match message(fields) {
+            Ok((subject, payload)) => Told::Message {
+                id,
+                subject,
+                payload,
+                is_deletion: false,
+                is_old,
+            },
+            Err(reason) => Told::Bad(reason),
+        });
+        if self.old_until == Some(id) {
+            self.old_until = None;
+            self.report_caught_up(out);
+        }
+        Ok(())
+    }
+
+    fn report_caught_up(&mut self, out: &mut Vec<Told>) {
+        if !self.is_caught_up {
+            self.is_caught_up = true;
+            out.push(Told::CaughtUp);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

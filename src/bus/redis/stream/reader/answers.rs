@@ -1,0 +1,148 @@
+//! Parsers for the answers about a stream. Pure.
+
+use super::{CHANNEL, DATA, Trouble};
+use crate::redis::resp::Value;
+use weirgate_core::StoredId;
+
+/// Whether the last read entry is still there, and the counters: the answer to [`STATE`](super::STATE), or to `XRANGE`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct State {
+    /// Whether the last read entry is there; `None` if that was not asked, or was refused.
+    pub(super) is_there: Option<bool>,
+    pub(super) counters: Option<Counters>,
+}
+
+/// The counters of a stream: `XINFO STREAM` of Redis 7.0.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counters {
+    pub(super) added: u64,
+    pub(super) length: u64,
+    pub(super) first: StoredId,
+    pub(super) last: StoredId,
+}
+
+/// `1700000000000-0`.
+pub(super) fn text(id: StoredId) -> String {
+    format!("{}-{}", id.major, id.minor)
+}
+
+/// The lowest id above `id`.
+pub(super) fn next(id: StoredId) -> StoredId {
+    let minor = id.minor.checked_add(1);
+    StoredId {
+        major: id.major + u64::from(minor.is_none()),
+        minor: minor.unwrap_or(0),
+    }
+}
+
+fn parsed(text: &[u8]) -> Option<StoredId> {
+    let (major, minor) = str::from_utf8(text).ok()?.split_once('-')?;
+    Some(StoredId {
+        major: major.parse().ok()?,
+        minor: minor.parse().ok()?,
+    })
+}
+
+/// The `run_id` of the server, from the answer to `INFO server`: another process has another id.
+pub(super) fn run_id(info: Value) -> Option<String> {
+    let (Value::Bulk(info) | Value::Cut(info)) = info else {
+        return None;
+    };
+    let info = String::from_utf8_lossy(&info);
+    let mut lines = info.lines();
+    lines.find_map(|line| Some(line.strip_prefix("run_id:")?.to_owned()))
+}
+
+impl State {
+    /// Reads the answer to the script, or the range that has the last entry or nothing.
+    pub(super) fn read(items: &[Value]) -> Self {
+        let (is_there, counters) = match items {
+            [Value::Integer(found), counters @ ..] => (*found > 0, Counters::read(counters)),
+            range => (!range.is_empty(), None),
+        };
+        Self {
+            is_there: Some(is_there),
+            counters,
+        }
+    }
+}
+
+impl Counters {
+    fn read(items: &[Value]) -> Option<Self> {
+        let [
+            Value::Integer(added),
+            Value::Integer(length),
+            Value::Bulk(first),
+            Value::Bulk(last),
+        ] = items
+        else {
+            return None;
+        };
+        Some(Self {
+            added: u64::try_from(*added).ok()?,
+            length: u64::try_from(*length).ok()?,
+            first: parsed(first)?,
+            last: parsed(last)?,
+        })
+    }
+}
+
+pub(super) struct Entry {
+    pub(super) id: StoredId,
+    pub(super) fields: Vec<Value>,
+}
+
+impl Entry {
+    pub(super) fn read(entry: Value) -> Result<Self, Trouble> {
+        const WRONG: Trouble = Trouble::Wrong("an entry of no known form");
+        let Value::Array(parts) = entry else {
+            return Err(WRONG);
+        };
+        let mut parts = parts.into_iter();
+        let (Some(Value::Bulk(id)), Some(Value::Array(fields))) = (parts.next(), parts.next())
+        else {
+            return Err(WRONG);
+        };
+        let id = parsed(&id).ok_or(WRONG)?;
+        Ok(Self { id, fields })
+    }
+}
+
+/// The channel and the payload of an entry. A payload over the limit has been cut after the first byte over the limit.
+pub(super) fn message(fields: Vec<Value>) -> Result<(String, Vec<u8>), &'static str> {
+    let (mut channel, mut data) = (None, None);
+    let mut fields = fields.into_iter();
+    while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
+        match (field, value) {
+            (Value::Bulk(field), Value::Bulk(value)) if field == CHANNEL => channel = Some(value),
+            (Value::Bulk(field), Value::Bulk(value) | Value::Cut(value)) if field == DATA => {
+                data = Some(value);
+            }
+            _ => {}
+        }
+    }
+    let channel = channel.ok_or("no field channel, or one that is too long")?;
+    let channel = String::from_utf8(channel).map_err(|_| "a channel that is not UTF-8")?;
+    Ok((channel, data.ok_or("no field data")?))
+}
+
+/// The entries of a range.
+pub(super) fn entries(answer: Value) -> Result<Vec<Value>, Trouble> {
+    match answer {
+        Value::Array(entries) => Ok(entries),
+        Value::Nil => Ok(Vec::new()),
+        Value::Error(words) => Err(Trouble::Refused(words)),
+        _ => Err(Trouble::Wrong("an answer that fits no question")),
+    }
+}
+
+/// The entries in the answer to XREAD: `[[KEY, ENTRIES]]`.
+pub(super) fn stream_entries(answer: Value) -> Result<Vec<Value>, Trouble> {
+    let Some(stream) = entries(answer)?.into_iter().next() else {
+        return Ok(Vec::new());
+    };
+    match entries(stream)?.into_iter().nth(1) {
+        Some(list) => entries(list),
+        None => Err(Trouble::Wrong("a stream without entries")),
+    }
+}

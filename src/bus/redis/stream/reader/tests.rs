@@ -1,0 +1,467 @@
+//! The reader against a model of a server.
+
+mod model;
+
+use proptest::prelude::*;
+
+use self::model::{Server, Step};
+use super::*;
+use crate::kept::tests::check_told;
+
+const NOW_MS: u64 = 1_700_000_000_000;
+const HISTORY_MS: u64 = 60_000;
+
+/// Hands answers to the reader as a connection does.
+fn take(
+    reader: &mut StreamReader,
+    bytes: usize,
+    answers: Vec<Value>,
+    told: &mut Vec<Told>,
+) -> Result<(), Trouble> {
+    for answer in answers {
+        match answer {
+            Value::Array(entries) if reader.takes_entries() => {
+                for entry in entries {
+                    reader.take(entry, bytes, NOW_MS, told)?;
+                }
+                reader.take(Value::Array(Vec::new()), 4, NOW_MS, told)?;
+            }
+            answer => {
+                let entries = match &answer {
+                    Value::Array(entries) => entries.len(),
+                    _ => 1,
+                };
+                reader.take(answer, bytes * entries, NOW_MS, told)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the reader said, and which messages may be missing.
+#[derive(Default)]
+struct Log {
+    told: Vec<Told>,
+    /// The serial numbers of entries that a failover has lost.
+    unreadable: Vec<u64>,
+}
+
+impl Log {
+    /// Lets the reader send its commands and take the answers; after each command, the server does the step `between`.
+    fn take_amid(&mut self, reader: &mut StreamReader, server: &mut Server, between: &Step) {
+        let mut answers = Vec::new();
+        for command in reader.commands() {
+            answers.push(server.answer(&command));
+            self.unreadable.extend(server.step(between));
+        }
+        take(reader, server.entry_bytes, answers, &mut self.told).expect("good answers");
+    }
+
+    fn take(&mut self, reader: &mut StreamReader, server: &mut Server) {
+        self.take_amid(reader, server, &Step::Add(0));
+    }
+
+    /// Reads until the reader waits for new entries.
+    fn take_all(&mut self, reader: &mut StreamReader, server: &mut Server) {
+        (0..10).for_each(|_| self.take(reader, server));
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        8 => (1..6_u8).prop_map(Step::Add),
+        2 => (1..8_u8).prop_map(Step::Trim),
+        1 => Just(Step::Anew),
+        2 => (0..4_u8, any::<bool>()).prop_map(|(lost, behind)| Step::FailOver(lost, behind)),
+        3 => Just(Step::Cut),
+        8 => Just(Step::Read),
+        2 => (1..6_u8).prop_map(Step::AddAmid),
+        2 => (1..8_u8).prop_map(Step::TrimAmid),
+        1 => Just(Step::Night),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+    #[test]
+    fn nothing_is_lost_unsaid_and_nothing_comes_twice(
+        before in 0..20_u8,
+        has_counters in any::<bool>(),
+        entry_bytes in prop::sample::select(vec![100, ANSWER_BYTES / 5]),
+        steps in steps(),
+    ) {
+        let mut server = Server { has_counters, entry_bytes, ..Server::new() };
+        server.step(&Step::Add(before));
+        // A payload limit that makes answers of 4 entries.
+        let mut reader = StreamReader::new("ticks", HISTORY_MS, HELD_BYTES_MAX / 4);
+        let mut log = Log::default();
+        reader.connected();
+        log.take(&mut reader, &mut server);
+        for step in &steps {
+            let lost = server.step(step);
+            log.unreadable.extend(lost);
+            match step {
+                Step::Read => log.take(&mut reader, &mut server),
+                Step::AddAmid(n) => log.take_amid(&mut reader, &mut server, &Step::Add(*n)),
+                Step::TrimAmid(n) => log.take_amid(&mut reader, &mut server, &Step::Trim(*n)),
+                // A failover ends the connection.
+                Step::Cut | Step::FailOver(..) => {
+                    reader.connected();
+                    log.take(&mut reader, &mut server);
+                }
+                _ => {}
+            }
+        }
+        for _ in 0..200 {
+            log.take(&mut reader, &mut server);
+        }
+        // `None`: until it has read an entry, the reader cannot see that entries came and were trimmed; only a
+        // reconnection counts that as a loss.
+        check_told(&log.told, &log.unreadable, None, server.next_serial);
+    }
+}
+
+/// What the reader says until it waits for new entries, without how far it is behind.
+fn read(reader: &mut StreamReader, server: &mut Server) -> Vec<Told> {
+    let mut log = Log::default();
+    log.take_all(reader, server);
+    let told = log.told.into_iter();
+    told.filter(|told| !matches!(told, Told::Behind { .. }))
+        .collect()
+}
+
+fn is_old(told: &Told) -> Option<bool> {
+    match told {
+        Told::Message { is_old, .. } => Some(*is_old),
+        _ => None,
+    }
+}
+
+#[test]
+fn old_entries_come_before_it_stands() {
+    let mut server = Server::new();
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    assert_eq!(read(&mut reader, &mut server), [Told::CaughtUp], "empty");
+    server.step(&Step::Add(2));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut log = Log::default();
+    log.take(&mut reader, &mut server);
+    assert_eq!(log.told, []);
+    server.step(&Step::Add(1));
+    let told = read(&mut reader, &mut server);
+    let told: Vec<_> = told.iter().map(is_old).collect();
+    assert_eq!(told, [Some(true), Some(true), None, Some(false)]);
+}
+
+#[test]
+fn a_reconnection_to_a_stream_that_was_empty_proves_nothing() {
+    for entries in 0..2 {
+        let mut server = Server::new();
+        let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+        reader.connected();
+        assert_eq!(read(&mut reader, &mut server), [Told::CaughtUp]);
+        server.step(&Step::Add(2));
+        server.step(&Step::Trim(2));
+        server.step(&Step::Add(entries));
+        reader.connected();
+        let told = read(&mut reader, &mut server);
+        assert_eq!(told[..2], [Told::Lost, Told::CaughtUp]);
+        assert_eq!(told.len(), 2 + usize::from(entries));
+    }
+}
+
+/// Publishers trim by age, so the first entry after a quiet time trims all entries that were read.
+#[test]
+fn what_was_trimmed_after_it_was_read_is_no_loss() {
+    for (before, entry_bytes) in [(1, 100), (5, 100), (1_000, 100), (3, 1 << 20)] {
+        for is_cut in [false, true] {
+            let mut server = Server {
+                entry_bytes,
+                ..Server::new()
+            };
+            (0..before / 5 + 1).for_each(|_| drop(server.step(&Step::Add(before.min(5) as u8))));
+            let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+            read(&mut reader, &mut server);
+            for _ in 0..3 {
+                server.step(&Step::Night);
+                if is_cut {
+                    reader.connected();
+                }
+                let told = read(&mut reader, &mut server);
+                let came = told
+                    .iter()
+                    .filter(|told| is_old(told) == Some(false))
+                    .count();
+                assert_eq!(came, 1, "{before} {told:?}");
+                assert!(!told.contains(&Told::Lost), "{before} {is_cut} {told:?}");
+            }
+            // Now an entry is gone that was not read.
+            server.step(&Step::Add(2));
+            server.step(&Step::Trim(2));
+            server.step(&Step::Add(1));
+            assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+        }
+    }
+}
+
+#[test]
+fn a_stream_made_anew_proves_nothing_though_it_is_empty_and_had_as_many_entries() {
+    let mut server = Server::new();
+    server.step(&Step::Add(6));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    read(&mut reader, &mut server);
+    server.step(&Step::Anew);
+    server.step(&Step::Add(6));
+    server.step(&Step::Trim(6));
+    assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+}
+
+/// The stream is made anew before anything was read, so nothing is lost and no loss is reported. The counters of the
+/// old stream must not prove anything later.
+#[test]
+fn the_counters_of_a_look_count_no_more_once_the_stream_is_made_anew_before_anything_was_read() {
+    for all in [false, true] {
+        let mut server = Server::new();
+        server.step(&Step::Add(12));
+        let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+        let mut told = Vec::new();
+        for command in reader.commands() {
+            let taken = reader.take(server.answer(&command), 100, NOW_MS, &mut told);
+            taken.expect("a good answer");
+        }
+        server.step(&Step::Trim(12));
+        server.added = 0;
+        server.step(&Step::Add(if all { 20 } else { 0 }));
+        read(&mut reader, &mut server);
+        server.step(&Step::Add(if all { 0 } else { 20 }));
+        read(&mut reader, &mut server);
+        server.step(&Step::Add(13));
+        server.step(&Step::Trim(32));
+        assert!(
+            read(&mut reader, &mut server).contains(&Told::Lost),
+            "{all}"
+        );
+    }
+}
+
+/// The new stream has had more entries than the old one had at the look, and more than were read of it.
+#[test]
+fn what_was_read_of_a_stream_made_anew_after_the_look_may_be_trimmed_without_a_loss() {
+    let mut server = Server::new();
+    server.step(&Step::Add(12));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    let mut told = Vec::new();
+    for command in reader.commands() {
+        let taken = reader.take(server.answer(&command), 100, NOW_MS, &mut told);
+        taken.expect("a good answer");
+    }
+    server.step(&Step::Trim(12));
+    server.added = 0;
+    server.step(&Step::Add(40));
+    server.step(&Step::Trim(20));
+    read(&mut reader, &mut server);
+    server.step(&Step::Night);
+    let told = read(&mut reader, &mut server);
+    assert!(!told.contains(&Told::Lost), "{told:?}");
+}
+
+/// The new stream has had as many entries as the old one, and all are trimmed. Only its last id is another.
+#[test]
+fn a_young_stream_made_anew_and_emptied_with_the_counters_of_before_is_a_loss() {
+    let mut server = Server::new();
+    server.step(&Step::Add(2));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    read(&mut reader, &mut server);
+    server.step(&Step::Trim(2));
+    server.added = 0;
+    server.step(&Step::Add(2));
+    server.step(&Step::Trim(2));
+    assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+}
+
+/// The ids of the new stream are above the old ones, and as many entries were trimmed as the old stream had when it was
+/// read.
+#[test]
+fn a_young_stream_made_anew_with_the_counters_of_before_is_a_loss() {
+    let mut server = Server::new();
+    server.step(&Step::Add(1));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    read(&mut reader, &mut server);
+    server.step(&Step::Add(4));
+    server.step(&Step::Trim(5));
+    server.added = 0;
+    server.step(&Step::Add(6));
+    server.step(&Step::Trim(1));
+    assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+}
+
+/// In one answer the new stream has had fewer entries than the old one; in the next it has the counters of the old one.
+#[test]
+fn counters_that_went_back_once_prove_nothing_later() {
+    let mut server = Server::new();
+    server.step(&Step::Add(20));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    read(&mut reader, &mut server);
+    let before = server.last;
+    server.step(&Step::Anew);
+    server.step(&Step::Add(9));
+    let mut log = Log::default();
+    log.take(&mut reader, &mut server);
+    server.last = before;
+    server.step(&Step::Add(11));
+    server.step(&Step::Trim(20));
+    server.step(&Step::Add(1));
+    log.take_all(&mut reader, &mut server);
+    assert!(log.told.contains(&Told::Lost));
+}
+
+#[test]
+fn the_counters_of_another_server_prove_nothing() {
+    let mut server = Server::new();
+    server.step(&Step::Add(5));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    read(&mut reader, &mut server);
+    // The new master lacks two entries that were read, and has trimmed two that were not.
+    server.step(&Step::FailOver(2, false));
+    server.step(&Step::Add(3));
+    server.step(&Step::Trim(5));
+    reader.connected();
+    assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+}
+
+/// An idle reader checks with the script, or only now and then with the entry itself.
+#[test]
+fn a_large_entry_is_not_read_again_and_again() {
+    for has_counters in [true, false] {
+        let mut server = Server {
+            entry_bytes: 1 << 20,
+            has_counters,
+            ..Server::new()
+        };
+        server.step(&Step::Add(1));
+        let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+        read(&mut reader, &mut server);
+        let mut again = 0;
+        let mut log = Log::default();
+        for _ in 0..100 {
+            let commands = reader.commands();
+            again += commands.iter().filter(|words| words[0] == "XRANGE").count();
+            log.take(&mut reader, &mut server);
+        }
+        assert!(again <= if has_counters { 0 } else { 10 }, "{again}");
+        assert_eq!(log.told, []);
+    }
+}
+
+#[test]
+fn how_far_it_is_behind_is_known_in_the_middle_of_much() {
+    let mut server = Server {
+        entry_bytes: 1 << 20,
+        ..Server::new()
+    };
+    server.step(&Step::Add(40));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, HELD_BYTES_MAX);
+    let mut log = Log::default();
+    log.take_all(&mut reader, &mut server);
+    server.step(&Step::Add(40));
+    log.told.clear();
+    log.take_all(&mut reader, &mut server);
+    let behind = log.told.iter().filter_map(|told| match told {
+        Told::Behind { messages, .. } => *messages,
+        _ => None,
+    });
+    // An answer to XREAD with one entry, then answers with sixteen new entries each.
+    assert_eq!(behind.collect::<Vec<_>>(), [23, 7, 0]);
+}
+
+#[test]
+fn a_clock_that_is_behind_hides_no_old_entry() {
+    let mut server = Server::new();
+    server.last.major -= 3_600_000;
+    server.step(&Step::Add(1));
+    let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+    assert_eq!(read(&mut reader, &mut server).len(), 2);
+}
+
+#[test]
+fn entries_of_another_form_are_bad_and_the_next_ones_come() {
+    let bulk = |text: &str| Value::Bulk(text.as_bytes().to_vec());
+    let of = |fields: &[Value]| message(fields.to_vec());
+    let (channel, data) = (bulk("channel"), bulk("data"));
+    let good = [channel.clone(), bulk("a"), data.clone(), bulk("1")];
+    assert_eq!(of(&good), Ok(("a".to_owned(), b"1".to_vec())));
+    let long = [
+        channel.clone(),
+        bulk("a"),
+        data.clone(),
+        Value::Cut(b"12".to_vec()),
+    ];
+    assert_eq!(of(&long), Ok(("a".to_owned(), b"12".to_vec())));
+    for bad in [
+        &[][..],
+        &good[..2],
+        &good[2..],
+        &[
+            channel.clone(),
+            Value::Cut(b"aa".to_vec()),
+            data.clone(),
+            bulk("1"),
+        ],
+        &[channel, Value::Bulk(vec![0xff]), data, bulk("1")],
+        &[Value::Nil, bulk("a")],
+    ] {
+        assert!(of(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_refusal_and_a_wrong_answer_end_the_connection() {
+    for (answer, trouble) in [
+        (
+            Value::Error("WRONGTYPE x".to_owned()),
+            Trouble::Refused("WRONGTYPE x".to_owned()),
+        ),
+        (
+            Value::Integer(1),
+            Trouble::Wrong("an answer that fits no question"),
+        ),
+    ] {
+        let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
+        let commands = reader.commands().len();
+        let answers = vec![answer; commands];
+        let taken = take(&mut reader, 100, answers, &mut Vec::new());
+        assert_eq!(taken, Err(trouble));
+    }
+}
+
+#[test]
+fn answers_stay_within_their_bytes() {
+    let number = |reader: &mut StreamReader, name: &str| {
+        let commands = reader.commands();
+        let at = commands[0].iter().position(|word| word == "COUNT");
+        assert_eq!(commands[0][0], name);
+        commands[0][at.expect("a count") + 1].parse::<usize>()
+    };
+    // The limit on a payload, the size of the entries, and the COUNT of XREAD and of XRANGE.
+    for (bytes_max, entry_bytes, held, at_once) in [
+        (1_000, 100, 512, 512),
+        (16 << 20, 100, 4, 512),
+        (16 << 20, 1 << 20, 4, 16),
+        (16 << 20, 16 << 20, 4, 4),
+        (1 << 30, 100, 1, 512),
+        (1 << 30, 1 << 30, 1, 1),
+    ] {
+        let mut server = Server {
+            entry_bytes,
+            ..Server::new()
+        };
+        server.step(&Step::Add(1));
+        let mut reader = StreamReader::new("ticks", HISTORY_MS, bytes_max);
+        let mut log = Log::default();
+        log.take(&mut reader, &mut server);
+        assert_eq!(number(&mut reader, "XRANGE"), Ok(at_once));
+        log.take_all(&mut reader, &mut server);
+        assert_eq!(number(&mut reader, "XREAD"), Ok(held));
+    }
+}

@@ -1,0 +1,480 @@
+//! What gateways request from a running source: names and last values through [`BusInterest`], and messages to publish
+//! through [`Publisher`].
+//!
+//! Of the changes to a name, only the newest waits for the source. If a name is requested and cancelled before the
+//! source looks, nothing waits. So the number of waiting changes is bounded by the number of names, for however long
+//! the source takes none. Questions for last values wait in the same way: at most one for each name, and none once
+//! nobody waits for the answer.
+//!
+//! Publishing never waits either: the queue is bounded in messages and bytes, and a full queue is reported. Messages
+//! that were not published when a connection is lost are dropped, because on the next connection they would be late.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::ledger::Ledger;
+use super::outage::shown;
+use super::{LoopGone, SourceLink};
+use crate::runtime::Wake;
+use weirgate_core::{BusEvent, Fault, Subscription};
+use weirgate_wire::base::LogBudget;
+
+/// The most changes that the source takes at once: the loop may have to wait for the lock meanwhile, and the source
+/// reads and writes between two such batches.
+const TAKEN_MAX: usize = 256;
+
+/// The most log lines about names, a second.
+const LINES_PER_SECOND: u32 = 5;
+/// Refused names are requested again after this time, because the permissions may have changed.
+const RETRY_REFUSED: Duration = Duration::from_secs(30);
+
+/// When no name waits any more, the map shrinks to this capacity.
+const ROOM_KEPT: usize = 1_024;
+
+/// Requests and cancels subscriptions. No method waits for the bus, so the loop may call all of them. Clones speak to
+/// the same source.
+///
+/// A name is either requested or not, and a repeated call changes nothing. The sources document the events with which
+/// they answer.
+#[derive(Clone, Debug)]
+pub struct BusInterest {
+    shared: Arc<Shared>,
+    wake: Wake,
+}
+
+/// A question for the last value of a channel, or the last values of a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) subscription: Subscription,
+    /// Returned with the answer.
+    pub(super) number: u64,
+}
+
+/// The unanswered questions for last values, by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnansweredQuestions {
+    /// Not taken by the source yet.
+    pub waiting: u64,
+    /// Sent to the bus, without an answer.
+    pub asked: u64,
+}
+
+/// Changes of subscriptions that the bus has not answered, by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnansweredChanges {
+    /// Not taken by the source yet.
+    pub waiting: u64,
+    /// Taken by the source, not sent to the bus.
+    pub queued: u64,
+    /// Sent to the bus, without an answer.
+    pub asked: u64,
+    /// Answered by the bus, but other servers of the cluster may not know the subscription yet.
+    pub settling: u64,
+}
+
+/// The source's end of a [`BusInterest`]: the requested names, and their state on the server.
+pub(super) struct Names {
+    shared: Arc<Shared>,
+    pub(super) wake: Wake,
+    pub(super) ledger: Ledger,
+    /// For log lines about names.
+    pub(super) lines: LogBudget,
+    /// When refused names were last requested again on this connection.
+    retried: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    changes: Mutex<Changes>,
+    /// Questions by name, with their numbers.
+    questions: Mutex<Line<u64>>,
+    queued: AtomicU64,
+    asked: AtomicU64,
+    questions_asked: AtomicU64,
+    settling: AtomicU64,
+}
+
+/// The changes that the source has not taken.
+#[derive(Debug, Default)]
+struct Changes {
+    line: Line<Change>,
+    /// The names that the source has taken as wanted.
+    told: HashSet<Subscription>,
+}
+
+/// A request to subscribe to a name, or to end the subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Change {
+    wanted: bool,
+    /// Returned with the answer.
+    number: u64,
+}
+
+/// A queue in the order of arrival, with a single entry for each name.
+#[derive(Debug)]
+struct Line<T> {
+    names: BTreeMap<u64, Subscription>,
+    /// For each name, its place in the queue and its value.
+    by_name: HashMap<Subscription, (u64, T)>,
+    next_place: u64,
+}
+
+/// Creates a handle and the source's end.
+pub(super) fn interest(wake: Wake) -> (BusInterest, Names) {
+    let shared = Arc::new(Shared::default());
+    let handle = BusInterest {
+        shared: Arc::clone(&shared),
+        wake: wake.clone(),
+    };
+    let names = Names {
+        shared,
+        wake,
+        ledger: Ledger::default(),
+        lines: LogBudget::new(LINES_PER_SECOND),
+        retried: Instant::now(),
+    };
+    (handle, names)
+}
+
+impl BusInterest {
+    /// Subscribes to a channel, or to the channels of a pattern. For callers that request each name once, and so need
+    /// no number.
+    pub fn subscribe(&self, subscription: Subscription) {
+        self.subscribe_numbered(subscription, 0);
+    }
+
+    /// Subscribes to a channel, or to the channels of a pattern. The answer returns `number`.
+    pub fn subscribe_numbered(&self, subscription: Subscription, number: u64) {
+        let wanted = true;
+        self.say(subscription, Change { wanted, number });
+    }
+
+    /// Ends a subscription.
+    pub fn unsubscribe(&self, subscription: Subscription) {
+        let (wanted, number) = (false, 0);
+        self.say(subscription, Change { wanted, number });
+    }
+
+    /// The number of changes that the bus has not answered.
+    pub fn unanswered(&self) -> UnansweredChanges {
+        UnansweredChanges {
+            waiting: self.shared.waiting() as u64,
+            queued: self.shared.queued.load(Relaxed),
+            asked: self.shared.asked.load(Relaxed),
+            settling: self.shared.settling.load(Relaxed),
+        }
+    }
+
+    /// Asks for the last value of a channel, or of each channel of a pattern; the name must be subscribed.
+    /// The answer is any number of [`BusEvent::LastValue`], and then [`BusEvent::RetainedEnd`], each with
+    /// `number`. No answer comes if the connection is lost, or if the same name is asked for again before
+    /// the source has taken the question. Only the NATS sources have last values.
+    pub fn ask_retained(&self, subscription: Subscription, number: u64) {
+        if self.shared.questions().put(subscription, number) {
+            self.wake.wake();
+        }
+    }
+
+    /// Removes a question, because nobody waits for the answer any more. If the source has taken the question, the
+    /// answer may still come.
+    pub fn forget_retained(&self, subscription: &Subscription) {
+        self.shared.questions().remove(subscription);
+    }
+
+    /// The number of unanswered questions for last values.
+    pub fn unanswered_questions(&self) -> UnansweredQuestions {
+        UnansweredQuestions {
+            waiting: self.shared.questions().names.len() as u64,
+            asked: self.shared.questions_asked.load(Relaxed),
+        }
+    }
+
+    fn say(&self, subscription: Subscription, change: Change) {
+        if self.shared.changes().put(subscription, change) {
+            self.wake.wake();
+        }
+    }
+}
+
+impl Names {
+    /// Takes the oldest changes, at most [`TAKEN_MAX`]. If there are more, the source's next wait ends at once. Later
+    /// changes wake the source again.
+    fn take(&self) -> Vec<(Subscription, Change)> {
+        self.wake.arm();
+        let (taken, has_more) = self.shared.changes().take();
+        if has_more {
+            self.wake.wake();
+        }
+        taken
+    }
+
+    /// Takes the oldest question for a last value.
+    pub(super) fn next_question(&self) -> Option<Question> {
+        let (subscription, number) = self.shared.questions().pop_first()?;
+        Some(Question {
+            subscription,
+            number,
+        })
+    }
+
+    /// Publishes the number of questions that the bus has not answered.
+    pub(super) fn show_asked_questions(&self, asked: usize) {
+        self.shared.questions_asked.store(asked as u64, Relaxed);
+    }
+
+    /// Applies all waiting changes to the ledger while there is no connection; changes that arrive meanwhile may be
+    /// among them.
+    pub(super) fn take_all(&mut self) {
+        let mut left = self.shared.waiting();
+        loop {
+            let taken = self.take();
+            for (subscription, change) in &taken {
+                match change.wanted {
+                    true => drop(self.ledger.want(subscription, change.number)),
+                    false => self.ledger.unwant(subscription),
+                }
+            }
+            left = left.saturating_sub(taken.len());
+            if left == 0 || taken.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Applies some of the waiting changes to the ledger, and answers requests for names that are confirmed already.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn take_and_answer(&mut self, link: &SourceLink) -> Result<(), LoopGone> {
+        for (subscription, Change { wanted, number }) in self.take() {
+            if !wanted {
+                self.ledger.unwant(&subscription);
+            } else if self.ledger.want(&subscription, number) {
+                link.send(BusEvent::Subscribed {
+                    subscription,
+                    number,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles the loss of the connection. If a wanted name was confirmed there, messages may be lost.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn lost(&mut self, all_stood: bool, link: &SourceLink) -> Result<(), LoopGone> {
+        let has_carried = self.ledger.lost();
+        self.show();
+        self.shared.questions_asked.store(0, Relaxed);
+        // If all names were subscribed, the report of the outage includes the loss.
+        if has_carried && !all_stood {
+            link.send(BusEvent::Gap { lost: None })?;
+        }
+        Ok(())
+    }
+
+    /// Begins to subscribe on a new connection.
+    pub(super) fn connected(&mut self) {
+        self.ledger.connected();
+        self.retried = Instant::now();
+    }
+
+    /// Requests refused names again, every [`RETRY_REFUSED`].
+    pub(super) fn retry_refused(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.retried) >= RETRY_REFUSED {
+            self.retried = now;
+            self.ledger.retry_refused();
+        }
+    }
+
+    /// Logs a subscription that the bus refused, and reports it to the loop.
+    ///
+    /// # Errors
+    /// The loop is gone.
+    pub(super) fn tell_refused(
+        &mut self,
+        bus: &str,
+        link: &SourceLink,
+        (subscription, number): (Subscription, u64),
+        reason: String,
+    ) -> Result<(), LoopGone> {
+        if let Some(line) = self.lines.line(link.now()) {
+            tracing::warn!(
+                name = shown(&subscription.name),
+                is_pattern = subscription.is_pattern,
+                reason,
+                lines_left_out = line.suppressed,
+                "{bus} refused a subscription; asking again every 30 s"
+            );
+        }
+        link.send(BusEvent::Refused {
+            subscription,
+            number,
+            fault: Fault(reason),
+        })
+    }
+
+    /// Publishes the numbers of [`Ledger::unanswered`].
+    pub(super) fn show(&self) {
+        let [queued, asked, settling] = self.ledger.unanswered();
+        self.shared.queued.store(queued as u64, Relaxed);
+        self.shared.asked.store(asked as u64, Relaxed);
+        self.shared.settling.store(settling as u64, Relaxed);
+    }
+}
+
+impl Shared {
+    fn changes(&self) -> MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> usize {
+        self.changes().line.names.len()
+    }
+
+    fn questions(&self) -> MutexGuard<'_, Line<u64>> {
+        self.questions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Changes {
+    /// Queues a change. Returns whether the source has to be woken for it.
+    fn put(&mut self, subscription: Subscription, change: Change) -> bool {
+        let Change { wanted, .. } = change;
+        if !wanted && !self.told.contains(&subscription) {
+            // The source has not taken the request for this name, so it need not learn of either.
+            self.line.remove(&subscription);
+            return false;
+        }
+        self.line.put(subscription, change)
+    }
+
+    /// Takes the oldest changes. Returns also whether more wait.
+    fn take(&mut self) -> (Vec<(Subscription, Change)>, bool) {
+        let mut taken = Vec::with_capacity(self.line.names.len().min(TAKEN_MAX));
+        while taken.len() < TAKEN_MAX
+            && let Some((subscription, change)) = self.line.pop_first()
+        {
+            match change.wanted {
+                true => self.told.insert(subscription.clone()),
+                false => self.told.remove(&subscription),
+            };
+            taken.push((subscription, change));
+        }
+        (taken, !self.line.names.is_empty())
+    }
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self {
+            names: BTreeMap::new(),
+            by_name: HashMap::new(),
+            next_place: 0,
+        }
+    }
+}
+
+impl<T> Line<T> {
+    /// Appends a name, or replaces the value of a queued name. Returns whether the name was appended.
+    fn put(&mut self, name: Subscription, value: T) -> bool {
+        if let Some((_, old)) = self.by_name.get_mut(&name) {
+            *old = value;
+            return false;
+        }
+        let place = self.next_place;
+        self.next_place += 1;
+        self.names.insert(place, name.clone());
+        self.by_name.insert(name, (place, value));
+        true
+    }
+
+    fn remove(&mut self, name: &Subscription) {
+        if let Some((place, _)) = self.by_name.remove(name) {
+            self.names.remove(&place);
+            self.rest_if_empty();
+        }
+    }
+
+    fn pop_first(&mut self) -> Option<(Subscription, T)> {
+        let (_, name) = self.names.pop_first()?;
+        let (_, value) = self.by_name.remove(&name)?;
+        self.rest_if_empty();
+        Some((name, value))
+    }
+
+    fn rest_if_empty(&mut self) {
+        if self.names.is_empty() && self.by_name.capacity() > 4 * ROOM_KEPT {
+            self.by_name.shrink_to(ROOM_KEPT);
+        }
+    }
+}
+
+/// The most messages that may wait to be written.
+const MESSAGES_MAX: usize = 4_096;
+/// The most bytes of these messages; a single message may have any size.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Publishes on a bus; clones publish on the same connection, in the order of their calls.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    sender: Sender<Outgoing>,
+    bytes: Arc<AtomicUsize>,
+    wake: Wake,
+}
+
+/// A message that waits for the thread that writes.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) subject: Arc<str>,
+    pub(super) payload: Vec<u8>,
+    room: Arc<AtomicUsize>,
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.room.fetch_sub(self.payload.len(), Relaxed);
+    }
+}
+
+/// Creates both ends. `wake` wakes the thread that writes.
+pub(super) fn publisher(wake: Wake) -> (Publisher, Receiver<Outgoing>) {
+    let (sender, messages) = bounded(MESSAGES_MAX);
+    let publisher = Publisher {
+        sender,
+        bytes: Arc::default(),
+        wake,
+    };
+    (publisher, messages)
+}
+
+impl Publisher {
+    /// Queues a message to publish. Returns false, and drops the message, if too much waits to be written
+    /// or the thread that writes has ended.
+    pub fn publish(&self, subject: &Arc<str>, payload: Vec<u8>) -> bool {
+        let bytes = payload.len();
+        let before = self.bytes.fetch_add(bytes, Relaxed);
+        let outgoing = Outgoing {
+            subject: Arc::clone(subject),
+            payload,
+            room: Arc::clone(&self.bytes),
+        };
+        let is_full = before > 0 && before.saturating_add(bytes) > BYTES_MAX;
+        if is_full || self.sender.try_send(outgoing).is_err() {
+            return false;
+        }
+        self.wake.wake();
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! Requests that wait for a source.
+
+use super::*;
+use crate::socket::Waiter;
+
+fn wish(subscription: &Subscription, wanted: bool, number: u64) -> (Subscription, Change) {
+    (subscription.clone(), Change { wanted, number })
+}
+
+/// The source takes no changes while a client keeps changing its names.
+#[test]
+fn changes_that_nobody_takes_are_no_more_than_the_names() {
+    let (_waiter, wake) = Waiter::new("a test").expect("a waiter");
+    let (interest, wishes) = interest(wake);
+    let kept = Subscription::channel("kept");
+    interest.subscribe(kept.clone());
+    assert_eq!(wishes.take(), [wish(&kept, true, 0)]);
+    for n in 0..10_000 {
+        let name = Subscription::pattern(format!("{n}*"));
+        interest.subscribe(name.clone());
+        interest.unsubscribe(kept.clone());
+        interest.unsubscribe(name);
+        interest.subscribe_numbered(kept.clone(), n);
+    }
+    assert_eq!(interest.unanswered().waiting, 1);
+    assert_eq!(wishes.take(), [wish(&kept, true, 9_999)]);
+    interest.unsubscribe(kept.clone());
+    interest.unsubscribe(Subscription::channel("never"));
+    assert_eq!(wishes.take(), [wish(&kept, false, 0)]);
+    assert_eq!(wishes.take(), []);
+}
+
+#[test]
+fn many_changes_are_taken_in_parts_and_in_their_order() {
+    let (_waiter, wake) = Waiter::new("a test").expect("a waiter");
+    let (interest, wishes) = interest(wake);
+    let names: Vec<_> = (0..20 * TAKEN_MAX)
+        .map(|n| Subscription::channel(n.to_string()))
+        .collect();
+    names
+        .iter()
+        .for_each(|name| interest.subscribe(name.clone()));
+    for part in names.chunks(TAKEN_MAX) {
+        let want: Vec<_> = part.iter().map(|name| wish(name, true, 0)).collect();
+        assert_eq!(wishes.take(), want);
+    }
+    assert_eq!(wishes.take(), []);
+    assert!(wishes.shared.changes().line.by_name.capacity() <= 4 * ROOM_KEPT);
+}
+
+#[test]
+fn questions_are_one_for_each_name_and_go_with_those_who_wait() {
+    let (_waiter, wake) = Waiter::new("a test").expect("a waiter");
+    let (interest, wishes) = interest(wake);
+    let [kept, other] = ["kept", "other"].map(Subscription::channel);
+    interest.ask_retained(kept.clone(), 0);
+    for n in 1..10_000 {
+        let name = Subscription::pattern(format!("{n}*"));
+        interest.ask_retained(name.clone(), n);
+        interest.forget_retained(&name);
+        interest.ask_retained(kept.clone(), n);
+    }
+    interest.ask_retained(other.clone(), 1);
+    assert_eq!(interest.unanswered_questions().waiting, 2);
+    let question = |subscription, number| {
+        Some(Question {
+            subscription,
+            number,
+        })
+    };
+    assert_eq!(wishes.next_question(), question(kept, 9_999));
+    interest.forget_retained(&other);
+    assert_eq!(wishes.next_question(), None);
+}
+
+#[test]
+fn what_waits_to_be_published_is_bounded_in_messages_and_bytes() {
+    let (_waiter, wake) = Waiter::new("the test").expect("a poll");
+    let (publisher, outbox) = publisher(wake);
+    let subject: Arc<str> = "s".into();
+    assert!(publisher.publish(&subject, vec![0; BYTES_MAX + 1]));
+    assert!(!publisher.publish(&subject, vec![0; 1]));
+    outbox.try_iter().for_each(drop);
+    for _ in 0..MESSAGES_MAX {
+        assert!(publisher.publish(&subject, vec![0; 1]));
+    }
+    assert!(!publisher.publish(&subject, vec![0; 1]));
+    outbox.try_iter().for_each(drop);
+    assert_eq!(
+        publisher.bytes.load(Relaxed),
+        0,
+        "dropped messages give their room back"
+    );
+    drop(outbox);
+    assert!(!publisher.publish(&subject, Vec::new()));
+}

@@ -1,0 +1,327 @@
+//! `weirgate disconnect`: cuts clients of running gateways off with `POST /operator/disconnect`, or takes that back with
+//! `POST /operator/allow`.
+//!
+//! A cut has the same end at every gateway. The command says when the cut began, and the gateways count a day from then.
+//! If a token that is cut off somewhere ends later, or an earlier cut of the same does, the command asks every gateway
+//! again with the latest of these ends.
+
+use super::admin::{Admins, args, refused};
+use super::program::{Exit, For, flag, show, value};
+use crate::commands::Program;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde::Deserialize;
+use std::thread;
+use weirgate_bus::runtime::Clock;
+use weirgate_core::Cut;
+use weirgate_server::settings::typed::Env;
+use weirgate_wire::base::escaped;
+use weirgate_wire::json;
+use weirgate_wire::json::ObjectWriter;
+
+/// The path of a request that cuts off, and of one that takes this back.
+const CUT_PATH: &str = "/operator/disconnect";
+const ALLOW_PATH: &str = "/operator/allow";
+
+/// The conditions that choose connections, with their help.
+const CONDITIONS: [(&str, &str, &str); 6] = [
+    ("user", "USER", "The user, as the operator's page shows it"),
+    ("jti", "ID", "The id of the token (jti)"),
+    ("address", "IP", "The client's address"),
+    ("role", "ROLE", "A role; alone, its clients may come back"),
+    (
+        "session",
+        "SESSION",
+        "One connection, as the operator's page shows it",
+    ),
+    (
+        "token",
+        "DIGEST",
+        "A token, as an answer of this command shows it",
+    ),
+];
+
+/// The conditions that a gateway refuses for a time.
+const REFUSED: [&str; 4] = ["user", "jti", "address", "token"];
+
+const AFTER: &str = "\
+All conditions that are given have to hold. For a day, until the tokens end that are cut off if that is later, or until
+--until, those who were cut off are refused: user, token or address, also at gateways where they have no connection.
+--allow takes a refusal with exactly these conditions back.
+Exit status: 0; 1 if a gateway has refused the request or did not answer; 2 without an address.";
+
+/// `weirgate disconnect`, ready to run.
+#[derive(Clone, Debug)]
+pub struct DisconnectCommand {
+    /// The gateways.
+    at: Admins,
+    path: &'static str,
+    /// The conditions, by name.
+    conditions: Vec<(&'static str, String)>,
+    /// The end of the refusal, Unix seconds.
+    until: Option<i64>,
+}
+
+/// What a gateway has said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Said {
+    /// Whether it has taken the request.
+    is_taken: bool,
+    text: String,
+}
+
+/// What the command reads of a response.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Taken {
+    refused: Option<Cut>,
+    tokens_end: Option<i64>,
+}
+
+/// The subcommand.
+pub(super) fn command(program: &Program, made_for: For) -> Command {
+    let name = program.name;
+    let examples = format!(
+        "Examples:\n  {name} disconnect --user ann 127.0.0.1:9100\n  {name} disconnect --role guest \
+         http://a:9100 http://b:9100\n  {name} disconnect --allow --user ann 127.0.0.1:9100"
+    );
+    let until = value("until", "SECONDS", "Unix time at which the refusal ends");
+    let allow = Arg::new("allow")
+        .long("allow")
+        .action(ArgAction::SetTrue)
+        .conflicts_with("until")
+        .help("Take back an earlier cut with the same conditions");
+    Command::new("disconnect")
+        .about("Cut clients of running gateways off, and refuse them from then on")
+        .after_help(format!("{examples}\n\n{AFTER}"))
+        .args(CONDITIONS.map(|(name, placeholder, help)| value(name, placeholder, help)))
+        .arg(until.value_parser(clap::value_parser!(i64)))
+        .arg(allow)
+        .args(args(made_for))
+}
+
+/// Reads the arguments of `weirgate disconnect`.
+///
+/// # Errors
+/// The error in the arguments, for the user.
+pub(super) fn read(
+    program: &Program,
+    matches: &ArgMatches,
+    env: &Env,
+) -> Result<DisconnectCommand, Exit> {
+    let path = match matches.get_flag("allow") {
+        true => ALLOW_PATH,
+        false => CUT_PATH,
+    };
+    let at = Admins::read(program, matches, env, "disconnect --user ann", path)?;
+    let given = CONDITIONS.into_iter();
+    let given = given.filter_map(|(name, ..)| Some((name, flag(matches, name)?)));
+    let conditions: Vec<_> = given.collect();
+    if conditions.is_empty() {
+        let names = CONDITIONS
+            .map(|(name, _, _)| format!("--{name}"))
+            .join(", ");
+        return Err(Exit::wrong_use(&format!("nobody is chosen: use {names}")));
+    }
+    Ok(DisconnectCommand {
+        at,
+        path,
+        conditions,
+        until: matches.get_one::<i64>("until").copied(),
+    })
+}
+
+impl DisconnectCommand {
+    /// Asks all gateways at once, and prints a line for each.
+    ///
+    /// # Errors
+    /// A gateway has refused the request, or did not answer.
+    pub fn run(&self) -> Result<(), String> {
+        self.at.hide_authorization();
+        let mut said = self.ask_all(&self.body(self.until));
+        self.show(&said);
+        if let Some(until) = self.later_end(&said) {
+            show("The same end everywhere:");
+            said = self.ask_all(&self.body(Some(until)));
+            self.show(&said);
+        }
+        match said.iter().filter(|said| !said.is_taken).count() {
+            0 => Ok(()),
+            failed => Err(format!(
+                "{failed} of {} gateways did not take the request",
+                self.at.targets.len()
+            )),
+        }
+    }
+
+    /// Whether the request refuses somebody for a time that this command chooses.
+    fn chooses_end(&self) -> bool {
+        let gives = |name: &str| self.conditions.iter().any(|(given, _)| *given == name);
+        self.path == CUT_PATH && !gives("session") && REFUSED.into_iter().any(gives)
+    }
+
+    /// The JSON object of the request.
+    fn body(&self, until: Option<i64>) -> String {
+        let mut body = ObjectWriter::new();
+        for (name, text) in &self.conditions {
+            body.string(name, text);
+        }
+        match until {
+            Some(until) => body.raw("until", &until.to_string()),
+            None if self.chooses_end() => {
+                let now = Clock::start().now().unix_ms() / 1000;
+                body.raw("since", &now.to_string());
+            }
+            None => {}
+        }
+        body.finish()
+    }
+
+    /// The latest end of a token that was cut off or of a refusal, if some gateway's refusal ends earlier.
+    fn later_end(&self, said: &[Said]) -> Option<i64> {
+        if self.until.is_some() || !self.chooses_end() {
+            return None;
+        }
+        let taken = said.iter().filter(|said| said.is_taken);
+        let taken: Vec<Taken> = taken
+            .filter_map(|said| json::read(said.text.as_bytes()).ok()?.parse().ok())
+            .collect();
+        let ends = |taken: &Taken| taken.refused.as_ref().and_then(|refused| refused.until);
+        let latest = taken
+            .iter()
+            .flat_map(|taken| [ends(taken), taken.tokens_end]);
+        let latest = latest.flatten().max()?;
+        let is_early = taken.iter().filter_map(ends).any(|end| end < latest);
+        is_early.then_some(latest)
+    }
+
+    fn show(&self, said: &[Said]) {
+        for (target, Said { text, .. }) in self.at.targets.iter().zip(said) {
+            show(&format!("{target}: {}", escaped(text, &[])));
+        }
+    }
+
+    /// Returns what each gateway has said. The gateways are asked at once: while one is silent, a user who is cut off
+    /// there must not stay connected to the others.
+    fn ask_all(&self, body: &str) -> Vec<Said> {
+        let ask = |target| match self.at.ask(target, "POST", body) {
+            Ok((status @ (200 | 400 | 409 | 507), body)) => Said {
+                is_taken: status == 200,
+                text: String::from_utf8_lossy(&body).into_owned(),
+            },
+            Ok((status, _)) => Said::not_taken(refused(self.path, status)),
+            Err(error) => Said::not_taken(error),
+        };
+        thread::scope(|scope| {
+            let targets = self.at.targets.iter();
+            let asked: Vec<_> = targets
+                .map(|target| scope.spawn(move || ask(target)))
+                .collect();
+            let answers = asked.into_iter().map(|one| one.join());
+            let ended = |_| Said::not_taken("the request has failed".to_owned());
+            answers.map(|answer| answer.unwrap_or_else(ended)).collect()
+        })
+    }
+}
+
+impl Said {
+    fn not_taken(text: String) -> Self {
+        Self {
+            is_taken: false,
+            text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::super::link::Target;
+    use super::*;
+
+    fn command(targets: Vec<Target>, conditions: &[&'static str]) -> DisconnectCommand {
+        DisconnectCommand {
+            at: Admins::at(targets),
+            path: CUT_PATH,
+            conditions: conditions
+                .iter()
+                .map(|name| (*name, "x".to_owned()))
+                .collect(),
+            until: None,
+        }
+    }
+
+    #[test]
+    fn a_silent_gateway_delays_no_other() {
+        let listeners = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let targets = listeners.each_ref().map(|listener| {
+            let addr = listener.local_addr().unwrap();
+            Target::here(&[addr.into()], CUT_PATH)
+        });
+        // Each answers only once both have a request.
+        let server = thread::spawn(move || {
+            let mut streams = listeners.map(|listener| {
+                let (mut stream, _) = listener.accept().unwrap();
+                assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+                stream
+            });
+            for stream in &mut streams {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+                stream.write_all(answer).unwrap();
+            }
+        });
+        let said = command(targets.into(), &["user"]).ask_all("{}");
+        let taken = || Said {
+            is_taken: true,
+            text: "{}".to_owned(),
+        };
+        assert_eq!(said, [taken(), taken()]);
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn the_latest_end_is_the_end_everywhere() {
+        let said = |texts: &[&str]| -> Vec<Said> {
+            let said = texts.iter().map(|text| Said {
+                is_taken: text.contains("refused"),
+                text: (*text).to_owned(),
+            });
+            said.collect()
+        };
+        let day = r#"{"disconnected":0,"refused":{"user":"x","until":100}}"#;
+        let long = r#"{"disconnected":1,"refused":{"user":"x","until":100},"tokens_end":300}"#;
+        let earlier_cut = r#"{"disconnected":0,"refused":{"user":"x","until":200}}"#;
+        let command = command(Vec::new(), &["user"]);
+        for (texts, end) in [
+            (&[day, day][..], None),
+            (&[day, "no connection"], None),
+            (&[day, long], Some(300)),
+            (&[long], Some(300)),
+            (&[earlier_cut, day], Some(200)),
+            (&["no connection"], None),
+        ] {
+            assert_eq!(command.later_end(&said(texts)), end, "{texts:?}");
+        }
+        let asked = DisconnectCommand {
+            until: Some(100),
+            ..command
+        };
+        assert_eq!(asked.later_end(&said(&[long, day])), None, "as asked for");
+    }
+
+    #[test]
+    fn a_cut_without_an_end_says_when_it_began() {
+        for (conditions, says) in [
+            (&["user"][..], true),
+            (&["role", "address"], true),
+            (&["role"], false),
+            (&["session"], false),
+            (&["session", "user"], false),
+        ] {
+            let command = command(Vec::new(), conditions);
+            assert_eq!(command.body(None).contains("since"), says, "{conditions:?}");
+            assert!(!command.body(Some(5)).contains("since"), "{conditions:?}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The events from a source to a feed, the same for every bus.
+
+use std::sync::Arc;
+
+use weirgate_wire::base::Now;
+
+use crate::{BusNotice, FeedNotice, Place};
+
+/// An event on the bus, in the order of the bus.
+#[derive(Debug)]
+pub enum BusEvent {
+    /// The bus was reached and all requested names are subscribed.
+    Up,
+    /// The bus is out of reach; the source tries again by itself.
+    Down(Fault),
+    /// The messages that waited at the subscription (warm-up, backlog) have been handed over.
+    CaughtUp,
+    /// Messages were lost.
+    Gap {
+        /// Number of messages lost, if the bus gives a number.
+        lost: Option<u64>,
+    },
+    /// A message.
+    Message(BusMessage),
+    /// The value of a subject was deleted: a message without a payload.
+    Deleted(BusMessage),
+    /// A message for this subscription was not handed over; the source has counted or logged the message.
+    Skipped {
+        /// The subscription.
+        subscription: Subscription,
+        /// The place in the kept feed.
+        place: Place,
+    },
+    /// News about the positions of the kept feed, for the history.
+    Feed(FeedNotice),
+    /// A subscription is confirmed: every later publication comes after this event.
+    Subscribed {
+        /// The confirmed subscription.
+        subscription: Subscription,
+        /// The number of the newest request for the subscription that the source knew.
+        number: u64,
+    },
+    /// The bus refused a subscription; the source asks again now and then.
+    Refused {
+        /// The refused subscription.
+        subscription: Subscription,
+        /// As in [`Self::Subscribed`].
+        number: u64,
+        /// The reason that the bus gave.
+        fault: Fault,
+    },
+    /// A last value of a subscription, a quiet message; an empty payload: the value was deleted.
+    LastValue {
+        /// The value.
+        message: BusMessage,
+        /// The number of the question that the value answers.
+        number: u64,
+    },
+    /// The end of the last values of a subscription, with or without values before.
+    RetainedEnd {
+        /// The subscription of the question.
+        subscription: Subscription,
+        /// The number of the question.
+        number: u64,
+        /// The bus has refused to give values, or some of them.
+        is_refused: bool,
+    },
+}
+
+impl BusEvent {
+    /// A message, or the deletion of the value of its subject.
+    pub fn of(message: BusMessage, is_deletion: bool) -> Self {
+        match is_deletion {
+            true => Self::Deleted(message),
+            false => Self::Message(message),
+        }
+    }
+
+    /// The notice of an event about the link to the bus and the marks of the feed; `None` for the others.
+    pub fn link_notice(&self) -> Option<BusNotice> {
+        match self {
+            Self::Up => Some(BusNotice::Up),
+            Self::Down(_) => Some(BusNotice::Down),
+            Self::Gap { .. } => Some(BusNotice::Gap),
+            Self::Feed(notice) => Some(BusNotice::Feed(*notice)),
+            _ => None,
+        }
+    }
+
+    /// Bytes of a message's payload; 0 for the other events.
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Message(message) | Self::LastValue { message, .. } => message.payload.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// A name that a source can subscribe to while the source runs: a channel, or every channel that a pattern matches.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subscription {
+    /// The channel's name or the pattern.
+    pub name: Arc<str>,
+    /// Whether the name is a pattern.
+    pub is_pattern: bool,
+}
+
+impl Subscription {
+    /// A channel, by its exact name.
+    pub fn channel(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            is_pattern: false,
+        }
+    }
+
+    /// Every channel that the pattern matches, as the bus matches patterns.
+    pub fn pattern(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            is_pattern: true,
+        }
+    }
+}
+
+/// Why the bus is away, in words for a log line; never holds a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault(pub String);
+
+/// A message as received.
+#[derive(Clone, Debug)]
+pub struct BusMessage {
+    /// NATS subject or Redis channel.
+    pub subject: Arc<str>,
+    /// The pattern that matched, for a Redis pattern subscription.
+    pub pattern: Option<Arc<str>>,
+    /// The payload, any bytes. A source with a limit cuts a larger payload after the first byte over the limit, so that
+    /// the feed recognises and skips the message.
+    pub payload: Vec<u8>,
+    /// Position in the stream; `None` if the bus has no streams.
+    pub position: Option<StreamPosition>,
+    /// The time at which the source received the message.
+    pub received: Now,
+    /// The place in the kept feed.
+    pub place: Place,
+    /// Part of a warm-up or backlog: goes to the cache or the history; clients get no separate broadcast.
+    pub quiet: bool,
+}
+
+/// A message's position in the stream of the bus: a greater position is newer.
+///
+/// Each source says how its bus counts. Positions of the same subject can be compared; positions of different subjects
+/// need not be comparable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamPosition {
+    /// The life of the stream: greater for a stream that was made anew or went back in time, so that the new messages
+    /// are newer than all earlier ones, wherever the sequence starts.
+    pub epoch: i64,
+    /// Number of the message within the life.
+    pub sequence: u64,
+}

@@ -1,0 +1,379 @@
+//! How clients end: a single client, all clients at a stop, and the clients that an operator cuts off.
+//!
+//! A stop has phases: weirgate still accepts clients for a while, then spreads the closes over a while. While the
+//! gateway is busy with a client, the client is not closed, and the stop does not end. A cut walks over the sessions in
+//! slices, as a stop does. The list of refusals is checked when a client connects, and when it shows a new token.
+
+use super::core::Core;
+use super::gateway::Gateway;
+use super::hub::Hub;
+use super::revoked::{Connected, Cut, WasConnected};
+use super::session::{Departed, Pause, Pauses, Session};
+use super::shell::CutRequest;
+use super::{CloseReason, Closing, Effect, Now, PhaseKind, REVOKED, SessionKey};
+use weirgate_wire::auth::{Refusal, TokenMarks};
+
+/// So many memberships of a client that ends are given up without a look at the clock: all of nearly every client.
+const LEFT_AT_ONCE: usize = 64;
+
+/// The times of a stop.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DrainPlan {
+    /// The time in which weirgate reports that it is not ready but still accepts new clients, so that load balancers
+    /// notice.
+    pub delay_us: u64,
+    /// Time over which the closes are spread, so that clients do not all come back in the same second.
+    pub spread_us: u64,
+    /// Further time for clients with which the gateway is busy.
+    pub busy_us: u64,
+}
+
+/// A stop under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain {
+    plan: DrainPlan,
+    closes_at: u64,
+    pub(super) closing: bool,
+    /// The next slot whose client is to be closed; `None` after the last.
+    next_slot: Option<usize>,
+}
+
+impl Core {
+    /// Begins the last phase of a session whose last control bytes are queued. The session ends when they are written
+    /// and the peer has closed.
+    pub(super) fn start_closing(&mut self, key: SessionKey, reason: CloseReason) {
+        let due = self.now.mono_us + self.limits.close_timeout_us;
+        let now = self.now;
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        let left = session.start_closing(now, due, reason);
+        if left.pauses != Pauses::default() {
+            self.effects.push_back(Effect::ReadOn(key));
+        }
+        self.count_left(key, left);
+        self.clients.mark_dirty(key);
+        self.arm(key);
+    }
+
+    /// Ends a session at once, even if bytes wait. The slot stays in use until the shell has closed the socket.
+    pub(super) fn end(&mut self, key: SessionKey, reason: CloseReason, reset: bool) {
+        let now = self.now;
+        let session = self.clients.session_mut(key);
+        let gated = session.as_ref().and_then(|session| session.gate_look(now));
+        let Some((left, mut ended)) = session.and_then(|session| session.end(now, reason)) else {
+            return;
+        };
+        let told = self.waits.remove(now, key, &mut self.clients.stats.slow);
+        let told = told.or_else(|| gated.and_then(|look| Some((look.why?, look.say))));
+        ended.note_slow(told);
+        self.count_left(key, left);
+        self.effects
+            .push_back(Effect::Release { key, reset, ended });
+    }
+
+    /// Counts the frames that a session leaves unsent. If the session was open, removes its memberships and notes
+    /// the end for the gateway.
+    fn count_left(&mut self, key: SessionKey, left: Departed) {
+        self.clients.stats.slow.count_gate(left.gated_us);
+        if left.moved.from == PhaseKind::Open {
+            if let Some(peer) = self.peer(key) {
+                self.count_behind_proxy(peer, false);
+            }
+            self.leave_all(key, Some(left.reason));
+        }
+        self.no_room.remove(&key);
+        let stats = &mut self.clients.stats;
+        stats.moved(left.moved);
+        stats.count_pauses(left.pauses, Pauses::default());
+        if left.was_open {
+            stats.count_leaving(left.moved);
+        }
+        stats.messages_dropped += u64::from(left.frames);
+        stats.count_removed(left.frames, left.bytes);
+        if left.is_first {
+            stats.count_close(left.reason);
+        }
+    }
+
+    /// Ends the memberships of a client, as many as there is time for; the others end in later turns. Then reports the
+    /// end of a client that has ended to the gateway, with the reason.
+    pub(super) fn leave_all(&mut self, key: SessionKey, ended: Option<CloseReason>) {
+        match self.leave_some(key) {
+            true => self.ended.extend(ended.map(|reason| (key, reason))),
+            false => self.leaving.push_back((key, ended)),
+        }
+    }
+
+    /// Returns whether no membership of the client is left.
+    fn leave_some(&mut self, key: SessionKey) -> bool {
+        loop {
+            let left = (0..LEFT_AT_ONCE).take_while(|_| self.topics.leave_last(key.slot));
+            if left.count() < LEFT_AT_ONCE {
+                return true;
+            }
+            if !self.turn.has_time() {
+                return false;
+            }
+        }
+    }
+
+    /// Ends further memberships of clients with very many.
+    pub(super) fn leave_on(&mut self) {
+        while let Some((key, ended)) = self.leaving.front().copied()
+            && self.leave_some(key)
+        {
+            self.leaving.pop_front();
+            self.ended.extend(ended.map(|reason| (key, reason)));
+        }
+    }
+
+    /// Frees the slot of a session whose socket has ended, once the session is a member of no topic.
+    pub(super) fn release_slot(&mut self, key: SessionKey) {
+        let is_member = self.topics.joined_count(key.slot) > 0;
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        if is_member {
+            session.set_released();
+            return;
+        }
+        self.deadlines.disarm(key, session.disarm());
+        if session.is_listed() {
+            self.unlist(key.slot);
+        }
+        self.clients.remove(key.slot);
+    }
+
+    /// Drops clients that are over a limit of their queue, as many as there is time for: one message may put all clients
+    /// that do not read over the limit.
+    pub(super) fn reap(&mut self) {
+        while let Some(key) = self.clients.to_arm.pop() {
+            self.arm(key);
+        }
+        while !self.clients.over.is_empty()
+            && self.turn.has_time()
+            && let Some((key, reason)) = self.clients.over.pop()
+        {
+            self.end(key, reason, true);
+        }
+    }
+
+    /// When [`Self::reap`] and [`Self::leave_on`] have to continue; `None` if they have nothing to do.
+    pub(super) fn reap_deadline(&self) -> Option<u64> {
+        let is_done = self.clients.over.is_empty() && self.leaving.is_empty();
+        (!is_done).then_some(self.now.mono_us)
+    }
+
+    pub(super) fn begin_drain(&mut self, plan: DrainPlan) {
+        if self.drain.is_some() {
+            return;
+        }
+        self.drain = Some(Drain {
+            plan,
+            closes_at: self.now.mono_us + plan.delay_us,
+            closing: false,
+            next_slot: Some(0),
+        });
+        self.advance_drain();
+    }
+
+    /// The time at which the drain needs the core again.
+    pub(super) fn drain_deadline(&self) -> Option<u64> {
+        let drain = self.drain.filter(|drain| drain.next_slot.is_some());
+        drain.map(|drain| drain.closes_at)
+    }
+
+    /// Once the delay is over, starts the closes, in each call as many as there is time for. From then on no client
+    /// opens.
+    pub(super) fn advance_drain(&mut self) {
+        let now = self.now.mono_us;
+        let Some(drain) = self.drain.as_mut().filter(|drain| now >= drain.closes_at) else {
+            return;
+        };
+        let Some(mut slot) = drain.next_slot else {
+            return;
+        };
+        drain.closing = true;
+        let spread_us = drain.plan.spread_us;
+        let slots = self.clients.sessions.capacity();
+        while slot < slots {
+            let session = self.clients.sessions.get_mut(slot);
+            slot += 1;
+            // A client that closes gracefully already has a deadline.
+            if let Some(session) = session.filter(|session| session.takes_data()) {
+                let key = session.key(slot - 1);
+                self.begin_stop(key, spread_us);
+                if !self.turn.has_time() {
+                    break;
+                }
+            }
+        }
+        if let Some(drain) = &mut self.drain {
+            drain.next_slot = Some(slot).filter(|slot| *slot < slots);
+        }
+    }
+
+    fn begin_stop(&mut self, key: SessionKey, spread_us: u64) {
+        if spread_us == 0 {
+            return self.stop_client(key);
+        }
+        let at = self.now.mono_us + self.random() % spread_us;
+        if let Some(session) = self.clients.session_mut(key) {
+            session.close_at(at);
+        }
+        self.arm(key);
+    }
+
+    /// Puts the client in the list of clients that a stop closes. While the gateway is busy with the
+    /// client, the hub only stops reading the client.
+    pub(super) fn stop_client(&mut self, key: SessionKey) {
+        let busy_until = self.drain.map_or(0, |drain| {
+            let plan = drain.plan;
+            drain.closes_at + plan.spread_us + plan.busy_us
+        });
+        let is_busy = self.busy.contains(&key) && self.now.mono_us < busy_until;
+        if let Some(session) = self.clients.session_mut(key).filter(|_| is_busy) {
+            session.await_gateway(busy_until);
+            self.pause(key, Pause::Stop);
+            self.arm(key);
+        } else {
+            self.stopping.push_back(key);
+        }
+    }
+
+    /// Sets whether the gateway has work under way for this client, which may have ended. At a stop the
+    /// client is closed once the gateway is done ([`DrainPlan::busy_us`] at the latest), and the stop
+    /// is complete when the gateway is done with all clients.
+    pub fn set_busy(&mut self, key: SessionKey, is_busy: bool) {
+        if is_busy {
+            self.busy.insert(key);
+            return;
+        }
+        self.busy.remove(&key);
+        let now = self.now;
+        let session = self.clients.session_mut(key);
+        if session.is_some_and(|session| session.gateway_is_done(now)) {
+            self.arm(key);
+        }
+    }
+
+    /// Whether this client may be here: [`Revoked::admit`](super::Revoked::admit). `user` and `marks` are of a new
+    /// token that is about to replace the client's.
+    ///
+    /// # Errors
+    /// An operator has cut off the user or the token of this client, or its address.
+    pub fn admit(
+        &self,
+        key: SessionKey,
+        user: Option<&str>,
+        marks: Option<&TokenMarks>,
+    ) -> Result<(), Refusal> {
+        let Some(session) = self.clients.session(key) else {
+            return Ok(());
+        };
+        let own = session.connected("");
+        let who = Connected {
+            user: user.or(own.user),
+            marks: marks.or(own.marks),
+            ..own
+        };
+        self.limits.revoked.admit(&who, self.now.unix_ms())
+    }
+
+    /// The same for a client whose connection has ended, before more is done for it.
+    ///
+    /// # Errors
+    /// An operator has cut the client off.
+    pub fn admit_gone(&self, who: &WasConnected) -> Result<(), Refusal> {
+        let revoked = &self.limits.revoked;
+        revoked.admit(&who.connected(), self.now.unix_ms())
+    }
+
+    /// Who this client is, for [`admit_gone`](Self::admit_gone); `None` once its socket is released.
+    pub fn who(&self, key: SessionKey) -> Option<WasConnected> {
+        Some(self.clients.session(key)?.was_connected())
+    }
+
+    /// Closes a client that may no longer be here. Returns false for such a client.
+    pub fn admit_or_close(&mut self, key: SessionKey) -> bool {
+        let admitted = self.admit(key, None, None).is_ok();
+        if !admitted {
+            self.revoke(key);
+        }
+        admitted
+    }
+
+    fn revoke(&mut self, key: SessionKey) {
+        self.set_refusal(key, Refusal::Revoked.label());
+        self.close(key, REVOKED, CloseReason::Revoked, Closing::Bare);
+    }
+
+    /// The time of the next [`advance_cuts`](Self::advance_cuts).
+    pub(super) fn cuts_deadline(&self) -> Option<u64> {
+        (!self.cuts.requests.is_empty()).then_some(0)
+    }
+
+    /// Closes the clients of the requested cuts, in each call as many as there is time for.
+    pub(super) fn advance_cuts(&mut self) {
+        while let Some(request) = self.cuts.requests.front() {
+            let cut = request.cut.clone();
+            while self.cuts.next_slot < self.clients.sessions.capacity() {
+                let slot = self.cuts.next_slot;
+                self.cuts.next_slot += 1;
+                if self.cut_slot(slot, cut.as_ref()) && !self.turn.has_time() {
+                    return;
+                }
+            }
+            self.cuts.next_slot = 0;
+            let done = std::mem::take(&mut self.cuts.done);
+            if let Some(request) = self.cuts.requests.pop_front() {
+                (request.tell)(done);
+            }
+        }
+    }
+
+    /// Returns false if no client is open in the slot.
+    fn cut_slot(&mut self, slot: usize, cut: Option<&Cut>) -> bool {
+        let session = self.clients.sessions.get_mut(slot);
+        let is_open = |s: &&mut Session| s.phase() == PhaseKind::Open;
+        let Some(session) = session.filter(is_open) else {
+            return false;
+        };
+        let (key, now) = (session.key(slot), self.now.unix_ms());
+        let text = key.to_string();
+        let connected = session.connected(&text);
+        let is_chosen = match cut {
+            Some(cut) => cut.matches(&connected),
+            None => self.limits.revoked.admit(&connected, now).is_err(),
+        };
+        if !is_chosen {
+            return true;
+        }
+        let done = &mut self.cuts.done;
+        done.clients += 1;
+        let ends = connected.marks.and_then(|marks| marks.expires_unix_ms);
+        done.tokens_end = done.tokens_end.max(ends);
+        if let (Some(cut), Some(marks)) = (cut, connected.marks)
+            && cut.session.is_some()
+            && let Some(refused) = cut.of_token(marks)
+        {
+            match self.limits.revoked.add(&refused, now) {
+                Ok(refused) => done.refused = Some(refused),
+                Err(full) => done.full = Some(full),
+            }
+        }
+        self.revoke(key);
+        true
+    }
+}
+
+impl<G: Gateway> Hub<G> {
+    /// Begins to close the clients that an operator has chosen; [`handle_timeout`](Self::handle_timeout) continues.
+    pub fn cut(&mut self, now: Now, request: CutRequest) {
+        self.core.now = now;
+        self.core.cuts.requests.push_back(request);
+        self.core.advance_cuts();
+        self.settle();
+    }
+}

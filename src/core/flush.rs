@@ -1,0 +1,425 @@
+//! One write per client and turn, in batches of three passes: plan, borrow, apply.
+//!
+//! The plan makes the encodings and leads of the write. The borrow collects slices of the queues
+//! themselves, without a copy of any byte of a shared frame. The shell tries each write once, and the
+//! apply moves the queues by the bytes that the kernel took. The vectors live on from batch to batch,
+//! so that a flush allocates nothing.
+//!
+//! Clients are written to in the order of their slots, which is the order in memory, from a start that
+//! moves on each turn.
+//!
+//! A flush of many clients takes long, so the shell may stop a flush between two batches. The next
+//! flush continues with the clients without a write so far, and then takes others.
+//!
+//! A write makes room in a send queue, and a gateway may wait for that room: for messages from before a
+//! client's subscription, such as last values. A replayed frame is in the send queue among the others,
+//! so later frames stay after the replayed frame. A replayed frame counts for no limit of the queue,
+//! takes no token of the client's rate and is never conflated: a client that reads gets all replayed
+//! frames, however slowly. The stall limit still drops a client that takes nothing.
+
+use std::io::{self, IoSlice};
+use std::mem::take;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::clients::Clients;
+use super::core::Core;
+use super::deflated::Compressor;
+use super::gateway::Gateway;
+use super::hub::Hub;
+use super::session::{AfterWrite, Pause, Session};
+use super::shell::{Transmit, Write};
+use super::tables::SlotSet;
+use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey, TopicName};
+
+/// The most sessions in one batch.
+const BATCH_SESSIONS: usize = 128;
+
+/// With more bytes than this in all send queues together, a flush takes several turns.
+const LONG_FLUSH_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The most bytes of one write to a client with several states during such a flush. If states are skipped before the
+/// flush ends, the clients that it wrote to first have got little more than the others. Other frames have no such limit:
+/// [`Scratch::published_bytes`] counts on a round that writes more than the bus may publish meanwhile.
+const LONG_FLUSH_STATE_BYTES: usize = 16 * 1024;
+
+/// The most bytes that one batch deflates; the last payload may exceed the limit.
+const BATCH_DEFLATED_BYTES: usize = 256 * 1024;
+
+/// Vectors that are empty between batches and keep their memory.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// The rounds of this flush: first clients that need no encoding, then the others.
+    rounds: [Round; 2],
+    plans: Vec<Plan>,
+    leads: Vec<u8>,
+    slices: Vec<IoSlice<'static>>,
+    writes: Vec<Write<'static>>,
+    wrote: Vec<io::Result<usize>>,
+    /// The number of flushes begun so far, from which the start of the next follows.
+    turn: usize,
+    /// Bytes of publications without a conflation key that may still wait for some client's write.
+    published_bytes: usize,
+    /// The part of `published_bytes` that was published before the flush under way began.
+    begun_bytes: usize,
+    /// Address of the frame that was counted last, until the next flush: a frame on many topics counts
+    /// once.
+    counted: usize,
+}
+
+/// The clients of one list that this flush has not written to yet.
+#[derive(Debug, Default)]
+struct Round {
+    waiting: SlotSet,
+    /// The slot at which the walk continues.
+    next: u32,
+}
+
+impl Round {
+    fn is_over(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes the clients of a list. The start moves on by a prime each turn, so that no client is always last. It is
+    /// counted in clients and not in slots, because slots with nothing to send are between the clients.
+    fn begin(&mut self, list: &mut SlotSet, turn: usize) {
+        debug_assert!(
+            self.is_over(),
+            "clients of an earlier turn would be passed over"
+        );
+        if list.is_empty() {
+            return;
+        }
+        std::mem::swap(&mut self.waiting, list);
+        let start = turn.wrapping_mul(7919) % self.waiting.len();
+        self.next = self.waiting.slot_at(start);
+    }
+
+    #[inline]
+    fn take(&mut self) -> Option<u32> {
+        let behind = self.waiting.take_from(self.next);
+        let slot = behind.or_else(|| self.waiting.take_from(0))?;
+        self.next = slot + 1;
+        Some(slot)
+    }
+}
+
+impl Scratch {
+    /// Whether a flush has stopped before the end.
+    pub(super) fn is_under_way(&self) -> bool {
+        !self.rounds.iter().all(Round::is_over)
+    }
+
+    /// Counts a publication in send queues. A frame with a conflation key does not count: a waiting
+    /// client gets the newest frame, and waiting would make the newest frame old.
+    pub(super) fn published(&mut self, frame: &Arc<Frame>) {
+        let address = Arc::as_ptr(frame).addr();
+        if frame.key().is_none() && self.counted != address {
+            self.counted = address;
+            self.published_bytes += frame.queue_bytes();
+        }
+    }
+
+    /// Bytes of publications without a conflation key that may still wait for some client's write.
+    pub(super) fn published_bytes(&self) -> usize {
+        self.published_bytes
+    }
+
+    /// Begins a flush; the previous flush has reached all clients.
+    fn begin(&mut self, dirty: &mut [SlotSet; 2]) {
+        self.published_bytes -= self.begun_bytes;
+        self.begun_bytes = self.published_bytes;
+        self.turn = self.turn.wrapping_add(1);
+        for (round, list) in self.rounds.iter_mut().zip(dirty) {
+            round.begin(list, self.turn);
+        }
+    }
+
+    /// Notes that a flush has reached all clients, or has stopped.
+    fn paused(&mut self) {
+        self.counted = 0;
+        if !self.is_under_way() {
+            (self.published_bytes, self.begun_bytes) = (0, 0);
+        }
+    }
+
+    /// The clients that a flush has yet to reach.
+    pub(super) fn waiting(&self) -> [&SlotSet; 2] {
+        let [plain, deflated] = &self.rounds;
+        [&plain.waiting, &deflated.waiting]
+    }
+}
+
+#[derive(Debug)]
+struct Plan {
+    key: SessionKey,
+    leads: Range<usize>,
+    /// First the most bytes of the write, then the bytes of its slices.
+    bytes: usize,
+}
+
+impl Core {
+    /// Gives every session with something to send one write, while there is time. Clients left by an earlier flush go
+    /// first.
+    pub(super) fn flush_dirty(&mut self, tx: &mut dyn Transmit) {
+        let is_over = !self.scratch.is_under_way() || self.flush_rounds(tx);
+        if is_over {
+            self.release_states();
+            self.scratch.begin(&mut self.clients.dirty);
+            self.flush_rounds(tx);
+        }
+        self.scratch.paused();
+    }
+
+    /// Whether some clients wait for a write that the kernel may take.
+    pub(super) fn has_unflushed(&self) -> bool {
+        let listed = || self.clients.dirty.iter().any(|list| !list.is_empty());
+        self.scratch.is_under_way() || listed() || self.holds_states()
+    }
+
+    /// Returns false if the time was over before the end.
+    fn flush_rounds(&mut self, tx: &mut dyn Transmit) -> bool {
+        for round in 0..self.scratch.rounds.len() {
+            while !self.scratch.rounds[round].is_over() && self.turn.has_time() {
+                self.flush_batch(round, tx);
+            }
+        }
+        !self.scratch.is_under_way()
+    }
+
+    /// Writes to the next clients of the round: to fewer than usual if many bytes have to be
+    /// deflated.
+    fn flush_batch(&mut self, round: usize, tx: &mut dyn Transmit) {
+        let is_behind = self.behind.is_holding;
+        let is_long = self.clients.stats.send_queue_bytes > LONG_FLUSH_BYTES;
+        let scratch = &mut self.scratch;
+        scratch.plans.clear();
+        scratch.leads.clear();
+        scratch.wrote.clear();
+        let (mut planned, mut deflated_bytes) = (0, 0);
+        while planned < BATCH_SESSIONS
+            && deflated_bytes <= BATCH_DEFLATED_BYTES
+            && let Some(slot) = scratch.rounds[round].take()
+        {
+            planned += 1;
+            if is_behind {
+                self.clients.skip_to_newest(slot);
+            }
+            let plan = plan(
+                &mut self.clients,
+                &self.limits,
+                is_long,
+                &mut self.compressor,
+                &mut scratch.leads,
+                slot,
+            );
+            deflated_bytes += self.compressor.take_bytes();
+            scratch.plans.extend(plan);
+        }
+
+        let mut slices = recycle(take(&mut scratch.slices));
+        for plan in &mut scratch.plans {
+            let from = slices.len();
+            if let Some(session) = self.clients.session(plan.key) {
+                let leads = &scratch.leads[plan.leads.clone()];
+                session.gather(plan.bytes, leads, &mut slices);
+            }
+            plan.bytes = slices[from..].iter().map(|s| s.len()).sum();
+            // From here on the range is the range of this plan's slices.
+            plan.leads = from..slices.len();
+        }
+        let mut writes = recycle_writes(take(&mut scratch.writes));
+        writes.extend(scratch.plans.iter().map(|plan| Write {
+            key: plan.key,
+            slices: &slices[plan.leads.clone()],
+        }));
+        tx.send(&writes, &mut scratch.wrote);
+        debug_assert_eq!(writes.len(), scratch.wrote.len(), "one outcome per write");
+        scratch.writes = recycle_writes(writes);
+        scratch.slices = recycle(slices);
+
+        let (mut plans, mut wrote) = (take(&mut scratch.plans), take(&mut scratch.wrote));
+        for (plan, outcome) in plans.drain(..).zip(wrote.drain(..)) {
+            self.apply(plan.key, plan.bytes, outcome);
+        }
+        (self.scratch.plans, self.scratch.wrote) = (plans, wrote);
+    }
+
+    /// Removes a free slot from all lists, so that no flush reaches the slot's next session.
+    pub(super) fn unlist(&mut self, slot: u32) {
+        for list in &mut self.clients.dirty {
+            list.remove(slot);
+        }
+        for round in &mut self.scratch.rounds {
+            round.waiting.remove(slot);
+        }
+    }
+
+    /// Panics unless every listed session is in exactly one list, and no other session is in any.
+    pub(super) fn check_lists(&self) {
+        let lists = self.clients.dirty.iter().chain(self.scratch.waiting());
+        let lists: Vec<&SlotSet> = lists.collect();
+        for (slot, session) in &self.clients.sessions {
+            let within = lists.iter().filter(|list| list.contains(slot as u32));
+            let listed = usize::from(session.is_listed());
+            assert_eq!(within.count(), listed, "lists of the session in {slot}");
+        }
+        let listed = self.clients.sessions.iter().filter(|(_, s)| s.is_listed());
+        let slots: usize = lists.iter().map(|list| list.len()).sum();
+        assert_eq!(slots, listed.count(), "slots without a session");
+    }
+
+    /// Moves one queue by the bytes that the kernel took.
+    fn apply(&mut self, key: SessionKey, bytes: usize, outcome: io::Result<usize>) {
+        let now = self.now;
+        let stats = &mut self.clients.stats;
+        let Some(session) = self.clients.sessions.get_mut(key.slot as usize) else {
+            return;
+        };
+        let taken = match outcome {
+            Ok(taken) => taken,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => {
+                stats.send_errors[SendError::of(&error) as usize] += 1;
+                self.end(key, CloseReason::SocketError, true);
+                return;
+            }
+        };
+        let written = session.wrote(now, taken, bytes);
+        stats.bytes_sent += taken as u64;
+        stats.messages_sent += u64::from(written.wrote.frames);
+        stats.count_removed(written.wrote.frames, written.wrote.bytes);
+        stats.writes_short += u64::from(written.short);
+        if session.finds_room() {
+            self.with_room.push(key);
+        }
+        if let Some(waits) = session.turns_waiting() {
+            self.waits.turned(now, key, waits);
+        }
+        if written.asks_early {
+            session.ping_early(now, &self.limits);
+        }
+        if written.follows {
+            self.after_write(key, written.wrote.control_out);
+        }
+    }
+
+    /// Notes that a queue may have begun or ceased to wait.
+    pub(super) fn note_wait(&mut self, key: SessionKey) {
+        let session = self.clients.session_mut(key);
+        if let Some(waits) = session.and_then(Session::turns_waiting) {
+            self.waits.turned(self.now, key, waits);
+        }
+    }
+
+    /// Does what has to follow a write. Not called in the common case, an open session with an empty queue; also called
+    /// after a read from a session that closes.
+    pub(super) fn after_write(&mut self, key: SessionKey, control_out: bool) {
+        let (now, limits) = (self.now, &self.limits);
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        match session.after_write(now, control_out, limits) {
+            AfterWrite::Nothing => {}
+            AfterWrite::CloseWritten(reason) => self.start_closing(key, reason),
+            AfterWrite::HalfClose => self.effects.push_back(Effect::HalfClose(key)),
+            AfterWrite::End(reason) => self.end(key, reason, false),
+        }
+        if control_out {
+            self.count_received(key, false);
+            self.resume(key, Pause::Control);
+        }
+        self.look_at_gate(key);
+        self.clients.mark_dirty(key);
+        self.arm(key);
+    }
+}
+
+/// Makes the encodings and leads for the write of one session; `None` if there is nothing to write.
+#[inline]
+fn plan(
+    clients: &mut Clients,
+    limits: &Limits,
+    is_long: bool,
+    compressor: &mut Compressor,
+    leads: &mut Vec<u8>,
+    slot: u32,
+) -> Option<Plan> {
+    let session = clients.sessions.get_mut(slot as usize)?;
+    let key = session.key(slot as usize);
+    let from = leads.len();
+    let bytes = match is_long && session.has_several_states() {
+        true => limits.write_bytes_max.min(LONG_FLUSH_STATE_BYTES),
+        false => limits.write_bytes_max,
+    };
+    let stats = &mut clients.stats;
+    let writes = session.prepare_write(bytes, leads, |frame, client| {
+        compressor.encode(frame, client, stats);
+    });
+    writes.then_some(Plan {
+        key,
+        leads: from..leads.len(),
+        bytes,
+    })
+}
+
+/// Returns an empty vector with the same memory, for slices of another lifetime: collecting in place
+/// keeps the allocation.
+fn recycle<'a>(mut slices: Vec<IoSlice<'_>>) -> Vec<IoSlice<'a>> {
+    slices.clear();
+    slices.into_iter().map(|_| IoSlice::new(&[])).collect()
+}
+
+/// Like [`recycle`], for writes.
+fn recycle_writes<'a>(mut writes: Vec<Write<'_>>) -> Vec<Write<'a>> {
+    writes.clear();
+    let none = |write: Write<'_>| Write {
+        key: write.key,
+        slices: &[],
+    };
+    writes.into_iter().map(none).collect()
+}
+
+impl Core {
+    /// Puts a frame of a topic from before the client's subscription in the client's queue, after the older frames that
+    /// wait outside of the queue. Returns false if the client is gone or closing. The gateway limits the waiting replayed
+    /// frames, for each client and for all: the limits of the queue do not count replayed frames.
+    pub fn replay(&mut self, key: SessionKey, topic: &TopicName, frame: &Arc<Frame>) -> bool {
+        self.notify_loss(key);
+        if self.behind.concerns(topic) {
+            self.release(topic);
+        }
+        self.clients.open_slot(self.now, &self.limits, key);
+        self.clients.replay(self.now, key, Arc::clone(frame));
+        self.is_open(key)
+    }
+
+    /// Requests one call of [`Gateway::handle_room`], at the end of this input or after a later flush: as soon as the
+    /// kernel has taken everything that waits for the client. For a client that skips to the newest messages, whose
+    /// queue may never be empty, it is enough that all replayed frames are out.
+    pub fn request_room(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.want_room();
+            self.note_room(key);
+        }
+    }
+
+    /// Notes that the queue of a client has become shorter.
+    pub(super) fn note_room(&mut self, key: SessionKey) {
+        let session = self.clients.session_mut(key);
+        if session.is_some_and(|session| session.finds_room()) {
+            self.with_room.push(key);
+        }
+    }
+}
+
+impl<G: Gateway> Hub<G> {
+    /// Calls the gateway for a client with the requested room.
+    pub(super) fn report_room(&mut self, key: SessionKey) {
+        if self.core.is_open(key)
+            && let Some(client) = self.clients.get_mut(key)
+        {
+            self.gateway.handle_room(&mut self.core, key, client);
+        }
+    }
+}

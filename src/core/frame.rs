@@ -1,0 +1,484 @@
+//! Shared frames: a payload is encoded once, and every send queue holds a reference.
+//!
+//! A server frame is not masked (RFC 6455 §5.1), so the same bytes serve every client. Header and
+//! payload are in one allocation; clients with compression or of another protocol get one of the
+//! frame's other encodings (`encodings.rs`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::encodings::{Encoded, Encodings, FrameId, Key, Kind};
+use super::protocol::websocket::{self, HEADER_ROOM};
+use super::window::Link;
+use super::{CopyRank, Now, Position};
+use weirgate_wire::base::allocated_bytes;
+
+/// The kind of a payload, and the kind of frames in which a client gets the messages of the feed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Content {
+    /// UTF-8.
+    #[default]
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+impl Content {
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::Text, Self::Binary];
+}
+
+/// The bytes before the shared body, rendered per connection at write time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lead {
+    /// Nothing: all clients get the same bytes.
+    None,
+    /// A text, then the queue entry's number in decimal.
+    Seq(&'static str),
+}
+
+/// The ways in which a frame may be left out for a slow client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// May be conflated (with a key) or shed (by a rate).
+    Data,
+    /// Like `Data`, but only clients that ask for binary frames get the message.
+    BinaryOnly,
+    /// A response to the client: neither conflated nor shed.
+    Answer,
+}
+
+/// Frames of one topic with equal keys replace each other in a conflating queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConflationKey(pub u64);
+
+/// Two sums of memory: of all frames that exist together with the memory of long queues, and of the frames that the
+/// history keeps. A frame counts once, however many queues share it. An encoding counts from when it is made.
+#[derive(Clone, Debug, Default)]
+pub struct FrameBytes(Arc<[AtomicU64; 2]>);
+
+impl FrameBytes {
+    /// Bytes of all frames that exist now, and of long queues.
+    pub fn alive(&self) -> u64 {
+        self.0[0].load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the frames that the history keeps.
+    pub(super) fn kept(&self) -> u64 {
+        self.0[1].load(Ordering::Relaxed)
+    }
+
+    /// Adds to the bytes alive, and for a frame that `is_kept` also to the bytes of the history.
+    fn add(&self, bytes: usize, is_kept: bool) {
+        for sum in &self.0[..1 + usize::from(is_kept)] {
+            sum.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0[0].fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// Counts the memory of a long queue of frames in [`FrameBytes`] until it is dropped.
+#[derive(Debug)]
+pub(super) struct QueueRoom {
+    alive: FrameBytes,
+    bytes: usize,
+}
+
+impl QueueRoom {
+    /// Counts no bytes yet, in the same [`FrameBytes`] as the frame.
+    pub(super) fn beside(frame: &Frame) -> Self {
+        let alive = frame.alive.clone();
+        Self { alive, bytes: 0 }
+    }
+
+    /// Counts `bytes` in place of the bytes counted before.
+    pub(super) fn set(&mut self, bytes: usize) {
+        self.alive.add(bytes, false);
+        self.alive
+            .give_back(std::mem::replace(&mut self.bytes, bytes));
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for QueueRoom {
+    fn drop(&mut self) {
+        self.alive.give_back(self.bytes);
+    }
+}
+
+/// The number of a walk over the queues, and how many queue entries with this frame the walk has met. Only the thread
+/// of the hub walks; frames are shared by all threads.
+#[derive(Debug, Default)]
+struct Counted(AtomicU64);
+
+impl Counted {
+    fn get(&self, number: u32) -> u32 {
+        let counted = self.0.load(Ordering::Relaxed);
+        match (counted >> 32) as u32 == number {
+            true => counted as u32,
+            false => 0,
+        }
+    }
+
+    fn set(&self, number: u32, entries: u32) {
+        let counted = u64::from(number) << 32 | u64::from(entries);
+        self.0.store(counted, Ordering::Relaxed);
+    }
+}
+
+/// A message to clients, encoded once.
+#[derive(Debug)]
+pub struct Frame {
+    plain: Encoded,
+    content: Content,
+    lead: Lead,
+    class: Class,
+    key: Option<ConflationKey>,
+    received: Now,
+    encodings: Encodings,
+    link: Link,
+    alive: FrameBytes,
+    counted: Counted,
+    /// Whether the history keeps the frame.
+    is_kept: AtomicBool,
+    /// Where the text of the position is in the payload; without a position 1 if the message is of the kept feed.
+    position_at: u32,
+    position_bytes: u8,
+}
+
+/// Every message that waits or is retained has a `Frame`, so each byte of it counts.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Frame>() <= 144);
+
+/// Memory of a frame without its bytes: the frame and the two counts of its `Arc`.
+const FRAME_BYTES: usize = allocated_bytes(size_of::<Frame>() + 2 * size_of::<usize>());
+
+impl Frame {
+    /// Starts a text frame; the payload is written to the builder.
+    pub fn text(alive: &FrameBytes) -> FrameBuilder {
+        FrameBuilder::new(Content::Text, alive)
+    }
+
+    /// Starts a binary frame.
+    pub fn binary(alive: &FrameBytes) -> FrameBuilder {
+        FrameBuilder::new(Content::Binary, alive)
+    }
+
+    /// The encoding for WebSockets, without compression.
+    pub fn plain(&self) -> &Encoded {
+        &self.plain
+    }
+
+    /// The payload, without header and lead.
+    pub fn body(&self) -> &[u8] {
+        self.plain.body()
+    }
+
+    /// Whether the payload has a position.
+    pub(super) fn has_position(&self) -> bool {
+        self.position_bytes > 0
+    }
+
+    /// Whether the message is of the kept feed. Such a frame must not wait outside of the send queue, also without a
+    /// position: a later frame would tell the client a position after it.
+    pub fn is_of_feed(&self) -> bool {
+        self.has_position() || self.position_at > 0
+    }
+
+    /// The text of the position in the payload; empty without a position.
+    pub(super) fn position(&self) -> &[u8] {
+        match self.position_bytes {
+            0 => &[],
+            bytes => &self.body()[self.position_at as usize..][..usize::from(bytes)],
+        }
+    }
+
+    /// Whether clients of this kind get the message of the frame.
+    pub(super) fn is_for(&self, content: Content) -> bool {
+        self.class != Class::BinaryOnly || content == Content::Binary
+    }
+
+    /// The bytes before the body for each connection.
+    pub fn lead(&self) -> Lead {
+        self.lead
+    }
+
+    /// The ways in which the frame may be left out for a slow client.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// The conflation key; only [`Class::Data`] has one.
+    pub fn key(&self) -> Option<ConflationKey> {
+        self.key
+    }
+
+    /// The time at which the message in this frame arrived from the bus.
+    pub fn received(&self) -> Now {
+        self.received
+    }
+
+    /// Bytes of this frame in a send queue: those of the plain encoding.
+    pub fn queue_bytes(&self) -> usize {
+        self.plain.whole().len()
+    }
+
+    /// Bytes of this frame in [`FrameBytes`]: the memory of the frame and of all encodings.
+    pub fn memory_bytes(&self) -> usize {
+        FRAME_BYTES + self.plain.memory_bytes() + self.encodings.memory_bytes()
+    }
+
+    /// Notes whether the history keeps the frame. While it does, the frame's bytes count among the bytes of the
+    /// history.
+    pub(super) fn set_kept(&self, is_kept: bool) {
+        if self.is_kept.swap(is_kept, Ordering::Relaxed) != is_kept {
+            let (kept, bytes) = (&self.alive.0[1], self.memory_bytes() as u64);
+            match is_kept {
+                true => kept.fetch_add(bytes, Ordering::Relaxed),
+                false => kept.fetch_sub(bytes, Ordering::Relaxed),
+            };
+        }
+    }
+
+    /// Counts one more queue entry in walk `number`; returns the number of entries so far.
+    pub(super) fn count(&self, number: u32) -> u32 {
+        let counted = self.counted.get(number) + 1;
+        self.counted.set(number, counted);
+        counted
+    }
+
+    /// Takes one entry back; returns the number of entries before.
+    pub(super) fn count_back(&self, number: u32) -> u32 {
+        let counted = self.counted.get(number);
+        self.counted.set(number, counted.saturating_sub(1));
+        counted
+    }
+
+    /// The deflated encoding without reference to an earlier frame, if made already and smaller than
+    /// the payload.
+    pub fn deflated(&self) -> Option<&Encoded> {
+        self.encodings.get(Key::ALONE)
+    }
+
+    /// The encoding of [`Self::deflated()`], made by `deflate` at the first call (raw DEFLATE of the
+    /// body, with the trailing empty block removed, RFC 7692 §7.2.1; `None` if compression saves
+    /// nothing).
+    pub fn deflated_with(
+        &self,
+        deflate: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+    ) -> Option<&Encoded> {
+        self.encoded_with(Key::ALONE, |body| {
+            Some(websocket::behind_room(&deflate(body)?))
+        })
+    }
+
+    /// The frame's number, and the previous frame.
+    #[inline]
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// All encodings so far, except the plain encoding.
+    pub(super) fn encodings(&self) -> &Encodings {
+        &self.encodings
+    }
+
+    /// An encoding, if made already and worth sending.
+    #[inline]
+    pub(super) fn encoded(&self, key: Key) -> Option<&Encoded> {
+        match key.kind {
+            Kind::Plain => Some(&self.plain),
+            _ => self.encodings.get(key),
+        }
+    }
+
+    /// The compressed encoding of `key`, made at the first call: `make` returns [`HEADER_ROOM`] bytes, then the
+    /// payload.
+    pub(super) fn encoded_with(
+        &self,
+        key: Key,
+        make: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+    ) -> Option<&Encoded> {
+        self.make(key, || {
+            Some(websocket::encode(make(self.body())?, self.content, true))
+        })
+    }
+
+    /// Makes the event of event streams with `encode`, at the first call.
+    pub(super) fn encode_event(&self, encode: impl FnOnce(&Self) -> Encoded) {
+        let key = Key::of(Kind::Event, FrameId::NONE);
+        self.make(key, || Some(encode(self)));
+    }
+
+    /// The payload as JSON text, made by `quote` at the first call, and shared by the frames for a name and for the
+    /// patterns that match it.
+    pub fn json_with(&self, quote: impl FnOnce() -> Vec<u8>) -> &[u8] {
+        let key = Key::of(Kind::Json, FrameId::NONE);
+        let json = self.make(key, || Some(Encoded::new(quote(), 0, 0)));
+        json.map_or(&[], Encoded::body)
+    }
+
+    fn make(&self, key: Key, make: impl FnOnce() -> Option<Encoded>) -> Option<&Encoded> {
+        self.encodings.get_or_make(key, || {
+            let encoded = make();
+            let bytes = Encodings::memory_of(encoded.as_ref());
+            self.alive.add(bytes, self.is_kept.load(Ordering::Relaxed));
+            encoded
+        })
+    }
+
+    /// The kind of the payload.
+    pub fn content(&self) -> Content {
+        self.content
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        self.set_kept(false);
+        let bytes = self.memory_bytes();
+        self.alive.give_back(bytes);
+    }
+}
+
+/// A frame being written: room for the header, then the payload.
+#[derive(Debug)]
+pub struct FrameBuilder {
+    bytes: Vec<u8>,
+    content: Content,
+    lead: Lead,
+    class: Class,
+    key: Option<ConflationKey>,
+    received: Now,
+    alive: FrameBytes,
+    position_at: u32,
+    position_bytes: u8,
+}
+
+impl FrameBuilder {
+    fn new(content: Content, alive: &FrameBytes) -> Self {
+        Self {
+            bytes: Vec::new(),
+            content,
+            lead: Lead::None,
+            class: Class::Data,
+            key: None,
+            received: Now::default(),
+            alive: alive.clone(),
+            position_at: 0,
+            position_bytes: 0,
+        }
+    }
+
+    /// Makes room for a payload of `bytes`, so that the payload needs only one allocation.
+    #[must_use]
+    pub fn with_capacity(mut self, bytes: usize) -> Self {
+        self.bytes.reserve_exact(HEADER_ROOM + bytes);
+        self
+    }
+
+    /// Sets the bytes before the body for each connection.
+    #[must_use]
+    pub fn lead(mut self, lead: Lead) -> Self {
+        self.lead = lead;
+        self
+    }
+
+    /// Marks the frame as a response, neither conflated nor shed.
+    #[must_use]
+    pub fn answer(mut self) -> Self {
+        self.class = Class::Answer;
+        self.key = None;
+        self
+    }
+
+    /// Clients that get text do not get the message of this frame.
+    #[must_use]
+    pub fn binary_only(mut self) -> Self {
+        self.class = Class::BinaryOnly;
+        self
+    }
+
+    /// Notes whether the message is of the kept feed.
+    #[must_use]
+    pub fn of_feed(mut self, is_of_feed: bool) -> Self {
+        if self.position_bytes == 0 {
+            self.position_at = u32::from(is_of_feed);
+        }
+        self
+    }
+
+    /// Sets the conflation key.
+    #[must_use]
+    pub fn key(mut self, key: ConflationKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Sets the time at which the message arrived from the bus.
+    #[must_use]
+    pub fn received(mut self, at: Now) -> Self {
+        self.received = at;
+        self
+    }
+
+    /// The payload so far, for appending; the bytes before must stay.
+    pub fn payload(&mut self) -> &mut Vec<u8> {
+        let bytes = &mut self.bytes;
+        if bytes.is_empty() {
+            bytes.resize(HEADER_ROOM, 0);
+        }
+        bytes
+    }
+
+    /// Appends to the payload.
+    #[must_use]
+    pub fn body(mut self, bytes: &[u8]) -> Self {
+        self.payload().extend_from_slice(bytes);
+        self
+    }
+
+    /// Appends the text of a position to the payload: the `id` of an event stream.
+    #[must_use]
+    pub fn position(mut self, position: Position, copy: CopyRank) -> Self {
+        let body = self.payload();
+        let at = body.len();
+        position.append(body);
+        copy.append(body);
+        // A position is shorter than 256 bytes.
+        let bytes = (body.len() - at) as u8;
+        (self.position_at, self.position_bytes) = ((at - HEADER_ROOM) as u32, bytes);
+        self
+    }
+
+    /// Writes the header before the payload; from here on the frame does not change.
+    pub fn finish(mut self) -> Arc<Frame> {
+        debug_assert!(
+            self.lead == Lead::None || self.bytes.len() > HEADER_ROOM,
+            "a lead goes before a body"
+        );
+        let plain = websocket::encode(std::mem::take(self.payload()), self.content, false);
+        self.alive.add(FRAME_BYTES + plain.memory_bytes(), false);
+        Arc::new(Frame {
+            plain,
+            content: self.content,
+            lead: self.lead,
+            class: self.class,
+            key: self.key,
+            received: self.received,
+            encodings: Encodings::default(),
+            link: Link::default(),
+            alive: self.alive,
+            counted: Counted::default(),
+            is_kept: AtomicBool::new(false),
+            position_at: self.position_at,
+            position_bytes: self.position_bytes,
+        })
+    }
+}

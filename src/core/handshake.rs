@@ -1,0 +1,383 @@
+//! From the first byte to the response to the request head: the protocol's greeting, a refusal, or the
+//! handover to the HTTP side.
+
+use super::core::Core;
+use super::gateway::{Admission, Entrance, Gateway};
+use super::hub::Hub;
+use super::protocol::{Request, RequestRefusal, Speaks, event_stream};
+use super::shell::Effect;
+use super::slow::waits::is_proxy;
+use super::{Accepted, CloseReason, Closing, Content, REVOKED, SessionKey};
+use weirgate_wire::admission::{AddressRefusal, ClientAddr, HeldBytes, Peer};
+use weirgate_wire::auth::Refusal;
+use weirgate_wire::deflate::InflateWindows;
+use weirgate_wire::head;
+use weirgate_wire::head::{HeadError, RequestHead};
+use weirgate_wire::upgrade;
+use weirgate_wire::upgrade::UpgradeError;
+
+/// The detail for a client whose request for a WebSocket came without its upgrade.
+const LOST: &str = "This WebSocket request came without Upgrade and Connection, or as HTTP/1.0: a proxy on the way took them off";
+
+/// The detail for a client that asks for binary messages where the gateway has none: it could not read text.
+const NO_BINARY: &str = "payload=binary is for weirgate channels only";
+/// The most times of pongs that are kept for the shell, which takes the list in each turn.
+const PONGS_MAX: usize = 4_096;
+
+/// The kind of frames that a client asks for: binary with `?payload=binary`, otherwise text. Refuses binary unless the
+/// gateway `has_binary` frames. The first `payload` counts; other values are ignored.
+fn content(head: &RequestHead<'_>, has_binary: bool) -> Result<Content, RequestRefusal> {
+    match head.parameters("payload").next().as_deref() {
+        Some("binary") if has_binary => Ok(Content::Binary),
+        Some("binary") => Err(RequestRefusal::new(400, NO_BINARY)),
+        _ => Ok(Content::Text),
+    }
+}
+
+impl Core {
+    /// The windows to which compressed messages of clients may refer.
+    pub fn inflate_windows(&self) -> &InflateWindows {
+        &self.inflate_windows
+    }
+
+    /// Collects the request head; returns the head once complete, and leaves the bytes after the head
+    /// in `input`. A head over the limit is refused here.
+    pub(super) fn read_head(&mut self, key: SessionKey, input: &mut &[u8]) -> Option<Vec<u8>> {
+        let bytes_max = self.limits.head_bytes_max;
+        let read = self.clients.session_mut(key)?.read_head(input, bytes_max);
+        read.unwrap_or_else(|error| {
+            self.refuse_head(key, error);
+            None
+        })
+    }
+
+    /// Counts a new connection for the peer's address. A connection of a trusted proxy is counted once its request head
+    /// names the client.
+    pub(super) fn admit_peer(&mut self, key: SessionKey) {
+        if let Some(peer) = self.peer(key)
+            && !self.limits.trusted_proxies.trusts_peer(&peer)
+        {
+            self.count_connection(key, peer.client(), None);
+        }
+    }
+
+    /// Records the path and the client's address. Returns false if the address has reached its limit; the refusal is
+    /// queued then. `stream` is as for [`refuse`](Self::refuse).
+    fn admit_request(
+        &mut self,
+        key: SessionKey,
+        head: &RequestHead<'_>,
+        stream: Option<&RequestHead<'_>>,
+    ) -> bool {
+        let Some(session) = self.clients.session_mut(key) else {
+            return false;
+        };
+        session.record().set_path(head.path(), &mut self.last_path);
+        let peer = session.peer();
+        let trusted = &self.limits.trusted_proxies;
+        if !trusted.trusts_peer(&peer) {
+            return true;
+        }
+        let client = trusted.client(&peer, |name| head.raw_values(name));
+        session.record().client = client;
+        session.move_permit();
+        self.fit_connection(key, stream) && self.count_connection(key, client, stream)
+    }
+
+    /// Counts the connection for the address. Returns false if the address has reached its limit.
+    fn count_connection(
+        &mut self,
+        key: SessionKey,
+        client: ClientAddr,
+        stream: Option<&RequestHead<'_>>,
+    ) -> bool {
+        let place = match self.addresses.admit(client, self.now.mono_us) {
+            Ok(place) => place,
+            Err(refusal) => {
+                // `TooMany` lasts until another connection ends, as over `connections_max`: 503. `TooFast` is
+                // caused by the client, and passes by waiting: 429 (RFC 6585 §4).
+                let (status, detail, reason) = match refusal {
+                    AddressRefusal::TooMany => (
+                        503,
+                        "Too many connections from this address",
+                        CloseReason::ConnectionsPerIp,
+                    ),
+                    AddressRefusal::TooFast => (
+                        429,
+                        "Too many new connections from this address",
+                        CloseReason::ConnectionRatePerIp,
+                    ),
+                };
+                let refusal = RequestRefusal::for_now(status, detail);
+                self.refuse(key, refusal, reason, stream);
+                return false;
+            }
+        };
+        if let Some(session) = self.clients.session_mut(key) {
+            session.hold_place(place);
+        }
+        true
+    }
+
+    /// Responds with a status and a `{"detail":…}` body, then closes. `stream`: the head of a request for an event
+    /// stream that is valid apart from this refusal. If the refusal is temporary, such a client gets a stream that ends
+    /// at once.
+    pub(super) fn refuse(
+        &mut self,
+        key: SessionKey,
+        refusal: RequestRefusal,
+        reason: CloseReason,
+        stream: Option<&RequestHead<'_>>,
+    ) {
+        let now = self.now;
+        let stream = stream.filter(|_| refusal.passes());
+        let stream = stream.map(|head| (head, self.random()));
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        if let Some((head, random)) = stream {
+            session.record().code = Some(200);
+            event_stream::refuse(head, &self.limits, random, session.control(now));
+        } else {
+            let (status, headers) = (refusal.status, refusal.headers);
+            session.record().code = Some(status);
+            upgrade::refusal(session.control(now), status, headers, refusal.detail);
+        }
+        self.clients.stats.refused += 1;
+        self.start_closing(key, reason);
+    }
+
+    fn refuse_head(&mut self, key: SessionKey, error: HeadError) {
+        if error == HeadError::Tls {
+            self.set_refusal(key, "tls");
+        }
+        self.refuse_request(key, RequestRefusal::new(error.status(), error.reason()));
+    }
+
+    fn refuse_request(&mut self, key: SessionKey, refusal: RequestRefusal) {
+        self.refuse(key, refusal, CloseReason::BadRequest, None);
+    }
+
+    /// Responds to a `HEAD` request for an event stream, which monitors send, and closes.
+    fn answer_head(&mut self, key: SessionKey, head: &RequestHead<'_>) {
+        let now = self.now;
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        session.record().code = Some(200);
+        event_stream::answer_head(head, &self.limits, session.control(now));
+        self.start_closing(key, CloseReason::PeerGone);
+    }
+
+    /// Refuses a request for a WebSocket from which a proxy on the way has removed this header, or that it has sent as
+    /// HTTP/1.0.
+    fn refuse_lost(&mut self, key: SessionKey, header: &'static str) {
+        self.set_refusal(key, header);
+        let refusal = RequestRefusal {
+            detail: LOST,
+            ..UpgradeError::NotAsked.into()
+        };
+        self.refuse(key, refusal, CloseReason::UpgradeLost, None);
+    }
+
+    fn hand_to_http(&mut self, key: SessionKey, mut read: Vec<u8>, input: &mut &[u8]) {
+        read.extend_from_slice(input);
+        *input = &[];
+        let now = self.now;
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        let client = session.client_addr();
+        if self.limits.trusted_proxies.trusts_peer(&session.peer()) {
+            // A proxy keeps its connections and sends the requests of other clients over them, so this connection no
+            // longer counts for the address.
+            session.hold_place(None);
+            session.give_permit_to_peer();
+        }
+        session.set_http(true, now);
+        if !self.fit_connection(key, None) {
+            return;
+        }
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        let (moved, permit) = session.hand_over();
+        self.clients.stats.moved(moved);
+        self.clients.stats.to_http += 1;
+        if let Some(permit) = permit {
+            let read = HeldBytes::new(&self.limits.http_held, client, read, self.now.mono_us);
+            self.effects.push_back(Effect::ToHttp { key, read, permit });
+        }
+    }
+
+    /// Responds to the request in the client's protocol, and opens the session.
+    fn open(
+        &mut self,
+        key: SessionKey,
+        head: &RequestHead<'_>,
+        speaks: Speaks,
+        accepted: Accepted,
+    ) -> bool {
+        let now = self.now;
+        let random = self.random();
+        let Some(session) = self.clients.session_mut(key) else {
+            return false;
+        };
+        let request = Request {
+            head,
+            subprotocol: accepted.protocol.as_deref(),
+            limits: &self.limits,
+            random,
+            inflate_windows: &self.inflate_windows,
+        };
+        let greeted = match speaks.greet(&request, session.control(now)) {
+            Ok(greeted) => greeted,
+            Err(refusal) => {
+                self.refuse_request(key, refusal);
+                return false;
+            }
+        };
+        let ping_us = self.limits.ping_interval_us;
+        // The first ping comes after half an interval to a whole interval, so that ten thousand clients
+        // of the same second do not all get a ping in the same millisecond.
+        let jitter = random % (ping_us / 2).max(1);
+        let first_ping_at = (ping_us > 0).then_some(now.mono_us + ping_us / 2 + jitter);
+        let moved = session.open(now, greeted, accepted, first_ping_at);
+        let peer = session.peer();
+        session.know_losses(self.losses.count);
+        let stats = &mut self.clients.stats;
+        stats.moved(moved);
+        stats.opened += 1;
+        self.count_behind_proxy(peer, true);
+        self.clients.mark_dirty(key);
+        self.arm(key);
+        true
+    }
+}
+
+impl Core {
+    /// Notes the time of a pong that was just read.
+    pub(super) fn note_pong(&mut self, key: SessionKey) {
+        let session = self.clients.session_mut(key);
+        let after_us = session.and_then(|session| session.take_pong_us());
+        if self.pongs_us.len() < PONGS_MAX {
+            self.pongs_us.extend(after_us);
+        }
+        self.look_at_gate(key);
+        self.clients.mark_dirty(key);
+        self.arm(key);
+    }
+
+    /// Notes that weirgate itself holds a client's bytes back, after the session has written them.
+    pub fn set_paced(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.set_paced();
+        }
+    }
+
+    /// Counts an open client behind a proxy, or its end.
+    pub(super) fn count_behind_proxy(&mut self, peer: Peer, comes: bool) {
+        if is_proxy(&peer, &self.limits.trusted_proxies) {
+            self.waits.count_behind(peer.client(), comes);
+        }
+    }
+}
+
+impl<G: Gateway> Hub<G> {
+    /// Handles a whole request head; `input` has the bytes after the head.
+    pub(super) fn judge_head(&mut self, key: SessionKey, read: Vec<u8>, input: &mut &[u8]) {
+        let core = &mut self.core;
+        let head = match head::parse(&read, core.limits.head_headers_max) {
+            Ok(head) => head,
+            Err(error) => {
+                core.refuse_head(key, error);
+                return;
+            }
+        };
+        let entrance = self.gateway.entrance(head.path());
+        let draining = core.drain.is_some_and(|d| d.closing);
+        let asks_stream = core.limits.event_stream && head.asks_event_stream();
+        let lost = head.lost_upgrade();
+        let (speaks, stream) = if head.asks_upgrade() && lost.is_none() {
+            (Some(Speaks::WebSocket), None)
+        } else if asks_stream && let Entrance::Clients(origins) = entrance {
+            // Only a client that may connect later gets a stream that makes it reconnect: no page of a wrong origin,
+            // and no monitor.
+            let may_return = head.method() == "GET" && origins.allow(&head);
+            (Some(Speaks::EventStream), may_return.then_some(&head))
+        } else {
+            (None, None)
+        };
+        if draining && speaks.is_some() {
+            let stops = RequestRefusal::for_now(503, "Shutting down");
+            core.refuse(key, stops, CloseReason::ShuttingDown, stream);
+            return;
+        }
+        if !core.admit_request(key, &head, stream) {
+            return;
+        }
+        let Some(speaks) = speaks else {
+            match lost {
+                Some(header) if !matches!(entrance, Entrance::Http | Entrance::None) => {
+                    core.refuse_lost(key, header);
+                }
+                _ => core.hand_to_http(key, read, input),
+            }
+            return;
+        };
+        let (refusal, text) = match entrance {
+            Entrance::Clients(origins) | Entrance::WebSockets(origins) if origins.allow(&head) => {
+                self.judge_request(key, &head, speaks);
+                return;
+            }
+            Entrance::Http => {
+                core.hand_to_http(key, read, input);
+                return;
+            }
+            Entrance::None => ("path", "No WebSocket here"),
+            _ => ("origin", "Origin not allowed"),
+        };
+        core.set_refusal(key, refusal);
+        let forbidden = RequestRefusal::new(403, text);
+        core.refuse(key, forbidden, CloseReason::Policy, None);
+    }
+
+    /// Handles a client's request for a path that has clients.
+    fn judge_request(&mut self, key: SessionKey, head: &RequestHead<'_>, speaks: Speaks) {
+        let core = &mut self.core;
+        let checked = speaks.check(head, &core.limits);
+        let content = match checked.and_then(|()| content(head, G::HAS_BINARY)) {
+            Ok(content) => content,
+            Err(refusal) => return core.refuse_request(key, refusal),
+        };
+        if let Some(session) = core.clients.session_mut(key) {
+            session.set_content(content);
+        }
+        if head.method() == "HEAD" {
+            core.answer_head(key, head);
+            return;
+        }
+        match self.gateway.admit(core, key, head) {
+            Admission::Accept(mut accepted, client) => {
+                let (user, marks) = (accepted.user.as_deref(), accepted.marks.as_deref());
+                let admitted = core.admit(key, user, marks);
+                accepted.refusal = admitted.err().map(Refusal::label).or(accepted.refusal);
+                if !core.open(key, head, speaks, accepted) {
+                    return;
+                }
+                if admitted.is_err() {
+                    core.close(key, REVOKED, CloseReason::Revoked, Closing::Bare);
+                    return;
+                }
+                let client = self.clients.insert(key, client);
+                self.gateway.handle_opened(core, key, client);
+            }
+            Admission::AcceptThenClose(accepted, code) => {
+                if core.open(key, head, speaks, accepted) {
+                    core.close(key, code, CloseReason::Policy, Closing::Now);
+                }
+            }
+            Admission::Refuse(refusal) => core.refuse_request(key, refusal),
+        }
+    }
+}

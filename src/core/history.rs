@@ -1,0 +1,494 @@
+//! The newest messages of a kept feed, for clients that resume.
+//!
+//! Each message of the feed has a number ([`names`]); messages that no topic gets (bad messages) have no entry. All
+//! topics share one list, in the order of the feed; a resume walks the list from the position on and takes the messages
+//! of the topics. So keeping a message costs the same however many topics there are, and the messages of several topics
+//! come in the order of the feed.
+//!
+//! A resume is whole or refused: [`NotRecovered`] says why.
+
+mod names;
+mod wanted;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use self::names::{Names, Places};
+pub(super) use self::wanted::merge_charge;
+use self::wanted::{After, Found, MATCH_STEPS_MAX, Matching};
+pub use self::wanted::{Missed, Outcome, Wanted};
+use super::turn::Turn;
+use super::{
+    Content, FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats, Message, NotRecovered,
+    Position, Render, StoredId, TopicName,
+};
+use weirgate_wire::auth::MatchBudget;
+
+/// The names of topics get one `NAMES_SHARE`th of the bytes.
+const NAMES_SHARE: usize = 4;
+/// Memory of an entry beside its frame: the entry, the index of its topic, the id. Twice, because a table that has just
+/// grown is half empty.
+const ENTRY_BYTES: usize = 2 * (size_of::<Entry>() + size_of::<u32>() + size_of::<StoredId>());
+/// Memory of a copy beside its frame and the pattern. Twice its size covers a list that has just grown, and the
+/// allocation of a single copy.
+const COPY_BYTES: usize = 2 * size_of::<(Option<TopicName>, Arc<Frame>)>();
+/// While copies have more than one `COPIES_SHARE`th of the bytes, copies are dropped before messages are forgotten.
+const COPIES_SHARE: usize = 4;
+/// How much longer a message is kept, so that messages are forgotten many at a time.
+const LATE_US: u64 = 200_000;
+
+/// A message of the feed.
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    kept_us: u64,
+    position: Position,
+    /// `None`: the message was left out, so no client can get it later.
+    frame: Option<Arc<Frame>>,
+    /// The frames that the gateway has rendered: for clients of the topic's own name (`None`) and of patterns, each for
+    /// a kind of content.
+    copies: Vec<(Option<TopicName>, Arc<Frame>)>,
+}
+
+impl Entry {
+    /// The frame for clients of the topic's own name, or of a pattern; made if it does not exist yet.
+    fn copy(
+        &mut self,
+        topic: &TopicName,
+        pattern: Option<&TopicName>,
+        content: Content,
+        memory: &mut Memory,
+    ) -> Option<Arc<Frame>> {
+        let frame = self.frame_for(content)?;
+        let mut copies = self.copies.iter();
+        let is_it = |(of, copy): &&(Option<TopicName>, Arc<Frame>)| {
+            of.as_ref() == pattern && copy.content() == content
+        };
+        if let Some((_, copy)) = copies.find(is_it) {
+            return Some(Arc::clone(copy));
+        }
+        let message = Message {
+            name: topic.as_str(),
+            frame,
+            position: Some(self.position),
+            content,
+        };
+        let copy = (memory.render)(&message, pattern, &memory.frames);
+        if !Arc::ptr_eq(frame, &copy) {
+            copy.set_kept(true);
+            if self.copies.is_empty() {
+                // Most messages have one copy; a list would begin with room for four.
+                self.copies.reserve_exact(1);
+            }
+            self.copies.push((pattern.cloned(), Arc::clone(&copy)));
+            memory.count(pattern, &copy, usize::checked_add);
+            memory.first_copied = memory.first_copied.min(self.number);
+        }
+        Some(copy)
+    }
+
+    /// The frame of the publication, if clients of this kind get the message.
+    fn frame_for(&self, content: Content) -> Option<&Arc<Frame>> {
+        let frame = self.frame.as_ref();
+        frame.filter(|frame| frame.is_for(content))
+    }
+
+    fn drop_copies(&mut self, memory: &mut Memory) {
+        for (pattern, copy) in std::mem::take(&mut self.copies) {
+            copy.set_kept(false);
+            memory.count(pattern.as_ref(), &copy, usize::checked_sub);
+        }
+    }
+
+    fn has(&self, frame: Option<&Arc<Frame>>) -> bool {
+        let kept = self.frame.as_ref();
+        kept.zip(frame).is_some_and(|(a, b)| Arc::ptr_eq(a, b))
+    }
+}
+
+/// The memory of all messages.
+#[derive(Debug)]
+struct Memory {
+    render: Render,
+    /// The memory of messages and copies, with all of their encodings.
+    frames: FrameBytes,
+    /// Bytes of the copies, without the encodings that clients need.
+    copies: usize,
+    /// The memory of the copies beside their frames.
+    beside: usize,
+    /// No message with a lower number has copies.
+    first_copied: u64,
+}
+
+impl Memory {
+    /// Adds a copy, or takes it back.
+    fn count(
+        &mut self,
+        pattern: Option<&TopicName>,
+        copy: &Frame,
+        count: fn(usize, usize) -> Option<usize>,
+    ) {
+        let beside = COPY_BYTES + pattern.map_or(0, |name| name.as_str().len());
+        let bytes = beside + copy.queue_bytes();
+        self.beside = count(self.beside, beside).unwrap_or_default();
+        self.copies = count(self.copies, bytes).unwrap_or_default();
+    }
+}
+
+/// The kept messages, and their numbers.
+#[derive(Debug)]
+pub(super) struct History {
+    limits: HistoryLimits,
+    places: Places,
+    entries: VecDeque<Entry>,
+    /// The index of each entry's name: most of a walk looks at nothing else, and the entries take far more memory.
+    topics: VecDeque<u32>,
+    names: Names,
+    /// The number of the newest forgotten message.
+    forgotten: u64,
+    /// The number of the newest message that was left out.
+    left_out: u64,
+    /// The number of the newest message of which only the position is known.
+    unread: u64,
+    memory: Memory,
+    /// Messages have no positions now, so no client can resume.
+    pub(super) is_off: bool,
+}
+
+impl History {
+    /// An empty history; `None` if the limits keep nothing. `frames` counts the frames.
+    pub(super) fn new(limits: HistoryLimits, frames: &FrameBytes) -> Option<Self> {
+        (limits.keep_us > 0).then(|| Self {
+            limits,
+            places: Places::default(),
+            entries: VecDeque::new(),
+            topics: VecDeque::new(),
+            names: Names::new(limits.bytes_max / NAMES_SHARE),
+            forgotten: 0,
+            left_out: 0,
+            unread: 0,
+            memory: Memory {
+                render: |message, _, _| Arc::clone(message.frame),
+                frames: frames.clone(),
+                copies: 0,
+                beside: 0,
+                first_copied: u64::MAX,
+            },
+            is_off: false,
+        })
+    }
+
+    /// Handles a notice about the positions of the feed.
+    pub(super) fn note(&mut self, notice: FeedNotice) {
+        match notice {
+            FeedNotice::Mark { names, mark, count } => {
+                self.is_off = false;
+                self.places.mark(names, mark, count);
+            }
+            FeedNotice::NoPositions => self.is_off = true,
+            FeedNotice::Head(position) => self.begin(position),
+            // Messages after the newest may be missing, and no earlier position is good.
+            FeedNotice::Hole => self.places.gap(),
+        }
+    }
+
+    /// Handles the position of the newest message of a stream, which is not kept.
+    fn begin(&mut self, position: Position) {
+        if self.places.newest() != Some(position) {
+            self.unread = self.places.next(position).unwrap_or(self.unread);
+        }
+    }
+
+    /// Keeps a message of the feed; `frame` is `None` for a message that was left out.
+    pub(super) fn keep(
+        &mut self,
+        now_us: u64,
+        position: Position,
+        topic: &TopicName,
+        frame: Option<&Arc<Frame>>,
+    ) {
+        let Some(number) = self.places.next(position) else {
+            return;
+        };
+        let name = self.names.add(topic);
+        if frame.is_none() {
+            self.left_out = number;
+            self.names.left_out(name, number);
+        }
+        if let Some(frame) = frame {
+            frame.set_kept(true);
+        }
+        self.entries.push_back(Entry {
+            number,
+            kept_us: now_us,
+            position,
+            frame: frame.cloned(),
+            copies: Vec::new(),
+        });
+        self.topics.push_back(name);
+        self.forget_excess();
+    }
+
+    /// The frame of the newest message for clients of its own name, or of a pattern; `None` if another message is at the
+    /// position.
+    pub(super) fn copy_of_newest(
+        &mut self,
+        position: Position,
+        pattern: Option<&TopicName>,
+        content: Content,
+    ) -> Option<Arc<Frame>> {
+        let newest = self.entries.back_mut();
+        let newest = newest.filter(|newest| newest.position == position)?;
+        let topic = self.names.topic(*self.topics.back()?);
+        let copy = newest.copy(topic, pattern, content, &mut self.memory);
+        self.forget_excess();
+        copy
+    }
+
+    /// Sets how the gateway renders messages.
+    pub(super) fn set_render(&mut self, render: Render) {
+        self.memory.render = render;
+    }
+
+    /// The position of the newest message; `None` while no position is known, as before the first mark and after a
+    /// loss.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.places.newest()
+    }
+
+    /// The messages of the wanted names after a position, oldest first, and for each name whether no message is
+    /// missing. `of` is the kind of frames that the client gets, and the most bytes.
+    pub(super) fn missed(
+        &mut self,
+        since: &str,
+        wanted: &[Wanted<'_>],
+        of: (Content, usize),
+    ) -> (Missed, Vec<Outcome>) {
+        let since = match self.places.find(since) {
+            Ok(since) => since,
+            Err(why) => return (Missed::default(), vec![Err(why); wanted.len()]),
+        };
+        let whole = since.whole();
+        let first = self.entries.partition_point(|entry| entry.number <= whole);
+        let judge = |wanted: &Wanted<'_>| self.judge(since.number_for(wanted), wanted);
+        let mut outcomes: Vec<Outcome> = wanted.iter().map(judge).collect();
+        let good = wanted.iter().zip(&outcomes);
+        let good = good.filter(|(_, outcome)| outcome.is_ok());
+        let names = good.map(|(wanted, _)| wanted);
+        let (missed, found) = self.search(names, of, |history, found, matching| {
+            history.find(found, (since, first), matching)
+        });
+        for outcome in &mut outcomes {
+            *outcome = outcome.and(found);
+        }
+        (missed, outcomes)
+    }
+
+    /// The newest `count` messages of each topic that a wanted name matches, oldest first; or no message, and
+    /// why not.
+    pub(super) fn newest(
+        &mut self,
+        wanted: &[Wanted<'_>],
+        count: usize,
+        of: (Content, usize),
+    ) -> (Missed, Outcome) {
+        let (mut newest, found) = self.search(wanted.iter(), of, |history, found, matching| {
+            history.find_newest(found, count, matching)
+        });
+        newest.frames.reverse();
+        (newest, found)
+    }
+
+    /// Finds messages of the wanted names; no message if a limit does not allow all of them. Makes the frames for
+    /// clients only once the size of all messages is known.
+    fn search<'w>(
+        &mut self,
+        wanted: impl Iterator<Item = &'w Wanted<'w>>,
+        (content, bytes_max): (Content, usize),
+        find: impl FnOnce(&Self, &mut Found<'w>, Matching<'_, 'w>) -> Outcome,
+    ) -> (Missed, Outcome) {
+        let (mut found, mut budget) = (
+            Found::new(content, bytes_max),
+            MatchBudget::new(MATCH_STEPS_MAX),
+        );
+        let matching = Matching::new(wanted, &self.names, &mut budget);
+        let outcome = matching.and_then(|matching| find(self, &mut found, matching));
+        let mut missed = Missed::default();
+        let outcome = outcome.and_then(|()| {
+            missed.frames.reserve_exact(found.copies.len());
+            found.copies.iter().try_for_each(|(at, name)| {
+                let entry = &mut self.entries[*at];
+                let topic = self.names.topic(self.topics[*at]);
+                let frame = entry.copy(topic, name.pattern(), content, &mut self.memory);
+                missed.push((entry.number, name.rank()), frame, bytes_max)
+            })
+        });
+        self.forget_excess();
+        if outcome.is_err() {
+            (missed.frames, missed.bytes) = (Vec::new(), 0);
+        }
+        (missed, outcome)
+    }
+
+    fn find_newest<'w>(
+        &self,
+        found: &mut Found<'w>,
+        count: usize,
+        mut matching: Matching<'_, 'w>,
+    ) -> Outcome {
+        // The number of messages found so far, by the index of the topic.
+        let mut seen = vec![0; self.names.slots()];
+        for (at, &topic) in self.topics.iter().enumerate().rev() {
+            let seen = &mut seen[topic as usize];
+            if *seen == count {
+                continue;
+            }
+            let names = matching.names_for(topic, &self.names)?;
+            let (entry, content) = (&self.entries[at], found.content);
+            // A message that the client would not have got does not count.
+            let is_left_out = || entry.frame.is_none() || entry.frame_for(content).is_some();
+            *seen += usize::from(names.is_empty() || is_left_out());
+            // In reverse order, because the caller reverses the whole list.
+            for name in names.iter().rev() {
+                found.push(at, entry.frame_for(content), name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every message of a name after a position is there.
+    fn judge(&self, since: u64, wanted: &Wanted<'_>) -> Outcome {
+        // The position is between two copies of a message that was never read here, so the second copy cannot be sent.
+        if since < self.unread {
+            return Err(NotRecovered::Window);
+        }
+        let known = self.names.get(wanted.name);
+        let (forgotten, left_out) = match (wanted.patterns, known) {
+            // A pattern may match any topic, so the forgotten and left out messages of all topics count.
+            (Some(_), _) => (self.forgotten, self.left_out),
+            (None, Some(name)) => (name.forgotten, name.left_out),
+            (None, None) => return self.names.knows_since(since),
+        };
+        match since < forgotten || since < left_out {
+            true => Err(NotRecovered::Window),
+            false => Ok(()),
+        }
+    }
+
+    /// Finds the entries from `first` on that the wanted names match. A message is found once for each matching name.
+    fn find<'w>(
+        &self,
+        found: &mut Found<'w>,
+        (since, first): (After, usize),
+        mut matching: Matching<'_, 'w>,
+    ) -> Outcome {
+        let (older, newer) = self.topics.as_slices();
+        let in_older = first.min(older.len());
+        let in_newer = first - in_older;
+        let rest = [
+            (first, &older[in_older..]),
+            (older.len() + in_newer, &newer[in_newer..]),
+        ];
+        for (mut at, mut topics) in rest {
+            while let Some(others) = matching.first_of(topics) {
+                at += others;
+                let (entry, content) = (&self.entries[at], found.content);
+                for name in matching.names_for(topics[others], &self.names)? {
+                    if entry.number > since.number_for(name) {
+                        found.push(at, entry.frame_for(content), name)?;
+                    }
+                }
+                (at, topics) = (at + 1, &topics[others + 1..]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The time at which the oldest message is too old.
+    pub(super) fn due_us(&self) -> Option<u64> {
+        let oldest = self.entries.front()?;
+        Some(oldest.kept_us.saturating_add(self.limits.keep_us + LATE_US))
+    }
+
+    /// Forgets messages that are too old, as many as there is time for, and the oldest messages over the limit of memory.
+    pub(super) fn handle_timeout(&mut self, now_us: u64, turn: &mut Turn) {
+        let keep_us = self.limits.keep_us;
+        let is_old = |entry: &Entry| entry.kept_us + keep_us <= now_us;
+        while self.entries.front().is_some_and(is_old) {
+            self.forget_oldest();
+            if !turn.has_time() {
+                break;
+            }
+        }
+        self.forget_excess();
+    }
+
+    /// The gauges.
+    pub(super) fn stats(&self) -> HistoryStats {
+        HistoryStats {
+            messages: self.entries.len() as u64,
+            bytes: self.memory() as u64,
+            bytes_max: self.limits.bytes_max as u64,
+        }
+    }
+
+    /// Memory of the messages and the names.
+    fn memory(&self) -> usize {
+        let beside = ENTRY_BYTES * self.entries.len() + self.memory.beside;
+        self.memory.frames.kept() as usize + beside + self.names.bytes()
+    }
+
+    /// Index of the first entry with this number or a higher one.
+    fn first_entry(&self, number: u64) -> usize {
+        self.entries.partition_point(|entry| entry.number < number)
+    }
+
+    /// While messages and copies need too much memory: drops the oldest copies, which can be made again, as long as
+    /// copies have more than their share; then forgets the oldest messages. So no client can displace messages by
+    /// asking for many patterns.
+    fn forget_excess(&mut self) {
+        let copies_max = self.limits.bytes_max / COPIES_SHARE;
+        while self.memory() > self.limits.bytes_max
+            && (self.memory.copies > copies_max && self.drop_copies() || self.forget_oldest())
+        {
+        }
+    }
+
+    /// Drops the copies of the oldest message with copies. Returns false if there is none.
+    fn drop_copies(&mut self) -> bool {
+        let first = self.first_entry(self.memory.first_copied);
+        let mut rest = self.entries.range_mut(first..);
+        let Some(entry) = rest.find(|entry| !entry.copies.is_empty()) else {
+            return false;
+        };
+        self.memory.first_copied = entry.number + 1;
+        entry.drop_copies(&mut self.memory);
+        true
+    }
+
+    /// Returns false if there is none.
+    fn forget_oldest(&mut self) -> bool {
+        let (Some(mut entry), Some(topic)) = (self.entries.pop_front(), self.topics.pop_front())
+        else {
+            return false;
+        };
+        entry.drop_copies(&mut self.memory);
+        // Several messages in a row may share a frame, which is kept until the last of these messages is forgotten.
+        let next = self.entries.front();
+        if let Some(frame) = &entry.frame
+            && next.is_none_or(|next| !next.has(entry.frame.as_ref()))
+        {
+            frame.set_kept(false);
+        }
+        self.forgotten = entry.number;
+        self.places.forgot(entry.number);
+        self.names.forget_message(topic, entry.number);
+        if self.entries.is_empty() {
+            (self.entries, self.topics) = Default::default();
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

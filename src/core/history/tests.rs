@@ -1,0 +1,474 @@
+//! What is kept, what is forgotten, and what a position finds.
+
+mod streams;
+
+use super::names::{FORGOTTEN_IDS_MAX, MARKS_MAX};
+use super::wanted::CopyPlace;
+use crate::turn::Turn;
+use crate::{FrameBytes, Mark};
+use std::cell::Cell;
+use weirgate_wire::auth::NamePatterns;
+
+use super::*;
+
+const SECOND: u64 = 1_000_000;
+
+thread_local! {
+    /// Copies made by [`render`].
+    static MADE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The frame itself for the own name; for a pattern a copy that says so.
+fn render(message: &Message<'_>, pattern: Option<&TopicName>, alive: &FrameBytes) -> Arc<Frame> {
+    let Some(pattern) = pattern else {
+        return Arc::clone(message.frame);
+    };
+    MADE.set(MADE.get() + 1);
+    let text = format!("-{}-{}", message.name, pattern.as_str());
+    let copy = Frame::text(alive).body(message.frame.body());
+    copy.body(text.as_bytes()).finish()
+}
+
+fn mark(counter: u64) -> Mark {
+    Mark { nonce: 7, counter }
+}
+
+fn position(counter: u64, count: u64) -> Position {
+    Position::counted(1, mark(counter), count)
+}
+
+fn note_mark(history: &mut History, mark: Mark, count: u64) {
+    let names = 1;
+    history.note(FeedNotice::Mark { names, mark, count });
+}
+
+/// A history with the mark 0, and frames of some bytes.
+struct Bench {
+    history: History,
+    alive: FrameBytes,
+    count: u64,
+    mark: u64,
+    now_us: u64,
+}
+
+impl Bench {
+    fn new(bytes_max: usize) -> Self {
+        let limits = HistoryLimits {
+            keep_us: 60 * SECOND,
+            bytes_max,
+        };
+        let alive = FrameBytes::default();
+        let mut history = History::new(limits, &alive).expect("a history");
+        note_mark(&mut history, mark(0), 0);
+        history.set_render(render);
+        Self {
+            history,
+            alive,
+            count: 0,
+            mark: 0,
+            now_us: 0,
+        }
+    }
+
+    fn mark(&mut self, counter: u64) {
+        note_mark(&mut self.history, mark(counter), self.count);
+        (self.mark, self.count) = (counter, 0);
+    }
+
+    fn frame(&self, body: &str) -> Arc<Frame> {
+        Frame::text(&self.alive).body(body.as_bytes()).finish()
+    }
+
+    fn keep(&mut self, topic: &str, body: &str) -> Position {
+        self.count += 1;
+        let position = position(self.mark, self.count);
+        let topic = TopicName::from(topic.to_owned());
+        let frame = self.frame(body);
+        self.history
+            .keep(self.now_us, position, &topic, Some(&frame));
+        position
+    }
+
+    /// A message of the feed that was counted and relayed by nobody.
+    fn pass(&mut self) {
+        self.count += 1;
+    }
+
+    fn missed(&mut self, topics: &[&str], since: Position) -> Result<Vec<String>, NotRecovered> {
+        let topics: Vec<_> = topics
+            .iter()
+            .map(|t| TopicName::from((*t).to_owned()))
+            .collect();
+        let wanted: Vec<_> = topics.iter().map(Wanted::exact).collect();
+        let since = since.to_string();
+        let (missed, outcomes) = self
+            .history
+            .missed(&since, &wanted, (Content::Text, 1 << 20));
+        outcomes.into_iter().collect::<Outcome>()?;
+        let text = |(_, frame): &(CopyPlace, Arc<Frame>)| {
+            String::from_utf8_lossy(frame.body()).into_owned()
+        };
+        Ok(missed.frames.iter().map(text).collect())
+    }
+
+    fn advance(&mut self, us: u64) {
+        self.now_us += us;
+        while self.history.due_us().is_some_and(|due| due <= self.now_us) {
+            self.history
+                .handle_timeout(self.now_us, &mut Turn::default());
+        }
+        self.history
+            .handle_timeout(self.now_us, &mut Turn::default());
+    }
+}
+
+#[test]
+fn what_is_too_old_is_forgotten_and_told() {
+    let mut bench = Bench::new(1 << 20);
+    let first = bench.keep("a", "1");
+    bench.keep("b", "2");
+    bench.advance(30 * SECOND);
+    let third = bench.keep("a", "3");
+    assert_eq!(
+        bench.missed(&["a", "b"], position(0, 0)).unwrap(),
+        ["1", "2", "3"]
+    );
+    bench.advance(31 * SECOND);
+    assert_eq!(bench.history.stats().messages, 1, "two are too old");
+    assert_eq!(
+        bench.missed(&["a"], position(0, 0)),
+        Err(NotRecovered::Window)
+    );
+    assert_eq!(
+        bench.missed(&["a"], first).unwrap(),
+        ["3"],
+        "the first was not missed"
+    );
+    assert_eq!(bench.missed(&["b"], first), Err(NotRecovered::Window));
+    assert_eq!(
+        bench.missed(&["c"], first).unwrap(),
+        [""; 0],
+        "nothing ever came"
+    );
+    bench.advance(31 * SECOND);
+    assert_eq!(
+        (
+            bench.history.stats().messages,
+            bench.alive.kept(),
+            bench.history.memory.beside
+        ),
+        (0, 0, 0)
+    );
+    assert_eq!(
+        bench.missed(&["a"], third).unwrap(),
+        [""; 0],
+        "quiet since, however long ago"
+    );
+    assert_eq!(bench.history.due_us(), None, "nothing is left to do");
+}
+
+/// A push to many devices is one frame.
+#[test]
+fn a_frame_of_several_entries_counts_once_until_the_last_is_forgotten() {
+    let mut bench = Bench::new(1 << 16);
+    let frame = bench.frame(&"x".repeat(20_000));
+    for n in 1..=100 {
+        bench.count = n;
+        let topic = TopicName::from(format!("d{}", n % 7));
+        bench.history.keep(0, position(0, n), &topic, Some(&frame));
+    }
+    let whole = bench.history.stats();
+    assert_eq!(whole.messages, 100);
+    assert!((20_000..50_000).contains(&whole.bytes), "{}", whole.bytes);
+    bench.advance(2 * SECOND);
+    assert_eq!(bench.history.stats(), whole, "measured again");
+    // Three more frames of this size do not fit beside the first.
+    for _ in 0..3 {
+        bench.keep("e", &"y".repeat(20_000));
+    }
+    assert_eq!(bench.history.stats().messages, 3, "all of the first frame");
+    assert!(bench.history.memory() <= 1 << 16);
+}
+
+#[test]
+fn the_oldest_go_first_when_all_need_too_much_memory() {
+    let mut bench = Bench::new(1 << 16);
+    let body = "x".repeat(1_000);
+    let mut last = position(0, 0);
+    for _ in 0..200 {
+        last = bench.keep("a", &body);
+        assert!(bench.history.memory() <= 1 << 16);
+    }
+    let kept = bench.history.stats().messages;
+    assert!((40..64).contains(&kept), "{kept}");
+    let oldest = position(0, bench.count - kept);
+    assert_eq!(
+        bench
+            .missed(&["a"], oldest)
+            .map(|missed| missed.len() as u64),
+        Ok(kept)
+    );
+    assert_eq!(
+        bench.missed(&["a"], position(0, bench.count - kept - 1)),
+        Err(NotRecovered::Window)
+    );
+    // Encodings that are made later count too.
+    let frame = Arc::clone(
+        bench
+            .history
+            .entries
+            .back()
+            .unwrap()
+            .frame
+            .as_ref()
+            .unwrap(),
+    );
+    frame.deflated_with(|_| Some(vec![0; 20_000]));
+    bench.advance(2 * SECOND);
+    assert!(bench.history.memory() <= 1 << 16);
+    assert!(bench.history.stats().messages < kept);
+    // A message over the limit is a hole, and takes the others with it.
+    bench.keep("a", &"x".repeat(1 << 17));
+    assert_eq!(bench.history.stats().messages, 0);
+    assert_eq!(bench.missed(&["a"], last), Err(NotRecovered::Window));
+}
+
+#[test]
+fn messages_that_nobody_gets_use_up_their_numbers() {
+    let mut bench = Bench::new(1 << 20);
+    bench.keep("a", "1");
+    bench.pass();
+    bench.pass();
+    bench.mark(1);
+    bench.pass();
+    bench.keep("a", "2");
+    // A position of an instance to which the three messages were good.
+    assert_eq!(bench.missed(&["a"], position(0, 3)).unwrap(), ["2"]);
+    assert_eq!(bench.missed(&["a"], position(0, 4)).unwrap(), ["2"]);
+    assert_eq!(bench.missed(&["a"], position(0, 5)).unwrap(), [""; 0]);
+    assert_eq!(
+        bench.missed(&["a"], position(0, 6)),
+        Err(NotRecovered::Ahead)
+    );
+    assert_eq!(bench.missed(&["a"], position(1, 2)).unwrap(), [""; 0]);
+    assert_eq!(bench.history.position(), Some(position(1, 2)));
+}
+
+#[test]
+fn a_loss_ends_every_position_before_it() {
+    let mut bench = Bench::new(1 << 20);
+    let before = bench.keep("a", "1");
+    bench.history.note(FeedNotice::Hole);
+    assert_eq!(bench.history.position(), None);
+    assert_eq!(bench.missed(&["a"], before), Err(NotRecovered::Gap));
+    // Without a mark nothing has a place.
+    bench.keep("a", "lost");
+    assert_eq!(bench.history.stats().messages, 1);
+    bench.mark(1);
+    assert_eq!(bench.missed(&["a"], before), Err(NotRecovered::Gap));
+    assert_eq!(bench.missed(&["a"], position(1, 0)).unwrap(), [""; 0]);
+    bench.keep("a", "2");
+    assert_eq!(bench.missed(&["a"], position(1, 0)).unwrap(), ["2"]);
+    assert_eq!(
+        bench.missed(&["a"], position(2, 0)),
+        Err(NotRecovered::Epoch)
+    );
+}
+
+#[test]
+fn a_hundred_thousand_messages_are_found_from_the_oldest_to_the_newest() {
+    let mut bench = Bench::new(1 << 30);
+    for n in 0..100_000 {
+        bench.keep(["a", "b", "c"][n % 3], "1");
+    }
+    let topics = ["b"];
+    let (oldest, newest) = (position(0, 99_980), position(0, 99_999));
+    assert_eq!(bench.missed(&topics, oldest).unwrap().len(), 6);
+    assert_eq!(bench.missed(&topics, newest).unwrap().len(), 0);
+    assert_eq!(bench.missed(&["a"], newest).unwrap().len(), 1);
+    let all = bench.missed(&["c"], position(0, 0)).unwrap();
+    assert_eq!(all.len(), 33_333);
+    bench.mark(1);
+    assert_eq!(bench.missed(&["c"], position(0, 0)).unwrap().len(), 33_333);
+}
+
+#[test]
+fn too_much_is_refused_whole() {
+    let mut bench = Bench::new(1 << 24);
+    for _ in 0..20 {
+        bench.keep("a", &"x".repeat(100_000));
+    }
+    assert_eq!(
+        bench.missed(&["a"], position(0, 0)),
+        Err(NotRecovered::Large)
+    );
+    assert_eq!(
+        bench
+            .missed(&["a"], position(0, 10))
+            .map(|missed| missed.len()),
+        Ok(10)
+    );
+}
+
+#[test]
+fn names_are_remembered_up_to_their_limits() {
+    let mut bench = Bench::new(1 << 20);
+    let since = position(0, 0);
+    for n in 0..100_000 {
+        bench.keep(&format!("name-{n}"), "1");
+        assert!(bench.history.memory() <= 1 << 20, "{n}");
+    }
+    assert_eq!(bench.missed(&["name-5"], since), Err(NotRecovered::Window));
+    assert_eq!(
+        bench.missed(&["name-never"], since),
+        Err(NotRecovered::Window),
+        "nobody can know"
+    );
+    let newest = bench.history.position().unwrap();
+    assert_eq!(
+        bench.missed(&["name-5", "name-never"], newest).unwrap(),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_topic_that_speaks_now_and_then_is_remembered_once() {
+    let mut bench = Bench::new(1 << 20);
+    bench.keep("quiet", "1");
+    for _ in 0..1_000 {
+        bench.keep("a", "1");
+        bench.advance(62 * SECOND);
+    }
+    assert!(bench.history.names.places() < 100);
+    let since = position(0, 1);
+    assert_eq!(bench.missed(&["quiet"], since).unwrap(), [""; 0]);
+    assert_eq!(bench.missed(&["a"], since), Err(NotRecovered::Window));
+}
+
+#[test]
+fn the_oldest_marks_are_forgotten() {
+    let mut bench = Bench::new(1 << 20);
+    for n in 1..=MARKS_MAX as u64 {
+        bench.mark(n);
+    }
+    assert_eq!(
+        bench.missed(&["a"], position(0, 0)),
+        Err(NotRecovered::Epoch)
+    );
+    assert_eq!(bench.missed(&["a"], position(1, 0)).unwrap(), [""; 0]);
+    assert_eq!(bench.history.places.remembered(), (MARKS_MAX, MARKS_MAX, 0));
+}
+
+#[test]
+fn frames_for_clients_of_patterns_go_before_messages() {
+    let mut bench = Bench::new(1 << 17);
+    let since = position(0, 0).to_string();
+    for n in 0..40 {
+        bench.keep(&format!("a:{n}"), &"x".repeat(1_000));
+    }
+    // One client in a loop, each time with another spelling of the pattern; with `last`, and live.
+    for stars in 1..60 {
+        let spelling = format!("a:{}", "*".repeat(stars));
+        let patterns = NamePatterns::new(Default::default(), &["a:*".to_owned()]).unwrap();
+        let name = TopicName::from(spelling);
+        let wanted = [Wanted {
+            name: &name,
+            patterns: Some(&patterns),
+        }];
+        match stars % 3 {
+            0 => {
+                let (missed, outcomes) =
+                    bench
+                        .history
+                        .missed(&since, &wanted, (Content::Text, 1 << 20));
+                assert_eq!((outcomes, missed.frames.len()), (vec![Ok(())], 40));
+            }
+            1 => {
+                let (newest, _) = bench.history.newest(&wanted, 1, (Content::Text, 1 << 20));
+                assert_eq!(newest.frames.len(), 40);
+            }
+            _ => {
+                let newest = position(0, 40);
+                assert!(
+                    bench
+                        .history
+                        .copy_of_newest(newest, Some(&name), Content::Text)
+                        .is_some()
+                );
+            }
+        }
+        assert!(bench.history.memory() <= 1 << 17);
+        assert_eq!(bench.history.stats().messages, 40, "after {stars} patterns");
+    }
+    // Without these frames as much memory is needed as before.
+    while bench.history.drop_copies() {}
+    let frames = bench
+        .history
+        .entries
+        .iter()
+        .filter_map(|entry| entry.frame.as_ref());
+    let bytes: usize = frames.map(|frame| frame.memory_bytes()).sum();
+    assert_eq!(bench.alive.kept() as usize, bytes);
+    let memory = &bench.history.memory;
+    assert_eq!((memory.beside, memory.copies), (0, 0));
+    assert!(
+        bench
+            .history
+            .entries
+            .iter()
+            .all(|entry| entry.copies.is_empty())
+    );
+}
+
+#[test]
+fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
+    let mut bench = Bench::new(1 << 20);
+    bench.keep("a:1", "1");
+    bench.keep("b:1", "2");
+    bench.keep("a:2", "3");
+    let patterns = NamePatterns::new(Default::default(), &["a:*".to_owned()]).unwrap();
+    let name = TopicName::fixed("a:*");
+    let exact = TopicName::fixed("a:2");
+    let wanted = [
+        Wanted {
+            name: &name,
+            patterns: Some(&patterns),
+        },
+        Wanted::exact(&exact),
+    ];
+    let since = position(0, 0).to_string();
+    for _ in 0..2 {
+        let (missed, outcomes) = bench
+            .history
+            .missed(&since, &wanted, (Content::Text, 1 << 20));
+        assert_eq!(outcomes, [Ok(()), Ok(())]);
+        let texts: Vec<_> = missed
+            .frames
+            .iter()
+            .map(|(_, f)| String::from_utf8_lossy(f.body()))
+            .collect();
+        assert_eq!(texts, ["1-a:1-a:*", "3-a:2-a:*", "3"]);
+    }
+    assert_eq!(
+        MADE.get(),
+        2,
+        "the second client shares the frames of the first"
+    );
+    bench.pass();
+    let left_out = position(0, bench.count);
+    bench
+        .history
+        .keep(0, left_out, &TopicName::fixed("z"), None);
+    let (missed, outcomes) = bench
+        .history
+        .missed(&since, &wanted, (Content::Text, 1 << 20));
+    assert_eq!(
+        (outcomes, missed.frames.len()),
+        (vec![Err(NotRecovered::Window), Ok(())], 1)
+    );
+    let after = left_out.to_string();
+    let (_, outcomes) = bench
+        .history
+        .missed(&after, &wanted, (Content::Text, 1 << 20));
+    assert_eq!(outcomes, [Ok(()), Ok(())]);
+}

@@ -1,0 +1,268 @@
+//! The names that a client asks for when it resumes, the search for their messages, and its result.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+
+use super::names::Names;
+use crate::{Content, CopyRank, Frame, NotRecovered, TopicName};
+use weirgate_wire::admission::Charge;
+use weirgate_wire::auth::{MatchBudget, NamePatterns, OverBudget};
+
+/// The most steps of matching in one search, about a millisecond. Patterns of the usual kinds need a step or
+/// two for a name.
+pub(super) const MATCH_STEPS_MAX: usize = 500_000;
+
+/// Whether all missed messages of a name are there.
+pub type Outcome = Result<(), NotRecovered>;
+
+/// A name by which a client wants messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The topic to join.
+    pub name: &'a TopicName,
+    /// The matcher, if the name is a pattern.
+    pub patterns: Option<&'a NamePatterns>,
+}
+
+impl<'a> Wanted<'a> {
+    /// A name without wildcards.
+    pub fn exact(name: &'a TopicName) -> Self {
+        Self {
+            name,
+            patterns: None,
+        }
+    }
+
+    /// The name, if it is a pattern.
+    pub(super) fn pattern(&self) -> Option<&'a TopicName> {
+        self.patterns.map(|_| self.name)
+    }
+
+    /// The rank of the name's copy among the copies of a message.
+    pub(super) fn rank(&self) -> CopyRank {
+        match self.patterns {
+            Some(_) => CopyRank::of_pattern(self.name.as_str()),
+            None => CopyRank::LAST,
+        }
+    }
+}
+
+/// The wanted names that match a topic, found once for each topic.
+pub(super) struct Matching<'b, 'a> {
+    /// The patterns, in the order of the copies of a message.
+    patterns: Vec<&'a Wanted<'a>>,
+    /// For each topic, by its index: the index of its names in `lists`.
+    places: Vec<u32>,
+    lists: Vec<Vec<&'a Wanted<'a>>>,
+    budget: &'b mut MatchBudget,
+}
+
+/// The first list is empty: no wanted name matches.
+const NO_NAMES: u32 = 0;
+/// The patterns have not been matched against the topic yet.
+const NOT_ASKED: u32 = u32::MAX;
+
+impl<'b, 'a> Matching<'b, 'a> {
+    pub(super) fn new(
+        wanted: impl Iterator<Item = &'a Wanted<'a>>,
+        names: &Names,
+        budget: &'b mut MatchBudget,
+    ) -> Result<Self, NotRecovered> {
+        let mut seen: HashSet<&TopicName, RandomState> = HashSet::default();
+        let wanted = wanted.filter(|wanted| seen.insert(wanted.name));
+        let (mut patterns, exact): (Vec<&Wanted<'_>>, Vec<_>) =
+            wanted.partition(|wanted| wanted.patterns.is_some());
+        patterns.sort_by_key(|wanted| wanted.rank());
+        let place = match patterns.is_empty() {
+            true => NO_NAMES,
+            false => NOT_ASKED,
+        };
+        let mut matching = Self {
+            patterns,
+            places: vec![place; names.slots()],
+            lists: vec![Vec::new()],
+            budget,
+        };
+        for wanted in exact {
+            if let Some(id) = names.id(wanted.name) {
+                matching.find(id, Some(wanted), names)?;
+            }
+        }
+        Ok(matching)
+    }
+
+    /// The index in `topics` of the first topic that a wanted name may match. A resume spends most of its time here.
+    // Inlined into its caller, it takes twice as many instructions for each topic.
+    #[inline(never)]
+    pub(super) fn first_of(&self, topics: &[u32]) -> Option<usize> {
+        let mut topics = topics.iter();
+        topics.position(|&id| self.places[id as usize] != NO_NAMES)
+    }
+
+    /// The wanted names that match the topic with this index.
+    pub(super) fn names_for(
+        &mut self,
+        id: u32,
+        names: &Names,
+    ) -> Result<&[&'a Wanted<'a>], NotRecovered> {
+        if self.places[id as usize] == NOT_ASKED {
+            self.find(id, None, names)?;
+        }
+        Ok(&self.lists[self.places[id as usize] as usize])
+    }
+
+    /// Finds the wanted names that match a topic. `exact` is the wanted name that equals the topic; its copy comes
+    /// last.
+    fn find(&mut self, id: u32, exact: Option<&'a Wanted<'a>>, names: &Names) -> Outcome {
+        let topic = names.topic(id).as_str();
+        let mut matching = Vec::new();
+        for wanted in &self.patterns {
+            if let Some(patterns) = wanted.patterns {
+                let matches = patterns.matches_within(topic, self.budget);
+                let matches = matches.map_err(|OverBudget| NotRecovered::Large)?;
+                matching.extend(matches.then_some(*wanted));
+            }
+        }
+        matching.extend(exact);
+        if matching.is_empty() {
+            self.places[id as usize] = NO_NAMES;
+        } else {
+            self.places[id as usize] = self.lists.len() as u32;
+            self.lists.push(matching);
+        }
+        Ok(())
+    }
+}
+
+/// The messages that a search has found, before their frames are made.
+#[derive(Debug)]
+pub(super) struct Found<'a> {
+    /// The found copies: the index of the entry, and the wanted name that the copy is for.
+    pub(super) copies: Vec<(usize, &'a Wanted<'a>)>,
+    /// Queue bytes of the copies, without the bytes that JSON escapes add to a text.
+    pub(super) bytes: usize,
+    /// The kind of frames.
+    pub(super) content: Content,
+    bytes_max: usize,
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn new(content: Content, bytes_max: usize) -> Self {
+        Self {
+            copies: Vec::new(),
+            bytes: 0,
+            content,
+            bytes_max,
+        }
+    }
+
+    /// Adds a copy; nothing for a message without a frame.
+    ///
+    /// # Errors
+    /// The copies are too many bytes.
+    pub(super) fn push(
+        &mut self,
+        at: usize,
+        frame: Option<&Arc<Frame>>,
+        name: &'a Wanted<'a>,
+    ) -> Outcome {
+        let Some(frame) = frame else {
+            return Ok(());
+        };
+        let pattern = name.pattern().map_or(0, |name| name.as_str().len());
+        self.bytes += frame.queue_bytes() + pattern;
+        self.copies.push((at, name));
+        match self.bytes > self.bytes_max {
+            true => Err(NotRecovered::Large),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The number of the last message that a client got, and the last copy of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct After {
+    pub(super) number: u64,
+    pub(super) copy: CopyRank,
+}
+
+impl After {
+    /// The number of the newest message of which the client has the copy for a name.
+    pub(super) fn number_for(self, wanted: &Wanted<'_>) -> u64 {
+        match wanted.rank() <= self.copy {
+            true => self.number,
+            false => self.number.saturating_sub(1),
+        }
+    }
+
+    /// The number of the newest message of which the client has all copies.
+    pub(super) fn whole(self) -> u64 {
+        let is_part = self.copy < CopyRank::LAST;
+        self.number.saturating_sub(u64::from(is_part))
+    }
+}
+
+/// The place of a copy in the feed: the number of the message, and the rank of the copy.
+pub(crate) type CopyPlace = (u64, CopyRank);
+
+/// The missed messages of a client.
+#[derive(Debug, Default)]
+pub struct Missed {
+    /// The messages with their places, in the order of the feed.
+    pub(crate) frames: Vec<(CopyPlace, Arc<Frame>)>,
+    /// Queue bytes of the frames.
+    pub(crate) bytes: usize,
+    /// Newest messages of names are among the messages: they may be older than messages of other names that the
+    /// client has.
+    pub(crate) has_newest: bool,
+    /// The charge for the messages, among all that wait for resuming clients.
+    pub(crate) charge: Option<Charge>,
+}
+
+impl Missed {
+    /// Whether nothing was missed.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Adds a message; nothing for a message without a frame.
+    ///
+    /// # Errors
+    /// The messages are more than `bytes_max` bytes.
+    pub(super) fn push(
+        &mut self,
+        place: CopyPlace,
+        frame: Option<Arc<Frame>>,
+        bytes_max: usize,
+    ) -> Outcome {
+        self.bytes += frame.as_ref().map_or(0, |frame| frame.queue_bytes());
+        self.frames.extend(frame.map(|frame| (place, frame)));
+        match self.bytes > bytes_max {
+            true => Err(NotRecovered::Large),
+            false => Ok(()),
+        }
+    }
+
+    /// Adds the messages of other names, in the order of the feed.
+    pub fn merge(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.has_newest |= other.has_newest;
+        merge_charge(&mut self.charge, other.charge);
+        if self.frames.is_empty() {
+            self.frames = other.frames;
+        } else {
+            self.frames.extend(other.frames);
+            self.frames.sort_by_key(|(place, _)| *place);
+        }
+    }
+}
+
+/// Takes over a charge of the same client.
+pub(crate) fn merge_charge(held: &mut Option<Charge>, more: Option<Charge>) {
+    match (held, more) {
+        (Some(held), Some(more)) => held.merge(more),
+        (held, more) => *held = held.take().or(more),
+    }
+}

@@ -1,0 +1,481 @@
+//! The core with its gateway: all inputs, and the few outputs.
+//!
+//! Methods are of four kinds, named accordingly. *Inputs* report events (`handle_*`); *commands* are
+//! requests of the process (`drain`, `flush`); *outputs* are taken after inputs (`poll_*`); the rest
+//! are getters. After any input, call `flush`, then take effects and outputs until there are none.
+
+use std::collections::VecDeque;
+
+use super::core::Core;
+use super::deadlines::earliest;
+use super::ends::DrainPlan;
+use super::gateway::{Closed, Gateway};
+use super::protocol::RequestRefusal;
+use super::session::{Due, Pause, Session};
+use super::shell::{Effect, Secured, Transmit};
+use super::{
+    BusNotice, ByClient, CloseCode, CloseReason, Closing, HubStats, Now, Publication, SessionKey,
+    TurnClock, tables,
+};
+use weirgate_wire::admission::{Peer, Permit};
+
+/// The core, a gateway, and the gateway's state of each client.
+#[derive(Debug)]
+pub struct Hub<G: Gateway> {
+    pub(super) core: Core,
+    pub(super) gateway: G,
+    pub(super) clients: ByClient<G::Client>,
+    /// Calls so far: debug builds check the whole state now and then.
+    #[cfg(debug_assertions)]
+    calls: u64,
+}
+
+impl<G: Gateway> Hub<G> {
+    /// Joins a core and a gateway.
+    pub fn new(mut core: Core, gateway: G) -> Self {
+        core.set_render(G::render);
+        core.shown_topic = G::shown_topic;
+        Self {
+            core,
+            gateway,
+            clients: ByClient::default(),
+            #[cfg(debug_assertions)]
+            calls: 0,
+        }
+    }
+
+    // ---- inputs
+
+    /// Handles an accepted connection, which begins with a handshake of TLS or with a request. The returned key is valid
+    /// until [`handle_released`](Self::handle_released).
+    pub fn handle_accepted(&mut self, now: Now, peer: impl Into<Peer>, is_tls: bool) -> SessionKey {
+        self.core.now = now;
+        let peer = peer.into();
+        let permit = self.core.permit(&peer, is_tls);
+        let key = self.core.insert(peer, permit);
+        self.core.clients.stats.accepted += 1;
+        if self.core.fit_connection(key, None) {
+            self.core.admit_peer(key);
+        }
+        self.settle();
+        key
+    }
+
+    /// Whether the next connection is over [`Limits::sockets_max`](super::Limits::sockets_max), to be
+    /// called before [`handle_accepted`](Self::handle_accepted). The shell then closes the connection
+    /// without a response.
+    pub fn turns_away(&mut self) -> bool {
+        let turns_away = self.core.connections() >= self.core.limits.sockets_max;
+        if turns_away {
+            self.core.clients.stats.accepted += 1;
+            self.count_close(CloseReason::OpenFiles);
+        }
+        turns_away
+    }
+
+    /// Counts the end of a connection that has no session, such as one that was handed to HTTP.
+    pub fn count_close(&mut self, reason: CloseReason) {
+        self.core.clients.stats.count_close(reason);
+    }
+
+    /// Handles the header by which a trusted proxy names its client, or no client, before the client's first byte:
+    /// from here on `peer` is the session's peer.
+    pub fn handle_proxied(&mut self, now: Now, key: SessionKey, peer: Peer) {
+        self.core.now = now;
+        if let Some(session) = self.core.clients.session_mut(key) {
+            session.record().set_peer(peer);
+            session.move_permit();
+            if self.core.fit_connection(key, None) {
+                self.core.admit_peer(key);
+            }
+        }
+        self.settle();
+    }
+
+    /// Handles the end of a handshake of TLS. Its results are for operators; the core does not use them.
+    pub fn handle_secured(&mut self, key: SessionKey, secured: Secured) {
+        if let Some(session) = self.core.clients.session_mut(key) {
+            session.record().set_secured(secured);
+        }
+    }
+
+    /// Handles progress with bytes that the shell still keeps from an earlier write for a client: the client reads,
+    /// slowly.
+    pub fn handle_progress(&mut self, now: Now, key: SessionKey) {
+        self.core.now = now;
+        if let Some(session) = self.core.clients.session_mut(key) {
+            session.note_progress(now, &self.core.limits);
+        }
+    }
+
+    /// Ends a connection for a reason that only the shell knows. `reset` drops the bytes in the kernel.
+    pub fn handle_failed(&mut self, now: Now, key: SessionKey, reason: CloseReason, reset: bool) {
+        self.core.now = now;
+        self.core.end(key, reason, reset);
+        self.settle();
+    }
+
+    /// Sets the refusal that the log line about the end of a connection shows beside the reason.
+    pub fn set_refusal(&mut self, key: SessionKey, refusal: &'static str) {
+        self.core.set_refusal(key, refusal);
+    }
+
+    /// Handles a connection that comes back from HTTP with its permit: the client asks for a WebSocket.
+    /// The request read so far goes to [`handle_bytes`](Self::handle_bytes).
+    pub fn handle_returned(
+        &mut self,
+        now: Now,
+        peer: impl Into<Peer>,
+        mut permit: Permit,
+    ) -> SessionKey {
+        self.core.now = now;
+        self.core.clients.stats.returned += 1;
+        permit.set_http(false, now.mono_us);
+        self.core.insert(peer.into(), permit)
+    }
+
+    /// Handles a socket that is writable again.
+    pub fn handle_writable(&mut self, now: Now, key: SessionKey) {
+        self.core.now = now;
+        if let Some(session) = self.core.clients.session_mut(key) {
+            session.unblock(now, &self.core.limits);
+            self.core.clients.mark_dirty(key);
+        }
+    }
+
+    /// Handles the end of a socket; the slot is free again.
+    pub fn handle_released(&mut self, key: SessionKey) {
+        self.core.release_slot(key);
+    }
+
+    /// Handles a publication of the feed.
+    pub fn handle_publication(&mut self, now: Now, publication: &Publication) {
+        self.core.now = now;
+        self.gateway.handle_publication(&mut self.core, publication);
+        self.settle();
+    }
+
+    /// Handles a notice of the bus.
+    pub fn handle_notice(&mut self, now: Now, notice: &BusNotice) {
+        self.core.now = now;
+        self.core.note(notice);
+        self.gateway
+            .handle_notice(&mut self.core, &mut self.clients, notice);
+        self.settle();
+    }
+
+    /// Handles an input for the gateway from another thread.
+    pub fn handle_input(&mut self, now: Now, input: G::In) {
+        self.core.now = now;
+        self.gateway
+            .handle_input(&mut self.core, &mut self.clients, input);
+        self.core.room_was_freed = true;
+        self.settle();
+    }
+
+    /// Does the work that is due at `now`. Walks over clients, deadlines and the gateway have
+    /// [`Limits::work_us`](super::Limits::work_us) each. The rest of the work stays due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.core.now = now;
+        let part_us = self.core.limits.work_us;
+        self.core.turn.begin(part_us);
+        self.core.leave_on();
+        self.core.reap();
+        self.core.advance_drain();
+        self.core.advance_cuts();
+        self.core.look_at_history();
+        self.core.look_at_behind();
+        self.core.turn.begin(part_us);
+        while let Some(key) = self.core.deadlines.pop_due(now.mono_us) {
+            if let Some(session) = self.core.clients.session_mut(key) {
+                session.disarm();
+                self.session_due(key);
+                self.core.arm(key);
+            }
+            if !self.core.turn.has_time() {
+                break;
+            }
+        }
+        let due_us = self.gateway.poll_timeout();
+        if due_us.is_some_and(|at| at <= now.mono_us) {
+            self.core.turn.begin(part_us);
+            self.gateway
+                .handle_timeout(&mut self.core, &mut self.clients);
+        }
+        self.settle();
+    }
+
+    // ---- commands
+
+    /// Sets the clock by which the hub ends its work in time. Without one, there is always time.
+    pub fn set_turn_clock(&mut self, clock: Box<dyn TurnClock>) {
+        self.core.turn.set_clock(clock);
+    }
+
+    /// Begins a part of a turn: the work until the next call may take this long, microseconds.
+    pub fn begin_part(&mut self, part_us: u64) {
+        self.core.turn.begin(part_us);
+    }
+
+    /// Whether the part of the turn has time for another step.
+    pub fn has_time(&mut self) -> bool {
+        self.core.turn.has_time()
+    }
+
+    /// The same, for a shell that has read the clock just now, microseconds.
+    pub fn has_time_at(&mut self, now_us: u64) -> bool {
+        self.core.turn.has_time_at(now_us)
+    }
+
+    /// Begins a stop, which [`handle_timeout`](Self::handle_timeout) continues.
+    pub fn drain(&mut self, now: Now, plan: DrainPlan) {
+        self.core.now = now;
+        self.core.begin_drain(plan);
+        self.settle();
+    }
+
+    /// Gives every client with something to send one write, while the part of the turn has time; returns true if some
+    /// have more. A flush that stopped for lack of time continues in the next call
+    /// ([`is_flushing`](Self::is_flushing)).
+    pub fn flush(&mut self, now: Now, tx: &mut dyn Transmit) -> bool {
+        self.core.now = now;
+        self.core.flush_dirty(tx);
+        self.core.keep_frame_memory();
+        self.settle();
+        self.has_to_flush()
+    }
+
+    // ---- outputs
+
+    /// The next work on a socket for the shell, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        let effects = &mut self.core.effects;
+        let effect = effects.pop_front();
+        if effect.is_none() && tables::is_too_large(0, effects.capacity()) {
+            *effects = VecDeque::new();
+        }
+        effect
+    }
+
+    /// Whether the shell has work left.
+    pub fn has_effects(&self) -> bool {
+        !self.core.effects.is_empty()
+    }
+
+    /// The next work for another thread, in order.
+    pub fn poll_output(&mut self) -> Option<G::Out> {
+        self.gateway.poll_output()
+    }
+
+    /// The time of the next [`handle_timeout`](Self::handle_timeout), microseconds of the monotonic
+    /// clock.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let dues = [
+            self.core.deadlines.next(),
+            self.core.drain_deadline(),
+            self.core.cuts_deadline(),
+            self.core.reap_deadline(),
+            self.core.walk_deadline(),
+            self.core.history_deadline(),
+            self.gateway.poll_timeout(),
+        ];
+        earliest(dues)
+    }
+
+    /// The time of the next [`look_at_slow`](Self::look_at_slow), microseconds of the monotonic clock; `None` while no
+    /// send queue waits.
+    pub fn slow_due(&self) -> Option<u64> {
+        self.core.waits.due_us()
+    }
+
+    /// Looks at clients whose send queue waits, and finds out why. `late_us`: the lateness of the loop in the last second,
+    /// microseconds.
+    pub fn look_at_slow(&mut self, now: Now, late_us: u64, tx: &mut dyn Transmit) {
+        let core = &mut self.core;
+        core.now = now;
+        let trusted = &core.limits.trusted_proxies;
+        core.waits
+            .look(now, late_us, &mut core.clients, trusted, tx);
+    }
+
+    /// Takes the times from pings to pongs since the last call, microseconds; the memory stays.
+    pub fn take_pongs_us(&mut self) -> impl Iterator<Item = u32> {
+        self.core.pongs_us.drain(..)
+    }
+
+    /// The largest send queue since the last call, in bytes.
+    pub fn take_send_queue_peak(&mut self) -> u64 {
+        std::mem::take(&mut self.core.clients.stats.send_queue_peak_bytes)
+    }
+
+    // ---- getters
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> &HubStats {
+        self.core.stats()
+    }
+
+    /// The core.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The gateway.
+    pub fn gateway(&self) -> &G {
+        &self.gateway
+    }
+
+    /// The gateway's state of each client.
+    pub fn clients(&self) -> &ByClient<G::Client> {
+        &self.clients
+    }
+
+    /// Whether a stop has begun.
+    pub fn is_draining(&self) -> bool {
+        self.core.drain.is_some()
+    }
+
+    /// Whether a stop has closed every WebSocket: new clients would only be refused.
+    pub fn takes_no_more(&self) -> bool {
+        let closes_begun = self.core.drain.is_some_and(|d| d.closing);
+        closes_begun && self.core.stats().open == 0
+    }
+
+    /// Whether a stop is complete: the sockets of all WebSockets have ended, and the gateway is busy
+    /// with no client. Clients refused meanwhile do not count.
+    pub fn is_drained(&self) -> bool {
+        self.takes_no_more() && self.core.stats().leaving == 0 && self.core.busy.is_empty()
+    }
+
+    /// Whether some clients have something to send that the kernel may take, or a walk over the queues
+    /// is due because frames are over their limit.
+    pub fn has_to_flush(&self) -> bool {
+        self.core.has_unflushed() || self.core.has_to_walk()
+    }
+
+    /// Whether a flush has stopped for lack of time.
+    pub fn is_flushing(&self) -> bool {
+        self.core.scratch.is_under_way()
+    }
+
+    /// Whether the shell may take another publication. While a flush is under way, publications wait
+    /// for the clients that the flush has yet to reach. A quarter of the soft limit is left for the
+    /// next publication, so that a client that keeps up stays below its soft limit. Queues of frames
+    /// with a conflation key only conflate, so these frames do not count.
+    pub fn takes_publications(&self) -> bool {
+        let max_bytes = self.core.limits.send_queue.soft_bytes / 4 * 3;
+        !self.core.has_unflushed() || self.core.scratch.published_bytes() < max_bytes
+    }
+
+    /// Panics if the state is inconsistent. For simulations and tests.
+    pub fn check_invariants(&self) {
+        self.core.clients.check_invariants();
+        self.core.check_lists();
+        self.core.topics.check_invariants();
+        let leaving = self.core.leaving.iter();
+        let not_reported = leaving.filter(|(_, ended)| ended.is_some()).count();
+        assert_eq!(
+            self.clients.len() as u64,
+            self.core.stats().open + not_reported as u64,
+            "clients of the gateway"
+        );
+        let waiting = self.core.no_room.len() as u64;
+        let paused = self.core.stats().paused_for(Pause::Room);
+        assert_eq!(waiting, paused, "sessions in the line for room");
+    }
+
+    // ---- inside
+
+    fn session_due(&mut self, key: SessionKey) {
+        let pong_timeout = self.gateway.pong_timeout_code();
+        self.core.client_due(key, pong_timeout);
+        let now = self.core.now;
+        let session = self.core.clients.session_mut(key);
+        if session.is_some_and(|session| session.take_gateway_due(now))
+            && let Some(client) = self.clients.get_mut(key)
+        {
+            self.gateway.handle_deadline(&mut self.core, key, client);
+            self.core.room_was_freed = true;
+        }
+    }
+
+    /// Carries out the consequences of a call: drops clients, reports ends to the gateway, continues reading.
+    pub(super) fn settle(&mut self) {
+        self.core.forget_left();
+        loop {
+            self.core.reap();
+            if let Some((key, reason)) = self.core.ended.pop_front() {
+                self.report_closed(key, reason);
+            } else if let Some(key) = self.core.stopping.pop_front() {
+                self.stop(key);
+            } else if let Some(key) = self.core.with_room.pop() {
+                self.report_room(key);
+            } else if let Some(key) = self.core.resumed.pop() {
+                self.read_on(key);
+            } else {
+                break;
+            }
+        }
+        #[cfg(debug_assertions)]
+        {
+            self.calls += 1;
+            if self.calls.is_multiple_of(1024) {
+                self.check_invariants();
+            }
+        }
+    }
+
+    /// Closes a client at a stop, after the last frames of the gateway.
+    fn stop(&mut self, key: SessionKey) {
+        if let Some(client) = self.clients.get_mut(key) {
+            self.gateway.handle_stopping(&mut self.core, key, client);
+        }
+        let code = self.gateway.stop_code(&self.core.limits);
+        let reason = CloseReason::ShuttingDown;
+        self.core.close(key, code, reason, Closing::Graceful);
+    }
+
+    fn report_closed(&mut self, key: SessionKey, reason: CloseReason) {
+        // A client that was accepted only to be closed never belonged to the gateway.
+        if let Some(client) = self.clients.remove(key) {
+            let closed = match reason {
+                CloseReason::Revoked => Closed::Cut(client),
+                reason => Closed::Ended(client, reason),
+            };
+            self.gateway.handle_closed(&mut self.core, key, closed);
+            self.core.room_was_freed = true;
+        }
+        let session = self.core.clients.session(key);
+        if session.is_some_and(Session::is_released) {
+            self.core.release_slot(key);
+        }
+    }
+}
+
+impl Core {
+    /// Does one piece of due work of a session, except the gateway's work.
+    pub(super) fn client_due(&mut self, key: SessionKey, pong_timeout: CloseCode) {
+        let ping_us = self.paced_us(self.limits.ping_interval_us);
+        let (now, limits) = (self.now, &self.limits);
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        match session.due(now, limits, ping_us) {
+            Due::Nothing => {}
+            Due::HandshakeTimeout => {
+                let late = RequestRefusal::new(408, "Request timeout");
+                self.refuse(key, late, CloseReason::HandshakeTimeout, None);
+            }
+            Due::End { reason, reset } => self.end(key, reason, reset),
+            Due::PongTimeout => {
+                let reason = CloseReason::PongTimeout;
+                self.close(key, pong_timeout, reason, Closing::Now);
+            }
+            Due::CloseWritten(reason) => self.start_closing(key, reason),
+            Due::Stop => self.stop_client(key),
+            Due::Ping => self.clients.mark_dirty(key),
+            Due::Slot => self.clients.open_slot(now, limits, key),
+            Due::Gate => self.clients.set_gate(now, key),
+        }
+    }
+}

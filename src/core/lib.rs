@@ -1,0 +1,85 @@
+//! The pure core, sans-IO: sessions, topics, send queues, shared frames, deadlines.
+//!
+//! The module owns the state of every connection, makes no system call, reads no clock and knows no
+//! contract. The reactor, which owns the sockets, or a simulation calls the hub.
+//!
+//! The way of a message: a [`Feed`] makes a [`Publication`], [`Hub::handle_publication`] puts the
+//! [`Frame`] of the publication into the send queue of every member of the topic, and [`Hub::flush`]
+//! gives each client one write.
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+mod behind;
+mod bus_event;
+mod clients;
+mod connections;
+mod core;
+mod deadlines;
+mod deflated;
+mod encodings;
+mod ends;
+mod flush;
+mod frame;
+mod gateway;
+mod handshake;
+mod history;
+mod hub;
+mod left;
+mod limits;
+mod losses;
+mod memory;
+mod position;
+mod protocol;
+mod publication;
+mod queue;
+mod reading;
+mod reason;
+mod release;
+mod resume;
+mod revoked;
+mod send_queue;
+mod session;
+mod shell;
+mod slow;
+mod stats;
+mod survey;
+pub mod tables;
+mod topics;
+mod turn;
+mod window;
+
+pub use self::core::Core;
+pub use self::hub::Hub;
+pub use bus_event::{BusEvent, BusMessage, Fault, StreamPosition, Subscription};
+pub use deadlines::earliest;
+pub use encodings::Encoded;
+pub use ends::DrainPlan;
+pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Lead};
+pub use gateway::{Admission, Closed, Entrance, Gateway};
+pub use history::{Missed, Outcome, Wanted};
+pub use limits::{
+    CONNECTION_BYTES_MAX, DeflateWindow, HTTP_BYTES_MAX, HistoryLimits, Limits,
+    RESUME_MESSAGES_MAX, SHARE_US, SendQueueLimits, WORK_US,
+};
+pub use losses::Active;
+pub use position::fnv_1a;
+pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId};
+pub use protocol::{Incoming, RequestRefusal};
+use publication::Render;
+pub use publication::{
+    BusNotice, Feed, FeedLine, FeedNotice, FeedStats, Message, Publication, Retain, SubjectStats,
+    TopicName,
+};
+pub use reason::{CloseCode, CloseReason, Closing, NotRecovered, REVOKED};
+pub use resume::RESUME_BYTES_MAX;
+pub use revoked::{Connected, Cut, Full, Lifted, Revoked, WasConnected};
+pub use session::{Accepted, ClientLook, ClientState, MaxRate};
+pub use shell::{CutDone, CutRequest, Dropped, Effect, Ended, Secured, Traffic, Transmit, Write};
+pub use slow::waits::{CALLS_MAX, SAMPLED_MAX, SlowLook};
+pub use slow::{Sample, Why};
+pub use stats::{BehindStats, HistoryStats, HubStats, PhaseKind, SendError, SlowStats};
+pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
+pub use tables::{ByClient, SessionKey};
+pub use topics::{Joined, Left, TopicLook};
+pub use turn::TurnClock;
+pub use weirgate_wire::base::Now;

@@ -1,0 +1,163 @@
+//! Server-Sent Events (WHATWG HTML §9.2): a client that gets messages as an event stream in the
+//! response to a plain `GET`. The messages of the client are in the query of the request, as parameters
+//! `send`.
+
+use std::borrow::Cow;
+use std::vec;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use memchr::memchr;
+
+use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
+use crate::{CloseCode, CloseReason, Content, Encoded, Frame, Lead, Limits};
+use weirgate_wire::base::allocated_bytes;
+use weirgate_wire::event_stream;
+use weirgate_wire::event_stream::{COMMENT, DATA, Page};
+use weirgate_wire::head::RequestHead;
+use weirgate_wire::json::ObjectWriter;
+
+/// The most bytes after the request that are read and ignored.
+const IGNORED_BYTES_MAX: usize = 16 * 1024;
+
+/// An `EventSource` reconnects after this time, in milliseconds (the `Retry-After` of [`RequestRefusal::for_now`]), and
+/// a random time up to [`RETRY_SPREAD_MS`], so that not all clients of an instance reconnect at the same moment.
+const RETRY_MS: u64 = 1_000;
+const RETRY_SPREAD_MS: u64 = 4_000;
+
+/// Makes the event of a frame. A text is the event's data; bytes are base64 in an event of type `binary`. After a
+/// lead, binary content begins with the rest of the lead's line, which stays text.
+pub(crate) fn encode(frame: &Frame) -> Encoded {
+    let mut event = DATA.to_vec();
+    let mut text = Cow::Borrowed(frame.body());
+    if frame.content() == Content::Binary {
+        event.splice(..0, *BINARY);
+        let body = frame.body();
+        let end = match frame.lead() {
+            Lead::None => None,
+            _ => memchr(b'\n', body),
+        };
+        let (line, bytes) = body.split_at(end.map_or(0, |end| end + 1));
+        text = [line, BASE64_STANDARD.encode(bytes).as_bytes()]
+            .concat()
+            .into();
+    }
+    let body_at = event.len() as u8;
+    event_stream::end_data(&mut event, &text, frame.position());
+    Encoded::new(event, 0, body_at)
+}
+
+/// The type of events with bytes.
+const BINARY: &[u8; 14] = b"event: binary\n";
+
+const fn bad_request(detail: &'static str) -> RequestRefusal {
+    RequestRefusal::new(400, detail)
+}
+
+/// Checks the request and the messages in the query.
+pub(super) fn check(head: &RequestHead<'_>, limits: &Limits) -> Result<(), RequestRefusal> {
+    if head.announces_body() {
+        return Err(bad_request("a request for an event stream has no body"));
+    }
+    for (count, message) in (1..).zip(head.sent_in_query()) {
+        let Ok(message) = message else {
+            return Err(bad_request("a send parameter is not UTF-8"));
+        };
+        if count > limits.event_stream_sends_max {
+            return Err(bad_request("too many parameters send in one request"));
+        }
+        if message.len() > limits.message_bytes_max {
+            return Err(bad_request("a send parameter is over --message-bytes-max"));
+        }
+    }
+    Ok(())
+}
+
+/// Responds with a 200; the events follow.
+pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> (Protocol, Encoding) {
+    let head = request.head;
+    let retry_spread_ms = request.random % RETRY_SPREAD_MS;
+    let page = page(head, request.limits);
+    event_stream::answer(out, page, RETRY_MS + retry_spread_ms);
+    let messages: Vec<_> = head.sent_in_query().flatten().collect();
+    let stream = EventStream {
+        messages: messages.into_iter(),
+        ignored_bytes: 0,
+        retry_spread_ms,
+    };
+    (Protocol::EventStream(Box::new(stream)), Encoding::Event)
+}
+
+/// Responds to a request that is refused for now: a whole stream, which only says when to reconnect. After any status
+/// but 200 an `EventSource` never reconnects (WHATWG HTML §9.2.3, "fail the connection").
+pub(crate) fn refuse(head: &RequestHead<'_>, limits: &Limits, random: u64, out: &mut Vec<u8>) {
+    let retry_ms = RETRY_MS + random % RETRY_SPREAD_MS;
+    event_stream::refusal(out, page(head, limits), retry_ms);
+}
+
+/// Responds to a `HEAD`, as a monitor sends it.
+pub(crate) fn answer_head(head: &RequestHead<'_>, limits: &Limits, out: &mut Vec<u8>) {
+    event_stream::head(out, page(head, limits), "");
+}
+
+fn page<'a>(head: &RequestHead<'a>, limits: &Limits) -> Page<'a> {
+    Page {
+        origin: head.header("Origin"),
+        is_listed: limits.origins_are_listed,
+    }
+}
+
+/// Appends a sign of life.
+pub(super) fn comment(out: &mut Vec<u8>) {
+    out.extend_from_slice(COMMENT);
+}
+
+#[derive(Debug)]
+pub(crate) struct EventStream {
+    /// Messages of the query, not yet handled.
+    messages: vec::IntoIter<String>,
+    ignored_bytes: usize,
+    /// The random part of the time after which this client reconnects.
+    retry_spread_ms: u64,
+}
+
+impl EventStream {
+    pub(super) fn read(&mut self, input: &mut &[u8]) -> Option<Step> {
+        if let Some(message) = self.messages.next() {
+            return Some(Step::Message(Message::Text(message.into())));
+        }
+        self.messages = Vec::new().into_iter();
+        let was_over = self.ignored_bytes > IGNORED_BYTES_MAX;
+        self.ignored_bytes += std::mem::take(input).len();
+        (self.ignored_bytes > IGNORED_BYTES_MAX && !was_over).then(|| {
+            let code = CloseCode::new(1002, "an event stream takes no input");
+            Step::Violation(code, CloseReason::ProtocolError)
+        })
+    }
+
+    /// Memory of the messages that are not handled yet.
+    pub(super) fn unfinished_bytes(&self) -> usize {
+        let messages = self.messages.as_slice().iter();
+        messages
+            .map(|text| size_of::<String>() + allocated_bytes(text.capacity()))
+            .sum()
+    }
+
+    pub(super) fn holds_messages(&self) -> bool {
+        !self.messages.as_slice().is_empty()
+    }
+
+    pub(super) fn close(&mut self, out: &mut Vec<u8>, code: CloseCode) {
+        let mut object = ObjectWriter::new();
+        object.number("code", u64::from(code.code));
+        object.string("reason", &code.reason());
+        if code.retry_after_ms > 0 {
+            // An `EventSource` does not know the event `close`, but it waits for this time before it reconnects.
+            let retry_ms = u64::from(code.retry_after_ms) + self.retry_spread_ms;
+            out.extend_from_slice(&event_stream::retry(retry_ms));
+        }
+        out.extend_from_slice(b"event: close\n");
+        out.extend_from_slice(DATA);
+        event_stream::end_data(out, object.finish().as_bytes(), b"");
+    }
+}

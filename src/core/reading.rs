@@ -1,0 +1,421 @@
+//! Reading of clients: a client's share of a turn, pauses, and clients that end while paused.
+//!
+//! While a client is not read, the data of the client stays in the socket. The shell sees the end of
+//! such a socket without reading, so a client that has gone occupies nothing.
+
+use super::clients::session_of;
+use super::core::Core;
+use super::gateway::Gateway;
+use super::hub::Hub;
+use super::protocol::{Message, Step};
+use super::session::{Pause, Pauses, Session};
+use super::shell::Effect;
+use super::{CloseReason, Closing, Now, SessionKey};
+use weirgate_wire::admission::Holding;
+
+impl<G: Gateway> Hub<G> {
+    // ---- inputs
+
+    /// Handles bytes from a client.
+    pub fn handle_bytes(&mut self, now: Now, key: SessionKey, bytes: &[u8]) {
+        self.core.now = now;
+        self.take_input(key, bytes);
+        self.settle();
+    }
+
+    /// Handles the end of the peer's side, after everything before was read; `failed`: an error ended
+    /// the connection.
+    pub fn handle_ended(&mut self, now: Now, key: SessionKey, failed: bool) {
+        self.core.now = now;
+        self.end(key, failed);
+        self.settle();
+    }
+
+    /// Handles an end of the peer's side that the shell sees before everything is read; `failed`: an
+    /// error ended the connection. A client without a pause is read to the end first. A paused client
+    /// ends now, unless the client may still read or the gateway wants the unread data.
+    pub fn handle_end_seen(&mut self, now: Now, key: SessionKey, failed: bool) {
+        self.core.now = now;
+        if self.is_paused(key) && (failed || !self.reads_to_the_end(key)) && self.end(key, failed) {
+            self.core.clients.stats.ended_unread += 1;
+        }
+        self.settle();
+    }
+
+    /// Gives another share to a client that had its share of an earlier turn: addresses take turns, and
+    /// the client of an address that has waited longest goes first.
+    pub fn handle_next_share(&mut self, now: Now) {
+        self.core.now = now;
+        if let Some(key) = self.core.next_turn.pop() {
+            self.core.turn.begin_share(key, self.core.limits.share_us);
+            if !self.goes_on(key) {
+                self.core.resume(key, Pause::Turn);
+            }
+        }
+        self.settle();
+    }
+
+    /// Resumes a client for whose address the gateway has room again: the addresses take turns, and
+    /// within an address the client that has waited longest goes first. The shell reads that client
+    /// before the next call.
+    pub fn handle_next_room(&mut self, now: Now) -> Option<SessionKey> {
+        self.core.now = now;
+        let gateway = &self.gateway;
+        let next = self
+            .core
+            .no_room
+            .pop_of(|client| gateway.has_room_for(client));
+        match next {
+            Some(key) => {
+                self.core.resume(key, Pause::Room);
+                self.settle();
+            }
+            None => self.core.room_was_freed = false,
+        }
+        next
+    }
+
+    /// Whether the shell may read this client's socket, to be called before each read. A client without
+    /// room for a message joins the queue of [`handle_next_room`](Self::handle_next_room).
+    pub fn may_read(&mut self, key: SessionKey) -> bool {
+        let session = self.core.clients.session(key);
+        let Some(session) = session.filter(|session| session.wants_read()) else {
+            return false;
+        };
+        let address = session.client_addr();
+        if !session.takes_data() || self.gateway.has_room_for(address) {
+            return true;
+        }
+        self.core.pause(key, Pause::Room);
+        self.core.no_room.push(address, key);
+        false
+    }
+
+    // ---- getters
+
+    /// Whether the client is not paused. Room for a message may still be missing
+    /// ([`may_read`](Self::may_read)).
+    pub fn wants_read(&self, key: SessionKey) -> bool {
+        let session = self.core.clients.session(key);
+        session.is_some_and(Session::wants_read)
+    }
+
+    /// The most bytes for the next read of the client's socket, at least one.
+    pub fn read_bytes_max(&self, key: SessionKey) -> usize {
+        let session = self.core.clients.session(key);
+        session.map_or(1, Session::read_bytes_max)
+    }
+
+    /// Clients that had their share of an earlier turn and wait for
+    /// [`handle_next_share`](Self::handle_next_share).
+    pub fn waiting_shares(&self) -> usize {
+        self.core.next_turn.len()
+    }
+
+    /// The clients that [`handle_next_room`](Self::handle_next_room) may resume: 0 if no room was freed since it last
+    /// found no client.
+    pub fn waiting_for_room(&self) -> usize {
+        match self.core.room_was_freed {
+            true => self.core.no_room.len(),
+            false => 0,
+        }
+    }
+
+    /// Whether the client that was read last may be read on: neither its share nor the part of the turn has ended.
+    pub fn has_share(&mut self) -> bool {
+        self.core.turn.has_share()
+    }
+
+    // ---- inside
+
+    /// Gives the gateway time for the rest of the client's request. Returns true if it needs more.
+    fn goes_on(&mut self, key: SessionKey) -> bool {
+        let session = self.core.clients.session_mut(key);
+        if !session.is_some_and(|session| session.take_rest()) {
+            return false;
+        }
+        if let Some(client) = self.clients.get_mut(key) {
+            self.gateway.handle_rest(&mut self.core, key, client);
+        }
+        self.core.count_received(key, true);
+        let session = self.core.clients.session(key);
+        session.is_some_and(Session::has_rest)
+    }
+
+    /// Handles the end of the peer's side; returns false if the client may still read or gets its last
+    /// control bytes.
+    fn end(&mut self, key: SessionKey, failed: bool) -> bool {
+        let now = self.core.now;
+        let Some(session) = self.core.clients.session_mut(key) else {
+            return false;
+        };
+        let ends = session.peer_ended(now, failed);
+        match (ends, failed) {
+            (true, true) => self.core.end(key, CloseReason::SocketError, false),
+            (true, false) => self.core.end(key, CloseReason::PeerGone, false),
+            (false, _) => self.core.clients.mark_dirty(key),
+        }
+        ends
+    }
+
+    fn is_paused(&self, key: SessionKey) -> bool {
+        let session = self.core.clients.session(key);
+        session.is_some_and(|session| session.pauses() != Pauses::default())
+    }
+
+    /// Whether the gateway wants the unread data of a client that has ended, and the client only waits
+    /// for its next share of a turn.
+    fn reads_to_the_end(&mut self, key: SessionKey) -> bool {
+        let Some(client) = self.clients.get_mut(key) else {
+            return false;
+        };
+        if !self.gateway.reads_to_the_end(&mut self.core, key, client) {
+            return false;
+        }
+        self.settle();
+        let session = self.core.clients.session(key);
+        session.is_none_or(|session| session.pauses().end_soon())
+    }
+
+    fn take_input(&mut self, key: SessionKey, bytes: &[u8]) {
+        let mut input = bytes;
+        let Some(session) = self.core.clients.session_mut(key) else {
+            return;
+        };
+        session.record().traffic.bytes_in += bytes.len() as u64;
+        self.core.clients.stats.received_bytes += bytes.len() as u64;
+        if let Some(head) = self.core.read_head(key, &mut input) {
+            self.judge_head(key, head, &mut input);
+        }
+        self.take_frames(key, &mut input);
+    }
+
+    /// Handles the messages, and counts what is kept of the input.
+    fn take_frames(&mut self, key: SessionKey, input: &mut &[u8]) {
+        let before = self.core.stats().received_messages;
+        self.take_messages(key, input);
+        self.core.frame_scratch.rest();
+        let is_new = self.core.stats().received_messages != before;
+        self.core.count_received(key, is_new);
+    }
+
+    /// Handles the messages in turn, so that a gateway may close or pause between two messages, until the client has had
+    /// its share of the turn. The loop always ends: each step takes input, or a message that was kept.
+    fn take_messages(&mut self, key: SessionKey, input: &mut &[u8]) {
+        self.core.turn.begin_share(key, self.core.limits.share_us);
+        let mut is_first = true;
+        loop {
+            if self.core.read_last_words(key, input) {
+                return;
+            }
+            self.pause_before_message(key, input, is_first);
+            let core = &mut self.core;
+            // `session_mut` would borrow all of `core`; the scratch is needed too.
+            let Some(session) = session_of(&mut core.clients.sessions, key) else {
+                return;
+            };
+            let before = session.pauses();
+            let control_bytes_max = core.limits.send_queue.control_bytes_max;
+            let scratch = &mut core.frame_scratch;
+            let (left, announced) = (input.len(), session.holds_messages());
+            let step = session.read(core.now, input, control_bytes_max, scratch);
+            let after = session.pauses();
+            let has_answered = step.is_some() && session.has_answered(core.now);
+            core.clients.stats.count_pauses(before, after);
+            core.clients.mark_dirty(key);
+            let Some(step) = step else {
+                return;
+            };
+            if has_answered && let Some(client) = self.clients.get_mut(key) {
+                self.gateway.handle_answered(&mut self.core, key, client);
+            }
+            let needs_input = !announced || !matches!(step, Step::Message(_));
+            let goes_on = !needs_input || input.len() < left;
+            match step {
+                Step::Ping => {}
+                Step::Pong => self.core.note_pong(key),
+                Step::PeerClosed(_) => self.core.start_closing(key, CloseReason::PeerClosed),
+                Step::Violation(code, reason) => {
+                    self.core.close(key, code, reason, Closing::Now);
+                }
+                Step::Message(message) => self.take_message(key, &message),
+            }
+            is_first = false;
+            if !goes_on {
+                self.core.read_last_words(key, input);
+                return;
+            }
+        }
+    }
+
+    /// Pauses a client that has had its share of the turn, or for whose next message the gateway has no room.
+    /// `is_first`: nothing of this input was handled yet.
+    fn pause_before_message(&mut self, key: SessionKey, input: &[u8], is_first: bool) {
+        let core = &mut self.core;
+        let Some(session) = core.clients.session(key) else {
+            return;
+        };
+        let address = session.client_addr();
+        // The messages of an event stream come from the query, without input.
+        let comes = !input.is_empty() || session.holds_messages();
+        if comes && !is_first && !core.turn.has_share() {
+            if core.pause(key, Pause::Turn) {
+                core.next_turn.push(address, key);
+            }
+        } else if !self.gateway.has_room_for(address) && session.may_bring_message(input) {
+            core.pause(key, Pause::Room);
+            core.no_room.push(address, key);
+        }
+    }
+
+    fn take_message(&mut self, key: SessionKey, message: &Message) {
+        let clients = &mut self.core.clients;
+        clients.stats.received_messages += 1;
+        let Some(session) = clients.session_mut(key) else {
+            return;
+        };
+        session.record().traffic.messages_in += 1;
+        // Messages of a client that is about to be closed are ignored.
+        if !session.takes_data() {
+            return;
+        }
+        if let Some(client) = self.clients.get_mut(key) {
+            self.gateway
+                .handle_message(&mut self.core, key, client, message.incoming());
+        }
+    }
+
+    pub(super) fn read_on(&mut self, key: SessionKey) {
+        let Some(session) = self.core.clients.session_mut(key) else {
+            return;
+        };
+        let held = session.take_held();
+        self.take_frames(key, &mut held.as_slice());
+        if self.wants_read(key) {
+            self.core.effects.push_back(Effect::ReadOn(key));
+        }
+    }
+}
+
+impl Core {
+    /// Whether more requests of the client are there already: the rest of the query of an event stream.
+    pub fn has_requests(&self, key: SessionKey) -> bool {
+        let session = self.clients.session(key);
+        session.is_some_and(Session::holds_messages)
+    }
+
+    /// Whether the client whose request is handled has time for another step of it. If it has none, the gateway asks for
+    /// more ([`go_on_later`](Self::go_on_later)).
+    pub fn has_share(&mut self) -> bool {
+        self.turn.has_share()
+    }
+
+    /// Requests one call of [`super::Gateway::handle_rest`] in a later turn, for the rest of the client's request; client
+    /// addresses take turns. The client is not read before that. `bytes` are what the gateway keeps of the request,
+    /// which counts as input of the client.
+    pub fn go_on_later(&mut self, key: SessionKey, bytes: usize) {
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        session.set_rest(bytes);
+        let address = session.client_addr();
+        self.pause(key, Pause::Turn);
+        self.next_turn.push(address, key);
+    }
+
+    /// Stops reading the client: new data waits in the kernel, then at the client.
+    pub fn pause_reading(&mut self, key: SessionKey) {
+        self.pause(key, Pause::Gateway);
+    }
+
+    /// Resumes reading.
+    pub fn resume_reading(&mut self, key: SessionKey) {
+        self.resume(key, Pause::Gateway);
+    }
+
+    /// The input of clients that cannot be handled yet: unfinished messages, and input of paused clients.
+    pub fn received(&self) -> &Holding {
+        self.received.holding()
+    }
+
+    /// All that the core holds for clients.
+    pub fn holdings(&self) -> impl Iterator<Item = &Holding> {
+        [
+            self.received(),
+            self.resumed_messages(),
+            self.connections_held(),
+            self.refused_held(),
+        ]
+        .into_iter()
+    }
+
+    /// Counts the bytes that are kept of the client's input after a read, and drops clients if the bytes of all clients
+    /// are over the limit. `is_new`: the client has finished another message in this read.
+    #[inline]
+    pub(super) fn count_received(&mut self, key: SessionKey, is_new: bool) {
+        let (now, received, limits) = (self.now, &self.received, &self.limits);
+        let session = session_of(&mut self.clients.sessions, key);
+        let grew = session
+            .is_some_and(|session| session.count_received(key, now, is_new, received, limits));
+        if grew {
+            // The client that was just read may be dropped too.
+            for key in self.received.make_room(now) {
+                self.end(key, CloseReason::MessageMemory, true);
+            }
+        }
+    }
+
+    /// Queues a ping for a client at once, to find out whether it is alive; its first sign of life calls
+    /// [`super::Gateway::handle_answered`]. Returns false if the last sign of life is at most `lately_us` old, the
+    /// client's protocol has no pong, or the client closes.
+    pub fn probe(&mut self, key: SessionKey, lately_us: u64) -> bool {
+        let now = self.now;
+        let session = self.clients.session_mut(key);
+        let is_silent = session.is_some_and(|session| session.probe(now, lately_us));
+        self.clients.mark_dirty(key);
+        is_silent
+    }
+
+    /// Whether the client has given no sign of life since [`probe`](Self::probe): it sent nothing, and read none of the
+    /// bytes that waited for it.
+    pub fn is_silent(&self, key: SessionKey) -> bool {
+        self.clients.session(key).is_some_and(Session::is_silent)
+    }
+
+    /// Returns false if the client was paused for this reason already, or has ended.
+    pub(super) fn pause(&mut self, key: SessionKey, why: Pause) -> bool {
+        let now = self.now;
+        let Some(session) = self.clients.session_mut(key) else {
+            return false;
+        };
+        let before = session.pauses();
+        let is_new = session.pause(why, now);
+        let after = session.pauses();
+        self.clients.stats.count_pauses(before, after);
+        is_new
+    }
+
+    /// Feeds all of `input` to a session that closes, and handles the consequences. Returns false if
+    /// the session does not close.
+    fn read_last_words(&mut self, key: SessionKey, input: &[u8]) -> bool {
+        let session = self.clients.session_mut(key);
+        let closes = session.is_some_and(|session| session.read_last_words(input));
+        if closes {
+            self.after_write(key, false);
+        }
+        closes
+    }
+
+    pub(super) fn resume(&mut self, key: SessionKey, why: Pause) {
+        let (now, limits) = (self.now, &self.limits);
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        let before = session.pauses();
+        if session.resume(why, now, limits) {
+            self.resumed.push(key);
+        }
+        let after = session.pauses();
+        self.clients.stats.count_pauses(before, after);
+    }
+}

@@ -1,0 +1,426 @@
+//! What clients have missed: losses of the bus, and resuming.
+//!
+//! Each client is notified of a loss before it gets anything that came after the loss. Notifying a hundred thousand clients
+//! in one turn would delay every message, so the gateway does it in a round over several turns ([`Core::walk`]). If a client
+//! gets a message or an answer meanwhile, the notice of the loss goes first. Therefore each session has the number of losses
+//! that its client knows of; all later losses are a single loss for the client.
+//!
+//! When a client resumes, its missed messages follow the answer to the request, before newer messages. In one call of the
+//! gateway, the gateway finds the missed messages, answers, sends them, and joins the client: no publication can come between.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use super::history::Missed;
+use super::losses::Active;
+use super::session::Session;
+use super::{
+    BusNotice, ByClient, Content, FeedNotice, Frame, Mark, Message, NotRecovered, Outcome, Place,
+    Point, Position, Publication, Render, SessionKey, TopicName, Wanted,
+};
+use weirgate_wire::admission::Holding;
+
+/// The most bytes of missed messages for a client, over all of its requests, until the client has them.
+pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The random bits of a mark.
+const NONCE_MASK: u64 = (1 << 48) - 1;
+
+impl Core {
+    /// Whether messages of the feed are kept, and have positions.
+    pub fn has_history(&self) -> bool {
+        self.history.is_some()
+    }
+
+    /// The missed messages that wait for resuming clients.
+    pub fn resumed_messages(&self) -> &Holding {
+        &self.resumed_messages
+    }
+
+    /// The position of the newest message, for a client whose send queue has all messages up to it; `None` without a
+    /// history, while the feed has no positions, or while the history is being filled.
+    pub fn position(&self) -> Option<Position> {
+        let history = self.history.as_ref().filter(|_| !self.is_filling);
+        history?.position()
+    }
+
+    /// Finds the messages of these names after the position `since`, which is the client's text and may be no position.
+    /// `beside` are the messages found so far for the client's other requests. Counts the outcomes. In the same call
+    /// the gateway sends its answer, then calls [`send_missed`](Self::send_missed), and joins the client before or
+    /// after ([`join`](Self::join)).
+    pub fn missed(
+        &mut self,
+        (key, beside): (SessionKey, &Missed),
+        since: &str,
+        wanted: &[Wanted<'_>],
+    ) -> (Missed, Vec<Outcome>) {
+        let found = self.find_missed((key, beside), since, wanted);
+        let (missed, outcomes) =
+            found.unwrap_or_else(|why| (Missed::default(), vec![Err(why); wanted.len()]));
+        for outcome in &outcomes {
+            match outcome {
+                Ok(()) => self.clients.stats.resumes_recovered += 1,
+                Err(why) => self.count_not_recovered(*why),
+            }
+        }
+        (missed, outcomes)
+    }
+
+    /// Finds the newest `count` messages of each topic that these names match: for a client without a position, or
+    /// for names whose missed messages are not all there. `beside` are the messages found so far. The answer and
+    /// [`send_missed`](Self::send_missed) follow as after [`missed`](Self::missed).
+    ///
+    /// # Errors
+    /// [`NotRecovered::Large`]: the messages are too many.
+    pub fn newest(
+        &mut self,
+        (key, beside): (SessionKey, &Missed),
+        wanted: &[Wanted<'_>],
+        count: usize,
+    ) -> Result<Missed, NotRecovered> {
+        let (content, bytes_max) = (self.content(key), self.resume_room((key, beside)));
+        let history = self.history.as_mut().filter(|history| !history.is_off);
+        let Some(history) = history.filter(|_| !self.is_filling) else {
+            return Ok(Missed::default());
+        };
+        let (mut newest, found) = history.newest(wanted, count, (content, bytes_max));
+        newest.has_newest = !newest.is_empty();
+        found.and_then(|()| self.charge_messages(key, newest))
+    }
+
+    /// The most bytes of messages that the client may still get, less the messages that wait or were found.
+    fn resume_room(&self, (key, beside): (SessionKey, &Missed)) -> usize {
+        let waiting = self.clients.session(key).map(Session::replayed_bytes);
+        RESUME_BYTES_MAX.saturating_sub(waiting.unwrap_or_default() + beside.bytes)
+    }
+
+    /// Charges the messages to the client's address until they have left. Live messages do not count here: they have
+    /// the limits of the send queues.
+    fn charge_messages(&self, key: SessionKey, mut missed: Missed) -> Result<Missed, NotRecovered> {
+        if let Some(address) = self.client_addr(key).filter(|_| !missed.is_empty()) {
+            let granted = self
+                .resumed_messages
+                .grant(address, missed.frames.len() as u64);
+            missed.charge = Some(granted.ok_or(NotRecovered::Large)?);
+        }
+        Ok(missed)
+    }
+
+    /// Counts a name that is not resumed because the gateway does not allow the resume.
+    pub fn count_not_recovered(&mut self, why: NotRecovered) {
+        self.clients.stats.resumes_refused[why as usize] += 1;
+    }
+
+    /// Puts missed messages in the client's send queue, outside of its limits. Returns true if messages of
+    /// [`newest`](Self::newest) are among them: then the gateway has to send the current position next.
+    pub fn send_missed(&mut self, key: SessionKey, missed: Missed) -> bool {
+        let Some(session) = self.clients.session_mut(key) else {
+            return false;
+        };
+        session.hold_resumed(missed.charge);
+        self.notify_loss(key);
+        if !missed.frames.is_empty() {
+            // Some of these messages may be newer than the messages that wait for the client's slot.
+            self.clients.open_slot(self.now, &self.limits, key);
+        }
+        for (_, frame) in missed.frames {
+            self.clients.replay(self.now, key, frame);
+        }
+        missed.has_newest
+    }
+
+    fn find_missed(
+        &mut self,
+        (key, beside): (SessionKey, &Missed),
+        since: &str,
+        wanted: &[Wanted<'_>],
+    ) -> Result<(Missed, Vec<Outcome>), NotRecovered> {
+        let session = self.clients.session(key);
+        // With a rate of its own, the newest message of a key may wait for a slot while later messages have been sent.
+        let has_own_rate = session.is_none_or(Session::has_own_rate);
+        // A member of the topic already gets its live messages, and would get them twice.
+        let mut held = wanted
+            .iter()
+            .map(|wanted| self.topics.has(key, wanted.name));
+        let may_resume = !has_own_rate && !held.any(|is_held| is_held);
+        let (content, bytes_max) = (self.content(key), self.resume_room((key, beside)));
+        let history = self.history.as_mut().filter(|_| may_resume);
+        let history = history.filter(|history| !history.is_off);
+        let history = history.ok_or(NotRecovered::Off)?;
+        if self.is_filling {
+            return Err(NotRecovered::Epoch);
+        }
+        let (missed, outcomes) = history.missed(since, wanted, (content, bytes_max));
+        Ok((self.charge_messages(key, missed)?, outcomes))
+    }
+
+    /// Keeps a publication with a place in the feed.
+    pub fn keep(&mut self, publication: &Publication) {
+        if let Some(position) = publication.place.position()
+            && let Some(history) = &mut self.history
+        {
+            let is_left_out = matches!(publication.place, Place::LeftOut(_));
+            self.is_filling |= !publication.deliver && !is_left_out;
+            let frame = Some(&publication.frame).filter(|_| !is_left_out);
+            history.keep(self.now.mono_us, position, &publication.topic, frame);
+            self.count_history();
+        }
+    }
+
+    /// Renders a message of the feed for clients of its own name, or of a pattern, that get this kind of content.
+    pub fn render(
+        &self,
+        publication: &Publication,
+        pattern: Option<&TopicName>,
+        content: Content,
+    ) -> Arc<Frame> {
+        (self.render)(&publication.message(content), pattern, self.frame_bytes())
+    }
+
+    /// Publishes a message of the feed to the members of its own name, or of a pattern: the frames that the gateway renders
+    /// for them.
+    pub fn publish_copy(&mut self, publication: &Publication, pattern: Option<&TopicName>) {
+        let topic = pattern.unwrap_or(&publication.topic);
+        let counts = self.topics.counts(topic);
+        for (content, members) in Content::ALL.into_iter().zip(counts) {
+            if members > 0 && publication.frame.is_for(content) {
+                self.publish_content(publication, (topic, pattern), content);
+            }
+        }
+    }
+
+    fn publish_content(
+        &mut self,
+        publication: &Publication,
+        (topic, pattern): (&TopicName, Option<&TopicName>),
+        content: Content,
+    ) {
+        let message = publication.message(content);
+        let kept = message.position.and_then(|position| {
+            let history = self.history.as_mut()?;
+            history.copy_of_newest(position, pattern, content)
+        });
+        let frame = kept.unwrap_or_else(|| self.render(publication, pattern, content));
+        self.publish(&Publication {
+            deliver: publication.deliver,
+            ..Publication::new(topic.clone(), frame)
+        });
+        if !self.clients.ahead.is_empty() {
+            let position = None;
+            let message = Message {
+                position,
+                ..message
+            };
+            let bare = (self.render)(&message, pattern, self.frame_bytes());
+            for key in std::mem::take(&mut self.clients.ahead) {
+                self.clients.deliver(self.now, &self.limits, key, &bare);
+            }
+        }
+    }
+
+    /// Sets how the gateway renders messages.
+    pub(super) fn set_render(&mut self, render: Render) {
+        self.render = render;
+        if let Some(history) = &mut self.history {
+            history.set_render(render);
+        }
+    }
+
+    /// Handles a notice of the bus that concerns the history.
+    pub(super) fn note(&mut self, notice: &BusNotice) {
+        let Some(history) = &mut self.history else {
+            return;
+        };
+        match notice {
+            BusNotice::Feed(notice) => history.note(*notice),
+            BusNotice::Gap => history.note(FeedNotice::Hole),
+            BusNotice::Up => self.is_filling = false,
+            BusNotice::Skipped { topic, place, .. } => {
+                if let Some(position) = place.position() {
+                    history.keep(self.now.mono_us, position, topic, None);
+                }
+            }
+            _ => {}
+        }
+        self.count_history();
+    }
+
+    /// The time at which the history needs the core again.
+    pub(super) fn history_deadline(&self) -> Option<u64> {
+        self.history.as_ref()?.due_us()
+    }
+
+    /// Does the due work of the history. Encodings that clients needed since the last message count too.
+    pub(super) fn look_at_history(&mut self) {
+        if let Some(history) = &mut self.history {
+            history.handle_timeout(self.now.mono_us, &mut self.turn);
+            self.count_history();
+        }
+    }
+
+    fn count_history(&mut self) {
+        self.clients.stats.history = self.history.as_ref().map(|history| history.stats());
+    }
+}
+
+/// Positions of a feed without a bus: the gateway publishes the messages, and this instance alone counts them,
+/// after a mark that no other instance knows.
+impl Core {
+    /// Begins the feed: messages have positions from here on. Nothing happens without a history, or after
+    /// an earlier call.
+    pub fn begin_feed(&mut self) {
+        if self.has_history() && self.position().is_none() {
+            // Random also after a loss: no earlier position may count from this mark.
+            let nonce = self.random() & NONCE_MASK;
+            let mark = Mark { nonce, counter: 0 };
+            let (names, count) = (0, 0);
+            self.note(&BusNotice::Feed(FeedNotice::Mark { names, mark, count }));
+        }
+    }
+
+    /// Handles a loss: no earlier position is good, and messages have no position until
+    /// [`begin_feed`](Self::begin_feed).
+    pub fn end_feed(&mut self) {
+        self.note(&BusNotice::Gap);
+    }
+
+    /// The position of the n-th message from here on; `None` without a history, or before
+    /// [`begin_feed`](Self::begin_feed).
+    pub fn position_ahead(&self, messages: usize) -> Option<Position> {
+        let Position { names, point } = self.position()?;
+        match point {
+            Point::Counted { mark, count } => {
+                Some(Position::counted(names, mark, count + messages as u64))
+            }
+            Point::Stored(_) => None,
+        }
+    }
+}
+
+/// Losses of the bus, and rounds over all clients.
+impl Core {
+    /// Handles a loss.
+    pub fn lose(&mut self) {
+        self.losses.count += 1;
+    }
+
+    /// Sets the frame that notifies a client of all losses so far. It has no position.
+    pub fn set_loss_frame(&mut self, frame: Arc<Frame>) {
+        self.losses.frame = Some(frame);
+    }
+
+    /// The losses so far.
+    pub fn losses(&self) -> u64 {
+        self.losses.count
+    }
+
+    /// Notes that all clients know of `losses` losses.
+    pub fn note_losses_known(&mut self, losses: u64) {
+        self.losses.told = losses;
+        if !self.is_notifying() {
+            self.losses.frame = None;
+        }
+    }
+
+    /// Whether some clients may not know of a loss.
+    #[inline]
+    pub fn is_notifying(&self) -> bool {
+        self.losses.count != self.losses.told
+    }
+
+    /// Notes that the client knows of all losses from here on. Returns true if it did not know of all. If the bus
+    /// delivered a topic of the client at one of these losses, the client's next `seq` number is skipped, once for all
+    /// of these losses.
+    pub fn take_loss(&mut self, key: SessionKey) -> bool {
+        let all = self.losses.count;
+        let session = self.clients.session_mut(key);
+        let Some(known) = session.map(|session| session.know_losses(all)) else {
+            return false;
+        };
+        if known != all && self.topics.was_active(key.slot, known, all) {
+            self.skip_number(key);
+            self.losses.gaps_told += 1;
+        }
+        known != all
+    }
+
+    /// Returns the number of clients whose `seq` skipped a number for a loss since the last call.
+    pub fn take_gaps_told(&mut self) -> u64 {
+        std::mem::take(&mut self.losses.gaps_told)
+    }
+
+    /// Skips the client's next number ([`super::Lead::Seq`]), so that the client sees a gap.
+    pub fn skip_number(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.skip_number();
+        }
+    }
+
+    /// Sets whether the bus delivers the messages of a topic with members.
+    pub fn set_active(&mut self, topic: &TopicName, active: Active) {
+        self.topics.set_active(topic, self.losses.count, active);
+    }
+
+    /// Notifies the client of losses that it does not know of, before anything else.
+    #[inline]
+    pub(super) fn notify_loss(&mut self, key: SessionKey) {
+        if self.is_notifying() {
+            self.notify_now(key);
+        }
+    }
+
+    /// Notifies the members of a topic.
+    #[inline]
+    pub(super) fn notify_members(&mut self, topic: &TopicName) {
+        if self.is_notifying() {
+            let members: Vec<_> = self.members(topic).collect();
+            members.into_iter().for_each(|key| self.notify_now(key));
+        }
+    }
+
+    /// Notes that the client wants the status of the bus. Returns true the first time.
+    pub fn ask_status(&mut self, key: SessionKey) -> bool {
+        let session = self.clients.session_mut(key);
+        session.is_some_and(|session| !session.ask_status())
+    }
+
+    /// Whether the client gets the status of the bus: with a history every client, otherwise those that have asked.
+    pub fn gets_status(&self, key: SessionKey) -> bool {
+        let asked = || self.clients.session(key).is_some_and(Session::asks_status);
+        self.has_history() || asked()
+    }
+
+    #[cold]
+    fn notify_now(&mut self, key: SessionKey) {
+        if self.take_loss(key)
+            && self.gets_status(key)
+            && let Some(frame) = &self.losses.frame
+        {
+            self.clients.deliver(self.now, &self.limits, key, frame);
+        }
+    }
+
+    /// Whether the part of the turn that is under way has time for another step; the rest of the work is for a later
+    /// turn.
+    pub fn has_time(&mut self) -> bool {
+        self.turn.has_time()
+    }
+
+    /// Calls `each` for the clients in the slots from `first` on, as many as there is time for; the first client is
+    /// always reached. Returns the slot at which the walk continues; `None` after the last.
+    pub fn walk<C>(
+        &mut self,
+        clients: &mut ByClient<C>,
+        first: usize,
+        mut each: impl FnMut(&mut Self, SessionKey, &mut C),
+    ) -> Option<usize> {
+        let slots = clients.slots();
+        for (key, client) in clients.slots_mut(first, usize::MAX) {
+            each(self, key, client);
+            let next = key.slot as usize + 1;
+            if next < slots && !self.has_time() {
+                return Some(next);
+            }
+        }
+        None
+    }
+}

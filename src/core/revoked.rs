@@ -1,0 +1,295 @@
+//! The clients that an operator cuts off: a choice of connections to close, and the list of users, tokens and addresses
+//! that are refused wherever they connect, until their tokens have ended.
+
+mod cut;
+
+pub use cut::{Connected, Cut, WasConnected};
+use foldhash::quality::RandomState;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use weirgate_wire::auth::{Refusal, TokenMarks};
+
+/// A refusal without an end lasts this long. Unless the cut has an end, tokens from before the refusal stay refused for
+/// at least this long.
+pub(super) const REFUSED_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// The most entries by default.
+const MAX: usize = 10_000;
+
+/// The most entries that `newest` returns.
+const NEWEST_MAX: usize = 20;
+
+/// When a refusal ends, Unix milliseconds. The ends follow from the request alone, so that the same request has the same
+/// ends on every instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ends {
+    /// When the refusal began.
+    since: i64,
+    /// When it ends for every token, whenever the token was issued.
+    all: i64,
+    /// When it ends for tokens from before the refusal, and for those that do not say when they were made.
+    old: i64,
+}
+
+impl Ends {
+    /// The ends of a request: a day after it began, if it names no end.
+    fn of_call(cut: &Cut, now: i64) -> Self {
+        let since = cut.since.map_or(now, unix_ms);
+        Self::new(cut, since, since.saturating_add(REFUSED_MS))
+    }
+
+    /// The ends of a line of the file: without an end, it holds while the file has it.
+    fn of_line(cut: &Cut, now: i64) -> Self {
+        Self::new(cut, cut.since.map_or(now, unix_ms), i64::MAX)
+    }
+
+    fn new(cut: &Cut, since: i64, by_default: i64) -> Self {
+        let all = cut.until.map_or(by_default, unix_ms);
+        let old = match cut.until.is_some() && cut.since.is_none() {
+            true => all,
+            false => all.max(since.saturating_add(REFUSED_MS)),
+        };
+        Self { since, all, old }
+    }
+
+    /// The ends of two refusals with the same conditions: each at its latest.
+    fn merge(self, other: Self) -> Self {
+        Self {
+            since: self.since.max(other.since),
+            all: self.all.max(other.all),
+            old: self.old.max(other.old),
+        }
+    }
+
+    fn refuse(&self, marks: Option<&TokenMarks>, now: i64) -> bool {
+        let issued = marks.and_then(|marks| marks.issued_unix_ms);
+        // An unknown age may be from before.
+        now < self.all || now < self.old && issued.is_none_or(|at| at <= self.since)
+    }
+}
+
+/// Refusals, found by their conditions.
+#[derive(Debug, Default)]
+struct Refusals {
+    by_conditions: HashMap<Arc<Cut>, Ends, RandomState>,
+    /// The same, with their last end: those that have ended are found without the others.
+    by_end: BTreeSet<(i64, Arc<Cut>)>,
+    /// Refusals of each [`Cut::kind`].
+    kinds: [usize; 32],
+}
+
+impl Refusals {
+    fn len(&self) -> usize {
+        self.by_conditions.len()
+    }
+
+    fn has(&self, cut: &Cut) -> bool {
+        self.by_conditions.contains_key(&cut.key())
+    }
+
+    /// Adds a refusal. Of two with the same conditions the later ends hold; returns these.
+    fn add(&mut self, cut: &Cut, ends: Ends) -> Ends {
+        let before = self.remove(cut);
+        let ends = before.map_or(ends, |before| before.merge(ends));
+        let key = Arc::new(cut.key());
+        self.kinds[key.kind()] += 1;
+        self.by_conditions.insert(Arc::clone(&key), ends);
+        self.by_end.insert((ends.old, key));
+        ends
+    }
+
+    fn remove(&mut self, cut: &Cut) -> Option<Ends> {
+        let (key, ends) = self.by_conditions.remove_entry(&cut.key())?;
+        self.kinds[key.kind()] -= 1;
+        self.by_end.remove(&(ends.old, key));
+        Some(ends)
+    }
+
+    /// Forgets refusals that have ended.
+    fn prune(&mut self, now: i64) {
+        while self.by_end.first().is_some_and(|(end, _)| *end <= now) {
+            let Some((_, cut)) = self.by_end.pop_first() else {
+                return;
+            };
+            self.by_conditions.remove(&cut);
+            self.kinds[cut.kind()] -= 1;
+        }
+    }
+
+    fn refuse(&self, connected: &Connected<'_>, now: i64) -> bool {
+        let kinds = (0..self.kinds.len()).filter(|kind| self.kinds[*kind] > 0);
+        kinds
+            .filter_map(|kind| Some((kind, Cut::of(kind, connected)?)))
+            .any(|(kind, key)| self.refuse_kind(kind, key, connected, now))
+    }
+
+    /// Tries each user and each role of the connection.
+    fn refuse_kind(&self, kind: usize, mut key: Cut, connected: &Connected<'_>, now: i64) -> bool {
+        let marks = connected.marks;
+        let refuses = |key: &Cut| {
+            let ends = self.by_conditions.get(key);
+            ends.is_some_and(|ends| ends.refuse(marks, now))
+        };
+        let of_roles = |key: &mut Cut| {
+            if kind >> 3 & 1 == 0 {
+                return refuses(key);
+            }
+            let mut roles = marks.iter().flat_map(|marks| marks.roles.iter());
+            roles.any(|role| {
+                key.role = Some(role.to_string());
+                refuses(key)
+            })
+        };
+        if kind & 1 == 0 {
+            return of_roles(&mut key);
+        }
+        connected.users().any(|user| {
+            key.user = Some(user.to_owned());
+            of_roles(&mut key)
+        })
+    }
+}
+
+/// The list is full: nothing was added. A list that forgot its oldest entry would accept a refused user again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the list of refused users and tokens is full: {0} entries")]
+pub struct Full(pub usize);
+
+/// What [`Revoked::lift`] has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifted {
+    /// Whether there was such a refusal by a request; it is gone.
+    pub was_refused: bool,
+    /// Whether a line of the file refuses the same, and goes on to.
+    pub is_in_file: bool,
+}
+
+/// Unix seconds as milliseconds.
+const fn unix_ms(seconds: i64) -> i64 {
+    seconds.saturating_mul(1000)
+}
+
+/// The users, tokens and addresses that are refused wherever they connect. Copies share the list.
+#[derive(Clone, Debug)]
+pub struct Revoked {
+    max: usize,
+    lists: Arc<RwLock<Lists>>,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    of_calls: Refusals,
+    of_file: Refusals,
+}
+
+impl Default for Revoked {
+    /// An empty list for the default number of entries.
+    fn default() -> Self {
+        Self::new(MAX)
+    }
+}
+
+impl Revoked {
+    /// An empty list for at most `max` entries.
+    pub fn new(max: usize) -> Self {
+        Self {
+            max,
+            lists: Arc::default(),
+        }
+    }
+
+    /// The most entries.
+    pub const fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Adds what is refused after a cut. Called before the connections are closed, so that no client comes back
+    /// meanwhile. An earlier refusal with the same conditions is never shortened. Returns the entry in the form for
+    /// other processes.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn add(&self, refused: &Cut, now_unix_ms: i64) -> Result<Cut, Full> {
+        let mut lists = self.pruned(now_unix_ms);
+        let entries = lists.of_calls.len() + lists.of_file.len();
+        if !lists.of_calls.has(refused) && entries >= self.max {
+            return Err(Full(self.max));
+        }
+        let ends = Ends::of_call(refused, now_unix_ms);
+        Ok(refused.ending(&lists.of_calls.add(refused, ends)))
+    }
+
+    /// Takes a refusal with exactly these conditions back, and says what was found. A line of the file stays: the next
+    /// reading would bring it again.
+    pub fn lift(&self, cut: &Cut, now_unix_ms: i64) -> Lifted {
+        let mut lists = self.pruned(now_unix_ms);
+        Lifted {
+            was_refused: lists.of_calls.remove(cut).is_some(),
+            is_in_file: lists.of_file.has(cut),
+        }
+    }
+
+    /// Replaces the entries of the file. An entry without an end holds while the file has it;
+    /// of two with the same conditions, the later ends hold.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn replace_file(&self, cuts: &[Cut], now_unix_ms: i64) -> Result<(), Full> {
+        let mut refusals = Refusals::default();
+        for cut in cuts {
+            refusals.add(cut, Ends::of_line(cut, now_unix_ms));
+        }
+        refusals.prune(now_unix_ms);
+        let mut lists = self.pruned(now_unix_ms);
+        if refusals.len() + lists.of_calls.len() > self.max {
+            return Err(Full(self.max));
+        }
+        lists.of_file = refusals;
+        Ok(())
+    }
+
+    /// Whether this client may be here. Every door asks this one question: the hub at a handshake and at a new token,
+    /// plain HTTP at each request, and a gateway before work that it does for a client that has waited.
+    ///
+    /// # Errors
+    /// An operator has cut the client off.
+    pub fn admit(&self, who: &Connected<'_>, now_unix_ms: i64) -> Result<(), Refusal> {
+        let lists = self.read();
+        let lists = [&lists.of_calls, &lists.of_file];
+        match lists.iter().any(|one| one.refuse(who, now_unix_ms)) {
+            true => Err(Refusal::Revoked),
+            false => Ok(()),
+        }
+    }
+
+    /// The number of entries that hold, and the newest of them, the newest first.
+    pub fn newest(&self, now_unix_ms: i64) -> (usize, Vec<Cut>) {
+        let lists = self.read();
+        let both = lists
+            .of_calls
+            .by_conditions
+            .iter()
+            .chain(&lists.of_file.by_conditions);
+        let mut held: Vec<_> = both.filter(|(_, ends)| now_unix_ms < ends.old).collect();
+        held.sort_by_key(|(_, ends)| Reverse(ends.since));
+        let newest = held.iter().take(NEWEST_MAX);
+        let newest = newest.map(|(cut, ends)| cut.ending(ends));
+        (held.len(), newest.collect())
+    }
+
+    /// The lists without the entries that have ended, so that these take no room.
+    fn pruned(&self, now_unix_ms: i64) -> RwLockWriteGuard<'_, Lists> {
+        let mut lists = self.lists.write().unwrap_or_else(PoisonError::into_inner);
+        lists.of_calls.prune(now_unix_ms);
+        lists.of_file.prune(now_unix_ms);
+        lists
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Lists> {
+        self.lists.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

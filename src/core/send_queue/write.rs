@@ -1,0 +1,329 @@
+//! A write from a send queue: slices of the control part and of the frames, and the progress of the
+//! frames.
+//!
+//! Frames that go out plain, whole and without a number have a short path: in a burst to a thousand
+//! clients a write has many such frames, and every look at every frame counts.
+
+use std::io::IoSlice;
+
+use super::{Begun, FRAMES_MAX, SendQueue, Wrote};
+use crate::deflated;
+use crate::deflated::Inflates;
+use crate::encodings::{FrameId, Key, Kind};
+use crate::protocol::{Encoding, websocket};
+use crate::queue::{Entry, Queue};
+use crate::{Encoded, Frame, Lead, Now};
+
+impl SendQueue {
+    /// Has `encode` make the encodings for the next write of this many bytes: exactly for the frames of
+    /// [`Self::outgoing`]. Otherwise another client could deflate one more of these frames before the write is put
+    /// together, and the lead, which was rendered for a plain frame, would not match.
+    pub(crate) fn encode_next(&self, bytes_max: usize, mut encode: impl FnMut(&Frame, FrameId)) {
+        let (mut left, mut window) = (bytes_max, self.window);
+        for (index, entry) in self.data.iter().take(FRAMES_MAX).enumerate() {
+            if left == 0 {
+                break;
+            }
+            let begun = self.begun.filter(|_| index == 0);
+            if begun.is_none() {
+                encode(&entry.frame, window);
+            }
+            let part = self.part(entry, begun, window);
+            window = part.window_after(window);
+            left = left.saturating_sub(part.body().len());
+        }
+    }
+
+    /// Appends the leads of the next write to the arena, in order.
+    #[inline]
+    pub(crate) fn render_leads(&self, bytes_max: usize, arena: &mut Vec<u8>) {
+        if !self.has_numbered() {
+            return;
+        }
+        for part in self.outgoing(bytes_max) {
+            part.render_lead(arena);
+        }
+    }
+
+    /// Appends the next write: borrowed slices of control bytes, of `leads` (from
+    /// [`Self::render_leads`]) and of shared frames.
+    #[inline]
+    pub(crate) fn gather<'a>(
+        &'a self,
+        bytes_max: usize,
+        mut leads: &'a [u8],
+        out: &mut Vec<IoSlice<'a>>,
+    ) {
+        if self.begun.is_none() && !self.control.is_empty() {
+            out.push(IoSlice::new(&self.control));
+        }
+        if self.is_whole_and_plain() {
+            return self.gather_plain(bytes_max, out);
+        }
+        for part in self.outgoing(bytes_max) {
+            let (lead, rest) = leads.split_at(part.lead_bytes());
+            leads = rest;
+            let body = part.body();
+            if part.skip < lead.len() {
+                out.push(IoSlice::new(&lead[part.skip..]));
+                out.push(IoSlice::new(body));
+            } else {
+                out.push(IoSlice::new(&body[part.skip - lead.len()..]));
+            }
+            if part.skip > 0 && !self.control.is_empty() {
+                out.push(IoSlice::new(&self.control));
+            }
+        }
+    }
+
+    /// Moves the queue by `n` bytes of [`Self::gather`] that the kernel took.
+    #[inline]
+    pub(crate) fn wrote(&mut self, now: Now, n: usize) -> Wrote {
+        let mut wrote = Wrote::default();
+        let mut left = n;
+        if left > 0 {
+            self.progress_at = now.mono_us;
+            self.bytes_out += left as u64;
+        }
+        if self.begun.is_some() {
+            left = self.advance(left, &mut wrote);
+        }
+        if self.begun.is_none() && !self.control.is_empty() {
+            let taken = left.min(self.control.len());
+            left -= taken;
+            self.control.drain(..taken);
+            if self.control.is_empty() {
+                self.control = Vec::new();
+                wrote.control_out = true;
+            }
+        }
+        // The usual end of a write: the queue is empty.
+        if left == self.bytes && self.control.is_empty() && self.is_whole_and_plain() {
+            wrote.frames += self.data.len() as u32;
+            wrote.bytes += std::mem::take(&mut self.bytes);
+            self.data = Queue::default();
+            left = 0;
+        }
+        while left > 0 && self.control.is_empty() && !self.data.is_empty() {
+            left = self.advance(left, &mut wrote);
+        }
+        debug_assert_eq!(left, 0, "more was written than was gathered");
+        self.rest_if_empty();
+        self.frames_out += u64::from(wrote.frames);
+        wrote
+    }
+
+    /// Ends conflation and the clock of the soft limit if no frame waits.
+    #[inline]
+    pub(crate) fn rest_if_empty(&mut self) {
+        if self.data.is_empty() {
+            self.conflate_at = 0;
+            self.over_soft_since = None;
+        }
+    }
+
+    /// Moves into the first frame by at most `left` bytes; returns the rest of `left`.
+    fn advance(&mut self, left: usize, wrote: &mut Wrote) -> usize {
+        let Some(first) = self.data.front() else {
+            return left;
+        };
+        let part = self.part(first, self.begun, self.window);
+        let (skip, window) = (part.skip, part.window_after(self.window));
+        let remaining = part.lead_bytes() + part.body().len() - skip;
+        if left < remaining {
+            self.begun = (skip + left > 0).then_some(Begun {
+                kind: part.kind,
+                offset: (skip + left) as u32,
+            });
+            return 0;
+        }
+        self.begun = None;
+        if let Some(entry) = self.data.pop_front() {
+            self.window = window;
+            let bytes = entry.frame.queue_bytes();
+            self.bytes -= bytes;
+            wrote.frames += 1;
+            wrote.bytes += bytes;
+        }
+        left - remaining
+    }
+
+    /// The frames of the next write: at least one, then as many as `bytes_max` holds.
+    #[inline]
+    fn outgoing(&self, bytes_max: usize) -> impl Iterator<Item = Outgoing<'_>> {
+        let mut begun = self.begun;
+        let (mut left, mut window) = (bytes_max, self.window);
+        (0..FRAMES_MAX).map_while(move |index| {
+            if left == 0 {
+                return None;
+            }
+            let part = self.part(self.data.get(index)?, begun.take(), window);
+            window = part.window_after(window);
+            left = left.saturating_sub(part.body().len());
+            Some(part)
+        })
+    }
+
+    /// Returns a frame in the encoding in which it was begun, or in the best encoding available now.
+    #[inline]
+    fn part<'a>(&self, entry: &'a Entry, begun: Option<Begun>, window: FrameId) -> Outgoing<'a> {
+        let (kind, encoded) = match (begun, self.encoding) {
+            (None, Encoding::Plain) => (Kind::Plain, entry.frame.plain()),
+            _ => self.encoding_of(&entry.frame, begun, window),
+        };
+        Outgoing {
+            entry,
+            kind,
+            encoded,
+            skip: begun.map_or(0, |b| b.offset as usize),
+        }
+    }
+
+    fn encoding_of<'a>(
+        &self,
+        frame: &'a Frame,
+        begun: Option<Begun>,
+        window: FrameId,
+    ) -> (Kind, &'a Encoded) {
+        let made = |kind| Some((kind, frame.encoded(Key::of(kind, window))?));
+        let found = match (begun, self.encoding) {
+            (Some(begun), _) => made(begun.kind),
+            (None, Encoding::Plain) => made(Kind::Plain),
+            (None, Encoding::Event) => made(Kind::Event),
+            (None, Encoding::Deflate(params)) => deflated::best(frame, Inflates { params, window }),
+        };
+        debug_assert!(found.is_some(), "not made");
+        found.unwrap_or_else(|| (Kind::Plain, frame.plain()))
+    }
+
+    /// Like [`Self::outgoing`], for a queue in which every frame is plain and whole.
+    #[inline]
+    fn gather_plain<'a>(&'a self, bytes_max: usize, out: &mut Vec<IoSlice<'a>>) {
+        // Most writes have one frame.
+        if let (Some(only), None) = (self.data.front(), self.data.get(1)) {
+            out.push(IoSlice::new(only.frame.plain().whole()));
+            return;
+        }
+        let mut left = bytes_max;
+        for entry in self.data.iter().take(FRAMES_MAX) {
+            if left == 0 {
+                return;
+            }
+            let bytes = entry.frame.plain().whole();
+            out.push(IoSlice::new(bytes));
+            left = left.saturating_sub(bytes.len());
+        }
+    }
+
+    /// Whether every frame goes out whole, in the plain encoding and without a number.
+    #[inline]
+    fn is_whole_and_plain(&self) -> bool {
+        self.begun.is_none() && !self.has_numbered() && self.is_plain()
+    }
+
+    /// Whether frames go out in the plain encoding.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self.encoding, Encoding::Plain)
+    }
+
+    /// Whether any frame so far had a number. In most gateways no frame has one, and the search for leads is left
+    /// out.
+    #[inline]
+    fn has_numbered(&self) -> bool {
+        self.last_seq > 0
+    }
+}
+
+/// A frame of a write.
+struct Outgoing<'a> {
+    entry: &'a Entry,
+    kind: Kind,
+    encoded: &'a Encoded,
+    /// Bytes already out.
+    skip: usize,
+}
+
+impl<'a> Outgoing<'a> {
+    /// The frame with which the client's inflate window ends after this frame was sent completely.
+    /// Every compressed encoding of a frame inflates to the same bytes, so the encoding does not matter;
+    /// an uncompressed frame does not change the window.
+    #[inline]
+    fn window_after(&self, window: FrameId) -> FrameId {
+        match self.kind.is_deflated() {
+            true => self.entry.frame.link().id(),
+            false => window,
+        }
+    }
+
+    /// The bytes after the lead: the whole frame if there is no lead.
+    #[inline]
+    fn body(&self) -> &'a [u8] {
+        match self.entry.frame.lead() {
+            Lead::None => self.encoded.whole(),
+            Lead::Seq(_) => self.encoded.body(),
+        }
+    }
+
+    /// Bytes that [`Self::render_lead`] appends.
+    #[inline]
+    fn lead_bytes(&self) -> usize {
+        match self.entry.frame.lead() {
+            Lead::None => 0,
+            Lead::Seq(text) => self.numbered_lead_bytes(text),
+        }
+    }
+
+    fn numbered_lead_bytes(&self, text: &str) -> usize {
+        let text_bytes = self.lead_text_bytes(text);
+        match self.kind {
+            Kind::Event => self.encoded.header().len() + text_bytes,
+            kind => {
+                websocket::lead_bytes(text_bytes, self.encoded.body().len(), kind.is_deflated())
+            }
+        }
+    }
+
+    fn lead_text_bytes(&self, text: &str) -> usize {
+        text.len() + decimal_digits(self.entry.seq())
+    }
+
+    /// Appends the header and the lead that precede the shared body; nothing for a frame without a
+    /// lead.
+    #[inline]
+    fn render_lead(&self, arena: &mut Vec<u8>) {
+        if let Lead::Seq(text) = self.entry.frame.lead() {
+            self.render_numbered_lead(text, arena);
+        }
+    }
+
+    fn render_numbered_lead(&self, text: &str, arena: &mut Vec<u8>) {
+        match self.kind {
+            Kind::Event => arena.extend_from_slice(self.encoded.header()),
+            kind => websocket::write_lead_header(
+                arena,
+                self.entry.frame.content(),
+                self.lead_text_bytes(text),
+                self.encoded.body().len(),
+                kind.is_deflated(),
+            ),
+        }
+        arena.extend_from_slice(text.as_bytes());
+        push_decimal(arena, self.entry.seq());
+    }
+}
+
+fn decimal_digits(n: u64) -> usize {
+    n.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
+/// Appends a number in decimal. Each message of each client may have a number, and the formatter would take a sixth
+/// of the time of such a delivery.
+fn push_decimal(arena: &mut Vec<u8>, mut n: u64) {
+    let from = arena.len();
+    arena.resize(from + decimal_digits(n), b'0');
+    for digit in arena[from..].iter_mut().rev() {
+        *digit = b'0' + (n % 10) as u8;
+        n /= 10;
+    }
+}

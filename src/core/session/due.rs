@@ -1,0 +1,429 @@
+//! Work that becomes due for a session without an event (pings, pongs, stalls, closes), and the waits of a session: of
+//! its send queue for the kernel, and of states for the pong after the last state.
+
+use std::num::NonZeroU64;
+
+use super::phase::{Phase, Ping};
+use super::slots::{Gate, Slots};
+use super::{Cold, Intake, Session, Timers};
+use crate::deadlines::Timer;
+use crate::{CloseReason, Limits, MaxRate, Now, SlowLook, Why};
+use weirgate_wire::admission::Peer;
+
+/// The most time that bytes in a proxy add to the stall limit, as a multiple of the limit: 90 s by default.
+const PROXY_STALLS_MAX: u64 = 3;
+
+/// A piece of work that is due; afterwards the session is armed again for the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    Nothing,
+    /// The request head is not whole in time.
+    HandshakeTimeout,
+    /// The session ends. With `reset`, the kernel drops the bytes that it has not sent.
+    End {
+        reason: CloseReason,
+        reset: bool,
+    },
+    /// No pong came in time: the client is to be closed.
+    PongTimeout,
+    /// A close that waited long enough is queued: the session is to start closing.
+    CloseWritten(CloseReason),
+    /// The client's turn in a stop has come.
+    Stop,
+    /// A ping is queued.
+    Ping,
+    /// The client's slot opens.
+    Slot,
+    /// A pong is late: the client is behind deep buffers.
+    Gate,
+}
+
+impl Session {
+    /// Returns the time of the session's entry in the deadlines, and the earlier time to which the entry has to move;
+    /// `None` if it need not move.
+    pub(crate) fn arm(&mut self, now: Now, limits: &Limits) -> Option<(Option<u64>, u64)> {
+        // `armed_at` cannot be 0: for `NonZeroU64` that means no entry.
+        let at = self.next_deadline(now, limits)?.max(1);
+        let armed_at = self.cold.armed_at.map(NonZeroU64::get);
+        if armed_at.is_some_and(|armed| armed <= at) {
+            return None;
+        }
+        self.cold.armed_at = NonZeroU64::new(at);
+        Some((armed_at, at))
+    }
+
+    /// Returns the time of the session's entry in the deadlines and forgets it, because the caller removes the entry.
+    pub(crate) fn disarm(&mut self) -> Option<u64> {
+        self.cold.armed_at.take().map(NonZeroU64::get)
+    }
+
+    /// The next moment at which something is due without an event.
+    fn next_deadline(&self, now: Now, limits: &Limits) -> Option<u64> {
+        let cold = &self.cold;
+        let pong = match &cold.phase {
+            Phase::Open(open) => open.ping.pong_due(),
+            Phase::Head(_) | Phase::Closing(_) => None,
+            Phase::Gone => return None,
+        };
+        let soft = self.queue.over_soft_since();
+        let soft = soft.map(|since| since + limits.send_queue.soft_for_us + 1);
+        let slot = self.slots().and_then(Slots::due_us);
+        let gate = self.gate_due(now, limits);
+        let all = [
+            cold.timers.next(),
+            pong,
+            self.stall_due(limits),
+            soft,
+            slot,
+            gate,
+        ];
+        all.into_iter().flatten().min()
+    }
+
+    /// The moment to drop a client that takes none of the waiting bytes.
+    fn stall_due(&self, limits: &Limits) -> Option<u64> {
+        let (waits, stall_us) = (!self.queue.is_empty(), limits.send_queue.stall_us);
+        waits.then(|| self.queue.progress_at() + stall_us + self.in_proxy_us(limits))
+    }
+
+    /// The time that a proxy needs to pass bytes on before it reads more. Linux lets a program write again only when a
+    /// third of the socket's buffer is free, and the buffer to a slow client may have megabytes.
+    fn in_proxy_us(&self, limits: &Limits) -> u64 {
+        let Phase::Open(open) = &self.cold.phase else {
+            return 0;
+        };
+        let under_way_us = open.under_way_us(self.queue.bytes_out());
+        let peer = self.peer();
+        let has_proxy = || {
+            matches!(peer, Peer::Proxied(_) | Peer::Unnamed(_))
+                || limits.trusted_proxies.trusts_peer(&peer)
+        };
+        if under_way_us == 0 || !has_proxy() {
+            return 0;
+        }
+        under_way_us.min(PROXY_STALLS_MAX * limits.send_queue.stall_us)
+    }
+
+    /// Handles one piece of due work and returns what the core has to do for it. The gateway's deadline is not handled
+    /// here. `ping_us` is the time from a ping to the next.
+    pub(crate) fn due(&mut self, now: Now, limits: &Limits, ping_us: u64) -> Due {
+        let due = |timers: &Timers, timer| timers.is_due(timer, now.mono_us);
+        let stalled = self.stall_due(limits).is_some_and(|at| at <= now.mono_us);
+        let cold = &self.cold;
+        match &cold.phase {
+            Phase::Head(_) if due(&cold.timers, Timer::Handshake) => Due::HandshakeTimeout,
+            Phase::Open(_) if stalled => Due::End {
+                reason: CloseReason::SendStalled,
+                reset: true,
+            },
+            Phase::Open(_) => self.open_due(now, limits, ping_us),
+            Phase::Closing(closing) if stalled || due(&cold.timers, Timer::End) => Due::End {
+                reason: closing.reason,
+                reset: !self.queue.is_empty(),
+            },
+            Phase::Head(_) | Phase::Closing(_) | Phase::Gone => Due::Nothing,
+        }
+    }
+
+    fn open_due(&mut self, now: Now, limits: &Limits, ping_us: u64) -> Due {
+        if self.pong_due(now, limits) {
+            return Due::PongTimeout;
+        }
+        if self.cold.timers.take_due(Timer::Close, now.mono_us) {
+            return self.close_due(now);
+        }
+        if self.soft_limit_due(now, limits) {
+            return Due::End {
+                reason: CloseReason::SendQueueSoft,
+                reset: true,
+            };
+        }
+        let gate_us = self.gate_due(now, limits);
+        if gate_us.is_some_and(|at| at <= now.mono_us) {
+            return Due::Gate;
+        }
+        let slot_us = self.slots().and_then(Slots::due_us);
+        if slot_us.is_some_and(|at| at <= now.mono_us) {
+            return Due::Slot;
+        }
+        let timers = &mut self.cold.timers;
+        if timers.push_back(Timer::Ping, now.mono_us, ping_us) {
+            self.ping(now);
+            return Due::Ping;
+        }
+        Due::Nothing
+    }
+
+    /// Whether the awaited pong is overdue. Extends its deadline if the client may have sent it, or only reads slowly.
+    fn pong_due(&mut self, now: Now, limits: &Limits) -> bool {
+        // While the kernel takes no more bytes for the client, the stall limit decides, not the pong: the client may
+        // only read slowly.
+        let reads_until_us = self.stall_due(limits).filter(|_| self.is_blocked());
+        let cold = &mut *self.cold;
+        let Phase::Open(open) = &mut cold.phase else {
+            return false;
+        };
+        if open.ping.pong_due().is_none_or(|due| now.mono_us < due) {
+            return false;
+        }
+        if cold.reading.is_paused() {
+            // The pong may be in the kernel: a client that is not read cannot be late.
+            open.ping.allow_until(now.mono_us + limits.pong_timeout_us);
+            return false;
+        }
+        if let Some(at_us) = reads_until_us.filter(|at_us| now.mono_us < *at_us) {
+            open.ping.allow_until(at_us);
+            return false;
+        }
+        open.ping = Ping::Missed;
+        true
+    }
+
+    /// Handles the close timer. Writes a close that has waited long enough. Without such a close the process is stopping,
+    /// and the client's moment to be closed has come: the moments of all clients are spread over the drain.
+    fn close_due(&mut self, now: Now) -> Due {
+        let close = match &self.cold.phase {
+            Phase::Open(open) => open.close,
+            _ => None,
+        };
+        let Some(close) = close else {
+            return Due::Stop;
+        };
+        self.write_close(now, close.code);
+        Due::CloseWritten(close.reason)
+    }
+
+    /// Whether the queue stayed above the soft limit for too long. If the queue is below the limit, its clock stops.
+    fn soft_limit_due(&mut self, now: Now, limits: &Limits) -> bool {
+        let limits = &limits.send_queue;
+        let since = self.queue.over_soft_since();
+        if since.is_none_or(|since| now.mono_us <= since + limits.soft_for_us) {
+            return false;
+        }
+        self.queue.stays_over_soft(limits)
+    }
+
+    /// Puts a ping in the control part, unless a ping is under way, and waits for any sign of life. Returns false if
+    /// the last sign of life is at most `lately_us` old, or if the client cannot answer.
+    pub(crate) fn probe(&mut self, now: Now, lately_us: u64) -> bool {
+        let takes_data = self.takes_data();
+        if now.mono_us <= self.cold.heard_us + lately_us {
+            return false;
+        }
+        self.ping(now);
+        let cold = &mut *self.cold;
+        cold.is_silent = match &cold.phase {
+            Phase::Open(open) => takes_data && open.ping != Ping::Queued { answered: false },
+            _ => false,
+        };
+        cold.is_silent
+    }
+
+    /// Puts a ping in the control part, unless an earlier ping is under way.
+    pub(super) fn ping(&mut self, now: Now) {
+        if let Phase::Open(open) = &mut self.cold.phase
+            && open.ping == Ping::Idle
+        {
+            let answered = open.protocol.keep_alive(self.queue.control(now));
+            open.ping = Ping::Queued { answered };
+        }
+    }
+
+    // ---- the gateway's
+
+    /// Sets or stops the deadline of [`Session::take_gateway_due`].
+    pub(crate) fn set_gateway_deadline(&mut self, at_us: Option<u64>) {
+        let timers = &mut self.cold.timers;
+        match (at_us, &self.cold.phase) {
+            (Some(at), Phase::Head(_) | Phase::Open(_)) => timers.set(Timer::Gateway, at),
+            _ => timers.stop(Timer::Gateway),
+        }
+    }
+
+    /// Whether the gateway's deadline has come. Stops the deadline, also for a client that is about to
+    /// be closed, for which the result is false.
+    pub(crate) fn take_gateway_due(&mut self, now: Now) -> bool {
+        self.cold.timers.take_due(Timer::Gateway, now.mono_us) && self.takes_data()
+    }
+
+    /// Notes whether the queue waits for the kernel: from a write that the kernel did not take whole until the queue is
+    /// empty. Returns the new state; `None` if nothing changes.
+    #[inline]
+    pub(crate) fn turns_waiting(&mut self) -> Option<bool> {
+        let waits = (self.waits || self.is_blocked()) && self.has_waiting();
+        let turns = waits != self.waits;
+        self.waits = waits;
+        turns.then_some(waits)
+    }
+
+    /// Whether the waiting frames wait only for the loop: the kernel has taken every write whole since the queue was
+    /// last empty.
+    pub(crate) fn keeps_up(&self) -> bool {
+        self.is_listed() && !self.waits
+    }
+
+    /// Notes that weirgate itself holds the client's bytes back.
+    pub(crate) fn set_paced(&mut self) {
+        self.is_paced = true;
+    }
+
+    /// Whether weirgate itself holds the client's bytes back.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.is_paced
+    }
+
+    /// Takes the time from a ping to the pong that was just read, microseconds.
+    pub(crate) fn take_pong_us(&mut self) -> Option<u32> {
+        match &mut self.cold.phase {
+            Phase::Open(open) => open.pong_us.take(),
+            _ => None,
+        }
+    }
+
+    /// Time since the kernel last took a byte of the queue, microseconds; 0 if nothing waits.
+    pub(crate) fn untaken_us(&self, now_us: u64) -> u64 {
+        match self.has_waiting() {
+            true => now_us.saturating_sub(self.queue.progress_at()),
+            false => 0,
+        }
+    }
+
+    /// Notes a pong: the client has got all bytes that were sent before the ping.
+    pub(super) fn was_answered(&mut self, now: Now) {
+        if let Phase::Open(open) = &mut self.cold.phase
+            && let Some((bytes_read, after_us)) = open.ping.answered(now.mono_us)
+        {
+            let answered = bytes_read - open.bytes_read;
+            (open.bytes_read, open.pong_us) = (bytes_read, Some(after_us));
+            let under_way = self.under_way();
+            if let Some(gate) = self.gate_mut() {
+                gate.answered(after_us, answered, under_way);
+            }
+        }
+    }
+
+    /// Bytes that wait in the queue or are in flight: all bytes after the last ping that the client answered.
+    pub(super) fn under_way(&self) -> u64 {
+        let bytes_read = match &self.cold.phase {
+            Phase::Open(open) => open.bytes_read,
+            _ => 0,
+        };
+        self.queue.bytes_out() - bytes_read + self.queue.bytes() as u64
+    }
+
+    /// The time from which the awaited pong is late; `None` if there is a gate already.
+    pub(super) fn gate_due(&self, now: Now, limits: &Limits) -> Option<u64> {
+        let Phase::Open(open) = &self.cold.phase else {
+            return None;
+        };
+        // A pong of a client that is not read may be in the kernel.
+        if self.has_gate() || self.cold.reading.is_paused() {
+            return None;
+        }
+        let sent_us = open.ping.sent_at(now.mono_us)?;
+        Some(sent_us.saturating_add(limits.buffered_after_us))
+    }
+
+    /// Whether states wait for the pong after the last state.
+    pub(crate) fn has_gate(&self) -> bool {
+        self.gate().is_some()
+    }
+
+    pub(crate) fn set_gate(&mut self, now: Now) {
+        self.slots_mut().gate = Some(Gate::new(now));
+    }
+
+    /// Sets or ends the client's own rate. The caller has opened the slot before.
+    pub(crate) fn set_max_rate(&mut self, now: Now, rate: Option<MaxRate>) {
+        self.slots_mut().set_rate(now, rate);
+        self.rest_slots();
+    }
+
+    fn slots_mut(&mut self) -> &mut Slots {
+        self.is_limited = true;
+        let slots = &mut self.cold.slots;
+        slots.get_or_insert_with(|| Box::new(Slots::new(None)))
+    }
+
+    /// Frees slots that hold nothing back.
+    fn rest_slots(&mut self) {
+        let is_idle =
+            |slots: &Slots| slots.count() == 0 && !slots.has_rate() && slots.gate.is_none();
+        if self.intake == Intake::Open && self.cold.slots.as_deref().is_some_and(is_idle) {
+            self.cold.slots = None;
+            self.is_limited = self.cold.rate.is_some();
+        }
+    }
+
+    fn gate(&self) -> Option<&Gate> {
+        self.slots()?.gate.as_ref()
+    }
+
+    fn gate_mut(&mut self) -> Option<&mut Gate> {
+        let slots = self.cold.slots.as_mut().filter(|_| self.is_limited)?;
+        slots.gate.as_mut()
+    }
+
+    /// The time for which the client has had a gate, microseconds.
+    pub(super) fn gated_us(&self, now: Now) -> Option<u64> {
+        Some(self.gate()?.age_us(now))
+    }
+
+    /// Removes the gate if it has nothing left to hold back; returns its age, microseconds.
+    pub(crate) fn take_wide_gate(&mut self, now: Now) -> Option<u64> {
+        let slots = self.cold.slots.as_mut()?;
+        let gate = slots.gate.take_if(|gate| gate.is_wide())?;
+        self.rest_slots();
+        Some(gate.age_us(now))
+    }
+
+    /// Queues a first ping after the bytes so far, unless a ping was answered already or pings are switched off.
+    pub(crate) fn ping_early(&mut self, now: Now, limits: &Limits) {
+        let is_first = matches!(&self.cold.phase, Phase::Open(open) if open.bytes_read == 0);
+        if is_first && limits.ping_interval_us > 0 {
+            self.ping(now);
+        }
+    }
+
+    /// Queues a ping after the last state that was sent: its pong says when the next state may be sent.
+    pub(crate) fn ping_behind(&mut self, now: Now) {
+        let is_out = self.queue.is_empty();
+        if let Some(gate) = self.gate_mut()
+            && is_out
+            && (gate.is_closed || gate.has_left)
+        {
+            gate.has_left = false;
+            self.ping(now);
+        }
+    }
+
+    /// For operators.
+    pub(crate) fn gate_look(&self, now: Now) -> Option<SlowLook> {
+        let gate = self.gate()?;
+        Some(SlowLook {
+            why: Some(Why::Buffered),
+            say: gate.say().into(),
+            slow_us: gate.age_us(now),
+            kernel: None,
+            lost_permille: 0,
+        })
+    }
+}
+
+impl Cold {
+    /// Notes a sign of life, and extends the deadline of the awaited pong to at least `next_us` from now: the pong may
+    /// come after other bytes.
+    pub(super) fn note_life(&mut self, now: Now, next_us: u64) {
+        self.heard_us = now.mono_us;
+        self.is_silent = false;
+        if let Phase::Open(open) = &mut self.phase {
+            open.ping.allow_until(now.mono_us + next_us);
+        }
+    }
+
+    /// Notes that the client has read bytes. From then on the stall limit decides how long it may pause.
+    pub(super) fn note_reading(&mut self, now: Now, limits: &Limits) {
+        let next_us = limits.pong_timeout_us.max(limits.send_queue.stall_us);
+        self.note_life(now, next_us);
+    }
+}

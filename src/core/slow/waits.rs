@@ -1,0 +1,453 @@
+//! The clients whose send queue waits, and the looks at these clients.
+//!
+//! A wait begins when the kernel takes less than offered, and ends when the queue is empty. Only these clients have an
+//! entry here, and only while there are entries the shell looks, four times a second. A client that waits for long is
+//! sampled once a second; two samples give a verdict.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound::{Excluded, Unbounded};
+
+use foldhash::quality::RandomState;
+
+use super::{Cause, Pair, Sample, Why, late};
+use crate::clients::Clients;
+use crate::session::Session;
+use crate::shell::Transmit;
+use crate::stats::SlowStats;
+use crate::{Now, SessionKey};
+use weirgate_wire::admission::{ClientAddr, Peer, TrustedProxies};
+
+/// Time between two looks.
+const EVERY_US: u64 = 250_000;
+/// The looks that are remembered: the looks of the last second, and the look at its start.
+const LOOKS: usize = 5;
+/// A client is slow if its queue waited for this long in the last second.
+const SLOW_US: u64 = 500_000;
+/// A client is sampled if its queue waited for this long since the last look.
+const SAMPLE_FROM_US: u64 = EVERY_US / 2;
+/// The shortest time between two samples of a client: a second, less the time by which a look may come early.
+const APART_US: u64 = 900_000;
+/// The most calls of the kernel in one look; the next look continues with the clients after.
+pub const CALLS_MAX: u32 = 64;
+/// The most clients with samples; the others are [`Why::Unclear`].
+pub const SAMPLED_MAX: usize = 1_024;
+/// The most clients that one turn looks at.
+const SLICE: usize = 2_048;
+/// A client that has no second sample after this time is [`Why::Unclear`].
+const PENDING_US: u64 = 2_000_000;
+/// A verdict ends after this time in which the client was not slow.
+const ENDS_US: u64 = 3_000_000;
+/// The log line about an ended connection gets a verdict only if the client was slow within this time before.
+const TOLD_US: u64 = 10_000_000;
+/// If at least this many clients behind a proxy are slow, and at least half of all its clients, the proxy itself is
+/// slow.
+const PROXY_ITSELF_MIN: u64 = 3;
+
+/// A client whose queue waits, or has waited a moment ago.
+#[derive(Debug, Default)]
+struct Wait {
+    /// When the current wait began; `None` while the queue does not wait.
+    since_us: Option<u64>,
+    /// The total time of the waits that have ended.
+    ended_us: u64,
+    /// The total time of waiting as of each of the last looks, the oldest first.
+    at_looks: [u64; LOOKS],
+    slow_since_us: Option<u64>,
+    /// The last look at which the client was slow.
+    slow_at_us: u64,
+    /// The verdict, and the line for a person.
+    why: Option<Why>,
+    say: Box<str>,
+    sampled: Option<Box<Sampled>>,
+}
+
+#[derive(Debug, Default)]
+struct Sampled {
+    /// The newest sample, unless the client has stopped waiting since.
+    newest: Option<Sample>,
+    lost_permille: u32,
+    /// The kernel has no numbers about this socket.
+    has_none: bool,
+}
+
+/// The cause of a slow client, for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlowLook {
+    /// The cause; `None` before the second sample.
+    pub why: Option<Why>,
+    /// The cause in words for people, with figures.
+    pub say: Box<str>,
+    /// For how long the client has been slow, microseconds.
+    pub slow_us: u64,
+    /// The kernel's last numbers.
+    pub kernel: Option<Sample>,
+    /// Of a thousand bytes, the number that was sent again.
+    pub lost_permille: u32,
+}
+
+/// The facts of a look about the time since the last looks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Look {
+    now_us: u64,
+    late_us: u64,
+    /// From the look a second ago to this look.
+    passed_us: u64,
+    /// Since the last look.
+    step_us: u64,
+}
+
+/// All clients that wait.
+#[derive(Debug, Default)]
+pub(crate) struct Waits {
+    of: BTreeMap<SessionKey, Wait>,
+    /// The times of the last looks, the oldest first.
+    looks: [u64; LOOKS],
+    /// The look under way, and the last client that it has reached.
+    walk: Option<(Look, Option<SessionKey>)>,
+    calls: u32,
+    /// The last client that a look sampled, if the look had no call left for the clients after it: the next look
+    /// continues there.
+    called: Option<SessionKey>,
+    sampled: usize,
+    /// For each proxy: the open clients behind it, how many of these were slow at the last look, and how many are slow
+    /// at this look so far.
+    behind: HashMap<ClientAddr, [u64; 3], RandomState>,
+}
+
+impl Wait {
+    fn total_us(&self, now_us: u64) -> u64 {
+        let under_way = self.since_us.map_or(0, |at| now_us.saturating_sub(at));
+        self.ended_us + under_way
+    }
+
+    fn look(&mut self, now_us: u64) {
+        self.at_looks.rotate_left(1);
+        self.at_looks[LOOKS - 1] = self.total_us(now_us);
+    }
+
+    /// The time of waiting since the last look, and in the last second.
+    fn waited_us(&self) -> [u64; 2] {
+        let [first, .., last, now] = self.at_looks;
+        [now - last, now - first]
+    }
+
+    /// Whether nothing is left to remember.
+    fn is_over(&self, now_us: u64) -> bool {
+        let was_slow = self.slow_at_us > 0 && now_us < self.slow_at_us + TOLD_US;
+        self.since_us.is_none() && self.waited_us()[1] == 0 && !was_slow
+    }
+}
+
+impl Waits {
+    /// Notes that a queue begins to wait, or has become empty.
+    pub(crate) fn turned(&mut self, now: Now, key: SessionKey, waits: bool) {
+        if self.of.is_empty() {
+            self.looks = [now.mono_us; LOOKS];
+        }
+        let wait = self.of.entry(key).or_default();
+        wait.ended_us = wait.total_us(now.mono_us);
+        wait.since_us = waits.then_some(now.mono_us);
+    }
+
+    /// Forgets a client that ends. Returns its verdict, if recent; for a client that waits without a verdict,
+    /// [`Why::Unclear`].
+    pub(crate) fn remove(
+        &mut self,
+        now: Now,
+        key: SessionKey,
+        stats: &mut SlowStats,
+    ) -> Option<(Why, Box<str>)> {
+        let mut wait = self.of.remove(&key)?;
+        self.sampled -= usize::from(wait.sampled.is_some());
+        let is_young = now.mono_us <= wait.slow_at_us + TOLD_US;
+        let told = match wait.why.filter(|_| is_young) {
+            Some(why) => Some((why, wait.say.clone())),
+            None => wait.since_us.map(|_| (Why::Unclear, Box::default())),
+        };
+        wait.ends(stats);
+        told
+    }
+
+    /// Counts an open client behind a proxy, or its end.
+    pub(crate) fn count_behind(&mut self, proxy: ClientAddr, comes: bool) {
+        let [open, ..] = self.behind.entry(proxy).or_default();
+        *open = if comes {
+            *open + 1
+        } else {
+            open.saturating_sub(1)
+        };
+        if *open == 0 {
+            self.behind.remove(&proxy);
+        }
+    }
+
+    /// The time of the next look; `None` while no client waits.
+    pub(crate) fn due_us(&self) -> Option<u64> {
+        match self.walk {
+            Some(_) => Some(0),
+            None if self.of.is_empty() => None,
+            None => Some(self.looks[LOOKS - 1] + EVERY_US),
+        }
+    }
+
+    /// Whether the client is slow.
+    pub(crate) fn is_slow(&self, key: SessionKey) -> bool {
+        let wait = self.of.get(&key);
+        wait.is_some_and(|wait| wait.slow_since_us.is_some())
+    }
+
+    /// The facts about a slow client.
+    pub(crate) fn of(&self, now: Now, key: SessionKey) -> Option<SlowLook> {
+        let wait = self.of.get(&key)?;
+        let sampled = wait.sampled.as_deref();
+        Some(SlowLook {
+            why: wait.why,
+            say: wait.say.clone(),
+            slow_us: now.mono_us.saturating_sub(wait.slow_since_us?),
+            kernel: sampled.and_then(|sampled| sampled.newest),
+            lost_permille: sampled.map_or(0, |sampled| sampled.lost_permille),
+        })
+    }
+
+    /// Looks at the next clients that wait. `late_us`: the lateness of the loop in the last second.
+    pub(crate) fn look(
+        &mut self,
+        now: Now,
+        late_us: u64,
+        clients: &mut Clients,
+        trusted: &TrustedProxies,
+        tx: &mut dyn Transmit,
+    ) {
+        let (look, reached) = match self.walk.take() {
+            Some(under_way) => under_way,
+            None => (self.begin(now, late_us), None),
+        };
+        let mut of = std::mem::take(&mut self.of);
+        let from = reached.map_or(Unbounded, Excluded);
+        let mut over = Vec::new();
+        let mut last = None;
+        for (&key, wait) in of.range_mut((from, Unbounded)).take(SLICE) {
+            last = Some(key);
+            wait.look(look.now_us);
+            let Some(session) = clients.session(key) else {
+                continue;
+            };
+            let peer = session.peer();
+            let found = self.judge(look, key, wait, session, trusted, tx);
+            wait.set(look, found, &mut clients.stats.slow);
+            if wait.slow_since_us.is_some()
+                && wait.why == Some(Why::Proxy)
+                && let Some([.., counts]) = self.behind.get_mut(&peer.client())
+            {
+                *counts += 1;
+            }
+            if wait.is_over(look.now_us) {
+                over.push(key);
+            }
+        }
+        self.of = of;
+        for key in over {
+            self.remove(now, key, &mut clients.stats.slow);
+        }
+        match last.filter(|last| self.of.range((Excluded(*last), Unbounded)).next().is_some()) {
+            Some(last) => self.walk = Some((look, Some(last))),
+            None => self.end(&mut clients.stats.slow),
+        }
+    }
+
+    fn begin(&mut self, now: Now, late_us: u64) -> Look {
+        self.looks.rotate_left(1);
+        self.looks[LOOKS - 1] = now.mono_us;
+        self.calls = 0;
+        let [first, .., last, now_us] = self.looks;
+        Look {
+            now_us,
+            late_us,
+            passed_us: now_us.saturating_sub(first),
+            step_us: now_us.saturating_sub(last),
+        }
+    }
+
+    fn end(&mut self, stats: &mut SlowStats) {
+        if self.calls < CALLS_MAX {
+            self.called = None;
+        }
+        stats.calls += u64::from(self.calls);
+        for [_, at_last_look, at_this_look] in self.behind.values_mut() {
+            *at_last_look = std::mem::take(at_this_look);
+        }
+    }
+
+    /// The verdict on a client at a look; `None` if the client is not slow.
+    fn judge(
+        &mut self,
+        look: Look,
+        key: SessionKey,
+        wait: &mut Wait,
+        session: &Session,
+        trusted: &TrustedProxies,
+        tx: &mut dyn Transmit,
+    ) -> Option<Found> {
+        let [recent_us, waited_us] = wait.waited_us();
+        let slow_us = SLOW_US.max(look.passed_us / 2);
+        let waits = waited_us >= slow_us;
+        let pair = match waits || recent_us >= SAMPLE_FROM_US {
+            true => self.sample(look, key, wait, tx),
+            false => {
+                if let Some(sampled) = &mut wait.sampled {
+                    sampled.newest = None;
+                }
+                None
+            }
+        };
+        if !waits {
+            return None;
+        }
+        let sampled = wait.sampled.as_ref();
+        let has_none = sampled.is_some_and(|sampled| sampled.has_none);
+        if waited_us < slow_us + look.late_us {
+            // Without the lateness of the loop the client would not be slow. But a wait that has just begun may become
+            // long, so the second sample decides.
+            return match pair.is_some() || has_none {
+                true => Some(Found::new(Why::Gateway, late(look.late_us))),
+                false => wait.slow_since_us.map(|_| Found::AsBefore),
+            };
+        }
+        if session.is_paced() {
+            return Some(Found::new(Why::Paced, "the demo holds its bytes back"));
+        }
+        let untaken_us = session.untaken_us(look.now_us);
+        let has_proxy = is_proxy(&session.peer(), trusted);
+        if let Some(pair) = pair {
+            let cause = pair.cause(look.late_us);
+            if has_proxy && cause != Cause::Late && cause != Cause::Idle {
+                let say = pair.say_of_proxy(untaken_us);
+                return Some(self.proxy(&session.peer(), say));
+            }
+            let say = || pair.say(cause, look.late_us, untaken_us);
+            return match (cause.why(), wait.slow_since_us.and(wait.why)) {
+                (Some(why), _) => Some(Found::new(why, say())),
+                (None, Some(_)) => Some(Found::AsBefore),
+                (None, None) => Some(Found::new(Why::Unclear, say())),
+            };
+        }
+        let is_pending = |since_us| look.now_us < since_us + PENDING_US;
+        Some(match wait.sampled {
+            Some(_) if has_none && has_proxy => self.proxy(&session.peer(), String::new()),
+            Some(_) if has_none => Found::new(Why::Unclear, "the kernel has no numbers of it"),
+            None if self.sampled >= SAMPLED_MAX => {
+                Found::new(Why::Unclear, "too many clients are slow to look at each")
+            }
+            _ if wait.slow_since_us.and(wait.why).is_some() => Found::AsBefore,
+            _ if wait.slow_since_us.is_none_or(is_pending) => Found::AsBefore,
+            _ => Found::new(Why::Unclear, "not looked at twice yet"),
+        })
+    }
+
+    /// Samples a client if its turn has come; returns the sample together with the previous sample.
+    fn sample(
+        &mut self,
+        look: Look,
+        key: SessionKey,
+        wait: &mut Wait,
+        tx: &mut dyn Transmit,
+    ) -> Option<Pair> {
+        let had_turn = self.called.is_some_and(|called| key <= called);
+        if had_turn || self.calls >= CALLS_MAX {
+            return None;
+        }
+        if wait.sampled.is_none() {
+            if self.sampled >= SAMPLED_MAX {
+                return None;
+            }
+            self.sampled += 1;
+        }
+        let sampled = wait.sampled.get_or_insert_default();
+        let is_young = |sample: Sample| look.now_us < sample.at_us + APART_US;
+        if sampled.has_none || sampled.newest.is_some_and(is_young) {
+            return None;
+        }
+        self.calls += 1;
+        if self.calls == CALLS_MAX {
+            self.called = Some(key);
+        }
+        let newest = tx.sample(key).map(|sample| Sample {
+            at_us: look.now_us,
+            ..sample
+        });
+        sampled.has_none = newest.is_none();
+        let before = std::mem::replace(&mut sampled.newest, newest)?;
+        let pair = Pair::new(before, newest?)?;
+        sampled.lost_permille = (pair.lost_percent() * 10.0) as u32;
+        Some(pair)
+    }
+
+    /// The verdict on a client behind a proxy.
+    fn proxy(&self, peer: &Peer, say: String) -> Found {
+        let addr = peer.client();
+        let Some([open, slow, _]) = self.behind.get(&addr) else {
+            return Found::new(Why::Proxy, say);
+        };
+        match *slow >= PROXY_ITSELF_MIN && *slow * 2 >= *open {
+            true => Found::new(
+                Why::Proxy,
+                format!("the proxy itself: {slow} of {open} clients behind {addr} are slow"),
+            ),
+            false => Found::new(Why::Proxy, say),
+        }
+    }
+}
+
+/// Whether the socket is that of a proxy, or of a program on this machine.
+pub(crate) fn is_proxy(peer: &Peer, trusted: &TrustedProxies) -> bool {
+    !matches!(peer, Peer::Tcp(_)) || trusted.trusts_peer(peer)
+}
+
+/// The outcome of a look at a slow client.
+enum Found {
+    AsBefore,
+    New(Why, Box<str>),
+}
+
+impl Found {
+    fn new(why: Why, say: impl Into<Box<str>>) -> Self {
+        Self::New(why, say.into())
+    }
+}
+
+impl Wait {
+    /// Records the outcome of a look, and counts it.
+    fn set(&mut self, look: Look, found: Option<Found>, stats: &mut SlowStats) {
+        let Some(found) = found else {
+            if look.now_us > self.slow_at_us + ENDS_US {
+                self.ends(stats);
+            }
+            return;
+        };
+        if self.slow_since_us.is_none() {
+            self.why = None;
+            self.say = Box::default();
+            self.slow_since_us = Some(look.now_us.saturating_sub(self.waited_us()[1]));
+        }
+        self.slow_at_us = look.now_us;
+        if let Found::New(why, say) = found {
+            if let Some(before) = self.why {
+                stats.clients[before as usize] -= 1;
+            }
+            stats.clients[why as usize] += 1;
+            (self.why, self.say) = (Some(why), say);
+        }
+        if let Some(why) = self.why {
+            stats.slow_us[why as usize] += look.step_us;
+        }
+    }
+
+    /// Notes that the client is no longer slow.
+    fn ends(&mut self, stats: &mut SlowStats) {
+        if self.slow_since_us.take().is_some()
+            && let Some(why) = self.why
+        {
+            stats.clients[why as usize] -= 1;
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! A survey: the slow clients, the clients with the most messages, and the topics with the most
+//! messages.
+//!
+//! A survey has to look at all clients and topics; a hundred thousand of them in one turn would delay
+//! every message. So a survey continues from turn to turn, and looks at a bounded number in each. The
+//! state changes meanwhile: a client is counted as of its own turn, and a client that has ended before
+//! the last turn is left out. A survey runs only on request.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::clients::Clients;
+use super::core::Core;
+use super::gateway::Gateway;
+use super::slow::waits::Waits;
+use super::topics::Topics;
+use super::{ClientLook, ClientState, Hub, Now, PhaseKind, SessionKey, TopicLook};
+use weirgate_wire::admission::Addresses;
+
+/// The most clients and topics that one turn looks at.
+pub const SURVEY_SLICE_MAX: usize = 2_048;
+
+/// The most clients in each ranking, and the most topics, that a survey names.
+pub const SURVEY_NAMED_MAX: usize = 20;
+
+/// All clients and topics, looked at in slices: few of them by name, the others as counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// When the first slice was looked at.
+    pub began: Now,
+    /// When the last slice was looked at.
+    pub ended: Now,
+    /// Number of slices, one for each call.
+    pub slices: u32,
+    /// Time since the previous survey, microseconds: the interval of the recent numbers. `None` for the
+    /// first survey, whose recent numbers count from the start.
+    pub interval_us: Option<u64>,
+    /// Clients looked at.
+    pub clients: u64,
+    /// Clients with waiting messages.
+    pub clients_waiting: u64,
+    /// Clients for which the kernel takes no more bytes.
+    pub clients_blocked: u64,
+    /// Clients for which newer messages replace older ones.
+    pub clients_conflating: u64,
+    /// The most connections that a client address has, if connections are limited by address.
+    pub busiest_address: u64,
+    /// The slow clients, then the clients with the largest send queues, the largest first.
+    pub slowest: Vec<ClientLook>,
+    /// The clients with the most messages since the last survey, the most first.
+    pub busiest: Vec<ClientLook>,
+    /// Topics looked at.
+    pub topics: u64,
+    /// The topics with the most messages since the last survey, the most first.
+    pub busiest_topics: Vec<TopicLook>,
+}
+
+/// The survey under way, and the time at which the last survey began.
+#[derive(Debug, Default)]
+pub(super) struct Surveys {
+    walk: Option<Walk>,
+    last_began_us: Option<u64>,
+}
+
+/// The [`SURVEY_NAMED_MAX`] values with the largest ranks.
+#[derive(Debug)]
+struct Largest<R, T>(BinaryHeap<Reverse<(R, T)>>);
+
+impl<R: Ord, T: Ord> Largest<R, T> {
+    fn new() -> Self {
+        Self(BinaryHeap::with_capacity(SURVEY_NAMED_MAX))
+    }
+
+    /// Adds a value if the rank is among the largest so far; only then calls `make`.
+    fn offer(&mut self, rank: R, make: impl FnOnce() -> T) {
+        if self.0.len() == SURVEY_NAMED_MAX {
+            let is_small = |Reverse((least, _)): &Reverse<(R, T)>| rank <= *least;
+            if self.0.peek().is_some_and(is_small) {
+                return;
+            }
+            self.0.pop();
+        }
+        self.0.push(Reverse((rank, make())));
+    }
+
+    /// The largest first.
+    fn into_sorted(self) -> impl Iterator<Item = (R, T)> {
+        let sorted = self.0.into_sorted_vec();
+        sorted.into_iter().map(|Reverse(ranked)| ranked)
+    }
+}
+
+#[derive(Debug)]
+struct Walk {
+    survey: Survey,
+    next_slot: usize,
+    next_topic: usize,
+    /// Slow clients first; then by queue bytes, then by the age of the oldest message.
+    slowest: Largest<(bool, usize, u64), SessionKey>,
+    /// By messages since the last survey.
+    busiest: Largest<u64, SessionKey>,
+    /// By messages since the last survey, then by members.
+    topics: Largest<(u64, u64), TopicLook>,
+}
+
+impl Walk {
+    fn new(began: Now, last_began_us: Option<u64>) -> Self {
+        Self {
+            survey: Survey {
+                began,
+                interval_us: last_began_us.map(|last| began.mono_us - last),
+                ..Survey::default()
+            },
+            next_slot: 0,
+            next_topic: 0,
+            slowest: Largest::new(),
+            busiest: Largest::new(),
+            topics: Largest::new(),
+        }
+    }
+
+    /// Looks at the next clients; the rest of `room` is for topics.
+    fn look_at_clients(
+        &mut self,
+        now: Now,
+        clients: &mut Clients,
+        (waits, addresses): (&Waits, &Addresses),
+        room: &mut usize,
+    ) {
+        while *room > 0 && self.next_slot < clients.sessions.capacity() {
+            let slot = self.next_slot;
+            self.next_slot += 1;
+            *room -= 1;
+            let Some(session) = clients.sessions.get_mut(slot) else {
+                continue;
+            };
+            if session.phase() == PhaseKind::Gone {
+                continue;
+            }
+            let key = session.key(slot);
+            let survey = &mut self.survey;
+            survey.clients += 1;
+            let of_address = addresses.connections(session.client_addr()) as u64;
+            survey.busiest_address = survey.busiest_address.max(of_address);
+            let state = session.state();
+            survey.clients_blocked += u64::from(session.is_blocked());
+            survey.clients_conflating += u64::from(state == ClientState::Conflating);
+            let is_slow = waits.is_slow(key) || session.has_gate();
+            survey.clients_waiting += u64::from(session.has_waiting());
+            if session.has_waiting() || is_slow {
+                let oldest_us = session.oldest_us(now).unwrap_or(0);
+                let rank = (is_slow, session.queued_bytes(), oldest_us);
+                self.slowest.offer(rank, || key);
+            }
+            let recent = session.take_recent_messages();
+            if recent > 0 {
+                self.busiest.offer(recent, || key);
+            }
+        }
+    }
+
+    /// Looks at the next topics; returns true if no topic is left.
+    fn look_at_topics(&mut self, topics: &mut Topics, room: &mut usize) -> bool {
+        while self.next_topic < topics.slots() {
+            if *room == 0 {
+                return false;
+            }
+            *room -= 1;
+            if let Some((name, topic)) = topics.look(self.next_topic) {
+                self.survey.topics += 1;
+                let rank = (topic.recent_messages, topic.members);
+                self.topics.offer(rank, || TopicLook {
+                    name: name.clone(),
+                    ..topic
+                });
+            }
+            self.next_topic += 1;
+        }
+        true
+    }
+}
+
+impl Core {
+    /// The client for an operator; `None` if the client has ended.
+    pub fn look_at(&self, key: SessionKey) -> Option<ClientLook> {
+        let session = self.clients.session(key)?;
+        if session.phase() == PhaseKind::Gone {
+            return None;
+        }
+        let topics = self.topics.joined_count(key.slot);
+        let mut joined = self.topics.joined(key.slot);
+        Some(ClientLook {
+            topics: topics as u64,
+            topic: joined.next().filter(|_| topics == 1).map(self.shown_topic),
+            slow: self
+                .waits
+                .of(self.now, key)
+                .or_else(|| session.gate_look(self.now)),
+            ..session.look(key, self.now)
+        })
+    }
+
+    /// Ends a survey: looks at the named clients once more, all at the same moment.
+    fn name(&self, walk: Walk) -> Survey {
+        let mut survey = walk.survey;
+        survey.ended = self.now;
+        let slowest = walk.slowest.into_sorted();
+        survey.slowest = slowest
+            .filter_map(|(_, key)| self.look_at(key))
+            .filter(|client| {
+                client.queue_messages > 0 || client.stuck_us.is_some() || client.slow.is_some()
+            })
+            .collect();
+        let busiest = walk.busiest.into_sorted();
+        survey.busiest = busiest
+            .filter_map(|(recent_messages, key)| {
+                let client = self.look_at(key)?;
+                Some(ClientLook {
+                    recent_messages,
+                    ..client
+                })
+            })
+            .collect();
+        let topics = walk.topics.into_sorted();
+        let shown = topics.map(|(_, topic)| TopicLook {
+            name: (self.shown_topic)(&topic.name),
+            ..topic
+        });
+        survey.busiest_topics = shown.collect();
+        survey
+    }
+}
+
+impl<G: Gateway> Hub<G> {
+    /// Looks at the next [`SURVEY_SLICE_MAX`] clients and topics; returns the survey if none is left.
+    /// The next call begins a new survey.
+    pub fn survey(&mut self, now: Now) -> Option<Survey> {
+        let core = &mut self.core;
+        core.now = now;
+        let mut walk = core.surveys.walk.take().unwrap_or_else(|| {
+            let last_began_us = core.surveys.last_began_us.replace(now.mono_us);
+            Walk::new(now, last_began_us)
+        });
+        walk.survey.slices += 1;
+        let mut room = SURVEY_SLICE_MAX;
+        let beside = (&core.waits, &core.addresses);
+        walk.look_at_clients(now, &mut core.clients, beside, &mut room);
+        if walk.next_slot < core.clients.sessions.capacity()
+            || !walk.look_at_topics(&mut core.topics, &mut room)
+        {
+            core.surveys.walk = Some(walk);
+            return None;
+        }
+        Some(core.name(walk))
+    }
+
+    /// Whether a survey is under way.
+    pub fn is_surveying(&self) -> bool {
+        self.core.surveys.walk.is_some()
+    }
+}

@@ -1,0 +1,397 @@
+//! `weirgate channels`: its start and its pages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::gateways::channels::feed::ChannelsFeed;
+use crate::gateways::channels::settings::{ChannelsSettings, kept_names, own_flag};
+use crate::gateways::channels::{
+    ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
+};
+use crate::gateways::shared::auth::{
+    AclFile, access_metrics, acl, authenticator, check_table, warn_of, warn_of_ignored_tokens,
+};
+use crate::gateways::shared::bus::Bus;
+use crate::gateways::shared::feed::FeedSettings;
+use crate::gateways::shared::reading::{Reading, open, wrong_history_name};
+use weirgate_bus::BusInterest;
+use weirgate_bus::nats::Settle;
+use weirgate_bus::runtime::Clock;
+use weirgate_bus::status::BusStatus;
+use weirgate_core::Subscription;
+use weirgate_core::{FrameBytes, Limits, TopicName};
+use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
+use weirgate_server::run::{
+    CommonSettings, GatewayKind, Parts, Prepared, Print, Reload, RoleTable, RunError, TokenUse, say,
+};
+use weirgate_server::settings::{
+    BusSettings, Checked, Part, RedisAccess, Rows, StreamSettings, flag, has_flag,
+};
+use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
+use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, TokenNameLimits};
+use weirgate_wire::json::{ObjectWriter, iso_utc};
+
+/// The most bytes of a name or pattern that a client subscribes to.
+const NAME_BYTES_MAX: usize = 512;
+
+/// `weirgate channels`.
+pub(in crate::gateways) const CHANNELS: GatewayKind = GatewayKind::new(
+    "channels",
+    "Relay Redis channels or NATS subjects that clients choose, with roles and limits",
+    Rows::gateway(&[
+        Part::Bus,
+        Part::BusMessages,
+        Part::Nats,
+        Part::Redis,
+        Part::RedisUrl,
+        Part::RedisHost,
+        Part::History,
+        Part::HistoryMarks,
+        Part::Stream,
+        Part::StopCode,
+        Part::RequireAuth,
+        Part::Tokens,
+    ])
+    .own(&[super::settings::OWN])
+    .changes(super::settings::CHANGES)
+    .defaults(super::settings::defaults),
+    start,
+)
+.check(super::settings::check)
+.prints(PRINTS)
+.dialect(crate::gateways::shared::dialects::CHANNELS)
+.tokens(TokenUse::Roles(|checked| {
+    let own: ChannelsSettings = checked.get();
+    Ok(RoleTable {
+        acl: table(&own)?,
+        limits: TokenNameLimits {
+            names_max: own.channels_max,
+            name_bytes_max: NAME_BYTES_MAX,
+        },
+        default_role: own.default_role,
+        file: own.acl,
+    })
+}));
+
+/// The table of roles.
+fn table(own: &ChannelsSettings) -> Result<Acl, RunError> {
+    acl(own.acl.as_deref(), own.syntax())
+}
+
+const PRINTS: &[Print] = &[Print {
+    flag: "print-acl",
+    help: "Show the table of who may subscribe to what, as JSON, and exit",
+    text: |checked| table(&checked.get()).map(|acl| acl.to_json()),
+}];
+
+fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
+    let common = CommonSettings::new(checked);
+    let auth = checked.auth();
+    let own: ChannelsSettings = checked.get();
+    let bus = bus(checked, &own)?;
+    let conflated = conflated_names(&own)?;
+    let (authenticator, keys) = authenticator(&auth, clock)?;
+    let gateway_settings = gateway_settings(checked, &own, &common, authenticator)?;
+    let acl_file = own.acl.as_deref().map(|path| {
+        let settings = &gateway_settings;
+        let default = (settings.default_role.as_str(), auth.required);
+        AclFile::new(path, settings.acl.clone(), default)
+    });
+    let (acl_file, tables) = acl_file.unzip();
+    warn_of(&auth, &gateway_settings.authenticator);
+    let (acl, role) = (&gateway_settings.acl, &gateway_settings.default_role);
+    check_table(acl, role, auth.required);
+    warn_of_ignored_tokens(&gateway_settings.authenticator, role);
+
+    let bus_name = bus.name();
+    let syntax = own.syntax();
+    let (shown, settle) = ((bus.title(), bus.address()), settle(checked, &own));
+    let bus_wait = match syntax {
+        NameSyntax::Redis => Duration::ZERO,
+        NameSyntax::Nats => settle.time,
+    };
+    let bus_settings: BusSettings = checked.get();
+    let history_names = own.history_names.iter();
+    let reading = Reading {
+        names: history_names
+            .map(|name| named(syntax, &TopicName::from(name.as_str())))
+            .collect(),
+        kept: marks(checked, &own),
+        acl: Some(&gateway_settings.acl),
+        is_retained: own.retained,
+        settle,
+        ..Reading::of(checked)
+    };
+    let open_bus = open(bus, reading, clock)?;
+    let interest = open_bus.interest.clone();
+    let stats = Arc::new(ChannelsStats::default());
+    let frame_bytes = FrameBytes::default();
+    let feed_settings = FeedSettings {
+        bus_message_bytes_max: bus_settings.message_bytes_max,
+        is_stamped: bus_settings.is_stamped,
+    };
+    let feed = ChannelsFeed::new(feed_settings, frame_bytes.clone());
+    let retained_bytes_max = own.retained_bytes_max;
+    let metrics = metrics(&stats, retained_bytes_max, interest.as_ref());
+    let gateway = ChannelsGateway::new(gateway_settings, Arc::clone(&stats));
+    let gateway = gateway.with_slow_bus(bus_wait.as_micros() as u64);
+    let (feed, gateway) = match conflated {
+        Some(names) => {
+            let gateway = gateway.with_conflated(names.clone());
+            (feed.conflating(move |name| names.matches(name)), gateway)
+        }
+        None => (feed, gateway),
+    };
+    let gateway = match own.retained {
+        true => gateway.with_retained(retained_bytes_max),
+        false => gateway,
+    };
+    let gateway = with_kept_feed(gateway, checked, syntax)?;
+    let for_stats = Arc::clone(&stats);
+    let parts = Parts::new(CHANNELS.name, common, feed, gateway)
+        .frame_bytes(frame_bytes)
+        .routes(move |telemetry| {
+            let mut routes = client_routes(ClientModule::Channels);
+            routes.push(health_route(telemetry, clock, bus_name));
+            routes
+        })
+        .front(FrontPage {
+            gateway: CHANNELS.name,
+            path: ChannelsGateway::PATH,
+            status: StatusCode::NOT_FOUND,
+            client: "/channels.js",
+            tail: "--subscribe NAME",
+            documents: &[
+                "docs/guides/hello/nats.md",
+                "docs/guides/hello/redis.md",
+                "docs/guides/channels.md",
+                "docs/reference/protocol-channels.md",
+            ],
+        })
+        .stats_head(Box::new(move |telemetry, object| {
+            stats_head(object, telemetry, &for_stats, clock, bus_name);
+        }))
+        .metrics(metrics)
+        .reloads(acl_file.map(|file| Box::new(file) as Box<dyn Reload>))
+        .output(move |output| carry_out(interest.as_ref(), syntax, output));
+    let parts = keys.add_to(open_bus.add_to(parts));
+    let parts = match tables {
+        Some(tables) => parts.inputs(tables),
+        None => parts,
+    };
+    parts.prepare(clock, move |listening| {
+        let websocket = listening.url("ws", ChannelsGateway::PATH);
+        let (bus, address) = &shown;
+        let as_json = || tracing::info!(bus, address, websocket, "weirgate channels");
+        let bus_line = format!("{:<11}{address}", format!("{bus}:"));
+        let pages = listening.page_lines(11);
+        let text = format!("weirgate channels\n  {bus_line}\n  WebSocket: {websocket}{pages}");
+        say(&text, as_json);
+    })
+}
+
+/// Names whose messages are conflated for slow clients.
+fn conflated_names(own: &ChannelsSettings) -> Result<Option<NamePatterns>, RunError> {
+    if own.conflated.is_empty() {
+        return Ok(None);
+    }
+    let patterns = NamePatterns::new(own.syntax(), &own.conflated);
+    let wrong = |(name, error)| RunError::Settings(format!("--conflate {name}: {error}"));
+    patterns.map(Some).map_err(wrong)
+}
+
+/// Adds the names of the kept feed to the gateway; nothing without a history.
+fn with_kept_feed(
+    gateway: ChannelsGateway,
+    checked: &Checked,
+    syntax: NameSyntax,
+) -> Result<ChannelsGateway, RunError> {
+    let (names, is_stream) = (kept_names(checked), checked.stream().is_some());
+    if names.is_empty() {
+        return Ok(gateway);
+    }
+    let gateway = gateway.with_kept(names, is_stream);
+    let gateway = gateway.map_err(wrong_history_name)?;
+    if !is_stream && syntax == NameSyntax::Nats {
+        tracing::warn!(
+            "core NATS gives each instance positions of its own: nobody resumes on another instance or after a restart. \
+             Let a JetStream stream store the subjects, and read it with --stream"
+        );
+    }
+    Ok(gateway)
+}
+
+/// The bus: `--bus`, or Redis at `--redis-url`.
+fn bus(checked: &Checked, own: &ChannelsSettings) -> Result<Bus, RunError> {
+    match own.bus.expose().is_empty() {
+        true => Bus::at(
+            checked,
+            flag!("redis-url"),
+            &checked.get::<RedisAccess>().url,
+        ),
+        false => Bus::at(checked, own_flag!("bus"), &own.bus),
+    }
+}
+
+fn settle(checked: &Checked, own: &ChannelsSettings) -> Settle {
+    Settle {
+        time: Duration::from_millis(own.settle_ms),
+        always: checked.is_set(own_flag!("bus-settle-ms")),
+    }
+}
+
+/// The channel of the marks; `None` if the messages of no names are kept.
+fn marks(checked: &Checked, own: &ChannelsSettings) -> Option<String> {
+    let has_names = !own.history_names.is_empty();
+    has_names.then(|| checked.get::<StreamSettings>().marks_channel)
+}
+
+/// The channel of the marks, for which clients get no permission; `None` if there are no marks.
+fn marks_channel(checked: &Checked, own: &ChannelsSettings) -> Option<String> {
+    let keeps = checked.get::<Limits>().history.keep_us > 0;
+    marks(checked, own).filter(|_| keeps && own.syntax() == NameSyntax::Redis)
+}
+
+fn gateway_settings(
+    checked: &Checked,
+    own: &ChannelsSettings,
+    common: &CommonSettings,
+    authenticator: Authenticator,
+) -> Result<ChannelsGatewaySettings, RunError> {
+    let rate = own.messages_per_second_max;
+    let has_rate = checked.is_set(own_flag!("messages-per-second-max"));
+    Ok(ChannelsGatewaySettings {
+        channels_max: own.channels_max,
+        name_bytes_max: NAME_BYTES_MAX,
+        patterns_max: own.patterns_max,
+        all_clients: own.all_clients,
+        inbound_per_second: rate,
+        renewals_per_second: own.renewals_per_second_max,
+        // Unlimited by default.
+        outbound_per_second: has_rate.then_some(rate),
+        default_role: own.default_role.clone(),
+        origins: common.origins(),
+        authenticator,
+        acl: table(own)?,
+        marks_channel: marks_channel(checked, own),
+    })
+}
+
+/// Carries out an output of the gateway: tells the bus which names clients want. If a whole stream is read, the bus
+/// needs no names.
+fn carry_out(interest: Option<&BusInterest>, syntax: NameSyntax, output: ChannelsOutput) {
+    let ask = |name: &TopicName| named(syntax, name);
+    match (output, interest) {
+        (ChannelsOutput::GapTold { clients }, _) => {
+            tracing::warn!(
+                clients,
+                "bus messages were lost: each affected client sees one gap in seq"
+            );
+        }
+        (_, None) => {}
+        (ChannelsOutput::Retained(request), Some(interest)) => match request.wanted {
+            true => interest.ask_retained(ask(&request.name), request.number),
+            false => interest.forget_retained(&ask(&request.name)),
+        },
+        (ChannelsOutput::Interest(change), Some(interest)) => match change.wanted {
+            true => interest.subscribe_numbered(ask(&change.name), change.number),
+            false => interest.unsubscribe(ask(&change.name)),
+        },
+    }
+}
+
+fn named(syntax: NameSyntax, name: &TopicName) -> Subscription {
+    Subscription {
+        name: name.shared(),
+        is_pattern: syntax.is_pattern(name.as_str()),
+    }
+}
+
+fn metrics(
+    stats: &Arc<ChannelsStats>,
+    retained_bytes_max: usize,
+    interest: Option<&BusInterest>,
+) -> Vec<GatewayMetric> {
+    let number = |name, read| GatewayMetric::number(name, stats, read);
+    let by_label = |name, read| GatewayMetric::by_label(name, stats, read);
+    let (changes, questions) = (interest.cloned(), interest.cloned());
+    let own = [
+        number(&names::SUBSCRIPTIONS, |s| s.subscriptions.get()),
+        by_label(&names::SUBSCRIBED_NAMES, |s| {
+            vec![("channel", s.channels.get()), ("pattern", s.patterns.get())]
+        }),
+        number(&names::SUBSCRIBED_NAME_BYTES, |s| s.name_bytes.get()),
+        by_label(&names::SUBSCRIPTIONS_LIMITED, |s| s.limited().collect()),
+        number(&names::TOKENS_WITHOUT_ROLE, |s| s.access.without_role.get()),
+        number(&names::GAPS_TOLD, |s| s.gaps_told.get()),
+        by_label(&names::RENEWALS, |s| s.renewals().collect()),
+        GatewayMetric::ByLabel(
+            &names::SUBSCRIPTION_CHANGES,
+            Box::new(move || {
+                let changes = changes.as_ref().map(BusInterest::unanswered);
+                let changes = changes.unwrap_or_default();
+                vec![
+                    ("waiting", changes.waiting),
+                    ("queued", changes.queued),
+                    ("asked", changes.asked),
+                    ("settling", changes.settling),
+                ]
+            }),
+        ),
+        number(&names::RETAINED_WAITING, |s| s.retained_waiting.get()),
+        GatewayMetric::ByLabel(
+            &names::RETAINED_QUESTIONS,
+            Box::new(move || {
+                let questions = questions.as_ref().map(BusInterest::unanswered_questions);
+                let questions = questions.unwrap_or_default();
+                vec![("waiting", questions.waiting), ("asked", questions.asked)]
+            }),
+        ),
+        number(&names::RETAINED_BYTES, |s| s.retained_bytes.get()),
+        GatewayMetric::fixed(&names::RETAINED_BYTES_MAX, retained_bytes_max),
+        number(&names::RETAINED_GIVEN_UP, |s| s.retained_given_up.get()),
+    ];
+    own.into_iter()
+        .chain(access_metrics(&stats.access))
+        .collect()
+}
+
+/// Writes whether the bus is connected. `bus` is `redis` or `nats`; for Redis, the member is that of the contract.
+fn write_connected(object: &mut ObjectWriter, telemetry: &Telemetry, bus: &str) {
+    let is_connected = telemetry.bus().is_some_and(BusStatus::connected);
+    object.boolean(&format!("{bus}_connected"), is_connected);
+}
+
+/// `/health` (contract channels, row HTTP).
+fn health_route(telemetry: &Arc<Telemetry>, clock: Clock, bus: &'static str) -> Route {
+    let telemetry = Arc::clone(telemetry);
+    Route::get("/health", move |_| {
+        let mut object = ObjectWriter::new();
+        object.string("status", "healthy");
+        let service = match bus {
+            "redis" => "redis-ws-gateway",
+            _ => "weirgate-channels",
+        };
+        object.string("service", service);
+        write_connected(&mut object, &telemetry, bus);
+        object.number("clients_connected", telemetry.event_loop.clients());
+        object.string("timestamp", &iso_utc(clock.now().unix_ms()));
+        Answer::json(StatusCode::OK, object.finish()).no_store()
+    })
+}
+
+/// Writes the head of `/stats` (contract channels, row HTTP).
+fn stats_head(
+    object: &mut ObjectWriter,
+    telemetry: &Telemetry,
+    stats: &ChannelsStats,
+    clock: Clock,
+    bus: &str,
+) {
+    object.number("clients_connected", telemetry.event_loop.clients());
+    object.number("total_subscriptions", stats.subscriptions.get());
+    object.number("channels_subscribed", stats.channels.get());
+    object.number("patterns_subscribed", stats.patterns.get());
+    write_connected(object, telemetry, bus);
+    object.string("timestamp", &iso_utc(clock.now().unix_ms()));
+}

@@ -1,0 +1,378 @@
+//! The bus between instances of the events gateway: its connection, its thread and its numbers.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `mod` | the handle, the limits of waiting pushes, the bus in `/health`, `/stats` and the metrics; the kind of the bus, and the threads of its connections |
+//! | `thread` | the exchange between HTTP, the loop and the bus |
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell of a gateway: its start, its pages, its threads"
+)]
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use tokio::sync::oneshot;
+
+use crate::gateways::events::bus::thread::{BusThread, Command, Threads, subject_of};
+use crate::gateways::events::bus::{
+    BusStats, Exchange, ExchangeSettings, InstanceId, LINE_BYTES_MAX, MESSAGE_BYTES_MAX,
+    PushOutcome,
+};
+use crate::gateways::events::settings::{BUS, EventsBusSettings, EventsSettings};
+use crate::gateways::events::start::ToLoop;
+use crate::gateways::shared::bus;
+use crate::gateways::shared::bus::{nats_error, nats_question, redis_error, redis_question};
+use weirgate_bus::nats::{
+    NatsNeeds, NatsSettings, NatsSubjectsSettings, NatsSubjectsSource, Settle,
+};
+use weirgate_bus::redis::{RedisNeeds, RedisPublisher, RedisSettings, RedisSource};
+use weirgate_bus::runtime::{Clock, QueueBytes, TakenBytes};
+use weirgate_bus::status::BusStatus;
+use weirgate_bus::{BusInterest, Publisher, Source, SourceLink};
+use weirgate_core::{BusEvent, Subscription};
+use weirgate_server::http::Bytes;
+use weirgate_server::run::{Question, RunError};
+use weirgate_server::settings::Checked;
+use weirgate_server::telemetry::{GatewayMetric, names};
+use weirgate_wire::json::ObjectWriter;
+
+/// The most pushes that wait for the counts of other instances.
+const WAITING_MAX: usize = 1_000;
+
+/// Instances on the bus, this one included.
+const INSTANCES_MAX: usize = 64;
+
+/// The most bytes in the bodies of pushes that wait for other instances. If no push waits, one of any size is accepted.
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The longest that a stop waits for the bus to carry the last message.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Shares pushes with other instances. Clones use the same connection.
+#[derive(Clone)]
+pub(in crate::gateways::events) struct Bus {
+    commands: Sender<Command>,
+    waiting: Arc<Waiting>,
+    stats: Arc<BusStats>,
+    /// Shown without secrets.
+    pub(in crate::gateways::events) address: String,
+    kind: &'static str,
+    instance: InstanceId,
+}
+
+/// Pushes that wait for other instances.
+struct Waiting {
+    pushes: AtomicUsize,
+    bytes: AtomicUsize,
+    pushes_max: usize,
+}
+
+/// The room of one push; given back on drop.
+pub(in crate::gateways::events) struct Room {
+    waiting: Arc<Waiting>,
+    bytes: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.waiting.pushes.fetch_sub(1, Relaxed);
+        self.waiting.bytes.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// The threads to start, and the check before.
+#[derive(Default)]
+pub(in crate::gateways::events) struct ToStart {
+    pub(in crate::gateways::events) threads: Threads,
+    pub(in crate::gateways::events) question: Option<Question>,
+}
+
+impl Bus {
+    /// Assembles the bus and its threads, if the settings name a bus.
+    ///
+    /// # Errors
+    /// The settings are not valid.
+    pub(in crate::gateways::events) fn prepare(
+        checked: &Checked,
+        to_loop: ToLoop,
+    ) -> Result<Option<(Self, ToStart)>, RunError> {
+        let own: EventsBusSettings = checked.get();
+        if own.urls.expose().is_empty() {
+            return Ok(None);
+        }
+        let settings = ExchangeSettings {
+            wait_us: own.wait_ms * 1_000,
+            message_bytes_max: own.message_bytes_max,
+            push_bytes_max: checked.get::<EventsSettings>().broadcast_bytes_max,
+            instances_max: INSTANCES_MAX,
+        };
+        let bus = bus::Bus::at(checked, BUS[0].flag, &own.urls)?;
+        let name = own.name;
+        let (commands, received) = unbounded();
+        let handle = Self::new(commands.clone(), WAITING_MAX, &bus);
+        let (me, clock) = (handle.instance.clone(), to_loop.clock);
+        let mut threads = Threads::default();
+        let (connection, question) = connect(bus, &name, &me, &settings, clock, &mut threads)?;
+        let exchange = Exchange::new(me, settings, Arc::clone(&handle.stats));
+        let stats = Arc::clone(&handle.stats);
+        let commands = (commands, received);
+        let thread = BusThread::new(exchange, name, connection, commands, to_loop, stats);
+        threads.add("events-bus", move || thread.run());
+        let question = Some(question);
+        Ok(Some((handle, ToStart { threads, question })))
+    }
+
+    fn new(commands: Sender<Command>, pushes_max: usize, bus: &bus::Bus) -> Self {
+        let waiting = Waiting {
+            pushes: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            pushes_max,
+        };
+        Self {
+            commands,
+            waiting: Arc::new(waiting),
+            stats: Arc::default(),
+            address: bus.address(),
+            kind: bus.name(),
+            instance: new_id(),
+        }
+    }
+
+    /// Writes the member `events_bus` of `/health` and `/stats`.
+    pub(in crate::gateways::events) fn write(&self, object: &mut ObjectWriter) {
+        let mut bus = ObjectWriter::new();
+        bus.string("kind", self.kind);
+        bus.boolean("up", self.stats.is_up());
+        bus.string("instance", self.instance.as_str());
+        bus.number("instances", self.stats.instances());
+        object.object("events_bus", bus);
+    }
+
+    pub(in crate::gateways::events) fn metrics(&self) -> Vec<GatewayMetric> {
+        let number = |name, read| GatewayMetric::number(name, &self.stats, read);
+        vec![
+            number(&names::EVENTS_BUS_UP, |s| s.is_up().into()),
+            number(&names::EVENTS_BUS_INSTANCES, BusStats::instances),
+            number(&names::EVENTS_BUS_PUSHES_WAITING, |s| s.waiting.get()),
+            number(&names::EVENTS_BUS_PUSHES_SENT, |s| s.sent.get()),
+            number(&names::EVENTS_BUS_PUSHES_RECEIVED, |s| s.received.get()),
+            number(&names::EVENTS_BUS_PUSHES_INCOMPLETE, |s| s.incomplete.get()),
+            number(&names::EVENTS_BUS_PUSHES_REFUSED, |s| s.refused.get()),
+            number(&names::EVENTS_BUS_LOST, |s| s.lost.get()),
+            GatewayMetric::by_label(&names::EVENTS_BUS_IGNORED, &self.stats, |s| {
+                s.ignored().collect()
+            }),
+        ]
+    }
+
+    /// Reserves room for a push with a body of `bytes`. If too many pushes wait, counts a refusal and returns `None`.
+    pub(in crate::gateways::events) fn room(&self, bytes: usize) -> Option<Room> {
+        let pushes = self.waiting.pushes.fetch_add(1, Relaxed);
+        let held = self.waiting.bytes.fetch_add(bytes, Relaxed);
+        // Gives both back on drop.
+        let room = Room {
+            waiting: Arc::clone(&self.waiting),
+            bytes,
+        };
+        let is_full = held > 0 && held.saturating_add(bytes) > WAITING_BYTES_MAX;
+        if is_full || pushes >= self.waiting.pushes_max {
+            self.stats.count_refused();
+            return None;
+        }
+        Some(room)
+    }
+
+    /// Publishes a push that this instance's loop has got already. The receiver gets the outcome at the other
+    /// instances.
+    pub(in crate::gateways::events) fn push(
+        &self,
+        body: Bytes,
+        room: Room,
+    ) -> oneshot::Receiver<PushOutcome> {
+        let (tell, told) = oneshot::channel();
+        // After the end of the bus thread, the receiver gets an error.
+        let _ = self.commands.send(Command::Push { body, room, tell });
+        told
+    }
+
+    /// If the bus is up, tells the other instances that this one ends.
+    pub(in crate::gateways::events) fn leave(&self) {
+        let (done, left) = bounded(1);
+        if self.stats.is_up() && self.commands.send(Command::Leave(done)).is_ok() {
+            let _ = left.recv_timeout(LEAVE_TIMEOUT);
+        }
+    }
+}
+
+/// 16 hexadecimal digits, new at each start.
+fn new_id() -> InstanceId {
+    let random = RandomState::new().hash_one(0);
+    InstanceId::from(format!("{random:016x}").as_str())
+}
+
+/// The most events between a connection and the bus thread.
+const EVENTS_MAX: usize = 1_024;
+/// The most bytes of these events, and at most those of two pushes. If none waits, one of any size is accepted.
+const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The ends of the channels to the connection threads.
+pub(in crate::gateways::events) struct Connection {
+    pub(in crate::gateways::events) publisher: Publisher,
+    /// The events of the subscribed connection.
+    pub(in crate::gateways::events) events: Receiver<BusEvent>,
+    /// Gives the room of processed events back.
+    pub(in crate::gateways::events) taken: TakenBytes,
+    /// The events of the publishing connection; `None` if the subscribed connection publishes too.
+    pub(in crate::gateways::events) publishing: Option<Receiver<BusEvent>>,
+}
+
+/// Makes the connections, and the check of the bus for `--check --connect`. Adds a thread for each connection to
+/// `threads`, without starting it.
+///
+/// # Errors
+/// The settings are not valid, or no file descriptor is left.
+fn connect(
+    bus: bus::Bus,
+    name: &str,
+    me: &InstanceId,
+    settings: &ExchangeSettings,
+    clock: Clock,
+    threads: &mut Threads,
+) -> Result<(Connection, Question), RunError> {
+    let subjects = [Arc::from(name), subject_of(name, me)];
+    let sent_bytes_max = settings.message_bytes_max + LINE_BYTES_MAX;
+    let room = QueueBytes::new(EVENT_BYTES_MAX.min(2 * settings.push_bytes_max));
+    match bus {
+        bus::Bus::Redis(settings) => redis(settings, &subjects, room, clock, threads),
+        bus::Bus::Nats(settings) => nats(settings, &subjects, sent_bytes_max, room, clock, threads),
+    }
+}
+
+/// Room for the bytes of the events between a connection and the bus thread: both sides.
+type EventRoom = (Arc<QueueBytes>, TakenBytes);
+
+/// Adds a thread for a connection.
+fn run(
+    name: &'static str,
+    source: impl Source + 'static,
+    (bytes, taken): EventRoom,
+    clock: Clock,
+    threads: &mut Threads,
+) -> (Receiver<BusEvent>, TakenBytes) {
+    let (sender, events) = bounded(EVENTS_MAX);
+    // No waker is needed, because the bus thread waits on the channel.
+    let link = SourceLink::new(sender, Box::new(|| {}), clock).bounded(bytes);
+    threads.add(name, move || Box::new(source).run(link));
+    (events, taken)
+}
+
+fn subscribe(interest: &BusInterest, subjects: &[Arc<str>]) {
+    for subject in subjects {
+        interest.subscribe(Subscription::channel(&**subject));
+    }
+}
+
+/// The subject to which the check publishes: that of this instance, to which nobody else subscribes.
+fn published(subjects: &[Arc<str>]) -> Vec<String> {
+    subjects.last().iter().map(|one| one.to_string()).collect()
+}
+
+fn redis(
+    mut settings: RedisSettings,
+    subjects: &[Arc<str>],
+    room: EventRoom,
+    clock: Clock,
+    threads: &mut Threads,
+) -> Result<(Connection, Question), RunError> {
+    // Other instances may be set to longer parts.
+    settings.payload_bytes_max = MESSAGE_BYTES_MAX;
+    settings.needs_all_names = true;
+    let status = || Arc::new(BusStatus::new(&[], clock.mono_us()));
+    let channels = subjects.iter().map(|one| Subscription::channel(&**one));
+    let needs = RedisNeeds {
+        subscriptions: channels.collect(),
+        published: published(subjects),
+        ..RedisNeeds::default()
+    };
+    let question = redis_question(&settings, needs);
+    let (source, interest) = RedisSource::new(settings.clone(), status()).map_err(redis_error)?;
+    subscribe(&interest, subjects);
+    let (publishing, publisher) = RedisPublisher::new(settings, status()).map_err(redis_error)?;
+    let (events, taken) = run("bus-subscribe", source, room, clock, threads);
+    // The publisher's events are short: `Up` and `Down`.
+    let (sender, received) = bounded(EVENTS_MAX);
+    let link = SourceLink::new(sender, Box::new(|| {}), clock);
+    threads.add("bus-publish", move || Box::new(publishing).run(link));
+    let connection = Connection {
+        publisher,
+        events,
+        taken,
+        publishing: Some(received),
+    };
+    Ok((connection, question))
+}
+
+fn nats(
+    settings: NatsSettings,
+    subjects: &[Arc<str>],
+    sent_bytes_max: usize,
+    room: EventRoom,
+    clock: Clock,
+    threads: &mut Threads,
+) -> Result<(Connection, Question), RunError> {
+    let needs = NatsNeeds {
+        subscriptions: subjects.iter().map(|one| one.to_string()).collect(),
+        published: published(subjects),
+        payload_bytes_max: sent_bytes_max,
+        ..NatsNeeds::default()
+    };
+    let question = nats_question(&settings, needs);
+    let settings = NatsSubjectsSettings {
+        nats: settings,
+        // Other instances may be set to longer parts.
+        payload_bytes_max: MESSAGE_BYTES_MAX,
+        retained_subjects_max: 0,
+        settle: Settle::NEVER,
+    };
+    let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
+    let (source, interest, publisher) =
+        NatsSubjectsSource::publishing(settings, sent_bytes_max, status).map_err(nats_error)?;
+    subscribe(&interest, subjects);
+    let (events, taken) = run("bus", source, room, clock, threads);
+    let connection = Connection {
+        publisher,
+        events,
+        taken,
+        publishing: None,
+    };
+    Ok((connection, question))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weirgate_bus::redis::{RedisEndpoint, RedisSettings};
+
+    #[test]
+    fn pushes_that_wait_are_bounded_in_number_and_bytes() {
+        let (commands, _received) = unbounded();
+        let redis = RedisSettings::new(RedisEndpoint::new("localhost", 1));
+        let bus = Bus::new(commands, 3, &bus::Bus::Redis(redis));
+        let large = bus
+            .room(WAITING_BYTES_MAX + 1)
+            .expect("room for one of any size");
+        assert!(bus.room(1).is_none());
+        drop(large);
+        let rooms: Vec<_> = (0..3).filter_map(|_| bus.room(1)).collect();
+        assert!(rooms.len() == 3 && bus.room(1).is_none());
+        assert_eq!(bus.stats.refused.get(), 2);
+        drop(rooms);
+        assert!(bus.room(WAITING_BYTES_MAX).is_some());
+    }
+}

@@ -1,0 +1,425 @@
+//! A reverse proxy: passes requests for some paths to services behind the gateway.
+//!
+//! Bodies stream both ways, except a small request body, which is read completely before the request gets a connection
+//! to its service. If one side does not read, the proxy stops reading from the other. It keeps no cookies, follows no
+//! redirects and decodes nothing. The rules for paths and headers are in pure modules: `path`, `headers`. Called by
+//! `kinds`, runs on the HTTP thread.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell of a gateway: its start, its pages, its threads"
+)]
+
+mod body;
+mod exchange;
+mod headers;
+mod path;
+
+use self::body::{ToClient, ToService};
+use self::exchange::{Exchange, Outcome, Watch};
+pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, TRANSFER_ENCODING};
+use hyper::http::uri::PathAndQuery;
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use std::future::{Future, poll_fn};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::time::timeout;
+use weirgate_bus::runtime::Clock;
+use weirgate_server::http::body::{Progress, RequestBody};
+use weirgate_server::http::services::{
+    Ended, Failure, FailureReason, Lease, Place, Places, Policy, Pool, Service, Upstream,
+};
+use weirgate_server::http::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
+use weirgate_server::telemetry::GatewayMetric;
+use weirgate_wire::admission::{ClientAddr, Holding};
+
+/// The most bytes of an answer's head, and the most bytes of its body that hyper reads at a time.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// A service with its proxied paths.
+pub struct Proxied {
+    /// The service.
+    pub service: Service,
+    /// The paths that clients may reach.
+    pub paths: Vec<ProxiedPath>,
+}
+
+/// Settings of a [`Proxy`].
+pub struct ProxySettings {
+    /// The services.
+    pub services: Vec<Proxied>,
+    /// The first segments of paths that services reserve for the gateway and for each other; clients get a 404.
+    pub inner_paths: &'static [&'static str],
+    /// The longest silence of a service while it has to send, in milliseconds.
+    pub silence_timeout_ms: u64,
+    /// The most connections to a service at once. An address gets another one only while it holds fewer than are free.
+    /// Other requests wait for a connection, for at most `silence_timeout_ms`.
+    pub service_connections_max: usize,
+    /// The buffers of all connections, each [`CONNECTION_BYTES`](weirgate_server::http::services::CONNECTION_BYTES).
+    pub buffers: Holding,
+    /// Limits the bytes of small request bodies that are read before their requests get connections. Over the limit a
+    /// small body is passed on in pieces, like a large one.
+    pub held: Holding,
+    /// Limits log lines, and measures the progress of bodies.
+    pub clock: Clock,
+}
+
+/// The reverse proxy.
+pub struct Proxy {
+    services: Vec<(Arc<Behind>, Vec<ProxiedPath>)>,
+    shared: Arc<Shared>,
+}
+
+/// A service behind the proxy.
+struct Behind {
+    pool: Pool<ToService>,
+    places: Places,
+    watch: Arc<Watch>,
+}
+
+/// The state of all requests.
+struct Shared {
+    inner_paths: InnerPaths,
+    silence: Duration,
+    buffers: Holding,
+    held: Holding,
+    clock: Clock,
+}
+
+impl Proxy {
+    /// The sums of what clients hold: the connections to each service, and the buffers of all connections.
+    pub fn holdings(&self) -> impl Iterator<Item = Holding> {
+        let services = self.services.iter();
+        let places = services.map(|(behind, _)| behind.places.held().clone());
+        places.chain([self.shared.buffers.clone()])
+    }
+
+    /// A proxy without connections.
+    pub fn new(settings: ProxySettings) -> Self {
+        let silence = Duration::from_millis(settings.silence_timeout_ms);
+        let policy = Policy {
+            silence,
+            buffer_bytes_max: BUFFER_BYTES_MAX,
+            may_resend,
+        };
+        let behind = |Proxied { service, paths }| {
+            let watch = Watch::new(&service, settings.clock);
+            let behind = Behind {
+                pool: Pool::new(service, policy),
+                places: Places::new(
+                    settings.service_connections_max,
+                    settings.buffers.clone(),
+                    settings.clock,
+                ),
+                watch: Arc::new(watch),
+            };
+            (Arc::new(behind), paths)
+        };
+        Self {
+            services: settings.services.into_iter().map(behind).collect(),
+            shared: Arc::new(Shared {
+                inner_paths: settings.inner_paths,
+                silence,
+                buffers: settings.buffers,
+                held: settings.held,
+                clock: settings.clock,
+            }),
+        }
+    }
+
+    /// The routes of the proxy, in the order of the settings.
+    pub fn routes(&self) -> Vec<Route> {
+        let services = self.services.iter();
+        let paths =
+            services.flat_map(|(behind, paths)| paths.iter().map(move |path| (behind, path)));
+        let route = |(behind, &path): (&Arc<Behind>, &ProxiedPath)| {
+            let (behind, shared) = (Arc::clone(behind), Arc::clone(&self.shared));
+            let answer = move |parts, body| {
+                let (behind, shared) = (Arc::clone(&behind), Arc::clone(&shared));
+                async move { shared.pass(&behind, path, parts, body).await }
+            };
+            Route {
+                path: path.path,
+                methods: &ANY_METHOD,
+                answer: Handler::later(answer),
+            }
+        };
+        paths.map(route).collect()
+    }
+
+    /// The metrics of the requests.
+    pub fn metrics(&self) -> Vec<GatewayMetric> {
+        let services = self.services.iter();
+        let named = services.map(|(behind, _)| {
+            let name = behind.pool.service().name();
+            (name, Arc::clone(&behind.watch.stats))
+        });
+        exchange::metrics(&named.collect())
+    }
+}
+
+/// Whether to repeat a request. An unsent request is repeated. A sent one is repeated only if it is idempotent and the
+/// service had closed the connection before it took the request.
+fn may_resend(ended: &Ended) -> bool {
+    ended.is_unsent || (ended.is_idempotent && ended.is_unread())
+}
+
+/// A refused request.
+struct Refusal {
+    status: StatusCode,
+    detail: &'static str,
+    outcome: Outcome,
+}
+
+impl From<PathRefusal> for Refusal {
+    fn from(refusal: PathRefusal) -> Self {
+        let (status, detail, outcome) = match refusal {
+            PathRefusal::Trick => (StatusCode::BAD_REQUEST, "Bad path", Outcome::BadPath),
+            PathRefusal::Inner => (StatusCode::NOT_FOUND, "Not Found", Outcome::InnerPath),
+        };
+        Self {
+            status,
+            detail,
+            outcome,
+        }
+    }
+}
+
+impl Shared {
+    async fn pass(
+        &self,
+        behind: &Behind,
+        path: ProxiedPath,
+        parts: RequestParts,
+        body: RequestBody,
+    ) -> LateAnswer {
+        let mut exchange = Exchange::begin(&behind.watch, parts.peer);
+        let upload = body.progress();
+        let upstream = &behind.pool.service().upstream;
+        let client = parts.caller.address;
+        let head = match self.head(path, upstream, parts) {
+            Ok(head) => head,
+            Err(refusal) => {
+                exchange.refuse(refusal.outcome);
+                return Answer::detail(refusal.status, refusal.detail).into();
+            }
+        };
+        let bad_body = |exchange: &mut Exchange| {
+            let outcome = Outcome::of_broken(&upload);
+            exchange.refuse(outcome);
+            let (status, detail) = match outcome {
+                Outcome::SlowBody => (StatusCode::REQUEST_TIMEOUT, "Request body too slow"),
+                _ => (StatusCode::BAD_REQUEST, "Bad request body"),
+            };
+            Answer::detail(status, detail).into()
+        };
+        let stats = Arc::clone(&behind.watch.stats);
+        let room = |length| {
+            let room = self.held.grant(client, length)?;
+            room.progress(self.clock.mono_us());
+            Some(room)
+        };
+        let Ok(body) = ToService::new(body, room, stats).await else {
+            return bad_body(&mut exchange);
+        };
+        let request = with_body(head, body);
+        let failure = match self.send(behind, client, request, &upload).await {
+            Ok((mut answer, lease)) => {
+                headers::own_addresses(answer.headers_mut(), upstream, path.cut);
+                exchange.has_head(answer.status());
+                return self.passed_on(answer, lease, upload, exchange);
+            }
+            Err(failure) => failure,
+        };
+        if upload.is_broken() {
+            return bad_body(&mut exchange);
+        }
+        exchange.fail(failure.reason.into(), failure.cause.as_ref());
+        failed(failure.reason).into()
+    }
+
+    /// Converts the service's answer for the client.
+    fn passed_on(
+        &self,
+        answer: Response<Incoming>,
+        lease: Lease<ToService>,
+        upload: Arc<Progress>,
+        exchange: Exchange,
+    ) -> LateAnswer {
+        let (mut head, incoming) = answer.into_parts();
+        let place = lease.place_kept();
+        headers::to_client(&mut head.headers);
+        let mut body = ToClient::new(incoming, lease, upload, exchange, self.silence);
+        body.hides_end = head.status == StatusCode::NOT_MODIFIED;
+        LateAnswer {
+            status: head.status,
+            headers: head.headers,
+            body: Box::pin(body),
+            is_passed_on: true,
+            gives_way: Some(Box::new(move |cx| {
+                let place = place.upgrade();
+                place.is_some_and(|place| place.gives_way(cx))
+            })),
+        }
+    }
+
+    /// Waits for a connection, sends the request, and waits for the head of the answer. Fails if the answer changes the
+    /// protocol, which was not requested, or if its body has a transfer coding that cannot be passed on.
+    async fn send(
+        &self,
+        behind: &Behind,
+        client: ClientAddr,
+        mut request: Request<ToService>,
+        upload: &Progress,
+    ) -> Result<(Response<Incoming>, Lease<ToService>), Failure> {
+        let place = self.place(behind, client).await?;
+        request.body_mut().holds(&place);
+        let lent = Some(Arc::clone(&place));
+        let mut sent = pin!(behind.pool.send(lent, request, || upload.is_owed()));
+        let (answer, lease) = poll_fn(|cx| match place.gives_way(cx) {
+            true => {
+                upload.give_up();
+                Poll::Ready(Err(Failure::no_connection()))
+            }
+            false => sent.as_mut().poll(cx),
+        })
+        .await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS
+            || headers::has_other_coding(answer.headers())
+        {
+            return Err(Failure::unreachable("an answer in another protocol"));
+        }
+        Ok((answer, lease))
+    }
+
+    /// Waits until the request may have one of the connections to the service.
+    async fn place(&self, behind: &Behind, client: ClientAddr) -> Result<Arc<Place>, Failure> {
+        let waits = |has_share| behind.watch.stats.count_wait(has_share);
+        let place = timeout(self.silence, behind.places.place(client, waits)).await;
+        let place = place.ok().flatten().map(Arc::new);
+        place.ok_or_else(Failure::no_connection)
+    }
+
+    /// Makes the request head for the service.
+    fn head(
+        &self,
+        path: ProxiedPath,
+        upstream: &Upstream,
+        parts: RequestParts,
+    ) -> Result<Request<()>, Refusal> {
+        let target = path.target(parts.path(), self.inner_paths)?;
+        let uri = uri(&upstream.base_path, target, parts.head.uri.query());
+        let uri = uri.ok_or(PathRefusal::Trick)?;
+        let not_implemented = |detail| Refusal {
+            status: StatusCode::NOT_IMPLEMENTED,
+            detail,
+            outcome: Outcome::BadRequest,
+        };
+        if headers::has_other_coding(&parts.head.headers) {
+            return Err(not_implemented("Transfer-Encoding other than chunked"));
+        }
+        // A CONNECT asks for a tunnel, and hyper would open one.
+        if parts.head.method == Method::CONNECT {
+            return Err(not_implemented("CONNECT"));
+        }
+        let target_host = parts.head.uri.authority();
+        let target_host = target_host.and_then(|host| HeaderValue::try_from(host.as_str()).ok());
+        let mut request = Request::new(());
+        *request.method_mut() = parts.head.method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = parts.head.headers;
+        let forwarded = headers::Forwarded {
+            peer: parts.peer,
+            peer_is_trusted: parts.caller.is_proxied,
+            is_tls: parts.is_tls,
+            target_host,
+            host: &upstream.authority,
+        };
+        headers::to_service(request.headers_mut(), forwarded, random);
+        Ok(request)
+    }
+}
+
+/// Joins a request head and its body, and announces the body in the head.
+fn with_body(head: Request<()>, body: ToService) -> Request<ToService> {
+    let is_in_chunks = body.is_in_chunks();
+    let mut request = head.map(|()| body);
+    if is_in_chunks {
+        // Without this header hyper would send a GET or a HEAD without its body.
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
+    request
+}
+
+/// The answer to a client whose service failed.
+fn failed(reason: FailureReason) -> Answer {
+    let (status, detail) = match reason {
+        FailureReason::Timeout | FailureReason::NoConnection => {
+            (StatusCode::GATEWAY_TIMEOUT, "Upstream timeout")
+        }
+        FailureReason::Unreachable => (StatusCode::BAD_GATEWAY, "Upstream unreachable"),
+        FailureReason::HeadTooLarge => (StatusCode::BAD_GATEWAY, "Upstream answer head too large"),
+        FailureReason::RequestBody => (StatusCode::BAD_REQUEST, "Bad request body"),
+    };
+    Answer::detail(status, detail)
+}
+
+/// An unpredictable number: each `RandomState` has its own keys.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Joins the parts of a request target in origin form (RFC 9112 §3.2.1), without changing them.
+fn uri(base_path: &str, target: &str, query: Option<&str>) -> Option<Uri> {
+    let mut text = format!("{base_path}{target}");
+    if let Some(query) = query {
+        text.push('?');
+        text.push_str(query);
+    }
+    PathAndQuery::try_from(text).ok().map(Uri::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_goes_again_only_after_a_reset_and_where_that_does_no_harm() {
+        let reset = Ended {
+            is_unsent: false,
+            is_reset: true,
+            heard: false,
+            after: Duration::ZERO,
+            is_idempotent: true,
+        };
+        assert!(may_resend(&reset));
+        for no in [
+            Ended {
+                is_reset: false,
+                ..reset
+            },
+            Ended {
+                after: Duration::from_millis(50),
+                ..reset
+            },
+            Ended {
+                is_idempotent: false,
+                ..reset
+            },
+        ] {
+            assert!(!may_resend(&no), "{no:?}");
+            let unsent = Ended {
+                is_unsent: true,
+                ..no
+            };
+            assert!(may_resend(&unsent), "{unsent:?}");
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! The settings of the events gateway: the services, the limits of a device, and the bus between instances.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use crate::gateways::events::bus::PART_BYTES_MAX;
+use crate::gateways::shared::bus;
+use weirgate_core::Limits;
+use weirgate_server::http::services::{CONNECTION_BYTES, Upstream};
+use weirgate_server::settings::{
+    Change, Checked, Form, Groups, Heading, Kind, Milli, Refused, SecretText, SecretUrl, Setting,
+    SettingsError, Shows, Source, Unit, With, field, flag, group,
+};
+use weirgate_server::telemetry::names;
+use weirgate_wire::admission::TrustedProxies;
+
+fn service_url(name: &str) -> String {
+    format!("http://{name}:8000")
+}
+
+group! {
+    /// The settings of `weirgate events`.
+    #[derive(Clone)]
+    pub(super) struct EventsSettings {
+        pub(super) lobby_url: String = service_url("lobby"),
+        pub(super) measurement_url: String = service_url("measurement"),
+        pub(super) simulation_url: String = service_url("simulation"),
+        pub(super) upstream_ca_file: Option<PathBuf> = None,
+        pub(super) internal_auth_token: Option<SecretText> = None,
+        /// The time limit for connecting to a service, and for each silence of it.
+        pub(super) http_timeout_ms: i64 = 10_000,
+        pub(super) proxy_silence_timeout_ms: u64 = 60_000,
+        pub(super) proxy_connections_max: usize = 256,
+        pub(super) proxy_bytes_max: u64 = 2 * 256 * CONNECTION_BYTES,
+        /// Bytes of the body of a broadcast.
+        pub(super) broadcast_bytes_max: usize = 64 * 1024 * 1024,
+        /// Bytes of the bodies of all broadcasts.
+        pub(super) broadcasts_bytes_max: u64 = 128 * 1024 * 1024,
+        /// Bytes of the responses of services to all calls.
+        pub(super) answers_bytes_max: usize = 128 * 1024 * 1024,
+        pub(super) rate_per_second_milli: i64 = 10_000,
+        pub(super) rate_burst_milli: i64 = 20_000,
+        pub(super) orphans_max: usize = 10_000,
+        pub(super) waiting_bytes_max: usize = 16 * 1024 * 1024,
+    }
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// The base URL of a service.
+static SERVICE: Form = Form::new("URL", SERVICE_ALLOWED, |text| {
+    let upstream = Upstream::parse(text);
+    let shown = upstream.map(|upstream| upstream.to_string());
+    shown.ok_or_else(|| Refused::new(text, SERVICE_ALLOWED))
+})
+.url();
+
+const SERVICE_ALLOWED: &str = "http://HOST:PORT/PATH or https://HOST:PORT/PATH";
+
+pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
+    Setting::new(
+        "lobby-url",
+        Kind::Form(&SERVICE),
+        field!(EventsSettings, lobby_url),
+        "Service for lobby.* and role.*",
+    )
+    .more(
+        "Also for sessions of measurement.*. A path in the URL of a service is kept, without \
+         slashes at the end.",
+    )
+    .original_env(&["LOBBY_URL"])
+    .in_short_help(),
+    Setting::new(
+        "measurement-url",
+        Kind::Form(&SERVICE),
+        field!(EventsSettings, measurement_url),
+        "Service for measurement jobs",
+    )
+    .more("For jobs and audio of measurement.*, and for analysis.*.")
+    .original_env(&["MEASUREMENT_URL"])
+    .in_short_help(),
+    Setting::new(
+        "simulation-url",
+        Kind::Form(&SERVICE),
+        field!(EventsSettings, simulation_url),
+        "Service for simulation.*",
+    )
+    .original_env(&["SIMULATION_URL"])
+    .in_short_help(),
+    Setting::new(
+        "upstream-ca-file",
+        Kind::Path,
+        field!(EventsSettings, upstream_ca_file),
+        "Certificates (PEM) to trust in place of the system's, for https:// services",
+    ),
+    Setting::new(
+        "internal-auth-token",
+        Kind::Secret,
+        field!(EventsSettings, internal_auth_token),
+        "Required value of X-Internal-Token for /internal/broadcast",
+    )
+    .more("Empty: nobody can push.")
+    .original_env_only(&["INTERNAL_AUTH_TOKEN"]),
+    Setting::new(
+        "http-timeout-s",
+        Kind::decimal(Unit::Seconds, (1, 86_400_000)),
+        &With::<EventsSettings, Milli> {
+            set: |events, milli| events.http_timeout_ms = milli.0,
+            get: |events| Milli(events.http_timeout_ms),
+        },
+        "Time limit for the connect to a service, and for each silence of a service",
+    )
+    .more("The whole call may take six times as long.")
+    .original_env(&["HTTP_TIMEOUT_SECONDS"])
+    .limit(
+        "`upstream_error`, \"Upstream timeout\"",
+        Shows::Metric(names::UPSTREAM_CALLS),
+        "tests/calls/main.rs::a_service_that_says_nothing_is_given_up",
+    ),
+    Setting::ms(
+        "proxy-silence-timeout-ms",
+        (1, 86_400_000),
+        field!(EventsSettings, proxy_silence_timeout_ms),
+        "Time limit for a connect of the proxy, and for each silence of a service",
+    )
+    .more("Time during which the client sends the request body does not count.")
+    .limit(
+        "504 `Upstream timeout`; after the head of the response is sent, the connection ends",
+        Shows::Metric(names::PROXY_REQUESTS),
+        "tests/http_proxy/faults.rs::a_service_that_says_nothing_is_a_timeout",
+    ),
+    Setting::count(
+        "proxy-connections-max",
+        (1, 10_000),
+        field!(EventsSettings, proxy_connections_max),
+        "Connections of the proxy to one service at once, shared between addresses",
+    )
+    .more(
+        "An address gets another one only while it holds fewer than are free: half of all alone, a third beside \
+         another. The clients of one IPv6 /64 count as one, and so do all clients behind a proxy that \
+         `--trusted-proxies` does not name. Each counts with 200 KiB for the bytes on their way, in the share `proxy-bytes` of \
+         `--memory-max`: more connections need more memory.",
+    )
+    .limit(
+        "a request waits for a connection, at most `--proxy-silence-timeout-ms`, then 504; uploads that crawl and answers that \
+         their clients do not take give way",
+        Shows::Metric(names::PROXY_WAITS),
+        "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
+    ),
+    Setting::bytes(
+        "proxy-bytes",
+        (CONNECTION_BYTES, 1024 * 1024 * MIB),
+        field!(EventsSettings, proxy_bytes_max),
+        "Buffers of the connections of the proxy to all services: 200 KiB each",
+    )
+    .share(40)
+    .limit(
+        "as `--proxy-connections-max`",
+        Shows::Metric(names::PROXY_WAITS),
+        "src/server/http/services/places.rs::the_buffers_of_all_services_are_one_sum",
+    ),
+    Setting::bytes(
+        "broadcast-bytes",
+        (KIB, 1024 * MIB),
+        field!(EventsSettings, broadcast_bytes_max),
+        "The body of one /internal/broadcast",
+    )
+    .share(30)
+    .limit(
+        "413",
+        Shows::Elsewhere("the response"),
+        "tests/blackbox/test_events_broadcast.py::test_a_body_over_its_limit_is_refused",
+    ),
+    Setting::bytes(
+        "all-broadcast-bytes",
+        (KIB, 1024 * 1024 * MIB),
+        field!(EventsSettings, broadcasts_bytes_max),
+        "The bodies of all /internal/broadcast that are read or answered",
+    )
+    .more("A single body has room whatever its size.")
+    .share(40)
+    .limit(
+        "503 with `Retry-After`, first for the bodies that have held the most for the longest without progress",
+        Shows::Elsewhere("`weirgate_held_gave_way_total`, `of` `broadcast_bytes`"),
+        "tests/blackbox/test_events_broadcast.py::test_bodies_that_are_not_finished_have_one_limit",
+    ),
+    Setting::bytes(
+        "answer-bytes",
+        (KIB, 1024 * 1024 * MIB),
+        field!(EventsSettings, answers_bytes_max),
+        "The responses of services to all calls that are being read or parsed",
+    )
+    .more("A single response may have as much, and at most 64 MiB.")
+    .share(30)
+    .limit(
+        "`upstream_error`, \"Upstream answer too large\", first for the responses that have held the most for the longest without progress",
+        Shows::Metric(names::UPSTREAM_CALLS),
+        "tests/calls/main.rs::answers_of_all_calls_have_one_limit",
+    ),
+]);
+
+pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
+    Setting::new(
+        "rate-limit-rps",
+        Kind::decimal(Unit::Count, (-1_000_000_000_000, 1_000_000_000_000)),
+        &With::<EventsSettings, Milli> {
+            set: |events, milli| events.rate_per_second_milli = milli.0,
+            get: |events| Milli(events.rate_per_second_milli),
+        },
+        "Messages per second of one connection; 0 or less allows only the burst",
+    )
+    .original_env_only(&["RATE_LIMIT_RPS"])
+    .limit(
+        "`rate_limited`, and the message is dropped",
+        Shows::Metric(names::EVENT_ERRORS),
+        "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
+    ),
+    Setting::new(
+        "rate-limit-burst",
+        Kind::decimal(Unit::Count, (-1_000_000_000_000, 1_000_000_000_000)),
+        &With::<EventsSettings, Milli> {
+            set: |events, milli| events.rate_burst_milli = milli.0,
+            get: |events| Milli(events.rate_burst_milli),
+        },
+        "Burst of messages of one connection; at least 1",
+    )
+    .original_env_only(&["RATE_LIMIT_BURST"])
+    .limit(
+        "`RATE_LIMIT_RPS` applies",
+        Shows::Metric(names::EVENT_ERRORS),
+        "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
+    ),
+    Setting::count(
+        "orphans",
+        (0, 1_000_000),
+        field!(EventsSettings, orphans_max),
+        "Waiting messages of disconnected devices, still to be forwarded",
+    )
+    .more(
+        "A client address may leave messages while it has left fewer than are free, so the devices \
+        of one address fill half of the limit, and those of each further address half of the rest.",
+    )
+    .constant()
+    .limit(
+        "the newest messages of the disconnecting device are dropped",
+        Shows::Metric(names::MESSAGES_FORGOTTEN),
+        "tests/events_gateway/waiting.rs::devices_that_have_gone_leave_room_for_the_messages_of_other_addresses",
+    ),
+    Setting::bytes(
+        "waiting-bytes",
+        (MIB, 1024 * 1024 * MIB),
+        field!(EventsSettings, waiting_bytes_max),
+        "Memory of unanswered messages of all devices together",
+    )
+    .more(
+        "A client address has room while its messages take less than is free, so one address fills \
+        half of the limit, and each further address half of the rest. The last message may exceed \
+        the limit.",
+    )
+    .share(30)
+    .limit(
+        "messages stay in the sockets of the devices, and client addresses take turns; unread messages of a disconnecting device are dropped",
+        Shows::Metric(names::EVENT_WAITING_BYTES),
+        "tests/events_gateway/waiting.rs::what_waits_is_bounded_over_all_connections",
+    ),
+]);
+
+/// The shared rows with the defaults of the contract.
+pub(super) const CHANGES: &[Change] = &[
+    ("trusted-proxies", |row| {
+        row.more(
+            "Addresses and networks, separated by commas: 10.0.0.7,10.1.0.0/16. The client's \
+                address, for the limits by address, in the log and for services, is the \
+                right-most address in X-Forwarded-For outside of this list. With * the client's \
+                address is the right-most of all; use * only if no other program reaches the \
+                port.",
+        )
+    }),
+    ("message-bytes-max", |row| {
+        row.kind(Kind::number(Unit::Bytes, (1, 64 * MIB)))
+            .more(
+                "If a message is over four times this number and over 1 MiB, the connection \
+                is closed with 1009.",
+            )
+            .original_env(&["MAX_MESSAGE_BYTES"])
+            .limit(
+                "`message_too_large`, and the message is dropped",
+                Shows::Metric(names::EVENT_ERRORS),
+                "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
+            )
+    }),
+    ("history-ms", |row| {
+        row.help("How long pushes are kept for devices that resume; 0 for none")
+                .more(
+                    "At least 20000. Pushes then have a position, \"pos\". A device that comes back to the same \
+                    instance sends its last position as \"since\" and gets the pushes that it missed; another \
+                    instance tells the device that it cannot know.",
+                )
+    }),
+    ("redis-sentinels", |row| {
+        row.more(
+            "HOST:PORT each, or redis://USER:PASSWORD@HOST:PORT. Then only user, password and TLS of --events-bus \
+             are used.",
+        )
+    }),
+    ("redis-tls-name", |row| {
+        row.more(
+            "Default: the host of --events-bus, or the address that sentinels name over TLS. Required for a master \
+             with TLS behind sentinels without TLS. Not for the certificates of sentinels.",
+        )
+    }),
+];
+
+/// The defaults of the contract.
+pub(super) fn defaults(groups: &mut Groups) {
+    let limits: &mut Limits = groups.of();
+    limits.message_bytes_max = 65_536;
+    let loopback = Ipv4Addr::LOCALHOST.to_string().parse();
+    limits.trusted_proxies = TrustedProxies::Networks(loopback.into_iter().collect());
+}
+
+group! {
+    /// The bus between instances.
+    #[derive(Clone)]
+    pub(super) struct EventsBusSettings {
+        /// The bus; empty for none.
+        pub(super) urls: SecretUrl = SecretUrl::new(""),
+        /// The channel or subject of all instances.
+        pub(super) name: String = "weirgate.events".to_owned(),
+        /// How long a push waits until the other instances have sent their counts.
+        pub(super) wait_ms: u64 = 250,
+        /// Bytes of a push in one message.
+        pub(super) message_bytes_max: usize = 1_000_000,
+    }
+}
+
+/// Part of a subject, so without spaces and wildcards.
+static NAME: Form = Form::new("NAME", NAME_ALLOWED, |text| {
+    let word = |word: &str| {
+        let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_:".contains(&byte);
+        !word.is_empty() && word.bytes().all(is_good)
+    };
+    match text.len() <= 100 && text.split('.').all(word) {
+        true => Ok(text.to_owned()),
+        false => Err(Refused::new(text, NAME_ALLOWED)),
+    }
+});
+
+const NAME_ALLOWED: &str = "up to 100 letters, digits, - _ : and single dots between them";
+
+pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
+    Setting::new(
+        "events-bus",
+        Kind::OptionalUrls(bus::SCHEMES),
+        field!(EventsBusSettings, urls),
+        "Redis or NATS through which several instances share pushes",
+    )
+    .more(
+        "redis://USER:PASSWORD@HOST:PORT, rediss:// for TLS, or unix://USER:PASSWORD@/PATH; nats://USER:PASSWORD@HOST:PORT, tls:// \
+         for TLS, several NATS servers with commas between them; shown without the secret. The settings \
+         redis-* or nats-* add sentinels, certificates and logins. Empty: a push reaches the devices of this \
+         instance only.",
+    )
+    .in_short_help(),
+    Setting::new(
+        "events-bus-name",
+        Kind::Form(&NAME),
+        field!(EventsBusSettings, name),
+        "Channel or subject of the instances that belong together",
+    )
+    .more("Each instance also listens on this name with its id after a dot."),
+    Setting::ms(
+        "events-bus-wait-ms",
+        (1, 60_000),
+        field!(EventsBusSettings, wait_ms),
+        "Time that a push waits for the counts of the other instances",
+    )
+    .limit(
+        "the response names the instances in `missing`; the devices there may have got the push",
+        Shows::Metric(names::EVENTS_BUS_PUSHES_INCOMPLETE),
+        "tests/events_gateway/bus.rs::an_instance_that_does_not_answer_is_missing_and_then_forgotten",
+    ),
+    Setting::bytes(
+        "events-bus-message-bytes-max",
+        (KIB, PART_BYTES_MAX as u64),
+        field!(EventsBusSettings, message_bytes_max),
+        "Bytes of a push in one message on the bus",
+    )
+    .more(
+        "At most max_payload of a NATS server (1 MiB by default), less 256 bytes. Instances may \
+         differ: each receives messages of the largest allowed value.",
+    )
+    .limit(
+        "a larger push is sent in several messages",
+        Shows::Metric(names::EVENTS_BUS_PUSHES_SENT),
+        "tests/events_gateway/bus.rs::a_large_push_goes_in_parts",
+    ),
+]);
+
+/// Checks these settings against each other: the URLs name one bus, and settings for a bus need a bus.
+pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
+    const URLS: &str = BUS[0].flag;
+    let urls = checked.get::<EventsBusSettings>().urls;
+    if bus::is_wrong(&urls) {
+        return vec![checked.refused(URLS, &Refused::new(urls.expose(), bus::ALLOWED))];
+    }
+    // Names of the replaced gateways may be in the environment for another gateway, so they do not count.
+    let sentinels = checked.values().iter().find(|value| {
+        let is_meant = match &value.source {
+            Source::Flag => true,
+            Source::Env(name) => *name == value.setting.weirgate_env(),
+            _ => false,
+        };
+        is_meant && value.setting.flag == flag!("redis-sentinels")
+    });
+    match urls.expose().is_empty() && sentinels.is_some() {
+        true => {
+            let allowed = "redis:// or rediss://, beside --redis-sentinels";
+            vec![SettingsError::missing(&BUS[0], allowed)]
+        }
+        false => Vec::new(),
+    }
+}

@@ -1,0 +1,327 @@
+//! The levels feed: NATS subjects to a single state, and the state to topics.
+//!
+//! `market.flow` and the subjects of relays are kept untouched, `levels.signals` is normalised. Every good message
+//! makes a frame for each topic that shows a key of the message. Each value is kept as payload bytes, so a flow message
+//! is checked and copied and never touches the levels. Must not know a client, a broker or a clock. Called by the
+//! reactor, through [`weirgate_core::Feed`].
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `mod` | subjects, the handling of a message, and a check without effect |
+//! | `cache` | the newest value under each key; the views of topics: payloads, broadcasts, and quiet catch-up |
+//! | `normalise`, `level` | the contract's normalisation: a message with its predictions, and each level |
+//! | `reader` | raw JSON values: a cursor, kinds and truth; the faults of bad messages |
+
+mod cache;
+mod level;
+mod normalise;
+mod reader;
+
+use std::mem;
+use std::ops::Range;
+
+use self::cache::{Cache, View};
+use self::reader::{Kind, Reader};
+use crate::gateways::shared::feed::{BadMessageLog, LastSeen, check_size};
+use weirgate_core::{BusEvent, BusMessage};
+use weirgate_core::{Feed, FeedLine, FeedStats, FrameBytes, Now, Publication, TopicName};
+use weirgate_wire::json::check_json;
+
+pub use self::normalise::Normaliser;
+pub use self::reader::BadMessage;
+
+/// The topic that shows every key.
+pub const TOPIC: TopicName = TopicName::fixed("levels");
+
+/// The subjects that are always relayed, in the order of the statistics.
+pub const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
+
+/// The keys of [`SUBJECTS`], in the order of the payload; the keys of relays follow.
+pub const KEYS: [&str; 3] = ["flow", "levels", "viewport"];
+
+/// The key of a message's number, which no relay may use.
+pub const SEQ_KEY: &str = cache::SEQ_KEY;
+
+const FLOW: usize = 0;
+const LEVELS: usize = 1;
+const VIEWPORT: usize = 2;
+
+/// Settings of a [`LevelsFeed`].
+#[derive(Clone, Debug)]
+pub struct LevelsFeedSettings {
+    /// Minutes from the open to the end of the session: the maximum of `bars_since_open`.
+    pub session_length_min: u32,
+    /// The limit on a bus message, bytes; larger messages are counted, logged and skipped.
+    pub bus_message_bytes_max: usize,
+    /// More subjects, in the order of their keys in the payload.
+    pub relays: Vec<Relay>,
+    /// More topics, beside [`TOPIC`].
+    pub endpoints: Vec<Endpoint>,
+    /// Whether each payload has the number of its broadcast, so that a client can count skipped broadcasts; no part of
+    /// the contract.
+    pub is_numbered: bool,
+    /// Whether each payload has the arrival time of its newest message; no part of the contract.
+    pub is_stamped: bool,
+}
+
+/// An additional subject: its last message, untouched, under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// Neither in [`SUBJECTS`] nor used by another relay.
+    pub subject: String,
+    /// Neither in [`KEYS`] nor used by another relay.
+    pub key: String,
+}
+
+/// An additional topic: some of the keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Topic of the endpoint's clients.
+    pub topic: TopicName,
+    /// The shown keys, in any order: the payload keeps the order of the whole payload.
+    pub keys: Vec<String>,
+}
+
+impl Default for LevelsFeedSettings {
+    fn default() -> Self {
+        Self {
+            session_length_min: 240,
+            bus_message_bytes_max: 16 * 1024 * 1024,
+            relays: Vec::new(),
+            endpoints: Vec::new(),
+            is_numbered: false,
+            is_stamped: false,
+        }
+    }
+}
+
+/// A relayed subject. Its name is in the statistics, at the same index.
+#[derive(Debug)]
+struct Subject {
+    content: Content,
+    last_seen: LastSeen,
+}
+
+/// The content of a subject's messages.
+#[derive(Clone, Copy, Debug)]
+enum Content {
+    /// Levels and viewport, to be normalised.
+    Levels,
+    /// The value of this part of the state, unchanged.
+    Value(usize),
+}
+
+impl Content {
+    /// The parts of the state that a message concerns.
+    const fn parts(self) -> Range<usize> {
+        match self {
+            Self::Levels => LEVELS..VIEWPORT + 1,
+            Self::Value(part) => part..part + 1,
+        }
+    }
+}
+
+/// Turns the bus events of the relayed subjects into publications on [`TOPIC`] and on the topics of the endpoints.
+#[derive(Debug)]
+pub struct LevelsFeed {
+    settings: LevelsFeedSettings,
+    normaliser: Normaliser,
+    subjects: Vec<Subject>,
+    cache: Cache,
+    views: Vec<View>,
+    stats: FeedStats,
+    bad_log: BadMessageLog,
+}
+
+impl LevelsFeed {
+    /// Creates a feed without state. Its frames are counted in `alive`.
+    pub fn new(settings: LevelsFeedSettings, alive: FrameBytes) -> Self {
+        let relays = &settings.relays;
+        let always = [
+            (SUBJECTS[0], Content::Levels),
+            (SUBJECTS[1], Content::Value(FLOW)),
+        ];
+        let relayed = relays.iter().zip(KEYS.len()..);
+        let relayed = relayed.map(|(r, part)| (r.subject.as_str(), Content::Value(part)));
+        let (names, contents): (Vec<_>, Vec<_>) = always.into_iter().chain(relayed).unzip();
+        let keys: Vec<_> = KEYS
+            .into_iter()
+            .chain(relays.iter().map(|r| r.key.as_str()))
+            .collect();
+        let everything = View::new(TOPIC, (0..keys.len()).collect(), settings.is_numbered);
+        let endpoint = |endpoint: &Endpoint| {
+            let shown = |&part: &usize| endpoint.keys.iter().any(|key| key == keys[part]);
+            let parts = (0..keys.len()).filter(shown).collect();
+            View::new(endpoint.topic.clone(), parts, settings.is_numbered)
+        };
+        let endpoints = settings.endpoints.iter().map(endpoint);
+        let subject = |content| Subject {
+            content,
+            last_seen: LastSeen::default(),
+        };
+        Self {
+            normaliser: Normaliser::new(settings.session_length_min),
+            subjects: contents.into_iter().map(subject).collect(),
+            views: [everything].into_iter().chain(endpoints).collect(),
+            cache: Cache::new(&keys, settings.is_stamped, alive),
+            stats: FeedStats::of(names),
+            bad_log: BadMessageLog::default(),
+            settings,
+        }
+    }
+
+    fn message(
+        &mut self,
+        now: Now,
+        message: BusMessage,
+        is_deletion: bool,
+        out: &mut Vec<Publication>,
+    ) {
+        let names = &self.stats.subjects;
+        let Some(index) = names.iter().position(|s| *s.subject == *message.subject) else {
+            self.stats.messages_ignored += 1;
+            return;
+        };
+        let Subject { content, last_seen } = &mut self.subjects[index];
+        let content = *content;
+        // A bad message moves the position too: earlier messages are older.
+        if !last_seen.advance(message.position) {
+            self.stats.subjects[index].messages_old += 1;
+            return;
+        }
+        let (received, quiet) = (message.received, message.quiet);
+        let mut payload = message.payload;
+        let taken = match is_deletion {
+            true => {
+                for part in content.parts() {
+                    self.cache.set(part, None);
+                }
+                Ok(())
+            }
+            false => self.take(content, &mut payload, received),
+        };
+        let stats = &mut self.stats.subjects[index];
+        if let Err(why) = taken {
+            stats.messages_bad += 1;
+            self.bad_log.say(now, &stats.subject, &payload, &why);
+            return;
+        }
+        stats.messages += 1;
+        stats.last_message_us = Some(received.mono_us);
+        self.stats.last_message_unix_ms = Some(received.unix_ms());
+        let parts = content.parts();
+        for view in self.views.iter_mut().filter(|view| view.shows(&parts)) {
+            match quiet {
+                true => view.changed_quietly(received),
+                false => view.changed(received, &self.cache, out),
+            }
+        }
+    }
+
+    /// Puts a message in the cache. A bad message changes nothing, and keeps its payload.
+    fn take(
+        &mut self,
+        content: Content,
+        payload: &mut Vec<u8>,
+        received: Now,
+    ) -> Result<(), BadMessage> {
+        check_size(payload, self.settings.bus_message_bytes_max)?;
+        match content {
+            Content::Levels => {
+                // Sized by the last output, so that the buffer rarely grows.
+                let last = self.cache.value_bytes(LEVELS);
+                let mut levels = Vec::with_capacity(last + last / 8);
+                let normaliser = &mut self.normaliser;
+                let viewport = normaliser.normalise(payload, received.unix_ms(), &mut levels)?;
+                let viewport = viewport.map(|text| text.as_bytes().to_vec());
+                levels.shrink_to(levels.len() + levels.len() / 4);
+                self.cache.set(LEVELS, Some(levels));
+                self.cache.set(VIEWPORT, viewport);
+            }
+            Content::Value(part) => {
+                let text = check_json(payload)?;
+                let is_null = Reader::new(text).kind() == Kind::Null;
+                let value = (!is_null).then(|| mem::take(payload));
+                self.cache.set(part, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Delivers the changes of quiet messages on each topic.
+    fn deliver_pending(&mut self, out: &mut Vec<Publication>) {
+        for view in &mut self.views {
+            view.deliver_pending(&self.cache, out);
+        }
+    }
+}
+
+impl Feed for LevelsFeed {
+    type Event = BusEvent;
+
+    fn event(&mut self, now: Now, event: BusEvent, out: &mut Vec<Publication>) {
+        self.bad_log.tick(now);
+        match event {
+            BusEvent::Up
+            | BusEvent::Skipped { .. }
+            | BusEvent::Feed(_)
+            | BusEvent::Subscribed { .. }
+            | BusEvent::Refused { .. }
+            | BusEvent::LastValue { .. }
+            | BusEvent::RetainedEnd { .. } => {}
+            // The backlog broke off; the part read so far is the newest state for now.
+            BusEvent::Down(_) => self.deliver_pending(out),
+            BusEvent::CaughtUp => {
+                self.stats.caught_up = true;
+                self.deliver_pending(out);
+            }
+            BusEvent::Gap { .. } => self.stats.gaps += 1,
+            BusEvent::Message(message) => self.message(now, message, false, out),
+            BusEvent::Deleted(message) => self.message(now, message, true, out),
+        }
+        for view in &mut self.views {
+            view.publish_quietly(now, &self.cache, out);
+        }
+    }
+
+    fn next_line(&mut self) -> Option<FeedLine> {
+        self.bad_log.next()
+    }
+
+    fn stats(&self) -> &FeedStats {
+        &self.stats
+    }
+}
+
+/// Judges messages like a [`LevelsFeed`] with the same settings, for callers that choose the message to hand over.
+#[derive(Clone, Debug)]
+pub struct LevelsJudge {
+    normaliser: Normaliser,
+    bus_message_bytes_max: usize,
+}
+
+impl LevelsJudge {
+    /// Creates a judge for the feed with these settings.
+    pub fn new(settings: &LevelsFeedSettings) -> Self {
+        Self {
+            normaliser: Normaliser::new(settings.session_length_min),
+            bus_message_bytes_max: settings.bus_message_bytes_max,
+        }
+    }
+
+    /// Whether the feed would accept the message. `subject` must be a relayed subject.
+    pub fn is_good(&self, subject: &str, payload: &[u8]) -> bool {
+        if check_size(payload, self.bus_message_bytes_max).is_err() {
+            return false;
+        }
+        if subject == SUBJECTS[0] {
+            // Any time will do for a message without time.
+            let mut normaliser = self.normaliser.clone();
+            return normaliser.normalise(payload, 0, &mut Vec::new()).is_ok();
+        }
+        check_json(payload).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

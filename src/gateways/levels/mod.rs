@@ -1,0 +1,8 @@
+//! `weirgate levels` and `weirgate demo`: the newest state of each topic, from NATS JetStream or a simulated market.
+
+pub mod client;
+pub mod feed;
+mod pages;
+mod relay;
+mod settings;
+pub(super) mod start;

@@ -1,0 +1,259 @@
+//! How a client in a terminal (`weirgate tail`) talks to each gateway: the greeting that it recognizes, the subscribe
+//! request, and which messages are about the connection. The contracts are in `docs/reference/protocol-*.md`.
+
+use sonic_rs::Serialize;
+
+use crate::gateways::channels::ChannelsGateway;
+use crate::gateways::events::EventsGateway;
+use crate::gateways::levels::client::LevelsGateway;
+use weirgate_server::run::Dialect;
+use weirgate_wire::json;
+
+/// Symbols in a `subscribe` of trades.
+const SYMBOLS_PER_REQUEST: usize = 5;
+
+/// Levels and demo: a client gets the newest state at once, and subscribes to nothing.
+pub(in crate::gateways) const LEVELS: Dialect = Dialect {
+    path: LevelsGateway::PATH,
+    ..Dialect::PLAIN
+};
+
+/// Trades: symbols.
+pub(in crate::gateways) const TRADES: Dialect = Dialect {
+    path: "/",
+    names: "symbols",
+    example: "AAPL",
+    is_greeting: |message| {
+        is(message, "type", "success") && is(message, "message", "Connected to WebSocket Gateway")
+    },
+    subscribe: |names| {
+        let requests = names.chunks(SYMBOLS_PER_REQUEST);
+        let request = |symbols: &[String]| {
+            format!(r#"{{"action":"subscribe","symbols":{}}}"#, quoted(symbols))
+        };
+        requests.map(request).collect()
+    },
+    status: |message| {
+        let words = text(message, &["message"]).unwrap_or_default();
+        match text(message, &["type"])?.as_str() {
+            "success" => Some(words),
+            "error" => Some(format!("the gateway refuses: {words}")),
+            _ => None,
+        }
+    },
+    grants: |message| match text(message, &["type"])?.as_str() {
+        "success" if !(TRADES.is_greeting)(message) => Some(true),
+        "error" => Some(false),
+        _ => None,
+    },
+};
+
+/// Channels: names and patterns.
+pub(in crate::gateways) const CHANNELS: Dialect = Dialect {
+    path: ChannelsGateway::PATH,
+    names: "channels or patterns",
+    example: "'market:tick:*'",
+    is_greeting: |message| is(message, "type", "connected"),
+    subscribe: |names| {
+        vec![format!(
+            r#"{{"action":"subscribe","channels":{}}}"#,
+            quoted(names)
+        )]
+    },
+    status: |message| match text(message, &["type"])?.as_str() {
+        "connected" => {
+            let role = text(message, &["role"]).unwrap_or_default();
+            Some(format!("the gateway gives the role {role}"))
+        }
+        "subscribed" => {
+            let refused = texts(message, "errors").into_iter();
+            let refused = refused.map(|words| format!("; the gateway refuses: {words}"));
+            let granted = match texts(message, "channels").join(", ") {
+                none if none.is_empty() => "to nothing".to_owned(),
+                names => format!("to {names}"),
+            };
+            Some(format!(
+                "subscribed {granted}{}",
+                refused.collect::<String>()
+            ))
+        }
+        "error" => {
+            let words = text(message, &["error"]).unwrap_or_default();
+            Some(format!("the gateway refuses: {words}"))
+        }
+        _ => None,
+    },
+    grants: |message| match text(message, &["type"])?.as_str() {
+        "subscribed" => Some(!texts(message, "channels").is_empty()),
+        "error" => Some(false),
+        _ => None,
+    },
+};
+
+/// Events: the id of a device.
+pub(in crate::gateways) const EVENTS: Dialect = Dialect {
+    path: EventsGateway::PATH,
+    names: "the id of the device",
+    example: "DEVICE",
+    is_greeting: |message| is(message, "event", "gateway.identify_required"),
+    subscribe: |names| {
+        let identify = |id| {
+            let id = quoted(id);
+            format!(r#"{{"event":"identify","data":{{"device_id":{id}}}}}"#)
+        };
+        names.iter().map(identify).collect()
+    },
+    status: |message| {
+        let words = || text(message, &["error", "message"]).unwrap_or_default();
+        match text(message, &["event"])?.as_str() {
+            "gateway.identify_required" => Some("the gateway asks for a device id".to_owned()),
+            "identify" if is(message, "type", "error") => {
+                Some(format!("the gateway refuses: {}", words()))
+            }
+            "identify" => {
+                let id = text(message, &["data", "device_id"]).unwrap_or_default();
+                Some(format!("this is the device {id}"))
+            }
+            _ => None,
+        }
+    },
+    grants: |message| {
+        let is_answer = is(message, "event", "identify");
+        is_answer.then(|| !is(message, "type", "error"))
+    },
+};
+
+/// Text or texts as JSON.
+fn quoted(value: &(impl Serialize + ?Sized)) -> String {
+    sonic_rs::to_string(value).unwrap_or_default()
+}
+
+/// The text under a path of keys.
+fn text(message: &str, path: &[&str]) -> Option<String> {
+    json::read(message.as_bytes()).ok()?.text(path)
+}
+
+/// The texts of a list.
+fn texts(message: &str, key: &str) -> Vec<String> {
+    let message = json::read(message.as_bytes()).ok();
+    let list = message.and_then(|message| message.get(&[key]));
+    list.and_then(|list| json::value(&list).ok())
+        .unwrap_or_default()
+}
+
+fn is(message: &str, key: &str, want: &str) -> bool {
+    text(message, &[key]).as_deref() == Some(want)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRADE: &str = r#"{"type":"trade","data":{"symbol":"AAPL","price":1.5},"timestamp":1}"#;
+    const WELCOME: &str =
+        r#"{"type":"success","message":"Connected to WebSocket Gateway","data":{},"timestamp":1}"#;
+    const CONNECTED: &str =
+        r#"{"type":"connected","seq":1,"clientId":"c","role":"user","timestamp":"t"}"#;
+    const WHO: &str =
+        r#"{"type":"event","event":"gateway.identify_required","request_id":null,"data":null}"#;
+
+    fn owned(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn each_greeting_is_known_by_one_gateway() {
+        let all = [LEVELS, TRADES, CHANNELS, EVENTS];
+        for (message, want) in [
+            (WELCOME, [false, true, false, false]),
+            (CONNECTED, [false, false, true, false]),
+            (WHO, [false, false, false, true]),
+            (TRADE, [false; 4]),
+            (r#"{"flow":{"n":1}}"#, [false; 4]),
+            ("no JSON", [false; 4]),
+            ("", [false; 4]),
+        ] {
+            assert_eq!(all.map(|one| (one.is_greeting)(message)), want, "{message}");
+        }
+    }
+
+    #[test]
+    fn requests_are_those_of_the_contracts() {
+        let symbols = (TRADES.subscribe)(&owned(&["A", "B", "C", "D", "E", "F"]));
+        assert_eq!(symbols.len(), 2, "five symbols a request: {symbols:?}");
+        assert_eq!(symbols[1], r#"{"action":"subscribe","symbols":["F"]}"#);
+        let channels = (CHANNELS.subscribe)(&owned(&["a:*", "\"b\""]));
+        let want = r#"{"action":"subscribe","channels":["a:*","\"b\""]}"#;
+        assert_eq!(channels, [want]);
+        let device = (EVENTS.subscribe)(&owned(&["ann"]));
+        let want = r#"{"event":"identify","data":{"device_id":"ann"}}"#;
+        assert_eq!(device, [want]);
+        assert!((LEVELS.subscribe)(&owned(&["x"])).is_empty());
+    }
+
+    #[test]
+    fn each_request_is_granted_or_refused_by_one_message() {
+        let identify =
+            |kind| format!(r#"{{"type":"{kind}","event":"identify","data":{{"device_id":"a"}}}}"#);
+        let (response, error) = (identify("response"), identify("error"));
+        for (dialect, message, want) in [
+            (TRADES, WELCOME, None),
+            (TRADES, TRADE, None),
+            (
+                TRADES,
+                r#"{"type":"success","message":"Successfully subscribed"}"#,
+                Some(true),
+            ),
+            (TRADES, r#"{"type":"error","message":"no"}"#, Some(false)),
+            (CHANNELS, CONNECTED, None),
+            (CHANNELS, r#"{"type":"data","seq":3,"data":1}"#, None),
+            (
+                CHANNELS,
+                r#"{"type":"subscribed","channels":["a"],"errors":["b"]}"#,
+                Some(true),
+            ),
+            (
+                CHANNELS,
+                r#"{"type":"subscribed","channels":[],"errors":["b"]}"#,
+                Some(false),
+            ),
+            (CHANNELS, r#"{"type":"error","error":"no"}"#, Some(false)),
+            (EVENTS, WHO, None),
+            (EVENTS, &response, Some(true)),
+            (EVENTS, &error, Some(false)),
+        ] {
+            assert_eq!((dialect.grants)(message), want, "{message}");
+        }
+    }
+
+    #[test]
+    fn data_is_told_from_what_is_about_the_connection() {
+        let status = |dialect: Dialect, message: &str| (dialect.status)(message);
+        assert_eq!(status(TRADES, TRADE), None);
+        let full = r#"{"type":"error","message":"Cannot subscribe: full","timestamp":1}"#;
+        let told = status(TRADES, full).expect("a status");
+        assert_eq!(told, "the gateway refuses: Cannot subscribe: full");
+        assert_eq!(
+            status(CHANNELS, r#"{"type":"data","seq":3,"data":1}"#),
+            None
+        );
+        let some =
+            r#"{"type":"subscribed","channels":["a"],"errors":["Access denied to channel: b"]}"#;
+        let told = status(CHANNELS, some).expect("a status");
+        let want = "subscribed to a; the gateway refuses: Access denied to channel: b";
+        assert_eq!(told, want);
+        let none = r#"{"type":"subscribed","channels":[],"errors":[]}"#;
+        assert_eq!(
+            status(CHANNELS, none).as_deref(),
+            Some("subscribed to nothing")
+        );
+        let known = r#"{"type":"response","event":"identify","data":{"device_id":"ann"}}"#;
+        let told = status(EVENTS, known).expect("a status");
+        assert_eq!(told, "this is the device ann");
+        let push = r#"{"type":"event","event":"lobby.updated","data":{}}"#;
+        assert_eq!(status(EVENTS, push), None);
+        for dialect in [TRADES, CHANNELS, EVENTS] {
+            assert_eq!(status(dialect, "no JSON"), None);
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Members of a JSON object by name, each as its own text.
+
+use sonic_rs::LazyValue;
+
+use weirgate_core::MaxRate;
+use weirgate_wire::json;
+use weirgate_wire::json::{JsonError, object_entries};
+
+/// Returns the members of an object with these names. Other members are ignored; the last of repeated members
+/// counts.
+pub(in crate::gateways) fn members<'a, const N: usize>(
+    json: &'a [u8],
+    names: [&str; N],
+) -> Result<[Option<LazyValue<'a>>; N], JsonError> {
+    let mut found = [const { None }; N];
+    for entry in object_entries(json)? {
+        let (key, value) = entry?;
+        if let Some(at) = names.iter().position(|name| *name == key) {
+            found[at] = Some(value);
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the text of a JSON string; `None` for another value.
+pub(in crate::gateways) fn text_of(value: &LazyValue<'_>) -> Option<String> {
+    json::text_of(value.as_raw_str())
+}
+
+/// Reads `max_hz` of a request for the client's own rate; `null` ends the rate.
+///
+/// # Errors
+/// What is wrong, for the client.
+pub(in crate::gateways) fn read_max_rate(
+    value: Option<&LazyValue<'_>>,
+) -> Result<Option<MaxRate>, &'static str> {
+    const WANTED: &str = "max_hz must be a number from 0.1 to 1000, or null";
+    match value.ok_or(WANTED)?.as_raw_str() {
+        "null" => Ok(None),
+        number => MaxRate::parse(number).map(Some).ok_or(WANTED),
+    }
+}
+
+/// A rate as JSON, for answers.
+pub(in crate::gateways) fn max_hz(rate: Option<MaxRate>) -> String {
+    rate.map_or_else(|| "null".to_owned(), |rate| rate.hz().to_string())
+}

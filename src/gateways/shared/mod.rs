@@ -1,0 +1,21 @@
+//! What several gateways share: on the client side access, histories and members; of their feeds the reading of messages;
+//! of their starts keys and roles, the bus and its source, and the protocols for a client in a terminal.
+
+pub(super) mod access;
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell of a start"
+)]
+pub(super) mod auth;
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell of a start"
+)]
+pub(super) mod bus;
+pub(super) mod dialects;
+pub(super) mod feed;
+pub(super) mod history;
+pub(super) mod members;
+pub(super) mod reading;

@@ -1,0 +1,240 @@
+//! Makes the source of a bus from what a gateway reads there. All gateways use this, except for the streams of levels
+//! and the exchange of events.
+
+use std::sync::Arc;
+
+use crate::gateways::shared::bus::{Bus, nats_error, nats_question, redis_error, redis_question};
+use weirgate_bus::nats::{
+    NatsNeeds, NatsSettings, NatsStreamSource, NatsSubjectsSettings, NatsSubjectsSource, Settle,
+};
+use weirgate_bus::redis::{RedisNeeds, RedisSettings, RedisSource, RedisStreamSource};
+use weirgate_bus::runtime::Clock;
+use weirgate_bus::status::BusStatus;
+use weirgate_bus::{BusInterest, KeptFeed, Source, StreamSettings};
+use weirgate_core::{BusEvent, Subscription};
+use weirgate_core::{Feed, Gateway, Limits};
+use weirgate_server::run::{Parts, Question, RunError};
+use weirgate_server::settings::{BusSettings, Checked};
+use weirgate_wire::auth::{Acl, NameError, NameSyntax, is_pattern};
+
+/// Last values that are sent for one pattern.
+const RETAINED_SUBJECTS_MAX: usize = 1_000;
+
+/// The messages that a gateway reads from its bus.
+pub(in crate::gateways) struct Reading<'a> {
+    /// Bytes of a message; a larger message is cut.
+    pub(in crate::gateways) payload_bytes_max: usize,
+    /// The stream that is read in place of pub/sub.
+    pub(in crate::gateways) stream: Option<StreamSettings>,
+    /// Names that are read from the start.
+    pub(in crate::gateways) names: Vec<Subscription>,
+    /// Whether the gateway cannot work without these names.
+    pub(in crate::gateways) needs_names: bool,
+    /// The channel of the marks; `None` if the messages of these names are not kept.
+    pub(in crate::gateways) kept: Option<String>,
+    /// The table of what clients may request.
+    pub(in crate::gateways) acl: Option<&'a Acl>,
+    /// Whether clients may ask for last values.
+    pub(in crate::gateways) is_retained: bool,
+    /// When a name counts as confirmed on NATS.
+    pub(in crate::gateways) settle: Settle,
+}
+
+impl Reading<'_> {
+    /// Reads the whole stream in the settings, or else the names that clients subscribe to.
+    pub(in crate::gateways) fn of(checked: &Checked) -> Self {
+        Self {
+            payload_bytes_max: checked.get::<BusSettings>().message_bytes_max,
+            stream: checked.stream().map(|name| StreamSettings {
+                name,
+                history_ms: checked.get::<Limits>().history.keep_us / 1000,
+                only: None,
+            }),
+            names: Vec::new(),
+            needs_names: false,
+            kept: None,
+            acl: None,
+            is_retained: false,
+            settle: Settle::NEVER,
+        }
+    }
+}
+
+/// A source that does not run yet.
+pub(in crate::gateways) struct OpenBus {
+    source: Box<dyn Source>,
+    status: Arc<BusStatus>,
+    /// By this the source learns which names clients want. `None` for a stream, which is read whole.
+    pub(in crate::gateways) interest: Option<BusInterest>,
+    /// The check of the bus for `--check --connect`.
+    question: Question,
+}
+
+impl OpenBus {
+    /// Adds the source and the check to the parts of a gateway.
+    pub(in crate::gateways) fn add_to<G: Gateway, F: Feed<Event = BusEvent>>(
+        self,
+        parts: Parts<G, F>,
+    ) -> Parts<G, F> {
+        let parts = parts.boxed_source(self.source, self.status);
+        parts.asks([self.question])
+    }
+}
+
+/// Makes the source of a bus.
+///
+/// # Errors
+/// The settings are not valid, or no file descriptor is left.
+pub(in crate::gateways) fn open(
+    bus: Bus,
+    reading: Reading<'_>,
+    clock: Clock,
+) -> Result<OpenBus, RunError> {
+    let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
+    match bus {
+        Bus::Redis(settings) => open_redis(
+            RedisSettings {
+                payload_bytes_max: reading.payload_bytes_max,
+                needs_all_names: reading.needs_names,
+                ..settings
+            },
+            reading,
+            status,
+        ),
+        Bus::Nats(settings) => open_nats(settings, reading, status),
+    }
+}
+
+fn open_redis(
+    settings: RedisSettings,
+    reading: Reading<'_>,
+    status: Arc<BusStatus>,
+) -> Result<OpenBus, RunError> {
+    if let Some(stream) = reading.stream {
+        let needs = RedisNeeds {
+            stream: Some(stream.name.clone()),
+            ..RedisNeeds::default()
+        };
+        let question = redis_question(&settings, needs);
+        let source =
+            RedisStreamSource::new(settings, stream, Arc::clone(&status)).map_err(redis_error)?;
+        return Ok(OpenBus {
+            source: Box::new(source),
+            status,
+            interest: None,
+            question,
+        });
+    }
+    let mut needs = reading.acl.map_or_else(RedisNeeds::default, redis_needs);
+    let wanted = match reading.needs_names {
+        true => &mut needs.subscriptions,
+        false => &mut needs.requests,
+    };
+    wanted.extend(reading.names.iter().cloned());
+    let marks = reading.kept.as_deref().map(Subscription::channel);
+    needs.requests.extend(marks);
+    needs.marks.clone_from(&reading.kept);
+    let question = redis_question(&settings, needs);
+    let (mut source, interest) =
+        RedisSource::new(settings, Arc::clone(&status)).map_err(redis_error)?;
+    if let Some(feed) = subscribed(NameSyntax::Redis, &reading, &interest)? {
+        let marks = reading.kept.unwrap_or_default();
+        source = source.with_kept(feed, &marks).map_err(redis_error)?;
+    }
+    Ok(OpenBus {
+        source: Box::new(source),
+        status,
+        interest: Some(interest),
+        question,
+    })
+}
+
+fn open_nats(
+    nats: NatsSettings,
+    reading: Reading<'_>,
+    status: Arc<BusStatus>,
+) -> Result<OpenBus, RunError> {
+    if let Some(stream) = reading.stream {
+        let needs = NatsNeeds {
+            stream: Some(stream.name.clone()),
+            ..NatsNeeds::default()
+        };
+        let question = nats_question(&nats, needs);
+        let source =
+            NatsStreamSource::new(nats, reading.payload_bytes_max, stream, Arc::clone(&status));
+        return Ok(OpenBus {
+            source: Box::new(source.map_err(nats_error)?),
+            status,
+            interest: None,
+            question,
+        });
+    }
+    let requests = reading.acl.into_iter().flat_map(Acl::all_names);
+    let needs = NatsNeeds {
+        requests: requests.map(str::to_owned).collect(),
+        ..NatsNeeds::default()
+    };
+    let question = nats_question(&nats, needs);
+    let settings = NatsSubjectsSettings {
+        nats,
+        payload_bytes_max: reading.payload_bytes_max,
+        retained_subjects_max: match reading.is_retained {
+            true => RETAINED_SUBJECTS_MAX,
+            false => 0,
+        },
+        settle: reading.settle,
+    };
+    let opened = NatsSubjectsSource::new(settings, Arc::clone(&status));
+    let (mut source, interest) = opened.map_err(nats_error)?;
+    if let Some(feed) = subscribed(NameSyntax::Nats, &reading, &interest)? {
+        source = source.with_kept(feed);
+    }
+    Ok(OpenBus {
+        source: Box::new(source),
+        status,
+        interest: Some(interest),
+        question,
+    })
+}
+
+/// Subscribes to the names that are read from the start. If their messages are kept, returns the feed of kept messages.
+fn subscribed(
+    syntax: NameSyntax,
+    reading: &Reading<'_>,
+    interest: &BusInterest,
+) -> Result<Option<KeptFeed>, RunError> {
+    for name in &reading.names {
+        interest.subscribe(name.clone());
+    }
+    if reading.kept.is_none() {
+        return Ok(None);
+    }
+    let feed = KeptFeed::new(syntax, reading.names.clone());
+    feed.map(Some).map_err(wrong_history_name)
+}
+
+/// The error of a name in `--history-names`.
+pub(in crate::gateways) fn wrong_history_name((name, error): (String, NameError)) -> RunError {
+    RunError::Settings(format!("--history-names {name}: {error}"))
+}
+
+/// All subscriptions that the table of roles permits, for the check of the rights at Redis: names, patterns, and for
+/// each pattern an example of a name, because Redis has separate rules for patterns.
+fn redis_needs(acl: &Acl) -> RedisNeeds {
+    let mut requests = Vec::new();
+    for name in acl.all_names() {
+        if !is_pattern(name) {
+            requests.push(Subscription::channel(name));
+            continue;
+        }
+        requests.push(Subscription::pattern(name));
+        if !name.contains(['[', '\\']) {
+            let example = name.replace('*', "example").replace('?', "x");
+            requests.push(Subscription::channel(example));
+        }
+    }
+    RedisNeeds {
+        requests,
+        ..RedisNeeds::default()
+    }
+}

@@ -1,0 +1,500 @@
+//! All rows of all gateways: their names, ranges, sources and effects. Also command lines of this program. No test
+//! starts a process.
+
+use std::collections::HashSet;
+
+use crate::commands::health::HealthCheck;
+use crate::commands::{Exit, Invocation};
+use crate::gateways::{GATEWAYS, WEIRGATE};
+use weirgate_server::listening::ListenAddr;
+use weirgate_server::run::TIMEOUT_FLAG;
+use weirgate_server::settings::{
+    Checked, Kind, ListenSettings, NatsAccess, Rows, Setting, Unit, table,
+};
+
+/// Every row of every command.
+fn settings() -> Vec<Setting> {
+    let gateways = GATEWAYS.iter().map(|gateway| gateway.rows);
+    let all: Vec<_> = gateways
+        .chain([Rows::TOKEN, Rows::TAIL, Rows::TOP])
+        .collect();
+    table(&all)
+}
+
+/// Each command with settings: its arguments and its rows.
+fn commands() -> Vec<(Vec<&'static str>, Vec<Setting>)> {
+    let words = |name| match name {
+        // `trades` has no default for the address of Redis.
+        "trades" => vec!["trades", "--redis-url=redis://r"],
+        other => vec![other],
+    };
+    let gateways = GATEWAYS.iter().map(|g| (words(g.name), g.rows.settings()));
+    let token = (vec!["token", "inspect"], Rows::TOKEN.settings());
+    let tail = (vec!["tail", "levels"], Rows::TAIL.settings());
+    let top = (vec!["top", "127.0.0.1:9100"], Rows::TOP.settings());
+    gateways.chain([token, tail, top]).collect()
+}
+
+fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Invocation, Exit> {
+    WEIRGATE.parse(["weirgate"].iter().chain(args), env.iter().copied())
+}
+
+fn started(args: &[&str], env: &[(&str, &str)]) -> (&'static str, Checked) {
+    match run(args, env) {
+        Ok(Invocation::Run(gateway, checked)) => (gateway.name, *checked),
+        other => panic!("nothing to run: {other:?}"),
+    }
+}
+
+fn levels(args: &[&str], env: &[(&str, &str)]) -> Checked {
+    started(&[&["levels"], args].concat(), env).1
+}
+
+fn refused(args: &[&str], env: &[(&str, &str)]) -> Exit {
+    match run(args, env) {
+        Err(exit) => exit,
+        Ok(invocation) => panic!("{args:?} {env:?} was let through: {invocation:?}"),
+    }
+}
+
+fn port_of(checked: &Checked) -> Option<u16> {
+    checked.get::<ListenSettings>().port
+}
+
+/// The value of a flag for people.
+fn shown(checked: &Checked, flag: &str) -> String {
+    let value = checked.values().iter().find(|v| v.setting.flag == flag);
+    value.expect(flag).value.to_string()
+}
+
+fn warnings(env: &[(&str, &str)]) -> Vec<String> {
+    let checked = levels(&[], env);
+    checked.warnings().to_vec()
+}
+
+/// The settings without which `flag` is refused.
+fn partner(flag: &str) -> Option<&'static str> {
+    Some(match flag {
+        "tls-port" => "--tls-cert=x --tls-key=x",
+        "tls-cert" => "--tls-key=x --tls-port=0",
+        "tls-key" => "--tls-cert=x --tls-port=0",
+        "nats-user" => "--nats-password=x",
+        "nats-password" => "--nats-user=x",
+        "nats-cert" => "--nats-key=x",
+        "nats-key" => "--nats-cert=x",
+        "redis-cert" => "--redis-key=x",
+        "redis-key" => "--redis-cert=x",
+        "redis-sentinels" => "--redis-sentinel-master=x",
+        "redis-sentinel-master" => "--redis-sentinels=x",
+        _ => return None,
+    })
+}
+
+/// A value that the form of this row accepts.
+fn form_value(flag: &str) -> &'static str {
+    match flag {
+        "relay" => "news.flash=news",
+        "endpoint" => "/ws/flow=flow",
+        "events-bus-name" => "other.events",
+        "redis-tls-name" => "redis.example",
+        "admin-addr" => "127.0.0.1:9100",
+        "unix-socket-owner" => ":0",
+        "cpus" => "0",
+        _ => "https://other:1/base",
+    }
+}
+
+#[test]
+fn names_are_unique_on_each_subcommand() {
+    for (_, rows) in commands() {
+        let (mut flags, mut env) = (HashSet::new(), HashSet::new());
+        for setting in rows {
+            assert!(flags.insert(setting.flag), "--{} twice", setting.flag);
+            for name in setting.env_names() {
+                assert!(env.insert(name.clone()), "{name} twice");
+            }
+        }
+        assert!(!flags.is_empty());
+        let prints = GATEWAYS.iter().flat_map(|gateway| gateway.prints);
+        let of_check = ["check", "all", "format", "connect", TIMEOUT_FLAG];
+        for own in of_check
+            .into_iter()
+            .chain(["help", "version", "gateway"])
+            .chain(prints.map(|p| p.flag))
+        {
+            assert!(!flags.contains(own), "--{own} is no setting");
+        }
+    }
+}
+
+#[test]
+fn flags_are_kebab_case_and_end_with_their_unit() {
+    for setting in settings() {
+        let flag = setting.flag;
+        assert!(
+            flag.chars().all(|c| c.is_ascii_lowercase() || c == '-'),
+            "{flag}"
+        );
+        assert!(flag.split('-').all(|word| !word.is_empty()), "{flag}");
+        let Kind::Number { unit, .. } = setting.kind else {
+            continue;
+        };
+        let good = match unit {
+            Unit::Microseconds => flag.ends_with("-us"),
+            Unit::Milliseconds => flag.ends_with("-ms"),
+            Unit::Seconds => flag.ends_with("-s"),
+            Unit::Minutes => flag.ends_with("-min"),
+            Unit::Hertz => flag.ends_with("-hz"),
+            Unit::Bytes if flag == "memory-max" => true,
+            Unit::Bytes => flag
+                .split_once("-bytes")
+                .is_some_and(|(_, rest)| ["", "-max"].contains(&rest)),
+            Unit::Count => !flag.contains("bytes") && !flag.ends_with("-ms"),
+        };
+        assert!(good, "--{flag} does not end with its unit {unit:?}");
+    }
+}
+
+#[test]
+fn every_source_of_every_setting_goes_over_the_next() {
+    for gateway in GATEWAYS
+        .iter()
+        .filter(|g| ["levels", "demo"].contains(&g.name))
+    {
+        for setting in gateway.rows.settings().into_iter().filter(Setting::is_flag) {
+            let names = setting.env_names();
+            // First all names in the environment are set, then all but the first, and so on. Only the source counts
+            // here, so each value is the default.
+            let default = setting.default();
+            let default = match (default.as_str(), setting.kind) {
+                ("", Kind::Form(_)) => form_value(setting.flag),
+                ("", _) => "*",
+                (default, _) => default,
+            };
+            let source = |args: &[&str], env: &[(&str, &str)]| {
+                let given = !args.is_empty() || !env.is_empty();
+                let beside = partner(setting.flag).filter(|_| given);
+                let beside: Vec<&str> =
+                    beside.into_iter().flat_map(str::split_whitespace).collect();
+                let args = [&[gateway.name], args, &beside].concat();
+                let (_, checked) = started(&args, env);
+                let mut values = checked.values().iter();
+                let value = values.find(|value| value.setting.flag == setting.flag);
+                value.expect("a value").source.to_string()
+            };
+            let env: Vec<_> = names.iter().map(|n| (n.as_str(), default)).collect();
+            let flag = format!("--{}={default}", setting.flag);
+            let empty = format!("--{}=", setting.flag);
+            assert_eq!(source(&[&flag], &env), "flag");
+            for (i, name) in names.iter().enumerate() {
+                assert_eq!(source(&[], &env[i..]), format!("env {name}"));
+                assert_eq!(source(&[&empty], &env[i..]), format!("env {name}"));
+                let mut unset = env.clone();
+                unset[..i].iter_mut().for_each(|pair| pair.1 = " ");
+                assert_eq!(source(&[], &unset), format!("env {name}"), "empty is unset");
+            }
+            assert_eq!(source(&[], &[]), "default");
+        }
+    }
+}
+
+#[test]
+fn flags_that_may_be_repeated_add_up_and_go_over_env_together() {
+    let last = levels(&["--port", "5", "--port", "4", "--ephemeral"], &[]);
+    assert_eq!(port_of(&last), Some(4), "of other flags the last counts");
+    assert!(last.get::<NatsAccess>().ephemeral, "a switch alone is on");
+    let keys = |args: &[&str], env: &[(&str, &str)]| {
+        let relays = shown(&levels(args, env), "relay");
+        let keys = relays.split_whitespace().filter_map(|one| {
+            let (_, key) = one.split(',').next()?.split_once('=')?;
+            Some(key.to_owned())
+        });
+        keys.collect::<Vec<_>>()
+    };
+    let env = [("WEIRGATE_RELAY", "e.f=e\n g.h=g")];
+    assert_eq!(
+        keys(&["--relay", "a=x c=z", "--relay=b=y"], &env),
+        ["x", "z", "y"]
+    );
+    assert_eq!(keys(&[], &env), ["e", "g"]);
+    assert_eq!(keys(&["--relay", "", "--relay="], &env), ["e", "g"]);
+    assert_eq!(keys(&[], &[]), Vec::<String>::new());
+    let endpoints = shown(&levels(&["--endpoint=/a=e,flow"], &env), "endpoint");
+    assert_eq!(endpoints, "/a=e,flow");
+}
+
+#[test]
+fn near_misses_are_pointed_out() {
+    for (typed, meant) in [
+        ("WEIRGATE_PROT", "WEIRGATE_PORT"),
+        ("WEIRGATE_PING_INTERVAL", "WEIRGATE_PING_INTERVAL_MS"),
+        ("WEIRGATE_DRAIN", "WEIRGATE_DRAIN_DELAY_MS"),
+        ("WEIRGATE_LOGFORMAT", "WEIRGATE_LOG_FORMAT"),
+        ("WEIRGATE_GATWAY", "WEIRGATE_GATEWAY"),
+        ("WEIRGATE_GATEWAY_PORT", "GATEWAY_PORT"),
+        ("GATEWAY_PRT", "GATEWAY_PORT"),
+        ("RUST_LGO", "RUST_LOG"),
+    ] {
+        let expected = format!(
+            "{typed} is not a setting of this gateway and was ignored; did you mean {meant}?"
+        );
+        assert_eq!(warnings(&[(typed, "s3cret")]), [expected]);
+    }
+    assert_eq!(
+        warnings(&[("WEIRGATE_MOON_PHASE", "full")]),
+        ["WEIRGATE_MOON_PHASE is not a setting of this gateway and was ignored"]
+    );
+    let gone = refused(&["levels"], &[("WEIRGATE_LISTEN_BACKLOG", "5")]);
+    let told = "error: WEIRGATE_LISTEN_BACKLOG is gone: the backlog is 4096";
+    assert!(gone.status == 2 && gone.text.starts_with(told), "{gone}");
+}
+
+#[test]
+fn the_url_of_another_gateway_is_pointed_out_where_nothing_was_chosen() {
+    let warnings = |args: &[&str], env: &[(&str, &str)]| -> Vec<String> {
+        let (_, checked) = started(&[&["channels"], args].concat(), env);
+        checked.warnings().to_vec()
+    };
+    let url = ("NATS_URL", "nats://nats:4222");
+    let ours = warnings(&[], &[url]).concat();
+    assert!(ours.ends_with("did you mean WEIRGATE_BUS?"), "{ours}");
+    for chosen in ["--bus=nats://a:1", "--redis-url=redis://a:1"] {
+        assert_eq!(warnings(&[chosen], &[url]), [""; 0], "{chosen}");
+    }
+    assert_eq!(warnings(&[], &[url, ("REDIS_HOST", "a")]), [""; 0]);
+}
+
+#[test]
+fn names_that_others_set_are_no_warning() {
+    let quiet = [
+        ("WEIRGATE_GATEWAY", "demo"),
+        ("WEIRGATE_SEED", "3"),
+        ("WEIRGATE_SERVICE_HOST", "10.0.0.1"),
+        ("WEIRGATE_SERVICE_PORT", "80"),
+        ("WEIRGATE_SERVICE_PORT_HTTP", "80"),
+        ("WEIRGATE_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("WEIRGATE_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("WEIRGATE_LEVELS_PORT", "tcp://10.0.0.1:80"),
+        ("GATEWAY_HOST", "1"),
+        // In turn: two letters differ; too short; a name of another gateway; the correct name is set too.
+        ("GATEWAY_PORTAL", "1"),
+        ("PORTS", "1"),
+        ("LOBBY_URLS", "x"),
+        ("GATEWAY_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("RUST_LOG", "info"),
+        ("RUST_LOGS", "x"),
+        ("PATH", "/bin"),
+    ];
+    assert_eq!(warnings(&quiet), Vec::<String>::new());
+}
+
+#[test]
+fn the_environment_may_name_the_gateway() {
+    let demo = [("WEIRGATE_GATEWAY", "demo")];
+    assert_eq!(started(&[], &demo).0, "demo");
+    assert_eq!(shown(&started(&["--seed", "7"], &demo).1, "seed"), "7");
+    assert_eq!(started(&["levels"], &demo).0, "levels");
+    assert!(matches!(run(&["version"], &demo), Ok(Invocation::Show(_))));
+    assert!(refused(&["--help"], &demo).text.contains("Commands:"));
+    let exit = refused(&[], &[("WEIRGATE_GATEWAY", "lvels")]);
+    assert_eq!(exit.status, 2);
+    assert_eq!(
+        exit.text,
+        "error: WEIRGATE_GATEWAY is \"lvels\"; allowed: levels or trades or channels or events or demo\n"
+    );
+}
+
+#[test]
+fn health_asks_where_the_gateway_listens() {
+    let asked = |args: &[&str], env: &[(&str, &str)]| match run(args, env) {
+        Ok(Invocation::Health(check)) => check,
+        other => panic!("{other:?}"),
+    };
+    let check = |listen: &str, ms| {
+        let addr = listen.parse::<std::net::SocketAddr>().unwrap();
+        HealthCheck::new(&[addr.into()], ms)
+    };
+    assert_eq!(asked(&["health"], &[]), check("127.0.0.1:8000", 2000));
+    let env = [("WEIRGATE_LISTEN", "10.0.0.1"), ("PORT", "9000")];
+    assert_eq!(
+        asked(&["health", "levels"], &env),
+        check("10.0.0.1:9000", 2000)
+    );
+    let unix = [("WEIRGATE_LISTEN", "unix:/run/a.sock")];
+    let socket = ListenAddr::Unix("/run/a.sock".into());
+    assert_eq!(
+        asked(&["health", "levels"], &unix),
+        HealthCheck::new(&[socket], 2000)
+    );
+    let args = ["health", "demo", "--port=1"];
+    assert_eq!(
+        asked(&args, &[("WEIRGATE_GATEWAY", "x")]),
+        check("127.0.0.1:1", 2000)
+    );
+    assert_eq!(refused(&["health"], &[("PORT", "x")]).status, 1);
+    assert_eq!(refused(&["health", "nobody"], &[]).status, 1);
+}
+
+#[test]
+fn secrets_are_in_no_text() {
+    let url = "nats://ann:s3cret@h:1";
+    let bad = "http://ann:s3cret@h";
+    let shown = [
+        format!("{:?}", run(&["levels"], &[("NATS_URL", url)])),
+        format!("{:?}", run(&["levels", "--check"], &[("NATS_URL", url)])),
+        refused(&["levels"], &[("NATS_URL", bad)]).text,
+        refused(&["levels", "--nats-url", bad], &[]).text,
+        format!(
+            "{:?}",
+            run(&["events", "--check"], &[("INTERNAL_AUTH_TOKEN", "s3cret")])
+        ),
+        refused(&["levels", url], &[]).text,
+        refused(&["levels", &format!("--nats-ur={url}")], &[]).text,
+        refused(&["levels", "--check", "--ephemeral", url], &[]).text,
+        refused(&[url], &[]).text,
+    ];
+    let env = [
+        ("WEIRGATE_EVENTS_BUS", url),
+        ("INTERNAL_AUTH_TOKEN", "s3cret"),
+        ("WEIRGATE_LISTEN", "127.0.0.1"),
+        ("WEIRGATE_PORT", "0"),
+    ];
+    let checked = ["text", "json", "env"].map(|format| {
+        match run(&["events", "--check", "--all", "--format", format], &env) {
+            Ok(Invocation::Check(command)) => command.run(),
+            other => panic!("{other:?}"),
+        }
+    });
+    let checked = checked.map(|outcome| outcome.shown + &outcome.complaints);
+    for text in shown.into_iter().chain(checked) {
+        assert!(text.contains("***") || text.contains("nats-ur"), "{text}");
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+    assert_eq!(
+        levels(&[], &[("NATS_URL", url)])
+            .get::<NatsAccess>()
+            .urls
+            .expose(),
+        url
+    );
+}
+
+#[test]
+fn a_program_of_one_gateway_needs_no_subcommand() {
+    static ONE: crate::commands::Program = crate::commands::Program {
+        name: "one",
+        about: "One gateway",
+        start_with: "",
+        gateways: &[crate::gateways::events::start::EVENTS],
+    };
+    let none: [(&str, &str); 0] = [];
+    for args in [&["one", "--port=9"][..], &["one", "events", "--port=9"]] {
+        match ONE.parse(args, none) {
+            Ok(Invocation::Run(gateway, checked)) => {
+                assert_eq!((gateway.name, port_of(&checked)), ("events", Some(9)));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let help = ONE.parse(["one", "--help"], none).unwrap_err();
+    assert!(help.text.contains("--lobby-url"), "{help}");
+    match ONE.parse(["one", "--check"], none) {
+        Ok(Invocation::Check(command)) => assert_eq!(command.words, "one"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn rows_of_one_heading_stand_together() {
+    for (_, rows) in commands() {
+        let mut seen = Vec::new();
+        for row in rows {
+            if seen.last() != Some(&row.heading) {
+                assert!(!seen.contains(&row.heading), "--{}", row.flag);
+                seen.push(row.heading);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_gateway_changes_is_there_and_becomes_another() {
+    for gateway in GATEWAYS {
+        let nothing = gateway.rows.changes_of_nothing();
+        assert!(nothing.is_empty(), "{}: {nothing:?}", gateway.name);
+    }
+}
+
+#[test]
+fn defaults_are_allowed() {
+    for setting in settings() {
+        let default = setting.default();
+        let value = setting.kind.parse(&default);
+        assert!(value.is_some(), "--{}: {default:?}", setting.flag);
+        if let Kind::Number { min, max, .. } = setting.kind {
+            assert!(min <= max, "--{}", setting.flag);
+        }
+    }
+}
+
+/// Returns a value that is not the row's default; `None` for kinds that take a form or a secret.
+fn another(row: &Setting) -> Option<String> {
+    let default = row.default();
+    let values = match row.kind {
+        Kind::Number { min, max, .. } => vec![min.to_string(), max.to_string()],
+        Kind::Decimal { min_milli, .. } => vec![(min_milli / 1_000).max(1).to_string()],
+        Kind::Port | Kind::PortOrOff => vec!["4711".to_owned()],
+        Kind::Switch => vec!["true".to_owned(), "false".to_owned()],
+        Kind::Choice(words) => words.iter().map(|word| (*word).to_owned()).collect(),
+        Kind::Urls(schemes) | Kind::OptionalUrl(schemes) | Kind::OptionalUrls(schemes) => {
+            vec![format!("{}://other:1", schemes[0])]
+        }
+        Kind::Networks => vec!["10.0.0.0/8".to_owned()],
+        Kind::Origins => vec!["https://other.example".to_owned()],
+        Kind::Text | Kind::Path | Kind::Paths | Kind::LogFilter => vec!["warn".to_owned()],
+        Kind::Form(_) | Kind::Secret => return None,
+    };
+    values.into_iter().find(|value| *value != default)
+}
+
+#[test]
+fn a_row_writes_its_own_field_and_no_other() {
+    for (_, rows) in commands() {
+        for row in &rows {
+            let Some(text) = another(row) else {
+                continue;
+            };
+            let value = row.kind.parse(&text);
+            let value = value.unwrap_or_else(|| panic!("--{} {text}", row.flag));
+            let mut groups = row.groups();
+            row.field.write(&mut groups, &value);
+            for other in &rows {
+                let written = other.field.text(&mut groups);
+                let expected = match other.flag == row.flag {
+                    true => text.clone(),
+                    false => other.default(),
+                };
+                assert_eq!(written, expected, "--{} and --{}", row.flag, other.flag);
+            }
+        }
+    }
+}
+
+#[test]
+fn help_is_there_and_fits_a_line() {
+    for setting in settings() {
+        let (flag, help) = (setting.flag, setting.help);
+        assert!(
+            !help.is_empty() && help.chars().count() <= 80,
+            "{flag}: {help}"
+        );
+        assert!(
+            !help.ends_with('.'),
+            "{flag}: the line is no sentence, and `more` may follow"
+        );
+        assert!(
+            setting.more.is_empty() || setting.more.ends_with('.'),
+            "{flag}"
+        );
+    }
+}

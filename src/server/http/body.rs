@@ -1,0 +1,479 @@
+//! Bodies in pieces: request bodies for handlers, answer bodies for clients. And a separate thread for work on large
+//! bodies.
+//!
+//! A request body has a least speed: a client that sends a byte now and then must hold neither a connection to a
+//! service nor room for its body.
+
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use weirgate_bus::runtime::Clock;
+use weirgate_wire::admission::Charge;
+
+/// Why an answer body breaks off.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The body of a request. Bytes are read from the client only when the handler polls for them; a client that expects
+/// `100 Continue` gets it at the first poll. A body that stays below the least speed for too long ends with an error.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    pace: Pace,
+    progress: Arc<Progress>,
+}
+
+/// How far the client is with a body, for code other than the reader.
+#[derive(Debug, Default)]
+pub struct Progress {
+    owed: AtomicBool,
+    broken: AtomicBool,
+    slow: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Progress {
+    /// Whether the reader waits for the client to send the next piece.
+    pub fn is_owed(&self) -> bool {
+        self.owed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the body broke off, has chunks without a clear end, or came too slowly.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Whether the body was given up because it came too slowly.
+    pub fn is_too_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Gives the body up because it comes too slowly.
+    pub fn give_up(&self) {
+        self.slow.store(true, Ordering::Relaxed);
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the body was read to its end.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a body could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadBodyError {
+    /// The body exceeds the limit of the reader.
+    #[error("the body is too large")]
+    TooLarge,
+    /// The bodies of all senders are too large together, and this body was chosen to give way.
+    #[error("the bodies of all are too large together")]
+    NoRoom,
+    /// The sender was too slow.
+    #[error("{0}")]
+    TooSlow(BodyTooSlow),
+    /// The sender broke off, or the chunks have no clear end.
+    #[error("the body is broken: {0}")]
+    Broken(BoxError),
+}
+
+impl From<BoxError> for ReadBodyError {
+    fn from(error: BoxError) -> Self {
+        let slow = error.downcast_ref().copied();
+        slow.map_or_else(|| Self::Broken(error), Self::TooSlow)
+    }
+}
+
+impl RequestBody {
+    /// The body of an incoming message, from its beginning.
+    pub fn new(incoming: Incoming) -> Self {
+        let progress = Progress {
+            ended: incoming.is_end_stream().into(),
+            ..Progress::default()
+        };
+        Self {
+            incoming,
+            pace: Pace::default(),
+            progress: Arc::new(progress),
+        }
+    }
+
+    /// How far the body is behind its least speed.
+    pub fn behind(&self) -> Duration {
+        self.pace.behind()
+    }
+
+    /// The progress of the body, for observers.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Reads the whole body, at most `bytes_max`.
+    ///
+    /// # Errors
+    /// The body is too long, too slow or broken.
+    pub async fn read(self, bytes_max: usize) -> Result<Bytes, ReadBodyError> {
+        read(self, bytes_max, None).await.map(Bytes::from)
+    }
+
+    /// Like [`read`](Self::read), and charges the bytes.
+    ///
+    /// # Errors
+    /// The body is too long, too slow or broken, or has to give way.
+    pub async fn read_held(
+        self,
+        bytes_max: usize,
+        charge: &mut Charge,
+        clock: Clock,
+    ) -> Result<Bytes, ReadBodyError> {
+        let held = Some(HeldBody { charge, clock });
+        read(self, bytes_max, held).await.map(Bytes::from)
+    }
+}
+
+/// The largest announced length for which [`read`] allocates the whole buffer before the body arrives.
+const EXACT_BYTES_MAX: usize = 64 * 1024;
+
+/// The charge for a body that is being read, in a sum of all such bodies. If the sum is over its limit, a body has to
+/// give way.
+pub struct HeldBody<'a> {
+    /// What holds the bytes that were read.
+    pub charge: &'a mut Charge,
+    /// The clock that the least speed is measured with.
+    pub clock: Clock,
+}
+
+impl HeldBody<'_> {
+    /// Charges the bytes that a body takes now.
+    fn note(&mut self, bytes: usize) {
+        let now_us = self.clock.mono_us();
+        self.charge.set(bytes as u64, now_us);
+        self.charge.progress(now_us);
+        self.charge.holding().make_room(now_us);
+    }
+
+    /// Whether the body has to give way. If not, wakes the reader once it has to.
+    fn gives_way(&self, cx: &Context<'_>) -> bool {
+        self.charge.wake_with(cx.waker());
+        self.charge.gives_way()
+    }
+
+    /// The body is whole and will be used soon, so it no longer gives way.
+    fn settle(self) {
+        self.charge.progress(u64::MAX);
+    }
+}
+
+/// Reads the whole body, at most `bytes_max`. The pieces are joined as they come: a list of small pieces would take
+/// many times the memory of the body. With `held`, charges the bytes; after its last byte a body no longer gives way.
+///
+/// # Errors
+/// The body is too long, too slow or broken, or has to give way.
+pub async fn read<B>(
+    mut body: B,
+    bytes_max: usize,
+    mut held: Option<HeldBody<'_>>,
+) -> Result<Vec<u8>, ReadBodyError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    // An announced length over the limit fails without waiting.
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(ReadBodyError::TooLarge);
+    }
+    // A small body gets its whole buffer at once, because a buffer that doubles takes up to twice the memory. The
+    // buffer of a large body grows with the bytes that arrive: the client may have announced it and sent nothing.
+    let announced = body.size_hint().lower() as usize;
+    let mut whole = Vec::with_capacity(announced.min(EXACT_BYTES_MAX));
+    loop {
+        let next = poll_fn(|cx| match &held {
+            Some(held) if held.gives_way(cx) => Poll::Ready(Err(ReadBodyError::NoRoom)),
+            _ => Pin::new(&mut body).poll_frame(cx).map(Ok),
+        });
+        let Some(frame) = next.await? else {
+            break;
+        };
+        let frame = frame.map_err(|error| ReadBodyError::from(error.into()))?;
+        let Ok(piece) = frame.into_data() else {
+            continue;
+        };
+        if whole.len() + piece.len() > bytes_max {
+            return Err(ReadBodyError::TooLarge);
+        }
+        let needed = whole.len() + piece.len();
+        if needed > whole.capacity() {
+            // Doubling ends at the announced length.
+            let most = announced.max(needed);
+            whole.reserve_exact((2 * needed).min(most) - whole.len());
+        }
+        whole.extend_from_slice(&piece);
+        if let Some(held) = &mut held {
+            held.note(whole.capacity());
+        }
+    }
+    if let Some(held) = held {
+        held.settle();
+    }
+    Ok(whole)
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok());
+                let data = data.and_then(Frame::data_ref);
+                self.pace.note_received(data.map_or(0, Bytes::len));
+                Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
+            }
+            Poll::Pending if self.pace.poll_late(cx).is_ready() => {
+                self.progress.give_up();
+                Poll::Ready(Some(Err(BodyTooSlow.into())))
+            }
+            Poll::Pending => Poll::Pending,
+        };
+        let progress = &self.progress;
+        progress.owed.store(frame.is_pending(), Ordering::Relaxed);
+        if matches!(frame, Poll::Ready(Some(Err(_)))) {
+            progress.broken.store(true, Ordering::Relaxed);
+        }
+        // Nothing follows trailers, and hyper is not polled again.
+        let is_last = match &frame {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
+            _ => false,
+        };
+        if is_last || self.incoming.is_end_stream() {
+            progress.ended.store(true, Ordering::Relaxed);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// The body of an answer: whole, or in pieces, each polled when there is room. If a piece fails, the connection ends
+/// without the end of the body, so that no client takes a part for the whole: the last chunk is missing, or, where the
+/// end of the connection would be the end of the body, the connection is reset.
+pub type AnswerBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>;
+
+/// Work on at most this many bytes runs on the calling thread: it takes about 1 ms.
+const HERE_BYTES_MAX: usize = 256 * 1024;
+
+/// The most jobs on other threads at the same time; more jobs wait, so that they never take all cores from the loop.
+const PLACES: usize = 2;
+
+static FREE: Semaphore = Semaphore::const_new(PLACES);
+
+/// Runs `work` on another thread, or on the calling thread if `bytes`, the size of its input, is small. Returns `None`
+/// if the work panicked on the other thread.
+pub async fn aside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    if bytes <= HERE_BYTES_MAX {
+        return Some(work());
+    }
+    // The semaphore is never closed.
+    let place = FREE.acquire().await.ok()?;
+    // The work holds the permit even if the caller stops waiting.
+    let placed = move || {
+        let _place = place;
+        work()
+    };
+    spawn_blocking(placed).await.ok()
+}
+
+/// The least speed of a body. Clients on the slowest links send three times as fast.
+const BYTES_PER_SECOND_MIN: u32 = 512;
+
+/// How far a body may fall behind the least speed. A client in a tunnel may send nothing for that long.
+const BEHIND_MAX: Duration = Duration::from_secs(30);
+
+/// How far a body is behind its least speed. Time counts only while the reader waits for the client.
+#[derive(Debug, Default)]
+pub struct Pace {
+    behind: Duration,
+    /// Since when the reader waits.
+    waits_since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// A body was behind its least speed for too long.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the body came more slowly than {BYTES_PER_SECOND_MIN} bytes a second for too long")]
+pub struct BodyTooSlow;
+
+impl Pace {
+    /// Records bytes of the body, or its end. A body never gets ahead of the least speed; otherwise a client could send
+    /// fast first, and then rest.
+    pub fn note_received(&mut self, bytes: usize) {
+        let paid_us = bytes as u64 * 1_000_000 / u64::from(BYTES_PER_SECOND_MIN);
+        let behind = self.behind().saturating_sub(Duration::from_micros(paid_us));
+        (self.behind, self.waits_since) = (behind, None);
+    }
+
+    /// Records that the reader waits for the client. Ready when the body is too slow.
+    pub fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let since = *self.waits_since.get_or_insert_with(Instant::now);
+        let due = since + BEHIND_MAX.saturating_sub(self.behind);
+        let timer = || Box::pin(sleep_until(due));
+        let timer = self.timer.get_or_insert_with(timer);
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
+        timer.as_mut().poll(cx)
+    }
+
+    /// How far the body is behind now.
+    pub fn behind(&self) -> Duration {
+        let waited = self.waits_since.map(|since| since.elapsed());
+        self.behind + waited.unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::pin::pin;
+    use std::thread;
+
+    use http_body_util::{BodyExt, Full};
+    use hyper::HeaderMap;
+    use tokio::runtime;
+
+    use super::*;
+    use weirgate_wire::admission::Holding;
+
+    /// Frames in order, of unknown total length.
+    struct Frames(std::vec::IntoIter<Result<Frame<Bytes>, BoxError>>);
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            Poll::Ready(self.0.next())
+        }
+    }
+
+    fn read_in(
+        bytes_max: usize,
+        frames: Vec<Result<Frame<Bytes>, BoxError>>,
+    ) -> Result<Vec<u8>, ReadBodyError> {
+        let runtime = runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(read(Frames(frames.into_iter()), bytes_max, None))
+    }
+
+    fn piece(text: &'static str) -> Result<Frame<Bytes>, BoxError> {
+        Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+    }
+
+    #[test]
+    fn a_body_is_joined_up_to_its_limit_and_without_trailers() {
+        let trailers = || Ok(Frame::trailers(HeaderMap::new()));
+        let pieces = || vec![piece("ab"), piece(""), piece("c"), trailers()];
+        assert_eq!(read_in(3, pieces()).unwrap(), b"abc");
+        assert!(matches!(read_in(2, pieces()), Err(ReadBodyError::TooLarge)));
+        let broken = vec![piece("a"), Err("cut".into())];
+        assert!(matches!(read_in(3, broken), Err(ReadBodyError::Broken(_))));
+    }
+
+    #[test]
+    fn a_body_that_is_announced_as_too_long_is_not_awaited() {
+        let whole = Full::new(Bytes::from_static(b"abc"));
+        let runtime = runtime::Builder::new_current_thread().build().unwrap();
+        let read = runtime.block_on(read(whole, 2, None));
+        assert!(matches!(read, Err(ReadBodyError::TooLarge)));
+    }
+
+    #[test]
+    fn a_body_that_does_not_come_gives_way_to_one_that_does() {
+        let of = Holding::new("bodies", 1_000);
+        let clock = Clock::start();
+        let client = std::net::IpAddr::from([192, 0, 2, 1]).into();
+        let runtime = runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let part = || Full::new(Bytes::from_static(&[b'x'; 900]));
+            let rests = part().with_trailers(pending::<Option<Result<HeaderMap, _>>>());
+            let mut charges = [0, 1].map(|_| of.hold(client, 0, clock.mono_us()));
+            let [first, second] = &mut charges;
+            let held = |charge| Some(HeldBody { charge, clock });
+            let mut resting = pin!(read(Box::pin(rests), 2_000, held(first)));
+            let waits = poll_fn(|cx| Poll::Ready(resting.as_mut().poll(cx).is_pending()));
+            assert!(waits.await);
+            thread::sleep(Duration::from_millis(2));
+            let whole = read(part(), 2_000, held(second)).await;
+            assert_eq!(whole.unwrap().len(), 900);
+            assert!(matches!(resting.await, Err(ReadBodyError::NoRoom)));
+        });
+    }
+
+    /// How many seconds a body is behind after `seconds` in which `bytes` came each `pause_ms`.
+    fn behind_s(bytes: usize, pause_ms: u64, seconds: u64) -> u64 {
+        let mut pace = Pace::default();
+        for _ in 0..seconds * 1_000 / pause_ms {
+            pace.behind += Duration::from_millis(pause_ms);
+            pace.note_received(bytes);
+        }
+        pace.behind().as_secs()
+    }
+
+    #[test]
+    fn an_honest_slow_body_keeps_up_and_single_bytes_do_not() {
+        assert_eq!(behind_s(1_500, 1_000, 600), 0);
+        assert_eq!(behind_s(15_000, 10_000, 600), 0, "in gusts");
+        assert_eq!(behind_s(1, 500, 40), 39);
+        assert_eq!(behind_s(256, 1_000, 60), 30, "half of the least speed");
+        let mut pace = Pace::default();
+        pace.note_received(1_000_000);
+        pace.behind += Duration::from_secs(25);
+        assert_eq!(pace.behind().as_secs(), 25, "nothing is paid in advance");
+        pace.note_received(15_000);
+        assert_eq!(pace.behind(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_body_that_is_behind_for_too_long_is_late_while_it_is_waited_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        runtime.expect("a runtime").block_on(async {
+            let mut pace = Pace::default();
+            let late = async |pace: &mut Pace| {
+                let late = std::future::poll_fn(|cx| pace.poll_late(cx));
+                let soon = Duration::from_millis(50);
+                tokio::time::timeout(soon, late).await.is_ok()
+            };
+            assert!(!late(&mut pace).await);
+            pace.behind = BEHIND_MAX;
+            assert!(late(&mut pace).await);
+            pace.note_received(512);
+            assert!(!late(&mut pace).await, "a second is paid");
+        });
+    }
+}

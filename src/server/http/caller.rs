@@ -1,0 +1,85 @@
+//! Who sends a plain request, and whether it may be here.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use hyper::header::{HeaderMap, HeaderValue};
+use tokio::sync::watch;
+
+use weirgate_bus::runtime::Clock;
+use weirgate_core::{Connected, Revoked};
+use weirgate_wire::admission::{ClientAddr, Peer, TrustedProxies};
+use weirgate_wire::auth::Refusal;
+
+/// What the address of a client is read by, and who is refused.
+#[derive(Clone, Debug)]
+pub struct ClientAccess {
+    /// The proxies whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` count.
+    pub trusted_proxies: TrustedProxies,
+    /// The users and addresses that an operator has cut off.
+    pub revoked: Revoked,
+    /// Changes when somebody is cut off: a request in progress may be that client's.
+    pub cuts: watch::Receiver<()>,
+    /// Says whether a refusal has ended.
+    pub clock: Clock,
+}
+
+impl Default for ClientAccess {
+    /// No proxy, and nobody is refused.
+    fn default() -> Self {
+        Self {
+            trusted_proxies: TrustedProxies::None,
+            revoked: Revoked::default(),
+            cuts: watch::channel(()).1,
+            clock: Clock::start(),
+        }
+    }
+}
+
+/// The sender of a request: over a connection of a proxy, a client of the proxy.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The client's address: the peer's, or what a trusted proxy says.
+    pub address: ClientAddr,
+    /// Whether the peer is a trusted proxy.
+    pub is_proxied: bool,
+    certificate: Option<Arc<str>>,
+    access: Arc<ClientAccess>,
+}
+
+impl Caller {
+    /// The sender of a request with these headers. `certificate` is the name in the certificate of the connection.
+    pub(super) fn of(
+        access: &Arc<ClientAccess>,
+        peer: &Peer,
+        certificate: Option<Arc<str>>,
+        headers: &HeaderMap,
+    ) -> Self {
+        let lines = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        Self {
+            address: access.trusted_proxies.client(peer, lines),
+            is_proxied: access.trusted_proxies.trusts_peer(peer),
+            certificate,
+            access: Arc::clone(access),
+        }
+    }
+
+    /// Whether the sender is a program of this machine: on a unix socket, or at the address of such a program.
+    pub(super) fn is_this_machine(&self) -> bool {
+        let here = [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            IpAddr::from(Ipv6Addr::LOCALHOST),
+        ];
+        self.address.ip().is_none_or(|ip| here.contains(&ip))
+    }
+
+    /// Whether the sender may be here: [`Revoked::admit`].
+    ///
+    /// # Errors
+    /// An operator has cut the sender off.
+    pub(super) fn admit(&self) -> Result<(), Refusal> {
+        let ClientAccess { revoked, clock, .. } = &*self.access;
+        let who = Connected::at(self.address, self.certificate.as_deref());
+        revoked.admit(&who, clock.now().unix_ms())
+    }
+}

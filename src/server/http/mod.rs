@@ -1,0 +1,38 @@
+//! Plain HTTP on a side thread.
+//!
+//! Serves every connection whose request is not a WebSocket upgrade for the gateway: the reactor hands the connection
+//! over with the bytes read so far, and gets it back if the client asks for a WebSocket later. Serves the admin
+//! listener too. Never makes the event loop wait: a hand-over is a message, and live state is read from telemetry.
+//! Called by `run` (start, stop) and the reactor (hand-over).
+
+pub mod body;
+mod caller;
+mod client_stream;
+mod connection;
+pub mod fetch;
+mod files;
+mod gate;
+mod handover;
+pub mod operator;
+pub mod page;
+pub mod pages;
+mod plane;
+mod readiness;
+mod service;
+pub mod services;
+pub mod site;
+
+pub use body::{AnswerBody, BodyTooSlow, BoxError, ReadBodyError, RequestBody, aside};
+pub use caller::{Caller, ClientAccess};
+pub use fetch::{Fetch, FetchError, FetchLimits};
+pub use files::{ClientModule, client_routes};
+pub use handover::{Handover, HttpSettings, WayBack};
+pub use page::FrontPage;
+pub use plane::{Admin, HttpHandle, HttpPlane};
+pub use readiness::{NotReady, ReadyLimits};
+pub use site::{
+    ANY_METHOD, Answer, Cors, GET, Handler, LateAnswer, Later, RequestParts, Route, Site, TakeOver,
+};
+
+pub use hyper::body::Bytes;
+pub use hyper::{HeaderMap, Method, StatusCode, header};

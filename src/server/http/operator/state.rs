@@ -1,0 +1,481 @@
+//! `/operator/state`: a survey of the clients, the bus and the limits, as JSON. `docs/reference/http.md` explains the
+//! members.
+
+// Type parameters of `object!` have the names of members.
+#![allow(non_camel_case_types)]
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::OperatorSettings;
+use crate::http::readiness::{NotReady, not_ready};
+use crate::telemetry::{EndedAt, HitLimit, Reading, RecentLatency, Telemetry, names};
+use weirgate_bus::runtime::Clock;
+use weirgate_bus::status::BusStatus;
+use weirgate_core::{ClientLook, SlowLook, Survey, Why};
+use weirgate_wire::base::{Now, escaped};
+
+/// Reads a number of the process; `None` if this gateway has no such number.
+pub type ReadNumber = fn(&Reading<'_>) -> Option<u64>;
+
+/// A limit, and where its present value is.
+#[derive(Clone, Debug)]
+pub struct NearLimit {
+    /// The flag on the command line.
+    pub name: String,
+    /// The limited quantity.
+    pub about: &'static str,
+    /// Whether the numbers are bytes.
+    pub is_bytes: bool,
+    /// The limit of the settings; `None` for no limit.
+    pub max: Option<u64>,
+    /// Reads the limit in force, where it may differ from the setting.
+    pub max_in_force: Option<ReadNumber>,
+    /// Reads the present value.
+    pub now: ReadNumber,
+}
+
+/// `object!(Name { member: value, … })` makes a value whose JSON is an object with these members.
+macro_rules! object {
+    ($name:ident { $($member:ident $(: $value:expr)?),* $(,)? }) => {{
+        #[derive(Serialize)]
+        struct $name<$($member),*> {
+            $($member: $member),*
+        }
+        $name { $($member $(: $value)?),* }
+    }};
+}
+
+/// Returns the whole JSON document. Asks the loop for the next survey.
+pub(super) fn state(
+    telemetry: &Arc<Telemetry>,
+    clock: Clock,
+    settings: &OperatorSettings,
+) -> String {
+    telemetry.surveys.ask();
+    let now = clock.now();
+    let at = Reading::now(telemetry);
+    let build = telemetry.build();
+    let (revoked, revoked_newest) = settings.revoked.newest(now.unix_ms());
+    let reasons = not_ready(telemetry, now, &settings.ready);
+    let surveyed = at.surveyed.as_deref();
+    let is_behind = at.turn.hub.behind.is_behind;
+    let by_cause = at.turn.hub.slow.by_cause();
+    let closes = at.turn.closes().filter(|(_, count)| *count > 0);
+    let services = at.values(&names::SERVICE_AWAY).map(|(name, away)| {
+        object!(Service {
+            name,
+            away: away > 0,
+        })
+    });
+    let limits = settings.limits.iter();
+    json(&object!(State {
+        gateway: build.gateway,
+        version: build.version,
+        now_unix_ms: now.unix_ms(),
+        uptime_seconds: telemetry.uptime_seconds(now),
+        ready: reasons.is_empty(),
+        reasons: reasons.iter().map(|r| r.as_str()).collect::<Vec<_>>(),
+        status: status(&reasons, telemetry.bus(), now, is_behind),
+        last_turn_age_ms: telemetry.event_loop.last_turn_age_ms(now),
+        behind: is_behind,
+        numbers: numbers(&at),
+        closes: closes.collect::<BTreeMap<_, _>>(),
+        bus: telemetry.bus().map(|status| bus(status, now)),
+        services: services.collect::<Vec<_>>(),
+        events_bus: at.sum(&names::EVENTS_BUS_UP).map(|up| {
+            object!(EventsBus {
+                up: up > 0,
+                instances: at.sum(&names::EVENTS_BUS_INSTANCES).unwrap_or(0),
+            })
+        }),
+        tls: tls(&at),
+        survey: surveyed.map(|surveyed| survey(&surveyed.survey, now)),
+        slow: by_cause.collect::<BTreeMap<_, _>>(),
+        late_ms: at.turn.times.late_last_second_us / 1_000,
+        late_all_ms: at.turn.times.late_us / 1_000,
+        latency: latency(&at.turn.times.last_minute),
+        ends: surveyed.map_or_else(Vec::new, |surveyed| {
+            surveyed.ends.iter().map(|one| end(one, now)).collect()
+        }),
+        limits: limits.filter_map(|l| limit(l, &at)).collect::<Vec<_>>(),
+        revoked,
+        revoked_newest,
+    }))
+}
+
+/// Returns the value as JSON. People also print it in a terminal, so characters that control a terminal are escaped:
+/// the document has texts from clients.
+fn json(value: &impl Serialize) -> String {
+    // Plain values always serialise.
+    let text = sonic_rs::to_string(value).unwrap_or_default();
+    match escaped(&text, &[]) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(shown) => shown,
+    }
+}
+
+fn status(reasons: &[NotReady], bus: Option<&BusStatus>, now: Now, is_behind: bool) -> String {
+    if !reasons.is_empty() {
+        let reasons: Vec<_> = reasons.iter().map(|reason| reason.words()).collect();
+        return format!("Not ready: {}", reasons.join(", "));
+    }
+    let is_away = bus.is_some_and(|bus| bus.away_ms(now).is_some());
+    let status = match (is_away, is_behind) {
+        (true, _) => "Bus away",
+        (false, true) => "Behind",
+        (false, false) => "Ready",
+    };
+    status.to_owned()
+}
+
+fn numbers(at: &Reading<'_>) -> impl Serialize {
+    let (hub, feed, shell) = (&at.turn.hub, &at.turn.feed, &at.turn.shell);
+    let subjects = || feed.subjects.iter();
+    object!(Numbers {
+        clients: hub.open,
+        connections: at.turn.all_connections(),
+        connections_max: shell.connections_max,
+        connections_accepted: hub.accepted,
+        connections_ended: hub.closes.iter().sum::<u64>(),
+        bus_messages: subjects().map(|subject| subject.messages).sum::<u64>(),
+        bus_messages_bad: subjects().map(|subject| subject.messages_bad).sum::<u64>(),
+        bus_gaps: feed.gaps,
+        bus_queue_messages: shell.bus_queue_messages,
+        bus_last_message_unix_ms: feed.last_message_unix_ms,
+        messages_queued: hub.messages_queued,
+        messages_sent: hub.messages_sent,
+        messages_conflated: hub.messages_conflated,
+        messages_shed: hub.messages_shed,
+        messages_dropped: hub.messages_dropped,
+        messages_waiting: hub.messages_waiting,
+        send_queue_bytes: hub.send_queue_bytes,
+        send_queue_peak_bytes: hub.send_queue_peak_bytes,
+        frame_bytes: shell.frame_bytes_alive,
+        sent_bytes: hub.bytes_sent,
+        received_messages: hub.received_messages,
+        received_bytes: hub.received_bytes,
+        cpu_seconds: at.process.cpu_seconds,
+        loop_busy_seconds: at.durations().turns.counts().sum_us() as f64 / 1e6,
+    })
+}
+
+fn latency(recent: &RecentLatency) -> Option<impl Serialize> {
+    let ms = |us: u64| us as f64 / 1e3;
+    (recent.messages > 0).then(|| {
+        object!(Latency {
+            messages: recent.messages,
+            p50_ms: ms(recent.p50_us),
+            p99_ms: ms(recent.p99_us),
+            p999_ms: ms(recent.p999_us),
+        })
+    })
+}
+
+fn tls(at: &Reading<'_>) -> Option<impl Serialize> {
+    let ends_unix_s = at.sum(&names::TLS_CERTIFICATE_EXPIRY)?;
+    let counts: Vec<_> = at.values(&names::TLS_HANDSHAKES).collect();
+    let handshakes = |outcome| {
+        let of_outcome = counts.iter().find(|(label, _)| *label == outcome);
+        of_outcome.map_or(0, |(_, count)| *count)
+    };
+    Some(object!(Tls {
+        certificate_ends_unix_ms: ends_unix_s.saturating_mul(1_000),
+        handshakes_full: handshakes("full"),
+        handshakes_resumed: handshakes("resumed"),
+        handshakes_failed: handshakes("failed"),
+        handshakes_open: at.sum(&names::TLS_HANDSHAKES_OPEN).unwrap_or(0),
+    }))
+}
+
+fn bus(status: &BusStatus, now: Now) -> impl Serialize {
+    let consumers = status.consumers_used().map(|consumer| {
+        object!(Consumer {
+            name: consumer.name(),
+            subject: consumer.subject(),
+            lag: consumer.lag(),
+            away_ms: consumer.away_ms(now),
+            stalled: consumer.stall().is_some(),
+        })
+    });
+    let behind = status.stream_behind();
+    object!(Bus {
+        connected: status.connected(),
+        subscribed: status.subscribed(),
+        away_ms: status.away_ms(now),
+        reconnects: status.reconnects(),
+        refused: status.refused(),
+        stream_behind: behind.and_then(|(messages, _)| messages),
+        stream_behind_ms: behind.map(|(_, ms)| ms),
+        consumers: consumers.collect::<Vec<_>>(),
+    })
+}
+
+fn survey(survey: &Survey, now: Now) -> impl Serialize {
+    object!(Shown {
+        age_ms: now.mono_us.saturating_sub(survey.ended.mono_us) / 1_000,
+        took_us: survey.ended.mono_us.saturating_sub(survey.began.mono_us),
+        slices: survey.slices,
+        interval_ms: survey.interval_us.map(|us| us / 1_000),
+        clients: survey.clients,
+        clients_waiting: survey.clients_waiting,
+        clients_blocked: survey.clients_blocked,
+        clients_conflating: survey.clients_conflating,
+        slowest: survey.slowest.iter().map(shown_client).collect::<Vec<_>>(),
+        busiest: survey.busiest.iter().map(shown_client).collect::<Vec<_>>(),
+        topics: survey.topics,
+        busiest_topics: &survey.busiest_topics,
+    })
+}
+
+/// Returns a client as in `/operator/state`, in JSON.
+pub fn client(look: &ClientLook) -> String {
+    json(&shown_client(look))
+}
+
+fn shown_client(look: &ClientLook) -> impl Serialize {
+    let slow = look.slow.as_ref();
+    object!(Client {
+        session: look.session.to_string(),
+        client: look.client.to_string(),
+        user: look.user.as_deref(),
+        tls: look.tls,
+        path: &*look.path,
+        state: look.state.label(),
+        age_ms: look.age_us / 1_000,
+        queue_messages: look.queue_messages,
+        queue_bytes: look.queue_bytes,
+        oldest_ms: look.oldest_us.map(|us| us / 1_000),
+        stuck_ms: look.stuck_us.map(|us| us / 1_000),
+        bytes_in: look.traffic.bytes_in,
+        bytes_out: look.traffic.bytes_out,
+        messages_in: look.traffic.messages_in,
+        messages_out: look.traffic.messages_out,
+        conflated: look.traffic.messages_conflated,
+        topics: look.topics,
+        topic: look.topic.as_ref().map(|topic| topic.as_str()),
+        recent_messages: look.recent_messages,
+        why: slow.and_then(|slow| slow.why).map(Why::label),
+        say: slow.and_then(|slow| some_text(&slow.say)),
+        slow_ms: slow.map_or(0, |slow| slow.slow_us / 1_000),
+        kernel: slow.and_then(kernel),
+    })
+}
+
+fn some_text(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn kernel(slow: &SlowLook) -> Option<impl Serialize> {
+    slow.kernel.map(|kernel| {
+        object!(Kernel {
+            unsent: kernel.unsent_bytes,
+            in_flight: kernel.in_flight_bytes(),
+            window: kernel.window_bytes,
+            rtt_ms: kernel.rtt_us / 1_000,
+            lost_pct: f64::from(slow.lost_permille) / 10.0,
+        })
+    })
+}
+
+fn end(end: &EndedAt, now: Now) -> impl Serialize {
+    let ended = &end.ended;
+    let dropped = ended.dropped.as_ref();
+    object!(End {
+        at_unix_ms: now.unix_ms_at(end.at_us),
+        client: ended.client.to_string(),
+        peer: ended.peer.to_string(),
+        user: ended.user.as_deref(),
+        tls: ended.tls,
+        path: &*ended.path,
+        reason: ended.reason.label(),
+        refusal: ended.refusal,
+        code: ended.code,
+        age_ms: ended.age_us / 1_000,
+        bytes_in: ended.traffic.bytes_in,
+        bytes_out: ended.traffic.bytes_out,
+        messages_in: ended.traffic.messages_in,
+        messages_out: ended.traffic.messages_out,
+        conflated: ended.traffic.messages_conflated,
+        limit: end.limit.as_ref().map(HitLimit::to_string),
+        why: dropped.and_then(|dropped| dropped.why).map(Why::label),
+        say: dropped.and_then(|dropped| some_text(&dropped.say)),
+        waited_messages: dropped.map(|dropped| dropped.messages),
+        waited_bytes: dropped.map(|dropped| dropped.bytes),
+        untaken_ms: dropped.map(|dropped| dropped.untaken_us / 1_000),
+    })
+}
+
+fn limit(limit: &NearLimit, at: &Reading<'_>) -> Option<impl Serialize> {
+    Some(object!(Limit {
+        name: &limit.name,
+        about: limit.about,
+        is_bytes: limit.is_bytes,
+        now: (limit.now)(at)?,
+        max: limit.max_in_force.and_then(|read| read(at)).or(limit.max),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value, json};
+
+    use super::*;
+    use crate::http::pages::tests::{telemetry, turn};
+    use crate::telemetry::{GatewayMetric, Surveyed};
+    use weirgate_core::{CloseReason, Survey};
+
+    fn read(telemetry: &Arc<Telemetry>, clock: Clock) -> Value {
+        let limit = NearLimit {
+            name: "--a-max".to_owned(),
+            about: "Clients at once",
+            is_bytes: false,
+            max: Some(9),
+            max_in_force: Some(|at| at.turn.shell.connections_max),
+            now: |at| Some(at.turn.hub.open),
+        };
+        let of_another_gateway = NearLimit {
+            now: |at| at.sum(&names::PUSHES),
+            ..limit.clone()
+        };
+        let settings = OperatorSettings {
+            limits: vec![limit, of_another_gateway],
+            ..OperatorSettings::default()
+        };
+        sonic_rs::from_str(&state(telemetry, clock, &settings)).expect("the state")
+    }
+
+    #[test]
+    fn numbers_closes_and_limits_have_their_values() {
+        let clock = Clock::start();
+        let telemetry = telemetry(clock);
+        turn(&telemetry, |numbers| {
+            numbers.hub.open = 3;
+            numbers.hub.messages_sent = 42;
+            numbers.hub.closes[CloseReason::SendStalled as usize] = 2;
+            numbers.feed.subjects[0].messages = 7;
+        });
+        let state = read(&telemetry, clock);
+        let numbers = &state["numbers"];
+        for (name, value) in [
+            ("clients", 3),
+            ("connections", 3),
+            ("messages_sent", 42),
+            ("bus_messages", 7),
+            ("connections_ended", 2),
+        ] {
+            assert_eq!(numbers[name].as_u64(), Some(value), "{name}");
+        }
+        assert_eq!(state["closes"], json!({"send_stalled": 2}));
+        let limits = state["limits"].as_array().expect("a list");
+        assert_eq!(limits.len(), 1, "a limit without a value is left out");
+        assert_eq!(limits[0]["now"].as_u64(), Some(3));
+        assert_eq!(limits[0]["max"].as_u64(), Some(9));
+        turn(&telemetry, |numbers| {
+            numbers.shell.connections_max = Some(4)
+        });
+        let in_force = &read(&telemetry, clock)["limits"][0]["max"];
+        assert_eq!(in_force.as_u64(), Some(4));
+    }
+
+    #[test]
+    fn nothing_of_a_stranger_steers_the_terminal_of_who_asks() {
+        let text = "/a\u{2029}\u{202e}\u{1b}[2J\u{9b}";
+        let shown = super::json(&text);
+        assert_eq!(shown, r#""/a\u2029\u202e\u001b[2J\u009b""#);
+        assert_eq!(
+            serde_json::from_str::<String>(&shown).ok().as_deref(),
+            Some(text)
+        );
+    }
+
+    #[test]
+    fn the_page_reads_numbers_that_the_state_has() {
+        let script = include_str!("main.js");
+        let clock = Clock::start();
+        let numbers = read(&telemetry(clock), clock)["numbers"].to_string();
+        let calls = ["count(\"", "size(\"", "perSecond(\""];
+        let rests = calls.iter().flat_map(|call| script.split(call).skip(1));
+        let names: Vec<_> = rests.filter_map(|rest| rest.split('"').next()).collect();
+        assert!(names.len() > 10, "{names:?}");
+        for name in names {
+            assert!(numbers.contains(&format!("\"{name}\":")), "{name}");
+        }
+    }
+
+    #[test]
+    fn services_and_the_bus_of_instances_are_those_of_the_gateway() {
+        let clock = Clock::start();
+        let telemetry = telemetry(clock);
+        let state = read(&telemetry, clock);
+        assert_eq!(state["services"], json!([]));
+        assert!(state["events_bus"].is_null());
+        let away = || vec![("lobby", 0), ("game", 1)];
+        telemetry.add_gateway(vec![
+            GatewayMetric::ByLabel(&names::SERVICE_AWAY, Box::new(away)),
+            GatewayMetric::fixed(&names::EVENTS_BUS_UP, 1),
+            GatewayMetric::fixed(&names::EVENTS_BUS_INSTANCES, 5),
+        ]);
+        let state = read(&telemetry, clock);
+        let services = json!([{"name": "lobby", "away": false}, {"name": "game", "away": true}]);
+        assert_eq!(state["services"], services);
+        assert_eq!(state["events_bus"], json!({"up": true, "instances": 5}));
+    }
+
+    #[test]
+    fn a_gateway_with_tls_shows_its_handshakes_and_the_end_of_its_certificate() {
+        let clock = Clock::start();
+        let telemetry = telemetry(clock);
+        assert!(read(&telemetry, clock)["tls"].is_null());
+        let outcomes = || vec![("full", 3), ("resumed", 2), ("failed", 1)];
+        let open = || vec![("under_way", 4), ("waiting", 5)];
+        telemetry.add_gateway(vec![
+            GatewayMetric::ByLabel(&names::TLS_HANDSHAKES, Box::new(outcomes)),
+            GatewayMetric::ByLabel(&names::TLS_HANDSHAKES_OPEN, Box::new(open)),
+            GatewayMetric::fixed(&names::TLS_CERTIFICATE_EXPIRY, 1_800_000_000),
+        ]);
+        let shown = json!({
+            "certificate_ends_unix_ms": 1_800_000_000_000_u64,
+            "handshakes_full": 3,
+            "handshakes_resumed": 2,
+            "handshakes_failed": 1,
+            "handshakes_open": 9,
+        });
+        assert_eq!(read(&telemetry, clock)["tls"], shown);
+    }
+
+    #[test]
+    fn the_status_is_in_words() {
+        let clock = Clock::start();
+        let telemetry = telemetry(clock);
+        let state = read(&telemetry, clock);
+        assert_eq!(state["ready"], json!(false));
+        assert_eq!(state["status"], json!("Not ready: starting"));
+        assert_eq!(state["reasons"], json!(["starting"]));
+        telemetry.event_loop.set_caught_up();
+        let state = read(&telemetry, clock);
+        assert_eq!(state["ready"], json!(true));
+        assert_eq!(state["status"], json!("Bus away"));
+    }
+
+    #[test]
+    fn a_state_asks_for_a_survey_and_has_the_newest() {
+        let clock = Clock::start();
+        let telemetry = telemetry(clock);
+        assert!(read(&telemetry, clock)["survey"].is_null());
+        assert!(telemetry.surveys.is_asked());
+        telemetry.surveys.put(Surveyed {
+            survey: Survey {
+                clients: 4,
+                ..Survey::default()
+            },
+            ends: Vec::new(),
+        });
+        let survey = &read(&telemetry, clock)["survey"];
+        assert_eq!(survey["clients"].as_u64(), Some(4));
+        assert!(survey["interval_ms"].is_null());
+    }
+}

@@ -1,0 +1,439 @@
+//! The pages about the process: `/ready`, `/stats`, `/metrics`. Each gateway has its own `/health`.
+//!
+//! `/metrics` has three formats, chosen by the request (RFC 9110 §12.5.1; Prometheus, "Scrape protocol content
+//! negotiation").
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::header::ACCEPT;
+use mediatype::{MediaType, MediaTypeList, Name, ReadParams, names};
+
+use super::readiness::{ReadyLimits, not_ready};
+use super::site::{Answer, RequestParts, Route};
+use crate::telemetry::{
+    LoopNumbers, OPEN_METRICS_CONTENT_TYPE, PROMETHEUS_PROTOBUF_CONTENT_TYPE,
+    PROMETHEUS_TEXT_CONTENT_TYPE, Telemetry,
+};
+use weirgate_bus::runtime::Clock;
+use weirgate_bus::status::BusStatus;
+use weirgate_wire::json::ObjectWriter;
+
+/// Writes the members of `/stats` from a gateway's contract.
+pub type StatsHead = Box<dyn Fn(&Telemetry, &mut ObjectWriter) + Send + Sync>;
+
+/// Returns the routes `/ready`, `/stats` and `/metrics`, which every gateway has. `stats_head` writes the first members
+/// of `/stats`.
+pub fn status_routes(
+    telemetry: &Arc<Telemetry>,
+    clock: Clock,
+    limits: ReadyLimits,
+    stats_head: Option<StatsHead>,
+) -> Vec<Route> {
+    let [for_ready, for_stats] = [(); 2].map(|()| Arc::clone(telemetry));
+    let texts = MetricsTexts::new(telemetry, clock);
+    vec![
+        Route::get("/ready", move |_| ready(&for_ready, clock, &limits)),
+        Route::get("/stats", move |_| {
+            let mut object = ObjectWriter::new();
+            if let Some(head) = &stats_head {
+                head(&for_stats, &mut object);
+            }
+            stats(object, &for_stats, clock, &limits)
+        }),
+        Route::get("/metrics", move |request| metrics(&texts, request)),
+    ]
+}
+
+fn metrics(texts: &MetricsTexts, request: &RequestParts) -> Answer {
+    let format = MetricsFormat::accepted(request.header_values(&ACCEPT));
+    let content_type = match format {
+        MetricsFormat::OpenMetrics => OPEN_METRICS_CONTENT_TYPE,
+        MetricsFormat::PrometheusText => PROMETHEUS_TEXT_CONTENT_TYPE,
+        MetricsFormat::PrometheusProtobuf => PROMETHEUS_PROTOBUF_CONTENT_TYPE,
+    };
+    Answer::new(StatusCode::OK, content_type, texts.text(format)).no_store()
+}
+
+/// How long a text of `/metrics` is served again, in microseconds: making one takes the HTTP thread a millisecond or more,
+/// and anybody may ask for it in a loop.
+const METRICS_KEPT_US: u64 = 250_000;
+
+/// The last text of `/metrics` in each format.
+struct MetricsTexts {
+    telemetry: Arc<Telemetry>,
+    clock: Clock,
+    /// In the order of the formats.
+    kept: Mutex<[Option<KeptText>; 3]>,
+}
+
+struct KeptText {
+    made_us: u64,
+    text: Vec<u8>,
+}
+
+impl MetricsTexts {
+    fn new(telemetry: &Arc<Telemetry>, clock: Clock) -> Self {
+        Self {
+            telemetry: Arc::clone(telemetry),
+            clock,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// The text in this format, at most [`METRICS_KEPT_US`] old. Each caller gets a copy, because a text that several
+    /// share would be charged to none.
+    fn text(&self, format: MetricsFormat) -> Bytes {
+        let now_us = self.clock.mono_us();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = &mut kept[format as usize];
+        let is_fresh = |kept: &&KeptText| now_us < kept.made_us + METRICS_KEPT_US;
+        if let Some(kept) = kept.as_ref().filter(is_fresh) {
+            return Bytes::copy_from_slice(&kept.text);
+        }
+        let text = match format {
+            MetricsFormat::OpenMetrics => self.telemetry.open_metrics().into_bytes(),
+            MetricsFormat::PrometheusText => self.telemetry.prometheus_text().into_bytes(),
+            MetricsFormat::PrometheusProtobuf => self.telemetry.prometheus_protobuf(),
+        };
+        let copy = Bytes::copy_from_slice(&text);
+        let made_us = now_us;
+        *kept = Some(KeptText { made_us, text });
+        copy
+    }
+}
+
+fn ready(telemetry: &Telemetry, clock: Clock, limits: &ReadyLimits) -> Answer {
+    let reasons = not_ready(telemetry, clock.now(), limits);
+    let status = if reasons.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let mut object = ObjectWriter::new();
+    object.boolean("ready", reasons.is_empty());
+    object.strings("reasons", reasons.iter().map(|reason| reason.as_str()));
+    if let Some((messages, ms)) = telemetry.bus().and_then(BusStatus::stream_behind) {
+        let mut behind = ObjectWriter::new();
+        behind.maybe_number("messages", messages);
+        behind.raw("seconds", &format!("{:.3}", ms as f64 / 1e3));
+        object.object("stream_behind", behind);
+    }
+    Answer::json(status, object.finish()).no_store()
+}
+
+/// Returns the counters that are most useful to a person; `/metrics` has all.
+fn stats(
+    mut object: ObjectWriter,
+    telemetry: &Telemetry,
+    clock: Clock,
+    limits: &ReadyLimits,
+) -> Answer {
+    let now = clock.now();
+    let turn = telemetry.event_loop.numbers();
+    let build = telemetry.build();
+    object.string("gateway", build.gateway);
+    object.string("version", build.version);
+    object.number("uptime_seconds", telemetry.uptime_seconds(now));
+    object.boolean("ready", not_ready(telemetry, now, limits).is_empty());
+    object.number("clients", turn.hub.open);
+    object.object("connections", numbers(turn.connections()));
+    object.number("accepted", turn.hub.accepted);
+    object.number("returned", turn.hub.returned);
+    object.object("outcomes", numbers(turn.outcomes()));
+    object.object("closes", numbers(turn.closes()));
+    object.object("messages", messages(&turn));
+    object.object("send_errors", numbers(turn.send_errors()));
+    object.object("bus", bus(telemetry, &turn));
+    let age_ms = telemetry.event_loop.last_turn_age_ms(clock.now());
+    let turns = &telemetry.event_loop.durations.turns;
+    let turns = ("turns", turns.counts().count());
+    let event_loop = [turns, ("last_turn_age_ms", age_ms)];
+    object.object("loop", numbers(event_loop.into_iter()));
+    Answer::json(StatusCode::OK, object.finish()).no_store()
+}
+
+fn numbers<'a>(values: impl Iterator<Item = (&'a str, u64)>) -> ObjectWriter {
+    let mut object = ObjectWriter::new();
+    for (name, value) in values {
+        object.number(name, value);
+    }
+    object
+}
+
+fn messages(turn: &LoopNumbers) -> ObjectWriter {
+    let hub = &turn.hub;
+    let values = [
+        ("queued", hub.messages_queued),
+        ("sent", hub.messages_sent),
+        ("sent_bytes", hub.bytes_sent),
+        ("conflated", hub.messages_conflated),
+        ("shed", hub.messages_shed),
+        ("dropped", hub.messages_dropped),
+        ("waiting", hub.messages_waiting),
+        ("waiting_bytes", hub.send_queue_bytes),
+        ("waiting_bytes_peak", hub.send_queue_peak_bytes),
+        ("frame_bytes_alive", turn.shell.frame_bytes_alive),
+        ("received", hub.received_messages),
+        ("received_bytes", hub.received_bytes),
+    ];
+    numbers(values.into_iter())
+}
+
+fn bus(telemetry: &Telemetry, turn: &LoopNumbers) -> ObjectWriter {
+    let feed = &turn.feed;
+    let mut object = ObjectWriter::new();
+    if let Some(bus) = telemetry.bus() {
+        object.boolean("connected", bus.connected());
+        object.boolean("subscribed", bus.subscribed());
+        object.number("reconnects", bus.reconnects());
+    }
+    object.boolean("caught_up", telemetry.event_loop.caught_up());
+    object.maybe_number("last_message_ts", feed.last_message_unix_ms);
+    object.number("gaps", feed.gaps);
+    object.number("ignored", feed.messages_ignored);
+    object.number("queued", turn.shell.bus_queue_messages);
+    let mut subjects = ObjectWriter::new();
+    for subject in &feed.subjects {
+        let counts = [
+            ("messages", subject.messages),
+            ("bad", subject.messages_bad),
+            ("old", subject.messages_old),
+        ];
+        subjects.object(&subject.subject, numbers(counts.into_iter()));
+    }
+    object.object("subjects", subjects);
+    object
+}
+
+const OPENMETRICS_TEXT: Name<'static> = Name::new_unchecked("openmetrics-text");
+const VERSION: Name<'static> = Name::new_unchecked("version");
+const PROTOBUF: Name<'static> = Name::new_unchecked("vnd.google.protobuf");
+const PROTO: Name<'static> = Name::new_unchecked("proto");
+const ENCODING: Name<'static> = Name::new_unchecked("encoding");
+
+/// The formats of `/metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MetricsFormat {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// The text format 0.0.4 of Prometheus.
+    PrometheusText,
+    /// The protobuf format of Prometheus, which alone has native histograms.
+    PrometheusProtobuf,
+}
+
+impl MetricsFormat {
+    /// Returns the format for the values of the `Accept` headers of a request.
+    ///
+    /// Chooses a format of Prometheus only if the headers name it with a higher quality than OpenMetrics. Everything
+    /// else gets OpenMetrics: requests without the header, `*/*` as from curl, and types that weirgate does not have.
+    pub(super) fn accepted<'a>(headers: impl Iterator<Item = &'a str>) -> Self {
+        let (mut open_metrics, mut text, mut protobuf, mut wildcard) = (None, None, None, None);
+        for range in headers.flat_map(MediaTypeList::new).flatten() {
+            let is = |ty: Name<'_>, subty: Name<'_>| range.ty == ty && range.subty == subty;
+            let kind = if is(names::APPLICATION, OPENMETRICS_TEXT) {
+                &mut open_metrics
+            } else if is(names::TEXT, names::PLAIN) && is_0_0_4(&range) {
+                &mut text
+            } else if is(names::APPLICATION, PROTOBUF) && is_metric_families(&range) {
+                &mut protobuf
+            } else if is(names::_STAR, names::_STAR) || is(names::APPLICATION, names::_STAR) {
+                &mut wildcard
+            } else {
+                continue;
+            };
+            *kind = (*kind).max(Some(quality(&range)));
+        }
+        let of_prometheus = text.max(protobuf);
+        // A named type overrides a wildcard.
+        let open_metrics =
+            open_metrics.or_else(|| wildcard.filter(|&quality| Some(quality) > of_prometheus));
+        match of_prometheus > open_metrics.max(Some(0)) {
+            true if protobuf > text => Self::PrometheusProtobuf,
+            true => Self::PrometheusText,
+            false => Self::OpenMetrics,
+        }
+    }
+}
+
+/// Returns true if the messages are those of [`Telemetry::prometheus_protobuf`].
+fn is_metric_families(range: &MediaType<'_>) -> bool {
+    let is = |name: Name<'_>, wanted: &str| {
+        let value = range.get_param(name);
+        value.is_some_and(|value| value.unquoted_str().eq_ignore_ascii_case(wanted))
+    };
+    is(PROTO, "io.prometheus.client.MetricFamily") && is(ENCODING, "delimited")
+}
+
+/// Whether a `text/plain` is format 0.0.4, which is also the default without a version.
+fn is_0_0_4(range: &MediaType<'_>) -> bool {
+    let version = range.get_param(VERSION);
+    version.is_none_or(|version| version.unquoted_str() == "0.0.4")
+}
+
+/// Returns the quality of a media range in thousandths; 1000 if it is absent or unreadable.
+pub(super) fn quality(range: &MediaType<'_>) -> u16 {
+    let value = range.get_param(names::Q);
+    let value = value.and_then(|value| value.as_str().parse::<f32>().ok());
+    (value.unwrap_or(1.0).clamp(0.0, 1.0) * 1_000.0).round() as u16
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::MetricsFormat::{OpenMetrics, PrometheusProtobuf, PrometheusText};
+    use super::*;
+    use crate::telemetry::Build;
+    use hyper::header;
+    use weirgate_core::{FeedStats, Now};
+
+    pub(crate) fn telemetry(clock: Clock) -> Arc<Telemetry> {
+        let consumers = [
+            ("gateway_levels", "levels.signals"),
+            ("gateway_flow", "market.flow"),
+        ];
+        let build = Build {
+            version: "1.2.3",
+            commit: "c0ffee",
+            gateway: "levels",
+            features: "nats".to_owned(),
+        };
+        let feed = FeedStats::of(["levels.signals"]);
+        let bus = BusStatus::new(&consumers, clock.mono_us());
+        Telemetry::new(build, feed, Some(Arc::new(bus)), clock.now())
+    }
+
+    pub(crate) fn turn(telemetry: &Telemetry, fill: impl FnOnce(&mut LoopNumbers)) {
+        assert!(telemetry.event_loop.turn_ended(Now::default(), fill));
+    }
+
+    pub(crate) fn text(answer: &Answer) -> &str {
+        std::str::from_utf8(&answer.body).unwrap()
+    }
+
+    #[test]
+    fn ready_says_why_it_is_not() {
+        let clock = Clock::start();
+        let telemetry = telemetry(clock);
+        let limits = ReadyLimits::default();
+        let answer = ready(&telemetry, clock, &limits);
+        assert_eq!(answer.status, 503);
+        assert_eq!(text(&answer), r#"{"ready":false,"reasons":["starting"]}"#);
+        telemetry.event_loop.set_caught_up();
+        let answer = ready(&telemetry, clock, &limits);
+        assert_eq!(answer.status, 200);
+        assert_eq!(text(&answer), r#"{"ready":true,"reasons":[]}"#);
+        for (messages, shown) in [(Some(7), "7"), (None, "null")] {
+            let bus = telemetry.bus().expect("a bus");
+            bus.set_stream_behind(messages, 1_500);
+            let want = format!(r#""stream_behind":{{"messages":{shown},"seconds":1.500}}}}"#);
+            let answer = ready(&telemetry, clock, &limits);
+            assert!(text(&answer).ends_with(&want), "{}", text(&answer));
+        }
+        assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
+        telemetry.event_loop.set_draining();
+        assert_eq!(ready(&telemetry, clock, &limits).status, 503);
+    }
+
+    #[test]
+    fn stats_is_json_with_the_numbers_of_the_loop() {
+        let clock = Clock::start();
+        let telemetry = telemetry(clock);
+        turn(&telemetry, |numbers| {
+            numbers.hub.messages_sent = 42;
+            numbers.feed.subjects[0].messages_bad = 1;
+        });
+        let answer = stats(
+            ObjectWriter::new(),
+            &telemetry,
+            clock,
+            &ReadyLimits::default(),
+        );
+        let value: sonic_rs::Value = sonic_rs::from_str(text(&answer)).unwrap();
+        let number = |path: &[&str]| {
+            let found = path
+                .iter()
+                .try_fold(&value, |at, key| sonic_rs::JsonValueTrait::get(at, *key));
+            found.and_then(sonic_rs::JsonValueTrait::as_u64)
+        };
+        assert_eq!(number(&["messages", "sent"]), Some(42));
+        assert_eq!(
+            number(&["bus", "subjects", "levels.signals", "bad"]),
+            Some(1)
+        );
+        assert_eq!(number(&["connections", "http"]), Some(0));
+        assert_eq!(number(&["send_errors", "peer_gone"]), Some(0));
+        assert_eq!(number(&["loop", "turns"]), Some(0));
+    }
+
+    fn of(accept: &str) -> MetricsFormat {
+        MetricsFormat::accepted([accept].into_iter())
+    }
+
+    #[test]
+    fn open_metrics_unless_the_text_format_is_preferred() {
+        assert_eq!(MetricsFormat::accepted([].into_iter()), OpenMetrics);
+        for accept in [
+            "",
+            "*/*",
+            "text/html,application/xhtml+xml,*/*;q=0.8",
+            "application/json",
+            "nonsense;;;,",
+            "application/openmetrics-text",
+            "text/plain, application/openmetrics-text",
+            "text/plain;q=0.5, application/*",
+            "text/plain;q=0",
+            "text/plain;version=1.0.0",
+            "text/plain;version=0.0.4;q=0.1, */*",
+            // Prometheus 2.30, 2.50 and 3.
+            "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            "application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,\
+             text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+             application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+             text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+        ] {
+            assert_eq!(of(accept), OpenMetrics, "{accept}");
+        }
+        for accept in [
+            "text/plain",
+            "TEXT/PLAIN",
+            "text/plain; version=0.0.4",
+            "text/plain; version=\"0.0.4\"; charset=utf-8",
+            "text/plain, */*",
+            "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            "text/plain;version=0.0.4,application/openmetrics-text;q=0.9",
+            "application/openmetrics-text;q=0,text/plain",
+            // Prometheus with the text format alone.
+            "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            // No protobuf of this kind.
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text;q=0.6,\
+             text/plain;version=0.0.4;q=0.5",
+            "application/vnd.google.protobuf,text/plain;version=0.0.4;q=0.5",
+        ] {
+            assert_eq!(of(accept), PrometheusText, "{accept}");
+        }
+        let protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+        for others in [
+            // Prometheus 2.50 and 3 with native histograms.
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+             application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+            "text/plain;version=0.0.4;q=0.5,*/*;q=0.4",
+        ] {
+            let accept = format!("{protobuf};q=0.6,{others}");
+            assert_eq!(of(&accept), PrometheusProtobuf, "{accept}");
+        }
+        let as_well = format!("{protobuf},application/openmetrics-text");
+        assert_eq!(of(&as_well), OpenMetrics);
+    }
+
+    #[test]
+    fn several_headers_are_one_list() {
+        let both = ["text/plain;q=0.4", "application/openmetrics-text;q=0.5"];
+        assert_eq!(MetricsFormat::accepted(both.into_iter()), OpenMetrics);
+        let both = ["text/plain;q=0.6", "application/openmetrics-text;q=0.5"];
+        assert_eq!(MetricsFormat::accepted(both.into_iter()), PrometheusText);
+    }
+}

@@ -1,0 +1,339 @@
+//! Permits for requests to use a connection to a service, called places. A [`Holding`] limits them and shares them
+//! fairly among client addresses; requests without a place wait. A place also charges the memory of the connection's
+//! buffers, in a sum over all services.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::task::Context;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::lock;
+use weirgate_bus::runtime::Clock;
+use weirgate_wire::admission::{Charge, ClientAddr, FairQueue, Holding};
+
+/// A request whose body is further behind its least speed than this, in microseconds, gives way to a request without a
+/// place.
+const STILL_US: u64 = 1_000_000;
+
+/// A request whose client reads the answer more slowly gives way to a request without a place.
+const TAKEN_BYTES_PER_SECOND_MIN: u64 = 32 * 1024;
+
+/// How often a waiting request looks again for a slow request that can give way, and for buffers that other services
+/// have freed.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// The places of a service. Clones share the places.
+#[derive(Clone)]
+pub struct Places(Arc<Inner>);
+
+/// The most bytes that hyper's buffers hold for one proxied connection, on both sides together.
+pub const CONNECTION_BYTES: u64 = 200 * 1024;
+
+#[derive(Debug)]
+struct Inner {
+    held: Holding,
+    buffers: Holding,
+    clock: Clock,
+    /// No holder of the lock drops a place, which would lock it again.
+    waiting: Mutex<Waiting>,
+}
+
+/// The requests without a place. The client addresses take turns in getting one.
+#[derive(Debug, Default)]
+struct Waiting {
+    turns: FairQueue<u64>,
+    requests: HashMap<u64, (ClientAddr, oneshot::Sender<Place>)>,
+    /// The number of the next request.
+    next: u64,
+}
+
+/// The place of a request, given back on drop.
+#[derive(Debug)]
+pub struct Place {
+    /// The charges for the place and for its buffers; `None` while they are being returned.
+    charges: Option<[Charge; 2]>,
+    of: Arc<Inner>,
+}
+
+/// A waiting request. Dropping this removes it from the queue.
+struct Waits {
+    of: Arc<Inner>,
+    number: u64,
+}
+
+impl Places {
+    /// `buffers` is the sum for all services.
+    pub fn new(places_max: usize, buffers: Holding, clock: Clock) -> Self {
+        Self(Arc::new(Inner {
+            held: Holding::new("proxy_connections", places_max as u64),
+            buffers,
+            clock,
+            waiting: Mutex::default(),
+        }))
+    }
+
+    /// The sum of the places.
+    pub fn held(&self) -> &Holding {
+        &self.0.held
+    }
+
+    /// Waits for a place. If none can be had at once, calls `waits`: with true if places are free, but this address
+    /// already has its share.
+    pub async fn place(&self, client: ClientAddr, waits: impl FnOnce(bool)) -> Option<Place> {
+        let Self(of) = self;
+        let (waiting, mut granted) = match of.grant_or_wait(client) {
+            Ok(place) => return Some(place),
+            Err(waits) => waits,
+        };
+        waits(of.held.held() < of.held.max());
+        let place = loop {
+            match timeout(LOOK_AGAIN, &mut granted).await {
+                Ok(place) => break place.ok(),
+                Err(_) => of.make_way_for(client),
+            }
+            of.hand_out();
+        };
+        drop(waiting);
+        place
+    }
+}
+
+impl Inner {
+    fn grant_or_wait(
+        self: &Arc<Self>,
+        client: ClientAddr,
+    ) -> Result<Place, (Waits, oneshot::Receiver<Place>)> {
+        let mut waiting = lock(&self.waiting);
+        if let Some(place) = self.grant(client) {
+            return Ok(place);
+        }
+        let (sender, granted) = oneshot::channel();
+        let number = waiting.next;
+        waiting.next += 1;
+        waiting.turns.push(client, number);
+        waiting.requests.insert(number, (client, sender));
+        let of = Arc::clone(self);
+        Err((Waits { of, number }, granted))
+    }
+
+    fn grant(self: &Arc<Self>, client: ClientAddr) -> Option<Place> {
+        let place = self.held.grant(client, 1)?;
+        let charges = [place, self.buffers.grant(client, CONNECTION_BYTES)?];
+        charges.iter().for_each(|charge| charge.progress(u64::MAX));
+        Some(Place {
+            charges: Some(charges),
+            of: Arc::clone(self),
+        })
+    }
+
+    fn has_room_for(&self, client: ClientAddr) -> bool {
+        let buffers = &self.buffers;
+        let is_free = buffers.held() + CONNECTION_BYTES <= buffers.max();
+        self.held.has_room_for(client) && is_free && buffers.has_room_for(client)
+    }
+
+    /// Makes a request with a slow body give way: one to this service, or, if this service has free places and only
+    /// buffers are missing, one to any service.
+    fn make_way_for(&self, client: ClientAddr) {
+        let full = match self.held.has_room_for(client) {
+            true => &self.buffers,
+            false => &self.held,
+        };
+        full.make_way_for(client, STILL_US, self.clock.mono_us());
+    }
+
+    /// Gives the free places to waiting requests.
+    fn hand_out(self: &Arc<Self>) {
+        while let Some((place, request)) = self.next() {
+            // If the request no longer waits, the place is dropped, and the next request gets it.
+            let _ = request.send(place);
+        }
+    }
+
+    /// Takes the next request whose address may have a place out of the queue, and grants the place.
+    fn next(self: &Arc<Self>) -> Option<(Place, oneshot::Sender<Place>)> {
+        let mut waiting = lock(&self.waiting);
+        let may = |client| self.has_room_for(client);
+        let number = waiting.turns.pop_of(may)?;
+        let (client, request) = waiting.requests.remove(&number)?;
+        Some((self.grant(client)?, request))
+    }
+}
+
+impl Place {
+    /// Records how far the client's body is behind its least speed: zero while the client does not have to send.
+    pub fn is_behind(&self, behind: Duration) {
+        let now_us = self.of.clock.mono_us();
+        let progress_us = match behind.is_zero() {
+            true => u64::MAX,
+            false => now_us.saturating_sub(behind.as_micros() as u64),
+        };
+        let charges = self.charges.iter().flatten();
+        charges.for_each(|charge| charge.progress(progress_us));
+    }
+
+    /// Records that the client has to read this many bytes of the answer. If it reads them more slowly than the least
+    /// speed, the request gives way when others wait.
+    pub fn is_taking(&self, bytes: usize) {
+        let us = bytes as u64 * 1_000_000 / TAKEN_BYTES_PER_SECOND_MIN;
+        let until_us = self.of.clock.mono_us() + us;
+        let charges = self.charges.iter().flatten();
+        charges.for_each(|charge| charge.progress(until_us));
+    }
+
+    /// Whether the request has to give its place to another one. If not, wakes the task once it has to.
+    pub fn gives_way(&self, cx: &Context<'_>) -> bool {
+        let mut charges = self.charges.iter().flatten();
+        charges.any(|charge| {
+            charge.wake_with(cx.waker());
+            charge.gives_way()
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(self.charges.take());
+        self.of.hand_out();
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.of.waiting);
+        waiting.turns.remove(&self.number);
+        waiting.requests.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future, poll_fn};
+    use std::net::IpAddr;
+    use std::task::{Poll, Waker};
+
+    use tokio::runtime;
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    use super::*;
+
+    fn many_buffers() -> Holding {
+        Holding::new("proxy_bytes", 100 * CONNECTION_BYTES)
+    }
+
+    fn ip(text: &str) -> ClientAddr {
+        text.parse::<IpAddr>().unwrap().into()
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = runtime::Builder::new_current_thread().enable_time().build();
+        LocalSet::new().block_on(&runtime.expect("a runtime"), test);
+    }
+
+    /// A place that is free at once.
+    async fn at_once(places: &Places, client: &str) -> Option<Place> {
+        let place = places.place(ip(client), |_| {});
+        timeout(Duration::ZERO, place).await.ok()?
+    }
+
+    #[test]
+    fn every_address_finds_a_place_and_those_without_one_wait_by_turns() {
+        run(async {
+            let places = Places::new(4, many_buffers(), Clock::start());
+            let mut held = Vec::new();
+            for client in ["2001:db8::1", "2001:db8::2", "192.0.2.1"] {
+                held.push(at_once(&places, client).await.expect("a place"));
+            }
+            let order = Arc::new(Mutex::new(Vec::new()));
+            let wait = |client: &'static str, is_share: bool| {
+                let (places, order) = (places.clone(), Arc::clone(&order));
+                spawn_local(async move {
+                    let told = |share| assert_eq!(share, is_share, "{client}");
+                    let place = places.place(ip(client), told).await;
+                    order.lock().expect("a list").push(client);
+                    place.expect("a place")
+                })
+            };
+            // The clients of a /64 count as the same client.
+            let same = wait("2001:db8::3", true);
+            yield_now().await;
+            held.push(at_once(&places, "192.0.2.2").await.expect("a place"));
+            let (also, other) = (wait("2001:db8::4", false), wait("192.0.2.3", false));
+            yield_now().await;
+            assert!(order.lock().expect("a list").is_empty());
+            // The free place goes to the address that has fewer.
+            drop(held.pop());
+            drop(other.await.expect("a place"));
+            held.drain(..2);
+            let (same, also) = (same.await.expect("a place"), also.await.expect("a place"));
+            let first = ["192.0.2.3", "2001:db8::3", "2001:db8::4"];
+            assert_eq!(*order.lock().expect("a list"), first);
+            drop((same, also, held));
+            assert_eq!(places.0.held.held(), 0);
+            assert!(lock(&places.0.waiting).requests.is_empty());
+        });
+    }
+
+    #[test]
+    fn a_body_that_crawls_gives_way_and_a_request_that_left_takes_no_place() {
+        run(async {
+            let places = Places::new(2, many_buffers(), Clock::start());
+            let crawls = at_once(&places, "192.0.2.1").await.expect("a place");
+            let works = at_once(&places, "192.0.2.2").await.expect("a place");
+            assert!(at_once(&places, "192.0.2.3").await.is_none());
+            assert!(lock(&places.0.waiting).requests.is_empty());
+            crawls.is_behind(Duration::from_secs(2));
+            works.is_behind(Duration::from_millis(10));
+            let ends = spawn_local(async move {
+                poll_fn(|cx| match crawls.gives_way(cx) {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                })
+                .await;
+                drop(crawls);
+            });
+            let place = places.place(ip("192.0.2.3"), |share| assert!(!share));
+            assert!(place.await.is_some());
+            ends.await.expect("chosen");
+            assert!(!works.gives_way(&Context::from_waker(Waker::noop())));
+        });
+    }
+
+    /// Requests to one service can get buffers that another service has freed, or that a slow request to the other
+    /// service gives up.
+    #[test]
+    fn the_buffers_of_all_services_are_one_sum() {
+        run(async {
+            let buffers = Holding::new("proxy_bytes", 3 * CONNECTION_BYTES);
+            let service = || Places::new(8, buffers.clone(), Clock::start());
+            let (one, other) = (service(), service());
+            let of_one = at_once(&one, "192.0.2.1").await.expect("a place");
+            let of_other = at_once(&other, "192.0.2.2").await.expect("a place");
+            assert!(at_once(&other, "192.0.2.1").await.is_none(), "its share");
+            let third = at_once(&one, "192.0.2.3").await.expect("a place");
+            let wait = |address: &'static str| {
+                let other = other.clone();
+                spawn_local(async move { other.place(ip(address), |_| {}).await })
+            };
+            let waits = wait("192.0.2.4");
+            yield_now().await;
+            drop(third);
+            let fourth = waits.await.expect("a task").expect("a place");
+            assert_eq!(buffers.held(), 3 * CONNECTION_BYTES);
+            of_one.is_behind(Duration::from_secs(2));
+            let waits = wait("192.0.2.5");
+            poll_fn(|cx| match of_one.gives_way(cx) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            })
+            .await;
+            drop(of_one);
+            let fifth = waits.await.expect("a task").expect("a place");
+            drop((of_other, fourth, fifth));
+            assert_eq!(buffers.held(), 0);
+        });
+    }
+}

@@ -1,0 +1,425 @@
+//! The connections to a service. Each serves one request at a time, and is kept for reuse for a while.
+
+use std::fmt::Display;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use http_body_util::Full;
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use super::link::{self, Activity};
+use super::places::Place;
+use super::{Left, Service, lock};
+use crate::http::body::BoxError;
+
+/// A connection that was unused for this long is not reused. Common servers close idle connections after 5 s; with a
+/// shorter time, few requests are sent into a connection that is just being closed.
+const KEPT_FOR: Duration = Duration::from_secs(4);
+
+/// Header lines in the head of an answer.
+const ANSWER_HEADERS_MAX: usize = 100;
+
+/// The decisions of the owner of a pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// For connecting, and for each silence of the service.
+    pub silence: Duration,
+    /// The most bytes of an answer's head, and the most bytes of its body that hyper reads at a time.
+    pub buffer_bytes_max: usize,
+    /// Whether to repeat a request on another connection after its connection ended without an answer. Called only if
+    /// the request can be copied. An attempt on a new connection is the last.
+    pub may_resend: fn(&Ended) -> bool,
+}
+
+/// How a connection ended during a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// No byte of the request was written.
+    pub is_unsent: bool,
+    /// The service reset the connection, so it had closed before it read the whole request.
+    pub is_reset: bool,
+    /// Bytes came from the service since the request began.
+    pub heard: bool,
+    /// The time from the beginning of the request to the first sign of the connection's end.
+    pub after: Duration,
+    /// Whether repeating the request does no harm (RFC 9110 §9.2.2).
+    pub is_idempotent: bool,
+}
+
+/// If a service had closed a kept connection before a request came, it resets the connection within a round trip. A
+/// reset after this time probably comes from a service that had read the request, and a repeated request could do its
+/// work twice. A round trip in one data centre takes less than 1 ms; the rest is for a busy machine.
+const CROSSED_MAX: Duration = Duration::from_millis(20);
+
+impl Ended {
+    /// Whether the service cannot have read the request: either nothing of it was written, or the service had closed
+    /// the connection before it came.
+    pub fn is_unread(&self) -> bool {
+        self.is_unsent || (self.is_reset && !self.heard && self.after < CROSSED_MAX)
+    }
+}
+
+/// The body of a request to a service.
+pub trait Again: Body<Data = Bytes, Error: Into<BoxError>> + Send + Sized + 'static {
+    /// Returns a copy of the whole body, or `None` if it cannot be sent again.
+    fn again(&self) -> Option<Self>;
+}
+
+impl Again for Full<Bytes> {
+    fn again(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+/// The connections to a service.
+pub struct Pool<B> {
+    service: Service,
+    policy: Policy,
+    kept: Kept<B>,
+}
+
+/// The idle connections. The one that was used last is reused first.
+type Kept<B> = Arc<Mutex<Vec<Connection<B>>>>;
+
+struct Connection<B> {
+    sender: SendRequest<B>,
+    activity: Activity,
+    address: SocketAddr,
+    /// The last answer announced a body although it must not have one. Some services send such a body all the same, for
+    /// example after a `HEAD`, and its bytes would be read as the answer to the next request.
+    may_send_more: bool,
+}
+
+/// A connection in use. Dropping this ends the connection; [`Lease::keep`] returns the connection to the
+/// pool.
+pub struct Lease<B> {
+    connection: Connection<B>,
+    kept: Kept<B>,
+    left: Left,
+    /// Counts the connection towards the limit of the service; `None` if the caller limits its requests itself.
+    place: Option<Arc<Place>>,
+}
+
+impl<B> Lease<B> {
+    /// Returns the connection to the pool, unless it is closed or may still receive bytes of its last answer.
+    pub fn keep(self) {
+        if !self.connection.sender.is_closed() && !self.connection.may_send_more {
+            lock(&self.kept).push(self.connection);
+        }
+    }
+
+    /// Records that an answer broke off after its head, so that the next connection tries other addresses of the host
+    /// first.
+    pub fn cut(&self, why: &dyn Display) {
+        lock(&self.left).leave(self.connection.address, Instant::now(), why.to_string());
+    }
+
+    /// The place of the request, if counted here.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_deref()
+    }
+
+    /// A weak reference to the place of the request, if it is counted here: valid for as long as the request has the
+    /// place.
+    pub fn place_kept(&self) -> Weak<Place> {
+        self.place.as_ref().map(Arc::downgrade).unwrap_or_default()
+    }
+
+    /// The activity of the connection.
+    pub fn activity(&self) -> &Activity {
+        &self.connection.activity
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureReason {
+    /// The service refused, broke off, or did not speak HTTP.
+    Unreachable,
+    /// The answer's head has more header lines than `ANSWER_HEADERS_MAX`, or more bytes than the [`Policy`]
+    /// permits.
+    HeadTooLarge,
+    /// The service was silent for too long.
+    Timeout,
+    /// No connection to the service became free in time.
+    NoConnection,
+    /// The client's body broke off, or its chunks have no clear end. This says nothing about the service.
+    RequestBody,
+}
+
+/// A request without an answer, with the cause.
+#[derive(Debug)]
+pub struct Failure {
+    /// The label of the metric of failures.
+    pub reason: FailureReason,
+    /// The cause, for the log.
+    pub cause: BoxError,
+}
+
+impl Failure {
+    fn new(reason: FailureReason, cause: impl Into<BoxError>) -> Self {
+        let cause = cause.into();
+        Self { reason, cause }
+    }
+
+    /// The failure if no connection to the service became free in time.
+    pub fn no_connection() -> Self {
+        let cause = "all connections to the service are in use";
+        Self::new(FailureReason::NoConnection, cause)
+    }
+
+    /// Whether the failure means that the service does not answer.
+    fn is_silence(&self) -> bool {
+        matches!(
+            self.reason,
+            FailureReason::Unreachable | FailureReason::Timeout
+        )
+    }
+
+    /// No connection was made.
+    pub fn unreachable(cause: impl Into<BoxError>) -> Self {
+        Self::new(FailureReason::Unreachable, cause)
+    }
+}
+
+/// The failure of a request on a connection.
+enum Fault<B> {
+    /// The connection ended, and the request may be repeated.
+    Stale(Box<Request<B>>),
+    Failed(Failure),
+}
+
+impl<B: Again> Pool<B> {
+    /// A pool without connections.
+    pub fn new(service: Service, policy: Policy) -> Self {
+        let kept = Arc::default();
+        Self {
+            service,
+            policy,
+            kept,
+        }
+    }
+
+    /// The service of this pool.
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Sends a request, on a kept connection if there is one, and waits for the answer's head. While `excused` returns
+    /// true, a silence of the service does not count.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn send(
+        &self,
+        place: Option<Arc<Place>>,
+        request: Request<B>,
+        excused: impl Fn() -> bool,
+    ) -> Result<(Response<Incoming>, Lease<B>), Failure> {
+        let sent = self.send_on_some(place, request, excused).await;
+        let answering = &self.service.answering;
+        match &sent {
+            Err(failure) if failure.is_silence() => answering.failed(&failure.cause),
+            Err(failure) if failure.reason == FailureReason::RequestBody => {}
+            Ok(_) | Err(_) => answering.answered(),
+        }
+        sent
+    }
+
+    async fn send_on_some(
+        &self,
+        mut place: Option<Arc<Place>>,
+        mut request: Request<B>,
+        excused: impl Fn() -> bool,
+    ) -> Result<(Response<Incoming>, Lease<B>), Failure> {
+        loop {
+            let kept = self.take_kept();
+            let is_new = kept.is_none();
+            let connection = match kept {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            let mut lease = Lease {
+                connection,
+                kept: Arc::clone(&self.kept),
+                left: self.service.left.clone(),
+                place,
+            };
+            let answer = self.exchange(&mut lease.connection, request, &excused);
+            let failure = match answer.await {
+                Ok(answer) => return Ok((answer, lease)),
+                Err(Fault::Stale(again)) if !is_new => {
+                    (request, place) = (*again, lease.place);
+                    continue;
+                }
+                Err(Fault::Stale(_)) => {
+                    Failure::unreachable("ended the connection without an answer")
+                }
+                Err(Fault::Failed(failure)) => failure,
+            };
+            if failure.is_silence() {
+                lease.cut(&failure.cause);
+            }
+            return Err(failure);
+        }
+    }
+
+    fn take_kept(&self) -> Option<Connection<B>> {
+        let mut kept = lock(&self.kept);
+        kept.retain(|kept| !kept.sender.is_closed() && kept.activity.silent_for() < KEPT_FOR);
+        kept.pop()
+    }
+
+    async fn connect(&self) -> Result<Connection<B>, Failure> {
+        let activity = Activity::start();
+        let silence = self.policy.silence;
+        let connected = timeout(silence, async {
+            let connected = link::connect(&self.service, &activity, silence).await;
+            let (stream, address) = connected.map_err(|error| match error.kind() {
+                ErrorKind::TimedOut => Failure::new(FailureReason::Timeout, error),
+                _ => Failure::unreachable(error),
+            })?;
+            let mut builder = Builder::new();
+            builder
+                .max_buf_size(self.policy.buffer_bytes_max)
+                .max_headers(ANSWER_HEADERS_MAX);
+            let shaken = builder.handshake(stream).await;
+            let (sender, connection) = shaken.map_err(Failure::unreachable)?;
+            Ok((sender, connection, address))
+        });
+        let late = |_| Failure::new(FailureReason::Timeout, "connecting took too long");
+        let (sender, connection, address) = connected.await.map_err(late)??;
+        // Faults of the connection show in its requests. The task ends when the sender is dropped.
+        spawn_local(async { drop(connection.await) });
+        Ok(Connection {
+            sender,
+            activity,
+            address,
+            may_send_more: false,
+        })
+    }
+
+    async fn exchange(
+        &self,
+        connection: &mut Connection<B>,
+        request: Request<B>,
+        excused: impl Fn() -> bool,
+    ) -> Result<Response<Incoming>, Fault<B>> {
+        let Connection {
+            sender,
+            activity,
+            may_send_more,
+            ..
+        } = connection;
+        activity.ask();
+        let is_head = request.method() == Method::HEAD;
+        let is_idempotent = request.method().is_idempotent();
+        let copy = again(&request);
+        let send = async {
+            // Fails only if the service has closed the connection since the earlier request, which is complete.
+            if let Err(error) = sender.ready().await {
+                return Err((Some(request), error));
+            }
+            let sent = sender.try_send_request(request).await;
+            sent.map_err(|mut error| (error.take_message(), error.into_error()))
+        };
+        let sent = activity.unless_silent(self.policy.silence, excused, send);
+        let (unsent, error) = match sent.await {
+            Some(Ok(answer)) => {
+                *may_send_more = announces_too_much(is_head, &answer);
+                return Ok(answer);
+            }
+            Some(Err(ended)) => ended,
+            None => {
+                let silent = Failure::new(FailureReason::Timeout, "the service is silent");
+                return Err(Fault::Failed(silent));
+            }
+        };
+        let ended = Ended {
+            is_unsent: unsent.is_some(),
+            is_reset: link::is_reset(&error),
+            heard: activity.heard(),
+            after: activity.asked_for(),
+            is_idempotent,
+        };
+        match unsent.or(copy) {
+            Some(again) if (self.policy.may_resend)(&ended) => Err(Fault::Stale(Box::new(again))),
+            _ => {
+                let reason = if error.is_parse_too_large() {
+                    FailureReason::HeadTooLarge
+                } else if error.is_user() {
+                    FailureReason::RequestBody
+                } else {
+                    FailureReason::Unreachable
+                };
+                Err(Fault::Failed(Failure::new(reason, error)))
+            }
+        }
+    }
+}
+
+/// Whether an answer announces a body that it must not have, because of the request's method or its own status (RFC
+/// 9110 §6.4.1). The answer to a `HEAD` also counts if it does not say that the body is empty.
+fn announces_too_much<B>(is_head: bool, answer: &Response<B>) -> bool {
+    let length = answer.headers().get(CONTENT_LENGTH);
+    let has_length = length.is_some_and(|length| length != "0");
+    match answer.status() {
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => {
+            has_length || answer.headers().contains_key(TRANSFER_ENCODING)
+        }
+        _ => is_head && (has_length || length.is_none()),
+    }
+}
+
+/// Returns a copy of the request, if the body can be repeated.
+fn again<B: Again>(request: &Request<B>) -> Option<Request<B>> {
+    let mut again = Request::new(request.body().again()?);
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_unread_if_it_was_not_written_or_if_the_close_crossed_it() {
+        let reset = Ended {
+            is_unsent: false,
+            is_reset: true,
+            heard: false,
+            after: Duration::ZERO,
+            is_idempotent: false,
+        };
+        assert!(reset.is_unread());
+        let heard = Ended {
+            heard: true,
+            ..reset
+        };
+        let late = Ended {
+            after: CROSSED_MAX,
+            ..reset
+        };
+        let ends = Ended {
+            is_reset: false,
+            ..reset
+        };
+        for read in [heard, late, ends] {
+            assert!(!read.is_unread(), "{read:?}");
+            let unsent = Ended {
+                is_unsent: true,
+                ..read
+            };
+            assert!(unsent.is_unread(), "{unsent:?}");
+        }
+    }
+}

@@ -1,0 +1,487 @@
+//! The thread: sockets whose header is awaited, sockets that wait for their turn, handshakes under way.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use foldhash::quality::RandomState;
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use rustls::HandshakeKind;
+
+use super::{
+    Beginning, Entered, HELLO_BYTES_MAX, HandshakeCounts, Job, Outcome, is_request, may_begin,
+    secured, take_header,
+};
+use crate::listening::tls::{ServerTlsInForce, TlsSession};
+use crate::reactor::listeners::Accepted;
+use weirgate_bus::runtime::{Clock, Wake};
+use weirgate_core::{CloseReason, SessionKey};
+use weirgate_wire::admission::{Charge, Chosen, ClientAddr, FairQueue, Holding, Peer};
+
+pub(super) const WAKER: Token = Token(usize::MAX);
+
+/// The most steps of handshakes between two polls, so that new clients can join the turns.
+const STEPS: usize = 16;
+
+/// While clients wait, a handshake without progress for this long gives way: long enough for a client far away, and
+/// short for the clients that wait.
+const STILL_US: u64 = 1_000_000;
+
+/// Each byte of the client moves the time of the handshake's last progress forward by this much, but not past now. So a
+/// client that sends a byte now and then does not keep its place.
+const BYTE_MOVES_US: u64 = 100_000;
+
+/// While clients wait for a place, the thread looks for handshakes without progress once in this time.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// The most bytes of one read: a client's first message has 300 to 2,000 bytes.
+const READ_BYTES: usize = 16 * 1024;
+
+/// A socket on the thread.
+struct Socket {
+    stream: TcpStream,
+    client: ClientAddr,
+    stage: Stage,
+}
+
+enum Stage {
+    /// The header of a proxy is awaited.
+    Header {
+        peer: Peer,
+        is_tls: bool,
+    },
+    /// The handshake has not begun: the client's first message is not whole, or the socket waits for its turn.
+    Waiting,
+    Handshake(Handshake),
+}
+
+struct Handshake {
+    session: Box<TlsSession>,
+    place: Charge,
+    /// The time of the last progress, as far as the client's bytes have moved it, microseconds of the monotonic clock.
+    moved_us: u64,
+}
+
+/// The outcome of a step.
+enum Step {
+    /// The step read this many bytes, and more may wait in the socket.
+    Again(usize),
+    /// The next step needs an event of the poll.
+    Wait,
+    Done,
+}
+
+/// The sockets of the thread.
+pub(super) struct Sockets {
+    all: HashMap<SessionKey, Socket, RandomState>,
+    /// Sockets whose client has sent its first message, and whose handshake has not begun.
+    waiting: FairQueue<SessionKey>,
+    /// Sockets with a handshake under way that may hold bytes.
+    ready: FairQueue<SessionKey>,
+    /// A place for each handshake under way.
+    places: Holding,
+    /// When the thread next looks for handshakes without progress, microseconds of the monotonic clock.
+    look_us: u64,
+}
+
+impl Sockets {
+    pub(super) fn new(places: Holding) -> Self {
+        Self {
+            all: HashMap::default(),
+            waiting: FairQueue::default(),
+            ready: FairQueue::default(),
+            places,
+            look_us: 0,
+        }
+    }
+
+    /// The next socket to begin a handshake.
+    fn next_waiting(&mut self) -> Option<SessionKey> {
+        let places = &self.places;
+        self.waiting.pop_of(|client| places.has_room_for(client))
+    }
+
+    /// Chooses handshakes without progress to give way, one for each address that waits for a place and has fewer than
+    /// half of all places. Otherwise silent clients would delay all others until the deadline. In a storm of honest
+    /// clients the handshakes make progress, and none gives way.
+    fn make_way(&mut self, now_us: u64) {
+        if self.waiting.is_empty() || now_us < self.look_us {
+            return;
+        }
+        self.look_us = now_us + LOOK_AGAIN.as_micros() as u64;
+        let places = &self.places;
+        let has_few = |client: ClientAddr| 2 * places.of(client) < places.max();
+        let may = |client: &ClientAddr| has_few(*client) && !places.has_room_for(*client);
+        // No more than all places can be freed.
+        let others = self
+            .waiting
+            .clients()
+            .filter(may)
+            .take(places.max() as usize);
+        places.make_way(others.count() as u64, STILL_US, now_us);
+    }
+
+    /// Why a handshake has to give way, if it has to.
+    fn gives_way(&self, key: SessionKey) -> Option<CloseReason> {
+        let Stage::Handshake(handshake) = &self.all.get(&key)?.stage else {
+            return None;
+        };
+        let for_bytes = handshake.session.gives_way();
+        let for_place = handshake.place.gives_way();
+        match for_bytes {
+            true => Some(CloseReason::TlsMemory),
+            false => for_place.then_some(CloseReason::TlsError),
+        }
+    }
+
+    fn remove(&mut self, key: SessionKey) -> Option<Socket> {
+        self.waiting.remove(&key);
+        self.ready.remove(&key);
+        self.all.remove(&key)
+    }
+}
+
+pub(super) struct Worker {
+    pub(super) poll: Poll,
+    pub(super) wake: Wake,
+    pub(super) tls: Option<ServerTlsInForce>,
+    pub(super) jobs: Receiver<Job>,
+    pub(super) finished: Sender<Entered>,
+    pub(super) the_loop: Wake,
+    pub(super) counts: Arc<HandshakeCounts>,
+    pub(super) clock: Clock,
+    /// The bytes that the TLS of all clients holds.
+    pub(super) held: Holding,
+    /// Handshakes that have to give way, because of their place or of their bytes.
+    pub(super) chosen: Chosen<SessionKey>,
+    pub(super) sockets: Sockets,
+}
+
+impl Worker {
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(256);
+        let mut buffer = vec![0; READ_BYTES].into_boxed_slice();
+        loop {
+            self.wake.arm();
+            let has_messages = !self.jobs.is_empty() || !self.chosen.is_empty();
+            let has_work = !self.sockets.ready.is_empty() || has_messages;
+            let may_give_way = !self.sockets.waiting.is_empty();
+            let timeout = match has_work {
+                true => Some(Duration::ZERO),
+                false => may_give_way.then_some(LOOK_AGAIN),
+            };
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    // Without the thread no client can connect: as bad as a loop without its poll.
+                    tracing::error!(%error, "the thread of handshakes cannot poll");
+                    std::process::exit(1);
+                }
+                _ => self.wake.disarm(),
+            }
+            for event in events.iter().filter(|event| event.token() != WAKER) {
+                self.look_at(SessionKey::from_bits(event.token().0 as u64), event);
+            }
+            if !self.take_jobs() {
+                return;
+            }
+            for _ in 0..STEPS {
+                let Some(key) = self.sockets.ready.pop() else {
+                    break;
+                };
+                self.step(key, &mut buffer);
+            }
+            // After the steps, which may free places.
+            self.sockets.make_way(self.clock.mono_us());
+            for key in self.chosen.take() {
+                if let Some(reason) = self.sockets.gives_way(key) {
+                    self.handshake_failed(key, reason);
+                }
+            }
+            while let Some(key) = self.sockets.next_waiting() {
+                if self.begin(key).is_err() {
+                    self.handshake_failed(key, CloseReason::TlsError);
+                }
+            }
+            self.publish_counts();
+        }
+    }
+
+    /// Takes all waiting jobs; returns false if the loop has ended.
+    fn take_jobs(&mut self) -> bool {
+        loop {
+            match self.jobs.try_recv() {
+                Ok(Job::ReadHeader(key, accepted)) => self.await_header(key, accepted),
+                Ok(Job::Begin(key, stream, client)) => self.await_client(key, stream, client),
+                Ok(Job::Drop(key)) => {
+                    self.sockets.remove(key);
+                }
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    /// Handles an event of a socket. A header costs two system calls, so it waits for no turn.
+    fn look_at(&mut self, key: SessionKey, event: &Event) {
+        let Some(socket) = self.sockets.all.get(&key) else {
+            return;
+        };
+        match socket.stage {
+            Stage::Header { .. } => self.read_header(key, event.is_read_closed()),
+            Stage::Waiting if event.is_read_closed() || event.is_error() => {
+                match socket.stream.peek(&mut [0]) {
+                    Ok(1..) => self.handshake_failed(key, CloseReason::TlsError),
+                    // Load balancers look whether a port is open: nothing has failed.
+                    _ => self.failed(key, CloseReason::PeerGone, None),
+                }
+            }
+            Stage::Waiting if event.is_readable() && is_hello_here(&socket.stream) => {
+                self.sockets.waiting.push(socket.client, key);
+            }
+            Stage::Waiting => {}
+            Stage::Handshake(_) => self.sockets.ready.push(socket.client, key),
+        }
+    }
+
+    /// Adds a socket to the table and to the poll. After an error the socket is in the table alone.
+    fn add(&mut self, key: SessionKey, mut socket: Socket) -> io::Result<()> {
+        let token = Token(key.to_bits() as usize);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let registry = self.poll.registry();
+        let registered = registry.register(&mut socket.stream, token, both);
+        self.sockets.all.insert(key, socket);
+        registered
+    }
+
+    /// Waits for the client's first message.
+    fn await_client(&mut self, key: SessionKey, stream: TcpStream, client: ClientAddr) {
+        let stage = Stage::Waiting;
+        let socket = Socket {
+            stream,
+            client,
+            stage,
+        };
+        if self.add(key, socket).is_err() {
+            self.handshake_failed(key, CloseReason::TlsError);
+        }
+    }
+
+    fn await_header(&mut self, key: SessionKey, accepted: Accepted) {
+        let Accepted {
+            stream,
+            peer,
+            is_tls,
+        } = accepted;
+        let socket = Socket {
+            stream,
+            client: peer.client(),
+            stage: Stage::Header { peer, is_tls },
+        };
+        match self.add(key, socket) {
+            Ok(()) => self.read_header(key, false),
+            Err(_) => self.failed(key, CloseReason::SocketError, None),
+        }
+    }
+
+    /// Takes the header, if it is whole. `has_ended`: the peer sends no more.
+    fn read_header(&mut self, key: SessionKey, has_ended: bool) {
+        let Some(socket) = self.sockets.all.get_mut(&key) else {
+            return;
+        };
+        let client = match take_header(&mut socket.stream) {
+            Ok(Beginning::Part) if has_ended => {
+                return self.failed(key, CloseReason::PeerGone, None);
+            }
+            Ok(Beginning::Part) => return,
+            Ok(Beginning::Client(client)) => Some(client),
+            Ok(Beginning::Proxy) => None,
+            Ok(Beginning::Other) => return self.failed(key, CloseReason::ProxyHeader, None),
+            Ok(Beginning::Left) => return self.failed(key, CloseReason::PeerGone, None),
+            Err(_) => return self.failed(key, CloseReason::SocketError, None),
+        };
+        match self.take(key) {
+            Some((stream, Stage::Header { peer, is_tls })) => {
+                let accepted = Accepted {
+                    stream,
+                    peer: peer.behind_header(client),
+                    is_tls,
+                };
+                self.finish(key, Outcome::Header(accepted));
+            }
+            _ => self.finish(key, Outcome::Failed(CloseReason::SocketError, None)),
+        }
+    }
+
+    fn begin(&mut self, key: SessionKey) -> io::Result<()> {
+        let tls = self.tls.as_ref();
+        let tls = tls.ok_or_else(|| io::Error::other("no certificate"))?;
+        let Some(socket) = self.sockets.all.get_mut(&key) else {
+            return Ok(());
+        };
+        let (config, asks_client) = tls.config();
+        let session = TlsSession::new(config, asks_client, &self.held, socket.client, self.clock);
+        let session = session.map_err(io::Error::other)?;
+        session.wake_with(&self.chosen.waker(key));
+        let now_us = self.clock.mono_us();
+        let place = self.sockets.places.hold(socket.client, 1, now_us);
+        place.wake_with(&self.chosen.waker(key));
+        socket.stage = Stage::Handshake(Handshake {
+            session: Box::new(session),
+            place,
+            moved_us: now_us,
+        });
+        self.sockets.ready.push(socket.client, key);
+        Ok(())
+    }
+
+    /// Moves a handshake on.
+    fn step(&mut self, key: SessionKey, buffer: &mut [u8]) {
+        let Some(socket) = self.sockets.all.get_mut(&key) else {
+            return;
+        };
+        let Stage::Handshake(handshake) = &mut socket.stage else {
+            return;
+        };
+        let step = step(&mut socket.stream, &mut handshake.session, buffer);
+        let now_us = self.clock.mono_us();
+        match step {
+            Ok(Step::Wait) => {}
+            Ok(Step::Again(bytes)) => {
+                let moved_us = handshake.moved_us + bytes as u64 * BYTE_MOVES_US;
+                handshake.moved_us = moved_us.min(now_us);
+                handshake.place.progress(handshake.moved_us);
+                self.sockets.ready.push(socket.client, key);
+            }
+            Ok(Step::Done) => self.done(key),
+            Err(error) => {
+                tracing::debug!(client = %socket.client, %error, "a TLS handshake failed");
+                let is_plain = error.kind() == io::ErrorKind::InvalidData && is_request(buffer);
+                self.counts.failed.fetch_add(1, Relaxed);
+                self.failed(key, CloseReason::TlsError, is_plain.then_some("plain_http"));
+            }
+        }
+    }
+
+    fn done(&mut self, key: SessionKey) {
+        let Some((stream, Stage::Handshake(handshake))) = self.take(key) else {
+            return self.handshake_failed(key, CloseReason::TlsError);
+        };
+        let kind = handshake.session.connection().handshake_kind();
+        let count = match kind {
+            Some(HandshakeKind::Resumed) => &self.counts.resumed,
+            _ => &self.counts.full,
+        };
+        count.fetch_add(1, Relaxed);
+        let secured = secured(&handshake.session);
+        self.finish(key, Outcome::Handshake(stream, handshake.session, secured));
+    }
+
+    /// Takes a socket out of the thread.
+    fn take(&mut self, key: SessionKey) -> Option<(TcpStream, Stage)> {
+        let mut socket = self.sockets.remove(key)?;
+        let registry = self.poll.registry();
+        registry.deregister(&mut socket.stream).ok()?;
+        Some((socket.stream, socket.stage))
+    }
+
+    fn handshake_failed(&mut self, key: SessionKey, reason: CloseReason) {
+        self.counts.failed.fetch_add(1, Relaxed);
+        self.failed(key, reason, None);
+    }
+
+    fn failed(&mut self, key: SessionKey, reason: CloseReason, refusal: Option<&'static str>) {
+        self.sockets.remove(key);
+        self.finish(key, Outcome::Failed(reason, refusal));
+    }
+
+    fn finish(&self, key: SessionKey, outcome: Outcome) {
+        let _ = self.finished.send(Entered { key, outcome });
+        self.the_loop.wake();
+    }
+
+    fn publish_counts(&self) {
+        let under_way = self.sockets.places.held();
+        self.counts.under_way.store(under_way, Relaxed);
+        let waiting = self.sockets.waiting.len() as u64;
+        self.counts.waiting.store(waiting, Relaxed);
+    }
+}
+
+/// Whether a client has sent enough to take a place.
+fn is_hello_here(stream: &TcpStream) -> bool {
+    let mut seen = [0; HELLO_BYTES_MAX];
+    let peeked = stream.peek(&mut seen);
+    peeked.is_ok_and(|bytes| may_begin(&seen[..bytes]))
+}
+
+/// Sends the kept records, reads once, and gives the bytes to TLS. An error ends the handshake.
+fn step(stream: &mut TcpStream, session: &mut TlsSession, buffer: &mut [u8]) -> io::Result<Step> {
+    session.send_kept(|bytes| stream.write(bytes))?;
+    let read = match stream.read(buffer) {
+        Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(read) => read,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Wait),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Step::Again(0)),
+        Err(error) => return Err(error),
+    };
+    // Plain bytes after the handshake wait in the session.
+    let opened = session.open(&mut buffer[..read], &mut []);
+    let sent = session.send_kept(|bytes| stream.write(bytes));
+    opened.and(sent)?;
+    Ok(match session.is_handshaking() {
+        true => Step::Again(read),
+        false => Step::Done,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn ip(last: u8) -> ClientAddr {
+        IpAddr::from([192, 0, 2, last]).into()
+    }
+
+    fn key(slot: u32) -> SessionKey {
+        SessionKey {
+            slot,
+            generation: 0,
+        }
+    }
+
+    #[test]
+    fn while_others_wait_handshakes_that_stand_still_give_way_and_no_others() {
+        let all = Holding::new("tls_handshakes", 4);
+        let mut sockets = Sockets::new(all.clone());
+        let hold = |address, now_us| all.hold(ip(address), 1, now_us);
+        let places = [hold(1, 0), hold(1, 10), hold(2, 20), hold(3, 900_000)];
+        let gives_way = |now_us, sockets: &mut Sockets| {
+            sockets.make_way(now_us);
+            places.each_ref().map(Charge::gives_way)
+        };
+        let none = [false; 4];
+        assert_eq!(gives_way(5 * STILL_US, &mut sockets), none, "nobody waits");
+        sockets.waiting.push(ip(1), key(10));
+        assert_eq!(gives_way(STILL_US, &mut sockets), none, "one at its limit");
+        sockets.waiting.push(ip(4), key(11));
+        sockets.waiting.push(ip(4), key(12));
+        sockets.look_us = 0;
+        let one = [true, false, false, false];
+        assert_eq!(gives_way(STILL_US + 30, &mut sockets), one, "one address");
+        assert_eq!(gives_way(STILL_US + 40, &mut sockets), one, "not yet again");
+        assert_eq!(sockets.next_waiting(), None);
+        sockets.waiting.push(ip(5), key(13));
+        let moves = [true, true, true, false];
+        assert_eq!(gives_way(2 * STILL_US - 101_000, &mut sockets), moves);
+        drop(places);
+        let next: Vec<_> = std::iter::from_fn(|| sockets.next_waiting()).collect();
+        assert_eq!(next, [key(10), key(11), key(13), key(12)]);
+    }
+}

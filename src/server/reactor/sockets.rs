@@ -1,0 +1,441 @@
+//! The sockets of all sessions, by slot, and the transmit: one `send` or `writev` each, or records of TLS.
+
+mod buffers;
+
+use std::io::{self, IoSlice, Read, Write as _};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use socket2::SockRef;
+
+pub(super) use self::buffers::Got;
+use self::buffers::{Joined, TlsBuffers};
+use super::kernel;
+use super::kernel::{End, READABLE, Unread};
+use crate::listening::tls::TlsSession;
+use weirgate_bus::runtime::{Clock, Wake};
+use weirgate_core::{Sample, SessionKey, Transmit, Write, tables};
+use weirgate_wire::admission::{Chosen, ClientAddr, FairQueue};
+
+#[derive(Debug)]
+struct Socket {
+    generation: u32,
+    stream: TcpStream,
+    /// `None` for a plain connection.
+    tls: Option<Box<TlsSession>>,
+    /// The sending side ends when the kept records of TLS are out.
+    ends: bool,
+    /// The last write of TLS was short.
+    was_full: bool,
+    /// The socket is in a list of readable sockets: once, however many edges came.
+    readable: bool,
+    cost: Cost,
+    unread: Unread,
+    /// The poll has reported the end of the peer's side, perhaps behind unread bytes.
+    end: Option<End>,
+    /// The poll reports when the kernel takes bytes again. Only sockets that were full once request the
+    /// report: otherwise every socket would cause a report at its start.
+    asks_for_room: bool,
+}
+
+/// The cost of reading a socket: the time that its last read took. Cheap sockets are read first, and their responses go
+/// out first, so no client waits for the messages of hundreds of costly clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cost {
+    /// A request head, or a client whose last message cost little.
+    Little,
+    /// An open client that has sent nothing yet.
+    Unknown,
+    /// A client whose last message cost much.
+    Much,
+}
+
+impl Cost {
+    pub(super) const ALL: [Self; 3] = [Self::Little, Self::Unknown, Self::Much];
+}
+
+/// Sockets that may hold unread bytes, by cost. Client addresses take turns: hundreds of clients of an address delay
+/// another address by one read.
+#[derive(Debug, Default)]
+struct Readable([FairQueue<SessionKey>; Cost::ALL.len()]);
+
+impl Readable {
+    fn of(&mut self, cost: Cost) -> &mut FairQueue<SessionKey> {
+        &mut self.0[cost as usize]
+    }
+
+    fn len(&self, cost: Cost) -> usize {
+        self.0[cost as usize].len()
+    }
+}
+
+/// How much of the kept records of TLS the kernel has taken after a report of room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Everything, or nothing was kept: the client can be written to.
+    Free,
+    /// Some bytes.
+    Moved,
+    /// No byte.
+    Full,
+}
+
+/// Sockets by slot of the hub's table.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    registry: Registry,
+    slots: Vec<Option<Socket>>,
+    /// Sockets that may hold unread bytes.
+    readable: Readable,
+    joined: Joined,
+    tls: TlsBuffers,
+    /// Sockets whose TLS was chosen to give way.
+    chosen: Chosen<SessionKey>,
+    clock: Clock,
+    first_write_us: Option<u64>,
+}
+
+impl Sockets {
+    pub(super) fn new(registry: Registry, clock: Clock, wake: &Wake) -> Self {
+        Self {
+            registry,
+            slots: Vec::new(),
+            readable: Readable::default(),
+            joined: Joined::default(),
+            tls: TlsBuffers::default(),
+            chosen: Chosen::new(wake.waker()),
+            clock,
+            first_write_us: None,
+        }
+    }
+
+    /// Returns the end of the first write since the last call, microseconds of the monotonic clock.
+    pub(super) fn take_first_write_us(&mut self) -> Option<u64> {
+        self.first_write_us.take()
+    }
+
+    /// Adds a socket to the table and to the poll. If the socket holds bytes already, an edge reports these
+    /// bytes.
+    pub(super) fn insert(
+        &mut self,
+        key: SessionKey,
+        mut stream: TcpStream,
+        mut tls: Option<Box<TlsSession>>,
+    ) -> io::Result<()> {
+        self.registry.register(&mut stream, token(key), READABLE)?;
+        let slot = key.slot as usize;
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        if let Some(session) = &mut tls {
+            session.wake_with(&self.chosen.waker(key));
+        }
+        self.slots[slot] = Some(Socket {
+            generation: key.generation,
+            stream,
+            tls,
+            ends: false,
+            was_full: false,
+            readable: false,
+            cost: Cost::Little,
+            unread: Unread::Nothing,
+            end: None,
+            asks_for_room: false,
+        });
+        Ok(())
+    }
+
+    /// Records how much more may be unread. Puts a socket that may hold unread bytes in the list of its cost,
+    /// unless the socket is in a list already.
+    pub(super) fn note_unread(
+        &mut self,
+        key: SessionKey,
+        unread: Unread,
+        address: impl FnOnce() -> ClientAddr,
+    ) {
+        let Some(socket) = self.socket(key) else {
+            return;
+        };
+        socket.unread = socket.unread.max(unread);
+        if socket.unread != Unread::Nothing && !std::mem::replace(&mut socket.readable, true) {
+            let cost = socket.cost;
+            self.readable.of(cost).push(address(), key);
+        }
+    }
+
+    /// Records how the peer's side has ended, if the poll reports an end.
+    pub(super) fn note_end(&mut self, key: SessionKey, event: &Event) {
+        if let Some(socket) = self.socket(key) {
+            socket.end = socket.end.max(End::of(event));
+        }
+    }
+
+    /// Returns how the peer's side has ended, if the poll reported an end.
+    pub(super) fn end(&mut self, key: SessionKey) -> Option<End> {
+        self.socket(key)?.end
+    }
+
+    /// How much may be unread.
+    pub(super) fn unread(&mut self, key: SessionKey) -> Unread {
+        self.socket(key)
+            .map_or(Unread::Nothing, |socket| socket.unread)
+    }
+
+    /// Sets the cost of a socket, by its last read.
+    pub(super) fn set_cost(&mut self, key: SessionKey, cost: Cost) {
+        if let Some(socket) = self.socket(key) {
+            socket.cost = cost;
+        }
+    }
+
+    /// The number of sockets in a list.
+    pub(super) fn readable(&self, cost: Cost) -> usize {
+        self.readable.len(cost)
+    }
+
+    /// Removes and returns the next socket of a list.
+    pub(super) fn next_readable(&mut self, cost: Cost) -> Option<SessionKey> {
+        let key = self.readable.of(cost).pop()?;
+        if let Some(socket) = self.socket(key) {
+            socket.readable = false;
+        }
+        Some(key)
+    }
+
+    fn socket(&mut self, key: SessionKey) -> Option<&mut Socket> {
+        socket_of(&mut self.slots, key)
+    }
+
+    fn stream(&mut self, key: SessionKey) -> Option<&mut TcpStream> {
+        self.socket(key).map(|socket| &mut socket.stream)
+    }
+
+    /// Reads once, and records whether unread bytes may follow ([`unread`](Self::unread)).
+    pub(super) fn read(&mut self, key: SessionKey, buf: &mut [u8]) -> io::Result<Got> {
+        let gone = || io::Error::from(io::ErrorKind::WouldBlock);
+        let socket = socket_of(&mut self.slots, key).ok_or_else(gone)?;
+        let read = match &mut socket.tls {
+            None => socket.stream.read(buf).map(|n| Got::plain(n, buf.len())),
+            Some(session) => self.tls.read(&mut socket.stream, session, buf),
+        };
+        let is_empty = match &read {
+            Ok(got) => got.is_end() || got.is_short && socket.unread < Unread::End,
+            Err(error) => error.kind() != io::ErrorKind::Interrupted,
+        };
+        if is_empty {
+            socket.unread = Unread::Nothing;
+        }
+        if socket.tls.as_ref().is_some_and(|tls| tls.has_kept()) {
+            self.ask_for_room(key)?;
+        }
+        self.stepped(key);
+        read
+    }
+
+    /// Called after each step of a socket's TLS, because any step may send the last kept record: ends the sending
+    /// side once that record is out.
+    fn stepped(&mut self, key: SessionKey) {
+        if let Some(socket) = socket_of(&mut self.slots, key)
+            && socket.ends
+            && socket.tls.as_ref().is_some_and(|tls| !tls.has_kept())
+        {
+            socket.ends = false;
+            let _ = socket.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// Returns the sockets to end so that the TLS of all clients holds no more than its limit.
+    pub(super) fn give_way(&mut self) -> Vec<SessionKey> {
+        let mut chosen = self.chosen.take();
+        chosen.retain(|&key| {
+            let tls = self.socket(key).and_then(|socket| socket.tls.as_ref());
+            tls.is_some_and(|tls| tls.gives_way())
+        });
+        chosen
+    }
+
+    /// Whether [`give_way`](Self::give_way) may return a socket.
+    pub(super) fn may_give_way(&self) -> bool {
+        !self.chosen.is_empty()
+    }
+
+    /// Whether the socket has a pending error, such as a reset after the end of the peer's side.
+    pub(super) fn has_failed(&mut self, key: SessionKey) -> bool {
+        let stream = self.stream(key);
+        stream.is_some_and(|stream| !matches!(stream.take_error(), Ok(None)))
+    }
+
+    /// Ends the sending side, after the kept records of TLS. An error means that the peer has left already.
+    pub(super) fn half_close(&mut self, key: SessionKey) {
+        let Some(socket) = socket_of(&mut self.slots, key) else {
+            return;
+        };
+        if let Some(session) = &mut socket.tls {
+            session.keep_close_notify();
+            let stream = &mut socket.stream;
+            let _ = session.send_kept(|bytes| stream.write(bytes));
+            socket.ends = true;
+            if session.has_kept() {
+                let _ = self.ask_for_room(key);
+            }
+            self.stepped(key);
+            return;
+        }
+        let _ = socket.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Closes a socket; `reset` drops the bytes that the kernel still holds. Returns false if the socket is
+    /// not here, but with the thread of handshakes.
+    pub(super) fn close(&mut self, key: SessionKey, reset: bool) -> bool {
+        let Some((mut stream, tls)) = self.take(key) else {
+            return false;
+        };
+        if let Some(mut session) = tls.filter(|_| !reset) {
+            session.keep_close_notify();
+            // A client that does not read gets no alert.
+            let _ = session.send_kept(|bytes| stream.write(bytes));
+        }
+        if reset {
+            // Otherwise the kernel would keep the bytes for a client that does not read.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
+        true
+    }
+
+    /// Removes a socket from the table and from the poll.
+    pub(super) fn hand_over(
+        &mut self,
+        key: SessionKey,
+    ) -> Option<(TcpStream, Option<Box<TlsSession>>)> {
+        let (mut stream, tls) = self.take(key)?;
+        self.registry.deregister(&mut stream).ok()?;
+        Some((stream, tls))
+    }
+
+    fn take(&mut self, key: SessionKey) -> Option<(TcpStream, Option<Box<TlsSession>>)> {
+        self.stream(key)?;
+        let socket = self.slots[key.slot as usize].take();
+        tables::trim(&mut self.slots, Option::is_none);
+        socket.map(|socket| (socket.stream, socket.tls))
+    }
+
+    fn write(&mut self, key: SessionKey, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let gone = || io::Error::from(io::ErrorKind::NotConnected);
+        let socket = socket_of(&mut self.slots, key).ok_or_else(gone)?;
+        if let Some(session) = &mut socket.tls {
+            let (stream, was_full) = (&mut socket.stream, socket.was_full);
+            let sealed = self.tls.write(stream, session, slices, was_full)?;
+            socket.was_full = sealed.is_full;
+            if sealed.is_full {
+                self.ask_for_room(key)?;
+            }
+            self.stepped(key);
+            return match sealed.taken {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                taken => Ok(taken),
+            };
+        }
+        let stream = &mut socket.stream;
+        let outcome = match slices {
+            [one] => stream.write(one),
+            many => stream.write_vectored(many),
+        };
+        let is_full = match &outcome {
+            Ok(taken) => *taken < bytes(slices),
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+        if is_full {
+            self.ask_for_room(key)?;
+        }
+        outcome
+    }
+
+    /// Handles a report of the poll that the socket takes bytes again: sends the kept records of TLS. For a unix
+    /// socket, ends the request for such reports: every message that its client reads would wake the loop.
+    pub(super) fn has_room(&mut self, key: SessionKey) -> Room {
+        let Some(socket) = socket_of(&mut self.slots, key) else {
+            return Room::Free;
+        };
+        let stream = &mut socket.stream;
+        if let Some(session) = &mut socket.tls
+            && session.has_kept()
+        {
+            // A broken connection shows itself at the next read or write.
+            let sent = session.send_kept(|bytes| stream.write(bytes)).unwrap_or(0);
+            let is_left = session.has_kept();
+            self.stepped(key);
+            if is_left {
+                return if sent > 0 { Room::Moved } else { Room::Full };
+            }
+        }
+        self.end_request_for_room(key);
+        Room::Free
+    }
+
+    fn end_request_for_room(&mut self, key: SessionKey) {
+        if let Some(socket) = socket_of(&mut self.slots, key)
+            && socket.asks_for_room
+            && is_unix(&socket.stream)
+        {
+            let stream = &mut socket.stream;
+            let asked = self.registry.reregister(stream, token(key), READABLE);
+            socket.asks_for_room = asked.is_err();
+        }
+    }
+
+    /// Requests a report of the poll when the socket takes bytes again. If there is room now, the report comes at once.
+    fn ask_for_room(&mut self, key: SessionKey) -> io::Result<()> {
+        let Some(socket) = socket_of(&mut self.slots, key).filter(|one| !one.asks_for_room) else {
+            return Ok(());
+        };
+        let interest = READABLE | Interest::WRITABLE;
+        self.registry
+            .reregister(&mut socket.stream, token(key), interest)?;
+        socket.asks_for_room = true;
+        Ok(())
+    }
+}
+
+fn socket_of(slots: &mut [Option<Socket>], key: SessionKey) -> Option<&mut Socket> {
+    let socket = slots.get_mut(key.slot as usize)?.as_mut()?;
+    (socket.generation == key.generation).then_some(socket)
+}
+
+/// The kernel reports room in a unix socket with each read at the other end, in TCP only if a write was
+/// refused before (unix(7), `SOCK_NOSPACE`).
+fn is_unix(stream: &TcpStream) -> bool {
+    let addr = SockRef::from(stream).local_addr();
+    addr.is_ok_and(|addr| addr.is_unix())
+}
+
+fn token(key: SessionKey) -> Token {
+    Token(key.to_bits() as usize)
+}
+
+fn bytes(slices: &[IoSlice<'_>]) -> usize {
+    slices.iter().map(|slice| slice.len()).sum()
+}
+
+impl Transmit for Sockets {
+    fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>) {
+        let mut joined = std::mem::take(&mut self.joined);
+        joined.of = None;
+        for (index, write) in batch.iter().enumerate() {
+            wrote.push(match joined.join(batch, index) {
+                Some(bytes) => self.write(write.key, &[IoSlice::new(bytes)]),
+                None => self.write(write.key, write.slices),
+            });
+            if self.first_write_us.is_none() {
+                self.first_write_us = Some(self.clock.mono_us());
+            }
+        }
+        self.joined = joined;
+    }
+
+    fn sample(&mut self, key: SessionKey) -> Option<Sample> {
+        self.stream(key).and_then(|stream| kernel::sample(stream))
+    }
+}

@@ -1,0 +1,445 @@
+//! The turn of the loop.
+//!
+//! A turn begins with cheap work: clients that send little, the bus, and a flush. Then come the clients with costly
+//! messages, and last the deadlines, so that a client is judged after the writes to it. Each step that queues something
+//! is followed by a flush.
+
+mod inputs;
+mod interrupts;
+mod outputs;
+
+use self::inputs::FirstReads;
+use self::interrupts::{Freeze, stop_signals};
+use self::outputs::{EndLines, Ends};
+use super::kernel::{End, Unread};
+use super::listeners::{ListenError, Listeners};
+use super::report::Report;
+use super::seams::{ReactorSettings, Seams};
+use super::sockets::{Cost, Room, Sockets};
+use crate::listening::ListenAddr;
+use crate::telemetry::{Budget, Phase};
+use mio::event::Event;
+use mio::{Events, Poll, Token};
+use signal_hook_mio::v1_0::Signals;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{hint, io};
+use weirgate_bus::runtime::{Clock, Spin, Wake};
+use weirgate_core::{
+    CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, TurnClock, earliest,
+};
+use weirgate_wire::admission::ClientAddr;
+use weirgate_wire::base::LogBudget;
+
+const WAKER: Token = Token(usize::MAX);
+const SIGNALS: Token = Token(usize::MAX - 1);
+/// The token of the first listener; the others have the next lower tokens.
+const LISTENERS: Token = Token(usize::MAX - 2);
+
+/// One read buffer for all sockets.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// The loop makes a turn at least this often, so that the age of the last turn reveals a hang.
+const IDLE_TURN_US: u64 = 500_000;
+/// During a stop the loop checks this often whether the HTTP side has ended.
+const HTTP_LOOK_US: u64 = 2_000;
+
+/// After the loop has left the port to other processes, a stop waits this long for connections that were accepted
+/// before, so that they get their refusal.
+const REFUSE_US: u64 = 500_000;
+
+/// The address of a session that has ended; its socket is not read.
+const NO_ADDRESS: ClientAddr = ClientAddr::Unix;
+
+/// While the loop spins, it looks at the channels this often between two polls; a look costs a few nanoseconds.
+const LOOKS_PER_POLL: u32 = 16;
+
+/// The error of [`Reactor::bind`].
+#[derive(Debug)]
+pub enum BindError {
+    /// An address cannot be listened on.
+    Listen(ListenError),
+    /// The system refuses a descriptor or a thread.
+    System(io::Error),
+}
+
+impl From<io::Error> for BindError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// The clock by which the hub ends its work in time.
+#[derive(Debug)]
+struct TurnTime(Clock);
+
+impl TurnClock for TurnTime {
+    fn mono_us(&self) -> u64 {
+        self.0.mono_us()
+    }
+}
+
+/// The event loop and its state.
+pub struct Reactor<G: Gateway, F: Feed> {
+    poll: Poll,
+    wake: Wake,
+    signals: Signals,
+    listeners: Listeners,
+    sockets: Sockets,
+    hub: Hub<G>,
+    feed: F,
+    seams: Seams<G, F>,
+    settings: ReactorSettings,
+    clock: Clock,
+    read_buffer: Box<[u8]>,
+    publications: Vec<Publication>,
+    report: Report,
+    /// The latest time at which accepting begins; `None` once it has begun.
+    accept_from_us: Option<u64>,
+    /// Since when accepting waits for evicted connections to end.
+    waits_for_ends_since: Option<u64>,
+    /// Index of the kind of costly clients that was read first in this turn.
+    first_costly: usize,
+    first_reads: FirstReads,
+    freeze: Freeze,
+    spin: Spin,
+    end_lines: EndLines,
+    ends: Ends,
+    /// The latest time at which a stop ends.
+    stop_at_us: Option<u64>,
+    /// A stop does not end before this time while connections are open.
+    refuse_until_us: u64,
+    stop_now: bool,
+    /// The HTTP side has begun to end, after the last client.
+    http_ends: bool,
+    /// The time as last read between two turns, microseconds of the monotonic clock.
+    now_us: u64,
+}
+
+impl<G: Gateway, F: Feed> Reactor<G, F> {
+    /// Binds the listeners and creates the poll. `seams` is called with the handle that wakes the loop, which
+    /// the other threads need.
+    ///
+    /// # Errors
+    /// An address cannot be bound, or the system refuses a descriptor.
+    pub fn bind(
+        settings: ReactorSettings,
+        mut hub: Hub<G>,
+        feed: F,
+        clock: Clock,
+        seams: impl FnOnce(&Wake) -> io::Result<Seams<G, F>>,
+    ) -> Result<Self, BindError> {
+        let poll = Poll::new()?;
+        let wake = Wake::new(poll.registry(), WAKER, "the loop")?;
+        let signals = stop_signals(poll.registry(), SIGNALS)?;
+        let listeners = Listeners::bind(&settings.listen, poll.registry(), LISTENERS)
+            .map_err(BindError::Listen)?;
+        let registry = poll.registry().try_clone()?;
+        let seams = seams(&wake)?;
+        let sockets = Sockets::new(registry, clock, &wake);
+        hub.set_turn_clock(Box::new(TurnTime(clock)));
+        Ok(Self {
+            poll,
+            wake,
+            signals,
+            listeners,
+            sockets,
+            hub,
+            feed,
+            report: Report::new(Arc::clone(&seams.telemetry.event_loop.durations)),
+            seams,
+            spin: Spin::new(settings.spin_us),
+            accept_from_us: Some(clock.mono_us() + settings.accept_wait_us),
+            settings,
+            clock,
+            read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            publications: Vec::new(),
+            waits_for_ends_since: None,
+            first_costly: 0,
+            first_reads: FirstReads::default(),
+            freeze: Freeze::default(),
+            end_lines: EndLines::default(),
+            ends: Ends::default(),
+            stop_at_us: None,
+            refuse_until_us: 0,
+            stop_now: false,
+            http_ends: false,
+            now_us: clock.mono_us(),
+        })
+    }
+
+    /// Returns the addresses of the listeners, in the order of the settings.
+    pub fn local_addrs(&self) -> &[ListenAddr] {
+        self.listeners.local_addrs()
+    }
+
+    /// Returns the addresses of the listeners for TLS, in the order of the settings.
+    pub fn local_tls_addrs(&self) -> &[ListenAddr] {
+        self.listeners.local_tls_addrs()
+    }
+
+    /// Runs turns until a stop is complete.
+    ///
+    /// # Errors
+    /// The poll failed: no client can be served any more.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        self.now_us = self.clock.mono_us();
+        while !self.is_stopped() {
+            self.wait(&mut events)?;
+            self.turn(&events);
+        }
+        while let Some(effect) = self.hub.poll_effect() {
+            self.carry_out(effect);
+        }
+        self.begin(Phase::Ended);
+        self.end_lines.log_left_out(LogBudget::left_out_at_end);
+        Ok(())
+    }
+
+    /// Waits for work: without sleeping while the loop spins.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let mut timeout = Duration::ZERO;
+        if !self.has_work() {
+            if self.settings.spin_us > 0 && self.spin(events)? {
+                return Ok(());
+            }
+            // A message that another thread puts in a channel after the next look wakes the loop.
+            self.wake.arm();
+            if !self.has_messages() {
+                timeout = self.timeout();
+            }
+        }
+        self.freeze.sleeps_until(self.now_us, timeout);
+        poll(&mut self.poll, events, timeout)?;
+        self.wake.disarm();
+        Ok(())
+    }
+
+    /// Polls without sleeping for some time after the last work, until the next deadline. Returns whether
+    /// there is work.
+    fn spin(&mut self, events: &mut Events) -> io::Result<bool> {
+        let timeout_us = u64::try_from(self.timeout().as_micros()).unwrap_or(u64::MAX);
+        let due_us = self.now_us.saturating_add(timeout_us);
+        let (sockets, seams) = (&mut self.poll, &self.seams);
+        let found = self.spin.poll(self.clock, due_us, || {
+            let has_messages = (0..LOOKS_PER_POLL).any(|_| {
+                hint::spin_loop();
+                seams.have_messages()
+            });
+            poll(sockets, events, Duration::ZERO)?;
+            Ok(has_messages || !events.is_empty())
+        });
+        self.now_us = self.clock.mono_us();
+        found
+    }
+
+    /// Whether a stop is complete. Once the last client has ended, the HTTP side ends too: idle connections at once,
+    /// answers in progress within the time left.
+    fn is_stopped(&mut self) -> bool {
+        let now = self.now_us;
+        let Some(stop_at) = self.stop_at_us else {
+            return false;
+        };
+        if self.stop_now || now >= stop_at {
+            return true;
+        }
+        let refuses = now < self.refuse_until_us && self.hub.core().connections() > 0;
+        if !self.hub.is_drained() || refuses {
+            return false;
+        }
+        if !self.http_ends {
+            self.http_ends = true;
+            let left = Duration::from_micros(stop_at - now);
+            self.seams.http.begin_stop(left);
+        }
+        !self.seams.http.is_busy()
+    }
+
+    /// Whether the next turn has something to do at once.
+    fn has_work(&self) -> bool {
+        self.clients_wait()
+            || self.freeze.is_catching_up()
+            || self.accept_from_us.is_some() && self.feed.stats().caught_up
+            || self.has_messages()
+            || self.hub.is_surveying()
+    }
+
+    /// Whether another thread has put something in a channel, or has chosen a client to give way.
+    fn has_messages(&self) -> bool {
+        self.seams.have_messages() || self.sockets.may_give_way()
+    }
+
+    /// Returns the time to the next deadline. The poll rounds up, so a turn never comes too early.
+    fn timeout(&self) -> Duration {
+        let dues = [
+            self.hub.poll_timeout(),
+            self.hub.slow_due(),
+            self.listeners.due_us(),
+            self.report.due_us(),
+            self.stop_at_us,
+            self.accept_from_us,
+            self.http_ends.then_some(self.now_us + HTTP_LOOK_US),
+        ];
+        let due = earliest(dues).unwrap_or(u64::MAX);
+        Duration::from_micros(due.saturating_sub(self.now_us).min(IDLE_TURN_US))
+    }
+
+    /// Returns the current time in a turn that began at `began`. Reads only the monotonic clock.
+    fn since(&self, began: Now) -> Now {
+        let passed_us = self.clock.mono_us().saturating_sub(began.mono_us);
+        began.plus_us(passed_us)
+    }
+
+    fn turn(&mut self, events: &Events) {
+        let now = self.clock.now();
+        self.report.overslept(self.freeze.wakes(now.mono_us));
+        if !events.is_empty() || self.seams.have_messages() {
+            self.spin.worked(now.mono_us);
+        }
+        self.begin(Phase::Read);
+        events.iter().for_each(|event| self.event(now, event));
+        self.accept_and_read(now);
+        self.begin(Phase::Inputs);
+        self.take_inputs(now);
+        self.begin(Phase::Bus);
+        self.take_bus(now);
+        self.flush(now);
+        self.begin(Phase::Costly);
+        self.read_costly();
+        self.flush(now);
+        self.begin(Phase::Deadlines);
+        self.judge(now, events.is_empty());
+        self.flush(now);
+        self.begin(Phase::Effects);
+        self.relieve();
+        self.effects();
+        self.survey();
+        self.publish_numbers(now);
+        self.look_at_slow();
+        self.begin(Phase::Wait);
+    }
+
+    fn begin(&self, phase: Phase) {
+        self.seams.telemetry.event_loop.begin(phase);
+    }
+
+    /// Records how much of a client's input may be unread.
+    fn note_unread(&mut self, key: SessionKey, unread: Unread) {
+        let core = self.hub.core();
+        let address = || core.client_addr(key).unwrap_or(NO_ADDRESS);
+        self.sockets.note_unread(key, unread, address);
+    }
+
+    /// Puts a client's socket that may hold unread bytes in the list of readable sockets.
+    fn read_on(&mut self, key: SessionKey) {
+        self.note_unread(key, Unread::Nothing);
+    }
+
+    /// Reports to the hub the end of a peer's side, even if unread bytes precede the end.
+    fn look_for_end(&mut self, now: Now, key: SessionKey) {
+        if let Some(end) = self.sockets.end(key) {
+            self.hub.handle_end_seen(now, key, end == End::Failed);
+        }
+    }
+
+    /// Whether this turn has left something to read, to send or to close for a client.
+    fn clients_wait(&self) -> bool {
+        let readable = Cost::ALL.map(|cost| self.sockets.readable(cost));
+        let has_to_write = self.hub.has_to_flush() || self.hub.has_effects();
+        let waiting = self.hub.waiting_shares() + self.hub.waiting_for_room();
+        has_to_write || waiting > 0 || readable != [0; Cost::ALL.len()]
+    }
+
+    /// Handles due deadlines. After a freeze of the process, waits until the loop has read all input that came in the
+    /// meantime.
+    fn judge(&mut self, began: Now, poll_was_empty: bool) {
+        let now = self.since(began);
+        self.freeze.look(now.mono_us);
+        let is_quiet = poll_was_empty && !self.clients_wait();
+        if self.freeze.may_judge(now.mono_us, is_quiet) {
+            self.hub.handle_timeout(now);
+        }
+    }
+
+    /// Ends the clients that were chosen because the TLS of all clients holds too many bytes.
+    fn relieve(&mut self) {
+        for key in self.sockets.give_way() {
+            let now = self.clock.now();
+            self.hub
+                .handle_failed(now, key, CloseReason::TlsMemory, true);
+        }
+    }
+
+    fn event(&mut self, now: Now, event: &Event) {
+        match event.token() {
+            WAKER => {}
+            SIGNALS => self.stop(now),
+            token if self.listeners.set_ready(token) => {}
+            Token(bits) => {
+                let key = SessionKey::from_bits(bits as u64);
+                self.sockets.note_end(key, event);
+                self.note_unread(key, Unread::of(event));
+                self.look_for_end(now, key);
+                if event.is_writable() {
+                    match self.sockets.has_room(key) {
+                        Room::Free => self.hub.handle_writable(now, key),
+                        Room::Moved => self.hub.handle_progress(now, key),
+                        Room::Full => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts to drain at the first signal; ends at once at the second.
+    fn stop(&mut self, now: Now) {
+        for _ in 0..self.signals.pending().count() {
+            if self.stop_at_us.is_some() {
+                tracing::warn!("second stop signal: ending at once");
+                self.stop_now = true;
+                return;
+            }
+            let plan = self.settings.drain;
+            tracing::info!(clients = self.hub.stats().open, "stopping");
+            let stop_us = self.settings.stop_us(self.hub.core().connections() as u64);
+            // The deadline is for the end of the process, not of the last client.
+            let margin_us = self.settings.stop_timeout_us / 20;
+            self.stop_at_us = Some(now.mono_us + stop_us - margin_us);
+            self.seams.telemetry.event_loop.set_draining();
+            self.hub.drain(now, plan);
+        }
+    }
+
+    fn flush(&mut self, began: Now) {
+        if !self.hub.has_to_flush() {
+            return;
+        }
+        self.begin(Phase::Flush);
+        let now = self.since(began);
+        self.hub.begin_part(self.settings.budgets.flush_us);
+        self.hub.flush(now, &mut self.sockets);
+        if self.hub.is_flushing() {
+            self.report.spent(Budget::Flush);
+            return;
+        }
+        let first_write_us = self.sockets.take_first_write_us();
+        let ended_us = self.clock.mono_us();
+        self.report.flushed(first_write_us, ended_us);
+    }
+
+    /// Looks at some of the clients whose send queue waits, if a look is due.
+    fn look_at_slow(&mut self) {
+        if self.hub.slow_due().is_some_and(|at| at <= self.now_us) {
+            let (now, late_us) = (self.clock.now(), self.report.late_us());
+            self.hub.look_at_slow(now, late_us, &mut self.sockets);
+        }
+    }
+}
+
+/// Fills `events`; leaves them empty if a signal interrupts the poll.
+fn poll(poll: &mut Poll, events: &mut Events, timeout: Duration) -> io::Result<()> {
+    match poll.poll(events, Some(timeout)) {
+        Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,149 @@
+//! From the parts of a gateway to a process that runs until a signal.
+//!
+//! | file | has |
+//! | --- | --- |
+//! | `gateway` | from feed, gateway and source to a running loop: the same for every gateway |
+//! | `address_space` | a start under a limit on address space |
+//! | `common` | the settings of every gateway; the present value of each limit |
+//! | `prepared` | a gateway just before listening, the checks before a start, and the log of a start; a program as a list of gateways; a gateway as a value, with the protocol for a client in a terminal |
+//! | `process` | the first steps of every process, where it listens, and the CPUs of the loop and of the bus thread |
+//! | `reload` | files to read again at SIGHUP, and key files after a change |
+//! | `files` | files in settings, and their changes; the keys of tokens, in files and at a URL |
+//! | `sighup_files` | the files with the log filter and with refused users and tokens, read again at SIGHUP |
+//! | `watchdog` | the end of a process whose loop hangs, or does not take a stop signal |
+//! | `tls` | the files of TLS towards clients |
+//! | `watches` | threads beside the loop: the end when the bus stays away, numbers in the log, freed memory, notifications to systemd |
+//!
+//! Knows no gateway: the gateways of this program are assembled in `kinds`, and a gateway of another program may be
+//! assembled anywhere (`examples/ticker.rs`).
+
+mod address_space;
+mod common;
+pub mod files;
+mod gateway;
+mod prepared;
+mod process;
+mod reload;
+mod sighup_files;
+mod tls;
+mod watchdog;
+mod watches;
+
+use std::io;
+
+use crate::listening::ListenAddr;
+use crate::reactor::{BindError, ListenError};
+use crate::settings::{Checked, ListenSettings, flag};
+use crate::telemetry::logging::LoggingError;
+
+pub use self::address_space::fit_address_space;
+pub use self::common::CommonSettings;
+pub use self::gateway::{Inputs, Parts};
+pub use self::prepared::{Dialect, GatewayKind, Print, RoleTable, TokenUse};
+pub use self::prepared::{Prepared, Question, TIMEOUT_FLAG};
+pub use self::process::Listening;
+pub use self::reload::{Reload, Reloaded};
+pub use self::tls::ClientTls;
+pub use self::watchdog::{default_signals, stop_signals_are_taken, take_early_signals};
+pub use self::watches::StatsLine;
+pub use crate::telemetry::logging::say;
+
+/// The reason why the process ends without a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// weirgate: logging was set up before.
+    #[error(transparent)]
+    Logging(#[from] LoggingError),
+    /// Settings: the address is in use, or not an address of this machine.
+    #[error("cannot listen on {addr}: {error}{}{settings}", listen_hint(.error.kind()))]
+    Listen {
+        /// The address in the settings.
+        addr: ListenAddr,
+        /// The error of the system.
+        error: io::Error,
+        /// The settings with the address, after a semicolon; may be empty.
+        settings: String,
+    },
+    /// weirgate: a thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// weirgate: the poll failed.
+    #[error("the event loop failed: {0}")]
+    Loop(io::Error),
+    /// The bus: away for longer than allowed by the settings.
+    #[error("the bus was away for {limit_s} s (--bus-away-exit-s)")]
+    BusAway {
+        /// The allowed time, seconds.
+        limit_s: u64,
+    },
+    /// Settings: a file or an address in the settings is not valid.
+    #[error("{0}")]
+    Settings(String),
+}
+
+impl From<BindError> for RunError {
+    fn from(error: BindError) -> Self {
+        match error {
+            BindError::Listen(ListenError { addr, error }) => Self::listen(&addr, error),
+            BindError::System(error) => Self::Loop(error),
+        }
+    }
+}
+
+/// Explains the error of the system.
+fn listen_hint(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::AddrInUse => "; another process listens there",
+        io::ErrorKind::AddrNotAvailable => "; no address of this machine",
+        io::ErrorKind::PermissionDenied => "; this user may not listen there",
+        _ => "",
+    }
+}
+
+impl RunError {
+    /// The error of an address that cannot be listened on.
+    pub(super) fn listen(addr: &ListenAddr, error: io::Error) -> Self {
+        match error.kind() {
+            // For example an owner that this machine does not know: a retry cannot help.
+            io::ErrorKind::InvalidInput => Self::Settings(format!(
+                "cannot listen on {addr}: {error}; see --unix-socket-owner"
+            )),
+            _ => Self::Listen {
+                addr: addr.clone(),
+                error,
+                settings: String::new(),
+            },
+        }
+    }
+
+    /// Adds the settings to the error of an address that cannot be listened on.
+    pub fn of_settings(self, checked: &Checked) -> Self {
+        match self {
+            Self::Listen { addr, error, .. } => {
+                let admin_addr = checked.get::<ListenSettings>().admin_addr;
+                let is_admin = admin_addr.as_ref() == Some(&addr);
+                let flags: &[&str] = match addr {
+                    _ if is_admin => &[flag!("admin-addr")],
+                    ListenAddr::Tcp(_) => &[flag!("listen"), flag!("port")],
+                    ListenAddr::Unix(_) => &[flag!("listen")],
+                };
+                let named: Vec<_> = flags.iter().map(|flag| checked.named(flag)).collect();
+                let settings = format!("; see {}", named.join(" and "));
+                Self::Listen {
+                    addr,
+                    error,
+                    settings,
+                }
+            }
+            error => error,
+        }
+    }
+
+    /// The exit status: 2 for wrong settings, else 1.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Settings(_) => 2,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! A gateway that is assembled up to listening, and the checks of its surroundings before a start (`--check
+//! --connect`).
+//!
+//! A check of the settings assembles the gateway in the same way as a start, and shows the same warnings and errors as
+//! the start's log: the two cannot differ.
+//!
+//! Also a program as a list of gateways, and a gateway as a value: name, settings, start, and the protocol for a client
+//! in a terminal.
+
+use std::fmt::{self, Write};
+use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+
+use super::process::{check_process, start_process};
+use super::{RunError, reload};
+use crate::listening::{Bound, ListenAddr, ListenOptions};
+use crate::reactor::ListenSettings;
+use crate::settings::{Check, Checked, Rows};
+use weirgate_bus::runtime::{Clock, detached};
+use weirgate_wire::auth::{Acl, TokenNameLimits};
+use weirgate_wire::base::Finding;
+
+/// The flag with the time limit of a [`Question`].
+pub const TIMEOUT_FLAG: &str = "connect-timeout-ms";
+
+/// An assembled gateway. The settings and all their files are read; next come listening and connecting.
+pub struct Prepared {
+    pub(super) listen: ListenSettings,
+    pub(super) admin_addr: Option<ListenAddr>,
+    pub(super) questions: Vec<Question>,
+    pub(super) run: Box<dyn FnOnce() -> Result<(), RunError>>,
+}
+
+/// A check of a broker or a service before a start, which changes nothing there.
+pub struct Question {
+    asked: String,
+    ask: Box<dyn FnOnce() -> Vec<Finding> + Send>,
+}
+
+impl Prepared {
+    /// Listens, connects, and runs until a signal.
+    ///
+    /// # Errors
+    /// The gateway could not listen, the loop failed, or the bus was away for longer than allowed.
+    pub fn run(self) -> Result<(), RunError> {
+        (self.run)()
+    }
+
+    /// Calls `end` after the run, whatever its outcome.
+    #[must_use]
+    pub fn ending_with(mut self, end: impl FnOnce() + 'static) -> Self {
+        let run = self.run;
+        self.run = Box::new(move || {
+            let ended = run();
+            end();
+            ended
+        });
+        self
+    }
+
+    /// Binds and closes every address, and asks each question. Each question may take at most `limit`.
+    pub fn ask(self, limit: Duration) -> Vec<Finding> {
+        let mut found = self.bind();
+        for question in self.questions {
+            found.extend(question.ask(limit));
+        }
+        found
+    }
+
+    /// Binds in the order of a start, and keeps all bound until the end, so that two addresses cannot have the same
+    /// port.
+    fn bind(&self) -> Vec<Finding> {
+        let admin_options = alone(&self.listen.options);
+        let admin = self.admin_addr.iter().map(|addr| (addr, &admin_options));
+        let public = self.listen.addrs.iter().chain(&self.listen.tls_addrs);
+        let public = public.map(|addr| (addr, &self.listen.options));
+        let mut bound: Vec<Bound> = Vec::new();
+        let mut found = Vec::new();
+        for (addr, options) in admin.chain(public) {
+            found.push(match addr.bind(options) {
+                Ok(one) => {
+                    bound.push(one);
+                    Finding::Good(format!("can listen on {addr}"))
+                }
+                Err(error) => Finding::Error(RunError::listen(addr, error).to_string()),
+            });
+        }
+        found
+    }
+}
+
+/// The listen options of the admin socket: the same as for clients but without `SO_REUSEPORT`, because each process has
+/// its own operators' pages.
+pub(super) fn alone(options: &ListenOptions) -> ListenOptions {
+    ListenOptions {
+        reuse_port: false,
+        ..options.clone()
+    }
+}
+
+impl Question {
+    /// Makes a question. `asked` names the broker or service, for the error if no response comes. `ask` runs on its own
+    /// thread, and may block without limit.
+    pub fn new(
+        asked: impl Into<String>,
+        ask: impl FnOnce() -> Vec<Finding> + Send + 'static,
+    ) -> Self {
+        Self {
+            asked: asked.into(),
+            ask: Box::new(ask),
+        }
+    }
+
+    fn ask(self, limit: Duration) -> Vec<Finding> {
+        let Self { asked, ask } = self;
+        let (sender, findings) = sync_channel(1);
+        let work = move || {
+            let (found, notices) = with_notices(ask);
+            // Fails if the limit has passed already.
+            let _ = sender.send(notices.into_iter().chain(found).collect());
+        };
+        if let Err(error) = detached("question", work) {
+            return vec![Finding::Error(format!("cannot ask {asked}: {error}"))];
+        }
+        findings.recv_timeout(limit).unwrap_or_else(|error| {
+            let why = match error {
+                RecvTimeoutError::Timeout => {
+                    format!(
+                        "no answer within {} ms (--{TIMEOUT_FLAG})",
+                        limit.as_millis()
+                    )
+                }
+                RecvTimeoutError::Disconnected => "the question ended in a panic".to_owned(),
+            };
+            vec![Finding::Error(format!("{asked}: {why}"))]
+        })
+    }
+}
+
+/// The log lines so far.
+#[derive(Clone, Default)]
+struct Notices(Arc<Mutex<Vec<Finding>>>);
+
+/// Runs `work`, and returns the lines that it logs at the levels WARN and ERROR, in order. Only lines of this thread
+/// count.
+pub(super) fn with_notices<T>(work: impl FnOnce() -> T) -> (T, Vec<Finding>) {
+    let notices = Notices::default();
+    let subscriber = tracing_subscriber::registry().with(notices.clone());
+    let done = tracing::subscriber::with_default(subscriber, work);
+    let mut found = notices.0.lock().unwrap_or_else(PoisonError::into_inner);
+    (done, std::mem::take(&mut found))
+}
+
+impl<S: Subscriber> Layer<S> for Notices {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let finding = match *event.metadata().level() {
+            Level::ERROR => Finding::Error,
+            Level::WARN => Finding::Warning,
+            _ => return,
+        };
+        let mut line = Line::default();
+        event.record(&mut line);
+        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        found.push(finding(line.text()));
+    }
+}
+
+/// The parts of one line.
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Line {
+    fn text(self) -> String {
+        match self.fields.is_empty() {
+            true => self.message,
+            false => format!("{} ({})", self.message, self.fields),
+        }
+    }
+
+    fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        // Writing to a string cannot fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value}"),
+            name => {
+                let comma = if self.fields.is_empty() { "" } else { ", " };
+                write!(self.fields, "{comma}{name}={value}")
+            }
+        };
+    }
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, format_args!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, format_args!("{value}"));
+    }
+}
+
+/// A gateway as one value.
+#[derive(Clone, Copy, Debug)]
+pub struct GatewayKind {
+    /// The word on the command line, and the label of the metrics.
+    pub name: &'static str,
+    /// One line for the list of subcommands.
+    pub about: &'static str,
+    /// The settings.
+    pub rows: Rows,
+    /// The check of the gateway's settings against each other, besides the checks of shared settings.
+    pub check: Check,
+    /// Flags that print something and exit.
+    pub prints: &'static [Print],
+    /// The protocol, for `weirgate tail`.
+    pub dialect: Dialect,
+    /// The use of clients' tokens.
+    pub tokens: TokenUse,
+    prepare: Prepare,
+}
+
+/// A gateway's use of its clients' tokens.
+#[derive(Clone, Copy, Debug)]
+pub enum TokenUse {
+    /// Tokens are ignored.
+    None,
+    /// The claims apply, except the role. The function returns the most symbols of a client whose token has no limit.
+    Claims(fn(&Checked) -> u32),
+    /// The role must be in this table, which decides about the client's subscriptions.
+    Roles(fn(&Checked) -> Result<RoleTable, RunError>),
+}
+
+/// The table of roles of a gateway, and what a client with a token gets from it.
+#[derive(Clone, Debug)]
+pub struct RoleTable {
+    /// The table.
+    pub acl: Acl,
+    /// The limits of a client's own names.
+    pub limits: TokenNameLimits,
+    /// The role for a token without a role.
+    pub default_role: String,
+    /// The file of the table; `None` for the built-in table.
+    pub file: Option<PathBuf>,
+}
+
+/// Assembles a gateway up to listening. It reads every file in the settings, but binds and connects nothing. An ERROR
+/// line in the log means that the gateway can never work, and makes a check of the settings fail.
+type Prepare = fn(&Checked, Clock) -> Result<Prepared, RunError>;
+
+/// A flag that prints something instead of running the gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct Print {
+    /// The flag without its dashes.
+    pub flag: &'static str,
+    /// One line for `--help`.
+    pub help: &'static str,
+    /// Makes the text.
+    pub text: fn(&Checked) -> Result<String, RunError>,
+}
+
+impl GatewayKind {
+    /// A gateway of this name that `prepare` assembles ([`Parts::prepare`](super::Parts::prepare)).
+    pub const fn new(
+        name: &'static str,
+        about: &'static str,
+        rows: Rows,
+        prepare: Prepare,
+    ) -> Self {
+        Self {
+            name,
+            about,
+            rows,
+            check: |_| Vec::new(),
+            prints: &[],
+            dialect: Dialect::PLAIN,
+            tokens: TokenUse::None,
+            prepare,
+        }
+    }
+
+    /// Sets the check of the settings against each other.
+    #[must_use]
+    pub const fn check(mut self, check: Check) -> Self {
+        self.check = check;
+        self
+    }
+
+    /// Sets flags that print something and exit.
+    #[must_use]
+    pub const fn prints(mut self, prints: &'static [Print]) -> Self {
+        self.prints = prints;
+        self
+    }
+
+    /// Sets the protocol of the clients.
+    #[must_use]
+    pub const fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
+        self
+    }
+
+    /// Whether clients send tokens.
+    pub fn takes_tokens(&self) -> bool {
+        !matches!(self.tokens, TokenUse::None)
+    }
+
+    /// Sets the use of clients' tokens.
+    #[must_use]
+    pub const fn tokens(mut self, tokens: TokenUse) -> Self {
+        self.tokens = tokens;
+        self
+    }
+
+    /// Runs the gateway until a signal.
+    ///
+    /// # Errors
+    /// The gateway could not start, the loop failed, or the bus was away for longer than allowed.
+    pub fn run(&self, checked: &Checked) -> Result<(), RunError> {
+        reload::expect_signals();
+        let clock = start_process(checked)?;
+        let ended = self.prepare(checked, clock).and_then(Prepared::run);
+        ended.map_err(|error| error.of_settings(checked))
+    }
+
+    /// Does the work of a start up to listening and connecting, without a log. Returns the gateway, and the warnings
+    /// and errors that the start would log.
+    pub fn check_start(&self, checked: &Checked) -> (Result<Prepared, RunError>, Vec<Finding>) {
+        let prepare = || {
+            let prepared = self.prepare(checked, check_process(checked)?);
+            prepared.map_err(|error| error.of_settings(checked))
+        };
+        with_notices(prepare)
+    }
+
+    fn prepare(&self, checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
+        (self.prepare)(checked, clock)
+    }
+}
+
+/// The protocol between a client and a gateway. The default is [`Dialect::PLAIN`]: every message is data, and
+/// there are no subscriptions.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialect {
+    /// The path of the WebSocket.
+    pub path: &'static str,
+    /// The kind of names to subscribe to, for people; empty without subscriptions.
+    pub names: &'static str,
+    /// An example of such a name, in shell syntax.
+    pub example: &'static str,
+    /// Whether a message is the gateway's greeting of a new client.
+    pub is_greeting: fn(&str) -> bool,
+    /// The messages that subscribe to these names.
+    pub subscribe: fn(&[String]) -> Vec<String>,
+    /// What a message says about the connection and its subscriptions, for people; `None` for data.
+    pub status: fn(&str) -> Option<String>,
+    /// Whether a message grants at least a part of a subscribe request, or refuses the whole request; `None` for other
+    /// messages. Each request gets one such message.
+    pub grants: fn(&str) -> Option<bool>,
+}
+
+impl Dialect {
+    /// No subscriptions, and all messages are data.
+    pub const PLAIN: Self = Self {
+        path: "/",
+        names: "",
+        example: "",
+        is_greeting: |_| false,
+        subscribe: |_| Vec::new(),
+        status: |_| None,
+        grants: |_| None,
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_without_an_answer_ends_with_its_time() {
+        let question = Question::new("NATS", || {
+            loop {
+                std::thread::park();
+            }
+        });
+        let found = question.ask(Duration::from_millis(10));
+        let want = "NATS: no answer within 10 ms (--connect-timeout-ms)";
+        assert_eq!(found, [Finding::Error(want.to_owned())]);
+        let question = Question::new("NATS", || {
+            tracing::warn!("odd");
+            vec![Finding::Good("there".to_owned())]
+        });
+        let found = question.ask(Duration::from_secs(10));
+        let want = [
+            Finding::Warning("odd".to_owned()),
+            Finding::Good("there".to_owned()),
+        ];
+        assert_eq!(found, want);
+    }
+
+    #[test]
+    fn warnings_and_errors_are_kept_with_their_fields_and_the_rest_is_not() {
+        let (done, found) = with_notices(|| {
+            tracing::info!("connections at once");
+            tracing::warn!(role = "guest", limit = 3, "odd");
+            tracing::error!("wrong");
+            7
+        });
+        assert_eq!(done, 7);
+        let want = [
+            Finding::Warning("odd (role=guest, limit=3)".to_owned()),
+            Finding::Error("wrong".to_owned()),
+        ];
+        assert_eq!(found, want);
+    }
+}

@@ -1,0 +1,309 @@
+//! Ends a process whose loop hangs or does not take a stop signal, without a health check of an orchestrator and
+//! without systemd. Also what signals do before the loop takes them.
+//!
+//! A turn takes milliseconds. A turn of 30 s will never end; meanwhile the loop serves no client and takes no signal. A
+//! process that did not run does not hang: it was stopped, the machine was asleep, a debugger held it, or its CPU quota
+//! was used up. So elapsed time does not count. A turn's time is the CPU time that the loop used, plus the ticks of
+//! this thread during which the loop waited inside of the turn, for a lock or the kernel.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+
+use super::RunError;
+use super::reload::HangUps;
+use crate::telemetry::{Phase, Telemetry, logging};
+use weirgate_bus::runtime::detached;
+
+/// The time of a turn after which the loop counts as hanging.
+pub(super) const TURN_MAX: Duration = Duration::from_secs(30);
+
+/// How often the thread looks. The loop turns at least twice in this time.
+const TICK: Duration = Duration::from_secs(1);
+
+/// CPU time in /proc is counted in hundredths of a second, whatever the kernel (`USER_HZ`, proc(5)).
+const CPU_TICK_MS: u64 = 10;
+
+/// The exit status of a process that had to be ended because its loop did not take a stop signal.
+const NOT_STOPPED: i32 = 1;
+
+/// What /proc says of the loop's thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Thread {
+    /// CPU time since the thread's start, milliseconds.
+    cpu_ms: u64,
+    /// The thread waits for a lock, a file or the like: it is not running, ready to run, or stopped.
+    waits: bool,
+}
+
+impl Thread {
+    /// Parses a line of `/proc/self/task/TID/stat`. The thread's name ends at the last bracket, and may itself contain
+    /// brackets.
+    fn parse(line: &str) -> Option<Self> {
+        let (_, rest) = line.rsplit_once(')')?;
+        let fields: Vec<_> = rest.split_ascii_whitespace().collect();
+        let ticks = |field: usize| fields.get(field)?.parse::<u64>().ok();
+        Some(Self {
+            cpu_ms: (ticks(11)? + ticks(12)?) * CPU_TICK_MS,
+            waits: matches!(*fields.first()?, "S" | "D"),
+        })
+    }
+}
+
+/// The turn that is under way.
+#[derive(Debug, Default)]
+struct Turn {
+    /// The end of the turn before.
+    after_us: u64,
+    /// The loop's CPU time when the watchdog first saw this turn.
+    cpu_ms: u64,
+    waited_ms: u64,
+}
+
+impl Turn {
+    /// Counts a tick. Returns how long the loop has worked and waited in the turn that began after `after_us`.
+    fn tick(&mut self, after_us: u64, thread: Thread) -> Duration {
+        if after_us != self.after_us {
+            *self = Self {
+                after_us,
+                cpu_ms: thread.cpu_ms,
+                waited_ms: 0,
+            };
+        } else if thread.waits {
+            self.waited_ms += TICK.as_millis() as u64;
+        }
+        let worked_ms = thread.cpu_ms.saturating_sub(self.cpu_ms);
+        Duration::from_millis(worked_ms + self.waited_ms)
+    }
+}
+
+/// A stop that was asked for.
+#[derive(Debug, Default)]
+struct Stop {
+    signals: u32,
+    /// Ticks since the first signal. While the process does not run, there are no ticks.
+    waited: Duration,
+}
+
+/// Whether a stop signal ends the process at once with status 0; whether stop signals, and SIGHUP, have their default
+/// actions.
+static EARLY: LazyLock<[Arc<AtomicBool>; 3]> = LazyLock::new(Default::default);
+
+/// Takes signals from the first steps of the process on: a stop signal ends it with status 0, as it does later, and
+/// after SIGHUP the files are read again as soon as the gateway runs. Called before the command is known.
+///
+/// # Errors
+/// The system refuses a handler.
+pub fn take_early_signals() -> io::Result<()> {
+    let [ends, stops_default, hang_up_default] = &*EARLY;
+    ends.store(true, Relaxed);
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, Arc::clone(stops_default))?;
+        flag::register_conditional_shutdown(signal, 0, Arc::clone(ends))?;
+    }
+    flag::register_conditional_default(SIGHUP, Arc::clone(hang_up_default))?;
+    HangUps::of_process().map(drop)
+}
+
+/// Gives the signals their default actions, for a command that is not a gateway.
+pub fn default_signals() {
+    let [_, stops_default, hang_up_default] = &*EARLY;
+    stops_default.store(true, Relaxed);
+    hang_up_default.store(true, Relaxed);
+}
+
+/// Notes that the loop, or a command, takes stop signals itself from here on.
+pub fn stop_signals_are_taken() {
+    let [ends, stops_default, _] = &*EARLY;
+    ends.store(false, Relaxed);
+    stops_default.store(false, Relaxed);
+}
+
+/// Watches the loop, which runs on the calling thread. The loop must take the first stop signal within `stop_at_most`
+/// (`--stop-timeout-ms`).
+///
+/// # Errors
+/// The system refuses a thread or the signals.
+pub(super) fn watch(
+    telemetry: Arc<Telemetry>,
+    turn_max: Duration,
+    stop_at_most: Duration,
+) -> Result<(), RunError> {
+    let stat = fs::read_link("/proc/thread-self")
+        .map(|thread| PathBuf::from("/proc").join(thread).join("stat"));
+    let (tell, told) = bounded(4);
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(RunError::Thread)?;
+    let forward = move || {
+        for _ in signals.forever() {
+            let _ = tell.try_send(());
+        }
+    };
+    detached("stop-signals", forward).map_err(RunError::Thread)?;
+    let watchdog = Watchdog {
+        telemetry,
+        stat: stat.ok(),
+        turn_max,
+        stop_at_most,
+    };
+    detached("watchdog", move || watchdog.run(&told)).map_err(RunError::Thread)
+}
+
+struct Watchdog {
+    telemetry: Arc<Telemetry>,
+    /// The loop's thread in /proc; `None` where there is none.
+    stat: Option<PathBuf>,
+    turn_max: Duration,
+    stop_at_most: Duration,
+}
+
+impl Watchdog {
+    fn run(&self, signals: &Receiver<()>) {
+        let (mut turn, mut stop) = (Turn::default(), Stop::default());
+        loop {
+            let began = Instant::now();
+            match signals.recv_timeout(TICK) {
+                Ok(()) => {
+                    stop.signals += 1;
+                    thread::sleep(TICK.saturating_sub(began.elapsed()));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(TICK),
+            }
+            self.judge_stop(&mut stop);
+            let event_loop = &self.telemetry.event_loop;
+            let took = turn.tick(event_loop.last_turn_us(), self.thread());
+            if took > self.turn_max && event_loop.phase() != Phase::Ended {
+                self.end_hang(took);
+            }
+        }
+    }
+
+    /// Ends the process if the loop does not take a stop signal. A loop that still turns ends the process itself, and
+    /// does so at once at a second signal.
+    fn judge_stop(&self, stop: &mut Stop) {
+        if stop.signals == 0 || self.telemetry.event_loop.phase() == Phase::Ended {
+            return;
+        }
+        stop.waited += TICK;
+        let is_taken = self.telemetry.event_loop.draining();
+        if stop.signals > 1 || !is_taken && stop.waited > self.stop_at_most {
+            let phase = self.telemetry.event_loop.phase();
+            let signals = stop.signals;
+            tracing::error!(
+                ?phase,
+                signals,
+                "the loop does not take the stop signal; ending the process"
+            );
+            logging::flush();
+            process::exit(NOT_STOPPED);
+        }
+    }
+
+    /// What /proc says of the loop's thread. Without /proc the thread counts as waiting, so that each tick of a turn
+    /// counts.
+    fn thread(&self) -> Thread {
+        let read = self
+            .stat
+            .as_ref()
+            .and_then(|path| fs::read_to_string(path).ok());
+        let waits = Thread {
+            cpu_ms: 0,
+            waits: true,
+        };
+        read.and_then(|line| Thread::parse(&line)).unwrap_or(waits)
+    }
+
+    /// Ends the process with SIGABRT, so that a system set up for core files keeps the stack of the loop.
+    fn end_hang(&self, took: Duration) -> ! {
+        let phase = self.telemetry.event_loop.phase();
+        let turn_s = took.as_secs();
+        tracing::error!(
+            ?phase,
+            turn_s,
+            "the loop hangs in a turn that never ends; aborting the process"
+        );
+        logging::flush();
+        process::abort()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUNS: &str = "12 (a) b) R 1 12 12 0 -1 4194304 90 0 0 0 250 50 0 0 20 0 5 0 100 1 2";
+
+    #[test]
+    fn a_line_of_proc_is_read_behind_any_name() {
+        let thread = |waits| {
+            Some(Thread {
+                cpu_ms: 3_000,
+                waits,
+            })
+        };
+        assert_eq!(Thread::parse(RUNS), thread(false));
+        for (state, waits) in [("S", true), ("D", true), ("T", false), ("t", false)] {
+            let line = RUNS.replacen(" R ", &format!(" {state} "), 1);
+            assert_eq!(Thread::parse(&line), thread(waits), "{state}");
+        }
+        assert_eq!(Thread::parse("12 (a"), None);
+        assert_eq!(Thread::parse("12 (a) R 1"), None);
+    }
+
+    /// How long the turn has taken after each tick, in seconds.
+    fn ticks(looks: &[(u64, u64, bool)]) -> Vec<u64> {
+        let mut turn = Turn::default();
+        let tick = |(after_us, cpu_ms, waits): &(u64, u64, bool)| {
+            let thread = Thread {
+                cpu_ms: *cpu_ms,
+                waits: *waits,
+            };
+            turn.tick(*after_us, thread).as_secs()
+        };
+        looks.iter().map(tick).collect()
+    }
+
+    #[test]
+    fn work_and_waiting_count_in_one_turn_alone() {
+        assert_eq!(
+            ticks(&[(1, 0, true), (2, 900, true), (3, 1_800, true)]),
+            [0, 0, 0],
+            "it turns"
+        );
+        assert_eq!(
+            ticks(&[(1, 0, false), (1, 1_000, false), (1, 2_000, false)]),
+            [0, 1, 2],
+            "it spins"
+        );
+        assert_eq!(
+            ticks(&[(1, 0, true), (1, 0, true), (1, 0, true), (2, 0, true)]),
+            [0, 1, 2, 0],
+            "it waits"
+        );
+        assert_eq!(
+            ticks(&[
+                (1, 0, true),
+                (1, 0, true),
+                (1, 500, false),
+                (1, 1_000, false)
+            ]),
+            [0, 1, 1, 2],
+            "both"
+        );
+    }
+
+    #[test]
+    fn a_loop_without_a_cpu_does_not_hang() {
+        assert_eq!(ticks(&[(1, 0, false); 100]).last(), Some(&0));
+    }
+}

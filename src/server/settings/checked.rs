@@ -1,0 +1,370 @@
+//! The values of a gateway's settings: each value is allowed, and all of them fit together.
+
+use super::field::{Group, Groups};
+use super::kind::{Refused, Value};
+use super::setting::Setting;
+use super::table::Rows;
+use super::typed::{Env, SettingsError, Source, Typed, collect};
+
+/// `flag!("name")` is the name of a row of the shared table. A name that no row has does not compile.
+#[macro_export]
+macro_rules! flag {
+    ($name:literal) => {
+        const { $crate::settings::shared_flag($name) }
+    };
+}
+
+/// Pairs of settings: the first value must not be larger than the second.
+const ORDERS: &[(&str, &str)] = &[
+    (
+        flag!("send-queue-soft-bytes"),
+        flag!("send-queue-hard-bytes"),
+    ),
+    (flag!("send-queue-hard-bytes"), flag!("frame-bytes-max")),
+    (flag!("bus-message-bytes-max"), flag!("frame-bytes-max")),
+    (flag!("message-bytes-max"), flag!("unfinished-bytes")),
+    (
+        flag!("send-queue-conflate-after-ms"),
+        flag!("send-queue-stall-ms"),
+    ),
+];
+
+/// The ways to log in to NATS. At most one of them may be set.
+const NATS_USERS: [&str; 4] = [
+    flag!("nats-user"),
+    flag!("nats-token"),
+    flag!("nats-creds"),
+    flag!("nats-nkey"),
+];
+
+/// Pairs of settings: if only one of the two is set, the start fails.
+const PAIRS: &[(&str, &str)] = &[
+    (flag!("tls-port"), flag!("tls-cert")),
+    (flag!("tls-cert"), flag!("tls-key")),
+    (flag!("nats-user"), flag!("nats-password")),
+    (flag!("nats-cert"), flag!("nats-key")),
+    (flag!("redis-cert"), flag!("redis-key")),
+    (flag!("redis-sentinels"), flag!("redis-sentinel-master")),
+];
+
+/// A gateway's own check of several values together. It returns an error for each contradiction.
+pub type Check = fn(&Checked) -> Vec<SettingsError>;
+
+/// The values of one gateway, or of another command. Each value is allowed, and all of them fit together.
+#[derive(Debug)]
+pub struct Checked {
+    values: Vec<CheckedValue>,
+    groups: Groups,
+    warnings: Vec<String>,
+}
+
+/// A value with the source.
+#[derive(Debug)]
+pub struct CheckedValue {
+    /// The row of the table.
+    pub setting: Setting,
+    /// The value; shown without secrets.
+    pub value: Value,
+    /// The flag, the env name or the default that gave the value.
+    pub source: Source,
+}
+
+impl CheckedValue {
+    /// The flag, and where its value comes from: `--port (env GATEWAY_PORT)`.
+    fn named(&self) -> String {
+        self.setting.named(&self.source)
+    }
+}
+
+impl Checked {
+    /// Parses all texts and checks the values against each other. `warnings` are kept for the log; `check` is the
+    /// gateway's own check.
+    ///
+    /// # Errors
+    /// All values that are not allowed. If each value is allowed: all contradictions.
+    pub fn new(
+        typed: Vec<Typed>,
+        warnings: Vec<String>,
+        check: Check,
+    ) -> Result<Self, Vec<SettingsError>> {
+        let mut values = Vec::new();
+        let first = typed.first();
+        let mut groups = first.map_or_else(Groups::default, |first| first.setting.groups());
+        let mut errors = Vec::new();
+        for typed in typed {
+            match typed.read() {
+                Ok(value) => {
+                    typed.setting.field.write(&mut groups, &value);
+                    values.push(CheckedValue {
+                        setting: typed.setting,
+                        value,
+                        source: typed.source,
+                    });
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        let mut checked = Self {
+            values,
+            groups,
+            warnings,
+        };
+        if errors.is_empty() {
+            errors.extend(ORDERS.iter().filter_map(|&pair| checked.order(pair)));
+            errors.extend(checked.several(&NATS_USERS));
+            let both_ways = PAIRS.iter().flat_map(|&(a, b)| [(a, b), (b, a)]);
+            errors.extend(both_ways.filter_map(|pair| checked.alone(pair)));
+            errors.extend(checked.tls_errors());
+            errors.extend(checked.history_errors());
+            errors.extend(checked.headers_from_nobody());
+            errors.extend(checked.cookie_of_any_page());
+            errors.extend(check(&checked));
+            errors.extend(checked.no_redis());
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        checked.warnings.extend(checked.listen_warnings());
+        Ok(checked)
+    }
+
+    /// The settings of every gateway ([`Rows::EVERY`]) with their defaults, for a program that has no such command
+    /// line.
+    pub fn defaults() -> Self {
+        let rows = Rows::EVERY.settings();
+        let typed = collect(rows, |_| None, &Env::default(), &mut Vec::new());
+        match typed.and_then(|typed| Self::new(typed, Vec::new(), |_| Vec::new())) {
+            Ok(checked) => checked,
+            Err(errors) => unreachable!("a default is not allowed: {errors:?}"),
+        }
+    }
+
+    /// Returns the values in the order of the table, for `--check`.
+    pub fn values(&self) -> &[CheckedValue] {
+        &self.values
+    }
+
+    /// Returns the warnings for the operator. The caller logs them once the log is set up.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Returns the flag, and where its value comes from: `--port (env GATEWAY_PORT)`.
+    pub fn named(&self, flag: &str) -> String {
+        self.found(flag).named()
+    }
+
+    /// Returns a group of settings. A group of another gateway has its defaults.
+    pub fn get<G: Group>(&self) -> G {
+        self.groups.get()
+    }
+
+    /// Returns the error for a value of `flag` that a gateway's [`Check`] refuses.
+    pub fn refused(&self, flag: &str, refused: &Refused) -> SettingsError {
+        let found = self.found(flag);
+        SettingsError::value(&found.setting, &found.source, refused)
+    }
+
+    /// The same error, with the whole value as the wrong part.
+    pub fn refused_as_it_is(&self, flag: &str, allowed: impl Into<String>) -> SettingsError {
+        let shown = match &self.found(flag).value {
+            Value::Urls(urls) => urls.expose().to_owned(),
+            value => value.to_string(),
+        };
+        self.refused(flag, &Refused::new(&shown, allowed))
+    }
+
+    fn order(&self, (low, high): (&'static str, &'static str)) -> Option<SettingsError> {
+        let (low, high) = (self.find(low)?, self.find(high)?);
+        let (&Value::Number(low_value), &Value::Number(high_value)) = (&low.value, &high.value)
+        else {
+            return None;
+        };
+        (low_value > high_value).then(|| {
+            let (low, low_from) = (low.setting.name(), &low.source);
+            let (high, high_from) = (high.setting.name(), &high.source);
+            SettingsError::new(format!(
+                "{low} is {low_value} ({low_from}); allowed: at most {high}, {high_value} ({high_from})"
+            ))
+        })
+    }
+
+    /// The first two of `flags` that are set.
+    fn several(&self, flags: &[&str]) -> Option<SettingsError> {
+        let mut set = flags.iter().filter_map(|flag| self.set(flag));
+        let (one, other) = (set.next()?, set.next()?);
+        let (one, other) = (one.named(), other.named());
+        let words = format!("{one} and {other} are both set; allowed: one of them");
+        Some(SettingsError::new(words))
+    }
+
+    fn alone(&self, (one, other): (&str, &'static str)) -> Option<SettingsError> {
+        let one = self.set(one)?.named();
+        let words = format!("{one} is set without --{other}; allowed: both or none");
+        self.set(other).is_none().then(|| SettingsError::new(words))
+    }
+
+    /// Returns the value, unless the value is the default.
+    fn set(&self, flag: &str) -> Option<&CheckedValue> {
+        let is_typed = |v: &&CheckedValue| matches!(v.source, Source::Flag | Source::Env(_));
+        self.find(flag).filter(is_typed)
+    }
+
+    pub(super) fn find(&self, flag: &str) -> Option<&CheckedValue> {
+        self.values.iter().find(|v| v.setting.flag == flag)
+    }
+
+    fn found(&self, flag: &str) -> &CheckedValue {
+        match self.find(flag) {
+            Some(found) => found,
+            None => unreachable!("this gateway has no row for --{flag}"),
+        }
+    }
+
+    /// Whether the gateway has this setting.
+    pub fn has(&self, flag: &str) -> bool {
+        self.find(flag).is_some()
+    }
+
+    /// Whether the value is from a flag or the environment.
+    pub fn is_set(&self, flag: &str) -> bool {
+        self.set(flag).is_some()
+    }
+}
+
+#[cfg(test)]
+impl Checked {
+    /// Flags without their dashes override the environment.
+    pub fn of(rows: Rows, flags: &[(&str, &str)], env: &[(&str, &str)]) -> Result<Self, String> {
+        let typed = |name: &str| {
+            let mut flags = flags.iter().filter(|(flag, _)| *flag == name);
+            flags.next().map(|(_, text)| (*text).to_owned())
+        };
+        let env = Env::new(env.iter().copied());
+        let mut warnings = Vec::new();
+        collect(rows.settings(), typed, &env, &mut warnings)
+            .and_then(|typed| Self::new(typed, warnings, |_| Vec::new()))
+            .map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+    use crate::settings::{ListenSettings, NatsAccess, Part};
+
+    const ROWS: Rows = Rows::gateway(&[Part::Bus, Part::BusMessages, Part::JetStream, Part::Nats]);
+
+    fn checked(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Checked {
+        Checked::of(ROWS, flags, env).expect("good settings")
+    }
+
+    fn refused(flags: &[(&str, &str)], env: &[(&str, &str)]) -> String {
+        Checked::of(ROWS, flags, env).expect_err("wrong settings")
+    }
+
+    fn port(flags: &[(&str, &str)], env: &[(&str, &str)]) -> Option<u16> {
+        checked(flags, env).get::<ListenSettings>().port
+    }
+
+    #[test]
+    fn values_follow_the_sources() {
+        let env = [("GATEWAY_PORT", "1"), ("PORT", "2"), ("WEIRGATE_PORT", "3")];
+        assert_eq!(port(&[("port", "4")], &env), Some(4));
+        assert_eq!(port(&[], &env), Some(1));
+        assert_eq!(port(&[], &env[1..]), Some(2));
+        assert_eq!(port(&[], &env[2..]), Some(3));
+        assert_eq!(port(&[], &[]), Some(8000));
+        // An overridden value cannot be wrong.
+        assert_eq!(port(&[("port", "4")], &[("GATEWAY_PORT", "x")]), Some(4));
+        let env = [("WEIRGATE_EPHEMERAL", "1"), ("NATS_URL", " nats://a ")];
+        let nats: NatsAccess = checked(&[("ephemeral", "false")], &env).get();
+        assert_eq!((nats.ephemeral, nats.urls.expose()), (false, "nats://a"));
+    }
+
+    #[test]
+    fn a_kubernetes_service_address_is_no_port() {
+        for value in [
+            "tcp://10.0.0.1:80",
+            "udp://10.0.0.1:80",
+            "tcp://[fd00::1]:80",
+        ] {
+            let settings = checked(&[], &[("GATEWAY_PORT", value), ("PORT", "9000")]);
+            assert_eq!(settings.get::<ListenSettings>().port, Some(9000));
+            let [warning] = settings.warnings() else {
+                panic!("{:?}", settings.warnings());
+            };
+            let begin = format!("GATEWAY_PORT={value} is ignored");
+            assert!(warning.starts_with(&begin), "{warning}");
+        }
+        let address = "tcp://10.0.0.1:80";
+        assert_eq!(port(&[], &[("WEIRGATE_PORT", address)]), Some(8000));
+        // Wrong: of another form, or typed by a person.
+        for value in [
+            "tcp://10.0.0.1",
+            "http://10.0.0.1:80",
+            "tcp://u@h:80",
+            "tcp://:80",
+        ] {
+            refused(&[], &[("GATEWAY_PORT", value)]);
+        }
+        refused(&[("port", address)], &[]);
+    }
+
+    #[test]
+    fn values_have_to_fit_together() {
+        for (flag, value, low, high) in [
+            (
+                "send-queue-soft-bytes",
+                "2000000",
+                "soft-bytes is 2000000 (flag)",
+                "hard-bytes, 1048576 (default)",
+            ),
+            (
+                "send-queue-hard-bytes",
+                "1000000000",
+                "hard-bytes is 1000000000",
+                "frame-bytes-max",
+            ),
+            (
+                "frame-bytes-max",
+                "2000000",
+                "bus-message-bytes-max is 16777216 (default)",
+                "frame-bytes-max, 2000000 (flag)",
+            ),
+            (
+                "send-queue-stall-ms",
+                "100",
+                "conflate-after-ms is 1000",
+                "stall-ms, 100",
+            ),
+        ] {
+            let told = refused(&[(flag, value)], &[]);
+            assert!(told.contains(low) && told.contains(high), "{told}");
+        }
+    }
+
+    #[test]
+    fn all_wrong_values_are_told_at_once() {
+        let flags = [("drain-ms", "-1"), ("port", "x")];
+        let told = refused(&flags, &[("WEIRGATE_LOG_FORMAT", "xml")]);
+        assert_eq!(told.lines().count(), 3, "{told}");
+    }
+
+    #[test]
+    fn env_that_is_no_text_is_told_by_name() {
+        let bad = || OsString::from_vec(vec![0xff]);
+        let env = Env::new([("NATS_URL".into(), bad()), (bad(), "x".into())]);
+        let errors = collect(ROWS.settings(), |_| None, &env, &mut Vec::new());
+        let told: Vec<_> = errors
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(told, ["--nats-url (env NATS_URL) is not UTF-8 text"]);
+        assert!(env.unknown_names(&ROWS.settings()).is_empty());
+    }
+}

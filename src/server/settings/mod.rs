@@ -1,0 +1,40 @@
+//! Flags and environment: one table, from texts to checked values.
+//!
+//! A row ([`Setting`]) is data. A gateway has [`Rows`]: parts of the shared table, its own rows, and changes to rows.
+//! The command line, the names in the environment, `--help` and `--check` are all made from the rows, so they cannot
+//! disagree.
+//!
+//! There are two stages: [`typed`] has the text of each setting and its source (flag, environment, default);
+//! [`Checked`] has the values, each allowed, and all checked against each other. Each row writes a field of a group: a
+//! struct whose `Default` is the only place for the defaults. The code that uses settings gets whole groups.
+//!
+//! Precedence, highest first: flag, the environment names of the replaced gateway, `WEIRGATE_*`, default. An empty
+//! value is unset.
+//!
+//! This module knows no gateway, starts nothing, and never reads the real environment: callers pass arguments and
+//! environment in, so tests need no process. Called by `commands` and by programs that assemble a gateway.
+
+mod checked;
+mod field;
+mod groups;
+mod kind;
+mod listen;
+mod secret;
+mod setting;
+mod table;
+pub mod typed;
+
+pub use crate::{field, flag, group};
+pub use checked::{Check, Checked, CheckedValue};
+pub use field::{At, Field, FieldValue, Group, Groups, Milli, With};
+pub use groups::{
+    AuthSettings, BusSettings, KeySetUrl, NatsAccess, ProcessSettings, RedisAccess, StreamSettings,
+    TLS_NAME, TailSettings, TlsSettings, TopSettings,
+};
+pub use kind::{Form, Kind, Refused, Unit, Value};
+pub use listen::{Listen, ListenSettings};
+pub use secret::{SecretText, SecretUrl};
+pub use setting::{Given, Heading, Limit, MistakenEnv, Part, Setting, Shows};
+pub use table::{Change, Rows, table};
+pub use table::{has_flag, shared_flag};
+pub use typed::{SettingsError, Source};

@@ -1,0 +1,486 @@
+//! Everything about clients: the addresses to listen on, TLS, the limits of clients, their send queues, pings and
+//! compression, and the messages that are kept for clients that come back.
+
+use super::super::field::With;
+use super::super::groups::{ProcessSettings, StreamSettings, TlsSettings};
+use super::super::kind::Kind;
+use super::super::listen::{
+    ADMIN, ADMIN_FIELD, LISTEN, LISTEN_FIELD, ListenSettings, MODE, MODE_FIELD, OWNER, OWNER_FIELD,
+};
+use super::super::setting::{Heading, Part, Setting, Shows};
+use super::{GIB, HOUR_MS, KIB, MIB};
+use crate::field;
+use crate::listening::tls::OldestVersion;
+use crate::telemetry::names;
+use weirgate_core::{CloseReason, Limits, Revoked};
+
+pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
+    Setting::new(
+        "listen",
+        Kind::Form(&LISTEN),
+        &LISTEN_FIELD,
+        "Address to listen on, or unix:PATH",
+    )
+    .more(
+        "May be repeated. [::] listens on IPv6, and on IPv4 if the system maps IPv4 addresses. A \
+         unix socket is for a proxy on the same machine: nginx or HAProxy. In the environment: \
+         addresses separated by spaces or commas.",
+    )
+    .in_short_help(),
+    Setting::new(
+        "port",
+        Kind::PortOrOff,
+        field!(ListenSettings, port),
+        "Port for WebSocket and HTTP",
+    )
+    .more("PORT is read when GATEWAY_PORT is not set. off: only --tls-port or unix sockets.")
+    .original_env(&["GATEWAY_PORT", "PORT"])
+    .in_short_help(),
+    Setting::new(
+        "reuse-port",
+        Kind::Switch,
+        field!(ListenSettings, options.reuse_port),
+        "Share the port with other processes of the same user (SO_REUSEPORT)",
+    )
+    .more(
+        "The system spreads new clients over the processes. Limits by address and all other limits \
+         apply to each process.",
+    ),
+    Setting::new(
+        "unix-socket-mode",
+        Kind::Form(&MODE),
+        &MODE_FIELD,
+        "Mode of unix sockets: connecting needs the right to write",
+    ),
+    Setting::new(
+        "unix-socket-owner",
+        Kind::Form(&OWNER),
+        &OWNER_FIELD,
+        "Owner of unix sockets: USER, USER:GROUP or :GROUP",
+    )
+    .more(
+        "Names are looked up in /etc/passwd and /etc/group. Without root rights: a group of the \
+         process.",
+    ),
+    Setting::new(
+        "admin-addr",
+        Kind::Form(&ADMIN),
+        &ADMIN_FIELD,
+        "Address for the operator's page, /metrics, /stats and /ready",
+    )
+    .more(
+        "And for /internal/*. This address responds even while the event loop hangs. Unset: there \
+        is no operator's page, and the other pages are on the public port.",
+    )
+    .in_short_help(),
+]);
+
+pub(super) static TLS: &[Setting] = &Heading::TLS.of([
+    Setting::new(
+        "tls-port",
+        Kind::PortOrOff,
+        field!(ListenSettings, tls_port),
+        "Port for WebSocket and HTTP over TLS, or off",
+    )
+    .more("Beside --port, on the IP addresses of --listen; --port off leaves TLS alone."),
+    Setting::new(
+        "tls-cert",
+        Kind::Paths,
+        field!(TlsSettings, certificates),
+        "PEM file with the certificate chain, the server's first",
+    )
+    .more(
+        "Several files are separated by commas: a client gets the certificate with the name that it \
+         asks for, else the first. Changed files are read again.",
+    ),
+    Setting::new(
+        "tls-key",
+        Kind::Paths,
+        field!(TlsSettings, keys),
+        "PEM file with the key of --tls-cert",
+    )
+    .more("As many files as --tls-cert, in the same order."),
+    Setting::new(
+        "tls-client-ca",
+        Kind::Path,
+        field!(TlsSettings, client_ca),
+        "PEM file with authorities: each client has to show a certificate of theirs",
+    ),
+    Setting::new(
+        "tls-min",
+        Kind::Choice(&["1.2", "1.3"]),
+        &With::<TlsSettings, String> {
+            set: |tls, word| {
+                tls.oldest = match word.as_str() {
+                    "1.3" => OldestVersion::Tls13,
+                    _ => OldestVersion::Tls12,
+                }
+            },
+            get: |tls| {
+                let is_13 = tls.oldest == OldestVersion::Tls13;
+                (if is_13 { "1.3" } else { "1.2" }).to_owned()
+            },
+        },
+        "Oldest version of TLS that clients may speak",
+    ),
+    Setting::count(
+        "tls-handshakes-max",
+        (1, 100_000),
+        field!(TlsSettings, handshakes_max),
+        "Handshakes under way at once",
+    )
+    .more("An address gets a place only while it holds fewer than are free: half of all alone, a third beside another.")
+    .limit(
+        "further clients wait; addresses take turns, and for each address that waits the handshake ends that \
+         has stood still for the longest, at least 1 s",
+        Shows::Metric(names::TLS_HANDSHAKES_OPEN),
+        "tests/blackbox/test_tls_limits.py::test_handshakes_under_way_are_bounded_and_others_wait",
+    ),
+    Setting::bytes(
+        "tls-held-bytes-max",
+        (64 * KIB, 1024 * GIB),
+        field!(TlsSettings, held_bytes_max),
+        "Bytes that TLS holds for all clients together",
+    )
+    .more(
+        "Unfinished records of clients, and records that the kernel does not take: at most a record of \
+         16 KiB in each direction for a client, and four for a client that was not slow before; unfinished \
+         handshakes.",
+    )
+    .memory_part(60)
+    .limit(
+        "clients are dropped, first those that have held the most for the longest without progress",
+        Shows::Reason(CloseReason::TlsMemory),
+        "tests/blackbox/test_tls_limits.py::test_what_tls_holds_for_clients_that_do_not_read_is_bounded",
+    ),
+]);
+
+pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
+    Setting::new(
+        "allowed-origins",
+        Kind::Origins,
+        field!(ListenSettings, allowed_origins),
+        "Origins of web pages that may connect; empty or * for any",
+    )
+    .more("In the form of browsers, separated by commas: https://example.com,http://a:8080.")
+    .in_short_help(),
+    Setting::count(
+        "connections-max",
+        (0, 10_000_000),
+        &With::<Limits, Option<usize>> {
+            set: |limits, most| limits.connections_max = most.unwrap_or(usize::MAX),
+            get: |limits| Some(limits.connections_max).filter(|most| *most < usize::MAX),
+        },
+        "Connections at once, HTTP included; 0 for no limit",
+    )
+    .more(
+        "Never more than the limit on open files has room for, beside the needs of the gateway, nor than the part of \
+         --memory-max for connections holds.",
+    )
+    .limit(
+        "a connection of plain HTTP without a request under way ends for a new connection, the longest without one first; \
+         if there is none: 503 with `Retry-After`",
+        Shows::Reason(CloseReason::ConnectionLimit),
+        "tests/hub_rules/closing.rs::refused_connections_give_their_places_back",
+    )
+    .in_short_help(),
+    Setting::count(
+        "connections-per-ip-max",
+        (0, 10_000_000),
+        field!(Limits, per_ip.connections_max),
+        "Connections of one address at once, HTTP included; 0 for no limit",
+    )
+    .more("All clients of an IPv6 /64 count as one address.")
+    .limit(
+        "503 with `Retry-After`",
+        Shows::Reason(CloseReason::ConnectionsPerIp),
+        "tests/blackbox/test_limits_by_ip.py::test_an_address_has_so_many_connections",
+    ),
+    Setting::count(
+        "connection-rate-per-ip",
+        (0, 1_000_000),
+        field!(Limits, per_ip.connections_per_second),
+        "New connections a second of one address; 0 for no limit",
+    )
+    .limit(
+        "429 with `Retry-After`",
+        Shows::Reason(CloseReason::ConnectionRatePerIp),
+        "tests/blackbox/test_limits_by_ip.py::test_an_address_opens_so_many_connections_a_second",
+    ),
+    Setting::new(
+        "trusted-proxies",
+        Kind::Networks,
+        field!(Limits, trusted_proxies),
+        "Proxies with a trusted X-Forwarded-For",
+    )
+    .more(
+        "Addresses and networks, separated by commas: 10.0.0.7,10.1.0.0/16. The client's \
+            address, for the limits by address and in the log, is the right-most address in \
+            X-Forwarded-For outside of this list. With * the client's address is the right-most \
+            of all; use * only if no other program reaches the port.",
+    )
+    .original_env(&["FORWARDED_ALLOW_IPS"])
+    .in_short_help(),
+    Setting::new(
+        "proxy-protocol",
+        Kind::Switch,
+        field!(ListenSettings, proxy_protocol),
+        "Connections of --trusted-proxies begin with a header of the PROXY protocol",
+    )
+    .more(
+        "For load balancers of TCP, which can add no X-Forwarded-For. Versions 1 and 2, on every address of \
+         --listen, with or without TLS. A connection of these proxies without a header is closed.",
+    ),
+    Setting::new(
+        "revoked-file",
+        Kind::Path,
+        field!(ProcessSettings, revoked_file),
+        "File with users, tokens and addresses to refuse, read again at SIGHUP",
+    )
+    .more(
+        "A JSON object on each line, as POST /operator/disconnect of the admin address takes it, such as \
+         {\"user\": \"ann\", \"until\": 1790000000}. Clients that a changed file refuses are closed with 1008.",
+    ),
+    Setting::count(
+        "revoked",
+        (1, 1_000_000),
+        &With::<Limits, u64> {
+            set: |limits, max| limits.revoked = Revoked::new(usize::try_from(max).unwrap_or(usize::MAX)),
+            get: |limits| limits.revoked.max() as u64,
+        },
+        "Users, tokens and addresses that are refused at once",
+    )
+    .more("From --revoked-file and from POST /operator/disconnect together. Entries that have ended make room.")
+    .constant()
+    .limit(
+        "507: the clients are disconnected and may come back; a file is not taken. A list that forgets would let a user back",
+        Shows::Elsewhere("`revoked` of `/operator/state`"),
+        "src/core/revoked/tests.rs::a_full_list_refuses_and_forgets_nobody",
+    ),
+    Setting::ms(
+        "handshake-timeout-ms",
+        (100, HOUR_MS),
+        field!(us Limits, handshake_us),
+        "Time from the accept of a connection to the end of the request head",
+    )
+    .limit(
+        "408",
+        Shows::Reason(CloseReason::HandshakeTimeout),
+        "tests/hub_rules/deadlines.rs::a_head_has_its_time_whatever_dribbles_in",
+    ),
+    Setting::bytes(
+        "head-bytes-max",
+        (256, MIB),
+        field!(Limits, head_bytes_max),
+        "Bytes of a request head",
+    )
+    .limit(
+        "431, or 414 if the first line alone is over the limit",
+        Shows::Reason(CloseReason::BadRequest),
+        "tests/hub_rules/reading.rs::a_head_may_be_as_large_as_its_limit_and_no_larger",
+    ),
+    Setting::new(
+        "event-stream",
+        Kind::Switch,
+        field!(Limits, event_stream),
+        "Clients may get messages as Server-Sent Events instead of a WebSocket",
+    )
+    .more("For clients behind networks that break WebSockets, and for curl."),
+    Setting::bytes(
+        "message-bytes-max",
+        (125, 64 * MIB),
+        field!(Limits, message_bytes_max),
+        "Bytes of one message from a client, all fragments together, inflated",
+    )
+    .limit(
+        "close 1009",
+        Shows::Reason(CloseReason::MessageTooBig),
+        "tests/blackbox/test_limits_turns.py::test_a_message_over_its_limit_is_closed_with_1009",
+    ),
+]);
+
+pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
+    Setting::bytes(
+        "send-queue-soft-bytes",
+        (4 * KIB, GIB),
+        field!(Limits, send_queue.soft_bytes),
+        "Bytes in the send queue of a client before the client is slow",
+    )
+    .limit(
+        "frames with a conflation key are conflated: only the newest stays; for other frames \
+            see `--send-queue-soft-for-ms`",
+        Shows::Metric(names::MESSAGES_CONFLATED),
+        "tests/hub_rules/queue.rs::only_the_newest_of_each_key_stays_and_goes_to_the_tail",
+    ),
+    Setting::ms(
+        "send-queue-soft-for-ms",
+        (0, HOUR_MS),
+        field!(us Limits, send_queue.soft_for_us),
+        "How long a client may stay over the soft limit",
+    )
+    .more("Applies only if frames cannot be conflated.")
+    .limit(
+        "the client is dropped",
+        Shows::Reason(CloseReason::SendQueueSoft),
+        "tests/hub_rules/queue.rs::the_soft_limit_drops_after_its_time_and_not_before",
+    ),
+    Setting::bytes(
+        "send-queue-hard-bytes",
+        (4 * KIB, GIB),
+        field!(Limits, send_queue.hard_bytes),
+        "Bytes in the send queue of a client, if frames cannot be conflated",
+    )
+    .more(
+        "One frame of any size fits an empty queue. Conflated frames too, if over 64 frames wait: the \
+         newest of each key.",
+    )
+    .limit(
+        "the client is dropped",
+        Shows::Reason(CloseReason::SendQueueHard),
+        "tests/hub_rules/queue.rs::the_hard_limit_counts_what_waits_behind_the_first_frame",
+    ),
+    Setting::ms(
+        "send-queue-conflate-after-ms",
+        (1, HOUR_MS),
+        field!(us Limits, send_queue.conflate_after_us),
+        "Age of the oldest waiting frame before a send queue is conflated",
+    )
+    .limit(
+        "of the frames with the same conflation key only the newest stays",
+        Shows::Metric(names::MESSAGES_CONFLATED),
+        "tests/hub_rules/queue.rs::an_old_queue_conflates_though_it_is_small",
+    ),
+    Setting::ms(
+        "send-queue-stall-ms",
+        (100, HOUR_MS),
+        field!(us Limits, send_queue.stall_us),
+        "How long the kernel may take no byte for a client while frames wait",
+    )
+    .more(
+        "Behind a trusted proxy each 20 kB under way give a second more, up to four times this limit. \
+         Less than 10000 also drops working clients on very slow connections.",
+    )
+    .limit(
+        "the client is dropped",
+        Shows::Reason(CloseReason::SendStalled),
+        "tests/blackbox/test_slow_clients.py::test_clients_that_never_read_are_dropped_with_the_reason",
+    ),
+    Setting::bytes(
+        "frame-bytes-max",
+        (MIB, 1024 * GIB),
+        field!(Limits, frame_bytes_max),
+        "Memory of the frames that wait for clients that read nothing",
+    )
+    .more(
+        "A frame counts once, however many clients wait for it; each place in a queue of more than 16 frames \
+         counts with 16 to 32 bytes.",
+    )
+    .memory_part(250)
+    .limit(
+        "slow clients are dropped, first those with the largest share of the frames, until enough \
+         memory is free",
+        Shows::Reason(CloseReason::FrameMemory),
+        "tests/hub_rules/memory.rs::past_the_memory_limit_the_client_goes_whose_end_frees_most",
+    ),
+]);
+
+pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
+    Setting::ms(
+        "ping-interval-ms",
+        (0, HOUR_MS),
+        field!(us Limits, ping_interval_us),
+        "Time between pings to a client; 0 sends none",
+    )
+    .more("Longer with over 50,000 clients, up to 45000: all together get 2,500 in a second."),
+    Setting::ms(
+        "pong-timeout-ms",
+        (100, HOUR_MS),
+        field!(us Limits, pong_timeout_us),
+        "Time from a ping to the pong",
+    )
+    .more(
+        "While the client takes bytes that waited, or sends parts of a message, the time begins anew; \
+         each 20 kB before the ping give it a second, up to --send-queue-stall-ms.",
+    )
+    .limit(
+        "close 1011",
+        Shows::Reason(CloseReason::PongTimeout),
+        "tests/hub_rules/deadlines.rs::a_client_without_a_pong_is_closed_when_its_time_is_over",
+    ),
+    Setting::count(
+        "deflate-level",
+        (0, 9),
+        field!(Limits, deflate_level),
+        "Compression for clients that offer permessage-deflate; 0 for none",
+    )
+    .more("A message is compressed once for all clients, not for each. 1 is fastest, 9 is smallest."),
+    Setting::bytes(
+        "tcp-notsent-lowat-bytes",
+        (0, GIB),
+        field!(ListenSettings, options.notsent_lowat_bytes),
+        "Unsent bytes in the kernel per client; 0 for the default of the kernel",
+    )
+    .more("Bytes in the kernel cannot be conflated, so this number should be small.")
+    .limit(
+        "messages wait in the send queue",
+        Shows::Metric(names::MESSAGES_WAITING),
+        "tests/blackbox/test_slow_clients.py::test_a_throttled_reader_stays_and_sees_fresh_data",
+    ),
+]);
+
+pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History).of([
+    Setting::ms(
+        "history-ms",
+        (0, 24 * HOUR_MS),
+        field!(us Limits, history.keep_us),
+        "How long messages are kept for clients that resume; 0 for none",
+    )
+    .more(
+        "At least 20000. Messages then have a position, \"pos\", and clients get the status of the bus now and then. A client \
+        that comes back, to whichever instance, sends its last position as \"since\" and gets what it missed.",
+    )
+    .limit(
+        "the message is forgotten; a client that missed the message is notified",
+        Shows::Metric(names::RESUMES),
+        "src/core/history/tests.rs::what_is_too_old_is_forgotten_and_told",
+    ),
+    Setting::bytes(
+        "history-bytes-max",
+        (64 * KIB, 16 * GIB),
+        field!(Limits, history.bytes_max),
+        "Memory of all kept messages; at most half of --frame-bytes-max",
+    )
+    .more(
+        "Compressed forms, copies for clients of patterns, and the names of the messages' topics count too. The copies go \
+         first: they can be made again.",
+    )
+    .memory_part(90)
+    .limit(
+        "the oldest messages are forgotten; a client that missed them is notified",
+        Shows::Metric(names::HISTORY_BYTES),
+        "src/core/history/tests.rs::the_oldest_go_first_when_all_need_too_much_memory",
+    ),
+    Setting::new(
+        "history-channel",
+        Kind::Text,
+        field!(StreamSettings, marks_channel),
+        "Redis channel on which instances publish a mark each second",
+    )
+    .more(
+        "With --history-ms. The marks make the positions of one instance valid on all others. Without the \
+        right to publish and to subscribe there, a client resumes on its own instance only.",
+    )
+    .part(Part::HistoryMarks),
+    Setting::new(
+        "stream",
+        Kind::Text,
+        field!(StreamSettings, name),
+        "Stream to read in place of pub/sub; empty: none",
+    )
+    .more(
+        "With --history-ms. A JetStream stream of --bus, or the key of a Redis stream, whose entries have the fields \
+        channel and data. The stream keeps the messages, so no outage of the bus or of weirgate loses any. All \
+        instances read the same stream.",
+    )
+    .part(Part::Stream),
+]);

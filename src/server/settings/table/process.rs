@@ -1,0 +1,316 @@
+//! The process: logs, readiness and stop, memory, the wait of the loop, and the messages from the bus.
+
+use super::super::field::With;
+use super::super::groups::{BusSettings, ProcessSettings, RESUME_BYTES};
+use super::super::kind::{Form, Kind, Refused, Unit};
+use super::super::setting::{Heading, Part, Setting, Shows};
+use super::{GIB, HOUR_MS, KIB, MIB};
+use crate::field;
+use crate::telemetry::logging::LogFormat;
+use crate::telemetry::names;
+use weirgate_core::{CloseReason, Limits};
+use weirgate_wire::admission::Holding;
+
+pub(super) static LOGS: &[Setting] = &Heading::LOGS.of([
+    Setting::new(
+        "log-format",
+        Kind::Choice(&["text", "json"]),
+        &With::<ProcessSettings, String> {
+            set: |process, word| {
+                process.log_format = match word.as_str() {
+                    "json" => LogFormat::Json,
+                    _ => LogFormat::Text,
+                }
+            },
+            get: |process| {
+                let is_json = process.log_format == LogFormat::Json;
+                (if is_json { "json" } else { "text" }).to_owned()
+            },
+        },
+        "Log lines as text or as JSON objects",
+    )
+    .more("On standard output. Text is short and coloured in a terminal, unless NO_COLOR is set.")
+    .in_short_help(),
+    Setting::new(
+        "log-filter",
+        Kind::LogFilter,
+        field!(ProcessSettings, log_filter),
+        "Level of log lines, such as warn, or directives",
+    )
+    .more(
+        "Levels: error, warn, info, debug, trace, off. Directives are separated by commas, such as \
+         info,weirgate_server::http=debug.",
+    )
+    .original_env(&["RUST_LOG"])
+    .in_short_help(),
+    Setting::new(
+        "log-filter-file",
+        Kind::Path,
+        field!(ProcessSettings, log_filter_file),
+        "File with the log filter, read again at SIGHUP; overrides --log-filter",
+    )
+    .more("Directives on one line or several. A line that begins with # is a comment."),
+]);
+
+pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
+    Setting::ms(
+        "ready-bus-grace-ms",
+        (0, 24 * HOUR_MS),
+        field!(BusSettings, ready_grace_ms),
+        "How long the bus may be away while /ready stays 200",
+    )
+    .limit(
+        "`/ready` is 503; clients stay connected, and get the feed once the bus is back",
+        Shows::Metric(names::BUS_CONNECTED),
+        "tests/blackbox/test_broker_away.py::test_clients_stay_and_the_feed_returns",
+    )
+    .part(Part::Bus),
+    Setting::new(
+        "bus-away-exit-s",
+        Kind::number(Unit::Seconds, (0, 24 * 60 * 60)),
+        field!(BusSettings, away_exit_s),
+        "How long the bus may be away before the process exits with 1; 0: without end",
+    )
+    .more("The process stops as after a signal. For a supervisor that restarts the process.")
+    .part(Part::Bus),
+    Setting::ms(
+        "drain-delay-ms",
+        (0, HOUR_MS),
+        field!(us ProcessSettings, drain.delay_us),
+        "At a stop: how long new clients are still accepted while /ready is 503",
+    )
+    .more("A load balancer gets this time to notice. Then new clients get 503."),
+    Setting::ms(
+        "drain-ms",
+        (0, HOUR_MS),
+        field!(us ProcessSettings, drain.spread_us),
+        "At a stop: spread the closes over this time",
+    )
+    .more("Clients then do not all reconnect to the next instance in the same moment.")
+    .in_short_help(),
+    Setting::new(
+        "stop-code",
+        Kind::Choice(&["1012", "1001"]),
+        &With::<Limits, String> {
+            set: |limits, word| limits.stop_code = if word == "1001" { 1001 } else { 1012 },
+            get: |limits| limits.stop_code.to_string(),
+        },
+        "At a stop: the close code of clients, 1012 (restart) or 1001 (going away)",
+    )
+    .more(
+        "1001 is for clients whose library has no 1012 and shows it as 1002 or as a failure: \
+         faye-websocket, Tomcat, OkHttp 3, libwebsockets 4.1.",
+    )
+    .part(Part::StopCode),
+    Setting::ms(
+        "close-retry-after-ms",
+        (0, 300_000),
+        field!(Limits, close_retry_after_ms),
+        "At a stop: how long clients are asked to wait before they reconnect; 0 for none",
+    )
+    .more(
+        "The reason of the close frame then ends with retry_after_ms=N, also with close code \
+            1013. The clients of weirgate wait that long, plus a random time.",
+    ),
+    Setting::ms(
+        "stop-timeout-ms",
+        (100, HOUR_MS),
+        field!(us ProcessSettings, stop_timeout_us),
+        "At a stop: time limit, in addition to --drain-delay-ms and --drain-ms",
+    )
+    .more("Or 0.1 ms for each connection, if that is longer. A second signal ends the process at once.")
+    .limit(
+        "connections that are still open are cut",
+        Shows::Reason(CloseReason::ShuttingDown),
+        "tests/blackbox/test_stop.py::test_a_client_that_never_reads_does_not_delay_the_stop",
+    ),
+]);
+
+pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
+    Setting::bytes(
+        "memory-max",
+        (0, 1024 * GIB),
+        field!(ProcessSettings, memory_max),
+        "Memory that the limits below share; 0: three quarters of the memory limit",
+    )
+    .more(
+        "The program itself takes 24 MiB. Of the rest, each limit of bytes over all clients has a fixed part, unless set by \
+         itself, and so have the connections; --check shows the parts. By default the memory is three quarters of the limit \
+         of the control group (a container's memory limit) or of the process (ulimit -v, -d), and lowers the limits only; \
+         without such a limit, nothing is shared. The kernel's memory for the sockets, 4 KiB for each, is not a part of it.",
+    )
+    .limit(
+        "each limit with a part of this memory applies",
+        Shows::Elsewhere("`--check`; as those limits"),
+        "src/server/settings/typed.rs::a_limit_that_nobody_has_set_has_its_part",
+    ),
+    Setting::bytes(
+        "connection-bytes",
+        (MIB, 1024 * GIB),
+        field!(Limits, connection_bytes_max),
+        "Memory of all connections, HTTP included",
+    )
+    .more(
+        "A WebSocket or an event stream counts with 1.25 KiB, a connection of plain HTTP with 14 KiB, TLS with 5 KiB more, a \
+         token with its text. An address gets more only while it holds less than is left free.",
+    )
+    .share(150)
+    .limit(
+        "a connection of plain HTTP without a request under way ends for a new connection, the longest without one first; \
+         if there is none: 503 with `Retry-After`",
+        Shows::Reason(CloseReason::ConnectionMemory),
+        "tests/hub_rules/connections.rs::connections_are_refused_over_their_memory_and_an_address_has_a_share",
+    ),
+    Setting::bytes(
+        "unfinished-bytes",
+        (64 * KIB, 1024 * GIB),
+        field!(Limits, unfinished_bytes_max),
+        "What all clients together have sent and weirgate cannot handle yet",
+    )
+    .more(
+        "What has arrived of heads and messages that are not whole yet, of the input of paused clients, and pongs that a \
+         client does not take. At least --message-bytes-max; a client alone may always finish.",
+    )
+    .share(60)
+    .limit(
+        "clients are dropped, first those that have held the most memory for the longest",
+        Shows::Reason(CloseReason::MessageMemory),
+        "tests/hub_rules/unfinished.rs::past_the_limit_of_all_clients_those_go_that_hold_most_for_longest",
+    ),
+    Setting::bytes(
+        "inflate-window-bytes",
+        (0, 1024 * GIB),
+        field!(Limits, inflate_windows_bytes_max),
+        "What compressed messages of clients may refer to",
+    )
+    .more(
+        "A client that may refer to its earlier messages counts with its whole window, 32 KiB or less \
+            as offered, and needs as much as it has sent: a few short messages, some hundred bytes.",
+    )
+    .share(60)
+    .limit(
+        "`client_no_context_takeover` in the answer to further clients: their messages refer to no \
+            earlier ones; nobody is closed",
+        Shows::Metric(names::INFLATE_WINDOWS_REFUSED),
+        "tests/hub_rules/inflate.rs::over_the_limit_of_all_clients_the_answer_changes_and_nobody_is_closed",
+    ),
+    Setting::bytes(
+        "http-bytes",
+        (64 * KIB, 32 * MIB),
+        &With::<Limits, u64> {
+            set: |limits, bytes| limits.http_held = Holding::new("http_bytes", bytes),
+            get: |limits| limits.http_held.max(),
+        },
+        "Plain HTTP: requests read before they are used, answers that wait to be written",
+    )
+    .more(
+        "Behind a head, behind a request that is being answered, and small request bodies for services by their announced \
+         length. An address gets more only while it has less than is free. Of answers what a client does not take, twice: a \
+         buffer that grows has so much room. While a service still answers, its connection has a charge of its own.",
+    )
+    .share(40)
+    .limit(
+        "not read; a small body is passed on in pieces, as a large one: the request takes a connection to the service \
+         first. What comes from the loop all the same makes room: those end first that have the most bytes times the \
+         time since their last progress",
+        Shows::Reason(CloseReason::HttpMemory),
+        "tests/http_plane/limits.rs::over_their_limit_bytes_that_came_with_connections_give_way",
+    ),
+    Setting::bytes(
+        "resumed-bytes",
+        (RESUME_BYTES, 64 * MIB),
+        &With::<Limits, u64> {
+            set: |limits, bytes| limits.resume_messages_max = bytes / RESUME_BYTES,
+            get: |limits| limits.resume_messages_max * RESUME_BYTES,
+        },
+        "Missed messages that wait for clients that came back: 16 bytes for each",
+    )
+    .more("Their texts are kept once, with --history-ms.")
+    .share(30)
+    .limit(
+        "a client that comes back gets `large`; an address gets more only while it holds less than what is left",
+        Shows::Metric(names::RESUMES),
+        "tests/trades_gateway/resume_limits.rs::no_more_is_sent_again_to_an_address_that_holds_what_is_left",
+    ),
+    Setting::bytes(
+        "bus-queue-bytes",
+        (KIB, 1024 * GIB),
+        field!(BusSettings, queue_bytes_max),
+        "Messages between the bus and the loop",
+    )
+    .more("One message of any size always has room.")
+    .share(60)
+    .limit(
+        "the bus waits; JetStream keeps the rest",
+        Shows::Metric(names::BUS_QUEUE_BYTES),
+        "src/bus/lib.rs::large_messages_wait_at_the_bus_and_not_in_memory",
+    )
+    .part(Part::Bus),
+]);
+
+const CPUS_ALLOWED: &str = "one or two numbers of CPUs, such as 2 or 2,3";
+
+/// The form of `--cpus`.
+static CPUS: Form = Form::new("LOOP,BUS", CPUS_ALLOWED, |text| match parse_cpus(text) {
+    Some(_) => Ok(text.to_owned()),
+    None => Err(Refused::new(text, CPUS_ALLOWED)),
+});
+
+fn parse_cpus(text: &str) -> Option<Vec<usize>> {
+    let numbers = text.split(',').filter(|_| !text.is_empty());
+    let cpus: Option<Vec<usize>> = numbers
+        .map(|number| {
+            let is_decimal = number.bytes().all(|byte| byte.is_ascii_digit());
+            number.parse().ok().filter(|_| is_decimal)
+        })
+        .collect();
+    cpus.filter(|cpus| cpus.len() <= 2)
+}
+
+/// How the loop waits for work.
+pub(super) static LATENCY: &[Setting] = &Heading::LATENCY.of([
+    Setting::new(
+        "spin-us",
+        Kind::number(Unit::Microseconds, (0, 1_000_000)),
+        field!(ProcessSettings, spin_us),
+        "How long loop and bus thread poll without sleeping after work; 0: not at all",
+    )
+    .more("Lower latency for a whole CPU of each of the two threads, while they poll."),
+    Setting::new(
+        "cpus",
+        Kind::Form(&CPUS),
+        &With::<ProcessSettings, String> {
+            set: |process, text| process.cpus = parse_cpus(&text).unwrap_or_default(),
+            get: |process| {
+                let cpus = process.cpus.iter().map(usize::to_string);
+                cpus.collect::<Vec<_>>().join(",")
+            },
+        },
+        "CPU of the loop, and CPU of the bus thread, such as 2,3",
+    )
+    .more("Each of the two threads stays on its CPU; a number alone is for the loop. A CPU that the process may not use is refused at the start."),
+]);
+
+pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(Part::BusMessages).of([
+    Setting::bytes(
+        "bus-message-bytes-max",
+        (KIB, GIB),
+        field!(BusSettings, message_bytes_max),
+        "Bytes of one message from the bus",
+    )
+    .limit(
+        "counted, logged and skipped",
+        Shows::Metric(names::BUS_MESSAGES_BAD),
+        "tests/blackbox/test_limits_turns.py::test_bus_messages_over_a_limit_are_skipped_and_counted",
+    ),
+    Setting::new(
+        "stamp",
+        Kind::Switch,
+        field!(BusSettings, is_stamped),
+        "Tell clients when each message came from the bus: recv_us",
+    )
+    .more(
+        "Unix time in microseconds at the bus socket, in each message. A client with the same time takes the one-way \
+         latency from it. The replaced gateways have no such key.",
+    ),
+]);

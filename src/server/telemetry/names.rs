@@ -1,0 +1,495 @@
+//! Every metric in one place: name, kind, labels, help text, and the source of its value. The names follow SemVer,
+//! because dashboards depend on them.
+//!
+//! A new number of the event loop needs a field in the counting struct, and a row here.
+//!
+//! The names follow the rules of Prometheus: base units (seconds, bytes), `_total` on counters only, and labels with
+//! few and known values (never a client, symbol or channel).
+//!
+//! At the end of the file is [`MetricName`], the type of a row.
+
+use std::fmt;
+
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
+
+use super::Reading;
+use super::samples::{ByLabel, IfAny, Info, Writer};
+use weirgate_bus::status::{BusStatus, ConsumerStatus};
+
+/// Makes a constant of each row, and the list of all. In the values of the rows, `$at` is the [`Reading`].
+macro_rules! metric_names {
+    (|$at:ident| $($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal
+        $(=> $value:expr)?;)*) => {
+        $(
+            #[doc = $help]
+            pub const $id: MetricName = MetricName {
+                name: $name,
+                kind: MetricKind::$kind,
+                labels: &[$($label),*],
+                help: $help,
+                write: metric_names!(@write $at $($value)?),
+            };
+        )*
+
+        /// All metrics, in the order of writing.
+        pub const ALL: &[MetricName] = &[$($id),*];
+    };
+    (@write $at:ident) => {
+        None
+    };
+    (@write $at:ident $value:expr) => {
+        Some(|metric, $at, out| out.write(metric, $value))
+    };
+}
+
+fn seconds(unix_ms: i64) -> f64 {
+    unix_ms as f64 / 1e3
+}
+
+metric_names! { |at|
+    CLIENTS = Gauge "weirgate_clients" []
+        "Open WebSocket connections and event streams, from the 101 or 200 until the close."
+        => at.turn.hub.open;
+    EVENT_STREAM_CLIENTS = Gauge "weirgate_event_stream_clients" []
+        "Clients that get an event stream instead of a WebSocket (--event-stream)."
+        => at.turn.hub.open_other;
+    CLIENTS_PAUSED = Gauge "weirgate_clients_paused" ["reason"]
+        "Clients from which weirgate does not read for now, by reason; a client may have several."
+        => ByLabel(at.turn.hub.paused_clients());
+    CLIENTS_ENDED_UNREAD = Counter "weirgate_clients_ended_unread_total" []
+        "Clients that ended while weirgate did not read from them: what was unread is dropped."
+        => at.turn.hub.ended_unread;
+    CONNECTIONS = Gauge "weirgate_connections" ["phase"]
+        "Connections by phase: request head, open WebSocket, closing, plain HTTP."
+        => ByLabel(at.turn.connections());
+    CONNECTIONS_MAX = Gauge "weirgate_connections_max" []
+        "Connections allowed at once: --connections-max, and the room under the limit on open files and in the memory."
+        => at.turn.shell.connections_max;
+    CONNECTIONS_ACCEPTED = Counter "weirgate_connections_accepted_total" []
+        "Connections accepted, each once."
+        => at.turn.hub.accepted;
+    CONNECTIONS_RETURNED = Counter "weirgate_connections_returned_total" []
+        "Connections with plain HTTP that later asked for a WebSocket or an event stream."
+        => at.turn.hub.returned;
+    CLIENT_CONNECTIONS = Counter "weirgate_client_connections_total" ["outcome"]
+        "Request heads handled by the event loop, by outcome."
+        => ByLabel(at.turn.outcomes());
+    CLIENT_CLOSES = Counter "weirgate_client_closes_total" ["reason"]
+        "Ended connections by reason, without connections handed to plain HTTP."
+        => ByLabel(at.turn.closes());
+    ADDRESSES = Gauge "weirgate_addresses" []
+        "Addresses with present or recent connections, if connections are limited by address."
+        => at.turn.shell.addresses;
+    BUS_MESSAGES = Counter "weirgate_bus_messages_total" ["subject"]
+        "Messages taken from the bus."
+        => at.subjects(|subject| subject.messages);
+    BUS_MESSAGES_BAD = Counter "weirgate_bus_messages_bad_total" ["subject"]
+        "Messages refused: logged and skipped, nothing sent to clients."
+        => at.subjects(|subject| subject.messages_bad);
+    BUS_MESSAGES_OLD = Counter "weirgate_bus_messages_old_total" ["subject"]
+        "Messages not taken because a newer message of the same stream had arrived before."
+        => at.subjects(|subject| subject.messages_old);
+    BUS_MESSAGES_IGNORED = Counter "weirgate_bus_messages_ignored_total" []
+        "Messages of subjects without a relay."
+        => at.turn.feed.messages_ignored;
+    BUS_GAPS = Counter "weirgate_bus_gaps_total" []
+        "Losses of messages between the bus and weirgate."
+        => at.turn.feed.gaps;
+    BUS_LAST_MESSAGE = Gauge "weirgate_bus_last_message_timestamp_seconds" []
+        "Unix time of the newest good message; absent before the first."
+        => at.turn.feed.last_message_unix_ms.map(seconds);
+    BUS_QUEUE_MESSAGES = Gauge "weirgate_bus_queue_messages" []
+        "Messages between the bus and the event loop; at the maximum the bus waits."
+        => at.turn.shell.bus_queue_messages;
+    BUS_QUEUE_MESSAGES_MAX = Gauge "weirgate_bus_queue_messages_max" []
+        "Room between the bus and the event loop."
+        => at.turn.shell.bus_queue_messages_max;
+    BUS_QUEUE_BYTES = Gauge "weirgate_bus_queue_bytes" []
+        "Bytes of messages between the bus and the event loop; when there is no more room, the bus waits."
+        => at.turn.shell.bus_queue_bytes;
+    BUS_QUEUE_BYTES_MAX = Gauge "weirgate_bus_queue_bytes_max" []
+        "Room for bytes between the bus and the event loop (a share of --memory-max)."
+        => at.turn.shell.bus_queue_bytes_max;
+    FRAMES_SENT = Counter "weirgate_frames_sent_total" []
+        "Frames taken whole by the kernel, counted once per client."
+        => at.turn.hub.messages_sent;
+    BYTES_SENT = Counter "weirgate_bytes_sent_total" []
+        "Bytes taken by the kernel for WebSocket clients."
+        => at.turn.hub.bytes_sent;
+    MESSAGES_QUEUED = Counter "weirgate_messages_queued_total" []
+        "Messages for a client, counted once per client; each is sent, conflated, shed, dropped \
+            or still waits."
+        => at.turn.hub.messages_queued;
+    MESSAGES_CONFLATED = Counter "weirgate_messages_conflated_total" []
+        "Queued messages replaced by a newer one of the same key because their client was slow, or asked for fewer."
+        => at.turn.hub.messages_conflated;
+    MESSAGES_SHED = Counter "weirgate_messages_shed_total" []
+        "Messages left out for a client because of a rate limit."
+        => at.turn.hub.messages_shed;
+    MESSAGES_DROPPED = Counter "weirgate_messages_dropped_total" []
+        "Queued messages lost because the connection ended first."
+        => at.turn.hub.messages_dropped;
+    MESSAGES_WAITING = Gauge "weirgate_messages_waiting" []
+        "Messages in all send queues now."
+        => at.turn.hub.messages_waiting;
+    SEND_QUEUE_BYTES = Gauge "weirgate_send_queue_bytes" []
+        "Bytes in all send queues; a frame counts once for each queue."
+        => at.turn.hub.send_queue_bytes;
+    SEND_QUEUE_PEAK = Gauge "weirgate_send_queue_peak_bytes" []
+        "Largest send queue of one client in the last 10 to 20 seconds."
+        => at.turn.hub.send_queue_peak_bytes;
+    FRAME_BYTES_ALIVE = Gauge "weirgate_frame_bytes_alive" []
+        "Memory of all frames in bytes, and of queues with more than 16 frames; a frame counts once, in \
+         however many queues."
+        => at.turn.shell.frame_bytes_alive;
+    FRAME_BYTES_MAX = Gauge "weirgate_frame_bytes_max" []
+        "Memory allowed for frames that wait for clients that read nothing (--frame-bytes-max); over \
+            the limit slow clients are dropped."
+        => at.turn.shell.frame_bytes_max;
+    INFLATE_WINDOW_BYTES = Gauge "weirgate_inflate_window_bytes" []
+        "Text that is kept because the next compressed messages of clients may refer to it."
+        => at.turn.shell.inflate_window_bytes;
+    INFLATE_WINDOW_BYTES_GRANTED = Gauge "weirgate_inflate_window_bytes_granted" []
+        "Largest size of this text: the windows of all clients that may refer to earlier messages."
+        => at.turn.shell.inflate_window_bytes_granted;
+    INFLATE_WINDOWS_REFUSED = Counter "weirgate_inflate_windows_refused_total" []
+        "Clients whose messages may refer to no earlier messages because the limit was reached."
+        => at.turn.shell.inflate_windows_refused;
+    WRITES_SHORT = Counter "weirgate_writes_short_total" []
+        "Writes taken by the kernel in part or not at all, because the client is slow."
+        => at.turn.hub.writes_short;
+    SLOW_CLIENTS = Gauge "weirgate_slow_clients" ["why"]
+        "Clients whose send queue waited for half of the last second, by cause."
+        => ByLabel(at.turn.hub.slow.by_cause());
+    SLOW_CLIENT_SECONDS = Counter "weirgate_slow_client_seconds_total" ["why"]
+        "Time for which clients were slow, all clients together, by cause."
+        => ByLabel(at.turn.hub.slow.seconds());
+    TCP_INFO_CALLS = Counter "weirgate_tcp_info_calls_total" []
+        "Calls of the kernel for its numbers about a connection: once a second for each client whose send queue waits."
+        => at.turn.hub.slow.calls;
+    SEND_ERRORS = Counter "weirgate_send_errors_total" ["kind"]
+        "Writes to a socket that failed for good, by kind."
+        => ByLabel(at.turn.send_errors());
+    ACCEPT_ERRORS = Counter "weirgate_accept_errors_total" []
+        "Failed accepts, for example without free file descriptors."
+        => at.turn.shell.accept_errors;
+    TLS_HANDSHAKES = Counter "weirgate_tls_handshakes_total" ["outcome"]
+        "Handshakes of TLS by outcome: full, resumed (the client had a ticket), failed.";
+    TLS_HANDSHAKES_OPEN = Gauge "weirgate_tls_handshakes_open" ["state"]
+        "Connections before the end of their TLS handshake by state: under_way, waiting (for their turn).";
+    HELD = Gauge "weirgate_held" ["of"]
+        "Bytes or places that are held for all clients together.";
+    HELD_MAX = Gauge "weirgate_held_max" ["of"]
+        "Limit of these bytes or places.";
+    HELD_REFUSED = Counter "weirgate_held_refused_total" ["of"]
+        "Requests for such bytes or places that found no room: the client's address held more than what was free.";
+    HELD_GAVE_WAY = Counter "weirgate_held_gave_way_total" ["of"]
+        "Holders that gave way: over the limit, those that had held the most for the longest.";
+    TLS_HELD_BYTES = Gauge "weirgate_tls_held_bytes" []
+        "Bytes that the TLS of all clients holds: unfinished handshakes and records of clients, and records \
+            that the kernel does not take."
+        => at.held("tls_bytes").unwrap_or_default();
+    TLS_CERTIFICATE_EXPIRY = Gauge "weirgate_tls_certificate_expiry_timestamp_seconds" []
+        "The end of the certificate that ends first, Unix time.";
+    DEFLATE_ENCODINGS = Counter "weirgate_deflate_encodings_total" ["kind"]
+        "Encodings of frames made for clients with permessage-deflate, each once for all such clients, \
+            by kind: chained (refers to an earlier message), alone, stored (not compressed)."
+        => ByLabel(at.turn.deflate_encodings());
+    RECEIVED_MESSAGES = Counter "weirgate_received_messages_total" []
+        "WebSocket messages from clients."
+        => at.turn.hub.received_messages;
+    RECEIVED_BYTES = Counter "weirgate_received_bytes_total" []
+        "Bytes read from clients."
+        => at.turn.hub.received_bytes;
+    LOOP_TURNS = Counter "weirgate_loop_turns_total" []
+        "Turns of the event loop."
+        => at.durations().turns.counts().count();
+    LOOP_LAST_TURN = Gauge "weirgate_loop_last_turn_timestamp_seconds" []
+        "Unix time of the end of the event loop's last turn; a turn ends at least every 500 ms."
+        => seconds(at.turn.turn_ended_unix_ms);
+    LOOP_TURN_DURATION = Histogram "weirgate_loop_turn_duration_seconds" []
+        "Time of one turn of the event loop, without its wait for events."
+        => at.durations().turns.counts();
+    LOOP_BUDGETS_SPENT = Counter "weirgate_loop_budgets_spent_total" ["budget"]
+        "Times that a budget of one turn was used up, so that the rest waited for the next turn."
+        => ByLabel(at.turn.times.spent());
+    SPIN = Counter "weirgate_spin_seconds_total" ["thread"]
+        "Time in which the event loop and the thread of the bus polled without sleeping (--spin-us)."
+        => ByLabel(at.spins().map(|(thread, spin)| (thread, spin.spun_us as f64 / 1e6)));
+    WAKE_UPS_SAVED = Counter "weirgate_wake_ups_saved_total" ["thread"]
+        "Times that a thread found work while it polled without sleeping, so that nobody had to wake it."
+        => ByLabel(at.spins().map(|(thread, spin)| (thread, spin.found)));
+    LATE_SECONDS = Counter "weirgate_late_seconds_total" []
+        "Lateness of the event loop: of each quarter of a second, the longest turn, wait of a message for its turn, or \
+            sleep beyond its time, from 20 ms on."
+        => at.turn.times.late_us as f64 / 1e6;
+    BEHIND = Gauge "weirgate_behind" []
+        "1 while the loop cannot write every message to every client: the newest states wait until the flush has reached \
+            everybody."
+        => u64::from(at.turn.hub.behind.is_behind);
+    BEHIND_SECONDS = Counter "weirgate_behind_seconds_total" []
+        "Time in which the loop was behind."
+        => at.turn.hub.behind.behind_us as f64 / 1e6;
+    PONG_SECONDS = Histogram "weirgate_pong_seconds" []
+        "Time from a ping that has left until its pong, through the client's program."
+        => at.durations().pongs.counts();
+    STAGE_DURATION = Histogram "weirgate_stage_duration_seconds" ["stage"]
+        "Time of a message in each stage; bus from storage at the bus until the arrival, first_write and last_write \
+            from the arrival."
+        => ByLabel(at.stages());
+    CAUGHT_UP = Gauge "weirgate_caught_up" []
+        "1 once the backlog at start is in the cache."
+        => at.telemetry.event_loop.caught_up();
+    DRAINING = Gauge "weirgate_draining" []
+        "1 from the first stop signal on."
+        => at.telemetry.event_loop.draining();
+    BUS_CONNECTED = Gauge "weirgate_bus_connected" []
+        "1 while the bus responds."
+        => IfAny(at.bus().map(BusStatus::connected));
+    BUS_SUBSCRIBED = Gauge "weirgate_bus_subscribed" []
+        "1 while every subscription is active."
+        => IfAny(at.bus().map(BusStatus::subscribed));
+    BUS_RECONNECTS = Counter "weirgate_bus_reconnects_total" []
+        "Connections to the bus made again after the first."
+        => IfAny(at.bus().map(BusStatus::reconnects));
+    BUS_REFUSED = Counter "weirgate_bus_subscriptions_refused_total" []
+        "Subscriptions refused by the permissions of the bus."
+        => IfAny(at.bus().map(BusStatus::refused));
+    BUS_LOOK_BACKS_LIMITED = Counter "weirgate_bus_look_backs_limited_total" []
+        "Searches for the last good message of a subject that ended at 200 messages."
+        => IfAny(at.bus().map(BusStatus::look_backs_limited));
+    BUS_RETAINED_LIMITED = Counter "weirgate_bus_retained_limited_total" []
+        "Patterns with more last values than 1,000 or 512 KiB."
+        => IfAny(at.bus().map(BusStatus::retained_limited));
+    BUS_RETAINED_REFUSED = Counter "weirgate_bus_retained_refused_total" []
+        "Names and patterns whose last values (--retained) JetStream refused, or did not send within 5 s."
+        => IfAny(at.bus().map(BusStatus::retained_refused));
+    CONSUMER_LAG = Gauge "weirgate_consumer_lag_messages" ["consumer"]
+        "Messages still held by the bus for a consumer; absent while unknown."
+        => IfAny(at.consumers(ConsumerStatus::lag));
+    CONSUMER_SILENT = Gauge "weirgate_consumer_silent" ["consumer"]
+        "1 while JetStream does not answer about a consumer, though the connection is well."
+        => IfAny(at.consumers(|consumer| Some(consumer.is_silent().into())));
+    CONSUMER_AWAY = Gauge "weirgate_consumer_away" ["consumer"]
+        "1 while a consumer cannot be set up, though the connection is well."
+        => IfAny(at.consumers(|consumer| Some(consumer.is_away().into())));
+    CONSUMER_SETUPS_FAILED = Counter "weirgate_consumer_setups_failed_total" ["consumer"]
+        "Attempts to set up a consumer that failed, though the connection is well."
+        => IfAny(at.consumers(|consumer| Some(consumer.setups_failed())));
+    CONSUMER_STALLED = Gauge "weirgate_consumer_stalled" ["consumer"]
+        "1 while the bus holds messages for a consumer and none was handed over for 5 s, or refuses \
+            its acknowledgements."
+        => IfAny(at.consumers(|consumer| Some(consumer.stall().is_some().into())));
+    SUBSCRIPTIONS = Gauge "weirgate_subscriptions" []
+        "Names and patterns held by clients, counted once per client.";
+    SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]
+        "Different names and patterns held by clients.";
+    SUBSCRIBED_NAME_BYTES = Gauge "weirgate_subscribed_name_bytes" []
+        "Bytes of the different names and patterns held by clients.";
+    SUBSCRIPTIONS_LIMITED = Counter "weirgate_subscriptions_limited_total" ["limit"]
+        "Entries of subscribe requests refused because of a limit over all clients, of which an address has a share, by limit.";
+    GAPS_TOLD = Counter "weirgate_gaps_told_total" []
+        "Losses of messages between the bus and weirgate of which clients were notified, counted once per client.";
+    RENEWALS = Counter "weirgate_token_renewals_total" ["outcome"]
+        "New tokens of clients on open connections, by outcome; limited: not looked at, because one client, \
+            one address or all clients sent too many.";
+    HISTORY_MESSAGES = Gauge "weirgate_history_messages" []
+        "Messages kept for clients that resume (--history-ms)."
+        => IfAny(at.turn.hub.history.map(|history| history.messages));
+    HISTORY_BYTES = Gauge "weirgate_history_bytes" []
+        "Memory of the messages kept for clients that resume, in all their forms, and of the names of their topics."
+        => IfAny(at.turn.hub.history.map(|history| history.bytes));
+    HISTORY_BYTES_MAX = Gauge "weirgate_history_bytes_max" []
+        "Memory allowed for these messages (--history-bytes-max)."
+        => IfAny(at.turn.hub.history.map(|history| history.bytes_max));
+    RESUMES = Counter "weirgate_resumes_total" ["outcome"]
+        "Names that clients asked to resume, by outcome: recovered, or the reason against it. bad: no position of \
+            this feed; off: outside of the kept names, held already, or no positions on this bus; gap: the bus was lost since; epoch: a position \
+            that this instance cannot know; ahead: not come here yet; window: missed messages were forgotten; large: \
+            they are too many."
+        => ByLabel(at.turn.resumes());
+    POSITIONS_SHARED = Gauge "weirgate_positions_shared" []
+        "1 while positions are valid on other instances too: with --stream, or while marks come on the channel of \
+            --history-channel."
+        => IfAny(at.turn.hub.history.and_then(|_| at.bus()).map(BusStatus::positions_shared));
+    STREAM_BEHIND_MESSAGES = Gauge "weirgate_stream_behind_messages" []
+        "Messages that the stream (--stream) has and that were not read, when its last messages were; absent if the \
+            server does not say."
+        => IfAny(at.bus().and_then(BusStatus::stream_behind).and_then(|behind| behind.0));
+    STREAM_BEHIND_SECONDS = Gauge "weirgate_stream_behind_seconds" []
+        "Time from the storage of the last message that was read to that of the newest one in the stream (--stream), and \
+            at least the time for which the newest one was seen to wait."
+        => IfAny(at.bus().and_then(BusStatus::stream_behind).map(|(_, ms)| ms as f64 / 1e3));
+    RETAINED_WAITING = Gauge "weirgate_retained_waiting" []
+        "Last values that clients wait for (--retained): clients times names.";
+    RETAINED_QUESTIONS = Gauge "weirgate_retained_questions" ["stage"]
+        "Names whose last values are asked for: waiting for the thread of the bus, asked of JetStream and \
+            not answered.";
+    RETAINED_BYTES = Gauge "weirgate_retained_bytes" []
+        "Bytes of last values that may wait in send queues, those that JetStream was asked for included.";
+    RETAINED_BYTES_MAX = Gauge "weirgate_retained_bytes_max" []
+        "Bytes of last values that may wait in send queues (the share retained-bytes of --memory-max).";
+    RETAINED_GIVEN_UP = Counter "weirgate_retained_given_up_total" []
+        "Patterns whose last values a client did not get because too many subjects had live messages meanwhile.";
+    SUBSCRIPTION_CHANGES = Gauge "weirgate_subscription_changes" ["stage"]
+        "Names to subscribe or unsubscribe on the bus: waiting for its thread, queued there, asked and \
+            not answered, settling (--bus-settle-ms).";
+    CANDLE_PAIRS = Gauge "weirgate_candle_pairs" []
+        "Pairs of a symbol and an interval for which trades are added to candles (--candles).";
+    CANDLE_PAIRS_MAX = Gauge "weirgate_candle_pairs_max" []
+        "Pairs of a symbol and an interval that candles may have.";
+    CANDLE_TRADES_DROPPED = Counter "weirgate_candle_trades_dropped_total" ["reason"]
+        "Trades that candles lack: too late (once for each interval), over 10 s ahead of the clock, \
+            without a readable price or time, or of a symbol beyond the limit on pairs.";
+    AUTH_REFUSALS = Counter "weirgate_auth_refusals_total" ["reason"]
+        "Clients refused because of a token, by reason.";
+    TOKENS_WITHOUT_ROLE = Counter "weirgate_tokens_without_role_total" []
+        "Clients admitted with the default role because their token lacks the claim of --jwt-role-claim.";
+    KEY_FETCHES = Counter "weirgate_key_fetches_total" ["outcome"]
+        "Fetches of the key set at --jwt-jwks-url, by outcome.";
+    KEY_SET_AGE = Gauge "weirgate_key_set_age_seconds" []
+        "Time since the key set at --jwt-jwks-url was fetched; before the first time, since the start.";
+    REQUESTS_LIMITED = Counter "weirgate_requests_limited_total" []
+        "Messages of clients dropped because of a rate limit.";
+    UPSTREAM_CALLS = Counter "weirgate_upstream_calls_total" ["service", "outcome"]
+        "Ended calls of services, by outcome.";
+    UPSTREAM_CALL_DURATION = Histogram "weirgate_upstream_call_duration_seconds" ["service"]
+        "Time of a call of a service, from the start to the end of the response.";
+    UPSTREAM_CALLS_IN_FLIGHT = Gauge "weirgate_upstream_calls_in_flight" ["service"]
+        "Calls of services in flight.";
+    UPSTREAM_CALLS_SKIPPED = Counter "weirgate_upstream_calls_skipped_total" ["service"]
+        "Calls not made because the service failed too often just before.";
+    UPSTREAM_CIRCUIT_OPEN = Gauge "weirgate_upstream_circuit_open" ["service"]
+        "1 while calls of a service pause after too many failures, for some client addresses or all, or single calls \
+            probe the service.";
+    SERVICE_AWAY = Gauge "weirgate_service_away" ["service"]
+        "1 while a service does not answer: from a request without an answer to the next answer.";
+    EVENT_ERRORS = Counter "weirgate_event_errors_total" ["code"]
+        "Errors sent to devices, by code.";
+    PUSHES = Counter "weirgate_pushes_total" []
+        "Events pushed by services to devices, each once.";
+    MESSAGES_FORGOTTEN = Counter "weirgate_messages_forgotten_total" []
+        "Messages of disconnected devices that were not forwarded.";
+    EVENT_WAITING_BYTES = Gauge "weirgate_event_waiting_bytes" []
+        "Memory of the messages of devices that wait or are being answered, disconnected devices included.";
+    EVENTS_BUS_UP = Gauge "weirgate_events_bus_up" []
+        "1 while the bus between instances (--events-bus) carries what this instance publishes.";
+    EVENTS_BUS_INSTANCES = Gauge "weirgate_events_bus_instances" []
+        "Instances on the bus, this one included.";
+    EVENTS_BUS_PUSHES_WAITING = Gauge "weirgate_events_bus_pushes_waiting" []
+        "Pushes that wait for the counts of other instances.";
+    EVENTS_BUS_PUSHES_SENT = Counter "weirgate_events_bus_pushes_sent_total" []
+        "Pushes published for other instances.";
+    EVENTS_BUS_PUSHES_RECEIVED = Counter "weirgate_events_bus_pushes_received_total" []
+        "Pushes received from other instances.";
+    EVENTS_BUS_PUSHES_INCOMPLETE = Counter "weirgate_events_bus_pushes_incomplete_total" []
+        "Pushes answered while the bus was away or without the counts of all other instances.";
+    EVENTS_BUS_PUSHES_REFUSED = Counter "weirgate_events_bus_pushes_refused_total" []
+        "Pushes refused because too many waited for other instances.";
+    EVENTS_BUS_LOST = Counter "weirgate_events_bus_messages_lost_total" []
+        "Messages of the bus that this instance did not take in time; an outage of the bus counts once.";
+    EVENTS_BUS_IGNORED = Counter "weirgate_events_bus_messages_ignored_total" ["reason"]
+        "Messages of the bus without effect, by reason.";
+    PROXY_REQUESTS = Counter "weirgate_proxy_requests_total" ["service", "outcome"]
+        "Ended requests to the proxy, by outcome.";
+    PROXY_HEAD_DURATION = Histogram "weirgate_proxy_head_duration_seconds" ["service"]
+        "Time of a proxied request, from the head of the request to the head of the response.";
+    PROXY_REQUESTS_IN_FLIGHT = Gauge "weirgate_proxy_requests_in_flight" ["service"]
+        "Requests to the proxy in flight.";
+    PROXY_WAITS = Counter "weirgate_proxy_waits_total" ["service"]
+        "Proxied requests that had to wait for a free connection to the service.";
+    PROXY_ADDRESS_WAITS = Counter "weirgate_proxy_address_waits_total" ["service"]
+        "Proxied requests that had to wait because the client's address held as many connections to the \
+             service as were free.";
+    PROXY_UNGATHERED_BODIES = Counter "weirgate_proxy_ungathered_bodies_total" ["service"]
+        "Small request bodies that were passed on in pieces because those of other requests filled their room.";
+    RELOADS = Counter "weirgate_reloads_total" ["what", "outcome"]
+        "Settings read again from their files while running, by outcome: changed, unchanged, failed.";
+    RELOADS_FAILING = Gauge "weirgate_reloads_failing" ["what"]
+        "1 while the files of a part are broken, do not fit or do not answer: what was read before stays in force.";
+    SURVEYS = Counter "weirgate_surveys_total" []
+        "Surveys of all clients and topics for the operator's page, at most one a second."
+        => at.telemetry.surveys.made();
+    LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
+        "Log lines left out because standard output was not read."
+        => at.log_lines_left_out;
+    BUILD = Info "weirgate_build_info" ["version", "commit", "gateway", "features"]
+        "The running program."
+        => Info(at.build_labels());
+    PROCESS_CPU = Counter "process_cpu_seconds_total" []
+        "User and system CPU time spent, in seconds."
+        => at.process.cpu_seconds;
+    PROCESS_RESIDENT_MEMORY = Gauge "process_resident_memory_bytes" []
+        "Resident memory size in bytes."
+        => at.process.resident_bytes;
+    PROCESS_OPEN_FDS = Gauge "process_open_fds" []
+        "Open file descriptors."
+        => at.process.open_fds;
+    PROCESS_MAX_FDS = Gauge "process_max_fds" []
+        "Limit of open file descriptors of the process."
+        => at.process.max_fds;
+    PROCESS_START_TIME = Gauge "process_start_time_seconds" []
+        "Start of the process, Unix time in seconds."
+        => at.process.start_time_seconds;
+}
+
+/// The kind of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows while the process lives.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution in fixed buckets.
+    Histogram,
+    /// Labels with the value 1.
+    Info,
+}
+
+/// A metric as written to pages.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricName {
+    /// The full name, as in queries (histograms: without `_bucket`, `_sum`, `_count`).
+    pub name: &'static str,
+    /// Counter, gauge or histogram: the `# TYPE` line.
+    pub kind: MetricKind,
+    /// Label names, in the order of writing.
+    pub labels: &'static [&'static str],
+    /// One sentence for people.
+    pub help: &'static str,
+    /// Writes the metric; `None` if the values come from a gateway ([`super::GatewayMetric`]).
+    pub(super) write: Option<Write>,
+}
+
+/// Writes a metric with the values of a reading.
+pub(super) type Write = fn(&MetricName, &Reading<'_>, &mut Writer<'_>) -> fmt::Result;
+
+impl MetricName {
+    /// Returns the name without the suffixes of the kind and the unit, and the unit: the encoder appends both suffixes.
+    pub(super) fn stem(&self) -> (&'static str, Option<Unit>) {
+        let family = match self.kind {
+            MetricKind::Counter => self.name.strip_suffix("_total"),
+            MetricKind::Info => self.name.strip_suffix("_info"),
+            MetricKind::Gauge | MetricKind::Histogram => None,
+        }
+        .unwrap_or(self.name);
+        if let Some(stem) = family.strip_suffix("_seconds") {
+            (stem, Some(Unit::Seconds))
+        } else if let Some(stem) = family.strip_suffix("_bytes") {
+            (stem, Some(Unit::Bytes))
+        } else {
+            (family, None)
+        }
+    }
+
+    /// Returns the kind in the encoder's terms.
+    pub(super) fn metric_type(&self) -> MetricType {
+        match self.kind {
+            MetricKind::Counter => MetricType::Counter,
+            MetricKind::Gauge => MetricType::Gauge,
+            MetricKind::Histogram => MetricType::Histogram,
+            MetricKind::Info => MetricType::Info,
+        }
+    }
+}

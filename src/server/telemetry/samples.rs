@@ -1,0 +1,217 @@
+//! How each kind of value of a metric is written.
+//!
+//! The histogram and the families of the encoder's library use locks, so the values here are plain numbers and atomics.
+
+use std::fmt;
+use std::iter::zip;
+
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NativeHistogram,
+    NativeHistogramBuckets, NoLabelSet,
+};
+
+use weirgate_bus::runtime::{
+    CLASSIC_BOUNDS_US, DurationCounts, NATIVE_BOUNDS_US, NATIVE_SCHEMA, PER_DOUBLING, ZERO_POWER,
+};
+
+use super::names::{MetricKind, MetricName};
+
+/// The values of a metric.
+pub(super) trait Samples: Sized {
+    /// Whether nothing is written, not even name and help.
+    fn is_absent(&self) -> bool {
+        false
+    }
+
+    fn encode(self, metric: &MetricName, encoder: MetricEncoder<'_>) -> fmt::Result;
+}
+
+impl Samples for u64 {
+    fn encode(self, metric: &MetricName, encoder: MetricEncoder<'_>) -> fmt::Result {
+        number(metric, encoder, self)
+    }
+}
+
+/// Seconds.
+impl Samples for f64 {
+    fn encode(self, metric: &MetricName, encoder: MetricEncoder<'_>) -> fmt::Result {
+        number(metric, encoder, self)
+    }
+}
+
+fn number<N>(metric: &MetricName, mut encoder: MetricEncoder<'_>, value: N) -> fmt::Result
+where
+    N: EncodeCounterValue + EncodeGaugeValue,
+{
+    match metric.kind {
+        MetricKind::Counter => encoder.encode_counter::<NoLabelSet, _, f64>(&value, None),
+        _ => encoder.encode_gauge(&value),
+    }
+}
+
+/// 1 or 0.
+impl Samples for bool {
+    fn encode(self, metric: &MetricName, encoder: MetricEncoder<'_>) -> fmt::Result {
+        u64::from(self).encode(metric, encoder)
+    }
+}
+
+impl Samples for DurationCounts {
+    fn encode(self, _: &MetricName, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let bounds = CLASSIC_BOUNDS_US.map(|us| us as f64 / 1e6);
+        let bounds = bounds.into_iter().chain([f64::INFINITY]);
+        let classic: Vec<(f64, u64)> = zip(bounds, self.buckets(&CLASSIC_BOUNDS_US)).collect();
+        let [zero, native @ .., last, beyond] = &self.buckets(&NATIVE_BOUNDS_US)[..] else {
+            return Err(fmt::Error);
+        };
+        let (spans, deltas) = spans(native.iter().copied().chain([last + beyond]));
+        let positive = NativeHistogramBuckets {
+            spans: &spans,
+            deltas: &deltas,
+        };
+        let native = NativeHistogram {
+            schema: NATIVE_SCHEMA,
+            zero_threshold: f64::from(ZERO_POWER).exp2(),
+            zero_count: *zero,
+            negative: NativeHistogramBuckets {
+                spans: &[],
+                deltas: &[],
+            },
+            positive,
+            created: None,
+        };
+        let sum = self.sum_us() as f64 / 1e6;
+        // The text formats have only the classic buckets.
+        encoder.encode_histogram_with_native::<NoLabelSet>(
+            sum,
+            self.count(),
+            &classic,
+            None,
+            native,
+        )
+    }
+}
+
+/// The native buckets after the zero bucket, as the format encodes them. A span is a run of buckets with durations: the
+/// number of empty buckets before it, and its length. A delta is the difference of a bucket to the last one that is not
+/// empty.
+fn spans(counts: impl Iterator<Item = u64>) -> (Vec<(i32, u32)>, Vec<i64>) {
+    let (mut spans, mut deltas) = (Vec::<(i32, u32)>::new(), Vec::new());
+    // Begins with the index of the first bucket: the bucket with the index 0 ends at one second.
+    let mut empty = ZERO_POWER * PER_DOUBLING as i32 + 1;
+    let (mut before, mut is_run) = (0, false);
+    for count in counts {
+        if count == 0 {
+            (empty, is_run) = (empty + 1, false);
+            continue;
+        }
+        match spans.last_mut().filter(|_| is_run) {
+            Some((_, length)) => *length += 1,
+            None => spans.push((std::mem::take(&mut empty), 1)),
+        }
+        deltas.push(count as i64 - before);
+        (before, is_run) = (count as i64, true);
+    }
+    if spans.is_empty() {
+        // Without a span, Prometheus would take the histogram for a classic one.
+        spans.push((0, 0));
+    }
+    (spans, deltas)
+}
+
+/// Writes only name and help if the value is unknown.
+impl<S: Samples> Samples for Option<S> {
+    fn encode(self, metric: &MetricName, encoder: MetricEncoder<'_>) -> fmt::Result {
+        self.map_or(Ok(()), |samples| samples.encode(metric, encoder))
+    }
+}
+
+/// Writes nothing at all for `None`.
+pub(super) struct IfAny<S>(pub(super) Option<S>);
+
+impl<S: Samples> Samples for IfAny<S> {
+    fn is_absent(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn encode(self, metric: &MetricName, encoder: MetricEncoder<'_>) -> fmt::Result {
+        self.0.encode(metric, encoder)
+    }
+}
+
+/// The value of a metric's only label, or the values of all its labels.
+pub(super) trait LabelValues {
+    fn values(&self) -> &[&str];
+}
+
+impl LabelValues for &str {
+    fn values(&self) -> &[&str] {
+        std::slice::from_ref(self)
+    }
+}
+
+impl<const N: usize> LabelValues for [&str; N] {
+    fn values(&self) -> &[&str] {
+        self
+    }
+}
+
+/// Samples for each of these labels.
+pub(super) struct ByLabel<I>(pub(super) I);
+
+impl<I, L, S> Samples for ByLabel<I>
+where
+    I: Iterator<Item = (L, S)>,
+    L: LabelValues,
+    S: Samples,
+{
+    fn encode(self, metric: &MetricName, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        for (values, samples) in self.0 {
+            let values = values.values().iter().copied();
+            let labels: Vec<_> = zip(metric.labels.iter().copied(), values).collect();
+            samples.encode(metric, encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// The values of the labels of an info metric, whose own value is always 1.
+pub(super) struct Info<'a, const N: usize>(pub(super) [&'a str; N]);
+
+impl<const N: usize> Samples for Info<'_, N> {
+    fn encode(self, metric: &MetricName, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let labels: Vec<_> = zip(metric.labels.iter().copied(), self.0).collect();
+        encoder.encode_info(&labels)
+    }
+}
+
+/// Writes metric after metric.
+pub(super) struct Writer<'a>(pub(super) DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    pub(super) fn write(&mut self, metric: &MetricName, samples: impl Samples) -> fmt::Result {
+        if samples.is_absent() {
+            return Ok(());
+        }
+        let (stem, unit) = metric.stem();
+        let encoder =
+            self.0
+                .encode_descriptor(stem, metric.help, unit.as_ref(), metric.metric_type())?;
+        samples.encode(metric, encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn native_buckets_are_runs_with_differences() {
+        let none = || std::iter::repeat_n(0, 3);
+        let counts = none().chain([5, 7]).chain(none()).chain([2]);
+        let first = ZERO_POWER * 4 + 1 + 3;
+        let expected = (vec![(first, 2), (3, 1)], vec![5, 2, -5]);
+        assert_eq!(spans(counts), expected);
+        assert_eq!(spans(none()), (vec![(0, 0)], vec![]));
+    }
+}

@@ -1,0 +1,116 @@
+//! Bytes of a client that travel with their charge.
+
+use std::fmt;
+use std::ops::Deref;
+use std::task::Waker;
+
+use super::{Charge, ClientAddr, Holding};
+
+/// An allocation may be up to twice as large as the bytes in it, and at least twice as large as this.
+const SPARE_BYTES: usize = 512;
+
+/// Bytes of a client, and their charge: wherever the bytes go, they count in the same [`Holding`].
+pub struct HeldBytes {
+    bytes: Vec<u8>,
+    charge: Charge,
+}
+
+impl HeldBytes {
+    /// Charges bytes that are here already to `client`, and makes room if all clients hold too much.
+    ///
+    /// ```
+    /// use weirgate_wire::admission::{HeldBytes, Holding};
+    ///
+    /// let all = Holding::new("bytes", 100);
+    /// let client = std::net::IpAddr::from([192, 0, 2, 1]).into();
+    /// let mut held = HeldBytes::new(&all, client, b"GET /".to_vec(), 0);
+    /// let path = held.change(1, |bytes| bytes.split_off(4));
+    /// assert_eq!((&*held, &*path, all.held()), (&b"GET "[..], &b"/"[..], 4));
+    /// drop(held);
+    /// assert_eq!(all.held(), 0);
+    /// ```
+    pub fn new(of: &Holding, client: ClientAddr, bytes: Vec<u8>, now_us: u64) -> Self {
+        let charge = of.hold(client, bytes.len() as u64, now_us);
+        of.make_room(now_us);
+        Self { bytes, charge }
+    }
+
+    /// Changes the bytes, then charges their new number. Frees an allocation much larger than the bytes, because the
+    /// charge does not cover it.
+    pub fn change<T>(&mut self, now_us: u64, change: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let result = change(&mut self.bytes);
+        if self.bytes.is_empty() || self.bytes.capacity() > 2 * self.bytes.len().max(SPARE_BYTES) {
+            self.bytes.shrink_to_fit();
+        }
+        let before = self.charge.amount();
+        self.charge.set(self.bytes.len() as u64, now_us);
+        if self.charge.amount() > before {
+            self.charge.holding().make_room(now_us);
+        }
+        result
+    }
+
+    /// Takes the bytes out, with the charge.
+    #[must_use]
+    pub fn take(&mut self, now_us: u64) -> Self {
+        let bytes = self.change(now_us, std::mem::take);
+        let (of, client) = (self.charge.holding(), self.charge.address());
+        Self::new(of, client, bytes, now_us)
+    }
+
+    /// Whether the owner may read more of this client's bytes: the client's address holds less than what is free.
+    pub fn has_room(&self) -> bool {
+        let address = self.charge.address();
+        self.charge.holding().has_room_for(address)
+    }
+
+    /// Whether the owner has to give the bytes up. If not yet, `waker` wakes the owner when it has to.
+    pub fn give_way(&self, waker: &Waker) -> bool {
+        if self.bytes.is_empty() {
+            return false;
+        }
+        self.charge.wake_with(waker);
+        self.charge.gives_way()
+    }
+}
+
+impl Deref for HeldBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for HeldBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.charge.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    #[test]
+    fn an_allocation_is_at_most_twice_as_large_as_its_bytes() {
+        let all = Holding::new("bytes", 1 << 20);
+        let client = ClientAddr::from(IpAddr::from([192, 0, 2, 1]));
+        let mut held = HeldBytes::new(&all, client, Vec::new(), 0);
+        let mut has_bound = |change: &dyn Fn(&mut Vec<u8>)| {
+            held.change(1, change);
+            assert_eq!(all.held(), held.len() as u64);
+            held.bytes.capacity() <= 2 * held.len().max(SPARE_BYTES)
+        };
+        assert!(has_bound(&|bytes| {
+            bytes.reserve(100_000);
+            bytes.extend_from_slice(b"GET / HTTP/1.1\r\n");
+        }));
+        assert!(has_bound(&|bytes| bytes.resize(64 * 1024, b'x')));
+        assert!(has_bound(&|bytes| drop(bytes.drain(..60 * 1024))));
+        assert!(has_bound(&|bytes| bytes.truncate(0)));
+        assert_eq!(held.bytes.capacity(), 0);
+    }
+}

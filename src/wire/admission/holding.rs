@@ -1,0 +1,456 @@
+//! Limits on what clients hold: the sum over all clients has a limit, each client address has a share, and an order
+//! says which holders give way first.
+//!
+//! Everything that clients can make grow is a [`Holding`]: bytes that wait, names, calls, connections. A [`Charge`]
+//! holds an amount, and gives it back when it is dropped. A value that is stored together with its charge therefore
+//! leaves the sum when it goes. A store chooses between two rules:
+//!
+//! - **Granting**, where the store can refuse: an address gets more only while it holds less than what is left
+//!   free. A lone address may have half of the limit, each of two addresses a third, and a new address always finds
+//!   room.
+//! - **Giving way**, where the bytes are already here: over the limit the holder with the largest amount times the
+//!   time since its last progress goes first. With the amount alone, a large holder that makes progress would go.
+//!   With the time alone, a holder of a few bytes would go, and free nothing. An honest client is spared, because
+//!   it holds little or makes progress. Where clients wait for a free place, the holders without progress go.
+//!
+//! Connections use both: a connection that [rests](Charge::rest) is evicted for a new one, the longest rest first, and
+//! the new one is refused only if none rests ([`Charge::fit`]).
+//!
+//! What several addresses hold together, such as a name that all of them subscribe to, counts once in the sum and whole
+//! for each address ([`Charge::grant_more`]): an address could otherwise hold everything by taking it over.
+//!
+//! Addresses are grouped as for the [limits by address](super::Addresses): an IPv6 address by its /64.
+
+mod chosen;
+mod state;
+
+use std::collections::BinaryHeap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+pub use self::chosen::Chosen;
+use self::state::{Holder, State};
+use super::{ClientAddr, address_group};
+
+/// With less than one `WAIT_SHARE`th of a limit free, new holders wait for those that end.
+const WAIT_SHARE: u64 = 16;
+
+/// A sum over all clients with a limit. Clones share the sum; every thread may charge and give back.
+#[derive(Clone)]
+pub struct Holding(Arc<Inner>);
+
+struct Inner {
+    name: &'static str,
+    max: u64,
+    state: Mutex<State>,
+}
+
+/// The counts of a [`Holding`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The label in metrics and in the documents.
+    pub name: &'static str,
+    /// The bytes or places that all clients hold together.
+    pub held: u64,
+    /// The limit.
+    pub max: u64,
+    /// Requests without room so far.
+    pub refused: u64,
+    /// Holders that gave way so far.
+    pub gave_way: u64,
+}
+
+/// How a holder rests ([`Charge::rest`]). The order is the order of eviction: idle holders first, and of each kind the
+/// longest rest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rest {
+    /// Whether the holder is in the middle of something, and its client owes it the next bytes or does not take them.
+    pub is_owed: bool,
+    /// Since when, microseconds of the monotonic clock; in the future, the holder rests only from then on.
+    pub since_us: u64,
+}
+
+/// The room for a new holder ([`Charge::fit`]).
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// The most holders.
+    pub holders_max: usize,
+    /// Whether the holder's address has a share.
+    pub is_shared: bool,
+    /// For holders that another thread ends: eviction begins before a limit is reached, and what gives way counts until
+    /// it has ended.
+    pub early: bool,
+}
+
+/// Why there is no room for a holder ([`Charge::fit`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// There are as many holders as there may be.
+    Holders,
+    /// All holders together hold as much as they may.
+    Sum,
+    /// The holder's address holds its share.
+    Share,
+}
+
+/// A holder's amount of a [`Holding`], given back on drop.
+pub struct Charge {
+    of: Holding,
+    at: usize,
+    amount: u64,
+}
+
+impl Holding {
+    /// An empty holding of at most `max` bytes or places; `name` is the label in metrics and in the documents.
+    pub fn new(name: &'static str, max: u64) -> Self {
+        let state = Mutex::default();
+        Self(Arc::new(Inner { name, max, state }))
+    }
+
+    /// Charges `amount` to `client` if its address holds less than what is free, and the amount fits in the rest.
+    /// Without room, returns `None` and counts the refusal.
+    ///
+    /// ```
+    /// use weirgate_wire::admission::Holding;
+    ///
+    /// let places = Holding::new("places", 8);
+    /// let client = |ip: &str| ip.parse::<std::net::IpAddr>().unwrap().into();
+    /// let grant = |ip| places.grant(client(ip), 1);
+    /// let first: Vec<_> = std::iter::from_fn(|| grant("192.0.2.1")).collect();
+    /// let second: Vec<_> = std::iter::from_fn(|| grant("192.0.2.2")).collect();
+    /// assert_eq!((first.len(), second.len()), (4, 2));
+    /// drop(first);
+    /// assert_eq!(places.held(), 2);
+    /// ```
+    pub fn grant(&self, client: ClientAddr, amount: u64) -> Option<Charge> {
+        let mut state = self.state();
+        let free = state.free(self.0.max);
+        let has_room = amount <= free && state.of(address_group(client)) < free;
+        if !has_room {
+            state.refused += 1;
+            return None;
+        }
+        Some(self.insert(state, client, amount, 0))
+    }
+
+    /// Charges what is there already, whatever the limit. `now_us` is the monotonic time of the holder's first
+    /// progress.
+    pub fn hold(&self, client: ClientAddr, amount: u64, now_us: u64) -> Charge {
+        self.insert(self.state(), client, amount, now_us)
+    }
+
+    fn insert(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        client: ClientAddr,
+        amount: u64,
+        now_us: u64,
+    ) -> Charge {
+        let at = state.holders.insert(Holder {
+            address: address_group(client),
+            amount: 0,
+            progress_us: now_us,
+            rests_owed: None,
+            is_leaving: false,
+            waker: None,
+        });
+        state.set(at, amount);
+        drop(state);
+        let of = self.clone();
+        Charge { of, at, amount }
+    }
+
+    /// Whether a client of this address would get more: the address holds less than what is free. The amount that
+    /// is charged next may exceed the limit once.
+    pub fn has_room_for(&self, client: ClientAddr) -> bool {
+        let state = self.state();
+        let free = state.free(self.0.max);
+        // An address never has more than all addresses together.
+        state.held < free || state.of(address_group(client)) < free
+    }
+
+    /// The most that a client of this address would get by grants of 1, one after the other.
+    pub fn room_for(&self, client: ClientAddr) -> u64 {
+        self.state().room_for(self.0.max, client)
+    }
+
+    /// Charges as much of `amount` as repeated calls of [`grant`](Self::grant) would. Less than the whole amount
+    /// counts as refused.
+    pub fn grant_some(&self, client: ClientAddr, amount: u64) -> Charge {
+        let mut state = self.state();
+        let granted = amount.min(state.room_for(self.0.max, client));
+        state.refused += u64::from(granted < amount);
+        self.insert(state, client, granted, 0)
+    }
+
+    /// The amount of all clients together.
+    pub fn held(&self) -> u64 {
+        self.state().held
+    }
+
+    /// The number of holders.
+    pub fn holders(&self) -> usize {
+        self.state().holders.len()
+    }
+
+    /// The amount of all clients of this address, without those that give way.
+    pub fn of(&self, client: ClientAddr) -> u64 {
+        self.state().of(address_group(client))
+    }
+
+    /// The limit of all clients together.
+    pub fn max(&self) -> u64 {
+        self.0.max
+    }
+
+    /// Whether more is held than the limit allows, without the holders that already give way.
+    pub fn is_over(&self) -> bool {
+        self.state().is_over(self.0.max)
+    }
+
+    /// If more is held than the limit allows, chooses holders to give way until an eighth of the limit is free. The
+    /// next choice is due when that much has been charged again, so choosing costs O(1) for each byte. The chosen
+    /// holders find [`Charge::gives_way`] true, and are woken. The last holder always stays, because a single
+    /// holder has a limit of its own.
+    pub fn make_room(&self, now_us: u64) {
+        let state = self.state();
+        let max = self.0.max;
+        if state.is_over(max) {
+            let is_needed = |state: &State, amount| {
+                state.held - state.leaving > amount && state.is_over(max - max / 8)
+            };
+            Self::choose(state, now_us, 0, 0, is_needed);
+        }
+    }
+
+    /// Chooses holders to give way for `others` clients that wait: holders without progress for `still_us`, the
+    /// heaviest first. Looks at all holders.
+    pub fn make_way(&self, others: u64, still_us: u64, now_us: u64) {
+        let state = self.state();
+        let until = state.gave_way + others;
+        Self::choose(state, now_us, still_us, 0, |state, _| {
+            state.gave_way < until
+        });
+    }
+
+    /// Whether one more holder would fit beside `holders_max`, perhaps in place of one that rests.
+    pub fn may_fit(&self, holders_max: usize, now_us: u64) -> bool {
+        let state = self.state();
+        state.staying_holders() < holders_max || state.next_evicted(None, now_us).is_some()
+    }
+
+    /// Whether new holders should wait for those that give way to end: with a few more the limit would be reached.
+    pub fn waits_for_ends(&self) -> bool {
+        let (max, state) = (self.0.max, self.state());
+        state.leaving > 0 && state.held > max - max / WAIT_SHARE
+    }
+
+    /// Like [`make_way`](Self::make_way) for one waiting client, but only a holder whose address holds at least as much
+    /// as the client's has to give way.
+    pub fn make_way_for(&self, client: ClientAddr, still_us: u64, now_us: u64) {
+        let state = self.state();
+        let (least, until) = (state.of(address_group(client)), state.gave_way + 1);
+        Self::choose(state, now_us, still_us, least, |state, _| {
+            state.gave_way < until
+        });
+    }
+
+    /// While `is_needed` returns true, chooses the heaviest holder of an address that holds at least `least`.
+    /// `is_needed` gets the amount of this holder.
+    fn choose(
+        mut state: MutexGuard<'_, State>,
+        now_us: u64,
+        still_us: u64,
+        least: u64,
+        is_needed: impl Fn(&State, u64) -> bool,
+    ) {
+        let may_go = |holder: &Holder| {
+            let is_still = now_us.saturating_sub(holder.progress_us) >= still_us;
+            let is_settled = holder.progress_us == u64::MAX;
+            let may = is_still && !is_settled && !holder.is_leaving && holder.amount > 0;
+            may && (least == 0 || state.of(holder.address) >= least)
+        };
+        let weights = state.holders.iter().filter(|(_, holder)| may_go(holder));
+        let mut worst: BinaryHeap<_> = weights.map(|(at, h)| (h.weight(now_us), at)).collect();
+        let mut wakers = Vec::new();
+        while let Some((_, at)) = worst.pop()
+            && is_needed(&state, state.holders[at].amount)
+        {
+            wakers.extend(state.choose(at));
+        }
+        drop(state);
+        wake(wakers);
+    }
+
+    /// The counts.
+    pub fn counts(&self) -> Held {
+        let state = self.state();
+        Held {
+            name: self.0.name,
+            held: state.held,
+            max: self.0.max,
+            refused: state.refused,
+            gave_way: state.gave_way,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes the owners of chosen holders; called without the lock, because a waker may look at the holding.
+fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
+}
+
+impl Charge {
+    /// The charged amount.
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    /// Changes the amount of the charge, whatever the limit. A smaller amount counts as progress, and so does the first
+    /// amount.
+    pub fn set(&mut self, amount: u64, now_us: u64) {
+        if amount == self.amount {
+            return;
+        }
+        let mut state = self.of.state();
+        state.set(self.at, amount);
+        if amount < self.amount || self.amount == 0 {
+            state.progress(self.at, now_us);
+        }
+        self.amount = amount;
+    }
+
+    /// Takes over the amount of another charge of the same client, in the same sum.
+    pub fn merge(&mut self, other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.of.0, &other.of.0), "another sum");
+        self.amount += other.amount;
+        self.of.state().set(self.at, self.amount);
+    }
+
+    /// Adds `more` to the charge, by the granting rule. `shared` is the part of `more` that is in the sum already,
+    /// because other addresses hold the same. An address that holds less than `least` gets the amount even if little is
+    /// free. Without room, returns false and counts the refusal.
+    pub fn grant_more(&mut self, more: u64, shared: u64, least: u64) -> bool {
+        let mut state = self.of.state();
+        let free = state.free(self.of.0.max);
+        let held = state.of(state.holders[self.at].address);
+        let has_room = held < free.max(least) && more - shared <= free;
+        if has_room {
+            self.amount += more;
+            state.set(self.at, self.amount);
+            state.held -= shared;
+        } else {
+            state.refused += 1;
+        }
+        has_room
+    }
+
+    /// Gives `part` back. Of it, `shared` stays in the sum, because other addresses still hold the same.
+    pub fn give_back(&mut self, part: u64, shared: u64) {
+        let mut state = self.of.state();
+        self.amount -= part;
+        state.set(self.at, self.amount);
+        state.held += shared;
+    }
+
+    /// Records progress that does not show as a smaller amount. If `now_us` is in the future, the holder counts as
+    /// making progress until then; with `u64::MAX` the holder never has to give way, even if it was chosen already.
+    pub fn progress(&self, now_us: u64) {
+        let mut state = self.of.state();
+        match now_us {
+            u64::MAX => state.work(self.at),
+            _ => state.progress(self.at, now_us),
+        }
+    }
+
+    /// Records that the holder does nothing: it is evicted for a new holder ([`fit`](Self::fit)), until it makes
+    /// [`progress`](Self::progress).
+    pub fn rest(&self, rest: Rest) {
+        self.of.state().rest(self.at, rest);
+    }
+
+    /// Counts the holder for another address from now on.
+    pub fn move_to(&self, client: ClientAddr) {
+        self.of.state().move_to(self.at, address_group(client));
+    }
+
+    /// Makes room for this holder, which is new or has grown: evicts holders that rest while there are more holders than
+    /// there may be, or more is held than the limit allows; and, with a share, those of its address while the address
+    /// would not get the amount by the granting rule.
+    ///
+    /// # Errors
+    /// Too few holders rest; the refusal is counted.
+    pub fn fit(&self, room: Room, now_us: u64) -> Result<(), Full> {
+        let max = self.of.0.max;
+        let mut state = self.of.state();
+        let wakers = state.make_room_for(self.at, max, room, now_us);
+        let fits = state.full_for(self.at, max, room);
+        state.refused += u64::from(fits.is_err());
+        drop(state);
+        wake(wakers);
+        fits
+    }
+
+    /// Whether the address would have room for this charge if it were made anew ([`Holding::has_room_for`]).
+    pub fn has_room(&self) -> bool {
+        let state = self.of.state();
+        let free = self.of.0.max.saturating_sub(state.held - self.amount);
+        state.of(state.holders[self.at].address) - self.amount < free
+    }
+
+    /// Whether the holder has to give up what it holds.
+    pub fn gives_way(&self) -> bool {
+        self.of.state().holders[self.at].is_leaving
+    }
+
+    /// Sets the waker that is called when this holder is chosen to give way: at once, if that has happened already.
+    pub fn wake_with(&self, waker: &Waker) {
+        let mut state = self.of.state();
+        let holder = &mut state.holders[self.at];
+        match &mut holder.waker {
+            Some(kept) => (**kept).clone_from(waker),
+            kept => *kept = Some(Box::new(waker.clone())),
+        }
+        let is_leaving = holder.is_leaving;
+        drop(state);
+        if is_leaving {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The address that the charge counts for.
+    pub fn address(&self) -> ClientAddr {
+        self.of.state().holders[self.at].address
+    }
+
+    /// The sum that the charge is part of.
+    pub fn holding(&self) -> &Holding {
+        &self.of
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.of.state().remove(self.at);
+    }
+}
+
+impl fmt::Debug for Holding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.counts().fmt(f)
+    }
+}
+
+impl fmt::Debug for Charge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.amount, self.of.0.name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! The state of a [`Holding`](super::Holding), behind its lock: the sums, the holders, and who gives way.
+
+use std::collections::{BTreeSet, HashMap};
+use std::task::Waker;
+
+use foldhash::quality::RandomState;
+use slab::Slab;
+
+use super::{Full, Rest, Room};
+use crate::admission::{ClientAddr, address_group};
+
+/// Added to every holder's time without progress. Without it, a holder of a few bytes would give way before many
+/// large holders that have made progress a moment ago.
+const ANY_US: u64 = 200_000;
+
+/// With [`Room::early`], eviction begins when this part of a limit is left, and of holders when as many are left as can
+/// end between two turns of the loop.
+const EARLY_SHARE: u64 = 8;
+const EARLY_HOLDERS_MAX: u64 = 64;
+
+/// With [`Room::early`], one `OVER_SHARE`th more than the limit may be held together with what gives way.
+const OVER_SHARE: u64 = 4;
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) held: u64,
+    /// Amounts by address; an address without an amount has no entry.
+    pub(super) by_address: HashMap<ClientAddr, OfAddress, RandomState>,
+    pub(super) holders: Slab<Holder>,
+    /// The amount of the holders that were chosen to give way and still hold it, and their number.
+    pub(super) leaving: u64,
+    pub(super) leaving_holders: usize,
+    /// The holders that rest, in the order in which they are evicted: all of them, and those of each address.
+    resting: BTreeSet<(Rest, usize)>,
+    resting_of: BTreeSet<(ClientAddr, Rest, usize)>,
+    pub(super) refused: u64,
+    pub(super) gave_way: u64,
+}
+
+/// The amount of an address.
+#[derive(Clone, Copy, Default)]
+pub(super) struct OfAddress {
+    held: u64,
+    /// The part of the holders that were chosen to give way.
+    leaving: u64,
+}
+
+pub(super) struct Holder {
+    pub(super) address: ClientAddr,
+    pub(super) amount: u64,
+    /// When the holder last made progress, microseconds of the monotonic clock.
+    pub(super) progress_us: u64,
+    /// Whether the holder that rests is owed something, since `progress_us`; `None` if it works. Every connection has a
+    /// holder, so each byte of it counts.
+    pub(super) rests_owed: Option<bool>,
+    /// Whether this holder was chosen to give way.
+    pub(super) is_leaving: bool,
+    /// Boxed, because most connections have none.
+    pub(super) waker: Option<Box<Waker>>,
+}
+
+impl State {
+    pub(super) fn of(&self, address: ClientAddr) -> u64 {
+        self.of_address(address).held
+    }
+
+    fn of_address(&self, address: ClientAddr) -> OfAddress {
+        self.by_address.get(&address).copied().unwrap_or_default()
+    }
+
+    pub(super) fn room_for(&self, max: u64, client: ClientAddr) -> u64 {
+        let own = self.of(address_group(client));
+        self.free(max).saturating_sub(own).div_ceil(2)
+    }
+
+    pub(super) fn free(&self, max: u64) -> u64 {
+        max.saturating_sub(self.held)
+    }
+
+    /// Chooses a holder to give way. Returns its waker.
+    pub(super) fn choose(&mut self, at: usize) -> Option<Waker> {
+        self.end_rest(at);
+        let holder = &mut self.holders[at];
+        holder.is_leaving = true;
+        let (address, amount) = (holder.address, holder.amount);
+        let waker = holder.waker.as_deref().cloned();
+        self.leaving += amount;
+        self.leaving_holders += 1;
+        self.gave_way += 1;
+        self.by_address.entry(address).or_default().leaving += amount;
+        waker
+    }
+
+    /// The number of the holders that were not chosen to give way.
+    pub(super) fn staying_holders(&self) -> usize {
+        self.holders.len() - self.leaving_holders
+    }
+
+    /// The holder that is evicted next, of this address if one is given.
+    pub(super) fn next_evicted(&self, of: Option<ClientAddr>, now_us: u64) -> Option<usize> {
+        [false, true].into_iter().find_map(|is_owed| {
+            let [first, last] = [0, now_us].map(|since_us| Rest { is_owed, since_us });
+            match of {
+                None => {
+                    let mut resting = self.resting.range((first, 0)..=(last, usize::MAX));
+                    resting.next().map(|(_, at)| *at)
+                }
+                Some(of) => {
+                    let until = (of, last, usize::MAX);
+                    let mut resting = self.resting_of.range((of, first, 0)..=until);
+                    resting.next().map(|(.., at)| *at)
+                }
+            }
+        })
+    }
+
+    /// A chosen holder stays after all.
+    fn keep(&mut self, at: usize) {
+        let holder = &mut self.holders[at];
+        if std::mem::take(&mut holder.is_leaving) {
+            let (address, amount) = (holder.address, holder.amount);
+            self.leaving -= amount;
+            self.leaving_holders -= 1;
+            self.by_address.entry(address).or_default().leaving -= amount;
+        }
+    }
+
+    /// Chooses the holder that has rested for the longest, of this address if one is given. Returns its waker; `None` if
+    /// none rests.
+    pub(super) fn evict(&mut self, of: Option<ClientAddr>, now_us: u64) -> Option<Option<Waker>> {
+        let at = self.next_evicted(of, now_us)?;
+        Some(self.choose(at))
+    }
+
+    /// Evicts holders for a new one ([`Charge::fit`](super::Charge::fit)). Returns their wakers.
+    pub(super) fn make_room_for(
+        &mut self,
+        at: usize,
+        max: u64,
+        room: Room,
+        now_us: u64,
+    ) -> Vec<Waker> {
+        let Room {
+            holders_max, early, ..
+        } = room;
+        let spared = if early { EARLY_SHARE } else { u64::MAX };
+        let holders_spared = (holders_max as u64 / spared).min(EARLY_HOLDERS_MAX) as usize;
+        let mut wakers = Vec::new();
+        while self.is_over(max - max / spared)
+            || self.staying_holders() > holders_max - holders_spared
+        {
+            let Some(waker) = self.evict(None, now_us) else {
+                break;
+            };
+            wakers.extend(waker);
+        }
+        let address = self.holders[at].address;
+        while room.is_shared && self.is_over_share(at, max, spared) {
+            let Some(waker) = self.evict(Some(address), now_us) else {
+                break;
+            };
+            wakers.extend(waker);
+        }
+        wakers
+    }
+
+    /// Whether the holder's address holds more than its share, or all but `1 / spared` of it. Holders that give way do
+    /// not count.
+    fn is_over_share(&self, at: usize, max: u64, spared: u64) -> bool {
+        let Holder {
+            address, amount, ..
+        } = self.holders[at];
+        let OfAddress { held, leaving } = self.of_address(address);
+        let others = (held - leaving).saturating_sub(amount);
+        let free = max.saturating_sub((self.held - self.leaving).saturating_sub(amount));
+        others >= free - free / spared
+    }
+
+    /// The limit that leaves no room for a holder.
+    pub(super) fn full_for(&self, at: usize, max: u64, room: Room) -> Result<(), Full> {
+        let Holder {
+            address, amount, ..
+        } = self.holders[at];
+        let OfAddress { held: of, leaving } = self.of_address(address);
+        let staying = self.held - self.leaving;
+        // What gives way is still there for a while: of all together a part more than the limit, of an address within its
+        // share.
+        let (most, of) = match room.early {
+            true => (max + max / OVER_SHARE, of),
+            false => (u64::MAX, of - leaving),
+        };
+        if self.staying_holders() > room.holders_max {
+            Err(Full::Holders)
+        } else if staying > max || self.held > most {
+            Err(Full::Sum)
+        } else if room.is_shared
+            && of.saturating_sub(amount) >= max - staying.saturating_sub(amount)
+        {
+            Err(Full::Share)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The holder works, and does not give way.
+    pub(super) fn work(&mut self, at: usize) {
+        self.end_rest(at);
+        self.keep(at);
+        self.holders[at].progress_us = u64::MAX;
+    }
+
+    pub(super) fn progress(&mut self, at: usize, now_us: u64) {
+        self.end_rest(at);
+        self.holders[at].progress_us = now_us;
+    }
+
+    pub(super) fn rest(&mut self, at: usize, rest: Rest) {
+        self.end_rest(at);
+        let holder = &mut self.holders[at];
+        if !holder.is_leaving {
+            holder.progress_us = rest.since_us;
+            holder.rests_owed = Some(rest.is_owed);
+            self.resting.insert((rest, at));
+            self.resting_of.insert((holder.address, rest, at));
+        }
+    }
+
+    /// Counts the holder for another address.
+    pub(super) fn move_to(&mut self, at: usize, address: ClientAddr) {
+        let holder = &mut self.holders[at];
+        debug_assert!(
+            holder.rests_owed.is_none() && !holder.is_leaving,
+            "a holder that works"
+        );
+        let amount = holder.amount;
+        let before = std::mem::replace(&mut holder.address, address);
+        self.change_of(before, amount, 0);
+        self.change_of(address, 0, amount);
+    }
+
+    /// Ends the holder.
+    pub(super) fn remove(&mut self, at: usize) {
+        self.end_rest(at);
+        self.set(at, 0);
+        self.holders.remove(at);
+    }
+
+    fn end_rest(&mut self, at: usize) {
+        let holder = &mut self.holders[at];
+        if let Some(is_owed) = holder.rests_owed.take() {
+            let since_us = holder.progress_us;
+            let rest = Rest { is_owed, since_us };
+            self.resting.remove(&(rest, at));
+            self.resting_of.remove(&(holder.address, rest, at));
+        }
+    }
+
+    /// Changes the amount of an address.
+    fn change_of(&mut self, address: ClientAddr, before: u64, amount: u64) {
+        let of_address = self.by_address.entry(address).or_default();
+        of_address.held = of_address.held - before + amount;
+        if of_address.held == 0 {
+            self.by_address.remove(&address);
+        }
+    }
+
+    /// Without the holders that already give way.
+    pub(super) fn is_over(&self, max: u64) -> bool {
+        self.held - self.leaving > max
+    }
+
+    pub(super) fn set(&mut self, at: usize, amount: u64) {
+        let holder = &mut self.holders[at];
+        let before = std::mem::replace(&mut holder.amount, amount);
+        let address = holder.address;
+        if holder.is_leaving {
+            self.leaving = self.leaving - before + amount;
+            if amount == 0 {
+                // A holder without an amount has made room.
+                holder.is_leaving = false;
+                self.leaving_holders -= 1;
+            }
+            let of_address = self.by_address.entry(address).or_default();
+            of_address.leaving = of_address.leaving - before + amount;
+        }
+        self.change_of(address, before, amount);
+        // What several addresses hold counts once in the sum, but in each of their charges. If all charges are dropped,
+        // they give back more than the sum.
+        self.held = (self.held + amount).saturating_sub(before);
+    }
+}
+
+impl Holder {
+    /// The amount times the microseconds since the last progress, and [`ANY_US`] more.
+    pub(super) fn weight(&self, now_us: u64) -> u128 {
+        let us = now_us.saturating_sub(self.progress_us) + ANY_US;
+        u128::from(self.amount) * u128::from(us)
+    }
+}

@@ -1,0 +1,21 @@
+//! Limits for clients: on what all clients hold, with a share for each address; limits by address; the client's address
+//! behind proxies; a queue with a share for each address; and the token bucket for all rates.
+//!
+//! Pure: the caller passes the time. The hub uses the limits by address and the outbound rates, the gateways use the
+//! rates of their clients, and the queue decides whose turn is next, such as which costly client the loop reads.
+
+mod client_address;
+mod fair_queue;
+mod held_bytes;
+mod holding;
+mod limits;
+mod permit;
+
+pub use client_address::{ClientAddr, Credentials, Network, NoNetwork, Peer, TrustedProxies};
+pub use fair_queue::FairQueue;
+pub use held_bytes::HeldBytes;
+pub use holding::{Charge, Chosen, Full, Held, Holding, Rest, Room};
+pub use limits::{
+    AddressLimits, AddressPlace, AddressRefusal, Addresses, TokenBucket, address_group,
+};
+pub use permit::{HTTP_BYTES, LOOP_BYTES, Permit, TLS_BYTES};

@@ -1,0 +1,138 @@
+//! A connection as a charge: the memory that it takes while it is open, in a sum over all connections.
+//!
+//! | the connection | takes |
+//! | --- | --- |
+//! | of the loop: a request head, a WebSocket, an event stream | [`LOOP_BYTES`] |
+//! | of plain HTTP | [`HTTP_BYTES`] |
+//! | over TLS, from the accept on | [`TLS_BYTES`] more |
+//! | with a token: its user and its marks | what they take |
+//! | with names in the token (channels), or several symbols (trades) | what they take |
+//!
+//! The figures are measured: `tests/client_memory.rs` and `tests/blackbox/test_connection_memory.py` compare them with
+//! the allocator and with the process. They do not contain what grows with the input or the output of a client, such as
+//! messages, records of TLS and bodies, which is charged as it comes; nor the memory of the kernel.
+
+use std::fmt;
+
+use super::{AddressPlace, Charge, ClientAddr, Full, Holding, Room};
+
+/// Memory of a connection that the loop serves, bytes: the session, the gateway's client, the socket, their entries in
+/// tables, and the ring of a short queue.
+pub const LOOP_BYTES: u64 = 1_280;
+
+/// Memory of a connection that the HTTP thread serves, bytes: hyper with its buffers, the task, the socket.
+pub const HTTP_BYTES: u64 = 14 * 1024;
+
+/// Memory of the TLS of a connection, bytes.
+pub const TLS_BYTES: u64 = 5 * 1024;
+
+/// A connection under the limits on connections. Given back when dropped.
+pub struct Permit {
+    charge: Charge,
+    is_http: bool,
+    is_tls: bool,
+    /// Memory of what the client's token says, and of what the gateway keeps for this client beyond others.
+    token_bytes: u32,
+    client_bytes: u32,
+    /// The permit of the address, once known.
+    _of_address: Option<AddressPlace>,
+}
+
+impl Permit {
+    /// Charges a new connection of the loop to `all`, whatever the limit ([`fit`](Self::fit)).
+    ///
+    /// ```
+    /// use weirgate_wire::admission::{Full, Holding, LOOP_BYTES, Permit, Rest};
+    ///
+    /// let all = Holding::new("connection_bytes", 3 * LOOP_BYTES);
+    /// let client = std::net::IpAddr::from([192, 0, 2, 1]).into();
+    /// let mut permits: Vec<_> = (0..3).map(|_| Permit::new(&all, client, false, 0)).collect();
+    /// permits[0].charge().rest(Rest { is_owed: false, since_us: 0 });
+    /// assert_eq!(permits[2].fit(9, false, 1), Ok(()));
+    /// assert!(permits[0].charge().gives_way(), "before the sum is full");
+    /// permits.push(Permit::new(&all, client, false, 0));
+    /// assert_eq!(permits[3].fit(9, false, 1), Err(Full::Sum), "it has not ended");
+    /// drop(permits.remove(0));
+    /// assert_eq!(permits[2].fit(9, false, 1), Ok(()));
+    /// ```
+    pub fn new(all: &Holding, client: ClientAddr, is_tls: bool, now_us: u64) -> Self {
+        let mut permit = Self::of(all.hold(client, 0, now_us));
+        permit.is_tls = is_tls;
+        permit.count(now_us);
+        permit
+    }
+
+    /// A connection with any other charge.
+    pub fn of(charge: Charge) -> Self {
+        charge.progress(u64::MAX);
+        Self {
+            charge,
+            is_http: false,
+            is_tls: false,
+            token_bytes: 0,
+            client_bytes: 0,
+            _of_address: None,
+        }
+    }
+
+    /// Charges what the connection takes as plain HTTP, or as a connection of the loop.
+    pub fn set_http(&mut self, is_http: bool, now_us: u64) {
+        self.is_http = is_http;
+        self.count(now_us);
+    }
+
+    /// Charges what the client's token says.
+    pub fn set_token_bytes(&mut self, bytes: usize, now_us: u64) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if std::mem::replace(&mut self.token_bytes, bytes) != bytes {
+            self.count(now_us);
+        }
+    }
+
+    /// Charges what the gateway keeps for this client beyond others.
+    pub fn set_client_bytes(&mut self, bytes: usize, now_us: u64) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if std::mem::replace(&mut self.client_bytes, bytes) != bytes {
+            self.count(now_us);
+        }
+    }
+
+    fn count(&mut self, now_us: u64) {
+        let of_kind = if self.is_http { HTTP_BYTES } else { LOOP_BYTES };
+        let of_tls = if self.is_tls { TLS_BYTES } else { 0 };
+        let more = u64::from(self.token_bytes) + u64::from(self.client_bytes);
+        self.charge.set(of_kind + of_tls + more, now_us);
+        // A connection makes way for others only while its owner says so.
+        self.charge.progress(u64::MAX);
+    }
+
+    /// Makes room for the connection ([`Charge::fit`]).
+    ///
+    /// # Errors
+    /// A limit leaves no room, and no other connection can end for this one.
+    pub fn fit(&self, connections_max: usize, is_shared: bool, now_us: u64) -> Result<(), Full> {
+        let room = Room {
+            holders_max: connections_max,
+            is_shared,
+            // Resting connections are those of the HTTP thread.
+            early: true,
+        };
+        self.charge.fit(room, now_us)
+    }
+
+    /// The charge of the connection: its owner says whether the connection rests, and ends it if it has to give way.
+    pub fn charge(&self) -> &Charge {
+        &self.charge
+    }
+
+    /// Counts the connection for an address, and no longer for the previous address.
+    pub fn hold(&mut self, place: Option<AddressPlace>) {
+        self._of_address = place;
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.charge.fmt(f)
+    }
+}

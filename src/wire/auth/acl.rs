@@ -1,0 +1,487 @@
+//! The permissions of roles: a table from role to names and patterns.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::match_budget::{MatchBudget, OverBudget, Verdicts};
+use super::names::{NameError, NamePatterns, NameSyntax};
+use super::rights::{ClaimFault, Rights, RightsCheck, Template, TemplateError, TokenNameLimits};
+use super::verify::{Identity, Refusal};
+use crate::json;
+use crate::json::{JsonError, object_entries, quoted};
+
+/// The most steps of matching for one pattern. A pattern that needs more is refused, even if the request has steps
+/// left.
+const PATTERN_STEPS_MAX: usize = 50_000;
+
+/// The most steps of matching for one name, in the table and among the client's own names: less than a millisecond, in
+/// which the loop does nothing else.
+const NAME_STEPS_MAX: usize = 100_000;
+
+/// The default table (contract channels: who may do what).
+const DEFAULT: [(&str, &[&str]); 3] = [
+    (
+        "admin",
+        &[
+            "market:tick",
+            "market:tick:*",
+            "indicators:*",
+            "engine:signal",
+            "engine:signal:*",
+            "engine:decision",
+            "engine:decision:*",
+        ],
+    ),
+    ("internal", &["*"]),
+    ("user", &["market:tick", "market:tick:*", "indicators:*"]),
+];
+
+/// The fault in a table.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AclError {
+    /// No JSON, or no object.
+    #[error(
+        "it must be a JSON object that maps each role to a list, such as {{\"user\": [\"news.*\"]}}: {0}"
+    )]
+    Json(#[from] JsonError),
+    /// A role's value is not a list of texts.
+    #[error("role {role:?}: not a list of texts")]
+    NoList {
+        /// The role's name.
+        role: String,
+    },
+    /// A role is in the table twice.
+    #[error("role {role:?} is there twice")]
+    Twice {
+        /// The role's name.
+        role: String,
+    },
+    /// A text that is not a valid name or pattern.
+    #[error("role {role:?}, pattern {pattern:?}: {error}")]
+    Pattern {
+        /// The role's name.
+        role: String,
+        /// The pattern, as the table has it.
+        pattern: String,
+        /// The reason of the refusal.
+        error: NameError,
+    },
+    /// A name with places for claims that could give a user the names of other users.
+    #[error("role {role:?}, pattern {pattern:?}: {error}")]
+    Template {
+        /// The role's name.
+        role: String,
+        /// The pattern, as the table has it.
+        pattern: String,
+        /// The reason of the refusal.
+        error: TemplateError,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Role {
+    /// The name, shared by the rights of all clients.
+    name: Arc<str>,
+    /// The position in the table, from 0.
+    rank: usize,
+    /// As given, to be shown.
+    names: Vec<String>,
+    /// The names and patterns without places for claims.
+    set: NamePatterns,
+    /// The names with places for claims.
+    templates: Vec<Template>,
+    /// All names and patterns, with a wildcard in each place for a claim.
+    patterns: Vec<String>,
+    verdicts: Verdicts,
+}
+
+/// A table from role to the names and patterns that the role may subscribe to.
+#[derive(Clone, Debug)]
+pub struct Acl {
+    syntax: NameSyntax,
+    roles: BTreeMap<String, Role>,
+    /// The patterns without places for claims, of all roles; the longest comes first.
+    covers: Vec<(String, NamePatterns)>,
+}
+
+impl Default for Acl {
+    fn default() -> Self {
+        Self::built_in(NameSyntax::Redis)
+    }
+}
+
+impl Acl {
+    fn empty(syntax: NameSyntax) -> Self {
+        Self {
+            syntax,
+            roles: BTreeMap::new(),
+            covers: Vec::new(),
+        }
+    }
+
+    /// The default table, in the syntax of the bus.
+    pub fn built_in(syntax: NameSyntax) -> Self {
+        let mut acl = Self::empty(syntax);
+        for (role, names) in DEFAULT {
+            let name = |name: &&str| match (syntax, *name) {
+                (NameSyntax::Redis, name) => name.to_owned(),
+                (NameSyntax::Nats, "*") => ">".to_owned(),
+                (NameSyntax::Nats, name) => nats_name(name),
+            };
+            let names = names.iter().map(name).collect();
+            // Only plain names and wildcards, so adding cannot fail.
+            let _ = acl.add(role.to_owned(), names);
+        }
+        acl
+    }
+
+    /// Reads `{"role": ["name", "pattern:*"], …}`, with the names of Redis.
+    ///
+    /// # Errors
+    /// The fault in the table, and its place.
+    pub fn from_json(text: &[u8]) -> Result<Self, AclError> {
+        Self::read(NameSyntax::Redis, text)
+    }
+
+    /// Reads `{"role": ["name", "pattern"], …}`, with the names of the bus.
+    ///
+    /// # Errors
+    /// The fault in the table, and its place.
+    pub fn read(syntax: NameSyntax, text: &[u8]) -> Result<Self, AclError> {
+        let mut acl = Self::empty(syntax);
+        for entry in object_entries(text)? {
+            let (role, names) = entry?;
+            let role = role.into_owned();
+            match json::value(&names) {
+                Ok(names) => acl.add(role, names)?,
+                Err(_) => return Err(AclError::NoList { role }),
+            }
+        }
+        Ok(acl)
+    }
+
+    fn add(&mut self, role: String, names: Vec<String>) -> Result<(), AclError> {
+        if self.roles.contains_key(&role) {
+            return Err(AclError::Twice { role });
+        }
+        let (mut plain, mut templates, mut patterns) = (Vec::new(), Vec::new(), Vec::new());
+        let wrong = |(pattern, error)| AclError::Pattern {
+            role: role.clone(),
+            pattern,
+            error,
+        };
+        for name in &names {
+            let template = Template::parse(self.syntax, name);
+            let template = template.map_err(|error| AclError::Template {
+                role: role.clone(),
+                pattern: name.clone(),
+                error,
+            })?;
+            match template {
+                None => {
+                    plain.push(name.clone());
+                    patterns.push(name.clone());
+                }
+                Some(template) => {
+                    patterns.push(template.pattern());
+                    let sample = NamePatterns::new(self.syntax, &[template.sample()]);
+                    sample.map_err(|(_, error)| wrong((name.clone(), error)))?;
+                    templates.push(template);
+                }
+            }
+        }
+        for name in plain.iter().filter(|name| self.syntax.is_pattern(name)) {
+            let cover = NamePatterns::new(self.syntax, std::slice::from_ref(name));
+            let longer = |(other, _): &(String, _)| other.len() > name.len();
+            let at = self.covers.partition_point(longer);
+            self.covers
+                .insert(at, (name.clone(), cover.map_err(wrong)?));
+        }
+        let table = Role {
+            name: role.as_str().into(),
+            set: NamePatterns::new(self.syntax, &plain).map_err(wrong)?,
+            rank: self.roles.len(),
+            names,
+            patterns,
+            templates,
+            verdicts: Verdicts::default(),
+        };
+        self.roles.insert(role, table);
+        Ok(())
+    }
+
+    /// The roles in the order of the table.
+    fn in_order(&self) -> impl Iterator<Item = (&str, &Role)> {
+        let mut roles: Vec<_> = self.roles.iter().collect();
+        roles.sort_by_key(|(_, table)| table.rank);
+        roles
+            .into_iter()
+            .map(|(role, table)| (role.as_str(), table))
+    }
+
+    /// Returns the table as JSON that [`Acl::read`] accepts, with a line for each role.
+    pub fn to_json(&self) -> String {
+        let lines: Vec<String> = self
+            .in_order()
+            .map(|(role, table)| {
+                let names: Vec<String> = table.names.iter().map(|name| quoted(name)).collect();
+                format!("  {}: [{}]", quoted(role), names.join(", "))
+            })
+            .collect();
+        format!("{{\n{}\n}}\n", lines.join(",\n"))
+    }
+
+    /// The syntax of the names in the table.
+    pub fn syntax(&self) -> NameSyntax {
+        self.syntax
+    }
+
+    /// Whether the table has this role.
+    pub fn knows(&self, role: &str) -> bool {
+        self.roles.contains_key(role)
+    }
+
+    /// The names and patterns of a role that have no places for claims; `None` for an unknown role.
+    pub fn plain_names(&self, role: &str) -> Option<impl Iterator<Item = &String>> {
+        let role = self.roles.get(role)?;
+        let both = role.names.iter().zip(&role.patterns);
+        let plain = both.filter(|(name, pattern)| name == pattern);
+        Some(plain.map(|(name, _)| name))
+    }
+
+    /// Whether the table has names with places for claims, which depend on the user's token.
+    pub fn has_places(&self) -> bool {
+        self.roles.values().any(|role| !role.templates.is_empty())
+    }
+
+    /// The names and patterns of all roles, each once, with a wildcard in each place for a claim.
+    pub fn all_names(&self) -> BTreeSet<&str> {
+        let roles = self.roles.values();
+        roles
+            .flat_map(|role| &role.patterns)
+            .map(String::as_str)
+            .collect()
+    }
+
+    /// Returns the role of an identity. If the token names several, the first in the table counts. `None` means the
+    /// default role.
+    ///
+    /// # Errors
+    /// The identity has roles, and the table has none of them.
+    pub fn role_of<'a>(&self, identity: &'a Identity) -> Result<Option<&'a str>, Refusal> {
+        let known = identity.roles.iter().filter_map(|role| {
+            let rank = self.roles.get(role)?.rank;
+            Some((rank, role.as_str()))
+        });
+        match known.min() {
+            Some((_, role)) => Ok(Some(role)),
+            None if identity.roles.is_empty() => Ok(None),
+            None => Err(Refusal::Role),
+        }
+    }
+
+    /// The rights of an identity; an identity without a role has the default role.
+    ///
+    /// # Errors
+    /// The table does not have the role, or the names in the token are not allowed.
+    pub fn admit(
+        &self,
+        identity: &Identity,
+        default_role: &str,
+        limits: TokenNameLimits,
+    ) -> Result<Rights, Refusal> {
+        let role = self.role_of(identity)?.unwrap_or(default_role);
+        let templates = self.templates(role);
+        let role = self.shared_name(role);
+        Rights::new(self.syntax, role, identity, templates, limits)
+    }
+
+    /// Returns the name of a role, in a text that all clients share.
+    pub fn shared_name(&self, role: &str) -> Arc<str> {
+        let known = self.roles.get(role);
+        known.map_or_else(|| role.into(), |role| Arc::clone(&role.name))
+    }
+
+    /// Returns the names and patterns that a client has from its own token, in addition to the plain ones of its role.
+    pub fn own_names(&self, rights: &Rights) -> Vec<String> {
+        rights.own_names(self.templates(&rights.role))
+    }
+
+    fn templates(&self, role: &str) -> &[Template] {
+        let role = self.roles.get(role);
+        role.map_or(&[], |role| &role.templates)
+    }
+
+    /// The number of roles.
+    pub fn roles(&self) -> usize {
+        self.roles.len()
+    }
+
+    /// The roles that differ between this table and the `next`.
+    pub fn changes_to(&self, next: &Self) -> AclChanges {
+        let not_in = |one: &Self, other: &Self| -> Vec<String> {
+            let missing = one.roles.keys().filter(|role| !other.knows(role));
+            missing.cloned().collect()
+        };
+        // If a token has several roles, the first in the table counts, so a change of the order matters too.
+        let common = |one: &Self, other: &Self| -> Vec<String> {
+            let common = one.in_order().filter(|(role, _)| other.knows(role));
+            common.map(|(role, _)| role.to_owned()).collect()
+        };
+        let both = common(self, next).into_iter().zip(common(next, self));
+        let moved: BTreeSet<_> = both.filter(|(a, b)| a != b).map(|(role, _)| role).collect();
+        let differs = |(role, table): &(&String, &Role)| {
+            let next = next.roles.get(*role);
+            next.is_some_and(|next| next.names != table.names || moved.contains(*role))
+        };
+        AclChanges {
+            added: not_in(next, self),
+            removed: not_in(self, next),
+            changed: self
+                .roles
+                .iter()
+                .filter(differs)
+                .map(|(role, _)| role.clone())
+                .collect(),
+        }
+    }
+
+    /// Whether a client may subscribe to `name`, by the names of its role or by its own. If `name` is a pattern, one of
+    /// the two lists alone has to grant every name that the pattern can match. An unknown role has no names.
+    ///
+    /// # Errors
+    /// The check has too few steps left to decide. The caller must refuse the name.
+    pub fn grants(&mut self, check: &mut RightsCheck, name: &str) -> Result<bool, OverBudget> {
+        let of_name = check.budget.at_most(NAME_STEPS_MAX);
+        let rest = std::mem::replace(&mut check.budget, of_name);
+        let granted = self.grants_within(check, name);
+        check.budget.take_back(rest);
+        granted
+    }
+
+    fn grants_within(&mut self, check: &mut RightsCheck, name: &str) -> Result<bool, OverBudget> {
+        let syntax = self.syntax;
+        let Some(role) = self.roles.get_mut(check.role()) else {
+            return check.grant_own(syntax, &[], name);
+        };
+        Ok(role.grants(syntax, name, &mut check.budget)?
+            || check.grant_own(syntax, &role.templates, name)?)
+    }
+
+    /// Returns why no entry with places, such as `orders.{sub}`, granted a denied name: the place, and what is wrong
+    /// with the client's claim. Returns `None` if the name matches no such entry, or if too few steps are left.
+    pub fn fault(&self, check: &mut RightsCheck, name: &str) -> Option<(String, ClaimFault)> {
+        let templates = self.templates(check.role());
+        templates.iter().find_map(|template| {
+            let fault = check.rights().fault(template)?;
+            check.budget.spend(name.len()).ok()?;
+            let contains = self.syntax.contains(&template.pattern(), name);
+            contains.then_some(fault)
+        })
+    }
+
+    /// Returns the names of the role that the client does not have because a claim cannot fill a place: each as it is
+    /// in the table, with the place and what is wrong with the claim.
+    pub fn faults(&self, rights: &Rights) -> Vec<(String, String, ClaimFault)> {
+        let templates = self.templates(&rights.role).iter();
+        let fault = |template: &Template| {
+            let (place, fault) = rights.fault(template)?;
+            Some((template.text(), place, fault))
+        };
+        templates.filter_map(fault).collect()
+    }
+
+    /// Returns the narrowest pattern of the table, or else of the client's own names, that contains all names of
+    /// `pattern`. One subscription to it on the bus gets the messages of all patterns that it contains. Returns `None`
+    /// if `pattern` is itself in the table, if only several entries together contain it, or if too few steps are left.
+    pub fn cover(&self, check: &mut RightsCheck, pattern: &str) -> Option<String> {
+        if self.covers.iter().any(|(cover, _)| cover == pattern) {
+            return None;
+        }
+        let mut budget = check.budget.at_most(PATTERN_STEPS_MAX);
+        let mut covers = self.covers.iter();
+        let cover = covers.find(|(cover, set)| {
+            let is_plain = self.syntax.contains(cover, pattern);
+            is_plain || set.contain(pattern, &mut budget) == Ok(true)
+        });
+        check.budget.take_back(budget);
+        let cover = cover.map(|(cover, _)| cover.clone());
+        cover.or_else(|| {
+            let mut own = self.own_names(check.rights()).into_iter();
+            own.find(|own| own != pattern && self.syntax.contains(own, pattern))
+        })
+    }
+}
+
+/// Roles that differ between two tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AclChanges {
+    /// In the new table only.
+    pub added: Vec<String>,
+    /// In the old table only.
+    pub removed: Vec<String>,
+    /// In both tables, but with different names and patterns, or in a different order among the roles of both.
+    pub changed: Vec<String>,
+}
+
+impl AclChanges {
+    /// Whether both tables grant the same.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Role {
+    fn grants(
+        &mut self,
+        syntax: NameSyntax,
+        name: &str,
+        budget: &mut MatchBudget,
+    ) -> Result<bool, OverBudget> {
+        if self.set.match_everything() {
+            return Ok(true);
+        }
+        if syntax.is_pattern(name) {
+            return self.grants_pattern(name, budget);
+        }
+        budget.spend(name.len())?;
+        self.set.matches_within(name, budget)
+    }
+
+    fn grants_pattern(
+        &mut self,
+        pattern: &str,
+        budget: &mut MatchBudget,
+    ) -> Result<bool, OverBudget> {
+        budget.spend(pattern.len())?;
+        if let Some(granted) = self.verdicts.get(pattern) {
+            return Ok(granted);
+        }
+        let mut own = budget.at_most(PATTERN_STEPS_MAX);
+        let whole = own.left() == PATTERN_STEPS_MAX;
+        let granted = self.set.contain(pattern, &mut own);
+        budget.take_back(own);
+        match granted {
+            // This is not remembered: another request may have more steps left.
+            Err(OverBudget) if !whole => Err(OverBudget),
+            known => {
+                let granted = known.unwrap_or(false);
+                self.verdicts.keep(pattern, granted);
+                Ok(granted)
+            }
+        }
+    }
+}
+
+/// Returns a name of the built-in table as a NATS subject: `market:tick:*` becomes `market.tick.>`, which allows any
+/// number of tokens after the prefix.
+fn nats_name(name: &str) -> String {
+    let name = name.replace(':', ".");
+    match name.strip_suffix('*') {
+        Some(prefix) => format!("{prefix}>"),
+        None => name,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,29 @@
+//! Checks tokens with their keys, roles with their permissions, and origins.
+//!
+//! Pure: the time is an argument, and keys come as texts. Called by the gateways.
+
+mod acl;
+mod glob;
+mod key_ring;
+mod keys;
+mod match_budget;
+mod names;
+mod origins;
+mod rights;
+mod subject;
+mod token;
+mod verify;
+
+pub use acl::{Acl, AclChanges, AclError};
+pub use glob::{Glob, GlobError, is_pattern};
+pub use key_ring::KeyRing;
+pub use keys::{Algorithm, KEYS_MAX, KeyError, KeySet};
+pub use match_budget::{MatchBudget, OverBudget, Remembered};
+pub use names::{NameError, NamePatterns, NameSyntax};
+pub use origins::Origins;
+pub use rights::{
+    CLAIM_BYTES_MAX, ClaimFault, Rights, RightsCheck, TemplateError, TokenNameLimits,
+};
+pub use subject::{SUBJECT_BYTES_MAX, Subject, SubjectError};
+pub use token::{ApiKey, Token, TokenMarks, bearer_protocol, first_protocol};
+pub use verify::{Authenticator, ClaimRules, Identity, Refusal, TOKEN_BYTES_MAX};

@@ -1,0 +1,404 @@
+//! The token in a client's request, the API key, and the subprotocol to echo, which is never the token. And how to find
+//! claims of a token, by name or by path.
+
+use super::Refusal;
+use crate::base::allocated_bytes;
+use crate::head::RequestHead;
+use crate::json::object_entries;
+use crate::{json, space};
+use sonic_rs::LazyValue;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use subtle::ConstantTimeEq;
+
+/// The subprotocol that precedes a token: `Sec-WebSocket-Protocol: bearer, TOKEN`. This is the only header that a
+/// script in a browser can set.
+const BEARER: &str = "bearer";
+
+/// The properties of a connection's token, besides the user, by which an operator can disconnect it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenMarks {
+    /// The id of the token (`jti`).
+    pub jti: Option<Box<str>>,
+    /// The role of the connection; for gateways without roles, the roles in the token.
+    pub roles: Box<[Box<str>]>,
+    /// The first bytes of the SHA-256 of the token's signed part, in hexadecimal digits; `None` if the token is not a
+    /// JWT.
+    pub digest: Option<Box<str>>,
+    /// When the token was issued (`iat`), Unix milliseconds.
+    pub issued_unix_ms: Option<i64>,
+    /// When the token expires, Unix milliseconds, leeway included.
+    pub expires_unix_ms: Option<i64>,
+}
+
+impl TokenMarks {
+    /// Memory of the marks of a token. Marks without a token are shared by all clients.
+    pub fn memory_bytes(&self) -> usize {
+        if self.jti.is_none() && self.digest.is_none() {
+            return 0;
+        }
+        let texts = self.jti.iter().chain(&self.digest).chain(&self.roles);
+        let texts: usize = texts.map(|text| allocated_bytes(text.len())).sum();
+        let roles = allocated_bytes(size_of_val(&*self.roles));
+        allocated_bytes(size_of::<Self>() + 2 * size_of::<usize>()) + roles + texts
+    }
+}
+
+/// A key or a JWT from a client. Shown as `***`, so that no log, error or metric can contain the token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// Keeps the text; an empty text is not a token.
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        let text = text.into();
+        (!text.is_empty()).then_some(Self(text))
+    }
+
+    /// Finds the token of a request: in `?token=`, else the subprotocol after `bearer`, else `Authorization: Bearer`
+    /// (RFC 6750 §2.1). The first token found counts, even if it is invalid. `Authorization` comes last, because a
+    /// proxy that checks access may add one of its own.
+    pub fn find(head: &RequestHead<'_>) -> Option<Self> {
+        in_query(head)
+            .or_else(|| in_protocols(head))
+            .or_else(|| in_authorization(head))
+    }
+
+    /// The text itself. It must not get into a log, an error or a response.
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(***)")
+    }
+}
+
+/// A key from the configuration that clients send unchanged (`GATEWAY_API_KEY`).
+#[derive(Clone)]
+pub struct ApiKey(String);
+
+impl ApiKey {
+    /// Keeps the key; returns `None` for an empty key, which would admit nobody.
+    pub fn new(key: &str) -> Option<Self> {
+        (!key.is_empty()).then(|| Self(key.to_owned()))
+    }
+
+    /// Compares the token with the key, in a time that does not depend on where they differ.
+    pub(super) fn is(&self, token: &Token) -> bool {
+        self.0.as_bytes().ct_eq(token.expose().as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(***)")
+    }
+}
+
+/// The first `Bearer` among all lines: a proxy may have added a line of another scheme.
+fn in_authorization(head: &RequestHead<'_>) -> Option<Token> {
+    head.header_values("authorization").find_map(|line| {
+        let (scheme, token) = line.split_once(' ')?;
+        let bearer = scheme.eq_ignore_ascii_case(BEARER);
+        bearer.then(|| Token::new(space::trim(token)))?
+    })
+}
+
+/// The token in the query. The last `token` counts, as in the replaced gateway.
+fn in_query(head: &RequestHead<'_>) -> Option<Token> {
+    head.parameters("token").last().and_then(Token::new)
+}
+
+fn in_protocols(head: &RequestHead<'_>) -> Option<Token> {
+    let upgrade = head.upgrade().ok()?;
+    let mut after_bearer = upgrade.protocols().skip_while(|name| !is_bearer(name));
+    after_bearer.nth(1).and_then(Token::new)
+}
+
+fn is_bearer(name: &str) -> bool {
+    name.eq_ignore_ascii_case(BEARER)
+}
+
+/// The token in the cookie of this name (RFC 6265 §5.4), with or without quotes.
+///
+/// # Errors
+/// Two cookies have the name. The order in which a browser sends them says nothing of who has set them: it may have been
+/// a page of a sibling domain.
+pub(super) fn in_cookie(head: &RequestHead<'_>, name: &str) -> Result<Option<Token>, Refusal> {
+    let pairs = head
+        .header_values("cookie")
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| space::trim(pair).split_once('='));
+    let mut values = pairs.filter_map(|(found, value)| (found == name).then_some(value));
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Refusal::TwoCookies),
+        (value, None) => Ok(value.and_then(|value| Token::new(value.trim_matches('"')))),
+    }
+}
+
+/// The subprotocol that gateways without subprotocols of their own echo: `bearer`, if it is offered. A browser closes
+/// the connection if none of its offers is echoed.
+pub fn bearer_protocol(head: &RequestHead<'_>) -> Option<String> {
+    let upgrade = head.upgrade().ok()?;
+    let bearer = upgrade.protocols().find(|name| is_bearer(name));
+    bearer.map(str::to_owned)
+}
+
+/// The subprotocol that gateways which accept any subprotocol echo: the first in the offer. The token comes after
+/// `bearer`, so it is never echoed.
+pub fn first_protocol(head: &RequestHead<'_>) -> Option<String> {
+    let upgrade = head.upgrade().ok()?;
+    upgrade.protocols().next().map(str::to_owned)
+}
+
+pub(super) type Members<'a> = BTreeMap<Cow<'a, str>, LazyValue<'a>>;
+
+/// Returns the members of an object. Refuses a repeated member, which could be read in two ways (RFC 7515 §4, RFC 7519
+/// §4).
+pub(super) fn members(json: &[u8]) -> Result<Members<'_>, Refusal> {
+    let mut members = Members::new();
+    let entries = object_entries(json).map_err(|_| Refusal::NotAToken)?;
+    for entry in entries {
+        let (name, value) = entry.map_err(|_| Refusal::NotAToken)?;
+        if members.insert(name, value).is_some() {
+            return Err(Refusal::NotAToken);
+        }
+    }
+    Ok(members)
+}
+
+pub(super) fn read<'a, T: sonic_rs::Deserialize<'a>>(
+    value: &'a LazyValue<'_>,
+) -> Result<T, Refusal> {
+    json::value(value).map_err(|_| Refusal::Claims)
+}
+
+/// Returns the claim with the name `path`, or else the claim at this path of names separated by dots. Finds names that
+/// contain dots, too: as the whole name, or as a part of the path.
+///
+/// # Errors
+/// An object on the path has a member twice, or `read` refuses the value.
+pub(super) fn find_claim<T>(
+    claims: &Members<'_>,
+    path: &str,
+    read: fn(&LazyValue<'_>) -> Result<T, Refusal>,
+) -> Result<Option<T>, Refusal> {
+    if let Some(value) = claims.get(path) {
+        return read(value).map(Some);
+    }
+    for (dot, _) in path.match_indices('.') {
+        let inner = claims.get(&path[..dot]).map(LazyValue::as_raw_str);
+        if let Some(inner) = inner.filter(|json| json::trim(json).starts_with('{')) {
+            let found = find_claim(&members(inner.as_bytes())?, &path[dot + 1..], read)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the roles in a claim: a text, or a list of texts.
+///
+/// # Errors
+/// The claim is neither.
+pub(super) fn roles(value: &LazyValue<'_>) -> Result<Vec<String>, Refusal> {
+    match json::trim(value.as_raw_str()).starts_with('[') {
+        true => read(value),
+        false => read(value).map(|role| vec![role]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::head::parse;
+
+    fn request(target: &str, lines: &str) -> Vec<u8> {
+        format!(
+            "GET {target} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+             {lines}\r\n"
+        )
+        .into_bytes()
+    }
+
+    fn found(target: &str, lines: &str) -> Option<String> {
+        let request = request(target, lines);
+        let head = parse(&request, 100).expect("a good head");
+        Token::find(&head).map(|token| token.expose().to_owned())
+    }
+
+    #[test]
+    fn three_places_in_their_order() {
+        let all = "Authorization: Bearer one\r\nSec-WebSocket-Protocol: bearer, three\r\n";
+        assert_eq!(found("/ws?token=two", all).as_deref(), Some("two"));
+        assert_eq!(found("/ws?token=", all).as_deref(), Some("three"));
+        let other = "Authorization: Bearer one\r\nSec-WebSocket-Protocol: v1\r\n";
+        assert_eq!(found("/ws", other).as_deref(), Some("one"));
+        assert_eq!(found("/ws", ""), None);
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        for (lines, want) in [
+            ("Cookie: sid=a.b.c\r\n", Some("a.b.c")),
+            ("cookie: x=1; sid=\"a.b.c\"; y=2\r\n", Some("a.b.c")),
+            ("Cookie: x=sid=no; sid=a=b\r\n", Some("a=b")),
+            ("Cookie:\tx=1;\t sid=a \r\n", Some("a")),
+            ("Cookie: x=1\r\nCookie: sid=a\r\n", Some("a")),
+            ("Cookie: SID=a; xsid=b; sid\r\n", None),
+            ("Cookie: sid=\r\n", None),
+            ("Set-Cookie: sid=a\r\n", None),
+            ("", None),
+        ] {
+            let request = request("/ws", lines);
+            let head = parse(&request, 100).expect("a good head");
+            let found = in_cookie(&head, "sid").expect("one cookie at most");
+            assert_eq!(found.as_ref().map(Token::expose), want, "{lines}");
+        }
+    }
+
+    #[test]
+    fn of_two_cookies_none_counts() {
+        for lines in [
+            "Cookie: sid=a; sid=b\r\n",
+            "Cookie: sid=a; x=1; sid=a\r\n",
+            "Cookie: sid=a\r\nCookie: sid=b\r\n",
+            "Cookie: sid=; sid=b\r\n",
+        ] {
+            let request = request("/ws", lines);
+            let head = parse(&request, 100).expect("a good head");
+            assert_eq!(in_cookie(&head, "sid"), Err(Refusal::TwoCookies), "{lines}");
+        }
+    }
+
+    /// A page of a sibling domain can set such a cookie: no browser sees the prefix `__Host-` in its name.
+    #[test]
+    fn a_name_behind_another_space_is_another_name() {
+        for space in [
+            "\u{2000}", "\u{a0}", "\u{3000}", "\u{85}", "\u{feff}", "\u{b}", "\u{c}",
+        ] {
+            let lines = format!("Cookie: {space}__Host-feed=evil; __Host-feed=good\r\n");
+            let request = request("/ws", &lines);
+            // A head with control characters may be refused as a whole.
+            let Ok(head) = parse(&request, 100) else {
+                continue;
+            };
+            let found = in_cookie(&head, "__Host-feed").expect("one cookie");
+            assert_eq!(found.as_ref().map(Token::expose), Some("good"), "{space:?}");
+        }
+    }
+
+    #[test]
+    fn each_place_is_read_as_its_source_says() {
+        for (target, lines, want) in [
+            (
+                "/ws",
+                "authorization: bEARER  a.b-c_d \r\n",
+                Some("a.b-c_d"),
+            ),
+            ("/ws?token=q", "Authorization: Basic QTpC\r\n", Some("q")),
+            ("/ws", "Authorization: Bearer\r\n", None),
+            (
+                "/ws",
+                "Authorization: Basic QTpC\r\nAuthorization: Bearer b\r\n",
+                Some("b"),
+            ),
+            ("/ws?a=1&token=x%2By%3D&b", "", Some("x+y=")),
+            ("/ws?token=first&token=last", "", Some("last")),
+            ("/ws?Token=x&tokens=y", "", None),
+            (
+                "/ws",
+                "Sec-WebSocket-Protocol: v1\r\nSec-WebSocket-Protocol: Bearer,t\r\n",
+                Some("t"),
+            ),
+            ("/ws", "Sec-WebSocket-Protocol: bearer\r\n", None),
+            ("/ws", "Sec-WebSocket-Protocol: other, t\r\n", None),
+        ] {
+            assert_eq!(found(target, lines).as_deref(), want, "{target} {lines}");
+        }
+    }
+
+    #[test]
+    fn only_bearer_is_echoed_and_no_token_shows_itself() {
+        for (offer, bearer, first) in [
+            ("bearer, secret", Some("bearer"), Some("bearer")),
+            ("v1, Bearer, secret", Some("Bearer"), Some("v1")),
+            ("v1, v2", None, Some("v1")),
+        ] {
+            let request = request("/ws", &format!("Sec-WebSocket-Protocol: {offer}\r\n"));
+            let head = parse(&request, 100).expect("a good head");
+            assert_eq!(bearer_protocol(&head).as_deref(), bearer, "{offer}");
+            assert_eq!(first_protocol(&head).as_deref(), first, "{offer}");
+        }
+        let token = Token::new("secret").expect("a token");
+        assert_eq!(format!("{token:?}"), "Token(***)");
+    }
+
+    fn claimed(claims: &str, path: &str) -> Result<Option<Vec<String>>, Refusal> {
+        find_claim(&members(claims.as_bytes())?, path, roles)
+    }
+
+    fn some(roles: &[&str]) -> Result<Option<Vec<String>>, Refusal> {
+        Ok(Some(roles.iter().map(|&role| role.to_owned()).collect()))
+    }
+
+    #[test]
+    fn a_claim_is_found_by_its_name_before_its_path() {
+        let nested = r#"{"realm_access": {"roles": ["a", "b"]}, "x": 1}"#;
+        assert_eq!(claimed(nested, "realm_access.roles"), some(&["a", "b"]));
+        let both = r#"{"a.b": "name", "a": {"b": "path"}}"#;
+        assert_eq!(claimed(both, "a.b"), some(&["name"]));
+        let url = r#"{"https://example.com/role": ["r"], "https://example": {"com/role": "no"}}"#;
+        assert_eq!(claimed(url, "https://example.com/role"), some(&["r"]));
+        let group = r#"{"cognito:groups": ["g"]}"#;
+        assert_eq!(claimed(group, "cognito:groups"), some(&["g"]));
+    }
+
+    /// Keycloak has an object for each client, named after it, and such a name may be a host name.
+    #[test]
+    fn a_name_with_dots_may_be_a_part_of_the_path() {
+        let client =
+            r#"{"resource_access": {"ws.example.com": {"roles": ["r"]}, "ws": {"x": {}}}}"#;
+        let path = "resource_access.ws.example.com.roles";
+        assert_eq!(claimed(client, path), some(&["r"]));
+        let first = r#"{"a.b": {"c": "r"}, "a": {"b": {}}}"#;
+        assert_eq!(claimed(first, "a.b.c"), some(&["r"]));
+    }
+
+    #[test]
+    fn what_is_not_there_is_no_claim_and_another_type_is_refused() {
+        for claims in [
+            "{}",
+            r#"{"a": "text"}"#,
+            r#"{"a": {}}"#,
+            r#"{"a": [{"b": "r"}]}"#,
+            r#"{"a": null}"#,
+            r#"{"a": {"b": {}}}"#,
+        ] {
+            assert_eq!(claimed(claims, "a.b.c"), Ok(None), "{claims}");
+        }
+        assert_eq!(claimed("{}", ""), Ok(None));
+        assert_eq!(claimed(r#"{"": {"": "r"}}"#, "."), some(&["r"]));
+        assert_eq!(claimed(r#"{"a": []}"#, "a"), some(&[]));
+        for value in [
+            "null",
+            "1",
+            "{}",
+            "[1]",
+            "[null]",
+            r#"["a", ["b"]]"#,
+            "true",
+        ] {
+            let claims = format!(r#"{{"a": {{"b": {value}}}}}"#);
+            assert_eq!(claimed(&claims, "a.b"), Err(Refusal::Claims), "{value}");
+        }
+        let twice = r#"{"a": {"b": "r", "b": "s"}}"#;
+        assert_eq!(claimed(twice, "a.b"), Err(Refusal::NotAToken));
+    }
+}

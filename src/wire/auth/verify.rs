@@ -1,0 +1,486 @@
+//! Checks tokens (RFC 7519, RFC 8725), and reads the identity in them.
+//!
+//! The time is an argument. A refusal has a label for the metric, and nothing of the token.
+
+use super::key_ring::{KeyRing, Unsigned};
+use super::keys::Algorithm;
+use super::token::{self, ApiKey, Members, Token, TokenMarks, find_claim, members, read};
+use crate::base::Now;
+use crate::head::RequestHead;
+use crate::json;
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sonic_rs::{JsonContainerTrait, JsonValueTrait, LazyValue, Value};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// The longest token, in bytes: half of the default limit of a request head.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// A client whose token becomes valid within this time may try again; a token that is valid only later is refused for
+/// good.
+const BEGINS_SOON_MS: i64 = 5 * 60 * 1000;
+
+/// The role of a client with the API key (contract channels: row roles).
+const API_KEY_ROLE: &str = "admin";
+
+/// The identity of a client, from its token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The roles that the token names. If there are none, the gateway's default role counts.
+    pub roles: Vec<String>,
+    /// Whether the settings name the claim with the role, but the token does not have this claim.
+    pub lacks_role_claim: bool,
+    /// The user, over all of the user's connections.
+    pub user: Option<String>,
+    /// The number of symbols that this user may subscribe to.
+    pub symbols_max: Option<u32>,
+    /// Names and patterns that the token grants in addition to the role; `Err` if the claim has another type.
+    pub names: Result<Vec<String>, Refusal>,
+    /// All claims by name: the text, or `None` for a claim of another type.
+    pub texts: BTreeMap<String, Option<String>>,
+    /// When the token expires, and with it the connection, in Unix milliseconds, leeway included.
+    pub expires_unix_ms: Option<i64>,
+    /// When the token was issued (`iat`), in Unix milliseconds.
+    pub issued_unix_ms: Option<i64>,
+    /// The first bytes of the SHA-256 of the signed part, in hexadecimal digits; `None` if the token is not a JWT.
+    pub digest: Option<Box<str>>,
+}
+
+impl Identity {
+    /// Returns the properties by which an operator finds connections with this token. `roles`: the role of the
+    /// connection, if it counts instead of the roles in the token.
+    pub fn marks(&self, roles: Option<&str>) -> TokenMarks {
+        let own = || self.roles.iter().map(|role| role.as_str().into()).collect();
+        let jti = self.texts.get("jti").and_then(Option::as_deref);
+        TokenMarks {
+            jti: jti.map(Into::into),
+            roles: roles.map_or_else(own, |role| [role.into()].into()),
+            digest: self.digest.clone(),
+            issued_unix_ms: self.issued_unix_ms,
+            expires_unix_ms: self.expires_unix_ms,
+        }
+    }
+}
+
+/// How many bytes of its hash identify a token.
+const DIGEST_BYTES: usize = 16;
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            roles: Vec::new(),
+            lacks_role_claim: false,
+            user: None,
+            symbols_max: None,
+            names: Ok(Vec::new()),
+            texts: BTreeMap::new(),
+            expires_unix_ms: None,
+            issued_unix_ms: None,
+            digest: None,
+        }
+    }
+}
+
+/// Why a token is refused, for the metric and the log. The client does not get the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Refusal {
+    /// The request has no token.
+    #[error("no token")]
+    Missing,
+    /// The request has two cookies of the name, and either may be the one that the application has set.
+    #[error("two cookies with the name of --token-cookie")]
+    TwoCookies,
+    /// Over [`TOKEN_BYTES_MAX`].
+    #[error("over {TOKEN_BYTES_MAX} bytes")]
+    TooLong,
+    /// Neither the API key nor a JWT.
+    #[error("neither the API key nor a JWT")]
+    NotAToken,
+    /// An algorithm that is not accepted, `none` for instance.
+    #[error("an algorithm that is not taken")]
+    Algorithm,
+    /// No key has the token's algorithm and key id.
+    #[error("no key here fits its algorithm and key id")]
+    UnknownKey,
+    /// As [`Refusal::UnknownKey`] or [`Refusal::Signature`], but newer keys will be fetched: the client may try again.
+    #[error("no key here has signed it yet; newer keys are due")]
+    KeysDue {
+        /// The time until the next fetch, in milliseconds; 0 if the fetch is due now.
+        wait_ms: u32,
+    },
+    /// Signed with another key, or changed since.
+    #[error("signed with another key, or changed since")]
+    Signature,
+    /// A claim is of the wrong type.
+    #[error("a claim of the wrong type")]
+    Claims,
+    /// The time is past `exp`.
+    #[error("its time (exp) is over")]
+    Expired,
+    /// The time is long before `nbf`.
+    #[error("its time (nbf) has not come")]
+    NotYetValid,
+    /// The time is at most a few minutes before `nbf`: the client may try again.
+    #[error("its time (nbf) comes soon")]
+    BeginsSoon {
+        /// The time until the token is valid, milliseconds.
+        wait_ms: u32,
+    },
+    /// The `aud` claim does not name this gateway.
+    #[error("its audience (aud) is not this one")]
+    Audience,
+    /// The `iss` claim names no accepted issuer.
+    #[error("its issuer (iss) is not in JWT_ISSUER")]
+    Issuer,
+    /// The role is not in the table.
+    #[error("its role is not in the table")]
+    Role,
+    /// The names in the token are not a list of valid names, or they are too many or too long.
+    #[error("its names are not a list of names of the bus, or are too many or too long")]
+    Names,
+    /// An operator refuses the token, the user or the address.
+    #[error("an operator has cut it off")]
+    Revoked,
+}
+
+impl Refusal {
+    /// The close code for a refused client. It is sent after the upgrade, because a script in a browser cannot see an
+    /// HTTP status.
+    pub const CLOSE_CODE: u16 = 1008;
+
+    /// The close code for a token that may be admitted later.
+    pub const LATER_CODE: u16 = 1013;
+
+    /// The close code for this refusal.
+    pub const fn close_code(self) -> u16 {
+        match self {
+            Self::KeysDue { .. } | Self::BeginsSoon { .. } => Self::LATER_CODE,
+            _ => Self::CLOSE_CODE,
+        }
+    }
+
+    /// Whether only a token with a good signature is refused for this reason.
+    const fn is_of_signed(self) -> bool {
+        matches!(
+            self,
+            Self::Expired
+                | Self::NotYetValid
+                | Self::BeginsSoon { .. }
+                | Self::Audience
+                | Self::Issuer
+                | Self::Role
+                | Self::Names
+                | Self::Revoked
+        )
+    }
+
+    /// All refusals, without their times.
+    pub const ALL: [Self; 17] = [
+        Self::Missing,
+        Self::TwoCookies,
+        Self::TooLong,
+        Self::NotAToken,
+        Self::Algorithm,
+        Self::UnknownKey,
+        Self::KeysDue { wait_ms: 0 },
+        Self::Signature,
+        Self::Claims,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::BeginsSoon { wait_ms: 0 },
+        Self::Audience,
+        Self::Issuer,
+        Self::Role,
+        Self::Names,
+        Self::Revoked,
+    ];
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::TwoCookies => "two_cookies",
+            Self::TooLong => "too_long",
+            Self::NotAToken => "not_a_token",
+            Self::Algorithm => "algorithm",
+            Self::UnknownKey => "unknown_key",
+            Self::KeysDue { .. } => "keys_due",
+            Self::Signature => "signature",
+            Self::Claims => "claims",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::BeginsSoon { .. } => "begins_soon",
+            Self::Audience => "audience",
+            Self::Issuer => "issuer",
+            Self::Role => "role",
+            Self::Names => "names",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+/// The rules for the claims of a token, and the names of the claims to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimRules {
+    /// `aud` must name an audience in this list. If the list is empty, a token with any `aud` is refused, because it is
+    /// for another service (RFC 7519 §4.1.3).
+    pub audiences: Vec<String>,
+    /// `iss` must be in this list. If the list is empty, any issuer is accepted, and a token without one.
+    pub issuers: Vec<String>,
+    /// How far clocks may differ, in milliseconds.
+    pub leeway_ms: i64,
+    /// The same for the beginning of a token (`nbf`), if it is more than `leeway_ms`: a client may use a token in the
+    /// second in which it was issued.
+    pub begin_leeway_ms: i64,
+    /// The claim with the role or the roles: its name, or its path with dots.
+    pub role: String,
+    /// Whether the settings name the claim with the role, so that a token should have the claim.
+    pub role_is_named: bool,
+    /// The claim with the user: a name or a path.
+    pub user: String,
+    /// The claim with the symbol limit: a name or a path.
+    pub symbols_max: String,
+    /// The name of the claim with names and patterns, for the channels gateway.
+    pub names: String,
+}
+
+impl Default for ClaimRules {
+    fn default() -> Self {
+        Self {
+            audiences: Vec::new(),
+            issuers: Vec::new(),
+            leeway_ms: 0,
+            begin_leeway_ms: 0,
+            role: "role".to_owned(),
+            role_is_named: false,
+            user: "sub".to_owned(),
+            symbols_max: "maxSymbols".to_owned(),
+            names: "channels".to_owned(),
+        }
+    }
+}
+
+/// Judges tokens.
+#[derive(Clone, Debug, Default)]
+pub struct Authenticator {
+    /// `REQUIRE_AUTH`: clients without a good token are refused.
+    pub required: bool,
+    /// `GATEWAY_API_KEY`, where the gateway has one.
+    pub api_key: Option<ApiKey>,
+    /// The keys of JWTs.
+    pub keys: KeyRing,
+    /// The rules for the claims.
+    pub rules: ClaimRules,
+    /// The name of the cookie with the token; `None`: cookies are not read.
+    pub cookie: Option<String>,
+}
+
+impl Authenticator {
+    /// Finds the token of a request: as [`Token::find`], else in the cookie. The cookie comes last, because a browser
+    /// adds it to every request, while a program adds any other token on purpose.
+    ///
+    /// # Errors
+    /// Two cookies have the name.
+    pub fn token(&self, head: &RequestHead<'_>) -> Result<Option<Token>, Refusal> {
+        match (Token::find(head), &self.cookie) {
+            (None, Some(name)) => token::in_cookie(head, name),
+            (token, _) => Ok(token),
+        }
+    }
+
+    /// Whether nobody can connect, because tokens are required but there is no key to check them.
+    pub fn admits_nobody(&self) -> bool {
+        self.required && !self.has_keys()
+    }
+
+    /// Whether a token can be accepted, now or with keys that come later.
+    pub fn has_keys(&self) -> bool {
+        self.api_key.is_some() || !self.keys.current().is_empty() || self.keys.expects_newer()
+    }
+
+    /// The identity in this token.
+    ///
+    /// # Errors
+    /// The token is refused.
+    pub fn identify(&self, token: Option<&Token>, now: Now) -> Result<Identity, Refusal> {
+        let token = token.ok_or(Refusal::Missing)?;
+        if token.expose().len() > TOKEN_BYTES_MAX {
+            return Err(Refusal::TooLong);
+        }
+        if self.api_key.as_ref().is_some_and(|key| key.is(token)) {
+            return Ok(Identity {
+                roles: vec![API_KEY_ROLE.to_owned()],
+                ..Identity::default()
+            });
+        }
+        let (message, claims) = self.signed_claims(token, now)?;
+        let identity = self
+            .rules
+            .judge(&members(&decode(claims)?)?, now.unix_ms())?;
+        let hash = digest(&SHA256, message.as_bytes());
+        let digits = hash.as_ref().iter().take(DIGEST_BYTES);
+        let digits: String = digits.map(|byte| format!("{byte:02x}")).collect();
+        Ok(Identity {
+            digest: Some(digits.into()),
+            ..identity
+        })
+    }
+
+    /// Returns the user in a refused token, for operators, if the signature is good; `None` for any other token.
+    pub fn refused_user(&self, token: Option<&Token>, refusal: Refusal) -> Option<String> {
+        let (message, _) = split(token?.expose())?;
+        let (header, claims) = message.split_once('.')?;
+        match refusal {
+            // The same refusal exists for a bad header, which is checked before the signature.
+            Refusal::Claims => drop(judge_header(&members(&decode(header).ok()?).ok()?).ok()?),
+            refusal if refusal.is_of_signed() => {}
+            _ => return None,
+        }
+        let claims = decode(claims).ok()?;
+        find_claim(&members(&claims).ok()?, &self.rules.user, |value| {
+            read(value)
+        })
+        .ok()?
+    }
+
+    /// Checks the signature of a JWT. Returns the signed part, and the encoded claims.
+    pub(super) fn signed_claims<'a>(
+        &self,
+        token: &'a Token,
+        now: Now,
+    ) -> Result<(&'a str, &'a str), Refusal> {
+        let (message, signature) = split(token.expose()).ok_or(Refusal::NotAToken)?;
+        let (header, claims) = message.split_once('.').ok_or(Refusal::NotAToken)?;
+        let header = decode(header)?;
+        let (algorithm, key_id) = judge_header(&members(&header)?)?;
+        let keys = self.keys.current();
+        let id = key_id.as_deref();
+        let checked = keys.check(algorithm, id, message, signature);
+        let unsigned = |refusal| Unsigned {
+            refusal,
+            algorithm,
+            id,
+            token: token.expose(),
+        };
+        checked.map_err(|refusal| self.keys.refuse(unsigned(refusal), now.mono_us))?;
+        Ok((message, claims))
+    }
+}
+
+/// Splits a token of three parts into the signed part and the signature (RFC 7515 §7.1).
+fn split(token: &str) -> Option<(&str, &str)> {
+    let parts = token.bytes().filter(|byte| *byte == b'.').count() + 1;
+    (parts == 3).then(|| token.rsplit_once('.'))?
+}
+
+fn decode(part: &str) -> Result<Vec<u8>, Refusal> {
+    let decoded = URL_SAFE_NO_PAD.decode(part);
+    decoded.map_err(|_| Refusal::NotAToken)
+}
+
+/// Returns the algorithm and the key id of a header. Refuses unknown types and any `crit` (RFC 7515 §4.1.9, §4.1.11).
+fn judge_header(header: &Members<'_>) -> Result<(Algorithm, Option<String>), Refusal> {
+    if header.contains_key("crit") {
+        return Err(Refusal::NotAToken);
+    }
+    if let Some(media_type) = text(header, "typ")? {
+        let media_type = media_type.to_ascii_lowercase();
+        let short = media_type.strip_prefix("application/");
+        if !["jwt", "at+jwt"].contains(&short.unwrap_or(&media_type)) {
+            return Err(Refusal::NotAToken);
+        }
+    }
+    let alg = text(header, "alg")?.ok_or(Refusal::NotAToken)?;
+    let algorithm = Algorithm::named(&alg).ok_or(Refusal::Algorithm)?;
+    Ok((algorithm, text(header, "kid")?))
+}
+
+impl ClaimRules {
+    fn judge(&self, claims: &Members<'_>, unix_ms: i64) -> Result<Identity, Refusal> {
+        let leeway_ms = self.leeway_ms;
+        let expires = time(claims, "exp")?.map(|at| at.saturating_add(leeway_ms));
+        if expires.is_some_and(|at| unix_ms >= at) {
+            return Err(Refusal::Expired);
+        }
+        let leeway_ms = leeway_ms.max(self.begin_leeway_ms);
+        let begins = time(claims, "nbf")?.map(|at| at.saturating_sub(leeway_ms));
+        let wait_ms = begins.map_or(0, |at| at.saturating_sub(unix_ms).max(0));
+        if wait_ms > BEGINS_SOON_MS {
+            return Err(Refusal::NotYetValid);
+        }
+        let issuer = text(claims, "iss")?;
+        if !self.issuers.is_empty() && !issuer.is_some_and(|iss| self.issuers.contains(&iss)) {
+            return Err(Refusal::Issuer);
+        }
+        self.judge_audience(claims)?;
+        let roles = find_claim(claims, &self.role, token::roles)?;
+        let identity = Identity {
+            lacks_role_claim: self.role_is_named && roles.is_none(),
+            roles: roles.unwrap_or_default(),
+            user: find_claim(claims, &self.user, |value| read(value))?,
+            symbols_max: find_claim(claims, &self.symbols_max, |value| read(value))?,
+            names: claims
+                .get(self.names.as_str())
+                .map_or(Ok(Vec::new()), |names| {
+                    read(names).map_err(|_| Refusal::Names)
+                }),
+            texts: texts(claims),
+            expires_unix_ms: expires,
+            issued_unix_ms: time(claims, "iat").ok().flatten(),
+            digest: None,
+        };
+        // This check is last, so that a client that tries again is then accepted.
+        match u32::try_from(wait_ms) {
+            Ok(0) => Ok(identity),
+            Ok(wait_ms) => Err(Refusal::BeginsSoon { wait_ms }),
+            Err(_) => Err(Refusal::NotYetValid),
+        }
+    }
+
+    /// Checks `aud`, a text or a list of texts.
+    fn judge_audience(&self, claims: &Members<'_>) -> Result<(), Refusal> {
+        let Some(value) = claims.get("aud") else {
+            let asked = !self.audiences.is_empty();
+            return (!asked).then_some(()).ok_or(Refusal::Audience);
+        };
+        let value: Value = read(value)?;
+        let entries = match value.as_array() {
+            Some(list) => list.iter().map(|entry| entry.as_str()).collect(),
+            None => vec![value.as_str()],
+        };
+        let mut named = false;
+        for entry in entries {
+            let entry = entry.ok_or(Refusal::Claims)?;
+            named |= self.audiences.iter().any(|audience| audience == entry);
+        }
+        named.then_some(()).ok_or(Refusal::Audience)
+    }
+}
+
+fn text(members: &Members<'_>, name: &str) -> Result<Option<String>, Refusal> {
+    members.get(name).map(read).transpose()
+}
+
+fn texts(members: &Members<'_>) -> BTreeMap<String, Option<String>> {
+    let text = |(name, value): (&Cow<'_, str>, &LazyValue<'_>)| {
+        (name.clone().into_owned(), read(value).ok())
+    };
+    members.iter().map(text).collect()
+}
+
+/// Reads a NumericDate (RFC 7519 §2): seconds since 1970, with or without a fraction. Returns milliseconds; dates out
+/// of range are clamped.
+fn time(members: &Members<'_>, name: &str) -> Result<Option<i64>, Refusal> {
+    let Some(value) = members.get(name) else {
+        return Ok(None);
+    };
+    let seconds = json::trim(value.as_raw_str()).parse::<f64>();
+    let seconds = seconds.map_err(|_| Refusal::Claims)?;
+    // The cast saturates.
+    Ok(Some((seconds * 1000.0).floor() as i64))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! Values that every crate uses: an instant on both clocks, seeded random numbers, a budget of log lines, texts for people.
+
+mod plain_text;
+mod pure;
+
+pub use plain_text::{Finding, escaped, escaped_bytes, is_host, unix_socket_url, without_mark};
+pub use pure::{LogBudget, LogLine, Now, SplitMix64, allocated_bytes};

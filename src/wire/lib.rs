@@ -1,0 +1,35 @@
+//! What every other crate reads and writes with: codecs, tokens and rights, limits for clients. Bytes in, values out,
+//! and back.
+//!
+//! Pure: no socket, clock, thread or file; the caller passes the time and the bytes. Knows no connection and no hub.
+//! Begin with [`frame_reader`]: client bytes to messages.
+//!
+//! | module | is |
+//! | --- | --- |
+//! | [`head`] | the request head: its end, its parts, and the trace in it |
+//! | [`body`] | the end of a request's body |
+//! | [`upgrade`] | the request for a WebSocket upgrade (RFC 6455 §4.2.1); the 101 and refusals |
+//! | [`event_stream`] | Server-Sent Events: the request for a stream, the response, the events |
+//! | [`deflate`] | permessage-deflate (RFC 7692): negotiation, deflate, bounded inflate |
+//! | [`frame`] | the header of a server's frame; a client's frame, unmasked and checked |
+//! | [`frame_reader`] | client bytes to whole, bounded, inflated frames |
+//! | [`space`] | the two spaces of HTTP around a name or a value |
+//! | [`json`] | the checks before any JSON parser; objects with their keys in the order of writing, dates |
+//! | [`auth`] | tokens and their keys, roles and patterns, origins |
+//! | [`admission`] | limits for clients: sums with a share for each address, rates, turns of addresses, addresses behind proxies |
+//! | [`base`] | an instant on both clocks, seeded numbers, budgets of log lines, texts for people |
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+pub mod admission;
+pub mod auth;
+pub mod base;
+pub mod body;
+pub mod deflate;
+pub mod event_stream;
+pub mod frame;
+pub mod frame_reader;
+pub mod head;
+pub mod json;
+pub mod space;
+pub mod upgrade;
