@@ -152,7 +152,6 @@ fn resume(c: &mut Criterion) {
         group.bench_function(format!("{back}_back_of_{topics}_topics"), |b| {
             b.iter(|| {
                 asked += 1;
-                hub.renew_reading();
                 for message in [&subscribe, &unsubscribe] {
                     hub.handle_bytes(NOW, key, message);
                     settle(hub, NOW);

@@ -13,6 +13,7 @@ mod channels_gateway {
     mod delivery;
     mod event_streams;
     mod kept_names;
+    mod many_names;
     mod own_rate;
     mod requests;
     mod resume;
@@ -88,14 +89,31 @@ impl Bench {
         history: HistoryLimits,
         make: impl FnOnce(ChannelsGateway) -> ChannelsGateway,
     ) -> Self {
+        Self::changed(settings, |limits| limits.history = history, make)
+    }
+
+    /// In which a client has time for so many names in a turn.
+    fn in_steps(settings: ChannelsGatewaySettings, names: u64) -> Self {
+        let change = |limits: &mut Limits| {
+            limits.share_us = names;
+            limits.work_us = names;
+        };
+        Self::changed(settings, change, |gateway| gateway)
+    }
+
+    fn changed(
+        settings: ChannelsGatewaySettings,
+        change: impl FnOnce(&mut Limits),
+        make: impl FnOnce(ChannelsGateway) -> ChannelsGateway,
+    ) -> Self {
         let stats = Arc::new(ChannelsStats::default());
         let gateway = make(ChannelsGateway::new(settings, Arc::clone(&stats)));
-        let limits = Limits {
+        let mut limits = Limits {
             ping_interval_us: 0,
             event_stream: true,
-            history,
             ..Limits::default()
         };
+        change(&mut limits);
         let world = World::new(limits, gateway, 1);
         let feed = ChannelsFeed::new(
             FeedSettings {

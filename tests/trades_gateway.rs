@@ -8,6 +8,7 @@ mod trades_gateway {
     mod candles;
     mod false_recoveries;
     mod losses;
+    mod many_symbols;
     mod resume;
     mod resume_limits;
     mod users;

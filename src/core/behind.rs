@@ -14,7 +14,7 @@ use std::mem::take;
 
 use foldhash::quality::RandomState;
 
-use super::{BehindStats, Publication, TopicName};
+use super::{BehindStats, ConflationKey, Publication, TopicName};
 
 /// The most states that are held; further states go into the send queues.
 pub(super) const STATES_MAX: usize = 16_384;
@@ -46,11 +46,26 @@ pub(super) struct Behind {
     pub(super) counted_us: u64,
 }
 
-/// The newest state of each key of a topic, oldest first.
+/// The newest state of each key of a topic.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     number: u64,
-    pub(super) states: Vec<Publication>,
+    /// Oldest first, with numbers of the topic's own: a pattern may have very many keys.
+    pub(super) states: BTreeMap<u64, Publication>,
+    /// The number of each key's state.
+    numbers: HashMap<ConflationKey, u64, RandomState>,
+    newest: u64,
+}
+
+impl Held {
+    /// Holds a state; returns whether it replaces an older one. A state without a key replaces nothing.
+    fn hold(&mut self, publication: &Publication) -> bool {
+        self.newest += 1;
+        self.states.insert(self.newest, publication.clone());
+        let key = publication.frame.key();
+        let older = key.and_then(|key| self.numbers.insert(key, self.newest));
+        older.is_some_and(|older| self.states.remove(&older).is_some())
+    }
 }
 
 impl Behind {
@@ -83,27 +98,23 @@ impl Behind {
             self.order.insert(self.numbered, topic.clone());
             Held {
                 number: self.numbered,
-                states: Vec::new(),
+                ..Held::default()
             }
         });
-        let key = publication.frame.key();
-        let before = held.states.len();
-        held.states.retain(|older| older.frame.key() != key);
-        let replaces = held.states.len() < before;
-        held.states.push(publication.clone());
+        let replaces = held.hold(publication);
         self.states += usize::from(!replaces);
         self.replaced_in_round += u64::from(replaces);
         replaces
     }
 
-    pub(super) fn take(&mut self, topic: &TopicName) -> Vec<Publication> {
+    pub(super) fn take(&mut self, topic: &TopicName) -> impl Iterator<Item = Publication> + use<> {
         let held = self.held.remove(topic).unwrap_or_default();
         self.order.remove(&held.number);
         self.states -= held.states.len();
         if self.states == 0 {
             self.held = HashMap::default();
         }
-        held.states
+        held.states.into_values()
     }
 
     /// Ends a round: the flush has reached all clients.

@@ -13,6 +13,7 @@ use super::deflated::Compressor;
 use super::ends::Drain;
 use super::flush::Scratch;
 use super::history::History;
+use super::left::LeftKeys;
 use super::losses::Losses;
 use super::memory::FrameMemory;
 use super::session::{CloseBegun, PendingClose, Received, Session};
@@ -20,7 +21,8 @@ use super::shell::{Cuts, Effect};
 use super::slow::waits::Waits;
 use super::survey::Surveys;
 use super::tables::SlotSet;
-use super::topics::{Joined, KEYS_MAX, Left, TopicKey, Topics};
+use super::topics::{Joined, TopicKey, Topics};
+use super::turn::Turn;
 use super::window::Windows;
 use super::{
     CloseCode, CloseReason, Closing, Content, DeflateWindow, Frame, FrameBytes, HubStats, Lead,
@@ -63,6 +65,9 @@ pub struct Core {
     pub(super) effects: VecDeque<Effect>,
     /// Sessions that were open and have ended, for the gateway.
     pub(super) ended: VecDeque<(SessionKey, CloseReason)>,
+    pub(super) left: LeftKeys,
+    /// Sessions that are still members of topics that they have left, and the reason if the session has ended.
+    pub(super) leaving: VecDeque<(SessionKey, Option<CloseReason>)>,
     /// Sessions that a stop closes.
     pub(super) stopping: VecDeque<SessionKey>,
     /// Sessions whose queue has the room that the gateway has requested.
@@ -80,8 +85,7 @@ pub struct Core {
     /// gets a position, and none can resume.
     pub(super) is_filling: bool,
     pub(super) losses: Losses,
-    /// Message bytes of all clients, and the cost of other work, since [`super::Hub::renew_reading`].
-    pub(super) message_bytes: usize,
+    pub(super) turn: Turn,
     pub(super) received: Received,
     pub(super) drain: Option<Drain>,
     pub(super) cuts: Cuts,
@@ -133,6 +137,8 @@ impl Core {
             deadlines: Deadlines::default(),
             effects: VecDeque::new(),
             ended: VecDeque::new(),
+            left: LeftKeys::default(),
+            leaving: VecDeque::new(),
             stopping: VecDeque::new(),
             with_room: Vec::new(),
             resumed: Vec::new(),
@@ -141,7 +147,7 @@ impl Core {
             room_was_freed: false,
             is_filling: false,
             losses: Losses::default(),
-            message_bytes: 0,
+            turn: Turn::default(),
             received: Received::new(limits.unfinished_bytes_max),
             drain: None,
             cuts: Cuts::default(),
@@ -240,6 +246,11 @@ impl Core {
         self.topics.members(topic)
     }
 
+    /// Whether the client is a member of the topic.
+    pub fn is_member(&self, key: SessionKey, topic: &TopicName) -> bool {
+        self.topics.has(key, topic)
+    }
+
     /// The memberships of all topics together.
     pub fn memberships(&self) -> usize {
         self.topics.memberships()
@@ -310,6 +321,7 @@ impl Core {
 
     /// Puts the frame in the queue of every member.
     pub(super) fn deliver(&mut self, topic: TopicKey, publication: &Publication) {
+        self.forget_left();
         let queued = self.clients.stats.messages_queued;
         self.deliver_to_members(topic, publication);
         if self.clients.stats.messages_queued > queued {
@@ -346,38 +358,13 @@ impl Core {
         // The losses so far concern only the topics joined so far, so the client is notified of them before it joins
         // this topic.
         self.notify_loss(key);
+        self.forget_left();
         self.release_before_join(topic);
         let (joined, retained) = self.topics.join(key, topic, self.content(key));
         if let Some(frame) = retained {
             self.send(key, &frame);
         }
         joined
-    }
-
-    /// Ends the client's membership, and removes the topic's keyed frames that wait for the client.
-    pub fn leave(&mut self, key: SessionKey, topic: &TopicName) -> Left {
-        self.notify_loss(key);
-        let current = self.clients.session(key).is_some();
-        let Some((keys, last)) = current.then(|| self.topics.leave(key, topic)).flatten() else {
-            return Left::NoMember;
-        };
-        if let Some(session) = self.clients.session_mut(key) {
-            let forgotten = session.forget(&keys);
-            if forgotten.0 > 0 {
-                self.clients.stats.count_conflated(forgotten);
-                self.note_room(key);
-                self.note_wait(key);
-            }
-        }
-        if keys.len() == KEYS_MAX {
-            // The topic may have more keys than are known. The frames that wait for a slot are sent now, because one of
-            // these keys would otherwise come long after the client left the topic.
-            self.clients.open_slot(self.now, &self.limits, key);
-        }
-        match last {
-            true => Left::Last,
-            false => Left::Others,
-        }
     }
 
     /// Closes an open client. If it is closed more than once, the first close counts.
@@ -395,7 +382,7 @@ impl Core {
         match session.begin_close(now, PendingClose { code, reason, how }, due) {
             CloseBegun::Ignored => {}
             CloseBegun::Waits => {
-                self.topics.leave_all(key.slot);
+                self.leave_all(key, None);
                 self.arm(key);
             }
             CloseBegun::Written => self.start_closing(key, reason),

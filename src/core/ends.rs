@@ -7,12 +7,14 @@
 use super::core::Core;
 use super::gateway::Gateway;
 use super::hub::Hub;
-use super::limits::{CLIENT_COST, FRAME_COST, TOPIC_COST};
 use super::revoked::{Connected, Cut, WasConnected};
 use super::session::{Departed, Pause, Pauses, Session};
 use super::shell::CutRequest;
 use super::{CloseReason, Closing, Effect, Now, PhaseKind, REVOKED, SessionKey};
 use weirgate_wire::auth::{Refusal, TokenMarks};
+
+/// So many memberships of a client that ends are given up without a look at the clock: all of nearly every client.
+const LEFT_AT_ONCE: usize = 64;
 
 /// The times of a stop.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,13 +76,11 @@ impl Core {
     /// the end for the gateway.
     fn count_left(&mut self, key: SessionKey, left: Departed) {
         self.clients.stats.slow.count_gate(left.gated_us);
-        self.charge(FRAME_COST * left.frames as usize);
         if left.moved.from == PhaseKind::Open {
             if let Some(peer) = self.peer(key) {
                 self.count_behind_proxy(peer, false);
             }
-            self.topics.leave_all(key.slot);
-            self.ended.push_back((key, left.reason));
+            self.leave_all(key, Some(left.reason));
         }
         self.no_room.remove(&key);
         let stats = &mut self.clients.stats;
@@ -96,23 +96,73 @@ impl Core {
         }
     }
 
-    /// Drops clients that are over a limit of their queue, as many as the budget of the turn allows: one message may
-    /// put all clients that do not read over the limit.
+    /// Ends the memberships of a client, as many as there is time for; the others end in later turns. Then reports the
+    /// end of a client that has ended to the gateway, with the reason.
+    pub(super) fn leave_all(&mut self, key: SessionKey, ended: Option<CloseReason>) {
+        match self.leave_some(key) {
+            true => self.ended.extend(ended.map(|reason| (key, reason))),
+            false => self.leaving.push_back((key, ended)),
+        }
+    }
+
+    /// Returns whether no membership of the client is left.
+    fn leave_some(&mut self, key: SessionKey) -> bool {
+        loop {
+            let left = (0..LEFT_AT_ONCE).take_while(|_| self.topics.leave_last(key.slot));
+            if left.count() < LEFT_AT_ONCE {
+                return true;
+            }
+            if !self.turn.has_time() {
+                return false;
+            }
+        }
+    }
+
+    /// Ends further memberships of clients with very many.
+    pub(super) fn leave_on(&mut self) {
+        while let Some((key, ended)) = self.leaving.front().copied()
+            && self.leave_some(key)
+        {
+            self.leaving.pop_front();
+            self.ended.extend(ended.map(|reason| (key, reason)));
+        }
+    }
+
+    /// Frees the slot of a session whose socket has ended, once the session is a member of no topic.
+    pub(super) fn release_slot(&mut self, key: SessionKey) {
+        let is_member = self.topics.joined_count(key.slot) > 0;
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        if is_member {
+            session.set_released();
+            return;
+        }
+        self.deadlines.disarm(key, session.disarm());
+        if session.is_listed() {
+            self.unlist(key.slot);
+        }
+        self.clients.remove(key.slot);
+    }
+
+    /// Drops clients that are over a limit of their queue, as many as there is time for: one message may put all clients
+    /// that do not read over the limit.
     pub(super) fn reap(&mut self) {
         while let Some(key) = self.clients.to_arm.pop() {
             self.arm(key);
         }
-        while !self.has_spent()
+        while !self.clients.over.is_empty()
+            && self.turn.has_time()
             && let Some((key, reason)) = self.clients.over.pop()
         {
-            self.charge(CLIENT_COST + TOPIC_COST * self.joined_count(key));
             self.end(key, reason, true);
         }
     }
 
-    /// When [`Self::reap`] has to continue; `None` if no client is over a limit.
+    /// When [`Self::reap`] and [`Self::leave_on`] have to continue; `None` if they have nothing to do.
     pub(super) fn reap_deadline(&self) -> Option<u64> {
-        (!self.clients.over.is_empty()).then_some(self.now.mono_us)
+        let is_done = self.clients.over.is_empty() && self.leaving.is_empty();
+        (!is_done).then_some(self.now.mono_us)
     }
 
     pub(super) fn begin_drain(&mut self, plan: DrainPlan) {
@@ -134,8 +184,8 @@ impl Core {
         drain.map(|drain| drain.closes_at)
     }
 
-    /// Once the delay is over, starts the closes, in each call as many as the budget of the turn allows. From then on
-    /// no client opens.
+    /// Once the delay is over, starts the closes, in each call as many as there is time for. From then on no client
+    /// opens.
     pub(super) fn advance_drain(&mut self) {
         let now = self.now.mono_us;
         let Some(drain) = self.drain.as_mut().filter(|drain| now >= drain.closes_at) else {
@@ -147,15 +197,17 @@ impl Core {
         drain.closing = true;
         let spread_us = drain.plan.spread_us;
         let slots = self.clients.sessions.capacity();
-        while slot < slots && !self.has_spent() {
-            self.charge(CLIENT_COST);
+        while slot < slots {
             let session = self.clients.sessions.get_mut(slot);
+            slot += 1;
             // A client that closes gracefully already has a deadline.
             if let Some(session) = session.filter(|session| session.takes_data()) {
-                let key = session.key(slot);
+                let key = session.key(slot - 1);
                 self.begin_stop(key, spread_us);
+                if !self.turn.has_time() {
+                    break;
+                }
             }
-            slot += 1;
         }
         if let Some(drain) = &mut self.drain {
             drain.next_slot = Some(slot).filter(|slot| *slot < slots);
@@ -262,18 +314,16 @@ impl Core {
         (!self.cuts.requests.is_empty()).then_some(0)
     }
 
-    /// Closes the clients of the requested cuts, in each call as many as the budget of the turn allows.
+    /// Closes the clients of the requested cuts, in each call as many as there is time for.
     pub(super) fn advance_cuts(&mut self) {
         while let Some(request) = self.cuts.requests.front() {
             let cut = request.cut.clone();
             while self.cuts.next_slot < self.clients.sessions.capacity() {
-                if self.has_spent() {
-                    return;
-                }
-                self.charge(CLIENT_COST);
                 let slot = self.cuts.next_slot;
                 self.cuts.next_slot += 1;
-                self.cut_slot(slot, cut.as_ref());
+                if self.cut_slot(slot, cut.as_ref()) && !self.turn.has_time() {
+                    return;
+                }
             }
             self.cuts.next_slot = 0;
             let done = std::mem::take(&mut self.cuts.done);
@@ -283,11 +333,12 @@ impl Core {
         }
     }
 
-    fn cut_slot(&mut self, slot: usize, cut: Option<&Cut>) {
+    /// Returns false if no client is open in the slot.
+    fn cut_slot(&mut self, slot: usize, cut: Option<&Cut>) -> bool {
         let session = self.clients.sessions.get_mut(slot);
         let is_open = |s: &&mut Session| s.phase() == PhaseKind::Open;
         let Some(session) = session.filter(is_open) else {
-            return;
+            return false;
         };
         let (key, now) = (session.key(slot), self.now.unix_ms());
         let text = key.to_string();
@@ -297,7 +348,7 @@ impl Core {
             None => self.limits.revoked.admit(&connected, now).is_err(),
         };
         if !is_chosen {
-            return;
+            return true;
         }
         let done = &mut self.cuts.done;
         done.clients += 1;
@@ -313,6 +364,7 @@ impl Core {
             }
         }
         self.revoke(key);
+        true
     }
 }
 

@@ -159,12 +159,12 @@ struct Plan {
 }
 
 impl Core {
-    /// Gives every session with something to send one write, while `tx` has time. Clients left by an
-    /// earlier flush go first.
+    /// Gives every session with something to send one write, while there is time. Clients left by an earlier flush go
+    /// first.
     pub(super) fn flush_dirty(&mut self, tx: &mut dyn Transmit) {
         let is_over = !self.scratch.is_under_way() || self.flush_rounds(tx);
         if is_over {
-            self.release_states(tx);
+            self.release_states();
             self.scratch.begin(&mut self.clients.dirty);
             self.flush_rounds(tx);
         }
@@ -180,7 +180,7 @@ impl Core {
     /// Returns false if the time was over before the end.
     fn flush_rounds(&mut self, tx: &mut dyn Transmit) -> bool {
         for round in 0..self.scratch.rounds.len() {
-            while !self.scratch.rounds[round].is_over() && tx.has_time() {
+            while !self.scratch.rounds[round].is_over() && self.turn.has_time() {
                 self.flush_batch(round, tx);
             }
         }

@@ -67,7 +67,7 @@ pub enum Entrance<'a> {
 /// | calls | methods |
 /// | --- | --- |
 /// | questions, which change nothing | [`entrance`](Self::entrance), [`has_room_for`](Self::has_room_for), [`poll_timeout`](Self::poll_timeout), [`holdings`](Self::holdings), [`pong_timeout_code`](Self::pong_timeout_code), [`stop_code`](Self::stop_code), [`shown_topic`](Self::shown_topic), [`render`](Self::render) |
-/// | of one client | [`admit`](Self::admit), [`handle_opened`](Self::handle_opened), [`handle_message`](Self::handle_message), [`handle_answered`](Self::handle_answered), [`handle_deadline`](Self::handle_deadline), [`handle_room`](Self::handle_room), [`reads_to_the_end`](Self::reads_to_the_end), [`handle_stopping`](Self::handle_stopping), [`handle_closed`](Self::handle_closed) |
+/// | of one client | [`admit`](Self::admit), [`handle_opened`](Self::handle_opened), [`handle_message`](Self::handle_message), [`handle_rest`](Self::handle_rest), [`handle_answered`](Self::handle_answered), [`handle_deadline`](Self::handle_deadline), [`handle_room`](Self::handle_room), [`reads_to_the_end`](Self::reads_to_the_end), [`handle_stopping`](Self::handle_stopping), [`handle_closed`](Self::handle_closed) |
 /// | of the bus and of other threads | [`handle_publication`](Self::handle_publication), [`handle_notice`](Self::handle_notice), [`handle_input`](Self::handle_input), [`handle_timeout`](Self::handle_timeout) |
 /// | work for other threads | [`poll_output`](Self::poll_output) |
 ///
@@ -158,7 +158,8 @@ pub trait Gateway {
         false
     }
 
-    /// Handles a whole message. No message comes after a close.
+    /// Handles a whole message. No message comes after a close. A message that takes long, such as a request with very
+    /// many names, is handled in steps, while [`Core::has_share`].
     fn handle_message(
         &mut self,
         core: &mut Core,
@@ -167,6 +168,11 @@ pub trait Gateway {
         message: Incoming<'_>,
     ) {
         let _ = (core, key, client, message);
+    }
+
+    /// Goes on with the request for which the gateway has called [`Core::go_on_later`].
+    fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut Self::Client) {
+        let _ = (core, key, client);
     }
 
     /// Called at the first sign of life of a client after [`Core::probe`]: a message, a ping or a pong.

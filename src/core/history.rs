@@ -17,14 +17,13 @@ use self::names::{Names, Places};
 pub(super) use self::wanted::merge_charge;
 use self::wanted::{After, Found, MATCH_STEPS_MAX, Matching};
 pub use self::wanted::{Missed, Outcome, Wanted};
+use super::turn::Turn;
 use super::{
     Content, FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats, Message, NotRecovered,
     Position, Render, StoredId, TopicName,
 };
 use weirgate_wire::auth::MatchBudget;
 
-/// The cost of a visited entry in the budget of message bytes. A step of matching costs as much as a byte.
-const WALK_BYTES: usize = 4;
 /// The names of topics get one `NAMES_SHARE`th of the bytes.
 const NAMES_SHARE: usize = 4;
 /// Memory of an entry beside its frame: the entry, the index of its topic, the id. Twice, because a table that has just
@@ -35,8 +34,6 @@ const ENTRY_BYTES: usize = 2 * (size_of::<Entry>() + size_of::<u32>() + size_of:
 const COPY_BYTES: usize = 2 * size_of::<(Option<TopicName>, Arc<Frame>)>();
 /// While copies have more than one `COPIES_SHARE`th of the bytes, copies are dropped before messages are forgotten.
 const COPIES_SHARE: usize = 4;
-/// The most messages that one call forgets because of their age.
-const STEPS_MAX: usize = 4_096;
 /// How much longer a message is kept, so that messages are forgotten many at a time.
 const LATE_US: u64 = 200_000;
 
@@ -316,10 +313,7 @@ impl History {
         );
         let matching = Matching::new(wanted, &self.names, &mut budget);
         let outcome = matching.and_then(|matching| find(self, &mut found, matching));
-        let mut missed = Missed {
-            cost: found.bytes + WALK_BYTES * found.walked + MATCH_STEPS_MAX - budget.left(),
-            ..Missed::default()
-        };
+        let mut missed = Missed::default();
         let outcome = outcome.and_then(|()| {
             missed.frames.reserve_exact(found.copies.len());
             found.copies.iter().try_for_each(|(at, name)| {
@@ -331,7 +325,6 @@ impl History {
         });
         self.forget_excess();
         if outcome.is_err() {
-            // The work was done, so its cost counts all the same.
             (missed.frames, missed.bytes) = (Vec::new(), 0);
         }
         (missed, outcome)
@@ -346,7 +339,6 @@ impl History {
         // The number of messages found so far, by the index of the topic.
         let mut seen = vec![0; self.names.slots()];
         for (at, &topic) in self.topics.iter().enumerate().rev() {
-            found.walked += 1;
             let seen = &mut seen[topic as usize];
             if *seen == count {
                 continue;
@@ -390,7 +382,6 @@ impl History {
         (since, first): (After, usize),
         mut matching: Matching<'_, 'w>,
     ) -> Outcome {
-        found.walked = self.entries.len() - first;
         let (older, newer) = self.topics.as_slices();
         let in_older = first.min(older.len());
         let in_newer = first - in_older;
@@ -419,14 +410,15 @@ impl History {
         Some(oldest.kept_us.saturating_add(self.limits.keep_us + LATE_US))
     }
 
-    /// Forgets messages that are too old, and the oldest messages over the limit of memory.
-    pub(super) fn handle_timeout(&mut self, now_us: u64) {
-        for _ in 0..STEPS_MAX {
-            let oldest = self.entries.front();
-            if oldest.is_none_or(|entry| entry.kept_us + self.limits.keep_us > now_us) {
+    /// Forgets messages that are too old, as many as there is time for, and the oldest messages over the limit of memory.
+    pub(super) fn handle_timeout(&mut self, now_us: u64, turn: &mut Turn) {
+        let keep_us = self.limits.keep_us;
+        let is_old = |entry: &Entry| entry.kept_us + keep_us <= now_us;
+        while self.entries.front().is_some_and(is_old) {
+            self.forget_oldest();
+            if !turn.has_time() {
                 break;
             }
-            self.forget_oldest();
         }
         self.forget_excess();
     }

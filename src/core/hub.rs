@@ -10,13 +10,12 @@ use super::core::Core;
 use super::deadlines::earliest;
 use super::ends::DrainPlan;
 use super::gateway::{Closed, Gateway};
-use super::limits::CLIENT_COST;
 use super::protocol::RequestRefusal;
-use super::session::{Due, Pause};
+use super::session::{Due, Pause, Session};
 use super::shell::{Effect, Secured, Transmit};
 use super::{
     BusNotice, ByClient, CloseCode, CloseReason, Closing, HubStats, Now, Publication, SessionKey,
-    tables,
+    TurnClock, tables,
 };
 use weirgate_wire::admission::{Peer, Permit};
 
@@ -146,14 +145,7 @@ impl<G: Gateway> Hub<G> {
 
     /// Handles the end of a socket; the slot is free again.
     pub fn handle_released(&mut self, key: SessionKey) {
-        if let Some(session) = self.core.clients.session_mut(key) {
-            self.core.deadlines.disarm(key, session.disarm());
-            debug_assert_eq!(self.core.topics.joined_count(key.slot), 0);
-            if session.is_listed() {
-                self.core.unlist(key.slot);
-            }
-            self.core.clients.remove(key.slot);
-        }
+        self.core.release_slot(key);
     }
 
     /// Handles a publication of the feed.
@@ -181,28 +173,32 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// Does the work that is due at `now`. Clients have one budget of message bytes, and the gateway has another. The
-    /// rest of the work stays due.
+    /// Does the work that is due at `now`. Walks over clients, deadlines and the gateway have
+    /// [`Limits::work_us`](super::Limits::work_us) each. The rest of the work stays due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.core.now = now;
-        self.renew_reading();
+        let part_us = self.core.limits.work_us;
+        self.core.turn.begin(part_us);
+        self.core.leave_on();
+        self.core.reap();
         self.core.advance_drain();
         self.core.advance_cuts();
         self.core.look_at_history();
         self.core.look_at_behind();
-        while !self.core.has_spent()
-            && let Some(key) = self.core.deadlines.pop_due(now.mono_us)
-        {
-            self.core.charge(CLIENT_COST);
+        self.core.turn.begin(part_us);
+        while let Some(key) = self.core.deadlines.pop_due(now.mono_us) {
             if let Some(session) = self.core.clients.session_mut(key) {
                 session.disarm();
                 self.session_due(key);
                 self.core.arm(key);
             }
+            if !self.core.turn.has_time() {
+                break;
+            }
         }
         let due_us = self.gateway.poll_timeout();
         if due_us.is_some_and(|at| at <= now.mono_us) {
-            self.renew_reading();
+            self.core.turn.begin(part_us);
             self.gateway
                 .handle_timeout(&mut self.core, &mut self.clients);
         }
@@ -211,6 +207,26 @@ impl<G: Gateway> Hub<G> {
 
     // ---- commands
 
+    /// Sets the clock by which the hub ends its work in time. Without one, there is always time.
+    pub fn set_turn_clock(&mut self, clock: Box<dyn TurnClock>) {
+        self.core.turn.set_clock(clock);
+    }
+
+    /// Begins a part of a turn: the work until the next call may take this long, microseconds.
+    pub fn begin_part(&mut self, part_us: u64) {
+        self.core.turn.begin(part_us);
+    }
+
+    /// Whether the part of the turn has time for another step.
+    pub fn has_time(&mut self) -> bool {
+        self.core.turn.has_time()
+    }
+
+    /// The same, for a shell that has read the clock just now, microseconds.
+    pub fn has_time_at(&mut self, now_us: u64) -> bool {
+        self.core.turn.has_time_at(now_us)
+    }
+
     /// Begins a stop, which [`handle_timeout`](Self::handle_timeout) continues.
     pub fn drain(&mut self, now: Now, plan: DrainPlan) {
         self.core.now = now;
@@ -218,7 +234,7 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// Gives every client with something to send one write, while `tx` has time; returns true if some
+    /// Gives every client with something to send one write, while the part of the turn has time; returns true if some
     /// have more. A flush that stopped for lack of time continues in the next call
     /// ([`is_flushing`](Self::is_flushing)).
     pub fn flush(&mut self, now: Now, tx: &mut dyn Transmit) -> bool {
@@ -356,9 +372,11 @@ impl<G: Gateway> Hub<G> {
         self.core.clients.check_invariants();
         self.core.check_lists();
         self.core.topics.check_invariants();
+        let leaving = self.core.leaving.iter();
+        let not_reported = leaving.filter(|(_, ended)| ended.is_some()).count();
         assert_eq!(
             self.clients.len() as u64,
-            self.core.stats().open,
+            self.core.stats().open + not_reported as u64,
             "clients of the gateway"
         );
         let waiting = self.core.no_room.len() as u64;
@@ -383,6 +401,7 @@ impl<G: Gateway> Hub<G> {
 
     /// Carries out the consequences of a call: drops clients, reports ends to the gateway, continues reading.
     pub(super) fn settle(&mut self) {
+        self.core.forget_left();
         loop {
             self.core.reap();
             if let Some((key, reason)) = self.core.ended.pop_front() {
@@ -425,6 +444,10 @@ impl<G: Gateway> Hub<G> {
             };
             self.gateway.handle_closed(&mut self.core, key, closed);
             self.core.room_was_freed = true;
+        }
+        let session = self.core.clients.session(key);
+        if session.is_some_and(Session::is_released) {
+            self.core.release_slot(key);
         }
     }
 }

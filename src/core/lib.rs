@@ -24,6 +24,7 @@ mod gateway;
 mod handshake;
 mod history;
 mod hub;
+mod left;
 mod limits;
 mod losses;
 mod memory;
@@ -44,6 +45,7 @@ mod stats;
 mod survey;
 pub mod tables;
 mod topics;
+mod turn;
 mod window;
 
 pub use self::core::Core;
@@ -56,8 +58,8 @@ pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, 
 pub use gateway::{Admission, Closed, Entrance, Gateway};
 pub use history::{Missed, Outcome, Wanted};
 pub use limits::{
-    CONNECTION_BYTES_MAX, DeflateWindow, FRAME_WALK_MAX, HTTP_BYTES_MAX, HistoryLimits, Limits,
-    RESUME_MESSAGES_MAX, SendQueueLimits,
+    CONNECTION_BYTES_MAX, DeflateWindow, HTTP_BYTES_MAX, HistoryLimits, Limits,
+    RESUME_MESSAGES_MAX, SHARE_US, SendQueueLimits, WORK_US,
 };
 pub use losses::Active;
 pub use position::fnv_1a;
@@ -79,4 +81,5 @@ pub use stats::{BehindStats, HistoryStats, HubStats, PhaseKind, SendError, SlowS
 pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
 pub use tables::{ByClient, SessionKey};
 pub use topics::{Joined, Left, TopicLook};
+pub use turn::TurnClock;
 pub use weirgate_wire::base::Now;

@@ -5,20 +5,14 @@ use super::CloseReason;
 use super::revoked::Revoked;
 use weirgate_wire::admission::{AddressLimits, Holding, TrustedProxies};
 
-/// The most sessions and frames that one flush looks at while frames are over their limit of memory: about 0.3 ms.
-pub const FRAME_WALK_MAX: usize = 8_192;
-
 /// If a pong takes longer than this, bytes are queued on the way to the client.
 pub(super) const LATE_PONG_US: u32 = 1_000_000;
 
-/// The cost of a client in a walk over clients, in bytes of messages: about a nanosecond each.
-pub(super) const CLIENT_COST: usize = 256;
-/// The cost of each topic of such a client, beside the client's own.
-pub(super) const TOPIC_COST: usize = 32;
-/// The cost of a frame in the queue of a client that ends.
-pub(super) const FRAME_COST: usize = 4;
-/// The most slots that one call of a walk looks at, with or without a client.
-pub(super) const WALK_SLOTS_MAX: usize = 4_096;
+/// The time of a client's messages in a turn; the last message may exceed it.
+pub const SHARE_US: u64 = 1_000;
+
+/// The time in a turn for one kind of work that no event causes: deadlines, walks over all clients, work of the gateway.
+pub const WORK_US: u64 = 1_000;
 
 /// The most missed messages that wait for all resuming clients together: each takes 16 bytes in a send queue.
 pub const RESUME_MESSAGES_MAX: u64 = 4_194_304;
@@ -109,9 +103,6 @@ pub struct Limits {
     /// Memory of all frames together, each counted once. If blocked clients alone hold more, those with the largest
     /// shares are dropped (`core/memory.rs`).
     pub frame_bytes_max: u64,
-    /// The most sessions and frames that one flush looks at to find the clients that hold this memory; at least one
-    /// queue.
-    pub frame_walk_max: usize,
     /// Bytes of a request head (RFC 9112); 431 above.
     pub head_bytes_max: usize,
     /// Header lines of a request head.
@@ -160,11 +151,10 @@ pub struct Limits {
     /// How long clients closed at a stop, or with 1013, are asked to wait before a new connection; 0
     /// asks for no wait.
     pub close_retry_after_ms: u32,
-    /// Payload bytes of one client, inflated, that are looked at in one turn; at least one message.
-    pub turn_message_bytes_max: usize,
-    /// Payload bytes of all clients together, inflated, between two calls of
-    /// [`Hub::renew_reading`](super::Hub::renew_reading); at least one message.
-    pub turn_all_message_bytes_max: usize,
+    /// The time of one client's messages in a turn, microseconds; at least one message.
+    pub share_us: u64,
+    /// The time of one kind of due work in a turn, microseconds: of the core, and again of the gateway.
+    pub work_us: u64,
     /// Bytes handed to one socket in one write.
     pub write_bytes_max: usize,
     /// Whether the frames of a topic may refer to earlier frames of the topic, for clients that keep
@@ -188,7 +178,6 @@ impl Default for Limits {
             history: HistoryLimits::default(),
             resume_messages_max: RESUME_MESSAGES_MAX,
             frame_bytes_max: 512 * 1024 * 1024,
-            frame_walk_max: FRAME_WALK_MAX,
             head_bytes_max: 16 * 1024,
             head_headers_max: 100,
             handshake_us: 10_000_000,
@@ -211,8 +200,8 @@ impl Default for Limits {
             close_timeout_us: 5_000_000,
             stop_code: 1012,
             close_retry_after_ms: 0,
-            turn_message_bytes_max: 256 * 1024,
-            turn_all_message_bytes_max: 512 * 1024,
+            share_us: SHARE_US,
+            work_us: WORK_US,
             write_bytes_max: 128 * 1024,
             deflate_window: DeflateWindow::None,
             deflate_level: 4,

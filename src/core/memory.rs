@@ -6,8 +6,8 @@
 //! queues of blocked clients hold all references. Frames that another thread, the feed or a topic holds are freed
 //! by no drop, and have limits of their own: they may cause a walk, but no drop.
 //!
-//! A walk continues from flush to flush and looks at a bounded number of frames in each. Then one call makes an
-//! exact choice among the clients with the largest shares (the bytes of each frame divided by the frame's
+//! A walk continues from flush to flush, also within a long queue, and has a short time in each. A queue that changed
+//! meanwhile may be counted a little wrong; the choice counts again. One call makes an exact choice among the clients with the largest shares (the bytes of each frame divided by the frame's
 //! references): clients are chosen until dropping them frees enough. Then each chosen client that need not be
 //! dropped is taken off the list.
 
@@ -20,13 +20,17 @@ use slab::Slab;
 use super::clients::Clients;
 use super::core::Core;
 use super::session::Session;
+use super::turn::Turn;
 use super::{CloseReason, Frame, SessionKey};
 
 /// The most clients in a choice. Frames shared by more clients are freed by several choices.
 const CANDIDATES_MAX: usize = 1_024;
 
-/// The most frames that a choice looks at; the last queue may exceed the limit.
-const CHOICE_FRAMES_MAX: usize = 65_536;
+/// So many frames are looked at without a look at the clock.
+const FRAMES_AT_ONCE: usize = 64;
+
+/// A walk has this part of [`Limits::work_us`](super::Limits::work_us) in each flush, of which a turn has several.
+const WALK_PART: u64 = 4;
 
 /// The time from a walk that freed enough, or found nothing to free, to the next walk. Also the longest time for which
 /// a walk waits until a flush has reached every client.
@@ -49,6 +53,9 @@ pub(super) struct FrameMemory {
 struct Walk {
     number: u32,
     next_slot: usize,
+    /// The frames of this slot that were looked at, and the client's share so far.
+    looked: usize,
+    share: u64,
     /// Memory of the frames that only blocked clients hold.
     held_bytes: u64,
     /// Shares of the clients with the largest shares; the smallest share comes out first.
@@ -56,30 +63,41 @@ struct Walk {
 }
 
 impl Walk {
-    /// Looks at up to `most` sessions and frames, but at least at one queue; returns true if no queue is left.
-    fn go_on(&mut self, sessions: &Slab<Session>, most: usize) -> bool {
-        let mut looked = 0;
+    /// Looks at further queues while there is time; returns true if no queue is left.
+    fn go_on(&mut self, sessions: &Slab<Session>, turn: &mut Turn) -> bool {
         while self.next_slot < sessions.capacity() {
-            if looked >= most {
+            let session = sessions.get(self.next_slot).filter(|s| s.is_blocked());
+            if let Some(session) = session {
+                if !self.look_at(session, turn) {
+                    return false;
+                }
+                self.offer(self.share, session.key(self.next_slot));
+            }
+            self.next_slot += 1;
+            (self.looked, self.share) = (0, 0);
+            if session.is_some() && !turn.has_time() {
                 return false;
             }
-            looked += 1;
-            let slot = self.next_slot;
-            self.next_slot += 1;
-            let Some(session) = sessions.get(slot).filter(|s| s.is_blocked()) else {
-                continue;
-            };
-            let mut share = session.queue_room_bytes() as u64;
-            self.held_bytes += share;
-            for frame in session.frames() {
-                looked += 1;
-                let bytes = frame.memory_bytes() as u64;
-                share += bytes / Arc::strong_count(frame) as u64;
-                if is_held_by_counted(frame, frame.count(self.number)) {
-                    self.held_bytes += bytes;
-                }
+        }
+        true
+    }
+
+    /// Returns true if no frame of the queue is left.
+    fn look_at(&mut self, session: &Session, turn: &mut Turn) -> bool {
+        if self.looked == 0 {
+            self.share = session.queue_room_bytes() as u64;
+            self.held_bytes += self.share;
+        }
+        for frame in session.frames().skip(self.looked) {
+            let bytes = frame.memory_bytes() as u64;
+            self.share += bytes / Arc::strong_count(frame) as u64;
+            if is_held_by_counted(frame, frame.count(self.number)) {
+                self.held_bytes += bytes;
             }
-            self.offer(share, session.key(slot));
+            self.looked += 1;
+            if self.looked.is_multiple_of(FRAMES_AT_ONCE) && !turn.has_time() {
+                return false;
+            }
         }
         true
     }
@@ -105,7 +123,6 @@ struct Choice<'a> {
     clients: &'a Clients,
     number: u32,
     freed_bytes: u64,
-    looked: usize,
 }
 
 impl Choice<'_> {
@@ -124,15 +141,13 @@ impl Choice<'_> {
     }
 
     fn take(&mut self, key: SessionKey) {
-        let (mut bytes, mut frames) = (self.room_bytes(key), 0);
+        let mut bytes = self.room_bytes(key);
         for frame in self.frames(key) {
-            frames += 1;
             if is_held_by_counted(frame, frame.count(self.number)) {
                 bytes += frame.memory_bytes() as u64;
             }
         }
         self.freed_bytes += bytes;
-        self.looked += frames;
     }
 
     fn give_back(&mut self, key: SessionKey) {
@@ -147,15 +162,20 @@ impl Choice<'_> {
     }
 
     /// Returns the candidates to drop, without any that is not needed: their end frees `bytes`, or as much as the
-    /// candidates can free.
-    fn make(&mut self, candidates: Vec<Reverse<(u64, SessionKey)>>, bytes: u64) -> Vec<SessionKey> {
+    /// candidates that there is time for can free.
+    fn make(
+        &mut self,
+        candidates: Vec<Reverse<(u64, SessionKey)>>,
+        bytes: u64,
+        turn: &mut Turn,
+    ) -> Vec<SessionKey> {
         let mut chosen = Vec::new();
         for Reverse((_, key)) in candidates {
-            if self.freed_bytes >= bytes || self.looked >= CHOICE_FRAMES_MAX {
-                break;
-            }
             self.take(key);
             chosen.push(key);
+            if self.freed_bytes >= bytes || !turn.has_time() {
+                break;
+            }
         }
         if self.freed_bytes == 0 {
             // The excess is shared by more clients than fit in a choice, and is freed when the last of these clients
@@ -234,7 +254,8 @@ impl Core {
             },
             None => return,
         };
-        match walk.go_on(&self.clients.sessions, self.limits.frame_walk_max) {
+        self.turn.begin(self.limits.work_us / WALK_PART);
+        match walk.go_on(&self.clients.sessions, &mut self.turn) {
             true => self.end_walk(walk),
             false => self.memory.walk = Some(walk),
         }
@@ -250,10 +271,11 @@ impl Core {
                 number: self.memory.next_number(),
                 clients: &self.clients,
                 freed_bytes: 0,
-                looked: 0,
             };
             // The largest share first: `Reverse` sorts so.
-            let chosen = choice.make(walk.candidates.into_sorted_vec(), excess);
+            let candidates = walk.candidates.into_sorted_vec();
+            self.turn.begin(self.limits.work_us);
+            let chosen = choice.make(candidates, excess, &mut self.turn);
             is_enough = choice.freed_bytes >= excess || chosen.is_empty();
             for key in chosen {
                 self.end(key, CloseReason::FrameMemory, true);

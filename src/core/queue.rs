@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::Frame;
 use super::frame::QueueRoom;
+use super::{ConflationKey, Frame, tables};
 
 /// Room of a new ring: with the two inline entries a burst of 16, in one allocation instead of three.
 const RING_ENTRIES: usize = 14;
@@ -48,9 +48,48 @@ impl<T: Weigh> Ring<T> {
     #[cold]
     fn has_grown(&mut self, value: &T) {
         self.room = self.room.take().or_else(|| value.room());
+        self.count_room();
+    }
+
+    fn count_room(&mut self) {
         if let Some(room) = &mut self.room {
             room.set(self.entries.capacity() * size_of::<T>());
         }
+    }
+
+    fn pop_front(&mut self) -> Option<T> {
+        let first = self.entries.pop_front();
+        let weight = first.as_ref().map_or(0, T::weight);
+        if weight > 0 {
+            self.weight -= weight;
+            self.heavies -= 1;
+            self.heavy = self.heavy.saturating_sub(1);
+        }
+        first
+    }
+
+    /// Removes the entries that do not stay; returns the number removed.
+    fn retain(&mut self, mut stays: impl FnMut(&T) -> bool) -> usize {
+        let before = self.entries.len();
+        let (weight, heavies) = (&mut self.weight, &mut self.heavies);
+        self.entries.retain(|entry| {
+            let stays = stays(entry);
+            if !stays && entry.weight() > 0 {
+                *weight -= entry.weight();
+                *heavies -= 1;
+            }
+            stays
+        });
+        let gone = before - self.entries.len();
+        if gone > 0 {
+            self.heavy = 0;
+        }
+        if self.room.is_some() && tables::is_too_large(self.entries.len(), self.entries.capacity())
+        {
+            self.entries.shrink_to(2 * self.entries.len());
+            self.count_room();
+        }
+        gone
     }
 }
 
@@ -154,13 +193,7 @@ impl<T: Weigh> Queue<T> {
         let first = self.head[0].take()?;
         self.head[0] = self.head[1].take();
         if let Some(rest) = &mut self.rest {
-            self.head[1] = rest.entries.pop_front();
-            let weight = self.head[1].as_ref().map_or(0, T::weight);
-            if weight > 0 {
-                rest.weight -= weight;
-                rest.heavies -= 1;
-                rest.heavy = rest.heavy.saturating_sub(1);
-            }
+            self.head[1] = rest.pop_front();
         }
         if self.head[1].is_none() {
             self.rest = None;
@@ -170,16 +203,32 @@ impl<T: Weigh> Queue<T> {
 
     /// Removes the entries that `keep` refuses, except the first `fixed`; returns the number removed.
     pub(super) fn retain_after(&mut self, fixed: usize, mut keep: impl FnMut(&T) -> bool) -> usize {
-        let before = self.len();
-        let mut old = std::mem::take(self);
         let mut index = 0;
-        while let Some(value) = old.pop_front() {
-            if index < fixed || keep(&value) {
-                self.push_back(value);
-            }
+        let mut stays = |entry: &T| {
             index += 1;
+            index <= fixed || keep(entry)
+        };
+        let mut gone = 0;
+        for place in &mut self.head {
+            gone += usize::from(place.take_if(|entry| !stays(entry)).is_some());
         }
-        before - self.len()
+        if let Some(rest) = &mut self.rest {
+            gone += rest.retain(stays);
+        }
+        if gone > 0 {
+            if self.head[0].is_none() {
+                self.head[0] = self.head[1].take();
+            }
+            for at in 0..self.head.len() {
+                if self.head[at].is_none() {
+                    self.head[at] = self.rest.as_mut().and_then(|rest| rest.pop_front());
+                }
+            }
+            if self.head[1].is_none() {
+                self.rest = None;
+            }
+        }
+        gone
     }
 }
 
@@ -187,25 +236,38 @@ impl<T: Weigh> Queue<T> {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) frame: Arc<Frame>,
-    /// The number in [`Lead::Seq`](super::Lead), 0 for frames without a number; and the bit [`REPLAYED`].
+    /// The number in [`Lead::Seq`](super::Lead), 0 for frames without a number; and the bits [`REPLAYED`] and [`KEYED`].
     bits: u64,
 }
 
 /// The bit of a replayed frame. No client gets so many messages that a number needs the bit.
 const REPLAYED: u64 = 1 << 63;
 
+/// The bit of a frame with a conflation key: a walk over a long queue looks at no other frame itself.
+const KEYED: u64 = 1 << 62;
+
 impl Entry {
     pub(super) fn new(frame: Arc<Frame>, seq: u64, is_replayed: bool) -> Self {
-        let bit = if is_replayed { REPLAYED } else { 0 };
+        let replayed = if is_replayed { REPLAYED } else { 0 };
+        let keyed = if frame.key().is_some() { KEYED } else { 0 };
         Self {
             frame,
-            bits: seq | bit,
+            bits: seq | replayed | keyed,
         }
     }
 
     /// The number in [`Lead::Seq`](super::Lead); 0 for frames without a number.
     pub(super) fn seq(&self) -> u64 {
-        self.bits & !REPLAYED
+        self.bits & !(REPLAYED | KEYED)
+    }
+
+    /// The conflation key by which a newer frame may replace the frame: none of a replayed frame.
+    #[inline]
+    pub(super) fn key(&self) -> Option<ConflationKey> {
+        match self.bits & (REPLAYED | KEYED) {
+            KEYED => self.frame.key(),
+            _ => None,
+        }
     }
 
     /// Whether the frame is replayed: then it counts for no limit of the queue, and no newer frame replaces it.

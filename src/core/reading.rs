@@ -42,17 +42,15 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
-    /// Renews the budget of message bytes of all clients.
-    pub fn renew_reading(&mut self) {
-        self.core.message_bytes = 0;
-    }
-
     /// Gives another share to a client that had its share of an earlier turn: addresses take turns, and
     /// the client of an address that has waited longest goes first.
     pub fn handle_next_share(&mut self, now: Now) {
         self.core.now = now;
         if let Some(key) = self.core.next_turn.pop() {
-            self.core.resume(key, Pause::Turn);
+            self.core.turn.begin_share(key, self.core.limits.share_us);
+            if !self.goes_on(key) {
+                self.core.resume(key, Pause::Turn);
+            }
         }
         self.settle();
     }
@@ -123,17 +121,26 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// Message bytes since [`renew_reading`](Self::renew_reading).
-    pub fn message_bytes(&self) -> usize {
-        self.core.message_bytes
-    }
-
-    /// Whether the budget of message bytes of all clients is used up.
-    pub fn has_read_enough(&self) -> bool {
-        self.core.has_spent()
+    /// Whether the client that was read last may be read on: neither its share nor the part of the turn has ended.
+    pub fn has_share(&mut self) -> bool {
+        self.core.turn.has_share()
     }
 
     // ---- inside
+
+    /// Gives the gateway time for the rest of the client's request. Returns true if it needs more.
+    fn goes_on(&mut self, key: SessionKey) -> bool {
+        let session = self.core.clients.session_mut(key);
+        if !session.is_some_and(|session| session.take_rest()) {
+            return false;
+        }
+        if let Some(client) = self.clients.get_mut(key) {
+            self.gateway.handle_rest(&mut self.core, key, client);
+        }
+        self.core.count_received(key, true);
+        let session = self.core.clients.session(key);
+        session.is_some_and(Session::has_rest)
+    }
 
     /// Handles the end of the peer's side; returns false if the client may still read or gets its last
     /// control bytes.
@@ -192,15 +199,16 @@ impl<G: Gateway> Hub<G> {
         self.core.count_received(key, is_new);
     }
 
-    /// Handles the messages in turn, so that a gateway may close or pause between two messages. The loop always
-    /// ends: each step either takes input, or is charged to the client's share of the turn.
+    /// Handles the messages in turn, so that a gateway may close or pause between two messages, until the client has had
+    /// its share of the turn. The loop always ends: each step takes input, or a message that was kept.
     fn take_messages(&mut self, key: SessionKey, input: &mut &[u8]) {
-        let mut message_bytes = 0;
+        self.core.turn.begin_share(key, self.core.limits.share_us);
+        let mut is_first = true;
         loop {
             if self.core.read_last_words(key, input) {
                 return;
             }
-            self.pause_before_message(key, input, message_bytes);
+            self.pause_before_message(key, input, is_first);
             let core = &mut self.core;
             // `session_mut` would borrow all of `core`; the scratch is needed too.
             let Some(session) = session_of(&mut core.clients.sessions, key) else {
@@ -230,13 +238,9 @@ impl<G: Gateway> Hub<G> {
                 Step::Violation(code, reason) => {
                     self.core.close(key, code, reason, Closing::Now);
                 }
-                Step::Message(message) => {
-                    let bytes = message.payload_bytes().max(1);
-                    message_bytes += bytes;
-                    self.core.message_bytes += bytes;
-                    self.take_message(key, &message);
-                }
+                Step::Message(message) => self.take_message(key, &message),
             }
+            is_first = false;
             if !goes_on {
                 self.core.read_last_words(key, input);
                 return;
@@ -244,19 +248,17 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
-    /// Pauses a client that has used up its share of the turn, or for whose next message the gateway has no room.
-    /// `message_bytes` counts the client's messages in this turn.
-    fn pause_before_message(&mut self, key: SessionKey, input: &[u8], message_bytes: usize) {
+    /// Pauses a client that has had its share of the turn, or for whose next message the gateway has no room.
+    /// `is_first`: nothing of this input was handled yet.
+    fn pause_before_message(&mut self, key: SessionKey, input: &[u8], is_first: bool) {
         let core = &mut self.core;
         let Some(session) = core.clients.session(key) else {
             return;
         };
         let address = session.client_addr();
-        let all_spent = core.has_spent();
-        let spent = message_bytes > core.limits.turn_message_bytes_max;
         // The messages of an event stream come from the query, without input.
         let comes = !input.is_empty() || session.holds_messages();
-        if spent || all_spent && comes {
+        if comes && !is_first && !core.turn.has_share() {
             if core.pause(key, Pause::Turn) {
                 core.next_turn.push(address, key);
             }
@@ -300,6 +302,25 @@ impl Core {
     pub fn has_requests(&self, key: SessionKey) -> bool {
         let session = self.clients.session(key);
         session.is_some_and(Session::holds_messages)
+    }
+
+    /// Whether the client whose request is handled has time for another step of it. If it has none, the gateway asks for
+    /// more ([`go_on_later`](Self::go_on_later)).
+    pub fn has_share(&mut self) -> bool {
+        self.turn.has_share()
+    }
+
+    /// Requests one call of [`super::Gateway::handle_rest`] in a later turn, for the rest of the client's request; client
+    /// addresses take turns. The client is not read before that. `bytes` are what the gateway keeps of the request,
+    /// which counts as input of the client.
+    pub fn go_on_later(&mut self, key: SessionKey, bytes: usize) {
+        let Some(session) = self.clients.session_mut(key) else {
+            return;
+        };
+        session.set_rest(bytes);
+        let address = session.client_addr();
+        self.pause(key, Pause::Turn);
+        self.next_turn.push(address, key);
     }
 
     /// Stops reading the client: new data waits in the kernel, then at the client.

@@ -5,7 +5,6 @@ use std::mem::take;
 
 use super::behind::{Held, LINGER_US, STATES_MAX};
 use super::core::Core;
-use super::shell::Transmit;
 use super::{MaxRate, Place, Publication, Retain, SessionKey, TopicName};
 
 impl Core {
@@ -66,7 +65,7 @@ impl Core {
     pub(super) fn release_before_join(&mut self, topic: &TopicName) {
         let held = (self.behind.states > 0).then(|| self.behind.held.get(topic));
         let is_retained = |p: &Publication| p.retain == Retain::Set;
-        let is_other = |held: &Held| !held.states.iter().all(is_retained);
+        let is_other = |held: &Held| !held.states.values().all(is_retained);
         if held.flatten().is_some_and(is_other) {
             self.release(topic);
         }
@@ -88,8 +87,8 @@ impl Core {
         self.behind.states > 0
     }
 
-    /// Sends held states while `tx` has time, once a flush has reached all clients.
-    pub(super) fn release_states(&mut self, tx: &dyn Transmit) {
+    /// Sends held states while there is time, once a flush has reached all clients.
+    pub(super) fn release_states(&mut self) {
         let stats = &mut self.clients.stats.behind;
         if !stats.is_behind {
             return;
@@ -98,8 +97,8 @@ impl Core {
         if !in_round && (self.behind.is_holding || self.behind.states > 0) {
             self.behind.end_round(self.now.mono_us, stats);
         }
-        while tx.has_time()
-            && let Some(topic) = self.behind.next_released()
+        while let Some(topic) = self.behind.next_released()
+            && self.turn.has_time()
         {
             self.release(&topic);
         }

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::history::Missed;
-use super::limits::{CLIENT_COST, TOPIC_COST, WALK_SLOTS_MAX};
 use super::losses::Active;
 use super::session::Session;
 use super::{
@@ -85,7 +84,6 @@ impl Core {
         };
         let (mut newest, found) = history.newest(wanted, count, (content, bytes_max));
         newest.has_newest = !newest.is_empty();
-        self.charge(newest.cost);
         found.and_then(|()| self.charge_messages(key, newest))
     }
 
@@ -152,9 +150,6 @@ impl Core {
             return Err(NotRecovered::Epoch);
         }
         let (missed, outcomes) = history.missed(since, wanted, (content, bytes_max));
-        // Even a failed search has its cost: as after a large message, the client's next request waits for the next
-        // turn.
-        self.charge(missed.cost);
         Ok((self.charge_messages(key, missed)?, outcomes))
     }
 
@@ -257,7 +252,7 @@ impl Core {
     /// Does the due work of the history. Encodings that clients needed since the last message count too.
     pub(super) fn look_at_history(&mut self) {
         if let Some(history) = &mut self.history {
-            history.handle_timeout(self.now.mono_us);
+            history.handle_timeout(self.now.mono_us, &mut self.turn);
             self.count_history();
         }
     }
@@ -404,24 +399,14 @@ impl Core {
         }
     }
 
-    /// Adds the cost of work to the budget of the turn, in bytes of messages.
-    pub(super) fn charge(&mut self, cost: usize) {
-        self.message_bytes = self.message_bytes.saturating_add(cost);
+    /// Whether the part of the turn that is under way has time for another step; the rest of the work is for a later
+    /// turn.
+    pub fn has_time(&mut self) -> bool {
+        self.turn.has_time()
     }
 
-    /// Adds the cost of a message that goes to `topics` topics.
-    pub fn charge_topics(&mut self, topics: usize) {
-        self.charge(CLIENT_COST * topics);
-    }
-
-    /// Whether the budget of the turn is used up: the rest of the work is for the next turn.
-    pub(super) fn has_spent(&self) -> bool {
-        self.message_bytes > self.limits.turn_all_message_bytes_max
-    }
-
-    /// Calls `each` for the clients in the next slots from `first` on, at most `WALK_SLOTS_MAX`, until the budget of
-    /// the turn is used up; the first client is always reached. Returns the slot at which the walk continues; `None`
-    /// after the last.
+    /// Calls `each` for the clients in the slots from `first` on, as many as there is time for; the first client is
+    /// always reached. Returns the slot at which the walk continues; `None` after the last.
     pub fn walk<C>(
         &mut self,
         clients: &mut ByClient<C>,
@@ -429,15 +414,13 @@ impl Core {
         mut each: impl FnMut(&mut Self, SessionKey, &mut C),
     ) -> Option<usize> {
         let slots = clients.slots();
-        let mut next = first + WALK_SLOTS_MAX;
-        for (key, client) in clients.slots_mut(first, WALK_SLOTS_MAX) {
-            self.charge(CLIENT_COST + TOPIC_COST * self.joined_count(key));
+        for (key, client) in clients.slots_mut(first, usize::MAX) {
             each(self, key, client);
-            if self.has_spent() {
-                next = key.slot as usize + 1;
-                break;
+            let next = key.slot as usize + 1;
+            if next < slots && !self.has_time() {
+                return Some(next);
             }
         }
-        (next < slots).then_some(next)
+        None
     }
 }

@@ -328,7 +328,7 @@ impl SendQueue {
     /// Removes the frames with one of these keys, except begun and replayed frames. Returns frames and
     /// bytes.
     pub(super) fn remove(&mut self, gone: impl Fn(ConflationKey) -> bool) -> (u32, usize) {
-        self.retain(|entry| entry.is_replayed() || !entry.frame.key().is_some_and(&gone))
+        self.retain(|entry| !entry.key().is_some_and(&gone))
     }
 
     /// Forgets the client's window, so that no later frame refers to it. A partly written frame still refers to the
@@ -432,9 +432,7 @@ impl SendQueue {
     fn newest(&self, replaced: Option<ConflationKey>) -> Newest {
         let mut newest = Newest::default();
         for (index, entry) in self.data.iter().enumerate() {
-            if !entry.is_replayed()
-                && let Some(key) = entry.frame.key()
-            {
+            if let Some(key) = entry.key() {
                 newest.insert(key, index);
             }
         }
@@ -445,10 +443,8 @@ impl SendQueue {
     /// Bytes of the keyed frames that would stay.
     fn bytes_of(&self, newest: &Newest) -> usize {
         let frames = self.data.iter().enumerate();
-        let stays = frames.filter(|(index, entry)| {
-            let key = entry.frame.key().filter(|_| !entry.is_replayed());
-            key.is_some_and(|key| newest[&key] == *index)
-        });
+        let stays =
+            frames.filter(|(index, entry)| entry.key().is_some_and(|key| newest[&key] == *index));
         stays.map(|(_, entry)| entry.frame.queue_bytes()).sum()
     }
 
@@ -458,8 +454,7 @@ impl SendQueue {
         self.retain(|entry| {
             let at = index;
             index += 1;
-            let key = entry.frame.key().filter(|_| !entry.is_replayed());
-            key.is_none_or(|key| newest[&key] == at)
+            entry.key().is_none_or(|key| newest[&key] == at)
         })
     }
 }

@@ -176,12 +176,6 @@ pub trait Transmit {
     /// dead.
     fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>);
 
-    /// Returns false to end the flush for now: the other clients get their writes in the next flush.
-    /// Called between batches; by default there is always time.
-    fn has_time(&self) -> bool {
-        true
-    }
-
     /// The numbers of the kernel about a connection; `None` if it has none, as by default. The caller sets the time of
     /// the sample.
     fn sample(&mut self, key: SessionKey) -> Option<Sample> {

@@ -2,7 +2,7 @@
 //!
 //! Both directions are kept, so that a client leaves all its topics without a search: a member has the
 //! index of the topic in the session's list, and the list has the index of the member. Publish is O(1)
-//! per member; join, leave and drop are O(topics of the client), which the contracts limit.
+//! per member; join and leave search the client's topics or the topic's members, whichever are fewer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -157,10 +157,10 @@ impl Topics {
         if self.joined.len() <= slot {
             self.joined.resize_with(slot + 1, SmallVec::new);
         }
-        let joined = &mut self.joined[slot];
-        if joined.iter().any(|j| j.topic == key) {
+        if self.place(session, key).is_some() {
             return (Joined::Already, None);
         }
+        let joined = &mut self.joined[slot];
         let topic = &mut self.topics[key.0 as usize];
         topic.out_of_order |= session.slot < topic.last_slot;
         topic.last_slot = session.slot;
@@ -184,29 +184,35 @@ impl Topics {
         (joined, topic.retained.clone())
     }
 
-    /// Leaves a topic. Returns the topic's conflation keys and whether the client was the last member;
-    /// `None` if the client was no member.
+    /// Leaves a topic. Adds the topic's conflation keys to `keys`. Returns the number of these keys, and whether the
+    /// client was the last member; `None` if the client was no member.
     pub(super) fn leave(
         &mut self,
         session: SessionKey,
         name: &TopicName,
-    ) -> Option<(Vec<ConflationKey>, bool)> {
+        keys: &mut Vec<ConflationKey>,
+    ) -> Option<(usize, bool)> {
         let key = *self.by_name.get(name)?;
-        let joined = self.joined.get(session.slot as usize)?;
-        let at = joined.iter().position(|j| j.topic == key)?;
-        let keys = self.topics[key.0 as usize].keys.clone();
-        Some((keys, self.remove(session.slot, at)))
+        let at = self.place(session, key)?;
+        let of_topic = &self.topics[key.0 as usize].keys;
+        keys.extend_from_slice(of_topic);
+        let count = of_topic.len();
+        Some((count, self.remove(session.slot, at)))
     }
 
-    /// Leaves all topics.
-    pub(super) fn leave_all(&mut self, slot: u32) {
-        if let Some(count) = self.joined.get(slot as usize).map(SmallVec::len) {
-            for at in (0..count).rev() {
-                self.remove(slot, at);
-            }
-            self.joined[slot as usize] = SmallVec::new();
+    /// Leaves the topic that was joined last. Returns false if the client is a member of no topic.
+    pub(super) fn leave_last(&mut self, slot: u32) -> bool {
+        let Some(joined) = self.joined.get_mut(slot as usize) else {
+            return false;
+        };
+        let count = joined.len();
+        if count > 0 {
+            self.remove(slot, count - 1);
+        } else {
+            *joined = SmallVec::new();
             tables::trim(&mut self.joined, SmallVec::is_empty);
         }
+        count > 0
     }
 
     /// Removes membership `at`. In the lists of the session and of the topic, the last entry fills the gap, and its
@@ -305,11 +311,20 @@ impl Topics {
 
     /// Whether the session is a member of the topic.
     pub(super) fn has(&self, session: SessionKey, name: &TopicName) -> bool {
-        let Some(key) = self.by_name.get(name) else {
-            return false;
-        };
-        let joined = self.joined.get(session.slot as usize);
-        joined.is_some_and(|joined| joined.iter().any(|j| j.topic == *key))
+        let key = self.by_name.get(name);
+        key.is_some_and(|key| self.place(session, *key).is_some())
+    }
+
+    /// The index of a topic in the session's list. Searches the list or the topic's members, whichever are fewer: a
+    /// client may hold very many names, and a name may have very many members.
+    fn place(&self, session: SessionKey, key: TopicKey) -> Option<usize> {
+        let joined = self.joined.get(session.slot as usize)?;
+        let members = &self.topics[key.0 as usize].members;
+        if members.len() < joined.len() {
+            let own = members.iter().find(|member| member.session == session)?;
+            return Some(own.joined_at as usize);
+        }
+        joined.iter().position(|joined| joined.topic == key)
     }
 
     /// A topic's members, in no particular order.

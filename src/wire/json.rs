@@ -12,11 +12,15 @@
 
 #![cfg_attr(not(test), allow(clippy::disallowed_methods))]
 
+mod list;
+
 use std::borrow::Cow;
 
 use chrono::{DateTime, SecondsFormat};
 use memchr::memchr;
 use sonic_rs::{Deserialize, JsonValueTrait, LazyValue, ObjectJsonIter, Value};
+
+pub use self::list::{ListWriter, TextList};
 
 /// How deep JSON may nest.
 pub const JSON_DEPTH_MAX: usize = 512;

@@ -239,10 +239,11 @@ fn costly_role() -> Acl {
 
 #[test]
 fn a_new_token_revokes_no_name_that_is_granted() {
-    let mut bench = Bench::new(ChannelsGatewaySettings {
+    let settings = ChannelsGatewaySettings {
         acl: costly_role(),
         ..with_auth()
-    });
+    };
+    let mut bench = Bench::in_steps(settings, 10);
     let claims = |role: &str| json!({"sub": "ann", "role": role});
     let key = bench.client_with(&claims("user"));
     let other = bench.client_with(&claims("user"));
@@ -296,10 +297,11 @@ fn a_new_token_is_judged_by_the_new_table() {
 /// A client that leaves while its names are judged.
 #[test]
 fn a_client_may_leave_while_its_names_are_judged() {
-    let mut bench = Bench::new(ChannelsGatewaySettings {
+    let settings = ChannelsGatewaySettings {
         acl: costly_role(),
         ..with_auth()
-    });
+    };
+    let mut bench = Bench::in_steps(settings, 10);
     let key = bench.client_with(&json!({"sub": "ann"}));
     let name = |n: usize| format!("tenant:market:quotes:region-399:instrument-{n:02}");
     for n in 0..50 {

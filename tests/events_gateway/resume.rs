@@ -357,15 +357,3 @@ fn random_cuts_lose_nothing_and_repeat_nothing() {
         assert_eq!(seen, (0..pushes as u32).collect::<Vec<_>>(), "seed {seed}");
     }
 }
-
-/// The loop stops taking pushes once the budget of a turn is used up.
-#[test]
-fn a_push_costs_as_much_as_it_has_devices() {
-    let mut world = world(settings());
-    let ids: Vec<String> = (0..500).map(|n| format!("d{n}")).collect();
-    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    world.hub.renew_reading();
-    world.held = true;
-    push(&mut world, &ids, "{}");
-    assert_eq!(world.hub.message_bytes(), 500 * 256);
-}

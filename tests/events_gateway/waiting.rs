@@ -205,6 +205,7 @@ fn a_long_line_is_told_over_several_turns() {
     assert_eq!((told(), world.outputs.len()), (0, 1));
     let last = world.outputs.remove(0);
     let last = last.reader.read(last.id, Err(CallFailure::Unreachable));
+    world.hub.begin_part(20);
     world.hub.handle_input(world.now, Input::Reply(last));
     let first = told();
     assert!(first > 0 && first < 40, "{first}");
@@ -213,6 +214,28 @@ fn a_long_line_is_told_over_several_turns() {
     world.advance(1);
     assert_eq!(told(), 100);
     assert!(keys[1..].iter().all(|key| world.texts(*key).len() == 1));
+}
+
+/// Messages that the gateway itself answers wait behind one that a service answers.
+#[test]
+fn messages_behind_a_call_are_answered_over_several_turns() {
+    let mut world = world(settings());
+    let [key] = devices(&mut world, HOG, 1)[..] else {
+        panic!("one device");
+    };
+    ask(&mut world, key, "lobby.x", 1);
+    (0..60).for_each(|_| world.text(key, r#"{"event":"unknown.x","data":{}}"#));
+    assert_eq!(world.texts(key), [""; 0]);
+    let call = world.outputs.remove(0);
+    let call = call.reader.read(call.id, Err(CallFailure::Timeout));
+    world.hub.begin_part(20);
+    world.hub.handle_input(world.now, Input::Reply(call));
+    world.flush();
+    let first = world.texts(key).len();
+    assert!((5..40).contains(&first), "{first}");
+    assert_eq!(world.hub.poll_timeout(), Some(0));
+    world.settle();
+    assert_eq!(first + world.texts(key).len(), 61);
 }
 
 /// A slot that becomes free goes to the address whose turn has come.

@@ -91,7 +91,7 @@ impl Running {
             ..CommonSettings::default()
         };
         common.reactor.listen.addrs = vec![any];
-        common.reactor.budgets.accepts_max = 16;
+        common.reactor.budgets.read_us = 200;
         common.ready.loop_stall_ms = 700;
         let (send, listening) = mpsc::channel();
         let handed_over = Arc::new(AtomicUsize::new(0));

@@ -324,11 +324,12 @@ fn a_stop_waits_for_clients_that_were_open_and_not_for_new_ones() {
 #[test]
 fn a_stop_of_many_clients_goes_on_over_several_turns() {
     let mut world = symbols(Limits {
-        turn_all_message_bytes_max: 2_700,
+        work_us: 10,
         ..Limits::default()
     });
     let keys: Vec<_> = (0..40).map(|_| world.connect("/ws", None)).collect();
     world.held = true;
+    world.hub.begin_part(10);
     world.hub.drain(world.now, DrainPlan::default());
     let mut open = world.hub.stats().open;
     assert!((25..40).contains(&open), "{open} in the first turn");

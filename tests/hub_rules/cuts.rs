@@ -11,7 +11,7 @@ use weirgate_core::{CloseReason, Cut, CutRequest, DrainPlan, Limits, PhaseKind};
 fn a_cut_takes_its_turns_and_nobody_of_it_comes_in_meanwhile() {
     let limits = Limits {
         // Eight clients in a turn.
-        turn_all_message_bytes_max: 8 * 256,
+        work_us: 8,
         ..Limits::default()
     };
     let revoked = limits.revoked.clone();
@@ -28,7 +28,7 @@ fn a_cut_takes_its_turns_and_nobody_of_it_comes_in_meanwhile() {
         cut: Some(cut),
         tell: Box::new(move |done| tell.send(done).expect("the test waits")),
     };
-    world.hub.renew_reading();
+    world.hub.begin_part(8);
     world.hub.cut(world.now, request);
     let is_open =
         |world: &World<Numbered>, key| world.hub.core().phase(key) == Some(PhaseKind::Open);

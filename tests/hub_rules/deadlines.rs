@@ -148,7 +148,7 @@ fn a_missing_pong_is_due_once_though_data_waits_in_the_same_turn() {
 #[test]
 fn deadlines_of_many_clients_take_turns() {
     let mut world = symbols(Limits {
-        turn_all_message_bytes_max: 2_700,
+        work_us: 10,
         ..pinged()
     });
     let keys: Vec<_> = (0..40).map(|_| world.reader(None, usize::MAX)).collect();
@@ -157,7 +157,7 @@ fn deadlines_of_many_clients_take_turns() {
     world.held = true;
     for turns in 1..=3 {
         world.advance(0);
-        world.hub.flush(world.now, &mut world.net);
+        world.flush();
         let pinged = keys.iter().filter(|key| world.client(**key).pings > 0);
         let pinged = pinged.count();
         assert!(pinged <= 12 * turns && pinged > 0, "{pinged}");

@@ -1,35 +1,34 @@
 //! In which order clients are written to: that of their slots, from a start that moves on.
 
+use super::{small_queue, state, symbols};
+use crate::world::time::Steps;
+use crate::world::toys::{In, Symbols};
+use crate::world::{Output, PART_US, World};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-
-use weirgate_core::{Effect, Limits, SessionKey, TopicName, Transmit, Write};
-
-use super::{small_queue, state, symbols};
-use crate::world::World;
-use crate::world::toys::{In, Symbols};
+use weirgate_core::{Effect, Gateway, Limits, SessionKey, TopicName, Transmit, Write};
 
 /// More than two batches of a flush, and members enough for their order to matter.
 const CLIENTS: usize = 300;
 
-/// Takes everything, and notes for whom. Has time for so many batches.
+/// Takes everything, and notes for whom. Ends the time of the flush after so many batches.
 #[derive(Default)]
 struct Notes {
     keys: Vec<SessionKey>,
     batches: usize,
+    time: Steps,
 }
 
 impl Transmit for Notes {
     fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>) {
         self.batches -= 1;
+        if self.batches == 0 {
+            self.time.end_part();
+        }
         for write in batch {
             self.keys.push(write.key);
             wrote.push(Ok(write.slices.iter().map(|slice| slice.len()).sum()));
         }
-    }
-
-    fn has_time(&self) -> bool {
-        self.batches > 0
     }
 }
 
@@ -59,12 +58,25 @@ fn written(world: &mut World<Symbols>, publish: bool, batches: usize) -> Vec<Ses
         let message = In::Publish("A".to_owned(), "x".to_owned());
         world.hub.handle_input(world.now, message);
     }
+    flushed(world, batches)
+}
+
+fn flushed<G>(world: &mut World<G>, batches: usize) -> Vec<SessionKey>
+where
+    G: Gateway<Out: Output>,
+{
     let mut notes = Notes {
         batches,
+        time: world.time.clone(),
         ..Notes::default()
     };
-    while world.hub.flush(world.now, &mut notes) && notes.has_time() {}
-    notes.keys
+    loop {
+        let part_us = if notes.batches > 0 { PART_US } else { 0 };
+        world.hub.begin_part(part_us);
+        if !world.hub.flush(world.now, &mut notes) || notes.batches == 0 {
+            return notes.keys;
+        }
+    }
 }
 
 fn topic() -> TopicName {
@@ -165,8 +177,7 @@ fn frames_that_newer_ones_replace_are_always_taken() {
     for n in 0..9 {
         let message = In::Publish("levels/1".to_owned(), format!("{n:0300}"));
         world.hub.handle_input(world.now, message);
-        let mut notes = Notes::default();
-        world.hub.flush(world.now, &mut notes);
+        assert_eq!(flushed(&mut world, 0), []);
         assert!(world.hub.takes_publications(), "{n}");
     }
     assert!(world.hub.core().stats().messages_conflated > 0);

@@ -5,7 +5,7 @@ use weirgate_core::{CloseReason, DrainPlan, Gateway, Limits, SendQueueLimits, Se
 use super::{small_queue, symbols};
 use crate::world::client::{frame, request};
 use crate::world::toys::{Devices, In, Numbered};
-use crate::world::{Output, World};
+use crate::world::{Output, PART_US, World};
 
 #[test]
 fn a_head_may_be_as_large_as_its_limit_and_no_larger() {
@@ -156,13 +156,17 @@ fn large_messages_and_fragments_are_heard_one_after_the_other() {
     assert_eq!(world.hub.stats().received_messages, 9);
 }
 
+/// The share of a client in a turn is one message.
+fn a_message_each() -> Limits {
+    Limits {
+        share_us: 0,
+        ..Limits::default()
+    }
+}
+
 #[test]
 fn addresses_take_turns_in_what_is_left_of_a_turn() {
-    let limits = Limits {
-        turn_all_message_bytes_max: 10_000,
-        ..Limits::default()
-    };
-    let mut world = World::new(limits, Numbered::default(), 1);
+    let mut world = World::new(a_message_each(), Numbered::default(), 1);
     let ips = [[192, 0, 2, 2]].into_iter().chain([[192, 0, 2, 1]; 50]);
     let keys: Vec<_> = ips
         .map(|ip| {
@@ -175,15 +179,13 @@ fn addresses_take_turns_in_what_is_left_of_a_turn() {
         unreachable!("51 clients")
     };
     let message = frame(0x81, &[b'x'; 20_000]);
-    world.hub.renew_reading();
     for key in others {
-        world.hub.handle_bytes(world.now, *key, &message.repeat(2));
+        world.hub.handle_bytes(world.now, *key, &message.repeat(3));
     }
-    world.hub.handle_bytes(world.now, *last, &message);
+    world.hub.handle_bytes(world.now, *last, &message.repeat(2));
     assert_eq!(world.hub.waiting_shares(), 51);
     for others in 0..2 {
         assert!(!world.hub.wants_read(*last), "{others} others had a share");
-        world.hub.renew_reading();
         world.hub.handle_next_share(world.now);
     }
     assert!(world.hub.wants_read(*last), "it had its share");
@@ -192,33 +194,44 @@ fn addresses_take_turns_in_what_is_left_of_a_turn() {
 }
 
 #[test]
-fn messages_of_all_clients_have_one_budget_and_none_is_lost() {
-    let limits = Limits {
-        turn_all_message_bytes_max: 50_000,
-        ..Limits::default()
-    };
-    let mut world = World::new(limits, Numbered::default(), 1);
+fn messages_over_the_share_of_a_client_follow_in_later_turns_and_none_is_lost() {
+    let mut world = World::new(a_message_each(), Numbered::default(), 1);
     let keys: Vec<_> = (0..20).map(|_| world.connect("/ws", Some(15))).collect();
     let message = frame(0x81, "x".repeat(20_000).as_bytes());
-    let turn = message.repeat(3);
-    world.hub.renew_reading();
     let before = world.hub.stats().received_messages;
     for key in &keys {
-        if world.hub.wants_read(*key) {
-            world.hub.handle_bytes(world.now, *key, &turn);
-        }
+        world.hub.begin_part(PART_US);
+        world.hub.handle_bytes(world.now, *key, &message.repeat(3));
+        assert!(!world.hub.has_share());
+        assert!(world.hub.has_time(), "for others");
     }
-    assert!(world.hub.has_read_enough());
-    assert_eq!(world.hub.stats().received_messages - before, 3, "over all");
-    assert_eq!(world.hub.waiting_shares(), 19);
+    assert_eq!(world.hub.stats().received_messages - before, 20);
+    assert_eq!(world.hub.waiting_shares(), 20);
     for share in 1..=3 {
-        world.hub.renew_reading();
+        world.hub.begin_part(PART_US);
         world.hub.handle_next_share(world.now);
-        assert_eq!(world.hub.stats().received_messages - before, 3 + share * 3);
+        assert_eq!(world.hub.stats().received_messages - before, 20 + share);
     }
     world.settle();
     assert_eq!(world.hub.stats().received_messages - before, 60);
     assert!(keys.iter().all(|key| world.hub.wants_read(*key)));
+}
+
+/// A client that has time for more messages gets no more than the part of the turn has.
+#[test]
+fn a_share_ends_with_the_part_of_the_turn() {
+    let mut world = World::new(Limits::default(), Numbered::default(), 1);
+    let key = world.connect("/ws", None);
+    let before = world.hub.stats().received_messages;
+    world.hub.begin_part(10);
+    world
+        .hub
+        .handle_bytes(world.now, key, &frame(0x81, b"x").repeat(100));
+    let got = world.hub.stats().received_messages - before;
+    assert!((5..20).contains(&got), "{got}");
+    assert_eq!(world.hub.waiting_shares(), 1);
+    world.settle();
+    assert_eq!(world.hub.stats().received_messages - before, 100);
 }
 
 /// The client's end is seen behind bytes that are not read because of `why`.
@@ -247,11 +260,7 @@ fn who_goes_while_it_is_not_read_is_let_go() {
     world.send(key, &frame(0x89, &[0; 125]).repeat(1_000));
     goes_unread(&mut world, key, "pongs");
 
-    let limits = Limits {
-        turn_message_bytes_max: 1,
-        ..Limits::default()
-    };
-    let mut world = symbols(limits);
+    let mut world = symbols(a_message_each());
     let key = world.connect("/ws", None);
     world.held = true;
     world.send(key, &frame(0x81, b"sub A").repeat(2));

@@ -39,7 +39,6 @@ pub(crate) fn limits(random: &mut Random) -> Limits {
             true => random.between(30_000, 200_000),
             false => u64::MAX,
         },
-        frame_walk_max: random.pick(&[1, 10, 8_192, 8_192]),
         head_bytes_max: random.between(600, 16_384) as usize,
         handshake_us: random.between(SECOND, 10 * SECOND),
         message_bytes_max: random.between(1_000, 60_000) as usize,
@@ -57,8 +56,8 @@ pub(crate) fn limits(random: &mut Random) -> Limits {
         // The ledger knows no gates: `hub_rules::buffered` has these.
         buffered_after_us: u64::MAX,
         close_timeout_us: random.between(200_000, 5 * SECOND),
-        turn_message_bytes_max: random.between(10, 60_000) as usize,
-        turn_all_message_bytes_max: random.between(10, 120_000) as usize,
+        share_us: random.pick(&[0, 1, 3, 20, 1_000]),
+        work_us: random.pick(&[0, 1, 5, 50, 1_000]),
         write_bytes_max: random.pick(&[1, 100, 700, 3_000, 128 * 1024]),
         deflate_window: random.pick(&[DeflateWindow::None, DeflateWindow::Shared]),
         deflate_level: random.pick(&[0, 1, 1, 2, 2, 3, 5, 6, 9]),

@@ -103,7 +103,8 @@ impl<C: Contract> Bench<C> {
         let mut contract = C::new(&mut random);
         let limits = Limits {
             ping_interval_us: 0,
-            turn_message_bytes_max: random.pick(&[30, 300, 256 * 1024]),
+            share_us: random.pick(&[0, 2, 1_000]),
+            work_us: random.pick(&[0, 2, 1_000]),
             write_bytes_max: random.pick(&[100, 3_000, 128 * 1024]),
             ..Limits::default()
         };

@@ -13,13 +13,13 @@ const SECOND: u64 = 1_000_000;
 const GRACE_MS: u32 = 500;
 
 /// A gateway with candles, its feed, and what it counts.
-struct Bench {
-    world: World<TradesGateway>,
+pub(super) struct Bench {
+    pub(super) world: World<TradesGateway>,
     feed: TradesFeed,
-    stats: Arc<TradesStats>,
+    pub(super) stats: Arc<TradesStats>,
 }
 
-fn with_candles(pairs_max: usize) -> TradesGatewaySettings {
+pub(super) fn with_candles(pairs_max: usize) -> TradesGatewaySettings {
     TradesGatewaySettings {
         symbols_max: 10,
         candles: Some(CandleSettings {
@@ -31,7 +31,7 @@ fn with_candles(pairs_max: usize) -> TradesGatewaySettings {
 }
 
 impl Bench {
-    fn new(settings: TradesGatewaySettings, limits: Limits) -> Self {
+    pub(super) fn new(settings: TradesGatewaySettings, limits: Limits) -> Self {
         let stats = Arc::new(TradesStats::default());
         let gateway = TradesGateway::new(settings, Arc::clone(&stats));
         // These clients send no pongs.
@@ -48,7 +48,7 @@ impl Bench {
         Self::new(with_candles(300), Limits::default())
     }
 
-    fn client(&mut self) -> SessionKey {
+    pub(super) fn client(&mut self) -> SessionKey {
         let key = self.world.connect("/", None);
         self.world.texts(key);
         key
@@ -68,7 +68,13 @@ impl Bench {
         publish(&mut self.world, &mut self.feed, &channel, payload);
     }
 
-    fn ask(&mut self, key: SessionKey, action: &str, symbols: &str, interval: &str) -> Vec<Value> {
+    pub(super) fn ask(
+        &mut self,
+        key: SessionKey,
+        action: &str,
+        symbols: &str,
+        interval: &str,
+    ) -> Vec<Value> {
         let request =
             format!(r#"{{"action":"{action}","symbols":{symbols},"interval":"{interval}"}}"#);
         self.world.text(key, &request);
@@ -83,7 +89,7 @@ impl Bench {
         candles(messages)
     }
 
-    fn got(&mut self, key: SessionKey) -> Vec<Value> {
+    pub(super) fn got(&mut self, key: SessionKey) -> Vec<Value> {
         let texts = self.world.texts(key);
         let values = texts.iter().map(|text| serde_json::from_str(text));
         values.collect::<Result<_, _>>().expect("JSON")
@@ -429,7 +435,7 @@ fn many_candles_that_end_together_are_closed_over_several_turns() {
     assert_eq!(bench.candles(key).len(), SYMBOLS);
     bench.world.held = true;
     bench.advance(3 * SECOND);
-    bench.world.hub.flush(bench.world.now, &mut bench.world.net);
+    bench.world.flush();
     bench.world.held = false;
     assert_eq!(bench.candles(key).len(), 256, "one turn");
     let now = bench.world.now.mono_us;

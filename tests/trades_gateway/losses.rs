@@ -7,7 +7,7 @@ const CLIENTS: usize = 40;
 
 /// A gateway with `CLIENTS` clients of "A", of which a turn looks at about ten, and one of "B".
 fn crowd() -> (Bench, Vec<SessionKey>, SessionKey) {
-    let mut bench = Bench::of(5, |limits| limits.turn_all_message_bytes_max = 2_700);
+    let mut bench = Bench::of(5, |limits| limits.work_us = 10);
     let quiet: Vec<_> = (0..CLIENTS).map(|_| bench.client()).collect();
     for &key in &quiet {
         subscribe(&mut bench.world, key, r#"["A"]"#);
@@ -52,8 +52,7 @@ fn a_loss_is_told_before_a_message_and_to_quiet_clients_over_several_turns() {
     for _ in 0..20 {
         bench.world.advance(if turns == 0 { SECOND } else { 0 });
         bench.world.held = false;
-        let now = bench.world.now;
-        bench.world.hub.flush(now, &mut bench.world.net);
+        bench.world.flush();
         bench.world.held = true;
         let count = told(&mut bench, &quiet);
         assert!(count <= 12, "{count} in one turn");

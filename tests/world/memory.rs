@@ -168,7 +168,7 @@ impl<G: Gateway<Out: Output>> World<G> {
 
     /// Whether a walk over all queues fits in a flush, so that nothing changes meanwhile.
     fn walks_at_once(&self) -> bool {
-        self.hub.core().limits().frame_walk_max > 1_000
+        self.hub.core().limits().work_us >= 1_000
     }
 
     fn check_dropped(&mut self, ledger: &Ledger, max: u64, dropped: &[SessionKey]) {

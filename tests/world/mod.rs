@@ -10,6 +10,7 @@ pub(crate) mod memory;
 pub(crate) mod net;
 pub(crate) mod seeds;
 pub(crate) mod state;
+pub(crate) mod time;
 pub(crate) mod toys;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use weirgate_wire::base::SplitMix64;
 use client::Client;
 use memory::MemorySeen;
 use net::{Net, Socket};
+use time::Steps;
 
 /// Seeded choices of what happens.
 #[derive(Clone, Debug)]
@@ -128,11 +130,15 @@ impl Output for toys::Out {
     }
 }
 
+/// The time of a part of a turn, which only [`Steps::end_part`] ends early.
+pub(crate) const PART_US: u64 = 1 << 30;
+
 /// A hub, its sockets and its clock.
 pub(crate) struct World<G: Gateway<Out: Output>> {
     pub(crate) hub: Hub<G>,
     pub(crate) net: Net,
     pub(crate) now: Now,
+    pub(crate) time: Steps,
     pub(crate) outputs: <G::Out as Output>::Kept,
     pub(crate) to_http: Vec<Vec<u8>>,
     /// Permits of connections handed over to HTTP, if kept.
@@ -153,9 +159,13 @@ impl<G: Gateway<Out: Output>> World<G> {
     pub(crate) fn new(limits: Limits, gateway: G, seed: u64) -> Self {
         let frame_bytes = FrameBytes::default();
         let core = Core::new(limits, frame_bytes.clone(), seed);
+        let time = Steps::default();
+        let mut hub = Hub::new(core, gateway);
+        hub.set_turn_clock(Box::new(time.clone()));
         Self {
-            hub: Hub::new(core, gateway),
-            net: Net::default(),
+            hub,
+            net: Net::new(time.clone()),
+            time,
             now: Now {
                 mono_us: 1_000_000,
                 unix_us: 1_715_629_300_000 * 1_000,
@@ -245,6 +255,7 @@ impl<G: Gateway<Out: Output>> World<G> {
     }
 
     fn pump(&mut self, key: SessionKey) {
+        self.hub.begin_part(PART_US);
         let is_unread = |net: &Net| {
             let socket = net.sockets.get(&key);
             socket.is_some_and(|socket| !socket.unread.is_empty())
@@ -311,8 +322,14 @@ impl<G: Gateway<Out: Output>> World<G> {
     /// A turn of a busy loop, which has time for the writes of one batch.
     pub(crate) fn flush_one_batch(&mut self) {
         self.net.batches_max = Some(self.net.batches + 1);
-        self.hub.flush(self.now, &mut self.net);
+        self.flush();
         self.now = self.now.plus_us(1_250_000);
+    }
+
+    /// Flushes once; returns true if some clients have more.
+    pub(crate) fn flush(&mut self) -> bool {
+        self.hub.begin_part(PART_US);
+        self.hub.flush(self.now, &mut self.net)
     }
 
     /// The loop has time for everything again.
@@ -330,7 +347,7 @@ impl<G: Gateway<Out: Output>> World<G> {
         self.net.now_us = self.now.mono_us;
         for turns in 0.. {
             assert!(turns < 100_000, "a loop without an end");
-            let more = self.hub.flush(self.now, &mut self.net);
+            let more = self.flush();
             self.look_at_memory();
             let mut any = false;
             for key in std::mem::take(&mut self.net.closed) {
@@ -345,7 +362,7 @@ impl<G: Gateway<Out: Output>> World<G> {
                 output.keep(&mut self.outputs);
             }
             // A client with its share of this turn used up is read again in the next.
-            self.hub.renew_reading();
+            self.hub.begin_part(PART_US);
             if self.hub.waiting_shares() > 0 {
                 self.hub.handle_next_share(self.now);
                 continue;

@@ -9,6 +9,7 @@ use weirgate_core::{Sample, SessionKey, Transmit, Write};
 
 use super::client::{Client, Place};
 use super::ledger::Shared;
+use super::time::Steps;
 
 /// The kernel's side of a client's socket.
 #[derive(Debug, Default)]
@@ -49,6 +50,7 @@ pub(crate) struct Net {
     /// Hash of all bytes to clients, in order.
     pub(crate) hash: DefaultHasher,
     pub(super) now_us: u64,
+    time: Steps,
     /// Batches so far, and the number after which a flush has no more time.
     pub(crate) batches: usize,
     pub(crate) batches_max: Option<usize>,
@@ -68,10 +70,9 @@ impl Transmit for Net {
             self.writes += 1;
             wrote.push(self.write(write));
         }
-    }
-
-    fn has_time(&self) -> bool {
-        self.batches_max.is_none_or(|max| self.batches < max)
+        if self.batches_max.is_some_and(|max| self.batches >= max) {
+            self.time.end_part();
+        }
     }
 
     fn sample(&mut self, key: SessionKey) -> Option<Sample> {
@@ -107,6 +108,13 @@ impl Socket {
 }
 
 impl Net {
+    pub(super) fn new(time: Steps) -> Self {
+        Self {
+            time,
+            ..Self::default()
+        }
+    }
+
     fn write(&mut self, write: &Write<'_>) -> io::Result<usize> {
         let socket = self
             .sockets

@@ -2,13 +2,14 @@
 
 mod streams;
 
-use std::cell::Cell;
-
 use super::names::{FORGOTTEN_IDS_MAX, MARKS_MAX};
 use super::wanted::CopyPlace;
-use super::*;
+use crate::turn::Turn;
 use crate::{FrameBytes, Mark};
+use std::cell::Cell;
 use weirgate_wire::auth::NamePatterns;
+
+use super::*;
 
 const SECOND: u64 = 1_000_000;
 
@@ -113,9 +114,11 @@ impl Bench {
     fn advance(&mut self, us: u64) {
         self.now_us += us;
         while self.history.due_us().is_some_and(|due| due <= self.now_us) {
-            self.history.handle_timeout(self.now_us);
+            self.history
+                .handle_timeout(self.now_us, &mut Turn::default());
         }
-        self.history.handle_timeout(self.now_us);
+        self.history
+            .handle_timeout(self.now_us, &mut Turn::default());
     }
 }
 

@@ -146,8 +146,6 @@ pub(super) struct Found<'a> {
     /// The kind of frames.
     pub(super) content: Content,
     bytes_max: usize,
-    /// Entries visited.
-    pub(super) walked: usize,
 }
 
 impl<'a> Found<'a> {
@@ -157,7 +155,6 @@ impl<'a> Found<'a> {
             bytes: 0,
             content,
             bytes_max,
-            walked: 0,
         }
     }
 
@@ -222,8 +219,6 @@ pub struct Missed {
     pub(crate) has_newest: bool,
     /// The charge for the messages, among all that wait for resuming clients.
     pub(crate) charge: Option<Charge>,
-    /// The cost of the search in the budget of message bytes.
-    pub(crate) cost: usize,
 }
 
 impl Missed {

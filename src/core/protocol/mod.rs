@@ -138,14 +138,6 @@ impl Message {
             Self::Binary(bytes) => Incoming::Binary(bytes),
         }
     }
-
-    /// Bytes of the payload.
-    pub(super) fn payload_bytes(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Binary(bytes) => bytes.len(),
-        }
-    }
 }
 
 /// A message for a gateway.

@@ -1,6 +1,9 @@
 //! The delivery of frames to a client: into the send queue, or into the client's next slot.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+
+use foldhash::quality::RandomState;
 
 use super::slots::Slotted;
 use super::{Intake, Session};
@@ -259,7 +262,7 @@ impl Session {
 
     /// Removes the keyed frames that were not begun and have one of these keys; returns frames and bytes. Does not
     /// touch the cold part if no frame waits.
-    pub(crate) fn forget(&mut self, keys: &[ConflationKey]) -> (u32, usize) {
+    pub(crate) fn forget(&mut self, keys: &HashSet<ConflationKey, RandomState>) -> (u32, usize) {
         if keys.is_empty() {
             return (0, 0);
         }
@@ -268,7 +271,7 @@ impl Session {
         if self.is_limited
             && let Some(slots) = self.cold.slots.as_mut()
         {
-            let held = slots.remove(keys);
+            let held = slots.remove(keys.iter());
             (frames, bytes) = (frames + held.0, bytes + held.1);
         }
         if frames > 0 {

@@ -1,5 +1,6 @@
 //! The input of clients that the hub cannot handle yet, and the most bytes of one read: unfinished heads and messages,
-//! input of paused clients, and pongs for clients that do not read. All clients share one [`Holding`]: if its limit is exceeded, clients that hold much without
+//! input of paused clients, what the gateway keeps of a request that takes several turns, and pongs for clients that do not
+//! read. All clients share one [`Holding`]: if its limit is exceeded, clients that hold much without
 //! progress are dropped.
 //!
 //! Progress is each doubling of a message's memory (so that a client cannot look busy with single bytes), each further
@@ -72,7 +73,8 @@ impl Session {
             small if small <= CONTROL_BYTES_FREE => 0,
             bytes => bytes,
         };
-        self.unfinished_bytes() + self.cold.reading.held_bytes() + control
+        let rest = self.cold.rest_bytes.map_or(0, |bytes| bytes.get() as usize);
+        self.unfinished_bytes() + self.cold.reading.held_bytes() + rest + control
     }
 
     /// The most bytes for one read of the socket. If a client is paused after its next message, weirgate keeps the

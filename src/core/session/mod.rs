@@ -13,7 +13,7 @@ mod record;
 mod slots;
 
 use std::io::IoSlice;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
@@ -96,6 +96,8 @@ struct Cold {
     reading: Reading,
     /// The charge for the client's input that is kept. This and `resumed` are boxed, because most clients have none.
     received: Option<Box<Charge>>,
+    /// The bytes that the gateway keeps of a request whose rest is handled later.
+    rest_bytes: Option<NonZeroU32>,
     permit: Option<Permit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
@@ -108,6 +110,8 @@ struct Cold {
     losses_known: u64,
     /// The client has asked for the status of the bus.
     asks_status: bool,
+    /// The socket has ended, and the session still is a member of topics.
+    is_released: bool,
     record: Record,
 }
 
@@ -140,6 +144,7 @@ impl Session {
             armed_at: None,
             reading: Reading::default(),
             received: None,
+            rest_bytes: None,
             permit: Some(permit),
             rate: None,
             slots: None,
@@ -148,6 +153,7 @@ impl Session {
             resumed: None,
             losses_known: 0,
             asks_status: false,
+            is_released: false,
             record: Record::new(peer, now),
         };
         Self {
@@ -475,7 +481,32 @@ impl Session {
         self.cold.reading.take_held()
     }
 
+    /// Notes that the gateway goes on with the client's request later, and how much it keeps of the request.
+    pub(super) fn set_rest(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.cold.rest_bytes = Some(NonZeroU32::new(bytes).unwrap_or(NonZeroU32::MIN));
+    }
+
+    /// Whether the gateway goes on with the client's request later.
+    pub(super) fn has_rest(&self) -> bool {
+        self.cold.rest_bytes.is_some()
+    }
+
+    /// The same; the gateway goes on now.
+    pub(super) fn take_rest(&mut self) -> bool {
+        self.cold.rest_bytes.take().is_some() && self.takes_data()
+    }
+
     // ---- the client
+
+    /// Notes that the socket has ended: the slot is free once the session is a member of no topic.
+    pub(super) fn set_released(&mut self) {
+        self.cold.is_released = true;
+    }
+
+    pub(super) fn is_released(&self) -> bool {
+        self.cold.is_released
+    }
 
     /// The data on the client for operators.
     pub(super) fn record(&mut self) -> &mut Record {

@@ -193,8 +193,11 @@ impl Slots {
     }
 
     /// Removes the held frames with one of these keys; returns frames and bytes.
-    pub(super) fn remove(&mut self, keys: &[ConflationKey]) -> (u32, usize) {
-        let gone = keys.iter().filter_map(|key| self.held.remove(key));
+    pub(super) fn remove<'a>(
+        &mut self,
+        keys: impl Iterator<Item = &'a ConflationKey>,
+    ) -> (u32, usize) {
+        let gone = keys.filter_map(|key| self.held.remove(key));
         let (frames, bytes) = gone.fold((0, 0), |(frames, bytes), held| {
             (frames + 1, bytes + held.frame.queue_bytes())
         });

@@ -3,13 +3,11 @@
 //! whatever names clients hold. The gateway finds the clients' names that match ([`super::patterns`]), so a message has the
 //! same position for all clients.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-
 use foldhash::quality::RandomState;
-
+use std::collections::{HashMap, HashSet, VecDeque};
+use weirgate_core;
+use weirgate_core::TopicName;
 use weirgate_wire::auth::{NameError, NamePatterns, NameSyntax};
-
-use weirgate_core::{Core, SessionKey, TopicName};
 
 /// A subscription or its end, for the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -244,11 +242,6 @@ impl KeptNames {
             false => self.patterns.matches(name),
         }
     }
-}
-
-/// Whether the client is a member of a name of the kept feed.
-pub(super) fn holds_kept(core: &Core, key: SessionKey, kept: Option<&KeptNames>) -> bool {
-    kept.is_some_and(|kept| core.joined(key).any(|name| kept.covers(name.as_str())))
 }
 
 /// A name to resume, with the matcher.

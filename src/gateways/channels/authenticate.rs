@@ -1,18 +1,17 @@
 //! The rights of a client: whether it may hold a name, its token at the start of a connection, and new tokens on a
 //! living connection. New tokens have a rate for all clients together, with a share for each address.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
-
-use foldhash::quality::RandomState;
-
 use super::ChannelsGateway;
-use super::client::{Again, Client, Renewal};
+use super::client::{Client, Renewal};
 use super::messages::{Answer, Behind};
-use super::names::Way;
+use super::names::{News, Way};
 use super::patterns::{HeldPattern, matcher};
+use super::rest::Rest;
 use crate::gateways::shared::access::{TokenEnd, close_of};
-use weirgate_core::{ByClient, Core, SessionKey, TopicName};
+use foldhash::quality::RandomState;
+use std::collections::HashMap;
+use std::sync::Arc;
+use weirgate_core::{Core, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, TokenBucket};
 use weirgate_wire::auth::{
     Identity, OverBudget, Refusal, Rights, RightsCheck, Token, TokenMarks, TokenNameLimits,
@@ -36,8 +35,6 @@ pub(super) struct Renewals {
     /// second.
     taken: HashMap<ClientAddr, usize, RandomState>,
     begun_us: u64,
-    /// Clients with names that are not judged yet.
-    again: VecDeque<SessionKey>,
 }
 
 impl Renewals {
@@ -46,7 +43,6 @@ impl Renewals {
             bucket: TokenBucket::new(per_second, 0),
             taken: HashMap::default(),
             begun_us: 0,
-            again: VecDeque::new(),
         }
     }
 
@@ -63,11 +59,6 @@ impl Renewals {
             self.taken.insert(address, taken + 1);
         }
         has_share
-    }
-
-    /// The time of the next judgement; 0: in the next turn.
-    pub(super) fn due_us(&self) -> Option<u64> {
-        (!self.again.is_empty()).then_some(0)
     }
 }
 
@@ -125,9 +116,9 @@ impl ChannelsGateway {
         key: SessionKey,
         client: &mut Client,
         token: &Token,
-        request_id: &str,
-    ) -> Option<Answer> {
-        let error = |text| Some(Answer::error(text, request_id));
+        request_id: String,
+    ) -> Option<(Answer, Behind)> {
+        let error = |text| Some((Answer::error(text, &request_id), Behind::default()));
         if !self.settings.authenticator.required {
             return error("Authentication is not required");
         }
@@ -150,66 +141,12 @@ impl ChannelsGateway {
         client.token_end = TokenEnd::of(&identity);
         core.set_token(key, identity.user.map(Into::into), marks);
         core.set_client_bytes(key, client.rights.memory_bytes());
-        let mut again = Again {
-            request_id: request_id.to_owned(),
-            ..Again::default()
+        let ids = if is_same {
+            Vec::new()
+        } else {
+            client.held.ids()
         };
-        if !is_same {
-            let joined = core.joined(key).chain(client.answers.resuming());
-            let names: BTreeSet<&str> = joined.map(TopicName::as_str).collect();
-            again.names = names.into_iter().rev().map(str::to_owned).collect();
-        }
-        client.set_again(again);
-        let answer = self.judge_again(core, key, client);
-        if answer.is_none() {
-            core.pause_reading(key);
-            self.renewals.again.push_back(key);
-        }
-        answer
-    }
-
-    /// Judges names of the next client. Only one client has its turn, because the names of a single client may take as
-    /// many steps as hundreds of requests.
-    pub(super) fn judge_next(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        let Some(key) = self.renewals.again.pop_front() else {
-            return;
-        };
-        let Some(client) = clients.get_mut(key) else {
-            return;
-        };
-        match self.judge_again(core, key, client) {
-            Some(answer) => self.answer(core, key, client, answer, Behind::default()),
-            None => self.renewals.again.push_back(key),
-        }
-    }
-
-    /// Ends the subscriptions that the client's rights no longer grant. A call may take the steps of one request; the
-    /// first name may take them all, because a request of its own may have granted it. Returns the answer after the
-    /// last name; `None` if names are left for the next call.
-    fn judge_again(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        client: &mut Client,
-    ) -> Option<Answer> {
-        let mut again = client.take_again()?;
-        let mut check = self.check(client);
-        let mut is_first = true;
-        while let Some(name) = again.names.pop() {
-            let granted = self.settings.acl.grants(&mut check, &name);
-            if granted == Err(OverBudget) && !is_first {
-                again.names.push(name);
-                client.set_again(again);
-                return None;
-            }
-            if granted != Ok(true) && self.release(core, key, client, name.clone()) {
-                again.revoked.push(name);
-            }
-            is_first = false;
-        }
-        self.names.store(&self.stats, core.memberships());
-        let (role, revoked) = (&client.rights.role, &again.revoked);
-        Some(Answer::authenticated(role, revoked, &again.request_id))
+        self.go_on(core, key, client, Rest::authenticate(ids, request_id))
     }
 
     /// Whether the client may send a new token now: each token that is judged costs the check of a signature.
@@ -237,7 +174,8 @@ const BESIDE_COVERS_MAX: usize = 5;
 
 /// The verdict on an entry of a request.
 pub(super) enum Verdict {
-    Granted(TopicName),
+    /// Whether the client held the name before.
+    Granted(TopicName, bool),
     /// An error for this entry; the next entries are still checked.
     Refused(String),
     /// An error for this entry, because the role may not hold the name.
@@ -280,7 +218,7 @@ impl ChannelsGateway {
         if kept.is_some_and(|kept| kept.cannot_match(name)) {
             return Verdict::Refused(format!("Range outside of ASCII in pattern: {name}"));
         }
-        if syntax.is_pattern(name) && client.held.patterns() >= settings.patterns_max {
+        if syntax.is_pattern(name) && client.held.patterns as usize >= settings.patterns_max {
             let max = settings.patterns_max;
             return Verdict::Refused(format!("Max wildcard subscriptions exceeded ({max})"));
         }
@@ -301,11 +239,11 @@ impl ChannelsGateway {
     /// Grants the name if the limits over all clients leave room for the client's address.
     fn hold_name(&mut self, client: &mut Client, name: &str, check: &mut RightsCheck) -> Verdict {
         match self.names.hold(&mut client.held, name) {
-            Ok((name, is_new)) => {
-                if is_new {
+            Ok((name, news)) => {
+                if news == News::ToAll {
                     self.choose_way(client, &name, check);
                 }
-                Verdict::Granted(name)
+                Verdict::Granted(name, news == News::Nothing)
             }
             Err((limit, max)) => {
                 self.stats.limited[limit as usize].add(1);

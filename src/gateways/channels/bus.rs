@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ChannelsGateway;
-use super::asked::{State, holds_kept};
+use super::asked::State;
 use super::client::Client;
 use super::messages::{Answer, Behind};
 use super::names::Way;
@@ -11,9 +11,6 @@ use weirgate_core::{ByClient, Core, Place, SessionKey, TopicName};
 
 /// The error about a name that the bus does not subscribe to.
 pub(super) const REFUSED: &str = "Refused by the bus";
-
-/// The most clients that get an error of the bus in one turn.
-const TOLD_PER_TURN: usize = 256;
 
 /// If a name has more members, a round over several turns ends the wait of their answers.
 const SETTLED_AT_ONCE_MAX: usize = 1_024;
@@ -72,8 +69,10 @@ impl ChannelsGateway {
             }
             let members: Vec<SessionKey> = core.members(name).collect();
             for key in members {
-                if let Some(client) = clients.get_mut(key) {
-                    self.settle_client(core, key, client);
+                // The answer to a request of very many names waits for each of them.
+                if let Some(client) = clients.get_mut(key).filter(|c| !c.answers.is_empty()) {
+                    client.answers.settle(name);
+                    self.send_ready(core, key, client);
                 }
             }
         }
@@ -104,12 +103,9 @@ impl ChannelsGateway {
         }
     }
 
-    /// Sends errors of the bus to the next clients.
+    /// Sends errors of the bus to the next clients, as many as there is time for.
     pub(super) fn tell_next(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        for _ in 0..TOLD_PER_TURN {
-            let Some((error, keys)) = self.untold.front_mut() else {
-                return;
-            };
+        while let Some((error, keys)) = self.untold.front_mut() {
             match keys.pop() {
                 Some(key) => {
                     let answer = Answer::error(error, "null");
@@ -118,6 +114,9 @@ impl ChannelsGateway {
                     }
                 }
                 None => drop(self.untold.pop_front()),
+            }
+            if !core.has_time() {
+                return;
             }
         }
     }
@@ -161,7 +160,7 @@ impl ChannelsGateway {
                 true => self.retained.client_up(key),
                 false => self.wait_no_longer(core, key, client),
             }
-            holds_kept(core, key, self.kept.as_ref())
+            client.held.kept > 0
         });
         self.statuses = statuses;
         if !core.is_notifying() {

@@ -1,10 +1,10 @@
 //! A client: its role, rate, waiting answers and names; also the counters of the gateway, for metrics and pages.
 
-use std::sync::Arc;
-
+use super::held::Held;
 use super::messages::Answers;
-use super::names::Held;
+use super::rest::Rest;
 use crate::gateways::shared::access::{AccessStats, Count, RequestRate, TokenEnd, labelled};
+use std::sync::Arc;
 use weirgate_wire::auth::Rights;
 
 /// The gateway's state of a client.
@@ -22,10 +22,10 @@ pub struct Client {
     rare: Option<Box<Rare>>,
 }
 
-/// State that few clients have: event streams, and clients that send new tokens.
+/// State that few clients have: event streams, clients that send new tokens, requests with very many names.
 #[derive(Debug, Default)]
 struct Rare {
-    again: Option<Again>,
+    rest: Option<Rest>,
     authenticated_us: Option<u64>,
     is_stream: bool,
     last_event_id: Option<Box<str>>,
@@ -78,29 +78,20 @@ impl Client {
         self.rare.get_or_insert_default().authenticated_us = Some(now_us);
     }
 
-    /// Whether names are still to be judged by a new token.
-    pub(super) fn is_judged_again(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.again.is_some())
+    /// Whether a request goes on in a later turn.
+    pub(super) fn has_rest(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.rest.is_some())
     }
 
-    /// Takes the names that are still to be judged by a new token.
-    pub(super) fn take_again(&mut self) -> Option<Again> {
-        self.rare.as_mut()?.again.take()
+    /// Takes the rest of a request, which goes on now.
+    pub(super) fn take_rest(&mut self) -> Option<Rest> {
+        self.rare.as_mut()?.rest.take()
     }
 
-    /// Sets the names that are still to be judged by a new token.
-    pub(super) fn set_again(&mut self, again: Again) {
-        self.rare.get_or_insert_default().again = Some(again);
+    /// Sets the rest of a request, which goes on in a later turn.
+    pub(super) fn set_rest(&mut self, rest: Rest) {
+        self.rare.get_or_insert_default().rest = Some(rest);
     }
-}
-
-/// The names that a client's new token has not been compared with yet, and the answer to the token.
-#[derive(Debug, Default)]
-pub(super) struct Again {
-    /// In the reverse order of the answer.
-    pub(super) names: Vec<String>,
-    pub(super) revoked: Vec<String>,
-    pub(super) request_id: String,
 }
 
 /// The limits over all clients, as labels in the order of `Full`.

@@ -22,7 +22,7 @@ use weirgate_core::{
 };
 use weirgate_wire::admission::{Charge, ClientAddr, Holding};
 use weirgate_wire::base::allocated_bytes;
-use weirgate_wire::json::{ObjectWriter, iso_utc, quoted};
+use weirgate_wire::json::{ListWriter, ObjectWriter, iso_utc, quoted};
 
 /// An answer without its number and its time.
 #[derive(Debug)]
@@ -39,23 +39,23 @@ impl Answer {
         answer
     }
 
-    pub(super) fn subscribed(granted: &[String], errors: &[String], request_id: &str) -> Self {
+    pub(super) fn subscribed(granted: &ListWriter, errors: &ListWriter, request_id: &str) -> Self {
         let mut answer = Self::new(r#"{"type":"subscribed","seq":"#);
-        answer.strings("channels", granted);
-        answer.strings("errors", errors);
+        answer.body.raw("channels", &granted.finish());
+        answer.body.raw("errors", &errors.finish());
         answer.to(request_id)
     }
 
-    pub(super) fn unsubscribed(left: &[String], request_id: &str) -> Self {
+    pub(super) fn unsubscribed(left: &ListWriter, request_id: &str) -> Self {
         let mut answer = Self::new(r#"{"type":"unsubscribed","seq":"#);
-        answer.strings("channels", left);
+        answer.body.raw("channels", &left.finish());
         answer.to(request_id)
     }
 
-    pub(super) fn authenticated(role: &str, revoked: &[String], request_id: &str) -> Self {
+    pub(super) fn authenticated(role: &str, revoked: &ListWriter, request_id: &str) -> Self {
         let mut answer = Self::new(r#"{"type":"authenticated","seq":"#);
         answer.body.string("role", role);
-        answer.strings("revoked", revoked);
+        answer.body.raw("revoked", &revoked.finish());
         answer.to(request_id)
     }
 
@@ -90,10 +90,6 @@ impl Answer {
             lead,
             body: ObjectWriter::new(),
         }
-    }
-
-    fn strings(&mut self, key: &str, values: &[String]) {
-        self.body.strings(key, values.iter().map(String::as_str));
     }
 
     fn to(mut self, request_id: &str) -> Self {
@@ -161,8 +157,8 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 pub(super) struct Behind {
     /// Names that the answer waits for.
     pub(super) unconfirmed: BTreeSet<TopicName>,
-    /// Names whose last values go to the client after the answer.
-    pub(super) retained: BTreeSet<TopicName>,
+    /// The number of the answer, if last values of its names go to the client after it.
+    pub(super) retained: Option<u64>,
     /// `None`: the request has no `since` and no `last`.
     pub(super) resumed: Option<Resumed>,
 }
@@ -175,7 +171,7 @@ pub(super) struct Resumed {
     /// How many of the newest messages of each name the client gets, if it does not get the missed messages.
     pub(super) last: Option<usize>,
     /// Names of the kept feed, joined with the answer.
-    pub(super) names: Vec<TopicName>,
+    pub(super) names: BTreeSet<TopicName>,
     /// Granted names without a resume.
     pub(super) off: Vec<TopicName>,
 }
@@ -196,11 +192,6 @@ impl Behind {
     /// The names joined with this answer.
     fn resuming(&self) -> impl Iterator<Item = &TopicName> {
         self.resumed.iter().flat_map(|resumed| &resumed.names)
-    }
-
-    /// Returns true if the client joins the name with this answer.
-    pub(super) fn is_resuming(&self, name: &TopicName) -> bool {
-        self.resuming().any(|resuming| resuming == name)
     }
 }
 
@@ -233,7 +224,7 @@ impl Queue {
     fn memory_bytes(&self) -> u64 {
         let of_answer = |waiting: &Waiting| {
             let behind = &waiting.behind;
-            let names = behind.unconfirmed.len() + behind.retained.len();
+            let names = behind.unconfirmed.len();
             let resumed = behind.resumed.as_ref();
             let resumed = resumed.map_or(0, |resumed| resumed.names.len() + resumed.off.len());
             allocated_bytes(waiting.answer.bytes()) + NAME_BYTES * (names + resumed)
@@ -291,18 +282,20 @@ impl Answers {
 
     /// Removes and returns the first answer, or all answers if `together`, once they wait for no name or the first has
     /// waited long enough. Otherwise returns nothing.
-    pub(super) fn pop_ready(&mut self, now_us: u64, together: bool) -> Vec<(Answer, Behind)> {
+    pub(super) fn pop_ready(
+        &mut self,
+        now_us: u64,
+        together: bool,
+    ) -> Option<Vec<(Answer, Behind)>> {
         let is_late = self.due_us().is_some_and(|due| due <= now_us);
-        let Some(queue) = &mut self.0 else {
-            return Vec::new();
-        };
+        let queue = self.0.as_mut()?;
         let count = match together {
             true => queue.waiting.len(),
             false => queue.waiting.len().min(1),
         };
         let mut first = queue.waiting.iter().take(count);
         if !is_late && !first.all(|waiting| waiting.behind.unconfirmed.is_empty()) {
-            return Vec::new();
+            return None;
         }
         let ready = queue.waiting.drain(..count);
         let ready: Vec<_> = ready.map(|ready| (ready.answer, ready.behind)).collect();
@@ -317,30 +310,20 @@ impl Answers {
         if queue.waiting.is_empty() {
             self.0 = None;
         }
-        ready
-    }
-
-    /// The names that the client joins with an answer.
-    pub(super) fn resuming(&self) -> impl Iterator<Item = &TopicName> {
-        self.waiting().flat_map(|waiting| waiting.behind.resuming())
-    }
-
-    /// Returns true if the client joins the name with a waiting answer.
-    pub(super) fn is_resuming(&self, name: &TopicName) -> bool {
-        let is_any = self.0.as_ref().is_some_and(|queue| queue.resuming > 0);
-        is_any && self.resuming().any(|resuming| resuming == name)
+        Some(ready)
     }
 
     /// Cancels the resume of a name. Returns false if no waiting answer resumes the name.
     pub(super) fn forget_resume(&mut self, name: &TopicName) -> bool {
-        let is_resuming = self.is_resuming(name);
-        if is_resuming && let Some(queue) = &mut self.0 {
-            let waiting = queue.waiting.iter_mut();
-            for resumed in waiting.filter_map(|waiting| waiting.behind.resumed.as_mut()) {
-                resumed.names.retain(|resuming| resuming != name);
-            }
-            queue.resuming -= 1;
-        }
+        let Some(queue) = self.0.as_mut().filter(|queue| queue.resuming > 0) else {
+            return false;
+        };
+        let mut resumed = queue
+            .waiting
+            .iter_mut()
+            .filter_map(|waiting| waiting.behind.resumed.as_mut());
+        let is_resuming = resumed.any(|resumed| resumed.names.remove(name));
+        queue.resuming -= usize::from(is_resuming);
         is_resuming
     }
 
@@ -446,12 +429,12 @@ mod tests {
             answers.push(pong(), names(&["x", "y"]), BUS_WAIT_US);
             answers.push(pong(), names(&["x"]), BUS_WAIT_US);
             answers.push(pong(), names(&[]), BUS_WAIT_US);
-            assert!(answers.pop_ready(0, false).is_empty());
+            assert!(answers.pop_ready(0, false).is_none());
             assert_eq!(answers.due_us(), Some(BUS_WAIT_US));
             let now_us = match end {
                 0 => {
                     answers.settle(&TopicName::fixed("x"));
-                    assert!(answers.pop_ready(0, false).is_empty());
+                    assert!(answers.pop_ready(0, false).is_none());
                     answers.settle(&TopicName::fixed("y"));
                     0
                 }
@@ -462,9 +445,10 @@ mod tests {
                 }
             };
             for _ in 0..3 {
-                assert_eq!(answers.pop_ready(now_us, false).len(), 1, "{end}");
+                let ready = answers.pop_ready(now_us, false).expect("an answer");
+                assert_eq!(ready.len(), 1, "{end}");
             }
-            assert!(answers.pop_ready(now_us, false).is_empty());
+            assert!(answers.pop_ready(now_us, false).is_none());
             assert!(answers.is_empty(), "{end}");
         }
     }

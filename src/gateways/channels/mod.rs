@@ -14,10 +14,12 @@ mod authenticate;
 mod bus;
 mod client;
 pub mod feed;
+mod held;
 mod messages;
 mod names;
 mod patterns;
 mod request;
+mod rest;
 mod resume;
 mod retained;
 mod settings;
@@ -26,13 +28,15 @@ pub(super) mod start;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::asked::{KeptNames, holds_kept};
+use self::asked::KeptNames;
 use self::authenticate::Renewals;
 use self::client::Client;
+use self::held::{Held, Leaving};
 use self::messages::{Answer, BUS_WAIT_US, Behind, Resumed};
-use self::names::{Held, Names};
-use self::patterns::HeldPatterns;
+use self::names::Names;
+use self::patterns::{GivingUp, HeldPatterns};
 use self::request::{Action, Request, RequestLimits};
+use self::rest::Rest;
 use self::retained::Retained;
 use crate::gateways::shared::access::{
     RATE_LIMIT_EXCEEDED, Rated, RequestRate, TokenEnd, close_of, uuid,
@@ -134,6 +138,10 @@ pub struct ChannelsGateway {
     untold: VecDeque<(String, Vec<SessionKey>)>,
     /// How many clients were notified of a loss of the bus, for the log.
     gap_told: Option<u64>,
+    /// The pattern that clients are losing.
+    giving_up: Option<GivingUp>,
+    /// Clients that have ended, and whose names are given up one after the other.
+    leaving: VecDeque<Leaving>,
 }
 
 /// Work for other threads.
@@ -175,6 +183,8 @@ impl ChannelsGateway {
             settling: None,
             untold: VecDeque::new(),
             gap_told: None,
+            giving_up: None,
+            leaving: VecDeque::new(),
         }
     }
 
@@ -216,14 +226,17 @@ impl ChannelsGateway {
 
     /// Whether a client may set a rate of its own: it holds no name, a pattern, or a name of which messages may be
     /// skipped.
-    fn may_skip(&self, core: &Core, key: SessionKey) -> bool {
-        let Some(conflated) = &self.conflated else {
-            return false;
-        };
-        let syntax = self.syntax();
-        let may =
-            |name: &TopicName| syntax.is_pattern(name.as_str()) || conflated.matches(name.as_str());
-        core.joined_count(key) == 0 || core.joined(key).any(may)
+    fn may_skip(&self, core: &Core, key: SessionKey, client: &Client) -> bool {
+        let is_member = core.joined_count(key) > 0;
+        self.conflated.is_some() && (!is_member || client.held.skippable > 0)
+    }
+
+    /// Whether a client may skip messages of this name, or of names that this pattern matches.
+    fn is_skippable(&self, name: &TopicName) -> bool {
+        let conflated = self.conflated.as_ref();
+        conflated.is_some_and(|conflated| {
+            self.syntax().is_pattern(name.as_str()) || conflated.matches(name.as_str())
+        })
     }
 
     fn syntax(&self) -> NameSyntax {
@@ -248,7 +261,7 @@ impl ChannelsGateway {
     }
 
     /// Carries out a request. Returns the answer with the names that it waits for and what follows it; `None` if the
-    /// answer comes later.
+    /// request goes on in a later turn.
     fn carry_out(
         &mut self,
         core: &mut Core,
@@ -256,37 +269,38 @@ impl ChannelsGateway {
         client: &mut Client,
         request: Request,
     ) -> Option<(Answer, Behind)> {
-        let id = request.id.as_str();
+        let id = request.id;
         if request.status {
             self.statuses.ask(core, key);
         }
-        let at_once = |answer| (answer, Behind::default());
-        Some(match request.action {
+        let answer = match request.action {
             Action::Subscribe(names, since, last) => {
                 let since = since.or(client.last_event_id());
                 let resumed = Resumed::new(since, last, client.is_stream());
-                self.subscribe(core, key, client, (names, resumed), id)
+                let rest = self.subscribe(client, (names, resumed), id);
+                return self.go_on(core, key, client, rest);
             }
-            Action::Unsubscribe(names) => at_once(self.unsubscribe(core, key, client, names, id)),
+            Action::Unsubscribe(names) => {
+                return self.go_on(core, key, client, Rest::unsubscribe(names, id));
+            }
             Action::Authenticate(token) => {
-                at_once(self.authenticate(core, key, client, &token, id)?)
+                return self.authenticate(core, key, client, &token, id);
             }
-            Action::Ping => at_once(Answer::pong(id)),
-            Action::Rate(rate) if rate.is_some() && !self.may_skip(core, key) => {
-                at_once(Answer::error(
+            Action::Ping => Answer::pong(&id),
+            Action::Rate(rate) if rate.is_some() && !self.may_skip(core, key, client) => {
+                Answer::error(
                     "No rate: every message of these names is delivered (no name of --conflate)",
-                    id,
-                ))
+                    &id,
+                )
             }
             Action::Rate(rate) => {
                 core.set_max_rate(key, rate);
-                at_once(Answer::rate(rate, id))
+                Answer::rate(rate, &id)
             }
-            Action::Unknown(action) => {
-                at_once(Answer::error(&format!("Unknown action: {action}"), id))
-            }
-            Action::Wrong(error) => at_once(Answer::error(&error, id)),
-        })
+            Action::Unknown(action) => Answer::error(&format!("Unknown action: {action}"), &id),
+            Action::Wrong(error) => Answer::error(&error, &id),
+        };
+        Some((answer, Behind::default()))
     }
 }
 
@@ -387,12 +401,19 @@ impl Gateway for ChannelsGateway {
 
     fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<Client>) {
         let (Closed::Ended(client, _) | Closed::Cut(client)) = closed;
-        self.retained.closed(key);
+        let wanted = self.retained.closed(key);
+        let leaving = Leaving::new(key, &client.held, wanted);
+        self.leaving.push_back(leaving);
+        self.let_leave(core);
         self.ask_retained(core);
-        for name in self.names.release_all(client.held) {
-            self.patterns.remove(&name);
+    }
+
+    fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        if let Some(rest) = client.take_rest()
+            && let Some((answer, behind)) = self.go_on(core, key, client, rest)
+        {
+            self.answer(core, key, client, answer, behind);
         }
-        self.names.store(&self.stats, core.memberships());
     }
 
     fn holdings(&self) -> Vec<Holding> {
@@ -402,16 +423,19 @@ impl Gateway for ChannelsGateway {
 
     fn poll_timeout(&self) -> Option<u64> {
         let has_over = self.patterns.has_over() || !self.untold.is_empty();
-        let over = (has_over || self.settling.is_some()).then_some(0);
-        let (retained, renewals) = (self.retained.due_us(), self.renewals.due_us());
-        earliest([retained, self.statuses.due_us(), renewals, over])
+        let has_work = has_over
+            || self.giving_up.is_some()
+            || self.settling.is_some()
+            || !self.leaving.is_empty();
+        let at_once = has_work.then_some(0);
+        earliest([self.retained.due_us(), self.statuses.due_us(), at_once])
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         self.continue_round(core, clients);
         self.settle_next(core, clients);
         self.tell_next(core, clients);
-        self.judge_next(core, clients);
+        self.let_leave(core);
         self.give_up_over(core, clients);
         self.ask_retained(core);
     }
@@ -471,9 +495,8 @@ impl Gateway for ChannelsGateway {
     }
 
     /// Sends the last position, so that the client misses nothing when it moves to another instance.
-    fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, _: &mut Client) {
-        let holds = holds_kept(core, key, self.kept.as_ref());
-        self.statuses.send_last(core, key, holds);
+    fn handle_stopping(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        self.statuses.send_last(core, key, client.held.kept > 0);
     }
 
     /// Handles room in the send queue: the client has taken its last values.

@@ -5,16 +5,14 @@
 //! links a client to a name counts for each client. A client holds a name from the grant on, also while it waits to
 //! join with an answer.
 
-use std::collections::HashMap;
-
-use foldhash::quality::RandomState;
-use slab::Slab;
-use smallvec::SmallVec;
-
 use super::ChannelsStats;
 use super::asked::Asked;
+use super::held::Held;
+use foldhash::quality::RandomState;
+use slab::Slab;
+use std::collections::HashMap;
 use weirgate_core::{Active, TopicName};
-use weirgate_wire::admission::{Charge, ClientAddr, Holding, address_group};
+use weirgate_wire::admission::{Charge, ClientAddr, Holding};
 use weirgate_wire::auth::NameSyntax;
 
 /// Limits over all clients. A name that several clients hold counts once. An address gets more only while it holds less
@@ -34,7 +32,7 @@ pub struct AllClientsLimits {
 pub const NAME_BYTES: u64 = 640;
 
 /// Memory of one client that holds a name.
-pub const NAME_OF_CLIENT_BYTES: u64 = 96;
+pub const NAME_OF_CLIENT_BYTES: u64 = 104;
 
 impl Default for AllClientsLimits {
     fn default() -> Self {
@@ -86,6 +84,16 @@ pub(super) enum Way {
     Within(TopicName),
 }
 
+/// What a granted name is new to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// The client holds it already.
+    Nothing,
+    ToClient,
+    /// To the gateway too: the caller must choose how its messages come ([`Names::set_way`]).
+    ToAll,
+}
+
 /// The limits in the order in which they are checked.
 const ALL: [Full; 3] = [Full::Names, Full::Patterns, Full::NameBytes];
 
@@ -126,16 +134,6 @@ struct OfAddress {
     clients: HashMap<u32, u32, RandomState>,
 }
 
-/// The names of a client.
-#[derive(Debug)]
-pub(super) struct Held {
-    /// The address group that the names count for.
-    address: ClientAddr,
-    /// In ascending order; most clients hold few.
-    ids: SmallVec<[u32; 4]>,
-    patterns: u32,
-}
-
 /// The amounts charged for a client's name, in the order of [`ALL`].
 struct Amounts {
     all: [u64; 3],
@@ -152,31 +150,6 @@ impl Amounts {
         all[Full::NameBytes as usize] += NAME_OF_CLIENT_BYTES;
         let shared = if others && !others_of { name } else { [0; 3] };
         Self { all, shared }
-    }
-}
-
-impl Held {
-    /// A client without names.
-    pub(super) fn new(client: ClientAddr) -> Self {
-        Self {
-            address: address_group(client),
-            ids: SmallVec::new(),
-            patterns: 0,
-        }
-    }
-
-    /// The number of names, patterns among them.
-    pub(super) fn count(&self) -> usize {
-        self.ids.len()
-    }
-
-    pub(super) fn patterns(&self) -> usize {
-        self.patterns as usize
-    }
-
-    /// The address group of the client.
-    pub(super) fn address(&self) -> ClientAddr {
-        self.address
     }
 }
 
@@ -242,8 +215,7 @@ impl Names {
         &self.sums[Full::NameBytes as usize]
     }
 
-    /// Grants the name to the client, which may hold it already. Returns the name, and whether it is new to the
-    /// gateway: then the caller must choose how its messages come ([`Self::set_way`]).
+    /// Grants the name to the client, which may hold it already. Returns the name, and what is new.
     ///
     /// # Errors
     /// The limit that leaves no room for the name, and the limit's value.
@@ -251,20 +223,21 @@ impl Names {
         &mut self,
         client: &mut Held,
         name: &str,
-    ) -> Result<(TopicName, bool), (Full, u64)> {
+    ) -> Result<(TopicName, News), (Full, u64)> {
         let known = self.ids.get(name).copied();
         if let Some(id) = known
-            && client.ids.binary_search(&id).is_ok()
+            && client.has(id)
         {
-            return Ok((self.entries[id as usize].name.clone(), false));
+            return Ok((self.entries[id as usize].name.clone(), News::Nothing));
         }
-        let entry = self.addresses.entry(client.address);
-        let of = entry.or_insert_with(|| OfAddress::new(&self.sums, client.address));
+        let address = client.address();
+        let entry = self.addresses.entry(address);
+        let of = entry.or_insert_with(|| OfAddress::new(&self.sums, address));
         let is_new_there = known.is_none_or(|id| !of.clients.contains_key(&id));
         let amounts = Amounts::new(self.syntax, name, !is_new_there, known.is_some());
         if let Err(full) = of.grant(&amounts, known.map(|_| self.least)) {
             if of.clients.is_empty() {
-                self.addresses.remove(&client.address);
+                self.addresses.remove(&address);
             }
             return Err((full, self.sums[full as usize].max()));
         }
@@ -283,11 +256,20 @@ impl Names {
         let entry = &mut self.entries[id as usize];
         entry.clients += 1;
         entry.addresses += u32::from(is_new_there);
-        let at = client.ids.partition_point(|held| *held < id);
-        client.ids.insert(at, id);
+        client.add(id);
         client.patterns += u32::from(self.syntax.is_pattern(name));
         self.text_bytes += if known.is_none() { name.len() } else { 0 };
-        Ok((entry.name.clone(), known.is_none()))
+        let news = match known {
+            Some(_) => News::ToClient,
+            None => News::ToAll,
+        };
+        Ok((entry.name.clone(), news))
+    }
+
+    /// The name with this number, if the client holds it.
+    pub(super) fn held(&self, client: &Held, id: u32) -> Option<TopicName> {
+        let name = || self.entries[id as usize].name.clone();
+        client.has(id).then(name)
     }
 
     /// Sets how the messages of a held name come, and requests the name or its cover from the bus if necessary.
@@ -330,23 +312,16 @@ impl Names {
         let Some(id) = self.ids.get(name).copied() else {
             return false;
         };
-        let Ok(at) = client.ids.binary_search(&id) else {
+        if !client.remove(id) {
             return false;
-        };
-        client.ids.remove(at);
+        }
         client.patterns -= u32::from(self.syntax.is_pattern(name.as_str()));
-        self.release_id(client.address, id).is_some()
+        self.release_id(client.address(), id).is_some()
     }
 
-    /// Handles a client that has ended. Returns the names that no client holds any more.
-    pub(super) fn release_all(&mut self, client: Held) -> Vec<TopicName> {
-        let ids = client.ids.into_iter();
-        ids.filter_map(|id| self.release_id(client.address, id))
-            .collect()
-    }
-
-    /// Returns the name if no client holds it any more.
-    fn release_id(&mut self, address: ClientAddr, id: u32) -> Option<TopicName> {
+    /// Handles a client of this address group that has ended, and held the name with this number. Returns the name if no
+    /// client holds it any more.
+    pub(super) fn release_id(&mut self, address: ClientAddr, id: u32) -> Option<TopicName> {
         let entry = &mut self.entries[id as usize];
         let of = self.addresses.get_mut(&address)?;
         let clients = of.clients.get_mut(&id)?;

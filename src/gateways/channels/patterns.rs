@@ -28,9 +28,6 @@ const COPIES_MAX: usize = 32;
 /// pattern takes. With 500 patterns of an attacker, a new name takes a millisecond.
 const STEPS_MAX: usize = 1_000;
 
-/// The most patterns over a limit that clients lose in one turn.
-const GIVEN_UP_PER_TURN: usize = 16;
-
 /// The most memory for remembered matches, and at most a quarter of the memory for names. A forgotten name is compared
 /// with all patterns again.
 const ANSWERS_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -183,6 +180,29 @@ impl HeldPatterns {
     }
 }
 
+/// A pattern that clients lose.
+#[derive(Debug)]
+pub(super) struct GivingUp {
+    name: TopicName,
+    /// The address that brought it.
+    address: ClientAddr,
+    /// The limit that it exceeds.
+    limit: (Full, usize),
+    /// The members that do not know it yet.
+    members: Vec<SessionKey>,
+}
+
+impl GivingUp {
+    fn new((name, address, limit): (TopicName, ClientAddr, (Full, usize)), core: &Core) -> Self {
+        Self {
+            members: core.members(&name).collect(),
+            name,
+            address,
+            limit,
+        }
+    }
+}
+
 impl ChannelsGateway {
     /// Publishes a message of the kept feed to the members of the matching patterns, and to the members of the name.
     pub(super) fn publish_kept(&mut self, core: &mut Core, publication: &Publication) {
@@ -224,34 +244,57 @@ impl ChannelsGateway {
         core.publish_copy(publication, subject.map(|_| name));
     }
 
-    /// Ends the patterns over a limit for the clients of the address that brought them: a message has too many copies,
-    /// or a pattern takes too many steps. Members of the pattern miss a number; these clients also get an error.
+    /// Ends the patterns over a limit for the clients of the address that brought them, as many as there is time for: a
+    /// message has too many copies, or a pattern takes too many steps. Members of the pattern miss a number; these
+    /// clients also get an error.
     pub(super) fn give_up_over(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        for _ in 0..GIVEN_UP_PER_TURN {
-            let Some((name, address, (limit, max))) = self.patterns.next_over() else {
+        loop {
+            let next = self.giving_up.take();
+            let next = next.or_else(|| Some(GivingUp::new(self.patterns.next_over()?, core)));
+            let Some(mut pattern) = next else {
                 return;
             };
-            let members: Vec<SessionKey> = core.members(&name).collect();
-            for key in members {
-                core.skip_number(key);
-                let client_addr = core.client_addr(key).map(address_group);
-                let client = clients.get_mut(key);
-                if let Some(client) = client.filter(|_| client_addr == Some(address)) {
-                    self.release(core, key, client, name.as_str().to_owned());
-                    let error = limit.error(max as u64);
-                    let error = format!("{error}, no longer subscribed: {}", name.as_str());
-                    let answer = Answer::error(&error, "null");
-                    self.answer(core, key, client, answer, Behind::default());
-                    self.stats.limited[limit as usize].add(1);
+            match pattern.members.pop() {
+                Some(key) => {
+                    self.give_up(core, key, clients.get_mut(key), &pattern);
+                    self.giving_up = Some(pattern);
                 }
+                None => self.has_given_up(core, &pattern),
             }
-            // If clients of another address still hold the pattern, it counts for that address from here on.
-            let other = core.members(&name).next();
-            let other = other.and_then(|key| core.client_addr(key));
-            if let Some(pattern) = self.patterns.remove(&name) {
-                let address = other.map_or(address, address_group);
-                self.patterns.add(HeldPattern { address, ..pattern });
+            if !core.has_time() {
+                return;
             }
+        }
+    }
+
+    fn give_up(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: Option<&mut Client>,
+        pattern: &GivingUp,
+    ) {
+        core.skip_number(key);
+        let is_theirs = core.client_addr(key).map(address_group) == Some(pattern.address);
+        if let Some(client) = client.filter(|_| is_theirs) {
+            let (limit, max) = pattern.limit;
+            let name = pattern.name.as_str();
+            self.release(core, key, client, name.to_owned());
+            let error = limit.error(max as u64);
+            let error = format!("{error}, no longer subscribed: {name}");
+            let answer = Answer::error(&error, "null");
+            self.answer(core, key, client, answer, Behind::default());
+            self.stats.limited[limit as usize].add(1);
+        }
+    }
+
+    /// If clients of another address still hold the pattern, it counts for that address from here on.
+    fn has_given_up(&mut self, core: &Core, gone: &GivingUp) {
+        let other = core.members(&gone.name).next();
+        let other = other.and_then(|key| core.client_addr(key));
+        if let Some(pattern) = self.patterns.remove(&gone.name) {
+            let address = other.map_or(gone.address, address_group);
+            self.patterns.add(HeldPattern { address, ..pattern });
         }
     }
 }

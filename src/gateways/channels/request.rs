@@ -1,15 +1,13 @@
 //! The parser of client messages (contract channels: row messages).
 
-use std::borrow::Cow;
-
-use sonic_rs::LazyValue;
-
 use crate::gateways::shared::history::{Since, read_last, read_since, read_status};
 use crate::gateways::shared::members::{members, read_max_rate, text_of};
+use sonic_rs::LazyValue;
+use std::borrow::Cow;
 use weirgate_core::MaxRate;
 use weirgate_wire::auth::Token;
 use weirgate_wire::json;
-use weirgate_wire::json::{JsonError, check_json, compact};
+use weirgate_wire::json::{JsonError, TextList, check_json, compact};
 
 /// Limits of a request.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +23,8 @@ pub(super) struct RequestLimits {
 pub(super) enum Action {
     /// With the position after which the client resumes, and the number of newest messages of each name for a client
     /// that does not resume.
-    Subscribe(Vec<String>, Since, Option<usize>),
-    Unsubscribe(Vec<String>),
+    Subscribe(TextList, Since, Option<usize>),
+    Unsubscribe(TextList),
     /// With a new token.
     Authenticate(Token),
     Ping,
@@ -125,12 +123,11 @@ fn raw<'a>(member: Option<&'a LazyValue<'_>>) -> &'a str {
 fn read_channels(
     channels: Option<&LazyValue<'_>>,
     entries_max: usize,
-) -> Result<Vec<String>, Cow<'static, str>> {
+) -> Result<TextList, Cow<'static, str>> {
     let Some(channels) = channels else {
-        return Ok(Vec::new());
+        return Ok(TextList::default());
     };
-    let names: Vec<String> =
-        json::value(channels).map_err(|_| "channels must be a list of strings")?;
+    let names = TextList::read(channels).ok_or("channels must be a list of strings")?;
     if names.len() > entries_max {
         return Err(format!("channels must have at most {entries_max} entries").into());
     }
@@ -156,21 +153,25 @@ mod tests {
 
     #[test]
     fn requests_and_their_ids() {
-        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let names = |json: &str| {
+            let channels = format!(r#"{{"channels":{json}}}"#);
+            let [list] = members(channels.as_bytes(), ["channels"]).expect("an object");
+            TextList::read(&list.expect("a list")).expect("texts")
+        };
         for (text, action, id) in [
             (
                 r#"{"action":"subscribe","channels":["a","b*","a"],"requestId":"r"}"#,
-                Action::Subscribe(names(&["a", "b*", "a"]), Since::Absent, None),
+                Action::Subscribe(names(r#"["a","b*","a"]"#), Since::Absent, None),
                 "\"r\"",
             ),
             (
                 r#" { "requestId" : [1, 2.50] , "action" : "unsub\u0073cribe" , "channels" : [ ] } "#,
-                Action::Unsubscribe(Vec::new()),
+                Action::Unsubscribe(names("[ ]")),
                 "[1, 2.50]",
             ),
             (
                 r#"{"action":"subscribe"}"#,
-                Action::Subscribe(Vec::new(), Since::Absent, None),
+                Action::Subscribe(TextList::default(), Since::Absent, None),
                 "null",
             ),
             (r#"{"action":"ping","channels":5}"#, Action::Ping, "null"),
@@ -249,7 +250,7 @@ mod tests {
             let Action::Subscribe(names, since, None) = parse(&text).0 else {
                 panic!("a request: {text}");
             };
-            assert!(names.is_empty());
+            assert_eq!(names.len(), 0);
             since
         };
         assert_eq!(since("null"), Since::Null);

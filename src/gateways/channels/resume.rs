@@ -5,78 +5,28 @@
 //! complete, sends the missed messages, and makes the client a member.
 
 use super::ChannelsGateway;
-use super::asked::{holds_kept, wanted};
-use super::authenticate::Verdict;
+use super::asked::wanted;
 use super::bus::REFUSED;
 use super::client::Client;
 use super::messages::{Answer, Behind, Resumed};
 use super::patterns::matcher;
 use crate::gateways::shared::history::{Follow, gets_newest};
-use weirgate_core::{Core, Left, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
+use weirgate_core::{Core, Joined, Left, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
 use weirgate_wire::auth::NamePatterns;
 
 impl ChannelsGateway {
-    /// Subscribes to the entries in order. Returns the answer with the names that it waits for.
-    pub(super) fn subscribe(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        client: &mut Client,
-        (names, resumed): (Vec<String>, Option<Resumed>),
-        request_id: &str,
-    ) -> (Answer, Behind) {
-        let (mut granted, mut errors) = (Vec::new(), Vec::new());
-        let mut behind = Behind {
-            resumed,
-            ..Behind::default()
-        };
-        let mut check = self.check(client);
-        for name in names {
-            match self.judge(client, &name, &mut check) {
-                Verdict::Granted(topic) => {
-                    self.grant(core, key, client, topic, &mut behind);
-                    granted.push(name);
-                }
-                Verdict::Refused(error) => errors.push(error),
-                Verdict::Denied(error) => {
-                    // The client may hold the name under an older table: a client that gets "denied" must lose it.
-                    self.release(core, key, client, name);
-                    errors.push(error);
-                }
-                Verdict::Full(error) => {
-                    errors.push(error);
-                    break;
-                }
-            }
-        }
-        self.names.store(&self.stats, core.memberships());
-        (Answer::subscribed(&granted, &errors, request_id), behind)
-    }
-
-    pub(super) fn unsubscribe(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        client: &mut Client,
-        names: Vec<String>,
-        request_id: &str,
-    ) -> Answer {
-        let mut gone = names;
-        gone.retain(|name| self.release(core, key, client, name.clone()));
-        self.names.store(&self.stats, core.memberships());
-        Answer::unsubscribed(&gone, request_id)
-    }
-
     /// Makes the client a member of a name that it holds: at once, or with the answer if the client resumes.
-    fn grant(
+    pub(super) fn grant(
         &mut self,
         core: &mut Core,
         key: SessionKey,
-        client: &Client,
-        name: TopicName,
+        client: &mut Client,
+        (name, was_held): (TopicName, bool),
         behind: &mut Behind,
     ) {
-        if client.answers.is_resuming(&name) || behind.is_resuming(&name) {
+        let is_member = was_held && core.is_member(key, &name);
+        if was_held && !is_member {
+            // It joins with an answer that waits, or with this one.
             return;
         }
         let is_kept = self.is_kept(&name);
@@ -84,17 +34,16 @@ impl ChannelsGateway {
             true => self.is_kept_refused(&name),
             false => self.names.is_refused(&name),
         };
-        let is_member = core.joined(key).any(|joined| *joined == name);
         if let Some(resumed) = &mut behind.resumed {
             if is_kept && !is_member && !is_refused {
-                resumed.names.push(name);
+                resumed.names.insert(name);
                 return;
             }
             if resumed.since.is_some() {
                 resumed.off.push(name.clone());
             }
         }
-        self.join(core, key, &name);
+        self.join(core, key, client, &name);
         if is_refused {
             self.tell_later(REFUSED, &name, vec![key]);
         }
@@ -102,8 +51,11 @@ impl ChannelsGateway {
             return;
         }
         if self.retained.bytes.max() > 0 {
-            self.retained.want(&name, key);
-            behind.retained.insert(name.clone());
+            let retained = &mut self.retained;
+            let answer = behind
+                .retained
+                .get_or_insert_with(|| retained.next_answer());
+            retained.want(&name, key, *answer);
         }
         if self.statuses.is_up() && !self.names.is_settled(&name) {
             behind.unconfirmed.insert(name);
@@ -121,8 +73,11 @@ impl ChannelsGateway {
         kept.is_some_and(|kept| kept.is_refused(name.as_str()))
     }
 
-    fn join(&self, core: &mut Core, key: SessionKey, name: &TopicName) {
-        core.join(key, name);
+    fn join(&self, core: &mut Core, key: SessionKey, client: &mut Client, name: &TopicName) {
+        if matches!(core.join(key, name), Joined::First | Joined::Another) {
+            client.held.kept += u32::from(self.is_kept(name));
+            client.held.skippable += u32::from(self.is_skippable(name));
+        }
         core.set_active(name, self.names.active(name));
     }
 
@@ -135,7 +90,10 @@ impl ChannelsGateway {
         name: String,
     ) -> bool {
         let topic = TopicName::from(name);
-        if core.leave(key, &topic) == Left::NoMember && !client.answers.forget_resume(&topic) {
+        if core.leave(key, &topic) != Left::NoMember {
+            client.held.kept -= u32::from(self.is_kept(&topic));
+            client.held.skippable -= u32::from(self.is_skippable(&topic));
+        } else if !client.answers.forget_resume(&topic) {
             return false;
         }
         if self.names.release(&mut client.held, &topic) {
@@ -173,14 +131,15 @@ impl ChannelsGateway {
     /// Sends the ready answers, and sets the next deadline.
     pub(super) fn send_ready(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let now = core.now();
-        while !core.has_requests(key) {
-            let ready = client.answers.pop_ready(now.mono_us, client.is_stream());
-            if ready.is_empty() {
-                break;
+        // The answers of an event stream go out together, after the last request.
+        let has_more = core.has_requests(key) || client.is_stream() && client.has_rest();
+        if !has_more {
+            let is_stream = client.is_stream();
+            while let Some(ready) = client.answers.pop_ready(now.mono_us, is_stream) {
+                self.send(core, key, client, ready);
             }
-            self.send(core, key, client, ready);
         }
-        if !client.answers.are_too_many() && !client.is_judged_again() {
+        if !client.answers.are_too_many() {
             core.resume_reading(key);
         }
         let end = client.token_end.due_us(now);
@@ -205,25 +164,25 @@ impl ChannelsGateway {
                 }
                 answer.recovered(resumed, &outcomes);
                 for name in &resumed.names {
-                    self.join(core, key, name);
+                    self.join(core, key, client, name);
                 }
             }
         }
         // Also for a request about other names: after an answer without a position, the client would have no position
         // to resume from.
-        let has_kept = holds_kept(core, key, self.kept.as_ref());
-        let mut retained = Vec::new();
+        let has_kept = client.held.kept > 0;
+        let mut retained = None;
         let mut left = answers.len();
         for (answer, behind) in answers {
             left -= 1;
             let position = follow.position(core, has_kept && left == 0);
             let frame = answer.frame(core, position);
             core.send(key, &frame);
-            retained.extend(behind.retained);
+            retained = behind.retained.or(retained);
         }
         self.statuses.send_behind(core, key, follow, has_kept);
-        for name in &retained {
-            self.retained.answered(name, key);
+        if let Some(answer) = retained {
+            self.retained.answered(key, answer);
         }
         self.names.store(&self.stats, core.memberships());
         self.ask_retained(core);

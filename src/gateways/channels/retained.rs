@@ -11,16 +11,18 @@
 //! after [`SHARE_US`], so that a client that takes a byte now and then does not keep others waiting for ever; from then
 //! on its values count only in the memory of all frames.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::mem;
-use std::sync::Arc;
+mod turn;
 
-use foldhash::quality::RandomState;
-
+pub(super) use self::turn::Wants;
+use self::turn::{State, Turn};
 use super::ChannelsGateway;
 use super::asked::Interest;
+use foldhash::quality::RandomState;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::mem;
+use std::sync::Arc;
 use weirgate_core::{Core, Publication, SessionKey, TopicName};
-use weirgate_wire::admission::{Charge, ClientAddr, FairQueue, Holding};
+use weirgate_wire::admission::{ClientAddr, FairQueue, Holding};
 use weirgate_wire::auth::NameSyntax;
 
 /// The most subjects of a pattern that are remembered as live while clients wait. With more subjects the gateway could
@@ -37,36 +39,6 @@ const CLIENT_BYTES_MAX: usize = 512 * 1024;
 const VALUE_BYTES: usize = 32 * 1024;
 /// After this time, a client that has not taken its values no longer counts in the limit over all clients.
 const SHARE_US: u64 = 60_000_000;
-
-/// The progress of a client's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// The `subscribed` has not gone out.
-    Unanswered,
-    /// The client's turn has not come.
-    Ready,
-    /// The name is in the question with this number, which the bus has or gets next.
-    Asked(u64),
-}
-
-/// A client that waits for last values.
-#[derive(Debug, Default)]
-struct Turn {
-    /// Each name with its progress, and the number of the newest live message when the client asked.
-    names: BTreeMap<TopicName, (State, u64)>,
-    /// Names in questions.
-    asked: usize,
-    /// The client's part of the bytes of all clients, and the time when it began.
-    share: Option<(Charge, u64)>,
-    /// Known once the client has had room.
-    address: Option<ClientAddr>,
-    /// Bytes sent to the client, perhaps not taken yet.
-    sent: usize,
-    /// The size of the largest value so far.
-    largest: usize,
-    /// The client waits for room or in the line, or the bus has a question for one of its names.
-    is_busy: bool,
-}
 
 /// A question for the last values of a name: its number, and its clients, of which some may have stopped waiting.
 type Question = (u64, Vec<SessionKey>);
@@ -97,6 +69,8 @@ pub(super) struct Retained {
     pub(super) requests: VecDeque<Interest>,
     /// The number of the newest question.
     number: u64,
+    /// The number of the newest answer after which names are asked for.
+    answers: u64,
     /// Count of the live messages of patterns.
     count: u64,
     /// The names that clients wait for, counted for each client.
@@ -105,27 +79,6 @@ pub(super) struct Retained {
     live_bytes: usize,
     /// Clients that got no values because too many subjects were live.
     given_up: u64,
-}
-
-impl Turn {
-    fn is_asked(&self, name: &TopicName, number: u64) -> bool {
-        let waiter = self.names.get(name);
-        waiter.is_some_and(|(state, _)| *state == State::Asked(number))
-    }
-
-    /// Counts a value for the client. Returns true if the client has room for the value.
-    fn has_room(&mut self, is_pattern: bool, bytes: usize) -> bool {
-        self.largest = self.largest.max(bytes);
-        // The values of a pattern come together, so they may use the whole share.
-        if !is_pattern && self.sent > 0 && self.sent + bytes > CLIENT_BYTES_MAX {
-            return false;
-        }
-        self.sent += bytes;
-        if let Some((share, begin_us)) = &mut self.share {
-            share.set(share.amount().max(self.sent as u64), *begin_us);
-        }
-        true
-    }
 }
 
 impl Retained {
@@ -145,6 +98,7 @@ impl Retained {
             bytes: Holding::new("last_values", bytes_max as u64),
             requests: VecDeque::new(),
             number: 0,
+            answers: 0,
             count: 0,
             waiters: 0,
             live_bytes: 0,
@@ -156,22 +110,25 @@ impl Retained {
         LIVE_BYTES_MAX.min((self.bytes.max() / 4) as usize)
     }
 
-    /// Records a client that has asked for the name, and that waits for its `subscribed`.
-    pub(super) fn want(&mut self, name: &TopicName, key: SessionKey) {
+    /// Returns the number of an answer after which names are asked for.
+    pub(super) fn next_answer(&mut self) -> u64 {
+        self.answers += 1;
+        self.answers
+    }
+
+    /// Records a client that has asked for the name, and that waits for its `subscribed`: the answer with this number.
+    pub(super) fn want(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
         let names = &mut self.clients.entry(key).or_default().names;
-        let waiter = (State::Unanswered, self.count);
+        let waiter = (State::Waits(answer), self.count);
         names.entry(name.clone()).or_insert(waiter);
         let waiting = self.waiting.entry(name.clone()).or_default();
         self.waiters += usize::from(waiting.insert(key));
     }
 
-    /// Handles the `subscribed` of a client.
-    pub(super) fn answered(&mut self, name: &TopicName, key: SessionKey) {
-        let turn = self.clients.get_mut(&key);
-        if let Some((state, _)) = turn.and_then(|turn| turn.names.get_mut(name))
-            && *state == State::Unanswered
-        {
-            *state = State::Ready;
+    /// Handles the `subscribed` of a client with this number; answers go out in order.
+    pub(super) fn answered(&mut self, key: SessionKey, answer: u64) {
+        if let Some(turn) = self.clients.get_mut(&key) {
+            turn.answered = answer;
             self.client_up(key);
         }
     }
@@ -186,18 +143,17 @@ impl Retained {
         }
     }
 
-    /// Handles the end of a client.
-    pub(super) fn closed(&mut self, key: SessionKey) {
+    /// Handles the end of a client. Returns the names that it waited for: the caller then calls
+    /// [`stop_waiting`](Self::stop_waiting) for each.
+    pub(super) fn closed(&mut self, key: SessionKey) -> Wants {
         let Some(turn) = self.clients.remove(&key) else {
-            return;
+            return Wants::default();
         };
         if let Some((_, begin_us)) = turn.share {
             self.shares.remove(&(begin_us, key));
         }
         self.line.remove(&key);
-        for name in turn.names.keys() {
-            self.stop_waiting(name, key);
-        }
+        turn.names
     }
 
     /// Handles a client that has taken its values.
@@ -210,7 +166,7 @@ impl Retained {
         if let Some((_, begin_us)) = turn.share.take() {
             self.shares.remove(&(begin_us, key));
         }
-        if self.is_up && turn.names.values().any(|(state, _)| *state == State::Ready) {
+        if self.is_up && turn.ready().next().is_some() {
             self.line.push(address, key);
         } else {
             turn.is_busy = false;
@@ -378,12 +334,11 @@ impl Retained {
         let Some(turn) = self.clients.get_mut(&key) else {
             return names;
         };
-        let is_ready = |name, state| state == State::Ready && !is_refused(name);
-        let ready = turn.names.iter_mut();
-        for (name, (state, _)) in ready.filter(|(name, (state, _))| is_ready(name, *state)) {
+        let value_bytes = turn.largest.max(VALUE_BYTES);
+        for (name, state) in turn.ready().filter(|(name, _)| !is_refused(name)) {
             let more = match self.syntax.is_pattern(name.as_str()) {
                 true => CLIENT_BYTES_MAX,
-                false => turn.largest.max(VALUE_BYTES),
+                false => value_bytes,
             };
             if !names.is_empty() && bytes + more > CLIENT_BYTES_MAX {
                 break;
@@ -439,7 +394,7 @@ impl Retained {
         if let Some((state, _)) = turn.and_then(|turn| turn.names.get_mut(name))
             && matches!(state, State::Asked(_))
         {
-            *state = State::Ready;
+            *state = State::Waits(0);
             self.unasked(key);
         }
     }
@@ -460,7 +415,7 @@ impl Retained {
 
     /// Removes a client from those that wait for the name. With the last client, the name and its questions are
     /// removed.
-    fn stop_waiting(&mut self, name: &TopicName, key: SessionKey) {
+    pub(super) fn stop_waiting(&mut self, name: &TopicName, key: SessionKey) {
         let Some(clients) = self.waiting.get_mut(name) else {
             return;
         };

@@ -237,7 +237,6 @@ impl Push {
 
     /// Queues the event for the devices, and reports the total if this is the last part.
     pub(super) fn deliver(self, core: &mut Core, stats: &EventsStats) {
-        core.charge_topics(self.devices.len());
         let mut devices = self.devices.into_iter();
         let mut sent = 0;
         for count in self.copies {

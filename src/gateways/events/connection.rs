@@ -176,6 +176,11 @@ impl Connection {
         self.resting = false;
     }
 
+    /// Whether messages wait for their turn.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     pub(super) fn push(&mut self, message: Waiting) {
         self.waiting_bytes += message.held.amount();
         self.waiting.push_back(message);

@@ -10,11 +10,6 @@ mod calls;
 mod circuit;
 mod connection;
 mod envelope;
-pub mod http_calls;
-pub mod internal;
-pub mod proxy;
-mod settings;
-pub(super) mod start;
 
 pub use self::broadcast::Push;
 pub use self::call::{BROADCAST_PATH, CALL_PATH, EventsService, INNER_PATHS};
@@ -32,10 +27,16 @@ use weirgate_core::{
     Accepted, Admission, ByClient, Closed, Core, Entrance, Frame, Gateway, Incoming, SessionKey,
     TopicName,
 };
-use weirgate_wire::admission::{ClientAddr, Holding, TokenBucket};
+use weirgate_wire::admission::{ClientAddr, FairQueue, Holding, TokenBucket};
 use weirgate_wire::auth::Origins;
 use weirgate_wire::head::{RequestHead, Trace};
 use weirgate_wire::json::ObjectWriter;
+
+pub mod http_calls;
+pub mod internal;
+pub mod proxy;
+mod settings;
+pub(super) mod start;
 
 /// Settings of an [`EventsGateway`].
 #[derive(Clone, Debug)]
@@ -92,14 +93,13 @@ pub struct EventsGateway {
     orphans: Orphans,
     /// Bytes of messages that wait or are being answered.
     waiting_bytes: Holding,
-    /// When more connections may leave their lines, if the last time the limit stopped the work.
+    /// When more connections may leave their lines, if there was no time for all of them.
     lines_due_us: Option<u64>,
+    /// Connections with messages for which there was no time; client addresses take turns.
+    late: FairQueue<SessionKey>,
     /// Calls for the calls' thread.
     outputs: VecDeque<Call>,
 }
-
-/// The most connections that leave their lines at a time: if a service's circuit opens, its whole line leaves.
-const LEAVING_MAX: usize = 16;
 
 impl EventsGateway {
     /// The path of the WebSocket.
@@ -115,6 +115,7 @@ impl EventsGateway {
             origins,
             stats,
             lines_due_us: None,
+            late: FairQueue::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -155,7 +156,8 @@ impl EventsGateway {
         }
     }
 
-    /// Handles waiting messages until a message waits for a service, or until the client must read first.
+    /// Handles waiting messages until a message waits for a service, until the client must read first, or until the time
+    /// is over: then the others follow in a later turn.
     fn look_at_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         while connection.calling.is_none() {
             match connection.rest(core.now().mono_us, core.unsent_bytes(key)) {
@@ -172,6 +174,9 @@ impl EventsGateway {
             }
             if let Some(answer) = self.look_at(core, key, connection, waiting) {
                 core.send(key, &answer);
+                if connection.has_waiting() && !core.has_share() {
+                    return self.late.push(connection.client, key);
+                }
             }
         }
     }
@@ -320,12 +325,8 @@ impl EventsGateway {
     /// Gives free slots to waiting connections.
     fn call_those_who_wait(&mut self, core: &mut Core, clients: &mut ByClient<Connection>) {
         let now_us = core.now().mono_us;
-        self.lines_due_us = Some(now_us);
-        for _ in 0..LEAVING_MAX {
-            let Some((key, service)) = self.calls.next() else {
-                self.lines_due_us = None;
-                return;
-            };
+        self.lines_due_us = None;
+        while let Some((key, service)) = self.calls.next() {
             self.with_connection(core, clients, key, |gateway, core, connection| {
                 if !gateway.admit_work(core, key, connection) {
                     return;
@@ -336,6 +337,23 @@ impl EventsGateway {
                     gateway.advance(core, key, connection);
                 }
             });
+            if !core.has_time() {
+                // If a service's circuit opens, its whole line leaves.
+                self.lines_due_us = Some(now_us);
+                return;
+            }
+        }
+    }
+
+    /// Goes on with connections whose messages have waited for a later turn.
+    fn advance_late(&mut self, core: &mut Core, clients: &mut ByClient<Connection>) {
+        while let Some(key) = self.late.pop() {
+            self.with_connection(core, clients, key, |gateway, core, connection| {
+                gateway.advance(core, key, connection);
+            });
+            if !core.has_time() {
+                return;
+            }
         }
     }
 
@@ -482,11 +500,13 @@ impl Gateway for EventsGateway {
     }
 
     fn poll_timeout(&self) -> Option<u64> {
-        self.lines_due_us
+        let late_us = (!self.late.is_empty()).then_some(0);
+        late_us.or(self.lines_due_us)
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Connection>) {
         self.call_those_who_wait(core, clients);
+        self.advance_late(core, clients);
     }
 
     fn poll_output(&mut self) -> Option<Call> {

@@ -1,15 +1,15 @@
 //! A client: its symbols and their limit, the end of its token, its rate, and its user for the log; and the messages to it:
 //! success, error, status, pong, candles (contract: "Objects have these orders").
 
-use std::sync::Arc;
-
 use super::candles::{Interval, Update};
+use super::leaving::Unsubscribing;
 use super::request::{Asked, BadRequest, Request};
 use crate::gateways::shared::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed};
 use crate::gateways::shared::history::{Status, ended};
-use weirgate_core::{Accepted, CopyRank, Core, Frame, Now, Position, TopicName};
+use std::sync::Arc;
+use weirgate_core::{Accepted, CopyRank, Core, Frame, Now, Position, SessionKey, TopicName};
 use weirgate_wire::head::RequestHead;
-use weirgate_wire::json::ObjectWriter;
+use weirgate_wire::json::{ListWriter, ObjectWriter, TextList};
 
 #[derive(Debug)]
 pub struct Client {
@@ -22,6 +22,8 @@ pub struct Client {
     /// The requests in the query of an event stream, until the last of them has come.
     pub(super) together: Vec<Result<Request, BadRequest>>,
     pub(super) waiting: Option<Box<Waiting>>,
+    /// A request to unsubscribe from very many symbols, which goes on in a later turn.
+    pub(super) unsubscribing: Option<Box<Unsubscribing>>,
 }
 
 /// Memory of a symbol of a client: its place in the lists of the client and of the hub, and the topic of a symbol that no
@@ -85,10 +87,10 @@ impl Content {
 /// The subscriptions of a connection, for trades and for candles.
 #[derive(Debug)]
 pub(super) struct Held {
-    /// Symbols with trades, oldest first.
-    symbols: Vec<TopicName>,
+    /// Symbols with trades, oldest first, as an answer names them. The hub knows which topics the client holds.
+    symbols: ListWriter,
     /// Symbols with candles, by interval, oldest first. `None` for most clients.
-    candles: Option<Box<[Vec<TopicName>; Interval::ALL.len()]>>,
+    candles: Option<Box<[ListWriter; Interval::ALL.len()]>>,
     /// The user of a token that has a limit.
     pub(super) user: Option<Arc<str>>,
     /// The most symbols of the connection, or of all the user's connections together.
@@ -99,19 +101,19 @@ impl Held {
     /// No subscriptions yet, and `symbols_max` at most.
     pub(super) fn new(user: Option<Arc<str>>, symbols_max: usize) -> Self {
         Self {
-            symbols: Vec::new(),
+            symbols: ListWriter::default(),
             candles: None,
             user,
             symbols_max,
         }
     }
 
-    /// The symbols held, oldest first.
-    pub(super) fn symbols(&self, content: Content) -> &[TopicName] {
+    /// The symbols held, oldest first, as a JSON array.
+    pub(super) fn symbols(&self, content: Content) -> String {
         match (content, &self.candles) {
-            (Content::Trades, _) => &self.symbols,
-            (Content::Candles(interval), Some(candles)) => &candles[interval as usize],
-            (Content::Candles(_), None) => &[],
+            (Content::Trades, _) => self.symbols.finish(),
+            (Content::Candles(interval), Some(candles)) => candles[interval as usize].finish(),
+            (Content::Candles(_), None) => ListWriter::default().finish(),
         }
     }
 
@@ -123,7 +125,7 @@ impl Held {
     /// Symbols with trades, and symbols with candles of each interval.
     pub(super) fn count(&self) -> usize {
         let candles = self.candles.iter().flat_map(|candles| candles.iter());
-        self.symbols.len() + candles.map(Vec::len).sum::<usize>()
+        self.symbols.len() + candles.map(ListWriter::len).sum::<usize>()
     }
 
     /// Memory of the symbols after the first, which counts with the connection.
@@ -132,21 +134,23 @@ impl Held {
     }
 
     /// The symbols with candles, by interval.
-    pub(super) fn candles(&self) -> impl Iterator<Item = (Interval, &TopicName)> {
-        let lists = self.candles.iter().flat_map(|lists| lists.iter());
-        let by_interval = Interval::ALL.into_iter().zip(lists);
-        by_interval.flat_map(|(interval, list)| list.iter().map(move |symbol| (interval, symbol)))
+    pub(super) fn into_candles(self) -> impl Iterator<Item = (Interval, TextList)> {
+        let lists = self.candles.into_iter().flat_map(|lists| *lists);
+        let texts = lists.map(ListWriter::into_texts);
+        Interval::ALL.into_iter().zip(texts)
     }
 
     pub(super) fn add(&mut self, content: Content, symbols: &[TopicName]) {
-        self.list(content).extend_from_slice(symbols);
+        let list = self.list(content);
+        symbols.iter().for_each(|symbol| list.push(symbol.as_str()));
     }
 
     pub(super) fn remove(&mut self, content: Content, symbols: &[TopicName]) {
-        self.list(content).retain(|held| !symbols.contains(held));
+        let symbols = symbols.iter().map(TopicName::as_str);
+        self.list(content).remove(symbols);
     }
 
-    fn list(&mut self, content: Content) -> &mut Vec<TopicName> {
+    fn list(&mut self, content: Content) -> &mut ListWriter {
         match content {
             Content::Trades => &mut self.symbols,
             Content::Candles(interval) => {
@@ -154,29 +158,23 @@ impl Held {
             }
         }
     }
+}
 
-    fn has(&self, content: Content, symbol: &str) -> bool {
-        let mut held = self.symbols(content).iter();
-        held.any(|held| held.as_str() == symbol)
-    }
-
-    /// Each of the `asked` symbols once, in the order of `asked`: the held symbols if `are_held`, else the other
-    /// symbols.
-    pub(super) fn select(
-        &self,
-        content: Content,
-        asked: Vec<String>,
-        are_held: bool,
-    ) -> Vec<TopicName> {
-        let mut found: Vec<TopicName> = Vec::new();
-        for symbol in asked {
-            let is_found = found.iter().any(|found| found.as_str() == symbol);
-            if self.has(content, &symbol) == are_held && !is_found {
-                found.push(symbol.into());
-            }
+/// Each of the few symbols once, in their order, without those that the client holds.
+pub(super) fn not_held(
+    core: &Core,
+    key: SessionKey,
+    content: Content,
+    asked: &[String],
+) -> Vec<TopicName> {
+    let mut new: Vec<TopicName> = Vec::new();
+    for symbol in asked {
+        let symbol = TopicName::from(symbol.clone());
+        if !new.contains(&symbol) && !core.is_member(key, &content.topic(&symbol)) {
+            new.push(symbol);
         }
-        found
     }
+    new
 }
 
 /// `{"type":"success","message":…,"data":…,"timestamp":ms}`. A position, if given, follows the other members.
@@ -231,9 +229,8 @@ pub(super) fn symbols(
     if let Content::Candles(interval) = content {
         data.string("interval", interval.label());
     }
-    let held = held.symbols(content).iter();
     data.strings(key, changed.iter().map(TopicName::as_str));
-    data.strings("currentSubscriptions", held.map(TopicName::as_str));
+    data.raw("currentSubscriptions", &held.symbols(content));
     data
 }
 
@@ -264,17 +261,16 @@ mod tests {
     #[test]
     fn trades_and_candles_of_a_symbol_are_held_apart_and_counted_together() {
         let mut held = Held::new(None, 10);
-        let asked = || vec!["A".to_owned(), "B".to_owned()];
         let minute = Content::Candles(Interval::Minute);
-        let both = held.select(Content::Trades, asked(), false);
+        let both = ["A", "B"].map(TopicName::fixed);
         held.add(Content::Trades, &both);
         held.add(minute, &both[..1]);
         assert_eq!(held.count(), 3);
-        assert_eq!(held.select(minute, asked(), false), both[1..]);
-        assert_eq!(held.select(minute, asked(), true), both[..1]);
+        assert_eq!(held.symbols(Content::Trades), r#"["A","B"]"#);
+        assert_eq!(held.symbols(minute), r#"["A"]"#);
         let second = Content::Candles(Interval::Second);
-        assert_eq!(held.symbols(second), []);
+        assert_eq!(held.symbols(second), "[]");
         held.remove(minute, &both);
-        assert_eq!((held.symbols(minute), held.count()), (&[][..], 2));
+        assert_eq!((held.symbols(minute).as_str(), held.count()), ("[]", 2));
     }
 }

@@ -6,6 +6,7 @@
 mod candles;
 mod client;
 pub mod feed;
+mod leaving;
 mod request;
 mod settings;
 pub(super) mod start;
@@ -13,7 +14,8 @@ mod users;
 
 pub use self::candles::{CandleSettings, CandleStats};
 use self::candles::{Candles, Interval, Update};
-use self::client::{Client, Content, Held, name_for_log};
+use self::client::{Client, Content, Held, name_for_log, not_held};
+use self::leaving::Unsubscribing;
 use self::request::{Accepts, Asked, BadRequest, Request};
 use self::users::Users;
 use crate::gateways::shared::access::{
@@ -22,15 +24,16 @@ use crate::gateways::shared::access::{
 use crate::gateways::shared::history::{
     Follow, Statuses, gets_newest, last_event_id, write_recovered,
 };
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, Closed, Core, Entrance, Frame, Gateway,
-    Incoming, Joined, Left, Limits, NotRecovered, Publication, SessionKey, TopicName, Wanted,
+    Incoming, Joined, Limits, NotRecovered, Publication, SessionKey, TopicName, Wanted, earliest,
 };
 use weirgate_wire::auth::{Authenticator, Identity, Origins, Refusal, first_protocol};
 use weirgate_wire::head::RequestHead;
-use weirgate_wire::json::ObjectWriter;
+use weirgate_wire::json::{ObjectWriter, TextList};
 
 /// Settings of a [`TradesGateway`].
 #[derive(Clone, Debug)]
@@ -87,6 +90,8 @@ pub struct TradesGateway {
     /// Candles to publish; empty between two calls.
     updates: Vec<Update>,
     statuses: Statuses,
+    /// Symbols whose candles clients have watched that have ended.
+    left: VecDeque<(Interval, TextList)>,
 }
 
 impl TradesGateway {
@@ -104,6 +109,7 @@ impl TradesGateway {
             candles,
             updates: Vec::new(),
             statuses: Statuses::new(client::status),
+            left: VecDeque::new(),
         }
     }
 
@@ -128,6 +134,8 @@ impl TradesGateway {
         }
         let mut follow = Follow::default();
         let mut requests = std::mem::take(&mut client.together).into_iter();
+        // The requests of an event stream are short, because they come in a head.
+        let is_alone = requests.len() == 1;
         while let Some(request) = requests.next() {
             match request {
                 Ok(Request::Subscribe(content, asked)) => {
@@ -135,7 +143,12 @@ impl TradesGateway {
                     self.subscribe(core, key, client, (content, asked), &mut follow, is_last);
                 }
                 Ok(Request::Unsubscribe(content, symbols)) => {
-                    self.unsubscribe(core, key, &mut client.held, content, symbols);
+                    let request = Unsubscribing {
+                        content,
+                        asked: symbols.into_iter(),
+                        gone: Vec::new(),
+                    };
+                    self.unsubscribe(core, key, client, request, is_alone);
                 }
                 Ok(Request::Ping) => {
                     let pong = client::pong(core);
@@ -163,7 +176,7 @@ impl TradesGateway {
         let since = asked.since.or(client.last_event_id.as_deref());
         let (client, requests) = (&mut client.held, client.requests.as_mut());
         let all: Vec<TopicName> = asked.symbols.iter().cloned().map(TopicName::from).collect();
-        let new = client.select(content, asked.symbols, false);
+        let new = not_held(core, key, content, &asked.symbols);
         if let Err(message) = self.judge(core, client, content, &new) {
             let refusal = client::error(core, &message);
             return core.send(key, &refusal);
@@ -233,37 +246,6 @@ impl TradesGateway {
         Ok(())
     }
 
-    fn unsubscribe(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        client: &mut Held,
-        content: Content,
-        asked: Vec<String>,
-    ) {
-        let gone = client.select(content, asked, true);
-        for symbol in &gone {
-            let left = core.leave(key, &content.topic(symbol));
-            if let (Left::Last, Content::Candles(interval)) = (left, content) {
-                self.unwatch(core, interval, symbol);
-            }
-        }
-        client.remove(content, &gone);
-        core.set_client_bytes(key, client.memory_bytes());
-        self.users.remove(core, key, client, gone.len());
-        self.held -= gone.len();
-        self.stats.subscriptions.set(self.held);
-        let message = match (gone.len(), content) {
-            (0, Content::Trades) => "Not subscribed to any of the requested symbols".to_owned(),
-            (0, _) => "Not subscribed to candles of any of the requested symbols".to_owned(),
-            (n, Content::Trades) => format!("Successfully unsubscribed from {n} symbol(s)"),
-            (n, _) => format!("Successfully unsubscribed from candles of {n} symbol(s)"),
-        };
-        let data = client::symbols(content, "unsubscribed", &gone, client);
-        let success = client::success(core, &message, data, None);
-        core.send(key, &success);
-    }
-
     fn client(&self, core: &Core, identity: Identity) -> Client {
         // Without REQUIRE_AUTH the end of a token closes no connection: the limit in the token applies until the client
         // leaves.
@@ -283,6 +265,7 @@ impl TradesGateway {
             last_event_id: None,
             together: Vec::new(),
             waiting: None,
+            unsubscribing: None,
         }
     }
 
@@ -295,9 +278,9 @@ impl TradesGateway {
     }
 
     /// Handles a topic of candles whose last member has left.
-    fn unwatch(&mut self, core: &Core, interval: Interval, symbol: &TopicName) {
+    fn unwatch(&mut self, core: &Core, interval: Interval, symbol: &str) {
         if let Some(candles) = &mut self.candles {
-            candles.unwatch(core.now(), interval, symbol.as_str());
+            candles.unwatch(core.now(), interval, symbol);
         }
     }
 
@@ -437,17 +420,20 @@ impl Gateway for TradesGateway {
         self.statuses.send_last(core, key, client.held.has_trades());
     }
 
+    fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        if let Some(request) = client.unsubscribing.take() {
+            self.unsubscribe(core, key, client, *request, true);
+        }
+    }
+
     fn handle_closed(&mut self, core: &mut Core, key: SessionKey, closed: Closed<Client>) {
         let (Closed::Ended(client, _) | Closed::Cut(client)) = closed;
         let count = client.held.count();
         self.users.leave(core, key, &client.held);
         self.held -= count;
         self.stats.subscriptions.set(self.held);
-        for (interval, symbol) in client.held.candles() {
-            if core.member_count(&interval.topic(symbol.as_str())) == 0 {
-                self.unwatch(core, interval, symbol);
-            }
-        }
+        self.left.extend(client.held.into_candles());
+        self.unwatch_left(core);
     }
 
     /// Relays the trade to the symbol's members, then publishes the candles that it changes.
@@ -468,12 +454,14 @@ impl Gateway for TradesGateway {
 
     fn poll_timeout(&self) -> Option<u64> {
         let candles = self.candles.as_ref().and_then(Candles::poll_timeout);
-        candles.into_iter().chain(self.statuses.due_us()).min()
+        let left = (!self.left.is_empty()).then_some(0);
+        earliest([candles, self.statuses.due_us(), left])
     }
 
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         let holds = |_: &mut Core, _, client: &mut Client| client.held.has_trades();
         self.statuses.handle_timeout(core, clients, holds);
+        self.unwatch_left(core);
         if let Some(candles) = &mut self.candles {
             candles.handle_timeout(core.now(), &mut self.updates);
             self.publish_updates(core);

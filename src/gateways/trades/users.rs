@@ -11,7 +11,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::TradesGateway;
-use super::client::{Client, Content, Held, Waiting};
+use super::client::{Client, Content, Held, Waiting, not_held};
 use super::request::{Asked, Request};
 use weirgate_core::{CloseReason, Closing, Core, Gateway as _, SessionKey};
 
@@ -197,7 +197,7 @@ impl TradesGateway {
         content: Content,
         asked: Asked,
     ) {
-        let more = client.held.select(content, asked.symbols.clone(), false);
+        let more = not_held(core, key, content, &asked.symbols);
         let is_over = self.users.is_over(&client.held, more.len());
         if !is_over || !self.users.probe(core, key, &client.held) {
             let request = Ok(Request::Subscribe(content, asked));
@@ -218,8 +218,7 @@ impl TradesGateway {
         let Some(waiting) = client.waiting.take() else {
             return;
         };
-        let asked = waiting.asked.symbols.clone();
-        let more = client.held.select(waiting.content, asked, false).len();
+        let more = not_held(core, key, waiting.content, &waiting.asked.symbols).len();
         let is_due = core.now().mono_us >= waiting.due_us;
         if !is_due && !self.users.is_settled(core, &client.held, more) {
             client.waiting = Some(waiting);

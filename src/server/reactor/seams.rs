@@ -11,19 +11,41 @@ use crate::telemetry::{HitLimit, Telemetry};
 use weirgate_bus::runtime::{TakenBytes, Wake};
 use weirgate_core::{CloseReason, CutRequest, DrainPlan, Feed, Gateway};
 
-/// Limits of a turn, so that no kind of work delays the others for long.
+/// Limits of a turn, so that no kind of work delays the others for long. Each time may be exceeded by the last step.
 #[derive(Clone, Debug)]
 pub struct TurnBudgets {
-    /// The most connections accepted, the most that come from the handshakes, and the most returned from HTTP.
-    pub accepts_max: usize,
+    /// Time for accepting, again for reading clients that cost little, and again for the others, microseconds.
+    pub read_us: u64,
+    /// Time for inputs of the gateway, such as replies of services, microseconds.
+    pub inputs_us: u64,
+    /// Time for events of the bus, including the delivery into the send queues, microseconds: small messages to
+    /// thousands of clients take long before they add up to many bytes.
+    pub bus_us: u64,
+    /// Time of a flush, microseconds; the other clients get their writes in the next turn.
+    pub flush_us: u64,
+    /// Time for work on sockets that the hub requests, such as closing, microseconds.
+    pub effects_us: u64,
     /// Bytes read from one socket.
     pub read_bytes_max: usize,
     /// Bytes of publications queued for a client in a turn; a flush follows.
     pub publication_bytes_max: usize,
 }
 
-/// The most connections that are accepted in a turn.
-const ACCEPTS_MAX: usize = 256;
+/// The time for accepting in a turn, again for reading clients that cost little, and again for the others.
+const READ_US: u64 = 1_000;
+
+/// The time for inputs of the gateway in a turn.
+const INPUTS_US: u64 = 1_000;
+
+/// The time for events of the bus in a turn.
+const BUS_US: u64 = 4_000;
+
+/// The time of a flush.
+const FLUSH_US: u64 = 4_000;
+
+/// The time for work on sockets in a turn. The kernel takes 10 us to close a socket, and thousands of clients can leave
+/// at once.
+const EFFECTS_US: u64 = 1_000;
 
 /// The most bytes that are read of a client in a turn.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -36,7 +58,11 @@ impl TurnBudgets {
     /// make every client slow at once.
     pub fn below(soft_bytes: usize) -> Self {
         Self {
-            accepts_max: ACCEPTS_MAX,
+            read_us: READ_US,
+            inputs_us: INPUTS_US,
+            bus_us: BUS_US,
+            flush_us: FLUSH_US,
+            effects_us: EFFECTS_US,
             read_bytes_max: READ_BYTES_MAX,
             publication_bytes_max: PUBLICATION_BYTES_MAX.min(soft_bytes / 2),
         }

@@ -2,7 +2,6 @@
 
 mod buffers;
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write as _};
 use std::net::Shutdown;
 use std::time::Duration;
@@ -42,8 +41,8 @@ struct Socket {
     asks_for_room: bool,
 }
 
-/// The cost of reading a socket. Cheap sockets are read first, and their responses go out first, so no client
-/// waits for the messages of hundreds of costly clients.
+/// The cost of reading a socket: the time that its last read took. Cheap sockets are read first, and their responses go
+/// out first, so no client waits for the messages of hundreds of costly clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cost {
     /// A request head, or a client whose last message cost little.
@@ -58,30 +57,18 @@ impl Cost {
     pub(super) const ALL: [Self; 3] = [Self::Little, Self::Unknown, Self::Much];
 }
 
-/// Sockets that may hold unread bytes, by cost. Where a message may cost much, client addresses take turns:
-/// hundreds of clients of an address delay another address by one read.
+/// Sockets that may hold unread bytes, by cost. Client addresses take turns: hundreds of clients of an address delay
+/// another address by one read.
 #[derive(Debug, Default)]
-struct Readable {
-    little: VecDeque<SessionKey>,
-    unknown: FairQueue<SessionKey>,
-    much: FairQueue<SessionKey>,
-}
+struct Readable([FairQueue<SessionKey>; Cost::ALL.len()]);
 
 impl Readable {
-    fn len(&self, cost: Cost) -> usize {
-        match cost {
-            Cost::Little => self.little.len(),
-            Cost::Unknown => self.unknown.len(),
-            Cost::Much => self.much.len(),
-        }
+    fn of(&mut self, cost: Cost) -> &mut FairQueue<SessionKey> {
+        &mut self.0[cost as usize]
     }
 
-    fn pop(&mut self, cost: Cost) -> Option<SessionKey> {
-        match cost {
-            Cost::Little => self.little.pop_front(),
-            Cost::Unknown => self.unknown.pop(),
-            Cost::Much => self.much.pop(),
-        }
+    fn len(&self, cost: Cost) -> usize {
+        self.0[cost as usize].len()
     }
 }
 
@@ -109,8 +96,6 @@ pub(super) struct Sockets {
     chosen: Chosen<SessionKey>,
     clock: Clock,
     first_write_us: Option<u64>,
-    /// When the flush has to end, microseconds of the monotonic clock.
-    flush_until_us: u64,
 }
 
 impl Sockets {
@@ -124,18 +109,12 @@ impl Sockets {
             chosen: Chosen::new(wake.waker()),
             clock,
             first_write_us: None,
-            flush_until_us: 0,
         }
     }
 
     /// Returns the end of the first write since the last call, microseconds of the monotonic clock.
     pub(super) fn take_first_write_us(&mut self) -> Option<u64> {
         self.first_write_us.take()
-    }
-
-    /// Ends the next flush at `until_us`, microseconds of the monotonic clock.
-    pub(super) fn allow_flush_until(&mut self, until_us: u64) {
-        self.flush_until_us = until_us;
     }
 
     /// Adds a socket to the table and to the poll. If the socket holds bytes already, an edge reports these
@@ -170,7 +149,7 @@ impl Sockets {
     }
 
     /// Records how much more may be unread. Puts a socket that may hold unread bytes in the list of its cost,
-    /// unless the socket is in a list already. `address` is called only if the socket may cost much.
+    /// unless the socket is in a list already.
     pub(super) fn note_unread(
         &mut self,
         key: SessionKey,
@@ -182,11 +161,8 @@ impl Sockets {
         };
         socket.unread = socket.unread.max(unread);
         if socket.unread != Unread::Nothing && !std::mem::replace(&mut socket.readable, true) {
-            match socket.cost {
-                Cost::Little => self.readable.little.push_back(key),
-                Cost::Unknown => self.readable.unknown.push(address(), key),
-                Cost::Much => self.readable.much.push(address(), key),
-            }
+            let cost = socket.cost;
+            self.readable.of(cost).push(address(), key);
         }
     }
 
@@ -222,7 +198,7 @@ impl Sockets {
 
     /// Removes and returns the next socket of a list.
     pub(super) fn next_readable(&mut self, cost: Cost) -> Option<SessionKey> {
-        let key = self.readable.pop(cost)?;
+        let key = self.readable.of(cost).pop()?;
         if let Some(socket) = self.socket(key) {
             socket.readable = false;
         }
@@ -457,10 +433,6 @@ impl Transmit for Sockets {
             }
         }
         self.joined = joined;
-    }
-
-    fn has_time(&self) -> bool {
-        self.clock.mono_us() < self.flush_until_us
     }
 
     fn sample(&mut self, key: SessionKey) -> Option<Sample> {

@@ -8,15 +8,6 @@ mod inputs;
 mod interrupts;
 mod outputs;
 
-use std::hint;
-use std::io;
-use std::sync::Arc;
-use std::time::Duration;
-
-use mio::event::Event;
-use mio::{Events, Poll, Token};
-use signal_hook_mio::v1_0::Signals;
-
 use self::inputs::FirstReads;
 use self::interrupts::{Freeze, stop_signals};
 use self::outputs::{EndLines, Ends};
@@ -27,8 +18,16 @@ use super::seams::{ReactorSettings, Seams};
 use super::sockets::{Cost, Room, Sockets};
 use crate::listening::ListenAddr;
 use crate::telemetry::{Budget, Phase};
+use mio::event::Event;
+use mio::{Events, Poll, Token};
+use signal_hook_mio::v1_0::Signals;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{hint, io};
 use weirgate_bus::runtime::{Clock, Spin, Wake};
-use weirgate_core::{CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, earliest};
+use weirgate_core::{
+    CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, TurnClock, earliest,
+};
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::base::LogBudget;
 
@@ -43,9 +42,6 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 const IDLE_TURN_US: u64 = 500_000;
 /// During a stop the loop checks this often whether the HTTP side has ended.
 const HTTP_LOOK_US: u64 = 2_000;
-
-/// The most time of one flush; the other clients get their writes in the next turn.
-const FLUSH_US_MAX: u64 = 4_000;
 
 /// After the loop has left the port to other processes, a stop waits this long for connections that were accepted
 /// before, so that they get their refusal.
@@ -69,6 +65,16 @@ pub enum BindError {
 impl From<io::Error> for BindError {
     fn from(error: io::Error) -> Self {
         Self::System(error)
+    }
+}
+
+/// The clock by which the hub ends its work in time.
+#[derive(Debug)]
+struct TurnTime(Clock);
+
+impl TurnClock for TurnTime {
+    fn mono_us(&self) -> u64 {
+        self.0.mono_us()
     }
 }
 
@@ -117,7 +123,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// An address cannot be bound, or the system refuses a descriptor.
     pub fn bind(
         settings: ReactorSettings,
-        hub: Hub<G>,
+        mut hub: Hub<G>,
         feed: F,
         clock: Clock,
         seams: impl FnOnce(&Wake) -> io::Result<Seams<G, F>>,
@@ -130,6 +136,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let registry = poll.registry().try_clone()?;
         let seams = seams(&wake)?;
         let sockets = Sockets::new(registry, clock, &wake);
+        hub.set_turn_clock(Box::new(TurnTime(clock)));
         Ok(Self {
             poll,
             wake,
@@ -409,7 +416,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         self.begin(Phase::Flush);
         let now = self.since(began);
-        self.sockets.allow_flush_until(now.mono_us + FLUSH_US_MAX);
+        self.hub.begin_part(self.settings.budgets.flush_us);
         self.hub.flush(now, &mut self.sockets);
         if self.hub.is_flushing() {
             self.report.spent(Budget::Flush);

@@ -1,4 +1,4 @@
-//! Positions that are ids of messages in a stream; what a search finds, and what it costs.
+//! Positions that are ids of messages in a stream; and what a search finds.
 
 use super::*;
 
@@ -165,8 +165,6 @@ fn a_search_has_one_budget_of_matching_steps() {
         for (found, outcome) in [(missed, outcomes[0]), (newest, outcome)] {
             let got = outcome.ok().map(|()| found.frames.len() / 5);
             assert_eq!(got, count, "{pattern}");
-            // What was refused has cost its steps all the same.
-            assert_eq!(found.cost >= MATCH_STEPS_MAX, count.is_none(), "{pattern}");
             assert!(count.is_some() || found.is_empty());
         }
     }
@@ -189,7 +187,7 @@ fn a_search_for_too_much_makes_no_frame() {
         .history
         .missed(&since, &wanted, (Content::Text, 50_000));
     assert_eq!(outcomes, [Err(NotRecovered::Large)]);
-    assert!(missed.is_empty() && missed.cost > 50_000, "the work counts");
+    assert!(missed.is_empty());
     let (newest, outcome) = bench.history.newest(&wanted, 1, (Content::Text, 50_000));
     assert_eq!(
         (outcome, newest.is_empty()),

@@ -41,17 +41,23 @@ fn pass(retained: &mut Retained, name: &TopicName, subject: &str) {
     retained.note_live(name, Some(&subject.into()));
 }
 
+fn close(retained: &mut Retained, key: SessionKey) {
+    for name in retained.closed(key).keys() {
+        retained.stop_waiting(name, key);
+    }
+}
+
 #[test]
 fn one_question_is_on_its_way_and_the_next_is_for_all_who_came_meanwhile() {
     let mut retained = retained();
     for slot in 0..4 {
-        retained.want(&A, client(slot));
+        retained.want(&A, client(slot), 1);
     }
     assert_eq!(request(&mut retained), None, "nobody has an answer");
-    retained.answered(&A, client(0));
+    retained.answered(client(0), 1);
     assert_eq!(request(&mut retained), Some((A, 1)));
-    retained.answered(&A, client(1));
-    retained.answered(&A, client(2));
+    retained.answered(client(1), 1);
+    retained.answered(client(2), 1);
     assert_eq!(request(&mut retained), None);
     assert_eq!(receivers(&mut retained, &A, "a", 1), [0]);
     retained.ended(&A, 1);
@@ -66,7 +72,7 @@ fn one_question_is_on_its_way_and_the_next_is_for_all_who_came_meanwhile() {
     assert_eq!(receivers(&mut retained, &A, "a", 2), [2]);
     retained.ended(&A, 2);
     assert_eq!(request(&mut retained), None);
-    retained.closed(client(3));
+    close(&mut retained, client(3));
     assert!(retained.waiting.is_empty() && retained.waiters == 0);
 }
 
@@ -74,11 +80,11 @@ fn one_question_is_on_its_way_and_the_next_is_for_all_who_came_meanwhile() {
 fn a_question_ends_with_the_last_client_that_waits() {
     let mut retained = retained();
     for slot in 0..2 {
-        retained.want(&A, client(slot));
-        retained.answered(&A, client(slot));
+        retained.want(&A, client(slot), 1);
+        retained.answered(client(slot), 1);
     }
     assert_eq!(request(&mut retained), Some((A, 1)));
-    retained.closed(client(0));
+    close(&mut retained, client(0));
     assert_eq!(retained.requests.pop_front(), None);
     retained.forget(&A, client(1));
     let end = Interest {
@@ -93,11 +99,11 @@ fn a_question_ends_with_the_last_client_that_waits() {
 #[test]
 fn no_value_goes_behind_a_newer_message() {
     let mut retained = retained();
-    retained.want(&ALL, client(0));
+    retained.want(&ALL, client(0), 1);
     pass(&mut retained, &ALL, "a.x");
-    retained.answered(&ALL, client(0));
-    retained.want(&ALL, client(1));
-    retained.answered(&ALL, client(1));
+    retained.answered(client(0), 1);
+    retained.want(&ALL, client(1), 1);
+    retained.answered(client(1), 1);
     assert_eq!(request(&mut retained), Some((ALL, 1)));
     assert_eq!(receivers(&mut retained, &ALL, "a.x", 1), [1]);
     assert_eq!(receivers(&mut retained, &ALL, "a.y", 1), [0, 1]);
@@ -121,7 +127,7 @@ fn no_value_goes_behind_a_newer_message() {
 #[test]
 fn subjects_that_are_remembered_are_bounded() {
     let mut retained = retained();
-    retained.want(&ALL, client(0));
+    retained.want(&ALL, client(0), 1);
     for n in 0..LIVE_MAX {
         pass(&mut retained, &ALL, &n.to_string());
     }
@@ -138,14 +144,14 @@ fn and_so_are_their_bytes_over_all_patterns() {
     let subject = "x".repeat(4_000);
     let patterns = ["a.*", "b.*", "c.*"].map(TopicName::fixed);
     for (slot, pattern) in (0..).zip(&patterns) {
-        retained.want(pattern, client(slot));
+        retained.want(pattern, client(slot), 1);
         for n in 0..1_500 {
             pass(&mut retained, pattern, &format!("{subject}{n}"));
         }
         assert!(retained.live_bytes <= LIVE_BYTES_MAX);
     }
     assert_eq!((retained.waiters, retained.given_up), (2, 1));
-    retained.closed(client(0));
-    retained.closed(client(1));
+    close(&mut retained, client(0));
+    close(&mut retained, client(1));
     assert_eq!(retained.live_bytes, 0);
 }

@@ -1,10 +1,10 @@
 //! The inputs of a turn, within its budgets: accepting and reading clients; inputs of the gateway and events of the bus, at
 //! most as many as the send queues and the time allow.
 //!
-//! The cost of a message is unknown until it is inflated, so a client's last messages predict the cost of the next.
+//! What a client's messages cost shows only afterwards, so the time of a client's last read predicts the cost of the next.
 //! Cheap clients are read before the first flush of a turn. After that flush these take turns: clients that have sent
 //! nothing yet, costly clients, clients that used their share of an earlier turn, and clients whose message has room
-//! again. Within each of these kinds, client addresses take turns. Each of the two parts has a budget of its own.
+//! again. Within each of these kinds, client addresses take turns. Each of the two parts has time of its own.
 
 use std::io;
 
@@ -18,23 +18,13 @@ use crate::reactor::report::log_lines;
 use crate::telemetry::{Budget, Stage};
 use weirgate_core::{CloseReason, Feed, Gateway, Now, PhaseKind, SessionKey};
 
-/// The most time in one turn for accepting and reading cheap clients, and the most for the other clients.
-const READ_US_MAX: u64 = 2_000;
-
 /// While evicted connections end, accepting waits this long between two looks, and this long in all: then new connections
 /// are refused.
 const ENDS_LOOK_US: u64 = 1_000;
 const ENDS_US_MAX: u64 = 200_000;
 
-/// If one read of a client brings more bytes than this, after inflating, the client is costly.
-const LITTLE_BYTES_MAX: usize = 16 * 1024;
-
-/// The most time in one turn for events of the bus, including the delivery into the send queues: small messages to
-/// thousands of clients take long before they add up to many bytes.
-const BUS_US_MAX: u64 = 4_000;
-
-/// The most inputs of the gateway in one turn; the rest waits for the next turn.
-const INPUTS_MAX: usize = 64;
+/// If one read of a client takes longer than this, the client is costly.
+const LITTLE_US_MAX: u64 = 200;
 
 /// The kinds of clients that are read after the flush.
 const COSTLY: [Costly; 4] = [
@@ -84,22 +74,22 @@ impl FirstReads {
 }
 
 impl<G: Gateway, F: Feed> Reactor<G, F> {
-    /// Accepts, and reads the cheap clients. While such clients wait, accepting gets half of the time.
+    /// Accepts, and reads the cheap clients.
     pub(super) fn accept_and_read(&mut self, now: Now) {
-        self.hub.renew_reading();
-        let began_us = now.mono_us;
-        let readers = self.sockets.readable(Cost::Little) > 0;
-        let share_us = match readers {
-            true => READ_US_MAX / 2,
-            false => READ_US_MAX,
-        };
-        self.accept(now, began_us + share_us);
-        self.take_connections(began_us + share_us, |reactor| reactor.take_entered(now));
-        self.take_connections(began_us + share_us, |reactor| reactor.take_returned(now));
-        let until_us = began_us + READ_US_MAX;
-        for _ in 0..self.sockets.readable(Cost::Little) {
-            self.read_next(now, Cost::Little);
-            if self.sockets.readable(Cost::Little) > 0 && self.is_spent(until_us) {
+        let part_us = self.settings.budgets.read_us;
+        self.hub.begin_part(part_us);
+        self.accept(now);
+        self.take_connections(|reactor| reactor.take_entered(now));
+        self.take_connections(|reactor| reactor.take_returned(now));
+        let clients = self.sockets.readable(Cost::Little);
+        if clients == 0 {
+            return;
+        }
+        self.hub.begin_part(part_us);
+        let mut at_us = self.clock.mono_us();
+        for _ in 0..clients {
+            at_us = self.read_next(now, Cost::Little, at_us);
+            if self.sockets.readable(Cost::Little) > 0 && self.is_spent(at_us) {
                 return;
             }
         }
@@ -116,22 +106,28 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             return;
         }
         let now = self.clock.now();
-        self.hub.renew_reading();
+        let mut at_us = now.mono_us;
+        self.hub.begin_part(self.settings.budgets.read_us);
         self.first_costly = (self.first_costly + 1) % COSTLY.len();
         let mut at = self.first_costly;
         while left != [0; COSTLY.len()] {
             if left[at] > 0 {
                 left[at] -= 1;
-                match COSTLY[at] {
-                    Costly::Share => self.hub.handle_next_share(now),
+                at_us = match COSTLY[at] {
+                    Costly::Share => {
+                        self.hub.handle_next_share(now);
+                        self.clock.mono_us()
+                    }
                     Costly::Room => match self.hub.handle_next_room(now) {
-                        Some(key) => self.read_key(now, key),
-                        None => left[at] = 0,
+                        Some(key) => self.read_key(now, key, at_us),
+                        None => {
+                            left[at] = 0;
+                            at_us
+                        }
                     },
-                    Costly::Socket(cost) => self.read_next(now, cost),
-                }
-                let any_left = left != [0; COSTLY.len()];
-                if any_left && self.is_spent(now.mono_us + READ_US_MAX) {
+                    Costly::Socket(cost) => self.read_next(now, cost, at_us),
+                };
+                if left != [0; COSTLY.len()] && self.is_spent(at_us) {
                     return;
                 }
             }
@@ -139,17 +135,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    /// Whether a budget of reading is used up; counts the used-up budget.
-    fn is_spent(&mut self, until_us: u64) -> bool {
-        let budget = if self.hub.has_read_enough() {
-            Budget::Messages
-        } else if self.clock.mono_us() >= until_us {
-            Budget::Reads
-        } else {
-            return false;
-        };
-        self.report.spent(budget);
-        true
+    /// Whether the time for reading is over; counts the used-up budget.
+    fn is_spent(&mut self, now_us: u64) -> bool {
+        let is_spent = !self.hub.has_time_at(now_us);
+        if is_spent {
+            self.report.spent(Budget::Reads);
+        }
+        is_spent
     }
 
     /// Whether clients have to wait at the ports until the feed has caught up: before that, the history is incomplete,
@@ -162,7 +154,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.accept_from_us.is_some()
     }
 
-    fn accept(&mut self, now: Now, until_us: u64) {
+    fn accept(&mut self, now: Now) {
         if !self.hub.is_draining() && self.holds_clients(now) {
             return;
         }
@@ -176,7 +168,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.listeners.close();
             return;
         }
-        self.take_connections(until_us, |reactor| {
+        self.take_connections(|reactor| {
             if reactor.waits_for_ends(now) {
                 return false;
             }
@@ -207,18 +199,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         waits
     }
 
-    /// Takes connections by calls of `next`, which returns false if none waits: at most as many as the budget
-    /// of a turn allows, and after the first only until `until_us`.
-    fn take_connections(&mut self, until_us: u64, mut next: impl FnMut(&mut Self) -> bool) {
-        for taken in 0..self.settings.budgets.accepts_max {
-            if taken > 0 && self.clock.mono_us() >= until_us {
-                break;
-            }
-            if !next(self) {
+    /// Takes connections by calls of `next`, which returns false if none waits, as many as there is time for.
+    fn take_connections(&mut self, mut next: impl FnMut(&mut Self) -> bool) {
+        while next(self) {
+            if !self.hub.has_time() {
+                self.report.spent(Budget::Accepts);
                 return;
             }
         }
-        self.report.spent(Budget::Accepts);
     }
 
     /// Begins a connection: with the header of a proxy, or with TLS or HTTP.
@@ -331,26 +319,31 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         true
     }
 
-    /// Reads the next socket of a list.
-    fn read_next(&mut self, now: Now, cost: Cost) {
-        if let Some(key) = self.sockets.next_readable(cost) {
-            self.read_key(now, key);
+    /// Reads the next socket of a list. `began_us`: the present time; returns the time afterwards.
+    fn read_next(&mut self, now: Now, cost: Cost, began_us: u64) -> u64 {
+        match self.sockets.next_readable(cost) {
+            Some(key) => self.read_key(now, key, began_us),
+            None => began_us,
         }
     }
 
-    /// Reads a socket; puts the socket back in a list if more may be unread.
-    fn read_key(&mut self, now: Now, key: SessionKey) {
+    /// Reads a socket; puts the socket back in a list if more may be unread. `began_us`: the present time; returns the
+    /// time afterwards.
+    fn read_key(&mut self, now: Now, key: SessionKey, began_us: u64) -> u64 {
         let is_hoped = self.sockets.unread(key) == Unread::Hoped;
         let was_open = self.hub.core().phase(key) == Some(PhaseKind::Open);
-        let before = self.hub.message_bytes();
-        let (read_bytes, more) = self.read_one(now, key);
+        let waiting = self.hub.waiting_shares();
+        let (bytes, more) = self.read_one(now, key);
         if is_hoped {
-            self.first_reads.tried(read_bytes > 0);
+            self.first_reads.tried(bytes > 0);
         }
-        let bytes = read_bytes.max(self.hub.message_bytes() - before);
-        match bytes {
-            0 => {}
-            _ if bytes > LITTLE_BYTES_MAX => self.sockets.set_cost(key, Cost::Much),
+        if self.hub.waiting_shares() > waiting {
+            self.report.spent(Budget::Messages);
+        }
+        let ended_us = self.clock.mono_us();
+        match ended_us.saturating_sub(began_us) {
+            _ if bytes == 0 => {}
+            took_us if took_us > LITTLE_US_MAX => self.sockets.set_cost(key, Cost::Much),
             _ if was_open => self.sockets.set_cost(key, Cost::Little),
             _ => self.sockets.set_cost(key, Cost::Unknown),
         }
@@ -359,14 +352,16 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         // The peer may have ended before the socket was paused.
         self.look_for_end(now, key);
+        ended_us
     }
 
-    /// Reads a socket. Returns the number of bytes read, and whether the budget is used up while bytes may be unread.
+    /// Reads a socket. Returns the number of bytes read, and whether the client has had its share while bytes may be
+    /// unread.
     fn read_one(&mut self, now: Now, key: SessionKey) -> (usize, bool) {
         let bytes_max = self.settings.budgets.read_bytes_max;
         let mut bytes = 0;
         while self.sockets.unread(key) != Unread::Nothing && self.hub.may_read(key) {
-            if bytes == bytes_max || bytes > 0 && self.hub.has_read_enough() {
+            if bytes == bytes_max || bytes > 0 && !self.hub.has_share() {
                 return (bytes, true);
             }
             let room = self.read_buffer.len().min(bytes_max - bytes);
@@ -409,10 +404,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         while let Ok(request) = self.seams.cuts.try_recv() {
             self.hub.cut(now, request);
         }
-        let inputs = self.seams.inputs.len().min(INPUTS_MAX);
-        let most = self.hub.message_bytes() + self.hub.core().limits().turn_all_message_bytes_max;
-        for _ in 0..inputs {
-            if !self.hub.takes_publications() || self.hub.message_bytes() > most {
+        let inputs = self.seams.inputs.len();
+        self.hub.begin_part(self.settings.budgets.inputs_us);
+        for taken in 0..inputs {
+            if !self.hub.takes_publications() || taken > 0 && !self.hub.has_time() {
                 self.report.spent(Budget::Publications);
                 return;
             }
@@ -426,11 +421,16 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Takes bus events from the channel, up to a part that the send queues can take; the rest follows after a flush. A
     /// refused message adds no bytes, but its time counts.
     pub(super) fn take_bus(&mut self, began: Now) {
+        let events = self.seams.bus.len();
+        if events == 0 {
+            return;
+        }
         let budget = self.settings.budgets.publication_bytes_max;
-        let (mut bytes, mut is_late) = (0, false);
-        let mut first_us = None;
-        for _ in 0..self.seams.bus.len() {
-            if bytes >= budget || is_late || !self.hub.takes_publications() {
+        let (mut bytes, mut at_us) = (0, self.clock.mono_us());
+        self.hub.begin_part(self.settings.budgets.bus_us);
+        for taken in 0..events {
+            let may_go_on = taken == 0 || bytes < budget && self.hub.has_time_at(at_us);
+            if !may_go_on || !self.hub.takes_publications() {
                 self.report.spent(Budget::Publications);
                 return;
             }
@@ -439,23 +439,23 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             };
             let payload_bytes = (self.seams.event_bytes)(&event);
             self.seams.bus_bytes.give_back(payload_bytes);
-            let (event_bytes, at_us) = self.take_event(began, event);
+            let now = began.plus_us(at_us.saturating_sub(began.mono_us));
+            let (event_bytes, ended_us) = self.take_event(now, event);
             bytes += event_bytes;
-            is_late = at_us >= *first_us.get_or_insert(at_us) + BUS_US_MAX;
+            at_us = ended_us;
         }
     }
 
     /// Processes a bus event up to the send queues. Returns the bytes that each member of its topics got, and the time
     /// at the end, microseconds of the monotonic clock.
-    fn take_event(&mut self, began: Now, event: F::Event) -> (usize, u64) {
-        let now = self.since(began);
+    fn take_event(&mut self, now: Now, event: F::Event) -> (usize, u64) {
         if let Some(notice) = self.feed.notice(&event) {
             self.hub.handle_notice(now, &notice);
         }
         self.feed.event(now, event, &mut self.publications);
         log_lines(&mut self.feed);
         if self.publications.is_empty() {
-            return (0, now.mono_us);
+            return (0, self.clock.mono_us());
         }
         let made_us = self.clock.mono_us();
         let mut bytes = 0;

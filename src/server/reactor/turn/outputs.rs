@@ -12,9 +12,6 @@ use weirgate_core::{CloseReason, Effect, Ended, Feed, Gateway, Now, SessionKey, 
 use weirgate_wire::admission::{HeldBytes, Permit};
 use weirgate_wire::base::LogBudget;
 
-/// The most effects in one turn, such as sockets to close; the rest waits for the next turn.
-const EFFECTS_MAX: usize = 128;
-
 /// The most ends by clients that are kept, and the most other ends, without drops ([`DROPS_MAX`]). In a shared list,
 /// clients that come and go would displace all other ends.
 const ENDS_MAX: usize = 25;
@@ -144,17 +141,15 @@ impl EndLines {
 }
 
 impl<G: Gateway, F: Feed> Reactor<G, F> {
-    /// Carries out some of the hub's effects; the rest follows in the next turns. The kernel takes 10 us to
-    /// close a socket, and thousands of clients can leave at once.
+    /// Carries out the hub's effects, as many as there is time for; the rest follows in the next turns.
     pub(super) fn effects(&mut self) {
-        for _ in 0..EFFECTS_MAX {
-            let Some(effect) = self.hub.poll_effect() else {
-                break;
-            };
+        self.hub.begin_part(self.settings.budgets.effects_us);
+        while let Some(effect) = self.hub.poll_effect() {
             self.carry_out(effect);
-        }
-        if self.hub.has_effects() {
-            self.report.spent(Budget::Closes);
+            if self.hub.has_effects() && !self.hub.has_time() {
+                self.report.spent(Budget::Closes);
+                break;
+            }
         }
         while let Some(output) = self.hub.poll_output() {
             (self.seams.output)(output);

@@ -1,0 +1,102 @@
+//! The time of a turn.
+//!
+//! The loop has one thread, so every client waits while it works for one of them. Therefore all work that grows with
+//! names, members, messages or clients asks [`Turn`] after each step whether there is time for another; what is left
+//! goes on in a later turn. A step alone has to be short. Bytes and counts are no measure: one short message may cause
+//! as much work as thousands.
+//!
+//! A turn has several parts, such as reading and the flush, each with time of its own, so that no kind of work uses up
+//! the time of another. In a part that reads clients, each client has a share.
+
+use std::fmt;
+
+use super::SessionKey;
+
+/// The clock of the shell. The core reads it only to end its work in time: nothing else depends on it.
+pub trait TurnClock: fmt::Debug + Send {
+    /// Microseconds of a monotonic clock.
+    fn mono_us(&self) -> u64;
+}
+
+/// A clock that stands still, for a core without a shell: there is always time.
+#[derive(Debug)]
+struct Still;
+
+impl TurnClock for Still {
+    fn mono_us(&self) -> u64 {
+        0
+    }
+}
+
+/// The time that is left of the part under way, and of the share of the client whose messages are handled.
+#[derive(Debug)]
+pub(super) struct Turn {
+    clock: Box<dyn TurnClock>,
+    part: Span,
+    share: Option<(SessionKey, Span)>,
+}
+
+/// A length of time. It begins when it is first asked for, after the first step: so one step is always allowed, and the
+/// clock is not read for work that there is not.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    us: u64,
+    until_us: Option<u64>,
+}
+
+impl Span {
+    fn of(us: u64) -> Self {
+        Self { us, until_us: None }
+    }
+
+    fn lasts_at(&mut self, now_us: u64) -> bool {
+        let until_us = now_us.saturating_add(self.us);
+        now_us < *self.until_us.get_or_insert(until_us)
+    }
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self {
+            clock: Box::new(Still),
+            part: Span::of(u64::MAX),
+            share: None,
+        }
+    }
+}
+
+impl Turn {
+    pub(super) fn set_clock(&mut self, clock: Box<dyn TurnClock>) {
+        self.clock = clock;
+    }
+
+    /// Begins a part of this length, microseconds.
+    pub(super) fn begin(&mut self, part_us: u64) {
+        self.part = Span::of(part_us);
+        self.share = None;
+    }
+
+    /// Whether the part goes on with another step.
+    pub(super) fn has_time(&mut self) -> bool {
+        self.part.lasts_at(self.clock.mono_us())
+    }
+
+    /// The same, if the clock was read just now.
+    pub(super) fn has_time_at(&mut self, now_us: u64) -> bool {
+        self.part.lasts_at(now_us)
+    }
+
+    /// Begins the share of a client, microseconds, unless its share is under way.
+    pub(super) fn begin_share(&mut self, of: SessionKey, share_us: u64) {
+        if self.share.is_none_or(|(key, _)| key != of) {
+            self.share = Some((of, Span::of(share_us)));
+        }
+    }
+
+    /// Whether the client whose share is under way goes on with another step: neither the share nor the part has ended.
+    pub(super) fn has_share(&mut self) -> bool {
+        let now_us = self.clock.mono_us();
+        let lasts = |(_, share): &mut (SessionKey, Span)| share.lasts_at(now_us);
+        self.share.as_mut().is_none_or(lasts) & self.part.lasts_at(now_us)
+    }
+}

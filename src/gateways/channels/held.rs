@@ -1,0 +1,175 @@
+//! The names of a client.
+
+use std::collections::HashSet;
+
+use foldhash::quality::RandomState;
+use smallvec::SmallVec;
+
+use super::ChannelsGateway;
+use super::retained::Wants;
+use weirgate_core::{Core, SessionKey};
+use weirgate_wire::admission::{ClientAddr, address_group};
+
+/// From this many names on they are in a hash table: most clients hold few.
+const FEW: usize = 64;
+
+/// The names of a client, by their number in [`super::names::Names`].
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The address group that the names count for.
+    address: ClientAddr,
+    ids: Ids,
+    pub(super) patterns: u32,
+    /// Names of the kept feed of which the client is a member.
+    pub(super) kept: u32,
+    /// Names of which the client is a member and for which it may have a rate of its own.
+    pub(super) skippable: u32,
+}
+
+#[derive(Debug)]
+#[expect(
+    clippy::box_collection,
+    reason = "few clients have the table, and each client would have its size"
+)]
+enum Ids {
+    /// In ascending order.
+    Few(SmallVec<[u32; 4]>),
+    Many(Box<HashSet<u32, RandomState>>),
+}
+
+impl Held {
+    /// A client without names.
+    pub(super) fn new(client: ClientAddr) -> Self {
+        Self {
+            address: address_group(client),
+            ids: Ids::Few(SmallVec::new()),
+            patterns: 0,
+            kept: 0,
+            skippable: 0,
+        }
+    }
+
+    /// The number of names, patterns among them.
+    pub(super) fn count(&self) -> usize {
+        match &self.ids {
+            Ids::Few(ids) => ids.len(),
+            Ids::Many(ids) => ids.len(),
+        }
+    }
+
+    /// The address group of the client.
+    pub(super) fn address(&self) -> ClientAddr {
+        self.address
+    }
+
+    pub(super) fn has(&self, id: u32) -> bool {
+        match &self.ids {
+            Ids::Few(ids) => ids.binary_search(&id).is_ok(),
+            Ids::Many(ids) => ids.contains(&id),
+        }
+    }
+
+    /// Adds a name that the client does not hold.
+    pub(super) fn add(&mut self, id: u32) {
+        match &mut self.ids {
+            Ids::Few(ids) if ids.len() < FEW => {
+                let at = ids.partition_point(|held| *held < id);
+                ids.insert(at, id);
+            }
+            Ids::Few(ids) => {
+                let ids = std::mem::take(ids).into_iter();
+                self.ids = Ids::Many(Box::new(ids.chain([id]).collect()));
+            }
+            Ids::Many(ids) => {
+                ids.insert(id);
+            }
+        }
+    }
+
+    /// Returns false if the client does not hold the name.
+    pub(super) fn remove(&mut self, id: u32) -> bool {
+        match &mut self.ids {
+            Ids::Few(ids) => {
+                let at = ids.binary_search(&id);
+                at.map(|at| ids.remove(at)).is_ok()
+            }
+            Ids::Many(ids) => ids.remove(&id),
+        }
+    }
+
+    /// The numbers of the names.
+    pub(super) fn ids(&self) -> Vec<u32> {
+        match &self.ids {
+            Ids::Few(ids) => ids.to_vec(),
+            Ids::Many(ids) => ids.iter().copied().collect(),
+        }
+    }
+}
+
+/// What a client that has ended still holds.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    key: SessionKey,
+    address: ClientAddr,
+    ids: Vec<u32>,
+    /// Names whose last values it waited for.
+    wanted: Wants,
+}
+
+impl Leaving {
+    pub(super) fn new(key: SessionKey, held: &Held, wanted: Wants) -> Self {
+        Self {
+            key,
+            address: held.address,
+            ids: held.ids(),
+            wanted,
+        }
+    }
+}
+
+impl ChannelsGateway {
+    /// Gives up names of clients that have ended, as many as there is time for.
+    pub(super) fn let_leave(&mut self, core: &mut Core) {
+        while let Some(leaving) = self.leaving.front_mut() {
+            if let Some((name, _)) = leaving.wanted.pop_first() {
+                self.retained.stop_waiting(&name, leaving.key);
+            } else if let Some(id) = leaving.ids.pop() {
+                if let Some(name) = self.names.release_id(leaving.address, id) {
+                    self.patterns.remove(&name);
+                }
+            } else {
+                self.leaving.pop_front();
+                continue;
+            }
+            if !core.has_time() {
+                break;
+            }
+        }
+        self.names.store(&self.stats, core.memberships());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn few_names_and_many_are_held_alike() {
+        let (mut held, mut model) = (Held::new(ClientAddr::Unix), BTreeSet::new());
+        for n in 0..5_000_u32 {
+            let id = n.wrapping_mul(2_654_435_761) % 300;
+            match n % 7 < 4 || n < 200 {
+                true if model.insert(id) => held.add(id),
+                true => {}
+                false => assert_eq!(held.remove(id), model.remove(&id)),
+            }
+            assert_eq!(
+                (held.count(), held.has(id)),
+                (model.len(), model.contains(&id))
+            );
+            assert_eq!(held.ids().into_iter().collect::<BTreeSet<_>>(), model);
+        }
+    }
+}

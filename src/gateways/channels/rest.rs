@@ -1,0 +1,229 @@
+//! Requests about names, one name at a time: a request may have so many names that the loop has no time for all of them
+//! in one turn. What is left of it goes on when the client has its next share. The client sends no other request
+//! meanwhile: it is not read.
+
+use std::collections::BTreeSet;
+
+use super::ChannelsGateway;
+use super::authenticate::Verdict;
+use super::client::Client;
+use super::messages::{Answer, Behind, Resumed};
+use weirgate_core::{Core, SessionKey};
+use weirgate_wire::auth::{OverBudget, RightsCheck};
+use weirgate_wire::json::{ListWriter, TextList};
+
+/// A request under way, with the answer so far.
+#[derive(Debug)]
+pub(super) enum Rest {
+    Subscribe(Subscribing),
+    Unsubscribe(Unsubscribing),
+    Authenticate(Again),
+}
+
+#[derive(Debug)]
+pub(super) struct Subscribing {
+    names: TextList,
+    check: RightsCheck,
+    granted: ListWriter,
+    errors: ListWriter,
+    behind: Behind,
+    request_id: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Unsubscribing {
+    names: TextList,
+    gone: ListWriter,
+    request_id: String,
+}
+
+/// The names that a client's new token has not been compared with yet, and the answer to the token.
+#[derive(Debug)]
+pub(super) struct Again {
+    ids: Vec<u32>,
+    check: Option<RightsCheck>,
+    /// In the order of the answer; then they are written to it.
+    revoked: BTreeSet<String>,
+    written: ListWriter,
+    request_id: String,
+}
+
+impl Rest {
+    pub(super) fn unsubscribe(names: TextList, request_id: String) -> Self {
+        Self::Unsubscribe(Unsubscribing {
+            names,
+            gone: ListWriter::default(),
+            request_id,
+        })
+    }
+
+    /// Compares names with a new token; `ids` are their numbers.
+    pub(super) fn authenticate(ids: Vec<u32>, request_id: String) -> Self {
+        Self::Authenticate(Again {
+            ids,
+            check: None,
+            revoked: BTreeSet::new(),
+            written: ListWriter::default(),
+            request_id,
+        })
+    }
+
+    /// The memory of the request and of the answer so far.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Subscribe(rest) => {
+                rest.names.bytes() + rest.granted.bytes() + rest.errors.bytes()
+            }
+            Self::Unsubscribe(rest) => rest.names.bytes() + rest.gone.bytes(),
+            Self::Authenticate(rest) => size_of_val(&*rest.ids) + rest.written.bytes(),
+        }
+    }
+
+    /// Returns the answer to the request, whose last name is done, with the names that it waits for.
+    fn answer(self, client: &Client) -> (Answer, Behind) {
+        match self {
+            Self::Subscribe(rest) => (
+                Answer::subscribed(&rest.granted, &rest.errors, &rest.request_id),
+                rest.behind,
+            ),
+            Self::Unsubscribe(rest) => (
+                Answer::unsubscribed(&rest.gone, &rest.request_id),
+                Behind::default(),
+            ),
+            Self::Authenticate(rest) => (
+                Answer::authenticated(&client.rights.role, &rest.written, &rest.request_id),
+                Behind::default(),
+            ),
+        }
+    }
+}
+
+impl ChannelsGateway {
+    /// A request to subscribe to the entries, in their order.
+    pub(super) fn subscribe(
+        &self,
+        client: &Client,
+        (names, resumed): (TextList, Option<Resumed>),
+        request_id: String,
+    ) -> Rest {
+        Rest::Subscribe(Subscribing {
+            names,
+            check: self.check(client),
+            granted: ListWriter::default(),
+            errors: ListWriter::default(),
+            behind: Behind {
+                resumed,
+                ..Behind::default()
+            },
+            request_id,
+        })
+    }
+
+    /// Goes on with a request while the client has a share. Returns the answer, with the names that it waits for;
+    /// `None`: the rest is for a later turn.
+    pub(super) fn go_on(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        mut rest: Rest,
+    ) -> Option<(Answer, Behind)> {
+        let mut has_more = true;
+        while has_more {
+            has_more = match &mut rest {
+                Rest::Subscribe(rest) => self.subscribe_next(core, key, client, rest),
+                Rest::Unsubscribe(rest) => self.unsubscribe_next(core, key, client, rest),
+                Rest::Authenticate(rest) => self.judge_next(core, key, client, rest),
+            };
+            if has_more && !core.has_share() {
+                core.go_on_later(key, rest.bytes());
+                client.set_rest(rest);
+                self.names.store(&self.stats, core.memberships());
+                return None;
+            }
+        }
+        self.names.store(&self.stats, core.memberships());
+        Some(rest.answer(client))
+    }
+
+    /// Subscribes to the next entry. Returns whether entries are left.
+    fn subscribe_next(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        rest: &mut Subscribing,
+    ) -> bool {
+        let Some(name) = rest.names.next() else {
+            return false;
+        };
+        match self.judge(client, &name, &mut rest.check) {
+            Verdict::Granted(topic, was_held) => {
+                self.grant(core, key, client, (topic, was_held), &mut rest.behind);
+                rest.granted.push(&name);
+            }
+            Verdict::Refused(error) => rest.errors.push(&error),
+            Verdict::Denied(error) => {
+                // The client may hold the name under an older table: a client that gets "denied" must lose it.
+                self.release(core, key, client, name);
+                rest.errors.push(&error);
+            }
+            Verdict::Full(error) => {
+                rest.errors.push(&error);
+                rest.names = TextList::default();
+            }
+        }
+        rest.names.len() > 0
+    }
+
+    fn unsubscribe_next(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        rest: &mut Unsubscribing,
+    ) -> bool {
+        let Some(name) = rest.names.next() else {
+            return false;
+        };
+        if self.release(core, key, client, name.clone()) {
+            rest.gone.push(&name);
+        }
+        rest.names.len() > 0
+    }
+
+    /// Ends the next subscription that the client's rights no longer grant. The names share the steps of a request;
+    /// when these are used up, the next name begins with new steps, and may take them all, because a request of its
+    /// own may have granted it.
+    fn judge_next(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        rest: &mut Again,
+    ) -> bool {
+        let Some(id) = rest.ids.pop() else {
+            if let Some(name) = rest.revoked.pop_first() {
+                rest.written.push(&name);
+            }
+            return !rest.revoked.is_empty();
+        };
+        let Some(name) = self.names.held(&client.held, id) else {
+            return true;
+        };
+        let is_first = rest.check.is_none();
+        let mut check = rest.check.take().unwrap_or_else(|| self.check(client));
+        match self.settings.acl.grants(&mut check, name.as_str()) {
+            Err(OverBudget) if !is_first => rest.ids.push(id),
+            Ok(true) => rest.check = Some(check),
+            _ => {
+                rest.check = Some(check);
+                let name = name.as_str().to_owned();
+                if self.release(core, key, client, name.clone()) {
+                    rest.revoked.insert(name);
+                }
+            }
+        }
+        true
+    }
+}

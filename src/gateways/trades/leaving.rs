@@ -1,0 +1,81 @@
+//! Symbols that clients give up: a request may name very many, and a client that ends may hold very many, so they are
+//! given up one after the other, over several turns if necessary.
+
+use super::TradesGateway;
+use super::client::{self, Client, Content};
+use weirgate_core::{Core, Left, SessionKey, TopicName};
+
+/// Memory of a symbol in a request that goes on in a later turn.
+const SYMBOL_BYTES: usize = 48;
+
+/// A request to unsubscribe.
+#[derive(Debug)]
+pub(super) struct Unsubscribing {
+    pub(super) content: Content,
+    pub(super) asked: std::vec::IntoIter<String>,
+    /// The symbols that the client no longer holds.
+    pub(super) gone: Vec<TopicName>,
+}
+
+impl TradesGateway {
+    /// Goes on with a request to unsubscribe; with `in_shares`, the rest waits when the client has had its share.
+    pub(super) fn unsubscribe(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        mut request: Unsubscribing,
+        in_shares: bool,
+    ) {
+        let content = request.content;
+        while let Some(symbol) = request.asked.next() {
+            let symbol = TopicName::from(symbol);
+            let left = core.leave(key, &content.topic(&symbol));
+            if let (Left::Last, Content::Candles(interval)) = (left, content) {
+                self.unwatch(core, interval, symbol.as_str());
+            }
+            if left != Left::NoMember {
+                request.gone.push(symbol);
+            }
+            if in_shares && request.asked.len() > 0 && !core.has_share() {
+                // A symbol and its place in the lists.
+                let bytes = (request.asked.len() + request.gone.len()) * SYMBOL_BYTES;
+                client.unsubscribing = Some(Box::new(request));
+                return core.go_on_later(key, bytes);
+            }
+        }
+        let (client, gone) = (&mut client.held, request.gone);
+        client.remove(content, &gone);
+        core.set_client_bytes(key, client.memory_bytes());
+        self.users.remove(core, key, client, gone.len());
+        self.held -= gone.len();
+        self.stats.subscriptions.set(self.held);
+        let message = match (gone.len(), content) {
+            (0, Content::Trades) => "Not subscribed to any of the requested symbols".to_owned(),
+            (0, _) => "Not subscribed to candles of any of the requested symbols".to_owned(),
+            (n, Content::Trades) => format!("Successfully unsubscribed from {n} symbol(s)"),
+            (n, _) => format!("Successfully unsubscribed from candles of {n} symbol(s)"),
+        };
+        let data = client::symbols(content, "unsubscribed", &gone, client);
+        let success = client::success(core, &message, data, None);
+        core.send(key, &success);
+    }
+
+    /// Ends the candles that nobody watches any more, among those that ended clients have watched, as many as there is
+    /// time for.
+    pub(super) fn unwatch_left(&mut self, core: &mut Core) {
+        while let Some((interval, symbols)) = self.left.front_mut() {
+            let interval = *interval;
+            match symbols.next() {
+                Some(symbol) if core.member_count(&interval.topic(&symbol)) == 0 => {
+                    self.unwatch(core, interval, &symbol);
+                }
+                Some(_) => {}
+                None => drop(self.left.pop_front()),
+            }
+            if !core.has_time() {
+                return;
+            }
+        }
+    }
+}

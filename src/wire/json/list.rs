@@ -1,0 +1,226 @@
+//! Lists of texts that are read and written one text at a time: a list in a message of a client may be so long that the
+//! loop has no time for all of it in one turn.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use foldhash::quality::RandomState;
+use memchr::memchr;
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use sonic_rs::LazyValue;
+
+use super::{after_string, quoted, text_of, value};
+
+/// The texts of an array, each decoded when it is taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TextList {
+    /// The JSON text of the array.
+    json: Box<str>,
+    /// The offset after the last text taken.
+    at: usize,
+    left: usize,
+}
+
+impl TextList {
+    /// Reads an array, whose text was checked before; `None` if the value is not an array of texts.
+    pub fn read(list: &LazyValue<'_>) -> Option<Self> {
+        let Texts(left) = value(list).ok()?;
+        Some(Self {
+            json: list.as_raw_str().into(),
+            at: 0,
+            left,
+        })
+    }
+
+    /// The memory of the list.
+    pub fn bytes(&self) -> usize {
+        self.json.len()
+    }
+}
+
+impl Iterator for TextList {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        self.left = self.left.checked_sub(1)?;
+        let quoted = next_quoted(&self.json, &mut self.at)?;
+        match memchr(b'\\', quoted.as_bytes()) {
+            None => Some(quoted.trim_matches('"').to_owned()),
+            Some(_) => text_of(quoted),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for TextList {}
+
+/// Returns the next text of an array as it is in the JSON text, and moves `at` behind it.
+fn next_quoted<'a>(json: &'a str, at: &mut usize) -> Option<&'a str> {
+    let rest = json.get(*at..)?;
+    // Between two texts are only commas and white space.
+    let begin = memchr(b'"', rest.as_bytes())?;
+    let end = after_string(rest.as_bytes(), begin + 1);
+    *at += end;
+    rest.get(begin..end)
+}
+
+/// The number of texts in an array, counted without keeping one.
+struct Texts(usize);
+
+/// A text.
+struct Text;
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(Counter)
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(Counter).map(|Texts(_)| Self)
+    }
+}
+
+struct Counter;
+
+impl<'de> Visitor<'de> for Counter {
+    type Value = Texts;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of texts")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<Texts, A::Error> {
+        let mut count = 0;
+        while texts.next_element::<Text>()?.is_some() {
+            count += 1;
+        }
+        Ok(Texts(count))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Texts, E> {
+        Ok(Texts(1))
+    }
+}
+
+/// Writes an array of texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListWriter {
+    /// The texts, escaped, with commas between them.
+    texts: String,
+    len: usize,
+}
+
+impl ListWriter {
+    /// Appends a text, escaped.
+    pub fn push(&mut self, text: &str) {
+        if !self.texts.is_empty() {
+            self.texts.push(',');
+        }
+        self.texts.push_str(&quoted(text));
+        self.len += 1;
+    }
+
+    /// Removes each of these texts.
+    pub fn remove<'a>(&mut self, gone: impl IntoIterator<Item = &'a str>) {
+        let gone: HashSet<String, RandomState> = gone.into_iter().map(quoted).collect();
+        let all = std::mem::take(self).texts;
+        let mut at = 0;
+        while let Some(text) = next_quoted(&all, &mut at) {
+            if !gone.contains(text) {
+                let comma = if self.len > 0 { "," } else { "" };
+                self.texts.extend([comma, text]);
+                self.len += 1;
+            }
+        }
+        self.texts.shrink_to_fit();
+    }
+
+    /// The number of texts.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no text.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Returns the texts.
+    pub fn into_texts(self) -> TextList {
+        TextList {
+            at: 0,
+            left: self.len,
+            json: self.texts.into_boxed_str(),
+        }
+    }
+
+    /// Bytes written so far.
+    pub fn bytes(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Returns the array.
+    pub fn finish(&self) -> String {
+        format!("[{}]", self.texts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::object_entries;
+    use super::*;
+
+    fn read(json: &str) -> Option<Vec<String>> {
+        let text = format!(r#"{{"list":{json}}}"#);
+        let mut entries = object_entries(text.as_bytes()).expect("an object");
+        let (_, list) = entries.next().expect("a member").ok()?;
+        let list = TextList::read(&list)?;
+        let count = list.len();
+        let texts: Vec<String> = list.collect();
+        assert_eq!(texts.len(), count, "{json}");
+        Some(texts)
+    }
+
+    #[test]
+    fn the_texts_of_a_list_are_those_of_a_parser() {
+        for json in [
+            "[]",
+            "[ ]",
+            r#"["a"]"#,
+            r#"[ "a" ,"b,]" , "[\"c\"]", "" , "\u00e9\ud83d\ude00\n", "\\" ]"#,
+            r#"["","",""]"#,
+            "null",
+            "5",
+            "\"a\"",
+            "{}",
+            "[5]",
+            r#"["a",null]"#,
+            r#"[["a"]]"#,
+            "[\"a\nb\"]",
+            r#"["\x"]"#,
+        ] {
+            let parsed: Option<Vec<String>> = serde_json::from_str(json).ok();
+            assert_eq!(read(json), parsed, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_written_list_is_read_back() {
+        let texts = ["a", "", "\"b\",\\", "é\u{7}"];
+        let mut list = ListWriter::default();
+        assert_eq!(list.finish(), "[]");
+        texts.iter().for_each(|text| list.push(text));
+        let all = texts.map(str::to_owned).to_vec();
+        assert_eq!(read(&list.finish()), Some(all.clone()));
+        assert_eq!((list.len(), list.clone().into_texts().collect()), (4, all));
+        list.remove(["", "b", "b,", "a"]);
+        assert_eq!(list.finish(), r#"["\"b\",\\","é\u0007"]"#);
+        list.remove(["é\u{7}", "\"b\",\\"]);
+        assert_eq!((list.finish(), list.len()), ("[]".to_owned(), 0));
+    }
+}

@@ -1,0 +1,169 @@
+//! Requests with so many names that a turn has no time for all of them, and clients that hold so many.
+
+use super::*;
+
+const NAMES: usize = 3_000;
+
+/// A client has time for so many names in a turn.
+fn bench(steps: u64) -> Bench {
+    let settings = ChannelsGatewaySettings {
+        channels_max: NAMES,
+        ..settings()
+    };
+    Bench::in_steps(settings, steps)
+}
+
+fn names() -> Vec<String> {
+    (0..NAMES).map(|n| format!("market:tick:{n}")).collect()
+}
+
+/// Says a request in one turn. Returns the number of subscriptions after it.
+fn say_only(bench: &mut Bench, key: SessionKey, request: &Value) -> u64 {
+    bench.world.held = true;
+    bench.say(key, request);
+    bench.world.held = false;
+    bench.counts().0
+}
+
+/// Gives the client its shares of so many turns. Returns the number of subscriptions after them.
+fn shares(bench: &mut Bench, turns: usize) -> u64 {
+    for _ in 0..turns {
+        assert_eq!(bench.world.hub.waiting_shares(), 1);
+        bench.world.hub.begin_part(crate::world::PART_US);
+        bench.world.hub.handle_next_share(bench.world.now);
+    }
+    bench.counts().0
+}
+
+#[test]
+fn a_request_with_very_many_names_goes_on_in_later_turns() {
+    let mut bench = bench(100);
+    let (key, other) = (bench.client(), bench.client());
+    let names = names();
+    let all = NAMES as u64;
+    let channels = json!(names);
+    for (action, members, is_more) in [
+        ("subscribe", "channels", true),
+        ("unsubscribe", "channels", false),
+    ] {
+        let request = json!({"action": action, "channels": channels, "requestId": 7});
+        let mut count = say_only(&mut bench, key, &request);
+        let received = bench.world.hub.core().received().held();
+        assert!(
+            received > request.to_string().len() as u64 / 2,
+            "{received}"
+        );
+        for _ in 0..5 {
+            let done = if is_more { count } else { all - count };
+            assert!((50..800).contains(&done), "{action}: {done}");
+            assert!(!bench.world.hub.wants_read(key));
+            count = shares(&mut bench, 1);
+        }
+        // Others have their answers meanwhile, and the next request of the client waits.
+        say_only(&mut bench, other, &json!({"action": "ping"}));
+        bench.world.flush();
+        assert_eq!(bench.got(other)[0]["type"], "pong");
+        say_only(&mut bench, key, &json!({"action": "ping", "requestId": 8}));
+        bench.world.flush();
+        assert_eq!(bench.got(key), [json!(null); 0]);
+        bench.world.settle();
+        let answers = bench.got(key);
+        assert_eq!(answers[0][members], channels, "{action}");
+        assert_eq!(answers[0]["requestId"], 7);
+        assert_eq!(answers[1]["requestId"], 8, "in order");
+        assert_eq!(answers.len(), 2);
+        assert_eq!(bench.counts().0, if is_more { all } else { 0 });
+        assert_eq!(bench.world.hub.core().received().held(), 0);
+    }
+}
+
+#[test]
+fn clients_of_other_addresses_have_their_turns_between_the_names_of_one() {
+    let mut bench = bench(100);
+    let crowd: Vec<_> = (0..20).map(|_| bench.client_from([192, 0, 2, 1])).collect();
+    let alone = bench.client_from([192, 0, 2, 2]);
+    let names = names();
+    let request = json!({"action": "subscribe", "channels": names});
+    for key in crowd {
+        say_only(&mut bench, key, &request);
+    }
+    let few = json!({"action": "subscribe", "channels": &names[..300]});
+    say_only(&mut bench, alone, &few);
+    let mut turns = 0;
+    while !bench.world.hub.wants_read(alone) {
+        bench.world.hub.begin_part(crate::world::PART_US);
+        bench.world.hub.handle_next_share(bench.world.now);
+        turns += 1;
+    }
+    assert!(turns < 20, "{turns} turns");
+}
+
+#[test]
+fn a_client_with_very_many_names_leaves_them_over_several_turns() {
+    let mut bench = bench(5);
+    let (key, other) = (bench.client(), bench.client());
+    let names = names();
+    bench.say(key, &json!({"action": "subscribe", "channels": names}));
+    bench.subscribe(other, &["market:tick:0", "market:tick:2999"]);
+    bench.got(other);
+    bench.world.held = true;
+    bench.world.hub.begin_part(5);
+    bench.world.hub.handle_ended(bench.world.now, key, true);
+    let members = |bench: &Bench| bench.world.hub.core().memberships();
+    let mut count = members(&bench);
+    assert!(count > 2_000, "{count}");
+    let mut turns = 0;
+    while count > 2 {
+        bench.world.advance(0);
+        let left = members(&bench);
+        assert!(count - left < 1_000, "{left} of {count}");
+        count = left;
+        turns += 1;
+        assert!(turns < 1_000, "{count} are left");
+    }
+    // The names of the hub are gone; those of the gateway follow.
+    for _ in 0..1_000 {
+        bench.world.advance(0);
+    }
+    assert!(turns > 3, "{turns} turns");
+    assert_eq!(bench.counts(), (2, 2, 0));
+    bench.world.held = false;
+    bench.world.settle();
+    let wanted = bench.world.outputs.wanted.values();
+    assert_eq!(wanted.filter(|wanted| **wanted).count(), 2);
+    // The slot has another client, which is a member of nothing.
+    let next = bench.client();
+    bench.publish("market:tick:5", &[], "1");
+    assert_eq!(bench.got(next), [json!(null); 0]);
+    bench.publish("market:tick:2999", &[], "1");
+    assert_eq!(bench.got(other)[0]["channel"], "market:tick:2999");
+}
+
+#[test]
+fn a_client_may_leave_in_the_middle_of_a_request() {
+    let mut bench = bench(100);
+    let request = json!({"action": "subscribe", "channels": names()});
+    for failed in [true, false] {
+        let key = bench.client();
+        assert!(say_only(&mut bench, key, &request) > 0);
+        bench.world.end(key, failed);
+        assert_eq!(bench.counts(), (0, 0, 0), "{failed}");
+    }
+}
+
+/// The bus confirms one name after the other.
+#[test]
+fn an_answer_waits_for_the_last_of_very_many_names() {
+    let mut bench = Bench::up(ChannelsGatewaySettings {
+        channels_max: NAMES,
+        ..settings()
+    });
+    let key = bench.client();
+    let names = names();
+    bench.say(key, &json!({"action": "subscribe", "channels": names}));
+    for name in &names {
+        assert_eq!(bench.got(key), [json!(null); 0]);
+        bench.confirm(name);
+    }
+    assert_eq!(bench.got(key)[0]["channels"], json!(names));
+}
