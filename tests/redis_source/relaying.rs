@@ -159,7 +159,7 @@ fn payloads_of_any_bytes_and_any_size_stop_nothing() {
     let mut command = redis::cmd("PUBLISH");
     command.arg(&[b'c', 0xff][..]).arg("named");
     command.query::<()>(&mut client).expect("published");
-    assert_eq!(&*source.next_message().subject, "c\u{fffd}");
+    assert_eq!(source.next_short(), "-*", "it is told");
     publish(&mut client, &"n".repeat(1_000_001), "skipped");
     assert_eq!(source.next_short(), "-*", "it is told");
     publish(&mut client, "after", "all");
