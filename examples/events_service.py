@@ -6,6 +6,7 @@ Python's standard library only. It forgets everything when it ends.
 import json
 import os
 import secrets
+import sys
 import threading
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,8 +24,13 @@ def push(event, data, device_ids):
     body = json.dumps({"event": event, "data": data, "targets": {"device_ids": device_ids}}).encode()
     headers = {"Content-Type": "application/json", "X-Internal-Token": os.environ["INTERNAL_AUTH_TOKEN"]}
     request = urllib.request.Request(os.environ["GATEWAY_URL"] + "/internal/broadcast", body, headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)["sent"]
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)["sent"]
+    except OSError as error:
+        # The call that caused the push has succeeded all the same.
+        print(f"{NAME}: cannot push {event}: {error}", file=sys.stderr, flush=True)
+        return 0
 
 
 def lobby_create(device, _):

@@ -1,7 +1,11 @@
 """The first lines of README, word for word: the commands in a shell, and the HTML in Chromium until its value has moved."""
+import re
+import shlex
+import subprocess
+
 import pytest
 from browser import open_page
-from processes import ROOT
+from processes import ROOT, weirgate_binary
 from walkthrough import Walkthrough, values
 
 # Chromium takes a core for itself: one at a time.
@@ -17,6 +21,15 @@ def line_of(text):
 
 def test_the_first_commands_and_the_first_javascript_come_early():
     assert line_of("--retry\n```") <= 30 and line_of("import { Channels }") <= 45
+
+
+def test_the_settings_of_every_other_command_are_right(tmp_path):
+    (tmp_path / "roles.json").write_text('{"user": ["prices.*"]}')
+    lines = re.findall(r"^    weirgate (.+)$", README, re.M)
+    assert lines
+    for line in lines:
+        checked = subprocess.run([weirgate_binary(), *shlex.split(line), "--check"], cwd=tmp_path, capture_output=True, text=True)
+        assert checked.returncode == 0, f"{line}: {checked.stderr}"
 
 
 @pytest.mark.parametrize("server", ["nats-server", "redis-server"])

@@ -360,7 +360,8 @@ fn bytes(n: f64) -> String {
         n if n < KIB => format!("{n:.0} B"),
         n if n < KIB.powi(2) => format!("{:.1} KiB", n / KIB),
         n if n < KIB.powi(3) => format!("{:.1} MiB", n / KIB.powi(2)),
-        n => format!("{:.2} GiB", n / KIB.powi(3)),
+        n if n < KIB.powi(4) => format!("{:.2} GiB", n / KIB.powi(3)),
+        n => format!("{:.2} TiB", n / KIB.powi(4)),
     }
 }
 

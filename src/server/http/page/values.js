@@ -52,7 +52,8 @@ const KIB = 1024;
 export function bytes(n) {
   if (n < KIB) return `${Math.round(n)} B`;
   if (n < KIB ** 2) return `${(n / KIB).toFixed(1)} KiB`;
-  return n < KIB ** 3 ? `${(n / KIB ** 2).toFixed(1)} MiB` : `${(n / KIB ** 3).toFixed(2)} GiB`;
+  if (n < KIB ** 3) return `${(n / KIB ** 2).toFixed(1)} MiB`;
+  return n < KIB ** 4 ? `${(n / KIB ** 3).toFixed(2)} GiB` : `${(n / KIB ** 4).toFixed(2)} TiB`;
 }
 
 /** A length of time; negative where two clocks disagree. */
