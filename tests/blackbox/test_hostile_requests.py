@@ -207,10 +207,26 @@ async def test_an_early_answer_arrives(front, kind):
     """A refusal while the body is still on its way: of a service, of weirgate for a path that is not there, and for a wrong token."""
     proxy, service, _ = front(kind)
     await serves(proxy)
-    body = b"x" * 3_000_000
+    # nginx takes 1 MiB unless its client_max_body_size says otherwise.
+    body = b"x" * 1_000_000
     for path, expected in [("/v1/jobs/early", 413), ("/nowhere", 404), ("/health", 405)]:
         for _ in range(5):
             service.seen.clear()
             came = await asyncio.to_thread(ask, proxy.port, "POST", path, body=body)
             assert status(came) == expected, (path, came[:300])
             assert len(service.seen) == (path == "/v1/jobs/early")
+
+
+async def test_a_proxy_that_sends_slowly_reads_the_answer_after_the_body(front):
+    """As Apache and Varnish: all of the body first, at the pace of their client."""
+    _, _, weirgate = front(Nginx)
+
+    def slowly():
+        with socket.create_connection(("127.0.0.1", weirgate.port), 10) as link:
+            link.settimeout(10)
+            link.sendall(request("POST", "/nowhere", "Content-Length: 800000"))
+            for _ in range(8):
+                link.sendall(b"x" * 100_000)
+                time.sleep(0.4)
+            return link.recv(1_000)
+    assert status(await asyncio.to_thread(slowly)) == 404

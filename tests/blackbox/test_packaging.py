@@ -192,8 +192,11 @@ async def test_the_default_image_takes_the_gateway_as_name_or_argument(started, 
 # --- compose
 
 @pytest.mark.parametrize("file", sorted(DEPLOY.glob("compose.*.yaml")), ids=lambda p: p.name)
-def test_compose_files_ask_for_what_there_is(file):
-    for name, service in yaml.safe_load(file.read_text())["services"].items():
+def test_compose_files_ask_for_what_there_is(file, tmp_path):
+    compose = yaml.safe_load(file.read_text())
+    for name, service in compose["services"].items():
+        # Nothing takes all memory, and no log fills the disk.
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"]) and set(service["logging"]["options"]) == {"max-size", "max-file"}, name
         if "build" not in service:
             continue
         context = (file.parent / service["build"]["context"]).resolve()
@@ -201,23 +204,28 @@ def test_compose_files_ask_for_what_there_is(file):
         image = service["build"].get("target", "weirgate")
         assert image in IMAGES
         env = {k: with_mounts(service, str(v)) for k, v in service.get("environment", {}).items()}
+        for secret in service.get("secrets", []):
+            assert compose["secrets"][secret]["file"].startswith("${"), "a secret of the repository"
+            (tmp_path / secret).write_text("s" * 32)
+            env = {k: v.replace(f"/run/secrets/{secret}", str(tmp_path / secret)) for k, v in env.items()}
         gateway = env.get("WEIRGATE_GATEWAY") or DOCKERFILE[image].env()["WEIRGATE_GATEWAY"]
         assert_known(env, gateway)
         # A port of its own, or one that the proxy beside it reaches.
         inside = (service.get("ports") or service["expose"])[0].rsplit(":", 1)[-1]
-        assert int(inside) == int(env.get("GATEWAY_PORT", default_port(gateway)))
+        assert int(inside) == int(env.get("GATEWAY_PORT") or env.get("REDIS_WS_GATEWAY_PORT") or default_port(gateway))
         grace_s = int(service.get("stop_grace_period", "10s").removesuffix("s"))
         drain_ms = int(env.get("WEIRGATE_DRAIN_DELAY_MS", 0)) + int(env.get("WEIRGATE_DRAIN_MS", 0))
         assert grace_s * 1000 > drain_ms + default_ms("stop-timeout-ms")
         assert service["read_only"] and service["cap_drop"] == ["ALL"]
 
 
-def replicas():
-    return yaml.safe_load((DEPLOY / "compose.replicas.yaml").read_text())["services"]
+def replicas(file="replicas"):
+    return yaml.safe_load((DEPLOY / f"compose.{file}.yaml").read_text())["services"]
 
 
-def test_haproxy_finds_the_replicas(tmp_path):
-    services, config = replicas(), DEPLOY / "haproxy" / "replicas.cfg"
+@pytest.mark.parametrize("file", ["replicas", "channels-nats"])
+def test_haproxy_finds_the_replicas(file, local_certificate, tmp_path):
+    services, config = replicas(file), DEPLOY / "haproxy" / "replicas.cfg"
     mounted, inside = services["proxy"]["volumes"][0].split(":")[:2]
     assert (DEPLOY / mounted).resolve() == config and inside == "/usr/local/etc/haproxy/haproxy.cfg"
     name, port, most = re.search(r"server-template \w+ (\d+) (\w+):(\d+) ", config.read_text()).group(2, 3, 1)
@@ -227,6 +235,10 @@ def test_haproxy_finds_the_replicas(tmp_path):
     for file in config.parent.glob("*.cfg"):
         status, text = run([system_binary("haproxy", "haproxy"), "-c", "-f", file], dict(os.environ))
         assert status == 0 and "warning" not in text.lower(), text
+    pem = tmp_path / "site.pem"
+    pem.write_text("".join(part.read_text() for part in local_certificate))
+    status, text = run([system_binary("haproxy", "haproxy"), "-c", "-f", config], os.environ | {"SITE_PEM": str(pem)})
+    assert status == 0, text
     # Apart from how the instances are found it is the recipe for a single machine.
     words = [set(line.split("#")[0].strip() for line in file.read_text().splitlines()) for file in
              (config, config.with_name("weirgate.cfg"))]

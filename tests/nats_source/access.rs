@@ -277,7 +277,7 @@ fn tls_refuses_servers_that_are_not_who_they_should_be() {
     let plain = NatsServer::start();
     let mut asked_for = over_tls(&plain, &ours.path());
     for url in [plain.url(), asked_for.urls.expose().to_string()] {
-        asked_for.urls = url;
+        asked_for.urls = url.as_str().into();
         let refused = fault(&run(asked_for.clone()));
         assert!(refused.contains("no connection with NATS"), "{refused}");
     }

@@ -200,7 +200,7 @@ class Caddy(Proxy):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-caddy-"))
         where = [f"unix/{one}" if isinstance(one, pathlib.Path) else f"127.0.0.1:{one}" for one in backends]
         recipe = replaced(CADDYFILE.read_text(), "reverse_proxy 127.0.0.1:8000 {", f"reverse_proxy {' '.join(where)} {{")
-        recipe = replaced(recipe, "\n:80 {", f"\nhttp://127.0.0.1:{self.port} {{")
+        recipe = replaced(recipe, "\n:80 {", f"\nhttp://:{self.port} {{\n\tbind 127.0.0.1")
         self.caddy, knows_delay = caddy_binary()
         if (stays_s or replace) and not knows_delay:
             raise StartError(f"{self.caddy} cuts WebSockets at a reload, and compresses event streams: run `scripts/install-test-deps.sh`")

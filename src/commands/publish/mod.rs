@@ -216,7 +216,7 @@ impl PublishCommand {
                     client: self.certificate.clone(),
                 };
                 Brokers::Nats {
-                    settings: NatsSettings::plain(url, credentials, tls),
+                    settings: Box::new(NatsSettings::plain(url, credentials, tls)),
                     jetstream: self.jetstream,
                 }
             }
@@ -225,7 +225,7 @@ impl PublishCommand {
                 settings.tls_ca_file.clone_from(&self.ca_file);
                 settings.tls_client.clone_from(&self.certificate);
                 Brokers::Redis {
-                    senders: RedisSenders::new(settings)?,
+                    senders: Box::new(RedisSenders::new(settings)?),
                     stream: self.stream.clone(),
                 }
             }
@@ -236,11 +236,11 @@ impl PublishCommand {
 /// A broker, with what each new connection to it needs.
 enum Brokers {
     Nats {
-        settings: NatsSettings,
+        settings: Box<NatsSettings>,
         jetstream: bool,
     },
     Redis {
-        senders: RedisSenders,
+        senders: Box<RedisSenders>,
         stream: Option<String>,
     },
 }

@@ -5,7 +5,7 @@ use super::body::{AnswerBody, BoxError, Progress, RequestBody};
 use super::caller::Caller;
 use super::client_stream::ClientStream;
 use super::gate::{Client, Gate, HeadLimits, Stop};
-use super::handover::{ConnectionClock, Ends, Handover, HttpSettings, WayBack, Work};
+use super::handover::{ConnectionClock, Ends, Handover, HttpSettings, Linger, WayBack, Work};
 use super::service::Found;
 use super::site::{Answer, GivesWay, Handler, LateAnswer, RequestParts, Site};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
@@ -108,11 +108,17 @@ pub(super) async fn serve(
         Err(error) => return debug!(%peer, %error, "HTTP connection could not be taken over"),
     };
     let settings = &server.settings;
+    // Who reaches the few places of the admin address keeps none for long.
+    let is_proxy = !server.site.is_admin && settings.access.trusted_proxies.trusts_peer(&peer);
+    let bounds = match is_proxy {
+        true => settings.linger_of_proxies,
+        false => settings.linger,
+    };
     let time = server.ends.clock();
     if time.now().unix_ms() <= 0 {
         // hyper writes a date, and ends the process without one.
         let detail = "The clock of this machine is before 1970";
-        return linger(stream, &refusal(503, detail), settings).await;
+        return linger(stream, &refusal(503, detail), bounds).await;
     }
     // The admin listener has few places, so the time for a head begins with the connection.
     let in_head = !read.is_empty() || back.is_none();
@@ -175,16 +181,16 @@ pub(super) async fn serve(
                 }
                 return;
             }
-            None => linger(stream, &refusal(403, "No WebSocket here"), settings).await,
+            None => linger(stream, &refusal(403, "No WebSocket here"), bounds).await,
         },
         (End::Done, Some(Stop::BadHead(error))) => {
-            linger(stream, &refusal(error.status(), error.reason()), settings).await;
+            linger(stream, &refusal(error.status(), error.reason()), bounds).await;
         }
-        (End::Done, None) => linger(stream, &[], settings).await,
+        (End::Done, None) => linger(stream, &[], bounds).await,
         (End::Fault(error), _) => {
             debug!(%peer, %error, "HTTP connection ended by a fault");
             if !stream.ends_answer() {
-                linger(stream, &[], settings).await;
+                linger(stream, &[], bounds).await;
             }
         }
         (End::TimedOut, _) => debug!(%peer, "HTTP connection timed out"),
@@ -331,7 +337,7 @@ async fn run(
 /// Sends a last answer, shuts down our half of the connection, and then reads and drops what the client still sends,
 /// within limits. Closing a socket with unread bytes causes a reset, and a reset can overtake the last answer (RFC 9112
 /// §9.6).
-async fn linger(mut stream: ClientStream, mut answer: &[u8], settings: &HttpSettings) {
+async fn linger(mut stream: ClientStream, mut answer: &[u8], bounds: Linger) {
     let drain = async {
         while !answer.is_empty() {
             let wrote = poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, answer)).await?;
@@ -339,9 +345,13 @@ async fn linger(mut stream: ClientStream, mut answer: &[u8], settings: &HttpSett
         }
         // After a fault hyper has not shut down our half; a second shutdown does no harm.
         let _ = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
-        let mut left = settings.linger_bytes_max;
+        let mut left = bounds.bytes_max;
+        let silence = Duration::from_millis(bounds.silence_ms);
         while left > 0 {
-            stream.readable().await?;
+            match timeout(silence, stream.readable()).await {
+                Ok(readable) => readable?,
+                Err(_) => break,
+            }
             // The buffer is on the stack, and not alive across an await: thousands of connections may linger at the
             // same time.
             match stream.try_discard(&mut [0; 4096]) {
@@ -354,7 +364,7 @@ async fn linger(mut stream: ClientStream, mut answer: &[u8], settings: &HttpSett
         Ok::<(), io::Error>(())
     };
     // Either result ends the connection.
-    let _ = timeout(Duration::from_millis(settings.linger_ms), drain).await;
+    let _ = timeout(Duration::from_millis(bounds.whole_ms), drain).await;
 }
 
 /// The requests of a connection.

@@ -33,10 +33,22 @@ pub struct HttpSettings {
     pub head_timeout_ms: u64,
     /// The longest time without a request, in milliseconds since the last byte in either direction.
     pub idle_timeout_ms: u64,
-    /// The longest wait for the client to close after our end of a connection, in milliseconds.
-    pub linger_ms: u64,
-    /// The most bytes to read and drop after our end of a connection.
-    pub linger_bytes_max: usize,
+    /// How long to read and drop what a client still sends after our end of a connection.
+    pub linger: Linger,
+    /// The same for a trusted proxy. It passes on a body that its client sends, maybe slowly, and many read no answer before they have
+    /// sent all of it: after a reset their client would get 502 in place of the answer.
+    pub linger_of_proxies: Linger,
+}
+
+/// The bounds on reading what nobody wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Linger {
+    /// The longest time without a byte, milliseconds.
+    pub silence_ms: u64,
+    /// The longest time, milliseconds.
+    pub whole_ms: u64,
+    /// The most bytes.
+    pub bytes_max: usize,
 }
 
 impl Default for HttpSettings {
@@ -49,8 +61,16 @@ impl Default for HttpSettings {
             event_stream: false,
             head_timeout_ms: 10_000,
             idle_timeout_ms: 75_000,
-            linger_ms: 1_000,
-            linger_bytes_max: 256 * 1024,
+            linger: Linger {
+                silence_ms: 1_000,
+                whole_ms: 1_000,
+                bytes_max: 256 * 1024,
+            },
+            linger_of_proxies: Linger {
+                silence_ms: 5_000,
+                whole_ms: 30_000,
+                bytes_max: 64 * 1024 * 1024,
+            },
         }
     }
 }

@@ -431,7 +431,12 @@ mod tests {
 
     #[test]
     fn a_file_without_a_secret_and_two_places_are_errors_that_show_nothing() {
-        let cases: [(&[(&str, &str)], ReadFile, &str); 4] = [
+        type Case = (
+            &'static [(&'static str, &'static str)],
+            ReadFile,
+            &'static str,
+        );
+        let cases: [Case; 4] = [
             (
                 &[("NATS_TOKEN_FILE", "/t")],
                 |_| Ok(b"\n".to_vec()),

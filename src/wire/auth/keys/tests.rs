@@ -253,7 +253,11 @@ fn a_token_without_a_key_id_is_tried_with_few_keys() {
         let mut keys = KeySet::default();
         for (n, name) in names.iter().enumerate() {
             let key = DecodingKey::from_secret(&[n as u8]);
-            keys.add(name.map(str::to_owned), Algorithm::Hs256, Material::Public(key))?;
+            keys.add(
+                name.map(str::to_owned),
+                Algorithm::Hs256,
+                Material::Public(key),
+            )?;
         }
         Ok::<_, KeyError>(keys)
     };
