@@ -343,7 +343,10 @@ fn a_users_limit_counts_over_all_of_its_connections() {
     let (other, _) = connect(&mut world, &mint("bob"));
     subscribe(&mut world, a, r#"["A","B"]"#);
     subscribe(&mut world, b, r#"["A"]"#);
-    let refused = subscribe(&mut world, b, r#"["C"]"#);
+    world.text(b, r#"{"action":"subscribe","symbols":["C"]}"#);
+    world.send(a, &frame(0x8a, b""));
+    world.advance(1);
+    let refused = world.texts(b).pop().expect("an answer");
     assert!(
         refused.contains("maximum of 3 symbols per user. Currently subscribed to 3 symbols."),
         "{refused}"

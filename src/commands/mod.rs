@@ -193,7 +193,7 @@ impl Program {
                 Ok(Invocation::Disconnect(Box::new(command)))
             }
             Some(("publish", matches)) => {
-                let command = publish::line::read(matches)?;
+                let command = publish::line::read(matches, &env)?;
                 Ok(Invocation::Publish(Box::new(command)))
             }
             Some(("version", matches)) => Ok(Invocation::Show(match matches.get_flag("json") {

@@ -366,12 +366,12 @@ impl Core {
     }
 
     /// Queues a ping for a client at once, to find out whether it is alive; its first sign of life calls
-    /// [`super::Gateway::handle_answered`]. Returns false if the last sign of life is at most `lately_us` old, the
-    /// client's protocol has no pong, or the client closes.
-    pub fn probe(&mut self, key: SessionKey, lately_us: u64) -> bool {
+    /// [`super::Gateway::handle_answered`]. Returns false if the client's protocol has no pong, or the
+    /// client closes.
+    pub fn probe(&mut self, key: SessionKey) -> bool {
         let now = self.now;
         let session = self.clients.session_mut(key);
-        let is_silent = session.is_some_and(|session| session.probe(now, lately_us));
+        let is_silent = session.is_some_and(|session| session.probe(now));
         self.clients.mark_dirty(key);
         is_silent
     }

@@ -16,9 +16,9 @@ from waiting import until
 WALK = r'{"n":{number},"walk":{walk},"other":{}}'
 
 
-def run(*args, stdin="", seconds=30):
+def run(*args, stdin="", seconds=30, env=()):
     """(status, standard output, standard error) of a run that ends by itself."""
-    done = subprocess.run([weirgate_binary(), "publish", *map(str, args)], env={"PATH": os.environ["PATH"]}, input=stdin, text=True,
+    done = subprocess.run([weirgate_binary(), "publish", *map(str, args)], env={"PATH": os.environ["PATH"], **dict(env)}, input=stdin, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=seconds)
     return done.returncode, done.stdout, done.stderr
 
@@ -263,3 +263,24 @@ async def test_a_broker_that_goes_away_ends_it(redis_server, nats, started):
 def test_wrong_use_ends_with_2(args, words):
     status, out, told = run(*args)
     assert (status, out) == (2, "") and words in told and "secret" not in told, told
+
+
+def test_the_login_of_redis_may_come_from_the_environment(started):
+    server = RedisServer()
+    started.append(server)
+    with server.client() as redis:
+        redis.config_set("requirepass", "se cret")
+    url, login = f"redis://127.0.0.1:{server.port}", "redis://:se%20cret@127.0.0.1"
+    for env, status in [({"REDIS_PASSWORD": "se cret"}, 0), ({"WEIRGATE_REDIS_PASSWORD": "se cret"}, 0), ({}, 1),
+                        ({"REDIS_URL": f"{login}:{server.port}"}, 0), ({"REDIS_URL": f"{login}:{free_port()}"}, 1)]:
+        done = run(url, "a", "x", env=env)
+        assert done[0] == status and "se cret" not in done[2], (env, done)
+    assert run(f"redis://:wrong@127.0.0.1:{server.port}", "a", "x", env={"REDIS_PASSWORD": "se cret"})[0] == 1
+
+
+def test_the_login_of_nats_may_come_from_the_environment(start_nats):
+    nats = start_nats(config='authorization { users: [{user: u, password: "p w"}] }')
+    for env, status in [({"NATS_USER": "u", "NATS_PASSWORD": "p w"}, 0), ({"WEIRGATE_NATS_USER": "u", "NATS_PASSWORD": "p w"}, 0), ({}, 1),
+                        ({"NATS_USER": "u", "NATS_PASSWORD": "p w", "NATS_TOKEN": "t"}, 2)]:
+        done = run(nats.url, "a", "x", env=env)
+        assert done[0] == status and "p w" not in done[2], (env, done)

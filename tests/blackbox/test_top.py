@@ -226,6 +226,16 @@ async def test_the_states_are_json_a_line_each(start_weirgate):
         child.wait(10)
 
 
+async def test_a_reader_that_has_seen_enough_ends_it_quietly(start_weirgate):
+    _, admin = await gateway(start_weirgate, "demo")
+    child = subprocess.Popen([weirgate_binary(), "top", "--json", "--interval-ms", "250", f"127.0.0.1:{admin}"], env={**os.environ, **ENV},
+                             text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert await asyncio.to_thread(child.stdout.readline)
+    child.stdout.close()
+    assert await asyncio.to_thread(child.wait, 20) == 0
+    assert child.stderr.read() == ""
+
+
 async def test_without_an_address_or_an_answer_it_says_what_to_do(start_weirgate):
     status, out, err = await top("--once")
     assert (status, out) == (2, "") and "--admin-addr 127.0.0.1:9100" in err

@@ -13,9 +13,7 @@ use crate::world::Random;
 pub(super) const INTERVALS: [(&str, i64); 3] = [("1s", 1_000), ("1m", 60_000), ("5m", 300_000)];
 const EARLY_MS_MAX: i64 = 10_000;
 const SPACING_US: u64 = 250_000;
-/// Deadlines are rounded up to a multiple of this.
-const GRID_US: u64 = 10_000;
-/// The same on the clock of the wall, which shows whole milliseconds.
+/// Deadlines are rounded up to a multiple of 10 ms, and the clock of the wall shows whole milliseconds.
 const GRID_MS: i64 = 11;
 
 /// An interval by its place in [`INTERVALS`], and a symbol.
@@ -169,11 +167,13 @@ impl Market {
         start_ms + INTERVALS[interval].1 + self.grace_ms
     }
 
-    /// The newest candle, if it is not closed.
+    /// The oldest candle that is not closed, if no earlier one can begin.
     fn running(&self, now: Now, pair: &Pair) -> Option<(i64, &Candle)> {
-        let (start_ms, candle) = self.candles.get(pair)?.last_key_value()?;
-        let is_open = self.closes_ms(pair.0, *start_ms) > now.unix_ms();
-        is_open.then_some((*start_ms, candle))
+        let mut candles = self.candles.get(pair)?.iter();
+        let open = candles.find(|(start_ms, _)| self.closes_ms(pair.0, **start_ms) > now.unix_ms());
+        let (start_ms, candle) = open?;
+        let is_running = start_ms + self.grace_ms <= now.unix_ms();
+        is_running.then_some((*start_ms, candle))
     }
 
     /// The first closed candle after `after_ms` that comes to a holder since `since_ms`.
@@ -221,9 +221,9 @@ impl View {
             return;
         }
         // Who keeps up sees what is.
-        let newest = market.candles[pair].last_key_value();
-        let (newest_ms, candle) = newest.expect("a candle");
-        assert_eq!((*newest_ms, candle.trades.len()), (start_ms, count));
+        assert_eq!(market.candles[pair][&start_ms].trades.len(), count);
+        let runs_ms = start_ms + market.grace_ms;
+        assert!(runs_ms <= now.unix_ms(), "{pair:?} earlier ones may come");
         let closes_ms = market.closes_ms(pair.0, start_ms);
         assert!(now.unix_ms() <= closes_ms + GRID_MS, "{pair:?} not closed");
         if is_first && now == self.since {
@@ -236,6 +236,8 @@ impl View {
 
     fn closed(&mut self, now: Now, market: &Market, pair: &Pair, start_ms: i64, fast: bool) {
         let closes_ms = market.closes_ms(pair.0, start_ms);
+        let is_in_order = self.running.is_none_or(|running| running.0 <= start_ms);
+        assert!(is_in_order, "{pair:?} {start_ms} goes back: {self:?}");
         assert!(
             closes_ms <= now.unix_ms(),
             "{pair:?} {start_ms} closed early"
@@ -263,9 +265,12 @@ impl View {
     fn running_due(&self, now: Now, market: &Market, pair: &Pair) -> Option<(i64, usize)> {
         let (start_ms, candle) = market.running(now, pair)?;
         // At the same moment the trade may have come first or the subscription.
-        let due_us = match candle.changed_us < self.since.mono_us {
+        let running_ms = now.unix_ms() - start_ms - market.grace_ms;
+        let runs_us = now.mono_us.saturating_sub(1_000 * running_ms as u64);
+        let changed_us = candle.changed_us.max(runs_us);
+        let due_us = match changed_us < self.since.mono_us {
             true => self.since.mono_us,
-            false => candle.changed_us + SPACING_US + GRID_US,
+            false => changed_us + SPACING_US + 1_000 * GRID_MS as u64,
         };
         let state = (start_ms, candle.trades.len());
         (now.mono_us >= due_us && self.running != Some(state)).then_some(state)

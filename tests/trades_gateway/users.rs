@@ -48,13 +48,28 @@ fn a_connection_that_is_gone_gives_way_within_two_seconds() {
     assert!(subscribe(&mut world, new, r#"["E"]"#).contains("success"));
 }
 
+/// Who changes networks leaves a connection behind that was heard until then.
 #[test]
-fn a_connection_that_was_heard_a_moment_ago_lives() {
-    let mut world = world(true);
-    let (old, new) = (ann(&mut world), ann(&mut world));
-    assert!(subscribe(&mut world, old, r#"["A","B"]"#).contains("success"));
-    world.advance(2 * SECOND);
-    assert!(subscribe(&mut world, new, r#"["C","D"]"#).contains("would exceed"));
+fn a_connection_that_was_heard_a_moment_ago_is_asked_too() {
+    for answers in [true, false] {
+        let mut world = world(true);
+        let (old, new) = (ann(&mut world), ann(&mut world));
+        assert!(subscribe(&mut world, old, r#"["A","B"]"#).contains("success"));
+        world.advance(SECOND / 10);
+        let pings = world.client(old).pings;
+        world.text(new, r#"{"action":"subscribe","symbols":["C","D"]}"#);
+        assert_eq!(world.client(old).pings, pings + 1, "a ping at once");
+        assert!(world.texts(new).is_empty());
+        if answers {
+            world.send(old, &frame(0x8a, b""));
+            world.advance(1);
+            assert!(world.texts(new)[0].contains("would exceed"));
+        }
+        world.advance(2 * SECOND);
+        assert_eq!(world.client(old).close.is_none(), answers);
+        let got = world.texts(new);
+        assert_eq!(got.iter().any(|text| text.contains("success")), !answers);
+    }
 }
 
 #[test]

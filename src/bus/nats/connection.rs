@@ -70,7 +70,10 @@ impl Link {
         let (options, url, info) = if endpoint.is_tls(settings, &greeted.info) {
             let config = tls_config(&settings.tls).map_err(NatsError::File)?;
             let carried = carry(greeted, waiter, &endpoint.tls_name, &login, config);
-            let (door, info) = carried.map_err(|e| refused(format!("TLS: {e}")))?;
+            let (door, info) = carried.map_err(|error| NatsError::Tls {
+                url: endpoint.url(),
+                reason: error.to_string(),
+            })?;
             let url = format!("nats://127.0.0.1:{}", door.port);
             // The gate of the loopback connection adds the credentials.
             let options = Options::new().with_name(&door.name);

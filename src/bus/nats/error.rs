@@ -32,13 +32,23 @@ pub enum NatsError {
     },
     /// The settings or the server: the server answers and refuses the connection.
     #[error(
-        "no connection with NATS at {url} ({reason}); check user, password, token, credentials \
-         and certificates"
+        "no connection with NATS at {url} ({reason}); check user, password, token and credentials"
     )]
     Refused {
         /// The URL, secrets hidden.
         url: String,
-        /// The error of the server or of the TLS library.
+        /// The error of the server.
+        reason: String,
+    },
+    /// The server, the network or the settings: the TLS library refuses the server, or the server refuses the client's
+    /// certificate.
+    #[error(
+        "no TLS with NATS at {url} ({reason}); check that TLS is on there, the CA and the certificates"
+    )]
+    Tls {
+        /// The URL, secrets hidden.
+        url: String,
+        /// The error of the TLS library.
         reason: String,
     },
     /// The settings or the server: a message is larger than the server accepts.

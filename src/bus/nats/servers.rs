@@ -296,7 +296,7 @@ fn log_in(endpoint: &Endpoint, is_used: bool, settings: &NatsSettings) -> Found 
             wire.leave(&waiter);
             Found::Answer
         }
-        Err(NatsError::Refused { .. }) if is_used => Found::Answer,
+        Err(NatsError::Refused { .. } | NatsError::Tls { .. }) if is_used => Found::Answer,
         Err(NatsError::Unreachable { source, .. })
             if is_used && source.kind() == ErrorKind::ConnectionRefused =>
         {

@@ -118,22 +118,16 @@ impl Wire {
     fn log_in(&mut self, waiter: &mut Waiter, until: Instant) -> Result<(), NatsError> {
         loop {
             let flushed = self.io.flush(waiter);
-            flushed.map_err(|e| self.refused(e.to_string()))?;
+            flushed.map_err(|error| self.failed(&error))?;
             match self.io.read(waiter) {
                 Ok(true) => {}
                 Ok(false) if Instant::now() < until => {
                     // TLS may have queued bytes to send during the read.
                     let waited = self.io.flush(waiter).and_then(|()| waiter.wait(until));
-                    waited.map_err(|e| self.refused(e.to_string()))?;
+                    waited.map_err(|error| self.failed(&error))?;
                 }
                 Ok(false) => return Err(self.refused(LATE.to_owned())),
-                Err(error) => {
-                    let tls = match self.io.stream.is_handshaking() {
-                        true => "TLS: ",
-                        false => "",
-                    };
-                    return Err(self.refused(format!("{tls}{error}")));
-                }
+                Err(error) => return Err(self.failed(&error)),
             }
             // Operations after the PONG are taken too: a server of a cluster sends another INFO there.
             let mut is_in = false;
@@ -256,6 +250,21 @@ impl Wire {
     pub(super) fn refused(&self, reason: String) -> NatsError {
         let url = self.endpoint.url();
         NatsError::Refused { url, reason }
+    }
+
+    /// The error of a log-in. After the handshake, TLS brings the refusal of the client's certificate (RFC 8446 §4.4.2.4).
+    fn failed(&self, error: &io::Error) -> NatsError {
+        let is_of_tls = error
+            .get_ref()
+            .is_some_and(|inner| inner.is::<rustls::Error>());
+        let reason = error.to_string();
+        match is_of_tls || self.io.stream.is_handshaking() {
+            true => NatsError::Tls {
+                url: self.endpoint.url(),
+                reason,
+            },
+            false => self.refused(reason),
+        }
     }
 
     /// The servers of the cluster that this server has announced last.

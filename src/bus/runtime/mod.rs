@@ -6,6 +6,7 @@
 mod durations;
 mod left_addresses;
 mod queue_bytes;
+mod server_certificates;
 pub mod tls_roots;
 mod wake;
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::server_certificates::ServerCertificates;
 use super::{Clock, regular_file};
 use rustls::client::WantsClientCert;
 use rustls::crypto::CryptoProvider;
@@ -27,7 +28,8 @@ pub struct TrustError {
 }
 
 /// Returns the client side of TLS 1.2 and 1.3 that trusts the certificates of `ca_file` (PEM), or of the
-/// system without a file.
+/// system without a file: servers whose certificates these authorities have signed, and servers that have exactly one of
+/// these certificates.
 ///
 /// # Errors
 /// The file cannot be read, or has no certificate of an authority.
@@ -42,15 +44,20 @@ pub fn client_config(
         place: place.clone(),
         reason,
     };
+    let certificates = certificates.map_err(nobody)?;
     let mut roots = RootCertStore::empty();
-    let (taken, _) = roots.add_parsable_certificates(certificates.map_err(nobody)?);
+    let (taken, _) = roots.add_parsable_certificates(certificates.iter().cloned());
     if taken == 0 {
         return Err(nobody("it has none".to_owned()));
     }
-    ClientConfig::builder_with_details(provider(), time())
+    let provider = provider();
+    let verifier = ServerCertificates::new(certificates, roots, &provider);
+    let verifier = verifier.map_err(|error| nobody(error.to_string()))?;
+    let builder = ClientConfig::builder_with_details(provider, time())
         .with_safe_default_protocol_versions()
-        .map(|builder| builder.with_root_certificates(roots))
-        .map_err(|error| nobody(error.to_string()))
+        .map_err(|error| nobody(error.to_string()))?;
+    let builder = builder.dangerous();
+    Ok(builder.with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
 /// Returns the same as [`client_config`], for clients without a certificate.

@@ -8,7 +8,9 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{BrokerUrl, Messages, PublishCommand};
 use crate::commands::program::{flag, switch, value};
+use weirgate_bus::nats::Credentials;
 use weirgate_bus::redis::RedisEndpoint;
+use weirgate_server::settings::typed::Env;
 use weirgate_wire::base::SplitMix64;
 
 /// The default message.
@@ -27,7 +29,9 @@ Examples:
 In MESSAGE, {number} is the number of the message from 1, {time} the Unix time in milliseconds, {walk} a number that \
 changes a little with each message, from 100.00 on. Lines of standard input and the bytes of a file are published as they \
 are. Without --count and --rate one message is published; with --rate alone, messages until Ctrl-C. With --retry, \
-messages on their way when the broker goes away may be missing, and one may come twice.
+messages on their way when the broker goes away may be missing, and one may come twice. A login in the URL is visible in \
+the list of processes. For a URL without one it is read from the environment: NATS_USER and NATS_PASSWORD, NATS_TOKEN, \
+NATS_CREDS or NATS_NKEY; REDIS_PASSWORD, or the login of REDIS_URL for the same server.
 
 Exit status: 0, or 1 if the broker is away or refuses a message.";
 
@@ -86,14 +90,15 @@ fn rate(text: &str) -> Result<f64, String> {
 /// # Errors
 /// The URL, the name or a combination of flags is not valid, or the file cannot be read. The text does not contain the
 /// URL.
-pub(in crate::commands) fn read(matches: &ArgMatches) -> Result<PublishCommand, String> {
-    let url = broker_url(&flag(matches, "url").unwrap_or_default())?;
-    let name = flag(matches, "name").unwrap_or_default();
-    let is_nats = matches!(url, BrokerUrl::Nats(_));
-    check_name(&name, is_nats)?;
-    let jetstream = matches.get_flag("jetstream");
+pub(in crate::commands) fn read(matches: &ArgMatches, env: &Env) -> Result<PublishCommand, String> {
     let file = |name| matches.get_one::<PathBuf>(name).cloned();
     let creds = file("creds");
+    let url = flag(matches, "url").unwrap_or_default();
+    let url = broker_url(&url, creds.clone(), env)?;
+    let name = flag(matches, "name").unwrap_or_default();
+    let is_nats = matches!(url, BrokerUrl::Nats(..));
+    check_name(&name, is_nats)?;
+    let jetstream = matches.get_flag("jetstream");
     if !is_nats && (jetstream || creds.is_some()) {
         return Err("--jetstream and --creds are for NATS, and the URL is that of Redis".into());
     }
@@ -124,17 +129,16 @@ pub(in crate::commands) fn read(matches: &ArgMatches) -> Result<PublishCommand, 
         jetstream,
         stream,
         retry: matches.get_flag("retry"),
-        creds,
         ca_file: file("ca-file"),
         certificate: file("cert").zip(file("key")),
     })
 }
 
-fn broker_url(url: &str) -> Result<BrokerUrl, String> {
+fn broker_url(url: &str, creds: Option<PathBuf>, env: &Env) -> Result<BrokerUrl, String> {
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
     match scheme.unwrap_or_default().to_ascii_lowercase().as_str() {
-        "nats" | "tls" => Ok(BrokerUrl::Nats(url.to_owned())),
-        scheme if RedisEndpoint::has_scheme(scheme) => Ok(BrokerUrl::Redis(url.to_owned())),
+        "nats" | "tls" => Ok(BrokerUrl::Nats(url.to_owned(), nats_login(creds, env)?)),
+        scheme if RedisEndpoint::has_scheme(scheme) => redis_endpoint(url, env),
         "ws" | "wss" => Err(
             "clients cannot publish through a gateway; give the URL of the \
             broker, nats://HOST:4222 or redis://HOST:6379"
@@ -142,6 +146,56 @@ fn broker_url(url: &str) -> Result<BrokerUrl, String> {
         ),
         _ => Err("the URL is neither nats://HOST:4222 nor redis://HOST:6379".to_owned()),
     }
+}
+
+/// The value of a setting of the gateway in the environment, by either of its names.
+fn from_env(env: &Env, name: &str) -> Result<Option<String>, String> {
+    let ours = format!("WEIRGATE_{name}");
+    let read = |name| env.value(name).map_err(|error| error.to_string());
+    Ok(match read(name)? {
+        None => read(&ours)?.map(str::to_owned),
+        value => value.map(str::to_owned),
+    })
+}
+
+/// The login for a NATS server without one in its URL: the file of the flag, or the one login in the environment.
+fn nats_login(creds: Option<PathBuf>, env: &Env) -> Result<Credentials, String> {
+    if let Some(creds) = creds {
+        return Ok(Credentials::CredsFile(creds));
+    }
+    let read = |name| from_env(env, name);
+    let password = read("NATS_USER")?.zip(read("NATS_PASSWORD")?);
+    let logins = [
+        password.map(|(user, password)| Credentials::UserPassword(user, password)),
+        read("NATS_TOKEN")?.map(Credentials::Token),
+        read("NATS_CREDS")?.map(|file| Credentials::CredsFile(file.into())),
+        read("NATS_NKEY")?.map(|file| Credentials::NkeyFile(file.into())),
+    ];
+    let mut logins = logins.into_iter().flatten();
+    match (logins.next(), logins.next()) {
+        (_, Some(_)) => {
+            Err("the environment has more than one login of NATS: set one alone".to_owned())
+        }
+        (login, None) => Ok(login.unwrap_or_default()),
+    }
+}
+
+/// The Redis server of a URL. Without a login there, that of the environment, of which `REDIS_URL` counts for its own server
+/// only.
+fn redis_endpoint(url: &str, env: &Env) -> Result<BrokerUrl, String> {
+    let parsed = |url: &str| RedisEndpoint::parse(url).map_err(|error| error.to_string());
+    let mut endpoint = parsed(url)?;
+    if endpoint.password.is_none() {
+        let place = |one: &RedisEndpoint| (one.host.clone(), one.port, one.socket.clone());
+        let ours = from_env(env, "REDIS_URL")?.and_then(|url| parsed(&url).ok());
+        let password = from_env(env, "REDIS_PASSWORD")?;
+        if let Some(ours) = ours.filter(|ours| place(ours) == place(&endpoint)) {
+            endpoint.username = endpoint.username.or(ours.username);
+            endpoint.password = ours.password;
+        }
+        endpoint.password = endpoint.password.or(password);
+    }
+    Ok(BrokerUrl::Redis(endpoint))
 }
 
 /// Checks a name to publish on.

@@ -37,28 +37,26 @@ pub struct PublishCommand {
     pub stream: Option<String>,
     /// Whether to connect again after the broker was away.
     pub retry: bool,
-    /// The credentials file of a NATS user.
-    pub creds: Option<PathBuf>,
     /// The authorities for TLS; `None` for the system's authorities.
     pub ca_file: Option<PathBuf>,
     /// The PEM files of the client certificate and its key, for a broker that asks for a certificate.
     pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
-/// The URL of a broker, by its kind.
+/// A broker, by its kind.
 #[derive(Clone, PartialEq, Eq)]
 pub enum BrokerUrl {
-    /// `nats://` or `tls://`.
-    Nats(String),
+    /// `nats://` or `tls://`, and the login where the URL has none.
+    Nats(String, Credentials),
     /// `redis://`, `rediss://` or `unix://`.
-    Redis(String),
+    Redis(RedisEndpoint),
 }
 
 /// Shows only the kind, because the URL may contain a password.
 impl std::fmt::Debug for BrokerUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Nats(_) => "Nats(***)",
+            Self::Nats(..) => "Nats(***)",
             Self::Redis(_) => "Redis(***)",
         })
     }
@@ -208,20 +206,22 @@ impl PublishCommand {
 
     fn brokers(&self) -> Result<Brokers, PublishError> {
         Ok(match &self.url {
-            BrokerUrl::Nats(url) => {
-                let creds = self.creds.clone();
-                let credentials = creds.map_or(Credentials::None, Credentials::CredsFile);
+            BrokerUrl::Nats(url, credentials) => {
                 let tls = Tls {
                     ca: self.ca_file.clone(),
                     client: self.certificate.clone(),
                 };
                 Brokers::Nats {
+<<<<<<< HEAD
                     settings: Box::new(NatsSettings::plain(url, credentials, tls)),
+=======
+                    settings: NatsSettings::plain(url, credentials.clone(), tls),
+>>>>>>> neighbours
                     jetstream: self.jetstream,
                 }
             }
-            BrokerUrl::Redis(url) => {
-                let mut settings = RedisSettings::new(RedisEndpoint::parse(url)?);
+            BrokerUrl::Redis(endpoint) => {
+                let mut settings = RedisSettings::new(endpoint.clone());
                 settings.tls_ca_file.clone_from(&self.ca_file);
                 settings.tls_client.clone_from(&self.certificate);
                 Brokers::Redis {

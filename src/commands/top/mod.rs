@@ -5,7 +5,7 @@
 mod page;
 
 use std::env;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -116,7 +116,11 @@ impl TopCommand {
             return self.show_once(&stop, &mut processes, &readings);
         }
         let shown = self.show_on(&stop, &mut processes, &readings);
-        shown.map_err(|error| format!("cannot write to standard output: {error}"))
+        match shown {
+            // The reader has closed standard output, as in `weirgate top --json … | head -1`.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            shown => shown.map_err(|error| format!("cannot write to standard output: {error}")),
+        }
     }
 
     /// Reads the state of a process at the interval, until the printing thread ends. Each process has a thread for

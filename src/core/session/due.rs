@@ -204,12 +204,9 @@ impl Session {
     }
 
     /// Puts a ping in the control part, unless a ping is under way, and waits for any sign of life. Returns false if
-    /// the last sign of life is at most `lately_us` old, or if the client cannot answer.
-    pub(crate) fn probe(&mut self, now: Now, lately_us: u64) -> bool {
+    /// the client cannot answer.
+    pub(crate) fn probe(&mut self, now: Now) -> bool {
         let takes_data = self.takes_data();
-        if now.mono_us <= self.cold.heard_us + lately_us {
-            return false;
-        }
         self.ping(now);
         let cold = &mut *self.cold;
         cold.is_silent = match &cold.phase {

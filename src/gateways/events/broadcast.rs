@@ -15,7 +15,7 @@ use weirgate_core::{
     Core, Frame, FrameBytes, Now, Place, Publication, RESUME_BYTES_MAX, TopicName,
 };
 use weirgate_wire::json;
-use weirgate_wire::json::{JsonError, ObjectWriter, check_json, compact};
+use weirgate_wire::json::{JsonError, ObjectWriter, as_utf8, check_json, compact};
 
 /// An event and its devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,7 @@ impl Broadcast {
     /// # Errors
     /// Returns the errors of the body. Of the device ids, at most the first 100 wrong ones are named.
     pub fn parse(body: &[u8]) -> Result<Self, Vec<Wrong>> {
+        let body = &*as_utf8(body);
         if let Err(error) = check_json(body) {
             return Err(vec![Wrong::new([Step::Index(offset(&error))], NO_JSON)]);
         }

@@ -6,7 +6,7 @@ use crate::gateways::shared::history::{END_BYTES_MAX, ended};
 use crate::gateways::shared::members::members;
 use std::sync::Arc;
 use weirgate_core::{CopyRank, Core, Frame, FrameBuilder, FrameBytes, Now, Position};
-use weirgate_wire::json::{ObjectWriter, check_json, compact, text_of};
+use weirgate_wire::json::{ObjectWriter, as_utf8, check_json, compact, text_of};
 use weirgate_wire::space;
 
 /// The most characters of a content coding in an error.
@@ -213,11 +213,12 @@ fn read(answer: &ServiceAnswer) -> Result<String, String> {
         return Ok(object.finish());
     }
     // Without a body: 204, 205, or a framework that names a content type all the same (RFC 9110 §15.3.5).
-    if is_blank(&answer.body) {
+    let body = as_utf8(&answer.body);
+    if is_blank(&body) {
         return Ok("null".to_owned());
     }
-    let text = check_json(&answer.body);
-    text.map(compact)
+    check_json(&body)
+        .map(compact)
         .map_err(|_| "Upstream sent invalid JSON".to_owned())
 }
 
@@ -247,10 +248,11 @@ fn is_json(content_type: &str) -> bool {
 /// Returns the last `detail` of a JSON object, else the whole body. Strings lose their quotes, other JSON loses its
 /// white space, other text is unchanged.
 fn detail(body: &[u8]) -> String {
-    let Ok(text) = check_json(body) else {
+    let json = as_utf8(body);
+    let Ok(text) = check_json(&json) else {
         return String::from_utf8_lossy(body).into_owned();
     };
-    match members(body, ["detail"]) {
+    match members(&json, ["detail"]) {
         Ok([Some(detail)]) => shown(detail.as_raw_str()),
         _ => shown(text),
     }
@@ -301,6 +303,64 @@ mod tests {
             Ok(r#"{"text":"x"}"#.to_owned()),
             "not followed"
         );
+    }
+
+    /// All forms of a text that Python's `json.loads`, and so the replaced gateway, reads.
+    fn forms(text: &str) -> Vec<Vec<u8>> {
+        let utf_16 =
+            |unit: fn(u16) -> [u8; 2]| -> Vec<u8> { text.encode_utf16().flat_map(unit).collect() };
+        let utf_32 = |unit: fn(u32) -> [u8; 4]| -> Vec<u8> {
+            text.chars().flat_map(|char| unit(char.into())).collect()
+        };
+        let bare: [Vec<u8>; 5] = [
+            text.into(),
+            utf_16(u16::to_le_bytes),
+            utf_16(u16::to_be_bytes),
+            utf_32(u32::to_le_bytes),
+            utf_32(u32::to_be_bytes),
+        ];
+        let marks: [&[u8]; 5] = [
+            b"\xef\xbb\xbf",
+            b"\xff\xfe",
+            b"\xfe\xff",
+            b"\xff\xfe\0\0",
+            b"\0\0\xfe\xff",
+        ];
+        let marked = marks.iter().zip(&bare);
+        let marked: Vec<_> = marked.map(|(mark, text)| [*mark, text].concat()).collect();
+        bare.into_iter().chain(marked).collect()
+    }
+
+    #[test]
+    fn json_is_read_in_every_encoding_of_unicode_with_and_without_a_mark() {
+        let of = |status, body: Vec<u8>| {
+            let answer = ServiceAnswer {
+                status,
+                content_type: "application/json; charset=utf-16".to_owned(),
+                body,
+                unknown_coding: None,
+            };
+            outcome(Ok(answer))
+        };
+        for text in [r#"{"a":"é🦀"}"#, "7", "12", r#""""#] {
+            for body in forms(text) {
+                assert_eq!(of(200, body.clone()), Ok(text.to_owned()), "{body:?}");
+            }
+        }
+        let message = Err("Upstream error (422): é no".to_owned());
+        for body in forms(r#"{"detail":"é no"}"#) {
+            assert_eq!(of(422, body.clone()), message, "{body:?}");
+        }
+        let invalid = Err("Upstream sent invalid JSON".to_owned());
+        for body in [
+            &b"\xff\xfe{"[..],
+            b"\xff\xfe\x00\xd8",
+            b"\xff\xfe\0\0\0\0\x11\0",
+            b"\xef\xbb\xbf\xef\xbb\xbf{}",
+        ] {
+            assert_eq!(of(200, body.to_vec()), invalid, "{body:?}");
+        }
+        assert_eq!(of(204, b"\xef\xbb\xbf".to_vec()), Ok("null".to_owned()));
     }
 
     #[test]

@@ -294,15 +294,17 @@ impl TradesGateway {
 
     /// Sends the running candles to a client that has just subscribed.
     fn send_running(
-        &self,
+        &mut self,
         core: &mut Core,
         key: SessionKey,
         interval: Interval,
         symbols: &[TopicName],
     ) {
-        let Some(candles) = &self.candles else { return };
+        let Some(candles) = &mut self.candles else {
+            return;
+        };
         for symbol in symbols {
-            if let Some(update) = candles.running(interval, symbol.as_str()) {
+            if let Some(update) = candles.running(core.now(), interval, symbol.as_str()) {
                 let frame = client::candle(core, &update);
                 core.send(key, &frame);
             }

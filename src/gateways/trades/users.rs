@@ -15,8 +15,7 @@ use super::client::{Client, Content, Held, Waiting, not_held};
 use super::request::{Asked, Request};
 use weirgate_core::{CloseReason, Closing, Core, Gateway as _, SessionKey};
 
-/// How long a request over its user's limit waits for signs of life of the user's other connections. A sign of life
-/// within this time before the request counts too.
+/// How long a request over its user's limit waits for signs of life of the user's other connections.
 const SIGN_OF_LIFE_US: u64 = 2_000_000;
 
 #[derive(Debug, Default)]
@@ -87,8 +86,9 @@ impl Users {
         self.forget(client);
     }
 
-    /// Asks the user's other connections for a sign of life. Returns false if none of these can be silent; otherwise
-    /// the request waits, until [`Users::is_settled`] or its time.
+    /// Asks the user's other connections for a sign of life, also those heard a moment ago: who changes networks was heard
+    /// then. Returns false if none of these can be asked; otherwise the request waits, until [`Users::is_settled`] or its
+    /// time.
     pub(super) fn probe(&mut self, core: &mut Core, key: SessionKey, client: &Held) -> bool {
         let Some(user) = self.user(client) else {
             return false;
@@ -98,7 +98,7 @@ impl Users {
         let mut is_silent = false;
         for other in others {
             is_silent |= if is_first {
-                core.probe(*other, SIGN_OF_LIFE_US)
+                core.probe(*other)
             } else {
                 core.is_silent(*other)
             };

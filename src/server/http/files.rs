@@ -123,11 +123,17 @@ fn gzip(body: &[u8]) -> Option<Vec<u8>> {
     encoder.finish().ok()
 }
 
-/// Returns true if `If-None-Match` contains the tag (RFC 9110 §13.1.2; the weak comparison).
+/// Returns true if `If-None-Match` contains the tag (RFC 9110 §13.1.2; the weak comparison), also with the suffix of a proxy
+/// that compresses: `"…-gzip"`, or `"…"-gzip` of an old Apache.
 fn has_form(request: &RequestParts, etag: &HeaderValue) -> bool {
     let known = request.header(&header::IF_NONE_MATCH).unwrap_or_default();
     let mut tags = known.split(',').map(space::trim);
-    tags.any(|tag| tag == "*" || tag.trim_start_matches("W/").as_bytes() == etag.as_bytes())
+    let ours = etag.to_str().unwrap_or_default().trim_matches('"');
+    tags.any(|tag| {
+        let opaque = tag.trim_start_matches("W/").replace('"', "");
+        let suffix = opaque.strip_prefix(ours);
+        tag == "*" || suffix.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
+    })
 }
 
 /// Returns true if `Accept-Encoding` permits gzip and does not prefer plain bytes (RFC 9110 §12.5.3). Without the
@@ -291,7 +297,15 @@ pub(crate) mod tests {
                 let asked = |file: &File, known: &str| {
                     ask(file, &[accept, &[(header::IF_NONE_MATCH, known)]].concat())
                 };
-                for known in [tag, "*", &format!("\"a\", W/{tag}")] {
+                let bare = tag.trim_matches('"');
+                for known in [
+                    tag,
+                    "*",
+                    &format!("\"a\", W/{tag}"),
+                    &format!("\"{bare}-gzip\""),
+                    &format!("W/\"{bare};br\""),
+                    &format!("{tag}-gzip"),
+                ] {
                     let answer = asked(&file, known);
                     assert_eq!(answer.status, StatusCode::NOT_MODIFIED, "{known}");
                     assert!(answer.body.is_empty());
@@ -301,6 +315,8 @@ pub(crate) mod tests {
                 }
                 let other = asked(&File::new("/a.js", "b"), tag);
                 assert_eq!(other.status, StatusCode::OK);
+                let longer = asked(&file, &format!("\"{bare}0\""));
+                assert_eq!(longer.status, StatusCode::OK);
             }
         }
     }

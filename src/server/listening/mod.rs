@@ -211,30 +211,41 @@ fn bind_tcp(addr: SocketAddr, options: &ListenOptions) -> io::Result<std::net::T
         socket.set_only_v6(false)?;
     }
     socket.bind(&addr.into())?;
-    set_options(&socket, options)?;
+    set_options(&socket, options);
     socket.listen(options.backlog)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
 /// Sets the options for accepted sockets. On Linux these inherit the TCP options of the listening socket, so no
-/// connection needs a system call.
-fn set_options(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
+/// connection needs a system call. Systems that imitate Linux lack some options, and clients can be served without.
+fn set_options(socket: &Socket, options: &ListenOptions) {
+    let warn = |option, set: io::Result<()>| {
+        if let Err(error) = set {
+            tracing::warn!(option, %error, "the system lacks an option of TCP; going on without");
+        }
+    };
+    warn("TCP_NODELAY", socket.set_tcp_nodelay(true));
     #[cfg(target_os = "linux")]
     {
-        if options.notsent_lowat_bytes > 0 {
-            // If this fails, slow clients only get older data.
-            let _ = socket.set_tcp_notsent_lowat(options.notsent_lowat_bytes);
+        let lowat_bytes = options.notsent_lowat_bytes;
+        if lowat_bytes > 0 {
+            // Without it, slow clients only get older data.
+            warn(
+                "TCP_NOTSENT_LOWAT",
+                socket.set_tcp_notsent_lowat(lowat_bytes),
+            );
         }
         if options.user_timeout_ms > 0 {
             let timeout = Duration::from_millis(u64::from(options.user_timeout_ms));
-            socket.set_tcp_user_timeout(Some(timeout))?;
+            warn(
+                "TCP_USER_TIMEOUT",
+                socket.set_tcp_user_timeout(Some(timeout)),
+            );
         }
     }
     #[cfg(not(target_os = "linux"))]
     let _ = options;
-    Ok(())
 }
 
 /// Opens a socket for `addr`. On a system without IPv6, `[::]` becomes all IPv4 addresses.

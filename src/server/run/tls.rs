@@ -168,6 +168,10 @@ pub(super) fn complaints(facts: &CertificateFacts, now_s: i64) -> Vec<String> {
         (facts.begins_unix_s > now_s).then(|| "is not valid yet".to_owned()),
         (!facts.is_in_order)
             .then(|| "is in a chain out of order: each has to be issued by the next".to_owned()),
+        facts.lacks_intermediate.then(|| {
+            "is alone in its file: without the intermediate certificate of its issuer (fullchain.pem) many clients refuse it"
+                .to_owned()
+        }),
         facts
             .names
             .is_empty()

@@ -226,7 +226,7 @@ impl KeySet {
 
     /// `or` decides what happens with a broken key.
     fn add_set(&mut self, text: &[u8], or: fn(KeyError) -> ReadKey) -> Result<(), KeyError> {
-        let set: Value = json::read(text)?.parse()?;
+        let set: Value = json::read(&json::as_utf8(text))?.parse()?;
         let keys = set.get("keys").and_then(Value::as_array);
         let mut added = self.clone();
         for (jwk, number) in keys.ok_or(KeyError::NoSet)?.iter().zip(1..) {
@@ -375,6 +375,8 @@ fn from_jwk(jwk: &Value, number: usize) -> ReadKey {
     }
     let bytes = |name| {
         let text = member(name).ok_or_else(|| broken.clone())?;
+        // Some providers write padding, which RFC 7515 §2 leaves out.
+        let text = text.trim_end_matches('=');
         URL_SAFE_NO_PAD.decode(text).map_err(|_| broken.clone())
     };
     let key = match algorithm {

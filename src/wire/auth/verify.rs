@@ -98,6 +98,9 @@ pub enum Refusal {
     /// Neither the API key nor a JWT.
     #[error("neither the API key nor a JWT")]
     NotAToken,
+    /// A JWT with `=` in it, as AWS load balancers make them (RFC 7515 §2 has no padding).
+    #[error("a JWT with padding (=)")]
+    Padding,
     /// An algorithm that is not accepted, `none` for instance.
     #[error("an algorithm that is not taken")]
     Algorithm,
@@ -177,11 +180,12 @@ impl Refusal {
     }
 
     /// All refusals, without their times.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Missing,
         Self::TwoCookies,
         Self::TooLong,
         Self::NotAToken,
+        Self::Padding,
         Self::Algorithm,
         Self::UnknownKey,
         Self::KeysDue { wait_ms: 0 },
@@ -204,6 +208,7 @@ impl Refusal {
             Self::TwoCookies => "two_cookies",
             Self::TooLong => "too_long",
             Self::NotAToken => "not_a_token",
+            Self::Padding => "padding",
             Self::Algorithm => "algorithm",
             Self::UnknownKey => "unknown_key",
             Self::KeysDue { .. } => "keys_due",
@@ -352,6 +357,9 @@ impl Authenticator {
         now: Now,
     ) -> Result<(&'a str, &'a str), Refusal> {
         let (message, signature) = split(token.expose()).ok_or(Refusal::NotAToken)?;
+        if token.expose().contains('=') {
+            return Err(Refusal::Padding);
+        }
         let (header, claims) = message.split_once('.').ok_or(Refusal::NotAToken)?;
         let header = decode(header)?;
         let (algorithm, key_id) = judge_header(&members(&header)?)?;

@@ -5,6 +5,9 @@
 //! symbol and an interval; only watched pairs make messages and have deadlines. Only symbols with candles count for the
 //! limit on pairs: the bus alone decides about these, while clients may watch any name.
 //!
+//! Charts take the candles of a pair in the order of time only. So a candle is shown when the interval before it takes no
+//! more trades, though its own trades may come up to the grace time earlier.
+//!
 //! | file | owns |
 //! | --- | --- |
 //! | `mod` | all symbols, watches, deadlines |
@@ -142,7 +145,7 @@ struct Watch {
     topic: TopicName,
     /// When the running candle was last sent.
     sent_us: Option<u64>,
-    /// The running candle has changed since.
+    /// The oldest open candle has changed since, or was never sent.
     is_changed: bool,
     /// The pair's entry in [`Candles::due`].
     due_us: Option<u64>,
@@ -230,10 +233,14 @@ impl Candles {
         }
         // Candles that ended without a watcher are not sent.
         self.close(now, pair, &mut Vec::new());
-        self.symbols[slot as usize].watches[interval as usize] = Some(Box::new(Watch {
+        let horizon_ms = self.horizon_ms(now);
+        let known = &mut self.symbols[slot as usize];
+        let series = &mut known.series[interval as usize];
+        known.watches[interval as usize] = Some(Box::new(Watch {
             topic: interval.topic(symbol),
             sent_us: None,
-            is_changed: false,
+            // Each new member gets the running candle; one that is to run later is sent then.
+            is_changed: !series.is_empty() && series.running(horizon_ms).is_none(),
             due_us: None,
         }));
         self.arm(now, pair);
@@ -253,9 +260,9 @@ impl Candles {
     }
 
     /// Returns the running candle, for a new member of the topic.
-    pub(super) fn running(&self, interval: Interval, symbol: &str) -> Option<Update> {
+    pub(super) fn running(&mut self, now: Now, interval: Interval, symbol: &str) -> Option<Update> {
         let slot = *self.slots.get(symbol)?;
-        self.update(Pair { slot, interval })
+        self.update(now, Pair { slot, interval })
     }
 
     /// The time at which [`Self::handle_timeout`] is due, on the monotonic clock.
@@ -315,9 +322,9 @@ impl Candles {
         let horizon_ms = self.horizon_ms(now);
         let symbol = &mut self.symbols[pair.slot as usize];
         match symbol.series[pair.interval as usize].add(trade, horizon_ms) {
-            Ok(is_running) => {
+            Ok(is_oldest) => {
                 if let Some(watch) = &mut symbol.watches[pair.interval as usize] {
-                    watch.is_changed |= is_running;
+                    watch.is_changed |= is_oldest;
                 }
             }
             Err(series::Late) => self.stats.count_dropped(Dropped::Late),
@@ -333,8 +340,8 @@ impl Candles {
             let Some(watch) = &mut symbol.watches[pair.interval as usize] else {
                 continue;
             };
-            // Without a running candle, no change is left to send.
-            watch.is_changed &= !series.is_empty();
+            // The next candle was not sent yet.
+            watch.is_changed = !series.is_empty();
             out.push(Update {
                 topic: watch.topic.clone(),
                 key: None,
@@ -349,17 +356,22 @@ impl Candles {
             return;
         };
         let is_due = |sent_us: u64| now.mono_us >= sent_us + SPACING_US;
-        if watch.is_changed && watch.sent_us.is_none_or(is_due) {
+        if watch.is_changed
+            && watch.sent_us.is_none_or(is_due)
+            && let Some(update) = self.update(now, pair)
+            && let Some(watch) = self.watch_of(pair)
+        {
             watch.is_changed = false;
             watch.sent_us = Some(now.mono_us);
-            out.extend(self.update(pair));
+            out.push(update);
         }
         self.arm(now, pair);
     }
 
-    fn update(&self, pair: Pair) -> Option<Update> {
-        let symbol = &self.symbols[pair.slot as usize];
-        let candle = symbol.series[pair.interval as usize].running()?;
+    fn update(&mut self, now: Now, pair: Pair) -> Option<Update> {
+        let horizon_ms = self.horizon_ms(now);
+        let symbol = &mut self.symbols[pair.slot as usize];
+        let candle = symbol.series[pair.interval as usize].running(horizon_ms)?;
         let watch = symbol.watches[pair.interval as usize].as_ref()?;
         Some(Update {
             topic: watch.topic.clone(),
@@ -375,12 +387,16 @@ impl Candles {
         let Some(watch) = &mut symbol.watches[pair.interval as usize] else {
             return;
         };
-        let shown_us = (watch.is_changed).then(|| watch.sent_us.unwrap_or(0) + SPACING_US);
-        let end_ms = symbol.series[pair.interval as usize].next_end_ms();
-        let closed_us = end_ms.map(|end_ms| {
-            let wait_ms = (end_ms + grace_ms - now.unix_ms()).max(0);
+        let series = &symbol.series[pair.interval as usize];
+        let graced_us = |at_ms: i64| {
+            let wait_ms = (at_ms + grace_ms - now.unix_ms()).max(0);
             now.mono_us + 1_000 * wait_ms.unsigned_abs()
+        };
+        let shown_us = watch.is_changed.then(|| {
+            let spaced_us = watch.sent_us.unwrap_or(0) + SPACING_US;
+            series.next_start_ms().map_or(0, graced_us).max(spaced_us)
         });
+        let closed_us = series.next_end_ms().map(graced_us);
         let Some(due_us) = shown_us.into_iter().chain(closed_us).min() else {
             return;
         };

@@ -60,15 +60,17 @@ impl Interval {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Late;
 
-/// The newest candle, and earlier candles in their grace time.
+/// The open candles of a symbol and an interval. They are shown in the order of their intervals: one becomes the running
+/// candle when the interval before it takes no more trades.
 #[derive(Debug)]
 pub(super) struct Series {
     interval: Interval,
     /// Oldest first. There are few, because an interval lasts at least a second, and both the grace time and the lead
     /// of early trades are bounded.
     candles: Vec<Candle>,
-    /// End of the newest closed candle, so that a clock that is set back does not open the candle again.
-    closed_until_ms: i64,
+    /// End of the newest closed candle, or start of the newest candle that was shown, whichever is later. No candle begins
+    /// before this, even if the clock is set back.
+    begins_ms_min: i64,
 }
 
 impl Series {
@@ -76,23 +78,23 @@ impl Series {
         Self {
             interval,
             candles: Vec::new(),
-            closed_until_ms: i64::MIN,
+            begins_ms_min: i64::MIN,
         }
     }
 
     /// Closes and returns the oldest candle if its end is at most `horizon_ms`.
     pub(super) fn close(&mut self, horizon_ms: i64) -> Option<Candle> {
         let end_ms = self.next_end_ms().filter(|end_ms| *end_ms <= horizon_ms)?;
-        self.closed_until_ms = end_ms;
+        self.begins_ms_min = end_ms;
         Some(self.candles.remove(0))
     }
 
-    /// Adds a trade to its candle. Returns whether this is the newest candle; an error if the candle is closed, or
-    /// ended at `horizon_ms` or before.
+    /// Adds a trade to its candle. Returns whether this is the oldest candle; an error if the candle is closed, ended at
+    /// `horizon_ms` or before, or is older than a candle that was shown.
     pub(super) fn add(&mut self, trade: &Trade, horizon_ms: i64) -> Result<bool, Late> {
         let start_ms = self.interval.start_of(trade.at_ms);
         let is_over = start_ms + self.interval.ms() <= horizon_ms;
-        if is_over || start_ms < self.closed_until_ms {
+        if is_over || start_ms < self.begins_ms_min {
             return Err(Late);
         }
         let place = self.candles.partition_point(|c| c.start_ms < start_ms);
@@ -104,12 +106,23 @@ impl Series {
                 self.candles.insert(place, Candle::new(start_ms, trade));
             }
         }
-        Ok(place + 1 == self.candles.len())
+        Ok(place == 0)
     }
 
-    /// The running candle: the newest.
-    pub(super) fn running(&self) -> Option<&Candle> {
-        self.candles.last()
+    /// Returns the running candle, to be shown: the oldest, if its interval began at `horizon_ms` or before, so that no
+    /// earlier candle can follow it.
+    pub(super) fn running(&mut self, horizon_ms: i64) -> Option<&Candle> {
+        let horizon_ms = horizon_ms.max(self.begins_ms_min);
+        let oldest = self.candles.first();
+        let running = oldest.filter(|candle| candle.start_ms <= horizon_ms)?;
+        self.begins_ms_min = self.begins_ms_min.max(running.start_ms);
+        Some(running)
+    }
+
+    /// The `horizon_ms` from which on the oldest candle is the running candle; `None` if it is already.
+    pub(super) fn next_start_ms(&self) -> Option<i64> {
+        let start_ms = self.candles.first()?.start_ms;
+        (start_ms > self.begins_ms_min).then_some(start_ms)
     }
 
     /// The end of the oldest candle's interval, Unix milliseconds.
@@ -351,7 +364,8 @@ mod tests {
         for (at_ms, price) in [(20, 5), (10, 7), (30, 3), (10, 8), (30, 4), (25, 9)] {
             assert_eq!(series.add(&trade(begin + at_ms, price), 0), Ok(true));
         }
-        let candle = series.running().expect("a candle");
+        assert!(series.running(begin - 1).is_none(), "earlier ones may come");
+        let candle = series.running(begin).expect("a candle");
         let message = candle.message("A\"", Interval::Minute, false);
         let want = concat!(
             r#"{"type":"candle","data":{"symbol":"A\"","interval":"1m","start":3600000,"open":7,"#,
@@ -364,7 +378,8 @@ mod tests {
     fn a_closed_candle_is_not_opened_again_though_the_clock_is_set_back() {
         let mut series = Series::new(Interval::Second);
         assert_eq!(series.add(&trade(HOUR_MS + 500, 1), 0), Ok(true));
-        assert_eq!(series.add(&trade(HOUR_MS - 1, 1), 0), Ok(false));
+        assert_eq!(series.add(&trade(HOUR_MS - 1, 1), 0), Ok(true));
+        assert_eq!(series.add(&trade(HOUR_MS, 1), 0), Ok(false));
         assert!(series.close(HOUR_MS - 1).is_none());
         let closed = series.close(HOUR_MS + 1_000).expect("the older one");
         assert_eq!(closed.start_ms, HOUR_MS - 1_000);
@@ -374,6 +389,20 @@ mod tests {
         assert!(series.close(back).is_none());
         assert_eq!(series.add(&trade(HOUR_MS + 999, 1), back), Err(Late));
         assert_eq!(series.add(&trade(HOUR_MS + 1_000, 1), back), Ok(true));
+    }
+
+    #[test]
+    fn no_candle_begins_before_one_that_was_shown_though_the_clock_is_set_back() {
+        let mut series = Series::new(Interval::Second);
+        assert_eq!(series.add(&trade(HOUR_MS, 1), 0), Ok(true));
+        assert_eq!(series.next_start_ms(), Some(HOUR_MS));
+        assert!(series.running(HOUR_MS).is_some());
+        assert_eq!(series.next_start_ms(), None);
+        let back = HOUR_MS - 60_000;
+        assert_eq!(series.add(&trade(HOUR_MS - 1, 1), back), Err(Late));
+        assert_eq!(series.add(&trade(HOUR_MS + 1, 1), back), Ok(true));
+        let trades = series.running(back).map(|candle| candle.trades);
+        assert_eq!(trades, Some(2));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, Resol
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer;
 
 use super::client_certificates;
@@ -124,6 +124,9 @@ pub struct CertificateFacts {
     pub ends_unix_s: i64,
     /// Whether each certificate of the chain was issued by the next.
     pub is_in_order: bool,
+    /// Whether the chain ends with the server's certificate, though this says where its issuer's certificate is: a public
+    /// authority, with an intermediate between.
+    pub lacks_intermediate: bool,
     /// Whether the key is an RSA key, and no certificate with the same names has a key of another kind. A handshake
     /// with RSA costs five times as much as with an elliptic curve.
     pub is_costly: bool,
@@ -280,12 +283,27 @@ impl CertificateFacts {
             begins_unix_s: validity.not_before.timestamp(),
             ends_unix_s: validity.not_after.timestamp(),
             is_in_order,
+            lacks_intermediate: parsed.len() == 1 && names_place_of_issuer(first),
             is_costly: matches!(
                 first.public_key().parsed(),
                 Ok(x509_parser::public_key::PublicKey::RSA(_))
             ),
         })
     }
+}
+
+/// The access method id-ad-caIssuers.
+const CA_ISSUERS: &str = "1.3.6.1.5.5.7.48.2";
+
+/// Whether a certificate of another issuer says where the issuer's certificate is (RFC 5280 §4.2.2.1).
+fn names_place_of_issuer(certificate: &X509Certificate<'_>) -> bool {
+    let is_place = |extension: &X509Extension<'_>| match extension.parsed_extension() {
+        ParsedExtension::AuthorityInfoAccess(access) => access
+            .iter()
+            .any(|one| one.access_method.to_id_string() == CA_ISSUERS),
+        _ => false,
+    };
+    certificate.issuer() != certificate.subject() && certificate.extensions().iter().any(is_place)
 }
 
 /// The DNS names and addresses of a certificate (RFC 6125 §6.4). Browsers do not read the subject.

@@ -213,6 +213,13 @@ fn rsa_keys_are_measured_by_their_modulus() {
     assert_eq!(read, Err(KeyError::Weak { number: 1 }));
 }
 
+#[test]
+fn numbers_of_keys_may_have_padding() {
+    let padded = JWKS.replace("\",\n   \"e\":", "==\",\n   \"e\":");
+    assert_ne!(padded, JWKS);
+    assert_eq!(jwks(&padded).map(|keys| keys.len()), Ok(3));
+}
+
 /// The modulus of `rsa-2047.pem`.
 const RSA_2047_MODULUS: &str = "cehTT0NuoUo0m2xjgZVZI8-_5tFeXk7I9a2LURoK1x4xOsXg7QZYeZpWzQPN6hyAQ01O3AXA2suqMuHJiu22ENRvEWVrv33-x61Bf261g0cq-FP6FHSHSWyQKIN6EamK-D9wWy4_MxB9Nl3ZFRK3lAJC2kHPphult7DiZltwdxUXJK5kfwUForYFO51SvAAO-bc8t0qFb4aga1hvFfnZdOBBoeRefgQC32ZwcgulXGXZTFCsJit42yXPdUXQaRtS-AF0Zk54QCw70jAlmJbtqgkQYPLDEgZWcR4fTURuWWpsCL0R7uRcRiUa-XsluBf0zCQ4vE18vbTXboSMyUX2sw";
 

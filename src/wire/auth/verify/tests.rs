@@ -331,17 +331,17 @@ fn what_is_no_token_is_refused_before_anything_is_read() {
             .is_ok()
     );
     let (message, _) = good.rsplit_once('.').expect("a token");
-    use Refusal::{NotAToken, Signature, TooLong};
+    use Refusal::{NotAToken, Padding, Signature, TooLong};
     for (bad, refusal) in [
         ("the-kez".to_owned(), NotAToken),
         (message.to_owned(), NotAToken),
         (format!("{good}.x"), NotAToken),
         ("..".to_owned(), NotAToken),
         (format!("{message}."), Signature),
-        (format!("{good}="), Signature),
+        (format!("{good}="), Padding),
         (format!("{good}\n"), Signature),
         (format!(" {good}"), NotAToken),
-        (good.replacen('.', "=.", 1), NotAToken),
+        (good.replacen('.', "=.", 1), Padding),
         (good.replacen('.', "+.", 1), NotAToken),
         (format!("{message}.{}", "é".repeat(22)), Signature),
         (format!("{good}{}", "A".repeat(TOKEN_BYTES_MAX)), TooLong),
