@@ -56,8 +56,7 @@ pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, 
 pub use gateway::{Admission, Closed, Entrance, Gateway};
 pub use history::{Missed, Outcome, Wanted};
 pub use limits::{
-    CONNECTION_BYTES_MAX, DeflateWindow, FRAME_WALK_MAX, HTTP_BYTES_MAX, HistoryLimits, Limits,
-    RESUME_MESSAGES_MAX, SendQueueLimits,
+    DeflateWindow, HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SendQueueLimits,
 };
 pub use losses::Active;
 pub use position::fnv_1a;

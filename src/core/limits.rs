@@ -6,7 +6,7 @@ use super::revoked::Revoked;
 use weirgate_wire::admission::{AddressLimits, Holding, TrustedProxies};
 
 /// The most sessions and frames that one flush looks at while frames are over their limit of memory: about 0.3 ms.
-pub const FRAME_WALK_MAX: usize = 8_192;
+pub(crate) const FRAME_WALK_MAX: usize = 8_192;
 
 /// If a pong takes longer than this, bytes are queued on the way to the client.
 pub(super) const LATE_PONG_US: u32 = 1_000_000;
@@ -27,7 +27,7 @@ pub const RESUME_MESSAGES_MAX: u64 = 4_194_304;
 pub const HTTP_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// The most memory of all connections together, bytes, if no limit of memory is known: as good as no limit.
-pub const CONNECTION_BYTES_MAX: u64 = 1 << 40;
+pub(crate) const CONNECTION_BYTES_MAX: u64 = 1 << 40;
 
 /// Limits of one send queue (`send_queue.rs`).
 #[derive(Clone, Debug)]
