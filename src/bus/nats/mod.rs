@@ -75,7 +75,8 @@ pub use self::ask::{NatsNeeds, ask, ask_plain};
 pub use self::connection::NatsSender;
 pub use self::error::NatsError;
 pub use self::login::{Credentials, Tls};
-pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, redacted};
+pub(crate) use self::settings::redacted;
+pub use self::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 pub use self::stream::NatsStreamSource;
 pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
 
