@@ -14,7 +14,7 @@ use weirgate::gateways::trades::{TradesGateway, TradesGatewaySettings};
 use weirgate_core::FeedSettings;
 use weirgate_core::{BusEvent, BusMessage, FeedNotice};
 use weirgate_core::{Core, Feed, FrameBytes, HistoryLimits, Hub, Limits, Mark, Place, Position};
-use weirgate_wire::auth::{Authenticator, Origins};
+use weirgate_wire::auth::Authenticator;
 
 const MARK: Mark = Mark {
     nonce: 0x7f3a_09c2_b11e,
@@ -47,14 +47,12 @@ impl Bench {
         let settings = TradesGatewaySettings {
             server_id: "bench".to_owned(),
             symbols_max: 5,
-            inbound_per_second: None,
-            origins: Origins::default(),
             authenticator: Authenticator::default(),
-            candles: None,
+            ..TradesGatewaySettings::default()
         };
         let feed_settings = FeedSettings {
             bus_message_bytes_max: 1 << 20,
-            is_stamped: false,
+            ..FeedSettings::default()
         };
         let gateway = TradesGateway::new(settings, Arc::default());
         let mut bench = Self {

@@ -53,12 +53,10 @@ fn settings() -> ChannelsGatewaySettings {
         },
         inbound_per_second: 1_000,
         renewals_per_second: 1_000,
-        outbound_per_second: None,
         default_role: "user".to_owned(),
-        origins: Origins::default(),
         authenticator: Authenticator::default(),
         acl: Acl::default(),
-        marks_channel: None,
+        ..ChannelsGatewaySettings::default()
     }
 }
 
@@ -118,7 +116,7 @@ impl Bench {
         let feed = ChannelsFeed::new(
             FeedSettings {
                 bus_message_bytes_max: 1 << 20,
-                is_stamped: false,
+                ..FeedSettings::default()
             },
             world.frame_bytes.clone(),
         );

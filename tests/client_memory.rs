@@ -25,7 +25,7 @@ use weirgate_core::{
 };
 use weirgate_wire::admission::{Holding, LOOP_BYTES};
 use weirgate_wire::auth::{
-    Acl, Authenticator, Identity, NameSyntax, Origins, Rights, RightsCheck, TokenNameLimits,
+    Acl, Authenticator, Identity, NameSyntax, Rights, RightsCheck, TokenNameLimits,
 };
 use world::World;
 use world::client::{Compressor, frame, request_with};
@@ -198,12 +198,10 @@ impl Names {
             },
             inbound_per_second: 1_000,
             renewals_per_second: 1,
-            outbound_per_second: None,
             default_role: "user".to_owned(),
-            origins: Origins::default(),
             authenticator: Authenticator::default(),
             acl: Acl::default(),
-            marks_channel: None,
+            ..ChannelsGatewaySettings::default()
         };
         let frame_bytes = FrameBytes::default();
         let gateway = ChannelsGateway::new(settings, Arc::default());

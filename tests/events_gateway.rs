@@ -37,7 +37,7 @@ fn settings() -> EventsGatewaySettings {
         calls_max: 100,
         orphans_max: 10,
         waiting_bytes_max: 1_000_000,
-        shares_pushes: false,
+        ..EventsGatewaySettings::default()
     }
 }
 

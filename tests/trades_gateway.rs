@@ -115,7 +115,7 @@ fn publish(world: &mut World<TradesGateway>, feed: &mut TradesFeed, channel: &st
 fn feed(world: &World<TradesGateway>) -> TradesFeed {
     let settings = FeedSettings {
         bus_message_bytes_max: 1 << 20,
-        is_stamped: false,
+        ..FeedSettings::default()
     };
     TradesFeed::new(settings, world.frame_bytes.clone())
 }

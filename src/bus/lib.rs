@@ -144,7 +144,7 @@ impl SourceLink {
     }
 
     /// Wakes the source with `wake` when the loop has ended.
-    pub fn wake_at_end(&self, wake: &Wake) {
+    pub(crate) fn wake_at_end(&self, wake: &Wake) {
         *self.end.wake() = Some(wake.clone());
     }
 
@@ -154,7 +154,7 @@ impl SourceLink {
     }
 
     /// Sets whether a stop should wait for work of the source on the bus.
-    pub fn set_owing(&self, owes: bool) {
+    pub(crate) fn set_owing(&self, owes: bool) {
         self.end.owes.store(owes, Ordering::Release);
     }
 

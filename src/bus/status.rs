@@ -9,7 +9,7 @@ use weirgate_wire::base::Now;
 
 /// A reader that is more than this behind the newest message of its stream counts as late, milliseconds: the log and
 /// `weirgate top` report it, and the alert fires.
-pub const STREAM_LATE_MS: u64 = 5_000;
+pub(crate) const STREAM_LATE_MS: u64 = 5_000;
 
 /// The state of a bus connection.
 #[derive(Debug, Default)]
@@ -145,7 +145,7 @@ impl BusStatus {
     }
 
     /// Source: counts a search for the last good message of a subject that reached its limit.
-    pub fn count_look_back_limited(&self) {
+    pub(crate) fn count_look_back_limited(&self) {
         self.look_backs_limited.fetch_add(1, Relaxed);
     }
 
@@ -155,7 +155,7 @@ impl BusStatus {
     }
 
     /// Source: counts a pattern with more last values than the limit.
-    pub fn count_retained_limited(&self) {
+    pub(crate) fn count_retained_limited(&self) {
         self.retained_limited.fetch_add(1, Relaxed);
     }
 
@@ -165,7 +165,7 @@ impl BusStatus {
     }
 
     /// Source: counts a name whose last values the bus has refused, or has not sent in time.
-    pub fn count_retained_refused(&self) {
+    pub(crate) fn count_retained_refused(&self) {
         self.retained_refused.fetch_add(1, Relaxed);
     }
 
@@ -178,7 +178,7 @@ impl BusStatus {
     }
 
     /// Source: sets how long it has polled without sleep so far, and how often that found work.
-    pub fn set_spin(&self, counts: SpinCounts) {
+    pub(crate) fn set_spin(&self, counts: SpinCounts) {
         self.spun_us.store(counts.spun_us, Relaxed);
         self.spins_found.store(counts.found, Relaxed);
     }
@@ -199,7 +199,7 @@ impl BusStatus {
     }
 
     /// Source: sets whether positions in the feed are valid on other instances too.
-    pub fn set_positions_shared(&self, shared: bool) {
+    pub(crate) fn set_positions_shared(&self, shared: bool) {
         self.positions_shared.store(shared, Relaxed);
     }
 
@@ -221,7 +221,7 @@ impl BusStatus {
 
     /// Source: counts a message that came at `received`, and that the bus stored at `stored_us` of its Unix time. If
     /// the clocks differ so that it was stored later than received, it counts as 0.
-    pub fn count_arrival(&self, received: Now, stored_us: u64) {
+    pub(crate) fn count_arrival(&self, received: Now, stored_us: u64) {
         let received_us = u64::try_from(received.unix_us).unwrap_or(0);
         self.arrivals
             .observe_us(received_us.saturating_sub(stored_us));
@@ -289,7 +289,7 @@ impl BusStatus {
     }
 
     /// Source: counts a reconnection.
-    pub fn count_reconnect(&self) {
+    pub(crate) fn count_reconnect(&self) {
         self.reconnects.fetch_add(1, Relaxed);
     }
 
@@ -358,7 +358,7 @@ impl ConsumerStatus {
     }
 
     /// Source: sets whether it leaves the subject out. Neither the metrics nor `/health` then show the consumer.
-    pub fn set_left_out(&self, left_out: bool) {
+    pub(crate) fn set_left_out(&self, left_out: bool) {
         self.left_out.store(left_out, Relaxed);
     }
 

@@ -21,7 +21,7 @@ pub const RESUME_MESSAGES_MAX: u64 = 4_194_304;
 pub const HTTP_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// The most memory of all connections together, bytes, if no limit of memory is known: as good as no limit.
-pub const CONNECTION_BYTES_MAX: u64 = 1 << 40;
+pub(crate) const CONNECTION_BYTES_MAX: u64 = 1 << 40;
 
 /// Limits of one send queue (`send_queue.rs`).
 #[derive(Clone, Debug)]

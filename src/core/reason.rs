@@ -103,7 +103,7 @@ labelled! {
 
 impl CloseReason {
     /// Whether weirgate drops an open client for this reason because the client does not keep up, or holds too much.
-    pub const fn is_drop(self) -> bool {
+    pub(crate) const fn is_drop(self) -> bool {
         matches!(
             self,
             Self::PongTimeout

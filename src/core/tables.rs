@@ -80,7 +80,7 @@ impl<C> ByClient<C> {
     }
 
     /// Iterates over the clients in `count` slots from `first` on.
-    pub fn slots_mut(
+    pub(crate) fn slots_mut(
         &mut self,
         first: usize,
         count: usize,
@@ -255,12 +255,12 @@ fn first_from(words: &[u64], index: usize) -> Option<usize> {
 const ROOM_KEPT: usize = 1024;
 
 /// Whether there is room for many more entries than are used.
-pub fn is_too_large(used: usize, room: usize) -> bool {
+pub(crate) fn is_too_large(used: usize, room: usize) -> bool {
     room > ROOM_KEPT && used < room / 4
 }
 
 /// Gives back memory of a table if the table uses little of it.
-pub fn shrink<T>(table: &mut Vec<T>) {
+pub(crate) fn shrink<T>(table: &mut Vec<T>) {
     if is_too_large(table.len(), table.capacity()) {
         table.shrink_to((2 * table.len()).max(ROOM_KEPT / 2));
     }

@@ -1,6 +1,6 @@
 //! permessage-deflate (RFC 7692).
 //!
-//! No connection has a compressor or an inflater of its own: one [`Deflater`] and one [`Inflater`] serve a whole
+//! No connection has a compressor or an inflater of its own: one [`Deflater`] and one `Inflater` serve a whole
 //! reactor, and a deflated frame is sent to every client whose window has the text that the frame refers to. A client
 //! that keeps its window from message to message (context takeover) may get a message that refers to the message before
 //! ([`Deflater::deflate_after`]); [`DeflateParams::takes_over`] says which clients may. In the other direction the
@@ -11,7 +11,8 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 mod offer;
 mod windows;
 
-pub use offer::{Agreed, DeflateParams, negotiate};
+pub(crate) use offer::negotiate;
+pub use offer::{Agreed, DeflateParams};
 use windows::Packer;
 pub use windows::{InflateWindow, InflateWindows};
 
@@ -96,7 +97,7 @@ const END: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 
 /// The reason why a message could not be inflated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InflateError {
+pub(crate) enum InflateError {
     /// The inflated message would be over the limit.
     #[error("the message is too big when inflated")]
     TooBig,
@@ -107,7 +108,7 @@ pub enum InflateError {
 
 /// Inflates whole messages, one after the other. A message may refer to the earlier text of its client.
 #[derive(Debug)]
-pub struct Inflater {
+pub(crate) struct Inflater {
     state: Decompress,
     /// Packs and unpacks the windows of all clients.
     packer: Packer,
@@ -127,7 +128,7 @@ impl Inflater {
     /// Appends the inflated message to `out`. Adds the tail that the sender cut off (§7.2.2). The limit holds while
     /// inflating: `out` never grows by more than `bytes_max` and one byte. After an error the bytes appended to `out`
     /// have no meaning.
-    pub fn inflate(
+    pub(crate) fn inflate(
         &mut self,
         compressed: &[u8],
         out: &mut Vec<u8>,
@@ -138,7 +139,7 @@ impl Inflater {
 
     /// Inflates the next message of a client. It may refer to the text in the client's window, and becomes the newest
     /// part of that text.
-    pub fn inflate_after(
+    pub(crate) fn inflate_after(
         &mut self,
         window: &mut InflateWindow,
         compressed: &[u8],
@@ -232,7 +233,7 @@ impl Inflater {
 ///
 /// The blocks end at a byte boundary, so bytes for one connection can be stored in front of deflated blocks that all
 /// connections share. Such deflated blocks refer to nothing before them.
-pub fn stored_block(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn stored_block(out: &mut Vec<u8>, bytes: &[u8]) {
     for block in bytes.chunks(usize::from(u16::MAX)) {
         stored_header(out, block.len() as u16);
         out.extend_from_slice(block);

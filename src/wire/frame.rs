@@ -11,19 +11,19 @@ pub const FIN: u8 = 0x80;
 /// The payload is deflated (RFC 7692 §6).
 pub const RSV1: u8 = 0x40;
 /// The next fragment of a message.
-pub const OPCODE_CONTINUATION: u8 = 0x0;
+pub(crate) const OPCODE_CONTINUATION: u8 = 0x0;
 /// A text message.
 pub const OPCODE_TEXT: u8 = 0x1;
 /// A binary message.
 pub const OPCODE_BINARY: u8 = 0x2;
 /// A close; opcodes from here on are control frames (§5.5).
-pub const OPCODE_CLOSE: u8 = 0x8;
+pub(crate) const OPCODE_CLOSE: u8 = 0x8;
 /// A ping.
 pub const OPCODE_PING: u8 = 0x9;
 /// A pong.
-pub const OPCODE_PONG: u8 = 0xa;
+pub(crate) const OPCODE_PONG: u8 = 0xa;
 /// Longest payload of a control frame (§5.5).
-pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
+pub(crate) const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 
 /// Writes the header of an unmasked frame with `payload_len` bytes to the front of `out`. Returns the
 /// header's length: 2, 4 or 10 bytes, the shortest form for the length (§5.2).

@@ -13,7 +13,7 @@ use super::frame::{
 };
 
 /// The largest limit of a message, in bytes; a larger limit is lowered to this.
-pub const MESSAGE_BYTES_MAX: usize = 1 << 30;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
 /// The longest header of a masked frame: two bytes, a 64-bit length, and a mask of four bytes (§5.2).
 const HEAD_BYTES_MAX: usize = 14;
@@ -119,7 +119,7 @@ pub struct FrameReader {
 
 impl FrameReader {
     /// `message_bytes_max`: payload bytes of a message, inflated, over all its fragments; at most
-    /// [`MESSAGE_BYTES_MAX`]. `deflate`: permessage-deflate was negotiated.
+    /// `MESSAGE_BYTES_MAX`. `deflate`: permessage-deflate was negotiated.
     pub fn new(message_bytes_max: usize, deflate: bool) -> Self {
         Self {
             message_bytes_max: message_bytes_max.min(MESSAGE_BYTES_MAX) as u32,

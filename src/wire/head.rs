@@ -299,7 +299,7 @@ impl<'a> RequestHead<'a> {
 
     /// Whether a comma-separated header (RFC 9110 §5.6.1) has `token`, over all its lines, in any
     /// letter case.
-    pub fn has_token(&self, name: &str, token: &str) -> bool {
+    pub(crate) fn has_token(&self, name: &str, token: &str) -> bool {
         // Most values are the token alone.
         self.header_values(name).any(|value| {
             value.eq_ignore_ascii_case(token)

@@ -23,12 +23,12 @@ use sonic_rs::{Deserialize, JsonValueTrait, LazyValue, ObjectJsonIter, Value};
 pub use self::list::{ListWriter, TextList};
 
 /// How deep JSON may nest.
-pub const JSON_DEPTH_MAX: usize = 512;
+pub(crate) const JSON_DEPTH_MAX: usize = 512;
 
 /// Why a text is not the expected JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
-    /// Nested deeper than [`JSON_DEPTH_MAX`] levels.
+    /// Nested deeper than `JSON_DEPTH_MAX` levels.
     #[error("JSON nests deeper than {JSON_DEPTH_MAX} levels at byte {offset}")]
     TooDeep {
         /// Offset of the first bracket over the limit, in bytes.
@@ -80,7 +80,7 @@ pub struct Json<'a>(&'a str);
 /// end.
 ///
 /// # Errors
-/// The text is not UTF-8, nested deeper than [`JSON_DEPTH_MAX`] levels, or has a broken escape.
+/// The text is not UTF-8, nested deeper than `JSON_DEPTH_MAX` levels, or has a broken escape.
 pub fn read(text: &[u8]) -> Result<Json<'_>, JsonError> {
     let checked = check_utf8(text)?;
     check_depth(text)?;
@@ -149,7 +149,7 @@ pub fn text_of(raw: &str) -> Option<String> {
     is_string.then(|| sonic_rs::from_str(raw).ok()).flatten()
 }
 
-/// Refuses a text nested deeper than [`JSON_DEPTH_MAX`] levels. Looks only at the brackets outside of strings; the
+/// Refuses a text nested deeper than `JSON_DEPTH_MAX` levels. Looks only at the brackets outside of strings; the
 /// parser checks the rest.
 ///
 /// # Errors
@@ -238,7 +238,7 @@ fn from_utf32(text: &[u8], unit: fn([u8; 4]) -> u32) -> Option<String> {
     units.collect()
 }
 
-/// Checks that the whole text is one JSON value: UTF-8 without a byte-order mark, at most [`JSON_DEPTH_MAX`] levels
+/// Checks that the whole text is one JSON value: UTF-8 without a byte-order mark, at most `JSON_DEPTH_MAX` levels
 /// deep, without lone surrogate escapes, and with nothing but white space after it. Returns the text as `str`.
 ///
 /// # Errors

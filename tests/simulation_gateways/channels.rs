@@ -12,7 +12,7 @@ use weirgate::gateways::channels::{
 use weirgate_core::FeedSettings;
 use weirgate_core::SessionKey;
 use weirgate_core::{BusEvent, BusMessage, Fault, Place, Subscription};
-use weirgate_wire::auth::{Acl, Authenticator, Origins};
+use weirgate_wire::auth::{Acl, Authenticator};
 
 use super::bench::{Bench, Contract, SECOND, noise, take};
 use crate::world::Random;
@@ -247,12 +247,10 @@ impl Contract for Channels {
             },
             inbound_per_second: 1_000_000,
             renewals_per_second: 1_000,
-            outbound_per_second: None,
             default_role: "user".to_owned(),
-            origins: Origins::default(),
             authenticator: Authenticator::default(),
             acl: Acl::from_json(GRANTED.as_bytes()).expect("a table"),
-            marks_channel: None,
+            ..ChannelsGatewaySettings::default()
         };
         ChannelsGateway::new(settings, Arc::clone(&self.stats))
     }
@@ -260,7 +258,7 @@ impl Contract for Channels {
     fn begin(bench: &mut Bench<Self>) {
         let settings = FeedSettings {
             bus_message_bytes_max: 5_000,
-            is_stamped: false,
+            ..FeedSettings::default()
         };
         bench.contract.feed = Some(ChannelsFeed::new(settings, bench.world.frame_bytes.clone()));
     }

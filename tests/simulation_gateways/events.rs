@@ -143,7 +143,7 @@ impl Contract for Events {
                 calls_max: random.pick(&[3, 10, 100]),
                 orphans_max: random.pick(&[2, 1_000]),
                 waiting_bytes_max: random.pick(&[500, 1_000_000]),
-                shares_pushes: false,
+                ..EventsGatewaySettings::default()
             },
             next: None,
         }

@@ -45,7 +45,7 @@ fn settings() -> LevelsFeedSettings {
     LevelsFeedSettings {
         messages: FeedSettings {
             bus_message_bytes_max: 5_000,
-            is_stamped: false,
+            ..FeedSettings::default()
         },
         relays: vec![Relay {
             subject: "more.stuff".to_owned(),

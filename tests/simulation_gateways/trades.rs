@@ -125,13 +125,13 @@ impl Contract for Trades {
         let settings = TradesGatewaySettings {
             server_id: "ws-gateway-0a1b2c3d".to_owned(),
             symbols_max: SYMBOLS_MAX,
-            inbound_per_second: None,
             origins: Origins::new([]),
             authenticator: Authenticator::default(),
             candles: self.market.as_ref().map(|market| CandleSettings {
                 grace_ms: market.grace_ms as u32,
                 pairs_max: 300,
             }),
+            ..TradesGatewaySettings::default()
         };
         TradesGateway::new(settings, Arc::clone(&self.stats))
     }
@@ -139,7 +139,7 @@ impl Contract for Trades {
     fn begin(bench: &mut Bench<Self>) {
         let settings = FeedSettings {
             bus_message_bytes_max: 5_000,
-            is_stamped: false,
+            ..FeedSettings::default()
         };
         bench.contract.feed = Some(TradesFeed::new(settings, bench.world.frame_bytes.clone()));
         // At some moment of the longest interval.

@@ -114,10 +114,9 @@ impl Contract for Trades {
         let settings = TradesGatewaySettings {
             server_id: "ws-gateway-0a1b2c3d".to_owned(),
             symbols_max: 5,
-            inbound_per_second: None,
             origins: Origins::new([]),
             authenticator: Authenticator::default(),
-            candles: None,
+            ..TradesGatewaySettings::default()
         };
         TradesGateway::new(settings, Arc::default())
     }
@@ -125,7 +124,7 @@ impl Contract for Trades {
     fn feed(setup: &Setup, alive: FrameBytes) -> TradesFeed {
         let settings = FeedSettings {
             bus_message_bytes_max: setup.bus_message_bytes_max,
-            is_stamped: false,
+            ..FeedSettings::default()
         };
         TradesFeed::new(settings, alive)
     }
@@ -209,12 +208,11 @@ impl Contract for Channels {
             },
             inbound_per_second: 1_000,
             renewals_per_second: 1_000,
-            outbound_per_second: None,
             default_role: "user".to_owned(),
-            origins: Origins::default(),
             authenticator: Authenticator::default(),
             acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
             marks_channel: setup.marks_channel.clone(),
+            ..ChannelsGatewaySettings::default()
         };
         let gateway = ChannelsGateway::new(settings, Arc::default());
         let gateway = gateway.with_kept(setup.kept.clone(), false);
@@ -224,7 +222,7 @@ impl Contract for Channels {
     fn feed(setup: &Setup, alive: FrameBytes) -> ChannelsFeed {
         let settings = FeedSettings {
             bus_message_bytes_max: setup.bus_message_bytes_max,
-            is_stamped: false,
+            ..FeedSettings::default()
         };
         let feed = ChannelsFeed::new(settings, alive);
         match &setup.conflated {

@@ -79,7 +79,8 @@ pub use self::connection::NatsSender;
 pub use self::error::NatsError;
 pub use self::login::{Credentials, Tls};
 pub use self::needs::{JetStreamNeeds, NatsNeeds};
-pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec, redacted};
+pub(crate) use self::settings::redacted;
+pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 pub use self::stream::NatsStreamSource;
 pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
 

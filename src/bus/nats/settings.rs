@@ -54,7 +54,7 @@ pub struct NatsSettings {
 }
 
 /// Whether a payload (second) on a subject (first) is a good state.
-pub type Judge = dyn Fn(&str, &[u8]) -> bool + Send + Sync;
+pub(crate) type Judge = dyn Fn(&str, &[u8]) -> bool + Send + Sync;
 
 /// The limit and the test in the search for the last good message of a subject.
 #[derive(Clone)]
@@ -283,7 +283,7 @@ pub(super) fn learn(learned: &mut Vec<Endpoint>, told: Vec<Endpoint>, configured
 /// The URLs with every password and token shown as `***`, for banner, logs and `/health`.
 ///
 /// When in doubt, hides: a part without host and port may be half of a password with a comma.
-pub fn redacted(urls: &str) -> String {
+pub(crate) fn redacted(urls: &str) -> String {
     let shown: Vec<String> = urls.split(',').map(redacted_one).collect();
     shown.join(",")
 }

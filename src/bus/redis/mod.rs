@@ -75,7 +75,7 @@ use weirgate_core::BusEvent;
 pub use self::ask::{RedisNeeds, ask};
 pub use self::marks::says_lone_master;
 pub use self::publish::{RedisPublisher, RedisSender, RedisSenders};
-pub use self::settings::{REDIS_PORT, RedisEndpoint, RedisError, RedisSettings, SENTINEL_PORT};
+pub use self::settings::{RedisEndpoint, RedisError, RedisSettings};
 pub use self::stream::{RedisStreamSource, StreamReader, Trouble};
 
 /// Relays publications, for ever.

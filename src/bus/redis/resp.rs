@@ -18,7 +18,7 @@ const ITEMS_ROOM_MAX: usize = 16;
 const BYTES_ROOM_MAX: usize = 64 * 1024;
 
 /// Appends a command to `out`.
-pub fn pack<T: AsRef<[u8]>>(out: &mut Vec<u8>, parts: impl ExactSizeIterator<Item = T>) {
+pub(crate) fn pack<T: AsRef<[u8]>>(out: &mut Vec<u8>, parts: impl ExactSizeIterator<Item = T>) {
     header(out, b'*', parts.len());
     for part in parts {
         let part = part.as_ref();
@@ -115,7 +115,7 @@ impl Reader {
     }
 
     /// Sets the limits that apply from the next list or string on.
-    pub fn set_limits(&mut self, limits: ReadLimits) {
+    pub(crate) fn set_limits(&mut self, limits: ReadLimits) {
         self.limits = limits;
     }
 

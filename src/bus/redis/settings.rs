@@ -14,9 +14,9 @@ use crate::{LinkTimes, outage, relay};
 use weirgate_wire::base::{Secret, is_host, unix_socket_url};
 
 /// The default port of a Redis server.
-pub const REDIS_PORT: u16 = 6379;
+pub(crate) const REDIS_PORT: u16 = 6379;
 /// The default port of a sentinel.
-pub const SENTINEL_PORT: u16 = 26_379;
+pub(crate) const SENTINEL_PORT: u16 = 26_379;
 
 /// The settings of a [`super::RedisSource`].
 #[derive(Clone, Debug)]

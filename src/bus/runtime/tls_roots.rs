@@ -73,7 +73,7 @@ pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TrustError> {
 ///
 /// # Errors
 /// A file has the wrong content (the text names the file), or certificate and key do not belong together.
-pub fn showing(
+pub(crate) fn showing(
     builder: ConfigBuilder<ClientConfig, WantsClientCert>,
     own: Option<&(PathBuf, PathBuf)>,
 ) -> Result<ClientConfig, String> {

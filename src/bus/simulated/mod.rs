@@ -1,6 +1,6 @@
 //! A market simulated inside the process, for the demo, tests and load: no broker needed.
 //!
-//! [`SimulatedMarket`] is pure and writes the messages that a bus would carry; [`SimulatedSource`] sends them at a
+//! `SimulatedMarket` is pure and writes the messages that a bus would carry; [`SimulatedSource`] sends them at a
 //! steady rate. While the loop's channel is full, the source waits, and leaves out the messages that it missed: the
 //! next one has the newest state.
 
@@ -20,12 +20,12 @@ use weirgate_core::{BusEvent, BusMessage, Place, StreamPosition};
 use weirgate_wire::base::SplitMix64;
 
 /// The subjects of the source, in turn.
-pub const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
+pub(crate) const SUBJECTS: [&str; 2] = ["levels.signals", "market.flow"];
 
 /// The slowest rate, in messages of each subject a second.
-pub const RATE_HZ_MIN: f64 = 0.1;
+pub(crate) const RATE_HZ_MIN: f64 = 0.1;
 /// The fastest rate, in messages of each subject a second.
-pub const RATE_HZ_MAX: f64 = 10_000.0;
+pub(crate) const RATE_HZ_MAX: f64 = 10_000.0;
 
 /// Sends a simulated market: `rate_hz` messages a second of `levels.signals`, and as many of
 /// `market.flow` half-way between them.
@@ -36,7 +36,7 @@ pub struct SimulatedSource {
 }
 
 impl SimulatedSource {
-    /// Creates a source. `rate_hz` is clamped to [`RATE_HZ_MIN`] to [`RATE_HZ_MAX`] (NaN: the minimum);
+    /// Creates a source. `rate_hz` is clamped to `RATE_HZ_MIN` to `RATE_HZ_MAX` (NaN: the minimum);
     /// `status` is set to up when the source runs.
     pub fn new(settings: SimulatedSettings, rate_hz: f64, status: Arc<BusStatus>) -> Self {
         Self {
@@ -152,7 +152,7 @@ pub struct SimulatedSettings {
 /// input of the levels contract). Pure: time and seed are arguments. The floating-point functions are those of the
 /// platform, so the messages for a seed may differ between platforms in the last digit.
 #[derive(Clone, Debug)]
-pub struct SimulatedMarket {
+pub(crate) struct SimulatedMarket {
     levels_shown: usize,
     random: SplitMix64,
     last_unix_ms: Option<i64>,
@@ -180,7 +180,7 @@ impl Candidate {
 
 impl SimulatedMarket {
     /// A market just before its first message.
-    pub fn new(settings: SimulatedSettings) -> Self {
+    pub(crate) fn new(settings: SimulatedSettings) -> Self {
         let mut random = SplitMix64::new(settings.seed);
         let spot = Spot::new(&mut random);
         let tape = Tape::new(&mut random);
@@ -197,14 +197,14 @@ impl SimulatedMarket {
 
     /// Advances to `unix_ms` (Unix milliseconds) and writes the `levels.signals` message of that moment. The market
     /// does not move if the clock has stopped or went back.
-    pub fn levels_signals(&mut self, unix_ms: i64) -> Vec<u8> {
+    pub(crate) fn levels_signals(&mut self, unix_ms: i64) -> Vec<u8> {
         self.advance(unix_ms);
         messages::levels_signals(unix_ms, &self.spot, &self.tape, &self.levels).into_bytes()
     }
 
     /// Advances to `unix_ms` (Unix milliseconds) and writes the `market.flow` message of that
     /// moment.
-    pub fn market_flow(&mut self, unix_ms: i64) -> Vec<u8> {
+    pub(crate) fn market_flow(&mut self, unix_ms: i64) -> Vec<u8> {
         self.advance(unix_ms);
         messages::market_flow(unix_ms, &self.spot, &self.tape, self.vwap, &self.levels).into_bytes()
     }

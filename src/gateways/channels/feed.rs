@@ -243,7 +243,7 @@ mod tests {
     fn feed() -> ChannelsFeed {
         let settings = FeedSettings {
             bus_message_bytes_max: 1_100,
-            is_stamped: false,
+            ..FeedSettings::default()
         };
         ChannelsFeed::new(settings, FrameBytes::default())
     }

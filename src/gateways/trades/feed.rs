@@ -215,7 +215,7 @@ mod tests {
     fn feed() -> TradesFeed {
         let settings = FeedSettings {
             bus_message_bytes_max: 1_100,
-            is_stamped: false,
+            ..FeedSettings::default()
         };
         TradesFeed::new(settings, FrameBytes::default())
     }

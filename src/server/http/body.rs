@@ -276,7 +276,7 @@ impl Body for RequestBody {
 /// The body of an answer: whole, or in pieces, each polled when there is room. If a piece fails, the connection ends
 /// without the end of the body, so that no client takes a part for the whole: the last chunk is missing, or, where the
 /// end of the connection would be the end of the body, the connection is reset.
-pub type AnswerBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>;
+pub(crate) type AnswerBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>;
 
 /// Work on at most this many bytes runs on the calling thread: it takes about 1 ms.
 const HERE_BYTES_MAX: usize = 256 * 1024;
@@ -313,7 +313,7 @@ const BEHIND_MAX: Duration = Duration::from_secs(30);
 
 /// How far a body is behind its least speed. Time counts only while the reader waits for the client.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub(crate) struct Pace {
     behind: Duration,
     /// Since when the reader waits.
     waits_since: Option<Instant>,
@@ -328,14 +328,14 @@ pub struct BodyTooSlow;
 impl Pace {
     /// Records bytes of the body, or its end. A body never gets ahead of the least speed; otherwise a client could send
     /// fast first, and then rest.
-    pub fn note_received(&mut self, bytes: usize) {
+    pub(crate) fn note_received(&mut self, bytes: usize) {
         let paid_us = bytes as u64 * 1_000_000 / u64::from(BYTES_PER_SECOND_MIN);
         let behind = self.behind().saturating_sub(Duration::from_micros(paid_us));
         (self.behind, self.waits_since) = (behind, None);
     }
 
     /// Records that the reader waits for the client. Ready when the body is too slow.
-    pub fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let since = *self.waits_since.get_or_insert_with(Instant::now);
         let due = since + BEHIND_MAX.saturating_sub(self.behind);
         let timer = || Box::pin(sleep_until(due));
@@ -347,7 +347,7 @@ impl Pace {
     }
 
     /// How far the body is behind now.
-    pub fn behind(&self) -> Duration {
+    pub(crate) fn behind(&self) -> Duration {
         let waited = self.waits_since.map(|since| since.elapsed());
         self.behind + waited.unwrap_or_default()
     }

@@ -32,7 +32,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// Limits of time and size.
 #[derive(Clone, Copy, Debug)]
-pub struct FetchLimits {
+pub(crate) struct FetchLimits {
     /// For the whole fetch, from the look-up of the name to the last byte.
     pub whole: Duration,
     /// Bytes of the document.
@@ -45,13 +45,13 @@ pub enum FetchError {
     /// The name is unknown, the server refuses, or the connection ended early.
     #[error("{0}")]
     Unreachable(io::Error),
-    /// Over [`FetchLimits::whole`].
+    /// Over `FetchLimits::whole`.
     #[error("no whole answer within {} ms", .0.as_millis())]
     Timeout(Duration),
     /// Any status other than 200.
     #[error("the server answers {}{}", .0.as_u16(), of_redirect(*.0))]
     Status(StatusCode),
-    /// Over [`FetchLimits::bytes_max`].
+    /// Over `FetchLimits::bytes_max`.
     #[error("the answer is over {0} bytes")]
     TooLarge(usize),
 }
@@ -65,7 +65,7 @@ fn of_redirect(status: StatusCode) -> &'static str {
 
 /// A document to fetch.
 #[derive(Clone)]
-pub struct Fetch {
+pub(crate) struct Fetch {
     service: Service,
     target: String,
     limits: FetchLimits,
@@ -80,7 +80,11 @@ impl fmt::Debug for Fetch {
 impl Fetch {
     /// Prepares a fetch. `tls` is used for `https://`. Returns `None` if the URL has another scheme, no host, or a
     /// user.
-    pub fn new(url: &Url, tls: Option<Arc<ClientConfig>>, limits: FetchLimits) -> Option<Self> {
+    pub(crate) fn new(
+        url: &Url,
+        tls: Option<Arc<ClientConfig>>,
+        limits: FetchLimits,
+    ) -> Option<Self> {
         let mut origin = url.clone();
         origin.set_path("/");
         origin.set_query(None);
@@ -96,7 +100,7 @@ impl Fetch {
     ///
     /// # Errors
     /// There is no document, or the document is too large.
-    pub fn get(&self) -> Result<Vec<u8>, FetchError> {
+    pub(crate) fn get(&self) -> Result<Vec<u8>, FetchError> {
         let whole = self.limits.whole;
         let document = block_on(async { timeout(whole, self.document()).await });
         let document = document.map_err(FetchError::Unreachable)?;
@@ -175,7 +179,7 @@ const SHOWN_MAX: usize = 200;
 
 /// The target of a redirect for people: shortened, and without parts that may be secret (the user, the query). Empty if
 /// the head has no `Location`.
-pub fn place(headers: &HeaderMap) -> String {
+pub(crate) fn place(headers: &HeaderMap) -> String {
     let place = headers
         .get(LOCATION)
         .map_or(&[][..], |value| value.as_bytes());

@@ -22,17 +22,17 @@ mod service;
 pub mod services;
 pub mod site;
 
-pub use body::{AnswerBody, BodyTooSlow, BoxError, ReadBodyError, RequestBody, aside};
+pub use body::{BodyTooSlow, BoxError, ReadBodyError, RequestBody, aside};
 pub use caller::{Caller, ClientAccess};
-pub use fetch::{Fetch, FetchError, FetchLimits};
+pub use fetch::FetchError;
+pub(crate) use fetch::{Fetch, FetchLimits};
 pub use files::{ClientModule, client_routes};
 pub use handover::{Handover, HttpSettings, WayBack};
 pub use page::FrontPage;
 pub use plane::{Admin, HttpHandle, HttpPlane};
-pub use readiness::{NotReady, ReadyLimits};
-pub use site::{
-    ANY_METHOD, Answer, Cors, GET, Handler, LateAnswer, Later, RequestParts, Route, Site, TakeOver,
-};
+pub use readiness::ReadyLimits;
+pub(crate) use site::TakeOver;
+pub use site::{ANY_METHOD, Answer, Cors, GET, Handler, LateAnswer, RequestParts, Route, Site};
 
 pub use hyper::body::Bytes;
 pub use hyper::{HeaderMap, Method, StatusCode, header};

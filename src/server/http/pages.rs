@@ -21,7 +21,7 @@ use weirgate_bus::status::BusStatus;
 use weirgate_wire::json::ObjectWriter;
 
 /// Writes the members of `/stats` from a gateway's contract.
-pub type StatsHead = Box<dyn Fn(&Telemetry, &mut ObjectWriter) + Send + Sync>;
+pub(crate) type StatsHead = Box<dyn Fn(&Telemetry, &mut ObjectWriter) + Send + Sync>;
 
 /// Returns the routes `/ready`, `/stats` and `/metrics`, which every gateway has. `stats_head` writes the first members
 /// of `/stats`.

@@ -6,7 +6,7 @@ use weirgate_core::Now;
 
 /// A reason to send no traffic here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotReady {
+pub(crate) enum NotReady {
     /// A stop was requested (`--drain-delay-ms` and all later phases).
     Draining,
     /// The event loop has not turned for too long.
@@ -31,7 +31,7 @@ pub enum NotReady {
 
 impl NotReady {
     /// The reason in `/ready`.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         self.texts().0
     }
 

@@ -24,7 +24,7 @@ use weirgate_wire::auth::Refusal;
 use weirgate_wire::json::ObjectWriter;
 
 /// The header in which a browser says how the origin of the page relates to the origin of the request (Fetch Metadata).
-pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+pub(crate) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// The methods of a read-only route. HEAD is implied by GET.
@@ -62,7 +62,7 @@ impl RequestParts {
 
     /// Whether a page of another origin sends this request. If the page will not read the answer, the browser may leave
     /// out `Origin`, but it sends `Sec-Fetch-Site`. A page can set neither.
-    pub fn is_of_another_page(&self) -> bool {
+    pub(crate) fn is_of_another_page(&self) -> bool {
         let site = self.header(&SEC_FETCH_SITE);
         let is_foreign = site.is_some_and(|site| !["same-origin", "none"].contains(&site));
         is_foreign || self.head.headers.contains_key(ORIGIN) && site != Some("same-origin")
@@ -94,7 +94,7 @@ impl RequestParts {
 }
 
 /// A future answer. Polled on the HTTP thread, so it must not block; dropped when the client leaves.
-pub type Later = Pin<Box<dyn Future<Output = LateAnswer>>>;
+pub(crate) type Later = Pin<Box<dyn Future<Output = LateAnswer>>>;
 
 /// The handler of a route.
 #[derive(Clone)]
@@ -166,7 +166,7 @@ impl Route {
 /// Takes over the connections of some requests, with the bytes read so far, and returns all other connections. Called
 /// on the HTTP thread, so it must not block. It may pass a connection to the reactor through the callback, with another
 /// request or on another socket.
-pub type TakeOver = Arc<dyn Fn(Handover, &WayBack) -> Option<Handover> + Send + Sync>;
+pub(crate) type TakeOver = Arc<dyn Fn(Handover, &WayBack) -> Option<Handover> + Send + Sync>;
 
 /// All plain HTTP of a gateway.
 #[derive(Clone, Default)]
@@ -216,7 +216,7 @@ impl Site {
 
     /// Splits the site in two: for the public port, and for the admin listener. The latter gets the pages about the
     /// process, `/internal/*`, and the `operator` routes, which only an admin listener serves. `/health` is on both.
-    pub fn split_admin(self, operator: Vec<Route>) -> (Self, Self) {
+    pub(crate) fn split_admin(self, operator: Vec<Route>) -> (Self, Self) {
         let is_status = |route: &Route| STATUS_PATHS.contains(&route.path);
         let is_internal = |route: &Route| route.path.starts_with("/internal/");
         let of = |keep: &dyn Fn(&Route) -> bool| {
@@ -293,7 +293,7 @@ impl Cors {
 
     /// Refuses the request of a page of another origin, and ends its connection. Returns `None` for a page in the list,
     /// and if a person follows a link.
-    pub fn refuse_other_page(&self, request: &RequestParts) -> Option<Answer> {
+    pub(crate) fn refuse_other_page(&self, request: &RequestParts) -> Option<Answer> {
         let is_listed = *self != Self::Any && self.allowed_origin(&request.head.headers).is_some();
         let refused = request.is_of_another_page() && !is_listed && !request.is_visit();
         refused.then(|| {
@@ -386,7 +386,10 @@ impl Answer {
 
     /// Sets all these headers.
     #[must_use]
-    pub fn with_all(self, headers: impl IntoIterator<Item = (HeaderName, &'static str)>) -> Self {
+    pub(crate) fn with_all(
+        self,
+        headers: impl IntoIterator<Item = (HeaderName, &'static str)>,
+    ) -> Self {
         headers.into_iter().fold(self, |answer, (name, value)| {
             answer.with(name, HeaderValue::from_static(value))
         })
@@ -415,7 +418,7 @@ pub struct LateAnswer {
 }
 
 /// Returns whether the answer has to end because others need what it holds. If not, wakes the task once it has to.
-pub type GivesWay = Box<dyn Fn(&Context<'_>) -> bool>;
+pub(crate) type GivesWay = Box<dyn Fn(&Context<'_>) -> bool>;
 
 impl From<Answer> for LateAnswer {
     fn from(answer: Answer) -> Self {

@@ -20,10 +20,11 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-pub use self::socket_file::{Owner, SocketFile};
+pub(crate) use self::socket_file::Owner;
+pub use self::socket_file::SocketFile;
 
 /// The longest path of a unix socket, bytes: the size of the path in `sockaddr_un`, less the NUL (unix(7)).
-pub const PATH_BYTES_MAX: usize = 107;
+pub(crate) const PATH_BYTES_MAX: usize = 107;
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,7 +149,7 @@ impl ListenAddr {
     }
 
     /// Whether a client's connection to an address could reach either listener: never true for a free port (0).
-    pub fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let (Self::Tcp(one), Self::Tcp(other)) = (self, other) else {
             return self == other;
         };

@@ -36,7 +36,7 @@ use weirgate_wire::admission::{Chosen, ClientAddr, Holding};
 
 /// Counts of the thread.
 #[derive(Debug, Default)]
-pub struct HandshakeCounts {
+pub(crate) struct HandshakeCounts {
     full: AtomicU64,
     /// Handshakes that a ticket has shortened.
     resumed: AtomicU64,
@@ -47,7 +47,7 @@ pub struct HandshakeCounts {
 
 impl HandshakeCounts {
     /// Completed handshakes by their kind, and failed ones: `full`, `resumed`, `failed`.
-    pub fn outcomes(&self) -> Vec<(&'static str, u64)> {
+    pub(crate) fn outcomes(&self) -> Vec<(&'static str, u64)> {
         vec![
             ("full", self.full.load(Relaxed)),
             ("resumed", self.resumed.load(Relaxed)),
@@ -56,7 +56,7 @@ impl HandshakeCounts {
     }
 
     /// Handshakes under way, and clients that wait for their turn.
-    pub fn open(&self) -> Vec<(&'static str, u64)> {
+    pub(crate) fn open(&self) -> Vec<(&'static str, u64)> {
         vec![
             ("under_way", self.under_way.load(Relaxed)),
             ("waiting", self.waiting.load(Relaxed)),
@@ -102,7 +102,7 @@ pub(super) fn secured(tls: &TlsSession) -> Secured {
 
 /// The loop's side of the thread. The thread ends when this is dropped.
 #[derive(Debug)]
-pub struct Handshakes {
+pub(crate) struct Handshakes {
     /// `None` only while being dropped.
     jobs: Option<Sender<Job>>,
     wake: Wake,
@@ -115,7 +115,7 @@ impl Handshakes {
     ///
     /// # Errors
     /// The system refuses a descriptor or a thread.
-    pub fn start(
+    pub(crate) fn start(
         tls: Option<ServerTlsInForce>,
         places: Holding,
         held: &Holding,

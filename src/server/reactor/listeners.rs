@@ -222,7 +222,7 @@ pub(super) struct Listeners {
 
 /// The error for an address that cannot be listened on.
 #[derive(Debug)]
-pub struct ListenError {
+pub(crate) struct ListenError {
     /// The address of the setting.
     pub addr: ListenAddr,
     /// The error of the system.

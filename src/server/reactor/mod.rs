@@ -13,7 +13,9 @@ mod seams;
 mod sockets;
 mod turn;
 
-pub use handshakes::{HandshakeCounts, Handshakes};
-pub use listeners::{ListenError, ListenSettings};
-pub use seams::{ReactorSettings, Seams, TurnBudgets, way_back};
-pub use turn::{BindError, Reactor};
+pub(crate) use handshakes::{HandshakeCounts, Handshakes};
+pub(crate) use listeners::ListenError;
+pub use listeners::ListenSettings;
+pub use seams::{ReactorSettings, TurnBudgets};
+pub(crate) use seams::{Seams, way_back};
+pub(crate) use turn::{BindError, Reactor};

@@ -78,7 +78,7 @@ pub struct ReactorSettings {
     pub budgets: TurnBudgets,
     /// The phases of a stop.
     pub drain: DrainPlan,
-    /// From the last phase of a stop to its end, even if clients are left; see [`Self::stop_us`].
+    /// From the last phase of a stop to its end, even if clients are left; see `Self::stop_us`.
     pub stop_timeout_us: u64,
     /// Time after the last work during which the loop polls without sleeping; 0: none.
     pub spin_us: u64,
@@ -95,7 +95,7 @@ const STOP_CLIENT_US: u64 = 100;
 impl ReactorSettings {
     /// The time limit of a stop with `connections` connections, all phases included. The last phase gets more time than
     /// the setting says if the closes of these connections need more.
-    pub fn stop_us(&self, connections: u64) -> u64 {
+    pub(crate) fn stop_us(&self, connections: u64) -> u64 {
         let last_us = self.stop_timeout_us.max(connections * STOP_CLIENT_US);
         self.drain.delay_us + self.drain.spread_us + last_us
     }
@@ -108,7 +108,7 @@ impl ReactorSettings {
 }
 
 /// The channels and handles that connect the loop with other threads.
-pub struct Seams<G: Gateway, F: Feed> {
+pub(crate) struct Seams<G: Gateway, F: Feed> {
     /// Events of the source thread.
     pub bus: Receiver<F::Event>,
     /// Bytes that queued bus events hold until the loop takes the events.
@@ -143,7 +143,7 @@ impl<G: Gateway, F: Feed> Seams<G, F> {
 
 /// Returns both ends of the channel by which HTTP returns connections. The connection limits bound its
 /// length.
-pub fn way_back(wake: &Wake) -> (WayBack, Receiver<Handover>) {
+pub(crate) fn way_back(wake: &Wake) -> (WayBack, Receiver<Handover>) {
     let (returns, returned) = unbounded();
     let wake = wake.clone();
     let back = move |handover| {

@@ -55,7 +55,7 @@ const LOOKS_PER_POLL: u32 = 16;
 
 /// The error of [`Reactor::bind`].
 #[derive(Debug)]
-pub enum BindError {
+pub(crate) enum BindError {
     /// An address cannot be listened on.
     Listen(ListenError),
     /// The system refuses a descriptor or a thread.
@@ -79,7 +79,7 @@ impl TurnClock for TurnTime {
 }
 
 /// The event loop and its state.
-pub struct Reactor<G: Gateway, F: Feed> {
+pub(crate) struct Reactor<G: Gateway, F: Feed> {
     poll: Poll,
     wake: Wake,
     signals: Signals,
@@ -121,7 +121,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     ///
     /// # Errors
     /// An address cannot be bound, or the system refuses a descriptor.
-    pub fn bind(
+    pub(crate) fn bind(
         settings: ReactorSettings,
         mut hub: Hub<G>,
         feed: F,
@@ -168,12 +168,12 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     /// Returns the addresses of the listeners, in the order of the settings.
-    pub fn local_addrs(&self) -> &[ListenAddr] {
+    pub(crate) fn local_addrs(&self) -> &[ListenAddr] {
         self.listeners.local_addrs()
     }
 
     /// Returns the addresses of the listeners for TLS, in the order of the settings.
-    pub fn local_tls_addrs(&self) -> &[ListenAddr] {
+    pub(crate) fn local_tls_addrs(&self) -> &[ListenAddr] {
         self.listeners.local_tls_addrs()
     }
 
@@ -181,7 +181,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     ///
     /// # Errors
     /// The poll failed: no client can be served any more.
-    pub fn run(&mut self) -> io::Result<()> {
+    pub(crate) fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         self.now_us = self.clock.mono_us();
         while !self.is_stopped() {

@@ -118,7 +118,7 @@ impl RunError {
     }
 
     /// Adds the settings to the error of an address that cannot be listened on.
-    pub fn of_settings(self, checked: &Checked) -> Self {
+    pub(crate) fn of_settings(self, checked: &Checked) -> Self {
         match self {
             Self::Listen { addr, error, .. } => {
                 let admin_addr = checked.get::<ListenSettings>().admin_addr;

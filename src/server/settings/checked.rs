@@ -181,7 +181,7 @@ impl Checked {
     }
 
     /// The same error, with the whole value as the wrong part.
-    pub fn refused_as_it_is(&self, flag: &str, allowed: impl Into<String>) -> SettingsError {
+    pub(crate) fn refused_as_it_is(&self, flag: &str, allowed: impl Into<String>) -> SettingsError {
         let shown = match &self.found(flag).value {
             Value::Urls(urls) => urls.expose().to_string(),
             value => value.to_string(),

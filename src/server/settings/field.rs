@@ -135,7 +135,7 @@ macro_rules! field {
 }
 
 /// The type of a value.
-pub trait FieldValue: Sized + 'static {
+pub(crate) trait FieldValue: Sized + 'static {
     /// Converts a value. Panics if the row's kind or range does not fit this type; a test converts both ends of every
     /// range.
     fn of(value: &Value) -> Self;

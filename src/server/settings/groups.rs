@@ -195,7 +195,7 @@ impl Checked {
     }
 
     /// The files of TLS towards clients; `None` without `--tls-port`.
-    pub fn server_tls(&self) -> Option<ServerTlsFiles> {
+    pub(crate) fn server_tls(&self) -> Option<ServerTlsFiles> {
         self.get::<ListenSettings>().tls_port?;
         let tls = self.get::<TlsSettings>();
         let pairs = zip(tls.certificates, tls.keys);
@@ -327,7 +327,7 @@ pub(super) static KEY_SET_URL: Form = Form::new("URL", KEY_SET_ALLOWED, |text| {
 .url();
 
 /// The form of a name in a certificate.
-pub static TLS_NAME: Form = Form::new("NAME", TLS_NAME_ALLOWED, |text| {
+pub(crate) static TLS_NAME: Form = Form::new("NAME", TLS_NAME_ALLOWED, |text| {
     match text.is_empty() || ServerName::try_from(text).is_ok() {
         true => Ok(text.to_owned()),
         false => Err(Refused::new(text, TLS_NAME_ALLOWED)),

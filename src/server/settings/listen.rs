@@ -236,7 +236,7 @@ impl Checked {
     }
 
     /// The proxies whose connections begin with a PROXY protocol header.
-    pub fn headers_from(&self) -> TrustedProxies {
+    pub(crate) fn headers_from(&self) -> TrustedProxies {
         match self.get::<ListenSettings>().proxy_protocol {
             true => self.get::<Limits>().trusted_proxies,
             false => TrustedProxies::None,
@@ -277,7 +277,7 @@ impl Checked {
     }
 
     /// The options of the listening sockets.
-    pub fn listen_options(&self) -> ListenOptions {
+    pub(crate) fn listen_options(&self) -> ListenOptions {
         let stall_ms = self.get::<Limits>().send_queue.stall_us / 1000;
         ListenOptions {
             // Later than the loop's own limit, because the loop logs a reason; and at least a minute, to survive a

@@ -26,10 +26,10 @@ pub mod typed;
 
 pub use crate::{field, flag, group};
 pub use checked::{Check, Checked, CheckedValue, SecretFile};
-pub use field::{At, Field, FieldValue, Group, Groups, Milli, With};
+pub use field::{At, Field, Group, Groups, Milli, With};
 pub use groups::{
     AuthSettings, BusSettings, KeySetUrl, NatsAccess, ProcessSettings, RedisAccess, StreamSettings,
-    TLS_NAME, TailSettings, TlsSettings, TopSettings,
+    TailSettings, TlsSettings, TopSettings,
 };
 pub use kind::{Form, Kind, Refused, Unit, Value, without_secrets};
 pub use listen::{Listen, ListenSettings};

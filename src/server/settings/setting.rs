@@ -14,7 +14,7 @@ pub struct Heading(pub &'static str);
 
 impl Heading {
     /// Addresses, ports, and the options of the sockets.
-    pub const LISTENING: Self = Self("Listening");
+    pub(crate) const LISTENING: Self = Self("Listening");
     /// TLS towards clients.
     pub const TLS: Self = Self("TLS");
     /// The NATS connection.
@@ -22,21 +22,21 @@ impl Heading {
     /// The Redis connection.
     pub const REDIS: Self = Self("Redis");
     /// The log.
-    pub const LOGS: Self = Self("Logs");
+    pub(crate) const LOGS: Self = Self("Logs");
     /// Start, readiness and stop.
-    pub const LIFECYCLE: Self = Self("Readiness and stop");
+    pub(crate) const LIFECYCLE: Self = Self("Readiness and stop");
     /// Tokens and their keys.
-    pub const TOKENS: Self = Self("Tokens");
+    pub(crate) const TOKENS: Self = Self("Tokens");
     /// The limits of clients: connections, and messages from clients.
     pub const CLIENTS: Self = Self("Clients");
     /// The send queues of clients.
-    pub const SEND_QUEUE: Self = Self("Send queues");
+    pub(crate) const SEND_QUEUE: Self = Self("Send queues");
     /// The messages kept for clients that resume.
-    pub const HISTORY: Self = Self("Missed messages");
+    pub(crate) const HISTORY: Self = Self("Missed messages");
     /// Pings, closes, compression.
     pub const CONNECTION: Self = Self("Connections");
     /// The delay until a message is read.
-    pub const LATENCY: Self = Self("Latency");
+    pub(crate) const LATENCY: Self = Self("Latency");
     /// Messages from the bus.
     pub const BUS: Self = Self("Messages from the bus");
     /// The memory of all that is held for clients.

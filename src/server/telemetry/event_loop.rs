@@ -23,16 +23,16 @@ use weirgate_core::{CloseReason, FeedStats, HubStats, NotRecovered, Now, SendErr
 
 /// A value that a single thread writes and any thread reads.
 #[derive(Debug, Default)]
-pub struct Slot<T>(Mutex<T>);
+pub(crate) struct Slot<T>(Mutex<T>);
 
 impl<T> Slot<T> {
     /// Creates a slot; readers get `value` until the first write.
-    pub fn new(value: T) -> Self {
+    pub(crate) fn new(value: T) -> Self {
         Self(Mutex::new(value))
     }
 
     /// Changes the value with `fill`. Never waits: while a reader holds the value, returns false and changes nothing.
-    pub fn try_write(&self, fill: impl FnOnce(&mut T)) -> bool {
+    pub(crate) fn try_write(&self, fill: impl FnOnce(&mut T)) -> bool {
         match self.0.try_lock() {
             Ok(mut value) => fill(&mut value),
             Err(TryLockError::Poisoned(value)) => fill(&mut value.into_inner()),
@@ -42,14 +42,14 @@ impl<T> Slot<T> {
     }
 
     /// Calls `read` with the value. Writes fail meanwhile, so `read` should be short.
-    pub fn read<R>(&self, read: impl FnOnce(&T) -> R) -> R {
+    pub(crate) fn read<R>(&self, read: impl FnOnce(&T) -> R) -> R {
         read(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// A stage on the way of a bus message to the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// From the message's arrival until the feed takes it.
     BusToFeed,
     /// In the feed: parse, normalise, encode.
@@ -64,13 +64,13 @@ pub enum Stage {
 
 impl Stage {
     /// Metric labels, in the order of the numbers.
-    pub const LABELS: [&'static str; 5] =
+    pub(crate) const LABELS: [&'static str; 5] =
         ["bus_to_feed", "feed", "queue", "first_write", "last_write"];
 }
 
 /// What a turn of the loop limits; what is over the budget waits for the next turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Budget {
+pub(crate) enum Budget {
     /// Connections accepted, or returned from HTTP.
     Accepts,
     /// Time for reading clients and accepting.
@@ -87,7 +87,7 @@ pub enum Budget {
 
 impl Budget {
     /// Metric labels, in the order of the numbers.
-    pub const LABELS: [&'static str; 6] = [
+    pub(crate) const LABELS: [&'static str; 6] = [
         "accepts",
         "reads",
         "messages",
@@ -113,7 +113,7 @@ pub struct LoopTimes {
 
 impl LoopTimes {
     /// Counts that a turn has used a budget up.
-    pub fn count_spent(&mut self, budget: Budget) {
+    pub(crate) fn count_spent(&mut self, budget: Budget) {
         self.spent[budget as usize] += 1;
     }
 
@@ -135,7 +135,7 @@ pub struct LoopDurations {
 
 impl LoopDurations {
     /// Records the time that a bus message spent in a stage: once for each message, not for each client.
-    pub fn observe_stage_us(&self, stage: Stage, us: u64) {
+    pub(crate) fn observe_stage_us(&self, stage: Stage, us: u64) {
         self.stages[stage as usize].observe_us(us);
     }
 
@@ -210,7 +210,7 @@ impl LoopNumbers {
     }
 
     /// Returns the connections of all phases.
-    pub fn all_connections(&self) -> u64 {
+    pub(crate) fn all_connections(&self) -> u64 {
         self.connections().map(|(_, count)| count).sum()
     }
 
@@ -231,7 +231,7 @@ impl LoopNumbers {
     }
 
     /// Returns the encodings for clients with compression, by kind.
-    pub fn deflate_encodings(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(crate) fn deflate_encodings(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let hub = &self.hub;
         [
             ("chained", hub.encodings_chained),
@@ -345,7 +345,7 @@ impl EventLoop {
     }
 
     /// Returns the end of the last turn, microseconds of the monotonic clock.
-    pub fn last_turn_us(&self) -> u64 {
+    pub(crate) fn last_turn_us(&self) -> u64 {
         self.last_turn_mono_us.load(Relaxed)
     }
 
@@ -370,7 +370,7 @@ impl EventLoop {
     }
 
     /// Records that the process drains: from the first stop signal on.
-    pub fn set_draining(&self) {
+    pub(crate) fn set_draining(&self) {
         self.draining.store(true, Relaxed);
     }
 

@@ -99,7 +99,7 @@ where
 ///
 /// # Errors
 /// `directives` cannot be read, or logging was not set up. The filter then stays as it was.
-pub fn set_filter(directives: &str) -> Result<(), LoggingError> {
+pub(crate) fn set_filter(directives: &str) -> Result<(), LoggingError> {
     let next = filter(directives)?;
     let (set, in_force) = FILTER.get().ok_or(LoggingError::NotSetUp)?;
     set(next).map_err(|_| LoggingError::NotSetUp)?;
@@ -109,7 +109,7 @@ pub fn set_filter(directives: &str) -> Result<(), LoggingError> {
 }
 
 /// Returns true if the filter was made from exactly these directives.
-pub fn is_in_force(directives: &str) -> bool {
+pub(crate) fn is_in_force(directives: &str) -> bool {
     FILTER.get().is_some_and(|(_, in_force)| {
         let in_force = in_force.lock().unwrap_or_else(PoisonError::into_inner);
         *in_force == directives
@@ -157,7 +157,7 @@ pub fn flush() {
 /// Whether [`init`] accepts these directives and they make sense. The library accepts more, and would then log nothing:
 /// a word other than a level is the name of a foreign module, also in `info=`, and weirgate has no spans for
 /// `[SPAN]`.
-pub fn is_filter(directives: &str) -> bool {
+pub(crate) fn is_filter(directives: &str) -> bool {
     let meant = |directive: &str| {
         let is_level = directive.parse::<LevelFilter>().is_ok();
         let is_foreign = !directive.contains(['=', '[']) && !directive.starts_with("weirgate");

@@ -21,10 +21,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, prometheus_protobuf, prometheus_text, text};
 use prometheus_client::registry::Registry;
 
-pub use event_loop::{
-    Budget, EventLoop, LoopDurations, LoopNumbers, LoopTimes, Phase, ShellStats, Slot, Stage,
-};
-pub use last_minute::{LastMinute, RecentLatency};
+pub(crate) use event_loop::{Budget, Slot, Stage};
+pub use event_loop::{EventLoop, LoopDurations, LoopNumbers, LoopTimes, Phase, ShellStats};
+pub(crate) use last_minute::{LastMinute, RecentLatency};
 pub use process::{ProcessStats, memory_limit_bytes};
 pub use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
 
@@ -35,11 +34,11 @@ use weirgate_bus::status::{BusStatus, ConsumerStatus};
 use weirgate_core::{Ended, FeedStats, Now, SubjectStats, Survey};
 
 /// The content type of [`Telemetry::open_metrics`] (OpenMetrics 1.0).
-pub const OPEN_METRICS_CONTENT_TYPE: &str =
+pub(crate) const OPEN_METRICS_CONTENT_TYPE: &str =
     "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The content type of [`Telemetry::prometheus_protobuf`].
-pub const PROMETHEUS_PROTOBUF_CONTENT_TYPE: &str =
+pub(crate) const PROMETHEUS_PROTOBUF_CONTENT_TYPE: &str =
     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
 /// The running program, for `weirgate_build_info` and `/stats`.
@@ -82,13 +81,13 @@ pub enum GatewayMetric {
 }
 
 /// Reads label values with their numbers.
-pub type LabelledNumbers = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
+pub(crate) type LabelledNumbers = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
 
 /// Reads pairs of label values with their numbers.
-pub type TwiceLabelledNumbers = Box<dyn Fn() -> Vec<([&'static str; 2], u64)> + Send + Sync>;
+pub(crate) type TwiceLabelledNumbers = Box<dyn Fn() -> Vec<([&'static str; 2], u64)> + Send + Sync>;
 
 /// Label values with their distributions.
-pub type LabelledDurations = Vec<(&'static str, Arc<Durations>)>;
+pub(crate) type LabelledDurations = Vec<(&'static str, Arc<Durations>)>;
 
 impl GatewayMetric {
     /// A number that `read` returns from `of`, each time that a page is made.
@@ -178,7 +177,7 @@ impl Telemetry {
     }
 
     /// Sets the flag that is true until the gateway has a key for the tokens of clients.
-    pub fn set_awaits_keys(&self, awaits_keys: Arc<AtomicBool>) {
+    pub(crate) fn set_awaits_keys(&self, awaits_keys: Arc<AtomicBool>) {
         let set = self.awaits_keys.set(awaits_keys);
         debug_assert!(set.is_ok(), "a process has one gateway");
     }
@@ -223,7 +222,7 @@ impl Telemetry {
     }
 
     /// Returns the same metrics in the protobuf format of Prometheus, with native histograms.
-    pub fn prometheus_protobuf(self: &Arc<Self>) -> Vec<u8> {
+    pub(crate) fn prometheus_protobuf(self: &Arc<Self>) -> Vec<u8> {
         // Writing to a Vec cannot fail.
         prometheus_protobuf::encode_to_vec(&self.registry()).unwrap_or_default()
     }

@@ -268,7 +268,7 @@ impl Acl {
     ///
     /// # Errors
     /// The identity has roles, and the table has none of them.
-    pub fn role_of<'a>(&self, identity: &'a Identity) -> Result<Option<&'a str>, Refusal> {
+    pub(crate) fn role_of<'a>(&self, identity: &'a Identity) -> Result<Option<&'a str>, Refusal> {
         let known = identity.roles.iter().filter_map(|role| {
             let rank = self.roles.get(role)?.rank;
             Some((rank, role.as_str()))

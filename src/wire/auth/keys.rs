@@ -24,7 +24,7 @@ use crate::json;
 use crate::json::JsonError;
 
 /// The most keys in a set.
-pub const KEYS_MAX: usize = 64;
+pub(crate) const KEYS_MAX: usize = 64;
 
 /// The most keys of an algorithm that have the same key id, or none. The event loop tries all of them, so this also
 /// limits the keys tried for a token without a key id.
@@ -38,7 +38,7 @@ const RSA_BITS_MAX: usize = 8192;
 
 /// The accepted algorithms, each with its own kind of key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
+pub(crate) enum Algorithm {
     /// HMAC with SHA-256, a shared secret.
     Hs256,
     /// RSA PKCS #1 v1.5 with SHA-256.
@@ -51,14 +51,14 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// The algorithm that a header's `alg` names (RFC 7518 §3.1, RFC 8037 §3.1), if accepted.
-    pub fn named(alg: &str) -> Option<Self> {
+    pub(crate) fn named(alg: &str) -> Option<Self> {
         [Self::Hs256, Self::Rs256, Self::Es256, Self::EdDsa]
             .into_iter()
             .find(|a| a.name() == alg)
     }
 
     /// The name in a header's `alg`.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Hs256 => "HS256",
             Self::Rs256 => "RS256",
@@ -120,7 +120,7 @@ pub enum KeyError {
         "more than {KEYS_ALIKE_MAX} keys of one algorithm without a key id (kid), or with the same"
     )]
     TooManyAlike,
-    /// More keys than [`KEYS_MAX`].
+    /// More keys than `KEYS_MAX`.
     #[error("more than {KEYS_MAX} keys")]
     TooMany,
 }

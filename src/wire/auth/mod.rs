@@ -17,13 +17,11 @@ mod verify;
 pub use acl::{Acl, AclChanges, AclError};
 pub use glob::{Glob, GlobError, is_pattern};
 pub use key_ring::KeyRing;
-pub use keys::{Algorithm, KEYS_MAX, KeyError, KeySet};
+pub use keys::{KeyError, KeySet};
 pub use match_budget::{MatchBudget, OverBudget, Remembered};
 pub use names::{NameError, NamePatterns, NameSyntax};
 pub use origins::Origins;
-pub use rights::{
-    CLAIM_BYTES_MAX, ClaimFault, Rights, RightsCheck, TemplateError, TokenNameLimits,
-};
-pub use subject::{SUBJECT_BYTES_MAX, Subject, SubjectError};
+pub use rights::{ClaimFault, Rights, RightsCheck, TemplateError, TokenNameLimits};
+pub use subject::{Subject, SubjectError};
 pub use token::{ApiKey, Token, TokenMarks, bearer_protocol, first_protocol};
 pub use verify::{Authenticator, ClaimRules, Identity, Refusal, TOKEN_BYTES_MAX};

@@ -17,7 +17,7 @@ use super::verify::{Identity, Refusal};
 use crate::base::allocated_bytes;
 
 /// The longest claim that may fill a place, in bytes before it is escaped.
-pub const CLAIM_BYTES_MAX: usize = 128;
+pub(crate) const CLAIM_BYTES_MAX: usize = 128;
 
 /// The place for the user.
 const USER: &str = "{sub}";

@@ -11,7 +11,7 @@ use super::match_budget::{MatchBudget, OverBudget};
 
 /// The most bytes of a subject. A server closes the connection at a line over 4,096 bytes (`max_control_line`), and all
 /// clients would lose their subscriptions with it.
-pub const SUBJECT_BYTES_MAX: usize = 3_072;
+pub(crate) const SUBJECT_BYTES_MAX: usize = 3_072;
 
 /// Why a text is not a NATS subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum SubjectError {
     /// `>` before other tokens.
     #[error("> has to be the last token")]
     NotLast,
-    /// Over [`SUBJECT_BYTES_MAX`].
+    /// Over `SUBJECT_BYTES_MAX`.
     #[error("a subject may have 3072 bytes")]
     TooLong,
 }

@@ -25,7 +25,7 @@ enum Takeover {
 
 impl DeflateParams {
     /// log2 of the largest window that the client inflates with, in bytes: 9 to 15.
-    pub fn server_window_bits(self) -> u8 {
+    pub(crate) fn server_window_bits(self) -> u8 {
         match self.server_max_window_bits {
             0 => WINDOW_BITS,
             bits => bits,
@@ -93,7 +93,7 @@ impl Agreed {
     /// for its window. Others would be allowed (§7.1.1), but Netty refuses such a handshake, Jetty takes the client's
     /// parameter for the server's, and Tornado and Mojolicious ignore it. Does not answer an offered
     /// `client_max_window_bits` without a value either: Netty offers it even where it supports only the largest window.
-    pub fn write_header_value(self, out: &mut Vec<u8>) {
+    pub(crate) fn write_header_value(self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"permessage-deflate");
         if self.to_client.takeover == Takeover::Refused {
             out.extend_from_slice(b"; server_no_context_takeover");
@@ -130,7 +130,7 @@ impl Agreed {
 ///
 /// Declines an offer with an unknown or repeated parameter, a bad value, or `server_max_window_bits=8`: raw zlib
 /// streams cannot have so small a window.
-pub fn negotiate<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<Agreed> {
+pub(crate) fn negotiate<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<Agreed> {
     lines
         .into_iter()
         .flat_map(|line| split_outside_quotes(line, b','))

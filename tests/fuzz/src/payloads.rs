@@ -89,7 +89,7 @@ pub(crate) fn trades(data: &[u8]) -> u64 {
     let channel = format!("channel:trade:{symbol}");
     let settings = FeedSettings {
         bus_message_bytes_max: BYTES_MAX,
-        is_stamped: false,
+        ..FeedSettings::default()
     };
     let mut feed = TradesFeed::new(settings, FrameBytes::default());
     let event = message(&channel, Some("channel:trade:*"), payload);
@@ -120,7 +120,7 @@ pub(crate) fn channels(data: &[u8]) -> u64 {
     let payload = parts.next().unwrap_or_default();
     let settings = FeedSettings {
         bus_message_bytes_max: BYTES_MAX,
-        is_stamped: false,
+        ..FeedSettings::default()
     };
     let alive = FrameBytes::default();
     let mut feed = ChannelsFeed::new(settings, alive.clone());

@@ -29,12 +29,10 @@ fn channels_gateway() -> Bench<ChannelsGateway> {
         },
         inbound_per_second: 1_000,
         renewals_per_second: 1_000,
-        outbound_per_second: None,
         default_role: "internal".to_owned(),
-        origins: Origins::default(),
         authenticator: Authenticator::default(),
         acl: Acl::default(),
-        marks_channel: None,
+        ..ChannelsGatewaySettings::default()
     };
     Bench::new(ChannelsGateway::new(settings, Arc::default()))
 }
@@ -43,13 +41,12 @@ fn trades_gateway() -> Bench<TradesGateway> {
     let settings = TradesGatewaySettings {
         server_id: "ws-gateway-0a1b2c3d".to_owned(),
         symbols_max: 5,
-        inbound_per_second: None,
-        origins: Origins::default(),
         authenticator: Authenticator::default(),
         candles: Some(CandleSettings {
             grace_ms: 500,
             pairs_max: 100,
         }),
+        ..TradesGatewaySettings::default()
     };
     Bench::new(TradesGateway::new(settings, Arc::default()))
 }
@@ -62,7 +59,7 @@ fn events_gateway() -> Bench<EventsGateway> {
         calls_max: 100_000,
         orphans_max: 1_000,
         waiting_bytes_max: 1 << 30,
-        shares_pushes: false,
+        ..EventsGatewaySettings::default()
     };
     Bench::new(EventsGateway::new(
         settings,

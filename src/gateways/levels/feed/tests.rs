@@ -293,7 +293,7 @@ fn a_message_over_the_size_limit_is_bad() {
     let settings = LevelsFeedSettings {
         messages: FeedSettings {
             bus_message_bytes_max: 10,
-            is_stamped: false,
+            ..FeedSettings::default()
         },
         ..LevelsFeedSettings::default()
     };
@@ -457,7 +457,7 @@ fn it_judges_as_the_feed_does() {
     let settings = LevelsFeedSettings {
         messages: FeedSettings {
             bus_message_bytes_max: 2_000,
-            is_stamped: false,
+            ..FeedSettings::default()
         },
         ..LevelsFeedSettings::default()
     };

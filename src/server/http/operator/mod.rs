@@ -30,7 +30,8 @@ use weirgate_core::{Cut, CutDone, CutRequest, Revoked};
 use weirgate_wire::base::{LogBudget, LogLine, Secret};
 
 use login::Login;
-pub use state::{NearLimit, ReadNumber, client};
+pub(crate) use state::ReadNumber;
+pub use state::{NearLimit, client};
 
 /// The files of the page; some are shared with the public page.
 const FILES: [File; 9] = [

@@ -19,7 +19,7 @@ use weirgate_core::{ClientLook, SlowLook, Survey, Why};
 use weirgate_wire::base::{Now, escaped};
 
 /// Reads a number of the process; `None` if this gateway has no such number.
-pub type ReadNumber = fn(&Reading<'_>) -> Option<u64>;
+pub(crate) type ReadNumber = fn(&Reading<'_>) -> Option<u64>;
 
 /// A limit, and where its present value is.
 #[derive(Clone, Debug)]

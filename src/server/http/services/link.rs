@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 use super::{Service, lock};
 
 /// A stream of bytes in both directions.
-pub trait Bytes: AsyncRead + AsyncWrite + Unpin {}
+pub(crate) trait Bytes: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
 
@@ -215,7 +215,7 @@ impl AsyncWrite for Noted {
 ///
 /// # Errors
 /// The name is unknown, the connection is refused, or the certificate is not the service's.
-pub async fn connect(
+pub(crate) async fn connect(
     service: &Service,
     activity: &Activity,
     silence: Duration,

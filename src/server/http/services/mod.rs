@@ -26,7 +26,8 @@ use weirgate_bus::runtime::{Clock, LeftAddresses};
 use weirgate_wire::base::{LogBudget, LogLine};
 use weirgate_wire::json::ObjectWriter;
 
-pub use self::link::{Activity, USER_AGENT, connect};
+pub(crate) use self::link::connect;
+pub use self::link::{Activity, USER_AGENT};
 pub use self::places::CONNECTION_BYTES;
 pub use self::places::{Place, Places};
 pub use self::pool::{Again, Ended, Failure, FailureReason, Lease, Policy, Pool};
@@ -158,7 +159,7 @@ const LINES_PER_SECOND: u32 = 5;
 
 /// Whether a service answers, judged by the latest call or proxied request.
 #[derive(Debug)]
-pub struct Answering {
+pub(crate) struct Answering {
     service: &'static str,
     clock: Clock,
     state: Mutex<State>,
@@ -173,7 +174,7 @@ struct State {
 
 impl Answering {
     /// A service without any request yet counts as answering.
-    pub fn new(service: &'static str) -> Self {
+    pub(crate) fn new(service: &'static str) -> Self {
         Self {
             service,
             clock: Clock::start(),
@@ -185,7 +186,7 @@ impl Answering {
     }
 
     /// Records the head of an answer, with any status.
-    pub fn answered(&self) {
+    pub(crate) fn answered(&self) {
         let mut state = lock(&self.state);
         let Some(since_us) = state.away_since_us.take() else {
             return;
@@ -202,7 +203,7 @@ impl Answering {
     }
 
     /// Records a request without an answer.
-    pub fn failed(&self, cause: &dyn Display) {
+    pub(crate) fn failed(&self, cause: &dyn Display) {
         let mut state = lock(&self.state);
         if state.away_since_us.is_some() {
             return;

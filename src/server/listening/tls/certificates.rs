@@ -28,10 +28,7 @@ const HTTP_1_1: &[u8] = b"http/1.1";
 const TICKETS: usize = 1;
 
 /// A certificate that ends sooner is worth a warning: a renewal should have come a month before the end.
-pub const ENDS_SOON_S: i64 = 14 * 24 * 3600;
-
-/// A certificate that ends sooner has to be renewed now.
-pub const ENDS_VERY_SOON_S: i64 = 3 * 24 * 3600;
+pub(crate) const ENDS_SOON_S: i64 = 14 * 24 * 3600;
 
 /// A certificate chain and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +72,7 @@ impl ServerTlsFiles {
 
 /// Why clients cannot be served with these files.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CertificateError {
+pub(crate) enum CertificateError {
     /// A file cannot be read.
     #[error("cannot read {what} of {file}: {reason}")]
     File {
@@ -113,7 +110,7 @@ impl CertificateError {
 
 /// Facts of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFacts {
+pub(crate) struct CertificateFacts {
     /// The file of the chain.
     pub file: PathBuf,
     /// The DNS names and addresses of the certificate.
@@ -134,7 +131,7 @@ pub struct CertificateFacts {
 
 /// The configuration for clients, and facts of its certificates.
 #[derive(Clone, Debug)]
-pub struct ServerTls {
+pub(crate) struct ServerTls {
     /// For [`TlsSession::new`](super::TlsSession::new).
     pub config: Arc<ServerConfig>,
     /// Each client has to show a certificate.
@@ -151,7 +148,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// A file is missing or has other content, or a key belongs to another certificate.
-    pub fn read(
+    pub(crate) fn read(
         files: &ServerTlsFiles,
         tickets: Arc<dyn ProducesTickets>,
     ) -> Result<Self, CertificateError> {
@@ -206,7 +203,7 @@ impl ServerTls {
     }
 
     /// Whether the configuration in force was made from files with the same content.
-    pub fn is_same(&self, in_force: &ServerTlsInForce) -> bool {
+    pub(crate) fn is_same(&self, in_force: &ServerTlsInForce) -> bool {
         self.content == in_force.locked().content
     }
 }
@@ -396,32 +393,32 @@ impl ResolvesServerCert for ByName {
 
 /// The configuration in force, shared by the thread of reloads and the thread of handshakes.
 #[derive(Clone, Debug)]
-pub struct ServerTlsInForce(Arc<Mutex<ServerTls>>);
+pub(crate) struct ServerTlsInForce(Arc<Mutex<ServerTls>>);
 
 impl ServerTlsInForce {
     /// The first configuration.
-    pub fn new(tls: ServerTls) -> Self {
+    pub(crate) fn new(tls: ServerTls) -> Self {
         Self(Arc::new(Mutex::new(tls)))
     }
 
     /// The configuration for the next client, and whether that client must show a certificate.
-    pub fn config(&self) -> (Arc<ServerConfig>, bool) {
+    pub(crate) fn config(&self) -> (Arc<ServerConfig>, bool) {
         let tls = self.locked();
         (Arc::clone(&tls.config), tls.asks_client)
     }
 
     /// The configuration with its facts.
-    pub fn now(&self) -> ServerTls {
+    pub(crate) fn now(&self) -> ServerTls {
         self.locked().clone()
     }
 
     /// The facts of the certificates in force.
-    pub fn facts(&self) -> Vec<CertificateFacts> {
+    pub(crate) fn facts(&self) -> Vec<CertificateFacts> {
         self.locked().facts.clone()
     }
 
     /// Replaces the configuration for the next clients; open connections keep theirs.
-    pub fn put(&self, tls: ServerTls) {
+    pub(crate) fn put(&self, tls: ServerTls) {
         *self.locked() = tls;
     }
 

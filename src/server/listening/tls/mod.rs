@@ -33,13 +33,14 @@ use weirgate_bus::runtime::Clock;
 use weirgate_bus::runtime::tls_roots::{certificates, provider, time};
 use weirgate_wire::admission::{ClientAddr, Holding};
 
-pub use self::certificates::{
-    CertificateError, CertificateFacts, CertificateFiles, ENDS_SOON_S, ENDS_VERY_SOON_S,
-    OldestVersion, ServerTls, ServerTlsFiles, ServerTlsInForce,
+pub(crate) use self::certificates::{
+    CertificateError, CertificateFacts, ENDS_SOON_S, ServerTls, ServerTlsInForce,
 };
+pub use self::certificates::{CertificateFiles, OldestVersion, ServerTlsFiles};
+pub(crate) use self::session::RECORD_BYTES_MAX;
 #[cfg(test)]
 pub(crate) use self::session::tests as session_tests;
-pub use self::session::{RECORD_BYTES_MAX, TlsSession, sealed_bytes_max};
+pub use self::session::{TlsSession, sealed_bytes_max};
 
 /// A configuration that accepts only the server's certificate in a file, whatever names it has, because these are meant
 /// for clients on other machines. Without a file it accepts any certificate: use this only for an address of this
@@ -93,7 +94,7 @@ impl ResolvesClientCert for NoneOfOurs {
 ///
 /// # Errors
 /// The reason why clients could not connect, as text.
-pub fn greet_itself(
+pub(crate) fn greet_itself(
     tls: &ServerTls,
     certificate: &CertificateFacts,
 ) -> Result<&'static str, String> {

@@ -21,7 +21,7 @@ use weirgate_bus::runtime::Clock;
 use weirgate_wire::admission::{Charge, ClientAddr, Holding, TokenBucket};
 
 /// The most plain bytes in a record (RFC 8446 §5.1).
-pub const RECORD_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const RECORD_BYTES_MAX: usize = 16 * 1024;
 
 /// The most bytes that sealing adds to a record: a header of 5 bytes, a nonce of 8 and a tag of 16 in TLS 1.2 (RFC 5288
 /// §3); less in TLS 1.3 (RFC 8446 §5.2).
@@ -141,7 +141,7 @@ impl TlsSession {
     }
 
     /// Whether the client broke the protocol.
-    pub fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.has_failed
     }
 
@@ -164,7 +164,7 @@ impl TlsSession {
     }
 
     /// The name in the client's certificate; `None` if the client has shown no certificate.
-    pub fn client_name(&self) -> Option<String> {
+    pub(crate) fn client_name(&self) -> Option<String> {
         client_name(self.connection.peer_certificates()?.first()?)
     }
 
@@ -407,7 +407,7 @@ impl TlsSession {
     }
 
     /// Whether the client has begun a record.
-    pub fn has_begun_record(&self) -> bool {
+    pub(crate) fn has_begun_record(&self) -> bool {
         !self.incoming.is_empty()
     }
 
@@ -419,7 +419,7 @@ impl TlsSession {
 
     /// Keeps the alert `close_notify`, after which nothing may follow (RFC 8446 §6.1). Does nothing if the client broke
     /// the protocol.
-    pub fn keep_close_notify(&mut self) {
+    pub(crate) fn keep_close_notify(&mut self) {
         if self.has_failed {
             return;
         }

@@ -272,7 +272,10 @@ impl KeysInForce {
     ///
     /// # Errors
     /// The set is broken.
-    pub fn take_fetched(&mut self, text: Vec<u8>) -> Result<Option<KeysChanged>, KeyFileError> {
+    pub(crate) fn take_fetched(
+        &mut self,
+        text: Vec<u8>,
+    ) -> Result<Option<KeysChanged>, KeyFileError> {
         if self.fetched.as_ref() == Some(&text) {
             return Ok(None);
         }

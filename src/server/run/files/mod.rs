@@ -85,7 +85,7 @@ type Print = Option<(u64, u64, (i64, i64), (i64, i64))>;
 
 /// The fingerprints of files whose content is in force.
 #[derive(Clone, Debug)]
-pub struct Prints {
+pub(crate) struct Prints {
     paths: Vec<PathBuf>,
     /// Before the content was read.
     read: Vec<Print>,
@@ -95,7 +95,7 @@ pub struct Prints {
 
 impl Prints {
     /// Takes the fingerprints of the files; must be called before their content is read.
-    pub fn now(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+    pub(crate) fn now(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let paths: Vec<PathBuf> = paths.into_iter().collect();
         let read = prints(&paths);
         Self {
@@ -107,7 +107,7 @@ impl Prints {
 
     /// Returns true if a file has changed since the last read, and none since the last look. A file that is written in
     /// place may have only a part of its content until the writer is done, and that part may be valid.
-    pub fn look(&mut self) -> bool {
+    pub(crate) fn look(&mut self) -> bool {
         let now = prints(&self.paths);
         let is_settled = now == self.looked;
         self.looked = now;
@@ -116,12 +116,12 @@ impl Prints {
 
     /// Takes the fingerprints again; must be called before the content is read again, so that the next look finds later
     /// writes.
-    pub fn will_read(&mut self) {
+    pub(crate) fn will_read(&mut self) {
         self.read = prints(&self.paths);
     }
 
     /// Whether a file has changed since [`will_read`](Self::will_read).
-    pub fn have_changed(&self) -> bool {
+    pub(crate) fn have_changed(&self) -> bool {
         prints(&self.paths) != self.read
     }
 }
