@@ -80,7 +80,7 @@ pub use self::error::NatsError;
 pub use self::login::{Credentials, Tls};
 pub use self::needs::{JetStreamNeeds, NatsNeeds};
 pub(crate) use self::settings::redacted;
-pub use self::settings::{Judge, LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
+pub use self::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 pub use self::stream::NatsStreamSource;
 pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
 

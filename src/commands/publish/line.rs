@@ -11,7 +11,7 @@ use crate::commands::program::{flag, switch, value};
 use weirgate_bus::nats::Credentials;
 use weirgate_bus::redis::RedisEndpoint;
 use weirgate_server::settings::typed::Env;
-use weirgate_wire::base::SplitMix64;
+use weirgate_wire::base::{Secret, SplitMix64};
 
 /// The default message.
 const EXAMPLE: &str = r#"{"n":{number},"time":{time},"value":{walk}}"#;
@@ -166,8 +166,8 @@ fn nats_login(creds: Option<PathBuf>, env: &Env) -> Result<Credentials, String> 
     let read = |name| from_env(env, name);
     let password = read("NATS_USER")?.zip(read("NATS_PASSWORD")?);
     let logins = [
-        password.map(|(user, password)| Credentials::UserPassword(user, password)),
-        read("NATS_TOKEN")?.map(Credentials::Token),
+        password.map(|(user, password)| Credentials::UserPassword(user, Secret::new(&password))),
+        read("NATS_TOKEN")?.map(|token| Credentials::Token(Secret::new(&token))),
         read("NATS_CREDS")?.map(|file| Credentials::CredsFile(file.into())),
         read("NATS_NKEY")?.map(|file| Credentials::NkeyFile(file.into())),
     ];
@@ -275,7 +275,10 @@ mod tests {
     fn parsed(args: &[&str]) -> Result<PublishCommand, String> {
         let line = ["publish"].iter().chain(args);
         let matches = command().try_get_matches_from(line);
-        read(&matches.map_err(|error| error.to_string())?)
+        read(
+            &matches.map_err(|error| error.to_string())?,
+            &Env::default(),
+        )
     }
 
     #[test]

@@ -212,11 +212,7 @@ impl PublishCommand {
                     client: self.certificate.clone(),
                 };
                 Brokers::Nats {
-<<<<<<< HEAD
-                    settings: Box::new(NatsSettings::plain(url, credentials, tls)),
-=======
-                    settings: NatsSettings::plain(url, credentials.clone(), tls),
->>>>>>> neighbours
+                    settings: Box::new(NatsSettings::plain(url, credentials.clone(), tls)),
                     jetstream: self.jetstream,
                 }
             }

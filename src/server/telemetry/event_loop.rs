@@ -140,7 +140,7 @@ impl LoopDurations {
     }
 
     /// Returns the durations of a stage.
-    pub fn stage(&self, stage: Stage) -> &Durations {
+    pub(crate) fn stage(&self, stage: Stage) -> &Durations {
         &self.stages[stage as usize]
     }
 

@@ -25,7 +25,7 @@ const EVERY_US: u64 = 1_000_000;
 
 /// The last minute of durations whose counts only grow. A part of the minute before may count too.
 #[derive(Debug, Default)]
-pub struct LastMinute {
+pub(crate) struct LastMinute {
     /// The counts at the starts of the parts, the oldest first: one from before the minute, if the process is old enough.
     before: VecDeque<(u64, DurationCounts)>,
     summed_us: u64,
@@ -34,7 +34,7 @@ pub struct LastMinute {
 
 impl LastMinute {
     /// Returns the summary, made anew once a second.
-    pub fn summary(&mut self, durations: &Durations, now_us: u64) -> RecentLatency {
+    pub(crate) fn summary(&mut self, durations: &Durations, now_us: u64) -> RecentLatency {
         if now_us >= self.summed_us + EVERY_US {
             self.summed_us = now_us;
             self.summary = self.sum(durations.counts(), now_us);

@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use weirgate_wire::auth::{ApiKey, Authenticator, ClaimRules, KeyRing, KeySet, Token};
+use weirgate_wire::base::Secret;
 use weirgate_wire::base::{Now, Secret};
 
 use super::{choices, oracle, outcome};
@@ -20,7 +21,7 @@ fn authenticator(audiences: bool) -> Authenticator {
     Authenticator {
         cookie: None,
         required: true,
-        api_key: ApiKey::new("the-key"),
+        api_key: ApiKey::new(&Secret::new("the-key")),
         keys: KeyRing::new(keys),
         rules: ClaimRules {
             audiences: if audiences {
