@@ -15,6 +15,7 @@ use super::flush::Scratch;
 use super::history::History;
 use super::losses::Losses;
 use super::memory::FrameMemory;
+use super::refused_names::RefusedNames;
 use super::session::{CloseBegun, PendingClose, Received, Session};
 use super::shell::{Cuts, Effect};
 use super::slow::waits::Waits;
@@ -98,6 +99,7 @@ pub struct Core {
     pub(super) behind: Behind,
     pub(super) memory: FrameMemory,
     pub(super) surveys: Surveys,
+    pub(super) refused_names: RefusedNames,
     pub(super) waits: Waits,
     /// Times from ping to pong, microseconds, since the shell last took the list.
     pub(super) pongs_us: Vec<u32>,
@@ -152,6 +154,7 @@ impl Core {
             behind: Behind::default(),
             memory: FrameMemory::default(),
             surveys: Surveys::default(),
+            refused_names: RefusedNames::default(),
             render: |message, _, _| Arc::clone(message.frame),
             shown_topic: TopicName::clone,
             waits: Waits::default(),
@@ -302,7 +305,7 @@ impl Core {
             return;
         };
         self.link(topic, publication);
-        if self.topics.retain(topic, publication) && publication.deliver {
+        if self.topics.retain(topic, publication, self.now) && publication.deliver {
             self.deliver(topic, publication);
             self.note_replaced();
         }

@@ -17,7 +17,7 @@ use super::ChannelsGateway;
 use super::client::Client;
 use super::messages::{Answer, Behind};
 use super::names::Full;
-use weirgate_core::{ByClient, CopyRank, Core, Publication, SessionKey, TopicName};
+use weirgate_core::{ByClient, CopyRank, Core, NameRefusal, Publication, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, address_group};
 use weirgate_wire::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Remembered};
 
@@ -237,6 +237,7 @@ impl ChannelsGateway {
                 let client_addr = core.client_addr(key).map(address_group);
                 let client = clients.get_mut(key);
                 if let Some(client) = client.filter(|_| client_addr == Some(address)) {
+                    core.note_refused_name(key, name.as_str(), NameRefusal::ServerLimit);
                     self.release(core, key, client, name.as_str().to_owned());
                     let error = limit.error(max as u64);
                     let error = format!("{error}, no longer subscribed: {}", name.as_str());

@@ -32,12 +32,16 @@ impl ChannelsGateway {
         };
         let mut check = self.check(client);
         for name in names {
-            match self.judge(client, &name, &mut check) {
+            let verdict = self.judge(client, &name, &mut check);
+            if let Some(reason) = verdict.refusal() {
+                core.note_refused_name(key, &name, reason);
+            }
+            match verdict {
                 Verdict::Granted(topic) => {
                     self.grant(core, key, client, topic, &mut behind);
                     granted.push(name);
                 }
-                Verdict::Refused(error) => errors.push(error),
+                Verdict::Refused(_, error) => errors.push(error),
                 Verdict::Denied(error) => {
                     // The client may hold the name under an older table: a client that gets "denied" must lose it.
                     self.release(core, key, client, name);
