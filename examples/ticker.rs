@@ -33,6 +33,7 @@ static PROGRAM: Program = Program {
     name: "ticker",
     about: ABOUT,
     start_with: "Clients connect to /ws and send: subscribe",
+    most_used: "ticker",
     gateways: &[GatewayKind::new("ticker", ABOUT, ROWS, prepare)],
 };
 

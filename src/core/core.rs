@@ -16,6 +16,7 @@ use super::history::History;
 use super::left::LeftKeys;
 use super::losses::Losses;
 use super::memory::FrameMemory;
+use super::refused_names::RefusedNames;
 use super::session::{CloseBegun, PendingClose, Received, Session};
 use super::shell::{Cuts, Effect};
 use super::slow::waits::Waits;
@@ -102,6 +103,7 @@ pub struct Core {
     pub(super) behind: Behind,
     pub(super) memory: FrameMemory,
     pub(super) surveys: Surveys,
+    pub(super) refused_names: RefusedNames,
     pub(super) waits: Waits,
     /// Times from ping to pong, microseconds, since the shell last took the list.
     pub(super) pongs_us: Vec<u32>,
@@ -158,6 +160,7 @@ impl Core {
             behind: Behind::default(),
             memory: FrameMemory::default(),
             surveys: Surveys::default(),
+            refused_names: RefusedNames::default(),
             render: |message, _, _| Arc::clone(message.frame),
             shown_topic: TopicName::clone,
             waits: Waits::default(),
@@ -313,7 +316,7 @@ impl Core {
             return;
         };
         self.link(topic, publication);
-        if self.topics.retain(topic, publication) && publication.deliver {
+        if self.topics.retain(topic, publication, self.now) && publication.deliver {
             self.deliver(topic, publication);
             self.note_replaced();
         }

@@ -34,9 +34,11 @@ mod publication;
 mod queue;
 mod reading;
 mod reason;
+mod refused_names;
 mod release;
 mod resume;
 mod revoked;
+mod search;
 mod send_queue;
 mod session;
 mod shell;
@@ -71,9 +73,11 @@ pub use publication::{
     SubjectStats, TopicName,
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered, REVOKED};
+pub use refused_names::{NameRefusal, REFUSED_NAMES_MAX, REFUSED_NAMES_OF_ONE_MAX, RefusedName};
 pub use resume::RESUME_BYTES_MAX;
 pub use revoked::{Connected, Cut, Full, Lifted, Revoked, WasConnected};
-pub use session::{Accepted, ClientLook, ClientState, MaxRate};
+pub use search::{FOUND_MAX, FOUND_NAMES_MAX, Found, FoundClient, FoundName, Search};
+pub use session::{Accepted, ClientLook, ClientState, MaxRate, user_in_log};
 pub use shell::{CutDone, CutRequest, Dropped, Effect, Ended, Secured, Traffic, Transmit, Write};
 pub use slow::waits::{CALLS_MAX, SAMPLED_MAX, SlowLook};
 pub use slow::{Sample, Why};

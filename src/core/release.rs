@@ -48,7 +48,7 @@ impl Core {
         let Some(topic) = self.topics.of(publication) else {
             return;
         };
-        if !self.topics.retain(topic, publication) {
+        if !self.topics.retain(topic, publication, self.now) {
             return;
         }
         let members = self.topics.receiver_count(topic, &publication.frame) as u64;

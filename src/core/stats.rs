@@ -3,7 +3,7 @@
 use std::io;
 
 use super::session::{Pause, Pauses};
-use super::{CloseReason, NotRecovered, Why};
+use super::{CloseReason, NameRefusal, NotRecovered, Why};
 
 /// How a write to a client failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +107,8 @@ pub struct HubStats {
     pub resumes_recovered: u64,
     /// Names that were not resumed, in the order of [`NotRecovered::ALL`].
     pub resumes_refused: [u64; NotRecovered::ALL.len()],
+    /// Names that clients did not get or lost, in the order of [`NameRefusal::ALL`].
+    pub names_refused: [u64; NameRefusal::ALL.len()],
     /// Slow clients.
     pub slow: SlowStats,
     /// Whether the loop is behind.
@@ -153,6 +155,14 @@ impl SlowStats {
     pub fn seconds(&self) -> impl Iterator<Item = (&'static str, f64)> + use<> {
         let seconds = self.slow_us.map(|us| us as f64 / 1e6);
         Why::ALL.map(Why::label).into_iter().zip(seconds)
+    }
+}
+
+impl HubStats {
+    /// Names that clients did not get or lost, by reason: the labels of a metric.
+    pub fn names_refused(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let labels = NameRefusal::ALL.map(NameRefusal::label);
+        labels.into_iter().zip(self.names_refused)
     }
 }
 

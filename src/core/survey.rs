@@ -4,20 +4,18 @@
 //! A survey has to look at all clients and topics; a hundred thousand of them in one turn would delay
 //! every message. So a survey continues from turn to turn, and looks at a bounded number in each. The
 //! state changes meanwhile: a client is counted as of its own turn, and a client that has ended before
-//! the last turn is left out. A survey runs only on request.
+//! the last turn is left out. A survey runs only on request. It carries out the searches of operators on its way, and
+//! looks at fewer clients in a turn then: the work of a turn stays the same.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::clients::Clients;
 use super::core::Core;
 use super::gateway::Gateway;
-use super::slow::waits::Waits;
-use super::topics::Topics;
-use super::{ClientLook, ClientState, Hub, Now, PhaseKind, SessionKey, TopicLook};
-use weirgate_wire::admission::Addresses;
+use super::search::{Found, Search, Searches};
+use super::{ClientLook, ClientState, Hub, Now, PhaseKind, RefusedName, SessionKey, TopicLook};
 
-/// The most clients and topics that one turn looks at.
+/// The most clients and topics that one turn looks at, without searches.
 pub const SURVEY_SLICE_MAX: usize = 2_048;
 
 /// The most clients in each ranking, and the most topics, that a survey names.
@@ -53,6 +51,10 @@ pub struct Survey {
     pub topics: u64,
     /// The topics with the most messages since the last survey, the most first.
     pub busiest_topics: Vec<TopicLook>,
+    /// The kept refusals of names, the newest first: at most [`REFUSED_NAMES_MAX`](super::REFUSED_NAMES_MAX).
+    pub refused_names: Vec<RefusedName>,
+    /// The results of the searches.
+    pub found: Vec<Found>,
 }
 
 /// The survey under way, and the time at which the last survey began.
@@ -60,6 +62,8 @@ pub struct Survey {
 pub(super) struct Surveys {
     walk: Option<Walk>,
     last_began_us: Option<u64>,
+    /// The searches of the next survey.
+    pub(super) wanted: Vec<Search>,
 }
 
 /// The [`SURVEY_NAMED_MAX`] values with the largest ranks.
@@ -101,10 +105,11 @@ struct Walk {
     busiest: Largest<u64, SessionKey>,
     /// By messages since the last survey, then by members.
     topics: Largest<(u64, u64), TopicLook>,
+    searches: Searches,
 }
 
 impl Walk {
-    fn new(began: Now, last_began_us: Option<u64>) -> Self {
+    fn new(began: Now, last_began_us: Option<u64>, searches: Searches) -> Self {
         Self {
             survey: Survey {
                 began,
@@ -116,67 +121,78 @@ impl Walk {
             slowest: Largest::new(),
             busiest: Largest::new(),
             topics: Largest::new(),
+            searches,
         }
     }
 
-    /// Looks at the next clients; the rest of `room` is for topics.
-    fn look_at_clients(
-        &mut self,
-        now: Now,
-        clients: &mut Clients,
-        (waits, addresses): (&Waits, &Addresses),
-        room: &mut usize,
-    ) {
-        while *room > 0 && self.next_slot < clients.sessions.capacity() {
-            let slot = self.next_slot;
-            self.next_slot += 1;
-            *room -= 1;
-            let Some(session) = clients.sessions.get_mut(slot) else {
-                continue;
-            };
-            if session.phase() == PhaseKind::Gone {
-                continue;
-            }
-            let key = session.key(slot);
-            let survey = &mut self.survey;
-            survey.clients += 1;
-            let of_address = addresses.connections(session.client_addr()) as u64;
-            survey.busiest_address = survey.busiest_address.max(of_address);
-            let state = session.state();
-            survey.clients_blocked += u64::from(session.is_blocked());
-            survey.clients_conflating += u64::from(state == ClientState::Conflating);
-            let is_slow = waits.is_slow(key) || session.has_gate();
-            survey.clients_waiting += u64::from(session.has_waiting());
-            if session.has_waiting() || is_slow {
-                let oldest_us = session.oldest_us(now).unwrap_or(0);
-                let rank = (is_slow, session.queued_bytes(), oldest_us);
-                self.slowest.offer(rank, || key);
-            }
-            let recent = session.take_recent_messages();
-            if recent > 0 {
-                self.busiest.offer(recent, || key);
-            }
-        }
-    }
-
-    /// Looks at the next topics; returns true if no topic is left.
-    fn look_at_topics(&mut self, topics: &mut Topics, room: &mut usize) -> bool {
-        while self.next_topic < topics.slots() {
-            if *room == 0 {
-                return false;
-            }
-            *room -= 1;
-            if let Some((name, topic)) = topics.look(self.next_topic) {
+    /// Looks at the next topics; the rest of `room` is for clients. Searches need the topics first.
+    fn look_at_topics<G: Gateway>(&mut self, core: &mut Core, gateway: &G, room: &mut usize) {
+        while *room > 0 && self.next_topic < core.topics.slots() {
+            let slot = self.next_topic;
+            self.next_topic += 1;
+            let mut work = self.searches.cost();
+            if let Some((name, topic)) = core.topics.look(slot) {
                 self.survey.topics += 1;
                 let rank = (topic.recent_messages, topic.members);
                 self.topics.offer(rank, || TopicLook {
                     name: name.clone(),
                     ..topic
                 });
+                let name = name.clone();
+                work += self.searches.look_at_topic(core, gateway, &name);
             }
-            self.next_topic += 1;
+            *room = room.saturating_sub(work);
+        }
+    }
+
+    /// Looks at the next clients; returns true if none is left.
+    fn look_at_clients<G: Gateway>(
+        &mut self,
+        core: &mut Core,
+        gateway: &G,
+        room: &mut usize,
+    ) -> bool {
+        while self.next_slot < core.clients.sessions.capacity() {
+            if *room == 0 {
+                return false;
+            }
+            let slot = self.next_slot;
+            self.next_slot += 1;
+            let mut work = self.searches.cost();
+            if let Some(key) = self.look_at_client(core, slot) {
+                work += self.searches.look_at_client(core, gateway, key);
+            }
+            *room = room.saturating_sub(work);
         }
         true
+    }
+
+    /// Counts and ranks the client in a slot; `None` if there is none.
+    fn look_at_client(&mut self, core: &mut Core, slot: usize) -> Option<SessionKey> {
+        let session = core.clients.sessions.get_mut(slot)?;
+        if session.phase() == PhaseKind::Gone {
+            return None;
+        }
+        let key = session.key(slot);
+        let survey = &mut self.survey;
+        survey.clients += 1;
+        let of_address = core.addresses.connections(session.client_addr()) as u64;
+        survey.busiest_address = survey.busiest_address.max(of_address);
+        let state = session.state();
+        survey.clients_blocked += u64::from(session.is_blocked());
+        survey.clients_conflating += u64::from(state == ClientState::Conflating);
+        let is_slow = core.waits.is_slow(key) || session.has_gate();
+        survey.clients_waiting += u64::from(session.has_waiting());
+        if session.has_waiting() || is_slow {
+            let oldest_us = session.oldest_us(core.now).unwrap_or(0);
+            let rank = (is_slow, session.queued_bytes(), oldest_us);
+            self.slowest.offer(rank, || key);
+        }
+        let recent = session.take_recent_messages();
+        if recent > 0 {
+            self.busiest.offer(recent, || key);
+        }
+        Some(key)
     }
 }
 
@@ -227,6 +243,8 @@ impl Core {
             ..topic
         });
         survey.busiest_topics = shown.collect();
+        survey.refused_names = self.refused_names.newest_first().cloned().collect();
+        survey.found = walk.searches.into_found();
         survey
     }
 }
@@ -239,14 +257,14 @@ impl<G: Gateway> Hub<G> {
         core.now = now;
         let mut walk = core.surveys.walk.take().unwrap_or_else(|| {
             let last_began_us = core.surveys.last_began_us.replace(now.mono_us);
-            Walk::new(now, last_began_us)
+            let wanted = std::mem::take(&mut core.surveys.wanted);
+            Walk::new(now, last_began_us, Searches::new(wanted, core.shown_topic))
         });
         walk.survey.slices += 1;
         let mut room = SURVEY_SLICE_MAX;
-        let beside = (&core.waits, &core.addresses);
-        walk.look_at_clients(now, &mut core.clients, beside, &mut room);
-        if walk.next_slot < core.clients.sessions.capacity()
-            || !walk.look_at_topics(&mut core.topics, &mut room)
+        walk.look_at_topics(core, &self.gateway, &mut room);
+        if walk.next_topic < core.topics.slots()
+            || !walk.look_at_clients(core, &self.gateway, &mut room)
         {
             core.surveys.walk = Some(walk);
             return None;

@@ -5,6 +5,7 @@
 //! per member; join and leave search the client's topics or the topic's members, whichever are fewer.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Weak};
 
 use foldhash::quality::RandomState;
@@ -13,7 +14,9 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::losses::{Active, Times};
-use super::{ConflationKey, Content, Frame, Publication, Retain, SessionKey, TopicName, tables};
+use super::{
+    ConflationKey, Content, Frame, Now, Publication, Retain, SessionKey, TopicName, tables,
+};
 
 /// From this many members on, the order of their sessions in memory matters.
 const SCATTERED_MEMBERS_MIN: usize = 32;
@@ -69,6 +72,8 @@ struct Topic {
     counts: Counts,
     /// The counts at the last survey.
     surveyed: Counts,
+    /// When the last message to members was published, microseconds of the monotonic clock; `None`: never.
+    last_us: Option<NonZeroU64>,
 }
 
 /// Messages and their bytes.
@@ -252,11 +257,12 @@ impl Topics {
 
     /// Sets or clears the retained frame and remembers the conflation key. Returns false for a topic without members,
     /// which may be gone.
-    pub(super) fn retain(&mut self, key: TopicKey, publication: &Publication) -> bool {
+    pub(super) fn retain(&mut self, key: TopicKey, publication: &Publication, now: Now) -> bool {
         let topic = &mut self.topics[key.0 as usize];
         // A message that is published as text and as binary counts once, as text.
         let is_second = publication.frame.content() == Content::Binary && topic.binary > 0;
         if publication.deliver && !(is_second && topic.count(Content::Text) > 0) {
+            topic.last_us = NonZeroU64::new(now.mono_us);
             topic.counts.messages += 1;
             topic.counts.bytes += publication.frame.queue_bytes() as u64;
         }
@@ -377,6 +383,19 @@ impl Topics {
             recent_bytes: now.bytes - before.bytes,
         };
         Some((&topic.name, look))
+    }
+
+    /// The members of a topic, the messages to them so far, and when the last of these was published.
+    pub(super) fn traffic(&self, name: &TopicName) -> (u64, u64, Option<u64>) {
+        let topic = self.find(name);
+        topic.map_or((0, 0, None), |topic| {
+            let members = topic.members.len() as u64;
+            (
+                members,
+                topic.counts.messages,
+                topic.last_us.map(NonZeroU64::get),
+            )
+        })
     }
 
     /// Topics with at least one member or a retained frame.

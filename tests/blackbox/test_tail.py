@@ -375,3 +375,24 @@ async def test_a_server_that_hangs_is_given_up_and_a_quiet_one_is_not(start_weir
         await until(lambda: not frozen.alive(), 40, "the end")
         assert frozen.wait(1) == 1 and "error: nothing came for 20 s" in frozen.log(), frozen.log_tail()
         assert patient.alive(), patient.log_tail()
+
+
+async def test_the_bus_away_and_back_are_on_standard_error_and_no_message(start_nats, start_weirgate, start_tail, tmp_path):
+    nats = start_nats()
+    table = tmp_path / "roles.json"
+    table.write_text('{"user": ["market.>"]}')
+    weirgate = start_weirgate("channels", "--bus", nats.url, "--acl", str(table)).wait_ready()
+    nats.kill()
+    late = start_tail("channels", "--subscribe", "market.>", "--count", 1, "--port", weirgate.port)
+    await late.says("the bus of the gateway is away: no messages until it is back")
+    nats.start()
+    await late.says("the bus of the gateway is back", 40)
+    assert late.lines() == [], "a status is no message"
+    with_history = start_weirgate("channels", "--bus", nats.url, "--history-ms", "60000", "--history-names", "market.>", "--acl", str(table)).wait_ready()
+    told = start_tail("channels", "--subscribe", "market.>", "--port", with_history.port)
+    await told.says("subscribed to market.>")
+    nats.kill()
+    await told.says("the bus of the gateway is away", 40)
+    nats.start()
+    await told.says("the bus of the gateway is back", 40)
+    assert told.lines() == [] and told.log().count("is away") == 1, told.log()

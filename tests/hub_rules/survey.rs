@@ -1,9 +1,12 @@
 //! What operators see of clients and topics: whom a survey names, and how much it looks at in a turn.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use weirgate_core::{ClientState, SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
+use weirgate_core::{
+    ClientState, Cut, FOUND_MAX, Found, REFUSED_NAMES_MAX, REFUSED_NAMES_OF_ONE_MAX,
+    SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Search, Survey,
+};
 
 use crate::world::World;
 use crate::world::toys::{In, Symbols};
@@ -17,6 +20,19 @@ impl World<Symbols> {
                 return survey;
             }
         }
+    }
+
+    /// What the next survey finds, and its slices.
+    fn find(&mut self, searches: Vec<Search>) -> (Vec<Found>, u32) {
+        searches
+            .into_iter()
+            .for_each(|search| self.hub.search(search));
+        let survey = self.survey();
+        (survey.found, survey.slices)
+    }
+
+    fn find_one(&mut self, search: Search) -> Found {
+        self.find(vec![search]).0.remove(0)
     }
 
     fn publish_to(&mut self, topic: &str, bytes: usize) {
@@ -156,4 +172,142 @@ fn a_client_that_skips_says_so() {
     world.settle();
     let look = world.hub.core().look_at(key).expect("it is there");
     assert_eq!((look.state, look.queue_messages), (ClientState::Idle, 0));
+}
+
+fn who(text: &str) -> Search {
+    Search::Clients {
+        who: Cut::read(text.as_bytes()).expect("conditions"),
+        name: None,
+    }
+}
+
+fn holders(name: &str) -> Search {
+    Search::Clients {
+        who: Cut::default(),
+        name: Some(name.to_owned()),
+    }
+}
+
+#[test]
+fn a_search_finds_by_address_session_and_name_with_the_age_of_the_last_message() {
+    let mut world = symbols(small_queue());
+    let [theirs, other] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+    let quiet = world.connect_from(theirs, "/ws", None);
+    let busy = world.connect_from(other, "/ws", None);
+    world.text(quiet, "sub Q,A");
+    world.text(busy, "sub A,AB");
+    world.publish_to("A", 10);
+    world.advance(3 * SECOND);
+    let session = busy.to_string();
+    let (found, _) = world.find(vec![
+        who(r#"{"address":"192.0.2.1"}"#),
+        who(&format!(r#"{{"session":"{session}"}}"#)),
+        holders("A"),
+        holders("nobody's"),
+        Search::Names("A".to_owned()),
+        who(&format!(
+            r#"{{"session":"{session}","address":"192.0.2.1"}}"#
+        )),
+    ]);
+    let keys = |found: &Found| -> Vec<_> { found.clients.iter().map(|c| c.look.session).collect() };
+    assert_eq!(keys(&found[0]), [quiet]);
+    assert_eq!(keys(&found[1]), [busy]);
+    assert_eq!(keys(&found[2]), [quiet, busy]);
+    assert_eq!((found[2].count, found[3].count, found[5].count), (2, 0, 0));
+    let ages: Vec<_> = found[0].clients[0].names.iter().collect();
+    let ages: Vec<_> = ages
+        .iter()
+        .map(|n| (n.name.as_str(), n.last_us, n.members))
+        .collect();
+    assert_eq!(ages, [("Q", None, 1), ("A", Some(3 * SECOND), 2)]);
+    let names: Vec<_> = found[4].names.iter().map(|n| n.name.as_str()).collect();
+    assert_eq!(names, ["A", "AB"], "the name itself comes first");
+    assert!(
+        world.survey().found.is_empty(),
+        "a search is carried out once"
+    );
+}
+
+#[test]
+fn an_address_with_a_thousand_clients_gives_a_hundred_rows_and_a_count() {
+    const CLIENTS: usize = 1_000;
+    let mut world = symbols(small_queue());
+    let names = (0..50)
+        .map(|n| format!("N{n}"))
+        .collect::<Vec<_>>()
+        .join(",");
+    for _ in 0..CLIENTS {
+        let key = world.connect("/ws", None);
+        world.text(key, &format!("sub {names}"));
+    }
+    let found = world.find_one(who(r#"{"address":"127.0.0.1"}"#));
+    assert_eq!(
+        (found.count, found.clients.len()),
+        (CLIENTS as u64, FOUND_MAX)
+    );
+    let names: usize = found.clients.iter().map(|one| one.names.len()).sum();
+    assert_eq!(names, 1_000, "of all clients together");
+    assert!(found.clients.iter().all(|one| one.look.topics == 50));
+}
+
+#[test]
+fn searches_share_a_walk_whose_turns_take_no_longer() {
+    const CLIENTS: usize = 20_000;
+    const SEARCHES: usize = 16;
+    let mut world = symbols(small_queue());
+    let peer = SocketAddr::from(([10, 0, 0, 1], 4_000));
+    for _ in 0..CLIENTS {
+        world.hub.handle_accepted(world.now, peer, false);
+    }
+    let all = (0..SEARCHES)
+        .map(|_| who(r#"{"address":"10.0.0.1"}"#))
+        .collect();
+    let (found, slices) = world.find(all);
+    assert!(found.iter().all(|found| found.count == CLIENTS as u64));
+    let least = CLIENTS * SEARCHES / SURVEY_SLICE_MAX;
+    assert!(
+        (least..3 * least).contains(&(slices as usize)),
+        "{slices} slices"
+    );
+}
+
+#[test]
+fn refused_names_are_counted_kept_and_logged_within_limits() {
+    let mut world = symbols(small_queue());
+    let [loud, quiet] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+    let quiet = world.connect_from(quiet, "/ws", None);
+    world.text(quiet, "refuse mine");
+    let loud = world.connect_from(loud, "/ws", None);
+    for n in 0..1_000 {
+        world.text(loud, &format!("refuse N{n}"));
+    }
+    world.text(quiet, "refuse mine");
+    let survey = world.survey();
+    let kept = &survey.refused_names;
+    assert_eq!(kept.len(), 1 + REFUSED_NAMES_OF_ONE_MAX, "{kept:?}");
+    let newest = (kept[0].name.as_str(), kept[0].session, kept[0].times);
+    assert_eq!(
+        newest,
+        ("mine", quiet, 2),
+        "a name of a client is kept once"
+    );
+    assert_eq!(kept[1].name.as_str(), "N999");
+    let counts: Vec<_> = world.hub.stats().names_refused().collect();
+    assert_eq!(counts[0], ("denied", 1_002));
+    let lines = std::iter::from_fn(|| world.hub.poll_refused_name());
+    assert_eq!(lines.count(), 10);
+    let now = world.now;
+    assert_eq!(world.hub.refused_name_lines().left_out(now), None);
+    world.advance(SECOND);
+    let now = world.now;
+    let left_out = world.hub.refused_name_lines().left_out(now);
+    assert_eq!(left_out, Some(992));
+    for n in 0..2 * REFUSED_NAMES_MAX {
+        let ip = IpAddr::from([192, 0, 3 + (n / 250) as u8, (n % 250) as u8]);
+        let key = world.connect_from(ip, "/ws", None);
+        world.text(key, &format!("refuse {}", "x".repeat(1_000)));
+    }
+    let kept = world.survey().refused_names;
+    assert_eq!(kept.len(), REFUSED_NAMES_MAX);
+    assert_eq!(kept[0].name.as_str().len(), 128, "a name is cut");
 }

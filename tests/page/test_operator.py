@@ -207,15 +207,47 @@ async def test_it_is_for_everyone(nats, start_weirgate):
         nodes = (await page.call("Accessibility.getFullAXTree"))["nodes"]
         of = lambda role: [n.get("name", {}).get("value", "") for n in nodes if not n["ignored"] and n["role"]["value"] == role]
         tls = ["TLS"] if over_tls.is_on() else []
-        assert of("heading") == ["weirgate levels", "Slow clients", "Ended last", "Busiest topics", "Busiest clients", "Bus", *tls, "Rates",
+        assert of("heading") == ["weirgate levels", "Find", "Slow clients", "Ended last", "Busiest topics", "Busiest clients", "Bus", *tls, "Rates",
                                  "Limits", "This page"]
         for role in ("button", "link", "table", "heading"):
             assert of(role) and all(of(role)), f"a {role} without a name"
         walked = []
-        for _ in range(3):
+        for _ in range(6):
             await page.press("Tab")
             name, is_seen = await page.js(FOCUS)
             assert is_seen, f"no outline on {name}"
             walked.append(name)
         assert "metrics" in walked, walked
         nothing_wrong(page, admin)
+
+
+async def test_find_explains_a_complaint(redis_server, start_weirgate, tmp_path):
+    table = tmp_path / "roles.json"
+    table.write_text('{"user": ["market.a", "quiet"]}')
+    weirgate, admin = await started(start_weirgate, "channels", "--acl", str(table), redis=redis_server)
+    client = await clients.connect(weirgate.port, path="/ws")
+    client.say({"action": "subscribe", "channels": ["quiet", "markt.a"]})
+    await client.wait_for(lambda c: c.messages == 2, 10, "the answer")
+
+    async def find(page, by, text, condition):
+        await page.js(f"""(() => {{ document.getElementById('find-by').value = {json.dumps(by)}; document.getElementById('find-text').value = {json.dumps(text)};
+            document.getElementById('find').requestSubmit(); }})()""")
+        await page.until(f"document.getElementById('found').textContent.includes({json.dumps(condition)})", 10, condition)
+        return await page.text("#found")
+
+    async with operator(admin) as page:
+        await page.until("document.getElementById('status').textContent === 'Ready'", 10, "ready")
+        found = await find(page, "address", "127.0.0.1", "does not get markt.a")
+        assert "its role does not grant the name (user)" in found and "quiet" in found and "never" in found, found
+        sentence = await page.js("document.querySelector('#found .sentence').dataset.tone")
+        assert sentence == "bad"
+        await page.until("document.querySelectorAll('#refusals tbody tr').length === 1", 10, "the refused name")
+        rows = await page.js(ROWS % "refusals")
+        assert rows[0][2:] == ["user", "markt.a", "denied", "1"], rows
+        assert await page.text("#refusals-about") == "denied 1"
+        found = await find(page, "names", "qui", "1 name")
+        assert "quiet" in found and "live" in found, found
+        await find(page, "user", "<b>eve\u202e", "no client of this instance is like this: user <b>eve\\u202e")
+        await find(page, "address", "nowhere", "No answer: address: not an IP address")
+        nothing_wrong(page, admin, expected=["400"])
+    client.abort()

@@ -6,8 +6,8 @@ use super::ledger::{Note, Shared};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closed, Closing, Core,
-    Entrance, Frame, Gateway, Incoming, Joined, Lead, Left, MaxRate, Publication, Retain,
-    SessionKey, TopicName,
+    Entrance, Frame, Gateway, Incoming, Joined, Lead, Left, MaxRate, NameRefusal, Publication,
+    Retain, SessionKey, TopicName,
 };
 use weirgate_wire::auth::Origins;
 use weirgate_wire::head::RequestHead;
@@ -272,7 +272,7 @@ impl Gateway for Numbered {
     }
 }
 
-/// A topic per symbol: `sub A,B`, `unsub A,B`.
+/// A topic per symbol: `sub A,B`, `unsub A,B`, and `refuse A,B` for what the client does not get.
 #[derive(Debug, Default)]
 pub(crate) struct Symbols {
     pub(crate) closed: Vec<(SessionKey, CloseReason)>,
@@ -313,6 +313,7 @@ impl Gateway for Symbols {
             match verb {
                 "sub" => drop(self.told.join(core, key, symbol)),
                 "unsub" => self.told.leave(core, key, symbol),
+                "refuse" => core.note_refused_name(key, symbol, NameRefusal::Denied),
                 _ => {}
             }
         }

@@ -31,7 +31,7 @@ pub use self::output::{Style, TailError};
 pub use super::link::Target;
 use super::link::{LinkError, Stream, is_timeout};
 use super::program::{complain, hide_secret};
-use weirgate_server::run::{Dialect, stop_signals_are_taken};
+use weirgate_server::run::{BusWord, Dialect, stop_signals_are_taken};
 use weirgate_server::settings::{Rows, SecretText};
 
 /// How long a read waits for a message before the command checks signals and deadlines again.
@@ -137,6 +137,7 @@ impl TailCommand {
                 greeting_until: None,
                 silent_ticks: 0,
                 closed: None,
+                bus_is_away: false,
                 requests_open: 0,
                 has_grant: !self.send.is_empty(),
             };
@@ -170,6 +171,8 @@ struct Session<'a> {
     /// Ticks without a byte from the server. Time in which standard output blocks does not count.
     silent_ticks: u32,
     closed: Option<CloseFrame>,
+    /// Whether the last status said that the bus is away.
+    bus_is_away: bool,
     /// Subscribe requests that are neither granted nor refused yet.
     requests_open: usize,
     /// Whether anything was granted or may be. The responses to the user's own texts are not interpreted.
@@ -299,7 +302,11 @@ impl Session<'_> {
             complain(status);
         }
         self.count_grant(text)?;
-        if status.is_some() && self.command.style != Style::Raw {
+        let bus = self.dialect.and_then(|dialect| (dialect.bus)(text));
+        if let Some(word) = bus {
+            self.tell_bus(word);
+        }
+        if (status.is_some() || bus.is_some()) && self.command.style != Style::Raw {
             return Ok(Next::GoOn);
         }
         match self.output.print(message, is_binary) {
@@ -310,6 +317,24 @@ impl Session<'_> {
                 "cannot write to standard output: {error}"
             ))),
         }
+    }
+
+    /// Says that the bus is away, and that it is back. While the bus is there, a gateway may send the status again and
+    /// again.
+    fn tell_bus(&mut self, word: BusWord) {
+        let lost = match word.has_lost {
+            true => "; messages were lost",
+            false => "",
+        };
+        match (self.bus_is_away, word.is_up) {
+            (false, false) => complain(&format!(
+                "the bus of the gateway is away: no messages until it is back{lost}"
+            )),
+            (true, true) => complain(&format!("the bus of the gateway is back{lost}")),
+            _ if word.has_lost => complain("the gateway has lost messages of the bus"),
+            _ => {}
+        }
+        self.bus_is_away = !word.is_up;
     }
 
     /// If the gateway has refused every request, ends the command, because no message would ever come.

@@ -1,4 +1,5 @@
-//! `weirgate top`: running gateways in a terminal, from `/operator/state` of their admin addresses.
+//! `weirgate top`: running gateways in a terminal, from `/operator/state` of their admin addresses; and single clients,
+//! from `/operator/clients`.
 //!
 //! In a process of its own; no gateway uses this module. Called by `commands`. `page` makes the text.
 
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use clap::{ArgMatches, Command, value_parser};
 use sonic_rs::{JsonValueTrait, Value};
+use url::form_urlencoded;
 
 use self::page::Process;
 use super::admin::{self, Admins, refused};
@@ -25,6 +27,27 @@ use weirgate_wire::json;
 
 /// The path of the state.
 const PATH: &str = "/operator/state";
+/// The path of searches for clients.
+const FIND_PATH: &str = "/operator/clients";
+/// What `top` can look for: the parameter of the request, and the help.
+const FINDS: [(&str, &str, &str); 4] = [
+    (
+        "user",
+        "NAME",
+        "Show this user's connections, their names, and why they get what they get",
+    ),
+    ("address", "IP", "The same for the clients of an address"),
+    (
+        "session",
+        "SESSION",
+        "The same for one connection, as top shows it",
+    ),
+    (
+        "name",
+        "NAME",
+        "The same for the clients that hold this name or pattern",
+    ),
+];
 /// The time between two readings with `--once`, and otherwise between the first two: a gateway makes its first survey
 /// soon after the first reading.
 const SOON: Duration = Duration::from_millis(400);
@@ -58,7 +81,7 @@ type Reading = (usize, Result<Value, String>);
 pub(super) fn command(program: &Program, made_for: For) -> Command {
     let name = program.name;
     let examples = format!(
-        "Examples:\n  {name} top 127.0.0.1:9100\n  {name} top http://a:9100 http://b:9100\n  \
+        "Examples:\n  {name} top 127.0.0.1:9100\n  {name} top --user ann 127.0.0.1:9100\n  {name} top http://a:9100 http://b:9100\n  \
          {name} top --once unix:/run/weirgate/admin.sock"
     );
     let interval = "Time between two readings [default: 1000]";
@@ -71,6 +94,7 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
             "json",
             "Print the state of each process as JSON, a line each",
         ))
+        .args(FINDS.map(|(name, of, help)| value(name, of, help)))
         .arg(
             value("interval-ms", "MS", interval)
                 .value_parser(value_parser!(u32).range(250..=60_000)),
@@ -84,8 +108,18 @@ pub(super) fn command(program: &Program, made_for: For) -> Command {
 /// The error in the arguments, for the user.
 pub(super) fn read(program: &Program, matches: &ArgMatches, env: &Env) -> Result<TopCommand, Exit> {
     let interval_ms: u32 = matches.get_one("interval-ms").copied().unwrap_or(1_000);
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (name, _, _) in FINDS {
+        if let Some(text) = matches.get_one::<String>(name) {
+            query.append_pair(name, text);
+        }
+    }
+    let path = match query.finish() {
+        none if none.is_empty() => PATH.to_owned(),
+        query => format!("{FIND_PATH}?{query}"),
+    };
     Ok(TopCommand {
-        at: Admins::read(program, matches, env, "top", PATH)?,
+        at: Admins::read(program, matches, env, "top", &path)?,
         is_once: matches.get_flag("once"),
         is_json: matches.get_flag("json"),
         interval: Duration::from_millis(interval_ms.into()),
@@ -233,8 +267,19 @@ fn fetch(at: &Admins, target: &Target) -> Result<Value, String> {
             "what answers there is not a gateway's admin address, or is of another version of weirgate"
                 .to_owned()
         }),
-        (status, _) => Err(refused(PATH, status)),
+        (400, body) => Err(detail(&body)),
+        (status, _) => {
+            let path = target.path.split('?').next().unwrap_or_default();
+            Err(refused(path, status))
+        }
     }
+}
+
+/// What the gateway says is wrong with a request.
+fn detail(body: &[u8]) -> String {
+    let body = json::read(body).ok();
+    let detail = body.and_then(|body| body.text(&["detail"]));
+    detail.unwrap_or_else(|| "the gateway refuses the request".to_owned())
 }
 
 /// Returns `None` if the text is not the state of a gateway.

@@ -10,7 +10,7 @@ use weirgate_wire::json::ObjectWriter;
 
 /// The lines of facts: the title of the line, an object of the state, and the members to show. Without members, all
 /// that are not 0 are shown.
-const FACTS: [&str; 14] = [
+const FACTS: [&str; 15] = [
     "Bus|bus|connected subscribed away_ms reconnects refused stream_behind stream_behind_ms",
     "|numbers|bus_last_message_unix_ms bus_messages_bad bus_gaps",
     "|events_bus|up instances",
@@ -24,6 +24,7 @@ const FACTS: [&str; 14] = [
     "|numbers|frame_bytes bus_queue_messages",
     "Lost|numbers|messages_conflated messages_shed messages_dropped",
     "Ends|closes|",
+    "Names|names_refused|",
     "Refused||revoked",
 ];
 /// The lines with rates: a name, and counters.
@@ -34,7 +35,7 @@ const RATES: [&str; 3] = [
 ];
 /// The tables: the title, which is also the head of the first column; an object of the state, a list in the object, and
 /// the columns.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "Consumers|bus|consumers|name lag away_ms stalled",
     "Services||services|name away",
     "Slow clients|survey|slowest|client user topic path state why queue_bytes oldest_ms queue_messages conflated age_ms \
@@ -42,9 +43,19 @@ const TABLES: [&str; 8] = [
     "Topics|survey|busiest_topics|name members recent_messages recent_bytes",
     "Busy clients|survey|busiest|client user topic path recent_messages messages_out messages_in age_ms tls session",
     "Ended last||ends|client user reason refusal code why at_unix_ms age_ms messages_out conflated tls path",
+    REFUSED_NAMES,
     "Refused||revoked_newest|user jti address role token",
     "Limits||limits|name now max",
 ];
+const REFUSED_NAMES: &str =
+    "Refused names||refused_names|name client user role reason times at_unix_ms session";
+/// The tables after the clients that were found.
+const FOUND_TABLES: [&str; 2] = [
+    REFUSED_NAMES,
+    "Ended last||ended|client user reason refusal code why at_unix_ms age_ms path",
+];
+/// The columns of a client's names.
+const NAME_COLUMNS: &str = "name from members messages last_ms";
 /// The most characters kept of a server's text.
 const TEXT_CHARS_MAX: usize = 200;
 /// From this letter on, letters may be two columns wide.
@@ -118,7 +129,8 @@ impl Process {
     /// Whether `--once` has nothing to wait for: the process is away, or has a survey with rates.
     pub(super) fn is_complete(&self) -> bool {
         let survey = self.state.get("survey");
-        self.away.is_some() || survey.get("interval_ms").is_number()
+        let is_found = self.state.get("count").is_number();
+        is_found || self.away.is_some() || survey.get("interval_ms").is_number()
     }
 
     /// If the process did not respond: its address, and the reason.
@@ -202,6 +214,9 @@ impl Process {
                 return line("Process", facts);
             }
         };
+        if let Some(clients) = state.get("clients").as_array() {
+            return self.found(state, clients, rows_max);
+        }
         let up_s = state.get("uptime_seconds").as_f64().unwrap_or_default();
         let up = format!("up {}", duration(1e3 * up_s));
         let who = [self.name(), self.status(), up, self.shown.clone()];
@@ -226,6 +241,55 @@ impl Process {
             filled(state, title, columns, &rows)
         });
         line("Process", who) + &facts.concat() + &rates.concat() + &tables.concat()
+    }
+}
+
+impl Process {
+    /// The clients that were found, each with the sentence about it and its names.
+    fn found(&self, state: &Value, clients: &[Value], rows_max: usize) -> String {
+        let count = state.get("count").as_u64().unwrap_or_default();
+        let sentence = match text(state, state, "sentence") {
+            none if none.is_empty() => format!("clients {count}"),
+            sentence => sentence,
+        };
+        let mut page =
+            line("Process", [self.name(), self.shown.clone()]) + &line("Found", [sentence]);
+        for client in clients {
+            let who = [
+                "user",
+                "client",
+                "role",
+                "path",
+                "state",
+                "age_ms",
+                "session",
+                "max_hz",
+                "queue_messages",
+            ];
+            let facts = who.map(|name| (name, text(state, client, name)));
+            let known = facts.into_iter().filter(|(_, text)| !text.is_empty());
+            page += &line(
+                "Client",
+                known.map(|(name, text)| format!("{} {text}", without_unit(name))),
+            );
+            page += &line("", [text(state, client, "sentence")]);
+            let names = client.get("names");
+            let names = names.as_array().into_iter().flatten();
+            let names: Vec<&Value> = names.take(rows_max).collect();
+            page += &filled(state, "Names", NAME_COLUMNS, &names);
+        }
+        let tables = FOUND_TABLES.map(|row| {
+            let [title, _, list, columns] = cells(row);
+            let list = state.get(list);
+            let list = list.as_array().into_iter().flatten();
+            filled(
+                state,
+                title,
+                columns,
+                &list.take(rows_max).collect::<Vec<_>>(),
+            )
+        });
+        page + &tables.concat()
     }
 }
 

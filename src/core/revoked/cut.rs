@@ -129,11 +129,23 @@ impl Cut {
                 return Err(format!("{name}: 1 to {TOKEN_BYTES_MAX} bytes"));
             }
         }
-        cut.address = cut.address.map(|ip| group(ip.to_canonical()));
+        if let Some(ip) = cut.address {
+            cut.set_address(ip);
+        }
         match cut.key() == Self::default() {
             true => Err(WANTED.to_owned()),
             false => Ok(cut),
         }
+    }
+
+    /// Chooses the connections of an address; of IPv6, of its network of 64 bits.
+    pub fn set_address(&mut self, ip: IpAddr) {
+        self.address = Some(group(ip.to_canonical()));
+    }
+
+    /// Whether the address of a connection is the chosen one, if one is chosen.
+    pub fn has_address(&self, address: Option<IpAddr>) -> bool {
+        self.address.is_none() || self.address == address.map(group)
     }
 
     /// Checks the times of a line of the file, whose end may have passed meanwhile.
@@ -198,7 +210,7 @@ impl Cut {
                 self.token.as_deref(),
                 marks.and_then(|m| m.digest.as_deref()),
             )
-            && holds(self.address, connected.address.map(group))
+            && self.has_address(connected.address)
             && holds(self.session.as_deref(), Some(connected.session))
             && self.role.as_ref().is_none_or(has_role)
     }

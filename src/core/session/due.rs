@@ -330,6 +330,11 @@ impl Session {
         self.slots_mut().gate = Some(Gate::new(now));
     }
 
+    /// The client's own rate.
+    pub(crate) fn max_rate(&self) -> Option<MaxRate> {
+        self.slots().and_then(Slots::rate)
+    }
+
     /// Sets or ends the client's own rate. The caller has opened the slot before.
     pub(crate) fn set_max_rate(&mut self, now: Now, rate: Option<MaxRate>) {
         self.slots_mut().set_rate(now, rate);

@@ -32,7 +32,7 @@ pub use lifecycle::Accepted;
 pub(super) use lifecycle::{CloseBegun, Departed};
 pub(super) use phase::{AfterWrite, PendingClose};
 pub(super) use reading::{Pause, Pauses};
-pub use record::{ClientLook, ClientState};
+pub use record::{ClientLook, ClientState, user_in_log};
 pub use slots::MaxRate;
 
 use phase::{Head, Phase};

@@ -270,6 +270,13 @@ impl Session {
         }
     }
 
+    /// The user as operators see it, and the role, if the gateway has roles.
+    pub(crate) fn user_and_role(&self) -> (Option<&str>, Option<&str>) {
+        let record = &self.cold.record;
+        let roles = record.marks.as_ref().and_then(|marks| marks.roles.first());
+        (record.shown_user(), roles.map(|role| &**role))
+    }
+
     /// The data of the client that a cut is compared with; `session` is its key as text.
     pub(crate) fn connected<'a>(&'a self, session: &'a str) -> Connected<'a> {
         self.cold.record.connected(session)
@@ -318,10 +325,14 @@ impl Session {
 impl Ended {
     /// The beginning of the user, for the log. A cut needs the whole.
     pub fn user_in_log(&self) -> Option<&str> {
-        let user = self.user.as_deref()?;
-        let end = user.char_indices().nth(USER_CHARS_MAX);
-        Some(&user[..end.map_or(user.len(), |(at, _)| at)])
+        self.user.as_deref().map(user_in_log)
     }
+}
+
+/// The beginning of a user's name that the log shows.
+pub fn user_in_log(user: &str) -> &str {
+    let end = user.char_indices().nth(USER_CHARS_MAX);
+    &user[..end.map_or(user.len(), |(at, _)| at)]
 }
 
 /// The index of the first byte of [`PARAMETERS`] in a path, plain or percent-encoded any number of

@@ -120,6 +120,13 @@ impl Slots {
         self.next_us = self.next_us.min(now.mono_us + self.interval_us);
     }
 
+    /// The client's own rate.
+    pub(super) fn rate(&self) -> Option<MaxRate> {
+        self.has_rate().then_some(MaxRate {
+            interval_us: self.interval_us,
+        })
+    }
+
     /// Whether the client has a rate of its own.
     pub(super) fn has_rate(&self) -> bool {
         self.interval_us > 0

@@ -226,6 +226,11 @@ impl KeptNames {
         })
     }
 
+    /// Whether the kept feed is a stream.
+    pub(super) fn is_stream(&self) -> bool {
+        self.is_stream
+    }
+
     /// Whether neither the gateway nor the bus can find the messages of this pattern.
     pub(super) fn cannot_match(&self, name: &str) -> bool {
         self.is_stream && self.syntax.is_pattern(name) && !self.syntax.can_match(name)

@@ -11,7 +11,7 @@ use crate::gateways::shared::access::{TokenEnd, close_of};
 use foldhash::quality::RandomState;
 use std::collections::HashMap;
 use std::sync::Arc;
-use weirgate_core::{Core, SessionKey, TopicName};
+use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, TokenBucket};
 use weirgate_wire::auth::{
     Identity, OverBudget, Refusal, Rights, RightsCheck, Token, TokenMarks, TokenNameLimits,
@@ -177,11 +177,23 @@ pub(super) enum Verdict {
     /// Whether the client held the name before.
     Granted(TopicName, bool),
     /// An error for this entry; the next entries are still checked.
-    Refused(String),
+    Refused(NameRefusal, String),
     /// An error for this entry, because the role may not hold the name.
     Denied(String),
-    /// An error for this entry; the next entries are not checked.
+    /// An error for this entry, because the client holds as many names as it may; the next entries are not checked.
     Full(String),
+}
+
+impl Verdict {
+    /// Why the client does not get the name; `None` if it does.
+    pub(super) fn refusal(&self) -> Option<NameRefusal> {
+        match self {
+            Self::Granted(..) => None,
+            Self::Refused(reason, _) => Some(*reason),
+            Self::Denied(_) => Some(NameRefusal::Denied),
+            Self::Full(_) => Some(NameRefusal::ClientLimit),
+        }
+    }
 }
 
 impl ChannelsGateway {
@@ -201,6 +213,8 @@ impl ChannelsGateway {
         name: &str,
         check: &mut RightsCheck,
     ) -> Verdict {
+        use NameRefusal::{ClientLimit, Denied, Invalid};
+
         let settings = &mut self.settings;
         if client.held.count() >= settings.channels_max {
             let max = settings.channels_max;
@@ -208,23 +222,27 @@ impl ChannelsGateway {
         }
         if name.len() > settings.name_bytes_max {
             let max = settings.name_bytes_max;
-            return Verdict::Refused(format!("Channel name too long (max {max} bytes)"));
+            return Verdict::Refused(Invalid, format!("Channel name too long (max {max} bytes)"));
         }
         let syntax = settings.acl.syntax();
         if syntax.check(name).is_err() {
-            return Verdict::Refused(format!("Invalid subject: {name}"));
+            return Verdict::Refused(Invalid, format!("Invalid subject: {name}"));
         }
         let kept = self.kept.as_ref();
         if kept.is_some_and(|kept| kept.cannot_match(name)) {
-            return Verdict::Refused(format!("Range outside of ASCII in pattern: {name}"));
+            return Verdict::Refused(
+                Invalid,
+                format!("Range outside of ASCII in pattern: {name}"),
+            );
         }
         if syntax.is_pattern(name) && client.held.patterns as usize >= settings.patterns_max {
             let max = settings.patterns_max;
-            return Verdict::Refused(format!("Max wildcard subscriptions exceeded ({max})"));
+            let error = format!("Max wildcard subscriptions exceeded ({max})");
+            return Verdict::Refused(ClientLimit, error);
         }
         let denied = || format!("Access denied to channel: {name}");
         if settings.marks_channel.as_deref() == Some(name) {
-            return Verdict::Refused(denied());
+            return Verdict::Refused(Denied, denied());
         }
         match settings.acl.grants(check, name) {
             Ok(true) => self.hold_name(client, name, check),
@@ -232,7 +250,7 @@ impl ChannelsGateway {
                 Some((place, fault)) => format!("{} ({place}: {fault})", denied()),
                 None => denied(),
             }),
-            Err(OverBudget) => Verdict::Refused(denied()),
+            Err(OverBudget) => Verdict::Refused(ClientLimit, denied()),
         }
     }
 
@@ -247,7 +265,7 @@ impl ChannelsGateway {
             }
             Err((limit, max)) => {
                 self.stats.limited[limit as usize].add(1);
-                Verdict::Refused(limit.error(max))
+                Verdict::Refused(NameRefusal::ServerLimit, limit.error(max))
             }
         }
     }

@@ -7,10 +7,18 @@ use super::asked::State;
 use super::client::Client;
 use super::messages::{Answer, Behind};
 use super::names::Way;
-use weirgate_core::{ByClient, Core, Place, SessionKey, TopicName};
+use weirgate_core::{ByClient, Core, NameRefusal, Place, SessionKey, TopicName};
 
 /// The error about a name that the bus does not subscribe to.
 pub(super) const REFUSED: &str = "Refused by the bus";
+
+/// An error of the bus about a name, and the clients that still have to get it.
+#[derive(Debug)]
+pub(super) struct Untold {
+    error: &'static str,
+    name: TopicName,
+    clients: Vec<SessionKey>,
+}
 
 /// If a name has more members, a round over several turns ends the wait of their answers.
 const SETTLED_AT_ONCE_MAX: usize = 1_024;
@@ -96,19 +104,31 @@ impl ChannelsGateway {
     }
 
     /// Stores an error about a name for these clients. Each client gets it after its waiting answers.
-    pub(super) fn tell_later(&mut self, error: &str, name: &TopicName, clients: Vec<SessionKey>) {
+    pub(super) fn tell_later(
+        &mut self,
+        error: &'static str,
+        name: &TopicName,
+        clients: Vec<SessionKey>,
+    ) {
         if !clients.is_empty() {
-            let error = format!("{error}: {}", name.as_str());
-            self.untold.push_back((error, clients));
+            self.untold.push_back(Untold {
+                error,
+                name: name.clone(),
+                clients,
+            });
         }
     }
 
     /// Sends errors of the bus to the next clients, as many as there is time for.
     pub(super) fn tell_next(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        while let Some((error, keys)) = self.untold.front_mut() {
-            match keys.pop() {
+        while let Some(untold) = self.untold.front_mut() {
+            match untold.clients.pop() {
                 Some(key) => {
-                    let answer = Answer::error(error, "null");
+                    let name = untold.name.as_str();
+                    let answer = Answer::error(&format!("{}: {name}", untold.error), "null");
+                    if untold.error == REFUSED {
+                        core.note_refused_name(key, name, NameRefusal::Bus);
+                    }
                     if let Some(client) = clients.get_mut(key) {
                         self.answer(core, key, client, answer, Behind::default());
                     }

@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use self::asked::KeptNames;
 use self::authenticate::Renewals;
+use self::bus::Untold;
 use self::client::Client;
 use self::held::{Held, Leaving};
 use self::messages::{Answer, BUS_WAIT_US, Behind, Resumed};
@@ -135,7 +136,7 @@ pub struct ChannelsGateway {
     /// with many members was confirmed since the round began.
     settling: Option<(usize, bool)>,
     /// Errors of the bus about a name, and the clients that still have to get them.
-    untold: VecDeque<(String, Vec<SessionKey>)>,
+    untold: VecDeque<Untold>,
     /// How many clients were notified of a loss of the bus, for the log.
     gap_told: Option<u64>,
     /// The pattern that clients are losing.
@@ -419,6 +420,18 @@ impl Gateway for ChannelsGateway {
     fn holdings(&self) -> Vec<Holding> {
         let all = self.names.sums().iter().chain([&self.retained.bytes]);
         all.cloned().collect()
+    }
+
+    fn source_of(&self, name: &TopicName) -> &'static str {
+        let kept = self.kept.as_ref();
+        match kept.filter(|kept| kept.covers(name.as_str())) {
+            Some(kept) if kept.is_stream() => "stream",
+            Some(_) => "kept",
+            None if self.names.is_refused(name) => "refused",
+            None if !self.names.is_settled(name) => "unconfirmed",
+            None if self.retained.bytes.max() > 0 => "retained",
+            None => "live",
+        }
     }
 
     fn poll_timeout(&self) -> Option<u64> {

@@ -17,7 +17,7 @@ use super::ChannelsGateway;
 use super::client::Client;
 use super::messages::{Answer, Behind};
 use super::names::Full;
-use weirgate_core::{ByClient, CopyRank, Core, Publication, SessionKey, TopicName};
+use weirgate_core::{ByClient, CopyRank, Core, NameRefusal, Publication, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, address_group};
 use weirgate_wire::auth::{MatchBudget, NamePatterns, NameSyntax, OverBudget, Remembered};
 
@@ -279,6 +279,7 @@ impl ChannelsGateway {
         if let Some(client) = client.filter(|_| is_theirs) {
             let (limit, max) = pattern.limit;
             let name = pattern.name.as_str();
+            core.note_refused_name(key, name, NameRefusal::ServerLimit);
             self.release(core, key, client, name.to_owned());
             let error = limit.error(max as u64);
             let error = format!("{error}, no longer subscribed: {name}");

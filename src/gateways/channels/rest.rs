@@ -8,7 +8,7 @@ use super::ChannelsGateway;
 use super::authenticate::Verdict;
 use super::client::Client;
 use super::messages::{Answer, Behind, Resumed};
-use weirgate_core::{Core, SessionKey};
+use weirgate_core::{Core, NameRefusal, SessionKey};
 use weirgate_wire::auth::{OverBudget, RightsCheck};
 use weirgate_wire::json::{ListWriter, TextList};
 
@@ -157,12 +157,16 @@ impl ChannelsGateway {
         let Some(name) = rest.names.next() else {
             return false;
         };
-        match self.judge(client, &name, &mut rest.check) {
+        let verdict = self.judge(client, &name, &mut rest.check);
+        if let Some(reason) = verdict.refusal() {
+            core.note_refused_name(key, &name, reason);
+        }
+        match verdict {
             Verdict::Granted(topic, was_held) => {
                 self.grant(core, key, client, (topic, was_held), &mut rest.behind);
                 rest.granted.push(&name);
             }
-            Verdict::Refused(error) => rest.errors.push(&error),
+            Verdict::Refused(_, error) => rest.errors.push(&error),
             Verdict::Denied(error) => {
                 // The client may hold the name under an older table: a client that gets "denied" must lose it.
                 self.release(core, key, client, name);
@@ -220,6 +224,7 @@ impl ChannelsGateway {
                 rest.check = Some(check);
                 let name = name.as_str().to_owned();
                 if self.release(core, key, client, name.clone()) {
+                    core.note_refused_name(key, &name, NameRefusal::NewToken);
                     rest.revoked.insert(name);
                 }
             }

@@ -6,7 +6,7 @@ use sonic_rs::Serialize;
 use crate::gateways::channels::ChannelsGateway;
 use crate::gateways::events::EventsGateway;
 use crate::gateways::levels::client::LevelsGateway;
-use weirgate_server::run::Dialect;
+use weirgate_server::run::{BusWord, Dialect};
 use weirgate_wire::json;
 
 /// Symbols in a `subscribe` of trades.
@@ -29,7 +29,8 @@ pub(in crate::gateways) const TRADES: Dialect = Dialect {
     subscribe: |names| {
         let requests = names.chunks(SYMBOLS_PER_REQUEST);
         let request = |symbols: &[String]| {
-            format!(r#"{{"action":"subscribe","symbols":{}}}"#, quoted(symbols))
+            let symbols = quoted(symbols);
+            format!(r#"{{"action":"subscribe","symbols":{symbols},"status":true}}"#)
         };
         requests.map(request).collect()
     },
@@ -41,6 +42,7 @@ pub(in crate::gateways) const TRADES: Dialect = Dialect {
             _ => None,
         }
     },
+    bus: bus_word,
     grants: |message| match text(message, &["type"])?.as_str() {
         "success" if !(TRADES.is_greeting)(message) => Some(true),
         "error" => Some(false),
@@ -56,7 +58,7 @@ pub(in crate::gateways) const CHANNELS: Dialect = Dialect {
     is_greeting: |message| is(message, "type", "connected"),
     subscribe: |names| {
         vec![format!(
-            r#"{{"action":"subscribe","channels":{}}}"#,
+            r#"{{"action":"subscribe","channels":{},"status":true}}"#,
             quoted(names)
         )]
     },
@@ -83,6 +85,7 @@ pub(in crate::gateways) const CHANNELS: Dialect = Dialect {
         }
         _ => None,
     },
+    bus: bus_word,
     grants: |message| match text(message, &["type"])?.as_str() {
         "subscribed" => Some(!texts(message, "channels").is_empty()),
         "error" => Some(false),
@@ -121,7 +124,20 @@ pub(in crate::gateways) const EVENTS: Dialect = Dialect {
         let is_answer = is(message, "event", "identify");
         is_answer.then(|| !is(message, "type", "error"))
     },
+    ..Dialect::PLAIN
 };
+
+/// The status of the bus, as `docs/reference/resume.md` describes it.
+fn bus_word(message: &str) -> Option<BusWord> {
+    let message = json::read(message.as_bytes()).ok()?;
+    let is_status = message.text(&["type"]).as_deref() == Some("status");
+    is_status.then(|| BusWord {
+        is_up: message.text(&["bus"]).as_deref() != Some("away"),
+        has_lost: message
+            .get(&["lost"])
+            .is_some_and(|lost| json::value(&lost) == Ok(true)),
+    })
+}
 
 /// Text or texts as JSON.
 fn quoted(value: &(impl Serialize + ?Sized)) -> String {
@@ -181,14 +197,43 @@ mod tests {
     fn requests_are_those_of_the_contracts() {
         let symbols = (TRADES.subscribe)(&owned(&["A", "B", "C", "D", "E", "F"]));
         assert_eq!(symbols.len(), 2, "five symbols a request: {symbols:?}");
-        assert_eq!(symbols[1], r#"{"action":"subscribe","symbols":["F"]}"#);
+        assert_eq!(
+            symbols[1],
+            r#"{"action":"subscribe","symbols":["F"],"status":true}"#
+        );
         let channels = (CHANNELS.subscribe)(&owned(&["a:*", "\"b\""]));
-        let want = r#"{"action":"subscribe","channels":["a:*","\"b\""]}"#;
+        let want = r#"{"action":"subscribe","channels":["a:*","\"b\""],"status":true}"#;
         assert_eq!(channels, [want]);
         let device = (EVENTS.subscribe)(&owned(&["ann"]));
         let want = r#"{"event":"identify","data":{"device_id":"ann"}}"#;
         assert_eq!(device, [want]);
         assert!((LEVELS.subscribe)(&owned(&["x"])).is_empty());
+    }
+
+    #[test]
+    fn a_status_is_a_word_about_the_bus() {
+        let word = |is_up, has_lost| Some(BusWord { is_up, has_lost });
+        for (message, want) in [
+            (
+                r#"{"type":"status","bus":"away","timestamp":1}"#,
+                word(false, false),
+            ),
+            (
+                r#"{"type":"status","seq":3,"bus":"up","lost":true}"#,
+                word(true, true),
+            ),
+            (
+                r#"{"type":"status","bus":"up","pos":"a.b.1.0"}"#,
+                word(true, false),
+            ),
+            (TRADE, None),
+            (CONNECTED, None),
+            ("no JSON", None),
+        ] {
+            assert_eq!((TRADES.bus)(message), want, "{message}");
+            assert_eq!((CHANNELS.bus)(message), want, "{message}");
+            assert_eq!((EVENTS.bus)(message), None, "{message}");
+        }
     }
 
     #[test]

@@ -29,7 +29,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, Closed, Core, Entrance, Frame, Gateway,
-    Incoming, Joined, Limits, NotRecovered, Publication, SessionKey, TopicName, Wanted, earliest,
+    Incoming, Joined, Limits, NameRefusal, NotRecovered, Publication, SessionKey, TopicName,
+    Wanted, earliest,
 };
 use weirgate_wire::auth::{Authenticator, Identity, Origins, Refusal, first_protocol};
 use weirgate_wire::head::RequestHead;
@@ -177,7 +178,8 @@ impl TradesGateway {
         let (client, requests) = (&mut client.held, client.requests.as_mut());
         let all: Vec<TopicName> = asked.symbols.iter().cloned().map(TopicName::from).collect();
         let new = not_held(core, key, content, &asked.symbols);
-        if let Err(message) = self.judge(core, client, content, &new) {
+        if let Err((reason, message)) = self.judge(core, client, content, &new) {
+            core.note_refused_names(key, &new, reason);
             let refusal = client::error(core, &message);
             return core.send(key, &refusal);
         }
@@ -218,30 +220,32 @@ impl TradesGateway {
         }
     }
 
-    /// Returns an error, in words for the client, if the client may not also hold the `new` symbols.
+    /// Returns an error, with words for the client, if the client may not also hold the `new` symbols.
     fn judge(
         &mut self,
         core: &Core,
         client: &Held,
         content: Content,
         new: &[TopicName],
-    ) -> Result<(), String> {
+    ) -> Result<(), (NameRefusal, String)> {
         if self.users.is_over(client, new.len()) {
             let (held, max) = (self.users.count(client), client.symbols_max);
             let whose = match client.user {
                 Some(_) => "user",
                 None => "connection",
             };
-            return Err(format!(
+            let error = format!(
                 "Cannot subscribe: would exceed maximum of {max} symbols per {whose}. Currently \
                  subscribed to {held} symbols."
-            ));
+            );
+            return Err((NameRefusal::ClientLimit, error));
         }
         if let (Content::Candles(_), Some(candles)) = (content, &mut self.candles)
             && !candles.make_room(core.now(), new.iter().map(TopicName::as_str))
         {
             self.stats.candles.limited.add(new.len() as u64);
-            return Err("Cannot subscribe: too many symbols have candles.".to_owned());
+            let error = "Cannot subscribe: too many symbols have candles.".to_owned();
+            return Err((NameRefusal::ServerLimit, error));
         }
         Ok(())
     }

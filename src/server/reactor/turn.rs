@@ -8,6 +8,15 @@ mod inputs;
 mod interrupts;
 mod outputs;
 
+use std::sync::Arc;
+use std::time::Duration;
+use std::{hint, io};
+
+use mio::event::Event;
+use mio::{Events, Poll, Token};
+use signal_hook_mio::v1_0::Signals;
+use tokio::sync::oneshot;
+
 use self::inputs::FirstReads;
 use self::interrupts::{Freeze, stop_signals};
 use self::outputs::{EndLines, Ends};
@@ -17,13 +26,7 @@ use super::report::Report;
 use super::seams::{ReactorSettings, Seams};
 use super::sockets::{Cost, Room, Sockets};
 use crate::listening::ListenAddr;
-use crate::telemetry::{Budget, Phase};
-use mio::event::Event;
-use mio::{Events, Poll, Token};
-use signal_hook_mio::v1_0::Signals;
-use std::sync::Arc;
-use std::time::Duration;
-use std::{hint, io};
+use crate::telemetry::{Budget, Phase, Sought};
 use weirgate_bus::runtime::{Clock, Spin, Wake};
 use weirgate_core::{
     CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, TurnClock, earliest,
@@ -103,6 +106,8 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     freeze: Freeze,
     spin: Spin,
     end_lines: EndLines,
+    /// The operators that wait for the searches of the survey under way.
+    searching: Vec<oneshot::Sender<Sought>>,
     ends: Ends,
     /// The latest time at which a stop ends.
     stop_at_us: Option<u64>,
@@ -158,6 +163,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             first_reads: FirstReads::default(),
             freeze: Freeze::default(),
             end_lines: EndLines::default(),
+            searching: Vec::new(),
             ends: Ends::default(),
             stop_at_us: None,
             refuse_until_us: 0,
@@ -193,6 +199,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         self.begin(Phase::Ended);
         self.end_lines.log_left_out(LogBudget::left_out_at_end);
+        self.log_refused_names(LogBudget::left_out_at_end);
         Ok(())
     }
 
@@ -279,6 +286,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.stop_at_us,
             self.accept_from_us,
             self.http_ends.then_some(self.now_us + HTTP_LOOK_US),
+            self.survey_due_us(),
         ];
         let due = earliest(dues).unwrap_or(u64::MAX);
         Duration::from_micros(due.saturating_sub(self.now_us).min(IDLE_TURN_US))

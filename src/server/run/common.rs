@@ -358,7 +358,7 @@ mod tests {
         }
         let survey = Survey::default();
         let ends = Vec::new();
-        telemetry.surveys.put(Surveyed { survey, ends });
+        telemetry.surveys.put(Surveyed { survey, ends }.into());
         assert_eq!(now("send-queue-hard-bytes"), Some(0), "nobody waits");
     }
 }

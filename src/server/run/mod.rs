@@ -40,7 +40,7 @@ use crate::telemetry::logging::LoggingError;
 pub use self::address_space::fit_address_space;
 pub use self::common::CommonSettings;
 pub use self::gateway::{Inputs, Parts};
-pub use self::prepared::{Dialect, GatewayKind, Print, RoleTable, TokenUse};
+pub use self::prepared::{BusWord, Dialect, GatewayKind, Print, RoleTable, TokenUse};
 pub use self::prepared::{Prepared, Question, TIMEOUT_FLAG};
 pub use self::process::Listening;
 pub use self::reload::{Reload, Reloaded};

@@ -363,9 +363,21 @@ pub struct Dialect {
     pub subscribe: fn(&[String]) -> Vec<String>,
     /// What a message says about the connection and its subscriptions, for people; `None` for data.
     pub status: fn(&str) -> Option<String>,
+    /// What a message says about the bus behind the gateway, of which the requests of [`subscribe`](Self::subscribe) ask
+    /// for the status; `None` for other messages.
+    pub bus: fn(&str) -> Option<BusWord>,
     /// Whether a message grants at least a part of a subscribe request, or refuses the whole request; `None` for other
     /// messages. Each request gets one such message.
     pub grants: fn(&str) -> Option<bool>,
+}
+
+/// A gateway's word about its bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusWord {
+    /// Whether the bus is there.
+    pub is_up: bool,
+    /// Whether messages were lost since the word before.
+    pub has_lost: bool,
 }
 
 impl Dialect {
@@ -377,6 +389,7 @@ impl Dialect {
         is_greeting: |_| false,
         subscribe: |_| Vec::new(),
         status: |_| None,
+        bus: |_| None,
         grants: |_| None,
     };
 }

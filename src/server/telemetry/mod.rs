@@ -17,9 +17,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, prometheus_protobuf, prometheus_text, text};
 use prometheus_client::registry::Registry;
+use tokio::sync::oneshot;
 
 pub(crate) use event_loop::{Budget, Slot, Stage};
 pub use event_loop::{EventLoop, LoopDurations, LoopNumbers, LoopTimes, Phase, ShellStats};
@@ -31,7 +33,7 @@ use names::MetricName;
 use samples::{ByLabel, Samples, Writer};
 use weirgate_bus::runtime::{DurationCounts, Durations, SpinCounts};
 use weirgate_bus::status::{BusStatus, ConsumerStatus};
-use weirgate_core::{Ended, FeedStats, Now, SubjectStats, Survey};
+use weirgate_core::{Ended, FeedStats, Found, Now, Search, SubjectStats, Survey};
 
 /// The content type of [`Telemetry::open_metrics`] (OpenMetrics 1.0).
 pub(crate) const OPEN_METRICS_CONTENT_TYPE: &str =
@@ -394,18 +396,60 @@ pub struct Surveyed {
     pub ends: Vec<EndedAt>,
 }
 
-/// The newest survey, and whether another one is requested.
-#[derive(Debug, Default)]
+/// The most searches that wait for the next survey, which carries out all of them.
+pub const SEARCHES_MAX: usize = 16;
+
+/// The result of a search, with the survey that made it.
+pub type Sought = (Found, Arc<Surveyed>);
+
+/// A search that waits for the next survey.
+#[derive(Debug)]
+pub struct Wanted {
+    /// What an operator looks for.
+    pub search: Search,
+    /// Takes the result.
+    pub tell: oneshot::Sender<Sought>,
+}
+
+/// The newest survey, whether another one is requested, and the searches that wait for it.
+#[derive(Debug)]
 pub struct Surveys {
     asked: AtomicBool,
     made: AtomicU64,
     newest: Slot<Option<Arc<Surveyed>>>,
+    wanted: (Sender<Wanted>, Receiver<Wanted>),
+}
+
+impl Default for Surveys {
+    fn default() -> Self {
+        Self {
+            asked: AtomicBool::default(),
+            made: AtomicU64::default(),
+            newest: Slot::default(),
+            wanted: bounded(SEARCHES_MAX),
+        }
+    }
 }
 
 impl Surveys {
     /// Requests a survey.
     pub fn ask(&self) {
         self.asked.store(true, Relaxed);
+    }
+
+    /// Requests a search, which the next survey carries out. The caller wakes the loop. Returns `None` if
+    /// [`SEARCHES_MAX`] searches wait already.
+    pub fn search(&self, search: Search) -> Option<oneshot::Receiver<Sought>> {
+        let (tell, result) = oneshot::channel();
+        self.wanted.0.try_send(Wanted { search, tell }).ok()?;
+        self.ask();
+        Some(result)
+    }
+
+    /// Loop: takes the next search that waits. Searches whose operator has left are dropped.
+    pub fn next_search(&self) -> Option<Wanted> {
+        let mut wanted = self.wanted.1.try_iter();
+        wanted.find(|wanted| !wanted.tell.is_closed())
     }
 
     /// Returns the newest survey; `None` before the first.
@@ -430,9 +474,8 @@ impl Surveys {
 
     /// Loop: publishes a survey. If a reader is just copying the last one, this survey is dropped; the next one follows
     /// within a second.
-    pub fn put(&self, surveyed: Surveyed) {
+    pub fn put(&self, surveyed: Arc<Surveyed>) {
         self.made.fetch_add(1, Relaxed);
-        let surveyed = Arc::new(surveyed);
         self.newest.try_write(|newest| *newest = Some(surveyed));
     }
 }

@@ -303,6 +303,11 @@ metric_names! { |at|
     HISTORY_BYTES_MAX = Gauge "weirgate_history_bytes_max" []
         "Memory allowed for these messages (--history-bytes-max)."
         => IfAny(at.turn.hub.history.map(|history| history.bytes_max));
+    NAMES_REFUSED = Counter "weirgate_names_refused_total" ["reason"]
+        "Names that clients asked for and did not get, or lost, by reason. denied: by the role; new_token: the \
+             new token does not grant a name that the client held; invalid: no name of this bus, or too long; \
+             client_limit: of the client or user; server_limit: over all clients; bus: the bus refuses it."
+        => ByLabel(at.turn.hub.names_refused());
     RESUMES = Counter "weirgate_resumes_total" ["outcome"]
         "Names that clients asked to resume, by outcome: recovered, or the reason against it. bad: no position of \
             this feed; off: outside of the kept names, held already, or no positions on this bus; gap: the bus was lost since; epoch: a position \

@@ -5,7 +5,6 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use weirgate_wire::auth::{ApiKey, Authenticator, ClaimRules, KeyRing, KeySet, Token};
-use weirgate_wire::base::Secret;
 use weirgate_wire::base::{Now, Secret};
 
 use super::{choices, oracle, outcome};

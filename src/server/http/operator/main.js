@@ -1,7 +1,8 @@
 // The operator's page: asks for the state once a second, and shows the state.
 import { drawBus } from "./bus.js";
 import { drawLimits, drawRefused } from "./limits.js";
-import { Pairs, drawEnds, drawSurvey } from "./tables.js";
+import "./find.js";
+import { Pairs, drawEnds, drawRefusals, drawSurvey } from "./tables.js";
 import { drawTls } from "./tls.js";
 import { attribute, byId, bytes, decimal, duration, put } from "./values.js";
 
@@ -98,6 +99,7 @@ function draw(state) {
   drawRefused(state);
   drawSurvey(state);
   drawEnds(state);
+  drawRefusals(state);
   put(byId("version"), state.version);
   put(byId("uptime"), duration(state.uptime_seconds * 1000).replace(".0 s", " s"));
   const { survey } = state;

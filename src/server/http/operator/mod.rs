@@ -7,6 +7,7 @@
 //! `POST /operator/disconnect` closes clients, and refuses their users, tokens or addresses from then on;
 //! `POST /operator/allow` takes such a refusal back. With a token, all of these ask for it.
 
+mod find;
 mod login;
 mod state;
 
@@ -34,12 +35,13 @@ pub(crate) use state::ReadNumber;
 pub use state::{NearLimit, client};
 
 /// The files of the page; some are shared with the public page.
-const FILES: [File; 9] = [
+const FILES: [File; 10] = [
     File::new("/operator/", include_str!("index.html")),
     File::new("/operator/page.css", include_str!("../page/page.css")),
     File::new("/operator/operator.css", include_str!("operator.css")),
     File::new("/operator/main.js", include_str!("main.js")),
     File::new("/operator/tables.js", include_str!("tables.js")),
+    File::new("/operator/find.js", include_str!("find.js")),
     File::new("/operator/limits.js", include_str!("limits.js")),
     File::new("/operator/bus.js", include_str!("bus.js")),
     File::new("/operator/tls.js", include_str!("tls.js")),
@@ -72,6 +74,7 @@ pub fn routes(
     let telemetry = Arc::clone(telemetry);
     let (is_loopback, token) = (settings.is_loopback, settings.token.clone());
     let mut routes = files::routes(FILES);
+    routes.extend(find::routes(&telemetry, &cutter, is_loopback));
     routes.extend(cut_routes(cutter, is_loopback));
     routes.push(Route::get("/operator/state", move |request| {
         if is_of_another_page(request, is_loopback) {
@@ -429,11 +432,11 @@ mod tests {
         let (requests, of_loop) = crossbeam_channel::unbounded();
         let cutter = Cutter::new(Revoked::default(), requests, Clock::start());
         let cut = Cut::read(br#"{"user":"ann"}"#).unwrap();
+        let now = cutter.clock.now().unix_ms();
         let mut asked = Box::pin(cutter.cut(cut));
         let mut context = Context::from_waker(Waker::noop());
         assert!(asked.as_mut().poll(&mut context).is_pending());
         drop(asked);
-        let now = cutter.clock.now().unix_ms();
         let CutRequest { tell, .. } = of_loop.try_recv().unwrap();
         tell(CutDone::default());
         let marks = weirgate_wire::auth::TokenMarks {

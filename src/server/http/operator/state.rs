@@ -15,7 +15,7 @@ use crate::http::readiness::{NotReady, not_ready};
 use crate::telemetry::{EndedAt, HitLimit, Reading, RecentLatency, Telemetry, names};
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
-use weirgate_core::{ClientLook, SlowLook, Survey, Why};
+use weirgate_core::{ClientLook, RefusedName, SURVEY_NAMED_MAX, SlowLook, Survey, Why};
 use weirgate_wire::base::{Now, escaped};
 
 /// Reads a number of the process; `None` if this gateway has no such number.
@@ -48,6 +48,7 @@ macro_rules! object {
         $name { $($member $(: $value)?),* }
     }};
 }
+pub(super) use object;
 
 /// Returns the whole JSON document. Asks the loop for the next survey.
 pub(super) fn state(
@@ -65,6 +66,7 @@ pub(super) fn state(
     let is_behind = at.turn.hub.behind.is_behind;
     let by_cause = at.turn.hub.slow.by_cause();
     let closes = at.turn.closes().filter(|(_, count)| *count > 0);
+    let names_refused = at.turn.hub.names_refused().filter(|(_, count)| *count > 0);
     let services = at.values(&names::SERVICE_AWAY).map(|(name, away)| {
         object!(Service {
             name,
@@ -101,6 +103,11 @@ pub(super) fn state(
         ends: surveyed.map_or_else(Vec::new, |surveyed| {
             surveyed.ends.iter().map(|one| end(one, now)).collect()
         }),
+        names_refused: names_refused.collect::<BTreeMap<_, _>>(),
+        refused_names: surveyed.map_or_else(Vec::new, |surveyed| {
+            let newest = surveyed.survey.refused_names.iter().take(SURVEY_NAMED_MAX);
+            newest.map(|one| refused_name(one, now)).collect()
+        }),
         limits: limits.filter_map(|l| limit(l, &at)).collect::<Vec<_>>(),
         revoked,
         revoked_newest,
@@ -109,7 +116,7 @@ pub(super) fn state(
 
 /// Returns the value as JSON. People also print it in a terminal, so characters that control a terminal are escaped:
 /// the document has texts from clients.
-fn json(value: &impl Serialize) -> String {
+pub(super) fn json(value: &impl Serialize) -> String {
     // Plain values always serialise.
     let text = sonic_rs::to_string(value).unwrap_or_default();
     match escaped(&text, &[]) {
@@ -236,7 +243,7 @@ pub fn client(look: &ClientLook) -> String {
     json(&shown_client(look))
 }
 
-fn shown_client(look: &ClientLook) -> impl Serialize {
+pub(super) fn shown_client(look: &ClientLook) -> impl Serialize + use<'_> {
     let slow = look.slow.as_ref();
     object!(Client {
         session: look.session.to_string(),
@@ -265,7 +272,7 @@ fn shown_client(look: &ClientLook) -> impl Serialize {
     })
 }
 
-fn some_text(text: &str) -> Option<&str> {
+pub(super) fn some_text(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
@@ -281,7 +288,7 @@ fn kernel(slow: &SlowLook) -> Option<impl Serialize> {
     })
 }
 
-fn end(end: &EndedAt, now: Now) -> impl Serialize {
+pub(super) fn end(end: &EndedAt, now: Now) -> impl Serialize + use<'_> {
     let ended = &end.ended;
     let dropped = ended.dropped.as_ref();
     object!(End {
@@ -306,6 +313,20 @@ fn end(end: &EndedAt, now: Now) -> impl Serialize {
         waited_messages: dropped.map(|dropped| dropped.messages),
         waited_bytes: dropped.map(|dropped| dropped.bytes),
         untaken_ms: dropped.map(|dropped| dropped.untaken_us / 1_000),
+    })
+}
+
+/// A name that a client did not get.
+pub(super) fn refused_name(refused: &RefusedName, now: Now) -> impl Serialize + use<'_> {
+    object!(Refused {
+        at_unix_ms: now.unix_ms_at(refused.at_us),
+        session: refused.session.to_string(),
+        client: refused.client.to_string(),
+        user: refused.user.as_deref(),
+        role: refused.role.as_deref(),
+        name: refused.name.as_str(),
+        reason: refused.reason.label(),
+        times: refused.times,
     })
 }
 
@@ -467,13 +488,14 @@ mod tests {
         let telemetry = telemetry(clock);
         assert!(read(&telemetry, clock)["survey"].is_null());
         assert!(telemetry.surveys.is_asked());
-        telemetry.surveys.put(Surveyed {
+        let surveyed = Surveyed {
             survey: Survey {
                 clients: 4,
                 ..Survey::default()
             },
             ends: Vec::new(),
-        });
+        };
+        telemetry.surveys.put(surveyed.into());
         let survey = &read(&telemetry, clock)["survey"];
         assert_eq!(survey["clients"].as_u64(), Some(4));
         assert!(survey["interval_ms"].is_null());

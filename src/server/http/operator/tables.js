@@ -13,7 +13,7 @@ const CALM = new Set(["peer_closed", "peer_gone", "shutting_down"]);
 
 export const toneOf = (reason) => (CALM.has(reason) ? "" : "bad");
 const ms = (value) => (value === null ? "–" : duration(value));
-const who = ({ client, user }) => (user ? `${user} (${client})` : client);
+export const who = ({ client, user }) => (user ? `${user} (${client})` : client);
 /** The whole user is in the tooltip. */
 const shortWho = ({ client, user }) => who({ client, user: user?.length > USER_MAX ? `${user.slice(0, USER_MAX)}…` : user });
 const overTls = ({ tls }) => (tls ? `over TLS ${tls}` : "without TLS");
@@ -21,7 +21,7 @@ const overTls = ({ tls }) => (tls ? `over TLS ${tls}` : "without TLS");
 const what = ({ topic, topics, path }) => topic ?? (topics > 1 ? `${path} · ${decimal(topics, 0)} topics` : path);
 
 /** An end in full: what waited for a dropped client, and the limit. */
-function whole({ reason, refusal, say, limit, waited_bytes: waited, waited_messages: messages, untaken_ms: untaken }) {
+export function sayEnd({ reason, refusal, say, limit, waited_bytes: waited, waited_messages: messages, untaken_ms: untaken }) {
   const parts = [refusal ? `${reason} (${refusal})` : reason, say, limit];
   if (waited) parts.push(`${bytes(waited)} in ${decimal(messages, 0)} messages waited, nothing was taken for ${duration(untaken)}`);
   return parts.filter(Boolean).join("; ");
@@ -58,11 +58,19 @@ const COLUMNS = {
     { name: "Messages/s", className: "rate num", text: (row) => row.rate },
     { name: "Bytes/s", className: "size num", text: (row) => row.byteRate },
   ],
+  refusals: [
+    { name: "At", className: "at", text: (row) => clock(row.at_unix_ms), title: (row) => new Date(row.at_unix_ms).toISOString() },
+    { ...WHO, title: (row) => `${who(row)}, session ${row.session}` },
+    { name: "Role", className: "size middle", text: ({ role }) => role ?? "–" },
+    { name: "Name", className: "what", text: ({ name }) => name },
+    { name: "Reason", className: "state", text: ({ reason }) => reason },
+    { name: "Times", className: "count num middle", text: ({ times }) => decimal(times, 0) },
+  ],
   ends: [
     { name: "At", className: "at", text: (row) => clock(row.at_unix_ms), title: (row) => new Date(row.at_unix_ms).toISOString() },
     { ...WHO, title: (row) => `${who(row)} connected from ${row.peer} ${overTls(row)}` },
     { name: "Path", className: "what wide middle", text: ({ path }) => path || "–" },
-    { name: "Reason", className: "reason", text: ({ reason, refusal }) => (refusal ? `${reason} (${refusal})` : reason), title: whole, tone: ({ reason }) => toneOf(reason) },
+    { name: "Reason", className: "reason", text: ({ reason, refusal }) => (refusal ? `${reason} (${refusal})` : reason), title: sayEnd, tone: ({ reason }) => toneOf(reason) },
     { ...WHY, className: "why middle" },
     { name: "Code", className: "count num middle", text: ({ code }) => code ?? "–" },
     { name: "Lived", className: "when num middle", text: (row) => ms(row.age_ms) },
@@ -151,6 +159,13 @@ export function drawEnds({ ends, closes }) {
   }
   tables.ends.draw(ends, "No connection has ended yet.");
   put(byId("ends-about"), ends.length ? "reasons count from the start" : "");
+}
+
+/** Names that clients did not get: how many of each reason since the start, and the last of them. */
+export function drawRefusals({ refused_names: newest, names_refused: counts }) {
+  byId("refusals-card").hidden = !Object.keys(counts).length;
+  tables.refusals.draw(newest, "The survey has not seen them yet.");
+  put(byId("refusals-about"), Object.entries(counts).map(([reason, count]) => `${reason} ${decimal(count, 0)}`).join(", "));
 }
 
 /** Pairs of a name and a value, in a list that stays. */

@@ -5,8 +5,9 @@
 use super::Reactor;
 use crate::http::Handover;
 use crate::reactor::handshakes::Job;
-use crate::telemetry::{Budget, EndedAt, HitLimit, ShellStats, Surveyed};
+use crate::telemetry::{Budget, EndedAt, HitLimit, SEARCHES_MAX, ShellStats, Surveyed, Wanted};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use tracing::Level;
 use weirgate_core::{CloseReason, Effect, Ended, Feed, Gateway, Now, SessionKey, Why};
 use weirgate_wire::admission::{HeldBytes, Permit};
@@ -58,10 +59,14 @@ impl Ends {
         ends
     }
 
+    /// When the next survey may begin, microseconds of the monotonic clock.
+    fn next_survey_us(&self) -> u64 {
+        self.surveyed_us.map_or(0, |last| last + SURVEY_EVERY_US)
+    }
+
     /// Whether a survey may begin now; if so, records its beginning.
     fn begins(&mut self, now_us: u64) -> bool {
-        let rests = |last: u64| now_us < last + SURVEY_EVERY_US;
-        let begins = !self.surveyed_us.is_some_and(rests);
+        let begins = now_us >= self.next_survey_us();
         if begins {
             self.surveyed_us = Some(now_us);
         }
@@ -208,6 +213,25 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
+    /// Logs names that clients did not get, and the number of lines left out, if no further line says so. The hub limits
+    /// the lines.
+    pub(super) fn log_refused_names(&mut self, left_out: impl Fn(&mut LogBudget) -> Option<u64>) {
+        while let Some((refused, line)) = self.hub.poll_refused_name() {
+            tracing::info!(
+                name = refused.name.as_str(),
+                reason = refused.reason.label(),
+                role = refused.role.as_deref(),
+                client = %refused.client,
+                user = refused.user.as_deref(),
+                lines_left_out = line.suppressed,
+                "a name was refused"
+            );
+        }
+        if let Some(lines_left_out) = left_out(self.hub.refused_name_lines()) {
+            tracing::info!(lines_left_out, "more names were refused");
+        }
+    }
+
     fn hand_over(&mut self, key: SessionKey, read: HeldBytes, permit: Permit) {
         let peer = self.hub.core().peer(key);
         let stream = self.sockets.hand_over(key);
@@ -223,6 +247,12 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
+    /// When a requested survey may begin, microseconds of the monotonic clock.
+    pub(super) fn survey_due_us(&self) -> Option<u64> {
+        let is_asked = self.seams.telemetry.surveys.is_asked();
+        is_asked.then(|| self.ends.next_survey_us())
+    }
+
     /// Surveys some clients, if a survey is under way or requested.
     pub(super) fn survey(&mut self) {
         let surveys = &self.seams.telemetry.surveys;
@@ -236,10 +266,23 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 return;
             }
             surveys.begun();
+            while let Some(Wanted { search, tell }) = surveys.next_search() {
+                self.hub.search(search);
+                self.searching.push(tell);
+                if self.searching.len() == SEARCHES_MAX {
+                    break;
+                }
+            }
         }
-        if let Some(survey) = self.hub.survey(now) {
+        if let Some(mut survey) = self.hub.survey(now) {
+            let found = std::mem::take(&mut survey.found);
             let ends = self.ends.newest_first();
-            surveys.put(Surveyed { survey, ends });
+            let surveyed = Arc::new(Surveyed { survey, ends });
+            for (tell, found) in self.searching.drain(..).zip(found) {
+                // Fails if the operator has left.
+                let _ = tell.send((found, Arc::clone(&surveyed)));
+            }
+            surveys.put(surveyed);
         }
     }
 
@@ -252,6 +295,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         let ended = self.since(began);
         self.now_us = ended.mono_us;
         self.end_lines.log_left_out(|lines| lines.left_out(began));
+        self.log_refused_names(|lines| lines.left_out(began));
         while let Some(reason) = self.seams.http.next_end() {
             self.hub.count_close(reason);
         }

@@ -1,0 +1,256 @@
+//! Searches of operators for clients and names. A survey carries them out: it looks at all clients and topics anyway.
+
+use super::core::Core;
+use super::gateway::Gateway;
+use super::{ClientLook, Cut, Hub, MaxRate, SessionKey, TopicName};
+
+/// The most clients or names that a search returns.
+pub const FOUND_MAX: usize = 100;
+
+/// The most names of the clients that a search returns, all clients together.
+pub const FOUND_NAMES_MAX: usize = 1_000;
+
+/// The most names of one client that a search returns.
+const NAMES_OF_CLIENT_MAX: usize = 100;
+
+/// Work of a hash, in looks at a client.
+const HASH_COST: usize = 4;
+
+/// What an operator looks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// The clients for which all of these conditions hold, and that hold this name, if one is given.
+    Clients {
+        /// Conditions as of a cut; the ends have no effect.
+        who: Cut,
+        /// A name or pattern, as the client holds it or as operators see it.
+        name: Option<String>,
+    },
+    /// The names and patterns with this text in them.
+    Names(String),
+}
+
+/// The result of a search.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// All clients or names that were found.
+    pub count: u64,
+    /// The first clients, at most [`FOUND_MAX`].
+    pub clients: Vec<FoundClient>,
+    /// The first names, at most [`FOUND_MAX`]; the name itself comes before the names that contain it.
+    pub names: Vec<FoundName>,
+}
+
+/// A client that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundClient {
+    /// The client.
+    pub look: ClientLook,
+    /// The role, if the gateway has roles.
+    pub role: Option<Box<str>>,
+    /// The client's own rate.
+    pub max_rate: Option<MaxRate>,
+    /// Its first names: at most 100, and [`FOUND_NAMES_MAX`] of all clients together. [`ClientLook::topics`] counts all.
+    pub names: Vec<FoundName>,
+}
+
+/// A name or pattern with members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundName {
+    /// The name as operators see it.
+    pub name: TopicName,
+    /// Where its messages come from: [`Gateway::source_of`].
+    pub from: &'static str,
+    /// Members.
+    pub members: u64,
+    /// Messages to members since the first of them joined, each counted once.
+    pub messages: u64,
+    /// Time since the last of these messages, microseconds; `None`: there was none.
+    pub last_us: Option<u64>,
+}
+
+/// A search under way.
+#[derive(Debug)]
+pub(super) struct Seeking {
+    search: Search,
+    /// The topic with the name that is looked for.
+    topic: Option<TopicName>,
+    /// Names that may still be returned with clients.
+    names_left: usize,
+    found: Found,
+}
+
+impl Seeking {
+    /// A search that begins.
+    pub(super) fn new(search: Search) -> Self {
+        let topic = match &search {
+            Search::Clients { name, .. } => name.as_deref().map(TopicName::from),
+            Search::Names(_) => None,
+        };
+        Self {
+            search,
+            topic,
+            names_left: FOUND_NAMES_MAX,
+            found: Found::default(),
+        }
+    }
+
+    pub(super) fn into_found(self) -> Found {
+        self.found
+    }
+
+    /// Looks at a topic, in front of all clients. `hidden`: operators see another name, which costs a hash.
+    pub(super) fn look_at_topic(
+        &mut self,
+        name: &TopicName,
+        hidden: Option<&TopicName>,
+        look: impl FnOnce() -> FoundName,
+    ) {
+        let shown = hidden.unwrap_or(name);
+        match &self.search {
+            Search::Clients { name: wanted, .. } => {
+                if hidden.is_some() && wanted.as_deref() == Some(shown.as_str()) {
+                    self.topic = Some(name.clone());
+                }
+            }
+            Search::Names(part) => {
+                let is_it = [name, shown].iter().any(|own| own.as_str() == part);
+                if is_it || shown.as_str().contains(part.as_str()) {
+                    self.add_name(is_it, look);
+                }
+            }
+        }
+    }
+
+    fn add_name(&mut self, is_first: bool, look: impl FnOnce() -> FoundName) {
+        let (found, names) = (&mut self.found.count, &mut self.found.names);
+        *found += 1;
+        if is_first {
+            names.truncate(FOUND_MAX - 1);
+            names.insert(0, look());
+        } else if names.len() < FOUND_MAX {
+            names.push(look());
+        }
+    }
+
+    /// Looks at a client; returns the number of names that were looked up.
+    pub(super) fn look_at_client<G: Gateway>(
+        &mut self,
+        core: &Core,
+        gateway: &G,
+        key: SessionKey,
+    ) -> usize {
+        let Search::Clients { who, .. } = &self.search else {
+            return 0;
+        };
+        let Some(session) = core.clients.session(key) else {
+            return 0;
+        };
+        let text = who.session.as_ref().map(|_| key.to_string());
+        let connected = session.connected(text.as_deref().unwrap_or_default());
+        let holds = |name| core.topics.has(key, name);
+        if !who.matches(&connected) || !self.topic.as_ref().is_none_or(holds) {
+            return 0;
+        }
+        self.found.count += 1;
+        if self.found.clients.len() >= FOUND_MAX {
+            return 0;
+        }
+        let Some(look) = core.look_at(key) else {
+            return 0;
+        };
+        let room = NAMES_OF_CLIENT_MAX.min(self.names_left);
+        let names: Vec<FoundName> = core
+            .joined(key)
+            .take(room)
+            .map(|name| look_at_name(core, gateway, name))
+            .collect();
+        let looked = names.len();
+        self.names_left -= looked;
+        self.found.clients.push(FoundClient {
+            look,
+            role: session.user_and_role().1.map(Into::into),
+            max_rate: session.max_rate(),
+            names,
+        });
+        1 + looked
+    }
+}
+
+/// A name with its members and messages.
+pub(super) fn look_at_name<G: Gateway>(core: &Core, gateway: &G, name: &TopicName) -> FoundName {
+    let (members, messages, last_us) = core.topics.traffic(name);
+    FoundName {
+        name: (core.shown_topic)(name),
+        from: gateway.source_of(name),
+        members,
+        messages,
+        last_us: last_us.map(|at| core.now.mono_us.saturating_sub(at)),
+    }
+}
+
+/// The searches of a survey.
+#[derive(Debug, Default)]
+pub(super) struct Searches {
+    seeking: Vec<Seeking>,
+    /// Whether operators see other names than clients.
+    hides: bool,
+}
+
+impl Searches {
+    pub(super) fn new(searches: Vec<Search>, shown_topic: fn(&TopicName) -> TopicName) -> Self {
+        let plain = TopicName::fixed("a");
+        Self {
+            seeking: searches.into_iter().map(Seeking::new).collect(),
+            hides: shown_topic(&plain) != plain,
+        }
+    }
+
+    /// How many clients or topics one of them counts as.
+    pub(super) fn cost(&self) -> usize {
+        1 + self.seeking.len()
+    }
+
+    pub(super) fn into_found(self) -> Vec<Found> {
+        self.seeking.into_iter().map(Seeking::into_found).collect()
+    }
+
+    /// Looks at a topic; returns the work beyond [`Self::cost`].
+    pub(super) fn look_at_topic<G: Gateway>(
+        &mut self,
+        core: &Core,
+        gateway: &G,
+        name: &TopicName,
+    ) -> usize {
+        if self.seeking.is_empty() {
+            return 0;
+        }
+        let hidden = self.hides.then(|| (core.shown_topic)(name));
+        for seeking in &mut self.seeking {
+            let look = || look_at_name(core, gateway, name);
+            seeking.look_at_topic(name, hidden.as_ref(), look);
+        }
+        if self.hides { HASH_COST } else { 0 }
+    }
+
+    /// Looks at a client; returns the work beyond [`Self::cost`].
+    pub(super) fn look_at_client<G: Gateway>(
+        &mut self,
+        core: &Core,
+        gateway: &G,
+        key: SessionKey,
+    ) -> usize {
+        let seeking = self.seeking.iter_mut();
+        seeking
+            .map(|one| one.look_at_client(core, gateway, key))
+            .sum()
+    }
+}
+
+impl<G: Gateway> Hub<G> {
+    /// Adds a search to the next survey, which returns its result in [`Survey::found`](super::Survey::found), in the
+    /// order of these calls. A search that is added while a survey is under way belongs to the survey after it.
+    pub fn search(&mut self, search: Search) {
+        self.core.surveys.wanted.push(search);
+    }
+}
