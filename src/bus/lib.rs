@@ -3,6 +3,8 @@
 //!
 //! Bus threads: each source blocks on its broker, stamps messages with the time and sends them to the loop.
 //!
+//! Begin with [`Source`] and [`SourceLink`], then `relay.rs`.
+//!
 //! A source owns its connection and its retries. It never parses a payload and never touches a client. The channel to
 //! the loop is bounded, and the source waits while it is full; each source documents what its bus does meanwhile.
 //!

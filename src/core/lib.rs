@@ -1,7 +1,9 @@
 //! The pure core, sans-IO: sessions, topics, send queues, shared frames, deadlines.
 //!
-//! The module owns the state of every connection, makes no system call, reads no clock and knows no
+//! The crate owns the state of every connection, makes no system call, reads no clock and knows no
 //! contract. The reactor, which owns the sockets, or a simulation calls the hub.
+//!
+//! Begin with `hub.rs`: [`Hub`] is what the reactor calls, [`Core`] what a [`Gateway`] calls.
 //!
 //! The way of a message: a [`Feed`] makes a [`Publication`], [`Hub::handle_publication`] puts the
 //! [`Frame`] of the publication into the send queue of every member of the topic, and [`Hub::flush`]
