@@ -16,6 +16,9 @@ use weirgate_wire::head::{HeadError, RequestHead};
 use weirgate_wire::upgrade;
 use weirgate_wire::upgrade::UpgradeError;
 
+/// The refusal of a client that offered subprotocols, got none, and left at once: the WebSocket of a browser fails then.
+pub(crate) const UNCONFIRMED_SUBPROTOCOL: &str = "subprotocol";
+
 /// The detail for a client whose request for a WebSocket came without its upgrade.
 const LOST: &str = "This WebSocket request came without Upgrade and Connection, or as HTTP/1.0: a proxy on the way took them off";
 
@@ -148,8 +151,8 @@ impl Core {
     }
 
     fn refuse_head(&mut self, key: SessionKey, error: HeadError) {
-        if error == HeadError::Tls {
-            self.set_refusal(key, "tls");
+        if let Some(protocol) = error.other_protocol() {
+            self.set_refusal(key, protocol);
         }
         self.refuse_request(key, RequestRefusal::new(error.status(), error.reason()));
     }
@@ -237,6 +240,9 @@ impl Core {
                 return false;
             }
         };
+        let is_offered = head.header("sec-websocket-protocol").is_some();
+        let is_unconfirmed =
+            is_offered && accepted.protocol.is_none() && accepted.refusal.is_none();
         let ping_us = self.limits.ping_interval_us;
         // The first ping comes after half an interval to a whole interval, so that ten thousand clients
         // of the same second do not all get a ping in the same millisecond.
@@ -251,6 +257,9 @@ impl Core {
         self.count_behind_proxy(peer, true);
         self.clients.mark_dirty(key);
         self.arm(key);
+        if is_unconfirmed {
+            self.set_refusal(key, UNCONFIRMED_SUBPROTOCOL);
+        }
         true
     }
 }
@@ -346,6 +355,13 @@ impl<G: Gateway> Hub<G> {
     fn judge_request(&mut self, key: SessionKey, head: &RequestHead<'_>, speaks: Speaks) {
         let core = &mut self.core;
         let checked = speaks.check(head, &core.limits);
+        let has_key = head
+            .header("sec-websocket-key")
+            .is_some_and(|key| !key.is_empty());
+        if checked.is_err() && matches!(speaks, Speaks::WebSocket) && !has_key {
+            // A proxy has made a request of HTTP/1.1 of a WebSocket over HTTP/2 (RFC 8441), which has no key.
+            core.set_refusal(key, "no_key");
+        }
         let content = match checked.and_then(|()| content(head, G::HAS_BINARY)) {
             Ok(content) => content,
             Err(refusal) => return core.refuse_request(key, refusal),

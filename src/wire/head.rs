@@ -37,6 +37,8 @@ pub enum HeadError {
     Syntax(&'static str),
     /// The bytes are a TLS handshake (RFC 8446 §5.1), sent to a port without TLS.
     Tls,
+    /// The bytes are the preface of HTTP/2 in clear text (RFC 9113 §3.4).
+    Http2,
     /// An HTTP version that is neither 1.0 nor 1.1.
     Version,
     /// The request target does not make a URL (§3.2).
@@ -52,6 +54,9 @@ pub enum HeadError {
     /// More header lines than allowed.
     TooManyHeaders,
 }
+
+/// The request line of the preface of HTTP/2, with which no request of HTTP/1.1 begins.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// The first bytes of a TLS handshake. No request begins with them.
 pub const TLS_HANDSHAKE: &[u8] = &[0x16, 3];
@@ -72,7 +77,16 @@ impl HeadError {
             Self::Syntax(_) | Self::Tls | Self::Target | Self::Host(_) | Self::Body(_) => 400,
             Self::TargetTooLong => 414,
             Self::TooLarge | Self::TooManyHeaders => 431,
-            Self::Version => 505,
+            Self::Http2 | Self::Version => 505,
+        }
+    }
+
+    /// Returns the name of another protocol, if the bytes are the beginning of one.
+    pub fn other_protocol(self) -> Option<&'static str> {
+        match self {
+            Self::Tls => Some("tls"),
+            Self::Http2 => Some("http2"),
+            _ => None,
         }
     }
 
@@ -81,7 +95,7 @@ impl HeadError {
         match self {
             Self::Syntax(what) | Self::Host(what) | Self::Body(what) => what,
             Self::Tls => "this port is not for TLS",
-            Self::Version => "HTTP version must be 1.1 or 1.0",
+            Self::Http2 | Self::Version => "HTTP version must be 1.1 or 1.0",
             Self::Target => "request target makes no URL",
             Self::TargetTooLong => "request target is too long",
             Self::TooLarge => "request head is too large",
@@ -151,6 +165,7 @@ fn syntax_error(error: httparse::Error, head: &[u8]) -> HeadError {
     use httparse::Error;
     match error {
         Error::TooManyHeaders => HeadError::TooManyHeaders,
+        Error::Version if head.starts_with(HTTP2_PREFACE) => HeadError::Http2,
         Error::Version if names_http_version(head) => HeadError::Version,
         Error::Version | Error::Token | Error::NewLine | Error::Status => {
             HeadError::Syntax("request line is malformed")

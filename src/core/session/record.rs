@@ -1,5 +1,6 @@
 //! What operators see of a connection: the client at a moment, and the log line at its end.
 
+use crate::handshake::UNCONFIRMED_SUBPROTOCOL;
 use std::sync::Arc;
 
 use super::{PhaseKind, Sending, Session};
@@ -107,6 +108,9 @@ pub(crate) struct Record {
     messages_surveyed: u64,
 }
 
+/// Who leaves within this time has not liked the response.
+const LEFT_AT_ONCE_US: u64 = 1_000_000;
+
 impl Record {
     pub(super) fn new(peer: Peer, now: Now) -> Self {
         Self {
@@ -210,16 +214,24 @@ impl Record {
         traffic: Traffic,
         dropped: Option<Dropped>,
     ) -> Ended {
+        let age_us = now.mono_us - self.accepted.mono_us;
+        let is_left = matches!(
+            reason,
+            CloseReason::PeerClosed | CloseReason::PeerGone | CloseReason::SocketError
+        );
         Ended {
             peer: self.peer,
             client: self.client,
             tls: self.tls(),
             user: self.shown_user().map(Into::into),
-            refusal: self.refusal,
+            refusal: self.refusal.filter(|refusal| {
+                // Most clients do not mind. Browsers close the connection at once.
+                *refusal != UNCONFIRMED_SUBPROTOCOL || is_left && age_us < LEFT_AT_ONCE_US
+            }),
             path: Box::from(&*self.path),
             reason,
             code: self.code,
-            age_us: now.mono_us - self.accepted.mono_us,
+            age_us,
             traffic,
             dropped,
         }

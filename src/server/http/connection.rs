@@ -184,6 +184,9 @@ pub(super) async fn serve(
             None => linger(stream, &refusal(403, "No WebSocket here"), bounds).await,
         },
         (End::Done, Some(Stop::BadHead(error))) => {
+            if let Some(protocol) = error.other_protocol() {
+                server.ends.count_other_protocol(peer, protocol);
+            }
             linger(stream, &refusal(error.status(), error.reason()), bounds).await;
         }
         (End::Done, None) => linger(stream, &[], bounds).await,

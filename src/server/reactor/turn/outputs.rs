@@ -117,7 +117,25 @@ const DROP_LINES_PER_SECOND: u32 = 128;
 pub(super) struct EndLines {
     drops: LogBudget,
     limits: LogBudget,
+    dialects: LogBudget,
     others: LogBudget,
+}
+
+/// The cause and the remedy of a refusal that comes from the way between client and weirgate.
+fn dialect(refusal: &str) -> Option<&'static str> {
+    Some(match refusal {
+        "http2" => {
+            "HTTP/2 in clear text came to a port that speaks HTTP/1.1: set the proxy's protocol towards weirgate to HTTP/1.1"
+        }
+        "no_key" => {
+            "a handshake came without Sec-WebSocket-Key: a proxy has made it of a WebSocket over HTTP/2; deploy/envoy has settings"
+        }
+        "subprotocol" => {
+            "a client offered subprotocols that weirgate does not confirm, and left within a second, as browsers do: take the \
+             subprotocol out of the client"
+        }
+        _ => return None,
+    })
 }
 
 impl Default for EndLines {
@@ -125,6 +143,7 @@ impl Default for EndLines {
         Self {
             drops: LogBudget::new(DROP_LINES_PER_SECOND),
             limits: LogBudget::new(END_LINES_PER_SECOND),
+            dialects: LogBudget::new(END_LINES_PER_SECOND),
             others: LogBudget::new(END_LINES_PER_SECOND),
         }
     }
@@ -138,6 +157,12 @@ impl EndLines {
         }
         if let Some(lines_left_out) = left_out(&mut self.limits) {
             tracing::warn!(lines_left_out, "more connections ended at limits");
+        }
+        if let Some(lines_left_out) = left_out(&mut self.dialects) {
+            tracing::warn!(
+                lines_left_out,
+                "more requests came changed by a proxy, or in another protocol"
+            );
         }
         if let Some(lines_left_out) = left_out(&mut self.drops) {
             tracing::warn!(lines_left_out, "more clients were dropped");
@@ -187,7 +212,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// clients that just leave do not use up the lines of the others.
     fn log_end(&mut self, ended: &Ended, limit: Option<HitLimit>) {
         let now = self.clock.now();
+        let dialect = ended.refusal.and_then(dialect);
         let lines = match (&ended.dropped, limit) {
+            (None, None) if dialect.is_some() => &mut self.end_lines.dialects,
             (Some(_), _) => &mut self.end_lines.drops,
             (None, Some(_)) => &mut self.end_lines.limits,
             (None, None) => &mut self.end_lines.others,
@@ -204,6 +231,18 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 lines_left_out = line.suppressed,
                 "a request for a WebSocket came without this header or version: a proxy on the way took it off; deploy/ has \
                  settings for nginx, HAProxy, Caddy, Apache and Varnish"
+            );
+            return;
+        }
+        if let Some(remedy) = dialect {
+            tracing::warn!(
+                client = %ended.client,
+                peer = %ended.peer,
+                path = &*ended.path,
+                reason = ended.reason.label(),
+                refusal = ended.refusal,
+                lines_left_out = line.suppressed,
+                "{remedy}"
             );
             return;
         }
