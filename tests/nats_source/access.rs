@@ -279,7 +279,7 @@ fn tls_refuses_servers_that_are_not_who_they_should_be() {
     for url in [plain.url(), asked_for.urls.expose().to_string()] {
         asked_for.urls = url.as_str().into();
         let refused = fault(&run(asked_for.clone()));
-        assert!(refused.contains("no connection with NATS"), "{refused}");
+        assert!(refused.contains("no TLS with NATS"), "{refused}");
     }
 }
 
@@ -398,7 +398,7 @@ fn the_source_of_channels_logs_in_the_same_ways() {
     let plain = NatsServer::start();
     settings.urls = plain.url().as_str().into();
     let refused = subjects_fault(settings);
-    assert!(refused.contains("no connection with NATS"), "{refused}");
+    assert!(refused.contains("no TLS with NATS"), "{refused}");
 }
 
 /// What `docs/reference/nats.md` says that a user of channels with last values has to be allowed.
