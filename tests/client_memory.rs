@@ -325,7 +325,7 @@ fn a_client_with_one_name_takes_a_kilobyte_and_less_than_its_connection_counts_w
     let full = kept(CLIENTS, CLIENTS);
     let half_full = kept(100, CLIENTS + 100);
     println!("{full} bytes for each client, {half_full} in tables that are half full");
-    assert!(full <= 1_040, "{full} bytes for each client");
+    assert!(full <= 1_060, "{full} bytes for each client");
     // Beside this a connection has its socket in the loop. Of tables that have just grown, half is not resident yet.
     assert!(
         full as u64 + 200 <= LOOP_BYTES && half_full < 1_500,

@@ -73,7 +73,7 @@ impl Session {
             small if small <= CONTROL_BYTES_FREE => 0,
             bytes => bytes,
         };
-        let rest = self.cold.rest_bytes.unwrap_or_default();
+        let rest = self.cold.rest_bytes.map_or(0, |bytes| bytes.get() as usize);
         self.unfinished_bytes() + self.cold.reading.held_bytes() + rest + control
     }
 

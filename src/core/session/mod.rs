@@ -13,7 +13,7 @@ mod record;
 mod slots;
 
 use std::io::IoSlice;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
@@ -98,7 +98,7 @@ struct Cold {
     /// The charge for the client's input that is kept. This and `resumed` are boxed, because most clients have none.
     received: Option<Box<Charge>>,
     /// The bytes that the gateway keeps of a request whose rest is handled later.
-    rest_bytes: Option<usize>,
+    rest_bytes: Option<NonZeroU32>,
     permit: Option<Permit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
@@ -493,7 +493,8 @@ impl Session {
 
     /// Notes that the gateway goes on with the client's request later, and how much it keeps of the request.
     pub(super) fn set_rest(&mut self, bytes: usize) {
-        self.cold.rest_bytes = Some(bytes);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.cold.rest_bytes = Some(NonZeroU32::new(bytes).unwrap_or(NonZeroU32::MIN));
     }
 
     /// Whether the gateway goes on with the client's request later.

@@ -30,7 +30,7 @@ pub(super) struct Held {
 enum Ids {
     /// In ascending order.
     Few(SmallVec<[u32; 4]>),
-    Many(HashSet<u32, RandomState>),
+    Many(Box<HashSet<u32, RandomState>>),
 }
 
 impl Held {
@@ -74,7 +74,7 @@ impl Held {
             }
             Ids::Few(ids) => {
                 let ids = std::mem::take(ids).into_iter();
-                self.ids = Ids::Many(ids.chain([id]).collect());
+                self.ids = Ids::Many(Box::new(ids.chain([id]).collect()));
             }
             Ids::Many(ids) => {
                 ids.insert(id);

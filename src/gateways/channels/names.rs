@@ -32,7 +32,7 @@ pub struct AllClientsLimits {
 pub const NAME_BYTES: u64 = 640;
 
 /// Memory of one client that holds a name.
-pub const NAME_OF_CLIENT_BYTES: u64 = 96;
+pub const NAME_OF_CLIENT_BYTES: u64 = 104;
 
 impl Default for AllClientsLimits {
     fn default() -> Self {
