@@ -27,6 +27,10 @@ pub(super) struct Held {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::box_collection,
+    reason = "few clients have the table, and each client would have its size"
+)]
 enum Ids {
     /// In ascending order.
     Few(SmallVec<[u32; 4]>),
