@@ -1,8 +1,8 @@
 //! The turn of the loop.
 //!
-//! A turn begins with cheap work: clients that send little, the bus, and a flush. Then come the clients with costly
+//! A turn begins with cheap work: clients that cost little, the bus, and a flush. Then come the clients with costly
 //! messages, and last the deadlines, so that a client is judged after the writes to it. Each step that queues something
-//! is followed by a flush.
+//! is followed by a flush, after the first of a turn only to clients with little to send.
 
 mod inputs;
 mod interrupts;
