@@ -259,8 +259,11 @@ impl Client {
     }
 
     fn text(&mut self) -> String {
-        let mut header = [0; 2];
-        self.0.read_exact(&mut header).expect("a frame");
+        const PING: u8 = 0x89;
+        let mut header = [PING, 0];
+        while header[0] == PING {
+            self.0.read_exact(&mut header).expect("a frame");
+        }
         let mut text = vec![0; usize::from(header[1])];
         self.0.read_exact(&mut text).expect("a payload");
         String::from_utf8(text).expect("text")

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use super::flush::LISTS;
 use super::send_queue::Pushed;
 use super::session::{Delivered, Pause, Session};
 use super::tables::{SlabRoom, SlotSet};
@@ -14,9 +15,8 @@ use super::{CloseReason, Frame, HubStats, Limits, Now, PhaseKind, SessionKey, Wh
 pub(super) struct Clients {
     pub(super) sessions: Slab<Session>,
     room: SlabRoom,
-    /// Sessions with something to send for which the kernel may have room: first sessions that need no encoding, then
-    /// the others.
-    pub(super) dirty: [SlotSet; 2],
+    /// Sessions with something to send for which the kernel may have room, by the lists of a flush.
+    pub(super) dirty: [SlotSet; LISTS],
     /// Sessions over a limit. A publish never closes a session: the loop drops these sessions
     /// afterwards.
     pub(super) over: Vec<(SessionKey, CloseReason)>,
@@ -233,7 +233,7 @@ fn count_queued(stats: &mut HubStats, session: &Session, bytes: usize) {
 /// Puts a session with something to send in a list of the next flush, unless the session is in a list already or the
 /// kernel takes none of its bytes.
 #[inline]
-fn enlist(session: &mut Session, slot: u32, dirty: &mut [SlotSet; 2]) {
+fn enlist(session: &mut Session, slot: u32, dirty: &mut [SlotSet; LISTS]) {
     if let Some(list) = session.enlist() {
         dirty[list].insert(slot);
     }

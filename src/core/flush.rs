@@ -5,11 +5,14 @@
 //! apply moves the queues by the bytes that the kernel took. The vectors live on from batch to batch,
 //! so that a flush allocates nothing.
 //!
-//! Clients are written to in the order of their slots, which is the order in memory, from a start that
-//! moves on each turn.
+//! Clients with little to send go first, also in the middle of a long flush, so a pong or a small message waits for no
+//! message of some MiB to hundreds of others. The others get a batch of writes at least in each flush. Clients are written
+//! to in the order of their slots, which is the order in memory, from a start that moves on with each lap.
 //!
-//! A flush of many clients takes long, so the shell may stop a flush between two batches. The next
-//! flush continues with the clients without a write so far, and then takes others.
+//! A lap ends when every client has got what was published before its begin, or the kernel takes no more of it. A frame
+//! that is larger than a write goes out in several writes of a lap. A lap may take several turns; the clients that get
+//! something meanwhile have their turn in the next lap. Meanwhile the bus waits if much was published
+//! ([`Scratch::published_bytes`]).
 //!
 //! A write makes room in a send queue, and a gateway may wait for that room: for messages from before a
 //! client's subscription, such as last values. A replayed frame is in the send queue among the others,
@@ -35,39 +38,61 @@ use super::{CloseReason, Effect, Frame, Limits, SendError, SessionKey, TopicName
 /// The most sessions in one batch.
 const BATCH_SESSIONS: usize = 128;
 
-/// With more bytes than this in all send queues together, a flush takes several turns.
-const LONG_FLUSH_BYTES: u64 = 16 * 1024 * 1024;
-
-/// The most bytes of one write to a client with several states during such a flush. If states are skipped before the
-/// flush ends, the clients that it wrote to first have got little more than the others. Other frames have no such limit:
-/// [`Scratch::published_bytes`] counts on a round that writes more than the bus may publish meanwhile.
-const LONG_FLUSH_STATE_BYTES: usize = 16 * 1024;
+/// The most bytes of one batch; the last write may exceed the limit.
+const BATCH_BYTES: usize = 2 * 1024 * 1024;
 
 /// The most bytes that one batch deflates; the last payload may exceed the limit.
 const BATCH_DEFLATED_BYTES: usize = 256 * 1024;
 
+/// A client with at most this much to send goes before the others.
+const LITTLE_BYTES: usize = 16 * 1024;
+
+/// With more bytes than this in all send queues together, a lap takes several turns.
+const LONG_FLUSH_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The most bytes of one write to a client with several states during such a lap. If states are skipped before the lap
+/// ends, the clients that it wrote to first have got little more than the others.
+const LONG_FLUSH_STATE_BYTES: usize = 16 * 1024;
+
+/// The lists of clients with something to send: first those with little, then the others; in both first those that need
+/// no encoding.
+pub(super) const LISTS: usize = 4;
+
+/// The lists of clients with little to send.
+const LITTLE: Range<usize> = 0..2;
+
+/// The lists of the other clients.
+const LONG: Range<usize> = 2..LISTS;
+
+/// The list of a client.
+#[inline]
+pub(super) fn list_of(bytes: usize, is_plain: bool) -> usize {
+    let first = if bytes > LITTLE_BYTES { LONG.start } else { 0 };
+    first + usize::from(!is_plain)
+}
+
 /// Vectors that are empty between batches and keep their memory.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    /// The rounds of this flush: first clients that need no encoding, then the others.
-    rounds: [Round; 2],
+    rounds: [Round; LISTS],
     plans: Vec<Plan>,
     leads: Vec<u8>,
     slices: Vec<IoSlice<'static>>,
     writes: Vec<Write<'static>>,
     wrote: Vec<io::Result<usize>>,
-    /// The number of flushes begun so far, from which the start of the next follows.
-    turn: usize,
-    /// Bytes of publications without a conflation key that may still wait for some client's write.
-    published_bytes: usize,
-    /// The part of `published_bytes` that was published before the flush under way began.
-    begun_bytes: usize,
+    /// The number of laps begun so far, from which the start of the next follows.
+    laps: usize,
+    /// Bytes of all publications so far without a conflation key.
+    published: u64,
+    /// The same when this lap began, and when the lap before began.
+    at_begin: u64,
+    at_begin_before: u64,
     /// Address of the frame that was counted last, until the next flush: a frame on many topics counts
     /// once.
     counted: usize,
 }
 
-/// The clients of one list that this flush has not written to yet.
+/// The clients of one list that the flush has not written to yet.
 #[derive(Debug, Default)]
 struct Round {
     waiting: SlotSet,
@@ -80,18 +105,18 @@ impl Round {
         self.waiting.is_empty()
     }
 
-    /// Takes the clients of a list. The start moves on by a prime each turn, so that no client is always last. It is
+    /// Takes the clients of a list. The start moves on by a prime each lap, so that no client is always last. It is
     /// counted in clients and not in slots, because slots with nothing to send are between the clients.
-    fn begin(&mut self, list: &mut SlotSet, turn: usize) {
+    fn begin(&mut self, list: &mut SlotSet, lap: usize) {
         debug_assert!(
             self.is_over(),
-            "clients of an earlier turn would be passed over"
+            "clients of an earlier round would be passed over"
         );
         if list.is_empty() {
             return;
         }
         std::mem::swap(&mut self.waiting, list);
-        let start = turn.wrapping_mul(7919) % self.waiting.len();
+        let start = lap.wrapping_mul(7919) % self.waiting.len();
         self.next = self.waiting.slot_at(start);
     }
 
@@ -105,7 +130,7 @@ impl Round {
 }
 
 impl Scratch {
-    /// Whether a flush has stopped before the end.
+    /// Whether a lap is under way.
     pub(super) fn is_under_way(&self) -> bool {
         !self.rounds.iter().all(Round::is_over)
     }
@@ -116,37 +141,49 @@ impl Scratch {
         let address = Arc::as_ptr(frame).addr();
         if frame.key().is_none() && self.counted != address {
             self.counted = address;
-            self.published_bytes += frame.queue_bytes();
+            self.published += frame.queue_bytes() as u64;
         }
     }
 
-    /// Bytes of publications without a conflation key that may still wait for some client's write.
+    /// Bytes of publications without a conflation key that may still wait for some client's write: a client that this
+    /// lap has not reached was written to in the lap before, or has got nothing since.
     pub(super) fn published_bytes(&self) -> usize {
-        self.published_bytes
+        (self.published - self.at_begin_before) as usize
     }
 
-    /// Begins a flush; the previous flush has reached all clients.
-    fn begin(&mut self, dirty: &mut [SlotSet; 2]) {
-        self.published_bytes -= self.begun_bytes;
-        self.begun_bytes = self.published_bytes;
-        self.turn = self.turn.wrapping_add(1);
-        for (round, list) in self.rounds.iter_mut().zip(dirty) {
-            round.begin(list, self.turn);
+    /// Bytes that were published since this lap began.
+    fn since_begin(&self) -> usize {
+        (self.published - self.at_begin) as usize
+    }
+
+    /// Begins a lap; the lap before has reached all clients.
+    fn begin(&mut self, dirty: &mut [SlotSet; LISTS]) {
+        self.at_begin_before = self.at_begin;
+        self.at_begin = self.published;
+        self.laps = self.laps.wrapping_add(1);
+        self.begin_rounds(0..LISTS, dirty);
+    }
+
+    fn begin_rounds(&mut self, lists: Range<usize>, dirty: &mut [SlotSet; LISTS]) {
+        for list in lists {
+            self.rounds[list].begin(&mut dirty[list], self.laps);
         }
     }
 
     /// Notes that a flush has reached all clients, or has stopped.
     fn paused(&mut self) {
-        self.counted = 0;
         if !self.is_under_way() {
-            (self.published_bytes, self.begun_bytes) = (0, 0);
+            (self.at_begin, self.at_begin_before) = (self.published, self.published);
         }
     }
 
-    /// The clients that a flush has yet to reach.
-    pub(super) fn waiting(&self) -> [&SlotSet; 2] {
-        let [plain, deflated] = &self.rounds;
-        [&plain.waiting, &deflated.waiting]
+    /// The clients that a lap has yet to reach.
+    pub(super) fn waiting(&self) -> [&SlotSet; LISTS] {
+        self.rounds.each_ref().map(|round| &round.waiting)
+    }
+
+    fn is_over(&self, lists: Range<usize>) -> bool {
+        self.rounds[lists].iter().all(Round::is_over)
     }
 }
 
@@ -159,16 +196,21 @@ struct Plan {
 }
 
 impl Core {
-    /// Gives every session with something to send one write, while there is time. Clients left by an earlier flush go
-    /// first.
+    /// Writes to the sessions with something to send, while there is time: first to those with little, then to those that
+    /// this lap has yet to reach.
     pub(super) fn flush_dirty(&mut self, tx: &mut dyn Transmit) {
-        let is_over = !self.scratch.is_under_way() || self.flush_rounds(tx);
+        let is_over = !self.scratch.is_under_way() || self.flush_lists(tx);
         if is_over {
             self.release_states();
             self.scratch.begin(&mut self.clients.dirty);
-            self.flush_rounds(tx);
+            self.flush_lists(tx);
         }
         self.scratch.paused();
+    }
+
+    /// Returns false if the time was over before the end of the lap.
+    fn flush_lists(&mut self, tx: &mut dyn Transmit) -> bool {
+        self.flush_little(tx) & self.flush_long(tx)
     }
 
     /// Whether some clients wait for a write that the kernel may take.
@@ -177,31 +219,64 @@ impl Core {
         self.scratch.is_under_way() || listed() || self.holds_states()
     }
 
-    /// Returns false if the time was over before the end.
-    fn flush_rounds(&mut self, tx: &mut dyn Transmit) -> bool {
-        for round in 0..self.scratch.rounds.len() {
-            while !self.scratch.rounds[round].is_over() && self.turn.has_time() {
-                self.flush_batch(round, tx);
+    /// Writes to the clients with little to send, also those that came since the lap began. Returns false if the time was
+    /// over before the end.
+    pub(super) fn flush_little(&mut self, tx: &mut dyn Transmit) -> bool {
+        let scratch = &mut self.scratch;
+        // A frame may be freed, and another may have its address.
+        scratch.counted = 0;
+        if scratch.is_over(LITTLE) {
+            scratch.begin_rounds(LITTLE, &mut self.clients.dirty);
+        }
+        for list in LITTLE {
+            while !self.scratch.rounds[list].is_over() && self.turn.has_time() {
+                self.flush_batch(list, tx);
             }
         }
-        !self.scratch.is_under_way()
+        self.scratch.is_over(LITTLE)
     }
 
-    /// Writes to the next clients of the round: to fewer than usual if many bytes have to be
-    /// deflated.
-    fn flush_batch(&mut self, round: usize, tx: &mut dyn Transmit) {
+    /// Writes to the other clients of this lap: a batch at least, so that clients with little to send do not keep them
+    /// waiting for ever. Returns false if the time was over before the end.
+    fn flush_long(&mut self, tx: &mut dyn Transmit) -> bool {
+        for list in LONG {
+            while !self.scratch.rounds[list].is_over() {
+                self.flush_batch(list, tx);
+                if !self.turn.has_time() {
+                    return self.scratch.is_over(LONG);
+                }
+            }
+        }
+        true
+    }
+
+    /// Writes to the next clients of a list: to fewer than usual if many bytes have to be written or deflated.
+    fn flush_batch(&mut self, list: usize, tx: &mut dyn Transmit) {
         let is_behind = self.behind.is_holding;
         let is_long = self.clients.stats.send_queue_bytes > LONG_FLUSH_BYTES;
         let scratch = &mut self.scratch;
         scratch.plans.clear();
         scratch.leads.clear();
         scratch.wrote.clear();
-        let (mut planned, mut deflated_bytes) = (0, 0);
+        let (mut planned, mut bytes, mut deflated_bytes) = (0, 0, 0);
         while planned < BATCH_SESSIONS
+            && bytes <= BATCH_BYTES
             && deflated_bytes <= BATCH_DEFLATED_BYTES
-            && let Some(slot) = scratch.rounds[round].take()
+            && let Some(slot) = scratch.rounds[list].take()
         {
             planned += 1;
+            let session = self.clients.sessions.get(slot as usize);
+            let waiting = session.map_or(0, Session::queue_bytes);
+            if LITTLE.contains(&list) && waiting > LITTLE_BYTES {
+                // What was published before this lap goes out in this lap.
+                let long = list + LONG.start;
+                match session.is_some_and(|session| session.owes(scratch.since_begin())) {
+                    true => scratch.rounds[long].waiting.insert(slot),
+                    false => self.clients.dirty[long].insert(slot),
+                };
+                continue;
+            }
+            bytes += waiting.min(self.limits.write_bytes_max);
             if is_behind {
                 self.clients.skip_to_newest(slot);
             }
@@ -295,6 +370,12 @@ impl Core {
         }
         if let Some(waits) = session.turns_waiting() {
             self.waits.turned(now, key, waits);
+        }
+        if !written.short && session.owes(self.scratch.since_begin()) {
+            // The rest of a large frame, or what else was published before the lap, goes out in the same lap.
+            if let Some(list) = session.enlist() {
+                self.scratch.rounds[list].waiting.insert(key.slot);
+            }
         }
         if written.asks_early {
             session.ping_early(now, &self.limits);

@@ -14,8 +14,8 @@ use super::protocol::RequestRefusal;
 use super::session::{Due, Pause, Session};
 use super::shell::{Effect, Secured, Transmit};
 use super::{
-    BusNotice, ByClient, CloseCode, CloseReason, Closing, HubStats, Now, Publication, SessionKey,
-    TurnClock, tables,
+    BusNotice, ByClient, CloseCode, CloseReason, Closing, HubStats, Now, PhaseKind, Publication,
+    SessionKey, TurnClock, tables,
 };
 use weirgate_wire::admission::{Peer, Permit};
 
@@ -205,6 +205,18 @@ impl<G: Gateway> Hub<G> {
         self.settle();
     }
 
+    /// Notes that the shell has read what a client had sent when the time for its request head was over
+    /// ([`Effect::ReadLast`]). A client without a whole head is refused.
+    pub fn handle_last_read(&mut self, now: Now, key: SessionKey) {
+        self.core.now = now;
+        if self.core.phase(key) == Some(PhaseKind::Head) {
+            let late = RequestRefusal::new(408, "Request timeout");
+            self.core
+                .refuse(key, late, CloseReason::HandshakeTimeout, None);
+        }
+        self.settle();
+    }
+
     // ---- commands
 
     /// Sets the clock by which the hub ends its work in time. Without one, there is always time.
@@ -241,6 +253,14 @@ impl<G: Gateway> Hub<G> {
         self.core.now = now;
         self.core.flush_dirty(tx);
         self.core.keep_frame_memory();
+        self.settle();
+        self.has_to_flush()
+    }
+
+    /// The same for the clients with little to send only: for what came after the flush of a turn.
+    pub fn flush_little(&mut self, now: Now, tx: &mut dyn Transmit) -> bool {
+        self.core.now = now;
+        self.core.flush_little(tx);
         self.settle();
         self.has_to_flush()
     }
@@ -462,10 +482,7 @@ impl Core {
         };
         match session.due(now, limits, ping_us) {
             Due::Nothing => {}
-            Due::HandshakeTimeout => {
-                let late = RequestRefusal::new(408, "Request timeout");
-                self.refuse(key, late, CloseReason::HandshakeTimeout, None);
-            }
+            Due::LastRead => self.effects.push_back(Effect::ReadLast(key)),
             Due::End { reason, reset } => self.end(key, reason, reset),
             Due::PongTimeout => {
                 let reason = CloseReason::PongTimeout;

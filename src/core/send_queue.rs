@@ -307,7 +307,7 @@ impl SendQueue {
     }
 
     /// Bytes that count for the limits: replayed frames do not.
-    fn counted_bytes(&self) -> usize {
+    pub(super) fn counted_bytes(&self) -> usize {
         self.bytes - self.replayed_bytes()
     }
 

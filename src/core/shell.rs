@@ -71,6 +71,9 @@ pub enum Effect {
     /// Reading continues after a pause. The shell has to read without a new event, because bytes may be in the kernel
     /// already.
     ReadOn(SessionKey),
+    /// The request head is not whole in time. The shell reads once more what the client has sent, then calls
+    /// [`Hub::handle_last_read`](super::Hub::handle_last_read): a client is not late because the loop is.
+    ReadLast(SessionKey),
 }
 
 /// The traffic of a connection.

@@ -312,6 +312,22 @@ fn a_head_has_its_time_whatever_dribbles_in() {
     assert_eq!(world.net.sockets[&key].released, Some(false));
 }
 
+/// The loop was too late to read, not the client to send.
+#[test]
+fn a_head_that_waits_unread_at_its_deadline_is_served() {
+    let mut world = symbols(Limits::default());
+    let (whole, part) = (world.accept(usize::MAX), world.accept(usize::MAX));
+    let request = request("/ws", None);
+    for (key, bytes) in [(whole, &request[..]), (part, &request[..20])] {
+        let socket = world.net.sockets.get_mut(&key).expect("a socket");
+        socket.unread.extend(bytes);
+    }
+    world.advance(11 * SECOND);
+    assert_eq!(world.client(whole).status(), Some(101));
+    assert_eq!(world.client(part).status(), Some(408));
+    world.hub.check_invariants();
+}
+
 #[test]
 fn a_soft_limit_is_not_due_for_a_client_that_closes() {
     let mut world = symbols(small_queue());

@@ -15,20 +15,36 @@ const CLIENTS: usize = 300;
 #[derive(Default)]
 struct Notes {
     keys: Vec<SessionKey>,
+    /// The bytes of each write.
+    bytes: Vec<usize>,
+    largest_batch: usize,
     batches: usize,
     time: Steps,
 }
 
 impl Transmit for Notes {
     fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>) {
-        self.batches -= 1;
+        self.batches = self.batches.saturating_sub(1);
         if self.batches == 0 {
             self.time.end_part();
         }
-        for write in batch {
-            self.keys.push(write.key);
-            wrote.push(Ok(write.slices.iter().map(|slice| slice.len()).sum()));
+        let bytes_of = |write: &Write<'_>| write.slices.iter().map(|slice| slice.len()).sum();
+        let bytes: Vec<usize> = batch.iter().map(bytes_of).collect();
+        self.largest_batch = self.largest_batch.max(bytes.iter().sum());
+        self.keys.extend(batch.iter().map(|write| write.key));
+        wrote.extend(bytes.iter().map(|bytes| Ok(*bytes)));
+        self.bytes.extend(bytes);
+    }
+}
+
+impl Notes {
+    /// The bytes of all writes to each client.
+    fn sums(&self) -> BTreeMap<SessionKey, usize> {
+        let mut sums = BTreeMap::new();
+        for (key, bytes) in self.keys.iter().zip(&self.bytes) {
+            *sums.entry(*key).or_default() += bytes;
         }
+        sums
     }
 }
 
@@ -65,6 +81,13 @@ fn flushed<G>(world: &mut World<G>, batches: usize) -> Vec<SessionKey>
 where
     G: Gateway<Out: Output>,
 {
+    noted(world, batches).keys
+}
+
+fn noted<G>(world: &mut World<G>, batches: usize) -> Notes
+where
+    G: Gateway<Out: Output>,
+{
     let mut notes = Notes {
         batches,
         time: world.time.clone(),
@@ -74,9 +97,14 @@ where
         let part_us = if notes.batches > 0 { PART_US } else { 0 };
         world.hub.begin_part(part_us);
         if !world.hub.flush(world.now, &mut notes) || notes.batches == 0 {
-            return notes.keys;
+            return notes;
         }
     }
+}
+
+fn publish(world: &mut World<Symbols>, topic: &str, bytes: usize) {
+    let message = In::Publish(topic.to_owned(), "x".repeat(bytes));
+    world.hub.handle_input(world.now, message);
 }
 
 fn topic() -> TopicName {
@@ -166,6 +194,83 @@ fn what_waits_for_the_rest_of_a_flush_is_bounded() {
     );
     assert!(!takes(true, 0), "900");
     assert!(takes(false, usize::MAX), "nothing waits");
+}
+
+/// A message of 1 MiB to all leaves in writes and batches that end soon, whole for each client.
+#[test]
+fn a_large_frame_leaves_in_several_writes_and_batches() {
+    const BYTES: usize = 1 << 20;
+    let (mut world, all) = churned(CLIENTS);
+    publish(&mut world, "A", BYTES);
+    let notes = noted(&mut world, usize::MAX);
+    let write_max = world.hub.core().limits().write_bytes_max;
+    let largest = notes.bytes.iter().max();
+    assert!(largest.is_some_and(|bytes| *bytes <= write_max + 16));
+    assert!(
+        notes.largest_batch <= (2 << 20) + write_max + 16,
+        "{}",
+        notes.largest_batch
+    );
+    let sums = notes.sums();
+    assert_eq!(sums.keys().copied().collect::<BTreeSet<_>>(), all);
+    let sums: BTreeSet<_> = sums.into_values().collect();
+    assert!(sums.len() == 1 && sums.first() > Some(&BYTES), "{sums:?}");
+    world.hub.check_invariants();
+}
+
+#[test]
+fn a_client_with_little_to_send_goes_before_those_with_much() {
+    let (mut world, all) = churned(CLIENTS);
+    let other = world.connect("/ws", None);
+    world.text(other, "sub B");
+    publish(&mut world, "A", 100_000);
+    let first = flushed(&mut world, 1);
+    assert!(first.len() < CLIENTS && world.hub.is_flushing());
+    publish(&mut world, "B", 10);
+    let next = flushed(&mut world, 2);
+    assert_eq!(next[0], other, "in the middle of a long flush");
+    assert!(
+        next.len() > 1,
+        "in the same flush some of the others get theirs"
+    );
+    assert!(world.hub.is_flushing());
+    // Little that comes again and again keeps nobody waiting.
+    let mut reached: BTreeSet<_> = first.into_iter().chain(next).collect();
+    while world.hub.is_flushing() {
+        publish(&mut world, "B", 10);
+        let keys = flushed(&mut world, 1);
+        assert_eq!(keys[0], other);
+        reached.extend(keys);
+    }
+    assert!(reached.is_superset(&all));
+    world.hub.check_invariants();
+}
+
+/// The bus has more for the clients in each turn than the loop has time to write.
+#[test]
+fn no_client_that_reads_becomes_slow_because_of_a_fast_bus() {
+    for bytes in [100, 5_000, 15_000, 40_000, 150_000] {
+        let (mut world, _) = churned(CLIENTS);
+        let soft_bytes = world.hub.core().limits().send_queue.soft_bytes;
+        let mut published = 0;
+        for _ in 0..300 {
+            for _ in 0..10 {
+                if world.hub.takes_publications() {
+                    publish(&mut world, "A", bytes);
+                    published += 1;
+                }
+            }
+            flushed(&mut world, 1);
+            world.now = world.now.plus_us(10_000);
+        }
+        flushed(&mut world, usize::MAX);
+        let stats = world.hub.core().stats();
+        assert_eq!(stats.messages_sent, published * CLIENTS as u64, "{bytes}");
+        assert!(published > 20, "{bytes}: {published}");
+        let peak = stats.send_queue_peak_bytes as usize;
+        assert!(peak < soft_bytes + bytes, "{bytes}: {peak}");
+        world.hub.check_invariants();
+    }
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn limits(random: &mut Random) -> Limits {
         deflate_level: 1 + random.below(6) as u32,
         deflate_min_bytes: pick(random, &[0, 256]),
         deflate_max_bytes: pick(random, &[20_000, 1 << 20]),
-        write_bytes_max: pick(random, &[1, 700, 3_000, 1 << 17]),
+        write_bytes_max: pick(random, &[200, 700, 3_000, 1 << 17]),
         frame_bytes_max: u64::MAX,
         ping_interval_us: 0,
         send_queue: SendQueueLimits {

@@ -435,6 +435,10 @@ impl<G: Gateway<Out: Output>> World<G> {
                 self.resumed += 1;
                 self.pump(key);
             }
+            Effect::ReadLast(key) => {
+                self.pump(key);
+                self.hub.handle_last_read(self.now, key);
+            }
         }
     }
 

@@ -30,7 +30,7 @@ impl SendQueue {
             }
             let part = self.part(entry, begun, window);
             window = part.window_after(window);
-            left = left.saturating_sub(part.body().len());
+            left = left.saturating_sub(part.left_bytes());
         }
     }
 
@@ -46,7 +46,7 @@ impl SendQueue {
     }
 
     /// Appends the next write: borrowed slices of control bytes, of `leads` (from
-    /// [`Self::render_leads`]) and of shared frames.
+    /// [`Self::render_leads`]) and of shared frames. A frame that is larger than a write goes out in several.
     #[inline]
     pub(crate) fn gather<'a>(
         &'a self,
@@ -60,15 +60,23 @@ impl SendQueue {
         if self.is_whole_and_plain() {
             return self.gather_plain(bytes_max, out);
         }
+        let mut left = bytes_max;
         for part in self.outgoing(bytes_max) {
             let (lead, rest) = leads.split_at(part.lead_bytes());
             leads = rest;
-            let body = part.body();
-            if part.skip < lead.len() {
-                out.push(IoSlice::new(&lead[part.skip..]));
-                out.push(IoSlice::new(body));
-            } else {
-                out.push(IoSlice::new(&body[part.skip - lead.len()..]));
+            let body = match part.skip.checked_sub(lead.len()) {
+                Some(skip) => &part.body()[skip..],
+                None => {
+                    out.push(IoSlice::new(&lead[part.skip..]));
+                    part.body()
+                }
+            };
+            let whole_bytes = body.len();
+            let body = &body[..whole_bytes.min(left)];
+            out.push(IoSlice::new(body));
+            left -= body.len();
+            if body.len() < whole_bytes {
+                return;
             }
             if part.skip > 0 && !self.control.is_empty() {
                 out.push(IoSlice::new(&self.control));
@@ -148,7 +156,7 @@ impl SendQueue {
         left - remaining
     }
 
-    /// The frames of the next write: at least one, then as many as `bytes_max` holds.
+    /// The frames of the next write, of which the last may be cut: as many as `bytes_max` holds.
     #[inline]
     fn outgoing(&self, bytes_max: usize) -> impl Iterator<Item = Outgoing<'_>> {
         let mut begun = self.begun;
@@ -159,7 +167,7 @@ impl SendQueue {
             }
             let part = self.part(self.data.get(index)?, begun.take(), window);
             window = part.window_after(window);
-            left = left.saturating_sub(part.body().len());
+            left = left.saturating_sub(part.left_bytes());
             Some(part)
         })
     }
@@ -201,7 +209,8 @@ impl SendQueue {
     fn gather_plain<'a>(&'a self, bytes_max: usize, out: &mut Vec<IoSlice<'a>>) {
         // Most writes have one frame.
         if let (Some(only), None) = (self.data.front(), self.data.get(1)) {
-            out.push(IoSlice::new(only.frame.plain().whole()));
+            let bytes = only.frame.plain().whole();
+            out.push(IoSlice::new(&bytes[..bytes.len().min(bytes_max)]));
             return;
         }
         let mut left = bytes_max;
@@ -210,8 +219,9 @@ impl SendQueue {
                 return;
             }
             let bytes = entry.frame.plain().whole();
+            let bytes = &bytes[..bytes.len().min(left)];
             out.push(IoSlice::new(bytes));
-            left = left.saturating_sub(bytes.len());
+            left -= bytes.len();
         }
     }
 
@@ -253,6 +263,16 @@ impl<'a> Outgoing<'a> {
         match self.kind.is_deflated() {
             true => self.entry.frame.link().id(),
             false => window,
+        }
+    }
+
+    /// The bytes of the body that are not out.
+    #[inline]
+    fn left_bytes(&self) -> usize {
+        let bytes = self.body().len();
+        match self.skip {
+            0 => bytes,
+            skip => bytes - skip.saturating_sub(self.lead_bytes()),
         }
     }
 

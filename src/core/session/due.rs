@@ -17,8 +17,8 @@ const PROXY_STALLS_MAX: u64 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     Nothing,
-    /// The request head is not whole in time.
-    HandshakeTimeout,
+    /// The request head is not whole in time, unless the rest is unread.
+    LastRead,
     /// The session ends. With `reset`, the kernel drops the bytes that it has not sent.
     End {
         reason: CloseReason,
@@ -111,7 +111,10 @@ impl Session {
         let stalled = self.stall_due(limits).is_some_and(|at| at <= now.mono_us);
         let cold = &self.cold;
         match &cold.phase {
-            Phase::Head(_) if due(&cold.timers, Timer::Handshake) => Due::HandshakeTimeout,
+            Phase::Head(_) if due(&cold.timers, Timer::Handshake) => {
+                self.cold.timers.stop(Timer::Handshake);
+                Due::LastRead
+            }
             Phase::Open(_) if stalled => Due::End {
                 reason: CloseReason::SendStalled,
                 reset: true,

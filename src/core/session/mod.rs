@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
 use super::deflated::Inflates;
+use super::flush::list_of;
 use super::protocol::{Encoding, Step, event_stream};
 use super::send_queue::{SendQueue, Wrote};
 use super::stats::{Moved, PhaseKind};
@@ -297,15 +298,24 @@ impl Session {
 
     // ---- what a flush touches
 
-    /// Returns the list of the next flush that the session joins: 0 for clients whose frames need no encoding, 1 for
-    /// the others. `None` if the session is in a list already, or the kernel takes nothing.
+    /// Returns the list of a flush that the session joins. `None` if the session is in a list already, or the kernel
+    /// takes nothing.
     #[inline]
     pub(super) fn enlist(&mut self) -> Option<usize> {
         if self.sending != Sending::Idle {
             return None;
         }
         self.sending = Sending::Listed;
-        Some(usize::from(self.queue.encoding() != Encoding::Plain))
+        Some(list_of(self.queue.bytes(), self.queue.is_plain()))
+    }
+
+    /// Whether the client still has to get live messages from before the last `since` published bytes.
+    #[inline]
+    pub(super) fn owes(&self, since: usize) -> bool {
+        self.queue.bytes() > since
+            && self.takes_data()
+            && self.queue.counted_bytes() > since
+            && !self.has_several_states()
     }
 
     /// Whether the session is in a list of a flush.

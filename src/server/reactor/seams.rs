@@ -78,7 +78,7 @@ pub struct ReactorSettings {
     pub budgets: TurnBudgets,
     /// The phases of a stop.
     pub drain: DrainPlan,
-    /// From the last phase of a stop to its end, even if clients are left; see `Self::stop_us`.
+    /// From the last phase of a stop to its end, even if clients are left; see `Self::stop_us` and `Self::stop_us_max`.
     pub stop_timeout_us: u64,
     /// Time after the last work during which the loop polls without sleeping; 0: none.
     pub spin_us: u64,
@@ -98,6 +98,11 @@ impl ReactorSettings {
     pub(crate) fn stop_us(&self, connections: u64) -> u64 {
         let last_us = self.stop_timeout_us.max(connections * STOP_CLIENT_US);
         self.drain.delay_us + self.drain.spread_us + last_us
+    }
+
+    /// The most time to which the limit grows while connections end.
+    pub fn stop_us_max(&self, connections: u64) -> u64 {
+        self.stop_us(connections) + self.stop_timeout_us
     }
 
     /// The limit that belongs to this reason.
@@ -183,5 +188,6 @@ mod tests {
         assert_eq!(settings.stop_us(0), 8_000_000);
         assert_eq!(settings.stop_us(50_000), 8_000_000, "33 to 56 µs each");
         assert_eq!(settings.stop_us(100_000), 13_000_000);
+        assert_eq!(settings.stop_us_max(100_000), 18_000_000);
     }
 }

@@ -45,7 +45,9 @@ struct Socket {
 /// out first, so no client waits for the messages of hundreds of costly clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cost {
-    /// A request head, or a client whose last message cost little.
+    /// A client whose request head is awaited.
+    Head,
+    /// A client whose last message cost little.
     Little,
     /// An open client that has sent nothing yet.
     Unknown,
@@ -54,7 +56,7 @@ pub(super) enum Cost {
 }
 
 impl Cost {
-    pub(super) const ALL: [Self; 3] = [Self::Little, Self::Unknown, Self::Much];
+    pub(super) const ALL: [Self; 4] = [Self::Head, Self::Little, Self::Unknown, Self::Much];
 }
 
 /// Sockets that may hold unread bytes, by cost. Client addresses take turns: hundreds of clients of an address delay
@@ -140,7 +142,7 @@ impl Sockets {
             ends: false,
             was_full: false,
             readable: false,
-            cost: Cost::Little,
+            cost: Cost::Head,
             unread: Unread::Nothing,
             end: None,
             asks_for_room: false,

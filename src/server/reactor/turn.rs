@@ -1,8 +1,8 @@
 //! The turn of the loop.
 //!
-//! A turn begins with cheap work: clients that send little, the bus, and a flush. Then come the clients with costly
+//! A turn begins with cheap work: clients that cost little, the bus, and a flush. Then come the clients with costly
 //! messages, and last the deadlines, so that a client is judged after the writes to it. Each step that queues something
-//! is followed by a flush.
+//! is followed by a flush, after the first of a turn only to clients with little to send.
 
 mod inputs;
 mod interrupts;
@@ -17,8 +17,8 @@ use mio::{Events, Poll, Token};
 use signal_hook_mio::v1_0::Signals;
 use tokio::sync::oneshot;
 
-use self::inputs::FirstReads;
-use self::interrupts::{Freeze, stop_signals};
+use self::inputs::{FirstReads, HeadRate};
+use self::interrupts::{Freeze, Stop, stop_signals};
 use self::outputs::{EndLines, Ends};
 use super::kernel::{End, Unread};
 use super::listeners::{ListenError, Listeners};
@@ -29,7 +29,7 @@ use crate::listening::ListenAddr;
 use crate::telemetry::{Budget, Phase, Sought};
 use weirgate_bus::runtime::{Clock, Spin, Wake};
 use weirgate_core::{
-    CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, TurnClock, earliest,
+    CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, Transmit, TurnClock, earliest,
 };
 use weirgate_wire::admission::ClientAddr;
 use weirgate_wire::base::LogBudget;
@@ -103,14 +103,14 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     /// Index of the kind of costly clients that was read first in this turn.
     first_costly: usize,
     first_reads: FirstReads,
+    head_rate: HeadRate,
     freeze: Freeze,
     spin: Spin,
     end_lines: EndLines,
     /// The operators that wait for the searches of the survey under way.
     searching: Vec<oneshot::Sender<Sought>>,
     ends: Ends,
-    /// The latest time at which a stop ends.
-    stop_at_us: Option<u64>,
+    stop: Option<Stop>,
     /// A stop does not end before this time while connections are open.
     refuse_until_us: u64,
     stop_now: bool,
@@ -161,11 +161,12 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             waits_for_ends_since: None,
             first_costly: 0,
             first_reads: FirstReads::default(),
+            head_rate: HeadRate::default(),
             freeze: Freeze::default(),
             end_lines: EndLines::default(),
             searching: Vec::new(),
             ends: Ends::default(),
-            stop_at_us: None,
+            stop: None,
             refuse_until_us: 0,
             stop_now: false,
             http_ends: false,
@@ -244,12 +245,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// answers in progress within the time left.
     fn is_stopped(&mut self) -> bool {
         let now = self.now_us;
-        let Some(stop_at) = self.stop_at_us else {
+        let connections = self.hub.core().connections();
+        let Some(stop) = &mut self.stop else {
             return false;
         };
-        if self.stop_now || now >= stop_at {
+        if self.stop_now || stop.is_over(now, connections) {
             return true;
         }
+        let stop_at = stop.at_us();
         let refuses = now < self.refuse_until_us && self.hub.core().connections() > 0;
         if !self.hub.is_drained() || refuses {
             return false;
@@ -283,7 +286,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.hub.slow_due(),
             self.listeners.due_us(),
             self.report.due_us(),
-            self.stop_at_us,
+            self.stop.as_ref().map(Stop::at_us),
             self.accept_from_us,
             self.http_ends.then_some(self.now_us + HTTP_LOOK_US),
             self.survey_due_us(),
@@ -311,13 +314,13 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.take_inputs(now);
         self.begin(Phase::Bus);
         self.take_bus(now);
-        self.flush(now);
+        self.flush(now, Hub::flush);
         self.begin(Phase::Costly);
         self.read_costly();
-        self.flush(now);
+        self.flush(now, Hub::flush_little);
         self.begin(Phase::Deadlines);
         self.judge(now, events.is_empty());
-        self.flush(now);
+        self.flush(now, Hub::flush_little);
         self.begin(Phase::Effects);
         self.relieve();
         self.effects();
@@ -402,32 +405,38 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Starts to drain at the first signal; ends at once at the second.
     fn stop(&mut self, now: Now) {
         for _ in 0..self.signals.pending().count() {
-            if self.stop_at_us.is_some() {
+            if self.stop.is_some() {
                 tracing::warn!("second stop signal: ending at once");
                 self.stop_now = true;
                 return;
             }
             let plan = self.settings.drain;
             tracing::info!(clients = self.hub.stats().open, "stopping");
-            let stop_us = self.settings.stop_us(self.hub.core().connections() as u64);
+            let connections = self.hub.core().connections();
+            let stop_us = self.settings.stop_us(connections as u64);
             // The deadline is for the end of the process, not of the last client.
             let margin_us = self.settings.stop_timeout_us / 20;
-            self.stop_at_us = Some(now.mono_us + stop_us - margin_us);
+            let at_us = now.mono_us + stop_us - margin_us;
+            let at_us_max = at_us + self.settings.stop_timeout_us;
+            self.stop = Some(Stop::new(at_us, at_us_max, connections));
             self.seams.telemetry.event_loop.set_draining();
             self.hub.drain(now, plan);
         }
     }
 
-    fn flush(&mut self, began: Now) {
+    /// Writes to clients by `flush`: to all once a turn, and then to those with little to send.
+    fn flush(&mut self, began: Now, flush: fn(&mut Hub<G>, Now, &mut dyn Transmit) -> bool) {
         if !self.hub.has_to_flush() {
             return;
         }
         self.begin(Phase::Flush);
         let now = self.since(began);
         self.hub.begin_part(self.settings.budgets.flush_us);
-        self.hub.flush(now, &mut self.sockets);
+        flush(&mut self.hub, now, &mut self.sockets);
         if self.hub.is_flushing() {
-            self.report.spent(Budget::Flush);
+            if !self.hub.has_time() {
+                self.report.spent(Budget::Flush);
+            }
             return;
         }
         let first_write_us = self.sockets.take_first_write_us();

@@ -26,6 +26,9 @@ const ENDS_US_MAX: u64 = 200_000;
 /// If one read of a client takes longer than this, the client is costly.
 const LITTLE_US_MAX: u64 = 200;
 
+/// The clients that are read before the first flush of a turn, one of each in turns.
+const CHEAP: [Cost; 2] = [Cost::Little, Cost::Head];
+
 /// The kinds of clients that are read after the flush.
 const COSTLY: [Costly; 4] = [
     Costly::Share,
@@ -73,6 +76,44 @@ impl FirstReads {
     }
 }
 
+/// Accepting waits while more request heads are unread than the loop reads in this time, seconds. What waits in the
+/// kernel costs nothing, and its time for the head has not begun.
+const HEADS_AHEAD_S: usize = 2;
+
+/// With fewer unread heads accepting does not wait.
+const HEADS_UNREAD_MIN: usize = 256;
+
+/// How many request heads the loop reads in a second.
+#[derive(Debug, Default)]
+pub(super) struct HeadRate {
+    second: u64,
+    read: usize,
+    /// Those of the second before.
+    before: usize,
+}
+
+impl HeadRate {
+    fn look(&mut self, now_us: u64) {
+        let second = now_us / 1_000_000;
+        if second != self.second {
+            let is_next = second == self.second + 1;
+            self.before = if is_next { self.read } else { 0 };
+            (self.second, self.read) = (second, 0);
+        }
+    }
+
+    fn note_read(&mut self, now_us: u64) {
+        self.look(now_us);
+        self.read += 1;
+    }
+
+    /// Whether the loop reads the head of another client soon, behind `unread` others.
+    fn takes_another(&mut self, now_us: u64, unread: usize) -> bool {
+        self.look(now_us);
+        unread < HEADS_UNREAD_MIN.max(HEADS_AHEAD_S * self.read.max(self.before))
+    }
+}
+
 impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Accepts, and reads the cheap clients.
     pub(super) fn accept_and_read(&mut self, now: Now) {
@@ -81,15 +122,20 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.accept(now);
         self.take_connections(|reactor| reactor.take_entered(now));
         self.take_connections(|reactor| reactor.take_returned(now));
-        let clients = self.sockets.readable(Cost::Little);
-        if clients == 0 {
+        let mut left = CHEAP.map(|cost| self.sockets.readable(cost));
+        if left == [0; CHEAP.len()] {
             return;
         }
         self.hub.begin_part(part_us);
         let mut at_us = self.clock.mono_us();
-        for _ in 0..clients {
-            at_us = self.read_next(now, Cost::Little, at_us);
-            if self.sockets.readable(Cost::Little) > 0 && self.is_spent(at_us) {
+        while left != [0; CHEAP.len()] {
+            for (cost, left) in CHEAP.into_iter().zip(&mut left) {
+                if *left > 0 {
+                    *left -= 1;
+                    at_us = self.read_next(now, cost, at_us);
+                }
+            }
+            if left != [0; CHEAP.len()] && self.is_spent(at_us) {
                 return;
             }
         }
@@ -169,7 +215,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             return;
         }
         self.take_connections(|reactor| {
-            if reactor.waits_for_ends(now) {
+            let unread = reactor.sockets.readable(Cost::Head);
+            if !reactor.head_rate.takes_another(now.mono_us, unread) || reactor.waits_for_ends(now)
+            {
                 return false;
             }
             let Some(accepted) = reactor.listeners.accept(now) else {
@@ -341,11 +389,18 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.report.spent(Budget::Messages);
         }
         let ended_us = self.clock.mono_us();
-        match ended_us.saturating_sub(began_us) {
-            _ if bytes == 0 => {}
-            took_us if took_us > LITTLE_US_MAX => self.sockets.set_cost(key, Cost::Much),
-            _ if was_open => self.sockets.set_cost(key, Cost::Little),
-            _ => self.sockets.set_cost(key, Cost::Unknown),
+        if bytes > 0 {
+            let is_costly = ended_us.saturating_sub(began_us) > LITTLE_US_MAX;
+            let cost = match self.hub.core().phase(key) {
+                Some(PhaseKind::Head) => Cost::Head,
+                _ if is_costly => Cost::Much,
+                _ if was_open => Cost::Little,
+                _ => Cost::Unknown,
+            };
+            if !was_open && cost != Cost::Head {
+                self.head_rate.note_read(ended_us);
+            }
+            self.sockets.set_cost(key, cost);
         }
         if more {
             self.read_on(key);
@@ -353,6 +408,14 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         // The peer may have ended before the socket was paused.
         self.look_for_end(now, key);
         ended_us
+    }
+
+    /// Reads the socket of a client whose time for the request head is over, and then lets the hub judge the client.
+    pub(super) fn read_last(&mut self, key: SessionKey) {
+        let now = self.clock.now();
+        self.note_unread(key, Unread::Hoped);
+        self.read_key(now, key, now.mono_us);
+        self.hub.handle_last_read(now, key);
     }
 
     /// Reads a socket. Returns the number of bytes read, and whether the client has had its share while bytes may be
@@ -479,7 +542,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
 #[cfg(test)]
 mod tests {
-    use super::FirstReads;
+    use super::{FirstReads, HEADS_UNREAD_MIN, HeadRate};
 
     #[test]
     fn sockets_are_read_at_once_while_that_finds_requests() {
@@ -507,5 +570,22 @@ mod tests {
         while !reads.is_next_tried() {}
         reads.tried(true);
         assert!(reads.is_next_tried());
+    }
+
+    #[test]
+    fn as_many_heads_are_ahead_as_are_read_in_two_seconds() {
+        const SECOND: u64 = 1_000_000;
+        let mut rate = HeadRate::default();
+        assert!(rate.takes_another(0, HEADS_UNREAD_MIN - 1));
+        assert!(!rate.takes_another(0, HEADS_UNREAD_MIN));
+        (0..1_000).for_each(|_| rate.note_read(SECOND));
+        for second in [1, 2] {
+            assert!(rate.takes_another(second * SECOND, 1_999));
+            assert!(!rate.takes_another(second * SECOND, 2_000));
+        }
+        assert!(
+            !rate.takes_another(3 * SECOND, HEADS_UNREAD_MIN),
+            "none were read lately"
+        );
     }
 }

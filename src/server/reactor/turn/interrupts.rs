@@ -79,6 +79,45 @@ impl Freeze {
     }
 }
 
+/// Connections that end give the others this much more time, and a stop looks at them this long before its end.
+const STOP_STEP_US: u64 = 250_000;
+
+/// The time that is left of a stop. While connections end, there is more time, up to a bound: a busy machine closes them
+/// slowly, and a client that is cut gets no close code.
+#[derive(Debug)]
+pub(super) struct Stop {
+    at_us: u64,
+    at_us_max: u64,
+    /// The connections at the last look.
+    connections: usize,
+}
+
+impl Stop {
+    pub(super) fn new(at_us: u64, at_us_max: u64, connections: usize) -> Self {
+        Self {
+            at_us,
+            at_us_max,
+            connections,
+        }
+    }
+
+    /// The end, as of now.
+    pub(super) fn at_us(&self) -> u64 {
+        self.at_us
+    }
+
+    /// Whether the time is over, with so many connections left.
+    pub(super) fn is_over(&mut self, now_us: u64, connections: usize) -> bool {
+        if now_us >= self.at_us && connections < self.connections {
+            self.at_us = self.at_us_max.min(now_us + STOP_STEP_US);
+            self.connections = connections;
+        } else if now_us + STOP_STEP_US <= self.at_us {
+            self.connections = connections;
+        }
+        now_us >= self.at_us
+    }
+}
+
 /// Registers the signals that request a stop.
 pub(super) fn stop_signals(registry: &Registry, token: Token) -> io::Result<Signals> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
@@ -131,5 +170,21 @@ mod tests {
         freeze.look(5 * SECOND);
         assert!(!freeze.may_judge(6 * SECOND - 1, false));
         assert!(freeze.may_judge(6 * SECOND, false));
+    }
+
+    #[test]
+    fn a_stop_goes_on_while_connections_end_up_to_its_bound() {
+        let mut stop = Stop::new(10 * SECOND, 11 * SECOND, 100);
+        assert!(!stop.is_over(9 * SECOND, 50));
+        assert!(
+            !stop.is_over(10 * SECOND - 1, 40),
+            "the last look was at 9 s"
+        );
+        assert!(!stop.is_over(10 * SECOND, 40) && stop.at_us() == 10 * SECOND + STOP_STEP_US);
+        let mut still = Stop::new(10 * SECOND, 11 * SECOND, 100);
+        assert!(!still.is_over(9 * SECOND, 50));
+        assert!(still.is_over(10 * SECOND, 50), "none has ended since");
+        let ends = (1..20).find(|n| stop.is_over(10 * SECOND + n * STOP_STEP_US, 40 - *n as usize));
+        assert_eq!(ends, Some(4), "at the bound");
     }
 }

@@ -204,6 +204,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             }
             Effect::ToHttp { key, read, permit } => self.hand_over(key, read, permit),
             Effect::ReadOn(key) => self.read_on(key),
+            Effect::ReadLast(key) => self.read_last(key),
         }
     }
 

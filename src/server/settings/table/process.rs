@@ -118,7 +118,10 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         field!(us ProcessSettings, stop_timeout_us),
         "At a stop: time limit, in addition to --drain-delay-ms and --drain-ms",
     )
-    .more("Or 0.1 ms for each connection, if that is longer. A second signal ends the process at once.")
+    .more(
+        "Or 0.1 ms for each connection, if that is longer. While connections end, there is more time: up to \
+            --stop-timeout-ms once more. A second signal ends the process at once.",
+    )
     .limit(
         "connections that are still open are cut",
         Shows::Reason(CloseReason::ShuttingDown),
