@@ -138,22 +138,18 @@ pub(super) struct Fetched {
     pub(super) is_deletion: bool,
 }
 
-impl Api {
-    /// Whether the connection is lost.
-    pub(super) fn is_lost(&self) -> bool {
-        matches!(self.lost.try_recv(), Err(TryRecvError::Disconnected))
-    }
+/// JetStream by requests on a connection.
+pub(super) trait JetStream {
+    /// Sends a request. Returns the JSON of the answer, or the error in the answer.
+    fn request(&self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ApiError>;
 
-    /// The same connection, with less time for each answer.
-    pub(super) fn hasty(&self) -> Self {
-        Self {
-            answer_timeout: HASTY_TIMEOUT,
-            ..self.clone()
-        }
+    /// Sends the request `verb`, as [`Self::request`].
+    fn ask(&self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+        self.request(&format!("$JS.API.{verb}"), body)
     }
 
     /// The state of a stream. Returns an error if the stream has no leader: then nothing of it is delivered.
-    pub(super) fn stream_info(&self, stream: &str) -> Result<StreamInfo, ApiError> {
+    fn stream_info(&self, stream: &str) -> Result<StreamInfo, ApiError> {
         let answer = self.ask(&format!("STREAM.INFO.{stream}"), b"")?;
         let answer = read(&answer)?;
         Cluster::read(answer)?;
@@ -162,19 +158,19 @@ impl Api {
 
     /// The name of the stream that stores `subject`. The subjects of two streams never overlap, so there is at most
     /// one.
-    pub(super) fn stream_holding(&self, subject: &str) -> Result<Option<String>, ApiError> {
+    fn stream_holding(&self, subject: &str) -> Result<Option<String>, ApiError> {
         let query = sonic_rs::json!({ "subject": subject }).to_string();
         let answer = self.ask("STREAM.NAMES", query.as_bytes())?;
         first_stream(read(&answer)?)
     }
 
-    pub(super) fn add_stream(&self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
+    fn add_stream(&self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
         let body = sonic_rs::to_vec(config).map_err(unreadable)?;
         parse(&self.ask(&format!("STREAM.CREATE.{}", config.name), &body)?)
     }
 
     /// A consumer, and whether it delivers nothing until a time (`pause_until`).
-    pub(super) fn consumer_and_pause(
+    fn consumer_and_pause(
         &self,
         stream: &str,
         name: &str,
@@ -187,19 +183,19 @@ impl Api {
     }
 
     /// Makes a consumer.
-    pub(super) fn add_consumer(
+    fn add_consumer(
         &self,
         stream: &str,
         deliver_subject: &str,
         plan: &Plan<'_>,
     ) -> Result<ConsumerInfo, ApiError> {
         let (subject, body) = plan.request(stream, deliver_subject);
-        parse(&self.ask_on(subject, body.as_bytes())?)
+        parse(&self.request(&subject, body.as_bytes())?)
     }
 
     /// Changes the deliver subject of a consumer without a listener. The other settings are sent back as received,
     /// because settings unknown to the crate must not be lost.
-    pub(super) fn move_consumer(
+    fn move_consumer(
         &self,
         stream: &str,
         name: &str,
@@ -211,19 +207,19 @@ impl Api {
             .map(drop)
     }
 
-    pub(super) fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), ApiError> {
+    fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), ApiError> {
         self.ask(&format!("CONSUMER.DELETE.{stream}.{name}"), b"")
             .map(drop)
     }
 
     /// The last message of a subject.
-    pub(super) fn last(&self, stream: &str, subject: &str) -> Result<Option<Fetched>, ApiError> {
+    fn last(&self, stream: &str, subject: &str) -> Result<Option<Fetched>, ApiError> {
         let query = sonic_rs::json!({ "last_by_subj": subject });
         self.fetch(stream, &query.to_string())
     }
 
     /// The first message of a subject at or after a sequence.
-    pub(super) fn first_from(
+    fn first_from(
         &self,
         stream: &str,
         subject: &str,
@@ -241,12 +237,19 @@ impl Api {
         };
         message(read(&answer)?).map(Some)
     }
+}
 
-    /// Checks whether this user may send the request `verb`. The body is unreadable, so JetStream refuses the request.
-    pub(super) fn permits(&self, verb: &str) -> Result<(), ApiError> {
-        match self.ask(verb, b"{") {
-            Err(error) if !error.is_an_answer() => Err(error),
-            _ => Ok(()),
+impl Api {
+    /// Whether the connection is lost.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self.lost.try_recv(), Err(TryRecvError::Disconnected))
+    }
+
+    /// The same connection, with less time for each answer.
+    pub(super) fn hasty(&self) -> Self {
+        Self {
+            answer_timeout: HASTY_TIMEOUT,
+            ..self.clone()
         }
     }
 
@@ -261,29 +264,16 @@ impl Api {
         };
         Some(ApiError::NotPermitted(what))
     }
+}
 
-    /// Publishes a message to be stored by a stream. Returns the stream's name, and the message's sequence there.
-    pub(super) fn store(&self, subject: &str, message: &[u8]) -> Result<(String, u64), ApiError> {
-        let answer = self.ask_on(subject.to_owned(), message)?;
-        let answer = read(&answer)?;
-        match (answer.text(&["stream"]), answer.number(&["seq"])) {
-            (Some(stream), Some(sequence)) => Ok((stream, sequence)),
-            _ => Err(ApiError::Unreadable("no acknowledgement".to_owned())),
-        }
-    }
-
-    /// Sends a request to JetStream. Returns the JSON of the answer, or the error in the answer.
-    pub(super) fn ask(&self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-        self.ask_on(format!("$JS.API.{verb}"), body)
-    }
-
-    fn ask_on(&self, subject: String, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+impl JetStream for Api {
+    fn request(&self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
         // The request may be permitted by now.
-        let request = Refusal::Request(subject.clone());
+        let request = Refusal::Request(subject.to_owned());
         self.refusals.forget(&request);
         let inbox = self.connection.new_inbox();
         let answers = self.connection.subscribe(&inbox)?;
-        self.connection.publish_request(&subject, &inbox, body)?;
+        self.connection.publish_request(subject, &inbox, body)?;
         let end = Instant::now() + self.answer_timeout;
         let answer = loop {
             select! {
@@ -291,7 +281,7 @@ impl Api {
                 recv(self.lost) -> _ => return Err(ApiError::Lost),
                 default(REFUSAL_LOOK) => {}
             }
-            if let Some(refused) = self.refused(&subject) {
+            if let Some(refused) = self.refused(subject) {
                 return Err(refused);
             }
             if Instant::now() >= end {

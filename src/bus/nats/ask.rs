@@ -2,30 +2,28 @@
 //! leave, and what this user may do. Changes nothing in NATS.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::api::ApiError;
-use super::connection::Link;
+use super::api::{ApiError, JetStream};
 use super::consumers::{Durable, Target, asked, find_stream, look_for, look_up};
-use super::error::{NatsError, Refusal, Refusals};
-use super::login::Info;
-use super::settings::{Endpoint, NatsSettings, StreamSpec, SubscriptionSpec};
+use super::error::NatsError;
+use super::needs::Action;
+use super::requester::Requester;
+use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json;
 
+/// The longest wait for an answer.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Connects to every server of the settings. Asks the first reachable server about the streams and durable consumers
 /// needed by a [`NatsSource`](super::NatsSource) with these settings.
 pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
-    let open = |server: &Endpoint| {
-        let mut link = Link::open(server, settings, Refusals::default())?;
-        link.api = link.api.hasty();
-        Ok(link)
-    };
-    on_a_server(settings, open, |link, found| {
+    on_a_server(settings, |link, found| {
         let is_left_out = is_left_out(link, settings, found)?;
         let room = Room::ask(link);
         let mut room = room.map_err(|error| asked("tell of the account".to_owned(), error))?;
@@ -45,37 +43,10 @@ pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
     })
 }
 
-/// A connection of the check, for one request at a time.
-pub(super) trait Asks {
-    /// The server's first line.
-    fn info(&self) -> &Info;
-
-    /// Sends a request to JetStream. Returns the JSON of the answer, or the error in the answer.
-    fn ask(&self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError>;
-
-    fn leave(self);
-}
-
-impl Asks for Link {
-    fn info(&self) -> &Info {
-        &self.info
-    }
-
-    fn ask(&self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-        self.api.ask(verb, body)
-    }
-
-    fn leave(self) {
-        self.abandon();
-    }
-}
-
-/// Connects to each server with `open`, and calls `further` with the first connection. An error of `further` is the last
-/// finding.
-pub(super) fn on_a_server<L: Asks>(
+/// Connects to each server, and calls `further` with the first connection. An error of `further` is the last finding.
+pub(super) fn on_a_server(
     settings: &NatsSettings,
-    open: impl Fn(&Endpoint) -> Result<L, NatsError>,
-    further: impl FnOnce(&L, &mut Vec<Finding>) -> Result<(), NatsError>,
+    further: impl FnOnce(&Requester, &mut Vec<Finding>) -> Result<(), NatsError>,
 ) -> Vec<Finding> {
     let (mut found, mut away, mut first) = (Vec::new(), Vec::new(), None);
     for endpoint in settings.endpoints() {
@@ -83,7 +54,7 @@ pub(super) fn on_a_server<L: Asks>(
         let opened = endpoint.and_then(|endpoint| {
             let mut opened = Err(NatsError::Lost);
             for one in endpoint.servers(settings)? {
-                opened = open(&one);
+                opened = Requester::open(&one, settings, TIMEOUT);
                 if opened.is_ok() {
                     break;
                 }
@@ -118,12 +89,12 @@ pub(super) fn on_a_server<L: Asks>(
 
 /// Whether the subjects of the optional streams are left out.
 fn is_left_out(
-    link: &Link,
+    link: &Requester,
     settings: &NatsSettings,
     found: &mut Vec<Finding>,
 ) -> Result<bool, NatsError> {
     let streams = &settings.streams;
-    if !settings.streams_optional || !look_for(&link.api, streams)?.is_left_out() {
+    if !settings.streams_optional || !look_for((link, link), streams)?.is_left_out() {
         return Ok(false);
     }
     let names: Vec<_> = streams.iter().map(|stream| &stream.name[..]).collect();
@@ -137,7 +108,7 @@ fn is_left_out(
 /// Checks the stream of a subject (`ours`: a start may make the stream), the durable consumer unless only `ephemeral`
 /// ones are used, and this user's permissions on both.
 fn subject(
-    link: &Link,
+    link: &Requester,
     room: &mut Room,
     ephemeral: bool,
     (spec, ours): (&SubscriptionSpec, Option<&StreamSpec>),
@@ -177,7 +148,7 @@ fn subject(
 
 /// The name of the stream holding the subject, and the stream if it is there. `None` if a start waits for the stream.
 fn stream_of(
-    link: &Link,
+    link: &Requester,
     room: &mut Room,
     spec: &SubscriptionSpec,
     ours: Option<&StreamSpec>,
@@ -185,7 +156,7 @@ fn stream_of(
 ) -> Result<Option<(String, Option<Stream>)>, NatsError> {
     let subject = &spec.subject;
     let failed = |error| asked(format!("tell of the stream of {subject}"), error);
-    let (finding, stream) = match (find_stream(&link.api, spec).map_err(failed)?, ours) {
+    let (finding, stream) = match (find_stream(link, spec).map_err(failed)?, ours) {
         (Some((name, _)), _) => {
             let stream = Room::stream(link, &name).map_err(failed)?;
             let (config, stored) = (&stream.config, &stream.config.subjects);
@@ -207,7 +178,7 @@ fn stream_of(
         (None, Some(stream)) => {
             let name = &stream.name;
             let verb = format!("STREAM.CREATE.{name}");
-            link.api.permits(&verb).map_err(failed)?;
+            link.permits(&verb).map_err(failed)?;
             let finding = match room.lack_of_stream(link, stream).map_err(failed)? {
                 None => Finding::Good(format!(
                     "the stream {name} for {subject} is not there; a start makes it"
@@ -228,10 +199,10 @@ fn stream_of(
 }
 
 /// Checks whether the durable consumer is free. If a start makes a consumer, returns whether it is the durable one.
-fn look_at(link: &Link, target: &Target) -> Result<(Finding, Option<bool>), NatsError> {
+fn look_at(link: &Requester, target: &Target) -> Result<(Finding, Option<bool>), NatsError> {
     let name = &target.durable;
     let failed = |error| asked(format!("tell of the consumer {name}"), error);
-    let (says, makes) = match look_up(&link.api, target).map_err(failed)? {
+    let (says, makes) = match look_up(link, target).map_err(failed)? {
         Durable::Missing => ("is not there; a start makes it".to_owned(), Some(true)),
         Durable::Free(_) => ("is free".to_owned(), None),
         Durable::Taken => {
@@ -256,33 +227,20 @@ fn look_at(link: &Link, target: &Target) -> Result<(Finding, Option<bool>), Nats
 /// have an unreadable body, so JetStream refuses them and changes nothing; an acknowledgement with an unknown word is
 /// ignored.
 fn read_and_acknowledge(
-    link: &Link,
+    link: &Requester,
     verbs: &[String],
     (stream, consumer): (&str, &str),
     what: &str,
 ) -> Result<Finding, NatsError> {
     for verb in verbs {
         let failed = |error| asked(format!("take the request {verb}"), error);
-        link.api.permits(verb).map_err(failed)?;
+        link.permits(verb).map_err(failed)?;
     }
-    let acks = Refusal::Acks {
-        stream: stream.to_owned(),
-        consumer: consumer.to_owned(),
-    };
-    let ack = format!("$JS.ACK.{stream}.{consumer}.1.0.0.0.0");
-    let published = link.api.connection.publish(&ack, b"check");
-    published.map_err(|_| NatsError::Lost)?;
-    Ok(match is_permitted(link, &acks)? {
+    let ack = Action::Acknowledge.subject(stream, consumer);
+    Ok(match link.may_publish(&ack, b"check")? {
         true => Finding::Good(format!("may read and acknowledge {what}")),
         false => permission("publish to $JS.ACK.>", false),
     })
-}
-
-/// Whether the server has not sent `refusal`. A refusal arrives before the answer to the next request.
-fn is_permitted(link: &Link, refusal: &Refusal) -> Result<bool, NatsError> {
-    let rtt = link.api.connection.rtt();
-    rtt.map_err(|_| NatsError::Lost)?;
-    Ok(!link.api.refusals.has(refusal))
 }
 
 pub(super) fn permission(what: &str, is_permitted: bool) -> Finding {
@@ -358,7 +316,7 @@ impl Room {
     ///
     /// # Errors
     /// The connection is lost.
-    pub(super) fn ask(link: &impl Asks) -> Result<Self, ApiError> {
+    pub(super) fn ask(link: &Requester) -> Result<Self, ApiError> {
         let account = match link.ask("INFO", b"") {
             Ok(answer) => json::read(&answer)?.parse().ok(),
             Err(error @ (ApiError::Lost | ApiError::Connection(_))) => return Err(error),
@@ -374,7 +332,7 @@ impl Room {
     }
 
     /// Asks about a stream.
-    pub(super) fn stream(link: &impl Asks, name: &str) -> Result<Stream, ApiError> {
+    pub(super) fn stream(link: &Requester, name: &str) -> Result<Stream, ApiError> {
         let answer = link.ask(&format!("STREAM.INFO.{name}"), b"")?;
         Ok(json::read(&answer)?.parse()?)
     }
@@ -382,11 +340,11 @@ impl Room {
     /// Why a start cannot make a missing stream, as far as limits tell.
     fn lack_of_stream(
         &mut self,
-        link: &Link,
+        link: &Requester,
         spec: &StreamSpec,
     ) -> Result<Option<String>, ApiError> {
         for subject in &spec.subjects {
-            match link.api.stream_holding(subject) {
+            match link.stream_holding(subject) {
                 Ok(Some(other)) => {
                     return Ok(Some(format!(
                         "the stream {other} holds {subject}, or a part"

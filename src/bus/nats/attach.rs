@@ -244,7 +244,7 @@ impl Session<'_> {
         if self.subscriptions[index].presence == Presence::Wanted {
             return Ok(false);
         }
-        let found = look_for(api, &self.settings.streams)?;
+        let found = look_for((api, &api.hasty()), &self.settings.streams)?;
         self.tell_presence(found);
         for subscription in self.subscriptions.iter_mut() {
             if subscription.presence == Presence::Wanted {

@@ -1,6 +1,5 @@
 //! Makes and leaves the connections of the `nats` crate, for requests to JetStream, with TLS done here. No other file
-//! touches the crate's connect options. At the end is [`NatsSender`], which publishes on such a connection for a
-//! command in a terminal.
+//! touches the crate's connect options.
 //!
 //! The `nats` crate has no timeout for connecting, flushing or closing, and reconnects by itself after a loss. Here
 //! every connection is used once: a lost or silent connection is left to a throw-away thread, and a new connection is
@@ -21,12 +20,12 @@ use crossbeam_channel::{Sender, bounded};
 use nats::{Connection, Options};
 use rustls::ClientConfig;
 
-use super::api::{ANSWER_TIMEOUT, Api, ApiError};
-use super::error::{NatsError, Refusal, Refusals};
+use super::api::{ANSWER_TIMEOUT, Api};
+use super::error::{NatsError, Refusals};
 use super::login::{Info, Login, plain_info, tls_config};
 use super::loopback::{Door, Gate, Hold, Loopback};
-use super::servers::{Servers, waiter};
-use super::settings::{CLIENT_NAME, Endpoint, NatsSettings, redacted};
+use super::servers::waiter;
+use super::settings::{CLIENT_NAME, Endpoint, NatsSettings};
 use super::wire::{Greeted, LATE, Patience};
 use crate::runtime::detached;
 use crate::socket::{Stream, Waiter};
@@ -213,114 +212,6 @@ fn carry(
         loopback.refuse();
     })?;
     Ok((door, info))
-}
-
-/// How long the server may take to confirm all messages.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
-/// The limit on messages in flight before waiting for the server to confirm them.
-const UNCONFIRMED_MAX: u32 = 1_000;
-
-/// Publishes on NATS for a command, with or without the acknowledgement of a stream, and waits: every fault is an
-/// error, and nothing is tried again.
-pub struct NatsSender {
-    link: Link,
-    url: String,
-    jetstream: bool,
-    unconfirmed: u32,
-}
-
-impl NatsSender {
-    /// Connects to the first server that accepts. With `jetstream`, each message has to be stored by a stream.
-    ///
-    /// # Errors
-    /// No server is reached, or none accepts.
-    pub fn connect(settings: &NatsSettings, jetstream: bool) -> Result<Self, NatsError> {
-        let open = |endpoint: &_| Link::open(endpoint, settings, Refusals::default());
-        let link = Servers::default().connect(settings, open)?;
-        Ok(Self {
-            link,
-            url: redacted(&settings.urls.expose()),
-            jetstream,
-            unconfirmed: 0,
-        })
-    }
-
-    /// Publishes a message. With JetStream, returns the name of the stream and the message's sequence there.
-    ///
-    /// # Errors
-    /// The connection is lost, the message is too large or not permitted, or no stream stores it.
-    pub fn publish(
-        &mut self,
-        subject: &str,
-        message: &[u8],
-    ) -> Result<Option<(String, u64)>, NatsError> {
-        let largest = self.link.api.connection.max_payload();
-        if message.len() > largest {
-            return Err(NatsError::TooLarge {
-                url: self.url.clone(),
-                bytes_max: largest,
-                what: "the message has",
-                bytes: message.len(),
-            });
-        }
-        if self.jetstream {
-            return self.store(subject, message).map(Some);
-        }
-        let published = self.link.api.connection.publish(subject, message);
-        published.map_err(|_| NatsError::Lost)?;
-        self.unconfirmed += 1;
-        if self.link.api.is_lost() {
-            return Err(NatsError::Lost);
-        }
-        if self.unconfirmed >= UNCONFIRMED_MAX {
-            self.settle(subject)?;
-        }
-        Ok(None)
-    }
-
-    /// Waits until the server has taken everything.
-    ///
-    /// # Errors
-    /// The connection is lost, or this user may not publish on the subject.
-    pub fn settle(&mut self, subject: &str) -> Result<(), NatsError> {
-        self.unconfirmed = 0;
-        // The crate would wait for the return of a lost connection.
-        if self.link.api.is_lost() {
-            return Err(NatsError::Lost);
-        }
-        let flushed = self.link.api.connection.flush_timeout(FLUSH_TIMEOUT);
-        // A refusal comes before the answer to the flush.
-        if self
-            .link
-            .api
-            .refusals
-            .has(&Refusal::Request(subject.to_owned()))
-        {
-            return Err(NatsError::not_permitted("publish", subject));
-        }
-        flushed.map_err(|_| NatsError::Lost)
-    }
-
-    fn store(&self, subject: &str, message: &[u8]) -> Result<(String, u64), NatsError> {
-        let stored = self.link.api.store(subject, message);
-        stored.map_err(|error| match error {
-            ApiError::NotPermitted(_) => NatsError::not_permitted("publish", subject),
-            ApiError::Lost | ApiError::Connection(_) => NatsError::Lost,
-            ApiError::NoJetStream => no_stream(subject, "no stream has this subject"),
-            // With other subscribers to the subject, the server does not report a missing stream.
-            ApiError::NoAnswer(_) => no_stream(subject, "no stream with this subject answers"),
-            error => NatsError::JetStream {
-                action: format!("store the message on {subject}"),
-                reason: error.to_string(),
-                is_of_all: true,
-            },
-        })
-    }
-}
-
-fn no_stream(subject: &str, reason: &'static str) -> NatsError {
-    let subject = subject.to_owned();
-    NatsError::NoStream { subject, reason }
 }
 
 #[cfg(test)]

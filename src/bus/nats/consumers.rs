@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nats::jetstream::{ConsumerInfo, ReplayPolicy, StreamConfig, StreamInfo};
 
-use super::api::{Api, ApiError, Fetched};
+use super::api::{Api, ApiError, Fetched, JetStream};
 use super::consumer::{AckPolicy, Plan, Start};
 use super::data::{Acks, Data, Inbox};
 use super::error::{INBOX_PREFIX, NatsError, Refusal};
@@ -232,12 +232,14 @@ impl Api {
 ///
 /// # Errors
 /// The server did not answer about a stream, and no other stream exists.
-pub(super) fn look_for(api: &Api, streams: &[StreamSpec]) -> Result<Presence, NatsError> {
+pub(super) fn look_for<J: JetStream>(
+    (usual, hasty): (&J, &J),
+    streams: &[StreamSpec],
+) -> Result<Presence, NatsError> {
     let (mut found, mut unanswered) = (Presence::LeftOut, None);
-    let hasty = api.hasty();
     for stream in streams {
         // Only the first stream without an answer gets the full timeout.
-        let api = if unanswered.is_none() { api } else { &hasty };
+        let api = if unanswered.is_none() { usual } else { hasty };
         match api.stream_info(&stream.name) {
             Ok(_) | Err(ApiError::NoLeader) => return Ok(Presence::Wanted),
             Err(error) if error.stream_is_missing() => {}
@@ -256,7 +258,7 @@ pub(super) fn look_for(api: &Api, streams: &[StreamSpec]) -> Result<Presence, Na
 /// Finds the stream of a subject, if weirgate does not make the stream. Returns name and state; `None` if there is no
 /// stream.
 pub(super) fn find_stream(
-    api: &Api,
+    api: &impl JetStream,
     spec: &SubscriptionSpec,
 ) -> Result<Option<(String, StreamState)>, ApiError> {
     let name = match &spec.stream {
@@ -279,7 +281,7 @@ fn state_of(info: &StreamInfo) -> StreamState {
 }
 
 /// Looks up a durable consumer.
-pub(super) fn look_up(api: &Api, spec: &Target) -> Result<Durable, ApiError> {
+pub(super) fn look_up(api: &impl JetStream, spec: &Target) -> Result<Durable, ApiError> {
     let (info, is_paused) = match api.consumer_and_pause(&spec.stream, &spec.durable) {
         Ok(found) => found,
         Err(error) if error.consumer_is_missing() => return Ok(Durable::Missing),

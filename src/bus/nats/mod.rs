@@ -18,14 +18,17 @@
 //! | `subscription` | a subject: consumer, cursor, backlog |
 //! | `consumers` | finding and making streams and consumers, optional streams, and the log lines; the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream, ended by the loss of the connection |
-//! | `ask` | the check before a start: streams, consumers, limits of the account, permissions |
+//! | `requester` | a connection for one request at a time, for the checks and for commands |
+//! | `ask`, `ask_plain` | the check before a start: streams, consumers, limits of the account, permissions |
+//! | `needs` | what a source may need permissions for; each source has its needs beside its requests |
+//! | `sender` | a command that publishes |
 //! | `watchdog` | asking the server whether the link and the consumers are well, and judging the answers |
 //! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::relay` has the rule |
 //! | `data` | the connection for messages and acknowledgements; the acknowledgements that wait |
 //! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
 //! | `protocol` | the client protocol of NATS; pure |
 //! | `login` | what a server says of itself in its first line, credentials, and certificates for TLS |
-//! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server; a command that publishes |
+//! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server |
 //! | `loopback` | the plain connection between `connection` and the crate, closed to other processes, and the bytes between it and TLS |
 //! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
 //! | `stream/` | the source that reads a stream in place of subjects |
@@ -49,6 +52,8 @@ mod login;
 mod loopback;
 mod needs;
 mod protocol;
+mod requester;
+mod sender;
 mod servers;
 mod session;
 mod settings;
@@ -75,10 +80,10 @@ use self::settings::Endpoint;
 
 pub use self::ask::ask;
 pub use self::ask_plain::ask_plain;
-pub use self::connection::NatsSender;
 pub use self::error::NatsError;
 pub use self::login::{Credentials, Tls};
 pub use self::needs::{JetStreamNeeds, NatsNeeds};
+pub use self::sender::NatsSender;
 pub(crate) use self::settings::redacted;
 pub use self::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 pub use self::stream::NatsStreamSource;

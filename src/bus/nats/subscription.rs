@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::api::{Api, ApiError, Fetched};
+use super::api::{Api, ApiError, Fetched, JetStream};
 use super::consumers::{
     self, Durable, Presence, Standing, StreamState, Target, Told, asked, look_back,
 };

@@ -17,7 +17,7 @@ use crossbeam_channel::{
 };
 use nats::jetstream::ConsumerInfo;
 
-use super::api::{Api, ApiError};
+use super::api::{Api, ApiError, JetStream};
 use super::consumers::{Durable, Target, find_stream, look_up};
 use super::settings::SubscriptionSpec;
 use crate::runtime::{Wake, detached};

@@ -247,7 +247,7 @@ impl Brokers {
             Self::Nats {
                 settings,
                 jetstream,
-            } => Broker::Nats(NatsSender::connect(settings, *jetstream)?),
+            } => Broker::Nats(Box::new(NatsSender::connect(settings, *jetstream)?)),
             Self::Redis { senders, stream } => {
                 Broker::Redis(Box::new(senders.connect()?), stream.as_deref())
             }
@@ -257,7 +257,7 @@ impl Brokers {
 
 /// A connection to a broker.
 enum Broker<'w> {
-    Nats(NatsSender),
+    Nats(Box<NatsSender>),
     /// With the stream that gets the messages.
     Redis(Box<RedisSender<'w>>, Option<&'w str>),
 }

@@ -448,6 +448,7 @@ impl Retained {
         let targets = self.all_streams.targets(&subscription.name);
         if subscription.is_pattern {
             asked.values.extend(targets);
+            asked.values.is_cut |= self.all_streams.is_cut();
             return self.next_stream(number, now, out);
         }
         let streams = targets.into_iter().map(|target| target.stream);

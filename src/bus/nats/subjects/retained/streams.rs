@@ -208,6 +208,8 @@ struct AllHeld {
     copied: Vec<Held>,
     /// The subjects that a stream takes from publishers or makes of these; empty if nothing is copied.
     own: Vec<Subject>,
+    /// There are more streams than were looked at.
+    is_cut: bool,
 }
 
 impl AllHeld {
@@ -313,9 +315,15 @@ impl AllStreams {
         if !is_all && listed.len() < LISTED_MAX {
             return Listed::More;
         }
-        let (since, held) = (*since, AllHeld::of(listed));
+        let (since, mut held) = (*since, AllHeld::of(listed));
+        held.is_cut = !is_all;
         self.state = State::Known { since, held };
         Listed::All
+    }
+
+    /// Whether there are more streams than were looked at.
+    pub(super) fn is_cut(&self) -> bool {
+        matches!(&self.state, State::Known { held, .. } if held.is_cut)
     }
 
     /// The streams that hold a part of the name under other subjects than those of publishers. A copy counts only if no
@@ -421,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_bounded_and_an_answer_to_nothing_is_dropped() {
+    fn the_streams_that_are_looked_through_are_bounded() {
         let mut all = AllStreams::default();
         let many = page(2_000, &vec![r#""name":"S","subjects":["a"]"#; 600]);
         let many = json::read(many.as_bytes()).expect("JSON");
@@ -431,6 +439,7 @@ mod tests {
         assert_eq!(all.request(), r#"{"offset":600}"#);
         assert_eq!(all.take(many), Listed::All);
         assert_eq!((all.take(many), all.targets("a")), (Listed::All, vec![]));
+        assert!(all.is_cut());
         all.refused();
         assert!(!all.is_known(Instant::now()));
     }

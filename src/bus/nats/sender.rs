@@ -1,0 +1,108 @@
+//! Publishes for a command in a terminal.
+
+use std::time::Duration;
+
+use super::api::{self, ANSWER_TIMEOUT, ApiError, JetStream};
+use super::error::NatsError;
+use super::requester::Requester;
+use super::servers::Servers;
+use super::settings::{NatsSettings, redacted};
+
+/// How long the server may take to confirm all messages.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(10);
+/// The limit on messages in flight before waiting for the server to confirm them.
+const UNCONFIRMED_MAX: u32 = 1_000;
+
+/// Publishes on NATS for a command, with or without the acknowledgement of a stream, and waits: every fault is an
+/// error, and nothing is tried again.
+pub struct NatsSender {
+    requester: Requester,
+    url: String,
+    jetstream: bool,
+    unconfirmed: u32,
+}
+
+impl NatsSender {
+    /// Connects to the first server that accepts. With `jetstream`, each message has to be stored by a stream.
+    ///
+    /// # Errors
+    /// No server is reached, or none accepts.
+    pub fn connect(settings: &NatsSettings, jetstream: bool) -> Result<Self, NatsError> {
+        let open = |server: &_| Requester::open(server, settings, ANSWER_TIMEOUT);
+        Ok(Self {
+            requester: Servers::default().connect(settings, open)?,
+            url: redacted(&settings.urls),
+            jetstream,
+            unconfirmed: 0,
+        })
+    }
+
+    /// Publishes a message. With JetStream, returns the name of the stream and the message's sequence there.
+    ///
+    /// # Errors
+    /// The connection is lost, the message is too large or not permitted, or no stream stores it.
+    pub fn publish(
+        &mut self,
+        subject: &str,
+        message: &[u8],
+    ) -> Result<Option<(String, u64)>, NatsError> {
+        let largest = self.requester.info().max_payload();
+        if message.len() > largest {
+            return Err(NatsError::TooLarge {
+                url: self.url.clone(),
+                bytes_max: largest,
+                what: "the message has",
+                bytes: message.len(),
+            });
+        }
+        if self.jetstream {
+            return self.store(subject, message).map(Some);
+        }
+        self.requester.send(subject, message, CONFIRMED_WITHIN)?;
+        self.unconfirmed += 1;
+        if self.unconfirmed >= UNCONFIRMED_MAX {
+            self.settle(subject)?;
+        }
+        Ok(None)
+    }
+
+    /// Waits until the server has taken everything.
+    ///
+    /// # Errors
+    /// The connection is lost, or this user may not publish on the subject.
+    pub fn settle(&mut self, subject: &str) -> Result<(), NatsError> {
+        self.unconfirmed = 0;
+        match self.requester.has_sent(CONFIRMED_WITHIN)? {
+            true => Ok(()),
+            false => Err(NatsError::not_permitted("publish", subject)),
+        }
+    }
+
+    fn store(&self, subject: &str, message: &[u8]) -> Result<(String, u64), NatsError> {
+        let stored = self.requester.request(subject, message);
+        let stored = stored.and_then(|answer| {
+            let answer = api::read(&answer)?;
+            match (answer.text(&["stream"]), answer.number(&["seq"])) {
+                (Some(stream), Some(sequence)) => Ok((stream, sequence)),
+                _ => Err(ApiError::Unreadable("no acknowledgement".to_owned())),
+            }
+        });
+        stored.map_err(|error| match error {
+            ApiError::NotPermitted(_) => NatsError::not_permitted("publish", subject),
+            ApiError::Lost | ApiError::Connection(_) => NatsError::Lost,
+            ApiError::NoJetStream => no_stream(subject, "no stream has this subject"),
+            // With other subscribers to the subject, the server does not report a missing stream.
+            ApiError::NoAnswer(_) => no_stream(subject, "no stream with this subject answers"),
+            error => NatsError::JetStream {
+                action: format!("store the message on {subject}"),
+                reason: error.to_string(),
+                is_of_all: true,
+            },
+        })
+    }
+}
+
+fn no_stream(subject: &str, reason: &'static str) -> NatsError {
+    let subject = subject.to_owned();
+    NatsError::NoStream { subject, reason }
+}
