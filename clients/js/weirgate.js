@@ -350,7 +350,7 @@ export const connect = (url, options) => new Connection(url, options);
 function drive(client, url) {
   const { options } = client;
   // The newest attempt, with its socket.
-  let current, timer;
+  let current, timer, armedAt = Infinity;
 
   const look = ({ type }) => {
     if (type === "abort") client.close();
@@ -429,9 +429,10 @@ function drive(client, url) {
     // Deno would end the program.
     report: (error) => (globalThis.reportError && !globalThis.Deno ? reportError(error) : driver.log(error)),
     /** Calls a function of the program: a failure changes nothing. */
-    async attempt(call, failed = driver.report) {
+    attempt(call, failed = driver.report) {
       try {
-        await call();
+        const result = call();
+        if (result instanceof Promise) result.catch(failed);
       } catch (error) {
         failed(error);
       }
@@ -440,9 +441,16 @@ function drive(client, url) {
     after: (ms, call) => setTimeout(() => client.input("run", call), Math.min(ms, 2e9)),
     cancel: (alarm) => clearTimeout(alarm),
     arm(dueAt) {
+      // If the deadline moves back, the timer fires early and is set again.
+      if (armedAt <= dueAt && dueAt < Infinity) return;
       clearTimeout(timer);
+      armedAt = dueAt;
       const ms = Math.max(0, dueAt - now()), begin = Date.now();
-      if (ms < Infinity) timer = driver.after(ms, () => client.timer(Date.now() - begin - ms));
+      const fire = () => {
+        armedAt = Infinity;
+        client.timer(Date.now() - begin - ms);
+      };
+      if (ms < Infinity) timer = driver.after(ms, fire);
       else if (client.status === "closed") watch("removeEventListener");
     },
   };
