@@ -56,10 +56,11 @@ export class Connection {
     try {
       return this[what](...args);
     } finally {
-      if (!isInner) {
-        for (let output; (output = this.#outputs.shift()); ) driver[output[0]](...output.slice(1));
-        this.#isBusy = false;
-        driver.arm(this.#dueAt);
+      try {
+        for (let output; !isInner && (output = this.#outputs.shift()); ) driver[output[0]](...output.slice(1));
+        if (!isInner) driver.arm(this.#dueAt);
+      } finally {
+        this.#isBusy = isInner;
       }
     }
   }
@@ -211,6 +212,8 @@ export class Connection {
   }
 
   closed(code, reason, more) {
+    // A function of the program has closed the client, and then failed.
+    if (!this.#link) return;
     const { now, isOpen: opened } = this, stood = now - this.#link.openedAt >= this.options.stableMs;
     // An orderly stop of the server is no failure.
     if (stood || code === 1001 || code === 1012) this.#attempt = 0;
