@@ -56,10 +56,11 @@ export class Connection {
     try {
       return this[what](...args);
     } finally {
-      if (!isInner) {
-        for (let output; (output = this.#outputs.shift()); ) driver[output[0]](...output.slice(1));
-        this.#isBusy = false;
-        driver.arm(this.#dueAt);
+      try {
+        for (let output; !isInner && (output = this.#outputs.shift()); ) driver[output[0]](...output.slice(1));
+        if (!isInner) driver.arm(this.#dueAt);
+      } finally {
+        this.#isBusy = isInner;
       }
     }
   }
@@ -211,6 +212,8 @@ export class Connection {
   }
 
   closed(code, reason, more) {
+    // A function of the program has closed the client, and then failed.
+    if (!this.#link) return;
     const { now, isOpen: opened } = this, stood = now - this.#link.openedAt >= this.options.stableMs;
     // An orderly stop of the server is no failure.
     if (stood || code === 1001 || code === 1012) this.#attempt = 0;
@@ -350,7 +353,7 @@ export const connect = (url, options) => new Connection(url, options);
 function drive(client, url) {
   const { options } = client;
   // The newest attempt, with its socket.
-  let current, timer;
+  let current, timer, armedAt = Infinity;
 
   const look = ({ type }) => {
     if (type === "abort") client.close();
@@ -429,9 +432,10 @@ function drive(client, url) {
     // Deno would end the program.
     report: (error) => (globalThis.reportError && !globalThis.Deno ? reportError(error) : driver.log(error)),
     /** Calls a function of the program: a failure changes nothing. */
-    async attempt(call, failed = driver.report) {
+    attempt(call, failed = driver.report) {
       try {
-        await call();
+        const result = call();
+        if (result instanceof Promise) result.catch(failed);
       } catch (error) {
         failed(error);
       }
@@ -440,9 +444,16 @@ function drive(client, url) {
     after: (ms, call) => setTimeout(() => client.input("run", call), Math.min(ms, 2e9)),
     cancel: (alarm) => clearTimeout(alarm),
     arm(dueAt) {
+      // If the deadline moves back, the timer fires early and is set again.
+      if (armedAt <= dueAt && dueAt < Infinity) return;
       clearTimeout(timer);
+      armedAt = dueAt;
       const ms = Math.max(0, dueAt - now()), begin = Date.now();
-      if (ms < Infinity) timer = driver.after(ms, () => client.timer(Date.now() - begin - ms));
+      const fire = () => {
+        armedAt = Infinity;
+        client.timer(Date.now() - begin - ms);
+      };
+      if (ms < Infinity) timer = driver.after(ms, fire);
       else if (client.status === "closed") watch("removeEventListener");
     },
   };

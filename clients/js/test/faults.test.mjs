@@ -108,6 +108,46 @@ test("functions for address and token that fail are reported once in a row, and 
   assert.deepEqual(reported, Array(4).fill("of the program"));
 }));
 
+test("functions for address and token may close or reconnect, and fail then", reporting(async () => {
+  for (const option of ["url", "token"]) {
+    for (const act of ["close", "reconnect"]) {
+      let isBad = false;
+      const give = (value) => () => {
+        if (!isBad) return value;
+        isBad = false;
+        feed[act]();
+        return boom();
+      };
+      const feed = connect(option === "url" ? give(URL_) : URL_, { token: option === "token" ? give("t") : "t" });
+      latest().end();
+      isBad = true;
+      pass(1_000);
+      pass(5_000);
+      assert.equal(feed.status, act === "close" ? "closed" : "connecting");
+      feed.reconnect();
+      latest().open();
+      assert.equal(feed.status, "open");
+      feed.close();
+      assert.equal(world.timers.size, 0);
+    }
+  }
+}));
+
+test("a first attempt that fails throws to the caller, and leaves nothing behind", reporting(async () => {
+  assert.throws(() => connect(boom), { message: "of the program" });
+  assert.equal(world.timers.size, 0);
+  let isBad = true;
+  const stop = new AbortController();
+  stop.abort();
+  const feed = connect(() => (isBad ? boom() : URL_), { signal: stop.signal });
+  assert.throws(() => feed.reconnect(), { message: "of the program" });
+  isBad = false;
+  feed.reconnect();
+  latest().open();
+  assert.equal(feed.status, "open");
+  feed.close();
+}));
+
 test("an error of the engine in an attempt is reported once in a row, and the next attempt is made", reporting(async (reported) => {
   const addresses = [URL_, "no address", "no address", URL_];
   class Strict extends globalThis.WebSocket {
