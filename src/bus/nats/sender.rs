@@ -31,7 +31,7 @@ impl NatsSender {
         let open = |server: &_| Requester::open(server, settings, ANSWER_TIMEOUT);
         Ok(Self {
             requester: Servers::default().connect(settings, open)?,
-            url: redacted(&settings.urls),
+            url: redacted(&settings.urls.expose()),
             jetstream,
             unconfirmed: 0,
         })

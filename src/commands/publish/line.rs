@@ -137,6 +137,9 @@ pub(in crate::commands) fn read(matches: &ArgMatches, env: &Env) -> Result<Publi
 fn broker_url(url: &str, creds: Option<PathBuf>, env: &Env) -> Result<BrokerUrl, String> {
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
     match scheme.unwrap_or_default().to_ascii_lowercase().as_str() {
+        "nats" | "tls" if url.contains('@') => {
+            Ok(BrokerUrl::Nats(url.to_owned(), Credentials::None))
+        }
         "nats" | "tls" => Ok(BrokerUrl::Nats(url.to_owned(), nats_login(creds, env)?)),
         scheme if RedisEndpoint::has_scheme(scheme) => redis_endpoint(url, env),
         "ws" | "wss" => Err(
@@ -273,12 +276,60 @@ mod tests {
     use super::*;
 
     fn parsed(args: &[&str]) -> Result<PublishCommand, String> {
+        in_env(args, &[])
+    }
+
+    fn in_env(args: &[&str], env: &[(&str, &str)]) -> Result<PublishCommand, String> {
         let line = ["publish"].iter().chain(args);
         let matches = command().try_get_matches_from(line);
-        read(
-            &matches.map_err(|error| error.to_string())?,
-            &Env::default(),
-        )
+        let env = Env::new(env.iter().copied());
+        read(&matches.map_err(|error| error.to_string())?, &env)
+    }
+
+    #[test]
+    fn the_environment_has_the_login_for_a_url_without_one() {
+        let login = |args: &[&str], env: &[(&str, &str)]| -> Result<String, String> {
+            match in_env(args, env)?.url {
+                BrokerUrl::Nats(_, Credentials::None) => Ok("none".to_owned()),
+                BrokerUrl::Nats(_, Credentials::Token(token)) => Ok(token.expose().to_string()),
+                BrokerUrl::Nats(_, Credentials::UserPassword(user, word)) => {
+                    Ok(user + " " + &word.expose())
+                }
+                BrokerUrl::Nats(_, Credentials::CredsFile(file) | Credentials::NkeyFile(file)) => {
+                    Ok(file.display().to_string())
+                }
+                BrokerUrl::Redis(one) => {
+                    let parts = [one.username, one.password].map(Option::unwrap_or_default);
+                    Ok(parts.join(" "))
+                }
+            }
+        };
+        let both = [("NATS_TOKEN", "t"), ("NATS_CREDS", "c")];
+        let nats = [("NATS_USER", "u"), ("WEIRGATE_NATS_PASSWORD", "p")];
+        let redis = [
+            ("REDIS_URL", "redis://u:p@h:6379/3"),
+            ("REDIS_PASSWORD", "q"),
+        ];
+        for (args, env, want) in [
+            (&["nats://h", "a"][..], &[][..], Ok("none")),
+            (&["nats://h", "a"], &both[..1], Ok("t")),
+            (&["nats://h", "a"], &both[1..], Ok("c")),
+            (&["nats://h", "a"], &nats, Ok("u p")),
+            (&["nats://h", "a"], &both, Err("more than one login")),
+            (&["nats://h", "a", "--creds", "f"], &both, Ok("f")),
+            (&["nats://x@h", "a"], &both, Ok("none")),
+            (&["redis://h", "a"], &redis, Ok("u p")),
+            (&["redis://h", "a"], &redis[1..], Ok(" q")),
+            (&["redis://h:1", "a"], &redis, Ok(" q")),
+            (&["redis://h:1", "a"], &redis[..1], Ok(" ")),
+            (&["redis://:x@h", "a"], &redis, Ok(" x")),
+        ] {
+            match (login(args, env), want) {
+                (Ok(got), Ok(want)) => assert_eq!(got, want, "{args:?} {env:?}"),
+                (Err(error), Err(want)) => assert!(error.contains(want), "{error}"),
+                (got, want) => panic!("{args:?} {env:?}: {got:?}, not {want:?}"),
+            }
+        }
     }
 
     #[test]

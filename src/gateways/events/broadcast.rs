@@ -374,7 +374,7 @@ mod tests {
         let targets = r#""targets":{}"#;
         for (body, wrong) in [
             ("{".to_owned(), one(",0", NO_JSON)),
-            ("\u{feff}{}".to_owned(), one(",0", NO_JSON)),
+            ("\u{feff}\u{feff}{}".to_owned(), one(",0", NO_JSON)),
             ("[".repeat(17), one(",16", NO_JSON)),
             (r#"{"a":"\ud800"}"#.to_owned(), one(",6", NO_JSON)),
             (

@@ -1,5 +1,6 @@
 """Payloads of trades and channels, and the requests of the gateways (contracts trades, channels, events)."""
 import datetime
+import json
 import unicodedata
 
 from strict import DEPTH_MAX, NOW_MS, Bad, Number, difference, is_number, is_text, loads, parsed
@@ -267,8 +268,8 @@ def broadcasts(data, ours):
 
     def places():
         try:
-            value = loads(data)
-        except Bad:
+            value = loads(data.decode(json.detect_encoding(data)).encode())
+        except (Bad, UnicodeDecodeError):
             return "json"
         if not isinstance(value, dict):
             return [["body"]]
