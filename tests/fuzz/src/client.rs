@@ -91,6 +91,8 @@ impl<G: Gateway> Bench<G> {
                     Effect::Release { key, .. } | Effect::ToHttp { key, .. } => {
                         self.hub.handle_released(key)
                     }
+                    // All that a client sends is read at once.
+                    Effect::ReadLast(key) => self.hub.handle_last_read(NOW, key),
                     Effect::HalfClose(_) | Effect::ReadOn(_) => {}
                 }
             }
