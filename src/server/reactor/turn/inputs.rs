@@ -413,7 +413,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Reads the socket of a client whose time for the request head is over, and then lets the hub judge the client.
     pub(super) fn read_last(&mut self, key: SessionKey) {
         let now = self.clock.now();
-        self.note_unread(key, Unread::Hoped);
+        self.note_unread(key, Unread::Bytes);
         self.read_key(now, key, now.mono_us);
         self.hub.handle_last_read(now, key);
     }
