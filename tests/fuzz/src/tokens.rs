@@ -20,7 +20,7 @@ fn authenticator(audiences: bool) -> Authenticator {
     Authenticator {
         cookie: None,
         required: true,
-        api_key: ApiKey::new("the-key"),
+        api_key: ApiKey::new(&Secret::new("the-key")),
         keys: KeyRing::new(keys),
         rules: ClaimRules {
             audiences: if audiences {
