@@ -62,7 +62,10 @@ impl Fixture {
         routes.push(Route::get("/large", |_| {
             Answer::new(StatusCode::OK, "text/plain", vec![b'x'; LARGE])
         }));
-        routes.extend(page::routes(true));
+        routes.extend(page::routes(page::PageParts {
+            has_status: true,
+            has_slow_line: true,
+        }));
         routes.extend(bodies::routes());
         let site = Site {
             routes,

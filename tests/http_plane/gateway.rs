@@ -98,7 +98,15 @@ impl Running {
         let most = Arc::clone(&handed_over);
         thread::spawn(move || {
             Parts::new("toy", common, NoFeed::default(), Toy)
-                .routes(|_| page::routes(true).into_iter().chain([health()]).collect())
+                .routes(|_| {
+                    page::routes(page::PageParts {
+                        has_status: true,
+                        has_slow_line: true,
+                    })
+                    .into_iter()
+                    .chain([health()])
+                    .collect()
+                })
                 .take_over(Arc::new(move |handover: Handover, _: &WayBack| {
                     most.fetch_max(handover.read.len(), Relaxed);
                     Some(handover)
