@@ -99,7 +99,7 @@ def feed(request, start_weirgate):
     """A gateway with a history, and a function that publishes payloads on a channel."""
     env, is_redis = {"DEFAULT_ROLE": "internal"}, request.param == "redis"
     kept, names, slow = ("market:*", ["market:a", "market:*"], "slow") if is_redis else ("market.>", ["market.a", "market.*"], "slow")
-    flags = ("--history-ms", "60000", "--history-names", kept, "--conflate", slow, "--event-stream")
+    flags = ("--history-ms", "60000", "--history-names", kept, "--conflate", slow, "--event-stream", "--bus-settle-ms", "0")
     server = request.getfixturevalue(f"{request.param}_server" if is_redis else request.param)
     at = {"redis": server} if is_redis else {}
     gateway = start_weirgate("channels", *flags, *(() if is_redis else ("--bus", server.url)), env=env, **at).wait_ready()

@@ -97,7 +97,9 @@ def test_no_compose_file_has_a_secret_of_its_own():
     for file in (ROOT / "deploy").glob("compose.*.yaml"):
         for service in yaml.safe_load(file.read_text())["services"].values():
             for name, value in service.get("environment", {}).items():
-                if re.search("SECRET|TOKEN|PASSWORD|API_KEY", name):
+                if name.endswith("_FILE"):
+                    assert str(value).startswith("/run/secrets/"), f"{file.name}: {name} is no secret of compose"
+                elif re.search("SECRET|TOKEN|PASSWORD|API_KEY", name):
                     assert re.fullmatch(r"\$\{\w+:\?.+\}", str(value)), f"{file.name}: {name} has a value"
 
 

@@ -155,7 +155,7 @@ async def test_what_is_no_json_goes_nowhere(start_weirgate, service):
             body = '{"event":"e","data":{"a":%s},"targets":{"device_ids":["d"]}}' % value
             assert post(url, body.encode(), {"X-Internal-Token": TOKEN})[0] == 422, value
         assert inner.asked == []
-        for value in ["NaN", "[Infinity]", r'"\udc00"', "\ufeff{}", "{}{}", "\u00a0"]:
+        for value in ["NaN", "[Infinity]", r'"\udc00"', "{}{}", "\u00a0"]:
             answers.append(value)
             assert (await ask(client))["error"]["message"] == "Upstream sent invalid JSON", value
         answers.append("1e999")

@@ -80,7 +80,7 @@ async def test_a_stop_is_told_with_the_time_it_may_take(nats, start_weirgate, sy
     assert "STOPPING=1" not in systemd.take()
     weirgate.send(signal.SIGTERM)
     await until(lambda: systemd.count("STOPPING=1") == 1, 0.9, "STOPPING=1 before the drain is over")
-    assert "EXTEND_TIMEOUT_USEC=5500000" in systemd.take()
+    assert "EXTEND_TIMEOUT_USEC=9500000" in systemd.take()
     assert await asyncio.to_thread(weirgate.wait, 8) == 0
     assert systemd.take().count("STOPPING=1") == 1
     assert "WATCHDOG=1" not in systemd.take(), "nobody asked for it"
