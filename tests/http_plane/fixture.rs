@@ -1,10 +1,11 @@
 //! An HTTP thread with the pages of the levels gateway.
 
-use crate::bodies;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
+
+use crate::bodies;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::FeedStats;
 use weirgate_server::http::{
@@ -12,6 +13,7 @@ use weirgate_server::http::{
     Site, StatusCode, page, pages,
 };
 use weirgate_server::telemetry::{Build, Telemetry};
+
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
 use weirgate_wire::admission::{HeldBytes, Holding, Peer, Permit};
 

@@ -1,11 +1,12 @@
 //! In which order clients are written to: that of their slots, from a start that moves on.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
 use super::{small_queue, state, symbols};
 use crate::world::time::Steps;
 use crate::world::toys::{In, Symbols};
 use crate::world::{Output, PART_US, World};
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use weirgate_core::{Effect, Gateway, Limits, SessionKey, TopicName, Transmit, Write};
 
 /// More than two batches of a flush, and members enough for their order to matter.

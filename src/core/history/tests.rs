@@ -2,14 +2,14 @@
 
 mod streams;
 
+use std::cell::Cell;
+
 use super::names::{FORGOTTEN_IDS_MAX, MARKS_MAX};
 use super::wanted::CopyPlace;
+use super::*;
 use crate::turn::Turn;
 use crate::{FrameBytes, Mark};
-use std::cell::Cell;
 use weirgate_wire::auth::NamePatterns;
-
-use super::*;
 
 const SECOND: u64 = 1_000_000;
 

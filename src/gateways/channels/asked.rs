@@ -3,8 +3,10 @@
 //! whatever names clients hold. The gateway finds the clients' names that match ([`super::patterns`]), so a message has the
 //! same position for all clients.
 
-use foldhash::quality::RandomState;
 use std::collections::{HashMap, HashSet, VecDeque};
+
+use foldhash::quality::RandomState;
+
 use weirgate_core;
 use weirgate_core::TopicName;
 use weirgate_wire::auth::{NameError, NamePatterns, NameSyntax};

@@ -1,6 +1,11 @@
 //! The rights of a client: whether it may hold a name, its token at the start of a connection, and new tokens on a
 //! living connection. New tokens have a rate for all clients together, with a share for each address.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+
 use super::ChannelsGateway;
 use super::client::{Client, Renewal};
 use super::messages::{Answer, Behind};
@@ -8,9 +13,6 @@ use super::names::{News, Way};
 use super::patterns::{HeldPattern, matcher};
 use super::rest::Rest;
 use crate::gateways::shared::access::{TokenEnd, close_of};
-use foldhash::quality::RandomState;
-use std::collections::HashMap;
-use std::sync::Arc;
 use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, TokenBucket};
 use weirgate_wire::auth::{

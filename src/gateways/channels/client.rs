@@ -1,10 +1,11 @@
 //! A client: its role, rate, waiting answers and names; also the counters of the gateway, for metrics and pages.
 
+use std::sync::Arc;
+
 use super::held::Held;
 use super::messages::Answers;
 use super::rest::Rest;
 use crate::gateways::shared::access::{AccessStats, Count, RequestRate, TokenEnd, labelled};
-use std::sync::Arc;
 use weirgate_wire::auth::Rights;
 
 /// The gateway's state of a client.

@@ -9,13 +9,15 @@
 //! made starts with the end of the object, without a position; a line feed and the payload follow. The frame is binary unless
 //! the payload is JSON.
 
-use crate::gateways::shared::history::{END_BYTES_MAX, Status, ended};
-use crate::gateways::shared::members::max_hz;
-use foldhash::fast::FixedState;
-use memchr::memchr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use memchr::memchr;
+
+use crate::gateways::shared::history::{END_BYTES_MAX, Status, ended};
+use crate::gateways::shared::members::max_hz;
 use weirgate_core::{
     ConflationKey, Content, CopyRank, Core, Frame, FrameBytes, Lead, MaxRate, Message,
     NotRecovered, Outcome, Position, TopicName,

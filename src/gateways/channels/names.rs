@@ -5,12 +5,14 @@
 //! links a client to a name counts for each client. A client holds a name from the grant on, also while it waits to
 //! join with an answer.
 
+use std::collections::HashMap;
+
+use foldhash::quality::RandomState;
+use slab::Slab;
+
 use super::ChannelsStats;
 use super::asked::Asked;
 use super::held::Held;
-use foldhash::quality::RandomState;
-use slab::Slab;
-use std::collections::HashMap;
 use weirgate_core::{Active, TopicName};
 use weirgate_wire::admission::{Charge, ClientAddr, Holding};
 use weirgate_wire::auth::NameSyntax;

@@ -1,9 +1,11 @@
 //! The parser of client messages (contract channels: row messages).
 
+use std::borrow::Cow;
+
+use sonic_rs::LazyValue;
+
 use crate::gateways::shared::history::{Since, read_last, read_since, read_status};
 use crate::gateways::shared::members::{members, read_max_rate, text_of};
-use sonic_rs::LazyValue;
-use std::borrow::Cow;
 use weirgate_core::MaxRate;
 use weirgate_wire::auth::Token;
 use weirgate_wire::json;

@@ -14,13 +14,15 @@
 mod turn;
 
 pub(super) use self::turn::Wants;
-use self::turn::{State, Turn};
-use super::ChannelsGateway;
-use super::asked::Interest;
-use foldhash::quality::RandomState;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+
+use self::turn::{State, Turn};
+use super::ChannelsGateway;
+use super::asked::Interest;
 use weirgate_core::{Core, Publication, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, FairQueue, Holding};
 use weirgate_wire::auth::NameSyntax;

@@ -6,13 +6,15 @@
 //! With a history, the answer to a device has a position: a device whose connection breaks before its first push can resume
 //! too.
 
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+
 use super::call::{EventsService, Message, is_device_id};
 use super::envelope::{self, Code};
 use crate::gateways::shared::access::{Count, labelled, shown_hashed};
 use crate::gateways::shared::history::{Follow, last_event_id, short, write_recovered};
-use foldhash::quality::RandomState;
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use weirgate_core::{Core, Incoming, SessionKey, TopicName, WasConnected};
 use weirgate_wire::admission::{Charge, ClientAddr, Holding, TokenBucket};
 use weirgate_wire::base::allocated_bytes;

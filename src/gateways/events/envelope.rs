@@ -1,10 +1,11 @@
 //! Messages to clients: `type, event, request_id, data, error`, always all five; and how a service's answer becomes
 //! such a message.
 
+use std::sync::Arc;
+
 use super::call::{AnswerReader, CallFailure, Message, ServiceAnswer};
 use crate::gateways::shared::history::{END_BYTES_MAX, ended};
 use crate::gateways::shared::members::members;
-use std::sync::Arc;
 use weirgate_core::{CopyRank, Core, Frame, FrameBuilder, FrameBytes, Now, Position};
 use weirgate_wire::json::{ObjectWriter, as_utf8, check_json, compact, text_of};
 use weirgate_wire::space;

@@ -15,6 +15,7 @@ pub use self::broadcast::Push;
 pub use self::call::{BROADCAST_PATH, CALL_PATH, EventsService, INNER_PATHS};
 use self::call::{Call, Message, Reply};
 use self::calls::{Calls, Leave};
+
 pub use self::connection::EventsStats;
 use self::connection::{Calling, Connection, Content, Orphans, Rest, Waiting};
 use self::envelope::Code;

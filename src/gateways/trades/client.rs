@@ -1,12 +1,13 @@
 //! A client: its symbols and their limit, the end of its token, its rate, and its user for the log; and the messages to it:
 //! success, error, status, pong, candles (contract: "Objects have these orders").
 
+use std::sync::Arc;
+
 use super::candles::{Interval, Update};
 use super::leaving::Unsubscribing;
 use super::request::{Asked, BadRequest, Request};
 use crate::gateways::shared::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed};
 use crate::gateways::shared::history::{Status, ended};
-use std::sync::Arc;
 use weirgate_core::{Accepted, CopyRank, Core, Frame, Now, Position, SessionKey, TopicName};
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::{ListWriter, ObjectWriter, TextList};

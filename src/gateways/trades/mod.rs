@@ -13,6 +13,10 @@ pub(super) mod start;
 mod users;
 
 pub use self::candles::{CandleSettings, CandleStats};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+
 use self::candles::{Candles, Interval, Update};
 use self::client::{Client, Content, Held, name_for_log, not_held};
 use self::leaving::Unsubscribing;
@@ -24,9 +28,6 @@ use crate::gateways::shared::access::{
 use crate::gateways::shared::history::{
     Follow, Statuses, gets_newest, last_event_id, write_recovered,
 };
-use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::sync::Arc;
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, Closed, Core, Entrance, Frame, Gateway,
     Incoming, Joined, Limits, NameRefusal, NotRecovered, Publication, SessionKey, TopicName,

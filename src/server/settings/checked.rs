@@ -1,11 +1,12 @@
 //! The values of a gateway's settings: each value is allowed, and all of them fit together.
 
+use std::path::PathBuf;
+
 use super::field::{Group, Groups};
 use super::kind::{Kind, Refused, Value};
 use super::setting::Setting;
 use super::table::Rows;
 use super::typed::{Env, SettingsError, Source, Typed, collect};
-use std::path::PathBuf;
 use weirgate_wire::base::Secret;
 
 /// `flag!("name")` is the name of a row of the shared table. A name that no row has does not compile.
