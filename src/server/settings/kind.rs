@@ -388,6 +388,8 @@ pub fn without_secrets(text: &str) -> String {
         None => ("", rest),
     };
     let is_plain = match user {
+        // Without a scheme and a port, the text may be a password in the wrong place.
+        "" if scheme.is_empty() && !place.contains(':') => false,
         "" => has_only_ports(place),
         _ => !place.contains(['?', ',']),
     };
