@@ -388,8 +388,6 @@ pub fn without_secrets(text: &str) -> String {
         None => ("", rest),
     };
     let is_plain = match user {
-        // Without a scheme and a port, the text may be a password in the wrong place.
-        "" if scheme.is_empty() && !place.contains(':') => false,
         "" => has_only_ports(place),
         _ => !place.contains(['?', ',']),
     };
@@ -400,7 +398,7 @@ pub fn without_secrets(text: &str) -> String {
     }
 }
 
-/// Whether the text has no query, and each colon is before a port, a path or nothing.
+/// Whether the text is hosts with ports: without a port it may be a password in the wrong place.
 fn has_only_ports(text: &str) -> bool {
     let mut parts = text.split(':');
     let has_host = parts.next().is_some_and(|host| !host.is_empty());
@@ -408,7 +406,8 @@ fn has_only_ports(text: &str) -> bool {
         let end = part.find(['/', ',']).unwrap_or(part.len());
         part[..end].bytes().all(|byte| byte.is_ascii_digit())
     };
-    has_host && !text.contains('?') && parts.all(is_port)
+    let is_of_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:/,".contains(&byte);
+    has_host && text.contains(':') && text.bytes().all(is_of_host) && parts.all(is_port)
 }
 
 /// The schemes that an error shows of a refused URL. Any other text before `://` may be part of a password.
