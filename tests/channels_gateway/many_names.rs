@@ -167,3 +167,27 @@ fn an_answer_waits_for_the_last_of_very_many_names() {
     }
     assert_eq!(bench.got(key)[0]["channels"], json!(names));
 }
+
+/// The bus is quick: it has confirmed the first names when the request comes to its last.
+#[test]
+fn an_answer_does_not_wait_for_names_that_were_confirmed_during_the_request() {
+    let mut bench = bench(100);
+    bench.bus(BusEvent::Up);
+    let key = bench.client();
+    let names = names();
+    let request = json!({"action": "subscribe", "channels": names});
+    let done = say_only(&mut bench, key, &request) as usize;
+    assert!((50..800).contains(&done), "{done}");
+    bench.world.held = true;
+    bench.world.keep_outputs();
+    for name in &names[..done] {
+        bench.confirm(name);
+    }
+    bench.world.held = false;
+    bench.world.settle();
+    assert_eq!(bench.got(key), [json!(null); 0], "names are not confirmed");
+    for name in &names[done..] {
+        bench.confirm(name);
+    }
+    assert_eq!(bench.got(key)[0]["channels"], json!(names));
+}

@@ -339,6 +339,13 @@ impl<G: Gateway<Out: Output>> World<G> {
         self.settle();
     }
 
+    /// Takes what the gateway asks of other threads.
+    pub(crate) fn keep_outputs(&mut self) {
+        while let Some(output) = self.hub.poll_output() {
+            output.keep(&mut self.outputs);
+        }
+    }
+
     /// Flushes and carries out effects until nothing is left to do.
     pub(crate) fn settle(&mut self) {
         if self.held {
@@ -358,9 +365,7 @@ impl<G: Gateway<Out: Output>> World<G> {
                 any = true;
                 self.carry_out(effect);
             }
-            while let Some(output) = self.hub.poll_output() {
-                output.keep(&mut self.outputs);
-            }
+            self.keep_outputs();
             // A client with its share of this turn used up is read again in the next.
             self.hub.begin_part(PART_US);
             if self.hub.waiting_shares() > 0 {

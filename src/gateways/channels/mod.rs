@@ -411,8 +411,11 @@ impl Gateway for ChannelsGateway {
 
     fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if let Some(rest) = client.take_rest()
-            && let Some((answer, behind)) = self.go_on(core, key, client, rest)
+            && let Some((answer, mut behind)) = self.go_on(core, key, client, rest)
         {
+            // The bus may have confirmed names before there was an answer to wait for them.
+            let names = &self.names;
+            behind.unconfirmed.retain(|name| !names.is_settled(name));
             self.answer(core, key, client, answer, behind);
         }
     }

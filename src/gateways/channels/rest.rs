@@ -143,11 +143,7 @@ impl ChannelsGateway {
             }
         }
         self.names.store(&self.stats, core.memberships());
-        let (answer, mut behind) = rest.answer(client);
-        // Of a request that took several turns, the bus may have confirmed names before there was an answer to wait.
-        let names = &self.names;
-        behind.unconfirmed.retain(|name| !names.is_settled(name));
-        Some((answer, behind))
+        Some(rest.answer(client))
     }
 
     /// Subscribes to the next entry. Returns whether entries are left.

@@ -374,8 +374,7 @@ impl Kind {
 const HIDDEN: &str = "***";
 
 /// Returns a URL for an error, with what may be a secret as `***`: all between the scheme and the last `@`, a query, and
-/// without an `@` a text in which something other than a port is after a colon. A scheme that is not known may itself be
-/// a part of a password.
+/// without an `@` all but hosts with ports. A scheme that is not known may itself be a part of a password.
 pub fn without_secrets(text: &str) -> String {
     let text = text.trim();
     let (scheme, rest) = match text.split_once("://") {
