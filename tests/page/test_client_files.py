@@ -243,8 +243,8 @@ OF_NODE = {
 async def test_the_served_files_pass_the_cases_in_a_worker_of_chromium(served):
     """A worker, because the cases have a `document` of their own, and a page cannot replace its document."""
     test = served / "js/test"
-    cases = test / "conformance.test.mjs"
-    cases.write_text(re.sub(r'"node:(\w+)[/\w]*"', r'"./node/\1.mjs"', cases.read_text()))
+    for file in [test / "conformance.test.mjs", test / "expectations.mjs"]:
+        file.write_text(re.sub(r'"node:(\w+)[/\w]*"', r'"./node/\1.mjs"', file.read_text()))
     names = json.dumps([path.name for path in (served / "conformance").glob("*.json")])
     (test / "node").mkdir()
     for name, text in OF_NODE.items():

@@ -7,6 +7,7 @@ import { Channels } from "../channels.js";
 import { Devices } from "../events.js";
 import { Trades } from "../trades.js";
 import { connect, Levels } from "../weirgate.js";
+import { Expectations, settled, textOf } from "./expectations.mjs";
 import { inWorld, latest, pass, sleep, sockets, world } from "./world.mjs";
 
 const folder = new URL("../../conformance/", import.meta.url);
@@ -40,24 +41,14 @@ const TOLD = {
 /** Bytes as base64. */
 const shown = (data) => (data instanceof Uint8Array ? { base64: btoa(String.fromCharCode(...data)) } : data);
 
-/** A token of a case: a text, or the claims of a JWT. */
-// Browsers run these cases too, and have no Buffer.
-const base64url = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text))).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
-const textOf = (token) => (typeof token === "string" ? token : `e30.${base64url(JSON.stringify(token))}.sig`);
 
-/** Runs all due promises; no time passes. */
-async function settled() {
-  for (let n = 0; n < 30; n += 1) await null;
-}
-
-class Run {
+class Run extends Expectations {
   told = [];
   listened = [];
-  calls = new Map();
-  asked = [];
   sentBefore = new Map();
 
   constructor({ client, options, token: isAsked }) {
+    super();
     const [url, make] = CLIENTS[client];
     const token = (about) => new Promise((resolve, reject) => this.asked.push({ ...about, resolve, reject, at: world.now }));
     const callbacks = {};
@@ -130,7 +121,6 @@ class Run {
 
   // ---- Expectations
   send(data, isSent) { assert.equal(this.client.send(data), isSent); }
-  status(status) { assert.equal(this.client.status, status); }
   attempts(count) { assert.equal(sockets.length, count); }
   async next_attempt(ms) {
     const { length } = sockets, since = world.now;
@@ -139,12 +129,6 @@ class Run {
       await this.pass(Math.max(0, Math.min(...[...world.timers.values()].map(({ at }) => at)) - world.now));
     }
     assert.ok(Math.abs(latest().at - since - ms) < 0.01, `${latest().at - since} ms, not ${ms}`);
-  }
-  position(wanted) { assert.equal(this.client.position ?? null, wanted); }
-  reconnects(count) { assert.equal(this.client.reconnects, count); }
-  last_close(wanted) {
-    const got = Object.fromEntries(Object.keys(wanted).map((key) => [key, this.client.lastClose[key]]));
-    assert.deepEqual(got, wanted);
   }
   dropped(...wanted) { assert.deepEqual(latest().closedWith, wanted); }
   sent(given) {
@@ -157,25 +141,6 @@ class Run {
   }
   throws(names) { assert.throws(() => this.client.subscribe(names)); }
   handled(label, wanted) { assert.deepEqual(this.calls.get(label).got.splice(0), wanted); }
-  closes(label, wanted) { assert.deepEqual(this.calls.get(label).got.splice(0).map(({ close }) => close), wanted); }
-  response(label, wanted) {
-    const { value, error } = this.calls.get(label);
-    assert.deepEqual([value, error], [wanted, undefined]);
-  }
-  error(label, code, message) {
-    const { error } = this.calls.get(label);
-    assert.equal(error?.code, code);
-    if (message !== undefined) assert.equal(error.message, message);
-  }
-  aborted(label) { assert.equal(this.calls.get(label).error?.name, "AbortError"); }
-  pending(label) {
-    const { value, error } = this.calls.get(label);
-    assert.deepEqual([value, error], [undefined, undefined]);
-  }
-  subscriptions(wanted) { assert.deepEqual([...this.client.subscriptions].sort(), [...wanted].sort()); }
-  candles(interval, wanted) { assert.deepEqual([...(this.client.candles.get(interval) ?? [])].sort(), [...wanted].sort()); }
-  token_asked(refused) { assert.equal(this.asked.at(-1).refused, refused); }
-  questions(count) { assert.equal(this.asked.length, count); }
   token_used(token) { assert.deepEqual(latest().protocols, ["bearer", textOf(token)]); }
   query(name, wanted) { assert.equal(new URL(latest().url).searchParams.get(name), wanted); }
   device_id(id) { assert.equal(new URL(latest().url).searchParams.get("device_id"), id); }

@@ -8,6 +8,7 @@ import { Channels } from "../channels.js";
 import { Devices } from "../events.js";
 import { Trades } from "../trades.js";
 import { Connection, Levels } from "../weirgate.js";
+import { Expectations, settled, textOf } from "./expectations.mjs";
 
 const folder = new URL("../../conformance/", import.meta.url);
 const CLIENTS = { connection: Connection, levels: Levels, trades: Trades, channels: Channels, events: Devices };
@@ -36,10 +37,7 @@ function pure(step) {
   }
 }
 
-const base64url = (text) => Buffer.from(text).toString("base64url");
-const textOf = (token) => (typeof token === "string" ? token : `e30.${base64url(JSON.stringify(token))}.sig`);
 const shown = (data) => (data instanceof Uint8Array ? { base64: Buffer.from(data).toString("base64") } : data);
-const settled = async () => { for (let n = 0; n < 30; n += 1) await null; };
 
 const TOLD = {
   status: (status) => ["status", status],
@@ -59,19 +57,18 @@ const TOLD = {
   push: ({ event, data }) => ["push", event, data],
 };
 
-class Run {
+class Run extends Expectations {
   now = 1000;
   numbers = [0.5];
   dueAt = Infinity;
   attempts = 0;
   sentTexts = [];
   told = [];
-  asked = [];
   used = [];
-  calls = new Map();
   alarms = new Map();
 
   constructor({ client, options, token: isAsked }) {
+    super();
     this.hidden = client === "connection" ? "state" : "message";
     this.isAsked = isAsked;
     const token = isAsked && ((about) => new Promise((resolve, reject) => this.asked.push({ ...about, isRenewal: true, resolve, reject, at: this.now })));
@@ -180,7 +177,6 @@ class Run {
 
   // ---- Expectations
   send(data, isSent) { assert.equal(pure(() => this.client.send(data)), isSent); }
-  status(status) { assert.equal(this.client.status, status); }
   attempts_(count) { assert.equal(this.attempts, count); }
   async next_attempt(ms) {
     const { attempts } = this, since = this.now;
@@ -190,9 +186,6 @@ class Run {
     }
     assert.ok(Math.abs(this.asked.at(-1).at - since - ms) < 0.01, `${this.now - since} ms, not ${ms}`);
   }
-  position(wanted) { assert.equal(this.client.position ?? null, wanted); }
-  reconnects(count) { assert.equal(this.client.reconnects, count); }
-  last_close(wanted) { for (const [key, value] of Object.entries(wanted)) assert.deepEqual(this.client.lastClose[key], value); }
   dropped(...wanted) { assert.deepEqual(this.dropped_, wanted); }
   sent(given) {
     const wanted = given.map((one) => (one.token ? { ...one, token: textOf(one.token) } : one));
@@ -201,25 +194,6 @@ class Run {
   events(wanted) { assert.deepEqual(this.told.splice(0), wanted); }
   throws(names) { assert.throws(() => pure(() => this.client.subscribe(names))); }
   handled(label, wanted) { assert.deepEqual(this.calls.get(label).got.splice(0).map(shown), wanted); }
-  closes(label, wanted) { assert.deepEqual(this.calls.get(label).got.splice(0).map(({ close }) => close), wanted); }
-  response(label, wanted) {
-    const { value, error } = this.calls.get(label);
-    assert.deepEqual([value, error], [wanted, undefined]);
-  }
-  error(label, code, message) {
-    const { error } = this.calls.get(label);
-    assert.equal(error?.code, code);
-    if (message !== undefined) assert.equal(error.message, message);
-  }
-  aborted(label) { assert.equal(this.calls.get(label).error?.name, "AbortError"); }
-  pending(label) {
-    const { value, error } = this.calls.get(label);
-    assert.deepEqual([value, error], [undefined, undefined]);
-  }
-  subscriptions(wanted) { assert.deepEqual([...this.client.subscriptions].sort(), [...wanted].sort()); }
-  candles(interval, wanted) { assert.deepEqual([...(this.client.candles.get(interval) ?? [])].sort(), [...wanted].sort()); }
-  token_asked(refused) { assert.equal(this.asked.at(-1).refused, refused); }
-  questions(count) { assert.equal(this.asked.length, count); }
   token_used(token) { assert.equal(this.used.at(-1), textOf(token)); }
   query(name, wanted) { assert.equal(this.client.query[name]?.toString() ?? null, wanted?.toString() ?? null); }
   device_id(id) { assert.equal(this.client.query.device_id ?? null, id); }
