@@ -9,6 +9,7 @@ import subprocess
 import threading
 
 import pytest
+from accepting import Accepting
 from event_stream import Stream
 from processes import free_port, weirgate_binary
 from services import Service, device, post, push
@@ -19,24 +20,14 @@ TOKEN = "a-token-of-the-tests"
 HERE, THERE = "127.0.0.1", "127.0.0.77"
 
 
-class Held:
+class Held(Accepting):
     """An HTTP service of raw sockets. Each request waits in `asked` until the test answers it."""
 
     def __init__(self):
         self.asked, self.paths = queue.Queue(), []
-        self.listener = socket.create_server((HERE, 0), backlog=64)
-        self.url = f"http://{HERE}:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self.accept, daemon=True).start()
+        super().__init__()
 
-    def accept(self):
-        while True:
-            try:
-                link, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.read, args=(link,), daemon=True).start()
-
-    def read(self, link):
+    def serve(self, link):
         """Requests have no body, or one of 2 bytes."""
         reader = link.makefile("rb")
         while line := reader.readline().decode():
@@ -51,9 +42,6 @@ class Held:
 
     def next(self):
         return self.asked.get(timeout=20)
-
-    def discard(self):
-        self.listener.close()
 
 
 def answer(link, text="HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"):

@@ -3,10 +3,10 @@ speaks for the proxy, no query is in a log, and an answer that comes early arriv
 import asyncio
 import re
 import socket
-import threading
 import time
 
 import pytest
+from accepting import Accepting
 from proxies import Apache, Caddy, Haproxy, Nginx, Varnish
 from waiting import until
 
@@ -15,23 +15,13 @@ SECRET = "s3cret-of-a-client"
 INTERNAL = "thirty-two bytes of an inner token"
 
 
-class CountingService:
+class CountingService(Accepting):
     """Keeps each request, (method, headers, bytes of the body), and answers by its path: `/…/503`, `/…/silent` (no answer at all),
     `/…/early` (an answer before the body is read), and anything else with 200."""
 
     def __init__(self):
         self.seen = []
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            try:
-                link, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(link,), daemon=True).start()
+        super().__init__()
 
     def serve(self, link):
         with link, link.makefile("rb") as read:
@@ -61,9 +51,6 @@ class CountingService:
                     return
                 status = b"503 Service Unavailable" if path.endswith(b"/503") else b"200 OK"
                 link.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
-
-    def stop(self):
-        self.listener.close()
 
 
 def conversation(port, sent, seconds=3, source="127.0.0.9"):
@@ -109,7 +96,7 @@ def front(start_weirgate, started):
         return proxy, service, weirgate
     yield start
     for service in stopping:
-        service.stop()
+        service.discard()
 
 
 async def serves(proxy):

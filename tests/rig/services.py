@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from accepting import Accepting
 from waiting import PATIENCE
 from websockets.asyncio.client import connect
 
@@ -60,25 +61,15 @@ class Service:
         self.server.server_close()
 
 
-class RawService:
+class RawService(Accepting):
     """Answers each request, once its head has come, with these bytes, and ends the connection; with a reset if `resets`.
     Keeps the first lines of its requests."""
 
     def __init__(self, answer, resets=False):
-        self.asked, self.resets = [], resets
-        self.answer, self.listener = answer, socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.asked, self.answer, self.resets = [], answer, resets
+        super().__init__()
 
-    def _accept(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection):
+    def serve(self, connection):
         with connection:
             head = b""
             while b"\r\n\r\n" not in head:
