@@ -298,8 +298,7 @@ impl Cors {
         let refused = request.is_of_another_page() && !is_listed && !request.is_visit();
         refused.then(|| {
             let close = HeaderValue::from_static("close");
-            let answer = Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
-            answer.with(header::CONNECTION, close)
+            Answer::not_for_other_pages().with(header::CONNECTION, close)
         })
     }
 
@@ -375,6 +374,11 @@ impl Answer {
         let mut object = ObjectWriter::new();
         object.string("detail", detail);
         Self::json(status, object.finish())
+    }
+
+    /// The refusal of a page of another origin.
+    pub(super) fn not_for_other_pages() -> Self {
+        Self::detail(StatusCode::FORBIDDEN, "Not for pages of other origins")
     }
 
     /// Sets a header.

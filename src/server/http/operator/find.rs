@@ -13,7 +13,7 @@ use serde::Serialize;
 use url::form_urlencoded;
 
 use super::state::{end, json, object, refused_name, shown_client, some_text};
-use super::{Cutter, is_of_another_page};
+use super::{Cutter, refuse_other_page};
 use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::telemetry::{EndedAt, Reading, SEARCHES_MAX, Surveyed, Telemetry};
 use weirgate_bus::status::BusStatus;
@@ -123,15 +123,11 @@ pub(super) fn routes(telemetry: &Arc<Telemetry>, cutter: &Cutter, is_loopback: b
         let answer = Handler::later(move |request, _| {
             let (telemetry, cutter) = (Arc::clone(&telemetry), cutter.clone());
             async move {
-                LateAnswer::from(
-                    match is_of_another_page(&request, is_loopback) {
-                        true => {
-                            Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins")
-                        }
-                        false => answer(&telemetry, &cutter, &request, known).await,
-                    }
-                    .no_store(),
-                )
+                let answer = match refuse_other_page(&request, is_loopback) {
+                    Some(refusal) => refusal,
+                    None => answer(&telemetry, &cutter, &request, known).await,
+                };
+                LateAnswer::from(answer.no_store())
             }
         });
         Route {

@@ -77,8 +77,8 @@ pub fn routes(
     routes.extend(find::routes(&telemetry, &cutter, is_loopback));
     routes.extend(cut_routes(cutter, is_loopback));
     routes.push(Route::get("/operator/state", move |request| {
-        if is_of_another_page(request, is_loopback) {
-            return Answer::detail(StatusCode::FORBIDDEN, "Not for pages of other origins");
+        if let Some(refusal) = refuse_other_page(request, is_loopback) {
+            return refusal;
         }
         let text = state::state(&telemetry, clock, &settings);
         Answer::json(StatusCode::OK, text).no_store()
@@ -90,11 +90,12 @@ pub fn routes(
     }
 }
 
-/// Whether a page of another origin sends the request. Listed origins are no exception, because client addresses must
+/// Refuses the request of a page of another origin; `None` for any other request. Listed origins are no exception, because client addresses must
 /// stay private. A page whose name was made to resolve to this machine (DNS rebinding) sends that name in `Host`.
-fn is_of_another_page(request: &RequestParts, is_loopback: bool) -> bool {
+fn refuse_other_page(request: &RequestParts, is_loopback: bool) -> Option<Answer> {
     let host = request.header(&header::HOST).unwrap_or_default();
-    request.is_of_another_page() || is_loopback && !is_this_machine(host)
+    let is_refused = request.is_of_another_page() || is_loopback && !is_this_machine(host);
+    is_refused.then(Answer::not_for_other_pages)
 }
 
 /// Returns true for an IP address or `localhost`, with or without a port.
@@ -264,9 +265,8 @@ impl Cutter {
         is_loopback: bool,
         check: fn(&Cut, i64) -> Result<(), String>,
     ) -> Result<Cut, Answer> {
-        if is_of_another_page(&request, is_loopback) {
-            let detail = "Not for pages of other origins";
-            return Err(Answer::detail(StatusCode::FORBIDDEN, detail));
+        if let Some(refusal) = refuse_other_page(&request, is_loopback) {
+            return Err(refusal);
         }
         let wrong = |detail: &str| Answer::detail(StatusCode::BAD_REQUEST, detail);
         let body = body.read(CUT_BYTES_MAX).await;
