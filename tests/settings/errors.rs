@@ -151,7 +151,7 @@ fn of_values() {
             &["levels"],
             &[("NATS_URL", "http://a:s3cret@h")],
             2,
-            &["(env NATS_URL) is \"http://***@h\"", "nats://HOST"],
+            &["(env NATS_URL) is \"http://***\"", "nats://HOST"],
         ),
         // The command itself.
         (

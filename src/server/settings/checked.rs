@@ -456,7 +456,7 @@ mod tests {
             (
                 &[("NATS_URL_FILE", "/u")],
                 |_| Ok(b"http://s3cret@h".to_vec()),
-                "--nats-url (file /u, env NATS_URL_FILE) is \"http://***@h\"",
+                "--nats-url (file /u, env NATS_URL_FILE) is \"http://***\"",
             ),
         ];
         for (env, file, says) in cases {

@@ -244,7 +244,10 @@ impl Kind {
                 })
             }
             Self::Networks => parse_networks(text).map(Value::Networks),
-            Self::LogFilter => logging::is_filter(text).then(|| Value::Text(text.to_owned())),
+            // It is shown as it is, so a URL in the wrong place is refused.
+            Self::LogFilter => {
+                (!has_login(text) && logging::is_filter(text)).then(|| Value::Text(text.to_owned()))
+            }
             Self::Path | Self::Paths if is_content(text) => None,
             Self::Text if has_login(text) => Some(Value::Urls(SecretUrl::new(text))),
             Self::Text | Self::Path | Self::Paths => Some(Value::Text(text.to_owned())),
@@ -373,27 +376,20 @@ impl Kind {
 
 const HIDDEN: &str = "***";
 
-/// Returns a URL for an error, with what may be a secret as `***`: all between the scheme and the last `@`, a query, and
-/// without an `@` all but hosts with ports. A scheme that is not known may itself be a part of a password.
+/// Returns a URL for an error, with what may be a secret as `***`: all behind the scheme where the text has an `@`, which
+/// may itself be a character of a password, and else all but hosts with ports. A scheme that is not known may be a part
+/// of a password, too.
 pub fn without_secrets(text: &str) -> String {
     let text = text.trim();
-    let (scheme, rest) = match text.split_once("://") {
-        Some((scheme, rest)) if SCHEMES.contains(&scheme) => (scheme, rest),
+    let (scheme, place) = match text.split_once("://") {
+        Some((scheme, place)) if SCHEMES.contains(&scheme) => (scheme, place),
         None if !text.starts_with("eyJ") => ("", text),
         _ => return HIDDEN.into(),
     };
-    let (user, place) = match rest.rsplit_once('@') {
-        Some((_, place)) => ("***@", place),
-        None => ("", rest),
-    };
-    let is_plain = match user {
-        "" => has_only_ports(place),
-        _ => !place.contains(['?', ',']),
-    };
-    let place = if is_plain { place } else { HIDDEN };
+    let shown = if has_only_ports(place) { place } else { HIDDEN };
     match scheme {
-        "" => format!("{user}{place}"),
-        scheme => format!("{scheme}://{user}{place}"),
+        "" => shown.to_owned(),
+        scheme => format!("{scheme}://{shown}"),
     }
 }
 

@@ -206,10 +206,9 @@ fn a_broken_url_shows_nothing_that_may_be_a_password() {
             ("nats://u:s3cret", "\"nats://***\""),
             ("redis://:5", "\"redis://***\""),
             (" nats://h?a=s3cret", "\"nats://***\""),
-            ("nats://u:s3c,ret@h:x", "\"nats://***@h:x\""),
-            ("nats://u:s3c@ret@h", "\"nats://***@h\""),
-            ("nats://u:p@h,nats://u:s3cret", "\"nats://***@***\""),
-            ("u:p@h", "\"***@h\""),
+            ("nats://u:s3c,ret@h:x", "\"nats://***\""),
+            ("nats://u:s3c@ret:1", "\"nats://***\""),
+            ("nats://u:p@h,nats://u:s3cret", "\"nats://***\""),
             ("nats://h:4222/x", "\"nats://h:4222/x\""),
             ("nats://a,nats://b:1", "\"nats://a,nats://b:1\""),
         ] {
@@ -217,7 +216,13 @@ fn a_broken_url_shows_nothing_that_may_be_a_password() {
         }
     }
     assert_eq!(Kind::Secret.shown_when_wrong("s3cret"), "***");
-    for wrong in ["u:s3cret", "s3cret://s3cret", "s3c://ret@h", "eyJh.e30."] {
+    for wrong in [
+        "u:p@h:1",
+        "u:s3cret",
+        "s3cret://s3cret",
+        "s3c://ret@h",
+        "eyJh.e30.",
+    ] {
         assert_eq!(kind.shown_when_wrong(wrong), "***");
     }
     assert_eq!(kind.shown_when_wrong("nats:/x"), "\"nats:/x\"");
