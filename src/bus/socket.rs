@@ -214,14 +214,6 @@ impl Stream {
     pub(super) fn is_handshaking(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
-
-    /// Continues the TLS handshake as far as the socket permits, without reading data.
-    pub(super) fn shake_hands(&mut self) -> io::Result<()> {
-        match &mut self.tls {
-            Some(tls) => tls.complete_io(&mut self.tcp).map(drop),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Read for Stream {

@@ -46,7 +46,7 @@ pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
 /// Connects to each server, and calls `further` with the first connection. An error of `further` is the last finding.
 pub(super) fn on_a_server(
     settings: &NatsSettings,
-    further: impl FnOnce(&Requester, &mut Vec<Finding>) -> Result<(), NatsError>,
+    further: impl FnOnce(&mut Requester, &mut Vec<Finding>) -> Result<(), NatsError>,
 ) -> Vec<Finding> {
     let (mut found, mut away, mut first) = (Vec::new(), Vec::new(), None);
     for endpoint in settings.endpoints() {
@@ -75,12 +75,12 @@ pub(super) fn on_a_server(
             Err(error) => away.push(error.to_string()),
         }
     }
-    let Some(link) = first else {
+    let Some(mut link) = first else {
         return away.into_iter().map(Finding::Error).collect();
     };
     // A start uses the next server, so these failures are only warnings.
     found.extend(away.into_iter().map(Finding::Warning));
-    if let Err(error) = further(&link, &mut found) {
+    if let Err(error) = further(&mut link, &mut found) {
         found.push(Finding::Error(error.to_string()));
     }
     link.leave();
@@ -89,12 +89,12 @@ pub(super) fn on_a_server(
 
 /// Whether the subjects of the optional streams are left out.
 fn is_left_out(
-    link: &Requester,
+    link: &mut Requester,
     settings: &NatsSettings,
     found: &mut Vec<Finding>,
 ) -> Result<bool, NatsError> {
     let streams = &settings.streams;
-    if !settings.streams_optional || !look_for((link, link), streams)?.is_left_out() {
+    if !settings.streams_optional || !look_for(link, streams)?.is_left_out() {
         return Ok(false);
     }
     let names: Vec<_> = streams.iter().map(|stream| &stream.name[..]).collect();
@@ -108,7 +108,7 @@ fn is_left_out(
 /// Checks the stream of a subject (`ours`: a start may make the stream), the durable consumer unless only `ephemeral`
 /// ones are used, and this user's permissions on both.
 fn subject(
-    link: &Requester,
+    link: &mut Requester,
     room: &mut Room,
     ephemeral: bool,
     (spec, ours): (&SubscriptionSpec, Option<&StreamSpec>),
@@ -129,7 +129,8 @@ fn subject(
     let create = match ephemeral {
         true => Some(own),
         false => {
-            let (finding, is_missing) = look_at(link, &target)?;
+            let last = look.as_ref().map_or(0, |look| look.state.last_seq);
+            let (finding, is_missing) = look_at(link, &target, last)?;
             found.push(finding);
             let makes = format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}");
             is_missing.map(|is_missing| if is_missing { makes } else { own })
@@ -148,7 +149,7 @@ fn subject(
 
 /// The name of the stream holding the subject, and the stream if it is there. `None` if a start waits for the stream.
 fn stream_of(
-    link: &Requester,
+    link: &mut Requester,
     room: &mut Room,
     spec: &SubscriptionSpec,
     ours: Option<&StreamSpec>,
@@ -199,10 +200,14 @@ fn stream_of(
 }
 
 /// Checks whether the durable consumer is free. If a start makes a consumer, returns whether it is the durable one.
-fn look_at(link: &Requester, target: &Target) -> Result<(Finding, Option<bool>), NatsError> {
+fn look_at(
+    link: &mut Requester,
+    target: &Target,
+    last_sequence: u64,
+) -> Result<(Finding, Option<bool>), NatsError> {
     let name = &target.durable;
     let failed = |error| asked(format!("tell of the consumer {name}"), error);
-    let (says, makes) = match look_up(link, target).map_err(failed)? {
+    let (says, makes) = match look_up(link, target, last_sequence).map_err(failed)? {
         Durable::Missing => ("is not there; a start makes it".to_owned(), Some(true)),
         Durable::Free(_) => ("is free".to_owned(), None),
         Durable::Taken => {
@@ -227,7 +232,7 @@ fn look_at(link: &Requester, target: &Target) -> Result<(Finding, Option<bool>),
 /// have an unreadable body, so JetStream refuses them and changes nothing; an acknowledgement with an unknown word is
 /// ignored.
 fn read_and_acknowledge(
-    link: &Requester,
+    link: &mut Requester,
     verbs: &[String],
     (stream, consumer): (&str, &str),
     what: &str,
@@ -304,6 +309,8 @@ pub(super) struct Config {
 pub(super) struct State {
     #[serde(default)]
     consumer_count: u64,
+    #[serde(default)]
+    last_seq: u64,
 }
 
 /// A limit; 0 or less means no limit.
@@ -316,7 +323,7 @@ impl Room {
     ///
     /// # Errors
     /// The connection is lost.
-    pub(super) fn ask(link: &Requester) -> Result<Self, ApiError> {
+    pub(super) fn ask(link: &mut Requester) -> Result<Self, ApiError> {
         let account = match link.ask("INFO", b"") {
             Ok(answer) => json::read(&answer)?.parse().ok(),
             Err(error @ (ApiError::Lost | ApiError::Connection(_))) => return Err(error),
@@ -332,7 +339,7 @@ impl Room {
     }
 
     /// Asks about a stream.
-    pub(super) fn stream(link: &Requester, name: &str) -> Result<Stream, ApiError> {
+    pub(super) fn stream(link: &mut Requester, name: &str) -> Result<Stream, ApiError> {
         let answer = link.ask(&format!("STREAM.INFO.{name}"), b"")?;
         Ok(json::read(&answer)?.parse()?)
     }
@@ -340,7 +347,7 @@ impl Room {
     /// Why a start cannot make a missing stream, as far as limits tell.
     fn lack_of_stream(
         &mut self,
-        link: &Requester,
+        link: &mut Requester,
         spec: &StreamSpec,
     ) -> Result<Option<String>, ApiError> {
         for subject in &spec.subjects {

@@ -56,7 +56,7 @@ pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
 
 /// Checks the subjects of the gateway and of its clients, by subscribing to each.
 fn subscriptions(
-    link: &Requester,
+    link: &mut Requester,
     needs: &NatsNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
@@ -75,7 +75,7 @@ fn subscriptions(
 
 /// Checks a stream that is read whole.
 fn whole_stream(
-    link: &Requester,
+    link: &mut Requester,
     (stream, needs): (&str, &[Need]),
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
@@ -109,7 +109,7 @@ fn whole_stream(
 
 /// Checks the questions for last values, at the streams with the subjects that clients may ask for.
 fn last_values(
-    link: &Requester,
+    link: &mut Requester,
     needs: &NatsNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
@@ -145,7 +145,7 @@ fn last_values(
 
 /// The permissions of these needs that this user lacks. The requests have a body that JetStream refuses.
 fn lacking(
-    link: &Requester,
+    link: &mut Requester,
     needs: &[Need],
     stream: Option<&str>,
     action: &str,
@@ -176,7 +176,7 @@ fn lacking(
 }
 
 /// The streams that hold a part of these subjects; none without an answer.
-fn streams_of(link: &Requester, name: &str) -> Vec<String> {
+fn streams_of(link: &mut Requester, name: &str) -> Vec<String> {
     let body = sonic_rs::json!({ "subject": name }).to_string();
     let subject = Action::StreamNames.of("");
     let answer = link.request(&subject, body.as_bytes()).unwrap_or_default();

@@ -85,9 +85,6 @@ pub enum NatsError {
     /// The server: it is about to stop, and another server answers.
     #[error("this NATS server is about to stop (lame duck mode); going to another one")]
     LameDuck,
-    /// The system: no thread to ask the server from.
-    #[error("no thread to watch NATS with ({0}); check the limit on processes")]
-    NoThread(#[source] io::Error),
     /// The system: nothing to wait for NATS with.
     #[error("no poll to wait for NATS with ({0}); check the limit on open files")]
     NoPoll(#[source] io::Error),

@@ -12,6 +12,8 @@ pub(super) enum Action {
     StreamInfo,
     /// Asks for a message of a stream.
     GetMessage,
+    /// Asks for the state of a consumer.
+    ConsumerInfo,
     /// Makes a consumer without a name.
     CreateConsumer,
     DeleteConsumer,
@@ -32,6 +34,7 @@ impl Action {
             Self::StreamList => "$JS.API.STREAM.LIST".to_owned(),
             Self::StreamInfo => format!("$JS.API.STREAM.INFO.{stream}"),
             Self::GetMessage => format!("$JS.API.STREAM.MSG.GET.{stream}"),
+            Self::ConsumerInfo => format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}"),
             Self::CreateConsumer => format!("$JS.API.CONSUMER.CREATE.{stream}"),
             Self::DeleteConsumer => format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}"),
             Self::Acknowledge => format!("$JS.ACK.{stream}.{consumer}.1.0.0.0.0"),

@@ -1,11 +1,10 @@
 //! A connection for one request at a time, with the protocol of the sources: for the checks before a start, and for
 //! commands in a terminal. Every method waits.
 
-use std::cell::RefCell;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::api::{ApiError, JetStream, refusal};
+use super::api::{ApiError, JetStream, answer_of};
 use super::error::{INBOXES, NatsError, refused};
 use super::login::Info;
 use super::protocol::{self, Op, inbox};
@@ -13,7 +12,6 @@ use super::servers::waiter;
 use super::settings::{Endpoint, NatsSettings};
 use super::wire::{Patience, Wire};
 use crate::socket::Waiter;
-use weirgate_wire::json;
 
 /// Bytes kept of an answer: a long list of streams is cut, and cannot be read.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -27,7 +25,7 @@ pub(super) struct Requester {
     info: Info,
     /// How long an answer may take.
     answer_timeout: Duration,
-    state: RefCell<State>,
+    state: State,
 }
 
 struct State {
@@ -45,8 +43,8 @@ struct State {
 }
 
 impl JetStream for Requester {
-    fn request(&self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-        let mut state = self.state.borrow_mut();
+    fn request(&mut self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+        let state = &mut self.state;
         let deaf = || ApiError::NotPermitted(format!("subscribe to {INBOXES}"));
         if state.is_deaf {
             return Err(deaf());
@@ -63,20 +61,11 @@ impl JetStream for Requester {
                 let what = format!("publish to {subject}");
                 Some(Err(ApiError::NotPermitted(what)))
             }
-            Op::Message(answer) if answer.request() == Some(number) => {
-                Some(match answer.status.is_some() {
-                    true => Err(ApiError::NoJetStream),
-                    false => Ok(answer.payload),
-                })
-            }
+            Op::Message(answer) if answer.request() == Some(number) => Some(answer_of(answer)),
             _ => None,
         });
         let answer = answer.map_err(|error| ApiError::Connection(io::Error::other(error)))?;
-        let answer = answer.unwrap_or(Err(ApiError::NoAnswer(self.answer_timeout)))?;
-        match refusal(json::read(&answer)?) {
-            Some(refusal) => Err(refusal),
-            None => Ok(answer),
-        }
+        answer.unwrap_or(Err(ApiError::NoAnswer(self.answer_timeout)))
     }
 }
 
@@ -94,7 +83,7 @@ impl Requester {
         Ok(Self {
             info: wire.info.clone(),
             answer_timeout,
-            state: RefCell::new(State {
+            state: State {
                 waiter,
                 wire,
                 inbox,
@@ -102,7 +91,7 @@ impl Requester {
                 is_deaf: false,
                 asked: Default::default(),
                 is_refused: false,
-            }),
+            },
         })
     }
 
@@ -115,7 +104,7 @@ impl Requester {
     ///
     /// # Errors
     /// The user may not, or there is no answer.
-    pub(super) fn permits(&self, verb: &str) -> Result<(), ApiError> {
+    pub(super) fn permits(&mut self, verb: &str) -> Result<(), ApiError> {
         match self.ask(verb, b"{") {
             Err(error) if !error.is_an_answer() => Err(error),
             _ => Ok(()),
@@ -123,8 +112,8 @@ impl Requester {
     }
 
     /// Whether this user may subscribe to `subject`.
-    pub(super) fn may_subscribe(&self, subject: &str) -> Result<bool, NatsError> {
-        let mut state = self.state.borrow_mut();
+    pub(super) fn may_subscribe(&mut self, subject: &str) -> Result<bool, NatsError> {
+        let state = &mut self.state;
         state.last += 1;
         let sid = state.last;
         state.begin(subject, true);
@@ -135,7 +124,7 @@ impl Requester {
     }
 
     /// Publishes a message. Returns whether this user may.
-    pub(super) fn may_publish(&self, subject: &str, payload: &[u8]) -> Result<bool, NatsError> {
+    pub(super) fn may_publish(&mut self, subject: &str, payload: &[u8]) -> Result<bool, NatsError> {
         self.send(subject, payload, self.answer_timeout)?;
         self.has_sent(self.answer_timeout)
     }
@@ -145,12 +134,12 @@ impl Requester {
     /// # Errors
     /// The connection is lost, or the server does not read within this time.
     pub(super) fn send(
-        &self,
+        &mut self,
         subject: &str,
         payload: &[u8],
         patience: Duration,
     ) -> Result<(), NatsError> {
-        let mut state = self.state.borrow_mut();
+        let state = &mut self.state;
         state.begin(subject, false);
         protocol::publish(state.wire.out(), subject, "", payload);
         let now = Instant::now();
@@ -170,13 +159,13 @@ impl Requester {
     ///
     /// # Errors
     /// The connection is lost, or the server does not answer within this time.
-    pub(super) fn has_sent(&self, patience: Duration) -> Result<bool, NatsError> {
-        self.state.borrow_mut().is_permitted(patience)
+    pub(super) fn has_sent(&mut self, patience: Duration) -> Result<bool, NatsError> {
+        self.state.is_permitted(patience)
     }
 
     /// Ends the connection.
     pub(super) fn leave(self) {
-        let State { waiter, wire, .. } = self.state.into_inner();
+        let State { waiter, wire, .. } = self.state;
         wire.leave(&waiter);
     }
 }

@@ -78,7 +78,7 @@ impl NatsSender {
         }
     }
 
-    fn store(&self, subject: &str, message: &[u8]) -> Result<(String, u64), NatsError> {
+    fn store(&mut self, subject: &str, message: &[u8]) -> Result<(String, u64), NatsError> {
         let stored = self.requester.request(subject, message);
         let stored = stored.and_then(|answer| {
             let answer = api::read(&answer)?;

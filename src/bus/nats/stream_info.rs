@@ -168,7 +168,7 @@ pub(super) fn rfc_3339(unix_ns: u64) -> String {
 }
 
 /// Unix nanoseconds of a time in the form of JetStream's API.
-fn unix_ns(text: &str) -> Option<u64> {
+pub(super) fn unix_ns(text: &str) -> Option<u64> {
     let time = DateTime::parse_from_rfc3339(text).ok()?;
     u64::try_from(time.timestamp_nanos_opt()?).ok()
 }

@@ -1,36 +1,27 @@
-//! Asks the server two questions, again and again, on separate threads.
-//!
-//! Whether the connection for requests is well: an empty message to an inbox of this process comes back over this
-//! connection. JetStream has no part in the exchange, so the election of a consumer's leader is not mistaken for a dead
-//! link. The session pings the connection for messages itself.
-//!
-//! Whether the consumers are well: without messages, a deleted consumer looks the same as a silence of JetStream. Each
-//! subscription has a thread, so a hanging question delays no other. [`Health`] judges the answers and the silences for
-//! the session, and is pure: callers pass the time.
+//! Asks the server again and again whether the consumers are well: without messages, a deleted consumer looks the same as
+//! a silence of JetStream. The questions of each subscription are a round of their own, so a question without an answer
+//! delays no other. [`Health`] judges the answers and the silences for the session. Pure: callers pass the time, and send
+//! the questions.
 
-use std::io;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{
-    Receiver, RecvTimeoutError, Sender, TrySendError, bounded, never, select, unbounded,
-};
 use nats::jetstream::ConsumerInfo;
 
-use super::api::{Api, ApiError, JetStream};
-use super::consumers::{Durable, Target, find_stream, look_up};
+use super::api::{
+    ANSWER_TIMEOUT, ApiError, ConsumerState, answer_of, first_stream, read, stream_of,
+};
+use super::consumers::{Durable, Target, durable_of};
+use super::needs::Action;
+use super::protocol::Delivery;
 use super::settings::SubscriptionSpec;
-use crate::runtime::{Wake, detached};
 use crate::status::Stall;
 
-/// The limit on reports waiting while the session waits for the loop. More are dropped; the next round repeats them.
-const REPORTS_MAX: usize = 64;
+/// How long a fault must last before it is reported. The server says "not found" of a consumer while still deleting, and
+/// a stream made in that moment can lose its files and its subjects to the deletion (seen with 2.9.10). A server that
+/// has just become the leader of a stream may not count the newest messages yet.
+const DOUBT: Duration = Duration::from_millis(300);
 
-/// How long a consumer must be missing before the report. The server says "not found" while still deleting, and a
-/// stream made in that moment can lose its files and its subjects to the deletion (seen with 2.9.10).
-const MISSING_FOR: Duration = Duration::from_millis(300);
-
-/// The part of a subscription that its thread watches.
+/// The part of a subscription that is watched.
 pub(super) enum Watched {
     /// A consumer in use.
     Consumer(WatchedConsumer),
@@ -51,15 +42,8 @@ pub(super) struct WatchedConsumer {
     pub(super) awaits_durable: bool,
 }
 
-/// A report to the session.
-pub(super) enum Report {
-    /// The connection for requests is well.
-    Alive,
-    /// JetStream answered about the subscription of this index.
-    About(usize, Answer),
-}
-
 /// An answer of JetStream about a subscription.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// An error of JetStream: it works, and nothing else is known.
     Other,
@@ -69,195 +53,350 @@ pub(super) enum Answer {
     Gone(String),
     /// The consumer of this name delivers nothing until a time (`pause_until`).
     Paused(String),
+    /// The stream of the consumer of this name lacks messages that were handed over: it went back in time.
+    WentBack(String),
     /// The durable consumer is free, or missing.
     Free,
     /// Whether the stream of a waiting subject exists.
     Stream(bool),
 }
 
-/// The session's handle of the watchdog. Dropping the handle ends the threads after their current questions.
+/// The means of the watchdog.
+pub(super) trait Ask {
+    /// Sends a request. Returns the number of the answer.
+    fn ask(&mut self, subject: &str, body: &[u8]) -> u64;
+    /// The last sequence that the subscription of this index has handed over.
+    fn reached(&self, index: usize) -> Option<u64>;
+}
+
+/// The questions about all subscriptions of a connection.
 pub(super) struct Watchdog {
-    /// A channel for each subscription.
-    watch: Vec<Sender<Watched>>,
-    pub(super) reports: Receiver<Report>,
+    /// The pause between two rounds of questions about a subscription.
+    interval: Duration,
+    rounds: Vec<Round>,
+}
+
+/// The questions about a subscription.
+struct Round {
+    watched: Watched,
+    step: Step,
+}
+
+enum Step {
+    /// The next round begins then.
+    Rest(Instant),
+    /// An answer told of a fault. Asks a second time then.
+    Doubt(Instant),
+    Asked {
+        question: Question,
+        subject: String,
+        /// The number of the answer.
+        number: u64,
+        since: Instant,
+        /// Whether the fault was there the first time.
+        is_second: bool,
+    },
+}
+
+#[derive(Clone, Copy)]
+enum Question {
+    /// About the consumer in use.
+    Consumer,
+    /// About the stream of the consumer with these counts, when the sequence `reached` was handed over.
+    Stream {
+        counts: Counts,
+        reached: Option<u64>,
+    },
+    /// About the durable consumer, if a stream of this last sequence is known.
+    Durable(Option<u64>),
+    /// Which stream holds the subject.
+    Holder,
+    /// About the stream of the subject.
+    Held,
 }
 
 impl Watchdog {
-    /// A watchdog without threads.
-    pub(super) fn idle() -> Self {
-        Self {
-            watch: Vec::new(),
-            reports: never(),
-        }
-    }
-
-    /// Starts the threads: one for the link, and one for each subscription.
-    ///
-    /// # Errors
-    /// The system has no thread left, or the connection is gone.
-    pub(super) fn start(
-        api: &Api,
-        wake: &Wake,
-        interval: Duration,
-        subscriptions: usize,
-    ) -> io::Result<Self> {
-        let (reports, taken) = bounded(REPORTS_MAX);
-        let sender = Reporter {
-            reports,
-            wake: wake.clone(),
-        };
-        let (link, told) = (api.clone(), sender.clone());
-        detached("nats-link", move || {
-            // If the connection takes nothing more, the session notices the silence.
-            if let Err(error) = watch_link(&link, interval, &told) {
-                tracing::debug!(%error, "the link with NATS is not watched any more");
-            }
-        })?;
-        let mut watch = Vec::new();
-        for index in 0..subscriptions {
-            let (orders, ordered) = unbounded();
-            let (api, told) = (api.clone(), sender.clone());
-            let tell = move |answer| told.send(Report::About(index, answer));
-            let work = move || watch_subscription(&api, interval, &ordered, tell);
-            detached("nats-watchdog", work)?;
-            watch.push(orders);
-        }
-        Ok(Self {
-            watch,
-            reports: taken,
-        })
+    /// A watchdog that asks about these subscriptions at once, and again after each `interval`.
+    pub(super) fn new(interval: Duration, all: Vec<Watched>, now: Instant) -> Self {
+        let rounds = Vec::new();
+        let mut watchdog = Self { interval, rounds };
+        watchdog.watch(all, now);
+        watchdog
     }
 
     /// Watches these from now on: one for each subscription, in the same order.
-    pub(super) fn watch(&self, all: Vec<Watched>) {
-        for (orders, watched) in self.watch.iter().zip(all) {
-            // The thread is gone only after a failure; the session notices the silence.
-            let _ = orders.send(watched);
+    pub(super) fn watch(&mut self, all: Vec<Watched>, now: Instant) {
+        let round = |watched| Round {
+            watched,
+            step: Step::Rest(now),
+        };
+        self.rounds = all.into_iter().map(round).collect();
+    }
+
+    /// The time of the next [`Self::tick`].
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.rounds.iter().filter_map(Round::due).min()
+    }
+
+    /// Sends the questions that are due, and gives up those without an answer.
+    pub(super) fn tick(&mut self, now: Instant, ask: &mut impl Ask) {
+        for (index, round) in self.rounds.iter_mut().enumerate() {
+            if round.due().is_some_and(|due| now >= due) {
+                match round.step {
+                    Step::Rest(_) => round.begin(false, now, ask),
+                    Step::Doubt(_) => round.begin(true, now, ask),
+                    Step::Asked { .. } => {
+                        tracing::debug!(index, "no answer about a consumer");
+                        round.step = Step::Rest(now + self.interval);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins to wait for the answers now: nobody has read them until now.
+    pub(super) fn wait_longer(&mut self, now: Instant) {
+        for round in &mut self.rounds {
+            if let Step::Asked { since, .. } = &mut round.step {
+                *since = now;
+            }
+        }
+    }
+
+    /// Takes an answer. Returns what it says, and the index of the subscription.
+    pub(super) fn take(
+        &mut self,
+        message: Delivery,
+        now: Instant,
+        ask: &mut impl Ask,
+    ) -> Option<(usize, Vec<Answer>)> {
+        let number = message.request()?;
+        self.answered(|_, asked| asked == number, answer_of(message), now, ask)
+    }
+
+    /// Takes the refusal of a request: as an answer, if it was a question of the watchdog.
+    pub(super) fn refused(
+        &mut self,
+        subject: &str,
+        now: Instant,
+        ask: &mut impl Ask,
+    ) -> Option<(usize, Vec<Answer>)> {
+        let refused = Err(ApiError::NotPermitted(format!("publish to {subject}")));
+        self.answered(|of, _| of == subject, refused, now, ask)
+    }
+
+    fn answered(
+        &mut self,
+        is_it: impl Fn(&str, u64) -> bool,
+        answer: Result<Vec<u8>, ApiError>,
+        now: Instant,
+        ask: &mut impl Ask,
+    ) -> Option<(usize, Vec<Answer>)> {
+        let is_asked = |round: &Round| match &round.step {
+            Step::Asked {
+                subject, number, ..
+            } => is_it(subject, *number),
+            Step::Rest(_) | Step::Doubt(_) => false,
+        };
+        let index = self.rounds.iter().position(is_asked)?;
+        let round = &mut self.rounds[index];
+        let rest = Step::Rest(now + self.interval);
+        let Step::Asked {
+            question,
+            is_second,
+            ..
+        } = std::mem::replace(&mut round.step, rest)
+        else {
+            return None;
+        };
+        let (found, next) = round.judge(question, answer, is_second, ask.reached(index));
+        match next {
+            Next::Rest => {}
+            Next::Doubt => round.step = Step::Doubt(now + DOUBT),
+            Next::Ask(question, subject) => round.ask(question, subject, is_second, now, ask),
+        }
+        Some((index, found))
+    }
+}
+
+/// What follows an answer.
+enum Next {
+    Rest,
+    Doubt,
+    Ask(Question, String),
+}
+
+impl Round {
+    fn due(&self) -> Option<Instant> {
+        match (&self.watched, &self.step) {
+            (Watched::Nothing, _) => None,
+            (_, Step::Rest(at) | Step::Doubt(at)) => Some(*at),
+            (_, Step::Asked { since, .. }) => Some(*since + ANSWER_TIMEOUT),
+        }
+    }
+
+    fn begin(&mut self, is_second: bool, now: Instant, ask: &mut impl Ask) {
+        let (question, subject, body) = match &self.watched {
+            Watched::Nothing => return,
+            Watched::Consumer(watched) => {
+                let subject = consumer_info(&watched.target.stream, &watched.consumer);
+                (Question::Consumer, subject, String::new())
+            }
+            Watched::Subject(spec) => match &spec.stream {
+                Some(stream) => (Question::Held, stream_info(stream), String::new()),
+                None => {
+                    let subject = Action::StreamNames.of("");
+                    let body = sonic_rs::json!({ "subject": &spec.subject }).to_string();
+                    (Question::Holder, subject, body)
+                }
+            },
+        };
+        self.step = Step::Asked {
+            number: ask.ask(&subject, body.as_bytes()),
+            question,
+            subject,
+            since: now,
+            is_second,
+        };
+    }
+
+    /// Asks the next question of a round.
+    fn ask(
+        &mut self,
+        question: Question,
+        subject: String,
+        is_second: bool,
+        now: Instant,
+        ask: &mut impl Ask,
+    ) {
+        self.step = Step::Asked {
+            number: ask.ask(&subject, b""),
+            question,
+            subject,
+            since: now,
+            is_second,
+        };
+    }
+
+    /// What an answer says, and what follows.
+    fn judge(
+        &self,
+        question: Question,
+        answer: Result<Vec<u8>, ApiError>,
+        is_second: bool,
+        reached: Option<u64>,
+    ) -> (Vec<Answer>, Next) {
+        match (&self.watched, question) {
+            (Watched::Consumer(watched), Question::Consumer) => {
+                match watched.judge(answer.and_then(|answer| ConsumerState::read(&answer))) {
+                    Some(Answer::Gone(_)) if !is_second => (Vec::new(), Next::Doubt),
+                    // A server that is cut off from its cluster still answers about the consumer, but the consumer gets
+                    // no messages. So the leader of the stream is asked too.
+                    Some(Answer::Pending(_, counts)) => {
+                        let question = Question::Stream { counts, reached };
+                        let subject = stream_info(&watched.target.stream);
+                        (Vec::new(), Next::Ask(question, subject))
+                    }
+                    found => (Vec::from_iter(found), watched.next(None)),
+                }
+            }
+            (Watched::Consumer(watched), Question::Stream { counts, reached }) => {
+                let last = match answer.and_then(|answer| stream_of(&answer)) {
+                    Ok(info) => Some(info.state.last_seq),
+                    Err(error) if error.is_an_answer() => None,
+                    Err(ApiError::NotPermitted(_)) => None,
+                    Err(_) => return (Vec::new(), Next::Rest),
+                };
+                let consumer = watched.consumer.clone();
+                match last.is_some_and(|last| reached.is_some_and(|reached| last < reached)) {
+                    true if !is_second => (Vec::new(), Next::Doubt),
+                    true => (vec![Answer::WentBack(consumer)], Next::Rest),
+                    false => (vec![Answer::Pending(consumer, counts)], watched.next(last)),
+                }
+            }
+            (Watched::Consumer(watched), Question::Durable(last)) => {
+                let state = answer.and_then(|answer| ConsumerState::read(&answer));
+                let is_free = matches!(
+                    durable_of(state, &watched.target, last),
+                    Ok(Durable::Free(_) | Durable::Missing)
+                );
+                (Vec::from_iter(is_free.then_some(Answer::Free)), Next::Rest)
+            }
+            (Watched::Subject(_), Question::Holder) => {
+                let held = answer.and_then(|answer| first_stream(read(&answer)?));
+                match held {
+                    Ok(Some(stream)) => {
+                        (Vec::new(), Next::Ask(Question::Held, stream_info(&stream)))
+                    }
+                    Ok(None) => (vec![Answer::Stream(false)], Next::Rest),
+                    Err(error) => (Vec::from_iter(other(&error)), Next::Rest),
+                }
+            }
+            (Watched::Subject(_), Question::Held) => {
+                let found = match answer.and_then(|answer| stream_of(&answer)) {
+                    Ok(_) => Some(Answer::Stream(true)),
+                    Err(error) if error.stream_is_missing() => Some(Answer::Stream(false)),
+                    Err(error) => other(&error),
+                };
+                (Vec::from_iter(found), Next::Rest)
+            }
+            _ => (Vec::new(), Next::Rest),
         }
     }
 }
 
-/// The way of reports to the session.
-#[derive(Clone)]
-struct Reporter {
-    reports: Sender<Report>,
-    wake: Wake,
-}
-
-impl Reporter {
-    /// Sends a report. Returns false if the session has ended.
-    fn send(&self, report: Report) -> bool {
-        let sent = self.reports.try_send(report);
-        self.wake.wake();
-        !matches!(sent, Err(TrySendError::Disconnected(_)))
+impl WatchedConsumer {
+    /// The question about the durable consumer, if it is awaited.
+    fn next(&self, last_sequence: Option<u64>) -> Next {
+        let Target {
+            stream, durable, ..
+        } = &self.target;
+        match self.awaits_durable {
+            true => Next::Ask(
+                Question::Durable(last_sequence),
+                consumer_info(stream, durable),
+            ),
+            false => Next::Rest,
+        }
     }
-}
 
-fn watch_link(api: &Api, interval: Duration, reports: &Reporter) -> io::Result<()> {
-    let inbox = api.connection.new_inbox();
-    let echoes = api.connection.subscribe(&inbox)?;
-    loop {
-        let next = Instant::now() + interval;
-        api.connection.publish(&inbox, b"")?;
-        loop {
-            select! {
-                recv(echoes.receiver()) -> echo => if echo.is_err() || !reports.send(Report::Alive) {
-                    return Ok(());
-                },
-                recv(api.lost) -> _ => {
-                    reports.wake.wake();
-                    return Ok(());
-                }
-                default(next.saturating_duration_since(Instant::now())) => break,
+    fn judge(&self, answer: Result<ConsumerState, ApiError>) -> Option<Answer> {
+        let consumer = self.consumer.clone();
+        match answer {
+            Ok(state)
+                if state.info.config.deliver_subject.as_ref() != Some(&self.deliver_subject) =>
+            {
+                Some(Answer::Gone(consumer))
+            }
+            Ok(state) if state.is_paused => Some(Answer::Paused(consumer)),
+            Ok(state) => {
+                let counts = Counts {
+                    pending: state.info.num_pending,
+                    ack_pending: state.info.num_ack_pending as u64,
+                    is_full: is_full(&state.info),
+                };
+                Some(Answer::Pending(consumer, counts))
+            }
+            Err(error) if error.consumer_is_missing() => Some(Answer::Gone(consumer)),
+            Err(error) => {
+                tracing::debug!(%error, consumer, "no answer about a consumer");
+                other(&error)
             }
         }
     }
 }
 
-/// Asks until `tell` returns false: the session has ended.
-fn watch_subscription(
-    api: &Api,
-    interval: Duration,
-    orders: &Receiver<Watched>,
-    tell: impl Fn(Answer) -> bool,
-) {
-    let mut watched = Watched::Nothing;
-    loop {
-        match orders.recv_timeout(interval) {
-            Ok(order) => watched = order,
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        if !ask(api, &watched).into_iter().all(&tell) {
-            return;
-        }
-    }
+fn consumer_info(stream: &str, consumer: &str) -> String {
+    Action::ConsumerInfo.subject(stream, consumer)
 }
 
-/// Returns no answers if the server did not answer.
-fn ask(api: &Api, watched: &Watched) -> Vec<Answer> {
-    match watched {
-        Watched::Consumer(watched) => ask_of_consumer(api, watched),
-        Watched::Nothing => Vec::new(),
-        Watched::Subject(spec) => {
-            let answer = match find_stream(api, spec) {
-                Ok(found) => Some(Answer::Stream(found.is_some())),
-                Err(error) => other(&error),
-            };
-            Vec::from_iter(answer)
-        }
-    }
+fn stream_info(stream: &str) -> String {
+    Action::StreamInfo.of(stream)
 }
 
 /// An answer of JetStream, even an error, shows that it works.
 fn other(error: &ApiError) -> Option<Answer> {
     error.is_an_answer().then_some(Answer::Other)
-}
-
-fn ask_of_consumer(api: &Api, watched: &WatchedConsumer) -> Vec<Answer> {
-    let mut answer = ask_consumer(api, watched);
-    if let Some(Answer::Gone(_)) = answer {
-        thread::sleep(MISSING_FOR);
-        answer = ask_consumer(api, watched);
-    }
-    // A server that is cut off from its cluster still answers about the consumer, but the consumer gets no messages.
-    if let Some(Answer::Pending(..)) = answer
-        && let Err(error) = api.stream_info(&watched.target.stream)
-        && !error.is_an_answer()
-        && !matches!(error, ApiError::NotPermitted(_))
-    {
-        return Vec::new();
-    }
-    let mut answers = Vec::from_iter(answer);
-    if watched.awaits_durable
-        && let Ok(Durable::Free(_) | Durable::Missing) = look_up(api, &watched.target)
-    {
-        answers.push(Answer::Free);
-    }
-    answers
-}
-
-fn ask_consumer(api: &Api, watched: &WatchedConsumer) -> Option<Answer> {
-    let consumer = watched.consumer.clone();
-    match api.consumer_and_pause(&watched.target.stream, &consumer) {
-        Ok((info, _)) if info.config.deliver_subject.as_ref() != Some(&watched.deliver_subject) => {
-            Some(Answer::Gone(consumer))
-        }
-        Ok((_, true)) => Some(Answer::Paused(consumer)),
-        Ok((info, false)) => {
-            let counts = Counts {
-                pending: info.num_pending,
-                ack_pending: info.num_ack_pending as u64,
-                is_full: is_full(&info),
-            };
-            Some(Answer::Pending(consumer, counts))
-        }
-        Err(error) if error.consumer_is_missing() => Some(Answer::Gone(consumer)),
-        Err(error) => {
-            tracing::debug!(%error, consumer, "no answer about a consumer");
-            other(&error)
-        }
-    }
 }
 
 /// Whether the server delivers no more until something is acknowledged.

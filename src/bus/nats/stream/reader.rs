@@ -438,7 +438,7 @@ impl StreamReader {
         if let Start::Time(_) = self.start {
             self.start = Start::Sequence(made.begins);
         }
-        consumer.listen(out);
+        consumer.listen(None, out);
         let is_empty = made.waiting == 0;
         let expected = self.last.filter(|_| self.keeps());
         match expected.filter(|last| self.head() != Some(*last)) {

@@ -515,7 +515,7 @@ impl Retained {
             consumer.leave(&nobody, out);
             return self.next_stream(number, now, out);
         }
-        consumer.listen(out);
+        consumer.listen(None, out);
         asked.step = Step::Values(consumer);
     }
 

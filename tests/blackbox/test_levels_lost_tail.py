@@ -1,0 +1,98 @@
+"""A stream loses its newest messages, as after a power failure or when a backup is restored, and gives their numbers
+again. The durable consumer may keep its position, which is then beyond the stream."""
+import asyncio
+import shutil
+import signal
+
+import pytest
+from bus import publisher
+from clients import connect
+from waiting import until
+
+LOST = (3, 5, 12)
+
+
+def messages_of(nats, only_messages):
+    """The folders of the store that go back in time."""
+    streams = sorted((nats.folder / "store").rglob("streams"))
+    assert len(streams) == 1
+    return [one / "msgs" for one in streams[0].iterdir()] if only_messages else streams
+
+
+def replace(nats, folders, copies):
+    """The server of this power failure has only what was there when the copies were made."""
+    for folder, copy in zip(folders, copies, strict=True):
+        shutil.rmtree(folder)
+        shutil.copytree(copy, folder)
+
+
+def copied(nats, folders, tmp_path):
+    copies = [tmp_path / str(number) for number in range(len(folders))]
+    for folder, copy in zip(folders, copies, strict=True):
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(folder, copy)
+    return copies
+
+
+def stopped(nats):
+    nats.process.send(signal.SIGTERM)
+    nats.process.wait(20)
+
+
+async def sees(weirgate, value):
+    """Once `/ready` is 200, a new client and the state say this."""
+    await until(lambda: weirgate.ready_status() == 200, 20, "/ready")
+    client = await connect(weirgate.port)
+    await client.wait_for(lambda c: c.messages > 0 and c.state().get("flow") == value, 10, f"{value}")
+    client.transport.abort()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("only_messages", [True, False], ids=["the-durable-stays", "all-goes-back"])
+@pytest.mark.parametrize("runs_on", [True, False], ids=["gateway-up", "gateway-restarted"])
+@pytest.mark.parametrize("flags", [[], ["--ephemeral"]], ids=["durable", "ephemeral"])
+@pytest.mark.parametrize("overtakes", [False, True], ids=["few-follow", "the-numbers-are-given-again"])
+async def test_every_new_state_comes(nats, start_weirgate, tmp_path, flags, runs_on, only_messages, overtakes):
+    weirgate = start_weirgate("levels", *flags, nats=nats).wait_ready()
+    number = 0
+
+    async def publish(count):
+        nonlocal number
+        async with publisher(nats) as bus:
+            for _ in range(count):
+                number += 1
+                await bus.streams.publish("market.flow", b'{"n":%d}' % number)
+
+    await publish(4)
+    for lost in LOST:
+        await sees(weirgate, {"n": number})
+        stopped(nats)
+        folders = messages_of(nats, only_messages)
+        copies = copied(nats, folders, tmp_path)
+        kept = number
+        nats.start()
+        await publish(lost)
+        await sees(weirgate, {"n": number})
+        if not runs_on:
+            weirgate.send(signal.SIGTERM)
+            weirgate.wait(10)
+        if overtakes and runs_on:
+            weirgate.send(signal.SIGSTOP)
+        nats.kill()
+        replace(nats, folders, copies)
+        nats.start()
+        if overtakes:
+            # The stream has the same last number as before, of another message.
+            await publish(lost)
+        if not runs_on:
+            weirgate = start_weirgate("levels", *flags, nats=nats).wait_ready()
+        elif overtakes:
+            weirgate.send(signal.SIGCONT)
+        await sees(weirgate, {"n": number if overtakes else kept})
+        for _ in range(2):
+            await publish(1)
+            await sees(weirgate, {"n": number})
+        await publish(lost)
+        await sees(weirgate, {"n": number})
+        await asyncio.sleep(0.2)
+        assert weirgate.ready_status() == 200
