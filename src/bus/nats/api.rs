@@ -12,6 +12,7 @@ use nats::jetstream::{ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
 use super::error::INBOXES;
+use super::needs::Action;
 use super::protocol::{Delivery, are_of_deletion};
 use super::stream_info::{Cluster, unix_ns};
 use weirgate_wire::json;
@@ -21,6 +22,8 @@ pub(super) use weirgate_wire::json::read;
 
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
+/// The request about the account.
+pub(super) const ACCOUNT_INFO: &str = "$JS.API.INFO";
 /// The status of an answer that the server gives in place of JetStream, as in HTTP: service unavailable.
 const UNAVAILABLE: u64 = 503;
 /// The shorter limit while other subjects wait.
@@ -128,32 +131,27 @@ pub(super) trait JetStream {
     /// Gives later answers less time, because something else waits meanwhile.
     fn hurry(&mut self) {}
 
-    /// Sends the request `verb`, as [`Self::request`].
-    fn ask(&mut self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-        self.request(&format!("$JS.API.{verb}"), body)
-    }
-
     /// The state of a stream. Returns an error if the stream has no leader: then nothing of it is delivered.
     fn stream_info(&mut self, stream: &str) -> Result<StreamInfo, ApiError> {
-        stream_of(&self.ask(&format!("STREAM.INFO.{stream}"), b"")?)
+        stream_of(&self.request(&Action::StreamInfo.of(stream), b"")?)
     }
 
     /// The name of the stream that stores `subject`. The subjects of two streams never overlap, so there is at most
     /// one.
     fn stream_holding(&mut self, subject: &str) -> Result<Option<String>, ApiError> {
         let query = sonic_rs::json!({ "subject": subject }).to_string();
-        let answer = self.ask("STREAM.NAMES", query.as_bytes())?;
+        let answer = self.request(&Action::StreamNames.of(""), query.as_bytes())?;
         first_stream(read(&answer)?)
     }
 
     fn add_stream(&mut self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
         let body = sonic_rs::to_vec(config).map_err(unreadable)?;
-        parse(&mut self.ask(&format!("STREAM.CREATE.{}", config.name), &body)?)
+        parse(&self.request(&Action::CreateStream.of(&config.name), &body)?)
     }
 
     /// The state of a consumer.
     fn consumer(&mut self, stream: &str, name: &str) -> Result<ConsumerState, ApiError> {
-        let answer = self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?;
+        let answer = self.request(&Action::ConsumerInfo.subject(stream, name), b"")?;
         ConsumerState::read(&answer)
     }
 
@@ -165,9 +163,9 @@ pub(super) trait JetStream {
         name: &str,
         deliver_subject: &str,
     ) -> Result<(), ApiError> {
-        let info = self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?;
+        let info = self.request(&Action::ConsumerInfo.subject(stream, name), b"")?;
         let body = moved(stream, &info, deliver_subject)?;
-        self.ask(&format!("CONSUMER.DURABLE.CREATE.{stream}.{name}"), &body)
+        self.request(&Action::CreateDurable.subject(stream, name), &body)
             .map(drop)
     }
 
@@ -195,7 +193,7 @@ pub(super) trait JetStream {
     }
 
     fn fetch(&mut self, stream: &str, query: &str) -> Result<Option<Fetched>, ApiError> {
-        let answer = self.ask(&format!("STREAM.MSG.GET.{stream}"), query.as_bytes());
+        let answer = self.request(&Action::GetMessage.of(stream), query.as_bytes());
         let answer = match answer {
             Err(error) if error.message_is_missing() => return Ok(None),
             answer => answer?,

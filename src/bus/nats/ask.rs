@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::api::{ApiError, JetStream};
+use super::api::{ACCOUNT_INFO, ApiError, JetStream};
 use super::consumers::{Durable, Target, asked, find_stream, look_for, look_up};
 use super::error::NatsError;
-use super::needs::Action;
+use super::needs::{Action, Need};
 use super::requester::Requester;
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
+use super::subscription::Subscription;
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json;
@@ -125,25 +126,37 @@ fn subject(
     let Target {
         stream, durable, ..
     } = &target;
-    let own = format!("CONSUMER.CREATE.{stream}");
     let create = match ephemeral {
-        true => Some(own),
+        true => Some(Action::CreateConsumer),
         false => {
             let last = look.as_ref().map_or(0, |look| look.state.last_seq);
             let (finding, is_missing) = look_at(link, &target, last)?;
             found.push(finding);
-            let makes = format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}");
-            is_missing.map(|is_missing| if is_missing { makes } else { own })
+            is_missing.map(|is_missing| match is_missing {
+                true => Action::CreateDurable,
+                false => Action::CreateConsumer,
+            })
         }
     };
     if let Some(look) = look.filter(|_| create.is_some()) {
         let lack = room.lack_of_consumer(stream, &look);
         found.extend(lack.map(Finding::Error));
     }
-    let get = format!("STREAM.MSG.GET.{stream}");
-    let verbs: Vec<_> = [Some(get), create].into_iter().flatten().collect();
-    let may = read_and_acknowledge(link, &verbs, (stream, durable), &target.subject)?;
-    found.push(may);
+    let mut needs = Subscription::needs();
+    needs.retain(|need| match need.action {
+        Action::CreateDurable => create == Some(Action::CreateDurable),
+        Action::CreateConsumer | Action::DeleteConsumer => create == Some(Action::CreateConsumer),
+        // Asked for above.
+        Action::StreamInfo | Action::CreateStream => false,
+        _ => true,
+    });
+    let action = format!("read {}", target.subject);
+    let lacks = link.lacks(&needs, (Some(stream), Some(durable)), &action)?;
+    if !lacks.iter().any(Finding::is_error) {
+        let text = format!("may read and acknowledge {}", target.subject);
+        found.push(Finding::Good(text));
+    }
+    found.extend(lacks);
     Ok(())
 }
 
@@ -178,8 +191,12 @@ fn stream_of(
         }
         (None, Some(stream)) => {
             let name = &stream.name;
-            let verb = format!("STREAM.CREATE.{name}");
-            link.permits(&verb).map_err(failed)?;
+            let makes = [Need::must(Action::CreateStream)];
+            let lacks = link.lacks(&makes, (Some(name), None), "make a stream")?;
+            if !lacks.is_empty() {
+                found.extend(lacks);
+                return Ok(None);
+            }
             let finding = match room.lack_of_stream(link, stream).map_err(failed)? {
                 None => Finding::Good(format!(
                     "the stream {name} for {subject} is not there; a start makes it"
@@ -226,26 +243,6 @@ fn look_at(
         _ => Finding::Good(text),
     };
     Ok((finding, makes))
-}
-
-/// Checks the permissions to read `what` by these requests, and to acknowledge the messages of a consumer. The requests
-/// have an unreadable body, so JetStream refuses them and changes nothing; an acknowledgement with an unknown word is
-/// ignored.
-fn read_and_acknowledge(
-    link: &mut Requester,
-    verbs: &[String],
-    (stream, consumer): (&str, &str),
-    what: &str,
-) -> Result<Finding, NatsError> {
-    for verb in verbs {
-        let failed = |error| asked(format!("take the request {verb}"), error);
-        link.permits(verb).map_err(failed)?;
-    }
-    let ack = Action::Acknowledge.subject(stream, consumer);
-    Ok(match link.may_publish(&ack, b"check")? {
-        true => Finding::Good(format!("may read and acknowledge {what}")),
-        false => permission("publish to $JS.ACK.>", false),
-    })
 }
 
 pub(super) fn permission(what: &str, is_permitted: bool) -> Finding {
@@ -324,7 +321,7 @@ impl Room {
     /// # Errors
     /// The connection is lost.
     pub(super) fn ask(link: &mut Requester) -> Result<Self, ApiError> {
-        let account = match link.ask("INFO", b"") {
+        let account = match link.request(ACCOUNT_INFO, b"") {
             Ok(answer) => json::read(&answer)?.parse().ok(),
             Err(error @ (ApiError::Lost | ApiError::Connection(_))) => return Err(error),
             // A start does not need this permission.
@@ -340,7 +337,7 @@ impl Room {
 
     /// Asks about a stream.
     pub(super) fn stream(link: &mut Requester, name: &str) -> Result<Stream, ApiError> {
-        let answer = link.ask(&format!("STREAM.INFO.{name}"), b"")?;
+        let answer = link.request(&Action::StreamInfo.of(name), b"")?;
         Ok(json::read(&answer)?.parse()?)
     }
 

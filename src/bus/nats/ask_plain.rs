@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use super::api::{ApiError, JetStream};
+use super::api::JetStream;
 use super::ask::{Room, on_a_server, permission};
 use super::consumers::asked;
-use super::error::{INBOXES, NatsError};
+use super::error::NatsError;
 use super::needs::{Action, NatsNeeds, Need};
 use super::requester::Requester;
 use super::settings::NatsSettings;
@@ -19,9 +19,6 @@ use weirgate_wire::json;
 const STREAMS_MAX: usize = 16;
 /// The most names for which streams are looked up.
 const NAMES_MAX: usize = 100;
-/// The consumer in the requests of the check; no consumer has this name.
-const CONSUMER: &str = "weirgate-check";
-
 /// Checks plain subjects: whether this user has the permissions of `needs`, and whether the server takes messages of
 /// the largest size.
 pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
@@ -99,7 +96,7 @@ fn whole_stream(
     let lack = room.lack_of_consumer(stream, &look);
     found.extend(lack.map(Finding::Error));
     let action = format!("read the stream {stream}");
-    let lacks = lacking(link, needs, Some(stream), &action)?;
+    let lacks = link.lacks(needs, (Some(stream), None), &action)?;
     if lacks.iter().all(|lack| matches!(lack, Finding::Warning(_))) {
         found.push(Finding::Good(format!("may read the stream {stream}")));
     }
@@ -117,13 +114,13 @@ fn last_values(
     let all = needs.jetstream.last_values.iter();
     let (of_streams, general): (Vec<Need>, Vec<Need>) =
         all.partition(|need| need.action.is_of_a_stream());
-    let mut lacks = lacking(link, &general, None, action)?;
+    let mut lacks = link.lacks(&general, (None, None), action)?;
     let mut streams = BTreeSet::new();
     for name in needs.requests.iter().take(NAMES_MAX) {
         streams.extend(streams_of(link, name));
     }
     for stream in streams.iter().take(STREAMS_MAX) {
-        lacks.extend(lacking(link, &of_streams, Some(stream), action)?);
+        lacks.extend(link.lacks(&of_streams, (Some(stream), None), action)?);
     }
     match (lacks.is_empty(), streams.len()) {
         (true, 0) => found.push(Finding::Warning(
@@ -141,38 +138,6 @@ fn last_values(
         found.push(Finding::Warning(text));
     }
     Ok(())
-}
-
-/// The permissions of these needs that this user lacks. The requests have a body that JetStream refuses.
-fn lacking(
-    link: &mut Requester,
-    needs: &[Need],
-    stream: Option<&str>,
-    action: &str,
-) -> Result<Vec<Finding>, NatsError> {
-    let mut lacks = Vec::new();
-    for need in needs {
-        let subject = need.action.subject(stream.unwrap_or_default(), CONSUMER);
-        let may = match need.action {
-            Action::Acknowledge | Action::ControlFlow => link.may_publish(&subject, b"check")?,
-            _ => match link.request(&subject, b"{") {
-                Err(ApiError::NotPermitted(what)) if !what.ends_with(INBOXES) => false,
-                Err(error) if !error.is_an_answer() => return Err(asked(action.to_owned(), error)),
-                _ => true,
-            },
-        };
-        if !may {
-            let what = format!("publish to {}", need.action.permission(stream));
-            let Finding::Error(text) = permission(&what, false) else {
-                continue;
-            };
-            lacks.push(match need.without {
-                None => Finding::Error(text),
-                Some(without) => Finding::Warning(format!("{text}; without that, {without}")),
-            });
-        }
-    }
-    Ok(lacks)
 }
 
 /// The streams that hold a part of these subjects; none without an answer.

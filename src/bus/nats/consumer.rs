@@ -103,7 +103,7 @@ impl Plan<'_> {
         let subject = match self.durable {
             Some(durable) => {
                 config["durable_name"] = durable.into();
-                format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{durable}")
+                Action::CreateDurable.subject(stream, durable)
             }
             None => {
                 config["inactive_threshold"] = (self.idle_max_ms * MS_NS).into();

@@ -10,12 +10,15 @@ pub(super) enum Action {
     StreamList,
     /// Asks for the settings and the state of a stream.
     StreamInfo,
+    CreateStream,
     /// Asks for a message of a stream.
     GetMessage,
     /// Asks for the state of a consumer.
     ConsumerInfo,
     /// Makes a consumer without a name.
     CreateConsumer,
+    /// Makes or changes a durable consumer.
+    CreateDurable,
     DeleteConsumer,
     /// Acknowledges a message.
     Acknowledge,
@@ -33,9 +36,13 @@ impl Action {
             Self::StreamNames => "$JS.API.STREAM.NAMES".to_owned(),
             Self::StreamList => "$JS.API.STREAM.LIST".to_owned(),
             Self::StreamInfo => format!("$JS.API.STREAM.INFO.{stream}"),
+            Self::CreateStream => format!("$JS.API.STREAM.CREATE.{stream}"),
             Self::GetMessage => format!("$JS.API.STREAM.MSG.GET.{stream}"),
             Self::ConsumerInfo => format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}"),
             Self::CreateConsumer => format!("$JS.API.CONSUMER.CREATE.{stream}"),
+            Self::CreateDurable => {
+                format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}")
+            }
             Self::DeleteConsumer => format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}"),
             Self::Acknowledge => format!("$JS.ACK.{stream}.{consumer}.1.0.0.0.0"),
             Self::ControlFlow => format!("$JS.FC.{stream}.{consumer}.x"),
@@ -52,19 +59,19 @@ impl Action {
         !matches!(self, Self::StreamNames | Self::StreamList)
     }
 
-    /// The pattern for the permissions of a user that reads `stream`; `None`: all streams.
-    pub(super) fn permission(self, stream: Option<&str>) -> String {
+    /// The pattern for the permissions of a user that reads `stream` through `consumer`; `None`: all of them.
+    pub(super) fn permission(self, stream: Option<&str>, consumer: Option<&str>) -> String {
         match self {
             // The server chooses the other tokens.
             Self::Acknowledge => "$JS.ACK.>".to_owned(),
             Self::ControlFlow => "$JS.FC.>".to_owned(),
-            _ => self.of(stream.unwrap_or(ANY)),
+            _ => self.subject(stream.unwrap_or(ANY), consumer.unwrap_or(ANY)),
         }
     }
 
     /// Whether this subject is that of such an action.
     pub(super) fn is_at(self, subject: &str) -> bool {
-        let permission = self.permission(None);
+        let permission = self.permission(None, None);
         let prefix = permission.split(['*', '>']).next().unwrap_or_default();
         subject.starts_with(prefix)
     }
@@ -126,6 +133,7 @@ mod tests {
 
     use super::super::stream::StreamReader;
     use super::super::subjects::Retained;
+    use super::super::subscription::Subscription;
     use super::*;
 
     const DOCUMENT: &str = include_str!("../../../docs/reference/nats.md");
@@ -141,9 +149,15 @@ mod tests {
     #[test]
     fn the_documents_list_what_the_sources_do() {
         let all = |needs: &[Need], stream| {
-            let permissions = needs.iter().map(|need| need.action.permission(stream));
+            let permissions = needs
+                .iter()
+                .map(|need| need.action.permission(stream, None));
             permissions.collect::<BTreeSet<_>>()
         };
+        assert_eq!(
+            documented("A NATS user of `weirgate levels` needs exactly"),
+            all(&Subscription::needs(), None)
+        );
         assert_eq!(
             documented("With `--retained` also"),
             all(&Retained::needs(), None)

@@ -5,18 +5,23 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::api::{ApiError, JetStream, answer_of};
+use super::consumers::asked;
 use super::error::{INBOXES, NatsError, refused};
 use super::login::Info;
+use super::needs::{Action, Need};
 use super::protocol::{self, Op, inbox};
 use super::servers::waiter;
 use super::settings::{Endpoint, NatsSettings};
 use super::wire::{Patience, Wire};
 use crate::socket::Waiter;
+use weirgate_wire::base::Finding;
 
 /// Bytes kept of an answer: a long list of streams is cut, and cannot be read.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// So many bytes may wait to be written.
 const UNWRITTEN_BYTES_MAX: usize = 64 * 1024;
+/// The consumer in the questions for permissions that name none; no consumer has this name.
+const CONSUMER: &str = "weirgate-check";
 /// The subscription to the answers.
 const ANSWERS_SID: u64 = 1;
 
@@ -100,15 +105,48 @@ impl Requester {
         &self.info
     }
 
-    /// Checks whether this user may send the request `verb`. The body is unreadable, so JetStream refuses the request.
+    /// The permissions of these needs that this user lacks. `named`: the stream and the consumer in the requests. The
+    /// requests have a body that JetStream refuses, and an acknowledgement has a word that it ignores.
     ///
     /// # Errors
-    /// The user may not, or there is no answer.
-    pub(super) fn permits(&mut self, verb: &str) -> Result<(), ApiError> {
-        match self.ask(verb, b"{") {
-            Err(error) if !error.is_an_answer() => Err(error),
-            _ => Ok(()),
+    /// There is no answer; `action` says for what.
+    pub(super) fn lacks(
+        &mut self,
+        needs: &[Need],
+        named: (Option<&str>, Option<&str>),
+        action: &str,
+    ) -> Result<Vec<Finding>, NatsError> {
+        let (stream, consumer) = named;
+        let mut lacks = Vec::new();
+        for need in needs {
+            let (stream_name, consumer_name) =
+                (stream.unwrap_or_default(), consumer.unwrap_or(CONSUMER));
+            let subject = need.action.subject(stream_name, consumer_name);
+            let may = match need.action {
+                Action::Acknowledge | Action::ControlFlow => {
+                    self.may_publish(&subject, b"check")?
+                }
+                _ => match self.request(&subject, b"{") {
+                    Err(ApiError::NotPermitted(what)) if !what.ends_with(INBOXES) => false,
+                    Err(error) if !error.is_an_answer() => {
+                        return Err(asked(action.to_owned(), error));
+                    }
+                    _ => true,
+                },
+            };
+            if !may {
+                let what = format!("publish to {}", need.action.permission(stream, consumer));
+                let text = NatsError::NotPermitted {
+                    what,
+                    is_of_all: false,
+                };
+                lacks.push(match need.without {
+                    None => Finding::Error(text.to_string()),
+                    Some(without) => Finding::Warning(format!("{text}; without that, {without}")),
+                });
+            }
         }
+        Ok(lacks)
     }
 
     /// Whether this user may subscribe to `subject`.

@@ -9,6 +9,7 @@ use super::consumers::{
 };
 use super::data::Data;
 use super::error::{NatsError, Stop};
+use super::needs::{Action, Need};
 use super::protocol::{AckSubject, Delivery};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 use super::watchdog::Health;
@@ -53,6 +54,21 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
+    /// What a source does with the streams of its subjects.
+    pub(super) fn needs() -> Vec<Need> {
+        let consumers = "a consumer that is left stays for 10 s";
+        vec![
+            Need::must(Action::StreamInfo),
+            Need::must(Action::CreateStream),
+            Need::must(Action::GetMessage),
+            Need::must(Action::ConsumerInfo),
+            Need::must(Action::CreateDurable),
+            Need::must(Action::CreateConsumer),
+            Need::may(Action::DeleteConsumer, consumers),
+            Need::must(Action::Acknowledge),
+        ]
+    }
+
     pub(super) fn new(spec: SubscriptionSpec, settings: &NatsSettings) -> Self {
         let named = |s: &&StreamSpec| spec.stream.as_ref() == Some(&s.name);
         let ours = settings.streams.iter().find(named).cloned();

@@ -508,6 +508,198 @@ impl Health {
 mod tests {
     use super::*;
 
+    const INTERVAL: Duration = Duration::from_secs(1);
+
+    /// The requests that were sent, with the last sequence that was handed over.
+    #[derive(Default)]
+    struct Sent(Vec<String>, Option<u64>);
+
+    impl Ask for Sent {
+        fn ask(&mut self, subject: &str, _: &[u8]) -> u64 {
+            self.0.push(subject.replace("$JS.API.", ""));
+            self.0.len() as u64
+        }
+
+        fn reached(&self, _: usize) -> Option<u64> {
+            self.1
+        }
+    }
+
+    fn watched(awaits_durable: bool) -> Vec<Watched> {
+        vec![Watched::Consumer(WatchedConsumer {
+            target: Target {
+                stream: "S".to_owned(),
+                subject: "s".to_owned(),
+                durable: "d".to_owned(),
+            },
+            consumer: "c".to_owned(),
+            deliver_subject: "_INBOX.c".to_owned(),
+            awaits_durable,
+        })]
+    }
+
+    fn consumer(name: &str, delivered: u64) -> String {
+        let at = |sequence| serde_json::json!({"consumer_seq": sequence, "stream_seq": sequence});
+        serde_json::json!({
+            "stream_name": "S", "name": name, "created": "2026-01-01T00:00:00Z",
+            "config": {"deliver_subject": format!("_INBOX.{name}"), "filter_subject": "s",
+                "deliver_policy": "all", "ack_policy": "explicit", "ack_wait": 1, "max_deliver": 1,
+                "replay_policy": "instant"},
+            "delivered": at(delivered), "ack_floor": at(0),
+            "num_ack_pending": 2, "num_redelivered": 0, "num_waiting": 0, "num_pending": 3,
+        })
+        .to_string()
+    }
+
+    fn stream(last_sequence: u64) -> String {
+        serde_json::json!({
+            "config": {"name": "S", "retention": "limits", "max_consumers": -1, "max_msgs": -1,
+                "max_bytes": -1, "max_age": 0, "storage": "file", "num_replicas": 1, "discard": "old",
+                "duplicate_window": 0},
+            "created": "2026-01-01T00:00:00Z",
+            "state": {"messages": 1, "bytes": 1, "first_seq": 1, "last_seq": last_sequence,
+                "first_ts": "2026-01-01T00:00:00Z", "last_ts": "2026-01-01T00:00:00Z", "consumer_count": 1},
+        })
+        .to_string()
+    }
+
+    const GONE: &str = r#"{"error":{"code":404,"err_code":10014,"description":"not found"}}"#;
+
+    /// Answers the newest request.
+    fn answer(watchdog: &mut Watchdog, sent: &mut Sent, now: Instant, text: &str) -> Vec<Answer> {
+        let message = Delivery {
+            subject: format!("_INBOX.x.{}", sent.0.len()).into_bytes(),
+            payload: text.as_bytes().to_vec(),
+            ..Delivery::default()
+        };
+        let taken = watchdog.take(message, now, sent);
+        taken.map_or_else(Vec::new, |(index, answers)| {
+            assert_eq!(index, 0);
+            answers
+        })
+    }
+
+    fn started(awaits_durable: bool) -> (Watchdog, Sent, Instant) {
+        let (now, mut sent) = (Instant::now(), Sent(Vec::new(), Some(7)));
+        let mut watchdog = Watchdog::new(INTERVAL, watched(awaits_durable), now);
+        watchdog.tick(now, &mut sent);
+        assert_eq!(sent.0, ["CONSUMER.INFO.S.c"]);
+        (watchdog, sent, now)
+    }
+
+    #[test]
+    fn a_consumer_counts_only_with_an_answer_about_its_stream() {
+        let counts = Counts {
+            pending: 3,
+            ack_pending: 2,
+            is_full: false,
+        };
+        let pending = || vec![Answer::Pending("c".to_owned(), counts)];
+        let no_leader = r#"{"cluster":{"name":"n","leader":""},"config":{}}"#;
+        for (about_stream, want) in [(&stream(7)[..], pending()), (no_leader, Vec::new())] {
+            let (mut watchdog, mut sent, now) = started(false);
+            assert!(answer(&mut watchdog, &mut sent, now, &consumer("c", 5)).is_empty());
+            assert_eq!(sent.0[1..], ["STREAM.INFO.S"]);
+            assert_eq!(answer(&mut watchdog, &mut sent, now, about_stream), want);
+            assert_eq!(watchdog.due(), Some(now + INTERVAL));
+        }
+        // A user that may not ask about the stream.
+        let (mut watchdog, mut sent, now) = started(false);
+        answer(&mut watchdog, &mut sent, now, &consumer("c", 5));
+        assert_eq!(watchdog.refused("other", now, &mut sent), None);
+        let refused = watchdog.refused(&stream_info("S"), now, &mut sent);
+        assert_eq!(refused, Some((0, pending())));
+    }
+
+    #[test]
+    fn a_fault_is_told_when_it_is_there_twice() {
+        for (is_stream, want) in [
+            (false, Answer::Gone("c".to_owned())),
+            (true, Answer::WentBack("c".to_owned())),
+        ] {
+            let (mut watchdog, mut sent, now) = started(false);
+            let mut bad = |watchdog: &mut Watchdog, sent: &mut Sent, now| match is_stream {
+                true => {
+                    assert!(answer(watchdog, sent, now, &consumer("c", 5)).is_empty());
+                    answer(watchdog, sent, now, &stream(6))
+                }
+                false => answer(watchdog, sent, now, GONE),
+            };
+            assert!(bad(&mut watchdog, &mut sent, now).is_empty());
+            let again = now + DOUBT;
+            assert_eq!(watchdog.due(), Some(again));
+            watchdog.tick(again, &mut sent);
+            assert_eq!(bad(&mut watchdog, &mut sent, again), [want]);
+        }
+        // Not if it was there once.
+        let (mut watchdog, mut sent, now) = started(false);
+        answer(&mut watchdog, &mut sent, now, GONE);
+        watchdog.tick(now + DOUBT, &mut sent);
+        answer(&mut watchdog, &mut sent, now, &consumer("c", 5));
+        let found = answer(&mut watchdog, &mut sent, now, &stream(8));
+        assert!(matches!(found[..], [Answer::Pending(..)]), "{found:?}");
+        // A consumer of the same name that delivers to another place is another one.
+        let (mut watchdog, mut sent, now) = started(false);
+        let other = consumer("c", 5).replace("_INBOX.c", "_INBOX.other");
+        answer(&mut watchdog, &mut sent, now, &other);
+        watchdog.tick(now + DOUBT, &mut sent);
+        let found = answer(&mut watchdog, &mut sent, now, &other);
+        assert_eq!(found, [Answer::Gone("c".to_owned())]);
+    }
+
+    #[test]
+    fn a_durable_is_free_only_within_the_stream() {
+        for (delivered, is_free) in [(7, true), (8, false)] {
+            let (mut watchdog, mut sent, now) = started(true);
+            answer(&mut watchdog, &mut sent, now, &consumer("c", 5));
+            answer(&mut watchdog, &mut sent, now, &stream(7));
+            assert_eq!(sent.0[2..], ["CONSUMER.INFO.S.d"]);
+            let found = answer(&mut watchdog, &mut sent, now, &consumer("d", delivered));
+            assert_eq!(found == [Answer::Free], is_free, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_question_without_an_answer_is_asked_again() {
+        let (mut watchdog, mut sent, now) = started(false);
+        assert_eq!(watchdog.due(), Some(now + ANSWER_TIMEOUT));
+        // Nobody has read the answers until now.
+        let later = now + ANSWER_TIMEOUT;
+        watchdog.wait_longer(later);
+        watchdog.tick(later, &mut sent);
+        assert_eq!(sent.0.len(), 1);
+        watchdog.tick(later + ANSWER_TIMEOUT, &mut sent);
+        watchdog.tick(later + ANSWER_TIMEOUT + INTERVAL, &mut sent);
+        assert_eq!(sent.0.len(), 2);
+        // The first answer comes late.
+        let late = Delivery {
+            subject: b"_INBOX.x.1".to_vec(),
+            payload: GONE.as_bytes().to_vec(),
+            ..Delivery::default()
+        };
+        assert_eq!(watchdog.take(late, later, &mut sent), None);
+    }
+
+    #[test]
+    fn a_subject_without_a_consumer_waits_for_its_stream() {
+        let spec = SubscriptionSpec {
+            subject: "news".to_owned(),
+            durable: "d".to_owned(),
+            stream: None,
+        };
+        let (now, mut sent) = (Instant::now(), Sent::default());
+        let mut watchdog = Watchdog::new(INTERVAL, vec![Watched::Subject(spec), Watched::Nothing], now);
+        watchdog.tick(now, &mut sent);
+        assert_eq!(sent.0, ["STREAM.NAMES"]);
+        let none = r#"{"streams":null}"#;
+        assert_eq!(answer(&mut watchdog, &mut sent, now, none), [Answer::Stream(false)]);
+        watchdog.tick(now + INTERVAL, &mut sent);
+        assert!(answer(&mut watchdog, &mut sent, now, r#"{"streams":["NEWS"]}"#).is_empty());
+        assert_eq!(sent.0[2..], ["STREAM.INFO.NEWS"]);
+        let found = answer(&mut watchdog, &mut sent, now, &stream(0));
+        assert_eq!(found, [Answer::Stream(true)]);
+    }
+
     #[test]
     fn silence_is_told_once_and_ends_with_any_answer() {
         let start = Instant::now();

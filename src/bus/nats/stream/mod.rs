@@ -212,7 +212,7 @@ impl NatsStreamSource {
                 && let Some(without) = need.without
             {
                 if self.go_without(need.action, wire, told) {
-                    let permission = need.action.permission(None);
+                    let permission = need.action.permission(None, None);
                     tracing::warn!("this user may not publish to {permission}: {without}");
                 }
                 return Ok(());

@@ -376,7 +376,11 @@ impl<'a> Session<'a> {
         let Some((subject, true)) = refused else {
             if let Some((subject, _)) = refused {
                 if let Some(publishing) = &mut self.source.publishing {
-                    publishing.not_permitted = Some(shown(&subject));
+                    let error = NatsError::not_permitted("publish", &shown(&subject));
+                    if publishing.not_permitted.replace(shown(&subject)).is_none() {
+                        tracing::warn!(%error, "NATS takes no message of this instance");
+                    }
+                    return Ok(());
                 }
             } else if let Some(asked) = self.first_asked()
                 && asked.change.wanted

@@ -153,6 +153,8 @@ impl StreamReader {
             Step::Look => vec![
                 words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]),
                 words(&["INFO", "server"]),
+                // Whether this user may read on, before anything is handed over.
+                words(&["XREAD", "COUNT", "1", "STREAMS", key, "$"]),
             ],
             Step::CatchUp { asked, .. } => {
                 asks_entry = false;
@@ -227,6 +229,7 @@ impl StreamReader {
                 }
                 let newest = newest.map(|entry| entry.id);
                 let server = answers.next().and_then(|(info, _)| run_id(info));
+                stream_entries(answers.next().map_or(Value::Nil, |(waiting, _)| waiting))?;
                 let state = self.state(answers.next())?;
                 self.looked(newest, server, state, now_ms, out);
                 Ok(())
