@@ -89,7 +89,9 @@ pub enum NatsError {
     #[error("no poll to wait for NATS with ({0}); check the limit on open files")]
     NoPoll(#[source] io::Error),
     /// The server: this user lacks a permission needed for the relay.
-    #[error("NATS does not let this user {what} (permission refused); change the permissions of this user")]
+    #[error(
+        "NATS does not let this user {what} (permission refused); change the permissions of this user"
+    )]
     NotPermitted {
         /// The refused action: to publish or to subscribe, and the subject.
         what: String,

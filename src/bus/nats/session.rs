@@ -154,9 +154,8 @@ impl<'a> Session<'a> {
         if self.second.has_other(&streams, settings, wire) {
             return Err(NatsError::LameDuck.into());
         }
-        let next = match self.data.wire.watch(&self.settings.times, nothing_to_read) {
-            Some(next) => next,
-            None => return self.look_elsewhere(self.data.wire.heard()),
+        let Some(next) = self.data.wire.watch(&self.settings.times, nothing_to_read) else {
+            return self.look_elsewhere(self.data.wire.heard());
         };
         self.is_silent = false;
         self.is_heard()?;

@@ -553,7 +553,7 @@ mod tests {
 
     fn stream(last_sequence: u64) -> String {
         serde_json::json!({
-            "config": {"name": "S", "retention": "limits", "max_consumers": -1, "max_msgs": -1,
+            "config": {"name": "S", "retention": "limits", "max_consumers": -1, "max_msgs": -1, "max_msgs_per_subject": -1,
                 "max_bytes": -1, "max_age": 0, "storage": "file", "num_replicas": 1, "discard": "old",
                 "duplicate_window": 0},
             "created": "2026-01-01T00:00:00Z",
@@ -618,7 +618,7 @@ mod tests {
             (true, Answer::WentBack("c".to_owned())),
         ] {
             let (mut watchdog, mut sent, now) = started(false);
-            let mut bad = |watchdog: &mut Watchdog, sent: &mut Sent, now| match is_stream {
+            let bad = |watchdog: &mut Watchdog, sent: &mut Sent, now| match is_stream {
                 true => {
                     assert!(answer(watchdog, sent, now, &consumer("c", 5)).is_empty());
                     answer(watchdog, sent, now, &stream(6))
@@ -688,11 +688,18 @@ mod tests {
             stream: None,
         };
         let (now, mut sent) = (Instant::now(), Sent::default());
-        let mut watchdog = Watchdog::new(INTERVAL, vec![Watched::Subject(spec), Watched::Nothing], now);
+        let mut watchdog = Watchdog::new(
+            INTERVAL,
+            vec![Watched::Subject(spec), Watched::Nothing],
+            now,
+        );
         watchdog.tick(now, &mut sent);
         assert_eq!(sent.0, ["STREAM.NAMES"]);
         let none = r#"{"streams":null}"#;
-        assert_eq!(answer(&mut watchdog, &mut sent, now, none), [Answer::Stream(false)]);
+        assert_eq!(
+            answer(&mut watchdog, &mut sent, now, none),
+            [Answer::Stream(false)]
+        );
         watchdog.tick(now + INTERVAL, &mut sent);
         assert!(answer(&mut watchdog, &mut sent, now, r#"{"streams":["NEWS"]}"#).is_empty());
         assert_eq!(sent.0[2..], ["STREAM.INFO.NEWS"]);
