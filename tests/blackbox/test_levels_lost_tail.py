@@ -96,3 +96,33 @@ async def test_every_new_state_comes(nats, start_weirgate, tmp_path, flags, runs
         await sees(weirgate, {"n": number})
         await asyncio.sleep(0.2)
         assert weirgate.ready_status() == 200
+
+
+@pytest.mark.timeout(90)
+async def test_a_number_that_is_not_there_any_more_proves_nothing(nats, start_weirgate, tmp_path):
+    """The stream keeps one message for each subject: the message of the old number was replaced."""
+    async with publisher(nats) as bus:
+        config = (await bus.streams.stream_info("MARKET_DATA")).config
+        config.max_msgs_per_subject = 1
+        await bus.streams.update_stream(config)
+        weirgate = start_weirgate("levels", nats=nats).wait_ready()
+        await bus.streams.publish("market.flow", b'{"n":1}')
+    await sees(weirgate, {"n": 1})
+    stopped(nats)
+    folders = messages_of(nats, True)
+    copies = copied(nats, folders, tmp_path)
+    nats.start()
+    async with publisher(nats) as bus:
+        for number in range(2, 6):
+            await bus.streams.publish("market.flow", b'{"n":%d}' % number)
+    await sees(weirgate, {"n": 5})
+    weirgate.send(signal.SIGSTOP)
+    nats.kill()
+    replace(nats, folders, copies)
+    nats.start()
+    async with publisher(nats) as bus:
+        await bus.streams.publish("market.flow", b'{"n":6}')
+        for _ in range(8):
+            await bus.streams.publish("market.noise", b"{}")
+    weirgate.send(signal.SIGCONT)
+    await sees(weirgate, {"n": 6})

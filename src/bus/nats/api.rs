@@ -3,7 +3,6 @@
 //! Any client that may publish to an inbox can have sent an answer, so [`json::read`] checks each before a parser reads
 //! it.
 
-use std::io;
 use std::time::Duration;
 
 use base64::Engine;
@@ -51,8 +50,6 @@ pub(super) enum ApiError {
     Lost,
     #[error("the answer cannot be read: {0}")]
     Unreadable(String),
-    #[error(transparent)]
-    Connection(#[from] io::Error),
 }
 
 impl ApiError {
@@ -92,7 +89,7 @@ impl ApiError {
     /// Whether every other request on this connection would fail too.
     pub(super) fn is_of_all(&self) -> bool {
         match self {
-            Self::NoJetStream | Self::Lost | Self::Connection(_) => true,
+            Self::NoJetStream | Self::Lost => true,
             Self::NotPermitted(what) => what.ends_with(INBOXES),
             Self::Refused { .. }
             | Self::Unavailable { .. }

@@ -323,7 +323,7 @@ impl Room {
     pub(super) fn ask(link: &mut Requester) -> Result<Self, ApiError> {
         let account = match link.request(ACCOUNT_INFO, b"") {
             Ok(answer) => json::read(&answer)?.parse().ok(),
-            Err(error @ (ApiError::Lost | ApiError::Connection(_))) => return Err(error),
+            Err(error @ ApiError::Lost) => return Err(error),
             // A start does not need this permission.
             Err(_) => None,
         };

@@ -20,7 +20,7 @@ use crate::runtime::Wake;
 use crate::socket::Waiter;
 
 /// The largest payload that a NATS server can be set to take (`max_payload`), bytes.
-const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long the server may take for the last acknowledgements of a connection.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most reads of bytes that arrived before the end of a connection: 64 MiB in all.
@@ -42,7 +42,7 @@ pub(super) struct Data {
     last_request: u64,
     last_sid: u64,
     /// How long an answer to [`JetStream::request`] may take.
-    answer_timeout: Duration,
+    pub(super) answer_timeout: Duration,
     /// Messages that arrived while something else was waited for.
     set_aside: VecDeque<Delivery>,
     /// Whether there may be a refusal, or the process ends.
@@ -50,11 +50,15 @@ pub(super) struct Data {
 }
 
 impl Data {
-    /// Connects and logs in.
-    pub(super) fn open(endpoint: &Endpoint, settings: &NatsSettings) -> Result<Self, NatsError> {
-        let (mut waiter, wake) = waiter("the NATS source")?;
-        let bytes_max = PAYLOAD_BYTES_MAX;
-        let mut wire = Wire::open(&mut waiter, endpoint, settings, bytes_max, Patience::USUAL)?;
+    /// Connects and logs in. Of a payload at most `payload_bytes_max` bytes are kept.
+    pub(super) fn open(
+        endpoint: &Endpoint,
+        settings: &NatsSettings,
+        payload_bytes_max: usize,
+    ) -> Result<Self, NatsError> {
+        let (mut waiter, wake) = waiter("the connection to NATS")?;
+        let patience = Patience::USUAL;
+        let mut wire = Wire::open(&mut waiter, endpoint, settings, payload_bytes_max, patience)?;
         let inbox = inbox();
         protocol::subscribe(wire.out(), &format!("{inbox}.*"), None, ANSWERS_SID);
         Ok(Self {
@@ -130,7 +134,7 @@ impl Data {
 
     /// Waits until the server has taken everything. Returns false after `timeout` without a byte. Each byte extends the
     /// wait, because the answer comes after the messages that are on their way.
-    fn confirm(&mut self, timeout: Duration) -> Result<bool, NatsError> {
+    pub(super) fn confirm(&mut self, timeout: Duration) -> Result<bool, NatsError> {
         let ping = self.wire.ping();
         while !self.wire.is_answered(ping) {
             if !self.read_aside(Instant::now() + timeout)? {
@@ -184,15 +188,25 @@ impl Data {
 
     /// Sets aside the messages of a read. Returns false if there was nothing to read in time.
     fn read_aside(&mut self, until: Instant) -> Result<bool, NatsError> {
-        // If a stop or an error came between the messages of the last read, some of these messages still wait there.
-        self.set_read_aside()?;
-        self.flush()?;
-        while !self.read()? {
+        loop {
+            if self.step(until)? {
+                return Ok(true);
+            }
             if Instant::now() >= until {
                 return Ok(false);
             }
+        }
+    }
+
+    /// Writes and reads once, and sets aside the messages; waits if there was nothing to read. Returns whether there was.
+    pub(super) fn step(&mut self, until: Instant) -> Result<bool, NatsError> {
+        // If a stop or an error came between the messages of the last read, some of these messages still wait there.
+        self.set_read_aside()?;
+        self.flush()?;
+        if !self.read()? {
             let waited = self.waiter.wait(until);
             waited.map_err(|error| self.wire.lost(&error))?;
+            return Ok(false);
         }
         self.set_read_aside()?;
         Ok(true)

@@ -19,7 +19,7 @@
 //! | `consumers` | finding and making streams and consumers, optional streams, and the log lines; the last good message of a subject, when the newest are bad |
 //! | `api` | requests to JetStream and their answers |
 //! | `consumer` | a consumer of any source: the request for it, its deliveries and heartbeats, its end; pure |
-//! | `requester` | a connection for one request at a time, for the checks and for commands |
+//! | `requester` | the same connection for the checks and for commands |
 //! | `ask`, `ask_plain` | the check before a start: streams, consumers, limits of the account, permissions |
 //! | `needs` | what a source may need permissions for; each source has its needs beside its requests |
 //! | `sender` | a command that publishes |
@@ -63,7 +63,7 @@ mod wire;
 
 use std::sync::Arc;
 
-use self::data::Data;
+use self::data::{Data, PAYLOAD_BYTES_MAX};
 use self::error::{Refusal, Stop};
 use self::servers::{Second, Servers};
 use self::session::{Session, forget};
@@ -142,7 +142,7 @@ impl Bus for NatsSource {
         let mut before: Option<Data> = None;
         loop {
             let settings = &self.settings;
-            let open = |endpoint: &_| Data::open(endpoint, settings);
+            let open = |endpoint: &_| Data::open(endpoint, settings, PAYLOAD_BYTES_MAX);
             let mut data = match self.servers.connect(settings, open) {
                 Ok(connected) => connected,
                 Err(error) => return Stop::Bus(error),

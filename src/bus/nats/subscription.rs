@@ -169,8 +169,8 @@ impl Subscription {
             self.log_state(Told::NoStream);
             return Ok(());
         };
-        self.observe(stream, data)?;
         let last = data.last_message(&self.target)?;
+        self.observe(stream, last.as_ref(), data)?;
         let warm = last.as_ref().map(|m| m.sequence);
         let done = self.cursor.reached.or(warm).unwrap_or(stream.last_sequence);
         let standing = self.subscribe(data, settings, unnamed, stream, done + 1)?;
@@ -228,16 +228,25 @@ impl Subscription {
         }))
     }
 
-    /// Takes in the state of the stream, and finds out whether the stream lacks what was handed over of it, or has
-    /// another message in its place.
-    fn observe(&mut self, stream: StreamState, data: &mut Data) -> Result<(), NatsError> {
+    /// Takes in the state of the stream and the last message of the subject, and finds out whether the stream lacks what
+    /// was handed over of it, or has given its number to another message.
+    fn observe(
+        &mut self,
+        stream: StreamState,
+        last: Option<&Fetched>,
+        data: &mut Data,
+    ) -> Result<(), NatsError> {
         let is_same = self.cursor.created_unix_ns == stream.created_unix_ns;
         let mut went_back = self.cursor.observe(stream);
-        if let (true, false, Some((sequence, stored))) = (is_same, went_back, self.cursor.message())
+        if let (true, false, Some((reached, stored))) = (is_same, went_back, self.cursor.message())
         {
-            let found = self.message_at(sequence, data)?;
-            let stored_now = found.and_then(|found| found.stored_unix_ns);
-            went_back = stored_now.is_some_and(|now| now != stored);
+            let found = self.message_at(reached, data)?;
+            let is_other = |one: &Fetched| one.stored_unix_ns.is_some_and(|now| now != stored);
+            // The message may be gone; an older number with a later time shows it as well.
+            let is_later = |one: &&Fetched| {
+                one.sequence < reached && one.stored_unix_ns.is_some_and(|at| at > stored)
+            };
+            went_back = found.as_ref().is_some_and(is_other) || last.filter(is_later).is_some();
             if went_back {
                 self.cursor.start_over();
             }
