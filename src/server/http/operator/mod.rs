@@ -73,7 +73,7 @@ pub fn routes(
 ) -> Vec<Route> {
     let telemetry = Arc::clone(telemetry);
     let (is_loopback, token) = (settings.is_loopback, settings.token.clone());
-    let mut routes = files::routes(FILES);
+    let mut routes = page_routes();
     routes.extend(find::routes(&telemetry, &cutter, is_loopback));
     routes.extend(cut_routes(cutter, is_loopback));
     routes.push(Route::get("/operator/state", move |request| {
@@ -83,7 +83,18 @@ pub fn routes(
         let text = state::state(&telemetry, clock, &settings);
         Answer::json(StatusCode::OK, text).no_store()
     }));
+    with_login(token, clock, routes)
+}
+
+/// The files of the page, and the ways to it.
+pub(crate) fn page_routes() -> Vec<Route> {
+    let mut routes = files::routes(FILES);
     routes.extend(["/", "/operator"].map(|path| Route::get(path, |_| to_the_page())));
+    routes
+}
+
+/// The routes, for requests with the token only, if there is one.
+pub(crate) fn with_login(token: Option<Secret>, clock: Clock, routes: Vec<Route>) -> Vec<Route> {
     match token {
         Some(token) => Login::new(token, clock).before(routes),
         None => routes,
@@ -92,7 +103,7 @@ pub fn routes(
 
 /// Refuses the request of a page of another origin; `None` for any other request. Listed origins are no exception, because client addresses must
 /// stay private. A page whose name was made to resolve to this machine (DNS rebinding) sends that name in `Host`.
-fn refuse_other_page(request: &RequestParts, is_loopback: bool) -> Option<Answer> {
+pub(crate) fn refuse_other_page(request: &RequestParts, is_loopback: bool) -> Option<Answer> {
     let host = request.header(&header::HOST).unwrap_or_default();
     let is_refused = request.is_of_another_page() || is_loopback && !is_this_machine(host);
     is_refused.then(Answer::not_for_other_pages)
