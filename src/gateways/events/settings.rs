@@ -401,7 +401,8 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     const URLS: &str = BUS[0].flag;
     let urls = checked.get::<EventsBusSettings>().urls;
     if checked.processes().is_supervisor() && urls.expose().is_empty() {
-        let allowed = "1, unless --events-bus is set: a push would reach the devices of one process only";
+        let allowed =
+            "1, unless --events-bus is set: a push would reach the devices of one process only";
         return vec![checked.refused_as_it_is(flag!("processes"), allowed)];
     }
     if bus::is_wrong(&urls) {

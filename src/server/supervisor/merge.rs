@@ -1,7 +1,7 @@
 //! JSON answers of several processes as one answer: numbers are sums or the largest, lists are joined, and rows about
 //! connections say which process they are of.
 
-use sonic_rs::{Array, JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Object, Value};
+use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Value, json};
 
 use super::core::Number;
 
@@ -107,22 +107,27 @@ fn numbers(name: &str, values: &[(Number, Value)]) -> Value {
 fn objects(values: Vec<(Number, Value)>) -> Value {
     let mut names: Vec<String> = Vec::new();
     for (_, value) in &values {
-        let members = value.as_object().into_iter().flat_map(Object::iter);
+        let members = value
+            .as_object()
+            .into_iter()
+            .flat_map(|object| object.iter());
         for (name, _) in members {
             if !names.iter().any(|known| known == name) {
                 names.push(name.to_owned());
             }
         }
     }
-    let mut object = Object::new();
+    let mut object = json!({});
     for name in names {
         let of_name = values
             .iter()
             .filter_map(|(number, value)| Some((*number, value.get(&name)?.clone())));
         let value = merged(&name, of_name.collect());
-        object.insert(&name, value);
+        if let Some(object) = object.as_object_mut() {
+            object.insert(&name, value);
+        }
     }
-    Value::from(object)
+    object
 }
 
 /// Rows of one name are one row, and all other rows are kept. Of the lists that a process cuts off, there are as many as
@@ -159,11 +164,7 @@ fn lists(name: &str, values: Vec<(Number, Value)>) -> Value {
     if CUT_OFF.contains(&name) {
         rows.truncate(longest);
     }
-    let mut list = Array::new();
-    for row in rows {
-        list.push(row);
-    }
-    Value::from(list)
+    Value::from(&rows[..])
 }
 
 /// The name of a row that several processes have: a topic, a limit, a service.
@@ -197,7 +198,6 @@ pub(super) fn session_of(text: &str) -> Option<(Number, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sonic_rs::json;
 
     #[test]
     fn numbers_are_sums_and_times_the_largest() {

@@ -61,16 +61,14 @@ pub enum LoggingError {
 ///
 /// # Errors
 /// `directives` cannot be read, the system refuses a thread, or logging was set up before.
-pub fn init(
-    format: LogFormat,
-    directives: &str,
-    process: Option<u32>,
-) -> Result<(), LoggingError> {
+pub fn init(format: LogFormat, directives: &str, process: Option<u32>) -> Result<(), LoggingError> {
     let filter = filter(directives)?;
     let terminal = TerminalLines::for_stdout().filter(|_| format == LogFormat::Text);
     let mut lines = LogLines::start()?;
     lines.is_styled = terminal.is_some();
-    lines.label = process.map(|number| Label::new(number, format)).unwrap_or_default();
+    lines.label = process
+        .map(|number| Label::new(number, format))
+        .unwrap_or_default();
     let formatter = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || lines.clone());
