@@ -46,8 +46,7 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
     .more(
         "With more than one, a process without clients starts them, starts one again that has ended, passes signals on, \
          and serves --admin-addr for all. SIGUSR2 replaces them by new ones. Limits over all clients are divided.",
-    )
-    .in_short_help(),
+    ),
     Setting::new(
         "reuse-port",
         Kind::Switch,
