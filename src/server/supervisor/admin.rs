@@ -176,6 +176,7 @@ pub(super) fn routes(shared: &Shared, settings: &OperatorSettings) -> Vec<Route>
         ("/operator/names", &GET),
         ("/operator/disconnect", &POST),
         ("/operator/allow", &POST),
+        ("/operator/move", &POST),
     ] {
         of_operator.push(route(
             shared,

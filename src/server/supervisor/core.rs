@@ -14,8 +14,11 @@ type Us = u64;
 
 /// A process that ended later than this after its start is started again at once.
 const LASTED_US: Us = 60_000_000;
-/// The wait before a process is started again that ended soon after its start. It doubles with each further end.
-const WAIT_MIN_US: Us = 100_000;
+/// The wait before a process is started again. It doubles with each further end soon after a start. Beside others that
+/// serve, the clients of the process have come back to these by then: a new process does not know what they have missed.
+const WAIT_MIN_US: Us = 1_000_000;
+/// The same if no other process serves.
+const WAIT_ALONE_US: Us = 100_000;
 const WAIT_MAX_US: Us = 30_000_000;
 /// Unanswered questions in a row, one a second, after which a process that has answered before counts as hanging.
 const SILENT_MAX: u32 = 10;
@@ -25,6 +28,9 @@ const STOPPED_MAX: u32 = 2;
 const START_SILENT_MAX: u32 = 60;
 /// The most time for all new processes of a roll to be ready.
 const ROLL_READY_US: Us = 120_000_000;
+/// How long all new processes of a roll are ready before the old ones stop. By then each new one has seen a mark of the
+/// bus, which is published every second, and knows the positions of clients that come from old ones.
+const ROLL_SETTLE_US: Us = 2_000_000;
 
 /// The number of a process, from 1.
 pub(super) type Number = u32;
@@ -95,9 +101,10 @@ enum Phase {
     /// The first processes start. If one of them cannot, the supervisor ends with its status.
     Starting,
     Running,
-    /// The processes of the other half start; at this time the roll is given up.
+    /// The processes of the other half start; at this time the roll is given up. All are ready since then.
     RollStarting {
         until: Us,
+        ready_since: Option<Us>,
     },
     /// The new processes are ready, and the old ones end.
     RollEnding {
@@ -217,6 +224,12 @@ impl Supervisor {
         matches!(self.phase, Phase::Stopping { .. })
     }
 
+    /// Whether all processes serve, and nothing else is under way.
+    pub(super) fn is_settled(&self) -> bool {
+        let mut of_half = self.half(self.is_second);
+        self.phase == Phase::Running && of_half.all(|number| self.state(number).is_ready())
+    }
+
     /// The time of the next [`tick`](Self::tick).
     pub(super) fn deadline(&self) -> Option<Us> {
         let of_places = self.places.iter().filter_map(|place| match place.state {
@@ -225,7 +238,11 @@ impl Supervisor {
             _ => None,
         });
         let of_roll = match self.phase {
-            Phase::RollStarting { until } => Some(until),
+            Phase::RollStarting {
+                ready_since: Some(since),
+                ..
+            } => Some(since + ROLL_SETTLE_US),
+            Phase::RollStarting { until, .. } => Some(until),
             _ => None,
         };
         of_places.chain(of_roll).min()
@@ -249,10 +266,12 @@ impl Supervisor {
                 _ => {}
             }
         }
-        if let Phase::RollStarting { until } = self.phase
-            && until <= now
-        {
-            self.give_up_roll(None, now);
+        match self.phase {
+            Phase::RollStarting {
+                until,
+                ready_since: None,
+            } if until <= now => self.give_up_roll(None, now),
+            _ => self.go_on(now),
         }
     }
 
@@ -344,13 +363,15 @@ impl Supervisor {
 
     /// Has a process started again, soon if it was there for long.
     fn wait(&mut self, number: Number, ended: Ended, since: Us, now: Us) {
+        let is_alone = !self.states().any(|(_, state)| state.is_ready());
         let Some(place) = self.place(number) else {
             return;
         };
         if now.saturating_sub(since) >= LASTED_US {
             place.ends = 0;
         }
-        let doubled = WAIT_MIN_US << place.ends.min(20);
+        let least = if is_alone { WAIT_ALONE_US } else { WAIT_MIN_US };
+        let doubled = least << place.ends.min(20);
         place.ends += 1;
         let wait = match ended {
             // Wrong settings: somebody has changed a file, and has to change it again.
@@ -372,6 +393,7 @@ impl Supervisor {
                 self.say(Event::RollBegins);
                 self.phase = Phase::RollStarting {
                     until: now + ROLL_READY_US,
+                    ready_since: None,
                 };
                 self.go_on(now);
             }
@@ -423,7 +445,15 @@ impl Supervisor {
                     self.say(Event::Started);
                 }
             }
-            Phase::RollStarting { .. } if all_in(self, !self.is_second, State::is_ready) => {
+            Phase::RollStarting { until, ready_since }
+                if all_in(self, !self.is_second, State::is_ready) =>
+            {
+                let since = ready_since.unwrap_or(now);
+                let ready_since = Some(since);
+                self.phase = Phase::RollStarting { until, ready_since };
+                if now < since + ROLL_SETTLE_US {
+                    return;
+                }
                 self.say(Event::RollEndsOld);
                 self.phase = Phase::RollEnding { since: now };
                 for number in self.half(self.is_second) {
@@ -432,7 +462,9 @@ impl Supervisor {
                 self.is_second = !self.is_second;
                 self.go_on(now);
             }
-            Phase::RollStarting { .. } => {
+            Phase::RollStarting { until, .. } => {
+                let ready_since = None;
+                self.phase = Phase::RollStarting { until, ready_since };
                 // Processes of a roll that was given up may still be stopping at first.
                 for number in self.half(!self.is_second) {
                     if self.state(number) == State::Empty {

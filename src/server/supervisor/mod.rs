@@ -7,6 +7,7 @@
 //! | `ask` | requests to the admin sockets |
 //! | `admin` | the pages of the one admin address |
 //! | `merge` | JSON answers of several processes as one |
+//! | `level` | which processes have far more clients than others; pure |
 //! | `exposition` | `/metrics` of several processes as one |
 //!
 //! One thread waits for signals, ends of processes and answers; the admin listener has another. The processes are this
@@ -17,6 +18,7 @@ mod ask;
 mod children;
 mod core;
 mod exposition;
+mod level;
 mod merge;
 #[cfg(test)]
 mod tests;
@@ -24,7 +26,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -51,6 +53,7 @@ use crate::run::{CommonSettings, RunError, alone, stop_signals_are_taken};
 use crate::settings::{Checked, Processes};
 use weirgate_bus::runtime::Clock;
 use weirgate_wire::base::escaped;
+use weirgate_wire::json;
 
 /// How often the processes are asked.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -58,6 +61,8 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const ANSWER_MAX: Duration = Duration::from_millis(900);
 /// How long the pages may take to end after the last process.
 const HTTP_STOP: Duration = Duration::from_millis(200);
+/// How often the clients of the processes are counted, and how long a count waits after clients were asked to leave.
+const LEVEL_EVERY: Duration = Duration::from_secs(10);
 /// The time of a process for its end besides the times of its stop.
 const STOP_MORE_US: u64 = 10_000_000;
 
@@ -113,6 +118,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
         clock,
         pids: BTreeMap::new(),
         stop_us,
+        level_at: Instant::now() + LEVEL_EVERY,
     };
     let status = shell.block().map_err(RunError::Loop)?;
     plane.stop(HTTP_STOP);
@@ -146,6 +152,16 @@ struct Shell {
     /// The pid of each process that has answered and was told what is refused.
     pids: BTreeMap<Number, u32>,
     stop_us: u64,
+    /// The time of the next count of clients.
+    level_at: Instant,
+}
+
+/// What a request to a process has led to.
+enum Told {
+    /// The answer of a process with this pid.
+    Ready(Number, u32, Option<bool>),
+    /// So long must no count follow.
+    Levelled(Duration),
 }
 
 /// The signals of the process: what came, and a socket that can be read when something came.
@@ -201,16 +217,20 @@ impl Shell {
             let now = self.clock.mono_us();
             match came {
                 Came::Signals(signals) => self.take_signals(&signals?),
-                Came::Answer(Some((number, pid, answer))) => {
+                Came::Answer(Some(Told::Ready(number, pid, answer))) => {
                     if self.children.pid(number) == Some(pid) {
                         self.take_answer(number, pid, answer, now);
                     }
+                }
+                Came::Answer(Some(Told::Levelled(wait))) => {
+                    self.level_at = Instant::now() + LEVEL_EVERY + wait;
                 }
                 Came::Answer(None) => {}
                 Came::Due => {
                     self.supervisor.tick(now);
                     if Instant::now() >= ask_at {
                         self.ask_all(&sender);
+                        self.level(&sender);
                         notify_watchdog();
                         // A start takes some tenths of a second.
                         let wait = match self.is_starting() {
@@ -318,7 +338,7 @@ impl Shell {
     }
 
     /// Asks each process whether it is ready. A process that has not answered yet is first told what is refused.
-    fn ask_all(&self, sender: &mpsc::UnboundedSender<(Number, u32, Option<bool>)>) {
+    fn ask_all(&self, sender: &mpsc::UnboundedSender<Told>) {
         for (number, state) in self.supervisor.states() {
             let is_asked = matches!(state, State::Starting { .. } | State::Serving { .. });
             let Some(pid) = self.children.pid(number).filter(|_| is_asked) else {
@@ -334,9 +354,31 @@ impl Shell {
                     false => None,
                 };
                 // The supervisor may have ended.
-                let _ = sender.send((number, pid, is_ready));
+                let _ = sender.send(Told::Ready(number, pid, is_ready));
             });
         }
+    }
+
+    /// Counts the clients of the processes if it is time, and has some leave a process with far more than the others.
+    fn level(&mut self, sender: &mpsc::UnboundedSender<Told>) {
+        if Instant::now() < self.level_at || !self.supervisor.is_settled() {
+            return;
+        }
+        self.level_at = Instant::now() + LEVEL_EVERY;
+        let alive = self
+            .supervisor
+            .states()
+            .filter(|(_, state)| state.is_alive());
+        let sockets: Vec<_> = alive
+            .map(|(number, _)| (number, self.children.sockets.of(number)))
+            .collect();
+        let (shared, sender) = (self.shared.clone(), sender.clone());
+        spawn_local(async move {
+            if let Ok(wait) = level(&shared, &sockets).await {
+                // The supervisor may have ended.
+                let _ = sender.send(Told::Levelled(wait));
+            }
+        });
     }
 
     fn take_answer(&mut self, number: Number, pid: u32, is_ready: Option<bool>, now: u64) {
@@ -352,6 +394,37 @@ impl Shell {
         }
         self.supervisor.answered(number, answer, now);
     }
+}
+
+/// Has clients leave the processes with far more than the others. Returns the time over which they do.
+async fn level(shared: &Shared, sockets: &[(Number, PathBuf)]) -> io::Result<Duration> {
+    let mut counts = Vec::new();
+    for (number, socket) in sockets {
+        let said = Question::get("/stats").ask(socket, ANSWER_MAX).await?;
+        let stats = json::read(&said.body).ok();
+        let clients = stats.and_then(|stats| stats.number(&["clients"]));
+        counts.push((*number, clients.ok_or(io::ErrorKind::InvalidData)?));
+    }
+    let mut longest_ms = 0;
+    for (number, clients) in level::excess(&counts) {
+        let Some((_, socket)) = sockets.iter().find(|(one, _)| *one == number) else {
+            continue;
+        };
+        let spread_ms = level::spread_ms(clients);
+        longest_ms = longest_ms.max(spread_ms);
+        tracing::info!(
+            process = number,
+            clients,
+            spread_ms,
+            "a process has far more clients than others; some leave it"
+        );
+        let mut question = Question::get("/operator/move");
+        question.method = Method::POST;
+        question.body = format!(r#"{{"clients":{clients},"spread_ms":{spread_ms}}}"#).into();
+        let question = question.with_login(shared.login());
+        question.ask(socket, ANSWER_MAX).await?;
+    }
+    Ok(Duration::from_millis(longest_ms))
 }
 
 async fn is_ready(socket: &Path) -> io::Result<bool> {
@@ -380,14 +453,14 @@ async fn tell_refused(shared: &Shared, socket: &Path) -> io::Result<()> {
 /// What the supervisor waits for.
 enum Came {
     Signals(io::Result<Vec<i32>>),
-    Answer(Option<(Number, u32, Option<bool>)>),
+    Answer(Option<Told>),
     Due,
 }
 
 /// Waits for the first of the three.
 async fn first_of(
     signals: impl Future<Output = io::Result<Vec<i32>>>,
-    answer: impl Future<Output = Option<(Number, u32, Option<bool>)>>,
+    answer: impl Future<Output = Option<Told>>,
     due: impl Future<Output = ()>,
 ) -> Came {
     use std::pin::pin;
