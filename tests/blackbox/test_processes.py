@@ -8,6 +8,7 @@ import random
 import re
 import signal
 import socket
+import subprocess
 import tempfile
 
 import pytest
@@ -391,3 +392,33 @@ async def test_a_process_that_starts_later_refuses_whom_an_operator_has_cut_off(
     several.supervisor.send(signal.SIGUSR2)
     await until(lambda: several.processes().keys() == {1, 2, 3} and several.ready()["ready"], 30, "the second roll")
     assert (await connect(several.port)).open
+
+
+async def test_the_commands_need_the_one_address_and_its_token(start_several):
+    several = start_several(env={"WEIRGATE_ADMIN_TOKEN": "s3cret-s3cret"})
+    open_clients = await connect_many(9, several.port)
+    address = several.supervisor.http_url.removeprefix("http://")
+    await until(lambda: sum(several.clients().values()) == 9, 5, "all clients counted")
+
+    def run(*args, token="s3cret-s3cret"):
+        done = subprocess.run([weirgate_binary(), *args, address], env={"WEIRGATE_ADMIN_TOKEN": token}, text=True, timeout=30,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return done.returncode, done.stdout
+
+    status, shown = await asyncio.to_thread(run, "top", "--once")
+    assert status == 0 and re.search(r"\b9 clients|clients +9", shown), shown
+    status, shown = await asyncio.to_thread(run, "top", "--once", token="another")
+    assert status == 1 and "WEIRGATE_ADMIN_TOKEN" in shown
+    status, shown = await asyncio.to_thread(run, "disconnect", "--address", "127.0.0.1")
+    assert status == 0 and '"disconnected":9' in shown, shown
+    await until(lambda: not any(client.open for client in open_clients), 5, "all cut")
+
+
+def test_the_signal_for_a_roll_ends_no_process(start_several):
+    several = start_several()
+    pids = several.processes()
+    for pid in pids.values():
+        os.kill(pid, signal.SIGUSR2)
+    several.supervisor.send(signal.SIGHUP)
+    several.supervisor.lines_with("SIGHUP", "process=3")
+    assert several.processes() == pids

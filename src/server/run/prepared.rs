@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
+use signal_hook::consts::SIGUSR2;
+use signal_hook::flag;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -101,6 +103,11 @@ impl Prepared {
 /// Has the system stop this process when its supervisor is killed: a new supervisor could not watch it, and would share
 /// the port with it.
 fn end_with_supervisor() {
+    // The signal for a roll may be sent to all processes of a unit, and would end this one.
+    let ignored = flag::register(SIGUSR2, Arc::default());
+    if let Err(error) = ignored {
+        tracing::warn!(%error, "SIGUSR2 would end this process");
+    }
     if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
         tracing::warn!(%error, "this process would outlive its supervisor");
     }

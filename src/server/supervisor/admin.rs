@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 use hyper::header::{
-    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue,
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue,
     TRANSFER_ENCODING,
 };
 use hyper::{Method, StatusCode};
@@ -493,11 +493,6 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
     let mut headers = headers.clone();
     for name in [HOST, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING] {
         headers.remove(name);
-    }
-    // The login of the operator is checked here; the supervisor has its own there. A push has another.
-    if headers.contains_key(AUTHORIZATION) {
-        headers.remove("sec-fetch-site");
-        headers.remove("origin");
     }
     headers
 }

@@ -43,8 +43,9 @@ impl Question {
     /// Adds the login of the operator's routes.
     #[must_use]
     pub(super) fn with_login(mut self, login: Option<&HeaderValue>) -> Self {
-        self.headers
-            .extend(login.map(|login| (AUTHORIZATION, login.clone())));
+        if let Some(login) = login {
+            self.headers.insert(AUTHORIZATION, login.clone());
+        }
         self
     }
 

@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use rustix::process::Signal;
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::pipe;
 use tokio::io::Interest;
@@ -73,6 +75,8 @@ const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD];
 /// # Errors
 /// A process could not start, an address is in use, or there is no place for the admin sockets.
 pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Result<(), RunError> {
+    // Before the processes start, the signal for a roll has no effect.
+    flag::register(SIGUSR2, Arc::default()).map_err(RunError::Thread)?;
     let common = CommonSettings::new(checked);
     if let Some(text) = common.twice() {
         return Err(RunError::Settings(text));
