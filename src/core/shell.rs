@@ -10,10 +10,26 @@ use weirgate_wire::admission::{ClientAddr, HeldBytes, Peer, Permit};
 
 /// A request to close clients.
 pub struct CutRequest {
-    /// The clients; `None` for all clients that the list of refusals refuses.
-    pub cut: Option<Cut>,
+    /// The clients.
+    pub whom: Whom,
     /// Called after the last client.
     pub tell: Box<dyn FnOnce(CutDone) + Send>,
+}
+
+/// The clients of a [`CutRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// All that the list of refusals refuses.
+    Refused,
+    /// Those that meet all conditions.
+    Chosen(Cut),
+    /// So many, whichever they are, as at a stop: they may come back at once, and do so to any process of the port.
+    Any {
+        /// The number.
+        clients: u64,
+        /// The time over which their closes are spread.
+        spread_us: u64,
+    },
 }
 
 /// The outcome of a request.
@@ -31,7 +47,7 @@ pub struct CutDone {
 
 impl fmt::Debug for CutRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CutRequest").field(&self.cut).finish()
+        f.debug_tuple("CutRequest").field(&self.whom).finish()
     }
 }
 
@@ -39,7 +55,10 @@ impl fmt::Debug for CutRequest {
 #[derive(Debug, Default)]
 pub(super) struct Cuts {
     pub(super) requests: VecDeque<CutRequest>,
-    pub(super) next_slot: usize,
+    /// The slot at which the walk has begun: not always the first, so that any client may be meant.
+    pub(super) first_slot: usize,
+    /// How many slots were looked at.
+    pub(super) looked_at: usize,
     pub(super) done: CutDone,
 }
 

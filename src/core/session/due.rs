@@ -183,7 +183,7 @@ impl Session {
     }
 
     /// Handles the close timer. Writes a close that has waited long enough. Without such a close the process is stopping,
-    /// and the client's moment to be closed has come: the moments of all clients are spread over the drain.
+    /// or the client was chosen to leave, and its moment to be closed has come: the moments of several clients are spread.
     fn close_due(&mut self, now: Now) -> Due {
         let close = match &self.cold.phase {
             Phase::Open(open) => open.close,

@@ -235,6 +235,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "A client may send a new token once a second. Clients of one address leave a part for the clients of others: in each second \
         an address has as many as are left for all.",
     )
+    .counts_all()
     .constant()
     .limit(
         "an error in the response; the old token stays",

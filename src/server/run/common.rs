@@ -117,7 +117,7 @@ impl CommonSettings {
     }
 
     /// The settings of the operator's page.
-    pub(super) fn operator(&self) -> OperatorSettings {
+    pub(crate) fn operator(&self) -> OperatorSettings {
         let is_loopback =
             matches!(&self.admin_addr, Some(ListenAddr::Tcp(addr)) if addr.ip().is_loopback());
         OperatorSettings {
@@ -141,7 +141,7 @@ impl CommonSettings {
 
     /// Returns the error if two listeners of this process have the same address. With `--reuse-port` both would
     /// listen, and the kernel would give each client to either of them.
-    pub(super) fn twice(&self) -> Option<String> {
+    pub(crate) fn twice(&self) -> Option<String> {
         let listen = &self.reactor.listen;
         let plain = listen.addrs.iter().map(|addr| ("--listen", addr));
         let tls = listen.tls_addrs.iter().map(|addr| ("--tls-port", addr));
@@ -158,7 +158,7 @@ impl CommonSettings {
     }
 
     /// The permitted origins, for the HTTP side.
-    pub(super) fn cors(&self) -> Cors {
+    pub(crate) fn cors(&self) -> Cors {
         match self.allowed_origins.as_slice() {
             [] => Cors::Any,
             listed => Cors::Listed(listed.to_vec()),

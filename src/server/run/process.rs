@@ -48,7 +48,7 @@ const ROOM_WARNED_OF: usize = 1_000;
 pub(super) fn start_process(checked: &Checked) -> Result<Clock, RunError> {
     check_address_space()?;
     let (format, filter) = log_settings(checked)?;
-    logging::init(format, &filter)?;
+    logging::init(format, &filter, checked.processes().number())?;
     Ok(begin(checked))
 }
 

@@ -131,6 +131,7 @@ impl Checked {
             let both_ways = PAIRS.iter().flat_map(|&(a, b)| [(a, b), (b, a)]);
             errors.extend(both_ways.filter_map(|pair| checked.alone(pair)));
             errors.extend(checked.tls_errors());
+            errors.extend(checked.processes_errors());
             errors.extend(checked.history_errors());
             errors.extend(checked.headers_from_nobody());
             errors.extend(checked.cookie_of_any_page());
@@ -182,7 +183,7 @@ impl Checked {
     }
 
     /// The same error, with the whole value as the wrong part.
-    pub(crate) fn refused_as_it_is(&self, flag: &str, allowed: impl Into<String>) -> SettingsError {
+    pub fn refused_as_it_is(&self, flag: &str, allowed: impl Into<String>) -> SettingsError {
         let shown = match &self.found(flag).value {
             Value::Urls(urls) => urls.expose().to_string(),
             value => value.to_string(),

@@ -437,6 +437,12 @@ metric_names! { |at|
     PROCESS_START_TIME = Gauge "process_start_time_seconds" []
         "Start of the process, Unix time in seconds."
         => at.process.start_time_seconds;
+    PROCESSES = Gauge "weirgate_processes" ["state"]
+        "Processes by state, if several share the port (--processes).";
+    PROCESS_RESTARTS = Counter "weirgate_process_restarts_total" []
+        "Processes that have ended and were started again (--processes).";
+    PROCESS_ROLLS = Counter "weirgate_process_rolls_total" []
+        "Replacements of all processes by new ones (--processes, SIGUSR2).";
 }
 
 /// The kind of a metric.
