@@ -97,7 +97,7 @@ soak slow-lines hostile uncharged how-large: export TEST_BUILD := release
 soak: deps build ## All four gateways for an hour under visitors, hostile clients and outages: memory, losses, counters; SOAK_SECONDS
 	.venv/bin/python tests/soak/soak.py --seconds $(or $(SOAK_SECONDS),3600) $(if $(SEED),--seed $(SEED))
 
-hostile: deps build ## 400 hostile clients, 0.5 MB/s in all, on TLS too: another client's round trips, and memory (eight minutes; idle machine); OVER_TLS=1
+hostile: deps build ## 400 hostile clients, 0.5 MB/s in all, on TLS too: another client's round trips, and memory (eleven minutes; idle machine); OVER_TLS=1
 	.venv/bin/python tests/soak/hostile.py $(if $(NAME),--only '$(NAME)')
 
 slow-lines: deps build ## 20 kB/s behind 600 KiB, and 60 kB at 1,500 B/s upwards: all gateways, direct and behind five proxies (five minutes); SLOW_SECONDS
