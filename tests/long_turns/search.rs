@@ -11,7 +11,7 @@ use crate::world::client::frame;
 /// Tries that are mutated.
 const POOL: usize = 30;
 /// A try ends after so much CPU time of its own, microseconds.
-const TRY_US_MAX: u64 = 1_500_000;
+const TRY_US_MAX: u64 = 500_000;
 /// Clients of a try.
 const CLIENTS_MAX: usize = 400;
 /// A turn may cost this much, microseconds. A debug build checks the state of the core beside, and is slow.
