@@ -134,8 +134,8 @@ simulate: ## The simulations with 10,000 seeds (an hour); SEEDS
 	CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_PROFILE_DEV_OPT_LEVEL=1 SIM_SEEDS=$(or $(SEEDS),10000) \
 	    cargo test --locked --test simulation_gateways --test simulation --test simulation_resume -- --nocapture
 
-long-turns: ## What clients can say that makes a turn long, searched for by CPU time, with 100,000 names (4 minutes); SECONDS for each gateway, TURN_SEED
-	TURN_SECONDS=$(or $(SECONDS),60) cargo test --locked --release --test long_turns -- --nocapture --test-threads 1
+long-turns: ## What clients can say that makes a turn long, searched for by CPU time, with 100,000 names (4 minutes); TURN_SECONDS, TURN_SEED
+	TURN_SECONDS=$(or $(TURN_SECONDS),60) cargo test --locked --release --test long_turns -- --nocapture --test-threads 1
 
 redis-restart: deps debug-build ## Redis killed and back under 1,000 subscribed clients, trades and channels (a minute)
 	TEST_CLIENTS=1000 $(PYTEST) tests/blackbox/test_redis_restart.py
