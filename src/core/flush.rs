@@ -210,7 +210,13 @@ impl Core {
 
     /// Returns false if the time was over before the end of the lap.
     fn flush_lists(&mut self, tx: &mut dyn Transmit) -> bool {
-        self.flush_little(tx) & self.flush_long(tx)
+        loop {
+            let is_over = self.flush_little(tx) & self.flush_long(tx);
+            // What is left of a long queue may be little, and belongs to this lap too.
+            if !is_over || !self.scratch.is_under_way() {
+                return is_over;
+            }
+        }
     }
 
     /// Whether some clients wait for a write that the kernel may take.

@@ -219,6 +219,23 @@ fn a_large_frame_leaves_in_several_writes_and_batches() {
     world.hub.check_invariants();
 }
 
+/// What a write leaves of a long queue may be little: it goes out in the same lap.
+#[test]
+fn a_lap_ends_with_what_the_writes_of_long_queues_have_left() {
+    let (mut world, all) = churned(CLIENTS);
+    let most = world.hub.core().limits().write_bytes_max;
+    for bytes in [most - 5_000, 10_000] {
+        publish(&mut world, "A", bytes);
+    }
+    flushed(&mut world, 1);
+    assert!(world.hub.is_flushing());
+    let keys: BTreeSet<_> = flushed(&mut world, usize::MAX).into_iter().collect();
+    assert_eq!(keys, all, "those of the first batch had a rest");
+    assert!(!world.hub.has_to_flush());
+    assert_eq!(world.hub.core().stats().messages_sent, 2 * CLIENTS as u64);
+    world.hub.check_invariants();
+}
+
 #[test]
 fn a_client_with_little_to_send_goes_before_those_with_much() {
     let (mut world, all) = churned(CLIENTS);
