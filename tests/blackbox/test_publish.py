@@ -47,6 +47,12 @@ def subscribed(server, channel):
         yield next_message
 
 
+def test_a_name_without_subscribers_shows_with_the_first_message(redis_server, started):
+    endless = Process([weirgate_binary(), "publish", redis_server.url, "trade:AAPL", WALK, "--rate", "5"])
+    started.append(endless)
+    endless.logs("publishing on trade:AAPL; Ctrl-C ends it", "no receiver so far: nobody is subscribed to trade:AAPL")
+
+
 def test_redis_says_how_many_receive(redis_server):
     url = redis_server.url
     assert run(url, "a:b", "hello") == (

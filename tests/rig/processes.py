@@ -271,9 +271,10 @@ class RedisServer:
 
 
 class Weirgate(Process):
-    """`weirgate SUBCOMMAND` on a free port, with the test's flags and env; `under` is a program that starts weirgate."""
+    """`weirgate SUBCOMMAND` on a free port, with the test's flags and env; `under` is a program that starts weirgate, `program`
+    another version of it."""
 
-    def __init__(self, subcommand="levels", *flags, nats=None, redis=None, env=None, files_max=None, output=None, under=()):
+    def __init__(self, subcommand="levels", *flags, nats=None, redis=None, env=None, files_max=None, output=None, under=(), program=None):
         self.port = free_port()
         settings = {name: str(self.port) for name in ("GATEWAY_PORT", "WS_PORT", "REDIS_WS_GATEWAY_PORT")}
         # A test that starts a gateway again names the port itself.
@@ -283,7 +284,7 @@ class Weirgate(Process):
             settings["REDIS_URL"] = redis.url
         if nats is not None:
             settings["NATS_URL"] = nats.url
-        super().__init__([*under, weirgate_binary(), subcommand, *flags], {**settings, **(env or {})}, files_max, output)
+        super().__init__([*under, program or weirgate_binary(), subcommand, *flags], {**settings, **(env or {})}, files_max, output)
         self.http_url = f"http://127.0.0.1:{self.port}"
         self.ws_url = f"ws://127.0.0.1:{self.port}/ws/stream"
         self.scraped_at = 0

@@ -176,6 +176,13 @@ impl PublishCommand {
         }
         let wants_more = |published| self.count.is_none_or(|count| published < count);
         while wants_more(progress.published) && !stop.is_asked() {
+            // A wrong name shows with the first message, not only when somebody ends an endless publication.
+            if progress.published == 1 && progress.told == Told::Receivers(0) {
+                complain(&format!(
+                    "no receiver so far: nobody is subscribed to {}",
+                    self.name
+                ));
+            }
             if !is_time(progress.published) {
                 break;
             }

@@ -133,8 +133,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Connections of the proxy to one service at once, shared between addresses",
     )
     .more(
-        "An address gets another one only while it holds fewer than are free: half of all alone, a third beside \
-         another. The clients of one IPv6 /64 count as one, and so do all clients behind a proxy that \
+        "One address may have at most half of them, or a third beside another one. The clients of one IPv6 /64 count as one, and so do all clients behind a proxy that \
          `--trusted-proxies` does not name. Each counts with 200 KiB for the bytes on their way, in the share `proxy-bytes` of \
          `--memory-max`: more connections need more memory.",
     )
