@@ -7,6 +7,7 @@ import signal
 import pytest
 from bus import publisher
 from clients import connect
+from ports import free_port
 from waiting import until
 
 LOST = (3, 5, 12)
@@ -126,3 +127,40 @@ async def test_a_number_that_is_not_there_any_more_proves_nothing(nats, start_we
             await bus.streams.publish("market.noise", b"{}")
     weirgate.send(signal.SIGCONT)
     await sees(weirgate, {"n": 6})
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("overtakes", [False, True], ids=["few-follow", "the-numbers-are-given-again"])
+@pytest.mark.parametrize("flags", [[], ["--ephemeral"]], ids=["durable", "ephemeral"])
+async def test_a_connection_that_stays_shows_it_too(start_nats, start_weirgate, tmp_path, flags, overtakes):
+    """The streams are on another server than that of the connection."""
+    leaf_port = free_port()
+    store = tmp_path / "store"
+    hub = start_nats(jetstream=False, config=f'jetstream {{ store_dir: "{store}", domain: hub }}\n'
+                                             f"leafnodes {{ listen: 127.0.0.1:{leaf_port} }}")
+    leaf = start_nats(jetstream=False, config='default_js_domain { "$G": hub }\nleafnodes { reconnect: 1, remotes: '
+                                              f'[{{ url: "nats://127.0.0.1:{leaf_port}" }}] }}')
+    async with publisher(hub) as bus:
+        for number in range(1, 5):
+            await bus.streams.publish("market.flow", b'{"n":%d}' % number)
+    weirgate = start_weirgate("levels", *flags, nats=leaf).wait_ready()
+    await sees(weirgate, {"n": 4})
+    stopped(hub)
+    folders = [one / "msgs" for one in sorted(store.rglob("streams"))[0].iterdir()]
+    copies = copied(hub, folders, tmp_path)
+    hub.start()
+    async with publisher(hub) as bus:
+        for number in range(5, 10):
+            await bus.streams.publish("market.flow", b'{"n":%d}' % number)
+    await sees(weirgate, {"n": 9})
+    hub.kill()
+    replace(hub, folders, copies)
+    # Longer than the pause between two questions.
+    await asyncio.sleep(2.5)
+    hub.start()
+    async with publisher(hub) as bus:
+        for number in range(10, 15 if overtakes else 12):
+            await bus.streams.publish("market.flow", b'{"n":%d}' % number)
+    await sees(weirgate, {"n": number})
+    assert weirgate.lines_with("the stream has lost its newest messages")
+    assert len(weirgate.lines_with("subscribed on NATS")) == 1, "the connection stayed"

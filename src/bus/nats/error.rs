@@ -89,7 +89,7 @@ pub enum NatsError {
     NoPoll(#[source] io::Error),
     /// The server: this user lacks a permission needed for the relay.
     #[error(
-        "NATS does not let this user {what} (permission refused); change the permissions of this user"
+        "NATS does not let this user {what}; change the permissions of this user (refused by the server)"
     )]
     NotPermitted {
         /// The refused action: to publish or to subscribe, and the subject.

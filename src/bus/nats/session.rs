@@ -11,7 +11,7 @@ use super::error::{NatsError, Refusal, Stop};
 use super::servers::Second;
 use super::settings::NatsSettings;
 use super::subscription::Subscription;
-use super::watchdog::{Answer, Ask, Watchdog, Watched, WatchedConsumer};
+use super::watchdog::{Answer, Ask, Reached, Watchdog, Watched, WatchedConsumer};
 use crate::relay::Relay;
 use crate::status::{BusStatus, ConsumerStatus, Stall};
 use weirgate_core::BusEvent;
@@ -420,7 +420,7 @@ impl Ask for Asker<'_> {
         self.data.ask(subject, body)
     }
 
-    fn reached(&self, index: usize) -> Option<u64> {
+    fn reached(&self, index: usize) -> Option<Reached> {
         self.subscriptions.get(index)?.reached()
     }
 }

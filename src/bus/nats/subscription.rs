@@ -12,7 +12,7 @@ use super::error::{NatsError, Stop};
 use super::needs::{Action, Need};
 use super::protocol::{AckSubject, Delivery};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
-use super::watchdog::Health;
+use super::watchdog::{Health, Reached};
 use crate::SourceLink;
 use crate::outage::Attempts;
 use crate::relay::Relay;
@@ -130,9 +130,12 @@ impl Subscription {
         standing.is_some_and(|standing| standing.consumer.name() == Some(consumer))
     }
 
-    /// The last sequence that needs no relay any more.
-    pub(super) fn reached(&self) -> Option<u64> {
-        self.cursor.reached
+    /// The last message that needs no relay any more.
+    pub(super) fn reached(&self) -> Option<Reached> {
+        self.cursor.reached.map(|sequence| Reached {
+            sequence,
+            stored_unix_ns: self.cursor.stored_unix_ns,
+        })
     }
 
     /// Stops reading.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nats::jetstream::ConsumerInfo;
 
 use super::api::{
-    ANSWER_TIMEOUT, ApiError, ConsumerState, answer_of, first_stream, read, stream_of,
+    ANSWER_TIMEOUT, ApiError, ConsumerState, answer_of, first_stream, message, read, stream_of,
 };
 use super::consumers::{Durable, Target, durable_of};
 use super::needs::Action;
@@ -65,8 +65,16 @@ pub(super) enum Answer {
 pub(super) trait Ask {
     /// Sends a request. Returns the number of the answer.
     fn ask(&mut self, subject: &str, body: &[u8]) -> u64;
-    /// The last sequence that the subscription of this index has handed over.
-    fn reached(&self, index: usize) -> Option<u64>;
+    /// The last message that the subscription of this index has handed over.
+    fn reached(&self, index: usize) -> Option<Reached>;
+}
+
+/// The last message that needs no relay any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reached {
+    pub(super) sequence: u64,
+    /// When it was stored, Unix nanoseconds; `None`: unknown.
+    pub(super) stored_unix_ns: Option<u64>,
 }
 
 /// The questions about all subscriptions of a connection.
@@ -79,6 +87,8 @@ pub(super) struct Watchdog {
 /// The questions about a subscription.
 struct Round {
     watched: Watched,
+    /// Whether JetStream was away for a moment: it may have come back with another message under a known number.
+    is_unsure: bool,
     step: Step,
 }
 
@@ -102,10 +112,16 @@ enum Step {
 enum Question {
     /// About the consumer in use.
     Consumer,
-    /// About the stream of the consumer with these counts, when the sequence `reached` was handed over.
+    /// About the stream of the consumer with these counts, when `reached` was handed over.
     Stream {
         counts: Counts,
-        reached: Option<u64>,
+        reached: Option<Reached>,
+    },
+    /// About the message that was stored at this time, in the stream with this last sequence.
+    Message {
+        counts: Counts,
+        stored_unix_ns: u64,
+        last_sequence: u64,
     },
     /// About the durable consumer, if a stream of this last sequence is known.
     Durable(Option<u64>),
@@ -126,11 +142,13 @@ impl Watchdog {
 
     /// Watches these from now on: one for each subscription, in the same order.
     pub(super) fn watch(&mut self, all: Vec<Watched>, now: Instant) {
-        let round = |watched| Round {
+        let before: Vec<bool> = self.rounds.iter().map(|round| round.is_unsure).collect();
+        let round = |(index, watched)| Round {
             watched,
+            is_unsure: before.get(index).is_some_and(|is_unsure| *is_unsure),
             step: Step::Rest(now),
         };
-        self.rounds = all.into_iter().map(round).collect();
+        self.rounds = all.into_iter().enumerate().map(round).collect();
     }
 
     /// The time of the next [`Self::tick`].
@@ -147,6 +165,7 @@ impl Watchdog {
                     Step::Doubt(_) => round.begin(true, now, ask),
                     Step::Asked { .. } => {
                         tracing::debug!(index, "no answer about a consumer");
+                        round.is_unsure = true;
                         round.step = Step::Rest(now + self.interval);
                     }
                 }
@@ -213,7 +232,15 @@ impl Watchdog {
         match next {
             Next::Rest => {}
             Next::Doubt => round.step = Step::Doubt(now + DOUBT),
-            Next::Ask(question, subject) => round.ask(question, subject, is_second, now, ask),
+            Next::Ask(question, subject, body) => {
+                round.step = Step::Asked {
+                    number: ask.ask(&subject, body.as_bytes()),
+                    question,
+                    subject,
+                    since: now,
+                    is_second,
+                };
+            }
         }
         Some((index, found))
     }
@@ -223,7 +250,14 @@ impl Watchdog {
 enum Next {
     Rest,
     Doubt,
-    Ask(Question, String),
+    /// The next question, with the subject and the body of the request.
+    Ask(Question, String, String),
+}
+
+impl Next {
+    fn ask(question: Question, subject: String) -> Self {
+        Self::Ask(question, subject, String::new())
+    }
 }
 
 impl Round {
@@ -260,33 +294,19 @@ impl Round {
         };
     }
 
-    /// Asks the next question of a round.
-    fn ask(
-        &mut self,
-        question: Question,
-        subject: String,
-        is_second: bool,
-        now: Instant,
-        ask: &mut impl Ask,
-    ) {
-        self.step = Step::Asked {
-            number: ask.ask(&subject, b""),
-            question,
-            subject,
-            since: now,
-            is_second,
-        };
-    }
-
     /// What an answer says, and what follows.
     fn judge(
-        &self,
+        &mut self,
         question: Question,
         answer: Result<Vec<u8>, ApiError>,
         is_second: bool,
-        reached: Option<u64>,
+        reached: Option<Reached>,
     ) -> (Vec<Answer>, Next) {
-        match (&self.watched, question) {
+        let is_away =
+            |error: &ApiError| !error.is_an_answer() && !matches!(error, ApiError::NotPermitted(_));
+        self.is_unsure |= answer.as_ref().is_err_and(is_away);
+        let (watched, is_unsure) = (&self.watched, &mut self.is_unsure);
+        match (watched, question) {
             (Watched::Consumer(watched), Question::Consumer) => {
                 match watched.judge(answer.and_then(|answer| ConsumerState::read(&answer))) {
                     Some(Answer::Gone(_)) if !is_second => (Vec::new(), Next::Doubt),
@@ -295,7 +315,7 @@ impl Round {
                     Some(Answer::Pending(_, counts)) => {
                         let question = Question::Stream { counts, reached };
                         let subject = stream_info(&watched.target.stream);
-                        (Vec::new(), Next::Ask(question, subject))
+                        (Vec::new(), Next::ask(question, subject))
                     }
                     found => (Vec::from_iter(found), watched.next(None)),
                 }
@@ -307,13 +327,42 @@ impl Round {
                     Err(ApiError::NotPermitted(_)) => None,
                     Err(_) => return (Vec::new(), Next::Rest),
                 };
-                let consumer = watched.consumer.clone();
-                match last.is_some_and(|last| reached.is_some_and(|reached| last < reached)) {
-                    true if !is_second => (Vec::new(), Next::Doubt),
-                    true => (vec![Answer::WentBack(consumer)], Next::Rest),
-                    false => (vec![Answer::Pending(consumer, counts)], watched.next(last)),
+                let stored = reached.and_then(|reached| reached.stored_unix_ns);
+                match (last, reached, stored) {
+                    (Some(last), Some(reached), _) if last < reached.sequence => {
+                        watched.went_back(is_second)
+                    }
+                    (Some(last), Some(reached), Some(stored)) if *is_unsure => {
+                        let question = Question::Message {
+                            counts,
+                            stored_unix_ns: stored,
+                            last_sequence: last,
+                        };
+                        let subject = Action::GetMessage.of(&watched.target.stream);
+                        let body = sonic_rs::json!({ "seq": reached.sequence }).to_string();
+                        (Vec::new(), Next::Ask(question, subject, body))
+                    }
+                    _ => watched.is_well(counts, last),
                 }
             }
+            (
+                Watched::Consumer(watched),
+                Question::Message {
+                    counts,
+                    stored_unix_ns,
+                    last_sequence,
+                },
+            ) => match answer.and_then(|answer| message(read(&answer)?)) {
+                Ok(found) if found.stored_unix_ns.is_some_and(|at| at != stored_unix_ns) => {
+                    watched.went_back(is_second)
+                }
+                Err(error) if is_away(&error) => (Vec::new(), Next::Rest),
+                // A message that is gone proves nothing.
+                Ok(_) | Err(_) => {
+                    *is_unsure = false;
+                    watched.is_well(counts, Some(last_sequence))
+                }
+            },
             (Watched::Consumer(watched), Question::Durable(last)) => {
                 let state = answer.and_then(|answer| ConsumerState::read(&answer));
                 let is_free = matches!(
@@ -326,7 +375,7 @@ impl Round {
                 let held = answer.and_then(|answer| first_stream(read(&answer)?));
                 match held {
                     Ok(Some(stream)) => {
-                        (Vec::new(), Next::Ask(Question::Held, stream_info(&stream)))
+                        (Vec::new(), Next::ask(Question::Held, stream_info(&stream)))
                     }
                     Ok(None) => (vec![Answer::Stream(false)], Next::Rest),
                     Err(error) => (Vec::from_iter(other(&error)), Next::Rest),
@@ -346,13 +395,25 @@ impl Round {
 }
 
 impl WatchedConsumer {
+    fn is_well(&self, counts: Counts, last_sequence: Option<u64>) -> (Vec<Answer>, Next) {
+        let pending = Answer::Pending(self.consumer.clone(), counts);
+        (vec![pending], self.next(last_sequence))
+    }
+
+    fn went_back(&self, is_second: bool) -> (Vec<Answer>, Next) {
+        match is_second {
+            true => (vec![Answer::WentBack(self.consumer.clone())], Next::Rest),
+            false => (Vec::new(), Next::Doubt),
+        }
+    }
+
     /// The question about the durable consumer, if it is awaited.
     fn next(&self, last_sequence: Option<u64>) -> Next {
         let Target {
             stream, durable, ..
         } = &self.target;
         match self.awaits_durable {
-            true => Next::Ask(
+            true => Next::ask(
                 Question::Durable(last_sequence),
                 consumer_info(stream, durable),
             ),
@@ -512,7 +573,7 @@ mod tests {
 
     /// The requests that were sent, with the last sequence that was handed over.
     #[derive(Default)]
-    struct Sent(Vec<String>, Option<u64>);
+    struct Sent(Vec<String>, Option<Reached>);
 
     impl Ask for Sent {
         fn ask(&mut self, subject: &str, _: &[u8]) -> u64 {
@@ -520,7 +581,7 @@ mod tests {
             self.0.len() as u64
         }
 
-        fn reached(&self, _: usize) -> Option<u64> {
+        fn reached(&self, _: usize) -> Option<Reached> {
             self.1
         }
     }
@@ -580,7 +641,11 @@ mod tests {
     }
 
     fn started(awaits_durable: bool) -> (Watchdog, Sent, Instant) {
-        let (now, mut sent) = (Instant::now(), Sent(Vec::new(), Some(7)));
+        let reached = Reached {
+            sequence: 7,
+            stored_unix_ns: Some(7_000_000_000),
+        };
+        let (now, mut sent) = (Instant::now(), Sent(Vec::new(), Some(reached)));
         let mut watchdog = Watchdog::new(INTERVAL, watched(awaits_durable), now);
         watchdog.tick(now, &mut sent);
         assert_eq!(sent.0, ["CONSUMER.INFO.S.c"]);
@@ -645,6 +710,40 @@ mod tests {
         watchdog.tick(now + DOUBT, &mut sent);
         let found = answer(&mut watchdog, &mut sent, now, &other);
         assert_eq!(found, [Answer::Gone("c".to_owned())]);
+    }
+
+    #[test]
+    fn a_number_is_compared_with_its_time_after_jetstream_was_away() {
+        let stored = |s| {
+            let time = format!("1970-01-01T00:00:{s:02}Z");
+            serde_json::json!({"message": {"subject": "s", "seq": 7, "time": time}}).to_string()
+        };
+        for (message, is_same) in [(stored(7), true), (stored(9), false)] {
+            let (mut watchdog, mut sent, now) = started(false);
+            let mut at = now;
+            // Without an answer in time.
+            for step in [ANSWER_TIMEOUT, INTERVAL] {
+                at += step;
+                watchdog.tick(at, &mut sent);
+            }
+            let mut ask = |watchdog: &mut Watchdog, at| {
+                answer(watchdog, &mut sent, at, &consumer("c", 5));
+                assert!(answer(watchdog, &mut sent, at, &stream(9)).is_empty());
+                assert_eq!(sent.0.last().map(String::as_str), Some("STREAM.MSG.GET.S"));
+                let found = answer(watchdog, &mut sent, at, &message);
+                watchdog.tick(at + DOUBT, &mut sent);
+                found
+            };
+            let found = ask(&mut watchdog, at);
+            match is_same {
+                true => assert!(matches!(found[..], [Answer::Pending(..)]), "{found:?}"),
+                false => {
+                    assert!(found.is_empty());
+                    let found = ask(&mut watchdog, at + DOUBT);
+                    assert_eq!(found, [Answer::WentBack("c".to_owned())]);
+                }
+            }
+        }
     }
 
     #[test]
