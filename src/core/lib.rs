@@ -80,7 +80,9 @@ pub use resume::RESUME_BYTES_MAX;
 pub use revoked::{Connected, Cut, Full, Lifted, Revoked, WasConnected};
 pub use search::{FOUND_MAX, FOUND_NAMES_MAX, Found, FoundClient, FoundName, Search};
 pub use session::{Accepted, ClientLook, ClientState, MaxRate, user_in_log};
-pub use shell::{CutDone, CutRequest, Dropped, Effect, Ended, Secured, Traffic, Transmit, Whom, Write};
+pub use shell::{
+    CutDone, CutRequest, Dropped, Effect, Ended, Secured, Traffic, Transmit, Whom, Write,
+};
 pub use slow::waits::{CALLS_MAX, SAMPLED_MAX, SlowLook};
 pub use slow::{Sample, Why};
 pub use stats::{BehindStats, HistoryStats, HubStats, PhaseKind, SendError, SlowStats};

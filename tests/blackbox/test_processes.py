@@ -13,7 +13,7 @@ import tempfile
 
 import pytest
 from clients import connect, connect_many
-from processes import TARGET, Process, free_port, weirgate_binary
+from processes import TARGET, Process, free_port, minted_token, weirgate_binary
 from prometheus import Metrics, scrape
 from redis_gateways import CHANNELS
 from test_resume import HISTORY, KEPT, Reader, publish, recovered, shares
@@ -48,7 +48,10 @@ class Several:
         children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         found = {}
         for child in children:
-            line = pathlib.Path(f"/proc/{child}/cmdline").read_bytes().decode()
+            try:
+                line = pathlib.Path(f"/proc/{child}/cmdline").read_bytes().decode()
+            except FileNotFoundError:
+                continue
             number = re.search(rf"--processes=(\d+)/{COUNT}", line)
             if number:
                 found[int(number[1])] = int(child)
@@ -361,7 +364,8 @@ async def test_operators_see_and_cut_the_clients_of_all(start_several):
     several = start_several()
     open_clients = await connect_many(12, several.port)
     await until(lambda: sum(several.clients().values()) == 12, 5, "all clients counted")
-    assert several.state()["numbers"]["clients"] == 12
+    state = several.state()
+    assert (state["numbers"]["clients"], state["processes"], state["processes_ready"]) == (12, COUNT, COUNT)
     found = json.loads(several.supervisor.get("/operator/clients?address=127.0.0.1", 10)[2])
     assert found["count"] == 12 and len(found["clients"]) == 12
     assert {f"{client['process']}" for client in found["clients"]} == {number for number, n in several.clients().items() if n}
@@ -422,3 +426,20 @@ def test_the_signal_for_a_roll_ends_no_process(start_several):
     several.supervisor.send(signal.SIGHUP)
     several.supervisor.lines_with("SIGHUP", "process=3")
     assert several.processes() == pids
+
+
+async def test_a_token_that_is_cut_off_in_one_process_is_refused_by_all(start_several, redis_server):
+    secret = "s" * 32
+    several = start_several("channels", redis=redis_server, env={"JWT_SECRET": secret, "REQUIRE_AUTH": "true"})
+    token = await asyncio.to_thread(minted_token, secret, "--user", "ann", "--role", "internal")
+    extra = (f"Authorization: Bearer {token}",)
+    client = await connect(several.port, extra=extra, path=CHANNELS.path)
+    await until(lambda: sum(several.clients().values()) == 1, 5, "the client counted")
+    found = json.loads((await asyncio.to_thread(several.supervisor.get, "/operator/clients?user=ann", 10))[2])
+    status, said = several.post("/operator/disconnect", {"session": found["clients"][0]["session"]})
+    assert (status, said["disconnected"]) == (200, 1) and said["refused"]["token"], said
+    await asyncio.wait_for(client.ended, 5)
+    for _ in range(12):
+        client = await connect(several.port, extra=extra, path=CHANNELS.path)
+        await asyncio.wait_for(client.ended, 5)
+        assert client.close_code == 1008

@@ -48,6 +48,13 @@ pub(super) struct Living {
     pub(super) state: &'static str,
 }
 
+impl Living {
+    /// Whether this is the process of a query.
+    fn is_called(&self, number: &str) -> bool {
+        self.number.to_string() == number
+    }
+}
+
 /// What the pages know of the processes.
 #[derive(Debug, Default)]
 pub(super) struct Board {
@@ -125,6 +132,10 @@ impl Shared {
 
     pub(super) fn login(&self) -> Option<&HeaderValue> {
         self.login.as_ref()
+    }
+
+    fn living(&self) -> Vec<Living> {
+        self.with(|board| board.living.clone())
     }
 
     fn serving(&self) -> Vec<Living> {
@@ -387,52 +398,120 @@ impl Shared {
         if let Some(number) = of_session(&mut question) {
             only = Some(number.to_string());
         }
-        let mut whom = self.serving();
-        if let Some(only) = &only {
-            whom.retain(|one| one.number.to_string() == *only);
+        match path.as_str() {
+            "/operator/disconnect" => self.cut(&question, only.as_deref()).await,
+            "/operator/allow" => {
+                self.forget_refusal(&question.body);
+                let all = self.ask_all(self.living(), &question, ANSWER_MAX).await;
+                join(&self.answered_or_serving(all))
+            }
+            _ => {
+                let mut whom = self.serving();
+                whom.retain(|one| only.as_ref().is_none_or(|only| one.is_called(only)));
+                let all = self.ask_all(whom, &question, ANSWER_MAX).await;
+                let answer = one_of(&all, only.as_deref()).unwrap_or_else(|| join(&all));
+                self.with_processes(&path, only.is_some(), answer)
+            }
         }
-        let all = self.ask_all(whom, &question, ANSWER_MAX).await;
-        let answer = match one_of(&all, only.as_deref()) {
-            Some(answer) => answer,
-            None => join(&all),
+    }
+
+    /// Cuts clients off. What the first process refuses is noted before the others are asked: a process that starts
+    /// meanwhile either reads the note, or is asked. If one process is meant, the others are told what it refuses: the
+    /// client could come back to any.
+    async fn cut(&self, question: &Question, only: Option<&str>) -> Answer {
+        let mut first = self.serving();
+        first.retain(|one| only.is_none_or(|only| one.is_called(only)));
+        first.truncate(1);
+        let mut all = self.ask_all(first, question, ANSWER_MAX).await;
+        let refused = all.first().and_then(|(_, said)| value_of(said.as_ref()?));
+        let refused = refused.and_then(|said| said.get("refused").cloned());
+        let refused = refused.filter(Value::is_object).map(Refused::new);
+        if let Some(refused) = &refused {
+            self.note_refusal(refused);
+        }
+        let mut rest = self.living();
+        rest.retain(|one| all.iter().all(|(number, _)| *number != one.number));
+        match (only, refused) {
+            (None, _) => {
+                all.extend(self.ask_all(rest, question, ANSWER_MAX).await);
+                join(&self.answered_or_serving(all))
+            }
+            (Some(only), refused) => {
+                if let Some(refused) = refused {
+                    let question = Question {
+                        body: refused.body().into(),
+                        ..question.clone()
+                    };
+                    self.ask_all(rest, &question, ANSWER_MAX).await;
+                }
+                one_of(&all, Some(only)).unwrap_or_else(nobody)
+            }
+        }
+    }
+
+    /// Leaves out processes that do not listen yet: they are told before they count as there.
+    fn answered_or_serving(
+        &self,
+        mut all: Vec<(Number, Option<Said>)>,
+    ) -> Vec<(Number, Option<Said>)> {
+        let serving = self.serving();
+        let is_serving = |number| serving.iter().any(|one| one.number == number);
+        all.retain(|(number, said)| said.is_some() || is_serving(*number));
+        all
+    }
+
+    /// Adds to the state of all how many processes there are. If one is missing, the state is not ready.
+    fn with_processes(&self, path: &str, is_of_one: bool, mut answer: Answer) -> Answer {
+        if is_of_one
+            || answer.status != StatusCode::OK
+            || !["/operator/state", "/stats"].contains(&path)
+        {
+            return answer;
+        }
+        let (count, ready) = self.with(|board| {
+            let ready = board.living.iter().filter(|one| one.state == "ready");
+            (u64::from(board.count), ready.count() as u64)
+        });
+        let state = json::read(&answer.body).ok();
+        let Some(mut state) = state.and_then(|text| text.parse::<Value>().ok()) else {
+            return answer;
         };
-        if path == "/operator/disconnect" || path == "/operator/allow" {
-            self.note_refusal(&path, &question.body, &answer);
+        if let Some(state) = state.as_object_mut() {
+            state.insert("processes", Value::from(count));
+            state.insert("processes_ready", Value::from(ready.min(count)));
+            if ready < count {
+                state.insert("ready", Value::from(false));
+                if state.get(&"status").is_some() {
+                    let words = format!("Not ready: {} of {count} processes", count - ready);
+                    state.insert("status", Value::from(words.as_str()));
+                }
+            }
         }
+        answer.body = state.to_string().into();
         answer
     }
 
     /// Keeps what was refused for processes that start later; the supervisor outlives them.
-    fn note_refusal(&self, path: &str, body: &Bytes, answer: &Answer) {
-        let said = json::read(&answer.body).ok();
-        let said = said.and_then(|text| text.parse::<Value>().ok());
-        let refused = match path {
-            "/operator/allow" => {
-                let cut = json::read(body).ok().and_then(|text| text.parse().ok());
-                let Some(cut) = cut.map(Refused::new) else {
-                    return;
-                };
-                return self.with(|board| {
-                    board.refused.retain(|one| one.conditions != cut.conditions);
-                });
-            }
-            _ => said.and_then(|said| said.get("refused").cloned()),
-        };
-        let Some(refused) = refused.filter(Value::is_object).map(Refused::new) else {
-            return;
-        };
+    fn note_refusal(&self, refused: &Refused) {
         self.with(|board| {
-            board
-                .refused
-                .retain(|one| one.conditions != refused.conditions);
-            if board.refused.len() < REFUSED_MAX {
-                board.refused.push(refused);
+            let refused_before = &mut board.refused;
+            refused_before.retain(|one| one.conditions != refused.conditions);
+            if refused_before.len() < REFUSED_MAX {
+                refused_before.push(refused.clone());
             } else {
                 tracing::warn!(
                     "a refusal is not kept for processes that start later: there are too many"
                 );
             }
         });
+    }
+
+    /// Forgets a refusal that is taken back.
+    fn forget_refusal(&self, body: &Bytes) {
+        let cut = json::read(body).ok().and_then(|text| text.parse().ok());
+        if let Some(cut) = cut.map(Refused::new) {
+            self.with(|board| board.refused.retain(|one| one.conditions != cut.conditions));
+        }
     }
 
     /// Passes the request on to one process, the first that answers: any of them can do what is asked.
