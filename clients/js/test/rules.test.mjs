@@ -102,6 +102,7 @@ class Run extends Expectations {
       },
       report: (error) => { throw error; },
       log: () => {},
+      warn: () => {},
       attempt: (call, failed) => { try { call(); } catch (error) { failed?.(error); } },
     };
   }

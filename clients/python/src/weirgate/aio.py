@@ -96,10 +96,12 @@ class Subscription(Generic[Item]):
         if not self._inner.is_done:
             done: asyncio.Future[None] = self._client._loop.create_future()
             self._waiters.append(done)
+            self._inner.is_awaited = True
             try:
                 yield from done
             finally:
                 self._waiters.remove(done)
+                self._inner.is_awaited = bool(self._waiters)
         if self._inner.error is not None:
             raise self._inner.error
         return self
