@@ -151,7 +151,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         field!(TlsSettings, handshakes_max),
         "Handshakes under way at once",
     )
-    .more("One address may have at most half of the places, or a third beside another one.")
+    .more("An address gets a place only while it holds fewer than are free: half of all alone, a third beside another.")
     .counts_all()
     .limit(
         "further clients wait; addresses take turns, and for each address that waits the handshake ends that \
