@@ -19,7 +19,7 @@ import json
 import redis
 
 from ports import free_port
-from waiting import PATIENCE
+from waiting import patient
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
@@ -108,10 +108,11 @@ class Process:
 
     def wait(self, seconds):
         """Returns the exit status; fails if the process does not end in time."""
+        limit = patient(seconds)
         try:
-            return self.child.wait(PATIENCE * seconds)
+            return self.child.wait(limit)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {PATIENCE * seconds} s\n{self.log_tail()}") from None
+            raise AssertionError(f"still running after {limit:.0f} s\n{self.log_tail()}") from None
 
     def kill(self):
         """SIGKILL, and waits for the end; works on a stopped process too."""
@@ -124,7 +125,7 @@ class Process:
 
     def lines_with(self, *texts):
         """Waits for a line of the log that has all of these texts; returns all such lines. A separate thread of weirgate writes the log."""
-        end = time.monotonic() + 10 * PATIENCE
+        end = time.monotonic() + patient(10)
         while not (lines := [line for line in self.log().splitlines() if all(text in line for text in texts)]):
             assert time.monotonic() < end, f"no line with {texts}\n{self.log_tail()}"
             time.sleep(0.02)
