@@ -26,6 +26,21 @@ export interface ChannelsWelcome {
   timestamp: string;
 }
 
+/** What the subscription to a name brings, at the time of the response. */
+export interface Brings {
+  /**
+   * "live": messages from the bus as they are published; "retained": the same after the last values; "kept" and "stream": names of
+   * the history, from the bus or from a stream.
+   */
+  from: "live" | "kept" | "stream" | "retained";
+  /** How far back the history reaches. */
+  reach_ms?: number;
+  /** Why that is less than the history of the server: "start" (nothing from before is known there), "bytes" (its memory holds no more). */
+  why?: "start" | "bytes";
+  /** The age of the newest message. */
+  newest_age_ms?: number;
+}
+
 /** The server's response to a request for names; a request may have the names of several subscriptions. */
 export interface ChannelsAcknowledgement {
   type: "subscribed";
@@ -36,6 +51,8 @@ export interface ChannelsAcknowledgement {
   recovered?: Record<string, boolean>;
   /** Of the names that are not recovered. */
   why?: Record<string, Why>;
+  /** By granted name. */
+  brings?: Record<string, Brings>;
   seq: number;
   timestamp: string;
 }
@@ -63,6 +80,8 @@ export interface ChannelsEvents<Data = any> extends HistoryEvents<ChannelsAcknow
 /** `weirgate channels`, with the type of `data`: `for await` takes `data` messages. */
 export class Channels<Data = any> extends Subscriber<ChannelsEvents<Data>, ChannelMessage<Data>> {
   constructor(url: Address, options?: ChannelsOptions<Data>);
+  /** What each name brings, as the server has said last. */
+  readonly brings: Readonly<Record<string, Brings>>;
   /** Wants names or patterns until `unsubscribe()`, connected or not. `handler` gets each message of these names. */
   subscribe<Own extends Data = Data>(
     names: string | readonly string[],

@@ -11,6 +11,7 @@ export class Channels extends Subscriber {
   #as;
   #endsAt;
   #renewal;
+  brings = {};
 
   /** A binary message is a line of JSON and the payload. */
   parse(data) {
@@ -103,6 +104,8 @@ export class Channels extends Subscriber {
     if (type === "connected") return this.emit("welcome", message);
     if (type === "error") return this.refuse(request, "refused", error);
     const isSubscribed = type === "subscribed";
+    if (isSubscribed) Object.assign(this.brings, message.brings);
+    if (type === "unsubscribed") for (const name of channels) delete this.brings[name];
     if (isSubscribed) this.acknowledge(type, message);
     request?.resolve(message);
     if (!isSubscribed) return;

@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use super::LoopGone;
 use super::outage::shown;
@@ -233,6 +234,8 @@ pub struct StreamSettings {
     pub name: String,
     /// At the start, messages of this age and younger are read, milliseconds.
     pub history_ms: u64,
+    /// At the start, no more messages are read than fit in so many bytes of memory, roughly.
+    pub history_bytes_max: usize,
     /// The names to relay; `None`: all.
     pub only: Option<NamePatterns>,
 }
@@ -262,6 +265,8 @@ pub enum Told {
     Hole,
     /// The id of the newest message of the stream, which is not relayed.
     Head(StoredId),
+    /// The subjects of the messages in the stream.
+    Subjects(Arc<[String]>),
     /// From here on, messages come as they are stored. Said once for each connection.
     CaughtUp,
     /// How far the reader is behind the newest message.
@@ -401,6 +406,7 @@ impl StreamFeed {
             }
             Told::Hole => BusEvent::Feed(FeedNotice::Hole),
             Told::Head(id) => BusEvent::Feed(FeedNotice::Head(Position::stored(self.names, id))),
+            Told::Subjects(subjects) => BusEvent::Subjects(subjects),
             Told::CaughtUp => BusEvent::CaughtUp,
             Told::Behind { .. } => return None,
         })

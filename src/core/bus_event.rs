@@ -20,6 +20,13 @@ pub enum BusEvent {
         /// Number of messages lost, if the bus gives a number.
         lost: Option<u64>,
     },
+    /// Messages of names beside the stream were lost, and none of the stream.
+    GapBeside {
+        /// Number of messages lost, if the bus gives a number.
+        lost: Option<u64>,
+    },
+    /// The subjects of the stream that is the kept feed: other names come from the bus, as they are published.
+    Subjects(Arc<[String]>),
     /// A message.
     Message(BusMessage),
     /// The value of a subject was deleted: a message without a payload.
@@ -82,6 +89,8 @@ impl BusEvent {
             Self::Up => Some(BusNotice::Up),
             Self::Down(_) => Some(BusNotice::Down),
             Self::Gap { .. } => Some(BusNotice::Gap),
+            Self::GapBeside { .. } => Some(BusNotice::GapBeside),
+            Self::Subjects(subjects) => Some(BusNotice::Subjects(Arc::clone(subjects))),
             Self::Feed(notice) => Some(BusNotice::Feed(*notice)),
             _ => None,
         }

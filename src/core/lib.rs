@@ -12,6 +12,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod behind;
+mod brings;
 mod bus_event;
 mod clients;
 mod connections;
@@ -54,6 +55,7 @@ mod window;
 
 pub use self::core::Core;
 pub use self::hub::Hub;
+pub use brings::{Brings, NameSource, OnBus, Reach, Short};
 pub use bus_event::{BusEvent, BusMessage, Fault, StreamPosition, Subscription};
 pub use deadlines::earliest;
 pub use encodings::Encoded;

@@ -1,5 +1,6 @@
 //! Searches of operators for clients and names. A survey carries them out: it looks at all clients and topics anyway.
 
+use super::brings::{Brings, look_at_name};
 use super::core::Core;
 use super::gateway::Gateway;
 use super::{ClientLook, Cut, Hub, MaxRate, SessionKey, TopicName};
@@ -59,14 +60,12 @@ pub struct FoundClient {
 pub struct FoundName {
     /// The name as operators see it.
     pub name: TopicName,
-    /// Where its messages come from: [`Gateway::source_of`].
-    pub from: &'static str,
+    /// Where its messages come from, how far back they reach, and how old the newest is.
+    pub brings: Brings,
     /// Members.
     pub members: u64,
     /// Messages to members since the first of them joined, each counted once.
     pub messages: u64,
-    /// Time since the last of these messages, microseconds; `None`: there was none.
-    pub last_us: Option<u64>,
 }
 
 /// A search under way.
@@ -174,18 +173,6 @@ impl Seeking {
             names,
         });
         1 + looked
-    }
-}
-
-/// A name with its members and messages.
-pub(super) fn look_at_name<G: Gateway>(core: &Core, gateway: &G, name: &TopicName) -> FoundName {
-    let (members, messages, last_us) = core.topics.traffic(name);
-    FoundName {
-        name: (core.shown_topic)(name),
-        from: gateway.source_of(name),
-        members,
-        messages,
-        last_us: last_us.map(|at| core.now.mono_us.saturating_sub(at)),
     }
 }
 

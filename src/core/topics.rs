@@ -428,11 +428,12 @@ impl Topics {
         topic.active = Times::add(topic.active, losses, active);
     }
 
-    /// Whether a topic of the session was active at a loss after the first `known` losses.
-    pub(super) fn was_active(&self, slot: u32, known: u64, losses: u64) -> bool {
+    /// Whether a topic of the session was active at a loss after the first `known` losses; `of_kept` as in
+    /// [`Times::meet_loss`](super::losses::Times::meet_loss).
+    pub(super) fn was_active(&self, slot: u32, known: u64, (losses, of_kept): (u64, u64)) -> bool {
         let own = self.joined.get(slot as usize).into_iter().flatten();
         let mut active = own.filter_map(|joined| self.topics[joined.topic.0 as usize].active);
-        active.any(|times| times.meet_loss(known, losses))
+        active.any(|times| times.meet_loss(known, losses, of_kept))
     }
 
     fn find(&self, name: &TopicName) -> Option<&Topic> {

@@ -159,6 +159,8 @@ impl Feed for StateFeed {
             BusEvent::Up
             | BusEvent::Down(_)
             | BusEvent::Gap { .. }
+            | BusEvent::GapBeside { .. }
+            | BusEvent::Subjects(_)
             | BusEvent::Skipped { .. }
             | BusEvent::Feed(_)
             | BusEvent::Deleted(_)

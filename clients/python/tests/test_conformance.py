@@ -226,6 +226,9 @@ class Run:
     def do_position(self, wanted):
         assert self.core.position == wanted
 
+    def do_brings(self, wanted):
+        assert self.core.brings == wanted
+
     def do_reconnects(self, count):
         assert self.core.reconnects == count
 

@@ -23,7 +23,7 @@ pub(crate) fn check_told(
         match told {
             Told::Lost | Told::Hole => (next, newest, stood_at) = (None, None, None),
             Told::CaughtUp => has_stood = true,
-            Told::Behind { .. } => {}
+            Told::Behind { .. } | Told::Subjects(_) => {}
             Told::Head(id) => newest = Some(*id),
             Told::Bad(why) => panic!("{why}"),
             Told::Message {
@@ -246,6 +246,7 @@ fn what_was_stored_since_the_start_is_for_clients_that_were_taken_meanwhile() {
     let settings = StreamSettings {
         name: "ticks".to_owned(),
         history_ms: 60_000,
+        history_bytes_max: usize::MAX,
         only: None,
     };
     let start_ms = 1_700_000_000_000;

@@ -11,7 +11,10 @@ use super::error::NatsError;
 use super::needs::{Action, NatsNeeds, Need};
 use super::requester::Requester;
 use super::settings::NatsSettings;
-use crate::{Answers, to_ask};
+use super::stream_info::open;
+use super::subjects::subjects_in;
+use crate::{Answers, list, to_ask};
+use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json;
 
@@ -19,6 +22,9 @@ use weirgate_wire::json;
 const STREAMS_MAX: usize = 16;
 /// The most names for which streams are looked up.
 const NAMES_MAX: usize = 100;
+/// The most roles whose names are listed.
+const ROLES_MAX: usize = 20;
+
 /// Checks plain subjects: whether this user has the permissions of `needs`, and whether the server takes messages of
 /// the largest size.
 pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
@@ -40,9 +46,12 @@ pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
             let may = link.may_publish(subject, b"")?;
             found.push(permission(&format!("publish to {subject}"), may));
         }
-        if let Some((stream, needs)) = &needs.jetstream.stream {
-            whole_stream(link, (stream, needs), found)?;
+        let mut beside = None;
+        if let Some((stream, of_stream)) = &needs.jetstream.stream {
+            whole_stream(link, (stream, of_stream), found)?;
+            beside = Some(beside_stream(link, stream, needs, found)?);
         }
+        let needs = beside.as_ref().unwrap_or(needs);
         subscriptions(link, needs, found)?;
         if !needs.jetstream.last_values.is_empty() {
             last_values(link, needs, found)?;
@@ -68,6 +77,46 @@ fn subscriptions(
     let (needed, requests) = (needs.subscriptions.len(), needs.requests.len());
     answers.report("NATS", needed, requests, found);
     Ok(())
+}
+
+/// Says which names of each role come from the stream, and which from the bus. Returns the needs beside the stream.
+fn beside_stream(
+    link: &Requester,
+    stream: &str,
+    needs: &NatsNeeds,
+    found: &mut Vec<Finding>,
+) -> Result<NatsNeeds, NatsError> {
+    let failed = |error| asked(format!("read the stream {stream}"), error);
+    let answer = link
+        .ask(&format!("STREAM.INFO.{stream}"), b"")
+        .map_err(failed)?;
+    let subjects = subjects_in(open(&answer).map_err(failed)?);
+    let syntax = NameSyntax::Nats;
+    let holds = |name: &&String| subjects.iter().any(|held| syntax.contains(held, name));
+    let meets = |name: &&String| subjects.iter().any(|held| syntax.meets(held, name));
+    for (role, names) in needs.roles.iter().take(ROLES_MAX) {
+        let (held, others): (Vec<_>, Vec<_>) = names.iter().partition(holds);
+        let (wider, beside): (Vec<_>, Vec<_>) = others.into_iter().partition(meets);
+        let kinds = [
+            ("from the stream", held),
+            ("live from the bus", beside),
+            ("from the stream as far as it holds them", wider),
+        ];
+        let kinds = kinds.iter().filter(|(_, names)| !names.is_empty());
+        let kinds = kinds.map(|(kind, names)| {
+            let names: Vec<String> = names.iter().map(|name| (*name).clone()).collect();
+            format!("{} {kind}", list(&names))
+        });
+        let kinds = kinds.collect::<Vec<_>>().join("; ");
+        found.push(Finding::Good(format!("role {role}: {kinds}")));
+    }
+    let more = needs.roles.len().saturating_sub(ROLES_MAX);
+    if more > 0 {
+        found.push(Finding::Good(format!("and {more} more roles")));
+    }
+    let mut beside = needs.clone();
+    beside.requests.retain(|name| !holds(&name));
+    Ok(beside)
 }
 
 /// Checks a stream that is read whole.

@@ -108,6 +108,8 @@ pub struct NatsNeeds {
     pub subscriptions: Vec<String>,
     /// Subjects for clients to request; a refusal concerns only these clients.
     pub requests: Vec<String>,
+    /// The roles, each with the subjects that its clients may request.
+    pub roles: Vec<(String, Vec<String>)>,
     /// Subjects to publish to. The check publishes an empty message there, so no program should be subscribed to them.
     pub published: Vec<String>,
     /// The largest message that is published, requests to JetStream included, bytes.
@@ -116,6 +118,14 @@ pub struct NatsNeeds {
     pub has_positions: bool,
     /// What is done with streams.
     pub jetstream: JetStreamNeeds,
+}
+
+impl NatsNeeds {
+    /// Adds what the source of a stream needs, beside whose names these needs are.
+    pub fn add_stream(&mut self, stream: Self) {
+        self.payload_bytes_max = self.payload_bytes_max.max(stream.payload_bytes_max);
+        self.jetstream.stream = stream.jetstream.stream;
+    }
 }
 
 /// What a source does with streams.

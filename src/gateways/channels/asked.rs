@@ -172,7 +172,7 @@ pub(super) struct KeptNames {
     /// The names that the bus refuses, and the matcher of the others while there are any.
     refused: HashSet<String, RandomState>,
     accepted: Option<NamePatterns>,
-    /// The feed is a stream, which weirgate reads whole, so the gateway can ask the bus for nothing else.
+    /// The feed is a stream, which weirgate reads whole. The names are then its subjects, once these are known.
     is_stream: bool,
 }
 
@@ -228,6 +228,18 @@ impl KeptNames {
         })
     }
 
+    /// Takes the subjects of the stream that is the kept feed. Returns false if they are no names of this bus: nothing
+    /// has changed then.
+    pub(super) fn set_subjects(&mut self, subjects: &[String]) -> bool {
+        let patterns = NamePatterns::new(self.syntax, subjects).ok();
+        let patterns = patterns.filter(|_| self.is_stream && !subjects.is_empty());
+        patterns.is_some_and(|patterns| {
+            self.patterns = patterns;
+            self.names = subjects.to_vec();
+            true
+        })
+    }
+
     /// Whether the kept feed is a stream.
     pub(super) fn is_stream(&self) -> bool {
         self.is_stream
@@ -239,9 +251,15 @@ impl KeptNames {
     }
 
     /// Whether the feed has all messages of a client's name or pattern. Whether a kept pattern contains the client's
-    /// pattern is decided in the plain cases only; the gateway asks the bus for any other pattern.
+    /// pattern is decided in the plain cases only; the gateway asks the bus for any other pattern. Of a stream, a
+    /// pattern that is wider than its subjects brings what the stream has: the bus would send the same messages again,
+    /// and those between weirgate and the stream.
     pub(super) fn covers(&self, name: &str) -> bool {
         match self.syntax.is_pattern(name) {
+            true if self.is_stream => {
+                let mut names = self.names.iter();
+                names.any(|kept| self.syntax.meets(kept, name)) && self.syntax.can_match(name)
+            }
             true => {
                 let mut names = self.names.iter();
                 names.any(|kept| self.syntax.contains(kept, name)) && self.syntax.can_match(name)

@@ -16,11 +16,12 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use memchr::memchr;
 
+use super::bus::REFUSED;
 use crate::gateways::shared::history::{END_BYTES_MAX, Status, ended};
 use crate::gateways::shared::members::max_hz;
 use weirgate_core::{
-    ConflationKey, Content, CopyRank, Core, Frame, FrameBytes, Lead, MaxRate, Message,
-    NotRecovered, Outcome, Position, TopicName,
+    Brings, ConflationKey, Content, CopyRank, Core, Frame, FrameBytes, Lead, MaxRate, Message,
+    NotRecovered, OnBus, Outcome, Position, TopicName,
 };
 use weirgate_wire::admission::{Charge, ClientAddr, Holding};
 use weirgate_wire::base::allocated_bytes;
@@ -30,6 +31,8 @@ use weirgate_wire::json::{ListWriter, ObjectWriter, iso_utc, quoted};
 #[derive(Debug)]
 pub(super) struct Answer {
     lead: &'static str,
+    /// The granted entries of a request and the errors of the others, which come first.
+    entries: Option<(ListWriter, ListWriter)>,
     body: ObjectWriter,
 }
 
@@ -41,10 +44,9 @@ impl Answer {
         answer
     }
 
-    pub(super) fn subscribed(granted: &ListWriter, errors: &ListWriter, request_id: &str) -> Self {
+    pub(super) fn subscribed(granted: ListWriter, errors: ListWriter, request_id: &str) -> Self {
         let mut answer = Self::new(r#"{"type":"subscribed","seq":"#);
-        answer.body.raw("channels", &granted.finish());
-        answer.body.raw("errors", &errors.finish());
+        answer.entries = Some((granted, errors));
         answer.to(request_id)
     }
 
@@ -90,6 +92,7 @@ impl Answer {
     fn new(lead: &'static str) -> Self {
         Self {
             lead,
+            entries: None,
             body: ObjectWriter::new(),
         }
     }
@@ -124,18 +127,48 @@ impl Answer {
         }
     }
 
+    /// Adds what each of these granted names brings. A name that the bus refuses is among the errors too.
+    pub(super) fn brings(&mut self, names: impl IntoIterator<Item = (TopicName, Brings)>) {
+        let mut all = ObjectWriter::new();
+        for (name, brings) in names {
+            let ms = |us: u64| us / 1_000;
+            let mut one = ObjectWriter::new();
+            one.string("from", brings.from.label());
+            if let Some(reach) = brings.reach {
+                one.number("reach_ms", ms(reach.us));
+                if let Some(short) = reach.short {
+                    one.string("why", short.label());
+                }
+            }
+            if let Some(newest_us) = brings.newest_us {
+                one.number("newest_age_ms", ms(newest_us));
+            }
+            all.object(name.as_str(), one);
+            if let (OnBus::Refused, Some((_, errors))) = (brings.on_bus, &mut self.entries) {
+                errors.push(&format!("{REFUSED}: {}", name.as_str()));
+            }
+        }
+        self.body.object("brings", all);
+    }
+
     /// Returns the bytes of the finished answer, approximately.
     pub(super) fn bytes(&self) -> usize {
-        self.body.bytes()
+        let entries = self.entries.as_ref();
+        let entries = entries.map_or(0, |(granted, errors)| granted.bytes() + errors.bytes());
+        entries + self.body.bytes()
     }
 
     /// Builds the frame, with the present time and the position that the client has reached.
     pub(super) fn frame(mut self, core: &Core, position: Option<Position>) -> Arc<Frame> {
         let now = core.now();
         self.body.string("timestamp", &iso_utc(now.unix_ms()));
+        let entries = self.entries.map_or_else(String::new, |(granted, errors)| {
+            let (granted, errors) = (granted.finish(), errors.finish());
+            format!(r#","channels":{granted},"errors":{errors}"#)
+        });
         let body = self.body.finish_open();
         // The lead has opened the object and has its first members.
-        let body = format!(",{}", body.trim_start_matches('{'));
+        let body = format!("{entries},{}", body.trim_start_matches('{'));
         let frame = Frame::text(core.frame_bytes())
             .answer()
             .lead(Lead::Seq(self.lead))
@@ -163,6 +196,8 @@ pub(super) struct Behind {
     pub(super) retained: Option<u64>,
     /// `None`: the request has no `since` and no `last`.
     pub(super) resumed: Option<Resumed>,
+    /// The granted names, if the answer says what each of them brings.
+    pub(super) granted: Option<Vec<TopicName>>,
 }
 
 /// A request with `since` or `last`.
@@ -229,7 +264,8 @@ impl Queue {
             let names = behind.unconfirmed.len();
             let resumed = behind.resumed.as_ref();
             let resumed = resumed.map_or(0, |resumed| resumed.names.len() + resumed.off.len());
-            allocated_bytes(waiting.answer.bytes()) + NAME_BYTES * (names + resumed)
+            let granted = behind.granted.as_ref().map_or(0, Vec::len);
+            allocated_bytes(waiting.answer.bytes()) + NAME_BYTES * (names + resumed + granted)
         };
         let answers: usize = self.waiting.iter().map(of_answer).sum();
         (answers + self.waiting.capacity() * size_of::<Waiting>()) as u64

@@ -45,7 +45,8 @@ use crate::gateways::shared::access::{
 use crate::gateways::shared::history::{Statuses, last_event_id};
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, Closed, Core, Entrance, Frame, FrameBytes, Gateway,
-    Incoming, MaxRate, Message, Place, Publication, SessionKey, TopicName, earliest,
+    Incoming, MaxRate, Message, NameSource, OnBus, Place, Publication, SessionKey, TopicName,
+    earliest,
 };
 use weirgate_wire::admission::{ClientAddr, Holding};
 use weirgate_wire::auth::{
@@ -205,7 +206,8 @@ impl ChannelsGateway {
     }
 
     /// Takes the messages of these names and patterns from the kept feed. A client that resumes such a name gets the
-    /// messages that it missed. `is_stream`: the feed is a stream, and the bus can be asked for nothing else.
+    /// messages that it missed. `is_stream`: the feed is a stream, whose names are its subjects as soon as the bus has
+    /// said them ([`BusNotice::Subjects`]).
     ///
     /// # Errors
     /// The first text that is neither a name nor a pattern, and why.
@@ -238,6 +240,11 @@ impl ChannelsGateway {
         conflated.is_some_and(|conflated| {
             self.syntax().is_pattern(name.as_str()) || conflated.matches(name.as_str())
         })
+    }
+
+    /// Whether the kept feed is a stream: what it loses is no loss of the names beside it.
+    fn has_stream(&self) -> bool {
+        self.kept.as_ref().is_some_and(KeptNames::is_stream)
     }
 
     fn syntax(&self) -> NameSyntax {
@@ -278,7 +285,7 @@ impl ChannelsGateway {
             Action::Subscribe(names, since, last) => {
                 let since = since.or(client.last_event_id());
                 let resumed = Resumed::new(since, last, client.is_stream());
-                let rest = self.subscribe(client, (names, resumed), id);
+                let rest = self.subscribe(client, (names, resumed, request.status), id);
                 return self.go_on(core, key, client, rest);
             }
             Action::Unsubscribe(names) => {
@@ -425,16 +432,23 @@ impl Gateway for ChannelsGateway {
         all.cloned().collect()
     }
 
-    fn source_of(&self, name: &TopicName) -> &'static str {
+    fn source_of(&self, name: &TopicName) -> (NameSource, OnBus) {
         let kept = self.kept.as_ref();
-        match kept.filter(|kept| kept.covers(name.as_str())) {
-            Some(kept) if kept.is_stream() => "stream",
-            Some(_) => "kept",
-            None if self.names.is_refused(name) => "refused",
-            None if !self.names.is_settled(name) => "unconfirmed",
-            None if self.retained.bytes.max() > 0 => "retained",
-            None => "live",
-        }
+        let kept = kept.filter(|kept| kept.covers(name.as_str()));
+        let from = match kept {
+            Some(kept) if kept.is_stream() => NameSource::Stream,
+            Some(_) => NameSource::Kept,
+            None if self.retained.bytes.max() > 0 => NameSource::Retained,
+            None => NameSource::Live,
+        };
+        let on_bus = match kept {
+            Some(kept) if kept.is_refused(name.as_str()) => OnBus::Refused,
+            Some(_) => OnBus::Confirmed,
+            None if self.names.is_refused(name) => OnBus::Refused,
+            None if !self.names.is_settled(name) => OnBus::Unconfirmed,
+            None => OnBus::Confirmed,
+        };
+        (from, on_bus)
     }
 
     fn poll_timeout(&self) -> Option<u64> {
@@ -484,7 +498,9 @@ impl Gateway for ChannelsGateway {
         match notice {
             BusNotice::Up => self.retained.is_up = true,
             BusNotice::Down => self.retained.down(),
-            BusNotice::Gap => self.lost(),
+            BusNotice::Gap if self.has_stream() => {}
+            BusNotice::Gap | BusNotice::GapBeside => self.lost(),
+            BusNotice::Subjects(subjects) => self.set_subjects(core, clients, subjects),
             BusNotice::Skipped {
                 topic,
                 subject,

@@ -274,6 +274,12 @@ impl Names {
         client.has(id).then(name)
     }
 
+    /// The held names, each with whether it has [`Way::Kept`].
+    pub(super) fn all(&self) -> impl Iterator<Item = (&TopicName, bool)> {
+        let entries = self.entries.iter();
+        entries.map(|(_, entry)| (&entry.name, entry.way == Way::Kept))
+    }
+
     /// Sets how the messages of a held name come, and requests the name or its cover from the bus if necessary.
     pub(super) fn set_way(&mut self, name: &TopicName, way: Way) {
         let Some(id) = self.ids.get(name) else {

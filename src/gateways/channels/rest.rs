@@ -83,7 +83,7 @@ impl Rest {
     fn answer(self, client: &Client) -> (Answer, Behind) {
         match self {
             Self::Subscribe(rest) => (
-                Answer::subscribed(&rest.granted, &rest.errors, &rest.request_id),
+                Answer::subscribed(rest.granted, rest.errors, &rest.request_id),
                 rest.behind,
             ),
             Self::Unsubscribe(rest) => (
@@ -99,11 +99,11 @@ impl Rest {
 }
 
 impl ChannelsGateway {
-    /// A request to subscribe to the entries, in their order.
+    /// A request to subscribe to the entries, in their order. `status`: the answer says what each granted name brings.
     pub(super) fn subscribe(
         &self,
         client: &Client,
-        (names, resumed): (TextList, Option<Resumed>),
+        (names, resumed, status): (TextList, Option<Resumed>, bool),
         request_id: String,
     ) -> Rest {
         Rest::Subscribe(Subscribing {
@@ -113,6 +113,7 @@ impl ChannelsGateway {
             errors: ListWriter::default(),
             behind: Behind {
                 resumed,
+                granted: status.then(Vec::new),
                 ..Behind::default()
             },
             request_id,
@@ -163,6 +164,9 @@ impl ChannelsGateway {
         }
         match verdict {
             Verdict::Granted(topic, was_held) => {
+                if let Some(granted) = &mut rest.behind.granted {
+                    granted.push(topic.clone());
+                }
                 self.grant(core, key, client, (topic, was_held), &mut rest.behind);
                 rest.granted.push(&name);
             }

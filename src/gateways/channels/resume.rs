@@ -11,7 +11,9 @@ use super::client::Client;
 use super::messages::{Answer, Behind, Resumed};
 use super::patterns::matcher;
 use crate::gateways::shared::history::{Follow, gets_newest};
-use weirgate_core::{Core, Joined, Left, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
+use weirgate_core::{
+    Core, Gateway as _, Joined, Left, NotRecovered, Outcome, SessionKey, TopicName, Wanted,
+};
 use weirgate_wire::auth::NamePatterns;
 
 impl ChannelsGateway {
@@ -157,7 +159,8 @@ impl ChannelsGateway {
     ) {
         let mut follow = Follow::default();
         for (answer, behind) in &mut answers {
-            if let Some(resumed) = &behind.resumed {
+            if let Some(resumed) = &mut behind.resumed {
+                self.join_moved(core, key, client, resumed);
                 let outcomes = self.find(core, key, resumed, &mut follow);
                 if outcomes.contains(&Err(NotRecovered::Large)) {
                     client.requests.charge_search(core.now());
@@ -173,8 +176,15 @@ impl ChannelsGateway {
         let has_kept = client.held.kept > 0;
         let mut retained = None;
         let mut left = answers.len();
-        for (answer, behind) in answers {
+        for (mut answer, behind) in answers {
             left -= 1;
+            if let Some(granted) = behind.granted {
+                let brings = |name: &TopicName| core.brings(name, self.source_of(name));
+                answer.brings(granted.into_iter().map(|name| {
+                    let brings = brings(&name);
+                    (name, brings)
+                }));
+            }
             let position = follow.position(core, has_kept && left == 0);
             let frame = answer.frame(core, position);
             core.send(key, &frame);
@@ -186,6 +196,25 @@ impl ChannelsGateway {
         }
         self.names.store(&self.stats, core.memberships());
         self.ask_retained(core);
+    }
+
+    /// Joins the names that are no longer of the kept feed: its stream has got other subjects since the request.
+    fn join_moved(
+        &self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        resumed: &mut Resumed,
+    ) {
+        let names = std::mem::take(&mut resumed.names).into_iter();
+        let (kept, moved): (Vec<_>, Vec<_>) = names.partition(|name| self.is_kept(name));
+        resumed.names = kept.into_iter().collect();
+        for name in &moved {
+            self.join(core, key, client, name);
+        }
+        if resumed.since.is_some() {
+            resumed.off.extend(moved);
+        }
     }
 
     /// Adds the messages after an answer. Returns the outcome for each name to resume.

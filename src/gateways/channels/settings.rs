@@ -114,7 +114,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     )
     .more(
         "The value is the last message of the stream that holds the subject; a pattern has one for each \
-         subject. Subjects in no stream have none.",
+         subject. Subjects in no stream have none, and the names of --stream have `last`.",
     ),
     Setting::bytes(
         "retained-bytes",
@@ -290,9 +290,6 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
         refuse(history_names, &own.history_names.join(" "), allowed);
     }
     if let Some(stream) = checked.stream() {
-        if own.retained {
-            refuse(retained, "true", "false, with --stream");
-        }
         if syntax == NameSyntax::Nats && !is_stream_name(&stream) {
             refuse(flag!("stream"), &stream, STREAM_ALLOWED);
         }

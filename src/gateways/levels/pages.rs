@@ -95,7 +95,7 @@ fn keys(telemetry: &Telemetry, relays: &[RelaySettings], now_us: u64) -> Answer 
         for relay in relays {
             let mut subjects = numbers.feed.subjects.iter();
             let stats = subjects.find(|stats| stats.subject == relay.subject);
-            let last = stats.and_then(|stats| stats.last_message_us);
+            let last = stats.and_then(|stats| Some(stats.last_message?.mono_us));
             let age_ms = last.map(|last_us| now_us.saturating_sub(last_us) / 1_000);
             object.maybe_number(&relay.key, age_ms);
         }
@@ -307,9 +307,15 @@ mod tests {
         let relays = [relay("a", "one"), relay("b", "two\""), relay("c", "three")];
         turn(&telemetry, |numbers| {
             numbers.feed = FeedStats::of(["a", "b", "c"]);
-            numbers.feed.subjects[0].last_message_us = Some(70_000);
+            numbers.feed.subjects[0].last_message = Some(Now {
+                mono_us: 70_000,
+                unix_us: 0,
+            });
             // Newer than this look.
-            numbers.feed.subjects[1].last_message_us = Some(101_000);
+            numbers.feed.subjects[1].last_message = Some(Now {
+                mono_us: 101_000,
+                unix_us: 0,
+            });
         });
         assert_eq!(
             text(&keys(&telemetry, &relays, 100_000)),

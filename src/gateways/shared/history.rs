@@ -306,6 +306,10 @@ impl Statuses {
                 core.lose();
                 now_us + LOSS_US
             }
+            BusNotice::GapBeside => {
+                core.lose_beside();
+                now_us + LOSS_US
+            }
             _ => return,
         };
         self.due_us = Some(self.due_us.map_or(due_us, |due| due.min(due_us)));

@@ -20,6 +20,7 @@ use super::{RunError, watchdog};
 use crate::reactor::ReactorSettings;
 use crate::telemetry::{LoopNumbers, Telemetry};
 use weirgate_bus::runtime::{Clock, detached};
+use weirgate_core::Short;
 
 /// Starts the threads that watch the running loop; called by the thread of the loop.
 pub(super) fn start(
@@ -37,6 +38,9 @@ pub(super) fn start(
         started.map_err(RunError::Thread)?;
     }
     after_storms(Arc::clone(telemetry)).map_err(RunError::Thread)?;
+    if common.limits.history.keep_us > 0 {
+        watch_history(Arc::clone(telemetry), clock).map_err(RunError::Thread)?;
+    }
     let bus_away = BusAway::default();
     if let Some(limit_s) = common.bus_away_exit_s {
         let watching = bus_away.watch(Arc::clone(telemetry), clock, limit_s);
@@ -85,6 +89,36 @@ impl BusAway {
     pub(super) fn stops(&self) -> bool {
         self.0.load(Relaxed)
     }
+}
+
+/// The interval between two looks at the history.
+const HISTORY_LOOK: Duration = Duration::from_secs(2);
+
+/// Starts a thread that warns once the limit on bytes leaves less than half of `--history-ms`, and ends with the process.
+fn watch_history(telemetry: Arc<Telemetry>, clock: Clock) -> io::Result<()> {
+    let run = move || {
+        let mut is_warned = false;
+        loop {
+            thread::sleep(HISTORY_LOOK);
+            let stats = telemetry.event_loop.numbers().hub.history;
+            let reach = stats.and_then(|stats| stats.reach(clock.now().unix_us).zip(Some(stats)));
+            let Some((reach, stats)) = reach else {
+                continue;
+            };
+            let is_short = reach.short == Some(Short::Bytes) && reach.us < stats.keep_us / 2;
+            if is_short && !is_warned {
+                tracing::warn!(
+                    holds_ms = reach.us / 1_000,
+                    history_ms = stats.keep_us / 1_000,
+                    bytes_max = stats.bytes_max,
+                    "the history holds less than half of --history-ms: no more fits in --history-bytes-max; clients that \
+                     were away longer are not recovered"
+                );
+            }
+            is_warned = is_short || is_warned && reach.short.is_some();
+        }
+    };
+    detached("history", run)
 }
 
 /// A function that logs a line of numbers, and how often to call it.

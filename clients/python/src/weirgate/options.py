@@ -74,6 +74,16 @@ class ChannelMessage(TypedDict, Generic[Data]):
     """The key of a NATS key-value bucket was deleted; `data` is None, also with `payload="binary"`."""
 
 
+Brings = TypedDict("Brings", {
+    "from": Literal["live", "kept", "stream", "retained"],
+    "reach_ms": NotRequired[int],
+    "why": NotRequired[Literal["start", "bytes"]],
+    "newest_age_ms": NotRequired[int],
+})
+"""What the subscription to a name brings: where its messages come from, how far back the history reaches, why that is less than
+the history of the server, and the age of the newest message."""
+
+
 class ConnectionOptions(TypedDict, total=False):
     """The options of every client. All times are in ms."""
 

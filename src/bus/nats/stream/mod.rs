@@ -80,7 +80,7 @@ impl NatsStreamSource {
             waiter,
             wake,
             servers: Servers::default(),
-            reader: StreamReader::new(&stream.name, stream.history_ms),
+            reader: StreamReader::new(&stream.name, stream.history_ms, stream.history_bytes_max),
             feed: StreamFeed::new(stream, Times::MinorNs),
             lines: LogBudget::new(LINES_PER_SECOND),
             has_warned: false,

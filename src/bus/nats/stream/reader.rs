@@ -50,6 +50,8 @@ const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
 pub(in super::super) struct StreamReader {
     stream: String,
     history_ns: u64,
+    /// The start reads no more messages than fit in so many bytes.
+    history_bytes: u64,
     /// The beginning of the subjects for answers and deliveries, which nobody else can guess.
     inbox: String,
     /// The number of the newest subscription, and the newest request.
@@ -135,10 +137,12 @@ enum Check {
 }
 
 impl StreamReader {
-    /// A reader that begins with the messages of the last `history_ms` milliseconds.
-    pub(super) fn new(stream: &str, history_ms: u64) -> Self {
+    /// A reader that begins with the messages of the last `history_ms` milliseconds, but with no more than fit in
+    /// `history_bytes` of memory.
+    pub(super) fn new(stream: &str, history_ms: u64, history_bytes: usize) -> Self {
         Self {
             stream: stream.to_owned(),
+            history_bytes: history_bytes as u64,
             history_ns: history_ms.saturating_mul(MS_NS),
             inbox: inbox(),
             last_sid: ANSWERS_SID,
@@ -369,6 +373,7 @@ impl StreamReader {
         // The numbers may be those of other messages by now.
         self.told_until = 0;
         let head = info.head.unwrap_or(NO_MESSAGE);
+        self.tell_subjects(&info, told);
         let is_other = self.is_other(&info)
             || self
                 .empty_at
@@ -388,6 +393,14 @@ impl StreamReader {
         } else if is_other {
             self.lost(told);
             self.start = Start::Time(self.since_ns.unwrap_or(0));
+        }
+    }
+
+    /// Says which subjects the stream has, if that is news.
+    fn tell_subjects(&self, info: &StreamInfo, told: &mut Vec<Told>) {
+        let known = self.info.as_ref().map_or(&[][..], |known| &known.subjects);
+        if info.subjects != known {
+            told.push(Told::Subjects(info.subjects.as_slice().into()));
         }
     }
 
@@ -416,6 +429,15 @@ impl StreamReader {
         })
     }
 
+    /// The number from which on the messages of a start fit in the history. After the start every message is read.
+    fn first_that_fits(&self) -> u64 {
+        let info = self.info.as_ref().filter(|_| self.old_until.is_some());
+        info.map_or(0, |info| {
+            let fitting = info.messages_in(self.history_bytes);
+            (info.head_number() + 1).saturating_sub(fitting)
+        })
+    }
+
     fn head(&self) -> Option<StoredId> {
         self.info.as_ref()?.head
     }
@@ -436,7 +458,12 @@ impl StreamReader {
             return self.pause(now + ANOTHER_PAUSE, out);
         }
         if let Start::Time(_) = self.start {
-            self.start = Start::Sequence(made.begins);
+            let first = made.begins.max(self.first_that_fits());
+            self.start = Start::Sequence(first);
+            if first > made.begins {
+                consumer.leave(&self.nobody(), out);
+                return self.make_consumer(now, out);
+            }
         }
         consumer.listen(None, out);
         let is_empty = made.waiting == 0;
@@ -530,6 +557,7 @@ impl StreamReader {
             return self.look(now, out);
         }
         let (head, first) = (info.head_number(), info.first);
+        self.tell_subjects(&info, told);
         self.info = Some(info);
         let read = self.read_until().unwrap_or(0);
         if head > read {

@@ -25,7 +25,7 @@ mod handover;
 mod retained;
 mod session;
 
-pub(super) use self::retained::Retained;
+pub(super) use self::retained::{Retained, subjects_in};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
+pub(in crate::nats) use self::streams::subjects_in;
 use self::streams::{AllStreams, Listed, Target, targets};
 use super::super::api::{ApiError, first_stream, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};

@@ -504,7 +504,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
         "Stream to read in place of pub/sub; empty: none",
     )
     .more(
-        "With --history-ms. A JetStream stream of --bus, or the key of a Redis stream, whose entries have the fields \
+        "With --history-ms. On NATS, channels outside of its subjects are read beside it. A JetStream stream of --bus, or the key of a Redis stream, whose entries have the fields \
         channel and data. The stream keeps the messages, so no outage of the bus or of weirgate loses any. All \
         instances read the same stream.",
     )

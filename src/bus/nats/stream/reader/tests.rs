@@ -41,7 +41,7 @@ impl Bench {
         let now = Instant::now();
         let mut bench = Self {
             server,
-            reader: StreamReader::new("S", HISTORY_MS),
+            reader: StreamReader::new("S", HISTORY_MS, usize::MAX),
             now,
             heard: now,
             out: Vec::new(),
@@ -242,6 +242,7 @@ fn names(told: &[Told]) -> Vec<&'static str> {
         Told::Head(_) => "head",
         Told::CaughtUp => "stands",
         Told::Behind { .. } => "behind",
+        Told::Subjects(_) => "subjects",
     };
     told.map(name).collect()
 }

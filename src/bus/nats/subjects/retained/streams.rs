@@ -56,6 +56,7 @@ struct Cluster {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
 struct Transform {
+    src: String,
     dest: String,
 }
 
@@ -114,6 +115,34 @@ impl Stream {
         }
         copied
     }
+}
+
+/// The subjects of the messages in the stream of an answer about it: what it takes from publishers, unless a transform
+/// changes that, what the transform makes, and what it copies from other streams.
+pub(in crate::nats) fn subjects_in(answer: Json<'_>) -> Vec<String> {
+    let config = answer.get(&["config"]);
+    let Some(config) = config.and_then(|config| json::value::<Config>(&config).ok()) else {
+        return Vec::new();
+    };
+    let stream = Stream {
+        config,
+        cluster: None,
+    };
+    let transform = stream.config.subject_transform.as_ref();
+    let source =
+        transform.map(|one| Subject::parse(if one.src.is_empty() { ">" } else { &one.src }));
+    let source = source.and_then(Result::ok);
+    let is_kept = |subject: &Subject| {
+        let both = source
+            .as_ref()
+            .and_then(|source| source.intersection(subject));
+        both.as_ref() != Some(subject)
+    };
+    let own = stream.taken().filter(is_kept);
+    let all = own
+        .chain(stream.transformed())
+        .chain(stream.copied(|_| false));
+    all.map(|subject| subject.to_string()).collect()
 }
 
 /// The pattern of the subjects that a transform makes: its destination with `*` for a function of one token, and `>` from

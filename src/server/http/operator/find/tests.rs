@@ -42,10 +42,14 @@ fn client(topics: u64, names: Vec<FoundName>) -> FoundClient {
 fn name(last_us: Option<u64>) -> FoundName {
     FoundName {
         name: weirgate_core::TopicName::fixed("market.a"),
-        from: "live",
+        brings: weirgate_core::Brings {
+            from: weirgate_core::NameSource::Live,
+            on_bus: weirgate_core::OnBus::Confirmed,
+            reach: None,
+            newest_us: last_us,
+        },
         members: 1,
         messages: 1,
-        last_us,
     }
 }
 
