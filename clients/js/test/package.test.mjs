@@ -50,7 +50,7 @@ test("the Python package has the same version", () => {
 });
 
 test("the declarations name what the modules export", async () => {
-  for (const name of [...modules, ...bases, "event-stream", "react"]) {
+  for (const name of [...modules, ...bases, "event-stream", "react", "rows"]) {
     const loaded = await import(pathToFileURL(join(installed, `${name}.js`)));
     const declared = [...text(`${name}.d.ts`).matchAll(/^export (?:declare )?(?:function|class) (\w+)/gm)].map((found) => found[1]);
     assert.deepEqual([...new Set(declared)].sort(), Object.keys(loaded).sort(), name);
