@@ -78,7 +78,7 @@ impl Clients {
         if session.deliver_at_once(now, frame, &limits.send_queue) {
             count_queued(&mut self.stats, session, frame.queue_bytes());
             if !self.gather.holds(now, session, key.slot) {
-                enlist(session, key.slot, &mut self.dirty, &mut self.gather);
+                enlist(session, key.slot, &mut self.dirty);
             }
             return;
         }
@@ -136,7 +136,7 @@ impl Clients {
             && session.replay(now, frame)
         {
             count_queued(&mut self.stats, session, bytes);
-            enlist(session, key.slot, &mut self.dirty, &mut self.gather);
+            self.end_gathering(now, key);
         }
     }
 
@@ -171,7 +171,7 @@ impl Clients {
             count_queued(&mut self.stats, session, frame.queue_bytes());
             self.replaced_unsent |= is_replaced && session.keeps_up();
             if !is_held && !self.gather.holds(now, session, key.slot) {
-                enlist(session, key.slot, &mut self.dirty, &mut self.gather);
+                enlist(session, key.slot, &mut self.dirty);
             }
         }
     }
@@ -188,10 +188,12 @@ impl Clients {
     /// Puts a session with something to send in the list of the next flush.
     pub(super) fn end_gathering(&mut self, now: Now, key: SessionKey) {
         // `session_mut` would borrow all of `self`; the lists are needed too.
-        if let Some(session) = session_of(&mut self.sessions, key)
-            && session.end_gathering(now)
-        {
-            enlist(session, key.slot, &mut self.dirty, &mut self.gather);
+        let Some(session) = session_of(&mut self.sessions, key) else {
+            return;
+        };
+        self.gather.waiting.remove(key.slot);
+        if session.end_gathering(now) {
+            enlist(session, key.slot, &mut self.dirty);
         }
     }
 
@@ -255,8 +257,7 @@ fn count_queued(stats: &mut HubStats, session: &Session, bytes: usize) {
 /// Puts a session with something to send in a list of the next flush, unless the session is in a list already or the
 /// kernel takes none of its bytes.
 #[inline]
-fn enlist(session: &mut Session, slot: u32, dirty: &mut [SlotSet; LISTS], gather: &mut Gather) {
-    gather.waiting.remove(slot);
+fn enlist(session: &mut Session, slot: u32, dirty: &mut [SlotSet; LISTS]) {
     if let Some(list) = session.enlist() {
         dirty[list].insert(slot);
     }

@@ -47,7 +47,7 @@ impl Core {
         // A trusted proxy brings the clients of many addresses, so it has no share.
         let peer = session.peer();
         let is_of_proxy = limits.trusted_proxies.trusts_peer(&peer)
-            && permit.charge().address() == address_group(peer.client());
+            && permit.held().address() == address_group(peer.client());
         let fitted = permit.fit(limits.connections_max, !is_of_proxy, self.now.mono_us);
         let Err(full) = fitted else {
             return true;
@@ -64,7 +64,7 @@ impl Core {
             (_, CloseReason::OpenFiles) => "Too many connections for the limit on open files",
             _ => "Too many connections",
         };
-        let client = permit.charge().address();
+        let client = permit.held().address();
         match self.refused.grant(client, LOOP_BYTES) {
             Some(charge) => {
                 if let Some(session) = self.clients.session_mut(key) {

@@ -442,7 +442,7 @@ impl Core {
     pub(super) fn link(&mut self, topic: TopicKey, publication: &Publication) {
         let frame = &publication.frame;
         let is_shared = self.limits.deflate_window == DeflateWindow::Shared;
-        // A lead would come between the bodies of two frames, with another length for each client.
+        // A prefix would come between the bodies of two frames, with another length for each client.
         if !is_shared
             || frame.prefix() != Prefix::None
             || !self.compressor.may_refer(frame.body().len())

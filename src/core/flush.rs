@@ -1,6 +1,6 @@
 //! One write per client and turn, in batches of three passes: plan, borrow, apply.
 //!
-//! The plan makes the encodings and leads of the write. The borrow collects slices of the queues
+//! The plan makes the encodings and prefixes of the write. The borrow collects slices of the queues
 //! themselves, without a copy of any byte of a shared frame. The shell tries each write once, and the
 //! apply moves the queues by the bytes that the kernel took. The vectors live on from batch to batch,
 //! so that a flush allocates nothing.
@@ -76,7 +76,7 @@ pub(super) fn list_of(bytes: usize, is_plain: bool) -> usize {
 pub(super) struct Scratch {
     rounds: [Round; LISTS],
     plans: Vec<Plan>,
-    leads: Vec<u8>,
+    prefixes: Vec<u8>,
     slices: Vec<IoSlice<'static>>,
     writes: Vec<Write<'static>>,
     wrote: Vec<io::Result<usize>>,
@@ -190,7 +190,7 @@ impl Scratch {
 #[derive(Debug)]
 struct Plan {
     key: SessionKey,
-    leads: Range<usize>,
+    prefixes: Range<usize>,
     /// First the most bytes of the write, then the bytes of its slices.
     bytes: usize,
 }
@@ -262,7 +262,7 @@ impl Core {
         let is_long = self.clients.stats.send_queue_bytes > LONG_FLUSH_BYTES;
         let scratch = &mut self.scratch;
         scratch.plans.clear();
-        scratch.leads.clear();
+        scratch.prefixes.clear();
         scratch.wrote.clear();
         let (mut planned, mut bytes, mut deflated_bytes) = (0, 0, 0);
         while planned < BATCH_SESSIONS
@@ -291,7 +291,7 @@ impl Core {
                 &self.limits,
                 is_long,
                 &mut self.compressor,
-                &mut scratch.leads,
+                &mut scratch.prefixes,
                 slot,
             );
             deflated_bytes += self.compressor.take_bytes();
@@ -302,17 +302,17 @@ impl Core {
         for plan in &mut scratch.plans {
             let from = slices.len();
             if let Some(session) = self.clients.session(plan.key) {
-                let leads = &scratch.leads[plan.leads.clone()];
-                session.gather(plan.bytes, leads, &mut slices);
+                let prefixes = &scratch.prefixes[plan.prefixes.clone()];
+                session.gather(plan.bytes, prefixes, &mut slices);
             }
             plan.bytes = slices[from..].iter().map(|s| s.len()).sum();
             // From here on the range is the range of this plan's slices.
-            plan.leads = from..slices.len();
+            plan.prefixes = from..slices.len();
         }
         let mut writes = recycle_writes(take(&mut scratch.writes));
         writes.extend(scratch.plans.iter().map(|plan| Write {
             key: plan.key,
-            slices: &slices[plan.leads.clone()],
+            slices: &slices[plan.prefixes.clone()],
         }));
         tx.send(&writes, &mut scratch.wrote);
         debug_assert_eq!(writes.len(), scratch.wrote.len(), "one outcome per write");
@@ -424,30 +424,30 @@ impl Core {
     }
 }
 
-/// Makes the encodings and leads for the write of one session; `None` if there is nothing to write.
+/// Makes the encodings and prefixes for the write of one session; `None` if there is nothing to write.
 #[inline]
 fn plan(
     clients: &mut Clients,
     limits: &Limits,
     is_long: bool,
     compressor: &mut Compressor,
-    leads: &mut Vec<u8>,
+    prefixes: &mut Vec<u8>,
     slot: u32,
 ) -> Option<Plan> {
     let session = clients.sessions.get_mut(slot as usize)?;
     let key = session.key(slot as usize);
-    let from = leads.len();
+    let from = prefixes.len();
     let bytes = match is_long && session.has_several_states() {
         true => limits.write_bytes_max.min(LONG_FLUSH_STATE_BYTES),
         false => limits.write_bytes_max,
     };
     let stats = &mut clients.stats;
-    let writes = session.prepare_write(bytes, leads, |frame, client| {
+    let writes = session.prepare_write(bytes, prefixes, |frame, client| {
         compressor.encode(frame, client, stats);
     });
     writes.then_some(Plan {
         key,
-        leads: from..leads.len(),
+        prefixes: from..prefixes.len(),
         bytes,
     })
 }

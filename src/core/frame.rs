@@ -461,7 +461,7 @@ impl FrameBuilder {
     pub fn finish(mut self) -> Arc<Frame> {
         debug_assert!(
             self.prefix == Prefix::None || self.bytes.len() > HEADER_ROOM,
-            "a lead goes before a body"
+            "a prefix goes before a body"
         );
         let plain = websocket::encode(std::mem::take(self.payload()), self.content, false);
         self.alive.add(FRAME_BYTES + plain.memory_bytes(), false);

@@ -68,7 +68,7 @@ struct Begun {
     /// The kind of the encoding. [`Kind::After`] refers to the client's window, which stays until the
     /// frame is out.
     kind: Kind,
-    /// Bytes that the kernel has taken: header, lead and body counted together.
+    /// Bytes that the kernel has taken: header, prefix and body counted together.
     offset: u32,
 }
 

@@ -16,7 +16,7 @@
 //!
 //! A mistake in these rules corrupts text and raises no error: `tests/hub_rules/window.rs` inflates the
 //! messages of clients and compares every text. Frames of other topics, responses and frames with a
-//! lead have no number: no message ever refers to them, and a client that got such a frame is out of
+//! prefix have no number: no message ever refers to them, and a client that got such a frame is out of
 //! step.
 
 use std::collections::VecDeque;

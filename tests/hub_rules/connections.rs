@@ -53,7 +53,7 @@ impl World<Symbols> {
 }
 
 fn rest(permit: &ConnectionPermit) {
-    permit.charge().rest(Rest {
+    permit.held().rest(Rest {
         is_owed: false,
         since_us: 0,
     });
@@ -143,7 +143,7 @@ fn plain_http_without_a_request_ends_for_a_new_connection() {
     let last = world.http("192.0.2.3").expect("handed over");
     rest(&last);
     let more = world.http("192.0.2.4").expect("room for four");
-    let is_evicted = [&first, &busy, &last, &more].map(|permit| permit.charge().is_evicted());
+    let is_evicted = [&first, &busy, &last, &more].map(|permit| permit.held().is_evicted());
     assert_eq!(is_evicted, [false, false, true, false], "before it is full");
     // It has not ended, and a part of the limit is for what ends.
     let fifth = world.http("192.0.2.5").expect("a place of what ends");
@@ -152,7 +152,7 @@ fn plain_http_without_a_request_ends_for_a_new_connection() {
     rest(&first);
     rest(&more);
     let _own = world.http("192.0.2.1").expect("its own one ends");
-    assert!(first.charge().is_evicted() && !more.charge().is_evicted());
+    assert!(first.held().is_evicted() && !more.held().is_evicted());
     assert_eq!(world.count_of(CloseReason::ConnectionMemory), 1);
 }
 

@@ -161,12 +161,18 @@ impl<'a> Session<'a> {
         self.note_received()?;
         // Consumers are checked only while the link is well: a silent link says nothing about them.
         self.check_consumers()?;
-        let mut asker = Asker {
+        let (watchdog, mut asker) = self.watching();
+        watchdog.tick(Instant::now(), &mut asker);
+        Ok(self.watchdog.due().map_or(next, |due| due.min(next)))
+    }
+
+    /// The watchdog, and the way of its questions to the server.
+    fn watching(&mut self) -> (&mut Watchdog, Asker<'_>) {
+        let asker = Asker {
             data: &mut *self.data,
             subscriptions: &*self.subscriptions,
         };
-        self.watchdog.tick(Instant::now(), &mut asker);
-        Ok(self.watchdog.due().map_or(next, |due| due.min(next)))
+        (&mut self.watchdog, asker)
     }
 
     /// Sends the acknowledgements that are due. Returns when the next ones are due; `None` if none wait.
@@ -204,11 +210,8 @@ impl<'a> Session<'a> {
     pub(super) fn relay_waiting(&mut self) -> Result<(), Stop> {
         while let Some(message) = self.data.next()? {
             if Data::is_answer(&message) {
-                let mut asker = Asker {
-                    data: &mut *self.data,
-                    subscriptions: &*self.subscriptions,
-                };
-                let found = self.watchdog.take(message, Instant::now(), &mut asker);
+                let (watchdog, mut asker) = self.watching();
+                let found = watchdog.take(message, Instant::now(), &mut asker);
                 self.answers.extend(found);
                 continue;
             }
@@ -303,11 +306,8 @@ impl<'a> Session<'a> {
     fn take_refusals(&mut self) -> Result<(), Stop> {
         for refusal in self.data.refusals.take_news() {
             if let Refusal::Request(subject) = &refusal {
-                let mut asker = Asker {
-                    data: &mut *self.data,
-                    subscriptions: &*self.subscriptions,
-                };
-                let found = self.watchdog.refused(subject, Instant::now(), &mut asker);
+                let (watchdog, mut asker) = self.watching();
+                let found = watchdog.refused(subject, Instant::now(), &mut asker);
                 self.answers.extend(found);
                 continue;
             }

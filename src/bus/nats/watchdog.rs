@@ -233,13 +233,7 @@ impl Watchdog {
             Next::Rest => {}
             Next::Doubt => round.step = Step::Doubt(now + DOUBT),
             Next::Ask(question, subject, body) => {
-                round.step = Step::Asked {
-                    number: ask.ask(&subject, body.as_bytes()),
-                    question,
-                    subject,
-                    since: now,
-                    is_second,
-                };
+                round.ask(question, (subject, &body), is_second, now, ask);
             }
         }
         Some((index, found))
@@ -285,6 +279,18 @@ impl Round {
                 }
             },
         };
+        self.ask(question, (subject, &body), is_second, now, ask);
+    }
+
+    /// Asks a question by a request with this subject and body.
+    fn ask(
+        &mut self,
+        question: Question,
+        (subject, body): (String, &str),
+        is_second: bool,
+        now: Instant,
+        ask: &mut impl Ask,
+    ) {
         self.step = Step::Asked {
             number: ask.ask(&subject, body.as_bytes()),
             question,

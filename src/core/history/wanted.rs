@@ -217,7 +217,7 @@ pub struct Missed {
     /// Newest messages of names are among the messages: they may be older than messages of other names that the
     /// client has.
     pub(crate) has_newest: bool,
-    /// The charge for the messages, among all that wait for resuming clients.
+    /// The permit for the messages, among all that wait for resuming clients.
     pub(crate) charge: Option<Permit>,
 }
 

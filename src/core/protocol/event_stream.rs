@@ -26,7 +26,7 @@ const RETRY_MS: u64 = 1_000;
 const RETRY_SPREAD_MS: u64 = 4_000;
 
 /// Makes the event of a frame. A text is the event's data; bytes are base64 in an event of type `binary`. After a
-/// lead, binary content begins with the rest of the prefix's line, which stays text.
+/// prefix, binary content begins with the rest of the prefix's line, which stays text.
 pub(crate) fn encode(frame: &Frame) -> Encoded {
     let mut event = DATA.to_vec();
     let mut text = Cow::Borrowed(frame.body());

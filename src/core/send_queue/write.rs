@@ -34,7 +34,7 @@ impl SendQueue {
         }
     }
 
-    /// Appends the leads of the next write to the arena, in order.
+    /// Appends the prefixes of the next write to the arena, in order.
     #[inline]
     pub(crate) fn render_prefixes(&self, bytes_max: usize, arena: &mut Vec<u8>) {
         if !self.has_numbered() {
@@ -45,13 +45,13 @@ impl SendQueue {
         }
     }
 
-    /// Appends the next write: borrowed slices of control bytes, of `leads` (from
+    /// Appends the next write: borrowed slices of control bytes, of `prefixes` (from
     /// [`Self::render_prefixes`]) and of shared frames. A frame that is larger than a write goes out in several.
     #[inline]
     pub(crate) fn gather<'a>(
         &'a self,
         bytes_max: usize,
-        mut leads: &'a [u8],
+        mut prefixes: &'a [u8],
         out: &mut Vec<IoSlice<'a>>,
     ) {
         if self.begun.is_none() && !self.control.is_empty() {
@@ -62,8 +62,8 @@ impl SendQueue {
         }
         let mut left = bytes_max;
         for part in self.outgoing(bytes_max) {
-            let (prefix, rest) = leads.split_at(part.prefix_bytes());
-            leads = rest;
+            let (prefix, rest) = prefixes.split_at(part.prefix_bytes());
+            prefixes = rest;
             let body = match part.skip.checked_sub(prefix.len()) {
                 Some(skip) => &part.body()[skip..],
                 None => {
@@ -237,7 +237,7 @@ impl SendQueue {
         matches!(self.encoding, Encoding::Plain)
     }
 
-    /// Whether any frame so far had a number. In most gateways no frame has one, and the search for leads is left
+    /// Whether any frame so far had a number. In most gateways no frame has one, and the search for prefixes is left
     /// out.
     #[inline]
     fn has_numbered(&self) -> bool {
@@ -309,7 +309,7 @@ impl<'a> Outgoing<'a> {
     }
 
     /// Appends the header and the prefix that precede the shared body; nothing for a frame without a
-    /// lead.
+    /// prefix.
     #[inline]
     fn render_prefix(&self, arena: &mut Vec<u8>) {
         if let Prefix::Seq(text) = self.entry.frame.prefix() {

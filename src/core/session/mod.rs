@@ -99,7 +99,7 @@ struct Cold {
     /// The time of the session's entry in the deadlines; never 0, because the clock starts at one second.
     armed_at: Option<NonZeroU64>,
     reading: Reading,
-    /// The charge for the client's input that is kept. This and `resumed` are boxed, because most clients have none.
+    /// The permit for the client's input that is kept. This and `resumed` are boxed, because most clients have none.
     received: Option<Box<Permit>>,
     /// The bytes that the gateway keeps of a request whose rest is handled later.
     rest_bytes: Option<NonZeroU32>,
@@ -109,7 +109,7 @@ struct Cold {
     /// The last sign of life, and whether another one is awaited.
     heard_us: u64,
     is_silent: bool,
-    /// The charge for the client's waiting missed messages, among those of all clients.
+    /// The permit for the client's waiting missed messages, among those of all clients.
     resumed: Option<Box<Permit>>,
     /// The losses of the bus that the client knows of.
     losses_known: u64,
@@ -306,7 +306,7 @@ impl Session {
     /// takes nothing.
     #[inline]
     pub(super) fn enlist(&mut self) -> Option<usize> {
-        if !matches!(self.sending, Sending::Idle | Sending::Gathered) {
+        if self.sending != Sending::Idle {
             return None;
         }
         self.sending = Sending::Listed;
@@ -365,13 +365,13 @@ impl Session {
         !self.queue.is_empty()
     }
 
-    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends the leads
-    /// to `leads`. Returns false if there is nothing to write.
+    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends the prefixes
+    /// to `prefixes`. Returns false if there is nothing to write.
     #[inline]
     pub(super) fn prepare_write(
         &mut self,
         bytes_max: usize,
-        leads: &mut Vec<u8>,
+        prefixes: &mut Vec<u8>,
         deflate: impl FnMut(&Frame, Inflates),
     ) -> bool {
         if self.sending == Sending::Blocked {
@@ -384,7 +384,7 @@ impl Session {
         if !self.queue.is_plain() {
             self.encode_next(bytes_max, deflate);
         }
-        self.queue.render_prefixes(bytes_max, leads);
+        self.queue.render_prefixes(bytes_max, prefixes);
         true
     }
 
@@ -405,10 +405,10 @@ impl Session {
     pub(super) fn gather<'a>(
         &'a self,
         bytes_max: usize,
-        leads: &'a [u8],
+        prefixes: &'a [u8],
         out: &mut Vec<IoSlice<'a>>,
     ) {
-        self.queue.gather(bytes_max, leads, out);
+        self.queue.gather(bytes_max, prefixes, out);
     }
 
     /// Handles a write: the kernel took `taken` bytes of `offered`.
@@ -580,14 +580,14 @@ impl Session {
     /// Counts the memory of the connection for the client's address.
     pub(super) fn move_permit(&self) {
         if let Some(permit) = &self.cold.permit {
-            permit.charge().move_to(self.client_addr());
+            permit.held().move_to(self.client_addr());
         }
     }
 
     /// Counts the memory of the connection for the peer's address: the connection of a proxy brings many clients.
     pub(super) fn give_permit_to_peer(&self) {
         if let Some(permit) = &self.cold.permit {
-            permit.charge().move_to(self.peer().client());
+            permit.held().move_to(self.peer().client());
         }
     }
 

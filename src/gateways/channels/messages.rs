@@ -191,7 +191,7 @@ impl Answer {
             format!(r#","channels":{granted},"errors":{errors}"#)
         });
         let body = self.body.finish_open();
-        // The lead has opened the object and has its first members.
+        // The prefix has opened the object and has its first members.
         let body = format!("{entries},{}", body.trim_start_matches('{'));
         let frame = Frame::text(core.frame_bytes())
             .answer()
@@ -269,8 +269,8 @@ pub(super) struct Answers(Option<Box<Queue>>);
 struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// The charge for the memory of the answers in the sum over all clients.
-    charge: Option<Permit>,
+    /// The permit for the memory of the answers in the sum over all clients.
+    permit: Option<Permit>,
     /// How many names the client joins with a waiting answer.
     resuming: usize,
 }
@@ -332,9 +332,9 @@ impl Answers {
             return true;
         };
         let bytes = queue.memory_bytes();
-        match &mut queue.charge {
-            None => queue.charge = Some(of.hold(client, bytes, now_us)),
-            Some(charge) => charge.set(bytes, now_us),
+        match &mut queue.permit {
+            None => queue.permit = Some(of.hold(client, bytes, now_us)),
+            Some(permit) => permit.set(bytes, now_us),
         }
         of.has_room_for(client)
     }
@@ -363,8 +363,8 @@ impl Answers {
             queue.resuming -= behind.resuming().count();
         }
         let bytes = queue.memory_bytes();
-        if let Some(charge) = &mut queue.charge {
-            charge.set(bytes, now_us);
+        if let Some(permit) = &mut queue.permit {
+            permit.set(bytes, now_us);
         }
         if queue.waiting.is_empty() {
             self.0 = None;

@@ -131,7 +131,7 @@ struct Entry {
 #[derive(Debug)]
 struct OfAddress {
     /// In the order of [`ALL`].
-    charges: [Permit; 3],
+    permits: [Permit; 3],
     /// The clients of the address that hold a name.
     clients: HashMap<u32, u32, RandomState>,
 }
@@ -158,7 +158,7 @@ impl Amounts {
 impl OfAddress {
     fn new(sums: &[Quota; 3], address: ClientAddr) -> Self {
         Self {
-            charges: sums.each_ref().map(|sum| sum.hold(address, 0, 0)),
+            permits: sums.each_ref().map(|sum| sum.hold(address, 0, 0)),
             clients: HashMap::default(),
         }
     }
@@ -169,7 +169,7 @@ impl OfAddress {
         for (at, full) in ALL.into_iter().enumerate() {
             let least = least.map_or(0, |least| least[at]);
             let (more, shared) = (amounts.all[at], amounts.shared[at]);
-            if more > 0 && !self.charges[at].grant_more(more, shared, least) {
+            if more > 0 && !self.permits[at].grant_more(more, shared, least) {
                 self.give_back(amounts, at);
                 return Err(full);
             }
@@ -180,8 +180,8 @@ impl OfAddress {
     /// Gives the first `count` amounts back.
     fn give_back(&mut self, amounts: &Amounts, count: usize) {
         let amounts = amounts.all.iter().zip(amounts.shared).take(count);
-        for (charge, (all, shared)) in self.charges.iter_mut().zip(amounts) {
-            charge.give_back(*all, shared);
+        for (permit, (all, shared)) in self.permits.iter_mut().zip(amounts) {
+            permit.give_back(*all, shared);
         }
     }
 }

@@ -198,7 +198,7 @@ impl Connection {
         Some(message)
     }
 
-    /// The charge of the newest message that is not forwarded yet.
+    /// The permit of the newest message that is not forwarded yet.
     fn newest(&self) -> Option<&Permit> {
         let waiting = self.waiting.back().map(|message| &message.held);
         let in_line = self.calling.as_ref().filter(|calling| !calling.is_made);
@@ -318,10 +318,10 @@ impl Orphans {
     pub(super) fn keep(&mut self, key: SessionKey, mut orphan: Connection) -> bool {
         let (left, is_busy) = (orphan.to_forward(), orphan.calling.is_some());
         if let Some(Left {
-            messages: charge, ..
+            messages: permit, ..
         }) = &mut orphan.left
         {
-            charge.set(left, 0);
+            permit.set(left, 0);
         }
         let keeps = is_busy || left > 0;
         if keeps {

@@ -191,7 +191,7 @@ impl Client {
         }
     }
 
-    /// The charge for a call's answer, which has no bytes yet. All answers are charged to the same address, so no
+    /// The permit for a call's answer, which has no bytes yet. All answers are charged to the same address, so no
     /// client's address decides which of them is evicted.
     fn hold(&self) -> Permit {
         let CallLimits { answers, clock, .. } = &self.limits;
@@ -269,7 +269,7 @@ impl Client {
         &self,
         response: Response<Incoming>,
         lease: &Lease<Full<Bytes>>,
-        charge: &mut Permit,
+        permit: &mut Permit,
     ) -> Result<ServiceAnswer, CallFailure> {
         let (head, body) = response.into_parts();
         if head.status.is_redirection() {
@@ -279,7 +279,7 @@ impl Client {
         let bytes_max = self.limits.answer_bytes_max;
         let clock = self.limits.clock;
         let held = HeldBody {
-            charge: &mut *charge,
+            permit: &mut *permit,
             clock,
         };
         let read = body::read(body, bytes_max, Some(held));
@@ -298,7 +298,7 @@ impl Client {
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
         let coding = coding(&head.headers);
         let body = decoded(coding.clone(), body, bytes_max).await?;
-        charge.set(body.len() as u64, u64::MAX);
+        permit.set(body.len() as u64, u64::MAX);
         Ok(ServiceAnswer {
             status: head.status.as_u16(),
             content_type: content_type.unwrap_or_default().into_owned(),

@@ -45,9 +45,9 @@ where
         async move {
             let (access, answer, lines) = &*shared;
             let client = request.peer.client();
-            let mut charge = access.bodies.hold(client, 0, clock.mono_us());
+            let mut permit = access.bodies.hold(client, 0, clock.mono_us());
             let headers = &request.head.headers;
-            let answer = match access.body(headers, body, &mut charge, clock).await {
+            let answer = match access.body(headers, body, &mut permit, clock).await {
                 Ok(body) => answer(body).await,
                 Err(refusal) => {
                     if matches!(refusal, Refusal::Forbidden) {
@@ -110,11 +110,11 @@ impl InternalAccess {
         &self,
         headers: &HeaderMap,
         body: RequestBody,
-        charge: &mut Permit,
+        permit: &mut Permit,
         clock: Clock,
     ) -> Result<Bytes, Refusal> {
         self.admit(headers)?;
-        let read = body.read_held(self.body_bytes_max, charge, clock);
+        let read = body.read_held(self.body_bytes_max, permit, clock);
         read.await.map_err(Refusal::Body)
     }
 

@@ -132,10 +132,10 @@ impl RequestBody {
     pub async fn read_held(
         self,
         bytes_max: usize,
-        charge: &mut Permit,
+        permit: &mut Permit,
         clock: Clock,
     ) -> Result<Bytes, ReadBodyError> {
-        let held = Some(HeldBody { charge, clock });
+        let held = Some(HeldBody { permit, clock });
         read(self, bytes_max, held).await.map(Bytes::from)
     }
 }
@@ -143,11 +143,11 @@ impl RequestBody {
 /// The largest announced length for which [`read`] allocates the whole buffer before the body arrives.
 const EXACT_BYTES_MAX: usize = 64 * 1024;
 
-/// The charge for a body that is being read, in a sum of all such bodies. If the sum is over its limit, a body has to
+/// The permit for a body that is being read, in a sum of all such bodies. If the sum is over its limit, a body has to
 /// give way.
 pub struct HeldBody<'a> {
     /// What holds the bytes that were read.
-    pub charge: &'a mut Permit,
+    pub permit: &'a mut Permit,
     /// The clock that the least speed is measured with.
     pub clock: Clock,
 }
@@ -156,20 +156,20 @@ impl HeldBody<'_> {
     /// Charges the bytes that a body takes now.
     fn note(&mut self, bytes: usize) {
         let now_us = self.clock.mono_us();
-        self.charge.set(bytes as u64, now_us);
-        self.charge.progress(now_us);
-        self.charge.quota().make_room(now_us);
+        self.permit.set(bytes as u64, now_us);
+        self.permit.progress(now_us);
+        self.permit.quota().make_room(now_us);
     }
 
     /// Whether the body has to are evicted. If not, wakes the reader once it has to.
     fn is_evicted(&self, cx: &Context<'_>) -> bool {
-        self.charge.wake_with(cx.waker());
-        self.charge.is_evicted()
+        self.permit.wake_with(cx.waker());
+        self.permit.is_evicted()
     }
 
     /// The body is whole and will be used soon, so it no longer is evicted.
     fn settle(self) {
-        self.charge.progress(u64::MAX);
+        self.permit.progress(u64::MAX);
     }
 }
 
@@ -420,9 +420,9 @@ mod tests {
         runtime.block_on(async {
             let part = || Full::new(Bytes::from_static(&[b'x'; 900]));
             let rests = part().with_trailers(pending::<Option<Result<HeaderMap, _>>>());
-            let mut charges = [0, 1].map(|_| of.hold(client, 0, clock.mono_us()));
-            let [first, second] = &mut charges;
-            let held = |charge| Some(HeldBody { charge, clock });
+            let mut permits = [0, 1].map(|_| of.hold(client, 0, clock.mono_us()));
+            let [first, second] = &mut permits;
+            let held = |permit| Some(HeldBody { permit, clock });
             let mut resting = pin!(read(Box::pin(rests), 2_000, held(first)));
             let waits = poll_fn(|cx| Poll::Ready(resting.as_mut().poll(cx).is_pending()));
             assert!(waits.await);

@@ -149,7 +149,7 @@ pub(super) async fn serve(
     let unwritten = Unwritten {
         of: &settings.held,
         client: peer.client(),
-        charge: None,
+        permit: None,
     };
     let holds = (&gate, &*is_evicted, unwritten);
     let watched = (&*caller, &mut stopping);
@@ -220,11 +220,11 @@ fn refusal(status: u16, detail: &str) -> Vec<u8> {
     answer
 }
 
-/// The charge for parts of answers that hyper holds because the client does not read.
+/// The permit for parts of answers that hyper holds because the client does not read.
 struct Unwritten<'s> {
     of: &'s Quota,
     client: ClientAddr,
-    charge: Option<Permit>,
+    permit: Option<Permit>,
 }
 
 impl Unwritten<'_> {
@@ -232,20 +232,20 @@ impl Unwritten<'_> {
     /// hold too many.
     fn is_evicted(&mut self, bytes: usize, now_us: u64, cx: &Context<'_>) -> bool {
         if bytes == 0 {
-            self.charge = None;
+            self.permit = None;
             return false;
         }
         let (of, client) = (self.of, self.client);
-        let charge = self
-            .charge
+        let permit = self
+            .permit
             .get_or_insert_with(|| of.hold(client, 0, now_us));
-        let before = charge.amount();
-        charge.set(bytes as u64, now_us);
-        if charge.amount() > before {
+        let before = permit.amount();
+        permit.set(bytes as u64, now_us);
+        if permit.amount() > before {
             of.make_room(now_us);
         }
-        charge.wake_with(cx.waker());
-        charge.is_evicted()
+        permit.wake_with(cx.waker());
+        permit.is_evicted()
     }
 }
 

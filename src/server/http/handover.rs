@@ -215,7 +215,7 @@ impl ConnectionClock {
     pub(super) fn take_permit(&self) -> Option<ConnectionPermit> {
         let permit = self.permit.take();
         if let Some(permit) = &permit {
-            permit.charge().progress(u64::MAX);
+            permit.held().progress(u64::MAX);
         }
         permit
     }
@@ -223,10 +223,10 @@ impl ConnectionClock {
     /// Whether the connection was evicted. If not, wakes the task once it is.
     pub(super) fn is_evicted(&self, cx: &Context<'_>) -> bool {
         let permit = self.permit.borrow();
-        let charge = permit.as_ref().map(ConnectionPermit::charge);
-        charge.is_some_and(|charge| {
-            charge.wake_with(cx.waker());
-            charge.is_evicted()
+        let permit = permit.as_ref().map(ConnectionPermit::held);
+        permit.is_some_and(|permit| {
+            permit.wake_with(cx.waker());
+            permit.is_evicted()
         })
     }
 
@@ -313,10 +313,10 @@ impl ConnectionClock {
         if self.rest.replace(rest) == rest {
             return;
         }
-        if let Some(charge) = permit.as_ref().map(ConnectionPermit::charge) {
+        if let Some(permit) = permit.as_ref().map(ConnectionPermit::held) {
             match rest {
-                Some(rest) => charge.rest(rest),
-                None => charge.progress(u64::MAX),
+                Some(rest) => permit.rest(rest),
+                None => permit.progress(u64::MAX),
             }
         }
     }

@@ -376,7 +376,7 @@ impl Connections {
             is_shared: false,
             early: false,
         };
-        let _ = permit.charge().fit(room, now_us);
+        let _ = permit.held().fit(room, now_us);
         let handover = Handover {
             stream,
             tls: None,

@@ -28,7 +28,7 @@ pub const TLS_BYTES: u64 = 5 * 1024;
 
 /// A connection under the limits on connections. Given back when dropped.
 pub struct ConnectionPermit {
-    charge: Permit,
+    held: Permit,
     is_http: bool,
     is_tls: bool,
     /// Memory of what the client's token says, and of what the gateway keeps for this client beyond others.
@@ -47,9 +47,9 @@ impl ConnectionPermit {
     /// let all = Quota::new("connection_bytes", 3 * LOOP_BYTES);
     /// let client = std::net::IpAddr::from([192, 0, 2, 1]).into();
     /// let mut permits: Vec<_> = (0..3).map(|_| ConnectionPermit::new(&all, client, false, 0)).collect();
-    /// permits[0].charge().rest(Rest { is_owed: false, since_us: 0 });
+    /// permits[0].held().rest(Rest { is_owed: false, since_us: 0 });
     /// assert_eq!(permits[2].fit(9, false, 1), Ok(()));
-    /// assert!(permits[0].charge().is_evicted(), "before the sum is full");
+    /// assert!(permits[0].held().is_evicted(), "before the sum is full");
     /// permits.push(ConnectionPermit::new(&all, client, false, 0));
     /// assert_eq!(permits[3].fit(9, false, 1), Err(Full::Sum), "it has not ended");
     /// drop(permits.remove(0));
@@ -62,11 +62,11 @@ impl ConnectionPermit {
         permit
     }
 
-    /// A connection with any other charge.
-    pub fn of(charge: Permit) -> Self {
-        charge.progress(u64::MAX);
+    /// A connection with any other permit.
+    pub fn of(held: Permit) -> Self {
+        held.progress(u64::MAX);
         Self {
-            charge,
+            held,
             is_http: false,
             is_tls: false,
             token_bytes: 0,
@@ -101,9 +101,9 @@ impl ConnectionPermit {
         let of_kind = if self.is_http { HTTP_BYTES } else { LOOP_BYTES };
         let of_tls = if self.is_tls { TLS_BYTES } else { 0 };
         let more = u64::from(self.token_bytes) + u64::from(self.client_bytes);
-        self.charge.set(of_kind + of_tls + more, now_us);
+        self.held.set(of_kind + of_tls + more, now_us);
         // A connection makes way for others only while its owner says so.
-        self.charge.progress(u64::MAX);
+        self.held.progress(u64::MAX);
     }
 
     /// Makes room for the connection ([`Permit::fit`]).
@@ -117,12 +117,12 @@ impl ConnectionPermit {
             // Resting connections are those of the HTTP thread.
             early: true,
         };
-        self.charge.fit(room, now_us)
+        self.held.fit(room, now_us)
     }
 
-    /// The charge of the connection: its owner says whether the connection rests, and ends it if it has to are evicted.
-    pub fn charge(&self) -> &Permit {
-        &self.charge
+    /// The permit of the connection: its owner says whether the connection rests, and ends it if it has to are evicted.
+    pub fn held(&self) -> &Permit {
+        &self.held
     }
 
     /// Counts the connection for an address, and no longer for the previous address.
@@ -133,6 +133,6 @@ impl ConnectionPermit {
 
 impl fmt::Debug for ConnectionPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.charge.fmt(f)
+        self.held.fmt(f)
     }
 }

@@ -53,8 +53,8 @@ struct Waiting {
 /// The place of a request, given back on drop.
 #[derive(Debug)]
 pub struct Place {
-    /// The charges for the place and for its buffers; `None` while they are being returned.
-    charges: Option<[Permit; 2]>,
+    /// The permits for the place and for its buffers; `None` while they are being returned.
+    permits: Option<[Permit; 2]>,
     of: Arc<Inner>,
 }
 
@@ -121,10 +121,10 @@ impl Inner {
 
     fn grant(self: &Arc<Self>, client: ClientAddr) -> Option<Place> {
         let place = self.held.grant(client, 1)?;
-        let charges = [place, self.buffers.grant(client, CONNECTION_BYTES)?];
-        charges.iter().for_each(|charge| charge.progress(u64::MAX));
+        let permits = [place, self.buffers.grant(client, CONNECTION_BYTES)?];
+        permits.iter().for_each(|permit| permit.progress(u64::MAX));
         Some(Place {
-            charges: Some(charges),
+            permits: Some(permits),
             of: Arc::clone(self),
         })
     }
@@ -171,8 +171,8 @@ impl Place {
             true => u64::MAX,
             false => now_us.saturating_sub(behind.as_micros() as u64),
         };
-        let charges = self.charges.iter().flatten();
-        charges.for_each(|charge| charge.progress(progress_us));
+        let permits = self.permits.iter().flatten();
+        permits.for_each(|permit| permit.progress(progress_us));
     }
 
     /// Records that the client has to read this many bytes of the answer. If it reads them more slowly than the least
@@ -180,23 +180,23 @@ impl Place {
     pub fn is_taking(&self, bytes: usize) {
         let us = bytes as u64 * 1_000_000 / TAKEN_BYTES_PER_SECOND_MIN;
         let until_us = self.of.clock.mono_us() + us;
-        let charges = self.charges.iter().flatten();
-        charges.for_each(|charge| charge.progress(until_us));
+        let permits = self.permits.iter().flatten();
+        permits.for_each(|permit| permit.progress(until_us));
     }
 
     /// Whether the request has to give its place to another one. If not, wakes the task once it has to.
     pub fn is_evicted(&self, cx: &Context<'_>) -> bool {
-        let mut charges = self.charges.iter().flatten();
-        charges.any(|charge| {
-            charge.wake_with(cx.waker());
-            charge.is_evicted()
+        let mut permits = self.permits.iter().flatten();
+        permits.any(|permit| {
+            permit.wake_with(cx.waker());
+            permit.is_evicted()
         })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        drop(self.charges.take());
+        drop(self.permits.take());
         self.of.hand_out();
     }
 }

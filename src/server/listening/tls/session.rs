@@ -75,10 +75,10 @@ pub struct TlsSession {
     /// The client broke the protocol. From then on the library is not called: it may refer to a part of a message whose
     /// bytes are gone, and would panic.
     has_failed: bool,
-    /// The charge for bytes from the client. It is separate from the permit for bytes to the client, because a client
+    /// The permit for bytes from the client. It is separate from the permit for bytes to the client, because a client
     /// that keeps sending may still not read.
     input: Permit,
-    /// The charge for bytes to the client.
+    /// The permit for bytes to the client.
     output: Permit,
     clock: Clock,
 }
@@ -374,22 +374,22 @@ impl TlsSession {
     #[inline]
     fn count(&mut self, has_read: bool) {
         let input = self.incoming.capacity() + self.plain.capacity();
-        for (charge, bytes, has_moved) in [
+        for (permit, bytes, has_moved) in [
             (&mut self.input, input, has_read),
             (&mut self.output, self.kept.capacity(), false),
         ] {
-            let (bytes, before) = (bytes as u64, charge.amount());
+            let (bytes, before) = (bytes as u64, permit.amount());
             // Most records come and go whole, and nothing is held.
             if bytes == before && (!has_moved || bytes == 0) {
                 continue;
             }
             let now_us = self.clock.mono_us();
-            charge.set(bytes, now_us);
+            permit.set(bytes, now_us);
             if has_moved {
-                charge.progress(now_us);
+                permit.progress(now_us);
             }
             if bytes > before {
-                charge.quota().make_room(now_us);
+                permit.quota().make_room(now_us);
             }
         }
     }
