@@ -48,6 +48,7 @@ pub use self::reload::{Reload, Reloaded};
 pub use self::tls::ClientTls;
 pub use self::watchdog::{default_signals, stop_signals_are_taken, take_early_signals};
 pub use self::watches::StatsLine;
+pub(crate) use self::watches::notify;
 pub use crate::telemetry::logging::say;
 
 /// The reason why the process ends without a signal.

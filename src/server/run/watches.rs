@@ -207,7 +207,7 @@ const STOP_LOOK: Duration = Duration::from_millis(100);
 /// `READY=1` is sent when the gateway listens, even without a bus. The gateway then serves the last state and retries;
 /// a start timeout of systemd would end it. `/ready` says whether the gateway should get traffic.
 fn notify_systemd(telemetry: &Arc<Telemetry>, clock: Clock, reactor: &ReactorSettings) {
-    if std::env::var_os("NOTIFY_SOCKET").is_none_or(|path| path.is_empty()) {
+    if !has_systemd() {
         return;
     }
     notify(&[NotifyState::Ready]);
@@ -242,7 +242,16 @@ fn notify_of_turns(telemetry: &Telemetry, clock: Clock, reactor: &ReactorSetting
     }
 }
 
-fn notify(state: &[NotifyState<'_>]) {
+/// Whether systemd started the process and waits to be notified.
+fn has_systemd() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| !path.is_empty())
+}
+
+/// Notifies systemd, if it started the process (sd_notify(3)).
+pub(crate) fn notify(state: &[NotifyState<'_>]) {
+    if !has_systemd() {
+        return;
+    }
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "systemd could not be notified");
     }

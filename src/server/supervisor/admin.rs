@@ -20,8 +20,9 @@ use super::core::Number;
 use super::exposition;
 use super::merge::{merged, session_of};
 use crate::http::operator::{self, OperatorSettings};
+use crate::http::pages::MetricsFormat;
 use crate::http::{ANY_METHOD, Answer, GET, Handler, LateAnswer, RequestBody, RequestParts, Route};
-use crate::telemetry::{GatewayMetric, OwnMetrics, PROMETHEUS_TEXT_CONTENT_TYPE, names};
+use crate::telemetry::{GatewayMetric, OwnMetrics, names};
 use weirgate_bus::runtime::Clock;
 use weirgate_wire::json;
 use weirgate_wire::json::ObjectWriter;
@@ -325,41 +326,26 @@ impl Shared {
     /// `/metrics`: the series of all processes, and those of the supervisor.
     async fn metrics(&self, request: &RequestParts) -> Answer {
         // The protobuf format is not joined here; Prometheus takes the next format in its list.
+        let format = MetricsFormat::accepted_text(request.header_values(&ACCEPT));
+        let content_type = HeaderValue::from_static(format.content_type());
         let mut question = Question::get("/metrics");
-        let values = request.head.headers.get_all(ACCEPT).iter();
-        let text = values.filter(|value| !value.as_bytes().starts_with(b"application/vnd.google"));
-        let mut accept = HeaderMap::new();
-        for value in text {
-            accept.append(ACCEPT, text_formats(value));
-        }
-        question.headers = accept;
+        question.headers.insert(ACCEPT, content_type.clone());
         let all = self.ask_all(self.serving(), &question, ANSWER_MAX).await;
-        let said: Vec<(Number, Said)> = all
-            .into_iter()
-            .filter_map(|(number, said)| Some((number, said?)))
-            .filter(|(_, said)| said.status == StatusCode::OK)
-            .collect();
-        let content_type = said
-            .first()
-            .and_then(|(_, said)| said.headers.get(CONTENT_TYPE).cloned())
-            .unwrap_or(HeaderValue::from_static(PROMETHEUS_TEXT_CONTENT_TYPE));
-        let is_open = content_type
-            .as_bytes()
-            .starts_with(b"application/openmetrics");
+        let said = all
+            .iter()
+            .filter_map(|(number, said)| Some((*number, said.as_ref()?)));
         let own = OwnMetrics(self.own_metrics());
-        let own = match is_open {
-            true => own.open_metrics(),
-            false => own.prometheus_text(),
+        let own = match format {
+            MetricsFormat::OpenMetrics => own.open_metrics(),
+            _ => own.prometheus_text(),
         };
         let pages: Vec<(Number, &str)> = said
-            .iter()
+            .filter(|(_, said)| said.status == StatusCode::OK)
             .filter(|(_, said)| said.headers.get(CONTENT_TYPE) == Some(&content_type))
-            .filter_map(|(number, said)| Some((*number, std::str::from_utf8(&said.body).ok()?)))
+            .filter_map(|(number, said)| Some((number, std::str::from_utf8(&said.body).ok()?)))
             .collect();
         let page = exposition::followed_by(&own, &pages);
-        let mut answer = Answer::new(StatusCode::OK, PROMETHEUS_TEXT_CONTENT_TYPE, page);
-        answer.headers.insert(CONTENT_TYPE, content_type);
-        answer.no_store()
+        Answer::new(StatusCode::OK, format.content_type(), page).no_store()
     }
 
     fn own_metrics(&self) -> Vec<GatewayMetric> {
@@ -555,16 +541,6 @@ impl Shared {
 fn is_not_taken(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionRefused, NotFound};
     matches!(error.kind(), ConnectionRefused | NotFound)
-}
-
-/// The value of `Accept` without the protobuf format.
-fn text_formats(value: &HeaderValue) -> HeaderValue {
-    let text = value.to_str().unwrap_or_default();
-    let kept: Vec<&str> = text
-        .split(',')
-        .filter(|format| !format.contains("vnd.google.protobuf"))
-        .collect();
-    HeaderValue::from_str(&kept.join(",")).unwrap_or(HeaderValue::from_static("*/*"))
 }
 
 /// The headers of a request that its process gets.

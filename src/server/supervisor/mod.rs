@@ -51,7 +51,7 @@ use self::ask::Question;
 use self::children::{Children, Ports, Sockets};
 use self::core::{Action, Answer, Ended, Event, Number, State, Supervisor};
 use crate::http::{Admin, HttpPlane, HttpSettings, Site};
-use crate::run::{CommonSettings, RunError, alone, stop_signals_are_taken};
+use crate::run::{CommonSettings, RunError, alone, notify, stop_signals_are_taken};
 use crate::settings::{Checked, Processes};
 use weirgate_bus::runtime::Clock;
 use weirgate_wire::base::escaped;
@@ -161,14 +161,14 @@ struct Shell {
 }
 
 /// What a request to a process has led to.
-enum Told {
+enum Report {
     /// The answer of a process with this pid.
     Ready(Number, u32, Option<bool>),
     /// So long must no count follow.
     Levelled(Duration),
 }
 
-/// The signals of the process: what came, and a socket that can be read when something came.
+/// The signals of the process, and a socket that can be read when there is one.
 struct Arrivals {
     signals: Signals,
     wake: UnixStream,
@@ -190,7 +190,7 @@ impl Arrivals {
         })
     }
 
-    async fn come(&mut self) -> io::Result<Vec<i32>> {
+    async fn next(&mut self) -> io::Result<Vec<i32>> {
         self.wake.ready(Interest::READABLE).await?;
         let mut bytes = [0; 64];
         while self.wake.try_read(&mut bytes).is_ok_and(|read| read > 0) {}
@@ -217,20 +217,20 @@ impl Shell {
             }
             self.publish();
             let due = self.due().map_or(ask_at, |due| due.min(ask_at));
-            let came = first_of(arrivals.come(), answers.recv(), sleep_until(due)).await;
+            let woken = first_of(arrivals.next(), answers.recv(), sleep_until(due)).await;
             let now = self.clock.mono_us();
-            match came {
-                Came::Signals(signals) => self.take_signals(&signals?),
-                Came::Answer(Some(Told::Ready(number, pid, answer))) => {
+            match woken {
+                Woken::Signals(signals) => self.take_signals(&signals?),
+                Woken::Answer(Some(Report::Ready(number, pid, answer))) => {
                     if self.children.pid(number) == Some(pid) {
                         self.take_answer(number, pid, answer, now);
                     }
                 }
-                Came::Answer(Some(Told::Levelled(wait))) => {
+                Woken::Answer(Some(Report::Levelled(wait))) => {
                     self.level_at = Instant::now() + LEVEL_EVERY + wait;
                 }
-                Came::Answer(None) => {}
-                Came::Due => {
+                Woken::Answer(None) => {}
+                Woken::Due => {
                     self.supervisor.tick(now);
                     if Instant::now() >= ask_at {
                         self.ask_all(&sender);
@@ -342,7 +342,7 @@ impl Shell {
     }
 
     /// Asks each process whether it is ready. A process that has not answered yet first gets what is refused.
-    fn ask_all(&self, sender: &mpsc::UnboundedSender<Told>) {
+    fn ask_all(&self, sender: &mpsc::UnboundedSender<Report>) {
         for (number, state) in self.supervisor.states() {
             let is_asked = matches!(state, State::Starting { .. } | State::Serving { .. });
             let Some(pid) = self.children.pid(number).filter(|_| is_asked) else {
@@ -358,13 +358,13 @@ impl Shell {
                     false => None,
                 };
                 // The supervisor may have ended.
-                let _ = sender.send(Told::Ready(number, pid, is_ready));
+                let _ = sender.send(Report::Ready(number, pid, is_ready));
             });
         }
     }
 
     /// Counts the clients of the processes if it is time, and has some leave a process with far more than the others.
-    fn level(&mut self, sender: &mpsc::UnboundedSender<Told>) {
+    fn level(&mut self, sender: &mpsc::UnboundedSender<Report>) {
         if Instant::now() < self.level_at || !self.supervisor.is_settled() {
             return;
         }
@@ -380,7 +380,7 @@ impl Shell {
         spawn_local(async move {
             if let Ok(wait) = level(&shared, &sockets).await {
                 // The supervisor may have ended.
-                let _ = sender.send(Told::Levelled(wait));
+                let _ = sender.send(Report::Levelled(wait));
             }
         });
     }
@@ -455,29 +455,29 @@ async fn send_refused(shared: &Shared, socket: &Path) -> io::Result<()> {
 }
 
 /// What the supervisor waits for.
-enum Came {
+enum Woken {
     Signals(io::Result<Vec<i32>>),
-    Answer(Option<Told>),
+    Answer(Option<Report>),
     Due,
 }
 
 /// Waits for the first of the three.
 async fn first_of(
     signals: impl Future<Output = io::Result<Vec<i32>>>,
-    answer: impl Future<Output = Option<Told>>,
+    answer: impl Future<Output = Option<Report>>,
     due: impl Future<Output = ()>,
-) -> Came {
+) -> Woken {
     use std::pin::pin;
     use std::task::Poll;
     let (mut signals, mut answer, mut due) = (pin!(signals), pin!(answer), pin!(due));
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(came) = signals.as_mut().poll(cx) {
-            return Poll::Ready(Came::Signals(came));
+        if let Poll::Ready(signals) = signals.as_mut().poll(cx) {
+            return Poll::Ready(Woken::Signals(signals));
         }
-        if let Poll::Ready(came) = answer.as_mut().poll(cx) {
-            return Poll::Ready(Came::Answer(came));
+        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Woken::Answer(answer));
         }
-        due.as_mut().poll(cx).map(|()| Came::Due)
+        due.as_mut().poll(cx).map(|()| Woken::Due)
     })
     .await
 }
@@ -548,15 +548,5 @@ fn parts(ended: Ended) -> (Option<u8>, Option<i32>) {
 fn notify_watchdog() {
     if sd_notify::watchdog_enabled().is_some() {
         notify(&[NotifyState::Watchdog]);
-    }
-}
-
-/// Notifies systemd, if it started the supervisor (sd_notify(3)).
-fn notify(state: &[NotifyState<'_>]) {
-    if std::env::var_os("NOTIFY_SOCKET").is_none_or(|path| path.is_empty()) {
-        return;
-    }
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "systemd could not be notified");
     }
 }
