@@ -282,7 +282,7 @@ impl ChannelsGateway {
         };
         let cover = cover.map(TopicName::from);
         let cover = cover.filter(|cover| !self.names.asked.refused_covers.contains(cover));
-        let way = match &cover {
+        let route = match &cover {
             _ if is_kept => Route::Kept,
             None => Route::Requested,
             Some(_) if self.names.beside_covers() < BESIDE_COVERS_MAX => {
@@ -290,7 +290,7 @@ impl ChannelsGateway {
             }
             Some(cover) => Route::Within(cover.clone()),
         };
-        let cover = cover.filter(|_| matches!(way, Route::Within(_)));
+        let cover = cover.filter(|_| matches!(route, Route::Within(_)));
         if let Some(matcher) = matcher.filter(|_| is_kept || cover.is_some()) {
             self.patterns.add(HeldPattern {
                 name: name.clone(),
@@ -299,6 +299,6 @@ impl ChannelsGateway {
                 address: client.held.address(),
             });
         }
-        self.names.set_route(name, way);
+        self.names.set_route(name, route);
     }
 }

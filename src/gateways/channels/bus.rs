@@ -194,12 +194,12 @@ impl ChannelsGateway {
                 let address = members.iter().find_map(|key| core.client_addr(*key));
                 self.add_kept_pattern(&name, address.unwrap_or(ClientAddr::Unix));
             }
-            let way = if is_kept {
+            let route = if is_kept {
                 Route::Kept
             } else {
                 Route::Requested
             };
-            self.names.set_route(&name, way);
+            self.names.set_route(&name, route);
             core.set_active(&name, self.names.active(&name));
             for key in members {
                 if let Some(client) = clients.get_mut(key) {
@@ -248,7 +248,7 @@ impl ChannelsGateway {
         if !core.is_notifying() {
             let reported = core.take_gaps_told();
             self.stats.gaps_told.add(reported);
-            self.gap_told = Some(reported).filter(|event| *event > 0).or(self.gap_told);
+            self.gap_told = Some(reported).filter(|count| *count > 0).or(self.gap_told);
         }
     }
 

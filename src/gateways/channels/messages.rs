@@ -257,7 +257,7 @@ impl FollowUp {
 #[derive(Debug)]
 struct Waiting {
     answer: Answer,
-    behind: FollowUp,
+    follow_up: FollowUp,
     due_us: u64,
 }
 
@@ -282,9 +282,9 @@ impl Queue {
     /// Memory of the waiting answers.
     fn memory_bytes(&self) -> u64 {
         let of_answer = |waiting: &Waiting| {
-            let behind = &waiting.behind;
-            let names = behind.unconfirmed.len();
-            let resumed = behind.resumed.as_ref();
+            let follow_up = &waiting.follow_up;
+            let names = follow_up.unconfirmed.len();
+            let resumed = follow_up.resumed.as_ref();
             let resumed = resumed.map_or(0, |resumed| resumed.names.len() + resumed.off.len());
             allocated_bytes(waiting.answer.bytes()) + NAME_BYTES * (names + resumed)
         };
@@ -314,13 +314,13 @@ impl Answers {
     }
 
     /// Queues an answer. It waits until its names are confirmed, but not longer than until `due_us`.
-    pub(super) fn push(&mut self, answer: Answer, behind: FollowUp, due_us: u64) {
+    pub(super) fn push(&mut self, answer: Answer, follow_up: FollowUp, due_us: u64) {
         let queue = self.0.get_or_insert_default();
         queue.bytes += answer.bytes();
-        queue.resuming += behind.resuming().count();
+        queue.resuming += follow_up.resuming().count();
         queue.waiting.push_back(Waiting {
             answer,
-            behind,
+            follow_up,
             due_us,
         });
     }
@@ -353,14 +353,14 @@ impl Answers {
             false => queue.waiting.len().min(1),
         };
         let mut first = queue.waiting.iter().take(count);
-        if !is_late && !first.all(|waiting| waiting.behind.unconfirmed.is_empty()) {
+        if !is_late && !first.all(|waiting| waiting.follow_up.unconfirmed.is_empty()) {
             return None;
         }
         let ready = queue.waiting.drain(..count);
-        let ready: Vec<_> = ready.map(|ready| (ready.answer, ready.behind)).collect();
-        for (answer, behind) in &ready {
+        let ready: Vec<_> = ready.map(|ready| (ready.answer, ready.follow_up)).collect();
+        for (answer, follow_up) in &ready {
             queue.bytes -= answer.bytes();
-            queue.resuming -= behind.resuming().count();
+            queue.resuming -= follow_up.resuming().count();
         }
         let bytes = queue.memory_bytes();
         if let Some(permit) = &mut queue.permit {
@@ -380,7 +380,7 @@ impl Answers {
         let mut resumed = queue
             .waiting
             .iter_mut()
-            .filter_map(|waiting| waiting.behind.resumed.as_mut());
+            .filter_map(|waiting| waiting.follow_up.resumed.as_mut());
         let is_resuming = resumed.any(|resumed| resumed.names.remove(name));
         queue.resuming -= usize::from(is_resuming);
         is_resuming
@@ -389,14 +389,17 @@ impl Answers {
     /// Ends the wait of all answers for the name.
     pub(super) fn settle(&mut self, name: &TopicName) {
         for waiting in self.waiting_mut() {
-            waiting.behind.unconfirmed.remove(name);
+            waiting.follow_up.unconfirmed.remove(name);
         }
     }
 
     /// Ends the wait of all answers for the names that are settled.
     pub(super) fn settle_if(&mut self, is_settled: impl Fn(&TopicName) -> bool) {
         for waiting in self.waiting_mut() {
-            waiting.behind.unconfirmed.retain(|name| !is_settled(name));
+            waiting
+                .follow_up
+                .unconfirmed
+                .retain(|name| !is_settled(name));
         }
     }
 

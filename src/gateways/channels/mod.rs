@@ -394,7 +394,7 @@ impl Gateway for ChannelsGateway {
             }
         };
         match answer {
-            Some((answer, behind)) => self.answer(core, key, client, answer, behind),
+            Some((answer, follow_up)) => self.answer(core, key, client, answer, follow_up),
             // This message may have been the last request of an event stream, so all of its answers may be ready.
             None => self.send_ready(core, key, client),
         }
@@ -418,12 +418,12 @@ impl Gateway for ChannelsGateway {
 
     fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if let Some(rest) = client.take_rest()
-            && let Some((answer, mut behind)) = self.go_on(core, key, client, rest)
+            && let Some((answer, mut follow_up)) = self.go_on(core, key, client, rest)
         {
             // The bus may have confirmed names before there was an answer to wait for them.
             let names = &self.names;
-            behind.unconfirmed.retain(|name| !names.is_settled(name));
-            self.answer(core, key, client, answer, behind);
+            follow_up.unconfirmed.retain(|name| !names.is_settled(name));
+            self.answer(core, key, client, answer, follow_up);
         }
     }
 

@@ -124,7 +124,7 @@ struct Entry {
     name: TopicName,
     clients: u32,
     addresses: u32,
-    way: Route,
+    route: Route,
 }
 
 /// The names that the clients of an address hold.
@@ -249,7 +249,7 @@ impl Names {
                 name: name.clone(),
                 clients: 0,
                 addresses: 0,
-                way: Route::Kept,
+                route: Route::Kept,
             }) as u32;
             self.ids.insert(name, id);
             id
@@ -277,15 +277,15 @@ impl Names {
     /// The held names, each with whether it has [`Route::Kept`].
     pub(super) fn all(&self) -> impl Iterator<Item = (&TopicName, bool)> {
         let entries = self.entries.iter();
-        entries.map(|(_, entry)| (&entry.name, entry.way == Route::Kept))
+        entries.map(|(_, entry)| (&entry.name, entry.route == Route::Kept))
     }
 
     /// Sets how the messages of a held name come, and requests the name or its cover from the bus if necessary.
-    pub(super) fn set_route(&mut self, name: &TopicName, way: Route) {
+    pub(super) fn set_route(&mut self, name: &TopicName, route: Route) {
         let Some(id) = self.ids.get(name) else {
             return;
         };
-        match &way {
+        match &route {
             Route::Kept => {}
             Route::Requested => self.asked.want(name, false),
             Route::RequestedBesideCover => {
@@ -294,12 +294,12 @@ impl Names {
             }
             Route::Within(cover) => self.asked.want(cover, true),
         }
-        let before = std::mem::replace(&mut self.entries[*id as usize].way, way);
-        self.end_way(name, before);
+        let before = std::mem::replace(&mut self.entries[*id as usize].route, route);
+        self.end_route(name, before);
     }
 
-    fn end_way(&mut self, name: &TopicName, way: Route) {
-        match way {
+    fn end_route(&mut self, name: &TopicName, route: Route) {
+        match route {
             Route::Kept => {}
             Route::Requested => self.asked.give_up(name, false),
             Route::RequestedBesideCover => {
@@ -349,18 +349,18 @@ impl Names {
         if entry.clients > 0 {
             return None;
         }
-        let Entry { name, way, .. } = self.entries.remove(id as usize);
+        let Entry { name, route, .. } = self.entries.remove(id as usize);
         self.ids.remove(&name);
         self.text_bytes -= name.as_str().len();
-        self.end_way(&name, way);
+        self.end_route(&name, route);
         Some(name)
     }
 
     /// Applies `is` to the request that brings the messages of a held name: for the name itself, or for its cover.
     /// Returns true for the kept feed, which needs no request.
-    fn of_way(&self, name: &TopicName, is: impl Fn(&BusRequests, &TopicName) -> bool) -> bool {
+    fn of_route(&self, name: &TopicName, is: impl Fn(&BusRequests, &TopicName) -> bool) -> bool {
         let id = self.ids.get(name);
-        id.is_some_and(|id| match &self.entries[*id as usize].way {
+        id.is_some_and(|id| match &self.entries[*id as usize].route {
             Route::Kept => true,
             Route::Requested | Route::RequestedBesideCover => is(&self.asked, name),
             Route::Within(cover) => is(&self.asked, cover),
@@ -369,22 +369,25 @@ impl Names {
 
     /// Whether messages of the name come: always, until the connection is lost, or not at all.
     pub(super) fn active(&self, name: &TopicName) -> Active {
-        let way = self.ids.get(name).map(|id| &self.entries[*id as usize].way);
-        match way {
+        let route = self
+            .ids
+            .get(name)
+            .map(|id| &self.entries[*id as usize].route);
+        match route {
             Some(Route::Kept) => Active::Always,
-            Some(_) if self.of_way(name, BusRequests::is_confirmed) => Active::UntilLoss,
+            Some(_) if self.of_route(name, BusRequests::is_confirmed) => Active::UntilLoss,
             _ => Active::No,
         }
     }
 
     /// Returns true if the bus has confirmed or refused the newest request for the name.
     pub(super) fn is_settled(&self, name: &TopicName) -> bool {
-        self.of_way(name, BusRequests::is_settled)
+        self.of_route(name, BusRequests::is_settled)
     }
 
     /// Returns true if the bus has refused the newest request for the name.
     pub(super) fn is_refused(&self, name: &TopicName) -> bool {
-        self.of_way(name, BusRequests::is_refused)
+        self.of_route(name, BusRequests::is_refused)
     }
 
     /// Updates the counts; `subscriptions` are clients times names.

@@ -25,7 +25,7 @@ pub(super) struct Subscribing {
     names: TextList,
     check: RightsCheck,
     entries: Entries,
-    behind: FollowUp,
+    follow_up: FollowUp,
     request_id: String,
 }
 
@@ -81,7 +81,7 @@ impl Rest {
         match self {
             Self::Subscribe(rest) => (
                 Answer::subscribed(rest.entries, &rest.request_id),
-                rest.behind,
+                rest.follow_up,
             ),
             Self::Unsubscribe(rest) => (
                 Answer::unsubscribed(&rest.gone, &rest.request_id),
@@ -110,7 +110,7 @@ impl ChannelsGateway {
                 names: status.then(Vec::new),
                 ..Entries::default()
             },
-            behind: FollowUp {
+            follow_up: FollowUp {
                 resumed,
                 ..FollowUp::default()
             },
@@ -165,7 +165,7 @@ impl ChannelsGateway {
                 if let Some(names) = &mut rest.entries.names {
                     names.push(topic.clone());
                 }
-                self.grant(core, key, client, (topic, was_held), &mut rest.behind);
+                self.grant(core, key, client, (topic, was_held), &mut rest.follow_up);
                 rest.entries.granted.push(&name);
             }
             Verdict::Refused(_, error) => rest.entries.errors.push(&error),

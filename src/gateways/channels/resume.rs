@@ -24,7 +24,7 @@ impl ChannelsGateway {
         key: SessionKey,
         client: &mut Client,
         (name, was_held): (TopicName, bool),
-        behind: &mut FollowUp,
+        follow_up: &mut FollowUp,
     ) {
         let is_member = was_held && core.is_member(key, &name);
         if was_held && !is_member {
@@ -36,7 +36,7 @@ impl ChannelsGateway {
             true => self.is_kept_refused(&name),
             false => self.names.is_refused(&name),
         };
-        if let Some(resumed) = &mut behind.resumed {
+        if let Some(resumed) = &mut follow_up.resumed {
             if is_kept && !is_member && !is_refused {
                 resumed.names.insert(name);
                 return;
@@ -54,13 +54,13 @@ impl ChannelsGateway {
         }
         if self.retained.bytes.max() > 0 {
             let retained = &mut self.retained;
-            let answer = behind
+            let answer = follow_up
                 .retained
                 .get_or_insert_with(|| retained.next_answer());
             retained.want(&name, key, *answer);
         }
         if self.statuses.is_up() && !self.names.is_settled(&name) {
-            behind.unconfirmed.insert(name);
+            follow_up.unconfirmed.insert(name);
         }
     }
 
@@ -114,10 +114,10 @@ impl ChannelsGateway {
         key: SessionKey,
         client: &mut Client,
         answer: Answer,
-        behind: FollowUp,
+        follow_up: FollowUp,
     ) {
         let due_us = core.now().mono_us + self.bus_wait_us;
-        client.answers.push(answer, behind, due_us);
+        client.answers.push(answer, follow_up, due_us);
         self.send_ready(core, key, client);
         // Most answers are sent by now; only waiting answers are charged.
         let (bytes, address) = (self.names.bytes(), client.held.address());
@@ -158,8 +158,8 @@ impl ChannelsGateway {
         mut answers: Vec<(Answer, FollowUp)>,
     ) {
         let mut follow = Follow::default();
-        for (answer, behind) in &mut answers {
-            if let Some(resumed) = &mut behind.resumed {
+        for (answer, follow_up) in &mut answers {
+            if let Some(resumed) = &mut follow_up.resumed {
                 self.join_moved(core, key, client, resumed);
                 let outcomes = self.find(core, key, resumed, &mut follow);
                 if outcomes.contains(&Err(NotRecovered::Large)) {
@@ -176,13 +176,13 @@ impl ChannelsGateway {
         let has_kept = client.held.kept > 0;
         let mut retained = None;
         let mut left = answers.len();
-        for (mut answer, behind) in answers {
+        for (mut answer, follow_up) in answers {
             left -= 1;
             answer.brings(|name| core.brings(name, self.source_of(name)));
             let position = follow.position(core, has_kept && left == 0);
             let frame = answer.frame(core, position);
             core.send(key, &frame);
-            retained = behind.retained.or(retained);
+            retained = follow_up.retained.or(retained);
         }
         self.statuses.send_behind(core, key, follow, has_kept);
         if let Some(answer) = retained {
