@@ -65,8 +65,6 @@ impl Core {
                 self.clients.stats.count_conflated(forgotten);
                 self.note_room(key);
                 self.note_wait(key);
-                // A close may have waited for these frames alone.
-                self.after_write(key, false);
             }
         }
         if std::mem::take(&mut self.left.has_more) {

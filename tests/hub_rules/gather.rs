@@ -44,7 +44,11 @@ fn the_first_message_goes_at_once_and_the_next_ones_in_one_write() {
         assert_eq!(writes_after(&mut world, 1_000), 0);
     }
     assert_eq!(world.hub.poll_timeout(), Some(world.now.mono_us + 6_000));
-    assert_eq!(writes_after(&mut world, 6_000), 3, "four messages in a write");
+    assert_eq!(
+        writes_after(&mut world, 6_000),
+        3,
+        "four messages in a write"
+    );
     assert_eq!(world.hub.stats().messages_waiting, 0);
     publish(&mut world, "A", 10);
     assert_eq!(writes_after(&mut world, GATHER_US - 1), 0, "the next wait");
@@ -64,7 +68,11 @@ fn answers_and_pongs_wait_for_nothing_and_take_what_waits_along() {
     assert_eq!(writes(&mut world), 0);
     let before = world.hub.stats().messages_sent;
     world.send(keys[0], &frame(0x89, b"ping"));
-    assert_eq!(world.hub.stats().messages_sent, before + 1, "before the pong");
+    assert_eq!(
+        world.hub.stats().messages_sent,
+        before + 1,
+        "before the pong"
+    );
     assert_eq!(writes_after(&mut world, GATHER_US), 1, "the other client");
     world.hub.check_invariants();
 }
