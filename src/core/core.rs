@@ -133,7 +133,7 @@ impl Core {
             inflate_windows: InflateWindows::new(limits.inflate_windows_bytes_max),
             addresses: Addresses::new(limits.per_ip),
             now: Now::default(),
-            clients: Clients::default(),
+            clients: Clients::new(limits.gather_us),
             topics: Topics::default(),
             last_path: Arc::default(),
             deadlines: Deadlines::default(),
@@ -295,6 +295,7 @@ impl Core {
     pub fn send(&mut self, key: SessionKey, frame: &Arc<Frame>) {
         self.notify_loss(key);
         self.clients.deliver(self.now, &self.limits, key, frame);
+        self.clients.end_gathering(self.now, key);
     }
 
     /// Whether `frames` data frames of `bytes` bytes together would be queued for the client now: the send queue stays
@@ -329,6 +330,7 @@ impl Core {
         self.deliver_to_members(topic, publication);
         if self.clients.stats.messages_queued > queued {
             self.scratch.published(&publication.frame);
+            self.note_gathered(&publication.frame);
         }
     }
 
@@ -385,6 +387,7 @@ impl Core {
         match session.begin_close(now, PendingClose { code, reason, how }, due) {
             CloseBegun::Ignored => {}
             CloseBegun::Waits => {
+                self.clients.end_gathering(self.now, key);
                 self.leave_all(key, None);
                 self.arm(key);
             }

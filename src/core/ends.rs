@@ -55,7 +55,7 @@ impl Core {
             self.effects.push_back(Effect::ReadOn(key));
         }
         self.count_left(key, left);
-        self.clients.mark_dirty(key);
+        self.clients.mark_dirty(self.now, key);
         self.arm(key);
     }
 
@@ -145,6 +145,7 @@ impl Core {
         if session.is_listed() {
             self.unlist(key.slot);
         }
+        self.clients.gather.forget(key.slot);
         self.clients.remove(key.slot);
     }
 

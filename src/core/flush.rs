@@ -344,6 +344,8 @@ impl Core {
             let within = lists.iter().filter(|list| list.contains(slot as u32));
             let listed = usize::from(session.is_listed());
             assert_eq!(within.count(), listed, "lists of the session in {slot}");
+            let is_gathered = self.clients.gather.waiting.contains(slot as u32);
+            assert_eq!(is_gathered, session.is_gathered(), "gathered in {slot}");
         }
         let listed = self.clients.sessions.iter().filter(|(_, s)| s.is_listed());
         let slots: usize = lists.iter().map(|list| list.len()).sum();
@@ -417,7 +419,7 @@ impl Core {
             self.resume(key, Pause::Control);
         }
         self.look_at_gate(key);
-        self.clients.mark_dirty(key);
+        self.clients.mark_dirty(self.now, key);
         self.arm(key);
     }
 }

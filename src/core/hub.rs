@@ -139,7 +139,7 @@ impl<G: Gateway> Hub<G> {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
             session.unblock(now, &self.core.limits);
-            self.core.clients.mark_dirty(key);
+            self.core.clients.mark_dirty(self.core.now, key);
         }
     }
 
@@ -202,6 +202,8 @@ impl<G: Gateway> Hub<G> {
             self.gateway
                 .handle_timeout(&mut self.core, &mut self.clients);
         }
+        // Last: after a turn that was late, what has waited for the loop alone is no sign of a slow client.
+        self.core.end_gathering();
         self.settle();
     }
 
@@ -297,6 +299,7 @@ impl<G: Gateway> Hub<G> {
             self.core.reap_deadline(),
             self.core.walk_deadline(),
             self.core.history_deadline(),
+            self.core.clients.gather.due_us(),
             self.gateway.poll_timeout(),
         ];
         earliest(dues)
@@ -490,7 +493,7 @@ impl Core {
             }
             Due::CloseWritten(reason) => self.start_closing(key, reason),
             Due::Stop => self.stop_client(key),
-            Due::Ping => self.clients.mark_dirty(key),
+            Due::Ping => self.clients.mark_dirty(self.now, key),
             Due::Slot => self.clients.open_slot(now, limits, key),
             Due::Gate => self.clients.set_gate(now, key),
         }

@@ -24,6 +24,7 @@ mod ends;
 mod flush;
 mod frame;
 mod gateway;
+mod gather;
 mod handshake;
 mod history;
 mod hub;

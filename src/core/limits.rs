@@ -155,6 +155,8 @@ pub struct Limits {
     pub share_us: u64,
     /// The time of one kind of due work in a turn, microseconds: of the core, and again of the gateway.
     pub work_us: u64,
+    /// The longest wait of a message for others to the same client, microseconds; 0 for none.
+    pub gather_us: u64,
     /// Bytes handed to one socket in one write.
     pub write_bytes_max: usize,
     /// Whether the frames of a topic may refer to earlier frames of the topic, for clients that keep
@@ -202,6 +204,7 @@ impl Default for Limits {
             close_retry_after_ms: 0,
             share_us: SHARE_US,
             work_us: WORK_US,
+            gather_us: 0,
             write_bytes_max: 128 * 1024,
             deflate_window: DeflateWindow::None,
             deflate_level: 4,

@@ -153,7 +153,7 @@ impl<G: Gateway> Hub<G> {
         match (ends, failed) {
             (true, true) => self.core.end(key, CloseReason::SocketError, false),
             (true, false) => self.core.end(key, CloseReason::PeerGone, false),
-            (false, _) => self.core.clients.mark_dirty(key),
+            (false, _) => self.core.clients.mark_dirty(self.core.now, key),
         }
         ends
     }
@@ -222,7 +222,7 @@ impl<G: Gateway> Hub<G> {
             let after = session.pauses();
             let has_answered = step.is_some() && session.has_answered(core.now);
             core.clients.stats.count_pauses(before, after);
-            core.clients.mark_dirty(key);
+            core.clients.mark_dirty(core.now, key);
             let Some(step) = step else {
                 return;
             };
@@ -372,7 +372,7 @@ impl Core {
         let now = self.now;
         let session = self.clients.session_mut(key);
         let is_silent = session.is_some_and(|session| session.probe(now));
-        self.clients.mark_dirty(key);
+        self.clients.mark_dirty(self.now, key);
         is_silent
     }
 

@@ -174,7 +174,8 @@ impl SendQueue {
         self.progress_at
     }
 
-    /// Notes that the kernel took bytes that the shell had kept from an earlier write.
+    /// Notes that the kernel took bytes that the shell had kept from an earlier write, or that what waits for the kernel
+    /// does so from now on.
     pub(super) fn note_progress(&mut self, now: Now) {
         self.progress_at = now.mono_us;
     }

@@ -14,8 +14,8 @@ const CLIENTS: usize = 300;
 
 /// Takes everything, and notes for whom. Ends the time of the flush after so many batches.
 #[derive(Default)]
-struct Notes {
-    keys: Vec<SessionKey>,
+pub(super) struct Notes {
+    pub(super) keys: Vec<SessionKey>,
     /// The bytes of each write.
     bytes: Vec<usize>,
     largest_batch: usize,
@@ -85,7 +85,7 @@ where
     noted(world, batches).keys
 }
 
-fn noted<G>(world: &mut World<G>, batches: usize) -> Notes
+pub(super) fn noted<G>(world: &mut World<G>, batches: usize) -> Notes
 where
     G: Gateway<Out: Output>,
 {
@@ -103,7 +103,7 @@ where
     }
 }
 
-fn publish(world: &mut World<Symbols>, topic: &str, bytes: usize) {
+pub(super) fn publish(world: &mut World<Symbols>, topic: &str, bytes: usize) {
     let message = In::Publish(topic.to_owned(), "x".repeat(bytes));
     world.hub.handle_input(world.now, message);
 }

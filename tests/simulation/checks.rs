@@ -180,6 +180,9 @@ impl<T: Toy> Run<T> {
             return;
         }
         self.look();
+        // What is gathered has come after that.
+        self.world.advance(self.limits.gather_us);
+        self.look();
         for key in self.live.clone() {
             self.check_client(key);
         }

@@ -82,7 +82,8 @@ impl Session {
 
     /// The moment to drop a client that takes none of the waiting bytes.
     fn stall_due(&self, limits: &Limits) -> Option<u64> {
-        let (waits, stall_us) = (!self.queue.is_empty(), limits.send_queue.stall_us);
+        let stall_us = limits.send_queue.stall_us;
+        let waits = !self.queue.is_empty() && !self.is_gathered();
         waits.then(|| self.queue.progress_at() + stall_us + self.in_proxy_us(limits))
     }
 

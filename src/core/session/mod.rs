@@ -82,6 +82,8 @@ enum Intake {
 enum Sending {
     /// In no list: nothing waits, or the session was not listed yet.
     Idle,
+    /// In no list: what waits is gathered.
+    Gathered,
     /// In a list of the next flush.
     Listed,
     /// The kernel takes nothing until the socket is writable again.
@@ -302,11 +304,40 @@ impl Session {
     /// takes nothing.
     #[inline]
     pub(super) fn enlist(&mut self) -> Option<usize> {
-        if self.sending != Sending::Idle {
+        if !matches!(self.sending, Sending::Idle | Sending::Gathered) {
             return None;
         }
         self.sending = Sending::Listed;
         Some(list_of(self.queue.bytes(), self.queue.is_plain()))
+    }
+
+    /// Lets what waits be gathered. Returns false if the session is in a list, or the kernel takes nothing.
+    pub(super) fn set_gathered(&mut self) -> bool {
+        let is_idle = matches!(self.sending, Sending::Idle | Sending::Gathered);
+        if is_idle {
+            self.sending = Sending::Gathered;
+        }
+        is_idle
+    }
+
+    /// Whether a pong, a ping or a close waits.
+    pub(super) fn has_control(&self) -> bool {
+        self.queue.control_bytes() > 0
+    }
+
+    /// Ends the gathering; returns whether something waits. What waits has waited for the loop alone, so only now does the
+    /// client's time begin.
+    pub(super) fn end_gathering(&mut self, now: Now) -> bool {
+        if self.sending == Sending::Gathered {
+            self.sending = Sending::Idle;
+            self.queue.note_progress(now);
+        }
+        self.has_waiting()
+    }
+
+    /// Whether what waits is gathered.
+    pub(super) fn is_gathered(&self) -> bool {
+        self.sending == Sending::Gathered
     }
 
     /// Whether the client still has to get live messages from before the last `since` published bytes.

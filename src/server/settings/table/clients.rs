@@ -412,6 +412,13 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
 
 pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
     Setting::ms(
+        "gather-ms",
+        (0, 50),
+        field!(us Limits, gather_us),
+        "Longest wait of a message for others to the same client, which then cost one write; 0 for none",
+    )
+    .more("The first message, answers, pongs and closes wait for nothing."),
+    Setting::ms(
         "ping-interval-ms",
         (0, HOUR_MS),
         field!(us Limits, ping_interval_us),
