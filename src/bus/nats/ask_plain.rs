@@ -11,7 +11,6 @@ use super::error::NatsError;
 use super::needs::{Action, NatsNeeds, Need};
 use super::requester::Requester;
 use super::settings::NatsSettings;
-use super::stream_info::open;
 use super::subjects::subjects_in;
 use crate::{Answers, list, to_ask};
 use weirgate_wire::auth::NameSyntax;
@@ -81,16 +80,16 @@ fn subscriptions(
 
 /// Says which names of each role come from the stream, and which from the bus. Returns the needs beside the stream.
 fn beside_stream(
-    link: &Requester,
+    link: &mut Requester,
     stream: &str,
     needs: &NatsNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<NatsNeeds, NatsError> {
     let failed = |error| asked(format!("read the stream {stream}"), error);
     let answer = link
-        .ask(&format!("STREAM.INFO.{stream}"), b"")
+        .request(&Action::StreamInfo.of(stream), b"")
         .map_err(failed)?;
-    let subjects = subjects_in(open(&answer).map_err(failed)?);
+    let subjects = subjects_in(json::read(&answer).map_err(|e| failed(e.into()))?);
     let syntax = NameSyntax::Nats;
     let holds = |name: &&String| subjects.iter().any(|held| syntax.contains(held, name));
     let meets = |name: &&String| subjects.iter().any(|held| syntax.meets(held, name));
