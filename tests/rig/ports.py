@@ -37,14 +37,6 @@ def free_port():
 
 
 @contextlib.contextmanager
-def alone(name):
-    """What only one test of the machine may do at a time, of all checkouts."""
-    with open(pathlib.Path(tempfile.gettempdir()) / f"weirgate-test-{name}-{os.getuid()}", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
 def hundred_ports():
     """The first of a hundred ports in a row, from 23,000 on; nobody else gets them until the end of the block."""
     for first in range(23_000, FIRST, 100):
