@@ -31,9 +31,25 @@ use weirgate_wire::json::{ListWriter, ObjectWriter, iso_utc, quoted};
 #[derive(Debug)]
 pub(super) struct Answer {
     lead: &'static str,
-    /// The granted entries of a request and the errors of the others, which come first.
-    entries: Option<(ListWriter, ListWriter)>,
+    /// Of `subscribed`: its first members.
+    entries: Option<Box<Entries>>,
     body: ObjectWriter,
+}
+
+/// The outcome of the entries of a `subscribe`.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    pub(super) granted: ListWriter,
+    pub(super) errors: ListWriter,
+    /// The granted names, if the answer says what each of them brings.
+    pub(super) names: Option<Vec<TopicName>>,
+}
+
+impl Entries {
+    pub(super) fn bytes(&self) -> usize {
+        let names = self.names.as_ref().map_or(0, Vec::len);
+        self.granted.bytes() + self.errors.bytes() + NAME_BYTES * names
+    }
 }
 
 impl Answer {
@@ -44,9 +60,9 @@ impl Answer {
         answer
     }
 
-    pub(super) fn subscribed(granted: ListWriter, errors: ListWriter, request_id: &str) -> Self {
+    pub(super) fn subscribed(entries: Entries, request_id: &str) -> Self {
         let mut answer = Self::new(r#"{"type":"subscribed","seq":"#);
-        answer.entries = Some((granted, errors));
+        answer.entries = Some(Box::new(entries));
         answer.to(request_id)
     }
 
@@ -127,10 +143,18 @@ impl Answer {
         }
     }
 
-    /// Adds what each of these granted names brings. A name that the bus refuses is among the errors too.
-    pub(super) fn brings(&mut self, names: impl IntoIterator<Item = (TopicName, Brings)>) {
+    /// Adds what each granted name brings, if the client asks for it. A name that the bus refuses is among the errors
+    /// too.
+    pub(super) fn brings(&mut self, brings: impl Fn(&TopicName) -> Brings) {
+        let Some(entries) = &mut self.entries else {
+            return;
+        };
+        let Some(names) = entries.names.take() else {
+            return;
+        };
         let mut all = ObjectWriter::new();
-        for (name, brings) in names {
+        for name in names {
+            let brings = brings(&name);
             let ms = |us: u64| us / 1_000;
             let mut one = ObjectWriter::new();
             one.string("from", brings.from.label());
@@ -144,8 +168,9 @@ impl Answer {
                 one.number("newest_age_ms", ms(newest_us));
             }
             all.object(name.as_str(), one);
-            if let (OnBus::Refused, Some((_, errors))) = (brings.on_bus, &mut self.entries) {
-                errors.push(&format!("{REFUSED}: {}", name.as_str()));
+            if brings.on_bus == OnBus::Refused {
+                let error = format!("{REFUSED}: {}", name.as_str());
+                entries.errors.push(&error);
             }
         }
         self.body.object("brings", all);
@@ -154,16 +179,15 @@ impl Answer {
     /// Returns the bytes of the finished answer, approximately.
     pub(super) fn bytes(&self) -> usize {
         let entries = self.entries.as_ref();
-        let entries = entries.map_or(0, |(granted, errors)| granted.bytes() + errors.bytes());
-        entries + self.body.bytes()
+        entries.map_or(0, |entries| entries.bytes()) + self.body.bytes()
     }
 
     /// Builds the frame, with the present time and the position that the client has reached.
     pub(super) fn frame(mut self, core: &Core, position: Option<Position>) -> Arc<Frame> {
         let now = core.now();
         self.body.string("timestamp", &iso_utc(now.unix_ms()));
-        let entries = self.entries.map_or_else(String::new, |(granted, errors)| {
-            let (granted, errors) = (granted.finish(), errors.finish());
+        let entries = self.entries.map_or_else(String::new, |entries| {
+            let (granted, errors) = (entries.granted.finish(), entries.errors.finish());
             format!(r#","channels":{granted},"errors":{errors}"#)
         });
         let body = self.body.finish_open();
@@ -196,8 +220,6 @@ pub(super) struct Behind {
     pub(super) retained: Option<u64>,
     /// `None`: the request has no `since` and no `last`.
     pub(super) resumed: Option<Resumed>,
-    /// The granted names, if the answer says what each of them brings.
-    pub(super) granted: Option<Vec<TopicName>>,
 }
 
 /// A request with `since` or `last`.
@@ -264,8 +286,7 @@ impl Queue {
             let names = behind.unconfirmed.len();
             let resumed = behind.resumed.as_ref();
             let resumed = resumed.map_or(0, |resumed| resumed.names.len() + resumed.off.len());
-            let granted = behind.granted.as_ref().map_or(0, Vec::len);
-            allocated_bytes(waiting.answer.bytes()) + NAME_BYTES * (names + resumed + granted)
+            allocated_bytes(waiting.answer.bytes()) + NAME_BYTES * (names + resumed)
         };
         let answers: usize = self.waiting.iter().map(of_answer).sum();
         (answers + self.waiting.capacity() * size_of::<Waiting>()) as u64

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::ChannelsGateway;
 use super::authenticate::Verdict;
 use super::client::Client;
-use super::messages::{Answer, Behind, Resumed};
+use super::messages::{Answer, Behind, Entries, Resumed};
 use weirgate_core::{Core, NameRefusal, SessionKey};
 use weirgate_wire::auth::{OverBudget, RightsCheck};
 use weirgate_wire::json::{ListWriter, TextList};
@@ -24,8 +24,7 @@ pub(super) enum Rest {
 pub(super) struct Subscribing {
     names: TextList,
     check: RightsCheck,
-    granted: ListWriter,
-    errors: ListWriter,
+    entries: Entries,
     behind: Behind,
     request_id: String,
 }
@@ -71,9 +70,7 @@ impl Rest {
     /// The memory of the request and of the answer so far.
     fn bytes(&self) -> usize {
         match self {
-            Self::Subscribe(rest) => {
-                rest.names.bytes() + rest.granted.bytes() + rest.errors.bytes()
-            }
+            Self::Subscribe(rest) => rest.names.bytes() + rest.entries.bytes(),
             Self::Unsubscribe(rest) => rest.names.bytes() + rest.gone.bytes(),
             Self::Authenticate(rest) => size_of_val(&*rest.ids) + rest.written.bytes(),
         }
@@ -83,7 +80,7 @@ impl Rest {
     fn answer(self, client: &Client) -> (Answer, Behind) {
         match self {
             Self::Subscribe(rest) => (
-                Answer::subscribed(rest.granted, rest.errors, &rest.request_id),
+                Answer::subscribed(rest.entries, &rest.request_id),
                 rest.behind,
             ),
             Self::Unsubscribe(rest) => (
@@ -109,11 +106,12 @@ impl ChannelsGateway {
         Rest::Subscribe(Subscribing {
             names,
             check: self.check(client),
-            granted: ListWriter::default(),
-            errors: ListWriter::default(),
+            entries: Entries {
+                names: status.then(Vec::new),
+                ..Entries::default()
+            },
             behind: Behind {
                 resumed,
-                granted: status.then(Vec::new),
                 ..Behind::default()
             },
             request_id,
@@ -164,20 +162,20 @@ impl ChannelsGateway {
         }
         match verdict {
             Verdict::Granted(topic, was_held) => {
-                if let Some(granted) = &mut rest.behind.granted {
-                    granted.push(topic.clone());
+                if let Some(names) = &mut rest.entries.names {
+                    names.push(topic.clone());
                 }
                 self.grant(core, key, client, (topic, was_held), &mut rest.behind);
-                rest.granted.push(&name);
+                rest.entries.granted.push(&name);
             }
-            Verdict::Refused(_, error) => rest.errors.push(&error),
+            Verdict::Refused(_, error) => rest.entries.errors.push(&error),
             Verdict::Denied(error) => {
                 // The client may hold the name under an older table: a client that gets "denied" must lose it.
                 self.release(core, key, client, name);
-                rest.errors.push(&error);
+                rest.entries.errors.push(&error);
             }
             Verdict::Full(error) => {
-                rest.errors.push(&error);
+                rest.entries.errors.push(&error);
                 rest.names = TextList::default();
             }
         }

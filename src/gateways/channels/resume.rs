@@ -178,13 +178,7 @@ impl ChannelsGateway {
         let mut left = answers.len();
         for (mut answer, behind) in answers {
             left -= 1;
-            if let Some(granted) = behind.granted {
-                let brings = |name: &TopicName| core.brings(name, self.source_of(name));
-                answer.brings(granted.into_iter().map(|name| {
-                    let brings = brings(&name);
-                    (name, brings)
-                }));
-            }
+            answer.brings(|name| core.brings(name, self.source_of(name)));
             let position = follow.position(core, has_kept && left == 0);
             let frame = answer.frame(core, position);
             core.send(key, &frame);
