@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weirgate_core::{Cut, CutRequest};
+use weirgate_core::{Cut, CutRequest, Whom};
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn cut(world: &mut Events, json: &str) -> u64 {
     let closed = Arc::new(AtomicU64::new(u64::MAX));
     let told = Arc::clone(&closed);
     let request = CutRequest {
-        cut: Some(cut),
+        whom: Whom::Chosen(cut),
         tell: Box::new(move |done| told.store(done.clients, Ordering::Relaxed)),
     };
     world.hub.cut(world.now, request);

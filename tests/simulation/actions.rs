@@ -1,7 +1,7 @@
 //! What happens: clients that connect, speak, read or do not, break rules or vanish; a feed that
 //! publishes; services that answer; time that passes.
 
-use weirgate_core::{CloseReason, Cut, CutRequest, Frame, SessionKey};
+use weirgate_core::{CloseReason, Cut, CutRequest, Frame, SessionKey, Whom};
 
 use super::choices;
 use super::run::{ALL, Peer, Run, Toy};
@@ -400,7 +400,7 @@ impl<T: Toy> Run<T> {
         self.peers.get_mut(&key).expect("a peer").cut_off = true;
         let chosen = format!(r#"{{"session": "{key}"}}"#);
         let request = CutRequest {
-            cut: Cut::read(chosen.as_bytes()).ok(),
+            whom: Cut::read(chosen.as_bytes()).map_or(Whom::Refused, Whom::Chosen),
             tell: Box::new(|done| assert!(done.clients <= 1, "{done:?}")),
         };
         self.world.hub.cut(self.world.now, request);

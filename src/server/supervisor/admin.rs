@@ -32,7 +32,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(4);
 const READY_MAX: Duration = Duration::from_millis(900);
 /// The most bytes of a request body: those of a cut, and of a push of events.
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The most refusals that new processes are told: as many as one of them keeps.
+/// The most refusals that new processes get: as many as one of them keeps.
 const REFUSED_MAX: usize = 10_000;
 
 static POST: [Method; 1] = [Method::POST];
@@ -67,7 +67,7 @@ pub(super) struct Board {
     pub(super) refused: Vec<Refused>,
 }
 
-/// A refusal that all processes were told.
+/// A refusal that all processes have.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Refused {
     /// The conditions without the end.
@@ -416,7 +416,7 @@ impl Shared {
     }
 
     /// Cuts clients off. What the first process refuses is noted before the others are asked: a process that starts
-    /// meanwhile either reads the note, or is asked. If one process is meant, the others are told what it refuses: the
+    /// meanwhile either reads the note, or is asked. If one process is meant, the others get what it refuses: the
     /// client could come back to any.
     async fn cut(&self, question: &Question, only: Option<&str>) -> Answer {
         let mut first = self.serving();
@@ -449,7 +449,7 @@ impl Shared {
         }
     }
 
-    /// Leaves out processes that do not listen yet: they are told before they count as there.
+    /// Leaves out processes that do not listen yet: they get the refusals before they count as there.
     fn answered_or_serving(
         &self,
         mut all: Vec<(Number, Option<Said>)>,

@@ -133,7 +133,7 @@ pub(super) enum Action {
     End(u8),
 }
 
-/// What an operator is told.
+/// What an operator reads in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// All processes of the start have answered.

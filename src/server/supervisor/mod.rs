@@ -147,13 +147,13 @@ fn count(processes: Processes) -> u32 {
     }
 }
 
-/// The processes, and who is told of them.
+/// The processes, and what the pages know of them.
 struct Shell {
     supervisor: Supervisor,
     children: Children,
     shared: Shared,
     clock: Clock,
-    /// The pid of each process that has answered and was told what is refused.
+    /// The pid of each process that has answered and knows what is refused.
     pids: BTreeMap<Number, u32>,
     stop_us: u64,
     /// The time of the next count of clients.
@@ -341,19 +341,19 @@ impl Shell {
         });
     }
 
-    /// Asks each process whether it is ready. A process that has not answered yet is first told what is refused.
+    /// Asks each process whether it is ready. A process that has not answered yet first gets what is refused.
     fn ask_all(&self, sender: &mpsc::UnboundedSender<Told>) {
         for (number, state) in self.supervisor.states() {
             let is_asked = matches!(state, State::Starting { .. } | State::Serving { .. });
             let Some(pid) = self.children.pid(number).filter(|_| is_asked) else {
                 continue;
             };
-            let is_told = self.pids.get(&number) == Some(&pid);
+            let knows = self.pids.get(&number) == Some(&pid);
             let (shared, sender) = (self.shared.clone(), sender.clone());
             let socket = self.children.sockets.of(number);
             spawn_local(async move {
-                let is_told = is_told || tell_refused(&shared, &socket).await.is_ok();
-                let is_ready = match is_told {
+                let knows = knows || send_refused(&shared, &socket).await.is_ok();
+                let is_ready = match knows {
                     true => is_ready(&socket).await.ok(),
                     false => None,
                 };
@@ -436,8 +436,8 @@ async fn is_ready(socket: &Path) -> io::Result<bool> {
     Ok(said.status.is_success())
 }
 
-/// Tells a new process whom an operator has cut off, before it counts as there.
-async fn tell_refused(shared: &Shared, socket: &Path) -> io::Result<()> {
+/// Sends a new process whom an operator has cut off, before it counts as there.
+async fn send_refused(shared: &Shared, socket: &Path) -> io::Result<()> {
     for refused in shared.refused() {
         let mut question = Question::get("/operator/disconnect");
         question.method = Method::POST;
