@@ -217,7 +217,7 @@ mod tests {
     fn variables_are_letters_where_nothing_else_has_their_name() {
         becomes(
             "const first = (second, third = 1_000) => { let fourth, fifth = second; return first(fourth, fifth, third, ...second); };",
-            "let a=(b,e=1000)=>{let c,d=b;return a(c,d,e,...b)};",
+            "let d=(a,e=1000)=>{let b,c=a;return d(b,c,e,...a)};",
         );
         for kept in [
             "let part={part:1}",
@@ -241,7 +241,7 @@ mod tests {
             "let part=`part ${part} part`+\"part\"",
             "let a=`part ${a} part`+\"part\"",
         );
-        becomes("let part=a,whole=b", "let c=a,d=b");
+        becomes("{let part=a,whole=b}", "{let d=a,c=b}");
     }
 
     #[test]
