@@ -217,7 +217,7 @@ fn a_search_finds_by_address_session_and_name_with_the_age_of_the_last_message()
     let ages: Vec<_> = found[0].clients[0].names.iter().collect();
     let ages: Vec<_> = ages
         .iter()
-        .map(|n| (n.name.as_str(), n.last_us, n.members))
+        .map(|n| (n.name.as_str(), n.brings.newest_us, n.members))
         .collect();
     assert_eq!(ages, [("Q", None, 1), ("A", Some(3 * SECOND), 2)]);
     let names: Vec<_> = found[4].names.iter().map(|n| n.name.as_str()).collect();

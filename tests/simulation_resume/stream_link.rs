@@ -126,7 +126,7 @@ impl StreamLink {
         let id = match told {
             Told::Message { id, .. } | Told::Head(id) => *id,
             Told::Lost | Told::Hole => return redis.forget_gone(self.process),
-            Told::Bad(_) | Told::CaughtUp | Told::Behind { .. } => return,
+            Told::Bad(_) | Told::CaughtUp | Told::Behind { .. } | Told::Subjects(_) => return,
         };
         let number = redis.stream.as_ref().expect("a stream").number_of(id);
         let is_head = matches!(told, Told::Head(_));
