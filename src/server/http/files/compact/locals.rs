@@ -86,10 +86,11 @@ fn variables<'a>(tokens: &[&'a str]) -> (HashSet<&'a str>, HashSet<&'a str>) {
             }
             _ => {
                 let ends = token.starts_with(['}', ')', ']']);
-                if let Some(bracket) = ends.then(|| brackets.pop()).flatten() {
-                    if after == "=>" || after == "=" && tokens.get(at + 2) == Some(&">") {
-                        declared.extend(parameters(&tokens[bracket.at + 1..at]));
-                    }
+                if let Some(bracket) = ends.then(|| brackets.pop()).flatten()
+                    && after == "="
+                    && tokens.get(at + 2) == Some(&">")
+                {
+                    declared.extend(parameters(&tokens[bracket.at + 1..at]));
                 }
                 if let Some(open) = token.chars().next_back().filter(|&c| "{([".contains(c)) {
                     let is_block = matches!(
