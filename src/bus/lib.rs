@@ -50,7 +50,7 @@ use weirgate_wire::base::{Finding, Now};
 
 pub use self::beside::WithBeside;
 use self::beside::{Both, Side};
-pub use self::kept::{KeptFeed, StreamFeed, StreamSettings, Times, Told};
+pub use self::kept::{KeptEvent, KeptFeed, StreamFeed, StreamSettings, Times};
 pub use self::outage::LinkTimes;
 pub use self::requests::{BusInterest, Publisher, UnansweredChanges};
 

@@ -27,7 +27,7 @@ pub struct BusStatus {
     spins_found: AtomicU64,
     subscription_refused: AtomicBool,
     positions_shared: AtomicBool,
-    stream_behind: Behind,
+    stream_behind: ReaderLag,
     arrivals: Durations,
     consumers: Vec<ConsumerStatus>,
     /// The state of the names beside the stream.
@@ -36,12 +36,12 @@ pub struct BusStatus {
 
 /// How far the reader of a stream is behind; -1 while unknown.
 #[derive(Debug)]
-struct Behind {
+struct ReaderLag {
     messages: AtomicI64,
     ms: AtomicI64,
 }
 
-impl Default for Behind {
+impl Default for ReaderLag {
     fn default() -> Self {
         let [messages, ms] = [-1, -1].map(AtomicI64::new);
         Self { messages, ms }

@@ -135,7 +135,7 @@ impl Core {
 }
 
 /// A name with its members and messages, for operators.
-pub(super) fn look_at_name<G: Gateway>(core: &Core, gateway: &G, name: &TopicName) -> FoundName {
+pub(super) fn visit_name<G: Gateway>(core: &Core, gateway: &G, name: &TopicName) -> FoundName {
     let (members, messages, _) = core.topics.traffic(name);
     FoundName {
         name: (core.shown_topic)(name),

@@ -1,6 +1,6 @@
 //! How many connections there may be, and how much memory they may take together: of the loop and of the HTTP side.
 //!
-//! Each connection is a charge in one sum ([`Permit`]). Over a limit, connections of plain HTTP without a request under
+//! Each connection is a permit in one sum ([`ConnectionPermit`]). Over a limit, connections of plain HTTP without a request under
 //! way end for a new connection. Only if there is none, the new connection is refused, with the limit that counted. A
 //! refused connection is in another sum until it ends, so that it takes no room of others. Over that sum a connection is
 //! closed without a response.
@@ -8,17 +8,17 @@
 use super::core::Core;
 use super::protocol::RequestRefusal;
 use super::{CloseReason, SessionKey};
-use weirgate_wire::admission::{Full, Holding, LOOP_BYTES, Peer, Permit, address_group};
+use weirgate_wire::admission::{ConnectionPermit, Full, LOOP_BYTES, Peer, Quota, address_group};
 use weirgate_wire::head::RequestHead;
 
 impl Core {
     /// The sum of all connections.
-    pub fn connections_held(&self) -> &Holding {
+    pub fn connections_held(&self) -> &Quota {
         &self.connections
     }
 
     /// The sum of the connections that get a refusal.
-    pub(super) fn refused_held(&self) -> &Holding {
+    pub(super) fn refused_held(&self) -> &Quota {
         &self.refused
     }
 
@@ -28,8 +28,8 @@ impl Core {
     }
 
     /// Charges a new connection.
-    pub(super) fn permit(&self, peer: &Peer, is_tls: bool) -> Permit {
-        Permit::new(&self.connections, peer.client(), is_tls, self.now.mono_us)
+    pub(super) fn permit(&self, peer: &Peer, is_tls: bool) -> ConnectionPermit {
+        ConnectionPermit::new(&self.connections, peer.client(), is_tls, self.now.mono_us)
     }
 
     /// Makes room for a connection that is new or has grown. Returns false if there is none: the connection is refused,
@@ -68,7 +68,7 @@ impl Core {
         match self.refused.grant(client, LOOP_BYTES) {
             Some(charge) => {
                 if let Some(session) = self.clients.session_mut(key) {
-                    session.set_permit(Permit::of(charge));
+                    session.set_permit(ConnectionPermit::of(charge));
                 }
                 let refusal = RequestRefusal::for_now(503, detail);
                 self.refuse(key, refusal, reason, stream);

@@ -26,11 +26,11 @@ use super::topics::{Joined, TopicKey, Topics};
 use super::turn::Turn;
 use super::window::Windows;
 use super::{
-    CloseCode, CloseReason, Closing, Content, DeflateWindow, Frame, FrameBytes, HubStats, Lead,
-    Limits, Now, PhaseKind, Publication, Render, Retain, SessionKey, TopicName,
+    CloseCode, CloseReason, Closing, Content, DeflateWindow, Frame, FrameBytes, HubStats, Limits,
+    Now, PhaseKind, Prefix, Publication, Render, Retain, SessionKey, TopicName,
 };
 use weirgate_wire::admission::{
-    Addresses, ClientAddr, FairQueue, Holding, LOOP_BYTES, Peer, Permit,
+    Addresses, ClientAddr, ConnectionPermit, FairQueue, LOOP_BYTES, Peer, Quota,
 };
 use weirgate_wire::auth::TokenMarks;
 use weirgate_wire::base::SplitMix64;
@@ -112,11 +112,11 @@ pub struct Core {
     /// The name of a topic as operators see it.
     pub(super) shown_topic: fn(&TopicName) -> TopicName,
     /// Missed messages that wait for resuming clients.
-    pub(super) resumed_messages: Holding,
+    pub(super) resumed_messages: Quota,
     /// Memory of all connections, including connections handed to HTTP.
-    pub(super) connections: Holding,
+    pub(super) connections: Quota,
     /// Memory of the connections that get a refusal for want of room.
-    pub(super) refused: Holding,
+    pub(super) refused: Quota,
     pub(super) addresses: Addresses,
     next_generation: u32,
     frame_bytes: FrameBytes,
@@ -166,9 +166,9 @@ impl Core {
             waits: Waits::default(),
             pongs_us: Vec::new(),
             history: History::new(limits.history, &frame_bytes).map(Box::new),
-            resumed_messages: Holding::new("resumed_messages", limits.resume_messages_max),
-            connections: Holding::new("connection_bytes", limits.connection_bytes_max),
-            refused: Holding::new(
+            resumed_messages: Quota::new("resumed_messages", limits.resume_messages_max),
+            connections: Quota::new("connection_bytes", limits.connection_bytes_max),
+            refused: Quota::new(
                 "refused_bytes",
                 (limits.connection_bytes_max / REFUSED_SHARE).max(REFUSED_BYTES_MIN),
             ),
@@ -444,7 +444,7 @@ impl Core {
         let is_shared = self.limits.deflate_window == DeflateWindow::Shared;
         // A lead would come between the bodies of two frames, with another length for each client.
         if !is_shared
-            || frame.lead() != Lead::None
+            || frame.prefix() != Prefix::None
             || !self.compressor.may_refer(frame.body().len())
         {
             return;
@@ -458,7 +458,7 @@ impl Core {
         }
     }
 
-    pub(super) fn insert(&mut self, peer: Peer, permit: Permit) -> SessionKey {
+    pub(super) fn insert(&mut self, peer: Peer, permit: ConnectionPermit) -> SessionKey {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
         let session = Session::new(generation, peer, self.now, permit, &self.limits);

@@ -24,13 +24,13 @@ impl Encoded {
         }
     }
 
-    /// Header and payload, for a client whose frame has no lead.
+    /// Header and payload, for a client whose frame has no prefix.
     #[inline]
     pub fn whole(&self) -> &[u8] {
         &self.bytes[self.start as usize..]
     }
 
-    /// The payload alone, for frames whose header and lead are rendered per connection.
+    /// The payload alone, for frames whose header and prefix are rendered per connection.
     #[inline]
     pub fn body(&self) -> &[u8] {
         &self.bytes[self.body_at as usize..]

@@ -63,7 +63,9 @@ impl Core {
     pub(super) fn end(&mut self, key: SessionKey, reason: CloseReason, reset: bool) {
         let now = self.now;
         let session = self.clients.session_mut(key);
-        let gated = session.as_ref().and_then(|session| session.gate_look(now));
+        let gated = session
+            .as_ref()
+            .and_then(|session| session.gate_snapshot(now));
         let Some((left, mut ended)) = session.and_then(|session| session.end(now, reason)) else {
             return;
         };

@@ -418,7 +418,7 @@ impl Core {
             self.count_received(key, false);
             self.resume(key, Pause::Control);
         }
-        self.look_at_gate(key);
+        self.check_gate(key);
         self.clients.mark_dirty(self.now, key);
         self.arm(key);
     }

@@ -7,7 +7,7 @@ use super::{
     Accepted, BusNotice, ByClient, CloseCode, CloseReason, Core, Frame, FrameBytes, Limits,
     Message, NameSource, OnBus, Publication, SessionKey, TopicName,
 };
-use weirgate_wire::admission::{ClientAddr, Holding};
+use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::Origins;
 use weirgate_wire::head::RequestHead;
 
@@ -254,7 +254,7 @@ pub trait Gateway {
     }
 
     /// All that the gateway holds for clients, for the metrics.
-    fn holdings(&self) -> Vec<Holding> {
+    fn holdings(&self) -> Vec<Quota> {
         Vec::new()
     }
 

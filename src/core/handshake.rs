@@ -272,7 +272,7 @@ impl Core {
         if self.pongs_us.len() < PONGS_MAX {
             self.pongs_us.extend(after_us);
         }
-        self.look_at_gate(key);
+        self.check_gate(key);
         self.clients.mark_dirty(self.now, key);
         self.arm(key);
     }

@@ -61,7 +61,7 @@ pub use bus_event::{BusEvent, BusMessage, Fault, StreamPosition, Subscription};
 pub use deadlines::earliest;
 pub use encodings::Encoded;
 pub use ends::DrainPlan;
-pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Lead};
+pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Prefix};
 pub use gateway::{Admission, Closed, Entrance, Gateway};
 pub use history::{Missed, Outcome, Wanted};
 pub use limits::{
@@ -82,15 +82,15 @@ pub use refused_names::{NameRefusal, REFUSED_NAMES_MAX, REFUSED_NAMES_OF_ONE_MAX
 pub use resume::RESUME_BYTES_MAX;
 pub use revoked::{Connected, Cut, Full, Lifted, Revoked, WasConnected};
 pub use search::{FOUND_MAX, FOUND_NAMES_MAX, Found, FoundClient, FoundName, Search};
-pub use session::{Accepted, ClientLook, ClientState, MaxRate, user_in_log};
+pub use session::{Accepted, ClientSnapshot, ClientState, MaxRate, user_in_log};
 pub use shell::{
     CutDone, CutRequest, Dropped, Effect, Ended, Secured, Traffic, Transmit, Whom, Write,
 };
-pub use slow::waits::{CALLS_MAX, SAMPLED_MAX, SlowLook};
+pub use slow::waits::{CALLS_MAX, SAMPLED_MAX, SlowSnapshot};
 pub use slow::{Sample, Why};
 pub use stats::{BehindStats, HistoryStats, HubStats, PhaseKind, SendError, SlowStats};
 pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
 pub use tables::{ByClient, SessionKey};
-pub use topics::{Joined, Left, TopicLook};
+pub use topics::{Joined, Left, TopicSnapshot};
 pub use turn::TurnClock;
 pub use weirgate_wire::base::Now;

@@ -3,7 +3,7 @@
 
 use super::CloseReason;
 use super::revoked::Revoked;
-use weirgate_wire::admission::{AddressLimits, Holding, TrustedProxies};
+use weirgate_wire::admission::{AddressLimits, Quota, TrustedProxies};
 
 /// If a pong takes longer than this, bytes are queued on the way to the client.
 pub(super) const LATE_PONG_US: u32 = 1_000_000;
@@ -110,7 +110,7 @@ pub struct Limits {
     /// Time from accept to the whole head.
     pub handshake_us: u64,
     /// Bytes of plain HTTP requests that are read before they are used, on every thread.
-    pub http_held: Holding,
+    pub http_held: Quota,
     /// Whether clients may ask for an event stream (Server-Sent Events) wherever clients may connect.
     pub event_stream: bool,
     /// Only pages of listed origins may connect, so their browsers may send cookies.
@@ -183,7 +183,7 @@ impl Default for Limits {
             head_bytes_max: 16 * 1024,
             head_headers_max: 100,
             handshake_us: 10_000_000,
-            http_held: Holding::new("http_bytes", HTTP_BYTES_MAX),
+            http_held: Quota::new("http_bytes", HTTP_BYTES_MAX),
             event_stream: false,
             origins_are_listed: false,
             event_stream_sends_max: 32,

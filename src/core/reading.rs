@@ -11,7 +11,7 @@ use super::protocol::{Message, Step};
 use super::session::{Pause, Pauses, Session};
 use super::shell::Effect;
 use super::{CloseReason, Closing, Now, SessionKey};
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 
 impl<G: Gateway> Hub<G> {
     // ---- inputs
@@ -334,12 +334,12 @@ impl Core {
     }
 
     /// The input of clients that cannot be handled yet: unfinished messages, and input of paused clients.
-    pub fn received(&self) -> &Holding {
-        self.received.holding()
+    pub fn received(&self) -> &Quota {
+        self.received.quota()
     }
 
     /// All that the core holds for clients.
-    pub fn holdings(&self) -> impl Iterator<Item = &Holding> {
+    pub fn holdings(&self) -> impl Iterator<Item = &Quota> {
         [
             self.received(),
             self.resumed_messages(),

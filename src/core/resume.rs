@@ -18,7 +18,7 @@ use super::{
     BusNotice, ByClient, Content, FeedNotice, Frame, Mark, Message, NotRecovered, Outcome, Place,
     Point, Position, Publication, Render, SessionKey, TopicName, Wanted,
 };
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 
 /// The most bytes of missed messages for a client, over all of its requests, until the client has them.
 pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -32,7 +32,7 @@ impl Core {
     }
 
     /// The missed messages that wait for resuming clients.
-    pub fn resumed_messages(&self) -> &Holding {
+    pub fn resumed_messages(&self) -> &Quota {
         &self.resumed_messages
     }
 
@@ -250,7 +250,7 @@ impl Core {
     }
 
     /// Does the due work of the history. Encodings that clients needed since the last message count too.
-    pub(super) fn look_at_history(&mut self) {
+    pub(super) fn check_history(&mut self) {
         if let Some(history) = &mut self.history {
             history.handle_timeout(self.now.mono_us, &mut self.turn);
             self.count_history();
@@ -356,7 +356,7 @@ impl Core {
         std::mem::take(&mut self.losses.gaps_told)
     }
 
-    /// Skips the client's next number ([`super::Lead::Seq`]), so that the client sees a gap.
+    /// Skips the client's next number ([`super::Prefix::Seq`]), so that the client sees a gap.
     pub fn skip_number(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {
             session.skip_number();

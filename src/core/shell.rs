@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 
 use super::{CloseReason, Cut, Full, Sample, SessionKey, Why};
-use weirgate_wire::admission::{ClientAddr, HeldBytes, Peer, Permit};
+use weirgate_wire::admission::{ClientAddr, ConnectionPermit, HeldBytes, Peer};
 
 /// A request to close clients.
 pub struct CutRequest {
@@ -85,7 +85,7 @@ pub enum Effect {
         /// Bytes read so far, from the request line on.
         read: HeldBytes,
         /// The connection's permit under the connection limits. The HTTP side keeps it until the connection ends.
-        permit: Permit,
+        permit: ConnectionPermit,
     },
     /// Reading continues after a pause. The shell has to read without a new event, because bytes may be in the kernel
     /// already.
@@ -156,12 +156,14 @@ pub struct Dropped {
 impl Ended {
     /// Adds the last verdict on a slow client, if weirgate dropped the client or its socket failed. For any other end,
     /// removes [`dropped`](Self::dropped).
-    pub(super) fn note_slow(&mut self, told: Option<(Why, Box<str>)>) {
+    pub(super) fn note_slow(&mut self, reported: Option<(Why, Box<str>)>) {
         let reason = self.reason;
-        let is_told = told.as_ref().is_some_and(|(why, _)| *why != Why::Unclear);
-        let failed = reason == CloseReason::SocketError && is_told;
+        let is_reported = reported
+            .as_ref()
+            .is_some_and(|(why, _)| *why != Why::Unclear);
+        let failed = reason == CloseReason::SocketError && is_reported;
         self.dropped.take_if(|_| !reason.is_drop() && !failed);
-        if let (Some(dropped), Some((why, say))) = (&mut self.dropped, told) {
+        if let (Some(dropped), Some((why, say))) = (&mut self.dropped, reported) {
             (dropped.why, dropped.say) = (Some(why), say);
         }
     }

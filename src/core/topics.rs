@@ -85,7 +85,7 @@ struct Counts {
 
 /// One topic at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct TopicLook {
+pub struct TopicSnapshot {
     /// The name: a path of levels, a symbol, a channel, the hash of a device.
     pub name: TopicName,
     /// Members.
@@ -372,11 +372,11 @@ impl Topics {
     }
 
     /// The topic in a slot, with the counts since the last survey; the look has no name yet.
-    pub(super) fn look(&mut self, slot: usize) -> Option<(&TopicName, TopicLook)> {
+    pub(super) fn snapshot(&mut self, slot: usize) -> Option<(&TopicName, TopicSnapshot)> {
         let topic = self.topics.get_mut(slot)?;
         let (now, before) = (topic.counts, topic.surveyed);
         topic.surveyed = now;
-        let look = TopicLook {
+        let look = TopicSnapshot {
             name: TopicName::default(),
             members: topic.members.len() as u64,
             recent_messages: now.messages - before.messages,

@@ -1,7 +1,7 @@
 //! `subscribed` is sent when it is true, and no later than a second.
 
 use weirgate_core::Gateway as _;
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 
 use super::*;
 
@@ -302,7 +302,7 @@ fn answers_that_wait_are_charged_and_go_out_without_room_for_them() {
     let mut bench = Bench::up(settings);
     let held = |bench: &Bench| {
         let all = bench.world.hub.gateway().holdings();
-        let bytes = all.iter().map(Holding::counts);
+        let bytes = all.iter().map(Quota::counts);
         let bytes = bytes.filter(|held| held.name == "name_bytes");
         bytes.map(|held| held.held).sum::<u64>()
     };

@@ -24,7 +24,7 @@ fn connect(world: &mut Events, ip: impl Into<IpAddr>, device: &str) -> SessionKe
 
 /// The name under which operators see the device.
 fn shown(world: &Events, key: SessionKey) -> String {
-    let look = world.hub.core().look_at(key).expect("a client");
+    let look = world.hub.core().snapshot_of(key).expect("a client");
     String::from(look.user.expect("a user"))
 }
 

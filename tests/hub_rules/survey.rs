@@ -161,7 +161,7 @@ fn a_client_that_skips_says_so() {
     for n in 0..50 {
         world.publish("levels/1", &format!("{n:0100}"));
     }
-    let look = world.hub.core().look_at(key).expect("it is there");
+    let look = world.hub.core().snapshot_of(key).expect("it is there");
     assert_eq!(look.state, ClientState::Conflating);
     assert!(look.traffic.messages_conflated > 30, "{look:?}");
     assert!(
@@ -170,7 +170,7 @@ fn a_client_that_skips_says_so() {
     );
     world.open_window(key, usize::MAX);
     world.settle();
-    let look = world.hub.core().look_at(key).expect("it is there");
+    let look = world.hub.core().snapshot_of(key).expect("it is there");
     assert_eq!((look.state, look.queue_messages), (ClientState::Idle, 0));
 }
 

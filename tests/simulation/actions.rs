@@ -221,7 +221,7 @@ impl<T: Toy> Run<T> {
         for _ in 0..burst {
             self.publish_unseen();
             self.world.settle();
-            self.look();
+            self.check();
         }
     }
 
@@ -252,7 +252,7 @@ impl<T: Toy> Run<T> {
             }
             let key = self.random.pick(&slow);
             if self.random.chance(10) {
-                // Byte by byte, through a header and a lead.
+                // Byte by byte, through a header and a prefix.
                 (0..self.random.between(10, 40)).for_each(|_| self.world.open_window(key, 1));
             }
             let room = match self.random.chance(6) {
@@ -462,7 +462,7 @@ impl<T: Toy> Run<T> {
         let until = self.world.now.mono_us + self.random.below(most) + 1;
         self.world.held = false;
         self.world.settle();
-        self.look();
+        self.check();
         if self.random.chance(50) {
             self.pass_to(until);
         } else {
@@ -473,7 +473,7 @@ impl<T: Toy> Run<T> {
             }
             self.world.hub.handle_timeout(self.world.now);
             self.world.settle();
-            self.look();
+            self.check();
         }
         self.check_all();
     }
@@ -488,7 +488,7 @@ impl<T: Toy> Run<T> {
                 break;
             }
             self.world.advance(at - now);
-            self.look();
+            self.check();
         }
         let rest = until - self.world.now.mono_us;
         self.world.now = self.world.now.plus_us(rest);

@@ -166,7 +166,7 @@ impl Session<'_> {
     /// consumers. The link is well meanwhile, and the other consumers may be well too.
     pub(super) fn check_consumers(&mut self) -> Result<(), Stop> {
         let again = Duration::from_millis(self.settings.consumer_silence_max_ms);
-        let told = self.silence_told_after();
+        let told = self.silence_reported_after();
         for index in 0..self.subscriptions.len() {
             let subscription = &mut self.subscriptions[index];
             if subscription.presence.is_left_out() {

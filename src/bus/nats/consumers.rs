@@ -159,7 +159,7 @@ impl Data {
                 Err(error) => {
                     self.leave_consumer(ours);
                     match error {
-                        error if error.consumer_exists() => return Ok(Err(Told::TAKEN)),
+                        error if error.consumer_exists() => return Ok(Err(DurableState::TAKEN)),
                         ApiError::Lost => return Err(NatsError::Lost),
                         // Perhaps this user may not change consumers. Joins without the move.
                         error => tracing::debug!(%error, "a consumer was not moved to our inbox"),
@@ -173,7 +173,7 @@ impl Data {
         match self.refusals.has(&refusal) {
             true => {
                 self.leave_consumer(consumer);
-                Ok(Err(Told::NOT_PERMITTED))
+                Ok(Err(DurableState::NOT_PERMITTED))
             }
             false => Ok(Ok(standing(consumer))),
         }
@@ -342,7 +342,7 @@ pub(super) fn durable_of(
     } else if info.push_bound {
         Durable::Taken
     } else if last_sequence.is_some_and(|last| info.delivered.stream_seq > last) {
-        Durable::Unusable(Told::BEYOND_THE_END)
+        Durable::Unusable(DurableState::BEYOND_THE_END)
     } else {
         Durable::Free(Box::new(state))
     })
@@ -364,7 +364,7 @@ pub(super) fn asked(action: String, source: ApiError) -> NatsError {
 
 /// A state of stream and durable consumer, for the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum DurableState {
     /// There is no stream to relay from.
     NoStream,
     Made,
@@ -373,7 +373,7 @@ pub(super) enum Told {
     NotOurs(&'static str),
 }
 
-impl Told {
+impl DurableState {
     /// The reason to leave a durable consumer alone while another client uses it.
     pub(super) const TAKEN: &'static str = "another client is bound to it";
     /// The reasons if the stream is older than the consumer: the server has lost the newest messages (a power failure, a

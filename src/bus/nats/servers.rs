@@ -164,9 +164,9 @@ impl Second {
     ///
     /// # Errors
     /// The loop is gone.
-    pub(super) fn look(
+    pub(super) fn check(
         &mut self,
-        heard: Instant,
+        last_received: Instant,
         relay: &mut Relay<NatsError>,
         settings: &NatsSettings,
         wire: &Wire,
@@ -179,7 +179,7 @@ impl Second {
             ..
         } = self;
         let used = &wire.endpoint;
-        probe.look(heard, relay, || {
+        probe.check(last_received, relay, || {
             let is_others_turn = tries.is_multiple_of(2);
             *tries += 1;
             let others = match is_others_turn {

@@ -27,11 +27,11 @@ pub(super) struct Session<'a> {
     pub(super) watchdog: Watchdog,
     /// What JetStream has said about the subscriptions, with their indices, to be handled in the next look.
     answers: Vec<(usize, Vec<Answer>)>,
-    told_caught_up: bool,
+    reported_caught_up: bool,
     /// The connection is silent.
     is_silent: bool,
     /// The time of the next look at everything but messages.
-    look_due: Instant,
+    check_due: Instant,
 }
 
 impl<'a> Session<'a> {
@@ -51,9 +51,9 @@ impl<'a> Session<'a> {
             second,
             watchdog: Watchdog::new(Duration::ZERO, Vec::new(), Instant::now()),
             answers: Vec::new(),
-            told_caught_up: false,
+            reported_caught_up: false,
             is_silent: false,
-            look_due: Instant::now(),
+            check_due: Instant::now(),
         }
     }
 
@@ -97,12 +97,12 @@ impl<'a> Session<'a> {
         let has_read = self.data.read()?;
         self.relay_waiting()?;
         let now = match has_read {
-            true => self.data.wire.heard(),
+            true => self.data.wire.last_received(),
             false => Instant::now(),
         };
         let has_news = self.data.take_woken() || !self.answers.is_empty();
-        if has_news || self.is_silent || now >= self.look_due {
-            self.look_due = self.look_around(!has_read)?;
+        if has_news || self.is_silent || now >= self.check_due {
+            self.check_due = self.check_subscriptions(!has_read)?;
             // Messages that came while something was asked.
             self.relay_waiting()?;
         }
@@ -112,7 +112,7 @@ impl<'a> Session<'a> {
         if has_read {
             self.relay.worked();
         } else {
-            let due = acks_due.map_or(self.look_due, |due| due.min(self.look_due));
+            let due = acks_due.map_or(self.check_due, |due| due.min(self.check_due));
             self.data.wait(self.relay, due)?;
         }
         Ok(())
@@ -121,24 +121,24 @@ impl<'a> Session<'a> {
     /// Tells the loop once that no backlog is left.
     fn tell_caught_up(&mut self) -> Result<(), Stop> {
         let caught_up = self.subscriptions.iter().all(Subscription::caught_up);
-        if caught_up && !self.told_caught_up {
+        if caught_up && !self.reported_caught_up {
             self.relay.link.send(BusEvent::CaughtUp)?;
         }
-        self.told_caught_up = caught_up;
+        self.reported_caught_up = caught_up;
         Ok(())
     }
 
     /// Handles answers, refusals and silences. Returns the time of the next look.
-    fn look_around(&mut self, nothing_to_read: bool) -> Result<Instant, Stop> {
+    fn check_subscriptions(&mut self, nothing_to_read: bool) -> Result<Instant, Stop> {
         if self.relay.link.is_over() {
             return Err(Stop::LoopGone);
         }
         let now = Instant::now();
-        if now.saturating_duration_since(self.look_due) > self.interval() {
+        if now.saturating_duration_since(self.check_due) > self.interval() {
             // The thread has waited for room in the loop. The answers may be among what it has not read.
             self.watchdog.wait_longer(now);
             for subscription in self.subscriptions.iter_mut() {
-                subscription.health.heard = now;
+                subscription.health.last_received = now;
             }
         }
         self.take_refusals()?;
@@ -146,7 +146,7 @@ impl<'a> Session<'a> {
             for answer in answers {
                 let found_stream = self.take_in(index, answer)?;
                 // The last message of the subject was handed over quietly, so another `CaughtUp` has to follow.
-                self.told_caught_up &= !found_stream;
+                self.reported_caught_up &= !found_stream;
             }
         }
         let streams = self.streams_read();
@@ -155,10 +155,10 @@ impl<'a> Session<'a> {
             return Err(NatsError::LameDuck.into());
         }
         let Some(next) = self.data.wire.watch(&self.settings.times, nothing_to_read) else {
-            return self.look_elsewhere(self.data.wire.heard());
+            return self.check_other_server(self.data.wire.last_received());
         };
         self.is_silent = false;
-        self.is_heard()?;
+        self.note_received()?;
         // Consumers are checked only while the link is well: a silent link says nothing about them.
         self.check_consumers()?;
         let mut asker = Asker {
@@ -233,13 +233,13 @@ impl<'a> Session<'a> {
     /// Handles an answer of JetStream about a subscription. Returns whether a subject that waited for its stream was
     /// attached.
     fn take_in(&mut self, index: usize, answer: Answer) -> Result<bool, Stop> {
-        let told = self.silence_told_after();
+        let told = self.silence_reported_after();
         let subscription = &mut self.subscriptions[index];
         let now = Instant::now();
         if subscription.health.silent_for(now) >= told {
             subscription.attempts.hurry(now);
         }
-        if subscription.health.heard(now) {
+        if subscription.health.note_received(now) {
             let subject = &subscription.spec.subject;
             tracing::info!(subject, "JetStream answers about a consumer again");
             if let Some(consumer) = of(&self.relay.status, subscription) {
@@ -340,11 +340,11 @@ impl<'a> Session<'a> {
     }
 
     /// Handles a link that has been silent since `heard`. Returns the time of the next look.
-    fn look_elsewhere(&mut self, heard: Instant) -> Result<Instant, Stop> {
+    fn check_other_server(&mut self, last_received: Instant) -> Result<Instant, Stop> {
         self.is_silent = true;
         match self
             .second
-            .look(heard, self.relay, self.settings, &self.data.wire)?
+            .check(last_received, self.relay, self.settings, &self.data.wire)?
         {
             Some(next) => Ok(next),
             // News during the second connection ends the silence.
@@ -354,12 +354,12 @@ impl<'a> Session<'a> {
     }
 
     /// Records that the link is well.
-    fn is_heard(&mut self) -> Result<(), Stop> {
+    fn note_received(&mut self) -> Result<(), Stop> {
         if self.second.end(self.relay, true)? {
             let now = Instant::now();
             for subscription in self.subscriptions.iter_mut() {
                 // A silence of the whole link says nothing about JetStream.
-                subscription.health.heard = now;
+                subscription.health.last_received = now;
             }
         }
         Ok(())
@@ -376,7 +376,7 @@ impl<'a> Session<'a> {
     pub(super) fn watch(&mut self) {
         let watched = self.watched();
         self.watchdog.watch(watched, Instant::now());
-        self.look_due = Instant::now();
+        self.check_due = Instant::now();
     }
 
     pub(super) fn watched(&self) -> Vec<Watched> {
@@ -400,7 +400,7 @@ impl<'a> Session<'a> {
     }
 
     /// The length of JetStream's silence about a subject before the log reports it.
-    pub(super) fn silence_told_after(&self) -> Duration {
+    pub(super) fn silence_reported_after(&self) -> Duration {
         self.patience().saturating_add(ANSWER_TIMEOUT)
     }
 

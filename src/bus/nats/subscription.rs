@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::api::{ApiError, ConsumerState, Fetched, JetStream};
 use super::consumers::{
-    self, Durable, Presence, Standing, StreamState, Target, Told, asked, look_back, look_up,
+    self, Durable, DurableState, Presence, Standing, StreamState, Target, asked, look_back, look_up,
 };
 use super::data::Data;
 use super::error::{NatsError, Stop};
@@ -50,7 +50,7 @@ pub(super) struct Subscription {
     /// To attach the subject, over all connections.
     pub(super) attempts: Attempts<NatsError>,
     /// The last state logged of stream and durable consumer; each state is logged once.
-    told: Option<Told>,
+    told: Option<DurableState>,
 }
 
 impl Subscription {
@@ -169,7 +169,7 @@ impl Subscription {
         let Some(stream) = self.find_stream(data)? else {
             self.stand(None, data);
             self.quiet_until = None;
-            self.log_state(Told::NoStream);
+            self.log_state(DurableState::NoStream);
             return Ok(());
         };
         let last = data.last_message(&self.target)?;
@@ -339,7 +339,7 @@ impl Subscription {
         let mut found = look_up(data, &self.target, last).map_err(failed)?;
         if let Durable::Missing = found {
             if let Some(made) = data.make_consumer(&self.target, Some(&durable), start)? {
-                self.log_state(Told::Made);
+                self.log_state(DurableState::Made);
                 return Ok(Some(made));
             }
             // Another process was quicker.
@@ -347,22 +347,22 @@ impl Subscription {
         }
         let not_ours = match found {
             Durable::Free(state) if self.is_of_another_message(&state, data)? => {
-                Told::OTHER_MESSAGE
+                DurableState::OTHER_MESSAGE
             }
             Durable::Free(state) => match data.join(&self.target, &state.info)? {
                 Ok(joined) => {
-                    self.log_state(Told::Resumed);
+                    self.log_state(DurableState::Resumed);
                     return Ok(Some(joined));
                 }
                 Err(why) => {
-                    self.is_refused = why == Told::NOT_PERMITTED;
+                    self.is_refused = why == DurableState::NOT_PERMITTED;
                     why
                 }
             },
             Durable::Unusable(why) => why,
-            Durable::Taken | Durable::Missing => Told::TAKEN,
+            Durable::Taken | Durable::Missing => DurableState::TAKEN,
         };
-        self.log_state(Told::NotOurs(not_ours));
+        self.log_state(DurableState::NotOurs(not_ours));
         Ok(None)
     }
 
@@ -528,7 +528,7 @@ impl Subscription {
     }
 
     /// Logs `what`, unless it was the last state logged.
-    fn log_state(&mut self, what: Told) {
+    fn log_state(&mut self, what: DurableState) {
         if self.told.replace(what) != Some(what) {
             what.log(&self.spec, &self.target);
         }

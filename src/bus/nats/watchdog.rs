@@ -473,7 +473,7 @@ const STALLED_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Health {
     /// The time of the last answer of JetStream.
-    pub(super) heard: Instant,
+    pub(super) last_received: Instant,
     /// The time of the last attempt to attach, successful or not.
     pub(super) attached: Instant,
     /// The time of the last new message that was handed over.
@@ -501,7 +501,7 @@ impl Health {
     /// The health of a subscription attached now, on a new connection.
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            heard: now,
+            last_received: now,
             attached: now,
             handed: now,
             holds_since: None,
@@ -512,14 +512,14 @@ impl Health {
     }
 
     /// Records any answer of JetStream. Returns whether a silence ends.
-    pub(super) fn heard(&mut self, now: Instant) -> bool {
-        self.heard = now;
+    pub(super) fn note_received(&mut self, now: Instant) -> bool {
+        self.last_received = now;
         std::mem::take(&mut self.is_silent)
     }
 
     /// How long JetStream has been silent.
     pub(super) fn silent_for(&self, now: Instant) -> Duration {
-        now.duration_since(self.heard)
+        now.duration_since(self.last_received)
     }
 
     /// Returns the length of JetStream's silence once: at the first call after it has reached `after`.
@@ -536,7 +536,7 @@ impl Health {
     /// Whether to attach again: once in each period `every` of silence, or of messages that are held and not delivered.
     pub(super) fn is_to_be_attached(&self, now: Instant, every: Duration) -> bool {
         let over = |since| now.duration_since(since) >= every;
-        let is_silent = self.is_silent && over(self.heard);
+        let is_silent = self.is_silent && over(self.last_received);
         let stands_still = self.stall == Some(Stall::NothingDelivered)
             && self.holds_since.is_some_and(over)
             && over(self.handed);
@@ -823,7 +823,7 @@ mod tests {
         health.attached = at(30);
         assert!(!health.is_to_be_attached(at(59), thirty));
         assert!(health.is_to_be_attached(at(60), thirty));
-        assert!(health.heard(at(61)) && !health.heard(at(62)));
+        assert!(health.note_received(at(61)) && !health.note_received(at(62)));
         assert!(!health.is_to_be_attached(at(100), thirty));
     }
 

@@ -145,8 +145,8 @@ impl Wire {
     }
 
     /// When the last bytes arrived.
-    pub(super) fn heard(&self) -> Instant {
-        self.io.heard
+    pub(super) fn last_received(&self) -> Instant {
+        self.io.last_received
     }
 
     /// When the last ping was sent to a silent server; `None` if bytes have arrived since.
@@ -212,8 +212,8 @@ impl Wire {
             };
             let op = op.map_err(|malformed| self.wrong(malformed))?;
             match &op {
-                Some(Op::Message(_)) => self.carried = self.io.heard,
-                None if self.message_within().is_some() => self.carried = self.io.heard,
+                Some(Op::Message(_)) => self.carried = self.io.last_received,
+                None if self.message_within().is_some() => self.carried = self.io.last_received,
                 Some(Op::Ping) => {
                     self.io.out().extend_from_slice(PONG);
                     continue;
@@ -299,13 +299,13 @@ impl Wire {
     /// # Errors
     /// The connection is lost.
     pub(super) fn has_news(&self, waiter: &mut Waiter) -> Result<bool, NatsError> {
-        waiter.look().map_err(|error| self.lost(&error))?;
+        waiter.check().map_err(|error| self.lost(&error))?;
         Ok(waiter.readable)
     }
 
     /// The error for a server that has answered no ping.
     pub(super) fn silent(&self) -> NatsError {
-        let silent_ms = self.io.heard.elapsed().as_millis() as u64;
+        let silent_ms = self.io.last_received.elapsed().as_millis() as u64;
         NatsError::Silent(silent_ms)
     }
 

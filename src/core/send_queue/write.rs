@@ -12,12 +12,12 @@ use crate::deflated::Inflates;
 use crate::encodings::{FrameId, Key, Kind};
 use crate::protocol::{Encoding, websocket};
 use crate::queue::{Entry, Queue};
-use crate::{Encoded, Frame, Lead, Now};
+use crate::{Encoded, Frame, Now, Prefix};
 
 impl SendQueue {
     /// Has `encode` make the encodings for the next write of this many bytes: exactly for the frames of
     /// [`Self::outgoing`]. Otherwise another client could deflate one more of these frames before the write is put
-    /// together, and the lead, which was rendered for a plain frame, would not match.
+    /// together, and the prefix, which was rendered for a plain frame, would not match.
     pub(crate) fn encode_next(&self, bytes_max: usize, mut encode: impl FnMut(&Frame, FrameId)) {
         let (mut left, mut window) = (bytes_max, self.window);
         for (index, entry) in self.data.iter().take(FRAMES_MAX).enumerate() {
@@ -36,17 +36,17 @@ impl SendQueue {
 
     /// Appends the leads of the next write to the arena, in order.
     #[inline]
-    pub(crate) fn render_leads(&self, bytes_max: usize, arena: &mut Vec<u8>) {
+    pub(crate) fn render_prefixes(&self, bytes_max: usize, arena: &mut Vec<u8>) {
         if !self.has_numbered() {
             return;
         }
         for part in self.outgoing(bytes_max) {
-            part.render_lead(arena);
+            part.render_prefix(arena);
         }
     }
 
     /// Appends the next write: borrowed slices of control bytes, of `leads` (from
-    /// [`Self::render_leads`]) and of shared frames. A frame that is larger than a write goes out in several.
+    /// [`Self::render_prefixes`]) and of shared frames. A frame that is larger than a write goes out in several.
     #[inline]
     pub(crate) fn gather<'a>(
         &'a self,
@@ -62,12 +62,12 @@ impl SendQueue {
         }
         let mut left = bytes_max;
         for part in self.outgoing(bytes_max) {
-            let (lead, rest) = leads.split_at(part.lead_bytes());
+            let (prefix, rest) = leads.split_at(part.prefix_bytes());
             leads = rest;
-            let body = match part.skip.checked_sub(lead.len()) {
+            let body = match part.skip.checked_sub(prefix.len()) {
                 Some(skip) => &part.body()[skip..],
                 None => {
-                    out.push(IoSlice::new(&lead[part.skip..]));
+                    out.push(IoSlice::new(&prefix[part.skip..]));
                     part.body()
                 }
             };
@@ -137,7 +137,7 @@ impl SendQueue {
         };
         let part = self.part(first, self.begun, self.window);
         let (skip, window) = (part.skip, part.window_after(self.window));
-        let remaining = part.lead_bytes() + part.body().len() - skip;
+        let remaining = part.prefix_bytes() + part.body().len() - skip;
         if left < remaining {
             self.begun = (skip + left > 0).then_some(Begun {
                 kind: part.kind,
@@ -272,58 +272,58 @@ impl<'a> Outgoing<'a> {
         let bytes = self.body().len();
         match self.skip {
             0 => bytes,
-            skip => bytes - skip.saturating_sub(self.lead_bytes()),
+            skip => bytes - skip.saturating_sub(self.prefix_bytes()),
         }
     }
 
-    /// The bytes after the lead: the whole frame if there is no lead.
+    /// The bytes after the prefix: the whole frame if there is no prefix.
     #[inline]
     fn body(&self) -> &'a [u8] {
-        match self.entry.frame.lead() {
-            Lead::None => self.encoded.whole(),
-            Lead::Seq(_) => self.encoded.body(),
+        match self.entry.frame.prefix() {
+            Prefix::None => self.encoded.whole(),
+            Prefix::Seq(_) => self.encoded.body(),
         }
     }
 
-    /// Bytes that [`Self::render_lead`] appends.
+    /// Bytes that [`Self::render_prefix`] appends.
     #[inline]
-    fn lead_bytes(&self) -> usize {
-        match self.entry.frame.lead() {
-            Lead::None => 0,
-            Lead::Seq(text) => self.numbered_lead_bytes(text),
+    fn prefix_bytes(&self) -> usize {
+        match self.entry.frame.prefix() {
+            Prefix::None => 0,
+            Prefix::Seq(text) => self.numbered_prefix_bytes(text),
         }
     }
 
-    fn numbered_lead_bytes(&self, text: &str) -> usize {
-        let text_bytes = self.lead_text_bytes(text);
+    fn numbered_prefix_bytes(&self, text: &str) -> usize {
+        let text_bytes = self.prefix_text_bytes(text);
         match self.kind {
             Kind::Event => self.encoded.header().len() + text_bytes,
             kind => {
-                websocket::lead_bytes(text_bytes, self.encoded.body().len(), kind.is_deflated())
+                websocket::prefix_bytes(text_bytes, self.encoded.body().len(), kind.is_deflated())
             }
         }
     }
 
-    fn lead_text_bytes(&self, text: &str) -> usize {
+    fn prefix_text_bytes(&self, text: &str) -> usize {
         text.len() + decimal_digits(self.entry.seq())
     }
 
-    /// Appends the header and the lead that precede the shared body; nothing for a frame without a
+    /// Appends the header and the prefix that precede the shared body; nothing for a frame without a
     /// lead.
     #[inline]
-    fn render_lead(&self, arena: &mut Vec<u8>) {
-        if let Lead::Seq(text) = self.entry.frame.lead() {
-            self.render_numbered_lead(text, arena);
+    fn render_prefix(&self, arena: &mut Vec<u8>) {
+        if let Prefix::Seq(text) = self.entry.frame.prefix() {
+            self.render_numbered_prefix(text, arena);
         }
     }
 
-    fn render_numbered_lead(&self, text: &str, arena: &mut Vec<u8>) {
+    fn render_numbered_prefix(&self, text: &str, arena: &mut Vec<u8>) {
         match self.kind {
             Kind::Event => arena.extend_from_slice(self.encoded.header()),
-            kind => websocket::write_lead_header(
+            kind => websocket::write_prefix_header(
                 arena,
                 self.entry.frame.content(),
-                self.lead_text_bytes(text),
+                self.prefix_text_bytes(text),
                 self.encoded.body().len(),
                 kind.is_deflated(),
             ),

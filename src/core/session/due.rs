@@ -7,7 +7,7 @@ use super::phase::{Phase, Ping};
 use super::slots::{Gate, Slots};
 use super::{Cold, Intake, Session, Timers};
 use crate::deadlines::Timer;
-use crate::{CloseReason, Limits, MaxRate, Now, SlowLook, Why};
+use crate::{CloseReason, Limits, MaxRate, Now, SlowSnapshot, Why};
 use weirgate_wire::admission::Peer;
 
 /// The most time that bytes in a proxy add to the stall limit, as a multiple of the limit: 90 s by default.
@@ -404,9 +404,9 @@ impl Session {
     }
 
     /// For operators.
-    pub(crate) fn gate_look(&self, now: Now) -> Option<SlowLook> {
+    pub(crate) fn gate_snapshot(&self, now: Now) -> Option<SlowSnapshot> {
         let gate = self.gate()?;
-        Some(SlowLook {
+        Some(SlowSnapshot {
             why: Some(Why::Buffered),
             say: gate.say().into(),
             slow_us: gate.age_us(now),

@@ -23,7 +23,9 @@ use super::protocol::{Encoding, Step, event_stream};
 use super::send_queue::{SendQueue, Wrote};
 use super::stats::{Moved, PhaseKind};
 use super::{Content, Frame, Limits, Now, SessionKey};
-use weirgate_wire::admission::{AddressPlace, Charge, ClientAddr, Peer, Permit, TokenBucket};
+use weirgate_wire::admission::{
+    AddressPlace, ClientAddr, ConnectionPermit, Peer, Permit, TokenBucket,
+};
 use weirgate_wire::frame::FrameScratch;
 
 pub(super) use delivery::Delivered;
@@ -33,7 +35,7 @@ pub use lifecycle::Accepted;
 pub(super) use lifecycle::{CloseBegun, Departed};
 pub(super) use phase::{AfterWrite, PendingClose};
 pub(super) use reading::{Pause, Pauses};
-pub use record::{ClientLook, ClientState, user_in_log};
+pub use record::{ClientSnapshot, ClientState, user_in_log};
 pub use slots::MaxRate;
 
 use phase::{Head, Phase};
@@ -98,17 +100,17 @@ struct Cold {
     armed_at: Option<NonZeroU64>,
     reading: Reading,
     /// The charge for the client's input that is kept. This and `resumed` are boxed, because most clients have none.
-    received: Option<Box<Charge>>,
+    received: Option<Box<Permit>>,
     /// The bytes that the gateway keeps of a request whose rest is handled later.
     rest_bytes: Option<NonZeroU32>,
-    permit: Option<Permit>,
+    permit: Option<ConnectionPermit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
     /// The last sign of life, and whether another one is awaited.
     heard_us: u64,
     is_silent: bool,
     /// The charge for the client's waiting missed messages, among those of all clients.
-    resumed: Option<Box<Charge>>,
+    resumed: Option<Box<Permit>>,
     /// The losses of the bus that the client knows of.
     losses_known: u64,
     /// The client has asked for the status of the bus.
@@ -136,7 +138,7 @@ impl Session {
         generation: u32,
         peer: Peer,
         now: Now,
-        permit: Permit,
+        permit: ConnectionPermit,
         limits: &Limits,
     ) -> Self {
         let mut timers = Timers::default();
@@ -382,7 +384,7 @@ impl Session {
         if !self.queue.is_plain() {
             self.encode_next(bytes_max, deflate);
         }
-        self.queue.render_leads(bytes_max, leads);
+        self.queue.render_prefixes(bytes_max, leads);
         true
     }
 
@@ -555,12 +557,12 @@ impl Session {
     }
 
     /// The permit under the limits on connections, until it is handed over with the connection.
-    pub(super) fn permit(&self) -> Option<&Permit> {
+    pub(super) fn permit(&self) -> Option<&ConnectionPermit> {
         self.cold.permit.as_ref()
     }
 
     /// Counts the connection by another permit.
-    pub(super) fn set_permit(&mut self, permit: Permit) {
+    pub(super) fn set_permit(&mut self, permit: ConnectionPermit) {
         self.cold.permit = Some(permit);
     }
 

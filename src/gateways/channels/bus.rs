@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::ChannelsGateway;
-use super::asked::State;
+use super::bus_requests::State;
 use super::client::Client;
-use super::messages::{Answer, Behind};
-use super::names::Way;
+use super::messages::{Answer, FollowUp};
+use super::names::Route;
 use super::patterns::{HeldPattern, matcher};
 use weirgate_core::{ByClient, Core, NameRefusal, Place, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, address_group};
@@ -132,7 +132,7 @@ impl ChannelsGateway {
                         core.note_refused_name(key, name, NameRefusal::Bus);
                     }
                     if let Some(client) = clients.get_mut(key) {
-                        self.answer(core, key, client, answer, Behind::default());
+                        self.answer(core, key, client, answer, FollowUp::default());
                     }
                 }
                 None => drop(self.untold.pop_front()),
@@ -162,7 +162,7 @@ impl ChannelsGateway {
         }
         for name in within {
             self.patterns.remove(name);
-            self.names.set_way(name, Way::Asked);
+            self.names.set_route(name, Route::Requested);
         }
     }
 
@@ -194,8 +194,12 @@ impl ChannelsGateway {
                 let address = members.iter().find_map(|key| core.client_addr(*key));
                 self.add_kept_pattern(&name, address.unwrap_or(ClientAddr::Unix));
             }
-            let way = if is_kept { Way::Kept } else { Way::Asked };
-            self.names.set_way(&name, way);
+            let way = if is_kept {
+                Route::Kept
+            } else {
+                Route::Requested
+            };
+            self.names.set_route(&name, way);
             core.set_active(&name, self.names.active(&name));
             for key in members {
                 if let Some(client) = clients.get_mut(key) {
@@ -242,9 +246,9 @@ impl ChannelsGateway {
         });
         self.statuses = statuses;
         if !core.is_notifying() {
-            let told = core.take_gaps_told();
-            self.stats.gaps_told.add(told);
-            self.gap_told = Some(told).filter(|told| *told > 0).or(self.gap_told);
+            let reported = core.take_gaps_told();
+            self.stats.gaps_told.add(reported);
+            self.gap_told = Some(reported).filter(|event| *event > 0).or(self.gap_told);
         }
     }
 

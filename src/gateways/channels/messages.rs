@@ -20,17 +20,17 @@ use super::bus::REFUSED;
 use crate::gateways::shared::history::{END_BYTES_MAX, Status, ended};
 use crate::gateways::shared::members::max_hz;
 use weirgate_core::{
-    Brings, ConflationKey, Content, CopyRank, Core, Frame, FrameBytes, Lead, MaxRate, Message,
-    NotRecovered, OnBus, Outcome, Position, TopicName,
+    Brings, ConflationKey, Content, CopyRank, Core, Frame, FrameBytes, MaxRate, Message,
+    NotRecovered, OnBus, Outcome, Position, Prefix, TopicName,
 };
-use weirgate_wire::admission::{Charge, ClientAddr, Holding};
+use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::allocated_bytes;
 use weirgate_wire::json::{ListWriter, ObjectWriter, iso_utc, quoted};
 
 /// An answer without its number and its time.
 #[derive(Debug)]
 pub(super) struct Answer {
-    lead: &'static str,
+    prefix: &'static str,
     /// Of `subscribed`: its first members.
     entries: Option<Box<Entries>>,
     body: ObjectWriter,
@@ -105,9 +105,9 @@ impl Answer {
         answer.to(request_id)
     }
 
-    fn new(lead: &'static str) -> Self {
+    fn new(prefix: &'static str) -> Self {
         Self {
-            lead,
+            prefix,
             entries: None,
             body: ObjectWriter::new(),
         }
@@ -195,7 +195,7 @@ impl Answer {
         let body = format!("{entries},{}", body.trim_start_matches('{'));
         let frame = Frame::text(core.frame_bytes())
             .answer()
-            .lead(Lead::Seq(self.lead))
+            .prefix(Prefix::Seq(self.prefix))
             .received(now)
             .body(body.as_bytes());
         ended(frame, position, CopyRank::LAST).finish()
@@ -213,7 +213,7 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// The names that an answer waits for, and the messages that follow it.
 #[derive(Debug, Default)]
-pub(super) struct Behind {
+pub(super) struct FollowUp {
     /// Names that the answer waits for.
     pub(super) unconfirmed: BTreeSet<TopicName>,
     /// The number of the answer, if last values of its names go to the client after it.
@@ -247,7 +247,7 @@ impl Resumed {
     }
 }
 
-impl Behind {
+impl FollowUp {
     /// The names joined with this answer.
     fn resuming(&self) -> impl Iterator<Item = &TopicName> {
         self.resumed.iter().flat_map(|resumed| &resumed.names)
@@ -257,7 +257,7 @@ impl Behind {
 #[derive(Debug)]
 struct Waiting {
     answer: Answer,
-    behind: Behind,
+    behind: FollowUp,
     due_us: u64,
 }
 
@@ -270,7 +270,7 @@ struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
     /// The charge for the memory of the answers in the sum over all clients.
-    charge: Option<Charge>,
+    charge: Option<Permit>,
     /// How many names the client joins with a waiting answer.
     resuming: usize,
 }
@@ -314,7 +314,7 @@ impl Answers {
     }
 
     /// Queues an answer. It waits until its names are confirmed, but not longer than until `due_us`.
-    pub(super) fn push(&mut self, answer: Answer, behind: Behind, due_us: u64) {
+    pub(super) fn push(&mut self, answer: Answer, behind: FollowUp, due_us: u64) {
         let queue = self.0.get_or_insert_default();
         queue.bytes += answer.bytes();
         queue.resuming += behind.resuming().count();
@@ -327,7 +327,7 @@ impl Answers {
 
     /// Charges the waiting answers, because each may be as large as its request. Returns false if there is no room for
     /// them.
-    pub(super) fn charge(&mut self, of: &Holding, client: ClientAddr, now_us: u64) -> bool {
+    pub(super) fn charge(&mut self, of: &Quota, client: ClientAddr, now_us: u64) -> bool {
         let Some(queue) = &mut self.0 else {
             return true;
         };
@@ -345,7 +345,7 @@ impl Answers {
         &mut self,
         now_us: u64,
         together: bool,
-    ) -> Option<Vec<(Answer, Behind)>> {
+    ) -> Option<Vec<(Answer, FollowUp)>> {
         let is_late = self.due_us().is_some_and(|due| due <= now_us);
         let queue = self.0.as_mut()?;
         let count = match together {
@@ -407,7 +407,7 @@ impl Answers {
 }
 
 /// The text before the number of a message of the bus.
-const LEAD: Lead = Lead::Seq(r#"{"type":"data","seq":"#);
+const PREFIX: Prefix = Prefix::Seq(r#"{"type":"data","seq":"#);
 
 /// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…,"pos":…}`, or the same without `data`, a line
 /// feed and the payload. Each copy has its own position, because a client may lose its connection between two copies.
@@ -443,7 +443,7 @@ pub(super) fn render(
     let bytes: usize = parts.iter().map(|part| part.len()).sum();
     let mut copy = frame
         .with_capacity(bytes + END_BYTES_MAX + line_end.len() + payload.len())
-        .lead(LEAD)
+        .prefix(PREFIX)
         .received(unit.received())
         .of_feed(unit.is_of_feed());
     if let Some(ConflationKey(key)) = unit.key() {
@@ -472,10 +472,10 @@ fn json_of<'a>(payload: &'a [u8], unit: &'a Frame) -> &'a [u8] {
 mod tests {
     use super::*;
 
-    fn names(names: &[&'static str]) -> Behind {
-        Behind {
+    fn names(names: &[&'static str]) -> FollowUp {
+        FollowUp {
             unconfirmed: names.iter().copied().map(TopicName::fixed).collect(),
-            ..Behind::default()
+            ..FollowUp::default()
         }
     }
 

@@ -9,9 +9,9 @@
 //! A new table of roles may arrive at any time, and decides every later request. A client keeps the names that it holds
 //! until it unsubscribes, asks for a name again and is refused, or sends a new token that does not grant the name.
 
-mod asked;
 mod authenticate;
 mod bus;
+mod bus_requests;
 mod client;
 pub mod feed;
 mod held;
@@ -28,12 +28,12 @@ pub(super) mod start;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::asked::KeptNames;
 use self::authenticate::Renewals;
 use self::bus::Untold;
+use self::bus_requests::KeptNames;
 use self::client::Client;
 use self::held::{Held, Leaving};
-use self::messages::{Answer, BUS_WAIT_US, Behind, Resumed};
+use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
 use self::names::Names;
 use self::patterns::{GivingUp, HeldPatterns};
 use self::request::{Action, Request, RequestLimits};
@@ -48,14 +48,14 @@ use weirgate_core::{
     Incoming, MaxRate, Message, NameSource, OnBus, Place, Publication, SessionKey, TopicName,
     earliest,
 };
-use weirgate_wire::admission::{ClientAddr, Holding};
+use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::{
     Acl, Authenticator, Identity, NameError, NamePatterns, NameSyntax, Origins, Rights, TokenMarks,
     bearer_protocol,
 };
 use weirgate_wire::head::RequestHead;
 
-pub use self::asked::Interest;
+pub use self::bus_requests::Interest;
 pub use self::client::ChannelsStats;
 pub use self::names::{AllClientsLimits, NAME_BYTES, NAME_OF_CLIENT_BYTES};
 
@@ -276,7 +276,7 @@ impl ChannelsGateway {
         key: SessionKey,
         client: &mut Client,
         request: Request,
-    ) -> Option<(Answer, Behind)> {
+    ) -> Option<(Answer, FollowUp)> {
         let id = request.id;
         if request.status {
             self.statuses.ask(core, key);
@@ -308,7 +308,7 @@ impl ChannelsGateway {
             Action::Unknown(action) => Answer::error(&format!("Unknown action: {action}"), &id),
             Action::Wrong(error) => Answer::error(&error, &id),
         };
-        Some((answer, Behind::default()))
+        Some((answer, FollowUp::default()))
     }
 }
 
@@ -383,7 +383,7 @@ impl Gateway for ChannelsGateway {
             Rated::Dropped => None,
             Rated::DroppedAndTold => {
                 let answer = Answer::error(RATE_LIMIT_EXCEEDED, "null");
-                Some((answer, Behind::default()))
+                Some((answer, FollowUp::default()))
             }
             Rated::Taken => {
                 let request = match message {
@@ -427,7 +427,7 @@ impl Gateway for ChannelsGateway {
         }
     }
 
-    fn holdings(&self) -> Vec<Holding> {
+    fn holdings(&self) -> Vec<Quota> {
         let all = self.names.sums().iter().chain([&self.retained.bytes]);
         all.cloned().collect()
     }

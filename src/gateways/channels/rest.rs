@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::ChannelsGateway;
 use super::authenticate::Verdict;
 use super::client::Client;
-use super::messages::{Answer, Behind, Entries, Resumed};
+use super::messages::{Answer, Entries, FollowUp, Resumed};
 use weirgate_core::{Core, NameRefusal, SessionKey};
 use weirgate_wire::auth::{OverBudget, RightsCheck};
 use weirgate_wire::json::{ListWriter, TextList};
@@ -25,7 +25,7 @@ pub(super) struct Subscribing {
     names: TextList,
     check: RightsCheck,
     entries: Entries,
-    behind: Behind,
+    behind: FollowUp,
     request_id: String,
 }
 
@@ -77,7 +77,7 @@ impl Rest {
     }
 
     /// Returns the answer to the request, whose last name is done, with the names that it waits for.
-    fn answer(self, client: &Client) -> (Answer, Behind) {
+    fn answer(self, client: &Client) -> (Answer, FollowUp) {
         match self {
             Self::Subscribe(rest) => (
                 Answer::subscribed(rest.entries, &rest.request_id),
@@ -85,11 +85,11 @@ impl Rest {
             ),
             Self::Unsubscribe(rest) => (
                 Answer::unsubscribed(&rest.gone, &rest.request_id),
-                Behind::default(),
+                FollowUp::default(),
             ),
             Self::Authenticate(rest) => (
                 Answer::authenticated(&client.rights.role, &rest.written, &rest.request_id),
-                Behind::default(),
+                FollowUp::default(),
             ),
         }
     }
@@ -110,9 +110,9 @@ impl ChannelsGateway {
                 names: status.then(Vec::new),
                 ..Entries::default()
             },
-            behind: Behind {
+            behind: FollowUp {
                 resumed,
-                ..Behind::default()
+                ..FollowUp::default()
             },
             request_id,
         })
@@ -126,7 +126,7 @@ impl ChannelsGateway {
         key: SessionKey,
         client: &mut Client,
         mut rest: Rest,
-    ) -> Option<(Answer, Behind)> {
+    ) -> Option<(Answer, FollowUp)> {
         let mut has_more = true;
         while has_more {
             has_more = match &mut rest {

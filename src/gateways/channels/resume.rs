@@ -5,10 +5,10 @@
 //! complete, sends the missed messages, and makes the client a member.
 
 use super::ChannelsGateway;
-use super::asked::wanted;
 use super::bus::REFUSED;
+use super::bus_requests::wanted;
 use super::client::Client;
-use super::messages::{Answer, Behind, Resumed};
+use super::messages::{Answer, FollowUp, Resumed};
 use super::patterns::matcher;
 use crate::gateways::shared::history::{Follow, gets_newest};
 use weirgate_core::{
@@ -24,7 +24,7 @@ impl ChannelsGateway {
         key: SessionKey,
         client: &mut Client,
         (name, was_held): (TopicName, bool),
-        behind: &mut Behind,
+        behind: &mut FollowUp,
     ) {
         let is_member = was_held && core.is_member(key, &name);
         if was_held && !is_member {
@@ -114,7 +114,7 @@ impl ChannelsGateway {
         key: SessionKey,
         client: &mut Client,
         answer: Answer,
-        behind: Behind,
+        behind: FollowUp,
     ) {
         let due_us = core.now().mono_us + self.bus_wait_us;
         client.answers.push(answer, behind, due_us);
@@ -155,7 +155,7 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut Client,
-        mut answers: Vec<(Answer, Behind)>,
+        mut answers: Vec<(Answer, FollowUp)>,
     ) {
         let mut follow = Follow::default();
         for (answer, behind) in &mut answers {

@@ -7,7 +7,7 @@
 //!
 //! A client has a share of bytes. The gateway asks for names until the share is used up, and for the next names when
 //! the client has taken these values. There is no question about a name that the bus refuses. So values wait only in send queues, and later messages wait after them. The
-//! shares are a [`Holding`]; clients without a share wait in a queue in which the addresses take turns. A share ends
+//! shares are a [`Quota`]; clients without a share wait in a queue in which the addresses take turns. A share ends
 //! after [`SHARE_US`], so that a client that takes a byte now and then does not keep others waiting for ever; from then
 //! on its values count only in the memory of all frames.
 
@@ -22,9 +22,9 @@ use foldhash::quality::RandomState;
 
 use self::turn::{State, Turn};
 use super::ChannelsGateway;
-use super::asked::Interest;
+use super::bus_requests::Interest;
 use weirgate_core::{Core, Publication, SessionKey, TopicName};
-use weirgate_wire::admission::{ClientAddr, FairQueue, Holding};
+use weirgate_wire::admission::{ClientAddr, FairQueue, Quota};
 use weirgate_wire::auth::NameSyntax;
 
 /// The most subjects of a pattern that are remembered as live while clients wait. With more subjects the gateway could
@@ -66,7 +66,7 @@ pub(super) struct Retained {
     /// The clients with a share, oldest first.
     shares: BTreeSet<(u64, SessionKey)>,
     /// Bytes of values that may wait for all clients, including open questions.
-    pub(super) bytes: Holding,
+    pub(super) bytes: Quota,
     /// Questions for the bus, and ends of questions.
     pub(super) requests: VecDeque<Interest>,
     /// The number of the newest question.
@@ -97,7 +97,7 @@ impl Retained {
             line: FairQueue::default(),
             rooms: Vec::new(),
             shares: BTreeSet::new(),
-            bytes: Holding::new("last_values", bytes_max as u64),
+            bytes: Quota::new("last_values", bytes_max as u64),
             requests: VecDeque::new(),
             number: 0,
             answers: 0,
@@ -140,7 +140,7 @@ impl Retained {
         self.stop_waiting(name, key);
         let turn = self.clients.get_mut(&key);
         match turn.and_then(|turn| turn.names.remove(name)) {
-            Some((State::Asked(_), _)) => self.unasked(key),
+            Some((State::BusRequests(_), _)) => self.unasked(key),
             _ => self.forget_if_idle(key),
         }
     }
@@ -351,7 +351,7 @@ impl Retained {
                 (self.number, Vec::new())
             });
             clients.push(key);
-            *state = State::Asked(*number);
+            *state = State::BusRequests(*number);
             names.push(name.clone());
         }
         turn.is_busy = !names.is_empty();
@@ -394,7 +394,7 @@ impl Retained {
     fn again(&mut self, name: &TopicName, key: SessionKey) {
         let turn = self.clients.get_mut(&key);
         if let Some((state, _)) = turn.and_then(|turn| turn.names.get_mut(name))
-            && matches!(state, State::Asked(_))
+            && matches!(state, State::BusRequests(_))
         {
             *state = State::Waits(0);
             self.unasked(key);

@@ -11,7 +11,7 @@ use weirgate_bus::runtime::Clock;
 use weirgate_core::Now;
 use weirgate_server::http::body::{ReadBodyError, RequestBody};
 use weirgate_server::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
-use weirgate_wire::admission::{Charge, Holding, Peer};
+use weirgate_wire::admission::{Peer, Permit, Quota};
 use weirgate_wire::base::{LogBudget, LogLine, Secret};
 
 /// The access to internal routes.
@@ -22,7 +22,7 @@ pub struct InternalAccess {
     /// Bytes of a body.
     pub body_bytes_max: usize,
     /// The sum of all bodies that are being read or answered.
-    pub bodies: Holding,
+    pub bodies: Quota,
 }
 
 /// Log lines about wrong tokens.
@@ -110,7 +110,7 @@ impl InternalAccess {
         &self,
         headers: &HeaderMap,
         body: RequestBody,
-        charge: &mut Charge,
+        charge: &mut Permit,
         clock: Clock,
     ) -> Result<Bytes, Refusal> {
         self.admit(headers)?;
@@ -138,7 +138,7 @@ mod tests {
         let access = InternalAccess {
             token: token.map(Secret::new),
             body_bytes_max: 1,
-            bodies: Holding::new("bodies", 1),
+            bodies: Quota::new("bodies", 1),
         };
         let mut headers = HeaderMap::new();
         for one in given {

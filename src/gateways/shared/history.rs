@@ -156,8 +156,8 @@ impl Follow {
     /// The position for the last answer, if the client `holds` a name of the feed. `None` if the client continues from
     /// its own position, or if messages follow: each of these has a position.
     pub(in crate::gateways) fn position(&self, core: &Core, holds: bool) -> Option<Position> {
-        let is_told = holds && !self.has_recovered && self.messages.is_empty();
-        core.position().filter(|_| is_told)
+        let is_reported = holds && !self.has_recovered && self.messages.is_empty();
+        core.position().filter(|_| is_reported)
     }
 
     /// Sends the messages. Returns true if the present position must follow them.

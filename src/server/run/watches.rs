@@ -221,11 +221,11 @@ fn notify_systemd(telemetry: &Arc<Telemetry>, clock: Clock, reactor: &ReactorSet
 
 fn notify_of_turns(telemetry: &Telemetry, clock: Clock, reactor: &ReactorSettings) {
     let mut pulse = sd_notify::watchdog_enabled().map(Pulse::new);
-    let mut stop_told = false;
+    let mut is_stop_reported = false;
     loop {
         thread::sleep(STOP_LOOK);
-        if telemetry.event_loop.draining() && !stop_told {
-            stop_told = true;
+        if telemetry.event_loop.draining() && !is_stop_reported {
+            is_stop_reported = true;
             // The unit's TimeoutStopSec= may be shorter than the drain that is set.
             let connections = telemetry.event_loop.read(LoopNumbers::all_connections);
             let micros = u32::try_from(reactor.stop_us_max(connections)).unwrap_or(u32::MAX);

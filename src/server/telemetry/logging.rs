@@ -254,13 +254,13 @@ impl LogLines {
         let (lines, queue) = Self::new();
         let (waiting, left_out) = (Arc::clone(&lines.waiting), Arc::clone(&lines.left_out));
         detached("log", move || {
-            let mut told = 0;
+            let mut reported = 0;
             // Ends with the process.
             for job in queue {
                 if let Job::Line(line) = &job {
                     waiting.fetch_sub(line.len(), Ordering::Relaxed);
                 }
-                write_out(job, &left_out, &mut told, &mut io::stdout());
+                write_out(job, &left_out, &mut reported, &mut io::stdout());
             }
         })?;
         Ok(QUEUE.get_or_init(|| lines).clone())
@@ -291,7 +291,7 @@ impl LogLines {
 
 /// Writes a line. A closed standard output is not an error. `told` is the number of left-out lines that were logged
 /// already.
-fn write_out(job: Job, left_out: &AtomicU64, told: &mut u64, out: &mut dyn Write) {
+fn write_out(job: Job, left_out: &AtomicU64, reported: &mut u64, out: &mut dyn Write) {
     match job {
         Job::Line(line) => {
             let _ = out.write_all(&line);
@@ -299,9 +299,9 @@ fn write_out(job: Job, left_out: &AtomicU64, told: &mut u64, out: &mut dyn Write
         Job::Flush(done) => drop(done),
     }
     let all = left_out.load(Ordering::Relaxed);
-    let lines = all - *told;
+    let lines = all - *reported;
     if lines > 0 {
-        *told = all;
+        *reported = all;
         tracing::warn!(
             lines,
             "log lines were left out: standard output was not read"
@@ -402,16 +402,16 @@ mod tests {
             .json()
             .with_writer(move || lines.clone())
             .finish();
-        let (mut told, mut out) = (0, Vec::new());
+        let (mut reported, mut out) = (0, Vec::new());
         tracing::subscriber::with_default(subscriber, || {
             for job in queue.try_iter() {
-                write_out(job, &left_out, &mut told, &mut out);
+                write_out(job, &left_out, &mut reported, &mut out);
             }
         });
         let out = String::from_utf8(out).unwrap();
         assert_eq!(out.matches("a line\n").count(), WAITING_LINES_MAX);
         assert!(out.contains(r#""lines":7"#), "told once there is room");
-        assert_eq!(told, 7);
+        assert_eq!(reported, 7);
     }
 
     #[test]

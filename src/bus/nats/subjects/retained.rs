@@ -63,17 +63,17 @@ pub(in super::super) struct Retained {
     /// The limit on values of a pattern.
     values_max: usize,
     /// By their numbers, and so in the order of their deadlines.
-    asked: BTreeMap<u64, Asked>,
+    asked: BTreeMap<u64, Pending>,
     last: u64,
     last_sid: u64,
     all_streams: AllStreams,
     live: Live,
     /// The values and ends that the session has not taken.
-    pub(super) told: Vec<Told>,
+    pub(super) events: Vec<RetainedEvent>,
 }
 
 #[derive(Debug)]
-struct Asked {
+struct Pending {
     question: Question,
     /// The number of the subscription to the messages of the name, if any.
     sid: Option<u64>,
@@ -114,7 +114,7 @@ enum Again {
 
 /// A value, or the end of a question.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum RetainedEvent {
     Value {
         /// The question.
         of: Question,
@@ -153,7 +153,7 @@ impl Retained {
             last_sid: FIRST_SID,
             all_streams: AllStreams::default(),
             live: Live::default(),
-            told: Vec::new(),
+            events: Vec::new(),
         }
     }
 
@@ -211,7 +211,7 @@ impl Retained {
             protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
         }
         self.last += 1;
-        let asked = Asked {
+        let asked = Pending {
             question,
             sid,
             begun: now,
@@ -236,7 +236,7 @@ impl Retained {
     }
 
     /// The request of a question's step: subject and body.
-    fn request(&self, asked: &Asked) -> Option<(String, String)> {
+    fn request(&self, asked: &Pending) -> Option<(String, String)> {
         let subscription = &asked.question.subscription;
         let name = &*subscription.name;
         Some(match &asked.step {
@@ -273,7 +273,7 @@ impl Retained {
             true => ("subscribe", INBOXES),
             false => ("publish", subject),
         };
-        let needs = |asked: &Asked| {
+        let needs = |asked: &Pending| {
             let request = self.request(asked).filter(|_| !is_subscription);
             is_deaf || request.is_some_and(|(of_request, _)| of_request == subject)
         };
@@ -302,7 +302,7 @@ impl Retained {
             }
             return;
         }
-        let is_of = |asked: &Asked| match &asked.step {
+        let is_of = |asked: &Pending| match &asked.step {
             Step::Values(consumer) => consumer.sid == delivery.sid,
             _ => false,
         };
@@ -324,7 +324,7 @@ impl Retained {
                 false => self.refuse(number, "no answer", out),
             }
         }
-        let is_due = |asked: &Asked| matches!(asked.step, Step::Pause(at, _) if at <= now);
+        let is_due = |asked: &Pending| matches!(asked.step, Step::Pause(at, _) if at <= now);
         let due = self.asked.iter().filter(|(_, asked)| is_due(asked));
         for number in due.map(|(number, _)| *number).collect::<Vec<_>>() {
             let Some(asked) = self.asked.get_mut(&number) else {
@@ -378,14 +378,14 @@ impl Retained {
             }
             (Step::Streams, None) if subscription.is_pattern => {
                 asked.values.take_streams(&subscription.name, answer);
-                self.look_through_all(number, now, out);
+                self.search_all_streams(number, now, out);
             }
             (Step::Streams, None) => match first_stream(answer).ok().flatten() {
                 Some(stream) => {
                     asked.step = Step::Message(VecDeque::from([stream]));
                     self.send(number, out);
                 }
-                None => self.look_through_all(number, now, out),
+                None => self.search_all_streams(number, now, out),
             },
             (Step::Message(_), None) => {
                 asked.value = last_message(answer);
@@ -396,9 +396,9 @@ impl Retained {
     }
 
     /// Looks for streams that have the name by transforms or as copies, in the list of all streams.
-    fn look_through_all(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
+    fn search_all_streams(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
         if self.all_streams.is_known(now) {
-            return self.looked_through(number, now, out);
+            return self.searched_streams(number, now, out);
         }
         if let Some(asked) = self.asked.get_mut(&number) {
             asked.step = Step::AllStreams;
@@ -430,18 +430,18 @@ impl Retained {
         if lack.is_some() {
             self.all_streams.refused();
         }
-        let waits = |(_, asked): &(&u64, &Asked)| matches!(asked.step, Step::AllStreams);
+        let waits = |(_, asked): &(&u64, &Pending)| matches!(asked.step, Step::AllStreams);
         let waiting = self.asked.iter().filter(waits);
         for number in waiting.map(|(number, _)| *number).collect::<Vec<_>>() {
             match lack.clone() {
                 Some(lack) => self.end(number, Some(lack), out),
-                None => self.looked_through(number, now, out),
+                None => self.searched_streams(number, now, out),
             }
         }
     }
 
     /// Goes on with the streams that were found in the list of all.
-    fn looked_through(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
+    fn searched_streams(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
         let Some(asked) = self.asked.get_mut(&number) else {
             return;
         };
@@ -540,7 +540,7 @@ impl Retained {
             && (delivery.is_deletion || !delivery.payload.is_empty())
             && let Some(subject) = delivery.name()
         {
-            self.told.push(Told::Value {
+            self.events.push(RetainedEvent::Value {
                 of: asked.question.clone(),
                 subject: subject.into(),
                 payload: delivery.payload,
@@ -604,7 +604,7 @@ impl Retained {
             return;
         };
         if let (Some(payload), None) = (asked.value, &lack) {
-            self.told.push(Told::Value {
+            self.events.push(RetainedEvent::Value {
                 of: asked.question.clone(),
                 subject: Arc::clone(&asked.question.subscription.name),
                 payload,
@@ -614,7 +614,7 @@ impl Retained {
         let is_unnamed = asked.values.is_unnamed.then_some(Lack::Unnamed);
         let refused = asked.values.refused.map(Lack::Refused);
         let of_values = refused.or(is_cut).or(is_unnamed);
-        self.told.push(Told::End {
+        self.events.push(RetainedEvent::End {
             question: asked.question,
             lack: lack.or(of_values),
         });
@@ -629,7 +629,7 @@ impl Retained {
     }
 }
 
-impl Asked {
+impl Pending {
     /// Whether an answer has come that may be from before the newest message.
     fn has_answer(&self) -> bool {
         let is_asked_again = matches!(self.step, Step::Pause(_, Again::Message(_)));
@@ -676,7 +676,7 @@ impl Live {
 
     /// The newest messages of the subjects of a question, as hashes, that were delivered before the question and
     /// perhaps not stored by then. A subject with a message after the question is left out: the clients have it.
-    fn unstored(&self, asked: &Asked, now: Instant) -> HashMap<u64, u64> {
+    fn unstored(&self, asked: &Pending, now: Instant) -> HashMap<u64, u64> {
         let mut newest = HashMap::new();
         for live in &self.messages {
             if Some(live.sid) != asked.sid || now >= live.at + STORED_WITHIN {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::CLIENT_BYTES_MAX;
 use weirgate_core::TopicName;
-use weirgate_wire::admission::{Charge, ClientAddr};
+use weirgate_wire::admission::{ClientAddr, Permit};
 
 /// The names whose values a client waits for, each with its progress, and the number of the newest live message when the
 /// client asked.
@@ -16,7 +16,7 @@ pub(in super::super) enum State {
     /// The client's turn has not come, or the answer with this number has not gone out.
     Waits(u64),
     /// The name is in the question with this number, which the bus has or gets next.
-    Asked(u64),
+    BusRequests(u64),
 }
 
 /// A client that waits for last values.
@@ -28,7 +28,7 @@ pub(super) struct Turn {
     /// Names in questions.
     pub(super) asked: usize,
     /// The client's part of the bytes of all clients, and the time when it began.
-    pub(super) share: Option<(Charge, u64)>,
+    pub(super) share: Option<(Permit, u64)>,
     /// Known once the client has had room.
     pub(super) address: Option<ClientAddr>,
     /// Bytes sent to the client, perhaps not taken yet.
@@ -52,7 +52,7 @@ impl Turn {
 
     pub(super) fn is_asked(&self, name: &TopicName, number: u64) -> bool {
         let waiter = self.names.get(name);
-        waiter.is_some_and(|(state, _)| *state == State::Asked(number))
+        waiter.is_some_and(|(state, _)| *state == State::BusRequests(number))
     }
 
     /// Counts a value for the client. Returns true if the client has room for the value.

@@ -220,7 +220,7 @@ impl Cutter {
         let now = self.clock.now().unix_ms();
         let refused = cut.refused();
         let added = refused.map(|refused| self.revoked.add(&refused, now));
-        let (tell, told) = oneshot::channel();
+        let (tell, outcome) = oneshot::channel();
         let loop_side = self.clone();
         self.close(Whom::Chosen(cut.clone()), move |mut done| {
             match added {
@@ -232,7 +232,7 @@ impl Cutter {
             // Nobody waits if the operator has left.
             let _ = tell.send(loop_side.shown(&cut, done));
         });
-        told.await.ok()
+        outcome.await.ok()
     }
 
     fn shown(&self, cut: &Cut, done: CutDone) -> Shown {
@@ -339,14 +339,14 @@ impl Cutter {
             let detail = r#"wanted: {"clients": NUMBER, "spread_ms": at most 3600000}"#;
             return Answer::detail(StatusCode::BAD_REQUEST, detail);
         };
-        let (tell, told) = oneshot::channel();
+        let (tell, outcome) = oneshot::channel();
         let whom = Whom::Any {
             clients,
             spread_us: spread_ms * 1_000,
         };
         // Nobody waits if the operator has left.
         self.close(whom, move |done| drop(tell.send(done)));
-        let Ok(done) = told.await else {
+        let Ok(done) = outcome.await else {
             let detail = "The gateway is stopping";
             return Answer::detail(StatusCode::SERVICE_UNAVAILABLE, detail);
         };

@@ -16,7 +16,7 @@ use crate::telemetry::{EndedAt, HitLimit, Reading, RecentLatency, Telemetry, nam
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{
-    ClientLook, HistoryStats, RefusedName, SURVEY_NAMED_MAX, Short, SlowLook, Survey, Why,
+    ClientSnapshot, HistoryStats, RefusedName, SURVEY_NAMED_MAX, Short, SlowSnapshot, Survey, Why,
 };
 use weirgate_wire::base::{Now, escaped};
 
@@ -262,11 +262,11 @@ fn survey(survey: &Survey, now: Now) -> impl Serialize {
 }
 
 /// Returns a client as in `/operator/state`, in JSON.
-pub fn client(look: &ClientLook) -> String {
+pub fn client(look: &ClientSnapshot) -> String {
     json(&shown_client(look))
 }
 
-pub(super) fn shown_client(look: &ClientLook) -> impl Serialize + use<'_> {
+pub(super) fn shown_client(look: &ClientSnapshot) -> impl Serialize + use<'_> {
     let slow = look.slow.as_ref();
     object!(Client {
         session: look.session.to_string(),
@@ -299,7 +299,7 @@ pub(super) fn some_text(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-fn kernel(slow: &SlowLook) -> Option<impl Serialize> {
+fn kernel(slow: &SlowSnapshot) -> Option<impl Serialize> {
     slow.kernel.map(|kernel| {
         object!(Kernel {
             unsent: kernel.unsent_bytes,

@@ -219,7 +219,7 @@ enum State {
     #[default]
     Unknown,
     /// The request with this number is on its way, for the streams after those that were listed.
-    Asked {
+    Pending {
         number: u64,
         since: Instant,
         listed: Vec<Stream>,
@@ -296,9 +296,9 @@ impl AllStreams {
     /// Begins to ask with the request of this number. Returns false if a request is on its way.
     pub(super) fn ask(&mut self, number: u64, now: Instant) -> bool {
         let is_asked =
-            matches!(self.state, State::Asked { since, .. } if now < since + ANSWER_TIMEOUT);
+            matches!(self.state, State::Pending { since, .. } if now < since + ANSWER_TIMEOUT);
         if !is_asked {
-            self.state = State::Asked {
+            self.state = State::Pending {
                 number,
                 since: now,
                 listed: Vec::new(),
@@ -310,7 +310,7 @@ impl AllStreams {
     /// The number of the request that is on its way.
     pub(super) fn asked(&self) -> Option<u64> {
         match self.state {
-            State::Asked { number, .. } => Some(number),
+            State::Pending { number, .. } => Some(number),
             State::Unknown | State::Known { .. } => None,
         }
     }
@@ -318,7 +318,7 @@ impl AllStreams {
     /// The body of the request.
     pub(super) fn request(&self) -> String {
         let offset = match &self.state {
-            State::Asked { listed, .. } => listed.len(),
+            State::Pending { listed, .. } => listed.len(),
             State::Unknown | State::Known { .. } => 0,
         };
         sonic_rs::json!({ "offset": offset }).to_string()
@@ -331,7 +331,7 @@ impl AllStreams {
 
     /// Takes a page of the list.
     pub(super) fn take(&mut self, answer: Json<'_>) -> Listed {
-        let State::Asked { since, listed, .. } = &mut self.state else {
+        let State::Pending { since, listed, .. } = &mut self.state else {
             return Listed::All;
         };
         let before = listed.len();

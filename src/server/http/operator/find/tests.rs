@@ -5,7 +5,7 @@ use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 use super::*;
 use crate::http::pages::tests::telemetry;
 use weirgate_bus::runtime::Clock;
-use weirgate_core::{ClientLook, FeedStats, NameRefusal, SessionKey, Survey, Traffic};
+use weirgate_core::{ClientSnapshot, FeedStats, NameRefusal, SessionKey, Survey, Traffic};
 use weirgate_wire::admission::ClientAddr;
 
 const SESSION: SessionKey = SessionKey {
@@ -15,7 +15,7 @@ const SESSION: SessionKey = SessionKey {
 
 fn client(topics: u64, names: Vec<FoundName>) -> FoundClient {
     FoundClient {
-        look: ClientLook {
+        look: ClientSnapshot {
             session: SESSION,
             client: ClientAddr::Unix,
             user: Some("ann".into()),

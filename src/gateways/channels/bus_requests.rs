@@ -1,4 +1,4 @@
-//! How the bus comes to send the messages of a name. [`Asked`]: the gateway's requests to the bus, each name once, and the
+//! How the bus comes to send the messages of a name. [`BusRequests`]: the gateway's requests to the bus, each name once, and the
 //! bus's responses. [`KeptNames`]: the kept feed, whose messages the bus sends without a request, once and in one order,
 //! whatever names clients hold. The gateway finds the clients' names that match ([`super::patterns`]), so a message has the
 //! same position for all clients.
@@ -25,7 +25,7 @@ pub struct Interest {
 
 /// The requested names, and the changes that the bus has not received yet.
 #[derive(Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct BusRequests {
     wanted: HashMap<TopicName, Wanted, RandomState>,
     changes: VecDeque<Interest>,
     /// The number of the newest change.
@@ -59,7 +59,7 @@ pub(super) enum State {
     Refused,
 }
 
-impl Asked {
+impl BusRequests {
     /// Requests a name from the bus, unless it is requested already. `covers`: the name is a pattern that covers
     /// another name.
     pub(super) fn want(&mut self, name: &TopicName, covers: bool) {
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn the_bus_is_asked_once_for_each_change() {
-        let mut asked = Asked::default();
+        let mut asked = BusRequests::default();
         let [a, b] = ["a", "b*"].map(TopicName::fixed);
         let change = |name: &TopicName, wanted, number| {
             let name = name.clone();
