@@ -261,7 +261,7 @@ impl ChannelsGateway {
         match self.names.hold(&mut client.held, name) {
             Ok((name, news)) => {
                 if news == News::ToAll {
-                    self.choose_way(client, &name, check);
+                    self.choose_route(client, &name, check);
                 }
                 Verdict::Granted(name, news == News::Nothing)
             }
@@ -273,7 +273,7 @@ impl ChannelsGateway {
     }
 
     /// Chooses how the messages of a new name come: see [`Route`].
-    fn choose_way(&mut self, client: &Client, name: &TopicName, check: &mut RightsCheck) {
+    fn choose_route(&mut self, client: &Client, name: &TopicName, check: &mut RightsCheck) {
         let matcher = matcher(self.syntax(), name);
         let is_kept = self.is_kept(name);
         let cover = match &matcher {
