@@ -289,10 +289,11 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     if let Some(allowed) = wrong_names(checked, &own) {
         refuse(history_names, &own.history_names.join(" "), allowed);
     }
-    if let Some(stream) = checked.stream() {
-        if syntax == NameSyntax::Nats && !is_stream_name(&stream) {
-            refuse(flag!("stream"), &stream, STREAM_ALLOWED);
-        }
+    if let Some(stream) = checked.stream()
+        && syntax == NameSyntax::Nats
+        && !is_stream_name(&stream)
+    {
+        refuse(flag!("stream"), &stream, STREAM_ALLOWED);
     }
     if let Err((name, _)) = NamePatterns::new(syntax, &own.history_names) {
         refuse(history_names, &name, NAMES_ALLOWED);
