@@ -317,7 +317,7 @@ impl SubjectStats {
         self.usual_gap_us
     }
 
-    /// The silence after which the subject counts as quiet, microseconds; `None` before [`GAPS_MIN`] messages.
+    /// The silence after which the subject counts as quiet, microseconds; `None` before ten messages.
     pub fn quiet_after_us(&self) -> Option<u64> {
         let is_known = self.messages >= GAPS_MIN;
         is_known.then(|| QUIET_MIN_US.max(QUIET_GAPS.saturating_mul(self.usual_gap_us)))
