@@ -63,7 +63,7 @@ impl Bench {
         self.bus(BusEvent::RetainedEnd {
             subscription,
             number,
-            is_refused: false,
+            cut: None,
         });
     }
 

@@ -34,6 +34,7 @@ use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use crate::NAME_NOT_UTF8;
 use crate::outage::shown;
 use crate::requests::Question;
+use weirgate_core::RetainedCut;
 use weirgate_wire::json::{self, Json, JsonError};
 
 /// The most questions on their way at once; the others wait.
@@ -140,6 +141,18 @@ pub(super) enum Lack {
     Refused(String),
     #[error("an answer about last values cannot be read: {0}")]
     Unreadable(#[from] JsonError),
+}
+
+impl Lack {
+    /// The reason for clients.
+    pub(super) const fn cut(&self) -> RetainedCut {
+        match self {
+            Self::Cut => RetainedCut::Limit,
+            Self::Unnamed => RetainedCut::Unnamed,
+            Self::Refused(_) => RetainedCut::Refused,
+            Self::Unreadable(_) => RetainedCut::Unreadable,
+        }
+    }
 }
 
 impl Retained {
