@@ -15,6 +15,7 @@ mod turn;
 
 pub(super) use self::turn::{RetainedEnd, Wants};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::hash::BuildHasher as _;
 use std::mem;
 use std::sync::Arc;
 
@@ -28,13 +29,12 @@ use weirgate_core::{Core, Publication, RetainedCut, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, FairQueue, Quota};
 use weirgate_wire::auth::NameSyntax;
 
-/// The most subjects of a pattern that are remembered as live while clients wait. With more subjects the gateway could
-/// not tell older values from newer messages, so the waiting clients get no values.
-const LIVE_MAX: usize = 10_000;
-/// Bytes of these subjects, over all patterns, and at most a quarter of the bytes of last values.
+/// The most memory for the subjects of patterns that are live while clients wait, over all patterns, and at most a
+/// quarter of the bytes of last values. With more subjects the gateway could not tell older values from newer messages,
+/// so the waiting clients get no more values.
 const LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The cost of a subject beside its bytes.
-const LIVE_ENTRY_BYTES: usize = 64;
+/// The memory of a subject in a map that has just grown.
+const LIVE_ENTRY_BYTES: usize = 40;
 /// The most bytes of last values that may wait for a client, and of the values of a pattern. A single value may be
 /// larger.
 const CLIENT_BYTES_MAX: usize = 512 * 1024;
@@ -58,8 +58,9 @@ pub(super) struct Retained {
     open: HashMap<TopicName, Question, RandomState>,
     next: HashMap<TopicName, Question, RandomState>,
     /// For patterns of `waiting` with live messages on this connection: the number of the newest live message of each
-    /// subject.
-    live: HashMap<TopicName, HashMap<Arc<str>, u64, RandomState>, RandomState>,
+    /// subject, by a hash of the subject, which takes less memory than the text.
+    live: HashMap<TopicName, HashMap<u64, u64, RandomState>, RandomState>,
+    hasher: RandomState,
     /// Clients with room.
     line: FairQueue<SessionKey>,
     /// Clients for which the hub is to report room in the send queue.
@@ -80,8 +81,8 @@ pub(super) struct Retained {
     count: u64,
     /// The names that clients wait for, counted for each client.
     waiters: usize,
-    /// The bytes of the live subjects.
-    live_bytes: usize,
+    /// The live subjects of all patterns.
+    live_subjects: usize,
     /// Clients that got no values because too many subjects were live.
     given_up: u64,
 }
@@ -97,6 +98,7 @@ impl Retained {
             open: HashMap::default(),
             next: HashMap::default(),
             live: HashMap::default(),
+            hasher: RandomState::default(),
             line: FairQueue::default(),
             rooms: Vec::new(),
             ending: VecDeque::new(),
@@ -107,13 +109,13 @@ impl Retained {
             answers: 0,
             count: 0,
             waiters: 0,
-            live_bytes: 0,
+            live_subjects: 0,
             given_up: 0,
         }
     }
 
-    fn live_bytes_max(&self) -> usize {
-        LIVE_BYTES_MAX.min((self.bytes.max() / 4) as usize)
+    fn live_subjects_max(&self) -> usize {
+        LIVE_BYTES_MAX.min((self.bytes.max() / 4) as usize) / LIVE_ENTRY_BYTES
     }
 
     /// Returns the number of an answer after which names are asked for.
@@ -254,16 +256,17 @@ impl Retained {
         };
         if let Some(subject) = subject {
             self.count += 1;
-            let bytes_max = self.live_bytes_max();
+            let subjects_max = self.live_subjects_max();
+            let subject = self.hasher.hash_one(subject);
             let live = self.live.entry(name.clone()).or_default();
-            if let Some(newest) = live.get_mut(subject) {
+            if let Some(newest) = live.get_mut(&subject) {
                 *newest = self.count;
                 return false;
             }
-            let bytes = subject.len() + LIVE_ENTRY_BYTES;
-            if live.len() < LIVE_MAX && self.live_bytes + bytes <= bytes_max {
-                self.live_bytes += bytes;
-                live.insert(Arc::clone(subject), self.count);
+            // A pattern gets more while it has less than is free, so that others have room.
+            if live.len() < subjects_max.saturating_sub(self.live_subjects) {
+                self.live_subjects += 1;
+                live.insert(subject, self.count);
                 return false;
             }
             self.given_up += waiting.len() as u64;
@@ -287,7 +290,10 @@ impl Retained {
         let Some((_, clients)) = open.filter(|(open, _)| *open == number) else {
             return Vec::new();
         };
-        let live = subject.and_then(|subject| self.live.get(name)?.get(subject));
+        let live = subject.and_then(|subject| {
+            let live = self.live.get(name)?;
+            live.get(&self.hasher.hash_one(subject))
+        });
         let live = live.map_or(0, |live| *live);
         let (mut receivers, mut others) = (Vec::new(), Vec::new());
         for key in clients {
@@ -316,7 +322,7 @@ impl Retained {
     /// Handles the loss of a connection. Forgets the live messages, because no value from the next connection is older.
     pub(super) fn lost(&mut self) {
         self.live = HashMap::default();
-        self.live_bytes = 0;
+        self.live_subjects = 0;
     }
 
     /// Gives a client its turn, unless it has a turn or the bus is away.
@@ -512,9 +518,8 @@ impl Retained {
         if let Some((number, _)) = self.open.remove(name) {
             self.request(name, number, false);
         }
-        let live = self.live.remove(name).unwrap_or_default();
-        let bytes = live.keys().map(|subject| subject.len() + LIVE_ENTRY_BYTES);
-        self.live_bytes -= bytes.sum::<usize>();
+        let live = self.live.remove(name);
+        self.live_subjects -= live.map_or(0, |live| live.len());
     }
 
     fn forget_if_idle(&mut self, key: SessionKey) {

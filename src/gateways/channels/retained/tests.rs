@@ -128,30 +128,33 @@ fn no_value_goes_behind_a_newer_message() {
 fn subjects_that_are_remembered_are_bounded() {
     let mut retained = retained();
     retained.want(&ALL, client(0), 1, false);
-    for n in 0..LIVE_MAX {
+    for n in 0..retained.live_subjects_max() / 2 {
         pass(&mut retained, &ALL, &n.to_string());
     }
     pass(&mut retained, &ALL, "0");
     assert_eq!((retained.waiters, retained.given_up), (1, 0));
     pass(&mut retained, &ALL, "one more");
     assert_eq!((retained.waiters, retained.given_up), (0, 1));
-    assert!(retained.waiting.is_empty() && retained.live_bytes == 0);
+    assert!(retained.waiting.is_empty() && retained.live_subjects == 0);
 }
 
 #[test]
-fn and_so_are_their_bytes_over_all_patterns() {
-    let mut retained = retained();
-    let subject = "x".repeat(4_000);
+fn and_so_are_those_of_all_patterns_which_leave_room_for_others() {
+    let mut retained = Retained::new(NameSyntax::Nats, 1 << 20);
+    let subjects_max = retained.live_subjects_max();
     let patterns = ["a.*", "b.*", "c.*"].map(TopicName::fixed);
     for (slot, pattern) in (0..).zip(&patterns) {
         retained.want(pattern, client(slot), 1, false);
-        for n in 0..1_500 {
-            pass(&mut retained, pattern, &format!("{subject}{n}"));
+        let free = subjects_max - retained.live_subjects;
+        for n in 0..free / 2 {
+            pass(&mut retained, pattern, &n.to_string());
         }
-        assert!(retained.live_bytes <= LIVE_BYTES_MAX);
+        assert_eq!(retained.waiting[pattern].len(), 1);
     }
+    assert!(retained.live_subjects < subjects_max);
+    pass(&mut retained, &patterns[0], "one more");
     assert_eq!((retained.waiters, retained.given_up), (2, 1));
-    close(&mut retained, client(0));
     close(&mut retained, client(1));
-    assert_eq!(retained.live_bytes, 0);
+    close(&mut retained, client(2));
+    assert_eq!(retained.live_subjects, 0);
 }
