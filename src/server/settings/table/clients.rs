@@ -415,7 +415,7 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
         "gather-ms",
         (0, 50),
         field!(us Limits, gather_us),
-        "Longest wait of a message for others to the same client, which then cost one write; 0 for none",
+        "Longest wait of a message for others to its client, for one write; 0 for none",
     )
     .more("The first message, answers, pongs and closes wait for nothing."),
     Setting::ms(
