@@ -57,6 +57,19 @@ export interface ChannelsAcknowledgement {
   timestamp: string;
 }
 
+/** The end of the last values of a name, behind each `subscribed` with the name (`--retained`). */
+export interface RetainedEnd {
+  type: "retained";
+  /** The name or pattern. */
+  channel: string;
+  /** The messages with `retained` since `subscribed`. */
+  count: number;
+  /** Why there are more values. Without: a row that has not come does not exist. */
+  cut?: "limit" | "live" | "unnamed" | "refused" | "unreadable";
+  seq: number;
+  timestamp: string;
+}
+
 export { Gap };
 
 export interface ChannelsOptions<Data = any> extends SubscriberOptions<Channels<Data>>, HistoryOptions<ChannelsAcknowledgement> {
@@ -69,12 +82,15 @@ export interface ChannelsOptions<Data = any> extends SubscriberOptions<Channels<
   onWelcome?: (welcome: ChannelsWelcome) => void;
   /** Called before the first message after a gap. Never with the replaced gateway: its numbers do not show gaps. */
   onGap?: (gap: Gap) => void;
+  /** Called after the last values of a name. */
+  onRetained?: (end: RetainedEnd) => void;
 }
 
 export interface ChannelsEvents<Data = any> extends HistoryEvents<ChannelsAcknowledgement> {
   data: FeedEvent<ChannelMessage<Data>>;
   welcome: FeedEvent<ChannelsWelcome>;
   gap: FeedEvent<Gap>;
+  retained: FeedEvent<RetainedEnd>;
 }
 
 /** `weirgate channels`, with the type of `data`: `for await` takes `data` messages. */

@@ -94,10 +94,8 @@ export class Channels extends Subscriber {
     if (this.#seq === 0) this.#counts = seq === 1;
     if (this.#counts && seq > this.#seq + 1) this.emit("gap", { first: this.#seq + 1, last: seq - 1 });
     this.#seq = seq;
-    if (type === "data") {
-      this.deliver(pattern ?? channel, "", message, data, message);
-      return this.emit("data", message);
-    }
+    if (type === "data") this.deliver(pattern ?? channel, "", message, data, message);
+    if (type === "data" || type === "retained") return this.emit(type, message);
     if (type === "status") return this.reported(message);
     const request = this.asked(requestId);
     if (type === "connected" || type === "authenticated") this.#admitted(message, request);

@@ -16,8 +16,8 @@ export interface Rows<Value = any> {
 
 /**
  * Wants the names, and calls `changed` with all rows at most once a frame, also after a change of the status or of refused names.
- * A deleted key takes its row away, and so does a new connection on which the missed messages of its name do not follow. The id of a
- * row is the last part of the channel, unless `idOf` says otherwise. Returns a function that ends it.
+ * A deleted key takes its row away, and so does a new connection on which the missed messages of its name do not follow. With last
+ * values (`--retained`) the rows stay until these have come; then those that were not among them go, unless values are missing. The id of a row is the last part of the channel, unless `idOf` says otherwise. Returns a function that ends it.
  */
 export function rowsOf<Value = any>(
   client: Channels<any>,

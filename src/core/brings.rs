@@ -76,6 +76,34 @@ pub struct Reach {
     pub short: Option<Short>,
 }
 
+/// Why the last values of a name are not whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetainedCut {
+    /// A pattern has more values than are sent.
+    Limit,
+    /// Subjects changed meanwhile that are too many to remember, so an older value could follow a newer message.
+    Live,
+    /// Subjects are not UTF-8.
+    Unnamed,
+    /// The bus does not give the values, or does not answer.
+    Refused,
+    /// An answer of the bus cannot be read.
+    Unreadable,
+}
+
+impl RetainedCut {
+    /// The word for clients.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::Live => "live",
+            Self::Unnamed => "unnamed",
+            Self::Refused => "refused",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
 /// What the subscription to a name brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Brings {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weirgate_wire::base::Now;
 
-use crate::{BusNotice, FeedNotice, Place};
+use crate::{BusNotice, FeedNotice, Place, RetainedCut};
 
 /// An event on the bus, in the order of the bus.
 #[derive(Debug)]
@@ -69,8 +69,8 @@ pub enum BusEvent {
         subscription: Subscription,
         /// The number of the question.
         number: u64,
-        /// The bus has refused to give values, or some of them.
-        is_refused: bool,
+        /// Why values are missing; `None` if they are whole.
+        cut: Option<RetainedCut>,
     },
 }
 

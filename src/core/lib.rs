@@ -56,7 +56,7 @@ mod window;
 
 pub use self::core::Core;
 pub use self::hub::Hub;
-pub use brings::{Brings, NameSource, OnBus, Reach, Short};
+pub use brings::{Brings, NameSource, OnBus, Reach, RetainedCut, Short};
 pub use bus_event::{BusEvent, BusMessage, Fault, StreamPosition, Subscription};
 pub use deadlines::earliest;
 pub use encodings::Encoded;

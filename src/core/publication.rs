@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Content, Frame, FrameBytes, Mark, Now, Place, Position};
+use super::{Content, Frame, FrameBytes, Mark, Now, Place, Position, RetainedCut};
 
 /// The name of a topic. Feeds make names, gateways join topics by name; the hub only compares names. Clones share the text,
 /// so a name of a client is stored once.
@@ -216,8 +216,8 @@ pub enum BusNotice {
         topic: TopicName,
         /// The number of the request.
         number: u64,
-        /// The bus has refused to send values, or some of them.
-        is_refused: bool,
+        /// Why values are missing; `None` if they are whole.
+        cut: Option<RetainedCut>,
     },
 }
 

@@ -1,6 +1,6 @@
 //! `subscribed` is sent when it is true, and no later than a second.
 
-use weirgate_core::Gateway as _;
+use weirgate_core::{Gateway as _, RetainedCut};
 use weirgate_wire::admission::Quota;
 
 use super::*;
@@ -186,7 +186,7 @@ fn last_values_that_the_bus_refuses_are_an_error_for_who_waits_for_them() {
                 false => Subscription::channel(name),
             },
             number: bench.newest_question(name),
-            is_refused: true,
+            cut: Some(RetainedCut::Refused),
         });
         let got = bench.got(key);
         let kinds: Vec<_> = got.iter().map(|message| &message["type"]).collect();

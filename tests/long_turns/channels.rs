@@ -98,7 +98,7 @@ impl Channels {
                 events.push(BusEvent::RetainedEnd {
                     subscription,
                     number,
-                    is_refused: false,
+                    cut: None,
                 });
                 events
             }

@@ -54,3 +54,34 @@ test("rows of two patterns: one call a frame, deleted keys, ages, refused names 
   assert.equal(calls.length, length);
   channels.close();
 }));
+
+test("with last values rows stay over a new connection until these are whole; then those that did not come are gone", inWorld(async () => {
+  const channels = new Channels("ws://feed.example/ws"), calls = [], brings = { "a.*": { from: "retained" } };
+  const end = rowsOf(channels, "a.*", (now) => calls.push(now));
+  const open = async () => { latest().open(); latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z" }); await settled(); };
+  const again = async () => { latest().end(1012); pass(1_000); await open(); };
+  const values = () => { pass(20); return [...calls.at(-1).rows].map(([id, { value }]) => [id, value]).sort(); };
+  await open();
+  answer(["a.*"], { brings });
+  for (const [id, value] of [["a.0", 1], ["a.1", 1], ["a.2", 1]]) data(id, "a.*", value, { retained: true });
+  latest().message({ type: "retained", channel: "a.*", count: 3 });
+  assert.deepEqual(values(), [["0", 1], ["1", 1], ["2", 1]]);
+  await again();
+  // Live, before the answer: no last value of this row follows.
+  data("a.2", "a.*", 2);
+  answer(["a.*"], { brings });
+  data("a.0", "a.*", 2, { retained: true });
+  assert.deepEqual(values(), [["0", 2], ["1", 1], ["2", 2]]);
+  latest().message({ type: "retained", channel: "a.*", count: 1 });
+  assert.deepEqual(values(), [["0", 2], ["2", 2]]);
+  await again();
+  answer(["a.*"], { brings });
+  latest().message({ type: "retained", channel: "a.*", count: 0, cut: "refused" });
+  assert.deepEqual(values(), [["0", 2], ["2", 2]], "they may still be there");
+  await again();
+  answer(["a.*"], { brings });
+  latest().message({ type: "retained", channel: "a.*", count: 0 });
+  assert.deepEqual(values(), []);
+  end();
+  channels.close();
+}));

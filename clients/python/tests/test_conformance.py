@@ -37,6 +37,7 @@ TOLD = {
                                 *([told["why"]] if "why" in told else [])],
     "bus": lambda bus, lost: ["bus", bus, *(["lost"] if lost else [])],
     "gap": lambda gap: ["gap", *gap],
+    "retained": lambda end: ["retained", end["channel"], end["count"], *([end["cut"]] if "cut" in end else [])],
     "push": lambda push: ["push", push.event, push.data],
 }
 

@@ -195,11 +195,11 @@ impl Feed for ChannelsFeed {
             BusEvent::RetainedEnd {
                 subscription,
                 number,
-                is_refused,
+                cut,
             } => Some(BusNotice::RetainedEnd {
                 topic: topic_of(subscription),
                 number: *number,
-                is_refused: *is_refused,
+                cut: *cut,
             }),
             BusEvent::Skipped {
                 subscription,

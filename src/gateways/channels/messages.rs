@@ -17,6 +17,7 @@ use foldhash::fast::FixedState;
 use memchr::memchr;
 
 use super::bus::REFUSED;
+use super::retained::RetainedEnd;
 use crate::gateways::shared::history::{END_BYTES_MAX, Status, ended};
 use crate::gateways::shared::members::max_hz;
 use weirgate_core::{
@@ -87,6 +88,17 @@ impl Answer {
             answer.body.boolean("lost", true);
         }
         answer.frame(core, status.position)
+    }
+
+    /// Returns the frame of the end of a name's last values: how many were sent, and why not all.
+    pub(super) fn retained(core: &Core, end: &RetainedEnd) -> Arc<Frame> {
+        let mut answer = Self::new(r#"{"type":"retained","seq":"#);
+        answer.body.string("channel", end.name.as_str());
+        answer.body.number("count", end.count);
+        if let Some(cut) = end.cut {
+            answer.body.string("cut", cut.label());
+        }
+        answer.frame(core, None)
     }
 
     pub(super) fn pong(request_id: &str) -> Self {
@@ -218,6 +230,8 @@ pub(super) struct FollowUp {
     pub(super) unconfirmed: BTreeSet<TopicName>,
     /// The number of the answer, if last values of its names go to the client after it.
     pub(super) retained: Option<u64>,
+    /// The client is told when the last values of a name have ended.
+    pub(super) says_end: bool,
     /// `None`: the request has no `since` and no `last`.
     pub(super) resumed: Option<Resumed>,
 }

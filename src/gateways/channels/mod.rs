@@ -45,8 +45,8 @@ use crate::gateways::shared::access::{
 use crate::gateways::shared::history::{Statuses, last_event_id};
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, Closed, Core, Entrance, Frame, FrameBytes, Gateway,
-    Incoming, MaxRate, Message, NameSource, OnBus, Place, Publication, SessionKey, TopicName,
-    earliest,
+    Incoming, MaxRate, Message, NameSource, OnBus, Place, Publication, RetainedCut, SessionKey,
+    TopicName, earliest,
 };
 use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::{
@@ -456,6 +456,7 @@ impl Gateway for ChannelsGateway {
         let has_work = has_over
             || self.giving_up.is_some()
             || self.settling.is_some()
+            || self.retained.has_ends()
             || !self.leaving.is_empty();
         let at_once = has_work.then_some(0);
         earliest([self.retained.due_us(), self.statuses.due_us(), at_once])
@@ -512,13 +513,9 @@ impl Gateway for ChannelsGateway {
                 number,
                 is_confirmed,
             } => self.settle(core, clients, topic, *number, *is_confirmed),
-            BusNotice::RetainedEnd {
-                topic,
-                number,
-                is_refused,
-            } => {
-                let answered = self.retained.ended(topic, *number);
-                if *is_refused {
+            BusNotice::RetainedEnd { topic, number, cut } => {
+                let answered = self.retained.ended(topic, *number, *cut);
+                if *cut == Some(RetainedCut::Refused) {
                     self.tell_later("No last values from the bus", topic, answered);
                 }
             }

@@ -96,7 +96,8 @@ impl Rest {
 }
 
 impl ChannelsGateway {
-    /// A request to subscribe to the entries, in their order. `status`: the answer says what each granted name brings.
+    /// A request to subscribe to the entries, in their order. `status`: the answer says what each granted name brings, and the
+    /// end of its last values is said too.
     pub(super) fn subscribe(
         &self,
         client: &Client,
@@ -112,6 +113,7 @@ impl ChannelsGateway {
             },
             follow_up: FollowUp {
                 resumed,
+                says_end: status,
                 ..FollowUp::default()
             },
             request_id,

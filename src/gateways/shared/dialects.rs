@@ -79,6 +79,16 @@ pub(in crate::gateways) const CHANNELS: Dialect = Dialect {
                 refused.collect::<String>()
             ))
         }
+        "retained" => {
+            let (name, count) = (
+                text(message, &["channel"])?,
+                json::read(message.as_bytes()).ok()?.number(&["count"])?,
+            );
+            let missing = text(message, &["cut"]);
+            let missing = missing.map(|cut| format!(", and others are missing ({cut})"));
+            let missing = missing.unwrap_or_default();
+            Some(format!("last values of {name}: {count}{missing}"))
+        }
         "error" => {
             let words = text(message, &["error"]).unwrap_or_default();
             Some(format!("the gateway refuses: {words}"))
@@ -292,6 +302,13 @@ mod tests {
             status(CHANNELS, none).as_deref(),
             Some("subscribed to nothing")
         );
+        let whole = r#"{"type":"retained","seq":4,"channel":"a.*","count":3}"#;
+        let found = status(CHANNELS, whole).expect("a status");
+        assert_eq!(found, "last values of a.*: 3");
+        let cut = r#"{"type":"retained","seq":4,"channel":"a.*","count":3,"cut":"limit"}"#;
+        let found = status(CHANNELS, cut).expect("a status");
+        let want = "last values of a.*: 3, and others are missing (limit)";
+        assert_eq!(found, want);
         let known = r#"{"type":"response","event":"identify","data":{"device_id":"ann"}}"#;
         let found = status(EVENTS, known).expect("a status");
         assert_eq!(found, "this is the device ann");

@@ -143,6 +143,8 @@ class ChannelsCore(SubscriberCore):
             return self._emit("data", message)
         if type == "status":
             return self.reported(message)
+        if type == "retained":
+            return self._emit("retained", message)
         request_id = message.get("requestId")
         request = None if request_id is None else self._asked(request_id)
         if type in ("connected", "authenticated"):

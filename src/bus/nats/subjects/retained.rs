@@ -7,7 +7,7 @@
 //! each stream with such subjects, through a consumer of the last message of each subject. The consumer asks for
 //! acknowledgements and gets none, so the server stops at `max_ack_pending` messages. The consumer is deleted at the
 //! end; if the deletion fails, the server deletes the consumer after some seconds without a listener. A question ends
-//! after [`ANSWER_TIMEOUT`], with the values received until then.
+//! [`ANSWER_TIMEOUT`] after it was asked or has brought its newest value, with the values received until then.
 //!
 //! Only the leader of a stream surely has the last values: another server may catch up after a restart. The leader
 //! answers the question for a message, and a consumer that was put on another server is made again. A message is
@@ -34,11 +34,12 @@ use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use crate::NAME_NOT_UTF8;
 use crate::outage::shown;
 use crate::requests::Question;
+use weirgate_core::RetainedCut;
 use weirgate_wire::json::{self, Json, JsonError};
 
 /// The most questions on their way at once; the others wait.
 const ASKED_MAX: usize = 64;
-/// How long the answers to a question may take together. Longer than the wait for a silent server, so a question on a
+/// How long the answers to a question may bring no new value. Longer than the wait for a silent server, so a question on a
 /// dead link is asked again on the next link.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first pause before a question is asked again, and the longest; each pause is half as long again as the one before.
@@ -62,7 +63,7 @@ pub(in super::super) struct Retained {
     inbox: String,
     /// The limit on values of a pattern.
     values_max: usize,
-    /// By their numbers, and so in the order of their deadlines.
+    /// By their numbers.
     asked: BTreeMap<u64, Pending>,
     last: u64,
     last_sid: u64,
@@ -78,6 +79,8 @@ struct Pending {
     /// The number of the subscription to the messages of the name, if any.
     sid: Option<u64>,
     begun: Instant,
+    /// When it was asked, or brought its newest value.
+    progressed: Instant,
     step: Step,
     /// The next pause.
     pause: Duration,
@@ -140,6 +143,18 @@ pub(super) enum Lack {
     Refused(String),
     #[error("an answer about last values cannot be read: {0}")]
     Unreadable(#[from] JsonError),
+}
+
+impl Lack {
+    /// The reason for clients.
+    pub(super) const fn cut(&self) -> RetainedCut {
+        match self {
+            Self::Cut => RetainedCut::Limit,
+            Self::Unnamed => RetainedCut::Unnamed,
+            Self::Refused(_) => RetainedCut::Refused,
+            Self::Unreadable(_) => RetainedCut::Unreadable,
+        }
+    }
 }
 
 impl Retained {
@@ -215,6 +230,7 @@ impl Retained {
             question,
             sid,
             begun: now,
+            progressed: now,
             step: Step::Streams,
             pause: PAUSE_MIN,
             value: None,
@@ -315,11 +331,12 @@ impl Retained {
 
     /// Ends the questions whose time is over, and asks again what is due.
     pub(super) fn work(&mut self, now: Instant, out: &mut Vec<u8>) {
-        while let Some((&number, asked)) = self.asked.first_key_value()
-            && asked.begun + ANSWER_TIMEOUT <= now
-        {
+        let is_late = |asked: &Pending| asked.progressed + ANSWER_TIMEOUT <= now;
+        let late = self.asked.iter().filter(|(_, asked)| is_late(asked));
+        let late = late.map(|(number, asked)| (*number, asked.has_answer()));
+        for (number, has_answer) in late.collect::<Vec<_>>() {
             // The last answer, though it may be from before the newest message.
-            match asked.has_answer() {
+            match has_answer {
                 true => self.end(number, None, out),
                 false => self.refuse(number, "no answer", out),
             }
@@ -343,12 +360,14 @@ impl Retained {
 
     /// When [`Self::work`] is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        let pauses = self.asked.values().filter_map(|asked| match asked.step {
-            Step::Pause(at, _) => Some(at),
-            _ => None,
-        });
-        let first = self.asked.first_key_value()?.1.begun + ANSWER_TIMEOUT;
-        Some(pauses.fold(first, Instant::min))
+        let due = |asked: &Pending| {
+            let late = asked.progressed + ANSWER_TIMEOUT;
+            match asked.step {
+                Step::Pause(at, _) => at.min(late),
+                _ => late,
+            }
+        };
+        self.asked.values().map(due).min()
     }
 
     /// Asks again after a pause.
@@ -536,6 +555,9 @@ impl Retained {
         }
         let hashes = self.live.hashes(&delivery);
         let (is_good, next) = asked.values.delivered(&delivery, hashes);
+        if is_good {
+            asked.progressed = now;
+        }
         if is_good
             && (delivery.is_deletion || !delivery.payload.is_empty())
             && let Some(subject) = delivery.name()

@@ -278,7 +278,7 @@ impl<'a> Session<'a> {
                     BusEvent::RetainedEnd {
                         subscription: question.subscription,
                         number: question.number,
-                        is_refused: matches!(lack, Some(Lack::Refused(_))),
+                        cut: lack.as_ref().map(Lack::cut),
                     }
                 }
             };

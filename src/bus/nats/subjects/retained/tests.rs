@@ -103,6 +103,34 @@ fn a_value_takes_two_requests_and_a_time() {
 }
 
 #[test]
+fn a_question_lasts_while_it_brings_new_values() {
+    let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
+    retained.ask(question(1, "a.*"), None, now, &mut out);
+    let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
+    retained.take(answer(&retained, 1, list), now, &mut out);
+    let created = answer(&retained, 1, r#"{"name":"c","num_pending":9}"#);
+    retained.take(created, now, &mut out);
+    let mut at = now;
+    for n in 1..4 {
+        at += ANSWER_TIMEOUT - Duration::from_millis(1);
+        retained.work(at, &mut out);
+        let value = Delivery {
+            subject: format!("a.{n}").into(),
+            sid: FIRST_SID + 1,
+            reply: Some(format!("$JS.ACK.S.c.1.{n}.{n}.123.5")),
+            payload: b"1".to_vec(),
+            ..Delivery::default()
+        };
+        retained.take(value, at, &mut out);
+        assert_eq!(retained.due(), Some(at + ANSWER_TIMEOUT));
+        assert_eq!(std::mem::take(&mut retained.events).len(), 1, "{n}");
+    }
+    retained.work(at + ANSWER_TIMEOUT, &mut out);
+    let want = [refused(1, "a.*", "no answer")];
+    assert_eq!(std::mem::take(&mut retained.events), want);
+}
+
+#[test]
 fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
     for is_late in [false, true] {
         let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
