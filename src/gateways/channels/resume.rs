@@ -57,7 +57,7 @@ impl ChannelsGateway {
             let answer = follow_up
                 .retained
                 .get_or_insert_with(|| retained.next_answer());
-            retained.want(&name, key, *answer, behind.says_end);
+            retained.want(&name, key, *answer, follow_up.says_end);
         }
         if self.statuses.is_up() && !self.names.is_settled(&name) {
             follow_up.unconfirmed.insert(name);
