@@ -39,8 +39,8 @@ pub(crate) const BASE_PATH: &str = "/base";
 pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
     ProxySettings {
         services: vec![
-            proxied(events::EventsService::Measurement, measurement, None),
-            proxied(events::EventsService::Simulation, simulation, None),
+            proxied(events::EventsService::MEASUREMENT, measurement, None),
+            proxied(events::EventsService::SIMULATION, simulation, None),
         ],
         inner_paths: &INNER_PATHS,
         limits: ProxyLimits::default(),
@@ -55,9 +55,11 @@ pub(crate) fn proxied(
     url: &str,
     tls: Option<Arc<ClientConfig>>,
 ) -> Proxied {
-    let paths = service.proxied().iter();
+    let table = events::Services::default();
+    let row = table.row(service);
+    let paths = row.proxied.iter();
     Proxied {
-        service: Service::new(service.label(), Upstream::parse(url).unwrap(), tls),
+        service: Service::new(row.name, Upstream::parse(url).unwrap(), tls),
         paths: paths
             .map(|&(path, cut)| ProxiedPath { path, cut })
             .collect(),

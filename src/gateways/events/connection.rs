@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::call::{EventsService, Message, is_device_id};
+use super::call::{Message, is_device_id};
 use super::envelope::{self, Code};
+use super::services::EventsService;
 use crate::gateways::shared::access::{Count, labelled, shown_hashed};
 use crate::gateways::shared::history::{Follow, last_event_id, short, write_recovered};
 use weirgate_core::{Core, Incoming, SessionKey, TopicName, WasConnected};
@@ -344,24 +345,12 @@ pub struct EventsStats {
     /// Events that services pushed.
     pub pushes: Count,
     pub(super) errors: [Count; Code::ALL.len()],
-    pub(super) skipped: [Count; EventsService::ALL.len()],
-    pub(super) open: [Count; EventsService::ALL.len()],
 }
 
 impl EventsStats {
     /// Error messages to clients, by code.
     pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         labelled(Code::ALL.map(Code::word), &self.errors)
-    }
-
-    /// Calls not made because the service's circuit was open.
-    pub fn calls_skipped(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        labelled(EventsService::ALL.map(EventsService::label), &self.skipped)
-    }
-
-    /// 1 for a service that is not called at present, or only probed.
-    pub fn circuits_open(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        labelled(EventsService::ALL.map(EventsService::label), &self.open)
     }
 }
 

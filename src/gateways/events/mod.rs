@@ -10,11 +10,14 @@ mod calls;
 mod circuit;
 mod connection;
 mod envelope;
+mod services;
 
 pub use self::broadcast::Push;
-pub use self::call::{BROADCAST_PATH, CALL_PATH, EventsService, INNER_PATHS};
+pub use self::call::{BROADCAST_PATH, CALL_PATH, INNER_PATHS};
 use self::call::{Call, Message, Reply};
+pub use self::calls::ServiceStats;
 use self::calls::{Calls, Leave};
+pub use self::services::{EventsService, ServiceRow, Services};
 
 pub use self::connection::EventsStats;
 use self::connection::{Calling, Connection, Content, Orphans, Rest, Waiting};
@@ -57,6 +60,8 @@ pub struct EventsGatewaySettings {
     pub waiting_bytes_max: usize,
     /// Whether pushes of other instances come: then there are positions only after [`Input::Others`].
     pub shares_pushes: bool,
+    /// The services, and which of them handles an event.
+    pub services: Services,
 }
 
 /// The defaults of the contract.
@@ -70,6 +75,7 @@ impl Default for EventsGatewaySettings {
             orphans_max: 10_000,
             waiting_bytes_max: 16 * 1024 * 1024,
             shares_pushes: false,
+            services: Services::default(),
         }
     }
 }
@@ -109,7 +115,7 @@ impl EventsGateway {
     /// A gateway without clients.
     pub fn new(settings: EventsGatewaySettings, origins: Origins, stats: Arc<EventsStats>) -> Self {
         Self {
-            calls: Calls::new(settings.calls_max),
+            calls: Calls::new(settings.calls_max, &settings.services),
             orphans: Orphans::new(settings.orphans_max),
             waiting_bytes: Quota::new("waiting_bytes", settings.waiting_bytes_max as u64),
             settings,
@@ -129,6 +135,11 @@ impl EventsGateway {
     /// Whether the service is not called at present, or only probed.
     pub fn circuit_is_open(&self, service: EventsService) -> bool {
         self.calls.is_open(service)
+    }
+
+    /// The counters of each service, by its name.
+    pub fn service_stats(&self) -> Vec<(&'static str, Arc<ServiceStats>)> {
+        self.calls.stats()
     }
 
     /// Whether no work for ended clients is left.
@@ -216,7 +227,7 @@ impl EventsGateway {
             let refused = identified.err();
             return refused.map(|(code, why)| self.refusal(core, &message, code, why));
         }
-        let Some(service) = EventsService::of(&message.name) else {
+        let Some(service) = self.settings.services.of(&message.name) else {
             let why = format!("Unknown event '{}'", message.name);
             return Some(self.refusal(core, &message, Code::UnknownEvent, &why));
         };
@@ -229,7 +240,6 @@ impl EventsGateway {
         core.set_busy(key, true);
         let now_us = core.now().mono_us;
         let leave = self.calls.ask(now_us, connection.client, key, service);
-        self.count_circuit(service);
         self.call(core, connection, leave)
     }
 
@@ -254,11 +264,6 @@ impl EventsGateway {
         if let Some(Calling { service, .. }) = left_line {
             self.calls.leave_line(key, service);
         }
-    }
-
-    fn count_circuit(&self, service: EventsService) {
-        let is_open = self.calls.is_open(service);
-        self.stats.open[service as usize].set(usize::from(is_open));
     }
 
     fn refusal(&self, core: &Core, message: &Message, code: Code, why: &str) -> Arc<Frame> {
@@ -290,7 +295,7 @@ impl EventsGateway {
             }
             Leave::Unreachable => {
                 let calling = connection.calling.take()?;
-                self.stats.skipped[calling.service as usize].add(1);
+                self.calls.count_skipped(calling.service);
                 let why = envelope::UNREACHABLE;
                 Some(self.refusal(core, &calling.message, Code::UpstreamError, why))
             }
@@ -304,10 +309,9 @@ impl EventsGateway {
             return;
         };
         self.with_connection(core, clients, key, |gateway, core, connection| {
-            let Some(Calling { service, .. }) = connection.calling.take() else {
+            if connection.calling.take().is_none() {
                 return;
-            };
-            gateway.count_circuit(service);
+            }
             let frame = reply.frame.unwrap_or_else(|error| {
                 gateway.stats.errors[Code::UpstreamError as usize].add(1);
                 error

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::gateways::events::EventsGatewaySettings;
 use crate::gateways::events::bus::{ExchangeSettings, PART_BYTES_MAX};
 use crate::gateways::events::proxy::ProxyLimits;
+use crate::gateways::events::services::{Services, default_url};
 use crate::gateways::shared::bus;
 use weirgate_core::Limits;
 use weirgate_server::http::services::{CONNECTION_BYTES, Upstream};
@@ -17,17 +18,13 @@ use weirgate_server::settings::{
 use weirgate_server::telemetry::names;
 use weirgate_wire::admission::TrustedProxies;
 
-fn service_url(name: &str) -> String {
-    format!("http://{name}:8000")
-}
-
 group! {
     /// What the start of `weirgate events` needs: the services, and broadcasts.
     #[derive(Clone)]
     pub(super) struct EventsSettings {
-        pub(super) lobby_url: String = service_url("lobby"),
-        pub(super) measurement_url: String = service_url("measurement"),
-        pub(super) simulation_url: String = service_url("simulation"),
+        pub(super) lobby_url: String = default_url("lobby"),
+        pub(super) measurement_url: String = default_url("measurement"),
+        pub(super) simulation_url: String = default_url("simulation"),
         pub(super) upstream_ca_file: Option<PathBuf> = None,
         pub(super) internal_auth_token: Option<SecretText> = None,
         /// The time limit for connecting to a service, and for each silence of it.
@@ -38,6 +35,14 @@ group! {
         pub(super) broadcasts_bytes_max: u64 = 128 * 1024 * 1024,
         /// Bytes of the responses of services to all calls.
         pub(super) answers_bytes_max: usize = 128 * 1024 * 1024,
+    }
+}
+
+impl EventsSettings {
+    /// The table of services.
+    pub(super) fn services(&self) -> Services {
+        let urls = [&self.lobby_url, &self.measurement_url, &self.simulation_url];
+        Services::new(urls.map(Clone::clone))
     }
 }
 
