@@ -1,19 +1,20 @@
 //! The settings of the events gateway: the services, the limits of a device, and the bus between instances.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::gateways::events::EventsGatewaySettings;
 use crate::gateways::events::bus::{ExchangeSettings, PART_BYTES_MAX};
 use crate::gateways::events::proxy::ProxyLimits;
-use crate::gateways::events::services::{Services, default_url};
+use crate::gateways::events::services::{Events, Services, default_url};
 use crate::gateways::shared::bus;
 use weirgate_core::Limits;
 use weirgate_server::http::services::{CONNECTION_BYTES, Upstream};
 use weirgate_server::settings::typed::file_env;
 use weirgate_server::settings::{
     Change, Checked, Form, Groups, Heading, Kind, Milli, Refused, SecretText, SecretUrl, Setting,
-    SettingsError, Shows, Source, Unit, With, field, flag, group,
+    SettingsError, Shows, Source, Unit, With, field, flag, group, without_secrets,
 };
 use weirgate_server::telemetry::names;
 use weirgate_wire::admission::TrustedProxies;
@@ -25,6 +26,8 @@ group! {
         pub(super) lobby_url: String = default_url("lobby"),
         pub(super) measurement_url: String = default_url("measurement"),
         pub(super) simulation_url: String = default_url("simulation"),
+        /// Routes beside those of the contract.
+        pub(super) routes: Vec<RouteSettings> = Vec::new(),
         pub(super) upstream_ca_file: Option<PathBuf> = None,
         pub(super) internal_auth_token: Option<SecretText> = None,
         /// The time limit for connecting to a service, and for each silence of it.
@@ -42,7 +45,13 @@ impl EventsSettings {
     /// The table of services.
     pub(super) fn services(&self) -> Services {
         let urls = [&self.lobby_url, &self.measurement_url, &self.simulation_url];
-        Services::new(urls.map(Clone::clone))
+        let mut table = Services::new(urls.map(Clone::clone));
+        for RouteSettings { events, url } in &self.routes {
+            if let Err(refusal) = table.route(events.clone(), url) {
+                unreachable!("the form of --route has checked it: {refusal}");
+            }
+        }
+        table
     }
 }
 
@@ -58,6 +67,75 @@ static SERVICE: Form = Form::new("URL", SERVICE_ALLOWED, |text| {
 .url();
 
 const SERVICE_ALLOWED: &str = "http://HOST:PORT/PATH or https://HOST:PORT/PATH";
+
+/// A route beside those of the contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RouteSettings {
+    events: Events,
+    /// The base URL of the service.
+    url: String,
+}
+
+impl fmt::Display for RouteSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.events, self.url)
+    }
+}
+
+/// The syntax of one route.
+const ROUTE: &str = "EVENTS=URL";
+
+/// The form of `--route`.
+static ROUTES: Form = Form::new(ROUTE, ROUTE, |text| {
+    parse_routes(text).map(|routes| shown(&routes))
+})
+.repeated();
+
+const EVENTS_ALLOWED: &str = "an event such as orders.create, or orders.* for all that begin with orders.; neither \
+     identify nor gateway.*";
+
+/// Parses routes separated by spaces, and checks them against each other and those of the contract.
+///
+/// # Errors
+/// The first route that is not allowed.
+#[cfg_attr(
+    not(test),
+    allow(
+        clippy::disallowed_methods,
+        reason = "the text of a setting, not of a message"
+    )
+)]
+fn parse_routes(text: &str) -> Result<Vec<RouteSettings>, Refused> {
+    let mut table = Services::default();
+    let mut routes = Vec::new();
+    for item in text.split_whitespace() {
+        let no_route = || {
+            Refused::new(
+                &without_secrets(item),
+                format!("{ROUTE}, several with space between them"),
+            )
+        };
+        let (events, url) = item.split_once('=').ok_or_else(no_route)?;
+        let events = Events::parse(events).ok_or_else(|| Refused::new(events, EVENTS_ALLOWED))?;
+        let no_url = |_| {
+            Refused::new(
+                &without_secrets(url),
+                format!("{SERVICE_ALLOWED} after {events}="),
+            )
+        };
+        let url = (SERVICE.read)(url).map_err(no_url)?;
+        let refused = table.route(events.clone(), &url);
+        refused.map_err(|why| Refused::new(&events.to_string(), why.to_string()))?;
+        routes.push(RouteSettings { events, url });
+    }
+    Ok(routes)
+}
+
+/// The routes as they are read.
+pub(super) fn shown(routes: &[RouteSettings]) -> String {
+    let shown: Vec<_> = routes.iter().map(ToString::to_string).collect();
+    shown.join(" ")
+}
 
 pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     Setting::new(
@@ -89,6 +167,21 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     )
     .original_env(&["SIMULATION_URL"])
     .in_short_help(),
+    Setting::new(
+        "route",
+        Kind::Form(&ROUTES),
+        &With::<EventsSettings, String> {
+            set: |events, text| events.routes = parse_routes(&text).unwrap_or_default(),
+            get: |events| shown(&events.routes),
+        },
+        "Send further events to a service of your own; may be repeated",
+    )
+    .more(
+        "orders.*=http://orders:8000 sends all events that begin with orders. there, orders.create=URL one event. If \
+         several routes have an event, the most specific counts: of lobby.* and lobby.chat.* the second. Routes with one \
+         URL lead to one service, and a route with the URL of --lobby-url to the lobby. At most 32; in the environment \
+         they are separated by spaces.",
+    ),
     Setting::new(
         "upstream-ca-file",
         Kind::Path,
@@ -428,5 +521,51 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
             vec![SettingsError::missing(&BUS[0], allowed)]
         }
         false => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_read_back_as_they_are_shown() {
+        assert_eq!(parse_routes(" "), Ok(Vec::new()));
+        let text =
+            "orders.*=http://orders:8000 orders.get=https://h/base lobby.chat.*=http://[::1]:9";
+        assert_eq!((ROUTES.read)(text).as_deref(), Ok(text));
+        let read = (ROUTES.read)("a=HTTP://H:80/x//\n\tb=http://b?".trim_end_matches('?'));
+        assert_eq!(read.as_deref(), Ok("a=http://h/x b=http://b"));
+    }
+
+    #[test]
+    fn the_first_wrong_route_is_named_without_a_secret() {
+        for (text, item, allowed) in [
+            ("s3cret", "***", "EVENTS=URL, several"),
+            ("http://u:s3cret@h", "http://***", "EVENTS=URL, several"),
+            ("a=http://a b", "***", "EVENTS=URL, several"),
+            ("*=http://h", "*", "orders.* for all"),
+            ("=http://h", "", "orders.* for all"),
+            ("identify=http://h", "identify", "neither identify"),
+            ("gateway.*=http://h", "gateway.*", "nor gateway.*"),
+            ("a.*=s3cret", "***", "after a.*="),
+            ("a.*=http://u:s3cret@h", "http://***", "after a.*="),
+            ("a.*=http://h?s3cret", "http://***", "after a.*="),
+            ("a.*=ftp://h:1", "ftp://h:1", "http://HOST:PORT/PATH"),
+            ("a.*=http://h a.*=http://h", "a.*", "these go to a.*"),
+            ("role.*=http://h", "role.*", "these go to lobby"),
+        ] {
+            let refused = parse_routes(text).expect_err(text);
+            assert_eq!(refused.item, item, "{text}");
+            assert!(refused.allowed.contains(allowed), "{text}: {refused:?}");
+            let shown = Kind::Form(&ROUTES).shown_when_wrong(&refused.item);
+            assert!(!shown.contains("s3cret"), "{text}: {shown}");
+        }
+        let many: String = (0..33).map(|n| format!("r{n}=http://h ")).collect();
+        let refused = parse_routes(&many).expect_err("too many");
+        assert_eq!(
+            (&*refused.item, &*refused.allowed),
+            ("r32", "at most 32 routes")
+        );
     }
 }

@@ -16,7 +16,7 @@ use crate::gateways::events::http_calls::{CallLimits, Calls};
 use crate::gateways::events::internal;
 use crate::gateways::events::internal::InternalAccess;
 use crate::gateways::events::proxy::{Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings};
-use crate::gateways::events::settings::EventsSettings;
+use crate::gateways::events::settings::{EventsSettings, shown};
 use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
     Input, Push, ServiceRow, ServiceStats, Services,
@@ -184,17 +184,21 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
             let websocket = listening.url("ws", EventsGateway::PATH);
             let (lobby, measurement) = (&own.lobby_url, &own.measurement_url);
             let (simulation, bus) = (&own.simulation_url, bus_address.as_deref());
+            let routes = Some(shown(&own.routes)).filter(|routes| !routes.is_empty());
+            let routes_line = routes.iter().map(|routes| format!("\n  Routes:      {routes}"));
+            let routes_line: String = routes_line.collect();
             let bus_line = bus.map_or_else(String::new, |bus| format!("\n  Bus:         {bus}"));
             let pages = listening.page_lines(13);
             let text = format!(
                 "weirgate events\n  Lobby:       {lobby}\n  Measurement: {measurement}\n  \
-                 Simulation:  {simulation}{bus_line}\n  WebSocket:   {websocket}{pages}"
+                 Simulation:  {simulation}{routes_line}{bus_line}\n  WebSocket:   {websocket}{pages}"
             );
             say(&text, || {
                 tracing::info!(
                     lobby,
                     measurement,
                     simulation,
+                    routes,
                     bus,
                     websocket,
                     "weirgate events"
