@@ -10,6 +10,7 @@ mod events_gateway {
     mod bus_random;
     mod cuts;
     mod resume;
+    mod tokens;
     mod toy_bus;
     mod waiting;
 }

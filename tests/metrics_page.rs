@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
-use weirgate::gateways::events::proxy::{Proxied, Proxy, ProxyLimits, ProxySettings};
+use weirgate::gateways::events::proxy::{Proxied, Proxy, ProxyLimits, ProxySettings, ProxyTokens};
 use weirgate::gateways::events::{ServiceRow, Services};
 use weirgate_bus::runtime::Clock;
 use weirgate_server::http::services;
@@ -103,6 +103,7 @@ fn proxy() -> Proxy {
         limits: ProxyLimits::default(),
         held: Quota::new("http", 1),
         clock: Clock::start(),
+        tokens: ProxyTokens::default(),
     })
 }
 

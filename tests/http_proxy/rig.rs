@@ -9,7 +9,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use weirgate::gateways::events;
 use weirgate::gateways::events::INNER_PATHS;
-use weirgate::gateways::events::proxy::{Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings};
+use weirgate::gateways::events::proxy::{
+    Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
+};
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{FeedStats, Now};
 use weirgate_server::http::services::{Service, ServicesAway, Upstream};
@@ -46,6 +48,7 @@ pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
         limits: ProxyLimits::default(),
         held: HttpSettings::default().held,
         clock: Clock::start(),
+        tokens: ProxyTokens::default(),
     }
 }
 

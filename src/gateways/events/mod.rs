@@ -22,17 +22,17 @@ pub use self::services::{EventsService, ServiceRow, Services};
 pub use self::connection::EventsStats;
 use self::connection::{Calling, Connection, Content, Orphans, Rest, Waiting};
 use self::envelope::Code;
-use crate::gateways::shared::access::shown_hashed;
+use crate::gateways::shared::access::{TokenEnd, close_of, shown_hashed};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use weirgate_core::{
-    Accepted, Admission, ByClient, Closed, Core, Entrance, Frame, Gateway, Incoming, SessionKey,
-    TopicName,
+    Accepted, Admission, ByClient, CloseCode, Closed, Core, Entrance, Frame, Gateway, Incoming,
+    SessionKey, TopicName,
 };
 use weirgate_wire::admission::{ClientAddr, FairQueue, Quota, TokenBucket};
-use weirgate_wire::auth::Origins;
+use weirgate_wire::auth::{Authenticator, Origins, RefusedToken, bearer_protocol};
 use weirgate_wire::head::{RequestHead, Trace};
 use weirgate_wire::json::ObjectWriter;
 
@@ -62,6 +62,8 @@ pub struct EventsGatewaySettings {
     pub shares_pushes: bool,
     /// The services, and which of them handles an event.
     pub services: Services,
+    /// Checks tokens. By default no token counts.
+    pub authenticator: Authenticator,
 }
 
 /// The defaults of the contract.
@@ -76,6 +78,7 @@ impl Default for EventsGatewaySettings {
             waiting_bytes_max: 16 * 1024 * 1024,
             shares_pushes: false,
             services: Services::default(),
+            authenticator: Authenticator::default(),
         }
     }
 }
@@ -174,7 +177,7 @@ impl EventsGateway {
         while connection.calling.is_none() {
             match connection.rest(core.now().mono_us, core.unsent_bytes(key)) {
                 Rest::No => {}
-                Rest::Until(at_us) => return core.set_deadline(key, Some(at_us)),
+                Rest::Begins => return core.set_deadline(key, connection.due_us(core.now())),
                 Rest::Already => return,
             }
             let Some(waiting) = connection.pop() else {
@@ -258,6 +261,52 @@ impl EventsGateway {
             self.leave_line(key, left_line);
         }
         admitted
+    }
+
+    /// Judges the token of a request, if tokens count. The user of a good token is the device; without one the device
+    /// names itself, as in the contract.
+    ///
+    /// # Errors
+    /// The close of a client that is refused.
+    fn admit_token(
+        &self,
+        core: &Core,
+        key: SessionKey,
+        head: &RequestHead<'_>,
+        accepted: &mut Accepted,
+        connection: &mut Connection,
+    ) -> Result<(), CloseCode> {
+        let tokens = &self.settings.authenticator;
+        if !tokens.counts() {
+            return Ok(());
+        }
+        accepted.protocol = bearer_protocol(head);
+        let mut device = None;
+        let judged = tokens.judge(head, core.now(), |identity| {
+            device = connection::device_of(identity, connection.asked_device())?;
+            let marks = identity.marks(None);
+            core.admit(key, identity.user.as_deref(), Some(&marks))?;
+            accepted.marks = Some(Arc::new(marks));
+            Ok(())
+        });
+        match judged {
+            Ok(identity) => {
+                let identity = identity.unwrap_or_default();
+                accepted.user = identity.user.as_deref().map(Into::into);
+                if tokens.required {
+                    connection.token_end = TokenEnd::of(&identity);
+                }
+                connection.is_named_by_token = device.is_some();
+                connection.device = device.or(connection.device.take());
+                Ok(())
+            }
+            Err(RefusedToken { refusal, user }) => {
+                self.stats.access.count_refusal(refusal);
+                accepted.refusal = Some(refusal.label());
+                accepted.user = user.map(Into::into);
+                Err(close_of(refusal))
+            }
+        }
     }
 
     fn leave_line(&mut self, key: SessionKey, left_line: Option<Calling>) {
@@ -416,13 +465,18 @@ impl Gateway for EventsGateway {
         connection.trace = head
             .header("traceparent")
             .and_then(|parent| Trace::given(parent, head.header_values("tracestate")));
-        Admission::Accept(Accepted::default(), connection)
+        let mut accepted = Accepted::default();
+        match self.admit_token(core, key, head, &mut accepted, &mut connection) {
+            Ok(()) => Admission::Accept(accepted, connection),
+            Err(close) => Admission::AcceptThenClose(accepted, close),
+        }
     }
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         if !self.settings.shares_pushes {
             core.begin_feed();
         }
+        core.set_deadline(key, connection.due_us(core.now()));
         connection::open(core, key, connection);
     }
 
@@ -457,10 +511,15 @@ impl Gateway for EventsGateway {
         true
     }
 
-    /// Handles the time of a check: the client may have read its messages.
+    /// Handles the time of a check: the client may have read its messages, or its token has ended.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
-        connection.end_rest();
-        self.advance(core, key, connection);
+        if connection.token_end.close(core, key) {
+            return;
+        }
+        if connection.end_rest(core.now().mono_us) {
+            self.advance(core, key, connection);
+        }
+        core.set_deadline(key, connection.due_us(core.now()));
     }
 
     /// Keeps the connection of an ended client, whose messages are still forwarded. Of a client that an operator has cut

@@ -376,6 +376,15 @@ pub(super) const CHANGES: &[Change] = &[
                 port.",
         )
     }),
+    ("require-auth", |row| {
+        row.more(
+            "The user of a token is the device; requests to the proxy need a token too, and get 401 without one. By default \
+             a device names itself, and if there are keys for tokens, a device with a good token is its user.",
+        )
+    }),
+    ("gateway-api-key", |row| {
+        row.help("API key; a client with this key as token names its device itself")
+    }),
     ("message-bytes-max", |row| {
         row.kind(Kind::number(Unit::Bytes, (1, 64 * MIB)))
             .more(

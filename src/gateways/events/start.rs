@@ -12,16 +12,19 @@ use tokio::sync::oneshot;
 use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
 use crate::gateways::events::bus::PushOutcome;
 use crate::gateways::events::bus::open::Bus;
+use crate::gateways::events::connection::device_of;
 use crate::gateways::events::http_calls::{CallLimits, Calls};
 use crate::gateways::events::internal;
 use crate::gateways::events::internal::InternalAccess;
-use crate::gateways::events::proxy::{Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings};
+use crate::gateways::events::proxy::{
+    Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
+};
 use crate::gateways::events::settings::{EventsSettings, shown};
 use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
     Input, Push, ServiceRow, ServiceStats, Services,
 };
-use crate::gateways::shared::auth::warn_of_short;
+use crate::gateways::shared::auth::{authenticator, warn_of, warn_of_short};
 use crate::gateways::shared::feed::NoFeed;
 use weirgate_bus::runtime::{Clock, LateWake, tls_roots};
 use weirgate_core::FrameBytes;
@@ -31,11 +34,12 @@ use weirgate_server::http::{
     Answer, Bytes, ClientModule, FrontPage, Route, StatusCode, aside, client_routes,
 };
 use weirgate_server::run::{
-    CommonSettings, GatewayKind, Inputs, Parts, Prepared, Question, RunError, say,
+    CommonSettings, GatewayKind, Inputs, Parts, Prepared, Question, RunError, TokenUse, say,
 };
 use weirgate_server::settings::{Checked, Part, Rows};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
 use weirgate_wire::admission::Quota;
+use weirgate_wire::auth::Authenticator;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json::ObjectWriter;
 
@@ -43,18 +47,28 @@ use weirgate_wire::json::ObjectWriter;
 pub(in crate::gateways) const EVENTS: GatewayKind = GatewayKind::new(
     "events",
     "Route devices' requests to HTTP services, and push events to devices",
-    Rows::gateway(&[Part::Nats, Part::Redis, Part::History, Part::StopCode])
-        .own(&[
-            super::settings::SERVICES,
-            super::settings::DEVICES,
-            super::settings::BUS,
-        ])
-        .changes(super::settings::CHANGES)
-        .defaults(super::settings::defaults),
+    Rows::gateway(&[
+        Part::Nats,
+        Part::Redis,
+        Part::History,
+        Part::StopCode,
+        Part::RequireAuth,
+        Part::Tokens,
+    ])
+    .own(&[
+        super::settings::SERVICES,
+        super::settings::DEVICES,
+        super::settings::BUS,
+    ])
+    .changes(super::settings::CHANGES)
+    .defaults(super::settings::defaults),
     start,
 )
 .check(super::settings::check)
-.dialect(crate::gateways::shared::dialects::EVENTS);
+.dialect(crate::gateways::shared::dialects::EVENTS)
+.tokens(TokenUse::Names(|identity| {
+    device_of(identity, None).map(drop)
+}));
 
 /// The most bytes of a service's response to a call, unless the limit on all responses together is lower.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -71,9 +85,19 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let own: EventsSettings = checked.get();
     let mut common = CommonSettings::new(checked);
     let table = own.services();
+    let auth = checked.auth();
+    let (authenticator, keys) = authenticator(&auth, clock)?;
+    warn_of(&auth, &authenticator);
+    warn_of_optional_tokens(&authenticator);
+    let stats = Arc::new(EventsStats::default());
+    let tokens = ProxyTokens {
+        authenticator,
+        stats: Arc::clone(&stats.access),
+    };
     let mut gateway_settings = EventsGatewaySettings {
         message_bytes_max: common.limits.message_bytes_max,
         services: table.clone(),
+        authenticator: tokens.authenticator.clone(),
         ..checked.get()
     };
     let proxy_limits: ProxyLimits = checked.get();
@@ -90,7 +114,6 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         body_bytes_max: own.broadcast_bytes_max,
         bodies: Quota::new("broadcast_bytes", own.broadcasts_bytes_max),
     };
-    let stats = Arc::new(EventsStats::default());
     let services = services(&own, &table)?;
     let away = ServicesAway::of(&services);
     let (input, inputs) = unbounded();
@@ -105,12 +128,14 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         wake: to_loop.wake.clone(),
     };
     let frame_bytes = to_loop.frame_bytes.clone();
-    let proxy = Proxy::new(proxy_settings(
-        proxy_limits,
-        (&table, &services),
-        &common,
+    let proxy = Proxy::new(ProxySettings {
+        services: proxied(&table, &services),
+        inner_paths: &INNER_PATHS,
+        limits: proxy_limits,
+        held: common.limits.http_held.clone(),
         clock,
-    ));
+        tokens,
+    });
     let answers = Quota::new("answer_bytes", own.answers_bytes_max as u64);
     let calls = start_calls(&own, services.clone(), answers.clone(), to_loop.clone())?;
     let (bus, to_start) = Bus::prepare(checked, to_loop.clone())?.unzip();
@@ -143,7 +168,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         .holdings()
         .chain([access.bodies.clone(), answers])
         .collect();
-    let prepared = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
+    let parts = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
         .frame_bytes(frame_bytes)
         .routes(move |telemetry| {
             let broadcast = move |body| pusher.clone().answer(body);
@@ -179,7 +204,9 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         .inputs(inputs)
         .output(move |call| calls.make(call))
         .threads(move || to_start.threads.start())
-        .asks(questions)
+        .asks(questions);
+    let prepared = keys
+        .add_to(parts)
         .prepare(clock, move |listening| {
             let websocket = listening.url("ws", EventsGateway::PATH);
             let (lobby, measurement) = (&own.lobby_url, &own.measurement_url);
@@ -254,12 +281,8 @@ fn upstream(row: &ServiceRow) -> Upstream {
     }
 }
 
-fn proxy_settings(
-    limits: ProxyLimits,
-    (table, services): (&Services, &[services::Service]),
-    common: &CommonSettings,
-    clock: Clock,
-) -> ProxySettings {
+/// The services behind the proxy, with their paths.
+fn proxied(table: &Services, services: &[services::Service]) -> Vec<Proxied> {
     let proxied = |(row, service): (&ServiceRow, &services::Service)| Proxied {
         service: service.clone(),
         paths: row
@@ -270,12 +293,15 @@ fn proxy_settings(
     };
     let services = table.rows().iter().zip(services);
     let services = services.filter(|(row, _)| !row.proxied.is_empty());
-    ProxySettings {
-        services: services.map(proxied).collect(),
-        inner_paths: &INNER_PATHS,
-        limits,
-        held: common.limits.http_held.clone(),
-        clock,
+    services.map(proxied).collect()
+}
+
+/// Warns that a token is no proof while a device may also come without one.
+fn warn_of_optional_tokens(authenticator: &Authenticator) {
+    if !authenticator.required && authenticator.has_keys() {
+        tracing::warn!(
+            "there are keys for tokens and REQUIRE_AUTH is off: a device without a good token still names itself"
+        );
     }
 }
 
@@ -334,6 +360,9 @@ fn gateway_metrics(
         }),
         services::numbers(&names::UPSTREAM_CIRCUIT_OPEN, by_service, |s| s.open.get()),
         by_label(&names::EVENT_ERRORS, |s| s.errors().collect()),
+        GatewayMetric::by_label(&names::AUTH_REFUSALS, &stats.access, |s| {
+            s.refusals().collect()
+        }),
         number(&names::PUSHES, |s| s.pushes.get()),
         number(&names::MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
     ]

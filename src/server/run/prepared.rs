@@ -28,7 +28,7 @@ use crate::reactor::ListenSettings;
 use crate::settings::{Check, Checked, Rows};
 use crate::supervisor;
 use weirgate_bus::runtime::{Clock, detached};
-use weirgate_wire::auth::{Acl, TokenNameLimits};
+use weirgate_wire::auth::{Acl, Identity, Refusal, TokenNameLimits};
 use weirgate_wire::base::Finding;
 
 /// The flag with the time limit of a [`Question`].
@@ -253,6 +253,8 @@ pub enum TokenUse {
     None,
     /// The claims apply, except the role. The function returns the most symbols of a client whose token has no limit.
     Claims(fn(&Checked) -> u32),
+    /// The user is the client's name; the function refuses a token whose user cannot be one.
+    Names(fn(&Identity) -> Result<(), Refusal>),
     /// The role must be in this table, which decides about the client's subscriptions.
     Roles(fn(&Checked) -> Result<RoleTable, RunError>),
 }
