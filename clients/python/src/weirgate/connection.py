@@ -101,10 +101,16 @@ class Connection(Generic[Item]):
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Ends the connection for good, except for `reconnect()`; returns after the closing handshake, within 2 s. Raises
         ValueError for a code or reason that a WebSocket cannot send."""
+        self._end(code, reason)
+        await self._ends()
+
+    def _end(self, code: int, reason: str) -> None:
         check_close(code, reason)
         if self.status != "closed":
             self._core.close(self._now(), code, reason)
             self._pump()
+
+    async def _ends(self) -> None:
         if self._closing:
             await asyncio.wait(list(self._closing), timeout=2)
 
