@@ -323,7 +323,8 @@ mod tests {
     #[test]
     fn a_token_is_let_in_until_it_ends() {
         let gateway = gateway(Some("secret"));
-        let claims = json!({"role": "admin", "sub": "ann \"a\"", "maxSymbols": 3, "exp": 1_700_000_060});
+        let claims =
+            json!({"role": "admin", "sub": "ann \"a\"", "maxSymbols": 3, "exp": 1_700_000_060});
         let of_a_minute = token("secret", claims);
         let shown = gateway
             .inspect(of_a_minute.as_ref(), at(1_700_000_001_000))

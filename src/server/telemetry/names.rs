@@ -110,6 +110,10 @@ metric_names! { |at|
         => ByLabel(at.turn.feed.subjects.iter().filter_map(|one| {
             Some((one.subject.as_str(), one.quiet_after_us()? as f64 / 1e6))
         }));
+    TOPICS_QUIET = Gauge "weirgate_topics_quiet" []
+        "Topics with clients and usually a message a second or more, silent for ten times their usual gap, and 5 s at least, \
+            when the last request for metrics or for the operator's page came; absent before the first."
+        => IfAny(at.surveyed.as_ref().map(|surveyed| surveyed.survey.topics_quiet));
     BUS_QUEUE_MESSAGES = Gauge "weirgate_bus_queue_messages" []
         "Messages between the bus and the event loop; at the maximum the bus waits."
         => at.turn.shell.bus_queue_messages;
@@ -431,7 +435,7 @@ metric_names! { |at|
     RELOADS_FAILING = Gauge "weirgate_reloads_failing" ["what"]
         "1 while the files of a part are broken, do not fit or do not answer: what was read before stays in force.";
     SURVEYS = Counter "weirgate_surveys_total" []
-        "Surveys of all clients and topics for the operator's page, at most one a second."
+        "Surveys of all clients and topics for the operator's page and for metrics, at most one a second."
         => at.telemetry.surveys.made();
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
         "Log lines left out because standard output was not read."
