@@ -16,6 +16,7 @@ mod client;
 pub mod feed;
 mod held;
 mod messages;
+pub(super) mod metrics;
 mod names;
 mod patterns;
 mod request;

@@ -35,6 +35,7 @@ use weirgate_wire::json::ObjectWriter;
 
 pub mod http_calls;
 pub mod internal;
+pub(super) mod metrics;
 pub mod proxy;
 mod settings;
 pub(super) mod start;

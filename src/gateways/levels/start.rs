@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 
+use crate::commands::GatewayKind;
 use crate::gateways::levels::client::{DemoGateway, LevelsGateway, LevelsPath};
 use crate::gateways::levels::feed::{
     Endpoint, KEYS, LevelsFeed, LevelsFeedSettings, LevelsJudge, SUBJECTS, TOPIC,
@@ -33,7 +34,7 @@ use weirgate_core::{FrameBytes, Gateway};
 use weirgate_server::http::Route;
 use weirgate_server::http::page::{self, PageParts};
 use weirgate_server::run::{
-    CommonSettings, GatewayKind, Inputs, Listening, Parts, Prepared, Question, RunError, say,
+    CommonSettings, Inputs, Listening, Parts, Prepared, Question, RunError, say,
 };
 use weirgate_server::settings::{Checked, NatsAccess, Part, Rows, SecretUrl, SettingsError, flag};
 

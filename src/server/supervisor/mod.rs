@@ -106,7 +106,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
     let plane = HttpPlane::start(Site::default(), admin, HttpSettings::default(), clock);
     let plane = plane.map_err(RunError::Thread)?;
     let admin = addr.as_ref().map(tracing::field::display);
-    let version = crate::build_info::VERSION;
+    let version = crate::build_info::BUILD.version;
     tracing::info!(
         gateway,
         version,

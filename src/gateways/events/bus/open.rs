@@ -24,6 +24,7 @@ use crate::gateways::events::bus::{
     BusStats, Exchange, ExchangeSettings, InstanceId, LINE_BYTES_MAX, MESSAGE_BYTES_MAX,
     PushOutcome,
 };
+use crate::gateways::events::metrics;
 use crate::gateways::events::settings::{BUS, EventsBusSettings, EventsSettings};
 use crate::gateways::events::start::ToLoop;
 use crate::gateways::shared::bus;
@@ -154,13 +155,15 @@ impl Bus {
         vec![
             number(&names::EVENTS_BUS_UP, |s| s.is_up().into()),
             number(&names::EVENTS_BUS_INSTANCES, BusStats::instances),
-            number(&names::EVENTS_BUS_PUSHES_WAITING, |s| s.waiting.get()),
-            number(&names::EVENTS_BUS_PUSHES_SENT, |s| s.sent.get()),
-            number(&names::EVENTS_BUS_PUSHES_RECEIVED, |s| s.received.get()),
-            number(&names::EVENTS_BUS_PUSHES_INCOMPLETE, |s| s.incomplete.get()),
-            number(&names::EVENTS_BUS_PUSHES_REFUSED, |s| s.refused.get()),
-            number(&names::EVENTS_BUS_LOST, |s| s.lost.get()),
-            GatewayMetric::by_label(&names::EVENTS_BUS_IGNORED, &self.stats, |s| {
+            number(&metrics::EVENTS_BUS_PUSHES_WAITING, |s| s.waiting.get()),
+            number(&metrics::EVENTS_BUS_PUSHES_SENT, |s| s.sent.get()),
+            number(&metrics::EVENTS_BUS_PUSHES_RECEIVED, |s| s.received.get()),
+            number(&metrics::EVENTS_BUS_PUSHES_INCOMPLETE, |s| {
+                s.incomplete.get()
+            }),
+            number(&metrics::EVENTS_BUS_PUSHES_REFUSED, |s| s.refused.get()),
+            number(&metrics::EVENTS_BUS_LOST, |s| s.lost.get()),
+            GatewayMetric::by_label(&metrics::EVENTS_BUS_IGNORED, &self.stats, |s| {
                 s.ignored().collect()
             }),
         ]

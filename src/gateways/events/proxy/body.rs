@@ -13,8 +13,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::{Exchange, Outcome, ServiceStats};
 use super::headers;
+use crate::services::{Again, Lease, Place};
 use weirgate_server::http::body::{BodyTooSlow, BoxError, Progress, ReadBodyError, RequestBody};
-use weirgate_server::http::services::{Again, Lease, Place};
 use weirgate_wire::admission::Permit;
 
 /// The largest announced length of a body that is read completely before the request gets a connection to its service,
