@@ -302,7 +302,7 @@ pub struct SubjectStats {
 
 impl SubjectStats {
     /// Counts a good message. `received` is the time of storage if the message is from before the start.
-    pub fn came(&mut self, received: Now) {
+    pub fn record(&mut self, received: Now) {
         self.messages += 1;
         if let Some(last) = self.last_message.replace(received) {
             let gap_us = received.unix_us.saturating_sub(last.unix_us);
@@ -412,17 +412,17 @@ mod gap_tests {
     fn a_subject_is_quiet_after_ten_of_its_usual_gaps_and_five_seconds() {
         let mut busy = SubjectStats::default();
         for n in 1..=9 {
-            busy.came(at(n * 100));
+            busy.record(at(n * 100));
         }
         assert_eq!(busy.quiet_us(at(60_000)), None, "too few to know");
-        busy.came(at(1_000));
+        busy.record(at(1_000));
         assert_eq!(busy.quiet_us(at(6_000)), None);
         assert_eq!(busy.quiet_us(at(6_001)), Some(5_001_000));
         // A pause is usual from then on, until many shorter gaps have come.
-        busy.came(at(61_000));
+        busy.record(at(61_000));
         assert_eq!(busy.quiet_us(at(661_000)), None);
         for n in 0..400 {
-            busy.came(at(61_000 + n * 100));
+            busy.record(at(61_000 + n * 100));
         }
         assert!(busy.quiet_us(at(161_000)).is_some());
     }

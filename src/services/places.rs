@@ -21,7 +21,7 @@ const STILL_US: u64 = 1_000_000;
 /// A request whose client reads the answer more slowly is evicted to a request without a place.
 const TAKEN_BYTES_PER_SECOND_MIN: u64 = 32 * 1024;
 
-/// How often a waiting request looks again for a slow request that can are evicted, and for buffers that other services
+/// How often a waiting request looks again for a slow request that can be evicted, and for buffers that other services
 /// have freed.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -139,7 +139,7 @@ impl Inner {
         self.held.has_room_for(client) && is_free && buffers.has_room_for(client)
     }
 
-    /// Makes a request with a slow body are evicted: one to this service, or, if this service has free places and only
+    /// Evicts a request with a slow body: one to this service, or, if this service has free places and only
     /// buffers are missing, one to any service.
     fn evict_for(&self, client: ClientAddr) {
         let full = match self.held.has_room_for(client) {

@@ -321,7 +321,7 @@ fn metrics(
         number(&metrics::TOKENS_WITHOUT_ROLE, |s| {
             s.access.without_role.get()
         }),
-        number(&metrics::GAPS_TOLD, |s| s.gaps_told.get()),
+        number(&metrics::GAPS_TOLD, |s| s.gaps_notified.get()),
         by_label(&metrics::RENEWALS, |s| s.renewals().collect()),
         GatewayMetric::ByLabel(
             &metrics::SUBSCRIPTION_CHANGES,

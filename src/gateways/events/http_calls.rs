@@ -94,6 +94,8 @@ impl Calls {
     }
 }
 
+/// Makes each call on a task of its own, until the event loop is gone. The bytes of an answer count as held until the
+/// reply is made.
 async fn serve(
     clients: Vec<Rc<Client>>,
     replied: Replied,

@@ -18,11 +18,10 @@ use crate::gateways::levels::client::{DemoGateway, LevelsGateway, LevelsPath};
 use crate::gateways::levels::feed::{
     Endpoint, KEYS, LevelsFeed, LevelsFeedSettings, LevelsJudge, SUBJECTS, TOPIC,
 };
-use crate::gateways::levels::pages::{
-    SlowLine, TAB_PATH, health_route, keys_route, slow_route, tab_route,
-};
+use crate::gateways::levels::pages::{TAB_PATH, health_route, keys_route, tab_route};
 use crate::gateways::levels::relay::{DURABLES, RelaySettings};
 use crate::gateways::levels::settings::{DemoSettings, LevelsSettings, Market};
+use crate::gateways::levels::slow_line::{SlowLine, slow_route};
 use crate::gateways::shared::bus::nats;
 use weirgate_bus;
 use weirgate_bus::Source;

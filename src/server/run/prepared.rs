@@ -20,7 +20,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use super::process::{check_process, start_process};
 use super::{RunError, reload};
 use crate::listening::{Bound, ListenAddr, ListenOptions};
-use crate::reactor::ListenSettings;
+use crate::reactor::ListenerSettings;
 use crate::settings::Checked;
 use crate::supervisor;
 use weirgate_bus::runtime::{Clock, detached};
@@ -31,7 +31,7 @@ pub const TIMEOUT_FLAG: &str = "connect-timeout-ms";
 
 /// An assembled gateway. The settings and all their files are read; next come listening and connecting.
 pub struct Prepared {
-    pub(super) listen: ListenSettings,
+    pub(super) listen: ListenerSettings,
     pub(super) admin_addr: Option<ListenAddr>,
     pub(super) questions: Vec<Question>,
     pub(super) run: Box<dyn FnOnce() -> Result<(), RunError>>,

@@ -298,7 +298,7 @@ pub(super) fn held_metrics(holdings: &[Quota]) -> [GatewayMetric; 4] {
         metric(&names::HELD, |held| held.held),
         metric(&names::HELD_MAX, |held| held.max),
         metric(&names::HELD_REFUSED, |held| held.refused),
-        metric(&names::HELD_GAVE_WAY, |held| held.evicted),
+        metric(&names::HELD_EVICTED, |held| held.evicted),
     ]
 }
 

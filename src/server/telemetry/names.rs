@@ -196,7 +196,7 @@ metric_names! { |at|
         "Limit of these bytes or places.";
     HELD_REFUSED = Counter "weirgate_held_refused_total" ["of"]
         "Requests for such bytes or places that found no room: the client's address held more than what was free.";
-    HELD_GAVE_WAY = Counter "weirgate_held_gave_way_total" ["of"]
+    HELD_EVICTED = Counter "weirgate_held_gave_way_total" ["of"]
         "Holders that gave way: over the limit, those that had held the most for the longest.";
     TLS_HELD_BYTES = Gauge "weirgate_tls_held_bytes" []
         "Bytes that the TLS of all clients holds: unfinished handshakes and records of clients, and records \

@@ -18,7 +18,7 @@ fn telemetry() -> Arc<Telemetry> {
     };
     let mut feed = FeedStats::of(["levels.signals", "a\"b\\c"]);
     for subject in &mut feed.subjects {
-        (0..10).for_each(|_| subject.came(NOW));
+        (0..10).for_each(|_| subject.record(NOW));
     }
     let telemetry = Telemetry::new(build, feed, Some(Arc::new(bus)), NOW);
     telemetry.add_gateway(of_gateways().collect());
@@ -222,7 +222,7 @@ fn the_numbers_of_a_turn_are_written_as_they_are() {
     let durations = &telemetry.event_loop.durations;
     durations.observe_stage_us(Stage::Feed, 30);
     durations.turns.observe_us(0);
-    let told = telemetry.event_loop.turn_ended(NOW, |numbers| {
+    let copied = telemetry.event_loop.turn_ended(NOW, |numbers| {
         numbers.hub.messages_sent = 9;
         numbers.hub.open = 3;
         numbers.hub.closes[CloseReason::SendStalled as usize] = 4;
@@ -234,7 +234,7 @@ fn the_numbers_of_a_turn_are_written_as_they_are() {
         feed.messages_ignored = 3;
         feed.gaps = 1;
     });
-    assert!(told);
+    assert!(copied);
     let text = telemetry.open_metrics();
     for line in [
         "weirgate_frames_sent_total 9",

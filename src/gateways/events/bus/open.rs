@@ -220,7 +220,7 @@ const EVENTS_MAX: usize = 1_024;
 const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The ends of the channels to the connection threads.
-pub(in crate::gateways::events) struct Connection {
+pub(in crate::gateways::events) struct BusConnection {
     pub(in crate::gateways::events) publisher: Publisher,
     /// The events of the subscribed connection.
     pub(in crate::gateways::events) events: Receiver<BusEvent>,
@@ -242,7 +242,7 @@ fn connect(
     settings: &ExchangeSettings,
     clock: Clock,
     threads: &mut Threads,
-) -> Result<(Connection, Question), RunError> {
+) -> Result<(BusConnection, Question), RunError> {
     let subjects = [Arc::from(name), subject_of(name, me)];
     let sent_bytes_max = settings.message_bytes_max + LINE_BYTES_MAX;
     let room = QueueBytes::new(EVENT_BYTES_MAX.min(2 * settings.push_bytes_max));
@@ -287,7 +287,7 @@ fn redis(
     room: EventRoom,
     clock: Clock,
     threads: &mut Threads,
-) -> Result<(Connection, Question), RunError> {
+) -> Result<(BusConnection, Question), RunError> {
     // Other instances may be set to longer parts.
     settings.payload_bytes_max = MESSAGE_BYTES_MAX;
     settings.needs_all_names = true;
@@ -307,7 +307,7 @@ fn redis(
     let (sender, received) = bounded(EVENTS_MAX);
     let link = SourceLink::new(sender, Box::new(|| {}), clock);
     threads.add("bus-publish", move || Box::new(publishing).run(link));
-    let connection = Connection {
+    let connection = BusConnection {
         publisher,
         events,
         taken,
@@ -323,7 +323,7 @@ fn nats(
     room: EventRoom,
     clock: Clock,
     threads: &mut Threads,
-) -> Result<(Connection, Question), RunError> {
+) -> Result<(BusConnection, Question), RunError> {
     let needs = NatsNeeds {
         subscriptions: subjects.iter().map(|one| one.to_string()).collect(),
         published: published(subjects),
@@ -343,7 +343,7 @@ fn nats(
         NatsSubjectsSource::publishing(settings, sent_bytes_max, status).map_err(nats_error)?;
     subscribe(&interest, subjects);
     let (events, taken) = run("bus", source, room, clock, threads);
-    let connection = Connection {
+    let connection = BusConnection {
         publisher,
         events,
         taken,

@@ -21,7 +21,7 @@ use weirgate_wire::admission::Permit;
 /// so that a slow client with a small body holds no connection.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
-/// Reads a small body. Gives it up if it has to are evicted to the bodies of others.
+/// Reads a small body. Gives it up if it has to be evicted to the bodies of others.
 async fn whole(body: RequestBody, room: &Permit) -> Result<Bytes, ReadBodyError> {
     let upload = body.progress();
     let mut read = pin!(body.read(SMALL_BYTES_MAX as usize));
@@ -61,7 +61,7 @@ impl ToService {
     /// `room` grants its bytes; leaves any other body to be read in pieces.
     ///
     /// # Errors
-    /// A small body broke off, came too slowly or had to are evicted.
+    /// A small body broke off, came too slowly or had to be evicted.
     pub(super) async fn new(
         body: RequestBody,
         room: impl FnOnce(u64) -> Option<Permit>,
