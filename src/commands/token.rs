@@ -9,9 +9,9 @@ use clap::{Arg, ArgMatches, Command};
 
 use super::program::{Exit, For, arg, chosen, flag, value};
 use crate::commands::Program;
+use crate::commands::{GatewayKind, RoleTable, TokenUse};
+use crate::keys::KeyFiles;
 use weirgate_bus::runtime::Clock;
-use weirgate_server::run::files::KeyFiles;
-use weirgate_server::run::{GatewayKind, RoleTable, TokenUse};
 use weirgate_server::settings::typed::{Env, GATEWAY_ENV};
 use weirgate_server::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
 use weirgate_wire::auth::{

@@ -301,7 +301,7 @@ pub struct SubjectStats {
 
 impl SubjectStats {
     /// Counts a good message. `received` is the time of storage if the message is from before the start.
-    pub fn came(&mut self, received: Now) {
+    pub fn record(&mut self, received: Now) {
         self.messages += 1;
         if let Some(last) = self.last_message.replace(received) {
             self.gaps.record(since_us(received, last));

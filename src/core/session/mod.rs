@@ -106,8 +106,7 @@ struct Cold {
     permit: Option<ConnectionPermit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
-    /// The last sign of life, and whether another one is awaited.
-    heard_us: u64,
+    /// Whether a sign of life is awaited.
     is_silent: bool,
     /// The permit for the client's waiting missed messages, among those of all clients.
     resumed: Option<Box<Permit>>,
@@ -153,7 +152,6 @@ impl Session {
             permit: Some(permit),
             rate: None,
             slots: None,
-            heard_us: 0,
             is_silent: false,
             resumed: None,
             losses_known: 0,
@@ -497,8 +495,7 @@ impl Session {
     }
 
     /// Handles a message, ping or pong of the client. Returns true if a sign of life was awaited.
-    pub(super) fn has_answered(&mut self, now: Now) -> bool {
-        self.cold.heard_us = now.mono_us;
+    pub(super) fn has_answered(&mut self) -> bool {
         std::mem::take(&mut self.cold.is_silent)
     }
 

@@ -7,6 +7,7 @@ mod candles;
 mod client;
 pub mod feed;
 mod leaving;
+pub(super) mod metrics;
 mod request;
 mod settings;
 pub(super) mod start;
