@@ -290,9 +290,8 @@ const PIPE_COLUMNS: usize = 80;
 
 /// Sets the width of help. That of a terminal and `COLUMNS` are read by clap; without both it would take 100 columns.
 fn in_columns(command: Command) -> Command {
-    let is_terminal = io::stdout().is_terminal()
-        || io::stderr().is_terminal()
-        || io::stdin().is_terminal();
+    let is_terminal =
+        io::stdout().is_terminal() || io::stderr().is_terminal() || io::stdin().is_terminal();
     match is_terminal || env::var_os("COLUMNS").is_some() {
         true => command,
         false => command.term_width(PIPE_COLUMNS),
