@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
 use super::deflated::Inflates;
+use super::encodings::Kind;
 use super::flush::list_of;
 use super::protocol::{Encoding, Step, event_stream};
 use super::send_queue::{SendQueue, Wrote};
@@ -393,7 +394,10 @@ impl Session {
                 deflate(frame, Inflates { params, window });
             }),
             Encoding::Event => self.queue.encode_next(bytes_max, |frame, _| {
-                frame.encode_event(event_stream::encode)
+                frame.encode_event(Kind::Event, event_stream::encode)
+            }),
+            Encoding::RawEvent => self.queue.encode_next(bytes_max, |frame, _| {
+                frame.encode_event(Kind::RawEvent, event_stream::encode_raw)
             }),
         }
     }
