@@ -317,10 +317,13 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
+        let is_in_line = session.has_rest();
         session.set_rest(bytes);
         let address = session.client_addr();
         self.pause(key, Pause::Turn);
-        self.next_turn.push(address, key);
+        if !is_in_line {
+            self.next_turn.push(address, key);
+        }
     }
 
     /// Stops reading the client: new data waits in the kernel, then at the client.

@@ -357,7 +357,7 @@ impl Session {
             |slots: &Slots| slots.count() == 0 && !slots.has_rate() && slots.gate.is_none();
         if self.intake == Intake::Open && self.cold.slots.as_deref().is_some_and(is_idle) {
             self.cold.slots = None;
-            self.is_limited = self.cold.rate.is_some();
+            self.is_limited = self.cold.rate.is_some() || self.cold.postponed.is_some();
         }
     }
 

@@ -80,8 +80,8 @@ impl ChannelsGateway {
             let members: Vec<SessionKey> = core.members(name).collect();
             for key in members {
                 // The answer to a request of very many names waits for each of them.
-                if let Some(client) = clients.get_mut(key).filter(|c| !c.answers.is_empty()) {
-                    client.answers.settle(name);
+                if let Some(client) = clients.get_mut(key).filter(|c| c.may_wait()) {
+                    client.settle(name);
                     self.send_ready(core, key, client);
                 }
             }
@@ -147,9 +147,9 @@ impl ChannelsGateway {
     /// names that the bus has accepted after a refusal.
     fn settle_client(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         self.retained.client_up(key);
-        if !client.answers.is_empty() {
+        if client.may_wait() {
             let names = &self.names;
-            client.answers.settle_if(|name| names.is_settled(name));
+            client.settle_if(|name| names.is_settled(name));
             self.send_ready(core, key, client);
         }
     }
@@ -292,7 +292,7 @@ impl ChannelsGateway {
     /// Sends all answers, whatever the bus has confirmed.
     pub(super) fn wait_no_longer(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if !client.answers.is_empty() {
-            client.answers.settle_if(|_| true);
+            client.answers.wait_no_longer();
             self.send_ready(core, key, client);
         }
     }

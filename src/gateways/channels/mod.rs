@@ -23,6 +23,7 @@ mod request;
 mod rest;
 mod resume;
 mod retained;
+mod sending;
 mod settings;
 pub(super) mod start;
 
@@ -418,12 +419,16 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
-        if let Some(rest) = client.take_rest()
-            && let Some((answer, mut follow_up)) = self.go_on(core, key, client, rest)
+        if let Some(sending) = client.take_sending()
+            && self.send_on(core, key, client, sending)
         {
-            // The bus may have confirmed names before there was an answer to wait for them.
-            let names = &self.names;
-            follow_up.unconfirmed.retain(|name| !names.is_settled(name));
+            self.send_ready(core, key, client);
+        }
+        // Answers go on first: the rest of a later request may give up names of theirs.
+        if !client.is_sending()
+            && let Some(rest) = client.take_rest()
+            && let Some((answer, follow_up)) = self.go_on(core, key, client, rest)
+        {
             self.answer(core, key, client, answer, follow_up);
         }
     }
