@@ -12,9 +12,9 @@ use weirgate::gateways::events::INNER_PATHS;
 use weirgate::gateways::events::proxy::{
     Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
 };
+use weirgate::services::{Service, ServicesAway, Upstream};
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{FeedStats, Now};
-use weirgate_server::http::services::{Service, ServicesAway, Upstream};
 use weirgate_server::http::{ClientAccess, Handover, HttpHandle, HttpPlane, HttpSettings, Site};
 use weirgate_server::telemetry::{Build, Telemetry};
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};

@@ -18,7 +18,7 @@ use weirgate_wire::admission::{ClientAddr, FairQueue, Permit, Quota};
 
 /// The permission for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leave {
+pub(super) enum Permission {
     /// Make the call under this number.
     Go(u64),
     /// No slot is free for the address: the connection waits in line.
@@ -73,13 +73,13 @@ struct Line {
     /// Client addresses take turns.
     waiting: FairQueue<SessionKey>,
     name: &'static str,
-    stats: Arc<ServiceStats>,
+    stats: Arc<ServiceCallStats>,
 }
 
 /// Counters of a service that any thread may read.
 #[derive(Debug, Default)]
-pub struct ServiceStats {
-    /// Calls not made because the circuit was open.
+pub struct ServiceCallStats {
+    /// CallSlots not made because the circuit was open.
     pub skipped: Count,
     /// 1 while the service is not called, or only probed.
     pub open: Count,
@@ -87,7 +87,7 @@ pub struct ServiceStats {
 
 /// The slots and lines of all calls.
 #[derive(Debug)]
-pub(super) struct Calls {
+pub(super) struct CallSlots {
     next_id: u64,
     in_flight: HashMap<u64, InFlight, RandomState>,
     /// The slots of all services.
@@ -96,7 +96,7 @@ pub(super) struct Calls {
     lines: Vec<Line>,
 }
 
-impl Calls {
+impl CallSlots {
     /// At most `calls_max` calls may be in flight; a tenth is reserved for each service, and no more than half for all.
     pub(super) fn new(calls_max: usize, services: &Services) -> Self {
         let (calls_max, count) = (calls_max as u64, services.rows().len() as u64);
@@ -124,7 +124,7 @@ impl Calls {
     }
 
     /// The counters of each service, by its name.
-    pub(super) fn stats(&self) -> Vec<(&'static str, Arc<ServiceStats>)> {
+    pub(super) fn stats(&self) -> Vec<(&'static str, Arc<ServiceCallStats>)> {
         let lines = self.lines.iter();
         lines
             .map(|line| (line.name, Arc::clone(&line.stats)))
@@ -149,12 +149,12 @@ impl Calls {
         client: ClientAddr,
         key: SessionKey,
         service: EventsService,
-    ) -> Leave {
-        let leave = self.begin(now_us, client, key, service);
-        if leave == Leave::Wait {
+    ) -> Permission {
+        let permission = self.begin(now_us, client, key, service);
+        if permission == Permission::Wait {
             self.lines[service.number()].waiting.push(client, key);
         }
-        leave
+        permission
     }
 
     /// Begins a call of `key` to `service` if that is permitted.
@@ -164,15 +164,15 @@ impl Calls {
         client: ClientAddr,
         key: SessionKey,
         service: EventsService,
-    ) -> Leave {
+    ) -> Permission {
         let entry = &mut self.lines[service.number()].entry;
         if !entry.circuit.permits(now_us, client) {
-            return Leave::Unreachable;
+            return Permission::Unreachable;
         }
         let Some(slot) = entry.slots_for(client).grant(client, 1) else {
             return match entry.circuit.is_open() {
-                true => Leave::Unreachable,
-                false => Leave::Wait,
+                true => Permission::Unreachable,
+                false => Permission::Wait,
             };
         };
         entry.circuit.begun(now_us, client);
@@ -186,7 +186,7 @@ impl Calls {
             _slot: slot,
         };
         self.in_flight.insert(id, call);
-        Leave::Go(id)
+        Permission::Go(id)
     }
 
     /// Removes a connection from the line of `service`.
@@ -230,7 +230,7 @@ impl Calls {
         None
     }
 
-    /// Calls of a service in flight.
+    /// CallSlots of a service in flight.
     pub(super) fn in_flight(&self, service: EventsService) -> usize {
         let calls = self.in_flight.values();
         calls.filter(|call| call.service == service).count()
@@ -256,8 +256,8 @@ mod tests {
         EventsService::SIMULATION,
     ];
 
-    fn with_slots(calls_max: usize) -> Calls {
-        Calls::new(calls_max, &Services::default())
+    fn with_slots(calls_max: usize) -> CallSlots {
+        CallSlots::new(calls_max, &Services::default())
     }
 
     fn ip(last: u8) -> ClientAddr {
@@ -272,34 +272,38 @@ mod tests {
     }
 
     fn go_from(
-        calls: &mut Calls,
+        calls: &mut CallSlots,
         now_us: u64,
         client: ClientAddr,
         service: EventsService,
     ) -> Option<u64> {
         match calls.ask(now_us, client, key(0), service) {
-            Leave::Go(id) => Some(id),
-            Leave::Wait | Leave::Unreachable => None,
+            Permission::Go(id) => Some(id),
+            Permission::Wait | Permission::Unreachable => None,
         }
     }
 
-    fn go(calls: &mut Calls, now_us: u64, service: EventsService) -> Option<u64> {
+    fn go(calls: &mut CallSlots, now_us: u64, service: EventsService) -> Option<u64> {
         go_from(calls, now_us, HOME, service)
     }
 
     /// The next of the line, a client of this address, with the permission for its call.
-    fn next_of(calls: &mut Calls, now_us: u64, client: ClientAddr) -> Option<(SessionKey, Leave)> {
+    fn next_of(
+        calls: &mut CallSlots,
+        now_us: u64,
+        client: ClientAddr,
+    ) -> Option<(SessionKey, Permission)> {
         let (key, service) = calls.next()?;
         Some((key, calls.begin(now_us, client, key, service)))
     }
 
-    fn next(calls: &mut Calls, now_us: u64) -> Option<(SessionKey, Leave)> {
+    fn next(calls: &mut CallSlots, now_us: u64) -> Option<(SessionKey, Permission)> {
         next_of(calls, now_us, HOME)
     }
 
     /// The calls of so many that may begin.
     fn begin(
-        calls: &mut Calls,
+        calls: &mut CallSlots,
         clients: impl Iterator<Item = u8>,
         service: EventsService,
     ) -> usize {
@@ -316,7 +320,7 @@ mod tests {
         assert_eq!(calls.in_flight.len(), 100);
         assert_eq!(
             calls.ask(0, HOME, key(7), EventsService::MEASUREMENT),
-            Leave::Wait
+            Permission::Wait
         );
     }
 
@@ -329,9 +333,9 @@ mod tests {
                 let added = services.route(events, &format!("http://{n}"));
                 added.expect("a route");
             }
-            let mut calls = Calls::new(100, &services);
+            let mut calls = CallSlots::new(100, &services);
             let all: Vec<_> = services.iter().map(|(service, _)| service).collect();
-            let slots = |calls: &mut Calls, service| begin(calls, 0..200, service);
+            let slots = |calls: &mut CallSlots, service| begin(calls, 0..200, service);
             let hanging = slots(&mut calls, all[0]);
             assert_eq!(hanging, 100 - (all.len() - 1) * reserved, "{routes} routes");
             for service in &all[1..] {
@@ -363,20 +367,20 @@ mod tests {
             .collect();
         assert_eq!(hog.len(), 2);
         let other = go_from(&mut calls, 0, ip(2), EventsService::LOBBY).expect("a slot");
-        let waits = |calls: &mut Calls, last: u8| {
+        let waits = |calls: &mut CallSlots, last: u8| {
             calls.ask(0, ip(last), key(last.into()), EventsService::LOBBY)
         };
-        assert_eq!(waits(&mut calls, 1), Leave::Wait);
+        assert_eq!(waits(&mut calls, 1), Permission::Wait);
         assert_eq!(next(&mut calls, 0), None);
         assert!(calls.ended(0, other, None).is_some());
         assert_eq!(next(&mut calls, 0), None, "2 held, 2 free");
         assert!(
-            matches!(waits(&mut calls, 3), Leave::Go(_)),
+            matches!(waits(&mut calls, 3), Permission::Go(_)),
             "not behind the line"
         );
         assert!(calls.ended(0, hog[0], None).is_some());
         let next = next_of(&mut calls, 0, ip(1));
-        assert!(matches!(next, Some((next, Leave::Go(_))) if next == key(1)));
+        assert!(matches!(next, Some((next, Permission::Go(_))) if next == key(1)));
     }
 
     #[test]
@@ -386,14 +390,14 @@ mod tests {
         for slot in 1..=3 {
             assert_eq!(
                 calls.ask(0, HOME, key(slot), EventsService::LOBBY),
-                Leave::Wait
+                Permission::Wait
             );
         }
         assert_eq!(next(&mut calls, 0), None);
         let mut running = first;
         for slot in 1..=3 {
             assert!(calls.ended(0, running, None).is_some());
-            let Some((next, Leave::Go(id))) = next(&mut calls, 0) else {
+            let Some((next, Permission::Go(id))) = next(&mut calls, 0) else {
                 panic!("nobody follows");
             };
             assert_eq!(next, key(slot));
@@ -411,13 +415,13 @@ mod tests {
         for slot in 1..=100 {
             assert_eq!(
                 calls.ask(0, HOME, key(slot), EventsService::LOBBY),
-                Leave::Wait
+                Permission::Wait
             );
         }
         let other = ClientAddr::Ip(IpAddr::V4(Ipv4Addr::BROADCAST));
         assert_eq!(
             calls.ask(0, other, key(500), EventsService::LOBBY),
-            Leave::Wait
+            Permission::Wait
         );
         for slot in (1..=100_u32).filter(|slot| !slot.is_multiple_of(10)) {
             calls.leave_line(key(slot), EventsService::LOBBY);
@@ -426,7 +430,7 @@ mod tests {
         let mut order = Vec::new();
         for _ in 0..11 {
             assert!(calls.ended(0, running, None).is_some());
-            let Some((next, Leave::Go(id))) = next(&mut calls, 0) else {
+            let Some((next, Permission::Go(id))) = next(&mut calls, 0) else {
                 panic!("nobody follows");
             };
             order.push(next.slot);
@@ -444,7 +448,7 @@ mod tests {
     #[test]
     fn twenty_failures_in_a_row_open_the_circuit_and_one_call_probes() {
         let mut calls = with_slots(100);
-        let fail = |calls: &mut Calls, now_us, failure| {
+        let fail = |calls: &mut CallSlots, now_us, failure| {
             let id = go(calls, now_us, EventsService::LOBBY).expect("closed");
             calls.ended(now_us, id, failure);
         };
@@ -459,7 +463,7 @@ mod tests {
         assert!(calls.is_open(EventsService::LOBBY));
         assert_eq!(
             calls.ask(5, HOME, key(1), EventsService::LOBBY),
-            Leave::Unreachable
+            Permission::Unreachable
         );
         assert!(
             go(&mut calls, 5, EventsService::SIMULATION).is_some(),
@@ -467,17 +471,17 @@ mod tests {
         );
         assert_eq!(
             calls.ask(1_000_004, HOME, key(1), EventsService::LOBBY),
-            Leave::Unreachable
+            Permission::Unreachable
         );
         let probe = go(&mut calls, 1_000_005, EventsService::LOBBY).expect("one probes");
         assert_eq!(
             calls.ask(1_000_005, HOME, key(1), EventsService::LOBBY),
-            Leave::Unreachable
+            Permission::Unreachable
         );
         calls.ended(1_500_000, probe, Some(CallFailure::Timeout));
         assert_eq!(
             calls.ask(2_499_999, HOME, key(1), EventsService::LOBBY),
-            Leave::Unreachable
+            Permission::Unreachable
         );
         let probe = go(&mut calls, 2_500_000, EventsService::LOBBY).expect("one probes again");
         calls.ended(2_600_000, probe, None);
@@ -504,12 +508,12 @@ mod tests {
         for slot in [5, 6] {
             assert_eq!(
                 calls.ask(0, HOME, key(slot), EventsService::LOBBY),
-                Leave::Wait
+                Permission::Wait
             );
         }
         calls.ended(9, running[0], Some(CallFailure::Timeout));
-        assert_eq!(next(&mut calls, 9), Some((key(5), Leave::Unreachable)));
-        assert_eq!(next(&mut calls, 9), Some((key(6), Leave::Unreachable)));
+        assert_eq!(next(&mut calls, 9), Some((key(5), Permission::Unreachable)));
+        assert_eq!(next(&mut calls, 9), Some((key(6), Permission::Unreachable)));
         assert_eq!(next(&mut calls, 9), None);
     }
 }

@@ -35,7 +35,7 @@ impl EventsService {
 pub struct ServiceRow {
     /// The name in metrics, logs and pages: of the contract, or the events of the first route to the service.
     pub name: &'static str,
-    /// The base URL, as [`Upstream`](weirgate_server::http::services::Upstream) shows it.
+    /// The base URL, as [`Upstream`](crate::services::Upstream) shows it.
     pub url: String,
     /// Paths of clients that go to the service (contract events, section "Proxy"): the path of the route, and the
     /// prefix that the gateway removes before it forwards the request.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, unbounded};
 use tokio::sync::oneshot;
 
+use crate::commands::{GatewayKind, TokenUse};
 use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
 use crate::gateways::events::bus::PushOutcome;
 use crate::gateways::events::bus::open::Bus;
@@ -16,26 +17,26 @@ use crate::gateways::events::connection::device_of;
 use crate::gateways::events::http_calls::{CallLimits, Calls};
 use crate::gateways::events::internal;
 use crate::gateways::events::internal::InternalAccess;
+use crate::gateways::events::metrics;
 use crate::gateways::events::proxy::{
     Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
 };
 use crate::gateways::events::settings::{EventsSettings, shown};
 use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
-    Input, Push, ServiceRow, ServiceStats, Services,
+    Input, Push, ServiceCallStats, ServiceRow, Services,
 };
 use crate::gateways::shared::auth::{authenticator, warn_of, warn_of_short};
 use crate::gateways::shared::feed::NoFeed;
+use crate::gateways::shared::metrics::AUTH_REFUSALS;
+use crate::services;
+use crate::services::{ByService, ServicesAway, Upstream};
 use weirgate_bus::runtime::{Clock, LateWake, tls_roots};
 use weirgate_core::FrameBytes;
-use weirgate_server::http::services;
-use weirgate_server::http::services::{ByService, ServicesAway, Upstream};
 use weirgate_server::http::{
     Answer, Bytes, ClientModule, FrontPage, Route, StatusCode, aside, client_routes,
 };
-use weirgate_server::run::{
-    CommonSettings, GatewayKind, Inputs, Parts, Prepared, Question, RunError, TokenUse, say,
-};
+use weirgate_server::run::{CommonSettings, Inputs, Parts, Prepared, Question, RunError, say};
 use weirgate_server::settings::{Checked, Part, Rows};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
 use weirgate_wire::admission::Quota;
@@ -350,21 +351,21 @@ fn health_route(telemetry: &Arc<Telemetry>, away: ServicesAway, bus: Option<Bus>
 /// The metrics of the gateway.
 fn gateway_metrics(
     stats: &Arc<EventsStats>,
-    by_service: &ByService<ServiceStats>,
+    by_service: &ByService<ServiceCallStats>,
 ) -> Vec<GatewayMetric> {
     let number = |name, read| GatewayMetric::number(name, stats, read);
     let by_label = |name, read| GatewayMetric::by_label(name, stats, read);
     vec![
-        services::numbers(&names::UPSTREAM_CALLS_SKIPPED, by_service, |s| {
+        services::numbers(&metrics::UPSTREAM_CALLS_SKIPPED, by_service, |s| {
             s.skipped.get()
         }),
-        services::numbers(&names::UPSTREAM_CIRCUIT_OPEN, by_service, |s| s.open.get()),
-        by_label(&names::EVENT_ERRORS, |s| s.errors().collect()),
-        GatewayMetric::by_label(&names::AUTH_REFUSALS, &stats.access, |s| {
-            s.refusals().collect()
+        services::numbers(&metrics::UPSTREAM_CIRCUIT_OPEN, by_service, |s| {
+            s.open.get()
         }),
+        by_label(&metrics::EVENT_ERRORS, |s| s.errors().collect()),
+        GatewayMetric::by_label(&AUTH_REFUSALS, &stats.access, |s| s.refusals().collect()),
         number(&names::PUSHES, |s| s.pushes.get()),
-        number(&names::MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
+        number(&metrics::MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
     ]
 }
 
