@@ -88,8 +88,10 @@ def check(*argv, **env):
 
 
 @pytest.mark.parametrize("routes, words", [
-    (["orders.*=http://ann:s3cret@orders"], ["--route is \"http://***\"", "http://HOST:PORT/PATH", "after orders.*="]),
-    (["orders.*=http://orders?key=s3cret"], ["--route is \"http://***\""]),
+    (["orders.*=http://ann:s3cret@orders"], ["--route is \"***\"", "EVENTS=URL with http://HOST:PORT/PATH"]),
+    (["orders.*=http://ann:p s3cret=x@orders"], ["--route is \"***\""]),
+    (["orders.*=http://orders?key=s3cret"], ["--route is \"***\"", "without a user and a query"]),
+    (["orders.*=orders:8000"], ["http://HOST:PORT/PATH", "after orders.*="]),
     (["http://ann:s3cret@orders"], ["EVENTS=URL"]),
     (["*=http://orders"], ["--route is \"*\"", "orders.*"]),
     (["gateway.*=http://orders"], ["nor gateway.*"]),

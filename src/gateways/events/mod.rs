@@ -298,7 +298,7 @@ impl EventsGateway {
                     connection.token_end = TokenEnd::of(&identity);
                 }
                 connection.is_named_by_token = device.is_some();
-                connection.device = device.or(connection.device.take());
+                connection.device = device.or_else(|| connection.device.take());
                 Ok(())
             }
             Err(RefusedToken { refusal, user }) => {

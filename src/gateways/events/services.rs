@@ -42,25 +42,37 @@ pub struct ServiceRow {
     pub proxied: &'static [(&'static str, &'static str)],
 }
 
+/// A service of the contract, before its URL is known.
+struct OfContract {
+    name: &'static str,
+    events: &'static [&'static str],
+    /// As in [`ServiceRow`].
+    proxied: &'static [(&'static str, &'static str)],
+}
+
 /// The services and routes of the contract. Events of measurement sessions go to the lobby, which keeps the state of the
 /// sessions; only measurement jobs, which have no state, go to the measurement service.
-const CONTRACT: [(&str, &[&str], &[(&str, &str)]); 3] = [
-    ("lobby", &["lobby.*", "role.*", "measurement.*"], &[]),
-    (
-        "measurement",
-        &[
+const CONTRACT: [OfContract; 3] = [
+    OfContract {
+        name: "lobby",
+        events: &["lobby.*", "role.*", "measurement.*"],
+        proxied: &[],
+    },
+    OfContract {
+        name: "measurement",
+        events: &[
             "measurement.create_job",
             "measurement.get_job",
             "measurement.get_audio_info",
             "analysis.*",
         ],
-        &[("/v1/measurement/{path}", ""), ("/v1/jobs/{path}", "")],
-    ),
-    (
-        "simulation",
-        &["simulation.*"],
-        &[("/v1/simulation/{path}", "/v1/simulation")],
-    ),
+        proxied: &[("/v1/measurement/{path}", ""), ("/v1/jobs/{path}", "")],
+    },
+    OfContract {
+        name: "simulation",
+        events: &["simulation.*"],
+        proxied: &[("/v1/simulation/{path}", "/v1/simulation")],
+    },
 ];
 
 /// The URL of a service of the contract, unless it is set.
@@ -136,7 +148,7 @@ pub struct Services {
 /// The contract's, at the URLs of the contract.
 impl Default for Services {
     fn default() -> Self {
-        Self::new(CONTRACT.map(|(name, ..)| default_url(name)))
+        Self::new(CONTRACT.map(|service| default_url(service.name)))
     }
 }
 
@@ -147,7 +159,12 @@ impl Services {
             rows: Vec::new(),
             routes: Vec::new(),
         };
-        for ((name, events, proxied), url) in CONTRACT.into_iter().zip(urls) {
+        for (of_contract, url) in CONTRACT.into_iter().zip(urls) {
+            let OfContract {
+                name,
+                events,
+                proxied,
+            } = of_contract;
             let service = table.insert(ServiceRow { name, url, proxied });
             let events = events.iter().map(|&events| Events(events.to_owned()));
             table.routes.extend(events.map(|events| (events, service)));
@@ -164,7 +181,7 @@ impl Services {
         if let Some((_, service)) = self.routes.iter().find(|(taken, _)| *taken == events) {
             return Err(RouteRefusal::Taken(self.row(*service).name));
         }
-        let of_contract = CONTRACT.iter().map(|(_, events, _)| events.len());
+        let of_contract = CONTRACT.iter().map(|service| service.events.len());
         if self.routes.len() >= ROUTES_MAX + of_contract.sum::<usize>() {
             return Err(RouteRefusal::Full);
         }

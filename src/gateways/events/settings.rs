@@ -108,28 +108,36 @@ const EVENTS_ALLOWED: &str = "an event such as orders.create, or orders.* for al
 )]
 fn parse_routes(text: &str) -> Result<Vec<RouteSettings>, Refused> {
     let mut table = Services::default();
-    let mut routes = Vec::new();
-    for item in text.split_whitespace() {
-        let no_route = || {
-            Refused::new(
-                &without_secrets(item),
-                format!("{ROUTE}, several with space between them"),
-            )
-        };
-        let (events, url) = item.split_once('=').ok_or_else(no_route)?;
-        let events = Events::parse(events).ok_or_else(|| Refused::new(events, EVENTS_ALLOWED))?;
-        let no_url = |_| {
-            Refused::new(
-                &without_secrets(url),
-                format!("{SERVICE_ALLOWED} after {events}="),
-            )
-        };
-        let url = (SERVICE.read)(url).map_err(no_url)?;
-        let refused = table.route(events.clone(), &url);
-        refused.map_err(|why| Refused::new(&events.to_string(), why.to_string()))?;
-        routes.push(RouteSettings { events, url });
-    }
-    Ok(routes)
+    let routes = text.split_whitespace();
+    let route = |item| {
+        let route = parse_route(item, &mut table);
+        route.map_err(|refused| match text.contains(['@', '?']) {
+            // A password may have spaces and equals signs, so any piece of the text may be a piece of one.
+            true => Refused::new(
+                &without_secrets(text),
+                format!("{ROUTE} with {SERVICE_ALLOWED}, without a user and a query"),
+            ),
+            false => refused,
+        })
+    };
+    routes.map(route).collect()
+}
+
+fn parse_route(item: &str, table: &mut Services) -> Result<RouteSettings, Refused> {
+    let no_route = || {
+        let allowed = format!("{ROUTE}, several with space between them");
+        Refused::new(&without_secrets(item), allowed)
+    };
+    let (events, url) = item.split_once('=').ok_or_else(no_route)?;
+    let events = Events::parse(events).ok_or_else(|| Refused::new(events, EVENTS_ALLOWED))?;
+    let no_url = |_| {
+        let allowed = format!("{SERVICE_ALLOWED} after {events}=");
+        Refused::new(&without_secrets(url), allowed)
+    };
+    let url = (SERVICE.read)(url).map_err(no_url)?;
+    let taken = table.route(events.clone(), &url);
+    taken.map_err(|why| Refused::new(&events.to_string(), why.to_string()))?;
+    Ok(RouteSettings { events, url })
 }
 
 /// The routes as they are read.
@@ -552,15 +560,16 @@ mod tests {
     fn the_first_wrong_route_is_named_without_a_secret() {
         for (text, item, allowed) in [
             ("s3cret", "***", "EVENTS=URL, several"),
-            ("http://u:s3cret@h", "http://***", "EVENTS=URL, several"),
+            ("http://u:s3cret@h", "http://***", "EVENTS=URL with http"),
             ("a=http://a b", "***", "EVENTS=URL, several"),
             ("*=http://h", "*", "orders.* for all"),
             ("=http://h", "", "orders.* for all"),
             ("identify=http://h", "identify", "neither identify"),
             ("gateway.*=http://h", "gateway.*", "nor gateway.*"),
             ("a.*=s3cret", "***", "after a.*="),
-            ("a.*=http://u:s3cret@h", "http://***", "after a.*="),
-            ("a.*=http://h?s3cret", "http://***", "after a.*="),
+            ("a.*=http://u:s3cret@h", "***", "EVENTS=URL with http"),
+            ("a.*=http://u:p s3cret=x@h", "***", "without a user"),
+            ("a.*=http://h?k=s3cret b", "***", "without a user"),
             ("a.*=ftp://h:1", "ftp://h:1", "http://HOST:PORT/PATH"),
             ("a.*=http://h a.*=http://h", "a.*", "these go to a.*"),
             ("role.*=http://h", "role.*", "these go to lobby"),

@@ -34,7 +34,7 @@ impl ProxyTokens {
         let uri = &parts.head.uri;
         let target = uri
             .path_and_query()
-            .map_or(uri.path(), |target| target.as_str());
+            .map_or_else(|| uri.path(), |target| target.as_str());
         let headers = parts.head.headers.iter();
         let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
         let head = RequestHead::of_parts(parts.head.method.as_str(), target, headers);
