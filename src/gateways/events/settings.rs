@@ -133,14 +133,13 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Connections of the proxy to one service at once, shared between addresses",
     )
     .more(
-        "One address may have at most half of them, or a third beside another one. The clients of one IPv6 /64 count as one, and so do all clients behind a proxy that \
-         `--trusted-proxies` does not name. Each counts with 200 KiB for the bytes on their way, in the share `proxy-bytes` of \
-         `--memory-max`: more connections need more memory.",
+        "One address may have at most half of them, or a third beside another one. Each takes 200 KiB of the share \
+         `proxy-bytes` of --memory-max.",
     )
     .counts_all()
     .limit(
-        "a request waits for a connection, at most `--proxy-silence-timeout-ms`, then 504; uploads that crawl and answers that \
-         their clients do not take give way",
+        "a request waits, at most `--proxy-silence-timeout-ms`, then 504; slow uploads, and answers that clients do not \
+         take, end for it",
         Shows::Metric(names::PROXY_WAITS),
         "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
     ),

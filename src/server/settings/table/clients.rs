@@ -151,11 +151,11 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         field!(TlsSettings, handshakes_max),
         "Handshakes under way at once",
     )
-    .more("An address gets a place only while it holds fewer than are free: half of all alone, a third beside another.")
+    .more("One address may hold at most half of them, or a third if another address is waiting.")
     .counts_all()
     .limit(
-        "further clients wait; addresses take turns, and for each address that waits the handshake ends that \
-         has stood still for the longest, at least 1 s",
+        "further clients wait, and addresses take turns; of the handshakes that stood still for 1 s or more, the longest \
+         end first",
         Shows::Metric(names::TLS_HANDSHAKES_OPEN),
         "tests/blackbox/test_tls_limits.py::test_handshakes_under_way_are_bounded_and_others_wait",
     ),
@@ -166,9 +166,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "Bytes that TLS holds for all clients together",
     )
     .more(
-        "Unfinished records of clients, and records that the kernel does not take: at most a record of \
-         16 KiB in each direction for a client, and four for a client that was not slow before; unfinished \
-         handshakes.",
+        "Unfinished handshakes and records, and records that the kernel does not take.",
     )
     .memory_part(60)
     .limit(
@@ -202,8 +200,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
     )
     .counts_all()
     .limit(
-        "a connection of plain HTTP without a request under way ends for a new connection, the longest without one first; \
-         if there is none: 503 with `Retry-After`",
+        "an idle connection of plain HTTP ends to make room; if there is none: 503 with `Retry-After`",
         Shows::Reason(CloseReason::ConnectionLimit),
         "tests/hub_rules/closing.rs::refused_connections_give_their_places_back",
     )

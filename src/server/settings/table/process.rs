@@ -137,10 +137,10 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "Memory that the limits below share; 0: three quarters of the memory limit",
     )
     .more(
-        "The program itself takes 24 MiB. Of the rest, each limit of bytes over all clients has a fixed part, unless set by \
-         itself, and so have the connections; --check shows the parts. By default the memory is three quarters of the limit \
-         of the control group (a container's memory limit) or of the process (ulimit -v, -d), and lowers the limits only; \
-         without such a limit, nothing is shared. The kernel's memory for the sockets, 4 KiB for each, is not a part of it.",
+        "The program takes 24 MiB; of the rest, each limit of bytes over all clients has a part unless set by itself. \
+         --check prints the parts. By default: three quarters of the memory limit of the container or of the process \
+         (ulimit -v, -d), which can only lower the limits. Without such a limit, nothing is shared. The kernel's memory \
+         for sockets, 4 KiB each, is not included.",
     )
     .limit(
         "each limit with a part of this memory applies",
@@ -159,8 +159,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .share(150)
     .limit(
-        "a connection of plain HTTP without a request under way ends for a new connection, the longest without one first; \
-         if there is none: 503 with `Retry-After`",
+        "an idle connection of plain HTTP ends to make room; if there is none: 503 with `Retry-After`",
         Shows::Reason(CloseReason::ConnectionMemory),
         "tests/hub_rules/connections.rs::connections_are_refused_over_their_memory_and_an_address_has_a_share",
     ),
@@ -213,9 +212,8 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .share(40)
     .limit(
-        "not read; a small body is passed on in pieces, as a large one: the request takes a connection to the service \
-         first. What comes from the loop all the same makes room: those end first that have the most bytes times the \
-         time since their last progress",
+        "further requests are not read, and small bodies are passed on in pieces; connections end that have held the most \
+         for the longest",
         Shows::Reason(CloseReason::HttpMemory),
         "tests/http_plane/limits.rs::over_their_limit_bytes_that_came_with_connections_give_way",
     ),
