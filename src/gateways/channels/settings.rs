@@ -254,9 +254,8 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "JSON file with the names and patterns of each role",
     )
     .more(
-        "Replaces the built-in table. A name may have places for claims of the token: {sub}, \
-        {claim:NAME}. --print-acl prints the table in force, in the same form. SIGHUP reads the file again; a broken file leaves \
-        the table unchanged.",
+        "Replaces the built-in table. A name may have places for claims of the token: {sub}, {claim:NAME}. --print-acl \
+         prints the table in force. SIGHUP reads the file again.",
     )
     .leads_short_help(),
 ]);

@@ -293,9 +293,8 @@ pub(super) const CHANGES: &[Change] = &[
     ("history-ms", |row| {
         row.help("How long pushes are kept for devices that resume; 0 for none")
                 .more(
-                    "At least 20000. Pushes then have a position, \"pos\". A device that comes back to the same \
-                    instance sends its last position as \"since\" and gets the pushes that it missed; another \
-                    instance tells the device that it cannot know.",
+                    "At least 20000. A device that comes back to the same instance with its last position as \"since\" gets the \
+         pushes that it missed.",
                 )
     }),
     ("redis-sentinels", |row| {

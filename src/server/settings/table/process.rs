@@ -98,8 +98,7 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         "At a stop: the close code of clients, 1012 (restart) or 1001 (going away)",
     )
     .more(
-        "1001 is for clients whose library has no 1012 and shows it as 1002 or as a failure: \
-         faye-websocket, Tomcat, OkHttp 3, libwebsockets 4.1.",
+        "1001 is for clients whose library does not know 1012: faye-websocket, Tomcat, OkHttp 3, libwebsockets 4.1.",
     )
     .part(Part::StopCode),
     Setting::ms(
@@ -119,8 +118,8 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         "At a stop: time limit, in addition to --drain-delay-ms and --drain-ms",
     )
     .more(
-        "Or 0.1 ms for each connection, if that is longer. While connections end, there is more time: up to \
-            --stop-timeout-ms once more. A second signal ends the process at once.",
+        "Or 0.1 ms for each connection, if that is longer; up to twice as long while connections end. A second signal \
+         ends the process at once.",
     )
     .limit(
         "connections that are still open are cut",
@@ -289,7 +288,7 @@ pub(super) static LATENCY: &[Setting] = &Heading::LATENCY.of([
         },
         "CPU of the loop, and CPU of the bus thread, such as 2,3",
     )
-    .more("Each of the two threads stays on its CPU; a number alone is for the loop. A CPU that the process may not use is refused at the start."),
+    .more("A number alone is for the loop. A CPU that the process may not use is refused at the start."),
 ]);
 
 pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(Part::BusMessages).of([
@@ -311,7 +310,6 @@ pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(Part::BusMessages).of(
         "Tell clients when each message came from the bus: recv_us",
     )
     .more(
-        "Unix time in microseconds at the bus socket, in each message. A client with the same time takes the one-way \
-         latency from it. The replaced gateways have no such key.",
+        "Unix time in microseconds, in each message.",
     ),
 ]);
