@@ -232,12 +232,20 @@ fn allowed(setting: &Setting) -> String {
     .fold(allowed, |text, (long, short)| text.replace(long, short))
 }
 
-/// The meaning of a setting, with a link to its limit.
+/// The help of a setting and its details.
+fn help(setting: &Setting) -> String {
+    format!("{}. {}", setting.help, setting.more)
+        .trim()
+        .to_owned()
+}
+
+/// The meaning of a setting, with what it means for other gateways if that is more than a part of it, and with a link
+/// to its limit.
 fn meaning(setting: &Setting) -> String {
-    let mut what = setting.help.to_owned() + ".";
-    if !setting.more.is_empty() {
-        what = format!("{what} {}", setting.more);
-    }
+    let mut what = by_gateway(setting, |row| match help(setting).starts_with(&help(row)) {
+        true => help(setting),
+        false => help(row),
+    });
     if setting.limit.is_some() {
         let anchor = setting.heading.0.to_lowercase().replace(' ', "-");
         what = format!("{what} [Limit](limits.md#{anchor}).");
@@ -288,7 +296,7 @@ pub(crate) fn all_settings() -> String {
                 &name,
                 &by_gateway(setting, default),
                 &by_gateway(setting, allowed),
-                &by_gateway(setting, meaning),
+                &meaning(setting),
                 &gateways(&rows),
             ],
         );

@@ -70,7 +70,8 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// For the limits over all clients: the effect over the limit, and the test.
-const ALL_BEYOND: &str = "an error in the response, and the next entry is checked; addresses share what is free";
+const ALL_BEYOND: &str =
+    "an error in the response, and the next entry is checked; addresses share what is free";
 const ALL_TEST: &str = "tests/channels_gateway/requests.rs::names_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others";
 
 pub(super) const OWN: &[Setting] = &Heading("Channels").of([
