@@ -22,7 +22,7 @@ struct Run {
 }
 
 /// Runs the binary with these arguments and nothing else in its environment. It has no terminal,
-/// so help is wrapped at its largest width.
+/// so help is wrapped at its largest width, that of the narrowest usual terminal.
 fn weirgate(args: &[&str], env: &[(&str, &str)]) -> Run {
     let output = Command::new(env!("CARGO_BIN_EXE_weirgate"))
         .args(args)

@@ -289,7 +289,7 @@ fn command(program: &Program, made_for: For) -> Command {
         .about(program.about)
         .version(version_line())
         .after_help(program.start_with)
-        .max_term_width(100)
+        .max_term_width(80)
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand_value_name("COMMAND")

@@ -343,13 +343,14 @@ async def test_the_metrics_are_those_of_all_and_their_sum(start_several):
     await connect_many(30, several.port)
     await until(lambda: sum(several.clients().values()) == 30, 5, "all clients counted")
     for accept in ("application/openmetrics-text", "text/plain;version=0.0.4"):
+        # First of each, then of all: a series may be new between the two, and none goes.
+        alone = {number: Metrics(several.ask(number, "/metrics", accept)) for number in several.processes()}
         await asyncio.sleep(0.3)
         link = http.client.HTTPConnection(several.supervisor.http_url.removeprefix("http://"))
         link.request("GET", "/metrics", headers={"Accept": accept})
         answer = link.getresponse()
         assert answer.getheader("Content-Type").startswith(accept.split(";")[0])
         together = Metrics(answer.read().decode())
-        alone = {number: Metrics(several.ask(number, "/metrics", accept)) for number in several.processes()}
         series = {(name, frozenset(labels.items())) for name, labels, _ in together.samples}
         assert len(series) == len(together.samples), "each series once"
         for number, one in alone.items():

@@ -181,6 +181,9 @@ def served(gateways, tmp_path):
     shutil.copytree(CLIENTS / "test", js / "test")
     shutil.copytree(ROOT / "clients/conformance", tmp_path / "conformance")
     (js / "package.json").write_text('{"type":"module"}')
+    # These are not served, and need no other module.
+    for name in ("latency", "status"):
+        shutil.copy(CLIENTS / f"{name}.js", js)
     for name, (file, _) in FILES.items():
         weirgate = gateways(name)
         for end in ("js", "d.ts"):
