@@ -23,7 +23,7 @@ fn every_constant_has_a_test_that_is_there() {
     let text = read("docs/reference/limits.md");
     let (_, table) = text.split_once("\n## Fixed\n").expect("a section");
     let rows = rows(table);
-    assert!(rows.len() > 80, "{}", rows.len());
+    assert!(rows.len() > 50, "{}", rows.len());
     let metrics = read("src/server/telemetry/names.rs");
     for row in rows {
         let [what, _, _, shows, test] = row[..] else {
@@ -41,7 +41,7 @@ fn every_constant_has_a_test_that_is_there() {
 fn every_inner_limit_has_a_test_that_is_there() {
     let text = read("docs/contributing/limits.md");
     let rows = rows(&text);
-    assert!(rows.len() > 60, "{}", rows.len());
+    assert!(rows.len() > 100, "{}", rows.len());
     for row in rows {
         let [what, _, _, test] = row[..] else {
             panic!("not four cells: {row:?}");
