@@ -239,13 +239,22 @@ fn help(setting: &Setting) -> String {
         .to_owned()
 }
 
-/// The meaning of a setting, with what it means for other gateways if that is more than a part of it, and with a link
-/// to its limit.
+/// The sentences of `other` that `own` does not have; `own` if there is none.
+fn sentences_beside(own: &str, other: &str) -> String {
+    let other: String = other
+        .split_inclusive(". ")
+        .filter(|sentence| !own.contains(sentence.trim_end_matches([' ', '.'])))
+        .collect();
+    match other.is_empty() {
+        true => own.to_owned(),
+        false => other.trim().to_owned(),
+    }
+}
+
+/// The meaning of a setting, with what it means for other gateways beside that, and with a link to its limit.
 fn meaning(setting: &Setting) -> String {
-    let mut what = by_gateway(setting, |row| match help(setting).starts_with(&help(row)) {
-        true => help(setting),
-        false => help(row),
-    });
+    let own = help(setting);
+    let mut what = by_gateway(setting, |row| sentences_beside(&own, &help(row)));
     if setting.limit.is_some() {
         let anchor = setting.heading.0.to_lowercase().replace(' ', "-");
         what = format!("{what} [Limit](limits.md#{anchor}).");
@@ -284,11 +293,15 @@ pub(crate) fn all_settings() -> String {
             default if default.is_empty() => "unset".to_owned(),
             default => format!("`{default}`"),
         };
-        let names = by_gateway(setting, env).trim().to_owned();
+        let names = by_gateway(setting, |row| match env(row).is_empty() {
+            true => env(setting),
+            false => env(row),
+        });
+        let names = names.trim();
         let name = match (setting.is_flag(), names.is_empty()) {
             (true, true) => format!("`--{}`", setting.flag),
             (true, false) => format!("`--{}`<br>{names}", setting.flag),
-            (false, _) => names,
+            (false, _) => names.to_owned(),
         };
         row(
             &mut out,
