@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile storms outages clients redis-restart peers compare pace deploy-test release release-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines uncharged check-starts how-large long-turns
+.PHONY: help demo test quick served lint docs bench conformance nats-versions soak instructions simulate hostile storms outages clients redis-restart peers compare pace deploy-test release release-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines uncharged check-starts how-large long-turns
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -29,6 +29,10 @@ test: deps ## Install what the tests need, build once, run all tests to their en
 
 quick: deps ## Between two edits: units, rules, 100 seeds, a black-box test of each gateway (a minute)
 	scripts/run_tests.py --quick
+
+served: ## After a change of clients/js: the scripts and types that gateways serve, clients/js/served (npm)
+	[ -d tests/node/node_modules/terser ] || (cd tests/node && npm ci --no-audit --no-fund --loglevel=error)
+	node scripts/serve_clients.mjs
 
 lint: ## Formatting, clippy, docs, and the rules that no compiler checks
 	cargo fmt --all --check

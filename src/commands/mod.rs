@@ -57,7 +57,7 @@ pub enum Invocation {
     Show(String),
     /// Ask a running gateway for its health.
     Health(HealthCheck),
-    /// Make or inspect a token.
+    /// Check a token.
     Token(Box<TokenCommand>),
     /// Print the messages of a gateway.
     Tail(Box<TailCommand>),

@@ -62,7 +62,7 @@ impl Display for Exit {
 }
 
 /// Prints a text that may contain text from outside, with control characters escaped. A closed reader (`weirgate token
-/// mint | head -1`) causes neither an error nor a panic.
+/// inspect | head -1`) causes neither an error nor a panic.
 pub(super) fn show(text: &str) {
     show_styled(&escaped(text, &['\n', '\t']));
 }

@@ -7,10 +7,10 @@ import time
 
 import pytest
 from accepting import Accepting
-from proxies import Apache, Caddy, Haproxy, Nginx, Varnish
+from proxies import Apache, Caddy, Envoy, Haproxy, Nginx, Traefik, Varnish
 from waiting import until
 
-RECIPES = [Nginx, Haproxy, Caddy, Apache, Varnish]
+RECIPES = [Nginx, Haproxy, Caddy, Apache, Varnish, Envoy, Traefik]
 SECRET = "s3cret-of-a-client"
 INTERNAL = "thirty-two bytes of an inner token"
 

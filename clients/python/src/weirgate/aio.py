@@ -95,6 +95,7 @@ class Subscription(Generic[Item]):
 
     def __await__(self) -> Generator[Any, None, Self]:
         if not self._inner.is_done:
+            self._client._check_loop()
             done: asyncio.Future[None] = self._client._loop.create_future()
             self._waiters.append(done)
             self._inner.is_awaited = True
@@ -108,7 +109,7 @@ class Subscription(Generic[Item]):
         return self
 
     def __aiter__(self) -> AsyncIterator[Item]:
-        return Iteration(self._inbox())
+        return Iteration(self._inbox(), self._client._check_loop)
 
     def _inbox(self) -> Inbox:
         inbox = Inbox(self._client._core.options.queue_max, False, lambda: (self._inner.is_over, self._inner.ending))
