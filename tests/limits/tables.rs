@@ -216,17 +216,20 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
     out
 }
 
-/// What is allowed, in the few words of a table.
+/// What is allowed, in the few words of a table; nothing of what the meaning or the default says already.
 fn allowed(setting: &Setting) -> String {
+    if matches!(
+        setting.kind,
+        Kind::Switch | Kind::Text | Kind::Secret | Kind::Path | Kind::Paths
+    ) {
+        return String::new();
+    }
     let allowed = setting.kind.allowed();
     [
         ("a whole number from ", ""),
         ("a number from ", ""),
         ("a port from ", ""),
         (", 0 for a free one", ", 0"),
-        ("; also yes, on, 1, or no, off, 0", ""),
-        ("the path of a file", "a file"),
-        ("the paths of files, with commas between them", "files"),
     ]
     .iter()
     .fold(allowed, |text, (long, short)| text.replace(long, short))
