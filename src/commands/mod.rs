@@ -7,6 +7,7 @@ mod admin;
 pub mod check;
 pub mod disconnect;
 pub mod health;
+mod kind;
 mod link;
 pub mod pages;
 mod program;
@@ -18,6 +19,7 @@ pub mod top;
 use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
 use self::disconnect::DisconnectCommand;
 use self::health::HealthCheck;
+pub use self::kind::{BusWord, Dialect, GatewayKind, Print, RoleTable, TokenUse};
 use self::pages::PageFiles;
 pub use self::program::{Exit, Program};
 use self::program::{
@@ -29,13 +31,13 @@ use self::tail::TailCommand;
 use self::token::TokenCommand;
 use self::top::TopCommand;
 use clap::{Arg, ArgMatches, Command};
+use std::env;
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use weirgate_server::run::files;
-use weirgate_server::run::{
-    GatewayKind, Print, RunError, default_signals, fit_address_space, take_early_signals,
-};
+use weirgate_server::run::{RunError, default_signals, fit_address_space, take_early_signals};
 use weirgate_server::settings::typed::Env;
 use weirgate_server::settings::{Checked, Given, Kind, Setting};
 use weirgate_server::telemetry::{logging, memory_limit_bytes};
@@ -171,7 +173,7 @@ impl Program {
     ) -> Result<Invocation, Exit> {
         let args = args.into_iter().map(Into::into).collect();
         let args = self.with_subcommand(args, &env)?;
-        let matches = command(self, For::arguments(&args))
+        let matches = in_columns(command(self, For::arguments(&args)))
             .try_get_matches_from(&args)
             .map_err(|error| self.refused(error, &args))?;
         match matches.subcommand() {
@@ -283,13 +285,26 @@ impl Program {
     }
 }
 
+/// The width of help that nobody gives a width to: a pipe, a file.
+const PIPE_COLUMNS: usize = 80;
+
+/// Sets the width of help. That of a terminal and `COLUMNS` are read by clap; without both it would take 100 columns.
+fn in_columns(command: Command) -> Command {
+    let is_terminal =
+        io::stdout().is_terminal() || io::stderr().is_terminal() || io::stdin().is_terminal();
+    match is_terminal || env::var_os("COLUMNS").is_some() {
+        true => command,
+        false => command.term_width(PIPE_COLUMNS),
+    }
+}
+
 /// The whole command line.
 fn command(program: &Program, made_for: For) -> Command {
     let root = Command::new(program.name)
         .about(program.about)
         .version(version_line())
         .after_help(program.start_with)
-        .max_term_width(80)
+        .max_term_width(100)
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand_value_name("COMMAND")

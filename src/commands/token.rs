@@ -9,9 +9,9 @@ use clap::{Arg, ArgMatches, Command};
 
 use super::program::{Exit, For, arg, chosen, flag, value};
 use crate::commands::Program;
+use crate::commands::{GatewayKind, RoleTable, TokenUse};
+use crate::keys::KeyFiles;
 use weirgate_bus::runtime::Clock;
-use weirgate_server::run::files::KeyFiles;
-use weirgate_server::run::{GatewayKind, RoleTable, TokenUse};
 use weirgate_server::settings::typed::{Env, GATEWAY_ENV};
 use weirgate_server::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
 use weirgate_wire::auth::{
@@ -323,7 +323,8 @@ mod tests {
     #[test]
     fn a_token_is_let_in_until_it_ends() {
         let gateway = gateway(Some("secret"));
-        let claims = json!({"role": "admin", "sub": "ann \"a\"", "maxSymbols": 3, "exp": 1_700_000_060});
+        let claims =
+            json!({"role": "admin", "sub": "ann \"a\"", "maxSymbols": 3, "exp": 1_700_000_060});
         let of_a_minute = token("secret", claims);
         let shown = gateway
             .inspect(of_a_minute.as_ref(), at(1_700_000_001_000))

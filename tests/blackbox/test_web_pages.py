@@ -3,11 +3,12 @@ over a new start of the gateway too."""
 import json
 import re
 
+import nats
 import pytest
 from browser import open_page
 from processes import ROOT, node_binary
 from waiting import until
-from walkthrough import Shell, Walkthrough, different
+from walkthrough import Shell, Walkthrough, connects, different
 
 # Chromium takes a core for itself: one at a time.
 pytestmark = pytest.mark.xdist_group("chromium")
@@ -17,16 +18,16 @@ ROWS = "[...document.querySelectorAll('tr')].map((row) => row.innerText.split('\
 
 @pytest.fixture
 def guide(tmp_path):
-    """guide(name) → the guide of that name, its shells ended with the test."""
+    """guide(name) → the guide of that name, its shells ended with the test; `change` changes its text."""
     pages = []
 
-    def page(name):
+    def page(name, change=str):
         node_binary()
         folder = tmp_path / name
         folder.mkdir()
         text = (ROOT / "docs" / "guides" / f"{name}.md").read_text()
         assert len(text.split()) <= 600, "a guide is read in a few minutes"
-        pages.append(Walkthrough(text, folder))
+        pages.append(Walkthrough(change(text), folder))
         return pages[-1]
     yield page
     for one in pages:
@@ -34,19 +35,14 @@ def guide(tmp_path):
         one.discard()
 
 
-def gateway(page):
-    """The number of the shell with the gateway, and its block."""
-    blocks = [block for kind, block, _ in page.parts if kind == "sh"]
-    [at] = [at for at, block in enumerate(blocks) if "weirgate channels" in block]
-    return at, blocks[at]
-
-
 def stop_gateway(page):
-    page.shells[gateway(page)[0]].discard()
+    [shell] = [shell for shell in page.shells if "weirgate channels" in shell.block]
+    shell.discard()
 
 
 def start_gateway(page):
-    page.shells.append(Shell(gateway(page)[1], page.folder, page.env, len(page.shells) + 1))
+    [block] = [block for kind, block, _ in page.parts if kind == "sh" and "weirgate channels" in block]
+    page.shells.append(Shell(block, page.folder, page.env, len(page.shells) + 1))
 
 
 async def test_the_table_has_200_rows_at_once_and_keeps_them_over_a_new_start(guide):
@@ -99,3 +95,70 @@ async def test_the_chart_begins_with_history_and_grows(guide):
         await browser.until("document.getElementById('how').textContent.startsWith('a hole in the line: ')", 60, "the hole is named")
         await different(browser, points)
         assert [one for one in browser.problems if "ERR_CONNECTION_REFUSED" not in one] == []
+
+
+ANSWER = "JSON.stringify(document.getElementById('answer').textContent.split(' '))"
+# What the guide says about JetStream.
+ON_JETSTREAM = [
+    ("redis-server --port 6379 --save ''", "nats-server -p 4222 -js -sd store"),
+    ("export REDIS_URL=redis://127.0.0.1:6379\n", ""),
+    ("--event-stream --stream answers", "--event-stream --bus nats://127.0.0.1:4222 --stream ANSWERS"),
+    ("weirgate publish redis://127.0.0.1:6379 answer:0 hello --stream answers",
+     "weirgate publish nats://127.0.0.1:4222 answer.0 hello --jetstream"),
+    ("weirgate publish redis://127.0.0.1:6379 answer:7 'word{number}' --stream answers",
+     "weirgate publish nats://127.0.0.1:4222 answer.7 'word{number}' --jetstream"),
+    ("answer:", "answer."),
+]
+
+
+def on_jetstream(text):
+    for redis, nats in ON_JETSTREAM:
+        assert redis in text, redis
+        text = text.replace(redis, nats)
+    return text
+
+
+async def make_stream(page):
+    """As `nats stream add ANSWERS --subjects 'answer.*' --defaults`."""
+    [port] = re.findall(r"nats-server -p (\d+)", page.parts[0][1])
+    await until(lambda: connects(int(port)), 30, "nats-server")
+    connection = await nats.connect(f"nats://127.0.0.1:{port}")
+    await connection.jetstream().add_stream(name="ANSWERS", subjects=["answer.*"])
+    await connection.close()
+
+
+@pytest.mark.parametrize("bus", ["redis", "jetstream"])
+async def test_an_answer_survives_a_reload_and_a_new_process_of_the_gateway(guide, bus):
+    page = guide("answer", on_jetstream if bus == "jetstream" else str)
+    [publisher] = [part for part in page.parts if part[0] == "sh" and "word{number}" in part[1]]
+    first, rest = page.parts[:1], [part for part in page.parts[1:] if part is not publisher]
+    page.parts = first
+    await page.run()
+    if bus == "jetstream":
+        await make_stream(page)
+    page.parts = rest
+    await page.run()
+    async with open_page(page.url(), width=900, height=500) as browser:
+        async def grows():
+            """Until there are more words; all of them once, from the first on."""
+            before = len(json.loads(await browser.js(ANSWER)))
+            await browser.until(f"JSON.parse({ANSWER}).length > {before + 5}", 60, f"more words than {before}: {browser.problems}")
+            words = json.loads(await browser.js(ANSWER))
+            assert words == [f"word{n}" for n in range(1, len(words) + 1)]
+            return len(words)
+
+        await browser.until("document.getElementById('how').textContent === 'open' && location.hash.length > 1", 60, "the stream")
+        page.shells.append(Shell(publisher[1], page.folder, page.env, len(page.shells) + 1))
+        async def reload():
+            """All words from before are there again."""
+            count = await grows()
+            await browser.js("location.reload()")
+            await browser.until(f"document.getElementById('count') && +document.getElementById('count').textContent >= {count}", 60, "all words")
+            await grows()
+
+        await reload()
+        stop_gateway(page)
+        await browser.until("document.getElementById('how').textContent === 'waiting'", 30, "the loss")
+        start_gateway(page)
+        await browser.until("document.getElementById('how').textContent === 'open'", 60, "it is back")
+        await reload()

@@ -28,7 +28,7 @@ class Shell:
     """A block of commands in bash, with everything that it starts."""
 
     def __init__(self, block, folder, env, number):
-        self.output = folder / f"terminal-{number}.log"
+        self.block, self.output = block, folder / f"terminal-{number}.log"
         with open(self.output, "wb") as output:
             self.child = subprocess.Popen(["bash", "-c", block], cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output,
                                           stderr=subprocess.STDOUT, start_new_session=True)

@@ -10,7 +10,7 @@ use tungstenite::protocol::CloseFrame;
 
 use super::super::link::Target;
 use super::super::program::complain;
-use weirgate_server::run::Dialect;
+use crate::commands::Dialect;
 use weirgate_wire::base::{escaped, escaped_bytes};
 use weirgate_wire::json;
 

@@ -290,7 +290,7 @@ impl LogLines {
     }
 }
 
-/// Writes a line. A closed standard output is not an error. `told` is the number of left-out lines that were logged
+/// Writes a line. A closed standard output is not an error. `reported` is the number of left-out lines that were logged
 /// already.
 fn write_out(job: Job, left_out: &AtomicU64, reported: &mut u64, out: &mut dyn Write) {
     match job {

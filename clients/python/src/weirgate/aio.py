@@ -98,12 +98,11 @@ class Subscription(Generic[Item]):
             self._client._check_loop()
             done: asyncio.Future[None] = self._client._loop.create_future()
             self._waiters.append(done)
-            self._inner.is_awaited = True
             try:
                 yield from done
             finally:
                 self._waiters.remove(done)
-                self._inner.is_awaited = bool(self._waiters)
+        self._inner.is_heard = True
         if self._inner.error is not None:
             raise self._inner.error
         return self

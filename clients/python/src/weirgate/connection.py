@@ -30,6 +30,8 @@ _LOG = logging.getLogger("weirgate")
 _NETWORK = (OSError, EOFError, InvalidHandshake, ConnectionClosed)
 # Until a connection whose task somebody else has cancelled counts as lost: at the end of a program, never.
 _CANCELLED_S = 0.1
+# Until a refusal of which nobody has heard is in the log: a thread may be about to wait for the answer.
+_UNHEARD_S = 1.0
 
 
 class Connection(Generic[Item]):
@@ -198,8 +200,7 @@ class Connection(Generic[Item]):
             case Report(what, error):
                 self._report(what, error)
             case Warn(text):
-                if not self._listeners.get("error"):
-                    _LOG.warning("%s", text)
+                self._loop.call_later(_UNHEARD_S, self._warn, text)
             case Deliver(subscription, item, details):
                 self._deliver(subscription, item, details)
             case Renew(is_wanted):
@@ -227,6 +228,10 @@ class Connection(Generic[Item]):
             self._report(f"callback {listener!r}", error)
             return error
         return None
+
+    def _warn(self, text: Callable[[], str]) -> None:
+        if not self._listeners.get("error") and (said := text()):
+            _LOG.warning("%s", said)
 
     def _report(self, what: str, error: BaseException) -> None:
         self._loop.call_exception_handler({"message": f"weirgate: {what} failed", "exception": error})

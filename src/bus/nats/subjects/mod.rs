@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use self::session::Session;
+use self::session::SubjectsSession;
 use super::error::{NatsError, Stop};
 use super::needs::{JetStreamNeeds, NatsNeeds};
 use super::protocol;
@@ -194,7 +194,7 @@ pub struct NatsSubjectsSource {
     waiter: Waiter,
     names: Names,
     /// All names requested at the start of the connection in use were answered.
-    has_stood: bool,
+    is_restored: bool,
     servers: Servers,
     publishing: Option<Publishing>,
     kept: Option<KeptFeed>,
@@ -234,7 +234,7 @@ impl NatsSubjectsSource {
             status,
             waiter,
             names,
-            has_stood: false,
+            is_restored: false,
             servers: Servers::default(),
             publishing: None,
             kept: None,
@@ -291,9 +291,9 @@ impl NatsSubjectsSource {
         }
         self.names.take_all();
         relay.status.set_up(false);
-        let mut session = Session::new(self, (wire, sids), second, relay);
+        let mut session = SubjectsSession::new(self, (wire, sids), second, relay);
         session.restore()?;
-        session.source.has_stood = true;
+        session.source.is_restored = true;
         session.begin_feed()?;
         let away_ms = session.relay.report_up()?;
         session.relay.link.send(BusEvent::CaughtUp)?;
@@ -324,7 +324,7 @@ impl Bus for NatsSubjectsSource {
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
         self.names.take_all();
-        self.has_stood = false;
+        self.is_restored = false;
         let (nats, bytes_max) = (&self.settings.nats, self.settings.payload_bytes_max);
         let stop = match self.servers.wire(&mut self.waiter, nats, bytes_max) {
             Ok(mut wire) => {
@@ -339,7 +339,7 @@ impl Bus for NatsSubjectsSource {
             }
             Err(error) => error.into(),
         };
-        let reported = self.names.lost(self.has_stood, &relay.link);
+        let reported = self.names.lost(self.is_restored, &relay.link);
         reported.map_or(Stop::LoopGone, |()| stop)
     }
 }

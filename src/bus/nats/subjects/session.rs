@@ -24,7 +24,7 @@ use weirgate_wire::base::Now;
 const SETTLED_PER_TURN: usize = 1_024;
 
 /// A session: the source, a connection, and its state.
-pub(super) struct Session<'a> {
+pub(super) struct SubjectsSession<'a> {
     pub(super) source: &'a mut NatsSubjectsSource,
     pub(super) wire: &'a mut Wire,
     /// Decides whether this connection is kept during a silence.
@@ -47,7 +47,7 @@ struct PendingChange {
     words: Option<String>,
 }
 
-impl<'a> Session<'a> {
+impl<'a> SubjectsSession<'a> {
     pub(super) fn new(
         source: &'a mut NatsSubjectsSource,
         (wire, sids): (&'a mut Wire, &'a mut Sids),
@@ -170,7 +170,7 @@ impl<'a> Session<'a> {
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.source.names.retry_refused();
         let nats = &self.source.settings.nats;
-        if self.source.has_stood && self.second.has_other(&[], nats, self.wire) {
+        if self.source.is_restored && self.second.has_other(&[], nats, self.wire) {
             return Err(NatsError::LameDuck.into());
         }
         match self.wire.watch(&self.source.settings.nats.times, is_silent) {
@@ -436,7 +436,7 @@ impl<'a> Session<'a> {
             self.relay.link.send(BusEvent::Gap { lost: None })?;
             // The gateway takes a gap as the end of all confirmations, so the names still subscribed are confirmed
             // again.
-            for (subscription, number) in self.source.names.ledger.standing() {
+            for (subscription, number) in self.source.names.ledger.confirmed_names() {
                 self.relay.link.send(BusEvent::Subscribed {
                     subscription,
                     number,
@@ -468,7 +468,7 @@ impl<'a> Session<'a> {
             subscription,
             number,
         })?;
-        match self.source.has_stood {
+        match self.source.is_restored {
             true => self.begin_feed(),
             false => Ok(()),
         }
