@@ -385,7 +385,7 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
     )
     .more(
         "At most max_payload of a NATS server (1 MiB by default), less 256 bytes. Instances may \
-         differ: each receives messages of the largest allowed value.",
+         differ: each receives messages of up to 16 MiB.",
     )
     .limit(
         "a larger push is sent in several messages",

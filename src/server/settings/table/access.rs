@@ -282,10 +282,10 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         "jwt-role-claim",
         Kind::Text,
         field!(AuthSettings, rules.role),
-        "The claim with the role or a list of roles; dots lead into objects",
+        "The claim with the role or a list of roles; a dot leads into an object",
     )
     .more(
-        "Such as realm_access.roles. Of several roles the first in the table counts. Without the claim the client gets \
+        "For example realm_access.roles. Of several roles the first in the table counts. Without the claim the client gets \
          the default role.",
     ),
     Setting::new(

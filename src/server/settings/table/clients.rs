@@ -126,7 +126,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "tls-client-ca",
         Kind::Path,
         field!(TlsSettings, client_ca),
-        "PEM file with authorities: each client has to show a certificate of theirs",
+        "PEM file with authorities: each client must show a certificate that one of them signed",
     ),
     Setting::new(
         "tls-min",
