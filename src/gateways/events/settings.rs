@@ -240,14 +240,13 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Connections of the proxy to one service at once, shared between addresses",
     )
     .more(
-        "One address may have at most half of them, or a third beside another one. The clients of one IPv6 /64 count as one, and so do all clients behind a proxy that \
-         `--trusted-proxies` does not name. Each counts with 200 KiB for the bytes on their way, in the share `proxy-bytes` of \
-         `--memory-max`: more connections need more memory.",
+        "One address may have at most half of them, or a third beside another one. Each takes 200 KiB of the share \
+         `proxy-bytes` of --memory-max.",
     )
     .counts_all()
     .limit(
-        "a request waits for a connection, at most `--proxy-silence-timeout-ms`, then 504; uploads that crawl and answers that \
-         their clients do not take give way",
+        "a request waits, at most `--proxy-silence-timeout-ms`, then 504; slow uploads, and answers that clients do not \
+         take, end for it",
         Shows::Metric(metrics::PROXY_WAITS),
         "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
     ),
@@ -410,9 +409,8 @@ pub(super) const CHANGES: &[Change] = &[
     ("history-ms", |row| {
         row.help("How long pushes are kept for devices that resume; 0 for none")
                 .more(
-                    "At least 20000. Pushes then have a position, \"pos\". A device that comes back to the same \
-                    instance sends its last position as \"since\" and gets the pushes that it missed; another \
-                    instance tells the device that it cannot know.",
+                    "At least 20000. A device that comes back to the same instance with its last position as \"since\" gets the \
+         pushes that it missed.",
                 )
     }),
     ("redis-sentinels", |row| {
@@ -502,7 +500,7 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
     )
     .more(
         "At most max_payload of a NATS server (1 MiB by default), less 256 bytes. Instances may \
-         differ: each receives messages of the largest allowed value.",
+         differ: each receives messages of up to 16 MiB.",
     )
     .limit(
         "a larger push is sent in several messages",
