@@ -434,8 +434,8 @@ function drive(client, url) {
     log: (error) => console.error(error),
     /** What nobody may have heard of. */
     warn: (text) => options.onError || client.hears("error") || console.warn(text),
-    // Deno would end the program.
-    report: (error) => (globalThis.reportError && !globalThis.Deno ? reportError(error) : driver.log(error)),
+    // Deno and Bun, which have a process as Node has, would end it.
+    report: (error) => (globalThis.reportError && !globalThis.process ? reportError(error) : driver.log(error)),
     /** Calls a function of the program: a failure changes nothing. */
     attempt(call, failed = driver.report) {
       try {

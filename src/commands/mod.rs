@@ -7,6 +7,7 @@ mod admin;
 pub mod check;
 pub mod disconnect;
 pub mod health;
+mod kind;
 mod link;
 pub mod pages;
 mod program;
@@ -18,6 +19,7 @@ pub mod top;
 use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
 use self::disconnect::DisconnectCommand;
 use self::health::HealthCheck;
+pub use self::kind::{BusWord, Dialect, GatewayKind, Print, RoleTable, TokenUse};
 use self::pages::PageFiles;
 pub use self::program::{Exit, Program};
 use self::program::{
@@ -35,9 +37,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use weirgate_server::run::files;
-use weirgate_server::run::{
-    GatewayKind, Print, RunError, default_signals, fit_address_space, take_early_signals,
-};
+use weirgate_server::run::{RunError, default_signals, fit_address_space, take_early_signals};
 use weirgate_server::settings::typed::Env;
 use weirgate_server::settings::{Checked, Given, Kind, Setting};
 use weirgate_server::telemetry::{logging, memory_limit_bytes};
@@ -59,7 +59,7 @@ pub enum Invocation {
     Show(String),
     /// Ask a running gateway for its health.
     Health(HealthCheck),
-    /// Make or inspect a token.
+    /// Check a token.
     Token(Box<TokenCommand>),
     /// Print the messages of a gateway.
     Tail(Box<TailCommand>),

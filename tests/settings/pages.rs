@@ -165,8 +165,8 @@ fn there_is_a_manual_page_for_each_command_and_it_has_every_flag() {
     }
     assert_eq!(shown(&["man"], &[]), root);
     assert_eq!(
-        shown(&["man", "token-mint"], &[]),
-        read("weirgate-token-mint.1")
+        shown(&["man", "token-inspect"], &[]),
+        read("weirgate-token-inspect.1")
     );
     let told = refused(&["man", "levles"], &[]);
     assert!(told.contains("weirgate-levels, "), "{told}");

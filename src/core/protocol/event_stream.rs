@@ -2,17 +2,18 @@
 //! response to a plain `GET`. The messages of the client are in the query of the request, as parameters
 //! `send`.
 
+mod response;
+
 use std::vec;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use memchr::memchr;
 
+use self::response::{COMMENT, DATA, Page};
 use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
 use crate::{CloseCode, CloseReason, Content, Encoded, Frame, Limits, Prefix};
 use weirgate_wire::base::allocated_bytes;
-use weirgate_wire::event_stream;
-use weirgate_wire::event_stream::{COMMENT, DATA, Page};
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::ObjectWriter;
 
@@ -58,7 +59,7 @@ fn line_and_bytes(frame: &Frame) -> (&[u8], &[u8]) {
 fn event(kind: &[u8], text: &[u8], id: &[u8]) -> Encoded {
     let mut event = [kind, DATA].concat();
     let body_at = event.len() as u8;
-    event_stream::end_data(&mut event, text, id);
+    response::end_data(&mut event, text, id);
     Encoded::new(event, 0, body_at)
 }
 
@@ -100,7 +101,7 @@ pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> (Protocol, Enco
     let head = request.head;
     let retry_spread_ms = request.random % RETRY_SPREAD_MS;
     let page = page(head, request.limits);
-    event_stream::answer(out, page, RETRY_MS + retry_spread_ms);
+    response::answer(out, page, RETRY_MS + retry_spread_ms);
     let messages: Vec<_> = head.sent_in_query().flatten().collect();
     let stream = EventStream {
         messages: messages.into_iter(),
@@ -118,12 +119,12 @@ pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> (Protocol, Enco
 /// but 200 an `EventSource` never reconnects (WHATWG HTML §9.2.3, "fail the connection").
 pub(crate) fn refuse(head: &RequestHead<'_>, limits: &Limits, random: u64, out: &mut Vec<u8>) {
     let retry_ms = RETRY_MS + random % RETRY_SPREAD_MS;
-    event_stream::refusal(out, page(head, limits), retry_ms);
+    response::refusal(out, page(head, limits), retry_ms);
 }
 
 /// Responds to a `HEAD`, as a monitor sends it.
 pub(crate) fn answer_head(head: &RequestHead<'_>, limits: &Limits, out: &mut Vec<u8>) {
-    event_stream::head(out, page(head, limits), "");
+    response::head(out, page(head, limits), "");
 }
 
 fn page<'a>(head: &RequestHead<'a>, limits: &Limits) -> Page<'a> {
@@ -180,10 +181,10 @@ impl EventStream {
         if code.retry_after_ms > 0 {
             // An `EventSource` does not know the event `close`, but it waits for this time before it reconnects.
             let retry_ms = u64::from(code.retry_after_ms) + self.retry_spread_ms;
-            out.extend_from_slice(&event_stream::retry(retry_ms));
+            out.extend_from_slice(&response::retry(retry_ms));
         }
         out.extend_from_slice(b"event: close\n");
         out.extend_from_slice(DATA);
-        event_stream::end_data(out, object.finish().as_bytes(), b"");
+        response::end_data(out, object.finish().as_bytes(), b"");
     }
 }

@@ -8,6 +8,7 @@ mod due;
 mod input;
 mod lifecycle;
 mod phase;
+mod postponed;
 mod reading;
 mod record;
 mod slots;
@@ -40,6 +41,7 @@ pub use record::{ClientSnapshot, ClientState, user_in_log};
 pub use slots::MaxRate;
 
 use phase::{Head, Phase};
+use postponed::Postponed;
 use reading::Reading;
 use record::Record;
 use slots::Slots;
@@ -54,7 +56,7 @@ pub(super) struct Session {
     generation: u32,
     intake: Intake,
     sending: Sending,
-    /// Whether a token bucket, the client's own rate or a gate limits the queue's input.
+    /// Whether a token bucket, the client's own rate, a gate or a resume under way limits the queue's input.
     is_limited: bool,
     /// Whether the gateway waits until the queue has room.
     room_wanted: bool,
@@ -107,11 +109,12 @@ struct Cold {
     permit: Option<ConnectionPermit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
-    /// The last sign of life, and whether another one is awaited.
-    heard_us: u64,
+    /// Whether a sign of life is awaited.
     is_silent: bool,
     /// The permit for the client's waiting missed messages, among those of all clients.
     resumed: Option<Box<Permit>>,
+    /// While the client resumes: what of the kept feed came meanwhile.
+    postponed: Option<Box<Postponed>>,
     /// The losses of the bus that the client knows of.
     losses_known: u64,
     /// The client has asked for the status of the bus.
@@ -154,9 +157,9 @@ impl Session {
             permit: Some(permit),
             rate: None,
             slots: None,
-            heard_us: 0,
             is_silent: false,
             resumed: None,
+            postponed: None,
             losses_known: 0,
             asks_status: false,
             is_released: false,
@@ -501,8 +504,7 @@ impl Session {
     }
 
     /// Handles a message, ping or pong of the client. Returns true if a sign of life was awaited.
-    pub(super) fn has_answered(&mut self, now: Now) -> bool {
-        self.cold.heard_us = now.mono_us;
+    pub(super) fn has_answered(&mut self) -> bool {
         std::mem::take(&mut self.cold.is_silent)
     }
 

@@ -49,10 +49,6 @@ class _Entry:
     def is_refused(self) -> bool:
         return self.state in ("refused", "limited")
 
-    @property
-    def is_awaited(self) -> bool:
-        return any(one.is_awaited and not one.is_done for one in self.subscriptions)
-
 
 @dataclass(eq=False)
 class SubscriptionCore:
@@ -66,8 +62,8 @@ class SubscriptionCore:
     is_done: bool = False
     """The wait for the server is over."""
     is_left: bool = False
-    is_awaited: bool = False
-    """Of the driver: somebody waits for the server, and so hears of a refusal."""
+    is_heard: bool = False
+    """Of the driver: somebody has waited for the server, and so has heard of a refusal."""
     error: RequestError | None = None
     on_change: Callable[[], None] | None = None
     on_item: Callable[[Any], None] | None = None
@@ -414,7 +410,7 @@ class SubscriberCore(SessionCore):
         for entry in left:
             entry.state = "limited" if _LIMITED.match(entry.why) else "refused"
         news = [entry for entry in left if entry.why != entry.told]
-        silent = [entry for entry in news if entry.warned != entry.why and not entry.is_awaited]
+        silent = [(entry.name, entry.why, tuple(entry.subscriptions)) for entry in news if entry.warned != entry.why]
         _check(left)
         for entry in left:
             entry.told = entry.why
@@ -422,8 +418,8 @@ class SubscriberCore(SessionCore):
             self._emit("error", _refusal(news))
         self._tell()
         if silent:
-            self._outputs.append(Warn(f"refused {_reasons(silent)!r:.1000}"))
-        for entry in silent:
+            self._outputs.append(Warn(lambda: _unheard(silent)))
+        for entry in news:
             entry.warned = entry.why
         if self._is_up and self._again_at == math.inf and self._shared():
             self._again_at = self.now + self._again_ms * (1 + self.random())
@@ -434,6 +430,12 @@ class SubscriberCore(SessionCore):
 
 def _in_state(entries: Iterable[_Entry], *states: State) -> list[_Entry]:
     return [entry for entry in entries if entry.state in states]
+
+
+def _unheard(refused: list[tuple[str, str, tuple[SubscriptionCore, ...]]]) -> str:
+    """The names of which nobody has heard, with the reasons."""
+    silent = {name: why for name, why, subscriptions in refused if not any(one.is_heard for one in subscriptions)}
+    return f"refused {silent!r:.1000}" if silent else ""
 
 
 def _reasons(entries: list[_Entry]) -> dict[str, str]:

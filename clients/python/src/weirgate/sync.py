@@ -11,7 +11,7 @@ all.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Generic, Self, TypeVar, Unpack
 
 from . import aio
@@ -85,9 +85,11 @@ class Connection(Generic[Item]):
         and a signal handler. In a process that was forked from that of the client it does nothing."""
         check_close(code, reason)
 
-        async def end() -> None:
-            if self._made is not None:
-                await self._made.close(code, reason)
+        def end() -> Awaitable[None] | None:
+            if self._made is None:
+                return None
+            self._made._end(code, reason)
+            return self._made._ends()
 
         if not self._worker.is_elsewhere():
             self._worker.close(end)
@@ -234,10 +236,6 @@ class _Subscriber(Connection[Item]):
             for one in made:
                 one._made.unsubscribe()
 
-        if self._worker.is_here():
-            # A handler may subscribe.
-            make()
-            return made[0]
         try:
             self._worker.wait_for(make)
         except BaseException:
