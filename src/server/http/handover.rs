@@ -94,10 +94,10 @@ pub struct Handover {
 /// Returns a connection with a request for a WebSocket to the reactor. Called on the HTTP thread, so it must not block.
 pub type WayBack = Arc<dyn Fn(Handover) + Send + Sync>;
 
-/// The most log lines a second about connections that had to are evicted, broke the protocol of TLS, or were cut off.
+/// The most log lines a second about connections that were evicted, broke the protocol of TLS, or were cut off.
 const END_LINES_PER_SECOND: u32 = 10;
 
-/// Reports the ends of connections that had to are evicted, broke the protocol of TLS, or were cut off: to the reactor, which counts
+/// Reports the ends of connections that were evicted, broke the protocol of TLS, or were cut off: to the reactor, which counts
 /// them, and to the log.
 #[derive(Debug)]
 pub(super) struct Ends {

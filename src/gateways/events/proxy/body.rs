@@ -61,7 +61,7 @@ impl ToService {
     /// `room` grants its bytes; leaves any other body to be read in pieces.
     ///
     /// # Errors
-    /// A small body broke off, came too slowly or had to are evicted.
+    /// A small body broke off, came too slowly or was evicted.
     pub(super) async fn new(
         body: RequestBody,
         room: impl FnOnce(u64) -> Option<Permit>,

@@ -156,8 +156,10 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
-        // A client's `Connection` must not remove the length of the body or the host of the request.
-        if *name != CONTENT_LENGTH && *name != HOST {
+        // A client's `Connection`, which a proxy may pass on as it came, must not remove the length of the body, the host of the
+        // request, or what the proxy tells of the client (as CVE-2022-31813 of Apache).
+        let is_kept = *name == CONTENT_LENGTH || *name == HOST || is_word_of_proxies(name);
+        if !is_kept {
             headers.remove(name);
         }
     }
@@ -175,16 +177,19 @@ fn remove_disguised(headers: &mut HeaderMap) {
     headers.remove("x-internal-token");
 }
 
-/// Removes the headers in which only a proxy tells of its client, except for the list of addresses: `Forwarded` (RFC 7239),
-/// `X-Real-IP`, and all of `X-Forwarded-…`, such as `-Host`, `-Port` and `-Prefix`. A service that makes links of them
-/// would take a stranger's host for its own.
+/// Whether only a proxy tells of its client in this header: `Forwarded` (RFC 7239), `X-Real-IP`, and all of `X-Forwarded-…`,
+/// such as `-For`, `-Host`, `-Port` and `-Prefix`.
+fn is_word_of_proxies(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-")
+}
+
+/// Removes the headers in which only a proxy tells of its client, except for the list of addresses. A service that makes links
+/// of them would take a stranger's host for its own.
 fn remove_words_of_proxies(headers: &mut HeaderMap) {
-    let is_of_proxies = |name: &&HeaderName| {
-        let name = name.as_str();
-        matches!(name, "forwarded" | "x-real-ip")
-            || name.starts_with("x-forwarded-") && name != "x-forwarded-for"
-    };
-    let found: Vec<HeaderName> = headers.keys().filter(is_of_proxies).cloned().collect();
+    let is_removed =
+        |name: &&HeaderName| is_word_of_proxies(name) && name.as_str() != "x-forwarded-for";
+    let found: Vec<HeaderName> = headers.keys().filter(is_removed).cloned().collect();
     for name in found {
         headers.remove(name);
     }
@@ -433,6 +438,28 @@ mod tests {
         assert_eq!(other["x-forwarded-for"], list);
         assert_eq!(other["x-forwarded-proto"], "http");
         assert_eq!(other["x-forwarded-host"], "public");
+    }
+
+    #[test]
+    fn a_client_takes_nothing_of_what_a_proxy_says_of_it() {
+        let words = [
+            ("forwarded", "for=192.0.2.1"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-host", "www.example"),
+            ("x-forwarded-proto", "https"),
+            ("x-real-ip", "192.0.2.1"),
+        ];
+        let named = words.map(|(name, _)| name).join(", ");
+        let headers = map(&[&words[..], &[("connection", &named)]].concat());
+        let headers = asked(headers, true);
+        for (name, value) in words {
+            let end = if name == "x-forwarded-for" {
+                ", 10.0.0.9"
+            } else {
+                ""
+            };
+            assert_eq!(headers[name], format!("{value}{end}"), "{name}");
+        }
     }
 
     #[test]
