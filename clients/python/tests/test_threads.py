@@ -200,8 +200,10 @@ def test_close_in_a_signal_handler_ends_the_wait_of_the_main_thread(server, what
 
 
 FORKED = """
-import os, sys
+import os, sys, warnings
 from weirgate.sync import Channels
+# Python 3.12 and newer warn of a fork beside threads.
+warnings.simplefilter("ignore", DeprecationWarning)
 url = sys.argv[1]
 client = Channels(url)
 wanted = client.subscribe("a").wait()
