@@ -408,7 +408,7 @@ got, others = [], []
 for one in items:
     spawn(lambda one=one: got.append([next(one)["data"] for _ in range(50)]))
 spawn(lambda: [others.append(sleep(0.001)) for _ in range(20)])
-while len(got) < 2:
+while len(got) < 2 or len(others) < 20:
     sleep(0.01)
 assert got == [list(range(50))] * 2 and len(others) == 20
 try:
