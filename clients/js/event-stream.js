@@ -119,7 +119,8 @@ export class EventStream extends Shape {
     // A token in the query would be in logs. The next connection has a new token.
     if (action === "authenticate") return { type: "error", error: "Unknown action: authenticate", requestId };
     if (!this.#abort || now() - this.#heardAt > ALIVE_MS) return undefined;
-    if (action === "ping") return { type: "pong", requestId, timestamp: Date.now() };
+    // Without a time: it would be the time of this machine, and not of the server.
+    if (action === "ping") return { type: "pong", requestId };
     if (event !== "identify") return undefined;
     const id = data?.device_id;
     const isKnown = this.#url.searchParams.get("device_id") === id || this.#kept.some((one) => one.message.data?.device_id === id);

@@ -154,6 +154,9 @@ def served(gateways, tmp_path):
     shutil.copytree(ROOT / "clients/js/test", js / "test")
     shutil.copytree(ROOT / "clients/conformance", tmp_path / "conformance")
     (js / "package.json").write_text('{"type":"module"}')
+    # These are not served, and need no other module.
+    for name in ("latency", "status"):
+        shutil.copy(ROOT / "clients/js" / f"{name}.js", js)
     for name, file in FILES.items():
         weirgate = gateways(name)
         for end in ("js", "d.ts"):

@@ -149,10 +149,10 @@ test("a first attempt that fails throws to the caller, and leaves nothing behind
 }));
 
 test("an error of the engine in an attempt is reported once in a row, and the next attempt is made", reporting(async (reported) => {
-  const addresses = [URL_, "no address", "no address", URL_];
+  const addresses = [URL_, "ws://refused/", "ws://refused/", URL_];
   class Strict extends globalThis.WebSocket {
     constructor(url, protocols) {
-      if (!url.startsWith("ws:")) throw new TypeError("no address");
+      if (url.includes("refused")) throw new TypeError("no address");
       super(url, protocols);
     }
   }

@@ -29,6 +29,16 @@ test("what gateways serve is made of the modules: 4.0 kB for levels, 7.5 for tra
   }
 });
 
+test("what is not served is small: 0.8 kB for rows, 1.9 for the status, 1.2 for the latency, 3.1 for the hooks with these", () => {
+  const most = { rows: 800, status: 1_900, latency: 1_200, react: 3_100 };
+  for (const [name, bytes] of Object.entries(most)) {
+    const names = name === "react" ? ["rows", "status", name] : [name];
+    const code = names.map((one) => text(`${one}.js`).replace(/^import .*\n|^ *(\/\/.*|\/\*\*[^]*?\*\/)\n/gm, "")).join("");
+    const { length } = gzipSync(code, { level: 9 });
+    assert.ok(length <= bytes, `${name}: ${length} bytes`);
+  }
+});
+
 test("the files that gateways serve depend on nothing", () => {
   for (const name of readdirSync(join(folder, "served")).filter((one) => one.endsWith(".js"))) {
     assert.doesNotMatch(text(`served/${name}`), /\bimport\b|\brequire\(/);
@@ -47,7 +57,7 @@ test("the Python package has the same version", () => {
 });
 
 test("the declarations name what the modules export", async () => {
-  for (const name of [...modules, ...bases, "event-stream", "react", "rows"]) {
+  for (const name of [...modules, ...bases, "event-stream", "latency", "react", "rows", "status"]) {
     const loaded = await import(pathToFileURL(join(installed, `${name}.js`)));
     const declared = [...text(`${name}.d.ts`).matchAll(/^export (?:declare )?(?:function|class) (\w+)/gm)].map((found) => found[1]);
     assert.deepEqual([...new Set(declared)].sort(), Object.keys(loaded).sort(), name);

@@ -132,6 +132,11 @@ class _Subscriber(_Session[Item]):
         return self._core.subscriptions
 
     @property
+    def refused(self) -> dict[str, str]:
+        """The wanted names that the server refuses, with the reasons: without those that were granted or given up since."""
+        return self._core.refused
+
+    @property
     def bus(self) -> Bus | None:
         """As the server has said on this connection; None before. While it is "away", `status` is "stale"."""
         return self._core.bus

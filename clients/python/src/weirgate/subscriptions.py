@@ -132,6 +132,8 @@ class SubscriberCore(SessionCore):
         self.bus: Bus | None = None
         self.lost = 0
         self.recovered: bool | dict[str, bool] | None = None
+        # The refused names that the listeners know of.
+        self._known: dict[str, str] = {}
         self._admitted_as: tuple[str, str | None] | None = None
 
     # ---- For programs
@@ -139,6 +141,11 @@ class SubscriberCore(SessionCore):
     @property
     def subscriptions(self) -> list[str]:
         return self.live("")
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """A name that is asked for again stays until it is granted."""
+        return _reasons([entry for entry in self._names.values() if entry.why and entry.subscriptions])
 
     def subscribe(self, now: float, names: str | Iterable[str], handler: Callable[..., object] | None = None,
                   group: str = "") -> SubscriptionCore:
@@ -195,7 +202,7 @@ class SubscriberCore(SessionCore):
         asked = self._all("asked") if part is None else _in_state(part, "asked")
         entries = [entry for entry in asked if entry.name in granted]
         for entry in entries:
-            entry.state, entry.is_known, entry.told = "live", True, None
+            entry.state, entry.is_known, entry.told, entry.why = "live", True, None, ""
         _check(entries)
 
     def reported(self, message: dict[str, Any]) -> None:
@@ -214,7 +221,7 @@ class SubscriberCore(SessionCore):
         """The server has admitted the client with a token. Another token may be granted more."""
         is_other = self._admitted_as != (address, token)
         for entry in self._all("limited", "refused") if is_other else self._all("limited"):
-            entry.state = "wanted"
+            entry.state, entry.why = "wanted", ""
         self._admitted_as = (address, token)
         self._ask()
 
@@ -300,13 +307,20 @@ class SubscriberCore(SessionCore):
         since = self.position if self.position == self._given else None
         entry = self._names.setdefault((group, name), _Entry(name, group, since=since))
         if entry.is_refused:
-            entry.state, entry.told = "wanted", None
+            entry.state, entry.told, entry.why = "wanted", None, ""
         return entry
 
     def _ask(self) -> None:
         """Gives up what nobody wants any more, and asks for what is wanted."""
         self._ask_all()
         self._is_resuming = self._resuming > 0 or any("since" in self._more(entry) for entry in self._all("wanted"))
+        self._tell()
+
+    def _tell(self) -> None:
+        refused = self.refused
+        if refused != self._known:
+            self._known = refused
+            self._emit("refused", refused)
 
     def _ask_all(self) -> None:
         while not (self.is_serial and self._asking):
@@ -402,6 +416,7 @@ class SubscriberCore(SessionCore):
             entry.told = entry.why
         if news:
             self._emit("error", _refusal(news))
+        self._tell()
         if silent:
             self._outputs.append(Warn(lambda: _unheard(silent)))
         for entry in news:
