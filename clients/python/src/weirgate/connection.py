@@ -90,7 +90,7 @@ class Connection(Generic[Item]):
     @property
     def retry_in_ms(self) -> float:
         """While waiting: how long until the next attempt."""
-        return max(0.0, self._core.retry_at - self._now())
+        return max(0.0, self._core.retry_at - self._time())
 
     # ---- Actions
 
@@ -237,6 +237,10 @@ class Connection(Generic[Item]):
     def _now(self) -> float:
         """Milliseconds on the clock of the event loop. Raises RuntimeError as `_check_loop`."""
         self._check_loop()
+        return self._time()
+
+    def _time(self) -> float:
+        """The same for every thread, to read."""
         return self._loop.time() * 1000
 
     def _check_loop(self) -> None:
