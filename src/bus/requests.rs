@@ -297,7 +297,7 @@ impl Names {
     ///
     /// # Errors
     /// The loop is gone.
-    pub(super) fn tell_refused(
+    pub(super) fn report_refused(
         &mut self,
         bus: &str,
         link: &SourceLink,

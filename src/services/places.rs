@@ -255,8 +255,8 @@ mod tests {
             let wait = |client: &'static str, is_share: bool| {
                 let (places, order) = (places.clone(), Arc::clone(&order));
                 spawn_local(async move {
-                    let told = |share| assert_eq!(share, is_share, "{client}");
-                    let place = places.place(ip(client), told).await;
+                    let report = |share| assert_eq!(share, is_share, "{client}");
+                    let place = places.place(ip(client), report).await;
                     order.lock().expect("a list").push(client);
                     place.expect("a place")
                 })

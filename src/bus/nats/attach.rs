@@ -251,7 +251,7 @@ impl ConsumersSession<'_> {
             return Ok(false);
         }
         let found = look_for(self.data, &self.settings.streams)?;
-        self.tell_presence(found);
+        self.log_presence(found);
         for subscription in self.subscriptions.iter_mut() {
             if subscription.presence == Presence::Wanted {
                 continue;
@@ -273,7 +273,7 @@ impl ConsumersSession<'_> {
     }
 
     /// Logs a change.
-    fn tell_presence(&self, found: Presence) {
+    fn log_presence(&self, found: Presence) {
         let mut subscriptions = self.subscriptions.iter();
         let was_left_out = subscriptions.any(|s| s.presence.is_left_out());
         let names = self.settings.streams.iter().map(|s| s.name.as_str());

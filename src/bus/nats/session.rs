@@ -85,7 +85,7 @@ impl<'a> ConsumersSession<'a> {
 
     fn relay_all(&mut self) -> Result<Infallible, Stop> {
         self.relay_gaps()?;
-        self.tell_caught_up()?;
+        self.report_caught_up()?;
         loop {
             self.turn()?;
         }
@@ -106,7 +106,7 @@ impl<'a> ConsumersSession<'a> {
             // Messages that came while something was asked.
             self.relay_waiting()?;
         }
-        self.tell_caught_up()?;
+        self.report_caught_up()?;
         let acks_due = self.send_due_acks(now);
         self.data.flush()?;
         if has_read {
@@ -119,7 +119,7 @@ impl<'a> ConsumersSession<'a> {
     }
 
     /// Tells the loop once that no backlog is left.
-    fn tell_caught_up(&mut self) -> Result<(), Stop> {
+    fn report_caught_up(&mut self) -> Result<(), Stop> {
         let caught_up = self.subscriptions.iter().all(Subscription::caught_up);
         if caught_up && !self.reported_caught_up {
             self.relay.link.send(BusEvent::CaughtUp)?;
@@ -254,7 +254,7 @@ impl<'a> ConsumersSession<'a> {
                 let judged = subscription.health.judge(counts, Instant::now());
                 let pending = counts.pending;
                 if let Some(stall) = judged {
-                    tell_stall(subscription, stall, pending);
+                    log_stall(subscription, stall, pending);
                 }
                 if let Some(status) = of(&self.relay.status, subscription) {
                     status.set_lag(Some(pending));
@@ -443,7 +443,7 @@ pub(super) fn forget(status: &BusStatus, subscription: &Subscription) {
     }
 }
 
-fn tell_stall(subscription: &Subscription, stall: Option<Stall>, lag: u64) {
+fn log_stall(subscription: &Subscription, stall: Option<Stall>, lag: u64) {
     let subject = &subscription.spec.subject;
     match stall {
         Some(Stall::AcksRefused) => tracing::warn!(

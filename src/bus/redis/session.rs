@@ -305,13 +305,13 @@ impl PubSubSession<'_, '_> {
                 // receiver.
                 self.names.ledger.confirmed(&subscription, false);
             } else if let Some(number) = self.names.ledger.refused(&subscription, was_alone) {
-                self.tell_refused(subscription, number, words)?;
+                self.report_refused(subscription, number, words)?;
             }
         }
         Ok(())
     }
 
-    fn tell_refused(
+    fn report_refused(
         &mut self,
         subscription: Subscription,
         number: u64,
@@ -323,7 +323,7 @@ impl PubSubSession<'_, '_> {
         }
         self.relay.status.count_refused();
         let (link, refused) = (&self.relay.link, (subscription, number));
-        Ok(self.names.tell_refused("Redis", link, refused, reason)?)
+        Ok(self.names.report_refused("Redis", link, refused, reason)?)
     }
 
     /// If the gateway needs all names, sets the status to whether all are subscribed. Must be called only while the bus

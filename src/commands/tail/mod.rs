@@ -305,7 +305,7 @@ impl Session<'_> {
         self.count_grant(text)?;
         let bus = self.dialect.and_then(|dialect| (dialect.bus)(text));
         if let Some(word) = bus {
-            self.tell_bus(word);
+            self.show_bus(word);
         }
         if (status.is_some() || bus.is_some()) && self.command.style != Style::Raw {
             return Ok(Next::GoOn);
@@ -322,7 +322,7 @@ impl Session<'_> {
 
     /// Says that the bus is away, and that it is back. While the bus is there, a gateway may send the status again and
     /// again.
-    fn tell_bus(&mut self, word: BusWord) {
+    fn show_bus(&mut self, word: BusWord) {
         let lost = match word.has_lost {
             true => "; messages were lost",
             false => "",

@@ -54,7 +54,7 @@ impl ChannelsGateway {
         }
         if !is_confirmed && before != State::Refused {
             let members = core.members(name).collect();
-            self.tell_later(REFUSED, name, members);
+            self.queue_name_error(REFUSED, name, members);
             self.retained.refused(name);
         }
         if is_confirmed && before == State::Refused {
@@ -106,7 +106,7 @@ impl ChannelsGateway {
     }
 
     /// Stores an error about a name for these clients. Each client gets it after its waiting answers.
-    pub(super) fn tell_later(
+    pub(super) fn queue_name_error(
         &mut self,
         error: &'static str,
         name: &TopicName,
@@ -122,7 +122,7 @@ impl ChannelsGateway {
     }
 
     /// Sends errors of the bus to the next clients, as many as there is time for.
-    pub(super) fn tell_next(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
+    pub(super) fn send_next_name_error(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         while let Some(name_errors) = self.name_errors.front_mut() {
             match name_errors.clients.pop() {
                 Some(key) => {

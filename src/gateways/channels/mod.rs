@@ -471,7 +471,7 @@ impl Gateway for ChannelsGateway {
     fn handle_timeout(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
         self.continue_round(core, clients);
         self.settle_next(core, clients);
-        self.tell_next(core, clients);
+        self.send_next_name_error(core, clients);
         self.let_leave(core);
         self.give_up_over(core, clients);
         self.ask_retained(core);
@@ -522,7 +522,7 @@ impl Gateway for ChannelsGateway {
             BusNotice::RetainedEnd { topic, number, cut } => {
                 let answered = self.retained.ended(topic, *number, *cut);
                 if *cut == Some(RetainedCut::Refused) {
-                    self.tell_later("No last values from the bus", topic, answered);
+                    self.queue_name_error("No last values from the bus", topic, answered);
                 }
             }
         }

@@ -39,7 +39,7 @@ impl ChannelsGateway {
         }
         self.join(core, key, client, &name);
         if is_refused {
-            self.tell_later(REFUSED, &name, vec![key]);
+            self.queue_name_error(REFUSED, &name, vec![key]);
         }
         if is_kept {
             return;

@@ -224,7 +224,7 @@ impl Connection {
 
     /// How many messages are not forwarded yet: the waiting messages, and the message in line for a slot.
     fn to_forward(&self) -> u64 {
-        (self.waiting.len() + usize::from(self.stands_in_line())) as u64
+        (self.waiting.len() + usize::from(self.is_in_line())) as u64
     }
 
     /// Handles the end of the client. Of the messages that are not forwarded yet, drops the newest while there are more
@@ -291,7 +291,7 @@ impl Connection {
     }
 
     /// Returns true if the call of the current message waits in line for a slot.
-    pub(super) fn stands_in_line(&self) -> bool {
+    pub(super) fn is_in_line(&self) -> bool {
         self.calling
             .as_ref()
             .is_some_and(|calling| !calling.is_made)

@@ -375,7 +375,7 @@ impl StreamReader {
         // The numbers may be those of other messages by now.
         self.reported_until = 0;
         let head = info.head.unwrap_or(NO_MESSAGE);
-        self.tell_subjects(&info, events);
+        self.report_subjects(&info, events);
         let is_other = self.is_other(&info)
             || self
                 .empty_at
@@ -399,7 +399,7 @@ impl StreamReader {
     }
 
     /// Says which subjects the stream has, if that is news.
-    fn tell_subjects(&self, info: &StreamInfo, events: &mut Vec<KeptEvent>) {
+    fn report_subjects(&self, info: &StreamInfo, events: &mut Vec<KeptEvent>) {
         let known = self.info.as_ref().map_or(&[][..], |known| &known.subjects);
         if info.subjects != known {
             events.push(KeptEvent::Subjects(info.subjects.as_slice().into()));
@@ -565,7 +565,7 @@ impl StreamReader {
             return self.ask_info(now, out);
         }
         let (head, first) = (info.head_number(), info.first);
-        self.tell_subjects(&info, events);
+        self.report_subjects(&info, events);
         self.info = Some(info);
         let read = self.read_until().unwrap_or(0);
         if head > read {

@@ -100,7 +100,7 @@ impl<'a> SubjectsSession<'a> {
             retained.ask(question, sid, now, self.wire.out());
         }
         self.source.names.show_asked_questions(retained.asked());
-        self.tell_retained()?;
+        self.send_retained()?;
         self.turn()
     }
 
@@ -115,7 +115,7 @@ impl<'a> SubjectsSession<'a> {
             self.relay_all()?;
         }
         let until = self.watch(!has_read)?;
-        self.tell_settled()?;
+        self.report_settled()?;
         let publishing = self.source.publishing.as_ref();
         let dues = [
             self.retained.due(),
@@ -210,7 +210,7 @@ impl<'a> SubjectsSession<'a> {
         if delivery.sid >= FIRST_SID {
             let last_received = self.wire.last_received();
             self.retained.take(delivery, last_received, self.wire.out());
-            return self.tell_retained();
+            return self.send_retained();
         }
         let Some(subscription) = self.sids.get(delivery.sid).cloned() else {
             return Ok(());
@@ -262,7 +262,7 @@ impl<'a> SubjectsSession<'a> {
     }
 
     /// Sends the last values, and the ends of questions.
-    fn tell_retained(&mut self) -> Result<(), Stop> {
+    fn send_retained(&mut self) -> Result<(), Stop> {
         for events in std::mem::take(&mut self.retained.events) {
             let event = match events {
                 RetainedEvent::Value {
@@ -354,7 +354,7 @@ impl<'a> SubjectsSession<'a> {
                 let is_known = is_refused || was_alone;
                 if let Some(number) = self.source.names.ledger.refused(&subscription, is_known) {
                     let reason = words.as_deref().unwrap_or("no permission to subscribe");
-                    self.tell_refused(subscription.clone(), number, reason)?;
+                    self.report_refused(subscription.clone(), number, reason)?;
                 }
                 if lacks_room {
                     self.source.names.ledger.lacks_room(subscription);
@@ -362,7 +362,7 @@ impl<'a> SubjectsSession<'a> {
             } else if !self.settle.is_zero() {
                 self.source.names.ledger.settles(&subscription, settled);
             } else if let Some(number) = self.source.names.ledger.confirmed(&subscription, true) {
-                self.tell_subscribed(subscription, number)?;
+                self.report_subscribed(subscription, number)?;
             }
         }
         Ok(())
@@ -382,7 +382,7 @@ impl<'a> SubjectsSession<'a> {
                 .retained
                 .not_permitted((subject, *is_subscription), self.wire.out())
         {
-            return self.tell_retained();
+            return self.send_retained();
         }
         let Some((subject, true)) = refused else {
             if let Some((subject, _)) = refused {
@@ -414,13 +414,13 @@ impl<'a> SubjectsSession<'a> {
             && let Some(number) = self.source.names.ledger.revoked(&subscription)
         {
             self.sids.remove(&subscription.name);
-            return self.tell_refused(subscription, number, "the permission was taken away");
+            return self.report_refused(subscription, number, "the permission was taken away");
         }
         log_error(&mut self.source.names.lines, self.relay.link.now(), &words);
         Ok(())
     }
 
-    fn tell_refused(
+    fn report_refused(
         &mut self,
         subscription: Subscription,
         number: u64,
@@ -445,22 +445,22 @@ impl<'a> SubjectsSession<'a> {
         }
         let (link, refused) = (&self.relay.link, (subscription, number));
         let names = &mut self.source.names;
-        Ok(names.tell_refused("NATS", link, refused, reason.to_owned())?)
+        Ok(names.report_refused("NATS", link, refused, reason.to_owned())?)
     }
 
     /// Reports the names known to the other servers by now.
-    fn tell_settled(&mut self) -> Result<(), Stop> {
+    fn report_settled(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
         for _ in 0..SETTLED_PER_TURN {
             let Some((subscription, number)) = self.source.names.ledger.next_settled(now) else {
                 break;
             };
-            self.tell_subscribed(subscription, number)?;
+            self.report_subscribed(subscription, number)?;
         }
         Ok(())
     }
 
-    fn tell_subscribed(&mut self, subscription: Subscription, number: u64) -> Result<(), Stop> {
+    fn report_subscribed(&mut self, subscription: Subscription, number: u64) -> Result<(), Stop> {
         if let Some(kept) = &mut self.source.kept {
             kept.settle(&subscription, true);
         }
