@@ -4,7 +4,7 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
   const { driver, kind } = client;
   // What has happened within `recentMs`, and the names whose last values have not all come, with the reason if they do not.
   const recent = new Map(), partial = new Map();
-  let alarm, told;
+  let alarm, shown;
 
   const happened = (state, what, causeOf, more = 1) => {
     const count = (recent.get(what)?.count ?? 0) + more;
@@ -35,8 +35,8 @@ export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 
     driver.cancel(alarm);
     alarm = due < Infinity ? driver.after(due - driver.now(), forget) : undefined;
     const all = causes(), text = JSON.stringify(all);
-    if (text === told) return;
-    told = text;
+    if (text === shown) return;
+    shown = text;
     // Its exceptions break no step of the client.
     client.input("run", () => client.put("attempt", () => changed({ ...all[0], causes: all })));
   };

@@ -105,8 +105,8 @@ export class Subscriber extends Session {
   // `since`: the position up to which the client has all messages of the name.
   #names = new Map();
   #count = 0;
-  // The refused names that the listeners know of, as text.
-  #known = "{}";
+  // The refused names of the last event, as text.
+  #emitted = "{}";
   #isUp = false;
   #isPlanned = false;
   #asking = 0;
@@ -233,13 +233,13 @@ export class Subscriber extends Session {
   #ask() {
     this.#askAll();
     this.isResuming = this.#resuming > 0 || this.#all("wanted").some((entry) => this.#more(entry).since);
-    this.#tell();
+    this.#emitRefused();
   }
 
-  #tell() {
+  #emitRefused() {
     const { refused } = this, text = JSON.stringify(refused);
-    if (text !== this.#known) this.emit("refused", refused);
-    this.#known = text;
+    if (text !== this.#emitted) this.emit("refused", refused);
+    this.#emitted = text;
   }
 
   #askAll() {
@@ -306,7 +306,7 @@ export class Subscriber extends Session {
     const silent = told.filter((entry) => entry.warned !== entry.why && ![...entry.subs].some((sub) => sub.waits));
     check(left);
     if (told.length) this.emit("error", refusal(told));
-    this.#tell();
+    this.#emitRefused();
     if (silent.length) this.put("warn", `weirgate: refused ${JSON.stringify(reasons(silent)).slice(0, 1_000)}`);
     for (const entry of silent) entry.warned = entry.why;
     const shared = () => this.#all("limited").filter(({ why }) => SHARED.test(why));

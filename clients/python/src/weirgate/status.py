@@ -46,7 +46,7 @@ class StatusCore:
         # What has happened within `recent_ms`, and the names whose last values have not all come, with the reason if they do not.
         self._recent: dict[str, _Recent] = {}
         self._partial: dict[str, str] = {}
-        self._told: list[Cause] = []
+        self._shown: list[Cause] = []
         self._show()
 
     # ---- Reports of the driver
@@ -140,8 +140,8 @@ class StatusCore:
         if self._core.status not in ("open", "stale"):
             self._recent, self._partial = {}, {}
         causes = self._causes()
-        if causes != self._told:
-            self._told = causes
+        if causes != self._shown:
+            self._shown = causes
             self._changed(FeedStatus(*causes[0], tuple(causes)))
 
 

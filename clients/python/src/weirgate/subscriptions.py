@@ -132,8 +132,8 @@ class SubscriberCore(SessionCore):
         self.bus: Bus | None = None
         self.lost = 0
         self.recovered: bool | dict[str, bool] | None = None
-        # The refused names that the listeners know of.
-        self._known: dict[str, str] = {}
+        # The refused names of the last event.
+        self._emitted: dict[str, str] = {}
         self._admitted_as: tuple[str, str | None] | None = None
 
     # ---- For programs
@@ -314,12 +314,12 @@ class SubscriberCore(SessionCore):
         """Gives up what nobody wants any more, and asks for what is wanted."""
         self._ask_all()
         self._is_resuming = self._resuming > 0 or any("since" in self._more(entry) for entry in self._all("wanted"))
-        self._tell()
+        self._emit_refused()
 
-    def _tell(self) -> None:
+    def _emit_refused(self) -> None:
         refused = self.refused
-        if refused != self._known:
-            self._known = refused
+        if refused != self._emitted:
+            self._emitted = refused
             self._emit("refused", refused)
 
     def _ask_all(self) -> None:
@@ -416,7 +416,7 @@ class SubscriberCore(SessionCore):
             entry.told = entry.why
         if news:
             self._emit("error", _refusal(news))
-        self._tell()
+        self._emit_refused()
         if silent:
             self._outputs.append(Warn(lambda: _unheard(silent)))
         for entry in news:
