@@ -27,7 +27,7 @@ use crate::gateways::events::{
     BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
     Input, Push, ServiceCallStats, ServiceRow, Services,
 };
-use crate::gateways::shared::auth::{authenticator, warn_of, warn_of_short};
+use crate::gateways::shared::auth::{KeyUpdates, authenticator, warn_of, warn_of_short};
 use crate::gateways::shared::feed::NoFeed;
 use crate::gateways::shared::metrics::AUTH_REFUSALS;
 use crate::services;
@@ -41,7 +41,6 @@ use weirgate_server::run::{CommonSettings, Inputs, Parts, Prepared, Question, Ru
 use weirgate_server::settings::{Checked, Part, Rows};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
 use weirgate_wire::admission::Quota;
-use weirgate_wire::auth::Authenticator;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json::ObjectWriter;
 
@@ -87,15 +86,8 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let own: EventsSettings = checked.get();
     let mut common = CommonSettings::new(checked);
     let table = own.services();
-    let auth = checked.auth();
-    let (authenticator, keys) = authenticator(&auth, clock)?;
-    warn_of(&auth, &authenticator);
-    warn_of_optional_tokens(&authenticator);
     let stats = Arc::new(EventsStats::default());
-    let tokens = ProxyTokens {
-        authenticator,
-        stats: Arc::clone(&stats.access),
-    };
+    let (tokens, keys) = tokens(checked, &stats, clock)?;
     let mut gateway_settings = EventsGatewaySettings {
         message_bytes_max: common.limits.message_bytes_max,
         services: table.clone(),
@@ -298,13 +290,25 @@ fn proxied(table: &Services, services: &[services::Service]) -> Vec<Proxied> {
     services.map(proxied).collect()
 }
 
-/// Warns that a token is no proof while a device may also come without one.
-fn warn_of_optional_tokens(authenticator: &Authenticator) {
+/// The judge of tokens, for devices and for the proxy, and what updates its keys.
+fn tokens(
+    checked: &Checked,
+    stats: &EventsStats,
+    clock: Clock,
+) -> Result<(ProxyTokens, KeyUpdates), RunError> {
+    let auth = checked.auth();
+    let (authenticator, keys) = authenticator(&auth, clock)?;
+    warn_of(&auth, &authenticator);
     if !authenticator.required && authenticator.has_keys() {
         tracing::warn!(
             "there are keys for tokens and REQUIRE_AUTH is off: a device without a good token still names itself"
         );
     }
+    let tokens = ProxyTokens {
+        authenticator,
+        stats: Arc::clone(&stats.access),
+    };
+    Ok((tokens, keys))
 }
 
 fn start_calls(
