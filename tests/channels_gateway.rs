@@ -19,6 +19,7 @@ mod channels_gateway {
     mod resume;
     mod retained;
     mod retained_end;
+    mod retained_pages;
     mod retained_random;
     mod rights;
     mod subjects;
@@ -35,7 +36,7 @@ use weirgate::gateways::channels::{
     NAME_OF_CLIENT_BYTES,
 };
 use weirgate_core::FeedSettings;
-use weirgate_core::{BusEvent, BusMessage, Fault, Subscription};
+use weirgate_core::{BusEvent, BusMessage, Fault, PageCursor, ReadPart, Subscription};
 use weirgate_core::{CloseReason, Feed, HistoryLimits, Limits, Mark, Place, Position, SessionKey};
 use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
 use world::World;

@@ -20,6 +20,8 @@ pub(super) enum Action {
     /// Makes or changes a durable consumer.
     CreateDurable,
     DeleteConsumer,
+    /// Asks a consumer for its next messages.
+    NextMessages,
     /// Acknowledges a message.
     Acknowledge,
     /// Answers the flow control of a consumer.
@@ -44,6 +46,7 @@ impl Action {
                 format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}")
             }
             Self::DeleteConsumer => format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}"),
+            Self::NextMessages => format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"),
             Self::Acknowledge => format!("$JS.ACK.{stream}.{consumer}.1.0.0.0.0"),
             Self::ControlFlow => format!("$JS.FC.{stream}.{consumer}.x"),
         }

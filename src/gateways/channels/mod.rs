@@ -58,6 +58,7 @@ use weirgate_wire::head::RequestHead;
 pub use self::bus_requests::Interest;
 pub use self::client::ChannelsStats;
 pub use self::names::{AllClientsLimits, NAME_BYTES, NAME_OF_CLIENT_BYTES};
+pub use self::retained::RetainedRequest;
 
 /// A request may have twice as many entries as a client may hold names, and at least this many.
 const ENTRIES_MAX: usize = 1_000;
@@ -152,7 +153,7 @@ pub enum ChannelsOutput {
     /// Asks the bus.
     Interest(Interest),
     /// Asks the bus for the last values of a name or pattern.
-    Retained(Interest),
+    Retained(RetainedRequest),
     /// Logs how many clients were notified of a loss of the bus.
     GapTold {
         /// At least 1.
@@ -513,6 +514,14 @@ impl Gateway for ChannelsGateway {
                 number,
                 is_confirmed,
             } => self.settle(core, clients, topic, *number, *is_confirmed),
+            BusNotice::RetainedPage {
+                number,
+                cursor,
+                is_open,
+            } => {
+                let page = (*is_open, core.now().mono_us);
+                self.retained.paged(*number, cursor, page);
+            }
             BusNotice::RetainedEnd { topic, number, cut } => {
                 let answered = self.retained.ended(topic, *number, *cut);
                 if *cut == Some(RetainedCut::Refused) {
@@ -545,7 +554,7 @@ impl Gateway for ChannelsGateway {
         if let Some(change) = self.names.asked.next_change() {
             return Some(ChannelsOutput::Interest(change));
         }
-        if let Some(request) = self.retained.requests.pop_front() {
+        if let Some(request) = self.retained.next_request() {
             return Some(ChannelsOutput::Retained(request));
         }
         let clients = self.gap_told.take()?;

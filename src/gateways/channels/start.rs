@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::gateways::channels::feed::ChannelsFeed;
 use crate::gateways::channels::settings::{ChannelsSettings, kept_names, own_flag};
 use crate::gateways::channels::{
-    ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
+    ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats, RetainedRequest,
 };
 use crate::gateways::shared::auth::{
     AclFile, access_metrics, acl, authenticator, check_table, warn_of, warn_of_ignored_tokens,
@@ -282,9 +282,14 @@ fn carry_out(interest: Option<&BusInterest>, syntax: NameSyntax, output: Channel
             );
         }
         (_, None) => {}
-        (ChannelsOutput::Retained(request), Some(interest)) => match request.wanted {
-            true => interest.ask_retained(ask(&request.name), request.number),
-            false => interest.forget_retained(&ask(&request.name)),
+        (ChannelsOutput::Retained(request), Some(interest)) => match request {
+            RetainedRequest::Ask {
+                name,
+                number,
+                after,
+            } => interest.ask_retained(ask(&name), number, after),
+            RetainedRequest::More { number, .. } => interest.ask_more_retained(number),
+            RetainedRequest::Forget { number, .. } => interest.forget_retained(number),
         },
         (ChannelsOutput::Interest(change), Some(interest)) => match change.wanted {
             true => interest.subscribe_numbered(ask(&change.name), change.number),
@@ -337,7 +342,11 @@ fn metrics(
             Box::new(move || {
                 let questions = questions.as_ref().map(BusInterest::unanswered_questions);
                 let questions = questions.unwrap_or_default();
-                vec![("waiting", questions.waiting), ("asked", questions.asked)]
+                vec![
+                    ("waiting", questions.waiting),
+                    ("asked", questions.asked),
+                    ("paused", questions.paused),
+                ]
             }),
         ),
         number(&names::RETAINED_BYTES, |s| s.retained_bytes.get()),

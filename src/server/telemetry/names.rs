@@ -271,7 +271,7 @@ metric_names! { |at|
         "Searches for the last good message of a subject that ended at 200 messages."
         => IfAny(at.bus().map(BusStatus::look_backs_limited));
     BUS_RETAINED_LIMITED = Counter "weirgate_bus_retained_limited_total" []
-        "Patterns with more last values than 1,000 or 512 KiB."
+        "Patterns whose last values (--retained) are not all sent: in more streams than weirgate looks through, or of names that are not UTF-8."
         => IfAny(at.bus().map(BusStatus::retained_limited));
     BUS_RETAINED_REFUSED = Counter "weirgate_bus_retained_refused_total" []
         "Names and patterns whose last values (--retained) JetStream refused, or did not send within 5 s."
@@ -347,7 +347,7 @@ metric_names! { |at|
         "Last values that clients wait for (--retained): clients times names.";
     RETAINED_QUESTIONS = Gauge "weirgate_retained_questions" ["stage"]
         "Names whose last values are asked for: waiting for the thread of the bus, asked of JetStream and \
-            not answered.";
+            not answered, paused while clients take a page.";
     RETAINED_BYTES = Gauge "weirgate_retained_bytes" []
         "Bytes of last values that may wait in send queues, those that JetStream was asked for included.";
     RETAINED_BYTES_MAX = Gauge "weirgate_retained_bytes_max" []

@@ -16,7 +16,7 @@ use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, Sids};
 use crate::ledger::Change;
 use crate::outage::shown;
 use crate::relay::Relay;
-use crate::requests::Question;
+use crate::requests::{Question, Said};
 use weirgate_core::{BusEvent, BusMessage, Place, Subscription};
 use weirgate_wire::base::Now;
 
@@ -62,7 +62,7 @@ impl<'a> Session<'a> {
         let window = source.settings.settle.time;
         Self {
             settle: source.settings.settle.after(wire.info.is_clustered()),
-            retained: Retained::new(source.settings.retained_subjects_max),
+            retained: Retained::new(source.settings.is_retained),
             source,
             wire,
             second,
@@ -85,10 +85,15 @@ impl<'a> Session<'a> {
 
     /// Relays until the connection is lost or silent, or the loop is gone.
     pub(super) fn run(&mut self) -> Stop {
-        loop {
+        let stop = loop {
             if let Err(stop) = self.turn_with_questions() {
-                return stop;
+                break stop;
             }
+        };
+        self.retained.close(self.wire.out());
+        match self.tell_retained() {
+            Err(gone @ Stop::LoopGone) => gone,
+            _ => stop,
         }
     }
 
@@ -96,6 +101,12 @@ impl<'a> Session<'a> {
     fn turn_with_questions(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
         let retained = &mut self.retained;
+        while let Some((number, said)) = self.source.names.next_said() {
+            match said {
+                Said::More => retained.more(number, now, self.wire.out()),
+                Said::Forget => retained.forget(number, self.wire.out()),
+            }
+        }
         retained.work(now, self.wire.out());
         // Questions must not fill the link to a silent server.
         let timeout = Duration::from_millis(self.source.settings.nats.times.ping_timeout_ms);
@@ -107,7 +118,8 @@ impl<'a> Session<'a> {
             let sid = self.sids.of(&question.subscription.name);
             retained.ask(question, sid, now, self.wire.out());
         }
-        self.source.names.show_asked_questions(retained.asked());
+        let (asked, paused) = (retained.asked(), retained.paused());
+        self.source.names.show_asked_questions(asked, paused);
         self.tell_retained()?;
         self.turn()
     }
@@ -181,8 +193,7 @@ impl<'a> Session<'a> {
     /// Pings a silent server, and looks elsewhere if the silence goes on. Returns the time of the next look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.source.names.retry_refused();
-        // A question for last values ends with its connection, so this waits until no question is open.
-        let is_quiet = self.source.has_stood && self.before.is_none() && self.retained.asked() == 0;
+        let is_quiet = self.source.has_stood && self.before.is_none();
         if is_quiet
             && self
                 .second
@@ -270,6 +281,15 @@ impl<'a> Session<'a> {
                         received: self.relay.link.now(),
                         quiet: true,
                     },
+                },
+                RetainedEvent::Page {
+                    number,
+                    cursor,
+                    is_open,
+                } => BusEvent::RetainedPage {
+                    number,
+                    cursor,
+                    is_open,
                 },
                 RetainedEvent::End { question, lack } => {
                     if let Some(lack) = &lack {
