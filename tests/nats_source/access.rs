@@ -406,7 +406,8 @@ fn the_source_of_channels_logs_in_the_same_ways() {
 const CHANNELS_PERMISSIONS: &str = r#"{
     publish: [
         "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.MSG.GET.*",
-        "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*"
+        "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*",
+        "$JS.API.CONSUMER.MSG.NEXT.*.*"
     ]
     subscribe: ["_INBOX.>", "levels.>"]
 }"#;
