@@ -5,17 +5,22 @@
 //! of the topics. So keeping a message costs the same however many topics there are, and the messages of several topics
 //! come in the order of the feed.
 //!
+//! The newest message of each topic stays when the list has to become shorter for its memory, however many messages other
+//! topics have ([`Stays`]): for clients that ask for the newest messages.
+//!
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
 mod names;
+mod stays;
 mod wanted;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::names::{Names, Places};
+use self::stays::Stays;
 pub(super) use self::wanted::merge_charge;
-use self::wanted::{After, Found, MATCH_STEPS_MAX, Matching};
+use self::wanted::{After, At, Found, MATCH_STEPS_MAX, Matching};
 pub use self::wanted::{Missed, Outcome, Wanted};
 use super::turn::Turn;
 use super::{
@@ -144,6 +149,7 @@ pub(super) struct History {
     entries: VecDeque<Entry>,
     /// The index of each entry's name: most of a walk looks at nothing else, and the entries take far more memory.
     topics: VecDeque<u32>,
+    stays: Stays,
     names: Names,
     /// The number of the newest forgotten message.
     forgotten: u64,
@@ -167,6 +173,7 @@ impl History {
             places: Places::default(),
             entries: VecDeque::new(),
             topics: VecDeque::new(),
+            stays: Stays::new(limits.bytes_max),
             names: Names::new(limits.bytes_max / NAMES_SHARE),
             forgotten: 0,
             left_out: 0,
@@ -224,6 +231,9 @@ impl History {
         let unix_us = frame.and_then(time_of).unwrap_or(now.unix_us);
         self.since.get_or_insert((unix_us, Short::Start));
         let name = self.names.add(topic, unix_us);
+        if frame.is_some() {
+            self.stays_no_longer(name);
+        }
         if frame.is_none() {
             self.left_out = number;
             self.names.left_out(name, number);
@@ -330,8 +340,14 @@ impl History {
         let outcome = outcome.and_then(|()| {
             missed.frames.reserve_exact(found.copies.len());
             found.copies.iter().try_for_each(|(at, name)| {
-                let entry = &mut self.entries[*at];
-                let topic = self.names.topic(self.topics[*at]);
+                let (entry, topic) = match at {
+                    At::Entry(at) => (&mut self.entries[*at], self.topics[*at]),
+                    At::Stays(name) => match self.stays.get_mut(*name) {
+                        Some(entry) => (entry, *name),
+                        None => return Ok(()),
+                    },
+                };
+                let topic = self.names.topic(topic);
                 let frame = entry.copy(topic, name.pattern(), content, &mut self.memory);
                 missed.push((entry.number, name.rank()), frame, bytes_max)
             })
@@ -363,7 +379,16 @@ impl History {
             *seen += usize::from(names.is_empty() || is_left_out());
             // In reverse order, because the caller reverses the whole list.
             for name in names.iter().rev() {
-                found.push(at, entry.frame_for(content), name)?;
+                found.push(At::Entry(at), entry.frame_for(content), name)?;
+            }
+        }
+        for (topic, entry) in self.stays.newest_first() {
+            if seen[topic as usize] == count {
+                continue;
+            }
+            for name in matching.names_for(topic, &self.names)?.iter().rev() {
+                let frame = entry.frame_for(found.content);
+                found.push(At::Stays(topic), frame, name)?;
             }
         }
         Ok(())
@@ -408,7 +433,7 @@ impl History {
                 let (entry, content) = (&self.entries[at], found.content);
                 for name in matching.names_for(topics[others], &self.names)? {
                     if entry.number > since.number_for(name) {
-                        found.push(at, entry.frame_for(content), name)?;
+                        found.push(At::Entry(at), entry.frame_for(content), name)?;
                     }
                 }
                 (at, topics) = (at + 1, &topics[others + 1..]);
@@ -419,7 +444,7 @@ impl History {
 
     /// The time at which the oldest message is too old.
     pub(super) fn due_us(&self) -> Option<u64> {
-        let oldest = self.entries.front()?;
+        let oldest = self.stays.oldest().or_else(|| self.entries.front())?;
         Some(oldest.kept_us.saturating_add(self.limits.keep_us + LATE_US))
     }
 
@@ -427,6 +452,14 @@ impl History {
     pub(super) fn handle_timeout(&mut self, now_us: u64, turn: &mut Turn) {
         let keep_us = self.limits.keep_us;
         let is_old = |entry: &Entry| entry.kept_us + keep_us <= now_us;
+        while self.stays.oldest().is_some_and(is_old) {
+            if let Some(name) = self.stays.oldest_name() {
+                self.stays_no_longer(name);
+            }
+            if !turn.has_time() {
+                break;
+            }
+        }
         while self.entries.front().is_some_and(is_old) {
             self.forget_oldest(Short::Start);
             if !turn.has_time() {
@@ -439,7 +472,7 @@ impl History {
     /// The gauges.
     pub(super) fn stats(&self) -> HistoryStats {
         HistoryStats {
-            messages: self.entries.len() as u64,
+            messages: (self.entries.len() + self.stays.count()) as u64,
             bytes: self.memory() as u64,
             bytes_max: self.limits.bytes_max as u64,
             keep_us: self.limits.keep_us,
@@ -456,7 +489,8 @@ impl History {
 
     /// Memory of the messages and the names.
     fn memory(&self) -> usize {
-        let beside = ENTRY_BYTES * self.entries.len() + self.memory.beside;
+        let messages = self.entries.len() + self.stays.count();
+        let beside = ENTRY_BYTES * messages + self.memory.beside;
         self.memory.frames.kept() as usize + beside + self.names.bytes()
     }
 
@@ -478,6 +512,10 @@ impl History {
 
     /// Drops the copies of the oldest message with copies. Returns false if there is none.
     fn drop_copies(&mut self) -> bool {
+        if let Some(entry) = self.stays.with_copies() {
+            entry.drop_copies(&mut self.memory);
+            return true;
+        }
         let first = self.first_entry(self.memory.first_copied);
         let mut rest = self.entries.range_mut(first..);
         let Some(entry) = rest.find(|entry| !entry.copies.is_empty()) else {
@@ -495,24 +533,49 @@ impl History {
             return false;
         };
         entry.drop_copies(&mut self.memory);
-        // Several messages in a row may share a frame, which is kept until the last of these messages is forgotten.
-        let next = self.entries.front();
-        if let Some(frame) = &entry.frame
-            && next.is_none_or(|next| !next.has(entry.frame.as_ref()))
-        {
-            frame.set_kept(false);
-        }
-        self.forgotten = entry.number;
+        let number = entry.number;
         if let Some(since) = &mut self.since {
             let gone_us = entry.frame.as_ref().and_then(time_of);
             *since = (gone_us.unwrap_or(since.0).max(since.0), short);
         }
-        self.places.forgot(entry.number);
-        self.names.forget_message(topic, entry.number);
+        let stays = short == Short::Bytes && entry.frame.is_some() && self.names.is_newest(topic);
+        if stays && self.stays.has_room(&entry) {
+            self.names.stays(topic, number);
+            self.stays.add(topic, entry);
+        } else {
+            // Several messages in a row may share a frame, which is kept until the last of these messages is forgotten.
+            let next = self.entries.front();
+            if let Some(frame) = &entry.frame
+                && next.is_none_or(|next| !next.has(entry.frame.as_ref()))
+            {
+                frame.set_kept(false);
+            }
+            self.names.forget_message(topic, number);
+        }
+        self.forgotten = number;
+        self.places.forgot(number);
         if self.entries.is_empty() {
             (self.entries, self.topics) = Default::default();
         }
         true
+    }
+}
+
+impl History {
+    /// Forgets the message of a topic that stays, because a newer one has come, or it is too old.
+    fn stays_no_longer(&mut self, name: u32) {
+        if let Some(mut entry) = self.stays.remove(name) {
+            entry.drop_copies(&mut self.memory);
+            if let Some(frame) = &entry.frame
+                && !self
+                    .entries
+                    .front()
+                    .is_some_and(|next| next.has(entry.frame.as_ref()))
+            {
+                frame.set_kept(false);
+            }
+            self.names.forget_message(name, entry.number);
+        }
     }
 }
 

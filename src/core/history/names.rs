@@ -89,6 +89,17 @@ impl Names {
         self.forget_quiet();
     }
 
+    /// Whether only one message of a topic is kept: the newest.
+    pub(super) fn is_newest(&self, id: u32) -> bool {
+        self.table[id as usize].kept == 1
+    }
+
+    /// Notes that the newest message of a topic, which has this number, stays alone: the messages up to it are no longer
+    /// there for a resume.
+    pub(super) fn stays(&mut self, id: u32, number: u64) {
+        self.table[id as usize].forgotten = number;
+    }
+
     /// Notes that the newest message of a topic, which has this number, was left out.
     pub(super) fn left_out(&mut self, id: u32, number: u64) {
         self.table[id as usize].left_out = number;

@@ -136,11 +136,20 @@ impl<'b, 'a> Matching<'b, 'a> {
     }
 }
 
+/// Where a message is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum At {
+    /// In the list, at this index.
+    Entry(usize),
+    /// It is the only one that stays of the topic of this index.
+    Stays(u32),
+}
+
 /// The messages that a search has found, before their frames are made.
 #[derive(Debug)]
 pub(super) struct Found<'a> {
-    /// The found copies: the index of the entry, and the wanted name that the copy is for.
-    pub(super) copies: Vec<(usize, &'a Wanted<'a>)>,
+    /// The found copies: where the message is, and the wanted name that the copy is for.
+    pub(super) copies: Vec<(At, &'a Wanted<'a>)>,
     /// Queue bytes of the copies, without the bytes that JSON escapes add to a text.
     pub(super) bytes: usize,
     /// The kind of frames.
@@ -164,7 +173,7 @@ impl<'a> Found<'a> {
     /// The copies are too many bytes.
     pub(super) fn push(
         &mut self,
-        at: usize,
+        at: At,
         frame: Option<&Arc<Frame>>,
         name: &'a Wanted<'a>,
     ) -> Outcome {
