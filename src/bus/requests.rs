@@ -54,6 +54,8 @@ pub(super) struct Question {
     pub(super) number: u64,
     /// What was read before, and does not come again.
     pub(super) after: Arc<PageCursor>,
+    /// Whether it is about the stream that is the kept feed alone.
+    pub(super) of_stream: bool,
 }
 
 /// What is said of a question that the source has taken.
@@ -195,11 +197,29 @@ impl BusInterest {
     /// [`BusEvent::RetainedPage`]: then [`Self::ask_more_retained`] brings more. If the connection is lost, the page says that
     /// nothing more comes. Only the NATS sources have last values.
     pub fn ask_retained(&self, subscription: Subscription, number: u64, after: Arc<PageCursor>) {
-        let question = Question {
+        let of_stream = false;
+        self.ask(Question {
             subscription,
             number,
             after,
-        };
+            of_stream,
+        });
+    }
+
+    /// Asks in the same way for the newest message of a name, or of each name of a pattern, in the stream that is the kept
+    /// feed. The values have a place there.
+    pub fn ask_newest(&self, subscription: Subscription, number: u64) {
+        let (after, of_stream) = (Arc::default(), true);
+        self.ask(Question {
+            subscription,
+            number,
+            after,
+            of_stream,
+        });
+    }
+
+    fn ask(&self, question: Question) {
+        let number = question.number;
         self.shared.questions().waiting.insert(number, question);
         self.wake.wake();
     }

@@ -150,6 +150,8 @@ pub(super) struct History {
     /// The index of each entry's name: most of a walk looks at nothing else, and the entries take far more memory.
     topics: VecDeque<u32>,
     stays: Stays,
+    /// How many messages were forgotten that were the newest of their topics.
+    pub(super) newest_forgotten: u64,
     names: Names,
     /// The number of the newest forgotten message.
     forgotten: u64,
@@ -174,6 +176,7 @@ impl History {
             entries: VecDeque::new(),
             topics: VecDeque::new(),
             stays: Stays::new(limits.bytes_max),
+            newest_forgotten: 0,
             names: Names::new(limits.bytes_max / NAMES_SHARE),
             forgotten: 0,
             left_out: 0,
@@ -444,18 +447,18 @@ impl History {
 
     /// The time at which the oldest message is too old.
     pub(super) fn due_us(&self) -> Option<u64> {
-        let oldest = self.stays.oldest().or_else(|| self.entries.front())?;
-        Some(oldest.kept_us.saturating_add(self.limits.keep_us + LATE_US))
+        let of_list = self.entries.front().map(|entry| entry.kept_us);
+        let kept_us = of_list.into_iter().chain(self.stays.kept_us()).min()?;
+        Some(kept_us.saturating_add(self.limits.keep_us + LATE_US))
     }
 
     /// Forgets messages that are too old, as many as there is time for, and the oldest messages over the limit of memory.
     pub(super) fn handle_timeout(&mut self, now_us: u64, turn: &mut Turn) {
         let keep_us = self.limits.keep_us;
         let is_old = |entry: &Entry| entry.kept_us + keep_us <= now_us;
-        while self.stays.oldest().is_some_and(is_old) {
-            if let Some(name) = self.stays.oldest_name() {
-                self.stays_no_longer(name);
-            }
+        while let Some(name) = self.stays.older_than(now_us.saturating_sub(keep_us)) {
+            self.stays_no_longer(name);
+            self.newest_forgotten += 1;
             if !turn.has_time() {
                 break;
             }
@@ -543,6 +546,8 @@ impl History {
             self.names.stays(topic, number);
             self.stays.add(topic, entry);
         } else {
+            let is_newest = entry.frame.is_some() && self.names.is_newest(topic);
+            self.newest_forgotten += u64::from(is_newest);
             // Several messages in a row may share a frame, which is kept until the last of these messages is forgotten.
             let next = self.entries.front();
             if let Some(frame) = &entry.frame
@@ -562,6 +567,40 @@ impl History {
 }
 
 impl History {
+    /// Whether a message of a topic is kept.
+    pub(super) fn has_messages(&self, topic: &TopicName) -> bool {
+        self.names.has_messages(topic)
+    }
+
+    /// Keeps the newest message of a topic that has none here, from before the messages of the list. Returns false without
+    /// room.
+    pub(super) fn keep_newest(
+        &mut self,
+        now: Now,
+        position: Position,
+        topic: &TopicName,
+        frame: &Arc<Frame>,
+    ) -> bool {
+        if self.has_messages(topic) {
+            return true;
+        }
+        let entry = Entry {
+            number: 0,
+            kept_us: now.mono_us,
+            position,
+            frame: Some(Arc::clone(frame)),
+            copies: Vec::new(),
+        };
+        if !self.stays.has_room(&entry) {
+            return false;
+        }
+        frame.set_kept(true);
+        let name = self.names.add(topic, time_of(frame).unwrap_or(now.unix_us));
+        self.stays.add(name, entry);
+        self.forget_excess();
+        true
+    }
+
     /// Forgets the message of a topic that stays, because a newer one has come, or it is too old.
     fn stays_no_longer(&mut self, name: u32) {
         if let Some(mut entry) = self.stays.remove(name) {

@@ -131,7 +131,8 @@ async def test_a_missing_permission_is_named(start_nats, missing, said):
         assert status == 1 and any(said in line for line in of_kind(lines, "error")), lines
 
 
-STREAM_RIGHTS = ["$JS.API.STREAM.INFO.T", "$JS.API.CONSUMER.CREATE.T", "$JS.ACK.>", "$JS.API.CONSUMER.DELETE.T.*", "$JS.FC.>", "$JS.API.STREAM.MSG.GET.T"]
+STREAM_RIGHTS = ["$JS.API.STREAM.INFO.T", "$JS.API.CONSUMER.CREATE.T", "$JS.ACK.>", "$JS.API.CONSUMER.DELETE.T.*", "$JS.FC.>", "$JS.API.STREAM.MSG.GET.T",
+                 "$JS.API.CONSUMER.MSG.NEXT.T.*"]
 RETAINED_RIGHTS = ["$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.MSG.GET.*", "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*",
                    "$JS.API.CONSUMER.MSG.NEXT.*.*"]
 NEEDED = {*STREAM_RIGHTS[:2], *RETAINED_RIGHTS[:4], RETAINED_RIGHTS[5], "inboxes"}

@@ -21,6 +21,7 @@ impl Talking {
             nats: NatsSettings::plain(url, Credentials::None, Tls::default()),
             payload_bytes_max: 1 << 20,
             is_retained: false,
+            stream: None,
             settle: Settle::NEVER,
         };
         let status = Arc::new(BusStatus::new(&[], 1));

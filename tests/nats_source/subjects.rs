@@ -32,6 +32,7 @@ fn run_settling(settings: NatsSettings, room: usize, settle: Settle) -> Subjects
         nats: settings,
         payload_bytes_max: 1 << 20,
         is_retained: true,
+        stream: None,
         settle,
     };
     let source = NatsSubjectsSource::new(settings, Arc::clone(&status));

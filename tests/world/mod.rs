@@ -88,6 +88,9 @@ impl Output for ChannelsOutput {
                 kept.after.insert(number, after);
                 return kept.retained.push((name.as_str().to_owned(), number));
             }
+            Self::Retained(RetainedRequest::Newest { name, number }) => {
+                return kept.newest.push((name.as_str().to_owned(), number));
+            }
             Self::Retained(RetainedRequest::More { name, number }) => {
                 return kept.more.push((name.as_str().to_owned(), number));
             }
@@ -117,6 +120,8 @@ pub(crate) struct Interests {
     pub(crate) after: BTreeMap<u64, Arc<PageCursor>>,
     /// Requests for the next page of last values.
     pub(crate) more: Vec<(String, u64)>,
+    /// Requests for the newest messages in the stream.
+    pub(crate) newest: Vec<(String, u64)>,
     /// Cancelled requests for last values.
     pub(crate) forgotten: Vec<(String, u64)>,
 }

@@ -6,16 +6,28 @@ use std::collections::{BTreeMap, HashMap};
 use foldhash::quality::RandomState;
 
 use super::{ENTRY_BYTES, Entry};
+use crate::{Point, StoredId};
 
 /// The messages have one `SHARE`th of the bytes of the history.
 const SHARE: usize = 4;
 
+/// The number of a message; and its position in a stream, if it was read there later than messages after it, without a
+/// number.
+type Place = (u64, StoredId);
+
+fn place_of(entry: &Entry) -> Place {
+    match entry.position.point {
+        Point::Stored(id) if entry.number == 0 => (0, id),
+        _ => (entry.number, StoredId::default()),
+    }
+}
+
 /// The messages, and the indices of their topics.
 #[derive(Debug)]
 pub(super) struct Stays {
-    /// By their numbers, with the index of the topic.
-    entries: BTreeMap<u64, (u32, Entry)>,
-    by_name: HashMap<u32, u64, RandomState>,
+    /// In the order of the feed, with the index of the topic.
+    entries: BTreeMap<Place, (u32, Entry)>,
+    by_name: HashMap<u32, Place, RandomState>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -39,20 +51,21 @@ impl Stays {
     /// Adds the newest message of a topic.
     pub(super) fn add(&mut self, name: u32, entry: Entry) {
         self.bytes += bytes_of(&entry);
-        self.by_name.insert(name, entry.number);
-        self.entries.insert(entry.number, (name, entry));
+        let place = place_of(&entry);
+        self.by_name.insert(name, place);
+        self.entries.insert(place, (name, entry));
     }
 
     pub(super) fn remove(&mut self, name: u32) -> Option<Entry> {
-        let number = self.by_name.remove(&name)?;
-        let (_, entry) = self.entries.remove(&number)?;
+        let place = self.by_name.remove(&name)?;
+        let (_, entry) = self.entries.remove(&place)?;
         self.bytes -= bytes_of(&entry);
         Some(entry)
     }
 
     pub(super) fn get_mut(&mut self, name: u32) -> Option<&mut Entry> {
-        let number = self.by_name.get(&name)?;
-        self.entries.get_mut(number).map(|(_, entry)| entry)
+        let place = self.by_name.get(&name)?;
+        self.entries.get_mut(place).map(|(_, entry)| entry)
     }
 
     pub(super) fn newest_first(&self) -> impl Iterator<Item = (u32, &Entry)> {
@@ -62,12 +75,16 @@ impl Stays {
             .map(|(name, entry)| (*name, entry))
     }
 
-    pub(super) fn oldest(&self) -> Option<&Entry> {
-        self.entries.values().next().map(|(_, entry)| entry)
+    /// The topic of a message that has been kept for longer than a time: the first one in the order of the feed. Messages
+    /// that were read later may wait for it.
+    pub(super) fn older_than(&self, until_us: u64) -> Option<u32> {
+        let (name, entry) = self.entries.values().next()?;
+        (entry.kept_us <= until_us).then_some(*name)
     }
 
-    pub(super) fn oldest_name(&self) -> Option<u32> {
-        self.entries.values().next().map(|(name, _)| *name)
+    /// Since when the first message is kept.
+    pub(super) fn kept_us(&self) -> Option<u64> {
+        self.entries.values().next().map(|(_, entry)| entry.kept_us)
     }
 
     pub(super) fn count(&self) -> usize {

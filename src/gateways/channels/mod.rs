@@ -17,6 +17,7 @@ pub mod feed;
 mod held;
 mod messages;
 mod names;
+mod past;
 mod patterns;
 mod request;
 mod rest;
@@ -35,6 +36,7 @@ use self::client::Client;
 use self::held::{Held, Leaving};
 use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
 use self::names::Names;
+use self::past::Past;
 use self::patterns::{GivingUp, HeldPatterns};
 use self::request::{Action, Request, RequestLimits};
 use self::rest::Rest;
@@ -124,6 +126,7 @@ pub struct ChannelsGateway {
     /// The patterns that the gateway matches.
     patterns: HeldPatterns,
     retained: Retained,
+    past: Past,
     /// `None`: there is no kept feed.
     kept: Option<KeptNames>,
     statuses: Statuses,
@@ -174,6 +177,7 @@ impl ChannelsGateway {
             names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),
             patterns: HeldPatterns::new(settings.all_clients.name_bytes_max),
             retained: Retained::new(settings.acl.syntax(), 0),
+            past: Past::default(),
             kept: None,
             statuses: Statuses::new(Answer::status),
             renewals: Renewals::new(settings.renewals_per_second),
@@ -196,6 +200,13 @@ impl ChannelsGateway {
     #[must_use]
     pub fn with_retained(mut self, bytes_max: usize) -> Self {
         self.retained = Retained::new(self.syntax(), bytes_max);
+        self
+    }
+
+    /// Asks the stream that is the kept feed for the newest messages of names of which the history has none.
+    #[must_use]
+    pub fn with_past(mut self) -> Self {
+        self.past = Past::new();
         self
     }
 
@@ -458,6 +469,7 @@ impl Gateway for ChannelsGateway {
             || self.giving_up.is_some()
             || self.settling.is_some()
             || self.retained.has_ends()
+            || self.past.has_ended()
             || !self.leaving.is_empty();
         let at_once = has_work.then_some(0);
         earliest([self.retained.due_us(), self.statuses.due_us(), at_once])
@@ -467,6 +479,7 @@ impl Gateway for ChannelsGateway {
         self.continue_round(core, clients);
         self.settle_next(core, clients);
         self.tell_next(core, clients);
+        self.answer_past(core, clients);
         self.let_leave(core);
         self.give_up_over(core, clients);
         self.ask_retained(core);
@@ -481,7 +494,12 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
-        if publication.request.is_some() {
+        if publication
+            .request
+            .is_some_and(|number| self.past.has(number))
+        {
+            self.keep_past(core, publication);
+        } else if publication.request.is_some() {
             self.replay_value(core, publication);
         } else if publication.place == Place::Outside {
             self.publish_live(core, publication);
@@ -499,8 +517,11 @@ impl Gateway for ChannelsGateway {
         self.statuses.note(core, notice);
         match notice {
             BusNotice::Up => self.retained.is_up = true,
-            BusNotice::Down => self.retained.down(),
-            BusNotice::Gap if self.has_stream() => {}
+            BusNotice::Down => {
+                self.retained.down();
+                self.past_down();
+            }
+            BusNotice::Gap if self.has_stream() => self.past.lost(),
             BusNotice::Gap | BusNotice::GapBeside => self.lost(),
             BusNotice::Subjects(subjects) => self.set_subjects(core, clients, subjects),
             BusNotice::Skipped {
@@ -514,6 +535,12 @@ impl Gateway for ChannelsGateway {
                 number,
                 is_confirmed,
             } => self.settle(core, clients, topic, *number, *is_confirmed),
+            BusNotice::RetainedPage {
+                number, is_open, ..
+            } if self.past.has(*number) => self.past_paged(*number, *is_open),
+            BusNotice::RetainedEnd { number, .. } if self.past.has(*number) => {
+                self.past_ended(*number);
+            }
             BusNotice::RetainedPage {
                 number,
                 cursor,

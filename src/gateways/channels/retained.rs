@@ -57,6 +57,13 @@ pub enum RetainedRequest {
         /// What was read before.
         after: Arc<PageCursor>,
     },
+    /// A question about a name, to the stream that is the kept feed: the newest messages.
+    Newest {
+        /// The channel or pattern.
+        name: TopicName,
+        /// The number of the question.
+        number: u64,
+    },
     /// The next page.
     More {
         /// The channel or pattern.
@@ -134,6 +141,16 @@ impl Retained {
 
     fn live_subjects_max(&self) -> usize {
         LIVE_BYTES_MAX.min((self.bytes.max() / 4) as usize) / LIVE_ENTRY_BYTES
+    }
+
+    /// Asks the stream that is the kept feed for the newest messages of a name. Returns the number of the question.
+    pub(super) fn ask_newest(&mut self, name: &TopicName) -> u64 {
+        self.questions.ask_newest(name)
+    }
+
+    /// Says something of a question of [`Self::ask_newest`].
+    pub(super) fn request(&mut self, request: RetainedRequest) {
+        self.questions.requests.push_back(request);
     }
 
     /// The next request for the bus.

@@ -203,6 +203,9 @@ fn with_kept_feed(
     }
     let gateway = gateway.with_kept(names, is_stream);
     let gateway = gateway.map_err(wrong_history_name)?;
+    if is_stream && syntax == NameSyntax::Nats {
+        return Ok(gateway.with_past());
+    }
     if !is_stream && syntax == NameSyntax::Nats {
         match settle.is_whole() {
             true => tracing::warn!(
@@ -288,6 +291,7 @@ fn carry_out(interest: Option<&BusInterest>, syntax: NameSyntax, output: Channel
                 number,
                 after,
             } => interest.ask_retained(ask(&name), number, after),
+            RetainedRequest::Newest { name, number } => interest.ask_newest(ask(&name), number),
             RetainedRequest::More { number, .. } => interest.ask_more_retained(number),
             RetainedRequest::Forget { number, .. } => interest.forget_retained(number),
         },

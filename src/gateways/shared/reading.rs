@@ -183,6 +183,7 @@ fn open_nats(
         nats: nats.clone(),
         payload_bytes_max: reading.payload_bytes_max,
         is_retained: reading.is_retained,
+        stream: stream.as_ref().map(|stream| stream.name.clone()),
         settle: reading.settle,
     };
     let requests = reading.acl.into_iter().flat_map(Acl::all_names);

@@ -63,6 +63,8 @@ pub struct NatsSubjectsSettings {
     pub payload_bytes_max: usize,
     /// Whether there are questions for last values.
     pub is_retained: bool,
+    /// The stream that is the kept feed, beside which the source reads; it is asked for the newest messages of its names.
+    pub stream: Option<String>,
     /// When a subscription counts as confirmed.
     pub settle: Settle,
 }

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use self::live::Live;
 pub(in crate::nats) use self::streams::subjects_in;
-use self::streams::{AllStreams, Listed, Target, targets};
+use self::streams::{AllStreams, Listed, Target, targets, targets_in};
 use super::super::api::{ApiError, first_stream, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::super::error::INBOXES;
@@ -42,7 +42,7 @@ use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use crate::NAME_NOT_UTF8;
 use crate::outage::shown;
 use crate::requests::Question;
-use weirgate_core::{PageCursor, ReadPart, RetainedCut};
+use weirgate_core::{PageCursor, ReadPart, RetainedCut, StoredId};
 use weirgate_wire::json::{self, Json, JsonError};
 
 /// The most questions on their way at once; the others wait. A question whose page clients take is not on its way.
@@ -80,6 +80,8 @@ pub(in super::super) struct Retained {
     inbox: String,
     /// Whether anybody asks for last values.
     is_used: bool,
+    /// The stream that is the kept feed, if there are questions about it.
+    stream: Option<String>,
     /// By their numbers.
     asked: BTreeMap<u64, Pending>,
     last: u64,
@@ -102,7 +104,7 @@ struct Pending {
     /// The next pause.
     pause: Duration,
     /// The last message of an exact subject, in the leader's last answer; empty if it was deleted.
-    value: Option<Vec<u8>>,
+    value: Option<(Vec<u8>, StoredId)>,
     /// The values of a pattern.
     values: LastValues,
 }
@@ -148,6 +150,8 @@ pub(super) enum RetainedEvent {
         of: Question,
         subject: Arc<str>,
         payload: Vec<u8>,
+        /// The message in its stream.
+        id: Option<StoredId>,
     },
     /// The end of a page.
     Page {
@@ -191,11 +195,12 @@ impl Lack {
 }
 
 impl Retained {
-    /// Makes an empty list. `is_used`: there are questions.
-    pub(super) fn new(is_used: bool) -> Self {
+    /// Makes an empty list. `is_used`: there are questions about all streams; `stream`: there are some about this one.
+    pub(super) fn new(is_used: bool, stream: Option<String>) -> Self {
         Self {
             inbox: inbox(),
             is_used,
+            stream,
             asked: BTreeMap::new(),
             last: 0,
             last_sid: FIRST_SID,
@@ -294,6 +299,10 @@ impl Retained {
         let subscription = &asked.question.subscription;
         let name = &*subscription.name;
         Some(match &asked.step {
+            Step::Streams if asked.question.of_stream => {
+                let stream = self.stream.as_deref()?;
+                (Action::StreamInfo.of(stream), String::new())
+            }
             Step::Streams => {
                 let action = match subscription.is_pattern {
                     true => Action::StreamList,
@@ -475,6 +484,16 @@ impl Retained {
             (Step::Streams | Step::Message(_), Some(error)) => {
                 self.refuse(number, &error.to_string(), out);
             }
+            (Step::Streams, None) if asked.question.of_stream => {
+                let targets = targets_in(&subscription.name, answer);
+                if subscription.is_pattern {
+                    asked.values.targets = targets.into();
+                    return self.next_stream(number, now, out);
+                }
+                let streams = targets.into_iter().map(|target| target.stream);
+                asked.step = Step::Message(streams.take(1).collect());
+                self.next_message(number, out);
+            }
             (Step::Streams, None) if subscription.is_pattern => {
                 asked.values.take_streams(&subscription.name, answer);
                 self.search_all_streams(number, now, out);
@@ -579,7 +598,7 @@ impl Retained {
             return self.send(number, out);
         }
         let streams = streams.clone();
-        let payload = asked.value.as_deref().unwrap_or_default();
+        let payload = asked.value.as_ref().map_or(&[][..], |(payload, _)| payload);
         let payload = self.live.hash(payload);
         let before = self.live.unstored(asked.sid, asked.begun, now);
         match before.values().any(|live| *live != payload) {
@@ -662,6 +681,10 @@ impl Retained {
                 of: asked.question.clone(),
                 subject: subject.into(),
                 payload: delivery.payload,
+                id: Some(StoredId {
+                    major: ack.stream_sequence,
+                    minor: ack.stored_unix_ns,
+                }),
             });
         }
         let page = asked.values.page;
@@ -762,11 +785,12 @@ impl Retained {
         let Some(asked) = self.asked.remove(&number) else {
             return;
         };
-        if let (Some(payload), None) = (asked.value, &lack) {
+        if let (Some((payload, id)), None) = (asked.value, &lack) {
             self.events.push(RetainedEvent::Value {
                 of: asked.question.clone(),
                 subject: Arc::clone(&asked.question.subscription.name),
                 payload,
+                id: Some(id),
             });
         }
         let is_cut = asked.values.is_cut.then_some(Lack::Cut);
@@ -807,10 +831,14 @@ impl Pending {
 
 /// The payload of the message in the answer, empty if the value was deleted; `None` for an error, such as a missing
 /// message, and for no payload.
-fn last_message(answer: Json<'_>) -> Option<Vec<u8>> {
+fn last_message(answer: Json<'_>) -> Option<(Vec<u8>, StoredId)> {
     let message = message(answer).ok()?;
     let is_value = message.is_deletion || !message.payload.is_empty();
-    is_value.then_some(message.payload)
+    let id = StoredId {
+        major: message.sequence,
+        minor: message.stored_unix_ns.unwrap_or_default(),
+    };
+    is_value.then_some((message.payload, id))
 }
 
 /// The status of a consumer that has waited for as long as it was asked to.

@@ -13,6 +13,7 @@ use super::super::wire::Wire;
 use super::handover::{self, Before, Overlap};
 use super::retained::{FIRST_SID, Lack, Retained, RetainedEvent};
 use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, Sids};
+use crate::kept::place_in;
 use crate::ledger::Change;
 use crate::outage::shown;
 use crate::relay::Relay;
@@ -62,7 +63,7 @@ impl<'a> Session<'a> {
         let window = source.settings.settle.time;
         Self {
             settle: source.settings.settle.after(wire.info.is_clustered()),
-            retained: Retained::new(source.settings.is_retained),
+            retained: Retained::new(source.settings.is_retained, source.settings.stream.clone()),
             source,
             wire,
             second,
@@ -270,18 +271,26 @@ impl<'a> Session<'a> {
                     of,
                     subject,
                     payload,
-                } => BusEvent::LastValue {
-                    number: of.number,
-                    message: BusMessage {
-                        subject,
-                        pattern: of.subscription.is_pattern.then_some(of.subscription.name),
-                        payload,
-                        position: None,
-                        place: Place::Outside,
-                        received: self.relay.link.now(),
-                        quiet: true,
-                    },
-                },
+                    id,
+                } => {
+                    let now = self.relay.link.now();
+                    let (place, received) = match (&self.source.settings.stream, id) {
+                        (Some(stream), Some(id)) if of.of_stream => place_in(stream, id, now),
+                        _ => (Place::Outside, now),
+                    };
+                    BusEvent::LastValue {
+                        number: of.number,
+                        message: BusMessage {
+                            subject,
+                            pattern: of.subscription.is_pattern.then_some(of.subscription.name),
+                            payload,
+                            position: None,
+                            place,
+                            received,
+                            quiet: true,
+                        },
+                    }
+                }
                 RetainedEvent::Page {
                     number,
                     cursor,

@@ -74,6 +74,16 @@ pub(super) struct Questions {
 pub(super) type Left = (TopicName, BTreeSet<SessionKey>, Place);
 
 impl Questions {
+    /// Asks the stream that is the kept feed for the newest messages of a name, for the history. Returns the number.
+    pub(super) fn ask_newest(&mut self, name: &TopicName) -> u64 {
+        self.number += 1;
+        self.requests.push_back(RetainedRequest::Newest {
+            name: name.clone(),
+            number: self.number,
+        });
+        self.number
+    }
+
     /// Adds a client to the next question about the name from this place. Returns the number of the question.
     /// [`Self::ask`] follows.
     pub(super) fn join(&mut self, name: &TopicName, place: &Place, key: SessionKey) -> u64 {

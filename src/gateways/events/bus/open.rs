@@ -333,6 +333,7 @@ fn nats(
         // Other instances may be set to longer parts.
         payload_bytes_max: MESSAGE_BYTES_MAX,
         is_retained: false,
+        stream: None,
         settle: Settle::NEVER,
     };
     let status = Arc::new(BusStatus::new(&[], clock.mono_us()));

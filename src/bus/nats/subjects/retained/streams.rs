@@ -159,6 +159,24 @@ pub(in crate::nats) fn subjects_in(answer: Json<'_>) -> Vec<String> {
     all.map(|subject| subject.to_string()).collect()
 }
 
+/// The parts of the name in the stream of an answer about it.
+pub(super) fn targets_in(name: &str, answer: Json<'_>) -> Vec<Target> {
+    let Ok(name) = Subject::parse(name) else {
+        return Vec::new();
+    };
+    let subjects = subjects_in(answer).into_iter();
+    let held = Held {
+        stream: answer.text(&["config", "name"]).unwrap_or_default(),
+        leader: answer.text(&["cluster", "leader"]).unwrap_or_default(),
+        made: answer.text(&["created"]).unwrap_or_default(),
+        last: answer.number(&["state", "last_seq"]).unwrap_or(u64::MAX),
+        subjects: subjects
+            .filter_map(|subject| Subject::parse(&subject).ok())
+            .collect(),
+    };
+    held.targets(&name).collect()
+}
+
 /// The pattern of the subjects that a transform makes: its destination with `*` for a function of one token, and `>` from
 /// a function of several tokens on.
 fn stored(destination: &str) -> Option<Subject> {

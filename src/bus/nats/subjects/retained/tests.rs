@@ -12,12 +12,13 @@ fn question(number: u64, name: &str) -> Question {
         subscription,
         number,
         after: Arc::default(),
+        of_stream: false,
     }
 }
 
 /// Questions on a server without transforms and copies.
 fn retained(now: Instant) -> Retained {
-    let mut retained = Retained::new(true);
+    let mut retained = Retained::new(true, Some("S".to_owned()));
     assert!(retained.all_streams.ask(u64::MAX, now));
     assert_eq!(retained.all_streams.take(json("{}")), Listed::All);
     retained
@@ -86,6 +87,7 @@ fn a_value_takes_two_requests_and_a_time() {
         of: question(1, "a.b"),
         subject: "a.b".into(),
         payload: b"hi".to_vec(),
+        id: Some(StoredId { major: 3, minor: 0 }),
     };
     assert_eq!(std::mem::take(&mut retained.events), [value, end(1, "a.b")]);
     retained.take(message, Instant::now(), &mut out);
@@ -603,4 +605,29 @@ fn a_consumer_on_another_server_than_the_leader_is_made_again() {
     }
     bench.consumer("s0", Some(("a.b", "1")));
     assert_eq!(bench.values(), ["1", "end"]);
+}
+
+/// A question about the stream that is the kept feed goes to this stream alone, and its values have ids.
+#[test]
+fn the_kept_stream_is_asked_without_a_search() {
+    let info =
+        r#"{"config":{"name":"S","subjects":["a.>"]},"created":"then","state":{"last_seq":9}}"#;
+    for name in ["a.b", "a.*", "b.*"] {
+        let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
+        let question = Question {
+            of_stream: true,
+            ..question(1, name)
+        };
+        retained.ask(question, None, now, &mut out);
+        assert!(String::from_utf8_lossy(&out).contains("$JS.API.STREAM.INFO.S "));
+        out.clear();
+        retained.take(answer(&retained, 1, info), now, &mut out);
+        let text = String::from_utf8_lossy(&out);
+        let asks = match name {
+            "a.b" => text.contains("$JS.API.STREAM.MSG.GET.S "),
+            "a.*" => text.contains("$JS.API.CONSUMER.CREATE.S "),
+            _ => text.is_empty() && retained.asked() == 0,
+        };
+        assert!(asks, "{name}: {text}");
+    }
 }
