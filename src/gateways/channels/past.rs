@@ -113,9 +113,10 @@ impl ChannelsGateway {
     /// Takes a message that a question has brought. Without room in the history the question ends.
     pub(super) fn keep_past(&mut self, core: &mut Core, message: &Publication) {
         let number = message.request.unwrap_or_default();
-        // The history has the name of the message, whatever pattern it came by.
-        if !core.keep_newest(message) {
-            let name = message.topic.clone();
+        if !core.keep_newest(message)
+            && let Some(question) = self.past.open.get(&number)
+        {
+            let name = question.name.clone();
             self.retained
                 .request(RetainedRequest::Forget { name, number });
             self.past.end(number, true);
