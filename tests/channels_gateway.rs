@@ -16,6 +16,7 @@ mod channels_gateway {
     mod many_names;
     mod own_rate;
     mod past;
+    mod raw;
     mod requests;
     mod resume;
     mod retained;

@@ -110,7 +110,7 @@ fn what_the_history_has_not_comes_from_the_stream_once_for_all_who_ask() {
 #[test]
 fn a_name_is_asked_for_once_until_something_is_forgotten() {
     let mut bench = on_a_stream();
-    let mut asks = |bench: &mut Bench, questions| {
+    let asks = |bench: &mut Bench, questions| {
         let key = bench.client();
         bench.asks_newest(key, "a:*");
         assert_eq!(bench.newest_asked().len(), questions);

@@ -68,6 +68,17 @@ impl Stays {
         self.entries.get_mut(place).map(|(_, entry)| entry)
     }
 
+    pub(super) fn get(&self, name: u32) -> Option<&Entry> {
+        let place = self.by_name.get(&name)?;
+        self.entries.get(place).map(|(_, entry)| entry)
+    }
+
+    /// The topic of the message of this number.
+    pub(super) fn name_of(&self, number: u64) -> Option<u32> {
+        let of = self.entries.get(&(number, StoredId::default()));
+        of.map(|(name, _)| *name)
+    }
+
     pub(super) fn newest_first(&self) -> impl Iterator<Item = (u32, &Entry)> {
         self.entries
             .values()

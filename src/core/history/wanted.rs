@@ -1,12 +1,12 @@
 //! The names that a client asks for when it resumes, the search for their messages, and its result.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
 use super::names::Names;
-use crate::{Content, CopyRank, Frame, NotRecovered, TopicName};
+use crate::{Content, CopyRank, Frame, NotRecovered, Position, TopicName};
 use weirgate_wire::admission::Permit;
 use weirgate_wire::auth::{MatchBudget, NamePatterns, OverBudget};
 
@@ -42,11 +42,15 @@ impl<'a> Wanted<'a> {
 
     /// The rank of the name's copy among the copies of a message.
     pub(super) fn rank(&self) -> CopyRank {
-        match self.patterns {
-            Some(_) => CopyRank::of_pattern(self.name.as_str()),
-            None => CopyRank::LAST,
-        }
+        rank_of(self.pattern())
     }
+}
+
+/// The rank of the copy for a pattern, or for the topic's own name.
+pub(super) fn rank_of(pattern: Option<&TopicName>) -> CopyRank {
+    pattern.map_or(CopyRank::LAST, |pattern| {
+        CopyRank::of_pattern(pattern.as_str())
+    })
 }
 
 /// The wanted names that match a topic, found once for each topic.
@@ -145,6 +149,15 @@ pub(super) enum At {
     Stays(u32),
 }
 
+/// A message that was found, and whose frame is made later.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Known {
+    /// By its number.
+    Number(u64),
+    /// By the index of its topic, and its position.
+    Stays(u32, Option<Position>),
+}
+
 /// The messages that a search has found, before their frames are made.
 #[derive(Debug)]
 pub(super) struct Found<'a> {
@@ -221,6 +234,9 @@ pub(crate) type CopyPlace = (u64, CopyRank);
 pub struct Missed {
     /// The messages with their places, in the order of the feed.
     pub(crate) frames: Vec<(CopyPlace, Arc<Frame>)>,
+    /// Further messages, whose frames are still to be made: each with the pattern that it is for. They are many, so they
+    /// are made over several turns.
+    pub(super) unmade: VecDeque<(Known, Option<TopicName>)>,
     /// Queue bytes of the frames.
     pub(crate) bytes: usize,
     /// Newest messages of names are among the messages: they may be older than messages of other names that the
@@ -233,7 +249,17 @@ pub struct Missed {
 impl Missed {
     /// Whether nothing was missed.
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.len() == 0
+    }
+
+    /// The number of messages.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len() + self.unmade.len()
+    }
+
+    /// Whether frames are still to be made ([`Core::make_missed`](crate::Core::make_missed)).
+    pub fn has_unmade(&self) -> bool {
+        !self.unmade.is_empty()
     }
 
     /// Adds a message; nothing for a message without a frame.
@@ -254,10 +280,16 @@ impl Missed {
         }
     }
 
+    /// Bytes of the messages.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds the messages of other names, in the order of the feed.
     pub fn merge(&mut self, other: Self) {
         self.bytes += other.bytes;
         self.has_newest |= other.has_newest;
+        self.unmade.extend(other.unmade);
         merge_charge(&mut self.charge, other.charge);
         if self.frames.is_empty() {
             self.frames = other.frames;

@@ -8,6 +8,7 @@ mod due;
 mod input;
 mod lifecycle;
 mod phase;
+mod postponed;
 mod reading;
 mod record;
 mod slots;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
 use super::deflated::Inflates;
+use super::encodings::Kind;
 use super::flush::list_of;
 use super::protocol::{Encoding, Step, event_stream};
 use super::send_queue::{SendQueue, Wrote};
@@ -39,6 +41,7 @@ pub use record::{ClientSnapshot, ClientState, user_in_log};
 pub use slots::MaxRate;
 
 use phase::{Head, Phase};
+use postponed::Postponed;
 use reading::Reading;
 use record::Record;
 use slots::Slots;
@@ -53,7 +56,7 @@ pub(super) struct Session {
     generation: u32,
     intake: Intake,
     sending: Sending,
-    /// Whether a token bucket, the client's own rate or a gate limits the queue's input.
+    /// Whether a token bucket, the client's own rate, a gate or a resume under way limits the queue's input.
     is_limited: bool,
     /// Whether the gateway waits until the queue has room.
     room_wanted: bool,
@@ -106,11 +109,12 @@ struct Cold {
     permit: Option<ConnectionPermit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
-    /// The last sign of life, and whether another one is awaited.
-    heard_us: u64,
+    /// Whether a sign of life is awaited.
     is_silent: bool,
     /// The permit for the client's waiting missed messages, among those of all clients.
     resumed: Option<Box<Permit>>,
+    /// While the client resumes: what of the kept feed came meanwhile.
+    postponed: Option<Box<Postponed>>,
     /// The losses of the bus that the client knows of.
     losses_known: u64,
     /// The client has asked for the status of the bus.
@@ -153,9 +157,9 @@ impl Session {
             permit: Some(permit),
             rate: None,
             slots: None,
-            heard_us: 0,
             is_silent: false,
             resumed: None,
+            postponed: None,
             losses_known: 0,
             asks_status: false,
             is_released: false,
@@ -395,7 +399,10 @@ impl Session {
                 deflate(frame, Inflates { params, window });
             }),
             Encoding::Event => self.queue.encode_next(bytes_max, |frame, _| {
-                frame.encode_event(event_stream::encode)
+                frame.encode_event(Kind::Event, event_stream::encode)
+            }),
+            Encoding::RawEvent => self.queue.encode_next(bytes_max, |frame, _| {
+                frame.encode_event(Kind::RawEvent, event_stream::encode_raw)
             }),
         }
     }
@@ -497,8 +504,7 @@ impl Session {
     }
 
     /// Handles a message, ping or pong of the client. Returns true if a sign of life was awaited.
-    pub(super) fn has_answered(&mut self, now: Now) -> bool {
-        self.cold.heard_us = now.mono_us;
+    pub(super) fn has_answered(&mut self) -> bool {
         std::mem::take(&mut self.cold.is_silent)
     }
 
