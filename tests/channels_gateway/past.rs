@@ -163,3 +163,16 @@ fn an_answer_waits_no_longer_than_the_stream_is_there() {
     }
     assert_eq!(bench.world.outputs.forgotten, [("a:*".to_owned(), 1)]);
 }
+
+#[test]
+fn so_many_questions_are_on_their_way_and_others_are_answered_from_the_history() {
+    let mut bench = on_a_stream();
+    for n in 0..1_030 {
+        let key = bench.client();
+        bench.asks_newest(key, &format!("a:{n}"));
+        let is_answered = !bench.came(key).is_empty();
+        assert_eq!(is_answered, n >= 1_024, "{n}");
+        bench.world.end(key, true);
+    }
+    assert_eq!(bench.newest_asked().len(), 1_024);
+}

@@ -14,6 +14,8 @@ use weirgate_core::{ByClient, Core, Publication, SessionKey, TopicName};
 
 /// The longest wait of an answer for the stream, microseconds. A question ends within it, unless it brings very much.
 pub(super) const PAST_WAIT_US: u64 = 6_000_000;
+/// The most questions on their way. Further names are answered with what the history has.
+const OPEN_MAX: usize = 1_024;
 /// The most names that are known to be in the history. With more, all are forgotten.
 const KNOWN_MAX: usize = 65_536;
 
@@ -93,7 +95,11 @@ impl ChannelsGateway {
         {
             return false;
         }
-        let number = self.past.numbers.get(name).copied().unwrap_or_else(|| {
+        let number = self.past.numbers.get(name).copied();
+        if number.is_none() && self.past.open.len() >= OPEN_MAX {
+            return false;
+        }
+        let number = number.unwrap_or_else(|| {
             let number = self.retained.ask_newest(name);
             let question = Question {
                 name: name.clone(),
