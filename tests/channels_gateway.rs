@@ -15,11 +15,13 @@ mod channels_gateway {
     mod kept_names;
     mod many_names;
     mod own_rate;
+    mod past;
     mod raw;
     mod requests;
     mod resume;
     mod retained;
     mod retained_end;
+    mod retained_pages;
     mod retained_random;
     mod rights;
     mod subjects;
@@ -36,7 +38,7 @@ use weirgate::gateways::channels::{
     NAME_OF_CLIENT_BYTES,
 };
 use weirgate_core::FeedSettings;
-use weirgate_core::{BusEvent, BusMessage, Fault, Subscription};
+use weirgate_core::{BusEvent, BusMessage, Fault, PageCursor, ReadPart, Subscription};
 use weirgate_core::{CloseReason, Feed, HistoryLimits, Limits, Mark, Place, Position, SessionKey};
 use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, Origins};
 use world::World;

@@ -1,5 +1,5 @@
 import { Why } from "./session.js";
-import { HistoryEvents, HistoryOptions, Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
+import { HistoryEvents, HistoryOptions, NewestOptions, Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
 import { Address, FeedEvent, Gap } from "./weirgate.js";
 
 /** A published message. */
@@ -106,5 +106,6 @@ export class Channels<Data = any> extends Subscriber<ChannelsEvents<Data>, Chann
   subscribe<Own extends Data = Data>(
     names: string | readonly string[],
     handler?: (data: Own, message: ChannelMessage<Own>) => void,
+    options?: NewestOptions,
   ): Subscription<ChannelMessage<Own>>;
 }

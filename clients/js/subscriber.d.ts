@@ -21,6 +21,12 @@ export interface HistoryOptions<Acknowledgement> extends ResumeOptions {
   onRefused?: (refused: Record<string, string>) => void;
 }
 
+/** Of one subscription. */
+export interface NewestOptions {
+  /** As `last` of the client, for these names; of two subscriptions of a name the larger counts. */
+  last?: number;
+}
+
 export interface HistoryEvents<Acknowledgement> extends SessionEvents {
   subscribed: FeedEvent<Acknowledgement>;
   bus: FeedEvent<Bus, { lost: boolean }>;

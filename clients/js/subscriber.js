@@ -19,8 +19,9 @@ class Subscription {
   #isAwaited = false;
   #answer = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
 
-  constructor(client, entries, handler) {
+  constructor(client, entries, handler, last) {
     this.#client = client;
+    this.last = last;
     this.#entries = entries;
     this.#handler = handler;
     for (const { subs } of entries) subs.add(this);
@@ -125,8 +126,8 @@ export class Subscriber extends Session {
     return reasons([...this.#names.values()].filter(({ why, subs }) => why && subs.size));
   }
 
-  subscribe(names, handler) {
-    return this.want(this.names(names), handler);
+  subscribe(names, handler, { last = this.options.last } = {}) {
+    return this.want(this.names(names), handler, "", last);
   }
 
   ping(options) {
@@ -139,12 +140,12 @@ export class Subscriber extends Session {
     return 3_000;
   }
 
-  want(given, handler, group = "") {
+  want(given, handler, group = "", last) {
     const names = [...new Set(given)], { namesMax = 10_000 } = this.options;
     if (!names.length || names.some((name) => typeof name !== "string")) throw new TypeError("a name is a text");
     if (this.#count + names.length > namesMax) throw new RangeError(`more than namesMax (${namesMax}) names`);
     return this.input("run", () => {
-      const sub = new Subscription(this, names.map((name) => this.#entry(name, group)), handler);
+      const sub = new Subscription(this, names.map((name) => this.#entry(name, group)), handler, last);
       this.plan(names.length);
       sub.check();
       return sub;
@@ -263,8 +264,8 @@ export class Subscriber extends Session {
   }
 
   /** A position that has moved without the name would skip messages of the name. */
-  #more({ group, since, isKnown }) {
-    const { position } = this, { last } = this.options, isResumed = !group && position && since === position;
+  #more({ group, since, isKnown, subs }) {
+    const { position } = this, last = most([...subs].map((sub) => sub.last)), isResumed = !group && position && since === position;
     return { since: isResumed ? since : undefined, last: !group && (isResumed || !isKnown) ? last : undefined, status: true };
   }
 
@@ -321,6 +322,7 @@ export class Subscriber extends Session {
 }
 
 const AFRESH = { state: "wanted", why: "" };
+const most = (numbers) => numbers.reduce((a, b) => ((b ?? 0) > (a ?? 0) ? b : a), undefined);
 const keyOf = (name, group) => `${group} ${name}`;
 const inState = (entries, states) => entries.filter(({ state }) => states.includes(state));
 const isRefused = ({ state }) => state === "refused" || state === "limited";

@@ -1,5 +1,5 @@
 import { Why } from "./session.js";
-import { HistoryEvents, HistoryOptions, Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
+import { HistoryEvents, HistoryOptions, NewestOptions, Subscriber, SubscriberOptions, Subscription } from "./subscriber.js";
 import { Address, FeedEvent } from "./weirgate.js";
 
 /** A trade: each key only where the publisher sent it, with the publisher's value. */
@@ -65,7 +65,11 @@ export interface TradesEvents extends HistoryEvents<TradesAcknowledgement> {
 export class Trades extends Subscriber<TradesEvents, Trade> {
   constructor(url: Address, options?: TradesOptions);
   /** Wants symbols until `unsubscribe()`, connected or not. `handler` gets each trade whose `symbol` is one of these. */
-  subscribe(symbols: string | readonly string[], handler?: (trade: Trade, timestamp: number) => void): Subscription<Trade>;
+  subscribe(
+    symbols: string | readonly string[],
+    handler?: (trade: Trade, timestamp: number) => void,
+    options?: NewestOptions,
+  ): Subscription<Trade>;
   /** The symbols with candles granted on this connection, by interval. */
   readonly candles: ReadonlyMap<CandleInterval, ReadonlySet<string>>;
   /** As `subscribe`, for candles. For a gateway with `--candles`; any other refuses the symbols. */

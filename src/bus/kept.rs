@@ -309,6 +309,13 @@ impl Times {
     }
 }
 
+/// The place of a message of a JetStream stream, and the time of its storage.
+pub(super) fn place_in(stream: &str, id: StoredId, now: Now) -> (Place, Now) {
+    let position = Position::stored(fnv_1a(stream.bytes()), id);
+    let unix_us = i64::try_from(Times::MinorNs.stored_us(id)).unwrap_or(now.unix_us);
+    (Place::Kept(Some(position)), Now { unix_us, ..now })
+}
+
 impl StreamFeed {
     /// Creates the feed of a stream.
     pub fn new(settings: StreamSettings, times: Times) -> Self {

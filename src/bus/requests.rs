@@ -3,8 +3,8 @@
 //!
 //! Of the changes to a name, only the newest waits for the source. If a name is requested and cancelled before the
 //! source looks, nothing waits. So the number of waiting changes is bounded by the number of names, for however long
-//! the source takes none. Questions for last values wait in the same way: at most one for each name, and none once
-//! nobody waits for the answer.
+//! the source takes none. Questions for last values wait in the same way: none once nobody waits for the answer, and of what
+//! is said of a question later, the newest.
 //!
 //! Publishing never waits either: the queue is bounded in messages and bytes, and a full queue is reported. Messages
 //! that were not published when a connection is lost are dropped, because on the next connection they would be late.
@@ -20,7 +20,7 @@ use super::ledger::Ledger;
 use super::outage::shown;
 use super::{LoopGone, SourceLink};
 use crate::runtime::Wake;
-use weirgate_core::{BusEvent, Fault, Place, Subscription};
+use weirgate_core::{BusEvent, Fault, PageCursor, Place, Subscription};
 use weirgate_wire::base::{LogBudget, Now};
 
 /// The most changes that the source takes at once: the loop may have to wait for the lock meanwhile, and the source
@@ -52,6 +52,19 @@ pub(super) struct Question {
     pub(super) subscription: Subscription,
     /// Returned with the answer.
     pub(super) number: u64,
+    /// What was read before, and does not come again.
+    pub(super) after: Arc<PageCursor>,
+    /// Whether it is about the stream that is the kept feed alone.
+    pub(super) of_stream: bool,
+}
+
+/// What is said of a question that the source has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// The next page is wanted.
+    More,
+    /// Nobody waits for the answer.
+    Forget,
 }
 
 /// The unanswered questions for last values, by state.
@@ -61,6 +74,8 @@ pub struct UnansweredQuestions {
     pub waiting: u64,
     /// Sent to the bus, without an answer.
     pub asked: u64,
+    /// Answered with a page, and clients take it.
+    pub paused: u64,
 }
 
 /// Changes of subscriptions that the bus has not answered, by state.
@@ -90,12 +105,19 @@ pub(super) struct Names {
 #[derive(Debug, Default)]
 struct Shared {
     changes: Mutex<Changes>,
-    /// Questions by name, with their numbers.
-    questions: Mutex<Line<u64>>,
+    questions: Mutex<Questions>,
     queued: AtomicU64,
     asked: AtomicU64,
     questions_asked: AtomicU64,
+    questions_paused: AtomicU64,
     settling: AtomicU64,
+}
+
+/// The questions that the source has not taken, and what is said of others, by their numbers.
+#[derive(Debug, Default)]
+struct Questions {
+    waiting: BTreeMap<u64, Question>,
+    said: BTreeMap<u64, Said>,
 }
 
 /// The changes that the source has not taken.
@@ -169,27 +191,62 @@ impl BusInterest {
         }
     }
 
-    /// Asks for the last value of a channel, or of each channel of a pattern; the name must be subscribed.
-    /// The answer is any number of [`BusEvent::LastValue`], and then [`BusEvent::RetainedEnd`], each with
-    /// `number`. No answer comes if the connection is lost, or if the same name is asked for again before
-    /// the source has taken the question. Only the NATS sources have last values.
-    pub fn ask_retained(&self, subscription: Subscription, number: u64) {
-        if self.shared.questions().put(subscription, number) {
-            self.wake.wake();
-        }
+    /// Asks for the last value of a channel, or of each channel of a pattern; the name must be subscribed, and the number
+    /// greater than those before. What was read up to `after` does not come again.
+    /// The answer is any number of [`BusEvent::LastValue`], each with `number`, and then [`BusEvent::RetainedEnd`], or
+    /// [`BusEvent::RetainedPage`]: then [`Self::ask_more_retained`] brings more. If the connection is lost, the page says that
+    /// nothing more comes. Only the NATS sources have last values.
+    pub fn ask_retained(&self, subscription: Subscription, number: u64, after: Arc<PageCursor>) {
+        let of_stream = false;
+        self.ask(Question {
+            subscription,
+            number,
+            after,
+            of_stream,
+        });
     }
 
-    /// Removes a question, because nobody waits for the answer any more. If the source has taken the question, the
-    /// answer may still come.
-    pub fn forget_retained(&self, subscription: &Subscription) {
-        self.shared.questions().remove(subscription);
+    /// Asks in the same way for the newest message of a name, or of each name of a pattern, in the stream that is the kept
+    /// feed. The values have a place there.
+    pub fn ask_newest(&self, subscription: Subscription, number: u64) {
+        let (after, of_stream) = (Arc::default(), true);
+        self.ask(Question {
+            subscription,
+            number,
+            after,
+            of_stream,
+        });
+    }
+
+    fn ask(&self, question: Question) {
+        let number = question.number;
+        self.shared.questions().waiting.insert(number, question);
+        self.wake.wake();
+    }
+
+    /// Asks for the next page of the question of this number.
+    pub fn ask_more_retained(&self, number: u64) {
+        self.shared.questions().said.insert(number, Said::More);
+        self.wake.wake();
+    }
+
+    /// Removes a question, because nobody waits for the answer any more. If the source has taken the question, a part of
+    /// the answer may still come.
+    pub fn forget_retained(&self, number: u64) {
+        let mut questions = self.shared.questions();
+        if questions.waiting.remove(&number).is_none() {
+            questions.said.insert(number, Said::Forget);
+            drop(questions);
+            self.wake.wake();
+        }
     }
 
     /// The number of unanswered questions for last values.
     pub fn unanswered_questions(&self) -> UnansweredQuestions {
         UnansweredQuestions {
-            waiting: self.shared.questions().names.len() as u64,
+            waiting: self.shared.questions().waiting.len() as u64,
             asked: self.shared.questions_asked.load(Relaxed),
+            paused: self.shared.questions_paused.load(Relaxed),
         }
     }
 
@@ -214,16 +271,20 @@ impl Names {
 
     /// Takes the oldest question for a last value.
     pub(super) fn next_question(&self) -> Option<Question> {
-        let (subscription, number) = self.shared.questions().pop_first()?;
-        Some(Question {
-            subscription,
-            number,
-        })
+        let (_, question) = self.shared.questions().waiting.pop_first()?;
+        Some(question)
     }
 
-    /// Publishes the number of questions that the bus has not answered.
-    pub(super) fn show_asked_questions(&self, asked: usize) {
-        self.shared.questions_asked.store(asked as u64, Relaxed);
+    /// Takes what is said of a question.
+    pub(super) fn next_said(&self) -> Option<(u64, Said)> {
+        self.shared.questions().said.pop_first()
+    }
+
+    /// Publishes the numbers of questions that the bus has not answered, and of those answered with a page.
+    pub(super) fn show_asked_questions(&self, asked: usize, paused: usize) {
+        let shared = &self.shared;
+        shared.questions_asked.store(asked as u64, Relaxed);
+        shared.questions_paused.store(paused as u64, Relaxed);
     }
 
     /// Applies all waiting changes to the ledger while there is no connection; changes that arrive meanwhile may be
@@ -270,7 +331,7 @@ impl Names {
     pub(super) fn lost(&mut self, was_restored: bool, link: &SourceLink) -> Result<(), LoopGone> {
         let has_carried = self.ledger.lost();
         self.show();
-        self.shared.questions_asked.store(0, Relaxed);
+        self.show_asked_questions(0, 0);
         // If all names were subscribed, the report of the outage includes the loss.
         if has_carried && !was_restored {
             link.send(BusEvent::Gap { lost: None })?;
@@ -361,7 +422,7 @@ impl Shared {
         self.changes().line.names.len()
     }
 
-    fn questions(&self) -> MutexGuard<'_, Line<u64>> {
+    fn questions(&self) -> MutexGuard<'_, Questions> {
         self.questions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -63,6 +63,15 @@ pub enum BusEvent {
         /// The number of the question that the value answers.
         number: u64,
     },
+    /// The end of a page of the last values of a subscription: more follow when they are asked for.
+    RetainedPage {
+        /// The number of the question.
+        number: u64,
+        /// How far the source has read.
+        cursor: Arc<PageCursor>,
+        /// Whether this question goes on. `false`: the connection has ended, and another question may go on from the cursor.
+        is_open: bool,
+    },
     /// The end of the last values of a subscription, with or without values before.
     RetainedEnd {
         /// The subscription of the question.
@@ -130,6 +139,24 @@ impl Subscription {
             is_pattern: true,
         }
     }
+}
+
+/// How far a question for stored messages has read; only its source knows what this means. Another question that begins
+/// with it brings what comes after.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PageCursor(pub Vec<ReadPart>);
+
+/// The part of a question's messages that is in one stream, as far as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadPart {
+    /// The stream.
+    pub stream: String,
+    /// The subjects in it.
+    pub filter: String,
+    /// When the stream was made, as the bus says it: another stream of this name has other messages.
+    pub made: String,
+    /// The number of the last message that was read.
+    pub sequence: u64,
 }
 
 /// Why the bus is away, in words for a log line; never holds a password.

@@ -5,17 +5,22 @@
 //! of the topics. So keeping a message costs the same however many topics there are, and the messages of several topics
 //! come in the order of the feed.
 //!
+//! The newest message of each topic stays when the list has to become shorter for its memory, however many messages other
+//! topics have ([`Stays`]): for clients that ask for the newest messages.
+//!
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
 mod names;
+mod stays;
 mod wanted;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::names::{Names, Places};
+use self::stays::Stays;
 pub(super) use self::wanted::merge_charge;
-use self::wanted::{After, CopyPlace, Found, MATCH_STEPS_MAX, Matching, rank_of};
+use self::wanted::{After, At, CopyPlace, Found, Known, MATCH_STEPS_MAX, Matching, rank_of};
 pub use self::wanted::{Missed, Outcome, Wanted};
 use super::turn::Turn;
 use super::{
@@ -146,6 +151,9 @@ pub(super) struct History {
     entries: VecDeque<Entry>,
     /// The index of each entry's name: most of a walk looks at nothing else, and the entries take far more memory.
     topics: VecDeque<u32>,
+    stays: Stays,
+    /// How many messages were forgotten that were the newest of their topics.
+    pub(super) newest_forgotten: u64,
     names: Names,
     /// The number of the newest forgotten message.
     forgotten: u64,
@@ -169,6 +177,8 @@ impl History {
             places: Places::default(),
             entries: VecDeque::new(),
             topics: VecDeque::new(),
+            stays: Stays::new(limits.bytes_max),
+            newest_forgotten: 0,
             names: Names::new(limits.bytes_max / NAMES_SHARE),
             forgotten: 0,
             left_out: 0,
@@ -226,6 +236,9 @@ impl History {
         let unix_us = frame.and_then(time_of).unwrap_or(now.unix_us);
         self.since.get_or_insert((unix_us, Short::Start));
         let name = self.names.add(topic, unix_us);
+        if frame.is_some() {
+            self.stays_no_longer(name);
+        }
         if frame.is_none() {
             self.left_out = number;
             self.names.left_out(name, number);
@@ -356,10 +369,9 @@ impl History {
         let outcome = outcome.and_then(|()| {
             let (first, rest) = found.copies.split_at(found.copies.len().min(MADE_AT_ONCE));
             missed.frames.reserve_exact(first.len());
-            let number_of = |(at, name): &(usize, &Wanted<'_>)| {
-                (self.entries[*at].number, name.pattern().cloned())
-            };
-            missed.unmade = rest.iter().map(number_of).collect();
+            let known_of =
+                |(at, name): &(At, &Wanted<'_>)| (self.known(*at), name.pattern().cloned());
+            missed.unmade = rest.iter().map(known_of).collect();
             let mut first = first.iter();
             first.try_for_each(|(at, name)| {
                 self.make((*at, name.pattern()), &mut missed, (content, bytes_max))
@@ -375,12 +387,18 @@ impl History {
     /// Makes the frame of a found message.
     fn make(
         &mut self,
-        (at, pattern): (usize, Option<&TopicName>),
+        (at, pattern): (At, Option<&TopicName>),
         missed: &mut Missed,
         (content, bytes_max): (Content, usize),
     ) -> Outcome {
-        let entry = &mut self.entries[at];
-        let topic = self.names.topic(self.topics[at]);
+        let (entry, topic) = match at {
+            At::Entry(at) => (&mut self.entries[at], self.topics[at]),
+            At::Stays(name) => match self.stays.get_mut(name) {
+                Some(entry) => (entry, name),
+                None => return Ok(()),
+            },
+        };
+        let topic = self.names.topic(topic);
         let frame = entry.copy(topic, pattern, content, &mut self.memory);
         missed.push((entry.number, rank_of(pattern)), frame, bytes_max)
     }
@@ -391,19 +409,49 @@ impl History {
     /// A missed message is no longer here, or the messages are too many bytes.
     pub(super) fn make_next(&mut self, missed: &mut Missed, of: (Content, usize)) -> Outcome {
         for _ in 0..MADE_AT_ONCE {
-            let Some((number, pattern)) = missed.unmade.pop_front() else {
+            let Some((known, pattern)) = missed.unmade.pop_front() else {
                 break;
             };
-            let at = self.first_entry(number);
-            let entry = self.entries.get(at);
-            match entry.is_some_and(|entry| entry.number == number) {
-                true => self.make((at, pattern.as_ref()), missed, of)?,
-                false if missed.has_newest => {}
-                false => return Err(NotRecovered::Window),
+            match self.find_known(known, missed.has_newest) {
+                Some(at) => self.make((at, pattern.as_ref()), missed, of)?,
+                None if missed.has_newest => {}
+                None => return Err(NotRecovered::Window),
             }
         }
         self.forget_excess();
         Ok(())
+    }
+
+    /// A message that was found, for a later turn.
+    fn known(&self, at: At) -> Known {
+        match at {
+            At::Entry(at) => Known::Number(self.entries[at].number),
+            At::Stays(name) => {
+                let position = self.stays.get(name).map(|entry| entry.position);
+                Known::Stays(name, position)
+            }
+        }
+    }
+
+    /// Where such a message is now; among those that stay only if they are looked for.
+    fn find_known(&self, known: Known, may_stay: bool) -> Option<At> {
+        match known {
+            Known::Number(number) => {
+                let at = self.first_entry(number);
+                let entry = self.entries.get(at);
+                let is_there = entry.is_some_and(|entry| entry.number == number);
+                let stays = || self.stays.name_of(number).filter(|_| may_stay);
+                match is_there {
+                    true => Some(At::Entry(at)),
+                    false => stays().map(At::Stays),
+                }
+            }
+            Known::Stays(name, position) => {
+                let entry = self.stays.get(name);
+                let is_it = entry.is_some_and(|entry| Some(entry.position) == position);
+                is_it.then_some(At::Stays(name))
+            }
+        }
     }
 
     fn find_newest<'w>(
@@ -426,7 +474,16 @@ impl History {
             *seen += usize::from(names.is_empty() || is_left_out());
             // In reverse order, because the whole list is reversed.
             for name in names.iter().rev() {
-                found.push(at, entry.frame_for(content), name)?;
+                found.push(At::Entry(at), entry.frame_for(content), name)?;
+            }
+        }
+        for (topic, entry) in self.stays.newest_first() {
+            if seen[topic as usize] == count {
+                continue;
+            }
+            for name in matching.names_for(topic, &self.names)?.iter().rev() {
+                let frame = entry.frame_for(found.content);
+                found.push(At::Stays(topic), frame, name)?;
             }
         }
         Ok(())
@@ -471,7 +528,7 @@ impl History {
                 let (entry, content) = (&self.entries[at], found.content);
                 for name in matching.names_for(topics[others], &self.names)? {
                     if entry.number > since.number_for(name) {
-                        found.push(at, entry.frame_for(content), name)?;
+                        found.push(At::Entry(at), entry.frame_for(content), name)?;
                     }
                 }
                 (at, topics) = (at + 1, &topics[others + 1..]);
@@ -482,14 +539,22 @@ impl History {
 
     /// The time at which the oldest message is too old.
     pub(super) fn due_us(&self) -> Option<u64> {
-        let oldest = self.entries.front()?;
-        Some(oldest.kept_us.saturating_add(self.limits.keep_us + LATE_US))
+        let of_list = self.entries.front().map(|entry| entry.kept_us);
+        let kept_us = of_list.into_iter().chain(self.stays.kept_us()).min()?;
+        Some(kept_us.saturating_add(self.limits.keep_us + LATE_US))
     }
 
     /// Forgets messages that are too old, as many as there is time for, and the oldest messages over the limit of memory.
     pub(super) fn handle_timeout(&mut self, now_us: u64, turn: &mut Turn) {
         let keep_us = self.limits.keep_us;
         let is_old = |entry: &Entry| entry.kept_us + keep_us <= now_us;
+        while let Some(name) = self.stays.older_than(now_us.saturating_sub(keep_us)) {
+            self.stays_no_longer(name);
+            self.newest_forgotten += 1;
+            if !turn.has_time() {
+                break;
+            }
+        }
         while self.entries.front().is_some_and(is_old) {
             self.forget_oldest(Short::Start);
             if !turn.has_time() {
@@ -502,7 +567,7 @@ impl History {
     /// The gauges.
     pub(super) fn stats(&self) -> HistoryStats {
         HistoryStats {
-            messages: self.entries.len() as u64,
+            messages: (self.entries.len() + self.stays.count()) as u64,
             bytes: self.memory() as u64,
             bytes_max: self.limits.bytes_max as u64,
             keep_us: self.limits.keep_us,
@@ -519,7 +584,8 @@ impl History {
 
     /// Memory of the messages and the names.
     fn memory(&self) -> usize {
-        let beside = ENTRY_BYTES * self.entries.len() + self.memory.beside;
+        let messages = self.entries.len() + self.stays.count();
+        let beside = ENTRY_BYTES * messages + self.memory.beside;
         self.memory.frames.kept() as usize + beside + self.names.bytes()
     }
 
@@ -541,6 +607,10 @@ impl History {
 
     /// Drops the copies of the oldest message with copies. Returns false if there is none.
     fn drop_copies(&mut self) -> bool {
+        if let Some(entry) = self.stays.with_copies() {
+            entry.drop_copies(&mut self.memory);
+            return true;
+        }
         let first = self.first_entry(self.memory.first_copied);
         let mut rest = self.entries.range_mut(first..);
         let Some(entry) = rest.find(|entry| !entry.copies.is_empty()) else {
@@ -558,24 +628,85 @@ impl History {
             return false;
         };
         entry.drop_copies(&mut self.memory);
-        // Several messages in a row may share a frame, which is kept until the last of these messages is forgotten.
-        let next = self.entries.front();
-        if let Some(frame) = &entry.frame
-            && next.is_none_or(|next| !next.has(entry.frame.as_ref()))
-        {
-            frame.set_kept(false);
-        }
-        self.forgotten = entry.number;
+        let number = entry.number;
         if let Some(since) = &mut self.since {
             let gone_us = entry.frame.as_ref().and_then(time_of);
             *since = (gone_us.unwrap_or(since.0).max(since.0), short);
         }
-        self.places.forgot(entry.number);
-        self.names.forget_message(topic, entry.number);
+        let stays = short == Short::Bytes && entry.frame.is_some() && self.names.is_newest(topic);
+        if stays && self.stays.has_room(&entry) {
+            self.names.stays(topic, number);
+            self.stays.add(topic, entry);
+        } else {
+            let is_newest = entry.frame.is_some() && self.names.is_newest(topic);
+            self.newest_forgotten += u64::from(is_newest);
+            // Several messages in a row may share a frame, which is kept until the last of these messages is forgotten.
+            let next = self.entries.front();
+            if let Some(frame) = &entry.frame
+                && next.is_none_or(|next| !next.has(entry.frame.as_ref()))
+            {
+                frame.set_kept(false);
+            }
+            self.names.forget_message(topic, number);
+        }
+        self.forgotten = number;
+        self.places.forgot(number);
         if self.entries.is_empty() {
             (self.entries, self.topics) = Default::default();
         }
         true
+    }
+}
+
+impl History {
+    /// Whether a message of a topic is kept.
+    pub(super) fn has_messages(&self, topic: &TopicName) -> bool {
+        self.names.has_messages(topic)
+    }
+
+    /// Keeps the newest message of a topic that has none here, from before the messages of the list. Returns false without
+    /// room.
+    pub(super) fn keep_newest(
+        &mut self,
+        now: Now,
+        position: Position,
+        topic: &TopicName,
+        frame: &Arc<Frame>,
+    ) -> bool {
+        if self.has_messages(topic) {
+            return true;
+        }
+        let entry = Entry {
+            number: 0,
+            kept_us: now.mono_us,
+            position,
+            frame: Some(Arc::clone(frame)),
+            copies: Vec::new(),
+        };
+        if !self.stays.has_room(&entry) {
+            return false;
+        }
+        frame.set_kept(true);
+        let name = self.names.add(topic, time_of(frame).unwrap_or(now.unix_us));
+        self.stays.add(name, entry);
+        self.forget_excess();
+        true
+    }
+
+    /// Forgets the message of a topic that stays, because a newer one has come, or it is too old.
+    fn stays_no_longer(&mut self, name: u32) {
+        if let Some(mut entry) = self.stays.remove(name) {
+            entry.drop_copies(&mut self.memory);
+            if let Some(frame) = &entry.frame
+                && !self
+                    .entries
+                    .front()
+                    .is_some_and(|next| next.has(entry.frame.as_ref()))
+            {
+                frame.set_kept(false);
+            }
+            self.names.forget_message(name, entry.number);
+        }
     }
 }
 

@@ -58,7 +58,9 @@ mod window;
 pub use self::core::Core;
 pub use self::hub::Hub;
 pub use brings::{Brings, NameSource, OnBus, Reach, RetainedCut, Short};
-pub use bus_event::{BusEvent, BusMessage, Fault, StreamPosition, Subscription};
+pub use bus_event::{
+    BusEvent, BusMessage, Fault, PageCursor, ReadPart, StreamPosition, Subscription,
+};
 pub use deadlines::earliest;
 pub use encodings::Encoded;
 pub use ends::DrainPlan;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::gaps::Gaps;
-use super::{Content, Frame, FrameBytes, Mark, Now, Place, Position, RetainedCut};
+use super::{Content, Frame, FrameBytes, Mark, Now, PageCursor, Place, Position, RetainedCut};
 
 /// The name of a topic. Feeds make names, gateways join topics by name; the hub only compares names. Clones share the text,
 /// so a name of a client is stored once.
@@ -209,6 +209,15 @@ pub enum BusNotice {
         /// `true`: the bus has subscribed, so messages published from here on arrive; `false`: the bus
         /// has refused, and no messages will come.
         is_confirmed: bool,
+    },
+    /// The bus has sent a page of last values: as publications before this notice.
+    RetainedPage {
+        /// The number of the request.
+        number: u64,
+        /// How far the bus has read.
+        cursor: Arc<PageCursor>,
+        /// Whether this request goes on. `false`: another may go on from the cursor.
+        is_open: bool,
     },
     /// The bus has sent all last values of a topic: as publications before this notice, if there are
     /// any.

@@ -219,6 +219,31 @@ impl Core {
         }
     }
 
+    /// Keeps a publication that is the newest of its topic and older than what the history has, for clients that ask for the
+    /// newest messages. Returns false if there is no room.
+    pub fn keep_newest(&mut self, publication: &Publication) -> bool {
+        let (Some(position), Some(history)) = (publication.place.position(), &mut self.history)
+        else {
+            return false;
+        };
+        let (topic, frame) = (&publication.topic, &publication.frame);
+        let has_room = history.keep_newest(self.now, position, topic, frame);
+        self.count_history();
+        has_room
+    }
+
+    /// Whether the history has a message of a topic.
+    pub fn has_kept(&self, topic: &TopicName) -> bool {
+        let history = self.history.as_ref();
+        history.is_some_and(|history| history.has_messages(topic))
+    }
+
+    /// How many messages the history has forgotten that were the newest of their topics.
+    pub fn newest_forgotten(&self) -> u64 {
+        let history = self.history.as_ref();
+        history.map_or(0, |history| history.newest_forgotten)
+    }
+
     /// Renders a message of the feed for clients of its own name, or of a pattern, that get this kind of content.
     pub fn render(
         &self,

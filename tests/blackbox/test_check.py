@@ -132,9 +132,11 @@ async def test_a_missing_permission_is_named(start_nats, missing, said):
         assert status == 1 and any(said in line for line in of_kind(lines, "error")), lines
 
 
-STREAM_RIGHTS = ["$JS.API.STREAM.INFO.T", "$JS.API.CONSUMER.CREATE.T", "$JS.ACK.>", "$JS.API.CONSUMER.DELETE.T.*", "$JS.FC.>", "$JS.API.STREAM.MSG.GET.T"]
-RETAINED_RIGHTS = ["$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.MSG.GET.*", "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*"]
-NEEDED = {*STREAM_RIGHTS[:2], *RETAINED_RIGHTS[:4], "inboxes"}
+STREAM_RIGHTS = ["$JS.API.STREAM.INFO.T", "$JS.API.CONSUMER.CREATE.T", "$JS.ACK.>", "$JS.API.CONSUMER.DELETE.T.*", "$JS.FC.>", "$JS.API.STREAM.MSG.GET.T",
+                 "$JS.API.CONSUMER.MSG.NEXT.T.*"]
+RETAINED_RIGHTS = ["$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.MSG.GET.*", "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*",
+                   "$JS.API.CONSUMER.MSG.NEXT.*.*"]
+NEEDED = {*STREAM_RIGHTS[:2], *RETAINED_RIGHTS[:4], RETAINED_RIGHTS[5], "inboxes"}
 
 
 @pytest.mark.parametrize("flags, rights, missing", [
@@ -155,7 +157,7 @@ async def test_a_check_asks_for_what_streams_and_last_values_need(start_nats, tm
     errors, warnings = of_kind(lines, "error"), of_kind(lines, "warning")
     assert status == (missing in NEEDED), lines
     assert len(errors) == (missing in NEEDED) and len(warnings) == (missing not in NEEDED and missing is not None), lines
-    what = "subscribe to _INBOX.>" if missing == "inboxes" else missing and missing.replace("GET.*", "GET.T").replace("CREATE.*", "CREATE.T").replace("DELETE.*.", "DELETE.T.")
+    what = "subscribe to _INBOX.>" if missing == "inboxes" else missing and missing.replace("GET.*", "GET.T").replace("CREATE.*", "CREATE.T").replace("DELETE.*.", "DELETE.T.").replace("NEXT.*.", "NEXT.T.")
     assert missing is None or what in (errors + warnings)[0], lines
 
 

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Bytes that a client has at most, but for one value.
-const SHARE: usize = 512 * 1024;
+pub(super) const SHARE: usize = 512 * 1024;
 
 impl Bench {
     /// A bus with last values, which is there.
@@ -67,6 +67,28 @@ impl Bench {
         });
     }
 
+    /// The end of a page of this question, up to the message of this number; `is_open`: the question goes on.
+    pub(super) fn page_of(&mut self, number: u64, sequence: u64, is_open: bool) {
+        let [stream, filter, made] = ["S", "", ""].map(str::to_owned);
+        let part = ReadPart {
+            stream,
+            filter,
+            made,
+            sequence,
+        };
+        self.bus(BusEvent::RetainedPage {
+            number,
+            cursor: Arc::new(PageCursor(vec![part])),
+            is_open,
+        });
+    }
+
+    /// The number up to which was read before this question.
+    pub(super) fn read_before(&self, number: u64) -> u64 {
+        let after = &self.world.outputs.after[&number];
+        after.0.first().map_or(0, |part| part.sequence)
+    }
+
     /// The whole answer to the newest question about an exact name.
     fn last_value(&mut self, name: &str, value: Option<&str>) {
         let number = self.newest_question(name);
@@ -81,13 +103,13 @@ impl Bench {
     }
 
     /// The names of the questions from the `n`-th on.
-    fn questions_from(&self, n: usize) -> Vec<&str> {
+    pub(super) fn questions_from(&self, n: usize) -> Vec<&str> {
         let asked = self.world.outputs.retained[n..].iter();
         asked.map(|(name, _)| name.as_str()).collect()
     }
 
     /// A client that holds these names, and whose kernel takes nothing from here on.
-    fn stopped_client(&mut self, address: [u8; 4], names: &[&str]) -> SessionKey {
+    pub(super) fn stopped_client(&mut self, address: [u8; 4], names: &[&str]) -> SessionKey {
         let key = self.client_from(address);
         self.subscribe(key, names);
         names.iter().for_each(|name| self.confirm(name));
@@ -101,7 +123,7 @@ impl Bench {
         socket.expect("a socket").room = 0;
     }
 
-    fn unsent(&self, key: SessionKey) -> usize {
+    pub(super) fn unsent(&self, key: SessionKey) -> usize {
         self.world.hub.core().unsent_bytes(key)
     }
 
@@ -114,10 +136,10 @@ impl Bench {
     }
 }
 
-const HERE: [u8; 4] = [127, 0, 0, 1];
+pub(super) const HERE: [u8; 4] = [127, 0, 0, 1];
 
 /// A JSON text of so many bytes.
-fn large(bytes: usize) -> String {
+pub(super) fn large(bytes: usize) -> String {
     format!("\"{}\"", "x".repeat(bytes - 2))
 }
 
@@ -242,8 +264,8 @@ fn who_has_left_gets_no_value_and_nothing_is_kept() {
     // One that ends while its answer waits.
     bench.subscribe(third, &["market:tick:C"]);
     bench.world.end(third, true);
-    assert_eq!(bench.questions(), 1, "of the first name");
-    assert_eq!(bench.world.outputs.forgotten.len(), 1, "nobody waited");
+    assert_eq!(bench.questions(), 2, "of the first name");
+    assert_eq!(bench.world.outputs.forgotten.len(), 2, "nobody waited");
     assert_eq!(bench.stats.retained_waiting.get(), 0);
 }
 

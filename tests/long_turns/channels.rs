@@ -7,7 +7,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{
-    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput,
+    AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, RetainedRequest,
 };
 use weirgate_core::{
     BusEvent, BusMessage, Fault, Feed as _, FeedNotice, FeedSettings, FrameBytes, HistoryLimits,
@@ -115,8 +115,8 @@ impl Channels {
                     number,
                 }]
             }
-            ChannelsOutput::Retained(asked) if asked.wanted => {
-                let (subscription, number) = (subscription(asked.name.as_str()), asked.number);
+            ChannelsOutput::Retained(RetainedRequest::Ask { name, number, .. }) => {
+                let subscription = subscription(name.as_str());
                 let mut events = Vec::new();
                 for n in 0..if is_full { 200 } else { 1 } {
                     let message = self.message(&format!("v:{n}"), 20, now);

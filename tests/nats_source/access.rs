@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nkeys::{KeyPair, KeyPairType};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa};
@@ -405,7 +406,8 @@ fn the_source_of_channels_logs_in_the_same_ways() {
 const CHANNELS_PERMISSIONS: &str = r#"{
     publish: [
         "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST", "$JS.API.STREAM.MSG.GET.*",
-        "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*"
+        "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*",
+        "$JS.API.CONSUMER.MSG.NEXT.*.*"
     ]
     subscribe: ["_INBOX.>", "levels.>"]
 }"#;
@@ -425,7 +427,9 @@ fn channels_need_no_more_than_the_documented_permissions() {
     for name in ["levels.signals", "levels.*"] {
         source.interest.subscribe(subscription(name));
         source.until(&format!("+{name}"));
-        source.interest.ask_retained(subscription(name), 1);
+        source
+            .interest
+            .ask_retained(subscription(name), 1, Arc::default());
         let end = format!("end of {name}");
         assert_eq!(source.until(&end).len(), 2, "a value and the end");
     }

@@ -20,7 +20,8 @@ impl Talking {
         let settings = NatsSubjectsSettings {
             nats: NatsSettings::plain(url, Credentials::None, Tls::default()),
             payload_bytes_max: 1 << 20,
-            retained_subjects_max: 0,
+            is_retained: false,
+            stream: None,
             settle: Settle::NEVER,
         };
         let status = Arc::new(BusStatus::new(&[], 1));

@@ -16,10 +16,11 @@ pub(crate) mod toys;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use weirgate::gateways::channels::ChannelsOutput;
+use weirgate::gateways::channels::{ChannelsOutput, RetainedRequest};
 use weirgate::gateways::events::call::Call;
-use weirgate_core::{Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey};
+use weirgate_core::{Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, PageCursor, SessionKey};
 use weirgate_wire::admission::ConnectionPermit;
 use weirgate_wire::base::SplitMix64;
 
@@ -79,12 +80,22 @@ impl Output for ChannelsOutput {
         let change = match self {
             Self::Interest(change) => change,
             Self::GapTold { clients } => return kept.told.push(clients),
-            Self::Retained(request) => {
-                let question = (request.name.as_str().to_owned(), request.number);
-                return match request.wanted {
-                    true => kept.retained.push(question),
-                    false => kept.forgotten.push(question),
-                };
+            Self::Retained(RetainedRequest::Ask {
+                name,
+                number,
+                after,
+            }) => {
+                kept.after.insert(number, after);
+                return kept.retained.push((name.as_str().to_owned(), number));
+            }
+            Self::Retained(RetainedRequest::Newest { name, number }) => {
+                return kept.newest.push((name.as_str().to_owned(), number));
+            }
+            Self::Retained(RetainedRequest::More { name, number }) => {
+                return kept.more.push((name.as_str().to_owned(), number));
+            }
+            Self::Retained(RetainedRequest::Forget { name, number }) => {
+                return kept.forgotten.push((name.as_str().to_owned(), number));
             }
         };
         let name = change.name.as_str().to_owned();
@@ -105,6 +116,12 @@ pub(crate) struct Interests {
     pub(crate) told: Vec<u64>,
     /// Requests for last values, with their numbers.
     pub(crate) retained: Vec<(String, u64)>,
+    /// What was read before each of these requests.
+    pub(crate) after: BTreeMap<u64, Arc<PageCursor>>,
+    /// Requests for the next page of last values.
+    pub(crate) more: Vec<(String, u64)>,
+    /// Requests for the newest messages in the stream.
+    pub(crate) newest: Vec<(String, u64)>,
     /// Cancelled requests for last values.
     pub(crate) forgotten: Vec<(String, u64)>,
 }

@@ -167,6 +167,7 @@ impl Feed for StateFeed {
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }
+            | BusEvent::RetainedPage { .. }
             | BusEvent::RetainedEnd { .. } => return,
         };
         out.push(Publication {

@@ -364,6 +364,12 @@ export interface HistoryOptions<Acknowledgement> extends ResumeOptions {
   onRefused?: (refused: Record<string, string>) => void;
 }
 
+/** Of one subscription. */
+export interface NewestOptions {
+  /** As `last` of the client, for these names; of two subscriptions of a name the larger counts. */
+  last?: number;
+}
+
 export interface HistoryEvents<Acknowledgement> extends SessionEvents {
   subscribed: FeedEvent<Acknowledgement>;
   bus: FeedEvent<Bus, { lost: boolean }>;
@@ -518,5 +524,6 @@ export class Channels<Data = any> extends Subscriber<ChannelsEvents<Data>, Chann
   subscribe<Own extends Data = Data>(
     names: string | readonly string[],
     handler?: (data: Own, message: ChannelMessage<Own>) => void,
+    options?: NewestOptions,
   ): Subscription<ChannelMessage<Own>>;
 }

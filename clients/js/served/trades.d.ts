@@ -364,6 +364,12 @@ export interface HistoryOptions<Acknowledgement> extends ResumeOptions {
   onRefused?: (refused: Record<string, string>) => void;
 }
 
+/** Of one subscription. */
+export interface NewestOptions {
+  /** As `last` of the client, for these names; of two subscriptions of a name the larger counts. */
+  last?: number;
+}
+
 export interface HistoryEvents<Acknowledgement> extends SessionEvents {
   subscribed: FeedEvent<Acknowledgement>;
   bus: FeedEvent<Bus, { lost: boolean }>;
@@ -478,7 +484,11 @@ export interface TradesEvents extends HistoryEvents<TradesAcknowledgement> {
 export class Trades extends Subscriber<TradesEvents, Trade> {
   constructor(url: Address, options?: TradesOptions);
   /** Wants symbols until `unsubscribe()`, connected or not. `handler` gets each trade whose `symbol` is one of these. */
-  subscribe(symbols: string | readonly string[], handler?: (trade: Trade, timestamp: number) => void): Subscription<Trade>;
+  subscribe(
+    symbols: string | readonly string[],
+    handler?: (trade: Trade, timestamp: number) => void,
+    options?: NewestOptions,
+  ): Subscription<Trade>;
   /** The symbols with candles granted on this connection, by interval. */
   readonly candles: ReadonlyMap<CandleInterval, ReadonlySet<string>>;
   /** As `subscribe`, for candles. For a gateway with `--candles`; any other refuses the symbols. */

@@ -96,7 +96,7 @@ class Run extends Expectations {
   token(token) { this.asked.at(-1).resolve(textOf(token)); }
   late_token(number, token) { this.asked[number - 1].resolve(textOf(token)); }
   no_token(why) { this.asked.at(-1).reject(new Error(why)); }
-  subscribe(label, names) { this.wants(label, (handler) => this.client.subscribe(names, handler)); }
+  subscribe(label, names, options) { this.wants(label, (handler) => this.client.subscribe(names, handler, options)); }
   subscribe_candles(label, symbols, interval) { this.wants(label, (handler) => this.client.subscribeCandles(symbols, interval, handler)); }
   wants(label, subscribe) {
     const call = { got: [] };

@@ -154,7 +154,7 @@ class Run extends Expectations {
     if (one.isRenewal) one.reject(new Error(why));
     else this.input("closed", 1006, why);
   }
-  subscribe(label, names) { this.wants(label, (handler) => this.client.subscribe(names, handler)); }
+  subscribe(label, names, options) { this.wants(label, (handler) => this.client.subscribe(names, handler, options)); }
   subscribe_candles(label, symbols, interval) { this.wants(label, (handler) => this.client.subscribeCandles(symbols, interval, handler)); }
   wants(label, subscribe) {
     const call = { got: [] };

@@ -188,9 +188,9 @@ class Run:
         else:
             self.core.handle_closed(self.now, 1006, why)
 
-    def do_subscribe(self, label, names):
+    def do_subscribe(self, label, names, options=None):
         self.handled[label] = []
-        self.calls[label] = self.core.subscribe(self.now, names, print)
+        self.calls[label] = self.core.subscribe(self.now, names, print, **(options or {}))
 
     def do_subscribe_candles(self, label, symbols, interval):
         self.handled[label] = []

@@ -6,6 +6,8 @@
 //! server has. So what a consumer says of the end of the stream counts only if its server has what the leader has
 //! ([`Consumer::is_well_placed`]), and only the leader can say that a message is gone.
 
+use std::time::Duration;
+
 use super::api::{ApiError, messages_of_consumer};
 use super::needs::Action;
 use super::protocol;
@@ -60,18 +62,20 @@ pub(super) struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// The request for the consumer: its subject and body.
-    pub(super) fn request(&self, stream: &str, deliver_subject: &str) -> (String, String) {
+    /// The request for the consumer: its subject and body. Without a deliver subject, messages come by [`Consumer::pull`].
+    pub(super) fn request(&self, stream: &str, deliver_subject: Option<&str>) -> (String, String) {
         let ack_policy = match self.acks {
             AckPolicy::None => "none",
             AckPolicy::All => "all",
             AckPolicy::Explicit => "explicit",
         };
         let mut config = sonic_rs::json!({
-            "deliver_subject": deliver_subject,
             "ack_policy": ack_policy,
             "replay_policy": "instant",
         });
+        if let Some(deliver_subject) = deliver_subject {
+            config["deliver_subject"] = deliver_subject.into();
+        }
         if self.acks != AckPolicy::None {
             config["max_ack_pending"] = self.pending_max.into();
         }
@@ -281,6 +285,23 @@ impl Consumer {
         // A subscription with a wildcard would not count as interest in the deliver subject, and the consumer would
         // send nothing.
         protocol::subscribe(out, &self.deliver_subject, group, self.sid);
+    }
+
+    /// The subject of [`Self::pull`], once the server has answered.
+    pub(super) fn pull_subject(&self) -> Option<String> {
+        Some(Action::NextMessages.subject(&self.stream, self.name()?))
+    }
+
+    /// Asks for the next messages, up to a number, which come to the deliver subject. A status ends the request when
+    /// `timeout` is over. There is no limit on bytes: nats-server before 2.10 would lose the message that is over it, if the
+    /// consumer is one of last messages.
+    pub(super) fn pull(&self, messages_max: u64, timeout: Duration, out: &mut Vec<u8>) {
+        let Some(subject) = self.pull_subject() else {
+            return;
+        };
+        let expires = timeout.as_millis() as u64 * MS_NS;
+        let body = sonic_rs::json!({ "batch": messages_max, "expires": expires }).to_string();
+        protocol::publish(out, &subject, &self.deliver_subject, body.as_bytes());
     }
 
     /// The number of the last delivery.

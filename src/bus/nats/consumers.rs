@@ -224,7 +224,7 @@ impl Data {
         }
         // First the subscription: without a listener another process would take the new consumer over.
         consumer.listen(None, self.wire.out());
-        let (subject, body) = plan.request(&spec.stream, &consumer.deliver_subject);
+        let (subject, body) = plan.request(&spec.stream, Some(&consumer.deliver_subject));
         let answer = self.request(&subject, body.as_bytes());
         match answer.and_then(|answer| consumer.made(&answer)) {
             Ok(()) => Ok(Some(Attached {

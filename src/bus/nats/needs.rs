@@ -20,6 +20,8 @@ pub(super) enum Action {
     /// Makes or changes a durable consumer.
     CreateDurable,
     DeleteConsumer,
+    /// Asks a consumer for its next messages.
+    NextMessages,
     /// Acknowledges a message.
     Acknowledge,
     /// Answers the flow control of a consumer.
@@ -44,6 +46,7 @@ impl Action {
                 format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}")
             }
             Self::DeleteConsumer => format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}"),
+            Self::NextMessages => format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"),
             Self::Acknowledge => format!("$JS.ACK.{stream}.{consumer}.1.0.0.0.0"),
             Self::ControlFlow => format!("$JS.FC.{stream}.{consumer}.x"),
         }
@@ -125,6 +128,10 @@ impl NatsNeeds {
     pub fn add_stream(&mut self, stream: Self) {
         self.payload_bytes_max = self.payload_bytes_max.max(stream.payload_bytes_max);
         self.jetstream.stream = stream.jetstream.stream;
+        if let Some((_, needs)) = &mut self.jetstream.stream {
+            let without = "`last` of a pattern brings only what the history has";
+            needs.push(Need::may(Action::NextMessages, without));
+        }
     }
 }
 

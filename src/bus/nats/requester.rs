@@ -66,7 +66,7 @@ impl Requester {
                 (stream.unwrap_or_default(), consumer.unwrap_or(CONSUMER));
             let subject = need.action.subject(stream_name, consumer_name);
             let may = match need.action {
-                Action::Acknowledge | Action::ControlFlow => {
+                Action::Acknowledge | Action::ControlFlow | Action::NextMessages => {
                     self.may_publish(&subject, b"check")?
                 }
                 _ => match self.request(&subject, b"{") {

@@ -49,28 +49,29 @@ fn many_changes_are_taken_in_parts_and_in_their_order() {
 }
 
 #[test]
-fn questions_are_one_for_each_name_and_go_with_those_who_wait() {
+fn questions_go_with_those_who_wait_and_the_newest_word_counts() {
     let (_waiter, wake) = Waiter::new("a test").expect("a waiter");
     let (interest, wishes) = interest(wake);
-    let [kept, other] = ["kept", "other"].map(Subscription::channel);
-    interest.ask_retained(kept.clone(), 0);
-    for n in 1..10_000 {
-        let name = Subscription::pattern(format!("{n}*"));
-        interest.ask_retained(name.clone(), n);
-        interest.forget_retained(&name);
-        interest.ask_retained(kept.clone(), n);
-    }
-    interest.ask_retained(other.clone(), 1);
-    assert_eq!(interest.unanswered_questions().waiting, 2);
-    let question = |subscription, number| {
-        Some(Question {
-            subscription,
-            number,
-        })
+    let ask = |n: u64| {
+        interest.ask_retained(Subscription::channel("kept"), n, Arc::default());
     };
-    assert_eq!(wishes.next_question(), question(kept, 9_999));
-    interest.forget_retained(&other);
+    for n in 1..10_000 {
+        ask(n);
+        interest.forget_retained(n);
+    }
+    (0..2).for_each(|n| ask(10_000 + n));
+    assert_eq!(interest.unanswered_questions().waiting, 2);
+    assert_eq!(wishes.next_said(), None);
+    for n in 0..2 {
+        let taken = wishes.next_question().map(|question| question.number);
+        assert_eq!(taken, Some(10_000 + n));
+        (0..10).for_each(|_| interest.ask_more_retained(10_000 + n));
+    }
     assert_eq!(wishes.next_question(), None);
+    interest.forget_retained(10_001);
+    assert_eq!(wishes.next_said(), Some((10_000, Said::More)));
+    assert_eq!(wishes.next_said(), Some((10_001, Said::Forget)));
+    assert_eq!(wishes.next_said(), None);
 }
 
 #[test]

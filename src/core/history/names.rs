@@ -80,13 +80,29 @@ impl Names {
     /// Notes that the oldest message of a topic, which has this number, is no longer kept.
     pub(super) fn forget_message(&mut self, id: u32, number: u64) {
         let name = &mut self.table[id as usize];
-        name.forgotten = number;
+        name.forgotten = name.forgotten.max(number);
         name.kept -= 1;
         if name.kept == 0 {
             self.quiet.push_back((id, number));
             self.quiet_count += 1;
         }
         self.forget_quiet();
+    }
+
+    /// Whether a message of a topic is kept.
+    pub(super) fn has_messages(&self, topic: &TopicName) -> bool {
+        self.get(topic).is_some_and(|name| name.kept > 0)
+    }
+
+    /// Whether only one message of a topic is kept: the newest.
+    pub(super) fn is_newest(&self, id: u32) -> bool {
+        self.table[id as usize].kept == 1
+    }
+
+    /// Notes that the newest message of a topic, which has this number, stays alone: the messages up to it are no longer
+    /// there for a resume.
+    pub(super) fn stays(&mut self, id: u32, number: u64) {
+        self.table[id as usize].forgotten = number;
     }
 
     /// Notes that the newest message of a topic, which has this number, was left out.

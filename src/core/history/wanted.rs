@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 
 use super::names::Names;
-use crate::{Content, CopyRank, Frame, NotRecovered, TopicName};
+use crate::{Content, CopyRank, Frame, NotRecovered, Position, TopicName};
 use weirgate_wire::admission::Permit;
 use weirgate_wire::auth::{MatchBudget, NamePatterns, OverBudget};
 
@@ -140,11 +140,29 @@ impl<'b, 'a> Matching<'b, 'a> {
     }
 }
 
+/// Where a message is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum At {
+    /// In the list, at this index.
+    Entry(usize),
+    /// It is the only one that stays of the topic of this index.
+    Stays(u32),
+}
+
+/// A message that was found, and whose frame is made later.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Known {
+    /// By its number.
+    Number(u64),
+    /// By the index of its topic, and its position.
+    Stays(u32, Option<Position>),
+}
+
 /// The messages that a search has found, before their frames are made.
 #[derive(Debug)]
 pub(super) struct Found<'a> {
-    /// The found copies: the index of the entry, and the wanted name that the copy is for.
-    pub(super) copies: Vec<(usize, &'a Wanted<'a>)>,
+    /// The found copies: where the message is, and the wanted name that the copy is for.
+    pub(super) copies: Vec<(At, &'a Wanted<'a>)>,
     /// Queue bytes of the copies, without the bytes that JSON escapes add to a text.
     pub(super) bytes: usize,
     /// The kind of frames.
@@ -168,7 +186,7 @@ impl<'a> Found<'a> {
     /// The copies are too many bytes.
     pub(super) fn push(
         &mut self,
-        at: usize,
+        at: At,
         frame: Option<&Arc<Frame>>,
         name: &'a Wanted<'a>,
     ) -> Outcome {
@@ -216,9 +234,9 @@ pub(crate) type CopyPlace = (u64, CopyRank);
 pub struct Missed {
     /// The messages with their places, in the order of the feed.
     pub(crate) frames: Vec<(CopyPlace, Arc<Frame>)>,
-    /// Further messages, whose frames are still to be made: the number of each, and the pattern that it is for. They are
-    /// many, so they are made over several turns.
-    pub(super) unmade: VecDeque<(u64, Option<TopicName>)>,
+    /// Further messages, whose frames are still to be made: each with the pattern that it is for. They are many, so they
+    /// are made over several turns.
+    pub(super) unmade: VecDeque<(Known, Option<TopicName>)>,
     /// Queue bytes of the frames.
     pub(crate) bytes: usize,
     /// Newest messages of names are among the messages: they may be older than messages of other names that the

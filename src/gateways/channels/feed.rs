@@ -173,6 +173,7 @@ impl Feed for ChannelsFeed {
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::Subjects(_)
+            | BusEvent::RetainedPage { .. }
             | BusEvent::RetainedEnd { .. } => {}
         }
     }
@@ -191,6 +192,15 @@ impl Feed for ChannelsFeed {
                 topic: topic_of(subscription),
                 number: *number,
                 is_confirmed: matches!(event, BusEvent::Subscribed { .. }),
+            }),
+            BusEvent::RetainedPage {
+                number,
+                cursor,
+                is_open,
+            } => Some(BusNotice::RetainedPage {
+                number: *number,
+                cursor: Arc::clone(cursor),
+                is_open: *is_open,
             }),
             BusEvent::RetainedEnd {
                 subscription,

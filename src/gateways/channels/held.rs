@@ -131,8 +131,8 @@ impl ChannelsGateway {
     /// Gives up names of clients that have ended, as many as there is time for.
     pub(super) fn let_leave(&mut self, core: &mut Core) {
         while let Some(leaving) = self.leaving.front_mut() {
-            if let Some((name, _)) = leaving.wanted.pop_first() {
-                self.retained.stop_waiting(&name, leaving.key);
+            if let Some((name, wanted)) = leaving.wanted.pop_first() {
+                self.retained.stop_waiting(&name, leaving.key, &wanted);
             } else if let Some(id) = leaving.ids.pop() {
                 if let Some(name) = self.names.release_id(leaving.address, id) {
                     self.patterns.remove(&name);

@@ -274,6 +274,8 @@ pub(super) struct FollowUp {
     pub(super) retained: Option<u64>,
     /// The client is told when the last values of a name have ended.
     pub(super) says_end: bool,
+    /// Some of the names wait for their newest messages from the stream.
+    pub(super) waits_for_past: bool,
     /// `None`: the request has no `since` and no `last`.
     pub(super) resumed: Option<Resumed>,
 }

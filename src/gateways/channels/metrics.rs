@@ -16,7 +16,7 @@ metric_names! {
         "Last values that clients wait for (--retained): clients times names.";
     RETAINED_QUESTIONS = Gauge "weirgate_retained_questions" ["stage"]
         "Names whose last values are asked for: waiting for the thread of the bus, asked of JetStream and \
-            not answered.";
+            not answered, paused while clients take a page.";
     RETAINED_BYTES_MAX = Gauge "weirgate_retained_bytes_max" []
         "Bytes of last values that may wait in send queues (the share retained-bytes of --memory-max).";
     RETAINED_GIVEN_UP = Counter "weirgate_retained_given_up_total" []

@@ -18,6 +18,7 @@ mod held;
 mod messages;
 pub(super) mod metrics;
 mod names;
+mod past;
 mod patterns;
 mod request;
 mod rest;
@@ -37,6 +38,7 @@ use self::client::Client;
 use self::held::{Held, Leaving};
 use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
 use self::names::Names;
+use self::past::Past;
 use self::patterns::{GivingUp, HeldPatterns};
 use self::request::{Action, Request, RequestLimits};
 use self::rest::Rest;
@@ -60,6 +62,7 @@ use weirgate_wire::head::RequestHead;
 pub use self::bus_requests::Interest;
 pub use self::client::ChannelsStats;
 pub use self::names::{AllClientsLimits, NAME_BYTES, NAME_OF_CLIENT_BYTES};
+pub use self::retained::RetainedRequest;
 
 /// A request may have twice as many entries as a client may hold names, and at least this many.
 const ENTRIES_MAX: usize = 1_000;
@@ -125,6 +128,7 @@ pub struct ChannelsGateway {
     /// The patterns that the gateway matches.
     patterns: HeldPatterns,
     retained: Retained,
+    past: Past,
     /// `None`: there is no kept feed.
     kept: Option<KeptNames>,
     statuses: Statuses,
@@ -154,7 +158,7 @@ pub enum ChannelsOutput {
     /// Asks the bus.
     Interest(Interest),
     /// Asks the bus for the last values of a name or pattern.
-    Retained(Interest),
+    Retained(RetainedRequest),
     /// Logs how many clients were notified of a loss of the bus.
     GapTold {
         /// At least 1.
@@ -175,6 +179,7 @@ impl ChannelsGateway {
             names: Names::new(settings.all_clients, settings.acl.syntax(), of_client),
             patterns: HeldPatterns::new(settings.all_clients.name_bytes_max),
             retained: Retained::new(settings.acl.syntax(), 0),
+            past: Past::default(),
             kept: None,
             statuses: Statuses::new(Answer::status),
             renewals: Renewals::new(settings.renewals_per_second),
@@ -197,6 +202,13 @@ impl ChannelsGateway {
     #[must_use]
     pub fn with_retained(mut self, bytes_max: usize) -> Self {
         self.retained = Retained::new(self.syntax(), bytes_max);
+        self
+    }
+
+    /// Asks the stream that is the kept feed for the newest messages of names of which the history has none.
+    #[must_use]
+    pub fn with_past(mut self) -> Self {
+        self.past = Past::new();
         self
     }
 
@@ -463,6 +475,7 @@ impl Gateway for ChannelsGateway {
             || self.giving_up.is_some()
             || self.settling.is_some()
             || self.retained.has_ends()
+            || self.past.has_ended()
             || !self.leaving.is_empty();
         let at_once = has_work.then_some(0);
         earliest([self.retained.due_us(), self.statuses.due_us(), at_once])
@@ -472,6 +485,7 @@ impl Gateway for ChannelsGateway {
         self.continue_round(core, clients);
         self.settle_next(core, clients);
         self.send_next_name_error(core, clients);
+        self.answer_past(core, clients);
         self.let_leave(core);
         self.give_up_over(core, clients);
         self.ask_retained(core);
@@ -486,7 +500,12 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
-        if publication.request.is_some() {
+        if publication
+            .request
+            .is_some_and(|number| self.past.has(number))
+        {
+            self.keep_past(core, publication);
+        } else if publication.request.is_some() {
             self.replay_value(core, publication);
         } else if publication.place == Place::Outside {
             self.publish_live(core, publication);
@@ -504,8 +523,11 @@ impl Gateway for ChannelsGateway {
         self.statuses.note(core, notice);
         match notice {
             BusNotice::Up => self.retained.is_up = true,
-            BusNotice::Down => self.retained.down(),
-            BusNotice::Gap if self.has_stream() => {}
+            BusNotice::Down => {
+                self.retained.down();
+                self.past_down();
+            }
+            BusNotice::Gap if self.has_stream() => self.past.lost(),
             BusNotice::Gap | BusNotice::GapBeside => self.lost(),
             BusNotice::Subjects(subjects) => self.set_subjects(core, clients, subjects),
             BusNotice::Skipped {
@@ -519,6 +541,20 @@ impl Gateway for ChannelsGateway {
                 number,
                 is_confirmed,
             } => self.settle(core, clients, topic, *number, *is_confirmed),
+            BusNotice::RetainedPage {
+                number, is_open, ..
+            } if self.past.has(*number) => self.past_paged(*number, *is_open),
+            BusNotice::RetainedEnd { number, .. } if self.past.has(*number) => {
+                self.past_ended(*number);
+            }
+            BusNotice::RetainedPage {
+                number,
+                cursor,
+                is_open,
+            } => {
+                let page = (*is_open, core.now().mono_us);
+                self.retained.paged(*number, cursor, page);
+            }
             BusNotice::RetainedEnd { topic, number, cut } => {
                 let answered = self.retained.ended(topic, *number, *cut);
                 if *cut == Some(RetainedCut::Refused) {
@@ -551,7 +587,7 @@ impl Gateway for ChannelsGateway {
         if let Some(change) = self.names.asked.next_change() {
             return Some(ChannelsOutput::Interest(change));
         }
-        if let Some(request) = self.retained.requests.pop_front() {
+        if let Some(request) = self.retained.next_request() {
             return Some(ChannelsOutput::Retained(request));
         }
         let clients = self.gap_notified.take()?;

@@ -5,6 +5,7 @@ use super::ChannelsGateway;
 use super::bus::REFUSED;
 use super::client::Client;
 use super::messages::{Answer, FollowUp};
+use super::past::PAST_WAIT_US;
 use super::sending::Sending;
 use weirgate_core::{Core, Joined, Left, SessionKey, TopicName};
 
@@ -30,7 +31,12 @@ impl ChannelsGateway {
         };
         if let Some(resumed) = &mut follow_up.resumed {
             if is_kept && !is_member && !is_refused {
-                resumed.names.insert(name);
+                let asks_newest = resumed.last.is_some();
+                resumed.names.insert(name.clone());
+                if asks_newest && self.waits_for_past(core, key, &name) {
+                    follow_up.waits_for_past = true;
+                    follow_up.unconfirmed.insert(name);
+                }
                 return;
             }
             if resumed.since.is_some() {
@@ -114,7 +120,11 @@ impl ChannelsGateway {
         answer: Answer,
         follow_up: FollowUp,
     ) {
-        let due_us = core.now().mono_us + self.bus_wait_us;
+        let wait_us = match follow_up.waits_for_past {
+            true => self.bus_wait_us.max(PAST_WAIT_US),
+            false => self.bus_wait_us,
+        };
+        let due_us = core.now().mono_us + wait_us;
         client.answers.push(answer, follow_up, due_us);
         self.send_ready(core, key, client);
         // Most answers are sent by now; only waiting answers are charged.

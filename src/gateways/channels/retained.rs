@@ -5,12 +5,14 @@
 //! the stream, so the client does not get the value. The gateway asks the bus after the client's `subscribed`, once for
 //! all clients whose turn has come.
 //!
-//! A client has a share of bytes. The gateway asks for names until the share is used up, and for the next names when
-//! the client has taken these values. There is no question about a name that the bus refuses. So values wait only in send queues, and later messages wait after them. The
+//! A client has a share of bytes. The gateway asks for names until the share is used up, and for the next names, or the next
+//! page of a pattern's values, when the client has taken these values ([`questions`]). There is no question about a name
+//! that the bus refuses. So values wait only in send queues, and later messages wait after them. The
 //! shares are a [`Quota`]; clients without a share wait in a queue in which the addresses take turns. A share ends
 //! after [`SHARE_US`], so that a client that takes a byte now and then does not keep others waiting for ever; from then
 //! on its values count only in the memory of all frames.
 
+mod questions;
 mod turn;
 
 pub(super) use self::turn::{RetainedEnd, Wants};
@@ -21,11 +23,11 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
+use self::questions::{Left, Place, Questions};
 use self::turn::{State, Turn, Wanted};
 use super::ChannelsGateway;
-use super::bus_requests::Interest;
 use super::messages::Answer;
-use weirgate_core::{Core, Publication, RetainedCut, SessionKey, TopicName};
+use weirgate_core::{Core, PageCursor, Publication, RetainedCut, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, FairQueue, Quota};
 use weirgate_wire::auth::NameSyntax;
 
@@ -43,8 +45,40 @@ const VALUE_BYTES: usize = 32 * 1024;
 /// After this time, a client that has not taken its values no longer counts in the limit over all clients.
 const SHARE_US: u64 = 60_000_000;
 
-/// A question for the last values of a name: its number, and its clients, of which some may have stopped waiting.
-type Question = (u64, Vec<SessionKey>);
+/// What the bus is asked about last values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RetainedRequest {
+    /// A question about a name: its first page.
+    Ask {
+        /// The channel or pattern.
+        name: TopicName,
+        /// The number of the question.
+        number: u64,
+        /// What was read before.
+        after: Arc<PageCursor>,
+    },
+    /// A question about a name, to the stream that is the kept feed: the newest messages.
+    Newest {
+        /// The channel or pattern.
+        name: TopicName,
+        /// The number of the question.
+        number: u64,
+    },
+    /// The next page.
+    More {
+        /// The channel or pattern.
+        name: TopicName,
+        /// The number of the question.
+        number: u64,
+    },
+    /// Nobody waits for the answer any more.
+    Forget {
+        /// The channel or pattern.
+        name: TopicName,
+        /// The number of the question.
+        number: u64,
+    },
+}
 
 /// Clients that wait for last values.
 #[derive(Debug)]
@@ -54,9 +88,7 @@ pub(super) struct Retained {
     pub(super) is_up: bool,
     clients: HashMap<SessionKey, Turn, RandomState>,
     waiting: HashMap<TopicName, HashSet<SessionKey, RandomState>, RandomState>,
-    /// Questions that the bus has, and for each name the question after that.
-    open: HashMap<TopicName, Question, RandomState>,
-    next: HashMap<TopicName, Question, RandomState>,
+    questions: Questions,
     /// For patterns of `waiting` with live messages on this connection: the number of the newest live message of each
     /// subject, by a hash of the subject, which takes less memory than the text.
     live: HashMap<TopicName, HashMap<u64, u64, RandomState>, RandomState>,
@@ -71,10 +103,6 @@ pub(super) struct Retained {
     shares: BTreeSet<(u64, SessionKey)>,
     /// Bytes of values that may wait for all clients, including open questions.
     pub(super) bytes: Quota,
-    /// Questions for the bus, and ends of questions.
-    pub(super) requests: VecDeque<Interest>,
-    /// The number of the newest question.
-    number: u64,
     /// The number of the newest answer after which names are asked for.
     answers: u64,
     /// Count of the live messages of patterns.
@@ -95,8 +123,7 @@ impl Retained {
             is_up: false,
             clients: HashMap::default(),
             waiting: HashMap::default(),
-            open: HashMap::default(),
-            next: HashMap::default(),
+            questions: Questions::default(),
             live: HashMap::default(),
             hasher: RandomState::default(),
             line: FairQueue::default(),
@@ -104,8 +131,6 @@ impl Retained {
             ending: VecDeque::new(),
             shares: BTreeSet::new(),
             bytes: Quota::new("last_values", bytes_max as u64),
-            requests: VecDeque::new(),
-            number: 0,
             answers: 0,
             count: 0,
             waiters: 0,
@@ -116,6 +141,21 @@ impl Retained {
 
     fn live_subjects_max(&self) -> usize {
         LIVE_BYTES_MAX.min((self.bytes.max() / 4) as usize) / LIVE_ENTRY_BYTES
+    }
+
+    /// Asks the stream that is the kept feed for the newest messages of a name. Returns the number of the question.
+    pub(super) fn ask_newest(&mut self, name: &TopicName) -> u64 {
+        self.questions.ask_newest(name)
+    }
+
+    /// Says something of a question of [`Self::ask_newest`].
+    pub(super) fn request(&mut self, request: RetainedRequest) {
+        self.questions.requests.push_back(request);
+    }
+
+    /// The next request for the bus.
+    pub(super) fn next_request(&mut self) -> Option<RetainedRequest> {
+        self.questions.requests.pop_front()
     }
 
     /// Returns the number of an answer after which names are asked for.
@@ -129,10 +169,11 @@ impl Retained {
     /// so that those behind the newest answer are whole.
     pub(super) fn want(&mut self, name: &TopicName, key: SessionKey, answer: u64, says_end: bool) {
         if says_end {
-            self.again(name, key);
+            self.leave_question(name, key);
         }
         let wanted = Wanted {
             state: State::Waits(answer),
+            place: Place::default(),
             since: self.count,
             count: 0,
             says_end,
@@ -168,13 +209,12 @@ impl Retained {
     }
 
     fn remove(&mut self, name: &TopicName, key: SessionKey) {
-        self.stop_waiting(name, key);
-        let turn = self.clients.get_mut(&key);
-        let wanted = turn.and_then(|turn| turn.names.remove(name));
-        match wanted.map(|wanted| wanted.state) {
-            Some(State::BusRequests(_)) => self.unasked(key),
-            _ => self.forget_if_idle(key),
+        self.leave_question(name, key);
+        if let Some(turn) = self.clients.get_mut(&key) {
+            turn.names.remove(name);
         }
+        self.forget_if_idle(key);
+        self.no_longer_waits(name, key);
     }
 
     /// Ends the wait of a client for the values of a name: it gets no more of them.
@@ -185,7 +225,7 @@ impl Retained {
             let end = RetainedEnd {
                 answer: match wanted.state {
                     State::Waits(answer) => answer,
-                    State::BusRequests(_) => 0,
+                    State::BusRequests(_) | State::Takes(_) => 0,
                 },
                 name: name.clone(),
                 count: wanted.count,
@@ -240,7 +280,7 @@ impl Retained {
         if let Some((_, begin_us)) = turn.share.take() {
             self.shares.remove(&(begin_us, key));
         }
-        if self.is_up && turn.ready().next().is_some() {
+        if self.is_up && turn.has_work() {
             self.line.push(address, key);
         } else {
             turn.is_busy = false;
@@ -286,8 +326,7 @@ impl Retained {
         (subject, number): (Option<&Arc<str>>, u64),
         mut bytes_for: impl FnMut(SessionKey) -> usize,
     ) -> Vec<SessionKey> {
-        let open = self.open.get(name);
-        let Some((_, clients)) = open.filter(|(open, _)| *open == number) else {
+        let Some(clients) = self.questions.members(name, number) else {
             return Vec::new();
         };
         let live = subject.and_then(|subject| {
@@ -311,7 +350,8 @@ impl Retained {
                 }
             }
         }
-        others.into_iter().for_each(|key| self.again(name, key));
+        let others = others.into_iter();
+        others.for_each(|key| self.leave_question(name, key));
         if subject.is_none() {
             // An exact name has only this value.
             let _ = self.ended(name, number, None);
@@ -339,25 +379,62 @@ impl Retained {
     /// Handles the bus going away: open questions get no response.
     pub(super) fn down(&mut self) {
         self.is_up = false;
-        // Each client of a question has a share of the bytes, so these clients are few.
-        for (name, (number, mut clients)) in mem::take(&mut self.open) {
-            self.request(&name, number, false);
-            clients.extend(self.next.remove(&name).into_iter().flat_map(|next| next.1));
-            clients.into_iter().for_each(|key| self.again(&name, key));
+        for left in self.questions.end_all(None) {
+            self.go_on_later(left);
         }
     }
 
     /// Handles the refusal of a name's subscription: a value would be of a name that its clients do not hold. They wait
     /// until the bus accepts the name and [`Self::client_up`] queues them again.
     pub(super) fn refused(&mut self, name: &TopicName) {
-        let open = self.open.remove(name);
-        if let Some((number, _)) = &open {
-            self.request(name, *number, false);
+        for left in self.questions.end_all(Some(name)) {
+            self.go_on_later(left);
         }
-        // Each client of a question has a share of the bytes, so these clients are few.
-        let questions = open.into_iter().chain(self.next.remove(name));
-        for key in questions.flat_map(|(_, clients)| clients) {
-            self.again(name, key);
+    }
+
+    /// Handles the end of a page of the question `number`: its clients take the values. The bus has read up to `cursor`;
+    /// if it has ended the question, another goes on from there.
+    pub(super) fn paged(
+        &mut self,
+        number: u64,
+        cursor: &Arc<PageCursor>,
+        (is_open, now_us): (bool, u64),
+    ) {
+        let start = self.questions.start_of(number);
+        let page = (is_open, now_us);
+        let Some(left) = self.questions.paged(number, Arc::clone(cursor), page) else {
+            return;
+        };
+        match is_open {
+            true => self.take_page(number, left),
+            false => self.go_on_later(left),
+        }
+        if let Some((name, place)) = start {
+            self.ask_next(&name, place);
+        }
+    }
+
+    /// Lets the clients of a question take a page.
+    fn take_page(&mut self, number: u64, (name, clients, place): Left) {
+        for key in clients {
+            let turn = self.clients.get_mut(&key);
+            match turn.filter(|turn| turn.is_asked(&name, number)) {
+                Some(turn) => {
+                    turn.taking.insert(name.clone());
+                    if let Some(wanted) = turn.names.get_mut(&name) {
+                        wanted.state = State::Takes(number);
+                    }
+                    self.unasked(key);
+                }
+                None => drop(self.questions.leave((&name, &place), number, (key, false))),
+            }
+        }
+    }
+
+    /// Handles clients whose question does not go on with them: another goes on from this place.
+    fn go_on_later(&mut self, (name, clients, place): Left) {
+        for key in clients {
+            self.wait_again(&name, key, Some(place.clone()));
         }
     }
 
@@ -369,24 +446,46 @@ impl Retained {
         number: u64,
         cut: Option<RetainedCut>,
     ) -> Vec<SessionKey> {
-        if self.open.get(name).is_none_or(|(open, _)| *open != number) {
+        let start = self.questions.start_of(number);
+        if start.as_ref().is_none_or(|(of, _)| of != name) {
             return Vec::new();
         }
-        let (_, mut clients) = self.open.remove(name).unwrap_or_default();
-        clients.retain(|key| {
+        let Some((_, clients, _)) = self.questions.ended(number) else {
+            return Vec::new();
+        };
+        let has_waited = |key: &SessionKey| {
             let turn = self.clients.get(key);
             turn.is_some_and(|turn| turn.is_asked(name, number))
-        });
+        };
+        let clients: Vec<SessionKey> = clients.into_iter().filter(has_waited).collect();
         clients.iter().for_each(|key| self.end(name, *key, cut));
-        self.ask_next(name);
+        if let Some((name, place)) = start {
+            self.ask_next(&name, place);
+        }
         clients
     }
 
     /// The time at which a question may be due without another event: when the oldest share ends, if a client waits in
-    /// the line.
+    /// the line, or when a question does not wait any longer for clients that take a page.
     pub(super) fn due_us(&self) -> Option<u64> {
-        let (begin_us, _) = self.shares.first().filter(|_| !self.line.is_empty())?;
-        Some(begin_us + SHARE_US)
+        let share = self.shares.first().filter(|_| !self.line.is_empty());
+        let share_us = share.map(|(begin_us, _)| begin_us + SHARE_US);
+        share_us.into_iter().chain(self.questions.due_us()).min()
+    }
+
+    /// Lets the clients that keep the others of their question waiting go on with a question of their own.
+    fn split_slow(&mut self, now_us: u64) {
+        loop {
+            let clients = &self.clients;
+            let is_ready = |name: &TopicName, key: SessionKey, number: u64| {
+                let turn = clients.get(&key);
+                turn.is_some_and(|turn| turn.is_asked(name, number))
+            };
+            let Some(left) = self.questions.split(now_us, is_ready) else {
+                return;
+            };
+            self.go_on_later(left);
+        }
     }
 
     /// Gives shares to the next clients in the line, and asks for their names, except for those that the bus refuses.
@@ -402,48 +501,49 @@ impl Retained {
                 turn.share = None;
             }
         }
-        let mut names = Vec::new();
+        let mut asked = Vec::new();
         let bytes = self.bytes.clone();
         while self.is_up
             && (bytes.held() == 0 || bytes.held() + CLIENT_BYTES_MAX as u64 <= bytes.max())
             && let Some(key) = self.line.pop_of(|address| bytes.has_room_for(address))
         {
-            names.extend(self.begin_turn(key, now_us, &is_refused));
+            asked.extend(self.begin_turn(key, now_us, &is_refused));
         }
-        names.iter().for_each(|name| self.ask_next(name));
+        for (name, place) in asked {
+            self.ask_next(&name, place);
+        }
     }
 
-    /// Gives a share to the client. Returns the names that have to be asked for.
+    /// Gives a share to the client. Returns the names that have to be asked for, and from which places. A pattern of which
+    /// the client has a part goes before further patterns, and exact names before its next page.
     fn begin_turn(
         &mut self,
         key: SessionKey,
         now_us: u64,
         is_refused: impl Fn(&TopicName) -> bool,
-    ) -> Vec<TopicName> {
-        let (mut names, mut bytes) = (Vec::new(), 0);
+    ) -> Vec<(TopicName, u64)> {
         let Some(turn) = self.clients.get_mut(&key) else {
-            return names;
+            return Vec::new();
         };
+        let (mut chosen, mut bytes) = (Vec::new(), 0);
         let value_bytes = turn.largest.max(VALUE_BYTES);
-        for (name, state) in turn.ready().filter(|(name, _)| !is_refused(name)) {
+        let is_next = |name: &&TopicName| {
+            let waits = !turn.taking.is_empty() && self.syntax.is_pattern(name.as_str());
+            !waits && !is_refused(name)
+        };
+        for name in turn.ready().filter(is_next).chain(&turn.taking) {
             let more = match self.syntax.is_pattern(name.as_str()) {
                 true => CLIENT_BYTES_MAX,
                 false => value_bytes,
             };
-            if !names.is_empty() && bytes + more > CLIENT_BYTES_MAX {
+            if !chosen.is_empty() && bytes + more > CLIENT_BYTES_MAX {
                 break;
             }
             bytes += more;
-            let (number, clients) = self.next.entry(name.clone()).or_insert_with(|| {
-                self.number += 1;
-                (self.number, Vec::new())
-            });
-            clients.push(key);
-            *state = State::BusRequests(*number);
-            names.push(name.clone());
+            chosen.push(name.clone());
         }
-        turn.is_busy = !names.is_empty();
-        turn.asked += names.len();
+        turn.is_busy = !chosen.is_empty();
+        turn.asked += chosen.len();
         if let Some(address) = turn.address.filter(|_| turn.is_busy) {
             // No check here: `grant_shares` has made sure that a usual share fits. A single value that is larger than a
             // share may pass the limit.
@@ -451,41 +551,73 @@ impl Retained {
             turn.share = Some((share, now_us));
             self.shares.insert((now_us, key));
         }
+        let mut asked = Vec::new();
+        for name in chosen {
+            turn.taking.remove(&name);
+            let Some(wanted) = turn.names.get_mut(&name) else {
+                continue;
+            };
+            if let State::Takes(number) = wanted.state {
+                wanted.state = State::BusRequests(number);
+                self.questions.ready(number, now_us);
+            } else {
+                let number = self.questions.join(&name, &wanted.place, key);
+                wanted.state = State::BusRequests(number);
+                asked.push((name, wanted.place.id()));
+            }
+        }
         self.forget_if_idle(key);
-        names
+        asked
     }
 
-    /// Asks the next question about the name, if the bus has no question about it and clients wait.
-    fn ask_next(&mut self, name: &TopicName) {
-        if self.open.contains_key(name) {
+    /// Asks the next question about the name from this place.
+    fn ask_next(&mut self, name: &TopicName, place: u64) {
+        if let Some(left) = self.questions.ask(name, place) {
+            self.go_on_later(left);
+        }
+    }
+
+    /// Takes a client out of the question about a name. It waits for another question, from the same place.
+    fn leave_question(&mut self, name: &TopicName, key: SessionKey) {
+        let wanted = self.clients.get(&key).and_then(|turn| turn.names.get(name));
+        let Some(wanted) = wanted.cloned() else {
             return;
-        }
-        let waits = |(number, clients): &Question| {
-            let mut turns = clients.iter().filter_map(|key| self.clients.get(key));
-            turns.any(|turn| turn.is_asked(name, *number))
         };
-        if let Some(question) = self.next.remove(name).filter(waits) {
-            self.request(name, question.0, true);
-            self.open.insert(name.clone(), question);
+        let place = self.leave_as(name, key, &wanted);
+        self.wait_again(name, key, place);
+    }
+
+    /// Takes a client out of the question in which it has this name. Returns the place up to which it has the values.
+    fn leave_as(&mut self, name: &TopicName, key: SessionKey, wanted: &Wanted) -> Option<Place> {
+        let (number, is_ready) = match wanted.state {
+            State::Waits(_) => return None,
+            State::BusRequests(number) => (number, true),
+            State::Takes(number) => (number, false),
+        };
+        let start = self.questions.start_of(number);
+        let of = (name, &wanted.place);
+        let place = self.questions.leave(of, number, (key, is_ready));
+        if let Some((name, begins)) = start {
+            self.ask_next(&name, begins);
         }
+        place
     }
 
-    fn request(&mut self, name: &TopicName, number: u64, wanted: bool) {
-        self.requests.push_back(Interest {
-            name: name.clone(),
-            wanted,
-            number,
-        });
-    }
-
-    /// Queues the name for another question.
-    fn again(&mut self, name: &TopicName, key: SessionKey) {
-        let turn = self.clients.get_mut(&key);
-        if let Some(wanted) = turn.and_then(|turn| turn.names.get_mut(name))
-            && matches!(wanted.state, State::BusRequests(_))
-        {
-            wanted.state = State::Waits(0);
-            self.unasked(key);
+    /// Queues a client for another question about the name; `place` is how far the one before has come.
+    fn wait_again(&mut self, name: &TopicName, key: SessionKey, place: Option<Place>) {
+        let Some(turn) = self.clients.get_mut(&key) else {
+            return;
+        };
+        turn.taking.remove(name);
+        let Some(wanted) = turn.names.get_mut(name) else {
+            return;
+        };
+        let before = mem::replace(&mut wanted.state, State::Waits(0));
+        wanted.place = place.unwrap_or_else(|| mem::take(&mut wanted.place));
+        match before {
+            State::Waits(_) => wanted.state = before,
+            State::BusRequests(_) => self.unasked(key),
+            State::Takes(_) => {}
         }
     }
 
@@ -503,23 +635,23 @@ impl Retained {
         }
     }
 
-    /// Removes a client from those that wait for the name. With the last client, the name and its questions are
-    /// removed.
-    pub(super) fn stop_waiting(&mut self, name: &TopicName, key: SessionKey) {
+    /// Handles a name that a client of before has waited for.
+    pub(super) fn stop_waiting(&mut self, name: &TopicName, key: SessionKey, wanted: &Wanted) {
+        self.leave_as(name, key, wanted);
+        self.no_longer_waits(name, key);
+    }
+
+    /// Removes a client from those that wait for the name. With the last client, the live subjects are forgotten.
+    fn no_longer_waits(&mut self, name: &TopicName, key: SessionKey) {
         let Some(clients) = self.waiting.get_mut(name) else {
             return;
         };
         self.waiters -= usize::from(clients.remove(&key));
-        if !clients.is_empty() {
-            return;
+        if clients.is_empty() {
+            self.waiting.remove(name);
+            let live = self.live.remove(name);
+            self.live_subjects -= live.map_or(0, |live| live.len());
         }
-        self.waiting.remove(name);
-        self.next.remove(name);
-        if let Some((number, _)) = self.open.remove(name) {
-            self.request(name, number, false);
-        }
-        let live = self.live.remove(name);
-        self.live_subjects -= live.map_or(0, |live| live.len());
     }
 
     fn forget_if_idle(&mut self, key: SessionKey) {
@@ -568,7 +700,9 @@ impl ChannelsGateway {
         self.send_ends(core);
         let (retained, names, stats) = (&mut self.retained, &self.names, &self.stats);
         if retained.bytes.max() > 0 {
-            retained.grant_shares(core.now().mono_us, |name| names.is_refused(name));
+            let now_us = core.now().mono_us;
+            retained.split_slow(now_us);
+            retained.grant_shares(now_us, |name| names.is_refused(name));
             for key in retained.rooms.drain(..) {
                 core.request_room(key);
             }

@@ -8,7 +8,7 @@ use crate::gateways::channels::feed::ChannelsFeed;
 use crate::gateways::channels::metrics;
 use crate::gateways::channels::settings::{ChannelsSettings, kept_names, own_flag};
 use crate::gateways::channels::{
-    ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
+    ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats, RetainedRequest,
 };
 use crate::gateways::shared::auth::{
     AclFile, access_metrics, acl, authenticator, check_table, warn_of, warn_of_ignored_tokens,
@@ -204,6 +204,9 @@ fn with_kept_feed(
     }
     let gateway = gateway.with_kept(names, is_stream);
     let gateway = gateway.map_err(wrong_history_name)?;
+    if is_stream && syntax == NameSyntax::Nats {
+        return Ok(gateway.with_past());
+    }
     if !is_stream && syntax == NameSyntax::Nats {
         match settle.is_whole() {
             true => tracing::warn!(
@@ -283,9 +286,15 @@ fn carry_out(interest: Option<&BusInterest>, syntax: NameSyntax, output: Channel
             );
         }
         (_, None) => {}
-        (ChannelsOutput::Retained(request), Some(interest)) => match request.wanted {
-            true => interest.ask_retained(ask(&request.name), request.number),
-            false => interest.forget_retained(&ask(&request.name)),
+        (ChannelsOutput::Retained(request), Some(interest)) => match request {
+            RetainedRequest::Ask {
+                name,
+                number,
+                after,
+            } => interest.ask_retained(ask(&name), number, after),
+            RetainedRequest::Newest { name, number } => interest.ask_newest(ask(&name), number),
+            RetainedRequest::More { number, .. } => interest.ask_more_retained(number),
+            RetainedRequest::Forget { number, .. } => interest.forget_retained(number),
         },
         (ChannelsOutput::Interest(change), Some(interest)) => match change.wanted {
             true => interest.subscribe_numbered(ask(&change.name), change.number),
@@ -342,7 +351,11 @@ fn metrics(
             Box::new(move || {
                 let questions = questions.as_ref().map(BusInterest::unanswered_questions);
                 let questions = questions.unwrap_or_default();
-                vec![("waiting", questions.waiting), ("asked", questions.asked)]
+                vec![
+                    ("waiting", questions.waiting),
+                    ("asked", questions.asked),
+                    ("paused", questions.paused),
+                ]
             }),
         ),
         number(&names::RETAINED_BYTES, |s| s.retained_bytes.get()),

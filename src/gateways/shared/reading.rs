@@ -17,9 +17,6 @@ use weirgate_server::run::{Parts, Question, RunError};
 use weirgate_server::settings::Checked;
 use weirgate_wire::auth::{Acl, NameError, NameSyntax, is_pattern};
 
-/// Last values that are sent for one pattern.
-const RETAINED_SUBJECTS_MAX: usize = 1_000;
-
 /// The messages that a gateway reads from its bus.
 pub(in crate::gateways) struct Reading<'a> {
     /// Bytes of a message; a larger message is cut.
@@ -185,10 +182,8 @@ fn open_nats(
     let settings = NatsSubjectsSettings {
         nats: nats.clone(),
         payload_bytes_max: reading.payload_bytes_max,
-        retained_subjects_max: match reading.is_retained {
-            true => RETAINED_SUBJECTS_MAX,
-            false => 0,
-        },
+        is_retained: reading.is_retained,
+        stream: stream.as_ref().map(|stream| stream.name.clone()),
         settle: reading.settle,
     };
     let requests = reading.acl.into_iter().flat_map(Acl::all_names);

@@ -181,6 +181,7 @@ impl Feed for TradesFeed {
             | BusEvent::LastValue { .. }
             | BusEvent::GapBeside { .. }
             | BusEvent::Subjects(_)
+            | BusEvent::RetainedPage { .. }
             | BusEvent::RetainedEnd { .. } => {}
         }
     }

@@ -270,7 +270,7 @@ metric_names! { |at|
         "Searches for the last good message of a subject that ended at 200 messages."
         => IfAny(at.bus().map(BusStatus::look_backs_limited));
     BUS_RETAINED_LIMITED = Counter "weirgate_bus_retained_limited_total" []
-        "Patterns with more last values than 1,000 or 512 KiB."
+        "Patterns whose last values (--retained) are not all sent."
         => IfAny(at.bus().map(BusStatus::retained_limited));
     BUS_RETAINED_REFUSED = Counter "weirgate_bus_retained_refused_total" []
         "Names and patterns whose last values (--retained) JetStream refused, or did not send within 5 s."

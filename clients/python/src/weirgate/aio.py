@@ -151,10 +151,12 @@ class _Subscriber(_Session[Item]):
         """The `recovered` of the newest answer that has one: whether the missed messages have followed."""
         return self._core.recovered
 
-    def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None) -> Subscription[Item]:
+    def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None, *,
+                  last: int | None = None) -> Subscription[Item]:
         """Wants the names until `unsubscribe()` of the returned Subscription, connected or not. `handler` gets each message
-        of these names. Raises ValueError over `names_max`."""
-        return self._subscription(self._core.subscribe(self._now(), names, handler and plain(handler)))
+        of these names. `last`: as the option of the client, for these names; of two subscriptions of a name the larger
+        counts. Raises ValueError over `names_max`."""
+        return self._subscription(self._core.subscribe(self._now(), names, handler and plain(handler), last=last))
 
     async def ping(self) -> dict[str, Any]:
         """The server's pong."""

@@ -59,6 +59,8 @@ class SubscriptionCore:
     entries: list[_Entry]
     handler: Callable[..., object] | None
     due_at: float
+    last: int | None = None
+    """How many of the newest messages of each name it wants."""
     is_done: bool = False
     """The wait for the server is over."""
     is_left: bool = False
@@ -148,8 +150,9 @@ class SubscriberCore(SessionCore):
         return _reasons([entry for entry in self._names.values() if entry.why and entry.subscriptions])
 
     def subscribe(self, now: float, names: str | Iterable[str], handler: Callable[..., object] | None = None,
-                  group: str = "") -> SubscriptionCore:
-        """Names of different groups are different names. Raises ValueError over `names_max`."""
+                  group: str = "", last: int | None = None) -> SubscriptionCore:
+        """Names of different groups are different names. `last`: as the option, for these names. Raises ValueError over
+        `names_max`."""
         self.now = now
         wanted = list(dict.fromkeys(self.names(names)))
         if not wanted or not all(isinstance(name, str) for name in wanted):
@@ -158,7 +161,8 @@ class SubscriberCore(SessionCore):
         if self._count + len(wanted) > most:
             raise ValueError(f"more than names_max ({most:,}) names")
         entries = [self._entry(name, group) for name in wanted]
-        subscription = SubscriptionCore(self, entries, handler, now + self.options.request_ms)
+        last = self.options.last if last is None else last
+        subscription = SubscriptionCore(self, entries, handler, now + self.options.request_ms, last)
         for entry in entries:
             entry.subscriptions[subscription] = None
         self._waiting[subscription] = None
@@ -350,8 +354,9 @@ class SubscriberCore(SessionCore):
         if entry.group:
             return {"status": True}
         more: dict[str, Any] = {"since": entry.since} if entry.since and entry.since == self.position else {}
-        if self.options.last is not None and (more or not entry.is_known):
-            more["last"] = self.options.last
+        lasts = [one.last for one in entry.subscriptions if one.last is not None]
+        if lasts and (more or not entry.is_known):
+            more["last"] = max(lasts)
         return more | {"status": True}
 
     def _request(self, action: str, part: list[_Entry], state: State) -> None:

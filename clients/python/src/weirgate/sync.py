@@ -214,9 +214,11 @@ class _Subscriber(Connection[Item]):
     def recovered(self) -> bool | dict[str, bool] | None:
         return self._inner.recovered
 
-    def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None) -> Subscription[Item]:
-        """Wants the names until `unsubscribe()` of the returned Subscription; does not wait for the server."""
-        return self._subscription(handler, lambda inner: inner.subscribe(names, handler))
+    def subscribe(self, names: str | Iterable[str], handler: Callable[..., object] | None = None, *,
+                  last: int | None = None) -> Subscription[Item]:
+        """Wants the names until `unsubscribe()` of the returned Subscription; does not wait for the server. `last`: as the
+        option, for these names."""
+        return self._subscription(handler, lambda inner: inner.subscribe(names, handler, last=last))
 
     def ping(self) -> dict[str, Any]:
         return self._worker.wait_for(self._inner.ping)

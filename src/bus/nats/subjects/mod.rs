@@ -58,8 +58,10 @@ pub struct NatsSubjectsSettings {
     pub nats: NatsSettings,
     /// The payload limit, bytes. A larger payload is cut to one byte more than the limit.
     pub payload_bytes_max: usize,
-    /// The limit on last values sent for a pattern.
-    pub retained_subjects_max: usize,
+    /// Whether there are questions for last values.
+    pub is_retained: bool,
+    /// The stream that is the kept feed, beside which the source reads; it is asked for the newest messages of its names.
+    pub stream: Option<String>,
     /// When a subscription counts as confirmed.
     pub settle: Settle,
 }
@@ -204,7 +206,7 @@ impl NatsSubjectsSource {
     /// What a source with these settings needs whose clients may request these names. `keeps`: the source numbers the
     /// messages of kept names.
     pub fn needs(settings: &NatsSubjectsSettings, requests: Vec<String>, keeps: bool) -> NatsNeeds {
-        let has_last_values = settings.retained_subjects_max > 0;
+        let has_last_values = settings.is_retained;
         let bytes_max = has_last_values.then(Retained::request_bytes_max);
         NatsNeeds {
             requests,

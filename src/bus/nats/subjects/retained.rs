@@ -4,10 +4,19 @@
 //! An exact subject takes two requests: the name of the stream, and the last message. If no stream takes the subject from
 //! publishers, and for each pattern, weirgate also looks through all streams for subjects of transforms and of copies
 //! ([`AllStreams`]). The values of a pattern come from
-//! each stream with such subjects, through a consumer of the last message of each subject. The consumer asks for
-//! acknowledgements and gets none, so the server stops at `max_ack_pending` messages. The consumer is deleted at the
-//! end; if the deletion fails, the server deletes the consumer after some seconds without a listener. A question ends
+//! each stream with such subjects, through a consumer of the last message of each subject, which weirgate asks for a page
+//! at a time: neither here nor on the way more waits, however many values there are. Each request is for as many messages as
+//! fit in the page if none is larger than those before; a consumer that brings far more bytes all the same is left, and made
+//! again for the next page. The consumer brings the
+//! messages in the order of their numbers: first those that were the last of their subjects when it was made, then all
+//! later ones. A stream is read once the consumer has brought as many messages as waited when it
+//! was made: what was replaced since then has come as a later message. The server's count of what still waits can be wrong
+//! after deletions, so it ends nothing. The consumer is deleted at the
+//! end; if the deletion fails, the server deletes the consumer after [`IDLE_MAX`]. A question ends
 //! [`ANSWER_TIMEOUT`] after it was asked or has brought its newest value, with the values received until then.
+//!
+//! A question begins after the messages that were read before ([`PageCursor`]): a consumer that is made again leaves them
+//! out by their numbers. So a question goes on after the loss of a connection or of a consumer.
 //!
 //! Only the leader of a stream surely has the last values: another server may catch up after a restart. The leader
 //! answers the question for a message, and a consumer that was put on another server is made again. A message is
@@ -15,17 +24,16 @@
 //! the message, and the answer may be from before it. So a question is asked again until its answer has the newest
 //! message that was delivered shortly before the question.
 
+mod live;
 mod streams;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foldhash::fast::RandomState;
-
+use self::live::Live;
 pub(in crate::nats) use self::streams::subjects_in;
-use self::streams::{AllStreams, Listed, Target, targets};
+use self::streams::{AllStreams, Listed, Target, targets, targets_in};
 use super::super::api::{ApiError, first_stream, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::super::error::INBOXES;
@@ -34,14 +42,16 @@ use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use crate::NAME_NOT_UTF8;
 use crate::outage::shown;
 use crate::requests::Question;
-use weirgate_core::RetainedCut;
+use weirgate_core::{PageCursor, ReadPart, RetainedCut, StoredId};
 use weirgate_wire::json::{self, Json, JsonError};
 
-/// The most questions on their way at once; the others wait.
+/// The most questions on their way at once; the others wait. A question whose page clients take is not on its way.
 const ASKED_MAX: usize = 64;
 /// How long the answers to a question may bring no new value. Longer than the wait for a silent server, so a question on a
 /// dead link is asked again on the next link.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// For so long a consumer waits for messages. If it brings none for twice this time, there are none.
+const PULL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The first pause before a question is asked again, and the longest; each pause is half as long again as the one before.
 /// A consumer is on the leader at the third attempt on average, so the first pauses are short.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -49,8 +59,15 @@ const PAUSE_MAX: Duration = Duration::from_millis(320);
 /// How long the servers of a stream may take to store a message that was delivered already. After that, the message
 /// counts as refused by the stream.
 const STORED_WITHIN: Duration = Duration::from_secs(5);
-/// The most delivered messages that are remembered for that, the newest.
-const LIVE_MAX: usize = 32_768;
+/// The bytes and the messages of a page of values. The last value, or the last request, may bring more.
+const PAGE_BYTES: usize = 512 * 1024;
+const PAGE_VALUES: u64 = 2_048;
+/// A consumer that brings more bytes in a page is left.
+const PAGE_BYTES_LIMIT: usize = 2 * PAGE_BYTES;
+/// The messages of the first request to a consumer; each further one is for this many times what has come, at most.
+const PULL_GROWTH: u64 = 8;
+/// After this time without a request the server deletes a consumer. Clients take a page in less time.
+const IDLE_MAX: Duration = Duration::from_secs(180);
 /// The length of a name for which the size of a request is calculated, bytes.
 const NAME_BYTES: usize = 512;
 /// The first number for subscriptions of questions; requested names have smaller numbers.
@@ -61,8 +78,10 @@ pub(super) const FIRST_SID: u64 = 1 << 62;
 pub(in super::super) struct Retained {
     /// The subject for answers, before the number of the question.
     inbox: String,
-    /// The limit on values of a pattern.
-    values_max: usize,
+    /// Whether anybody asks for last values.
+    is_used: bool,
+    /// The stream that is the kept feed, if there are questions about it.
+    stream: Option<String>,
     /// By their numbers.
     asked: BTreeMap<u64, Pending>,
     last: u64,
@@ -85,7 +104,7 @@ struct Pending {
     /// The next pause.
     pause: Duration,
     /// The last message of an exact subject, in the leader's last answer; empty if it was deleted.
-    value: Option<Vec<u8>>,
+    value: Option<(Vec<u8>, StoredId)>,
     /// The values of a pattern.
     values: LastValues,
 }
@@ -101,10 +120,18 @@ enum Step {
     Message(VecDeque<String>),
     /// A consumer of the values of a pattern in a stream.
     Create(Target, Consumer),
-    /// The values.
-    Values(Consumer),
+    /// The messages that a consumer was asked for.
+    Values(Consumer, Pull),
+    /// The request for another page; without a consumer, one is made again.
+    Page(Option<Consumer>),
     /// The time to ask again.
     Pause(Instant, Again),
+}
+
+/// How many messages of a request to a consumer may still come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pull {
+    left: u64,
 }
 
 /// What is asked again.
@@ -123,6 +150,16 @@ pub(super) enum RetainedEvent {
         of: Question,
         subject: Arc<str>,
         payload: Vec<u8>,
+        /// The message in its stream.
+        id: Option<StoredId>,
+    },
+    /// The end of a page.
+    Page {
+        /// The question's number.
+        number: u64,
+        cursor: Arc<PageCursor>,
+        /// Whether the question goes on.
+        is_open: bool,
     },
     /// The end of a question, answered or not.
     End {
@@ -135,7 +172,7 @@ pub(super) enum RetainedEvent {
 /// Why the values of a question may be missing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Lack {
-    #[error("a pattern has more last values than are sent")]
+    #[error("a pattern has last values in more streams than weirgate looks through")]
     Cut,
     #[error("a pattern has last values of {NAME_NOT_UTF8}, which are not sent")]
     Unnamed,
@@ -158,11 +195,12 @@ impl Lack {
 }
 
 impl Retained {
-    /// Makes an empty list; `values_max` is the limit on values sent for a pattern, 0 if nobody asks for last values.
-    pub(super) fn new(values_max: usize) -> Self {
+    /// Makes an empty list. `is_used`: there are questions about all streams; `stream`: there are some about this one.
+    pub(super) fn new(is_used: bool, stream: Option<String>) -> Self {
         Self {
             inbox: inbox(),
-            values_max,
+            is_used,
+            stream,
             asked: BTreeMap::new(),
             last: 0,
             last_sid: FIRST_SID,
@@ -174,12 +212,13 @@ impl Retained {
 
     /// What the questions need.
     pub(in super::super) fn needs() -> Vec<Need> {
-        let consumers = "each question for a pattern leaves a consumer for 5 s";
+        let consumers = "each question for a pattern leaves a consumer for 3 minutes";
         vec![
             Need::must(Action::StreamNames),
             Need::must(Action::StreamList),
             Need::must(Action::GetMessage),
             Need::must(Action::CreateConsumer),
+            Need::must(Action::NextMessages),
             Need::may(Action::DeleteConsumer, consumers),
         ]
     }
@@ -189,27 +228,30 @@ impl Retained {
         let target = Target {
             stream: String::new(),
             filter: "x".repeat(NAME_BYTES),
-            leader: String::new(),
+            ..Target::default()
         };
-        let retained = Self::new(usize::MAX);
-        let deliver = retained.deliver_subject(u64::MAX);
-        let plan = LastValues::new(usize::MAX);
-        plan.plan(&target).request("", &deliver).1.len()
+        target.plan().request("", None).1.len()
     }
 
     /// The number of questions on their way.
     pub(super) fn asked(&self) -> usize {
-        self.asked.len()
+        self.asked.len() - self.paused()
+    }
+
+    /// The number of questions of which a page was sent, and no further page is wanted yet.
+    pub(super) fn paused(&self) -> usize {
+        let is_paused = |asked: &&Pending| matches!(asked.step, Step::Page(_));
+        self.asked.values().filter(is_paused).count()
     }
 
     /// Whether another question may be asked.
     pub(super) fn has_room(&self) -> bool {
-        self.asked.len() < ASKED_MAX
+        self.asked.len() < ASKED_MAX || self.asked() < ASKED_MAX
     }
 
     /// Remembers a message of a requested name: its stream may store it later.
     pub(super) fn note_live(&mut self, delivery: &Delivery, now: Instant) {
-        if self.values_max > 0 {
+        if self.is_used {
             self.live.note(delivery, now);
         }
     }
@@ -226,6 +268,7 @@ impl Retained {
             protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
         }
         self.last += 1;
+        let values = LastValues::new(&question.after, self.live.before(sid, now));
         let asked = Pending {
             question,
             sid,
@@ -234,7 +277,7 @@ impl Retained {
             step: Step::Streams,
             pause: PAUSE_MIN,
             value: None,
-            values: LastValues::new(self.values_max),
+            values,
         };
         self.asked.insert(self.last, asked);
         self.send(self.last, out);
@@ -256,6 +299,10 @@ impl Retained {
         let subscription = &asked.question.subscription;
         let name = &*subscription.name;
         Some(match &asked.step {
+            Step::Streams if asked.question.of_stream => {
+                let stream = self.stream.as_deref()?;
+                (Action::StreamInfo.of(stream), String::new())
+            }
             Step::Streams => {
                 let action = match subscription.is_pattern {
                     true => Action::StreamList,
@@ -269,12 +316,48 @@ impl Retained {
                 let body = sonic_rs::json!({ "last_by_subj": name }).to_string();
                 (Action::GetMessage.of(streams.front()?), body)
             }
-            Step::Create(target, consumer) => {
-                let deliver = self.deliver_subject(consumer.sid);
-                asked.values.plan(target).request(&target.stream, &deliver)
-            }
-            Step::Values(_) | Step::Pause(..) => return None,
+            Step::Create(target, _) => target.plan().request(&target.stream, None),
+            Step::Values(consumer, _) => (consumer.pull_subject()?, String::new()),
+            Step::Page(_) | Step::Pause(..) => return None,
         })
+    }
+
+    /// Goes on with the next page of a question.
+    pub(super) fn more(&mut self, question: u64, now: Instant, out: &mut Vec<u8>) {
+        let of = self.asked.iter_mut();
+        let mut of = of.filter(|(_, asked)| asked.question.number == question);
+        let Some((number, asked)) = of.find(|(_, asked)| matches!(asked.step, Step::Page(_)))
+        else {
+            return;
+        };
+        let number = *number;
+        (asked.progressed, asked.values.page) = (now, Page::default());
+        match std::mem::replace(&mut asked.step, Step::Streams) {
+            Step::Page(Some(consumer)) => {
+                asked.step = Step::Values(consumer, Pull::default());
+                self.pull(number, out);
+            }
+            _ => self.send(number, out),
+        }
+    }
+
+    /// Forgets a question, because nobody waits for the answer.
+    pub(super) fn forget(&mut self, question: u64, out: &mut Vec<u8>) {
+        let of = |(_, asked): &(&u64, &Pending)| asked.question.number == question;
+        if let Some(number) = self.asked.iter().find(of).map(|(number, _)| *number) {
+            self.leave_consumer(number, out);
+            self.asked.remove(&number);
+        }
+    }
+
+    /// Ends all questions, because their connection ends: others may go on.
+    pub(super) fn close(&mut self, out: &mut Vec<u8>) {
+        for number in self.asked.keys().copied().collect::<Vec<_>>() {
+            self.leave_consumer(number, out);
+            if let Some(asked) = self.asked.remove(&number) {
+                self.events.push(asked.page(false));
+            }
+        }
     }
 
     /// Handles the server's refusal to let this user publish to a subject, or subscribe to it: ends the questions that
@@ -319,19 +402,24 @@ impl Retained {
             return;
         }
         let is_of = |asked: &Pending| match &asked.step {
-            Step::Values(consumer) => consumer.sid == delivery.sid,
+            Step::Values(consumer, _) => consumer.sid == delivery.sid,
             _ => false,
         };
         let mut asked = self.asked.iter();
         let of = asked.find(|(_, asked)| is_of(asked));
-        if let Some(number) = of.map(|(number, _)| *number) {
-            self.delivered(number, delivery, now, out);
+        match of.map(|(number, _)| *number) {
+            Some(number) if delivery.status.is_some() => self.stopped(number, &delivery, now, out),
+            Some(number) => self.delivered(number, delivery, now, out),
+            None => {}
         }
     }
 
     /// Ends the questions whose time is over, and asks again what is due.
     pub(super) fn work(&mut self, now: Instant, out: &mut Vec<u8>) {
-        let is_late = |asked: &Pending| asked.progressed + ANSWER_TIMEOUT <= now;
+        let is_late = |asked: &Pending| {
+            let is_paused = matches!(asked.step, Step::Page(_));
+            !is_paused && asked.progressed + ANSWER_TIMEOUT <= now
+        };
         let late = self.asked.iter().filter(|(_, asked)| is_late(asked));
         let late = late.map(|(number, asked)| (*number, asked.has_answer()));
         for (number, has_answer) in late.collect::<Vec<_>>() {
@@ -363,11 +451,12 @@ impl Retained {
         let due = |asked: &Pending| {
             let late = asked.progressed + ANSWER_TIMEOUT;
             match asked.step {
-                Step::Pause(at, _) => at.min(late),
-                _ => late,
+                Step::Pause(at, _) => Some(at.min(late)),
+                Step::Page(_) => None,
+                _ => Some(late),
             }
         };
-        self.asked.values().map(due).min()
+        self.asked.values().filter_map(due).min()
     }
 
     /// Asks again after a pause.
@@ -390,10 +479,20 @@ impl Retained {
         let subscription = &asked.question.subscription;
         let refused = refusal(answer).filter(|error| !error.message_is_missing());
         match (&asked.step, refused) {
-            (Step::Pause(..) | Step::Values(_) | Step::AllStreams, _) => {}
+            (Step::Pause(..) | Step::Values(..) | Step::Page(_) | Step::AllStreams, _) => {}
             _ if delivery.status.is_some() => self.refuse(number, "nobody answers", out),
             (Step::Streams | Step::Message(_), Some(error)) => {
                 self.refuse(number, &error.to_string(), out);
+            }
+            (Step::Streams, None) if asked.question.of_stream => {
+                let targets = targets_in(&subscription.name, answer);
+                if subscription.is_pattern {
+                    asked.values.targets = targets.into();
+                    return self.next_stream(number, now, out);
+                }
+                let streams = targets.into_iter().map(|target| target.stream);
+                asked.step = Step::Message(streams.take(1).collect());
+                self.next_message(number, out);
             }
             (Step::Streams, None) if subscription.is_pattern => {
                 asked.values.take_streams(&subscription.name, answer);
@@ -499,9 +598,9 @@ impl Retained {
             return self.send(number, out);
         }
         let streams = streams.clone();
-        let payload = asked.value.as_deref().unwrap_or_default();
-        let payload = self.live.hasher.hash_one(payload);
-        let before = self.live.unstored(asked, now);
+        let payload = asked.value.as_ref().map_or(&[][..], |(payload, _)| payload);
+        let payload = self.live.hash(payload);
+        let before = self.live.unstored(asked.sid, asked.begun, now);
         match before.values().any(|live| *live != payload) {
             true => self.pause(number, Again::Message(streams), now),
             false => self.end(number, None, out),
@@ -529,36 +628,52 @@ impl Retained {
             consumer.leave(&nobody, out);
             return self.pause(number, Again::Create(target), now);
         }
-        let room = asked.values.values_left + asked.values.sent.len();
-        asked.values.is_cut |= made.waiting > room as u64;
         if made.waiting == 0 {
             consumer.leave(&nobody, out);
             return self.next_stream(number, now, out);
         }
+        asked.values.begin(&target, made.waiting);
+        asked.progressed = now;
         consumer.listen(None, out);
-        asked.step = Step::Values(consumer);
+        let is_full = asked.values.page.is_full();
+        asked.step = Step::Values(consumer, Pull::default());
+        match is_full {
+            true => self.end_page(number),
+            false => self.pull(number, out),
+        }
     }
 
-    /// Handles a value delivered by a consumer.
+    /// Asks a consumer for as many messages as the page has room for.
+    fn pull(&mut self, number: u64, out: &mut Vec<u8>) {
+        if let Some(asked) = self.asked.get_mut(&number)
+            && let Step::Values(consumer, pull) = &mut asked.step
+        {
+            pull.left = asked.values.room();
+            consumer.pull(pull.left, PULL_TIMEOUT, out);
+        }
+    }
+
+    /// Handles a message delivered by a consumer.
     fn delivered(&mut self, number: u64, delivery: Delivery, now: Instant, out: &mut Vec<u8>) {
         let Some(asked) = self.asked.get_mut(&number) else {
             return;
         };
-        let Step::Values(consumer) = &mut asked.step else {
+        let Step::Values(consumer, pull) = &mut asked.step else {
             return;
         };
         let ack = delivery.reply.as_deref().and_then(AckSubject::parse);
-        if !ack.is_some_and(|ack| consumer.takes(ack.consumer_sequence)) {
-            // A value is missing before this one.
+        let Some(ack) = ack.filter(|ack| consumer.takes(ack.consumer_sequence)) else {
+            // A message is missing before this one.
             self.leave_consumer(number, out);
             return self.pause(number, Again::Streams, now);
-        }
-        let hashes = self.live.hashes(&delivery);
-        let (is_good, next) = asked.values.delivered(&delivery, hashes);
-        if is_good {
-            asked.progressed = now;
-        }
-        if is_good
+        };
+        pull.left = pull.left.saturating_sub(1);
+        let has_all = pull.left == 0;
+        asked.progressed = now;
+        let is_new = asked
+            .values
+            .take(&delivery, ack, self.live.hashes(&delivery));
+        if is_new
             && (delivery.is_deletion || !delivery.payload.is_empty())
             && let Some(subject) = delivery.name()
         {
@@ -566,10 +681,51 @@ impl Retained {
                 of: asked.question.clone(),
                 subject: subject.into(),
                 payload: delivery.payload,
+                id: Some(StoredId {
+                    major: ack.stream_sequence,
+                    minor: ack.stored_unix_ns,
+                }),
             });
         }
-        if next == Next::Stream {
+        let page = asked.values.page;
+        if asked.values.waiting == 0 {
             self.next_stream(number, now, out);
+        } else if page.bytes > PAGE_BYTES_LIMIT && !has_all {
+            self.leave_consumer(number, out);
+            self.end_page(number);
+        } else if page.is_full() && has_all {
+            self.end_page(number);
+        } else if has_all {
+            self.pull(number, out);
+        }
+    }
+
+    /// Handles a status in place of messages: nothing has come for a time, or the consumer is gone.
+    fn stopped(&mut self, number: u64, status: &Delivery, now: Instant, out: &mut Vec<u8>) {
+        let Some(asked) = self.asked.get(&number) else {
+            return;
+        };
+        let is_over = asked.progressed + 2 * PULL_TIMEOUT <= now;
+        match (status.status, &asked.step) {
+            (Some(TIMEOUT), Step::Values(..)) if is_over => self.next_stream(number, now, out),
+            (Some(TIMEOUT), _) if asked.values.page.is_full() => self.end_page(number),
+            (Some(TIMEOUT), _) => self.pull(number, out),
+            _ => {
+                self.leave_consumer(number, out);
+                self.pause(number, Again::Streams, now);
+            }
+        }
+    }
+
+    /// Ends a page of a question.
+    fn end_page(&mut self, number: u64) {
+        if let Some(asked) = self.asked.get_mut(&number) {
+            let consumer = match std::mem::replace(&mut asked.step, Step::Streams) {
+                Step::Values(consumer, _) => Some(consumer),
+                _ => None,
+            };
+            asked.step = Step::Page(consumer);
+            self.events.push(asked.page(true));
         }
     }
 
@@ -580,14 +736,16 @@ impl Retained {
         let Some(asked) = self.asked.get_mut(&number) else {
             return;
         };
-        if let Some(target) = asked.values.next_target() {
+        if let Some(target) = asked.values.targets.pop_front() {
             return self.create(number, target, out);
         }
         asked.values.is_whole = true;
         let values = &asked.values;
-        let mut before = self.live.unstored(asked, now).into_iter();
         let is_all = values.is_cut || values.refused.is_some();
-        match !is_all && before.any(|(subject, live)| values.sent.get(&subject) != Some(&live)) {
+        let mut before = self.live.unstored(asked.sid, asked.begun, now).into_iter();
+        let mut is_missing =
+            || before.any(|(subject, live)| values.unstored.get(&subject) == Some(&live));
+        match !is_all && is_missing() {
             true => self.pause(number, Again::Streams, now),
             false => self.end(number, None, out),
         }
@@ -611,7 +769,9 @@ impl Retained {
             return;
         };
         match std::mem::replace(&mut asked.step, Step::Streams) {
-            Step::Create(_, consumer) | Step::Values(consumer) => consumer.leave(&nobody, out),
+            Step::Create(_, consumer) | Step::Values(consumer, _) | Step::Page(Some(consumer)) => {
+                consumer.leave(&nobody, out)
+            }
             step => asked.step = step,
         }
     }
@@ -625,11 +785,12 @@ impl Retained {
         let Some(asked) = self.asked.remove(&number) else {
             return;
         };
-        if let (Some(payload), None) = (asked.value, &lack) {
+        if let (Some((payload, id)), None) = (asked.value, &lack) {
             self.events.push(RetainedEvent::Value {
                 of: asked.question.clone(),
                 subject: Arc::clone(&asked.question.subscription.name),
                 payload,
+                id: Some(id),
             });
         }
         let is_cut = asked.values.is_cut.then_some(Lack::Cut);
@@ -657,73 +818,31 @@ impl Pending {
         let is_asked_again = matches!(self.step, Step::Pause(_, Again::Message(_)));
         self.value.is_some() || self.values.is_whole || is_asked_again
     }
-}
 
-/// Messages of requested names that were delivered within [`STORED_WITHIN`].
-#[derive(Debug, Default)]
-struct Live {
-    hasher: RandomState,
-    messages: VecDeque<LiveMessage>,
-}
-
-/// A delivered message; hashes take less memory than texts.
-#[derive(Clone, Copy, Debug)]
-struct LiveMessage {
-    at: Instant,
-    sid: u64,
-    subject: u64,
-    payload: u64,
-}
-
-impl Live {
-    /// The hashes of subject and payload.
-    fn hashes(&self, delivery: &Delivery) -> (u64, u64) {
-        let payload = self.hasher.hash_one(&delivery.payload[..]);
-        (self.hasher.hash_one(&*delivery.subject), payload)
-    }
-
-    fn note(&mut self, delivery: &Delivery, at: Instant) {
-        let is_over = |first: &LiveMessage| first.at + STORED_WITHIN <= at;
-        while self.messages.len() >= LIVE_MAX || self.messages.front().is_some_and(is_over) {
-            self.messages.pop_front();
+    /// The end of a page.
+    fn page(&self, is_open: bool) -> RetainedEvent {
+        RetainedEvent::Page {
+            number: self.question.number,
+            cursor: Arc::new(PageCursor(self.values.read.clone())),
+            is_open,
         }
-        let (subject, payload) = self.hashes(delivery);
-        self.messages.push_back(LiveMessage {
-            at,
-            sid: delivery.sid,
-            subject,
-            payload,
-        });
-    }
-
-    /// The newest messages of the subjects of a question, as hashes, that were delivered before the question and
-    /// perhaps not stored by then. A subject with a message after the question is left out: the clients have it.
-    fn unstored(&self, asked: &Pending, now: Instant) -> HashMap<u64, u64> {
-        let mut newest = HashMap::new();
-        for live in &self.messages {
-            if Some(live.sid) != asked.sid || now >= live.at + STORED_WITHIN {
-                continue;
-            }
-            match live.at <= asked.begun {
-                true => newest.insert(live.subject, live.payload),
-                false => newest.remove(&live.subject),
-            };
-        }
-        newest
     }
 }
 
 /// The payload of the message in the answer, empty if the value was deleted; `None` for an error, such as a missing
 /// message, and for no payload.
-fn last_message(answer: Json<'_>) -> Option<Vec<u8>> {
+fn last_message(answer: Json<'_>) -> Option<(Vec<u8>, StoredId)> {
     let message = message(answer).ok()?;
     let is_value = message.is_deletion || !message.payload.is_empty();
-    is_value.then_some(message.payload)
+    let id = StoredId {
+        major: message.sequence,
+        minor: message.stored_unix_ns.unwrap_or_default(),
+    };
+    is_value.then_some((message.payload, id))
 }
 
-/// The limit on payload bytes of the last values of a pattern: half of the default limit of a client's send queue, so a
-/// client that reads is not dropped because of last values.
-const BYTES_MAX: usize = 512 * 1024;
+/// The status of a consumer that has waited for as long as it was asked to.
+const TIMEOUT: u16 = 408;
 /// The limit on streams asked for a pattern.
 const STREAMS_MAX: usize = 16;
 
@@ -732,13 +851,23 @@ const STREAMS_MAX: usize = 16;
 struct LastValues {
     /// Streams not asked yet.
     targets: VecDeque<Target>,
-    values_left: usize,
-    bytes_left: usize,
-    /// The values that were sent: a hash of the payload for the hash of a subject.
-    sent: HashMap<u64, u64>,
+    /// What was read of each stream.
+    read: Vec<ReadPart>,
+    /// The place of the stream that is read in this list, and the last number that was read before.
+    at: usize,
+    skipped: u64,
+    /// What may still come of the messages that waited when the consumer was made.
+    waiting: u64,
+    /// How many messages have come, and the bytes of the largest.
+    seen: u64,
+    largest: usize,
+    page: Page,
+    /// Messages that were delivered shortly before the question and have not come: a hash of the payload for the hash of a
+    /// subject.
+    unstored: HashMap<u64, u64>,
     /// All streams have given their values once.
     is_whole: bool,
-    /// There are more values than were sent.
+    /// There are more streams than are asked.
     is_cut: bool,
     /// A value has a subject that is not UTF-8, and was not sent.
     is_unnamed: bool,
@@ -746,22 +875,54 @@ struct LastValues {
     refused: Option<String>,
 }
 
-/// The next step after a message from the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// More values follow.
-    Wait,
-    /// This stream has no more.
-    Stream,
+/// What was sent of a page.
+#[derive(Clone, Copy, Debug, Default)]
+struct Page {
+    values: u64,
+    bytes: usize,
+}
+
+impl Page {
+    fn is_full(self) -> bool {
+        self.values >= PAGE_VALUES || self.bytes >= PAGE_BYTES
+    }
+}
+
+impl Target {
+    /// Whether both are the same part of the same stream.
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.stream, &self.filter) == (&other.stream, &other.filter)
+    }
+
+    /// The consumer of the values of a stream.
+    fn plan(&self) -> Plan<'_> {
+        Plan {
+            start: Start::LastPerSubject,
+            filter: Some(&self.filter),
+            durable: None,
+            acks: AckPolicy::None,
+            pending_max: 0,
+            deliveries_max: None,
+            idle_max_ms: IDLE_MAX.as_millis() as u64,
+            beats: false,
+            has_flow_control: false,
+            is_in_memory: true,
+        }
+    }
 }
 
 impl LastValues {
-    fn new(values_max: usize) -> Self {
+    fn new(after: &PageCursor, unstored: HashMap<u64, u64>) -> Self {
         Self {
             targets: VecDeque::new(),
-            values_left: values_max,
-            bytes_left: BYTES_MAX,
-            sent: HashMap::new(),
+            read: after.0.clone(),
+            at: 0,
+            skipped: 0,
+            waiting: 0,
+            seen: 0,
+            largest: 0,
+            page: Page::default(),
+            unstored,
             is_whole: false,
             is_cut: false,
             is_unnamed: false,
@@ -781,63 +942,64 @@ impl LastValues {
 
     /// Adds streams that were found in the list of all.
     fn extend(&mut self, targets: Vec<Target>) {
-        let is_new = |target: &Target| !self.targets.contains(target);
+        let is_new = |target: &Target| !self.targets.iter().any(|known| known.is_same(target));
         let targets: Vec<Target> = targets.into_iter().filter(is_new).collect();
         self.targets.extend(targets);
         self.is_cut |= self.targets.len() > STREAMS_MAX;
         self.targets.truncate(STREAMS_MAX);
     }
 
-    /// The next stream. `None` without a next stream, or without room for values.
-    fn next_target(&mut self) -> Option<Target> {
-        let has_room = self.values_left > 0 && self.bytes_left > 0;
-        if !has_room {
-            self.is_cut |= !self.targets.is_empty();
-            return None;
+    /// Begins to read a stream with a consumer for which so many messages wait. What was read of a stream that was made anew, or
+    /// that has lost messages since, counts no more.
+    fn begin(&mut self, target: &Target, waiting: u64) {
+        self.waiting = waiting;
+        let is_it =
+            |part: &ReadPart| (&part.stream, &part.filter) == (&target.stream, &target.filter);
+        let at = self.read.iter().position(is_it);
+        self.at = at.unwrap_or_else(|| {
+            self.read.push(ReadPart {
+                stream: target.stream.clone(),
+                filter: target.filter.clone(),
+                made: target.made.clone(),
+                sequence: 0,
+            });
+            self.read.len() - 1
+        });
+        let part = &mut self.read[self.at];
+        if part.made != target.made || part.sequence > target.last {
+            part.made.clone_from(&target.made);
+            part.sequence = 0;
         }
-        self.targets.pop_front()
+        self.skipped = part.sequence;
     }
 
-    /// The consumer of the values of a stream.
-    fn plan<'a>(&self, target: &'a Target) -> Plan<'a> {
-        Plan {
-            start: Start::LastPerSubject,
-            filter: Some(&target.filter),
-            durable: None,
-            acks: AckPolicy::Explicit,
-            // Values that were sent before may be delivered again.
-            pending_max: (self.values_left + self.sent.len()) as u64,
-            deliveries_max: Some(1),
-            idle_max_ms: 5_000,
-            beats: false,
-            has_flow_control: false,
-            is_in_memory: true,
-        }
+    /// How many messages to ask for.
+    fn room(&self) -> u64 {
+        let bytes = PAGE_BYTES.saturating_sub(self.page.bytes) / self.largest.max(1);
+        let values = PAGE_VALUES.saturating_sub(self.page.values);
+        let growth = PULL_GROWTH * self.seen.max(1);
+        values.min(bytes as u64).min(growth).max(1)
     }
 
-    /// Counts a value; `hashes` are those of its subject and payload. Returns whether to send the value, and the next
-    /// step.
-    fn delivered(&mut self, delivery: &Delivery, hashes: (u64, u64)) -> (bool, Next) {
+    /// Counts a message; `hashes` are those of its subject and payload. Returns false if it was read before.
+    fn take(&mut self, delivery: &Delivery, ack: AckSubject, hashes: (u64, u64)) -> bool {
+        let bytes = delivery.payload.len() + delivery.subject.len();
+        self.waiting = self.waiting.saturating_sub(1);
+        (self.seen, self.largest) = (self.seen + 1, self.largest.max(bytes));
         let (subject, payload) = hashes;
+        if self.unstored.get(&subject) == Some(&payload) {
+            self.unstored.remove(&subject);
+        }
+        if ack.stream_sequence <= self.skipped {
+            return false;
+        }
+        if let Some(part) = self.read.get_mut(self.at) {
+            part.sequence = part.sequence.max(ack.stream_sequence);
+        }
         self.is_unnamed |= delivery.name().is_none();
-        let ack = delivery.reply.as_deref().and_then(AckSubject::parse);
-        let pending = ack.map_or(0, |ack| ack.pending);
-        let is_new = self.sent.get(&subject) != Some(&payload);
-        let bytes = delivery.payload.len();
-        if is_new {
-            if self.values_left == 0 || bytes > self.bytes_left {
-                (self.is_cut, self.bytes_left) = (true, 0);
-                return (false, Next::Stream);
-            }
-            self.values_left -= 1;
-            self.bytes_left -= bytes;
-            self.sent.insert(subject, payload);
-        }
-        if pending > 0 && self.values_left > 0 {
-            return (is_new, Next::Wait);
-        }
-        self.is_cut |= pending > 0;
-        (is_new, Next::Stream)
+        self.page.values += 1;
+        self.page.bytes += bytes;
+        true
     }
 }
 

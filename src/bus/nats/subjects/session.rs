@@ -13,10 +13,11 @@ use super::super::wire::Wire;
 use super::retained::{FIRST_SID, Lack, Retained, RetainedEvent};
 use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, Sids};
 use crate::NAME_NOT_UTF8;
+use crate::kept::place_in;
 use crate::ledger::Change;
 use crate::outage::shown;
 use crate::relay::Relay;
-use crate::requests::Question;
+use crate::requests::{Question, Said};
 use weirgate_core::{BusEvent, BusMessage, Place, Subscription};
 use weirgate_wire::base::Now;
 
@@ -56,7 +57,7 @@ impl<'a> SubjectsSession<'a> {
     ) -> Self {
         Self {
             settle: source.settings.settle.after(wire.info.is_clustered()),
-            retained: Retained::new(source.settings.retained_subjects_max),
+            retained: Retained::new(source.settings.is_retained, source.settings.stream.clone()),
             source,
             wire,
             second,
@@ -77,10 +78,15 @@ impl<'a> SubjectsSession<'a> {
 
     /// Relays until the connection is lost or silent, or the loop is gone.
     pub(super) fn run(&mut self) -> Stop {
-        loop {
+        let stop = loop {
             if let Err(stop) = self.turn_with_questions() {
-                return stop;
+                break stop;
             }
+        };
+        self.retained.close(self.wire.out());
+        match self.tell_retained() {
+            Err(gone @ Stop::LoopGone) => gone,
+            _ => stop,
         }
     }
 
@@ -88,6 +94,12 @@ impl<'a> SubjectsSession<'a> {
     fn turn_with_questions(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
         let retained = &mut self.retained;
+        while let Some((number, said)) = self.source.names.next_said() {
+            match said {
+                Said::More => retained.more(number, now, self.wire.out()),
+                Said::Forget => retained.forget(number, self.wire.out()),
+            }
+        }
         retained.work(now, self.wire.out());
         // Questions must not fill the link to a silent server.
         let timeout = Duration::from_millis(self.source.settings.nats.times.ping_timeout_ms);
@@ -99,7 +111,8 @@ impl<'a> SubjectsSession<'a> {
             let sid = self.sids.of(&question.subscription.name);
             retained.ask(question, sid, now, self.wire.out());
         }
-        self.source.names.show_asked_questions(retained.asked());
+        let (asked, paused) = (retained.asked(), retained.paused());
+        self.source.names.show_asked_questions(asked, paused);
         self.send_retained()?;
         self.turn()
     }
@@ -269,17 +282,34 @@ impl<'a> SubjectsSession<'a> {
                     of,
                     subject,
                     payload,
-                } => BusEvent::LastValue {
-                    number: of.number,
-                    message: BusMessage {
-                        subject,
-                        pattern: of.subscription.is_pattern.then_some(of.subscription.name),
-                        payload,
-                        position: None,
-                        place: Place::Outside,
-                        received: self.relay.link.now(),
-                        quiet: true,
-                    },
+                    id,
+                } => {
+                    let now = self.relay.link.now();
+                    let (place, received) = match (&self.source.settings.stream, id) {
+                        (Some(stream), Some(id)) if of.of_stream => place_in(stream, id, now),
+                        _ => (Place::Outside, now),
+                    };
+                    BusEvent::LastValue {
+                        number: of.number,
+                        message: BusMessage {
+                            subject,
+                            pattern: of.subscription.is_pattern.then_some(of.subscription.name),
+                            payload,
+                            position: None,
+                            place,
+                            received,
+                            quiet: true,
+                        },
+                    }
+                }
+                RetainedEvent::Page {
+                    number,
+                    cursor,
+                    is_open,
+                } => BusEvent::RetainedPage {
+                    number,
+                    cursor,
+                    is_open,
                 },
                 RetainedEvent::End { question, lack } => {
                     if let Some(lack) = &lack {

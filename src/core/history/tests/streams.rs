@@ -247,3 +247,69 @@ fn what_was_left_out_is_a_hole_for_its_name_alone() {
     assert_eq!(bench.missed(&["c"], first), Ok(Vec::new()), "nothing came");
     assert_eq!(bench.missed(&["b"], left_out), Ok(vec!["3".to_owned()]));
 }
+
+#[test]
+fn the_newest_message_of_each_name_stays_when_others_have_the_memory() {
+    let mut bench = Bench::new(1 << 18);
+    for n in 0..50 {
+        bench.keep(&format!("row:{n}"), &n.to_string());
+        bench.keep(&format!("row:{n}"), &format!("{n} new"));
+    }
+    let since = bench.keep("busy", "first");
+    for _ in 0..10_000 {
+        bench.keep("busy", &"x".repeat(100));
+    }
+    let patterns = NamePatterns::new(Default::default(), &["row:*".to_owned()]).unwrap();
+    let pattern = TopicName::fixed("row:*");
+    let rows = Wanted {
+        name: &pattern,
+        patterns: Some(&patterns),
+    };
+    let newest = |bench: &mut Bench, count| {
+        let of = (Content::Text, 1 << 20);
+        let (found, outcome) = bench.history.newest(&[rows], count, of);
+        assert_eq!(outcome, Ok(()));
+        let text = |frame: &Arc<Frame>| String::from_utf8_lossy(frame.body()).into_owned();
+        found
+            .frames
+            .iter()
+            .map(|(_, frame)| text(frame))
+            .collect::<Vec<_>>()
+    };
+    let want: Vec<_> = (0..50).map(|n| format!("{n} new-row:{n}-row:*")).collect();
+    assert_eq!(newest(&mut bench, 1), want);
+    assert!(bench.history.stats().bytes <= 1 << 18);
+    assert_eq!(bench.missed(&["row:1"], since), Ok(Vec::new()));
+    // A newer one takes its place, and it is too old after the time of all.
+    bench.keep("row:7", "newer");
+    let got = newest(&mut bench, 100);
+    assert_eq!((got.len(), got[49].as_str()), (50, "newer-row:7-row:*"));
+    for _ in 0..10_000 {
+        bench.keep("busy", &"x".repeat(100));
+    }
+    assert_eq!(newest(&mut bench, 1).len(), 50);
+    let due_us = bench.history.due_us().expect("a time");
+    let mut turn = Turn::default();
+    bench.history.handle_timeout(due_us, &mut turn);
+    assert_eq!(newest(&mut bench, 1), Vec::<String>::new());
+    assert_eq!(bench.history.stats().messages, 0);
+}
+
+#[test]
+fn newest_messages_that_stay_have_a_part_of_the_memory() {
+    let mut bench = Bench::new(1 << 18);
+    for n in 0..2_000 {
+        bench.keep(&format!("row:{n}"), &"x".repeat(200));
+    }
+    assert!(bench.history.stays.count() > 100);
+    for _ in 0..10_000 {
+        bench.keep("busy", &"x".repeat(100));
+    }
+    let stats = bench.history.stats();
+    let stays = bench.history.stays.count() as u64;
+    assert!(stats.bytes <= 1 << 18, "{stats:?}");
+    assert!(stats.messages > stays + 100, "{stays} of {stats:?}");
+    // What stays is there for no resume.
+    let first = position(0, 1);
+    assert_eq!(bench.missed(&["row:1"], first), Err(NotRecovered::Window));
+}

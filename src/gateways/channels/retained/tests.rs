@@ -1,3 +1,4 @@
+use super::questions::OPEN_MAX;
 use super::*;
 
 const A: TopicName = TopicName::fixed("a");
@@ -23,8 +24,12 @@ fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
         retained.values_taken(key, ClientAddr::Unix);
     }
     retained.grant_shares(0, |_| false);
-    let mut wanted = std::iter::from_fn(|| retained.requests.pop_front()).filter(|r| r.wanted);
-    let next = wanted.next().map(|request| (request.name, request.number));
+    let asked = |request| match request {
+        RetainedRequest::Ask { name, number, .. } => Some((name, number)),
+        _ => None,
+    };
+    let mut wanted = std::iter::from_fn(|| retained.next_request()).filter_map(asked);
+    let next = wanted.next();
     assert!(wanted.next().is_none());
     next
 }
@@ -42,8 +47,8 @@ fn pass(retained: &mut Retained, name: &TopicName, subject: &str) {
 }
 
 fn close(retained: &mut Retained, key: SessionKey) {
-    for name in retained.closed(key).keys() {
-        retained.stop_waiting(name, key);
+    for (name, wanted) in &retained.closed(key) {
+        retained.stop_waiting(name, key, wanted);
     }
 }
 
@@ -85,14 +90,11 @@ fn a_question_ends_with_the_last_client_that_waits() {
     }
     assert_eq!(request(&mut retained), Some((A, 1)));
     close(&mut retained, client(0));
-    assert_eq!(retained.requests.pop_front(), None);
+    assert_eq!(retained.next_request(), None);
     retained.forget(&A, client(1));
-    let end = Interest {
-        name: A,
-        wanted: false,
-        number: 1,
-    };
-    assert_eq!(retained.requests.pop_front(), Some(end));
+    let (name, number) = (A, 1);
+    let end = RetainedRequest::Forget { name, number };
+    assert_eq!(retained.next_request(), Some(end));
     assert!(retained.waiting.is_empty() && retained.bytes.held() == 0);
 }
 
@@ -157,4 +159,48 @@ fn and_so_are_those_of_all_patterns_which_leave_room_for_others() {
     close(&mut retained, client(1));
     close(&mut retained, client(2));
     assert_eq!(retained.live_subjects, 0);
+}
+
+/// A client that has taken its `subscribed`.
+fn answered(retained: &mut Retained, slot: u32, name: &TopicName) {
+    retained.want(name, client(slot), 1, false);
+    retained.answered(client(slot), 1);
+}
+
+#[test]
+fn so_many_questions_are_open_and_the_slowest_goes_on_later() {
+    let mut retained = retained();
+    let names: Vec<TopicName> = (0..=OPEN_MAX)
+        .map(|n| TopicName::from(format!("{n}.*")))
+        .collect();
+    for (slot, name) in (0..).zip(&names[..OPEN_MAX]) {
+        answered(&mut retained, slot, name);
+        let (_, number) = request(&mut retained).expect("a question");
+        let now_us = u64::from(slot);
+        retained.paged(number, &Arc::default(), (true, now_us));
+        retained.rooms.clear();
+    }
+    let last = OPEN_MAX as u32;
+    answered(&mut retained, last, &names[OPEN_MAX]);
+    for key in mem::take(&mut retained.rooms) {
+        retained.values_taken(key, ClientAddr::Unix);
+    }
+    retained.grant_shares(0, |_| false);
+    let (name, number) = (names[0].clone(), 1);
+    let requests: Vec<_> = std::iter::from_fn(|| retained.next_request()).collect();
+    assert!(matches!(
+        requests[0],
+        RetainedRequest::Ask { number: 257, .. }
+    ));
+    assert_eq!(requests[1..], [RetainedRequest::Forget { name, number }]);
+    // It goes on once its client has taken the page.
+    retained.values_taken(client(0), ClientAddr::Unix);
+    retained.grant_shares(0, |_| false);
+    let asked = |request| matches!(request, RetainedRequest::Ask { number: 258, .. });
+    assert!(retained.next_request().is_some_and(asked));
+    for slot in 0..=last {
+        close(&mut retained, client(slot));
+    }
+    assert!(retained.waiting.is_empty() && retained.bytes.held() == 0);
+    assert_eq!(retained.due_us(), None);
 }

@@ -1,8 +1,9 @@
 //! A client that waits for last values.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::CLIENT_BYTES_MAX;
+use super::questions::Place;
 use weirgate_core::{RetainedCut, TopicName};
 use weirgate_wire::admission::{ClientAddr, Permit};
 
@@ -10,9 +11,11 @@ use weirgate_wire::admission::{ClientAddr, Permit};
 pub(in super::super) type Wants = BTreeMap<TopicName, Wanted>;
 
 /// A name whose values a client waits for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in super::super) struct Wanted {
     pub(super) state: State,
+    /// From where the next question for the client reads.
+    pub(super) place: Place,
     /// The number of the newest live message when the client asked.
     pub(super) since: u64,
     /// The values sent so far.
@@ -38,14 +41,18 @@ pub(in super::super) struct RetainedEnd {
 pub(in super::super) enum State {
     /// The client's turn has not come, or the answer with this number has not gone out.
     Waits(u64),
-    /// The name is in the question with this number, which the bus has or gets next.
+    /// The name is in the question with this number, and the bus brings a page of values, or gets the question next.
     BusRequests(u64),
+    /// The name is in the question with this number, and the client takes the values of a page.
+    Takes(u64),
 }
 
 /// A client that waits for last values.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     pub(super) names: Wants,
+    /// The names of which the client takes a page.
+    pub(super) taking: BTreeSet<TopicName>,
     /// The ends that the client is still to be told.
     pub(super) ends: VecDeque<RetainedEnd>,
     /// The number of the last answer that has gone out.
@@ -66,13 +73,19 @@ pub(super) struct Turn {
 
 impl Turn {
     /// The names that the bus may be asked for.
-    pub(super) fn ready(&mut self) -> impl Iterator<Item = (&TopicName, &mut State)> {
-        let answered = self.answered;
-        let names = self
-            .names
-            .iter_mut()
-            .map(|(name, wanted)| (name, &mut wanted.state));
-        names.filter(move |(_, state)| matches!(state, State::Waits(answer) if *answer <= answered))
+    pub(super) fn ready(&self) -> impl Iterator<Item = &TopicName> {
+        let is_ready = |wanted: &Wanted| match wanted.state {
+            State::Waits(answer) => answer <= self.answered,
+            State::BusRequests(_) | State::Takes(_) => false,
+        };
+        let names = self.names.iter();
+        let ready = names.filter(move |(_, wanted)| is_ready(wanted));
+        ready.map(|(name, _)| name)
+    }
+
+    /// Whether the client has a use for room in its queue.
+    pub(super) fn has_work(&self) -> bool {
+        !self.taking.is_empty() || self.ready().next().is_some()
     }
 
     pub(super) fn is_asked(&self, name: &TopicName, number: u64) -> bool {

@@ -335,7 +335,8 @@ fn nats(
         nats: settings,
         // Other instances may be set to longer parts.
         payload_bytes_max: MESSAGE_BYTES_MAX,
-        retained_subjects_max: 0,
+        is_retained: false,
+        stream: None,
         settle: Settle::NEVER,
     };
     let status = Arc::new(BusStatus::new(&[], clock.mono_us()));

@@ -33,7 +33,7 @@ impl StreamReader {
     /// The size of the largest request about a stream, bytes.
     pub(in super::super) fn request_bytes_max(stream: &str) -> usize {
         let plan = Limits::default().plan(Start::Time(u64::MAX));
-        plan.request(stream, &format!("{}.live.{}", inbox(), u64::MAX))
+        plan.request(stream, Some(&format!("{}.live.{}", inbox(), u64::MAX)))
             .1
             .len()
     }
@@ -223,7 +223,10 @@ impl StreamReader {
         let start = self.last.map_or(self.start, |last| {
             Start::Sequence(last.major + u64::from(!self.keeps()))
         });
-        let (subject, body) = self.limits.plan(start).request(&self.stream, &deliver);
+        let (subject, body) = self
+            .limits
+            .plan(start)
+            .request(&self.stream, Some(&deliver));
         let consumer = Consumer::new(&self.stream, self.last_sid, deliver, start);
         self.step = Step::Create(consumer);
         self.last_request += 1;

@@ -18,13 +18,17 @@ const LIST_AGE_MAX: Duration = Duration::from_secs(1);
 const LISTED_MAX: usize = 1_024;
 
 /// A stream with values of a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) stream: String,
     /// The part of the name in the stream.
     pub(super) filter: String,
     /// The server that leads the stream; empty if nobody does, or without a cluster.
     pub(super) leader: String,
+    /// When the stream was made, as the server says it.
+    pub(super) made: String,
+    /// The number of the last message in the stream.
+    pub(super) last: u64,
 }
 
 /// A stream of the list.
@@ -32,7 +36,15 @@ pub(super) struct Target {
 #[serde(default)]
 struct Stream {
     config: Config,
+    created: String,
+    state: StreamState,
     cluster: Option<Cluster>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct StreamState {
+    last_seq: u64,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -88,6 +100,8 @@ impl Stream {
         Held {
             stream: self.config.name.clone(),
             leader: leader.unwrap_or_default(),
+            made: self.created.clone(),
+            last: self.state.last_seq,
             subjects,
         }
     }
@@ -126,7 +140,7 @@ pub(in crate::nats) fn subjects_in(answer: Json<'_>) -> Vec<String> {
     };
     let stream = Stream {
         config,
-        cluster: None,
+        ..Stream::default()
     };
     let transform = stream.config.subject_transform.as_ref();
     let source =
@@ -143,6 +157,24 @@ pub(in crate::nats) fn subjects_in(answer: Json<'_>) -> Vec<String> {
         .chain(stream.transformed())
         .chain(stream.copied(|_| false));
     all.map(|subject| subject.to_string()).collect()
+}
+
+/// The parts of the name in the stream of an answer about it.
+pub(super) fn targets_in(name: &str, answer: Json<'_>) -> Vec<Target> {
+    let Ok(name) = Subject::parse(name) else {
+        return Vec::new();
+    };
+    let subjects = subjects_in(answer).into_iter();
+    let held = Held {
+        stream: answer.text(&["config", "name"]).unwrap_or_default(),
+        leader: answer.text(&["cluster", "leader"]).unwrap_or_default(),
+        made: answer.text(&["created"]).unwrap_or_default(),
+        last: answer.number(&["state", "last_seq"]).unwrap_or(u64::MAX),
+        subjects: subjects
+            .filter_map(|subject| Subject::parse(&subject).ok())
+            .collect(),
+    };
+    held.targets(&name).collect()
 }
 
 /// The pattern of the subjects that a transform makes: its destination with `*` for a function of one token, and `>` from
@@ -176,6 +208,9 @@ struct Held {
     stream: String,
     /// The server that leads the stream; empty if nobody does, or without a cluster.
     leader: String,
+    /// When it was made, and the number of its last message.
+    made: String,
+    last: u64,
     subjects: Vec<Subject>,
 }
 
@@ -187,6 +222,8 @@ impl Held {
             stream: self.stream.clone(),
             filter: both.to_string(),
             leader: self.leader.clone(),
+            made: self.made.clone(),
+            last: self.last,
         })
     }
 }
@@ -273,9 +310,10 @@ impl AllHeld {
             let part = Subject::parse(&target.filter);
             part.is_ok_and(|part| self.own.iter().any(|own| own.intersection(&part).is_some()))
         };
-        transformed
-            .chain(copied.filter(|copy| !is_own(copy)))
-            .collect()
+        let all = transformed.chain(copied.filter(|copy| !is_own(copy)));
+        // The list may be older than what was read.
+        let last = u64::MAX;
+        all.map(|target| Target { last, ..target }).collect()
     }
 }
 

@@ -11,12 +11,14 @@ fn question(number: u64, name: &str) -> Question {
     Question {
         subscription,
         number,
+        after: Arc::default(),
+        of_stream: false,
     }
 }
 
 /// Questions on a server without transforms and copies.
 fn retained(now: Instant) -> Retained {
-    let mut retained = Retained::new(10);
+    let mut retained = Retained::new(true, Some("S".to_owned()));
     assert!(retained.all_streams.ask(u64::MAX, now));
     assert_eq!(retained.all_streams.take(json("{}")), Listed::All);
     retained
@@ -85,6 +87,7 @@ fn a_value_takes_two_requests_and_a_time() {
         of: question(1, "a.b"),
         subject: "a.b".into(),
         payload: b"hi".to_vec(),
+        id: Some(StoredId { major: 3, minor: 0 }),
     };
     assert_eq!(std::mem::take(&mut retained.events), [value, end(1, "a.b")]);
     retained.take(message, Instant::now(), &mut out);
@@ -137,9 +140,9 @@ fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
         retained.ask(question(1, "a.*"), None, now, &mut out);
         let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
         let list = answer(&retained, 1, list);
-        retained.take(list, Instant::now(), &mut out);
+        retained.take(list, now, &mut out);
         let created = answer(&retained, 1, r#"{"name":"c","num_pending":1}"#);
-        retained.take(created, Instant::now(), &mut out);
+        retained.take(created, now, &mut out);
         out.clear();
         if is_late {
             retained.work(now + ANSWER_TIMEOUT, &mut out);
@@ -151,7 +154,7 @@ fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
                 payload: b"1".to_vec(),
                 ..Delivery::default()
             };
-            retained.take(value, Instant::now(), &mut out);
+            retained.take(value, now, &mut out);
         }
         let events = std::mem::take(&mut retained.events);
         assert_eq!(events.len(), if is_late { 1 } else { 2 });
@@ -234,24 +237,10 @@ const STREAMS: &str = r#"{"total":3,"streams":[
     {"config":{"name":"M"}},
     {"config":{"name":"B","subjects":["a.b.>"]}}]}"#;
 
-/// A value of a subject that no other value has.
-fn value(number: u64, payload: usize, pending: u64) -> (Delivery, (u64, u64)) {
-    let delivery = Delivery {
-        reply: Some(format!("$JS.ACK.A.c.1.9.1.123.{pending}")),
-        payload: vec![b'x'; payload],
-        ..Delivery::default()
-    };
-    (delivery, (number, 7))
-}
-
-fn values(pattern: &str, streams: &str, values_max: usize) -> LastValues {
-    let mut values = LastValues::new(values_max);
+fn values(pattern: &str, streams: &str) -> LastValues {
+    let mut values = LastValues::new(&PageCursor::default(), HashMap::new());
     values.take_streams(pattern, json(streams));
     values
-}
-
-fn take(values: &mut LastValues, (delivery, hashes): (Delivery, (u64, u64))) -> (bool, Next) {
-    values.delivered(&delivery, hashes)
 }
 
 #[test]
@@ -270,25 +259,14 @@ fn each_stream_is_asked_for_its_part() {
 }
 
 #[test]
-fn as_many_values_as_there_may_be_are_all() {
-    let mut values = values("a.*", STREAMS, 2);
-    assert!(values.next_target().is_some());
-    assert_eq!(take(&mut values, value(1, 1, 1)), (true, Next::Wait));
-    assert_eq!(take(&mut values, value(2, 1, 0)), (true, Next::Stream));
-    assert!(values.next_target().is_none());
-    assert!(!values.is_cut);
-}
-
-#[test]
 fn so_many_streams_are_asked_and_no_more() {
     for (count, is_cut) in [(STREAMS_MAX, false), (STREAMS_MAX + 1, true)] {
         let stream = |n| format!(r#"{{"config":{{"name":"S{n}","subjects":["a.{n}"]}}}}"#);
         let streams: Vec<String> = (0..count).map(stream).collect();
         let answer = format!(r#"{{"streams":[{}]}}"#, streams.join(","));
-        let mut values = values("a.*", &answer, 100);
+        let values = values("a.*", &answer);
         assert_eq!(values.is_cut, is_cut);
-        let asked = std::iter::from_fn(|| values.next_target()).count();
-        assert_eq!(asked, STREAMS_MAX);
+        assert_eq!(values.targets.len(), STREAMS_MAX);
     }
 }
 
@@ -297,33 +275,215 @@ fn streams_of_other_pages_count_as_cut() {
     for (total, is_cut) in [(1, false), (2, true)] {
         let stream = r#"{"config":{"name":"S","subjects":["a.1"]}}"#;
         let answer = format!(r#"{{"total":{total},"streams":[{stream}]}}"#);
-        let mut values = values("a.*", &answer, 100);
+        let values = values("a.*", &answer);
         assert_eq!(values.is_cut, is_cut);
-        assert!(values.next_target().is_some());
+        assert_eq!(values.targets.len(), 1);
     }
 }
 
+/// A stream of a pattern that is read in pages.
+struct Pages {
+    retained: Retained,
+    out: Vec<u8>,
+    now: Instant,
+    delivered: u64,
+}
+
+impl Pages {
+    /// A question that begins here; so many messages wait.
+    fn after(after: PageCursor, waiting: u64) -> Self {
+        let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
+        let question = Question {
+            after: Arc::new(after),
+            ..question(1, "a.*")
+        };
+        retained.ask(question, None, now, &mut out);
+        let list = r#"{"streams":[{"created":"then","config":{"name":"S","subjects":["a.>"]},"state":{"last_seq":90000}}]}"#;
+        retained.take(answer(&retained, 1, list), now, &mut out);
+        let created = format!(r#"{{"name":"c","num_pending":{waiting}}}"#);
+        retained.take(answer(&retained, 1, &created), now, &mut out);
+        Self {
+            retained,
+            out,
+            now,
+            delivered: 0,
+        }
+    }
+
+    /// The requests for messages since the last call.
+    fn pulls(&mut self) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.out).into_owned();
+        self.out.clear();
+        let bodies = text.lines().filter(|line| line.contains("expires"));
+        bodies.map(str::to_owned).collect()
+    }
+
+    /// The consumer brings the message of this number, with a payload of so many bytes.
+    fn brings(&mut self, sequence: u64, bytes: usize) {
+        self.delivered += 1;
+        let n = self.delivered;
+        let delivery = Delivery {
+            subject: format!("a.{sequence}").into(),
+            sid: self.retained.last_sid,
+            reply: Some(format!("$JS.ACK.S.c.1.{sequence}.{n}.123.5")),
+            payload: vec![b'1'; bytes],
+            ..Delivery::default()
+        };
+        self.retained.take(delivery, self.now, &mut self.out);
+    }
+
+    fn says(&mut self, status: u16) {
+        let delivery = Delivery {
+            subject: b"_INBOX.x".to_vec(),
+            sid: self.retained.last_sid,
+            status: Some(status),
+            ..Delivery::default()
+        };
+        self.retained.take(delivery, self.now, &mut self.out);
+    }
+
+    /// How many messages the consumer was asked for.
+    fn asks(&mut self) -> u64 {
+        let pulls = self.pulls();
+        let [pull] = pulls.as_slice() else {
+            panic!("{pulls:?}");
+        };
+        let pull = json::read(pull.as_bytes()).expect("JSON");
+        pull.number(&["batch"]).expect("a number")
+    }
+
+    /// The values that came, and what came last.
+    fn came(&mut self) -> (usize, Option<RetainedEvent>) {
+        let mut events = std::mem::take(&mut self.retained.events);
+        let is_value = |event: &RetainedEvent| matches!(event, RetainedEvent::Value { .. });
+        let last = events.pop_if(|event| !is_value(event));
+        assert!(events.iter().all(is_value));
+        (events.len(), last)
+    }
+}
+
+fn read(sequence: u64, made: &str) -> PageCursor {
+    let [stream, filter] = ["S", "a.*"].map(str::to_owned);
+    PageCursor(vec![ReadPart {
+        stream,
+        filter,
+        made: made.to_owned(),
+        sequence,
+    }])
+}
+
+fn page(sequence: u64, is_open: bool) -> Option<RetainedEvent> {
+    Some(RetainedEvent::Page {
+        number: 1,
+        cursor: Arc::new(read(sequence, "then")),
+        is_open,
+    })
+}
+
 #[test]
-fn values_are_bounded_in_number_and_bytes() {
-    let mut few = values("a.>", STREAMS, 3);
-    let target = few.next_target().expect("a stream");
-    let (subject, body) = few.plan(&target).request(&target.stream, "in");
-    assert_eq!(subject, "$JS.API.CONSUMER.CREATE.A");
-    assert!(body.contains(r#""filter_subject":"a.*""#) && body.contains(r#""max_ack_pending":3"#));
-    assert_eq!(take(&mut few, value(1, 1, 1)), (true, Next::Wait));
-    // The same value again costs nothing.
-    assert_eq!(take(&mut few, value(1, 1, 1)), (false, Next::Wait));
-    assert_eq!(take(&mut few, value(2, 1, 0)), (true, Next::Stream));
-    assert!(!few.is_cut);
-    assert!(few.next_target().is_some());
-    assert_eq!(take(&mut few, value(3, 1, 4)), (true, Next::Stream));
-    assert!(few.is_cut && few.next_target().is_none());
-    let mut large = values("a.*", STREAMS, 100);
-    assert!(large.next_target().is_some());
-    let most = value(1, BYTES_MAX - 1, 5);
-    assert_eq!(take(&mut large, most), (true, Next::Wait));
-    assert_eq!(take(&mut large, value(2, 2, 4)), (false, Next::Stream));
-    assert!(large.is_cut && large.next_target().is_none());
+fn a_page_is_bounded_in_values_and_bytes_and_a_question_goes_on() {
+    let mut pages = Pages::after(PageCursor::default(), 9_000);
+    let (mut n, mut asked) = (0, Vec::new());
+    while pages.retained.paused() == 0 {
+        asked.push(pages.asks());
+        for _ in 0..asked[asked.len() - 1] {
+            n += 1;
+            pages.brings(n, 10);
+        }
+    }
+    assert_eq!(asked, [8, 64, 576, 1_400]);
+    assert_eq!(
+        pages.came(),
+        (PAGE_VALUES as usize, page(PAGE_VALUES, true))
+    );
+    let long = pages.now + 10 * ANSWER_TIMEOUT;
+    pages.retained.work(long, &mut pages.out);
+    assert_eq!(pages.retained.due(), None, "it waits for the clients");
+    pages.retained.more(1, long, &mut pages.out);
+    assert_eq!(pages.asks(), PAGE_VALUES);
+    // Larger values: far more than a page ends it, and the consumer is made again.
+    for _ in 0..5 {
+        n += 1;
+        pages.brings(n, PAGE_BYTES_LIMIT / 5);
+    }
+    assert_eq!(pages.came(), (5, page(n, true)));
+    assert!(String::from_utf8_lossy(&pages.out).contains("$JS.API.CONSUMER.DELETE.S.c"));
+    pages.out.clear();
+    pages.retained.more(1, long, &mut pages.out);
+    assert!(String::from_utf8_lossy(&pages.out).contains("STREAM.LIST"));
+}
+
+#[test]
+fn large_values_come_few_at_a_time() {
+    let mut pages = Pages::after(PageCursor::default(), 12);
+    assert_eq!(pages.asks(), 8);
+    let large = PAGE_BYTES / 4;
+    (1..=8).for_each(|n| pages.brings(n, large));
+    assert_eq!(pages.came(), (8, page(8, true)));
+    pages.retained.more(1, pages.now, &mut pages.out);
+    assert_eq!(pages.asks(), 3, "with their names");
+    (9..=11).for_each(|n| pages.brings(n, large));
+    assert_eq!(pages.asks(), 1, "there is still room");
+    pages.brings(12, 2 * PAGE_BYTES);
+    assert_eq!(pages.came(), (4, Some(end(1, "a.*"))));
+}
+
+fn is_end(event: Option<RetainedEvent>) -> bool {
+    matches!(event, Some(RetainedEvent::End { lack: None, .. }))
+}
+
+#[test]
+fn what_was_read_does_not_come_again_unless_the_stream_is_another() {
+    for (made, sequence, came) in [
+        ("then", 50, 2),
+        ("then", 90_001, 4),
+        ("another time", 50, 4),
+        ("then", 0, 4),
+    ] {
+        let mut pages = Pages::after(read(sequence, made), 4);
+        (49..=52).for_each(|n| pages.brings(n, 10));
+        let (values, last) = pages.came();
+        assert_eq!((values, is_end(last)), (came, true), "{sequence}");
+    }
+    // A page that was read before is no page.
+    let mut pages = Pages::after(read(80_000, "then"), 9_000);
+    (1..=8).for_each(|n| pages.brings(n, PAGE_BYTES));
+    assert_eq!((pages.came(), pages.pulls().len()), ((0, None), 2));
+}
+
+#[test]
+fn a_question_outlives_its_consumer_and_its_connection() {
+    let mut pages = Pages::after(PageCursor::default(), 9_000);
+    pages.brings(7, 10);
+    pages.brings(8, 10);
+    // The consumer is gone: another one leaves out what has come.
+    pages.says(409);
+    pages.now += PAUSE_MIN;
+    pages.out.clear();
+    pages.retained.work(pages.now, &mut pages.out);
+    assert!(String::from_utf8_lossy(&pages.out).contains("STREAM.LIST"));
+    pages.retained.close(&mut pages.out);
+    assert_eq!(pages.came(), (2, page(8, false)));
+    assert!(pages.retained.due().is_none() && pages.retained.asked() == 0);
+    // Nobody waits any more.
+    let mut pages = Pages::after(PageCursor::default(), 9_000);
+    pages.retained.forget(1, &mut pages.out);
+    let text = String::from_utf8_lossy(&pages.out).into_owned();
+    assert!(text.contains("$JS.API.CONSUMER.DELETE.S.c"), "{text}");
+    assert_eq!(pages.came(), (0, None));
+}
+
+#[test]
+fn messages_that_were_deleted_meanwhile_are_not_waited_for() {
+    let mut pages = Pages::after(PageCursor::default(), 9_000);
+    pages.brings(7, 10);
+    assert_eq!(pages.pulls().len(), 1);
+    for n in 1..=2 {
+        pages.now += PULL_TIMEOUT;
+        pages.says(408);
+        assert_eq!(pages.pulls().len(), usize::from(n == 1), "{n}");
+    }
+    assert_eq!(pages.came(), (1, Some(end(1, "a.*"))));
 }
 
 /// A question on a server whose last value is from before a message that was delivered already.
@@ -370,6 +530,7 @@ impl Bench {
             RetainedEvent::Value { payload, .. } => String::from_utf8_lossy(&payload).into_owned(),
             RetainedEvent::End { lack: None, .. } => "end".to_owned(),
             RetainedEvent::End { lack, .. } => format!("{lack:?}"),
+            RetainedEvent::Page { .. } => "page".to_owned(),
         };
         events.map(text).collect()
     }
@@ -444,4 +605,29 @@ fn a_consumer_on_another_server_than_the_leader_is_made_again() {
     }
     bench.consumer("s0", Some(("a.b", "1")));
     assert_eq!(bench.values(), ["1", "end"]);
+}
+
+/// A question about the stream that is the kept feed goes to this stream alone, and its values have ids.
+#[test]
+fn the_kept_stream_is_asked_without_a_search() {
+    let info =
+        r#"{"config":{"name":"S","subjects":["a.>"]},"created":"then","state":{"last_seq":9}}"#;
+    for name in ["a.b", "a.*", "b.*"] {
+        let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
+        let question = Question {
+            of_stream: true,
+            ..question(1, name)
+        };
+        retained.ask(question, None, now, &mut out);
+        assert!(String::from_utf8_lossy(&out).contains("$JS.API.STREAM.INFO.S "));
+        out.clear();
+        retained.take(answer(&retained, 1, info), now, &mut out);
+        let text = String::from_utf8_lossy(&out);
+        let asks = match name {
+            "a.b" => text.contains("$JS.API.STREAM.MSG.GET.S "),
+            "a.*" => text.contains("$JS.API.CONSUMER.CREATE.S "),
+            _ => text.is_empty() && retained.asked() == 0,
+        };
+        assert!(asks, "{name}: {text}");
+    }
 }

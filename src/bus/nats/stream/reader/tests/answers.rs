@@ -120,7 +120,7 @@ fn limits_shrink_to_those_of_the_server_as_long_as_something_is_left() {
     assert!(!limits.shrink(&refused(10_026)) && limits == Limits::default());
     assert!(limits.shrink(&refused(10_121)));
     assert!(limits.shrink(&refused(10_153)));
-    let (_, body) = limits.plan(Start::Time(0)).request("S", "in");
+    let (_, body) = limits.plan(Start::Time(0)).request("S", Some("in"));
     assert!(body.contains(r#""max_ack_pending":1024"#), "{body}");
     assert!(
         body.contains(r#""inactive_threshold":2500000000"#),
@@ -132,7 +132,7 @@ fn limits_shrink_to_those_of_the_server_as_long_as_something_is_left() {
 
 #[test]
 fn a_consumer_begins_at_a_message_or_a_time() {
-    let body = |start| Limits::default().plan(start).request("S", "in").1;
+    let body = |start| Limits::default().plan(start).request("S", Some("in")).1;
     let at = body(Start::Sequence(7));
     assert!(
         at.contains(r#""opt_start_seq":7"#) && at.contains("by_start_sequence"),

@@ -1,0 +1,115 @@
+//! The newest messages of topics of which the list has no message any more, because it had to become shorter. They have a
+//! part of the memory of the history; a message over that is forgotten.
+
+use std::collections::{BTreeMap, HashMap};
+
+use foldhash::quality::RandomState;
+
+use super::{ENTRY_BYTES, Entry};
+use crate::{Point, StoredId};
+
+/// The messages have one `SHARE`th of the bytes of the history.
+const SHARE: usize = 4;
+
+/// The number of a message; and its position in a stream, if it was read there later than messages after it, without a
+/// number.
+type Place = (u64, StoredId);
+
+fn place_of(entry: &Entry) -> Place {
+    match entry.position.point {
+        Point::Stored(id) if entry.number == 0 => (0, id),
+        _ => (entry.number, StoredId::default()),
+    }
+}
+
+/// The messages, and the indices of their topics.
+#[derive(Debug)]
+pub(super) struct Stays {
+    /// In the order of the feed, with the index of the topic.
+    entries: BTreeMap<Place, (u32, Entry)>,
+    by_name: HashMap<u32, Place, RandomState>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Stays {
+    /// No message; `bytes_max` is the limit of the history.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            by_name: HashMap::default(),
+            bytes: 0,
+            bytes_max: bytes_max / SHARE,
+        }
+    }
+
+    /// Whether the message has room.
+    pub(super) fn has_room(&self, entry: &Entry) -> bool {
+        self.bytes + bytes_of(entry) <= self.bytes_max
+    }
+
+    /// Adds the newest message of a topic.
+    pub(super) fn add(&mut self, name: u32, entry: Entry) {
+        self.bytes += bytes_of(&entry);
+        let place = place_of(&entry);
+        self.by_name.insert(name, place);
+        self.entries.insert(place, (name, entry));
+    }
+
+    pub(super) fn remove(&mut self, name: u32) -> Option<Entry> {
+        let place = self.by_name.remove(&name)?;
+        let (_, entry) = self.entries.remove(&place)?;
+        self.bytes -= bytes_of(&entry);
+        Some(entry)
+    }
+
+    pub(super) fn get_mut(&mut self, name: u32) -> Option<&mut Entry> {
+        let place = self.by_name.get(&name)?;
+        self.entries.get_mut(place).map(|(_, entry)| entry)
+    }
+
+    pub(super) fn get(&self, name: u32) -> Option<&Entry> {
+        let place = self.by_name.get(&name)?;
+        self.entries.get(place).map(|(_, entry)| entry)
+    }
+
+    /// The topic of the message of this number.
+    pub(super) fn name_of(&self, number: u64) -> Option<u32> {
+        let of = self.entries.get(&(number, StoredId::default()));
+        of.map(|(name, _)| *name)
+    }
+
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = (u32, &Entry)> {
+        self.entries
+            .values()
+            .rev()
+            .map(|(name, entry)| (*name, entry))
+    }
+
+    /// The topic of a message that has been kept for longer than a time: the first one in the order of the feed. Messages
+    /// that were read later may wait for it.
+    pub(super) fn older_than(&self, until_us: u64) -> Option<u32> {
+        let (name, entry) = self.entries.values().next()?;
+        (entry.kept_us <= until_us).then_some(*name)
+    }
+
+    /// Since when the first message is kept.
+    pub(super) fn kept_us(&self) -> Option<u64> {
+        self.entries.values().next().map(|(_, entry)| entry.kept_us)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The oldest message with copies.
+    pub(super) fn with_copies(&mut self) -> Option<&mut Entry> {
+        let mut entries = self.entries.values_mut().map(|(_, entry)| entry);
+        entries.find(|entry| !entry.copies.is_empty())
+    }
+}
+
+/// Memory of the message, without copies.
+fn bytes_of(entry: &Entry) -> usize {
+    ENTRY_BYTES + entry.frame.as_ref().map_or(0, |frame| frame.queue_bytes())
+}

@@ -1,0 +1,334 @@
+//! The questions for stored messages: which clients share one, what the bus is asked next, and how far each has come.
+//!
+//! The bus answers in pages. A question goes on when its members have taken a page; the values of a page go to all of
+//! them. A member that lags behind the first by [`LAG_MAX_US`] leaves, and goes on with a question of its own, from the
+//! same place. A question whose members all take longer than [`PAUSE_MAX_US`] ends, and they go on in the same way.
+//! While the bus has a question that begins at a place and has not brought its first page, later clients that begin there
+//! wait for the next question, which they share.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+
+use super::RetainedRequest;
+use weirgate_core::{PageCursor, SessionKey, TopicName};
+
+/// How long the first member of a question that is ready for the next page waits for the others, microseconds.
+pub(super) const LAG_MAX_US: u64 = 500_000;
+/// How long the members of a question may take for a page, microseconds. For longer, the bus would forget the question.
+pub(super) const PAUSE_MAX_US: u64 = 120_000_000;
+/// The most questions that the bus has at once. Above that the question whose members take the longest for a page ends, and
+/// goes on later.
+pub(super) const OPEN_MAX: usize = 256;
+
+/// A place from which a question reads. The default is the beginning.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place {
+    /// 0 for the beginning; each end of a page has another number.
+    id: u64,
+    cursor: Arc<PageCursor>,
+}
+
+/// What a question begins with: a name, and the number of a place.
+type Start = (TopicName, u64);
+
+#[derive(Debug)]
+struct Question {
+    name: TopicName,
+    /// From where it was asked.
+    begins: u64,
+    /// The end of the last page.
+    place: Place,
+    members: BTreeSet<SessionKey>,
+    state: Page,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    /// The bus brings a page.
+    Asked,
+    /// The members take a page; some are ready for the next. At `due_us` the question does not wait any longer.
+    Taken { due_us: u64, ready: usize },
+}
+
+/// All questions.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    open: BTreeMap<u64, Question>,
+    /// Questions without a page so far.
+    begun: HashMap<Start, u64, RandomState>,
+    /// The questions after those: their numbers, places and members.
+    next: HashMap<Start, (u64, Place, BTreeSet<SessionKey>), RandomState>,
+    /// When questions in [`Page::Taken`] no longer wait.
+    dues: BTreeSet<(u64, u64)>,
+    /// The number of the newest question.
+    number: u64,
+    /// The number of the newest place.
+    places: u64,
+    /// For the bus.
+    pub(super) requests: VecDeque<RetainedRequest>,
+}
+
+/// A name, clients of a question about it, and the place from which they go on.
+pub(super) type Left = (TopicName, BTreeSet<SessionKey>, Place);
+
+impl Questions {
+    /// Asks the stream that is the kept feed for the newest messages of a name, for the history. Returns the number.
+    pub(super) fn ask_newest(&mut self, name: &TopicName) -> u64 {
+        self.number += 1;
+        self.requests.push_back(RetainedRequest::Newest {
+            name: name.clone(),
+            number: self.number,
+        });
+        self.number
+    }
+
+    /// Adds a client to the next question about the name from this place. Returns the number of the question.
+    /// [`Self::ask`] follows.
+    pub(super) fn join(&mut self, name: &TopicName, place: &Place, key: SessionKey) -> u64 {
+        let next = self.next.entry((name.clone(), place.id));
+        let (number, _, members) = next.or_insert_with(|| {
+            self.number += 1;
+            (self.number, place.clone(), BTreeSet::new())
+        });
+        members.insert(key);
+        *number
+    }
+
+    /// Asks the next question about the name from this place, unless an earlier one has not brought its first page.
+    /// Returns the clients of another question that ends for it.
+    pub(super) fn ask(&mut self, name: &TopicName, place: u64) -> Option<Left> {
+        let start = (name.clone(), place);
+        if self.begun.contains_key(&start) {
+            return None;
+        }
+        let (number, place, members) = self.next.remove(&start)?;
+        let slowest = match self.open.len() < OPEN_MAX {
+            true => None,
+            false => self.slowest(),
+        };
+        self.requests.push_back(RetainedRequest::Ask {
+            name: name.clone(),
+            number,
+            after: Arc::clone(&place.cursor),
+        });
+        self.begun.insert(start, number);
+        let question = Question {
+            name: name.clone(),
+            begins: place.id,
+            place,
+            members,
+            state: Page::Asked,
+        };
+        self.open.insert(number, question);
+        slowest.and_then(|number| self.end(number))
+    }
+
+    /// The question whose members take the longest for a page, and none of which is ready.
+    fn slowest(&self) -> Option<u64> {
+        let is_slow = |(_, number): &&(u64, u64)| {
+            let question = self.open.get(number);
+            question.is_some_and(|q| matches!(q.state, Page::Taken { ready: 0, .. }))
+        };
+        self.dues.iter().find(is_slow).map(|(_, number)| *number)
+    }
+
+    /// The members of a question that the bus has.
+    pub(super) fn members(&self, name: &TopicName, number: u64) -> Option<&BTreeSet<SessionKey>> {
+        let question = self.open.get(&number);
+        let question = question.filter(|question| question.name == *name);
+        question.map(|question| &question.members)
+    }
+
+    /// Takes a client out of a question, which may not have been asked yet. `is_ready`: the client does not take a page.
+    /// Returns the place of the end of the last page. The question ends with its last client.
+    pub(super) fn leave(
+        &mut self,
+        (name, begins): (&TopicName, &Place),
+        number: u64,
+        (key, is_ready): (SessionKey, bool),
+    ) -> Option<Place> {
+        if let Some(question) = self.open.get_mut(&number) {
+            if !question.members.remove(&key) {
+                return None;
+            }
+            let place = question.place.clone();
+            if let Page::Taken { ready, .. } = &mut question.state {
+                *ready -= usize::from(is_ready);
+            }
+            match question.members.is_empty() {
+                true => drop(self.end(number)),
+                false => self.go_on(number),
+            }
+            return Some(place);
+        }
+        let start = (name.clone(), begins.id);
+        let (of, _, members) = self.next.get_mut(&start)?;
+        if *of == number && members.remove(&key) && members.is_empty() {
+            self.next.remove(&start);
+        }
+        None
+    }
+
+    /// Handles the end of a page: the bus has read up to `cursor`, and its members take the values. If it is not open, the
+    /// bus has no more of this question. Returns the members, and the place.
+    pub(super) fn paged(
+        &mut self,
+        number: u64,
+        cursor: Arc<PageCursor>,
+        (is_open, now_us): (bool, u64),
+    ) -> Option<Left> {
+        let question = self.open.get_mut(&number)?;
+        self.places += 1;
+        let id = self.places;
+        question.place = Place { id, cursor };
+        let of = (
+            question.name.clone(),
+            question.members.clone(),
+            question.place.clone(),
+        );
+        if is_open {
+            let due_us = now_us + PAUSE_MAX_US;
+            question.state = Page::Taken { due_us, ready: 0 };
+            self.dues.insert((due_us, number));
+            self.has_page(number);
+        } else {
+            self.remove(number);
+        }
+        Some(of)
+    }
+
+    /// A member of the question has taken the page, and is ready for the next one.
+    pub(super) fn ready(&mut self, number: u64, now_us: u64) {
+        let Some(question) = self.open.get_mut(&number) else {
+            return;
+        };
+        if let Page::Taken { due_us, ready } = &mut question.state {
+            if *ready == 0 {
+                self.dues.remove(&(*due_us, number));
+                *due_us = now_us + LAG_MAX_US;
+                self.dues.insert((*due_us, number));
+            }
+            *ready += 1;
+        }
+        self.go_on(number);
+    }
+
+    /// Asks for the next page if all members are ready.
+    fn go_on(&mut self, number: u64) {
+        let Some(question) = self.open.get_mut(&number) else {
+            return;
+        };
+        if let Page::Taken { due_us, ready } = question.state
+            && ready > 0
+            && ready >= question.members.len()
+        {
+            self.dues.remove(&(due_us, number));
+            question.state = Page::Asked;
+            let name = question.name.clone();
+            self.requests
+                .push_back(RetainedRequest::More { name, number });
+        }
+    }
+
+    /// When a question may not wait any longer.
+    pub(super) fn due_us(&self) -> Option<u64> {
+        self.dues.first().map(|(due_us, _)| *due_us)
+    }
+
+    /// Takes the members that keep others waiting for too long out of a question; `is_ready` says which do not. Without
+    /// one that is ready, the question ends.
+    pub(super) fn split(
+        &mut self,
+        now_us: u64,
+        is_ready: impl Fn(&TopicName, SessionKey, u64) -> bool,
+    ) -> Option<Left> {
+        let (_, number) = *self.dues.first().filter(|(due_us, _)| *due_us <= now_us)?;
+        let question = self.open.get_mut(&number)?;
+        let members = std::mem::take(&mut question.members).into_iter();
+        let (ready, slow): (BTreeSet<_>, BTreeSet<_>) =
+            members.partition(|key| is_ready(&question.name, *key, number));
+        let of = (question.name.clone(), slow, question.place.clone());
+        let goes_on = !ready.is_empty();
+        question.members = ready;
+        if let Page::Taken { ready, .. } = &mut question.state {
+            *ready = question.members.len();
+        }
+        match goes_on {
+            true => self.go_on(number),
+            false => drop(self.end(number)),
+        }
+        Some(of)
+    }
+
+    /// Ends a question that the bus may have. Returns its members.
+    fn end(&mut self, number: u64) -> Option<Left> {
+        let question = self.remove(number)?;
+        let name = question.name.clone();
+        self.requests
+            .push_back(RetainedRequest::Forget { name, number });
+        Some((question.name, question.members, question.place))
+    }
+
+    /// Removes a question that the bus has ended, or that it forgets. Returns its members.
+    pub(super) fn ended(&mut self, number: u64) -> Option<Left> {
+        let question = self.remove(number)?;
+        Some((question.name, question.members, question.place))
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Question> {
+        self.has_page(number);
+        let question = self.open.remove(&number)?;
+        if let Page::Taken { due_us, .. } = question.state {
+            self.dues.remove(&(due_us, number));
+        }
+        Some(question)
+    }
+
+    /// The question has brought its first page, or none: the next may begin at the same place.
+    fn has_page(&mut self, number: u64) {
+        if let Some(question) = self.open.get(&number) {
+            let start = (question.name.clone(), question.begins);
+            if self.begun.get(&start) == Some(&number) {
+                self.begun.remove(&start);
+            }
+        }
+    }
+
+    /// Ends all questions, or those about a name, and returns their members.
+    pub(super) fn end_all(&mut self, name: Option<&TopicName>) -> Vec<Left> {
+        let is_of = |of: &TopicName| name.is_none_or(|name| name == of);
+        let open = self
+            .open
+            .iter()
+            .filter(|(_, question)| is_of(&question.name));
+        let numbers: Vec<u64> = open.map(|(number, _)| *number).collect();
+        let mut left: Vec<Left> = numbers
+            .into_iter()
+            .filter_map(|number| self.end(number))
+            .collect();
+        let next = self.next.keys().filter(|(of, _)| is_of(of));
+        let mut starts: Vec<Start> = next.cloned().collect();
+        starts.sort_unstable();
+        for start in starts {
+            if let Some((_, place, members)) = self.next.remove(&start) {
+                left.push((start.0, members, place));
+            }
+        }
+        left
+    }
+
+    /// Where a question began: what [`Self::ask`] needs once it has a page or has ended.
+    pub(super) fn start_of(&self, number: u64) -> Option<(TopicName, u64)> {
+        let question = self.open.get(&number)?;
+        Some((question.name.clone(), question.begins))
+    }
+}
+
+impl Place {
+    /// The number of the place.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+}

@@ -1,0 +1,92 @@
+"""`last` on a JetStream stream: what the history does not have comes from the stream."""
+import asyncio
+import json
+
+import pytest
+from prometheus import scrape
+from test_beside_stream import start, subscribe  # noqa: F401
+from waiting import until
+
+
+async def rows(weirgate, name="market.row.*", last=1, status=True):
+    """The rows that a client gets before the status, and the answer."""
+    client, answer = await subscribe(weirgate, [name], last=last, status=status)
+    await client.wait_for(lambda c: c.of("status") or "pos" in answer, 20, "the end of `last`")
+    client.abort()
+    return [(m["channel"], m["data"]) for m in client.of("data")], answer
+
+
+@pytest.fixture
+def restart(start, start_weirgate):  # noqa: F811
+    """A stream with 300 old rows, of which some were replaced and deleted, and a gateway whose history has none of them."""
+    async def restart():
+        server, connection, first = await start()
+        streams = connection.jetstream()
+        for n in range(300):
+            await connection.publish(f"market.row.r{n}", b"1")
+        for n in range(100):
+            await connection.publish(f"market.row.r{n}", b"2")
+        await streams.publish("market.row.r7", b"", headers={"KV-Operation": "DEL"})
+        first.kill()
+        # The shortest history.
+        await asyncio.sleep(20.5)
+        weirgate = start_weirgate("channels", "--bus", server.url, "--stream", "MARKET", "--history-ms", "20000", env={"DEFAULT_ROLE": "internal"})
+        await until(lambda: weirgate.ready_status() == 200, 20, "ready")
+        return connection, weirgate
+    return restart
+
+
+async def test_rows_from_before_the_history_come_from_the_stream(restart):
+    connection, weirgate = await restart()
+    streams = connection.jetstream()
+    want = {f"market.row.r{n}": 2 if n < 100 else 1 for n in range(300)} | {"market.row.r7": None}
+    for _ in range(2):
+        got, answer = await rows(weirgate)
+        assert len(got) == 300 and dict(got) == want and answer["errors"] == []
+    assert (await rows(weirgate, "market.row.r5"))[0] == [("market.row.r5", 2)]
+    assert (await rows(weirgate, "market.row.none"))[0] == []
+    # What is in the history counts, and what has come live since.
+    await streams.publish("market.row.r9", b"3")
+    await streams.publish("market.row.new", b"4")
+    want |= {"market.row.r9": 3, "market.row.new": 4}
+    got, _ = await rows(weirgate)
+    assert len(got) == 301 and dict(got) == want
+    for got, _ in await asyncio.gather(*(rows(weirgate) for _ in range(10))):
+        assert len(got) == 301 and dict(got) == want
+
+    async def consumers():
+        return (await streams.stream_info("MARKET")).state.consumer_count
+    for _ in range(100):
+        if await consumers() == 1:
+            break
+        await asyncio.sleep(0.05)
+    assert await consumers() == 1, "that of the reader"
+    assert scrape(weirgate).sum("weirgate_retained_questions", stage="asked") == 0
+
+
+async def test_the_rows_of_last_are_in_the_order_of_the_stream_and_live_messages_follow(restart):
+    connection, weirgate = await restart()
+    streams, stops, n = connection.jetstream(), False, 10
+
+    async def publish():
+        nonlocal n
+        while not stops:
+            n += 1
+            await streams.publish(f"market.row.r{n % 300}", json.dumps(n).encode())
+
+    task = asyncio.create_task(publish())
+    clients = [await subscribe(weirgate, ["market.row.*"], last=1, status=True) for _ in range(5)]
+    await asyncio.sleep(0.5)
+    stops = True
+    await task
+    last = f"market.row.r{n % 300}"
+    for client, _ in clients:
+        await client.wait_for(lambda c: (c.data(last) or [None])[-1] == n, 20, "the newest")
+        newest = {}
+        for message in client.of("data"):
+            before = newest.get(message["channel"], -1)
+            assert message["data"] is None or before is None or before < message["data"], (before, message)
+            newest[message["channel"]] = message["data"]
+        assert len(newest) == 300
+        positions = [int(m["pos"].split(".")[1], 36) for m in client.of("data")]
+        assert positions == sorted(positions) and len(set(positions)) == len(positions)

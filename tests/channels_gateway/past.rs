@@ -1,0 +1,178 @@
+//! `last` of names of a stream: what the history has not comes from the stream, and the answer waits for it.
+
+use weirgate_core::StoredId;
+
+use super::resume::limits;
+use super::*;
+
+/// A gateway on a stream that holds `a:*`, and answers questions.
+fn on_a_stream() -> Bench {
+    let settings = ChannelsGatewaySettings {
+        acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
+        ..settings()
+    };
+    let mut bench = Bench::limited(settings, limits(), |gateway| {
+        let gateway = gateway.with_kept(vec!["a:*".to_owned()], true);
+        gateway.expect("names").with_past()
+    });
+    bench.bus(BusEvent::Up);
+    bench.world.advance(1);
+    bench
+}
+
+impl Bench {
+    fn message_of(&self, name: &str, sequence: u64, quiet: bool) -> BusMessage {
+        let id = StoredId {
+            major: sequence,
+            minor: sequence,
+        };
+        BusMessage {
+            subject: name.into(),
+            pattern: None,
+            payload: sequence.to_string().into_bytes(),
+            position: None,
+            place: Place::Kept(Some(Position::stored(2, id))),
+            received: self.world.now,
+            quiet,
+        }
+    }
+
+    /// The stream has a new message.
+    fn stores(&mut self, name: &str, sequence: u64) {
+        let message = self.message_of(name, sequence, false);
+        self.bus(BusEvent::Message(message));
+    }
+
+    /// The answer to a question: the newest messages.
+    fn has(&mut self, number: u64, rows: &[(&str, u64)]) {
+        for (name, sequence) in rows {
+            let message = self.message_of(name, *sequence, true);
+            self.bus(BusEvent::LastValue { message, number });
+        }
+        self.bus(BusEvent::RetainedEnd {
+            subscription: Subscription::pattern("a:*"),
+            number,
+            cut: None,
+        });
+        self.world.advance(1);
+    }
+
+    fn asks_newest(&mut self, key: SessionKey, name: &str) {
+        self.say(
+            key,
+            &json!({"action": "subscribe", "channels": [name], "last": 1}),
+        );
+    }
+
+    /// The types of what came, and the numbers of data.
+    fn came(&mut self, key: SessionKey) -> Vec<String> {
+        let short = |message: &Value| match message["type"].as_str() {
+            Some("data") => message["data"].to_string(),
+            kind => kind.unwrap_or_default().to_owned(),
+        };
+        self.got(key).iter().map(short).collect()
+    }
+
+    fn newest_asked(&self) -> Vec<(&str, u64)> {
+        let asked = self.world.outputs.newest.iter();
+        asked
+            .map(|(name, number)| (name.as_str(), *number))
+            .collect()
+    }
+}
+
+#[test]
+fn what_the_history_has_not_comes_from_the_stream_once_for_all_who_ask() {
+    let mut bench = on_a_stream();
+    bench.stores("a:3", 90);
+    let keys = [(); 3].map(|()| bench.client());
+    for key in keys {
+        bench.asks_newest(key, "a:*");
+    }
+    assert_eq!(bench.newest_asked(), [("a:*", 1)]);
+    assert_eq!(bench.came(keys[0]), [""; 0], "the answer waits");
+    bench.has(1, &[("a:1", 5), ("a:2", 7), ("a:3", 60)]);
+    bench.stores("a:1", 91);
+    for key in keys {
+        let want = ["subscribed", "5", "7", "90", "status", "91"];
+        assert_eq!(bench.came(key), want);
+    }
+    // Of an exact name nothing is asked if the history has it.
+    let key = bench.client();
+    bench.asks_newest(key, "a:2");
+    assert_eq!(bench.came(key), ["subscribed", "7", "status"]);
+    bench.asks_newest(key, "a:none");
+    assert_eq!(bench.newest_asked()[1..], [("a:none", 2)]);
+    bench.has(2, &[]);
+    assert_eq!(bench.came(key), ["subscribed"]);
+}
+
+#[test]
+fn a_name_is_asked_for_once_until_something_is_forgotten() {
+    let mut bench = on_a_stream();
+    let asks = |bench: &mut Bench, questions| {
+        let key = bench.client();
+        bench.asks_newest(key, "a:*");
+        assert_eq!(bench.newest_asked().len(), questions);
+        let newest = bench.newest_asked().last().map(|(_, number)| *number);
+        bench.has(newest.expect("a question"), &[("a:1", 5)]);
+        let came = bench.came(key);
+        bench.world.end(key, true);
+        came
+    };
+    for _ in 0..3 {
+        assert_eq!(asks(&mut bench, 1), ["subscribed", "5", "status"]);
+    }
+    bench.world.advance(61 * SECOND);
+    assert_eq!(
+        asks(&mut bench, 2),
+        ["subscribed", "5", "status"],
+        "too old"
+    );
+    bench.bus(BusEvent::Gap { lost: None });
+    assert_eq!(asks(&mut bench, 3)[0], "subscribed", "the stream lost some");
+}
+
+#[test]
+fn an_answer_waits_no_longer_than_the_stream_is_there() {
+    for goes in [0, 1, 2] {
+        let mut bench = on_a_stream();
+        let key = bench.client();
+        bench.asks_newest(key, "a:*");
+        match goes {
+            0 => bench.down(),
+            1 => bench.page_of(1, 0, false),
+            _ => bench.world.advance(7 * SECOND),
+        }
+        bench.world.advance(1);
+        let got = bench.came(key);
+        assert!(
+            got.iter().any(|kind| kind == "subscribed"),
+            "{goes}: {got:?}"
+        );
+    }
+    // Without room in the history the rest is not asked for.
+    let mut bench = on_a_stream();
+    let key = bench.client();
+    bench.asks_newest(key, "a:*");
+    for n in 0..10_000 {
+        if bench.world.outputs.forgotten.is_empty() {
+            let message = bench.message_of(&format!("a:{n}"), n + 1, true);
+            bench.bus(BusEvent::LastValue { message, number: 1 });
+        }
+    }
+    assert_eq!(bench.world.outputs.forgotten, [("a:*".to_owned(), 1)]);
+}
+
+#[test]
+fn so_many_questions_are_on_their_way_and_others_are_answered_from_the_history() {
+    let mut bench = on_a_stream();
+    for n in 0..1_030 {
+        let key = bench.client();
+        bench.asks_newest(key, &format!("a:{n}"));
+        let is_answered = !bench.came(key).is_empty();
+        assert_eq!(is_answered, n >= 1_024, "{n}");
+        bench.world.end(key, true);
+    }
+    assert_eq!(bench.newest_asked().len(), 1_024);
+}
