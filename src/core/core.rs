@@ -24,10 +24,8 @@ use super::survey::Surveys;
 use super::tables::SlotSet;
 use super::topics::{Joined, TopicKey, Topics};
 use super::turn::Turn;
-use super::window::Windows;
 use super::{
-    CloseCode, CloseReason, Closing, Content, DeflateWindow, Frame, FrameBytes, HubStats, Lead,
-    Limits, Now, PhaseKind, Publication, Render, Retain, SessionKey, TopicName,
+    CloseCode, CloseReason, Closing, Content, Frame, FrameBytes, HubStats, Limits, Now, PhaseKind, Publication, Render, SessionKey, TopicName,
 };
 use weirgate_wire::admission::{
     Addresses, ClientAddr, FairQueue, Holding, LOOP_BYTES, Peer, Permit,
@@ -94,7 +92,6 @@ pub struct Core {
     pub(super) busy: HashSet<SessionKey, RandomState>,
     pub(super) frame_scratch: FrameScratch,
     pub(super) compressor: Compressor,
-    pub(super) windows: Windows,
     pub(super) inflate_windows: InflateWindows,
     pub(super) scratch: Scratch,
     /// The receivers of the message that is being published, in the order of their slots, which is their order in
@@ -129,7 +126,6 @@ impl Core {
     pub fn new(limits: Limits, frame_bytes: FrameBytes, seed: u64) -> Self {
         Self {
             compressor: Compressor::new(&limits),
-            windows: Windows::default(),
             inflate_windows: InflateWindows::new(limits.inflate_windows_bytes_max),
             addresses: Addresses::new(limits.per_ip),
             now: Now::default(),
@@ -315,7 +311,6 @@ impl Core {
         let Some(topic) = self.topics.of(publication) else {
             return;
         };
-        self.link(topic, publication);
         if self.topics.retain(topic, publication, self.now) && publication.deliver {
             self.deliver(topic, publication);
             self.note_replaced();
@@ -434,26 +429,6 @@ impl Core {
     }
 
     // ---- inside
-
-    /// Lets later frames of the topic refer to this frame when they are compressed.
-    pub(super) fn link(&mut self, topic: TopicKey, publication: &Publication) {
-        let frame = &publication.frame;
-        let is_shared = self.limits.deflate_window == DeflateWindow::Shared;
-        // A lead would come between the bodies of two frames, with another length for each client.
-        if !is_shared
-            || frame.lead() != Lead::None
-            || !self.compressor.may_refer(frame.body().len())
-        {
-            return;
-        }
-        let newest = self.topics.newest(topic);
-        let is_retained = publication.retain == Retain::Set;
-        if self.windows.link(newest, frame, is_retained) {
-            for (_, session) in &mut self.clients.sessions {
-                session.forget_window();
-            }
-        }
-    }
 
     pub(super) fn insert(&mut self, peer: Peer, permit: Permit) -> SessionKey {
         let generation = self.next_generation;

@@ -5,11 +5,11 @@
 //! frame's other encodings (`encodings.rs`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use super::encodings::{Encoded, Encodings, FrameId, Key, Kind};
+use super::encodings::{Encoded, Encodings, Key, Kind};
 use super::protocol::websocket::{self, HEADER_ROOM};
-use super::window::Link;
+use super::window::FrameId;
 use super::{CopyRank, Now, Position};
 use weirgate_wire::base::allocated_bytes;
 
@@ -142,11 +142,12 @@ pub struct Frame {
     key: Option<ConflationKey>,
     received: Now,
     encodings: Encodings,
-    link: Link,
+    window_number: AtomicU32,
     alive: FrameBytes,
     counted: Counted,
     /// Whether the history keeps the frame.
     is_kept: AtomicBool,
+    is_private: AtomicBool,
     /// Where the text of the position is in the payload; without a position 1 if the message is of the kept feed.
     position_at: u32,
     position_bytes: u8,
@@ -278,10 +279,26 @@ impl Frame {
         })
     }
 
-    /// The frame's number, and the previous frame.
+    /// The number that the frame had last, for windows.
     #[inline]
-    pub(super) fn link(&self) -> &Link {
-        &self.link
+    pub(super) fn window_number(&self) -> FrameId {
+        FrameId(self.window_number.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_window_number(&self, id: FrameId) {
+        self.window_number.store(id.0, Ordering::Relaxed);
+    }
+
+    /// Whether the message is of a user's own name: it refers to no other message, and no other refers to it, so that
+    /// no size depends on its content together with a text of somebody else (RFC 7692 §8).
+    #[inline]
+    pub fn is_private(&self) -> bool {
+        self.is_private.load(Ordering::Relaxed)
+    }
+
+    /// Marks the message as one of a user's own name, before it is sent.
+    pub fn set_private(&self) {
+        self.is_private.store(true, Ordering::Relaxed);
     }
 
     /// All encodings so far, except the plain encoding.
@@ -312,14 +329,14 @@ impl Frame {
 
     /// Makes the event of event streams with `encode`, at the first call.
     pub(super) fn encode_event(&self, encode: impl FnOnce(&Self) -> Encoded) {
-        let key = Key::of(Kind::Event, FrameId::NONE);
+        let key = Key::of(Kind::Event);
         self.make(key, || Some(encode(self)));
     }
 
     /// The payload as JSON text, made by `quote` at the first call, and shared by the frames for a name and for the
     /// patterns that match it.
     pub fn json_with(&self, quote: impl FnOnce() -> Vec<u8>) -> &[u8] {
-        let key = Key::of(Kind::Json, FrameId::NONE);
+        let key = Key::of(Kind::Json);
         let json = self.make(key, || Some(Encoded::new(quote(), 0, 0)));
         json.map_or(&[], Encoded::body)
     }
@@ -357,6 +374,7 @@ pub struct FrameBuilder {
     key: Option<ConflationKey>,
     received: Now,
     alive: FrameBytes,
+    is_private: bool,
     position_at: u32,
     position_bytes: u8,
 }
@@ -371,6 +389,7 @@ impl FrameBuilder {
             key: None,
             received: Now::default(),
             alive: alive.clone(),
+            is_private: false,
             position_at: 0,
             position_bytes: 0,
         }
@@ -402,6 +421,13 @@ impl FrameBuilder {
     #[must_use]
     pub fn binary_only(mut self) -> Self {
         self.class = Class::BinaryOnly;
+        self
+    }
+
+    /// Notes whether the message is of a user's own name ([`Frame::is_private`]).
+    #[must_use]
+    pub fn private(mut self, is_private: bool) -> Self {
+        self.is_private = is_private;
         self
     }
 
@@ -473,10 +499,11 @@ impl FrameBuilder {
             key: self.key,
             received: self.received,
             encodings: Encodings::default(),
-            link: Link::default(),
+            window_number: AtomicU32::default(),
             alive: self.alive,
             counted: Counted::default(),
             is_kept: AtomicBool::new(false),
+            is_private: AtomicBool::new(self.is_private),
             position_at: self.position_at,
             position_bytes: self.position_bytes,
         })

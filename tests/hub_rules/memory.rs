@@ -1,6 +1,6 @@
 //! Frame memory: what counts, who is dropped, and how much work that is in one turn.
 
-use weirgate_core::{CloseReason, DeflateWindow, Frame, Limits, SendQueueLimits, SessionKey};
+use weirgate_core::{CloseReason, Frame, Limits, SendQueueLimits, SessionKey};
 
 use crate::world::toys::{In, Symbols};
 use crate::world::{PART_US, World};
@@ -259,11 +259,7 @@ fn a_shared_frame_is_counted_once() {
 
 #[test]
 fn frames_kept_for_later_ones_to_refer_to_are_let_go_past_the_limit() {
-    let limits = Limits {
-        deflate_window: DeflateWindow::Shared,
-        ..little_memory()
-    };
-    let mut world = symbols(limits);
+    let mut world = symbols(little_memory());
     let reader = world.reader(Some(15), usize::MAX);
     let slow = world.stuck("B");
     world.queue("B", 1_000);

@@ -16,8 +16,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use weirgate_core::{
-    Accepted, Admission, ByClient, ConflationKey, Core, DeflateWindow, Entrance, Frame, Gateway,
-    HubStats, Incoming, Limits, Publication, Retain, SendQueueLimits, SessionKey, TopicName,
+    Accepted, Admission, ByClient, ConflationKey, Core, Entrance, Frame, Gateway, HubStats,
+    Incoming, Limits, Publication, Retain, SendQueueLimits, SessionKey, TopicName,
 };
 use weirgate_wire::head::RequestHead;
 
@@ -155,10 +155,6 @@ impl Document {
 fn limits(random: &mut Random) -> Limits {
     let pick = |random: &mut Random, of: &[usize]| of[random.below(of.len() as u64) as usize];
     Limits {
-        deflate_window: match random.chance(90) {
-            true => DeflateWindow::Shared,
-            false => DeflateWindow::None,
-        },
         deflate_level: 1 + random.below(6) as u32,
         deflate_min_bytes: pick(random, &[0, 256]),
         deflate_max_bytes: pick(random, &[20_000, 1 << 20]),
@@ -374,10 +370,7 @@ fn every_inflated_text_is_one_that_was_published() {
 #[test]
 fn a_large_message_refers_to_none() {
     for (times, chained) in [(50, 3), (70, 0)] {
-        let mut world = state(Limits {
-            deflate_window: DeflateWindow::Shared,
-            ..small_queue()
-        });
+        let mut world = state(small_queue());
         let key = world.connect("/ws", Some(15));
         for number in 0..4 {
             let body = document(number).repeat(times);
@@ -405,7 +398,6 @@ fn document(number: usize) -> String {
 #[test]
 fn clients_that_skip_cost_so_many_compressions_together() {
     let mut world = state(Limits {
-        deflate_window: DeflateWindow::Shared,
         ping_interval_us: 0,
         ..small_queue()
     });

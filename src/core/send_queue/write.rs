@@ -7,51 +7,68 @@
 use std::io::IoSlice;
 
 use super::{Begun, FRAMES_MAX, SendQueue, Wrote};
-use crate::deflated;
-use crate::deflated::Inflates;
-use crate::encodings::{FrameId, Key, Kind};
+use std::sync::Arc;
+
+use crate::deflated::{FramePlan, Inflates};
+use crate::encodings::Kind;
 use crate::protocol::{Encoding, websocket};
 use crate::queue::{Entry, Queue};
 use crate::{Encoded, Frame, Lead, Now};
+use weirgate_wire::deflate::DeflateParams;
 
 impl SendQueue {
-    /// Has `encode` make the encodings for the next write of this many bytes: exactly for the frames of
-    /// [`Self::outgoing`]. Otherwise another client could deflate one more of these frames before the write is put
-    /// together, and the lead, which was rendered for a plain frame, would not match.
-    pub(crate) fn encode_next(&self, bytes_max: usize, mut encode: impl FnMut(&Frame, FrameId)) {
+    /// Has `make` make the encodings for the next write of this many bytes, and appends a plan for each frame of the
+    /// write. Whatever is made for other clients meanwhile, the write uses the encodings of its frame_plans. Not for the plain
+    /// encoding, which needs no frame_plans.
+    pub(crate) fn plan_frames(
+        &self,
+        bytes_max: usize,
+        params: DeflateParams,
+        mut make: impl FnMut(&Arc<Frame>, Inflates) -> FramePlan,
+        frame_plans: &mut Vec<FramePlan>,
+    ) {
         let (mut left, mut window) = (bytes_max, self.window);
         for (index, entry) in self.data.iter().take(FRAMES_MAX).enumerate() {
             if left == 0 {
                 break;
             }
             let begun = self.begun.filter(|_| index == 0);
-            if begun.is_none() {
-                encode(&entry.frame, window);
-            }
-            let part = self.part(entry, begun, window);
-            window = part.window_after(window);
-            left = left.saturating_sub(part.left_bytes());
+            let client = Inflates {
+                params,
+                window,
+                lead_bytes: lead_text_bytes(entry),
+                begun: begun.map(|begun| begun.kind),
+            };
+            let plan = make(&entry.frame, client);
+            frame_plans.push(plan);
+            window = plan.next;
+            left = left.saturating_sub(self.part(entry, begun, Some(&plan)).left_bytes());
         }
     }
 
     /// Appends the leads of the next write to the arena, in order.
     #[inline]
-    pub(crate) fn render_leads(&self, bytes_max: usize, arena: &mut Vec<u8>) {
+    pub(crate) fn render_leads(
+        &self,
+        bytes_max: usize,
+        frame_plans: &[FramePlan],
+        arena: &mut Vec<u8>,
+    ) {
         if !self.has_numbered() {
             return;
         }
-        for part in self.outgoing(bytes_max) {
+        for part in self.outgoing(bytes_max, frame_plans) {
             part.render_lead(arena);
         }
     }
 
-    /// Appends the next write: borrowed slices of control bytes, of `leads` (from
-    /// [`Self::render_leads`]) and of shared frames. A frame that is larger than a write goes out in several.
+    /// Appends the next write: borrowed slices of control bytes, of `leads` (from [`Self::render_leads`]) and of shared
+    /// frames; `frame_plans` are of [`Self::plan_frames`]. A frame that is larger than a write goes out in several.
     #[inline]
     pub(crate) fn gather<'a>(
         &'a self,
         bytes_max: usize,
-        mut leads: &'a [u8],
+        (mut leads, frame_plans): (&'a [u8], &[FramePlan]),
         out: &mut Vec<IoSlice<'a>>,
     ) {
         if self.begun.is_none() && !self.control.is_empty() {
@@ -61,7 +78,7 @@ impl SendQueue {
             return self.gather_plain(bytes_max, out);
         }
         let mut left = bytes_max;
-        for part in self.outgoing(bytes_max) {
+        for part in self.outgoing(bytes_max, frame_plans) {
             let (lead, rest) = leads.split_at(part.lead_bytes());
             leads = rest;
             let body = match part.skip.checked_sub(lead.len()) {
@@ -86,7 +103,8 @@ impl SendQueue {
 
     /// Moves the queue by `n` bytes of [`Self::gather`] that the kernel took.
     #[inline]
-    pub(crate) fn wrote(&mut self, now: Now, n: usize) -> Wrote {
+    pub(crate) fn wrote(&mut self, now: Now, n: usize, frame_plans: &[FramePlan]) -> Wrote {
+        let mut frame_plans = frame_plans.iter();
         let mut wrote = Wrote::default();
         let mut left = n;
         if left > 0 {
@@ -94,7 +112,7 @@ impl SendQueue {
             self.bytes_out += left as u64;
         }
         if self.begun.is_some() {
-            left = self.advance(left, &mut wrote);
+            left = self.advance(left, frame_plans.next(), &mut wrote);
         }
         if self.begun.is_none() && !self.control.is_empty() {
             let taken = left.min(self.control.len());
@@ -113,7 +131,7 @@ impl SendQueue {
             left = 0;
         }
         while left > 0 && self.control.is_empty() && !self.data.is_empty() {
-            left = self.advance(left, &mut wrote);
+            left = self.advance(left, frame_plans.next(), &mut wrote);
         }
         debug_assert_eq!(left, 0, "more was written than was gathered");
         self.rest_if_empty();
@@ -131,23 +149,25 @@ impl SendQueue {
     }
 
     /// Moves into the first frame by at most `left` bytes; returns the rest of `left`.
-    fn advance(&mut self, left: usize, wrote: &mut Wrote) -> usize {
+    fn advance(&mut self, left: usize, plan: Option<&FramePlan>, wrote: &mut Wrote) -> usize {
         let Some(first) = self.data.front() else {
             return left;
         };
-        let part = self.part(first, self.begun, self.window);
-        let (skip, window) = (part.skip, part.window_after(self.window));
+        let part = self.part(first, self.begun, plan);
+        let (skip, kind) = (part.skip, part.kind);
         let remaining = part.lead_bytes() + part.body().len() - skip;
         if left < remaining {
             self.begun = (skip + left > 0).then_some(Begun {
-                kind: part.kind,
+                kind,
                 offset: (skip + left) as u32,
             });
             return 0;
         }
         self.begun = None;
         if let Some(entry) = self.data.pop_front() {
-            self.window = window;
+            if let Some(plan) = plan {
+                self.window = plan.next;
+            }
             let bytes = entry.frame.queue_bytes();
             self.bytes -= bytes;
             wrote.frames += 1;
@@ -158,50 +178,40 @@ impl SendQueue {
 
     /// The frames of the next write, of which the last may be cut: as many as `bytes_max` holds.
     #[inline]
-    fn outgoing(&self, bytes_max: usize) -> impl Iterator<Item = Outgoing<'_>> {
+    fn outgoing<'a>(
+        &'a self,
+        bytes_max: usize,
+        frame_plans: &[FramePlan],
+    ) -> impl Iterator<Item = Outgoing<'a>> {
         let mut begun = self.begun;
-        let (mut left, mut window) = (bytes_max, self.window);
+        let mut left = bytes_max;
         (0..FRAMES_MAX).map_while(move |index| {
             if left == 0 {
                 return None;
             }
-            let part = self.part(self.data.get(index)?, begun.take(), window);
-            window = part.window_after(window);
+            let part = self.part(self.data.get(index)?, begun.take(), frame_plans.get(index));
             left = left.saturating_sub(part.left_bytes());
             Some(part)
         })
     }
 
-    /// Returns a frame in the encoding in which it was begun, or in the best encoding available now.
+    /// Returns a frame in the encoding of its plan, or in the plain encoding.
     #[inline]
-    fn part<'a>(&self, entry: &'a Entry, begun: Option<Begun>, window: FrameId) -> Outgoing<'a> {
-        let (kind, encoded) = match (begun, self.encoding) {
-            (None, Encoding::Plain) => (Kind::Plain, entry.frame.plain()),
-            _ => self.encoding_of(&entry.frame, begun, window),
-        };
+    fn part<'a>(
+        &self,
+        entry: &'a Entry,
+        begun: Option<Begun>,
+        plan: Option<&FramePlan>,
+    ) -> Outgoing<'a> {
+        let made = plan.and_then(|plan| Some((plan.key.kind, entry.frame.encoded(plan.key)?)));
+        debug_assert!(made.is_some() || self.is_plain(), "not made");
+        let (kind, encoded) = made.unwrap_or_else(|| (Kind::Plain, entry.frame.plain()));
         Outgoing {
             entry,
             kind,
             encoded,
             skip: begun.map_or(0, |b| b.offset as usize),
         }
-    }
-
-    fn encoding_of<'a>(
-        &self,
-        frame: &'a Frame,
-        begun: Option<Begun>,
-        window: FrameId,
-    ) -> (Kind, &'a Encoded) {
-        let made = |kind| Some((kind, frame.encoded(Key::of(kind, window))?));
-        let found = match (begun, self.encoding) {
-            (Some(begun), _) => made(begun.kind),
-            (None, Encoding::Plain) => made(Kind::Plain),
-            (None, Encoding::Event) => made(Kind::Event),
-            (None, Encoding::Deflate(params)) => deflated::best(frame, Inflates { params, window }),
-        };
-        debug_assert!(found.is_some(), "not made");
-        found.unwrap_or_else(|| (Kind::Plain, frame.plain()))
     }
 
     /// Like [`Self::outgoing`], for a queue in which every frame is plain and whole.
@@ -255,17 +265,6 @@ struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
-    /// The frame with which the client's inflate window ends after this frame was sent completely.
-    /// Every compressed encoding of a frame inflates to the same bytes, so the encoding does not matter;
-    /// an uncompressed frame does not change the window.
-    #[inline]
-    fn window_after(&self, window: FrameId) -> FrameId {
-        match self.kind.is_deflated() {
-            true => self.entry.frame.link().id(),
-            false => window,
-        }
-    }
-
     /// The bytes of the body that are not out.
     #[inline]
     fn left_bytes(&self) -> usize {
@@ -290,22 +289,18 @@ impl<'a> Outgoing<'a> {
     fn lead_bytes(&self) -> usize {
         match self.entry.frame.lead() {
             Lead::None => 0,
-            Lead::Seq(text) => self.numbered_lead_bytes(text),
+            Lead::Seq(_) => self.numbered_lead_bytes(),
         }
     }
 
-    fn numbered_lead_bytes(&self, text: &str) -> usize {
-        let text_bytes = self.lead_text_bytes(text);
+    fn numbered_lead_bytes(&self) -> usize {
+        let text_bytes = lead_text_bytes(self.entry);
         match self.kind {
             Kind::Event => self.encoded.header().len() + text_bytes,
             kind => {
                 websocket::lead_bytes(text_bytes, self.encoded.body().len(), kind.is_deflated())
             }
         }
-    }
-
-    fn lead_text_bytes(&self, text: &str) -> usize {
-        text.len() + decimal_digits(self.entry.seq())
     }
 
     /// Appends the header and the lead that precede the shared body; nothing for a frame without a
@@ -323,13 +318,22 @@ impl<'a> Outgoing<'a> {
             kind => websocket::write_lead_header(
                 arena,
                 self.entry.frame.content(),
-                self.lead_text_bytes(text),
+                lead_text_bytes(self.entry),
                 self.encoded.body().len(),
                 kind.is_deflated(),
             ),
         }
         arena.extend_from_slice(text.as_bytes());
         push_decimal(arena, self.entry.seq());
+    }
+}
+
+/// Bytes of the text before the payload.
+#[inline]
+fn lead_text_bytes(entry: &Entry) -> usize {
+    match entry.frame.lead() {
+        Lead::None => 0,
+        Lead::Seq(text) => text.len() + decimal_digits(entry.seq()),
     }
 }
 

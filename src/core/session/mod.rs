@@ -17,13 +17,15 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
-use super::deflated::Inflates;
+use super::deflated::{FramePlan, Inflates};
+use super::encodings::Kind;
 use super::flush::list_of;
 use super::protocol::{Encoding, Step, event_stream};
 use super::send_queue::{SendQueue, Wrote};
 use super::stats::{Moved, PhaseKind};
 use super::{Content, Frame, Limits, Now, SessionKey};
 use weirgate_wire::admission::{AddressPlace, Charge, ClientAddr, Peer, Permit, TokenBucket};
+use weirgate_wire::deflate::DeflateParams;
 use weirgate_wire::frame::FrameScratch;
 
 pub(super) use delivery::Delivered;
@@ -323,23 +325,19 @@ impl Session {
         self.sending == Sending::Listed
     }
 
-    pub(super) fn forget_window(&mut self) {
-        self.queue.forget_window();
-    }
-
     #[inline]
     pub(super) fn has_waiting(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends the leads
-    /// to `leads`. Returns false if there is nothing to write.
+    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends its frame_plans and leads.
+    /// Returns false if there is nothing to write.
     #[inline]
     pub(super) fn prepare_write(
         &mut self,
         bytes_max: usize,
-        leads: &mut Vec<u8>,
-        deflate: impl FnMut(&Frame, Inflates),
+        (leads, frame_plans): (&mut Vec<u8>, &mut Vec<FramePlan>),
+        deflate: impl FnMut(&Arc<Frame>, Inflates) -> FramePlan,
     ) -> bool {
         if self.sending == Sending::Blocked {
             return false;
@@ -348,23 +346,26 @@ impl Session {
         if self.queue.is_empty() {
             return false;
         }
-        if !self.queue.is_plain() {
-            self.encode_next(bytes_max, deflate);
-        }
-        self.queue.render_leads(bytes_max, leads);
-        true
-    }
-
-    fn encode_next(&self, bytes_max: usize, mut deflate: impl FnMut(&Frame, Inflates)) {
+        let first = frame_plans.len();
         match self.queue.encoding() {
             Encoding::Plain => {}
-            Encoding::Deflate(params) => self.queue.encode_next(bytes_max, |frame, window| {
-                deflate(frame, Inflates { params, window });
-            }),
-            Encoding::Event => self.queue.encode_next(bytes_max, |frame, _| {
-                frame.encode_event(event_stream::encode)
-            }),
+            Encoding::Deflate(params) => {
+                self.queue
+                    .plan_frames(bytes_max, params, deflate, frame_plans)
+            }
+            Encoding::Event => self.queue.plan_frames(
+                bytes_max,
+                DeflateParams::default(),
+                |frame, _| {
+                    frame.encode_event(event_stream::encode);
+                    FramePlan::of(Kind::Event)
+                },
+                frame_plans,
+            ),
         }
+        self.queue
+            .render_leads(bytes_max, &frame_plans[first..], leads);
+        true
     }
 
     /// The next write, as [`SendQueue::gather`].
@@ -372,16 +373,21 @@ impl Session {
     pub(super) fn gather<'a>(
         &'a self,
         bytes_max: usize,
-        leads: &'a [u8],
+        (leads, frame_plans): (&'a [u8], &[FramePlan]),
         out: &mut Vec<IoSlice<'a>>,
     ) {
-        self.queue.gather(bytes_max, leads, out);
+        self.queue.gather(bytes_max, (leads, frame_plans), out);
     }
 
     /// Handles a write: the kernel took `taken` bytes of `offered`.
     #[inline]
-    pub(super) fn wrote(&mut self, now: Now, taken: usize, offered: usize) -> Written {
-        let wrote = self.queue.wrote(now, taken);
+    pub(super) fn wrote(
+        &mut self,
+        now: Now,
+        (taken, offered): (usize, usize),
+        frame_plans: &[FramePlan],
+    ) -> Written {
+        let wrote = self.queue.wrote(now, taken, frame_plans);
         let short = taken < offered;
         if self.has_resumed {
             self.give_back_resumed(now);
