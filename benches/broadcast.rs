@@ -16,7 +16,7 @@ use everybody::{Everybody, TOPIC};
 use open::{NOW, TakesAll, hub, open, settle};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use weirgate_core::{
-    ConflationKey, Frame, FrameBytes, Hub, Lead, Now, Publication, SessionKey, Transmit, Write,
+    ConflationKey, Frame, FrameBytes, Hub, Now, Prefix, Publication, SessionKey, Transmit, Write,
 };
 
 /// Two atomic additions per allocation: little beside a turn of a thousand deliveries.
@@ -31,12 +31,12 @@ const DEFLATE: &str = "permessage-deflate; client_max_window_bits";
 struct Messages {
     body: Vec<u8>,
     per_turn: u64,
-    lead: Lead,
+    prefix: Prefix,
     key: Option<ConflationKey>,
 }
 
 impl Messages {
-    /// A keyed message of JSON a turn, without a lead.
+    /// A keyed message of JSON a turn, without a prefix.
     fn keyed(bytes: usize) -> Self {
         let bucket = |n: usize| {
             let premium = n.wrapping_mul(2_654_435_761) % 100_000;
@@ -52,7 +52,7 @@ impl Messages {
         Self {
             body,
             per_turn: 1,
-            lead: Lead::None,
+            prefix: Prefix::None,
             key: Some(ConflationKey(1)),
         }
     }
@@ -60,7 +60,7 @@ impl Messages {
     fn publication(&self, now: Now, alive: &FrameBytes) -> Publication {
         let mut frame = Frame::text(alive)
             .with_capacity(self.body.len())
-            .lead(self.lead)
+            .prefix(self.prefix)
             .received(now);
         if let Some(key) = self.key {
             frame = frame.key(key);
@@ -150,15 +150,15 @@ fn plain(c: &mut Criterion) {
     );
 }
 
-/// The cost per delivery of the number before each message. Header and lead are rendered for each client, and
+/// The cost per delivery of the number before each message. Header and prefix are rendered for each client, and
 /// the write has another slice. Frames without a key in both cases.
 fn numbered(c: &mut Criterion) {
-    for (name, lead) in [
-        ("lead/none_2k", Lead::None),
-        ("lead/seq_2k", Lead::Seq("{\"seq\":")),
+    for (name, prefix) in [
+        ("lead/none_2k", Prefix::None),
+        ("lead/seq_2k", Prefix::Seq("{\"seq\":")),
     ] {
         let messages = Messages {
-            lead,
+            prefix,
             key: None,
             ..Messages::keyed(2 * 1024)
         };
@@ -214,7 +214,7 @@ fn burst(c: &mut Criterion) {
     };
     case(c, "burst/16x200", CLIENTS, None, messages.clone());
     let numbered = Messages {
-        lead: Lead::Seq("{\"seq\":"),
+        prefix: Prefix::Seq("{\"seq\":"),
         ..messages
     };
     case(c, "burst/16x200_seq", CLIENTS, None, numbered);

@@ -1,4 +1,4 @@
-//! The cost of a number for each client: a delivery with `Lead::Seq` against a delivery with `Lead::None`,
+//! The cost of a number for each client: a delivery with `Prefix::Seq` against a delivery with `Prefix::None`,
 //! over real sockets of the loopback interface, in turns.
 //!
 //! A turn is a publication to all clients and its flush. The clients' input is read between the turns and not
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use everybody::{Everybody, TOPIC};
 use open::{NOW, hub, open, settle};
-use weirgate_core::{Frame, Hub, Lead, Publication, SessionKey, Transmit, Write};
+use weirgate_core::{Frame, Hub, Prefix, Publication, SessionKey, Transmit, Write};
 
 const CLIENTS: usize = 250;
 const PAIRS: usize = 2_000;
@@ -65,18 +65,18 @@ struct Room {
     hub: Hub<Everybody>,
     loopback: Loopback,
     peers: Vec<TcpStream>,
-    lead: Lead,
+    prefix: Prefix,
     body: Vec<u8>,
 }
 
 impl Room {
-    fn new(lead: Lead, extensions: Option<&str>) -> io::Result<Self> {
+    fn new(prefix: Prefix, extensions: Option<&str>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let mut room = Self {
             hub: hub(Everybody),
             loopback: Loopback::default(),
             peers: Vec::new(),
-            lead,
+            prefix,
             body: body(),
         };
         for _ in 0..CLIENTS {
@@ -99,7 +99,7 @@ impl Room {
         let begin = Instant::now();
         let frame = Frame::text(self.hub.core().frame_bytes())
             .with_capacity(self.body.len())
-            .lead(self.lead)
+            .prefix(self.prefix)
             .body(&self.body)
             .finish();
         let publication = Publication::new(TOPIC, frame);
@@ -141,8 +141,8 @@ fn median<T: Copy + PartialOrd>(mut values: Vec<T>) -> T {
 
 /// Returns the median of the pairs' ratios.
 fn compare(name: &str, extensions: Option<&str>) -> io::Result<f64> {
-    let mut none = Room::new(Lead::None, extensions)?;
-    let mut seq = Room::new(Lead::Seq("{\"seq\":"), extensions)?;
+    let mut none = Room::new(Prefix::None, extensions)?;
+    let mut seq = Room::new(Prefix::Seq("{\"seq\":"), extensions)?;
     let mut pairs = Vec::with_capacity(PAIRS);
     for pair in 0..WARM_UP + PAIRS {
         // The order alternates, so that neither room always runs with the caches of the other.

@@ -15,7 +15,7 @@ use weirgate_bus::runtime::Clock;
 use weirgate_core::{Accepted, Admission, ByClient, Core, Frame, Gateway, Incoming, SessionKey};
 use weirgate_server::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
 use weirgate_server::run::{ClientTls, CommonSettings, Parts};
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 use weirgate_wire::head::RequestHead;
 
 /// Handshakes under way at once: one address has half of them.
@@ -65,7 +65,7 @@ fn tls(options: &ArgMatches) -> Result<ClientTls, Box<dyn Error>> {
             client_ca: None,
             oldest: OldestVersion::default(),
         },
-        handshakes: Holding::new("tls_handshakes", HANDSHAKES_MAX),
+        handshakes: Quota::new("tls_handshakes", HANDSHAKES_MAX),
     })
 }
 

@@ -20,8 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Documents and what their readers use; a folder stands for all that is in it.
 DOC = ["README.md", "CHANGELOG.md", "SECURITY.md", "docs/README.md", "docs/glossary.md", "docs/guides", "docs/images",
        "docs/reference", "deploy/channels", "deploy/channels-nats", "deploy/compose.channels-nats.yaml", "deploy/compose.channels.yaml", "deploy/compose.demo.yaml",
-       "deploy/compose.events.yaml", "deploy/compose.levels.yaml", "deploy/compose.replicas.yaml",
-       "deploy/compose.trades.yaml", "deploy/grafana", "deploy/haproxy", "deploy/helm", "deploy/kubernetes", "deploy/nginx",
+       "deploy/compose.events.yaml", "deploy/compose.levels.yaml", "deploy/compose.trades.yaml", "deploy/grafana", "deploy/haproxy", "deploy/helm", "deploy/kubernetes", "deploy/nginx",
        "deploy/prometheus", "deploy/systemd", "examples/events_service.py", "examples/feed.py"]
 COMPLETIONS = {"bash": "weirgate", "zsh": "_weirgate", "fish": "weirgate.fish"}
 FENCE = re.compile(r"^(```.*?^```|    .*?$)", re.M | re.S)

@@ -96,6 +96,14 @@ class Part:
         return Part(f"{self.name}-again", command, self.folder, self.env).run()[0] == 0
 
 
+def build_previous():
+    """Compiles the version released last, which tests run beside the one under test; where the history lacks it they are skipped."""
+    status = subprocess.run([ROOT / "scripts/previous_build.sh"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL).returncode
+    if status not in (0, 3):
+        print("build of the previous version: failed", file=sys.stderr)
+        sys.exit(2)
+
+
 def build(*programs):
     """Compiles these programs and tests, or all, with one set of features; the test programs as parts."""
     command = ["cargo", "test", "--workspace", "--locked", "--no-run", "--message-format", "json-render-diagnostics", *programs]
@@ -166,6 +174,8 @@ def main():
     if words == ["--quick"]:
         parts = quick_parts()
     else:
+        if not words or any(word in "pytest" for word in words):
+            build_previous()
         parts = [part for part in build() + other_parts() if not words or any(word in part.name for word in words)]
     parts.sort(key=lambda part: LONG.index(part.name) if part.name in LONG else len(LONG))
     built = time.monotonic()

@@ -18,6 +18,7 @@ mod channels_gateway {
     mod requests;
     mod resume;
     mod retained;
+    mod retained_end;
     mod retained_random;
     mod rights;
     mod subjects;

@@ -23,7 +23,7 @@ use weirgate_core::{
     BusEvent, Core, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Subscription, Transmit,
     Write,
 };
-use weirgate_wire::admission::{Holding, LOOP_BYTES};
+use weirgate_wire::admission::{LOOP_BYTES, Quota};
 use weirgate_wire::auth::{
     Acl, Authenticator, Identity, NameSyntax, Rights, RightsCheck, TokenNameLimits,
 };
@@ -262,7 +262,7 @@ impl Names {
 
     fn charged(&self) -> u64 {
         let held = self.hub.gateway().holdings();
-        let bytes = held.iter().map(Holding::counts);
+        let bytes = held.iter().map(Quota::counts);
         let bytes = bytes.filter(|counts| counts.name == "name_bytes");
         bytes.map(|counts| counts.held).sum()
     }

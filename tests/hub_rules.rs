@@ -12,6 +12,7 @@ mod hub_rules {
     mod connections;
     mod cuts;
     mod deadlines;
+    mod gather;
     mod inflate;
     mod memory;
     mod order;

@@ -13,7 +13,7 @@ use weirgate_server::http::services;
 use weirgate_server::http::services::Upstream;
 use weirgate_server::telemetry::names::MetricKind;
 use weirgate_server::telemetry::{GatewayMetric, LoopDurations, LoopNumbers, names};
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 
 const BEGIN: &str =
     "<!-- the table is made by `UPDATE_DOCS=1 cargo test --test metrics_page as_it_is` -->\n";
@@ -100,7 +100,7 @@ fn proxy() -> Proxy {
         services: services.map(proxied).collect(),
         inner_paths: &[],
         limits: ProxyLimits::default(),
-        held: Holding::new("http", 1),
+        held: Quota::new("http", 1),
         clock: Clock::start(),
     })
 }

@@ -154,6 +154,12 @@ fn wrong_values() {
         (&["levels", "--listen=::1", "--listen=unix:a.sock"], &[]),
         (&["levels"], &[("WEIRGATE_LISTEN", "::1,unix:/run/a,::1")]),
         (&["levels", "--unix-socket-mode", "rw"], &[]),
+        (&["levels", "--processes", "0"], &[]),
+        (&["levels", "--processes", "4"], &[]),
+        (
+            &["events", "--processes=4", "--admin-addr=127.0.0.1:9100"],
+            &[],
+        ),
         (&["levels", "--unix-socket-owner", "www data"], &[]),
         (&["levels", "--reuse-port=both"], &[]),
         (&["levels"], &[("NATS_URL", "http//nats:4222")]),

@@ -26,6 +26,21 @@ export interface ChannelsWelcome {
   timestamp: string;
 }
 
+/** What the subscription to a name brings, at the time of the response. */
+export interface Brings {
+  /**
+   * "live": messages from the bus as they are published; "retained": the same after the last values; "kept" and "stream": names of
+   * the history, from the bus or from a stream.
+   */
+  from: "live" | "kept" | "stream" | "retained";
+  /** How far back the history reaches. */
+  reach_ms?: number;
+  /** Why that is less than the history of the server: "start" (nothing from before is known there), "bytes" (its memory holds no more). */
+  why?: "start" | "bytes";
+  /** The age of the newest message. */
+  newest_age_ms?: number;
+}
+
 /** The server's response to a request for names; a request may have the names of several subscriptions. */
 export interface ChannelsAcknowledgement {
   type: "subscribed";
@@ -36,6 +51,21 @@ export interface ChannelsAcknowledgement {
   recovered?: Record<string, boolean>;
   /** Of the names that are not recovered. */
   why?: Record<string, Why>;
+  /** By granted name. */
+  brings?: Record<string, Brings>;
+  seq: number;
+  timestamp: string;
+}
+
+/** The end of the last values of a name, behind each `subscribed` with the name (`--retained`). */
+export interface RetainedEnd {
+  type: "retained";
+  /** The name or pattern. */
+  channel: string;
+  /** The messages with `retained` since `subscribed`. */
+  count: number;
+  /** Why there are more values. Without: a row that has not come does not exist. */
+  cut?: "limit" | "live" | "unnamed" | "refused" | "unreadable";
   seq: number;
   timestamp: string;
 }
@@ -52,17 +82,22 @@ export interface ChannelsOptions<Data = any> extends SubscriberOptions<Channels<
   onWelcome?: (welcome: ChannelsWelcome) => void;
   /** Called before the first message after a gap. Never with the replaced gateway: its numbers do not show gaps. */
   onGap?: (gap: Gap) => void;
+  /** Called after the last values of a name. */
+  onRetained?: (end: RetainedEnd) => void;
 }
 
 export interface ChannelsEvents<Data = any> extends HistoryEvents<ChannelsAcknowledgement> {
   data: FeedEvent<ChannelMessage<Data>>;
   welcome: FeedEvent<ChannelsWelcome>;
   gap: FeedEvent<Gap>;
+  retained: FeedEvent<RetainedEnd>;
 }
 
 /** `weirgate channels`, with the type of `data`: `for await` takes `data` messages. */
 export class Channels<Data = any> extends Subscriber<ChannelsEvents<Data>, ChannelMessage<Data>> {
   constructor(url: Address, options?: ChannelsOptions<Data>);
+  /** What each name brings, as the server has said last. */
+  readonly brings: Readonly<Record<string, Brings>>;
   /** Wants names or patterns until `unsubscribe()`, connected or not. `handler` gets each message of these names. */
   subscribe<Own extends Data = Data>(
     names: string | readonly string[],

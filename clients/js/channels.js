@@ -11,6 +11,7 @@ export class Channels extends Subscriber {
   #as;
   #endsAt;
   #renewal;
+  brings = {};
 
   /** A binary message is a line of JSON and the payload. */
   parse(data) {
@@ -93,16 +94,16 @@ export class Channels extends Subscriber {
     if (this.#seq === 0) this.#counts = seq === 1;
     if (this.#counts && seq > this.#seq + 1) this.emit("gap", { first: this.#seq + 1, last: seq - 1 });
     this.#seq = seq;
-    if (type === "data") {
-      this.deliver(pattern ?? channel, "", message, data, message);
-      return this.emit("data", message);
-    }
+    if (type === "data") this.deliver(pattern ?? channel, "", message, data, message);
+    if (type === "data" || type === "retained") return this.emit(type, message);
     if (type === "status") return this.reported(message);
     const request = this.asked(requestId);
     if (type === "connected" || type === "authenticated") this.#admitted(message, request);
     if (type === "connected") return this.emit("welcome", message);
     if (type === "error") return this.refuse(request, "refused", error);
     const isSubscribed = type === "subscribed";
+    if (isSubscribed) Object.assign(this.brings, message.brings);
+    if (type === "unsubscribed") for (const name of channels) delete this.brings[name];
     if (isSubscribed) this.acknowledge(type, message);
     request?.resolve(message);
     if (!isSubscribed) return;

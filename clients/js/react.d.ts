@@ -1,4 +1,4 @@
-import type { Channels, ChannelMessage } from "./channels.js";
+import type { Brings, Channels, ChannelMessage } from "./channels.js";
 import type { Trade, Trades } from "./trades.js";
 import type { Bus } from "./subscriber.js";
 import { Connection, Status } from "./weirgate.js";
@@ -37,6 +37,8 @@ export interface Channel<Data, Message> {
   lost: number;
   /** Whether the last resume of the name has missed nothing; undefined before the first, and without a history on the server. */
   recovered: boolean | undefined;
+  /** Of channels: what the name brings, as the server has said last. */
+  brings: Brings | undefined;
   /** Why the server refuses the name. */
   error: string | undefined;
 }

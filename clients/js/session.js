@@ -47,7 +47,7 @@ export class Session extends Connection {
       const abortion = () => signal.reason ?? Object.assign(new Error("aborted"), { name: "AbortError" });
       if (signal?.aborted) throw abortion();
       if (this.status === "closed") throw this.end ?? new RequestError("closed");
-      const id = String((this.#made += 1));
+      const id = String((this.#made += 1)), message = make(id), text = JSON.stringify(message);
       const settle = (how) => (value) => {
         this.driver.cancel(alarm);
         signal?.removeEventListener("abort", aborted);
@@ -56,7 +56,7 @@ export class Session extends Connection {
         done?.(value);
         this.#flush();
       };
-      const request = { id, message: make(id), isSafe, isQuiet, isBound, isSent: false, resolve: settle(resolve), reject: settle(reject) };
+      const request = { id, message, text, isSafe, isQuiet, isBound, isSent: false, resolve: settle(resolve), reject: settle(reject) };
       // The response will still come, and must not be taken for the next response.
       const aborted = () => {
         request.isSafe = false;
@@ -99,7 +99,7 @@ export class Session extends Connection {
 
   #flush() {
     for (const request of this.#pending) {
-      request.isSent ||= this.isOpen && this.put("send", JSON.stringify(request.message));
+      request.isSent ||= this.isOpen && this.put("send", request.text);
       if (this.isSerial || !request.isSent) return;
     }
   }

@@ -15,6 +15,8 @@ class Subscription {
   #settle;
   #alarm;
   #isLeft = false;
+  // Whether the program hears the refusal from the promise.
+  #isAwaited = false;
   #answer = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
 
   constructor(client, entries, handler) {
@@ -23,8 +25,8 @@ class Subscription {
     this.#handler = handler;
     for (const { subs } of entries) subs.add(this);
     // A program may ignore the answer: no unhandled rejection then.
-    this.catch(() => {});
-    this.#alarm = client.driver.after(client.options.requestMs, () => this.#settle.reject(new RequestError("timeout", "no answer")));
+    this.#answer.catch(() => {});
+    this.#alarm = client.driver.after(client.options.requestMs, () => this.#end("reject", new RequestError("timeout", "no answer")));
   }
 
   get granted() {
@@ -39,10 +41,21 @@ class Subscription {
   }
 
   then(...how) {
+    this.#isAwaited = !!this.#settle;
     return this.#answer.then(...how);
   }
   catch(how) {
-    return this.#answer.catch(how);
+    return this.then(undefined, how);
+  }
+  /** Whether the answer still comes, and the program waits for it. */
+  get waits() {
+    return this.#isAwaited;
+  }
+
+  #end(how, value) {
+    this.#settle?.[how](value);
+    this.#settle = undefined;
+    this.#isAwaited = false;
   }
 
   unsubscribe() {
@@ -75,8 +88,8 @@ class Subscription {
 
   check() {
     const { end, granted, refused } = this;
-    if (end !== undefined) this.#settle.reject(end ?? new RequestError("closed"));
-    else if (this.#entries.every((entry) => entry.state === "live" || isRefused(entry))) this.#settle.resolve({ granted, refused });
+    if (end !== undefined) this.#end("reject", end ?? new RequestError("closed"));
+    else if (this.#entries.every((entry) => entry.state === "live" || isRefused(entry))) this.#end("resolve", { granted, refused });
     else return;
     this.#client.driver.cancel(this.#alarm);
     // Who iterates looks again.
@@ -276,9 +289,12 @@ export class Subscriber extends Session {
     // Others were given up meanwhile.
     const left = inState(all, ["asked", "wanted"]);
     for (const entry of left) entry.state = LIMITED.test(entry.why) ? "limited" : "refused";
-    check(left);
     const told = left.filter((entry) => news.includes(entry));
+    const silent = told.filter((entry) => entry.warned !== entry.why && ![...entry.subs].some((sub) => sub.waits));
+    check(left);
     if (told.length) this.emit("error", refusal(told));
+    if (silent.length) this.put("warn", `weirgate: refused ${JSON.stringify(reasons(silent)).slice(0, 1_000)}`);
+    for (const entry of silent) entry.warned = entry.why;
     const shared = () => this.#all("limited").filter(({ why }) => SHARED.test(why));
     const again = () => {
       this.#again = undefined;

@@ -50,18 +50,17 @@ export class Connection {
   }
 
   input(what, ...args) {
-    const { driver } = this, isInner = this.#isBusy;
+    const { driver } = this;
     this.now = driver.now();
+    if (this.#isBusy) return this[what](...args);
     this.#isBusy = true;
     try {
-      return this[what](...args);
+      const result = this[what](...args);
+      for (let output; (output = this.#outputs.shift()); ) driver[output[0]](...output.slice(1));
+      driver.arm(this.#dueAt);
+      return result;
     } finally {
-      try {
-        for (let output; !isInner && (output = this.#outputs.shift()); ) driver[output[0]](...output.slice(1));
-        if (!isInner) driver.arm(this.#dueAt);
-      } finally {
-        this.#isBusy = isInner;
-      }
+      this.#isBusy = false;
     }
   }
 
@@ -85,18 +84,23 @@ export class Connection {
     const off = () => this.removeEventListener(type, listener);
     off();
     signal?.addEventListener("abort", off);
-    if (listener && !signal?.aborted) this.#listeners.push({ type, listener, once, off });
+    if (listener && !signal?.aborted) this.#listeners = [...this.#listeners, { type, listener, off: once && off }];
   }
 
   removeEventListener(type, listener) {
     this.#listeners = this.#listeners.filter((one) => one.type !== type || one.listener !== listener);
   }
 
+  hears(type) {
+    return this.#listeners.some((one) => one.type === type);
+  }
+
   dispatchEvent(event) {
-    for (const one of [...this.#listeners]) {
-      const { listener, once, off } = one;
-      if (one.type !== event.type || !this.#listeners.includes(one)) continue;
-      if (once) off();
+    for (const one of this.#listeners) {
+      const { type, listener, off } = one;
+      // A listener before it may have removed this one.
+      if (type !== event.type || !this.#listeners.includes(one)) continue;
+      off?.();
       this.driver.attempt(() => (listener.handleEvent ?? listener).call(listener, event));
     }
     return true;
@@ -119,13 +123,12 @@ export class Connection {
     watch("addEventListener");
     return (async function* () {
       try {
-        for (;;) {
-          const end = late ?? source.end;
+        let end;
+        while (queue.length || (end = late ?? source.end) === undefined) {
           if (queue.length) yield queue.shift();
-          else if (end) throw end;
-          else if (end === null) return;
           else await new Promise((go) => (wake = go));
         }
+        if (end) throw end;
       } finally {
         watch("removeEventListener");
       }
@@ -163,8 +166,8 @@ export class Connection {
   put(...output) {
     return this.#outputs.push(output) > 0;
   }
-  emit(...event) {
-    this.put("emit", ...event);
+  emit(type, detail, more) {
+    this.put("emit", type, detail, more);
   }
   /** A server whose bus is away has nothing new. */
   refresh() {
@@ -193,7 +196,9 @@ export class Connection {
   received(data) {
     const { now } = this, link = this.#link, isTyped = this.kind !== "message", kept = link.isFirst && data === this.#last;
     // The first message is the kept state, perhaps the same as before.
-    Object.assign(link, { heardAt: now, answerBy: Infinity, isFirst: false });
+    link.heardAt = now;
+    link.answerBy = Infinity;
+    link.isFirst = false;
     this.#last = data;
     if (!kept) {
       this.#freshAt = now;
@@ -220,7 +225,7 @@ export class Connection {
     if (stood) this.#refused = null;
     if (!this.#attempt) this.#lostAt = now;
     this.#forget();
-    const retryAfterMs = +(/\bretry_after_ms=(\d+)$/.exec(reason)?.[1] ?? 0);
+    const retryAfterMs = +/\bretry_after_ms=(\d+)$|$/.exec(reason)[1] || 0;
     const close = (this.lastClose = { code, reason, opened, attempt: this.#attempt, retryAfterMs, ...more });
     let wait;
     try {
@@ -307,8 +312,7 @@ export class Connection {
 
   /** Full jitter: all clients lost the same server at once. At most the time since the loss: a short loss is over soon. */
   #delay(close) {
-    const { code, reason, opened, attempt, status, retryAfterMs } = close;
-    const { backoffMinMs, backoffMaxMs, token } = this.options;
+    const { code, reason, opened, attempt, status, retryAfterMs } = close, { backoffMinMs, backoffMaxMs, token } = this.options;
     // An operator has cut the client off, and the new token too.
     const isCut = reason === "revoked" && this.#refused?.close.reason === reason;
     // A new token may be admitted; anything else would fail again.
@@ -351,9 +355,9 @@ export const connect = (url, options) => new Connection(url, options);
 
 /** Clock, timers and WebSocket of the engine. */
 function drive(client, url) {
-  const { options } = client;
+  const { options } = client, names = {};
   // The newest attempt, with its socket.
-  let current, timer, armedAt = Infinity;
+  let current, alarm, armedAt = Infinity;
 
   const look = ({ type }) => {
     if (type === "abort") client.close();
@@ -365,8 +369,9 @@ function drive(client, url) {
     for (const name of ["online", "offline", "pageshow"]) globalThis[change]?.(name, look);
   };
   const open = (mine, given, token) => {
+    const tell = (...event) => mine === current && client.input(...event);
     const { protocols = [], tokenIn, WebSocket = globalThis.WebSocket } = options, offered = [protocols].flat();
-    if (!WebSocket) throw new TypeError("no global WebSocket: pass the one of the package ws as option WebSocket");
+    if (!WebSocket) throw new TypeError("no WebSocket: pass that of the package ws as option WebSocket");
     if (!client.input("dialed", token)) return;
     // A subprotocol stays out of logs, but cannot hold every character.
     const isOffered = token && tokenIn !== "query" && /^[\w!#$%&'*+.^`|~-]+$/.test(token);
@@ -374,20 +379,20 @@ function drive(client, url) {
     const socket = (mine.socket = new WebSocket(addressOf(given, { ...client.query, token: !isOffered && token }), offered));
     let fault;
     socket.binaryType = "arraybuffer";
-    socket.onopen = () => client.input("connected", given, token);
-    socket.onmessage = ({ data }) => client.input("received", data);
+    socket.onopen = () => tell("connected", given, token);
+    socket.onmessage = ({ data }) => tell("received", data);
     socket.onclose = ({ code, reason }) => {
       const error = fault?.error?.code;
-      client.input("closed", code, reason || fault?.message || error || "", error && { error });
+      tell("closed", code, reason || fault?.message || error || "", error && { error });
     };
     // Browsers hide why a handshake failed. Node has the error, the package ws the response.
     socket.onerror = (event) => {
       fault = event;
       // Node's own WebSocket may omit the close event of a failed handshake.
-      if (!client.isOpen) socket.onclose?.({ code: 1006 });
+      if (!client.isOpen) socket.onclose({ code: 1006 });
     };
     socket.on?.("unexpected-response", (_, { statusCode: status, headers }) => {
-      if (mine === current) client.input("closed", 1006, `HTTP status ${status}`, { status, retryAfterMs: 1_000 * headers["retry-after"] || 0 });
+      tell("closed", 1006, `HTTP status ${status}`, { status, retryAfterMs: 1_000 * headers["retry-after"] || 0 });
     });
   };
   const driver = {
@@ -395,7 +400,7 @@ function drive(client, url) {
     random: Math.random,
     isReady: () => current?.socket?.readyState === 1,
     dial(about) {
-      const { token } = options, isFirst = !timer, mine = (current = {});
+      const { token } = options, isStart = !alarm, mine = (current = {});
       // Tokens of older attempts are not used.
       const use = (parts) => mine === current && open(mine, ...parts);
       const failed = (error) => {
@@ -410,7 +415,7 @@ function drive(client, url) {
         else use(parts);
       } catch (error) {
         // An error at the start is for the caller.
-        if (isFirst) throw error;
+        if (isStart) throw error;
         failed(error);
       }
       watch("addEventListener");
@@ -419,16 +424,17 @@ function drive(client, url) {
     drop(code = 1000, reason = "") {
       const { socket } = current;
       current = {};
-      if (!socket) return;
-      socket.onopen = socket.onmessage = socket.onclose = null;
-      if (socket.readyState < 2) driver.attempt(() => socket.close(code, reason));
+      if (socket?.readyState < 2) driver.attempt(() => socket.close(code, reason));
     },
     send: (data) => driver.attempt(() => current.socket?.send(data)),
     emit(type, detail = client, more = {}) {
-      driver.attempt(() => options[`on${type[0].toUpperCase()}${type.slice(1)}`]?.(detail, ...Object.values(more)));
+      const name = (names[type] ??= `on${type[0].toUpperCase()}${type.slice(1)}`);
+      if (options[name]) driver.attempt(() => options[name](detail, ...Object.values(more)));
       client.dispatchEvent({ type, target: client, detail, ...more });
     },
     log: (error) => console.error(error),
+    /** What nobody may have heard of. */
+    warn: (text) => options.onError || client.hears("error") || console.warn(text),
     // Deno would end the program.
     report: (error) => (globalThis.reportError && !globalThis.Deno ? reportError(error) : driver.log(error)),
     /** Calls a function of the program: a failure changes nothing. */
@@ -446,14 +452,14 @@ function drive(client, url) {
     arm(dueAt) {
       // If the deadline moves back, the timer fires early and is set again.
       if (armedAt <= dueAt && dueAt < Infinity) return;
-      clearTimeout(timer);
+      clearTimeout(alarm);
       armedAt = dueAt;
       const ms = Math.max(0, dueAt - now()), begin = Date.now();
       const fire = () => {
         armedAt = Infinity;
         client.timer(Date.now() - begin - ms);
       };
-      if (ms < Infinity) timer = driver.after(ms, fire);
+      if (ms < Infinity) alarm = driver.after(ms, fire);
       else if (client.status === "closed") watch("removeEventListener");
     },
   };

@@ -8,11 +8,12 @@
 //! nothing is counted at all, because no client could be sure that it missed nothing.
 //!
 //! The messages of a stream have the same ids for all instances, and the stream keeps them during an outage. Each bus
-//! has a reader of its streams; here its results ([`Told`]) become events for the loop.
+//! has a reader of its streams; here its results ([`KeptEvent`]) become events for the loop.
 
 use std::collections::VecDeque;
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use super::LoopGone;
 use super::outage::shown;
@@ -233,13 +234,15 @@ pub struct StreamSettings {
     pub name: String,
     /// At the start, messages of this age and younger are read, milliseconds.
     pub history_ms: u64,
+    /// At the start, no more messages are read than fit in so many bytes of memory, roughly.
+    pub history_bytes_max: usize,
     /// The names to relay; `None`: all.
     pub only: Option<NamePatterns>,
 }
 
 /// A result of a reader, in the order of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum KeptEvent {
     /// A message.
     Message {
         /// The id.
@@ -258,10 +261,12 @@ pub enum Told {
     Bad(&'static str),
     /// Messages after the last one that was relayed are missing.
     Lost,
-    /// Messages after the last one that was relayed are missing, and the last [`Told::Lost`] has reported them already.
+    /// Messages after the last one that was relayed are missing, and the last [`KeptEvent::Lost`] has reported them already.
     Hole,
     /// The id of the newest message of the stream, which is not relayed.
     Head(StoredId),
+    /// The subjects of the messages in the stream.
+    Subjects(Arc<[String]>),
     /// From here on, messages come as they are stored. Said once for each connection.
     CaughtUp,
     /// How far the reader is behind the newest message.
@@ -329,35 +334,37 @@ impl StreamFeed {
         &mut self,
         relay: &mut Relay<E>,
         received: Now,
-        told: Told,
+        event: KeptEvent,
     ) -> Result<(), LoopGone> {
-        if told == Told::CaughtUp {
+        if event == KeptEvent::CaughtUp {
             let away_ms = relay.report_up()?;
             relay.lag.caught_up();
             relay.status.set_positions_shared(true);
             let stream = shown(&self.settings.name);
             tracing::info!(stream, away_ms, "reading the stream");
         }
-        match told {
-            Told::Behind { messages, ms } => relay.lag.note_distance(&relay.status, messages, ms),
-            Told::Message {
+        match event {
+            KeptEvent::Behind { messages, ms } => {
+                relay.lag.note_distance(&relay.status, messages, ms)
+            }
+            KeptEvent::Message {
                 id, is_old: false, ..
             } => relay
                 .status
                 .count_arrival(received, self.times.stored_us(id)),
             _ => {}
         }
-        match self.event(received, told) {
+        match self.event(received, event) {
             Some(event) => relay.link.send(event),
             None => Ok(()),
         }
     }
 
-    /// The event for the loop; `None` for a message of a name that is not relayed, and for [`Told::Behind`]. The caller
-    /// reports [`BusEvent::Up`] before the event of [`Told::CaughtUp`].
-    pub fn event(&mut self, now: Now, told: Told) -> Option<BusEvent> {
-        Some(match told {
-            Told::Message {
+    /// The event for the loop; `None` for a message of a name that is not relayed, and for [`KeptEvent::Behind`]. The caller
+    /// reports [`BusEvent::Up`] before the event of [`KeptEvent::CaughtUp`].
+    pub fn event(&mut self, now: Now, event: KeptEvent) -> Option<BusEvent> {
+        Some(match event {
+            KeptEvent::Message {
                 id,
                 subject,
                 payload,
@@ -386,7 +393,7 @@ impl StreamFeed {
                 };
                 BusEvent::of(message, is_deletion)
             }
-            Told::Bad(reason) => {
+            KeptEvent::Bad(reason) => {
                 self.log_bad(now, reason);
                 let subscription = Subscription::channel("");
                 let place = Place::Outside;
@@ -395,14 +402,17 @@ impl StreamFeed {
                     place,
                 }
             }
-            Told::Lost => {
+            KeptEvent::Lost => {
                 self.log_lost(now);
                 BusEvent::Gap { lost: None }
             }
-            Told::Hole => BusEvent::Feed(FeedNotice::Hole),
-            Told::Head(id) => BusEvent::Feed(FeedNotice::Head(Position::stored(self.names, id))),
-            Told::CaughtUp => BusEvent::CaughtUp,
-            Told::Behind { .. } => return None,
+            KeptEvent::Hole => BusEvent::Feed(FeedNotice::Hole),
+            KeptEvent::Head(id) => {
+                BusEvent::Feed(FeedNotice::Head(Position::stored(self.names, id)))
+            }
+            KeptEvent::Subjects(subjects) => BusEvent::Subjects(subjects),
+            KeptEvent::CaughtUp => BusEvent::CaughtUp,
+            KeptEvent::Behind { .. } => return None,
         })
     }
 

@@ -15,6 +15,7 @@
 //! | --- | --- |
 //! | `lib` | [`Source`], and [`SourceLink`], the channel to the loop; for a check before a start, the names to ask for, and the findings from the answers of a bus |
 //! | `relay` | the thread: connection after connection, the events of an outage, status and log; silent connections; how far the reader of a stream is behind |
+//! | `beside` | a stream, and the names beside it: two sources for one loop |
 //! | `outage` | the times of the link; since when the bus is away, and when to try again; pure |
 //! | `kept` | the messages of the kept feed: their positions, and the marks from which they are counted; a stream of the bus as the kept feed, the same for all buses |
 //! | `ledger` | wanted names of such a bus, their state on the server, and the next command; pure |
@@ -22,6 +23,7 @@
 //! | [`status`] | the state of the bus, for pages and metrics |
 //! | `socket` | a socket and a waker in a single poll; TCP, TLS, bytes that wait to be written or taken, and lines in pieces |
 
+mod beside;
 mod kept;
 mod ledger;
 pub mod nats;
@@ -46,7 +48,9 @@ use crate::runtime::{Clock, QueueBytes, Wake};
 use weirgate_core::BusEvent;
 use weirgate_wire::base::{Finding, Now};
 
-pub use self::kept::{KeptFeed, StreamFeed, StreamSettings, Times, Told};
+pub use self::beside::WithBeside;
+use self::beside::{Both, Side};
+pub use self::kept::{KeptEvent, KeptFeed, StreamFeed, StreamSettings, Times};
 pub use self::outage::LinkTimes;
 pub use self::requests::{BusInterest, Publisher, UnansweredChanges};
 
@@ -71,10 +75,12 @@ pub struct SourceLink {
     events: Sender<BusEvent>,
     /// `None`: only the number of events is bounded.
     bytes: Option<Arc<QueueBytes>>,
-    wake: Box<dyn Fn() + Send>,
+    wake: Arc<dyn Fn() + Send + Sync>,
     clock: Clock,
     spin_us: u64,
     end: Arc<End>,
+    /// Which of two sources this one is, if the loop has two.
+    side: Option<(Arc<Mutex<Both>>, Side)>,
 }
 
 /// What the loop and the source tell each other at a stop.
@@ -129,14 +135,28 @@ pub struct LoopGone;
 
 impl SourceLink {
     /// Creates a link. `wake` is called after each event that was put in the channel.
-    pub fn new(events: Sender<BusEvent>, wake: Box<dyn Fn() + Send>, clock: Clock) -> Self {
+    pub fn new(events: Sender<BusEvent>, wake: Box<dyn Fn() + Send + Sync>, clock: Clock) -> Self {
         Self {
             events,
             bytes: None,
-            wake,
+            wake: Arc::from(wake),
             clock,
             spin_us: 0,
             end: Arc::default(),
+            side: None,
+        }
+    }
+
+    /// Another link to the same channel.
+    fn again(&self) -> Self {
+        Self {
+            events: self.events.clone(),
+            bytes: self.bytes.clone(),
+            wake: Arc::clone(&self.wake),
+            clock: self.clock,
+            spin_us: self.spin_us,
+            end: Arc::clone(&self.end),
+            side: None,
         }
     }
 
@@ -179,6 +199,13 @@ impl SourceLink {
     /// # Errors
     /// The loop is gone, before or during the wait: the source ends.
     pub fn send(&self, event: BusEvent) -> Result<(), LoopGone> {
+        match &self.side {
+            None => self.put(event),
+            Some(side) => self.send_of_side(side, event),
+        }
+    }
+
+    fn put(&self, event: BusEvent) -> Result<(), LoopGone> {
         let bytes = self.bytes.as_ref();
         if bytes.is_some_and(|bytes| !bytes.take(event.payload_bytes())) {
             return Err(LoopGone);

@@ -153,7 +153,7 @@ impl<E: Error> Relay<E> {
     /// Reports the beginning of an outage to the loop, and logs each kind of error once a minute at most.
     pub(super) fn is_away<B: Bus<Error = E>>(&mut self, error: &E) -> Result<(), LoopGone> {
         self.status.set_down(self.link.now().mono_us);
-        let loses_messages = B::OUTAGE_LOSES_MESSAGES;
+        let loses_messages = B::OUTAGE_LOSES_MESSAGES && self.link.carries();
         let cannot = B::cannot(error);
         match self.outages.failed(error, Instant::now()) {
             Failure::Same => tracing::debug!(%error, "{} is still away", B::NAME),
@@ -255,22 +255,22 @@ impl Probe {
     ///
     /// # Errors
     /// The loop is gone.
-    pub(super) fn look<E: Error>(
+    pub(super) fn check<E: Error>(
         &mut self,
-        heard: Instant,
+        last_received: Instant,
         relay: &mut Relay<E>,
         second: impl FnOnce() -> Found,
     ) -> Result<Option<Instant>, LoopGone> {
         if self.due.is_none() {
-            let (bus, silent_ms) = (self.bus, heard.elapsed().as_millis() as u64);
+            let (bus, silent_ms) = (self.bus, last_received.elapsed().as_millis() as u64);
             relay.report_silence(format!("{bus} has not answered for {silent_ms} ms"))?;
             tracing::warn!(silent_ms, "{bus} does not answer; keeping the connection");
         }
-        Ok(self.judge(heard, second))
+        Ok(self.judge(last_received, second))
     }
 
-    fn judge(&mut self, heard: Instant, second: impl FnOnce() -> Found) -> Option<Instant> {
-        let mut give_up = heard + self.silence_max;
+    fn judge(&mut self, last_received: Instant, second: impl FnOnce() -> Found) -> Option<Instant> {
+        let mut give_up = last_received + self.silence_max;
         if let Some(answered) = self.answered {
             give_up = give_up.min(answered + GRACE);
         }
@@ -323,7 +323,7 @@ const LOGGED_UNTIL_MS: u64 = 1_000;
 #[derive(Debug)]
 pub(super) struct StreamLag {
     /// The last reported distance: messages, if known, and milliseconds. `None` before the first report.
-    told: Option<(Option<u64>, u64)>,
+    reported: Option<(Option<u64>, u64)>,
     logged: Logged,
     /// The start of this process, until the reader has caught up for the first time. The loop accepts no client before
     /// that, for [`START`] at most.
@@ -343,7 +343,7 @@ enum Logged {
 impl Default for StreamLag {
     fn default() -> Self {
         Self {
-            told: None,
+            reported: None,
             logged: Logged::None,
             begun: Some(Instant::now()),
         }
@@ -353,14 +353,14 @@ impl Default for StreamLag {
 impl StreamLag {
     /// Records the distance that the reader reports: messages, if known, and milliseconds from storage to storage.
     pub(super) fn note_distance(&mut self, status: &BusStatus, messages: Option<u64>, ms: u64) {
-        self.told = Some((messages, ms));
+        self.reported = Some((messages, ms));
         self.show(status, ms);
     }
 
     /// Records for how long the present answer has been arriving.
     pub(super) fn answer_comes_for(&mut self, status: &BusStatus, time: Duration) {
         let answer_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        if let Some((_, ms)) = self.told {
+        if let Some((_, ms)) = self.reported {
             self.show(status, ms.max(answer_ms));
         }
     }
@@ -371,7 +371,7 @@ impl StreamLag {
     }
 
     fn show(&mut self, status: &BusStatus, ms: u64) {
-        let messages = self.told.and_then(|(messages, _)| messages);
+        let messages = self.reported.and_then(|(messages, _)| messages);
         status.set_stream_behind(messages, ms);
         let has_clients = || self.begun.is_none_or(|begun| begun.elapsed() >= START);
         match self.logged {
@@ -471,7 +471,7 @@ mod tests {
         (link, events)
     }
 
-    fn told<const LOSES: bool>(connections: &[Connection]) -> (Vec<&'static str>, u64) {
+    fn reported<const LOSES: bool>(connections: &[Connection]) -> (Vec<&'static str>, u64) {
         let (link, events) = link(64);
         let toy = Box::new(toy::<LOSES>(connections));
         let status = Arc::clone(&toy.status);
@@ -489,7 +489,7 @@ mod tests {
     fn an_outage_is_told_once_whatever_fails_meanwhile() {
         use Connection::{Lost, Refused};
         let connections = [Refused, Refused, Lost, Refused, Refused, Lost];
-        let (events, reconnects) = told::<false>(&connections);
+        let (events, reconnects) = reported::<false>(&connections);
         assert_eq!(events, ["down", "up", "down", "up", "down"]);
         assert_eq!(reconnects, 1);
     }
@@ -498,7 +498,7 @@ mod tests {
     fn messages_are_lost_only_after_something_stood_and_where_the_bus_keeps_none() {
         use Connection::{Lost, Refused};
         let connections = [Refused, Lost, Refused, Lost];
-        let (events, _) = told::<true>(&connections);
+        let (events, _) = reported::<true>(&connections);
         assert_eq!(events, ["down", "up", "gap", "down", "up", "gap", "down"]);
     }
 
@@ -533,8 +533,8 @@ mod tests {
         let mut probe = Probe::new("a bus", &LinkTimes::default());
         let now = Instant::now();
         assert_eq!(probe.judge(now, || Found::Nobody), None);
-        let heard = now - probe.silence_max;
-        assert_eq!(probe.judge(heard, || Found::Silence), None);
+        let last_received = now - probe.silence_max;
+        assert_eq!(probe.judge(last_received, || Found::Silence), None);
     }
 
     #[test]

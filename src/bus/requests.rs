@@ -103,7 +103,7 @@ struct Shared {
 struct Changes {
     line: Line<Change>,
     /// The names that the source has taken as wanted.
-    told: HashSet<Subscription>,
+    reported: HashSet<Subscription>,
 }
 
 /// A request to subscribe to a name, or to end the subscription.
@@ -372,7 +372,7 @@ impl Changes {
     /// Queues a change. Returns whether the source has to be woken for it.
     fn put(&mut self, subscription: Subscription, change: Change) -> bool {
         let Change { wanted, .. } = change;
-        if !wanted && !self.told.contains(&subscription) {
+        if !wanted && !self.reported.contains(&subscription) {
             // The source has not taken the request for this name, so it need not learn of either.
             self.line.remove(&subscription);
             return false;
@@ -387,8 +387,8 @@ impl Changes {
             && let Some((subscription, change)) = self.line.pop_first()
         {
             match change.wanted {
-                true => self.told.insert(subscription.clone()),
-                false => self.told.remove(&subscription),
+                true => self.reported.insert(subscription.clone()),
+                false => self.reported.remove(&subscription),
             };
             taken.push((subscription, change));
         }

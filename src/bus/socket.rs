@@ -77,14 +77,14 @@ impl Waiter {
         until: Instant,
     ) -> io::Result<()> {
         let timeout = until.saturating_duration_since(Instant::now());
-        match relay.spin(timeout, || self.look())? {
+        match relay.spin(timeout, || self.check())? {
             true => Ok(()),
             false => self.wait(until),
         }
     }
 
     /// Polls without waiting. Returns whether there was an event.
-    pub(super) fn look(&mut self) -> io::Result<bool> {
+    pub(super) fn check(&mut self) -> io::Result<bool> {
         self.poll(Duration::ZERO)?;
         Ok(!self.events.is_empty())
     }
@@ -214,14 +214,6 @@ impl Stream {
     pub(super) fn is_handshaking(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
-
-    /// Continues the TLS handshake as far as the socket permits, without reading data.
-    pub(super) fn shake_hands(&mut self) -> io::Result<()> {
-        match &mut self.tls {
-            Some(tls) => tls.complete_io(&mut self.tcp).map(drop),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Read for Stream {
@@ -295,7 +287,7 @@ pub(super) struct Buffered {
     unread: Range<usize>,
     /// When the last bytes arrived; at first, when the stream was made. Silence is measured from this time, so a large
     /// answer over a slow line is not silence.
-    pub(super) heard: Instant,
+    pub(super) last_received: Instant,
     /// When the last ping of a silent server left, if nothing has arrived since.
     pub(super) pinged: Option<Instant>,
 }
@@ -309,7 +301,7 @@ impl Buffered {
             written: 0,
             buffer: vec![0; read_bytes].into_boxed_slice(),
             unread: 0..0,
-            heard: Instant::now(),
+            last_received: Instant::now(),
             pinged: None,
         }
     }
@@ -361,7 +353,7 @@ impl Buffered {
                 Ok(0) => return Err(ended()),
                 Ok(bytes) => {
                     self.unread = 0..bytes;
-                    (self.heard, self.pinged) = (Instant::now(), None);
+                    (self.last_received, self.pinged) = (Instant::now(), None);
                     // A read that does not fill the buffer has emptied the socket, and the next bytes will be a new
                     // event. A TLS session may hold more.
                     let is_tls = self.stream.is_tls();
@@ -391,12 +383,12 @@ impl Buffered {
         match self.pinged {
             Some(pinged) if is_silent && now >= pinged + timeout => None,
             Some(pinged) => Some(pinged + timeout),
-            None if is_silent && now >= self.heard + interval => {
+            None if is_silent && now >= self.last_received + interval => {
                 ping(&mut self.out);
                 self.pinged = Some(now);
                 Some(now + timeout)
             }
-            None => Some(self.heard + interval),
+            None => Some(self.last_received + interval),
         }
     }
 

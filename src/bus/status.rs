@@ -1,6 +1,7 @@
 //! The state of a source's bus, for `/health`, `/ready` and metrics. It consists of atomics, which the threads of the
 //! source write and any thread may read.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use crate::runtime::SpinCounts;
@@ -26,19 +27,21 @@ pub struct BusStatus {
     spins_found: AtomicU64,
     subscription_refused: AtomicBool,
     positions_shared: AtomicBool,
-    stream_behind: Behind,
+    stream_behind: ReaderLag,
     arrivals: Durations,
     consumers: Vec<ConsumerStatus>,
+    /// The state of the names beside the stream.
+    beside: Option<Arc<Self>>,
 }
 
 /// How far the reader of a stream is behind; -1 while unknown.
 #[derive(Debug)]
-struct Behind {
+struct ReaderLag {
     messages: AtomicI64,
     ms: AtomicI64,
 }
 
-impl Default for Behind {
+impl Default for ReaderLag {
     fn default() -> Self {
         let [messages, ms] = [-1, -1].map(AtomicI64::new);
         Self { messages, ms }
@@ -112,30 +115,53 @@ impl BusStatus {
         }
     }
 
+    /// Joins the state of the names beside the stream: a question about both has one answer.
+    #[must_use]
+    pub fn with_beside(mut self, beside: Arc<Self>) -> Self {
+        self.beside = Some(beside);
+        self
+    }
+
+    /// Whether this is true here and beside the stream.
+    fn of_both(&self, is: impl Fn(&Self) -> bool) -> bool {
+        is(self) && self.beside.as_deref().is_none_or(is)
+    }
+
+    /// The sum of a count here and beside the stream.
+    fn sum(&self, count: impl Fn(&Self) -> &AtomicU64) -> u64 {
+        let beside = self
+            .beside
+            .as_deref()
+            .map_or(0, |beside| count(beside).load(Relaxed));
+        count(self).load(Relaxed) + beside
+    }
+
     /// Whether the bus responds.
     pub fn connected(&self) -> bool {
-        self.connected.load(Relaxed)
+        self.of_both(|bus| bus.connected.load(Relaxed))
     }
 
     /// Whether the bus responds and every subscription is active.
     pub fn subscribed(&self) -> bool {
-        self.subscribed.load(Relaxed) && self.consumers.iter().all(|c| !c.is_away())
+        self.of_both(|bus| bus.subscribed.load(Relaxed))
+            && self.consumers.iter().all(|c| !c.is_away())
     }
 
     /// Returns how long the bus has been away, milliseconds; `None` while the subscriptions are active. A bus that
     /// responds, but has not all subscriptions, counts as away too.
     pub fn away_ms(&self, now: Now) -> Option<u64> {
-        self.away.ms(now)
+        let beside = self.beside.as_ref().and_then(|beside| beside.away.ms(now));
+        self.away.ms(now).max(beside)
     }
 
     /// Returns the number of reconnections: connections with all subscriptions after the first.
     pub fn reconnects(&self) -> u64 {
-        self.reconnects.load(Relaxed)
+        self.sum(|bus| &bus.reconnects)
     }
 
     /// Returns the number of subscriptions that the bus has refused.
     pub fn refused(&self) -> u64 {
-        self.refused.load(Relaxed)
+        self.sum(|bus| &bus.refused)
     }
 
     /// Returns the number of searches for the last good message of a subject that reached their limit without finding
@@ -151,7 +177,7 @@ impl BusStatus {
 
     /// Returns the number of patterns with more last values than the limit.
     pub fn retained_limited(&self) -> u64 {
-        self.retained_limited.load(Relaxed)
+        self.sum(|bus| &bus.retained_limited)
     }
 
     /// Source: counts a pattern with more last values than the limit.
@@ -161,7 +187,7 @@ impl BusStatus {
 
     /// The number of names whose last values the bus has refused, or has not sent in time.
     pub fn retained_refused(&self) -> u64 {
-        self.retained_refused.load(Relaxed)
+        self.sum(|bus| &bus.retained_refused)
     }
 
     /// Source: counts a name whose last values the bus has refused, or has not sent in time.

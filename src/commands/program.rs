@@ -267,24 +267,34 @@ impl From<String> for Exit {
     }
 }
 
-/// If a secret was given as a flag, takes it out of the list of processes: starts the program again with the secret in
-/// the environment, which other users cannot read, under the environment name of the row of `flag`. If that fails, the
-/// flag stays visible.
+/// If a secret was given as a flag, takes it out of the list of processes, as [`start_again`] does, under the environment
+/// name of the row of `flag`.
 pub(super) fn hide_secret(flag: &str, rows: Rows, secret: Option<&SecretText>) {
+    let Some(secret) = secret else { return };
     let args = without(flag, std::env::args_os().skip(1));
-    let is_visible = args.len() + 1 < std::env::args_os().len();
-    let (Some(secret), Ok(program), true) = (secret, std::env::current_exe(), is_visible) else {
-        return;
-    };
     let rows = rows.settings();
     let row = rows.iter().find(|row| format!("--{}", row.flag) == flag);
     let name = row.map(Setting::weirgate_env).unwrap_or_default();
-    let error = Command::new(program)
-        .args(args)
-        .env(name, &*secret.expose())
-        .exec();
+    start_again(
+        args,
+        &name,
+        &secret.expose(),
+        &format!("the value of {flag}"),
+    );
+}
+
+/// Starts the program again with `args` and with a secret in the environment, which other users cannot read, unless these
+/// are its arguments already. If that fails, the secret, called `what`, stays visible.
+pub(super) fn start_again(args: Vec<OsString>, name: &str, secret: &str, what: &str) {
+    let Ok(program) = std::env::current_exe() else {
+        return;
+    };
+    if args.iter().cloned().eq(std::env::args_os().skip(1)) {
+        return;
+    }
+    let error = Command::new(program).args(args).env(name, secret).exec();
     complain(&format!(
-        "the value of {flag} stays visible in the list of processes: {error}"
+        "{what} stays visible in the list of processes: {error}"
     ));
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weirgate_wire::base::Now;
 
-use crate::{BusNotice, FeedNotice, Place};
+use crate::{BusNotice, FeedNotice, Place, RetainedCut};
 
 /// An event on the bus, in the order of the bus.
 #[derive(Debug)]
@@ -20,6 +20,13 @@ pub enum BusEvent {
         /// Number of messages lost, if the bus gives a number.
         lost: Option<u64>,
     },
+    /// Messages of names beside the stream were lost, and none of the stream.
+    GapBeside {
+        /// Number of messages lost, if the bus gives a number.
+        lost: Option<u64>,
+    },
+    /// The subjects of the stream that is the kept feed: other names come from the bus, as they are published.
+    Subjects(Arc<[String]>),
     /// A message.
     Message(BusMessage),
     /// The value of a subject was deleted: a message without a payload.
@@ -62,8 +69,8 @@ pub enum BusEvent {
         subscription: Subscription,
         /// The number of the question.
         number: u64,
-        /// The bus has refused to give values, or some of them.
-        is_refused: bool,
+        /// Why values are missing; `None` if they are whole.
+        cut: Option<RetainedCut>,
     },
 }
 
@@ -82,6 +89,8 @@ impl BusEvent {
             Self::Up => Some(BusNotice::Up),
             Self::Down(_) => Some(BusNotice::Down),
             Self::Gap { .. } => Some(BusNotice::Gap),
+            Self::GapBeside { .. } => Some(BusNotice::GapBeside),
+            Self::Subjects(subjects) => Some(BusNotice::Subjects(Arc::clone(subjects))),
             Self::Feed(notice) => Some(BusNotice::Feed(*notice)),
             _ => None,
         }

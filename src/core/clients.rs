@@ -5,6 +5,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::flush::LISTS;
+use super::gather::Gather;
 use super::send_queue::Pushed;
 use super::session::{Delivered, Pause, Session};
 use super::tables::{SlabRoom, SlotSet};
@@ -17,6 +18,8 @@ pub(super) struct Clients {
     room: SlabRoom,
     /// Sessions with something to send for which the kernel may have room, by the lists of a flush.
     pub(super) dirty: [SlotSet; LISTS],
+    /// Sessions whose messages wait for others before they go to a list.
+    pub(super) gather: Gather,
     /// Sessions over a limit. A publish never closes a session: the loop drops these sessions
     /// afterwards.
     pub(super) over: Vec<(SessionKey, CloseReason)>,
@@ -31,6 +34,14 @@ pub(super) struct Clients {
 }
 
 impl Clients {
+    /// A table without sessions. A message waits for others for at most `gather_us` microseconds.
+    pub(super) fn new(gather_us: u64) -> Self {
+        Self {
+            gather: Gather::new(gather_us),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn insert(&mut self, session: Session) -> u32 {
         let slot = self.sessions.insert(session) as u32;
         self.room.added(&self.sessions);
@@ -66,7 +77,9 @@ impl Clients {
         };
         if session.deliver_at_once(now, frame, &limits.send_queue) {
             count_queued(&mut self.stats, session, frame.queue_bytes());
-            enlist(session, key.slot, &mut self.dirty);
+            if !self.gather.holds(now, session, key.slot) {
+                enlist(session, key.slot, &mut self.dirty);
+            }
             return;
         }
         self.deliver_on_limit(now, limits, key, frame);
@@ -83,7 +96,7 @@ impl Clients {
                 // No other frame waits for the slot now, so this frame waits for the slot or goes into the queue.
                 self.deliver(now, limits, key, frame);
             }
-            other => self.delivered(key, frame, other),
+            other => self.delivered(now, key, frame, other),
         }
     }
 
@@ -111,7 +124,7 @@ impl Clients {
             self.stats.count_removed(1, frame.queue_bytes());
             if let Some(session) = self.session_mut(key) {
                 let delivered = session.deliver_held(now, &frame, &limits.send_queue);
-                self.delivered(key, &frame, delivered);
+                self.delivered(now, key, &frame, delivered);
             }
         }
     }
@@ -123,12 +136,12 @@ impl Clients {
             && session.replay(now, frame)
         {
             count_queued(&mut self.stats, session, bytes);
-            enlist(session, key.slot, &mut self.dirty);
+            self.end_gathering(now, key);
         }
     }
 
     /// Counts a delivery, and notes what follows.
-    fn delivered(&mut self, key: SessionKey, frame: &Arc<Frame>, delivered: Delivered) {
+    fn delivered(&mut self, now: Now, key: SessionKey, frame: &Arc<Frame>, delivered: Delivered) {
         match delivered {
             Delivered::Refused | Delivered::SlotFirst => return,
             Delivered::Ahead => return self.ahead.push(key),
@@ -157,18 +170,29 @@ impl Clients {
         if let Some(session) = session_of(&mut self.sessions, key) {
             count_queued(&mut self.stats, session, frame.queue_bytes());
             self.replaced_unsent |= is_replaced && session.keeps_up();
-            if !is_held {
+            if !is_held && !self.gather.holds(now, session, key.slot) {
                 enlist(session, key.slot, &mut self.dirty);
             }
         }
     }
 
+    /// Puts a session with something to send in the list of the next flush, unless all of it is gathered.
+    pub(super) fn mark_dirty(&mut self, now: Now, key: SessionKey) {
+        let session = self.session(key);
+        let is_gathered = session.is_some_and(|s| s.is_gathered() && !s.has_control());
+        if !is_gathered {
+            self.end_gathering(now, key);
+        }
+    }
+
     /// Puts a session with something to send in the list of the next flush.
-    pub(super) fn mark_dirty(&mut self, key: SessionKey) {
+    pub(super) fn end_gathering(&mut self, now: Now, key: SessionKey) {
         // `session_mut` would borrow all of `self`; the lists are needed too.
-        if let Some(session) = session_of(&mut self.sessions, key)
-            && session.has_waiting()
-        {
+        let Some(session) = session_of(&mut self.sessions, key) else {
+            return;
+        };
+        self.gather.waiting.remove(key.slot);
+        if session.end_gathering(now) {
             enlist(session, key.slot, &mut self.dirty);
         }
     }

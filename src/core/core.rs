@@ -25,10 +25,11 @@ use super::tables::SlotSet;
 use super::topics::{Joined, TopicKey, Topics};
 use super::turn::Turn;
 use super::{
-    CloseCode, CloseReason, Closing, Content, Frame, FrameBytes, HubStats, Limits, Now, PhaseKind, Publication, Render, SessionKey, TopicName,
+    CloseCode, CloseReason, Closing, Content, Frame, FrameBytes, HubStats, Limits, Now, PhaseKind,
+    Prefix, Publication, Render, SessionKey, TopicName,
 };
 use weirgate_wire::admission::{
-    Addresses, ClientAddr, FairQueue, Holding, LOOP_BYTES, Peer, Permit,
+    Addresses, ClientAddr, ConnectionPermit, FairQueue, LOOP_BYTES, Peer, Quota,
 };
 use weirgate_wire::auth::TokenMarks;
 use weirgate_wire::base::SplitMix64;
@@ -109,11 +110,11 @@ pub struct Core {
     /// The name of a topic as operators see it.
     pub(super) shown_topic: fn(&TopicName) -> TopicName,
     /// Missed messages that wait for resuming clients.
-    pub(super) resumed_messages: Holding,
+    pub(super) resumed_messages: Quota,
     /// Memory of all connections, including connections handed to HTTP.
-    pub(super) connections: Holding,
+    pub(super) connections: Quota,
     /// Memory of the connections that get a refusal for want of room.
-    pub(super) refused: Holding,
+    pub(super) refused: Quota,
     pub(super) addresses: Addresses,
     next_generation: u32,
     frame_bytes: FrameBytes,
@@ -129,7 +130,7 @@ impl Core {
             inflate_windows: InflateWindows::new(limits.inflate_windows_bytes_max),
             addresses: Addresses::new(limits.per_ip),
             now: Now::default(),
-            clients: Clients::default(),
+            clients: Clients::new(limits.gather_us),
             topics: Topics::default(),
             last_path: Arc::default(),
             deadlines: Deadlines::default(),
@@ -162,9 +163,9 @@ impl Core {
             waits: Waits::default(),
             pongs_us: Vec::new(),
             history: History::new(limits.history, &frame_bytes).map(Box::new),
-            resumed_messages: Holding::new("resumed_messages", limits.resume_messages_max),
-            connections: Holding::new("connection_bytes", limits.connection_bytes_max),
-            refused: Holding::new(
+            resumed_messages: Quota::new("resumed_messages", limits.resume_messages_max),
+            connections: Quota::new("connection_bytes", limits.connection_bytes_max),
+            refused: Quota::new(
                 "refused_bytes",
                 (limits.connection_bytes_max / REFUSED_SHARE).max(REFUSED_BYTES_MIN),
             ),
@@ -291,6 +292,7 @@ impl Core {
     pub fn send(&mut self, key: SessionKey, frame: &Arc<Frame>) {
         self.notify_loss(key);
         self.clients.deliver(self.now, &self.limits, key, frame);
+        self.clients.end_gathering(self.now, key);
     }
 
     /// Whether `frames` data frames of `bytes` bytes together would be queued for the client now: the send queue stays
@@ -324,6 +326,7 @@ impl Core {
         self.deliver_to_members(topic, publication);
         if self.clients.stats.messages_queued > queued {
             self.scratch.published(&publication.frame);
+            self.note_gathered(&publication.frame);
         }
     }
 
@@ -380,6 +383,7 @@ impl Core {
         match session.begin_close(now, PendingClose { code, reason, how }, due) {
             CloseBegun::Ignored => {}
             CloseBegun::Waits => {
+                self.clients.end_gathering(self.now, key);
                 self.leave_all(key, None);
                 self.arm(key);
             }
@@ -430,7 +434,7 @@ impl Core {
 
     // ---- inside
 
-    pub(super) fn insert(&mut self, peer: Peer, permit: Permit) -> SessionKey {
+    pub(super) fn insert(&mut self, peer: Peer, permit: ConnectionPermit) -> SessionKey {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
         let session = Session::new(generation, peer, self.now, permit, &self.limits);

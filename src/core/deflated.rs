@@ -35,7 +35,7 @@ pub(super) struct Inflates {
     /// The client's window before the frame.
     pub(super) window: WindowId,
     /// Bytes of the text before the payload.
-    pub(super) lead_bytes: usize,
+    pub(super) prefix_bytes: usize,
     /// The kind of encoding in which a part of the frame went out already.
     pub(super) begun: Option<Kind>,
 }
@@ -121,7 +121,7 @@ impl Compressor {
             .refers_to_others(frame)
             .then(|| self.windows.number(frame));
         *company = (*company).max(self.windows.clients(client.window));
-        let after = Key::after(client.window, client.lead_bytes);
+        let after = Key::after(client.window, client.prefix_bytes);
         let key = match (client.begun, id) {
             (Some(Kind::After), _) => after,
             (Some(kind), _) => Key::of(kind),
@@ -131,7 +131,7 @@ impl Compressor {
         let body_bytes = frame.body().len();
         let next = self.windows.next(Next {
             before: client.window,
-            gap: client.lead_bytes + if id.is_none() { body_bytes } else { 0 },
+            gap: client.prefix_bytes + if id.is_none() { body_bytes } else { 0 },
             frame: id.map(|id| (id, body_bytes)),
         });
         FramePlan { key, next }
@@ -180,7 +180,7 @@ impl Compressor {
         if client.window == WindowId::NONE {
             return false;
         }
-        let key = Key::after(client.window, client.lead_bytes);
+        let key = Key::after(client.window, client.prefix_bytes);
         if frame.encoded(key).is_some() {
             return true;
         }
@@ -190,7 +190,7 @@ impl Compressor {
         }
         self.text.clear();
         let (windows, text) = (&self.windows, &mut self.text);
-        let (window, gap) = (client.window, client.lead_bytes);
+        let (window, gap) = (client.window, client.prefix_bytes);
         let made = frame.encoded_with(key, |body| {
             if !windows.text(window, gap, body, text) {
                 return None;

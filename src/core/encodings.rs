@@ -25,13 +25,13 @@ impl Encoded {
         }
     }
 
-    /// Header and payload, for a client whose frame has no lead.
+    /// Header and payload, for a client whose frame has no prefix.
     #[inline]
     pub fn whole(&self) -> &[u8] {
         &self.bytes[self.start as usize..]
     }
 
-    /// The payload alone, for frames whose header and lead are rendered per connection.
+    /// The payload alone, for frames whose header and prefix are rendered per connection.
     #[inline]
     pub fn body(&self) -> &[u8] {
         &self.bytes[self.body_at as usize..]
@@ -84,8 +84,8 @@ pub(super) struct Key {
     pub(super) kind: Kind,
     /// The window of [`Kind::After`]; otherwise [`WindowId::NONE`].
     after: WindowId,
-    /// Bytes of the lead between the window of [`Kind::After`] and the payload; otherwise 0.
-    lead_bytes: u32,
+    /// Bytes of the prefix between the window of [`Kind::After`] and the payload; otherwise 0.
+    prefix_bytes: u32,
 }
 
 impl Key {
@@ -94,21 +94,21 @@ impl Key {
     /// An encoding without reference.
     #[inline]
     pub(super) const fn of(kind: Kind) -> Self {
-        let (after, lead_bytes) = (WindowId::NONE, 0);
+        let (after, prefix_bytes) = (WindowId::NONE, 0);
         Self {
             kind,
             after,
-            lead_bytes,
+            prefix_bytes,
         }
     }
 
-    /// The encoding that refers to a window; `lead_bytes` of one connection are between.
+    /// The encoding that refers to a window; `prefix_bytes` of one connection are between.
     #[inline]
-    pub(super) const fn after(window: WindowId, lead_bytes: usize) -> Self {
+    pub(super) const fn after(window: WindowId, prefix_bytes: usize) -> Self {
         Self {
             kind: Kind::After,
             after: window,
-            lead_bytes: lead_bytes as u32,
+            prefix_bytes: prefix_bytes as u32,
         }
     }
 }
@@ -208,7 +208,7 @@ mod tests {
         let alone = [Kind::Alone, Kind::Small, Kind::Stored, Kind::Event];
         let alone = alone.map(Key::of);
         let after = [(1, 0), (1, 9), (2, 9)];
-        let after = after.map(|(id, lead)| Key::after(WindowId::of(id), lead));
+        let after = after.map(|(id, prefix)| Key::after(WindowId::of(id), prefix));
         let keys: Vec<_> = alone.into_iter().chain(after).collect();
         for (key, bytes) in keys.iter().zip(1..) {
             assert!(encodings.get(*key).is_none());

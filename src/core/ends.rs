@@ -9,12 +9,15 @@ use super::gateway::Gateway;
 use super::hub::Hub;
 use super::revoked::{Connected, Cut, WasConnected};
 use super::session::{Departed, Pause, Pauses, Session};
-use super::shell::CutRequest;
+use super::shell::{CutRequest, Whom};
 use super::{CloseReason, Closing, Effect, Now, PhaseKind, REVOKED, SessionKey};
 use weirgate_wire::auth::{Refusal, TokenMarks};
 
 /// So many memberships of a client that ends are given up without a look at the clock: all of nearly every client.
 const LEFT_AT_ONCE: usize = 64;
+
+/// How long a close without a stop waits at a time for the gateway.
+const MOVE_BUSY_US: u64 = 3_000_000;
 
 /// The times of a stop.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,7 +55,7 @@ impl Core {
             self.effects.push_back(Effect::ReadOn(key));
         }
         self.count_left(key, left);
-        self.clients.mark_dirty(key);
+        self.clients.mark_dirty(self.now, key);
         self.arm(key);
     }
 
@@ -60,7 +63,9 @@ impl Core {
     pub(super) fn end(&mut self, key: SessionKey, reason: CloseReason, reset: bool) {
         let now = self.now;
         let session = self.clients.session_mut(key);
-        let gated = session.as_ref().and_then(|session| session.gate_look(now));
+        let gated = session
+            .as_ref()
+            .and_then(|session| session.gate_snapshot(now));
         let Some((left, mut ended)) = session.and_then(|session| session.end(now, reason)) else {
             return;
         };
@@ -142,6 +147,7 @@ impl Core {
         if session.is_listed() {
             self.unlist(key.slot);
         }
+        self.clients.gather.forget(key.slot);
         self.clients.remove(key.slot);
     }
 
@@ -228,11 +234,12 @@ impl Core {
     /// Puts the client in the list of clients that a stop closes. While the gateway is busy with the
     /// client, the hub only stops reading the client.
     pub(super) fn stop_client(&mut self, key: SessionKey) {
-        let busy_until = self.drain.map_or(0, |drain| {
+        let now = self.now.mono_us;
+        let busy_until = self.drain.map_or(now + MOVE_BUSY_US, |drain| {
             let plan = drain.plan;
             drain.closes_at + plan.spread_us + plan.busy_us
         });
-        let is_busy = self.busy.contains(&key) && self.now.mono_us < busy_until;
+        let is_busy = self.busy.contains(&key) && now < busy_until;
         if let Some(session) = self.clients.session_mut(key).filter(|_| is_busy) {
             session.await_gateway(busy_until);
             self.pause(key, Pause::Stop);
@@ -317,20 +324,48 @@ impl Core {
     /// Closes the clients of the requested cuts, in each call as many as there is time for.
     pub(super) fn advance_cuts(&mut self) {
         while let Some(request) = self.cuts.requests.front() {
-            let cut = request.cut.clone();
-            while self.cuts.next_slot < self.clients.sessions.capacity() {
-                let slot = self.cuts.next_slot;
-                self.cuts.next_slot += 1;
-                if self.cut_slot(slot, cut.as_ref()) && !self.turn.has_time() {
+            let whom = request.whom.clone();
+            let slots = self.clients.sessions.capacity();
+            if self.cuts.looked_at == 0 {
+                self.cuts.first_slot = match whom {
+                    Whom::Any { .. } => self.random() as usize % slots.max(1),
+                    Whom::Refused | Whom::Chosen(_) => 0,
+                };
+            }
+            while self.cuts.looked_at < slots {
+                let slot = (self.cuts.first_slot + self.cuts.looked_at) % slots;
+                self.cuts.looked_at += 1;
+                let is_client = match &whom {
+                    Whom::Refused => self.cut_slot(slot, None),
+                    Whom::Chosen(cut) => self.cut_slot(slot, Some(cut)),
+                    Whom::Any { clients, spread_us } => self.move_slot(slot, *clients, *spread_us),
+                };
+                if is_client && !self.turn.has_time() {
                     return;
                 }
             }
-            self.cuts.next_slot = 0;
+            self.cuts.looked_at = 0;
             let done = std::mem::take(&mut self.cuts.done);
             if let Some(request) = self.cuts.requests.pop_front() {
                 (request.tell)(done);
             }
         }
+    }
+
+    /// Has the client in the slot closed as at a stop, unless so `many` were chosen already. Returns false if no client
+    /// is open in the slot.
+    fn move_slot(&mut self, slot: usize, many: u64, spread_us: u64) -> bool {
+        let session = self.clients.sessions.get_mut(slot);
+        let is_open = |s: &&mut Session| s.phase() == PhaseKind::Open && s.takes_data();
+        let Some(session) = session.filter(is_open) else {
+            return false;
+        };
+        let key = session.key(slot);
+        if self.cuts.done.clients < many {
+            self.cuts.done.clients += 1;
+            self.begin_stop(key, spread_us);
+        }
+        true
     }
 
     /// Returns false if no client is open in the slot.

@@ -1,6 +1,6 @@
 //! One write per client and turn, in batches of three passes: plan, borrow, apply.
 //!
-//! The plan makes the encodings and leads of the write. The borrow collects slices of the queues
+//! The plan makes the encodings and prefixes of the write. The borrow collects slices of the queues
 //! themselves, without a copy of any byte of a shared frame. The shell tries each write once, and the
 //! apply moves the queues by the bytes that the kernel took. The vectors live on from batch to batch,
 //! so that a flush allocates nothing.
@@ -76,7 +76,7 @@ pub(super) fn list_of(bytes: usize, is_plain: bool) -> usize {
 pub(super) struct Scratch {
     rounds: [Round; LISTS],
     plans: Vec<Plan>,
-    leads: Vec<u8>,
+    prefixes: Vec<u8>,
     frame_plans: Vec<FramePlan>,
     slices: Vec<IoSlice<'static>>,
     writes: Vec<Write<'static>>,
@@ -191,7 +191,7 @@ impl Scratch {
 #[derive(Debug)]
 struct Plan {
     key: SessionKey,
-    leads: Range<usize>,
+    prefixes: Range<usize>,
     frame_plans: Range<usize>,
     /// First the most bytes of the write, then the bytes of its slices.
     bytes: usize,
@@ -212,7 +212,13 @@ impl Core {
 
     /// Returns false if the time was over before the end of the lap.
     fn flush_lists(&mut self, tx: &mut dyn Transmit) -> bool {
-        self.flush_little(tx) & self.flush_long(tx)
+        loop {
+            let is_over = self.flush_little(tx) & self.flush_long(tx);
+            // What is left of a long queue may be little, and belongs to this lap too.
+            if !is_over || !self.scratch.is_under_way() {
+                return is_over;
+            }
+        }
     }
 
     /// Whether some clients wait for a write that the kernel may take.
@@ -258,7 +264,7 @@ impl Core {
         let is_long = self.clients.stats.send_queue_bytes > LONG_FLUSH_BYTES;
         let scratch = &mut self.scratch;
         scratch.plans.clear();
-        scratch.leads.clear();
+        scratch.prefixes.clear();
         scratch.frame_plans.clear();
         scratch.wrote.clear();
         let (mut planned, mut bytes, mut deflated_bytes) = (0, 0, 0);
@@ -288,7 +294,7 @@ impl Core {
                 &self.limits,
                 is_long,
                 &mut self.compressor,
-                (&mut scratch.leads, &mut scratch.frame_plans),
+                (&mut scratch.prefixes, &mut scratch.frame_plans),
                 slot,
             );
             deflated_bytes += self.compressor.take_bytes();
@@ -299,18 +305,18 @@ impl Core {
         for plan in &mut scratch.plans {
             let from = slices.len();
             if let Some(session) = self.clients.session(plan.key) {
-                let leads = &scratch.leads[plan.leads.clone()];
+                let prefixes = &scratch.prefixes[plan.prefixes.clone()];
                 let frame_plans = &scratch.frame_plans[plan.frame_plans.clone()];
-                session.gather(plan.bytes, (leads, frame_plans), &mut slices);
+                session.gather(plan.bytes, (prefixes, frame_plans), &mut slices);
             }
             plan.bytes = slices[from..].iter().map(|s| s.len()).sum();
             // From here on the range is the range of this plan's slices.
-            plan.leads = from..slices.len();
+            plan.prefixes = from..slices.len();
         }
         let mut writes = recycle_writes(take(&mut scratch.writes));
         writes.extend(scratch.plans.iter().map(|plan| Write {
             key: plan.key,
-            slices: &slices[plan.leads.clone()],
+            slices: &slices[plan.prefixes.clone()],
         }));
         tx.send(&writes, &mut scratch.wrote);
         debug_assert_eq!(writes.len(), scratch.wrote.len(), "one outcome per write");
@@ -352,6 +358,8 @@ impl Core {
             let within = lists.iter().filter(|list| list.contains(slot as u32));
             let listed = usize::from(session.is_listed());
             assert_eq!(within.count(), listed, "lists of the session in {slot}");
+            let is_gathered = self.clients.gather.waiting.contains(slot as u32);
+            assert_eq!(is_gathered, session.is_gathered(), "gathered in {slot}");
         }
         let listed = self.clients.sessions.iter().filter(|(_, s)| s.is_listed());
         let slots: usize = lists.iter().map(|list| list.len()).sum();
@@ -430,37 +438,37 @@ impl Core {
             self.count_received(key, false);
             self.resume(key, Pause::Control);
         }
-        self.look_at_gate(key);
-        self.clients.mark_dirty(key);
+        self.check_gate(key);
+        self.clients.mark_dirty(self.now, key);
         self.arm(key);
     }
 }
 
-/// Makes the encodings and leads for the write of one session; `None` if there is nothing to write.
+/// Makes the encodings and prefixes for the write of one session; `None` if there is nothing to write.
 #[inline]
 fn plan(
     clients: &mut Clients,
     limits: &Limits,
     is_long: bool,
     compressor: &mut Compressor,
-    (leads, frame_plans): (&mut Vec<u8>, &mut Vec<FramePlan>),
+    (prefixes, frame_plans): (&mut Vec<u8>, &mut Vec<FramePlan>),
     slot: u32,
 ) -> Option<Plan> {
     let session = clients.sessions.get_mut(slot as usize)?;
     let key = session.key(slot as usize);
-    let (from, first) = (leads.len(), frame_plans.len());
+    let (from, first) = (prefixes.len(), frame_plans.len());
     let bytes = match is_long && session.has_several_states() {
         true => limits.write_bytes_max.min(LONG_FLUSH_STATE_BYTES),
         false => limits.write_bytes_max,
     };
     let stats = &mut clients.stats;
     let mut company = 0;
-    let writes = session.prepare_write(bytes, (&mut *leads, &mut *frame_plans), |frame, client| {
+    let writes = session.prepare_write(bytes, (&mut *prefixes, &mut *frame_plans), |frame, client| {
         compressor.plan(frame, client, &mut company, stats)
     });
     writes.then_some(Plan {
         key,
-        leads: from..leads.len(),
+        prefixes: from..prefixes.len(),
         frame_plans: first..frame_plans.len(),
         bytes,
     })

@@ -30,7 +30,7 @@ impl Content {
 
 /// The bytes before the shared body, rendered per connection at write time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lead {
+pub enum Prefix {
     /// Nothing: all clients get the same bytes.
     None,
     /// A text, then the queue entry's number in decimal.
@@ -137,7 +137,7 @@ impl Counted {
 pub struct Frame {
     plain: Encoded,
     content: Content,
-    lead: Lead,
+    prefix: Prefix,
     class: Class,
     key: Option<ConflationKey>,
     received: Now,
@@ -176,7 +176,7 @@ impl Frame {
         &self.plain
     }
 
-    /// The payload, without header and lead.
+    /// The payload, without header and prefix.
     pub fn body(&self) -> &[u8] {
         self.plain.body()
     }
@@ -206,8 +206,8 @@ impl Frame {
     }
 
     /// The bytes before the body for each connection.
-    pub fn lead(&self) -> Lead {
-        self.lead
+    pub fn prefix(&self) -> Prefix {
+        self.prefix
     }
 
     /// The ways in which the frame may be left out for a slow client.
@@ -369,7 +369,7 @@ impl Drop for Frame {
 pub struct FrameBuilder {
     bytes: Vec<u8>,
     content: Content,
-    lead: Lead,
+    prefix: Prefix,
     class: Class,
     key: Option<ConflationKey>,
     received: Now,
@@ -384,7 +384,7 @@ impl FrameBuilder {
         Self {
             bytes: Vec::new(),
             content,
-            lead: Lead::None,
+            prefix: Prefix::None,
             class: Class::Data,
             key: None,
             received: Now::default(),
@@ -404,8 +404,8 @@ impl FrameBuilder {
 
     /// Sets the bytes before the body for each connection.
     #[must_use]
-    pub fn lead(mut self, lead: Lead) -> Self {
-        self.lead = lead;
+    pub fn prefix(mut self, prefix: Prefix) -> Self {
+        self.prefix = prefix;
         self
     }
 
@@ -486,15 +486,15 @@ impl FrameBuilder {
     /// Writes the header before the payload; from here on the frame does not change.
     pub fn finish(mut self) -> Arc<Frame> {
         debug_assert!(
-            self.lead == Lead::None || self.bytes.len() > HEADER_ROOM,
-            "a lead goes before a body"
+            self.prefix == Prefix::None || self.bytes.len() > HEADER_ROOM,
+            "a prefix goes before a body"
         );
         let plain = websocket::encode(std::mem::take(self.payload()), self.content, false);
         self.alive.add(FRAME_BYTES + plain.memory_bytes(), false);
         Arc::new(Frame {
             plain,
             content: self.content,
-            lead: self.lead,
+            prefix: self.prefix,
             class: self.class,
             key: self.key,
             received: self.received,

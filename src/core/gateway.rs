@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::protocol::{Incoming, RequestRefusal};
 use super::{
     Accepted, BusNotice, ByClient, CloseCode, CloseReason, Core, Frame, FrameBytes, Limits,
-    Message, Publication, SessionKey, TopicName,
+    Message, NameSource, OnBus, Publication, SessionKey, TopicName,
 };
-use weirgate_wire::admission::{ClientAddr, Holding};
+use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::Origins;
 use weirgate_wire::head::RequestHead;
 
@@ -254,7 +254,7 @@ pub trait Gateway {
     }
 
     /// All that the gateway holds for clients, for the metrics.
-    fn holdings(&self) -> Vec<Holding> {
+    fn holdings(&self) -> Vec<Quota> {
         Vec::new()
     }
 
@@ -264,10 +264,11 @@ pub trait Gateway {
         name.clone()
     }
 
-    /// Where the messages of a name that a client holds come from, for operators: one word. By default `live`.
-    fn source_of(&self, name: &TopicName) -> &'static str {
+    /// Where the messages of a name that a client holds come from, and the bus's word on it. By default the messages
+    /// are live.
+    fn source_of(&self, name: &TopicName) -> (NameSource, OnBus) {
         let _ = name;
-        "live"
+        (NameSource::Live, OnBus::Confirmed)
     }
 
     /// The close code for a missing pong; by default 1011.

@@ -255,7 +255,7 @@ impl Core {
         stats.moved(moved);
         stats.opened += 1;
         self.count_behind_proxy(peer, true);
-        self.clients.mark_dirty(key);
+        self.clients.mark_dirty(self.now, key);
         self.arm(key);
         if is_unconfirmed {
             self.set_refusal(key, UNCONFIRMED_SUBPROTOCOL);
@@ -272,8 +272,8 @@ impl Core {
         if self.pongs_us.len() < PONGS_MAX {
             self.pongs_us.extend(after_us);
         }
-        self.look_at_gate(key);
-        self.clients.mark_dirty(key);
+        self.check_gate(key);
+        self.clients.mark_dirty(self.now, key);
         self.arm(key);
     }
 

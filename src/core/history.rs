@@ -20,9 +20,10 @@ pub use self::wanted::{Missed, Outcome, Wanted};
 use super::turn::Turn;
 use super::{
     Content, FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats, Message, NotRecovered,
-    Position, Render, StoredId, TopicName,
+    Position, Render, Short, StoredId, TopicName,
 };
 use weirgate_wire::auth::MatchBudget;
+use weirgate_wire::base::Now;
 
 /// The names of topics get one `NAMES_SHARE`th of the bytes.
 const NAMES_SHARE: usize = 4;
@@ -151,6 +152,9 @@ pub(super) struct History {
     /// The number of the newest message of which only the position is known.
     unread: u64,
     memory: Memory,
+    /// No message since this time is missing, Unix microseconds; `None` before the first position. With it, why nothing
+    /// older is there.
+    since: Option<(i64, Short)>,
     /// Messages have no positions now, so no client can resume.
     pub(super) is_off: bool,
 }
@@ -174,12 +178,19 @@ impl History {
                 beside: 0,
                 first_copied: u64::MAX,
             },
+            since: None,
             is_off: false,
         })
     }
 
     /// Handles a notice about the positions of the feed.
-    pub(super) fn note(&mut self, notice: FeedNotice) {
+    pub(super) fn note(&mut self, now: Now, notice: FeedNotice) {
+        match notice {
+            FeedNotice::NoPositions => self.since = None,
+            FeedNotice::Mark { .. } | FeedNotice::Head(_) if self.places.newest().is_some() => {}
+            // Nothing from before is known, or messages are missing before the next position.
+            _ => self.since = Some((now.unix_us, Short::Start)),
+        }
         match notice {
             FeedNotice::Mark { names, mark, count } => {
                 self.is_off = false;
@@ -202,7 +213,7 @@ impl History {
     /// Keeps a message of the feed; `frame` is `None` for a message that was left out.
     pub(super) fn keep(
         &mut self,
-        now_us: u64,
+        now: Now,
         position: Position,
         topic: &TopicName,
         frame: Option<&Arc<Frame>>,
@@ -210,7 +221,9 @@ impl History {
         let Some(number) = self.places.next(position) else {
             return;
         };
-        let name = self.names.add(topic);
+        let unix_us = frame.and_then(time_of).unwrap_or(now.unix_us);
+        self.since.get_or_insert((unix_us, Short::Start));
+        let name = self.names.add(topic, unix_us);
         if frame.is_none() {
             self.left_out = number;
             self.names.left_out(name, number);
@@ -220,7 +233,7 @@ impl History {
         }
         self.entries.push_back(Entry {
             number,
-            kept_us: now_us,
+            kept_us: now.mono_us,
             position,
             frame: frame.cloned(),
             copies: Vec::new(),
@@ -415,7 +428,7 @@ impl History {
         let keep_us = self.limits.keep_us;
         let is_old = |entry: &Entry| entry.kept_us + keep_us <= now_us;
         while self.entries.front().is_some_and(is_old) {
-            self.forget_oldest();
+            self.forget_oldest(Short::Start);
             if !turn.has_time() {
                 break;
             }
@@ -429,7 +442,16 @@ impl History {
             messages: self.entries.len() as u64,
             bytes: self.memory() as u64,
             bytes_max: self.limits.bytes_max as u64,
+            keep_us: self.limits.keep_us,
+            since_unix_us: self.since.map(|(since, _)| since),
+            short: self.since.map_or(Short::Start, |(_, short)| short),
         }
+    }
+
+    /// When the newest message of a topic came, or was stored in the stream, Unix microseconds; `None` if the topic is
+    /// not known here, or is a pattern.
+    pub(super) fn newest_unix_us(&self, topic: &TopicName) -> Option<i64> {
+        self.names.get(topic).map(|name| name.newest_unix_us)
     }
 
     /// Memory of the messages and the names.
@@ -449,9 +471,9 @@ impl History {
     fn forget_excess(&mut self) {
         let copies_max = self.limits.bytes_max / COPIES_SHARE;
         while self.memory() > self.limits.bytes_max
-            && (self.memory.copies > copies_max && self.drop_copies() || self.forget_oldest())
-        {
-        }
+            && (self.memory.copies > copies_max && self.drop_copies()
+                || self.forget_oldest(Short::Bytes))
+        {}
     }
 
     /// Drops the copies of the oldest message with copies. Returns false if there is none.
@@ -466,8 +488,8 @@ impl History {
         true
     }
 
-    /// Returns false if there is none.
-    fn forget_oldest(&mut self) -> bool {
+    /// Returns false if there is none. `short`: why nothing older is there from here on.
+    fn forget_oldest(&mut self, short: Short) -> bool {
         let (Some(mut entry), Some(topic)) = (self.entries.pop_front(), self.topics.pop_front())
         else {
             return false;
@@ -481,6 +503,10 @@ impl History {
             frame.set_kept(false);
         }
         self.forgotten = entry.number;
+        if let Some(since) = &mut self.since {
+            let gone_us = entry.frame.as_ref().and_then(time_of);
+            *since = (gone_us.unwrap_or(since.0).max(since.0), short);
+        }
         self.places.forgot(entry.number);
         self.names.forget_message(topic, entry.number);
         if self.entries.is_empty() {
@@ -488,6 +514,12 @@ impl History {
         }
         true
     }
+}
+
+/// When a message came, or was stored in the stream, Unix microseconds; `None` for a message that the gateway has made
+/// by itself.
+fn time_of(frame: &Arc<Frame>) -> Option<i64> {
+    Some(frame.received().unix_us).filter(|at| *at != 0)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::{
     BusNotice, ByClient, CloseCode, CloseReason, Closing, HubStats, Now, PhaseKind, Publication,
     SessionKey, TurnClock, tables,
 };
-use weirgate_wire::admission::{Peer, Permit};
+use weirgate_wire::admission::{ConnectionPermit, Peer};
 
 /// The core, a gateway, and the gateway's state of each client.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl<G: Gateway> Hub<G> {
         &mut self,
         now: Now,
         peer: impl Into<Peer>,
-        mut permit: Permit,
+        mut permit: ConnectionPermit,
     ) -> SessionKey {
         self.core.now = now;
         self.core.clients.stats.returned += 1;
@@ -139,7 +139,7 @@ impl<G: Gateway> Hub<G> {
         self.core.now = now;
         if let Some(session) = self.core.clients.session_mut(key) {
             session.unblock(now, &self.core.limits);
-            self.core.clients.mark_dirty(key);
+            self.core.clients.mark_dirty(self.core.now, key);
         }
     }
 
@@ -183,8 +183,8 @@ impl<G: Gateway> Hub<G> {
         self.core.reap();
         self.core.advance_drain();
         self.core.advance_cuts();
-        self.core.look_at_history();
-        self.core.look_at_behind();
+        self.core.check_history();
+        self.core.check_behind();
         self.core.turn.begin(part_us);
         while let Some(key) = self.core.deadlines.pop_due(now.mono_us) {
             if let Some(session) = self.core.clients.session_mut(key) {
@@ -202,6 +202,8 @@ impl<G: Gateway> Hub<G> {
             self.gateway
                 .handle_timeout(&mut self.core, &mut self.clients);
         }
+        // Last: after a turn that was late, what has waited for the loop alone is no sign of a slow client.
+        self.core.end_gathering();
         self.settle();
     }
 
@@ -297,12 +299,13 @@ impl<G: Gateway> Hub<G> {
             self.core.reap_deadline(),
             self.core.walk_deadline(),
             self.core.history_deadline(),
+            self.core.clients.gather.due_us(),
             self.gateway.poll_timeout(),
         ];
         earliest(dues)
     }
 
-    /// The time of the next [`look_at_slow`](Self::look_at_slow), microseconds of the monotonic clock; `None` while no
+    /// The time of the next [`check_slow`](Self::check_slow), microseconds of the monotonic clock; `None` while no
     /// send queue waits.
     pub fn slow_due(&self) -> Option<u64> {
         self.core.waits.due_us()
@@ -310,12 +313,12 @@ impl<G: Gateway> Hub<G> {
 
     /// Looks at clients whose send queue waits, and finds out why. `late_us`: the lateness of the loop in the last second,
     /// microseconds.
-    pub fn look_at_slow(&mut self, now: Now, late_us: u64, tx: &mut dyn Transmit) {
+    pub fn check_slow(&mut self, now: Now, late_us: u64, tx: &mut dyn Transmit) {
         let core = &mut self.core;
         core.now = now;
         let trusted = &core.limits.trusted_proxies;
         core.waits
-            .look(now, late_us, &mut core.clients, trusted, tx);
+            .check(now, late_us, &mut core.clients, trusted, tx);
     }
 
     /// Takes the times from pings to pongs since the last call, microseconds; the memory stays.
@@ -490,7 +493,7 @@ impl Core {
             }
             Due::CloseWritten(reason) => self.start_closing(key, reason),
             Due::Stop => self.stop_client(key),
-            Due::Ping => self.clients.mark_dirty(key),
+            Due::Ping => self.clients.mark_dirty(self.now, key),
             Due::Slot => self.clients.open_slot(now, limits, key),
             Due::Gate => self.clients.set_gate(now, key),
         }

@@ -12,6 +12,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod behind;
+mod brings;
 mod bus_event;
 mod clients;
 mod connections;
@@ -23,6 +24,7 @@ mod ends;
 mod flush;
 mod frame;
 mod gateway;
+mod gather;
 mod handshake;
 mod history;
 mod hub;
@@ -54,11 +56,12 @@ mod window;
 
 pub use self::core::Core;
 pub use self::hub::Hub;
+pub use brings::{Brings, NameSource, OnBus, Reach, RetainedCut, Short};
 pub use bus_event::{BusEvent, BusMessage, Fault, StreamPosition, Subscription};
 pub use deadlines::earliest;
 pub use encodings::Encoded;
 pub use ends::DrainPlan;
-pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Lead};
+pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Prefix};
 pub use gateway::{Admission, Closed, Entrance, Gateway};
 pub use history::{Missed, Outcome, Wanted};
 pub use limits::{
@@ -79,13 +82,15 @@ pub use refused_names::{NameRefusal, REFUSED_NAMES_MAX, REFUSED_NAMES_OF_ONE_MAX
 pub use resume::RESUME_BYTES_MAX;
 pub use revoked::{Connected, Cut, Full, Lifted, Revoked, WasConnected};
 pub use search::{FOUND_MAX, FOUND_NAMES_MAX, Found, FoundClient, FoundName, Search};
-pub use session::{Accepted, ClientLook, ClientState, MaxRate, user_in_log};
-pub use shell::{CutDone, CutRequest, Dropped, Effect, Ended, Secured, Traffic, Transmit, Write};
-pub use slow::waits::{CALLS_MAX, SAMPLED_MAX, SlowLook};
+pub use session::{Accepted, ClientSnapshot, ClientState, MaxRate, user_in_log};
+pub use shell::{
+    CutDone, CutRequest, Dropped, Effect, Ended, Secured, Traffic, Transmit, Whom, Write,
+};
+pub use slow::waits::{CALLS_MAX, SAMPLED_MAX, SlowSnapshot};
 pub use slow::{Sample, Why};
 pub use stats::{BehindStats, HistoryStats, HubStats, PhaseKind, SendError, SlowStats};
 pub use survey::{SURVEY_NAMED_MAX, SURVEY_SLICE_MAX, Survey};
 pub use tables::{ByClient, SessionKey};
-pub use topics::{Joined, Left, TopicLook};
+pub use topics::{Joined, Left, TopicSnapshot};
 pub use turn::TurnClock;
 pub use weirgate_wire::base::Now;

@@ -3,7 +3,7 @@
 
 use super::CloseReason;
 use super::revoked::Revoked;
-use weirgate_wire::admission::{AddressLimits, Holding, TrustedProxies};
+use weirgate_wire::admission::{AddressLimits, Quota, TrustedProxies};
 
 /// If a pong takes longer than this, bytes are queued on the way to the client.
 pub(super) const LATE_PONG_US: u32 = 1_000_000;
@@ -99,7 +99,7 @@ pub struct Limits {
     /// Time from accept to the whole head.
     pub handshake_us: u64,
     /// Bytes of plain HTTP requests that are read before they are used, on every thread.
-    pub http_held: Holding,
+    pub http_held: Quota,
     /// Whether clients may ask for an event stream (Server-Sent Events) wherever clients may connect.
     pub event_stream: bool,
     /// Only pages of listed origins may connect, so their browsers may send cookies.
@@ -144,6 +144,8 @@ pub struct Limits {
     pub share_us: u64,
     /// The time of one kind of due work in a turn, microseconds: of the core, and again of the gateway.
     pub work_us: u64,
+    /// The longest wait of a message for others to the same client, microseconds; 0 for none.
+    pub gather_us: u64,
     /// Bytes handed to one socket in one write.
     pub write_bytes_max: usize,
     /// Compression level for clients that offer permessage-deflate, 1 to 9; 0 accepts no offer.
@@ -167,7 +169,7 @@ impl Default for Limits {
             head_bytes_max: 16 * 1024,
             head_headers_max: 100,
             handshake_us: 10_000_000,
-            http_held: Holding::new("http_bytes", HTTP_BYTES_MAX),
+            http_held: Quota::new("http_bytes", HTTP_BYTES_MAX),
             event_stream: false,
             origins_are_listed: false,
             event_stream_sends_max: 32,
@@ -188,6 +190,7 @@ impl Default for Limits {
             close_retry_after_ms: 0,
             share_us: SHARE_US,
             work_us: WORK_US,
+            gather_us: 0,
             write_bytes_max: 128 * 1024,
             deflate_level: 4,
             inflate_windows_bytes_max: 512 * 1024 * 1024,

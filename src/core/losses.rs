@@ -8,6 +8,8 @@ use super::Frame;
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     pub(super) count: u64,
+    /// The number of the newest loss that concerned the kept feed too, and not only names beside a stream.
+    pub(super) of_kept: u64,
     /// The number of losses that all clients know of.
     pub(super) told: u64,
     /// The frame that notifies a client of losses, if it gets statuses.
@@ -52,10 +54,11 @@ impl Times {
         Some(Self { before, last })
     }
 
-    /// Whether the topic was active at a loss after the first `known` losses.
-    pub(super) fn meet_loss(self, known: u64, losses: u64) -> bool {
+    /// Whether the topic was active at a loss after the first `known` losses. A topic that is always active is of the kept
+    /// feed: it was at the losses up to the number `of_kept`.
+    pub(super) fn meet_loss(self, known: u64, losses: u64, of_kept: u64) -> bool {
         match self.last {
-            u64::MAX => self.before < losses,
+            u64::MAX => self.before < of_kept && known < of_kept,
             last if last < losses => known <= last,
             _ => known <= self.before && self.before < losses,
         }
@@ -73,7 +76,7 @@ mod tests {
             all.iter().fold(None, add)
         };
         let meet = |all: &[(u64, Active)], known, losses| {
-            times(all).is_some_and(|times| times.meet_loss(known, losses))
+            times(all).is_some_and(|times| times.meet_loss(known, losses, losses))
         };
         use Active::{Always, No, UntilLoss};
         assert!(!meet(&[(0, No)], 0, 1));
@@ -88,5 +91,8 @@ mod tests {
         assert!(meet(&revoked, 0, 1) && !meet(&revoked, 1, 2));
         assert!(!meet(&[(1, UntilLoss), (1, No)], 1, 2));
         assert!(meet(&[(1, Always)], 8, 9) && !meet(&[(1, Always)], 0, 1));
+        let always = times(&[(1, Always)]).expect("active");
+        assert!(!always.meet_loss(8, 9, 8), "beside the stream alone");
+        assert!(always.meet_loss(7, 9, 8));
     }
 }

@@ -68,7 +68,7 @@ impl Walk {
         while self.next_slot < sessions.capacity() {
             let session = sessions.get(self.next_slot).filter(|s| s.is_blocked());
             if let Some(session) = session {
-                if !self.look_at(session, turn) {
+                if !self.visit_session(session, turn) {
                     return false;
                 }
                 self.offer(self.share, session.key(self.next_slot));
@@ -83,7 +83,7 @@ impl Walk {
     }
 
     /// Returns true if no frame of the queue is left.
-    fn look_at(&mut self, session: &Session, turn: &mut Turn) -> bool {
+    fn visit_session(&mut self, session: &Session, turn: &mut Turn) -> bool {
         if self.looked == 0 {
             self.share = session.queue_room_bytes() as u64;
             self.held_bytes += self.share;

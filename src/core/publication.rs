@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Content, Frame, FrameBytes, Mark, Now, Place, Position};
+use super::{Content, Frame, FrameBytes, Mark, Now, Place, Position, RetainedCut};
 
 /// The name of a topic. Feeds make names, gateways join topics by name; the hub only compares names. Clones share the text,
 /// so a name of a client is stored once.
@@ -183,6 +183,10 @@ pub enum BusNotice {
     /// Messages were lost: a connection to the bus has ended, with all subscriptions of that
     /// connection. Comes before [`Self::Down`], and again if a connection ends before [`Self::Up`].
     Gap,
+    /// As [`Self::Gap`], of names beside the stream that is the kept feed: nothing of the stream was lost.
+    GapBeside,
+    /// The subjects of the stream that is the kept feed.
+    Subjects(Arc<[String]>),
     /// A notice about the positions of the kept feed, which only the core uses.
     Feed(FeedNotice),
     /// A message on a topic was skipped, and so lost.
@@ -212,8 +216,8 @@ pub enum BusNotice {
         topic: TopicName,
         /// The number of the request.
         number: u64,
-        /// The bus has refused to send values, or some of them.
-        is_refused: bool,
+        /// Why values are missing; `None` if they are whole.
+        cut: Option<RetainedCut>,
     },
 }
 
@@ -289,9 +293,51 @@ pub struct SubjectStats {
     pub messages_bad: u64,
     /// Messages not taken because a newer message of the same stream had arrived.
     pub messages_old: u64,
-    /// The time of the newest good message, microseconds of the monotonic clock; only of levels.
-    pub last_message_us: Option<u64>,
+    /// When the newest good message came.
+    pub last_message: Option<Now>,
+    /// The usual gap between two messages: the longest of late, microseconds. A longer gap counts at once; with shorter
+    /// ones it is forgotten by and by.
+    usual_gap_us: u64,
 }
+
+impl SubjectStats {
+    /// Counts a good message. `received` is the time of storage if the message is from before the start.
+    pub fn came(&mut self, received: Now) {
+        self.messages += 1;
+        if let Some(last) = self.last_message.replace(received) {
+            let gap_us = received.unix_us.saturating_sub(last.unix_us);
+            let gap_us = u64::try_from(gap_us).unwrap_or_default();
+            let usual_us = self.usual_gap_us;
+            self.usual_gap_us = gap_us.max(usual_us - usual_us / GAPS_KEPT);
+        }
+    }
+
+    /// The usual gap between two messages, microseconds.
+    pub fn usual_gap_us(&self) -> u64 {
+        self.usual_gap_us
+    }
+
+    /// The silence after which the subject counts as quiet, microseconds; `None` before ten messages.
+    pub fn quiet_after_us(&self) -> Option<u64> {
+        let is_known = self.messages >= GAPS_MIN;
+        is_known.then(|| QUIET_MIN_US.max(QUIET_GAPS.saturating_mul(self.usual_gap_us)))
+    }
+
+    /// For how long the subject has been silent, microseconds, if that is longer than usual.
+    pub fn quiet_us(&self, now: Now) -> Option<u64> {
+        let silent_us = now.unix_us.saturating_sub(self.last_message?.unix_us);
+        let silent_us = u64::try_from(silent_us).unwrap_or_default();
+        Some(silent_us).filter(|us| self.quiet_after_us().is_some_and(|after| *us > after))
+    }
+}
+
+/// A subject is quiet after so many of its usual gaps, and after this time at least.
+const QUIET_GAPS: u64 = 10;
+const QUIET_MIN_US: u64 = 5_000_000;
+/// A long gap is half forgotten after some 45 shorter ones.
+const GAPS_KEPT: u64 = 64;
+/// Before so many messages no gap is usual.
+const GAPS_MIN: u64 = 10;
 
 /// A log line of a feed. The feed limits the number of lines; the shell logs the lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -349,4 +395,35 @@ pub trait Feed: Send {
 
     /// The counters so far.
     fn stats(&self) -> &FeedStats;
+}
+
+#[cfg(test)]
+mod gap_tests {
+    use super::*;
+
+    fn at(ms: i64) -> Now {
+        Now {
+            mono_us: 0,
+            unix_us: ms * 1_000,
+        }
+    }
+
+    #[test]
+    fn a_subject_is_quiet_after_ten_of_its_usual_gaps_and_five_seconds() {
+        let mut busy = SubjectStats::default();
+        for n in 1..=9 {
+            busy.came(at(n * 100));
+        }
+        assert_eq!(busy.quiet_us(at(60_000)), None, "too few to know");
+        busy.came(at(1_000));
+        assert_eq!(busy.quiet_us(at(6_000)), None);
+        assert_eq!(busy.quiet_us(at(6_001)), Some(5_001_000));
+        // A pause is usual from then on, until many shorter gaps have come.
+        busy.came(at(61_000));
+        assert_eq!(busy.quiet_us(at(661_000)), None);
+        for n in 0..400 {
+            busy.came(at(61_000 + n * 100));
+        }
+        assert!(busy.quiet_us(at(161_000)).is_some());
+    }
 }

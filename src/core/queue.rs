@@ -236,7 +236,7 @@ impl<T: Weigh> Queue<T> {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) frame: Arc<Frame>,
-    /// The number in [`Lead::Seq`](super::Lead), 0 for frames without a number; and the bits [`REPLAYED`] and [`KEYED`].
+    /// The number in [`Prefix::Seq`](super::Prefix), 0 for frames without a number; and the bits [`REPLAYED`] and [`KEYED`].
     bits: u64,
 }
 
@@ -256,7 +256,7 @@ impl Entry {
         }
     }
 
-    /// The number in [`Lead::Seq`](super::Lead); 0 for frames without a number.
+    /// The number in [`Prefix::Seq`](super::Prefix); 0 for frames without a number.
     pub(super) fn seq(&self) -> u64 {
         self.bits & !(REPLAYED | KEYED)
     }

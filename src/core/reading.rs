@@ -11,7 +11,7 @@ use super::protocol::{Message, Step};
 use super::session::{Pause, Pauses, Session};
 use super::shell::Effect;
 use super::{CloseReason, Closing, Now, SessionKey};
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 
 impl<G: Gateway> Hub<G> {
     // ---- inputs
@@ -153,7 +153,7 @@ impl<G: Gateway> Hub<G> {
         match (ends, failed) {
             (true, true) => self.core.end(key, CloseReason::SocketError, false),
             (true, false) => self.core.end(key, CloseReason::PeerGone, false),
-            (false, _) => self.core.clients.mark_dirty(key),
+            (false, _) => self.core.clients.mark_dirty(self.core.now, key),
         }
         ends
     }
@@ -222,7 +222,7 @@ impl<G: Gateway> Hub<G> {
             let after = session.pauses();
             let has_answered = step.is_some() && session.has_answered(core.now);
             core.clients.stats.count_pauses(before, after);
-            core.clients.mark_dirty(key);
+            core.clients.mark_dirty(core.now, key);
             let Some(step) = step else {
                 return;
             };
@@ -334,12 +334,12 @@ impl Core {
     }
 
     /// The input of clients that cannot be handled yet: unfinished messages, and input of paused clients.
-    pub fn received(&self) -> &Holding {
-        self.received.holding()
+    pub fn received(&self) -> &Quota {
+        self.received.quota()
     }
 
     /// All that the core holds for clients.
-    pub fn holdings(&self) -> impl Iterator<Item = &Holding> {
+    pub fn holdings(&self) -> impl Iterator<Item = &Quota> {
         [
             self.received(),
             self.resumed_messages(),
@@ -372,7 +372,7 @@ impl Core {
         let now = self.now;
         let session = self.clients.session_mut(key);
         let is_silent = session.is_some_and(|session| session.probe(now));
-        self.clients.mark_dirty(key);
+        self.clients.mark_dirty(self.now, key);
         is_silent
     }
 

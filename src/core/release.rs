@@ -104,7 +104,7 @@ impl Core {
     }
 
     /// The loop no longer counts as behind if no round has held states for some time.
-    pub(super) fn look_at_behind(&mut self) {
+    pub(super) fn check_behind(&mut self) {
         let behind = &self.behind;
         let until_us = behind.counted_us + LINGER_US;
         if !behind.is_holding && behind.states == 0 && self.now.mono_us >= until_us {
@@ -125,7 +125,7 @@ impl Core {
 
     /// Queues a ping after the last state of a client with a gate, and removes the gate if it has nothing left to hold
     /// back.
-    pub(super) fn look_at_gate(&mut self, key: SessionKey) {
+    pub(super) fn check_gate(&mut self, key: SessionKey) {
         let now = self.now;
         let session = self.clients.session_mut(key);
         let Some(session) = session.filter(|session| session.has_gate()) else {

@@ -18,7 +18,7 @@ use super::{
     BusNotice, ByClient, Content, FeedNotice, Frame, Mark, Message, NotRecovered, Outcome, Place,
     Point, Position, Publication, Render, SessionKey, TopicName, Wanted,
 };
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 
 /// The most bytes of missed messages for a client, over all of its requests, until the client has them.
 pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -32,7 +32,7 @@ impl Core {
     }
 
     /// The missed messages that wait for resuming clients.
-    pub fn resumed_messages(&self) -> &Holding {
+    pub fn resumed_messages(&self) -> &Quota {
         &self.resumed_messages
     }
 
@@ -161,7 +161,7 @@ impl Core {
             let is_left_out = matches!(publication.place, Place::LeftOut(_));
             self.is_filling |= !publication.deliver && !is_left_out;
             let frame = Some(&publication.frame).filter(|_| !is_left_out);
-            history.keep(self.now.mono_us, position, &publication.topic, frame);
+            history.keep(self.now, position, &publication.topic, frame);
             self.count_history();
         }
     }
@@ -231,12 +231,12 @@ impl Core {
             return;
         };
         match notice {
-            BusNotice::Feed(notice) => history.note(*notice),
-            BusNotice::Gap => history.note(FeedNotice::Hole),
+            BusNotice::Feed(notice) => history.note(self.now, *notice),
+            BusNotice::Gap => history.note(self.now, FeedNotice::Hole),
             BusNotice::Up => self.is_filling = false,
             BusNotice::Skipped { topic, place, .. } => {
                 if let Some(position) = place.position() {
-                    history.keep(self.now.mono_us, position, topic, None);
+                    history.keep(self.now, position, topic, None);
                 }
             }
             _ => {}
@@ -250,7 +250,7 @@ impl Core {
     }
 
     /// Does the due work of the history. Encodings that clients needed since the last message count too.
-    pub(super) fn look_at_history(&mut self) {
+    pub(super) fn check_history(&mut self) {
         if let Some(history) = &mut self.history {
             history.handle_timeout(self.now.mono_us, &mut self.turn);
             self.count_history();
@@ -300,6 +300,12 @@ impl Core {
 impl Core {
     /// Handles a loss.
     pub fn lose(&mut self) {
+        self.lose_beside();
+        self.losses.of_kept = self.losses.count;
+    }
+
+    /// Handles a loss of names beside the stream that is the kept feed.
+    pub fn lose_beside(&mut self) {
         self.losses.count += 1;
     }
 
@@ -327,20 +333,22 @@ impl Core {
         self.losses.count != self.losses.told
     }
 
-    /// Notes that the client knows of all losses from here on. Returns true if it did not know of all. If the bus
-    /// delivered a topic of the client at one of these losses, the client's next `seq` number is skipped, once for all
-    /// of these losses.
+    /// Notes that the client knows of all losses from here on. Returns true if it did not know of all that concern it: a
+    /// loss beside the stream concerns the members of topics that were delivered then. If the bus delivered a topic of
+    /// the client at one of these losses, the client's next `seq` number is skipped, once for all of these losses.
     pub fn take_loss(&mut self, key: SessionKey) -> bool {
         let all = self.losses.count;
         let session = self.clients.session_mut(key);
         let Some(known) = session.map(|session| session.know_losses(all)) else {
             return false;
         };
-        if known != all && self.topics.was_active(key.slot, known, all) {
+        let of_kept = self.losses.of_kept;
+        let was_active = known != all && self.topics.was_active(key.slot, known, (all, of_kept));
+        if was_active {
             self.skip_number(key);
             self.losses.gaps_told += 1;
         }
-        known != all
+        was_active || known < of_kept
     }
 
     /// Returns the number of clients whose `seq` skipped a number for a loss since the last call.
@@ -348,7 +356,7 @@ impl Core {
         std::mem::take(&mut self.losses.gaps_told)
     }
 
-    /// Skips the client's next number ([`super::Lead::Seq`]), so that the client sees a gap.
+    /// Skips the client's next number ([`super::Prefix::Seq`]), so that the client sees a gap.
     pub fn skip_number(&mut self, key: SessionKey) {
         if let Some(session) = self.clients.session_mut(key) {
             session.skip_number();

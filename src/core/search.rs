@@ -1,8 +1,9 @@
 //! Searches of operators for clients and names. A survey carries them out: it looks at all clients and topics anyway.
 
+use super::brings::{Brings, visit_name};
 use super::core::Core;
 use super::gateway::Gateway;
-use super::{ClientLook, Cut, Hub, MaxRate, SessionKey, TopicName};
+use super::{ClientSnapshot, Cut, Hub, MaxRate, SessionKey, TopicName};
 
 /// The most clients or names that a search returns.
 pub const FOUND_MAX: usize = 100;
@@ -45,12 +46,12 @@ pub struct Found {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundClient {
     /// The client.
-    pub look: ClientLook,
+    pub look: ClientSnapshot,
     /// The role, if the gateway has roles.
     pub role: Option<Box<str>>,
     /// The client's own rate.
     pub max_rate: Option<MaxRate>,
-    /// Its first names: at most 100, and [`FOUND_NAMES_MAX`] of all clients together. [`ClientLook::topics`] counts all.
+    /// Its first names: at most 100, and [`FOUND_NAMES_MAX`] of all clients together. [`ClientSnapshot::topics`] counts all.
     pub names: Vec<FoundName>,
 }
 
@@ -59,14 +60,12 @@ pub struct FoundClient {
 pub struct FoundName {
     /// The name as operators see it.
     pub name: TopicName,
-    /// Where its messages come from: [`Gateway::source_of`].
-    pub from: &'static str,
+    /// Where its messages come from, how far back they reach, and how old the newest is.
+    pub brings: Brings,
     /// Members.
     pub members: u64,
     /// Messages to members since the first of them joined, each counted once.
     pub messages: u64,
-    /// Time since the last of these messages, microseconds; `None`: there was none.
-    pub last_us: Option<u64>,
 }
 
 /// A search under way.
@@ -100,7 +99,7 @@ impl Seeking {
     }
 
     /// Looks at a topic, in front of all clients. `hidden`: operators see another name, which costs a hash.
-    pub(super) fn look_at_topic(
+    pub(super) fn visit_topic(
         &mut self,
         name: &TopicName,
         hidden: Option<&TopicName>,
@@ -134,7 +133,7 @@ impl Seeking {
     }
 
     /// Looks at a client; returns the number of names that were looked up.
-    pub(super) fn look_at_client<G: Gateway>(
+    pub(super) fn visit_client<G: Gateway>(
         &mut self,
         core: &Core,
         gateway: &G,
@@ -156,14 +155,14 @@ impl Seeking {
         if self.found.clients.len() >= FOUND_MAX {
             return 0;
         }
-        let Some(look) = core.look_at(key) else {
+        let Some(look) = core.snapshot_of(key) else {
             return 0;
         };
         let room = NAMES_OF_CLIENT_MAX.min(self.names_left);
         let names: Vec<FoundName> = core
             .joined(key)
             .take(room)
-            .map(|name| look_at_name(core, gateway, name))
+            .map(|name| visit_name(core, gateway, name))
             .collect();
         let looked = names.len();
         self.names_left -= looked;
@@ -174,18 +173,6 @@ impl Seeking {
             names,
         });
         1 + looked
-    }
-}
-
-/// A name with its members and messages.
-pub(super) fn look_at_name<G: Gateway>(core: &Core, gateway: &G, name: &TopicName) -> FoundName {
-    let (members, messages, last_us) = core.topics.traffic(name);
-    FoundName {
-        name: (core.shown_topic)(name),
-        from: gateway.source_of(name),
-        members,
-        messages,
-        last_us: last_us.map(|at| core.now.mono_us.saturating_sub(at)),
     }
 }
 
@@ -216,7 +203,7 @@ impl Searches {
     }
 
     /// Looks at a topic; returns the work beyond [`Self::cost`].
-    pub(super) fn look_at_topic<G: Gateway>(
+    pub(super) fn visit_topic<G: Gateway>(
         &mut self,
         core: &Core,
         gateway: &G,
@@ -227,14 +214,14 @@ impl Searches {
         }
         let hidden = self.hides.then(|| (core.shown_topic)(name));
         for seeking in &mut self.seeking {
-            let look = || look_at_name(core, gateway, name);
-            seeking.look_at_topic(name, hidden.as_ref(), look);
+            let look = || visit_name(core, gateway, name);
+            seeking.visit_topic(name, hidden.as_ref(), look);
         }
         if self.hides { HASH_COST } else { 0 }
     }
 
     /// Looks at a client; returns the work beyond [`Self::cost`].
-    pub(super) fn look_at_client<G: Gateway>(
+    pub(super) fn visit_client<G: Gateway>(
         &mut self,
         core: &Core,
         gateway: &G,
@@ -242,7 +229,7 @@ impl Searches {
     ) -> usize {
         let seeking = self.seeking.iter_mut();
         seeking
-            .map(|one| one.look_at_client(core, gateway, key))
+            .map(|one| one.visit_client(core, gateway, key))
             .sum()
     }
 }

@@ -28,9 +28,9 @@ use super::limits::SendQueueLimits;
 use super::protocol::Encoding;
 use super::queue::{Entry, Queue, Weigh as _};
 use super::window::WindowId;
-use super::{CloseReason, ConflationKey, Frame, Lead, Now};
+use super::{CloseReason, ConflationKey, Frame, Prefix, Now};
 
-/// The most frames in one write: even if each has a lead, these and the control part are fewer slices than a `writev`
+/// The most frames in one write: even if each has a prefix, these and the control part are fewer slices than a `writev`
 /// takes (IOV_MAX is 1,024 on Linux).
 const FRAMES_MAX: usize = 256;
 
@@ -71,7 +71,7 @@ struct Begun {
     /// The kind of the encoding. [`Kind::After`] refers to the client's window, which stays until the
     /// frame is out.
     kind: Kind,
-    /// Bytes that the kernel has taken: header, lead and body counted together.
+    /// Bytes that the kernel has taken: header, prefix and body counted together.
     offset: u32,
 }
 
@@ -177,7 +177,8 @@ impl SendQueue {
         self.progress_at
     }
 
-    /// Notes that the kernel took bytes that the shell had kept from an earlier write.
+    /// Notes that the kernel took bytes that the shell had kept from an earlier write, or that what waits for the kernel
+    /// does so from now on.
     pub(super) fn note_progress(&mut self, now: Now) {
         self.progress_at = now.mono_us;
     }
@@ -219,7 +220,7 @@ impl SendQueue {
         // progress of a client that reads nothing.
         self.start_progress(now);
         let outcome = match frame.key() {
-            Some(key) => self.make_way(key, limits),
+            Some(key) => self.evict(key, limits),
             None => self.check_limits(now, limits),
         };
         if !matches!(outcome, Pushed::Over(_)) {
@@ -262,7 +263,7 @@ impl SendQueue {
     }
 
     fn number(&mut self, frame: &Frame) -> u64 {
-        if frame.lead() == Lead::None {
+        if frame.prefix() == Prefix::None {
             return 0;
         }
         self.last_seq += 1;
@@ -380,7 +381,7 @@ impl SendQueue {
     /// Prepares for a keyed frame while the queue is conflating, or above the soft limit, or its oldest whole frame is
     /// old: from here on the queue conflates. Only the stall limit drops the client, or the hard limit if there are
     /// many keys.
-    fn make_way(&mut self, key: ConflationKey, limits: &SendQueueLimits) -> Pushed {
+    fn evict(&mut self, key: ConflationKey, limits: &SendQueueLimits) -> Pushed {
         let is_large = self.data.len() > FEW_FRAMES;
         let (frames, bytes) = if self.is_conflating() && !is_large {
             self.remove(|k| k == key)

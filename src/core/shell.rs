@@ -6,14 +6,30 @@ use std::fmt;
 use std::io;
 
 use super::{CloseReason, Cut, Full, Sample, SessionKey, Why};
-use weirgate_wire::admission::{ClientAddr, HeldBytes, Peer, Permit};
+use weirgate_wire::admission::{ClientAddr, ConnectionPermit, HeldBytes, Peer};
 
 /// A request to close clients.
 pub struct CutRequest {
-    /// The clients; `None` for all clients that the list of refusals refuses.
-    pub cut: Option<Cut>,
+    /// The clients.
+    pub whom: Whom,
     /// Called after the last client.
     pub tell: Box<dyn FnOnce(CutDone) + Send>,
+}
+
+/// The clients of a [`CutRequest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// All that the list of refusals refuses.
+    Refused,
+    /// Those that meet all conditions.
+    Chosen(Cut),
+    /// So many, whichever they are, as at a stop: they may come back at once, and do so to any process of the port.
+    Any {
+        /// The number.
+        clients: u64,
+        /// The time over which their closes are spread.
+        spread_us: u64,
+    },
 }
 
 /// The outcome of a request.
@@ -31,7 +47,7 @@ pub struct CutDone {
 
 impl fmt::Debug for CutRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CutRequest").field(&self.cut).finish()
+        f.debug_tuple("CutRequest").field(&self.whom).finish()
     }
 }
 
@@ -39,7 +55,10 @@ impl fmt::Debug for CutRequest {
 #[derive(Debug, Default)]
 pub(super) struct Cuts {
     pub(super) requests: VecDeque<CutRequest>,
-    pub(super) next_slot: usize,
+    /// The slot at which the walk has begun: not always the first, so that any client may be meant.
+    pub(super) first_slot: usize,
+    /// How many slots were looked at.
+    pub(super) looked_at: usize,
     pub(super) done: CutDone,
 }
 
@@ -66,7 +85,7 @@ pub enum Effect {
         /// Bytes read so far, from the request line on.
         read: HeldBytes,
         /// The connection's permit under the connection limits. The HTTP side keeps it until the connection ends.
-        permit: Permit,
+        permit: ConnectionPermit,
     },
     /// Reading continues after a pause. The shell has to read without a new event, because bytes may be in the kernel
     /// already.
@@ -137,12 +156,14 @@ pub struct Dropped {
 impl Ended {
     /// Adds the last verdict on a slow client, if weirgate dropped the client or its socket failed. For any other end,
     /// removes [`dropped`](Self::dropped).
-    pub(super) fn note_slow(&mut self, told: Option<(Why, Box<str>)>) {
+    pub(super) fn note_slow(&mut self, reported: Option<(Why, Box<str>)>) {
         let reason = self.reason;
-        let is_told = told.as_ref().is_some_and(|(why, _)| *why != Why::Unclear);
-        let failed = reason == CloseReason::SocketError && is_told;
+        let is_reported = reported
+            .as_ref()
+            .is_some_and(|(why, _)| *why != Why::Unclear);
+        let failed = reason == CloseReason::SocketError && is_reported;
         self.dropped.take_if(|_| !reason.is_drop() && !failed);
-        if let (Some(dropped), Some((why, say))) = (&mut self.dropped, told) {
+        if let (Some(dropped), Some((why, say))) = (&mut self.dropped, reported) {
             (dropped.why, dropped.say) = (Some(why), say);
         }
     }

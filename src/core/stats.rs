@@ -3,7 +3,7 @@
 use std::io;
 
 use super::session::{Pause, Pauses};
-use super::{CloseReason, NameRefusal, NotRecovered, Why};
+use super::{CloseReason, NameRefusal, NotRecovered, Short, Why};
 
 /// How a write to a client failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +175,12 @@ pub struct HistoryStats {
     pub bytes: u64,
     /// The limit of the memory.
     pub bytes_max: u64,
+    /// For how long messages are kept while they fit, microseconds.
+    pub keep_us: u64,
+    /// No message since this time is missing, Unix microseconds; `None` while messages have no position.
+    pub since_unix_us: Option<i64>,
+    /// Why nothing older is there, if that is younger than [`Self::keep_us`].
+    pub short: Short,
 }
 
 impl HubStats {

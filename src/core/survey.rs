@@ -13,7 +13,9 @@ use std::collections::BinaryHeap;
 use super::core::Core;
 use super::gateway::Gateway;
 use super::search::{Found, Search, Searches};
-use super::{ClientLook, ClientState, Hub, Now, PhaseKind, RefusedName, SessionKey, TopicLook};
+use super::{
+    ClientSnapshot, ClientState, Hub, Now, PhaseKind, RefusedName, SessionKey, TopicSnapshot,
+};
 
 /// The most clients and topics that one turn looks at, without searches.
 pub const SURVEY_SLICE_MAX: usize = 2_048;
@@ -44,13 +46,13 @@ pub struct Survey {
     /// The most connections that a client address has, if connections are limited by address.
     pub busiest_address: u64,
     /// The slow clients, then the clients with the largest send queues, the largest first.
-    pub slowest: Vec<ClientLook>,
+    pub slowest: Vec<ClientSnapshot>,
     /// The clients with the most messages since the last survey, the most first.
-    pub busiest: Vec<ClientLook>,
+    pub busiest: Vec<ClientSnapshot>,
     /// Topics looked at.
     pub topics: u64,
     /// The topics with the most messages since the last survey, the most first.
-    pub busiest_topics: Vec<TopicLook>,
+    pub busiest_topics: Vec<TopicSnapshot>,
     /// The kept refusals of names, the newest first: at most [`REFUSED_NAMES_MAX`](super::REFUSED_NAMES_MAX).
     pub refused_names: Vec<RefusedName>,
     /// The results of the searches.
@@ -104,7 +106,7 @@ struct Walk {
     /// By messages since the last survey.
     busiest: Largest<u64, SessionKey>,
     /// By messages since the last survey, then by members.
-    topics: Largest<(u64, u64), TopicLook>,
+    topics: Largest<(u64, u64), TopicSnapshot>,
     searches: Searches,
 }
 
@@ -126,27 +128,27 @@ impl Walk {
     }
 
     /// Looks at the next topics; the rest of `room` is for clients. Searches need the topics first.
-    fn look_at_topics<G: Gateway>(&mut self, core: &mut Core, gateway: &G, room: &mut usize) {
+    fn visit_topics<G: Gateway>(&mut self, core: &mut Core, gateway: &G, room: &mut usize) {
         while *room > 0 && self.next_topic < core.topics.slots() {
             let slot = self.next_topic;
             self.next_topic += 1;
             let mut work = self.searches.cost();
-            if let Some((name, topic)) = core.topics.look(slot) {
+            if let Some((name, topic)) = core.topics.snapshot(slot) {
                 self.survey.topics += 1;
                 let rank = (topic.recent_messages, topic.members);
-                self.topics.offer(rank, || TopicLook {
+                self.topics.offer(rank, || TopicSnapshot {
                     name: name.clone(),
                     ..topic
                 });
                 let name = name.clone();
-                work += self.searches.look_at_topic(core, gateway, &name);
+                work += self.searches.visit_topic(core, gateway, &name);
             }
             *room = room.saturating_sub(work);
         }
     }
 
     /// Looks at the next clients; returns true if none is left.
-    fn look_at_clients<G: Gateway>(
+    fn visit_clients<G: Gateway>(
         &mut self,
         core: &mut Core,
         gateway: &G,
@@ -159,8 +161,8 @@ impl Walk {
             let slot = self.next_slot;
             self.next_slot += 1;
             let mut work = self.searches.cost();
-            if let Some(key) = self.look_at_client(core, slot) {
-                work += self.searches.look_at_client(core, gateway, key);
+            if let Some(key) = self.visit_client(core, slot) {
+                work += self.searches.visit_client(core, gateway, key);
             }
             *room = room.saturating_sub(work);
         }
@@ -168,7 +170,7 @@ impl Walk {
     }
 
     /// Counts and ranks the client in a slot; `None` if there is none.
-    fn look_at_client(&mut self, core: &mut Core, slot: usize) -> Option<SessionKey> {
+    fn visit_client(&mut self, core: &mut Core, slot: usize) -> Option<SessionKey> {
         let session = core.clients.sessions.get_mut(slot)?;
         if session.phase() == PhaseKind::Gone {
             return None;
@@ -198,21 +200,21 @@ impl Walk {
 
 impl Core {
     /// The client for an operator; `None` if the client has ended.
-    pub fn look_at(&self, key: SessionKey) -> Option<ClientLook> {
+    pub fn snapshot_of(&self, key: SessionKey) -> Option<ClientSnapshot> {
         let session = self.clients.session(key)?;
         if session.phase() == PhaseKind::Gone {
             return None;
         }
         let topics = self.topics.joined_count(key.slot);
         let mut joined = self.topics.joined(key.slot);
-        Some(ClientLook {
+        Some(ClientSnapshot {
             topics: topics as u64,
             topic: joined.next().filter(|_| topics == 1).map(self.shown_topic),
             slow: self
                 .waits
                 .of(self.now, key)
-                .or_else(|| session.gate_look(self.now)),
-            ..session.look(key, self.now)
+                .or_else(|| session.gate_snapshot(self.now)),
+            ..session.snapshot(key, self.now)
         })
     }
 
@@ -222,7 +224,7 @@ impl Core {
         survey.ended = self.now;
         let slowest = walk.slowest.into_sorted();
         survey.slowest = slowest
-            .filter_map(|(_, key)| self.look_at(key))
+            .filter_map(|(_, key)| self.snapshot_of(key))
             .filter(|client| {
                 client.queue_messages > 0 || client.stuck_us.is_some() || client.slow.is_some()
             })
@@ -230,15 +232,15 @@ impl Core {
         let busiest = walk.busiest.into_sorted();
         survey.busiest = busiest
             .filter_map(|(recent_messages, key)| {
-                let client = self.look_at(key)?;
-                Some(ClientLook {
+                let client = self.snapshot_of(key)?;
+                Some(ClientSnapshot {
                     recent_messages,
                     ..client
                 })
             })
             .collect();
         let topics = walk.topics.into_sorted();
-        let shown = topics.map(|(_, topic)| TopicLook {
+        let shown = topics.map(|(_, topic)| TopicSnapshot {
             name: (self.shown_topic)(&topic.name),
             ..topic
         });
@@ -262,9 +264,9 @@ impl<G: Gateway> Hub<G> {
         });
         walk.survey.slices += 1;
         let mut room = SURVEY_SLICE_MAX;
-        walk.look_at_topics(core, &self.gateway, &mut room);
+        walk.visit_topics(core, &self.gateway, &mut room);
         if walk.next_topic < core.topics.slots()
-            || !walk.look_at_clients(core, &self.gateway, &mut room)
+            || !walk.visit_clients(core, &self.gateway, &mut room)
         {
             core.surveys.walk = Some(walk);
             return None;

@@ -178,7 +178,7 @@ impl SlotSet {
     pub(super) fn remove(&mut self, slot: u32) {
         let (at, bit) = place(slot as usize);
         if self.words.get(at).is_some_and(|word| word & bit != 0) {
-            self.clear(at, bit);
+            self.unset(at, bit);
         }
     }
 
@@ -194,7 +194,7 @@ impl SlotSet {
             }
             word => (at, word),
         };
-        self.clear(at, word & word.wrapping_neg());
+        self.unset(at, word & word.wrapping_neg());
         Some((at * BITS) as u32 + word.trailing_zeros())
     }
 
@@ -214,8 +214,15 @@ impl SlotSet {
         0
     }
 
+    /// Removes all slots.
+    pub(super) fn clear(&mut self) {
+        self.words.fill(0);
+        self.summary.fill(0);
+        self.len = 0;
+    }
+
     #[inline]
-    fn clear(&mut self, at: usize, bit: u64) {
+    fn unset(&mut self, at: usize, bit: u64) {
         self.len -= 1;
         let word = &mut self.words[at];
         *word &= !bit;

@@ -83,7 +83,7 @@ struct Counts {
 
 /// One topic at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct TopicLook {
+pub struct TopicSnapshot {
     /// The name: a path of levels, a symbol, a channel, the hash of a device.
     pub name: TopicName,
     /// Members.
@@ -364,11 +364,11 @@ impl Topics {
     }
 
     /// The topic in a slot, with the counts since the last survey; the look has no name yet.
-    pub(super) fn look(&mut self, slot: usize) -> Option<(&TopicName, TopicLook)> {
+    pub(super) fn snapshot(&mut self, slot: usize) -> Option<(&TopicName, TopicSnapshot)> {
         let topic = self.topics.get_mut(slot)?;
         let (now, before) = (topic.counts, topic.surveyed);
         topic.surveyed = now;
-        let look = TopicLook {
+        let look = TopicSnapshot {
             name: TopicName::default(),
             members: topic.members.len() as u64,
             recent_messages: now.messages - before.messages,
@@ -420,11 +420,12 @@ impl Topics {
         topic.active = Times::add(topic.active, losses, active);
     }
 
-    /// Whether a topic of the session was active at a loss after the first `known` losses.
-    pub(super) fn was_active(&self, slot: u32, known: u64, losses: u64) -> bool {
+    /// Whether a topic of the session was active at a loss after the first `known` losses; `of_kept` as in
+    /// [`Times::meet_loss`](super::losses::Times::meet_loss).
+    pub(super) fn was_active(&self, slot: u32, known: u64, (losses, of_kept): (u64, u64)) -> bool {
         let own = self.joined.get(slot as usize).into_iter().flatten();
         let mut active = own.filter_map(|joined| self.topics[joined.topic.0 as usize].active);
-        active.any(|times| times.meet_loss(known, losses))
+        active.any(|times| times.meet_loss(known, losses, of_kept))
     }
 
     fn find(&self, name: &TopicName) -> Option<&Topic> {

@@ -5,7 +5,7 @@
 //! every client whose last messages were the same. The hub keeps no text for a client, only the number of its window
 //! ([`WindowId`]): a window is a list of frames, and equal lists have one number.
 //!
-//! A list has bytes that differ from client to client only as their length ([`Sent::gap`]): a lead, an answer, and a
+//! A list has bytes that differ from client to client only as their length ([`Sent::gap`]): a prefix, an answer, and a
 //! message of one user. The dictionary has [`GAP`] in their place, and a payload with this byte refers to no window
 //! with gaps, so no reference can reach into a gap. By that, secrets of one user change no size of another message.
 //!

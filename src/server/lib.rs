@@ -12,6 +12,7 @@
 //! | [`telemetry`] | metric names, the numbers of a turn, the log |
 //! | [`settings`] | the table of flags and environment names, typed and checked |
 //! | [`run`] | from the parts of a gateway to a process that runs until a signal; files that are read again |
+//! | `supervisor` | several processes on one port, with one admin address (`--processes`) |
 //! | [`build_info`] | version, commit, compiler |
 
 pub mod build_info;
@@ -20,4 +21,5 @@ pub mod listening;
 pub mod reactor;
 pub mod run;
 pub mod settings;
+mod supervisor;
 pub mod telemetry;

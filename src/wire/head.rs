@@ -280,11 +280,15 @@ impl<'a> RequestHead<'a> {
         self.query
     }
 
-    /// The values of the query's parameters with this name, decoded as a form (URL Standard §5.1).
+    /// The values of the query's parameters with this name, as in [`Self::all_parameters`].
     pub fn parameters(&self, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
-        let all = form_urlencoded::parse(self.query.unwrap_or_default().as_bytes());
-        all.filter(move |(own, _)| own == name)
-            .map(|(_, value)| value)
+        let own = self.all_parameters().filter(move |(own, _)| own == name);
+        own.map(|(_, value)| value)
+    }
+
+    /// The names and values of the query's parameters, decoded as a form (URL Standard §5.1).
+    pub fn all_parameters(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> {
+        form_urlencoded::parse(self.query.unwrap_or_default().as_bytes())
     }
 
     /// 0 for HTTP/1.0, 1 for HTTP/1.1.

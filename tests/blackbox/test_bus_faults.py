@@ -11,18 +11,18 @@ import pytest
 from bus import FLOW, publisher
 from clients import connect, connect_many
 from link import Link
-from waiting import until
+from waiting import patient, until
 
 CLIENTS = 20
 GRACE_MS = 500
 # A silent bus is noticed after three seconds at most, and attempts come every two.
-PATIENCE_S = 25
+PATIENCE_S = 10
 
 
 async def flow_until_all_have(server, clients, value):
     """Publishes `value` until every client has it: the streams may still be coming back."""
     has = lambda c: c.newest and c.state().get("flow") == value
-    end = asyncio.get_running_loop().time() + PATIENCE_S
+    end = asyncio.get_running_loop().time() + patient(PATIENCE_S)
     while not all(has(c) for c in clients):
         assert asyncio.get_running_loop().time() < end, f"{sum(map(has, clients))} of {len(clients)} have {value}"
         with contextlib.suppress(Exception):  # nats-py has many ways to say "not yet"
@@ -85,7 +85,7 @@ async def test_what_was_deleted_on_a_bus_that_is_well_is_made_again(nats, start_
                 return (await bus.streams.consumer_info(stream, consumer)).push_bound
 
         # The bus answered all the time, so nobody is sent elsewhere.
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patient(PATIENCE_S)):
             while not (await is_there("MARKET_DATA", "gateway_flow") and await is_there("LEVEL_SIGNALS", "gateway_levels")):
                 assert weirgate.ready_status() == 200
                 await asyncio.sleep(0.05)
@@ -97,7 +97,7 @@ async def test_a_bus_away_for_too_long_ends_the_process_where_that_is_asked_for(
     clients = await attached(weirgate, nats)
     nats.kill()
     for client in clients:
-        await asyncio.wait_for(client.ended, PATIENCE_S)
+        await asyncio.wait_for(client.ended, patient(PATIENCE_S))
         assert client.close_code == 1012
     assert await asyncio.to_thread(weirgate.wait, PATIENCE_S) == 1
     weirgate.logs("error: the bus was away for 1 s (--bus-away-exit-s)")
@@ -148,7 +148,7 @@ async def test_instances_take_the_durables_over_from_one_another(nats, start_wei
     async def somebody_has_the_durable(bus):
         # Who is gone shows at once here: its socket was closed.
         await asyncio.sleep(0.2)
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patient(PATIENCE_S)):
             while not (await bus.streams.consumer_info("MARKET_DATA", "gateway_flow")).push_bound:
                 await asyncio.sleep(0.05)
 
@@ -159,7 +159,7 @@ async def test_instances_take_the_durables_over_from_one_another(nats, start_wei
         for client in watching:
             await client.wait_for(lambda c: c.messages >= 25, PATIENCE_S, "25 messages")
         first.send(15)
-        await asyncio.wait_for(watching[0].ended, PATIENCE_S)
+        await asyncio.wait_for(watching[0].ended, patient(PATIENCE_S))
         assert watching[0].close_code == 1012
         await somebody_has_the_durable(bus)
         # That is the second, and the third does not wait for it to give the durable up.
@@ -168,7 +168,7 @@ async def test_instances_take_the_durables_over_from_one_another(nats, start_wei
         before = watching[1].messages
         await watching[1].wait_for(lambda c: c.messages >= before + 75, PATIENCE_S, "1.5 s of messages")
         second.kill()
-        await asyncio.wait_for(watching[1].ended, PATIENCE_S)
+        await asyncio.wait_for(watching[1].ended, patient(PATIENCE_S))
         before = watching[2].messages
         await watching[2].wait_for(lambda c: c.messages >= before + 75, PATIENCE_S, "1.5 s of messages")
         await somebody_has_the_durable(bus)

@@ -68,6 +68,29 @@ async def test_a_slow_client_gets_all_its_last_values(nats, on_nats):  # noqa: F
     await publisher.close()
 
 
+async def test_the_end_says_whether_a_pattern_is_whole(nats, on_nats):  # noqa: F811
+    """Buckets of 0, 10 and 1,500 rows, one with a deleted row: the count of what came, and the reason if that is not all."""
+    weirgate = on_nats(nats, "--retained")
+    publisher = await bus(nats)
+    streams = publisher.jetstream(timeout=10)
+    for name, count in (("none", 0), ("few", 10), ("many", 1_500)):
+        bucket = await streams.create_key_value(bucket=name)
+        for n in range(count):
+            await bucket.put(f"k{n}", b"1")
+    await (await streams.key_value("few")).delete("k3")
+    client = await connect(weirgate)
+    patterns = [f"$KV.{name}.*" for name in ("none", "few", "many")]
+    client.say({"action": "subscribe", "channels": patterns, "status": True})
+    ends = lambda: {m["channel"]: m for m in client.answers if m["type"] == "retained"}  # noqa: E731
+    await client.wait_for(lambda c: len(ends()) == 3, 20, "three ends")
+    assert [(ends()[name]["count"], ends()[name].get("cut")) for name in patterns] == [(0, None), (10, None), (1_000, "limit")]
+    for name in patterns:
+        come = [m["seq"] for m in client.data if m["pattern"] == name]
+        assert len(come) == ends()[name]["count"] and all(seq < ends()[name]["seq"] for seq in come)
+    assert client.missing == 0
+    await publisher.close()
+
+
 async def test_clients_that_stop_reading_keep_nobody_waiting(nats, on_nats):  # noqa: F811
     """Each of them has a bounded part, another client has its values meanwhile, and the stall limit ends them."""
     weirgate = on_nats(nats, "--retained", "--send-queue-stall-ms", "5000")

@@ -18,8 +18,7 @@ NATS_USER = """authorization {{ users: [
     {{ user: all, password: pw }} ] }}"""
 # As docs/reference/nats.md has them.
 PERMISSIONS = ["$JS.API.STREAM.INFO.*", "$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.CONSUMER.INFO.*.*",
-               "$JS.API.CONSUMER.DURABLE.CREATE.*.*", "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*", "$JS.ACK.>",
-               "_INBOX.>"]
+               "$JS.API.CONSUMER.DURABLE.CREATE.*.*", "$JS.API.CONSUMER.CREATE.*", "$JS.API.CONSUMER.DELETE.*.*", "$JS.ACK.>"]
 
 
 def check(gateway, *flags, **env):

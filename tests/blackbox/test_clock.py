@@ -14,7 +14,7 @@ from clock import Clock
 from event_stream import Stream
 from services import TOKEN, push
 from tls import get
-from waiting import PATIENCE, until
+from waiting import patient, until
 
 HOUR_S, DAY_S = 3600, 86_400
 YEAR_S = 365 * DAY_S
@@ -60,7 +60,7 @@ class Clients:
         self.over_tls = await websockets.connect(f"wss://127.0.0.1:{self.weirgate.tls_port}{self.path}", ssl=self.authority.context())
         self.stream = await asyncio.to_thread(Stream, port, self.path, sends=[self.message] if self.message else ())
         self.unfinished = await self.raw(upgrade_request(port, self.path))
-        await asyncio.wait_for(self.unfinished[0].readuntil(b"\r\n\r\n"), 10 * PATIENCE)
+        await asyncio.wait_for(self.unfinished[0].readuntil(b"\r\n\r\n"), patient(10))
         self.unfinished[1].write(client_frame(TEXT, b"x" * 10)[:10])
         for client in [self.plain, self.over_tls]:
             if self.message:
@@ -79,10 +79,10 @@ class Clients:
         clock.step(ahead_s)
         await asyncio.sleep(0.2)
         writer.write(request[60:])
-        assert (await asyncio.wait_for(reader.readline(), 10 * PATIENCE)).startswith(b"HTTP/1.1 101"), ahead_s
+        assert (await asyncio.wait_for(reader.readline(), patient(10))).startswith(b"HTTP/1.1 101"), ahead_s
         writer.close()
         for client in [self.plain, self.over_tls]:
-            await asyncio.wait_for(await client.ping(), 10 * PATIENCE)
+            await asyncio.wait_for(await client.ping(), patient(10))
         assert not self.unfinished[0].at_eof() and self.weirgate.alive(), self.weirgate.log_tail()
 
     async def get(self, publish):
@@ -93,7 +93,7 @@ class Clients:
 
         everybody = [self.plain.recv, self.over_tls.recv, lambda: asyncio.to_thread(self.stream.event)]
         coming = asyncio.gather(*map(comes, everybody))
-        end, failed = time.monotonic() + 20 * PATIENCE, None
+        end, failed = time.monotonic() + patient(20), None
         while not coming.done():
             assert time.monotonic() < end, f"not everybody got a message; the last fault of the publisher: {failed!r}"
             try:
@@ -106,7 +106,7 @@ class Clients:
     async def go(self):
         """The begun message may end, and everybody leaves."""
         self.unfinished[1].write(b"x" * 6 + client_frame(PING, b"still here"))
-        await asyncio.wait_for(self.unfinished[0].readuntil(b"still here"), 10 * PATIENCE)
+        await asyncio.wait_for(self.unfinished[0].readuntil(b"still here"), patient(10))
         for client in [self.plain, self.over_tls]:
             await client.close()
         self.stream.link.close()

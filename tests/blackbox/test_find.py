@@ -17,7 +17,7 @@ from waiting import until
 
 SECRET = "thirty-two bytes of a test secret"
 TABLE = {"user": ["news", "quiet", "busy", "desk.>"], "trader": ["news"]}
-NAME = ["name", "from", "members", "messages", "last_ms"]
+NAME = ["name", "from", "members", "messages", "last_ms", "reach_ms", "why"]
 REFUSED = ["at_unix_ms", "session", "client", "user", "role", "name", "reason", "times"]
 
 

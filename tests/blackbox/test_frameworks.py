@@ -1,8 +1,10 @@
 """Services of five frameworks behind the events gateway: what a device gets for each answer of tests/frameworks/answers.json,
 and what a client of the proxy gets, HEAD included."""
 import asyncio
+import collections
 import http.client
 import json
+import os
 import re
 import sys
 
@@ -73,6 +75,33 @@ async def answers_to_a_device(weirgate, framework):
             came = await asyncio.wait_for(client.recv(), 20)
             if not re.fullmatch(expected(event, row), came, re.S):
                 yield event, came[:300], expected(event, row)
+
+
+def post_that_dies(port, parts):
+    """The status of a POST whose service fails behind the head of its answer; nothing if not one byte of an answer has come."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("POST", f"/v1/jobs/dies/{parts}", "{}")
+        answer = connection.getresponse()
+        with pytest.raises(http.client.IncompleteRead):
+            answer.read()
+        return answer.status
+    except http.client.RemoteDisconnected:
+        return None
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+@pytest.mark.parametrize("framework", ["fastapi", "express"])
+async def test_a_service_that_fails_behind_its_head_is_asked_once(framework, parts, started, start_weirgate):
+    port, posts = free_port(), int(os.environ.get("DEATHS", "60"))
+    started.append(Process([*program(framework), port]))
+    weirgate = start_weirgate("events", env={"MEASUREMENT_URL": f"http://127.0.0.1:{port}/measurement"}).wait_ready()
+    await until(lambda: answer_of(port, "GET", "/measurement/v1/jobs/begun"), 20, f"{framework} answers")
+    statuses = await asyncio.to_thread(lambda: [post_that_dies(weirgate.port, parts) for _ in range(posts)])
+    assert set(statuses) == {201}, collections.Counter(statuses)
+    assert answer_of(port, "GET", "/measurement/v1/jobs/begun")[2] == str(posts).encode()
 
 
 @pytest.mark.parametrize("framework", ["fastapi", "flask", "django", "express", "fastify"])

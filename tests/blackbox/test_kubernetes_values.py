@@ -12,7 +12,7 @@ FREE = {"global", "resources", "env.valueFrom", "affinity.nodeAffinity", "affini
         "topologySpreadConstraints.labelSelector", "networkPolicy.adminFrom.podSelector", "networkPolicy.adminFrom.namespaceSelector",
         "networkPolicy.adminFrom.ipBlock"}
 # Names of one word, which the schema bounds, numbers and switches.
-BOUNDED = {"gateway", "image.pullPolicy", "replicas", "port", "portSetting", "secret", "secretFiles", "checkFirst", "drainDelayMs",
+BOUNDED = {"gateway", "image.pullPolicy", "replicas", "processes", "port", "portSetting", "secret", "secretFiles", "checkFirst", "drainDelayMs",
            "drainMs", "resources", "affinity", "serviceAccount.create", "serviceAccount.name", "serviceMonitor.enabled",
            "serviceMonitor.interval", "networkPolicy", "ingress.enabled", "autoscaling", "fullnameOverride", "image.digest", "strategy",
            "minReadySeconds", "probes", "service.type", "prometheusRule.enabled", "prometheusRule.runbookPrefix", "dashboard.enabled"}
@@ -108,6 +108,14 @@ def test_a_number_has_all_its_digits(number):
     spec = rendered("levels", values={"autoscaling": scale})["HorizontalPodAutoscaler"]["spec"]
     assert spec["minReplicas"] == spec["maxReplicas"] == number
     assert spec["metrics"][0]["pods"]["target"]["averageValue"] == str(number)
+
+
+@pytest.mark.parametrize("processes, env, probed", [(1, None, "http"), (4, "4", "admin"), ("auto", "auto", "admin")])
+def test_several_processes_of_a_pod_are_watched_by_their_supervisor(processes, env, probed):
+    documents = rendered("channels", values={"processes": processes})
+    found = {entry["name"]: entry.get("value") for entry in container(documents)["env"]}
+    assert found.get("WEIRGATE_PROCESSES") == env
+    assert container(documents)["livenessProbe"]["httpGet"] == {"path": "/health", "port": probed}
 
 
 def test_every_value_is_tried_or_bounded():

@@ -6,7 +6,7 @@ import pytest
 from processes import ROOT, weirgate_binary
 
 # The words of others that the pages quote.
-OTHERS = {"--scale", "--unix-socket", "--bus-away-exit-s", "--locked", "--profile", "--target", "--rm", "--build", "--now", "--signal",
+OTHERS = {"--scale", "--unix-socket", "--bus-away-exit-s", "--locked", "--profile", "--target", "--rm", "--build", "--now", "--signal", "--kill-whom",
           "--remap-path-prefix", "--env-file", "--build-arg", "--set", "--check", "--ignore-missing"}
 
 

@@ -6,7 +6,7 @@ import urllib.request
 import pytest
 from clients import connect_many
 from proxies import Caddy, Haproxy, Nginx
-from waiting import PATIENCE, until
+from waiting import patient, until
 
 STAYS_S = 6
 RELOADS = 4
@@ -37,7 +37,7 @@ async def test_clients_stay_over_a_reload_for_the_time_of_the_recipe(start_weirg
         await asyncio.sleep(max(0, reloaded_at + STAYS_S - 0.7 - time.monotonic()))
         if time.monotonic() < reloaded_at + STAYS_S - 0.3:
             assert [client.open for client in clients] == [True] * CLIENTS, "cut before the time"
-        await asyncio.wait_for(asyncio.gather(*(client.ended for client in clients)), 5 * PATIENCE)
+        await asyncio.wait_for(asyncio.gather(*(client.ended for client in clients)), patient(5))
     await until(lambda: proxy.old_processes() == 0, 5, "the end of the old processes")
     assert all(client.open for client in newest)
     for client in newest:

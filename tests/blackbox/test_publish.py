@@ -3,6 +3,7 @@ import asyncio
 import contextlib
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import time
@@ -44,6 +45,12 @@ def subscribed(server, channel):
                     return message["data"].decode()
             return None
         yield next_message
+
+
+def test_a_name_without_subscribers_shows_with_the_first_message(redis_server, started):
+    endless = Process([weirgate_binary(), "publish", redis_server.url, "trade:AAPL", WALK, "--rate", "5"])
+    started.append(endless)
+    endless.logs("publishing on trade:AAPL; Ctrl-C ends it", "no receiver so far: nobody is subscribed to trade:AAPL")
 
 
 def test_redis_says_how_many_receive(redis_server):
@@ -276,6 +283,24 @@ def test_the_login_of_redis_may_come_from_the_environment(started):
         done = run(url, "a", "x", env=env)
         assert done[0] == status and "se cret" not in done[2], (env, done)
     assert run(f"redis://:wrong@127.0.0.1:{server.port}", "a", "x", env={"REDIS_PASSWORD": "se cret"})[0] == 1
+
+
+def test_the_login_of_a_url_leaves_the_list_of_processes(started, tmp_path):
+    """What a pipe holds is there only once: it is read by the process that publishes."""
+    server = RedisServer()
+    started.append(server)
+    with server.client() as redis:
+        redis.config_set("requirepass", "s3cret")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    url = f"redis://:s3cret@127.0.0.1:{server.port}"
+    started.append(Process([weirgate_binary(), "publish", url, "a", f"@{pipe}", "--rate", "50", "--count", "200"], {"REDIS_PASSWORD": "other"}))
+    publisher = started[-1]
+    pipe.write_bytes(b"from the pipe")
+    line = pathlib.Path(f"/proc/{publisher.pid}/cmdline").read_bytes()
+    assert b"redis://***" in line and b"s3cret" not in line, line
+    assert publisher.wait(20) == 0, publisher.log()
+    assert "published 200 messages" in publisher.log()
 
 
 def test_the_login_of_nats_may_come_from_the_environment(start_nats):

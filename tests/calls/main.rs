@@ -19,7 +19,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use weirgate::gateways::events::call::CallFailure;
 use weirgate::gateways::events::http_calls::CallLimits;
 use weirgate_bus::runtime::tls_roots;
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 
 #[test]
 fn a_call_is_a_post_and_its_answer_comes_back_as_it_was() {
@@ -136,7 +136,7 @@ fn answers_of_all_calls_have_one_limit() {
         let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n";
         say(stream, &(head.to_owned() + &"x".repeat(500))) && hang(stream)
     };
-    let answers = Holding::new("answer_bytes", 2_000);
+    let answers = Quota::new("answer_bytes", 2_000);
     let limits = CallLimits {
         answers: answers.clone(),
         ..patient()

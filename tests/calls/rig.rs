@@ -17,7 +17,7 @@ use weirgate_bus::runtime::Clock;
 use weirgate_core::{Frame, FrameBytes};
 use weirgate_server::http::services::{Service, Upstream};
 use weirgate_server::telemetry::GatewayMetric;
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 use weirgate_wire::head::Trace;
 
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
@@ -82,7 +82,7 @@ pub(crate) fn limits() -> CallLimits {
         silence: SILENCE,
         whole: 6 * SILENCE,
         answer_bytes_max: 1000,
-        answers: Holding::new("answer_bytes", 1_000_000_000),
+        answers: Quota::new("answer_bytes", 1_000_000_000),
         clock: Clock::start(),
     }
 }

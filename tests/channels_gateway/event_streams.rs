@@ -1,6 +1,8 @@
 //! The position of an event stream is its last `id`. Wherever the stream is cut, nothing before the `id` is
 //! missing.
 
+use std::iter::once;
+
 use weirgate_core::DrainPlan;
 
 use super::resume::{Kept, TICK, at, limits};
@@ -31,11 +33,19 @@ fn stream_with(sends: &[Value], header: &str) -> (Kept, SessionKey) {
 
 /// An event stream with these messages in the query.
 fn comes(kept: &mut Kept, sends: &[Value], header: &str) -> SessionKey {
+    comes_to(kept, "", sends, header)
+}
+
+/// The same with more parameters before them.
+fn comes_to(kept: &mut Kept, query: &str, sends: &[Value], header: &str) -> SessionKey {
     let sends = sends.iter().map(|send| {
         let send = send.to_string().replace('"', "%22");
         format!("send={send}")
     });
-    let query = sends.collect::<Vec<_>>().join("&");
+    let query = once(query.to_owned())
+        .chain(sends)
+        .collect::<Vec<_>>()
+        .join("&");
     let request =
         format!("GET /ws?{query} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n{header}\r\n");
     let key = kept.bench.world.accept(usize::MAX);
@@ -136,6 +146,72 @@ fn a_stop_tells_no_position_beyond_missed_messages() {
     kept.bench.world.hub.drain(now, DrainPlan::default());
     kept.bench.world.settle();
     assert_eq!(events(&mut kept, key), of(&[("status", None)]));
+}
+
+/// Polyfills of `EventSource`, and programs that set no headers, name the position in the query.
+#[test]
+fn the_position_may_be_in_the_query_and_the_header_is_newer() {
+    let (first, second, last) = (at(0), at(2), at(3));
+    for (query, header, missed) in [
+        (format!("lastEventId={first}"), String::new(), 4),
+        (format!("Last-Event-ID={first}"), String::new(), 4),
+        (format!("lastEventID={second}"), String::new(), 2),
+        (format!("last-event-id={second}"), String::new(), 2),
+        (format!("last_event_id={second}"), String::new(), 2),
+        // A polyfill adds the newest to the address that it got.
+        (
+            format!("lastEventId={first}&lastEventId={last}"),
+            String::new(),
+            1,
+        ),
+        (
+            format!("lastEventId={second}&lastEventId="),
+            String::new(),
+            2,
+        ),
+        (
+            format!("lastEventId={first}"),
+            format!("Last-Event-ID: {last}\r\n"),
+            1,
+        ),
+        (
+            format!("lastEventId={second}"),
+            "Last-Event-ID: \r\n".to_owned(),
+            2,
+        ),
+        (format!("lastEvent={first}&last={first}"), String::new(), 0),
+    ] {
+        let (mut kept, _) = stream(&[]);
+        let key = comes_to(&mut kept, &query, &[subscribe(&[OTHER, TICK])], &header);
+        let sent = kept.bench.world.sent(key);
+        assert_eq!(
+            sent.matches(r#""type":"data""#).count(),
+            missed,
+            "{query} {header}: {sent}"
+        );
+        assert_eq!(
+            sent.contains(r#""recovered":{"#),
+            missed > 0,
+            "{query} {header}: {sent}"
+        );
+        kept.bench.world.hub.check_invariants();
+    }
+}
+
+/// A junk position in the query says that nothing can be followed up; a WebSocket has its `since` in the messages.
+#[test]
+fn a_junk_position_in_the_query_recovers_nothing() {
+    let (mut kept, _) = stream(&[]);
+    let long = "9".repeat(5_000);
+    for id in ["junk", "%00", &long] {
+        let query = format!("lastEventId={id}");
+        let key = comes_to(&mut kept, &query, &[subscribe(&[TICK])], "");
+        let sent = kept.bench.world.sent(key);
+        assert!(
+            sent.contains(r#""recovered":{"market:tick":false}"#),
+            "{id}: {sent}"
+        );
+    }
 }
 
 /// Newest messages may be older than what the stream has: the status with the position of now follows, whichever

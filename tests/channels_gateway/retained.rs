@@ -12,7 +12,7 @@ impl Bench {
     }
 
     /// The same; so many bytes of values may wait for all clients.
-    fn retaining_with(settings: ChannelsGatewaySettings, bytes_max: usize) -> Self {
+    pub(super) fn retaining_with(settings: ChannelsGatewaySettings, bytes_max: usize) -> Self {
         let mut bench = Self::made(settings, |gateway| gateway.with_retained(bytes_max));
         bench.bus(BusEvent::Up);
         bench
@@ -63,7 +63,7 @@ impl Bench {
         self.bus(BusEvent::RetainedEnd {
             subscription,
             number,
-            is_refused: false,
+            cut: None,
         });
     }
 

@@ -14,6 +14,10 @@ struct Reader {
     holds: BTreeSet<String>,
     /// The newest of each name and pattern.
     newest: BTreeMap<(String, Option<String>), u64>,
+    /// Asks for the ends of last values.
+    asks_ends: bool,
+    /// The last values since `subscribed`, of each name whose end is to come.
+    values: BTreeMap<String, u64>,
 }
 
 struct Run {
@@ -29,6 +33,24 @@ struct Run {
     asked: Vec<(String, u64, BTreeMap<String, u64>)>,
 }
 
+impl Reader {
+    /// After each `subscribed` one end, which counts the values behind it.
+    fn note_end(&mut self, message: &Value) {
+        let name = |value: &Value| value.as_str().expect("a name").to_owned();
+        if message["type"] == "retained" {
+            let count = self.values.remove(&name(&message["channel"]));
+            assert_eq!(count, message["count"].as_u64(), "{message}");
+            return;
+        }
+        for channel in message["channels"].as_array().into_iter().flatten() {
+            match message["type"] == "subscribed" && self.asks_ends {
+                true => self.values.insert(name(channel), 0),
+                false => self.values.remove(&name(channel)),
+            };
+        }
+    }
+}
+
 fn subject(n: u64) -> String {
     format!("market:tick:{}", NAMES[n as usize % NAMES.len()])
 }
@@ -42,10 +64,12 @@ impl Run {
     fn new(seed: u64) -> Self {
         let mut bench = Bench::made(settings(), |gateway| gateway.with_retained(1 << 20));
         bench.bus(BusEvent::Up);
-        let readers = (0..4).map(|_| bench.client()).map(|key| Reader {
+        let readers = (0..4).map(|n| (n, bench.client())).map(|(n, key)| Reader {
             key,
             holds: BTreeSet::new(),
             newest: BTreeMap::new(),
+            asks_ends: n % 2 == 0,
+            values: BTreeMap::new(),
         });
         Self {
             readers: readers.collect(),
@@ -103,7 +127,9 @@ impl Run {
     fn subscribe(&mut self, reader: usize, name: &str) {
         let key = self.readers[reader].key;
         self.readers[reader].holds.insert(name.to_owned());
-        self.bench.subscribe(key, &[name]);
+        let status = self.readers[reader].asks_ends;
+        let request = json!({"action": "subscribe", "channels": [name], "status": status});
+        self.bench.say(key, &request);
         if self.is_up {
             self.bench.confirm(name);
         }
@@ -180,14 +206,19 @@ impl Run {
         socket.expect("a socket").room = 0;
         self.bench.world.open_window(reader.key, room);
         for message in self.bench.got(reader.key) {
+            let text = |field: &str| message[field].as_str().map(str::to_owned);
             if message["type"] != "data" {
+                reader.note_end(&message);
                 continue;
             }
-            let text = |field: &str| message[field].as_str().map(str::to_owned);
             let name = (text("channel").expect("a channel"), text("pattern"));
             let n = message["data"][0].as_u64().expect("a number");
-            let before = reader.newest.insert(name, n).unwrap_or(0);
             let is_value = message["retained"] == true;
+            let of = name.1.as_ref().unwrap_or(&name.0);
+            if let Some(values) = reader.values.get_mut(of).filter(|_| is_value) {
+                *values += 1;
+            }
+            let before = reader.newest.insert(name, n).unwrap_or(0);
             // A value may come twice.
             assert!(before < n || is_value && before == n, "{before}, then {n}");
         }
@@ -208,6 +239,7 @@ impl Run {
         }
         for reader in &self.readers {
             assert!(self.bench.world.hub.core().is_open(reader.key));
+            assert_eq!(reader.values, BTreeMap::new(), "ends to come");
             for (subject, n) in &self.stream {
                 for (name, pattern) in [(subject.as_str(), None), (PATTERN, Some(PATTERN))] {
                     let key = (subject.clone(), pattern.map(str::to_owned));

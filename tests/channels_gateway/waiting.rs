@@ -1,7 +1,7 @@
 //! `subscribed` is sent when it is true, and no later than a second.
 
-use weirgate_core::Gateway as _;
-use weirgate_wire::admission::Holding;
+use weirgate_core::{Gateway as _, RetainedCut};
+use weirgate_wire::admission::Quota;
 
 use super::*;
 
@@ -186,7 +186,7 @@ fn last_values_that_the_bus_refuses_are_an_error_for_who_waits_for_them() {
                 false => Subscription::channel(name),
             },
             number: bench.newest_question(name),
-            is_refused: true,
+            cut: Some(RetainedCut::Refused),
         });
         let got = bench.got(key);
         let kinds: Vec<_> = got.iter().map(|message| &message["type"]).collect();
@@ -302,7 +302,7 @@ fn answers_that_wait_are_charged_and_go_out_without_room_for_them() {
     let mut bench = Bench::up(settings);
     let held = |bench: &Bench| {
         let all = bench.world.hub.gateway().holdings();
-        let bytes = all.iter().map(Holding::counts);
+        let bytes = all.iter().map(Quota::counts);
         let bytes = bytes.filter(|held| held.name == "name_bytes");
         bytes.map(|held| held.held).sum::<u64>()
     };

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weirgate_core::{Cut, CutRequest};
+use weirgate_core::{Cut, CutRequest, Whom};
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn connect(world: &mut Events, ip: impl Into<IpAddr>, device: &str) -> SessionKe
 
 /// The name under which operators see the device.
 fn shown(world: &Events, key: SessionKey) -> String {
-    let look = world.hub.core().look_at(key).expect("a client");
+    let look = world.hub.core().snapshot_of(key).expect("a client");
     String::from(look.user.expect("a user"))
 }
 
@@ -39,7 +39,7 @@ fn cut(world: &mut Events, json: &str) -> u64 {
     let closed = Arc::new(AtomicU64::new(u64::MAX));
     let told = Arc::clone(&closed);
     let request = CutRequest {
-        cut: Some(cut),
+        whom: Whom::Chosen(cut),
         tell: Box::new(move |done| told.store(done.clients, Ordering::Relaxed)),
     };
     world.hub.cut(world.now, request);

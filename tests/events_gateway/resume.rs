@@ -308,6 +308,8 @@ fn a_stream_goes_on_from_its_last_id_and_not_from_the_address() {
     assert_eq!(ids(&stream(&mut world, &target, "")), of(0));
     let last = format!("Last-Event-ID: {}\r\n", of(0)[1]);
     assert_eq!(ids(&stream(&mut world, &target, &last)), of(2));
+    let newer = format!("{target}&lastEventId={}", of(0)[1]);
+    assert_eq!(ids(&stream(&mut world, &newer, "")), of(2));
     let identify = "/ws?send=%7B%22event%22:%22identify%22,%22data%22:%7B%22device_id%22:%22a%22%7D%7D&send=%7B%22event%22:%22nope%22%7D";
     let sent = stream(&mut world, identify, &last);
     assert_eq!(ids(&sent), of(2));

@@ -34,5 +34,13 @@ app.post("/gateway/handle", express.json(), (request, response, next) => {
     if (kind === "role") ways[name](response, next);
     else answer(name, response);
 });
+let begun = 0;
+app.post("/measurement/v1/jobs/dies/:parts", (request, response) => {
+    begun += 1;
+    response.writeHead(201).flushHeaders();
+    for (let part = 0; part < Number(request.params.parts); part++) response.write("part");
+    response.destroy();
+});
+app.get("/measurement/v1/jobs/begun", (_request, response) => response.json(begun));
 app.get("/measurement/v1/jobs/:name", (request, response) => answer(request.params.name, response));
 app.listen(Number(process.argv[2]), "127.0.0.1");

@@ -48,6 +48,26 @@ async def slash():
     return {}
 
 
+BEGUN = []
+
+
+async def dies(parts):
+    for _ in range(parts):
+        yield b"part"
+    raise RuntimeError("a fault behind the head")
+
+
+@app.post("/measurement/v1/jobs/dies/{parts}")
+async def begin(parts: int):
+    BEGUN.append(parts)
+    return StreamingResponse(dies(parts), 201)
+
+
+@app.get("/measurement/v1/jobs/begun")
+async def begun():
+    return len(BEGUN)
+
+
 @app.api_route("/measurement/v1/jobs/{name}", methods=["GET", "HEAD"])
 async def job(name: str):
     return answered(name)

@@ -32,7 +32,7 @@ pub(crate) fn routes() -> Vec<Route> {
                     headers: HeaderMap::new(),
                     body: Box::pin(body.map_err(BoxError::from)),
                     is_passed_on: false,
-                    gives_way: None,
+                    is_evicted: None,
                 }
             }),
         ),

@@ -15,7 +15,7 @@ use weirgate_server::http::{
 use weirgate_server::telemetry::{Build, Telemetry};
 
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
-use weirgate_wire::admission::{HeldBytes, Holding, Peer, Permit};
+use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer, Quota};
 
 /// `/health` of some gateway.
 pub(crate) fn health() -> Route {
@@ -33,11 +33,11 @@ pub(crate) struct Fixture {
     pub(crate) handle: HttpHandle,
     pub(crate) listener: TcpListener,
     /// The connection limits.
-    pub(crate) places: Holding,
+    pub(crate) places: Quota,
     /// Connections on their way back to the reactor.
     pub(crate) returned: Receiver<Handover>,
     pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) held: Holding,
+    pub(crate) held: Quota,
 }
 
 impl Fixture {
@@ -82,7 +82,7 @@ impl Fixture {
             returned,
             plane,
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
-            places: Holding::new("connections", 1 << 20),
+            places: Quota::new("connections", 1 << 20),
             telemetry,
             held,
         }
@@ -112,8 +112,8 @@ impl Fixture {
     }
 
     /// A permit for a connection of this peer.
-    pub(crate) fn permit(&self, peer: SocketAddr) -> Permit {
-        Permit::new(&self.places, Peer::from(peer).client(), false, 0)
+    pub(crate) fn permit(&self, peer: SocketAddr) -> ConnectionPermit {
+        ConnectionPermit::new(&self.places, Peer::from(peer).client(), false, 0)
     }
 
     pub(crate) fn taken(&self) -> usize {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::fixture::{Fixture, LARGE, get};
 use weirgate_core::CloseReason;
 use weirgate_server::http::HttpSettings;
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 
 #[test]
 fn a_body_that_never_comes_does_not_hold_the_connection() {
@@ -135,7 +135,7 @@ fn a_head_without_end_is_cut_early() {
 
 #[test]
 fn over_their_limit_bytes_that_came_with_connections_give_way() {
-    let held = Holding::new("http", 20_000);
+    let held = Quota::new("http", 20_000);
     let fixture = Fixture::with(HttpSettings {
         held: held.clone(),
         ..HttpSettings::default()

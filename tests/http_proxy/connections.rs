@@ -10,7 +10,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, Stream
 use socket2::SockRef;
 use weirgate::gateways::events::EventsService;
 use weirgate_server::http::HttpSettings;
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 
 use crate::rig::{Rig, accept, accept_within, assert_ends, get, ok, post, proxied};
 
@@ -43,7 +43,7 @@ fn a_kept_connection_that_was_closed_is_replaced() {
 #[test]
 fn what_clients_send_ahead_has_one_sum_of_which_an_address_has_its_share() {
     let rig = Rig::with(
-        |settings| settings.held = Holding::new("http", 200_000),
+        |settings| settings.held = Quota::new("http", 200_000),
         HttpSettings::default(),
     );
     let begin = |client: u8, bytes: usize| {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use weirgate_server::http::HttpSettings;
-use weirgate_wire::admission::{Holding, TrustedProxies};
+use weirgate_wire::admission::{Quota, TrustedProxies};
 
 use crate::rig::{Client, Rig, accept, assert_ends, behind, get, ok, post};
 
@@ -372,7 +372,7 @@ fn a_client_that_goes_is_seen_behind_what_it_pipelined() {
 #[test]
 fn over_their_limit_small_bodies_take_a_connection_first() {
     let rig = Rig::with(
-        |settings| settings.held = Holding::new("http", 100_000),
+        |settings| settings.held = Quota::new("http", 100_000),
         HttpSettings::default(),
     );
     let half = post("/v1/jobs/x", "Content-Length: 60000", "x");

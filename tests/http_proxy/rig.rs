@@ -16,19 +16,19 @@ use weirgate_server::http::services::{Service, ServicesAway, Upstream};
 use weirgate_server::http::{ClientAccess, Handover, HttpHandle, HttpPlane, HttpSettings, Site};
 use weirgate_server::telemetry::{Build, Telemetry};
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
-use weirgate_wire::admission::{HeldBytes, Holding, Peer, Permit, TrustedProxies};
+use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer, Quota, TrustedProxies};
 
 pub(crate) struct Rig {
     handle: HttpHandle,
     listener: TcpListener,
-    pub(crate) places: Holding,
+    pub(crate) places: Quota,
     pub(crate) measurement: TcpListener,
     pub(crate) simulation: TcpListener,
     /// Connections that asked for a WebSocket.
     pub(crate) returned: Receiver<Handover>,
     telemetry: Arc<Telemetry>,
     /// What requests hold, also in the proxy.
-    pub(crate) held: Holding,
+    pub(crate) held: Quota,
     plane: HttpPlane,
 }
 
@@ -124,7 +124,7 @@ impl Rig {
         Self {
             handle: plane.handle(Arc::new(move |handover| drop(back.send(handover)))),
             listener: service(),
-            places: Holding::new("connections", 1 << 20),
+            places: Quota::new("connections", 1 << 20),
             measurement,
             simulation,
             returned,
@@ -155,7 +155,7 @@ impl Rig {
                 0,
             ),
             peer: peer.into(),
-            permit: Permit::new(&self.places, Peer::from(peer).client(), false, 0),
+            permit: ConnectionPermit::new(&self.places, Peer::from(peer).client(), false, 0),
         });
         client
     }

@@ -125,7 +125,7 @@ fn a_line_behind_deep_buffers_carries_young_states() {
             "{bytes} bytes at {bytes_per_s}: {oldest_us} us, at most {limit_us}"
         );
         assert_eq!(gates(&world), 1);
-        let look = world.hub.core().look_at(line.key).expect("it is there");
+        let look = world.hub.core().snapshot_of(line.key).expect("it is there");
         assert_eq!(look.slow.and_then(|slow| slow.why), Some(Why::Buffered));
         world.end(line.key, true);
         assert_eq!(gates(&world), 0);

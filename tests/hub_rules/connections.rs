@@ -1,7 +1,9 @@
 //! How many connections there are, and what they take together: who is refused, for which limit, and who ends for whom.
 
 use weirgate_core::{CloseReason, Limits, SessionKey};
-use weirgate_wire::admission::{HTTP_BYTES, LOOP_BYTES, Permit, Rest, TLS_BYTES, TrustedProxies};
+use weirgate_wire::admission::{
+    ConnectionPermit, HTTP_BYTES, LOOP_BYTES, Rest, TLS_BYTES, TrustedProxies,
+};
 
 use super::symbols;
 use crate::world::World;
@@ -40,7 +42,7 @@ impl World<Symbols> {
     }
 
     /// The permit of a connection that serves HTTP now.
-    fn http(&mut self, ip: &str) -> Option<Permit> {
+    fn http(&mut self, ip: &str) -> Option<ConnectionPermit> {
         self.ask(ip, GET);
         self.handed_over.as_mut().expect("kept").pop()
     }
@@ -50,8 +52,8 @@ impl World<Symbols> {
     }
 }
 
-fn rest(permit: &Permit) {
-    permit.charge().rest(Rest {
+fn rest(permit: &ConnectionPermit) {
+    permit.held().rest(Rest {
         is_owed: false,
         since_us: 0,
     });
@@ -141,8 +143,8 @@ fn plain_http_without_a_request_ends_for_a_new_connection() {
     let last = world.http("192.0.2.3").expect("handed over");
     rest(&last);
     let more = world.http("192.0.2.4").expect("room for four");
-    let gives_way = [&first, &busy, &last, &more].map(|permit| permit.charge().gives_way());
-    assert_eq!(gives_way, [false, false, true, false], "before it is full");
+    let is_evicted = [&first, &busy, &last, &more].map(|permit| permit.held().is_evicted());
+    assert_eq!(is_evicted, [false, false, true, false], "before it is full");
     // It has not ended, and a part of the limit is for what ends.
     let fifth = world.http("192.0.2.5").expect("a place of what ends");
     assert!(world.http("192.0.2.6").is_none(), "that is used up");
@@ -150,7 +152,7 @@ fn plain_http_without_a_request_ends_for_a_new_connection() {
     rest(&first);
     rest(&more);
     let _own = world.http("192.0.2.1").expect("its own one ends");
-    assert!(first.charge().gives_way() && !more.charge().gives_way());
+    assert!(first.held().is_evicted() && !more.held().is_evicted());
     assert_eq!(world.count_of(CloseReason::ConnectionMemory), 1);
 }
 

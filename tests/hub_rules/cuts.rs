@@ -5,7 +5,7 @@ use crate::world::World;
 use crate::world::toys::Numbered;
 use std::net::IpAddr;
 use std::sync::mpsc;
-use weirgate_core::{CloseReason, Cut, CutRequest, DrainPlan, Limits, PhaseKind};
+use weirgate_core::{CloseReason, Cut, CutRequest, DrainPlan, Limits, PhaseKind, Whom};
 
 #[test]
 fn a_cut_takes_its_turns_and_nobody_of_it_comes_in_meanwhile() {
@@ -25,7 +25,7 @@ fn a_cut_takes_its_turns_and_nobody_of_it_comes_in_meanwhile() {
     revoked.add(&cut, world.now.unix_ms()).expect("room");
     let (tell, told) = mpsc::channel();
     let request = CutRequest {
-        cut: Some(cut),
+        whom: Whom::Chosen(cut),
         tell: Box::new(move |done| tell.send(done).expect("the test waits")),
     };
     world.hub.begin_part(8);
@@ -57,9 +57,45 @@ fn a_cut_takes_its_turns_and_nobody_of_it_comes_in_meanwhile() {
     assert_eq!(stats.closes_for(CloseReason::Revoked), 51);
 }
 
+/// Some of the clients of a process that has too many go to others, spread over a time, and are not refused.
+#[test]
+fn so_many_clients_are_moved_over_a_time_and_may_come_back() {
+    let mut world = World::new(Limits::default(), Numbered::default(), 1);
+    let ip = IpAddr::from([192, 0, 2, 1]);
+    let keys: Vec<_> = (0..100)
+        .map(|_| world.connect_from(ip, "/ws", None))
+        .collect();
+    let (tell, told) = mpsc::channel();
+    let request = CutRequest {
+        whom: Whom::Any {
+            clients: 30,
+            spread_us: 10_000_000,
+        },
+        tell: Box::new(move |done| tell.send(done).expect("the test waits")),
+    };
+    world.hub.cut(world.now, request);
+    assert_eq!(told.try_recv().map(|done| done.clients), Ok(30));
+    let open = |world: &World<Numbered>| {
+        let is_open = |key| world.hub.core().phase(key) == Some(PhaseKind::Open);
+        keys.iter().filter(|key| is_open(**key)).count()
+    };
+    world.advance(5_000_000);
+    let half_way = open(&world);
+    assert!(
+        (75..95).contains(&half_way),
+        "{half_way} after half of the time"
+    );
+    world.advance(6_000_000);
+    assert_eq!(open(&world), 70);
+    let stats = world.hub.stats();
+    assert_eq!(stats.closes_for(CloseReason::ShuttingDown), 30);
+    let back = world.connect_from(ip, "/ws", None);
+    assert_eq!(world.hub.core().phase(back), Some(PhaseKind::Open));
+}
+
 fn cut_all<G: weirgate_core::Gateway<Out: crate::world::Output>>(world: &mut World<G>) {
     let request = CutRequest {
-        cut: Some(Cut::read(br#"{"address": "127.0.0.1"}"#).expect("a cut")),
+        whom: Whom::Chosen(Cut::read(br#"{"address": "127.0.0.1"}"#).expect("a cut")),
         tell: Box::new(|done| assert_eq!(done.clients, 1)),
     };
     world.hub.cut(world.now, request);

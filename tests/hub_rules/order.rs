@@ -14,8 +14,8 @@ const CLIENTS: usize = 300;
 
 /// Takes everything, and notes for whom. Ends the time of the flush after so many batches.
 #[derive(Default)]
-struct Notes {
-    keys: Vec<SessionKey>,
+pub(super) struct Notes {
+    pub(super) keys: Vec<SessionKey>,
     /// The bytes of each write.
     bytes: Vec<usize>,
     largest_batch: usize,
@@ -85,7 +85,7 @@ where
     noted(world, batches).keys
 }
 
-fn noted<G>(world: &mut World<G>, batches: usize) -> Notes
+pub(super) fn noted<G>(world: &mut World<G>, batches: usize) -> Notes
 where
     G: Gateway<Out: Output>,
 {
@@ -103,7 +103,7 @@ where
     }
 }
 
-fn publish(world: &mut World<Symbols>, topic: &str, bytes: usize) {
+pub(super) fn publish(world: &mut World<Symbols>, topic: &str, bytes: usize) {
     let message = In::Publish(topic.to_owned(), "x".repeat(bytes));
     world.hub.handle_input(world.now, message);
 }
@@ -216,6 +216,23 @@ fn a_large_frame_leaves_in_several_writes_and_batches() {
     assert_eq!(sums.keys().copied().collect::<BTreeSet<_>>(), all);
     let sums: BTreeSet<_> = sums.into_values().collect();
     assert!(sums.len() == 1 && sums.first() > Some(&BYTES), "{sums:?}");
+    world.hub.check_invariants();
+}
+
+/// What a write leaves of a long queue may be little: it goes out in the same lap.
+#[test]
+fn a_lap_ends_with_what_the_writes_of_long_queues_have_left() {
+    let (mut world, all) = churned(CLIENTS);
+    let most = world.hub.core().limits().write_bytes_max;
+    for bytes in [most - 5_000, 10_000] {
+        publish(&mut world, "A", bytes);
+    }
+    flushed(&mut world, 1);
+    assert!(world.hub.is_flushing());
+    let keys: BTreeSet<_> = flushed(&mut world, usize::MAX).into_iter().collect();
+    assert_eq!(keys, all, "those of the first batch had a rest");
+    assert!(!world.hub.has_to_flush());
+    assert_eq!(world.hub.core().stats().messages_sent, 2 * CLIENTS as u64);
     world.hub.check_invariants();
 }
 

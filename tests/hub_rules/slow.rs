@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use weirgate_core::{CALLS_MAX, Effect, Limits, SAMPLED_MAX, Sample, SessionKey, SlowLook, Why};
+use weirgate_core::{
+    CALLS_MAX, Effect, Limits, SAMPLED_MAX, Sample, SessionKey, SlowSnapshot, Why,
+};
 use weirgate_wire::admission::TrustedProxies;
 
 use super::deadlines::pinged;
@@ -35,7 +37,7 @@ fn frozen(now_us: u64) -> Sample {
 trait Looks {
     /// Passes so many quarters of a second, each with a look.
     fn looks(&mut self, looks: u64, late_us: u64, sample: impl Fn(u64) -> Option<Sample>);
-    fn slow(&self, key: SessionKey) -> Option<SlowLook>;
+    fn slow(&self, key: SessionKey) -> Option<SlowSnapshot>;
 }
 
 macro_rules! looks {
@@ -48,13 +50,13 @@ macro_rules! looks {
                         socket.sample = sample(self.now.mono_us);
                     }
                     while self.hub.slow_due().is_some_and(|at| at <= self.now.mono_us) {
-                        self.hub.look_at_slow(self.now, late_us, &mut self.net);
+                        self.hub.check_slow(self.now, late_us, &mut self.net);
                     }
                 }
             }
 
-            fn slow(&self, key: SessionKey) -> Option<SlowLook> {
-                self.hub.core().look_at(key)?.slow
+            fn slow(&self, key: SessionKey) -> Option<SlowSnapshot> {
+                self.hub.core().snapshot_of(key)?.slow
             }
         }
     };

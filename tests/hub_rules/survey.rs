@@ -161,7 +161,7 @@ fn a_client_that_skips_says_so() {
     for n in 0..50 {
         world.publish("levels/1", &format!("{n:0100}"));
     }
-    let look = world.hub.core().look_at(key).expect("it is there");
+    let look = world.hub.core().snapshot_of(key).expect("it is there");
     assert_eq!(look.state, ClientState::Conflating);
     assert!(look.traffic.messages_conflated > 30, "{look:?}");
     assert!(
@@ -170,7 +170,7 @@ fn a_client_that_skips_says_so() {
     );
     world.open_window(key, usize::MAX);
     world.settle();
-    let look = world.hub.core().look_at(key).expect("it is there");
+    let look = world.hub.core().snapshot_of(key).expect("it is there");
     assert_eq!((look.state, look.queue_messages), (ClientState::Idle, 0));
 }
 
@@ -217,7 +217,7 @@ fn a_search_finds_by_address_session_and_name_with_the_age_of_the_last_message()
     let ages: Vec<_> = found[0].clients[0].names.iter().collect();
     let ages: Vec<_> = ages
         .iter()
-        .map(|n| (n.name.as_str(), n.last_us, n.members))
+        .map(|n| (n.name.as_str(), n.brings.newest_us, n.members))
         .collect();
     assert_eq!(ages, [("Q", None, 1), ("A", Some(3 * SECOND), 2)]);
     let names: Vec<_> = found[4].names.iter().map(|n| n.name.as_str()).collect();

@@ -15,7 +15,7 @@ const TOPIC: TopicName = TopicName::fixed("a");
 
 /// Does as it is told, and notes what the core says of the topic.
 #[derive(Debug, Default)]
-struct Told {
+struct KeptEvent {
     joined: Vec<Joined>,
     left: Vec<Left>,
     /// Members that ended and left nobody.
@@ -29,7 +29,7 @@ enum In {
     Replace(SessionKey, SessionKey),
 }
 
-impl Gateway for Told {
+impl Gateway for KeptEvent {
     type Client = ();
     type In = In;
     type Out = Infallible;
@@ -57,7 +57,7 @@ impl Gateway for Told {
 
 #[test]
 fn joins_and_leaves_say_who_is_the_first_and_the_last() {
-    let mut world = World::new(Limits::default(), Told::default(), 1);
+    let mut world = World::new(Limits::default(), KeptEvent::default(), 1);
     let [a, b] = [(); 2].map(|()| world.connect("/", None));
     for input in [In::Join(a), In::Join(a), In::Join(b)] {
         world.hub.handle_input(world.now, input);
@@ -75,7 +75,7 @@ fn joins_and_leaves_say_who_is_the_first_and_the_last() {
 
 #[test]
 fn a_topic_is_empty_when_its_last_member_has_ended_and_nobody_has_joined_since() {
-    let mut world = World::new(Limits::default(), Told::default(), 1);
+    let mut world = World::new(Limits::default(), KeptEvent::default(), 1);
     let [a, b, c] = [(); 3].map(|()| world.connect("/", None));
     world.hub.handle_input(world.now, In::Join(a));
     world.hub.handle_input(world.now, In::Join(b));

@@ -1,7 +1,7 @@
-//! What is held for all clients together: each `Holding` of the program, with its rule. A test in
+//! What is held for all clients together: each `Quota` of the program, with its rule. A test in
 //! tests/blackbox/test_held.py compares the table with the metrics of all gateways.
 
-/// One `Holding`.
+/// One `Quota`.
 pub(crate) struct Held {
     /// The label `of` of `weirgate_held`.
     pub(crate) of: &'static str,

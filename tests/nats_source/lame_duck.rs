@@ -169,6 +169,7 @@ fn a_stream_moves_to_another_server_before_the_connection_ends() {
     let stream = StreamSettings {
         name: "TICKS".to_owned(),
         history_ms: 60_000,
+        history_bytes_max: usize::MAX,
         only: None,
     };
     let url = cluster[server].url();

@@ -68,40 +68,32 @@ fn a_black_holed_link_is_left_for_a_new_one() {
     assert_eq!(source.status.reconnects(), 1);
 }
 
-/// The connections of a source in the order in which they are made: for messages, a short one that waits for the
-/// first line of the server, for requests.
-const MESSAGES_AND_REQUESTS: [usize; 2] = [0, 2];
-
 #[test]
-fn the_loss_of_either_connection_is_the_loss_of_both() {
-    for index in MESSAGES_AND_REQUESTS {
-        let server = NatsServer::start();
-        let link = LinkProxy::to(server.address());
-        let (source, js) = relaying_over(&link, &server);
-        link.end_one(index);
-        assert_eq!(source.until("Down"), ["Down"], "{index}");
-        source.until("CaughtUp");
-        publish(&js, LEVELS, 3..6);
-        expect_in_order(&source, 3..6);
-    }
+fn a_lost_connection_is_made_again() {
+    let server = NatsServer::start();
+    let link = LinkProxy::to(server.address());
+    let (source, js) = relaying_over(&link, &server);
+    link.end_one(0);
+    assert_eq!(source.until("Down"), ["Down"]);
+    source.until("CaughtUp");
+    publish(&js, LEVELS, 3..6);
+    expect_in_order(&source, 3..6);
 }
 
 #[test]
-fn a_silence_of_either_connection_is_told() {
-    for index in MESSAGES_AND_REQUESTS {
-        let server = NatsServer::start();
-        let link = LinkProxy::to(server.address());
-        let (source, js) = relaying_over(&link, &server);
-        let silent = Instant::now();
-        link.black_hole_one(index);
-        eventually("the silence is told", || !source.status.connected());
-        // Another connection is answered, so these are left.
-        assert_eq!(source.until("Down"), ["Down"], "{index}");
-        assert!(silent.elapsed() < Duration::from_secs(6), "{silent:?}");
-        source.until("CaughtUp");
-        publish(&js, LEVELS, 3..6);
-        expect_in_order(&source, 3..6);
-    }
+fn a_silence_of_the_connection_is_told() {
+    let server = NatsServer::start();
+    let link = LinkProxy::to(server.address());
+    let (source, js) = relaying_over(&link, &server);
+    let silent = Instant::now();
+    link.black_hole_one(0);
+    eventually("the silence is told", || !source.status.connected());
+    // Another connection is answered, so this one is left.
+    assert_eq!(source.until("Down"), ["Down"]);
+    assert!(silent.elapsed() < Duration::from_secs(6), "{silent:?}");
+    source.until("CaughtUp");
+    publish(&js, LEVELS, 3..6);
+    expect_in_order(&source, 3..6);
 }
 
 #[test]

@@ -19,7 +19,7 @@ HEAD = """<!doctype html><meta charset="utf-8"><div id="root"></div>%s<script ty
 import { rowsOf } from "./rows.js";
 import { Channels } from "http://127.0.0.1:%d/channels.js";
 const channels = new Channels("ws://127.0.0.1:%d/ws", { last: 1 }), name = "orders:ann:*";
-const drawn = (rows) => [...rows].map(([id, order]) => h("p", { key: id }, `${id} ${order.n}`));
+const drawn = ({ rows }) => [...rows].map(([id, { value }]) => h("p", { key: id }, `${id} ${value.n}`));
 """
 REACT = ["react/umd/react.production.min.js", "react-dom/umd/react-dom.production.min.js"]
 VUE = ["vue/dist/vue.runtime.esm-browser.prod.js"]
@@ -34,8 +34,8 @@ createApp({ setup() { const rows = useRows(channels, name); return () => drawn(r
 
 def pages(folder, port):
     section = (ROOT / "clients/js/README.md").read_text().split("\n## Rows of a list\n")[1]
-    rows, react, vue = re.findall(r"^```jsx?\n(.*?)^```$", section, re.M | re.S)
-    (folder / "rows.js").write_text(rows)
+    _, react, vue = re.findall(r"^```jsx?\n(.*?)^```$", section, re.M | re.S)
+    shutil.copy(ROOT / "clients/js/rows.js", folder)
     for file in REACT + VUE:
         shutil.copy(PACKAGES / file, folder)
     scripts = "".join(f'<script src="{file.rpartition("/")[2]}"></script>' for file in REACT)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use weirgate_core::{
     Accepted, Admission, ByClient, CloseReason, Closed, ConflationKey, Core, Effect, Frame,
-    FrameBytes, Gateway, Hub, Incoming, Lead, Limits, Now, Publication, SessionKey, TopicName,
+    FrameBytes, Gateway, Hub, Incoming, Limits, Now, Prefix, Publication, SessionKey, TopicName,
     Transmit, Write,
 };
 use weirgate_wire::head::RequestHead;
@@ -65,7 +65,7 @@ impl Gateway for Everybody {
             frame = frame.key(ConflationKey(key));
         }
         if say.numbered {
-            frame = frame.lead(Lead::Seq("n="));
+            frame = frame.prefix(Prefix::Seq("n="));
         }
         core.publish(&to_all(frame.body(say.body.as_bytes()).finish()));
     }

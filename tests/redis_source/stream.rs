@@ -15,6 +15,7 @@ fn read(settings: RedisSettings) -> (Receiver<BusEvent>, Arc<BusStatus>) {
     let stream = StreamSettings {
         name: KEY.to_owned(),
         history_ms: 60_000,
+        history_bytes_max: usize::MAX,
         only: None,
     };
     let source = RedisStreamSource::new(settings, stream, Arc::clone(&status)).expect("a source");

@@ -12,7 +12,7 @@ import urllib.parse
 
 import websockets
 from processes import Process, StartError
-from waiting import PATIENCE
+from waiting import patient
 
 # Nothing leaves this machine: no updates, no sync, no services of Google or Mozilla, no proxy of the system. Chromium without
 # the sandbox, which needs rights that containers lack: Chromium loads only the test's own page.
@@ -30,7 +30,7 @@ PREFS = {
     "toolkit.telemetry.enabled": False,
 }
 KEYS = {"Tab": 9, "Enter": 13, " ": 32}
-PATIENCE_S = 60
+START_S = 20
 
 
 class Page:
@@ -55,7 +55,7 @@ class Page:
         number = next(self.numbers)
         answer = self.answers[number] = asyncio.get_running_loop().create_future()
         await self.link.send(json.dumps({"id": number, "method": method, "params": params, **self.session}))
-        got = await asyncio.wait_for(answer, PATIENCE_S)
+        got = await asyncio.wait_for(answer, patient(START_S))
         assert "result" in got, f"{method}: {got}"
         return got["result"]
 
@@ -72,7 +72,8 @@ class Page:
         """Waits until the expression is true; returns the seconds waited."""
         begin = time.monotonic()
         while not await self.js(f"Boolean({expression})"):
-            assert time.monotonic() - begin < PATIENCE * seconds, f"not within {PATIENCE * seconds} s: {what}"
+            took = time.monotonic() - begin
+            assert took < patient(seconds), f"not within {took:.0f} s: {what}"
             await asyncio.sleep(0.05)
         return time.monotonic() - begin
 
@@ -130,7 +131,7 @@ class Chromium(Page):
         """Returns once this page has loaded: the browser's first page may load late, and takes no command with it."""
         got = await self.call("Page.navigate", url=url)
         assert "errorText" not in got, f"{url}: {got['errorText']}"
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patient(START_S)):
             while got["loaderId"] not in self.loaded:
                 self.has_loaded.clear()
                 await self.has_loaded.wait()
@@ -234,7 +235,7 @@ async def started(start, browser, folder):
 
 async def browser_url(process, browser, folder):
     """The address of the browser, written into the profile by the browser."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patient(START_S)
     while process.alive() and time.monotonic() < end:
         # No file yet, or a part of it.
         with contextlib.suppress(OSError, ValueError):

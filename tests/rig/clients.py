@@ -10,7 +10,7 @@ import socket
 import time
 import zlib
 
-from waiting import PATIENCE
+from waiting import patient
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
@@ -127,11 +127,12 @@ class Client(asyncio.Protocol):
 
     async def wait_for(self, condition, seconds, what):
         """Returns once `condition(self)` holds; fails when the connection ends first."""
-        end = time.monotonic() + PATIENCE * seconds
+        limit = patient(seconds)
+        end = time.monotonic() + limit
         while not condition(self):
             assert self.open, f"the connection ended (close code {self.close_code}) before {what}"
             left = end - time.monotonic()
-            assert left > 0, f"not within {PATIENCE * seconds} s: {what} ({self.messages} messages so far)"
+            assert left > 0, f"not within {limit:.0f} s: {what} ({self.messages} messages so far)"
             self.changed.clear()
             try:
                 await asyncio.wait_for(self.changed.wait(), left)

@@ -17,7 +17,7 @@ FIRST, COUNT = 24_000, 8_000
 
 
 def free_port():
-    """A free port, not given to another test recently."""
+    """A port that is free on every address, not given to another test recently."""
     path = pathlib.Path(tempfile.gettempdir()) / f"weirgate-test-ports-{os.getuid()}"
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -27,21 +27,13 @@ def free_port():
             number = (number + 1) % COUNT
             with socket.socket() as probe:
                 try:
-                    probe.bind(("127.0.0.1", FIRST + number))
+                    probe.bind(("", FIRST + number))
                 except OSError:
                     continue
             file.seek(0)
             file.truncate()
             file.write(str(number))
             return FIRST + number
-
-
-@contextlib.contextmanager
-def alone(name):
-    """What only one test of the machine may do at a time, of all checkouts."""
-    with open(pathlib.Path(tempfile.gettempdir()) / f"weirgate-test-{name}-{os.getuid()}", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

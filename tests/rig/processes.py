@@ -19,7 +19,7 @@ import json
 import redis
 
 from ports import free_port
-from waiting import PATIENCE
+from waiting import patient
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
@@ -108,10 +108,11 @@ class Process:
 
     def wait(self, seconds):
         """Returns the exit status; fails if the process does not end in time."""
+        limit = patient(seconds)
         try:
-            return self.child.wait(PATIENCE * seconds)
+            return self.child.wait(limit)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {PATIENCE * seconds} s\n{self.log_tail()}") from None
+            raise AssertionError(f"still running after {limit:.0f} s\n{self.log_tail()}") from None
 
     def kill(self):
         """SIGKILL, and waits for the end; works on a stopped process too."""
@@ -124,7 +125,7 @@ class Process:
 
     def lines_with(self, *texts):
         """Waits for a line of the log that has all of these texts; returns all such lines. A separate thread of weirgate writes the log."""
-        end = time.monotonic() + 10 * PATIENCE
+        end = time.monotonic() + patient(10)
         while not (lines := [line for line in self.log().splitlines() if all(text in line for text in texts)]):
             assert time.monotonic() < end, f"no line with {texts}\n{self.log_tail()}"
             time.sleep(0.02)
@@ -270,9 +271,10 @@ class RedisServer:
 
 
 class Weirgate(Process):
-    """`weirgate SUBCOMMAND` on a free port, with the test's flags and env; `under` is a program that starts weirgate."""
+    """`weirgate SUBCOMMAND` on a free port, with the test's flags and env; `under` is a program that starts weirgate, `program`
+    another version of it."""
 
-    def __init__(self, subcommand="levels", *flags, nats=None, redis=None, env=None, files_max=None, output=None, under=()):
+    def __init__(self, subcommand="levels", *flags, nats=None, redis=None, env=None, files_max=None, output=None, under=(), program=None):
         self.port = free_port()
         settings = {name: str(self.port) for name in ("GATEWAY_PORT", "WS_PORT", "REDIS_WS_GATEWAY_PORT")}
         # A test that starts a gateway again names the port itself.
@@ -282,7 +284,7 @@ class Weirgate(Process):
             settings["REDIS_URL"] = redis.url
         if nats is not None:
             settings["NATS_URL"] = nats.url
-        super().__init__([*under, weirgate_binary(), subcommand, *flags], {**settings, **(env or {})}, files_max, output)
+        super().__init__([*under, program or weirgate_binary(), subcommand, *flags], {**settings, **(env or {})}, files_max, output)
         self.http_url = f"http://127.0.0.1:{self.port}"
         self.ws_url = f"ws://127.0.0.1:{self.port}/ws/stream"
         self.scraped_at = 0

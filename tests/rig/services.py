@@ -8,7 +8,7 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from accepting import Accepting
-from waiting import PATIENCE
+from waiting import patient
 from websockets.asyncio.client import connect
 
 TOKEN = "a-token-of-the-tests"
@@ -92,7 +92,7 @@ def post(url, body, headers=()):
     request = urllib.request.Request(url, body, {"Content-Type": "application/json", **dict(headers)})
     try:
         # Megabytes in a debug build beside other tests take their time.
-        with urllib.request.urlopen(request, timeout=40 * PATIENCE) as answer:
+        with urllib.request.urlopen(request, timeout=patient(40)) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)

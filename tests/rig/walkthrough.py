@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from processes import ROOT, free_port, nats_server_binary, system_binary, weirgate_binary
-from waiting import PATIENCE, until
+from waiting import patient, until
 
 PORTS = ["4222", "6379", "8000", "8080", "8889", "9001", "9002", "9003"]
 # What a gateway listens on where nothing else is said.
@@ -124,7 +124,7 @@ async def values(page, selector="#value"):
 async def different(page, read, seconds=30):
     """Reads until as many different texts were seen as prove that the page moves."""
     seen = []
-    end = asyncio.get_running_loop().time() + PATIENCE * seconds
+    end = asyncio.get_running_loop().time() + patient(seconds)
     while len(seen) < VALUES_SEEN:
         text = await read()
         if text and text not in seen:

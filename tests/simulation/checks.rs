@@ -11,7 +11,7 @@ use crate::world::state::TOPIC;
 
 impl<T: Toy> Run<T> {
     /// Looks at what the last thing that happened came to.
-    pub(crate) fn look(&mut self) {
+    pub(crate) fn check(&mut self) {
         self.note_phases();
         let ended = std::mem::take(&mut self.ledger.borrow_mut().ended);
         for (key, reason) in ended {
@@ -179,7 +179,10 @@ impl<T: Toy> Run<T> {
         if self.world.held {
             return;
         }
-        self.look();
+        self.check();
+        // What is gathered has come after that.
+        self.world.advance(self.limits.gather_us);
+        self.check();
         for key in self.live.clone() {
             self.check_client(key);
         }

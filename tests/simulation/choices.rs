@@ -58,6 +58,7 @@ pub(crate) fn limits(random: &mut Random) -> Limits {
         close_timeout_us: random.between(200_000, 5 * SECOND),
         share_us: random.pick(&[0, 1, 3, 20, 1_000]),
         work_us: random.pick(&[0, 1, 5, 50, 1_000]),
+        gather_us: random.pick(&[0, 0, 1_000, 50_000]),
         write_bytes_max: random.pick(&[20, 100, 700, 3_000, 128 * 1024]),
         deflate_level: random.pick(&[0, 1, 1, 2, 2, 3, 5, 6, 9]),
         // Some clients may refer to their earlier messages, and others not.

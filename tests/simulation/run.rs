@@ -242,7 +242,7 @@ impl<T: Toy> Run<T> {
         }
         self.world.held = false;
         self.world.settle();
-        self.look();
+        self.check();
         let steps = self.random.between(150, 450);
         let drain_at = match self.random.chance(40) {
             true => self.random.between(steps / 2, steps),
@@ -260,10 +260,10 @@ impl<T: Toy> Run<T> {
             }
             self.world.settle();
             // Who ended here ended as the sockets are now.
-            self.look();
+            self.check();
             self.act();
             self.world.settle();
-            self.look();
+            self.check();
             if step % 8 == 0 {
                 self.check_all();
             }
@@ -317,20 +317,20 @@ impl<T: Toy> Run<T> {
         self.draining = Some(self.world.now.mono_us + plan.delay_us);
         self.world.hub.drain(self.world.now, plan);
         self.world.settle();
-        self.look();
+        self.check();
     }
 
     /// Everyone reads, or nobody does any more; then a stop, and nothing may be left.
     fn finish(&mut self) {
         self.world.held = false;
         self.world.settle();
-        self.look();
+        self.check();
         if self.random.chance(60) {
             for key in self.live.clone() {
                 self.world.open_window(key, ALL);
             }
         }
-        self.look();
+        self.check();
         self.check_all();
         if !self.world.hub.is_draining() {
             self.drain();

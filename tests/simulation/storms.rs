@@ -41,7 +41,7 @@ impl<T: Toy> Run<T> {
         }
         self.world.held = false;
         self.world.settle();
-        self.look();
+        self.check();
         for key in came {
             self.was_answered(key);
         }
@@ -49,7 +49,7 @@ impl<T: Toy> Run<T> {
         // All of them at every later step would take too long.
         while self.live.len() > self.crowd * 3 / 2 {
             self.cut();
-            self.look();
+            self.check();
         }
     }
 
@@ -69,7 +69,7 @@ impl<T: Toy> Run<T> {
     pub(crate) fn freeze(&mut self) {
         self.world.held = false;
         self.world.settle();
-        self.look();
+        self.check();
         // Pings may go out, whose pongs come only later.
         if let Some(at) = self.world.hub.poll_timeout()
             && self.random.chance(70)
@@ -123,7 +123,7 @@ impl<T: Toy> Run<T> {
                 "{reason:?} of {key:?}, which was alive while nobody looked"
             );
         }
-        self.look();
+        self.check();
         self.check_all();
     }
 

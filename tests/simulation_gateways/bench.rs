@@ -120,7 +120,7 @@ impl<C: Contract> Bench<C> {
         C::begin(&mut bench);
         for _ in 0..250 {
             bench.act();
-            bench.look();
+            bench.check();
         }
         bench.finish();
         bench.counts
@@ -230,7 +230,7 @@ impl<C: Contract> Bench<C> {
                 break;
             }
             self.world.advance(at - now);
-            self.look();
+            self.check();
         }
         self.world.advance(until - self.world.now.mono_us);
     }
@@ -257,7 +257,7 @@ impl<C: Contract> Bench<C> {
     }
 
     /// Compares what has come with what had to come.
-    pub(crate) fn look(&mut self) {
+    pub(crate) fn check(&mut self) {
         for key in self.clients.keys().copied().collect::<Vec<_>>() {
             for text in self.world.texts(key) {
                 match C::got(self, key, &text) {
@@ -289,9 +289,9 @@ impl<C: Contract> Bench<C> {
             self.clients.get_mut(&key).expect("a client").reads = true;
             self.world.open_window(key, ALL);
         }
-        self.look();
+        self.check();
         C::come_to_rest(self);
-        self.look();
+        self.check();
         if self.random.chance(50) {
             for key in self.clients.keys().copied().collect::<Vec<_>>() {
                 self.world.end(key, false);
@@ -302,7 +302,7 @@ impl<C: Contract> Bench<C> {
             self.pass(60 * SECOND);
             self.world.advance(10 * SECOND);
         }
-        self.look();
+        self.check();
         assert!(self.clients.is_empty(), "clients are left");
         C::check_empty(self);
         let stats = self.world.hub.stats();

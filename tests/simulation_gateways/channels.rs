@@ -376,13 +376,17 @@ impl Contract for Channels {
         let client = bench.client(key);
         let seq = json["seq"].as_u64().unwrap_or_default();
         let skipped = seq.wrapping_sub(client.seq + 1);
-        let is_told = match slow {
+        let is_reported = match slow {
             // What was queued before the loss comes first.
             true => skipped <= client.skipped,
             // Losses that a client hears of together are one.
             false => skipped.min(1) == client.skipped.min(1) && skipped <= client.skipped,
         };
-        assert!(is_told, "{skipped} of {} skipped: {text}", client.skipped);
+        assert!(
+            is_reported,
+            "{skipped} of {} skipped: {text}",
+            client.skipped
+        );
         client.skipped = if slow { client.skipped - skipped } else { 0 };
         client.seq = seq;
         if json["type"] == "data" {
@@ -468,7 +472,7 @@ impl Contract for Channels {
 
     fn come_to_rest(bench: &mut Bench<Self>) {
         bench.world.advance(WAIT_US);
-        bench.look();
+        bench.check();
         for (key, known) in &bench.clients {
             let is_empty = known.model.answers.is_empty() && known.model.refused.is_empty();
             assert!(is_empty, "{key:?}: {:?}", known.model);

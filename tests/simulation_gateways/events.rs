@@ -12,7 +12,7 @@ use weirgate::gateways::events::{
     EventsGateway, EventsGatewaySettings, EventsService, EventsStats, Input, Push,
 };
 use weirgate_core::{Gateway as _, SessionKey};
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 use weirgate_wire::auth::Origins;
 
 use super::bench::{Bench, Contract, SECOND, noise, take};
@@ -289,7 +289,7 @@ impl Contract for Events {
         );
         let held = |of: &str| {
             let holdings = calls.holdings();
-            let holdings = holdings.iter().map(Holding::counts);
+            let holdings = holdings.iter().map(Quota::counts);
             let held = holdings.filter(|held| held.name.starts_with(of));
             held.map(|held| held.held).sum::<u64>()
         };
@@ -301,7 +301,7 @@ impl Contract for Events {
         for _ in 0..10_000 {
             while !bench.world.outputs.is_empty() {
                 bench.reply();
-                bench.look();
+                bench.check();
             }
             // A client that had to read first rests for a moment.
             if bench
@@ -312,7 +312,7 @@ impl Contract for Events {
                 break;
             }
             bench.pass(SECOND / 5);
-            bench.look();
+            bench.check();
         }
         for (key, known) in &bench.clients {
             assert!(known.model.answers.is_empty(), "{key:?}: {:?}", known.model);

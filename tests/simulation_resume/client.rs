@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use weirgate_core::SessionKey;
 
-use super::contract::{Contract, Outcomes, Told, What};
+use super::contract::{Contract, KeptEvent, Outcomes, What};
 use super::instance::Tag;
 use super::redis::Redis;
 
@@ -150,7 +150,7 @@ impl Client {
         }
     }
 
-    fn reads(&mut self, redis: &Redis, told: Told, tag: Tag) {
+    fn reads(&mut self, redis: &Redis, told: KeptEvent, tag: Tag) {
         let at = self.at.as_mut().expect("a connection");
         if let Some(seq) = told.seq {
             assert!(seq > at.seq, "the number {seq} behind {}", at.seq);

@@ -29,7 +29,7 @@ pub(crate) struct Setup {
 
 /// A message to a client.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct KeptEvent {
     pub(crate) what: What,
     pub(crate) pos: Option<String>,
     /// The number of the message on the connection, where messages are numbered.
@@ -88,7 +88,7 @@ pub(crate) trait Contract {
     /// A payload that is counted and relayed by nobody.
     const JUNK: &'static [u8];
     fn subscribe(names: &[String], since: Option<&str>) -> String;
-    fn read(text: &str) -> Told;
+    fn read(text: &str) -> KeptEvent;
     /// Names that clients have asked for outside of the feed, with the numbers of the requests.
     fn asked(outputs: &mut <<Self::Gateway as Gateway>::Out as Output>::Kept)
     -> Vec<(String, u64)>;
@@ -147,7 +147,7 @@ impl Contract for Trades {
     }
 
     /// A trade says its symbol nowhere but in its number's channel, so the caller finds the name.
-    fn read(text: &str) -> Told {
+    fn read(text: &str) -> KeptEvent {
         let json: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{text:.90}: {e}"));
         let data = &json["data"];
         let what = match json["type"].as_str() {
@@ -164,7 +164,7 @@ impl Contract for Trades {
             }),
             _ => panic!("{text:.200}"),
         };
-        Told {
+        KeptEvent {
             what,
             pos: json["pos"].as_str().map(str::to_owned),
             seq: None,
@@ -247,7 +247,7 @@ impl Contract for Channels {
         .to_string()
     }
 
-    fn read(text: &str) -> Told {
+    fn read(text: &str) -> KeptEvent {
         let json: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{text:.90}: {e}"));
         let what = match json["type"].as_str() {
             Some("data") => What::Data {
@@ -273,7 +273,7 @@ impl Contract for Channels {
             }),
             _ => panic!("{text:.200}"),
         };
-        Told {
+        KeptEvent {
             what,
             pos: json["pos"].as_str().map(str::to_owned),
             seq: Some(json["seq"].as_u64().expect("a number")),

@@ -244,6 +244,7 @@ fn stream_link(setup: &Setup, history_ms: u64, process: u64) -> StreamLink {
     let settings = StreamSettings {
         name: KEY.to_owned(),
         history_ms,
+        history_bytes_max: usize::MAX,
         only: Some(only),
     };
     StreamLink::new(settings, setup.bus_message_bytes_max, process)

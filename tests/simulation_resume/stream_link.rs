@@ -3,7 +3,7 @@
 
 use weirgate_bus::redis::StreamReader;
 use weirgate_bus::redis::resp::Value;
-use weirgate_bus::{StreamFeed, StreamSettings, Times, Told};
+use weirgate_bus::{KeptEvent, StreamFeed, StreamSettings, Times};
 use weirgate_core::Now;
 use weirgate_core::{BusEvent, Fault};
 
@@ -111,7 +111,7 @@ impl StreamLink {
         let mut events = Vec::new();
         for told in told {
             self.note(redis, &told);
-            if told == Told::CaughtUp {
+            if told == KeptEvent::CaughtUp {
                 (self.has_stood, self.is_down_told) = (true, false);
                 events.push((self.end, BusEvent::Up));
             }
@@ -122,14 +122,17 @@ impl StreamLink {
     }
 
     /// Notes what was read. What is up to the head was lost, or is older than all that was read.
-    fn note(&mut self, redis: &mut Redis, told: &Told) {
+    fn note(&mut self, redis: &mut Redis, told: &KeptEvent) {
         let id = match told {
-            Told::Message { id, .. } | Told::Head(id) => *id,
-            Told::Lost | Told::Hole => return redis.forget_gone(self.process),
-            Told::Bad(_) | Told::CaughtUp | Told::Behind { .. } => return,
+            KeptEvent::Message { id, .. } | KeptEvent::Head(id) => *id,
+            KeptEvent::Lost | KeptEvent::Hole => return redis.forget_gone(self.process),
+            KeptEvent::Bad(_)
+            | KeptEvent::CaughtUp
+            | KeptEvent::Behind { .. }
+            | KeptEvent::Subjects(_) => return,
         };
         let number = redis.stream.as_ref().expect("a stream").number_of(id);
-        let is_head = matches!(told, Told::Head(_));
+        let is_head = matches!(told, KeptEvent::Head(_));
         if !is_head {
             assert!(number >= self.end, "{number} was read before {}", self.end);
             redis.items[number].read_by.push(self.process);

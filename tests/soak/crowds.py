@@ -24,6 +24,7 @@ class Crowd:
     name, gateway = "", ""
     upgrades, deflate, path = True, False, "/ws"
     needs_tls, greets, reads, rate, feed, receive_bytes = False, True, True, None, 0, None
+    flags = ()
 
     def opening(self, port):
         """The first bytes of a connection."""
@@ -36,6 +37,11 @@ class Crowd:
     def unit(self):
         """The bytes that each sends in turn."""
         raise NotImplementedError
+
+    @property
+    def parts(self):
+        """The crowds that come at once."""
+        return [self]
 
 
 class Echo(Crowd):
@@ -78,6 +84,59 @@ class Heads(Crowd):
 
     def unit(self):
         return b"X-A: %s\r\n" % (b"b" * 100)
+
+
+class Names(Crowd):
+    """Requests for many names, which the next request gives up: 200,000 names a second in all."""
+    gateway = "channels"
+
+    def __init__(self, name, count):
+        self.name, self.flags = name, ("--channels-max", "5000")
+        self.requests = [client_frame(1, json.dumps({"action": action, "channels": [f"n{n}" for n in range(count)]}).encode())
+                         for action in ("subscribe", "unsubscribe")]
+        self.rate, self.turn = 200_000 / count * len(self.requests[0]), 0
+
+    def unit(self):
+        self.turn += 1
+        return self.requests[self.turn // 400 % 2]
+
+
+class Leavers(Crowd):
+    """They resume, read nothing, and give names up."""
+    name, gateway, reads, receive_bytes, feed = "leavers", "channels", False, 2304, 100
+    flags = ("--history-ms", "60000", "--history-names", "news", "--conflate", "news")
+
+    def opening(self, port):
+        return super().opening(port) + client_frame(1, json.dumps({"action": "subscribe", "channels": ["news"], "last": 100}).encode())
+
+    def unit(self):
+        return client_frame(1, json.dumps({"action": "unsubscribe", "channels": [f"n{n}" for n in range(48)]}).encode())
+
+
+class IdleRequests(Crowd):
+    """Kept connections that have asked for a page, more than there is memory for."""
+    name, gateway, upgrades, rate, flags = "idle requests", "channels", False, 2_000, ("--memory-max", "67108864")
+
+    def opening(self, port):
+        return b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    def unit(self):
+        return self.opening(0)
+
+
+class Together(Crowd):
+    """These at once, at one gateway."""
+    name, gateway = "together", "channels"
+
+    def __init__(self, parts):
+        self.all, self.feed = parts, max(part.feed for part in parts)
+        flags = [part.flags for part in parts]
+        self.flags = [flag for at, flag in enumerate(flags) if flag not in flags[:at]]
+        self.flags = [word for flag in self.flags for word in flag]
+
+    @property
+    def parts(self):
+        return self.all
 
 
 class SlowBodies(Crowd):

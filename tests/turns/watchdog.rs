@@ -86,7 +86,7 @@ fn the_process_that_hangs() {
     let Ok(turn_max_ms) = env::var(CHILD) else {
         return;
     };
-    logging::init(LogFormat::Text, "info").expect("a log");
+    logging::init(LogFormat::Text, "info", None).expect("a log");
     let mut common = CommonSettings::default();
     common.reactor.listen.addrs = vec![ListenAddr::Tcp(([127, 0, 0, 1], 0).into())];
     common.reactor.stop_timeout_us = STOP_TIMEOUT.as_micros() as u64;

@@ -128,20 +128,20 @@ impl Client {
         };
         let deflated = first & 0x40 != 0;
         let text = &view[view.len().min(header + if deflated { 5 } else { 0 })..];
-        let lead = text.strip_prefix(b"{\"seq\":").map_or(0, |number| {
+        let prefix = text.strip_prefix(b"{\"seq\":").map_or(0, |number| {
             let digits = number.iter().take_while(|b| b.is_ascii_digit()).count();
             view.len() - number.len() + digits
         });
         let spot = match got {
             n if n < header => Spot::Header,
             n if n == header => Spot::HeaderEnd,
-            n if n < lead => Spot::Lead,
-            n if n == lead => Spot::LeadEnd,
+            n if n < prefix => Spot::Prefix,
+            n if n == prefix => Spot::LeadEnd,
             _ => Spot::Body,
         };
         Place::Data {
             deflated,
-            lead: lead > 0,
+            prefix: prefix > 0,
             spot,
         }
     }
@@ -318,7 +318,7 @@ pub(crate) enum Place {
     Data {
         deflated: bool,
         /// With a number in front of the body.
-        lead: bool,
+        prefix: bool,
         spot: Spot,
     },
 }
@@ -328,7 +328,7 @@ pub(crate) enum Place {
 pub(crate) enum Spot {
     Header,
     HeaderEnd,
-    Lead,
+    Prefix,
     LeadEnd,
     Body,
 }
@@ -337,21 +337,21 @@ impl Place {
     /// All places.
     pub(crate) fn all() -> Vec<Self> {
         let mut all = vec![Self::Head, Self::Control, Self::FrameBorder];
-        for (deflated, lead) in [(false, false), (false, true), (true, false), (true, true)] {
+        for (deflated, prefix) in [(false, false), (false, true), (true, false), (true, true)] {
             let spots = [
                 Spot::Header,
                 Spot::HeaderEnd,
-                Spot::Lead,
+                Spot::Prefix,
                 Spot::LeadEnd,
                 Spot::Body,
             ];
             let spots = spots.into_iter().filter(|spot| match spot {
-                Spot::Lead | Spot::LeadEnd => lead,
+                Spot::Prefix | Spot::LeadEnd => prefix,
                 _ => true,
             });
             all.extend(spots.map(|spot| Self::Data {
                 deflated,
-                lead,
+                prefix,
                 spot,
             }));
         }

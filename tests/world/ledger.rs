@@ -14,7 +14,7 @@ use super::memory::Watched;
 /// A message that a client must get.
 pub(crate) struct Expected {
     body: Rc<str>,
-    /// The number in the lead; 0 for no number.
+    /// The number in the prefix; 0 for no number.
     number: u64,
     conflation: Option<u64>,
     topic: Option<Rc<str>>,

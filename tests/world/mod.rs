@@ -20,7 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use weirgate::gateways::channels::ChannelsOutput;
 use weirgate::gateways::events::call::Call;
 use weirgate_core::{Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey};
-use weirgate_wire::admission::Permit;
+use weirgate_wire::admission::ConnectionPermit;
 use weirgate_wire::base::SplitMix64;
 
 use client::Client;
@@ -142,7 +142,7 @@ pub(crate) struct World<G: Gateway<Out: Output>> {
     pub(crate) outputs: <G::Out as Output>::Kept,
     pub(crate) to_http: Vec<Vec<u8>>,
     /// Permits of connections handed over to HTTP, if kept.
-    pub(crate) handed_over: Option<Vec<Permit>>,
+    pub(crate) handed_over: Option<Vec<ConnectionPermit>>,
     pub(crate) frame_bytes: FrameBytes,
     /// Several events happen in a turn: no flush in between.
     pub(crate) held: bool,
@@ -197,7 +197,7 @@ impl<G: Gateway<Out: Output>> World<G> {
     }
 
     /// Takes back a connection that served HTTP and now requests a WebSocket.
-    pub(crate) fn come_back(&mut self, permit: Permit, room: usize) -> SessionKey {
+    pub(crate) fn come_back(&mut self, permit: ConnectionPermit, room: usize) -> SessionKey {
         let peer = SocketAddr::from(([127, 0, 0, 1], 4_000));
         let key = self.hub.handle_returned(self.now, peer, permit);
         self.socket(key, room)

@@ -2,7 +2,7 @@
 //! front, with backlog, replays and losses of the bus.
 
 use super::ledger::Note;
-use super::toys::{In, Out, Told, admit, bye, entrance};
+use super::toys::{In, KeptEvent, Out, admit, bye, entrance};
 use std::sync::Arc;
 use weirgate_core::{
     Admission, BusEvent, ByClient, Closed, ConflationKey, Core, Entrance, Feed, FeedStats, Frame,
@@ -18,7 +18,7 @@ const FEED_KEY: u64 = 0;
 /// Clients are members of [`TOPIC`] from their 101; `join NAME`, `leave NAME`, `ask`, `bye`.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    pub(crate) told: Told,
+    pub(crate) told: KeptEvent,
 }
 
 impl Gateway for State {
@@ -159,6 +159,8 @@ impl Feed for StateFeed {
             BusEvent::Up
             | BusEvent::Down(_)
             | BusEvent::Gap { .. }
+            | BusEvent::GapBeside { .. }
+            | BusEvent::Subjects(_)
             | BusEvent::Skipped { .. }
             | BusEvent::Feed(_)
             | BusEvent::Deleted(_)

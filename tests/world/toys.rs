@@ -6,7 +6,7 @@ use super::ledger::{Note, Shared};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, CloseCode, CloseReason, Closed, Closing, Core,
-    Entrance, Frame, Gateway, Incoming, Joined, Lead, Left, MaxRate, NameRefusal, Publication,
+    Entrance, Frame, Gateway, Incoming, Joined, Left, MaxRate, NameRefusal, Prefix, Publication,
     Retain, SessionKey, TopicName,
 };
 use weirgate_wire::auth::Origins;
@@ -83,14 +83,14 @@ pub(crate) fn admit<C>(
 
 /// The reports of a toy: to the ledger immediately, to other threads as outputs.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct KeptEvent {
     pub(crate) ledger: Shared,
     pub(crate) outputs: VecDeque<Out>,
     /// Topics with members.
     topics: BTreeSet<TopicName>,
 }
 
-impl Told {
+impl KeptEvent {
     /// Adds a member; returns false if the client was a member already.
     pub(crate) fn join(&mut self, core: &mut Core, key: SessionKey, topic: &str) -> bool {
         let name = TopicName::from(topic.to_owned());
@@ -150,14 +150,14 @@ pub(crate) fn bye(core: &mut Core, ledger: &Shared, key: SessionKey) {
     ledger.borrow_mut().closing(key);
 }
 
-const LEAD: Lead = Lead::Seq("{\"seq\":");
+const PREFIX: Prefix = Prefix::Seq("{\"seq\":");
 
 /// Numbered messages: `join NAME`, `leave NAME`; a publication to `NAME` reaches the members of `NAME`
 /// and of every matching pattern `PREFIX*`.
 #[derive(Debug, Default)]
 pub(crate) struct Numbered {
     pub(crate) closed: Vec<(SessionKey, CloseReason)>,
-    pub(crate) told: Told,
+    pub(crate) told: KeptEvent,
     /// Patterns with requests.
     patterns: BTreeMap<String, u32>,
 }
@@ -166,7 +166,7 @@ impl Numbered {
     fn publish(&self, core: &mut Core, topic: &str, source: &str, body: &str) {
         let body = format!(",\"topic\":\"{source}\",\"body\":\"{body}\"}}");
         let frame = Frame::text(core.frame_bytes())
-            .lead(LEAD)
+            .prefix(PREFIX)
             .received(core.now())
             .body(body.as_bytes())
             .finish();
@@ -180,7 +180,7 @@ impl Numbered {
         let body = format!(",\"answer\":\"{text}\"}}");
         let frame = Frame::text(core.frame_bytes())
             .answer()
-            .lead(LEAD)
+            .prefix(PREFIX)
             .body(body.as_bytes())
             .finish();
         core.send(key, &frame);
@@ -276,7 +276,7 @@ impl Gateway for Numbered {
 #[derive(Debug, Default)]
 pub(crate) struct Symbols {
     pub(crate) closed: Vec<(SessionKey, CloseReason)>,
-    pub(crate) told: Told,
+    pub(crate) told: KeptEvent,
 }
 
 impl Gateway for Symbols {
@@ -341,7 +341,7 @@ impl Gateway for Symbols {
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
     pub(crate) closed: Vec<(SessionKey, CloseReason)>,
-    pub(crate) told: Told,
+    pub(crate) told: KeptEvent,
     in_flight: BTreeMap<u64, SessionKey>,
     next_call: u64,
 }

@@ -19,6 +19,7 @@ export class Expectations {
 
   status(status) { assert.equal(this.client.status, status); }
   position(wanted) { assert.equal(this.client.position ?? null, wanted); }
+  brings(wanted) { assert.deepEqual(this.client.brings, wanted); }
   reconnects(count) { assert.equal(this.client.reconnects, count); }
   last_close(wanted) {
     const got = Object.fromEntries(Object.keys(wanted).map((key) => [key, this.client.lastClose[key]]));

@@ -54,6 +54,7 @@ const TOLD = {
   subscribed: ({ channels, subscribed = channels, recovered = null, why }) => ["subscribed", subscribed, recovered, ...(why ? [why] : [])],
   bus: (bus, { lost }) => ["bus", bus, ...(lost ? ["lost"] : [])],
   gap: ({ first, last }) => ["gap", first, last],
+  retained: ({ channel, count, cut }) => ["retained", channel, count, ...(cut ? [cut] : [])],
   push: ({ event, data }) => ["push", event, data],
 };
 
@@ -102,6 +103,7 @@ class Run extends Expectations {
       },
       report: (error) => { throw error; },
       log: () => {},
+      warn: () => {},
       attempt: (call, failed) => { try { call(); } catch (error) { failed?.(error); } },
     };
   }

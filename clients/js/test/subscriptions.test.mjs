@@ -149,3 +149,74 @@ test("a listener of refusals that fails stops nothing", inWorld(async () => {
   assert.equal(sockets.length, 1);
   channels.close();
 }));
+
+/** Runs `run` with the lines of `console.warn`. */
+function warning(run) {
+  return inWorld(async () => {
+    const { warn } = console, lines = [];
+    console.warn = (line) => lines.push(line);
+    try {
+      await run(lines);
+    } finally {
+      console.warn = warn;
+    }
+  });
+}
+const refuse = ({ requestId }, ...errors) => latest().message({ type: "subscribed", channels: [], errors, requestId, seq: 1 });
+
+test("a refused name is one line of the console where nobody hears of it, also after reconnections", warning(async (lines) => {
+  const channels = new Channels(URL_);
+  channels.subscribe(["a", "b"], () => {});
+  for (let connection = 0; connection < 3; connection += 1) {
+    latest().open();
+    latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z", seq: 1 });
+    await settled();
+    for (const request of sent()) refuse(request, "Max channels", "Access denied to channel: b");
+    await settled();
+    latest().end(1006);
+    pass(20_000);
+  }
+  assert.deepEqual(lines, ['weirgate: refused {"a":"Max channels","b":"Access denied to channel: b"}']);
+  channels.close();
+}));
+
+for (const [how, options, use] of [
+  ["onError", { onError() {} }, () => {}],
+  ["a listener", {}, (channels) => channels.addEventListener("error", () => {})],
+  ["an iteration of errors", {}, (channels) => channels.iterate("error")],
+  ["then", {}, (_, sub) => sub.then(undefined, () => {})],
+  ["catch", {}, (_, sub) => sub.catch(() => {})],
+]) {
+  test(`who hears of a refused name by ${how} finds nothing in the console`, warning(async (lines) => {
+    const channels = new Channels(URL_, options);
+    use(channels, channels.subscribe("a", () => {}));
+    latest().open();
+    await settled();
+    sent().forEach((request) => refuse(request, "Access denied to channel: a"));
+    await settled();
+    assert.deepEqual(lines, []);
+    channels.close();
+  }));
+}
+
+test("a name that a new token does not grant is in the console, although the program has awaited its grant", warning(async (lines) => {
+  const channels = new Channels(URL_), sub = channels.subscribe("a", () => {});
+  sub.then(() => {});
+  latest().open();
+  await settled();
+  sent().forEach(grant);
+  await settled();
+  latest().message({ type: "authenticated", timestamp: "2026-01-01T00:00:00Z", revoked: ["a"], requestId: null, seq: 2 });
+  assert.deepEqual(lines, ['weirgate: refused {"a":"not granted by the new token"}']);
+  channels.close();
+}));
+
+test("a thousand refused names are one short line", warning(async (lines) => {
+  const channels = new Channels(URL_);
+  for (let n = 0; n < 1_000; n += 1) channels.subscribe(`n${n}`);
+  latest().open();
+  await settled();
+  sent().forEach((request) => refuse(request, "Access denied"));
+  assert.deepEqual(lines.map((line) => line.length), [1_018]);
+  channels.close();
+}));

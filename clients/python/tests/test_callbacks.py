@@ -193,3 +193,53 @@ async def test_no_redirect_is_followed(fallback, token_in):
                 while client.last_close is None or client.last_close.attempt < 4:
                     await asyncio.sleep(0.01)
             assert "302" in client.last_close.reason and not stolen
+
+
+class Gate:
+    """A gateway that refuses all names but `granted`."""
+
+    async def __aenter__(self):
+        self.server = await serve(self.talk, "127.0.0.1", 0)
+        self.url = f"ws://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/"
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+        await self.server.wait_closed()
+
+    async def talk(self, link):
+        async for text in link:
+            request = json.loads(text)
+            granted = [name for name in request["channels"] if name == "granted"]
+            refused = [f"Access denied to channel: {name}" for name in request["channels"] if name != "granted"]
+            await link.send(json.dumps({"type": "subscribed", "channels": granted, "errors": refused, "requestId": request["requestId"], "seq": 1}))
+
+
+async def test_a_refused_name_is_in_the_log_where_nobody_hears_of_it(caplog):
+    async with Gate() as gate, weirgate.Channels(gate.url) as channels:
+        names = channels.subscribe(["granted", "wrong"], print)
+        while "wrong" not in names.refused:
+            await asyncio.sleep(0.01)
+        assert [(one.name, one.levelname, one.getMessage()) for one in caplog.records if one.name == "weirgate"] == [
+            ("weirgate", "WARNING", "refused {'wrong': 'Access denied to channel: wrong'}")]
+
+
+@pytest.mark.parametrize("how", ["on_error", "on", "await", "wait"])
+async def test_who_hears_of_a_refused_name_finds_nothing_in_the_log(caplog, how):
+    async with Gate() as gate:
+        if how == "wait":
+            def run():
+                with weirgate.sync.Channels(gate.url) as channels, pytest.raises(weirgate.RequestError, match="denied"):
+                    channels.subscribe("wrong").wait()
+            await asyncio.to_thread(run)
+        else:
+            async with weirgate.Channels(gate.url, **({"on_error": print} if how == "on_error" else {})) as channels:
+                if how == "on":
+                    channels.on("error", print)
+                wrong = channels.subscribe("wrong", print)
+                if how == "await":
+                    with pytest.raises(weirgate.RequestError, match="denied"):
+                        await wrong
+                while not wrong.refused:
+                    await asyncio.sleep(0.01)
+        assert [one for one in caplog.records if one.name == "weirgate"] == []

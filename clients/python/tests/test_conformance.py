@@ -37,6 +37,7 @@ TOLD = {
                                 *([told["why"]] if "why" in told else [])],
     "bus": lambda bus, lost: ["bus", bus, *(["lost"] if lost else [])],
     "gap": lambda gap: ["gap", *gap],
+    "retained": lambda end: ["retained", end["channel"], end["count"], *([end["cut"]] if "cut" in end else [])],
     "push": lambda push: ["push", push.event, push.data],
 }
 
@@ -225,6 +226,9 @@ class Run:
 
     def do_position(self, wanted):
         assert self.core.position == wanted
+
+    def do_brings(self, wanted):
+        assert self.core.brings == wanted
 
     def do_reconnects(self, count):
         assert self.core.reconnects == count

@@ -64,6 +64,8 @@ def server():
 def program(code, *args, **how):
     """Starts Python code with the client."""
     env = os.environ | {"PYTHONPATH": str(SOURCE)}
+    # Whoever started the tests may ignore Ctrl-C, as a shell does for what runs in its background.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n" + code
     return subprocess.Popen([sys.executable, "-c", code, *args], env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
 
 

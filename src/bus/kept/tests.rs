@@ -9,7 +9,7 @@ use weirgate_core::Point;
 /// none is missing without a report of a loss, except for the `unreadable` ones. The messages from `stood_at` on may
 /// not be missing even before the first one that came. Returns the newest serial number.
 pub(crate) fn check_told(
-    told: &[Told],
+    events: &[KeptEvent],
     unreadable: &[u64],
     mut stood_at: Option<u64>,
     end: u64,
@@ -19,14 +19,14 @@ pub(crate) fn check_told(
         assert_eq!(lost, None, "before {}", serials.end);
     };
     let (mut next, mut has_stood, mut newest) = (None, false, None);
-    for told in told {
-        match told {
-            Told::Lost | Told::Hole => (next, newest, stood_at) = (None, None, None),
-            Told::CaughtUp => has_stood = true,
-            Told::Behind { .. } => {}
-            Told::Head(id) => newest = Some(*id),
-            Told::Bad(why) => panic!("{why}"),
-            Told::Message {
+    for events in events {
+        match events {
+            KeptEvent::Lost | KeptEvent::Hole => (next, newest, stood_at) = (None, None, None),
+            KeptEvent::CaughtUp => has_stood = true,
+            KeptEvent::Behind { .. } | KeptEvent::Subjects(_) => {}
+            KeptEvent::Head(id) => newest = Some(*id),
+            KeptEvent::Bad(why) => panic!("{why}"),
+            KeptEvent::Message {
                 id,
                 payload,
                 is_old,
@@ -246,6 +246,7 @@ fn what_was_stored_since_the_start_is_for_clients_that_were_taken_meanwhile() {
     let settings = StreamSettings {
         name: "ticks".to_owned(),
         history_ms: 60_000,
+        history_bytes_max: usize::MAX,
         only: None,
     };
     let start_ms = 1_700_000_000_000;
@@ -268,14 +269,14 @@ fn what_was_stored_since_the_start_is_for_clients_that_were_taken_meanwhile() {
             (start_ms + 9_000, false, false, now.unix_ms()),
         ] {
             let (major, minor) = id(times, stored_ms);
-            let told = Told::Message {
+            let events = KeptEvent::Message {
                 id: StoredId { major, minor },
                 subject: "a".to_owned(),
                 payload: Vec::new(),
                 is_deletion: false,
                 is_old,
             };
-            let Some(BusEvent::Message(message)) = feed.event(now, told) else {
+            let Some(BusEvent::Message(message)) = feed.event(now, events) else {
                 panic!("no message");
             };
             let got = (message.quiet, message.received.unix_ms());

@@ -102,7 +102,7 @@ impl World {
         for subscription in &all {
             if refused {
                 let told = self.ledger.refused(subscription, all.len() == 1);
-                self.is_told(subscription, told);
+                self.is_reported(subscription, told);
                 continue;
             }
             match change.wanted {
@@ -117,7 +117,7 @@ impl World {
                 continue;
             }
             let told = self.ledger.confirmed(subscription, change.wanted);
-            self.is_told(subscription, told);
+            self.is_reported(subscription, told);
         }
         true
     }
@@ -133,7 +133,7 @@ impl World {
         while let Some((subscription, number)) = self.ledger.next_settled(now) {
             assert!(self.unsettled.contains(&key(&subscription)));
             assert!(self.stands.contains(&key(&subscription)));
-            self.is_told(&subscription, Some(number));
+            self.is_reported(&subscription, Some(number));
         }
         let still = self.ledger.settling.values().map(|s| key(&s.subscription));
         self.unsettled = still.collect();
@@ -141,7 +141,7 @@ impl World {
     }
 
     /// Checks that the answer belongs to the newest request.
-    fn is_told(&mut self, subscription: &Subscription, number: Option<u64>) {
+    fn is_reported(&mut self, subscription: &Subscription, number: Option<u64>) {
         if number.is_some() {
             assert!(self.wanted.contains(&key(subscription)));
             assert_eq!(number.as_ref(), self.newest.get(&key(subscription)));

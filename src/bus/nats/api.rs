@@ -1,25 +1,19 @@
-//! Requests to JetStream: an answer, a refusal, or the end of the connection, whatever is first.
-//!
-//! The crate's own requests wait five seconds even when the connection is gone meanwhile, and fail on error codes newer
-//! than the crate. The crate's types of requests and answers are used.
+//! Requests to JetStream on a connection, and their answers. The types of the `nats` crate describe streams and consumers.
 //!
 //! Any client that may publish to an inbox can have sent an answer, so [`json::read`] checks each before a parser reads
 //! it.
 
-use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use crossbeam_channel::{Receiver, TryRecvError, select};
-use nats::Connection;
 use nats::jetstream::{ConsumerInfo, StreamConfig, StreamInfo};
 use sonic_rs::{Deserialize, JsonValueMutTrait, JsonValueTrait};
 
-use super::consumer::Plan;
-use super::error::{INBOXES, Refusal, Refusals};
-use super::protocol::are_of_deletion;
-use super::stream_info::Cluster;
+use super::error::INBOXES;
+use super::needs::Action;
+use super::protocol::{Delivery, are_of_deletion};
+use super::stream_info::{Cluster, unix_ns};
 use weirgate_wire::json;
 use weirgate_wire::json::{Json, JsonError};
 
@@ -27,24 +21,12 @@ pub(super) use weirgate_wire::json::read;
 
 /// How long an answer may take.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_000);
+/// The request about the account.
+pub(super) const ACCOUNT_INFO: &str = "$JS.API.INFO";
 /// The status of an answer that the server gives in place of JetStream, as in HTTP: service unavailable.
 const UNAVAILABLE: u64 = 503;
-/// How often a request without an answer looks for a refusal of the server. A refusal does not arrive as an answer.
-const REFUSAL_LOOK: Duration = Duration::from_millis(20);
 /// The shorter limit while other subjects wait.
-const HASTY_TIMEOUT: Duration = Duration::from_millis(1_000);
-
-/// JetStream on a connection. Clones use the same connection.
-#[derive(Clone)]
-pub(super) struct Api {
-    pub(super) connection: Connection,
-    /// Closed when the connection is lost.
-    pub(super) lost: Receiver<std::convert::Infallible>,
-    /// The server's refusals on this connection.
-    pub(super) refusals: Refusals,
-    /// How long an answer may take.
-    pub(super) answer_timeout: Duration,
-}
+pub(super) const HASTY_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// The reason for a request without the desired answer.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +50,6 @@ pub(super) enum ApiError {
     Lost,
     #[error("the answer cannot be read: {0}")]
     Unreadable(String),
-    #[error(transparent)]
-    Connection(#[from] io::Error),
 }
 
 impl ApiError {
@@ -109,7 +89,7 @@ impl ApiError {
     /// Whether every other request on this connection would fail too.
     pub(super) fn is_of_all(&self) -> bool {
         match self {
-            Self::NoJetStream | Self::Lost | Self::Connection(_) => true,
+            Self::NoJetStream | Self::Lost => true,
             Self::NotPermitted(what) => what.ends_with(INBOXES),
             Self::Refused { .. }
             | Self::Unavailable { .. }
@@ -134,93 +114,73 @@ impl ApiError {
 pub(super) struct Fetched {
     pub(super) sequence: u64,
     pub(super) payload: Vec<u8>,
+    /// When it was stored, Unix nanoseconds; `None`: unknown.
+    pub(super) stored_unix_ns: Option<u64>,
     /// The value of the subject was deleted.
     pub(super) is_deletion: bool,
 }
 
 /// JetStream by requests on a connection.
 pub(super) trait JetStream {
-    /// Sends a request. Returns the JSON of the answer, or the error in the answer.
-    fn request(&self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ApiError>;
+    /// Sends a request, and waits. Returns the JSON of the answer, or the error in the answer.
+    fn request(&mut self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ApiError>;
 
-    /// Sends the request `verb`, as [`Self::request`].
-    fn ask(&self, verb: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-        self.request(&format!("$JS.API.{verb}"), body)
-    }
+    /// Gives later answers less time, because something else waits meanwhile.
+    fn hurry(&mut self) {}
 
     /// The state of a stream. Returns an error if the stream has no leader: then nothing of it is delivered.
-    fn stream_info(&self, stream: &str) -> Result<StreamInfo, ApiError> {
-        let answer = self.ask(&format!("STREAM.INFO.{stream}"), b"")?;
-        let answer = read(&answer)?;
-        Cluster::read(answer)?;
-        Ok(answer.parse()?)
+    fn stream_info(&mut self, stream: &str) -> Result<StreamInfo, ApiError> {
+        stream_of(&self.request(&Action::StreamInfo.of(stream), b"")?)
     }
 
     /// The name of the stream that stores `subject`. The subjects of two streams never overlap, so there is at most
     /// one.
-    fn stream_holding(&self, subject: &str) -> Result<Option<String>, ApiError> {
+    fn stream_holding(&mut self, subject: &str) -> Result<Option<String>, ApiError> {
         let query = sonic_rs::json!({ "subject": subject }).to_string();
-        let answer = self.ask("STREAM.NAMES", query.as_bytes())?;
+        let answer = self.request(&Action::StreamNames.of(""), query.as_bytes())?;
         first_stream(read(&answer)?)
     }
 
-    fn add_stream(&self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
+    fn add_stream(&mut self, config: &StreamConfig) -> Result<StreamInfo, ApiError> {
         let body = sonic_rs::to_vec(config).map_err(unreadable)?;
-        parse(&self.ask(&format!("STREAM.CREATE.{}", config.name), &body)?)
+        parse(&self.request(&Action::CreateStream.of(&config.name), &body)?)
     }
 
-    /// A consumer, and whether it delivers nothing until a time (`pause_until`).
-    fn consumer_and_pause(
-        &self,
-        stream: &str,
-        name: &str,
-    ) -> Result<(ConsumerInfo, bool), ApiError> {
-        let answer = self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?;
-        let answer = read(&answer)?;
-        let paused = answer.get(&["paused"]);
-        let is_paused = paused.is_some_and(|paused| json::value(&paused).unwrap_or(false));
-        Ok((answer.parse()?, is_paused))
-    }
-
-    /// Makes a consumer.
-    fn add_consumer(
-        &self,
-        stream: &str,
-        deliver_subject: &str,
-        plan: &Plan<'_>,
-    ) -> Result<ConsumerInfo, ApiError> {
-        let (subject, body) = plan.request(stream, deliver_subject);
-        parse(&self.request(&subject, body.as_bytes())?)
+    /// The state of a consumer.
+    fn consumer(&mut self, stream: &str, name: &str) -> Result<ConsumerState, ApiError> {
+        let answer = self.request(&Action::ConsumerInfo.subject(stream, name), b"")?;
+        ConsumerState::read(&answer)
     }
 
     /// Changes the deliver subject of a consumer without a listener. The other settings are sent back as received,
     /// because settings unknown to the crate must not be lost.
     fn move_consumer(
-        &self,
+        &mut self,
         stream: &str,
         name: &str,
         deliver_subject: &str,
     ) -> Result<(), ApiError> {
-        let info = self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), b"")?;
+        let info = self.request(&Action::ConsumerInfo.subject(stream, name), b"")?;
         let body = moved(stream, &info, deliver_subject)?;
-        self.ask(&format!("CONSUMER.DURABLE.CREATE.{stream}.{name}"), &body)
+        self.request(&Action::CreateDurable.subject(stream, name), &body)
             .map(drop)
     }
 
-    fn delete_consumer(&self, stream: &str, name: &str) -> Result<(), ApiError> {
-        self.ask(&format!("CONSUMER.DELETE.{stream}.{name}"), b"")
-            .map(drop)
+    /// The message of this sequence.
+    fn message_at(&mut self, stream: &str, sequence: u64) -> Result<Option<Fetched>, ApiError> {
+        let query = sonic_rs::json!({ "seq": sequence });
+        self.fetch(stream, &query.to_string())
     }
 
     /// The last message of a subject.
-    fn last(&self, stream: &str, subject: &str) -> Result<Option<Fetched>, ApiError> {
+    fn last(&mut self, stream: &str, subject: &str) -> Result<Option<Fetched>, ApiError> {
         let query = sonic_rs::json!({ "last_by_subj": subject });
         self.fetch(stream, &query.to_string())
     }
 
     /// The first message of a subject at or after a sequence.
     fn first_from(
-        &self,
+        &mut self,
         stream: &str,
         subject: &str,
         sequence: u64,
@@ -229,8 +189,8 @@ pub(super) trait JetStream {
         self.fetch(stream, &query.to_string())
     }
 
-    fn fetch(&self, stream: &str, query: &str) -> Result<Option<Fetched>, ApiError> {
-        let answer = self.ask(&format!("STREAM.MSG.GET.{stream}"), query.as_bytes());
+    fn fetch(&mut self, stream: &str, query: &str) -> Result<Option<Fetched>, ApiError> {
+        let answer = self.request(&Action::GetMessage.of(stream), query.as_bytes());
         let answer = match answer {
             Err(error) if error.message_is_missing() => return Ok(None),
             answer => answer?,
@@ -239,62 +199,51 @@ pub(super) trait JetStream {
     }
 }
 
-impl Api {
-    /// Whether the connection is lost.
-    pub(super) fn is_lost(&self) -> bool {
-        matches!(self.lost.try_recv(), Err(TryRecvError::Disconnected))
-    }
+/// The state of a consumer on the server.
+pub(super) struct ConsumerState {
+    pub(super) info: ConsumerInfo,
+    /// Whether it delivers nothing until a time (`pause_until`).
+    pub(super) is_paused: bool,
+    /// When it has delivered last, Unix nanoseconds; `None`: not yet.
+    pub(super) active_unix_ns: Option<u64>,
+}
 
-    /// The same connection, with less time for each answer.
-    pub(super) fn hasty(&self) -> Self {
-        Self {
-            answer_timeout: HASTY_TIMEOUT,
-            ..self.clone()
-        }
-    }
-
-    /// The refusal of a request on `subject`, if the server has sent one.
-    fn refused(&self, subject: &str) -> Option<ApiError> {
-        let request = Refusal::Request(subject.to_owned());
-        let inboxes = Refusal::Subscription(INBOXES.to_owned());
-        let what = match () {
-            () if self.refusals.has(&inboxes) => format!("subscribe to {INBOXES}"),
-            () if self.refusals.has(&request) => format!("publish to {subject}"),
-            () => return None,
-        };
-        Some(ApiError::NotPermitted(what))
+impl ConsumerState {
+    /// # Errors
+    /// The answer cannot be read.
+    pub(super) fn read(answer: &[u8]) -> Result<Self, ApiError> {
+        let answer = read(answer)?;
+        let paused = answer.get(&["paused"]);
+        let active = answer.text(&["delivered", "last_active"]);
+        Ok(Self {
+            is_paused: paused.is_some_and(|paused| json::value(&paused).unwrap_or(false)),
+            active_unix_ns: active.as_deref().and_then(unix_ns),
+            info: answer.parse()?,
+        })
     }
 }
 
-impl JetStream for Api {
-    fn request(&self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-        // The request may be permitted by now.
-        let request = Refusal::Request(subject.to_owned());
-        self.refusals.forget(&request);
-        let inbox = self.connection.new_inbox();
-        let answers = self.connection.subscribe(&inbox)?;
-        self.connection.publish_request(subject, &inbox, body)?;
-        let end = Instant::now() + self.answer_timeout;
-        let answer = loop {
-            select! {
-                recv(answers.receiver()) -> answer => break answer.map_err(|_| ApiError::Lost)?,
-                recv(self.lost) -> _ => return Err(ApiError::Lost),
-                default(REFUSAL_LOOK) => {}
-            }
-            if let Some(refused) = self.refused(subject) {
-                return Err(refused);
-            }
-            if Instant::now() >= end {
-                return Err(ApiError::NoAnswer(self.answer_timeout));
-            }
-        };
-        if answer.is_no_responders() {
-            return Err(ApiError::NoJetStream);
-        }
-        match refusal(read(&answer.data)?) {
-            Some(refusal) => Err(refusal),
-            None => Ok(answer.data),
-        }
+/// The state of a stream in an answer.
+///
+/// # Errors
+/// The answer cannot be read, or the stream has no leader.
+pub(super) fn stream_of(answer: &[u8]) -> Result<StreamInfo, ApiError> {
+    let answer = read(answer)?;
+    Cluster::read(answer)?;
+    Ok(answer.parse()?)
+}
+
+/// The JSON of an answer.
+///
+/// # Errors
+/// It has an error, or nobody answers the subject.
+pub(super) fn answer_of(answer: Delivery) -> Result<Vec<u8>, ApiError> {
+    if answer.status.is_some() {
+        return Err(ApiError::NoJetStream);
+    }
+    match refusal(read(&answer.payload)?) {
+        Some(refusal) => Err(refusal),
+        None => Ok(answer.payload),
     }
 }
 
@@ -339,9 +288,11 @@ pub(super) fn message(answer: Json<'_>) -> Result<Fetched, ApiError> {
         return Err(ApiError::Unreadable("no message".to_owned()));
     };
     let is_deletion = payload.is_empty() && are_of_deletion(&String::from_utf8_lossy(&headers));
+    let stored = answer.text(&["message", "time"]);
     Ok(Fetched {
         sequence,
         payload,
+        stored_unix_ns: stored.as_deref().and_then(unix_ns),
         is_deletion,
     })
 }

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::api::{ApiError, JetStream};
+use super::api::{ACCOUNT_INFO, ApiError, JetStream};
 use super::consumers::{Durable, Target, asked, find_stream, look_for, look_up};
 use super::error::NatsError;
-use super::needs::Action;
+use super::needs::{Action, Need};
 use super::requester::Requester;
 use super::settings::{NatsSettings, StreamSpec, SubscriptionSpec};
+use super::subscription::Subscription;
 use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json;
@@ -46,7 +47,7 @@ pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
 /// Connects to each server, and calls `further` with the first connection. An error of `further` is the last finding.
 pub(super) fn on_a_server(
     settings: &NatsSettings,
-    further: impl FnOnce(&Requester, &mut Vec<Finding>) -> Result<(), NatsError>,
+    further: impl FnOnce(&mut Requester, &mut Vec<Finding>) -> Result<(), NatsError>,
 ) -> Vec<Finding> {
     let (mut found, mut away, mut first) = (Vec::new(), Vec::new(), None);
     for endpoint in settings.endpoints() {
@@ -75,12 +76,12 @@ pub(super) fn on_a_server(
             Err(error) => away.push(error.to_string()),
         }
     }
-    let Some(link) = first else {
+    let Some(mut link) = first else {
         return away.into_iter().map(Finding::Error).collect();
     };
     // A start uses the next server, so these failures are only warnings.
     found.extend(away.into_iter().map(Finding::Warning));
-    if let Err(error) = further(&link, &mut found) {
+    if let Err(error) = further(&mut link, &mut found) {
         found.push(Finding::Error(error.to_string()));
     }
     link.leave();
@@ -89,12 +90,12 @@ pub(super) fn on_a_server(
 
 /// Whether the subjects of the optional streams are left out.
 fn is_left_out(
-    link: &Requester,
+    link: &mut Requester,
     settings: &NatsSettings,
     found: &mut Vec<Finding>,
 ) -> Result<bool, NatsError> {
     let streams = &settings.streams;
-    if !settings.streams_optional || !look_for((link, link), streams)?.is_left_out() {
+    if !settings.streams_optional || !look_for(link, streams)?.is_left_out() {
         return Ok(false);
     }
     let names: Vec<_> = streams.iter().map(|stream| &stream.name[..]).collect();
@@ -108,7 +109,7 @@ fn is_left_out(
 /// Checks the stream of a subject (`ours`: a start may make the stream), the durable consumer unless only `ephemeral`
 /// ones are used, and this user's permissions on both.
 fn subject(
-    link: &Requester,
+    link: &mut Requester,
     room: &mut Room,
     ephemeral: bool,
     (spec, ours): (&SubscriptionSpec, Option<&StreamSpec>),
@@ -125,30 +126,43 @@ fn subject(
     let Target {
         stream, durable, ..
     } = &target;
-    let own = format!("CONSUMER.CREATE.{stream}");
     let create = match ephemeral {
-        true => Some(own),
+        true => Some(Action::CreateConsumer),
         false => {
-            let (finding, is_missing) = look_at(link, &target)?;
+            let last = look.as_ref().map_or(0, |look| look.state.last_seq);
+            let (finding, is_missing) = look_at(link, &target, last)?;
             found.push(finding);
-            let makes = format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}");
-            is_missing.map(|is_missing| if is_missing { makes } else { own })
+            is_missing.map(|is_missing| match is_missing {
+                true => Action::CreateDurable,
+                false => Action::CreateConsumer,
+            })
         }
     };
     if let Some(look) = look.filter(|_| create.is_some()) {
         let lack = room.lack_of_consumer(stream, &look);
         found.extend(lack.map(Finding::Error));
     }
-    let get = format!("STREAM.MSG.GET.{stream}");
-    let verbs: Vec<_> = [Some(get), create].into_iter().flatten().collect();
-    let may = read_and_acknowledge(link, &verbs, (stream, durable), &target.subject)?;
-    found.push(may);
+    let mut needs = Subscription::needs();
+    needs.retain(|need| match need.action {
+        Action::CreateDurable => create == Some(Action::CreateDurable),
+        Action::CreateConsumer | Action::DeleteConsumer => create == Some(Action::CreateConsumer),
+        // Asked for above.
+        Action::StreamInfo | Action::CreateStream => false,
+        _ => true,
+    });
+    let action = format!("read {}", target.subject);
+    let lacks = link.lacks(&needs, (Some(stream), Some(durable)), &action)?;
+    if !lacks.iter().any(Finding::is_error) {
+        let text = format!("may read and acknowledge {}", target.subject);
+        found.push(Finding::Good(text));
+    }
+    found.extend(lacks);
     Ok(())
 }
 
 /// The name of the stream holding the subject, and the stream if it is there. `None` if a start waits for the stream.
 fn stream_of(
-    link: &Requester,
+    link: &mut Requester,
     room: &mut Room,
     spec: &SubscriptionSpec,
     ours: Option<&StreamSpec>,
@@ -177,8 +191,12 @@ fn stream_of(
         }
         (None, Some(stream)) => {
             let name = &stream.name;
-            let verb = format!("STREAM.CREATE.{name}");
-            link.permits(&verb).map_err(failed)?;
+            let makes = [Need::must(Action::CreateStream)];
+            let lacks = link.lacks(&makes, (Some(name), None), "make a stream")?;
+            if !lacks.is_empty() {
+                found.extend(lacks);
+                return Ok(None);
+            }
             let finding = match room.lack_of_stream(link, stream).map_err(failed)? {
                 None => Finding::Good(format!(
                     "the stream {name} for {subject} is not there; a start makes it"
@@ -199,10 +217,14 @@ fn stream_of(
 }
 
 /// Checks whether the durable consumer is free. If a start makes a consumer, returns whether it is the durable one.
-fn look_at(link: &Requester, target: &Target) -> Result<(Finding, Option<bool>), NatsError> {
+fn look_at(
+    link: &mut Requester,
+    target: &Target,
+    last_sequence: u64,
+) -> Result<(Finding, Option<bool>), NatsError> {
     let name = &target.durable;
     let failed = |error| asked(format!("tell of the consumer {name}"), error);
-    let (says, makes) = match look_up(link, target).map_err(failed)? {
+    let (says, makes) = match look_up(link, target, last_sequence).map_err(failed)? {
         Durable::Missing => ("is not there; a start makes it".to_owned(), Some(true)),
         Durable::Free(_) => ("is free".to_owned(), None),
         Durable::Taken => {
@@ -221,26 +243,6 @@ fn look_at(link: &Requester, target: &Target) -> Result<(Finding, Option<bool>),
         _ => Finding::Good(text),
     };
     Ok((finding, makes))
-}
-
-/// Checks the permissions to read `what` by these requests, and to acknowledge the messages of a consumer. The requests
-/// have an unreadable body, so JetStream refuses them and changes nothing; an acknowledgement with an unknown word is
-/// ignored.
-fn read_and_acknowledge(
-    link: &Requester,
-    verbs: &[String],
-    (stream, consumer): (&str, &str),
-    what: &str,
-) -> Result<Finding, NatsError> {
-    for verb in verbs {
-        let failed = |error| asked(format!("take the request {verb}"), error);
-        link.permits(verb).map_err(failed)?;
-    }
-    let ack = Action::Acknowledge.subject(stream, consumer);
-    Ok(match link.may_publish(&ack, b"check")? {
-        true => Finding::Good(format!("may read and acknowledge {what}")),
-        false => permission("publish to $JS.ACK.>", false),
-    })
 }
 
 pub(super) fn permission(what: &str, is_permitted: bool) -> Finding {
@@ -304,6 +306,8 @@ pub(super) struct Config {
 pub(super) struct State {
     #[serde(default)]
     consumer_count: u64,
+    #[serde(default)]
+    last_seq: u64,
 }
 
 /// A limit; 0 or less means no limit.
@@ -316,10 +320,10 @@ impl Room {
     ///
     /// # Errors
     /// The connection is lost.
-    pub(super) fn ask(link: &Requester) -> Result<Self, ApiError> {
-        let account = match link.ask("INFO", b"") {
+    pub(super) fn ask(link: &mut Requester) -> Result<Self, ApiError> {
+        let account = match link.request(ACCOUNT_INFO, b"") {
             Ok(answer) => json::read(&answer)?.parse().ok(),
-            Err(error @ (ApiError::Lost | ApiError::Connection(_))) => return Err(error),
+            Err(error @ ApiError::Lost) => return Err(error),
             // A start does not need this permission.
             Err(_) => None,
         };
@@ -332,15 +336,15 @@ impl Room {
     }
 
     /// Asks about a stream.
-    pub(super) fn stream(link: &Requester, name: &str) -> Result<Stream, ApiError> {
-        let answer = link.ask(&format!("STREAM.INFO.{name}"), b"")?;
+    pub(super) fn stream(link: &mut Requester, name: &str) -> Result<Stream, ApiError> {
+        let answer = link.request(&Action::StreamInfo.of(name), b"")?;
         Ok(json::read(&answer)?.parse()?)
     }
 
     /// Why a start cannot make a missing stream, as far as limits tell.
     fn lack_of_stream(
         &mut self,
-        link: &Requester,
+        link: &mut Requester,
         spec: &StreamSpec,
     ) -> Result<Option<String>, ApiError> {
         for subject in &spec.subjects {

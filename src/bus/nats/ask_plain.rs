@@ -4,14 +4,16 @@
 
 use std::collections::BTreeSet;
 
-use super::api::{ApiError, JetStream};
+use super::api::JetStream;
 use super::ask::{Room, on_a_server, permission};
 use super::consumers::asked;
-use super::error::{INBOXES, NatsError};
+use super::error::NatsError;
 use super::needs::{Action, NatsNeeds, Need};
 use super::requester::Requester;
 use super::settings::NatsSettings;
-use crate::{Answers, to_ask};
+use super::subjects::subjects_in;
+use crate::{Answers, list, to_ask};
+use weirgate_wire::auth::NameSyntax;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json;
 
@@ -19,8 +21,8 @@ use weirgate_wire::json;
 const STREAMS_MAX: usize = 16;
 /// The most names for which streams are looked up.
 const NAMES_MAX: usize = 100;
-/// The consumer in the requests of the check; no consumer has this name.
-const CONSUMER: &str = "weirgate-check";
+/// The most roles whose names are listed.
+const ROLES_MAX: usize = 20;
 
 /// Checks plain subjects: whether this user has the permissions of `needs`, and whether the server takes messages of
 /// the largest size.
@@ -43,9 +45,12 @@ pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
             let may = link.may_publish(subject, b"")?;
             found.push(permission(&format!("publish to {subject}"), may));
         }
-        if let Some((stream, needs)) = &needs.jetstream.stream {
-            whole_stream(link, (stream, needs), found)?;
+        let mut beside = None;
+        if let Some((stream, of_stream)) = &needs.jetstream.stream {
+            whole_stream(link, (stream, of_stream), found)?;
+            beside = Some(beside_stream(link, stream, needs, found)?);
         }
+        let needs = beside.as_ref().unwrap_or(needs);
         subscriptions(link, needs, found)?;
         if !needs.jetstream.last_values.is_empty() {
             last_values(link, needs, found)?;
@@ -56,7 +61,7 @@ pub fn ask_plain(settings: &NatsSettings, needs: &NatsNeeds) -> Vec<Finding> {
 
 /// Checks the subjects of the gateway and of its clients, by subscribing to each.
 fn subscriptions(
-    link: &Requester,
+    link: &mut Requester,
     needs: &NatsNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
@@ -73,9 +78,49 @@ fn subscriptions(
     Ok(())
 }
 
+/// Says which names of each role come from the stream, and which from the bus. Returns the needs beside the stream.
+fn beside_stream(
+    link: &mut Requester,
+    stream: &str,
+    needs: &NatsNeeds,
+    found: &mut Vec<Finding>,
+) -> Result<NatsNeeds, NatsError> {
+    let failed = |error| asked(format!("read the stream {stream}"), error);
+    let answer = link
+        .request(&Action::StreamInfo.of(stream), b"")
+        .map_err(failed)?;
+    let subjects = subjects_in(json::read(&answer).map_err(|e| failed(e.into()))?);
+    let syntax = NameSyntax::Nats;
+    let holds = |name: &&String| subjects.iter().any(|held| syntax.contains(held, name));
+    let meets = |name: &&String| subjects.iter().any(|held| syntax.meets(held, name));
+    for (role, names) in needs.roles.iter().take(ROLES_MAX) {
+        let (held, others): (Vec<_>, Vec<_>) = names.iter().partition(holds);
+        let (wider, beside): (Vec<_>, Vec<_>) = others.into_iter().partition(meets);
+        let kinds = [
+            ("from the stream", held),
+            ("live from the bus", beside),
+            ("from the stream as far as it holds them", wider),
+        ];
+        let kinds = kinds.iter().filter(|(_, names)| !names.is_empty());
+        let kinds = kinds.map(|(kind, names)| {
+            let names: Vec<String> = names.iter().map(|name| (*name).clone()).collect();
+            format!("{} {kind}", list(&names))
+        });
+        let kinds = kinds.collect::<Vec<_>>().join("; ");
+        found.push(Finding::Good(format!("role {role}: {kinds}")));
+    }
+    let more = needs.roles.len().saturating_sub(ROLES_MAX);
+    if more > 0 {
+        found.push(Finding::Good(format!("and {more} more roles")));
+    }
+    let mut beside = needs.clone();
+    beside.requests.retain(|name| !holds(&name));
+    Ok(beside)
+}
+
 /// Checks a stream that is read whole.
 fn whole_stream(
-    link: &Requester,
+    link: &mut Requester,
     (stream, needs): (&str, &[Need]),
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
@@ -99,7 +144,7 @@ fn whole_stream(
     let lack = room.lack_of_consumer(stream, &look);
     found.extend(lack.map(Finding::Error));
     let action = format!("read the stream {stream}");
-    let lacks = lacking(link, needs, Some(stream), &action)?;
+    let lacks = link.lacks(needs, (Some(stream), None), &action)?;
     if lacks.iter().all(|lack| matches!(lack, Finding::Warning(_))) {
         found.push(Finding::Good(format!("may read the stream {stream}")));
     }
@@ -109,7 +154,7 @@ fn whole_stream(
 
 /// Checks the questions for last values, at the streams with the subjects that clients may ask for.
 fn last_values(
-    link: &Requester,
+    link: &mut Requester,
     needs: &NatsNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
@@ -117,13 +162,13 @@ fn last_values(
     let all = needs.jetstream.last_values.iter();
     let (of_streams, general): (Vec<Need>, Vec<Need>) =
         all.partition(|need| need.action.is_of_a_stream());
-    let mut lacks = lacking(link, &general, None, action)?;
+    let mut lacks = link.lacks(&general, (None, None), action)?;
     let mut streams = BTreeSet::new();
     for name in needs.requests.iter().take(NAMES_MAX) {
         streams.extend(streams_of(link, name));
     }
     for stream in streams.iter().take(STREAMS_MAX) {
-        lacks.extend(lacking(link, &of_streams, Some(stream), action)?);
+        lacks.extend(link.lacks(&of_streams, (Some(stream), None), action)?);
     }
     match (lacks.is_empty(), streams.len()) {
         (true, 0) => found.push(Finding::Warning(
@@ -143,40 +188,8 @@ fn last_values(
     Ok(())
 }
 
-/// The permissions of these needs that this user lacks. The requests have a body that JetStream refuses.
-fn lacking(
-    link: &Requester,
-    needs: &[Need],
-    stream: Option<&str>,
-    action: &str,
-) -> Result<Vec<Finding>, NatsError> {
-    let mut lacks = Vec::new();
-    for need in needs {
-        let subject = need.action.subject(stream.unwrap_or_default(), CONSUMER);
-        let may = match need.action {
-            Action::Acknowledge | Action::ControlFlow => link.may_publish(&subject, b"check")?,
-            _ => match link.request(&subject, b"{") {
-                Err(ApiError::NotPermitted(what)) if !what.ends_with(INBOXES) => false,
-                Err(error) if !error.is_an_answer() => return Err(asked(action.to_owned(), error)),
-                _ => true,
-            },
-        };
-        if !may {
-            let what = format!("publish to {}", need.action.permission(stream));
-            let Finding::Error(text) = permission(&what, false) else {
-                continue;
-            };
-            lacks.push(match need.without {
-                None => Finding::Error(text),
-                Some(without) => Finding::Warning(format!("{text}; without that, {without}")),
-            });
-        }
-    }
-    Ok(lacks)
-}
-
 /// The streams that hold a part of these subjects; none without an answer.
-fn streams_of(link: &Requester, name: &str) -> Vec<String> {
+fn streams_of(link: &mut Requester, name: &str) -> Vec<String> {
     let body = sonic_rs::json!({ "subject": name }).to_string();
     let subject = Action::StreamNames.of("");
     let answer = link.request(&subject, body.as_bytes()).unwrap_or_default();

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::api::Api;
+use super::api::JetStream;
 use super::consumers::{Presence, look_for};
 use super::error::{NatsError, Stop};
 use super::session::{Session, forget, of};
@@ -22,26 +22,29 @@ impl Session<'_> {
         };
         for stream in &self.settings.streams {
             if names_none(&stream.name) {
-                self.api.ensure_stream(stream)?;
+                self.data.ensure_stream(stream)?;
             }
         }
-        let (usual, hasty) = (self.api, self.api.hasty());
         let mut failures = Vec::new();
         for index in 0..self.subscriptions.len() {
             if self.subscriptions[index].presence == Presence::LeftOut {
                 continue;
             }
-            // Only the first subject without an answer gets the full timeout; more such waits would delay the good
-            // subjects.
-            let api = if failures.is_empty() { usual } else { &hasty };
-            let attached = self.attach(index, api);
+            let attached = self.attach(index);
             self.subscriptions[index].health = Health::new(Instant::now());
             match attached {
                 Ok(()) => {}
-                Err(Stop::Bus(error)) if !error.is_of_all() => failures.push((index, error)),
+                Err(Stop::Bus(error)) if !error.is_of_all() => {
+                    failures.push((index, error));
+                    // Only the first subject without an answer gets the full timeout; more such waits would delay the
+                    // good subjects.
+                    self.data.hurry();
+                }
                 Err(stop) => return Err(stop),
             }
         }
+        // From now on the other subjects wait during a request.
+        self.data.hurry();
         // A later answer of the server may have left the subject out.
         let is_read = |s: &Subscription| !s.presence.is_left_out();
         failures.retain(|&(index, _)| is_read(&self.subscriptions[index]));
@@ -53,23 +56,20 @@ impl Session<'_> {
             }
             self.is_unattached(index, &error);
         }
-        let (interval, subscriptions) = (self.interval(), self.subscriptions.len());
-        self.watchdog = Watchdog::start(self.api, &self.data.wake, interval, subscriptions)
-            .map_err(NatsError::NoThread)?;
-        self.watchdog.watch(self.watched());
+        self.watchdog = Watchdog::new(self.interval(), self.watched(), Instant::now());
         Ok(())
     }
 
     /// Attaches a subject, or leaves the subject out. After an error the subject has no consumer.
-    fn attach(&mut self, index: usize, api: &Api) -> Result<(), Stop> {
-        if self.is_left_out(index, api)? {
+    fn attach(&mut self, index: usize) -> Result<(), Stop> {
+        if self.is_left_out(index)? {
             return Ok(());
         }
         let subscription = &mut self.subscriptions[index];
         let (data, relay) = (&mut *self.data, &*self.relay);
         let unnamed = self.settings.ephemeral;
-        if let Err(stop) = subscription.attach(api, data, self.settings, relay, unnamed) {
-            subscription.let_go();
+        if let Err(stop) = subscription.attach(data, self.settings, relay, unnamed) {
+            subscription.let_go(self.data);
             return Err(stop);
         }
         // Not before: a failed attempt is not an answer of JetStream.
@@ -125,9 +125,7 @@ impl Session<'_> {
         self.relay_waiting()?;
         // The acknowledgements belong to the consumer in use until now.
         self.subscriptions[index].send_acks(self.data);
-        // The other subjects wait meanwhile.
-        let hasty = self.api.hasty();
-        let attached = match self.attach(index, &hasty) {
+        let attached = match self.attach(index) {
             Ok(()) => true,
             Err(Stop::Bus(error)) if !error.is_of_all() => {
                 self.is_unattached(index, &error);
@@ -135,18 +133,26 @@ impl Session<'_> {
             }
             Err(stop) => return Err(stop),
         };
-        self.watchdog.watch(self.watched());
+        self.watch();
         self.relay_gaps()?;
         Ok(attached)
     }
 
+    /// Leaves the consumer of a stream that went back in time. The subject is not relayed until it is attached again.
+    pub(super) fn leave(&mut self, index: usize) {
+        let subscription = &mut self.subscriptions[index];
+        subscription.let_go(self.data);
+        if let Some(status) = of(&self.relay.status, subscription) {
+            status.set_away(self.relay.link.now().mono_us);
+        }
+    }
+
     /// Changes to a durable consumer that is free by now. After a failure the subject is read as before.
     pub(super) fn take_over(&mut self, index: usize) -> Result<(), Stop> {
-        let hasty = self.api.hasty();
         let subscription = &mut self.subscriptions[index];
         subscription.send_acks(self.data);
-        match subscription.take_over(&hasty, self.data, self.relay) {
-            Ok(()) => self.watchdog.watch(self.watched()),
+        match subscription.take_over(self.data, self.relay) {
+            Ok(()) => self.watch(),
             Err(Stop::Bus(error)) if !error.is_of_all() => {
                 let subject = &subscription.spec.subject;
                 tracing::debug!(%error, subject, "the durable consumer was not taken over");
@@ -160,7 +166,7 @@ impl Session<'_> {
     /// consumers. The link is well meanwhile, and the other consumers may be well too.
     pub(super) fn check_consumers(&mut self) -> Result<(), Stop> {
         let again = Duration::from_millis(self.settings.consumer_silence_max_ms);
-        let told = self.silence_told_after();
+        let told = self.silence_reported_after();
         for index in 0..self.subscriptions.len() {
             let subscription = &mut self.subscriptions[index];
             if subscription.presence.is_left_out() {
@@ -218,9 +224,9 @@ impl Session<'_> {
         self.relay_waiting()?;
         let subscription = &mut self.subscriptions[index];
         subscription.send_acks(self.data);
-        let (hasty, relay) = (self.api.hasty(), &*self.relay);
+        let relay = &*self.relay;
         subscription.health.attached = Instant::now();
-        let attached = subscription.attach(&hasty, self.data, self.settings, relay, true);
+        let attached = subscription.attach(self.data, self.settings, relay, true);
         let subject = &subscription.spec.subject;
         match attached {
             Err(stop @ (Stop::LoopGone | Stop::Bus(NatsError::Lost | NatsError::Ended(_)))) => {
@@ -231,7 +237,7 @@ impl Session<'_> {
             }
             Ok(()) => tracing::warn!(subject, "a subject is read from another consumer"),
         }
-        self.watchdog.watch(self.watched());
+        self.watch();
         self.relay_gaps()
     }
 
@@ -240,11 +246,11 @@ impl Session<'_> {
     ///
     /// # Errors
     /// As [`look_for`]; nothing is decided.
-    pub(super) fn is_left_out(&mut self, index: usize, api: &Api) -> Result<bool, NatsError> {
+    pub(super) fn is_left_out(&mut self, index: usize) -> Result<bool, NatsError> {
         if self.subscriptions[index].presence == Presence::Wanted {
             return Ok(false);
         }
-        let found = look_for((api, &api.hasty()), &self.settings.streams)?;
+        let found = look_for(self.data, &self.settings.streams)?;
         self.tell_presence(found);
         for subscription in self.subscriptions.iter_mut() {
             if subscription.presence == Presence::Wanted {

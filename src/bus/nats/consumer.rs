@@ -103,7 +103,7 @@ impl Plan<'_> {
         let subject = match self.durable {
             Some(durable) => {
                 config["durable_name"] = durable.into();
-                format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{durable}")
+                Action::CreateDurable.subject(stream, durable)
             }
             None => {
                 config["inactive_threshold"] = (self.idle_max_ms * MS_NS).into();
@@ -115,14 +115,16 @@ impl Plan<'_> {
     }
 }
 
-/// A consumer that was asked for.
+/// A consumer that was asked for, or was found.
 #[derive(Debug)]
 pub(super) struct Consumer {
     stream: String,
     /// The number of the subscription to its deliveries.
     pub(super) sid: u64,
-    deliver_subject: String,
+    pub(super) deliver_subject: String,
     start: Start,
+    /// Whether the server keeps it for the next reader.
+    is_durable: bool,
     state: State,
 }
 
@@ -130,6 +132,9 @@ pub(super) struct Consumer {
 enum State {
     /// The server has not answered.
     Asked,
+    /// The same, and the subscription to the deliveries is there already: another reader that finds a durable consumer
+    /// in this moment sees that somebody listens.
+    AskedAndListens,
     /// The server has made the consumer; nobody listens.
     Made(Made),
     /// It delivers. The number of the last delivery, and the number of heartbeats since.
@@ -184,7 +189,35 @@ impl Consumer {
             sid,
             deliver_subject,
             start,
+            is_durable: false,
             state: State::Asked,
+        }
+    }
+
+    /// The same for a consumer that is durable.
+    pub(super) fn durable(self) -> Self {
+        let is_durable = true;
+        Self { is_durable, ..self }
+    }
+
+    /// A durable consumer that was found, of this name, and that goes on after the message `delivered`.
+    pub(super) fn found(
+        stream: &str,
+        name: &str,
+        sid: u64,
+        deliver_subject: String,
+        delivered: u64,
+    ) -> Self {
+        let begins = delivered.saturating_add(1);
+        let start = Start::Sequence(begins);
+        let made = Made {
+            name: Some(name.to_owned()),
+            begins,
+            ..Made::default()
+        };
+        Self {
+            state: State::Made(made),
+            ..Self::new(stream, sid, deliver_subject, start).durable()
         }
     }
 
@@ -197,16 +230,28 @@ impl Consumer {
         if let (u64::MAX, Start::Sequence(sequence)) = (made.begins, self.start) {
             made.begins = sequence;
         }
-        self.state = State::Made(made);
+        self.state = match self.state {
+            State::AskedAndListens => State::Delivers {
+                made,
+                sequence: 0,
+                idle_beats: 0,
+            },
+            _ => State::Made(made),
+        };
         Ok(())
     }
 
     /// The server's answer, if there is one.
     pub(super) fn answer(&self) -> Option<&Made> {
         match &self.state {
-            State::Asked => None,
+            State::Asked | State::AskedAndListens => None,
             State::Made(made) | State::Delivers { made, .. } => Some(made),
         }
+    }
+
+    /// The name on the server, once it has answered.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.answer()?.name.as_deref()
     }
 
     /// Whether the server of the consumer has what the leader has, by the word of the leader. A consumer that begins
@@ -218,29 +263,31 @@ impl Consumer {
         })
     }
 
-    /// Subscribes to the deliveries; before that the consumer sends nothing.
-    pub(super) fn listen(&mut self, out: &mut Vec<u8>) {
-        let state = std::mem::replace(&mut self.state, State::Asked);
-        self.state = match state {
-            State::Made(made) => {
-                // A subscription with a wildcard would not count as interest in the deliver subject, and the consumer
-                // would send nothing.
-                protocol::subscribe(out, &self.deliver_subject, None, self.sid);
-                State::Delivers {
-                    made,
-                    sequence: 0,
-                    idle_beats: 0,
-                }
+    /// Subscribes to the deliveries, as a member of `group` if the consumer has one; before that the consumer sends
+    /// nothing.
+    pub(super) fn listen(&mut self, group: Option<&str>, out: &mut Vec<u8>) {
+        self.state = match std::mem::replace(&mut self.state, State::Asked) {
+            State::Asked => State::AskedAndListens,
+            State::Made(made) => State::Delivers {
+                made,
+                sequence: 0,
+                idle_beats: 0,
+            },
+            listens => {
+                self.state = listens;
+                return;
             }
-            state => state,
         };
+        // A subscription with a wildcard would not count as interest in the deliver subject, and the consumer would
+        // send nothing.
+        protocol::subscribe(out, &self.deliver_subject, group, self.sid);
     }
 
     /// The number of the last delivery.
     pub(super) fn sequence(&self) -> u64 {
         match self.state {
             State::Delivers { sequence, .. } => sequence,
-            State::Asked | State::Made(_) => 0,
+            State::Asked | State::AskedAndListens | State::Made(_) => 0,
         }
     }
 
@@ -271,22 +318,22 @@ impl Consumer {
                 *idle_beats += 1;
                 Beat::Idle(*idle_beats)
             }
-            State::Asked | State::Made(_) => Beat::Idle(0),
+            State::Asked | State::AskedAndListens | State::Made(_) => Beat::Idle(0),
         }
     }
 
-    /// Ends the subscription, and asks the server to delete the consumer; the answer goes to `nobody`. If this user may
-    /// not ask, the server deletes the consumer by itself when nobody has listened for some seconds.
+    /// Ends the subscription, and asks the server to delete a consumer that is not durable; the answer goes to `nobody`.
+    /// If this user may not ask, the server deletes the consumer by itself when nobody has listened for some seconds.
     pub(super) fn leave(self, nobody: &str, out: &mut Vec<u8>) {
-        if let State::Delivers { .. } = self.state {
+        if let State::AskedAndListens | State::Delivers { .. } = self.state {
             protocol::unsubscribe(out, self.sid);
         }
         self.delete(nobody, out);
     }
 
-    /// Asks the server to delete the consumer of a connection that has ended.
+    /// Asks the server to delete the consumer of a connection that has ended, if it is not durable.
     pub(super) fn delete(self, nobody: &str, out: &mut Vec<u8>) {
-        if let Some(name) = self.answer().and_then(|made| made.name.as_ref()) {
+        if let Some(name) = self.name().filter(|_| !self.is_durable) {
             let subject = Action::DeleteConsumer.subject(&self.stream, name);
             protocol::publish(out, &subject, nobody, b"");
         }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use nats::jetstream::{ConsumerInfo, ReplayPolicy, StreamConfig, StreamInfo};
 
-use super::api::{Api, ApiError, Fetched, JetStream};
-use super::consumer::{AckPolicy, Plan, Start};
-use super::data::{Acks, Data, Inbox};
+use super::api::{ApiError, ConsumerState, Fetched, JetStream};
+use super::consumer::{AckPolicy, Consumer, Plan, Start};
+use super::data::{Acks, Data};
 use super::error::{INBOX_PREFIX, NatsError, Refusal};
+use super::protocol::inbox;
 use super::settings::{LookBack, StreamSpec, SubscriptionSpec};
 
 /// The limit on messages in flight without an acknowledgement.
@@ -41,12 +42,7 @@ pub(super) struct Target {
 
 /// A consumer delivering to this process.
 pub(super) struct Standing {
-    /// Subscription to the consumer's deliver subject.
-    pub(super) inbox: Inbox,
-    /// The consumer's name on the server.
-    pub(super) consumer: String,
-    /// The consumer's deliver subject.
-    pub(super) deliver_subject: String,
+    pub(super) consumer: Consumer,
     /// The last stream sequence delivered, to any client.
     pub(super) delivered: u64,
     /// Messages not delivered yet.
@@ -62,7 +58,7 @@ pub(super) enum Durable {
     /// No consumer has this name.
     Missing,
     /// A push consumer of the right subject without a listener.
-    Free(Box<ConsumerInfo>),
+    Free(Box<ConsumerState>),
     /// Another client listens. The server accepts several listeners, but each would get every message and acknowledge
     /// for the others, so weirgate keeps away.
     Taken,
@@ -101,9 +97,9 @@ impl Presence {
     }
 }
 
-impl Api {
+impl Data {
     /// Makes the stream if missing, and returns its state.
-    pub(super) fn ensure_stream(&self, spec: &StreamSpec) -> Result<StreamState, NatsError> {
+    pub(super) fn ensure_stream(&mut self, spec: &StreamSpec) -> Result<StreamState, NatsError> {
         let failed = |error| asked(format!("find or make the stream {}", spec.name), error);
         let info = match self.stream_info(&spec.name) {
             Ok(info) => info,
@@ -125,7 +121,7 @@ impl Api {
     }
 
     /// The last message of the subject; `None` if there is none.
-    pub(super) fn last_message(&self, spec: &Target) -> Result<Option<Fetched>, NatsError> {
+    pub(super) fn last_message(&mut self, spec: &Target) -> Result<Option<Fetched>, NatsError> {
         self.last(&spec.stream, &spec.subject)
             .map_err(|e| asked(format!("give the last message of {}", spec.subject), e))
     }
@@ -142,62 +138,74 @@ impl Api {
     /// `info.delivered` arrives here. Returns the reason if the consumer has to be left alone: another client was
     /// quicker, or this user may not subscribe to the deliver subject.
     pub(super) fn join(
-        &self,
-        data: &mut Data,
+        &mut self,
         spec: &Target,
         info: &ConsumerInfo,
     ) -> Result<Result<Standing, &'static str>, NatsError> {
         let failed = |error| asked(format!("resume the consumer {}", spec.durable), error);
         let theirs = info.config.deliver_subject.clone().unwrap_or_default();
-        let group = info.config.deliver_group.as_deref();
-        let mut subscribe = |subject: &str| {
-            let subscribed = data.subscribe(subject, group, self.answer_timeout);
-            subscribed.map_err(failed)
-        };
-        let standing = |deliver_subject: String, inbox| Standing {
-            inbox,
-            consumer: info.name.clone(),
-            deliver_subject,
+        let standing = |consumer| Standing {
+            consumer,
             delivered: info.delivered.stream_seq,
             pending: info.num_pending,
             ack_pending: info.num_ack_pending as u64,
             acks: Acks::new(info.config.max_ack_pending, info.config.ack_wait),
         };
         if theirs.starts_with(INBOX_PREFIX) {
-            let ours = self.connection.new_inbox();
-            let inbox = subscribe(&ours)?;
-            match self.move_consumer(&spec.stream, &spec.durable, &ours) {
-                Ok(()) => return Ok(Ok(standing(ours, inbox))),
-                Err(error) if error.consumer_exists() => return Ok(Err(Told::TAKEN)),
-                Err(ApiError::Lost) => return Err(NatsError::Lost),
-                // Perhaps this user may not change consumers. Joins without the move.
-                Err(error) => tracing::debug!(%error, "a consumer was not moved to our inbox"),
+            let ours = self.listen_at(spec, info, inbox());
+            let ours = ours.map_err(failed)?;
+            match self.move_consumer(&spec.stream, &spec.durable, &ours.deliver_subject) {
+                Ok(()) => return Ok(Ok(standing(ours))),
+                Err(error) => {
+                    self.leave_consumer(ours);
+                    match error {
+                        error if error.consumer_exists() => return Ok(Err(DurableState::TAKEN)),
+                        ApiError::Lost => return Err(NatsError::Lost),
+                        // Perhaps this user may not change consumers. Joins without the move.
+                        error => tracing::debug!(%error, "a consumer was not moved to our inbox"),
+                    }
+                }
             }
         }
         let refusal = Refusal::Subscription(theirs.clone());
         self.refusals.forget(&refusal);
-        let inbox = subscribe(&theirs)?;
+        let consumer = self.listen_at(spec, info, theirs).map_err(failed)?;
         match self.refusals.has(&refusal) {
-            true => Ok(Err(Told::NOT_PERMITTED)),
-            false => Ok(Ok(standing(theirs, inbox))),
+            true => {
+                self.leave_consumer(consumer);
+                Ok(Err(DurableState::NOT_PERMITTED))
+            }
+            false => Ok(Ok(standing(consumer))),
+        }
+    }
+
+    /// Listens to the durable consumer at this deliver subject.
+    fn listen_at(
+        &mut self,
+        spec: &Target,
+        info: &ConsumerInfo,
+        deliver_subject: String,
+    ) -> Result<Consumer, ApiError> {
+        let (sid, delivered) = (self.next_sid(), info.delivered.stream_seq);
+        let found = Consumer::found(&spec.stream, &info.name, sid, deliver_subject, delivered);
+        let mut consumer = found;
+        match self.listen(&mut consumer, info.config.deliver_group.as_deref()) {
+            Ok(()) => Ok(consumer),
+            Err(error) => {
+                self.leave_consumer(consumer);
+                Err(error)
+            }
         }
     }
 
     /// Makes a consumer that starts at stream sequence `start`; without `durable` it is ephemeral. Returns `Ok(None)`
     /// if another client made a consumer of this name meanwhile.
     pub(super) fn make_consumer(
-        &self,
-        data: &mut Data,
+        &mut self,
         spec: &Target,
         durable: Option<&str>,
         start: u64,
     ) -> Result<Option<Standing>, NatsError> {
-        let name = durable.unwrap_or("without a name");
-        let failed = |error| asked(format!("make a consumer {name} on {}", spec.stream), error);
-        let deliver_subject = self.connection.new_inbox();
-        // First the subscription: without a listener the server may remove the consumer, or deliver to nobody.
-        let inbox = data.subscribe(&deliver_subject, None, self.answer_timeout);
-        let inbox = inbox.map_err(failed)?;
         let plan = Plan {
             start: Start::Sequence(start),
             filter: Some(&spec.subject),
@@ -210,21 +218,32 @@ impl Api {
             has_flow_control: false,
             is_in_memory: false,
         };
-        let made = self.add_consumer(&spec.stream, &deliver_subject, &plan);
-        let info = match made {
-            Ok(info) => info,
-            Err(error) if error.consumer_exists() => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        Ok(Some(Standing {
-            inbox,
-            consumer: info.name,
-            deliver_subject,
-            delivered: start.saturating_sub(1),
-            pending: info.num_pending,
-            ack_pending: 0,
-            acks: Acks::new(ACK_PENDING_MAX as i64, Duration::ZERO),
-        }))
+        let mut consumer = Consumer::new(&spec.stream, self.next_sid(), inbox(), plan.start);
+        if durable.is_some() {
+            consumer = consumer.durable();
+        }
+        // First the subscription: without a listener another process would take the new consumer over.
+        consumer.listen(None, self.wire.out());
+        let (subject, body) = plan.request(&spec.stream, &consumer.deliver_subject);
+        let answer = self.request(&subject, body.as_bytes());
+        match answer.and_then(|answer| consumer.made(&answer)) {
+            Ok(()) => Ok(Some(Standing {
+                delivered: start.saturating_sub(1),
+                pending: consumer.answer().map_or(0, |made| made.waiting),
+                ack_pending: 0,
+                acks: Acks::new(ACK_PENDING_MAX as i64, Duration::ZERO),
+                consumer,
+            })),
+            Err(error) => {
+                self.leave_consumer(consumer);
+                if error.consumer_exists() {
+                    return Ok(None);
+                }
+                let name = durable.unwrap_or("without a name");
+                let action = format!("make a consumer {name} on {}", spec.stream);
+                Err(asked(action, error))
+            }
+        }
     }
 }
 
@@ -232,14 +251,16 @@ impl Api {
 ///
 /// # Errors
 /// The server did not answer about a stream, and no other stream exists.
-pub(super) fn look_for<J: JetStream>(
-    (usual, hasty): (&J, &J),
+pub(super) fn look_for(
+    api: &mut impl JetStream,
     streams: &[StreamSpec],
 ) -> Result<Presence, NatsError> {
     let (mut found, mut unanswered) = (Presence::LeftOut, None);
     for stream in streams {
         // Only the first stream without an answer gets the full timeout.
-        let api = if unanswered.is_none() { usual } else { hasty };
+        if unanswered.is_some() {
+            api.hurry();
+        }
         match api.stream_info(&stream.name) {
             Ok(_) | Err(ApiError::NoLeader) => return Ok(Presence::Wanted),
             Err(error) if error.stream_is_missing() => {}
@@ -258,7 +279,7 @@ pub(super) fn look_for<J: JetStream>(
 /// Finds the stream of a subject, if weirgate does not make the stream. Returns name and state; `None` if there is no
 /// stream.
 pub(super) fn find_stream(
-    api: &impl JetStream,
+    api: &mut impl JetStream,
     spec: &SubscriptionSpec,
 ) -> Result<Option<(String, StreamState)>, ApiError> {
     let name = match &spec.stream {
@@ -273,23 +294,41 @@ pub(super) fn find_stream(
     }
 }
 
-fn state_of(info: &StreamInfo) -> StreamState {
+pub(super) fn state_of(info: &StreamInfo) -> StreamState {
     StreamState {
         created_unix_ns: i64::try_from(info.created.unix_timestamp_nanos()).unwrap_or(0),
         last_sequence: info.state.last_seq,
     }
 }
 
-/// Looks up a durable consumer.
-pub(super) fn look_up(api: &impl JetStream, spec: &Target) -> Result<Durable, ApiError> {
-    let (info, is_paused) = match api.consumer_and_pause(&spec.stream, &spec.durable) {
-        Ok(found) => found,
+/// Looks up a durable consumer of a stream whose last sequence is `last_sequence`.
+pub(super) fn look_up(
+    api: &mut impl JetStream,
+    spec: &Target,
+    last_sequence: u64,
+) -> Result<Durable, ApiError> {
+    durable_of(
+        api.consumer(&spec.stream, &spec.durable),
+        spec,
+        Some(last_sequence),
+    )
+}
+
+/// Judges the answer about a durable consumer.
+pub(super) fn durable_of(
+    answer: Result<ConsumerState, ApiError>,
+    spec: &Target,
+    last_sequence: Option<u64>,
+) -> Result<Durable, ApiError> {
+    let state = match answer {
+        Ok(state) => state,
         Err(error) if error.consumer_is_missing() => return Ok(Durable::Missing),
         Err(ApiError::Unreadable(_)) => {
             return Ok(Durable::Unusable("its configuration cannot be read"));
         }
         Err(error) => return Err(error),
     };
+    let info = &state.info;
     Ok(if info.config.deliver_subject.is_none() {
         Durable::Unusable("it is a pull consumer")
     } else if info.config.filter_subject != spec.subject {
@@ -298,12 +337,14 @@ pub(super) fn look_up(api: &impl JetStream, spec: &Target) -> Result<Durable, Ap
         Durable::Unusable("it delivers headers only")
     } else if info.config.replay_policy == ReplayPolicy::Original {
         Durable::Unusable("it delivers at the pace of the publisher (replay_policy: original)")
-    } else if is_paused {
+    } else if state.is_paused {
         Durable::Unusable("it is paused (pause_until)")
     } else if info.push_bound {
         Durable::Taken
+    } else if last_sequence.is_some_and(|last| info.delivered.stream_seq > last) {
+        Durable::Unusable(DurableState::BEYOND_THE_END)
     } else {
-        Durable::Free(Box::new(info))
+        Durable::Free(Box::new(state))
     })
 }
 
@@ -323,7 +364,7 @@ pub(super) fn asked(action: String, source: ApiError) -> NatsError {
 
 /// A state of stream and durable consumer, for the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum DurableState {
     /// There is no stream to relay from.
     NoStream,
     Made,
@@ -332,9 +373,14 @@ pub(super) enum Told {
     NotOurs(&'static str),
 }
 
-impl Told {
+impl DurableState {
     /// The reason to leave a durable consumer alone while another client uses it.
     pub(super) const TAKEN: &'static str = "another client is bound to it";
+    /// The reasons if the stream is older than the consumer: the server has lost the newest messages (a power failure, a
+    /// backup), and gives their numbers again.
+    pub(super) const BEYOND_THE_END: &'static str =
+        "its position is after the last message of the stream, which has lost messages";
+    pub(super) const OTHER_MESSAGE: &'static str = "the message at its position was stored after it was delivered: the stream has lost messages";
     /// The reason if the deliver subject is forbidden to this user.
     pub(super) const NOT_PERMITTED: &'static str =
         "this user may not subscribe to the subject that it delivers to";
@@ -367,7 +413,7 @@ impl Told {
 /// # Errors
 /// The limit was reached (`None`), or JetStream gave no usable answer.
 pub(super) fn look_back(
-    api: &Api,
+    api: &mut impl JetStream,
     target: &Target,
     newest: &Fetched,
     floor: u64,

@@ -1,19 +1,17 @@
-//! The connection by which the messages of consumers come and acknowledgements leave.
+//! The connection of the source: messages of consumers, requests to JetStream and their answers, acknowledgements.
 //!
 //! The thread of the source reads this connection itself: no other thread and no channel is between the socket and the
-//! loop, and the messages of all subjects come in the order of the server. The `nats` crate sends the requests to
-//! JetStream, on a connection of its own to the same server. If either connection is lost, both are given up.
+//! loop, and the messages of all subjects come in the order of the server.
 //!
 //! [`Acks`] holds the acknowledgements that wait; pure.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
-
-use super::api::ApiError;
-use super::error::{NatsError, Refusals};
-use super::protocol::{self, Delivery, Op};
+use super::api::{ANSWER_TIMEOUT, ApiError, HASTY_TIMEOUT, JetStream, answer_of};
+use super::consumer::Consumer;
+use super::error::{INBOXES, NatsError, Refusal, Refusals};
+use super::protocol::{self, Delivery, Op, inbox};
 use super::servers::waiter;
 use super::settings::{Endpoint, NatsSettings};
 use super::wire::{Patience, Wire};
@@ -22,71 +20,62 @@ use crate::runtime::Wake;
 use crate::socket::Waiter;
 
 /// The largest payload that a NATS server can be set to take (`max_payload`), bytes.
-const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long the server may take for the last acknowledgements of a connection.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most reads of bytes that arrived before the end of a connection: 64 MiB in all.
 const LAST_READS_MAX: usize = 1_024;
 
-/// A connection to a server, for messages and acknowledgements.
+/// The number of the subscription to the answers; those to the deliveries of consumers have the next numbers.
+const ANSWERS_SID: u64 = 1;
+
+/// A connection to a server.
 pub(super) struct Data {
     pub(super) wire: Wire,
     waiter: Waiter,
     /// Wakes the thread that waits for this connection: [`Self::take_woken`].
     pub(super) wake: Wake,
-    refusals: Refusals,
+    /// The server's refusals on this connection.
+    pub(super) refusals: Refusals,
+    /// The beginning of the subjects for answers, which nobody else can guess.
+    inbox: String,
+    last_request: u64,
     last_sid: u64,
-    /// The numbers of subscriptions that nobody reads any more.
-    left: (Sender<u64>, Receiver<u64>),
+    /// How long an answer to [`JetStream::request`] may take.
+    pub(super) answer_timeout: Duration,
     /// Messages that arrived while something else was waited for.
     set_aside: VecDeque<Delivery>,
-    /// Whether there may be news from other threads, or a refusal.
+    /// Whether there may be a refusal, or the process ends.
     is_woken: bool,
 }
 
-/// A subscription on a [`Data`] connection, ended when dropped.
-pub(super) struct Inbox {
-    sid: u64,
-    left: Sender<u64>,
-}
-
-impl Inbox {
-    /// Whether the message is one of this subscription.
-    pub(super) fn has(&self, message: &Delivery) -> bool {
-        message.sid == self.sid
-    }
-}
-
-impl Drop for Inbox {
-    fn drop(&mut self) {
-        // Nobody takes the number if the connection is gone.
-        let _ = self.left.send(self.sid);
-    }
-}
-
 impl Data {
-    /// Connects and logs in. Refusals go to `refusals`.
+    /// Connects and logs in. Of a payload at most `payload_bytes_max` bytes are kept.
     pub(super) fn open(
         endpoint: &Endpoint,
         settings: &NatsSettings,
-        refusals: Refusals,
+        payload_bytes_max: usize,
     ) -> Result<Self, NatsError> {
-        let (mut waiter, wake) = waiter("the NATS source")?;
-        let bytes_max = PAYLOAD_BYTES_MAX;
-        let wire = Wire::open(&mut waiter, endpoint, settings, bytes_max, Patience::USUAL)?;
+        let (mut waiter, wake) = waiter("the connection to NATS")?;
+        let patience = Patience::USUAL;
+        let mut wire = Wire::open(&mut waiter, endpoint, settings, payload_bytes_max, patience)?;
+        let inbox = inbox();
+        protocol::subscribe(wire.out(), &format!("{inbox}.*"), None, ANSWERS_SID);
         Ok(Self {
             wire,
             waiter,
             wake,
-            refusals,
-            last_sid: 0,
-            left: unbounded(),
+            refusals: Refusals::default(),
+            inbox,
+            last_request: 0,
+            last_sid: ANSWERS_SID,
+            answer_timeout: ANSWER_TIMEOUT,
             set_aside: VecDeque::new(),
             is_woken: true,
         })
     }
 
-    /// Whether there may be news from other threads, or a refusal. After this call, news wakes the thread again.
+    /// Whether there may be a refusal, or the process ends. After this call, news wakes the thread again.
     pub(super) fn take_woken(&mut self) -> bool {
         let is_woken = std::mem::take(&mut self.is_woken) | self.waiter.take_woken();
         if is_woken {
@@ -95,27 +84,47 @@ impl Data {
         is_woken
     }
 
-    /// Subscribes to a deliver subject, and waits until the server has taken or refused the subscription.
+    /// The number for another subscription.
+    pub(super) fn next_sid(&mut self) -> u64 {
+        self.last_sid += 1;
+        self.last_sid
+    }
+
+    /// Sends a request. Returns its number, which the answer has ([`Delivery::request`]).
+    pub(super) fn ask(&mut self, subject: &str, body: &[u8]) -> u64 {
+        self.last_request += 1;
+        let reply = format!("{}.{}", self.inbox, self.last_request);
+        protocol::publish(self.wire.out(), subject, &reply, body);
+        self.last_request
+    }
+
+    /// Whether the message is an answer to a request.
+    pub(super) fn is_answer(message: &Delivery) -> bool {
+        message.sid == ANSWERS_SID
+    }
+
+    /// Subscribes to the deliveries of a consumer that others made, and waits until the server has taken or refused
+    /// that.
     ///
     /// # Errors
     /// No answer in time, or the connection is lost.
-    pub(super) fn subscribe(
+    pub(super) fn listen(
         &mut self,
-        subject: &str,
+        consumer: &mut Consumer,
         group: Option<&str>,
-        timeout: Duration,
-    ) -> Result<Inbox, ApiError> {
-        self.last_sid += 1;
-        let inbox = Inbox {
-            sid: self.last_sid,
-            left: self.left.0.clone(),
-        };
-        protocol::subscribe(self.wire.out(), subject, group, inbox.sid);
-        match self.confirm(timeout) {
-            Ok(true) => Ok(inbox),
-            Ok(false) => Err(ApiError::NoAnswer(timeout)),
+    ) -> Result<(), ApiError> {
+        consumer.listen(group, self.wire.out());
+        match self.confirm(self.answer_timeout) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ApiError::NoAnswer(self.answer_timeout)),
             Err(_) => Err(ApiError::Lost),
         }
+    }
+
+    /// Leaves a consumer.
+    pub(super) fn leave_consumer(&mut self, consumer: Consumer) {
+        let nobody = format!("{}.0", self.inbox);
+        consumer.leave(&nobody, self.wire.out());
     }
 
     /// Publishes an empty message: an acknowledgement, or the answer to a control message of a consumer.
@@ -125,7 +134,7 @@ impl Data {
 
     /// Waits until the server has taken everything. Returns false after `timeout` without a byte. Each byte extends the
     /// wait, because the answer comes after the messages that are on their way.
-    fn confirm(&mut self, timeout: Duration) -> Result<bool, NatsError> {
+    pub(super) fn confirm(&mut self, timeout: Duration) -> Result<bool, NatsError> {
         let ping = self.wire.ping();
         while !self.wire.is_answered(ping) {
             if !self.read_aside(Instant::now() + timeout)? {
@@ -141,16 +150,16 @@ impl Data {
     /// The connection is lost.
     pub(super) fn next_of(
         &mut self,
-        inbox: &Inbox,
+        sid: u64,
         timeout: Duration,
     ) -> Result<Option<Delivery>, NatsError> {
         let begun = Instant::now();
         loop {
-            let at = self.set_aside.iter().position(|message| inbox.has(message));
-            if let Some(at) = at {
-                return Ok(self.set_aside.remove(at));
+            let found = self.take_aside(|message| message.sid == sid);
+            if found.is_some() {
+                return Ok(found);
             }
-            let since = match self.wire.message_within() == Some(inbox.sid) {
+            let since = match self.wire.message_within() == Some(sid) {
                 true => self.wire.carried,
                 false => begun,
             };
@@ -160,17 +169,44 @@ impl Data {
         }
     }
 
+    fn take_aside(&mut self, is_wanted: impl Fn(&Delivery) -> bool) -> Option<Delivery> {
+        let at = self.set_aside.iter().position(is_wanted)?;
+        self.set_aside.remove(at)
+    }
+
+    /// The refusal of a request on `subject`, if the server has sent one.
+    fn refused(&self, subject: &str) -> Option<ApiError> {
+        let request = Refusal::Request(subject.to_owned());
+        let inboxes = Refusal::Subscription(INBOXES.to_owned());
+        let what = match () {
+            () if self.refusals.has(&inboxes) => format!("subscribe to {INBOXES}"),
+            () if self.refusals.has(&request) => format!("publish to {subject}"),
+            () => return None,
+        };
+        Some(ApiError::NotPermitted(what))
+    }
+
     /// Sets aside the messages of a read. Returns false if there was nothing to read in time.
     fn read_aside(&mut self, until: Instant) -> Result<bool, NatsError> {
-        // If a stop or an error came between the messages of the last read, some of these messages still wait there.
-        self.set_read_aside()?;
-        self.flush()?;
-        while !self.read()? {
+        loop {
+            if self.step(until)? {
+                return Ok(true);
+            }
             if Instant::now() >= until {
                 return Ok(false);
             }
+        }
+    }
+
+    /// Writes and reads once, and sets aside the messages; waits if there was nothing to read. Returns whether there was.
+    pub(super) fn step(&mut self, until: Instant) -> Result<bool, NatsError> {
+        // If a stop or an error came between the messages of the last read, some of these messages still wait there.
+        self.set_read_aside()?;
+        self.flush()?;
+        if !self.read()? {
             let waited = self.waiter.wait(until);
             waited.map_err(|error| self.wire.lost(&error))?;
+            return Ok(false);
         }
         self.set_read_aside()?;
         Ok(true)
@@ -217,8 +253,8 @@ impl Data {
     }
 
     /// Whether a message of this subscription was read and not taken.
-    pub(super) fn has_waiting(&self, inbox: &Inbox) -> bool {
-        self.set_aside.iter().any(|message| inbox.has(message))
+    pub(super) fn has_waiting(&self, sid: u64) -> bool {
+        self.set_aside.iter().any(|message| message.sid == sid)
     }
 
     /// Writes as much as the socket takes.
@@ -226,9 +262,6 @@ impl Data {
     /// # Errors
     /// The connection is lost.
     pub(super) fn flush(&mut self) -> Result<(), NatsError> {
-        while let Ok(sid) = self.left.1.try_recv() {
-            protocol::unsubscribe(self.wire.out(), sid);
-        }
         self.wire.flush(&mut self.waiter)
     }
 
@@ -272,6 +305,38 @@ impl Data {
     /// Ends the connection.
     pub(super) fn leave(self) {
         self.wire.leave(&self.waiter);
+    }
+}
+
+impl JetStream for Data {
+    /// Messages that come meanwhile are set aside.
+    fn request(&mut self, subject: &str, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+        // The request may be permitted by now.
+        self.refusals.forget(&Refusal::Request(subject.to_owned()));
+        let (number, begun) = (self.ask(subject, body), Instant::now());
+        loop {
+            // On a slow line, the answer comes after the message that is arriving.
+            let since = match self.wire.message_within() {
+                Some(_) => self.wire.carried,
+                None => begun,
+            };
+            let until = since + self.answer_timeout;
+            let has_read = self.read_aside(until).map_err(|_| ApiError::Lost)?;
+            let is_answer = |it: &Delivery| Self::is_answer(it) && it.request() == Some(number);
+            if let Some(answer) = self.take_aside(is_answer) {
+                return answer_of(answer);
+            }
+            if let Some(refused) = self.refused(subject) {
+                return Err(refused);
+            }
+            if !has_read || Instant::now() >= until {
+                return Err(ApiError::NoAnswer(self.answer_timeout));
+            }
+        }
+    }
+
+    fn hurry(&mut self) {
+        self.answer_timeout = HASTY_TIMEOUT;
     }
 }
 

@@ -3,7 +3,6 @@
 //! answer looks for the reason here.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::outage::shown;
 use crate::relay;
@@ -85,14 +84,13 @@ pub enum NatsError {
     /// The server: it is about to stop, and another server answers.
     #[error("this NATS server is about to stop (lame duck mode); going to another one")]
     LameDuck,
-    /// The system: no thread to ask the server from.
-    #[error("no thread to watch NATS with ({0}); check the limit on processes")]
-    NoThread(#[source] io::Error),
     /// The system: nothing to wait for NATS with.
     #[error("no poll to wait for NATS with ({0}); check the limit on open files")]
     NoPoll(#[source] io::Error),
     /// The server: this user lacks a permission needed for the relay.
-    #[error("NATS does not let this user {what}; change the permissions of this user")]
+    #[error(
+        "NATS does not let this user {what}; change the permissions of this user (refused by the server)"
+    )]
     NotPermitted {
         /// The refused action: to publish or to subscribe, and the subject.
         what: String,
@@ -210,14 +208,29 @@ pub(super) enum Refusal {
 impl Refusal {
     /// Reads the server's error, such as `Permissions Violation for Publish to "a.b"`.
     fn parse(error: &str) -> Option<Self> {
-        let (mut subject, is_subscription) = refused(error)?;
-        if subject.starts_with(INBOX_PREFIX) {
-            INBOXES.clone_into(&mut subject);
-        }
+        let (subject, is_subscription) = refused(error)?;
         Some(match is_subscription {
-            true => Self::Subscription(subject),
-            false => acks(&subject).unwrap_or(Self::Request(subject)),
+            true => Self::of_subscription(&subject),
+            false => Self::of_publishing(&subject),
         })
+    }
+
+    /// The refusal of a subscription to `subject`.
+    pub(super) fn of_subscription(subject: &str) -> Self {
+        Self::Subscription(permission_of(subject))
+    }
+
+    /// The refusal to publish to `subject`.
+    pub(super) fn of_publishing(subject: &str) -> Self {
+        acks(subject).unwrap_or_else(|| Self::Request(permission_of(subject)))
+    }
+}
+
+/// The subject of the permission for a subject: one for all inboxes.
+fn permission_of(subject: &str) -> String {
+    match subject.starts_with(INBOX_PREFIX) {
+        true => INBOXES.to_owned(),
+        false => subject.to_owned(),
     }
 }
 
@@ -233,12 +246,9 @@ fn acks(subject: &str) -> Option<Refusal> {
     })
 }
 
-/// The refusals of a connection, in order of arrival. Clones share the list.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Refusals(Arc<Mutex<Known>>);
-
+/// The refusals of a connection, in order of arrival.
 #[derive(Debug, Default)]
-struct Known {
+pub(super) struct Refusals {
     all: Vec<Refusal>,
     /// Refusals not yet taken by the session.
     news: Vec<Refusal>,
@@ -247,53 +257,54 @@ struct Known {
 }
 
 impl Refusals {
+    /// Those of a connection for a check or a command, which says itself what is refused.
+    pub(super) fn unlogged() -> Self {
+        Self {
+            logged: ERRORS_LOGGED_MAX,
+            ..Self::default()
+        }
+    }
+
     /// Takes in an error of the server, and logs the error unless it is a known refusal or one of many.
-    pub(super) fn report(&self, error: &str) {
+    pub(super) fn report(&mut self, error: &str) {
         if self.take_in(error) {
             return;
         }
-        let mut known = self.known();
-        known.logged += 1;
-        if known.logged <= ERRORS_LOGGED_MAX {
+        if self.logged < ERRORS_LOGGED_MAX {
+            self.logged += 1;
             let error = shown(error);
             tracing::warn!(error, "nats-server reported an error");
         }
     }
 
     /// Takes in an error of the server. Returns whether the error is a known refusal.
-    fn take_in(&self, error: &str) -> bool {
+    fn take_in(&mut self, error: &str) -> bool {
         let Some(refusal) = Refusal::parse(error) else {
             return false;
         };
-        let mut known = self.known();
-        if !known.news.contains(&refusal) {
-            remember(&mut known.news, refusal.clone());
+        if !self.news.contains(&refusal) {
+            remember(&mut self.news, refusal.clone());
         }
-        if known.all.contains(&refusal) {
+        if self.all.contains(&refusal) {
             return true;
         }
-        remember(&mut known.all, refusal);
+        remember(&mut self.all, refusal);
         false
     }
 
     /// Forgets a refusal before the action is tried again.
-    pub(super) fn forget(&self, refusal: &Refusal) {
-        self.known().all.retain(|known| known != refusal);
+    pub(super) fn forget(&mut self, refusal: &Refusal) {
+        self.all.retain(|known| known != refusal);
     }
 
     /// Whether the server has sent this refusal.
     pub(super) fn has(&self, refusal: &Refusal) -> bool {
-        self.known().all.contains(refusal)
+        self.all.contains(refusal)
     }
 
     /// The refusals since the last call.
-    pub(super) fn take_news(&self) -> Vec<Refusal> {
-        std::mem::take(&mut self.known().news)
-    }
-
-    /// No holder of this lock can panic.
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn take_news(&mut self) -> Vec<Refusal> {
+        std::mem::take(&mut self.news)
     }
 }
 
@@ -390,7 +401,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_news_once_and_known_until_it_is_tried_again() {
-        let refusals = Refusals::default();
+        let mut refusals = Refusals::default();
         let error = r#"Permissions Violation for Subscription to "a""#;
         assert!(!refusals.take_in(error) && refusals.take_in(error));
         assert_eq!(refusals.take_news(), [subscription("a")]);
@@ -401,11 +412,11 @@ mod tests {
 
     #[test]
     fn a_server_that_refuses_everything_fills_no_memory() {
-        let refusals = Refusals::default();
+        let mut refusals = Refusals::default();
         for n in 0..1_000 {
             refusals.take_in(&format!(r#"Permissions Violation for Publish to "a.{n}""#));
         }
-        assert_eq!(refusals.known().all.len(), REFUSALS_MAX);
+        assert_eq!(refusals.all.len(), REFUSALS_MAX);
         assert_eq!(refusals.take_news().len(), REFUSALS_MAX);
         assert!(refusals.has(&Refusal::Request("a.999".to_owned())));
     }

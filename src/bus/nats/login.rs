@@ -9,25 +9,16 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use nats::Options;
 use nkeys::KeyPair;
 use rustls::ClientConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
-use sonic_rs::JsonValueMutTrait;
 
 use crate::runtime::tls_roots;
 use weirgate_wire::base::{Secret, without_mark};
 use weirgate_wire::json;
 use weirgate_wire::json::JsonError;
 
-/// Fields of the server's first line that are withheld from the crate.
-const NOT_FOR_THE_CRATE: [&str; 4] = [
-    "tls_required",
-    "tls_available",
-    "tls_verify",
-    "connect_urls",
-];
 /// The longest version to show, characters.
 const VERSION_CHARS_MAX: usize = 40;
 
@@ -36,9 +27,6 @@ const VERSION_CHARS_MAX: usize = 40;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Info {
-    /// The server's name for itself.
-    #[serde(deserialize_with = "or_empty")]
-    pub(super) server_id: String,
     #[serde(deserialize_with = "or_empty")]
     version: String,
     /// The name of the cluster, if the server is part of a cluster or may become so.
@@ -92,20 +80,6 @@ impl Info {
     pub(super) fn is_clustered(&self) -> bool {
         !self.cluster.is_empty()
     }
-}
-
-/// The server's first line, for the crate.
-pub(super) fn plain_info(line: &str) -> io::Result<Vec<u8>> {
-    let json = json::read(line.trim_start_matches("INFO ").as_bytes());
-    let info = json.and_then(|json| json.parse());
-    let mut info: sonic_rs::Value = info.map_err(io::Error::other)?;
-    if let Some(info) = info.as_object_mut() {
-        for key in NOT_FOR_THE_CRATE {
-            info.remove(&key);
-        }
-    }
-    let info = sonic_rs::to_string(&info).map_err(io::Error::other)?;
-    Ok(format!("INFO {info}\r\n").into_bytes())
 }
 
 /// The credentials for a server without user or token in its URL. Without `Debug`, because of the passwords.
@@ -201,21 +175,6 @@ impl Login {
         })
     }
 
-    /// The crate's options with this log-in.
-    pub(super) fn options(self) -> Options {
-        match self {
-            Self::None => Options::new(),
-            Self::Token(token) => Options::with_token(&token),
-            Self::UserPassword(user, password) => Options::with_user_pass(&user, &password),
-            Self::Jwt(jwt, key) => {
-                Options::with_jwt(move || Ok(jwt.clone()), move |nonce| sign(&key, nonce))
-            }
-            Self::Nkey(key) => {
-                Options::with_nkey(&key.public_key(), move |nonce| sign(&key, nonce))
-            }
-        }
-    }
-
     /// The fields of a CONNECT line with this log-in, for a server with `nonce` in the INFO line.
     pub(super) fn fields(&self, nonce: &str) -> Vec<(&'static str, String)> {
         let signature = |key| ("sig", URL_SAFE_NO_PAD.encode(sign(key, nonce.as_bytes())));
@@ -294,11 +253,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_crate_hears_nothing_of_tls() {
-        let line = "INFO {\"server_id\":\"X\",\"tls_required\":true,\"nonce\":\"n\",\"connect_urls\":[\"a:1\"]} \r\n";
+    fn the_first_line_is_read_field_by_field() {
+        let line = "INFO {\"tls_required\":true,\"nonce\":\"n\",\"connect_urls\":[\"a:1\"]} \r\n";
         let read = |line: &str| Info::read(line).expect("a line");
         let is_wanted = |line: &str| read(line).tls_required;
-        assert!(is_wanted(line));
+        assert!(is_wanted(line) && !is_wanted("INFO {}\r\n"));
+        assert_eq!(read(line).nonce, "n");
         assert_eq!(read(line).connect_urls, ["a:1"]);
         assert!(read("INFO {}").connect_urls.is_empty());
         for odd in ["null", "7", "\"x\"", "[1]", "{}"] {
@@ -307,20 +267,11 @@ mod tests {
             );
             assert!(is_wanted(&line), "{line}");
         }
-        let plain = plain_info(line).expect("a line");
-        assert_eq!(read(line).nonce, "n");
-        let plain = String::from_utf8(plain).expect("text");
-        assert!(!is_wanted(&plain));
-        let json = plain.strip_prefix("INFO ").expect("the verb").trim_end();
-        let info: serde_json::Value = serde_json::from_str(json).expect("JSON");
-        assert_eq!(info, serde_json::json!({"server_id": "X", "nonce": "n"}));
-        assert!(!is_wanted("INFO {}\r\n"));
         for wrong in [
             "nonsense".to_owned(),
             format!(r#"{{"x":{}"#, "[".repeat(100_000)),
         ] {
-            let wrong = format!("INFO {wrong}\r\n");
-            assert!(plain_info(&wrong).is_err() && Info::read(&wrong).is_err());
+            assert!(Info::read(&format!("INFO {wrong}\r\n")).is_err());
         }
     }
 

@@ -13,43 +13,40 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `mod` | the choice of the server, and a session on it; `super::relay` has the thread |
-//! | `session` | both connections: the turn of messages and reports |
+//! | `session` | a connection: the turn of messages and answers |
 //! | `attach` | the same session: attaching subjects to consumers, at first and again |
 //! | `subscription` | a subject: consumer, cursor, backlog |
 //! | `consumers` | finding and making streams and consumers, optional streams, and the log lines; the last good message of a subject, when the newest are bad |
-//! | `api` | requests to JetStream, ended by the loss of the connection |
-//! | `requester` | a connection for one request at a time, for the checks and for commands |
+//! | `api` | requests to JetStream and their answers |
+//! | `consumer` | a consumer of any source: the request for it, its deliveries and heartbeats, its end; pure |
+//! | `requester` | the same connection for the checks and for commands |
 //! | `ask`, `ask_plain` | the check before a start: streams, consumers, limits of the account, permissions |
 //! | `needs` | what a source may need permissions for; each source has its needs beside its requests |
 //! | `sender` | a command that publishes |
-//! | `watchdog` | asking the server whether the link and the consumers are well, and judging the answers |
+//! | `watchdog` | asking the server whether the consumers are well, and judging the answers; pure |
 //! | `servers` | the order in which servers are tried, and the second connection beside a silent connection; `super::relay` has the rule |
-//! | `data` | the connection for messages and acknowledgements; the acknowledgements that wait |
+//! | `data` | the connection: messages, requests and answers, acknowledgements that wait |
 //! | `wire` | connecting, TLS, logging in, operations in and commands out, pings of a silent server |
 //! | `protocol` | the client protocol of NATS; pure |
 //! | `login` | what a server says of itself in its first line, credentials, and certificates for TLS |
-//! | `connection` | making and leaving the connections of the crate, for requests; TLS to the server |
-//! | `loopback` | the plain connection between `connection` and the crate, closed to other processes, and the bytes between it and TLS |
 //! | `subjects/` | plain subjects and patterns, chosen by clients while the source runs, and for gateways that speak to each other |
 //! | `stream/` | the source that reads a stream in place of subjects |
 //! | `error` | error texts, and the server's refusals of permissions |
 //! | `settings` | settings, URLs, and the check of the files that they name |
 
 // The whole `nats` crate is marked deprecated in favour of an async crate, which would put a runtime into the data
-// path.
+// path. Only its types of streams and consumers are used.
 #![allow(deprecated)]
 
 mod api;
 mod ask;
 mod ask_plain;
 mod attach;
-mod connection;
 mod consumer;
 mod consumers;
 mod data;
 mod error;
 mod login;
-mod loopback;
 mod needs;
 mod protocol;
 mod requester;
@@ -66,17 +63,14 @@ mod wire;
 
 use std::sync::Arc;
 
-use self::connection::Link;
-use self::data::Data;
-use self::error::{Refusal, Refusals, Stop};
+use self::data::{Data, PAYLOAD_BYTES_MAX};
+use self::error::{Refusal, Stop};
 use self::servers::{Second, Servers};
 use self::session::{Session, forget};
 use self::subscription::Subscription;
 use super::LinkTimes;
 use super::relay::{Bus, Relay};
 use crate::status::BusStatus;
-
-use self::settings::Endpoint;
 
 pub use self::ask::ask;
 pub use self::ask_plain::ask_plain;
@@ -88,10 +82,6 @@ pub(crate) use self::settings::redacted;
 pub use self::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
 pub use self::stream::NatsStreamSource;
 pub use self::subjects::{NatsSubjectsSettings, NatsSubjectsSource, Settle};
-
-/// The most attempts to reach the same server with the second connection, if several servers share an address. After
-/// that, the two connections may be to two servers of a cluster: messages then take a longer path.
-const SAME_SERVER_TRIES_MAX: u32 = 5;
 
 /// Relays JetStream messages, for ever.
 pub struct NatsSource {
@@ -117,17 +107,16 @@ impl NatsSource {
 
     fn use_connection(
         &mut self,
-        (link, data): (&Link, &mut Data),
+        data: &mut Data,
         second: &mut Second,
         relay: &mut Relay<NatsError>,
-        before: Option<(Link, Data)>,
+        before: Option<Data>,
     ) -> Result<Stop, Stop> {
-        let (settings, all, used) = (&self.settings, &mut self.subscriptions, (&link.api, data));
-        let mut session = Session::new(settings, relay, all, used, second);
+        let (settings, all) = (&self.settings, &mut self.subscriptions);
+        let mut session = Session::new(settings, relay, all, data, second);
         let set_up = session.set_up();
-        if let Some((link, data)) = before {
-            link.abandon();
-            data.leave();
+        if let Some(before) = before {
+            before.leave();
         }
         set_up?;
         let away_ms = session.relay.report_up()?;
@@ -135,21 +124,6 @@ impl NatsSource {
         let url = redacted(&self.settings.urls.expose());
         tracing::info!(url, away_ms, "subscribed on NATS");
         Ok(session.run())
-    }
-}
-
-/// Makes both connections, to one server.
-fn both(endpoint: &Endpoint, settings: &NatsSettings) -> Result<(Link, Data), NatsError> {
-    let refusals = Refusals::default();
-    let data = Data::open(endpoint, settings, refusals.clone())?;
-    let mut tries = 1..SAME_SERVER_TRIES_MAX;
-    loop {
-        let link = Link::open(endpoint, settings, refusals.clone())?;
-        // If several servers share an address, the second connection may have reached another server.
-        if link.info.server_id == data.wire.info.server_id || tries.next().is_none() {
-            return Ok((link, data));
-        }
-        link.abandon();
     }
 }
 
@@ -164,22 +138,22 @@ impl Bus for NatsSource {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
-        // The connections to a server in lame duck mode.
-        let mut before: Option<(Link, Data)> = None;
+        // The connection to a server in lame duck mode.
+        let mut before: Option<Data> = None;
         loop {
             let settings = &self.settings;
-            let open = |endpoint: &_| both(endpoint, settings);
-            let (link, mut data) = match self.servers.connect(settings, open) {
+            let open = |endpoint: &_| Data::open(endpoint, settings, PAYLOAD_BYTES_MAX);
+            let mut data = match self.servers.connect(settings, open) {
                 Ok(connected) => connected,
                 Err(error) => return Stop::Bus(error),
             };
             let mut second = self.servers.second(settings);
             relay.link.wake_at_end(&data.wake);
-            let stop = self.use_connection((&link, &mut data), &mut second, relay, before.take());
+            let stop = self.use_connection(&mut data, &mut second, relay, before.take());
             let stop = stop.unwrap_or_else(|stop| stop);
             let better = second.better();
             self.servers.left(&self.settings, &data.wire, better, &stop);
-            for refusal in link.api.refusals.take_news() {
+            for refusal in data.refusals.take_news() {
                 if let Refusal::Subscription(_) = refusal {
                     self.status.count_refused();
                 }
@@ -190,16 +164,15 @@ impl Bus for NatsSource {
             for subscription in &mut self.subscriptions {
                 forget(&self.status, subscription);
                 subscription.is_refused = false;
-                subscription.let_go();
+                subscription.let_go(&mut data);
             }
             if let Stop::Bus(error @ NatsError::LameDuck) = &stop {
                 tracing::info!(%error, "NATS moves");
                 // This also sends the UNSUBs, so the next connection finds the durable consumers free.
                 data.settle();
-                before = Some((link, data));
+                before = Some(data);
                 continue;
             }
-            link.abandon();
             data.leave();
             return stop;
         }

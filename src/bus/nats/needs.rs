@@ -10,10 +10,15 @@ pub(super) enum Action {
     StreamList,
     /// Asks for the settings and the state of a stream.
     StreamInfo,
+    CreateStream,
     /// Asks for a message of a stream.
     GetMessage,
+    /// Asks for the state of a consumer.
+    ConsumerInfo,
     /// Makes a consumer without a name.
     CreateConsumer,
+    /// Makes or changes a durable consumer.
+    CreateDurable,
     DeleteConsumer,
     /// Acknowledges a message.
     Acknowledge,
@@ -31,8 +36,13 @@ impl Action {
             Self::StreamNames => "$JS.API.STREAM.NAMES".to_owned(),
             Self::StreamList => "$JS.API.STREAM.LIST".to_owned(),
             Self::StreamInfo => format!("$JS.API.STREAM.INFO.{stream}"),
+            Self::CreateStream => format!("$JS.API.STREAM.CREATE.{stream}"),
             Self::GetMessage => format!("$JS.API.STREAM.MSG.GET.{stream}"),
+            Self::ConsumerInfo => format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}"),
             Self::CreateConsumer => format!("$JS.API.CONSUMER.CREATE.{stream}"),
+            Self::CreateDurable => {
+                format!("$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}")
+            }
             Self::DeleteConsumer => format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}"),
             Self::Acknowledge => format!("$JS.ACK.{stream}.{consumer}.1.0.0.0.0"),
             Self::ControlFlow => format!("$JS.FC.{stream}.{consumer}.x"),
@@ -49,19 +59,19 @@ impl Action {
         !matches!(self, Self::StreamNames | Self::StreamList)
     }
 
-    /// The pattern for the permissions of a user that reads `stream`; `None`: all streams.
-    pub(super) fn permission(self, stream: Option<&str>) -> String {
+    /// The pattern for the permissions of a user that reads `stream` through `consumer`; `None`: all of them.
+    pub(super) fn permission(self, stream: Option<&str>, consumer: Option<&str>) -> String {
         match self {
             // The server chooses the other tokens.
             Self::Acknowledge => "$JS.ACK.>".to_owned(),
             Self::ControlFlow => "$JS.FC.>".to_owned(),
-            _ => self.of(stream.unwrap_or(ANY)),
+            _ => self.subject(stream.unwrap_or(ANY), consumer.unwrap_or(ANY)),
         }
     }
 
     /// Whether this subject is that of such an action.
     pub(super) fn is_at(self, subject: &str) -> bool {
-        let permission = self.permission(None);
+        let permission = self.permission(None, None);
         let prefix = permission.split(['*', '>']).next().unwrap_or_default();
         subject.starts_with(prefix)
     }
@@ -98,6 +108,8 @@ pub struct NatsNeeds {
     pub subscriptions: Vec<String>,
     /// Subjects for clients to request; a refusal concerns only these clients.
     pub requests: Vec<String>,
+    /// The roles, each with the subjects that its clients may request.
+    pub roles: Vec<(String, Vec<String>)>,
     /// Subjects to publish to. The check publishes an empty message there, so no program should be subscribed to them.
     pub published: Vec<String>,
     /// The largest message that is published, requests to JetStream included, bytes.
@@ -106,6 +118,14 @@ pub struct NatsNeeds {
     pub has_positions: bool,
     /// What is done with streams.
     pub jetstream: JetStreamNeeds,
+}
+
+impl NatsNeeds {
+    /// Adds what the source of a stream needs, beside whose names these needs are.
+    pub fn add_stream(&mut self, stream: Self) {
+        self.payload_bytes_max = self.payload_bytes_max.max(stream.payload_bytes_max);
+        self.jetstream.stream = stream.jetstream.stream;
+    }
 }
 
 /// What a source does with streams.
@@ -123,6 +143,7 @@ mod tests {
 
     use super::super::stream::StreamReader;
     use super::super::subjects::Retained;
+    use super::super::subscription::Subscription;
     use super::*;
 
     const DOCUMENT: &str = include_str!("../../../docs/reference/nats.md");
@@ -138,9 +159,15 @@ mod tests {
     #[test]
     fn the_documents_list_what_the_sources_do() {
         let all = |needs: &[Need], stream| {
-            let permissions = needs.iter().map(|need| need.action.permission(stream));
+            let permissions = needs
+                .iter()
+                .map(|need| need.action.permission(stream, None));
             permissions.collect::<BTreeSet<_>>()
         };
+        assert_eq!(
+            documented("A NATS user of `weirgate levels` needs exactly"),
+            all(&Subscription::needs(), None)
+        );
         assert_eq!(
             documented("With `--retained` also"),
             all(&Retained::needs(), None)

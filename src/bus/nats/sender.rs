@@ -72,13 +72,13 @@ impl NatsSender {
     /// The connection is lost, or this user may not publish on the subject.
     pub fn settle(&mut self, subject: &str) -> Result<(), NatsError> {
         self.unconfirmed = 0;
-        match self.requester.has_sent(CONFIRMED_WITHIN)? {
+        match self.requester.has_sent(subject, CONFIRMED_WITHIN)? {
             true => Ok(()),
             false => Err(NatsError::not_permitted("publish", subject)),
         }
     }
 
-    fn store(&self, subject: &str, message: &[u8]) -> Result<(String, u64), NatsError> {
+    fn store(&mut self, subject: &str, message: &[u8]) -> Result<(String, u64), NatsError> {
         let stored = self.requester.request(subject, message);
         let stored = stored.and_then(|answer| {
             let answer = api::read(&answer)?;
@@ -89,7 +89,7 @@ impl NatsSender {
         });
         stored.map_err(|error| match error {
             ApiError::NotPermitted(_) => NatsError::not_permitted("publish", subject),
-            ApiError::Lost | ApiError::Connection(_) => NatsError::Lost,
+            ApiError::Lost => NatsError::Lost,
             ApiError::NoJetStream => no_stream(subject, "no stream has this subject"),
             // With other subscribers to the subject, the server does not report a missing stream.
             ApiError::NoAnswer(_) => no_stream(subject, "no stream with this subject answers"),

@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::api::{self, ANSWER_TIMEOUT};
+use super::api::{self, ACCOUNT_INFO, ANSWER_TIMEOUT};
 use super::error::{NatsError, Stop};
 use super::needs::Action;
 use super::protocol::{self, Op, inbox};
@@ -164,9 +164,9 @@ impl Second {
     ///
     /// # Errors
     /// The loop is gone.
-    pub(super) fn look(
+    pub(super) fn check(
         &mut self,
-        heard: Instant,
+        last_received: Instant,
         relay: &mut Relay<NatsError>,
         settings: &NatsSettings,
         wire: &Wire,
@@ -179,7 +179,7 @@ impl Second {
             ..
         } = self;
         let used = &wire.endpoint;
-        probe.look(heard, relay, || {
+        probe.check(last_received, relay, || {
             let is_others_turn = tries.is_multiple_of(2);
             *tries += 1;
             let others = match is_others_turn {
@@ -330,7 +330,7 @@ fn has_jetstream(
     let (reply, until) = (inbox(), Instant::now() + ANSWER_TIMEOUT);
     protocol::subscribe(wire.out(), &reply, None, 1);
     let of_streams = streams.iter().map(|stream| Action::StreamInfo.of(stream));
-    let in_general = streams.is_empty().then(|| "$JS.API.INFO".to_owned());
+    let in_general = streams.is_empty().then(|| ACCOUNT_INFO.to_owned());
     let mut unanswered = 0;
     for question in of_streams.chain(in_general) {
         protocol::publish(wire.out(), &question, &reply, b"");

@@ -1,40 +1,37 @@
-//! The work on both connections to a server, from the first message until either connection is lost: relays the
-//! messages of all subjects, and from time to time looks at everything else.
+//! The work on a connection to a server, from the first message until the connection is lost: relays the messages of all
+//! subjects, and from time to time looks at everything else.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use super::api::{ANSWER_TIMEOUT, Api};
+use super::api::ANSWER_TIMEOUT;
 use super::consumers::Presence;
 use super::data::Data;
-use super::error::{INBOXES, NatsError, Refusal, Stop};
+use super::error::{NatsError, Refusal, Stop};
 use super::servers::Second;
 use super::settings::NatsSettings;
 use super::subscription::Subscription;
-use super::watchdog::{Answer, Report, Watchdog, Watched, WatchedConsumer};
+use super::watchdog::{Answer, Ask, Reached, Watchdog, Watched, WatchedConsumer};
 use crate::relay::Relay;
 use crate::status::{BusStatus, ConsumerStatus, Stall};
 use weirgate_core::BusEvent;
 
-/// A session: settings, subscriptions, connections.
+/// A session: settings, subscriptions, connection.
 pub(super) struct Session<'a> {
     pub(super) settings: &'a NatsSettings,
     pub(super) relay: &'a mut Relay<NatsError>,
     pub(super) subscriptions: &'a mut [Subscription],
-    /// Requests to JetStream.
-    pub(super) api: &'a Api,
-    /// Messages and acknowledgements.
     pub(super) data: &'a mut Data,
-    /// Decides whether these connections are kept during a silence.
+    /// Decides whether the connection is kept during a silence.
     pub(super) second: &'a mut Second,
     pub(super) watchdog: Watchdog,
-    told_caught_up: bool,
-    /// When the connection for requests was last seen well.
-    api_answered: Instant,
-    /// One of the connections is silent.
+    /// What JetStream has said about the subscriptions, with their indices, to be handled in the next look.
+    answers: Vec<(usize, Vec<Answer>)>,
+    reported_caught_up: bool,
+    /// The connection is silent.
     is_silent: bool,
     /// The time of the next look at everything but messages.
-    look_due: Instant,
+    check_due: Instant,
 }
 
 impl<'a> Session<'a> {
@@ -43,25 +40,24 @@ impl<'a> Session<'a> {
         settings: &'a NatsSettings,
         relay: &'a mut Relay<NatsError>,
         subscriptions: &'a mut [Subscription],
-        (api, data): (&'a Api, &'a mut Data),
+        data: &'a mut Data,
         second: &'a mut Second,
     ) -> Self {
         Self {
             settings,
             relay,
             subscriptions,
-            api,
             data,
             second,
-            watchdog: Watchdog::idle(),
-            told_caught_up: false,
-            api_answered: Instant::now(),
+            watchdog: Watchdog::new(Duration::ZERO, Vec::new(), Instant::now()),
+            answers: Vec::new(),
+            reported_caught_up: false,
             is_silent: false,
-            look_due: Instant::now(),
+            check_due: Instant::now(),
         }
     }
 
-    /// Relays until a connection is lost or silent, or the loop is gone.
+    /// Relays until the connection is lost or silent, or the loop is gone.
     pub(super) fn run(&mut self) -> Stop {
         let stop = match self.relay_all() {
             Err(stop) => stop,
@@ -88,7 +84,6 @@ impl<'a> Session<'a> {
     }
 
     fn relay_all(&mut self) -> Result<Infallible, Stop> {
-        self.api_answered = Instant::now();
         self.relay_gaps()?;
         self.tell_caught_up()?;
         loop {
@@ -102,11 +97,12 @@ impl<'a> Session<'a> {
         let has_read = self.data.read()?;
         self.relay_waiting()?;
         let now = match has_read {
-            true => self.data.wire.heard(),
+            true => self.data.wire.last_received(),
             false => Instant::now(),
         };
-        if self.data.take_woken() || self.is_silent || now >= self.look_due {
-            self.look_due = self.look_around(!has_read)?;
+        let has_news = self.data.take_woken() || !self.answers.is_empty();
+        if has_news || self.is_silent || now >= self.check_due {
+            self.check_due = self.check_subscriptions(!has_read)?;
             // Messages that came while something was asked.
             self.relay_waiting()?;
         }
@@ -116,7 +112,7 @@ impl<'a> Session<'a> {
         if has_read {
             self.relay.worked();
         } else {
-            let due = acks_due.map_or(self.look_due, |due| due.min(self.look_due));
+            let due = acks_due.map_or(self.check_due, |due| due.min(self.check_due));
             self.data.wait(self.relay, due)?;
         }
         Ok(())
@@ -125,46 +121,58 @@ impl<'a> Session<'a> {
     /// Tells the loop once that no backlog is left.
     fn tell_caught_up(&mut self) -> Result<(), Stop> {
         let caught_up = self.subscriptions.iter().all(Subscription::caught_up);
-        if caught_up && !self.told_caught_up {
+        if caught_up && !self.reported_caught_up {
             self.relay.link.send(BusEvent::CaughtUp)?;
         }
-        self.told_caught_up = caught_up;
+        self.reported_caught_up = caught_up;
         Ok(())
     }
 
-    /// Handles the news from other threads, refusals and silences. Returns the time of the next look.
-    fn look_around(&mut self, nothing_to_read: bool) -> Result<Instant, Stop> {
+    /// Handles answers, refusals and silences. Returns the time of the next look.
+    fn check_subscriptions(&mut self, nothing_to_read: bool) -> Result<Instant, Stop> {
         if self.relay.link.is_over() {
             return Err(Stop::LoopGone);
         }
-        if self.api.is_lost() {
-            return Err(NatsError::Lost.into());
-        }
-        while let Ok(report) = self.watchdog.reports.try_recv() {
-            self.api_answered = Instant::now();
-            if let Report::About(index, answer) = report {
-                let found_stream = self.take_in(index, answer)?;
-                // The last message of the subject was handed over quietly, so another `CaughtUp` has to follow.
-                self.told_caught_up &= !found_stream;
+        let now = Instant::now();
+        if now.saturating_duration_since(self.check_due) > self.interval() {
+            // The thread has waited for room in the loop. The answers may be among what it has not read.
+            self.watchdog.wait_longer(now);
+            for subscription in self.subscriptions.iter_mut() {
+                subscription.health.last_received = now;
             }
         }
         self.take_refusals()?;
+        for (index, answers) in std::mem::take(&mut self.answers) {
+            for answer in answers {
+                let found_stream = self.take_in(index, answer)?;
+                // The last message of the subject was handed over quietly, so another `CaughtUp` has to follow.
+                self.reported_caught_up &= !found_stream;
+            }
+        }
         let streams = self.streams_read();
         let (settings, wire) = (self.settings, &self.data.wire);
         if self.second.has_other(&streams, settings, wire) {
             return Err(NatsError::LameDuck.into());
         }
-        let api_due = self.api_answered + self.patience();
-        let next = match self.data.wire.watch(&self.settings.times, nothing_to_read) {
-            Some(next) if Instant::now() < api_due => next.min(api_due),
-            Some(_) => return self.look_elsewhere(self.api_answered),
-            None => return self.look_elsewhere(self.data.wire.heard()),
+        let Some(next) = self.data.wire.watch(&self.settings.times, nothing_to_read) else {
+            return self.check_other_server(self.data.wire.last_received());
         };
         self.is_silent = false;
-        self.is_heard()?;
+        self.note_received()?;
         // Consumers are checked only while the link is well: a silent link says nothing about them.
         self.check_consumers()?;
-        Ok(next)
+        let (watchdog, mut asker) = self.watching();
+        watchdog.tick(Instant::now(), &mut asker);
+        Ok(self.watchdog.due().map_or(next, |due| due.min(next)))
+    }
+
+    /// The watchdog, and the way of its questions to the server.
+    fn watching(&mut self) -> (&mut Watchdog, Asker<'_>) {
+        let asker = Asker {
+            data: &mut *self.data,
+            subscriptions: &*self.subscriptions,
+        };
+        (&mut self.watchdog, asker)
     }
 
     /// Sends the acknowledgements that are due. Returns when the next ones are due; `None` if none wait.
@@ -201,6 +209,12 @@ impl<'a> Session<'a> {
     /// Relays the messages that were read.
     pub(super) fn relay_waiting(&mut self) -> Result<(), Stop> {
         while let Some(message) = self.data.next()? {
+            if Data::is_answer(&message) {
+                let (watchdog, mut asker) = self.watching();
+                let found = watchdog.take(message, Instant::now(), &mut asker);
+                self.answers.extend(found);
+                continue;
+            }
             let mut subscriptions = self.subscriptions.iter_mut();
             // A message of no subscription comes from a consumer that was left a moment ago.
             if let Some(subscription) = subscriptions.find(|s| s.reads(&message)) {
@@ -222,13 +236,13 @@ impl<'a> Session<'a> {
     /// Handles an answer of JetStream about a subscription. Returns whether a subject that waited for its stream was
     /// attached.
     fn take_in(&mut self, index: usize, answer: Answer) -> Result<bool, Stop> {
-        let told = self.silence_told_after();
+        let told = self.silence_reported_after();
         let subscription = &mut self.subscriptions[index];
         let now = Instant::now();
         if subscription.health.silent_for(now) >= told {
             subscription.attempts.hurry(now);
         }
-        if subscription.health.heard(now) {
+        if subscription.health.note_received(now) {
             let subject = &subscription.spec.subject;
             tracing::info!(subject, "JetStream answers about a consumer again");
             if let Some(consumer) = of(&self.relay.status, subscription) {
@@ -266,6 +280,12 @@ impl<'a> Session<'a> {
                 );
                 self.attach_again(index)?;
             }
+            Answer::WentBack(consumer) if subscription.reads_from(&consumer) => {
+                self.leave(index);
+                self.attach_again(index)?;
+                // The last message was handed over quietly.
+                return Ok(true);
+            }
             Answer::Stream(is_there) if subscription.is_to_be_attached(is_there) => {
                 return self.attach_again(index);
             }
@@ -275,6 +295,7 @@ impl<'a> Session<'a> {
             | Answer::Pending(..)
             | Answer::Gone(_)
             | Answer::Paused(_)
+            | Answer::WentBack(_)
             | Answer::Free
             | Answer::Stream(_) => {}
         }
@@ -283,14 +304,21 @@ impl<'a> Session<'a> {
 
     /// Applies each new refusal to the subscription concerned.
     fn take_refusals(&mut self) -> Result<(), Stop> {
-        for refusal in self.api.refusals.take_news() {
+        for refusal in self.data.refusals.take_news() {
+            if let Refusal::Request(subject) = &refusal {
+                let (watchdog, mut asker) = self.watching();
+                let found = watchdog.refused(subject, Instant::now(), &mut asker);
+                self.answers.extend(found);
+                continue;
+            }
             let concerns = |subscription: &Subscription| {
                 let standing = subscription.standing.as_ref();
                 standing.is_some_and(|standing| match &refusal {
                     Refusal::Acks { stream, consumer } => {
-                        subscription.target.stream == *stream && standing.consumer == *consumer
+                        let is_of = standing.consumer.name() == Some(consumer);
+                        subscription.target.stream == *stream && is_of
                     }
-                    Refusal::Subscription(subject) => standing.deliver_subject == *subject,
+                    Refusal::Subscription(subject) => standing.consumer.deliver_subject == *subject,
                     Refusal::Request(_) => false,
                 })
             };
@@ -312,37 +340,26 @@ impl<'a> Session<'a> {
     }
 
     /// Handles a link that has been silent since `heard`. Returns the time of the next look.
-    fn look_elsewhere(&mut self, heard: Instant) -> Result<Instant, Stop> {
+    fn check_other_server(&mut self, last_received: Instant) -> Result<Instant, Stop> {
         self.is_silent = true;
-        let refusals = &self.api.refusals;
-        if refusals.has(&Refusal::Request(INBOXES.to_owned())) {
-            let what = format!("publish to {INBOXES}");
-            let is_of_all = true;
-            return Err(NatsError::NotPermitted { what, is_of_all }.into());
-        }
         match self
             .second
-            .look(heard, self.relay, self.settings, &self.data.wire)?
+            .check(last_received, self.relay, self.settings, &self.data.wire)?
         {
             Some(next) => Ok(next),
             // News during the second connection ends the silence.
-            None if self.data.has_news()? || !self.watchdog.reports.is_empty() => {
-                Ok(Instant::now())
-            }
-            None => {
-                let silent_ms = heard.elapsed().as_millis() as u64;
-                Err(NatsError::Silent(silent_ms).into())
-            }
+            None if self.data.has_news()? => Ok(Instant::now()),
+            None => Err(self.data.wire.silent().into()),
         }
     }
 
     /// Records that the link is well.
-    fn is_heard(&mut self) -> Result<(), Stop> {
+    fn note_received(&mut self) -> Result<(), Stop> {
         if self.second.end(self.relay, true)? {
             let now = Instant::now();
             for subscription in self.subscriptions.iter_mut() {
                 // A silence of the whole link says nothing about JetStream.
-                subscription.health.heard = now;
+                subscription.health.last_received = now;
             }
         }
         Ok(())
@@ -355,33 +372,56 @@ impl<'a> Session<'a> {
         read.map(|s| s.target.stream.clone()).collect()
     }
 
+    /// Watches the consumers that are in use now.
+    pub(super) fn watch(&mut self) {
+        let watched = self.watched();
+        self.watchdog.watch(watched, Instant::now());
+        self.check_due = Instant::now();
+    }
+
     pub(super) fn watched(&self) -> Vec<Watched> {
         let watched = |subscription: &Subscription| match &subscription.standing {
             _ if subscription.presence == Presence::Forbidden => Watched::Nothing,
             None => Watched::Subject(subscription.spec.clone()),
             Some(standing) => Watched::Consumer(WatchedConsumer {
                 target: subscription.target.clone(),
-                consumer: standing.consumer.clone(),
-                deliver_subject: standing.deliver_subject.clone(),
+                consumer: standing.consumer.name().unwrap_or_default().to_owned(),
+                deliver_subject: standing.consumer.deliver_subject.clone(),
                 awaits_durable: subscription.awaits_durable,
             }),
         };
         self.subscriptions.iter().map(watched).collect()
     }
 
-    /// How long the link may be silent. The link is tried once per interval, so the last echo may be an interval old
-    /// when the time to answer begins.
+    /// How long JetStream may be silent about a consumer. It is asked once per interval, so the last answer may be an
+    /// interval old when the time to answer begins.
     pub(super) fn patience(&self) -> Duration {
         self.interval() + Duration::from_millis(self.settings.times.ping_timeout_ms)
     }
 
     /// The length of JetStream's silence about a subject before the log reports it.
-    pub(super) fn silence_told_after(&self) -> Duration {
+    pub(super) fn silence_reported_after(&self) -> Duration {
         self.patience().saturating_add(ANSWER_TIMEOUT)
     }
 
     pub(super) fn interval(&self) -> Duration {
         Duration::from_millis(self.settings.times.ping_interval_ms.max(10))
+    }
+}
+
+/// Sends the questions of the watchdog.
+struct Asker<'a> {
+    data: &'a mut Data,
+    subscriptions: &'a [Subscription],
+}
+
+impl Ask for Asker<'_> {
+    fn ask(&mut self, subject: &str, body: &[u8]) -> u64 {
+        self.data.ask(subject, body)
+    }
+
+    fn reached(&self, index: usize) -> Option<Reached> {
+        self.subscriptions.get(index)?.reached()
     }
 }
 

@@ -266,9 +266,9 @@ impl Endpoint {
 
 /// Adds announced servers to `learned`, newest first, [`LEARNED_MAX`] at most. Servers of the URL are tried before
 /// these, and are left out.
-pub(super) fn learn(learned: &mut Vec<Endpoint>, told: Vec<Endpoint>, configured: &[Endpoint]) {
+pub(super) fn learn(learned: &mut Vec<Endpoint>, reported: Vec<Endpoint>, configured: &[Endpoint]) {
     let before = std::mem::take(learned);
-    for endpoint in told.into_iter().chain(before) {
+    for endpoint in reported.into_iter().chain(before) {
         let is_known =
             |known: &Endpoint| known.host == endpoint.host && known.port == endpoint.port;
         if learned.len() < LEARNED_MAX
@@ -398,7 +398,7 @@ mod tests {
     fn servers_of_the_cluster_are_remembered_within_a_limit() {
         let configured = Endpoint::parse("nats://u:p@nats.example:4222");
         let configured = configured.map_err(|e| e.to_string()).unwrap();
-        let told = |addresses: &[String]| -> Vec<Endpoint> {
+        let reported = |addresses: &[String]| -> Vec<Endpoint> {
             let one = |address: &String| configured.neighbour(address, true);
             addresses.iter().filter_map(one).collect()
         };
@@ -413,14 +413,14 @@ mod tests {
         ];
         learn(
             &mut learned,
-            told(&first.map(str::to_owned)),
+            reported(&first.map(str::to_owned)),
             std::slice::from_ref(&configured),
         );
         let urls: Vec<String> = learned.iter().map(Endpoint::url).collect();
         assert_eq!(urls, ["tls://10.0.0.1:4222", "tls://[::1]:1", "tls://b:2"]);
         assert!(learned.iter().all(|e| e.auth == configured.auth));
         let many: Vec<String> = (0..100).map(|n| format!("n{n}:1")).collect();
-        learn(&mut learned, told(&many), &[]);
+        learn(&mut learned, reported(&many), &[]);
         assert_eq!(learned.len(), LEARNED_MAX);
         assert_eq!(learned[0].url(), "tls://n0:1");
     }
@@ -430,14 +430,18 @@ mod tests {
         let parse = |url| Endpoint::parse(url).map_err(|e| e.to_string()).unwrap();
         let configured = [parse("tls://one.example"), parse("tls://u:p@two.example")];
         let [one, two] = &configured;
-        let told = |by: &Endpoint, address| Vec::from_iter(by.neighbour(address, true));
+        let reported = |by: &Endpoint, address| Vec::from_iter(by.neighbour(address, true));
         let mut learned = Vec::new();
-        learn(&mut learned, told(one, "attacker.example:1"), &configured);
+        learn(
+            &mut learned,
+            reported(one, "attacker.example:1"),
+            &configured,
+        );
         // A learned server announces another server.
-        let next = told(&learned[0], "10.0.0.1:1");
+        let next = reported(&learned[0], "10.0.0.1:1");
         learn(&mut learned, next, &configured);
         // A configured server keeps its own name, whichever server announces it.
-        learn(&mut learned, told(one, "two.example:4222"), &configured);
+        learn(&mut learned, reported(one, "two.example:4222"), &configured);
         let names = |learned: &[Endpoint]| -> Vec<_> {
             let pair = |e: &Endpoint| (e.host.clone(), e.tls_name.clone());
             learned.iter().map(pair).collect()
@@ -449,7 +453,11 @@ mod tests {
         ];
         assert_eq!(names(&learned), want);
         // If two servers announce the same server, name and log-in come from the last announcement.
-        learn(&mut learned, told(two, "attacker.example:1"), &configured);
+        learn(
+            &mut learned,
+            reported(two, "attacker.example:1"),
+            &configured,
+        );
         assert_eq!(names(&learned)[0], pair("attacker.example", "two.example"));
         assert!(learned[0].auth == two.auth && learned[1].auth == one.auth);
     }

@@ -5,6 +5,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::api::{self, ApiError, refusal};
+use super::subjects::subjects_in;
 use weirgate_core::StoredId;
 use weirgate_wire::json;
 use weirgate_wire::json::Json;
@@ -15,6 +16,8 @@ const ELECTION_NS: i64 = 4_000_000_000;
 /// A server that has nearly all that the leader has may be read: under load each follower is some messages behind.
 /// Servers that catch up are behind by all that they missed.
 const LAG_MAX: u64 = 1_000;
+/// Memory of a kept message beside its bytes in the stream, rather too little: what does not fit is forgotten at once.
+const MESSAGE_BYTES: u64 = 256;
 
 /// The state of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,9 +28,14 @@ pub(super) struct StreamInfo {
     pub(super) first: u64,
     /// When the stream was made, Unix nanoseconds; 0 if unknown.
     pub(super) created_ns: u64,
+    /// The messages in the stream, and their bytes there.
+    pub(super) messages: u64,
+    bytes: u64,
     pub(super) retention: Retention,
     /// Whether a new message of a subject can remove an older one (`max_msgs_per_subject`), as in a key-value bucket.
     pub(super) overwrites: bool,
+    /// The subjects of the messages in the stream; empty if unknown.
+    pub(super) subjects: Vec<String>,
     cluster: Option<Cluster>,
 }
 
@@ -118,14 +126,23 @@ impl StreamInfo {
                 _ => answer.number(&["state", "first_seq"]).unwrap_or(0),
             },
             created_ns: time_ns(&["created"]).unwrap_or(0),
+            messages: answer.number(&["state", "messages"]).unwrap_or(0),
+            bytes: answer.number(&["state", "bytes"]).unwrap_or(0),
             retention: match answer.text(&["config", "retention"]).as_deref() {
                 Some("interest") => Retention::Interest,
                 Some("workqueue") => Retention::WorkQueue,
                 _ => Retention::Limits,
             },
             overwrites: per_subject.is_some_and(|number| number > 0),
+            subjects: subjects_in(answer),
             cluster,
         })
+    }
+
+    /// How many messages of this stream fit in so many bytes of memory, by their mean size; at least one.
+    pub(super) fn messages_in(&self, memory_bytes: u64) -> u64 {
+        let mean = self.bytes.checked_div(self.messages).unwrap_or(0);
+        (memory_bytes / (mean + MESSAGE_BYTES)).max(1)
     }
 
     /// The sequence number of the newest message; 0 without any so far.
@@ -168,7 +185,7 @@ pub(super) fn rfc_3339(unix_ns: u64) -> String {
 }
 
 /// Unix nanoseconds of a time in the form of JetStream's API.
-fn unix_ns(text: &str) -> Option<u64> {
+pub(super) fn unix_ns(text: &str) -> Option<u64> {
     let time = DateTime::parse_from_rfc3339(text).ok()?;
     u64::try_from(time.timestamp_nanos_opt()?).ok()
 }

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::api::{Api, ApiError, Fetched, JetStream};
+use super::api::{ApiError, ConsumerState, Fetched, JetStream};
 use super::consumers::{
-    self, Durable, Presence, Standing, StreamState, Target, Told, asked, look_back,
+    self, Durable, DurableState, Presence, Standing, StreamState, Target, asked, look_back, look_up,
 };
 use super::data::Data;
 use super::error::{NatsError, Stop};
+use super::needs::{Action, Need};
 use super::protocol::{AckSubject, Delivery};
 use super::settings::{LookBack, NatsSettings, StreamSpec, SubscriptionSpec};
-use super::watchdog::Health;
+use super::watchdog::{Health, Reached};
 use crate::SourceLink;
 use crate::outage::Attempts;
 use crate::relay::Relay;
@@ -20,6 +21,9 @@ use weirgate_wire::base::Now;
 
 /// The longest wait for a message of a gap; the messages are in the stream already.
 const GAP_MESSAGE_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+/// The servers of a cluster may have clocks that differ by as much, nanoseconds.
+const CLOCKS_DIFFER_NS: u64 = 1_000_000_000;
 
 /// A relayed subject, over all connections.
 pub(super) struct Subscription {
@@ -46,10 +50,25 @@ pub(super) struct Subscription {
     /// To attach the subject, over all connections.
     pub(super) attempts: Attempts<NatsError>,
     /// The last state logged of stream and durable consumer; each state is logged once.
-    told: Option<Told>,
+    told: Option<DurableState>,
 }
 
 impl Subscription {
+    /// What a source does with the streams of its subjects.
+    pub(super) fn needs() -> Vec<Need> {
+        let consumers = "a consumer that is left stays for 10 s";
+        vec![
+            Need::must(Action::StreamInfo),
+            Need::must(Action::CreateStream),
+            Need::must(Action::GetMessage),
+            Need::must(Action::ConsumerInfo),
+            Need::must(Action::CreateDurable),
+            Need::must(Action::CreateConsumer),
+            Need::may(Action::DeleteConsumer, consumers),
+            Need::must(Action::Acknowledge),
+        ]
+    }
+
     pub(super) fn new(spec: SubscriptionSpec, settings: &NatsSettings) -> Self {
         let named = |s: &&StreamSpec| spec.stream.as_ref() == Some(&s.name);
         let ours = settings.streams.iter().find(named).cloned();
@@ -93,7 +112,7 @@ impl Subscription {
     /// Handles the server's report that no message is pending or unacknowledged. If nothing waits here either, the end
     /// of the backlog was deleted from the stream meanwhile, and the backlog is over.
     pub(super) fn nothing_pending(&mut self, data: &Data) {
-        let waits = |s: &Standing| data.has_waiting(&s.inbox);
+        let waits = |s: &Standing| data.has_waiting(s.consumer.sid);
         if !self.standing.as_ref().is_some_and(waits) {
             self.quiet_until = None;
         }
@@ -102,21 +121,36 @@ impl Subscription {
     /// Whether the message comes from the consumer in use.
     pub(super) fn reads(&self, message: &Delivery) -> bool {
         let standing = self.standing.as_ref();
-        standing.is_some_and(|standing| standing.inbox.has(message))
+        standing.is_some_and(|standing| standing.consumer.sid == message.sid)
     }
 
     /// Whether the consumer in use has this name.
     pub(super) fn reads_from(&self, consumer: &str) -> bool {
         let standing = self.standing.as_ref();
-        standing.is_some_and(|standing| standing.consumer == consumer)
+        standing.is_some_and(|standing| standing.consumer.name() == Some(consumer))
+    }
+
+    /// The last message that needs no relay any more.
+    pub(super) fn reached(&self) -> Option<Reached> {
+        self.cursor.reached.map(|sequence| Reached {
+            sequence,
+            stored_unix_ns: self.cursor.stored_unix_ns,
+        })
     }
 
     /// Stops reading.
-    pub(super) fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self, data: &mut Data) {
         self.gap.clear();
         self.quiet_until = None;
         self.awaits_durable = false;
-        self.standing = None;
+        self.stand(None, data);
+    }
+
+    /// Reads from this consumer, and no more from the one before.
+    fn stand(&mut self, standing: Option<Standing>, data: &mut Data) {
+        if let Some(before) = std::mem::replace(&mut self.standing, standing) {
+            data.leave_consumer(before.consumer);
+        }
     }
 
     /// Finds or makes stream and consumer, warms the cache if due, and decides how much of the backlog is quiet. With
@@ -127,48 +161,114 @@ impl Subscription {
     /// message carries a zero before the end of the backlog.
     pub(super) fn attach(
         &mut self,
-        api: &Api,
         data: &mut Data,
         settings: &NatsSettings,
         relay: &Relay<NatsError>,
         unnamed: bool,
     ) -> Result<(), Stop> {
-        let Some(stream) = self.find_stream(api)? else {
-            self.standing = None;
+        let Some(stream) = self.find_stream(data)? else {
+            self.stand(None, data);
             self.quiet_until = None;
-            self.log_state(Told::NoStream);
+            self.log_state(DurableState::NoStream);
             return Ok(());
         };
-        self.cursor.observe(stream);
-        let last = api.last_message(&self.target)?;
+        let last = data.last_message(&self.target)?;
+        self.observe(stream, last.as_ref(), data)?;
         let warm = last.as_ref().map(|m| m.sequence);
         let done = self.cursor.reached.or(warm).unwrap_or(stream.last_sequence);
-        let standing = self.subscribe(api, data, settings, unnamed, done + 1)?;
-        // If the stream lost its tail, the consumer may claim a sequence after the stream's last.
+        let standing = self.subscribe(data, settings, unnamed, stream, done + 1)?;
+        match self.prepare(&standing, last, stream, data, (settings, relay)) {
+            Ok(()) => {
+                self.stand(Some(standing), data);
+                Ok(())
+            }
+            Err(stop) => {
+                data.leave_consumer(standing.consumer);
+                Err(stop)
+            }
+        }
+    }
+
+    /// Warms the cache before the first delivery of a consumer, if due, and decides how much of the backlog is quiet.
+    fn prepare(
+        &mut self,
+        standing: &Standing,
+        last: Option<Fetched>,
+        stream: StreamState,
+        data: &mut Data,
+        (settings, relay): (&NatsSettings, &Relay<NatsError>),
+    ) -> Result<(), Stop> {
         let delivered = standing.delivered.min(stream.last_sequence);
-        let reached = self.cursor.reached.unwrap_or(delivered);
+        let before = self.cursor.reached;
+        let reached = before.unwrap_or(delivered);
         let few = settings.backlog_quiet_min;
-        let last_sequence = warm.unwrap_or(0);
-        let quiet = self.unseen(api, data, &standing, last_sequence, few)? > few;
-        if quiet || self.cursor.reached.is_none() {
-            self.warm(last, api, &settings.look_back, relay)?;
+        let newest = last
+            .as_ref()
+            .map(|last| (last.sequence, last.stored_unix_ns));
+        let last_sequence = newest.map_or(0, |(sequence, _)| sequence);
+        let quiet = self.unseen(data, standing, last_sequence, few)? > few;
+        if quiet || before.is_none() {
+            self.warm(last, data, &settings.look_back, relay)?;
+        }
+        if before.is_none() {
+            let is_newest = |(sequence, _): &(u64, _)| *sequence == reached;
+            self.cursor.stored_unix_ns = newest.filter(is_newest).and_then(|(_, stored)| stored);
         }
         self.cursor.reached = Some(reached);
         self.quiet_until = (quiet && last_sequence > reached).then_some(last_sequence);
-        self.standing = Some(standing);
         Ok(())
     }
 
-    fn find_stream(&mut self, api: &Api) -> Result<Option<StreamState>, NatsError> {
+    fn find_stream(&mut self, data: &mut Data) -> Result<Option<StreamState>, NatsError> {
         if let Some(ours) = &self.ours {
-            return api.ensure_stream(ours).map(Some);
+            return data.ensure_stream(ours).map(Some);
         }
         let failed = |error| asked(format!("find the stream of {}", self.subject), error);
-        let found = consumers::find_stream(api, &self.spec).map_err(failed)?;
+        let found = consumers::find_stream(data, &self.spec).map_err(failed)?;
         Ok(found.map(|(name, state)| {
             self.target.stream = name;
             state
         }))
+    }
+
+    /// Takes in the state of the stream and the last message of the subject, and finds out whether the stream lacks what
+    /// was handed over of it, or has given its number to another message.
+    fn observe(
+        &mut self,
+        stream: StreamState,
+        last: Option<&Fetched>,
+        data: &mut Data,
+    ) -> Result<(), NatsError> {
+        let is_same = self.cursor.created_unix_ns == stream.created_unix_ns;
+        let mut went_back = self.cursor.observe(stream);
+        if let (true, false, Some((reached, stored))) = (is_same, went_back, self.cursor.message())
+        {
+            let found = self.message_at(reached, data)?;
+            let is_other = |one: &Fetched| one.stored_unix_ns.is_some_and(|now| now != stored);
+            // The message may be gone; an older number with a later time shows it as well.
+            let is_later = |one: &&Fetched| {
+                one.sequence < reached && one.stored_unix_ns.is_some_and(|at| at > stored)
+            };
+            went_back = found.as_ref().is_some_and(is_other) || last.filter(is_later).is_some();
+            if went_back {
+                self.cursor.start_over();
+            }
+        }
+        if went_back {
+            tracing::warn!(
+                subject = self.spec.subject,
+                stream = self.target.stream,
+                last_sequence = stream.last_sequence,
+                "the stream has lost its newest messages; clients get the last message that it has"
+            );
+        }
+        Ok(())
+    }
+
+    fn message_at(&self, sequence: u64, data: &mut Data) -> Result<Option<Fetched>, NatsError> {
+        let failed = |error| asked(format!("give a message of {}", self.spec.subject), error);
+        data.message_at(&self.target.stream, sequence)
+            .map_err(failed)
     }
 
     /// Changes from an ephemeral consumer to the durable consumer, if still free.
@@ -177,12 +277,14 @@ impl Subscription {
     /// the ephemeral consumer; a message from both is recognised by its sequence.
     pub(super) fn take_over(
         &mut self,
-        api: &Api,
         data: &mut Data,
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
+        let Some(stream) = self.find_stream(data)? else {
+            return Ok(());
+        };
         let start = self.cursor.reached.unwrap_or(0) + 1;
-        let Some(durable) = self.subscribe_to_durable(api, data, start)? else {
+        let Some(durable) = self.subscribe_to_durable(data, stream, start)? else {
             return Ok(());
         };
         self.awaits_durable = false;
@@ -191,30 +293,29 @@ impl Subscription {
             return Ok(());
         };
         while self.cursor.reached < Some(delivered)
-            && let Some(message) = data.next_of(&unnamed.inbox, GAP_MESSAGE_TIMEOUT)?
+            && let Some(message) = data.next_of(unnamed.consumer.sid, GAP_MESSAGE_TIMEOUT)?
         {
             self.relay(message, data, relay)?;
         }
-        // The server would delete the consumer later; deleting now keeps the server's lists short.
-        let _ = api.delete_consumer(&self.target.stream, &unnamed.consumer);
+        data.leave_consumer(unnamed.consumer);
         Ok(())
     }
 
     /// Subscribes to the durable consumer or, if not available, to an ephemeral consumer.
     fn subscribe(
         &mut self,
-        api: &Api,
         data: &mut Data,
         settings: &NatsSettings,
         unnamed: bool,
+        stream: StreamState,
         start: u64,
     ) -> Result<Standing, NatsError> {
-        if !unnamed && let Some(durable) = self.subscribe_to_durable(api, data, start)? {
+        if !unnamed && let Some(durable) = self.subscribe_to_durable(data, stream, start)? {
             self.awaits_durable = false;
             return Ok(durable);
         }
         self.awaits_durable = !settings.ephemeral && !self.is_refused;
-        let made = api.make_consumer(data, &self.target, None, start)?;
+        let made = data.make_consumer(&self.target, None, start)?;
         made.ok_or_else(|| {
             // Only a server giving the same name twice could answer this.
             let reason = ApiError::Unreadable("it says that the name is in use".into());
@@ -225,8 +326,8 @@ impl Subscription {
     /// Subscribes to the durable consumer. Returns `None` if another client or the server prevents that.
     fn subscribe_to_durable(
         &mut self,
-        api: &Api,
         data: &mut Data,
+        stream: StreamState,
         start: u64,
     ) -> Result<Option<Standing>, NatsError> {
         if self.is_refused {
@@ -234,39 +335,59 @@ impl Subscription {
         }
         let durable = self.target.durable.clone();
         let failed = |error| asked(format!("find the consumer {durable}"), error);
-        let look_up = |spec: &Target| consumers::look_up(api, spec).map_err(failed);
-        let mut found = look_up(&self.target)?;
+        let last = stream.last_sequence;
+        let mut found = look_up(data, &self.target, last).map_err(failed)?;
         if let Durable::Missing = found {
-            if let Some(made) = api.make_consumer(data, &self.target, Some(&durable), start)? {
-                self.log_state(Told::Made);
+            if let Some(made) = data.make_consumer(&self.target, Some(&durable), start)? {
+                self.log_state(DurableState::Made);
                 return Ok(Some(made));
             }
             // Another process was quicker.
-            found = look_up(&self.target)?;
+            found = look_up(data, &self.target, last).map_err(failed)?;
         }
         let not_ours = match found {
-            Durable::Free(info) => match api.join(data, &self.target, &info)? {
+            Durable::Free(state) if self.is_of_another_message(&state, data)? => {
+                DurableState::OTHER_MESSAGE
+            }
+            Durable::Free(state) => match data.join(&self.target, &state.info)? {
                 Ok(joined) => {
-                    self.log_state(Told::Resumed);
+                    self.log_state(DurableState::Resumed);
                     return Ok(Some(joined));
                 }
                 Err(why) => {
-                    self.is_refused = why == Told::NOT_PERMITTED;
+                    self.is_refused = why == DurableState::NOT_PERMITTED;
                     why
                 }
             },
             Durable::Unusable(why) => why,
-            Durable::Taken | Durable::Missing => Told::TAKEN,
+            Durable::Taken | Durable::Missing => DurableState::TAKEN,
         };
-        self.log_state(Told::NotOurs(not_ours));
+        self.log_state(DurableState::NotOurs(not_ours));
         Ok(None)
+    }
+
+    /// Whether the durable consumer stands at a number that the stream has given to another message since. A process that
+    /// has read the messages before needs not know: it takes the consumer over where it has come to itself.
+    fn is_of_another_message(
+        &self,
+        state: &ConsumerState,
+        data: &mut Data,
+    ) -> Result<bool, NatsError> {
+        let Some(active) = state
+            .active_unix_ns
+            .filter(|_| self.cursor.reached.is_none())
+        else {
+            return Ok(false);
+        };
+        let found = self.message_at(state.info.delivered.stream_seq, data)?;
+        let stored = found.and_then(|found| found.stored_unix_ns);
+        Ok(stored.is_some_and(|stored| stored > active.saturating_add(CLOCKS_DIFFER_NS)))
     }
 
     /// Counts the messages of the stream not handed over by this process. If the consumer has another position than the
     /// cursor and there are at most `few` such messages, also fetches the messages into `gap`.
     fn unseen(
         &mut self,
-        api: &Api,
         data: &mut Data,
         standing: &Standing,
         last_sequence: u64,
@@ -283,18 +404,18 @@ impl Subscription {
             return Ok(standing.pending);
         }
         // The consumer counts from another position than the cursor, so a temporary consumer does the counting.
-        let Some(counted) = api.make_consumer(data, &self.target, None, reached + 1)? else {
+        let Some(counted) = data.make_consumer(&self.target, None, reached + 1)? else {
             return Ok(standing.pending);
         };
         if counted.pending <= few {
             for _ in 0..counted.pending {
-                match data.next_of(&counted.inbox, GAP_MESSAGE_TIMEOUT)? {
+                match data.next_of(counted.consumer.sid, GAP_MESSAGE_TIMEOUT)? {
                     Some(message) => self.gap.push(message),
                     None => break,
                 }
             }
         }
-        let _ = api.delete_consumer(&self.target.stream, &counted.consumer);
+        data.leave_consumer(counted.consumer);
         Ok(counted.pending)
     }
 
@@ -302,13 +423,13 @@ impl Subscription {
     fn warm(
         &mut self,
         last: Option<Fetched>,
-        api: &Api,
+        data: &mut Data,
         limits: &LookBack,
         relay: &Relay<NatsError>,
     ) -> Result<(), Stop> {
         let Some(last) = last else { return Ok(()) };
         let (floor, link) = (self.cursor.reached.unwrap_or(0), &relay.link);
-        match look_back(api, &self.target, &last, floor, limits) {
+        match look_back(data, &self.target, &last, floor, limits) {
             Ok(Some(good)) => self.hand_over(good, true, link.now(), link)?,
             Err(None) => relay.status.count_look_back_limited(),
             Err(Some(ApiError::Lost)) => return Err(NatsError::Lost.into()),
@@ -351,6 +472,7 @@ impl Subscription {
             let message = Fetched {
                 sequence: ack.stream_sequence,
                 payload: message.payload,
+                stored_unix_ns: Some(ack.stored_unix_ns),
                 is_deletion: message.is_deletion,
             };
             let (received, stored_us) = (relay.link.now(), ack.stored_unix_ns / 1_000);
@@ -359,6 +481,7 @@ impl Subscription {
             }
             self.hand_over(message, quiet, received, &relay.link)?;
             self.cursor.reached = Some(ack.stream_sequence);
+            self.cursor.stored_unix_ns = Some(ack.stored_unix_ns);
             self.health.handed = now;
         }
         self.quiet_until = self
@@ -405,7 +528,7 @@ impl Subscription {
     }
 
     /// Logs `what`, unless it was the last state logged.
-    fn log_state(&mut self, what: Told) {
+    fn log_state(&mut self, what: DurableState) {
         if self.told.replace(what) != Some(what) {
             what.log(&self.spec, &self.target);
         }
@@ -422,6 +545,8 @@ struct Cursor {
     /// The last sequence that needs no relay any more: handed over, or older than the warm-up. `None` before the first
     /// subscription and after a stream went back in time.
     reached: Option<u64>,
+    /// When the message `reached` was stored, Unix nanoseconds; `None`: unknown.
+    stored_unix_ns: Option<u64>,
 }
 
 impl Cursor {
@@ -431,21 +556,37 @@ impl Cursor {
     /// same creation time whose last sequence is before the cursor (restored from a backup, or the host lost power
     /// before a sync) is reported as a new stream too; otherwise the feed would drop every message as old until the
     /// stream has caught up. The messages of such a stream are history, so the relay starts over from the last message.
-    fn observe(&mut self, stream: StreamState) {
+    ///
+    /// Returns whether the stream went back in time.
+    fn observe(&mut self, stream: StreamState) -> bool {
         let same = self.created_unix_ns == stream.created_unix_ns;
         match self.reached {
             None if self.epoch == 0 => self.epoch = stream.created_unix_ns,
             Some(reached) if same && stream.last_sequence < reached => {
-                self.epoch += 1;
-                self.reached = None;
+                self.start_over();
+                return true;
             }
             _ if same => {}
             reached => {
                 self.epoch = stream.created_unix_ns.max(self.epoch + 1);
                 self.reached = reached.map(|_| 0);
+                self.stored_unix_ns = None;
             }
         }
         self.created_unix_ns = stream.created_unix_ns;
+        false
+    }
+
+    /// The last message that needs no relay any more, and when it was stored; `None`: unknown.
+    fn message(&self) -> Option<(u64, u64)> {
+        self.reached.zip(self.stored_unix_ns)
+    }
+
+    /// Begins with the last message of a stream that went back in time.
+    fn start_over(&mut self) {
+        self.epoch += 1;
+        self.reached = None;
+        self.stored_unix_ns = None;
     }
 }
 

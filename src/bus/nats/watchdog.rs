@@ -1,36 +1,27 @@
-//! Asks the server two questions, again and again, on separate threads.
-//!
-//! Whether the connection for requests is well: an empty message to an inbox of this process comes back over this
-//! connection. JetStream has no part in the exchange, so the election of a consumer's leader is not mistaken for a dead
-//! link. The session pings the connection for messages itself.
-//!
-//! Whether the consumers are well: without messages, a deleted consumer looks the same as a silence of JetStream. Each
-//! subscription has a thread, so a hanging question delays no other. [`Health`] judges the answers and the silences for
-//! the session, and is pure: callers pass the time.
+//! Asks the server again and again whether the consumers are well: without messages, a deleted consumer looks the same as
+//! a silence of JetStream. The questions of each subscription are a round of their own, so a question without an answer
+//! delays no other. [`Health`] judges the answers and the silences for the session. Pure: callers pass the time, and send
+//! the questions.
 
-use std::io;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{
-    Receiver, RecvTimeoutError, Sender, TrySendError, bounded, never, select, unbounded,
-};
 use nats::jetstream::ConsumerInfo;
 
-use super::api::{Api, ApiError, JetStream};
-use super::consumers::{Durable, Target, find_stream, look_up};
+use super::api::{
+    ANSWER_TIMEOUT, ApiError, ConsumerState, answer_of, first_stream, message, read, stream_of,
+};
+use super::consumers::{Durable, Target, durable_of};
+use super::needs::Action;
+use super::protocol::Delivery;
 use super::settings::SubscriptionSpec;
-use crate::runtime::{Wake, detached};
 use crate::status::Stall;
 
-/// The limit on reports waiting while the session waits for the loop. More are dropped; the next round repeats them.
-const REPORTS_MAX: usize = 64;
+/// How long a fault must last before it is reported. The server says "not found" of a consumer while still deleting, and
+/// a stream made in that moment can lose its files and its subjects to the deletion (seen with 2.9.10). A server that
+/// has just become the leader of a stream may not count the newest messages yet.
+const DOUBT: Duration = Duration::from_millis(300);
 
-/// How long a consumer must be missing before the report. The server says "not found" while still deleting, and a
-/// stream made in that moment can lose its files and its subjects to the deletion (seen with 2.9.10).
-const MISSING_FOR: Duration = Duration::from_millis(300);
-
-/// The part of a subscription that its thread watches.
+/// The part of a subscription that is watched.
 pub(super) enum Watched {
     /// A consumer in use.
     Consumer(WatchedConsumer),
@@ -51,15 +42,8 @@ pub(super) struct WatchedConsumer {
     pub(super) awaits_durable: bool,
 }
 
-/// A report to the session.
-pub(super) enum Report {
-    /// The connection for requests is well.
-    Alive,
-    /// JetStream answered about the subscription of this index.
-    About(usize, Answer),
-}
-
 /// An answer of JetStream about a subscription.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// An error of JetStream: it works, and nothing else is known.
     Other,
@@ -69,195 +53,417 @@ pub(super) enum Answer {
     Gone(String),
     /// The consumer of this name delivers nothing until a time (`pause_until`).
     Paused(String),
+    /// The stream of the consumer of this name lacks messages that were handed over: it went back in time.
+    WentBack(String),
     /// The durable consumer is free, or missing.
     Free,
     /// Whether the stream of a waiting subject exists.
     Stream(bool),
 }
 
-/// The session's handle of the watchdog. Dropping the handle ends the threads after their current questions.
+/// The means of the watchdog.
+pub(super) trait Ask {
+    /// Sends a request. Returns the number of the answer.
+    fn ask(&mut self, subject: &str, body: &[u8]) -> u64;
+    /// The last message that the subscription of this index has handed over.
+    fn reached(&self, index: usize) -> Option<Reached>;
+}
+
+/// The last message that needs no relay any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reached {
+    pub(super) sequence: u64,
+    /// When it was stored, Unix nanoseconds; `None`: unknown.
+    pub(super) stored_unix_ns: Option<u64>,
+}
+
+/// The questions about all subscriptions of a connection.
 pub(super) struct Watchdog {
-    /// A channel for each subscription.
-    watch: Vec<Sender<Watched>>,
-    pub(super) reports: Receiver<Report>,
+    /// The pause between two rounds of questions about a subscription.
+    interval: Duration,
+    rounds: Vec<Round>,
+}
+
+/// The questions about a subscription.
+struct Round {
+    watched: Watched,
+    /// Whether JetStream was away for a moment: it may have come back with another message under a known number.
+    is_unsure: bool,
+    step: Step,
+}
+
+enum Step {
+    /// The next round begins then.
+    Rest(Instant),
+    /// An answer told of a fault. Asks a second time then.
+    Doubt(Instant),
+    Asked {
+        question: Question,
+        subject: String,
+        /// The number of the answer.
+        number: u64,
+        since: Instant,
+        /// Whether the fault was there the first time.
+        is_second: bool,
+    },
+}
+
+#[derive(Clone, Copy)]
+enum Question {
+    /// About the consumer in use.
+    Consumer,
+    /// About the stream of the consumer with these counts, when `reached` was handed over.
+    Stream {
+        counts: Counts,
+        reached: Option<Reached>,
+    },
+    /// About the message that was stored at this time, in the stream with this last sequence.
+    Message {
+        counts: Counts,
+        stored_unix_ns: u64,
+        last_sequence: u64,
+    },
+    /// About the durable consumer, if a stream of this last sequence is known.
+    Durable(Option<u64>),
+    /// Which stream holds the subject.
+    Holder,
+    /// About the stream of the subject.
+    Held,
 }
 
 impl Watchdog {
-    /// A watchdog without threads.
-    pub(super) fn idle() -> Self {
-        Self {
-            watch: Vec::new(),
-            reports: never(),
-        }
-    }
-
-    /// Starts the threads: one for the link, and one for each subscription.
-    ///
-    /// # Errors
-    /// The system has no thread left, or the connection is gone.
-    pub(super) fn start(
-        api: &Api,
-        wake: &Wake,
-        interval: Duration,
-        subscriptions: usize,
-    ) -> io::Result<Self> {
-        let (reports, taken) = bounded(REPORTS_MAX);
-        let sender = Reporter {
-            reports,
-            wake: wake.clone(),
-        };
-        let (link, told) = (api.clone(), sender.clone());
-        detached("nats-link", move || {
-            // If the connection takes nothing more, the session notices the silence.
-            if let Err(error) = watch_link(&link, interval, &told) {
-                tracing::debug!(%error, "the link with NATS is not watched any more");
-            }
-        })?;
-        let mut watch = Vec::new();
-        for index in 0..subscriptions {
-            let (orders, ordered) = unbounded();
-            let (api, told) = (api.clone(), sender.clone());
-            let tell = move |answer| told.send(Report::About(index, answer));
-            let work = move || watch_subscription(&api, interval, &ordered, tell);
-            detached("nats-watchdog", work)?;
-            watch.push(orders);
-        }
-        Ok(Self {
-            watch,
-            reports: taken,
-        })
+    /// A watchdog that asks about these subscriptions at once, and again after each `interval`.
+    pub(super) fn new(interval: Duration, all: Vec<Watched>, now: Instant) -> Self {
+        let rounds = Vec::new();
+        let mut watchdog = Self { interval, rounds };
+        watchdog.watch(all, now);
+        watchdog
     }
 
     /// Watches these from now on: one for each subscription, in the same order.
-    pub(super) fn watch(&self, all: Vec<Watched>) {
-        for (orders, watched) in self.watch.iter().zip(all) {
-            // The thread is gone only after a failure; the session notices the silence.
-            let _ = orders.send(watched);
+    pub(super) fn watch(&mut self, all: Vec<Watched>, now: Instant) {
+        let before: Vec<bool> = self.rounds.iter().map(|round| round.is_unsure).collect();
+        let round = |(index, watched)| Round {
+            watched,
+            is_unsure: before.get(index).is_some_and(|is_unsure| *is_unsure),
+            step: Step::Rest(now),
+        };
+        self.rounds = all.into_iter().enumerate().map(round).collect();
+    }
+
+    /// The time of the next [`Self::tick`].
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.rounds.iter().filter_map(Round::due).min()
+    }
+
+    /// Sends the questions that are due, and gives up those without an answer.
+    pub(super) fn tick(&mut self, now: Instant, ask: &mut impl Ask) {
+        for (index, round) in self.rounds.iter_mut().enumerate() {
+            if round.due().is_some_and(|due| now >= due) {
+                match round.step {
+                    Step::Rest(_) => round.begin(false, now, ask),
+                    Step::Doubt(_) => round.begin(true, now, ask),
+                    Step::Asked { .. } => {
+                        tracing::debug!(index, "no answer about a consumer");
+                        round.is_unsure = true;
+                        round.step = Step::Rest(now + self.interval);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins to wait for the answers now: nobody has read them until now.
+    pub(super) fn wait_longer(&mut self, now: Instant) {
+        for round in &mut self.rounds {
+            if let Step::Asked { since, .. } = &mut round.step {
+                *since = now;
+            }
+        }
+    }
+
+    /// Takes an answer. Returns what it says, and the index of the subscription.
+    pub(super) fn take(
+        &mut self,
+        message: Delivery,
+        now: Instant,
+        ask: &mut impl Ask,
+    ) -> Option<(usize, Vec<Answer>)> {
+        let number = message.request()?;
+        self.answered(|_, asked| asked == number, answer_of(message), now, ask)
+    }
+
+    /// Takes the refusal of a request: as an answer, if it was a question of the watchdog.
+    pub(super) fn refused(
+        &mut self,
+        subject: &str,
+        now: Instant,
+        ask: &mut impl Ask,
+    ) -> Option<(usize, Vec<Answer>)> {
+        let refused = Err(ApiError::NotPermitted(format!("publish to {subject}")));
+        self.answered(|of, _| of == subject, refused, now, ask)
+    }
+
+    fn answered(
+        &mut self,
+        is_it: impl Fn(&str, u64) -> bool,
+        answer: Result<Vec<u8>, ApiError>,
+        now: Instant,
+        ask: &mut impl Ask,
+    ) -> Option<(usize, Vec<Answer>)> {
+        let is_asked = |round: &Round| match &round.step {
+            Step::Asked {
+                subject, number, ..
+            } => is_it(subject, *number),
+            Step::Rest(_) | Step::Doubt(_) => false,
+        };
+        let index = self.rounds.iter().position(is_asked)?;
+        let round = &mut self.rounds[index];
+        let rest = Step::Rest(now + self.interval);
+        let Step::Asked {
+            question,
+            is_second,
+            ..
+        } = std::mem::replace(&mut round.step, rest)
+        else {
+            return None;
+        };
+        let (found, next) = round.judge(question, answer, is_second, ask.reached(index));
+        match next {
+            Next::Rest => {}
+            Next::Doubt => round.step = Step::Doubt(now + DOUBT),
+            Next::Ask(question, subject, body) => {
+                round.ask(question, (subject, &body), is_second, now, ask);
+            }
+        }
+        Some((index, found))
+    }
+}
+
+/// What follows an answer.
+enum Next {
+    Rest,
+    Doubt,
+    /// The next question, with the subject and the body of the request.
+    Ask(Question, String, String),
+}
+
+impl Next {
+    fn ask(question: Question, subject: String) -> Self {
+        Self::Ask(question, subject, String::new())
+    }
+}
+
+impl Round {
+    fn due(&self) -> Option<Instant> {
+        match (&self.watched, &self.step) {
+            (Watched::Nothing, _) => None,
+            (_, Step::Rest(at) | Step::Doubt(at)) => Some(*at),
+            (_, Step::Asked { since, .. }) => Some(*since + ANSWER_TIMEOUT),
+        }
+    }
+
+    fn begin(&mut self, is_second: bool, now: Instant, ask: &mut impl Ask) {
+        let (question, subject, body) = match &self.watched {
+            Watched::Nothing => return,
+            Watched::Consumer(watched) => {
+                let subject = consumer_info(&watched.target.stream, &watched.consumer);
+                (Question::Consumer, subject, String::new())
+            }
+            Watched::Subject(spec) => match &spec.stream {
+                Some(stream) => (Question::Held, stream_info(stream), String::new()),
+                None => {
+                    let subject = Action::StreamNames.of("");
+                    let body = sonic_rs::json!({ "subject": &spec.subject }).to_string();
+                    (Question::Holder, subject, body)
+                }
+            },
+        };
+        self.ask(question, (subject, &body), is_second, now, ask);
+    }
+
+    /// Asks a question by a request with this subject and body.
+    fn ask(
+        &mut self,
+        question: Question,
+        (subject, body): (String, &str),
+        is_second: bool,
+        now: Instant,
+        ask: &mut impl Ask,
+    ) {
+        self.step = Step::Asked {
+            number: ask.ask(&subject, body.as_bytes()),
+            question,
+            subject,
+            since: now,
+            is_second,
+        };
+    }
+
+    /// What an answer says, and what follows.
+    fn judge(
+        &mut self,
+        question: Question,
+        answer: Result<Vec<u8>, ApiError>,
+        is_second: bool,
+        reached: Option<Reached>,
+    ) -> (Vec<Answer>, Next) {
+        let is_away =
+            |error: &ApiError| !error.is_an_answer() && !matches!(error, ApiError::NotPermitted(_));
+        self.is_unsure |= answer.as_ref().is_err_and(is_away);
+        let (watched, is_unsure) = (&self.watched, &mut self.is_unsure);
+        match (watched, question) {
+            (Watched::Consumer(watched), Question::Consumer) => {
+                match watched.judge(answer.and_then(|answer| ConsumerState::read(&answer))) {
+                    Some(Answer::Gone(_)) if !is_second => (Vec::new(), Next::Doubt),
+                    // A server that is cut off from its cluster still answers about the consumer, but the consumer gets
+                    // no messages. So the leader of the stream is asked too.
+                    Some(Answer::Pending(_, counts)) => {
+                        let question = Question::Stream { counts, reached };
+                        let subject = stream_info(&watched.target.stream);
+                        (Vec::new(), Next::ask(question, subject))
+                    }
+                    found => (Vec::from_iter(found), watched.next(None)),
+                }
+            }
+            (Watched::Consumer(watched), Question::Stream { counts, reached }) => {
+                let last = match answer.and_then(|answer| stream_of(&answer)) {
+                    Ok(info) => Some(info.state.last_seq),
+                    Err(error) if error.is_an_answer() => None,
+                    Err(ApiError::NotPermitted(_)) => None,
+                    Err(_) => return (Vec::new(), Next::Rest),
+                };
+                let stored = reached.and_then(|reached| reached.stored_unix_ns);
+                match (last, reached, stored) {
+                    (Some(last), Some(reached), _) if last < reached.sequence => {
+                        watched.went_back(is_second)
+                    }
+                    (Some(last), Some(reached), Some(stored)) if *is_unsure => {
+                        let question = Question::Message {
+                            counts,
+                            stored_unix_ns: stored,
+                            last_sequence: last,
+                        };
+                        let subject = Action::GetMessage.of(&watched.target.stream);
+                        let body = sonic_rs::json!({ "seq": reached.sequence }).to_string();
+                        (Vec::new(), Next::Ask(question, subject, body))
+                    }
+                    _ => watched.is_well(counts, last),
+                }
+            }
+            (
+                Watched::Consumer(watched),
+                Question::Message {
+                    counts,
+                    stored_unix_ns,
+                    last_sequence,
+                },
+            ) => match answer.and_then(|answer| message(read(&answer)?)) {
+                Ok(found) if found.stored_unix_ns.is_some_and(|at| at != stored_unix_ns) => {
+                    watched.went_back(is_second)
+                }
+                Err(error) if is_away(&error) => (Vec::new(), Next::Rest),
+                // A message that is gone proves nothing.
+                Ok(_) | Err(_) => {
+                    *is_unsure = false;
+                    watched.is_well(counts, Some(last_sequence))
+                }
+            },
+            (Watched::Consumer(watched), Question::Durable(last)) => {
+                let state = answer.and_then(|answer| ConsumerState::read(&answer));
+                let is_free = matches!(
+                    durable_of(state, &watched.target, last),
+                    Ok(Durable::Free(_) | Durable::Missing)
+                );
+                (Vec::from_iter(is_free.then_some(Answer::Free)), Next::Rest)
+            }
+            (Watched::Subject(_), Question::Holder) => {
+                let held = answer.and_then(|answer| first_stream(read(&answer)?));
+                match held {
+                    Ok(Some(stream)) => {
+                        (Vec::new(), Next::ask(Question::Held, stream_info(&stream)))
+                    }
+                    Ok(None) => (vec![Answer::Stream(false)], Next::Rest),
+                    Err(error) => (Vec::from_iter(other(&error)), Next::Rest),
+                }
+            }
+            (Watched::Subject(_), Question::Held) => {
+                let found = match answer.and_then(|answer| stream_of(&answer)) {
+                    Ok(_) => Some(Answer::Stream(true)),
+                    Err(error) if error.stream_is_missing() => Some(Answer::Stream(false)),
+                    Err(error) => other(&error),
+                };
+                (Vec::from_iter(found), Next::Rest)
+            }
+            _ => (Vec::new(), Next::Rest),
         }
     }
 }
 
-/// The way of reports to the session.
-#[derive(Clone)]
-struct Reporter {
-    reports: Sender<Report>,
-    wake: Wake,
-}
-
-impl Reporter {
-    /// Sends a report. Returns false if the session has ended.
-    fn send(&self, report: Report) -> bool {
-        let sent = self.reports.try_send(report);
-        self.wake.wake();
-        !matches!(sent, Err(TrySendError::Disconnected(_)))
+impl WatchedConsumer {
+    fn is_well(&self, counts: Counts, last_sequence: Option<u64>) -> (Vec<Answer>, Next) {
+        let pending = Answer::Pending(self.consumer.clone(), counts);
+        (vec![pending], self.next(last_sequence))
     }
-}
 
-fn watch_link(api: &Api, interval: Duration, reports: &Reporter) -> io::Result<()> {
-    let inbox = api.connection.new_inbox();
-    let echoes = api.connection.subscribe(&inbox)?;
-    loop {
-        let next = Instant::now() + interval;
-        api.connection.publish(&inbox, b"")?;
-        loop {
-            select! {
-                recv(echoes.receiver()) -> echo => if echo.is_err() || !reports.send(Report::Alive) {
-                    return Ok(());
-                },
-                recv(api.lost) -> _ => {
-                    reports.wake.wake();
-                    return Ok(());
-                }
-                default(next.saturating_duration_since(Instant::now())) => break,
+    fn went_back(&self, is_second: bool) -> (Vec<Answer>, Next) {
+        match is_second {
+            true => (vec![Answer::WentBack(self.consumer.clone())], Next::Rest),
+            false => (Vec::new(), Next::Doubt),
+        }
+    }
+
+    /// The question about the durable consumer, if it is awaited.
+    fn next(&self, last_sequence: Option<u64>) -> Next {
+        let Target {
+            stream, durable, ..
+        } = &self.target;
+        match self.awaits_durable {
+            true => Next::ask(
+                Question::Durable(last_sequence),
+                consumer_info(stream, durable),
+            ),
+            false => Next::Rest,
+        }
+    }
+
+    fn judge(&self, answer: Result<ConsumerState, ApiError>) -> Option<Answer> {
+        let consumer = self.consumer.clone();
+        match answer {
+            Ok(state)
+                if state.info.config.deliver_subject.as_ref() != Some(&self.deliver_subject) =>
+            {
+                Some(Answer::Gone(consumer))
+            }
+            Ok(state) if state.is_paused => Some(Answer::Paused(consumer)),
+            Ok(state) => {
+                let counts = Counts {
+                    pending: state.info.num_pending,
+                    ack_pending: state.info.num_ack_pending as u64,
+                    is_full: is_full(&state.info),
+                };
+                Some(Answer::Pending(consumer, counts))
+            }
+            Err(error) if error.consumer_is_missing() => Some(Answer::Gone(consumer)),
+            Err(error) => {
+                tracing::debug!(%error, consumer, "no answer about a consumer");
+                other(&error)
             }
         }
     }
 }
 
-/// Asks until `tell` returns false: the session has ended.
-fn watch_subscription(
-    api: &Api,
-    interval: Duration,
-    orders: &Receiver<Watched>,
-    tell: impl Fn(Answer) -> bool,
-) {
-    let mut watched = Watched::Nothing;
-    loop {
-        match orders.recv_timeout(interval) {
-            Ok(order) => watched = order,
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        if !ask(api, &watched).into_iter().all(&tell) {
-            return;
-        }
-    }
+fn consumer_info(stream: &str, consumer: &str) -> String {
+    Action::ConsumerInfo.subject(stream, consumer)
 }
 
-/// Returns no answers if the server did not answer.
-fn ask(api: &Api, watched: &Watched) -> Vec<Answer> {
-    match watched {
-        Watched::Consumer(watched) => ask_of_consumer(api, watched),
-        Watched::Nothing => Vec::new(),
-        Watched::Subject(spec) => {
-            let answer = match find_stream(api, spec) {
-                Ok(found) => Some(Answer::Stream(found.is_some())),
-                Err(error) => other(&error),
-            };
-            Vec::from_iter(answer)
-        }
-    }
+fn stream_info(stream: &str) -> String {
+    Action::StreamInfo.of(stream)
 }
 
 /// An answer of JetStream, even an error, shows that it works.
 fn other(error: &ApiError) -> Option<Answer> {
     error.is_an_answer().then_some(Answer::Other)
-}
-
-fn ask_of_consumer(api: &Api, watched: &WatchedConsumer) -> Vec<Answer> {
-    let mut answer = ask_consumer(api, watched);
-    if let Some(Answer::Gone(_)) = answer {
-        thread::sleep(MISSING_FOR);
-        answer = ask_consumer(api, watched);
-    }
-    // A server that is cut off from its cluster still answers about the consumer, but the consumer gets no messages.
-    if let Some(Answer::Pending(..)) = answer
-        && let Err(error) = api.stream_info(&watched.target.stream)
-        && !error.is_an_answer()
-        && !matches!(error, ApiError::NotPermitted(_))
-    {
-        return Vec::new();
-    }
-    let mut answers = Vec::from_iter(answer);
-    if watched.awaits_durable
-        && let Ok(Durable::Free(_) | Durable::Missing) = look_up(api, &watched.target)
-    {
-        answers.push(Answer::Free);
-    }
-    answers
-}
-
-fn ask_consumer(api: &Api, watched: &WatchedConsumer) -> Option<Answer> {
-    let consumer = watched.consumer.clone();
-    match api.consumer_and_pause(&watched.target.stream, &consumer) {
-        Ok((info, _)) if info.config.deliver_subject.as_ref() != Some(&watched.deliver_subject) => {
-            Some(Answer::Gone(consumer))
-        }
-        Ok((_, true)) => Some(Answer::Paused(consumer)),
-        Ok((info, false)) => {
-            let counts = Counts {
-                pending: info.num_pending,
-                ack_pending: info.num_ack_pending as u64,
-                is_full: is_full(&info),
-            };
-            Some(Answer::Pending(consumer, counts))
-        }
-        Err(error) if error.consumer_is_missing() => Some(Answer::Gone(consumer)),
-        Err(error) => {
-            tracing::debug!(%error, consumer, "no answer about a consumer");
-            other(&error)
-        }
-    }
 }
 
 /// Whether the server delivers no more until something is acknowledged.
@@ -273,7 +479,7 @@ const STALLED_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Health {
     /// The time of the last answer of JetStream.
-    pub(super) heard: Instant,
+    pub(super) last_received: Instant,
     /// The time of the last attempt to attach, successful or not.
     pub(super) attached: Instant,
     /// The time of the last new message that was handed over.
@@ -301,7 +507,7 @@ impl Health {
     /// The health of a subscription attached now, on a new connection.
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            heard: now,
+            last_received: now,
             attached: now,
             handed: now,
             holds_since: None,
@@ -312,14 +518,14 @@ impl Health {
     }
 
     /// Records any answer of JetStream. Returns whether a silence ends.
-    pub(super) fn heard(&mut self, now: Instant) -> bool {
-        self.heard = now;
+    pub(super) fn note_received(&mut self, now: Instant) -> bool {
+        self.last_received = now;
         std::mem::take(&mut self.is_silent)
     }
 
     /// How long JetStream has been silent.
     pub(super) fn silent_for(&self, now: Instant) -> Duration {
-        now.duration_since(self.heard)
+        now.duration_since(self.last_received)
     }
 
     /// Returns the length of JetStream's silence once: at the first call after it has reached `after`.
@@ -336,7 +542,7 @@ impl Health {
     /// Whether to attach again: once in each period `every` of silence, or of messages that are held and not delivered.
     pub(super) fn is_to_be_attached(&self, now: Instant, every: Duration) -> bool {
         let over = |since| now.duration_since(since) >= every;
-        let is_silent = self.is_silent && over(self.heard);
+        let is_silent = self.is_silent && over(self.last_received);
         let stands_still = self.stall == Some(Stall::NothingDelivered)
             && self.holds_since.is_some_and(over)
             && over(self.handed);
@@ -369,6 +575,243 @@ impl Health {
 mod tests {
     use super::*;
 
+    const INTERVAL: Duration = Duration::from_secs(1);
+
+    /// The requests that were sent, with the last sequence that was handed over.
+    #[derive(Default)]
+    struct Sent(Vec<String>, Option<Reached>);
+
+    impl Ask for Sent {
+        fn ask(&mut self, subject: &str, _: &[u8]) -> u64 {
+            self.0.push(subject.replace("$JS.API.", ""));
+            self.0.len() as u64
+        }
+
+        fn reached(&self, _: usize) -> Option<Reached> {
+            self.1
+        }
+    }
+
+    fn watched(awaits_durable: bool) -> Vec<Watched> {
+        vec![Watched::Consumer(WatchedConsumer {
+            target: Target {
+                stream: "S".to_owned(),
+                subject: "s".to_owned(),
+                durable: "d".to_owned(),
+            },
+            consumer: "c".to_owned(),
+            deliver_subject: "_INBOX.c".to_owned(),
+            awaits_durable,
+        })]
+    }
+
+    fn consumer(name: &str, delivered: u64) -> String {
+        let at = |sequence| serde_json::json!({"consumer_seq": sequence, "stream_seq": sequence});
+        serde_json::json!({
+            "stream_name": "S", "name": name, "created": "2026-01-01T00:00:00Z",
+            "config": {"deliver_subject": format!("_INBOX.{name}"), "filter_subject": "s",
+                "deliver_policy": "all", "ack_policy": "explicit", "ack_wait": 1, "max_deliver": 1,
+                "replay_policy": "instant"},
+            "delivered": at(delivered), "ack_floor": at(0),
+            "num_ack_pending": 2, "num_redelivered": 0, "num_waiting": 0, "num_pending": 3,
+        })
+        .to_string()
+    }
+
+    fn stream(last_sequence: u64) -> String {
+        serde_json::json!({
+            "config": {"name": "S", "retention": "limits", "max_consumers": -1, "max_msgs": -1, "max_msgs_per_subject": -1,
+                "max_bytes": -1, "max_age": 0, "storage": "file", "num_replicas": 1, "discard": "old",
+                "duplicate_window": 0},
+            "created": "2026-01-01T00:00:00Z",
+            "state": {"messages": 1, "bytes": 1, "first_seq": 1, "last_seq": last_sequence,
+                "first_ts": "2026-01-01T00:00:00Z", "last_ts": "2026-01-01T00:00:00Z", "consumer_count": 1},
+        })
+        .to_string()
+    }
+
+    const GONE: &str = r#"{"error":{"code":404,"err_code":10014,"description":"not found"}}"#;
+
+    /// Answers the newest request.
+    fn answer(watchdog: &mut Watchdog, sent: &mut Sent, now: Instant, text: &str) -> Vec<Answer> {
+        let message = Delivery {
+            subject: format!("_INBOX.x.{}", sent.0.len()).into_bytes(),
+            payload: text.as_bytes().to_vec(),
+            ..Delivery::default()
+        };
+        let taken = watchdog.take(message, now, sent);
+        taken.map_or_else(Vec::new, |(index, answers)| {
+            assert_eq!(index, 0);
+            answers
+        })
+    }
+
+    fn started(awaits_durable: bool) -> (Watchdog, Sent, Instant) {
+        let reached = Reached {
+            sequence: 7,
+            stored_unix_ns: Some(7_000_000_000),
+        };
+        let (now, mut sent) = (Instant::now(), Sent(Vec::new(), Some(reached)));
+        let mut watchdog = Watchdog::new(INTERVAL, watched(awaits_durable), now);
+        watchdog.tick(now, &mut sent);
+        assert_eq!(sent.0, ["CONSUMER.INFO.S.c"]);
+        (watchdog, sent, now)
+    }
+
+    #[test]
+    fn a_consumer_counts_only_with_an_answer_about_its_stream() {
+        let counts = Counts {
+            pending: 3,
+            ack_pending: 2,
+            is_full: false,
+        };
+        let pending = || vec![Answer::Pending("c".to_owned(), counts)];
+        let no_leader = r#"{"cluster":{"name":"n","leader":""},"config":{}}"#;
+        for (about_stream, want) in [(&stream(7)[..], pending()), (no_leader, Vec::new())] {
+            let (mut watchdog, mut sent, now) = started(false);
+            assert!(answer(&mut watchdog, &mut sent, now, &consumer("c", 5)).is_empty());
+            assert_eq!(sent.0[1..], ["STREAM.INFO.S"]);
+            assert_eq!(answer(&mut watchdog, &mut sent, now, about_stream), want);
+            assert_eq!(watchdog.due(), Some(now + INTERVAL));
+        }
+        // A user that may not ask about the stream.
+        let (mut watchdog, mut sent, now) = started(false);
+        answer(&mut watchdog, &mut sent, now, &consumer("c", 5));
+        assert_eq!(watchdog.refused("other", now, &mut sent), None);
+        let refused = watchdog.refused(&stream_info("S"), now, &mut sent);
+        assert_eq!(refused, Some((0, pending())));
+    }
+
+    #[test]
+    fn a_fault_is_told_when_it_is_there_twice() {
+        for (is_stream, want) in [
+            (false, Answer::Gone("c".to_owned())),
+            (true, Answer::WentBack("c".to_owned())),
+        ] {
+            let (mut watchdog, mut sent, now) = started(false);
+            let bad = |watchdog: &mut Watchdog, sent: &mut Sent, now| match is_stream {
+                true => {
+                    assert!(answer(watchdog, sent, now, &consumer("c", 5)).is_empty());
+                    answer(watchdog, sent, now, &stream(6))
+                }
+                false => answer(watchdog, sent, now, GONE),
+            };
+            assert!(bad(&mut watchdog, &mut sent, now).is_empty());
+            let again = now + DOUBT;
+            assert_eq!(watchdog.due(), Some(again));
+            watchdog.tick(again, &mut sent);
+            assert_eq!(bad(&mut watchdog, &mut sent, again), [want]);
+        }
+        // Not if it was there once.
+        let (mut watchdog, mut sent, now) = started(false);
+        answer(&mut watchdog, &mut sent, now, GONE);
+        watchdog.tick(now + DOUBT, &mut sent);
+        answer(&mut watchdog, &mut sent, now, &consumer("c", 5));
+        let found = answer(&mut watchdog, &mut sent, now, &stream(8));
+        assert!(matches!(found[..], [Answer::Pending(..)]), "{found:?}");
+        // A consumer of the same name that delivers to another place is another one.
+        let (mut watchdog, mut sent, now) = started(false);
+        let other = consumer("c", 5).replace("_INBOX.c", "_INBOX.other");
+        answer(&mut watchdog, &mut sent, now, &other);
+        watchdog.tick(now + DOUBT, &mut sent);
+        let found = answer(&mut watchdog, &mut sent, now, &other);
+        assert_eq!(found, [Answer::Gone("c".to_owned())]);
+    }
+
+    #[test]
+    fn a_number_is_compared_with_its_time_after_jetstream_was_away() {
+        let stored = |s| {
+            let time = format!("1970-01-01T00:00:{s:02}Z");
+            serde_json::json!({"message": {"subject": "s", "seq": 7, "time": time}}).to_string()
+        };
+        for (message, is_same) in [(stored(7), true), (stored(9), false)] {
+            let (mut watchdog, mut sent, now) = started(false);
+            let mut at = now;
+            // Without an answer in time.
+            for step in [ANSWER_TIMEOUT, INTERVAL] {
+                at += step;
+                watchdog.tick(at, &mut sent);
+            }
+            let mut ask = |watchdog: &mut Watchdog, at| {
+                answer(watchdog, &mut sent, at, &consumer("c", 5));
+                assert!(answer(watchdog, &mut sent, at, &stream(9)).is_empty());
+                assert_eq!(sent.0.last().map(String::as_str), Some("STREAM.MSG.GET.S"));
+                let found = answer(watchdog, &mut sent, at, &message);
+                watchdog.tick(at + DOUBT, &mut sent);
+                found
+            };
+            let found = ask(&mut watchdog, at);
+            match is_same {
+                true => assert!(matches!(found[..], [Answer::Pending(..)]), "{found:?}"),
+                false => {
+                    assert!(found.is_empty());
+                    let found = ask(&mut watchdog, at + DOUBT);
+                    assert_eq!(found, [Answer::WentBack("c".to_owned())]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_durable_is_free_only_within_the_stream() {
+        for (delivered, is_free) in [(7, true), (8, false)] {
+            let (mut watchdog, mut sent, now) = started(true);
+            answer(&mut watchdog, &mut sent, now, &consumer("c", 5));
+            answer(&mut watchdog, &mut sent, now, &stream(7));
+            assert_eq!(sent.0[2..], ["CONSUMER.INFO.S.d"]);
+            let found = answer(&mut watchdog, &mut sent, now, &consumer("d", delivered));
+            assert_eq!(found == [Answer::Free], is_free, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_question_without_an_answer_is_asked_again() {
+        let (mut watchdog, mut sent, now) = started(false);
+        assert_eq!(watchdog.due(), Some(now + ANSWER_TIMEOUT));
+        // Nobody has read the answers until now.
+        let later = now + ANSWER_TIMEOUT;
+        watchdog.wait_longer(later);
+        watchdog.tick(later, &mut sent);
+        assert_eq!(sent.0.len(), 1);
+        watchdog.tick(later + ANSWER_TIMEOUT, &mut sent);
+        watchdog.tick(later + ANSWER_TIMEOUT + INTERVAL, &mut sent);
+        assert_eq!(sent.0.len(), 2);
+        // The first answer comes late.
+        let late = Delivery {
+            subject: b"_INBOX.x.1".to_vec(),
+            payload: GONE.as_bytes().to_vec(),
+            ..Delivery::default()
+        };
+        assert_eq!(watchdog.take(late, later, &mut sent), None);
+    }
+
+    #[test]
+    fn a_subject_without_a_consumer_waits_for_its_stream() {
+        let spec = SubscriptionSpec {
+            subject: "news".to_owned(),
+            durable: "d".to_owned(),
+            stream: None,
+        };
+        let (now, mut sent) = (Instant::now(), Sent::default());
+        let mut watchdog = Watchdog::new(
+            INTERVAL,
+            vec![Watched::Subject(spec), Watched::Nothing],
+            now,
+        );
+        watchdog.tick(now, &mut sent);
+        assert_eq!(sent.0, ["STREAM.NAMES"]);
+        let none = r#"{"streams":null}"#;
+        assert_eq!(
+            answer(&mut watchdog, &mut sent, now, none),
+            [Answer::Stream(false)]
+        );
+        watchdog.tick(now + INTERVAL, &mut sent);
+        assert!(answer(&mut watchdog, &mut sent, now, r#"{"streams":["NEWS"]}"#).is_empty());
+        assert_eq!(sent.0[2..], ["STREAM.INFO.NEWS"]);
+        let found = answer(&mut watchdog, &mut sent, now, &stream(0));
+        assert_eq!(found, [Answer::Stream(true)]);
+    }
+
     #[test]
     fn silence_is_told_once_and_ends_with_any_answer() {
         let start = Instant::now();
@@ -386,7 +829,7 @@ mod tests {
         health.attached = at(30);
         assert!(!health.is_to_be_attached(at(59), thirty));
         assert!(health.is_to_be_attached(at(60), thirty));
-        assert!(health.heard(at(61)) && !health.heard(at(62)));
+        assert!(health.note_received(at(61)) && !health.note_received(at(62)));
         assert!(!health.is_to_be_attached(at(100), thirty));
     }
 

@@ -75,7 +75,7 @@ impl Wire {
     ) -> Result<Self, NatsError> {
         let login = Login::read(&endpoint.auth, &settings.credentials).map_err(NatsError::File)?;
         let unreachable = |source| endpoint.unreachable(settings, source);
-        let greeted = Greeted::connect(waiter, endpoint, patience, patience.handshake);
+        let greeted = Greeted::connect(waiter, endpoint, patience);
         let Greeted {
             tcp,
             peer,
@@ -145,8 +145,8 @@ impl Wire {
     }
 
     /// When the last bytes arrived.
-    pub(super) fn heard(&self) -> Instant {
-        self.io.heard
+    pub(super) fn last_received(&self) -> Instant {
+        self.io.last_received
     }
 
     /// When the last ping was sent to a silent server; `None` if bytes have arrived since.
@@ -212,8 +212,8 @@ impl Wire {
             };
             let op = op.map_err(|malformed| self.wrong(malformed))?;
             match &op {
-                Some(Op::Message(_)) => self.carried = self.io.heard,
-                None if self.message_within().is_some() => self.carried = self.io.heard,
+                Some(Op::Message(_)) => self.carried = self.io.last_received,
+                None if self.message_within().is_some() => self.carried = self.io.last_received,
                 Some(Op::Ping) => {
                     self.io.out().extend_from_slice(PONG);
                     continue;
@@ -299,13 +299,13 @@ impl Wire {
     /// # Errors
     /// The connection is lost.
     pub(super) fn has_news(&self, waiter: &mut Waiter) -> Result<bool, NatsError> {
-        waiter.look().map_err(|error| self.lost(&error))?;
+        waiter.check().map_err(|error| self.lost(&error))?;
         Ok(waiter.readable)
     }
 
     /// The error for a server that has answered no ping.
     pub(super) fn silent(&self) -> NatsError {
-        let silent_ms = self.io.heard.elapsed().as_millis() as u64;
+        let silent_ms = self.io.last_received.elapsed().as_millis() as u64;
         NatsError::Silent(silent_ms)
     }
 
@@ -352,36 +352,29 @@ impl Wire {
 
 /// A connection before TLS and the log-in: the server has sent its first line, and sends no more until the client
 /// answers.
-pub(super) struct Greeted {
-    pub(super) tcp: TcpStream,
+struct Greeted {
+    tcp: TcpStream,
     /// The address of the server.
-    pub(super) peer: SocketAddr,
+    peer: SocketAddr,
     connected: Instant,
-    pub(super) line: String,
-    pub(super) info: Info,
+    info: Info,
 }
 
 impl Greeted {
-    /// Connects to the address of `endpoint`, and waits for the first line for `line_timeout`.
+    /// Connects to the address of `endpoint`, and waits for the first line.
     ///
     /// # Errors
     /// Nobody accepts or nothing comes in time, or no NATS server sends this line.
-    pub(super) fn connect(
-        waiter: &mut Waiter,
-        endpoint: &Endpoint,
-        patience: Patience,
-        line_timeout: Duration,
-    ) -> io::Result<Self> {
+    fn connect(waiter: &mut Waiter, endpoint: &Endpoint, patience: Patience) -> io::Result<Self> {
         let address = endpoint.address.ok_or(ErrorKind::NotFound)?;
         let mut tcp = waiter.connect_to(address, patience.connect)?;
         let (peer, connected) = (tcp.peer_addr()?, Instant::now());
-        let line = greeting(waiter, &mut tcp, connected + line_timeout);
-        match line.and_then(|line| Ok((Info::read(&line).map_err(io::Error::other)?, line))) {
-            Ok((info, line)) => Ok(Self {
+        let line = greeting(waiter, &mut tcp, connected + patience.handshake);
+        match line.and_then(|line| Info::read(&line).map_err(io::Error::other)) {
+            Ok(info) => Ok(Self {
                 tcp,
                 peer,
                 connected,
-                line,
                 info,
             }),
             Err(error) => {
@@ -442,4 +435,49 @@ fn connect_line(info: &Info, login: &Login) -> Vec<u8> {
         }
     }
     format!("CONNECT {connect}\r\nPING\r\n").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::nats::login::{Credentials, Tls};
+    use crate::nats::servers::waiter;
+
+    #[test]
+    fn a_silent_server_and_another_protocol_are_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+        let endpoint = Endpoint::parse(&url).map_err(|e| e.to_string()).unwrap();
+        // Nobody accepts: the kernel does.
+        let settings = NatsSettings {
+            urls_from: "--bus".to_owned(),
+            ..NatsSettings::plain(&url, Credentials::None, Tls::default())
+        };
+        let servers = endpoint.servers(&settings);
+        let endpoint = servers.map_err(|e| e.to_string()).unwrap().remove(0);
+        let failed = || {
+            let (mut waiter, _) = waiter("a test").unwrap();
+            let patience = Patience {
+                handshake: Duration::from_millis(300),
+                ..Patience::USUAL
+            };
+            let opened = Wire::open(&mut waiter, &endpoint, &settings, 1, patience);
+            opened.map(drop).unwrap_err().to_string()
+        };
+        let silent = failed();
+        assert!(silent.contains("says nothing"), "{silent}");
+        assert!(silent.contains("check --bus, "), "{silent}");
+        let other = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.write_all(b"220 mail.example ESMTP\r\n");
+            }
+        });
+        let wrong = failed();
+        assert!(wrong.contains("is not a NATS server"), "{wrong}");
+        other.join().unwrap();
+    }
 }

@@ -181,7 +181,7 @@ fn subscribed(
     }
     let commands: Vec<_> = asked.iter().map(|(one, _)| command(one)).collect();
     let answers = connection.ask_for(&commands, NAMES_TIMEOUT, is_confirmation)?;
-    let mut told = Answers::default();
+    let mut reported = Answers::default();
     for ((one, is_request), answer) in asked.into_iter().zip(&answers) {
         let name = match one.is_pattern {
             true => format!("the pattern {}", one.name),
@@ -191,9 +191,9 @@ fn subscribed(
             Value::Error(words) => Err(shown(words)),
             _ => Ok(()),
         };
-        told.take(name, is_request, answer);
+        reported.take(name, is_request, answer);
     }
-    told.report("Redis", needed.len(), requests.len(), found);
+    reported.report("Redis", needed.len(), requests.len(), found);
     Ok(())
 }
 

@@ -182,14 +182,14 @@ impl<'w> Connection<'w> {
     pub(super) fn read(&mut self) -> Result<bool, RedisError> {
         let has_read = self.io.read(self.waiter).map_err(RedisError::Lost)?;
         if has_read {
-            self.answers_since.get_or_insert(self.io.heard);
+            self.answers_since.get_or_insert(self.io.last_received);
         }
         Ok(has_read)
     }
 
     /// The time of the last bytes that were read; at first, the time of the connect.
-    pub(super) fn heard(&self) -> Instant {
-        self.io.heard
+    pub(super) fn last_received(&self) -> Instant {
+        self.io.last_received
     }
 
     /// As [`Buffered::watch`]. Calls `pings` when it sends a ping.
@@ -254,7 +254,7 @@ impl<'w> Connection<'w> {
             // TLS may have produced bytes to send during the read.
             self.flush()?;
             self.check_master()?;
-            let since = self.io.heard.max(asked);
+            let since = self.io.last_received.max(asked);
             if since.elapsed() >= patience {
                 let silent_ms = since.elapsed().as_millis() as u64;
                 return Err(RedisError::Silent(silent_ms));

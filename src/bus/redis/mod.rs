@@ -177,7 +177,7 @@ impl Bus for RedisSource {
         let stop = self.use_connection(relay).unwrap_or_else(|stop| stop);
         self.servers.ended(&stop);
         let has_stood = relay.stands_now();
-        let told = self.names.lost(has_stood, &relay.link);
-        told.map_or(Stop::LoopGone, |()| stop)
+        let reported = self.names.lost(has_stood, &relay.link);
+        reported.map_or(Stop::LoopGone, |()| stop)
     }
 }

@@ -123,7 +123,7 @@ impl Session<'_, '_> {
             }
             return Ok(());
         }
-        let since = |asked: &Instant| self.connection.heard().max(*asked);
+        let since = |asked: &Instant| self.connection.last_received().max(*asked);
         let give_up = self.asked.front().map(|asked| since(asked) + SILENCE_MAX);
         if give_up.is_some_and(|at| Instant::now() >= at) {
             let silent_ms = SILENCE_MAX.as_millis() as u64;

@@ -112,8 +112,8 @@ impl Session<'_, '_> {
 
     /// Handles too long a silence: the server is busy, or the link is dead. Returns when to look again.
     fn probe(&mut self) -> Result<Instant, Stop> {
-        let heard = self.connection.heard();
-        let next = self.probe.look(heard, self.relay, || {
+        let last_received = self.connection.last_received();
+        let next = self.probe.check(last_received, self.relay, || {
             let server = (&self.connection.endpoint, self.connection.address);
             self.servers.try_second(self.second_waiter, server)
         })?;
@@ -122,7 +122,7 @@ impl Session<'_, '_> {
             return Ok(Instant::now());
         }
         next.ok_or_else(|| {
-            let silent_ms = heard.elapsed().as_millis() as u64;
+            let silent_ms = last_received.elapsed().as_millis() as u64;
             RedisError::Silent(silent_ms).into()
         })
     }

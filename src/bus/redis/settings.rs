@@ -85,9 +85,9 @@ impl RedisSettings {
     /// the name, or all sentinels have TLS. The answer of a sentinel without TLS may come from an attacker, who has a
     /// certificate for a name of his own.
     pub(super) fn check_tls_name(&self) -> Result<(), RedisError> {
-        let is_told = self.server.tls && self.server.tls_name.is_none();
+        let is_reported = self.server.tls && self.server.tls_name.is_none();
         let mut plain = self.sentinels.iter().filter(|sentinel| !sentinel.tls);
-        match plain.next().filter(|_| is_told) {
+        match plain.next().filter(|_| is_reported) {
             Some(sentinel) => Err(RedisError::PlainSentinel(sentinel.address())),
             None => Ok(()),
         }

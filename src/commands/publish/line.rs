@@ -1,5 +1,6 @@
 //! The flags of `weirgate publish`, and the template of its messages.
 
+use std::ffi::OsString;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
@@ -7,10 +8,10 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use super::{BrokerUrl, Messages, PublishCommand};
-use crate::commands::program::{flag, switch, value};
+use crate::commands::program::{flag, start_again, switch, value};
 use weirgate_bus::nats::Credentials;
 use weirgate_bus::redis::RedisEndpoint;
-use weirgate_server::settings::typed::Env;
+use weirgate_server::settings::{typed::Env, without_secrets};
 use weirgate_wire::base::{Secret, SplitMix64};
 
 /// The default message.
@@ -29,9 +30,9 @@ Examples:
 In MESSAGE, {number} is the number of the message from 1, {time} the Unix time in milliseconds, {walk} a number that \
 changes a little with each message, from 100.00 on. Lines of standard input and the bytes of a file are published as they \
 are. Without --count and --rate one message is published; with --rate alone, messages until Ctrl-C. With --retry, \
-messages on their way when the broker goes away may be missing, and one may come twice. A login in the URL is visible in \
-the list of processes. For a URL without one it is read from the environment: NATS_USER and NATS_PASSWORD, NATS_TOKEN, \
-NATS_CREDS or NATS_NKEY; REDIS_PASSWORD, or the login of REDIS_URL for the same server.
+messages on their way when the broker goes away may be missing, and one may come twice. A URL with a login is moved to the \
+environment at once, out of the list of processes. For a URL without one the login is read from the environment: NATS_USER \
+and NATS_PASSWORD, NATS_TOKEN, NATS_CREDS or NATS_NKEY; REDIS_PASSWORD, or the login of REDIS_URL for the same server.
 
 Exit status: 0, or 1 if the broker is away or refuses a message.";
 
@@ -93,7 +94,7 @@ fn rate(text: &str) -> Result<f64, String> {
 pub(in crate::commands) fn read(matches: &ArgMatches, env: &Env) -> Result<PublishCommand, String> {
     let file = |name| matches.get_one::<PathBuf>(name).cloned();
     let creds = file("creds");
-    let url = flag(matches, "url").unwrap_or_default();
+    let url = whole_url(&flag(matches, "url").unwrap_or_default(), env)?;
     let url = broker_url(&url, creds.clone(), env)?;
     let name = flag(matches, "name").unwrap_or_default();
     let is_nats = matches!(url, BrokerUrl::Nats(..));
@@ -132,6 +133,26 @@ pub(in crate::commands) fn read(matches: &ArgMatches, env: &Env) -> Result<Publi
         ca_file: file("ca-file"),
         certificate: file("cert").zip(file("key")),
     })
+}
+
+/// Where a URL with a login is, out of the list of processes.
+const URL_ENV: &str = "WEIRGATE_PUBLISH_URL";
+
+/// The URL with its login. A login among the arguments of this process is moved to the environment first: before anything
+/// else is read, for the bytes of a pipe are there only once.
+fn whole_url(shown: &str, env: &Env) -> Result<String, String> {
+    let hidden = without_secrets(shown);
+    if shown.contains('@') {
+        let mut args: Vec<OsString> = std::env::args_os().skip(1).collect();
+        if let Some(arg) = args.iter_mut().find(|arg| *arg == shown) {
+            *arg = hidden.into();
+        }
+        start_again(args, URL_ENV, shown, "the login of the URL");
+        return Ok(shown.to_owned());
+    }
+    let whole = env.value(URL_ENV).map_err(|error| error.to_string())?;
+    let whole = whole.filter(|whole| whole.contains('@') && without_secrets(whole) == shown);
+    Ok(whole.unwrap_or(shown).to_owned())
 }
 
 fn broker_url(url: &str, creds: Option<PathBuf>, env: &Env) -> Result<BrokerUrl, String> {

@@ -103,7 +103,7 @@ impl PublishError {
 /// The progress over all connections.
 struct Progress {
     published: u64,
-    told: Told,
+    receipt: Receipt,
     /// The message that the broker did not take.
     held: Option<Vec<u8>>,
     /// Whether a message was taken on this connection.
@@ -123,7 +123,7 @@ impl PublishCommand {
         let mut input = io::stdin().lock();
         let mut progress = Progress {
             published: 0,
-            told: Told::Nothing,
+            receipt: Receipt::Nothing,
             held: None,
             is_well: false,
         };
@@ -151,7 +151,7 @@ impl PublishCommand {
             }
             delay = (delay * 2).min(RECONNECT_DELAY_MAX);
         }
-        Ok(summary(&self.name, progress.published, &progress.told))
+        Ok(summary(&self.name, progress.published, &progress.receipt))
     }
 
     /// Publishes the remaining messages on a connection.
@@ -176,6 +176,13 @@ impl PublishCommand {
         }
         let wants_more = |published| self.count.is_none_or(|count| published < count);
         while wants_more(progress.published) && !stop.is_asked() {
+            // A wrong name shows with the first message, not only when somebody ends an endless publication.
+            if progress.published == 1 && progress.receipt == Receipt::Receivers(0) {
+                complain(&format!(
+                    "no receiver so far: nobody is subscribed to {}",
+                    self.name
+                ));
+            }
             if !is_time(progress.published) {
                 break;
             }
@@ -189,7 +196,7 @@ impl PublishCommand {
                 },
             };
             match broker.publish(&self.name, &message) {
-                Ok(told) => progress.told = told,
+                Ok(receipt) => progress.receipt = receipt,
                 Err(error) => {
                     progress.held = Some(message);
                     return Err(error);
@@ -264,14 +271,14 @@ enum Broker<'w> {
 
 impl Broker<'_> {
     /// Publishes a message. Returns the response of the broker.
-    fn publish(&mut self, name: &str, message: &[u8]) -> Result<Told, PublishError> {
+    fn publish(&mut self, name: &str, message: &[u8]) -> Result<Receipt, PublishError> {
         Ok(match self {
             Self::Nats(sender) => match sender.publish(name, message)? {
-                Some((stream, sequence)) => Told::Stored { stream, sequence },
-                None => Told::Nothing,
+                Some((stream, sequence)) => Receipt::Stored { stream, sequence },
+                None => Receipt::Nothing,
             },
-            Self::Redis(sender, None) => Told::Receivers(sender.publish(name, message)?),
-            Self::Redis(sender, Some(stream)) => Told::Added {
+            Self::Redis(sender, None) => Receipt::Receivers(sender.publish(name, message)?),
+            Self::Redis(sender, Some(stream)) => Receipt::Added {
                 id: sender.add(stream, name, message)?,
                 stream: (*stream).to_owned(),
             },
@@ -289,7 +296,7 @@ impl Broker<'_> {
 
 /// The broker's response to the last message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Told {
+enum Receipt {
     /// NATS without JetStream has no response.
     Nothing,
     /// A stream has stored the message, under this number.
@@ -301,22 +308,22 @@ enum Told {
 }
 
 /// The text at the end.
-fn summary(name: &str, published: u64, told: &Told) -> String {
+fn summary(name: &str, published: u64, receipt: &Receipt) -> String {
     let messages = match published {
         1 => "1 message".to_owned(),
         n => format!("{n} messages"),
     };
-    let told = match told {
-        Told::Nothing => String::new(),
-        Told::Stored { stream, sequence } => {
+    let receipt = match receipt {
+        Receipt::Nothing => String::new(),
+        Receipt::Stored { stream, sequence } => {
             format!(": stored in stream {stream}, up to sequence {sequence}")
         }
-        Told::Added { stream, id } => format!(": stored in stream {stream}, up to {id}"),
-        Told::Receivers(0) => ": no receiver; nobody is subscribed to this channel".to_owned(),
-        Told::Receivers(1) => ": 1 receiver".to_owned(),
-        Told::Receivers(n) => format!(": {n} receivers"),
+        Receipt::Added { stream, id } => format!(": stored in stream {stream}, up to {id}"),
+        Receipt::Receivers(0) => ": no receiver; nobody is subscribed to this channel".to_owned(),
+        Receipt::Receivers(1) => ": 1 receiver".to_owned(),
+        Receipt::Receivers(n) => format!(": {n} receivers"),
     };
-    format!("published {messages} on {name}{told}")
+    format!("published {messages} on {name}{receipt}")
 }
 
 /// Reads the next line, without its line break. Returns `None` at the end of the input.
@@ -368,12 +375,12 @@ mod tests {
 
     #[test]
     fn the_summary_says_what_the_broker_said() {
-        let stored = Told::Stored {
+        let stored = Receipt::Stored {
             stream: "NEWS".into(),
             sequence: 9,
         };
-        for (published, told, want) in [
-            (1, Told::Nothing, "published 1 message on n"),
+        for (published, receipt, want) in [
+            (1, Receipt::Nothing, "published 1 message on n"),
             (
                 2,
                 stored,
@@ -381,21 +388,21 @@ mod tests {
             ),
             (
                 1,
-                Told::Receivers(0),
+                Receipt::Receivers(0),
                 "published 1 message on n: no receiver; nobody is subscribed to this channel",
             ),
             (
                 0,
-                Told::Receivers(1),
+                Receipt::Receivers(1),
                 "published 0 messages on n: 1 receiver",
             ),
             (
                 3,
-                Told::Receivers(2),
+                Receipt::Receivers(2),
                 "published 3 messages on n: 2 receivers",
             ),
         ] {
-            assert_eq!(summary("n", published, &told), want);
+            assert_eq!(summary("n", published, &receipt), want);
         }
     }
 }

@@ -10,8 +10,9 @@ use weirgate_wire::json::ObjectWriter;
 
 /// The lines of facts: the title of the line, an object of the state, and the members to show. Without members, all
 /// that are not 0 are shown.
-const FACTS: [&str; 15] = [
+const FACTS: [&str; 16] = [
     "Bus|bus|connected subscribed away_ms reconnects refused stream_behind stream_behind_ms",
+    "History|history|messages reach_ms wanted_ms why",
     "|numbers|bus_last_message_unix_ms bus_messages_bad bus_gaps",
     "|events_bus|up instances",
     "Clients|numbers|clients connections connections_max",

@@ -31,6 +31,8 @@ pub(super) struct Name {
     pub(super) forgotten: u64,
     /// The number of the newest message that was left out.
     pub(super) left_out: u64,
+    /// When the newest message came, or was stored in the stream, Unix microseconds.
+    pub(super) newest_unix_us: i64,
     /// Kept messages.
     kept: u32,
 }
@@ -60,13 +62,14 @@ impl Names {
         }
     }
 
-    /// Handles a new message of a topic. Returns the topic's index.
-    pub(super) fn add(&mut self, topic: &TopicName) -> u32 {
+    /// Handles a new message of a topic, which came or was stored at `unix_us`. Returns the topic's index.
+    pub(super) fn add(&mut self, topic: &TopicName, unix_us: i64) -> u32 {
         let id = match self.by_topic.get(topic) {
             Some(&id) => id,
             None => self.insert(topic),
         };
         let name = &mut self.table[id as usize];
+        name.newest_unix_us = unix_us;
         if name.kept == 0 {
             self.quiet_count -= 1;
         }
@@ -137,6 +140,7 @@ impl Names {
             topic: topic.clone(),
             forgotten: self.forgotten,
             left_out: 0,
+            newest_unix_us: 0,
             kept: 0,
         }) as u32;
         self.room.added(&self.table);

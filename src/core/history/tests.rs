@@ -37,9 +37,16 @@ fn position(counter: u64, count: u64) -> Position {
     Position::counted(1, mark(counter), count)
 }
 
+fn at(us: u64) -> Now {
+    Now {
+        mono_us: us,
+        unix_us: us as i64,
+    }
+}
+
 fn note_mark(history: &mut History, mark: Mark, count: u64) {
     let names = 1;
-    history.note(FeedNotice::Mark { names, mark, count });
+    history.note(Now::default(), FeedNotice::Mark { names, mark, count });
 }
 
 /// A history with the mark 0, and frames of some bytes.
@@ -76,7 +83,8 @@ impl Bench {
     }
 
     fn frame(&self, body: &str) -> Arc<Frame> {
-        Frame::text(&self.alive).body(body.as_bytes()).finish()
+        let frame = Frame::text(&self.alive).received(at(self.now_us));
+        frame.body(body.as_bytes()).finish()
     }
 
     fn keep(&mut self, topic: &str, body: &str) -> Position {
@@ -85,7 +93,7 @@ impl Bench {
         let topic = TopicName::from(topic.to_owned());
         let frame = self.frame(body);
         self.history
-            .keep(self.now_us, position, &topic, Some(&frame));
+            .keep(at(self.now_us), position, &topic, Some(&frame));
         position
     }
 
@@ -175,7 +183,9 @@ fn a_frame_of_several_entries_counts_once_until_the_last_is_forgotten() {
     for n in 1..=100 {
         bench.count = n;
         let topic = TopicName::from(format!("d{}", n % 7));
-        bench.history.keep(0, position(0, n), &topic, Some(&frame));
+        bench
+            .history
+            .keep(Now::default(), position(0, n), &topic, Some(&frame));
     }
     let whole = bench.history.stats();
     assert_eq!(whole.messages, 100);
@@ -258,7 +268,7 @@ fn messages_that_nobody_gets_use_up_their_numbers() {
 fn a_loss_ends_every_position_before_it() {
     let mut bench = Bench::new(1 << 20);
     let before = bench.keep("a", "1");
-    bench.history.note(FeedNotice::Hole);
+    bench.history.note(Now::default(), FeedNotice::Hole);
     assert_eq!(bench.history.position(), None);
     assert_eq!(bench.missed(&["a"], before), Err(NotRecovered::Gap));
     // Without a mark nothing has a place.
@@ -458,7 +468,7 @@ fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
     let left_out = position(0, bench.count);
     bench
         .history
-        .keep(0, left_out, &TopicName::fixed("z"), None);
+        .keep(Now::default(), left_out, &TopicName::fixed("z"), None);
     let (missed, outcomes) = bench
         .history
         .missed(&since, &wanted, (Content::Text, 1 << 20));
@@ -471,4 +481,33 @@ fn a_pattern_gets_its_own_frames_and_doubts_what_was_left_out() {
         .history
         .missed(&after, &wanted, (Content::Text, 1 << 20));
     assert_eq!(outcomes, [Ok(()), Ok(())]);
+}
+
+/// The reach goes back to the beginning, then to what the limit on bytes or on time has left; a loss begins anew.
+#[test]
+fn how_far_back_it_reaches_is_known() {
+    let mut bench = Bench::new(200_000);
+    let reach = |bench: &Bench| {
+        let reach = bench.history.stats().reach(bench.now_us as i64);
+        reach.map(|reach| (reach.us / SECOND, reach.short))
+    };
+    bench.advance(10 * SECOND);
+    bench.keep("a", "1");
+    assert_eq!(reach(&bench), Some((10, Some(Short::Start))));
+    bench.advance(51 * SECOND);
+    bench.keep("a", "2");
+    assert_eq!(
+        reach(&bench),
+        Some((61, None)),
+        "nothing of it was forgotten"
+    );
+    assert_eq!(bench.history.newest_unix_us(&TopicName::fixed("b")), None);
+    for _ in 0..200 {
+        bench.advance(SECOND / 10);
+        bench.keep("a", &"x".repeat(2_000));
+    }
+    let (seconds, short) = reach(&bench).expect("a reach");
+    assert!((1..20).contains(&seconds) && short == Some(Short::Bytes));
+    bench.history.note(at(bench.now_us), FeedNotice::Hole);
+    assert_eq!(reach(&bench), Some((0, Some(Short::Start))));
 }

@@ -7,7 +7,7 @@ use foldhash::quality::RandomState;
 
 use super::names::Names;
 use crate::{Content, CopyRank, Frame, NotRecovered, TopicName};
-use weirgate_wire::admission::Charge;
+use weirgate_wire::admission::Permit;
 use weirgate_wire::auth::{MatchBudget, NamePatterns, OverBudget};
 
 /// The most steps of matching in one search, about a millisecond. Patterns of the usual kinds need a step or
@@ -217,8 +217,8 @@ pub struct Missed {
     /// Newest messages of names are among the messages: they may be older than messages of other names that the
     /// client has.
     pub(crate) has_newest: bool,
-    /// The charge for the messages, among all that wait for resuming clients.
-    pub(crate) charge: Option<Charge>,
+    /// The permit for the messages, among all that wait for resuming clients.
+    pub(crate) charge: Option<Permit>,
 }
 
 impl Missed {
@@ -259,8 +259,8 @@ impl Missed {
     }
 }
 
-/// Takes over a charge of the same client.
-pub(crate) fn merge_charge(held: &mut Option<Charge>, more: Option<Charge>) {
+/// Takes over a permit of the same client.
+pub(crate) fn merge_charge(held: &mut Option<Permit>, more: Option<Permit>) {
     match (held, more) {
         (Some(held), Some(more)) => held.merge(more),
         (held, more) => *held = held.take().or(more),

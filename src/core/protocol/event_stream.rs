@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use memchr::memchr;
 
 use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
-use crate::{CloseCode, CloseReason, Content, Encoded, Frame, Lead, Limits};
+use crate::{CloseCode, CloseReason, Content, Encoded, Frame, Limits, Prefix};
 use weirgate_wire::base::allocated_bytes;
 use weirgate_wire::event_stream;
 use weirgate_wire::event_stream::{COMMENT, DATA, Page};
@@ -26,15 +26,15 @@ const RETRY_MS: u64 = 1_000;
 const RETRY_SPREAD_MS: u64 = 4_000;
 
 /// Makes the event of a frame. A text is the event's data; bytes are base64 in an event of type `binary`. After a
-/// lead, binary content begins with the rest of the lead's line, which stays text.
+/// prefix, binary content begins with the rest of the prefix's line, which stays text.
 pub(crate) fn encode(frame: &Frame) -> Encoded {
     let mut event = DATA.to_vec();
     let mut text = Cow::Borrowed(frame.body());
     if frame.content() == Content::Binary {
         event.splice(..0, *BINARY);
         let body = frame.body();
-        let end = match frame.lead() {
-            Lead::None => None,
+        let end = match frame.prefix() {
+            Prefix::None => None,
             _ => memchr(b'\n', body),
         };
         let (line, bytes) = body.split_at(end.map_or(0, |end| end + 1));

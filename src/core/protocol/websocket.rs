@@ -92,30 +92,30 @@ pub(crate) fn behind_room(payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Bytes of the lead's text in the payload. In a compressed frame the text is a stored block, before
+/// Bytes of the prefix's text in the payload. In a compressed frame the text is a stored block, before
 /// the deflated blocks of the body.
-fn lead_payload_bytes(text_bytes: usize, deflated: bool) -> usize {
+fn prefix_payload_bytes(text_bytes: usize, deflated: bool) -> usize {
     let stored = if deflated { STORED_HEADER_BYTES } else { 0 };
     stored + text_bytes
 }
 
-/// Bytes of header and lead before a body of `body_bytes`, for a lead with a text of `text_bytes`.
+/// Bytes of header and prefix before a body of `body_bytes`, for a prefix with a text of `text_bytes`.
 #[inline]
-pub(crate) fn lead_bytes(text_bytes: usize, body_bytes: usize, deflated: bool) -> usize {
-    let lead = lead_payload_bytes(text_bytes, deflated);
-    frame::header_bytes((lead + body_bytes) as u64) + lead
+pub(crate) fn prefix_bytes(text_bytes: usize, body_bytes: usize, deflated: bool) -> usize {
+    let prefix = prefix_payload_bytes(text_bytes, deflated);
+    frame::header_bytes((prefix + body_bytes) as u64) + prefix
 }
 
-/// Appends the bytes before the lead's text.
+/// Appends the bytes before the prefix's text.
 #[inline]
-pub(crate) fn write_lead_header(
+pub(crate) fn write_prefix_header(
     out: &mut Vec<u8>,
     content: Content,
     text_bytes: usize,
     body_bytes: usize,
     deflated: bool,
 ) {
-    let payload = lead_payload_bytes(text_bytes, deflated) + body_bytes;
+    let payload = prefix_payload_bytes(text_bytes, deflated) + body_bytes;
     let mut header = [0; HEADER_BYTES_MAX];
     let len = frame::header(&mut header, first_byte(content, deflated), payload as u64);
     out.extend_from_slice(&header[..len]);

@@ -13,7 +13,7 @@ use crate::deflated::{FramePlan, Inflates};
 use crate::encodings::Kind;
 use crate::protocol::{Encoding, websocket};
 use crate::queue::{Entry, Queue};
-use crate::{Encoded, Frame, Lead, Now};
+use crate::{Encoded, Frame, Prefix, Now};
 use weirgate_wire::deflate::DeflateParams;
 
 impl SendQueue {
@@ -36,7 +36,7 @@ impl SendQueue {
             let client = Inflates {
                 params,
                 window,
-                lead_bytes: lead_text_bytes(entry),
+                prefix_bytes: prefix_text_bytes(entry),
                 begun: begun.map(|begun| begun.kind),
             };
             let plan = make(&entry.frame, client);
@@ -46,9 +46,9 @@ impl SendQueue {
         }
     }
 
-    /// Appends the leads of the next write to the arena, in order.
+    /// Appends the prefixes of the next write to the arena, in order.
     #[inline]
-    pub(crate) fn render_leads(
+    pub(crate) fn render_prefixes(
         &self,
         bytes_max: usize,
         frame_plans: &[FramePlan],
@@ -58,17 +58,17 @@ impl SendQueue {
             return;
         }
         for part in self.outgoing(bytes_max, frame_plans) {
-            part.render_lead(arena);
+            part.render_prefix(arena);
         }
     }
 
-    /// Appends the next write: borrowed slices of control bytes, of `leads` (from [`Self::render_leads`]) and of shared
+    /// Appends the next write: borrowed slices of control bytes, of `prefixes` (from [`Self::render_prefixes`]) and of shared
     /// frames; `frame_plans` are of [`Self::plan_frames`]. A frame that is larger than a write goes out in several.
     #[inline]
     pub(crate) fn gather<'a>(
         &'a self,
         bytes_max: usize,
-        (mut leads, frame_plans): (&'a [u8], &[FramePlan]),
+        (mut prefixes, frame_plans): (&'a [u8], &[FramePlan]),
         out: &mut Vec<IoSlice<'a>>,
     ) {
         if self.begun.is_none() && !self.control.is_empty() {
@@ -79,12 +79,12 @@ impl SendQueue {
         }
         let mut left = bytes_max;
         for part in self.outgoing(bytes_max, frame_plans) {
-            let (lead, rest) = leads.split_at(part.lead_bytes());
-            leads = rest;
-            let body = match part.skip.checked_sub(lead.len()) {
+            let (prefix, rest) = prefixes.split_at(part.prefix_bytes());
+            prefixes = rest;
+            let body = match part.skip.checked_sub(prefix.len()) {
                 Some(skip) => &part.body()[skip..],
                 None => {
-                    out.push(IoSlice::new(&lead[part.skip..]));
+                    out.push(IoSlice::new(&prefix[part.skip..]));
                     part.body()
                 }
             };
@@ -155,7 +155,7 @@ impl SendQueue {
         };
         let part = self.part(first, self.begun, plan);
         let (skip, kind) = (part.skip, part.kind);
-        let remaining = part.lead_bytes() + part.body().len() - skip;
+        let remaining = part.prefix_bytes() + part.body().len() - skip;
         if left < remaining {
             self.begun = (skip + left > 0).then_some(Begun {
                 kind,
@@ -247,7 +247,7 @@ impl SendQueue {
         matches!(self.encoding, Encoding::Plain)
     }
 
-    /// Whether any frame so far had a number. In most gateways no frame has one, and the search for leads is left
+    /// Whether any frame so far had a number. In most gateways no frame has one, and the search for prefixes is left
     /// out.
     #[inline]
     fn has_numbered(&self) -> bool {
@@ -271,54 +271,54 @@ impl<'a> Outgoing<'a> {
         let bytes = self.body().len();
         match self.skip {
             0 => bytes,
-            skip => bytes - skip.saturating_sub(self.lead_bytes()),
+            skip => bytes - skip.saturating_sub(self.prefix_bytes()),
         }
     }
 
-    /// The bytes after the lead: the whole frame if there is no lead.
+    /// The bytes after the prefix: the whole frame if there is no prefix.
     #[inline]
     fn body(&self) -> &'a [u8] {
-        match self.entry.frame.lead() {
-            Lead::None => self.encoded.whole(),
-            Lead::Seq(_) => self.encoded.body(),
+        match self.entry.frame.prefix() {
+            Prefix::None => self.encoded.whole(),
+            Prefix::Seq(_) => self.encoded.body(),
         }
     }
 
-    /// Bytes that [`Self::render_lead`] appends.
+    /// Bytes that [`Self::render_prefix`] appends.
     #[inline]
-    fn lead_bytes(&self) -> usize {
-        match self.entry.frame.lead() {
-            Lead::None => 0,
-            Lead::Seq(_) => self.numbered_lead_bytes(),
+    fn prefix_bytes(&self) -> usize {
+        match self.entry.frame.prefix() {
+            Prefix::None => 0,
+            Prefix::Seq(_) => self.numbered_prefix_bytes(),
         }
     }
 
-    fn numbered_lead_bytes(&self) -> usize {
-        let text_bytes = lead_text_bytes(self.entry);
+    fn numbered_prefix_bytes(&self) -> usize {
+        let text_bytes = prefix_text_bytes(self.entry);
         match self.kind {
             Kind::Event => self.encoded.header().len() + text_bytes,
             kind => {
-                websocket::lead_bytes(text_bytes, self.encoded.body().len(), kind.is_deflated())
+                websocket::prefix_bytes(text_bytes, self.encoded.body().len(), kind.is_deflated())
             }
         }
     }
 
-    /// Appends the header and the lead that precede the shared body; nothing for a frame without a
-    /// lead.
+    /// Appends the header and the prefix that precede the shared body; nothing for a frame without a
+    /// prefix.
     #[inline]
-    fn render_lead(&self, arena: &mut Vec<u8>) {
-        if let Lead::Seq(text) = self.entry.frame.lead() {
-            self.render_numbered_lead(text, arena);
+    fn render_prefix(&self, arena: &mut Vec<u8>) {
+        if let Prefix::Seq(text) = self.entry.frame.prefix() {
+            self.render_numbered_prefix(text, arena);
         }
     }
 
-    fn render_numbered_lead(&self, text: &str, arena: &mut Vec<u8>) {
+    fn render_numbered_prefix(&self, text: &str, arena: &mut Vec<u8>) {
         match self.kind {
             Kind::Event => arena.extend_from_slice(self.encoded.header()),
-            kind => websocket::write_lead_header(
+            kind => websocket::write_prefix_header(
                 arena,
                 self.entry.frame.content(),
-                lead_text_bytes(self.entry),
+                prefix_text_bytes(self.entry),
                 self.encoded.body().len(),
                 kind.is_deflated(),
             ),
@@ -330,10 +330,10 @@ impl<'a> Outgoing<'a> {
 
 /// Bytes of the text before the payload.
 #[inline]
-fn lead_text_bytes(entry: &Entry) -> usize {
-    match entry.frame.lead() {
-        Lead::None => 0,
-        Lead::Seq(text) => text.len() + decimal_digits(entry.seq()),
+fn prefix_text_bytes(entry: &Entry) -> usize {
+    match entry.frame.prefix() {
+        Prefix::None => 0,
+        Prefix::Seq(text) => text.len() + decimal_digits(entry.seq()),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Intake, Session};
 use crate::history::merge_charge;
 use crate::send_queue::Pushed;
 use crate::{Class, CloseReason, ConflationKey, Frame, Now, SendQueueLimits};
-use weirgate_wire::admission::Charge;
+use weirgate_wire::admission::Permit;
 
 /// The outcome of a delivery to one client.
 pub(crate) enum Delivered {
@@ -287,15 +287,15 @@ impl Session {
         self.queue.replayed_bytes()
     }
 
-    /// Keeps the charge of missed messages until the kernel has taken the messages.
-    pub(crate) fn hold_resumed(&mut self, charge: Option<Charge>) {
+    /// Keeps the permit of missed messages until the kernel has taken the messages.
+    pub(crate) fn hold_resumed(&mut self, charge: Option<Permit>) {
         let mut held = self.cold.resumed.take().map(|held| *held);
         merge_charge(&mut held, charge);
         self.cold.resumed = held.map(Box::new);
         self.has_resumed = self.cold.resumed.is_some();
     }
 
-    /// Gives back the charge of the missed messages that the kernel has taken.
+    /// Gives back the permit of the missed messages that the kernel has taken.
     pub(super) fn give_back_resumed(&mut self, now: Now) {
         let left = self.queue.replayed() as u64;
         match &mut self.cold.resumed {

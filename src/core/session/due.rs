@@ -7,7 +7,7 @@ use super::phase::{Phase, Ping};
 use super::slots::{Gate, Slots};
 use super::{Cold, Intake, Session, Timers};
 use crate::deadlines::Timer;
-use crate::{CloseReason, Limits, MaxRate, Now, SlowLook, Why};
+use crate::{CloseReason, Limits, MaxRate, Now, SlowSnapshot, Why};
 use weirgate_wire::admission::Peer;
 
 /// The most time that bytes in a proxy add to the stall limit, as a multiple of the limit: 90 s by default.
@@ -82,7 +82,8 @@ impl Session {
 
     /// The moment to drop a client that takes none of the waiting bytes.
     fn stall_due(&self, limits: &Limits) -> Option<u64> {
-        let (waits, stall_us) = (!self.queue.is_empty(), limits.send_queue.stall_us);
+        let stall_us = limits.send_queue.stall_us;
+        let waits = !self.queue.is_empty() && !self.is_gathered();
         waits.then(|| self.queue.progress_at() + stall_us + self.in_proxy_us(limits))
     }
 
@@ -183,7 +184,7 @@ impl Session {
     }
 
     /// Handles the close timer. Writes a close that has waited long enough. Without such a close the process is stopping,
-    /// and the client's moment to be closed has come: the moments of all clients are spread over the drain.
+    /// or the client was chosen to leave, and its moment to be closed has come: the moments of several clients are spread.
     fn close_due(&mut self, now: Now) -> Due {
         let close = match &self.cold.phase {
             Phase::Open(open) => open.close,
@@ -403,9 +404,9 @@ impl Session {
     }
 
     /// For operators.
-    pub(crate) fn gate_look(&self, now: Now) -> Option<SlowLook> {
+    pub(crate) fn gate_snapshot(&self, now: Now) -> Option<SlowSnapshot> {
         let gate = self.gate()?;
-        Some(SlowLook {
+        Some(SlowSnapshot {
             why: Some(Why::Buffered),
             say: gate.say().into(),
             slow_us: gate.age_us(now),

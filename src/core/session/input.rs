@@ -1,6 +1,6 @@
 //! The input of clients that the hub cannot handle yet, and the most bytes of one read: unfinished heads and messages,
 //! input of paused clients, what the gateway keeps of a request that takes several turns, and pongs for clients that do not
-//! read. All clients share one [`Holding`]: if its limit is exceeded, clients that hold much without
+//! read. All clients share one [`Quota`]: if its limit is exceeded, clients that hold much without
 //! progress are dropped.
 //!
 //! Progress is each doubling of a message's memory (so that a client cannot look busy with single bytes), each further
@@ -11,36 +11,36 @@ use std::task::Waker;
 use super::Session;
 use super::phase::Phase;
 use crate::{Limits, Now, SessionKey};
-use weirgate_wire::admission::{Charge, Chosen, ClientAddr, Holding};
+use weirgate_wire::admission::{Chosen, ClientAddr, Permit, Quota};
 
-/// The sum over all clients, and the clients chosen to give way.
+/// The sum over all clients, and the clients chosen for eviction.
 #[derive(Debug)]
 pub(crate) struct Received {
-    held: Holding,
+    held: Quota,
     chosen: Chosen<SessionKey>,
 }
 
 impl Received {
     pub(crate) fn new(bytes_max: u64) -> Self {
         Self {
-            held: Holding::new("received_bytes", bytes_max),
+            held: Quota::new("received_bytes", bytes_max),
             // Needs no waker: the hub looks at the list after each read that added bytes.
             chosen: Chosen::new(Waker::noop().clone()),
         }
     }
 
-    /// If more is held than the limit allows, chooses clients to give way. Returns them.
+    /// If more is held than the limit allows, chooses clients to are evicted. Returns them.
     pub(crate) fn make_room(&self, now: Now) -> Vec<SessionKey> {
         self.held.make_room(now.mono_us);
         self.chosen.take()
     }
 
-    pub(crate) fn holding(&self) -> &Holding {
+    pub(crate) fn quota(&self) -> &Quota {
         &self.held
     }
 
     /// Charges the first bytes of a client.
-    fn charge(&self, key: SessionKey, client: ClientAddr, bytes: u64, now: Now) -> Charge {
+    fn charge(&self, key: SessionKey, client: ClientAddr, bytes: u64, now: Now) -> Permit {
         let charge = self.held.hold(client, bytes, now.mono_us);
         charge.wake_with(&self.chosen.waker(key));
         charge

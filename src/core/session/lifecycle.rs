@@ -9,7 +9,7 @@ use crate::deadlines::{Timer, Timers};
 use crate::protocol::{Encoding, Protocol};
 use crate::send_queue::SendQueue;
 use crate::{CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now};
-use weirgate_wire::admission::{Permit, TokenBucket};
+use weirgate_wire::admission::{ConnectionPermit, TokenBucket};
 use weirgate_wire::auth::TokenMarks;
 use weirgate_wire::head::{HeadError, TLS_HANDSHAKE};
 
@@ -153,7 +153,7 @@ impl Session {
     }
 
     /// Passes the connection to HTTP, with the permit.
-    pub(crate) fn hand_over(&mut self) -> (Moved, Option<Permit>) {
+    pub(crate) fn hand_over(&mut self) -> (Moved, Option<ConnectionPermit>) {
         self.cold.timers = Timers::default();
         let (_, moved) = self.cold.phase.enter(Phase::Gone);
         (moved, self.cold.permit.take())

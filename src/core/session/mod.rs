@@ -24,7 +24,9 @@ use super::protocol::{Encoding, Step, event_stream};
 use super::send_queue::{SendQueue, Wrote};
 use super::stats::{Moved, PhaseKind};
 use super::{Content, Frame, Limits, Now, SessionKey};
-use weirgate_wire::admission::{AddressPlace, Charge, ClientAddr, Peer, Permit, TokenBucket};
+use weirgate_wire::admission::{
+    AddressPlace, ClientAddr, ConnectionPermit, Peer, Permit, TokenBucket,
+};
 use weirgate_wire::deflate::DeflateParams;
 use weirgate_wire::frame::FrameScratch;
 
@@ -35,7 +37,7 @@ pub use lifecycle::Accepted;
 pub(super) use lifecycle::{CloseBegun, Departed};
 pub(super) use phase::{AfterWrite, PendingClose};
 pub(super) use reading::{Pause, Pauses};
-pub use record::{ClientLook, ClientState, user_in_log};
+pub use record::{ClientSnapshot, ClientState, user_in_log};
 pub use slots::MaxRate;
 
 use phase::{Head, Phase};
@@ -84,6 +86,8 @@ enum Intake {
 enum Sending {
     /// In no list: nothing waits, or the session was not listed yet.
     Idle,
+    /// In no list: what waits is gathered.
+    Gathered,
     /// In a list of the next flush.
     Listed,
     /// The kernel takes nothing until the socket is writable again.
@@ -97,18 +101,18 @@ struct Cold {
     /// The time of the session's entry in the deadlines; never 0, because the clock starts at one second.
     armed_at: Option<NonZeroU64>,
     reading: Reading,
-    /// The charge for the client's input that is kept. This and `resumed` are boxed, because most clients have none.
-    received: Option<Box<Charge>>,
+    /// The permit for the client's input that is kept. This and `resumed` are boxed, because most clients have none.
+    received: Option<Box<Permit>>,
     /// The bytes that the gateway keeps of a request whose rest is handled later.
     rest_bytes: Option<NonZeroU32>,
-    permit: Option<Permit>,
+    permit: Option<ConnectionPermit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
     /// The last sign of life, and whether another one is awaited.
     heard_us: u64,
     is_silent: bool,
-    /// The charge for the client's waiting missed messages, among those of all clients.
-    resumed: Option<Box<Charge>>,
+    /// The permit for the client's waiting missed messages, among those of all clients.
+    resumed: Option<Box<Permit>>,
     /// The losses of the bus that the client knows of.
     losses_known: u64,
     /// The client has asked for the status of the bus.
@@ -136,7 +140,7 @@ impl Session {
         generation: u32,
         peer: Peer,
         now: Now,
-        permit: Permit,
+        permit: ConnectionPermit,
         limits: &Limits,
     ) -> Self {
         let mut timers = Timers::default();
@@ -311,6 +315,35 @@ impl Session {
         Some(list_of(self.queue.bytes(), self.queue.is_plain()))
     }
 
+    /// Lets what waits be gathered. Returns false if the session is in a list, or the kernel takes nothing.
+    pub(super) fn set_gathered(&mut self) -> bool {
+        let is_idle = matches!(self.sending, Sending::Idle | Sending::Gathered);
+        if is_idle {
+            self.sending = Sending::Gathered;
+        }
+        is_idle
+    }
+
+    /// Whether a pong, a ping or a close waits.
+    pub(super) fn has_control(&self) -> bool {
+        self.queue.control_bytes() > 0
+    }
+
+    /// Ends the gathering; returns whether something waits. What waits has waited for the loop alone, so only now does the
+    /// client's time begin.
+    pub(super) fn end_gathering(&mut self, now: Now) -> bool {
+        if self.sending == Sending::Gathered {
+            self.sending = Sending::Idle;
+            self.queue.note_progress(now);
+        }
+        self.has_waiting()
+    }
+
+    /// Whether what waits is gathered.
+    pub(super) fn is_gathered(&self) -> bool {
+        self.sending == Sending::Gathered
+    }
+
     /// Whether the client still has to get live messages from before the last `since` published bytes.
     #[inline]
     pub(super) fn owes(&self, since: usize) -> bool {
@@ -330,13 +363,13 @@ impl Session {
         !self.queue.is_empty()
     }
 
-    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends its frame_plans and leads.
+    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends its frame_plans and prefixes.
     /// Returns false if there is nothing to write.
     #[inline]
     pub(super) fn prepare_write(
         &mut self,
         bytes_max: usize,
-        (leads, frame_plans): (&mut Vec<u8>, &mut Vec<FramePlan>),
+        (prefixes, frame_plans): (&mut Vec<u8>, &mut Vec<FramePlan>),
         deflate: impl FnMut(&Arc<Frame>, Inflates) -> FramePlan,
     ) -> bool {
         if self.sending == Sending::Blocked {
@@ -364,7 +397,7 @@ impl Session {
             ),
         }
         self.queue
-            .render_leads(bytes_max, &frame_plans[first..], leads);
+            .render_prefixes(bytes_max, &frame_plans[first..], prefixes);
         true
     }
 
@@ -373,10 +406,10 @@ impl Session {
     pub(super) fn gather<'a>(
         &'a self,
         bytes_max: usize,
-        (leads, frame_plans): (&'a [u8], &[FramePlan]),
+        (prefixes, frame_plans): (&'a [u8], &[FramePlan]),
         out: &mut Vec<IoSlice<'a>>,
     ) {
-        self.queue.gather(bytes_max, (leads, frame_plans), out);
+        self.queue.gather(bytes_max, (prefixes, frame_plans), out);
     }
 
     /// Handles a write: the kernel took `taken` bytes of `offered`.
@@ -530,12 +563,12 @@ impl Session {
     }
 
     /// The permit under the limits on connections, until it is handed over with the connection.
-    pub(super) fn permit(&self) -> Option<&Permit> {
+    pub(super) fn permit(&self) -> Option<&ConnectionPermit> {
         self.cold.permit.as_ref()
     }
 
     /// Counts the connection by another permit.
-    pub(super) fn set_permit(&mut self, permit: Permit) {
+    pub(super) fn set_permit(&mut self, permit: ConnectionPermit) {
         self.cold.permit = Some(permit);
     }
 
@@ -553,14 +586,14 @@ impl Session {
     /// Counts the memory of the connection for the client's address.
     pub(super) fn move_permit(&self) {
         if let Some(permit) = &self.cold.permit {
-            permit.charge().move_to(self.client_addr());
+            permit.held().move_to(self.client_addr());
         }
     }
 
     /// Counts the memory of the connection for the peer's address: the connection of a proxy brings many clients.
     pub(super) fn give_permit_to_peer(&self) {
         if let Some(permit) = &self.cold.permit {
-            permit.charge().move_to(self.peer().client());
+            permit.held().move_to(self.peer().client());
         }
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{PhaseKind, Sending, Session};
 use crate::reason::labelled;
 use crate::{
-    CloseReason, Connected, Dropped, Ended, Now, Secured, SessionKey, SlowLook, TopicName, Traffic,
-    WasConnected,
+    CloseReason, Connected, Dropped, Ended, Now, Secured, SessionKey, SlowSnapshot, TopicName,
+    Traffic, WasConnected,
 };
 use weirgate_wire::admission::{ClientAddr, Peer};
 use weirgate_wire::auth::TokenMarks;
@@ -45,7 +45,7 @@ labelled! {
 
 /// A client at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientLook {
+pub struct ClientSnapshot {
     /// The connection.
     pub session: SessionKey,
     /// The client's address: the peer's, or what a trusted proxy says.
@@ -78,7 +78,7 @@ pub struct ClientLook {
     /// Messages in both directions since the last survey; 0 outside of a survey.
     pub recent_messages: u64,
     /// Why the client is slow; `None` if it is not.
-    pub slow: Option<SlowLook>,
+    pub slow: Option<SlowSnapshot>,
 }
 
 /// The data of a connection so far.
@@ -300,10 +300,10 @@ impl Session {
     }
 
     /// The client with all numbers, without topics.
-    pub(crate) fn look(&self, session: SessionKey, now: Now) -> ClientLook {
+    pub(crate) fn snapshot(&self, session: SessionKey, now: Now) -> ClientSnapshot {
         let record = &self.cold.record;
         let waits = self.has_waiting();
-        ClientLook {
+        ClientSnapshot {
             session,
             client: record.client,
             user: record.shown_user().map(Into::into),

@@ -72,7 +72,7 @@ struct Sampled {
 
 /// The cause of a slow client, for operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SlowLook {
+pub struct SlowSnapshot {
     /// The cause; `None` before the second sample.
     pub why: Option<Why>,
     /// The cause in words for people, with figures.
@@ -120,7 +120,7 @@ impl Wait {
         self.ended_us + under_way
     }
 
-    fn look(&mut self, now_us: u64) {
+    fn check(&mut self, now_us: u64) {
         self.at_looks.rotate_left(1);
         self.at_looks[LOOKS - 1] = self.total_us(now_us);
     }
@@ -160,12 +160,12 @@ impl Waits {
         let mut wait = self.of.remove(&key)?;
         self.sampled -= usize::from(wait.sampled.is_some());
         let is_young = now.mono_us <= wait.slow_at_us + TOLD_US;
-        let told = match wait.why.filter(|_| is_young) {
+        let reported = match wait.why.filter(|_| is_young) {
             Some(why) => Some((why, wait.say.clone())),
             None => wait.since_us.map(|_| (Why::Unclear, Box::default())),
         };
         wait.ends(stats);
-        told
+        reported
     }
 
     /// Counts an open client behind a proxy, or its end.
@@ -197,10 +197,10 @@ impl Waits {
     }
 
     /// The facts about a slow client.
-    pub(crate) fn of(&self, now: Now, key: SessionKey) -> Option<SlowLook> {
+    pub(crate) fn of(&self, now: Now, key: SessionKey) -> Option<SlowSnapshot> {
         let wait = self.of.get(&key)?;
         let sampled = wait.sampled.as_deref();
-        Some(SlowLook {
+        Some(SlowSnapshot {
             why: wait.why,
             say: wait.say.clone(),
             slow_us: now.mono_us.saturating_sub(wait.slow_since_us?),
@@ -210,7 +210,7 @@ impl Waits {
     }
 
     /// Looks at the next clients that wait. `late_us`: the lateness of the loop in the last second.
-    pub(crate) fn look(
+    pub(crate) fn check(
         &mut self,
         now: Now,
         late_us: u64,
@@ -228,7 +228,7 @@ impl Waits {
         let mut last = None;
         for (&key, wait) in of.range_mut((from, Unbounded)).take(SLICE) {
             last = Some(key);
-            wait.look(look.now_us);
+            wait.check(look.now_us);
             let Some(session) = clients.session(key) else {
                 continue;
             };

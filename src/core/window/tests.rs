@@ -44,7 +44,7 @@ fn equal_messages_make_equal_windows_and_others_do_not() {
         one,
         "before it nothing is known"
     );
-    assert_ne!(sent(&mut windows, one, &b, 9), two, "a lead is between");
+    assert_ne!(sent(&mut windows, one, &b, 9), two, "a prefix is between");
     assert_eq!(windows.clients(one), 2);
     assert_eq!(text(&windows, two, 0, b"x"), Some(b"firstother".to_vec()));
     let led = sent(&mut windows, one, &b, 2);

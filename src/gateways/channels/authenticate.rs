@@ -8,8 +8,8 @@ use foldhash::quality::RandomState;
 
 use super::ChannelsGateway;
 use super::client::{Client, Renewal};
-use super::messages::{Answer, Behind};
-use super::names::{News, Way};
+use super::messages::{Answer, FollowUp};
+use super::names::{News, Route};
 use super::patterns::{HeldPattern, matcher};
 use super::rest::Rest;
 use crate::gateways::shared::access::{TokenEnd, close_of};
@@ -119,8 +119,8 @@ impl ChannelsGateway {
         client: &mut Client,
         token: &Token,
         request_id: String,
-    ) -> Option<(Answer, Behind)> {
-        let error = |text| Some((Answer::error(text, &request_id), Behind::default()));
+    ) -> Option<(Answer, FollowUp)> {
+        let error = |text| Some((Answer::error(text, &request_id), FollowUp::default()));
         if !self.settings.authenticator.required {
             return error("Authentication is not required");
         }
@@ -261,7 +261,7 @@ impl ChannelsGateway {
         match self.names.hold(&mut client.held, name) {
             Ok((name, news)) => {
                 if news == News::ToAll {
-                    self.choose_way(client, &name, check);
+                    self.choose_route(client, &name, check);
                 }
                 Verdict::Granted(name, news == News::Nothing)
             }
@@ -272,8 +272,8 @@ impl ChannelsGateway {
         }
     }
 
-    /// Chooses how the messages of a new name come: see [`Way`].
-    fn choose_way(&mut self, client: &Client, name: &TopicName, check: &mut RightsCheck) {
+    /// Chooses how the messages of a new name come: see [`Route`].
+    fn choose_route(&mut self, client: &Client, name: &TopicName, check: &mut RightsCheck) {
         let matcher = matcher(self.syntax(), name);
         let is_kept = self.is_kept(name);
         let cover = match &matcher {
@@ -282,13 +282,15 @@ impl ChannelsGateway {
         };
         let cover = cover.map(TopicName::from);
         let cover = cover.filter(|cover| !self.names.asked.refused_covers.contains(cover));
-        let way = match &cover {
-            _ if is_kept => Way::Kept,
-            None => Way::Asked,
-            Some(_) if self.names.beside_covers() < BESIDE_COVERS_MAX => Way::AskedBesideCover,
-            Some(cover) => Way::Within(cover.clone()),
+        let route = match &cover {
+            _ if is_kept => Route::Kept,
+            None => Route::Requested,
+            Some(_) if self.names.beside_covers() < BESIDE_COVERS_MAX => {
+                Route::RequestedBesideCover
+            }
+            Some(cover) => Route::Within(cover.clone()),
         };
-        let cover = cover.filter(|_| matches!(way, Way::Within(_)));
+        let cover = cover.filter(|_| matches!(route, Route::Within(_)));
         if let Some(matcher) = matcher.filter(|_| is_kept || cover.is_some()) {
             self.patterns.add(HeldPattern {
                 name: name.clone(),
@@ -297,6 +299,6 @@ impl ChannelsGateway {
                 address: client.held.address(),
             });
         }
-        self.names.set_way(name, way);
+        self.names.set_route(name, route);
     }
 }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::ChannelsGateway;
-use super::asked::State;
+use super::bus_requests::State;
 use super::client::Client;
-use super::messages::{Answer, Behind};
-use super::names::Way;
+use super::messages::{Answer, FollowUp};
+use super::names::Route;
+use super::patterns::{HeldPattern, matcher};
 use weirgate_core::{ByClient, Core, NameRefusal, Place, SessionKey, TopicName};
+use weirgate_wire::admission::{ClientAddr, address_group};
 
 /// The error about a name that the bus does not subscribe to.
 pub(super) const REFUSED: &str = "Refused by the bus";
@@ -130,7 +132,7 @@ impl ChannelsGateway {
                         core.note_refused_name(key, name, NameRefusal::Bus);
                     }
                     if let Some(client) = clients.get_mut(key) {
-                        self.answer(core, key, client, answer, Behind::default());
+                        self.answer(core, key, client, answer, FollowUp::default());
                     }
                 }
                 None => drop(self.untold.pop_front()),
@@ -160,7 +162,67 @@ impl ChannelsGateway {
         }
         for name in within {
             self.patterns.remove(name);
-            self.names.set_way(name, Way::Asked);
+            self.names.set_route(name, Route::Requested);
+        }
+    }
+
+    /// Handles the subjects of the stream that is the kept feed: names that it holds come from it, other names from the
+    /// bus as they are published. A name that a client holds may move from one to the other, if the client came before
+    /// the subjects were known, or if the stream has got other subjects.
+    pub(super) fn set_subjects(
+        &mut self,
+        core: &mut Core,
+        clients: &mut ByClient<Client>,
+        subjects: &[String],
+    ) {
+        let Some(kept) = &mut self.kept else {
+            return;
+        };
+        if !kept.set_subjects(subjects) {
+            return;
+        }
+        let kept = &*kept;
+        let is_other =
+            |(name, was_kept): &(&TopicName, bool)| *was_kept != kept.covers(name.as_str());
+        let moved: Vec<(TopicName, bool)> = (self.names.all().filter(is_other))
+            .map(|(name, was_kept)| (name.clone(), !was_kept))
+            .collect();
+        for (name, is_kept) in moved {
+            let members: Vec<SessionKey> = core.members(&name).collect();
+            self.patterns.remove(&name);
+            if is_kept {
+                let address = members.iter().find_map(|key| core.client_addr(*key));
+                self.add_kept_pattern(&name, address.unwrap_or(ClientAddr::Unix));
+            }
+            let route = if is_kept {
+                Route::Kept
+            } else {
+                Route::Requested
+            };
+            self.names.set_route(&name, route);
+            core.set_active(&name, self.names.active(&name));
+            for key in members {
+                if let Some(client) = clients.get_mut(key) {
+                    let count = &mut client.held.kept;
+                    *count = if is_kept {
+                        *count + 1
+                    } else {
+                        count.saturating_sub(1)
+                    };
+                }
+            }
+        }
+    }
+
+    /// Adds a pattern of the kept feed to those that the gateway matches.
+    fn add_kept_pattern(&mut self, name: &TopicName, address: ClientAddr) {
+        if let Some(matcher) = matcher(self.syntax(), name) {
+            self.patterns.add(HeldPattern {
+                name: name.clone(),
+                matcher,
+                cover: None,
+                address: address_group(address),
+            });
         }
     }
 
@@ -184,9 +246,9 @@ impl ChannelsGateway {
         });
         self.statuses = statuses;
         if !core.is_notifying() {
-            let told = core.take_gaps_told();
-            self.stats.gaps_told.add(told);
-            self.gap_told = Some(told).filter(|told| *told > 0).or(self.gap_told);
+            let reported = core.take_gaps_told();
+            self.stats.gaps_told.add(reported);
+            self.gap_told = Some(reported).filter(|count| *count > 0).or(self.gap_told);
         }
     }
 

@@ -81,7 +81,7 @@ impl ChannelsFeed {
             self.bad_log.say(now, subject, payload, &why);
             return None;
         }
-        counts.messages += 1;
+        counts.came(message.received);
         self.stats.last_message_unix_ms = Some(message.received.unix_ms());
         Some(Publication {
             // The gateway knows the clients that wait for the last value.
@@ -165,13 +165,14 @@ impl Feed for ChannelsFeed {
                 out.extend(self.message(now, &message, is_deletion, Some(number)));
             }
             BusEvent::CaughtUp => self.stats.caught_up = true,
-            BusEvent::Gap { .. } => self.stats.gaps += 1,
+            BusEvent::Gap { .. } | BusEvent::GapBeside { .. } => self.stats.gaps += 1,
             BusEvent::Skipped { .. } => self.stats.subjects[0].messages_bad += 1,
             BusEvent::Up
             | BusEvent::Down(_)
             | BusEvent::Feed(_)
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
+            | BusEvent::Subjects(_)
             | BusEvent::RetainedEnd { .. } => {}
         }
     }
@@ -194,11 +195,11 @@ impl Feed for ChannelsFeed {
             BusEvent::RetainedEnd {
                 subscription,
                 number,
-                is_refused,
+                cut,
             } => Some(BusNotice::RetainedEnd {
                 topic: topic_of(subscription),
                 number: *number,
-                is_refused: *is_refused,
+                cut: *cut,
             }),
             BusEvent::Skipped {
                 subscription,

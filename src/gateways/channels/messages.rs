@@ -16,21 +16,41 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use memchr::memchr;
 
+use super::bus::REFUSED;
+use super::retained::RetainedEnd;
 use crate::gateways::shared::history::{END_BYTES_MAX, Status, ended};
 use crate::gateways::shared::members::max_hz;
 use weirgate_core::{
-    ConflationKey, Content, CopyRank, Core, Frame, FrameBytes, Lead, MaxRate, Message,
-    NotRecovered, Outcome, Position, TopicName,
+    Brings, ConflationKey, Content, CopyRank, Core, Frame, FrameBytes, MaxRate, Message,
+    NotRecovered, OnBus, Outcome, Position, Prefix, TopicName,
 };
-use weirgate_wire::admission::{Charge, ClientAddr, Holding};
+use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::allocated_bytes;
 use weirgate_wire::json::{ListWriter, ObjectWriter, iso_utc, quoted};
 
 /// An answer without its number and its time.
 #[derive(Debug)]
 pub(super) struct Answer {
-    lead: &'static str,
+    prefix: &'static str,
+    /// Of `subscribed`: its first members.
+    entries: Option<Box<Entries>>,
     body: ObjectWriter,
+}
+
+/// The outcome of the entries of a `subscribe`.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    pub(super) granted: ListWriter,
+    pub(super) errors: ListWriter,
+    /// The granted names, if the answer says what each of them brings.
+    pub(super) names: Option<Vec<TopicName>>,
+}
+
+impl Entries {
+    pub(super) fn bytes(&self) -> usize {
+        let names = self.names.as_ref().map_or(0, Vec::len);
+        self.granted.bytes() + self.errors.bytes() + NAME_BYTES * names
+    }
 }
 
 impl Answer {
@@ -41,10 +61,9 @@ impl Answer {
         answer
     }
 
-    pub(super) fn subscribed(granted: &ListWriter, errors: &ListWriter, request_id: &str) -> Self {
+    pub(super) fn subscribed(entries: Entries, request_id: &str) -> Self {
         let mut answer = Self::new(r#"{"type":"subscribed","seq":"#);
-        answer.body.raw("channels", &granted.finish());
-        answer.body.raw("errors", &errors.finish());
+        answer.entries = Some(Box::new(entries));
         answer.to(request_id)
     }
 
@@ -71,6 +90,17 @@ impl Answer {
         answer.frame(core, status.position)
     }
 
+    /// Returns the frame of the end of a name's last values: how many were sent, and why not all.
+    pub(super) fn retained(core: &Core, end: &RetainedEnd) -> Arc<Frame> {
+        let mut answer = Self::new(r#"{"type":"retained","seq":"#);
+        answer.body.string("channel", end.name.as_str());
+        answer.body.number("count", end.count);
+        if let Some(cut) = end.cut {
+            answer.body.string("cut", cut.label());
+        }
+        answer.frame(core, None)
+    }
+
     pub(super) fn pong(request_id: &str) -> Self {
         Self::new(r#"{"type":"pong","seq":"#).to(request_id)
     }
@@ -87,9 +117,10 @@ impl Answer {
         answer.to(request_id)
     }
 
-    fn new(lead: &'static str) -> Self {
+    fn new(prefix: &'static str) -> Self {
         Self {
-            lead,
+            prefix,
+            entries: None,
             body: ObjectWriter::new(),
         }
     }
@@ -124,21 +155,59 @@ impl Answer {
         }
     }
 
+    /// Adds what each granted name brings, if the client asks for it. A name that the bus refuses is among the errors
+    /// too.
+    pub(super) fn brings(&mut self, brings: impl Fn(&TopicName) -> Brings) {
+        let Some(entries) = &mut self.entries else {
+            return;
+        };
+        let Some(names) = entries.names.take() else {
+            return;
+        };
+        let mut all = ObjectWriter::new();
+        for name in names {
+            let brings = brings(&name);
+            let ms = |us: u64| us / 1_000;
+            let mut one = ObjectWriter::new();
+            one.string("from", brings.from.label());
+            if let Some(reach) = brings.reach {
+                one.number("reach_ms", ms(reach.us));
+                if let Some(short) = reach.short {
+                    one.string("why", short.label());
+                }
+            }
+            if let Some(newest_us) = brings.newest_us {
+                one.number("newest_age_ms", ms(newest_us));
+            }
+            all.object(name.as_str(), one);
+            if brings.on_bus == OnBus::Refused {
+                let error = format!("{REFUSED}: {}", name.as_str());
+                entries.errors.push(&error);
+            }
+        }
+        self.body.object("brings", all);
+    }
+
     /// Returns the bytes of the finished answer, approximately.
     pub(super) fn bytes(&self) -> usize {
-        self.body.bytes()
+        let entries = self.entries.as_ref();
+        entries.map_or(0, |entries| entries.bytes()) + self.body.bytes()
     }
 
     /// Builds the frame, with the present time and the position that the client has reached.
     pub(super) fn frame(mut self, core: &Core, position: Option<Position>) -> Arc<Frame> {
         let now = core.now();
         self.body.string("timestamp", &iso_utc(now.unix_ms()));
+        let entries = self.entries.map_or_else(String::new, |entries| {
+            let (granted, errors) = (entries.granted.finish(), entries.errors.finish());
+            format!(r#","channels":{granted},"errors":{errors}"#)
+        });
         let body = self.body.finish_open();
-        // The lead has opened the object and has its first members.
-        let body = format!(",{}", body.trim_start_matches('{'));
+        // The prefix has opened the object and has its first members.
+        let body = format!("{entries},{}", body.trim_start_matches('{'));
         let frame = Frame::text(core.frame_bytes())
             .answer()
-            .lead(Lead::Seq(self.lead))
+            .prefix(Prefix::Seq(self.prefix))
             .received(now)
             .body(body.as_bytes());
         ended(frame, position, CopyRank::LAST).finish()
@@ -156,11 +225,13 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// The names that an answer waits for, and the messages that follow it.
 #[derive(Debug, Default)]
-pub(super) struct Behind {
+pub(super) struct FollowUp {
     /// Names that the answer waits for.
     pub(super) unconfirmed: BTreeSet<TopicName>,
     /// The number of the answer, if last values of its names go to the client after it.
     pub(super) retained: Option<u64>,
+    /// The client is told when the last values of a name have ended.
+    pub(super) says_end: bool,
     /// `None`: the request has no `since` and no `last`.
     pub(super) resumed: Option<Resumed>,
 }
@@ -190,7 +261,7 @@ impl Resumed {
     }
 }
 
-impl Behind {
+impl FollowUp {
     /// The names joined with this answer.
     fn resuming(&self) -> impl Iterator<Item = &TopicName> {
         self.resumed.iter().flat_map(|resumed| &resumed.names)
@@ -200,7 +271,7 @@ impl Behind {
 #[derive(Debug)]
 struct Waiting {
     answer: Answer,
-    behind: Behind,
+    follow_up: FollowUp,
     due_us: u64,
 }
 
@@ -212,8 +283,8 @@ pub(super) struct Answers(Option<Box<Queue>>);
 struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// The charge for the memory of the answers in the sum over all clients.
-    charge: Option<Charge>,
+    /// The permit for the memory of the answers in the sum over all clients.
+    permit: Option<Permit>,
     /// How many names the client joins with a waiting answer.
     resuming: usize,
 }
@@ -225,9 +296,9 @@ impl Queue {
     /// Memory of the waiting answers.
     fn memory_bytes(&self) -> u64 {
         let of_answer = |waiting: &Waiting| {
-            let behind = &waiting.behind;
-            let names = behind.unconfirmed.len();
-            let resumed = behind.resumed.as_ref();
+            let follow_up = &waiting.follow_up;
+            let names = follow_up.unconfirmed.len();
+            let resumed = follow_up.resumed.as_ref();
             let resumed = resumed.map_or(0, |resumed| resumed.names.len() + resumed.off.len());
             allocated_bytes(waiting.answer.bytes()) + NAME_BYTES * (names + resumed)
         };
@@ -257,27 +328,27 @@ impl Answers {
     }
 
     /// Queues an answer. It waits until its names are confirmed, but not longer than until `due_us`.
-    pub(super) fn push(&mut self, answer: Answer, behind: Behind, due_us: u64) {
+    pub(super) fn push(&mut self, answer: Answer, follow_up: FollowUp, due_us: u64) {
         let queue = self.0.get_or_insert_default();
         queue.bytes += answer.bytes();
-        queue.resuming += behind.resuming().count();
+        queue.resuming += follow_up.resuming().count();
         queue.waiting.push_back(Waiting {
             answer,
-            behind,
+            follow_up,
             due_us,
         });
     }
 
     /// Charges the waiting answers, because each may be as large as its request. Returns false if there is no room for
     /// them.
-    pub(super) fn charge(&mut self, of: &Holding, client: ClientAddr, now_us: u64) -> bool {
+    pub(super) fn charge(&mut self, of: &Quota, client: ClientAddr, now_us: u64) -> bool {
         let Some(queue) = &mut self.0 else {
             return true;
         };
         let bytes = queue.memory_bytes();
-        match &mut queue.charge {
-            None => queue.charge = Some(of.hold(client, bytes, now_us)),
-            Some(charge) => charge.set(bytes, now_us),
+        match &mut queue.permit {
+            None => queue.permit = Some(of.hold(client, bytes, now_us)),
+            Some(permit) => permit.set(bytes, now_us),
         }
         of.has_room_for(client)
     }
@@ -288,7 +359,7 @@ impl Answers {
         &mut self,
         now_us: u64,
         together: bool,
-    ) -> Option<Vec<(Answer, Behind)>> {
+    ) -> Option<Vec<(Answer, FollowUp)>> {
         let is_late = self.due_us().is_some_and(|due| due <= now_us);
         let queue = self.0.as_mut()?;
         let count = match together {
@@ -296,18 +367,18 @@ impl Answers {
             false => queue.waiting.len().min(1),
         };
         let mut first = queue.waiting.iter().take(count);
-        if !is_late && !first.all(|waiting| waiting.behind.unconfirmed.is_empty()) {
+        if !is_late && !first.all(|waiting| waiting.follow_up.unconfirmed.is_empty()) {
             return None;
         }
         let ready = queue.waiting.drain(..count);
-        let ready: Vec<_> = ready.map(|ready| (ready.answer, ready.behind)).collect();
-        for (answer, behind) in &ready {
+        let ready: Vec<_> = ready.map(|ready| (ready.answer, ready.follow_up)).collect();
+        for (answer, follow_up) in &ready {
             queue.bytes -= answer.bytes();
-            queue.resuming -= behind.resuming().count();
+            queue.resuming -= follow_up.resuming().count();
         }
         let bytes = queue.memory_bytes();
-        if let Some(charge) = &mut queue.charge {
-            charge.set(bytes, now_us);
+        if let Some(permit) = &mut queue.permit {
+            permit.set(bytes, now_us);
         }
         if queue.waiting.is_empty() {
             self.0 = None;
@@ -323,7 +394,7 @@ impl Answers {
         let mut resumed = queue
             .waiting
             .iter_mut()
-            .filter_map(|waiting| waiting.behind.resumed.as_mut());
+            .filter_map(|waiting| waiting.follow_up.resumed.as_mut());
         let is_resuming = resumed.any(|resumed| resumed.names.remove(name));
         queue.resuming -= usize::from(is_resuming);
         is_resuming
@@ -332,14 +403,17 @@ impl Answers {
     /// Ends the wait of all answers for the name.
     pub(super) fn settle(&mut self, name: &TopicName) {
         for waiting in self.waiting_mut() {
-            waiting.behind.unconfirmed.remove(name);
+            waiting.follow_up.unconfirmed.remove(name);
         }
     }
 
     /// Ends the wait of all answers for the names that are settled.
     pub(super) fn settle_if(&mut self, is_settled: impl Fn(&TopicName) -> bool) {
         for waiting in self.waiting_mut() {
-            waiting.behind.unconfirmed.retain(|name| !is_settled(name));
+            waiting
+                .follow_up
+                .unconfirmed
+                .retain(|name| !is_settled(name));
         }
     }
 
@@ -350,7 +424,7 @@ impl Answers {
 }
 
 /// The text before the number of a message of the bus.
-const LEAD: Lead = Lead::Seq(r#"{"type":"data","seq":"#);
+const PREFIX: Prefix = Prefix::Seq(r#"{"type":"data","seq":"#);
 
 /// `{"type":"data","seq":n,"channel":…,"pattern":…,"data":…,"timestamp":…,"pos":…}`, or the same without `data`, a line
 /// feed and the payload. Each copy has its own position, because a client may lose its connection between two copies.
@@ -386,7 +460,7 @@ pub(super) fn render(
     let bytes: usize = parts.iter().map(|part| part.len()).sum();
     let mut copy = frame
         .with_capacity(bytes + END_BYTES_MAX + line_end.len() + payload.len())
-        .lead(LEAD)
+        .prefix(PREFIX)
         .received(unit.received())
         .of_feed(unit.is_of_feed());
     if let Some(ConflationKey(key)) = unit.key() {
@@ -415,10 +489,10 @@ fn json_of<'a>(payload: &'a [u8], unit: &'a Frame) -> &'a [u8] {
 mod tests {
     use super::*;
 
-    fn names(names: &[&'static str]) -> Behind {
-        Behind {
+    fn names(names: &[&'static str]) -> FollowUp {
+        FollowUp {
             unconfirmed: names.iter().copied().map(TopicName::fixed).collect(),
-            ..Behind::default()
+            ..FollowUp::default()
         }
     }
 

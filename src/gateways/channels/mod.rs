@@ -9,9 +9,9 @@
 //! A new table of roles may arrive at any time, and decides every later request. A client keeps the names that it holds
 //! until it unsubscribes, asks for a name again and is refused, or sends a new token that does not grant the name.
 
-mod asked;
 mod authenticate;
 mod bus;
+mod bus_requests;
 mod client;
 pub mod feed;
 mod held;
@@ -28,12 +28,12 @@ pub(super) mod start;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::asked::KeptNames;
 use self::authenticate::Renewals;
 use self::bus::Untold;
+use self::bus_requests::KeptNames;
 use self::client::Client;
 use self::held::{Held, Leaving};
-use self::messages::{Answer, BUS_WAIT_US, Behind, Resumed};
+use self::messages::{Answer, BUS_WAIT_US, FollowUp, Resumed};
 use self::names::Names;
 use self::patterns::{GivingUp, HeldPatterns};
 use self::request::{Action, Request, RequestLimits};
@@ -45,16 +45,17 @@ use crate::gateways::shared::access::{
 use crate::gateways::shared::history::{Statuses, last_event_id};
 use weirgate_core::{
     Accepted, Admission, BusNotice, ByClient, Closed, Core, Entrance, Frame, FrameBytes, Gateway,
-    Incoming, MaxRate, Message, Place, Publication, SessionKey, TopicName, earliest,
+    Incoming, MaxRate, Message, NameSource, OnBus, Place, Publication, RetainedCut, SessionKey,
+    TopicName, earliest,
 };
-use weirgate_wire::admission::{ClientAddr, Holding};
+use weirgate_wire::admission::{ClientAddr, Quota};
 use weirgate_wire::auth::{
     Acl, Authenticator, Identity, NameError, NamePatterns, NameSyntax, Origins, Rights, TokenMarks,
     bearer_protocol,
 };
 use weirgate_wire::head::RequestHead;
 
-pub use self::asked::Interest;
+pub use self::bus_requests::Interest;
 pub use self::client::ChannelsStats;
 pub use self::names::{AllClientsLimits, NAME_BYTES, NAME_OF_CLIENT_BYTES};
 
@@ -205,7 +206,8 @@ impl ChannelsGateway {
     }
 
     /// Takes the messages of these names and patterns from the kept feed. A client that resumes such a name gets the
-    /// messages that it missed. `is_stream`: the feed is a stream, and the bus can be asked for nothing else.
+    /// messages that it missed. `is_stream`: the feed is a stream, whose names are its subjects as soon as the bus has
+    /// said them ([`BusNotice::Subjects`]).
     ///
     /// # Errors
     /// The first text that is neither a name nor a pattern, and why.
@@ -240,6 +242,11 @@ impl ChannelsGateway {
         })
     }
 
+    /// Whether the kept feed is a stream: what it loses is no loss of the names beside it.
+    fn has_stream(&self) -> bool {
+        self.kept.as_ref().is_some_and(KeptNames::is_stream)
+    }
+
     fn syntax(&self) -> NameSyntax {
         self.settings.acl.syntax()
     }
@@ -269,7 +276,7 @@ impl ChannelsGateway {
         key: SessionKey,
         client: &mut Client,
         request: Request,
-    ) -> Option<(Answer, Behind)> {
+    ) -> Option<(Answer, FollowUp)> {
         let id = request.id;
         if request.status {
             self.statuses.ask(core, key);
@@ -278,7 +285,7 @@ impl ChannelsGateway {
             Action::Subscribe(names, since, last) => {
                 let since = since.or(client.last_event_id());
                 let resumed = Resumed::new(since, last, client.is_stream());
-                let rest = self.subscribe(client, (names, resumed), id);
+                let rest = self.subscribe(client, (names, resumed, request.status), id);
                 return self.go_on(core, key, client, rest);
             }
             Action::Unsubscribe(names) => {
@@ -301,7 +308,7 @@ impl ChannelsGateway {
             Action::Unknown(action) => Answer::error(&format!("Unknown action: {action}"), &id),
             Action::Wrong(error) => Answer::error(&error, &id),
         };
-        Some((answer, Behind::default()))
+        Some((answer, FollowUp::default()))
     }
 }
 
@@ -376,7 +383,7 @@ impl Gateway for ChannelsGateway {
             Rated::Dropped => None,
             Rated::DroppedAndTold => {
                 let answer = Answer::error(RATE_LIMIT_EXCEEDED, "null");
-                Some((answer, Behind::default()))
+                Some((answer, FollowUp::default()))
             }
             Rated::Taken => {
                 let request = match message {
@@ -387,7 +394,7 @@ impl Gateway for ChannelsGateway {
             }
         };
         match answer {
-            Some((answer, behind)) => self.answer(core, key, client, answer, behind),
+            Some((answer, follow_up)) => self.answer(core, key, client, answer, follow_up),
             // This message may have been the last request of an event stream, so all of its answers may be ready.
             None => self.send_ready(core, key, client),
         }
@@ -411,30 +418,37 @@ impl Gateway for ChannelsGateway {
 
     fn handle_rest(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if let Some(rest) = client.take_rest()
-            && let Some((answer, mut behind)) = self.go_on(core, key, client, rest)
+            && let Some((answer, mut follow_up)) = self.go_on(core, key, client, rest)
         {
             // The bus may have confirmed names before there was an answer to wait for them.
             let names = &self.names;
-            behind.unconfirmed.retain(|name| !names.is_settled(name));
-            self.answer(core, key, client, answer, behind);
+            follow_up.unconfirmed.retain(|name| !names.is_settled(name));
+            self.answer(core, key, client, answer, follow_up);
         }
     }
 
-    fn holdings(&self) -> Vec<Holding> {
+    fn holdings(&self) -> Vec<Quota> {
         let all = self.names.sums().iter().chain([&self.retained.bytes]);
         all.cloned().collect()
     }
 
-    fn source_of(&self, name: &TopicName) -> &'static str {
+    fn source_of(&self, name: &TopicName) -> (NameSource, OnBus) {
         let kept = self.kept.as_ref();
-        match kept.filter(|kept| kept.covers(name.as_str())) {
-            Some(kept) if kept.is_stream() => "stream",
-            Some(_) => "kept",
-            None if self.names.is_refused(name) => "refused",
-            None if !self.names.is_settled(name) => "unconfirmed",
-            None if self.retained.bytes.max() > 0 => "retained",
-            None => "live",
-        }
+        let kept = kept.filter(|kept| kept.covers(name.as_str()));
+        let from = match kept {
+            Some(kept) if kept.is_stream() => NameSource::Stream,
+            Some(_) => NameSource::Kept,
+            None if self.retained.bytes.max() > 0 => NameSource::Retained,
+            None => NameSource::Live,
+        };
+        let on_bus = match kept {
+            Some(kept) if kept.is_refused(name.as_str()) => OnBus::Refused,
+            Some(_) => OnBus::Confirmed,
+            None if self.names.is_refused(name) => OnBus::Refused,
+            None if !self.names.is_settled(name) => OnBus::Unconfirmed,
+            None => OnBus::Confirmed,
+        };
+        (from, on_bus)
     }
 
     fn poll_timeout(&self) -> Option<u64> {
@@ -442,6 +456,7 @@ impl Gateway for ChannelsGateway {
         let has_work = has_over
             || self.giving_up.is_some()
             || self.settling.is_some()
+            || self.retained.has_ends()
             || !self.leaving.is_empty();
         let at_once = has_work.then_some(0);
         earliest([self.retained.due_us(), self.statuses.due_us(), at_once])
@@ -484,7 +499,9 @@ impl Gateway for ChannelsGateway {
         match notice {
             BusNotice::Up => self.retained.is_up = true,
             BusNotice::Down => self.retained.down(),
-            BusNotice::Gap => self.lost(),
+            BusNotice::Gap if self.has_stream() => {}
+            BusNotice::Gap | BusNotice::GapBeside => self.lost(),
+            BusNotice::Subjects(subjects) => self.set_subjects(core, clients, subjects),
             BusNotice::Skipped {
                 topic,
                 subject,
@@ -496,13 +513,9 @@ impl Gateway for ChannelsGateway {
                 number,
                 is_confirmed,
             } => self.settle(core, clients, topic, *number, *is_confirmed),
-            BusNotice::RetainedEnd {
-                topic,
-                number,
-                is_refused,
-            } => {
-                let answered = self.retained.ended(topic, *number);
-                if *is_refused {
+            BusNotice::RetainedEnd { topic, number, cut } => {
+                let answered = self.retained.ended(topic, *number, *cut);
+                if *cut == Some(RetainedCut::Refused) {
                     self.tell_later("No last values from the bus", topic, answered);
                 }
             }

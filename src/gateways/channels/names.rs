@@ -1,7 +1,7 @@
 //! The names that clients hold, and their sums over all clients, with a share for each client address.
 //!
 //! A name counts once in the sums, and once for each address with a client that holds it. Otherwise an address could
-//! ask for the names of other addresses without a charge, and keep them all when the others leave. The memory that
+//! ask for the names of other addresses without a permit, and keep them all when the others leave. The memory that
 //! links a client to a name counts for each client. A client holds a name from the grant on, also while it waits to
 //! join with an answer.
 
@@ -11,10 +11,10 @@ use foldhash::quality::RandomState;
 use slab::Slab;
 
 use super::ChannelsStats;
-use super::asked::Asked;
+use super::bus_requests::BusRequests;
 use super::held::Held;
 use weirgate_core::{Active, TopicName};
-use weirgate_wire::admission::{Charge, ClientAddr, Holding};
+use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::auth::NameSyntax;
 
 /// Limits over all clients. A name that several clients hold counts once. An address gets more only while it holds less
@@ -74,14 +74,14 @@ impl Full {
 
 /// How the messages of a name reach the gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Route {
     /// In the kept feed, without a request to the bus.
     #[default]
     Kept,
     /// The bus is asked for the name.
-    Asked,
+    Requested,
     /// The gateway asks the bus for the pattern itself, though another pattern covers it.
-    AskedBesideCover,
+    RequestedBesideCover,
     /// The gateway asks the bus for this pattern, which covers the name.
     Within(TopicName),
 }
@@ -92,7 +92,7 @@ pub(super) enum News {
     /// The client holds it already.
     Nothing,
     ToClient,
-    /// To the gateway too: the caller must choose how its messages come ([`Names::set_way`]).
+    /// To the gateway too: the caller must choose how its messages come ([`Names::set_route`]).
     ToAll,
 }
 
@@ -104,15 +104,15 @@ const ALL: [Full; 3] = [Full::Names, Full::Patterns, Full::NameBytes];
 pub(super) struct Names {
     syntax: NameSyntax,
     /// In the order of [`ALL`].
-    sums: [Holding; 3],
+    sums: [Quota; 3],
     /// What one client may hold: an address that holds less may also hold the names of other addresses, even if little
     /// is free.
     least: [u64; 3],
     entries: Slab<Entry>,
     ids: HashMap<TopicName, u32, RandomState>,
     addresses: HashMap<ClientAddr, OfAddress, RandomState>,
-    pub(super) asked: Asked,
-    /// The names with [`Way::AskedBesideCover`].
+    pub(super) asked: BusRequests,
+    /// The names with [`Route::RequestedBesideCover`].
     beside_covers: usize,
     /// Bytes of the texts.
     text_bytes: usize,
@@ -124,14 +124,14 @@ struct Entry {
     name: TopicName,
     clients: u32,
     addresses: u32,
-    way: Way,
+    route: Route,
 }
 
 /// The names that the clients of an address hold.
 #[derive(Debug)]
 struct OfAddress {
     /// In the order of [`ALL`].
-    charges: [Charge; 3],
+    permits: [Permit; 3],
     /// The clients of the address that hold a name.
     clients: HashMap<u32, u32, RandomState>,
 }
@@ -156,9 +156,9 @@ impl Amounts {
 }
 
 impl OfAddress {
-    fn new(sums: &[Holding; 3], address: ClientAddr) -> Self {
+    fn new(sums: &[Quota; 3], address: ClientAddr) -> Self {
         Self {
-            charges: sums.each_ref().map(|sum| sum.hold(address, 0, 0)),
+            permits: sums.each_ref().map(|sum| sum.hold(address, 0, 0)),
             clients: HashMap::default(),
         }
     }
@@ -169,7 +169,7 @@ impl OfAddress {
         for (at, full) in ALL.into_iter().enumerate() {
             let least = least.map_or(0, |least| least[at]);
             let (more, shared) = (amounts.all[at], amounts.shared[at]);
-            if more > 0 && !self.charges[at].grant_more(more, shared, least) {
+            if more > 0 && !self.permits[at].grant_more(more, shared, least) {
                 self.give_back(amounts, at);
                 return Err(full);
             }
@@ -180,8 +180,8 @@ impl OfAddress {
     /// Gives the first `count` amounts back.
     fn give_back(&mut self, amounts: &Amounts, count: usize) {
         let amounts = amounts.all.iter().zip(amounts.shared).take(count);
-        for (charge, (all, shared)) in self.charges.iter_mut().zip(amounts) {
-            charge.give_back(*all, shared);
+        for (permit, (all, shared)) in self.permits.iter_mut().zip(amounts) {
+            permit.give_back(*all, shared);
         }
     }
 }
@@ -189,7 +189,7 @@ impl OfAddress {
 impl Names {
     /// `least` is what one client may hold, in the order of [`ALL`].
     pub(super) fn new(limits: AllClientsLimits, syntax: NameSyntax, least: [usize; 3]) -> Self {
-        let sum = |name, max| Holding::new(name, max as u64);
+        let sum = |name, max| Quota::new(name, max as u64);
         Self {
             syntax,
             sums: [
@@ -201,19 +201,19 @@ impl Names {
             entries: Slab::new(),
             ids: HashMap::default(),
             addresses: HashMap::default(),
-            asked: Asked::default(),
+            asked: BusRequests::default(),
             beside_covers: 0,
             text_bytes: 0,
         }
     }
 
     /// The sums over all clients.
-    pub(super) fn sums(&self) -> &[Holding] {
+    pub(super) fn sums(&self) -> &[Quota] {
         &self.sums
     }
 
     /// The memory of names, which includes waiting answers.
-    pub(super) fn bytes(&self) -> &Holding {
+    pub(super) fn bytes(&self) -> &Quota {
         &self.sums[Full::NameBytes as usize]
     }
 
@@ -249,7 +249,7 @@ impl Names {
                 name: name.clone(),
                 clients: 0,
                 addresses: 0,
-                way: Way::Kept,
+                route: Route::Kept,
             }) as u32;
             self.ids.insert(name, id);
             id
@@ -274,33 +274,39 @@ impl Names {
         client.has(id).then(name)
     }
 
+    /// The held names, each with whether it has [`Route::Kept`].
+    pub(super) fn all(&self) -> impl Iterator<Item = (&TopicName, bool)> {
+        let entries = self.entries.iter();
+        entries.map(|(_, entry)| (&entry.name, entry.route == Route::Kept))
+    }
+
     /// Sets how the messages of a held name come, and requests the name or its cover from the bus if necessary.
-    pub(super) fn set_way(&mut self, name: &TopicName, way: Way) {
+    pub(super) fn set_route(&mut self, name: &TopicName, route: Route) {
         let Some(id) = self.ids.get(name) else {
             return;
         };
-        match &way {
-            Way::Kept => {}
-            Way::Asked => self.asked.want(name, false),
-            Way::AskedBesideCover => {
+        match &route {
+            Route::Kept => {}
+            Route::Requested => self.asked.want(name, false),
+            Route::RequestedBesideCover => {
                 self.beside_covers += 1;
                 self.asked.want(name, false);
             }
-            Way::Within(cover) => self.asked.want(cover, true),
+            Route::Within(cover) => self.asked.want(cover, true),
         }
-        let before = std::mem::replace(&mut self.entries[*id as usize].way, way);
-        self.end_way(name, before);
+        let before = std::mem::replace(&mut self.entries[*id as usize].route, route);
+        self.end_route(name, before);
     }
 
-    fn end_way(&mut self, name: &TopicName, way: Way) {
-        match way {
-            Way::Kept => {}
-            Way::Asked => self.asked.give_up(name, false),
-            Way::AskedBesideCover => {
+    fn end_route(&mut self, name: &TopicName, route: Route) {
+        match route {
+            Route::Kept => {}
+            Route::Requested => self.asked.give_up(name, false),
+            Route::RequestedBesideCover => {
                 self.beside_covers -= 1;
                 self.asked.give_up(name, false);
             }
-            Way::Within(cover) => self.asked.give_up(&cover, true),
+            Route::Within(cover) => self.asked.give_up(&cover, true),
         }
     }
 
@@ -343,42 +349,45 @@ impl Names {
         if entry.clients > 0 {
             return None;
         }
-        let Entry { name, way, .. } = self.entries.remove(id as usize);
+        let Entry { name, route, .. } = self.entries.remove(id as usize);
         self.ids.remove(&name);
         self.text_bytes -= name.as_str().len();
-        self.end_way(&name, way);
+        self.end_route(&name, route);
         Some(name)
     }
 
     /// Applies `is` to the request that brings the messages of a held name: for the name itself, or for its cover.
     /// Returns true for the kept feed, which needs no request.
-    fn of_way(&self, name: &TopicName, is: impl Fn(&Asked, &TopicName) -> bool) -> bool {
+    fn of_route(&self, name: &TopicName, is: impl Fn(&BusRequests, &TopicName) -> bool) -> bool {
         let id = self.ids.get(name);
-        id.is_some_and(|id| match &self.entries[*id as usize].way {
-            Way::Kept => true,
-            Way::Asked | Way::AskedBesideCover => is(&self.asked, name),
-            Way::Within(cover) => is(&self.asked, cover),
+        id.is_some_and(|id| match &self.entries[*id as usize].route {
+            Route::Kept => true,
+            Route::Requested | Route::RequestedBesideCover => is(&self.asked, name),
+            Route::Within(cover) => is(&self.asked, cover),
         })
     }
 
     /// Whether messages of the name come: always, until the connection is lost, or not at all.
     pub(super) fn active(&self, name: &TopicName) -> Active {
-        let way = self.ids.get(name).map(|id| &self.entries[*id as usize].way);
-        match way {
-            Some(Way::Kept) => Active::Always,
-            Some(_) if self.of_way(name, Asked::is_confirmed) => Active::UntilLoss,
+        let route = self
+            .ids
+            .get(name)
+            .map(|id| &self.entries[*id as usize].route);
+        match route {
+            Some(Route::Kept) => Active::Always,
+            Some(_) if self.of_route(name, BusRequests::is_confirmed) => Active::UntilLoss,
             _ => Active::No,
         }
     }
 
     /// Returns true if the bus has confirmed or refused the newest request for the name.
     pub(super) fn is_settled(&self, name: &TopicName) -> bool {
-        self.of_way(name, Asked::is_settled)
+        self.of_route(name, BusRequests::is_settled)
     }
 
     /// Returns true if the bus has refused the newest request for the name.
     pub(super) fn is_refused(&self, name: &TopicName) -> bool {
-        self.of_way(name, Asked::is_refused)
+        self.of_route(name, BusRequests::is_refused)
     }
 
     /// Updates the counts; `subscriptions` are clients times names.

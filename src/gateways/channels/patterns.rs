@@ -15,7 +15,7 @@ use foldhash::quality::RandomState;
 
 use super::ChannelsGateway;
 use super::client::Client;
-use super::messages::{Answer, Behind};
+use super::messages::{Answer, FollowUp};
 use super::names::Full;
 use weirgate_core::{ByClient, CopyRank, Core, NameRefusal, Publication, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, address_group};
@@ -284,7 +284,7 @@ impl ChannelsGateway {
             let error = limit.error(max as u64);
             let error = format!("{error}, no longer subscribed: {name}");
             let answer = Answer::error(&error, "null");
-            self.answer(core, key, client, answer, Behind::default());
+            self.answer(core, key, client, answer, FollowUp::default());
             self.stats.limited[limit as usize].add(1);
         }
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::ChannelsGateway;
 use super::authenticate::Verdict;
 use super::client::Client;
-use super::messages::{Answer, Behind, Resumed};
+use super::messages::{Answer, Entries, FollowUp, Resumed};
 use weirgate_core::{Core, NameRefusal, SessionKey};
 use weirgate_wire::auth::{OverBudget, RightsCheck};
 use weirgate_wire::json::{ListWriter, TextList};
@@ -24,9 +24,8 @@ pub(super) enum Rest {
 pub(super) struct Subscribing {
     names: TextList,
     check: RightsCheck,
-    granted: ListWriter,
-    errors: ListWriter,
-    behind: Behind,
+    entries: Entries,
+    follow_up: FollowUp,
     request_id: String,
 }
 
@@ -71,49 +70,51 @@ impl Rest {
     /// The memory of the request and of the answer so far.
     fn bytes(&self) -> usize {
         match self {
-            Self::Subscribe(rest) => {
-                rest.names.bytes() + rest.granted.bytes() + rest.errors.bytes()
-            }
+            Self::Subscribe(rest) => rest.names.bytes() + rest.entries.bytes(),
             Self::Unsubscribe(rest) => rest.names.bytes() + rest.gone.bytes(),
             Self::Authenticate(rest) => size_of_val(&*rest.ids) + rest.written.bytes(),
         }
     }
 
     /// Returns the answer to the request, whose last name is done, with the names that it waits for.
-    fn answer(self, client: &Client) -> (Answer, Behind) {
+    fn answer(self, client: &Client) -> (Answer, FollowUp) {
         match self {
             Self::Subscribe(rest) => (
-                Answer::subscribed(&rest.granted, &rest.errors, &rest.request_id),
-                rest.behind,
+                Answer::subscribed(rest.entries, &rest.request_id),
+                rest.follow_up,
             ),
             Self::Unsubscribe(rest) => (
                 Answer::unsubscribed(&rest.gone, &rest.request_id),
-                Behind::default(),
+                FollowUp::default(),
             ),
             Self::Authenticate(rest) => (
                 Answer::authenticated(&client.rights.role, &rest.written, &rest.request_id),
-                Behind::default(),
+                FollowUp::default(),
             ),
         }
     }
 }
 
 impl ChannelsGateway {
-    /// A request to subscribe to the entries, in their order.
+    /// A request to subscribe to the entries, in their order. `status`: the answer says what each granted name brings, and the
+    /// end of its last values is said too.
     pub(super) fn subscribe(
         &self,
         client: &Client,
-        (names, resumed): (TextList, Option<Resumed>),
+        (names, resumed, status): (TextList, Option<Resumed>, bool),
         request_id: String,
     ) -> Rest {
         Rest::Subscribe(Subscribing {
             names,
             check: self.check(client),
-            granted: ListWriter::default(),
-            errors: ListWriter::default(),
-            behind: Behind {
+            entries: Entries {
+                names: status.then(Vec::new),
+                ..Entries::default()
+            },
+            follow_up: FollowUp {
                 resumed,
-                ..Behind::default()
+                says_end: status,
+                ..FollowUp::default()
             },
             request_id,
         })
@@ -127,7 +128,7 @@ impl ChannelsGateway {
         key: SessionKey,
         client: &mut Client,
         mut rest: Rest,
-    ) -> Option<(Answer, Behind)> {
+    ) -> Option<(Answer, FollowUp)> {
         let mut has_more = true;
         while has_more {
             has_more = match &mut rest {
@@ -163,17 +164,20 @@ impl ChannelsGateway {
         }
         match verdict {
             Verdict::Granted(topic, was_held) => {
-                self.grant(core, key, client, (topic, was_held), &mut rest.behind);
-                rest.granted.push(&name);
+                if let Some(names) = &mut rest.entries.names {
+                    names.push(topic.clone());
+                }
+                self.grant(core, key, client, (topic, was_held), &mut rest.follow_up);
+                rest.entries.granted.push(&name);
             }
-            Verdict::Refused(_, error) => rest.errors.push(&error),
+            Verdict::Refused(_, error) => rest.entries.errors.push(&error),
             Verdict::Denied(error) => {
                 // The client may hold the name under an older table: a client that gets "denied" must lose it.
                 self.release(core, key, client, name);
-                rest.errors.push(&error);
+                rest.entries.errors.push(&error);
             }
             Verdict::Full(error) => {
-                rest.errors.push(&error);
+                rest.entries.errors.push(&error);
                 rest.names = TextList::default();
             }
         }

@@ -5,13 +5,15 @@
 //! complete, sends the missed messages, and makes the client a member.
 
 use super::ChannelsGateway;
-use super::asked::wanted;
 use super::bus::REFUSED;
+use super::bus_requests::wanted;
 use super::client::Client;
-use super::messages::{Answer, Behind, Resumed};
+use super::messages::{Answer, FollowUp, Resumed};
 use super::patterns::matcher;
 use crate::gateways::shared::history::{Follow, gets_newest};
-use weirgate_core::{Core, Joined, Left, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
+use weirgate_core::{
+    Core, Gateway as _, Joined, Left, NotRecovered, Outcome, SessionKey, TopicName, Wanted,
+};
 use weirgate_wire::auth::NamePatterns;
 
 impl ChannelsGateway {
@@ -22,7 +24,7 @@ impl ChannelsGateway {
         key: SessionKey,
         client: &mut Client,
         (name, was_held): (TopicName, bool),
-        behind: &mut Behind,
+        follow_up: &mut FollowUp,
     ) {
         let is_member = was_held && core.is_member(key, &name);
         if was_held && !is_member {
@@ -34,7 +36,7 @@ impl ChannelsGateway {
             true => self.is_kept_refused(&name),
             false => self.names.is_refused(&name),
         };
-        if let Some(resumed) = &mut behind.resumed {
+        if let Some(resumed) = &mut follow_up.resumed {
             if is_kept && !is_member && !is_refused {
                 resumed.names.insert(name);
                 return;
@@ -52,13 +54,13 @@ impl ChannelsGateway {
         }
         if self.retained.bytes.max() > 0 {
             let retained = &mut self.retained;
-            let answer = behind
+            let answer = follow_up
                 .retained
                 .get_or_insert_with(|| retained.next_answer());
-            retained.want(&name, key, *answer);
+            retained.want(&name, key, *answer, follow_up.says_end);
         }
         if self.statuses.is_up() && !self.names.is_settled(&name) {
-            behind.unconfirmed.insert(name);
+            follow_up.unconfirmed.insert(name);
         }
     }
 
@@ -112,10 +114,10 @@ impl ChannelsGateway {
         key: SessionKey,
         client: &mut Client,
         answer: Answer,
-        behind: Behind,
+        follow_up: FollowUp,
     ) {
         let due_us = core.now().mono_us + self.bus_wait_us;
-        client.answers.push(answer, behind, due_us);
+        client.answers.push(answer, follow_up, due_us);
         self.send_ready(core, key, client);
         // Most answers are sent by now; only waiting answers are charged.
         let (bytes, address) = (self.names.bytes(), client.held.address());
@@ -153,11 +155,12 @@ impl ChannelsGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut Client,
-        mut answers: Vec<(Answer, Behind)>,
+        mut answers: Vec<(Answer, FollowUp)>,
     ) {
         let mut follow = Follow::default();
-        for (answer, behind) in &mut answers {
-            if let Some(resumed) = &behind.resumed {
+        for (answer, follow_up) in &mut answers {
+            if let Some(resumed) = &mut follow_up.resumed {
+                self.join_moved(core, key, client, resumed);
                 let outcomes = self.find(core, key, resumed, &mut follow);
                 if outcomes.contains(&Err(NotRecovered::Large)) {
                     client.requests.charge_search(core.now());
@@ -173,12 +176,13 @@ impl ChannelsGateway {
         let has_kept = client.held.kept > 0;
         let mut retained = None;
         let mut left = answers.len();
-        for (answer, behind) in answers {
+        for (mut answer, follow_up) in answers {
             left -= 1;
+            answer.brings(|name| core.brings(name, self.source_of(name)));
             let position = follow.position(core, has_kept && left == 0);
             let frame = answer.frame(core, position);
             core.send(key, &frame);
-            retained = behind.retained.or(retained);
+            retained = follow_up.retained.or(retained);
         }
         self.statuses.send_behind(core, key, follow, has_kept);
         if let Some(answer) = retained {
@@ -186,6 +190,25 @@ impl ChannelsGateway {
         }
         self.names.store(&self.stats, core.memberships());
         self.ask_retained(core);
+    }
+
+    /// Joins the names that are no longer of the kept feed: its stream has got other subjects since the request.
+    fn join_moved(
+        &self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        resumed: &mut Resumed,
+    ) {
+        let names = std::mem::take(&mut resumed.names).into_iter();
+        let (kept, moved): (Vec<_>, Vec<_>) = names.partition(|name| self.is_kept(name));
+        resumed.names = kept.into_iter().collect();
+        for name in &moved {
+            self.join(core, key, client, name);
+        }
+        if resumed.since.is_some() {
+            resumed.off.extend(moved);
+        }
     }
 
     /// Adds the messages after an answer. Returns the outcome for each name to resume.

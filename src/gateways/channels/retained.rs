@@ -7,33 +7,34 @@
 //!
 //! A client has a share of bytes. The gateway asks for names until the share is used up, and for the next names when
 //! the client has taken these values. There is no question about a name that the bus refuses. So values wait only in send queues, and later messages wait after them. The
-//! shares are a [`Holding`]; clients without a share wait in a queue in which the addresses take turns. A share ends
+//! shares are a [`Quota`]; clients without a share wait in a queue in which the addresses take turns. A share ends
 //! after [`SHARE_US`], so that a client that takes a byte now and then does not keep others waiting for ever; from then
 //! on its values count only in the memory of all frames.
 
 mod turn;
 
-pub(super) use self::turn::Wants;
+pub(super) use self::turn::{RetainedEnd, Wants};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::hash::BuildHasher as _;
 use std::mem;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use self::turn::{State, Turn};
+use self::turn::{State, Turn, Wanted};
 use super::ChannelsGateway;
-use super::asked::Interest;
-use weirgate_core::{Core, Publication, SessionKey, TopicName};
-use weirgate_wire::admission::{ClientAddr, FairQueue, Holding};
+use super::bus_requests::Interest;
+use super::messages::Answer;
+use weirgate_core::{Core, Publication, RetainedCut, SessionKey, TopicName};
+use weirgate_wire::admission::{ClientAddr, FairQueue, Quota};
 use weirgate_wire::auth::NameSyntax;
 
-/// The most subjects of a pattern that are remembered as live while clients wait. With more subjects the gateway could
-/// not tell older values from newer messages, so the waiting clients get no values.
-const LIVE_MAX: usize = 10_000;
-/// Bytes of these subjects, over all patterns, and at most a quarter of the bytes of last values.
+/// The most memory for the subjects of patterns that are live while clients wait, over all patterns, and at most a
+/// quarter of the bytes of last values. With more subjects the gateway could not tell older values from newer messages,
+/// so the waiting clients get no more values.
 const LIVE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The cost of a subject beside its bytes.
-const LIVE_ENTRY_BYTES: usize = 64;
+/// The memory of a subject in a map that has just grown.
+const LIVE_ENTRY_BYTES: usize = 40;
 /// The most bytes of last values that may wait for a client, and of the values of a pattern. A single value may be
 /// larger.
 const CLIENT_BYTES_MAX: usize = 512 * 1024;
@@ -57,16 +58,19 @@ pub(super) struct Retained {
     open: HashMap<TopicName, Question, RandomState>,
     next: HashMap<TopicName, Question, RandomState>,
     /// For patterns of `waiting` with live messages on this connection: the number of the newest live message of each
-    /// subject.
-    live: HashMap<TopicName, HashMap<Arc<str>, u64, RandomState>, RandomState>,
+    /// subject, by a hash of the subject, which takes less memory than the text.
+    live: HashMap<TopicName, HashMap<u64, u64, RandomState>, RandomState>,
+    hasher: RandomState,
     /// Clients with room.
     line: FairQueue<SessionKey>,
     /// Clients for which the hub is to report room in the send queue.
     rooms: Vec<SessionKey>,
+    /// Clients with an end to be told.
+    ending: VecDeque<SessionKey>,
     /// The clients with a share, oldest first.
     shares: BTreeSet<(u64, SessionKey)>,
     /// Bytes of values that may wait for all clients, including open questions.
-    pub(super) bytes: Holding,
+    pub(super) bytes: Quota,
     /// Questions for the bus, and ends of questions.
     pub(super) requests: VecDeque<Interest>,
     /// The number of the newest question.
@@ -77,8 +81,8 @@ pub(super) struct Retained {
     count: u64,
     /// The names that clients wait for, counted for each client.
     waiters: usize,
-    /// The bytes of the live subjects.
-    live_bytes: usize,
+    /// The live subjects of all patterns.
+    live_subjects: usize,
     /// Clients that got no values because too many subjects were live.
     given_up: u64,
 }
@@ -94,22 +98,24 @@ impl Retained {
             open: HashMap::default(),
             next: HashMap::default(),
             live: HashMap::default(),
+            hasher: RandomState::default(),
             line: FairQueue::default(),
             rooms: Vec::new(),
+            ending: VecDeque::new(),
             shares: BTreeSet::new(),
-            bytes: Holding::new("last_values", bytes_max as u64),
+            bytes: Quota::new("last_values", bytes_max as u64),
             requests: VecDeque::new(),
             number: 0,
             answers: 0,
             count: 0,
             waiters: 0,
-            live_bytes: 0,
+            live_subjects: 0,
             given_up: 0,
         }
     }
 
-    fn live_bytes_max(&self) -> usize {
-        LIVE_BYTES_MAX.min((self.bytes.max() / 4) as usize)
+    fn live_subjects_max(&self) -> usize {
+        LIVE_BYTES_MAX.min((self.bytes.max() / 4) as usize) / LIVE_ENTRY_BYTES
     }
 
     /// Returns the number of an answer after which names are asked for.
@@ -119,10 +125,25 @@ impl Retained {
     }
 
     /// Records a client that has asked for the name, and that waits for its `subscribed`: the answer with this number.
-    pub(super) fn want(&mut self, name: &TopicName, key: SessionKey, answer: u64) {
-        let names = &mut self.clients.entry(key).or_default().names;
-        let waiter = (State::Waits(answer), self.count);
-        names.entry(name.clone()).or_insert(waiter);
+    /// `says_end`: the client is told when the values have ended; if it still waits for the name, the values begin anew,
+    /// so that those behind the newest answer are whole.
+    pub(super) fn want(&mut self, name: &TopicName, key: SessionKey, answer: u64, says_end: bool) {
+        if says_end {
+            self.again(name, key);
+        }
+        let wanted = Wanted {
+            state: State::Waits(answer),
+            since: self.count,
+            count: 0,
+            says_end,
+        };
+        let turn = self.clients.entry(key).or_default();
+        if says_end {
+            turn.ends.retain(|end| end.name != *name);
+            turn.names.insert(name.clone(), wanted);
+        } else {
+            turn.names.entry(name.clone()).or_insert(wanted);
+        }
         let waiting = self.waiting.entry(name.clone()).or_default();
         self.waiters += usize::from(waiting.insert(key));
     }
@@ -131,17 +152,68 @@ impl Retained {
     pub(super) fn answered(&mut self, key: SessionKey, answer: u64) {
         if let Some(turn) = self.clients.get_mut(&key) {
             turn.answered = answer;
+            if !turn.ends.is_empty() {
+                self.ending.push_back(key);
+            }
             self.client_up(key);
         }
     }
 
     /// Handles a client that has given up the name, or needs no value any more.
     pub(super) fn forget(&mut self, name: &TopicName, key: SessionKey) {
+        if let Some(turn) = self.clients.get_mut(&key) {
+            turn.ends.retain(|end| end.name != *name);
+        }
+        self.remove(name, key);
+    }
+
+    fn remove(&mut self, name: &TopicName, key: SessionKey) {
         self.stop_waiting(name, key);
         let turn = self.clients.get_mut(&key);
-        match turn.and_then(|turn| turn.names.remove(name)) {
-            Some((State::Asked(_), _)) => self.unasked(key),
+        let wanted = turn.and_then(|turn| turn.names.remove(name));
+        match wanted.map(|wanted| wanted.state) {
+            Some(State::BusRequests(_)) => self.unasked(key),
             _ => self.forget_if_idle(key),
+        }
+    }
+
+    /// Ends the wait of a client for the values of a name: it gets no more of them.
+    fn end(&mut self, name: &TopicName, key: SessionKey, cut: Option<RetainedCut>) {
+        if let Some(turn) = self.clients.get_mut(&key)
+            && let Some(wanted) = turn.names.get(name).filter(|wanted| wanted.says_end)
+        {
+            let end = RetainedEnd {
+                answer: match wanted.state {
+                    State::Waits(answer) => answer,
+                    State::BusRequests(_) => 0,
+                },
+                name: name.clone(),
+                count: wanted.count,
+                cut,
+            };
+            if end.answer <= turn.answered {
+                self.ending.push_back(key);
+            }
+            turn.ends.push_back(end);
+        }
+        self.remove(name, key);
+    }
+
+    /// Whether clients can be told of an end now.
+    pub(super) fn has_ends(&self) -> bool {
+        !self.ending.is_empty()
+    }
+
+    /// The next end of which a client can be told.
+    fn next_end(&mut self) -> Option<(SessionKey, RetainedEnd)> {
+        loop {
+            let key = *self.ending.front()?;
+            let end = self.clients.get_mut(&key).and_then(Turn::next_end);
+            if let Some(end) = end {
+                return Some((key, end));
+            }
+            self.ending.pop_front();
+            self.forget_if_idle(key);
         }
     }
 
@@ -184,22 +256,25 @@ impl Retained {
         };
         if let Some(subject) = subject {
             self.count += 1;
-            let bytes_max = self.live_bytes_max();
+            let subjects_max = self.live_subjects_max();
+            let subject = self.hasher.hash_one(subject);
             let live = self.live.entry(name.clone()).or_default();
-            if let Some(newest) = live.get_mut(subject) {
+            if let Some(newest) = live.get_mut(&subject) {
                 *newest = self.count;
                 return false;
             }
-            let bytes = subject.len() + LIVE_ENTRY_BYTES;
-            if live.len() < LIVE_MAX && self.live_bytes + bytes <= bytes_max {
-                self.live_bytes += bytes;
-                live.insert(Arc::clone(subject), self.count);
+            // A pattern gets more while it has less than is free, so that others have room.
+            if live.len() < subjects_max.saturating_sub(self.live_subjects) {
+                self.live_subjects += 1;
+                live.insert(subject, self.count);
                 return false;
             }
             self.given_up += waiting.len() as u64;
         }
         let clients: Vec<SessionKey> = waiting.iter().copied().collect();
-        clients.into_iter().for_each(|key| self.forget(name, key));
+        // The message is newer than the value of an exact name, whose last values are whole with it.
+        let cut = subject.map(|_| RetainedCut::Live);
+        clients.into_iter().for_each(|key| self.end(name, key, cut));
         true
     }
 
@@ -215,24 +290,31 @@ impl Retained {
         let Some((_, clients)) = open.filter(|(open, _)| *open == number) else {
             return Vec::new();
         };
-        let live = subject.and_then(|subject| self.live.get(name)?.get(subject));
+        let live = subject.and_then(|subject| {
+            let live = self.live.get(name)?;
+            live.get(&self.hasher.hash_one(subject))
+        });
         let live = live.map_or(0, |live| *live);
         let (mut receivers, mut others) = (Vec::new(), Vec::new());
         for key in clients {
             if let Some(turn) = self.clients.get_mut(key)
                 && turn.is_asked(name, number)
-                && live <= turn.names[name].1
+                && live <= turn.names[name].since
             {
-                match turn.has_room(subject.is_some(), bytes_for(*key)) {
-                    true => receivers.push(*key),
-                    false => others.push(*key),
+                if !turn.has_room(subject.is_some(), bytes_for(*key)) {
+                    others.push(*key);
+                    continue;
+                }
+                receivers.push(*key);
+                if let Some(wanted) = turn.names.get_mut(name) {
+                    wanted.count += 1;
                 }
             }
         }
         others.into_iter().for_each(|key| self.again(name, key));
         if subject.is_none() {
             // An exact name has only this value.
-            let _ = self.ended(name, number);
+            let _ = self.ended(name, number, None);
         }
         receivers
     }
@@ -240,7 +322,7 @@ impl Retained {
     /// Handles the loss of a connection. Forgets the live messages, because no value from the next connection is older.
     pub(super) fn lost(&mut self) {
         self.live = HashMap::default();
-        self.live_bytes = 0;
+        self.live_subjects = 0;
     }
 
     /// Gives a client its turn, unless it has a turn or the bus is away.
@@ -279,8 +361,14 @@ impl Retained {
         }
     }
 
-    /// Handles the end of the question `number`, with or without a value before. Returns the clients that have waited.
-    pub(super) fn ended(&mut self, name: &TopicName, number: u64) -> Vec<SessionKey> {
+    /// Handles the end of the question `number`, with or without a value before; `cut` is the reason why values are
+    /// missing. Returns the clients that have waited.
+    pub(super) fn ended(
+        &mut self,
+        name: &TopicName,
+        number: u64,
+        cut: Option<RetainedCut>,
+    ) -> Vec<SessionKey> {
         if self.open.get(name).is_none_or(|(open, _)| *open != number) {
             return Vec::new();
         }
@@ -289,7 +377,7 @@ impl Retained {
             let turn = self.clients.get(key);
             turn.is_some_and(|turn| turn.is_asked(name, number))
         });
-        clients.iter().for_each(|key| self.forget(name, *key));
+        clients.iter().for_each(|key| self.end(name, *key, cut));
         self.ask_next(name);
         clients
     }
@@ -351,7 +439,7 @@ impl Retained {
                 (self.number, Vec::new())
             });
             clients.push(key);
-            *state = State::Asked(*number);
+            *state = State::BusRequests(*number);
             names.push(name.clone());
         }
         turn.is_busy = !names.is_empty();
@@ -393,10 +481,10 @@ impl Retained {
     /// Queues the name for another question.
     fn again(&mut self, name: &TopicName, key: SessionKey) {
         let turn = self.clients.get_mut(&key);
-        if let Some((state, _)) = turn.and_then(|turn| turn.names.get_mut(name))
-            && matches!(state, State::Asked(_))
+        if let Some(wanted) = turn.and_then(|turn| turn.names.get_mut(name))
+            && matches!(wanted.state, State::BusRequests(_))
         {
-            *state = State::Waits(0);
+            wanted.state = State::Waits(0);
             self.unasked(key);
         }
     }
@@ -430,14 +518,14 @@ impl Retained {
         if let Some((number, _)) = self.open.remove(name) {
             self.request(name, number, false);
         }
-        let live = self.live.remove(name).unwrap_or_default();
-        let bytes = live.keys().map(|subject| subject.len() + LIVE_ENTRY_BYTES);
-        self.live_bytes -= bytes.sum::<usize>();
+        let live = self.live.remove(name);
+        self.live_subjects -= live.map_or(0, |live| live.len());
     }
 
     fn forget_if_idle(&mut self, key: SessionKey) {
         let turn = self.clients.get(&key);
-        if turn.is_some_and(|turn| !turn.is_busy && turn.names.is_empty()) {
+        let is_idle = |turn: &Turn| !turn.is_busy && turn.names.is_empty() && turn.ends.is_empty();
+        if turn.is_some_and(is_idle) {
             self.clients.remove(&key);
         }
     }
@@ -463,8 +551,21 @@ impl ChannelsGateway {
         self.ask_retained(core);
     }
 
-    /// Asks the bus for the clients whose turn has come, and asks the hub to report room for other clients.
+    /// Tells clients of the ends of last values, as many as there is time for.
+    fn send_ends(&mut self, core: &mut Core) {
+        while let Some((key, end)) = self.retained.next_end() {
+            let frame = Answer::retained(core, &end);
+            core.send(key, &frame);
+            if !core.has_time() {
+                return;
+            }
+        }
+    }
+
+    /// Tells clients of ends, asks the bus for the clients whose turn has come, and asks the hub to report room for other
+    /// clients.
     pub(super) fn ask_retained(&mut self, core: &mut Core) {
+        self.send_ends(core);
         let (retained, names, stats) = (&mut self.retained, &self.names, &self.stats);
         if retained.bytes.max() > 0 {
             retained.grant_shares(core.now().mono_us, |name| names.is_refused(name));

@@ -114,7 +114,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     )
     .more(
         "The value is the last message of the stream that holds the subject; a pattern has one for each \
-         subject. Subjects in no stream have none.",
+         subject. Subjects in no stream have none, and the names of --stream have `last`.",
     ),
     Setting::bytes(
         "retained-bytes",
@@ -235,6 +235,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "A client may send a new token once a second. Clients of one address leave a part for the clients of others: in each second \
         an address has as many as are left for all.",
     )
+    .counts_all()
     .constant()
     .limit(
         "an error in the response; the old token stays",
@@ -288,13 +289,11 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     if let Some(allowed) = wrong_names(checked, &own) {
         refuse(history_names, &own.history_names.join(" "), allowed);
     }
-    if let Some(stream) = checked.stream() {
-        if own.retained {
-            refuse(retained, "true", "false, with --stream");
-        }
-        if syntax == NameSyntax::Nats && !is_stream_name(&stream) {
-            refuse(flag!("stream"), &stream, STREAM_ALLOWED);
-        }
+    if let Some(stream) = checked.stream()
+        && syntax == NameSyntax::Nats
+        && !is_stream_name(&stream)
+    {
+        refuse(flag!("stream"), &stream, STREAM_ALLOWED);
     }
     if let Err((name, _)) = NamePatterns::new(syntax, &own.history_names) {
         refuse(history_names, &name, NAMES_ALLOWED);

@@ -210,7 +210,7 @@ fn with_kept_feed(
                  restart. Let a JetStream stream store the subjects, and read it with --stream"
             ),
             false => tracing::warn!(
-                "on core NATS messages can be lost unseen, on the way from other servers (cluster, leaf nodes) and other \
+                "on core NATS messages can be lost unseen, on the route from other servers (cluster, leaf nodes) and other \
                  accounts (imports): messages have no position, and nobody resumes (`off`). Let a JetStream stream store \
                  the subjects, and read it with --stream; or, if all publishers are on one server and in the account of \
                  weirgate, set --bus-settle-ms 0"

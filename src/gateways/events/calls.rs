@@ -2,7 +2,7 @@
 //!
 //! A service that hangs would soon hold every slot and block the other services, so a tenth of the slots is reserved
 //! for each service. A client with slow calls would do the same to the other clients, so each address has a share of
-//! the slots ([`Holding`]); a lone address gets half of them.
+//! the slots ([`Quota`]); a lone address gets half of them.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use foldhash::quality::RandomState;
 use super::call::{CallFailure, EventsService};
 use super::circuit::Circuit;
 use weirgate_core::SessionKey;
-use weirgate_wire::admission::{Charge, ClientAddr, FairQueue, Holding};
+use weirgate_wire::admission::{ClientAddr, FairQueue, Permit, Quota};
 
 const SERVICES: usize = EventsService::ALL.len();
 
@@ -33,20 +33,20 @@ struct InFlight {
     service: EventsService,
     client: ClientAddr,
     begun_us: u64,
-    _slot: Charge,
+    _slot: Permit,
 }
 
 /// The slots and the circuit of a service.
 #[derive(Debug)]
 struct Entry {
     /// The reserved slots, then the slots of all services.
-    slots: [Holding; 2],
+    slots: [Quota; 2],
     circuit: Circuit,
 }
 
 impl Entry {
     /// The slots for a call of this client: the reserved slots if they have room, else the slots of all services.
-    fn slots_for(&self, client: ClientAddr) -> &Holding {
+    fn slots_for(&self, client: ClientAddr) -> &Quota {
         let [reserved, shared] = &self.slots;
         match reserved.has_room_for(client) {
             true => reserved,
@@ -61,7 +61,7 @@ impl Entry {
 
     /// Whether every call would wait for a slot.
     fn is_full(&self) -> bool {
-        let full = |slots: &Holding| slots.held() >= slots.max();
+        let full = |slots: &Quota| slots.held() >= slots.max();
         !self.circuit.is_open() && self.slots.iter().all(full)
     }
 }
@@ -85,10 +85,10 @@ impl Calls {
     /// At most `calls_max` calls may be in flight; a tenth is reserved for each service.
     pub(super) fn new(calls_max: usize) -> Self {
         let reserved = calls_max as u64 / 10;
-        let shared = Holding::new("calls", calls_max as u64 - SERVICES as u64 * reserved);
+        let shared = Quota::new("calls", calls_max as u64 - SERVICES as u64 * reserved);
         let line = |name| Line {
             entry: Entry {
-                slots: [Holding::new(name, reserved), shared.clone()],
+                slots: [Quota::new(name, reserved), shared.clone()],
                 circuit: Circuit::default(),
             },
             waiting: FairQueue::default(),
@@ -101,7 +101,7 @@ impl Calls {
     }
 
     /// The slots shared by all services, then the reserved slots of each service.
-    pub(super) fn slots(&self) -> impl Iterator<Item = &Holding> {
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Quota> {
         let [any, ..] = &self.lines;
         let reserved = self.lines.iter().map(|line| &line.entry.slots[0]);
         std::iter::once(&any.entry.slots[1]).chain(reserved)

@@ -1,5 +1,5 @@
 //! The strict sequence of a connection: waiting messages, and the message being answered. After the end of its client a
-//! connection remains until all its messages are forwarded. Each message carries the [`Charge`] for its bytes, so the
+//! connection remains until all its messages are forwarded. Each message carries the [`Permit`] for its bytes, so the
 //! messages of all connections together are bounded. Also the counters of the gateway.
 //!
 //! A connection is of a device: [`read_query`] and [`identify`] learn its id, and send the pushes that the device has missed.
@@ -16,7 +16,7 @@ use super::envelope::{self, Code};
 use crate::gateways::shared::access::{Count, labelled, shown_hashed};
 use crate::gateways::shared::history::{Follow, last_event_id, short, write_recovered};
 use weirgate_core::{Core, Incoming, SessionKey, TopicName, WasConnected};
-use weirgate_wire::admission::{Charge, ClientAddr, Holding, TokenBucket};
+use weirgate_wire::admission::{ClientAddr, Permit, Quota, TokenBucket};
 use weirgate_wire::base::allocated_bytes;
 use weirgate_wire::head::{RequestHead, Trace};
 use weirgate_wire::json::ObjectWriter;
@@ -43,10 +43,10 @@ const REST_US_MAX: u64 = 160_000;
 pub(super) struct Waiting {
     pub(super) content: Content,
     /// The memory of the message.
-    pub(super) held: Charge,
+    pub(super) held: Permit,
 }
 
-/// Memory of a message beside its text: its place in the queue, and its charge.
+/// Memory of a message beside its text: its place in the queue, and its permit.
 const MESSAGE_BYTES: usize = size_of::<Waiting>() + 64;
 
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Waiting {
     pub(super) fn new(
         message: Incoming<'_>,
         bytes_max: usize,
-        hold: impl FnOnce(u64) -> Charge,
+        hold: impl FnOnce(u64) -> Permit,
     ) -> Self {
         let (content, bytes) = match message {
             Incoming::Text(text) if text.len() <= bytes_max => {
@@ -91,7 +91,7 @@ pub(super) enum Rest {
 pub(super) struct Calling {
     pub(super) message: Arc<Message>,
     /// The memory of the message.
-    pub(super) held: Charge,
+    pub(super) held: Permit,
     pub(super) service: EventsService,
     /// False while the call waits in line for a slot.
     pub(super) is_made: bool,
@@ -101,7 +101,7 @@ pub(super) struct Calling {
 #[derive(Debug)]
 struct Left {
     /// The messages that are not forwarded yet.
-    messages: Charge,
+    messages: Permit,
     /// Who the client was: an operator may cut it off before all are forwarded.
     who: Option<WasConnected>,
 }
@@ -198,8 +198,8 @@ impl Connection {
         Some(message)
     }
 
-    /// The charge of the newest message that is not forwarded yet.
-    fn newest(&self) -> Option<&Charge> {
+    /// The permit of the newest message that is not forwarded yet.
+    fn newest(&self) -> Option<&Permit> {
         let waiting = self.waiting.back().map(|message| &message.held);
         let in_line = self.calling.as_ref().filter(|calling| !calling.is_made);
         waiting.or_else(|| in_line.map(|calling| &calling.held))
@@ -283,14 +283,14 @@ impl Connection {
 pub(super) struct Orphans {
     connections: HashMap<SessionKey, Connection, RandomState>,
     /// Messages of all orphans that wait or are in line for a slot.
-    pub(super) messages: Holding,
+    pub(super) messages: Quota,
 }
 
 impl Orphans {
     pub(super) fn new(messages_max: usize) -> Self {
         Self {
             connections: HashMap::default(),
-            messages: Holding::new("orphans", messages_max as u64),
+            messages: Quota::new("orphans", messages_max as u64),
         }
     }
 
@@ -318,10 +318,10 @@ impl Orphans {
     pub(super) fn keep(&mut self, key: SessionKey, mut orphan: Connection) -> bool {
         let (left, is_busy) = (orphan.to_forward(), orphan.calling.is_some());
         if let Some(Left {
-            messages: charge, ..
+            messages: permit, ..
         }) = &mut orphan.left
         {
-            charge.set(left, 0);
+            permit.set(left, 0);
         }
         let keeps = is_busy || left > 0;
         if keeps {

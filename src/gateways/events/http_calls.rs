@@ -29,7 +29,7 @@ use weirgate_server::http::services::{
     Service, USER_AGENT,
 };
 use weirgate_server::telemetry::{GatewayMetric, names};
-use weirgate_wire::admission::{Charge, ClientAddr, Holding};
+use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::{LogBudget, LogLine};
 use weirgate_wire::head::Trace;
 use weirgate_wire::space;
@@ -141,7 +141,7 @@ pub struct CallLimits {
     /// Bytes of an answer's body.
     pub answer_bytes_max: usize,
     /// The bodies of all answers until they are frames.
-    pub answers: Holding,
+    pub answers: Quota,
     /// Measures the progress of answers, and the limit of log lines.
     pub clock: Clock,
 }
@@ -167,7 +167,7 @@ struct Client {
     limits: CallLimits,
     stats: Arc<RequestStats>,
     redirects: Redirects,
-    /// Log lines about answers that gave way.
+    /// Log lines about answers that were evicted.
     lines: RefCell<LogBudget>,
 }
 
@@ -191,9 +191,9 @@ impl Client {
         }
     }
 
-    /// The charge for a call's answer, which has no bytes yet. All answers are charged to the same address, so no
-    /// client's address decides which of them gives way.
-    fn hold(&self) -> Charge {
+    /// The permit for a call's answer, which has no bytes yet. All answers are charged to the same address, so no
+    /// client's address decides which of them is evicted.
+    fn hold(&self) -> Permit {
         let CallLimits { answers, clock, .. } = &self.limits;
         answers.hold(ClientAddr::Unix, 0, clock.mono_us())
     }
@@ -202,7 +202,7 @@ impl Client {
     ///
     /// # Errors
     /// There is no answer, or the answer is too large, alone or with those of other calls.
-    async fn call(&self, call: Call, held: &mut Charge) -> Result<ServiceAnswer, CallFailure> {
+    async fn call(&self, call: Call, held: &mut Permit) -> Result<ServiceAnswer, CallFailure> {
         self.stats.begin();
         let begun = Instant::now();
         let mut lease = None;
@@ -224,7 +224,7 @@ impl Client {
         &self,
         call: Call,
         lease: &mut Option<Lease<Full<Bytes>>>,
-        held: &mut Charge,
+        held: &mut Permit,
     ) -> Result<ServiceAnswer, CallFailure> {
         let request = self.request(Bytes::from(call.body), &call.trace);
         // The gateway bounds the calls at once.
@@ -269,7 +269,7 @@ impl Client {
         &self,
         response: Response<Incoming>,
         lease: &Lease<Full<Bytes>>,
-        charge: &mut Charge,
+        permit: &mut Permit,
     ) -> Result<ServiceAnswer, CallFailure> {
         let (head, body) = response.into_parts();
         if head.status.is_redirection() {
@@ -279,7 +279,7 @@ impl Client {
         let bytes_max = self.limits.answer_bytes_max;
         let clock = self.limits.clock;
         let held = HeldBody {
-            charge: &mut *charge,
+            permit: &mut *permit,
             clock,
         };
         let read = body::read(body, bytes_max, Some(held));
@@ -298,7 +298,7 @@ impl Client {
         let content_type = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
         let coding = coding(&head.headers);
         let body = decoded(coding.clone(), body, bytes_max).await?;
-        charge.set(body.len() as u64, u64::MAX);
+        permit.set(body.len() as u64, u64::MAX);
         Ok(ServiceAnswer {
             status: head.status.as_u16(),
             content_type: content_type.unwrap_or_default().into_owned(),

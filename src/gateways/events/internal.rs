@@ -11,7 +11,7 @@ use weirgate_bus::runtime::Clock;
 use weirgate_core::Now;
 use weirgate_server::http::body::{ReadBodyError, RequestBody};
 use weirgate_server::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
-use weirgate_wire::admission::{Charge, Holding, Peer};
+use weirgate_wire::admission::{Peer, Permit, Quota};
 use weirgate_wire::base::{LogBudget, LogLine, Secret};
 
 /// The access to internal routes.
@@ -22,7 +22,7 @@ pub struct InternalAccess {
     /// Bytes of a body.
     pub body_bytes_max: usize,
     /// The sum of all bodies that are being read or answered.
-    pub bodies: Holding,
+    pub bodies: Quota,
 }
 
 /// Log lines about wrong tokens.
@@ -45,9 +45,9 @@ where
         async move {
             let (access, answer, lines) = &*shared;
             let client = request.peer.client();
-            let mut charge = access.bodies.hold(client, 0, clock.mono_us());
+            let mut permit = access.bodies.hold(client, 0, clock.mono_us());
             let headers = &request.head.headers;
-            let answer = match access.body(headers, body, &mut charge, clock).await {
+            let answer = match access.body(headers, body, &mut permit, clock).await {
                 Ok(body) => answer(body).await,
                 Err(refusal) => {
                     if matches!(refusal, Refusal::Forbidden) {
@@ -110,11 +110,11 @@ impl InternalAccess {
         &self,
         headers: &HeaderMap,
         body: RequestBody,
-        charge: &mut Charge,
+        permit: &mut Permit,
         clock: Clock,
     ) -> Result<Bytes, Refusal> {
         self.admit(headers)?;
-        let read = body.read_held(self.body_bytes_max, charge, clock);
+        let read = body.read_held(self.body_bytes_max, permit, clock);
         read.await.map_err(Refusal::Body)
     }
 
@@ -138,7 +138,7 @@ mod tests {
         let access = InternalAccess {
             token: token.map(Secret::new),
             body_bytes_max: 1,
-            bodies: Holding::new("bodies", 1),
+            bodies: Quota::new("bodies", 1),
         };
         let mut headers = HeaderMap::new();
         for one in given {

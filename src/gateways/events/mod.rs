@@ -28,7 +28,7 @@ use weirgate_core::{
     Accepted, Admission, ByClient, Closed, Core, Entrance, Frame, Gateway, Incoming, SessionKey,
     TopicName,
 };
-use weirgate_wire::admission::{ClientAddr, FairQueue, Holding, TokenBucket};
+use weirgate_wire::admission::{ClientAddr, FairQueue, Quota, TokenBucket};
 use weirgate_wire::auth::Origins;
 use weirgate_wire::head::{RequestHead, Trace};
 use weirgate_wire::json::ObjectWriter;
@@ -93,7 +93,7 @@ pub struct EventsGateway {
     calls: Calls,
     orphans: Orphans,
     /// Bytes of messages that wait or are being answered.
-    waiting_bytes: Holding,
+    waiting_bytes: Quota,
     /// When more connections may leave their lines, if there was no time for all of them.
     lines_due_us: Option<u64>,
     /// Connections with messages for which there was no time; client addresses take turns.
@@ -111,7 +111,7 @@ impl EventsGateway {
         Self {
             calls: Calls::new(settings.calls_max),
             orphans: Orphans::new(settings.orphans_max),
-            waiting_bytes: Holding::new("waiting_bytes", settings.waiting_bytes_max as u64),
+            waiting_bytes: Quota::new("waiting_bytes", settings.waiting_bytes_max as u64),
             settings,
             origins,
             stats,
@@ -137,13 +137,13 @@ impl EventsGateway {
     }
 
     /// Bytes of messages that wait or are being answered, over all connections.
-    pub fn waiting_bytes(&self) -> &Holding {
+    pub fn waiting_bytes(&self) -> &Quota {
         &self.waiting_bytes
     }
 
     /// Handles waiting messages, then pauses or resumes reading, depending on the room for the client's messages.
     fn advance(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
-        self.look_at_waiting(core, key, connection);
+        self.check_waiting(core, key, connection);
         if connection.is_gone() {
             return;
         }
@@ -159,7 +159,7 @@ impl EventsGateway {
 
     /// Handles waiting messages until a message waits for a service, until the client must read first, or until the time
     /// is over: then the others follow in a later turn.
-    fn look_at_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
+    fn check_waiting(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         while connection.calling.is_none() {
             match connection.rest(core.now().mono_us, core.unsent_bytes(key)) {
                 Rest::No => {}
@@ -173,7 +173,7 @@ impl EventsGateway {
                 self.stats.messages_forgotten.add(1);
                 return;
             }
-            if let Some(answer) = self.look_at(core, key, connection, waiting) {
+            if let Some(answer) = self.check_waiting_client(core, key, connection, waiting) {
                 core.send(key, &answer);
                 if connection.has_waiting() && !core.has_share() {
                     return self.late.push(connection.client, key);
@@ -183,7 +183,7 @@ impl EventsGateway {
     }
 
     /// Returns the answer to a message; `None` if a service answers it.
-    fn look_at(
+    fn check_waiting_client(
         &mut self,
         core: &mut Core,
         key: SessionKey,
@@ -491,7 +491,7 @@ impl Gateway for EventsGateway {
         shown_hashed(name.as_str()).into_string().into()
     }
 
-    fn holdings(&self) -> Vec<Holding> {
+    fn holdings(&self) -> Vec<Quota> {
         let messages = [&self.waiting_bytes, &self.orphans.messages];
         messages
             .into_iter()

@@ -133,11 +133,11 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Connections of the proxy to one service at once, shared between addresses",
     )
     .more(
-        "An address gets another one only while it holds fewer than are free: half of all alone, a third beside \
-         another. The clients of one IPv6 /64 count as one, and so do all clients behind a proxy that \
+        "One address may have at most half of them, or a third beside another one. The clients of one IPv6 /64 count as one, and so do all clients behind a proxy that \
          `--trusted-proxies` does not name. Each counts with 200 KiB for the bytes on their way, in the share `proxy-bytes` of \
          `--memory-max`: more connections need more memory.",
     )
+    .counts_all()
     .limit(
         "a request waits for a connection, at most `--proxy-silence-timeout-ms`, then 504; uploads that crawl and answers that \
          their clients do not take give way",
@@ -241,6 +241,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
         "A client address may leave messages while it has left fewer than are free, so the devices \
         of one address fill half of the limit, and those of each further address half of the rest.",
     )
+    .counts_all()
     .constant()
     .limit(
         "the newest messages of the disconnecting device are dropped",
@@ -398,6 +399,11 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
 pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
     const URLS: &str = BUS[0].flag;
     let urls = checked.get::<EventsBusSettings>().urls;
+    if checked.processes().is_supervisor() && urls.expose().is_empty() {
+        let allowed =
+            "1, unless --events-bus is set: a push would reach the devices of one process only";
+        return vec![checked.refused_as_it_is(flag!("processes"), allowed)];
+    }
     if bus::is_wrong(&urls) {
         return vec![checked.refused(URLS, &Refused::new(&urls.expose(), bus::ALLOWED))];
     }

@@ -35,7 +35,7 @@ use weirgate_server::run::{
 };
 use weirgate_server::settings::{Checked, Part, Rows};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json::ObjectWriter;
 
@@ -86,7 +86,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let access = InternalAccess {
         token: token.map(|token| token.secret().clone()),
         body_bytes_max: own.broadcast_bytes_max,
-        bodies: Holding::new("broadcast_bytes", own.broadcasts_bytes_max),
+        bodies: Quota::new("broadcast_bytes", own.broadcasts_bytes_max),
     };
     let stats = Arc::new(EventsStats::default());
     let services = services(&own)?;
@@ -104,7 +104,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     };
     let frame_bytes = to_loop.frame_bytes.clone();
     let proxy = Proxy::new(proxy_settings(proxy_limits, &services, &common, clock));
-    let answers = Holding::new("answer_bytes", own.answers_bytes_max as u64);
+    let answers = Quota::new("answer_bytes", own.answers_bytes_max as u64);
     let for_calls = services.clone().into();
     let calls = start_calls(&own, for_calls, answers.clone(), to_loop.clone())?;
     let (bus, to_start) = Bus::prepare(checked, to_loop.clone())?.unzip();
@@ -283,7 +283,7 @@ fn proxy_settings(
 fn start_calls(
     own: &EventsSettings,
     services: Vec<services::Service>,
-    answers: Holding,
+    answers: Quota,
     to_loop: ToLoop,
 ) -> Result<Calls, RunError> {
     let silence = Duration::from_millis(own.http_timeout_ms.unsigned_abs());
@@ -397,7 +397,7 @@ impl Pusher {
                 return Answer::detail(StatusCode::SERVICE_UNAVAILABLE, detail);
             }
         };
-        let (sent, told) = oneshot::channel();
+        let (sent, outcome) = oneshot::channel();
         let tell = move |count| {
             // The client may have gone.
             let _ = sent.send(count);
@@ -416,7 +416,7 @@ impl Pusher {
         }
         // The devices here do not wait for the bus.
         let others = shared.map(|(bus, room)| bus.push(whole, room));
-        let Ok(count) = told.await else {
+        let Ok(count) = outcome.await else {
             return stopping();
         };
         let mut object = ObjectWriter::new();

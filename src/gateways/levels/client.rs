@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use url::form_urlencoded;
 use weirgate_core::{
-    Accepted, Admission, ByClient, ClientLook, Closed, Core, Entrance, Frame, Gateway, Incoming,
-    MaxRate, SessionKey, TopicName,
+    Accepted, Admission, ByClient, ClientSnapshot, Closed, Core, Entrance, Frame, Gateway,
+    Incoming, MaxRate, SessionKey, TopicName,
 };
 use weirgate_wire::auth::Origins;
 use weirgate_wire::head::RequestHead;
@@ -153,7 +153,7 @@ pub struct DemoClient {
 }
 
 /// Asks for the figures of the connection with this name: `None` if there is no such connection.
-pub type TabQuestion = (String, Box<dyn FnOnce(Option<ClientLook>) + Send>);
+pub type TabQuestion = (String, Box<dyn FnOnce(Option<ClientSnapshot>) + Send>);
 
 /// Returns the tab's name in a query; `None` without a name, or if the name is too long.
 pub fn tab_name(query: &str) -> Option<String> {
@@ -253,7 +253,7 @@ impl Gateway for DemoGateway {
         _: &mut ByClient<Self::Client>,
         (name, answer): TabQuestion,
     ) {
-        answer(self.tabs.get(&name).and_then(|key| core.look_at(*key)));
+        answer(self.tabs.get(&name).and_then(|key| core.snapshot_of(*key)));
     }
 }
 

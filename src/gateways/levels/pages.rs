@@ -41,14 +41,14 @@ pub(super) fn tab_route(asks: Sender<TabQuestion>, wake: LateWake, line: SlowLin
     let answer = move |request: RequestParts, _| {
         let query = request.head.uri.query().unwrap_or_default();
         line.set_pace(query);
-        let (tell, told) = oneshot::channel();
+        let (tell, outcome) = oneshot::channel();
         // The browser may have disconnected.
         let tell = move |look| drop(tell.send(look));
         let _ = asks.send((tab_name(query).unwrap_or_default(), Box::new(tell)));
         wake.wake();
         async move {
             // After the end of the loop, the question is dropped.
-            let answer = match told.await {
+            let answer = match outcome.await {
                 Ok(Some(look)) => Answer::json(StatusCode::OK, operator::client(&look)),
                 // The tab has not sent its name yet. The request is not wrong.
                 Ok(None) => Answer::json(StatusCode::OK, "null".to_owned()),
@@ -95,7 +95,7 @@ fn keys(telemetry: &Telemetry, relays: &[RelaySettings], now_us: u64) -> Answer 
         for relay in relays {
             let mut subjects = numbers.feed.subjects.iter();
             let stats = subjects.find(|stats| stats.subject == relay.subject);
-            let last = stats.and_then(|stats| stats.last_message_us);
+            let last = stats.and_then(|stats| Some(stats.last_message?.mono_us));
             let age_ms = last.map(|last_us| now_us.saturating_sub(last_us) / 1_000);
             object.maybe_number(&relay.key, age_ms);
         }
@@ -247,7 +247,7 @@ mod tests {
     use weirgate_server::http::page::{self, PageParts};
     use weirgate_server::http::{ReadyLimits, pages};
     use weirgate_server::telemetry::{Build, LoopNumbers};
-    use weirgate_wire::admission::{HeldBytes, Holding, Peer, Permit};
+    use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer, Quota};
     use weirgate_wire::base::Now;
 
     fn telemetry(clock: Clock) -> Arc<Telemetry> {
@@ -307,9 +307,15 @@ mod tests {
         let relays = [relay("a", "one"), relay("b", "two\""), relay("c", "three")];
         turn(&telemetry, |numbers| {
             numbers.feed = FeedStats::of(["a", "b", "c"]);
-            numbers.feed.subjects[0].last_message_us = Some(70_000);
+            numbers.feed.subjects[0].last_message = Some(Now {
+                mono_us: 70_000,
+                unix_us: 0,
+            });
             // Newer than this look.
-            numbers.feed.subjects[1].last_message_us = Some(101_000);
+            numbers.feed.subjects[1].last_message = Some(Now {
+                mono_us: 101_000,
+                unix_us: 0,
+            });
         });
         assert_eq!(
             text(&keys(&telemetry, &relays, 100_000)),
@@ -360,13 +366,13 @@ mod tests {
             tab.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             let (stream, peer) = listener.accept().unwrap();
             stream.set_nonblocking(true).unwrap();
-            let all = Holding::new("http_bytes", 1_000);
+            let all = Quota::new("http_bytes", 1_000);
             let handover = Handover {
                 stream,
                 tls: None,
                 read: HeldBytes::new(&all, Peer::from(peer).client(), read.as_bytes().to_vec(), 0),
                 peer: peer.into(),
-                permit: Permit::of(all.hold(Peer::from(peer).client(), 1, 0)),
+                permit: ConnectionPermit::of(all.hold(Peer::from(peer).client(), 1, 0)),
             };
             match self.line.take(handover, &self.back, 0) {
                 Some(kept) => {

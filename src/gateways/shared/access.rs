@@ -99,7 +99,7 @@ impl TokenEnd {
 #[derive(Debug)]
 pub(in crate::gateways) struct RequestRate {
     bucket: TokenBucket,
-    told_us: Option<NonZeroU64>,
+    reported_us: Option<NonZeroU64>,
 }
 
 /// The verdict on a message.
@@ -118,7 +118,7 @@ impl RequestRate {
     pub(in crate::gateways) fn new(per_second: u32, now: Now) -> Self {
         Self {
             bucket: TokenBucket::new(per_second, now.mono_us),
-            told_us: None,
+            reported_us: None,
         }
     }
 
@@ -128,12 +128,12 @@ impl RequestRate {
             return Rated::Taken;
         }
         stats.requests_limited.add(1);
-        let told_lately =
+        let is_recent =
             |at: NonZeroU64| now.mono_us.saturating_sub(at.get()) < TELL_LIMITED_EVERY_US;
-        if self.told_us.is_some_and(told_lately) {
+        if self.reported_us.is_some_and(is_recent) {
             return Rated::Dropped;
         }
-        self.told_us = NonZeroU64::new(now.mono_us.max(1));
+        self.reported_us = NonZeroU64::new(now.mono_us.max(1));
         Rated::DroppedAndTold
     }
 

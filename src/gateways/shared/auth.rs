@@ -180,7 +180,7 @@ impl Reload for Keys {
     }
 
     fn is_due(&mut self) -> bool {
-        self.1.look()
+        self.1.check()
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {

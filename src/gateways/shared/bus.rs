@@ -260,12 +260,12 @@ mod tests {
             ("redis://:s3cret", "redis://***"),
             ("redis:6379", "redis:6379"),
         ] {
-            let told = host(&[("REDIS_HOST", bad)]).expect_err(bad);
+            let error = host(&[("REDIS_HOST", bad)]).expect_err(bad);
             assert!(
-                told.contains(shown)
-                    && told.contains("REDIS_HOST is ")
-                    && told.contains("--redis-url"),
-                "{told}"
+                error.contains(shown)
+                    && error.contains("REDIS_HOST is ")
+                    && error.contains("--redis-url"),
+                "{error}"
             );
             // Beside a URL the host has no effect.
             let url = ("REDIS_URL", "redis://a");

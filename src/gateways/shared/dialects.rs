@@ -79,6 +79,16 @@ pub(in crate::gateways) const CHANNELS: Dialect = Dialect {
                 refused.collect::<String>()
             ))
         }
+        "retained" => {
+            let (name, count) = (
+                text(message, &["channel"])?,
+                json::read(message.as_bytes()).ok()?.number(&["count"])?,
+            );
+            let missing = text(message, &["cut"]);
+            let missing = missing.map(|cut| format!(", and others are missing ({cut})"));
+            let missing = missing.unwrap_or_default();
+            Some(format!("last values of {name}: {count}{missing}"))
+        }
         "error" => {
             let words = text(message, &["error"]).unwrap_or_default();
             Some(format!("the gateway refuses: {words}"))
@@ -276,25 +286,32 @@ mod tests {
         let status = |dialect: Dialect, message: &str| (dialect.status)(message);
         assert_eq!(status(TRADES, TRADE), None);
         let full = r#"{"type":"error","message":"Cannot subscribe: full","timestamp":1}"#;
-        let told = status(TRADES, full).expect("a status");
-        assert_eq!(told, "the gateway refuses: Cannot subscribe: full");
+        let found = status(TRADES, full).expect("a status");
+        assert_eq!(found, "the gateway refuses: Cannot subscribe: full");
         assert_eq!(
             status(CHANNELS, r#"{"type":"data","seq":3,"data":1}"#),
             None
         );
         let some =
             r#"{"type":"subscribed","channels":["a"],"errors":["Access denied to channel: b"]}"#;
-        let told = status(CHANNELS, some).expect("a status");
+        let found = status(CHANNELS, some).expect("a status");
         let want = "subscribed to a; the gateway refuses: Access denied to channel: b";
-        assert_eq!(told, want);
+        assert_eq!(found, want);
         let none = r#"{"type":"subscribed","channels":[],"errors":[]}"#;
         assert_eq!(
             status(CHANNELS, none).as_deref(),
             Some("subscribed to nothing")
         );
+        let whole = r#"{"type":"retained","seq":4,"channel":"a.*","count":3}"#;
+        let found = status(CHANNELS, whole).expect("a status");
+        assert_eq!(found, "last values of a.*: 3");
+        let cut = r#"{"type":"retained","seq":4,"channel":"a.*","count":3,"cut":"limit"}"#;
+        let found = status(CHANNELS, cut).expect("a status");
+        let want = "last values of a.*: 3, and others are missing (limit)";
+        assert_eq!(found, want);
         let known = r#"{"type":"response","event":"identify","data":{"device_id":"ann"}}"#;
-        let told = status(EVENTS, known).expect("a status");
-        assert_eq!(told, "this is the device ann");
+        let found = status(EVENTS, known).expect("a status");
+        assert_eq!(found, "this is the device ann");
         let push = r#"{"type":"event","event":"lobby.updated","data":{}}"#;
         assert_eq!(status(EVENTS, push), None);
         for dialect in [TRADES, CHANNELS, EVENTS] {

@@ -6,6 +6,7 @@
 //! that ask for the status get it, when the bus goes away or returns. This module must not know a contract: the gateway
 //! makes the frames.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use sonic_rs::LazyValue;
@@ -155,8 +156,8 @@ impl Follow {
     /// The position for the last answer, if the client `holds` a name of the feed. `None` if the client continues from
     /// its own position, or if messages follow: each of these has a position.
     pub(in crate::gateways) fn position(&self, core: &Core, holds: bool) -> Option<Position> {
-        let is_told = holds && !self.has_recovered && self.messages.is_empty();
-        core.position().filter(|_| is_told)
+        let is_reported = holds && !self.has_recovered && self.messages.is_empty();
+        core.position().filter(|_| is_reported)
     }
 
     /// Sends the messages. Returns true if the present position must follow them.
@@ -213,11 +214,28 @@ pub(in crate::gateways) fn gets_newest(missed: Option<Outcome>) -> bool {
 }
 
 /// The position that an event stream sends when it reconnects (`Last-Event-ID`, WHATWG HTML §9.2.5): the `since` of
-/// each request in the query without a `since`.
+/// each request in the query without a `since`. A program that can set no header has it as the last parameter of such
+/// a name in the query. The header is newer: who sets it may come back to an address of before.
 pub(in crate::gateways) fn last_event_id(head: &RequestHead<'_>) -> Option<Box<str>> {
-    let id = head.header("Last-Event-ID").filter(|id| !id.is_empty());
-    let id = id.filter(|_| head.asks_event_stream())?;
-    Some(short(id).into())
+    if !head.asks_event_stream() {
+        return None;
+    }
+    let header = head.header("Last-Event-ID").filter(|id| !id.is_empty());
+    let id = header.map(Cow::Borrowed).or_else(|| {
+        let named = head
+            .all_parameters()
+            .filter(|(name, id)| names_last_event_id(name) && !id.is_empty());
+        named.last().map(|(_, id)| id)
+    })?;
+    Some(short(&id).into())
+}
+
+/// `lastEventId` of EventSource polyfills, `lastEventID` and `Last-Event-ID` of Mercure, `last_event_id`.
+fn names_last_event_id(name: &str) -> bool {
+    let letters = name.bytes().filter(|byte| !b"-_".contains(byte));
+    letters
+        .map(|byte| byte.to_ascii_lowercase())
+        .eq(*b"lasteventid")
 }
 
 /// Whether a request asks for statuses of the bus.
@@ -286,6 +304,10 @@ impl Statuses {
             }
             BusNotice::Gap => {
                 core.lose();
+                now_us + LOSS_US
+            }
+            BusNotice::GapBeside => {
+                core.lose_beside();
                 now_us + LOSS_US
             }
             _ => return,

@@ -10,7 +10,7 @@ use weirgate_bus::nats::{
 use weirgate_bus::redis::{RedisNeeds, RedisSettings, RedisSource, RedisStreamSource};
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
-use weirgate_bus::{BusInterest, KeptFeed, Source, StreamSettings};
+use weirgate_bus::{BusInterest, KeptFeed, Source, StreamSettings, WithBeside};
 use weirgate_core::{BusEvent, FeedSettings, Subscription};
 use weirgate_core::{Feed, Gateway, Limits};
 use weirgate_server::run::{Parts, Question, RunError};
@@ -24,7 +24,7 @@ const RETAINED_SUBJECTS_MAX: usize = 1_000;
 pub(in crate::gateways) struct Reading<'a> {
     /// Bytes of a message; a larger message is cut.
     pub(in crate::gateways) payload_bytes_max: usize,
-    /// The stream that is read in place of pub/sub.
+    /// The stream that is read: in place of pub/sub; on NATS, names that it does not hold are read beside it.
     pub(in crate::gateways) stream: Option<StreamSettings>,
     /// Names that are read from the start.
     pub(in crate::gateways) names: Vec<Subscription>,
@@ -48,6 +48,7 @@ impl Reading<'_> {
             stream: checked.stream().map(|name| StreamSettings {
                 name,
                 history_ms: checked.get::<Limits>().history.keep_us / 1000,
+                history_bytes_max: checked.get::<Limits>().history.bytes_max,
                 only: None,
             }),
             names: Vec::new(),
@@ -64,7 +65,7 @@ impl Reading<'_> {
 pub(in crate::gateways) struct OpenBus {
     source: Box<dyn Source>,
     status: Arc<BusStatus>,
-    /// By this the source learns which names clients want. `None` for a stream, which is read whole.
+    /// By this the source learns which names clients want. `None` for a stream with nothing beside it.
     pub(in crate::gateways) interest: Option<BusInterest>,
     /// The check of the bus for `--check --connect`.
     question: Question,
@@ -90,7 +91,8 @@ pub(in crate::gateways) fn open(
     reading: Reading<'_>,
     clock: Clock,
 ) -> Result<OpenBus, RunError> {
-    let status = Arc::new(BusStatus::new(&[], clock.mono_us()));
+    let started_us = clock.mono_us();
+    let status = Arc::new(BusStatus::new(&[], started_us));
     match bus {
         Bus::Redis(settings) => open_redis(
             RedisSettings {
@@ -101,7 +103,7 @@ pub(in crate::gateways) fn open(
             reading,
             status,
         ),
-        Bus::Nats(settings) => open_nats(settings, reading, status),
+        Bus::Nats(settings) => open_nats(settings, reading, (status, started_us)),
     }
 }
 
@@ -149,24 +151,39 @@ fn open_redis(
     })
 }
 
+/// The source of a stream that is read whole.
+fn stream_source(
+    nats: NatsSettings,
+    reading: &Reading<'_>,
+    stream: &StreamSettings,
+    status: Arc<BusStatus>,
+) -> Result<NatsStreamSource, RunError> {
+    NatsStreamSource::new(nats, reading.payload_bytes_max, stream.clone(), status)
+        .map_err(nats_error)
+}
+
+/// Makes the source of NATS. A gateway whose clients choose names reads a stream and, beside it, the names that the stream
+/// does not hold. `status` is away since `started_us`.
 fn open_nats(
     nats: NatsSettings,
     reading: Reading<'_>,
-    status: Arc<BusStatus>,
+    (status, started_us): (Arc<BusStatus>, u64),
 ) -> Result<OpenBus, RunError> {
-    if let Some(stream) = reading.stream {
-        let question = nats_question(&nats, NatsStreamSource::needs(&stream));
-        let source =
-            NatsStreamSource::new(nats, reading.payload_bytes_max, stream, Arc::clone(&status));
-        return Ok(OpenBus {
-            source: Box::new(source.map_err(nats_error)?),
-            status,
-            interest: None,
-            question,
-        });
-    }
+    let stream = match &reading.stream {
+        Some(stream) if reading.acl.is_none() => {
+            let question = nats_question(&nats, NatsStreamSource::needs(stream));
+            let source = stream_source(nats, &reading, stream, Arc::clone(&status))?;
+            return Ok(OpenBus {
+                source: Box::new(source),
+                status,
+                interest: None,
+                question,
+            });
+        }
+        stream => stream.clone(),
+    };
     let settings = NatsSubjectsSettings {
-        nats,
+        nats: nats.clone(),
         payload_bytes_max: reading.payload_bytes_max,
         retained_subjects_max: match reading.is_retained {
             true => RETAINED_SUBJECTS_MAX,
@@ -176,7 +193,26 @@ fn open_nats(
     };
     let requests = reading.acl.into_iter().flat_map(Acl::all_names);
     let requests = requests.map(str::to_owned).collect();
-    let needs = NatsSubjectsSource::needs(&settings, requests, reading.kept.is_some());
+    let mut needs = NatsSubjectsSource::needs(&settings, requests, reading.kept.is_some());
+    if let Some(stream) = stream {
+        needs.add_stream(NatsStreamSource::needs(&stream));
+        let roles = reading.acl.into_iter().flat_map(Acl::names_by_role);
+        needs.roles = roles
+            .map(|(role, names)| (role.to_owned(), names.to_vec()))
+            .collect();
+        let question = nats_question(&nats, needs);
+        let (beside, interest) =
+            NatsSubjectsSource::new(settings, Arc::clone(&status)).map_err(nats_error)?;
+        let both = BusStatus::new(&[], started_us).with_beside(status);
+        let both = Arc::new(both);
+        let source = stream_source(nats, &reading, &stream, Arc::clone(&both))?;
+        return Ok(OpenBus {
+            source: Box::new(WithBeside::new(Box::new(source), Box::new(beside))),
+            status: both,
+            interest: Some(interest),
+            question,
+        });
+    }
     let question = nats_question(&settings.nats, needs);
     let opened = NatsSubjectsSource::new(settings, Arc::clone(&status));
     let (mut source, interest) = opened.map_err(nats_error)?;

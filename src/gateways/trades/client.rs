@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::candles::{Interval, Update};
 use super::leaving::Unsubscribing;
-use super::request::{Asked, BadRequest, Request};
+use super::request::{BadRequest, Request, Subscribe};
 use crate::gateways::shared::access::{AccessStats, Rated, RequestRate, TokenEnd, shown_hashed};
 use crate::gateways::shared::history::{Status, ended};
 use weirgate_core::{Accepted, CopyRank, Core, Frame, Now, Position, SessionKey, TopicName};
@@ -35,7 +35,7 @@ const SYMBOL_BYTES: usize = 384;
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) content: Content,
-    pub(super) asked: Asked,
+    pub(super) asked: Subscribe,
     /// The latest time of the response.
     pub(super) due_us: u64,
 }

@@ -70,7 +70,7 @@ impl TradesFeed {
         let counts = &mut self.stats.subjects[0];
         match made {
             Ok(publication) => {
-                counts.messages += 1;
+                counts.came(message.received);
                 self.stats.last_message_unix_ms = Some(message.received.unix_ms());
                 Some(publication)
             }
@@ -179,6 +179,8 @@ impl Feed for TradesFeed {
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }
+            | BusEvent::GapBeside { .. }
+            | BusEvent::Subjects(_)
             | BusEvent::RetainedEnd { .. } => {}
         }
     }

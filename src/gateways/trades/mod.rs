@@ -20,7 +20,7 @@ use std::sync::Arc;
 use self::candles::{Candles, Interval, Update};
 use self::client::{Client, Content, Held, name_for_log, not_held};
 use self::leaving::Unsubscribing;
-use self::request::{Accepts, Asked, BadRequest, Request};
+use self::request::{Accepts, BadRequest, Request, Subscribe};
 use self::users::Users;
 use crate::gateways::shared::access::{
     AccessStats, Count, Rated, RequestRate, TokenEnd, close_of, uuid,
@@ -171,7 +171,7 @@ impl TradesGateway {
         core: &mut Core,
         key: SessionKey,
         client: &mut Client,
-        (content, asked): (Content, Asked),
+        (content, asked): (Content, Subscribe),
         follow: &mut Follow,
         is_last: bool,
     ) {

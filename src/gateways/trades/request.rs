@@ -19,7 +19,7 @@ const SYMBOL_UNITS_MAX: usize = 10;
 /// A well-formed request. Symbols are in upper case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    Subscribe(Content, Asked),
+    Subscribe(Content, Subscribe),
     /// At least one symbol.
     Unsubscribe(Content, Vec<String>),
     /// Asks for a `pong`.
@@ -28,7 +28,7 @@ pub(super) enum Request {
 
 /// A `subscribe`, and the messages that follow the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct Subscribe {
     /// One to five symbols.
     pub(super) symbols: Vec<String>,
     /// The position after which the client resumes.
@@ -148,7 +148,7 @@ impl Request {
             Some("subscribe") => {
                 let symbols = read_symbols("subscribe", symbols, SYMBOLS_PER_REQUEST_MAX)?;
                 let last = last.as_ref().filter(|_| accepts.last);
-                let asked = Asked {
+                let asked = Subscribe {
                     symbols,
                     since: read_since(since.as_ref()),
                     last: read_last(last).map_err(BadRequest::Last)?,
@@ -162,7 +162,7 @@ impl Request {
             }
             Some("subscribe_candles") if accepts.candles => {
                 let action = "subscribe_candles";
-                let asked = Asked {
+                let asked = Subscribe {
                     symbols: read_symbols(action, symbols, SYMBOLS_PER_REQUEST_MAX)?,
                     // Candles are not resumed, not even by an event stream.
                     since: Since::Null,
@@ -249,7 +249,7 @@ mod tests {
     }
 
     fn subscribe(content: Content, since: Since, symbols: Vec<String>) -> Request {
-        let asked = Asked {
+        let asked = Subscribe {
             symbols,
             since,
             last: None,

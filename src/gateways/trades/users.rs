@@ -12,7 +12,7 @@ use foldhash::quality::RandomState;
 
 use super::TradesGateway;
 use super::client::{Client, Content, Held, Waiting, not_held};
-use super::request::{Asked, Request};
+use super::request::{Request, Subscribe};
 use weirgate_core::{CloseReason, Closing, Core, Gateway as _, SessionKey};
 
 /// How long a request over its user's limit waits for signs of life of the user's other connections.
@@ -195,7 +195,7 @@ impl TradesGateway {
         key: SessionKey,
         client: &mut Client,
         content: Content,
-        asked: Asked,
+        asked: Subscribe,
     ) {
         let more = not_held(core, key, content, &asked.symbols);
         let is_over = self.users.is_over(&client.held, more.len());

@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use weirgate_bus::runtime::Clock;
-use weirgate_wire::admission::Charge;
+use weirgate_wire::admission::Permit;
 
 /// Why an answer body breaks off.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -75,7 +75,7 @@ pub enum ReadBodyError {
     /// The body exceeds the limit of the reader.
     #[error("the body is too large")]
     TooLarge,
-    /// The bodies of all senders are too large together, and this body was chosen to give way.
+    /// The bodies of all senders are too large together, and this body was chosen for eviction.
     #[error("the bodies of all are too large together")]
     NoRoom,
     /// The sender was too slow.
@@ -128,14 +128,14 @@ impl RequestBody {
     /// Like [`read`](Self::read), and charges the bytes.
     ///
     /// # Errors
-    /// The body is too long, too slow or broken, or has to give way.
+    /// The body is too long, too slow or broken, or has to are evicted.
     pub async fn read_held(
         self,
         bytes_max: usize,
-        charge: &mut Charge,
+        permit: &mut Permit,
         clock: Clock,
     ) -> Result<Bytes, ReadBodyError> {
-        let held = Some(HeldBody { charge, clock });
+        let held = Some(HeldBody { permit, clock });
         read(self, bytes_max, held).await.map(Bytes::from)
     }
 }
@@ -143,11 +143,11 @@ impl RequestBody {
 /// The largest announced length for which [`read`] allocates the whole buffer before the body arrives.
 const EXACT_BYTES_MAX: usize = 64 * 1024;
 
-/// The charge for a body that is being read, in a sum of all such bodies. If the sum is over its limit, a body has to
+/// The permit for a body that is being read, in a sum of all such bodies. If the sum is over its limit, a body has to
 /// give way.
 pub struct HeldBody<'a> {
     /// What holds the bytes that were read.
-    pub charge: &'a mut Charge,
+    pub permit: &'a mut Permit,
     /// The clock that the least speed is measured with.
     pub clock: Clock,
 }
@@ -156,28 +156,28 @@ impl HeldBody<'_> {
     /// Charges the bytes that a body takes now.
     fn note(&mut self, bytes: usize) {
         let now_us = self.clock.mono_us();
-        self.charge.set(bytes as u64, now_us);
-        self.charge.progress(now_us);
-        self.charge.holding().make_room(now_us);
+        self.permit.set(bytes as u64, now_us);
+        self.permit.progress(now_us);
+        self.permit.quota().make_room(now_us);
     }
 
-    /// Whether the body has to give way. If not, wakes the reader once it has to.
-    fn gives_way(&self, cx: &Context<'_>) -> bool {
-        self.charge.wake_with(cx.waker());
-        self.charge.gives_way()
+    /// Whether the body has to are evicted. If not, wakes the reader once it has to.
+    fn is_evicted(&self, cx: &Context<'_>) -> bool {
+        self.permit.wake_with(cx.waker());
+        self.permit.is_evicted()
     }
 
-    /// The body is whole and will be used soon, so it no longer gives way.
+    /// The body is whole and will be used soon, so it no longer is evicted.
     fn settle(self) {
-        self.charge.progress(u64::MAX);
+        self.permit.progress(u64::MAX);
     }
 }
 
 /// Reads the whole body, at most `bytes_max`. The pieces are joined as they come: a list of small pieces would take
-/// many times the memory of the body. With `held`, charges the bytes; after its last byte a body no longer gives way.
+/// many times the memory of the body. With `held`, charges the bytes; after its last byte a body no longer is evicted.
 ///
 /// # Errors
-/// The body is too long, too slow or broken, or has to give way.
+/// The body is too long, too slow or broken, or has to are evicted.
 pub async fn read<B>(
     mut body: B,
     bytes_max: usize,
@@ -196,7 +196,7 @@ where
     let mut whole = Vec::with_capacity(announced.min(EXACT_BYTES_MAX));
     loop {
         let next = poll_fn(|cx| match &held {
-            Some(held) if held.gives_way(cx) => Poll::Ready(Err(ReadBodyError::NoRoom)),
+            Some(held) if held.is_evicted(cx) => Poll::Ready(Err(ReadBodyError::NoRoom)),
             _ => Pin::new(&mut body).poll_frame(cx).map(Ok),
         });
         let Some(frame) = next.await? else {
@@ -364,7 +364,7 @@ mod tests {
     use tokio::runtime;
 
     use super::*;
-    use weirgate_wire::admission::Holding;
+    use weirgate_wire::admission::Quota;
 
     /// Frames in order, of unknown total length.
     struct Frames(std::vec::IntoIter<Result<Frame<Bytes>, BoxError>>);
@@ -413,16 +413,16 @@ mod tests {
 
     #[test]
     fn a_body_that_does_not_come_gives_way_to_one_that_does() {
-        let of = Holding::new("bodies", 1_000);
+        let of = Quota::new("bodies", 1_000);
         let clock = Clock::start();
         let client = std::net::IpAddr::from([192, 0, 2, 1]).into();
         let runtime = runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let part = || Full::new(Bytes::from_static(&[b'x'; 900]));
             let rests = part().with_trailers(pending::<Option<Result<HeaderMap, _>>>());
-            let mut charges = [0, 1].map(|_| of.hold(client, 0, clock.mono_us()));
-            let [first, second] = &mut charges;
-            let held = |charge| Some(HeldBody { charge, clock });
+            let mut permits = [0, 1].map(|_| of.hold(client, 0, clock.mono_us()));
+            let [first, second] = &mut permits;
+            let held = |permit| Some(HeldBody { permit, clock });
             let mut resting = pin!(read(Box::pin(rests), 2_000, held(first)));
             let waits = poll_fn(|cx| Poll::Ready(resting.as_mut().poll(cx).is_pending()));
             assert!(waits.await);

@@ -86,13 +86,13 @@ impl ClientStream {
 
     /// Whether the connection has to end because the TLS sessions of all clients together hold too many bytes. If not,
     /// wakes the task once it has to.
-    pub(super) fn gives_way(&mut self, cx: &Context<'_>) -> bool {
+    pub(super) fn is_evicted(&mut self, cx: &Context<'_>) -> bool {
         let session = self.tls.as_mut();
         session
             .filter(|session| session.held_bytes() > 0)
             .is_some_and(|session| {
                 session.wake_with(cx.waker());
-                session.gives_way()
+                session.is_evicted()
             })
     }
 

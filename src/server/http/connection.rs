@@ -7,7 +7,7 @@ use super::client_stream::ClientStream;
 use super::gate::{Client, Gate, HeadLimits, Stop};
 use super::handover::{ConnectionClock, Ends, Handover, HttpSettings, Linger, WayBack, Work};
 use super::service::Found;
-use super::site::{Answer, GivesWay, Handler, LateAnswer, RequestParts, Site};
+use super::site::{Answer, Handler, IsEvicted, LateAnswer, RequestParts, Site};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderMap, HeaderValue, ORIGIN};
 use hyper::server::conn::http1;
@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 use weirgate_core::CloseReason;
-use weirgate_wire::admission::{Charge, ClientAddr, HeldBytes, Holding, Peer};
+use weirgate_wire::admission::{ClientAddr, HeldBytes, Peer, Permit, Quota};
 use weirgate_wire::upgrade;
 
 /// How often to check again for a client whose end unread bytes may hide ([`Client::Hidden`]).
@@ -82,8 +82,8 @@ enum End {
     Stopped,
     /// An operator has cut off the client whose request was in progress.
     Cut(ClientAddr),
-    /// The connection was chosen to give way: because all connections together hold too many bytes, or for a new one.
-    GivesWay(CloseReason),
+    /// The connection was chosen for eviction: because all connections together hold too many bytes, or for a new one.
+    IsEvicted(CloseReason),
 }
 
 /// Serves a connection until its end, or until its client asks for a WebSocket: then the connection goes `back`. Holds
@@ -131,13 +131,13 @@ pub(super) async fn serve(
     // The reactor has read a head, and has decided that it is served here.
     let decided = !read.is_empty();
     let gate = Gate::new(stream, read, decided, limits, Rc::clone(&clock), time);
-    let gives_way = Rc::<RefCell<Option<GivesWay>>>::default();
+    let is_evicted = Rc::<RefCell<Option<IsEvicted>>>::default();
     let caller = Rc::<RefCell<Option<Caller>>>::default();
     let requests = Requests {
         server: Rc::clone(&server),
         clock: Rc::clone(&clock),
         gate: gate.clone(),
-        gives_way: Rc::clone(&gives_way),
+        is_evicted: Rc::clone(&is_evicted),
         caller: Rc::clone(&caller),
         certificate: certificate.map(Arc::from),
         peer,
@@ -149,9 +149,9 @@ pub(super) async fn serve(
     let unwritten = Unwritten {
         of: &settings.held,
         client: peer.client(),
-        charge: None,
+        permit: None,
     };
-    let holds = (&gate, &*gives_way, unwritten);
+    let holds = (&gate, &*is_evicted, unwritten);
     let watched = (&*caller, &mut stopping);
     let end = run(&server, &mut http, holds, &clock, watched).await;
     // Also drops the handler's future, and hyper's reference to the gate.
@@ -203,7 +203,7 @@ pub(super) async fn serve(
             server.ends.count(peer, client, CloseReason::Revoked);
             stream.reset();
         }
-        (End::GivesWay(reason), _) => {
+        (End::IsEvicted(reason), _) => {
             server.ends.count(peer, peer.client(), reason);
             // The client of a connection without a request may still have to read its last answer.
             if reason != CloseReason::Evicted || clock.is_owed() {
@@ -220,39 +220,39 @@ fn refusal(status: u16, detail: &str) -> Vec<u8> {
     answer
 }
 
-/// The charge for parts of answers that hyper holds because the client does not read.
+/// The permit for parts of answers that hyper holds because the client does not read.
 struct Unwritten<'s> {
-    of: &'s Holding,
+    of: &'s Quota,
     client: ClientAddr,
-    charge: Option<Charge>,
+    permit: Option<Permit>,
 }
 
 impl Unwritten<'_> {
-    /// Sets the charge to this many bytes. Returns whether the connection has to give way, because all clients together
+    /// Sets the permit to this many bytes. Returns whether the connection has to are evicted, because all clients together
     /// hold too many.
-    fn gives_way(&mut self, bytes: usize, now_us: u64, cx: &Context<'_>) -> bool {
+    fn is_evicted(&mut self, bytes: usize, now_us: u64, cx: &Context<'_>) -> bool {
         if bytes == 0 {
-            self.charge = None;
+            self.permit = None;
             return false;
         }
         let (of, client) = (self.of, self.client);
-        let charge = self
-            .charge
+        let permit = self
+            .permit
             .get_or_insert_with(|| of.hold(client, 0, now_us));
-        let before = charge.amount();
-        charge.set(bytes as u64, now_us);
-        if charge.amount() > before {
+        let before = permit.amount();
+        permit.set(bytes as u64, now_us);
+        if permit.amount() > before {
             of.make_room(now_us);
         }
-        charge.wake_with(cx.waker());
-        charge.gives_way()
+        permit.wake_with(cx.waker());
+        permit.is_evicted()
     }
 }
 
 async fn run(
     server: &Server,
     http: &mut http1::Connection<TokioIo<Gate>, Requests>,
-    (gate, gives_way, mut unwritten): (&Gate, &RefCell<Option<GivesWay>>, Unwritten<'_>),
+    (gate, is_evicted, mut unwritten): (&Gate, &RefCell<Option<IsEvicted>>, Unwritten<'_>),
     clock: &ConnectionClock,
     (caller, stopping): (&RefCell<Option<Caller>>, &mut watch::Receiver<bool>),
 ) -> End {
@@ -301,32 +301,32 @@ async fn run(
             Poll::Ready(Err(error)) => return Poll::Ready(End::Fault(error)),
             Poll::Pending => {}
         }
-        if let Some(reason) = gate.gives_way(cx) {
-            return Poll::Ready(End::GivesWay(reason));
+        if let Some(reason) = gate.is_evicted(cx) {
+            return Poll::Ready(End::IsEvicted(reason));
         }
-        if unwritten.gives_way(gate.uncharged(), time.mono_us(), cx) {
-            return Poll::Ready(End::GivesWay(CloseReason::HttpMemory));
+        if unwritten.is_evicted(gate.uncharged(), time.mono_us(), cx) {
+            return Poll::Ready(End::IsEvicted(CloseReason::HttpMemory));
         }
         if clock.is_evicted(cx) {
-            return Poll::Ready(End::GivesWay(CloseReason::Evicted));
+            return Poll::Ready(End::IsEvicted(CloseReason::Evicted));
         }
         // hyper does not poll the body of an answer while the client does not read, so this check is made here.
-        if gives_way
+        if is_evicted
             .borrow()
             .as_ref()
-            .is_some_and(|gives_way| gives_way(cx))
+            .is_some_and(|is_evicted| is_evicted(cx))
         {
-            return Poll::Ready(End::GivesWay(CloseReason::HttpMemory));
+            return Poll::Ready(End::IsEvicted(CloseReason::HttpMemory));
         }
         let client = match clock.is_working() {
-            true => gate.look_for_client(cx),
+            true => gate.find_client(cx),
             false => Client::There,
         };
         if client == Client::Gone {
             return Poll::Ready(End::ClientGone);
         }
-        let look_again = (client == Client::Hidden).then(|| Instant::now() + LOOK_AGAIN);
-        let Some(deadline) = clock.deadline().into_iter().chain(look_again).min() else {
+        let recheck = (client == Client::Hidden).then(|| Instant::now() + LOOK_AGAIN);
+        let Some(deadline) = clock.deadline().into_iter().chain(recheck).min() else {
             return Poll::Pending;
         };
         if timer.deadline() != deadline {
@@ -375,7 +375,7 @@ struct Requests {
     server: Rc<Server>,
     clock: Rc<ConnectionClock>,
     gate: Gate,
-    gives_way: Rc<RefCell<Option<GivesWay>>>,
+    is_evicted: Rc<RefCell<Option<IsEvicted>>>,
     /// The sender of the last request, if the request ends when its sender is cut off.
     caller: Rc<RefCell<Option<Caller>>>,
     /// The name in the client's certificate.
@@ -397,7 +397,7 @@ impl service::Service<Request<Incoming>> for Requests {
         let asked = origin.map(|origin| (ORIGIN, origin.clone())).into_iter();
         let (asked, body_read) = (asked.collect::<HeaderMap>(), body.progress());
         let (version, gate) = (head.version, self.gate.clone());
-        let gives_way = Rc::clone(&self.gives_way);
+        let is_evicted = Rc::clone(&self.is_evicted);
         let (server, clock) = (Rc::clone(&self.server), Rc::clone(&self.clock));
         let (access, certificate) = (&server.settings.access, self.certificate.clone());
         let parts = RequestParts {
@@ -419,7 +419,7 @@ impl service::Service<Request<Incoming>> for Requests {
                     (answer(parts, body).await, Some(work))
                 }
             };
-            *gives_way.borrow_mut() = answer.gives_way.take();
+            *is_evicted.borrow_mut() = answer.is_evicted.take();
             // The bytes of a service's answer are already charged with the connection to the service.
             gate.set_charged(answer.is_passed_on);
             let of = (gate.clone(), is_tls);

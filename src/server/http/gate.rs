@@ -182,14 +182,17 @@ impl Gate {
         }
     }
 
-    /// Returns the reason if the connection has to give way because of the bytes that it holds. If not, wakes the task
+    /// Returns the reason if the connection has to are evicted because of the bytes that it holds. If not, wakes the task
     /// once it has to.
-    pub(super) fn gives_way(&self, cx: &Context<'_>) -> Option<CloseReason> {
+    pub(super) fn is_evicted(&self, cx: &Context<'_>) -> Option<CloseReason> {
         let state = &mut *self.0.borrow_mut();
-        let tls = state.stream.gives_way(cx).then_some(CloseReason::TlsMemory);
+        let tls = state
+            .stream
+            .is_evicted(cx)
+            .then_some(CloseReason::TlsMemory);
         tls.or_else(|| {
-            let gives_way = state.read.give_way(cx.waker());
-            gives_way.then_some(CloseReason::HttpMemory)
+            let is_evicted = state.read.is_evicted(cx.waker());
+            is_evicted.then_some(CloseReason::HttpMemory)
         })
     }
 
@@ -200,13 +203,13 @@ impl Gate {
 
     /// Checks whether the client has shut down its half of the connection, or the connection is broken. Reads no byte
     /// of a body, because only the handler asks for body bytes.
-    pub(super) fn look_for_client(&self, cx: &mut Context<'_>) -> Client {
-        self.0.borrow_mut().look_for_client(cx)
+    pub(super) fn find_client(&self, cx: &mut Context<'_>) -> Client {
+        self.0.borrow_mut().find_client(cx)
     }
 }
 
 impl State {
-    fn look_for_client(&mut self, cx: &mut Context<'_>) -> Client {
+    fn find_client(&mut self, cx: &mut Context<'_>) -> Client {
         let is_whole = !matches!(self.next, Next::Body(_));
         let read = match self.next {
             Next::Head(_) => self.poll_read_ahead(cx),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{CloseReason, HTTP_BYTES_MAX};
-use weirgate_wire::admission::{ClientAddr, HeldBytes, Holding, Peer, Permit, Rest};
+use weirgate_wire::admission::{ClientAddr, ConnectionPermit, HeldBytes, Peer, Quota, Rest};
 use weirgate_wire::base::LogBudget;
 
 /// Limits of plain HTTP connections.
@@ -20,7 +20,7 @@ use weirgate_wire::base::LogBudget;
 pub struct HttpSettings {
     /// Limits the bytes of requests that are read before they are used: those after a head at the hand-over, those
     /// after a request in progress, and small bodies for services.
-    pub held: Holding,
+    pub held: Quota,
     /// Who the clients are, and who is refused.
     pub access: Arc<ClientAccess>,
     /// The most bytes of a request head; a larger head gets a 431.
@@ -54,7 +54,7 @@ pub struct Linger {
 impl Default for HttpSettings {
     fn default() -> Self {
         Self {
-            held: Holding::new("http_bytes", HTTP_BYTES_MAX),
+            held: Quota::new("http_bytes", HTTP_BYTES_MAX),
             access: Arc::default(),
             head_bytes_max: 16 * 1024,
             head_headers_max: 100,
@@ -88,16 +88,16 @@ pub struct Handover {
     /// The other end.
     pub peer: Peer,
     /// Counts the connection towards the limit. Dropped when the connection has ended.
-    pub permit: Permit,
+    pub permit: ConnectionPermit,
 }
 
 /// Returns a connection with a request for a WebSocket to the reactor. Called on the HTTP thread, so it must not block.
 pub type WayBack = Arc<dyn Fn(Handover) + Send + Sync>;
 
-/// The most log lines a second about connections that had to give way, broke the protocol of TLS, or were cut off.
+/// The most log lines a second about connections that had to are evicted, broke the protocol of TLS, or were cut off.
 const END_LINES_PER_SECOND: u32 = 10;
 
-/// Reports the ends of connections that had to give way, broke the protocol of TLS, or were cut off: to the reactor, which counts
+/// Reports the ends of connections that had to are evicted, broke the protocol of TLS, or were cut off: to the reactor, which counts
 /// them, and to the log.
 #[derive(Debug)]
 pub(super) struct Ends {
@@ -178,8 +178,8 @@ pub(super) struct ConnectionClock {
     head_timeout: Duration,
     idle_timeout: Duration,
     /// `None` once the permit has gone on with the connection.
-    permit: RefCell<Option<Permit>>,
-    /// How the connection rests, as its charge knows it; `None` while it works.
+    permit: RefCell<Option<ConnectionPermit>>,
+    /// How the connection rests, as its permit knows it; `None` while it works.
     rest: Cell<Option<Rest>>,
     time: Clock,
 }
@@ -188,7 +188,7 @@ impl ConnectionClock {
     /// `in_head`: bytes of a head have come already, or a silent client has no more time for a head than a slow client.
     pub(super) fn start(
         in_head: bool,
-        permit: Permit,
+        permit: ConnectionPermit,
         settings: &HttpSettings,
         time: Clock,
     ) -> Self {
@@ -212,10 +212,10 @@ impl ConnectionClock {
     }
 
     /// Takes the permit out, for a connection that goes on elsewhere.
-    pub(super) fn take_permit(&self) -> Option<Permit> {
+    pub(super) fn take_permit(&self) -> Option<ConnectionPermit> {
         let permit = self.permit.take();
         if let Some(permit) = &permit {
-            permit.charge().progress(u64::MAX);
+            permit.held().progress(u64::MAX);
         }
         permit
     }
@@ -223,10 +223,10 @@ impl ConnectionClock {
     /// Whether the connection was evicted. If not, wakes the task once it is.
     pub(super) fn is_evicted(&self, cx: &Context<'_>) -> bool {
         let permit = self.permit.borrow();
-        let charge = permit.as_ref().map(Permit::charge);
-        charge.is_some_and(|charge| {
-            charge.wake_with(cx.waker());
-            charge.gives_way()
+        let permit = permit.as_ref().map(ConnectionPermit::held);
+        permit.is_some_and(|permit| {
+            permit.wake_with(cx.waker());
+            permit.is_evicted()
         })
     }
 
@@ -307,16 +307,16 @@ impl ConnectionClock {
         Some(Rest { is_owed, since_us })
     }
 
-    /// Tells the charge of the connection whether the connection rests.
+    /// Tells the permit of the connection whether the connection rests.
     fn note_rest(&self) {
         let (rest, permit) = (self.resting(), self.permit.borrow());
         if self.rest.replace(rest) == rest {
             return;
         }
-        if let Some(charge) = permit.as_ref().map(Permit::charge) {
+        if let Some(permit) = permit.as_ref().map(ConnectionPermit::held) {
             match rest {
-                Some(rest) => charge.rest(rest),
-                None => charge.progress(u64::MAX),
+                Some(rest) => permit.rest(rest),
+                None => permit.progress(u64::MAX),
             }
         }
     }

@@ -48,12 +48,7 @@ pub fn status_routes(
 
 fn metrics(texts: &MetricsTexts, request: &RequestParts) -> Answer {
     let format = MetricsFormat::accepted(request.header_values(&ACCEPT));
-    let content_type = match format {
-        MetricsFormat::OpenMetrics => OPEN_METRICS_CONTENT_TYPE,
-        MetricsFormat::PrometheusText => PROMETHEUS_TEXT_CONTENT_TYPE,
-        MetricsFormat::PrometheusProtobuf => PROMETHEUS_PROTOBUF_CONTENT_TYPE,
-    };
-    Answer::new(StatusCode::OK, content_type, texts.text(format)).no_store()
+    Answer::new(StatusCode::OK, format.content_type(), texts.text(format)).no_store()
 }
 
 /// How long a text of `/metrics` is served again, in microseconds: making one takes the HTTP thread a millisecond or more,
@@ -215,7 +210,7 @@ const ENCODING: Name<'static> = Name::new_unchecked("encoding");
 
 /// The formats of `/metrics`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MetricsFormat {
+pub(crate) enum MetricsFormat {
     /// OpenMetrics 1.0.
     OpenMetrics,
     /// The text format 0.0.4 of Prometheus.
@@ -230,6 +225,24 @@ impl MetricsFormat {
     /// Chooses a format of Prometheus only if the headers name it with a higher quality than OpenMetrics. Everything
     /// else gets OpenMetrics: requests without the header, `*/*` as from curl, and types that weirgate does not have.
     pub(super) fn accepted<'a>(headers: impl Iterator<Item = &'a str>) -> Self {
+        Self::accepted_of(headers, true)
+    }
+
+    /// The same among the formats that are text.
+    pub(crate) fn accepted_text<'a>(headers: impl Iterator<Item = &'a str>) -> Self {
+        Self::accepted_of(headers, false)
+    }
+
+    /// The `Content-Type` of the format.
+    pub(crate) const fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => OPEN_METRICS_CONTENT_TYPE,
+            Self::PrometheusText => PROMETHEUS_TEXT_CONTENT_TYPE,
+            Self::PrometheusProtobuf => PROMETHEUS_PROTOBUF_CONTENT_TYPE,
+        }
+    }
+
+    fn accepted_of<'a>(headers: impl Iterator<Item = &'a str>, with_protobuf: bool) -> Self {
         let (mut open_metrics, mut text, mut protobuf, mut wildcard) = (None, None, None, None);
         for range in headers.flat_map(MediaTypeList::new).flatten() {
             let is = |ty: Name<'_>, subty: Name<'_>| range.ty == ty && range.subty == subty;
@@ -237,7 +250,10 @@ impl MetricsFormat {
                 &mut open_metrics
             } else if is(names::TEXT, names::PLAIN) && is_0_0_4(&range) {
                 &mut text
-            } else if is(names::APPLICATION, PROTOBUF) && is_metric_families(&range) {
+            } else if with_protobuf
+                && is(names::APPLICATION, PROTOBUF)
+                && is_metric_families(&range)
+            {
                 &mut protobuf
             } else if is(names::_STAR, names::_STAR) || is(names::APPLICATION, names::_STAR) {
                 &mut wildcard
@@ -435,5 +451,29 @@ pub(crate) mod tests {
         assert_eq!(MetricsFormat::accepted(both.into_iter()), OpenMetrics);
         let both = ["text/plain;q=0.6", "application/openmetrics-text;q=0.5"];
         assert_eq!(MetricsFormat::accepted(both.into_iter()), PrometheusText);
+    }
+
+    #[test]
+    fn who_prefers_protobuf_gets_the_text_that_comes_next_where_there_is_none() {
+        let protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6";
+        for (rest, text) in [
+            (
+                "application/openmetrics-text;q=0.5,text/plain;version=0.0.4;q=0.2",
+                OpenMetrics,
+            ),
+            (
+                "application/openmetrics-text;q=0.2,text/plain;version=0.0.4;q=0.5",
+                PrometheusText,
+            ),
+            ("*/*;q=0.1", OpenMetrics),
+        ] {
+            let accept = format!("{protobuf},{rest}");
+            assert_eq!(of(&accept), PrometheusProtobuf, "{accept}");
+            assert_eq!(
+                MetricsFormat::accepted_text([&*accept].into_iter()),
+                text,
+                "{accept}"
+            );
+        }
     }
 }

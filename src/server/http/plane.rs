@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::CloseReason;
-use weirgate_wire::admission::{Holding, Peer, Permit, Room};
+use weirgate_wire::admission::{ConnectionPermit, Peer, Quota, Room};
 use weirgate_wire::base::LogBudget;
 
 enum Job {
@@ -55,7 +55,7 @@ impl HttpHandle {
         let _ = self.jobs.send(Job::Stop { within });
     }
 
-    /// The reason of the next connection that had to give way or broke the protocol of TLS; `None` if there is none.
+    /// The reason of the next connection that had to are evicted or broke the protocol of TLS; `None` if there is none.
     pub fn next_end(&self) -> Option<CloseReason> {
         self.ends.try_recv().ok()
     }
@@ -230,7 +230,7 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 pub struct Admin {
     bound: Bound,
     site: Site,
-    held: Holding,
+    held: Quota,
     clock: Clock,
 }
 
@@ -256,7 +256,7 @@ impl Admin {
             is_admin: true,
             ..site
         };
-        let held = Holding::new("admin_connections", Self::CONNECTIONS_MAX as u64);
+        let held = Quota::new("admin_connections", Self::CONNECTIONS_MAX as u64);
         Ok(Self {
             bound,
             site,
@@ -321,7 +321,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// The open connections.
 struct Connections {
     tasks: JoinSet<()>,
-    held: Holding,
+    held: Quota,
     clock: Clock,
 }
 
@@ -369,14 +369,14 @@ impl Connections {
         stopping: &watch::Receiver<bool>,
     ) {
         let now_us = self.clock.mono_us();
-        let permit = Permit::of(self.held.hold(peer.client(), 1, now_us));
+        let permit = ConnectionPermit::of(self.held.hold(peer.client(), 1, now_us));
         // There is room, as `accept` has looked.
         let room = Room {
             holders_max: Admin::CONNECTIONS_MAX,
             is_shared: false,
             early: false,
         };
-        let _ = permit.charge().fit(room, now_us);
+        let _ = permit.held().fit(room, now_us);
         let handover = Handover {
             stream,
             tls: None,

@@ -418,11 +418,11 @@ pub struct LateAnswer {
     /// Whether this is a service's answer: then only CORS headers are added, and only if the service has set none.
     pub is_passed_on: bool,
     /// For an answer of a service: it holds a connection, which others may need.
-    pub gives_way: Option<GivesWay>,
+    pub is_evicted: Option<IsEvicted>,
 }
 
 /// Returns whether the answer has to end because others need what it holds. If not, wakes the task once it has to.
-pub(crate) type GivesWay = Box<dyn Fn(&Context<'_>) -> bool>;
+pub(crate) type IsEvicted = Box<dyn Fn(&Context<'_>) -> bool>;
 
 impl From<Answer> for LateAnswer {
     fn from(answer: Answer) -> Self {
@@ -431,7 +431,7 @@ impl From<Answer> for LateAnswer {
             headers: answer.headers,
             body: Box::pin(Full::new(answer.body).map_err(BoxError::from)),
             is_passed_on: false,
-            gives_way: None,
+            is_evicted: None,
         }
     }
 }

@@ -94,6 +94,24 @@ impl ListenAddr {
         }
     }
 
+    /// Binds a TCP address without listening, so that it stays this user's while the processes that share it come and
+    /// go. Returns the port too.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind); a unix socket cannot be shared.
+    pub(crate) fn hold(&self) -> io::Result<(Socket, u16)> {
+        let Self::Tcp(addr) = self else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let options = ListenOptions {
+            reuse_port: true,
+            ..ListenOptions::default()
+        };
+        let socket = bound_tcp(*addr, &options)?;
+        let addr = socket.local_addr()?.as_socket();
+        Ok((socket, addr.map_or(0, |addr| addr.port())))
+    }
+
     /// Checks everything that can be checked before a bind.
     ///
     /// # Errors
@@ -202,6 +220,14 @@ impl Bound {
 }
 
 fn bind_tcp(addr: SocketAddr, options: &ListenOptions) -> io::Result<std::net::TcpListener> {
+    let socket = bound_tcp(addr, options)?;
+    set_options(&socket, options);
+    socket.listen(options.backlog)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn bound_tcp(addr: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
     let tcp = |domain| Socket::new(domain, Type::STREAM, Some(Protocol::TCP));
     let (socket, addr) = socket_for(addr, tcp)?;
     socket.set_reuse_address(true)?;
@@ -212,10 +238,7 @@ fn bind_tcp(addr: SocketAddr, options: &ListenOptions) -> io::Result<std::net::T
         socket.set_only_v6(false)?;
     }
     socket.bind(&addr.into())?;
-    set_options(&socket, options);
-    socket.listen(options.backlog)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Sets the options for accepted sockets. On Linux these inherit the TCP options of the listening socket, so no

@@ -32,7 +32,7 @@ use super::listeners::Accepted;
 use crate::listening::tls::{ServerTlsInForce, TlsSession};
 use weirgate_bus::runtime::{Clock, Wake};
 use weirgate_core::{CloseReason, Secured, SessionKey};
-use weirgate_wire::admission::{Chosen, ClientAddr, Holding};
+use weirgate_wire::admission::{Chosen, ClientAddr, Quota};
 
 /// Counts of the thread.
 #[derive(Debug, Default)]
@@ -117,8 +117,8 @@ impl Handshakes {
     /// The system refuses a descriptor or a thread.
     pub(crate) fn start(
         tls: Option<ServerTlsInForce>,
-        places: Holding,
-        held: &Holding,
+        places: Quota,
+        held: &Quota,
         clock: Clock,
         wake: &Wake,
         counts: &Arc<HandshakeCounts>,

@@ -303,7 +303,7 @@ impl Listeners {
     }
 
     /// Whether other processes can take the new clients of an open TCP port.
-    pub(super) fn can_give_way(&self) -> bool {
+    pub(super) fn can_hand_over_port(&self) -> bool {
         self.reuse_port && self.all.iter().any(Listener::is_tcp)
     }
 
@@ -315,13 +315,13 @@ impl Listeners {
     }
 
     /// Makes every listener try an accept without a new edge.
-    pub(super) fn look_again(&mut self) {
+    pub(super) fn recheck(&mut self) {
         self.all.iter_mut().for_each(Listener::set_ready);
     }
 
     /// Closes the TCP listeners without a waiting connection, so that other processes get the new clients. At
     /// a close the kernel resets waiting connections.
-    pub(super) fn give_way(&mut self) {
+    pub(super) fn hand_over_port(&mut self) {
         let idle = self.all.iter_mut();
         idle.filter(|one| one.is_tcp() && !one.ready)
             .for_each(Listener::close);

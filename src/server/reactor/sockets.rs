@@ -94,7 +94,7 @@ pub(super) struct Sockets {
     readable: Readable,
     joined: Joined,
     tls: TlsBuffers,
-    /// Sockets whose TLS was chosen to give way.
+    /// Sockets whose TLS was chosen for eviction.
     chosen: Chosen<SessionKey>,
     clock: Clock,
     first_write_us: Option<u64>,
@@ -250,17 +250,17 @@ impl Sockets {
     }
 
     /// Returns the sockets to end so that the TLS of all clients holds no more than its limit.
-    pub(super) fn give_way(&mut self) -> Vec<SessionKey> {
+    pub(super) fn take_evicted(&mut self) -> Vec<SessionKey> {
         let mut chosen = self.chosen.take();
         chosen.retain(|&key| {
             let tls = self.socket(key).and_then(|socket| socket.tls.as_ref());
-            tls.is_some_and(|tls| tls.gives_way())
+            tls.is_some_and(|tls| tls.is_evicted())
         });
         chosen
     }
 
-    /// Whether [`give_way`](Self::give_way) may return a socket.
-    pub(super) fn may_give_way(&self) -> bool {
+    /// Whether [`take_evicted`](Self::take_evicted) may return a socket.
+    pub(super) fn may_evict(&self) -> bool {
         !self.chosen.is_empty()
     }
 

@@ -274,9 +274,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             || self.hub.is_surveying()
     }
 
-    /// Whether another thread has put something in a channel, or has chosen a client to give way.
+    /// Whether another thread has put something in a channel, or has chosen a client to are evicted.
     fn has_messages(&self) -> bool {
-        self.seams.have_messages() || self.sockets.may_give_way()
+        self.seams.have_messages() || self.sockets.may_evict()
     }
 
     /// Returns the time to the next deadline. The poll rounds up, so a turn never comes too early.
@@ -326,7 +326,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         self.effects();
         self.survey();
         self.publish_numbers(now);
-        self.look_at_slow();
+        self.check_slow();
         self.begin(Phase::Wait);
     }
 
@@ -347,7 +347,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     /// Reports to the hub the end of a peer's side, even if unread bytes precede the end.
-    fn look_for_end(&mut self, now: Now, key: SessionKey) {
+    fn check_end(&mut self, now: Now, key: SessionKey) {
         if let Some(end) = self.sockets.end(key) {
             self.hub.handle_end_seen(now, key, end == End::Failed);
         }
@@ -365,7 +365,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// meantime.
     fn judge(&mut self, began: Now, poll_was_empty: bool) {
         let now = self.since(began);
-        self.freeze.look(now.mono_us);
+        self.freeze.check(now.mono_us);
         let is_quiet = poll_was_empty && !self.clients_wait();
         if self.freeze.may_judge(now.mono_us, is_quiet) {
             self.hub.handle_timeout(now);
@@ -374,7 +374,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
 
     /// Ends the clients that were chosen because the TLS of all clients holds too many bytes.
     fn relieve(&mut self) {
-        for key in self.sockets.give_way() {
+        for key in self.sockets.take_evicted() {
             let now = self.clock.now();
             self.hub
                 .handle_failed(now, key, CloseReason::TlsMemory, true);
@@ -390,7 +390,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 let key = SessionKey::from_bits(bits as u64);
                 self.sockets.note_end(key, event);
                 self.note_unread(key, Unread::of(event));
-                self.look_for_end(now, key);
+                self.check_end(now, key);
                 if event.is_writable() {
                     match self.sockets.has_room(key) {
                         Room::Free => self.hub.handle_writable(now, key),
@@ -445,10 +445,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     }
 
     /// Looks at some of the clients whose send queue waits, if a look is due.
-    fn look_at_slow(&mut self) {
+    fn check_slow(&mut self) {
         if self.hub.slow_due().is_some_and(|at| at <= self.now_us) {
             let (now, late_us) = (self.clock.now(), self.report.late_us());
-            self.hub.look_at_slow(now, late_us, &mut self.sockets);
+            self.hub.check_slow(now, late_us, &mut self.sockets);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use weirgate_core::{CloseReason, DrainPlan, Limits};
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 use weirgate_wire::auth::Origins;
 
 use super::tls::ClientTls;
@@ -33,7 +33,7 @@ pub struct CommonSettings {
     /// TLS towards clients; `None` for plain connections alone.
     pub tls: Option<ClientTls>,
     /// The bytes that the TLS of all clients holds, on all threads.
-    pub tls_held: Holding,
+    pub tls_held: Quota,
     /// The limits of the core.
     pub limits: Limits,
     /// Plain HTTP connections.
@@ -83,7 +83,7 @@ impl CommonSettings {
         Self {
             reactor: reactor_settings(checked),
             tls: ClientTls::new(checked),
-            tls_held: Holding::new("tls_bytes", checked.get::<TlsSettings>().held_bytes_max),
+            tls_held: Quota::new("tls_bytes", checked.get::<TlsSettings>().held_bytes_max),
             http: HttpSettings {
                 head_bytes_max: limits.head_bytes_max,
                 head_headers_max: limits.head_headers_max,
@@ -117,7 +117,7 @@ impl CommonSettings {
     }
 
     /// The settings of the operator's page.
-    pub(super) fn operator(&self) -> OperatorSettings {
+    pub(crate) fn operator(&self) -> OperatorSettings {
         let is_loopback =
             matches!(&self.admin_addr, Some(ListenAddr::Tcp(addr)) if addr.ip().is_loopback());
         OperatorSettings {
@@ -133,7 +133,7 @@ impl CommonSettings {
     }
 
     /// What is held for clients outside of the core and the gateway.
-    pub(super) fn holdings(&self) -> impl Iterator<Item = Holding> {
+    pub(super) fn holdings(&self) -> impl Iterator<Item = Quota> {
         let handshakes = self.tls.iter().map(|tls| tls.handshakes.clone());
         let bytes = [&self.limits.http_held, &self.tls_held];
         bytes.into_iter().cloned().chain(handshakes)
@@ -141,7 +141,7 @@ impl CommonSettings {
 
     /// Returns the error if two listeners of this process have the same address. With `--reuse-port` both would
     /// listen, and the kernel would give each client to either of them.
-    pub(super) fn twice(&self) -> Option<String> {
+    pub(crate) fn twice(&self) -> Option<String> {
         let listen = &self.reactor.listen;
         let plain = listen.addrs.iter().map(|addr| ("--listen", addr));
         let tls = listen.tls_addrs.iter().map(|addr| ("--tls-port", addr));
@@ -158,7 +158,7 @@ impl CommonSettings {
     }
 
     /// The permitted origins, for the HTTP side.
-    pub(super) fn cors(&self) -> Cors {
+    pub(crate) fn cors(&self) -> Cors {
         match self.allowed_origins.as_slice() {
             [] => Cors::Any,
             listed => Cors::Listed(listed.to_vec()),

@@ -31,7 +31,7 @@ use weirgate_bus::status::BusStatus;
 use weirgate_bus::{Source, SourceLink};
 use weirgate_core::BusEvent;
 use weirgate_core::{Core, Feed, FrameBytes, Gateway, Hub};
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 
 /// The longest time that the HTTP side gets to end after the last turn of the loop.
 const HTTP_STOP: Duration = Duration::from_millis(200);
@@ -61,7 +61,7 @@ pub struct Parts<G: Gateway, F> {
     stats_head: Option<StatsHead>,
     stats_line: Option<StatsLine>,
     metrics: Vec<GatewayMetric>,
-    holdings: Vec<Holding>,
+    holdings: Vec<Quota>,
     reloads: Vec<Box<dyn Reload>>,
     awaits_keys: Option<Arc<AtomicBool>>,
     inputs: Inputs<G::In>,
@@ -196,7 +196,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
 
     /// Adds the sums of what other threads of the gateway hold for clients.
     #[must_use]
-    pub fn holdings(mut self, holdings: impl IntoIterator<Item = Holding>) -> Self {
+    pub fn holdings(mut self, holdings: impl IntoIterator<Item = Quota>) -> Self {
         self.holdings.extend(holdings);
         self
     }
@@ -389,7 +389,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             let handshakes = (tls.is_some() || has_headers).then(|| {
                 let places = common.tls.as_ref().map(|tls| tls.handshakes.clone());
                 // Without TLS there are only proxy headers to read.
-                let places = places.unwrap_or_else(|| Holding::new("tls_handshakes", 0));
+                let places = places.unwrap_or_else(|| Quota::new("tls_handshakes", 0));
                 let held = &common.tls_held;
                 Handshakes::start(tls, places, held, clock, wake, &handshakes)
             });

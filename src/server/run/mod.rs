@@ -40,6 +40,7 @@ use crate::telemetry::logging::LoggingError;
 pub use self::address_space::fit_address_space;
 pub use self::common::CommonSettings;
 pub use self::gateway::{Inputs, Parts};
+pub(crate) use self::prepared::alone;
 pub use self::prepared::{BusWord, Dialect, GatewayKind, Print, RoleTable, TokenUse};
 pub use self::prepared::{Prepared, Question, TIMEOUT_FLAG};
 pub use self::process::Listening;
@@ -47,6 +48,7 @@ pub use self::reload::{Reload, Reloaded};
 pub use self::tls::ClientTls;
 pub use self::watchdog::{default_signals, stop_signals_are_taken, take_early_signals};
 pub use self::watches::StatsLine;
+pub(crate) use self::watches::notify;
 pub use crate::telemetry::logging::say;
 
 /// The reason why the process ends without a signal.
@@ -77,6 +79,12 @@ pub enum RunError {
         /// The allowed time, seconds.
         limit_s: u64,
     },
+    /// One of several processes could not start; its log has the reason.
+    #[error("a process could not start; its lines in the log say why")]
+    Processes {
+        /// The exit status of the process.
+        status: u8,
+    },
     /// Settings: a file or an address in the settings is not valid.
     #[error("{0}")]
     Settings(String),
@@ -103,7 +111,7 @@ fn listen_hint(kind: io::ErrorKind) -> &'static str {
 
 impl RunError {
     /// The error of an address that cannot be listened on.
-    pub(super) fn listen(addr: &ListenAddr, error: io::Error) -> Self {
+    pub(crate) fn listen(addr: &ListenAddr, error: io::Error) -> Self {
         match error.kind() {
             // For example an owner that this machine does not know: a retry cannot help.
             io::ErrorKind::InvalidInput => Self::Settings(format!(
@@ -144,6 +152,7 @@ impl RunError {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Settings(_) => 2,
+            Self::Processes { status } => *status,
             _ => 1,
         }
     }

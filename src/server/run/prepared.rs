@@ -13,6 +13,9 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::process::{Signal, set_parent_process_death_signal};
+use signal_hook::consts::SIGUSR2;
+use signal_hook::flag;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -23,6 +26,7 @@ use super::{RunError, reload};
 use crate::listening::{Bound, ListenAddr, ListenOptions};
 use crate::reactor::ListenSettings;
 use crate::settings::{Check, Checked, Rows};
+use crate::supervisor;
 use weirgate_bus::runtime::{Clock, detached};
 use weirgate_wire::auth::{Acl, TokenNameLimits};
 use weirgate_wire::base::Finding;
@@ -96,9 +100,22 @@ impl Prepared {
     }
 }
 
+/// Has the system stop this process when its supervisor is killed: a new supervisor could not watch it, and would share
+/// the port with it.
+fn end_with_supervisor() {
+    // The signal for a roll may be sent to all processes of a unit, and would end this one.
+    let ignored = flag::register(SIGUSR2, Arc::default());
+    if let Err(error) = ignored {
+        tracing::warn!(%error, "SIGUSR2 would end this process");
+    }
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
+        tracing::warn!(%error, "this process would outlive its supervisor");
+    }
+}
+
 /// The listen options of the admin socket: the same as for clients but without `SO_REUSEPORT`, because each process has
 /// its own operators' pages.
-pub(super) fn alone(options: &ListenOptions) -> ListenOptions {
+pub(crate) fn alone(options: &ListenOptions) -> ListenOptions {
     ListenOptions {
         reuse_port: false,
         ..options.clone()
@@ -328,6 +345,13 @@ impl GatewayKind {
     pub fn run(&self, checked: &Checked) -> Result<(), RunError> {
         reload::expect_signals();
         let clock = start_process(checked)?;
+        if checked.processes().is_supervisor() {
+            let ended = supervisor::run(self.name, checked, clock);
+            return ended.map_err(|error| error.of_settings(checked));
+        }
+        if checked.processes().number().is_some() {
+            end_with_supervisor();
+        }
         let ended = self.prepare(checked, clock).and_then(Prepared::run);
         ended.map_err(|error| error.of_settings(checked))
     }

@@ -23,7 +23,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{CloseReason, Limits};
-use weirgate_wire::admission::{Held, Holding, LOOP_BYTES};
+use weirgate_wire::admission::{Held, LOOP_BYTES, Quota};
 
 /// Open files that are kept for other uses than connections of clients and services: the bus, key files, threads, and
 /// refused connections until they end.
@@ -48,7 +48,7 @@ const ROOM_WARNED_OF: usize = 1_000;
 pub(super) fn start_process(checked: &Checked) -> Result<Clock, RunError> {
     check_address_space()?;
     let (format, filter) = log_settings(checked)?;
-    logging::init(format, &filter)?;
+    logging::init(format, &filter, checked.processes().number())?;
     Ok(begin(checked))
 }
 
@@ -282,13 +282,13 @@ pub(super) fn seed(clock: Clock) -> u64 {
 }
 
 /// The metrics of what is held for clients.
-pub(super) fn held_metrics(holdings: &[Holding]) -> [GatewayMetric; 4] {
+pub(super) fn held_metrics(holdings: &[Quota]) -> [GatewayMetric; 4] {
     let metric = |name, count: fn(Held) -> u64| {
         let holdings = holdings.to_vec();
         let read = move || {
             // The sums of several services have one name.
             let mut sums = BTreeMap::new();
-            for held in holdings.iter().map(Holding::counts) {
+            for held in holdings.iter().map(Quota::counts) {
                 *sums.entry(held.name).or_default() += count(held);
             }
             sums.into_iter().collect()
@@ -299,7 +299,7 @@ pub(super) fn held_metrics(holdings: &[Holding]) -> [GatewayMetric; 4] {
         metric(&names::HELD, |held| held.held),
         metric(&names::HELD_MAX, |held| held.max),
         metric(&names::HELD_REFUSED, |held| held.refused),
-        metric(&names::HELD_GAVE_WAY, |held| held.gave_way),
+        metric(&names::HELD_GAVE_WAY, |held| held.evicted),
     ]
 }
 

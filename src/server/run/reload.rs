@@ -138,7 +138,7 @@ impl Reloads {
         detached("reload", move || {
             loop {
                 if !hang_ups.wait() {
-                    readers.iter().for_each(|reader| reader.progress.look());
+                    readers.iter().for_each(|reader| reader.progress.check());
                 } else if had_terminal && !stdin().is_terminal() {
                     stop_without_terminal();
                 } else {
@@ -162,7 +162,7 @@ fn all(readers: &[Reader]) {
     while let Ok(outcome) = outcomes.recv_deadline(end) {
         counts[outcome] += 1;
     }
-    readers.iter().for_each(|reader| reader.progress.look());
+    readers.iter().for_each(|reader| reader.progress.check());
     let late = readers.len() as u64 - counts.iter().sum::<u64>();
     counts[FAILED] += late;
     let [changed, unchanged, failed] = counts;
@@ -248,7 +248,7 @@ impl Progress {
     }
 
     /// If a part's files do not answer, counts and logs this once.
-    fn look(&self) {
+    fn check(&self) {
         let mut doing = self.doing();
         if matches!(*doing, Doing::Reads(since) if since.elapsed() >= READ_TIMEOUT) {
             *doing = Doing::Hangs;
@@ -369,13 +369,13 @@ mod tests {
         assert_eq!(counts(), (vec![1, 1, 1], vec![("acl", 0)]));
         // Files that do not answer are counted once.
         for since in [READ_TIMEOUT / 2, READ_TIMEOUT] {
-            progress.look();
+            progress.check();
             let since = Instant::now().checked_sub(since);
             *progress.doing() = Doing::Reads(since.expect("an uptime"));
         }
         assert_eq!(counts(), (vec![1, 1, 1], vec![("acl", 0)]));
-        progress.look();
-        progress.look();
+        progress.check();
+        progress.check();
         assert_eq!(counts(), (vec![1, 1, 2], vec![("acl", 1)]));
     }
 

@@ -26,7 +26,7 @@ impl Reload for SecretFiles {
     }
 
     fn is_due(&mut self) -> bool {
-        self.prints.look()
+        self.prints.check()
     }
 
     /// All files are read before the first secret changes: two of them may belong together.

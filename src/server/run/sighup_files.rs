@@ -17,7 +17,7 @@ use crate::http::operator::Cutter;
 use crate::settings::{Checked, Kind, ProcessSettings, flag};
 use crate::telemetry::logging;
 use weirgate_bus::runtime::Clock;
-use weirgate_core::{Cut, CutRequest, Revoked};
+use weirgate_core::{Cut, CutRequest, Revoked, Whom};
 
 /// The most characters of a filter in a log line.
 const SHOWN_CHARS: usize = 200;
@@ -182,7 +182,7 @@ impl Reload for RevokedFile {
             return Ok(Reloaded::Unchanged);
         }
         let entries = self.in_force.len();
-        self.cutter.close(None, move |done| {
+        self.cutter.close(Whom::Refused, move |done| {
             let clients = done.clients;
             tracing::info!(
                 entries,

@@ -16,7 +16,7 @@ use crate::reactor::HandshakeCounts;
 use crate::settings::{Checked, TlsSettings};
 use crate::telemetry::{GatewayMetric, names};
 use weirgate_bus::runtime::{Clock, tls_roots};
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 use weirgate_wire::base::Finding;
 
 const DAY_S: i64 = 24 * 3600;
@@ -27,7 +27,7 @@ pub struct ClientTls {
     /// The files.
     pub files: ServerTlsFiles,
     /// Slots for handshakes in progress.
-    pub handshakes: Holding,
+    pub handshakes: Quota,
 }
 
 impl ClientTls {
@@ -37,7 +37,7 @@ impl ClientTls {
         let tls: TlsSettings = checked.get();
         Some(Self {
             files,
-            handshakes: Holding::new("tls_handshakes", tls.handshakes_max),
+            handshakes: Quota::new("tls_handshakes", tls.handshakes_max),
         })
     }
 }
@@ -104,7 +104,7 @@ impl Reload for TlsInForce {
     }
 
     fn is_due(&mut self) -> bool {
-        self.prints.look()
+        self.prints.check()
     }
 
     fn reload(&mut self) -> Result<Reloaded, String> {

@@ -141,7 +141,7 @@ pub(super) fn watch(
 ) -> Result<(), RunError> {
     let stat = fs::read_link("/proc/thread-self")
         .map(|thread| PathBuf::from("/proc").join(thread).join("stat"));
-    let (tell, told) = bounded(4);
+    let (tell, outcome) = bounded(4);
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(RunError::Thread)?;
     let forward = move || {
         for _ in signals.forever() {
@@ -155,7 +155,7 @@ pub(super) fn watch(
         turn_max,
         stop_at_most,
     };
-    detached("watchdog", move || watchdog.run(&told)).map_err(RunError::Thread)
+    detached("watchdog", move || watchdog.run(&outcome)).map_err(RunError::Thread)
 }
 
 struct Watchdog {

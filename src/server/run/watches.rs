@@ -20,6 +20,7 @@ use super::{RunError, watchdog};
 use crate::reactor::ReactorSettings;
 use crate::telemetry::{LoopNumbers, Telemetry};
 use weirgate_bus::runtime::{Clock, detached};
+use weirgate_core::Short;
 
 /// Starts the threads that watch the running loop; called by the thread of the loop.
 pub(super) fn start(
@@ -37,6 +38,9 @@ pub(super) fn start(
         started.map_err(RunError::Thread)?;
     }
     after_storms(Arc::clone(telemetry)).map_err(RunError::Thread)?;
+    if common.limits.history.keep_us > 0 {
+        watch_history(Arc::clone(telemetry), clock).map_err(RunError::Thread)?;
+    }
     let bus_away = BusAway::default();
     if let Some(limit_s) = common.bus_away_exit_s {
         let watching = bus_away.watch(Arc::clone(telemetry), clock, limit_s);
@@ -85,6 +89,36 @@ impl BusAway {
     pub(super) fn stops(&self) -> bool {
         self.0.load(Relaxed)
     }
+}
+
+/// The interval between two looks at the history.
+const HISTORY_LOOK: Duration = Duration::from_secs(2);
+
+/// Starts a thread that warns once the limit on bytes leaves less than half of `--history-ms`, and ends with the process.
+fn watch_history(telemetry: Arc<Telemetry>, clock: Clock) -> io::Result<()> {
+    let run = move || {
+        let mut is_warned = false;
+        loop {
+            thread::sleep(HISTORY_LOOK);
+            let stats = telemetry.event_loop.numbers().hub.history;
+            let reach = stats.and_then(|stats| stats.reach(clock.now().unix_us).zip(Some(stats)));
+            let Some((reach, stats)) = reach else {
+                continue;
+            };
+            let is_short = reach.short == Some(Short::Bytes) && reach.us < stats.keep_us / 2;
+            if is_short && !is_warned {
+                tracing::warn!(
+                    holds_ms = reach.us / 1_000,
+                    history_ms = stats.keep_us / 1_000,
+                    bytes_max = stats.bytes_max,
+                    "the history holds less than half of --history-ms: no more fits in --history-bytes-max; clients that \
+                     were away longer are not recovered"
+                );
+            }
+            is_warned = is_short || is_warned && reach.short.is_some();
+        }
+    };
+    detached("history", run)
 }
 
 /// A function that logs a line of numbers, and how often to call it.
@@ -173,7 +207,7 @@ const STOP_LOOK: Duration = Duration::from_millis(100);
 /// `READY=1` is sent when the gateway listens, even without a bus. The gateway then serves the last state and retries;
 /// a start timeout of systemd would end it. `/ready` says whether the gateway should get traffic.
 fn notify_systemd(telemetry: &Arc<Telemetry>, clock: Clock, reactor: &ReactorSettings) {
-    if std::env::var_os("NOTIFY_SOCKET").is_none_or(|path| path.is_empty()) {
+    if !has_systemd() {
         return;
     }
     notify(&[NotifyState::Ready]);
@@ -187,11 +221,11 @@ fn notify_systemd(telemetry: &Arc<Telemetry>, clock: Clock, reactor: &ReactorSet
 
 fn notify_of_turns(telemetry: &Telemetry, clock: Clock, reactor: &ReactorSettings) {
     let mut pulse = sd_notify::watchdog_enabled().map(Pulse::new);
-    let mut stop_told = false;
+    let mut is_stop_reported = false;
     loop {
         thread::sleep(STOP_LOOK);
-        if telemetry.event_loop.draining() && !stop_told {
-            stop_told = true;
+        if telemetry.event_loop.draining() && !is_stop_reported {
+            is_stop_reported = true;
             // The unit's TimeoutStopSec= may be shorter than the drain that is set.
             let connections = telemetry.event_loop.read(LoopNumbers::all_connections);
             let micros = u32::try_from(reactor.stop_us_max(connections)).unwrap_or(u32::MAX);
@@ -208,7 +242,16 @@ fn notify_of_turns(telemetry: &Telemetry, clock: Clock, reactor: &ReactorSetting
     }
 }
 
-fn notify(state: &[NotifyState<'_>]) {
+/// Whether systemd started the process and waits to be notified.
+fn has_systemd() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| !path.is_empty())
+}
+
+/// Notifies systemd, if it started the process (sd_notify(3)).
+pub(crate) fn notify(state: &[NotifyState<'_>]) {
+    if !has_systemd() {
+        return;
+    }
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "systemd could not be notified");
     }

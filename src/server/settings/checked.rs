@@ -131,6 +131,7 @@ impl Checked {
             let both_ways = PAIRS.iter().flat_map(|&(a, b)| [(a, b), (b, a)]);
             errors.extend(both_ways.filter_map(|pair| checked.alone(pair)));
             errors.extend(checked.tls_errors());
+            errors.extend(checked.processes_errors());
             errors.extend(checked.history_errors());
             errors.extend(checked.headers_from_nobody());
             errors.extend(checked.cookie_of_any_page());
@@ -182,7 +183,7 @@ impl Checked {
     }
 
     /// The same error, with the whole value as the wrong part.
-    pub(crate) fn refused_as_it_is(&self, flag: &str, allowed: impl Into<String>) -> SettingsError {
+    pub fn refused_as_it_is(&self, flag: &str, allowed: impl Into<String>) -> SettingsError {
         let shown = match &self.found(flag).value {
             Value::Urls(urls) => urls.expose().to_string(),
             value => value.to_string(),
@@ -378,16 +379,16 @@ mod tests {
                 "stall-ms, 100",
             ),
         ] {
-            let told = refused(&[(flag, value)], &[]);
-            assert!(told.contains(low) && told.contains(high), "{told}");
+            let error = refused(&[(flag, value)], &[]);
+            assert!(error.contains(low) && error.contains(high), "{error}");
         }
     }
 
     #[test]
     fn all_wrong_values_are_told_at_once() {
         let flags = [("drain-ms", "-1"), ("port", "x")];
-        let told = refused(&flags, &[("WEIRGATE_LOG_FORMAT", "xml")]);
-        assert_eq!(told.lines().count(), 3, "{told}");
+        let error = refused(&flags, &[("WEIRGATE_LOG_FORMAT", "xml")]);
+        assert_eq!(error.lines().count(), 3, "{error}");
     }
 
     /// The settings of these names in the environment, with files of these paths and texts.
@@ -460,17 +461,20 @@ mod tests {
             ),
         ];
         for (env, file, says) in cases {
-            let told = with_files(env, file).expect_err("wrong settings");
-            assert!(told.starts_with(says) && !told.contains("s3cret"), "{told}");
+            let error = with_files(env, file).expect_err("wrong settings");
+            assert!(
+                error.starts_with(says) && !error.contains("s3cret"),
+                "{error}"
+            );
         }
         // The secret where the path belongs.
-        let told = with_files(&[("NATS_TOKEN_FILE", "s3cret")], |_| {
+        let error = with_files(&[("NATS_TOKEN_FILE", "s3cret")], |_| {
             Err(io::ErrorKind::NotFound.into())
         });
-        let told = told.expect_err("no file");
+        let error = error.expect_err("no file");
         assert!(
-            told.starts_with("NATS_TOKEN_FILE: ") && !told.contains("s3cret"),
-            "{told}"
+            error.starts_with("NATS_TOKEN_FILE: ") && !error.contains("s3cret"),
+            "{error}"
         );
     }
 
@@ -479,12 +483,12 @@ mod tests {
         let bad = || OsString::from_vec(vec![0xff]);
         let env = Env::new([("NATS_URL".into(), bad()), (bad(), "x".into())]);
         let errors = collect(ROWS.settings(), |_| None, &env, &mut Vec::new());
-        let told: Vec<_> = errors
+        let error: Vec<_> = errors
             .unwrap_err()
             .iter()
             .map(ToString::to_string)
             .collect();
-        assert_eq!(told, ["--nats-url (env NATS_URL) is not UTF-8 text"]);
+        assert_eq!(error, ["--nats-url (env NATS_URL) is not UTF-8 text"]);
         assert!(env.unknown_names(&ROWS.settings()).is_empty());
     }
 }

@@ -11,6 +11,7 @@ use url::{Host, Url};
 use super::Checked;
 use super::kind::{Form, Refused};
 use super::listen::ListenSettings;
+use super::processes::Processes;
 use super::secret::{SecretText, SecretUrl};
 use super::typed::SettingsError;
 use crate::listening::tls::{CertificateFiles, OldestVersion, ServerTlsFiles};
@@ -67,6 +68,8 @@ group! {
         pub memory_max: u64 = 0,
         /// A file with refused users and tokens.
         pub revoked_file: Option<PathBuf> = None,
+        /// How many processes serve the clients.
+        pub processes: Processes = Processes::Alone,
         /// The CPU of the loop, then the CPU of the bus thread. Empty: any CPU.
         pub cpus: Vec<usize> = Vec::new(),
     }

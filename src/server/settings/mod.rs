@@ -19,6 +19,7 @@ mod field;
 mod groups;
 mod kind;
 mod listen;
+mod processes;
 mod secret;
 mod setting;
 mod table;
@@ -33,8 +34,9 @@ pub use groups::{
 };
 pub use kind::{Form, Kind, Refused, Unit, Value, without_secrets};
 pub use listen::{Listen, ListenSettings};
+pub use processes::{PROCESSES_MAX, Processes};
 pub use secret::{SecretText, SecretUrl};
-pub use setting::{Given, Heading, Limit, MistakenEnv, Part, Setting, Shows};
+pub use setting::{Counts, Given, Heading, Limit, MistakenEnv, Part, Setting, Shows};
 pub use table::{Change, Rows, table};
 pub use table::{has_flag, shared_flag};
 pub use typed::{SettingsError, Source};

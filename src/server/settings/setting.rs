@@ -144,6 +144,18 @@ pub struct MistakenEnv {
     pub unless: &'static [&'static str],
 }
 
+/// What a limit counts if several processes share a port (`--processes`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Counts {
+    /// A client, a message, a name, or something that each process has whole.
+    #[default]
+    Each,
+    /// All clients: each process has its part.
+    All,
+    /// An address, whose connections are spread over the processes.
+    Address,
+}
+
 /// Where a setting can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
@@ -197,6 +209,8 @@ pub struct Setting {
     pub mistaken_env: Option<MistakenEnv>,
     /// For a limit of bytes over all clients: its part of `--memory-max`, in thousandths.
     pub memory_part: Option<u16>,
+    /// What the limit counts over several processes; of a part of `--memory-max` always all clients.
+    pub(super) counts: Counts,
     /// The part of the shared table. A gateway's own rows do not use it.
     pub(super) part: Part,
 }
@@ -224,6 +238,7 @@ impl Setting {
             leads_short_help: false,
             mistaken_env: None,
             memory_part: None,
+            counts: Counts::Each,
             part: Part::Every,
         }
     }
@@ -326,6 +341,26 @@ impl Setting {
     pub const fn memory_part(mut self, thousandths: u16) -> Self {
         self.memory_part = Some(thousandths);
         self
+    }
+
+    /// Makes the limit one of all processes of a port together.
+    pub const fn counts_all(mut self) -> Self {
+        self.counts = Counts::All;
+        self
+    }
+
+    /// Makes the limit one by address, over all processes of a port.
+    pub const fn counts_address(mut self) -> Self {
+        self.counts = Counts::Address;
+        self
+    }
+
+    /// What the limit counts over several processes.
+    pub fn counts(&self) -> Counts {
+        match self.memory_part {
+            Some(_) => Counts::All,
+            None => self.counts,
+        }
     }
 
     /// Makes the row a setting without a flag. It can be set only in the environment, by the names of the replaced

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::kind::{Kind, Refused, Value};
+use super::processes;
 use super::setting::Setting;
 
 /// The env name that replaces the subcommand.
@@ -314,7 +315,8 @@ pub fn collect(
         }
     }
     warnings.extend(env.mistaken_names(&all));
-    share(&mut all, env.memory_limit_bytes);
+    let processes = processes::shares(&all);
+    share(&mut all, env.memory_limit_bytes, processes);
     match errors.is_empty() {
         true => Ok(all),
         false => Err(errors),
@@ -413,8 +415,15 @@ const PROGRAM_BYTES: u64 = 24 * 1024 * 1024;
 
 /// Gives each limit that nobody has set its part of the memory, without that of the program itself. Without
 /// `--memory-max` the memory is three quarters of `limit_bytes`, the memory limit of the process. Defaults are then only
-/// lowered, because a large machine is no reason to hold more.
-fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
+/// lowered, because a large machine is no reason to hold more. If this is one of several `processes`, it has its part of
+/// the memory, and of all other limits over all clients.
+fn share(all: &mut [Typed], limit_bytes: Option<u64>, processes: u64) {
+    share_memory(all, limit_bytes, processes);
+    processes::divide(all, processes);
+    lower_default(all, "bus-message-bytes-max", "frame-bytes-max");
+}
+
+fn share_memory(all: &mut [Typed], limit_bytes: Option<u64>, processes: u64) {
     let Some(memory) = all.iter_mut().find(|typed| typed.setting.flag == FLAG) else {
         return;
     };
@@ -426,6 +435,11 @@ fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
     let Some(bytes) = memory.number().filter(|bytes| *bytes > 0) else {
         return;
     };
+    let bytes = match processes {
+        1 => bytes,
+        _ => (bytes / processes).max(MEMORY_BYTES_MIN),
+    };
+    memory.replace(bytes, memory.source.clone());
     for typed in &mut *all {
         let (Some(thousandths), Source::Default) = (typed.setting.memory_part, &typed.source)
         else {
@@ -440,13 +454,12 @@ fn share(all: &mut [Typed], limit_bytes: Option<u64>) {
             typed.replace(part, Source::PartOf(FLAG));
         }
     }
-    lower_default(all, "bus-message-bytes-max", "frame-bytes-max");
 }
 
-/// Lowers a value that nobody has set to the part of the memory that bounds it.
+/// Lowers a value that nobody has set to the part of the memory that bounds it, unless somebody has set that part.
 fn lower_default(all: &mut [Typed], flag: &str, bound: &str) {
     let mut found = all.iter().filter(|typed| typed.setting.flag == bound);
-    let part = found.find(|typed| matches!(typed.source, Source::PartOf(_)));
+    let part = found.find(|typed| matches!(typed.source, Source::PartOf(_) | Source::Default));
     let Some(part) = part.and_then(Typed::number) else {
         return;
     };

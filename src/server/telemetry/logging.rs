@@ -57,15 +57,18 @@ pub enum LoggingError {
 /// (`info,weirgate_server::http=debug`).
 ///
 /// No thread that logs waits. Lines wait in a queue; while it is full, further lines are left out, and their number is
-/// logged later.
+/// logged later. `process` is in each line, if several processes write into one log.
 ///
 /// # Errors
 /// `directives` cannot be read, the system refuses a thread, or logging was set up before.
-pub fn init(format: LogFormat, directives: &str) -> Result<(), LoggingError> {
+pub fn init(format: LogFormat, directives: &str, process: Option<u32>) -> Result<(), LoggingError> {
     let filter = filter(directives)?;
     let terminal = TerminalLines::for_stdout().filter(|_| format == LogFormat::Text);
     let mut lines = LogLines::start()?;
     lines.is_styled = terminal.is_some();
+    lines.label = process
+        .map(|number| Label::new(number, format))
+        .unwrap_or_default();
     let formatter = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || lines.clone());
@@ -204,6 +207,39 @@ struct LogLines {
     /// Whether the formatter styles the lines for a terminal, and escapes all texts of clients and servers. The
     /// formatters of JSON and of plain text do not escape all characters that control a terminal or break a line.
     is_styled: bool,
+    label: Label,
+}
+
+/// What each line of one of several processes has at its begin and before its end.
+#[derive(Clone, Debug, Default)]
+struct Label {
+    begin: String,
+    end: String,
+}
+
+impl Label {
+    fn new(process: u32, format: LogFormat) -> Self {
+        match format {
+            LogFormat::Json => Self {
+                begin: format!("{{\"process\":{process},"),
+                end: String::new(),
+            },
+            LogFormat::Text => Self {
+                begin: String::new(),
+                end: format!(" process={process}"),
+            },
+        }
+    }
+
+    /// The line, which ends without a line break, with the label and the line break.
+    fn on(&self, line: &str) -> String {
+        let Self { begin, end } = self;
+        let rest = match begin.is_empty() {
+            true => line,
+            false => line.strip_prefix('{').unwrap_or(line),
+        };
+        format!("{begin}{rest}{end}\n")
+    }
 }
 
 impl LogLines {
@@ -218,13 +254,13 @@ impl LogLines {
         let (lines, queue) = Self::new();
         let (waiting, left_out) = (Arc::clone(&lines.waiting), Arc::clone(&lines.left_out));
         detached("log", move || {
-            let mut told = 0;
+            let mut reported = 0;
             // Ends with the process.
             for job in queue {
                 if let Job::Line(line) = &job {
                     waiting.fetch_sub(line.len(), Ordering::Relaxed);
                 }
-                write_out(job, &left_out, &mut told, &mut io::stdout());
+                write_out(job, &left_out, &mut reported, &mut io::stdout());
             }
         })?;
         Ok(QUEUE.get_or_init(|| lines).clone())
@@ -237,6 +273,7 @@ impl LogLines {
             waiting: Arc::default(),
             left_out: Arc::default(),
             is_styled: false,
+            label: Label::default(),
         };
         (lines, queue)
     }
@@ -254,7 +291,7 @@ impl LogLines {
 
 /// Writes a line. A closed standard output is not an error. `told` is the number of left-out lines that were logged
 /// already.
-fn write_out(job: Job, left_out: &AtomicU64, told: &mut u64, out: &mut dyn Write) {
+fn write_out(job: Job, left_out: &AtomicU64, reported: &mut u64, out: &mut dyn Write) {
     match job {
         Job::Line(line) => {
             let _ = out.write_all(&line);
@@ -262,9 +299,9 @@ fn write_out(job: Job, left_out: &AtomicU64, told: &mut u64, out: &mut dyn Write
         Job::Flush(done) => drop(done),
     }
     let all = left_out.load(Ordering::Relaxed);
-    let lines = all - *told;
+    let lines = all - *reported;
     if lines > 0 {
-        *told = all;
+        *reported = all;
         tracing::warn!(
             lines,
             "log lines were left out: standard output was not read"
@@ -276,10 +313,11 @@ fn write_out(job: Job, left_out: &AtomicU64, told: &mut u64, out: &mut dyn Write
 impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
-        match self.is_styled {
-            true => self.put(line),
-            false => self.put((escaped_bytes(text, &[]) + "\n").as_bytes()),
-        }
+        let text = match self.is_styled {
+            true => String::from_utf8_lossy(text).into_owned(),
+            false => escaped_bytes(text, &[]),
+        };
+        self.put(self.label.on(&text).as_bytes());
         Ok(line.len())
     }
 
@@ -364,16 +402,16 @@ mod tests {
             .json()
             .with_writer(move || lines.clone())
             .finish();
-        let (mut told, mut out) = (0, Vec::new());
+        let (mut reported, mut out) = (0, Vec::new());
         tracing::subscriber::with_default(subscriber, || {
             for job in queue.try_iter() {
-                write_out(job, &left_out, &mut told, &mut out);
+                write_out(job, &left_out, &mut reported, &mut out);
             }
         });
         let out = String::from_utf8(out).unwrap();
         assert_eq!(out.matches("a line\n").count(), WAITING_LINES_MAX);
         assert!(out.contains(r#""lines":7"#), "told once there is room");
-        assert_eq!(told, 7);
+        assert_eq!(reported, 7);
     }
 
     #[test]

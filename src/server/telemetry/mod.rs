@@ -236,6 +236,38 @@ impl Telemetry {
     }
 }
 
+/// Metrics of a process without a loop.
+#[derive(Debug)]
+pub(crate) struct OwnMetrics(pub Vec<GatewayMetric>);
+
+impl OwnMetrics {
+    /// Returns the metrics as OpenMetrics text.
+    pub(crate) fn open_metrics(self) -> String {
+        self.text(text::encode)
+    }
+
+    /// Returns the same metrics in the text format 0.0.4 of Prometheus.
+    pub(crate) fn prometheus_text(self) -> String {
+        self.text(prometheus_text::encode)
+    }
+
+    fn text(self, encode: fn(&mut String, &Registry) -> fmt::Result) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut out, &registry);
+        out
+    }
+}
+
+impl Collector for OwnMetrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Writer(encoder);
+        self.0.iter().try_for_each(|metric| metric.write(&mut out))
+    }
+}
+
 impl Collector for Telemetry {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Writer(encoder);

@@ -99,6 +99,17 @@ metric_names! { |at|
     BUS_LAST_MESSAGE = Gauge "weirgate_bus_last_message_timestamp_seconds" []
         "Unix time of the newest good message; absent before the first."
         => at.turn.feed.last_message_unix_ms.map(seconds);
+    FEED_LAST_MESSAGE = Gauge "weirgate_feed_last_message_timestamp_seconds" ["subject"]
+        "Unix time of the newest good message of the subject; absent before the first."
+        => ByLabel(at.turn.feed.subjects.iter().filter_map(|one| {
+            Some((one.subject.as_str(), seconds(one.last_message?.unix_ms())))
+        }));
+    FEED_QUIET_AFTER = Gauge "weirgate_feed_quiet_after_seconds" ["subject"]
+        "Silence after which the subject counts as quiet: ten times its usual gap between messages, and 5 s at least; \
+            absent before its tenth message."
+        => ByLabel(at.turn.feed.subjects.iter().filter_map(|one| {
+            Some((one.subject.as_str(), one.quiet_after_us()? as f64 / 1e6))
+        }));
     BUS_QUEUE_MESSAGES = Gauge "weirgate_bus_queue_messages" []
         "Messages between the bus and the event loop; at the maximum the bus waits."
         => at.turn.shell.bus_queue_messages;
@@ -303,6 +314,12 @@ metric_names! { |at|
     HISTORY_BYTES_MAX = Gauge "weirgate_history_bytes_max" []
         "Memory allowed for these messages (--history-bytes-max)."
         => IfAny(at.turn.hub.history.map(|history| history.bytes_max));
+    HISTORY_SINCE = Gauge "weirgate_history_since_timestamp_seconds" []
+        "Unix time since which the history has every message; absent before the first position."
+        => IfAny(at.turn.hub.history.and_then(|history| history.since_unix_us).map(|us| us as f64 / 1e6));
+    HISTORY_WANTED = Gauge "weirgate_history_wanted_seconds" []
+        "How long messages are kept for clients that resume, while they fit (--history-ms)."
+        => IfAny(at.turn.hub.history.map(|history| history.keep_us as f64 / 1e6));
     NAMES_REFUSED = Counter "weirgate_names_refused_total" ["reason"]
         "Names that clients asked for and did not get, or lost, by reason. denied: by the role; new_token: the \
              new token does not grant a name that the client held; invalid: no name of this bus, or too long; \
@@ -437,6 +454,12 @@ metric_names! { |at|
     PROCESS_START_TIME = Gauge "process_start_time_seconds" []
         "Start of the process, Unix time in seconds."
         => at.process.start_time_seconds;
+    PROCESSES = Gauge "weirgate_processes" ["state"]
+        "Processes by state, if several share the port (--processes).";
+    PROCESS_RESTARTS = Counter "weirgate_process_restarts_total" []
+        "Processes that have ended and were started again (--processes).";
+    PROCESS_ROLLS = Counter "weirgate_process_rolls_total" []
+        "Replacements of all processes by new ones (--processes, SIGUSR2).";
 }
 
 /// The kind of a metric.

@@ -59,9 +59,9 @@ impl ProcessStats {
 /// Returns the number of open descriptors. Linux 6.2 and later report it as the size of the directory; listing tens of
 /// thousands of entries would take milliseconds.
 fn open_fds() -> Option<u64> {
-    let told = fs::metadata("/proc/self/fd").ok()?.len();
-    if told > 0 {
-        return Some(told);
+    let reported = fs::metadata("/proc/self/fd").ok()?.len();
+    if reported > 0 {
+        return Some(reported);
     }
     let entries = fs::read_dir("/proc/self/fd").ok()?.count() as u64;
     // The listing itself holds a descriptor.

@@ -16,11 +16,17 @@ fn telemetry() -> Arc<Telemetry> {
         gateway: "levels",
         features: "nats".to_owned(),
     };
-    let feed = FeedStats::of(["levels.signals", "a\"b\\c"]);
+    let mut feed = FeedStats::of(["levels.signals", "a\"b\\c"]);
+    for subject in &mut feed.subjects {
+        (0..10).for_each(|_| subject.came(NOW));
+    }
     let telemetry = Telemetry::new(build, feed, Some(Arc::new(bus)), NOW);
     telemetry.add_gateway(of_gateways().collect());
     let _ = telemetry.event_loop.turn_ended(NOW, |numbers| {
-        numbers.hub.history = Some(HistoryStats::default());
+        numbers.hub.history = Some(HistoryStats {
+            since_unix_us: Some(NOW.unix_us),
+            ..HistoryStats::default()
+        });
     });
     telemetry
 }

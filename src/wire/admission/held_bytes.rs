@@ -1,27 +1,27 @@
-//! Bytes of a client that travel with their charge.
+//! Bytes of a client that travel with their permit.
 
 use std::fmt;
 use std::ops::Deref;
 use std::task::Waker;
 
-use super::{Charge, ClientAddr, Holding};
+use super::{ClientAddr, Permit, Quota};
 
 /// An allocation may be up to twice as large as the bytes in it, and at least twice as large as this.
 const SPARE_BYTES: usize = 512;
 
-/// Bytes of a client, and their charge: wherever the bytes go, they count in the same [`Holding`].
+/// Bytes of a client, and their permit: wherever the bytes go, they count in the same [`Quota`].
 pub struct HeldBytes {
     bytes: Vec<u8>,
-    charge: Charge,
+    charge: Permit,
 }
 
 impl HeldBytes {
     /// Charges bytes that are here already to `client`, and makes room if all clients hold too much.
     ///
     /// ```
-    /// use weirgate_wire::admission::{HeldBytes, Holding};
+    /// use weirgate_wire::admission::{HeldBytes, Quota};
     ///
-    /// let all = Holding::new("bytes", 100);
+    /// let all = Quota::new("bytes", 100);
     /// let client = std::net::IpAddr::from([192, 0, 2, 1]).into();
     /// let mut held = HeldBytes::new(&all, client, b"GET /".to_vec(), 0);
     /// let path = held.change(1, |bytes| bytes.split_off(4));
@@ -29,7 +29,7 @@ impl HeldBytes {
     /// drop(held);
     /// assert_eq!(all.held(), 0);
     /// ```
-    pub fn new(of: &Holding, client: ClientAddr, bytes: Vec<u8>, now_us: u64) -> Self {
+    pub fn new(of: &Quota, client: ClientAddr, bytes: Vec<u8>, now_us: u64) -> Self {
         let charge = of.hold(client, bytes.len() as u64, now_us);
         of.make_room(now_us);
         Self { bytes, charge }
@@ -45,32 +45,32 @@ impl HeldBytes {
         let before = self.charge.amount();
         self.charge.set(self.bytes.len() as u64, now_us);
         if self.charge.amount() > before {
-            self.charge.holding().make_room(now_us);
+            self.charge.quota().make_room(now_us);
         }
         result
     }
 
-    /// Takes the bytes out, with the charge.
+    /// Takes the bytes out, with the permit.
     #[must_use]
     pub fn take(&mut self, now_us: u64) -> Self {
         let bytes = self.change(now_us, std::mem::take);
-        let (of, client) = (self.charge.holding(), self.charge.address());
+        let (of, client) = (self.charge.quota(), self.charge.address());
         Self::new(of, client, bytes, now_us)
     }
 
     /// Whether the owner may read more of this client's bytes: the client's address holds less than what is free.
     pub fn has_room(&self) -> bool {
         let address = self.charge.address();
-        self.charge.holding().has_room_for(address)
+        self.charge.quota().has_room_for(address)
     }
 
     /// Whether the owner has to give the bytes up. If not yet, `waker` wakes the owner when it has to.
-    pub fn give_way(&self, waker: &Waker) -> bool {
+    pub fn is_evicted(&self, waker: &Waker) -> bool {
         if self.bytes.is_empty() {
             return false;
         }
         self.charge.wake_with(waker);
-        self.charge.gives_way()
+        self.charge.is_evicted()
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn an_allocation_is_at_most_twice_as_large_as_its_bytes() {
-        let all = Holding::new("bytes", 1 << 20);
+        let all = Quota::new("bytes", 1 << 20);
         let client = ClientAddr::from(IpAddr::from([192, 0, 2, 1]));
         let mut held = HeldBytes::new(&all, client, Vec::new(), 0);
         let mut has_bound = |change: &dyn Fn(&mut Vec<u8>)| {

@@ -7,15 +7,15 @@
 mod client_address;
 mod fair_queue;
 mod held_bytes;
-mod holding;
 mod limits;
 mod permit;
+mod quota;
 
 pub use client_address::{ClientAddr, Credentials, Network, NoNetwork, Peer, TrustedProxies};
 pub use fair_queue::FairQueue;
 pub use held_bytes::HeldBytes;
-pub use holding::{Charge, Chosen, Full, Held, Holding, Rest, Room};
 pub use limits::{
     AddressLimits, AddressPlace, AddressRefusal, Addresses, TokenBucket, address_group,
 };
-pub use permit::{HTTP_BYTES, LOOP_BYTES, Permit, TLS_BYTES};
+pub use permit::{ConnectionPermit, HTTP_BYTES, LOOP_BYTES, TLS_BYTES};
+pub use quota::{Chosen, Full, Held, Permit, Quota, Rest, Room};

@@ -1,4 +1,4 @@
-//! A connection as a charge: the memory that it takes while it is open, in a sum over all connections.
+//! A connection as a permit: the memory that it takes while it is open, in a sum over all connections.
 //!
 //! | the connection | takes |
 //! | --- | --- |
@@ -14,7 +14,7 @@
 
 use std::fmt;
 
-use super::{AddressPlace, Charge, ClientAddr, Full, Holding, Room};
+use super::{AddressPlace, ClientAddr, Full, Permit, Quota, Room};
 
 /// Memory of a connection that the loop serves, bytes: the session, the gateway's client, the socket, their entries in
 /// tables, and the ring of a short queue.
@@ -27,8 +27,8 @@ pub const HTTP_BYTES: u64 = 14 * 1024;
 pub const TLS_BYTES: u64 = 5 * 1024;
 
 /// A connection under the limits on connections. Given back when dropped.
-pub struct Permit {
-    charge: Charge,
+pub struct ConnectionPermit {
+    held: Permit,
     is_http: bool,
     is_tls: bool,
     /// Memory of what the client's token says, and of what the gateway keeps for this client beyond others.
@@ -38,35 +38,35 @@ pub struct Permit {
     _of_address: Option<AddressPlace>,
 }
 
-impl Permit {
+impl ConnectionPermit {
     /// Charges a new connection of the loop to `all`, whatever the limit ([`fit`](Self::fit)).
     ///
     /// ```
-    /// use weirgate_wire::admission::{Full, Holding, LOOP_BYTES, Permit, Rest};
+    /// use weirgate_wire::admission::{Full, Quota, LOOP_BYTES, ConnectionPermit, Rest};
     ///
-    /// let all = Holding::new("connection_bytes", 3 * LOOP_BYTES);
+    /// let all = Quota::new("connection_bytes", 3 * LOOP_BYTES);
     /// let client = std::net::IpAddr::from([192, 0, 2, 1]).into();
-    /// let mut permits: Vec<_> = (0..3).map(|_| Permit::new(&all, client, false, 0)).collect();
-    /// permits[0].charge().rest(Rest { is_owed: false, since_us: 0 });
+    /// let mut permits: Vec<_> = (0..3).map(|_| ConnectionPermit::new(&all, client, false, 0)).collect();
+    /// permits[0].held().rest(Rest { is_owed: false, since_us: 0 });
     /// assert_eq!(permits[2].fit(9, false, 1), Ok(()));
-    /// assert!(permits[0].charge().gives_way(), "before the sum is full");
-    /// permits.push(Permit::new(&all, client, false, 0));
+    /// assert!(permits[0].held().is_evicted(), "before the sum is full");
+    /// permits.push(ConnectionPermit::new(&all, client, false, 0));
     /// assert_eq!(permits[3].fit(9, false, 1), Err(Full::Sum), "it has not ended");
     /// drop(permits.remove(0));
     /// assert_eq!(permits[2].fit(9, false, 1), Ok(()));
     /// ```
-    pub fn new(all: &Holding, client: ClientAddr, is_tls: bool, now_us: u64) -> Self {
+    pub fn new(all: &Quota, client: ClientAddr, is_tls: bool, now_us: u64) -> Self {
         let mut permit = Self::of(all.hold(client, 0, now_us));
         permit.is_tls = is_tls;
         permit.count(now_us);
         permit
     }
 
-    /// A connection with any other charge.
-    pub fn of(charge: Charge) -> Self {
-        charge.progress(u64::MAX);
+    /// A connection with any other permit.
+    pub fn of(held: Permit) -> Self {
+        held.progress(u64::MAX);
         Self {
-            charge,
+            held,
             is_http: false,
             is_tls: false,
             token_bytes: 0,
@@ -101,12 +101,12 @@ impl Permit {
         let of_kind = if self.is_http { HTTP_BYTES } else { LOOP_BYTES };
         let of_tls = if self.is_tls { TLS_BYTES } else { 0 };
         let more = u64::from(self.token_bytes) + u64::from(self.client_bytes);
-        self.charge.set(of_kind + of_tls + more, now_us);
+        self.held.set(of_kind + of_tls + more, now_us);
         // A connection makes way for others only while its owner says so.
-        self.charge.progress(u64::MAX);
+        self.held.progress(u64::MAX);
     }
 
-    /// Makes room for the connection ([`Charge::fit`]).
+    /// Makes room for the connection ([`Permit::fit`]).
     ///
     /// # Errors
     /// A limit leaves no room, and no other connection can end for this one.
@@ -117,12 +117,12 @@ impl Permit {
             // Resting connections are those of the HTTP thread.
             early: true,
         };
-        self.charge.fit(room, now_us)
+        self.held.fit(room, now_us)
     }
 
-    /// The charge of the connection: its owner says whether the connection rests, and ends it if it has to give way.
-    pub fn charge(&self) -> &Charge {
-        &self.charge
+    /// The permit of the connection: its owner says whether the connection rests, and ends it if it has to are evicted.
+    pub fn held(&self) -> &Permit {
+        &self.held
     }
 
     /// Counts the connection for an address, and no longer for the previous address.
@@ -131,8 +131,8 @@ impl Permit {
     }
 }
 
-impl fmt::Debug for Permit {
+impl fmt::Debug for ConnectionPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.charge.fmt(f)
+        self.held.fmt(f)
     }
 }

@@ -254,6 +254,12 @@ impl Acl {
         self.roles.values().any(|role| !role.templates.is_empty())
     }
 
+    /// The roles with their names and patterns, with a wildcard in each place for a claim.
+    pub fn names_by_role(&self) -> impl Iterator<Item = (&str, &[String])> {
+        let roles = self.roles.iter();
+        roles.map(|(role, of)| (role.as_str(), of.patterns.as_slice()))
+    }
+
     /// The names and patterns of all roles, each once, with a wildcard in each place for a claim.
     pub fn all_names(&self) -> BTreeSet<&str> {
         let roles = self.roles.values();

@@ -46,6 +46,17 @@ impl NameSyntax {
         }
     }
 
+    /// Whether some name may match both. On Redis only the cases of [`Self::contains`] are known, so it may.
+    pub fn meets(self, one: &str, other: &str) -> bool {
+        match self {
+            Self::Redis => true,
+            Self::Nats => match (Subject::parse(one), Subject::parse(other)) {
+                (Ok(one), Ok(other)) => one.intersection(&other).is_some(),
+                _ => false,
+            },
+        }
+    }
+
     /// Whether weirgate can match names with this pattern exactly as the bus does. On Redis it cannot if the pattern
     /// has a range with an end outside of ASCII, whose meaning depends on the machine of the server.
     pub fn can_match(self, pattern: &str) -> bool {

@@ -376,8 +376,8 @@ mod tests {
             for subject in all_subjects(5) {
                 let expected = brute_matches(&tokens(&pattern), &tokens(&subject));
                 prop_assert_eq!(read.matches(&subject), expected, "{} {}", pattern, subject);
-                let told = set.match_name(&subject, &mut MatchBudget::unlimited());
-                prop_assert_eq!(told, Ok(expected));
+                let found = set.match_name(&subject, &mut MatchBudget::unlimited());
+                prop_assert_eq!(found, Ok(expected));
             }
         }
 
@@ -390,8 +390,8 @@ mod tests {
             prop_assert!(shown.is_none_or(|shown| Subject::parse(&shown).ok() == both));
             for subject in all_subjects(6) {
                 let expected = [&one, &other].iter().all(|p| brute_matches(&tokens(p), &tokens(&subject)));
-                let told = both.as_ref().is_some_and(|both| both.matches(&subject));
-                prop_assert_eq!(told, expected, "{:?} {}", both, subject);
+                let found = both.as_ref().is_some_and(|both| both.matches(&subject));
+                prop_assert_eq!(found, expected, "{:?} {}", both, subject);
             }
         }
 
@@ -403,7 +403,7 @@ mod tests {
         ) {
             let set = Subjects::new(&granted).expect("patterns");
             let read = Subject::parse(&asked).expect("a pattern");
-            let told = set.contain(&read, &mut MatchBudget::unlimited()).expect("no limit");
+            let found = set.contain(&read, &mut MatchBudget::unlimited()).expect("no limit");
             let expected = all_subjects(6)
                 .iter()
                 .filter(|subject| brute_matches(&tokens(&asked), &tokens(subject)))
@@ -411,7 +411,7 @@ mod tests {
                     let grants = |name: &String| brute_matches(&tokens(name), &tokens(subject));
                     granted.iter().any(grants)
                 });
-            prop_assert_eq!(told, expected, "{:?} contain {}", granted, asked);
+            prop_assert_eq!(found, expected, "{:?} contain {}", granted, asked);
         }
     }
 

@@ -205,19 +205,19 @@ fn a_stored_lead_stands_before_shared_blocks() {
     for bytes in [200, 8800, 70_000] {
         let body = sample(bytes);
         let shared = deflater.deflate(&body).expect("it gets smaller");
-        for lead in [
+        for prefix in [
             &b"{\"seq\":18446744073709551615,"[..],
             b"",
             &sample(65_535),
             &sample(150_000),
         ] {
             let mut frame = Vec::new();
-            stored_block(&mut frame, lead);
-            if lead.len() <= 65_535 && !lead.is_empty() {
-                assert_eq!(frame.len(), lead.len() + 5);
+            stored_block(&mut frame, prefix);
+            if prefix.len() <= 65_535 && !prefix.is_empty() {
+                assert_eq!(frame.len(), prefix.len() + 5);
             }
             frame.extend_from_slice(&shared);
-            let whole = [lead, &body].concat();
+            let whole = [prefix, &body].concat();
             assert!(inflate_as_client(&frame, WINDOW_BITS) == whole);
             assert!(inflate(&frame, whole.len()).as_ref() == Ok(&whole));
         }

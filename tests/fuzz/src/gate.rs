@@ -12,7 +12,7 @@ use weirgate_server::http::{
     Answer, Handler, Handover, HttpHandle, HttpPlane, HttpSettings, LateAnswer, RequestBody,
     RequestParts, Site, StatusCode,
 };
-use weirgate_wire::admission::{HeldBytes, Holding, Peer, Permit};
+use weirgate_wire::admission::{ConnectionPermit, HeldBytes, Peer, Quota};
 
 use super::heads::{End, Seen, compare, split};
 use super::{choices, outcome};
@@ -91,13 +91,13 @@ impl Plane {
             stream: accepted,
             tls: None,
             read: HeldBytes::new(
-                &Holding::new("http", 1 << 25),
+                &Quota::new("http", 1 << 25),
                 Peer::from(peer).client(),
                 first.to_vec(),
                 0,
             ),
             peer: peer.into(),
-            permit: Permit::of(Holding::new("connections", 1).hold(
+            permit: ConnectionPermit::of(Quota::new("connections", 1).hold(
                 Peer::from(peer).client(),
                 1,
                 0,

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection};
 use weirgate_bus::runtime::Clock;
 use weirgate_server::listening::tls::{TlsSession, sealed_bytes_max};
-use weirgate_wire::admission::{ClientAddr, Holding};
+use weirgate_wire::admission::{ClientAddr, Quota};
 
 use super::{choices, outcome};
 
@@ -58,7 +58,7 @@ pub(super) fn run(data: &[u8]) -> u64 {
 }
 
 fn session() -> TlsSession {
-    let held = Holding::new("tls", u64::MAX);
+    let held = Quota::new("tls", u64::MAX);
     let server = Arc::clone(&CONFIGS.server);
     TlsSession::new(server, false, &held, ClientAddr::Unix, Clock::start()).expect("a session")
 }

@@ -3,7 +3,7 @@
 use std::env;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 const FIRST: u16 = 24_000;
 const COUNT: u16 = 8_000;
 
-/// A free port, not given to another test recently.
+/// A port that is free on every address, not given to another test recently.
 ///
 /// Test programs run side by side, and a server listens some time after the choice of the port. All
 /// test programs therefore take the next number from a shared file (`tests/rig/ports.py` does the
@@ -34,7 +34,7 @@ pub fn free_port() -> u16 {
     let mut number = text.parse::<u16>().unwrap_or(0);
     loop {
         number = (number + 1) % COUNT;
-        if TcpListener::bind(("127.0.0.1", FIRST + number)).is_ok() {
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, FIRST + number)).is_ok() {
             break;
         }
     }

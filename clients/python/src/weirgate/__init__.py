@@ -14,11 +14,11 @@
 from .aio import Channels, Devices, Levels, Subscription, Trades, connect
 from .connection import Connection
 from .core import Close, Gap, RequestError, Status
-from .options import Candle, ChannelMessage, Trade
+from .options import Brings, Candle, ChannelMessage, RetainedEnd, Trade
 from .sessions import Push
 
 __version__ = "0.1.0"
 __all__ = [
-    "Candle", "ChannelMessage", "Channels", "Close", "Connection", "Devices", "Gap", "Levels", "Push", "RequestError", "Status",
+    "Brings", "Candle", "ChannelMessage", "Channels", "Close", "Connection", "Devices", "Gap", "Levels", "Push", "RequestError", "RetainedEnd", "Status",
     "Subscription", "Trade", "Trades", "connect",
 ]

@@ -10,7 +10,8 @@ from .connection import Connection, plain, value_of
 from .core import LevelsCore, RequestError
 from .iteration import Inbox, Inboxes, Iteration
 from .options import (
-    Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade, TradesOptions, Url,
+    Brings, Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade,
+    TradesOptions, Url,
 )
 from .sessions import DevicesCore, Push, Request, SessionCore
 from .subscriptions import SubscriberCore, SubscriptionCore, TradesCore
@@ -96,10 +97,12 @@ class Subscription(Generic[Item]):
         if not self._inner.is_done:
             done: asyncio.Future[None] = self._client._loop.create_future()
             self._waiters.append(done)
+            self._inner.is_awaited = True
             try:
                 yield from done
             finally:
                 self._waiters.remove(done)
+                self._inner.is_awaited = bool(self._waiters)
         if self._inner.error is not None:
             raise self._inner.error
         return self
@@ -196,6 +199,11 @@ class Channels(_Subscriber[ChannelMessage[Data]], Generic[Data]):
 
     def __init__(self, url: Url, **options: Unpack[ChannelsOptions[Data]]) -> None:
         self._begin(url, {**options}, ChannelsOptions)
+
+    @property
+    def brings(self) -> dict[str, Brings]:
+        """What each name brings, as the server has said last: where its messages come from, and how far back they reach."""
+        return self._core.brings
 
     async def _renew(self) -> None:
         try:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from .core import Gap, RequestError, Status
+from .options import Brings
 from .outputs import Renew
 from .sessions import Request, is_pictured
 from .subscriptions import SubscriberCore
@@ -31,6 +32,7 @@ class ChannelsCore(SubscriberCore):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.brings: dict[str, Brings] = {}
         self._address, self._token = "", cast("str | None", None)
         # Of the token; then the time for a new token, and the longest wait for the token.
         self._ends_at = self._renew_at = self._late_at = math.inf
@@ -141,6 +143,8 @@ class ChannelsCore(SubscriberCore):
             return self._emit("data", message)
         if type == "status":
             return self.reported(message)
+        if type == "retained":
+            return self._emit("retained", message)
         request_id = message.get("requestId")
         request = None if request_id is None else self._asked(request_id)
         if type in ("connected", "authenticated"):
@@ -151,7 +155,11 @@ class ChannelsCore(SubscriberCore):
             return self._refuse_request(request, "refused", message.get("error"))
         if type == "subscribed":
             self.recovered = message.get("recovered", self.recovered)
+            self.brings.update(message.get("brings", {}))
             self._emit("subscribed", message)
+        if type == "unsubscribed":
+            for name in message.get("channels", []):
+                self.brings.pop(name, None)
         if request is not None:
             self._settle(request, message)
         if type != "subscribed":

@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import inspect
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -18,12 +19,13 @@ from . import fallback
 from .core import Close, Core, Options, Status, check_close
 from .iteration import Inbox, Inboxes, Iteration
 from .options import ConnectionOptions, Url
-from .outputs import Deliver, Dial, Drop, Emit, Output, Renew, Report, Send
+from .outputs import Deliver, Dial, Drop, Emit, Output, Renew, Report, Send, Warn
 from .subscriptions import SubscriptionCore
 from .websocket import connect as open_websocket
 
 Item = TypeVar("Item")
 
+_LOG = logging.getLogger("weirgate")
 # What a network may do to an attempt; anything else is a mistake of the program.
 _NETWORK = (OSError, EOFError, InvalidHandshake, ConnectionClosed)
 # Until a connection whose task somebody else has cancelled counts as lost: at the end of a program, never.
@@ -188,6 +190,9 @@ class Connection(Generic[Item]):
                     self._call(listener, args)
             case Report(what, error):
                 self._report(what, error)
+            case Warn(text):
+                if not self._listeners.get("error"):
+                    _LOG.warning("%s", text)
             case Deliver(subscription, item, details):
                 self._deliver(subscription, item, details)
             case Renew(is_wanted):

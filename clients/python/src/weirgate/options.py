@@ -74,6 +74,31 @@ class ChannelMessage(TypedDict, Generic[Data]):
     """The key of a NATS key-value bucket was deleted; `data` is None, also with `payload="binary"`."""
 
 
+Brings = TypedDict("Brings", {
+    "from": Literal["live", "kept", "stream", "retained"],
+    "reach_ms": NotRequired[int],
+    "why": NotRequired[Literal["start", "bytes"]],
+    "newest_age_ms": NotRequired[int],
+})
+"""What the subscription to a name brings: where its messages come from, how far back the history reaches, why that is less than
+the history of the server, and the age of the newest message."""
+
+
+class RetainedEnd(TypedDict):
+    """The end of the last values of a name, behind each `subscribed` with the name (`--retained`)."""
+
+    type: Literal["retained"]
+    seq: int
+    channel: str
+    """The name or pattern."""
+    count: int
+    """The messages with `retained` since `subscribed`."""
+    cut: NotRequired[Literal["limit", "live", "unnamed", "refused", "unreadable"]]
+    """Why there are more values. Without: a row that has not come does not exist."""
+    timestamp: str
+    """ISO 8601, UTC."""
+
+
 class ConnectionOptions(TypedDict, total=False):
     """The options of every client. All times are in ms."""
 
@@ -168,6 +193,8 @@ class ChannelsOptions(SubscriberOptions, HistoryOptions, Generic[Data], total=Fa
     on_welcome: Callable[[dict[str, Any]], object]
     on_gap: Callable[[Gap], object]
     """Called before the first message after a gap. Never with the replaced gateway: its numbers do not show gaps."""
+    on_retained: Callable[[RetainedEnd], object]
+    """Called after the last values of a name."""
 
 
 class DevicesOptions(SessionOptions, ResumeOptions, total=False):

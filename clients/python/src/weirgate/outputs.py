@@ -60,4 +60,11 @@ class Report:
     error: BaseException
 
 
-Output = Dial | Send | Drop | Emit | Deliver | Renew | Report
+@dataclass(frozen=True)
+class Warn:
+    """Log `text` if nothing listens to `error`: the program has not been told otherwise."""
+
+    text: str
+
+
+Output = Dial | Send | Drop | Emit | Deliver | Renew | Report | Warn

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from .core import RequestError, Status
 from .options import Bus
-from .outputs import Deliver
+from .outputs import Deliver, Warn
 from .sessions import PROBE_MS, Request, SessionCore, is_pictured
 
 # A refusal by a limit passes.
@@ -42,10 +42,16 @@ class _Entry:
     """Whether the server has granted the name before."""
     told: str | None = None
     """The reason that the listeners of errors know."""
+    warned: str | None = None
+    """The reason that is in the log."""
 
     @property
     def is_refused(self) -> bool:
         return self.state in ("refused", "limited")
+
+    @property
+    def is_awaited(self) -> bool:
+        return any(one.is_awaited and not one.is_done for one in self.subscriptions)
 
 
 @dataclass(eq=False)
@@ -60,6 +66,8 @@ class SubscriptionCore:
     is_done: bool = False
     """The wait for the server is over."""
     is_left: bool = False
+    is_awaited: bool = False
+    """Of the driver: somebody waits for the server, and so hears of a refusal."""
     error: RequestError | None = None
     on_change: Callable[[], None] | None = None
     on_item: Callable[[Any], None] | None = None
@@ -391,12 +399,17 @@ class SubscriberCore(SessionCore):
         left = _in_state(part, "asked") + full
         for entry in left:
             entry.state = "limited" if _LIMITED.match(entry.why) else "refused"
-        _check(left)
         news = [entry for entry in left if entry.why != entry.told]
+        silent = [entry for entry in news if entry.warned != entry.why and not entry.is_awaited]
+        _check(left)
         for entry in left:
             entry.told = entry.why
         if news:
             self._emit("error", _refusal(news))
+        if silent:
+            self._outputs.append(Warn(f"refused {_reasons(silent)!r:.1000}"))
+        for entry in silent:
+            entry.warned = entry.why
         if self._is_up and self._again_at == math.inf and self._shared():
             self._again_at = self.now + self._again_ms * (1 + self.random())
 
@@ -408,8 +421,12 @@ def _in_state(entries: Iterable[_Entry], *states: State) -> list[_Entry]:
     return [entry for entry in entries if entry.state in states]
 
 
+def _reasons(entries: list[_Entry]) -> dict[str, str]:
+    return {entry.name: entry.why for entry in entries}
+
+
 def _refusal(entries: list[_Entry]) -> RequestError:
-    reasons = {entry.name: entry.why for entry in entries}
+    reasons = _reasons(entries)
     return RequestError("refused", "; ".join(dict.fromkeys(reasons.values())), reasons)
 
 

@@ -18,7 +18,8 @@ from . import aio
 from . import connection as asynchronous
 from .core import Close, Gap, RequestError, Status, check_close
 from .options import (
-    Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade, TradesOptions, Url,
+    Brings, Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade,
+    TradesOptions, Url,
 )
 from .sessions import Push
 from .threads import SharedIteration, Worker
@@ -259,6 +260,10 @@ class Channels(_Subscriber[ChannelMessage[Data]], Generic[Data]):
 
     def __init__(self, url: Url, **options: Unpack[ChannelsOptions[Data]]) -> None:
         self._begin(url, {**options})
+
+    @property
+    def brings(self) -> dict[str, Brings]:
+        return self._inner.brings
 
 
 class Devices(Connection[Push]):

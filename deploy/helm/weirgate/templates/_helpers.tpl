@@ -53,6 +53,9 @@ env:
   - {name: WEIRGATE_DRAIN_DELAY_MS, value: {{ int64 .Values.drainDelayMs | quote }}}
   - {name: WEIRGATE_DRAIN_MS, value: {{ int64 .Values.drainMs | quote }}}
   - {name: WEIRGATE_LOG_FORMAT, value: json}
+  {{- if ne (toString .Values.processes) "1" }}
+  - {name: WEIRGATE_PROCESSES, value: {{ toString .Values.processes | quote }}}
+  {{- end }}
   {{- with .Values.trustedProxies }}
   - {name: WEIRGATE_TRUSTED_PROXIES, value: {{ . | quote }}}
   {{- end }}

@@ -20,7 +20,7 @@ use super::servers::{Second, Servers, waiter};
 use super::settings::NatsSettings;
 use super::wire::Wire;
 use crate::LinkTimes;
-use crate::kept::{StreamFeed, StreamSettings, Times, Told};
+use crate::kept::{KeptEvent, StreamFeed, StreamSettings, Times};
 use crate::outage::shown;
 use crate::relay::{Bus, Relay};
 use crate::runtime::Wake;
@@ -80,7 +80,7 @@ impl NatsStreamSource {
             waiter,
             wake,
             servers: Servers::default(),
-            reader: StreamReader::new(&stream.name, stream.history_ms),
+            reader: StreamReader::new(&stream.name, stream.history_ms, stream.history_bytes_max),
             feed: StreamFeed::new(stream, Times::MinorNs),
             lines: LogBudget::new(LINES_PER_SECOND),
             has_warned: false,
@@ -160,16 +160,16 @@ impl NatsStreamSource {
         let received = relay.link.now();
         let unix_ms = u64::try_from(received.unix_ms()).unwrap_or(0);
         let now = (Instant::now(), unix_ms.saturating_mul(MS_NS));
-        let mut told = Vec::new();
+        let mut events = Vec::new();
         while let Some(op) = wire.next_op()? {
             match op {
                 Op::Message(delivery) => {
-                    let taken = self.reader.take(delivery, now, wire.out(), &mut told);
-                    if !told.is_empty() {
+                    let taken = self.reader.take(delivery, now, wire.out(), &mut events);
+                    if !events.is_empty() {
                         relay.worked();
                     }
-                    for told in told.drain(..) {
-                        self.feed.hand_over(relay, received, told)?;
+                    for event in events.drain(..) {
+                        self.feed.hand_over(relay, received, event)?;
                     }
                     match taken {
                         Err(error) if error.keeps_connection() => {
@@ -186,9 +186,9 @@ impl NatsStreamSource {
                     }
                 }
                 Op::Error(words) => {
-                    self.refused(&words, wire, relay.link.now(), &mut told)?;
-                    for told in told.drain(..) {
-                        self.feed.hand_over(relay, received, told)?;
+                    self.refused(&words, wire, relay.link.now(), &mut events)?;
+                    for event in events.drain(..) {
+                        self.feed.hand_over(relay, received, event)?;
                     }
                 }
                 Op::Pong => self.reader.ponged(),
@@ -204,15 +204,15 @@ impl NatsStreamSource {
         words: &str,
         wire: &mut Wire,
         now: Now,
-        told: &mut Vec<Told>,
+        events: &mut Vec<KeptEvent>,
     ) -> Result<(), NatsError> {
         if let Some((subject, is_subscription)) = refused(words) {
             let is_of = |need: &Need| !is_subscription && need.action.is_at(&subject);
             if let Some(need) = StreamReader::needs().into_iter().find(is_of)
                 && let Some(without) = need.without
             {
-                if self.go_without(need.action, wire, told) {
-                    let permission = need.action.permission(None);
+                if self.go_without(need.action, wire, events) {
+                    let permission = need.action.permission(None, None);
                     tracing::warn!("this user may not publish to {permission}: {without}");
                 }
                 return Ok(());
@@ -228,13 +228,13 @@ impl NatsStreamSource {
     }
 
     /// Reads without a permission that is refused. Returns whether to log that.
-    fn go_without(&mut self, action: Action, wire: &mut Wire, told: &mut Vec<Told>) -> bool {
+    fn go_without(&mut self, action: Action, wire: &mut Wire, events: &mut Vec<KeptEvent>) -> bool {
         let (now, out) = (Instant::now(), wire.out());
         match action {
             Action::ControlFlow => self.reader.without_flow_control(now, out),
             Action::Acknowledge => self.reader.without_acks(now, out),
             Action::GetMessage => {
-                self.reader.verified(None, now, out, told);
+                self.reader.verified(None, now, out, events);
                 false
             }
             _ => false,

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use self::requests::{Acks, Limits};
 use super::MS_NS;
 use crate::NAME_NOT_UTF8;
-use crate::kept::Told;
+use crate::kept::KeptEvent;
 use crate::nats::api::ApiError;
 use crate::nats::consumer::{AckPolicy, Beat, Consumer, HEARTBEAT_MS, Start};
 use crate::nats::error::NatsError;
@@ -50,6 +50,8 @@ const NO_MESSAGE: StoredId = StoredId { major: 0, minor: 0 };
 pub(in super::super) struct StreamReader {
     stream: String,
     history_ns: u64,
+    /// The start reads no more messages than fit in so many bytes.
+    history_bytes: u64,
     /// The beginning of the subjects for answers and deliveries, which nobody else can guess.
     inbox: String,
     /// The number of the newest subscription, and the newest request.
@@ -70,8 +72,8 @@ pub(in super::super) struct StreamReader {
     /// The last sequence number from before the start of this process, until the message is read.
     old_until: Option<u64>,
     /// Messages up to this number were stored before the newest loss that was reported to clients.
-    told_until: u64,
-    /// The number of messages in the last [`Told::Behind`].
+    reported_until: u64,
+    /// The number of messages in the last [`KeptEvent::Behind`].
     behind: Option<u64>,
     /// The newest message of the stream when the reader was first seen to be behind, and that time, until the message
     /// is read.
@@ -81,7 +83,7 @@ pub(in super::super) struct StreamReader {
     acks: Acks,
     /// When the last request left.
     asked: Option<Instant>,
-    /// Whether [`Told::CaughtUp`] was said on this connection.
+    /// Whether [`KeptEvent::CaughtUp`] was said on this connection.
     pub(super) is_caught_up: bool,
     step: Step,
 }
@@ -135,10 +137,12 @@ enum Check {
 }
 
 impl StreamReader {
-    /// A reader that begins with the messages of the last `history_ms` milliseconds.
-    pub(super) fn new(stream: &str, history_ms: u64) -> Self {
+    /// A reader that begins with the messages of the last `history_ms` milliseconds, but with no more than fit in
+    /// `history_bytes` of memory.
+    pub(super) fn new(stream: &str, history_ms: u64, history_bytes: usize) -> Self {
         Self {
             stream: stream.to_owned(),
+            history_bytes: history_bytes as u64,
             history_ns: history_ms.saturating_mul(MS_NS),
             inbox: inbox(),
             last_sid: ANSWERS_SID,
@@ -149,7 +153,7 @@ impl StreamReader {
             info: None,
             empty_at: None,
             old_until: None,
-            told_until: 0,
+            reported_until: 0,
             behind: None,
             ahead: None,
             limits: Limits::default(),
@@ -183,13 +187,15 @@ impl StreamReader {
         if let Some(consumer) = self.take_consumer() {
             consumer.delete(&self.nobody(), out);
         }
-        self.look(now, out);
+        self.ask_info(now, out);
     }
 
     /// The time of the next [`Self::tick`]. `heard` is when the last bytes of a message arrived, whole or not: over a
     /// slow link an answer can come after a large message.
-    pub(super) fn due(&self, heard: Instant) -> Option<Instant> {
-        let since = self.asked.map_or(heard, |asked| asked.max(heard));
+    pub(super) fn due(&self, last_received: Instant) -> Option<Instant> {
+        let since = self
+            .asked
+            .map_or(last_received, |asked| asked.max(last_received));
         match &self.step {
             Step::Away => None,
             Step::Pause { until } => Some(*until),
@@ -215,15 +221,15 @@ impl StreamReader {
     /// JetStream has not answered.
     pub(super) fn tick(
         &mut self,
-        (now, heard): (Instant, Instant),
+        (now, last_received): (Instant, Instant),
         out: &mut Vec<u8>,
     ) -> Result<(), NatsError> {
         self.acks.send_due(now, out);
-        let is_due = self.due(heard).is_some_and(|due| now >= due);
+        let is_due = self.due(last_received).is_some_and(|due| now >= due);
         match &self.step {
             _ if !is_due => Ok(()),
             Step::Pause { .. } | Step::Prove(..) | Step::Read { .. } => {
-                self.look(now, out);
+                self.ask_info(now, out);
                 Ok(())
             }
             _ => Err(self.trouble("no answer")),
@@ -239,11 +245,11 @@ impl StreamReader {
         delivery: Delivery,
         (now, unix_ns): (Instant, u64),
         out: &mut Vec<u8>,
-        told: &mut Vec<Told>,
+        events: &mut Vec<KeptEvent>,
     ) -> Result<(), NatsError> {
         if delivery.sid == ANSWERS_SID {
             return match delivery.request() == Some(self.last_request) {
-                true => self.answered(&delivery, (now, unix_ns), out, told),
+                true => self.answered(&delivery, (now, unix_ns), out, events),
                 false => Ok(()),
             };
         }
@@ -251,7 +257,7 @@ impl StreamReader {
             return Ok(());
         }
         match delivery.status {
-            None => self.delivered(delivery, now, out, told),
+            None => self.delivered(delivery, now, out, events),
             Some(100) => self.beat(delivery, now, out),
             Some(status) => Err(self.trouble(&format!("status {status} of the consumer"))),
         }
@@ -299,7 +305,7 @@ impl StreamReader {
         delivery: &Delivery,
         (now, unix_ns): (Instant, u64),
         out: &mut Vec<u8>,
-        told: &mut Vec<Told>,
+        events: &mut Vec<KeptEvent>,
     ) -> Result<(), NatsError> {
         if delivery.status.is_some() {
             return Err(self.trouble("nobody answers"));
@@ -309,7 +315,7 @@ impl StreamReader {
             Step::Away | Step::Pause { .. } | Step::Prove(..) => {}
             Step::Look { .. } => {
                 let info = self.stream_info(answer, now, out)?;
-                self.looked(info, unix_ns, told);
+                self.took_info(info, unix_ns, events);
                 self.make_consumer(now, out);
             }
             Step::Create(consumer) => match consumer.made(answer) {
@@ -319,9 +325,9 @@ impl StreamReader {
             },
             Step::Place { .. } => {
                 let info = self.stream_info(answer, now, out)?;
-                self.placed(info, now, out, told);
+                self.placed(info, now, out, events);
             }
-            Step::Read { .. } => self.checked(StreamInfo::read(answer), now, out, told),
+            Step::Read { .. } => self.checked(StreamInfo::read(answer), now, out, events),
             Step::Verify { .. } => match stored(answer) {
                 Err(error) if error.stream_is_missing() => {
                     return Err(self.unusable(
@@ -331,7 +337,7 @@ impl StreamReader {
                     ));
                 }
                 // A large message is cut, and cannot be read.
-                found => self.verified(found.ok(), now, out, told),
+                found => self.verified(found.ok(), now, out, events),
             },
         }
         Ok(())
@@ -365,10 +371,11 @@ impl StreamReader {
     }
 
     /// Handles the state of the stream at a look.
-    fn looked(&mut self, info: StreamInfo, unix_ns: u64, told: &mut Vec<Told>) {
+    fn took_info(&mut self, info: StreamInfo, unix_ns: u64, events: &mut Vec<KeptEvent>) {
         // The numbers may be those of other messages by now.
-        self.told_until = 0;
+        self.reported_until = 0;
         let head = info.head.unwrap_or(NO_MESSAGE);
+        self.tell_subjects(&info, events);
         let is_other = self.is_other(&info)
             || self
                 .empty_at
@@ -386,8 +393,16 @@ impl StreamReader {
             // Nothing was handed over, so nothing is missing.
             self.begin_at(head);
         } else if is_other {
-            self.lost(told);
+            self.lost(events);
             self.start = Start::Time(self.since_ns.unwrap_or(0));
+        }
+    }
+
+    /// Says which subjects the stream has, if that is news.
+    fn tell_subjects(&self, info: &StreamInfo, events: &mut Vec<KeptEvent>) {
+        let known = self.info.as_ref().map_or(&[][..], |known| &known.subjects);
+        if info.subjects != known {
+            events.push(KeptEvent::Subjects(info.subjects.as_slice().into()));
         }
     }
 
@@ -416,14 +431,29 @@ impl StreamReader {
         })
     }
 
+    /// The number from which on the messages of a start fit in the history. After the start every message is read.
+    fn first_that_fits(&self) -> u64 {
+        let info = self.info.as_ref().filter(|_| self.old_until.is_some());
+        info.map_or(0, |info| {
+            let fitting = info.messages_in(self.history_bytes);
+            (info.head_number() + 1).saturating_sub(fitting)
+        })
+    }
+
     fn head(&self) -> Option<StoredId> {
         self.info.as_ref()?.head
     }
 
     /// Handles the leader's word about the servers of the stream, after the consumer was made on one of them.
-    fn placed(&mut self, info: StreamInfo, now: Instant, out: &mut Vec<u8>, told: &mut Vec<Told>) {
+    fn placed(
+        &mut self,
+        info: StreamInfo,
+        now: Instant,
+        out: &mut Vec<u8>,
+        events: &mut Vec<KeptEvent>,
+    ) {
         if self.is_other(&info) {
-            return self.look(now, out);
+            return self.ask_info(now, out);
         }
         let Step::Place { mut consumer, .. } = std::mem::take(&mut self.step) else {
             return;
@@ -436,9 +466,14 @@ impl StreamReader {
             return self.pause(now + ANOTHER_PAUSE, out);
         }
         if let Start::Time(_) = self.start {
-            self.start = Start::Sequence(made.begins);
+            let first = made.begins.max(self.first_that_fits());
+            self.start = Start::Sequence(first);
+            if first > made.begins {
+                consumer.leave(&self.nobody(), out);
+                return self.make_consumer(now, out);
+            }
         }
-        consumer.listen(out);
+        consumer.listen(None, out);
         let is_empty = made.waiting == 0;
         let expected = self.last.filter(|_| self.keeps());
         match expected.filter(|last| self.head() != Some(*last)) {
@@ -450,7 +485,7 @@ impl StreamReader {
             Some(last) => self.step = Step::Prove(consumer, last),
             None => {
                 self.step = reading(consumer, now);
-                self.begin_reading(is_empty, now, out, told);
+                self.begin_reading(is_empty, now, out, events);
             }
         }
     }
@@ -461,7 +496,7 @@ impl StreamReader {
         is_empty: bool,
         now: Instant,
         out: &mut Vec<u8>,
-        told: &mut Vec<Told>,
+        events: &mut Vec<KeptEvent>,
     ) {
         let head = self.head().unwrap_or(NO_MESSAGE);
         let read = self.read_until().unwrap_or(0);
@@ -473,23 +508,23 @@ impl StreamReader {
             if !is_gone {
                 return self.verify(None, true, now, out);
             }
-            self.nothing_left(told);
+            self.nothing_left(events);
         } else if is_empty && self.last.or(self.empty_at).is_none() {
             // Older than what is read.
-            self.nothing_left(told);
+            self.nothing_left(events);
         }
-        self.caught_up_if(|until, read| read >= until, told);
+        self.caught_up_if(|until, read| read >= until, events);
         if is_empty {
-            self.is_behind(0, now, told);
+            self.is_behind(0, now, events);
         }
     }
 
     /// Says that the reader has caught up, if nothing of the start is left to read.
-    fn caught_up_if(&mut self, is_read: impl Fn(u64, u64) -> bool, told: &mut Vec<Told>) {
+    fn caught_up_if(&mut self, is_read: impl Fn(u64, u64) -> bool, events: &mut Vec<KeptEvent>) {
         let read = self.read_until().unwrap_or(0);
         self.old_until = self.old_until.filter(|until| !is_read(*until, read));
         if self.old_until.is_none() && !std::mem::replace(&mut self.is_caught_up, true) {
-            told.push(Told::CaughtUp);
+            events.push(KeptEvent::CaughtUp);
         }
     }
 
@@ -499,7 +534,7 @@ impl StreamReader {
         info: Result<StreamInfo, ApiError>,
         now: Instant,
         out: &mut Vec<u8>,
-        told: &mut Vec<Told>,
+        events: &mut Vec<KeptEvent>,
     ) {
         let Step::Read { consumer, check } = &mut self.step else {
             return;
@@ -527,9 +562,10 @@ impl StreamReader {
         if known.is_some_and(|known| known.created_ns != info.created_ns)
             || info.head_number() < read_before
         {
-            return self.look(now, out);
+            return self.ask_info(now, out);
         }
         let (head, first) = (info.head_number(), info.first);
+        self.tell_subjects(&info, events);
         self.info = Some(info);
         let read = self.read_until().unwrap_or(0);
         if head > read {
@@ -537,7 +573,7 @@ impl StreamReader {
                 Some(_) if !is_well_placed => return self.pause(now + ANOTHER_PAUSE, out),
                 // No delivery between two answers: the consumer stands still, or there is nothing to deliver.
                 Some(before) if before == sequence => {
-                    self.is_behind(0, now, told);
+                    self.is_behind(0, now, events);
                     return self.verify(None, first > read + 1, now, out);
                 }
                 _ => {}
@@ -549,7 +585,7 @@ impl StreamReader {
                 };
             }
         }
-        self.is_behind(0, now, told);
+        self.is_behind(0, now, events);
     }
 
     /// Handles the leader's answer to the question for the first message from a number on: the message, or that there
@@ -559,7 +595,7 @@ impl StreamReader {
         found: Option<Option<StoredId>>,
         now: Instant,
         out: &mut Vec<u8>,
-        told: &mut Vec<Told>,
+        events: &mut Vec<KeptEvent>,
     ) {
         let Step::Verify {
             from,
@@ -584,36 +620,36 @@ impl StreamReader {
             None if !is_gone => return self.pause(now + ANOTHER_PAUSE, out),
             // Not even the last message is the same, so the numbers mean nothing.
             _ if expected.is_some() => {
-                self.lost(told);
+                self.lost(events);
                 self.start = Start::Time(self.since_ns.unwrap_or(0));
             }
             Some(Some(id)) => match self.old_until.take() {
                 Some(_) if self.last.is_some() => {}
                 is_start => {
                     if is_start.is_none() {
-                        self.lost(told);
+                        self.lost(events);
                     }
                     self.start = Start::Sequence(id.major);
                 }
             },
-            Some(None) | None => self.nothing_left(told),
+            Some(None) | None => self.nothing_left(events),
         }
-        self.look(now, out);
+        self.ask_info(now, out);
     }
 
     /// Handles a stream in which there is nothing to read up to its newest message. Messages that came and went since
     /// this process has started are a loss.
-    fn nothing_left(&mut self, told: &mut Vec<Told>) {
+    fn nothing_left(&mut self, events: &mut Vec<KeptEvent>) {
         let head = self.head().unwrap_or(NO_MESSAGE);
         let is_start = self.old_until.take().is_some();
         // Also before the first message was handed over: a reader that has caught up stands at a number.
         if !is_start && self.read_until().is_some_and(|read| head.major > read) {
-            self.lost(told);
+            self.lost(events);
         }
         self.empty_at = Some(head);
         if self.last.is_none() {
             self.start = Start::Sequence(head.major + 1);
-            told.extend(self.head().map(Told::Head));
+            events.extend(self.head().map(KeptEvent::Head));
         }
     }
 
@@ -622,7 +658,7 @@ impl StreamReader {
         mut delivery: Delivery,
         now: Instant,
         out: &mut Vec<u8>,
-        told: &mut Vec<Told>,
+        events: &mut Vec<KeptEvent>,
     ) -> Result<(), NatsError> {
         let (consumer, expected) = match &mut self.step {
             Step::Prove(consumer, expected) => (consumer, Some(*expected)),
@@ -657,11 +693,11 @@ impl StreamReader {
             if let Step::Prove(consumer, _) = std::mem::take(&mut self.step) {
                 self.step = reading(consumer, now);
             }
-            self.caught_up_if(|until, read| read >= until, told);
+            self.caught_up_if(|until, read| read >= until, events);
         }
         match self.is_news(id) {
-            true => self.message(id, ack.pending, delivery, now, told),
-            false => self.caught_up_if(|until, read| read >= until, told),
+            true => self.message(id, ack.pending, delivery, now, events),
+            false => self.caught_up_if(|until, read| read >= until, events),
         }
         // The rest of the messages from before the start may be gone.
         if ack.pending == 0 && self.old_until.is_some() {
@@ -690,7 +726,7 @@ impl StreamReader {
         pending: u64,
         delivery: Delivery,
         now: Instant,
-        told: &mut Vec<Told>,
+        events: &mut Vec<KeptEvent>,
     ) {
         // A hole: messages were deleted before they were read. At the start, those before the first message are no loss.
         let before = match self.last {
@@ -703,34 +739,34 @@ impl StreamReader {
             // The first hole of a backlog is reported as a loss. The later holes were there by then, so they are no
             // further losses. Where newer messages replace older ones, nothing is lost.
             let info = self.info.as_ref();
-            if id.major <= self.told_until || info.is_some_and(|info| info.overwrites) {
-                told.push(Told::Hole);
+            if id.major <= self.reported_until || info.is_some_and(|info| info.overwrites) {
+                events.push(KeptEvent::Hole);
             } else {
-                told.push(Told::Lost);
+                events.push(KeptEvent::Lost);
                 let stored = info.map_or(0, StreamInfo::head_number);
-                self.told_until = stored.max(id.major.saturating_add(pending));
+                self.reported_until = stored.max(id.major.saturating_add(pending));
             }
         }
         self.last = Some(id);
         let is_old = self.old_until.is_some_and(|until| id.major <= until);
-        self.caught_up_if(|until, read| read > until, told);
-        told.push(match String::from_utf8(delivery.subject) {
-            Ok(subject) => Told::Message {
+        self.caught_up_if(|until, read| read > until, events);
+        events.push(match String::from_utf8(delivery.subject) {
+            Ok(subject) => KeptEvent::Message {
                 id,
                 subject,
                 payload: delivery.payload,
                 is_deletion: delivery.is_deletion,
                 is_old,
             },
-            Err(_) => Told::Bad(NAME_NOT_UTF8),
+            Err(_) => KeptEvent::Bad(NAME_NOT_UTF8),
         });
-        self.caught_up_if(|until, read| read >= until, told);
-        self.is_behind(pending, now, told);
+        self.caught_up_if(|until, read| read >= until, events);
+        self.is_behind(pending, now, events);
     }
 
     /// Says how far the reader is behind, if that is news. `pending`: so many messages are on the server of the
     /// consumer.
-    fn is_behind(&mut self, pending: u64, now: Instant, told: &mut Vec<Told>) {
+    fn is_behind(&mut self, pending: u64, now: Instant, events: &mut Vec<KeptEvent>) {
         let read = self.read_until().unwrap_or(0);
         let head = self.head();
         let newest = head.map_or(0, |head| head.major);
@@ -750,13 +786,13 @@ impl StreamReader {
             (stored_ns / MS_NS).max(u64::try_from(seen.as_millis()).unwrap_or(u64::MAX))
         });
         let messages = Some(messages);
-        told.push(Told::Behind { messages, ms });
+        events.push(KeptEvent::Behind { messages, ms });
     }
 
     /// Reports a loss. The caller says where to go on.
-    fn lost(&mut self, told: &mut Vec<Told>) {
-        told.push(Told::Lost);
-        self.told_until = self.head().map_or(0, |head| head.major);
+    fn lost(&mut self, events: &mut Vec<KeptEvent>) {
+        events.push(KeptEvent::Lost);
+        self.reported_until = self.head().map_or(0, |head| head.major);
         self.old_until = None;
         // What comes next is newer.
         let read = self.last.take().max(self.empty_at.take());

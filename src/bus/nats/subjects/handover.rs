@@ -188,7 +188,7 @@ impl Overlap {
         delivery: Delivery,
         now: Instant,
     ) -> Option<Delivery> {
-        let is_late = |(came, _): &(Instant, u64)| now >= *came + self.window;
+        let is_late = |(arrived, _): &(Instant, u64)| now >= *arrived + self.window;
         while self.old.front().is_some_and(is_late) {
             self.old.pop_front();
         }
@@ -263,31 +263,31 @@ mod tests {
                 false => texts[at].to_string(),
             };
             let mut overlap = Overlap::new(Duration::ZERO);
-            let (mut old, mut new, mut came) = (0, begun, Vec::new());
+            let (mut old, mut new, mut arrived) = (0, begun, Vec::new());
             let now = Instant::now();
             for is_new in ahead {
                 if is_new && new < texts.len() {
-                    came.extend(overlap.take_new(&by, message(&text(new)), now));
+                    arrived.extend(overlap.take_new(&by, message(&text(new)), now));
                     new += 1;
                 } else if !is_new && old < ended {
                     let delivery = message(&text(old));
                     overlap.take_old(&by, &delivery, now);
-                    came.push(delivery);
+                    arrived.push(delivery);
                     old += 1;
                 }
             }
             for at in old..ended {
                 let delivery = message(&text(at));
                 overlap.take_old(&by, &delivery, now);
-                came.push(delivery);
+                arrived.push(delivery);
             }
-            came.extend(overlap.end());
+            arrived.extend(overlap.end());
             for at in new..texts.len() {
-                came.extend(overlap.take_new(&by, message(&text(at)), now));
+                arrived.extend(overlap.take_new(&by, message(&text(at)), now));
             }
-            let came: Vec<_> = came.into_iter().map(|delivery| delivery.payload).collect();
+            let arrived: Vec<_> = arrived.into_iter().map(|delivery| delivery.payload).collect();
             let want: Vec<_> = (0..texts.len()).map(|at| text(at).into_bytes()).collect();
-            prop_assert_eq!(came, want);
+            prop_assert_eq!(arrived, want);
         }
     }
 

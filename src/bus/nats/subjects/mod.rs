@@ -25,7 +25,7 @@ mod handover;
 mod retained;
 mod session;
 
-pub(super) use self::retained::Retained;
+pub(super) use self::retained::{Retained, subjects_in};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -366,8 +366,8 @@ impl Bus for NatsSubjectsSource {
                 Err(error) => error.into(),
             };
             let has_stood = self.has_stood || had_stood;
-            let told = self.names.lost(has_stood, &relay.link);
-            return told.map_or(Stop::LoopGone, |()| stop);
+            let reported = self.names.lost(has_stood, &relay.link);
+            return reported.map_or(Stop::LoopGone, |()| stop);
         }
     }
 }

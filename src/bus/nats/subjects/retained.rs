@@ -7,7 +7,7 @@
 //! each stream with such subjects, through a consumer of the last message of each subject. The consumer asks for
 //! acknowledgements and gets none, so the server stops at `max_ack_pending` messages. The consumer is deleted at the
 //! end; if the deletion fails, the server deletes the consumer after some seconds without a listener. A question ends
-//! after [`ANSWER_TIMEOUT`], with the values received until then.
+//! [`ANSWER_TIMEOUT`] after it was asked or has brought its newest value, with the values received until then.
 //!
 //! Only the leader of a stream surely has the last values: another server may catch up after a restart. The leader
 //! answers the question for a message, and a consumer that was put on another server is made again. A message is
@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
+pub(in crate::nats) use self::streams::subjects_in;
 use self::streams::{AllStreams, Listed, Target, targets};
 use super::super::api::{ApiError, first_stream, message, refusal};
 use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
@@ -33,11 +34,12 @@ use super::super::protocol::{self, AckSubject, Delivery, inbox};
 use crate::NAME_NOT_UTF8;
 use crate::outage::shown;
 use crate::requests::Question;
+use weirgate_core::RetainedCut;
 use weirgate_wire::json::{self, Json, JsonError};
 
 /// The most questions on their way at once; the others wait.
 const ASKED_MAX: usize = 64;
-/// How long the answers to a question may take together. Longer than the wait for a silent server, so a question on a
+/// How long the answers to a question may bring no new value. Longer than the wait for a silent server, so a question on a
 /// dead link is asked again on the next link.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first pause before a question is asked again, and the longest; each pause is half as long again as the one before.
@@ -61,22 +63,24 @@ pub(in super::super) struct Retained {
     inbox: String,
     /// The limit on values of a pattern.
     values_max: usize,
-    /// By their numbers, and so in the order of their deadlines.
-    asked: BTreeMap<u64, Asked>,
+    /// By their numbers.
+    asked: BTreeMap<u64, Pending>,
     last: u64,
     last_sid: u64,
     all_streams: AllStreams,
     live: Live,
     /// The values and ends that the session has not taken.
-    pub(super) told: Vec<Told>,
+    pub(super) events: Vec<RetainedEvent>,
 }
 
 #[derive(Debug)]
-struct Asked {
+struct Pending {
     question: Question,
     /// The number of the subscription to the messages of the name, if any.
     sid: Option<u64>,
     begun: Instant,
+    /// When it was asked, or brought its newest value.
+    progressed: Instant,
     step: Step,
     /// The next pause.
     pause: Duration,
@@ -113,7 +117,7 @@ enum Again {
 
 /// A value, or the end of a question.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum RetainedEvent {
     Value {
         /// The question.
         of: Question,
@@ -141,6 +145,18 @@ pub(super) enum Lack {
     Unreadable(#[from] JsonError),
 }
 
+impl Lack {
+    /// The reason for clients.
+    pub(super) const fn cut(&self) -> RetainedCut {
+        match self {
+            Self::Cut => RetainedCut::Limit,
+            Self::Unnamed => RetainedCut::Unnamed,
+            Self::Refused(_) => RetainedCut::Refused,
+            Self::Unreadable(_) => RetainedCut::Unreadable,
+        }
+    }
+}
+
 impl Retained {
     /// Makes an empty list; `values_max` is the limit on values sent for a pattern, 0 if nobody asks for last values.
     pub(super) fn new(values_max: usize) -> Self {
@@ -152,7 +168,7 @@ impl Retained {
             last_sid: FIRST_SID,
             all_streams: AllStreams::default(),
             live: Live::default(),
-            told: Vec::new(),
+            events: Vec::new(),
         }
     }
 
@@ -210,10 +226,11 @@ impl Retained {
             protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
         }
         self.last += 1;
-        let asked = Asked {
+        let asked = Pending {
             question,
             sid,
             begun: now,
+            progressed: now,
             step: Step::Streams,
             pause: PAUSE_MIN,
             value: None,
@@ -235,7 +252,7 @@ impl Retained {
     }
 
     /// The request of a question's step: subject and body.
-    fn request(&self, asked: &Asked) -> Option<(String, String)> {
+    fn request(&self, asked: &Pending) -> Option<(String, String)> {
         let subscription = &asked.question.subscription;
         let name = &*subscription.name;
         Some(match &asked.step {
@@ -272,7 +289,7 @@ impl Retained {
             true => ("subscribe", INBOXES),
             false => ("publish", subject),
         };
-        let needs = |asked: &Asked| {
+        let needs = |asked: &Pending| {
             let request = self.request(asked).filter(|_| !is_subscription);
             is_deaf || request.is_some_and(|(of_request, _)| of_request == subject)
         };
@@ -301,7 +318,7 @@ impl Retained {
             }
             return;
         }
-        let is_of = |asked: &Asked| match &asked.step {
+        let is_of = |asked: &Pending| match &asked.step {
             Step::Values(consumer) => consumer.sid == delivery.sid,
             _ => false,
         };
@@ -314,16 +331,17 @@ impl Retained {
 
     /// Ends the questions whose time is over, and asks again what is due.
     pub(super) fn work(&mut self, now: Instant, out: &mut Vec<u8>) {
-        while let Some((&number, asked)) = self.asked.first_key_value()
-            && asked.begun + ANSWER_TIMEOUT <= now
-        {
+        let is_late = |asked: &Pending| asked.progressed + ANSWER_TIMEOUT <= now;
+        let late = self.asked.iter().filter(|(_, asked)| is_late(asked));
+        let late = late.map(|(number, asked)| (*number, asked.has_answer()));
+        for (number, has_answer) in late.collect::<Vec<_>>() {
             // The last answer, though it may be from before the newest message.
-            match asked.has_answer() {
+            match has_answer {
                 true => self.end(number, None, out),
                 false => self.refuse(number, "no answer", out),
             }
         }
-        let is_due = |asked: &Asked| matches!(asked.step, Step::Pause(at, _) if at <= now);
+        let is_due = |asked: &Pending| matches!(asked.step, Step::Pause(at, _) if at <= now);
         let due = self.asked.iter().filter(|(_, asked)| is_due(asked));
         for number in due.map(|(number, _)| *number).collect::<Vec<_>>() {
             let Some(asked) = self.asked.get_mut(&number) else {
@@ -342,12 +360,14 @@ impl Retained {
 
     /// When [`Self::work`] is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        let pauses = self.asked.values().filter_map(|asked| match asked.step {
-            Step::Pause(at, _) => Some(at),
-            _ => None,
-        });
-        let first = self.asked.first_key_value()?.1.begun + ANSWER_TIMEOUT;
-        Some(pauses.fold(first, Instant::min))
+        let due = |asked: &Pending| {
+            let late = asked.progressed + ANSWER_TIMEOUT;
+            match asked.step {
+                Step::Pause(at, _) => at.min(late),
+                _ => late,
+            }
+        };
+        self.asked.values().map(due).min()
     }
 
     /// Asks again after a pause.
@@ -377,14 +397,14 @@ impl Retained {
             }
             (Step::Streams, None) if subscription.is_pattern => {
                 asked.values.take_streams(&subscription.name, answer);
-                self.look_through_all(number, now, out);
+                self.search_all_streams(number, now, out);
             }
             (Step::Streams, None) => match first_stream(answer).ok().flatten() {
                 Some(stream) => {
                     asked.step = Step::Message(VecDeque::from([stream]));
                     self.send(number, out);
                 }
-                None => self.look_through_all(number, now, out),
+                None => self.search_all_streams(number, now, out),
             },
             (Step::Message(_), None) => {
                 asked.value = last_message(answer);
@@ -395,9 +415,9 @@ impl Retained {
     }
 
     /// Looks for streams that have the name by transforms or as copies, in the list of all streams.
-    fn look_through_all(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
+    fn search_all_streams(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
         if self.all_streams.is_known(now) {
-            return self.looked_through(number, now, out);
+            return self.searched_streams(number, now, out);
         }
         if let Some(asked) = self.asked.get_mut(&number) {
             asked.step = Step::AllStreams;
@@ -429,18 +449,18 @@ impl Retained {
         if lack.is_some() {
             self.all_streams.refused();
         }
-        let waits = |(_, asked): &(&u64, &Asked)| matches!(asked.step, Step::AllStreams);
+        let waits = |(_, asked): &(&u64, &Pending)| matches!(asked.step, Step::AllStreams);
         let waiting = self.asked.iter().filter(waits);
         for number in waiting.map(|(number, _)| *number).collect::<Vec<_>>() {
             match lack.clone() {
                 Some(lack) => self.end(number, Some(lack), out),
-                None => self.looked_through(number, now, out),
+                None => self.searched_streams(number, now, out),
             }
         }
     }
 
     /// Goes on with the streams that were found in the list of all.
-    fn looked_through(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
+    fn searched_streams(&mut self, number: u64, now: Instant, out: &mut Vec<u8>) {
         let Some(asked) = self.asked.get_mut(&number) else {
             return;
         };
@@ -515,7 +535,7 @@ impl Retained {
             consumer.leave(&nobody, out);
             return self.next_stream(number, now, out);
         }
-        consumer.listen(out);
+        consumer.listen(None, out);
         asked.step = Step::Values(consumer);
     }
 
@@ -535,11 +555,14 @@ impl Retained {
         }
         let hashes = self.live.hashes(&delivery);
         let (is_good, next) = asked.values.delivered(&delivery, hashes);
+        if is_good {
+            asked.progressed = now;
+        }
         if is_good
             && (delivery.is_deletion || !delivery.payload.is_empty())
             && let Some(subject) = delivery.name()
         {
-            self.told.push(Told::Value {
+            self.events.push(RetainedEvent::Value {
                 of: asked.question.clone(),
                 subject: subject.into(),
                 payload: delivery.payload,
@@ -603,7 +626,7 @@ impl Retained {
             return;
         };
         if let (Some(payload), None) = (asked.value, &lack) {
-            self.told.push(Told::Value {
+            self.events.push(RetainedEvent::Value {
                 of: asked.question.clone(),
                 subject: Arc::clone(&asked.question.subscription.name),
                 payload,
@@ -613,7 +636,7 @@ impl Retained {
         let is_unnamed = asked.values.is_unnamed.then_some(Lack::Unnamed);
         let refused = asked.values.refused.map(Lack::Refused);
         let of_values = refused.or(is_cut).or(is_unnamed);
-        self.told.push(Told::End {
+        self.events.push(RetainedEvent::End {
             question: asked.question,
             lack: lack.or(of_values),
         });
@@ -628,7 +651,7 @@ impl Retained {
     }
 }
 
-impl Asked {
+impl Pending {
     /// Whether an answer has come that may be from before the newest message.
     fn has_answer(&self) -> bool {
         let is_asked_again = matches!(self.step, Step::Pause(_, Again::Message(_)));
@@ -675,7 +698,7 @@ impl Live {
 
     /// The newest messages of the subjects of a question, as hashes, that were delivered before the question and
     /// perhaps not stored by then. A subject with a message after the question is left out: the clients have it.
-    fn unstored(&self, asked: &Asked, now: Instant) -> HashMap<u64, u64> {
+    fn unstored(&self, asked: &Pending, now: Instant) -> HashMap<u64, u64> {
         let mut newest = HashMap::new();
         for live in &self.messages {
             if Some(live.sid) != asked.sid || now >= live.at + STORED_WITHIN {

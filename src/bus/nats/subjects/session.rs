@@ -11,7 +11,7 @@ use super::super::protocol::{self, Delivery, Op};
 use super::super::servers::Second;
 use super::super::wire::Wire;
 use super::handover::{self, Before, Overlap};
-use super::retained::{FIRST_SID, Lack, Retained, Told};
+use super::retained::{FIRST_SID, Lack, Retained, RetainedEvent};
 use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, Sids};
 use crate::ledger::Change;
 use crate::outage::shown;
@@ -38,12 +38,12 @@ pub(super) struct Session<'a> {
     /// The copies on both connections.
     pub(super) overlap: Option<Overlap>,
     /// The changes without an answer, in order, each with the number of the ping after the change.
-    asked: VecDeque<(u64, Asked)>,
+    asked: VecDeque<(u64, PendingChange)>,
     retained: Retained,
 }
 
 /// A change requested from the server.
-struct Asked {
+struct PendingChange {
     change: Change,
     /// Names refused by the server.
     refused: Vec<Arc<str>>,
@@ -169,7 +169,7 @@ impl<'a> Session<'a> {
                     protocol::unsubscribe(out, sid);
                 }
             }
-            let asked = Asked {
+            let asked = PendingChange {
                 change,
                 refused: Vec::new(),
                 words: None,
@@ -192,16 +192,16 @@ impl<'a> Session<'a> {
         }
         match self.wire.watch(&self.source.settings.nats.times, is_silent) {
             Some(next) => Ok(next),
-            None => self.look_elsewhere(),
+            None => self.check_other_server(),
         }
     }
 
     /// Handles a silent server or a dead link. Returns the time of the next look.
-    fn look_elsewhere(&mut self) -> Result<Instant, Stop> {
+    fn check_other_server(&mut self) -> Result<Instant, Stop> {
         let nats = &self.source.settings.nats;
         let next = self
             .second
-            .look(self.wire.heard(), self.relay, nats, self.wire)?;
+            .check(self.wire.last_received(), self.relay, nats, self.wire)?;
         // Bytes that arrived during the second connection end the silence.
         if next.is_none() && self.wire.has_news(&mut self.source.waiter)? {
             return Ok(Instant::now());
@@ -225,8 +225,8 @@ impl<'a> Session<'a> {
 
     fn message(&mut self, delivery: Delivery, received: Now) -> Result<(), Stop> {
         if delivery.sid >= FIRST_SID {
-            let heard = self.wire.heard();
-            self.retained.take(delivery, heard, self.wire.out());
+            let last_received = self.wire.last_received();
+            self.retained.take(delivery, last_received, self.wire.out());
             return self.tell_retained();
         }
         let Some(subscription) = self.sids.get(delivery.sid).cloned() else {
@@ -237,7 +237,8 @@ impl<'a> Session<'a> {
         if self.before.is_none() && !self.settle.is_zero() && is_restoring() {
             return Ok(());
         }
-        self.retained.note_live(&delivery, self.wire.heard());
+        self.retained
+            .note_live(&delivery, self.wire.last_received());
         let Some(overlap) = &mut self.overlap else {
             return self.hand_over(&subscription, delivery, received);
         };
@@ -252,9 +253,9 @@ impl<'a> Session<'a> {
 
     /// Sends the last values, and the ends of questions.
     fn tell_retained(&mut self) -> Result<(), Stop> {
-        for told in std::mem::take(&mut self.retained.told) {
-            let event = match told {
-                Told::Value {
+        for events in std::mem::take(&mut self.retained.events) {
+            let event = match events {
+                RetainedEvent::Value {
                     of,
                     subject,
                     payload,
@@ -270,14 +271,14 @@ impl<'a> Session<'a> {
                         quiet: true,
                     },
                 },
-                Told::End { question, lack } => {
+                RetainedEvent::End { question, lack } => {
                     if let Some(lack) = &lack {
                         self.count_lack(&question, lack);
                     }
                     BusEvent::RetainedEnd {
                         subscription: question.subscription,
                         number: question.number,
-                        is_refused: matches!(lack, Some(Lack::Refused(_))),
+                        cut: lack.as_ref().map(Lack::cut),
                     }
                 }
             };
@@ -313,8 +314,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn answered(&mut self, asked: Asked) -> Result<(), Stop> {
-        let Asked {
+    fn answered(&mut self, asked: PendingChange) -> Result<(), Stop> {
+        let PendingChange {
             change,
             refused,
             words,
@@ -358,7 +359,7 @@ impl<'a> Session<'a> {
     }
 
     /// The first change without an answer. The server's errors belong to this change.
-    fn first_asked(&mut self) -> Option<&mut Asked> {
+    fn first_asked(&mut self) -> Option<&mut PendingChange> {
         self.asked.front_mut().map(|(_, asked)| asked)
     }
 
@@ -376,7 +377,11 @@ impl<'a> Session<'a> {
         let Some((subject, true)) = refused else {
             if let Some((subject, _)) = refused {
                 if let Some(publishing) = &mut self.source.publishing {
-                    publishing.not_permitted = Some(shown(&subject));
+                    let error = NatsError::not_permitted("publish", &shown(&subject));
+                    if publishing.not_permitted.replace(shown(&subject)).is_none() {
+                        tracing::warn!(%error, "NATS takes no message of this instance");
+                    }
+                    return Ok(());
                 }
             } else if let Some(asked) = self.first_asked()
                 && asked.change.wanted

@@ -75,7 +75,7 @@ impl RedisStreamSource {
         relay.status.set_up(false);
         self.reader.connected();
         let patience = Duration::from_millis(BLOCK_MS + settings.times.ping_timeout_ms);
-        let mut told = Vec::new();
+        let mut events = Vec::new();
         loop {
             for command in self.reader.commands() {
                 connection.queue(&command);
@@ -90,12 +90,12 @@ impl RedisStreamSource {
                 let received = relay.link.now();
                 let now_ms = u64::try_from(received.unix_ms()).unwrap_or(0);
                 let bytes = connection.reader.take_bytes();
-                let taken = self.reader.take(answer, bytes, now_ms, &mut told);
-                if !told.is_empty() {
+                let taken = self.reader.take(answer, bytes, now_ms, &mut events);
+                if !events.is_empty() {
                     relay.worked();
                 }
-                for told in told.drain(..) {
-                    self.feed.hand_over(relay, received, told)?;
+                for event in events.drain(..) {
+                    self.feed.hand_over(relay, received, event)?;
                 }
                 taken.map_err(|trouble| match trouble {
                     Trouble::Wrong(reason) => connection.wrong(reason),

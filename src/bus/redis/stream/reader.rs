@@ -15,7 +15,7 @@ mod answers;
 
 use self::answers::{Entry, State, entries, message, next, run_id, stream_entries, text};
 use super::super::resp::Value;
-use crate::kept::Told;
+use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
 
 /// The most entries of an answer.
@@ -77,7 +77,7 @@ pub struct StreamReader {
     is_same_server: bool,
     /// The newest entry at the first look, until it is read: entries up to here are old.
     old_until: Option<StoredId>,
-    /// Whether [`Told::CaughtUp`] was said on this connection.
+    /// Whether [`KeptEvent::CaughtUp`] was said on this connection.
     is_caught_up: bool,
 }
 
@@ -91,7 +91,7 @@ enum Step {
     CatchUp {
         /// The number of entries that were asked for, and that have come so far.
         asked: usize,
-        came: usize,
+        arrived: usize,
         /// Whether the answer began with the last read entry, so that nothing was lost before it.
         is_proved: bool,
     },
@@ -101,7 +101,7 @@ enum Step {
 
 const CATCH_UP: Step = Step::CatchUp {
     asked: 0,
-    came: 0,
+    arrived: 0,
     is_proved: false,
 };
 
@@ -153,6 +153,8 @@ impl StreamReader {
             Step::Look => vec![
                 words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]),
                 words(&["INFO", "server"]),
+                // Whether this user may read on, before anything is handed over.
+                words(&["XREAD", "COUNT", "1", "STREAMS", key, "$"]),
             ],
             Step::CatchUp { asked, .. } => {
                 asks_entry = false;
@@ -202,7 +204,7 @@ impl StreamReader {
         mut answer: Value,
         bytes: usize,
         now_ms: u64,
-        out: &mut Vec<Told>,
+        out: &mut Vec<KeptEvent>,
     ) -> Result<(), Trouble> {
         if self.takes_entries() {
             let parts = entries(answer)?;
@@ -227,8 +229,9 @@ impl StreamReader {
                 }
                 let newest = newest.map(|entry| entry.id);
                 let server = answers.next().and_then(|(info, _)| run_id(info));
+                stream_entries(answers.next().map_or(Value::Nil, |(waiting, _)| waiting))?;
                 let state = self.state(answers.next())?;
-                self.looked(newest, server, state, now_ms, out);
+                self.took_info(newest, server, state, now_ms, out);
                 Ok(())
             }
             Step::CatchUp { .. } => {
@@ -270,13 +273,13 @@ impl StreamReader {
         Ok(state)
     }
 
-    fn looked(
+    fn took_info(
         &mut self,
         newest: Option<StoredId>,
         server: Option<String>,
         state: State,
         now_ms: u64,
-        out: &mut Vec<Told>,
+        out: &mut Vec<KeptEvent>,
     ) {
         if state.is_there.is_none() && self.was_read {
             // The server refused the script. The next look asks for the entry itself.
@@ -347,8 +350,8 @@ impl StreamReader {
     /// Continues after a loss: the last entry is gone, or none was read so far, so nothing proves that no entry is
     /// missing. If the newest entry has a lower id than the last one, reading continues from the newest. Such ids come
     /// after a failover to a server whose clock is behind, and would otherwise never be read.
-    fn go_on(&mut self, newest: Option<StoredId>, out: &mut Vec<Told>) {
-        out.push(Told::Lost);
+    fn go_on(&mut self, newest: Option<StoredId>, out: &mut Vec<KeptEvent>) {
+        out.push(KeptEvent::Lost);
         (self.was_read, self.counted) = (false, None);
         let newest_or_first = newest.unwrap_or_default();
         if newest_or_first <= self.after {
@@ -357,24 +360,29 @@ impl StreamReader {
         }
         if newest == Some(self.after) {
             self.was_read = true;
-            out.push(Told::Head(self.after));
+            out.push(KeptEvent::Head(self.after));
         }
     }
 
     /// Takes an entry of a `CatchUp` answer. If the answer did not begin with the last read entry, hands nothing over:
     /// another look comes first.
-    fn catch_up(&mut self, entry: Entry, bytes: usize, out: &mut Vec<Told>) -> Result<(), Trouble> {
+    fn catch_up(
+        &mut self,
+        entry: Entry,
+        bytes: usize,
+        out: &mut Vec<KeptEvent>,
+    ) -> Result<(), Trouble> {
         self.measure(bytes);
         let (after, was_read) = (self.after, self.was_read);
         let Step::CatchUp {
-            came, is_proved, ..
+            arrived, is_proved, ..
         } = &mut self.step
         else {
             return Ok(());
         };
-        let is_first = *came == 0;
+        let is_first = *arrived == 0;
         *is_proved |= is_first && (!was_read || entry.id == after);
-        *came += 1;
+        *arrived += 1;
         if is_first && !was_read {
             self.counted = None;
         }
@@ -384,10 +392,10 @@ impl StreamReader {
         }
     }
 
-    fn caught_up(&mut self, state: State, now_ms: u64, out: &mut Vec<Told>) {
+    fn caught_up(&mut self, state: State, now_ms: u64, out: &mut Vec<KeptEvent>) {
         let Step::CatchUp {
             asked,
-            came,
+            arrived,
             is_proved,
         } = self.step
         else {
@@ -398,12 +406,12 @@ impl StreamReader {
             return;
         }
         self.count_from(state);
-        if came < asked {
+        if arrived < asked {
             // The old entries that did not come are gone.
             self.old_until = None;
             self.report_caught_up(out);
             self.step = Step::Wait;
-            return out.push(Told::Behind {
+            return out.push(KeptEvent::Behind {
                 messages: Some(0),
                 ms: 0,
             });
@@ -412,7 +420,7 @@ impl StreamReader {
         let newest_ms = state.counters.map_or(now_ms, |of| of.last.major);
         let counted = self.counted.filter(|counted| counted.id == self.after);
         let counters = state.counters.zip(counted);
-        out.push(Told::Behind {
+        out.push(KeptEvent::Behind {
             messages: counters.map(|(of, counted)| of.added.saturating_sub(counted.added)),
             ms: newest_ms.saturating_sub(self.after.major),
         });
@@ -422,7 +430,7 @@ impl StreamReader {
         &mut self,
         entries: Vec<Value>,
         state: State,
-        out: &mut Vec<Told>,
+        out: &mut Vec<KeptEvent>,
     ) -> Result<(), Trouble> {
         let entries = entries.into_iter().map(Entry::read);
         let entries = entries.collect::<Result<Vec<_>, _>>()?;
@@ -439,7 +447,7 @@ impl StreamReader {
                 self.step = Step::Look;
                 return Ok(());
             }
-            out.push(Told::Lost);
+            out.push(KeptEvent::Lost);
             self.counted = None;
         }
         self.counted = self.counted.filter(|_| self.was_read);
@@ -453,7 +461,7 @@ impl StreamReader {
         Ok(())
     }
 
-    fn entry(&mut self, entry: Entry, out: &mut Vec<Told>) -> Result<(), Trouble> {
+    fn entry(&mut self, entry: Entry, out: &mut Vec<KeptEvent>) -> Result<(), Trouble> {
         let Entry { id, fields } = entry;
         if id <= self.after {
             return Err(Trouble::Wrong("an entry out of order"));
@@ -470,14 +478,14 @@ impl StreamReader {
             self.report_caught_up(out);
         }
         out.push(match message(fields) {
-            Ok((subject, payload)) => Told::Message {
+            Ok((subject, payload)) => KeptEvent::Message {
                 id,
                 subject,
                 payload,
                 is_deletion: false,
                 is_old,
             },
-            Err(reason) => Told::Bad(reason),
+            Err(reason) => KeptEvent::Bad(reason),
         });
         if self.old_until == Some(id) {
             self.old_until = None;
@@ -486,10 +494,10 @@ impl StreamReader {
         Ok(())
     }
 
-    fn report_caught_up(&mut self, out: &mut Vec<Told>) {
+    fn report_caught_up(&mut self, out: &mut Vec<KeptEvent>) {
         if !self.is_caught_up {
             self.is_caught_up = true;
-            out.push(Told::CaughtUp);
+            out.push(KeptEvent::CaughtUp);
         }
     }
 }

@@ -19,7 +19,7 @@ impl Bench {
         let topic = TopicName::from(topic.to_owned());
         let frame = self.frame(body);
         self.history
-            .keep(self.now_us, position, &topic, Some(&frame));
+            .keep(at(self.now_us), position, &topic, Some(&frame));
     }
 }
 
@@ -66,7 +66,7 @@ fn a_message_of_a_stream_is_found_by_both_parts_of_its_id() {
 fn nothing_before_a_loss_of_a_stream_is_found() {
     let mut bench = Bench::of_a_stream(1 << 20);
     bench.store("a", "5", stored(5, 50));
-    bench.history.note(FeedNotice::Hole);
+    bench.history.note(Now::default(), FeedNotice::Hole);
     assert_eq!(bench.history.position(), None);
     assert_eq!(bench.missed(&["a"], stored(5, 50)), Err(NotRecovered::Gap));
     // The stream was made anew: the numbers begin again.
@@ -83,7 +83,9 @@ fn nothing_before_a_loss_of_a_stream_is_found() {
 #[test]
 fn a_stream_without_young_messages_has_a_position() {
     let mut bench = Bench::of_a_stream(1 << 20);
-    bench.history.note(FeedNotice::Head(stored(5, 50)));
+    bench
+        .history
+        .note(Now::default(), FeedNotice::Head(stored(5, 50)));
     assert_eq!(bench.history.position(), Some(stored(5, 50)));
     bench.store("a", "6", stored(6, 60));
     assert_eq!(bench.missed(&["a"], stored(5, 50)).unwrap(), ["6"]);
@@ -100,7 +102,9 @@ fn a_stream_without_young_messages_has_a_position() {
 #[test]
 fn a_client_between_two_copies_of_the_head_is_told_that_the_second_is_not_there() {
     let mut bench = Bench::of_a_stream(1 << 20);
-    bench.history.note(FeedNotice::Head(stored(5, 50)));
+    bench
+        .history
+        .note(Now::default(), FeedNotice::Head(stored(5, 50)));
     bench.store("a", "6", stored(6, 60));
     let topic = TopicName::from("a".to_owned());
     let since = format!("{}.1", stored(5, 50));
@@ -236,7 +240,7 @@ fn what_was_left_out_is_a_hole_for_its_name_alone() {
     bench.pass();
     let left_out = position(0, bench.count);
     let name = TopicName::fixed("b");
-    bench.history.keep(0, left_out, &name, None);
+    bench.history.keep(Now::default(), left_out, &name, None);
     bench.keep("b", "3");
     assert_eq!(bench.missed(&["b"], first), Err(NotRecovered::Window));
     assert_eq!(bench.missed(&["a"], first), Ok(Vec::new()));

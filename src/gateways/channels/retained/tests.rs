@@ -51,7 +51,7 @@ fn close(retained: &mut Retained, key: SessionKey) {
 fn one_question_is_on_its_way_and_the_next_is_for_all_who_came_meanwhile() {
     let mut retained = retained();
     for slot in 0..4 {
-        retained.want(&A, client(slot), 1);
+        retained.want(&A, client(slot), 1, false);
     }
     assert_eq!(request(&mut retained), None, "nobody has an answer");
     retained.answered(client(0), 1);
@@ -60,8 +60,8 @@ fn one_question_is_on_its_way_and_the_next_is_for_all_who_came_meanwhile() {
     retained.answered(client(2), 1);
     assert_eq!(request(&mut retained), None);
     assert_eq!(receivers(&mut retained, &A, "a", 1), [0]);
-    retained.ended(&A, 1);
-    retained.ended(&A, 1);
+    retained.ended(&A, 1, None);
+    retained.ended(&A, 1, None);
     assert_eq!(request(&mut retained), Some((A, 2)));
     retained.forget(&A, client(1));
     assert_eq!(
@@ -70,7 +70,7 @@ fn one_question_is_on_its_way_and_the_next_is_for_all_who_came_meanwhile() {
         "an old answer"
     );
     assert_eq!(receivers(&mut retained, &A, "a", 2), [2]);
-    retained.ended(&A, 2);
+    retained.ended(&A, 2, None);
     assert_eq!(request(&mut retained), None);
     close(&mut retained, client(3));
     assert!(retained.waiting.is_empty() && retained.waiters == 0);
@@ -80,7 +80,7 @@ fn one_question_is_on_its_way_and_the_next_is_for_all_who_came_meanwhile() {
 fn a_question_ends_with_the_last_client_that_waits() {
     let mut retained = retained();
     for slot in 0..2 {
-        retained.want(&A, client(slot), 1);
+        retained.want(&A, client(slot), 1, false);
         retained.answered(client(slot), 1);
     }
     assert_eq!(request(&mut retained), Some((A, 1)));
@@ -99,10 +99,10 @@ fn a_question_ends_with_the_last_client_that_waits() {
 #[test]
 fn no_value_goes_behind_a_newer_message() {
     let mut retained = retained();
-    retained.want(&ALL, client(0), 1);
+    retained.want(&ALL, client(0), 1, false);
     pass(&mut retained, &ALL, "a.x");
     retained.answered(client(0), 1);
-    retained.want(&ALL, client(1), 1);
+    retained.want(&ALL, client(1), 1, false);
     retained.answered(client(1), 1);
     assert_eq!(request(&mut retained), Some((ALL, 1)));
     assert_eq!(receivers(&mut retained, &ALL, "a.x", 1), [1]);
@@ -120,38 +120,41 @@ fn no_value_goes_behind_a_newer_message() {
         [0, 1],
         "asked anew"
     );
-    retained.ended(&ALL, 2);
+    retained.ended(&ALL, 2, None);
     assert!(retained.waiting.is_empty());
 }
 
 #[test]
 fn subjects_that_are_remembered_are_bounded() {
     let mut retained = retained();
-    retained.want(&ALL, client(0), 1);
-    for n in 0..LIVE_MAX {
+    retained.want(&ALL, client(0), 1, false);
+    for n in 0..retained.live_subjects_max() / 2 {
         pass(&mut retained, &ALL, &n.to_string());
     }
     pass(&mut retained, &ALL, "0");
     assert_eq!((retained.waiters, retained.given_up), (1, 0));
     pass(&mut retained, &ALL, "one more");
     assert_eq!((retained.waiters, retained.given_up), (0, 1));
-    assert!(retained.waiting.is_empty() && retained.live_bytes == 0);
+    assert!(retained.waiting.is_empty() && retained.live_subjects == 0);
 }
 
 #[test]
-fn and_so_are_their_bytes_over_all_patterns() {
-    let mut retained = retained();
-    let subject = "x".repeat(4_000);
+fn and_so_are_those_of_all_patterns_which_leave_room_for_others() {
+    let mut retained = Retained::new(NameSyntax::Nats, 1 << 20);
+    let subjects_max = retained.live_subjects_max();
     let patterns = ["a.*", "b.*", "c.*"].map(TopicName::fixed);
     for (slot, pattern) in (0..).zip(&patterns) {
-        retained.want(pattern, client(slot), 1);
-        for n in 0..1_500 {
-            pass(&mut retained, pattern, &format!("{subject}{n}"));
+        retained.want(pattern, client(slot), 1, false);
+        let free = subjects_max - retained.live_subjects;
+        for n in 0..free / 2 {
+            pass(&mut retained, pattern, &n.to_string());
         }
-        assert!(retained.live_bytes <= LIVE_BYTES_MAX);
+        assert_eq!(retained.waiting[pattern].len(), 1);
     }
+    assert!(retained.live_subjects < subjects_max);
+    pass(&mut retained, &patterns[0], "one more");
     assert_eq!((retained.waiters, retained.given_up), (2, 1));
-    close(&mut retained, client(0));
     close(&mut retained, client(1));
-    assert_eq!(retained.live_bytes, 0);
+    close(&mut retained, client(2));
+    assert_eq!(retained.live_subjects, 0);
 }

@@ -1,14 +1,37 @@
 //! A client that waits for last values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::CLIENT_BYTES_MAX;
-use weirgate_core::TopicName;
-use weirgate_wire::admission::{Charge, ClientAddr};
+use weirgate_core::{RetainedCut, TopicName};
+use weirgate_wire::admission::{ClientAddr, Permit};
 
-/// The names whose values a client waits for, each with its progress, and the number of the newest live message when the
-/// client asked.
-pub(in super::super) type Wants = BTreeMap<TopicName, (State, u64)>;
+/// The names whose values a client waits for.
+pub(in super::super) type Wants = BTreeMap<TopicName, Wanted>;
+
+/// A name whose values a client waits for.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Wanted {
+    pub(super) state: State,
+    /// The number of the newest live message when the client asked.
+    pub(super) since: u64,
+    /// The values sent so far.
+    pub(super) count: u64,
+    /// The client is told of the end.
+    pub(super) says_end: bool,
+}
+
+/// The end of a name's values for a client.
+#[derive(Debug)]
+pub(in super::super) struct RetainedEnd {
+    /// The number of the answer that goes out before; 0 if it has gone out.
+    pub(super) answer: u64,
+    pub(in super::super) name: TopicName,
+    /// The values sent.
+    pub(in super::super) count: u64,
+    /// Why values are missing.
+    pub(in super::super) cut: Option<RetainedCut>,
+}
 
 /// The progress of a client's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,19 +39,21 @@ pub(in super::super) enum State {
     /// The client's turn has not come, or the answer with this number has not gone out.
     Waits(u64),
     /// The name is in the question with this number, which the bus has or gets next.
-    Asked(u64),
+    BusRequests(u64),
 }
 
 /// A client that waits for last values.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     pub(super) names: Wants,
+    /// The ends that the client is still to be told.
+    pub(super) ends: VecDeque<RetainedEnd>,
     /// The number of the last answer that has gone out.
     pub(super) answered: u64,
     /// Names in questions.
     pub(super) asked: usize,
     /// The client's part of the bytes of all clients, and the time when it began.
-    pub(super) share: Option<(Charge, u64)>,
+    pub(super) share: Option<(Permit, u64)>,
     /// Known once the client has had room.
     pub(super) address: Option<ClientAddr>,
     /// Bytes sent to the client, perhaps not taken yet.
@@ -46,13 +71,20 @@ impl Turn {
         let names = self
             .names
             .iter_mut()
-            .map(|(name, (state, _))| (name, state));
+            .map(|(name, wanted)| (name, &mut wanted.state));
         names.filter(move |(_, state)| matches!(state, State::Waits(answer) if *answer <= answered))
     }
 
     pub(super) fn is_asked(&self, name: &TopicName, number: u64) -> bool {
-        let waiter = self.names.get(name);
-        waiter.is_some_and(|(state, _)| *state == State::Asked(number))
+        let wanted = self.names.get(name);
+        wanted.is_some_and(|wanted| wanted.state == State::BusRequests(number))
+    }
+
+    /// Takes the next end whose answer has gone out.
+    pub(super) fn next_end(&mut self) -> Option<RetainedEnd> {
+        let is_due = |end: &RetainedEnd| end.answer <= self.answered;
+        let at = self.ends.iter().position(is_due)?;
+        self.ends.remove(at)
     }
 
     /// Counts a value for the client. Returns true if the client has room for the value.

@@ -190,10 +190,10 @@ impl Bus {
         body: Bytes,
         room: Room,
     ) -> oneshot::Receiver<PushOutcome> {
-        let (tell, told) = oneshot::channel();
+        let (tell, outcome) = oneshot::channel();
         // After the end of the bus thread, the receiver gets an error.
         let _ = self.commands.send(Command::Push { body, room, tell });
-        told
+        outcome
     }
 
     /// If the bus is up, tells the other instances that this one ends.

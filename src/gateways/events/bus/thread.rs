@@ -49,7 +49,7 @@ pub(in crate::gateways::events) enum Command {
 }
 
 /// A push with a waiting service.
-struct Told {
+struct AwaitedPush {
     tell: oneshot::Sender<PushOutcome>,
     /// Held until the response.
     _room: Room,
@@ -68,8 +68,8 @@ pub(in crate::gateways::events) struct BusThread {
     to_loop: ToLoop,
     stats: Arc<BusStats>,
     /// The last report to the loop: whether the bus was up, and the number of losses.
-    told_loss: (bool, u64),
-    told: HashMap<u64, Told>,
+    reported_loss: (bool, u64),
+    awaited: HashMap<u64, AwaitedPush>,
     /// Pushes of other instances that are in the loop.
     delivering: usize,
     leaving: Option<Sender<()>>,
@@ -93,8 +93,8 @@ impl BusThread {
             commands,
             to_loop,
             stats,
-            told_loss: (false, 0),
-            told: HashMap::new(),
+            reported_loss: (false, 0),
+            awaited: HashMap::new(),
             delivering: 0,
             leaving: None,
         }
@@ -150,8 +150,8 @@ impl BusThread {
         match command {
             Command::Push { body, room, tell } => {
                 let number = self.exchange.push(self.to_loop.clock.now(), &body);
-                let told = Told { tell, _room: room };
-                self.told.insert(number, told);
+                let awaited = AwaitedPush { tell, _room: room };
+                self.awaited.insert(number, awaited);
             }
             Command::Delivered {
                 origin,
@@ -199,8 +199,8 @@ impl BusThread {
     /// loss, and before the pushes that follow.
     fn tell_losses(&mut self) {
         let (is_up, losses) = (self.stats.is_up(), self.stats.losses());
-        if self.told_loss != (is_up, losses) {
-            self.told_loss = (is_up, losses);
+        if self.reported_loss != (is_up, losses) {
+            self.reported_loss = (is_up, losses);
             self.to_loop.send([Input::Others(is_up)]);
         }
     }
@@ -245,9 +245,9 @@ impl BusThread {
                     body,
                 } => self.deliver(&origin, number, &body),
                 Action::Tell { number, outcome } => {
-                    if let Some(told) = self.told.remove(&number) {
+                    if let Some(awaited) = self.awaited.remove(&number) {
                         // The service may have disconnected.
-                        let _ = told.tell.send(outcome);
+                        let _ = awaited.tell.send(outcome);
                     }
                 }
             }

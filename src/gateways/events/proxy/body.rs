@@ -15,19 +15,19 @@ use super::exchange::{Exchange, Outcome, ServiceStats};
 use super::headers;
 use weirgate_server::http::body::{BodyTooSlow, BoxError, Progress, ReadBodyError, RequestBody};
 use weirgate_server::http::services::{Again, Lease, Place};
-use weirgate_wire::admission::Charge;
+use weirgate_wire::admission::Permit;
 
 /// The largest announced length of a body that is read completely before the request gets a connection to its service,
 /// so that a slow client with a small body holds no connection.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
-/// Reads a small body. Gives it up if it has to give way to the bodies of others.
-async fn whole(body: RequestBody, room: &Charge) -> Result<Bytes, ReadBodyError> {
+/// Reads a small body. Gives it up if it has to are evicted to the bodies of others.
+async fn whole(body: RequestBody, room: &Permit) -> Result<Bytes, ReadBodyError> {
     let upload = body.progress();
     let mut read = pin!(body.read(SMALL_BYTES_MAX as usize));
     poll_fn(|cx| {
         room.wake_with(cx.waker());
-        if room.gives_way() {
+        if room.is_evicted() {
             upload.give_up();
             return Poll::Ready(Err(ReadBodyError::TooSlow(BodyTooSlow)));
         }
@@ -49,7 +49,7 @@ enum Kind {
     Nothing,
     /// A whole small body. Its bytes are charged until they are sent to the service: before that the request may have
     /// no connection to a service, so the limit of connections does not bound these bytes.
-    Whole { bytes: Bytes, _room: Charge },
+    Whole { bytes: Bytes, _room: Permit },
     /// A body that is passed on in pieces: it is large, of unknown length, or small while there is no room for another
     /// small body. It is read only once the request has a connection, so the limit of connections bounds its bytes. The
     /// [`Place`] records the progress of the client.
@@ -61,10 +61,10 @@ impl ToService {
     /// `room` grants its bytes; leaves any other body to be read in pieces.
     ///
     /// # Errors
-    /// A small body broke off, came too slowly or had to give way.
+    /// A small body broke off, came too slowly or had to are evicted.
     pub(super) async fn new(
         body: RequestBody,
-        room: impl FnOnce(u64) -> Option<Charge>,
+        room: impl FnOnce(u64) -> Option<Permit>,
         stats: Arc<ServiceStats>,
     ) -> Result<Self, ReadBodyError> {
         let small = |length: &u64| *length <= SMALL_BYTES_MAX;
@@ -197,13 +197,13 @@ impl ToClient {
     /// give way because its body is too slow.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         let place = self.lease.as_ref().and_then(Lease::place);
-        if place.is_some_and(|place| place.gives_way(cx)) {
+        if place.is_some_and(|place| place.is_evicted(cx)) {
             self.upload.give_up();
             return Poll::Ready("the request gives way");
         }
         let since = *self.waits_since.get_or_insert_with(Instant::now);
-        let heard = self.lease.as_ref().map(|lease| lease.activity().last());
-        let mut due = since.max(heard.unwrap_or(since)) + self.silence;
+        let last_received = self.lease.as_ref().map(|lease| lease.activity().last());
+        let mut due = since.max(last_received.unwrap_or(since)) + self.silence;
         if self.upload.is_owed() {
             due = due.max(Instant::now() + self.silence);
         }

@@ -445,7 +445,7 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-real-ip", "6.6.6.6"),
         ];
-        let told = |headers: &HeaderMap| {
+        let found = |headers: &HeaderMap| {
             let names = words.iter().map(|(name, _)| headers.get(*name).cloned());
             names
                 .map(|value| value.map_or(String::new(), |v| v.to_str().unwrap().to_owned()))
@@ -453,18 +453,18 @@ mod tests {
         };
         let sent: Vec<&str> = words.iter().map(|(_, value)| *value).collect();
         assert_eq!(
-            told(&asked(map(&words), true)),
+            found(&asked(map(&words), true)),
             sent,
             "a proxy that is trusted"
         );
         // Without a host of its own, the request has none.
         assert_eq!(
-            told(&asked(map(&words), false)),
+            found(&asked(map(&words), false)),
             ["", "", "", "", "http", ""]
         );
         let with_host = [&words[..], &[("host", "public")]].concat();
         assert_eq!(
-            told(&asked(map(&with_host), false)),
+            found(&asked(map(&with_host), false)),
             ["", "public", "", "", "http", ""]
         );
     }

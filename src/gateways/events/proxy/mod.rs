@@ -38,7 +38,7 @@ use weirgate_server::http::services::{
 };
 use weirgate_server::http::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_server::telemetry::GatewayMetric;
-use weirgate_wire::admission::{ClientAddr, Holding};
+use weirgate_wire::admission::{ClientAddr, Quota};
 
 /// The most bytes of an answer's head, and the most bytes of its body that hyper reads at a time.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -83,19 +83,19 @@ pub struct ProxySettings {
     pub limits: ProxyLimits,
     /// Limits the bytes of small request bodies that are read before their requests get connections. Over the limit a
     /// small body is passed on in pieces, like a large one.
-    pub held: Holding,
+    pub held: Quota,
     /// Limits log lines, and measures the progress of bodies.
     pub clock: Clock,
 }
 
 /// The reverse proxy.
 pub struct Proxy {
-    services: Vec<(Arc<Behind>, Vec<ProxiedPath>)>,
+    services: Vec<(Arc<ProxiedService>, Vec<ProxiedPath>)>,
     shared: Arc<Shared>,
 }
 
 /// A service behind the proxy.
-struct Behind {
+struct ProxiedService {
     pool: Pool<ToService>,
     places: Places,
     watch: Arc<Watch>,
@@ -105,14 +105,14 @@ struct Behind {
 struct Shared {
     inner_paths: InnerPaths,
     silence: Duration,
-    buffers: Holding,
-    held: Holding,
+    buffers: Quota,
+    held: Quota,
     clock: Clock,
 }
 
 impl Proxy {
     /// The sums of what clients hold: the connections to each service, and the buffers of all connections.
-    pub fn holdings(&self) -> impl Iterator<Item = Holding> {
+    pub fn holdings(&self) -> impl Iterator<Item = Quota> {
         let services = self.services.iter();
         let places = services.map(|(behind, _)| behind.places.held().clone());
         places.chain([self.shared.buffers.clone()])
@@ -122,7 +122,7 @@ impl Proxy {
     pub fn new(settings: ProxySettings) -> Self {
         let limits = settings.limits;
         let silence = Duration::from_millis(limits.silence_timeout_ms);
-        let buffers = Holding::new("proxy_bytes", limits.bytes_max);
+        let buffers = Quota::new("proxy_bytes", limits.bytes_max);
         let policy = Policy {
             silence,
             buffer_bytes_max: BUFFER_BYTES_MAX,
@@ -130,7 +130,7 @@ impl Proxy {
         };
         let behind = |Proxied { service, paths }| {
             let watch = Watch::new(&service, settings.clock);
-            let behind = Behind {
+            let behind = ProxiedService {
                 pool: Pool::new(service, policy),
                 places: Places::new(
                     limits.service_connections_max,
@@ -158,7 +158,7 @@ impl Proxy {
         let services = self.services.iter();
         let paths =
             services.flat_map(|(behind, paths)| paths.iter().map(move |path| (behind, path)));
-        let route = |(behind, &path): (&Arc<Behind>, &ProxiedPath)| {
+        let route = |(behind, &path): (&Arc<ProxiedService>, &ProxiedPath)| {
             let (behind, shared) = (Arc::clone(behind), Arc::clone(&self.shared));
             let answer = move |parts, body| {
                 let (behind, shared) = (Arc::clone(&behind), Arc::clone(&shared));
@@ -214,7 +214,7 @@ impl From<PathRefusal> for Refusal {
 impl Shared {
     async fn pass(
         &self,
-        behind: &Behind,
+        behind: &ProxiedService,
         path: ProxiedPath,
         parts: RequestParts,
         body: RequestBody,
@@ -282,9 +282,9 @@ impl Shared {
             headers: head.headers,
             body: Box::pin(body),
             is_passed_on: true,
-            gives_way: Some(Box::new(move |cx| {
+            is_evicted: Some(Box::new(move |cx| {
                 let place = place.upgrade();
-                place.is_some_and(|place| place.gives_way(cx))
+                place.is_some_and(|place| place.is_evicted(cx))
             })),
         }
     }
@@ -293,7 +293,7 @@ impl Shared {
     /// protocol, which was not requested, or if its body has a transfer coding that cannot be passed on.
     async fn send(
         &self,
-        behind: &Behind,
+        behind: &ProxiedService,
         client: ClientAddr,
         mut request: Request<ToService>,
         upload: &Progress,
@@ -302,7 +302,7 @@ impl Shared {
         request.body_mut().holds(&place);
         let lent = Some(Arc::clone(&place));
         let mut sent = pin!(behind.pool.send(lent, request, || upload.is_owed()));
-        let (answer, lease) = poll_fn(|cx| match place.gives_way(cx) {
+        let (answer, lease) = poll_fn(|cx| match place.is_evicted(cx) {
             true => {
                 upload.give_up();
                 Poll::Ready(Err(Failure::no_connection()))
@@ -319,7 +319,11 @@ impl Shared {
     }
 
     /// Waits until the request may have one of the connections to the service.
-    async fn place(&self, behind: &Behind, client: ClientAddr) -> Result<Arc<Place>, Failure> {
+    async fn place(
+        &self,
+        behind: &ProxiedService,
+        client: ClientAddr,
+    ) -> Result<Arc<Place>, Failure> {
         let waits = |has_share| behind.watch.stats.count_wait(has_share);
         let place = timeout(self.silence, behind.places.place(client, waits)).await;
         let place = place.ok().flatten().map(Arc::new);
@@ -415,7 +419,7 @@ mod tests {
         let reset = Ended {
             is_unsent: false,
             is_reset: true,
-            heard: false,
+            has_received: false,
             after: Duration::ZERO,
             is_idempotent: true,
         };

@@ -203,8 +203,7 @@ impl LevelsFeed {
             self.bad_log.say(now, &stats.subject, &payload, &why);
             return;
         }
-        stats.messages += 1;
-        stats.last_message_us = Some(received.mono_us);
+        stats.came(received);
         self.stats.last_message_unix_ms = Some(received.unix_ms());
         let parts = content.parts();
         for view in self.views.iter_mut().filter(|view| view.shows(&parts)) {
@@ -265,6 +264,8 @@ impl Feed for LevelsFeed {
             | BusEvent::Subscribed { .. }
             | BusEvent::Refused { .. }
             | BusEvent::LastValue { .. }
+            | BusEvent::GapBeside { .. }
+            | BusEvent::Subjects(_)
             | BusEvent::RetainedEnd { .. } => {}
             // The backlog broke off; the part read so far is the newest state for now.
             BusEvent::Down(_) => self.deliver_pending(out),

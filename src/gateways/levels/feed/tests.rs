@@ -45,7 +45,7 @@ impl Bench {
             assert_eq!(publication.topic, TOPIC);
             assert!(publication.frame.key().is_some());
             assert_eq!(publication.frame.class(), weirgate_core::Class::Data);
-            assert_eq!(publication.frame.lead(), weirgate_core::Lead::None);
+            assert_eq!(publication.frame.prefix(), weirgate_core::Prefix::None);
             let body = String::from_utf8(publication.frame.body().to_vec()).expect("text");
             match publication.retain {
                 Retain::Set => self.retained = Some(body.clone()),

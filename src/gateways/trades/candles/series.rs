@@ -65,7 +65,7 @@ pub(super) struct Late;
 #[derive(Debug)]
 pub(super) struct Series {
     interval: Interval,
-    /// Oldest first. There are few, because an interval lasts at least a second, and both the grace time and the lead
+    /// Oldest first. There are few, because an interval lasts at least a second, and both the grace time and the prefix
     /// of early trades are bounded.
     candles: Vec<Candle>,
     /// End of the newest closed candle, or start of the newest candle that was shown, whichever is later. No candle begins

@@ -1,16 +1,16 @@
 //! A script without what only its readers need.
 
-/// Leaves out comments and white space, and shortens the names of private members: `#freshAt` becomes `#a`. Strings,
-/// templates and regular expressions stay as they are.
+mod locals;
+
+/// Leaves out comments and white space, and shortens the names of private members and of variables: `#freshAt` becomes
+/// `#a`. Strings, templates and regular expressions stay as they are.
 ///
 /// Written for the style of `clients/js`: a statement ends with `;` or `}`, and a slash behind an operator, a bracket or
 /// `return` begins a regular expression. The tests run the scripts as they are served.
 pub(super) fn compact(code: &str) -> String {
     let mut script = Script::default();
-    let (mut rest, mut gap) = (code, "");
-    while !rest.is_empty() {
-        let (token, after) = rest.split_at(script.token_len(rest));
-        rest = after;
+    let mut gap = "";
+    script.read(code, |script, token| {
         let is_comment = token.starts_with("//") || token.starts_with("/*");
         match token.trim().is_empty() {
             _ if is_comment => {}
@@ -22,8 +22,14 @@ pub(super) fn compact(code: &str) -> String {
                 gap = "";
             }
         }
-    }
-    script.out
+    });
+    let short = script.out;
+    let mut tokens = Vec::new();
+    Script::default().read(&short, |script, token| {
+        script.out.push_str(token);
+        tokens.push(token);
+    });
+    locals::renamed(&tokens)
 }
 
 #[derive(Default)]
@@ -35,6 +41,16 @@ struct Script<'a> {
 }
 
 impl<'a> Script<'a> {
+    /// Calls `take` with each token, which has to append it to `out`.
+    fn read(&mut self, code: &'a str, mut take: impl FnMut(&mut Self, &'a str)) {
+        let mut rest = code;
+        while !rest.is_empty() {
+            let (token, after) = rest.split_at(self.token_len(rest));
+            rest = after;
+            take(self, token);
+        }
+    }
+
     /// Bytes of the first token of `text`.
     fn token_len(&mut self, text: &str) -> usize {
         let first = text.chars().next().unwrap_or_default();
@@ -88,8 +104,8 @@ impl<'a> Script<'a> {
         if !self.out.is_empty() && (is_one || ends_a_statement) {
             self.out.push_str(gap);
         }
-        // The last statement of a block needs no end.
-        if first == '}' && last == ';' {
+        // The last statement of a block needs no end, the last member no comma.
+        if first == '}' && ";,".contains(last) {
             self.out.pop();
         }
         match token.strip_prefix('#') {
@@ -98,6 +114,8 @@ impl<'a> Script<'a> {
                 self.out.push('#');
                 self.out.push_str(&short);
             }
+            None if token == "const" => self.out.push_str("let"),
+            None if first.is_ascii_digit() => self.out.push_str(&token.replace('_', "")),
             None => self.out.push_str(token),
         }
     }
@@ -169,7 +187,7 @@ mod tests {
     fn comments_and_white_space_are_left_out_where_they_separate_nothing() {
         becomes(
             "// a\nlet a = 1; // b\n\n/** c\n * d */\nconst b = async (c) => {\n  await c;\n};\n",
-            "let a=1;const b=async(c)=>{await c};",
+            "let a=1;let b=async(c)=>{await c};",
         );
         becomes("a + +b - -c + ++d", "a+ +b- -c+ ++d");
         becomes("let a\nlet b = [\n  1,\n  2,\n]", "let a\nlet b=[1,2,]");
@@ -193,6 +211,37 @@ mod tests {
         becomes("(a) / b / c", "(a)/b/c");
         becomes("`${ a + {  } }  b`", "`${a+{}}  b`");
         becomes("\"not ended ", "\"not ended ");
+    }
+
+    #[test]
+    fn variables_are_letters_where_nothing_else_has_their_name() {
+        becomes(
+            "const first = (second, third = 1_000) => { let fourth, fifth = second; return first(fourth, fifth, third, ...second); };",
+            "let d=(a,e=1000)=>{let b,c=a;return d(b,c,e,...a)};",
+        );
+        for kept in [
+            "let part={part:1}",
+            "let part={part}",
+            "let{part}=whole",
+            "let part=a.part",
+            "let part=a?.part",
+            "export let part=1",
+            "class A{part(){let part=1}}",
+            "class A{get part(){let part=1}}",
+            "part(whole)",
+            "f(part)(whole)",
+        ] {
+            becomes(kept, kept);
+        }
+        becomes(
+            "let part=()=>{part=1;if(part){part=2}}",
+            "let a=()=>{a=1;if(a){a=2}}",
+        );
+        becomes(
+            "let part=`part ${part} part`+\"part\"",
+            "let a=`part ${a} part`+\"part\"",
+        );
+        becomes("{let part=a,whole=b}", "{let d=a,c=b}");
     }
 
     #[test]

@@ -10,7 +10,14 @@ const OLD_MS = 10_000;
 /** So far behind the newest message of a stream the alert begins. */
 const LATE_MS = 5_000;
 
-function busEntries({ bus, numbers, now_unix_ms: now }) {
+/** How far back clients can resume. */
+function reach({ reach_ms: ms, wanted_ms: wanted, why }) {
+  if (ms === null) return ["no message has a position yet", ""];
+  const text = `the last ${duration(Math.min(ms, wanted))} of ${duration(wanted)}`;
+  return why === "bytes" ? [`${text}: no more fits in --history-bytes-max`, ms < wanted / 2 ? "bad" : "wait"] : [text, ""];
+}
+
+function busEntries({ bus, history, numbers, now_unix_ms: now }) {
   const at = numbers.bus_last_message_unix_ms, ageMs = at === null ? null : Math.max(0, now - at);
   const isAway = bus.away_ms !== null;
   const state = bus.subscribed ? ["up", "good"] : bus.connected ? ["connected, not subscribed", "bad"] : ["away", "bad"];
@@ -24,6 +31,10 @@ function busEntries({ bus, numbers, now_unix_ms: now }) {
     const count = behind === null ? "" : `${decimal(behind, 0)} behind`, time = behindMs ? `${duration(behindMs)} behind` : "";
     rows.push(["Stream", [count, time].filter(Boolean).join(", ") || "read to its end", behindMs > LATE_MS ? "bad" : ""]);
   }
+  for (const { subject, quiet_ms: quietMs, usual_gap_ms: gapMs } of bus.quiet) {
+    rows.push([`Quiet: ${subject}`, `for ${duration(quietMs)}; a message every ${duration(gapMs)} before`, "bad"]);
+  }
+  if (history) rows.push(["History", ...reach(history)]);
   const { bus_messages_bad: bad, bus_gaps: gaps } = numbers;
   rows.push(["Bad messages", decimal(bad, 0), bad ? "wait" : ""]);
   if (gaps) rows.push(["Losses", decimal(gaps, 0), "wait"]);

@@ -18,8 +18,8 @@ use crate::http::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::telemetry::{EndedAt, Reading, SEARCHES_MAX, Surveyed, Telemetry};
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{
-    ClientState, Connected, Cut, Found, FoundClient, FoundName, MaxRate, Now, RefusedName, Revoked,
-    Search, user_in_log,
+    ClientState, Connected, Cut, Found, FoundClient, FoundName, MaxRate, Now, OnBus, RefusedName,
+    Revoked, Search, Short, user_in_log,
 };
 
 /// The most bytes of a query.
@@ -415,15 +415,15 @@ fn quiet(found: &FoundClient) -> Option<Verdict> {
     let newest = found
         .names
         .iter()
-        .filter_map(|one| Some((one.last_us?, one)));
+        .filter_map(|one| Some((one.brings.newest_us?, one)));
     let newest = newest.min_by_key(|(age_us, _)| *age_us);
     let (say, since_us) = match newest {
         None => {
             let from = &found.names[0];
-            let why = match from.from {
-                "unconfirmed" => "; the bus has not confirmed the subscription",
-                "refused" => "; the bus refuses the subscription",
-                _ => "",
+            let why = match from.brings.on_bus {
+                OnBus::Confirmed => "",
+                OnBus::Unconfirmed => "; the bus has not confirmed the subscription",
+                OnBus::Refused => "; the bus refuses the subscription",
             };
             let say = format!(
                 "none of its {count} names has had a message since the first client held it{why}"
@@ -448,7 +448,11 @@ fn quiet(found: &FoundClient) -> Option<Verdict> {
 }
 
 fn healthy(found: &FoundClient) -> Verdict {
-    let newest = found.names.iter().filter_map(|one| one.last_us).min();
+    let newest = found
+        .names
+        .iter()
+        .filter_map(|one| one.brings.newest_us)
+        .min();
     let newest = newest.map_or_else(String::new, |age_us| {
         format!(
             ": the newest message of its names is {} old, and nothing waits",
@@ -465,10 +469,16 @@ fn healthy(found: &FoundClient) -> Verdict {
 fn name(found: &FoundName) -> impl Serialize + use<'_> {
     object!(Name {
         name: found.name.as_str(),
-        from: found.from,
+        from: found.brings.label(),
         members: found.members,
         messages: found.messages,
-        last_ms: found.last_us.map(|us| us / 1_000),
+        last_ms: found.brings.newest_us.map(|us| us / 1_000),
+        reach_ms: found.brings.reach.map(|reach| reach.us / 1_000),
+        why: found
+            .brings
+            .reach
+            .and_then(|reach| reach.short)
+            .map(Short::label),
     })
 }
 

@@ -18,7 +18,7 @@ use crossbeam_channel::Sender;
 use hyper::header::{self, HeaderValue};
 use hyper::http::uri::Authority;
 use hyper::{Method, StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 use super::body::RequestBody;
@@ -27,8 +27,9 @@ use super::readiness::ReadyLimits;
 use super::site::{Answer, Handler, LateAnswer, RequestParts, Route};
 use crate::telemetry::Telemetry;
 use weirgate_bus::runtime::{Clock, LateWake};
-use weirgate_core::{Cut, CutDone, CutRequest, Revoked};
+use weirgate_core::{Cut, CutDone, CutRequest, Revoked, Whom};
 use weirgate_wire::base::{LogBudget, LogLine, Secret};
+use weirgate_wire::json;
 
 use login::Login;
 pub(crate) use state::ReadNumber;
@@ -73,7 +74,7 @@ pub fn routes(
 ) -> Vec<Route> {
     let telemetry = Arc::clone(telemetry);
     let (is_loopback, token) = (settings.is_loopback, settings.token.clone());
-    let mut routes = files::routes(FILES);
+    let mut routes = page_routes();
     routes.extend(find::routes(&telemetry, &cutter, is_loopback));
     routes.extend(cut_routes(cutter, is_loopback));
     routes.push(Route::get("/operator/state", move |request| {
@@ -83,7 +84,18 @@ pub fn routes(
         let text = state::state(&telemetry, clock, &settings);
         Answer::json(StatusCode::OK, text).no_store()
     }));
+    with_login(token, clock, routes)
+}
+
+/// The files of the page, and the ways to it.
+pub(crate) fn page_routes() -> Vec<Route> {
+    let mut routes = files::routes(FILES);
     routes.extend(["/", "/operator"].map(|path| Route::get(path, |_| to_the_page())));
+    routes
+}
+
+/// The routes, for requests with the token only, if there is one.
+pub(crate) fn with_login(token: Option<Secret>, clock: Clock, routes: Vec<Route>) -> Vec<Route> {
     match token {
         Some(token) => Login::new(token, clock).before(routes),
         None => routes,
@@ -92,7 +104,7 @@ pub fn routes(
 
 /// Refuses the request of a page of another origin; `None` for any other request. Listed origins are no exception, because client addresses must
 /// stay private. A page whose name was made to resolve to this machine (DNS rebinding) sends that name in `Host`.
-fn refuse_other_page(request: &RequestParts, is_loopback: bool) -> Option<Answer> {
+pub(crate) fn refuse_other_page(request: &RequestParts, is_loopback: bool) -> Option<Answer> {
     let host = request.header(&header::HOST).unwrap_or_default();
     let is_refused = request.is_of_another_page() || is_loopback && !is_this_machine(host);
     is_refused.then(Answer::not_for_other_pages)
@@ -163,6 +175,22 @@ struct Allowed {
     detail: Option<&'static str>,
 }
 
+/// A request to have clients leave.
+#[derive(Debug, Deserialize)]
+struct Move {
+    clients: u64,
+    #[serde(default)]
+    spread_ms: u64,
+}
+
+/// The longest time for clients to leave.
+const MOVE_MS_MAX: u64 = 3_600_000;
+
+#[derive(Debug, Serialize)]
+struct Moved {
+    moved: u64,
+}
+
 impl Cutter {
     /// Makes a cutter. It wakes the loop once [`Self::wake`] has one.
     pub fn new(revoked: Revoked, requests: Sender<CutRequest>, clock: Clock) -> Self {
@@ -176,13 +204,13 @@ impl Cutter {
         }
     }
 
-    /// Asks the loop to close the clients of a cut, or all clients that the list refuses. The loop calls `tell` after
+    /// Asks the loop to close clients. The loop calls `tell` after
     /// the last client. Plain requests in progress end before their handlers go on.
-    pub fn close(&self, cut: Option<Cut>, tell: impl FnOnce(CutDone) + Send + 'static) {
+    pub fn close(&self, whom: Whom, tell: impl FnOnce(CutDone) + Send + 'static) {
         let tell = Box::new(tell);
         self.cuts.send_replace(());
         // Fails only after the end of the loop.
-        let _ = self.requests.send(CutRequest { cut, tell });
+        let _ = self.requests.send(CutRequest { whom, tell });
         self.wake.wake();
     }
 
@@ -192,9 +220,9 @@ impl Cutter {
         let now = self.clock.now().unix_ms();
         let refused = cut.refused();
         let added = refused.map(|refused| self.revoked.add(&refused, now));
-        let (tell, told) = oneshot::channel();
+        let (tell, outcome) = oneshot::channel();
         let loop_side = self.clone();
-        self.close(Some(cut.clone()), move |mut done| {
+        self.close(Whom::Chosen(cut.clone()), move |mut done| {
             match added {
                 Some(Ok(refused)) => done.refused = Some(refused),
                 // If the list is full, clients are closed all the same.
@@ -204,7 +232,7 @@ impl Cutter {
             // Nobody waits if the operator has left.
             let _ = tell.send(loop_side.shown(&cut, done));
         });
-        told.await.ok()
+        outcome.await.ok()
     }
 
     fn shown(&self, cut: &Cut, done: CutDone) -> Shown {
@@ -292,6 +320,45 @@ impl Cutter {
         answer(status, &shown)
     }
 
+    /// Answers `POST /operator/move`.
+    async fn answer_move(
+        &self,
+        request: &RequestParts,
+        body: RequestBody,
+        is_loopback: bool,
+    ) -> Answer {
+        if let Some(refusal) = refuse_other_page(request, is_loopback) {
+            return refusal;
+        }
+        let body = body.read(CUT_BYTES_MAX).await.unwrap_or_default();
+        let asked = json::read(&body).ok();
+        let asked = asked.and_then(|text| text.parse::<Move>().ok());
+        let Some(Move { clients, spread_ms }) =
+            asked.filter(|asked| asked.spread_ms <= MOVE_MS_MAX)
+        else {
+            let detail = r#"wanted: {"clients": NUMBER, "spread_ms": at most 3600000}"#;
+            return Answer::detail(StatusCode::BAD_REQUEST, detail);
+        };
+        let (tell, outcome) = oneshot::channel();
+        let whom = Whom::Any {
+            clients,
+            spread_us: spread_ms * 1_000,
+        };
+        // Nobody waits if the operator has left.
+        self.close(whom, move |done| drop(tell.send(done)));
+        let Ok(done) = outcome.await else {
+            let detail = "The gateway is stopping";
+            return Answer::detail(StatusCode::SERVICE_UNAVAILABLE, detail);
+        };
+        let moved = done.clients;
+        tracing::info!(
+            clients = moved,
+            spread_ms,
+            "clients are closed, to come back to any process"
+        );
+        answer(StatusCode::OK, &Moved { moved })
+    }
+
     /// Answers `POST /operator/allow`.
     fn answer_allow(&self, cut: &Cut) -> Answer {
         let allowed = self.allow(cut);
@@ -308,14 +375,15 @@ fn answer(status: StatusCode, shown: &impl Serialize) -> Answer {
     Answer::json(status, text).no_store()
 }
 
-/// The routes that cut clients off, and take that back.
-fn cut_routes(cutter: Cutter, is_loopback: bool) -> [Route; 2] {
+/// The routes that cut clients off, take that back, and have clients leave for another process.
+fn cut_routes(cutter: Cutter, is_loopback: bool) -> [Route; 3] {
     let route = |path, answer| Route {
         path,
         methods: &POST,
         answer,
     };
     let of_allow = cutter.clone();
+    let of_move = cutter.clone();
     let disconnect = Handler::later(move |request, body| {
         let cutter = cutter.clone();
         async move {
@@ -336,9 +404,14 @@ fn cut_routes(cutter: Cutter, is_loopback: bool) -> [Route; 2] {
             )
         }
     });
+    let moving = Handler::later(move |request, body| {
+        let cutter = of_move.clone();
+        async move { LateAnswer::from(cutter.answer_move(&request, body, is_loopback).await) }
+    });
     [
         route("/operator/disconnect", disconnect),
         route("/operator/allow", allow),
+        route("/operator/move", moving),
     ]
 }
 

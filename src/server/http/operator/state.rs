@@ -15,7 +15,9 @@ use crate::http::readiness::{NotReady, not_ready};
 use crate::telemetry::{EndedAt, HitLimit, Reading, RecentLatency, Telemetry, names};
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
-use weirgate_core::{ClientLook, RefusedName, SURVEY_NAMED_MAX, SlowLook, Survey, Why};
+use weirgate_core::{
+    ClientSnapshot, HistoryStats, RefusedName, SURVEY_NAMED_MAX, Short, SlowSnapshot, Survey, Why,
+};
 use weirgate_wire::base::{Now, escaped};
 
 /// Reads a number of the process; `None` if this gateway has no such number.
@@ -86,7 +88,8 @@ pub(super) fn state(
         behind: is_behind,
         numbers: numbers(&at),
         closes: closes.collect::<BTreeMap<_, _>>(),
-        bus: telemetry.bus().map(|status| bus(status, now)),
+        bus: telemetry.bus().map(|status| bus(status, &at, now)),
+        history: at.turn.hub.history.map(|stats| history(&stats, now)),
         services: services.collect::<Vec<_>>(),
         events_bus: at.sum(&names::EVENTS_BUS_UP).map(|up| {
             object!(EventsBus {
@@ -198,7 +201,26 @@ fn tls(at: &Reading<'_>) -> Option<impl Serialize> {
     }))
 }
 
-fn bus(status: &BusStatus, now: Now) -> impl Serialize {
+/// How far back the history reaches, and how far it should.
+fn history(stats: &HistoryStats, now: Now) -> impl Serialize + use<> {
+    let reach = stats.reach(now.unix_us);
+    object!(History {
+        messages: stats.messages,
+        reach_ms: reach.map(|reach| reach.us / 1_000),
+        wanted_ms: stats.keep_us / 1_000,
+        why: reach.and_then(|reach| reach.short).map(Short::label),
+    })
+}
+
+fn bus(status: &BusStatus, at: &Reading<'_>, now: Now) -> impl Serialize {
+    let quiet = at.turn.feed.subjects.iter().filter_map(|subject| {
+        let quiet_us = subject.quiet_us(now)?;
+        Some(object!(Quiet {
+            subject: subject.subject.clone(),
+            quiet_ms: quiet_us / 1_000,
+            usual_gap_ms: subject.usual_gap_us() / 1_000,
+        }))
+    });
     let consumers = status.consumers_used().map(|consumer| {
         object!(Consumer {
             name: consumer.name(),
@@ -217,6 +239,7 @@ fn bus(status: &BusStatus, now: Now) -> impl Serialize {
         refused: status.refused(),
         stream_behind: behind.and_then(|(messages, _)| messages),
         stream_behind_ms: behind.map(|(_, ms)| ms),
+        quiet: quiet.collect::<Vec<_>>(),
         consumers: consumers.collect::<Vec<_>>(),
     })
 }
@@ -239,11 +262,11 @@ fn survey(survey: &Survey, now: Now) -> impl Serialize {
 }
 
 /// Returns a client as in `/operator/state`, in JSON.
-pub fn client(look: &ClientLook) -> String {
+pub fn client(look: &ClientSnapshot) -> String {
     json(&shown_client(look))
 }
 
-pub(super) fn shown_client(look: &ClientLook) -> impl Serialize + use<'_> {
+pub(super) fn shown_client(look: &ClientSnapshot) -> impl Serialize + use<'_> {
     let slow = look.slow.as_ref();
     object!(Client {
         session: look.session.to_string(),
@@ -276,7 +299,7 @@ pub(super) fn some_text(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-fn kernel(slow: &SlowLook) -> Option<impl Serialize> {
+fn kernel(slow: &SlowSnapshot) -> Option<impl Serialize> {
     slow.kernel.map(|kernel| {
         object!(Kernel {
             unsent: kernel.unsent_bytes,

@@ -35,7 +35,7 @@ struct Inner {
     asked_us: AtomicU64,
     /// The first sign of the connection's end; 0 before.
     ended_us: AtomicU64,
-    heard: AtomicBool,
+    has_received: AtomicBool,
 }
 
 impl Activity {
@@ -46,7 +46,7 @@ impl Activity {
             last_us: AtomicU64::new(0),
             asked_us: AtomicU64::new(0),
             ended_us: AtomicU64::new(0),
-            heard: AtomicBool::new(false),
+            has_received: AtomicBool::new(false),
         }))
     }
 
@@ -55,12 +55,12 @@ impl Activity {
         self.touch();
         let now_us = self.0.last_us.load(Relaxed);
         self.0.asked_us.store(now_us, Relaxed);
-        self.0.heard.store(false, Relaxed);
+        self.0.has_received.store(false, Relaxed);
     }
 
     /// Returns true if any byte came since the request began.
-    pub fn heard(&self) -> bool {
-        self.0.heard.load(Relaxed)
+    pub fn has_received(&self) -> bool {
+        self.0.has_received.load(Relaxed)
     }
 
     /// The time from the beginning of the request to the first sign of the connection's end, or to now.
@@ -162,9 +162,9 @@ impl AsyncRead for Noted {
             read?;
             if buffer.filled().len() > before {
                 self.activity.touch();
-                self.activity.0.heard.store(true, Relaxed);
+                self.activity.0.has_received.store(true, Relaxed);
             }
-            if self.activity.heard() {
+            if self.activity.has_received() {
                 return Poll::Ready(Ok(()));
             }
         }

@@ -1,4 +1,4 @@
-//! Permits for requests to use a connection to a service, called places. A [`Holding`] limits them and shares them
+//! Permits for requests to use a connection to a service, called places. A [`Quota`] limits them and shares them
 //! fairly among client addresses; requests without a place wait. A place also charges the memory of the connection's
 //! buffers, in a sum over all services.
 
@@ -12,16 +12,16 @@ use tokio::time::timeout;
 
 use super::lock;
 use weirgate_bus::runtime::Clock;
-use weirgate_wire::admission::{Charge, ClientAddr, FairQueue, Holding};
+use weirgate_wire::admission::{ClientAddr, FairQueue, Permit, Quota};
 
-/// A request whose body is further behind its least speed than this, in microseconds, gives way to a request without a
+/// A request whose body is further behind its least speed than this, in microseconds, is evicted to a request without a
 /// place.
 const STILL_US: u64 = 1_000_000;
 
-/// A request whose client reads the answer more slowly gives way to a request without a place.
+/// A request whose client reads the answer more slowly is evicted to a request without a place.
 const TAKEN_BYTES_PER_SECOND_MIN: u64 = 32 * 1024;
 
-/// How often a waiting request looks again for a slow request that can give way, and for buffers that other services
+/// How often a waiting request looks again for a slow request that can are evicted, and for buffers that other services
 /// have freed.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -34,8 +34,8 @@ pub const CONNECTION_BYTES: u64 = 200 * 1024;
 
 #[derive(Debug)]
 struct Inner {
-    held: Holding,
-    buffers: Holding,
+    held: Quota,
+    buffers: Quota,
     clock: Clock,
     /// No holder of the lock drops a place, which would lock it again.
     waiting: Mutex<Waiting>,
@@ -53,8 +53,8 @@ struct Waiting {
 /// The place of a request, given back on drop.
 #[derive(Debug)]
 pub struct Place {
-    /// The charges for the place and for its buffers; `None` while they are being returned.
-    charges: Option<[Charge; 2]>,
+    /// The permits for the place and for its buffers; `None` while they are being returned.
+    permits: Option<[Permit; 2]>,
     of: Arc<Inner>,
 }
 
@@ -66,9 +66,9 @@ struct Waits {
 
 impl Places {
     /// `buffers` is the sum for all services.
-    pub fn new(places_max: usize, buffers: Holding, clock: Clock) -> Self {
+    pub fn new(places_max: usize, buffers: Quota, clock: Clock) -> Self {
         Self(Arc::new(Inner {
-            held: Holding::new("proxy_connections", places_max as u64),
+            held: Quota::new("proxy_connections", places_max as u64),
             buffers,
             clock,
             waiting: Mutex::default(),
@@ -76,7 +76,7 @@ impl Places {
     }
 
     /// The sum of the places.
-    pub fn held(&self) -> &Holding {
+    pub fn held(&self) -> &Quota {
         &self.0.held
     }
 
@@ -92,7 +92,7 @@ impl Places {
         let place = loop {
             match timeout(LOOK_AGAIN, &mut granted).await {
                 Ok(place) => break place.ok(),
-                Err(_) => of.make_way_for(client),
+                Err(_) => of.evict_for(client),
             }
             of.hand_out();
         };
@@ -121,10 +121,10 @@ impl Inner {
 
     fn grant(self: &Arc<Self>, client: ClientAddr) -> Option<Place> {
         let place = self.held.grant(client, 1)?;
-        let charges = [place, self.buffers.grant(client, CONNECTION_BYTES)?];
-        charges.iter().for_each(|charge| charge.progress(u64::MAX));
+        let permits = [place, self.buffers.grant(client, CONNECTION_BYTES)?];
+        permits.iter().for_each(|permit| permit.progress(u64::MAX));
         Some(Place {
-            charges: Some(charges),
+            permits: Some(permits),
             of: Arc::clone(self),
         })
     }
@@ -135,14 +135,14 @@ impl Inner {
         self.held.has_room_for(client) && is_free && buffers.has_room_for(client)
     }
 
-    /// Makes a request with a slow body give way: one to this service, or, if this service has free places and only
+    /// Makes a request with a slow body are evicted: one to this service, or, if this service has free places and only
     /// buffers are missing, one to any service.
-    fn make_way_for(&self, client: ClientAddr) {
+    fn evict_for(&self, client: ClientAddr) {
         let full = match self.held.has_room_for(client) {
             true => &self.buffers,
             false => &self.held,
         };
-        full.make_way_for(client, STILL_US, self.clock.mono_us());
+        full.evict_for(client, STILL_US, self.clock.mono_us());
     }
 
     /// Gives the free places to waiting requests.
@@ -171,32 +171,32 @@ impl Place {
             true => u64::MAX,
             false => now_us.saturating_sub(behind.as_micros() as u64),
         };
-        let charges = self.charges.iter().flatten();
-        charges.for_each(|charge| charge.progress(progress_us));
+        let permits = self.permits.iter().flatten();
+        permits.for_each(|permit| permit.progress(progress_us));
     }
 
     /// Records that the client has to read this many bytes of the answer. If it reads them more slowly than the least
-    /// speed, the request gives way when others wait.
+    /// speed, the request is evicted when others wait.
     pub fn is_taking(&self, bytes: usize) {
         let us = bytes as u64 * 1_000_000 / TAKEN_BYTES_PER_SECOND_MIN;
         let until_us = self.of.clock.mono_us() + us;
-        let charges = self.charges.iter().flatten();
-        charges.for_each(|charge| charge.progress(until_us));
+        let permits = self.permits.iter().flatten();
+        permits.for_each(|permit| permit.progress(until_us));
     }
 
     /// Whether the request has to give its place to another one. If not, wakes the task once it has to.
-    pub fn gives_way(&self, cx: &Context<'_>) -> bool {
-        let mut charges = self.charges.iter().flatten();
-        charges.any(|charge| {
-            charge.wake_with(cx.waker());
-            charge.gives_way()
+    pub fn is_evicted(&self, cx: &Context<'_>) -> bool {
+        let mut permits = self.permits.iter().flatten();
+        permits.any(|permit| {
+            permit.wake_with(cx.waker());
+            permit.is_evicted()
         })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        drop(self.charges.take());
+        drop(self.permits.take());
         self.of.hand_out();
     }
 }
@@ -220,8 +220,8 @@ mod tests {
 
     use super::*;
 
-    fn many_buffers() -> Holding {
-        Holding::new("proxy_bytes", 100 * CONNECTION_BYTES)
+    fn many_buffers() -> Quota {
+        Quota::new("proxy_bytes", 100 * CONNECTION_BYTES)
     }
 
     fn ip(text: &str) -> ClientAddr {
@@ -288,7 +288,7 @@ mod tests {
             crawls.is_behind(Duration::from_secs(2));
             works.is_behind(Duration::from_millis(10));
             let ends = spawn_local(async move {
-                poll_fn(|cx| match crawls.gives_way(cx) {
+                poll_fn(|cx| match crawls.is_evicted(cx) {
                     true => Poll::Ready(()),
                     false => Poll::Pending,
                 })
@@ -298,7 +298,7 @@ mod tests {
             let place = places.place(ip("192.0.2.3"), |share| assert!(!share));
             assert!(place.await.is_some());
             ends.await.expect("chosen");
-            assert!(!works.gives_way(&Context::from_waker(Waker::noop())));
+            assert!(!works.is_evicted(&Context::from_waker(Waker::noop())));
         });
     }
 
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn the_buffers_of_all_services_are_one_sum() {
         run(async {
-            let buffers = Holding::new("proxy_bytes", 3 * CONNECTION_BYTES);
+            let buffers = Quota::new("proxy_bytes", 3 * CONNECTION_BYTES);
             let service = || Places::new(8, buffers.clone(), Clock::start());
             let (one, other) = (service(), service());
             let of_one = at_once(&one, "192.0.2.1").await.expect("a place");
@@ -325,7 +325,7 @@ mod tests {
             assert_eq!(buffers.held(), 3 * CONNECTION_BYTES);
             of_one.is_behind(Duration::from_secs(2));
             let waits = wait("192.0.2.5");
-            poll_fn(|cx| match of_one.gives_way(cx) {
+            poll_fn(|cx| match of_one.is_evicted(cx) {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             })

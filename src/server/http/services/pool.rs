@@ -46,7 +46,7 @@ pub struct Ended {
     /// The service reset the connection, so it had closed before it read the whole request.
     pub is_reset: bool,
     /// Bytes came from the service since the request began.
-    pub heard: bool,
+    pub has_received: bool,
     /// The time from the beginning of the request to the first sign of the connection's end.
     pub after: Duration,
     /// Whether repeating the request does no harm (RFC 9110 §9.2.2).
@@ -62,7 +62,7 @@ impl Ended {
     /// Whether the service cannot have read the request: either nothing of it was written, or the service had closed
     /// the connection before it came.
     pub fn is_unread(&self) -> bool {
-        self.is_unsent || (self.is_reset && !self.heard && self.after < CROSSED_MAX)
+        self.is_unsent || (self.is_reset && !self.has_received && self.after < CROSSED_MAX)
     }
 }
 
@@ -345,7 +345,7 @@ impl<B: Again> Pool<B> {
         let ended = Ended {
             is_unsent: unsent.is_some(),
             is_reset: link::is_reset(&error),
-            heard: activity.heard(),
+            has_received: activity.has_received(),
             after: activity.asked_for(),
             is_idempotent,
         };
@@ -396,13 +396,13 @@ mod tests {
         let reset = Ended {
             is_unsent: false,
             is_reset: true,
-            heard: false,
+            has_received: false,
             after: Duration::ZERO,
             is_idempotent: false,
         };
         assert!(reset.is_unread());
-        let heard = Ended {
-            heard: true,
+        let has_received = Ended {
+            has_received: true,
             ..reset
         };
         let late = Ended {
@@ -413,7 +413,7 @@ mod tests {
             is_reset: false,
             ..reset
         };
-        for read in [heard, late, ends] {
+        for read in [has_received, late, ends] {
             assert!(!read.is_unread(), "{read:?}");
             let unsent = Ended {
                 is_unsent: true,

@@ -7,7 +7,7 @@
 //! | `client_certificates` | the check of clients' certificates |
 //! | `session` | one connection: the handshake, records to plain bytes, plain bytes to records |
 //!
-//! The bytes that the sessions of all clients hold are one [`Holding`], whichever thread has the session.
+//! The bytes that the sessions of all clients hold are one [`Quota`], whichever thread has the session.
 //!
 //! Makes no system call on a socket: the event loop, its thread for handshakes, and the HTTP side move the bytes.
 //! Cryptography, records and the rules of the protocol come from rustls.
@@ -31,7 +31,7 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, Signa
 
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::runtime::tls_roots::{certificates, provider, time};
-use weirgate_wire::admission::{ClientAddr, Holding};
+use weirgate_wire::admission::{ClientAddr, Quota};
 
 pub(crate) use self::certificates::{
     CertificateError, CertificateFacts, ENDS_SOON_S, ServerTls, ServerTlsInForce,
@@ -111,7 +111,7 @@ pub(crate) fn greet_itself(
     let library = |error: Error| error.to_string();
     let in_memory = |error: io::Error| error.to_string();
     let mut client = ClientConnection::new(config, name).map_err(library)?;
-    let held = Holding::new("tls", u64::MAX);
+    let held = Quota::new("tls", u64::MAX);
     let (config, addr) = (Arc::clone(&tls.config), ClientAddr::Unix);
     let server = TlsSession::new(config, tls.asks_client, &held, addr, Clock::start());
     let mut server = server.map_err(library)?;

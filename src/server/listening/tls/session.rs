@@ -18,7 +18,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 
 use super::certificates::client_name;
 use weirgate_bus::runtime::Clock;
-use weirgate_wire::admission::{Charge, ClientAddr, Holding, TokenBucket};
+use weirgate_wire::admission::{ClientAddr, Permit, Quota, TokenBucket};
 
 /// The most plain bytes in a record (RFC 8446 §5.1).
 pub(crate) const RECORD_BYTES_MAX: usize = 16 * 1024;
@@ -75,11 +75,11 @@ pub struct TlsSession {
     /// The client broke the protocol. From then on the library is not called: it may refer to a part of a message whose
     /// bytes are gone, and would panic.
     has_failed: bool,
-    /// The charge for bytes from the client. It is separate from the charge for bytes to the client, because a client
+    /// The permit for bytes from the client. It is separate from the permit for bytes to the client, because a client
     /// that keeps sending may still not read.
-    input: Charge,
-    /// The charge for bytes to the client.
-    output: Charge,
+    input: Permit,
+    /// The permit for bytes to the client.
+    output: Permit,
     clock: Clock,
 }
 
@@ -118,7 +118,7 @@ impl TlsSession {
     pub fn new(
         config: Arc<ServerConfig>,
         asks_client: bool,
-        held: &Holding,
+        held: &Quota,
         client: ClientAddr,
         clock: Clock,
     ) -> Result<Self, rustls::Error> {
@@ -374,27 +374,27 @@ impl TlsSession {
     #[inline]
     fn count(&mut self, has_read: bool) {
         let input = self.incoming.capacity() + self.plain.capacity();
-        for (charge, bytes, has_moved) in [
+        for (permit, bytes, has_moved) in [
             (&mut self.input, input, has_read),
             (&mut self.output, self.kept.capacity(), false),
         ] {
-            let (bytes, before) = (bytes as u64, charge.amount());
+            let (bytes, before) = (bytes as u64, permit.amount());
             // Most records come and go whole, and nothing is held.
             if bytes == before && (!has_moved || bytes == 0) {
                 continue;
             }
             let now_us = self.clock.mono_us();
-            charge.set(bytes, now_us);
+            permit.set(bytes, now_us);
             if has_moved {
-                charge.progress(now_us);
+                permit.progress(now_us);
             }
             if bytes > before {
-                charge.holding().make_room(now_us);
+                permit.quota().make_room(now_us);
             }
         }
     }
 
-    /// Sets the waker that is called when the session is chosen to give way. It must wake the thread that has the
+    /// Sets the waker that is called when the session is chosen for eviction. It must wake the thread that has the
     /// session.
     pub fn wake_with(&self, waker: &Waker) {
         self.input.wake_with(waker);
@@ -402,8 +402,8 @@ impl TlsSession {
     }
 
     /// Whether the session must end, because the TLS sessions of all clients together hold too many bytes.
-    pub fn gives_way(&self) -> bool {
-        self.held_bytes() > 0 && (self.input.gives_way() || self.output.gives_way())
+    pub fn is_evicted(&self) -> bool {
+        self.held_bytes() > 0 && (self.input.is_evicted() || self.output.is_evicted())
     }
 
     /// Whether the client has begun a record.

@@ -21,14 +21,14 @@ use crate::listening::tls::{ServerTlsInForce, TlsSession};
 use crate::reactor::listeners::Accepted;
 use weirgate_bus::runtime::{Clock, Wake};
 use weirgate_core::{CloseReason, SessionKey};
-use weirgate_wire::admission::{Charge, Chosen, ClientAddr, FairQueue, Holding, Peer};
+use weirgate_wire::admission::{Chosen, ClientAddr, FairQueue, Peer, Permit, Quota};
 
 pub(super) const WAKER: Token = Token(usize::MAX);
 
 /// The most steps of handshakes between two polls, so that new clients can join the turns.
 const STEPS: usize = 16;
 
-/// While clients wait, a handshake without progress for this long gives way: long enough for a client far away, and
+/// While clients wait, a handshake without progress for this long is evicted: long enough for a client far away, and
 /// short for the clients that wait.
 const STILL_US: u64 = 1_000_000;
 
@@ -62,7 +62,7 @@ enum Stage {
 
 struct Handshake {
     session: Box<TlsSession>,
-    place: Charge,
+    place: Permit,
     /// The time of the last progress, as far as the client's bytes have moved it, microseconds of the monotonic clock.
     moved_us: u64,
 }
@@ -84,19 +84,19 @@ pub(super) struct Sockets {
     /// Sockets with a handshake under way that may hold bytes.
     ready: FairQueue<SessionKey>,
     /// A place for each handshake under way.
-    places: Holding,
+    places: Quota,
     /// When the thread next looks for handshakes without progress, microseconds of the monotonic clock.
-    look_us: u64,
+    check_us: u64,
 }
 
 impl Sockets {
-    pub(super) fn new(places: Holding) -> Self {
+    pub(super) fn new(places: Quota) -> Self {
         Self {
             all: HashMap::default(),
             waiting: FairQueue::default(),
             ready: FairQueue::default(),
             places,
-            look_us: 0,
+            check_us: 0,
         }
     }
 
@@ -106,14 +106,14 @@ impl Sockets {
         self.waiting.pop_of(|client| places.has_room_for(client))
     }
 
-    /// Chooses handshakes without progress to give way, one for each address that waits for a place and has fewer than
+    /// Chooses handshakes without progress to are evicted, one for each address that waits for a place and has fewer than
     /// half of all places. Otherwise silent clients would delay all others until the deadline. In a storm of honest
-    /// clients the handshakes make progress, and none gives way.
-    fn make_way(&mut self, now_us: u64) {
-        if self.waiting.is_empty() || now_us < self.look_us {
+    /// clients the handshakes make progress, and none is evicted.
+    fn evict(&mut self, now_us: u64) {
+        if self.waiting.is_empty() || now_us < self.check_us {
             return;
         }
-        self.look_us = now_us + LOOK_AGAIN.as_micros() as u64;
+        self.check_us = now_us + LOOK_AGAIN.as_micros() as u64;
         let places = &self.places;
         let has_few = |client: ClientAddr| 2 * places.of(client) < places.max();
         let may = |client: &ClientAddr| has_few(*client) && !places.has_room_for(*client);
@@ -123,16 +123,16 @@ impl Sockets {
             .clients()
             .filter(may)
             .take(places.max() as usize);
-        places.make_way(others.count() as u64, STILL_US, now_us);
+        places.evict(others.count() as u64, STILL_US, now_us);
     }
 
-    /// Why a handshake has to give way, if it has to.
-    fn gives_way(&self, key: SessionKey) -> Option<CloseReason> {
+    /// Why a handshake has to are evicted, if it has to.
+    fn is_evicted(&self, key: SessionKey) -> Option<CloseReason> {
         let Stage::Handshake(handshake) = &self.all.get(&key)?.stage else {
             return None;
         };
-        let for_bytes = handshake.session.gives_way();
-        let for_place = handshake.place.gives_way();
+        let for_bytes = handshake.session.is_evicted();
+        let for_place = handshake.place.is_evicted();
         match for_bytes {
             true => Some(CloseReason::TlsMemory),
             false => for_place.then_some(CloseReason::TlsError),
@@ -156,8 +156,8 @@ pub(super) struct Worker {
     pub(super) counts: Arc<HandshakeCounts>,
     pub(super) clock: Clock,
     /// The bytes that the TLS of all clients holds.
-    pub(super) held: Holding,
-    /// Handshakes that have to give way, because of their place or of their bytes.
+    pub(super) held: Quota,
+    /// Handshakes that have to are evicted, because of their place or of their bytes.
     pub(super) chosen: Chosen<SessionKey>,
     pub(super) sockets: Sockets,
 }
@@ -170,10 +170,10 @@ impl Worker {
             self.wake.arm();
             let has_messages = !self.jobs.is_empty() || !self.chosen.is_empty();
             let has_work = !self.sockets.ready.is_empty() || has_messages;
-            let may_give_way = !self.sockets.waiting.is_empty();
+            let may_evict = !self.sockets.waiting.is_empty();
             let timeout = match has_work {
                 true => Some(Duration::ZERO),
-                false => may_give_way.then_some(LOOK_AGAIN),
+                false => may_evict.then_some(LOOK_AGAIN),
             };
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -184,7 +184,7 @@ impl Worker {
                 _ => self.wake.disarm(),
             }
             for event in events.iter().filter(|event| event.token() != WAKER) {
-                self.look_at(SessionKey::from_bits(event.token().0 as u64), event);
+                self.check_handshake(SessionKey::from_bits(event.token().0 as u64), event);
             }
             if !self.take_jobs() {
                 return;
@@ -196,9 +196,9 @@ impl Worker {
                 self.step(key, &mut buffer);
             }
             // After the steps, which may free places.
-            self.sockets.make_way(self.clock.mono_us());
+            self.sockets.evict(self.clock.mono_us());
             for key in self.chosen.take() {
-                if let Some(reason) = self.sockets.gives_way(key) {
+                if let Some(reason) = self.sockets.is_evicted(key) {
                     self.handshake_failed(key, reason);
                 }
             }
@@ -227,7 +227,7 @@ impl Worker {
     }
 
     /// Handles an event of a socket. A header costs two system calls, so it waits for no turn.
-    fn look_at(&mut self, key: SessionKey, event: &Event) {
+    fn check_handshake(&mut self, key: SessionKey, event: &Event) {
         let Some(socket) = self.sockets.all.get(&key) else {
             return;
         };
@@ -458,28 +458,32 @@ mod tests {
 
     #[test]
     fn while_others_wait_handshakes_that_stand_still_give_way_and_no_others() {
-        let all = Holding::new("tls_handshakes", 4);
+        let all = Quota::new("tls_handshakes", 4);
         let mut sockets = Sockets::new(all.clone());
         let hold = |address, now_us| all.hold(ip(address), 1, now_us);
         let places = [hold(1, 0), hold(1, 10), hold(2, 20), hold(3, 900_000)];
-        let gives_way = |now_us, sockets: &mut Sockets| {
-            sockets.make_way(now_us);
-            places.each_ref().map(Charge::gives_way)
+        let is_evicted = |now_us, sockets: &mut Sockets| {
+            sockets.evict(now_us);
+            places.each_ref().map(Permit::is_evicted)
         };
         let none = [false; 4];
-        assert_eq!(gives_way(5 * STILL_US, &mut sockets), none, "nobody waits");
+        assert_eq!(is_evicted(5 * STILL_US, &mut sockets), none, "nobody waits");
         sockets.waiting.push(ip(1), key(10));
-        assert_eq!(gives_way(STILL_US, &mut sockets), none, "one at its limit");
+        assert_eq!(is_evicted(STILL_US, &mut sockets), none, "one at its limit");
         sockets.waiting.push(ip(4), key(11));
         sockets.waiting.push(ip(4), key(12));
-        sockets.look_us = 0;
+        sockets.check_us = 0;
         let one = [true, false, false, false];
-        assert_eq!(gives_way(STILL_US + 30, &mut sockets), one, "one address");
-        assert_eq!(gives_way(STILL_US + 40, &mut sockets), one, "not yet again");
+        assert_eq!(is_evicted(STILL_US + 30, &mut sockets), one, "one address");
+        assert_eq!(
+            is_evicted(STILL_US + 40, &mut sockets),
+            one,
+            "not yet again"
+        );
         assert_eq!(sockets.next_waiting(), None);
         sockets.waiting.push(ip(5), key(13));
         let moves = [true, true, true, false];
-        assert_eq!(gives_way(2 * STILL_US - 101_000, &mut sockets), moves);
+        assert_eq!(is_evicted(2 * STILL_US - 101_000, &mut sockets), moves);
         drop(places);
         let next: Vec<_> = std::iter::from_fn(|| sockets.next_waiting()).collect();
         assert_eq!(next, [key(10), key(11), key(13), key(12)]);

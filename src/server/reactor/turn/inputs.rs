@@ -93,7 +93,7 @@ pub(super) struct HeadRate {
 }
 
 impl HeadRate {
-    fn look(&mut self, now_us: u64) {
+    fn check(&mut self, now_us: u64) {
         let second = now_us / 1_000_000;
         if second != self.second {
             let is_next = second == self.second + 1;
@@ -103,13 +103,13 @@ impl HeadRate {
     }
 
     fn note_read(&mut self, now_us: u64) {
-        self.look(now_us);
+        self.check(now_us);
         self.read += 1;
     }
 
     /// Whether the loop reads the head of another client soon, behind `unread` others.
     fn takes_another(&mut self, now_us: u64, unread: usize) -> bool {
-        self.look(now_us);
+        self.check(now_us);
         unread < HEADS_UNREAD_MIN.max(HEADS_AHEAD_S * self.read.max(self.before))
     }
 }
@@ -205,10 +205,10 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             return;
         }
         // If other processes listen on the port too, they get the new clients once the stop has begun.
-        let gives_way = self.hub.is_draining() && self.listeners.can_give_way();
-        if gives_way {
+        let hands_over = self.hub.is_draining() && self.listeners.can_hand_over_port();
+        if hands_over {
             // Connections that wait here are accepted once more, even if the stop has no client to close.
-            self.listeners.look_again();
+            self.listeners.recheck();
         } else if self.hub.takes_no_more() {
             // Load balancers and clients connect elsewhere at once.
             self.listeners.close();
@@ -221,8 +221,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 return false;
             }
             let Some(accepted) = reactor.listeners.accept(now) else {
-                if gives_way {
-                    reactor.listeners.give_way();
+                if hands_over {
+                    reactor.listeners.hand_over_port();
                     reactor.refuse_until_us = now.mono_us + REFUSE_US;
                 }
                 return false;
@@ -406,7 +406,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             self.read_on(key);
         }
         // The peer may have ended before the socket was paused.
-        self.look_for_end(now, key);
+        self.check_end(now, key);
         ended_us
     }
 

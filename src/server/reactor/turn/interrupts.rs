@@ -36,7 +36,7 @@ struct CatchUp {
 
 impl Freeze {
     /// Records a look at the clock: at the beginning of a turn, and before deadlines are judged.
-    pub(super) fn look(&mut self, now_us: u64) {
+    pub(super) fn check(&mut self, now_us: u64) {
         let before = self.looked_us.replace(now_us).unwrap_or(now_us);
         if now_us.saturating_sub(before) > super::IDLE_TURN_US + LATE_US {
             self.catch_up = Some(CatchUp {
@@ -54,7 +54,7 @@ impl Freeze {
 
     /// Records the beginning of a turn. Returns how late it is, microseconds: the process was stopped, or had no CPU.
     pub(super) fn wakes(&mut self, now_us: u64) -> u64 {
-        self.look(now_us);
+        self.check(now_us);
         let slept_until_us = self.sleeps_until_us.take();
         slept_until_us.map_or(0, |at| now_us.saturating_sub(at))
     }
@@ -145,7 +145,7 @@ mod tests {
     fn a_loop_in_time_judges_at_once() {
         let mut freeze = Freeze::default();
         for turn in 1..100 {
-            freeze.look(turn * 3 * SECOND / 2);
+            freeze.check(turn * 3 * SECOND / 2);
             assert!(freeze.may_judge(turn * 3 * SECOND / 2, false));
         }
     }
@@ -153,8 +153,8 @@ mod tests {
     #[test]
     fn after_a_freeze_a_quiet_poll_comes_first() {
         let mut freeze = Freeze::default();
-        freeze.look(SECOND);
-        freeze.look(5 * SECOND);
+        freeze.check(SECOND);
+        freeze.check(5 * SECOND);
         // A signal may have interrupted the wait for events, so an empty result proves nothing.
         assert!(!freeze.may_judge(5 * SECOND, true));
         assert!(freeze.is_catching_up());
@@ -166,8 +166,8 @@ mod tests {
     #[test]
     fn clients_that_never_stop_do_not_stop_the_clock() {
         let mut freeze = Freeze::default();
-        freeze.look(SECOND);
-        freeze.look(5 * SECOND);
+        freeze.check(SECOND);
+        freeze.check(5 * SECOND);
         assert!(!freeze.may_judge(6 * SECOND - 1, false));
         assert!(freeze.may_judge(6 * SECOND, false));
     }

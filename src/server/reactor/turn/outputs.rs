@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tracing::Level;
 use weirgate_core::{CloseReason, Effect, Ended, Feed, Gateway, Now, SessionKey, Why};
-use weirgate_wire::admission::{HeldBytes, Permit};
+use weirgate_wire::admission::{ConnectionPermit, HeldBytes};
 use weirgate_wire::base::LogBudget;
 
 /// The most ends by clients that are kept, and the most other ends, without drops ([`DROPS_MAX`]). In a shared list,
@@ -272,7 +272,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
     }
 
-    fn hand_over(&mut self, key: SessionKey, read: HeldBytes, permit: Permit) {
+    fn hand_over(&mut self, key: SessionKey, read: HeldBytes, permit: ConnectionPermit) {
         let peer = self.hub.core().peer(key);
         let stream = self.sockets.hand_over(key);
         self.hub.handle_released(key);

@@ -175,13 +175,13 @@ impl KeyFetches {
     pub fn start(mut self) -> io::Result<()> {
         detached("key-set", move || {
             loop {
-                self.look();
+                self.check();
                 thread::sleep(LOOK_EVERY);
             }
         })
     }
 
-    fn look(&mut self) {
+    fn check(&mut self) {
         let now_us = self.stats.clock.mono_us();
         let now_ms = now_us / 1000;
         if self.in_force(KeysInForce::take_request) {
@@ -340,7 +340,7 @@ mod tests {
         let mut look = |text: Option<String>| {
             *served.lock().expect("a text") = text;
             fetches.schedule.due_ms = 0;
-            fetches.look();
+            fetches.check();
             ring.current().len()
         };
         assert_eq!(look(None), 0);
@@ -370,12 +370,12 @@ mod tests {
         let mut fetches = KeyFetches::new(&keys, clock).expect("a URL");
         let stats = fetches.stats();
         let fetched = || stats.outcomes().iter().map(|(_, count)| count).sum::<u64>();
-        fetches.look();
-        fetches.look();
+        fetches.check();
+        fetches.check();
         assert_eq!(fetched(), 1);
         keys.lock().expect("keys").request_fetch();
-        fetches.look();
-        fetches.look();
+        fetches.check();
+        fetches.check();
         assert_eq!((fetched(), ring.asks_for_newer()), (2, false));
         let authenticator = Authenticator {
             keys: ring.clone(),
@@ -387,7 +387,7 @@ mod tests {
         let judged = |token: &Option<Token>| authenticator.identify(token.as_ref(), clock.now());
         let due = Err(Refusal::KeysDue { wait_ms: 0 });
         assert_eq!(judged(&stranger), due);
-        fetches.look();
+        fetches.check();
         assert_eq!((fetched(), ring.asks_for_newer()), (3, false));
         assert_eq!(judged(&stranger), Err(Refusal::UnknownKey));
         // The fetch for the stranger's token may have come before the provider had its new key.
@@ -401,14 +401,14 @@ mod tests {
             ),
             "{later:?}"
         );
-        fetches.look();
+        fetches.check();
         assert_eq!(
             (fetched(), ring.asks_for_newer()),
             (3, true),
             "not within the minute"
         );
         fetches.schedule.asked_ms = None;
-        fetches.look();
+        fetches.check();
         assert_eq!((fetched(), ring.asks_for_newer()), (4, false));
         assert_eq!(judged(&next), Err(Refusal::UnknownKey));
     }

@@ -225,8 +225,8 @@ pub struct KeyWatch {
 
 impl KeyWatch {
     /// Returns true if a file has changed since the last read, and none since the last look.
-    pub fn look(&mut self) -> bool {
-        self.prints.look()
+    pub fn check(&mut self) -> bool {
+        self.prints.check()
     }
 
     /// Reads all files again, for [`KeysInForce::take_files`]. Returns `None` if a file changed during the read; a
@@ -307,9 +307,9 @@ impl KeysInForce {
         let both = self.texts.iter().zip(&texts);
         let changed = self.files.paths().zip(both).filter(|(_, (a, b))| a != b);
         let changed = changed.map(|(path, _)| path.clone()).collect();
-        let told = self.put_in_force(keys, changed);
+        let reported = self.put_in_force(keys, changed);
         self.texts = texts;
-        Ok(Some(told))
+        Ok(Some(reported))
     }
 }
 
@@ -329,8 +329,8 @@ mod tests {
             Self(keys, watch)
         }
 
-        fn look(&mut self) -> bool {
-            self.1.look()
+        fn check(&mut self) -> bool {
+            self.1.check()
         }
 
         fn read_again(&mut self) -> Result<Option<KeysChanged>, KeyFileError> {
@@ -367,9 +367,9 @@ mod tests {
         let mut keys = Both::of(files);
         let ring = keys.0.ring();
         assert_eq!(ring.current().len(), 4);
-        assert!(keys.0.may_change() && !keys.look());
+        assert!(keys.0.may_change() && !keys.check());
         assert_eq!(keys.read_again().expect("the same"), None);
-        let settled = |keys: &mut Both| !keys.look() && keys.look();
+        let settled = |keys: &mut Both| !keys.check() && keys.check();
         // Replaced, as for a mounted secret; then written in place; then removed, without an effect.
         fs::write(&next, JWKS.replacen("\"sig\"", "\"enc\"", 1)).expect("written");
         fs::rename(&next, &set).expect("renamed");
@@ -403,12 +403,12 @@ mod tests {
         assert_eq!(keys.0.ring().current().len(), 2);
         for written in [RSA.len() - 20, RSA.len() + 20, new.len()] {
             fs::write(&pem, &new[..written]).expect("written");
-            assert!(!keys.look(), "{written} bytes");
+            assert!(!keys.check(), "{written} bytes");
         }
-        assert!(keys.look());
+        assert!(keys.check());
         let changed = keys.read_again().expect("keys").expect("others");
         assert_eq!((changed.keys, changed.before), (3, 2));
-        assert!(!keys.look() && !keys.look());
+        assert!(!keys.check() && !keys.check());
     }
 
     #[test]
@@ -455,7 +455,7 @@ mod tests {
         }
         // Both change apart from each other.
         fs::write(&pem, format!("{RSA}{P256}")).expect("written");
-        assert!(!keys.look() && keys.look());
+        assert!(!keys.check() && keys.check());
         let changed = keys.read_again().expect("keys").expect("others");
         assert_eq!((changed.keys, changed.before), (6, 5));
         let next = JWKS.replacen("\"sig\"", "\"enc\"", 1);

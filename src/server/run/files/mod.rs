@@ -107,7 +107,7 @@ impl Prints {
 
     /// Returns true if a file has changed since the last read, and none since the last look. A file that is written in
     /// place may have only a part of its content until the writer is done, and that part may be valid.
-    pub(crate) fn look(&mut self) -> bool {
+    pub(crate) fn check(&mut self) -> bool {
         let now = prints(&self.paths);
         let is_settled = now == self.looked;
         self.looked = now;
@@ -150,13 +150,13 @@ mod tests {
         let path = folder.path().join("file");
         fs::write(&path, "text").expect("written");
         let mut watched = Prints::now([path.clone()]);
-        assert!(!watched.look());
+        assert!(!watched.check());
         // The times of files advance in the steps of the kernel's clock.
         std::thread::sleep(std::time::Duration::from_millis(20));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("other rights");
-        assert!(!watched.look() && watched.look());
+        assert!(!watched.check() && watched.check());
         watched.will_read();
-        assert!(!watched.look() && !watched.look());
+        assert!(!watched.check() && !watched.check());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::super::kind::Kind;
 use super::super::listen::{
     ADMIN, ADMIN_FIELD, LISTEN, LISTEN_FIELD, ListenSettings, MODE, MODE_FIELD, OWNER, OWNER_FIELD,
 };
+use super::super::processes::{PROCESSES, PROCESSES_FIELD};
 use super::super::setting::{Heading, Part, Setting, Shows};
 use super::{GIB, HOUR_MS, KIB, MIB};
 use crate::field;
@@ -36,6 +37,16 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
     .more("PORT is read when GATEWAY_PORT is not set. off: only --tls-port or unix sockets.")
     .original_env(&["GATEWAY_PORT", "PORT"])
     .in_short_help(),
+    Setting::new(
+        "processes",
+        Kind::Form(&PROCESSES),
+        &PROCESSES_FIELD,
+        "Processes that serve the clients, on one port; auto: one for each core",
+    )
+    .more(
+        "With more than one, a process without clients starts them, starts one again that has ended, passes signals on, \
+         and serves --admin-addr for all. SIGUSR2 replaces them by new ones. Limits over all clients are divided.",
+    ),
     Setting::new(
         "reuse-port",
         Kind::Switch,
@@ -141,6 +152,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "Handshakes under way at once",
     )
     .more("An address gets a place only while it holds fewer than are free: half of all alone, a third beside another.")
+    .counts_all()
     .limit(
         "further clients wait; addresses take turns, and for each address that waits the handshake ends that \
          has stood still for the longest, at least 1 s",
@@ -188,6 +200,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "Never more than the limit on open files has room for, beside the needs of the gateway, nor than the part of \
          --memory-max for connections holds.",
     )
+    .counts_all()
     .limit(
         "a connection of plain HTTP without a request under way ends for a new connection, the longest without one first; \
          if there is none: 503 with `Retry-After`",
@@ -202,6 +215,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "Connections of one address at once, HTTP included; 0 for no limit",
     )
     .more("All clients of an IPv6 /64 count as one address.")
+    .counts_address()
     .limit(
         "503 with `Retry-After`",
         Shows::Reason(CloseReason::ConnectionsPerIp),
@@ -213,6 +227,7 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         field!(Limits, per_ip.connections_per_second),
         "New connections a second of one address; 0 for no limit",
     )
+    .counts_address()
     .limit(
         "429 with `Retry-After`",
         Shows::Reason(CloseReason::ConnectionRatePerIp),
@@ -397,6 +412,13 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
 
 pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
     Setting::ms(
+        "gather-ms",
+        (0, 50),
+        field!(us Limits, gather_us),
+        "Longest wait of a message for others to its client, for one write; 0 for none",
+    )
+    .more("The first message, answers, pongs and closes wait for nothing."),
+    Setting::ms(
         "ping-interval-ms",
         (0, HOUR_MS),
         field!(us Limits, ping_interval_us),
@@ -489,7 +511,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
         "Stream to read in place of pub/sub; empty: none",
     )
     .more(
-        "With --history-ms. A JetStream stream of --bus, or the key of a Redis stream, whose entries have the fields \
+        "With --history-ms. On NATS, channels outside of its subjects are read beside it. A JetStream stream of --bus, or the key of a Redis stream, whose entries have the fields \
         channel and data. The stream keeps the messages, so no outage of the bus or of weirgate loses any. All \
         instances read the same stream.",
     )

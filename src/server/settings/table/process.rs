@@ -9,7 +9,7 @@ use crate::field;
 use crate::telemetry::logging::LogFormat;
 use crate::telemetry::names;
 use weirgate_core::{CloseReason, FeedSettings, Limits};
-use weirgate_wire::admission::Holding;
+use weirgate_wire::admission::Quota;
 
 pub(super) static LOGS: &[Setting] = &Heading::LOGS.of([
     Setting::new(
@@ -201,7 +201,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "http-bytes",
         (64 * KIB, 32 * MIB),
         &With::<Limits, u64> {
-            set: |limits, bytes| limits.http_held = Holding::new("http_bytes", bytes),
+            set: |limits, bytes| limits.http_held = Quota::new("http_bytes", bytes),
             get: |limits| limits.http_held.max(),
         },
         "Plain HTTP: requests read before they are used, answers that wait to be written",

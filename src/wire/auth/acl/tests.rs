@@ -227,8 +227,8 @@ fn what_was_asked_before_costs_its_length() {
     let mut cost = |role: &str, granted: bool| {
         let mut check = check(role, PATTERN_STEPS_MAX);
         let pattern = "1*a*b*c*d*e*f*g*h";
-        let told = acl.grants(&mut check, pattern);
-        assert_eq!(told, Ok(granted), "{role}");
+        let found = acl.grants(&mut check, pattern);
+        assert_eq!(found, Ok(granted), "{role}");
         PATTERN_STEPS_MAX - check.budget.left()
     };
     assert!(cost("r", true) > 1_000);
@@ -245,8 +245,8 @@ fn without_a_budget_nothing_is_granted_and_nothing_remembered() {
     let pattern = "1*a*b*c*d*e*f*g*h";
     for name in [pattern, "x:1", "x:*"] {
         for steps in [0, 5] {
-            let told = acl.grants(&mut check("r", steps), name);
-            assert!(!told.unwrap_or(false), "{name} {steps}");
+            let found = acl.grants(&mut check("r", steps), name);
+            assert!(!found.unwrap_or(false), "{name} {steps}");
         }
     }
     let mut few = check("r", 2_000);

@@ -61,7 +61,7 @@ impl StreamReader {
     ) -> bool {
         let is_new = self.limits.without_flow_control();
         if is_new {
-            self.look(now, out);
+            self.ask_info(now, out);
         }
         is_new
     }
@@ -71,7 +71,7 @@ impl StreamReader {
         let before = std::mem::replace(&mut self.limits.acks, AckPolicy::None);
         let is_new = before != AckPolicy::None;
         if is_new {
-            self.look(now, out);
+            self.ask_info(now, out);
         }
         is_new
     }
@@ -157,7 +157,7 @@ impl StreamReader {
     }
 
     /// Asks for the state of the stream.
-    pub(super) fn look(&mut self, now: Instant, out: &mut Vec<u8>) {
+    pub(super) fn ask_info(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.leave_consumer(out);
         self.step = Step::Look { again: now + AGAIN };
         self.request(now, out);

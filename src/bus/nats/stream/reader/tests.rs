@@ -19,9 +19,9 @@ struct Bench {
     reader: StreamReader,
     now: Instant,
     /// When the last bytes of a message arrived.
-    heard: Instant,
+    last_received: Instant,
     out: Vec<u8>,
-    told: Vec<Told>,
+    events: Vec<KeptEvent>,
     /// Serial numbers that nobody can read any more.
     unreadable: Vec<u64>,
     /// The next serial number when the reader first said that it had caught up.
@@ -41,11 +41,11 @@ impl Bench {
         let now = Instant::now();
         let mut bench = Self {
             server,
-            reader: StreamReader::new("S", HISTORY_MS),
+            reader: StreamReader::new("S", HISTORY_MS, usize::MAX),
             now,
-            heard: now,
+            last_received: now,
             out: Vec::new(),
-            told: Vec::new(),
+            events: Vec::new(),
             unreadable: Vec::new(),
             stood_at: None,
             lost_at: Vec::new(),
@@ -68,15 +68,17 @@ impl Bench {
                 return;
             };
             let now = (self.now, self.server.time_ns);
-            self.heard = self.now;
-            let told = self.told.len();
+            self.last_received = self.now;
+            let events = self.events.len();
             let taken = self
                 .reader
-                .take(delivery, now, &mut self.out, &mut self.told);
+                .take(delivery, now, &mut self.out, &mut self.events);
             taken.expect("good answers");
-            let lost = self.told[told..].iter().filter(|told| **told == Told::Lost);
+            let lost = self.events[events..]
+                .iter()
+                .filter(|events| **events == KeptEvent::Lost);
             self.lost_at.extend(lost.map(|_| self.server.next_serial));
-            if self.told.contains(&Told::CaughtUp) {
+            if self.events.contains(&KeptEvent::CaughtUp) {
                 self.stood_at.get_or_insert(self.server.next_serial);
             }
         }
@@ -112,30 +114,31 @@ impl Bench {
     }
 
     fn tick(&mut self) -> Result<(), NatsError> {
-        self.reader.tick((self.now, self.heard), &mut self.out)
+        self.reader
+            .tick((self.now, self.last_received), &mut self.out)
     }
 
     /// Checks that no message is missing without a report of a loss, and that no message came twice.
     fn check(&self) {
         let end = self.server.next_serial;
         let mut lost_at = self.lost_at.iter();
-        let mut told_until = 0;
-        for (at, told) in self.told.iter().enumerate() {
-            let mut next = self.told[at + 1..].iter();
-            match (told, next.find(|told| !is_no_message(told))) {
-                (Told::Lost, _) => told_until = *lost_at.next().expect("noted"),
-                (Told::Hole, Some(Told::Message { payload, .. })) => {
+        let mut reported_until = 0;
+        for (at, events) in self.events.iter().enumerate() {
+            let mut next = self.events[at + 1..].iter();
+            match (events, next.find(|events| !is_no_message(events))) {
+                (KeptEvent::Lost, _) => reported_until = *lost_at.next().expect("noted"),
+                (KeptEvent::Hole, Some(KeptEvent::Message { payload, .. })) => {
                     let serial: u64 = String::from_utf8_lossy(payload).parse().expect("a number");
                     assert!(
-                        serial <= told_until,
+                        serial <= reported_until,
                         "a loss before {serial} that nobody heard of"
                     );
                 }
-                (Told::Hole, behind) => panic!("{behind:?} behind a hole"),
+                (KeptEvent::Hole, behind) => panic!("{behind:?} behind a hole"),
                 _ => {}
             }
         }
-        let newest = check_told(&self.told, &self.unreadable, self.stood_at, end);
+        let newest = check_told(&self.events, &self.unreadable, self.stood_at, end);
         assert_eq!(newest, Some(end - 1), "the last message came");
     }
 }
@@ -193,15 +196,15 @@ proptest! {
         bench.settle();
         bench.event(&Event::Add(1));
         bench.settle();
-        let serials = bench.told.iter().filter_map(|told| match told {
-            Told::Message { payload, .. } => Some(String::from_utf8_lossy(payload).into_owned()),
+        let serials = bench.events.iter().filter_map(|events| match events {
+            KeptEvent::Message { payload, .. } => Some(String::from_utf8_lossy(payload).into_owned()),
             _ => None,
         });
         let all = u64::from(old)..bench.server.next_serial;
         prop_assert_eq!(serials.collect::<Vec<_>>(), all.map(|n| n.to_string()).collect::<Vec<_>>());
-        prop_assert!(!bench.told.contains(&Told::Lost) && !bench.told.contains(&Told::Hole));
-        let until = bench.told.iter().position(|told| *told == Told::CaughtUp).expect("it caught up");
-        let read = bench.told[..until].iter().filter(|told| matches!(told, Told::Message { .. }));
+        prop_assert!(!bench.events.contains(&KeptEvent::Lost) && !bench.events.contains(&KeptEvent::Hole));
+        let until = bench.events.iter().position(|event| *event == KeptEvent::CaughtUp).expect("it caught up");
+        let read = bench.events[..until].iter().filter(|events| matches!(events, KeptEvent::Message { .. }));
         prop_assert!(read.count() >= before.into(), "ready without the newest message");
     }
 }
@@ -224,35 +227,36 @@ proptest! {
 }
 
 /// Whether this says nothing of messages.
-fn is_no_message(told: &Told) -> bool {
-    matches!(told, Told::CaughtUp | Told::Behind { .. })
+fn is_no_message(events: &KeptEvent) -> bool {
+    matches!(events, KeptEvent::CaughtUp | KeptEvent::Behind { .. })
 }
 
-/// Without [`Told::Behind`].
-fn names(told: &[Told]) -> Vec<&'static str> {
-    let told = told
+/// Without [`KeptEvent::Behind`].
+fn names(events: &[KeptEvent]) -> Vec<&'static str> {
+    let events = events
         .iter()
-        .filter(|told| !matches!(told, Told::Behind { .. }));
-    let name = |told: &Told| match told {
-        Told::Message { is_old: true, .. } => "old",
-        Told::Message { .. } => "message",
-        Told::Bad(_) => "bad",
-        Told::Lost => "lost",
-        Told::Hole => "hole",
-        Told::Head(_) => "head",
-        Told::CaughtUp => "stands",
-        Told::Behind { .. } => "behind",
+        .filter(|events| !matches!(events, KeptEvent::Behind { .. }));
+    let name = |events: &KeptEvent| match events {
+        KeptEvent::Message { is_old: true, .. } => "old",
+        KeptEvent::Message { .. } => "message",
+        KeptEvent::Bad(_) => "bad",
+        KeptEvent::Lost => "lost",
+        KeptEvent::Hole => "hole",
+        KeptEvent::Head(_) => "head",
+        KeptEvent::CaughtUp => "stands",
+        KeptEvent::Behind { .. } => "behind",
+        KeptEvent::Subjects(_) => "subjects",
     };
-    told.map(name).collect()
+    events.map(name).collect()
 }
 
 #[test]
 fn how_far_it_is_behind_is_known_while_it_reads_and_when_the_stream_stands_still() {
     let mut bench = Bench::new(3);
     let behind = |bench: &mut Bench| {
-        let told = std::mem::take(&mut bench.told);
-        let behind = told.iter().filter_map(|told| match told {
-            Told::Behind { messages, ms } => Some((messages.expect("a number"), *ms)),
+        let events = std::mem::take(&mut bench.events);
+        let behind = events.iter().filter_map(|events| match events {
+            KeptEvent::Behind { messages, ms } => Some((messages.expect("a number"), *ms)),
             _ => None,
         });
         behind.collect::<Vec<_>>()
@@ -272,7 +276,7 @@ fn how_far_it_is_behind_is_known_while_it_reads_and_when_the_stream_stands_still
     bench.server.time_ns += 7_000 * MS_NS;
     bench.event(&Event::Add(2));
     bench.now += Duration::from_secs(3);
-    bench.heard = bench.now;
+    bench.last_received = bench.now;
     assert!(bench.reader.check(bench.now, &mut bench.out));
     bench.read(1);
     assert_eq!(behind(&mut bench), [(2, 7_000)]);
@@ -289,8 +293,8 @@ fn an_empty_stream_is_not_behind() {
     bench.read(100);
     bench.event(&Event::Add(3));
     bench.read(100);
-    let late = |told: &&Told| matches!(told, Told::Behind { ms: 1.., .. });
-    assert_eq!(bench.told.iter().find(late), None);
+    let late = |events: &&KeptEvent| matches!(events, KeptEvent::Behind { ms: 1.., .. });
+    assert_eq!(bench.events.iter().find(late), None);
 }
 
 #[test]
@@ -302,7 +306,7 @@ fn a_consumer_that_stands_still_is_replaced() {
     let mut seconds = 0;
     while !matches!(bench.reader.step, Step::Pause { .. }) {
         bench.now += Duration::from_millis(500);
-        (bench.heard, seconds) = (bench.now, seconds + 1);
+        (bench.last_received, seconds) = (bench.now, seconds + 1);
         bench.server.beat();
         if bench.reader.check(bench.now, &mut bench.out) {
             bench.reader.ponged();
@@ -312,7 +316,7 @@ fn a_consumer_that_stands_still_is_replaced() {
         assert!(seconds < 4, "{:?}", bench.reader.step);
     }
     bench.settle();
-    assert_eq!(names(&bench.told), ["old", "stands", "message"]);
+    assert_eq!(names(&bench.events), ["old", "stands", "message"]);
 }
 
 #[test]
@@ -324,9 +328,9 @@ fn what_was_deleted_before_it_was_read_is_told_without_another_message() {
         bench.event(&Event::Add(stored));
         bench.event(&Event::Trim(stored + 1 - left));
         let mut waits = 0;
-        while !bench.told.contains(&Told::Lost) {
+        while !bench.events.contains(&KeptEvent::Lost) {
             bench.now += Duration::from_millis(500);
-            (bench.heard, waits) = (bench.now, waits + 1);
+            (bench.last_received, waits) = (bench.now, waits + 1);
             bench.server.beat();
             let _ = bench.reader.check(bench.now, &mut bench.out);
             bench.read(100);
@@ -337,7 +341,7 @@ fn what_was_deleted_before_it_was_read_is_told_without_another_message() {
             0 => &["old", "stands", "lost", "head"],
             _ => &["old", "stands", "lost", "message", "message"],
         };
-        assert_eq!(names(&bench.told), want);
+        assert_eq!(names(&bench.events), want);
     }
 }
 
@@ -349,7 +353,7 @@ fn a_message_that_a_newer_one_replaces_is_a_hole_and_no_loss() {
         server.event(&Event::Add(2));
     });
     bench.read(100);
-    bench.told.clear();
+    bench.events.clear();
     bench.event(&Event::Hold(true));
     bench.event(&Event::Add(3));
     bench.event(&Event::Delete(2));
@@ -360,7 +364,7 @@ fn a_message_that_a_newer_one_replaces_is_a_hole_and_no_loss() {
     bench.connect();
     bench.settle();
     let want = ["hole", "message", "message", "stands", "hole", "message"];
-    assert_eq!(names(&bench.told), want);
+    assert_eq!(names(&bench.events), want);
 }
 
 /// A user may not ask for messages: what the leader says of the whole stream counts.
@@ -368,7 +372,7 @@ fn a_message_that_a_newer_one_replaces_is_a_hole_and_no_loss() {
 fn a_loss_is_told_to_a_user_that_may_not_ask_for_messages() {
     let mut bench = Bench::new(3);
     bench.read(100);
-    bench.told.clear();
+    bench.events.clear();
     bench.event(&Event::Restore(2));
     bench.event(&Event::Add(4));
     bench.connect();
@@ -377,10 +381,10 @@ fn a_loss_is_told_to_a_user_that_may_not_ask_for_messages() {
     bench.out.clear();
     bench
         .reader
-        .verified(None, bench.now, &mut bench.out, &mut bench.told);
+        .verified(None, bench.now, &mut bench.out, &mut bench.events);
     bench.settle();
     let want = ["lost", "stands", "message", "message", "message", "message"];
-    assert_eq!(names(&bench.told), want);
+    assert_eq!(names(&bench.events), want);
 }
 
 #[test]
@@ -393,7 +397,7 @@ fn old_messages_come_before_it_stands_and_a_cut_loses_nothing() {
     bench.event(&Event::Add(1));
     bench.read(100);
     let want = ["old", "old", "stands", "message", "stands", "message"];
-    assert_eq!(names(&bench.told), want);
+    assert_eq!(names(&bench.events), want);
 }
 
 #[test]
@@ -403,7 +407,7 @@ fn messages_deleted_before_their_delivery_are_not_waited_for() {
     bench.read(100);
     bench.event(&Event::Trim(3));
     bench.settle();
-    assert_eq!(names(&bench.told), ["head", "stands"]);
+    assert_eq!(names(&bench.events), ["head", "stands"]);
 }
 
 #[test]
@@ -418,7 +422,7 @@ fn old_messages_deleted_during_a_cut_are_not_waited_for() {
         bench.event(&Event::Delete(2));
         bench.event(&Event::Delete(1));
         bench.read(100);
-        assert_eq!(names(&bench.told), ["old", "stands"], "{answers}");
+        assert_eq!(names(&bench.events), ["old", "stands"], "{answers}");
     }
 }
 
@@ -426,14 +430,14 @@ fn old_messages_deleted_during_a_cut_are_not_waited_for() {
 fn an_empty_stream_stands_at_its_head() {
     let mut bench = Bench::new(0);
     bench.read(100);
-    assert_eq!(names(&bench.told), ["stands"]);
+    assert_eq!(names(&bench.events), ["stands"]);
     let mut bench = Bench::new(3);
     bench.server.event(&Event::Trim(3));
     bench.read(100);
     bench.connect();
     bench.read(100);
-    assert_eq!(names(&bench.told), ["head", "stands", "stands"]);
-    assert_eq!(bench.told[0], Told::Head(bench.server.last));
+    assert_eq!(names(&bench.events), ["head", "stands", "stands"]);
+    assert_eq!(bench.events[0], KeptEvent::Head(bench.server.last));
 }
 
 #[test]
@@ -447,13 +451,13 @@ fn what_came_and_went_while_the_stream_was_empty_is_a_loss() {
         let mut bench = Bench::new(before);
         bench.server.event(&Event::Trim(before));
         bench.read(100);
-        bench.told.clear();
+        bench.events.clear();
         bench.server.event(&Event::Add(gone));
         bench.server.event(&Event::Trim(gone));
         bench.server.event(&Event::Add(left));
         bench.connect();
         bench.read(100);
-        assert_eq!(names(&bench.told), want, "{before} {gone} {left}");
+        assert_eq!(names(&bench.events), want, "{before} {gone} {left}");
     }
 }
 
@@ -462,12 +466,12 @@ fn what_was_made_anew_or_restored_is_a_loss() {
     for event in [Event::Anew, Event::Restore(1), Event::Restore(2)] {
         let mut bench = Bench::new(2);
         bench.read(100);
-        bench.told.clear();
+        bench.events.clear();
         bench.event(&event);
         bench.connect();
         bench.read(100);
-        assert_eq!(names(&bench.told)[0], "lost", "{event:?}");
-        assert_eq!(names(&bench.told).last(), Some(&"stands"), "{event:?}");
+        assert_eq!(names(&bench.events)[0], "lost", "{event:?}");
+        assert_eq!(names(&bench.events).last(), Some(&"stands"), "{event:?}");
     }
 }
 
@@ -481,7 +485,7 @@ fn a_lost_delivery_and_a_consumer_without_heartbeats_are_replaced() {
     bench.read(100);
     // Each look at the stream makes another consumer, so the reader pauses before it looks.
     assert_eq!(
-        bench.reader.due(bench.heard),
+        bench.reader.due(bench.last_received),
         Some(bench.now + ANOTHER_PAUSE)
     );
     bench.now += ANOTHER_PAUSE;
@@ -492,7 +496,10 @@ fn a_lost_delivery_and_a_consumer_without_heartbeats_are_replaced() {
     bench.now += SILENCE_MAX;
     bench.tick().expect("no fault");
     bench.read(100);
-    assert_eq!(names(&bench.told), ["old", "stands", "message", "message"]);
+    assert_eq!(
+        names(&bench.events),
+        ["old", "stands", "message", "message"]
+    );
 }
 
 #[test]
@@ -508,7 +515,7 @@ fn messages_are_acknowledged_many_at_a_time() {
         let now = (bench.now, NOW_NS);
         let taken = bench
             .reader
-            .take(delivery, now, &mut bench.out, &mut bench.told);
+            .take(delivery, now, &mut bench.out, &mut bench.events);
         taken.expect("good messages");
     }
     assert_eq!(acks(&bench.out), 0);
@@ -540,7 +547,7 @@ fn a_refusal_and_a_silence_end_the_connection() {
         let now = (bench.now, NOW_NS);
         let taken = bench
             .reader
-            .take(delivery, now, &mut bench.out, &mut bench.told);
+            .take(delivery, now, &mut bench.out, &mut bench.events);
         assert!(taken.is_err_and(|error| error.to_string().contains(words)));
     }
 }
@@ -549,7 +556,7 @@ fn a_refusal_and_a_silence_end_the_connection() {
 fn all_holes_of_a_backlog_are_one_loss() {
     let mut bench = Bench::new(2);
     bench.read(100);
-    bench.told.clear();
+    bench.events.clear();
     bench.event(&Event::Hold(true));
     bench.event(&Event::Add(9));
     for at in [3, 5, 6] {
@@ -558,17 +565,17 @@ fn all_holes_of_a_backlog_are_one_loss() {
     bench.event(&Event::Hold(false));
     bench.connect();
     bench.read(100);
-    let mut told = names(&bench.told);
-    told.retain(|told| *told != "message");
-    assert_eq!(told, ["stands", "lost", "hole", "hole"]);
+    let mut events = names(&bench.events);
+    events.retain(|event| *event != "message");
+    assert_eq!(events, ["stands", "lost", "hole", "hole"]);
     // What is lost later is news again.
     bench.event(&Event::Hold(true));
     bench.event(&Event::Add(2));
     bench.event(&Event::Delete(8));
     bench.event(&Event::Hold(false));
     bench.read(100);
-    let told = names(&bench.told);
-    assert!(told.ends_with(&["lost", "message"]), "{told:?}");
+    let events = names(&bench.events);
+    assert!(events.ends_with(&["lost", "message"]), "{events:?}");
 }
 
 #[test]
@@ -578,7 +585,7 @@ fn a_large_message_over_a_slow_link_is_no_silence() {
     for is_made in [false, true] {
         for _ in 0..40 {
             bench.now += SILENCE_MAX / 2;
-            bench.heard = bench.now;
+            bench.last_received = bench.now;
             bench.tick().expect("bytes come");
         }
         assert_eq!(bench.reader.last_request, if is_made { 3 } else { 1 });
@@ -596,7 +603,7 @@ fn a_stream_made_anew_between_the_look_and_the_consumer_is_a_loss() {
         let mut bench = Bench::new(before);
         bench.event(&Event::Trim(gone + before));
         bench.settle();
-        bench.told.clear();
+        bench.events.clear();
         bench.connect();
         bench.server.take(&mut bench.out);
         bench.server.add();
@@ -604,7 +611,7 @@ fn a_stream_made_anew_between_the_look_and_the_consumer_is_a_loss() {
         (0..=before).for_each(|_| bench.server.add());
         bench.event(&Event::Trim(before));
         bench.settle();
-        assert_eq!(names(&bench.told), ["lost", "stands", "message"]);
+        assert_eq!(names(&bench.events), ["lost", "stands", "message"]);
     }
 }
 
@@ -619,7 +626,11 @@ fn the_newest_message_that_was_replaced_is_a_loss_though_it_was_the_newest_at_a_
     bench.event(&Event::Add(2));
     bench.event(&Event::Trim(3));
     bench.settle();
-    assert!(bench.told.contains(&Told::Lost), "{:?}", bench.told);
+    assert!(
+        bench.events.contains(&KeptEvent::Lost),
+        "{:?}",
+        bench.events
+    );
 }
 
 /// Publishers are quiet for longer than the stream keeps messages, and the connection ends.
@@ -638,10 +649,10 @@ fn what_was_trimmed_after_it_was_read_is_no_loss() {
         bench.event(&Event::Add(1));
         bench.settle();
         assert_eq!(
-            bench.told.contains(&Told::Lost),
+            bench.events.contains(&KeptEvent::Lost),
             is_lost,
             "{:?}",
-            bench.told
+            bench.events
         );
         bench.check();
     }

@@ -56,6 +56,7 @@ struct Cluster {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
 struct Transform {
+    src: String,
     dest: String,
 }
 
@@ -114,6 +115,34 @@ impl Stream {
         }
         copied
     }
+}
+
+/// The subjects of the messages in the stream of an answer about it: what it takes from publishers, unless a transform
+/// changes that, what the transform makes, and what it copies from other streams.
+pub(in crate::nats) fn subjects_in(answer: Json<'_>) -> Vec<String> {
+    let config = answer.get(&["config"]);
+    let Some(config) = config.and_then(|config| json::value::<Config>(&config).ok()) else {
+        return Vec::new();
+    };
+    let stream = Stream {
+        config,
+        cluster: None,
+    };
+    let transform = stream.config.subject_transform.as_ref();
+    let source =
+        transform.map(|one| Subject::parse(if one.src.is_empty() { ">" } else { &one.src }));
+    let source = source.and_then(Result::ok);
+    let is_kept = |subject: &Subject| {
+        let both = source
+            .as_ref()
+            .and_then(|source| source.intersection(subject));
+        both.as_ref() != Some(subject)
+    };
+    let own = stream.taken().filter(is_kept);
+    let all = own
+        .chain(stream.transformed())
+        .chain(stream.copied(|_| false));
+    all.map(|subject| subject.to_string()).collect()
 }
 
 /// The pattern of the subjects that a transform makes: its destination with `*` for a function of one token, and `>` from
@@ -190,7 +219,7 @@ enum State {
     #[default]
     Unknown,
     /// The request with this number is on its way, for the streams after those that were listed.
-    Asked {
+    Pending {
         number: u64,
         since: Instant,
         listed: Vec<Stream>,
@@ -267,9 +296,9 @@ impl AllStreams {
     /// Begins to ask with the request of this number. Returns false if a request is on its way.
     pub(super) fn ask(&mut self, number: u64, now: Instant) -> bool {
         let is_asked =
-            matches!(self.state, State::Asked { since, .. } if now < since + ANSWER_TIMEOUT);
+            matches!(self.state, State::Pending { since, .. } if now < since + ANSWER_TIMEOUT);
         if !is_asked {
-            self.state = State::Asked {
+            self.state = State::Pending {
                 number,
                 since: now,
                 listed: Vec::new(),
@@ -281,7 +310,7 @@ impl AllStreams {
     /// The number of the request that is on its way.
     pub(super) fn asked(&self) -> Option<u64> {
         match self.state {
-            State::Asked { number, .. } => Some(number),
+            State::Pending { number, .. } => Some(number),
             State::Unknown | State::Known { .. } => None,
         }
     }
@@ -289,7 +318,7 @@ impl AllStreams {
     /// The body of the request.
     pub(super) fn request(&self) -> String {
         let offset = match &self.state {
-            State::Asked { listed, .. } => listed.len(),
+            State::Pending { listed, .. } => listed.len(),
             State::Unknown | State::Known { .. } => 0,
         };
         sonic_rs::json!({ "offset": offset }).to_string()
@@ -302,7 +331,7 @@ impl AllStreams {
 
     /// Takes a page of the list.
     pub(super) fn take(&mut self, answer: Json<'_>) -> Listed {
-        let State::Asked { since, listed, .. } = &mut self.state else {
+        let State::Pending { since, listed, .. } = &mut self.state else {
             return Listed::All;
         };
         let before = listed.len();

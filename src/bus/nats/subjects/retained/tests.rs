@@ -31,16 +31,16 @@ fn answer(retained: &Retained, number: u64, payload: &str) -> Delivery {
     }
 }
 
-fn ended(number: u64, name: &str, lack: Option<Lack>) -> Told {
+fn ended(number: u64, name: &str, lack: Option<Lack>) -> RetainedEvent {
     let question = question(number, name);
-    Told::End { question, lack }
+    RetainedEvent::End { question, lack }
 }
 
-fn end(number: u64, name: &str) -> Told {
+fn end(number: u64, name: &str) -> RetainedEvent {
     ended(number, name, None)
 }
 
-fn refused(number: u64, name: &str, words: &str) -> Told {
+fn refused(number: u64, name: &str, words: &str) -> RetainedEvent {
     ended(number, name, Some(Lack::Refused(words.to_owned())))
 }
 
@@ -60,7 +60,7 @@ fn a_refusal_is_told_with_its_words() {
         for text in answers {
             retained.take(answer(&retained, 1, text), Instant::now(), &mut out);
         }
-        assert_eq!(std::mem::take(&mut retained.told), [want]);
+        assert_eq!(std::mem::take(&mut retained.events), [want]);
     }
 }
 
@@ -81,25 +81,53 @@ fn a_value_takes_two_requests_and_a_time() {
     assert!(text.contains(r#"{"last_by_subj":"a.b"}"#), "{text}");
     let message = answer(&retained, 1, r#"{"message":{"seq":3,"data":"aGk="}}"#);
     retained.take(message.clone(), Instant::now(), &mut out);
-    let value = Told::Value {
+    let value = RetainedEvent::Value {
         of: question(1, "a.b"),
         subject: "a.b".into(),
         payload: b"hi".to_vec(),
     };
-    assert_eq!(std::mem::take(&mut retained.told), [value, end(1, "a.b")]);
+    assert_eq!(std::mem::take(&mut retained.events), [value, end(1, "a.b")]);
     retained.take(message, Instant::now(), &mut out);
-    assert_eq!(std::mem::take(&mut retained.told), [], "late");
+    assert_eq!(std::mem::take(&mut retained.events), [], "late");
     let none = answer(&retained, 2, r#"{"streams":null}"#);
     retained.take(none, Instant::now(), &mut out);
-    assert_eq!(std::mem::take(&mut retained.told), [end(2, "a.b")]);
+    assert_eq!(std::mem::take(&mut retained.events), [end(2, "a.b")]);
     retained.work(now, &mut out);
-    assert_eq!(std::mem::take(&mut retained.told), []);
+    assert_eq!(std::mem::take(&mut retained.events), []);
     retained.work(now + ANSWER_TIMEOUT, &mut out);
     assert_eq!(
-        std::mem::take(&mut retained.told),
+        std::mem::take(&mut retained.events),
         [refused(3, "a.b", "no answer")]
     );
     assert!(retained.due().is_none() && retained.asked() == 0);
+}
+
+#[test]
+fn a_question_lasts_while_it_brings_new_values() {
+    let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
+    retained.ask(question(1, "a.*"), None, now, &mut out);
+    let list = r#"{"streams":[{"config":{"name":"S","subjects":["a.>"]}}]}"#;
+    retained.take(answer(&retained, 1, list), now, &mut out);
+    let created = answer(&retained, 1, r#"{"name":"c","num_pending":9}"#);
+    retained.take(created, now, &mut out);
+    let mut at = now;
+    for n in 1..4 {
+        at += ANSWER_TIMEOUT - Duration::from_millis(1);
+        retained.work(at, &mut out);
+        let value = Delivery {
+            subject: format!("a.{n}").into(),
+            sid: FIRST_SID + 1,
+            reply: Some(format!("$JS.ACK.S.c.1.{n}.{n}.123.5")),
+            payload: b"1".to_vec(),
+            ..Delivery::default()
+        };
+        retained.take(value, at, &mut out);
+        assert_eq!(retained.due(), Some(at + ANSWER_TIMEOUT));
+        assert_eq!(std::mem::take(&mut retained.events).len(), 1, "{n}");
+    }
+    retained.work(at + ANSWER_TIMEOUT, &mut out);
+    let want = [refused(1, "a.*", "no answer")];
+    assert_eq!(std::mem::take(&mut retained.events), want);
 }
 
 #[test]
@@ -125,13 +153,13 @@ fn the_consumer_of_a_pattern_is_left_whatever_ends_it() {
             };
             retained.take(value, Instant::now(), &mut out);
         }
-        let told = std::mem::take(&mut retained.told);
-        assert_eq!(told.len(), if is_late { 1 } else { 2 });
+        let events = std::mem::take(&mut retained.events);
+        assert_eq!(events.len(), if is_late { 1 } else { 2 });
         let want = match is_late {
             true => refused(1, "a.*", "no answer"),
             false => end(1, "a.*"),
         };
-        assert_eq!(told.last(), Some(&want));
+        assert_eq!(events.last(), Some(&want));
         let text = String::from_utf8_lossy(&out);
         assert!(text.contains("$JS.API.CONSUMER.DELETE.S.c"), "{text}");
         assert!(text.contains(&format!("UNSUB {}", FIRST_SID + 1)), "{text}");
@@ -184,14 +212,14 @@ fn a_deep_answer_ends_its_question_and_is_named() {
             let answer = answer(&retained, 1, text);
             retained.take(answer, Instant::now(), &mut out);
         }
-        let told = std::mem::take(&mut retained.told);
+        let events = std::mem::take(&mut retained.events);
         let [
-            Told::End {
+            RetainedEvent::End {
                 lack: Some(lack), ..
             },
-        ] = told.as_slice()
+        ] = events.as_slice()
         else {
-            panic!("{told:?}");
+            panic!("{events:?}");
         };
         assert!(lack.to_string().contains("deeper than 512"), "{lack}");
     }
@@ -337,13 +365,13 @@ impl Bench {
     }
 
     fn values(&mut self) -> Vec<String> {
-        let told = std::mem::take(&mut self.retained.told).into_iter();
-        let text = |told| match told {
-            Told::Value { payload, .. } => String::from_utf8_lossy(&payload).into_owned(),
-            Told::End { lack: None, .. } => "end".to_owned(),
-            Told::End { lack, .. } => format!("{lack:?}"),
+        let events = std::mem::take(&mut self.retained.events).into_iter();
+        let text = |events| match events {
+            RetainedEvent::Value { payload, .. } => String::from_utf8_lossy(&payload).into_owned(),
+            RetainedEvent::End { lack: None, .. } => "end".to_owned(),
+            RetainedEvent::End { lack, .. } => format!("{lack:?}"),
         };
-        told.map(text).collect()
+        events.map(text).collect()
     }
 
     /// The server of the name puts the consumer on a server, and delivers a value.

@@ -16,22 +16,22 @@ fn take(
     reader: &mut StreamReader,
     bytes: usize,
     answers: Vec<Value>,
-    told: &mut Vec<Told>,
+    events: &mut Vec<KeptEvent>,
 ) -> Result<(), Trouble> {
     for answer in answers {
         match answer {
             Value::Array(entries) if reader.takes_entries() => {
                 for entry in entries {
-                    reader.take(entry, bytes, NOW_MS, told)?;
+                    reader.take(entry, bytes, NOW_MS, events)?;
                 }
-                reader.take(Value::Array(Vec::new()), 4, NOW_MS, told)?;
+                reader.take(Value::Array(Vec::new()), 4, NOW_MS, events)?;
             }
             answer => {
                 let entries = match &answer {
                     Value::Array(entries) => entries.len(),
                     _ => 1,
                 };
-                reader.take(answer, bytes * entries, NOW_MS, told)?;
+                reader.take(answer, bytes * entries, NOW_MS, events)?;
             }
         }
     }
@@ -41,7 +41,7 @@ fn take(
 /// What the reader said, and which messages may be missing.
 #[derive(Default)]
 struct Log {
-    told: Vec<Told>,
+    events: Vec<KeptEvent>,
     /// The serial numbers of entries that a failover has lost.
     unreadable: Vec<u64>,
 }
@@ -54,7 +54,7 @@ impl Log {
             answers.push(server.answer(&command));
             self.unreadable.extend(server.step(between));
         }
-        take(reader, server.entry_bytes, answers, &mut self.told).expect("good answers");
+        take(reader, server.entry_bytes, answers, &mut self.events).expect("good answers");
     }
 
     fn take(&mut self, reader: &mut StreamReader, server: &mut Server) {
@@ -118,22 +118,23 @@ proptest! {
         }
         // `None`: until it has read an entry, the reader cannot see that entries came and were trimmed; only a
         // reconnection counts that as a loss.
-        check_told(&log.told, &log.unreadable, None, server.next_serial);
+        check_told(&log.events, &log.unreadable, None, server.next_serial);
     }
 }
 
 /// What the reader says until it waits for new entries, without how far it is behind.
-fn read(reader: &mut StreamReader, server: &mut Server) -> Vec<Told> {
+fn read(reader: &mut StreamReader, server: &mut Server) -> Vec<KeptEvent> {
     let mut log = Log::default();
     log.take_all(reader, server);
-    let told = log.told.into_iter();
-    told.filter(|told| !matches!(told, Told::Behind { .. }))
+    let events = log.events.into_iter();
+    events
+        .filter(|events| !matches!(events, KeptEvent::Behind { .. }))
         .collect()
 }
 
-fn is_old(told: &Told) -> Option<bool> {
-    match told {
-        Told::Message { is_old, .. } => Some(*is_old),
+fn is_old(events: &KeptEvent) -> Option<bool> {
+    match events {
+        KeptEvent::Message { is_old, .. } => Some(*is_old),
         _ => None,
     }
 }
@@ -142,16 +143,20 @@ fn is_old(told: &Told) -> Option<bool> {
 fn old_entries_come_before_it_stands() {
     let mut server = Server::new();
     let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
-    assert_eq!(read(&mut reader, &mut server), [Told::CaughtUp], "empty");
+    assert_eq!(
+        read(&mut reader, &mut server),
+        [KeptEvent::CaughtUp],
+        "empty"
+    );
     server.step(&Step::Add(2));
     let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
     let mut log = Log::default();
     log.take(&mut reader, &mut server);
-    assert_eq!(log.told, []);
+    assert_eq!(log.events, []);
     server.step(&Step::Add(1));
-    let told = read(&mut reader, &mut server);
-    let told: Vec<_> = told.iter().map(is_old).collect();
-    assert_eq!(told, [Some(true), Some(true), None, Some(false)]);
+    let events = read(&mut reader, &mut server);
+    let events: Vec<_> = events.iter().map(is_old).collect();
+    assert_eq!(events, [Some(true), Some(true), None, Some(false)]);
 }
 
 #[test]
@@ -160,14 +165,14 @@ fn a_reconnection_to_a_stream_that_was_empty_proves_nothing() {
         let mut server = Server::new();
         let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
         reader.connected();
-        assert_eq!(read(&mut reader, &mut server), [Told::CaughtUp]);
+        assert_eq!(read(&mut reader, &mut server), [KeptEvent::CaughtUp]);
         server.step(&Step::Add(2));
         server.step(&Step::Trim(2));
         server.step(&Step::Add(entries));
         reader.connected();
-        let told = read(&mut reader, &mut server);
-        assert_eq!(told[..2], [Told::Lost, Told::CaughtUp]);
-        assert_eq!(told.len(), 2 + usize::from(entries));
+        let events = read(&mut reader, &mut server);
+        assert_eq!(events[..2], [KeptEvent::Lost, KeptEvent::CaughtUp]);
+        assert_eq!(events.len(), 2 + usize::from(entries));
     }
 }
 
@@ -188,19 +193,22 @@ fn what_was_trimmed_after_it_was_read_is_no_loss() {
                 if is_cut {
                     reader.connected();
                 }
-                let told = read(&mut reader, &mut server);
-                let came = told
+                let events = read(&mut reader, &mut server);
+                let arrived = events
                     .iter()
-                    .filter(|told| is_old(told) == Some(false))
+                    .filter(|events| is_old(events) == Some(false))
                     .count();
-                assert_eq!(came, 1, "{before} {told:?}");
-                assert!(!told.contains(&Told::Lost), "{before} {is_cut} {told:?}");
+                assert_eq!(arrived, 1, "{before} {events:?}");
+                assert!(
+                    !events.contains(&KeptEvent::Lost),
+                    "{before} {is_cut} {events:?}"
+                );
             }
             // Now an entry is gone that was not read.
             server.step(&Step::Add(2));
             server.step(&Step::Trim(2));
             server.step(&Step::Add(1));
-            assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+            assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
         }
     }
 }
@@ -214,7 +222,7 @@ fn a_stream_made_anew_proves_nothing_though_it_is_empty_and_had_as_many_entries(
     server.step(&Step::Anew);
     server.step(&Step::Add(6));
     server.step(&Step::Trim(6));
-    assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+    assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
 }
 
 /// The stream is made anew before anything was read, so nothing is lost and no loss is reported. The counters of the
@@ -225,9 +233,9 @@ fn the_counters_of_a_look_count_no_more_once_the_stream_is_made_anew_before_anyt
         let mut server = Server::new();
         server.step(&Step::Add(12));
         let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
-        let mut told = Vec::new();
+        let mut events = Vec::new();
         for command in reader.commands() {
-            let taken = reader.take(server.answer(&command), 100, NOW_MS, &mut told);
+            let taken = reader.take(server.answer(&command), 100, NOW_MS, &mut events);
             taken.expect("a good answer");
         }
         server.step(&Step::Trim(12));
@@ -239,7 +247,7 @@ fn the_counters_of_a_look_count_no_more_once_the_stream_is_made_anew_before_anyt
         server.step(&Step::Add(13));
         server.step(&Step::Trim(32));
         assert!(
-            read(&mut reader, &mut server).contains(&Told::Lost),
+            read(&mut reader, &mut server).contains(&KeptEvent::Lost),
             "{all}"
         );
     }
@@ -251,9 +259,9 @@ fn what_was_read_of_a_stream_made_anew_after_the_look_may_be_trimmed_without_a_l
     let mut server = Server::new();
     server.step(&Step::Add(12));
     let mut reader = StreamReader::new("ticks", HISTORY_MS, 1_000);
-    let mut told = Vec::new();
+    let mut events = Vec::new();
     for command in reader.commands() {
-        let taken = reader.take(server.answer(&command), 100, NOW_MS, &mut told);
+        let taken = reader.take(server.answer(&command), 100, NOW_MS, &mut events);
         taken.expect("a good answer");
     }
     server.step(&Step::Trim(12));
@@ -262,8 +270,8 @@ fn what_was_read_of_a_stream_made_anew_after_the_look_may_be_trimmed_without_a_l
     server.step(&Step::Trim(20));
     read(&mut reader, &mut server);
     server.step(&Step::Night);
-    let told = read(&mut reader, &mut server);
-    assert!(!told.contains(&Told::Lost), "{told:?}");
+    let events = read(&mut reader, &mut server);
+    assert!(!events.contains(&KeptEvent::Lost), "{events:?}");
 }
 
 /// The new stream has had as many entries as the old one, and all are trimmed. Only its last id is another.
@@ -277,7 +285,7 @@ fn a_young_stream_made_anew_and_emptied_with_the_counters_of_before_is_a_loss() 
     server.added = 0;
     server.step(&Step::Add(2));
     server.step(&Step::Trim(2));
-    assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+    assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
 }
 
 /// The ids of the new stream are above the old ones, and as many entries were trimmed as the old stream had when it was
@@ -293,7 +301,7 @@ fn a_young_stream_made_anew_with_the_counters_of_before_is_a_loss() {
     server.added = 0;
     server.step(&Step::Add(6));
     server.step(&Step::Trim(1));
-    assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+    assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
 }
 
 /// In one answer the new stream has had fewer entries than the old one; in the next it has the counters of the old one.
@@ -313,7 +321,7 @@ fn counters_that_went_back_once_prove_nothing_later() {
     server.step(&Step::Trim(20));
     server.step(&Step::Add(1));
     log.take_all(&mut reader, &mut server);
-    assert!(log.told.contains(&Told::Lost));
+    assert!(log.events.contains(&KeptEvent::Lost));
 }
 
 #[test]
@@ -327,7 +335,7 @@ fn the_counters_of_another_server_prove_nothing() {
     server.step(&Step::Add(3));
     server.step(&Step::Trim(5));
     reader.connected();
-    assert!(read(&mut reader, &mut server).contains(&Told::Lost));
+    assert!(read(&mut reader, &mut server).contains(&KeptEvent::Lost));
 }
 
 /// An idle reader checks with the script, or only now and then with the entry itself.
@@ -350,7 +358,7 @@ fn a_large_entry_is_not_read_again_and_again() {
             log.take(&mut reader, &mut server);
         }
         assert!(again <= if has_counters { 0 } else { 10 }, "{again}");
-        assert_eq!(log.told, []);
+        assert_eq!(log.events, []);
     }
 }
 
@@ -365,10 +373,10 @@ fn how_far_it_is_behind_is_known_in_the_middle_of_much() {
     let mut log = Log::default();
     log.take_all(&mut reader, &mut server);
     server.step(&Step::Add(40));
-    log.told.clear();
+    log.events.clear();
     log.take_all(&mut reader, &mut server);
-    let behind = log.told.iter().filter_map(|told| match told {
-        Told::Behind { messages, .. } => *messages,
+    let behind = log.events.iter().filter_map(|events| match events {
+        KeptEvent::Behind { messages, .. } => *messages,
         _ => None,
     });
     // An answer to XREAD with one entry, then answers with sixteen new entries each.

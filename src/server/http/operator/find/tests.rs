@@ -5,7 +5,7 @@ use sonic_rs::{JsonContainerTrait, JsonValueTrait, Value};
 use super::*;
 use crate::http::pages::tests::telemetry;
 use weirgate_bus::runtime::Clock;
-use weirgate_core::{ClientLook, FeedStats, NameRefusal, SessionKey, Survey, Traffic};
+use weirgate_core::{ClientSnapshot, FeedStats, NameRefusal, SessionKey, Survey, Traffic};
 use weirgate_wire::admission::ClientAddr;
 
 const SESSION: SessionKey = SessionKey {
@@ -15,7 +15,7 @@ const SESSION: SessionKey = SessionKey {
 
 fn client(topics: u64, names: Vec<FoundName>) -> FoundClient {
     FoundClient {
-        look: ClientLook {
+        look: ClientSnapshot {
             session: SESSION,
             client: ClientAddr::Unix,
             user: Some("ann".into()),
@@ -42,10 +42,14 @@ fn client(topics: u64, names: Vec<FoundName>) -> FoundClient {
 fn name(last_us: Option<u64>) -> FoundName {
     FoundName {
         name: weirgate_core::TopicName::fixed("market.a"),
-        from: "live",
+        brings: weirgate_core::Brings {
+            from: weirgate_core::NameSource::Live,
+            on_bus: weirgate_core::OnBus::Confirmed,
+            reach: None,
+            newest_us: last_us,
+        },
         members: 1,
         messages: 1,
-        last_us,
     }
 }
 

@@ -56,7 +56,7 @@ fn pair_with(
     client.enable_secret_extraction = true;
     let name = ServerName::try_from("localhost").expect("a name");
     let client = ClientConnection::new(Arc::new(client), name).expect("a client");
-    let held = Holding::new("tls", u64::MAX);
+    let held = Quota::new("tls", u64::MAX);
     let session = TlsSession::new(Arc::new(config), false, &held, CLIENT, Clock::start());
     (client, session.expect("a session"))
 }
@@ -372,7 +372,7 @@ proptest! {
 
 /// A session after its handshake, whose bytes are charged to the client in `held`.
 fn greeted_in(
-    held: &Holding,
+    held: &Quota,
     versions: &'static [&'static SupportedProtocolVersion],
 ) -> (ClientConnection, TlsSession) {
     let (client, mut session) = greeted(versions);
@@ -383,7 +383,7 @@ fn greeted_in(
 #[test]
 fn held_bytes_are_counted_until_the_session_ends() {
     for versions in VERSIONS {
-        let held = Holding::new("tls", 1_000);
+        let held = Quota::new("tls", 1_000);
         let (mut client, mut session) = greeted_in(&held, versions);
         client.writer().write_all(&[7; 3_000]).expect("a record");
         let record = sent(&mut client);
@@ -412,7 +412,7 @@ fn held_bytes_are_counted_until_the_session_ends() {
 /// Over the limit the session that holds much for long has to go, on whichever thread, and not one that has just moved.
 #[test]
 fn a_session_that_stands_still_gives_way_to_one_that_moves() {
-    let held = Holding::new("tls", 30_000);
+    let held = Quota::new("tls", 30_000);
     let (mut client, mut idle) = greeted_in(&held, VERSIONS[0]);
     let (mut mover, mut moves) = greeted_in(&held, VERSIONS[0]);
     let chosen = Chosen::new(Waker::noop().clone());
@@ -431,16 +431,16 @@ fn a_session_that_stands_still_gives_way_to_one_that_moves() {
         }
     }
     assert_eq!(chosen.take(), ["idle"]);
-    assert!(idle.gives_way() && !moves.gives_way());
+    assert!(idle.is_evicted() && !moves.is_evicted());
     let rest = idle.open(&mut record[16_000..].to_vec(), &mut into);
     assert_eq!(rest.expect("the rest"), 16_000);
-    assert!(!idle.gives_way(), "it moved before its thread had looked");
+    assert!(!idle.is_evicted(), "it moved before its thread had looked");
 }
 
 /// Sending is not progress of reading: a client that reads nothing cannot look busy with records of its own.
 #[test]
 fn each_direction_has_its_own_progress() {
-    let held = Holding::new("tls", 100);
+    let held = Quota::new("tls", 100);
     let (mut client, mut session) = greeted_in(&held, VERSIONS[0]);
     session.keep(&[0; 90]);
     let mut into = [0; 100];
@@ -451,5 +451,5 @@ fn each_direction_has_its_own_progress() {
     let other = held.hold(CLIENT, 80, session.clock.mono_us() - 10_000);
     session.open(&mut record[9..].to_vec(), &mut into).unwrap();
     held.make_room(session.clock.mono_us());
-    assert!(session.gives_way() && !other.gives_way());
+    assert!(session.is_evicted() && !other.is_evicted());
 }

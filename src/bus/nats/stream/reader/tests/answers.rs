@@ -166,8 +166,10 @@ fn flow_control_is_answered_and_is_no_idle_time() {
     for delivery in controls.iter().cycle().take(10) {
         let now = (bench.now, NOW_NS);
         bench.out.clear();
-        let (reader, out, told) = (&mut bench.reader, &mut bench.out, &mut bench.told);
-        reader.take(delivery.clone(), now, out, told).expect("good");
+        let (reader, out, events) = (&mut bench.reader, &mut bench.out, &mut bench.events);
+        reader
+            .take(delivery.clone(), now, out, events)
+            .expect("good");
         assert_eq!(String::from_utf8_lossy(out), "PUB $JS.FC.1  0\r\n\r\n");
     }
     assert!(matches!(bench.reader.step, Step::Read { .. }));
@@ -184,8 +186,8 @@ fn smaller_limits_and_streams_that_cannot_be_read_keep_the_connection() {
             ..Delivery::default()
         };
         let now = (bench.now, NOW_NS);
-        let (reader, out, told) = (&mut bench.reader, &mut bench.out, &mut bench.told);
-        reader.take(delivery, now, out, told)
+        let (reader, out, events) = (&mut bench.reader, &mut bench.out, &mut bench.events);
+        reader.take(delivery, now, out, events)
     };
     let mut bench = Bench::new(1);
     bench.read(1);
@@ -222,7 +224,7 @@ fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
         let mut bench = Bench::new(0);
         bench.read(100);
         bench.now += CHECK_INTERVAL;
-        bench.heard = bench.now;
+        bench.last_received = bench.now;
         assert_eq!(bench.reader.work_due(), Some(bench.now));
         assert!(bench.reader.check(bench.now, &mut bench.out));
         assert!(
@@ -242,7 +244,7 @@ fn a_consumer_that_beats_on_a_server_without_the_stream_is_left() {
             bench.server.beat();
             let delivery = bench.server.line.pop_front().expect("a beat");
             let (now, out) = ((bench.now, NOW_NS), &mut bench.out);
-            bench.reader.take(delivery, now, out, &mut bench.told)
+            bench.reader.take(delivery, now, out, &mut bench.events)
         };
         let taken: Vec<bool> = (0..11).map(|_| beat().is_ok()).collect();
         assert_eq!(taken.iter().all(|is_ok| *is_ok), is_answered, "{taken:?}");

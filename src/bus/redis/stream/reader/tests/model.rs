@@ -115,6 +115,7 @@ impl Server {
             ["INFO", "server"] => {
                 Value::Bulk(format!("a:1\r\nrun_id:{}\r\n", self.process).into_bytes())
             }
+            ["XREAD", "COUNT", "1", "STREAMS", "ticks", "$"] => Value::Nil,
             ["EVAL_RO", STATE, "1", "ticks", after] => match self.has_counters {
                 true => self.state(id(after)),
                 false => Value::Error("NOPERM".to_owned()),

@@ -179,7 +179,7 @@ fn what_the_protocol_forbids_ends_the_session_with_an_alert() {
         let error = error.unwrap_or_else(|| panic!("{typ:?} was let through"));
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{typ:?}");
         // The library ends some sessions without a word: after too many empty records or warnings.
-        let is_told = session.has_kept() || count > 1;
-        assert!(is_told, "{typ:?}: an alert");
+        let is_reported = session.has_kept() || count > 1;
+        assert!(is_reported, "{typ:?}: an alert");
     }
 }

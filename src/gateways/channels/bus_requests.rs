@@ -1,4 +1,4 @@
-//! How the bus comes to send the messages of a name. [`Asked`]: the gateway's requests to the bus, each name once, and the
+//! How the bus comes to send the messages of a name. [`BusRequests`]: the gateway's requests to the bus, each name once, and the
 //! bus's responses. [`KeptNames`]: the kept feed, whose messages the bus sends without a request, once and in one order,
 //! whatever names clients hold. The gateway finds the clients' names that match ([`super::patterns`]), so a message has the
 //! same position for all clients.
@@ -25,7 +25,7 @@ pub struct Interest {
 
 /// The requested names, and the changes that the bus has not received yet.
 #[derive(Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct BusRequests {
     wanted: HashMap<TopicName, Wanted, RandomState>,
     changes: VecDeque<Interest>,
     /// The number of the newest change.
@@ -59,7 +59,7 @@ pub(super) enum State {
     Refused,
 }
 
-impl Asked {
+impl BusRequests {
     /// Requests a name from the bus, unless it is requested already. `covers`: the name is a pattern that covers
     /// another name.
     pub(super) fn want(&mut self, name: &TopicName, covers: bool) {
@@ -172,7 +172,7 @@ pub(super) struct KeptNames {
     /// The names that the bus refuses, and the matcher of the others while there are any.
     refused: HashSet<String, RandomState>,
     accepted: Option<NamePatterns>,
-    /// The feed is a stream, which weirgate reads whole, so the gateway can ask the bus for nothing else.
+    /// The feed is a stream, which weirgate reads whole. The names are then its subjects, once these are known.
     is_stream: bool,
 }
 
@@ -228,6 +228,18 @@ impl KeptNames {
         })
     }
 
+    /// Takes the subjects of the stream that is the kept feed. Returns false if they are no names of this bus: nothing
+    /// has changed then.
+    pub(super) fn set_subjects(&mut self, subjects: &[String]) -> bool {
+        let patterns = NamePatterns::new(self.syntax, subjects).ok();
+        let patterns = patterns.filter(|_| self.is_stream && !subjects.is_empty());
+        patterns.is_some_and(|patterns| {
+            self.patterns = patterns;
+            self.names = subjects.to_vec();
+            true
+        })
+    }
+
     /// Whether the kept feed is a stream.
     pub(super) fn is_stream(&self) -> bool {
         self.is_stream
@@ -239,9 +251,15 @@ impl KeptNames {
     }
 
     /// Whether the feed has all messages of a client's name or pattern. Whether a kept pattern contains the client's
-    /// pattern is decided in the plain cases only; the gateway asks the bus for any other pattern.
+    /// pattern is decided in the plain cases only; the gateway asks the bus for any other pattern. Of a stream, a
+    /// pattern that is wider than its subjects brings what the stream has: the bus would send the same messages again,
+    /// and those between weirgate and the stream.
     pub(super) fn covers(&self, name: &str) -> bool {
         match self.syntax.is_pattern(name) {
+            true if self.is_stream => {
+                let mut names = self.names.iter();
+                names.any(|kept| self.syntax.meets(kept, name)) && self.syntax.can_match(name)
+            }
             true => {
                 let mut names = self.names.iter();
                 names.any(|kept| self.syntax.contains(kept, name)) && self.syntax.can_match(name)
@@ -267,7 +285,7 @@ mod tests {
 
     #[test]
     fn the_bus_is_asked_once_for_each_change() {
-        let mut asked = Asked::default();
+        let mut asked = BusRequests::default();
         let [a, b] = ["a", "b*"].map(TopicName::fixed);
         let change = |name: &TopicName, wanted, number| {
             let name = name.clone();

@@ -1,4 +1,4 @@
-//! The state of a [`Holding`](super::Holding), behind its lock: the sums, the holders, and who gives way.
+//! The state of a [`Quota`](super::Quota), behind its lock: the sums, the holders, and who is evicted.
 
 use std::collections::{BTreeSet, HashMap};
 use std::task::Waker;
@@ -9,7 +9,7 @@ use slab::Slab;
 use super::{Full, Rest, Room};
 use crate::admission::{ClientAddr, address_group};
 
-/// Added to every holder's time without progress. Without it, a holder of a few bytes would give way before many
+/// Added to every holder's time without progress. Without it, a holder of a few bytes would are evicted before many
 /// large holders that have made progress a moment ago.
 const ANY_US: u64 = 200_000;
 
@@ -18,7 +18,7 @@ const ANY_US: u64 = 200_000;
 const EARLY_SHARE: u64 = 8;
 const EARLY_HOLDERS_MAX: u64 = 64;
 
-/// With [`Room::early`], one `OVER_SHARE`th more than the limit may be held together with what gives way.
+/// With [`Room::early`], one `OVER_SHARE`th more than the limit may be held together with what is evicted.
 const OVER_SHARE: u64 = 4;
 
 #[derive(Default)]
@@ -27,21 +27,21 @@ pub(super) struct State {
     /// Amounts by address; an address without an amount has no entry.
     pub(super) by_address: HashMap<ClientAddr, OfAddress, RandomState>,
     pub(super) holders: Slab<Holder>,
-    /// The amount of the holders that were chosen to give way and still hold it, and their number.
+    /// The amount of the holders that were chosen for eviction and still hold it, and their number.
     pub(super) leaving: u64,
     pub(super) leaving_holders: usize,
     /// The holders that rest, in the order in which they are evicted: all of them, and those of each address.
     resting: BTreeSet<(Rest, usize)>,
     resting_of: BTreeSet<(ClientAddr, Rest, usize)>,
     pub(super) refused: u64,
-    pub(super) gave_way: u64,
+    pub(super) evicted: u64,
 }
 
 /// The amount of an address.
 #[derive(Clone, Copy, Default)]
 pub(super) struct OfAddress {
     held: u64,
-    /// The part of the holders that were chosen to give way.
+    /// The part of the holders that were chosen for eviction.
     leaving: u64,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Holder {
     /// Whether the holder that rests is owed something, since `progress_us`; `None` if it works. Every connection has a
     /// holder, so each byte of it counts.
     pub(super) rests_owed: Option<bool>,
-    /// Whether this holder was chosen to give way.
+    /// Whether this holder was chosen for eviction.
     pub(super) is_leaving: bool,
     /// Boxed, because most connections have none.
     pub(super) waker: Option<Box<Waker>>,
@@ -77,7 +77,7 @@ impl State {
         max.saturating_sub(self.held)
     }
 
-    /// Chooses a holder to give way. Returns its waker.
+    /// Chooses a holder to are evicted. Returns its waker.
     pub(super) fn choose(&mut self, at: usize) -> Option<Waker> {
         self.end_rest(at);
         let holder = &mut self.holders[at];
@@ -86,12 +86,12 @@ impl State {
         let waker = holder.waker.as_deref().cloned();
         self.leaving += amount;
         self.leaving_holders += 1;
-        self.gave_way += 1;
+        self.evicted += 1;
         self.by_address.entry(address).or_default().leaving += amount;
         waker
     }
 
-    /// The number of the holders that were not chosen to give way.
+    /// The number of the holders that were not chosen for eviction.
     pub(super) fn staying_holders(&self) -> usize {
         self.holders.len() - self.leaving_holders
     }
@@ -132,7 +132,7 @@ impl State {
         Some(self.choose(at))
     }
 
-    /// Evicts holders for a new one ([`Charge::fit`](super::Charge::fit)). Returns their wakers.
+    /// Evicts holders for a new one ([`Permit::fit`](super::Permit::fit)). Returns their wakers.
     pub(super) fn make_room_for(
         &mut self,
         at: usize,
@@ -164,7 +164,7 @@ impl State {
         wakers
     }
 
-    /// Whether the holder's address holds more than its share, or all but `1 / spared` of it. Holders that give way do
+    /// Whether the holder's address holds more than its share, or all but `1 / spared` of it. Holders that are evicted do
     /// not count.
     fn is_over_share(&self, at: usize, max: u64, spared: u64) -> bool {
         let Holder {
@@ -183,7 +183,7 @@ impl State {
         } = self.holders[at];
         let OfAddress { held: of, leaving } = self.of_address(address);
         let staying = self.held - self.leaving;
-        // What gives way is still there for a while: of all together a part more than the limit, of an address within its
+        // What is evicted is still there for a while: of all together a part more than the limit, of an address within its
         // share.
         let (most, of) = match room.early {
             true => (max + max / OVER_SHARE, of),
@@ -202,7 +202,7 @@ impl State {
         }
     }
 
-    /// The holder works, and does not give way.
+    /// The holder works, and does not are evicted.
     pub(super) fn work(&mut self, at: usize) {
         self.end_rest(at);
         self.keep(at);
@@ -264,7 +264,7 @@ impl State {
         }
     }
 
-    /// Without the holders that already give way.
+    /// Without the holders that already are evicted.
     pub(super) fn is_over(&self, max: u64) -> bool {
         self.held - self.leaving > max
     }

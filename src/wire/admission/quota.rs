@@ -1,23 +1,23 @@
 //! Limits on what clients hold: the sum over all clients has a limit, each client address has a share, and an order
-//! says which holders give way first.
+//! says which holders are evicted first.
 //!
-//! Everything that clients can make grow is a [`Holding`]: bytes that wait, names, calls, connections. A [`Charge`]
-//! holds an amount, and gives it back when it is dropped. A value that is stored together with its charge therefore
+//! Everything that clients can make grow is a [`Quota`]: bytes that wait, names, calls, connections. A [`Permit`]
+//! holds an amount, and gives it back when it is dropped. A value that is stored together with its permit therefore
 //! leaves the sum when it goes. A store chooses between two rules:
 //!
 //! - **Granting**, where the store can refuse: an address gets more only while it holds less than what is left
 //!   free. A lone address may have half of the limit, each of two addresses a third, and a new address always finds
 //!   room.
-//! - **Giving way**, where the bytes are already here: over the limit the holder with the largest amount times the
+//! - **Evicting**, where the bytes are already here: over the limit the holder with the largest amount times the
 //!   time since its last progress goes first. With the amount alone, a large holder that makes progress would go.
 //!   With the time alone, a holder of a few bytes would go, and free nothing. An honest client is spared, because
 //!   it holds little or makes progress. Where clients wait for a free place, the holders without progress go.
 //!
-//! Connections use both: a connection that [rests](Charge::rest) is evicted for a new one, the longest rest first, and
-//! the new one is refused only if none rests ([`Charge::fit`]).
+//! Connections use both: a connection that [rests](Permit::rest) is evicted for a new one, the longest rest first, and
+//! the new one is refused only if none rests ([`Permit::fit`]).
 //!
 //! What several addresses hold together, such as a name that all of them subscribe to, counts once in the sum and whole
-//! for each address ([`Charge::grant_more`]): an address could otherwise hold everything by taking it over.
+//! for each address ([`Permit::grant_more`]): an address could otherwise hold everything by taking it over.
 //!
 //! Addresses are grouped as for the [limits by address](super::Addresses): an IPv6 address by its /64.
 
@@ -38,7 +38,7 @@ const WAIT_SHARE: u64 = 16;
 
 /// A sum over all clients with a limit. Clones share the sum; every thread may charge and give back.
 #[derive(Clone)]
-pub struct Holding(Arc<Inner>);
+pub struct Quota(Arc<Inner>);
 
 struct Inner {
     name: &'static str,
@@ -46,7 +46,7 @@ struct Inner {
     state: Mutex<State>,
 }
 
-/// The counts of a [`Holding`].
+/// The counts of a [`Quota`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     /// The label in metrics and in the documents.
@@ -57,11 +57,11 @@ pub struct Held {
     pub max: u64,
     /// Requests without room so far.
     pub refused: u64,
-    /// Holders that gave way so far.
-    pub gave_way: u64,
+    /// Holders that were evicted so far.
+    pub evicted: u64,
 }
 
-/// How a holder rests ([`Charge::rest`]). The order is the order of eviction: idle holders first, and of each kind the
+/// How a holder rests ([`Permit::rest`]). The order is the order of eviction: idle holders first, and of each kind the
 /// longest rest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rest {
@@ -71,19 +71,19 @@ pub struct Rest {
     pub since_us: u64,
 }
 
-/// The room for a new holder ([`Charge::fit`]).
+/// The room for a new holder ([`Permit::fit`]).
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     /// The most holders.
     pub holders_max: usize,
     /// Whether the holder's address has a share.
     pub is_shared: bool,
-    /// For holders that another thread ends: eviction begins before a limit is reached, and what gives way counts until
+    /// For holders that another thread ends: eviction begins before a limit is reached, and what is evicted counts until
     /// it has ended.
     pub early: bool,
 }
 
-/// Why there is no room for a holder ([`Charge::fit`]).
+/// Why there is no room for a holder ([`Permit::fit`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
     /// There are as many holders as there may be.
@@ -94,14 +94,14 @@ pub enum Full {
     Share,
 }
 
-/// A holder's amount of a [`Holding`], given back on drop.
-pub struct Charge {
-    of: Holding,
+/// A holder's amount of a [`Quota`], given back on drop.
+pub struct Permit {
+    of: Quota,
     at: usize,
     amount: u64,
 }
 
-impl Holding {
+impl Quota {
     /// An empty holding of at most `max` bytes or places; `name` is the label in metrics and in the documents.
     pub fn new(name: &'static str, max: u64) -> Self {
         let state = Mutex::default();
@@ -112,9 +112,9 @@ impl Holding {
     /// Without room, returns `None` and counts the refusal.
     ///
     /// ```
-    /// use weirgate_wire::admission::Holding;
+    /// use weirgate_wire::admission::Quota;
     ///
-    /// let places = Holding::new("places", 8);
+    /// let places = Quota::new("places", 8);
     /// let client = |ip: &str| ip.parse::<std::net::IpAddr>().unwrap().into();
     /// let grant = |ip| places.grant(client(ip), 1);
     /// let first: Vec<_> = std::iter::from_fn(|| grant("192.0.2.1")).collect();
@@ -123,7 +123,7 @@ impl Holding {
     /// drop(first);
     /// assert_eq!(places.held(), 2);
     /// ```
-    pub fn grant(&self, client: ClientAddr, amount: u64) -> Option<Charge> {
+    pub fn grant(&self, client: ClientAddr, amount: u64) -> Option<Permit> {
         let mut state = self.state();
         let free = state.free(self.0.max);
         let has_room = amount <= free && state.of(address_group(client)) < free;
@@ -136,7 +136,7 @@ impl Holding {
 
     /// Charges what is there already, whatever the limit. `now_us` is the monotonic time of the holder's first
     /// progress.
-    pub fn hold(&self, client: ClientAddr, amount: u64, now_us: u64) -> Charge {
+    pub fn hold(&self, client: ClientAddr, amount: u64, now_us: u64) -> Permit {
         self.insert(self.state(), client, amount, now_us)
     }
 
@@ -146,7 +146,7 @@ impl Holding {
         client: ClientAddr,
         amount: u64,
         now_us: u64,
-    ) -> Charge {
+    ) -> Permit {
         let at = state.holders.insert(Holder {
             address: address_group(client),
             amount: 0,
@@ -158,7 +158,7 @@ impl Holding {
         state.set(at, amount);
         drop(state);
         let of = self.clone();
-        Charge { of, at, amount }
+        Permit { of, at, amount }
     }
 
     /// Whether a client of this address would get more: the address holds less than what is free. The amount that
@@ -177,7 +177,7 @@ impl Holding {
 
     /// Charges as much of `amount` as repeated calls of [`grant`](Self::grant) would. Less than the whole amount
     /// counts as refused.
-    pub fn grant_some(&self, client: ClientAddr, amount: u64) -> Charge {
+    pub fn grant_some(&self, client: ClientAddr, amount: u64) -> Permit {
         let mut state = self.state();
         let granted = amount.min(state.room_for(self.0.max, client));
         state.refused += u64::from(granted < amount);
@@ -194,7 +194,7 @@ impl Holding {
         self.state().holders.len()
     }
 
-    /// The amount of all clients of this address, without those that give way.
+    /// The amount of all clients of this address, without those that are evicted.
     pub fn of(&self, client: ClientAddr) -> u64 {
         self.state().of(address_group(client))
     }
@@ -204,14 +204,14 @@ impl Holding {
         self.0.max
     }
 
-    /// Whether more is held than the limit allows, without the holders that already give way.
+    /// Whether more is held than the limit allows, without the holders that already are evicted.
     pub fn is_over(&self) -> bool {
         self.state().is_over(self.0.max)
     }
 
-    /// If more is held than the limit allows, chooses holders to give way until an eighth of the limit is free. The
+    /// If more is held than the limit allows, chooses holders for eviction until an eighth of the limit is free. The
     /// next choice is due when that much has been charged again, so choosing costs O(1) for each byte. The chosen
-    /// holders find [`Charge::gives_way`] true, and are woken. The last holder always stays, because a single
+    /// holders find [`Permit::is_evicted`] true, and are woken. The last holder always stays, because a single
     /// holder has a limit of its own.
     pub fn make_room(&self, now_us: u64) {
         let state = self.state();
@@ -224,14 +224,12 @@ impl Holding {
         }
     }
 
-    /// Chooses holders to give way for `others` clients that wait: holders without progress for `still_us`, the
+    /// Chooses holders for eviction for `others` clients that wait: holders without progress for `still_us`, the
     /// heaviest first. Looks at all holders.
-    pub fn make_way(&self, others: u64, still_us: u64, now_us: u64) {
+    pub fn evict(&self, others: u64, still_us: u64, now_us: u64) {
         let state = self.state();
-        let until = state.gave_way + others;
-        Self::choose(state, now_us, still_us, 0, |state, _| {
-            state.gave_way < until
-        });
+        let until = state.evicted + others;
+        Self::choose(state, now_us, still_us, 0, |state, _| state.evicted < until);
     }
 
     /// Whether one more holder would fit beside `holders_max`, perhaps in place of one that rests.
@@ -240,19 +238,19 @@ impl Holding {
         state.staying_holders() < holders_max || state.next_evicted(None, now_us).is_some()
     }
 
-    /// Whether new holders should wait for those that give way to end: with a few more the limit would be reached.
+    /// Whether new holders should wait for those that are evicted to end: with a few more the limit would be reached.
     pub fn waits_for_ends(&self) -> bool {
         let (max, state) = (self.0.max, self.state());
         state.leaving > 0 && state.held > max - max / WAIT_SHARE
     }
 
-    /// Like [`make_way`](Self::make_way) for one waiting client, but only a holder whose address holds at least as much
-    /// as the client's has to give way.
-    pub fn make_way_for(&self, client: ClientAddr, still_us: u64, now_us: u64) {
+    /// Like [`evict`](Self::evict) for one waiting client, but only a holder whose address holds at least as much
+    /// as the client's has to are evicted.
+    pub fn evict_for(&self, client: ClientAddr, still_us: u64, now_us: u64) {
         let state = self.state();
-        let (least, until) = (state.of(address_group(client)), state.gave_way + 1);
+        let (least, until) = (state.of(address_group(client)), state.evicted + 1);
         Self::choose(state, now_us, still_us, least, |state, _| {
-            state.gave_way < until
+            state.evicted < until
         });
     }
 
@@ -291,7 +289,7 @@ impl Holding {
             held: state.held,
             max: self.0.max,
             refused: state.refused,
-            gave_way: state.gave_way,
+            evicted: state.evicted,
         }
     }
 
@@ -300,18 +298,18 @@ impl Holding {
     }
 }
 
-/// Wakes the owners of chosen holders; called without the lock, because a waker may look at the holding.
+/// Wakes the owners of chosen holders; called without the lock, because a waker may look at the quota.
 fn wake(wakers: impl IntoIterator<Item = Waker>) {
     wakers.into_iter().for_each(Waker::wake);
 }
 
-impl Charge {
+impl Permit {
     /// The charged amount.
     pub fn amount(&self) -> u64 {
         self.amount
     }
 
-    /// Changes the amount of the charge, whatever the limit. A smaller amount counts as progress, and so does the first
+    /// Changes the amount of the permit, whatever the limit. A smaller amount counts as progress, and so does the first
     /// amount.
     pub fn set(&mut self, amount: u64, now_us: u64) {
         if amount == self.amount {
@@ -325,14 +323,14 @@ impl Charge {
         self.amount = amount;
     }
 
-    /// Takes over the amount of another charge of the same client, in the same sum.
+    /// Takes over the amount of another permit of the same client, in the same sum.
     pub fn merge(&mut self, other: Self) {
         debug_assert!(Arc::ptr_eq(&self.of.0, &other.of.0), "another sum");
         self.amount += other.amount;
         self.of.state().set(self.at, self.amount);
     }
 
-    /// Adds `more` to the charge, by the granting rule. `shared` is the part of `more` that is in the sum already,
+    /// Adds `more` to the permit, by the granting rule. `shared` is the part of `more` that is in the sum already,
     /// because other addresses hold the same. An address that holds less than `least` gets the amount even if little is
     /// free. Without room, returns false and counts the refusal.
     pub fn grant_more(&mut self, more: u64, shared: u64, least: u64) -> bool {
@@ -359,7 +357,7 @@ impl Charge {
     }
 
     /// Records progress that does not show as a smaller amount. If `now_us` is in the future, the holder counts as
-    /// making progress until then; with `u64::MAX` the holder never has to give way, even if it was chosen already.
+    /// making progress until then; with `u64::MAX` the holder never has to are evicted, even if it was chosen already.
     pub fn progress(&self, now_us: u64) {
         let mut state = self.of.state();
         match now_us {
@@ -396,7 +394,7 @@ impl Charge {
         fits
     }
 
-    /// Whether the address would have room for this charge if it were made anew ([`Holding::has_room_for`]).
+    /// Whether the address would have room for this permit if it were made anew ([`Quota::has_room_for`]).
     pub fn has_room(&self) -> bool {
         let state = self.of.state();
         let free = self.of.0.max.saturating_sub(state.held - self.amount);
@@ -404,11 +402,11 @@ impl Charge {
     }
 
     /// Whether the holder has to give up what it holds.
-    pub fn gives_way(&self) -> bool {
+    pub fn is_evicted(&self) -> bool {
         self.of.state().holders[self.at].is_leaving
     }
 
-    /// Sets the waker that is called when this holder is chosen to give way: at once, if that has happened already.
+    /// Sets the waker that is called when this holder is chosen for eviction: at once, if that has happened already.
     pub fn wake_with(&self, waker: &Waker) {
         let mut state = self.of.state();
         let holder = &mut state.holders[self.at];
@@ -423,30 +421,30 @@ impl Charge {
         }
     }
 
-    /// The address that the charge counts for.
+    /// The address that the permit counts for.
     pub fn address(&self) -> ClientAddr {
         self.of.state().holders[self.at].address
     }
 
-    /// The sum that the charge is part of.
-    pub fn holding(&self) -> &Holding {
+    /// The sum that the permit is part of.
+    pub fn quota(&self) -> &Quota {
         &self.of
     }
 }
 
-impl Drop for Charge {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.of.state().remove(self.at);
     }
 }
 
-impl fmt::Debug for Holding {
+impl fmt::Debug for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.counts().fmt(f)
     }
 }
 
-impl fmt::Debug for Charge {
+impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.amount, self.of.0.name)
     }

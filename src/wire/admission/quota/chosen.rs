@@ -1,10 +1,10 @@
-//! The holders of a thread that were chosen to give way.
+//! The holders of a thread that were chosen for eviction.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
-/// The keys of a thread's holders that were chosen to give way ([`Holding::make_room`](super::Holding::make_room)), by this or another thread. So
+/// The keys of a thread's holders that were chosen for eviction ([`Quota::make_room`](super::Quota::make_room)), by this or another thread. So
 /// the owner need not search all its holders.
 #[derive(Clone)]
 pub struct Chosen<K>(Arc<List<K>>);
@@ -28,7 +28,7 @@ impl<K: Copy + Send + Sync + 'static> Chosen<K> {
         Self(Arc::new(List { keys, thread }))
     }
 
-    /// For [`Charge::wake_with`](super::Charge::wake_with): puts `key` in the list.
+    /// For [`Permit::wake_with`](super::Permit::wake_with): puts `key` in the list.
     pub fn waker(&self, key: K) -> Waker {
         let list = Arc::clone(&self.0);
         Arc::new(One { key, list }).into()

@@ -17,13 +17,13 @@ fn v6(network: u16, host: u16) -> ClientAddr {
     IpAddr::from(Ipv6Addr::from_bits(bits)).into()
 }
 
-fn all(holding: &Holding, client: ClientAddr, amount: u64) -> Vec<Charge> {
-    std::iter::from_fn(|| holding.grant(client, amount)).collect()
+fn all(quota: &Quota, client: ClientAddr, amount: u64) -> Vec<Permit> {
+    std::iter::from_fn(|| quota.grant(client, amount)).collect()
 }
 
 #[test]
 fn a_lone_address_gets_half_and_each_other_one_finds_room() {
-    let places = Holding::new("places", 256);
+    let places = Quota::new("places", 256);
     let mut charges = Vec::new();
     for (network, expected) in [128, 64, 32, 16, 8].into_iter().enumerate() {
         let got = all(&places, v6(network as u16, 0), 1);
@@ -39,7 +39,7 @@ fn a_lone_address_gets_half_and_each_other_one_finds_room() {
 
 #[test]
 fn two_addresses_that_ask_by_turns_get_a_third_each() {
-    let places = Holding::new("places", 90);
+    let places = Quota::new("places", 90);
     let mut charges = Vec::new();
     for _ in 0..90 {
         charges.extend(places.grant(v4(1), 1));
@@ -52,7 +52,7 @@ fn two_addresses_that_ask_by_turns_get_a_third_each() {
 #[test]
 fn what_is_granted_at_once_is_as_much_as_one_after_the_other() {
     for (max, amount) in [(0, 5), (1, 1), (7, 1), (7, 9), (256, 100), (256, 1_000)] {
-        let [at_once, in_turn] = ["at once", "in turn"].map(|name| Holding::new(name, max));
+        let [at_once, in_turn] = ["at once", "in turn"].map(|name| Quota::new(name, max));
         let (mut charges, mut single) = (Vec::new(), Vec::new());
         for last in 0..4 {
             let (room, before) = (at_once.room_for(v4(last)), single.len());
@@ -64,7 +64,7 @@ fn what_is_granted_at_once_is_as_much_as_one_after_the_other() {
         }
         assert_eq!(at_once.held(), in_turn.held());
     }
-    let places = Holding::new("places", 10);
+    let places = Quota::new("places", 10);
     let charges = [places.grant_some(v4(1), 5), places.grant_some(v4(1), 1)];
     assert_eq!((charges[0].amount(), charges[1].amount()), (5, 0));
     assert_eq!(places.counts().refused, 1, "not all of it");
@@ -72,9 +72,9 @@ fn what_is_granted_at_once_is_as_much_as_one_after_the_other() {
 
 #[test]
 fn a_charge_has_room_while_its_address_would_get_it_again() {
-    let bytes = Holding::new("bytes", 100);
+    let bytes = Quota::new("bytes", 100);
     let own = [bytes.hold(v4(1), 20, 0), bytes.hold(v4(1), 30, 0)];
-    assert!(own.iter().all(Charge::has_room) && !bytes.has_room_for(v4(1)));
+    assert!(own.iter().all(Permit::has_room) && !bytes.has_room_for(v4(1)));
     let others = bytes.hold(v4(2), 40, 0);
     assert!(
         own[1].has_room() && !own[0].has_room(),
@@ -88,7 +88,7 @@ fn a_charge_has_room_while_its_address_would_get_it_again() {
 
 #[test]
 fn very_many_addresses_do_not_go_over_the_limit_and_a_release_makes_room() {
-    let bytes = Holding::new("bytes", 1_000);
+    let bytes = Quota::new("bytes", 1_000);
     let charges: Vec<_> = (0..2_000)
         .filter_map(|network| bytes.grant(v6(network, 0), 7))
         .collect();
@@ -100,7 +100,7 @@ fn very_many_addresses_do_not_go_over_the_limit_and_a_release_makes_room() {
 
 #[test]
 fn the_amount_has_to_fit_unless_it_is_there_already() {
-    let bytes = Holding::new("bytes", 100);
+    let bytes = Quota::new("bytes", 100);
     assert!(bytes.grant(v4(1), 101).is_none());
     let charge = bytes.hold(v4(1), 150, 0);
     assert!(bytes.is_over() && !bytes.has_room_for(v4(2)));
@@ -110,7 +110,7 @@ fn the_amount_has_to_fit_unless_it_is_there_already() {
 
 #[test]
 fn a_charge_takes_over_another_of_the_same_client() {
-    let places = Holding::new("places", 16);
+    let places = Quota::new("places", 16);
     let mut charge = places.grant(v4(1), 3).expect("room");
     charge.merge(places.grant(v4(1), 4).expect("room"));
     assert_eq!((charge.amount(), places.of(v4(1))), (7, 7));
@@ -120,7 +120,7 @@ fn a_charge_takes_over_another_of_the_same_client() {
 
 #[test]
 fn those_give_way_who_hold_much_for_long_and_not_those_who_move_or_hold_little() {
-    let bytes = Holding::new("bytes", 1_000);
+    let bytes = Quota::new("bytes", 1_000);
     let small: Vec<_> = (0..30).map(|_| bytes.hold(v4(1), 2, 0)).collect();
     let mut moving = bytes.hold(v4(2), 400, 0);
     let mut crawls = bytes.hold(v4(3), 300, 0);
@@ -129,65 +129,65 @@ fn those_give_way_who_hold_much_for_long_and_not_those_who_move_or_hold_little()
     // More bytes are not progress.
     crawls.set(350, 10 * SECOND - 1);
     bytes.make_room(10 * SECOND);
-    let gives_way: Vec<_> = [&moving, &crawls, &large].map(Charge::gives_way).into();
-    assert_eq!(gives_way, [false, true, false]);
-    assert!(!small.iter().any(Charge::gives_way) && !bytes.is_over());
-    assert_eq!(bytes.counts().gave_way, 1);
+    let is_evicted: Vec<_> = [&moving, &crawls, &large].map(Permit::is_evicted).into();
+    assert_eq!(is_evicted, [false, true, false]);
+    assert!(!small.iter().any(Permit::is_evicted) && !bytes.is_over());
+    assert_eq!(bytes.counts().evicted, 1);
     drop(crawls);
     assert_eq!((bytes.held(), bytes.state().leaving), (710, 0));
 }
 
 #[test]
 fn many_that_have_just_moved_go_before_one_that_holds_next_to_nothing() {
-    let bytes = Holding::new("bytes", 1_000);
+    let bytes = Quota::new("bytes", 1_000);
     let small = bytes.hold(v4(1), 1, 0);
     let many: Vec<_> = (0..10)
         .map(|_| bytes.hold(v4(2), 100, 10 * SECOND))
         .collect();
     bytes.make_room(10 * SECOND);
-    assert!(!small.gives_way() && many.iter().filter(|one| one.gives_way()).count() == 2);
+    assert!(!small.is_evicted() && many.iter().filter(|one| one.is_evicted()).count() == 2);
 }
 
 #[test]
 fn a_choice_frees_an_eighth_and_leaves_the_last_holder() {
-    let bytes = Holding::new("bytes", 800);
+    let bytes = Quota::new("bytes", 800);
     let mut charges: Vec<_> = (0..81).map(|n| bytes.hold(v4(1), 10, n)).collect();
     bytes.make_room(100);
     bytes.make_room(100);
     assert_eq!(
-        charges.iter().filter(|charge| charge.gives_way()).count(),
+        charges.iter().filter(|charge| charge.is_evicted()).count(),
         11
     );
-    charges.retain(|charge| !charge.gives_way());
-    assert_eq!((bytes.held(), bytes.counts().gave_way), (700, 11));
+    charges.retain(|charge| !charge.is_evicted());
+    assert_eq!((bytes.held(), bytes.counts().evicted), (700, 11));
     charges.truncate(1);
     charges[0].set(5_000, 200);
     bytes.make_room(300);
-    assert!(!charges[0].gives_way(), "it has a limit of its own");
+    assert!(!charges[0].is_evicted(), "it has a limit of its own");
 }
 
 #[test]
 fn those_that_stand_still_make_way_for_as_many_as_wait() {
-    let places = Holding::new("places", 4);
+    let places = Quota::new("places", 4);
     let charges: Vec<_> = (0..4).map(|n| places.hold(v4(1), 1, n)).collect();
     charges[0].progress(SECOND);
-    let gives_way = |charges: &[Charge]| charges.iter().filter(|one| one.gives_way()).count();
-    places.make_way(2, SECOND, SECOND);
-    assert_eq!(gives_way(&charges), 0);
-    places.make_way(2, SECOND, SECOND + 9);
-    assert!(charges[1].gives_way() && charges[2].gives_way() && gives_way(&charges) == 2);
-    places.make_way(2, SECOND, SECOND + 9);
-    assert!(!charges[0].gives_way() && gives_way(&charges) == 3);
-    assert_eq!(places.counts().gave_way, 3);
+    let is_evicted = |charges: &[Permit]| charges.iter().filter(|one| one.is_evicted()).count();
+    places.evict(2, SECOND, SECOND);
+    assert_eq!(is_evicted(&charges), 0);
+    places.evict(2, SECOND, SECOND + 9);
+    assert!(charges[1].is_evicted() && charges[2].is_evicted() && is_evicted(&charges) == 2);
+    places.evict(2, SECOND, SECOND + 9);
+    assert!(!charges[0].is_evicted() && is_evicted(&charges) == 3);
+    assert_eq!(places.counts().evicted, 3);
 }
 
 #[test]
 fn a_holder_that_shrinks_while_it_gives_way_counts_once() {
-    let bytes = Holding::new("bytes", 100);
+    let bytes = Quota::new("bytes", 100);
     let mut first = bytes.hold(v4(1), 80, 0);
     let second = bytes.hold(v4(2), 60, 5);
     bytes.make_room(10);
-    assert!(first.gives_way() && !second.gives_way());
+    assert!(first.is_evicted() && !second.is_evicted());
     first.set(10, 11);
     assert_eq!((bytes.held(), bytes.state().leaving), (70, 10));
     drop((first, second));
@@ -196,30 +196,30 @@ fn a_holder_that_shrinks_while_it_gives_way_counts_once() {
 
 #[test]
 fn a_client_without_room_has_the_stillest_give_way_of_those_that_hold_no_less() {
-    let places = Holding::new("places", 4);
+    let places = Quota::new("places", 4);
     let [first, second, busy, other] = [1, 1, 1, 2].map(|n| places.hold(v4(n), 1, 5));
     first.progress(4);
     busy.progress(u64::MAX);
     other.progress(1);
-    places.make_way_for(v4(3), 10, 13);
-    places.make_way_for(v4(1), 10, 13);
-    let gives_way = || [&first, &second, &busy, &other].map(Charge::gives_way);
+    places.evict_for(v4(3), 10, 13);
+    places.evict_for(v4(1), 10, 13);
+    let is_evicted = || [&first, &second, &busy, &other].map(Permit::is_evicted);
     assert_eq!(
-        gives_way(),
+        is_evicted(),
         [false, false, false, true],
         "the stillest, then nobody is still for long enough"
     );
-    places.make_way_for(v4(1), 10, 14);
-    assert_eq!(gives_way(), [true, false, false, true]);
-    places.make_way_for(v4(2), 10, 99);
-    places.make_way_for(v4(2), 10, 99);
-    assert_eq!(gives_way(), [true, true, false, true], "nobody who moves");
-    assert_eq!(places.counts().gave_way, 3);
+    places.evict_for(v4(1), 10, 14);
+    assert_eq!(is_evicted(), [true, false, false, true]);
+    places.evict_for(v4(2), 10, 99);
+    places.evict_for(v4(2), 10, 99);
+    assert_eq!(is_evicted(), [true, true, false, true], "nobody who moves");
+    assert_eq!(places.counts().evicted, 3);
     let few = places.hold(v4(4), 1, 0);
     drop((first, second, busy, other));
     let _more = [(); 2].map(|()| places.hold(v4(5), 1, u64::MAX));
-    places.make_way_for(v4(5), 10, 99);
-    assert!(!few.gives_way(), "it holds less");
+    places.evict_for(v4(5), 10, 99);
+    assert!(!few.is_evicted(), "it holds less");
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn the_chosen_holder_is_woken_once_and_no_other() {
             self.0.fetch_add(1, Relaxed);
         }
     }
-    let bytes = Holding::new("bytes", 100);
+    let bytes = Quota::new("bytes", 100);
     let wakes: Vec<_> = (0..2).map(|_| Arc::new(Count::default())).collect();
     let charges: Vec<_> = std::iter::zip(&wakes, 1..)
         .map(|(count, n)| {
@@ -244,12 +244,12 @@ fn the_chosen_holder_is_woken_once_and_no_other() {
     bytes.make_room(20);
     let woken: Vec<_> = wakes.iter().map(|count| count.0.load(Relaxed)).collect();
     assert_eq!(woken, [1, 0]);
-    assert!(charges[0].gives_way());
+    assert!(charges[0].is_evicted());
 }
 
 #[test]
 fn a_thread_finds_its_chosen_holders_by_key_and_those_that_it_takes_over() {
-    let bytes = Holding::new("bytes", 100);
+    let bytes = Quota::new("bytes", 100);
     let chosen = Chosen::new(Waker::noop().clone());
     let mut charges: Vec<_> = (1..4)
         .map(|n| bytes.hold(v4(n), 60, u64::from(n)))
@@ -263,7 +263,7 @@ fn a_thread_finds_its_chosen_holders_by_key_and_those_that_it_takes_over() {
     assert_eq!(chosen.take(), ["a", "b"], "chosen before");
     // It frees what it holds before its owner has looked.
     charges[1].set(0, 20 * SECOND);
-    assert!(!charges[1].gives_way() && charges[0].gives_way());
+    assert!(!charges[1].is_evicted() && charges[0].is_evicted());
     charges[1].set(90, 30 * SECOND);
     bytes.make_room(40 * SECOND);
     assert_eq!(chosen.take(), ["c"]);
@@ -272,7 +272,7 @@ fn a_thread_finds_its_chosen_holders_by_key_and_those_that_it_takes_over() {
 
 #[test]
 fn charges_may_end_on_any_thread() {
-    let bytes = Holding::new("bytes", 1_000_000);
+    let bytes = Quota::new("bytes", 1_000_000);
     std::thread::scope(|scope| {
         for n in 0..4 {
             let bytes = &bytes;
@@ -290,7 +290,7 @@ fn charges_may_end_on_any_thread() {
 /// Two addresses that take over what the other has held do not get more than two that do not.
 #[test]
 fn what_several_addresses_hold_counts_once_and_taking_it_over_gains_nothing() {
-    let names = Holding::new("names", 64);
+    let names = Quota::new("names", 64);
     let mut charges = [v4(1), v4(2)].map(|address| names.hold(address, 0, 0));
     for round in 0..20 {
         let [one, other] = &mut charges;
@@ -320,7 +320,7 @@ fn what_several_addresses_hold_counts_once_and_taking_it_over_gains_nothing() {
 }
 
 /// A holder that rests since a time.
-fn resting(of: &Holding, client: ClientAddr, amount: u64, since_us: u64) -> Charge {
+fn resting(of: &Quota, client: ClientAddr, amount: u64, since_us: u64) -> Permit {
     let charge = of.hold(client, amount, 0);
     charge.rest(Rest {
         is_owed: false,
@@ -339,7 +339,7 @@ fn room(holders_max: usize, is_shared: bool) -> Room {
 
 #[test]
 fn a_new_holder_takes_the_place_of_the_one_that_has_rested_longest() {
-    let places = Holding::new("places", 1_000);
+    let places = Quota::new("places", 1_000);
     let rests: Vec<_> = [7, 5, 9].map(|at| resting(&places, v4(1), 1, at)).into();
     let owed = resting(&places, v4(1), 1, 1);
     owed.rest(Rest {
@@ -352,20 +352,20 @@ fn a_new_holder_takes_the_place_of_the_one_that_has_rested_longest() {
         late.push(places.hold(v4(3), 1, u64::MAX));
         let fitted = late[late.len() - 1].fit(room(5, false), now_us);
         let all = rests.iter().chain([&owed, &busy]).chain(&late);
-        (fitted, all.filter(|one| one.gives_way()).count())
+        (fitted, all.filter(|one| one.is_evicted()).count())
     };
     assert_eq!(come(6), (Ok(()), 1), "the one since 5");
-    assert!(rests[1].gives_way());
+    assert!(rests[1].is_evicted());
     assert_eq!(come(8), (Ok(()), 2), "the one since 7");
     assert_eq!(come(8), (Ok(()), 3), "the one that is owed something");
-    assert!(rests[0].gives_way() && owed.gives_way() && !rests[2].gives_way());
+    assert!(rests[0].is_evicted() && owed.is_evicted() && !rests[2].is_evicted());
     assert_eq!(come(8), (Err(Full::Holders), 3), "the last rests from 9 on");
     assert!(places.may_fit(5, 9) && !places.may_fit(5, 8));
     assert_eq!(come(9), (Err(Full::Holders), 4), "two too many by now");
     assert_eq!(places.counts().refused, 2);
     // Those that work, or work again, stay.
     owed.progress(u64::MAX);
-    assert!(!owed.gives_way() && !busy.gives_way());
+    assert!(!owed.is_evicted() && !busy.is_evicted());
     drop((rests, owed, busy, late));
     let state = places.state();
     assert_eq!(
@@ -377,17 +377,17 @@ fn a_new_holder_takes_the_place_of_the_one_that_has_rested_longest() {
 
 #[test]
 fn a_new_holder_has_to_fit_in_the_sum_and_in_the_share_of_its_address() {
-    let bytes = Holding::new("bytes", 100);
+    let bytes = Quota::new("bytes", 100);
     let own: Vec<_> = (0..5).map(|n| resting(&bytes, v4(1), 10, n)).collect();
     let other = resting(&bytes, v4(2), 10, 0);
     // 50 of its address are more than the 40 that others leave free.
     let sixth = bytes.hold(v4(1), 10, 0);
     assert_eq!(sixth.fit(room(99, true), 9), Ok(()));
-    assert!(own[0].gives_way() && !other.gives_way(), "one of its own");
+    assert!(own[0].is_evicted() && !other.is_evicted(), "one of its own");
     assert_eq!(sixth.fit(room(99, false), 9), Ok(()), "the sum has room");
     let large = bytes.hold(v4(3), 55, 0);
     assert_eq!(large.fit(room(99, true), 9), Ok(()));
-    assert!(other.gives_way() && own[1].gives_way() && !own[2].gives_way());
+    assert!(other.is_evicted() && own[1].is_evicted() && !own[2].is_evicted());
     own.iter().for_each(|one| one.progress(u64::MAX));
     assert_eq!(large.fit(room(99, true), 9), Err(Full::Sum), "these work");
     drop(large);
@@ -406,9 +406,9 @@ fn what_another_thread_has_to_end_counts_until_then() {
         early: true,
         ..room(usize::MAX, true)
     };
-    let bytes = Holding::new("bytes", 1_000);
+    let bytes = Quota::new("bytes", 1_000);
     let mut all = Vec::new();
-    let come = |all: &mut Vec<Charge>, client: ClientAddr| {
+    let come = |all: &mut Vec<Permit>, client: ClientAddr| {
         let charge = bytes.hold(client, 10, 0);
         let fitted = charge.fit(early, 9);
         charge.rest(Rest {
@@ -427,20 +427,20 @@ fn what_another_thread_has_to_end_counts_until_then() {
     assert!(bytes.of(v4(1)) <= 600, "half, and what gives way");
     assert_eq!(come(&mut all, v4(2)), Ok(()), "others find room meanwhile");
     assert!(!bytes.waits_for_ends());
-    let count = |all: &[Charge]| all.iter().filter(|one| one.gives_way()).count();
+    let count = |all: &[Permit]| all.iter().filter(|one| one.is_evicted()).count();
     assert!(count(&all) > 0);
     // Once they have ended, further ones come for those that rest.
     for _ in 0..1_000 {
-        all.retain(|one| !one.gives_way());
+        all.retain(|one| !one.is_evicted());
         assert_eq!(come(&mut all, v4(1)), Ok(()));
         assert!(bytes.of(v4(1)) <= 500);
     }
-    // Many addresses: what gives way is a part more than the limit, and new ones wait before that.
+    // Many addresses: what is evicted is a part more than the limit, and new ones wait before that.
     for network in 0..200 {
         let _ = come(&mut all, v6(network, 0));
         assert!(bytes.held() <= 1_250);
     }
     assert!(bytes.waits_for_ends());
-    all.retain(|one| !one.gives_way());
+    all.retain(|one| !one.is_evicted());
     assert!(bytes.held() <= 1_000 && !bytes.waits_for_ends());
 }

@@ -1,0 +1,27 @@
+import { ChannelMessage, Channels } from "./channels.js";
+
+export interface Row<Value = any> {
+  value: Value;
+  /** The name or pattern of the subscription that brought the row. */
+  name: string;
+  /** When it came, on the clock of `performance.now()`: `performance.now() - at` is its age in ms. */
+  at: number;
+}
+
+export interface Rows<Value = any> {
+  rows: Map<string, Row<Value>>;
+  /** The names that are refused now, with the reasons: a name that is granted later is gone from here. */
+  refused: Record<string, string>;
+}
+
+/**
+ * Wants the names, and calls `changed` with all rows at most once a frame, also after a change of the status or of refused names.
+ * A deleted key takes its row away, and so does a new connection on which the missed messages of its name do not follow. With last
+ * values (`--retained`) the rows stay until these have come; then those that were not among them go, unless values are missing. The id of a row is the last part of the channel, unless `idOf` says otherwise. Returns a function that ends it.
+ */
+export function rowsOf<Value = any>(
+  client: Channels<any>,
+  names: string | readonly string[],
+  changed: (now: Rows<Value>) => void,
+  options?: { idOf?: (message: ChannelMessage<Value>) => string },
+): () => void;

@@ -1,0 +1,54 @@
+// The rows of a table or list by id, over several names, shown at most once a frame.
+
+// A feed may be faster than the screen.
+const nextFrame = globalThis.requestAnimationFrame ?? ((call) => setTimeout(call, 16));
+const lastPart = ({ channel }) => channel.split(/[.:]/).at(-1);
+
+export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
+  const rows = new Map();
+  // The ids of the rows from before a loss or refusal, until it is known whether there still are such rows.
+  const old = new Set();
+  let isPlanned = false, isGone = false;
+  const show = () => {
+    if (isPlanned) return;
+    isPlanned = true;
+    nextFrame(() => {
+      isPlanned = false;
+      if (!isGone) changed({ rows: new Map(rows), refused: sub.refused });
+    });
+  };
+  const take = (value, message) => {
+    const id = idOf(message);
+    old.delete(id);
+    if (message.deleted) rows.delete(id);
+    else rows.set(id, { value, name: message.pattern ?? message.channel, at: client.now });
+    show();
+  };
+  const sub = client.subscribe(names, take);
+  const settle = (names, isThere) => {
+    for (const id of old) {
+      const { name } = rows.get(id);
+      if (!names.includes(name)) continue;
+      old.delete(id);
+      if (!isThere(name)) rows.delete(id);
+    }
+    show();
+  };
+  // The newest value of each row follows, unless the missed messages do. Only of last values it is known when all have come.
+  const subscribed = ({ detail: { channels, recovered, brings } }) => {
+    settle(channels.filter((name) => brings?.[name]?.from !== "retained"), (name) => recovered?.[name]);
+  };
+  const retained = ({ detail: { channel, cut } }) => settle([channel], () => cut);
+  const lost = () => {
+    const isOpen = client.status === "open" || client.status === "stale";
+    for (const [id, { name }] of rows) if (!isOpen || name in sub.refused) old.add(id);
+    show();
+  };
+  const events = { subscribed, retained, error: lost, status: lost };
+  for (const [type, listener] of Object.entries(events)) client.addEventListener(type, listener);
+  return () => {
+    isGone = true;
+    sub.unsubscribe();
+    for (const [type, listener] of Object.entries(events)) client.removeEventListener(type, listener);
+  };
+}

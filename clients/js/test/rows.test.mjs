@@ -1,0 +1,87 @@
+// Rows by id over several names, in virtual time.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Channels } from "../channels.js";
+import { rowsOf } from "../rows.js";
+import { inWorld, latest, pass } from "./world.mjs";
+
+const settled = async () => { for (let n = 0; n < 30; n += 1) await null; };
+const answer = (grants, more = {}) => {
+  for (const { channels, requestId } of latest().sent.splice(0).map(JSON.parse).filter(({ action }) => action === "subscribe")) {
+    const granted = channels.filter((name) => grants.includes(name)), errors = channels.filter((name) => !grants.includes(name)).map((name) => `Access denied to channel: ${name}`);
+    latest().message({ type: "subscribed", channels: granted, errors, requestId, ...more });
+  }
+};
+const data = (channel, pattern, value, more = {}) => latest().message({ type: "data", channel, pattern, data: value, ...more });
+
+test("rows of two patterns: one call a frame, deleted keys, ages, refused names that clear, and a new connection that starts afresh", inWorld(async () => {
+  const channels = new Channels("ws://feed.example/ws"), calls = [];
+  const end = rowsOf(channels, ["a.*", "b.*"], (now) => calls.push(now));
+  const open = async () => { latest().open(); latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z" }); await settled(); };
+  await open();
+  answer(["a.*"]);
+  await settled();
+  for (let n = 0; n < 100; n += 1) data(`a.${n % 3}`, "a.*", n);
+  assert.equal(calls.length, 0);
+  pass(20);
+  assert.equal(calls.length, 1);
+  const values = () => [...calls.at(-1).rows].map(([id, { value }]) => [id, value]).sort();
+  assert.deepEqual(values(), [["0", 99], ["1", 97], ["2", 98]]);
+  assert.deepEqual(calls.at(-1).refused, { "b.*": "Access denied to channel: b.*" });
+  pass(1_000);
+  data("a.1", "a.*", null, { deleted: true });
+  data("a.2", "a.*", 7);
+  pass(20);
+  assert.deepEqual(values(), [["0", 99], ["2", 7]]);
+  assert.ok(calls.at(-1).rows.get("2").at - calls.at(-1).rows.get("0").at >= 1_000);
+  channels.subscribe("b.*");
+  await settled();
+  answer(["b.*"]);
+  pass(20);
+  assert.deepEqual(calls.at(-1).refused, {});
+  data("b.9", "b.*", 1);
+  latest().end(1012);
+  pass(1_000);
+  await open();
+  answer(["a.*", "b.*"], { recovered: { "a.*": true, "b.*": false } });
+  pass(20);
+  assert.deepEqual(values(), [["0", 99], ["2", 7]]);
+  end();
+  const { length } = calls;
+  data("a.0", "a.*", 1);
+  pass(1_000);
+  assert.equal(calls.length, length);
+  channels.close();
+}));
+
+test("with last values rows stay over a new connection until these are whole; then those that did not come are gone", inWorld(async () => {
+  const channels = new Channels("ws://feed.example/ws"), calls = [], brings = { "a.*": { from: "retained" } };
+  const end = rowsOf(channels, "a.*", (now) => calls.push(now));
+  const open = async () => { latest().open(); latest().message({ type: "connected", timestamp: "2026-01-01T00:00:00Z" }); await settled(); };
+  const again = async () => { latest().end(1012); pass(1_000); await open(); };
+  const values = () => { pass(20); return [...calls.at(-1).rows].map(([id, { value }]) => [id, value]).sort(); };
+  await open();
+  answer(["a.*"], { brings });
+  for (const [id, value] of [["a.0", 1], ["a.1", 1], ["a.2", 1]]) data(id, "a.*", value, { retained: true });
+  latest().message({ type: "retained", channel: "a.*", count: 3 });
+  assert.deepEqual(values(), [["0", 1], ["1", 1], ["2", 1]]);
+  await again();
+  // Live, before the answer: no last value of this row follows.
+  data("a.2", "a.*", 2);
+  answer(["a.*"], { brings });
+  data("a.0", "a.*", 2, { retained: true });
+  assert.deepEqual(values(), [["0", 2], ["1", 1], ["2", 2]]);
+  latest().message({ type: "retained", channel: "a.*", count: 1 });
+  assert.deepEqual(values(), [["0", 2], ["2", 2]]);
+  await again();
+  answer(["a.*"], { brings });
+  latest().message({ type: "retained", channel: "a.*", count: 0, cut: "refused" });
+  assert.deepEqual(values(), [["0", 2], ["2", 2]], "they may still be there");
+  await again();
+  answer(["a.*"], { brings });
+  latest().message({ type: "retained", channel: "a.*", count: 0 });
+  assert.deepEqual(values(), []);
+  end();
+  channels.close();
+}));

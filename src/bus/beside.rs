@@ -1,0 +1,149 @@
+//! A stream of the bus, and beside it the names that the stream does not hold: two sources, each with a thread and a
+//! connection of its own, for one loop. For the loop they are one bus: it is there while both are, and away while one
+//! is. What is lost beside the stream ([`BusEvent::GapBeside`]) is no loss of the stream.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{LoopGone, Source, SourceLink};
+use crate::runtime::detached;
+use weirgate_core::BusEvent;
+
+/// A stream, and the source of the names beside it.
+pub struct WithBeside {
+    stream: Box<dyn Source>,
+    beside: Box<dyn Source>,
+}
+
+impl WithBeside {
+    /// Both sources for one loop. [`BusStatus::with_beside`](crate::status::BusStatus::with_beside) joins their states.
+    pub fn new(stream: Box<dyn Source>, beside: Box<dyn Source>) -> Self {
+        Self { stream, beside }
+    }
+}
+
+impl Source for WithBeside {
+    fn run(self: Box<Self>, link: SourceLink) {
+        let both = Arc::new(Mutex::new(Both::default()));
+        let link_of = |side| SourceLink {
+            side: Some((Arc::clone(&both), side)),
+            ..link.again()
+        };
+        let (stream, beside) = (link_of(Side::Stream), link_of(Side::Beside));
+        let source = self.beside;
+        if let Err(error) = detached("beside", move || source.run(beside)) {
+            tracing::error!(%error, "no thread for the names beside the stream: they get no messages");
+        }
+        self.stream.run(stream);
+    }
+}
+
+/// One of two sources for a loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Stream,
+    Beside,
+}
+
+/// The state of two sources, as the loop knows it.
+#[derive(Debug, Default)]
+pub(super) struct Both {
+    /// Whether the stream is there, and the names beside it.
+    up: [bool; 2],
+    /// Whether the last event about it was [`BusEvent::Down`].
+    is_told_down: bool,
+    /// Whether names beside the stream were subscribed since its last [`BusEvent::Down`]: without any, an outage loses
+    /// nothing there.
+    carries: bool,
+}
+
+impl Both {
+    /// The event for the loop; `None` if the other source has the word.
+    fn pass(&mut self, side: Side, event: BusEvent) -> Option<BusEvent> {
+        match (side, &event) {
+            (_, BusEvent::Up) => {
+                self.up[side as usize] = true;
+                let is_up = self.up == [true; 2];
+                self.is_told_down &= !is_up;
+                is_up.then_some(event)
+            }
+            (_, BusEvent::Down(_)) => {
+                self.up[side as usize] = false;
+                self.carries &= side == Side::Stream;
+                (!std::mem::replace(&mut self.is_told_down, true)).then_some(event)
+            }
+            (Side::Beside, BusEvent::Gap { lost }) => Some(BusEvent::GapBeside { lost: *lost }),
+            (Side::Beside, BusEvent::Subscribed { .. }) => {
+                self.carries = true;
+                Some(event)
+            }
+            // The history is filled by the stream.
+            (Side::Beside, BusEvent::CaughtUp) => None,
+            _ => Some(event),
+        }
+    }
+}
+
+impl SourceLink {
+    /// Whether an outage of the bus can lose messages of this source.
+    pub(super) fn carries(&self) -> bool {
+        self.side.as_ref().is_none_or(|(both, side)| {
+            let both = both.lock().unwrap_or_else(PoisonError::into_inner);
+            *side == Side::Stream || both.carries
+        })
+    }
+
+    /// Sends an event of one of two sources. The order of [`BusEvent::Up`] and [`BusEvent::Down`] of both is the order in
+    /// which the loop gets them.
+    pub(super) fn send_of_side(
+        &self,
+        (both, side): &(Arc<Mutex<Both>>, Side),
+        event: BusEvent,
+    ) -> Result<(), LoopGone> {
+        if let BusEvent::Message(_) | BusEvent::Deleted(_) = event {
+            return self.put(event);
+        }
+        let mut both = both.lock().unwrap_or_else(PoisonError::into_inner);
+        both.pass(*side, event)
+            .map_or(Ok(()), |event| self.put(event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weirgate_core::Fault;
+
+    #[test]
+    fn the_bus_is_there_while_both_sources_are() {
+        let mut both = Both::default();
+        let mut pass = |side, event| {
+            let passed = both.pass(side, event)?;
+            Some(match passed {
+                BusEvent::Up => "up",
+                BusEvent::Down(_) => "down",
+                BusEvent::Gap { .. } => "gap",
+                BusEvent::GapBeside { .. } => "gap beside",
+                _ => "another",
+            })
+        };
+        let down = || BusEvent::Down(Fault("gone".to_owned()));
+        let gap = || BusEvent::Gap { lost: None };
+        use Side::{Beside, Stream};
+        for (side, event, passed) in [
+            (Beside, BusEvent::Up, None),
+            (Beside, BusEvent::CaughtUp, None),
+            (Stream, BusEvent::Up, Some("up")),
+            (Stream, BusEvent::CaughtUp, Some("another")),
+            (Beside, gap(), Some("gap beside")),
+            (Beside, down(), Some("down")),
+            (Stream, down(), None),
+            (Beside, BusEvent::Up, None),
+            (Stream, gap(), Some("gap")),
+            (Stream, BusEvent::Up, Some("up")),
+            (Stream, BusEvent::Up, Some("up")),
+            (Stream, down(), Some("down")),
+        ] {
+            assert_eq!(pass(side, event), passed, "{side:?}");
+        }
+    }
+}

@@ -1,0 +1,632 @@
+//! The admin address of all processes: each page asks the processes, and joins their answers.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use hyper::header::{
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderValue,
+    TRANSFER_ENCODING,
+};
+use hyper::{Method, StatusCode};
+use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Value};
+use tokio::task::spawn_local;
+use url::form_urlencoded;
+
+use super::ask::{Question, Said};
+use super::core::Number;
+use super::exposition;
+use super::merge::{merged, session_of};
+use crate::http::operator::{self, OperatorSettings};
+use crate::http::pages::MetricsFormat;
+use crate::http::{ANY_METHOD, Answer, GET, Handler, LateAnswer, RequestBody, RequestParts, Route};
+use crate::telemetry::{GatewayMetric, OwnMetrics, names};
+use weirgate_bus::runtime::Clock;
+use weirgate_wire::json;
+use weirgate_wire::json::ObjectWriter;
+
+/// How long a process may take for an answer. A search waits for a survey of its clients.
+const ANSWER_MAX: Duration = Duration::from_secs(4);
+/// The same for probes, whose askers do not wait for long.
+const READY_MAX: Duration = Duration::from_millis(900);
+/// The most bytes of a request body: those of a cut, and of a push of events.
+const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The most refusals that new processes get: as many as one of them keeps.
+const REFUSED_MAX: usize = 10_000;
+
+static POST: [Method; 1] = [Method::POST];
+
+/// A process that is there.
+#[derive(Clone, Debug)]
+pub(super) struct Living {
+    pub(super) number: Number,
+    pub(super) socket: PathBuf,
+    /// Whether it has answered and is not stopping: only these are asked.
+    pub(super) is_serving: bool,
+    /// The word for the metric of states.
+    pub(super) state: &'static str,
+}
+
+impl Living {
+    /// Whether this is the process of a query.
+    fn is_called(&self, number: &str) -> bool {
+        self.number.to_string() == number
+    }
+}
+
+/// What the pages know of the processes.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    pub(super) count: u32,
+    pub(super) living: Vec<Living>,
+    pub(super) restarts: u64,
+    pub(super) rolls: u64,
+    pub(super) is_stopping: bool,
+    /// The bodies of cuts whose refusals have not ended, for processes that start later.
+    pub(super) refused: Vec<Refused>,
+}
+
+/// A refusal that all processes have.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Refused {
+    /// The conditions without the end.
+    conditions: Value,
+    /// The end, Unix seconds; `None` for none.
+    until: Option<i64>,
+}
+
+impl Refused {
+    fn new(mut cut: Value) -> Self {
+        let until = cut.get("until").and_then(|until| until.as_i64());
+        if let Some(cut) = cut.as_object_mut() {
+            for name in ["until", "since"] {
+                cut.remove(&name);
+            }
+        }
+        Self {
+            conditions: cut,
+            until,
+        }
+    }
+
+    /// The body of the request that tells a new process.
+    pub(super) fn body(&self) -> String {
+        let mut cut = self.conditions.clone();
+        if let (Some(cut), Some(until)) = (cut.as_object_mut(), self.until) {
+            cut.insert("until", Value::from(until));
+        }
+        cut.to_string()
+    }
+}
+
+/// What the pages share with the supervisor.
+#[derive(Clone)]
+pub(super) struct Shared {
+    board: Arc<Mutex<Board>>,
+    clock: Clock,
+    login: Option<HeaderValue>,
+}
+
+impl Shared {
+    pub(super) fn new(count: u32, clock: Clock, settings: &OperatorSettings) -> Self {
+        let token = settings.token.as_ref();
+        let login = token.and_then(|token| {
+            let mut login = HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok()?;
+            login.set_sensitive(true);
+            Some(login)
+        });
+        Self {
+            board: Arc::new(Mutex::new(Board {
+                count,
+                ..Board::default()
+            })),
+            clock,
+            login,
+        }
+    }
+
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Board) -> T) -> T {
+        work(&mut self.board.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn login(&self) -> Option<&HeaderValue> {
+        self.login.as_ref()
+    }
+
+    fn living(&self) -> Vec<Living> {
+        self.with(|board| board.living.clone())
+    }
+
+    fn serving(&self) -> Vec<Living> {
+        let is_serving = |one: &&Living| one.is_serving;
+        self.with(|board| board.living.iter().filter(is_serving).cloned().collect())
+    }
+
+    /// The refusals that have not ended.
+    pub(super) fn refused(&self) -> Vec<Refused> {
+        let now_s = self.clock.now().unix_ms() / 1_000;
+        self.with(|board| {
+            board
+                .refused
+                .retain(|one| one.until.is_none_or(|until| until > now_s));
+            board.refused.clone()
+        })
+    }
+
+    /// Asks all of these at once.
+    async fn ask_all(
+        &self,
+        whom: Vec<Living>,
+        question: &Question,
+        limit: Duration,
+    ) -> Vec<(Number, Option<Said>)> {
+        let asked: Vec<_> = whom
+            .into_iter()
+            .map(|one| {
+                let question = question.clone();
+                let asked = spawn_local(async move { question.ask(&one.socket, limit).await.ok() });
+                (one.number, asked)
+            })
+            .collect();
+        let mut all = Vec::new();
+        for (number, asked) in asked {
+            all.push((number, asked.await.ok().flatten()));
+        }
+        all
+    }
+}
+
+/// The routes of the admin address.
+pub(super) fn routes(shared: &Shared, settings: &OperatorSettings) -> Vec<Route> {
+    let is_loopback = settings.is_loopback;
+    let mut of_operator = operator::page_routes();
+    for (path, methods) in [
+        ("/operator/state", &GET),
+        ("/operator/clients", &GET),
+        ("/operator/names", &GET),
+        ("/operator/disconnect", &POST),
+        ("/operator/allow", &POST),
+        ("/operator/move", &POST),
+    ] {
+        of_operator.push(route(
+            shared,
+            path,
+            methods,
+            move |shared, request, body| async move {
+                match operator::refuse_other_page(&request, is_loopback) {
+                    Some(refusal) => refusal,
+                    None => shared.joined(request, body).await,
+                }
+            },
+        ));
+    }
+    let mut routes = vec![
+        route(shared, "/ready", &GET, |shared, request, _| async move {
+            shared.ready(&request).await
+        }),
+        route(shared, "/metrics", &GET, |shared, request, _| async move {
+            shared.metrics(&request).await
+        }),
+        route(shared, "/stats", &GET, |shared, request, body| async move {
+            shared.joined(request, body).await
+        }),
+        route(
+            shared,
+            "/health",
+            &GET,
+            |shared, request, body| async move { shared.joined(request, body).await },
+        ),
+        route(
+            shared,
+            "/internal/{path}",
+            &ANY_METHOD,
+            |shared, request, body| async move { shared.passed_on(request, body).await },
+        ),
+    ];
+    routes.extend(operator::with_login(
+        settings.token.clone(),
+        shared.clock,
+        of_operator,
+    ));
+    routes
+}
+
+fn route<F: Future<Output = Answer> + 'static>(
+    shared: &Shared,
+    path: &'static str,
+    methods: &'static [Method],
+    answer: impl Fn(Shared, RequestParts, RequestBody) -> F + Clone + Send + Sync + 'static,
+) -> Route {
+    let shared = shared.clone();
+    Route {
+        path,
+        methods,
+        answer: Handler::later(move |request, body| {
+            let answer = answer(shared.clone(), request, body);
+            async move { LateAnswer::from(answer.await) }
+        }),
+    }
+}
+
+/// The value of a parameter of the query, and the target without it.
+fn without_parameter(request: &RequestParts, name: &str) -> (Option<String>, String) {
+    let query = request.head.uri.query().unwrap_or_default();
+    let mut found = None;
+    let mut rest = form_urlencoded::Serializer::new(String::new());
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        match key == name {
+            true => found = Some(value.into_owned()),
+            false => drop(rest.append_pair(&key, &value)),
+        }
+    }
+    let target = match rest.finish() {
+        none if none.is_empty() => request.path().to_owned(),
+        rest => format!("{}?{rest}", request.path()),
+    };
+    (found, target)
+}
+
+fn nobody() -> Answer {
+    let detail = "No process answers; the log says why";
+    Answer::detail(StatusCode::SERVICE_UNAVAILABLE, detail).no_store()
+}
+
+impl Shared {
+    /// `/ready`: 200 if each of the processes that share the clients is ready, or the one that replaces it.
+    async fn ready(&self, request: &RequestParts) -> Answer {
+        let (asked, target) = without_parameter(request, "process");
+        let question = Question::get(&target);
+        let (count, is_stopping) = self.with(|board| (board.count, board.is_stopping));
+        let all = self.ask_all(self.serving(), &question, READY_MAX).await;
+        if let Some(answer) = one_of(&all, asked.as_deref()) {
+            return answer;
+        }
+        let is_ready = |place: Number| {
+            all.iter().any(|(number, said)| {
+                let is_of_place = *number == place || *number == place + count;
+                is_of_place
+                    && said
+                        .as_ref()
+                        .is_some_and(|said| said.status == StatusCode::OK)
+            })
+        };
+        let missing: Vec<Number> = (1..=count).filter(|place| !is_ready(*place)).collect();
+        let is_all = missing.is_empty() && !is_stopping;
+        let mut reasons = BTreeSet::new();
+        for (_, said) in all.iter().filter(|_| !is_all) {
+            let value = said.as_ref().and_then(value_of);
+            let of_one = value
+                .as_ref()
+                .and_then(|value| value.get("reasons")?.as_array());
+            let words = of_one.into_iter().flat_map(|words| words.iter());
+            reasons.extend(words.filter_map(|word| Some(word.as_str()?.to_owned())));
+        }
+        if !is_all && reasons.is_empty() {
+            let word = if is_stopping {
+                "draining"
+            } else {
+                "process_missing"
+            };
+            reasons.insert(word.to_owned());
+        }
+        let status = match is_all {
+            true => StatusCode::OK,
+            false => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let mut object = ObjectWriter::new();
+        object.boolean("ready", is_all);
+        object.strings("reasons", reasons.iter().map(String::as_str));
+        object.number("processes", u64::from(count));
+        object.number("processes_ready", u64::from(count) - missing.len() as u64);
+        Answer::json(status, object.finish()).no_store()
+    }
+
+    /// `/metrics`: the series of all processes, and those of the supervisor.
+    async fn metrics(&self, request: &RequestParts) -> Answer {
+        // The protobuf format is not joined here; Prometheus takes the next format in its list.
+        let format = MetricsFormat::accepted_text(request.header_values(&ACCEPT));
+        let content_type = HeaderValue::from_static(format.content_type());
+        let mut question = Question::get("/metrics");
+        question.headers.insert(ACCEPT, content_type.clone());
+        let all = self.ask_all(self.serving(), &question, ANSWER_MAX).await;
+        let said = all
+            .iter()
+            .filter_map(|(number, said)| Some((*number, said.as_ref()?)));
+        let own = OwnMetrics(self.own_metrics());
+        let own = match format {
+            MetricsFormat::OpenMetrics => own.open_metrics(),
+            _ => own.prometheus_text(),
+        };
+        let pages: Vec<(Number, &str)> = said
+            .filter(|(_, said)| said.status == StatusCode::OK)
+            .filter(|(_, said)| said.headers.get(CONTENT_TYPE) == Some(&content_type))
+            .filter_map(|(number, said)| Some((number, std::str::from_utf8(&said.body).ok()?)))
+            .collect();
+        let page = exposition::followed_by(&own, &pages);
+        Answer::new(StatusCode::OK, format.content_type(), page).no_store()
+    }
+
+    fn own_metrics(&self) -> Vec<GatewayMetric> {
+        self.with(|board| {
+            let states = ["starting", "serving", "ready", "stopping"];
+            let count = |state: &str| {
+                let of_state = board.living.iter().filter(|one| one.state == state);
+                of_state.count() as u64
+            };
+            let states: Vec<_> = states.map(|state| (state, count(state))).into();
+            vec![
+                GatewayMetric::ByLabel(&names::PROCESSES, Box::new(move || states.clone())),
+                GatewayMetric::fixed(&names::PROCESS_RESTARTS, board.restarts as usize),
+                GatewayMetric::fixed(&names::PROCESS_ROLLS, board.rolls as usize),
+            ]
+        })
+    }
+
+    /// Asks all processes, or the one that the request names, and joins the answers.
+    async fn joined(&self, request: RequestParts, body: RequestBody) -> Answer {
+        let (mut only, target) = without_parameter(&request, "process");
+        let path = request.path().to_owned();
+        let Ok(body) = body.read(BODY_BYTES_MAX).await else {
+            return Answer::detail(
+                StatusCode::BAD_REQUEST,
+                "The body is too large, or broke off",
+            );
+        };
+        let mut question = Question {
+            method: request.head.method.clone(),
+            target,
+            headers: forwarded(&request.head.headers),
+            body,
+        }
+        .with_login(self.login.as_ref());
+        if let Some(number) = of_session(&mut question) {
+            only = Some(number.to_string());
+        }
+        match path.as_str() {
+            "/operator/disconnect" => self.cut(&question, only.as_deref()).await,
+            "/operator/allow" => {
+                self.forget_refusal(&question.body);
+                let all = self.ask_all(self.living(), &question, ANSWER_MAX).await;
+                join(&self.answered_or_serving(all))
+            }
+            _ => {
+                let mut whom = self.serving();
+                whom.retain(|one| only.as_ref().is_none_or(|only| one.is_called(only)));
+                let all = self.ask_all(whom, &question, ANSWER_MAX).await;
+                let answer = one_of(&all, only.as_deref()).unwrap_or_else(|| join(&all));
+                self.with_processes(&path, only.is_some(), answer)
+            }
+        }
+    }
+
+    /// Cuts clients off. What the first process refuses is noted before the others are asked: a process that starts
+    /// meanwhile either reads the note, or is asked. If one process is meant, the others get what it refuses: the
+    /// client could come back to any.
+    async fn cut(&self, question: &Question, only: Option<&str>) -> Answer {
+        let mut first = self.serving();
+        first.retain(|one| only.is_none_or(|only| one.is_called(only)));
+        first.truncate(1);
+        let mut all = self.ask_all(first, question, ANSWER_MAX).await;
+        let refused = all.first().and_then(|(_, said)| value_of(said.as_ref()?));
+        let refused = refused.and_then(|said| said.get("refused").cloned());
+        let refused = refused.filter(Value::is_object).map(Refused::new);
+        if let Some(refused) = &refused {
+            self.note_refusal(refused);
+        }
+        let mut rest = self.living();
+        rest.retain(|one| all.iter().all(|(number, _)| *number != one.number));
+        match (only, refused) {
+            (None, _) => {
+                all.extend(self.ask_all(rest, question, ANSWER_MAX).await);
+                join(&self.answered_or_serving(all))
+            }
+            (Some(only), refused) => {
+                if let Some(refused) = refused {
+                    let question = Question {
+                        body: refused.body().into(),
+                        ..question.clone()
+                    };
+                    self.ask_all(rest, &question, ANSWER_MAX).await;
+                }
+                one_of(&all, Some(only)).unwrap_or_else(nobody)
+            }
+        }
+    }
+
+    /// Leaves out processes that do not listen yet: they get the refusals before they count as there.
+    fn answered_or_serving(
+        &self,
+        mut all: Vec<(Number, Option<Said>)>,
+    ) -> Vec<(Number, Option<Said>)> {
+        let serving = self.serving();
+        let is_serving = |number| serving.iter().any(|one| one.number == number);
+        all.retain(|(number, said)| said.is_some() || is_serving(*number));
+        all
+    }
+
+    /// Adds to the state of all how many processes there are. If one is missing, the state is not ready.
+    fn with_processes(&self, path: &str, is_of_one: bool, mut answer: Answer) -> Answer {
+        if is_of_one
+            || answer.status != StatusCode::OK
+            || !["/operator/state", "/stats"].contains(&path)
+        {
+            return answer;
+        }
+        let (count, ready) = self.with(|board| {
+            let ready = board.living.iter().filter(|one| one.state == "ready");
+            (u64::from(board.count), ready.count() as u64)
+        });
+        let state = json::read(&answer.body).ok();
+        let Some(mut state) = state.and_then(|text| text.parse::<Value>().ok()) else {
+            return answer;
+        };
+        if let Some(state) = state.as_object_mut() {
+            state.insert("processes", Value::from(count));
+            state.insert("processes_ready", Value::from(ready.min(count)));
+            if ready < count {
+                state.insert("ready", Value::from(false));
+                if state.get(&"status").is_some() {
+                    let words = format!("Not ready: {} of {count} processes", count - ready);
+                    state.insert("status", Value::from(words.as_str()));
+                }
+            }
+        }
+        answer.body = state.to_string().into();
+        answer
+    }
+
+    /// Keeps what was refused for processes that start later; the supervisor outlives them.
+    fn note_refusal(&self, refused: &Refused) {
+        self.with(|board| {
+            let refused_before = &mut board.refused;
+            refused_before.retain(|one| one.conditions != refused.conditions);
+            if refused_before.len() < REFUSED_MAX {
+                refused_before.push(refused.clone());
+            } else {
+                tracing::warn!(
+                    "a refusal is not kept for processes that start later: there are too many"
+                );
+            }
+        });
+    }
+
+    /// Forgets a refusal that is taken back.
+    fn forget_refusal(&self, body: &Bytes) {
+        let cut = json::read(body).ok().and_then(|text| text.parse().ok());
+        if let Some(cut) = cut.map(Refused::new) {
+            self.with(|board| board.refused.retain(|one| one.conditions != cut.conditions));
+        }
+    }
+
+    /// Passes the request on to one process, the first that answers: any of them can do what is asked.
+    async fn passed_on(&self, request: RequestParts, body: RequestBody) -> Answer {
+        let Ok(body) = body.read(BODY_BYTES_MAX).await else {
+            return Answer::detail(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The body is too large, or broke off",
+            );
+        };
+        let target = request.head.uri.path_and_query();
+        let target = target.map_or_else(|| request.path().to_owned(), ToString::to_string);
+        let question = Question {
+            method: request.head.method.clone(),
+            target,
+            headers: forwarded(&request.head.headers),
+            body,
+        };
+        let is_ready = |one: &Living| one.state != "ready";
+        let mut whom = self.serving();
+        whom.sort_by_key(is_ready);
+        for one in whom {
+            // A process that took the request may have done a part of it: only one that did not is passed over.
+            match question
+                .clone()
+                .ask(&one.socket, Duration::from_secs(60))
+                .await
+            {
+                Ok(said) => return as_answer(said),
+                Err(error) if is_not_taken(&error) => {}
+                Err(_) => {
+                    let detail = "The process that took the request did not answer";
+                    return Answer::detail(StatusCode::BAD_GATEWAY, detail);
+                }
+            }
+        }
+        nobody()
+    }
+}
+
+fn is_not_taken(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    matches!(error.kind(), ConnectionRefused | NotFound)
+}
+
+/// The headers of a request that its process gets.
+fn forwarded(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    for name in [HOST, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING] {
+        headers.remove(name);
+    }
+    headers
+}
+
+/// If the request names a session of a process, makes it one for this process, and returns the number.
+fn of_session(question: &mut Question) -> Option<Number> {
+    if question.method == Method::GET {
+        let (path, query) = question.target.split_once('?')?;
+        let mut number = None;
+        let mut rest = form_urlencoded::Serializer::new(String::new());
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match session_of(&value).filter(|_| key == "session") {
+                Some((of, id)) => {
+                    number = Some(of);
+                    rest.append_pair(&key, id);
+                }
+                None => drop(rest.append_pair(&key, &value)),
+            }
+        }
+        question.target = format!("{path}?{}", rest.finish());
+        return number;
+    }
+    let mut cut: Value = json::read(&question.body).ok()?.parse().ok()?;
+    let session = cut.get("session")?.as_str()?.to_owned();
+    let (number, id) = session_of(&session)?;
+    cut.as_object_mut()?.insert("session", Value::from(id));
+    question.body = cut.to_string().into();
+    Some(number)
+}
+
+fn value_of(said: &Said) -> Option<Value> {
+    json::read(&said.body).ok()?.parse().ok()
+}
+
+fn as_answer(said: Said) -> Answer {
+    let mut answer = Answer::empty(said.status);
+    answer.headers = said.headers;
+    for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING] {
+        answer.headers.remove(name);
+    }
+    answer.headers.remove("date");
+    answer.body = said.body;
+    answer
+}
+
+/// The answer of the process that was asked alone.
+fn one_of(all: &[(Number, Option<Said>)], only: Option<&str>) -> Option<Answer> {
+    let only = only?;
+    let found = all.iter().find(|(number, _)| number.to_string() == only);
+    let Some((_, Some(said))) = found else {
+        let detail = format!("No process {only} answers");
+        return Some(Answer::detail(StatusCode::NOT_FOUND, &detail).no_store());
+    };
+    Some(as_answer(said.clone()))
+}
+
+/// One answer from all. A refusal of any is the answer; who did not answer is named.
+fn join(all: &[(Number, Option<Said>)]) -> Answer {
+    let missing: Vec<_> = all.iter().filter(|(_, said)| said.is_none()).collect();
+    let missing: Vec<Number> = missing.into_iter().map(|(number, _)| *number).collect();
+    let said = all
+        .iter()
+        .filter_map(|(number, said)| Some((*number, said.as_ref()?)));
+    let said: Vec<(Number, &Said)> = said.collect();
+    let Some(worst) = said.iter().map(|(_, said)| said.status).max() else {
+        return nobody();
+    };
+    let values = said.iter().filter(|(_, said)| said.status == worst);
+    let values = values.filter_map(|(number, said)| Some((*number, value_of(said)?)));
+    let mut value = merged("", values.collect());
+    let count = value.get("count").and_then(|count| count.as_u64());
+    if let Some(value) = value.as_object_mut() {
+        if count.is_some_and(|count| count > 0) {
+            // Each process that has found nothing says so.
+            value.insert("sentence", Value::new_null());
+        }
+        if !missing.is_empty() {
+            value.insert("processes_missing", Value::from(&missing[..]));
+        }
+    }
+    Answer::json(worst, value.to_string()).no_store()
+}

@@ -1,0 +1,91 @@
+//! Requests to the admin sockets of the processes.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use crate::http::body;
+
+/// The most bytes of an answer.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What a process is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    pub(super) method: Method,
+    /// Path and query.
+    pub(super) target: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Question {
+    /// A `GET` without headers.
+    pub(super) fn get(target: &str) -> Self {
+        Self {
+            method: Method::GET,
+            target: target.to_owned(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// Adds the login of the operator's routes.
+    #[must_use]
+    pub(super) fn with_login(mut self, login: Option<&HeaderValue>) -> Self {
+        if let Some(login) = login {
+            self.headers.insert(AUTHORIZATION, login.clone());
+        }
+        self
+    }
+
+    /// Asks the process whose admin socket this is. Must run in a [`tokio::task::LocalSet`].
+    ///
+    /// # Errors
+    /// Nothing listens there, the answer is too large, or is not whole within `limit`.
+    pub(super) async fn ask(self, socket: &Path, limit: Duration) -> io::Result<Said> {
+        let asked = timeout(limit, self.send(socket)).await;
+        asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn send(self, socket: &Path) -> io::Result<Said> {
+        let stream = TokioIo::new(UnixStream::connect(socket).await?);
+        let (mut sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
+        // A fault of the connection shows in the answer.
+        let driver = spawn_local(async { drop(connection.await) });
+        let mut request = Request::builder()
+            .method(self.method)
+            .uri(self.target)
+            .header(HOST, "localhost")
+            .body(Full::new(self.body))
+            .map_err(io::Error::other)?;
+        request.headers_mut().extend(self.headers);
+        let response = sender.send_request(request).await;
+        let (head, incoming) = response.map_err(io::Error::other)?.into_parts();
+        let body = body::read(incoming, ANSWER_BYTES_MAX, None).await;
+        driver.abort();
+        Ok(Said {
+            status: head.status,
+            headers: head.headers,
+            body: body.map_err(io::Error::other)?.into(),
+        })
+    }
+}
+
+/// The answer of a process.
+#[derive(Clone, Debug)]
+pub(super) struct Said {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}

@@ -1,0 +1,234 @@
+//! The processes of the supervisor: how one is started, signalled and waited for, and the port that all of them share.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use socket2::Socket;
+
+use super::core::{Ended, Number};
+use crate::listening::{ListenAddr, PATH_BYTES_MAX};
+use crate::run::RunError;
+use crate::settings::{Checked, ListenSettings};
+
+/// What the environment has for the supervisor alone: systemd listens to one process of a unit (sd_notify(3)).
+const OWN_ENV: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"];
+
+/// Variables with the directory of the admin sockets, in order of preference.
+const DIRECTORIES: [&str; 3] = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", "TMPDIR"];
+
+/// The directories that are tried after these: of the second there is one in a container without a writable disk.
+const OTHER_DIRECTORIES: [&str; 2] = ["/tmp", "/dev/shm"];
+
+/// The ports of the clients, held while the processes come and go. A socket that is bound and does not listen gets no
+/// connection.
+pub(super) struct Ports {
+    held: Vec<Socket>,
+    port: Option<u16>,
+    tls_port: Option<u16>,
+}
+
+impl Ports {
+    /// Binds all addresses. If a port is 0, chooses a free one.
+    ///
+    /// # Errors
+    /// An address is in use by a process of another user, or by one that does not share it, or is not of this machine.
+    pub(super) fn hold(checked: &Checked) -> Result<Self, RunError> {
+        let listen: ListenSettings = checked.get();
+        let mut ports = Self {
+            held: Vec::new(),
+            port: None,
+            tls_port: None,
+        };
+        ports.port = ports.bind(&listen.addrs())?;
+        ports.tls_port = ports.bind(&listen.tls_addrs())?;
+        Ok(ports)
+    }
+
+    fn bind(&mut self, addrs: &[ListenAddr]) -> Result<Option<u16>, RunError> {
+        let mut port = None;
+        for addr in addrs {
+            let addr = match (addr, port) {
+                // The first address has chosen.
+                (ListenAddr::Tcp(addr), Some(port)) => {
+                    let mut addr = *addr;
+                    addr.set_port(port);
+                    ListenAddr::Tcp(addr)
+                }
+                (addr, _) => addr.clone(),
+            };
+            let (socket, bound) = addr
+                .hold()
+                .map_err(|error| RunError::listen(&addr, error))?;
+            port = Some(bound);
+            self.held.push(socket);
+        }
+        Ok(port)
+    }
+
+    fn flags(&self) -> impl Iterator<Item = String> {
+        let flag = |name, port: Option<u16>| port.map(|port| format!("--{name}={port}"));
+        let flags = [flag("port", self.port), flag("tls-port", self.tls_port)];
+        flags.into_iter().flatten()
+    }
+}
+
+/// A directory for the admin sockets of the processes, for this user only. Removed at the end.
+pub(super) struct Sockets(PathBuf);
+
+impl Sockets {
+    /// Makes the directory at the first place that takes it.
+    ///
+    /// # Errors
+    /// No place does; the error of the last.
+    pub(super) fn new() -> io::Result<Self> {
+        let set = DIRECTORIES.into_iter().filter_map(std::env::var_os);
+        // RUNTIME_DIRECTORY may name several (systemd.exec(5)).
+        let set = set.filter_map(|paths| std::env::split_paths(&paths).next());
+        let mut last = io::ErrorKind::NotFound.into();
+        for place in set.chain(OTHER_DIRECTORIES.map(PathBuf::from)) {
+            match Self::in_place(&place) {
+                Ok(sockets) => return Ok(sockets),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn in_place(place: &Path) -> io::Result<Self> {
+        let pid = std::process::id();
+        // Another name if there is one of a supervisor that was killed.
+        let names = (0..100).map(|n| place.join(format!("weirgate-{pid}-{n}")));
+        let mut last = io::ErrorKind::AlreadyExists.into();
+        for path in names {
+            if path.as_os_str().len() + "/999.sock".len() > PATH_BYTES_MAX {
+                return Err(io::ErrorKind::InvalidFilename.into());
+            }
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// The admin socket of a process.
+    pub(super) fn of(&self, number: Number) -> PathBuf {
+        self.0.join(format!("{number}.sock"))
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "the directory of the admin sockets stays");
+        }
+    }
+}
+
+/// The program to start, and the processes that are there.
+pub(super) struct Children {
+    /// The path of this program at its start: a new program at this path is what a roll starts.
+    program: PathBuf,
+    args: Vec<OsString>,
+    count: u32,
+    ports: Ports,
+    pub(super) sockets: Sockets,
+    alive: Vec<(Number, Child)>,
+}
+
+impl Children {
+    pub(super) fn new(count: u32, ports: Ports, sockets: Sockets) -> io::Result<Self> {
+        Ok(Self {
+            program: std::env::current_exe()?,
+            args: std::env::args_os().skip(1).collect(),
+            count,
+            ports,
+            sockets,
+            alive: Vec::new(),
+        })
+    }
+
+    /// Starts a process: this program, with flags that override those of the supervisor. It is in a group of its own, so
+    /// that Ctrl-C reaches the supervisor alone.
+    ///
+    /// # Errors
+    /// The system refuses a process, or the program is gone.
+    pub(super) fn spawn(&mut self, number: Number) -> io::Result<()> {
+        let socket = self.sockets.of(number);
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.args)
+            .arg(format!("--processes={number}/{}", self.count))
+            .arg("--reuse-port=true")
+            .arg(format!("--admin-addr=unix:{}", socket.display()))
+            .args(self.ports.flags())
+            .stdin(Stdio::null())
+            .process_group(0);
+        for name in OWN_ENV {
+            command.env_remove(name);
+        }
+        let child = command.spawn()?;
+        self.alive.push((number, child));
+        Ok(())
+    }
+
+    /// The process of this number.
+    pub(super) fn pid(&self, number: Number) -> Option<u32> {
+        let mut alive = self.alive.iter();
+        alive
+            .find(|(one, _)| *one == number)
+            .map(|(_, child)| child.id())
+    }
+
+    /// Sends a signal. The process may have ended meanwhile, and is then there until it is waited for.
+    pub(super) fn signal(&self, number: Number, signal: Signal) {
+        let pid = self
+            .pid(number)
+            .and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        if let Some(pid) = pid
+            && let Err(error) = kill_process(pid, signal)
+        {
+            tracing::warn!(process = number, %error, "a process could not be signalled");
+        }
+    }
+
+    /// The processes that have ended since the last call.
+    pub(super) fn ended(&mut self) -> Vec<(Number, Ended)> {
+        let mut ended = Vec::new();
+        self.alive
+            .retain_mut(|(number, child)| match child.try_wait() {
+                Ok(Some(status)) => {
+                    ended.push((*number, how(status)));
+                    false
+                }
+                Ok(None) | Err(_) => true,
+            });
+        ended
+    }
+
+    /// Whether a signal has stopped the process. A debugger has other reasons to hold it.
+    pub(super) fn is_stopped(&self, number: Number) -> bool {
+        let stat = self.pid(number).map(|pid| format!("/proc/{pid}/stat"));
+        let line = stat.and_then(|path| fs::read_to_string(path).ok());
+        // The name of the process may have brackets.
+        let state = line
+            .as_deref()
+            .and_then(|line| line.rsplit_once(')'))
+            .and_then(|(_, rest)| rest.split_ascii_whitespace().next());
+        state == Some("T")
+    }
+}
+
+fn how(status: ExitStatus) -> Ended {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ended::Status(u8::try_from(code).unwrap_or(1)),
+        (None, signal) => Ended::Signal(signal.unwrap_or_default()),
+    }
+}

@@ -1,0 +1,564 @@
+//! What the supervisor decides, without a process, a clock or a signal: the states of the processes, and for each event
+//! what is to be done.
+//!
+//! There are two places for each of the processes that share the clients, so that a roll starts all new processes
+//! before it ends an old one. A roll changes from one half of the places to the other. The numbers of the places are the
+//! numbers of the processes, so there are never more than twice the count.
+
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use std::collections::VecDeque;
+
+/// Time, microseconds of the monotonic clock.
+type Us = u64;
+
+/// A process that ended later than this after its start is started again at once.
+const LASTED_US: Us = 60_000_000;
+/// The wait before a process is started again. It doubles with each further end soon after a start. Beside others that
+/// serve, the clients of the process have come back to these by then: a new process does not know what they have missed.
+const WAIT_MIN_US: Us = 1_000_000;
+/// The same if no other process serves.
+const WAIT_ALONE_US: Us = 100_000;
+const WAIT_MAX_US: Us = 30_000_000;
+/// Unanswered questions in a row, one a second, after which a process that has answered before counts as hanging.
+const SILENT_MAX: u32 = 10;
+/// The same for a process that a signal has stopped: it holds its clients, and gets new ones.
+const STOPPED_MAX: u32 = 2;
+/// The same for a process that has never answered: its start may wait for a slow disk.
+const START_SILENT_MAX: u32 = 60;
+/// The most time for all new processes of a roll to be ready.
+const ROLL_READY_US: Us = 120_000_000;
+/// How long all new processes of a roll are ready before the old ones stop. By then each new one has seen a mark of the
+/// bus, which is published every second, and knows the positions of clients that come from old ones.
+const ROLL_SETTLE_US: Us = 2_000_000;
+
+/// The number of a process, from 1.
+pub(super) type Number = u32;
+
+/// How a process has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// With this exit status.
+    Status(u8),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// The answer of a process to the question whether it is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It serves clients.
+    Ready,
+    /// It listens, and a load balancer should send it no clients.
+    NotReady,
+    /// It does not answer in time.
+    Silent {
+        /// A signal has stopped it.
+        is_stopped: bool,
+    },
+}
+
+/// The state of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// There is no process, and none is wanted.
+    Empty,
+    /// Its process has not answered yet.
+    Starting { since: Us, silent: u32 },
+    /// Its process has answered.
+    Serving {
+        since: Us,
+        is_ready: bool,
+        silent: u32,
+    },
+    /// Its process was asked to stop, and is killed at this time.
+    Stopping { kill_at: Us },
+    /// Its process has ended, and is started again at this time.
+    Waiting { until: Us },
+}
+
+impl State {
+    /// Whether there is a process.
+    pub(super) fn is_alive(self) -> bool {
+        !matches!(self, Self::Empty | Self::Waiting { .. })
+    }
+
+    fn is_ready(self) -> bool {
+        matches!(self, Self::Serving { is_ready: true, .. })
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    state: State,
+    /// Ends in a row, each soon after a start.
+    ends: u32,
+}
+
+/// What the supervisor is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The first processes start. If one of them cannot, the supervisor ends with its status.
+    Starting,
+    Running,
+    /// The processes of the other half start; at this time the roll is given up. All are ready since then.
+    RollStarting {
+        until: Us,
+        ready_since: Option<Us>,
+    },
+    /// The new processes are ready, and the old ones end.
+    RollEnding {
+        since: Us,
+    },
+    /// All processes end. Then the supervisor does, with this status.
+    Stopping {
+        status: u8,
+    },
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Start the process of this place.
+    Spawn(Number),
+    /// Ask it to stop (SIGTERM).
+    Terminate(Number),
+    /// Ask it to read files again (SIGHUP).
+    HangUp(Number),
+    /// End it at once (SIGKILL).
+    Kill(Number),
+    /// Tell the operator.
+    Say(Event),
+    /// All processes have ended; end with this status.
+    End(u8),
+}
+
+/// What an operator reads in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// All processes of the start have answered.
+    Started,
+    /// A process has ended by itself.
+    Died {
+        number: Number,
+        ended: Ended,
+        wait_ms: u64,
+    },
+    /// A process could not start at the start of the supervisor.
+    CannotStart { number: Number, ended: Ended },
+    /// A process did not answer, and is killed.
+    Hangs { number: Number, is_stopped: bool },
+    /// A process did not end in time, and is killed.
+    TooSlow { number: Number },
+    /// New processes are started.
+    RollBegins,
+    /// All new processes are ready; the old ones stop.
+    RollEndsOld,
+    /// The old processes have ended.
+    RollDone { ms: u64 },
+    /// A new process has ended, or was not ready in time. The old ones stay.
+    RollGivenUp { number: Option<Number> },
+    /// A roll was asked for while the first processes start, or at a stop.
+    RollRefused,
+}
+
+/// The processes and what is under way.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    /// Twice as many as processes that share the clients.
+    places: Vec<Place>,
+    /// Whether the second half of the places is in use.
+    is_second: bool,
+    phase: Phase,
+    /// Whether another roll follows.
+    roll_again: bool,
+    /// The most time that the stop of a process takes.
+    stop_us: Us,
+    actions: VecDeque<Action>,
+    /// Starts after an end, since the start of the supervisor.
+    pub(super) restarts: u64,
+    /// Rolls that were done.
+    pub(super) rolls: u64,
+}
+
+impl Supervisor {
+    /// A supervisor of `count` processes, of which each stops within `stop_us`. Starts all.
+    pub(super) fn new(count: u32, stop_us: Us, now: Us) -> Self {
+        let place = Place {
+            state: State::Empty,
+            ends: 0,
+        };
+        let mut supervisor = Self {
+            places: vec![place; 2 * count as usize],
+            is_second: false,
+            phase: Phase::Starting,
+            roll_again: false,
+            stop_us,
+            actions: VecDeque::new(),
+            restarts: 0,
+            rolls: 0,
+        };
+        for number in supervisor.half(false) {
+            supervisor.spawn(number, now);
+        }
+        supervisor
+    }
+
+    /// The next thing to do.
+    pub(super) fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The numbers and states of all places.
+    pub(super) fn states(&self) -> impl Iterator<Item = (Number, State)> + '_ {
+        (1..).zip(self.places.iter().map(|place| place.state))
+    }
+
+    /// How many processes share the clients.
+    pub(super) fn count(&self) -> u32 {
+        (self.places.len() / 2) as u32
+    }
+
+    /// Whether a stop is under way.
+    pub(super) fn is_stopping(&self) -> bool {
+        matches!(self.phase, Phase::Stopping { .. })
+    }
+
+    /// Whether all processes serve, and nothing else is under way.
+    pub(super) fn is_settled(&self) -> bool {
+        let mut of_half = self.half(self.is_second);
+        self.phase == Phase::Running && of_half.all(|number| self.state(number).is_ready())
+    }
+
+    /// The time of the next [`tick`](Self::tick).
+    pub(super) fn deadline(&self) -> Option<Us> {
+        let of_places = self.places.iter().filter_map(|place| match place.state {
+            State::Waiting { until } => Some(until),
+            State::Stopping { kill_at } => Some(kill_at),
+            _ => None,
+        });
+        let of_roll = match self.phase {
+            Phase::RollStarting {
+                ready_since: Some(since),
+                ..
+            } => Some(since + ROLL_SETTLE_US),
+            Phase::RollStarting { until, .. } => Some(until),
+            _ => None,
+        };
+        of_places.chain(of_roll).min()
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self, now: Us) {
+        for number in 1..=2 * self.count() {
+            match self.state(number) {
+                State::Waiting { until } if until <= now => {
+                    self.restarts += 1;
+                    self.spawn(number, now);
+                }
+                State::Stopping { kill_at } if kill_at <= now => {
+                    self.say(Event::TooSlow { number });
+                    self.actions.push_back(Action::Kill(number));
+                    // Asked again if the process is still there, as after an uninterruptible wait.
+                    let kill_at = now + self.stop_us;
+                    self.set(number, State::Stopping { kill_at });
+                }
+                _ => {}
+            }
+        }
+        match self.phase {
+            Phase::RollStarting {
+                until,
+                ready_since: None,
+            } if until <= now => self.give_up_roll(None, now),
+            _ => self.go_on(now),
+        }
+    }
+
+    /// Takes the answer of a process.
+    pub(super) fn answered(&mut self, number: Number, answer: Answer, now: Us) {
+        let (since, silent) = match self.state(number) {
+            State::Starting { since, silent } => (since, silent),
+            State::Serving { since, silent, .. } => (since, silent),
+            _ => return,
+        };
+        let next = match (answer, self.state(number)) {
+            (Answer::Silent { is_stopped }, state) => {
+                self.fell_silent(number, state, silent + 1, is_stopped)
+            }
+            (answer, _) => State::Serving {
+                since,
+                is_ready: answer == Answer::Ready,
+                silent: 0,
+            },
+        };
+        self.set(number, next);
+        self.go_on(now);
+    }
+
+    fn fell_silent(
+        &mut self,
+        number: Number,
+        state: State,
+        mut silent: u32,
+        is_stopped: bool,
+    ) -> State {
+        let max = match state {
+            _ if is_stopped => STOPPED_MAX,
+            State::Starting { .. } => START_SILENT_MAX,
+            _ => SILENT_MAX,
+        };
+        let hangs = silent >= max;
+        if hangs {
+            self.say(Event::Hangs { number, is_stopped });
+            self.actions.push_back(Action::Kill(number));
+            silent = 0;
+        }
+        match state {
+            State::Starting { since, .. } => State::Starting { since, silent },
+            State::Serving {
+                since, is_ready, ..
+            } => State::Serving {
+                since,
+                is_ready: is_ready && !hangs,
+                silent,
+            },
+            state => state,
+        }
+    }
+
+    /// Notes that a process has ended, or could not be started.
+    pub(super) fn ended(&mut self, number: Number, ended: Ended, now: Us) {
+        let state = self.state(number);
+        let since = match state {
+            State::Empty | State::Waiting { .. } => return,
+            State::Stopping { .. } => None,
+            State::Starting { since, .. } | State::Serving { since, .. } => Some(since),
+        };
+        self.set(number, State::Empty);
+        match (since, self.phase) {
+            (None, _) | (_, Phase::Stopping { .. }) => {}
+            (_, Phase::RollStarting { .. }) if !self.half(self.is_second).contains(&number) => {
+                self.say(Event::Died {
+                    number,
+                    ended,
+                    wait_ms: 0,
+                });
+                self.give_up_roll(Some(number), now);
+            }
+            (_, Phase::Starting) if matches!(ended, Ended::Status(_)) => {
+                self.say(Event::CannotStart { number, ended });
+                // A process that ends by itself while others start has a reason that stays.
+                let status = match ended {
+                    Ended::Status(0) => 1,
+                    Ended::Status(status) => status,
+                    Ended::Signal(_) => 1,
+                };
+                self.stop_all(status, now);
+            }
+            (Some(since), _) => self.wait(number, ended, since, now),
+        }
+        self.go_on(now);
+    }
+
+    /// Has a process started again, soon if it was there for long.
+    fn wait(&mut self, number: Number, ended: Ended, since: Us, now: Us) {
+        let is_alone = !self.states().any(|(_, state)| state.is_ready());
+        let Some(place) = self.place(number) else {
+            return;
+        };
+        if now.saturating_sub(since) >= LASTED_US {
+            place.ends = 0;
+        }
+        let least = if is_alone { WAIT_ALONE_US } else { WAIT_MIN_US };
+        let doubled = least << place.ends.min(20);
+        place.ends += 1;
+        let wait = match ended {
+            // Wrong settings: somebody has changed a file, and has to change it again.
+            Ended::Status(2) => WAIT_MAX_US,
+            _ => doubled.min(WAIT_MAX_US),
+        };
+        place.state = State::Waiting { until: now + wait };
+        self.say(Event::Died {
+            number,
+            ended,
+            wait_ms: wait / 1_000,
+        });
+    }
+
+    /// Replaces all processes by new ones.
+    pub(super) fn roll(&mut self, now: Us) {
+        match self.phase {
+            Phase::Running => {
+                self.say(Event::RollBegins);
+                self.phase = Phase::RollStarting {
+                    until: now + ROLL_READY_US,
+                    ready_since: None,
+                };
+                self.go_on(now);
+            }
+            Phase::RollStarting { .. } | Phase::RollEnding { .. } => self.roll_again = true,
+            Phase::Starting | Phase::Stopping { .. } => self.say(Event::RollRefused),
+        }
+    }
+
+    /// Passes a request to read files again on.
+    pub(super) fn hang_up(&mut self) {
+        let alive = self.states().filter(|(_, state)| state.is_alive());
+        let all: Vec<_> = alive.map(|(number, _)| Action::HangUp(number)).collect();
+        self.actions.extend(all);
+    }
+
+    /// Stops all processes. A second call passes the signal on again, which ends them at once.
+    pub(super) fn stop(&mut self, now: Us) {
+        match self.phase {
+            Phase::Stopping { .. } => {
+                for (number, _) in self.alive() {
+                    self.actions.push_back(Action::Terminate(number));
+                }
+            }
+            _ => self.stop_all(0, now),
+        }
+        self.go_on(now);
+    }
+
+    fn stop_all(&mut self, status: u8, now: Us) {
+        self.phase = Phase::Stopping { status };
+        for number in 1..=2 * self.count() {
+            self.terminate(number, now);
+        }
+    }
+
+    /// Takes the next step of what is under way, if it is due.
+    fn go_on(&mut self, now: Us) {
+        let all_in = |supervisor: &Self, is_second, is: fn(State) -> bool| {
+            let numbers = supervisor.half(is_second);
+            numbers
+                .into_iter()
+                .all(|number| is(supervisor.state(number)))
+        };
+        match self.phase {
+            Phase::Starting => {
+                let answered = |state| matches!(state, State::Serving { .. });
+                if all_in(self, self.is_second, answered) {
+                    self.phase = Phase::Running;
+                    self.say(Event::Started);
+                }
+            }
+            Phase::RollStarting { until, ready_since }
+                if all_in(self, !self.is_second, State::is_ready) =>
+            {
+                let since = ready_since.unwrap_or(now);
+                let ready_since = Some(since);
+                self.phase = Phase::RollStarting { until, ready_since };
+                if now < since + ROLL_SETTLE_US {
+                    return;
+                }
+                self.say(Event::RollEndsOld);
+                self.phase = Phase::RollEnding { since: now };
+                for number in self.half(self.is_second) {
+                    self.terminate(number, now);
+                }
+                self.is_second = !self.is_second;
+                self.go_on(now);
+            }
+            Phase::RollStarting { until, .. } => {
+                let ready_since = None;
+                self.phase = Phase::RollStarting { until, ready_since };
+                // Processes of a roll that was given up may still be stopping at first.
+                for number in self.half(!self.is_second) {
+                    if self.state(number) == State::Empty {
+                        self.spawn(number, now);
+                    }
+                }
+            }
+            Phase::RollEnding { since }
+                if all_in(self, !self.is_second, |state| state == State::Empty) =>
+            {
+                self.rolls += 1;
+                let ms = now.saturating_sub(since) / 1_000;
+                self.say(Event::RollDone { ms });
+                self.phase = Phase::Running;
+                self.roll_if_asked(now);
+            }
+            Phase::Stopping { status } if self.alive().is_empty() => {
+                self.actions.push_back(Action::End(status));
+            }
+            _ => {}
+        }
+    }
+
+    fn give_up_roll(&mut self, number: Option<Number>, now: Us) {
+        self.say(Event::RollGivenUp { number });
+        self.phase = Phase::Running;
+        // The same would happen again.
+        self.roll_again = false;
+        for number in self.half(!self.is_second) {
+            self.terminate(number, now);
+        }
+    }
+
+    fn roll_if_asked(&mut self, now: Us) {
+        if std::mem::take(&mut self.roll_again) {
+            self.roll(now);
+        }
+    }
+
+    fn spawn(&mut self, number: Number, now: Us) {
+        self.set(
+            number,
+            State::Starting {
+                since: now,
+                silent: 0,
+            },
+        );
+        self.actions.push_back(Action::Spawn(number));
+    }
+
+    fn terminate(&mut self, number: Number, now: Us) {
+        match self.state(number) {
+            State::Empty | State::Stopping { .. } => {}
+            State::Waiting { .. } => self.set(number, State::Empty),
+            State::Starting { .. } | State::Serving { .. } => {
+                let kill_at = now + self.stop_us;
+                self.set(number, State::Stopping { kill_at });
+                self.actions.push_back(Action::Terminate(number));
+            }
+        }
+    }
+
+    fn alive(&self) -> Vec<(Number, State)> {
+        let all = self.states();
+        all.filter(|(_, state)| state.is_alive()).collect()
+    }
+
+    /// The numbers of one half of the places.
+    fn half(&self, is_second: bool) -> std::ops::RangeInclusive<Number> {
+        let count = self.count();
+        match is_second {
+            false => 1..=count,
+            true => count + 1..=2 * count,
+        }
+    }
+
+    fn place(&mut self, number: Number) -> Option<&mut Place> {
+        let at = (number as usize).checked_sub(1)?;
+        self.places.get_mut(at)
+    }
+
+    pub(super) fn state(&self, number: Number) -> State {
+        let at = (number as usize).wrapping_sub(1);
+        let place = self.places.get(at);
+        place.map_or(State::Empty, |place| place.state)
+    }
+
+    fn set(&mut self, number: Number, state: State) {
+        if let Some(place) = self.place(number) {
+            place.state = state;
+        }
+    }
+
+    fn say(&mut self, event: Event) {
+        self.actions.push_back(Action::Say(event));
+    }
+}

@@ -1,0 +1,101 @@
+//! Which processes have far more clients than others, and how many of these should leave.
+//!
+//! The system gives new clients to all processes alike, so the shares differ only after a process was started again. A
+//! client that leaves comes back to any process. Each move costs a reconnection, so small differences stay.
+
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::disallowed_types))]
+
+use super::core::Number;
+
+/// A process has too many with more than this percentage of the mean.
+const PERCENT_MAX: u64 = 120;
+/// And with so many standard deviations of chance over the mean.
+const DEVIATIONS: f64 = 4.0;
+/// The time between two clients that leave, milliseconds.
+const CLIENT_MS: u64 = 10;
+/// The least time over which clients leave.
+const SPREAD_MS_MIN: u64 = 10_000;
+/// The most time, so that the next look is not far.
+const SPREAD_MS_MAX: u64 = 120_000;
+
+/// The processes with too many clients, and how many should leave each. The clients that come back to the same process
+/// are left for the next look.
+pub(super) fn excess(counts: &[(Number, u64)]) -> Vec<(Number, u64)> {
+    let all: u64 = counts.iter().map(|(_, count)| count).sum();
+    let Some(mean) = all.checked_div(counts.len() as u64) else {
+        return Vec::new();
+    };
+    let by_chance = mean + (DEVIATIONS * (mean as f64).sqrt()).ceil() as u64;
+    let most = by_chance.max(mean * PERCENT_MAX / 100);
+    let too_many = counts.iter().filter(|(_, count)| *count > most);
+    too_many
+        .map(|(number, count)| (*number, count - mean))
+        .collect()
+}
+
+/// The time over which so many clients leave, milliseconds.
+pub(super) fn spread_ms(clients: u64) -> u64 {
+    (clients * CLIENT_MS).clamp(SPREAD_MS_MIN, SPREAD_MS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(counts: &[u64]) -> Vec<(Number, u64)> {
+        excess(&(1..).zip(counts.iter().copied()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn shares_that_differ_by_chance_or_little_stay() {
+        for counts in [
+            &[][..],
+            &[0, 0],
+            &[7, 1],
+            &[60, 40],
+            &[1_190, 1_000, 900, 910],
+        ] {
+            assert_eq!(of(counts), [], "{counts:?}");
+        }
+        assert_eq!(
+            of(&[1_333, 1_333, 1_333, 1]),
+            [(1, 333), (2, 333), (3, 333)]
+        );
+        assert_eq!(of(&[2_000, 1_000]), [(1, 500)]);
+    }
+
+    #[test]
+    fn a_few_looks_make_shares_even() {
+        for count in [2_usize, 4, 6, 20] {
+            let mut shares = vec![count as u64 * 1_000 / (count as u64 - 1); count];
+            shares[0] = 0;
+            let mut looks = 0;
+            loop {
+                let excess = of(&shares);
+                if excess.is_empty() {
+                    break;
+                }
+                looks += 1;
+                for (number, clients) in excess {
+                    shares[number as usize - 1] -= clients;
+                    for share in &mut shares {
+                        *share += clients / count as u64;
+                    }
+                }
+            }
+            let (most, mean) = (
+                shares.iter().max(),
+                shares.iter().sum::<u64>() / count as u64,
+            );
+            assert!(most <= Some(&(mean * 6 / 5)), "{shares:?}");
+            assert!(looks <= 3, "{count}: {looks}");
+        }
+    }
+
+    #[test]
+    fn clients_leave_slowly() {
+        assert_eq!(spread_ms(30), 10_000);
+        assert_eq!(spread_ms(3_000), 30_000);
+        assert_eq!(spread_ms(1_000_000), 120_000);
+    }
+}

@@ -1,0 +1,552 @@
+//! `--processes`: a process that serves no client, and starts, watches and replaces those that do.
+//!
+//! | file | has |
+//! | --- | --- |
+//! | `core` | the states of the processes, and what is to be done at each event; pure |
+//! | `children` | starting, signalling and waiting for processes; the ports and admin sockets |
+//! | `ask` | requests to the admin sockets |
+//! | `admin` | the pages of the one admin address |
+//! | `merge` | JSON answers of several processes as one |
+//! | `level` | which processes have far more clients than others; pure |
+//! | `exposition` | `/metrics` of several processes as one |
+//!
+//! One thread waits for signals, ends of processes and answers; the admin listener has another. The processes are this
+//! program with a few more flags, and know of the supervisor only that they are one of several.
+
+mod admin;
+mod ask;
+mod children;
+mod core;
+mod exposition;
+mod level;
+mod merge;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use hyper::Method;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use rustix::process::Signal;
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::pipe;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::runtime;
+use tokio::sync::mpsc;
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{Instant, sleep_until};
+
+use self::admin::{Board, Living, Shared};
+use self::ask::Question;
+use self::children::{Children, Ports, Sockets};
+use self::core::{Action, Answer, Ended, Event, Number, State, Supervisor};
+use crate::http::{Admin, HttpPlane, HttpSettings, Site};
+use crate::run::{CommonSettings, RunError, alone, notify, stop_signals_are_taken};
+use crate::settings::{Checked, Processes};
+use weirgate_bus::runtime::Clock;
+use weirgate_wire::base::escaped;
+use weirgate_wire::json;
+
+/// How often the processes are asked.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// How long an answer may take.
+const ANSWER_MAX: Duration = Duration::from_millis(900);
+/// How long the pages may take to end after the last process.
+const HTTP_STOP: Duration = Duration::from_millis(200);
+/// How often the clients of the processes are counted, and how long a count waits after clients were asked to leave.
+const LEVEL_EVERY: Duration = Duration::from_secs(10);
+/// The time of a process for its end besides the times of its stop.
+const STOP_MORE_US: u64 = 10_000_000;
+
+const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD];
+
+/// Starts the processes, and keeps them running until a signal.
+///
+/// # Errors
+/// A process could not start, an address is in use, or there is no place for the admin sockets.
+pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Result<(), RunError> {
+    // Before the processes start, the signal for a roll has no effect.
+    flag::register(SIGUSR2, Arc::default()).map_err(RunError::Thread)?;
+    let common = CommonSettings::new(checked);
+    if let Some(text) = common.twice() {
+        return Err(RunError::Settings(text));
+    }
+    let count = count(checked.processes());
+    let ports = Ports::hold(checked)?;
+    let sockets = Sockets::new().map_err(|error| {
+        let places = "RUNTIME_DIRECTORY, XDG_RUNTIME_DIR, TMPDIR, /tmp or /dev/shm";
+        RunError::Settings(format!(
+            "no directory for the admin sockets of the processes in {places}: {error}"
+        ))
+    })?;
+    let children = Children::new(count, ports, sockets).map_err(RunError::Thread)?;
+    let settings = common.operator();
+    let shared = Shared::new(count, clock, &settings);
+    let site = Site {
+        routes: admin::routes(&shared, &settings),
+        cors: common.cors(),
+        ..Site::default()
+    };
+    let admin = common.admin_addr.as_ref().map(|addr| {
+        let bound = Admin::bind(addr, &alone(&common.reactor.listen.options), site, clock);
+        bound.map_err(|error| RunError::listen(addr, error))
+    });
+    let admin = admin.transpose()?;
+    let addr = admin.as_ref().and_then(|admin| admin.local_addr().ok());
+    let plane = HttpPlane::start(Site::default(), admin, HttpSettings::default(), clock);
+    let plane = plane.map_err(RunError::Thread)?;
+    let admin = addr.as_ref().map(tracing::field::display);
+    let version = crate::build_info::VERSION;
+    tracing::info!(
+        gateway,
+        version,
+        processes = count,
+        admin,
+        "starting the processes"
+    );
+    let stop_us = common.reactor.stop_us_max(0) + STOP_MORE_US;
+    let shell = Shell {
+        supervisor: Supervisor::new(count, stop_us, clock.mono_us()),
+        children,
+        shared,
+        clock,
+        pids: BTreeMap::new(),
+        stop_us,
+        level_at: Instant::now() + LEVEL_EVERY,
+    };
+    let status = shell.block().map_err(RunError::Loop)?;
+    plane.stop(HTTP_STOP);
+    match status {
+        0 => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        status => Err(RunError::Processes { status }),
+    }
+}
+
+fn count(processes: Processes) -> u32 {
+    match processes {
+        Processes::Several(count) => count.get(),
+        _ => {
+            let cores = available_parallelism().map_or(1, usize::from);
+            u32::try_from(cores)
+                .unwrap_or(1)
+                .min(crate::settings::PROCESSES_MAX)
+        }
+    }
+}
+
+/// The processes, and what the pages know of them.
+struct Shell {
+    supervisor: Supervisor,
+    children: Children,
+    shared: Shared,
+    clock: Clock,
+    /// The pid of each process that has answered and knows what is refused.
+    pids: BTreeMap<Number, u32>,
+    stop_us: u64,
+    /// The time of the next count of clients.
+    level_at: Instant,
+}
+
+/// What a request to a process has led to.
+enum Report {
+    /// The answer of a process with this pid.
+    Ready(Number, u32, Option<bool>),
+    /// So long must no count follow.
+    Levelled(Duration),
+}
+
+/// The signals of the process, and a socket that can be read when there is one.
+struct Arrivals {
+    signals: Signals,
+    wake: UnixStream,
+}
+
+impl Arrivals {
+    fn take() -> io::Result<Self> {
+        let signals = Signals::new(SIGNALS)?;
+        let (wake, write) = StdUnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        write.set_nonblocking(true)?;
+        for signal in SIGNALS {
+            pipe::register(signal, write.try_clone()?)?;
+        }
+        stop_signals_are_taken();
+        Ok(Self {
+            signals,
+            wake: UnixStream::from_std(wake)?,
+        })
+    }
+
+    async fn next(&mut self) -> io::Result<Vec<i32>> {
+        self.wake.ready(Interest::READABLE).await?;
+        let mut bytes = [0; 64];
+        while self.wake.try_read(&mut bytes).is_ok_and(|read| read > 0) {}
+        Ok(self.signals.pending().collect())
+    }
+}
+
+impl Shell {
+    fn block(self) -> io::Result<u8> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        LocalSet::new().block_on(&runtime, self.run())
+    }
+
+    /// Runs until all processes have ended. Returns the exit status.
+    async fn run(mut self) -> io::Result<u8> {
+        let mut arrivals = Arrivals::take()?;
+        let (sender, mut answers) = mpsc::unbounded_channel();
+        let mut ask_at = Instant::now() + Duration::from_millis(50);
+        loop {
+            if let Some(status) = self.act() {
+                return Ok(status);
+            }
+            self.publish();
+            let due = self.due().map_or(ask_at, |due| due.min(ask_at));
+            let woken = first_of(arrivals.next(), answers.recv(), sleep_until(due)).await;
+            let now = self.clock.mono_us();
+            match woken {
+                Woken::Signals(signals) => self.take_signals(&signals?),
+                Woken::Answer(Some(Report::Ready(number, pid, answer))) => {
+                    if self.children.pid(number) == Some(pid) {
+                        self.take_answer(number, pid, answer, now);
+                    }
+                }
+                Woken::Answer(Some(Report::Levelled(wait))) => {
+                    self.level_at = Instant::now() + LEVEL_EVERY + wait;
+                }
+                Woken::Answer(None) => {}
+                Woken::Due => {
+                    self.supervisor.tick(now);
+                    if Instant::now() >= ask_at {
+                        self.ask_all(&sender);
+                        self.level(&sender);
+                        notify_watchdog();
+                        // A start takes some tenths of a second.
+                        let wait = match self.is_starting() {
+                            true => ASK_EVERY / 10,
+                            false => ASK_EVERY,
+                        };
+                        ask_at = Instant::now() + wait;
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_starting(&self) -> bool {
+        let is = |(_, state): (Number, State)| {
+            matches!(
+                state,
+                State::Starting { .. }
+                    | State::Serving {
+                        is_ready: false,
+                        ..
+                    }
+            )
+        };
+        self.supervisor.states().any(is)
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let due = self.supervisor.deadline()?;
+        let wait_us = due.saturating_sub(self.clock.mono_us());
+        Some(Instant::now() + Duration::from_micros(wait_us))
+    }
+
+    fn take_signals(&mut self, signals: &[i32]) {
+        let now = self.clock.mono_us();
+        for (number, ended) in self.children.ended() {
+            self.pids.remove(&number);
+            self.supervisor.ended(number, ended, now);
+        }
+        for signal in signals {
+            match *signal {
+                SIGTERM | SIGINT => {
+                    if !self.supervisor.is_stopping() {
+                        tracing::info!("stopping the processes");
+                        let micros = u32::try_from(self.stop_us).unwrap_or(u32::MAX);
+                        notify(&[
+                            NotifyState::Stopping,
+                            NotifyState::ExtendTimeoutUsec(micros),
+                        ]);
+                    }
+                    self.supervisor.stop(now);
+                }
+                SIGHUP => self.supervisor.hang_up(),
+                SIGUSR2 => self.supervisor.roll(now),
+                _ => {}
+            }
+        }
+    }
+
+    /// Does what the supervisor wants. Returns the exit status once all processes have ended.
+    fn act(&mut self) -> Option<u8> {
+        while let Some(action) = self.supervisor.next_action() {
+            match action {
+                Action::Spawn(number) => {
+                    if let Err(error) = self.children.spawn(number) {
+                        tracing::error!(process = number, %error, "a process could not be started");
+                        let now = self.clock.mono_us();
+                        self.supervisor.ended(number, Ended::Status(1), now);
+                    }
+                }
+                Action::Terminate(number) => self.children.signal(number, Signal::TERM),
+                Action::HangUp(number) => self.children.signal(number, Signal::HUP),
+                Action::Kill(number) => self.children.signal(number, Signal::KILL),
+                Action::Say(event) => say(&event),
+                Action::End(status) => return Some(status),
+            }
+        }
+        None
+    }
+
+    /// Shows the pages what there is.
+    fn publish(&self) {
+        let living = self.supervisor.states().filter_map(|(number, state)| {
+            let word = match state {
+                State::Empty | State::Waiting { .. } => return None,
+                State::Starting { .. } => "starting",
+                State::Serving { is_ready: true, .. } => "ready",
+                State::Serving { .. } => "serving",
+                State::Stopping { .. } => "stopping",
+            };
+            Some(Living {
+                number,
+                socket: self.children.sockets.of(number),
+                is_serving: word != "starting",
+                state: word,
+            })
+        });
+        let living = living.collect();
+        self.shared.with(|board: &mut Board| {
+            board.living = living;
+            board.restarts = self.supervisor.restarts;
+            board.rolls = self.supervisor.rolls;
+            board.is_stopping = self.supervisor.is_stopping();
+        });
+    }
+
+    /// Asks each process whether it is ready. A process that has not answered yet first gets what is refused.
+    fn ask_all(&self, sender: &mpsc::UnboundedSender<Report>) {
+        for (number, state) in self.supervisor.states() {
+            let is_asked = matches!(state, State::Starting { .. } | State::Serving { .. });
+            let Some(pid) = self.children.pid(number).filter(|_| is_asked) else {
+                continue;
+            };
+            let knows = self.pids.get(&number) == Some(&pid);
+            let (shared, sender) = (self.shared.clone(), sender.clone());
+            let socket = self.children.sockets.of(number);
+            spawn_local(async move {
+                let knows = knows || send_refused(&shared, &socket).await.is_ok();
+                let is_ready = match knows {
+                    true => is_ready(&socket).await.ok(),
+                    false => None,
+                };
+                // The supervisor may have ended.
+                let _ = sender.send(Report::Ready(number, pid, is_ready));
+            });
+        }
+    }
+
+    /// Counts the clients of the processes if it is time, and has some leave a process with far more than the others.
+    fn level(&mut self, sender: &mpsc::UnboundedSender<Report>) {
+        if Instant::now() < self.level_at || !self.supervisor.is_settled() {
+            return;
+        }
+        self.level_at = Instant::now() + LEVEL_EVERY;
+        let alive = self
+            .supervisor
+            .states()
+            .filter(|(_, state)| state.is_alive());
+        let sockets: Vec<_> = alive
+            .map(|(number, _)| (number, self.children.sockets.of(number)))
+            .collect();
+        let (shared, sender) = (self.shared.clone(), sender.clone());
+        spawn_local(async move {
+            if let Ok(wait) = level(&shared, &sockets).await {
+                // The supervisor may have ended.
+                let _ = sender.send(Report::Levelled(wait));
+            }
+        });
+    }
+
+    fn take_answer(&mut self, number: Number, pid: u32, is_ready: Option<bool>, now: u64) {
+        let answer = match is_ready {
+            Some(true) => Answer::Ready,
+            Some(false) => Answer::NotReady,
+            None => Answer::Silent {
+                is_stopped: self.children.is_stopped(number),
+            },
+        };
+        if is_ready.is_some() {
+            self.pids.insert(number, pid);
+        }
+        self.supervisor.answered(number, answer, now);
+    }
+}
+
+/// Has clients leave the processes with far more than the others. Returns the time over which they do.
+async fn level(shared: &Shared, sockets: &[(Number, PathBuf)]) -> io::Result<Duration> {
+    let mut counts = Vec::new();
+    for (number, socket) in sockets {
+        let said = Question::get("/stats").ask(socket, ANSWER_MAX).await?;
+        let stats = json::read(&said.body).ok();
+        let clients = stats.and_then(|stats| stats.number(&["clients"]));
+        counts.push((*number, clients.ok_or(io::ErrorKind::InvalidData)?));
+    }
+    let mut longest_ms = 0;
+    for (number, clients) in level::excess(&counts) {
+        let Some((_, socket)) = sockets.iter().find(|(one, _)| *one == number) else {
+            continue;
+        };
+        let spread_ms = level::spread_ms(clients);
+        longest_ms = longest_ms.max(spread_ms);
+        tracing::info!(
+            process = number,
+            clients,
+            spread_ms,
+            "a process has far more clients than others; some leave it"
+        );
+        let mut question = Question::get("/operator/move");
+        question.method = Method::POST;
+        question.body = format!(r#"{{"clients":{clients},"spread_ms":{spread_ms}}}"#).into();
+        let question = question.with_login(shared.login());
+        question.ask(socket, ANSWER_MAX).await?;
+    }
+    Ok(Duration::from_millis(longest_ms))
+}
+
+async fn is_ready(socket: &Path) -> io::Result<bool> {
+    let said = Question::get("/ready").ask(socket, ANSWER_MAX).await?;
+    Ok(said.status.is_success())
+}
+
+/// Sends a new process whom an operator has cut off, before it counts as there.
+async fn send_refused(shared: &Shared, socket: &Path) -> io::Result<()> {
+    for refused in shared.refused() {
+        let mut question = Question::get("/operator/disconnect");
+        question.method = Method::POST;
+        let json = HeaderValue::from_static("application/json");
+        question.headers.insert(CONTENT_TYPE, json);
+        question.body = refused.body().into();
+        let question = question.with_login(shared.login());
+        let said = question.ask(socket, ANSWER_MAX).await?;
+        if !said.status.is_success() {
+            let text = String::from_utf8_lossy(&said.body);
+            tracing::warn!(status = said.status.as_u16(), said = %escaped(&text, &[]), "a new process does not take a refusal");
+        }
+    }
+    Ok(())
+}
+
+/// What the supervisor waits for.
+enum Woken {
+    Signals(io::Result<Vec<i32>>),
+    Answer(Option<Report>),
+    Due,
+}
+
+/// Waits for the first of the three.
+async fn first_of(
+    signals: impl Future<Output = io::Result<Vec<i32>>>,
+    answer: impl Future<Output = Option<Report>>,
+    due: impl Future<Output = ()>,
+) -> Woken {
+    use std::pin::pin;
+    use std::task::Poll;
+    let (mut signals, mut answer, mut due) = (pin!(signals), pin!(answer), pin!(due));
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(signals) = signals.as_mut().poll(cx) {
+            return Poll::Ready(Woken::Signals(signals));
+        }
+        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Woken::Answer(answer));
+        }
+        due.as_mut().poll(cx).map(|()| Woken::Due)
+    })
+    .await
+}
+
+/// Tells the operator.
+fn say(event: &Event) {
+    match event {
+        Event::Started => {
+            tracing::info!("all processes listen");
+            notify(&[NotifyState::Ready]);
+        }
+        Event::Died {
+            number,
+            ended,
+            wait_ms,
+        } => {
+            let (status, signal) = parts(*ended);
+            tracing::error!(
+                process = number,
+                status,
+                signal,
+                wait_ms,
+                "a process has ended; it is started again"
+            );
+        }
+        Event::CannotStart { number, ended } => {
+            let (status, signal) = parts(*ended);
+            tracing::error!(
+                process = number,
+                status,
+                signal,
+                "a process cannot start; stopping the others"
+            );
+        }
+        Event::Hangs { number, is_stopped } => {
+            tracing::error!(
+                process = number,
+                is_stopped,
+                "a process does not answer; killing it"
+            );
+        }
+        Event::TooSlow { number } => {
+            tracing::error!(
+                process = number,
+                "a process did not stop in time; killing it"
+            );
+        }
+        Event::RollBegins => tracing::info!("SIGUSR2: starting new processes"),
+        Event::RollEndsOld => tracing::info!("all new processes are ready; stopping the old ones"),
+        Event::RollDone { ms } => tracing::info!(ms, "the old processes have ended"),
+        Event::RollGivenUp { number } => tracing::error!(
+            process = number,
+            "a new process has ended or was not ready in time; the old ones stay"
+        ),
+        Event::RollRefused => {
+            tracing::warn!("SIGUSR2 is ignored while the first processes start, and at a stop");
+        }
+    }
+}
+
+fn parts(ended: Ended) -> (Option<u8>, Option<i32>) {
+    match ended {
+        Ended::Status(status) => (Some(status), None),
+        Ended::Signal(signal) => (None, Some(signal)),
+    }
+}
+
+fn notify_watchdog() {
+    if sd_notify::watchdog_enabled().is_some() {
+        notify(&[NotifyState::Watchdog]);
+    }
+}

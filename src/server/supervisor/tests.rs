@@ -1,0 +1,294 @@
+//! The core against a model of processes: seeded events in random order.
+
+use std::collections::BTreeMap;
+
+use super::core::{Action, Answer, Ended, Event, Number, State, Supervisor};
+
+const SECOND: u64 = 1_000_000;
+const STOP_US: u64 = 15 * SECOND;
+
+/// A process of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Starts,
+    Serves,
+    /// It was asked to stop.
+    Stops,
+    /// It answers nothing, and ends only if it is killed.
+    Hangs,
+}
+
+struct World {
+    supervisor: Supervisor,
+    alive: BTreeMap<Number, Life>,
+    now: u64,
+    events: Vec<Event>,
+    status: Option<u8>,
+}
+
+impl World {
+    fn new(count: u32) -> Self {
+        let mut world = Self {
+            supervisor: Supervisor::new(count, STOP_US, 0),
+            alive: BTreeMap::new(),
+            now: 0,
+            events: Vec::new(),
+            status: None,
+        };
+        world.act();
+        world
+    }
+
+    /// Carries out what the supervisor wants, and checks each action.
+    fn act(&mut self) {
+        while let Some(action) = self.supervisor.next_action() {
+            match action {
+                Action::Spawn(number) => {
+                    assert!(
+                        (1..=2 * self.supervisor.count()).contains(&number),
+                        "{number}"
+                    );
+                    let before = self.alive.insert(number, Life::Starts);
+                    assert_eq!(before, None, "the place was free");
+                    assert_eq!(self.status, None);
+                }
+                Action::Terminate(number) => match self.alive.get_mut(&number) {
+                    Some(life) if *life != Life::Hangs => *life = Life::Stops,
+                    Some(_) => {}
+                    None => panic!("{number} has ended"),
+                },
+                Action::Kill(number) => {
+                    if self.alive.remove(&number).is_some() {
+                        let now = self.now;
+                        self.supervisor.ended(number, Ended::Signal(9), now);
+                    }
+                }
+                Action::HangUp(number) => assert!(self.alive.contains_key(&number)),
+                Action::Say(event) => self.events.push(event),
+                Action::End(status) => {
+                    assert!(self.alive.is_empty(), "nobody is left behind");
+                    self.status = Some(status);
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, number: Number, ended: Ended) {
+        self.alive.remove(&number);
+        self.supervisor.ended(number, ended, self.now);
+        self.act();
+    }
+
+    /// A second passes: processes answer, and those that were asked to stop end.
+    fn second(&mut self) {
+        self.now += SECOND;
+        self.supervisor.tick(self.now);
+        self.act();
+        for (number, life) in self.alive.clone() {
+            match life {
+                Life::Starts | Life::Serves => {
+                    self.alive.insert(number, Life::Serves);
+                    self.supervisor.answered(number, Answer::Ready, self.now);
+                }
+                Life::Stops => {
+                    self.alive.remove(&number);
+                    self.supervisor.ended(number, Ended::Status(0), self.now);
+                }
+                Life::Hangs => {
+                    let silent = Answer::Silent { is_stopped: false };
+                    self.supervisor.answered(number, silent, self.now);
+                }
+            }
+            self.act();
+        }
+    }
+
+    fn seconds(&mut self, seconds: u64) {
+        (0..seconds).for_each(|_| self.second());
+    }
+
+    fn serving(&self) -> Vec<Number> {
+        let serves = |(number, state): (Number, State)| {
+            matches!(state, State::Serving { is_ready: true, .. }).then_some(number)
+        };
+        self.supervisor.states().filter_map(serves).collect()
+    }
+}
+
+#[test]
+fn all_start_and_one_that_is_killed_is_there_again() {
+    let mut world = World::new(3);
+    world.second();
+    assert_eq!(world.serving(), [1, 2, 3]);
+    world.end(2, Ended::Signal(9));
+    assert_eq!(world.serving(), [1, 3]);
+    world.seconds(3);
+    assert_eq!(world.serving(), [1, 2, 3]);
+    assert_eq!(world.supervisor.restarts, 1);
+}
+
+#[test]
+fn one_that_cannot_start_ends_all_with_its_status() {
+    let mut world = World::new(3);
+    world.supervisor.answered(1, Answer::Ready, 0);
+    world.end(2, Ended::Status(2));
+    world.seconds(2);
+    assert_eq!(world.status, Some(2));
+    assert!(matches!(
+        world.events[0],
+        Event::CannotStart { number: 2, .. }
+    ));
+}
+
+#[test]
+fn who_ends_again_and_again_waits_longer_and_the_others_stay() {
+    let mut world = World::new(2);
+    world.second();
+    let mut starts = 0;
+    for _ in 0..300 {
+        if world.alive.contains_key(&1) {
+            starts += 1;
+            world.end(1, Ended::Status(1));
+        }
+        world.second();
+    }
+    assert!((8..25).contains(&starts), "{starts} starts in 300 s");
+    assert_eq!(world.status, None);
+    assert!(world.serving().contains(&2));
+}
+
+#[test]
+fn one_that_hangs_is_killed_and_one_that_is_stopped_sooner() {
+    let mut world = World::new(2);
+    world.second();
+    world.alive.insert(1, Life::Hangs);
+    world.seconds(9);
+    assert_eq!(world.events, [Event::Started]);
+    world.seconds(3);
+    let hangs = Event::Hangs {
+        number: 1,
+        is_stopped: false,
+    };
+    assert_eq!(world.events[1], hangs);
+    assert_eq!(world.serving(), [1, 2]);
+    let silent = Answer::Silent { is_stopped: true };
+    world.supervisor.answered(2, silent, world.now);
+    world.supervisor.answered(2, silent, world.now);
+    world.act();
+    assert!(!world.alive.contains_key(&2), "after two questions");
+}
+
+#[test]
+fn a_roll_starts_all_new_ones_before_it_ends_an_old_one() {
+    let mut world = World::new(3);
+    world.second();
+    world.supervisor.roll(world.now);
+    world.act();
+    assert_eq!(world.alive.len(), 6);
+    for number in [4, 5] {
+        world.supervisor.answered(number, Answer::Ready, world.now);
+        world.act();
+    }
+    assert!(!world.alive.values().any(|life| *life == Life::Stops));
+    world.supervisor.answered(6, Answer::NotReady, world.now);
+    world.act();
+    assert!(!world.alive.values().any(|life| *life == Life::Stops));
+    world.supervisor.answered(6, Answer::Ready, world.now);
+    world.act();
+    world.second();
+    assert!(!world.alive.values().any(|life| *life == Life::Stops));
+    world.now += SECOND;
+    world.supervisor.tick(world.now);
+    world.act();
+    let stops: Vec<_> = world
+        .alive
+        .iter()
+        .filter(|(_, life)| **life == Life::Stops)
+        .collect();
+    assert_eq!(stops.len(), 3);
+    world.seconds(2);
+    assert_eq!(world.serving(), [4, 5, 6]);
+    assert_eq!(world.supervisor.rolls, 1);
+    world.supervisor.roll(world.now);
+    world.act();
+    world.seconds(6);
+    assert_eq!(world.serving(), [1, 2, 3]);
+}
+
+#[test]
+fn a_roll_to_a_program_that_cannot_start_is_given_up_and_a_later_one_works() {
+    let mut world = World::new(2);
+    world.second();
+    world.supervisor.roll(world.now);
+    world.act();
+    world.end(3, Ended::Status(2));
+    world.seconds(1);
+    assert!(
+        world
+            .events
+            .contains(&Event::RollGivenUp { number: Some(3) })
+    );
+    assert_eq!(world.serving(), [1, 2]);
+    // While the others of the new ones still stop.
+    world.supervisor.roll(world.now);
+    world.act();
+    world.seconds(7);
+    assert_eq!(world.serving(), [3, 4]);
+}
+
+#[test]
+fn random_days_lose_no_process_and_end_with_all() {
+    for seed in 1..400_u64 {
+        let mut random = seed;
+        let mut next = |below: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) % below
+        };
+        let count = 1 + next(5) as u32;
+        let mut world = World::new(count);
+        world.second();
+        for _ in 0..200 {
+            match next(12) {
+                0 => world.supervisor.roll(world.now),
+                1 => world.supervisor.hang_up(),
+                2..=4 => {
+                    let numbers: Vec<_> = world.alive.keys().copied().collect();
+                    let number = numbers.get(next(2 * u64::from(count)) as usize).copied();
+                    let ended = match next(3) {
+                        0 => Ended::Status(1),
+                        1 => Ended::Status(0),
+                        _ => Ended::Signal(9),
+                    };
+                    if let Some(number) = number {
+                        world.end(number, ended);
+                    }
+                }
+                5 => {
+                    let last = world.alive.values_mut().last();
+                    if let Some(life) = last.filter(|life| **life == Life::Serves) {
+                        *life = Life::Hangs;
+                    }
+                }
+                _ => world.second(),
+            }
+            world.act();
+            assert_eq!(world.status, None, "seed {seed}");
+            let living = world
+                .supervisor
+                .states()
+                .filter(|(_, state)| state.is_alive());
+            let living: Vec<_> = living.map(|(number, _)| number).collect();
+            let alive: Vec<_> = world.alive.keys().copied().collect();
+            assert_eq!(living, alive, "seed {seed}");
+        }
+        // Longer than the longest wait, a roll that is given up, and a stop.
+        world.seconds(300);
+        assert_eq!(world.serving().len(), count as usize, "seed {seed}");
+        world.supervisor.stop(world.now);
+        world.act();
+        world.seconds(60);
+        assert_eq!(world.status, Some(0), "seed {seed}");
+    }
+}

@@ -1,0 +1,445 @@
+"""Several processes on one port under a supervisor (--processes): ends, hangs, rolls, stops, and one admin address for all."""
+import asyncio
+import http.client
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+
+import pytest
+from clients import connect, connect_many
+from processes import TARGET, Process, free_port, minted_token, weirgate_binary
+from prometheus import Metrics, scrape
+from redis_gateways import CHANNELS
+from test_resume import HISTORY, KEPT, Reader, publish, recovered, shares
+from waiting import until
+
+COUNT = 3
+
+
+class Admin(http.client.HTTPConnection):
+    """A request to the admin socket of one process."""
+
+    def __init__(self, path):
+        super().__init__("localhost", timeout=5)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(5)
+        self.sock.connect(self.path)
+
+
+class Several:
+    """A supervisor: its pages, and its processes."""
+
+    def __init__(self, supervisor, admin):
+        self.supervisor, self.port = supervisor, supervisor.port
+        supervisor.http_url = f"http://127.0.0.1:{admin}"
+
+    def processes(self):
+        """The pid of each process, by its number."""
+        pid = self.supervisor.pid
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        found = {}
+        for child in children:
+            try:
+                line = pathlib.Path(f"/proc/{child}/cmdline").read_bytes().decode()
+            except FileNotFoundError:
+                continue
+            number = re.search(rf"--processes=(\d+)/{COUNT}", line)
+            if number:
+                found[int(number[1])] = int(child)
+        return found
+
+    def sockets(self):
+        """The admin socket of each process, by its number."""
+        found = {}
+        for number, pid in self.processes().items():
+            line = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+            found[number] = re.search(r"--admin-addr=unix:([^\0]+)", line)[1]
+        return found
+
+    def ask(self, number, path, accept="*/*"):
+        link = Admin(self.sockets()[number])
+        link.request("GET", path, headers={"Accept": accept})
+        text = link.getresponse().read().decode()
+        link.close()
+        return text
+
+    def post(self, path, value):
+        link = http.client.HTTPConnection("127.0.0.1", int(self.supervisor.http_url.rsplit(":", 1)[1]), timeout=10)
+        link.request("POST", path, json.dumps(value))
+        answer = link.getresponse()
+        return answer.status, json.loads(answer.read())
+
+    def state(self):
+        return json.loads(self.supervisor.get("/operator/state", 10)[2])
+
+    def ready(self):
+        return json.loads(self.supervisor.get("/ready")[2])
+
+    def clients(self):
+        """The clients of each process."""
+        samples = scrape(self.supervisor).samples
+        return {labels["process"]: int(value) for name, labels, value in samples if name == "weirgate_clients"}
+
+
+@pytest.fixture
+def start_several(start_weirgate):
+    def start(kind="demo", *flags, **more):
+        admin = free_port()
+        flags = ("--processes", COUNT, "--listen", "127.0.0.1", "--admin-addr", f"127.0.0.1:{admin}", *flags)
+        several = Several(start_weirgate(kind, *flags, **more), admin)
+        several.supervisor.wait_ready()
+        return several
+    return start
+
+
+async def test_one_that_is_killed_is_there_again_and_the_others_clients_stay(start_several):
+    several = start_several()
+    open_clients = await connect_many(120, several.port)
+    before = several.processes()
+    await until(lambda: sum(several.clients().values()) == 120, 5, "all clients counted")
+    cut = several.clients()["2"]
+    os.kill(before[2], signal.SIGKILL)
+    await until(lambda: several.processes().get(2, before[2]) != before[2], 5, "another process")
+    await until(lambda: several.ready()["ready"], 10, "all ready again")
+    after = several.processes()
+    assert (after[1], after[3]) == (before[1], before[3])
+    assert sum(client.open for client in open_clients) == 120 - cut
+    assert scrape(several.supervisor).sum("weirgate_process_restarts_total") == 1
+    several.supervisor.logs("a process has ended; it is started again process=2 signal=9")
+    assert several.supervisor.lines_with("weirgate is listening", "process=2")
+
+
+async def test_one_that_a_signal_has_stopped_is_replaced_and_the_others_clients_go_on(start_several):
+    several = start_several()
+    open_clients = await connect_many(120, several.port)
+    await until(lambda: sum(several.clients().values()) == 120, 5, "all clients counted")
+    held = several.clients()["1"]
+    before = several.processes()[1]
+    os.kill(before, signal.SIGSTOP)
+    await until(lambda: several.processes().get(1, before) != before, 20, "another process")
+    await until(lambda: several.ready()["ready"], 10, "all ready again")
+    several.supervisor.logs("a process does not answer; killing it process=1 is_stopped=true")
+    alive = [client for client in open_clients if client.open]
+    assert len(alive) == 120 - held
+    counts = [client.messages for client in alive]
+    await until(lambda: all(c.messages > n for c, n in zip(alive, counts)), 10, "messages for all others")
+
+
+def test_one_that_cannot_start_ends_all_and_is_not_tried_again(started, tmp_path):
+    roles = tmp_path / "roles.json"
+    roles.write_text("{")
+    flags = ["--processes", COUNT, "--port", free_port(), "--admin-addr", "127.0.0.1:0", "--acl", roles,
+             "--redis-url", "redis://127.0.0.1:1"]
+    supervisor = Process([weirgate_binary(), "channels", *flags])
+    started.append(supervisor)
+    assert supervisor.wait(20) == 2
+    log = supervisor.log()
+    assert "a process cannot start; stopping the others" in log and str(roles) in log
+    assert "is started again" not in log
+
+
+def test_a_port_in_use_and_wrong_settings_are_told_before_any_process_starts(started, start_weirgate):
+    one = start_weirgate("demo").wait_ready()
+    for flags, status, words in [
+        (["--port", one.port, "--admin-addr", "127.0.0.1:0"], 1, "Address already in use"),
+        (["--port", "0"], 2, "--admin-addr"),
+        (["--port", "0", "--admin-addr", "127.0.0.1:0", "--listen", "unix:/run/a"], 2, "--listen"),
+    ]:
+        supervisor = Process([weirgate_binary(), "demo", "--listen", "127.0.0.1", "--processes", "2", *flags])
+        started.append(supervisor)
+        assert supervisor.wait(10) == status, supervisor.log()
+        assert words in supervisor.log() and "is listening" not in supervisor.log()
+
+
+async def test_a_process_that_was_started_again_gets_its_share_from_the_others(start_several):
+    several = start_several()
+    stopping, cuts = False, 0
+
+    async def stay():
+        nonlocal cuts
+        while not stopping:
+            try:
+                client = await connect(several.port)
+                await client.ended
+                cuts += client.close_code == 1012
+            except (AssertionError, OSError):
+                pass
+            await asyncio.sleep(0.1 + 0.3 * random.random())
+
+    everybody = [asyncio.create_task(stay()) for _ in range(600)]
+    await until(lambda: sum(several.clients().values()) == 600, 20, "all clients")
+    os.kill(several.processes()[2], signal.SIGKILL)
+    await until(lambda: sum(several.clients().values()) == 600 and len(several.clients()) == COUNT, 20, "all clients again")
+    assert several.clients()["2"] < 60, "they came back to the others before it was there"
+    # The mean is 200, a fifth over it 240, and four deviations 257.
+    await until(lambda: max(several.clients().values()) <= 257 and sum(several.clients().values()) == 600, 90, "equal shares")
+    several.supervisor.logs("a process has far more clients than others")
+    assert 150 < cuts < 350
+    stopping = True
+    for task in everybody:
+        task.cancel()
+
+
+async def test_a_roll_cuts_each_client_once_and_leaves_them_even(start_several):
+    several = start_several("demo", "--drain-ms", "1500")
+    cuts, lost = 0, 0
+    stopping = False
+
+    async def stay():
+        """A client that comes back, as the clients of weirgate do."""
+        nonlocal cuts, lost
+        while not stopping:
+            try:
+                client = await connect(several.port)
+            except (AssertionError, OSError):
+                lost += 1
+                await asyncio.sleep(0.3)
+                continue
+            await client.ended
+            if not stopping:
+                assert client.close_code == 1012
+                cuts += 1
+
+    everybody = [asyncio.create_task(stay()) for _ in range(600)]
+    await until(lambda: sum(several.clients().values()) == 600, 20, "all clients")
+    for round_, numbers in enumerate([{4, 5, 6}, {1, 2, 3}], 1):
+        several.supervisor.send(signal.SIGUSR2)
+        await until(lambda: several.processes().keys() == numbers and scrape(several.supervisor).sum("weirgate_process_rolls_total") == round_,
+                    30, "the roll")
+        await until(lambda: sum(several.clients().values()) == 600, 20, "all clients again")
+        share = several.clients()
+        # By a hash: the deviation of 200 is 12.
+        assert all(140 < count < 260 for count in share.values()), share
+        # At the moment in which the old ones leave the port, a handshake under way is refused.
+        assert 600 * round_ <= cuts <= 600 * round_ + 12, (cuts, lost)
+    stopping = True
+    for task in everybody:
+        task.cancel()
+
+
+async def test_a_roll_loses_no_message_with_a_history(start_several, redis_server):
+    several = start_several("channels", *HISTORY, *KEPT, "--drain-ms", "1000", redis=redis_server,
+                            env={"DEFAULT_ROLE": "internal"})
+    await until(lambda: scrape(several.supervisor).sum("weirgate_positions_shared") == COUNT, 20, "shared positions")
+    got, resumes, unfinished = {}, [], True
+
+    async def follow(number):
+        pos, values = None, got.setdefault(number, [])
+        while unfinished:
+            try:
+                client = await connect(several.port, path=CHANNELS.path, make=Reader)
+            except (AssertionError, OSError):
+                await asyncio.sleep(0.2)
+                continue
+            client.say({**CHANNELS.subscribe(["A"]), **({"since": pos} if pos else {})})
+            await client.ended
+            answers = [answer for answer in client.answers if answer["type"] == CHANNELS.subscribed]
+            resumes.extend(recovered(CHANNELS, answer) for answer in answers if pos and "recovered" in answer)
+            values.extend(client.values)
+            pos = client.pos or pos
+            # As the clients of weirgate do: each process reads the bus for itself, and may be late by a moment.
+            await asyncio.sleep(0.1 + 0.3 * random.random())
+
+    async def speak():
+        said = 0
+        while unfinished:
+            await asyncio.to_thread(publish, redis_server, CHANNELS, "A", said)
+            said += 1
+            await asyncio.sleep(0.02)
+        return said
+
+    everybody = [asyncio.create_task(follow(number)) for number in range(40)]
+    await until(lambda: sum(several.clients().values()) == 40, 20, "all clients")
+    await asyncio.sleep(0.5)
+    speaker = asyncio.create_task(speak())
+    for round_ in (1, 2):
+        several.supervisor.send(signal.SIGUSR2)
+        await until(lambda: scrape(several.supervisor).sum("weirgate_process_rolls_total") == round_, 30, "the roll")
+        await until(lambda: sum(several.clients().values()) == 40, 20, "all clients again")
+    os.kill(next(iter(several.processes().values())), signal.SIGKILL)
+    await until(lambda: several.ready()["ready"], 20, "the killed one again")
+    await until(lambda: sum(several.clients().values()) == 40, 20, "all clients again")
+    unfinished = False
+    said = await speaker
+    await asyncio.sleep(1)
+    several.supervisor.send(signal.SIGTERM)
+    await asyncio.wait_for(asyncio.gather(*everybody), 30)
+    assert len(resumes) >= 80 and set(resumes) == {(True, None)}, resumes
+    for number, values in got.items():
+        assert values == list(range(said)), f"client {number}: {sorted(set(range(said)) - set(values))[:5]} missing"
+
+
+def test_a_stop_ends_all_and_leaves_nothing(start_several):
+    several = start_several()
+    pids = several.processes().values()
+    folder = pathlib.Path(several.sockets()[1]).parent
+    several.supervisor.send(signal.SIGTERM)
+    assert several.supervisor.wait(10) == 0
+    assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not folder.exists()
+
+
+async def test_a_killed_supervisor_leaves_no_process_behind(start_several):
+    several = start_several()
+    pids = list(several.processes().values())
+    several.supervisor.kill()
+
+    def are_gone():
+        states = [pathlib.Path(f"/proc/{pid}/stat") for pid in pids]
+        return all(not path.exists() or path.read_text().rsplit(")", 1)[1].split()[0] == "Z" for path in states)
+    await until(are_gone, 10, "the ends of its processes")
+
+
+def test_sighup_reaches_all(start_several, tmp_path):
+    filter_file = tmp_path / "filter"
+    filter_file.write_text("info")
+    several = start_several("demo", "--log-filter-file", filter_file)
+    filter_file.write_text("warn,weirgate_server::run=info")
+    several.supervisor.send(signal.SIGHUP)
+    for number in range(1, COUNT + 1):
+        several.supervisor.lines_with("SIGHUP: files read again changed=1", f"process={number}")
+
+
+async def test_a_roll_starts_a_new_program_and_gives_a_broken_one_up(start_weirgate, monkeypatch):
+    folder = tempfile.TemporaryDirectory(dir=TARGET, prefix="processes-")
+    program = pathlib.Path(folder.name) / "weirgate"
+    os.link(weirgate_binary().resolve(), program)
+    real = weirgate_binary().resolve()
+    monkeypatch.setenv("TEST_BINARY", str(program))
+    admin = free_port()
+    several = Several(start_weirgate("demo", "--processes", COUNT, "--admin-addr", f"127.0.0.1:{admin}"), admin)
+    several.supervisor.wait_ready()
+    client = await connect(several.port)
+
+    def install(text):
+        new = program.with_suffix(".new")
+        new.write_text(f"#!/bin/sh\n{text}\n")
+        new.chmod(0o755)
+        new.rename(program)
+        several.supervisor.send(signal.SIGUSR2)
+
+    install("exit 2")
+    await asyncio.to_thread(several.supervisor.logs, "the old ones stay")
+    await until(lambda: several.processes().keys() == {1, 2, 3}, 10, "the old processes alone")
+    assert client.open and several.ready()["ready"]
+    install(f'echo "the new program"; exec {real} "$@"')
+    await until(lambda: several.processes().keys() == {4, 5, 6}, 30, "the new processes")
+    await asyncio.wait_for(client.ended, 10)
+    assert several.supervisor.log().count("the new program") == COUNT and several.ready()["ready"]
+    folder.cleanup()
+
+
+async def test_the_metrics_are_those_of_all_and_their_sum(start_several):
+    several = start_several()
+    await connect_many(30, several.port)
+    await until(lambda: sum(several.clients().values()) == 30, 5, "all clients counted")
+    for accept in ("application/openmetrics-text", "text/plain;version=0.0.4"):
+        await asyncio.sleep(0.3)
+        link = http.client.HTTPConnection(several.supervisor.http_url.removeprefix("http://"))
+        link.request("GET", "/metrics", headers={"Accept": accept})
+        answer = link.getresponse()
+        assert answer.getheader("Content-Type").startswith(accept.split(";")[0])
+        together = Metrics(answer.read().decode())
+        alone = {number: Metrics(several.ask(number, "/metrics", accept)) for number in several.processes()}
+        series = {(name, frozenset(labels.items())) for name, labels, _ in together.samples}
+        assert len(series) == len(together.samples), "each series once"
+        for number, one in alone.items():
+            for name, labels, _ in one.samples:
+                assert (name, frozenset({**labels, "process": str(number)}.items())) in series
+        # What does not change by itself.
+        for name in ("weirgate_clients", "weirgate_client_closes_total"):
+            assert together.sum(name) == sum(one.sum(name) for one in alone.values()), name
+
+
+async def test_operators_see_and_cut_the_clients_of_all(start_several):
+    several = start_several()
+    open_clients = await connect_many(12, several.port)
+    await until(lambda: sum(several.clients().values()) == 12, 5, "all clients counted")
+    state = several.state()
+    assert (state["numbers"]["clients"], state["processes"], state["processes_ready"]) == (12, COUNT, COUNT)
+    found = json.loads(several.supervisor.get("/operator/clients?address=127.0.0.1", 10)[2])
+    assert found["count"] == 12 and len(found["clients"]) == 12
+    assert {f"{client['process']}" for client in found["clients"]} == {number for number, n in several.clients().items() if n}
+    one = found["clients"][0]
+    assert one["session"].startswith(f"{one['process']}/")
+    again = json.loads(several.supervisor.get(f"/operator/clients?session={one['session']}", 10)[2])
+    assert [client["session"] for client in again["clients"]] == [one["session"].split("/")[1]]
+    status, said = several.post("/operator/disconnect", {"session": one["session"]})
+    assert (status, said["disconnected"]) == (200, 1), said
+    await until(lambda: sum(client.open for client in open_clients) == 11, 5, "one cut")
+    status, said = several.post("/operator/disconnect", {"address": "127.0.0.1"})
+    assert (status, said["disconnected"], said["refused"]["address"]) == (200, 11, "127.0.0.1"), said
+    await until(lambda: not any(client.open for client in open_clients), 5, "all cut")
+
+
+async def test_a_process_that_starts_later_refuses_whom_an_operator_has_cut_off(start_several):
+    several = start_several()
+    status, said = several.post("/operator/disconnect", {"address": "127.0.0.1"})
+    assert status == 200 and said["refused"], said
+    several.supervisor.send(signal.SIGUSR2)
+    await until(lambda: several.processes().keys() == {4, 5, 6} and several.ready()["ready"], 30, "the roll")
+    for _ in range(12):
+        client = await connect(several.port)
+        await asyncio.wait_for(client.ended, 5)
+        assert client.close_code == 1008
+    assert several.post("/operator/allow", {"address": "127.0.0.1"}) == (200, {"was_refused": True})
+    assert (await connect(several.port)).open
+    several.supervisor.send(signal.SIGUSR2)
+    await until(lambda: several.processes().keys() == {1, 2, 3} and several.ready()["ready"], 30, "the second roll")
+    assert (await connect(several.port)).open
+
+
+async def test_the_commands_need_the_one_address_and_its_token(start_several):
+    several = start_several(env={"WEIRGATE_ADMIN_TOKEN": "s3cret-s3cret"})
+    open_clients = await connect_many(9, several.port)
+    address = several.supervisor.http_url.removeprefix("http://")
+    await until(lambda: sum(several.clients().values()) == 9, 5, "all clients counted")
+
+    def run(*args, token="s3cret-s3cret"):
+        done = subprocess.run([weirgate_binary(), *args, address], env={"WEIRGATE_ADMIN_TOKEN": token}, text=True, timeout=30,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return done.returncode, done.stdout
+
+    status, shown = await asyncio.to_thread(run, "top", "--once")
+    assert status == 0 and re.search(r"\b9 clients|clients +9", shown), shown
+    status, shown = await asyncio.to_thread(run, "top", "--once", token="another")
+    assert status == 1 and "WEIRGATE_ADMIN_TOKEN" in shown
+    status, shown = await asyncio.to_thread(run, "disconnect", "--address", "127.0.0.1")
+    assert status == 0 and '"disconnected":9' in shown, shown
+    await until(lambda: not any(client.open for client in open_clients), 5, "all cut")
+
+
+def test_the_signal_for_a_roll_ends_no_process(start_several):
+    several = start_several()
+    pids = several.processes()
+    for pid in pids.values():
+        os.kill(pid, signal.SIGUSR2)
+    several.supervisor.send(signal.SIGHUP)
+    several.supervisor.lines_with("SIGHUP", "process=3")
+    assert several.processes() == pids
+
+
+async def test_a_token_that_is_cut_off_in_one_process_is_refused_by_all(start_several, redis_server):
+    secret = "s" * 32
+    several = start_several("channels", redis=redis_server, env={"JWT_SECRET": secret, "REQUIRE_AUTH": "true"})
+    token = await asyncio.to_thread(minted_token, secret, "--user", "ann", "--role", "internal")
+    extra = (f"Authorization: Bearer {token}",)
+    client = await connect(several.port, extra=extra, path=CHANNELS.path)
+    await until(lambda: sum(several.clients().values()) == 1, 5, "the client counted")
+    found = json.loads((await asyncio.to_thread(several.supervisor.get, "/operator/clients?user=ann", 10))[2])
+    status, said = several.post("/operator/disconnect", {"session": found["clients"][0]["session"]})
+    assert (status, said["disconnected"]) == (200, 1) and said["refused"]["token"], said
+    await asyncio.wait_for(client.ended, 5)
+    for _ in range(12):
+        client = await connect(several.port, extra=extra, path=CHANNELS.path)
+        await asyncio.wait_for(client.ended, 5)
+        assert client.close_code == 1008

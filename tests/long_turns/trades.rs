@@ -1,0 +1,124 @@
+//! Trades: symbols and candles.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use serde_json::json;
+use weirgate::gateways::trades::feed::TradesFeed;
+use weirgate::gateways::trades::{CandleSettings, TradesGateway, TradesGatewaySettings};
+use weirgate_core::{
+    BusEvent, BusMessage, Fault, Feed as _, FeedSettings, FrameBytes, Hub, Limits, Now, Place,
+    Publication,
+};
+
+use super::acts::{Outside, Request};
+use super::turns::Contract;
+
+const INTERVALS: [&str; 4] = ["1s", "5s", "1m", "5m"];
+
+pub(crate) struct Trades {
+    feed: TradesFeed,
+    publications: Vec<Publication>,
+}
+
+fn symbol(shape: u8, n: u32) -> String {
+    match shape {
+        0..12 => format!("S{n}"),
+        12 => format!("é{n}"),
+        13 => "x".repeat(12),
+        14 => String::new(),
+        _ => format!("s.{n}"),
+    }
+}
+
+impl Contract for Trades {
+    type Gateway = TradesGateway;
+    type Event = BusEvent;
+
+    fn new(kind: u64, frame_bytes: &FrameBytes) -> (Self, TradesGateway, Limits) {
+        let settings = TradesGatewaySettings {
+            server_id: "ws-gateway-0a1b2c3d".to_owned(),
+            symbols_max: 100_000,
+            candles: (kind & 1 == 1).then_some(CandleSettings {
+                grace_ms: 500,
+                pairs_max: 100_000,
+            }),
+            ..TradesGatewaySettings::default()
+        };
+        let limits = Limits {
+            ping_interval_us: 0,
+            event_stream: true,
+            ..Limits::default()
+        };
+        let trades = Self {
+            feed: TradesFeed::new(FeedSettings::default(), frame_bytes.clone()),
+            publications: Vec::new(),
+        };
+        (trades, TradesGateway::new(settings, Arc::default()), limits)
+    }
+
+    fn target(_: u8) -> String {
+        "/".to_owned()
+    }
+
+    fn text(request: &Request) -> String {
+        let symbols: Vec<String> = request
+            .names
+            .iter()
+            .flat_map(|names| names.texts(symbol))
+            .collect();
+        let interval = INTERVALS[request.number as usize % INTERVALS.len()];
+        let action = match request.verb {
+            0..5 => "subscribe",
+            5..8 => "unsubscribe",
+            8..11 => "subscribe_candles",
+            11..13 => "unsubscribe_candles",
+            13 => "ping",
+            _ => "jump",
+        };
+        json!({"action": action, "symbols": symbols, "interval": interval}).to_string()
+    }
+
+    fn outside(&mut self, outside: &Outside, _: &mut Vec<Infallible>, now: Now) -> Vec<BusEvent> {
+        match outside {
+            Outside::Publish(names, messages, bytes) => {
+                let names = names.texts(symbol);
+                let symbols = names
+                    .iter()
+                    .flat_map(|name| (0..*messages).map(move |_| name));
+                let trade = |symbol: &String| {
+                    let more = "y".repeat(*bytes as usize % 2_000);
+                    let time = now.unix_us / 1_000;
+                    let payload = format!(
+                        r#"{{"symbol":"{symbol}","price":1.5,"size":2,"timestamp":{time},"more":"{more}"}}"#
+                    );
+                    BusEvent::Message(BusMessage {
+                        subject: format!("channel:trade:{symbol}").into(),
+                        pattern: Some("channel:trade:*".into()),
+                        payload: payload.into_bytes(),
+                        position: None,
+                        place: Place::Outside,
+                        received: now,
+                        quiet: false,
+                    })
+                };
+                symbols.take(30_000).map(trade).collect()
+            }
+            Outside::Answers(_) => Vec::new(),
+            Outside::Away => vec![BusEvent::Down(Fault("gone".to_owned()))],
+            Outside::Back => vec![BusEvent::Up],
+            Outside::Gap => vec![BusEvent::Gap { lost: None }],
+        }
+    }
+
+    fn take(&mut self, hub: &mut Hub<TradesGateway>, now: Now, event: BusEvent) {
+        if let Some(notice) = self.feed.notice(&event) {
+            hub.handle_notice(now, &notice);
+        }
+        self.feed.event(now, event, &mut self.publications);
+        while self.feed.next_line().is_some() {}
+        for publication in self.publications.drain(..) {
+            hub.handle_publication(now, &publication);
+        }
+    }
+}

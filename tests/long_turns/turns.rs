@@ -1,0 +1,366 @@
+//! The turns of the loop, without sockets: the same parts in the same order and with the same times as in the reactor,
+//! and the CPU time of each.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use rustix::time::{ClockId, clock_gettime};
+use weirgate_core::{
+    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Transmit, TurnClock, Write,
+};
+use weirgate_server::run::CommonSettings;
+
+use crate::world::client::request;
+
+/// What is read of a socket at once, and in a turn.
+const READ_BYTES_MAX: usize = 64 * 1024;
+/// A client whose last read took longer is read after the flush.
+const LITTLE_US_MAX: u64 = 200;
+
+/// CPU time of this thread, microseconds.
+pub(crate) fn cpu_us() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+}
+
+#[derive(Debug)]
+struct CpuTime;
+
+impl TurnClock for CpuTime {
+    fn mono_us(&self) -> u64 {
+        cpu_us()
+    }
+}
+
+/// What a gateway has beside its hub: a feed, a bus, services.
+pub(crate) trait Contract: Sized {
+    type Gateway: Gateway;
+    /// Of the bus or of a service.
+    type Event;
+
+    /// `kind`: which settings.
+    fn new(kind: u64, frame_bytes: &FrameBytes) -> (Self, Self::Gateway, Limits);
+    fn target(flavour: u8) -> String;
+    fn text(request: &super::acts::Request) -> String;
+    /// What happens outside.
+    fn outside(
+        &mut self,
+        outside: &super::acts::Outside,
+        outputs: &mut Vec<<Self::Gateway as Gateway>::Out>,
+        now: Now,
+    ) -> Vec<Self::Event>;
+    fn take(&mut self, hub: &mut Hub<Self::Gateway>, now: Now, event: Self::Event);
+}
+
+struct Client {
+    key: SessionKey,
+    unread: VecDeque<u8>,
+    is_costly: bool,
+    has_ended: bool,
+}
+
+/// Takes as many bytes as it has room for.
+#[derive(Default)]
+struct Kernel {
+    rooms: BTreeMap<SessionKey, usize>,
+    written: usize,
+}
+
+impl Transmit for Kernel {
+    fn send(&mut self, batch: &[Write<'_>], wrote: &mut Vec<io::Result<usize>>) {
+        for write in batch {
+            let bytes: usize = write.slices.iter().map(|slice| slice.len()).sum();
+            let room = self.rooms.get_mut(&write.key).expect("a socket");
+            let taken = bytes.min(*room);
+            *room -= taken;
+            self.written += taken;
+            wrote.push(match taken {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                _ => Ok(taken),
+            });
+        }
+    }
+}
+
+/// The longest so far, microseconds of CPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Longest {
+    pub(crate) us: u64,
+    /// What took the most of it.
+    pub(crate) part: &'static str,
+    pub(crate) part_us: u64,
+    /// When: the number of the turn.
+    pub(crate) turn: usize,
+}
+
+impl fmt::Display for Longest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            us,
+            part,
+            part_us,
+            turn,
+        } = self;
+        write!(f, "turn {turn} costs {us} us, of these {part} {part_us} us")
+    }
+}
+
+pub(crate) struct Turns<C: Contract> {
+    contract: C,
+    hub: Hub<C::Gateway>,
+    kernel: Kernel,
+    clients: Vec<Client>,
+    outside: VecDeque<C::Event>,
+    outputs: Vec<<C::Gateway as Gateway>::Out>,
+    now: Now,
+    parts: Vec<(&'static str, u64)>,
+    turns: usize,
+    next: usize,
+    pub(crate) longest: Longest,
+}
+
+impl<C: Contract> Turns<C> {
+    pub(crate) fn new(kind: u64) -> Self {
+        let frame_bytes = FrameBytes::default();
+        let (contract, gateway, limits) = C::new(kind, &frame_bytes);
+        let mut hub = Hub::new(Core::new(limits, frame_bytes, 1), gateway);
+        hub.set_turn_clock(Box::new(CpuTime));
+        Self {
+            contract,
+            hub,
+            kernel: Kernel::default(),
+            clients: Vec::new(),
+            outside: VecDeque::new(),
+            outputs: Vec::new(),
+            now: Now {
+                mono_us: 1_000_000,
+                unix_us: 1_715_629_300_000 * 1_000,
+            },
+            parts: Vec::new(),
+            turns: 0,
+            next: 0,
+            longest: Longest::default(),
+        }
+    }
+
+    // ---- what happens
+
+    /// A client of the address that its `flavour` says connects.
+    pub(crate) fn connect(&mut self, flavour: u8) {
+        let peer = SocketAddr::from(([127, 0, 0, 1 + flavour % 2], 4_000));
+        let key = self.hub.handle_accepted(self.now, peer, false);
+        self.kernel.rooms.insert(key, usize::MAX);
+        let deflate = (flavour & 4 != 0).then_some(15);
+        let head = match flavour & 24 == 24 {
+            true => {
+                let target = C::target(flavour);
+                format!("GET {target} HTTP/1.1\r\nHost: sim\r\nAccept: text/event-stream\r\n\r\n")
+                    .into_bytes()
+            }
+            false => request(&C::target(flavour), deflate),
+        };
+        self.clients.push(Client {
+            key,
+            unread: head.into(),
+            is_costly: false,
+            has_ended: false,
+        });
+    }
+
+    pub(crate) fn say(&mut self, client: usize, bytes: &[u8]) {
+        if let Some(client) = self.client(client) {
+            client.unread.extend(bytes);
+        }
+    }
+
+    pub(crate) fn ends(&mut self, client: usize) {
+        if let Some(client) = self.client(client) {
+            client.has_ended = true;
+        }
+    }
+
+    /// The kernel takes `room` bytes of a client from here on.
+    pub(crate) fn set_room(&mut self, client: usize, room: usize) {
+        let Some(client) = self.client(client) else {
+            return;
+        };
+        let key = client.key;
+        self.kernel.rooms.insert(key, room);
+        if room > 0 {
+            self.hub.handle_writable(self.now, key);
+        }
+    }
+
+    pub(crate) fn outside(&mut self, outside: &super::acts::Outside) {
+        let events = self.contract.outside(outside, &mut self.outputs, self.now);
+        self.outside.extend(events);
+    }
+
+    pub(crate) fn pass(&mut self, us: u64) {
+        self.now = self.now.plus_us(us);
+    }
+
+    fn client(&mut self, client: usize) -> Option<&mut Client> {
+        let count = self.clients.len();
+        self.clients.get_mut(client % count.max(1))
+    }
+
+    // ---- a turn
+
+    /// Returns whether there was anything to do.
+    pub(crate) fn turn(&mut self) -> bool {
+        let budgets = CommonSettings::default().reactor.budgets;
+        self.turns += 1;
+        self.parts.clear();
+        let mut any = self.part("reading", |turns| turns.read(budgets.read_us, false));
+        any |= self.take_outside(budgets.bus_us);
+        any |= self.part("the flush", |turns| {
+            turns.hub.begin_part(budgets.flush_us);
+            turns.hub.flush(turns.now, &mut turns.kernel)
+        });
+        any |= self.part("shares and costly clients", |turns| {
+            turns.read(budgets.read_us, true)
+        });
+        any |= self.flush_little(budgets.flush_us);
+        let is_due = self.hub.poll_timeout();
+        let is_due = is_due.is_some_and(|at| at <= self.now.mono_us);
+        if is_due {
+            self.part("deadlines", |turns| turns.hub.handle_timeout(turns.now));
+            any |= self.flush_little(budgets.flush_us);
+        }
+        any |= self.part("effects", |turns| turns.effects(budgets.effects_us));
+        while let Some(output) = self.hub.poll_output() {
+            self.outputs.push(output);
+        }
+        self.note();
+        self.now = self.now.plus_us(1_000);
+        any | is_due
+    }
+
+    fn part<R>(&mut self, name: &'static str, run: impl FnOnce(&mut Self) -> R) -> R {
+        let begun = cpu_us();
+        let done = run(self);
+        self.parts.push((name, cpu_us() - begun));
+        done
+    }
+
+    fn note(&mut self) {
+        let us = self.parts.iter().map(|(_, us)| us).sum();
+        let most = self.parts.iter().max_by_key(|(_, us)| *us);
+        if us > self.longest.us {
+            let (part, part_us) = *most.expect("a part");
+            self.longest = Longest {
+                us,
+                part,
+                part_us,
+                turn: self.turns,
+            };
+        }
+    }
+
+    fn flush_little(&mut self, flush_us: u64) -> bool {
+        self.part("the flush of little", |turns| {
+            turns.hub.begin_part(flush_us);
+            turns.hub.flush_little(turns.now, &mut turns.kernel)
+        })
+    }
+
+    /// Events that come from outside are not a client's doing, but what one of them costs is.
+    fn take_outside(&mut self, bus_us: u64) -> bool {
+        let mut longest = 0;
+        self.hub.begin_part(bus_us);
+        let events = self.outside.len();
+        while self.hub.takes_publications()
+            && let Some(event) = self.outside.pop_front()
+        {
+            let begun = cpu_us();
+            self.contract.take(&mut self.hub, self.now, event);
+            longest = longest.max(cpu_us() - begun);
+            if !self.hub.has_time() {
+                break;
+            }
+        }
+        self.parts.push(("one event", longest));
+        events > 0
+    }
+
+    /// Reads clients that cost little, or the others and who waits for another share.
+    fn read(&mut self, read_us: u64, costly: bool) -> bool {
+        self.hub.begin_part(read_us);
+        let mut any = false;
+        if costly {
+            for _ in 0..self.hub.waiting_shares() {
+                any = true;
+                self.hub.handle_next_share(self.now);
+                if !self.hub.has_time() {
+                    return true;
+                }
+            }
+            while self.hub.waiting_for_room() > 0 {
+                if self.hub.handle_next_room(self.now).is_none() {
+                    break;
+                }
+                any = true;
+            }
+        }
+        for _ in 0..self.clients.len() {
+            self.next = (self.next + 1) % self.clients.len();
+            if self.clients[self.next].is_costly == costly && self.read_one(self.next) {
+                any = true;
+                if !self.hub.has_time() {
+                    return true;
+                }
+            }
+        }
+        any
+    }
+
+    /// Reads a client's share. Returns false if there was nothing to read.
+    fn read_one(&mut self, at: usize) -> bool {
+        let (begun, key) = (cpu_us(), self.clients[at].key);
+        let mut bytes = 0;
+        while !self.clients[at].unread.is_empty() && self.hub.may_read(key) {
+            if bytes == READ_BYTES_MAX || bytes > 0 && !self.hub.has_share() {
+                break;
+            }
+            let unread = &mut self.clients[at].unread;
+            let room = (READ_BYTES_MAX - bytes).min(self.hub.read_bytes_max(key));
+            let some: Vec<u8> = unread.drain(..room.min(unread.len())).collect();
+            bytes += some.len();
+            self.hub.handle_bytes(self.now, key, &some);
+        }
+        let client = &mut self.clients[at];
+        client.is_costly = bytes > 0 && cpu_us() - begun > LITTLE_US_MAX;
+        if client.has_ended && client.unread.is_empty() {
+            client.has_ended = false;
+            self.hub.handle_ended(self.now, key, true);
+            return true;
+        }
+        bytes > 0
+    }
+
+    fn effects(&mut self, effects_us: u64) -> bool {
+        self.hub.begin_part(effects_us);
+        let mut any = false;
+        while let Some(effect) = self.hub.poll_effect() {
+            any = true;
+            match effect {
+                Effect::Release { key, .. } | Effect::ToHttp { key, .. } => {
+                    self.kernel.rooms.remove(&key);
+                    self.clients.retain(|client| client.key != key);
+                    self.next = 0;
+                    self.hub.handle_released(key);
+                }
+                Effect::HalfClose(key) => self.hub.handle_ended(self.now, key, false),
+                Effect::ReadLast(key) => self.hub.handle_last_read(self.now, key),
+                Effect::ReadOn(_) => {}
+            }
+            if !self.hub.has_time() {
+                break;
+            }
+        }
+        any
+    }
+}
