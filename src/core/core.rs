@@ -26,7 +26,7 @@ use super::topics::{Joined, TopicKey, Topics};
 use super::turn::Turn;
 use super::{
     CloseCode, CloseReason, Closing, Content, Frame, FrameBytes, HubStats, Limits, Now, PhaseKind,
-    Prefix, Publication, Render, SessionKey, TopicName,
+    Publication, Render, SessionKey, TopicName,
 };
 use weirgate_wire::admission::{
     Addresses, ClientAddr, ConnectionPermit, FairQueue, LOOP_BYTES, Peer, Quota,
@@ -415,6 +415,13 @@ impl Core {
             record.set_user(user, false);
             record.marks = Some(marks);
             session.count_client(None, self.now);
+        }
+    }
+
+    /// Lets no later message to the client refer to an earlier message, until the connection ends.
+    pub fn leave_window(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.leave_window();
         }
     }
 

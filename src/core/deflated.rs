@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::encodings::{Key, Kind};
 use super::protocol::websocket;
 use super::window::{FrameId, Next, WindowId, Windows};
-use super::{Class, Frame, HubStats, Limits};
+use super::{Frame, HubStats, Limits, Now};
 use weirgate_wire::deflate;
 use weirgate_wire::deflate::{DeflateParams, Deflater, SMALL_WINDOW_BITS, WINDOW_BITS};
 
@@ -20,13 +20,25 @@ const LARGE_BYTES: usize = 128 * 1024;
 /// The smallest payload that is compressed after a window, bytes: of a smaller one the header takes most.
 const REFERS_BYTES_MIN: usize = 64;
 
-/// The most encodings of a frame after windows of few clients. Each costs a compression, so the limit bounds the cost of
-/// clients that got other messages before, on purpose or not.
+/// The most encodings of a frame, but for those after windows of a quarter of its receivers. Each costs a compression, so
+/// the limit bounds the cost of clients that got other messages before, on purpose or not.
 const OTHERS_MAX: usize = 4;
 
-/// An encoding after the window of a lone client is made for so many receivers at least: beside their writes, a
-/// compression is little.
-const RECEIVERS_OF_LONE: u32 = 128;
+/// Bytes that are compressed for each client with a window, as often as there is a message: beside the writes this costs
+/// little.
+const BYTES_OF_CLIENT: usize = 512;
+
+/// The most bytes that are compressed in a second beyond these: 6 % of a core at most.
+const FEW_BYTES_PER_SECOND: usize = 16 * 1024 * 1024;
+
+/// The outcome of [`Compressor::after`].
+enum Chained {
+    Made,
+    /// The frame does not get smaller.
+    Useless,
+    /// The window is not known, or too few clients have it.
+    Refused,
+}
 
 /// A client, and a frame that it is about to get.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +86,8 @@ pub(super) struct Compressor {
     text: Vec<u8>,
     /// Bytes compressed since [`Self::take_bytes`].
     bytes: usize,
+    /// The present second, and the rest of [`FEW_BYTES_PER_SECOND`] in it.
+    few: (u64, usize),
 }
 
 impl Compressor {
@@ -89,6 +103,15 @@ impl Compressor {
             windows: Windows::default(),
             text: Vec::new(),
             bytes: 0,
+            few: (0, FEW_BYTES_PER_SECOND),
+        }
+    }
+
+    /// Notes the time.
+    pub(super) fn begin(&mut self, now: Now) {
+        let second = now.mono_us / 1_000_000;
+        if second != self.few.0 {
+            self.few = (second, FEW_BYTES_PER_SECOND);
         }
     }
 
@@ -102,8 +125,8 @@ impl Compressor {
         self.windows.release();
     }
 
-    /// Makes the encoding for this client, unless a fitting encoding exists. `company`: clients that got the same
-    /// messages before in this flush, of a client with several messages to get.
+    /// Makes the encoding for this client, unless a fitting encoding exists. `company`: about the number of clients that
+    /// get the same messages in this flush, of a client with several messages to get.
     pub(super) fn plan(
         &mut self,
         frame: &Arc<Frame>,
@@ -111,86 +134,125 @@ impl Compressor {
         company: &mut u32,
         stats: &mut HubStats,
     ) -> FramePlan {
-        if !client.params.takes_over() {
-            let kind = client.begun;
-            return FramePlan::of(
-                kind.unwrap_or_else(|| self.without_window(frame, client, stats)),
-            );
+        if client.params.takes_over() {
+            return self.plan_in_window(frame, client, company, stats);
         }
+        let key = match client.begun {
+            Some(Kind::After) => Key::after(client.window, client.prefix_bytes),
+            Some(kind) => Key::of(kind),
+            None => self.without_window(frame, client, stats),
+        };
+        let next = WindowId::NONE;
+        FramePlan { key, next }
+    }
+
+    fn plan_in_window(
+        &mut self,
+        frame: &Arc<Frame>,
+        client: Inflates,
+        company: &mut u32,
+        stats: &mut HubStats,
+    ) -> FramePlan {
         let id = self
             .refers_to_others(frame)
             .then(|| self.windows.number(frame));
         *company = (*company).max(self.windows.clients(client.window));
-        let after = Key::after(client.window, client.prefix_bytes);
-        let key = match (client.begun, id) {
-            (Some(Kind::After), _) => after,
-            (Some(kind), _) => Key::of(kind),
-            (None, Some(id)) if self.after(frame, id, client, *company, stats) => after,
-            (None, _) => Key::of(self.without_window(frame, client, stats)),
+        let (key, before) = match (client.begun, id) {
+            (Some(Kind::After), _) => {
+                let window = client.window;
+                (Key::after(window, client.prefix_bytes), window)
+            }
+            (Some(kind), _) => (Key::of(kind), client.window),
+            (None, Some(id)) => self.choose(frame, id, client, *company, stats),
+            (None, None) => (self.without_window(frame, client, stats), client.window),
         };
         let body_bytes = frame.body().len();
         let next = self.windows.next(Next {
-            before: client.window,
+            client: client.window,
+            before,
             gap: client.prefix_bytes + if id.is_none() { body_bytes } else { 0 },
             frame: id.map(|id| (id, body_bytes)),
         });
         FramePlan { key, next }
     }
 
-    /// Makes an encoding that refers to no window; returns its kind.
-    fn without_window(&mut self, frame: &Frame, client: Inflates, stats: &mut HubStats) -> Kind {
-        let alone = alone(frame, client.params);
-        if let Some(key) = alone
-            && self.alone(frame, key, stats)
-        {
-            return key.kind;
-        }
-        frame.encoded_with(Key::of(Kind::Stored), |body| {
-            stats.encodings_stored += 1;
-            let mut out = websocket::room_for(body.len() + body.len() / 8_192 + 16);
-            deflate::stored_message(&mut out, body);
-            out.shrink_to_fit();
-            Some(out)
-        });
-        Kind::Stored
-    }
-
-    fn is_worth_it(&self, body_bytes: usize) -> bool {
-        self.worth_it.contains(&body_bytes)
-    }
-
-    /// Whether the frame may refer to a window, and later frames to it: not an answer to one client, nor a message of a
-    /// user's own.
-    fn refers_to_others(&self, frame: &Frame) -> bool {
-        frame.class() != Class::Answer
-            && !frame.is_private()
-            && self.refers.contains(&frame.body().len())
-    }
-
-    /// Makes the encoding of `frame` that refers to the client's window; returns false if the window is not known, too
-    /// few clients have it, or nothing is saved.
-    fn after(
+    /// Makes the encoding after the client's window, or after its last message, or without reference. Also returns the
+    /// window that counts from now on: the end of a window is a window too, and clients that got different messages
+    /// before have the same end sooner.
+    fn choose(
         &mut self,
         frame: &Frame,
         id: FrameId,
         client: Inflates,
         company: u32,
         stats: &mut HubStats,
-    ) -> bool {
-        if client.window == WindowId::NONE {
-            return false;
+    ) -> (Key, WindowId) {
+        let mut window = client.window;
+        let mut outcome = self.after(frame, id, (window, client.prefix_bytes), company, stats);
+        if matches!(outcome, Chained::Refused) {
+            window = self.windows.last_of(window);
+            let company = self.windows.clients(window);
+            outcome = self.after(frame, id, (window, client.prefix_bytes), company, stats);
         }
-        let key = Key::after(client.window, client.prefix_bytes);
+        match outcome {
+            Chained::Made => (Key::after(window, client.prefix_bytes), window),
+            Chained::Useless => (self.without_window(frame, client, stats), client.window),
+            Chained::Refused => (self.without_window(frame, client, stats), WindowId::NONE),
+        }
+    }
+
+    /// Makes an encoding that refers to no window.
+    fn without_window(&mut self, frame: &Frame, client: Inflates, stats: &mut HubStats) -> Key {
+        let alone = alone(frame, client.params);
+        if let Some(key) = alone
+            && self.alone(frame, key, stats)
+        {
+            return key;
+        }
+        let key = Key::of(Kind::Stored);
+        frame.encoded_with(key, |body| {
+            stats.encodings_stored += 1;
+            let mut out = websocket::room_for(body.len() + body.len() / 8_192 + 16);
+            deflate::stored_message(&mut out, body);
+            out.shrink_to_fit();
+            Some(out)
+        });
+        key
+    }
+
+    fn is_worth_it(&self, body_bytes: usize) -> bool {
+        self.worth_it.contains(&body_bytes)
+    }
+
+    /// Whether the frame may refer to a window, and later frames to it.
+    fn refers_to_others(&self, frame: &Frame) -> bool {
+        frame.is_common() && self.refers.contains(&frame.body().len())
+    }
+
+    /// Makes the encoding of `frame` after a window and so many bytes of a prefix. `company`: clients with the window.
+    fn after(
+        &mut self,
+        frame: &Frame,
+        id: FrameId,
+        (window, gap): (WindowId, usize),
+        company: u32,
+        stats: &mut HubStats,
+    ) -> Chained {
+        if window == WindowId::NONE {
+            return Chained::Refused;
+        }
+        let key = Key::after(window, gap);
         if frame.encoded(key).is_some() {
-            return true;
+            return Chained::Made;
         }
-        let chained = frame.encodings().chained();
-        if !is_shared_enough(company, self.windows.receivers(id), chained) {
-            return false;
+        let bytes = frame.body().len() + self.windows.bytes(window);
+        let is_most = company.saturating_mul(4) >= self.windows.receivers(id);
+        let has_place = is_most || frame.encodings().chained() < OTHERS_MAX;
+        if !has_place || !self.is_cheap(company, bytes) {
+            return Chained::Refused;
         }
         self.text.clear();
         let (windows, text) = (&self.windows, &mut self.text);
-        let (window, gap) = (client.window, client.prefix_bytes);
         let made = frame.encoded_with(key, |body| {
             if !windows.text(window, gap, body, text) {
                 return None;
@@ -201,7 +263,20 @@ impl Compressor {
             let payload = self.deflater.deflate_after(text, body)?;
             Some(websocket::behind_room(&payload))
         });
-        made.is_some()
+        match made {
+            Some(_) => Chained::Made,
+            None => Chained::Useless,
+        }
+    }
+
+    /// Whether so many bytes may be compressed for so many clients.
+    fn is_cheap(&mut self, clients: u32, bytes: usize) -> bool {
+        let is_shared = (clients as usize).saturating_mul(BYTES_OF_CLIENT) >= bytes;
+        let rest = self.few.1.checked_sub(bytes);
+        if let Some(rest) = rest.filter(|_| !is_shared) {
+            self.few.1 = rest;
+        }
+        is_shared || rest.is_some()
     }
 
     /// Makes the encoding without reference; returns false if the size is outside `worth_it` or nothing
@@ -224,15 +299,6 @@ impl Compressor {
         });
         made.is_some()
     }
-}
-
-/// Whether an encoding after a window is made. `company`: clients with the window; `receivers` of the frame; `chained`:
-/// encodings of the frame after other windows.
-fn is_shared_enough(company: u32, receivers: u32, chained: usize) -> bool {
-    let (company, is_another) = (company.max(1), chained < OTHERS_MAX);
-    let is_group = company >= 2 && company.saturating_mul(16) >= receivers;
-    let is_cheap = (chained as u32 + 1) * RECEIVERS_OF_LONE <= receivers;
-    company.saturating_mul(4) >= receivers || is_another && (is_group || is_cheap)
 }
 
 /// The encoding without reference, if the client has a window for it.

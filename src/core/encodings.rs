@@ -102,6 +102,11 @@ impl Key {
         }
     }
 
+    /// The window to which the encoding refers.
+    pub(super) fn window(self) -> WindowId {
+        self.after
+    }
+
     /// The encoding that refers to a window; `prefix_bytes` of one connection are between.
     #[inline]
     pub(super) const fn after(window: WindowId, prefix_bytes: usize) -> Self {

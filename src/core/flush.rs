@@ -267,6 +267,7 @@ impl Core {
         scratch.prefixes.clear();
         scratch.frame_plans.clear();
         scratch.wrote.clear();
+        self.compressor.begin(self.now);
         let (mut planned, mut bytes, mut deflated_bytes) = (0, 0, 0);
         while planned < BATCH_SESSIONS
             && bytes <= BATCH_BYTES
@@ -463,9 +464,11 @@ fn plan(
     };
     let stats = &mut clients.stats;
     let mut company = 0;
-    let writes = session.prepare_write(bytes, (&mut *prefixes, &mut *frame_plans), |frame, client| {
-        compressor.plan(frame, client, &mut company, stats)
-    });
+    let writes = session.prepare_write(
+        bytes,
+        (&mut *prefixes, &mut *frame_plans),
+        |frame, client| compressor.plan(frame, client, &mut company, stats),
+    );
     writes.then_some(Plan {
         key,
         prefixes: from..prefixes.len(),

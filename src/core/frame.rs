@@ -147,7 +147,7 @@ pub struct Frame {
     counted: Counted,
     /// Whether the history keeps the frame.
     is_kept: AtomicBool,
-    is_private: AtomicBool,
+    is_common: AtomicBool,
     /// Where the text of the position is in the payload; without a position 1 if the message is of the kept feed.
     position_at: u32,
     position_bytes: u8,
@@ -289,16 +289,17 @@ impl Frame {
         self.window_number.store(id.0, Ordering::Relaxed);
     }
 
-    /// Whether the message is of a user's own name: it refers to no other message, and no other refers to it, so that
-    /// no size depends on its content together with a text of somebody else (RFC 7692 §8).
+    /// Whether the message may refer to earlier common messages of a connection when it is compressed, and later ones
+    /// to it. Any other message stays alone, so that no size depends on its content together with a text of somebody
+    /// else (RFC 7692 §8).
     #[inline]
-    pub fn is_private(&self) -> bool {
-        self.is_private.load(Ordering::Relaxed)
+    pub fn is_common(&self) -> bool {
+        self.is_common.load(Ordering::Relaxed)
     }
 
-    /// Marks the message as one of a user's own name, before it is sent.
-    pub fn set_private(&self) {
-        self.is_private.store(true, Ordering::Relaxed);
+    /// Marks the message as one that is no user's own, before it is sent or copied.
+    pub fn set_common(&self) {
+        self.is_common.store(true, Ordering::Relaxed);
     }
 
     /// All encodings so far, except the plain encoding.
@@ -374,7 +375,7 @@ pub struct FrameBuilder {
     key: Option<ConflationKey>,
     received: Now,
     alive: FrameBytes,
-    is_private: bool,
+    is_common: bool,
     position_at: u32,
     position_bytes: u8,
 }
@@ -389,7 +390,7 @@ impl FrameBuilder {
             key: None,
             received: Now::default(),
             alive: alive.clone(),
-            is_private: false,
+            is_common: false,
             position_at: 0,
             position_bytes: 0,
         }
@@ -424,10 +425,10 @@ impl FrameBuilder {
         self
     }
 
-    /// Notes whether the message is of a user's own name ([`Frame::is_private`]).
+    /// Notes whether the message is no user's own ([`Frame::is_common`]). A copy has to note what the original does.
     #[must_use]
-    pub fn private(mut self, is_private: bool) -> Self {
-        self.is_private = is_private;
+    pub fn common(mut self, is_common: bool) -> Self {
+        self.is_common = is_common;
         self
     }
 
@@ -503,7 +504,7 @@ impl FrameBuilder {
             alive: self.alive,
             counted: Counted::default(),
             is_kept: AtomicBool::new(false),
-            is_private: AtomicBool::new(self.is_private),
+            is_common: AtomicBool::new(self.is_common),
             position_at: self.position_at,
             position_bytes: self.position_bytes,
         })

@@ -28,7 +28,7 @@ use super::limits::SendQueueLimits;
 use super::protocol::Encoding;
 use super::queue::{Entry, Queue, Weigh as _};
 use super::window::WindowId;
-use super::{CloseReason, ConflationKey, Frame, Prefix, Now};
+use super::{CloseReason, ConflationKey, Frame, Now, Prefix};
 
 /// The most frames in one write: even if each has a prefix, these and the control part are fewer slices than a `writev`
 /// takes (IOV_MAX is 1,024 on Linux).
@@ -108,6 +108,13 @@ impl SendQueue {
             "the encoding is chosen at the handshake"
         );
         self.encoding = encoding;
+    }
+
+    /// Lets no later message refer to an earlier one. A begun frame goes on as it began.
+    pub(super) fn leave_window(&mut self) {
+        if let Encoding::Deflate(params) = &mut self.encoding {
+            *params = params.without_takeover();
+        }
     }
 
     pub(super) fn encoding(&self) -> Encoding {

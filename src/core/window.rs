@@ -5,9 +5,14 @@
 //! every client whose last messages were the same. The hub keeps no text for a client, only the number of its window
 //! ([`WindowId`]): a window is a list of frames, and equal lists have one number.
 //!
-//! A list has bytes that differ from client to client only as their length ([`Sent::gap`]): a prefix, an answer, and a
-//! message of one user. The dictionary has [`GAP`] in their place, and a payload with this byte refers to no window
-//! with gaps, so no reference can reach into a gap. By that, secrets of one user change no size of another message.
+//! Only common messages ([`Frame::is_common`]) are in a list with their text. Everything else is there as its length
+//! ([`Sent::gap`]): a prefix, an answer, and a message of one user. The dictionary has [`GAP`] in its place, and a payload
+//! with this byte refers to no window with gaps, so no reference can reach into a gap. By that, secrets of one user
+//! change no size of another message.
+//!
+//! The end of a window is a window too. If too few clients have a window to compress a message for it, they get the
+//! message after their last message alone, or without reference, and what they got before counts no more. So clients
+//! that skip messages, or have other names, have windows in common again.
 //!
 //! | what | where |
 //! | --- | --- |
@@ -84,6 +89,9 @@ impl Sent {
 /// The payload after which a window is to be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Next {
+    /// The client's window so far.
+    pub(super) client: WindowId,
+    /// The end of it that counts from now on.
     pub(super) before: WindowId,
     /// Bytes before the payload, or in place of it, that differ from client to client.
     pub(super) gap: usize,
@@ -187,14 +195,14 @@ impl Windows {
         self.windows.get(self.at(id)?)
     }
 
-    /// The window of a client that had the window `before`, and then got the frame; counts the client.
+    /// The window of a client after a frame; counts the client.
     pub(super) fn next(&mut self, next: Next) -> WindowId {
         let id = match self.last {
             Some((last, id)) if last == next => id,
             _ => self.find(next),
         };
         self.last = Some((next, id));
-        if let Some(before) = self.get_mut(next.before) {
+        if let Some(before) = self.get_mut(next.client) {
             before.clients = before.clients.saturating_sub(1);
         }
         if let Some(after) = self.get_mut(id) {
@@ -215,12 +223,44 @@ impl Windows {
             sent.extend_from_slice(&before.sent);
         }
         append(&mut sent, next);
-        let id = match self.by_sent.get(sent.as_slice()) {
-            _ if sent.is_empty() => WindowId::NONE,
-            Some(id) => *id,
-            None => self.insert(sent.as_slice().into()),
-        };
+        let id = self.known(&mut sent);
         self.scratch = sent;
+        id
+    }
+
+    /// The number of a list; before its first message nothing is known.
+    fn known(&mut self, sent: &mut [Sent]) -> WindowId {
+        match sent.first_mut() {
+            Some(first) if first.frame.is_some() => first.gap = 0,
+            _ => return WindowId::NONE,
+        }
+        match self.by_sent.get(&*sent) {
+            Some(id) => *id,
+            None => self.insert((&*sent).into()),
+        }
+    }
+
+    /// Bytes of a window that references reach.
+    pub(super) fn bytes(&self, id: WindowId) -> usize {
+        let sent = self.get(id).map_or(&[][..], |window| &window.sent);
+        let bytes: usize = sent.iter().map(|sent| sent.bytes()).sum();
+        bytes.min(DICTIONARY_BYTES_MAX)
+    }
+
+    /// The end of a window from its last message on; [`WindowId::NONE`] if the window is no longer.
+    pub(super) fn last_of(&mut self, id: WindowId) -> WindowId {
+        let sent = self.get(id).map_or(&[][..], |window| &window.sent);
+        let last = sent.iter().rposition(|sent| sent.frame.is_some());
+        let Some(last) = last.filter(|last| *last > 0) else {
+            return WindowId::NONE;
+        };
+        let mut end = std::mem::take(&mut self.scratch);
+        end.clear();
+        if let Some(window) = self.get(id) {
+            end.extend_from_slice(&window.sent[last..]);
+        }
+        let id = self.known(&mut end);
+        self.scratch = end;
         id
     }
 
@@ -292,10 +332,6 @@ fn append(sent: &mut Vec<Sent>, next: Next) {
     });
     let beyond = sent.len() - reached.count();
     sent.drain(..beyond);
-    match sent.first_mut() {
-        Some(first) if first.frame.is_some() => first.gap = 0,
-        _ => sent.clear(),
-    }
 }
 
 #[cfg(test)]

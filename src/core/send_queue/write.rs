@@ -5,15 +5,14 @@
 //! clients a write has many such frames, and every look at every frame counts.
 
 use std::io::IoSlice;
-
-use super::{Begun, FRAMES_MAX, SendQueue, Wrote};
 use std::sync::Arc;
 
+use super::{Begun, FRAMES_MAX, SendQueue, Wrote};
 use crate::deflated::{FramePlan, Inflates};
 use crate::encodings::Kind;
 use crate::protocol::{Encoding, websocket};
 use crate::queue::{Entry, Queue};
-use crate::{Encoded, Frame, Prefix, Now};
+use crate::{Encoded, Frame, Now, Prefix};
 use weirgate_wire::deflate::DeflateParams;
 
 impl SendQueue {
@@ -161,6 +160,10 @@ impl SendQueue {
                 kind,
                 offset: (skip + left) as u32,
             });
+            // The rest has to be found again, and it may be after the end of the window alone.
+            if let Some(plan) = plan.filter(|_| kind == Kind::After) {
+                self.window = plan.key.window();
+            }
             return 0;
         }
         self.begun = None;

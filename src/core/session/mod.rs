@@ -401,6 +401,11 @@ impl Session {
         true
     }
 
+    /// Lets no later message refer to an earlier one.
+    pub(super) fn leave_window(&mut self) {
+        self.queue.leave_window();
+    }
+
     /// The next write, as [`SendQueue::gather`].
     #[inline]
     pub(super) fn gather<'a>(

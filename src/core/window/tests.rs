@@ -11,6 +11,7 @@ fn frame(alive: &FrameBytes, bytes: &[u8]) -> Arc<Frame> {
 fn sent(windows: &mut Windows, before: WindowId, frame: &Arc<Frame>, gap: usize) -> WindowId {
     let id = windows.number(frame);
     windows.next(Next {
+        client: before,
         before,
         gap,
         frame: Some((id, frame.body().len())),
@@ -19,6 +20,7 @@ fn sent(windows: &mut Windows, before: WindowId, frame: &Arc<Frame>, gap: usize)
 
 fn gap(windows: &mut Windows, before: WindowId, gap: usize) -> WindowId {
     windows.next(Next {
+        client: before,
         before,
         gap,
         frame: None,
