@@ -20,9 +20,12 @@ const LARGE_BYTES: usize = 128 * 1024;
 /// The smallest payload that is compressed after a window, bytes: of a smaller one the header takes most.
 const REFERS_BYTES_MIN: usize = 64;
 
-/// The most encodings of a frame, but for those after windows of a quarter of its receivers. Each costs a compression, so
-/// the limit bounds the cost of clients that got other messages before, on purpose or not.
+/// The most encodings of a frame after windows of few clients. Each costs a compression, so the limit bounds the cost of
+/// clients that got other messages before, on purpose or not.
 const OTHERS_MAX: usize = 4;
+
+/// The most encodings of a frame after windows, if a quarter of its receivers may have them.
+const CHAINED_MAX: usize = 6;
 
 /// Bytes that are compressed for each client with a window, as often as there is a message: beside the writes this costs
 /// little.
@@ -247,8 +250,8 @@ impl Compressor {
         }
         let bytes = frame.body().len() + self.windows.bytes(window);
         let is_most = company.saturating_mul(4) >= self.windows.receivers(id);
-        let has_place = is_most || frame.encodings().chained() < OTHERS_MAX;
-        if !has_place || !self.is_cheap(company, bytes) {
+        let chained_max = if is_most { CHAINED_MAX } else { OTHERS_MAX };
+        if frame.encodings().chained() >= chained_max || !self.is_cheap(company, bytes) {
             return Chained::Refused;
         }
         self.text.clear();

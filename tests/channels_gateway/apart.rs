@@ -62,7 +62,10 @@ fn sizes(reader: Reader, secret: &str, guess: &str) -> (Vec<u64>, Vec<u64>) {
         let [got] = &bench.got(key)[..] else {
             panic!("{reader:?}: one message in step {step}");
         };
-        assert_eq!((&got["channel"], &got["data"]["text"]), (&json!(name), &json!(text)));
+        assert_eq!(
+            (&got["channel"], &got["data"]["text"]),
+            (&json!(name), &json!(text))
+        );
         let bytes = bench.world.net.sockets[&key].bytes;
         [&mut public, &mut own][step % 2].push(bytes - before);
         before = bytes;
