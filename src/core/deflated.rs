@@ -118,6 +118,11 @@ impl Compressor {
         }
     }
 
+    /// Notes the end of a batch of writes.
+    pub(super) fn end(&mut self) {
+        self.windows.let_go_excess();
+    }
+
     /// Bytes compressed since the last call.
     pub(super) fn take_bytes(&mut self) -> usize {
         std::mem::take(&mut self.bytes)

@@ -301,6 +301,7 @@ impl Core {
             deflated_bytes += self.compressor.take_bytes();
             scratch.plans.extend(plan);
         }
+        self.compressor.end();
 
         let mut slices = recycle(take(&mut scratch.slices));
         for plan in &mut scratch.plans {

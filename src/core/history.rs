@@ -17,6 +17,7 @@ use self::names::{Names, Places};
 pub(super) use self::wanted::merge_charge;
 use self::wanted::{After, Found, MATCH_STEPS_MAX, Matching};
 pub use self::wanted::{Missed, Outcome, Wanted};
+use super::frame::Keeper;
 use super::turn::Turn;
 use super::{
     Content, FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats, Message, NotRecovered,
@@ -76,7 +77,7 @@ impl Entry {
         };
         let copy = (memory.render)(&message, pattern, &memory.frames);
         if !Arc::ptr_eq(frame, &copy) {
-            copy.set_kept(true);
+            copy.set_kept(Keeper::History, true);
             if self.copies.is_empty() {
                 // Most messages have one copy; a list would begin with room for four.
                 self.copies.reserve_exact(1);
@@ -96,7 +97,7 @@ impl Entry {
 
     fn drop_copies(&mut self, memory: &mut Memory) {
         for (pattern, copy) in std::mem::take(&mut self.copies) {
-            copy.set_kept(false);
+            copy.set_kept(Keeper::History, false);
             memory.count(pattern.as_ref(), &copy, usize::checked_sub);
         }
     }
@@ -229,7 +230,7 @@ impl History {
             self.names.left_out(name, number);
         }
         if let Some(frame) = frame {
-            frame.set_kept(true);
+            frame.set_kept(Keeper::History, true);
         }
         self.entries.push_back(Entry {
             number,
@@ -457,7 +458,7 @@ impl History {
     /// Memory of the messages and the names.
     fn memory(&self) -> usize {
         let beside = ENTRY_BYTES * self.entries.len() + self.memory.beside;
-        self.memory.frames.kept() as usize + beside + self.names.bytes()
+        self.memory.frames.kept(Keeper::History) as usize + beside + self.names.bytes()
     }
 
     /// Index of the first entry with this number or a higher one.
@@ -500,7 +501,7 @@ impl History {
         if let Some(frame) = &entry.frame
             && next.is_none_or(|next| !next.has(entry.frame.as_ref()))
         {
-            frame.set_kept(false);
+            frame.set_kept(Keeper::History, false);
         }
         self.forgotten = entry.number;
         if let Some(since) = &mut self.since {

@@ -29,13 +29,14 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::Frame;
+use super::frame::Keeper;
 use weirgate_wire::deflate::DICTIONARY_BYTES_MAX;
 
 /// The most frames of a window that later frames refer to.
 const FRAMES_MAX: usize = 32;
 
-/// The most bytes of frames that are kept only for later frames to refer to; at least one frame.
-const KEPT_BYTES_MAX: usize = 1024 * 1024;
+/// The most memory of frames that are kept for later frames to refer to; at least one frame.
+const KEPT_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The most entries of the lists of all windows that are known: some MiB. A client whose window is no longer known gets its
 /// next message without reference.
@@ -127,7 +128,6 @@ pub(super) struct Windows {
     kept: VecDeque<Kept>,
     /// The number of the first frame kept.
     first_kept: u32,
-    bytes: usize,
     /// The last question and its answer: most writes of a flush ask the same.
     last: Option<(Next, WindowId)>,
     scratch: Vec<Sent>,
@@ -146,20 +146,28 @@ impl Windows {
     fn keep(&mut self, frame: &Arc<Frame>) -> FrameId {
         let id = FrameId(self.first_kept.wrapping_add(self.kept.len() as u32));
         frame.set_window_number(id);
-        self.bytes += frame.queue_bytes();
+        frame.set_kept(Keeper::Windows, true);
         self.kept.push_back(Kept {
             receivers: Arc::strong_count(frame) as u32,
             frame: Arc::clone(frame),
         });
-        while self.bytes > KEPT_BYTES_MAX && self.kept.len() > 1 {
+        self.let_go_excess();
+        id
+    }
+
+    /// Releases the oldest frames over the limit: encodings count from when they are made.
+    pub(super) fn let_go_excess(&mut self) {
+        while let Some(newest) = self.kept.back()
+            && newest.frame.bytes_kept(Keeper::Windows) > KEPT_BYTES_MAX
+            && self.kept.len() > 1
+        {
             self.let_go();
         }
-        id
     }
 
     fn let_go(&mut self) {
         if let Some(oldest) = self.kept.pop_front() {
-            self.bytes -= oldest.frame.queue_bytes();
+            oldest.frame.set_kept(Keeper::Windows, false);
             self.first_kept = self.first_kept.wrapping_add(1);
         }
     }

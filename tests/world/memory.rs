@@ -16,7 +16,7 @@ use super::{Output, World};
 pub(crate) const REST_US: u64 = 250_000;
 
 /// Most memory of frames kept for later frames to refer to, with all encodings.
-const KEPT_BYTES_MAX: u64 = 3 << 20;
+const KEPT_BYTES_MAX: u64 = 1 << 20;
 
 /// A weak reference to a frame.
 #[derive(Clone, Default)]
