@@ -9,6 +9,7 @@ mod world;
 
 mod long_turns {
     pub(super) mod acts;
+    pub(super) mod cases;
     pub(super) mod channels;
     pub(super) mod events;
     pub(super) mod levels;
@@ -17,6 +18,7 @@ mod long_turns {
     pub(super) mod turns;
 }
 
+use long_turns::cases::play_all;
 use long_turns::search::search;
 use long_turns::{channels, events, levels, trades};
 
@@ -38,4 +40,24 @@ fn events() {
 #[test]
 fn levels() {
     search::<levels::Levels>("levels");
+}
+
+#[test]
+fn channels_of_very_many_names() {
+    play_all::<channels::Channels>("channels", channels::cases());
+}
+
+#[test]
+fn trades_of_very_many_symbols() {
+    play_all::<trades::Trades>("trades", trades::cases());
+}
+
+#[test]
+fn events_of_very_many_devices() {
+    play_all::<events::Events>("events", events::cases());
+}
+
+#[test]
+fn levels_of_very_many_members() {
+    play_all::<levels::Levels>("levels", levels::cases());
 }

@@ -84,7 +84,7 @@ export class Connection {
     const off = () => this.removeEventListener(type, listener);
     off();
     signal?.addEventListener("abort", off);
-    if (listener && !signal?.aborted) this.#listeners = [...this.#listeners, { type, listener, off: once && off }];
+    if (listener && !signal?.aborted) this.#listeners = this.#listeners.concat({ type, listener, off: once && off });
   }
 
   removeEventListener(type, listener) {
@@ -317,7 +317,7 @@ export class Connection {
     const isCut = reason === "revoked" && this.#refused?.close.reason === reason;
     // A new token may be admitted; anything else would fail again.
     if (typeof token === "function" && !isCut && (code === 1008 || status === 401)) this.#refused = { token: this.#token, close };
-    else if ([1002, 1003, 1007, 1008, 1009, 1010].includes(code) || /^4(?!08|25|29)/.test(status)) return false;
+    else if (/^10(0[23789]|10)$/.test(code) || /^4(?!08|25|29)/.test(status)) return false;
     // "Try again later" (1013). Another instance may be some milliseconds behind. A failed handshake may be a hidden 503.
     const least = code === 1013 ? 2_000 : opened ? 100 : backoffMinMs;
     const window = Math.min(backoffMaxMs, backoffMinMs * 2 ** attempt, Math.max(backoffMinMs, this.now - this.#lostAt));
@@ -355,7 +355,7 @@ export const connect = (url, options) => new Connection(url, options);
 
 /** Clock, timers and WebSocket of the engine. */
 function drive(client, url) {
-  const { options } = client, names = {};
+  const { options } = client;
   // The newest attempt, with its socket.
   let current, alarm, armedAt = Infinity;
 
@@ -371,7 +371,7 @@ function drive(client, url) {
   const open = (mine, given, token) => {
     const tell = (...event) => mine === current && client.input(...event);
     const { protocols = [], tokenIn, WebSocket = globalThis.WebSocket } = options, offered = [protocols].flat();
-    if (!WebSocket) throw new TypeError("no WebSocket: pass that of the package ws as option WebSocket");
+    if (!WebSocket) throw new TypeError("pass the package ws as option WebSocket");
     if (!client.input("dialed", token)) return;
     // A subprotocol stays out of logs, but cannot hold every character.
     const isOffered = token && tokenIn !== "query" && /^[\w!#$%&'*+.^`|~-]+$/.test(token);
@@ -428,15 +428,14 @@ function drive(client, url) {
     },
     send: (data) => driver.attempt(() => current.socket?.send(data)),
     emit(type, detail = client, more = {}) {
-      const name = (names[type] ??= `on${type[0].toUpperCase()}${type.slice(1)}`);
-      if (options[name]) driver.attempt(() => options[name](detail, ...Object.values(more)));
+      driver.attempt(() => options[`on${type[0].toUpperCase()}${type.slice(1)}`]?.(detail, ...Object.values(more)));
       client.dispatchEvent({ type, target: client, detail, ...more });
     },
     log: (error) => console.error(error),
     /** What nobody may have heard of. */
     warn: (text) => options.onError || client.hears("error") || console.warn(text),
-    // Deno would end the program.
-    report: (error) => (globalThis.reportError && !globalThis.Deno ? reportError(error) : driver.log(error)),
+    // Deno and Bun, which have a process as Node has, would end it.
+    report: (error) => (globalThis.reportError && !globalThis.process ? reportError(error) : driver.log(error)),
     /** Calls a function of the program: a failure changes nothing. */
     attempt(call, failed = driver.report) {
       try {
@@ -470,6 +469,8 @@ function drive(client, url) {
 function addressOf(given, query) {
   const page = globalThis.location?.href;
   let url = (page ? new URL(given, page).href : `${given}`).replace(/^http/i, "ws").replace(/#.*/, "");
+  // In a page, 127.0.0.1:80 would be the name of a file.
+  if (!/^wss?:/i.test(url) || /^[\d[][^/?]*:/.test(given)) throw new TypeError(`no ws:// in ${given}`);
   for (const [name, value] of Object.entries(query)) {
     if (value) url = `${url.replace(RegExp(`([?&])${name}=[^&]*&?`), "$1")}${url.includes("?") ? "&" : "?"}${name}=${encodeURIComponent(value)}`;
   }

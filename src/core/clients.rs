@@ -96,7 +96,19 @@ impl Clients {
                 // No other frame waits for the slot now, so this frame waits for the slot or goes into the queue.
                 self.deliver(now, limits, key, frame);
             }
+            Delivered::PostponedFirst => {
+                self.end_postponing(now, key);
+                self.deliver(now, limits, key, frame);
+            }
             other => self.delivered(now, key, frame, other),
+        }
+    }
+
+    /// Sends what was postponed, although the client has not resumed: the client gets no missed messages.
+    fn end_postponing(&mut self, now: Now, key: SessionKey) {
+        let frames = self.session_mut(key).map(Session::take_postponed);
+        for frame in frames.into_iter().flatten() {
+            self.replay(now, key, frame);
         }
     }
 
@@ -143,7 +155,10 @@ impl Clients {
     /// Counts a delivery, and notes what follows.
     fn delivered(&mut self, now: Now, key: SessionKey, frame: &Arc<Frame>, delivered: Delivered) {
         match delivered {
-            Delivered::Refused | Delivered::SlotFirst => return,
+            Delivered::Refused
+            | Delivered::SlotFirst
+            | Delivered::Postponed
+            | Delivered::PostponedFirst => return,
             Delivered::Ahead => return self.ahead.push(key),
             Delivered::Shed => {
                 self.stats.messages_queued += 1;

@@ -337,9 +337,9 @@ impl Frame {
         })
     }
 
-    /// Makes the event of event streams with `encode`, at the first call.
-    pub(super) fn encode_event(&self, encode: impl FnOnce(&Self) -> Encoded) {
-        let key = Key::of(Kind::Event);
+    /// Makes the event of this kind with `encode`, at the first call.
+    pub(super) fn encode_event(&self, kind: Kind, encode: impl FnOnce(&Self) -> Encoded) {
+        let key = Key::of(kind);
         self.make(key, || Some(encode(self)));
     }
 

@@ -15,13 +15,13 @@ use std::sync::Arc;
 
 use self::names::{Names, Places};
 pub(super) use self::wanted::merge_charge;
-use self::wanted::{After, Found, MATCH_STEPS_MAX, Matching};
+use self::wanted::{After, CopyPlace, Found, MATCH_STEPS_MAX, Matching, rank_of};
 pub use self::wanted::{Missed, Outcome, Wanted};
 use super::frame::Keeper;
 use super::turn::Turn;
 use super::{
-    Content, FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats, Message, NotRecovered,
-    Position, Render, Short, StoredId, TopicName,
+    Content, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats, Message,
+    NotRecovered, Position, Render, Short, StoredId, TopicName,
 };
 use weirgate_wire::auth::MatchBudget;
 use weirgate_wire::base::Now;
@@ -36,6 +36,8 @@ const ENTRY_BYTES: usize = 2 * (size_of::<Entry>() + size_of::<u32>() + size_of:
 const COPY_BYTES: usize = 2 * size_of::<(Option<TopicName>, Arc<Frame>)>();
 /// While copies have more than one `COPIES_SHARE`th of the bytes, copies are dropped before messages are forgotten.
 const COPIES_SHARE: usize = 4;
+/// The most frames that are made at once: usual resumes have fewer messages, and it takes less than half a millisecond.
+const MADE_AT_ONCE: usize = 500;
 /// How much longer a message is kept, so that messages are forgotten many at a time.
 const LATE_US: u64 = 200_000;
 
@@ -298,6 +300,30 @@ impl History {
         (missed, outcomes)
     }
 
+    /// Whether the message at a position is known.
+    pub(super) fn finds(&self, since: &str) -> Outcome {
+        self.places.find(since).map(|_| ())
+    }
+
+    /// The messages with their places. They are in the order of the feed; one whose place is not known comes right after
+    /// the one before.
+    pub(super) fn placed(&self, frames: Vec<Arc<Frame>>) -> Missed {
+        let mut last = (0, CopyRank::LAST);
+        let place_of = |frame: &Arc<Frame>| {
+            let position = str::from_utf8(frame.position()).unwrap_or_default();
+            if let Ok(after) = self.places.find(position) {
+                last = last.max((after.number, after.copy));
+            }
+            last
+        };
+        let places: Vec<CopyPlace> = frames.iter().map(place_of).collect();
+        Missed {
+            bytes: frames.iter().map(|frame| frame.queue_bytes()).sum(),
+            frames: places.into_iter().zip(frames).collect(),
+            ..Missed::default()
+        }
+    }
+
     /// The newest `count` messages of each topic that a wanted name matches, oldest first; or no message, and
     /// why not.
     pub(super) fn newest(
@@ -306,15 +332,15 @@ impl History {
         count: usize,
         of: (Content, usize),
     ) -> (Missed, Outcome) {
-        let (mut newest, found) = self.search(wanted.iter(), of, |history, found, matching| {
-            history.find_newest(found, count, matching)
-        });
-        newest.frames.reverse();
-        (newest, found)
+        self.search(wanted.iter(), of, |history, found, matching| {
+            history.find_newest(found, count, matching)?;
+            found.copies.reverse();
+            Ok(())
+        })
     }
 
-    /// Finds messages of the wanted names; no message if a limit does not allow all of them. Makes the frames for
-    /// clients only once the size of all messages is known.
+    /// Finds messages of the wanted names; no message if a limit does not allow all of them. Makes the first frames for
+    /// clients once the size of all messages is known.
     fn search<'w>(
         &mut self,
         wanted: impl Iterator<Item = &'w Wanted<'w>>,
@@ -329,19 +355,56 @@ impl History {
         let outcome = matching.and_then(|matching| find(self, &mut found, matching));
         let mut missed = Missed::default();
         let outcome = outcome.and_then(|()| {
-            missed.frames.reserve_exact(found.copies.len());
-            found.copies.iter().try_for_each(|(at, name)| {
-                let entry = &mut self.entries[*at];
-                let topic = self.names.topic(self.topics[*at]);
-                let frame = entry.copy(topic, name.pattern(), content, &mut self.memory);
-                missed.push((entry.number, name.rank()), frame, bytes_max)
+            let (first, rest) = found.copies.split_at(found.copies.len().min(MADE_AT_ONCE));
+            missed.frames.reserve_exact(first.len());
+            let number_of = |(at, name): &(usize, &Wanted<'_>)| {
+                (self.entries[*at].number, name.pattern().cloned())
+            };
+            missed.unmade = rest.iter().map(number_of).collect();
+            let mut first = first.iter();
+            first.try_for_each(|(at, name)| {
+                self.make((*at, name.pattern()), &mut missed, (content, bytes_max))
             })
         });
         self.forget_excess();
         if outcome.is_err() {
-            (missed.frames, missed.bytes) = (Vec::new(), 0);
+            missed = Missed::default();
         }
         (missed, outcome)
+    }
+
+    /// Makes the frame of a found message.
+    fn make(
+        &mut self,
+        (at, pattern): (usize, Option<&TopicName>),
+        missed: &mut Missed,
+        (content, bytes_max): (Content, usize),
+    ) -> Outcome {
+        let entry = &mut self.entries[at];
+        let topic = self.names.topic(self.topics[at]);
+        let frame = entry.copy(topic, pattern, content, &mut self.memory);
+        missed.push((entry.number, rank_of(pattern)), frame, bytes_max)
+    }
+
+    /// Makes the next frames of found messages. A newest message that is no longer here is left out.
+    ///
+    /// # Errors
+    /// A missed message is no longer here, or the messages are too many bytes.
+    pub(super) fn make_next(&mut self, missed: &mut Missed, of: (Content, usize)) -> Outcome {
+        for _ in 0..MADE_AT_ONCE {
+            let Some((number, pattern)) = missed.unmade.pop_front() else {
+                break;
+            };
+            let at = self.first_entry(number);
+            let entry = self.entries.get(at);
+            match entry.is_some_and(|entry| entry.number == number) {
+                true => self.make((at, pattern.as_ref()), missed, of)?,
+                false if missed.has_newest => {}
+                false => return Err(NotRecovered::Window),
+            }
+        }
+        self.forget_excess();
+        Ok(())
     }
 
     fn find_newest<'w>(
@@ -362,7 +425,7 @@ impl History {
             // A message that the client would not have got does not count.
             let is_left_out = || entry.frame.is_none() || entry.frame_for(content).is_some();
             *seen += usize::from(names.is_empty() || is_left_out());
-            // In reverse order, because the caller reverses the whole list.
+            // In reverse order, because the whole list is reversed.
             for name in names.iter().rev() {
                 found.push(at, entry.frame_for(content), name)?;
             }

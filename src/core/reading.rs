@@ -220,7 +220,7 @@ impl<G: Gateway> Hub<G> {
             let (left, announced) = (input.len(), session.holds_messages());
             let step = session.read(core.now, input, control_bytes_max, scratch);
             let after = session.pauses();
-            let has_answered = step.is_some() && session.has_answered(core.now);
+            let has_answered = step.is_some() && session.has_answered();
             core.clients.stats.count_pauses(before, after);
             core.clients.mark_dirty(core.now, key);
             let Some(step) = step else {
@@ -317,10 +317,13 @@ impl Core {
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
+        let is_in_line = session.has_rest();
         session.set_rest(bytes);
         let address = session.client_addr();
         self.pause(key, Pause::Turn);
-        self.next_turn.push(address, key);
+        if !is_in_line {
+            self.next_turn.push(address, key);
+        }
     }
 
     /// Stops reading the client: new data waits in the kernel, then at the client.

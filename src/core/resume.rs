@@ -6,7 +6,9 @@
 //! that its client knows of; all later losses are a single loss for the client.
 //!
 //! When a client resumes, its missed messages follow the answer to the request, before newer messages. In one call of the
-//! gateway, the gateway finds the missed messages, answers, sends them, and joins the client: no publication can come between.
+//! gateway, the gateway finds the missed messages of a name and joins the client: no publication can come between. If the
+//! request has more names than there is time for, the gateway goes on in a later turn. What comes meanwhile of the names
+//! joined so far is postponed ([`Core::postpone`]), and follows with the missed messages, in the order of the feed.
 
 use std::sync::Arc;
 
@@ -44,36 +46,85 @@ impl Core {
     }
 
     /// Finds the messages of these names after the position `since`, which is the client's text and may be no position.
-    /// `beside` are the messages found so far for the client's other requests. Counts the outcomes. In the same call
-    /// the gateway sends its answer, then calls [`send_missed`](Self::send_missed), and joins the client before or
-    /// after ([`join`](Self::join)).
+    /// `beside` are the bytes of the messages found so far for the client. In the same call the gateway joins the
+    /// client ([`join`](Self::join)), and sends its answer, then calls [`send_missed`](Self::send_missed); or it
+    /// [postpones](Self::postpone) the newer messages of these names until it does so in a later turn.
     pub fn missed(
         &mut self,
-        (key, beside): (SessionKey, &Missed),
+        (key, beside): (SessionKey, usize),
         since: &str,
         wanted: &[Wanted<'_>],
     ) -> (Missed, Vec<Outcome>) {
         let found = self.find_missed((key, beside), since, wanted);
-        let (missed, outcomes) =
-            found.unwrap_or_else(|why| (Missed::default(), vec![Err(why); wanted.len()]));
-        for outcome in &outcomes {
+        found.unwrap_or_else(|why| (Missed::default(), vec![Err(why); wanted.len()]))
+    }
+
+    /// Makes the next frames of messages that were found; `beside` are the bytes of others.
+    ///
+    /// # Errors
+    /// [`NotRecovered::Window`]: a message is no longer here. [`NotRecovered::Large`]: the messages are too many bytes.
+    pub fn make_missed(
+        &mut self,
+        (key, beside): (SessionKey, usize),
+        missed: &mut Missed,
+    ) -> Outcome {
+        let (content, bytes_max) = (self.content(key), self.resume_room((key, beside)));
+        let history = self.history.as_mut().ok_or(NotRecovered::Off)?;
+        history.make_next(missed, (content, bytes_max))
+    }
+
+    /// Counts the outcomes that a client was told.
+    pub fn count_outcomes(&mut self, outcomes: &[Outcome]) {
+        for outcome in outcomes {
             match outcome {
                 Ok(()) => self.clients.stats.resumes_recovered += 1,
                 Err(why) => self.count_not_recovered(*why),
             }
         }
-        (missed, outcomes)
+    }
+
+    /// Whether a client can resume from `since` now, whatever the names.
+    pub fn resumes_from(&self, key: SessionKey, since: &str) -> Outcome {
+        self.may_resume(key)?;
+        let history = self.history.as_ref().ok_or(NotRecovered::Off)?;
+        history.finds(since)
+    }
+
+    fn may_resume(&self, key: SessionKey) -> Outcome {
+        let session = self.clients.session(key);
+        // With a rate of its own, the newest message of a key may wait for a slot while later messages have been sent.
+        let has_own_rate = session.is_none_or(Session::has_own_rate);
+        let is_off = self.history.as_ref().is_none_or(|history| history.is_off);
+        match self.is_filling {
+            _ if has_own_rate || is_off => Err(NotRecovered::Off),
+            true => Err(NotRecovered::Epoch),
+            false => Ok(()),
+        }
+    }
+
+    /// Postpones the messages of the kept feed that come for a client, until
+    /// [`take_postponed`](Self::take_postponed): the gateway goes on with its resume in a later turn.
+    pub fn postpone(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.postpone();
+        }
+    }
+
+    /// Whether messages are postponed for a client. They no longer are if they became too many: then the client gets
+    /// no missed messages, because it has got newer ones.
+    pub fn postpones(&self, key: SessionKey) -> bool {
+        self.clients.session(key).is_some_and(Session::postpones)
     }
 
     /// Finds the newest `count` messages of each topic that these names match: for a client without a position, or
-    /// for names whose missed messages are not all there. `beside` are the messages found so far. The answer and
-    /// [`send_missed`](Self::send_missed) follow as after [`missed`](Self::missed).
+    /// for names whose missed messages are not all there. `beside` are the bytes of the messages found so far. The
+    /// answer and [`send_missed`](Self::send_missed) follow as after [`missed`](Self::missed).
     ///
     /// # Errors
     /// [`NotRecovered::Large`]: the messages are too many.
     pub fn newest(
         &mut self,
-        (key, beside): (SessionKey, &Missed),
+        (key, beside): (SessionKey, usize),
         wanted: &[Wanted<'_>],
         count: usize,
     ) -> Result<Missed, NotRecovered> {
@@ -87,19 +138,26 @@ impl Core {
         found.and_then(|()| self.charge_messages(key, newest))
     }
 
+    /// Ends postponing. Returns the messages of meanwhile: in the same call the gateway sends its answer, and these
+    /// messages among the missed ones.
+    pub fn take_postponed(&mut self, key: SessionKey) -> Missed {
+        let session = self.clients.session_mut(key);
+        let frames = session.map_or_else(Vec::new, Session::take_postponed);
+        let history = self.history.as_ref().filter(|_| !frames.is_empty());
+        history.map_or_else(Missed::default, |history| history.placed(frames))
+    }
+
     /// The most bytes of messages that the client may still get, less the messages that wait or were found.
-    fn resume_room(&self, (key, beside): (SessionKey, &Missed)) -> usize {
+    fn resume_room(&self, (key, beside): (SessionKey, usize)) -> usize {
         let waiting = self.clients.session(key).map(Session::replayed_bytes);
-        RESUME_BYTES_MAX.saturating_sub(waiting.unwrap_or_default() + beside.bytes)
+        RESUME_BYTES_MAX.saturating_sub(waiting.unwrap_or_default() + beside)
     }
 
     /// Charges the messages to the client's address until they have left. Live messages do not count here: they have
     /// the limits of the send queues.
     fn charge_messages(&self, key: SessionKey, mut missed: Missed) -> Result<Missed, NotRecovered> {
         if let Some(address) = self.client_addr(key).filter(|_| !missed.is_empty()) {
-            let granted = self
-                .resumed_messages
-                .grant(address, missed.frames.len() as u64);
+            let granted = self.resumed_messages.grant(address, missed.len() as u64);
             missed.charge = Some(granted.ok_or(NotRecovered::Large)?);
         }
         Ok(missed)
@@ -130,25 +188,20 @@ impl Core {
 
     fn find_missed(
         &mut self,
-        (key, beside): (SessionKey, &Missed),
+        (key, beside): (SessionKey, usize),
         since: &str,
         wanted: &[Wanted<'_>],
     ) -> Result<(Missed, Vec<Outcome>), NotRecovered> {
-        let session = self.clients.session(key);
-        // With a rate of its own, the newest message of a key may wait for a slot while later messages have been sent.
-        let has_own_rate = session.is_none_or(Session::has_own_rate);
         // A member of the topic already gets its live messages, and would get them twice.
         let mut held = wanted
             .iter()
             .map(|wanted| self.topics.has(key, wanted.name));
-        let may_resume = !has_own_rate && !held.any(|is_held| is_held);
-        let (content, bytes_max) = (self.content(key), self.resume_room((key, beside)));
-        let history = self.history.as_mut().filter(|_| may_resume);
-        let history = history.filter(|history| !history.is_off);
-        let history = history.ok_or(NotRecovered::Off)?;
-        if self.is_filling {
-            return Err(NotRecovered::Epoch);
+        if held.any(|is_held| is_held) {
+            return Err(NotRecovered::Off);
         }
+        self.may_resume(key)?;
+        let (content, bytes_max) = (self.content(key), self.resume_room((key, beside)));
+        let history = self.history.as_mut().ok_or(NotRecovered::Off)?;
         let (missed, outcomes) = history.missed(since, wanted, (content, bytes_max));
         Ok((self.charge_messages(key, missed)?, outcomes))
     }
@@ -321,7 +374,7 @@ impl Core {
 
     /// Notes that all clients know of `losses` losses.
     pub fn note_losses_known(&mut self, losses: u64) {
-        self.losses.told = losses;
+        self.losses.known = losses;
         if !self.is_notifying() {
             self.losses.frame = None;
         }
@@ -330,7 +383,7 @@ impl Core {
     /// Whether some clients may not know of a loss.
     #[inline]
     pub fn is_notifying(&self) -> bool {
-        self.losses.count != self.losses.told
+        self.losses.count != self.losses.known
     }
 
     /// Notes that the client knows of all losses from here on. Returns true if it did not know of all that concern it: a
@@ -346,14 +399,14 @@ impl Core {
         let was_active = known != all && self.topics.was_active(key.slot, known, (all, of_kept));
         if was_active {
             self.skip_number(key);
-            self.losses.gaps_told += 1;
+            self.losses.gaps_notified += 1;
         }
         was_active || known < of_kept
     }
 
     /// Returns the number of clients whose `seq` skipped a number for a loss since the last call.
-    pub fn take_gaps_told(&mut self) -> u64 {
-        std::mem::take(&mut self.losses.gaps_told)
+    pub fn take_gaps_notified(&mut self) -> u64 {
+        std::mem::take(&mut self.losses.gaps_notified)
     }
 
     /// Skips the client's next number ([`super::Prefix::Seq`]), so that the client sees a gap.

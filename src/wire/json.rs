@@ -481,6 +481,16 @@ impl ObjectWriter {
         self.text.len()
     }
 
+    /// The members written so far, without the braces of the object.
+    pub fn members(&self) -> &str {
+        &self.text[1..]
+    }
+
+    /// Whether the object has no member.
+    pub fn is_empty(&self) -> bool {
+        self.members().is_empty()
+    }
+
     /// Returns the text without the closing `}`, for a caller that appends the last member.
     pub fn finish_open(self) -> String {
         self.text

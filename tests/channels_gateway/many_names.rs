@@ -191,3 +191,170 @@ fn an_answer_does_not_wait_for_names_that_were_confirmed_during_the_request() {
     }
     assert_eq!(bench.got(key)[0]["channels"], json!(names));
 }
+
+/// A client of a kept feed that resumes very many names while messages come: it gets the answer, then all messages in
+/// the order of the feed, and none is missing or comes twice.
+#[test]
+fn a_resume_of_very_many_names_goes_on_in_later_turns() {
+    for (share, status) in [(3, false), (100, true), (5_000, false)] {
+        let mut kept = kept(share);
+        let names = names();
+        let name = |n: usize| format!("market:tick:{}", n * 37 % NAMES);
+        let mut sent = 0;
+        let mut publish = |kept: &mut resume::Kept, count: usize| {
+            for _ in 0..count {
+                sent += 1;
+                kept.publish(&name(sent), sent.to_string());
+            }
+            sent
+        };
+        publish(&mut kept, 10);
+        // A name that the client holds already: its messages are not out of order either.
+        let key = kept.bench.client();
+        kept.bench.subscribe(key, &[&name(5)]);
+        kept.bench.got(key);
+        publish(&mut kept, 300);
+        kept.bench.got(key);
+        let others: Vec<&String> = names.iter().filter(|one| **one != name(5)).collect();
+        let since = resume::Kept::position(20).to_string();
+        let request =
+            json!({"action": "subscribe", "channels": others, "since": since, "status": status});
+        say_only(&mut kept.bench, key, &request);
+        let mut turns = 0;
+        while kept.bench.world.hub.waiting_shares() > 0 {
+            kept.bench.world.held = true;
+            if turns < 500 {
+                publish(&mut kept, 3);
+            }
+            shares(&mut kept.bench, 1);
+            kept.bench.world.held = false;
+            turns += 1;
+            assert!(turns < 30_000);
+        }
+        assert!(share > 1_000 || turns > 10, "{turns} turns");
+        kept.bench.world.settle();
+        let last = publish(&mut kept, 5);
+        let got = kept.bench.got(key);
+        let at = got.iter().position(|one| one["type"] == "subscribed");
+        let (before, after) = got.split_at(at.expect("an answer"));
+        let recovered = after[0]["recovered"].as_object().expect("outcomes");
+        assert_eq!(recovered.len(), NAMES - 1);
+        assert!(recovered.values().all(|is_whole| *is_whole == json!(true)));
+        assert_eq!(after[0].get("why"), None);
+        let brings = after[0]["brings"].as_object().map(|brings| brings.len());
+        assert_eq!(brings, status.then_some(NAMES - 1));
+        let numbers = |got: &[Value]| -> Vec<u64> {
+            let data = got.iter().filter(|one| one["type"] == "data");
+            data.map(|one| one["data"].as_u64().expect("a number"))
+                .collect()
+        };
+        // What it had before it asked: the name that it held. It got these messages before the answer, or after it.
+        let is_of_held = |n: &usize| name(*n) == name(5);
+        let missed = (21..=310).filter(|n| !is_of_held(n));
+        let newer = 311..=last;
+        let wanted: Vec<u64> = missed.chain(newer).map(|n| n as u64).collect();
+        assert_eq!([numbers(before), numbers(&after[1..])].concat(), wanted);
+    }
+}
+
+/// A gateway with a kept feed, in which a client has time for so many steps in a turn.
+fn kept(steps: u64) -> resume::Kept {
+    let settings = ChannelsGatewaySettings {
+        channels_max: NAMES,
+        ..settings()
+    };
+    resume::Kept::in_steps(settings, steps)
+}
+
+/// Begins a resume of all names, of which the client has joined some. Returns the client.
+fn begin(kept: &mut resume::Kept, more: &Value) -> SessionKey {
+    for n in 1..=50 {
+        kept.publish(&format!("market:tick:{n}"), n.to_string());
+    }
+    let key = kept.bench.client();
+    let mut request = json!({"action": "subscribe", "channels": names()});
+    for (name, value) in more.as_object().expect("members") {
+        request[name] = value.clone();
+    }
+    say_only(&mut kept.bench, key, &request);
+    while kept.bench.world.hub.core().joined_count(key) < 500 {
+        shares(&mut kept.bench, 1);
+    }
+    key
+}
+
+#[test]
+fn a_loss_in_the_middle_of_a_resume_is_no_recovered_name() {
+    let since = resume::Kept::position(1).to_string();
+    for last in [json!(null), json!(3)] {
+        let mut kept = kept(200);
+        let key = begin(&mut kept, &json!({"since": since, "last": last}));
+        kept.bench.world.held = true;
+        kept.bench.bus(BusEvent::Gap { lost: None });
+        kept.bench.world.held = false;
+        kept.bench.world.settle();
+        let got = kept.bench.got(key);
+        let answer = got.iter().find(|one| one["type"] == "subscribed");
+        let answer = answer.expect("an answer");
+        let recovered = answer["recovered"].as_object().expect("outcomes");
+        assert!(recovered.values().all(|is_whole| *is_whole == json!(false)));
+        assert_eq!(recovered.len(), NAMES);
+        let why = answer["why"].as_object().expect("reasons");
+        assert!(
+            why.values().all(|why| why == "gap"),
+            "{:?}",
+            why.values().next()
+        );
+    }
+}
+
+#[test]
+fn a_client_may_leave_or_be_stopped_in_the_middle_of_a_resume() {
+    let since = resume::Kept::position(1).to_string();
+    for end in 0..3 {
+        let mut kept = kept(100);
+        let key = begin(&mut kept, &json!({"since": since}));
+        let bench = &mut kept.bench;
+        match end {
+            0 => bench.world.end(key, true),
+            1 => bench.world.end(key, false),
+            _ => {
+                let plan = weirgate_core::DrainPlan::default();
+                bench.world.hub.drain(bench.world.now, plan);
+                bench.world.settle();
+                let got = bench.got(key);
+                assert!(got.iter().all(|one| one.get("pos").is_none()), "{got:?}");
+            }
+        }
+        for _ in 0..2_000 {
+            bench.world.advance(1_000);
+        }
+        assert_eq!(bench.counts(), (0, 0, 0), "{end}");
+        assert_eq!(bench.world.hub.core().received().held(), 0, "{end}");
+    }
+}
+
+#[test]
+fn what_comes_in_the_middle_of_a_resume_waits_within_a_limit() {
+    let since = resume::Kept::position(1).to_string();
+    let mut kept = kept(100);
+    let key = begin(&mut kept, &json!({"since": since, "last": 2}));
+    kept.bench.world.held = true;
+    // Of names that the client has joined: they come first in the order of the answer.
+    for n in 0..430 {
+        kept.publish("market:tick:1", format!("\"{n:010000}\""));
+    }
+    kept.bench.world.held = false;
+    kept.bench.world.settle();
+    let got = kept.bench.got(key);
+    let data: Vec<&Value> = got.iter().filter(|one| one["type"] == "data").collect();
+    assert_eq!(data.len(), 430, "each once");
+    assert!(data.is_sorted_by_key(|one| one["data"].as_str()));
+    let answer = got.iter().find(|one| one["type"] == "subscribed");
+    let why = answer.expect("an answer")["why"]
+        .as_object()
+        .expect("reasons");
+    assert_eq!(why["market:tick:1"], "large");
+    assert_eq!(why.len(), NAMES);
+    assert_eq!(kept.bench.world.hub.core().joined_count(key), NAMES);
+}

@@ -55,16 +55,43 @@ impl Kept {
         })
     }
 
+    /// In which a client has time for so many steps in a turn.
+    pub(super) fn in_steps(settings: ChannelsGatewaySettings, steps: u64) -> Self {
+        let names = KEPT.map(str::to_owned).to_vec();
+        let history = HistoryLimits {
+            bytes_max: 1 << 26,
+            ..limits()
+        };
+        let make = |gateway: ChannelsGateway| gateway.with_kept(names, false).expect("names");
+        Self::changed(
+            settings,
+            |limits| {
+                limits.history = history;
+                limits.share_us = steps;
+                limits.work_us = steps;
+            },
+            make,
+        )
+    }
+
     fn limited(
         settings: ChannelsGatewaySettings,
         limits: HistoryLimits,
+        make: impl FnOnce(ChannelsGateway) -> ChannelsGateway,
+    ) -> Self {
+        Self::changed(settings, |all| all.history = limits, make)
+    }
+
+    fn changed(
+        settings: ChannelsGatewaySettings,
+        change: impl FnOnce(&mut Limits),
         make: impl FnOnce(ChannelsGateway) -> ChannelsGateway,
     ) -> Self {
         let settings = ChannelsGatewaySettings {
             acl: Acl::from_json(br#"{"user": ["*"]}"#).expect("a table"),
             ..settings
         };
-        let bench = Bench::limited(settings, limits, make);
+        let bench = Bench::changed(settings, change, make);
         let mut kept = Self { bench, count: 0 };
         kept.begin(MARK);
         kept

@@ -44,6 +44,10 @@ pub(crate) enum Act {
     Outside(Outside),
     Turns(u8),
     Pass(u32),
+    /// The rights of all clients are others.
+    Table,
+    /// An operator looks for names.
+    Look,
 }
 
 /// A try: which settings, and what happens.
@@ -134,7 +138,11 @@ impl Act {
                 1 => Outside::Back,
                 _ => Outside::Gap,
             }),
-            17 => Self::Pass(large(random, 20_000_000) as u32),
+            17 => match random.below(6) {
+                0 => Self::Table,
+                1 => Self::Look,
+                _ => Self::Pass(large(random, 20_000_000) as u32),
+            },
             _ => Self::Turns(random.below(255) as u8),
         }
     }
@@ -183,7 +191,7 @@ impl Acts {
         let mut acts = vec![Act::Connect(0, 2)];
         acts.extend((0..count).map(|_| Act::random(random, names_max)));
         Self {
-            kind: random.below(16),
+            kind: random.below(32),
             acts,
         }
     }
@@ -194,7 +202,7 @@ impl Acts {
         for _ in 0..=random.below(3) {
             let at = random.below(new.acts.len() as u64 + 1) as usize;
             match random.below(12) {
-                0 => new.kind = random.below(16),
+                0 => new.kind = random.below(32),
                 1 if new.acts.len() > 1 => drop(new.acts.remove(at.min(new.acts.len() - 1))),
                 2..4 => new.acts.insert(at, Act::random(random, names_max)),
                 4 => {

@@ -3,6 +3,7 @@
 use std::mem::take;
 use std::sync::Arc;
 
+use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use weirgate::gateways::channels::feed::ChannelsFeed;
 use weirgate::gateways::channels::{
@@ -12,25 +13,51 @@ use weirgate_core::{
     BusEvent, BusMessage, Fault, Feed as _, FeedNotice, FeedSettings, FrameBytes, HistoryLimits,
     Hub, Limits, Mark, Now, Place, Position, Publication, Subscription,
 };
-use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax};
+use weirgate_wire::auth::{Acl, Authenticator, KeyRing, KeySet, NamePatterns, NameSyntax};
+use weirgate_wire::base::Secret;
 
-use super::acts::{Outside, Request};
+use super::acts::{Act, Outside, Request};
+use super::cases::{Case, messages, messages_of_one, says, says_of, turns};
 use super::turns::Contract;
 
 const MARK: Mark = Mark {
     nonce: 0x7f3a_09c2_b11e,
     counter: 1,
 };
+const SECRET: &str = "secret";
 /// Names of a client.
 const NAMES: usize = 100_000;
-/// Names of a resume. It is one step, about a microsecond for each of its names: with 100,000 it would be the longest.
-const RESUMED_NAMES: usize = 2_000;
 
 pub(crate) struct Channels {
     feed: ChannelsFeed,
     is_kept: bool,
     count: u64,
+    tables: u64,
     publications: Vec<Publication>,
+}
+
+fn authenticator(required: bool) -> Authenticator {
+    let mut keys = KeySet::default();
+    keys.add_secret(&Secret::new(SECRET)).expect("room");
+    Authenticator {
+        required,
+        keys: KeyRing::new(keys),
+        ..Authenticator::default()
+    }
+}
+
+fn token(role: &str) -> String {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&Header::default(), &json!({"role": role}), &key).expect("a token")
+}
+
+/// Each other table grants nearly nothing.
+fn table(number: u64) -> Acl {
+    let table = match number % 2 {
+        0 => r#"{"user": ["m:*", "c:*", "*a*", "v:*", "1*"], "guest": ["c:*"]}"#,
+        _ => r#"{"user": ["c:*"], "guest": ["m:*"]}"#,
+    };
+    Acl::from_json(table.as_bytes()).expect("a table")
 }
 
 fn name(shape: u8, n: u32) -> String {
@@ -111,7 +138,7 @@ impl Contract for Channels {
     type Gateway = ChannelsGateway;
     type Event = BusEvent;
 
-    /// The bits: a kept feed, conflated names, last values, more patterns.
+    /// The bits: a kept feed, conflated names, last values, more patterns, tokens.
     fn new(kind: u64, frame_bytes: &FrameBytes) -> (Self, ChannelsGateway, Limits) {
         let settings = ChannelsGatewaySettings {
             channels_max: NAMES,
@@ -122,9 +149,8 @@ impl Contract for Channels {
                 name_bytes_max: 1 << 30,
             },
             inbound_per_second: 1_000_000,
-            authenticator: Authenticator::default(),
-            acl: Acl::from_json(br#"{"user": ["m:*", "c:*", "*a*", "v:*", "1*"]}"#)
-                .expect("a table"),
+            authenticator: authenticator(kind & 16 == 16),
+            acl: table(0),
             ..ChannelsGatewaySettings::default()
         };
         let is_kept = kind & 1 == 1;
@@ -157,6 +183,7 @@ impl Contract for Channels {
             feed,
             is_kept,
             count: 0,
+            tables: 0,
             publications: Vec::new(),
         };
         (channels, gateway, limits)
@@ -164,8 +191,13 @@ impl Contract for Channels {
 
     fn target(flavour: u8) -> String {
         match flavour & 24 == 24 {
+            // As many names as fit in a head.
+            true if flavour & 1 == 1 => {
+                let names: Vec<String> = (0..1_500).map(|n| format!("m:{n}")).collect();
+                format!("/ws?subscribe={}&last=10", names.join(","))
+            }
             true => "/ws?subscribe=m:1,m:2&last=10".to_owned(),
-            false => ChannelsGateway::PATH.to_owned(),
+            false => format!("{}?token={}", ChannelsGateway::PATH, token("user")),
         }
     }
 
@@ -179,14 +211,16 @@ impl Contract for Channels {
             0..8 => json!({"action": "subscribe", "channels": names}),
             8..13 => json!({"action": "unsubscribe", "channels": names}),
             13 => json!({"action": "rate", "max_hz": request.number % 50}),
+            14 if request.extra & 8 == 8 => {
+                json!({"action": "authenticate", "token": token("guest")})
+            }
             14 => json!({"action": "authenticate", "token": names.concat()}),
             _ => json!({"action": "ping", "channels": names, "requestId": names.first()}),
         };
-        let resumes = names.len() <= RESUMED_NAMES;
-        if resumes && request.extra & 1 == 1 {
+        if request.extra & 1 == 1 {
             text["last"] = json!(request.number % 100 + 1);
         }
-        if resumes && request.extra & 2 == 2 {
+        if request.extra & 2 == 2 {
             let since = Position::counted(5, MARK, u64::from(request.number));
             text["since"] = json!(since.to_string());
         }
@@ -233,6 +267,11 @@ impl Contract for Channels {
         }
     }
 
+    fn change_table(&mut self, hub: &mut Hub<ChannelsGateway>, now: Now) {
+        self.tables += 1;
+        hub.handle_input(now, table(self.tables));
+    }
+
     fn take(&mut self, hub: &mut Hub<ChannelsGateway>, now: Now, event: BusEvent) {
         if let Some(notice) = self.feed.notice(&event) {
             hub.handle_notice(now, &notice);
@@ -243,4 +282,130 @@ impl Contract for Channels {
             hub.handle_publication(now, &publication);
         }
     }
+}
+
+/// Requests, ends and events of all names that a client may hold.
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |name, kind, acts: Vec<Act>| Case {
+        name,
+        kind,
+        flavour: 0,
+        acts,
+    };
+    let of_kept = |name, kind: u64, extra, number, first: &dyn Fn() -> Vec<Act>| {
+        let mut acts = vec![Act::Outside(Outside::Back), Act::Turns(5)];
+        acts.extend(first());
+        acts.push(says(0, extra, number));
+        case(name, kind | 1, acts)
+    };
+    let nothing = Vec::new;
+    let all = || messages().collect();
+    let holds = |name, kind, then: Vec<Act>| {
+        let mut acts = vec![Act::Outside(Outside::Back), Act::Turns(5), says(0, 0, 0)];
+        acts.extend(turns());
+        acts.push(Act::Outside(Outside::Answers(1)));
+        acts.extend(turns());
+        acts.extend(then);
+        case(name, kind, acts)
+    };
+    let of_one = |name, shape, extra, number, acts: Vec<Act>| {
+        let mut first = vec![Act::Outside(Outside::Back), Act::Turns(5)];
+        first.extend(acts);
+        first.extend(turns());
+        first.push(says_of(shape, extra, number));
+        case(name, 1, first)
+    };
+    let away = || vec![Act::Outside(Outside::Away)];
+    vec![
+        of_kept("since, nothing missed", 0, 2, 0, &nothing),
+        of_kept("since, a message of each", 0, 2, 0, &all),
+        of_kept("since, with what each brings", 0, 6, 0, &all),
+        of_kept("since unknown", 0, 2, 9_999_999, &all),
+        of_kept("since unknown, and last", 0, 3, 9_999_999, &all),
+        of_kept("last", 0, 1, 9, &all),
+        of_kept("last, conflated", 2, 1, 9, &all),
+        of_one(
+            "since, 30,000 messages of a name",
+            0,
+            2,
+            0,
+            vec![messages_of_one(30_000)],
+        ),
+        of_one("last of a pattern", 14, 1, 9, messages().collect()),
+        holds("unsubscribe", 0, vec![says(8, 0, 0)]),
+        holds("unsubscribe, conflated", 2, vec![says(8, 0, 0)]),
+        holds("subscribe again", 0, vec![says(0, 4, 0)]),
+        holds("subscribe again with since", 1, vec![says(0, 2, 0)]),
+        holds("the end of the client", 0, vec![Act::Ends(0)]),
+        holds("the end of the client, last values", 4, vec![Act::Ends(0)]),
+        holds("a token that denies all", 16, vec![says(14, 8, 0)]),
+        holds("a token that denies all, kept", 17, vec![says(14, 8, 0)]),
+        holds(
+            "a table that denies all",
+            0,
+            vec![Act::Table, says(0, 0, 0)],
+        ),
+        holds(
+            "a table that denies all, kept",
+            1,
+            vec![Act::Table, says(0, 2, 0)],
+        ),
+        holds("the bus goes away", 0, away()),
+        holds("the bus goes away, kept", 1, away()),
+        holds("the bus is lost and back", 0, {
+            let events = [Outside::Away, Outside::Gap, Outside::Back];
+            events.into_iter().map(Act::Outside).collect()
+        }),
+        holds("a search for names", 0, vec![Act::Look]),
+        case(
+            "the bus goes away before the answer",
+            0,
+            vec![
+                Act::Outside(Outside::Back),
+                Act::Turns(5),
+                says(0, 4, 0),
+                Act::Turns(255),
+                Act::Outside(Outside::Away),
+            ],
+        ),
+        case(
+            "the answer is late",
+            0,
+            vec![
+                Act::Outside(Outside::Back),
+                Act::Turns(5),
+                says(0, 4, 0),
+                Act::Turns(255),
+                Act::Pass(2_000_000),
+            ],
+        ),
+        case(
+            "the end of a client before the answer",
+            0,
+            vec![
+                Act::Outside(Outside::Back),
+                Act::Turns(5),
+                says(0, 4, 0),
+                Act::Turns(255),
+                Act::Ends(0),
+            ],
+        ),
+        case(
+            "the end of a client in the middle of a resume",
+            1,
+            vec![
+                Act::Outside(Outside::Back),
+                Act::Turns(5),
+                says(0, 6, 0),
+                Act::Turns(200),
+                Act::Ends(0),
+            ],
+        ),
+        Case {
+            name: "an event stream",
+            kind: 1,
+            flavour: 25,
+            acts: vec![Act::Outside(Outside::Back)],
+        },
+    ]
 }

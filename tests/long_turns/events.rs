@@ -10,7 +10,8 @@ use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings, Input, Pu
 use weirgate_core::{FrameBytes, HistoryLimits, Hub, Limits, Now};
 use weirgate_wire::auth::Origins;
 
-use super::acts::{Outside, Request};
+use super::acts::{Act, Outside, Request};
+use super::cases::{Case, all, says};
 use super::turns::Contract;
 
 pub(crate) struct Events {
@@ -117,4 +118,22 @@ impl Contract for Events {
     fn take(&mut self, hub: &mut Hub<EventsGateway>, now: Now, event: Input) {
         hub.handle_input(now, event);
     }
+}
+
+/// A request with very many texts, and a push to very many devices.
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |name, kind, acts| Case {
+        name,
+        kind,
+        flavour: 0,
+        acts,
+    };
+    let push = || Act::Outside(Outside::Publish(all().remove(0), 1, 100));
+    vec![
+        case("a call", 0, vec![says(3, 1, 0)]),
+        case("identify", 1, vec![says(7, 1, 0)]),
+        case("a push", 0, vec![push()]),
+        case("a push that is kept", 1, vec![push()]),
+        case("a push for other instances too", 3, vec![push()]),
+    ]
 }

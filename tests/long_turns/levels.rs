@@ -12,6 +12,7 @@ use weirgate_core::{
 use weirgate_wire::auth::Origins;
 
 use super::acts::{Outside, Request};
+use super::cases::{Case, says};
 use super::turns::Contract;
 
 pub(crate) struct Levels {
@@ -103,4 +104,18 @@ impl Contract for Levels {
             hub.handle_publication(now, &publication);
         }
     }
+}
+
+/// Levels have no names: a request with very many members is an unknown one.
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |name, verb| Case {
+        name,
+        kind: 0,
+        flavour: 0,
+        acts: vec![says(verb, 0, 1)],
+    };
+    vec![
+        case("a rate with members of no meaning", 8),
+        case("a list", 14),
+    ]
 }

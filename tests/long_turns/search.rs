@@ -15,13 +15,13 @@ const TRY_US_MAX: u64 = 500_000;
 /// Clients of a try.
 const CLIENTS_MAX: usize = 400;
 /// A turn may cost this much, microseconds. A debug build checks the state of the core beside, and is slow.
-const TURN_US_MAX: u64 = if cfg!(debug_assertions) {
+pub(crate) const TURN_US_MAX: u64 = if cfg!(debug_assertions) {
     500_000
 } else {
     5_000
 };
 /// The most names of a request.
-const NAMES_MAX: u64 = if cfg!(debug_assertions) {
+pub(crate) const NAMES_MAX: u64 = if cfg!(debug_assertions) {
     3_000
 } else {
     100_000
@@ -32,9 +32,10 @@ fn number(name: &str, default: u64) -> u64 {
     text.map_or(default, |text| text.parse().expect("a number"))
 }
 
-fn play<C: Contract>(acts: &Acts) -> Longest {
+/// Plays acts, for `us_max` microseconds of CPU at most.
+pub(crate) fn play<C: Contract>(acts: &Acts, us_max: u64) -> Longest {
     let begun = cpu_us();
-    let is_over = || cpu_us() - begun > TRY_US_MAX;
+    let is_over = || cpu_us() - begun > us_max;
     let mut turns = Turns::<C>::new(acts.kind);
     let mut clients = 0;
     for act in &acts.acts {
@@ -62,6 +63,8 @@ fn play<C: Contract>(acts: &Acts) -> Longest {
                 }
             }
             Act::Pass(us) => turns.pass(u64::from(*us)),
+            Act::Table => turns.change_table(),
+            Act::Look => turns.look(),
         }
         if is_over() {
             break;
@@ -77,7 +80,7 @@ fn play<C: Contract>(acts: &Acts) -> Longest {
 
 /// The shortest of three: a page that is touched for the first time is no fault.
 fn again<C: Contract>(acts: &Acts, first: Longest) -> Longest {
-    let more = (0..2).map(|_| play::<C>(acts));
+    let more = (0..2).map(|_| play::<C>(acts, TRY_US_MAX));
     more.chain([first])
         .min_by_key(|longest| longest.us)
         .unwrap_or(first)
@@ -104,7 +107,7 @@ pub(crate) fn search<C: Contract>(name: &str) {
                     .mutated(&pool[other].1, &mut random, names_max)
             }
         };
-        let mut longest = play::<C>(&acts);
+        let mut longest = play::<C>(&acts, TRY_US_MAX);
         if pool.first().is_none_or(|(best, _)| longest.us > best.us) {
             longest = again::<C>(&acts, longest);
         }

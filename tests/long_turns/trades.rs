@@ -12,6 +12,7 @@ use weirgate_core::{
 };
 
 use super::acts::{Outside, Request};
+use super::cases::{Case, says};
 use super::turns::Contract;
 
 const INTERVALS: [&str; 4] = ["1s", "5s", "1m", "5m"];
@@ -121,4 +122,20 @@ impl Contract for Trades {
             hub.handle_publication(now, &publication);
         }
     }
+}
+
+/// Requests of very many symbols. A client subscribes to five at a time.
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |name, kind, verb| Case {
+        name,
+        kind,
+        flavour: 0,
+        acts: vec![says(verb, 0, 0)],
+    };
+    vec![
+        case("subscribe", 0, 0),
+        case("unsubscribe", 0, 5),
+        case("subscribe to candles", 1, 8),
+        case("unsubscribe from candles", 1, 11),
+    ]
 }

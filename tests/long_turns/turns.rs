@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 
 use rustix::time::{ClockId, clock_gettime};
 use weirgate_core::{
-    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, SessionKey, Transmit, TurnClock, Write,
+    Core, Effect, FrameBytes, Gateway, Hub, Limits, Now, Search, SessionKey, Transmit, TurnClock,
+    Write,
 };
 use weirgate_server::run::CommonSettings;
 
@@ -52,6 +53,10 @@ pub(crate) trait Contract: Sized {
         now: Now,
     ) -> Vec<Self::Event>;
     fn take(&mut self, hub: &mut Hub<Self::Gateway>, now: Now, event: Self::Event);
+    /// Gives clients other rights, if the gateway has any.
+    fn change_table(&mut self, hub: &mut Hub<Self::Gateway>, now: Now) {
+        let _ = (hub, now);
+    }
 }
 
 struct Client {
@@ -118,6 +123,7 @@ pub(crate) struct Turns<C: Contract> {
     parts: Vec<(&'static str, u64)>,
     turns: usize,
     next: usize,
+    is_looking: bool,
     pub(crate) longest: Longest,
 }
 
@@ -141,6 +147,7 @@ impl<C: Contract> Turns<C> {
             parts: Vec::new(),
             turns: 0,
             next: 0,
+            is_looking: false,
             longest: Longest::default(),
         }
     }
@@ -198,6 +205,16 @@ impl<C: Contract> Turns<C> {
         self.outside.extend(events);
     }
 
+    pub(crate) fn change_table(&mut self) {
+        self.contract.change_table(&mut self.hub, self.now);
+    }
+
+    /// An operator looks for names, and at all clients.
+    pub(crate) fn look(&mut self) {
+        self.is_looking = true;
+        self.hub.search(Search::Names("1".to_owned()));
+    }
+
     pub(crate) fn pass(&mut self, us: u64) {
         self.now = self.now.plus_us(us);
     }
@@ -231,6 +248,10 @@ impl<C: Contract> Turns<C> {
             any |= self.flush_little(budgets.flush_us);
         }
         any |= self.part("effects", |turns| turns.effects(budgets.effects_us));
+        if self.is_looking {
+            any = true;
+            self.is_looking = self.part("a survey", |turns| turns.hub.survey(turns.now).is_none());
+        }
         while let Some(output) = self.hub.poll_output() {
             self.outputs.push(output);
         }

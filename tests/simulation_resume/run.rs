@@ -70,6 +70,8 @@ impl<C: Contract> Run<C> {
                 hard_bytes: random.pick(&[20_000, 1 << 24]),
                 ..SendQueueLimits::default()
             },
+            // A resume may take several turns.
+            share_us: random.pick(&[0, 2, 1_000]),
             ..Limits::default()
         };
         let marks = random.pick(&[C::MARKS[0], C::MARKS[0], C::MARKS[1]]);

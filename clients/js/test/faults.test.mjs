@@ -149,10 +149,10 @@ test("a first attempt that fails throws to the caller, and leaves nothing behind
 }));
 
 test("an error of the engine in an attempt is reported once in a row, and the next attempt is made", reporting(async (reported) => {
-  const addresses = [URL_, "no address", "no address", URL_];
+  const addresses = [URL_, "ws://refused/", "ws://refused/", URL_];
   class Strict extends globalThis.WebSocket {
     constructor(url, protocols) {
-      if (!url.startsWith("ws:")) throw new TypeError("no address");
+      if (url.includes("refused")) throw new TypeError("no address");
       super(url, protocols);
     }
   }
@@ -247,7 +247,7 @@ const ENGINE = `
     "a URL of getters": () => { const Whole = URL; globalThis.URL = class { constructor(...how) { this.whole = new Whole(...how); } get href() { return this.whole.href; } get origin() { throw new Error("not implemented"); } get searchParams() { throw new Error("not implemented"); } }; },
     "a worker of a blob": () => { globalThis.self = globalThis; globalThis.location = { href: "blob:https://feed.example/1" }; },
     "a document without events": () => { globalThis.document = {}; },
-    "Deno": () => { globalThis.Deno = {}; globalThis.reportError = () => process.exit(3); },
+    "Deno or Bun": () => { globalThis.reportError = () => process.exit(3); },
   };
   globalThis.WebSocket = class { readyState = 0; constructor(url, protocols) { globalThis.made = Object.assign(this, { url, protocols, sent: [] }); } send(text) { this.sent.push(JSON.parse(text)); } close() {} };
   console.error = (error) => log.push(error.message);
@@ -271,10 +271,44 @@ const ENGINE = `
   console.log(new Set(log).size + " " + [...new Set(log)][0]);
   process.exit();`;
 
-for (const part of ["nothing", "React Native", "an old Hermes", "no URL", "a URL of getters", "a worker of a blob", "a document without events", "Deno"]) {
+for (const part of ["nothing", "React Native", "an old Hermes", "no URL", "a URL of getters", "a worker of a blob", "a document without events", "Deno or Bun"]) {
   test(`the clients run with the globals of: ${part}`, () => {
     const folder = fileURLToPath(new URL("..", import.meta.url));
     const said = execFileSync(process.execPath, ["--input-type=module", "-e", ENGINE, part, folder], { encoding: "utf8", timeout: 30_000 });
     assert.equal(said.trim(), "1 of the program");
+  });
+}
+
+const WITHOUT_STREAMS = `
+  const [part, file] = process.argv.slice(1), said = [], reasons = new Set();
+  const gone = {
+    "a fetch": () => { delete globalThis.fetch; },
+    "a fetch with streams": () => { globalThis.fetch = Object.assign(() => new Promise(() => {}), { polyfill: true }); },
+    "a body": () => { globalThis.fetch = async () => ({ ok: true, status: 200, headers: new Headers({ "content-type": "text/event-stream" }), text: () => new Promise(() => {}) }); },
+    "URL": () => { delete globalThis.URL; },
+    "AbortController": () => { delete globalThis.AbortController; },
+    "TextDecoder": () => { delete globalThis.TextDecoder; },
+  };
+  const { Levels } = await import(file + "/weirgate.js"), { withFallback } = await import(file + "/event-stream.js");
+  let attempts = 0;
+  class Refused { readyState = 0; constructor() { attempts += 1; setTimeout(() => this.onclose({ code: 1006, reason: "" })); } close() {} }
+  console.error = (text) => said.push(text);
+  delete globalThis.queueMicrotask;
+  gone[part]();
+  const feed = new Levels("ws://feed.example/ws", { WebSocket: withFallback(Refused), backoffMinMs: 5, backoffMaxMs: 5, onStatus: () => reasons.add(feed.lastClose?.reason) });
+  while (attempts < 3) await new Promise((go) => setTimeout(go, 5));
+  feed.close();
+  console.log(JSON.stringify([said.length, said[0], [...reasons].filter(Boolean)]));
+  process.exit();`;
+
+for (const part of ["a fetch", "a fetch with streams", "a body", "URL", "AbortController", "TextDecoder"]) {
+  test(`without ${part} there are no event streams: the client says so once, and goes on with WebSockets`, () => {
+    const folder = fileURLToPath(new URL("..", import.meta.url));
+    const [count, said, reasons] = JSON.parse(execFileSync(process.execPath, ["--input-type=module", "-e", WITHOUT_STREAMS, part, folder], { encoding: "utf8", timeout: 30_000 }));
+    const what = { "a fetch": "fetch", "a body": "a fetch with streams" }[part] ?? part;
+    assert.equal(count, 1);
+    assert.ok(said.startsWith(`weirgate: event streams need ${what}; in React Native from a polyfill`), said);
+    assert.equal(reasons.length, 1);
+    assert.ok(said.includes(reasons[0].replace("TypeError: ", "")));
   });
 }

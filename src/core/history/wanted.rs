@@ -1,6 +1,6 @@
 //! The names that a client asks for when it resumes, the search for their messages, and its result.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
@@ -42,11 +42,15 @@ impl<'a> Wanted<'a> {
 
     /// The rank of the name's copy among the copies of a message.
     pub(super) fn rank(&self) -> CopyRank {
-        match self.patterns {
-            Some(_) => CopyRank::of_pattern(self.name.as_str()),
-            None => CopyRank::LAST,
-        }
+        rank_of(self.pattern())
     }
+}
+
+/// The rank of the copy for a pattern, or for the topic's own name.
+pub(super) fn rank_of(pattern: Option<&TopicName>) -> CopyRank {
+    pattern.map_or(CopyRank::LAST, |pattern| {
+        CopyRank::of_pattern(pattern.as_str())
+    })
 }
 
 /// The wanted names that match a topic, found once for each topic.
@@ -212,6 +216,9 @@ pub(crate) type CopyPlace = (u64, CopyRank);
 pub struct Missed {
     /// The messages with their places, in the order of the feed.
     pub(crate) frames: Vec<(CopyPlace, Arc<Frame>)>,
+    /// Further messages, whose frames are still to be made: the number of each, and the pattern that it is for. They are
+    /// many, so they are made over several turns.
+    pub(super) unmade: VecDeque<(u64, Option<TopicName>)>,
     /// Queue bytes of the frames.
     pub(crate) bytes: usize,
     /// Newest messages of names are among the messages: they may be older than messages of other names that the
@@ -224,7 +231,17 @@ pub struct Missed {
 impl Missed {
     /// Whether nothing was missed.
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.len() == 0
+    }
+
+    /// The number of messages.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len() + self.unmade.len()
+    }
+
+    /// Whether frames are still to be made ([`Core::make_missed`](crate::Core::make_missed)).
+    pub fn has_unmade(&self) -> bool {
+        !self.unmade.is_empty()
     }
 
     /// Adds a message; nothing for a message without a frame.
@@ -245,10 +262,16 @@ impl Missed {
         }
     }
 
+    /// Bytes of the messages.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds the messages of other names, in the order of the feed.
     pub fn merge(&mut self, other: Self) {
         self.bytes += other.bytes;
         self.has_newest |= other.has_newest;
+        self.unmade.extend(other.unmade);
         merge_charge(&mut self.charge, other.charge);
         if self.frames.is_empty() {
             self.frames = other.frames;

@@ -12,7 +12,7 @@ use crate::deflated::{FramePlan, Inflates};
 use crate::encodings::Kind;
 use crate::protocol::{Encoding, websocket};
 use crate::queue::{Entry, Queue};
-use crate::{Encoded, Frame, Now, Prefix};
+use crate::{Content, Encoded, Frame, Now, Prefix};
 use weirgate_wire::deflate::DeflateParams;
 
 impl SendQueue {
@@ -278,10 +278,19 @@ impl<'a> Outgoing<'a> {
         }
     }
 
+    /// The prefix of the frame in this encoding: it opens the object that an event with the payload alone does not have.
+    #[inline]
+    fn prefix(&self) -> Prefix {
+        match self.kind {
+            Kind::RawEvent if self.entry.frame.content() == Content::Binary => Prefix::None,
+            _ => self.entry.frame.prefix(),
+        }
+    }
+
     /// The bytes after the prefix: the whole frame if there is no prefix.
     #[inline]
     fn body(&self) -> &'a [u8] {
-        match self.entry.frame.prefix() {
+        match self.prefix() {
             Prefix::None => self.encoded.whole(),
             Prefix::Seq(_) => self.encoded.body(),
         }
@@ -290,7 +299,7 @@ impl<'a> Outgoing<'a> {
     /// Bytes that [`Self::render_prefix`] appends.
     #[inline]
     fn prefix_bytes(&self) -> usize {
-        match self.entry.frame.prefix() {
+        match self.prefix() {
             Prefix::None => 0,
             Prefix::Seq(_) => self.numbered_prefix_bytes(),
         }
@@ -299,7 +308,7 @@ impl<'a> Outgoing<'a> {
     fn numbered_prefix_bytes(&self) -> usize {
         let text_bytes = prefix_text_bytes(self.entry);
         match self.kind {
-            Kind::Event => self.encoded.header().len() + text_bytes,
+            Kind::Event | Kind::RawEvent => self.encoded.header().len() + text_bytes,
             kind => {
                 websocket::prefix_bytes(text_bytes, self.encoded.body().len(), kind.is_deflated())
             }
@@ -310,14 +319,14 @@ impl<'a> Outgoing<'a> {
     /// prefix.
     #[inline]
     fn render_prefix(&self, arena: &mut Vec<u8>) {
-        if let Prefix::Seq(text) = self.entry.frame.prefix() {
+        if let Prefix::Seq(text) = self.prefix() {
             self.render_numbered_prefix(text, arena);
         }
     }
 
     fn render_numbered_prefix(&self, text: &str, arena: &mut Vec<u8>) {
         match self.kind {
-            Kind::Event => arena.extend_from_slice(self.encoded.header()),
+            Kind::Event | Kind::RawEvent => arena.extend_from_slice(self.encoded.header()),
             kind => websocket::write_prefix_header(
                 arena,
                 self.entry.frame.content(),

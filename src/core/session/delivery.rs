@@ -29,6 +29,10 @@ pub(crate) enum Delivered {
     },
     /// The frames that wait for the client's next slot have to go into the send queue before this frame.
     SlotFirst,
+    /// The message waits until the client has resumed.
+    Postponed,
+    /// Too many messages wait until the client has resumed: they have to go into the send queue before this one.
+    PostponedFirst,
     /// The position of this message is ahead of frames that wait for the client's next slot: the message is sent
     /// without its position.
     Ahead,
@@ -74,6 +78,15 @@ impl Session {
         frame: &Arc<Frame>,
         limits: &SendQueueLimits,
     ) -> Option<Delivered> {
+        if self.intake == Intake::Open
+            && frame.is_of_feed()
+            && let Some(postponed) = self.cold.postponed.as_mut()
+        {
+            return Some(match postponed.push(frame) {
+                true => Delivered::Postponed,
+                false => Delivered::PostponedFirst,
+            });
+        }
         let under_way = self.under_way();
         if self.intake == Intake::Open
             && let Some(slots) = self.cold.slots.as_mut()
@@ -143,7 +156,7 @@ impl Session {
 
     /// Drops the slots with the frames that wait for them; returns the number of frames and their bytes.
     pub(super) fn drop_held(&mut self) -> (u32, usize) {
-        self.cold.resumed = None;
+        (self.cold.resumed, self.cold.postponed) = (None, None);
         let slots = self.cold.slots.take();
         slots.map_or((0, 0), |slots| (slots.count() as u32, slots.bytes()))
     }

@@ -208,7 +208,7 @@ impl Session {
         let (frames, bytes) = (held.0 + queued.0, held.1 + queued.1);
         let cold = &mut *self.cold;
         let mut reading = std::mem::take(&mut cold.reading);
-        cold.received = None;
+        (cold.received, cold.rest_bytes) = (None, None);
         cold.timers = Timers::default();
         cold.timers.set(Timer::End, due);
         let (was, moved) = cold.phase.enter(Phase::Closing(LastWords::new(reason)));
@@ -274,7 +274,7 @@ impl Session {
         self.queue = SendQueue::default();
         let cold = &mut *self.cold;
         let pauses = std::mem::take(&mut cold.reading).pauses();
-        cold.received = None;
+        (cold.received, cold.rest_bytes) = (None, None);
         cold.timers = Timers::default();
         let (was, moved) = cold.phase.enter(Phase::Gone);
         let (reason, is_first, was_open) = match &was {

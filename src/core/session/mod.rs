@@ -8,6 +8,7 @@ mod due;
 mod input;
 mod lifecycle;
 mod phase;
+mod postponed;
 mod reading;
 mod record;
 mod slots;
@@ -23,7 +24,7 @@ use super::flush::list_of;
 use super::protocol::{Encoding, Step, event_stream};
 use super::send_queue::{SendQueue, Wrote};
 use super::stats::{Moved, PhaseKind};
-use super::{Content, Frame, Limits, Now, SessionKey};
+use super::{Content, Encoded, Frame, Limits, Now, SessionKey};
 use weirgate_wire::admission::{
     AddressPlace, ClientAddr, ConnectionPermit, Peer, Permit, TokenBucket,
 };
@@ -41,6 +42,7 @@ pub use record::{ClientSnapshot, ClientState, user_in_log};
 pub use slots::MaxRate;
 
 use phase::{Head, Phase};
+use postponed::Postponed;
 use reading::Reading;
 use record::Record;
 use slots::Slots;
@@ -55,7 +57,7 @@ pub(super) struct Session {
     generation: u32,
     intake: Intake,
     sending: Sending,
-    /// Whether a token bucket, the client's own rate or a gate limits the queue's input.
+    /// Whether a token bucket, the client's own rate, a gate or a resume under way limits the queue's input.
     is_limited: bool,
     /// Whether the gateway waits until the queue has room.
     room_wanted: bool,
@@ -108,11 +110,12 @@ struct Cold {
     permit: Option<ConnectionPermit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
-    /// The last sign of life, and whether another one is awaited.
-    heard_us: u64,
+    /// Whether a sign of life is awaited.
     is_silent: bool,
     /// The permit for the client's waiting missed messages, among those of all clients.
     resumed: Option<Box<Permit>>,
+    /// While the client resumes: what of the kept feed came meanwhile.
+    postponed: Option<Box<Postponed>>,
     /// The losses of the bus that the client knows of.
     losses_known: u64,
     /// The client has asked for the status of the bus.
@@ -155,9 +158,9 @@ impl Session {
             permit: Some(permit),
             rate: None,
             slots: None,
-            heard_us: 0,
             is_silent: false,
             resumed: None,
+            postponed: None,
             losses_known: 0,
             asks_status: false,
             is_released: false,
@@ -386,19 +389,34 @@ impl Session {
                 self.queue
                     .plan_frames(bytes_max, params, deflate, frame_plans)
             }
-            Encoding::Event => self.queue.plan_frames(
-                bytes_max,
-                DeflateParams::default(),
-                |frame, _| {
-                    frame.encode_event(event_stream::encode);
-                    FramePlan::of(Kind::Event)
-                },
-                frame_plans,
-            ),
+            Encoding::Event => {
+                self.plan_events(bytes_max, (Kind::Event, event_stream::encode), frame_plans);
+            }
+            Encoding::RawEvent => {
+                self.plan_events(
+                    bytes_max,
+                    (Kind::RawEvent, event_stream::encode_raw),
+                    frame_plans,
+                );
+            }
         }
         self.queue
             .render_prefixes(bytes_max, &frame_plans[first..], prefixes);
         true
+    }
+
+    fn plan_events(
+        &self,
+        bytes_max: usize,
+        (kind, encode): (Kind, fn(&Frame) -> Encoded),
+        frame_plans: &mut Vec<FramePlan>,
+    ) {
+        let params = DeflateParams::default();
+        let make = |frame: &Arc<Frame>, _| {
+            frame.encode_event(kind, encode);
+            FramePlan::of(kind)
+        };
+        self.queue.plan_frames(bytes_max, params, make, frame_plans);
     }
 
     /// Lets no later message refer to an earlier one.
@@ -508,8 +526,7 @@ impl Session {
     }
 
     /// Handles a message, ping or pong of the client. Returns true if a sign of life was awaited.
-    pub(super) fn has_answered(&mut self, now: Now) -> bool {
-        self.cold.heard_us = now.mono_us;
+    pub(super) fn has_answered(&mut self) -> bool {
         std::mem::take(&mut self.cold.is_silent)
     }
 

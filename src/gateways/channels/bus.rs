@@ -16,7 +16,7 @@ pub(super) const REFUSED: &str = "Refused by the bus";
 
 /// An error of the bus about a name, and the clients that still have to get it.
 #[derive(Debug)]
-pub(super) struct Untold {
+pub(super) struct NameErrors {
     error: &'static str,
     name: TopicName,
     clients: Vec<SessionKey>,
@@ -80,8 +80,8 @@ impl ChannelsGateway {
             let members: Vec<SessionKey> = core.members(name).collect();
             for key in members {
                 // The answer to a request of very many names waits for each of them.
-                if let Some(client) = clients.get_mut(key).filter(|c| !c.answers.is_empty()) {
-                    client.answers.settle(name);
+                if let Some(client) = clients.get_mut(key).filter(|c| c.may_wait()) {
+                    client.settle(name);
                     self.send_ready(core, key, client);
                 }
             }
@@ -113,7 +113,7 @@ impl ChannelsGateway {
         clients: Vec<SessionKey>,
     ) {
         if !clients.is_empty() {
-            self.untold.push_back(Untold {
+            self.name_errors.push_back(NameErrors {
                 error,
                 name: name.clone(),
                 clients,
@@ -123,19 +123,19 @@ impl ChannelsGateway {
 
     /// Sends errors of the bus to the next clients, as many as there is time for.
     pub(super) fn tell_next(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        while let Some(untold) = self.untold.front_mut() {
-            match untold.clients.pop() {
+        while let Some(name_errors) = self.name_errors.front_mut() {
+            match name_errors.clients.pop() {
                 Some(key) => {
-                    let name = untold.name.as_str();
-                    let answer = Answer::error(&format!("{}: {name}", untold.error), "null");
-                    if untold.error == REFUSED {
+                    let name = name_errors.name.as_str();
+                    let answer = Answer::error(&format!("{}: {name}", name_errors.error), "null");
+                    if name_errors.error == REFUSED {
                         core.note_refused_name(key, name, NameRefusal::Bus);
                     }
                     if let Some(client) = clients.get_mut(key) {
                         self.answer(core, key, client, answer, FollowUp::default());
                     }
                 }
-                None => drop(self.untold.pop_front()),
+                None => drop(self.name_errors.pop_front()),
             }
             if !core.has_time() {
                 return;
@@ -147,9 +147,9 @@ impl ChannelsGateway {
     /// names that the bus has accepted after a refusal.
     fn settle_client(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         self.retained.client_up(key);
-        if !client.answers.is_empty() {
+        if client.may_wait() {
             let names = &self.names;
-            client.answers.settle_if(|name| names.is_settled(name));
+            client.settle_if(|name| names.is_settled(name));
             self.send_ready(core, key, client);
         }
     }
@@ -246,9 +246,11 @@ impl ChannelsGateway {
         });
         self.statuses = statuses;
         if !core.is_notifying() {
-            let reported = core.take_gaps_told();
-            self.stats.gaps_told.add(reported);
-            self.gap_told = Some(reported).filter(|count| *count > 0).or(self.gap_told);
+            let reported = core.take_gaps_notified();
+            self.stats.gaps_notified.add(reported);
+            self.gap_notified = Some(reported)
+                .filter(|count| *count > 0)
+                .or(self.gap_notified);
         }
     }
 
@@ -284,13 +286,13 @@ impl ChannelsGateway {
 
     fn misses(&self, core: &mut Core, members: Vec<SessionKey>) {
         members.iter().for_each(|&key| core.skip_number(key));
-        self.stats.gaps_told.add(members.len() as u64);
+        self.stats.gaps_notified.add(members.len() as u64);
     }
 
     /// Sends all answers, whatever the bus has confirmed.
     pub(super) fn wait_no_longer(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if !client.answers.is_empty() {
-            client.answers.settle_if(|_| true);
+            client.answers.wait_no_longer();
             self.send_ready(core, key, client);
         }
     }

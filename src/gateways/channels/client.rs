@@ -1,11 +1,14 @@
 //! A client: its role, rate, waiting answers and names; also the counters of the gateway, for metrics and pages.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::held::Held;
 use super::messages::Answers;
 use super::rest::Rest;
+use super::sending::Sending;
 use crate::gateways::shared::access::{AccessStats, Count, RequestRate, TokenEnd, labelled};
+use weirgate_core::TopicName;
 use weirgate_wire::auth::Rights;
 
 /// The gateway's state of a client.
@@ -23,10 +26,11 @@ pub struct Client {
     rare: Option<Box<Rare>>,
 }
 
-/// State that few clients have: event streams, clients that send new tokens, requests with very many names.
+/// State that few clients have: event streams, clients that send new tokens, requests and answers with very many names.
 #[derive(Debug, Default)]
 struct Rare {
     rest: Option<Rest>,
+    sending: Option<Sending>,
     authenticated_us: Option<u64>,
     is_stream: bool,
     last_event_id: Option<Box<str>>,
@@ -93,6 +97,57 @@ impl Client {
     pub(super) fn set_rest(&mut self, rest: Rest) {
         self.rare.get_or_insert_default().rest = Some(rest);
     }
+
+    /// Whether answers go on in a later turn.
+    pub(super) fn is_sending(&self) -> bool {
+        let rare = self.rare.as_ref();
+        rare.is_some_and(|rare| rare.sending.is_some())
+    }
+
+    /// Takes answers that go on now.
+    pub(super) fn take_sending(&mut self) -> Option<Sending> {
+        self.rare.as_mut()?.sending.take()
+    }
+
+    /// Sets answers that go on in a later turn.
+    pub(super) fn set_sending(&mut self, sending: Sending) {
+        self.rare.get_or_insert_default().sending = Some(sending);
+    }
+
+    /// The memory of what goes on in a later turn.
+    pub(super) fn later_bytes(&self) -> usize {
+        let rare = self.rare.as_ref();
+        let rest = rare.and_then(|rare| rare.rest.as_ref());
+        let sending = rare.and_then(|rare| rare.sending.as_ref());
+        rest.map_or(0, Rest::bytes) + sending.map_or(0, Sending::bytes)
+    }
+
+    /// Whether an answer, or a request under way, may wait for the bus to confirm a name.
+    pub(super) fn may_wait(&self) -> bool {
+        !self.answers.is_empty() || self.has_rest()
+    }
+
+    /// Ends the wait for a name that the bus has confirmed or refused.
+    pub(super) fn settle(&mut self, name: &TopicName) {
+        self.answers.settle(name);
+        if let Some(unconfirmed) = self.unconfirmed() {
+            unconfirmed.remove(name);
+        }
+    }
+
+    /// Ends the wait for the names that are settled.
+    pub(super) fn settle_if(&mut self, is_settled: impl Fn(&TopicName) -> bool) {
+        if let Some(unconfirmed) = self.unconfirmed() {
+            unconfirmed.retain(|name| !is_settled(name));
+        }
+        self.answers.settle_if(is_settled);
+    }
+
+    /// The names that the answer to the request under way will wait for.
+    fn unconfirmed(&mut self) -> Option<&mut BTreeSet<TopicName>> {
+        let rest = self.rare.as_mut()?.rest.as_mut()?;
+        rest.unconfirmed()
+    }
 }
 
 /// The limits over all clients, as labels in the order of `Full`.
@@ -122,7 +177,7 @@ pub struct ChannelsStats {
     /// Bytes of the names and patterns with a member.
     pub name_bytes: Count,
     /// Losses of the bus, counted once per notified client.
-    pub gaps_told: Count,
+    pub gaps_notified: Count,
     /// Last values that clients wait for: clients times names.
     pub retained_waiting: Count,
     /// Bytes of last values that may wait in send queues, including open questions.

@@ -9,7 +9,7 @@
 //! made starts with the end of the object, without a position; a line feed and the payload follow. The frame is binary unless
 //! the payload is JSON.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ use super::retained::RetainedEnd;
 use crate::gateways::shared::history::{END_BYTES_MAX, Status, ended};
 use crate::gateways::shared::members::max_hz;
 use weirgate_core::{
-    Brings, ConflationKey, Content, CopyRank, Core, Frame, FrameBytes, MaxRate, Message,
-    NotRecovered, OnBus, Outcome, Position, Prefix, TopicName,
+    Brings, ConflationKey, Content, CopyRank, Core, Frame, FrameBuilder, FrameBytes, MaxRate,
+    Message, OnBus, Outcome, Position, Prefix, TopicName,
 };
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::allocated_bytes;
@@ -44,12 +44,53 @@ pub(super) struct Entries {
     pub(super) errors: ListWriter,
     /// The granted names, if the answer says what each of them brings.
     pub(super) names: Option<Vec<TopicName>>,
+    /// What they bring, as far as it is known.
+    brings: Option<ObjectWriter>,
+    recovered: Option<ObjectWriter>,
+    why: Option<ObjectWriter>,
 }
 
 impl Entries {
+    /// `says_brings`: the answer says what each granted name brings.
+    pub(super) fn new(says_brings: bool) -> Self {
+        Self {
+            names: says_brings.then(Vec::new),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         let names = self.names.as_ref().map_or(0, Vec::len);
-        self.granted.bytes() + self.errors.bytes() + NAME_BYTES * names
+        let objects: usize = self.objects().map(|(_, object)| object.bytes()).sum();
+        self.granted.bytes() + self.errors.bytes() + NAME_BYTES * names + objects
+    }
+
+    /// The members after those of the request.
+    fn objects(&self) -> impl Iterator<Item = (&'static str, &ObjectWriter)> {
+        let recovered = self.recovered.iter().map(|object| ("recovered", object));
+        let why = self.why.iter().map(|object| ("why", object));
+        let brings = self.brings.iter().map(|object| ("brings", object));
+        recovered.chain(why).chain(brings)
+    }
+}
+
+/// For each name of a request with `since`, whether all missed messages follow the answer, and why not.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    recovered: ObjectWriter,
+    why: ObjectWriter,
+}
+
+impl Recovered {
+    pub(super) fn push(&mut self, name: &TopicName, outcome: Outcome) {
+        self.recovered.boolean(name.as_str(), outcome.is_ok());
+        if let Err(why) = outcome {
+            self.why.string(name.as_str(), why.label());
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.recovered.bytes() + self.why.bytes()
     }
 }
 
@@ -130,62 +171,49 @@ impl Answer {
         self
     }
 
-    /// Adds, for each name of a request with `since`, whether all missed messages follow the answer, and why not.
-    pub(super) fn recovered(&mut self, resumed: &Resumed, outcomes: &[Outcome]) {
-        let off = resumed
-            .off
-            .iter()
-            .map(|name| (name, Err(NotRecovered::Off)));
-        let of_names = resumed.names.iter().zip(outcomes.iter().copied());
-        let by_name: BTreeMap<&TopicName, Outcome> = off.chain(of_names).collect();
-        let (mut recovered, mut reasons) = (ObjectWriter::new(), ObjectWriter::new());
-        let mut is_whole = true;
-        for (name, outcome) in by_name {
-            recovered.boolean(name.as_str(), outcome.is_ok());
-            if let Err(why) = outcome {
-                reasons.string(name.as_str(), why.label());
-                is_whole = false;
-            }
-        }
-        if resumed.since.is_some() {
-            self.body.object("recovered", recovered);
-        }
-        if !is_whole {
-            self.body.object("why", reasons);
+    /// Adds the outcomes of a request with `since`; of one with `last` alone, only why messages are missing.
+    pub(super) fn set_recovered(&mut self, recovered: Recovered, has_since: bool) {
+        if let Some(entries) = &mut self.entries {
+            entries.recovered = Some(recovered.recovered).filter(|_| has_since);
+            entries.why = Some(recovered.why).filter(|why| !why.is_empty());
         }
     }
 
-    /// Adds what each granted name brings, if the client asks for it. A name that the bus refuses is among the errors
-    /// too.
-    pub(super) fn brings(&mut self, brings: impl Fn(&TopicName) -> Brings) {
+    /// Returns the granted names, if the client asks what they bring: the caller then calls
+    /// [`push_brings`](Self::push_brings) for each.
+    pub(super) fn take_names(&mut self) -> Vec<TopicName> {
+        let entries = self.entries.as_mut();
+        let named = entries.and_then(|entries| Some((entries.names.take()?, &mut entries.brings)));
+        named.map_or_else(Vec::new, |(names, brings)| {
+            *brings = Some(ObjectWriter::new());
+            names
+        })
+    }
+
+    /// Adds what a granted name brings. A name that the bus refuses is among the errors too.
+    pub(super) fn push_brings(&mut self, name: &TopicName, brings: &Brings) {
         let Some(entries) = &mut self.entries else {
             return;
         };
-        let Some(names) = entries.names.take() else {
-            return;
-        };
-        let mut all = ObjectWriter::new();
-        for name in names {
-            let brings = brings(&name);
-            let ms = |us: u64| us / 1_000;
-            let mut one = ObjectWriter::new();
-            one.string("from", brings.from.label());
-            if let Some(reach) = brings.reach {
-                one.number("reach_ms", ms(reach.us));
-                if let Some(short) = reach.short {
-                    one.string("why", short.label());
-                }
-            }
-            if let Some(newest_us) = brings.newest_us {
-                one.number("newest_age_ms", ms(newest_us));
-            }
-            all.object(name.as_str(), one);
-            if brings.on_bus == OnBus::Refused {
-                let error = format!("{REFUSED}: {}", name.as_str());
-                entries.errors.push(&error);
+        let ms = |us: u64| us / 1_000;
+        let mut one = ObjectWriter::new();
+        one.string("from", brings.from.label());
+        if let Some(reach) = brings.reach {
+            one.number("reach_ms", ms(reach.us));
+            if let Some(short) = reach.short {
+                one.string("why", short.label());
             }
         }
-        self.body.object("brings", all);
+        if let Some(newest_us) = brings.newest_us {
+            one.number("newest_age_ms", ms(newest_us));
+        }
+        if let Some(all) = &mut entries.brings {
+            all.object(name.as_str(), one);
+        }
+        if brings.on_bus == OnBus::Refused {
+            let error = format!("{REFUSED}: {}", name.as_str());
+            entries.errors.push(&error);
+        }
     }
 
     /// Returns the bytes of the finished answer, approximately.
@@ -195,23 +223,37 @@ impl Answer {
     }
 
     /// Builds the frame, with the present time and the position that the client has reached.
-    pub(super) fn frame(mut self, core: &Core, position: Option<Position>) -> Arc<Frame> {
+    pub(super) fn frame(self, core: &Core, position: Option<Position>) -> Arc<Frame> {
         let now = core.now();
-        self.body.string("timestamp", &iso_utc(now.unix_ms()));
-        let entries = self.entries.map_or_else(String::new, |entries| {
-            let (granted, errors) = (entries.granted.finish(), entries.errors.finish());
-            format!(r#","channels":{granted},"errors":{errors}"#)
-        });
-        let body = self.body.finish_open();
-        // The prefix has opened the object and has its first members.
-        let body = format!("{entries},{}", body.trim_start_matches('{'));
-        let frame = Frame::text(core.frame_bytes())
+        let timestamp = quoted(&iso_utc(now.unix_ms()));
+        let mut frame = Frame::text(core.frame_bytes())
+            .with_capacity(self.bytes() + MEMBERS_BYTES_MAX + END_BYTES_MAX)
             .answer()
             .prefix(Prefix::Seq(self.prefix))
-            .received(now)
-            .body(body.as_bytes());
+            .received(now);
+        if let Some(entries) = &self.entries {
+            let (granted, errors) = (entries.granted.texts(), entries.errors.texts());
+            let lists = [r#","channels":["#, granted, r#"],"errors":["#, errors, "]"];
+            frame = with_all(frame, lists);
+        }
+        // The prefix has opened the object and has its first members.
+        frame = with_all(frame, [",", self.body.members()]);
+        let objects = self.entries.iter().flat_map(|entries| entries.objects());
+        for (key, object) in objects {
+            frame = with_all(frame, [",\"", key, "\":{", object.members(), "}"]);
+        }
+        let frame = with_all(frame, [r#","timestamp":"#, &timestamp]);
         ended(frame, position, CopyRank::LAST).finish()
     }
+}
+
+/// The most bytes of an answer beside those of [`Answer::bytes`] and its position.
+const MEMBERS_BYTES_MAX: usize = 160;
+
+/// Appends each text to the payload.
+fn with_all<'a>(frame: FrameBuilder, texts: impl IntoIterator<Item = &'a str>) -> FrameBuilder {
+    let texts = texts.into_iter();
+    texts.fold(frame, |frame, text| frame.body(text.as_bytes()))
 }
 
 /// The longest wait for a bus that confirms at once, microseconds (contract channels: "1 s at the most").
@@ -246,7 +288,7 @@ pub(super) struct Resumed {
     /// Names of the kept feed, joined with the answer.
     pub(super) names: BTreeSet<TopicName>,
     /// Granted names without a resume.
-    pub(super) off: Vec<TopicName>,
+    pub(super) off: BTreeSet<TopicName>,
 }
 
 impl Resumed {
@@ -262,9 +304,10 @@ impl Resumed {
 }
 
 impl FollowUp {
-    /// The names joined with this answer.
-    fn resuming(&self) -> impl Iterator<Item = &TopicName> {
-        self.resumed.iter().flat_map(|resumed| &resumed.names)
+    /// How many names are joined with this answer.
+    fn resuming(&self) -> usize {
+        let resumed = self.resumed.as_ref();
+        resumed.map_or(0, |resumed| resumed.names.len())
     }
 }
 
@@ -290,7 +333,7 @@ struct Queue {
 }
 
 /// Memory of a name that an answer waits for, or that follows it.
-const NAME_BYTES: usize = 64;
+pub(super) const NAME_BYTES: usize = 64;
 
 impl Queue {
     /// Memory of the waiting answers.
@@ -331,7 +374,7 @@ impl Answers {
     pub(super) fn push(&mut self, answer: Answer, follow_up: FollowUp, due_us: u64) {
         let queue = self.0.get_or_insert_default();
         queue.bytes += answer.bytes();
-        queue.resuming += follow_up.resuming().count();
+        queue.resuming += follow_up.resuming();
         queue.waiting.push_back(Waiting {
             answer,
             follow_up,
@@ -374,7 +417,7 @@ impl Answers {
         let ready: Vec<_> = ready.map(|ready| (ready.answer, ready.follow_up)).collect();
         for (answer, follow_up) in &ready {
             queue.bytes -= answer.bytes();
-            queue.resuming -= follow_up.resuming().count();
+            queue.resuming -= follow_up.resuming();
         }
         let bytes = queue.memory_bytes();
         if let Some(permit) = &mut queue.permit {
@@ -404,6 +447,13 @@ impl Answers {
     pub(super) fn settle(&mut self, name: &TopicName) {
         for waiting in self.waiting_mut() {
             waiting.follow_up.unconfirmed.remove(name);
+        }
+    }
+
+    /// Lets all answers wait for no name any more.
+    pub(super) fn wait_no_longer(&mut self) {
+        for waiting in self.waiting_mut() {
+            waiting.due_us = 0;
         }
     }
 
@@ -517,7 +567,7 @@ mod tests {
                 }
                 1 => BUS_WAIT_US,
                 _ => {
-                    answers.settle_if(|_| true);
+                    answers.wait_no_longer();
                     0
                 }
             };

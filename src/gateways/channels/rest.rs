@@ -8,7 +8,7 @@ use super::ChannelsGateway;
 use super::authenticate::Verdict;
 use super::client::Client;
 use super::messages::{Answer, Entries, FollowUp, Resumed};
-use weirgate_core::{Core, NameRefusal, SessionKey};
+use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};
 use weirgate_wire::auth::{OverBudget, RightsCheck};
 use weirgate_wire::json::{ListWriter, TextList};
 
@@ -68,11 +68,19 @@ impl Rest {
     }
 
     /// The memory of the request and of the answer so far.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Subscribe(rest) => rest.names.bytes() + rest.entries.bytes(),
             Self::Unsubscribe(rest) => rest.names.bytes() + rest.gone.bytes(),
             Self::Authenticate(rest) => size_of_val(&*rest.ids) + rest.written.bytes(),
+        }
+    }
+
+    /// The names that the answer will wait for.
+    pub(super) fn unconfirmed(&mut self) -> Option<&mut BTreeSet<TopicName>> {
+        match self {
+            Self::Subscribe(rest) => Some(&mut rest.follow_up.unconfirmed),
+            Self::Unsubscribe(_) | Self::Authenticate(_) => None,
         }
     }
 
@@ -107,10 +115,7 @@ impl ChannelsGateway {
         Rest::Subscribe(Subscribing {
             names,
             check: self.check(client),
-            entries: Entries {
-                names: status.then(Vec::new),
-                ..Entries::default()
-            },
+            entries: Entries::new(status),
             follow_up: FollowUp {
                 resumed,
                 says_end: status,
@@ -137,8 +142,8 @@ impl ChannelsGateway {
                 Rest::Authenticate(rest) => self.judge_next(core, key, client, rest),
             };
             if has_more && !core.has_share() {
-                core.go_on_later(key, rest.bytes());
                 client.set_rest(rest);
+                core.go_on_later(key, client.later_bytes());
                 self.names.store(&self.stats, core.memberships());
                 return None;
             }

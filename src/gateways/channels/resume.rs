@@ -1,20 +1,12 @@
-//! Requests about names, sending answers, and resuming: the missed messages follow the answer to the request, and come
-//! before newer messages.
-//!
-//! A client that resumes a name joins it with the answer. In a single step the gateway answers which names are
-//! complete, sends the missed messages, and makes the client a member.
+//! Names that clients get and give up, and the answers that wait. A client that resumes a name joins it only when the
+//! answer is sent ([`super::sending`]).
 
 use super::ChannelsGateway;
 use super::bus::REFUSED;
-use super::bus_requests::wanted;
 use super::client::Client;
-use super::messages::{Answer, FollowUp, Resumed};
-use super::patterns::matcher;
-use crate::gateways::shared::history::{Follow, gets_newest};
-use weirgate_core::{
-    Core, Gateway as _, Joined, Left, NotRecovered, Outcome, SessionKey, TopicName, Wanted,
-};
-use weirgate_wire::auth::NamePatterns;
+use super::messages::{Answer, FollowUp};
+use super::sending::Sending;
+use weirgate_core::{Core, Joined, Left, SessionKey, TopicName};
 
 impl ChannelsGateway {
     /// Makes the client a member of a name that it holds: at once, or with the answer if the client resumes.
@@ -42,7 +34,7 @@ impl ChannelsGateway {
                 return;
             }
             if resumed.since.is_some() {
-                resumed.off.push(name.clone());
+                resumed.off.insert(name.clone());
             }
         }
         self.join(core, key, client, &name);
@@ -75,7 +67,13 @@ impl ChannelsGateway {
         kept.is_some_and(|kept| kept.is_refused(name.as_str()))
     }
 
-    fn join(&self, core: &mut Core, key: SessionKey, client: &mut Client, name: &TopicName) {
+    pub(super) fn join(
+        &self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        name: &TopicName,
+    ) {
         if matches!(core.join(key, name), Joined::First | Joined::Another) {
             client.held.kept += u32::from(self.is_kept(name));
             client.held.skippable += u32::from(self.is_skippable(name));
@@ -122,7 +120,7 @@ impl ChannelsGateway {
         // Most answers are sent by now; only waiting answers are charged.
         let (bytes, address) = (self.names.bytes(), client.held.address());
         if !client.answers.charge(bytes, address, core.now().mono_us) {
-            client.answers.settle_if(|_| true);
+            client.answers.wait_no_longer();
             self.send_ready(core, key, client);
         }
         if client.answers.are_too_many() && !core.has_requests(key) {
@@ -134,112 +132,19 @@ impl ChannelsGateway {
     pub(super) fn send_ready(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         let now = core.now();
         // The answers of an event stream go out together, after the last request.
-        let has_more = core.has_requests(key) || client.is_stream() && client.has_rest();
-        if !has_more {
-            let is_stream = client.is_stream();
-            while let Some(ready) = client.answers.pop_ready(now.mono_us, is_stream) {
-                self.send(core, key, client, ready);
-            }
+        let is_stream = client.is_stream();
+        let has_more = core.has_requests(key) || is_stream && client.has_rest();
+        while !has_more
+            && !client.is_sending()
+            && let Some(ready) = client.answers.pop_ready(now.mono_us, is_stream)
+        {
+            self.send_on(core, key, client, Sending::new(ready));
         }
         if !client.answers.are_too_many() {
             core.resume_reading(key);
         }
         let end = client.token_end.due_us(now);
-        let due = client.answers.due_us();
+        let due = client.answers.due_us().filter(|_| !client.is_sending());
         core.set_deadline(key, due.into_iter().chain(end).min());
-    }
-
-    /// Sends answers, and the messages after all of them.
-    fn send(
-        &mut self,
-        core: &mut Core,
-        key: SessionKey,
-        client: &mut Client,
-        mut answers: Vec<(Answer, FollowUp)>,
-    ) {
-        let mut follow = Follow::default();
-        for (answer, follow_up) in &mut answers {
-            if let Some(resumed) = &mut follow_up.resumed {
-                self.join_moved(core, key, client, resumed);
-                let outcomes = self.find(core, key, resumed, &mut follow);
-                if outcomes.contains(&Err(NotRecovered::Large)) {
-                    client.requests.charge_search(core.now());
-                }
-                answer.recovered(resumed, &outcomes);
-                for name in &resumed.names {
-                    self.join(core, key, client, name);
-                }
-            }
-        }
-        // Also for a request about other names: after an answer without a position, the client would have no position
-        // to resume from.
-        let has_kept = client.held.kept > 0;
-        let mut retained = None;
-        let mut left = answers.len();
-        for (mut answer, follow_up) in answers {
-            left -= 1;
-            answer.brings(|name| core.brings(name, self.source_of(name)));
-            let position = follow.position(core, has_kept && left == 0);
-            let frame = answer.frame(core, position);
-            core.send(key, &frame);
-            retained = follow_up.retained.or(retained);
-        }
-        self.statuses.send_behind(core, key, follow, has_kept);
-        if let Some(answer) = retained {
-            self.retained.answered(key, answer);
-        }
-        self.names.store(&self.stats, core.memberships());
-        self.ask_retained(core);
-    }
-
-    /// Joins the names that are no longer of the kept feed: its stream has got other subjects since the request.
-    fn join_moved(
-        &self,
-        core: &mut Core,
-        key: SessionKey,
-        client: &mut Client,
-        resumed: &mut Resumed,
-    ) {
-        let names = std::mem::take(&mut resumed.names).into_iter();
-        let (kept, moved): (Vec<_>, Vec<_>) = names.partition(|name| self.is_kept(name));
-        resumed.names = kept.into_iter().collect();
-        for name in &moved {
-            self.join(core, key, client, name);
-        }
-        if resumed.since.is_some() {
-            resumed.off.extend(moved);
-        }
-    }
-
-    /// Adds the messages after an answer. Returns the outcome for each name to resume.
-    fn find(
-        &self,
-        core: &mut Core,
-        key: SessionKey,
-        resumed: &Resumed,
-        follow: &mut Follow,
-    ) -> Vec<Outcome> {
-        let patterns_of = |name| matcher(self.syntax(), name);
-        let names: Vec<(TopicName, Option<NamePatterns>)> = resumed
-            .names
-            .iter()
-            .map(|name| (name.clone(), patterns_of(name)))
-            .collect();
-        let names: Vec<Wanted<'_>> = names.iter().map(wanted).collect();
-        let Some(since) = &resumed.since else {
-            let newest = follow.newest(core, key, &names, resumed.last);
-            return vec![newest; names.len()];
-        };
-        resumed
-            .off
-            .iter()
-            .for_each(|_| core.count_not_recovered(NotRecovered::Off));
-        let outcomes = follow.missed(core, key, since, &names);
-        let lost = names.iter().zip(&outcomes);
-        let lost = lost.filter(|(_, outcome)| gets_newest(Some(**outcome)));
-        let lost: Vec<Wanted<'_>> = lost.map(|(name, _)| *name).collect();
-        // If the newest messages cannot be sent either, the answer gives the outcome of the position.
-        let _ = follow.newest(core, key, &lost, resumed.last);
-        outcomes
     }
 }

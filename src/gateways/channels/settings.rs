@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use crate::gateways::channels::ChannelsGatewaySettings;
+use crate::gateways::channels::metrics;
 use crate::gateways::shared::bus;
+use crate::gateways::shared::metrics as shared_metrics;
 use weirgate_core::Limits;
 use weirgate_server::settings::{
     Change, Checked, Form, Groups, Heading, Kind, ListenSettings, MistakenEnv, RedisAccess,
@@ -193,7 +195,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     )
     .limit(
         ALL_BEYOND,
-        Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
+        Shows::Metric(shared_metrics::SUBSCRIPTIONS_LIMITED),
         ALL_TEST,
     ),
     Setting::bytes(
@@ -206,7 +208,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     .share(40)
     .limit(
         ALL_BEYOND,
-        Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
+        Shows::Metric(shared_metrics::SUBSCRIPTIONS_LIMITED),
         ALL_TEST,
     ),
     Setting::count(
@@ -222,7 +224,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     .original_env(&["MAX_MESSAGES_PER_SECOND"])
     .limit(
         "the message is dropped, and the client gets an error once a second",
-        Shows::Metric(names::REQUESTS_LIMITED),
+        Shows::Metric(shared_metrics::REQUESTS_LIMITED),
         "tests/channels_gateway/requests.rs::who_sends_too_much_is_told_once_a_second",
     ),
     Setting::count(
@@ -239,7 +241,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     .constant()
     .limit(
         "an error in the response; the old token stays",
-        Shows::Metric(names::RENEWALS),
+        Shows::Metric(metrics::RENEWALS),
         "tests/channels_gateway/rights.rs::new_tokens_are_bounded_for_one_client_and_for_all",
     ),
     Setting::new(

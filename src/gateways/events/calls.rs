@@ -17,7 +17,7 @@ const SERVICES: usize = EventsService::ALL.len();
 
 /// The permission for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leave {
+pub(super) enum Permission {
     /// Make the call under this number.
     Go(u64),
     /// No slot is free for the address: the connection waits in line.
@@ -75,13 +75,13 @@ struct Line {
 
 /// The slots and lines of all calls.
 #[derive(Debug)]
-pub(super) struct Calls {
+pub(super) struct CallSlots {
     next_id: u64,
     in_flight: HashMap<u64, InFlight, RandomState>,
     lines: [Line; SERVICES],
 }
 
-impl Calls {
+impl CallSlots {
     /// At most `calls_max` calls may be in flight; a tenth is reserved for each service.
     pub(super) fn new(calls_max: usize) -> Self {
         let reserved = calls_max as u64 / 10;
@@ -114,12 +114,12 @@ impl Calls {
         client: ClientAddr,
         key: SessionKey,
         service: EventsService,
-    ) -> Leave {
-        let leave = self.begin(now_us, client, key, service);
-        if leave == Leave::Wait {
+    ) -> Permission {
+        let permission = self.begin(now_us, client, key, service);
+        if permission == Permission::Wait {
             self.lines[service as usize].waiting.push(client, key);
         }
-        leave
+        permission
     }
 
     /// Begins a call of `key` to `service` if that is permitted.
@@ -129,15 +129,15 @@ impl Calls {
         client: ClientAddr,
         key: SessionKey,
         service: EventsService,
-    ) -> Leave {
+    ) -> Permission {
         let entry = &mut self.lines[service as usize].entry;
         if !entry.circuit.permits(now_us, client) {
-            return Leave::Unreachable;
+            return Permission::Unreachable;
         }
         let Some(slot) = entry.slots_for(client).grant(client, 1) else {
             return match entry.circuit.is_open() {
-                true => Leave::Unreachable,
-                false => Leave::Wait,
+                true => Permission::Unreachable,
+                false => Permission::Wait,
             };
         };
         entry.circuit.begun(now_us, client);
@@ -151,7 +151,7 @@ impl Calls {
             _slot: slot,
         };
         self.in_flight.insert(id, call);
-        Leave::Go(id)
+        Permission::Go(id)
     }
 
     /// Removes a connection from the line of `service`.
@@ -226,34 +226,38 @@ mod tests {
     }
 
     fn go_from(
-        calls: &mut Calls,
+        calls: &mut CallSlots,
         now_us: u64,
         client: ClientAddr,
         service: EventsService,
     ) -> Option<u64> {
         match calls.ask(now_us, client, key(0), service) {
-            Leave::Go(id) => Some(id),
-            Leave::Wait | Leave::Unreachable => None,
+            Permission::Go(id) => Some(id),
+            Permission::Wait | Permission::Unreachable => None,
         }
     }
 
-    fn go(calls: &mut Calls, now_us: u64, service: EventsService) -> Option<u64> {
+    fn go(calls: &mut CallSlots, now_us: u64, service: EventsService) -> Option<u64> {
         go_from(calls, now_us, HOME, service)
     }
 
     /// The next of the line, a client of this address, with the permission for its call.
-    fn next_of(calls: &mut Calls, now_us: u64, client: ClientAddr) -> Option<(SessionKey, Leave)> {
+    fn next_of(
+        calls: &mut CallSlots,
+        now_us: u64,
+        client: ClientAddr,
+    ) -> Option<(SessionKey, Permission)> {
         let (key, service) = calls.next()?;
         Some((key, calls.begin(now_us, client, key, service)))
     }
 
-    fn next(calls: &mut Calls, now_us: u64) -> Option<(SessionKey, Leave)> {
+    fn next(calls: &mut CallSlots, now_us: u64) -> Option<(SessionKey, Permission)> {
         next_of(calls, now_us, HOME)
     }
 
     /// The calls of so many that may begin.
     fn begin(
-        calls: &mut Calls,
+        calls: &mut CallSlots,
         clients: impl Iterator<Item = u8>,
         service: EventsService,
     ) -> usize {
@@ -263,26 +267,26 @@ mod tests {
 
     #[test]
     fn a_service_that_hangs_leaves_the_others_their_slots() {
-        let mut calls = Calls::new(100);
+        let mut calls = CallSlots::new(100);
         assert_eq!(begin(&mut calls, 0..200, EventsService::Lobby), 80);
         assert_eq!(begin(&mut calls, 0..200, EventsService::Simulation), 10);
         assert_eq!(begin(&mut calls, 0..200, EventsService::Measurement), 10);
         assert_eq!(calls.in_flight.len(), 100);
         assert_eq!(
             calls.ask(0, HOME, key(7), EventsService::Measurement),
-            Leave::Wait
+            Permission::Wait
         );
     }
 
     #[test]
     fn addresses_whose_calls_take_long_leave_slots_to_the_others() {
         let many = |last| std::iter::repeat_n(last, 200);
-        let mut calls = Calls::new(100);
+        let mut calls = CallSlots::new(100);
         for (last, share) in [(1, 40), (2, 21), (3, 10), (4, 5)] {
             assert_eq!(begin(&mut calls, many(last), EventsService::Lobby), share);
         }
         assert_eq!(begin(&mut calls, [5].into_iter(), EventsService::Lobby), 1);
-        let mut calls = Calls::new(100);
+        let mut calls = CallSlots::new(100);
         let shares = ALL.map(|service| begin(&mut calls, many(1), service));
         assert_eq!(shares, [40, 5, 5], "half of all, over all services");
         let refused: u64 = calls.slots().map(|slots| slots.counts().refused).sum();
@@ -291,43 +295,43 @@ mod tests {
 
     #[test]
     fn a_free_slot_is_not_for_an_address_that_holds_as_many() {
-        let mut calls = Calls::new(4);
+        let mut calls = CallSlots::new(4);
         let hog: Vec<_> = (0..2)
             .filter_map(|_| go_from(&mut calls, 0, ip(1), EventsService::Lobby))
             .collect();
         assert_eq!(hog.len(), 2);
         let other = go_from(&mut calls, 0, ip(2), EventsService::Lobby).expect("a slot");
-        let waits = |calls: &mut Calls, last: u8| {
+        let waits = |calls: &mut CallSlots, last: u8| {
             calls.ask(0, ip(last), key(last.into()), EventsService::Lobby)
         };
-        assert_eq!(waits(&mut calls, 1), Leave::Wait);
+        assert_eq!(waits(&mut calls, 1), Permission::Wait);
         assert_eq!(next(&mut calls, 0), None);
         assert!(calls.ended(0, other, None).is_some());
         assert_eq!(next(&mut calls, 0), None, "2 held, 2 free");
         assert!(
-            matches!(waits(&mut calls, 3), Leave::Go(_)),
+            matches!(waits(&mut calls, 3), Permission::Go(_)),
             "not behind the line"
         );
         assert!(calls.ended(0, hog[0], None).is_some());
         let next = next_of(&mut calls, 0, ip(1));
-        assert!(matches!(next, Some((next, Leave::Go(_))) if next == key(1)));
+        assert!(matches!(next, Some((next, Permission::Go(_))) if next == key(1)));
     }
 
     #[test]
     fn who_waits_goes_in_the_order_of_arrival() {
-        let mut calls = Calls::new(1);
+        let mut calls = CallSlots::new(1);
         let first = go(&mut calls, 0, EventsService::Lobby).expect("a free slot");
         for slot in 1..=3 {
             assert_eq!(
                 calls.ask(0, HOME, key(slot), EventsService::Lobby),
-                Leave::Wait
+                Permission::Wait
             );
         }
         assert_eq!(next(&mut calls, 0), None);
         let mut running = first;
         for slot in 1..=3 {
             assert!(calls.ended(0, running, None).is_some());
-            let Some((next, Leave::Go(id))) = next(&mut calls, 0) else {
+            let Some((next, Permission::Go(id))) = next(&mut calls, 0) else {
                 panic!("nobody follows");
             };
             assert_eq!(next, key(slot));
@@ -340,18 +344,18 @@ mod tests {
 
     #[test]
     fn addresses_take_turns_and_who_has_left_has_none() {
-        let mut calls = Calls::new(1);
+        let mut calls = CallSlots::new(1);
         let mut running = go(&mut calls, 0, EventsService::Lobby).expect("a free slot");
         for slot in 1..=100 {
             assert_eq!(
                 calls.ask(0, HOME, key(slot), EventsService::Lobby),
-                Leave::Wait
+                Permission::Wait
             );
         }
         let other = ClientAddr::Ip(IpAddr::V4(Ipv4Addr::BROADCAST));
         assert_eq!(
             calls.ask(0, other, key(500), EventsService::Lobby),
-            Leave::Wait
+            Permission::Wait
         );
         for slot in (1..=100_u32).filter(|slot| !slot.is_multiple_of(10)) {
             calls.leave_line(key(slot), EventsService::Lobby);
@@ -360,7 +364,7 @@ mod tests {
         let mut order = Vec::new();
         for _ in 0..11 {
             assert!(calls.ended(0, running, None).is_some());
-            let Some((next, Leave::Go(id))) = next(&mut calls, 0) else {
+            let Some((next, Permission::Go(id))) = next(&mut calls, 0) else {
                 panic!("nobody follows");
             };
             order.push(next.slot);
@@ -377,8 +381,8 @@ mod tests {
 
     #[test]
     fn twenty_failures_in_a_row_open_the_circuit_and_one_call_probes() {
-        let mut calls = Calls::new(100);
-        let fail = |calls: &mut Calls, now_us, failure| {
+        let mut calls = CallSlots::new(100);
+        let fail = |calls: &mut CallSlots, now_us, failure| {
             let id = go(calls, now_us, EventsService::Lobby).expect("closed");
             calls.ended(now_us, id, failure);
         };
@@ -393,7 +397,7 @@ mod tests {
         assert!(calls.is_open(EventsService::Lobby));
         assert_eq!(
             calls.ask(5, HOME, key(1), EventsService::Lobby),
-            Leave::Unreachable
+            Permission::Unreachable
         );
         assert!(
             go(&mut calls, 5, EventsService::Simulation).is_some(),
@@ -401,17 +405,17 @@ mod tests {
         );
         assert_eq!(
             calls.ask(1_000_004, HOME, key(1), EventsService::Lobby),
-            Leave::Unreachable
+            Permission::Unreachable
         );
         let probe = go(&mut calls, 1_000_005, EventsService::Lobby).expect("one probes");
         assert_eq!(
             calls.ask(1_000_005, HOME, key(1), EventsService::Lobby),
-            Leave::Unreachable
+            Permission::Unreachable
         );
         calls.ended(1_500_000, probe, Some(CallFailure::Timeout));
         assert_eq!(
             calls.ask(2_499_999, HOME, key(1), EventsService::Lobby),
-            Leave::Unreachable
+            Permission::Unreachable
         );
         let probe = go(&mut calls, 2_500_000, EventsService::Lobby).expect("one probes again");
         calls.ended(2_600_000, probe, None);
@@ -425,7 +429,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_service_that_fails_is_told_at_once() {
-        let mut calls = Calls::new(20);
+        let mut calls = CallSlots::new(20);
         for _ in 0..19 {
             let id = go(&mut calls, 0, EventsService::Lobby).expect("closed");
             calls.ended(0, id, Some(CallFailure::Unreachable));
@@ -438,12 +442,12 @@ mod tests {
         for slot in [5, 6] {
             assert_eq!(
                 calls.ask(0, HOME, key(slot), EventsService::Lobby),
-                Leave::Wait
+                Permission::Wait
             );
         }
         calls.ended(9, running[0], Some(CallFailure::Timeout));
-        assert_eq!(next(&mut calls, 9), Some((key(5), Leave::Unreachable)));
-        assert_eq!(next(&mut calls, 9), Some((key(6), Leave::Unreachable)));
+        assert_eq!(next(&mut calls, 9), Some((key(5), Permission::Unreachable)));
+        assert_eq!(next(&mut calls, 9), Some((key(6), Permission::Unreachable)));
         assert_eq!(next(&mut calls, 9), None);
     }
 }

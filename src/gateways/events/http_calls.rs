@@ -6,6 +6,12 @@
 //! `kinds`.
 
 use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
+use crate::gateways::events::metrics;
+use crate::services::fetch::Redirects;
+use crate::services::{
+    ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, RequestMetrics, RequestStats,
+    Service, USER_AGENT,
+};
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -23,11 +29,6 @@ use tokio::time::{Instant, timeout};
 use weirgate_bus::runtime::{Clock, detached};
 use weirgate_server::http::body;
 use weirgate_server::http::body::{HeldBody, ReadBodyError, aside};
-use weirgate_server::http::fetch::Redirects;
-use weirgate_server::http::services::{
-    ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, RequestMetrics, RequestStats,
-    Service, USER_AGENT,
-};
 use weirgate_server::telemetry::{GatewayMetric, names};
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::{LogBudget, LogLine};
@@ -85,14 +86,16 @@ impl Calls {
     /// The metrics of the calls.
     pub fn metrics(&self) -> Vec<GatewayMetric> {
         let names = RequestMetrics {
-            outcomes: &names::UPSTREAM_CALLS,
-            durations: &names::UPSTREAM_CALL_DURATION,
+            outcomes: &metrics::UPSTREAM_CALLS,
+            durations: &metrics::UPSTREAM_CALL_DURATION,
             in_flight: &names::UPSTREAM_CALLS_IN_FLIGHT,
         };
         names.of(&self.stats)
     }
 }
 
+/// Makes each call on a task of its own, until the event loop is gone. The bytes of an answer count as held until the
+/// reply is made.
 async fn serve(
     clients: Vec<Rc<Client>>,
     replied: Replied,

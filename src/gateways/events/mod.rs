@@ -14,7 +14,7 @@ mod envelope;
 pub use self::broadcast::Push;
 pub use self::call::{BROADCAST_PATH, CALL_PATH, EventsService, INNER_PATHS};
 use self::call::{Call, Message, Reply};
-use self::calls::{Calls, Leave};
+use self::calls::{CallSlots, Permission};
 
 pub use self::connection::EventsStats;
 use self::connection::{Calling, Connection, Content, Orphans, Rest, Waiting};
@@ -35,6 +35,7 @@ use weirgate_wire::json::ObjectWriter;
 
 pub mod http_calls;
 pub mod internal;
+pub(super) mod metrics;
 pub mod proxy;
 mod settings;
 pub(super) mod start;
@@ -90,7 +91,7 @@ pub struct EventsGateway {
     settings: EventsGatewaySettings,
     origins: Origins,
     stats: Arc<EventsStats>,
-    calls: Calls,
+    calls: CallSlots,
     orphans: Orphans,
     /// Bytes of messages that wait or are being answered.
     waiting_bytes: Quota,
@@ -109,7 +110,7 @@ impl EventsGateway {
     /// A gateway without clients.
     pub fn new(settings: EventsGatewaySettings, origins: Origins, stats: Arc<EventsStats>) -> Self {
         Self {
-            calls: Calls::new(settings.calls_max),
+            calls: CallSlots::new(settings.calls_max),
             orphans: Orphans::new(settings.orphans_max),
             waiting_bytes: Quota::new("waiting_bytes", settings.waiting_bytes_max as u64),
             settings,
@@ -228,9 +229,9 @@ impl EventsGateway {
         });
         core.set_busy(key, true);
         let now_us = core.now().mono_us;
-        let leave = self.calls.ask(now_us, connection.client, key, service);
+        let permission = self.calls.ask(now_us, connection.client, key, service);
         self.count_circuit(service);
-        self.call(core, connection, leave)
+        self.call(core, connection, permission)
     }
 
     /// Whether the connection's next message may be carried out. An operator may have cut the client off since the
@@ -266,16 +267,16 @@ impl EventsGateway {
         envelope::refusal(&core.into(), message, code, why)
     }
 
-    /// Makes the call of a connection if `leave` permits it. Returns a refusal if the service is not called.
+    /// Makes the call of a connection if that is permitted. Returns a refusal if the service is not called.
     fn call(
         &mut self,
         core: &mut Core,
         connection: &mut Connection,
-        leave: Leave,
+        permission: Permission,
     ) -> Option<Arc<Frame>> {
-        match leave {
-            Leave::Wait => None,
-            Leave::Go(id) => {
+        match permission {
+            Permission::Wait => None,
+            Permission::Go(id) => {
                 connection.calling.as_mut()?.is_made = true;
                 let calling = connection.calling.as_ref()?;
                 let given = connection.trace.clone();
@@ -288,7 +289,7 @@ impl EventsGateway {
                 });
                 None
             }
-            Leave::Unreachable => {
+            Permission::Unreachable => {
                 let calling = connection.calling.take()?;
                 self.stats.skipped[calling.service as usize].add(1);
                 let why = envelope::UNREACHABLE;
@@ -332,8 +333,8 @@ impl EventsGateway {
                 if !gateway.admit_work(core, key, connection) {
                     return;
                 }
-                let leave = gateway.calls.begin(now_us, connection.client, key, service);
-                if let Some(answer) = gateway.call(core, connection, leave) {
+                let permission = gateway.calls.begin(now_us, connection.client, key, service);
+                if let Some(answer) = gateway.call(core, connection, permission) {
                     core.send(key, &answer);
                     gateway.advance(core, key, connection);
                 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use crate::gateways::events::EventsGatewaySettings;
 use crate::gateways::events::bus::{ExchangeSettings, PART_BYTES_MAX};
+use crate::gateways::events::metrics;
 use crate::gateways::events::proxy::ProxyLimits;
 use crate::gateways::shared::bus;
+use crate::services::{CONNECTION_BYTES, Upstream};
 use weirgate_core::Limits;
-use weirgate_server::http::services::{CONNECTION_BYTES, Upstream};
 use weirgate_server::settings::typed::file_env;
 use weirgate_server::settings::{
     Change, Checked, Form, Groups, Heading, Kind, Milli, Refused, SecretText, SecretUrl, Setting,
@@ -111,7 +112,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .original_env(&["HTTP_TIMEOUT_SECONDS"])
     .limit(
         "`upstream_error`, \"Upstream timeout\"",
-        Shows::Metric(names::UPSTREAM_CALLS),
+        Shows::Metric(metrics::UPSTREAM_CALLS),
         "tests/calls/main.rs::a_service_that_says_nothing_is_given_up",
     ),
     Setting::ms(
@@ -123,7 +124,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .more("Time during which the client sends the request body does not count.")
     .limit(
         "504 `Upstream timeout`; after the head of the response is sent, the connection ends",
-        Shows::Metric(names::PROXY_REQUESTS),
+        Shows::Metric(metrics::PROXY_REQUESTS),
         "tests/http_proxy/faults.rs::a_service_that_says_nothing_is_a_timeout",
     ),
     Setting::count(
@@ -141,7 +142,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .limit(
         "a request waits for a connection, at most `--proxy-silence-timeout-ms`, then 504; uploads that crawl and answers that \
          their clients do not take give way",
-        Shows::Metric(names::PROXY_WAITS),
+        Shows::Metric(metrics::PROXY_WAITS),
         "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
     ),
     Setting::bytes(
@@ -153,8 +154,8 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .share(40)
     .limit(
         "as `--proxy-connections-max`",
-        Shows::Metric(names::PROXY_WAITS),
-        "src/server/http/services/places.rs::the_buffers_of_all_services_are_one_sum",
+        Shows::Metric(metrics::PROXY_WAITS),
+        "src/services/places.rs::the_buffers_of_all_services_are_one_sum",
     ),
     Setting::bytes(
         "broadcast-bytes",
@@ -191,7 +192,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .share(30)
     .limit(
         "`upstream_error`, \"Upstream answer too large\", first for the responses that have held the most for the longest without progress",
-        Shows::Metric(names::UPSTREAM_CALLS),
+        Shows::Metric(metrics::UPSTREAM_CALLS),
         "tests/calls/main.rs::answers_of_all_calls_have_one_limit",
     ),
 ]);
@@ -209,7 +210,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
     .original_env_only(&["RATE_LIMIT_RPS"])
     .limit(
         "`rate_limited`, and the message is dropped",
-        Shows::Metric(names::EVENT_ERRORS),
+        Shows::Metric(metrics::EVENT_ERRORS),
         "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
     ),
     Setting::new(
@@ -228,7 +229,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
     .original_env_only(&["RATE_LIMIT_BURST"])
     .limit(
         "`RATE_LIMIT_RPS` applies",
-        Shows::Metric(names::EVENT_ERRORS),
+        Shows::Metric(metrics::EVENT_ERRORS),
         "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
     ),
     Setting::count(
@@ -245,7 +246,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
     .constant()
     .limit(
         "the newest messages of the disconnecting device are dropped",
-        Shows::Metric(names::MESSAGES_FORGOTTEN),
+        Shows::Metric(metrics::MESSAGES_FORGOTTEN),
         "tests/events_gateway/waiting.rs::devices_that_have_gone_leave_room_for_the_messages_of_other_addresses",
     ),
     Setting::bytes(
@@ -287,7 +288,7 @@ pub(super) const CHANGES: &[Change] = &[
             .original_env(&["MAX_MESSAGE_BYTES"])
             .limit(
                 "`message_too_large`, and the message is dropped",
-                Shows::Metric(names::EVENT_ERRORS),
+                Shows::Metric(metrics::EVENT_ERRORS),
                 "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
             )
     }),
@@ -375,7 +376,7 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
     )
     .limit(
         "the response names the instances in `missing`; the devices there may have got the push",
-        Shows::Metric(names::EVENTS_BUS_PUSHES_INCOMPLETE),
+        Shows::Metric(metrics::EVENTS_BUS_PUSHES_INCOMPLETE),
         "tests/events_gateway/bus.rs::an_instance_that_does_not_answer_is_missing_and_then_forgotten",
     ),
     Setting::bytes(
@@ -390,7 +391,7 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
     )
     .limit(
         "a larger push is sent in several messages",
-        Shows::Metric(names::EVENTS_BUS_PUSHES_SENT),
+        Shows::Metric(metrics::EVENTS_BUS_PUSHES_SENT),
         "tests/events_gateway/bus.rs::a_large_push_goes_in_parts",
     ),
 ]);

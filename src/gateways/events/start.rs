@@ -9,12 +9,14 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, unbounded};
 use tokio::sync::oneshot;
 
+use crate::commands::GatewayKind;
 use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
 use crate::gateways::events::bus::PushOutcome;
 use crate::gateways::events::bus::open::Bus;
 use crate::gateways::events::http_calls::{CallLimits, Calls};
 use crate::gateways::events::internal;
 use crate::gateways::events::internal::InternalAccess;
+use crate::gateways::events::metrics;
 use crate::gateways::events::proxy::{Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings};
 use crate::gateways::events::settings::EventsSettings;
 use crate::gateways::events::{
@@ -23,16 +25,14 @@ use crate::gateways::events::{
 };
 use crate::gateways::shared::auth::warn_of_short;
 use crate::gateways::shared::feed::NoFeed;
+use crate::services;
+use crate::services::{ServicesAway, Upstream};
 use weirgate_bus::runtime::{Clock, LateWake, tls_roots};
 use weirgate_core::FrameBytes;
-use weirgate_server::http::services;
-use weirgate_server::http::services::{ServicesAway, Upstream};
 use weirgate_server::http::{
     Answer, Bytes, ClientModule, FrontPage, Route, StatusCode, aside, client_routes,
 };
-use weirgate_server::run::{
-    CommonSettings, GatewayKind, Inputs, Parts, Prepared, Question, RunError, say,
-};
+use weirgate_server::run::{CommonSettings, Inputs, Parts, Prepared, Question, RunError, say};
 use weirgate_server::settings::{Checked, Part, Rows};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
 use weirgate_wire::admission::Quota;
@@ -327,15 +327,15 @@ fn gateway_metrics(stats: &Arc<EventsStats>) -> Vec<GatewayMetric> {
     let number = |name, read| GatewayMetric::number(name, stats, read);
     let by_label = |name, read| GatewayMetric::by_label(name, stats, read);
     vec![
-        by_label(&names::UPSTREAM_CALLS_SKIPPED, |s| {
+        by_label(&metrics::UPSTREAM_CALLS_SKIPPED, |s| {
             s.calls_skipped().collect()
         }),
-        by_label(&names::UPSTREAM_CIRCUIT_OPEN, |s| {
+        by_label(&metrics::UPSTREAM_CIRCUIT_OPEN, |s| {
             s.circuits_open().collect()
         }),
-        by_label(&names::EVENT_ERRORS, |s| s.errors().collect()),
+        by_label(&metrics::EVENT_ERRORS, |s| s.errors().collect()),
         number(&names::PUSHES, |s| s.pushes.get()),
-        number(&names::MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
+        number(&metrics::MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
     ]
 }
 

@@ -102,13 +102,70 @@ pub(in crate::gateways) const END_BYTES_MAX: usize = r#","pos":""}"#.len() + POS
 #[derive(Debug, Default)]
 pub(in crate::gateways) struct Follow {
     messages: Missed,
+    /// Bytes of the messages that follow beside these.
+    beside: usize,
     /// The client resumes from a position: its own position, or that of the last of these messages, stays valid.
     has_recovered: bool,
 }
 
 impl Follow {
+    /// Messages beside others of these bytes.
+    pub(in crate::gateways) fn beside(bytes: usize) -> Self {
+        Self {
+            beside: bytes,
+            ..Self::default()
+        }
+    }
+
+    /// The messages that were postponed while the client resumed. They are postponed no longer.
+    pub(in crate::gateways) fn postponed(core: &mut Core, key: SessionKey) -> Self {
+        Self {
+            messages: core.take_postponed(key),
+            ..Self::default()
+        }
+    }
+
+    /// Whether the client resumes from a position.
+    pub(in crate::gateways) fn has_recovered(&self) -> bool {
+        self.has_recovered
+    }
+
+    /// Whether frames of the messages are still to be made.
+    pub(in crate::gateways) fn has_unmade(&self) -> bool {
+        self.messages.has_unmade()
+    }
+
+    /// Makes the next frames of the messages; `beside` are the bytes of others.
+    pub(in crate::gateways) fn make_next(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        beside: usize,
+    ) -> Outcome {
+        core.make_missed((key, beside), &mut self.messages)
+    }
+
+    /// Makes all frames of messages beside these.
+    fn make_all(&self, core: &mut Core, key: SessionKey, messages: &mut Missed) -> Outcome {
+        while messages.has_unmade() {
+            core.make_missed((key, self.bytes()), messages)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of the messages, and of those beside.
+    pub(in crate::gateways) fn bytes(&self) -> usize {
+        self.messages.bytes() + self.beside
+    }
+
+    /// Adds the messages of other answers, in the order of the feed.
+    pub(in crate::gateways) fn merge(&mut self, other: Self) {
+        self.messages.merge(other.messages);
+        self.has_recovered |= other.has_recovered;
+    }
+
     /// Adds the messages of these names after a position. Returns, for each name, whether all of its messages are
-    /// there.
+    /// there. Some of the frames may still have to be [made](Self::make_next).
     pub(in crate::gateways) fn missed(
         &mut self,
         core: &mut Core,
@@ -116,13 +173,13 @@ impl Follow {
         since: &str,
         wanted: &[Wanted<'_>],
     ) -> Vec<Outcome> {
-        let (missed, outcomes) = core.missed((key, &self.messages), since, wanted);
+        let (missed, outcomes) = core.missed((key, self.bytes()), since, wanted);
         self.messages.merge(missed);
         self.has_recovered |= outcomes.iter().any(Result::is_ok);
         outcomes
     }
 
-    /// Adds all messages of these names after a position. If any is missing, adds none.
+    /// Adds all messages of these few names after a position. If any is missing, adds none.
     pub(in crate::gateways) fn all_missed(
         &mut self,
         core: &mut Core,
@@ -131,14 +188,35 @@ impl Follow {
         names: &[TopicName],
     ) -> Outcome {
         let wanted: Vec<Wanted<'_>> = names.iter().map(Wanted::exact).collect();
-        let (missed, outcomes) = core.missed((key, &self.messages), since, &wanted);
+        let (mut missed, mut outcomes) = core.missed((key, self.bytes()), since, &wanted);
+        let made = self.make_all(core, key, &mut missed);
+        for outcome in &mut outcomes {
+            *outcome = outcome.and(made);
+        }
+        core.count_outcomes(&outcomes);
         outcomes.into_iter().collect::<Outcome>()?;
         self.messages.merge(missed);
         self.has_recovered = true;
         Ok(())
     }
 
-    /// Adds the newest messages of each name, if the client asks for any.
+    /// Adds the newest messages of each of these few names, if the client asks for any.
+    pub(in crate::gateways) fn all_newest(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        names: &[Wanted<'_>],
+        last: Option<usize>,
+    ) -> Outcome {
+        let mut newest = Self::beside(self.bytes());
+        newest.newest(core, key, names, last)?;
+        self.make_all(core, key, &mut newest.messages)?;
+        self.messages.merge(newest.messages);
+        Ok(())
+    }
+
+    /// Adds the newest messages of each name, if the client asks for any. Some of the frames may still have to be
+    /// [made](Self::make_next).
     pub(in crate::gateways) fn newest(
         &mut self,
         core: &mut Core,
@@ -147,7 +225,7 @@ impl Follow {
         last: Option<usize>,
     ) -> Outcome {
         if let Some(last) = last.filter(|_| !names.is_empty()) {
-            let newest = core.newest((key, &self.messages), names, last)?;
+            let newest = core.newest((key, self.bytes()), names, last)?;
             self.messages.merge(newest);
         }
         Ok(())

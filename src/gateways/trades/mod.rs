@@ -7,6 +7,7 @@ mod candles;
 mod client;
 pub mod feed;
 mod leaving;
+pub(super) mod metrics;
 mod request;
 mod settings;
 pub(super) mod start;
@@ -187,7 +188,7 @@ impl TradesGateway {
         let missed = since.map(|since| follow.all_missed(core, key, &since, &all));
         let last = asked.last.filter(|_| gets_newest(missed));
         let wanted: Vec<Wanted<'_>> = new.iter().map(Wanted::exact).collect();
-        let newest = follow.newest(core, key, &wanted, last);
+        let newest = follow.all_newest(core, key, &wanted, last);
         for symbol in &new {
             let joined = core.join(key, &content.topic(symbol));
             if let (Joined::First, Content::Candles(interval)) = (joined, content)

@@ -128,7 +128,7 @@ impl RequestBody {
     /// Like [`read`](Self::read), and charges the bytes.
     ///
     /// # Errors
-    /// The body is too long, too slow or broken, or has to are evicted.
+    /// The body is too long, too slow or broken, or has to be evicted.
     pub async fn read_held(
         self,
         bytes_max: usize,
@@ -161,23 +161,23 @@ impl HeldBody<'_> {
         self.permit.quota().make_room(now_us);
     }
 
-    /// Whether the body has to are evicted. If not, wakes the reader once it has to.
+    /// Whether the body has to be evicted. If not, wakes the reader once it has to.
     fn is_evicted(&self, cx: &Context<'_>) -> bool {
         self.permit.wake_with(cx.waker());
         self.permit.is_evicted()
     }
 
-    /// The body is whole and will be used soon, so it no longer is evicted.
+    /// The body is whole and will be used soon, so it is no longer evicted.
     fn settle(self) {
         self.permit.progress(u64::MAX);
     }
 }
 
 /// Reads the whole body, at most `bytes_max`. The pieces are joined as they come: a list of small pieces would take
-/// many times the memory of the body. With `held`, charges the bytes; after its last byte a body no longer is evicted.
+/// many times the memory of the body. With `held`, charges the bytes; after its last byte a body is no longer evicted.
 ///
 /// # Errors
-/// The body is too long, too slow or broken, or has to are evicted.
+/// The body is too long, too slow or broken, or has to be evicted.
 pub async fn read<B>(
     mut body: B,
     bytes_max: usize,

@@ -228,7 +228,7 @@ struct Unwritten<'s> {
 }
 
 impl Unwritten<'_> {
-    /// Sets the permit to this many bytes. Returns whether the connection has to are evicted, because all clients together
+    /// Sets the permit to this many bytes. Returns whether the connection has to be evicted, because all clients together
     /// hold too many.
     fn is_evicted(&mut self, bytes: usize, now_us: u64, cx: &Context<'_>) -> bool {
         if bytes == 0 {

@@ -273,13 +273,12 @@ impl Collector for Telemetry {
         let mut out = Writer(encoder);
         let reading = Reading::now(self);
         for metric in names::ALL {
-            match (metric.write, reading.gateway_metric(metric)) {
-                (Some(write), _) => write(metric, &reading, &mut out)?,
-                (None, Some(gateway)) => gateway.write(&mut out)?,
-                (None, None) => {}
+            if let Some(write) = metric.write {
+                write(metric, &reading, &mut out)?;
             }
         }
-        Ok(())
+        let mut of_gateway = self.gateway.get().into_iter().flatten();
+        of_gateway.try_for_each(|metric| metric.write(&mut out))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Every metric in one place: name, kind, labels, help text, and the source of its value. The names follow SemVer,
+//! Every metric that does not belong to one contract alone: name, kind, labels, help text, and the source of its value.
+//! The metrics of a contract are in tables of the same form in the folders of the gateways. The names follow SemVer,
 //! because dashboards depend on them.
 //!
 //! A new number of the event loop needs a field in the counting struct, and a row here.
@@ -32,7 +33,7 @@ macro_rules! metric_names {
             };
         )*
 
-        /// All metrics, in the order of writing.
+        /// All metrics of this table.
         pub const ALL: &[MetricName] = &[$($id),*];
     };
     (@write $at:ident) => {
@@ -110,6 +111,10 @@ metric_names! { |at|
         => ByLabel(at.turn.feed.subjects.iter().filter_map(|one| {
             Some((one.subject.as_str(), one.quiet_after_us()? as f64 / 1e6))
         }));
+    TOPICS_QUIET = Gauge "weirgate_topics_quiet" []
+        "Topics with clients and usually a message a second or more, silent for ten times their usual gap, and 5 s at least, \
+            when the last request for metrics or for the operator's page came; absent before the first."
+        => IfAny(at.surveyed.as_ref().map(|surveyed| surveyed.survey.topics_quiet));
     BUS_QUEUE_MESSAGES = Gauge "weirgate_bus_queue_messages" []
         "Messages between the bus and the event loop; at the maximum the bus waits."
         => at.turn.shell.bus_queue_messages;
@@ -195,7 +200,7 @@ metric_names! { |at|
         "Limit of these bytes or places.";
     HELD_REFUSED = Counter "weirgate_held_refused_total" ["of"]
         "Requests for such bytes or places that found no room: the client's address held more than what was free.";
-    HELD_GAVE_WAY = Counter "weirgate_held_gave_way_total" ["of"]
+    HELD_EVICTED = Counter "weirgate_held_gave_way_total" ["of"]
         "Holders that gave way: over the limit, those that had held the most for the longest.";
     TLS_HELD_BYTES = Gauge "weirgate_tls_held_bytes" []
         "Bytes that the TLS of all clients holds: unfinished handshakes and records of clients, and records \
@@ -292,19 +297,8 @@ metric_names! { |at|
         "1 while the bus holds messages for a consumer and none was handed over for 5 s, or refuses \
             its acknowledgements."
         => IfAny(at.consumers(|consumer| Some(consumer.stall().is_some().into())));
-    SUBSCRIPTIONS = Gauge "weirgate_subscriptions" []
-        "Names and patterns held by clients, counted once per client.";
     SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]
         "Different names and patterns held by clients.";
-    SUBSCRIBED_NAME_BYTES = Gauge "weirgate_subscribed_name_bytes" []
-        "Bytes of the different names and patterns held by clients.";
-    SUBSCRIPTIONS_LIMITED = Counter "weirgate_subscriptions_limited_total" ["limit"]
-        "Entries of subscribe requests refused because of a limit over all clients, of which an address has a share, by limit.";
-    GAPS_TOLD = Counter "weirgate_gaps_told_total" []
-        "Losses of messages between the bus and weirgate of which clients were notified, counted once per client.";
-    RENEWALS = Counter "weirgate_token_renewals_total" ["outcome"]
-        "New tokens of clients on open connections, by outcome; limited: not looked at, because one client, \
-            one address or all clients sent too many.";
     HISTORY_MESSAGES = Gauge "weirgate_history_messages" []
         "Messages kept for clients that resume (--history-ms)."
         => IfAny(at.turn.hub.history.map(|history| history.messages));
@@ -343,95 +337,28 @@ metric_names! { |at|
         "Time from the storage of the last message that was read to that of the newest one in the stream (--stream), and \
             at least the time for which the newest one was seen to wait."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).map(|(_, ms)| ms as f64 / 1e3));
-    RETAINED_WAITING = Gauge "weirgate_retained_waiting" []
-        "Last values that clients wait for (--retained): clients times names.";
-    RETAINED_QUESTIONS = Gauge "weirgate_retained_questions" ["stage"]
-        "Names whose last values are asked for: waiting for the thread of the bus, asked of JetStream and \
-            not answered.";
     RETAINED_BYTES = Gauge "weirgate_retained_bytes" []
         "Bytes of last values that may wait in send queues, those that JetStream was asked for included.";
-    RETAINED_BYTES_MAX = Gauge "weirgate_retained_bytes_max" []
-        "Bytes of last values that may wait in send queues (the share retained-bytes of --memory-max).";
-    RETAINED_GIVEN_UP = Counter "weirgate_retained_given_up_total" []
-        "Patterns whose last values a client did not get because too many subjects had live messages meanwhile.";
-    SUBSCRIPTION_CHANGES = Gauge "weirgate_subscription_changes" ["stage"]
-        "Names to subscribe or unsubscribe on the bus: waiting for its thread, queued there, asked and \
-            not answered, settling (--bus-settle-ms).";
-    CANDLE_PAIRS = Gauge "weirgate_candle_pairs" []
-        "Pairs of a symbol and an interval for which trades are added to candles (--candles).";
-    CANDLE_PAIRS_MAX = Gauge "weirgate_candle_pairs_max" []
-        "Pairs of a symbol and an interval that candles may have.";
-    CANDLE_TRADES_DROPPED = Counter "weirgate_candle_trades_dropped_total" ["reason"]
-        "Trades that candles lack: too late (once for each interval), over 10 s ahead of the clock, \
-            without a readable price or time, or of a symbol beyond the limit on pairs.";
-    AUTH_REFUSALS = Counter "weirgate_auth_refusals_total" ["reason"]
-        "Clients refused because of a token, by reason.";
-    TOKENS_WITHOUT_ROLE = Counter "weirgate_tokens_without_role_total" []
-        "Clients admitted with the default role because their token lacks the claim of --jwt-role-claim.";
-    KEY_FETCHES = Counter "weirgate_key_fetches_total" ["outcome"]
-        "Fetches of the key set at --jwt-jwks-url, by outcome.";
-    KEY_SET_AGE = Gauge "weirgate_key_set_age_seconds" []
-        "Time since the key set at --jwt-jwks-url was fetched; before the first time, since the start.";
-    REQUESTS_LIMITED = Counter "weirgate_requests_limited_total" []
-        "Messages of clients dropped because of a rate limit.";
-    UPSTREAM_CALLS = Counter "weirgate_upstream_calls_total" ["service", "outcome"]
-        "Ended calls of services, by outcome.";
-    UPSTREAM_CALL_DURATION = Histogram "weirgate_upstream_call_duration_seconds" ["service"]
-        "Time of a call of a service, from the start to the end of the response.";
     UPSTREAM_CALLS_IN_FLIGHT = Gauge "weirgate_upstream_calls_in_flight" ["service"]
         "Calls of services in flight.";
-    UPSTREAM_CALLS_SKIPPED = Counter "weirgate_upstream_calls_skipped_total" ["service"]
-        "Calls not made because the service failed too often just before.";
-    UPSTREAM_CIRCUIT_OPEN = Gauge "weirgate_upstream_circuit_open" ["service"]
-        "1 while calls of a service pause after too many failures, for some client addresses or all, or single calls \
-            probe the service.";
     SERVICE_AWAY = Gauge "weirgate_service_away" ["service"]
         "1 while a service does not answer: from a request without an answer to the next answer.";
-    EVENT_ERRORS = Counter "weirgate_event_errors_total" ["code"]
-        "Errors sent to devices, by code.";
     PUSHES = Counter "weirgate_pushes_total" []
         "Events pushed by services to devices, each once.";
-    MESSAGES_FORGOTTEN = Counter "weirgate_messages_forgotten_total" []
-        "Messages of disconnected devices that were not forwarded.";
     EVENT_WAITING_BYTES = Gauge "weirgate_event_waiting_bytes" []
         "Memory of the messages of devices that wait or are being answered, disconnected devices included.";
     EVENTS_BUS_UP = Gauge "weirgate_events_bus_up" []
         "1 while the bus between instances (--events-bus) carries what this instance publishes.";
     EVENTS_BUS_INSTANCES = Gauge "weirgate_events_bus_instances" []
         "Instances on the bus, this one included.";
-    EVENTS_BUS_PUSHES_WAITING = Gauge "weirgate_events_bus_pushes_waiting" []
-        "Pushes that wait for the counts of other instances.";
-    EVENTS_BUS_PUSHES_SENT = Counter "weirgate_events_bus_pushes_sent_total" []
-        "Pushes published for other instances.";
-    EVENTS_BUS_PUSHES_RECEIVED = Counter "weirgate_events_bus_pushes_received_total" []
-        "Pushes received from other instances.";
-    EVENTS_BUS_PUSHES_INCOMPLETE = Counter "weirgate_events_bus_pushes_incomplete_total" []
-        "Pushes answered while the bus was away or without the counts of all other instances.";
-    EVENTS_BUS_PUSHES_REFUSED = Counter "weirgate_events_bus_pushes_refused_total" []
-        "Pushes refused because too many waited for other instances.";
-    EVENTS_BUS_LOST = Counter "weirgate_events_bus_messages_lost_total" []
-        "Messages of the bus that this instance did not take in time; an outage of the bus counts once.";
-    EVENTS_BUS_IGNORED = Counter "weirgate_events_bus_messages_ignored_total" ["reason"]
-        "Messages of the bus without effect, by reason.";
-    PROXY_REQUESTS = Counter "weirgate_proxy_requests_total" ["service", "outcome"]
-        "Ended requests to the proxy, by outcome.";
-    PROXY_HEAD_DURATION = Histogram "weirgate_proxy_head_duration_seconds" ["service"]
-        "Time of a proxied request, from the head of the request to the head of the response.";
     PROXY_REQUESTS_IN_FLIGHT = Gauge "weirgate_proxy_requests_in_flight" ["service"]
         "Requests to the proxy in flight.";
-    PROXY_WAITS = Counter "weirgate_proxy_waits_total" ["service"]
-        "Proxied requests that had to wait for a free connection to the service.";
-    PROXY_ADDRESS_WAITS = Counter "weirgate_proxy_address_waits_total" ["service"]
-        "Proxied requests that had to wait because the client's address held as many connections to the \
-             service as were free.";
-    PROXY_UNGATHERED_BODIES = Counter "weirgate_proxy_ungathered_bodies_total" ["service"]
-        "Small request bodies that were passed on in pieces because those of other requests filled their room.";
     RELOADS = Counter "weirgate_reloads_total" ["what", "outcome"]
         "Settings read again from their files while running, by outcome: changed, unchanged, failed.";
     RELOADS_FAILING = Gauge "weirgate_reloads_failing" ["what"]
         "1 while the files of a part are broken, do not fit or do not answer: what was read before stays in force.";
     SURVEYS = Counter "weirgate_surveys_total" []
-        "Surveys of all clients and topics for the operator's page, at most one a second."
+        "Surveys of all clients and topics for the operator's page and for metrics, at most one a second."
         => at.telemetry.surveys.made();
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
         "Log lines left out because standard output was not read."
@@ -494,6 +421,22 @@ pub struct MetricName {
 pub(super) type Write = fn(&MetricName, &Reading<'_>, &mut Writer<'_>) -> fmt::Result;
 
 impl MetricName {
+    /// A metric whose values come from a gateway.
+    pub const fn of_gateway(
+        kind: MetricKind,
+        name: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            kind,
+            labels,
+            help,
+            write: None,
+        }
+    }
+
     /// Returns the name without the suffixes of the kind and the unit, and the unit: the encoder appends both suffixes.
     pub(super) fn stem(&self) -> (&'static str, Option<Unit>) {
         let family = match self.kind {

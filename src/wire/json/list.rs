@@ -164,6 +164,11 @@ impl ListWriter {
         self.texts.len()
     }
 
+    /// The texts, escaped, with commas between them: the array without its brackets.
+    pub fn texts(&self) -> &str {
+        &self.texts
+    }
+
     /// Returns the array.
     pub fn finish(&self) -> String {
         format!("[{}]", self.texts)

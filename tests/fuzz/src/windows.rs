@@ -243,7 +243,7 @@ impl Run {
             _ => frame,
         };
         let frame = match kind & 0x60 {
-            0x20 => frame.prefix(PREFIX),
+            0x20 if !body.is_empty() => frame.prefix(PREFIX),
             0x40 => frame.key(ConflationKey(1)),
             _ => frame,
         };

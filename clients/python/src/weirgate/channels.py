@@ -109,7 +109,7 @@ class ChannelsCore(SubscriberCore):
         self.admitted(self._address, self._token)
         self.revoked(message.get("revoked", []))
         # The gateway's clock tells how long the token lasts: a client's clock may be wrong.
-        left = _end_of(self._token) - _unix_ms(message.get("timestamp"))
+        left = _end_of(self._token) - unix_ms(message.get("timestamp"))
         self._plan_renewal(self.now + left if self.options.has_token else math.nan)
 
     def _plan_renewal(self, ends_at: float) -> None:
@@ -190,7 +190,8 @@ def _end_of(token: str | None) -> float:
         return math.nan
 
 
-def _unix_ms(timestamp: Any) -> float:
+def unix_ms(timestamp: Any) -> float:
+    """Unix time in ms of a text in ISO 8601; NaN of anything else."""
     try:
         return datetime.fromisoformat(timestamp).timestamp() * 1000
     except (TypeError, ValueError, OverflowError):

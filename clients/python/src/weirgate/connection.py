@@ -30,6 +30,8 @@ _LOG = logging.getLogger("weirgate")
 _NETWORK = (OSError, EOFError, InvalidHandshake, ConnectionClosed)
 # Until a connection whose task somebody else has cancelled counts as lost: at the end of a program, never.
 _CANCELLED_S = 0.1
+# Until a refusal of which nobody has heard is in the log: a thread may be about to wait for the answer.
+_UNHEARD_S = 1.0
 
 
 class Connection(Generic[Item]):
@@ -57,7 +59,7 @@ class Connection(Generic[Item]):
             if (listener := options.pop(name)) is not None:
                 self.on(name.removeprefix("on_"), listener)
         self._inboxes: defaultdict[str, Inboxes] = defaultdict(Inboxes)
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread_id = asyncio.get_running_loop(), threading.get_ident()
         self._core = self._core_type(Options(has_token=callable(self._token), **options))
         self._link: asyncio.Task[None] | None = None
         self._out: asyncio.Queue[str | bytes] = asyncio.Queue()
@@ -101,10 +103,16 @@ class Connection(Generic[Item]):
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Ends the connection for good, except for `reconnect()`; returns after the closing handshake, within 2 s. Raises
         ValueError for a code or reason that a WebSocket cannot send."""
+        self._end(code, reason)
+        await self._ends()
+
+    def _end(self, code: int, reason: str) -> None:
         check_close(code, reason)
         if self.status != "closed":
             self._core.close(self._now(), code, reason)
             self._pump()
+
+    async def _ends(self) -> None:
         if self._closing:
             await asyncio.wait(list(self._closing), timeout=2)
 
@@ -120,6 +128,7 @@ class Connection(Generic[Item]):
             raise TypeError(f"a message is a text, not {type(text).__name__}")
         if isinstance(text, str):
             text.encode()
+        self._check_loop()
         is_sent = self._core.send(text)
         self._pump()
         return is_sent
@@ -141,7 +150,7 @@ class Connection(Generic[Item]):
         """The details of an event type, from this call until `close()`. Of states only the newest waits. A wait that is
         cancelled or times out takes nothing and ends nothing. Raises RequestError `closed` when the server refused for
         good, `late` when more than `queue_max` wait."""
-        return Iteration(self._inbox(type or self._core.kind))
+        return Iteration(self._inbox(type or self._core.kind), self._check_loop)
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self.iterate()
@@ -191,8 +200,7 @@ class Connection(Generic[Item]):
             case Report(what, error):
                 self._report(what, error)
             case Warn(text):
-                if not self._listeners.get("error"):
-                    _LOG.warning("%s", text)
+                self._loop.call_later(_UNHEARD_S, self._warn, text)
             case Deliver(subscription, item, details):
                 self._deliver(subscription, item, details)
             case Renew(is_wanted):
@@ -221,12 +229,24 @@ class Connection(Generic[Item]):
             return error
         return None
 
+    def _warn(self, text: Callable[[], str]) -> None:
+        if not self._listeners.get("error") and (said := text()):
+            _LOG.warning("%s", said)
+
     def _report(self, what: str, error: BaseException) -> None:
         self._loop.call_exception_handler({"message": f"weirgate: {what} failed", "exception": error})
 
     def _now(self) -> float:
-        """Milliseconds on the clock of the event loop."""
+        """Milliseconds on the clock of the event loop. Raises RuntimeError as `_check_loop`."""
+        self._check_loop()
         return self._loop.time() * 1000
+
+    def _check_loop(self) -> None:
+        """Raises RuntimeError in another event loop or thread than the client's, where a wait would have no end."""
+        running = asyncio._get_running_loop()
+        is_idle = running is None and threading.get_ident() == self._thread_id and not self._loop.is_closed()
+        if running is not self._loop and not is_idle:
+            raise RuntimeError("a client belongs to the event loop in which it was made: use its loop.call_soon_threadsafe, or weirgate.sync")
 
     def _tick(self) -> None:
         self._core.handle_timer(self._now())

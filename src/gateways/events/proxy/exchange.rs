@@ -10,11 +10,10 @@ use hyper::StatusCode;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::gateways::events::metrics;
+use crate::services::{ByService, FailureReason, RequestMetrics, RequestStats, Service, numbers};
 use weirgate_bus::runtime::Clock;
 use weirgate_server::http::body::Progress;
-use weirgate_server::http::services::{
-    ByService, FailureReason, RequestMetrics, RequestStats, Service, numbers,
-};
 use weirgate_server::telemetry::{GatewayMetric, names};
 use weirgate_wire::admission::Peer;
 use weirgate_wire::base::{LogBudget, LogLine};
@@ -265,8 +264,8 @@ impl ServiceStats {
 /// The metrics of the requests for `services`.
 pub(super) fn metrics(services: &ByService<ServiceStats>) -> Vec<GatewayMetric> {
     let requests = RequestMetrics {
-        outcomes: &names::PROXY_REQUESTS,
-        durations: &names::PROXY_HEAD_DURATION,
+        outcomes: &metrics::PROXY_REQUESTS,
+        durations: &metrics::PROXY_HEAD_DURATION,
         in_flight: &names::PROXY_REQUESTS_IN_FLIGHT,
     };
     let each = services.iter();
@@ -276,9 +275,9 @@ pub(super) fn metrics(services: &ByService<ServiceStats>) -> Vec<GatewayMetric> 
     let address_waits = |stats: &ServiceStats| stats.address_waits.load(Relaxed);
     let ungathered = |stats: &ServiceStats| stats.ungathered.load(Relaxed);
     metrics.extend([
-        numbers(&names::PROXY_WAITS, services, waits),
-        numbers(&names::PROXY_ADDRESS_WAITS, services, address_waits),
-        numbers(&names::PROXY_UNGATHERED_BODIES, services, ungathered),
+        numbers(&metrics::PROXY_WAITS, services, waits),
+        numbers(&metrics::PROXY_ADDRESS_WAITS, services, address_waits),
+        numbers(&metrics::PROXY_UNGATHERED_BODIES, services, ungathered),
     ]);
     metrics
 }

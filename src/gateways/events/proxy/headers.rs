@@ -1,11 +1,11 @@
 //! What the proxy changes in headers (RFC 9110 §7.6, contract events, section "Proxy"): in requests, and in answers,
 //! where addresses of the service become addresses of the gateway. Pure.
 
+use crate::services::Upstream;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
     LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFRESH, TE, TRANSFER_ENCODING, UPGRADE,
 };
-use weirgate_server::http::services::Upstream;
 use weirgate_wire::admission::{ClientAddr, Peer};
 use weirgate_wire::head::Trace;
 use weirgate_wire::space;

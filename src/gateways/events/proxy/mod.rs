@@ -19,6 +19,10 @@ mod path;
 use self::body::{ToClient, ToService};
 use self::exchange::{Exchange, Outcome, Watch};
 pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};
+use crate::services::{
+    CONNECTION_BYTES, Ended, Failure, FailureReason, Lease, Place, Places, Policy, Pool, Service,
+    Upstream,
+};
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, TRANSFER_ENCODING};
 use hyper::http::uri::PathAndQuery;
@@ -32,10 +36,6 @@ use std::time::Duration;
 use tokio::time::timeout;
 use weirgate_bus::runtime::Clock;
 use weirgate_server::http::body::{Progress, RequestBody};
-use weirgate_server::http::services::{
-    CONNECTION_BYTES, Ended, Failure, FailureReason, Lease, Place, Places, Policy, Pool, Service,
-    Upstream,
-};
 use weirgate_server::http::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_server::telemetry::GatewayMetric;
 use weirgate_wire::admission::{ClientAddr, Quota};

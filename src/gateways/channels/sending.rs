@@ -1,0 +1,414 @@
+//! Sending answers, and the messages after them. What an answer says of its names is found out one name after the other:
+//! whether the missed messages follow, and what each name brings. A request may have so many names that this takes
+//! several turns.
+//!
+//! A client joins a name that it resumes in the step that finds the missed messages of the name. If the answer has to
+//! wait for other names, the newer messages are postponed until then. So the client gets the answer, then all messages in
+//! the order of the feed, and none is missing or comes twice.
+
+use std::collections::btree_set;
+use std::vec;
+
+use super::ChannelsGateway;
+use super::bus_requests::wanted;
+use super::client::Client;
+use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed};
+use super::patterns::matcher;
+use crate::gateways::shared::history::{Follow, gets_newest};
+use weirgate_core::{Core, Gateway as _, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
+use weirgate_wire::auth::NamePatterns;
+
+/// Names whose messages one walk over the history looks for.
+const NAMES_AT_ONCE: usize = 1_000;
+
+/// Answers on their way to a client: one, or all answers of an event stream, which go out together.
+#[derive(Debug)]
+pub(super) struct Sending {
+    answers: Vec<Prepared>,
+    /// How many of the answers are prepared.
+    prepared: usize,
+    /// Messages were postponed since an earlier turn.
+    is_late: bool,
+}
+
+/// An answer, until all that it says is known.
+#[derive(Debug)]
+struct Prepared {
+    answer: Answer,
+    /// The number of the answer, if last values follow.
+    retained: Option<u64>,
+    /// The granted names of which the answer still has to say what they bring.
+    brings: vec::IntoIter<TopicName>,
+    resuming: Option<Box<Resuming>>,
+}
+
+/// The names of a request with `since` or `last`.
+#[derive(Debug)]
+struct Resuming {
+    since: Option<String>,
+    last: Option<usize>,
+    /// Names that the client still has to join, in the order of the answer.
+    names: btree_set::IntoIter<TopicName>,
+    /// The names joined so far, and their outcomes.
+    joined: Vec<TopicName>,
+    outcomes: Vec<Outcome>,
+    /// Granted names without a resume, in the order of the answer.
+    off: Vec<TopicName>,
+    /// The missed messages, and the newest messages of names whose missed messages are not all there.
+    missed: Follow,
+    newest: Follow,
+    /// The missed messages are too many: none is sent.
+    is_large: bool,
+    /// The client has got newer messages already: it gets no older ones.
+    has_got_newer: bool,
+    /// How many of the joined names and of the names without a resume the answer has.
+    written: (usize, usize),
+    recovered: Recovered,
+}
+
+impl Sending {
+    pub(super) fn new(answers: Vec<(Answer, FollowUp)>) -> Self {
+        let prepared = answers.into_iter().map(Prepared::new);
+        Self {
+            answers: prepared.collect(),
+            prepared: 0,
+            is_late: false,
+        }
+    }
+
+    /// The memory of the answers.
+    pub(super) fn bytes(&self) -> usize {
+        self.answers.iter().map(Prepared::bytes).sum()
+    }
+
+    fn resuming(&mut self) -> impl Iterator<Item = &mut Resuming> {
+        let resuming = self.answers.iter_mut().map(|of| of.resuming.as_deref_mut());
+        resuming.flatten()
+    }
+
+    /// Checks what was found in earlier turns; returns whether it still holds. A loss of the bus may have come since, or
+    /// so many messages that they could not be postponed any longer.
+    fn still_holds(&mut self, core: &Core, key: SessionKey) -> bool {
+        if !self.is_late {
+            return true;
+        }
+        let has_got_newer = !core.postpones(key);
+        let mut holds = true;
+        for resuming in self.resuming() {
+            if has_got_newer {
+                holds &= !resuming.give_up();
+            } else if let Some(since) = &resuming.since
+                && resuming.missed.has_recovered()
+                && let Err(why) = core.resumes_from(key, since)
+            {
+                resuming.fail(why);
+                holds = false;
+            }
+        }
+        if !holds {
+            self.prepared = 0;
+        }
+        holds
+    }
+}
+
+impl Prepared {
+    fn new((mut answer, follow_up): (Answer, FollowUp)) -> Self {
+        Self {
+            brings: answer.take_names().into_iter(),
+            answer,
+            retained: follow_up.retained,
+            resuming: follow_up
+                .resumed
+                .map(|resumed| Box::new(Resuming::new(resumed))),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let resuming = self.resuming.as_ref();
+        self.answer.bytes()
+            + self.brings.len() * NAME_BYTES
+            + resuming.map_or(0, |resuming| resuming.bytes())
+    }
+}
+
+impl Resuming {
+    fn new(resumed: Resumed) -> Self {
+        Self {
+            since: resumed.since,
+            last: resumed.last,
+            names: resumed.names.into_iter(),
+            joined: Vec::new(),
+            outcomes: Vec::new(),
+            off: resumed.off.into_iter().collect(),
+            missed: Follow::default(),
+            newest: Follow::default(),
+            is_large: false,
+            has_got_newer: false,
+            written: (0, 0),
+            recovered: Recovered::default(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let names = self.names.len() + self.joined.len() + self.off.len();
+        names * NAME_BYTES + self.recovered.bytes()
+    }
+
+    /// Sends no missed messages, for this reason. The names that are not recovered keep theirs.
+    fn fail(&mut self, why: NotRecovered) {
+        self.missed = Follow::default();
+        self.is_large |= why == NotRecovered::Large;
+        for outcome in &mut self.outcomes {
+            *outcome = outcome.and(Err(why));
+        }
+        self.written = (0, 0);
+        self.recovered = Recovered::default();
+    }
+
+    /// Sends no older messages, because the client has got newer ones. Returns false if that is known already.
+    fn give_up(&mut self) -> bool {
+        let is_new = !std::mem::replace(&mut self.has_got_newer, true);
+        if is_new {
+            (self.newest, self.last) = (Follow::default(), None);
+            self.fail(NotRecovered::Large);
+        }
+        is_new
+    }
+
+    /// Whether frames of messages are still to be made.
+    fn has_unmade(&self) -> bool {
+        self.missed.has_unmade() || self.newest.has_unmade()
+    }
+
+    /// Makes the next frames of the messages. `others` are the bytes of those of other answers.
+    ///
+    /// # Errors
+    /// The messages are not sent.
+    fn make_next(&mut self, core: &mut Core, key: SessionKey, others: usize) -> Outcome {
+        let (missed, newest) = (self.missed.bytes(), self.newest.bytes());
+        let is_missed = self.missed.has_unmade();
+        let made = match is_missed {
+            true => self.missed.make_next(core, key, others + newest),
+            false => self.newest.make_next(core, key, others + missed),
+        };
+        if let Err(why) = made {
+            if is_missed || self.since.is_none() {
+                self.fail(why);
+            }
+            if !is_missed {
+                self.newest = Follow::default();
+            }
+        }
+        made
+    }
+
+    /// Adds a name without a resume.
+    fn add_off(&mut self, name: TopicName) {
+        let at = self.off.partition_point(|off| *off < name);
+        self.off.insert(at, name);
+    }
+
+    /// Writes the outcome of the next name; returns whether names are left.
+    fn write_next(&mut self) -> bool {
+        let (joined, off) = &mut self.written;
+        match (self.joined.get(*joined), self.off.get(*off)) {
+            (Some(name), next) if next.is_none_or(|off| name < off) => {
+                self.recovered.push(name, self.outcomes[*joined]);
+                *joined += 1;
+            }
+            (_, Some(name)) => {
+                self.recovered.push(name, Err(NotRecovered::Off));
+                *off += 1;
+            }
+            (_, None) => return false,
+        }
+        true
+    }
+}
+
+impl ChannelsGateway {
+    /// Goes on with answers while the client has a share. Returns false if the rest is for a later turn.
+    pub(super) fn send_on(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        mut sending: Sending,
+    ) -> bool {
+        loop {
+            let has_more = self.prepare_next(core, key, client, &mut sending);
+            if !has_more && sending.still_holds(core, key) {
+                self.finish(core, key, client, sending);
+                return true;
+            }
+            if has_more && !core.has_share() {
+                if !sending.is_late && sending.resuming().next().is_some() {
+                    sending.is_late = true;
+                    core.postpone(key);
+                }
+                client.set_sending(sending);
+                core.go_on_later(key, client.later_bytes());
+                return false;
+            }
+        }
+    }
+
+    /// Takes the next step towards the answers. Returns whether there are more.
+    fn prepare_next(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        sending: &mut Sending,
+    ) -> bool {
+        let beside = sending
+            .resuming()
+            .map(|of| of.missed.bytes() + of.newest.bytes());
+        let beside = beside.sum();
+        let has_got_newer = sending.is_late && !core.postpones(key);
+        let Some(prepared) = sending.answers.get_mut(sending.prepared) else {
+            return false;
+        };
+        if let Some(resuming) = &mut prepared.resuming {
+            if resuming.has_unmade() {
+                let others = beside - resuming.missed.bytes() - resuming.newest.bytes();
+                if resuming.make_next(core, key, others) == Err(NotRecovered::Large) {
+                    client.requests.charge_search(core.now());
+                }
+                return true;
+            }
+            if resuming.names.len() > 0 {
+                if has_got_newer {
+                    resuming.give_up();
+                }
+                self.resume_next(core, key, client, (resuming, beside));
+                return true;
+            }
+            if resuming.write_next() {
+                return true;
+            }
+        }
+        if let Some(name) = prepared.brings.next() {
+            let brings = core.brings(&name, self.source_of(&name));
+            prepared.answer.push_brings(&name, &brings);
+            return true;
+        }
+        sending.prepared += 1;
+        sending.prepared < sending.answers.len()
+    }
+
+    /// Finds the missed messages of the next names, and joins the names. `beside` are the bytes of the messages found so
+    /// far.
+    fn resume_next(
+        &mut self,
+        core: &mut Core,
+        key: SessionKey,
+        client: &mut Client,
+        (resuming, beside): (&mut Resuming, usize),
+    ) {
+        let mut names = Vec::new();
+        while let Some(name) = resuming.names.next() {
+            names.push(name);
+            if names.len() == NAMES_AT_ONCE || !core.has_share() {
+                break;
+            }
+        }
+        // The stream of the kept feed may have got other subjects since the request.
+        let names = names.into_iter();
+        let (names, moved): (Vec<_>, Vec<_>) = names.partition(|name| self.is_kept(name));
+        let outcomes = self.find(core, key, (resuming, beside), &names);
+        for name in names.iter().chain(&moved) {
+            self.join(core, key, client, name);
+        }
+        resuming.joined.extend(names);
+        resuming.outcomes.extend(&outcomes);
+        if resuming.since.is_some() {
+            moved.into_iter().for_each(|name| resuming.add_off(name));
+        }
+        let is_large = outcomes.contains(&Err(NotRecovered::Large));
+        if is_large && !resuming.is_large {
+            client.requests.charge_search(core.now());
+            resuming.fail(NotRecovered::Large);
+        }
+    }
+
+    /// Finds the messages of names that the client has not joined. Returns the outcome of each.
+    fn find(
+        &self,
+        core: &mut Core,
+        key: SessionKey,
+        (resuming, beside): (&mut Resuming, usize),
+        names: &[TopicName],
+    ) -> Vec<Outcome> {
+        let patterns_of = |name| matcher(self.syntax(), name);
+        let names: Vec<(TopicName, Option<NamePatterns>)> = names
+            .iter()
+            .map(|name| (name.clone(), patterns_of(name)))
+            .collect();
+        let names: Vec<Wanted<'_>> = names.iter().map(wanted).collect();
+        let (last, is_large) = (resuming.last, resuming.is_large);
+        let mut found = Follow::beside(beside);
+        let Some(since) = &resuming.since else {
+            let newest = match is_large {
+                true => Err(NotRecovered::Large),
+                false => found.newest(core, key, &names, last),
+            };
+            resuming.newest.merge(found);
+            return vec![newest; names.len()];
+        };
+        let mut outcomes = found.missed(core, key, since, &names);
+        if is_large {
+            let large = |outcome: &mut Outcome| *outcome = outcome.and(Err(NotRecovered::Large));
+            outcomes.iter_mut().for_each(large);
+            found = Follow::beside(beside);
+        }
+        let lost = names.iter().zip(&outcomes);
+        let lost = lost.filter(|(_, outcome)| gets_newest(Some(**outcome)));
+        let lost: Vec<Wanted<'_>> = lost.map(|(name, _)| *name).collect();
+        let mut newest = Follow::beside(found.bytes());
+        // If the newest messages cannot be sent either, the answer gives the outcome of the position.
+        let _ = newest.newest(core, key, &lost, last);
+        resuming.missed.merge(found);
+        resuming.newest.merge(newest);
+        outcomes
+    }
+
+    /// Sends the answers, and the messages after all of them.
+    fn finish(&mut self, core: &mut Core, key: SessionKey, client: &mut Client, sending: Sending) {
+        let mut follow = Follow::postponed(core, key);
+        let mut answers = Vec::with_capacity(sending.answers.len());
+        for prepared in sending.answers {
+            let mut answer = prepared.answer;
+            if let Some(resuming) = prepared.resuming {
+                if resuming.since.is_some() {
+                    let off = resuming.off.iter().map(|_| NotRecovered::Off);
+                    off.for_each(|off| core.count_not_recovered(off));
+                    core.count_outcomes(&resuming.outcomes);
+                }
+                answer.set_recovered(resuming.recovered, resuming.since.is_some());
+                follow.merge(resuming.missed);
+                follow.merge(resuming.newest);
+            }
+            answers.push((answer, prepared.retained));
+        }
+        // Also for a request about other names: after an answer without a position, the client would have no position
+        // to resume from.
+        let has_kept = client.held.kept > 0;
+        let mut retained = None;
+        let mut left = answers.len();
+        for (answer, number) in answers {
+            left -= 1;
+            let position = follow.position(core, has_kept && left == 0);
+            let frame = answer.frame(core, position);
+            core.send(key, &frame);
+            retained = number.or(retained);
+        }
+        self.statuses.send_behind(core, key, follow, has_kept);
+        if let Some(answer) = retained {
+            self.retained.answered(key, answer);
+        }
+        self.names.store(&self.stats, core.memberships());
+        self.ask_retained(core);
+    }
+}
