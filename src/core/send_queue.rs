@@ -66,7 +66,7 @@ pub(super) struct Wrote {
 /// The progress of the first data frame of a queue. The rest has to go out in the same encoding.
 /// Packed, because a queue has two cache lines.
 #[derive(Clone, Copy, Debug)]
-#[repr(packed)]
+#[repr(C, packed)]
 struct Begun {
     /// The kind of the encoding. [`Kind::After`] refers to the client's window, which stays until the
     /// frame is out.
