@@ -7,8 +7,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 use weirgate::gateways::METRICS;
-use weirgate::gateways::events::EventsService;
-use weirgate::gateways::events::proxy::{Proxied, Proxy, ProxyLimits, ProxySettings};
+use weirgate::gateways::events::proxy::{Proxied, Proxy, ProxyLimits, ProxySettings, ProxyTokens};
+use weirgate::gateways::events::{ServiceRow, Services};
 use weirgate::services;
 use weirgate::services::Upstream;
 use weirgate_bus::runtime::Clock;
@@ -96,18 +96,20 @@ fn the_page_has_every_value_of_every_label() {
 
 fn proxy() -> Proxy {
     let upstream = Upstream::parse("http://x").expect("a URL");
-    let proxied = |service: EventsService| Proxied {
-        service: services::Service::new(service.label(), upstream.clone(), None),
+    let proxied = |row: &ServiceRow| Proxied {
+        service: services::Service::new(row.name, upstream.clone(), None),
         paths: Vec::new(),
     };
-    let services = EventsService::ALL.into_iter();
-    let services = services.filter(|service| !service.proxied().is_empty());
+    let table = Services::default();
+    let services = table.rows().iter();
+    let services = services.filter(|row| !row.proxied.is_empty());
     Proxy::new(ProxySettings {
         services: services.map(proxied).collect(),
         inner_paths: &[],
         limits: ProxyLimits::default(),
         held: Quota::new("http", 1),
         clock: Clock::start(),
+        tokens: ProxyTokens::default(),
     })
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use weirgate_server::run::{Prepare, Prepared, RunError, check_start, run_gateway};
 use weirgate_server::settings::{Check, Checked, Rows};
-use weirgate_wire::auth::{Acl, TokenNameLimits};
+use weirgate_wire::auth::{Acl, Identity, Refusal, TokenNameLimits};
 use weirgate_wire::base::Finding;
 
 /// A gateway as one value.
@@ -35,6 +35,8 @@ pub enum TokenUse {
     None,
     /// The claims apply, except the role. The function returns the most symbols of a client whose token has no limit.
     Claims(fn(&Checked) -> u32),
+    /// The user is the client's name; the function refuses a token whose user cannot be one.
+    Names(fn(&Identity) -> Result<(), Refusal>),
     /// The role must be in this table, which decides about the client's subscriptions.
     Roles(fn(&Checked) -> Result<RoleTable, RunError>),
 }

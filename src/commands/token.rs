@@ -197,6 +197,9 @@ impl TokenCommand {
             grants.extend(unfilled(table, &rights));
             identity.roles = vec![self.shown_role(&rights.role, &identity)];
         }
+        if let TokenUse::Names(admit) = gateway.tokens {
+            admit(&identity).map_err(refused)?;
+        }
         if let TokenUse::Claims(symbols_max) = gateway.tokens {
             identity
                 .symbols_max

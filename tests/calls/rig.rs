@@ -144,7 +144,7 @@ impl World {
         let tell = self.tell.clone();
         self.calls.make(Call {
             id: 7,
-            service: EventsService::Lobby,
+            service: EventsService::LOBBY,
             body: body.as_bytes().to_vec(),
             trace: Trace {
                 parent: "00-1-2-01".to_owned(),

@@ -6,8 +6,7 @@ metric_names! {
     GAPS_TOLD = Counter "weirgate_gaps_told_total" []
         "Losses of messages between the bus and weirgate of which clients were notified, counted once per client.";
     RENEWALS = Counter "weirgate_token_renewals_total" ["outcome"]
-        "New tokens of clients on open connections, by outcome; limited: not looked at, because one client, \
-            one address or all clients sent too many.";
+        "New tokens of clients on open connections, by outcome; limited: too many of one client, one address or all.";
     TOKENS_WITHOUT_ROLE = Counter "weirgate_tokens_without_role_total" []
         "Clients admitted with the default role because their token lacks the claim of --jwt-role-claim.";
     SUBSCRIPTION_CHANGES = Gauge "weirgate_subscription_changes" ["stage"]
@@ -21,5 +20,5 @@ metric_names! {
     RETAINED_BYTES_MAX = Gauge "weirgate_retained_bytes_max" []
         "Bytes of last values that may wait in send queues (the share retained-bytes of --memory-max).";
     RETAINED_GIVEN_UP = Counter "weirgate_retained_given_up_total" []
-        "Patterns whose last values a client did not get because too many subjects had live messages meanwhile.";
+        "Patterns whose last values a client did not get because too many subjects changed meanwhile.";
 }

@@ -47,7 +47,7 @@ pub struct Calls {
 
 impl Calls {
     /// Starts the thread. `services` are in the order of
-    /// [`EventsService::ALL`](crate::gateways::events::EventsService::ALL); each call goes to `path` there.
+    /// [`Services::rows`](crate::gateways::events::Services::rows); each call goes to `path` there.
     ///
     /// # Errors
     /// The system refuses a thread or descriptors for its event loop.
@@ -103,7 +103,7 @@ async fn serve(
 ) {
     let replied = Rc::new(replied);
     while let Some(call) = calls.recv().await {
-        let client = clients.get(call.service as usize).map(Rc::clone);
+        let client = clients.get(call.service.number()).map(Rc::clone);
         let replied = Rc::clone(&replied);
         spawn_local(async move {
             let (id, reader) = (call.id, call.reader.clone());

@@ -8,8 +8,7 @@ metric_names! {
     UPSTREAM_CALLS_SKIPPED = Counter "weirgate_upstream_calls_skipped_total" ["service"]
         "Calls not made because the service failed too often just before.";
     UPSTREAM_CIRCUIT_OPEN = Gauge "weirgate_upstream_circuit_open" ["service"]
-        "1 while calls of a service pause after too many failures, for some client addresses or all, or single calls \
-            probe the service.";
+        "1 while calls of a service pause after too many failures, for some client addresses or all.";
     EVENT_ERRORS = Counter "weirgate_event_errors_total" ["code"]
         "Errors sent to devices, by code.";
     MESSAGES_FORGOTTEN = Counter "weirgate_messages_forgotten_total" []
@@ -35,8 +34,7 @@ metric_names! {
     PROXY_WAITS = Counter "weirgate_proxy_waits_total" ["service"]
         "Proxied requests that had to wait for a free connection to the service.";
     PROXY_ADDRESS_WAITS = Counter "weirgate_proxy_address_waits_total" ["service"]
-        "Proxied requests that had to wait because the client's address held as many connections to the \
-             service as were free.";
+        "Proxied requests that had to wait because the client's address had its share of the connections.";
     PROXY_UNGATHERED_BODIES = Counter "weirgate_proxy_ungathered_bodies_total" ["service"]
         "Small request bodies that were passed on in pieces because those of other requests filled their room.";
 }

@@ -4,7 +4,7 @@ metric_names! {
     SUBSCRIPTIONS = Gauge "weirgate_subscriptions" []
         "Names and patterns held by clients, counted once per client.";
     SUBSCRIPTIONS_LIMITED = Counter "weirgate_subscriptions_limited_total" ["limit"]
-        "Entries of subscribe requests refused because of a limit over all clients, of which an address has a share, by limit.";
+        "Entries of subscribe requests refused because of a limit over all clients, by limit.";
     AUTH_REFUSALS = Counter "weirgate_auth_refusals_total" ["reason"]
         "Clients refused because of a token, by reason.";
     KEY_FETCHES = Counter "weirgate_key_fetches_total" ["outcome"]

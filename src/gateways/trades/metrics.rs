@@ -6,6 +6,5 @@ metric_names! {
     CANDLE_PAIRS_MAX = Gauge "weirgate_candle_pairs_max" []
         "Pairs of a symbol and an interval that candles may have.";
     CANDLE_TRADES_DROPPED = Counter "weirgate_candle_trades_dropped_total" ["reason"]
-        "Trades that candles lack: too late (once for each interval), over 10 s ahead of the clock, \
-            without a readable price or time, or of a symbol beyond the limit on pairs.";
+        "Trades that candles lack: too late, over 10 s ahead of the clock, unreadable, or beyond the limit on pairs.";
 }

@@ -156,12 +156,10 @@ metric_names! { |at|
         "Largest send queue of one client in the last 10 to 20 seconds."
         => at.turn.hub.send_queue_peak_bytes;
     FRAME_BYTES_ALIVE = Gauge "weirgate_frame_bytes_alive" []
-        "Memory of all frames in bytes, and of queues with more than 16 frames; a frame counts once, in \
-         however many queues."
+        "Memory of all frames, each counted once, and of queues with more than 16 frames."
         => at.turn.shell.frame_bytes_alive;
     FRAME_BYTES_MAX = Gauge "weirgate_frame_bytes_max" []
-        "Memory allowed for frames that wait for clients that read nothing (--frame-bytes-max); over \
-            the limit slow clients are dropped."
+        "Memory allowed for frames (--frame-bytes-max); over the limit slow clients are dropped."
         => at.turn.shell.frame_bytes_max;
     INFLATE_WINDOW_BYTES = Gauge "weirgate_inflate_window_bytes" []
         "Text that is kept because the next compressed messages of clients may refer to it."
@@ -182,7 +180,7 @@ metric_names! { |at|
         "Time for which clients were slow, all clients together, by cause."
         => ByLabel(at.turn.hub.slow.seconds());
     TCP_INFO_CALLS = Counter "weirgate_tcp_info_calls_total" []
-        "Calls of the kernel for its numbers about a connection: once a second for each client whose send queue waits."
+        "Questions to the kernel about connections: once a second for each client whose send queue waits."
         => at.turn.hub.slow.calls;
     SEND_ERRORS = Counter "weirgate_send_errors_total" ["kind"]
         "Writes to a socket that failed for good, by kind."
@@ -203,14 +201,12 @@ metric_names! { |at|
     HELD_EVICTED = Counter "weirgate_held_gave_way_total" ["of"]
         "Holders that gave way: over the limit, those that had held the most for the longest.";
     TLS_HELD_BYTES = Gauge "weirgate_tls_held_bytes" []
-        "Bytes that the TLS of all clients holds: unfinished handshakes and records of clients, and records \
-            that the kernel does not take."
+        "Bytes that TLS holds for all clients: unfinished handshakes and records, and records that the kernel does not take."
         => at.held("tls_bytes").unwrap_or_default();
     TLS_CERTIFICATE_EXPIRY = Gauge "weirgate_tls_certificate_expiry_timestamp_seconds" []
         "The end of the certificate that ends first, Unix time.";
     DEFLATE_ENCODINGS = Counter "weirgate_deflate_encodings_total" ["kind"]
-        "Encodings of frames made for clients with permessage-deflate, each once for all such clients, \
-            by kind: chained (refers to an earlier message), alone, stored (not compressed)."
+        "Frames encoded for permessage-deflate, once for all clients, by kind: chained (refers to an earlier message), alone, stored (not compressed)."
         => ByLabel(at.turn.deflate_encodings());
     RECEIVED_MESSAGES = Counter "weirgate_received_messages_total" []
         "WebSocket messages from clients."
@@ -237,12 +233,10 @@ metric_names! { |at|
         "Times that a thread found work while it polled without sleeping, so that nobody had to wake it."
         => ByLabel(at.spins().map(|(thread, spin)| (thread, spin.found)));
     LATE_SECONDS = Counter "weirgate_late_seconds_total" []
-        "Lateness of the event loop: of each quarter of a second, the longest turn, wait of a message for its turn, or \
-            sleep beyond its time, from 20 ms on."
+        "Lateness of the event loop: of each quarter of a second the longest delay, from 20 ms on."
         => at.turn.times.late_us as f64 / 1e6;
     BEHIND = Gauge "weirgate_behind" []
-        "1 while the loop cannot write every message to every client: the newest states wait until the flush has reached \
-            everybody."
+        "1 while the loop cannot write every message to every client, and clients get only the newest states."
         => u64::from(at.turn.hub.behind.is_behind);
     BEHIND_SECONDS = Counter "weirgate_behind_seconds_total" []
         "Time in which the loop was behind."
@@ -294,8 +288,7 @@ metric_names! { |at|
         "Attempts to set up a consumer that failed, though the connection is well."
         => IfAny(at.consumers(|consumer| Some(consumer.setups_failed())));
     CONSUMER_STALLED = Gauge "weirgate_consumer_stalled" ["consumer"]
-        "1 while the bus holds messages for a consumer and none was handed over for 5 s, or refuses \
-            its acknowledgements."
+        "1 while the bus holds messages for a consumer and delivers none for 5 s, or refuses its acknowledgements."
         => IfAny(at.consumers(|consumer| Some(consumer.stall().is_some().into())));
     SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]
         "Different names and patterns held by clients.";
@@ -303,7 +296,7 @@ metric_names! { |at|
         "Messages kept for clients that resume (--history-ms)."
         => IfAny(at.turn.hub.history.map(|history| history.messages));
     HISTORY_BYTES = Gauge "weirgate_history_bytes" []
-        "Memory of the messages kept for clients that resume, in all their forms, and of the names of their topics."
+        "Memory of the messages kept for clients that resume."
         => IfAny(at.turn.hub.history.map(|history| history.bytes));
     HISTORY_BYTES_MAX = Gauge "weirgate_history_bytes_max" []
         "Memory allowed for these messages (--history-bytes-max)."
@@ -315,27 +308,20 @@ metric_names! { |at|
         "How long messages are kept for clients that resume, while they fit (--history-ms)."
         => IfAny(at.turn.hub.history.map(|history| history.keep_us as f64 / 1e6));
     NAMES_REFUSED = Counter "weirgate_names_refused_total" ["reason"]
-        "Names that clients asked for and did not get, or lost, by reason. denied: by the role; new_token: the \
-             new token does not grant a name that the client held; invalid: no name of this bus, or too long; \
-             client_limit: of the client or user; server_limit: over all clients; bus: the bus refuses it."
+        "Names that clients asked for and did not get, or lost, by reason (denied, new_token, invalid, client_limit, server_limit, bus)."
         => ByLabel(at.turn.hub.names_refused());
     RESUMES = Counter "weirgate_resumes_total" ["outcome"]
-        "Names that clients asked to resume, by outcome: recovered, or the reason against it. bad: no position of \
-            this feed; off: outside of the kept names, held already, or no positions on this bus; gap: the bus was lost since; epoch: a position \
-            that this instance cannot know; ahead: not come here yet; window: missed messages were forgotten; large: \
-            they are too many."
+        "Names that clients asked to resume, by outcome: recovered, or why not (bad, off, gap, epoch, ahead, window, large)."
         => ByLabel(at.turn.resumes());
     POSITIONS_SHARED = Gauge "weirgate_positions_shared" []
         "1 while positions are valid on other instances too: with --stream, or while marks come on the channel of \
             --history-channel."
         => IfAny(at.turn.hub.history.and_then(|_| at.bus()).map(BusStatus::positions_shared));
     STREAM_BEHIND_MESSAGES = Gauge "weirgate_stream_behind_messages" []
-        "Messages that the stream (--stream) has and that were not read, when its last messages were; absent if the \
-            server does not say."
+        "Messages of the stream (--stream) that weirgate has not read; absent if the server does not say."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).and_then(|behind| behind.0));
     STREAM_BEHIND_SECONDS = Gauge "weirgate_stream_behind_seconds" []
-        "Time from the storage of the last message that was read to that of the newest one in the stream (--stream), and \
-            at least the time for which the newest one was seen to wait."
+        "How far weirgate is behind the newest message of the stream (--stream), in the time of the stream; at least the time for which that message was seen to wait."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).map(|(_, ms)| ms as f64 / 1e3));
     RETAINED_BYTES = Gauge "weirgate_retained_bytes" []
         "Bytes of last values that may wait in send queues, those that JetStream was asked for included.";
@@ -356,7 +342,7 @@ metric_names! { |at|
     RELOADS = Counter "weirgate_reloads_total" ["what", "outcome"]
         "Settings read again from their files while running, by outcome: changed, unchanged, failed.";
     RELOADS_FAILING = Gauge "weirgate_reloads_failing" ["what"]
-        "1 while the files of a part are broken, do not fit or do not answer: what was read before stays in force.";
+        "1 while the files of a part are broken or do not answer: what was read before stays in force.";
     SURVEYS = Counter "weirgate_surveys_total" []
         "Surveys of all clients and topics for the operator's page and for metrics, at most one a second."
         => at.telemetry.surveys.made();

@@ -28,6 +28,11 @@ fn telemetry() -> Arc<Telemetry> {
             ..HistoryStats::default()
         });
     });
+    let surveyed = Surveyed {
+        survey: Survey::default(),
+        ends: Vec::new(),
+    };
+    telemetry.surveys.put(surveyed.into());
     telemetry
 }
 

@@ -168,10 +168,12 @@ pub(super) enum Outcome {
     AnswerHeadTooLarge,
     /// 408: the body of the request came too slowly.
     SlowBody,
+    /// 401, 403 or 503: the token of the request is refused.
+    BadToken,
 }
 
 impl Outcome {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Answered,
         Self::Refused,
         Self::Unreachable,
@@ -184,6 +186,7 @@ impl Outcome {
         Self::BadRequest,
         Self::AnswerHeadTooLarge,
         Self::SlowBody,
+        Self::BadToken,
     ];
 
     /// The metric label.
@@ -201,6 +204,7 @@ impl Outcome {
             Self::BadRequest => "bad_request",
             Self::AnswerHeadTooLarge => "answer_head_too_large",
             Self::SlowBody => "slow_body",
+            Self::BadToken => "bad_token",
         }
     }
 
