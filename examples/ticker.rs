@@ -113,7 +113,9 @@ impl Feed for TickFeed {
         if let BusEvent::Message(tick) = event {
             self.0.subjects[0].messages += 1;
             self.0.last_message_unix_ms = Some(tick.received.unix_ms());
+            // Ticks are nobody's own, so compressed ones may refer to each other.
             let frame = Frame::text(&self.1)
+                .common(true)
                 .key(ConflationKey(0))
                 .body(b"{\"tick\":");
             let frame = frame

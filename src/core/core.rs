@@ -24,10 +24,9 @@ use super::survey::Surveys;
 use super::tables::SlotSet;
 use super::topics::{Joined, TopicKey, Topics};
 use super::turn::Turn;
-use super::window::Windows;
 use super::{
-    CloseCode, CloseReason, Closing, Content, DeflateWindow, Frame, FrameBytes, HubStats, Limits,
-    Now, PhaseKind, Prefix, Publication, Render, Retain, SessionKey, TopicName,
+    CloseCode, CloseReason, Closing, Content, Frame, FrameBytes, HubStats, Limits, Now, PhaseKind,
+    Publication, Render, SessionKey, TopicName,
 };
 use weirgate_wire::admission::{
     Addresses, ClientAddr, ConnectionPermit, FairQueue, LOOP_BYTES, Peer, Quota,
@@ -94,7 +93,6 @@ pub struct Core {
     pub(super) busy: HashSet<SessionKey, RandomState>,
     pub(super) frame_scratch: FrameScratch,
     pub(super) compressor: Compressor,
-    pub(super) windows: Windows,
     pub(super) inflate_windows: InflateWindows,
     pub(super) scratch: Scratch,
     /// The receivers of the message that is being published, in the order of their slots, which is their order in
@@ -129,7 +127,6 @@ impl Core {
     pub fn new(limits: Limits, frame_bytes: FrameBytes, seed: u64) -> Self {
         Self {
             compressor: Compressor::new(&limits),
-            windows: Windows::default(),
             inflate_windows: InflateWindows::new(limits.inflate_windows_bytes_max),
             addresses: Addresses::new(limits.per_ip),
             now: Now::default(),
@@ -316,7 +313,6 @@ impl Core {
         let Some(topic) = self.topics.of(publication) else {
             return;
         };
-        self.link(topic, publication);
         if self.topics.retain(topic, publication, self.now) && publication.deliver {
             self.deliver(topic, publication);
             self.note_replaced();
@@ -422,6 +418,13 @@ impl Core {
         }
     }
 
+    /// Lets no later message to the client refer to an earlier message, until the connection ends.
+    pub fn leave_window(&mut self, key: SessionKey) {
+        if let Some(session) = self.clients.session_mut(key) {
+            session.leave_window();
+        }
+    }
+
     /// Counts memory that the gateway keeps for this client beyond others with the client's connection.
     pub fn set_client_bytes(&mut self, key: SessionKey, bytes: usize) {
         if let Some(session) = self.clients.session_mut(key) {
@@ -437,26 +440,6 @@ impl Core {
     }
 
     // ---- inside
-
-    /// Lets later frames of the topic refer to this frame when they are compressed.
-    pub(super) fn link(&mut self, topic: TopicKey, publication: &Publication) {
-        let frame = &publication.frame;
-        let is_shared = self.limits.deflate_window == DeflateWindow::Shared;
-        // A prefix would come between the bodies of two frames, with another length for each client.
-        if !is_shared
-            || frame.prefix() != Prefix::None
-            || !self.compressor.may_refer(frame.body().len())
-        {
-            return;
-        }
-        let newest = self.topics.newest(topic);
-        let is_retained = publication.retain == Retain::Set;
-        if self.windows.link(newest, frame, is_retained) {
-            for (_, session) in &mut self.clients.sessions {
-                session.forget_window();
-            }
-        }
-    }
 
     pub(super) fn insert(&mut self, peer: Peer, permit: ConnectionPermit) -> SessionKey {
         let generation = self.next_generation;

@@ -4,26 +4,73 @@
 //! deflate, because libwebsockets up to 4.3.2 spins on an uncompressed message.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
-use super::encodings::{FrameId, Key, Kind};
+use super::encodings::{Key, Kind};
 use super::protocol::websocket;
-use super::window::OLDER_MAX;
-use super::{Encoded, Frame, HubStats, Limits};
+use super::window::{FrameId, Next, WindowId, Windows};
+use super::{Frame, HubStats, Limits, Now};
 use weirgate_wire::deflate;
-use weirgate_wire::deflate::{
-    DICTIONARY_BYTES_MAX, DeflateParams, Deflater, SMALL_WINDOW_BITS, WINDOW_BITS,
-};
+use weirgate_wire::deflate::{DeflateParams, Deflater, SMALL_WINDOW_BITS, WINDOW_BITS};
 
 /// Larger payloads get the small window for all clients, and refer to no other frame: text that hardly
 /// shrinks takes twice as long with the large window, and the loop waits.
 const LARGE_BYTES: usize = 128 * 1024;
 
-/// The compression parameters and the window of a client.
+/// The smallest payload that is compressed after a window, bytes: of a smaller one the header takes most.
+const REFERS_BYTES_MIN: usize = 64;
+
+/// The most encodings of a frame after windows of few clients. Each costs a compression, so the limit bounds the cost of
+/// clients that got other messages before, on purpose or not.
+const OTHERS_MAX: usize = 4;
+
+/// The most encodings of a frame after windows, if a quarter of its receivers may have them.
+const CHAINED_MAX: usize = 6;
+
+/// Bytes that are compressed for each client with a window, as often as there is a message: beside the writes this costs
+/// little.
+const BYTES_OF_CLIENT: usize = 512;
+
+/// The most bytes that are compressed in a second beyond these: 6 % of a core at most.
+const FEW_BYTES_PER_SECOND: usize = 16 * 1024 * 1024;
+
+/// The outcome of [`Compressor::after`].
+enum Chained {
+    Made,
+    /// The frame does not get smaller.
+    Useless,
+    /// The window is not known, or too few clients have it.
+    Refused,
+}
+
+/// A client, and a frame that it is about to get.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inflates {
     pub(super) params: DeflateParams,
-    /// The frame with which the client's window ends.
-    pub(super) window: FrameId,
+    /// The client's window before the frame.
+    pub(super) window: WindowId,
+    /// Bytes of the text before the payload.
+    pub(super) prefix_bytes: usize,
+    /// The kind of encoding in which a part of the frame went out already.
+    pub(super) begun: Option<Kind>,
+}
+
+/// How a client gets a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FramePlan {
+    pub(super) key: Key,
+    /// The client's window after the frame.
+    pub(super) next: WindowId,
+}
+
+impl FramePlan {
+    /// For a client without a window.
+    pub(super) fn of(kind: Kind) -> Self {
+        Self {
+            key: Key::of(kind),
+            next: WindowId::NONE,
+        }
+    }
 }
 
 /// The deflaters of a hub.
@@ -35,8 +82,15 @@ pub(super) struct Compressor {
     small: Option<Deflater>,
     /// The sizes of payloads to compress, in bytes.
     worth_it: RangeInclusive<usize>,
+    /// The sizes of payloads that refer to windows and that later payloads refer to, in bytes.
+    refers: RangeInclusive<usize>,
+    windows: Windows,
+    /// The text of a window.
+    text: Vec<u8>,
     /// Bytes compressed since [`Self::take_bytes`].
     bytes: usize,
+    /// The present second, and the rest of [`FEW_BYTES_PER_SECOND`] in it.
+    few: (u64, usize),
 }
 
 impl Compressor {
@@ -47,8 +101,26 @@ impl Compressor {
             deflater: Deflater::new(level),
             small: None,
             worth_it: limits.deflate_min_bytes..=limits.deflate_max_bytes,
+            refers: REFERS_BYTES_MIN.min(limits.deflate_min_bytes)
+                ..=LARGE_BYTES.min(limits.deflate_max_bytes),
+            windows: Windows::default(),
+            text: Vec::new(),
             bytes: 0,
+            few: (0, FEW_BYTES_PER_SECOND),
         }
+    }
+
+    /// Notes the time.
+    pub(super) fn begin(&mut self, now: Now) {
+        let second = now.mono_us / 1_000_000;
+        if second != self.few.0 {
+            self.few = (second, FEW_BYTES_PER_SECOND);
+        }
+    }
+
+    /// Notes the end of a batch of writes.
+    pub(super) fn end(&mut self) {
+        self.windows.let_go_excess();
     }
 
     /// Bytes compressed since the last call.
@@ -56,56 +128,163 @@ impl Compressor {
         std::mem::take(&mut self.bytes)
     }
 
-    /// Makes the encoding for this client, unless a fitting encoding exists. [`best`] then returns it.
-    pub(super) fn encode(&mut self, frame: &Frame, client: Inflates, stats: &mut HubStats) {
-        let after = after(client);
-        if after.is_some_and(|key| self.after(frame, key, stats)) {
-            return;
+    /// Releases the frames of windows: memory is short.
+    pub(super) fn release_windows(&mut self) {
+        self.windows.release();
+    }
+
+    /// Makes the encoding for this client, unless a fitting encoding exists. `company`: about the number of clients that
+    /// get the same messages in this flush, of a client with several messages to get.
+    pub(super) fn plan(
+        &mut self,
+        frame: &Arc<Frame>,
+        client: Inflates,
+        company: &mut u32,
+        stats: &mut HubStats,
+    ) -> FramePlan {
+        if client.params.takes_over() {
+            return self.plan_in_window(frame, client, company, stats);
         }
+        let key = match client.begun {
+            Some(Kind::After) => Key::after(client.window, client.prefix_bytes),
+            Some(kind) => Key::of(kind),
+            None => self.without_window(frame, client, stats),
+        };
+        let next = WindowId::NONE;
+        FramePlan { key, next }
+    }
+
+    fn plan_in_window(
+        &mut self,
+        frame: &Arc<Frame>,
+        client: Inflates,
+        company: &mut u32,
+        stats: &mut HubStats,
+    ) -> FramePlan {
+        let id = self
+            .refers_to_others(frame)
+            .then(|| self.windows.number(frame));
+        *company = (*company).max(self.windows.clients(client.window));
+        let (key, before) = match (client.begun, id) {
+            (Some(Kind::After), _) => {
+                let window = client.window;
+                (Key::after(window, client.prefix_bytes), window)
+            }
+            (Some(kind), _) => (Key::of(kind), client.window),
+            (None, Some(id)) => self.choose(frame, id, client, *company, stats),
+            (None, None) => (self.without_window(frame, client, stats), client.window),
+        };
+        let body_bytes = frame.body().len();
+        let next = self.windows.next(Next {
+            client: client.window,
+            before,
+            gap: client.prefix_bytes + if id.is_none() { body_bytes } else { 0 },
+            frame: id.map(|id| (id, body_bytes)),
+        });
+        FramePlan { key, next }
+    }
+
+    /// Makes the encoding after the client's window, or after its last message, or without reference. Also returns the
+    /// window that counts from now on: the end of a window is a window too, and clients that got different messages
+    /// before have the same end sooner.
+    fn choose(
+        &mut self,
+        frame: &Frame,
+        id: FrameId,
+        client: Inflates,
+        company: u32,
+        stats: &mut HubStats,
+    ) -> (Key, WindowId) {
+        let mut window = client.window;
+        let mut outcome = self.after(frame, id, (window, client.prefix_bytes), company, stats);
+        if matches!(outcome, Chained::Refused) {
+            window = self.windows.last_of(window);
+            let company = self.windows.clients(window);
+            outcome = self.after(frame, id, (window, client.prefix_bytes), company, stats);
+        }
+        match outcome {
+            Chained::Made => (Key::after(window, client.prefix_bytes), window),
+            Chained::Useless => (self.without_window(frame, client, stats), client.window),
+            Chained::Refused => (self.without_window(frame, client, stats), WindowId::NONE),
+        }
+    }
+
+    /// Makes an encoding that refers to no window.
+    fn without_window(&mut self, frame: &Frame, client: Inflates, stats: &mut HubStats) -> Key {
         let alone = alone(frame, client.params);
-        if alone.is_some_and(|key| self.alone(frame, key, stats)) {
-            return;
+        if let Some(key) = alone
+            && self.alone(frame, key, stats)
+        {
+            return key;
         }
-        frame.encoded_with(Key::of(Kind::Stored, FrameId::NONE), |body| {
+        let key = Key::of(Kind::Stored);
+        frame.encoded_with(key, |body| {
             stats.encodings_stored += 1;
             let mut out = websocket::room_for(body.len() + body.len() / 8_192 + 16);
             deflate::stored_message(&mut out, body);
             out.shrink_to_fit();
             Some(out)
         });
+        key
     }
 
     fn is_worth_it(&self, body_bytes: usize) -> bool {
         self.worth_it.contains(&body_bytes)
     }
 
-    /// Whether a payload of this size may refer to earlier frames, and later frames to it.
-    pub(super) fn may_refer(&self, body_bytes: usize) -> bool {
-        self.is_worth_it(body_bytes) && body_bytes <= LARGE_BYTES
+    /// Whether the frame may refer to a window, and later frames to it.
+    fn refers_to_others(&self, frame: &Frame) -> bool {
+        frame.is_common() && self.refers.contains(&frame.body().len())
     }
 
-    /// Makes the encoding of `frame` that refers to the client's last frame; returns false if the last frame is too far
-    /// back or gone, `frame` already has the most encodings of this kind, or nothing is saved. Once false for a window,
-    /// the result stays false: a planned write relies on it.
-    fn after(&mut self, frame: &Frame, key: Key, stats: &mut HubStats) -> bool {
+    /// Makes the encoding of `frame` after a window and so many bytes of a prefix. `company`: clients with the window.
+    fn after(
+        &mut self,
+        frame: &Frame,
+        id: FrameId,
+        (window, gap): (WindowId, usize),
+        company: u32,
+        stats: &mut HubStats,
+    ) -> Chained {
+        if window == WindowId::NONE {
+            return Chained::Refused;
+        }
+        let key = Key::after(window, gap);
         if frame.encoded(key).is_some() {
-            return true;
+            return Chained::Made;
         }
-        let is_full = frame.encodings().chained() >= OLDER_MAX;
-        if is_full && !frame.link().is_next_after(key.after) {
-            return false;
+        let bytes = frame.body().len() + self.windows.bytes(window);
+        let is_most = company.saturating_mul(4) >= self.windows.receivers(id);
+        let chained_max = if is_most { CHAINED_MAX } else { OTHERS_MAX };
+        if frame.encodings().chained() >= chained_max || !self.is_cheap(company, bytes) {
+            return Chained::Refused;
         }
-        let Some(earlier) = frame.link().earlier(key.after) else {
-            return false;
-        };
+        self.text.clear();
+        let (windows, text) = (&self.windows, &mut self.text);
         let made = frame.encoded_with(key, |body| {
+            if !windows.text(window, gap, body, text) {
+                return None;
+            }
             stats.frames_deflated += 1;
             stats.encodings_chained += 1;
-            self.bytes += body.len() + earlier.body().len().min(DICTIONARY_BYTES_MAX);
-            let payload = self.deflater.deflate_after(earlier.body(), body)?;
+            self.bytes += body.len() + text.len();
+            let payload = self.deflater.deflate_after(text, body)?;
             Some(websocket::behind_room(&payload))
         });
-        made.is_some()
+        match made {
+            Some(_) => Chained::Made,
+            None => Chained::Useless,
+        }
+    }
+
+    /// Whether so many bytes may be compressed for so many clients.
+    fn is_cheap(&mut self, clients: u32, bytes: usize) -> bool {
+        let is_shared = (clients as usize).saturating_mul(BYTES_OF_CLIENT) >= bytes;
+        let rest = self.few.1.checked_sub(bytes);
+        if let Some(rest) = rest.filter(|_| !is_shared) {
+            self.few.1 = rest;
+        }
+        is_shared || rest.is_some()
     }
 
     /// Makes the encoding without reference; returns false if the size is outside `worth_it` or nothing
@@ -130,28 +309,12 @@ impl Compressor {
     }
 }
 
-/// Returns the best encoding for a client among the encodings that exist: after its last frame, alone, or stored.
-#[inline]
-pub(super) fn best(frame: &Frame, client: Inflates) -> Option<(Kind, &Encoded)> {
-    let made = |key: Key| Some((key.kind, frame.encoded(key)?));
-    let best = after(client).and_then(made);
-    let best = best.or_else(|| alone(frame, client.params).and_then(made));
-    best.or_else(|| made(Key::of(Kind::Stored, FrameId::NONE)))
-}
-
-/// The encoding that refers to the last frame of the client, if that frame is known.
-#[inline]
-fn after(client: Inflates) -> Option<Key> {
-    let known = client.params.takes_over() && client.window != FrameId::NONE;
-    known.then_some(Key::of(Kind::After, client.window))
-}
-
 /// The encoding without reference, if the client has a window for it.
 #[inline]
 fn alone(frame: &Frame, params: DeflateParams) -> Option<Key> {
     let body_bytes = frame.body().len();
     match params.deflates_with(body_bytes)? {
         WINDOW_BITS if body_bytes <= LARGE_BYTES => Some(Key::ALONE),
-        _ => Some(Key::of(Kind::Small, FrameId::NONE)),
+        _ => Some(Key::of(Kind::Small)),
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use super::window::WindowId;
 use weirgate_wire::base::allocated_bytes;
 
 /// One encoding of a frame: header and payload in one allocation.
@@ -47,15 +48,6 @@ impl Encoded {
     }
 }
 
-/// The number of a frame to which later frames may refer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct FrameId(pub(super) u32);
-
-impl FrameId {
-    /// No frame: the window is unknown.
-    pub(super) const NONE: Self = Self(0);
-}
-
 /// The kind of an encoding. It has one byte, because every send queue keeps the `Kind` of its partly written frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -67,7 +59,7 @@ pub(super) enum Kind {
     Small,
     /// Not compressed, for clients that agreed on compression.
     Stored,
-    /// Deflated, refers to the last frame in the client's window.
+    /// Deflated, refers to the client's window.
     After,
     /// As an event of an event stream.
     Event,
@@ -88,24 +80,43 @@ impl Kind {
     }
 }
 
-/// An encoding, and the earlier frame to which the encoding refers.
+/// An encoding, and what it refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub(super) kind: Kind,
-    /// The earlier frame of [`Kind::After`]; otherwise [`FrameId::NONE`].
-    pub(super) after: FrameId,
+    /// The window of [`Kind::After`]; otherwise [`WindowId::NONE`].
+    after: WindowId,
+    /// Bytes of the prefix between the window of [`Kind::After`] and the payload; otherwise 0.
+    prefix_bytes: u32,
 }
 
 impl Key {
-    pub(super) const ALONE: Self = Self::of(Kind::Alone, FrameId::NONE);
+    pub(super) const ALONE: Self = Self::of(Kind::Alone);
 
+    /// An encoding without reference.
     #[inline]
-    pub(super) const fn of(kind: Kind, window: FrameId) -> Self {
-        let after = match kind {
-            Kind::After => window,
-            _ => FrameId::NONE,
-        };
-        Self { kind, after }
+    pub(super) const fn of(kind: Kind) -> Self {
+        let (after, prefix_bytes) = (WindowId::NONE, 0);
+        Self {
+            kind,
+            after,
+            prefix_bytes,
+        }
+    }
+
+    /// The window to which the encoding refers.
+    pub(super) fn window(self) -> WindowId {
+        self.after
+    }
+
+    /// The encoding that refers to a window; `prefix_bytes` of one connection are between.
+    #[inline]
+    pub(super) const fn after(window: WindowId, prefix_bytes: usize) -> Self {
+        Self {
+            kind: Kind::After,
+            after: window,
+            prefix_bytes: prefix_bytes as u32,
+        }
     }
 }
 
@@ -165,7 +176,7 @@ impl Encodings {
         }
     }
 
-    /// Returns the number of encodings that refer to an earlier frame.
+    /// Returns the number of encodings that refer to a window.
     pub(super) fn chained(&self) -> usize {
         self.iter().filter(|at| at.key.kind == Kind::After).count()
     }
@@ -202,8 +213,9 @@ mod tests {
     fn each_encoding_is_made_once_and_found_by_its_key() {
         let encodings = Encodings::default();
         let alone = [Kind::Alone, Kind::Small, Kind::Stored, Kind::Event];
-        let alone = alone.map(|kind| Key::of(kind, FrameId(3)));
-        let after = [FrameId(1), FrameId(2)].map(|id| Key::of(Kind::After, id));
+        let alone = alone.map(Key::of);
+        let after = [(1, 0), (1, 9), (2, 9)];
+        let after = after.map(|(id, prefix)| Key::after(WindowId::of(id), prefix));
         let keys: Vec<_> = alone.into_iter().chain(after).collect();
         for (key, bytes) in keys.iter().zip(1..) {
             assert!(encodings.get(*key).is_none());
@@ -212,11 +224,11 @@ mod tests {
         for (key, bytes) in keys.iter().zip(1..) {
             assert_eq!(made(&encodings, *key, 100), Some(bytes), "{key:?}");
         }
-        assert_eq!(encodings.chained(), 2);
+        assert_eq!(encodings.chained(), 3);
         let of_each = Encodings::memory_of(Some(&encoded(1)));
         assert_eq!(
             encodings.memory_bytes(),
-            6 * of_each,
+            7 * of_each,
             "allocations of 32 bytes each"
         );
     }
@@ -243,7 +255,7 @@ mod tests {
                 });
             });
             begun.wait();
-            let stored = Key::of(Kind::Stored, FrameId::NONE);
+            let stored = Key::of(Kind::Stored);
             assert_eq!(made(&encodings, stored, 2), Some(2));
         });
         assert_eq!(made(&encodings, Key::ALONE, 3), Some(1));

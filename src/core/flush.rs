@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use super::clients::Clients;
 use super::core::Core;
-use super::deflated::Compressor;
+use super::deflated::{Compressor, FramePlan};
 use super::gateway::Gateway;
 use super::hub::Hub;
 use super::session::{AfterWrite, Pause, Session};
@@ -77,6 +77,7 @@ pub(super) struct Scratch {
     rounds: [Round; LISTS],
     plans: Vec<Plan>,
     prefixes: Vec<u8>,
+    frame_plans: Vec<FramePlan>,
     slices: Vec<IoSlice<'static>>,
     writes: Vec<Write<'static>>,
     wrote: Vec<io::Result<usize>>,
@@ -191,6 +192,7 @@ impl Scratch {
 struct Plan {
     key: SessionKey,
     prefixes: Range<usize>,
+    frame_plans: Range<usize>,
     /// First the most bytes of the write, then the bytes of its slices.
     bytes: usize,
 }
@@ -263,7 +265,9 @@ impl Core {
         let scratch = &mut self.scratch;
         scratch.plans.clear();
         scratch.prefixes.clear();
+        scratch.frame_plans.clear();
         scratch.wrote.clear();
+        self.compressor.begin(self.now);
         let (mut planned, mut bytes, mut deflated_bytes) = (0, 0, 0);
         while planned < BATCH_SESSIONS
             && bytes <= BATCH_BYTES
@@ -291,19 +295,21 @@ impl Core {
                 &self.limits,
                 is_long,
                 &mut self.compressor,
-                &mut scratch.prefixes,
+                (&mut scratch.prefixes, &mut scratch.frame_plans),
                 slot,
             );
             deflated_bytes += self.compressor.take_bytes();
             scratch.plans.extend(plan);
         }
+        self.compressor.end();
 
         let mut slices = recycle(take(&mut scratch.slices));
         for plan in &mut scratch.plans {
             let from = slices.len();
             if let Some(session) = self.clients.session(plan.key) {
                 let prefixes = &scratch.prefixes[plan.prefixes.clone()];
-                session.gather(plan.bytes, prefixes, &mut slices);
+                let frame_plans = &scratch.frame_plans[plan.frame_plans.clone()];
+                session.gather(plan.bytes, (prefixes, frame_plans), &mut slices);
             }
             plan.bytes = slices[from..].iter().map(|s| s.len()).sum();
             // From here on the range is the range of this plan's slices.
@@ -320,10 +326,20 @@ impl Core {
         scratch.slices = recycle(slices);
 
         let (mut plans, mut wrote) = (take(&mut scratch.plans), take(&mut scratch.wrote));
+        let frame_plans = take(&mut scratch.frame_plans);
         for (plan, outcome) in plans.drain(..).zip(wrote.drain(..)) {
-            self.apply(plan.key, plan.bytes, outcome);
+            self.apply(
+                plan.key,
+                plan.bytes,
+                &frame_plans[plan.frame_plans],
+                outcome,
+            );
         }
-        (self.scratch.plans, self.scratch.wrote) = (plans, wrote);
+        (
+            self.scratch.plans,
+            self.scratch.wrote,
+            self.scratch.frame_plans,
+        ) = (plans, wrote, frame_plans);
     }
 
     /// Removes a free slot from all lists, so that no flush reaches the slot's next session.
@@ -353,7 +369,13 @@ impl Core {
     }
 
     /// Moves one queue by the bytes that the kernel took.
-    fn apply(&mut self, key: SessionKey, bytes: usize, outcome: io::Result<usize>) {
+    fn apply(
+        &mut self,
+        key: SessionKey,
+        bytes: usize,
+        frame_plans: &[FramePlan],
+        outcome: io::Result<usize>,
+    ) {
         let now = self.now;
         let stats = &mut self.clients.stats;
         let Some(session) = self.clients.sessions.get_mut(key.slot as usize) else {
@@ -368,7 +390,7 @@ impl Core {
                 return;
             }
         };
-        let written = session.wrote(now, taken, bytes);
+        let written = session.wrote(now, (taken, bytes), frame_plans);
         stats.bytes_sent += taken as u64;
         stats.messages_sent += u64::from(written.wrote.frames);
         stats.count_removed(written.wrote.frames, written.wrote.bytes);
@@ -431,23 +453,27 @@ fn plan(
     limits: &Limits,
     is_long: bool,
     compressor: &mut Compressor,
-    prefixes: &mut Vec<u8>,
+    (prefixes, frame_plans): (&mut Vec<u8>, &mut Vec<FramePlan>),
     slot: u32,
 ) -> Option<Plan> {
     let session = clients.sessions.get_mut(slot as usize)?;
     let key = session.key(slot as usize);
-    let from = prefixes.len();
+    let (from, first) = (prefixes.len(), frame_plans.len());
     let bytes = match is_long && session.has_several_states() {
         true => limits.write_bytes_max.min(LONG_FLUSH_STATE_BYTES),
         false => limits.write_bytes_max,
     };
     let stats = &mut clients.stats;
-    let writes = session.prepare_write(bytes, prefixes, |frame, client| {
-        compressor.encode(frame, client, stats);
-    });
+    let mut company = 0;
+    let writes = session.prepare_write(
+        bytes,
+        (&mut *prefixes, &mut *frame_plans),
+        |frame, client| compressor.plan(frame, client, &mut company, stats),
+    );
     writes.then_some(Plan {
         key,
         prefixes: from..prefixes.len(),
+        frame_plans: first..frame_plans.len(),
         bytes,
     })
 }

@@ -5,11 +5,11 @@
 //! frame's other encodings (`encodings.rs`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use super::encodings::{Encoded, Encodings, FrameId, Key, Kind};
+use super::encodings::{Encoded, Encodings, Key, Kind};
 use super::protocol::websocket::{self, HEADER_ROOM};
-use super::window::Link;
+use super::window::FrameId;
 use super::{CopyRank, Now, Position};
 use weirgate_wire::base::allocated_bytes;
 
@@ -52,10 +52,18 @@ pub enum Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConflationKey(pub u64);
 
-/// Two sums of memory: of all frames that exist together with the memory of long queues, and of the frames that the
-/// history keeps. A frame counts once, however many queues share it. An encoding counts from when it is made.
+/// Sums of memory: of all frames that exist together with the memory of long queues, of the frames that the history
+/// keeps, and of those that windows keep. A frame counts once, however many queues share it. An encoding counts from
+/// when it is made.
 #[derive(Clone, Debug, Default)]
-pub struct FrameBytes(Arc<[AtomicU64; 2]>);
+pub struct FrameBytes(Arc<[AtomicU64; 3]>);
+
+/// Who keeps a frame, in the order of the sums after the first.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Keeper {
+    History,
+    Windows,
+}
 
 impl FrameBytes {
     /// Bytes of all frames that exist now, and of long queues.
@@ -63,16 +71,13 @@ impl FrameBytes {
         self.0[0].load(Ordering::Relaxed)
     }
 
-    /// Bytes of the frames that the history keeps.
-    pub(super) fn kept(&self) -> u64 {
-        self.0[1].load(Ordering::Relaxed)
+    /// Bytes of the frames that a keeper has.
+    pub(super) fn kept(&self, by: Keeper) -> u64 {
+        self.0[1 + by as usize].load(Ordering::Relaxed)
     }
 
-    /// Adds to the bytes alive, and for a frame that `is_kept` also to the bytes of the history.
-    fn add(&self, bytes: usize, is_kept: bool) {
-        for sum in &self.0[..1 + usize::from(is_kept)] {
-            sum.fetch_add(bytes as u64, Ordering::Relaxed);
-        }
+    fn add(&self, bytes: usize) {
+        self.0[0].fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     fn give_back(&self, bytes: usize) {
@@ -96,7 +101,7 @@ impl QueueRoom {
 
     /// Counts `bytes` in place of the bytes counted before.
     pub(super) fn set(&mut self, bytes: usize) {
-        self.alive.add(bytes, false);
+        self.alive.add(bytes);
         self.alive
             .give_back(std::mem::replace(&mut self.bytes, bytes));
     }
@@ -142,11 +147,12 @@ pub struct Frame {
     key: Option<ConflationKey>,
     received: Now,
     encodings: Encodings,
-    link: Link,
+    window_number: AtomicU32,
     alive: FrameBytes,
     counted: Counted,
-    /// Whether the history keeps the frame.
-    is_kept: AtomicBool,
+    /// In the order of [`Keeper`].
+    is_kept: [AtomicBool; 2],
+    is_common: AtomicBool,
     /// Where the text of the position is in the payload; without a position 1 if the message is of the kept feed.
     position_at: u32,
     position_bytes: u8,
@@ -234,16 +240,20 @@ impl Frame {
         FRAME_BYTES + self.plain.memory_bytes() + self.encodings.memory_bytes()
     }
 
-    /// Notes whether the history keeps the frame. While it does, the frame's bytes count among the bytes of the
-    /// history.
-    pub(super) fn set_kept(&self, is_kept: bool) {
-        if self.is_kept.swap(is_kept, Ordering::Relaxed) != is_kept {
-            let (kept, bytes) = (&self.alive.0[1], self.memory_bytes() as u64);
+    /// Notes whether the keeper has the frame. While it does, the frame's bytes count among the bytes of the keeper.
+    pub(super) fn set_kept(&self, by: Keeper, is_kept: bool) {
+        if self.is_kept[by as usize].swap(is_kept, Ordering::Relaxed) != is_kept {
+            let (kept, bytes) = (&self.alive.0[1 + by as usize], self.memory_bytes() as u64);
             match is_kept {
                 true => kept.fetch_add(bytes, Ordering::Relaxed),
                 false => kept.fetch_sub(bytes, Ordering::Relaxed),
             };
         }
+    }
+
+    /// Bytes of all frames that the keeper has, together.
+    pub(super) fn bytes_kept(&self, by: Keeper) -> u64 {
+        self.alive.kept(by)
     }
 
     /// Counts one more queue entry in walk `number`; returns the number of entries so far.
@@ -278,10 +288,27 @@ impl Frame {
         })
     }
 
-    /// The frame's number, and the previous frame.
+    /// The number that the frame had last, for windows.
     #[inline]
-    pub(super) fn link(&self) -> &Link {
-        &self.link
+    pub(super) fn window_number(&self) -> FrameId {
+        FrameId(self.window_number.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_window_number(&self, id: FrameId) {
+        self.window_number.store(id.0, Ordering::Relaxed);
+    }
+
+    /// Whether the message may refer to earlier common messages of a connection when it is compressed, and later ones
+    /// to it. Any other message stays alone, so that no size depends on its content together with a text of somebody
+    /// else (RFC 7692 §8).
+    #[inline]
+    pub fn is_common(&self) -> bool {
+        self.is_common.load(Ordering::Relaxed)
+    }
+
+    /// Marks the message as one that is no user's own, before it is sent or copied.
+    pub fn set_common(&self) {
+        self.is_common.store(true, Ordering::Relaxed);
     }
 
     /// All encodings so far, except the plain encoding.
@@ -312,14 +339,14 @@ impl Frame {
 
     /// Makes the event of this kind with `encode`, at the first call.
     pub(super) fn encode_event(&self, kind: Kind, encode: impl FnOnce(&Self) -> Encoded) {
-        let key = Key::of(kind, FrameId::NONE);
+        let key = Key::of(kind);
         self.make(key, || Some(encode(self)));
     }
 
     /// The payload as JSON text, made by `quote` at the first call, and shared by the frames for a name and for the
     /// patterns that match it.
     pub fn json_with(&self, quote: impl FnOnce() -> Vec<u8>) -> &[u8] {
-        let key = Key::of(Kind::Json, FrameId::NONE);
+        let key = Key::of(Kind::Json);
         let json = self.make(key, || Some(Encoded::new(quote(), 0, 0)));
         json.map_or(&[], Encoded::body)
     }
@@ -328,7 +355,12 @@ impl Frame {
         self.encodings.get_or_make(key, || {
             let encoded = make();
             let bytes = Encodings::memory_of(encoded.as_ref());
-            self.alive.add(bytes, self.is_kept.load(Ordering::Relaxed));
+            self.alive.add(bytes);
+            for (is_kept, kept) in self.is_kept.iter().zip(&self.alive.0[1..]) {
+                if is_kept.load(Ordering::Relaxed) {
+                    kept.fetch_add(bytes as u64, Ordering::Relaxed);
+                }
+            }
             encoded
         })
     }
@@ -341,7 +373,9 @@ impl Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        self.set_kept(false);
+        for keeper in [Keeper::History, Keeper::Windows] {
+            self.set_kept(keeper, false);
+        }
         let bytes = self.memory_bytes();
         self.alive.give_back(bytes);
     }
@@ -357,6 +391,7 @@ pub struct FrameBuilder {
     key: Option<ConflationKey>,
     received: Now,
     alive: FrameBytes,
+    is_common: bool,
     position_at: u32,
     position_bytes: u8,
 }
@@ -371,6 +406,7 @@ impl FrameBuilder {
             key: None,
             received: Now::default(),
             alive: alive.clone(),
+            is_common: false,
             position_at: 0,
             position_bytes: 0,
         }
@@ -402,6 +438,13 @@ impl FrameBuilder {
     #[must_use]
     pub fn binary_only(mut self) -> Self {
         self.class = Class::BinaryOnly;
+        self
+    }
+
+    /// Notes whether the message is no user's own ([`Frame::is_common`]). A copy has to note what the original does.
+    #[must_use]
+    pub fn common(mut self, is_common: bool) -> Self {
+        self.is_common = is_common;
         self
     }
 
@@ -464,7 +507,7 @@ impl FrameBuilder {
             "a prefix goes before a body"
         );
         let plain = websocket::encode(std::mem::take(self.payload()), self.content, false);
-        self.alive.add(FRAME_BYTES + plain.memory_bytes(), false);
+        self.alive.add(FRAME_BYTES + plain.memory_bytes());
         Arc::new(Frame {
             plain,
             content: self.content,
@@ -473,10 +516,11 @@ impl FrameBuilder {
             key: self.key,
             received: self.received,
             encodings: Encodings::default(),
-            link: Link::default(),
+            window_number: AtomicU32::default(),
             alive: self.alive,
             counted: Counted::default(),
-            is_kept: AtomicBool::new(false),
+            is_kept: Default::default(),
+            is_common: AtomicBool::new(self.is_common),
             position_at: self.position_at,
             position_bytes: self.position_bytes,
         })

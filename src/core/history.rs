@@ -22,6 +22,7 @@ use self::stays::Stays;
 pub(super) use self::wanted::merge_charge;
 use self::wanted::{After, At, CopyPlace, Found, Known, MATCH_STEPS_MAX, Matching, rank_of};
 pub use self::wanted::{Missed, Outcome, Wanted};
+use super::frame::Keeper;
 use super::turn::Turn;
 use super::{
     Content, CopyRank, FeedNotice, Frame, FrameBytes, HistoryLimits, HistoryStats, Message,
@@ -83,7 +84,7 @@ impl Entry {
         };
         let copy = (memory.render)(&message, pattern, &memory.frames);
         if !Arc::ptr_eq(frame, &copy) {
-            copy.set_kept(true);
+            copy.set_kept(Keeper::History, true);
             if self.copies.is_empty() {
                 // Most messages have one copy; a list would begin with room for four.
                 self.copies.reserve_exact(1);
@@ -103,7 +104,7 @@ impl Entry {
 
     fn drop_copies(&mut self, memory: &mut Memory) {
         for (pattern, copy) in std::mem::take(&mut self.copies) {
-            copy.set_kept(false);
+            copy.set_kept(Keeper::History, false);
             memory.count(pattern.as_ref(), &copy, usize::checked_sub);
         }
     }
@@ -244,7 +245,7 @@ impl History {
             self.names.left_out(name, number);
         }
         if let Some(frame) = frame {
-            frame.set_kept(true);
+            frame.set_kept(Keeper::History, true);
         }
         self.entries.push_back(Entry {
             number,
@@ -586,7 +587,7 @@ impl History {
     fn memory(&self) -> usize {
         let messages = self.entries.len() + self.stays.count();
         let beside = ENTRY_BYTES * messages + self.memory.beside;
-        self.memory.frames.kept() as usize + beside + self.names.bytes()
+        self.memory.frames.kept(Keeper::History) as usize + beside + self.names.bytes()
     }
 
     /// Index of the first entry with this number or a higher one.
@@ -645,7 +646,7 @@ impl History {
             if let Some(frame) = &entry.frame
                 && next.is_none_or(|next| !next.has(entry.frame.as_ref()))
             {
-                frame.set_kept(false);
+                frame.set_kept(Keeper::History, false);
             }
             self.names.forget_message(topic, number);
         }
@@ -686,7 +687,7 @@ impl History {
         if !self.stays.has_room(&entry) {
             return false;
         }
-        frame.set_kept(true);
+        frame.set_kept(Keeper::History, true);
         let name = self.names.add(topic, time_of(frame).unwrap_or(now.unix_us));
         self.stays.add(name, entry);
         self.forget_excess();
@@ -703,7 +704,7 @@ impl History {
                     .front()
                     .is_some_and(|next| next.has(entry.frame.as_ref()))
             {
-                frame.set_kept(false);
+                frame.set_kept(Keeper::History, false);
             }
             self.names.forget_message(name, entry.number);
         }

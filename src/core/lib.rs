@@ -68,8 +68,7 @@ pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, 
 pub use gateway::{Admission, Closed, Entrance, Gateway};
 pub use history::{Missed, Outcome, Wanted};
 pub use limits::{
-    DeflateWindow, HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SHARE_US,
-    SendQueueLimits, WORK_US,
+    HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SHARE_US, SendQueueLimits, WORK_US,
 };
 pub use losses::Active;
 pub use position::fnv_1a;

@@ -62,17 +62,6 @@ impl Default for SendQueueLimits {
     }
 }
 
-/// The messages to which compressed messages may refer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeflateWindow {
-    /// No other message.
-    None,
-    /// Earlier messages of the topic. The size of a message then reveals how much of it repeats the previous
-    /// message (BREACH), so this is only for topics in which no stranger can place a message beside the secrets of
-    /// others.
-    Shared,
-}
-
 /// The limits of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryLimits {
@@ -159,15 +148,12 @@ pub struct Limits {
     pub gather_us: u64,
     /// Bytes handed to one socket in one write.
     pub write_bytes_max: usize,
-    /// Whether the frames of a topic may refer to earlier frames of the topic, for clients that keep
-    /// their window.
-    pub deflate_window: DeflateWindow,
     /// Compression level for clients that offer permessage-deflate, 1 to 9; 0 accepts no offer.
     pub deflate_level: u32,
     /// Memory of the windows for clients' compressed messages, each counted whole; above the limit a
     /// new client gets `client_no_context_takeover` in the response.
     pub inflate_windows_bytes_max: u64,
-    /// Smaller payloads go out in stored blocks.
+    /// Smaller payloads go out in stored blocks, unless they refer to earlier messages.
     pub deflate_min_bytes: usize,
     /// Larger payloads go out in stored blocks: all clients wait while a payload is compressed.
     pub deflate_max_bytes: usize,
@@ -206,7 +192,6 @@ impl Default for Limits {
             work_us: WORK_US,
             gather_us: 0,
             write_bytes_max: 128 * 1024,
-            deflate_window: DeflateWindow::None,
             deflate_level: 4,
             inflate_windows_bytes_max: 512 * 1024 * 1024,
             deflate_min_bytes: 256,

@@ -244,7 +244,7 @@ impl Core {
             return;
         }
         // The windows keep frames, which would count as frames that no drop frees. Later frames can do without them.
-        self.windows.release();
+        self.compressor.release_windows();
         self.memory.over_since.get_or_insert(self.now.mono_us);
         let mut walk = match self.memory.walk.take() {
             Some(walk) => walk,

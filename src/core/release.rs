@@ -76,7 +76,6 @@ impl Core {
             // The topic has retained the frame already.
             publication.retain = Retain::Keep;
             if let Some(topic) = self.topics.of(&publication) {
-                self.link(topic, &publication);
                 self.deliver(topic, &publication);
             }
         }

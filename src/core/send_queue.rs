@@ -23,10 +23,11 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::encodings::{FrameId, Kind};
+use super::encodings::Kind;
 use super::limits::SendQueueLimits;
 use super::protocol::Encoding;
 use super::queue::{Entry, Queue, Weigh as _};
+use super::window::WindowId;
 use super::{CloseReason, ConflationKey, Frame, Now, Prefix};
 
 /// The most frames in one write: even if each has a prefix, these and the control part are fewer slices than a `writev`
@@ -63,7 +64,9 @@ pub(super) struct Wrote {
 }
 
 /// The progress of the first data frame of a queue. The rest has to go out in the same encoding.
+/// Packed, because a queue has two cache lines.
 #[derive(Clone, Copy, Debug)]
+#[repr(C, packed)]
 struct Begun {
     /// The kind of the encoding. [`Kind::After`] refers to the client's window, which stays until the
     /// frame is out.
@@ -77,8 +80,8 @@ pub(super) struct SendQueue {
     control: Vec<u8>,
     data: Queue<Entry>,
     encoding: Encoding,
-    /// The frame with which the client's window ends, as of the last frame that is out whole.
-    window: FrameId,
+    /// The client's window, as of the last frame that is out whole.
+    window: WindowId,
     begun: Option<Begun>,
     /// Queue bytes of `data`.
     bytes: usize,
@@ -105,6 +108,13 @@ impl SendQueue {
             "the encoding is chosen at the handshake"
         );
         self.encoding = encoding;
+    }
+
+    /// Lets no later message refer to an earlier one. A begun frame goes on as it began.
+    pub(super) fn leave_window(&mut self) {
+        if let Encoding::Deflate(params) = &mut self.encoding {
+            *params = params.without_takeover();
+        }
     }
 
     pub(super) fn encoding(&self) -> Encoding {
@@ -330,14 +340,6 @@ impl SendQueue {
     /// bytes.
     pub(super) fn remove(&mut self, gone: impl Fn(ConflationKey) -> bool) -> (u32, usize) {
         self.retain(|entry| !entry.key().is_some_and(&gone))
-    }
-
-    /// Forgets the client's window, so that no later frame refers to it. A partly written frame still refers to the
-    /// window, and then replaces it.
-    pub(super) fn forget_window(&mut self) {
-        if self.begun.is_none() {
-            self.window = FrameId::NONE;
-        }
     }
 
     /// Discards the frames that were not begun: the client is closed at the next frame boundary.

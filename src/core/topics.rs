@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 use serde::Serialize;
@@ -66,8 +66,6 @@ struct Topic {
     retained: Option<Arc<Frame>>,
     /// Counts the retained frames.
     retained_number: u32,
-    /// The newest frame to which later frames may refer.
-    newest: Weak<Frame>,
     /// Conflation keys seen on the topic, at most [`KEYS_MAX`]: waiting frames of these keys are
     /// removed when a client leaves.
     keys: Vec<ConflationKey>,
@@ -306,12 +304,6 @@ impl Topics {
         let has_members = !topic.members.is_empty();
         self.forget_if_unused(key);
         has_members
-    }
-
-    /// The newest frame of the topic to which later frames may refer; to be called before
-    /// [`Self::retain`].
-    pub(super) fn newest(&mut self, key: TopicKey) -> &mut Weak<Frame> {
-        &mut self.topics[key.0 as usize].newest
     }
 
     /// Whether the members are many, with sessions scattered in memory.

@@ -1,230 +1,346 @@
-//! One deflate window for all clients.
+//! One deflate window for all messages of a connection, compressed once for all connections with the same window.
 //!
-//! A client that keeps its window (context takeover, RFC 7692 §7.1.1) holds its last message at the end
-//! of the window, whatever came before. So the hub compresses a frame once with the previous frame of
-//! the topic as the dictionary, and those bytes are right for every client whose last message was that
-//! previous frame. A slow client, which skips, gets the frame encoded after one of the last [`REACH`]
-//! frames; any other client gets the frame alone, and is in step again. The hub keeps no window for any
-//! client, only a [`FrameId`] for each.
+//! A client that keeps its window (context takeover, RFC 7692 §7.1.1) has the text of its last messages there, whatever
+//! their topics. So the hub compresses a frame once with these texts as the dictionary, and those bytes are right for
+//! every client whose last messages were the same. The hub keeps no text for a client, only the number of its window
+//! ([`WindowId`]): a window is a list of frames, and equal lists have one number.
+//!
+//! Only common messages ([`Frame::is_common`]) are in a list with their text. Everything else is there as its length
+//! ([`Sent::gap`]): a prefix, an answer, and a message of one user. The dictionary has [`GAP`] in its place, and a payload
+//! with this byte refers to no window with gaps, so no reference can reach into a gap. By that, secrets of one user
+//! change no size of another message.
+//!
+//! The end of a window is a window too. If too few clients have a window to compress a message for it, they get the
+//! message after their last message alone, or without reference, and what they got before counts no more. So clients
+//! that skip messages, or have other names, have windows in common again.
 //!
 //! | what | where |
 //! | --- | --- |
-//! | a frame's number, and the previous frame | [`Link`], set when the frame is published |
-//! | the content of a client's window | `SendQueue::window`: the last frame that went out whole |
-//! | changes of a client's window | `Outgoing::window_after` (`send_queue/write.rs`); `SendQueue::forget_window` twice in a round of numbers |
-//! | the encoding for a client | [`deflated::best`](super::deflated::best) |
+//! | a window's number, and the numbers of frames | [`Windows`] |
+//! | the number of a client's window | `SendQueue::window`: as of the last frame that went out whole |
+//! | the encoding for a client, and the window after it | a [`FramePlan`](super::deflated::FramePlan) for each frame of a write |
 //!
-//! A mistake in these rules corrupts text and raises no error: `tests/hub_rules/window.rs` inflates the
-//! messages of clients and compares every text. Frames of other topics, responses and frames with a
-//! prefix have no number: no message ever refers to them, and a client that got such a frame is out of
-//! step.
+//! A mistake in these rules corrupts text and raises no error: `tests/hub_rules/window.rs` inflates the messages of
+//! clients and compares every text.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock, Weak};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use super::Frame;
-use super::encodings::FrameId;
+use super::frame::Keeper;
+use weirgate_wire::deflate::DICTIONARY_BYTES_MAX;
 
-/// How many frames back in the topic a frame may refer to, at most: a slow client, which skips, has one
-/// of these frames.
-const REACH: usize = 8;
+/// The most frames of a window that later frames refer to.
+const FRAMES_MAX: usize = 32;
 
-/// The most encodings of a frame that refer to frames older than the previous frame. Each costs a compression, so the
-/// limit bounds the cost of clients that are out of step, on purpose or not.
-pub(super) const OLDER_MAX: usize = 4;
+/// The most memory of frames that are kept for later frames to refer to; at least one frame.
+const KEPT_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The most bytes of frames that are kept only for later frames to refer to; at least one frame.
-const KEPT_BYTES_MAX: usize = 1024 * 1024;
+/// The most entries of the lists of all windows that are known: some MiB. A client whose window is no longer known gets its
+/// next message without reference.
+const SENT_MAX: usize = 256 * 1024;
 
-/// Numbers wrap around. Twice in each round the windows of all clients are forgotten, so that no number refers to a
-/// frame of the previous round.
-const HALF_ROUND: u32 = 1 << 31;
+/// A list takes the memory of so many more of its entries.
+const LIST_ENTRIES: usize = 6;
 
-/// A frame's number, and the previous frame of the topic.
-#[derive(Debug, Default)]
-pub(super) struct Link(OnceLock<(FrameId, Weak<Frame>)>);
+/// The byte of a dictionary for a byte that differs from client to client. It is in no UTF-8.
+const GAP: u8 = 0xff;
 
-impl Link {
-    #[inline]
-    pub(super) fn id(&self) -> FrameId {
-        self.0.get().map_or(FrameId::NONE, |(id, _)| *id)
+/// The number of a window. It has 48 bits, because every send queue has one, and numbers are not used again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct WindowId([u8; 6]);
+
+impl WindowId {
+    /// Nothing of the window is known.
+    pub(super) const NONE: Self = Self([0; 6]);
+
+    pub(super) fn of(number: u64) -> Self {
+        let [a, b, c, d, e, f, ..] = number.to_le_bytes();
+        Self([a, b, c, d, e, f])
     }
 
-    /// Whether the previous frame has this number.
-    pub(super) fn is_next_after(&self, id: FrameId) -> bool {
-        self.before().is_some_and(|before| before.link().id() == id)
-    }
-
-    fn before(&self) -> Option<Arc<Frame>> {
-        self.0.get()?.1.upgrade()
-    }
-
-    /// Returns the frame with this number, if that frame is within reach and still in memory.
-    pub(super) fn earlier(&self, id: FrameId) -> Option<Arc<Frame>> {
-        if id == FrameId::NONE {
-            return None;
-        }
-        let mut at = self.before()?;
-        for _ in 1..REACH {
-            if at.link().id() == id {
-                break;
-            }
-            at = at.link().before()?;
-        }
-        (at.link().id() == id).then_some(at)
+    fn number(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
     }
 }
 
-/// Numbers the frames of a hub, and keeps the latest frames for later references.
+/// The number of a frame among those that windows refer to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct FrameId(pub(super) u32);
+
+/// What was sent: bytes that are not the same for all clients, then the payload of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Sent {
+    gap: u32,
+    /// `None` at the end of a list that ends with a gap.
+    frame: Option<FrameId>,
+    /// Bytes of the payload.
+    bytes: u32,
+}
+
+impl Sent {
+    fn bytes(self) -> usize {
+        self.gap as usize + self.bytes as usize
+    }
+}
+
+/// The payload after which a window is to be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Next {
+    /// The client's window so far.
+    pub(super) client: WindowId,
+    /// The end of it that counts from now on.
+    pub(super) before: WindowId,
+    /// Bytes before the payload, or in place of it, that differ from client to client.
+    pub(super) gap: usize,
+    /// The frame and the bytes of its payload.
+    pub(super) frame: Option<(FrameId, usize)>,
+}
+
+#[derive(Debug)]
+struct Window {
+    sent: Arc<[Sent]>,
+    /// About the number of clients with this window: a write that the kernel took only a part of counts again, and
+    /// clients that have gone count on.
+    clients: u32,
+}
+
+/// A frame that is kept for later frames to refer to.
+#[derive(Debug)]
+struct Kept {
+    frame: Arc<Frame>,
+    /// References to the frame when it was first sent to a client with a window: about the number of its receivers.
+    receivers: u32,
+}
+
+/// The windows of all clients of a hub, and the latest frames for later references.
 #[derive(Debug, Default)]
 pub(super) struct Windows {
-    last: u32,
-    kept: VecDeque<Arc<Frame>>,
-    bytes: usize,
+    windows: VecDeque<Window>,
+    /// The number of the first window less one: 0 is no number.
+    forgotten: u64,
+    by_sent: HashMap<Arc<[Sent]>, WindowId, RandomState>,
+    /// Entries of all lists, and [`LIST_ENTRIES`] for each.
+    sent: usize,
+    kept: VecDeque<Kept>,
+    /// The number of the first frame kept.
+    first_kept: u32,
+    /// The last question and its answer: most writes of a flush ask the same.
+    last: Option<(Next, WindowId)>,
+    scratch: Vec<Sent>,
 }
 
 impl Windows {
-    /// Numbers a frame and links it to the newest frame of its topic. `is_retained` says that the topic keeps the
-    /// frame. A frame that has a number does not change. Returns true if the windows of all clients have to be
-    /// forgotten.
-    pub(super) fn link(
-        &mut self,
-        newest: &mut Weak<Frame>,
-        frame: &Arc<Frame>,
-        is_retained: bool,
-    ) -> bool {
-        if frame.link().0.get().is_some() {
-            return false;
+    /// The number of a frame; a frame that is not kept gets a new number, and is kept.
+    pub(super) fn number(&mut self, frame: &Arc<Frame>) -> FrameId {
+        let id = frame.window_number();
+        match self.kept_as(id) {
+            Some(kept) if Arc::ptr_eq(&kept.frame, frame) => id,
+            _ => self.keep(frame),
         }
-        self.last = self.last.wrapping_add(1).max(1);
-        let before = std::mem::replace(newest, Arc::downgrade(frame));
-        match is_retained {
-            // The topic is about to release the previous frame.
-            true => self.keep(before.upgrade()),
-            false => self.keep(Some(Arc::clone(frame))),
-        }
-        // Only this function numbers frames, and this frame had no number.
-        let _ = frame.link().0.set((FrameId(self.last), before));
-        self.last == HALF_ROUND || self.last == 1
     }
 
-    fn keep(&mut self, frame: Option<Arc<Frame>>) {
-        let Some(frame) = frame else { return };
-        self.bytes += frame.queue_bytes();
-        self.kept.push_back(frame);
-        while self.bytes > KEPT_BYTES_MAX && self.kept.len() > 1 {
-            if let Some(oldest) = self.kept.pop_front() {
-                self.bytes -= oldest.queue_bytes();
-            }
+    fn keep(&mut self, frame: &Arc<Frame>) -> FrameId {
+        let id = FrameId(self.first_kept.wrapping_add(self.kept.len() as u32));
+        frame.set_window_number(id);
+        frame.set_kept(Keeper::Windows, true);
+        self.kept.push_back(Kept {
+            receivers: Arc::strong_count(frame) as u32,
+            frame: Arc::clone(frame),
+        });
+        self.let_go_excess();
+        id
+    }
+
+    /// Releases the oldest frames over the limit: encodings count from when they are made.
+    pub(super) fn let_go_excess(&mut self) {
+        while let Some(newest) = self.kept.back()
+            && newest.frame.bytes_kept(Keeper::Windows) > KEPT_BYTES_MAX
+            && self.kept.len() > 1
+        {
+            self.let_go();
         }
+    }
+
+    fn let_go(&mut self) {
+        if let Some(oldest) = self.kept.pop_front() {
+            oldest.frame.set_kept(Keeper::Windows, false);
+            self.first_kept = self.first_kept.wrapping_add(1);
+        }
+    }
+
+    fn kept_as(&self, id: FrameId) -> Option<&Kept> {
+        self.kept.get(id.0.wrapping_sub(self.first_kept) as usize)
+    }
+
+    /// About the number of clients that get a frame; 0 if it is not kept.
+    pub(super) fn receivers(&self, id: FrameId) -> u32 {
+        self.kept_as(id).map_or(0, |kept| kept.receivers)
+    }
+
+    /// About the number of clients with this window.
+    pub(super) fn clients(&self, id: WindowId) -> u32 {
+        self.get(id).map_or(0, |window| window.clients)
     }
 
     /// Releases all frames: memory is short.
     pub(super) fn release(&mut self) {
+        while !self.kept.is_empty() {
+            self.let_go();
+        }
         self.kept = VecDeque::new();
-        self.bytes = 0;
     }
+
+    fn at(&self, id: WindowId) -> Option<usize> {
+        let at = id.number().checked_sub(self.forgotten + 1)?;
+        usize::try_from(at).ok()
+    }
+
+    fn get(&self, id: WindowId) -> Option<&Window> {
+        self.windows.get(self.at(id)?)
+    }
+
+    /// The window of a client after a frame; counts the client.
+    pub(super) fn next(&mut self, next: Next) -> WindowId {
+        let id = match self.last {
+            Some((last, id)) if last == next => id,
+            _ => self.find(next),
+        };
+        self.last = Some((next, id));
+        if let Some(before) = self.get_mut(next.client) {
+            before.clients = before.clients.saturating_sub(1);
+        }
+        if let Some(after) = self.get_mut(id) {
+            after.clients = after.clients.saturating_add(1);
+        }
+        id
+    }
+
+    fn get_mut(&mut self, id: WindowId) -> Option<&mut Window> {
+        let at = self.at(id)?;
+        self.windows.get_mut(at)
+    }
+
+    fn find(&mut self, next: Next) -> WindowId {
+        let mut sent = std::mem::take(&mut self.scratch);
+        sent.clear();
+        if let Some(before) = self.get(next.before) {
+            sent.extend_from_slice(&before.sent);
+        }
+        append(&mut sent, next);
+        let id = self.known(&mut sent);
+        self.scratch = sent;
+        id
+    }
+
+    /// The number of a list; before its first message nothing is known.
+    fn known(&mut self, sent: &mut [Sent]) -> WindowId {
+        match sent.first_mut() {
+            Some(first) if first.frame.is_some() => first.gap = 0,
+            _ => return WindowId::NONE,
+        }
+        match self.by_sent.get(&*sent) {
+            Some(id) => *id,
+            None => self.insert((&*sent).into()),
+        }
+    }
+
+    /// Bytes of a window that references reach.
+    pub(super) fn bytes(&self, id: WindowId) -> usize {
+        let sent = self.get(id).map_or(&[][..], |window| &window.sent);
+        let bytes: usize = sent.iter().map(|sent| sent.bytes()).sum();
+        bytes.min(DICTIONARY_BYTES_MAX)
+    }
+
+    /// The end of a window from its last message on; [`WindowId::NONE`] if the window is no longer.
+    pub(super) fn last_of(&mut self, id: WindowId) -> WindowId {
+        let sent = self.get(id).map_or(&[][..], |window| &window.sent);
+        let last = sent.iter().rposition(|sent| sent.frame.is_some());
+        let Some(last) = last.filter(|last| *last > 0) else {
+            return WindowId::NONE;
+        };
+        let mut end = std::mem::take(&mut self.scratch);
+        end.clear();
+        if let Some(window) = self.get(id) {
+            end.extend_from_slice(&window.sent[last..]);
+        }
+        let id = self.known(&mut end);
+        self.scratch = end;
+        id
+    }
+
+    fn insert(&mut self, sent: Arc<[Sent]>) -> WindowId {
+        self.sent += sent.len() + LIST_ENTRIES;
+        while self.sent > SENT_MAX
+            && let Some(oldest) = self.windows.pop_front()
+        {
+            self.sent -= oldest.sent.len() + LIST_ENTRIES;
+            self.forgotten += 1;
+            self.by_sent.remove(&oldest.sent);
+        }
+        self.windows.push_back(Window {
+            sent: Arc::clone(&sent),
+            clients: 0,
+        });
+        let id = WindowId::of(self.forgotten + self.windows.len() as u64);
+        self.by_sent.insert(sent, id);
+        id
+    }
+
+    /// Appends the text of a window for a payload that has `gap` bytes before it, as far back as all frames are kept and
+    /// references reach. Returns whether a frame is in the text, and the payload has no byte that could be taken for one
+    /// of a gap.
+    pub(super) fn text(&self, id: WindowId, gap: usize, payload: &[u8], out: &mut Vec<u8>) -> bool {
+        let sent = self.get(id).map_or(&[][..], |window| &window.sent);
+        let frame = |sent: &Sent| self.kept_as(sent.frame?).map(|kept| kept.frame.body());
+        let known = |sent: &&Sent| sent.frame.is_none() || frame(sent).is_some();
+        let from = sent.len() - sent.iter().rev().take_while(known).count();
+        let mut has_gap = gap > 0;
+        for (index, sent) in sent[from..].iter().enumerate() {
+            // Before the first frame nothing is known.
+            if index > 0 {
+                has_gap |= sent.gap > 0;
+                out.resize(out.len() + sent.gap as usize, GAP);
+            }
+            out.extend_from_slice(frame(sent).unwrap_or_default());
+        }
+        let has_text = !out.is_empty();
+        out.resize(out.len() + gap, GAP);
+        let beyond = out.len().saturating_sub(DICTIONARY_BYTES_MAX);
+        out.drain(..beyond);
+        has_text && !(has_gap && payload.contains(&GAP))
+    }
+}
+
+/// Appends to a list, and removes what references no longer reach. Lists that end with the same reachable bytes become
+/// equal.
+fn append(sent: &mut Vec<Sent>, next: Next) {
+    let open = sent.pop_if(|last| last.frame.is_none());
+    let gap = next.gap + open.map_or(0, |open| open.gap as usize);
+    let bytes = next.frame.map_or(0, |(_, bytes)| bytes);
+    if gap >= DICTIONARY_BYTES_MAX {
+        sent.clear();
+    }
+    if gap + bytes > 0 {
+        sent.push(Sent {
+            gap: gap.min(DICTIONARY_BYTES_MAX) as u32,
+            frame: next.frame.map(|(id, _)| id),
+            bytes: bytes as u32,
+        });
+    }
+    let (mut behind, mut frames) = (0, 0);
+    let reached = sent.iter().rev().take_while(|sent| {
+        let is_reached = behind < DICTIONARY_BYTES_MAX && frames < FRAMES_MAX;
+        behind += sent.bytes();
+        frames += usize::from(sent.frame.is_some());
+        is_reached
+    });
+    let beyond = sent.len() - reached.count();
+    sent.drain(..beyond);
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::FrameBytes;
-
-    fn frame(alive: &FrameBytes, bytes: usize) -> Arc<Frame> {
-        Frame::text(alive).body(&vec![b'x'; bytes]).finish()
-    }
-
-    #[test]
-    fn a_frame_reaches_back_to_the_one_before_it_in_its_topic() {
-        let alive = FrameBytes::default();
-        let mut windows = Windows::default();
-        let (mut one, mut other) = (Weak::new(), Weak::new());
-        let frames = [(); 4].map(|()| frame(&alive, 300));
-        for (frame, newest) in frames.iter().zip([true, false, true, true]) {
-            let newest = if newest { &mut one } else { &mut other };
-            windows.link(newest, frame, false);
-            windows.link(newest, frame, false);
-        }
-        let ids = frames.each_ref().map(|frame| frame.link().id());
-        assert_eq!(ids, [1, 2, 3, 4].map(FrameId));
-        let reached = |at: usize, of: usize| frames[at].link().earlier(ids[of]).is_some();
-        assert!(reached(2, 0) && reached(3, 2) && reached(3, 0));
-        assert!(!reached(0, 0) && !reached(1, 0) && !reached(2, 1) && !reached(3, 3));
-        assert!(frames[0].link().earlier(FrameId::NONE).is_none());
-    }
-
-    #[test]
-    fn frames_are_kept_up_to_so_many_bytes() {
-        let alive = FrameBytes::default();
-        let mut windows = Windows::default();
-        let mut newest = Weak::new();
-        for _ in 0..100 {
-            windows.link(&mut newest, &frame(&alive, 40_000), false);
-        }
-        let kept = KEPT_BYTES_MAX as u64;
-        assert!(alive.alive() <= kept && alive.alive() > kept - 41_000);
-        windows.link(&mut newest, &frame(&alive, 2 * KEPT_BYTES_MAX), false);
-        assert!(newest.upgrade().is_some(), "one of any size");
-        windows.release();
-        assert_eq!(alive.alive(), 0);
-        let next = frame(&alive, 300);
-        windows.link(&mut newest, &next, false);
-        assert!(next.link().earlier(FrameId(101)).is_none(), "it is gone");
-    }
-
-    #[test]
-    fn frames_of_as_many_bytes_as_are_kept_all_stay() {
-        let alive = FrameBytes::default();
-        let mut windows = Windows::default();
-        let mut newest = Weak::new();
-        let first = frame(&alive, 40_000);
-        // The header of a large frame has 10 bytes.
-        let second = frame(&alive, KEPT_BYTES_MAX - first.queue_bytes() - 10);
-        assert_eq!(first.queue_bytes() + second.queue_bytes(), KEPT_BYTES_MAX);
-        for frame in [&first, &second] {
-            windows.link(&mut newest, frame, false);
-        }
-        let kept = Arc::downgrade(&first);
-        drop(first);
-        assert!(kept.upgrade().is_some());
-        windows.link(&mut newest, &frame(&alive, 1), false);
-        assert!(kept.upgrade().is_none(), "one byte more");
-    }
-
-    #[test]
-    fn a_retained_frame_is_kept_when_another_takes_its_place() {
-        let alive = FrameBytes::default();
-        let mut windows = Windows::default();
-        let mut newest = Weak::new();
-        let mut retained = frame(&alive, 300);
-        windows.link(&mut newest, &retained, true);
-        for _ in 0..20 {
-            let next = frame(&alive, 300);
-            let before = retained.link().id();
-            windows.link(&mut newest, &next, true);
-            retained = next;
-            assert!(retained.link().earlier(before).is_some());
-        }
-        let ids = [12, 13, 20].map(|id| retained.link().earlier(FrameId(id)).is_some());
-        assert_eq!(ids, [false, true, true], "eight back from 21");
-        assert!(retained.link().is_next_after(FrameId(20)));
-    }
-
-    #[test]
-    fn windows_are_forgotten_twice_in_a_round_of_numbers() {
-        let alive = FrameBytes::default();
-        let mut windows = Windows::default();
-        let mut newest = Weak::new();
-        let mut link_at = |last: u32| {
-            windows.last = last;
-            let next = frame(&alive, 300);
-            let forget = windows.link(&mut newest, &next, false);
-            (next.link().id().0, forget)
-        };
-        assert_eq!(link_at(HALF_ROUND - 2), (HALF_ROUND - 1, false));
-        assert_eq!(link_at(HALF_ROUND - 1), (HALF_ROUND, true));
-        assert_eq!(link_at(u32::MAX - 1), (u32::MAX, false));
-        assert_eq!(link_at(u32::MAX), (1, true), "0 is no number");
-    }
-}
+mod tests;

@@ -1,7 +1,8 @@
 //! Frame memory: what counts, who is dropped, and how much work that is in one turn.
 
-use weirgate_core::{CloseReason, DeflateWindow, Frame, Limits, SendQueueLimits, SessionKey};
+use weirgate_core::{CloseReason, Frame, Limits, SendQueueLimits, SessionKey};
 
+use crate::world::client::NO_TAKEOVER;
 use crate::world::toys::{In, Symbols};
 use crate::world::{PART_US, World};
 use crate::{SECOND, small_queue, symbols};
@@ -245,7 +246,9 @@ fn flushes_that_never_end_put_a_walk_off_for_a_quarter_of_a_second() {
 #[test]
 fn a_shared_frame_is_counted_once() {
     let mut world = symbols(small_queue());
-    let keys: Vec<_> = (0..10).map(|_| world.reader(Some(15), 0)).collect();
+    // For clients that keep a window the frame would be kept longer.
+    let reader = |_| world.reader(Some(NO_TAKEOVER), 0);
+    let keys: Vec<_> = (0..10).map(reader).collect();
     world.publish(10_000);
     assert!(
         world.frame_bytes.alive() < 12_000,
@@ -259,11 +262,7 @@ fn a_shared_frame_is_counted_once() {
 
 #[test]
 fn frames_kept_for_later_ones_to_refer_to_are_let_go_past_the_limit() {
-    let limits = Limits {
-        deflate_window: DeflateWindow::Shared,
-        ..little_memory()
-    };
-    let mut world = symbols(limits);
+    let mut world = symbols(little_memory());
     let reader = world.reader(Some(15), usize::MAX);
     let slow = world.stuck("B");
     world.queue("B", 1_000);

@@ -16,8 +16,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use weirgate_core::{
-    Accepted, Admission, ByClient, ConflationKey, Core, DeflateWindow, Entrance, Frame, Gateway,
-    HubStats, Incoming, Limits, Publication, Retain, SendQueueLimits, SessionKey, TopicName,
+    Accepted, Admission, ByClient, ConflationKey, Core, Entrance, Frame, Gateway, HubStats,
+    Incoming, Limits, Publication, Retain, SendQueueLimits, SessionKey, TopicName,
 };
 use weirgate_wire::head::RequestHead;
 
@@ -116,6 +116,8 @@ impl Gateway for Feeds {
 fn keyed(core: &Core, topic: usize, body: &str) -> Arc<Frame> {
     Frame::text(core.frame_bytes())
         .key(ConflationKey(topic as u64))
+        // Some messages are of one user alone.
+        .common(body.len() % 7 > 0)
         .received(core.now())
         .body(body.as_bytes())
         .finish()
@@ -155,10 +157,6 @@ impl Document {
 fn limits(random: &mut Random) -> Limits {
     let pick = |random: &mut Random, of: &[usize]| of[random.below(of.len() as u64) as usize];
     Limits {
-        deflate_window: match random.chance(90) {
-            true => DeflateWindow::Shared,
-            false => DeflateWindow::None,
-        },
         deflate_level: 1 + random.below(6) as u32,
         deflate_min_bytes: pick(random, &[0, 256]),
         deflate_max_bytes: pick(random, &[20_000, 1 << 20]),
@@ -374,10 +372,7 @@ fn every_inflated_text_is_one_that_was_published() {
 #[test]
 fn a_large_message_refers_to_none() {
     for (times, chained) in [(50, 3), (70, 0)] {
-        let mut world = state(Limits {
-            deflate_window: DeflateWindow::Shared,
-            ..small_queue()
-        });
+        let mut world = state(small_queue());
         let key = world.connect("/ws", Some(15));
         for number in 0..4 {
             let body = document(number).repeat(times);
@@ -389,6 +384,45 @@ fn a_large_message_refers_to_none() {
         assert_eq!(stats.encodings_chained, chained);
         assert_eq!(stats.encodings_alone, 4 - chained);
     }
+}
+
+#[test]
+fn a_message_of_few_bytes_refers_to_none() {
+    for (bytes, chained) in [(63, 0), (64, 2)] {
+        let mut world = state(small_queue());
+        let key = world.connect("/ws", Some(15));
+        for number in 0..3 {
+            let body = format!("{number}{:.>rest$}", "level", rest = bytes - 1);
+            world.publish("levels/1", &body);
+            assert_eq!(world.texts(key), [body]);
+        }
+        assert_eq!(world.hub.stats().encodings_chained, chained);
+    }
+}
+
+#[test]
+fn windows_of_few_clients_cost_so_many_bytes_a_second() {
+    let mut world = state(Limits {
+        ping_interval_us: 0,
+        ..Limits::default()
+    });
+    let key = world.connect("/ws", Some(15));
+    let body = |number| document(number).repeat(20);
+    let per_message = body(0).len() + (32 << 10);
+    let messages = 2 * (16 << 20) / per_message;
+    let mut publish = |numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            world.publish("levels/1", &body(number));
+            assert_eq!(world.texts(key), [body(number)]);
+        }
+        let chained = world.hub.stats().encodings_chained as usize;
+        world.advance(1_000_000);
+        chained
+    };
+    let first = publish(0..messages);
+    assert!((messages / 3..messages * 2 / 3).contains(&first), "{first} of {messages}");
+    let second = publish(0..10) - first;
+    assert_eq!(second, 10);
 }
 
 /// Text that shares much with the same of another number.
@@ -405,7 +439,6 @@ fn document(number: usize) -> String {
 #[test]
 fn clients_that_skip_cost_so_many_compressions_together() {
     let mut world = state(Limits {
-        deflate_window: DeflateWindow::Shared,
         ping_interval_us: 0,
         ..small_queue()
     });

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use weirgate_core::{CloseReason, DeflateWindow, DrainPlan, Limits, SendQueueLimits};
+use weirgate_core::{CloseReason, DrainPlan, Limits, SendQueueLimits};
 use weirgate_wire::admission::AddressLimits;
 
 use crate::world::Random;
@@ -60,7 +60,6 @@ pub(crate) fn limits(random: &mut Random) -> Limits {
         work_us: random.pick(&[0, 1, 5, 50, 1_000]),
         gather_us: random.pick(&[0, 0, 1_000, 50_000]),
         write_bytes_max: random.pick(&[20, 100, 700, 3_000, 128 * 1024]),
-        deflate_window: random.pick(&[DeflateWindow::None, DeflateWindow::Shared]),
         deflate_level: random.pick(&[0, 1, 1, 2, 2, 3, 5, 6, 9]),
         // Some clients may refer to their earlier messages, and others not.
         inflate_windows_bytes_max: 4 << 15,

@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 
-use flate2::{Decompress, FlushDecompress};
-use weirgate_test_support::{DeflateSender, client_frame};
+use weirgate_test_support::{DeflateSender, KeptInflater, client_frame};
 
 use super::inflate::inflate;
 
@@ -53,7 +52,7 @@ pub(crate) struct Client {
     head: Option<String>,
     window_bits: Option<u8>,
     /// The window for context takeover, if agreed.
-    kept: Option<KeptWindow>,
+    kept: Option<KeptInflater>,
     /// The compressor of the client's own messages, with context takeover if agreed.
     compressor: Compressor,
     pub(crate) texts: Vec<String>,
@@ -160,7 +159,7 @@ impl Client {
                 let bits = digits.map_or(15, |d| d.parse().expect("bits"));
                 self.window_bits = Some(bits);
                 if bits == 15 && !head.contains("server_no_context_takeover") {
-                    self.kept = Some(KeptWindow(Decompress::new(false)));
+                    self.kept = Some(KeptInflater::new(15));
                 }
                 self.compressor.stays = !head.contains("client_no_context_takeover");
             }
@@ -250,13 +249,13 @@ impl Client {
     /// Inflates a message with exactly the agreed window.
     fn inflate(&mut self, mut payload: Vec<u8>) -> Vec<u8> {
         let bits = self.window_bits.expect("deflate was agreed on");
-        payload.extend([0, 0, 0xff, 0xff]);
         if bits < 12 {
+            payload.extend([0, 0, 0xff, 0xff]);
             return inflate(&payload, bits);
         }
         match &mut self.kept {
-            Some(kept) => kept.inflate(&payload),
-            None => KeptWindow(Decompress::new_with_window_bits(false, bits)).inflate(&payload),
+            Some(kept) => kept.message(&payload),
+            None => KeptInflater::new(bits).message(&payload),
         }
     }
 }
@@ -276,32 +275,6 @@ impl Compressor {
         let out = sender.message(text);
         self.sender = Some(sender).filter(|_| self.stays);
         out
-    }
-}
-
-/// An inflater with a kept window.
-#[derive(Debug)]
-struct KeptWindow(Decompress);
-
-impl KeptWindow {
-    /// Inflates a message; the final bytes 00 00 ff ff are appended already.
-    fn inflate(&mut self, payload: &[u8]) -> Vec<u8> {
-        let start = self.0.total_in();
-        let mut out = Vec::new();
-        let mut piece = [0; 4096];
-        loop {
-            let (at, before) = ((self.0.total_in() - start) as usize, self.0.total_out());
-            self.0
-                .decompress(&payload[at..], &mut piece, FlushDecompress::Sync)
-                .expect("deflate data");
-            let made = (self.0.total_out() - before) as usize;
-            out.extend_from_slice(&piece[..made]);
-            if made == 0 {
-                let taken = (self.0.total_in() - start) as usize;
-                assert_eq!(taken, payload.len(), "deflate data that ends early");
-                return out;
-            }
-        }
     }
 }
 

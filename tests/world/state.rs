@@ -2,7 +2,7 @@
 //! front, with backlog, replays and losses of the bus.
 
 use super::ledger::Note;
-use super::toys::{In, KeptEvent, Out, admit, bye, entrance};
+use super::toys::{In, KeptEvent, Out, admit, bye, entrance, is_common};
 use std::sync::Arc;
 use weirgate_core::{
     Admission, BusEvent, ByClient, Closed, ConflationKey, Core, Entrance, Feed, FeedStats, Frame,
@@ -91,6 +91,7 @@ impl Gateway for State {
         };
         let (topic, key) = name.split_once('/').expect("a topic and a key");
         let frame = Frame::text(core.frame_bytes()).received(core.now());
+        let frame = frame.common(is_common(&name));
         let frame = match key.parse() {
             Ok(number) => frame.key(ConflationKey(number)),
             Err(_) => frame,
@@ -144,6 +145,7 @@ impl Feed for StateFeed {
                 self.last = message.position;
                 let frame = Frame::text(&self.alive)
                     .key(ConflationKey(FEED_KEY))
+                    .common(true)
                     .received(message.received)
                     .body(b"{\"flow\":")
                     .body(&message.payload)

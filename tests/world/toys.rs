@@ -126,9 +126,15 @@ impl KeptEvent {
     }
 }
 
+/// Whether the messages of a topic may refer to others when they are compressed.
+pub(crate) fn is_common(topic: &str) -> bool {
+    !topic.ends_with(['3', 'b'])
+}
+
 /// Publishes an unkeyed frame to the members of `topic`, here and in the ledger.
 fn publish(core: &mut Core, ledger: &Shared, topic: String, body: &str) {
     let frame = Frame::text(core.frame_bytes())
+        .common(is_common(&topic))
         .received(core.now())
         .body(body.as_bytes())
         .finish();
@@ -167,6 +173,7 @@ impl Numbered {
         let body = format!(",\"topic\":\"{source}\",\"body\":\"{body}\"}}");
         let frame = Frame::text(core.frame_bytes())
             .prefix(PREFIX)
+            .common(is_common(source))
             .received(core.now())
             .body(body.as_bytes())
             .finish();

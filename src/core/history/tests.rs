@@ -164,7 +164,7 @@ fn what_is_too_old_is_forgotten_and_told() {
     assert_eq!(
         (
             bench.history.stats().messages,
-            bench.alive.kept(),
+            bench.alive.kept(Keeper::History),
             bench.history.memory.beside
         ),
         (0, 0, 0)
@@ -420,7 +420,7 @@ fn frames_for_clients_of_patterns_go_before_messages() {
         .iter()
         .filter_map(|entry| entry.frame.as_ref());
     let bytes: usize = frames.map(|frame| frame.memory_bytes()).sum();
-    assert_eq!(bench.alive.kept() as usize, bytes);
+    assert_eq!(bench.alive.kept(Keeper::History) as usize, bytes);
     let memory = &bench.history.memory;
     assert_eq!((memory.beside, memory.copies), (0, 0));
     assert!(

@@ -8,7 +8,7 @@ use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message as Received};
 
 use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
-use crate::{CloseCode, CloseReason, Content, DeflateWindow, Encoded};
+use crate::{CloseCode, CloseReason, Content, Encoded};
 use weirgate_wire::deflate;
 use weirgate_wire::deflate::{Agreed, STORED_HEADER_BYTES};
 use weirgate_wire::frame::{DataFrame, EMPTY_PING, FrameScratch, HEADER_BYTES_MAX, header_bytes};
@@ -31,9 +31,7 @@ pub(super) fn greet(
         if window.is_none() {
             *agreed = agreed.without_client_takeover();
         }
-        if limits.deflate_window == DeflateWindow::Shared {
-            agreed.to_client = agreed.to_client.with_takeover();
-        }
+        agreed.to_client = agreed.to_client.with_takeover();
     }
     let accept = upgrade.accept_key();
     upgrade::switching_protocols(out, &accept, agreed.as_ref(), request.subprotocol);

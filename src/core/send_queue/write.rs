@@ -5,53 +5,69 @@
 //! clients a write has many such frames, and every look at every frame counts.
 
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use super::{Begun, FRAMES_MAX, SendQueue, Wrote};
-use crate::deflated;
-use crate::deflated::Inflates;
-use crate::encodings::{FrameId, Key, Kind};
+use crate::deflated::{FramePlan, Inflates};
+use crate::encodings::Kind;
 use crate::protocol::{Encoding, websocket};
 use crate::queue::{Entry, Queue};
 use crate::{Content, Encoded, Frame, Now, Prefix};
+use weirgate_wire::deflate::DeflateParams;
 
 impl SendQueue {
-    /// Has `encode` make the encodings for the next write of this many bytes: exactly for the frames of
-    /// [`Self::outgoing`]. Otherwise another client could deflate one more of these frames before the write is put
-    /// together, and the prefix, which was rendered for a plain frame, would not match.
-    pub(crate) fn encode_next(&self, bytes_max: usize, mut encode: impl FnMut(&Frame, FrameId)) {
+    /// Has `make` make the encodings for the next write of this many bytes, and appends a plan for each frame of the
+    /// write. Whatever is made for other clients meanwhile, the write uses the encodings of its frame_plans. Not for the plain
+    /// encoding, which needs no frame_plans.
+    pub(crate) fn plan_frames(
+        &self,
+        bytes_max: usize,
+        params: DeflateParams,
+        mut make: impl FnMut(&Arc<Frame>, Inflates) -> FramePlan,
+        frame_plans: &mut Vec<FramePlan>,
+    ) {
         let (mut left, mut window) = (bytes_max, self.window);
         for (index, entry) in self.data.iter().take(FRAMES_MAX).enumerate() {
             if left == 0 {
                 break;
             }
             let begun = self.begun.filter(|_| index == 0);
-            if begun.is_none() {
-                encode(&entry.frame, window);
-            }
-            let part = self.part(entry, begun, window);
-            window = part.window_after(window);
-            left = left.saturating_sub(part.left_bytes());
+            let client = Inflates {
+                params,
+                window,
+                prefix_bytes: prefix_text_bytes(entry),
+                begun: begun.map(|begun| begun.kind),
+            };
+            let plan = make(&entry.frame, client);
+            frame_plans.push(plan);
+            window = plan.next;
+            left = left.saturating_sub(self.part(entry, begun, Some(&plan)).left_bytes());
         }
     }
 
     /// Appends the prefixes of the next write to the arena, in order.
     #[inline]
-    pub(crate) fn render_prefixes(&self, bytes_max: usize, arena: &mut Vec<u8>) {
+    pub(crate) fn render_prefixes(
+        &self,
+        bytes_max: usize,
+        frame_plans: &[FramePlan],
+        arena: &mut Vec<u8>,
+    ) {
         if !self.has_numbered() {
             return;
         }
-        for part in self.outgoing(bytes_max) {
+        for part in self.outgoing(bytes_max, frame_plans) {
             part.render_prefix(arena);
         }
     }
 
-    /// Appends the next write: borrowed slices of control bytes, of `prefixes` (from
-    /// [`Self::render_prefixes`]) and of shared frames. A frame that is larger than a write goes out in several.
+    /// Appends the next write: borrowed slices of control bytes, of `prefixes` (from [`Self::render_prefixes`]) and of shared
+    /// frames; `frame_plans` are of [`Self::plan_frames`]. A frame that is larger than a write goes out in several.
     #[inline]
     pub(crate) fn gather<'a>(
         &'a self,
         bytes_max: usize,
-        mut prefixes: &'a [u8],
+        (mut prefixes, frame_plans): (&'a [u8], &[FramePlan]),
         out: &mut Vec<IoSlice<'a>>,
     ) {
         if self.begun.is_none() && !self.control.is_empty() {
@@ -61,7 +77,7 @@ impl SendQueue {
             return self.gather_plain(bytes_max, out);
         }
         let mut left = bytes_max;
-        for part in self.outgoing(bytes_max) {
+        for part in self.outgoing(bytes_max, frame_plans) {
             let (prefix, rest) = prefixes.split_at(part.prefix_bytes());
             prefixes = rest;
             let body = match part.skip.checked_sub(prefix.len()) {
@@ -86,7 +102,8 @@ impl SendQueue {
 
     /// Moves the queue by `n` bytes of [`Self::gather`] that the kernel took.
     #[inline]
-    pub(crate) fn wrote(&mut self, now: Now, n: usize) -> Wrote {
+    pub(crate) fn wrote(&mut self, now: Now, n: usize, frame_plans: &[FramePlan]) -> Wrote {
+        let mut frame_plans = frame_plans.iter();
         let mut wrote = Wrote::default();
         let mut left = n;
         if left > 0 {
@@ -94,7 +111,7 @@ impl SendQueue {
             self.bytes_out += left as u64;
         }
         if self.begun.is_some() {
-            left = self.advance(left, &mut wrote);
+            left = self.advance(left, frame_plans.next(), &mut wrote);
         }
         if self.begun.is_none() && !self.control.is_empty() {
             let taken = left.min(self.control.len());
@@ -113,7 +130,7 @@ impl SendQueue {
             left = 0;
         }
         while left > 0 && self.control.is_empty() && !self.data.is_empty() {
-            left = self.advance(left, &mut wrote);
+            left = self.advance(left, frame_plans.next(), &mut wrote);
         }
         debug_assert_eq!(left, 0, "more was written than was gathered");
         self.rest_if_empty();
@@ -131,23 +148,29 @@ impl SendQueue {
     }
 
     /// Moves into the first frame by at most `left` bytes; returns the rest of `left`.
-    fn advance(&mut self, left: usize, wrote: &mut Wrote) -> usize {
+    fn advance(&mut self, left: usize, plan: Option<&FramePlan>, wrote: &mut Wrote) -> usize {
         let Some(first) = self.data.front() else {
             return left;
         };
-        let part = self.part(first, self.begun, self.window);
-        let (skip, window) = (part.skip, part.window_after(self.window));
+        let part = self.part(first, self.begun, plan);
+        let (skip, kind) = (part.skip, part.kind);
         let remaining = part.prefix_bytes() + part.body().len() - skip;
         if left < remaining {
             self.begun = (skip + left > 0).then_some(Begun {
-                kind: part.kind,
+                kind,
                 offset: (skip + left) as u32,
             });
+            // The rest has to be found again, and it may be after the end of the window alone.
+            if let Some(plan) = plan.filter(|_| kind == Kind::After) {
+                self.window = plan.key.window();
+            }
             return 0;
         }
         self.begun = None;
         if let Some(entry) = self.data.pop_front() {
-            self.window = window;
+            if let Some(plan) = plan {
+                self.window = plan.next;
+            }
             let bytes = entry.frame.queue_bytes();
             self.bytes -= bytes;
             wrote.frames += 1;
@@ -158,51 +181,40 @@ impl SendQueue {
 
     /// The frames of the next write, of which the last may be cut: as many as `bytes_max` holds.
     #[inline]
-    fn outgoing(&self, bytes_max: usize) -> impl Iterator<Item = Outgoing<'_>> {
+    fn outgoing<'a>(
+        &'a self,
+        bytes_max: usize,
+        frame_plans: &[FramePlan],
+    ) -> impl Iterator<Item = Outgoing<'a>> {
         let mut begun = self.begun;
-        let (mut left, mut window) = (bytes_max, self.window);
+        let mut left = bytes_max;
         (0..FRAMES_MAX).map_while(move |index| {
             if left == 0 {
                 return None;
             }
-            let part = self.part(self.data.get(index)?, begun.take(), window);
-            window = part.window_after(window);
+            let part = self.part(self.data.get(index)?, begun.take(), frame_plans.get(index));
             left = left.saturating_sub(part.left_bytes());
             Some(part)
         })
     }
 
-    /// Returns a frame in the encoding in which it was begun, or in the best encoding available now.
+    /// Returns a frame in the encoding of its plan, or in the plain encoding.
     #[inline]
-    fn part<'a>(&self, entry: &'a Entry, begun: Option<Begun>, window: FrameId) -> Outgoing<'a> {
-        let (kind, encoded) = match (begun, self.encoding) {
-            (None, Encoding::Plain) => (Kind::Plain, entry.frame.plain()),
-            _ => self.encoding_of(&entry.frame, begun, window),
-        };
+    fn part<'a>(
+        &self,
+        entry: &'a Entry,
+        begun: Option<Begun>,
+        plan: Option<&FramePlan>,
+    ) -> Outgoing<'a> {
+        let made = plan.and_then(|plan| Some((plan.key.kind, entry.frame.encoded(plan.key)?)));
+        debug_assert!(made.is_some() || self.is_plain(), "not made");
+        let (kind, encoded) = made.unwrap_or_else(|| (Kind::Plain, entry.frame.plain()));
         Outgoing {
             entry,
             kind,
             encoded,
             skip: begun.map_or(0, |b| b.offset as usize),
         }
-    }
-
-    fn encoding_of<'a>(
-        &self,
-        frame: &'a Frame,
-        begun: Option<Begun>,
-        window: FrameId,
-    ) -> (Kind, &'a Encoded) {
-        let made = |kind| Some((kind, frame.encoded(Key::of(kind, window))?));
-        let found = match (begun, self.encoding) {
-            (Some(begun), _) => made(begun.kind),
-            (None, Encoding::Plain) => made(Kind::Plain),
-            (None, Encoding::Event) => made(Kind::Event),
-            (None, Encoding::RawEvent) => made(Kind::RawEvent),
-            (None, Encoding::Deflate(params)) => deflated::best(frame, Inflates { params, window }),
-        };
-        debug_assert!(found.is_some(), "not made");
-        found.unwrap_or_else(|| (Kind::Plain, frame.plain()))
     }
 
     /// Like [`Self::outgoing`], for a queue in which every frame is plain and whole.
@@ -256,17 +268,6 @@ struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
-    /// The frame with which the client's inflate window ends after this frame was sent completely.
-    /// Every compressed encoding of a frame inflates to the same bytes, so the encoding does not matter;
-    /// an uncompressed frame does not change the window.
-    #[inline]
-    fn window_after(&self, window: FrameId) -> FrameId {
-        match self.kind.is_deflated() {
-            true => self.entry.frame.link().id(),
-            false => window,
-        }
-    }
-
     /// The bytes of the body that are not out.
     #[inline]
     fn left_bytes(&self) -> usize {
@@ -300,22 +301,18 @@ impl<'a> Outgoing<'a> {
     fn prefix_bytes(&self) -> usize {
         match self.prefix() {
             Prefix::None => 0,
-            Prefix::Seq(text) => self.numbered_prefix_bytes(text),
+            Prefix::Seq(_) => self.numbered_prefix_bytes(),
         }
     }
 
-    fn numbered_prefix_bytes(&self, text: &str) -> usize {
-        let text_bytes = self.prefix_text_bytes(text);
+    fn numbered_prefix_bytes(&self) -> usize {
+        let text_bytes = prefix_text_bytes(self.entry);
         match self.kind {
             Kind::Event | Kind::RawEvent => self.encoded.header().len() + text_bytes,
             kind => {
                 websocket::prefix_bytes(text_bytes, self.encoded.body().len(), kind.is_deflated())
             }
         }
-    }
-
-    fn prefix_text_bytes(&self, text: &str) -> usize {
-        text.len() + decimal_digits(self.entry.seq())
     }
 
     /// Appends the header and the prefix that precede the shared body; nothing for a frame without a
@@ -333,13 +330,22 @@ impl<'a> Outgoing<'a> {
             kind => websocket::write_prefix_header(
                 arena,
                 self.entry.frame.content(),
-                self.prefix_text_bytes(text),
+                prefix_text_bytes(self.entry),
                 self.encoded.body().len(),
                 kind.is_deflated(),
             ),
         }
         arena.extend_from_slice(text.as_bytes());
         push_decimal(arena, self.entry.seq());
+    }
+}
+
+/// Bytes of the text before the payload.
+#[inline]
+fn prefix_text_bytes(entry: &Entry) -> usize {
+    match entry.frame.prefix() {
+        Prefix::None => 0,
+        Prefix::Seq(text) => text.len() + decimal_digits(entry.seq()),
     }
 }
 

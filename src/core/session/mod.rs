@@ -18,16 +18,17 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
-use super::deflated::Inflates;
+use super::deflated::{FramePlan, Inflates};
 use super::encodings::Kind;
 use super::flush::list_of;
 use super::protocol::{Encoding, Step, event_stream};
 use super::send_queue::{SendQueue, Wrote};
 use super::stats::{Moved, PhaseKind};
-use super::{Content, Frame, Limits, Now, SessionKey};
+use super::{Content, Encoded, Frame, Limits, Now, SessionKey};
 use weirgate_wire::admission::{
     AddressPlace, ClientAddr, ConnectionPermit, Peer, Permit, TokenBucket,
 };
+use weirgate_wire::deflate::DeflateParams;
 use weirgate_wire::frame::FrameScratch;
 
 pub(super) use delivery::Delivered;
@@ -360,23 +361,19 @@ impl Session {
         self.sending == Sending::Listed
     }
 
-    pub(super) fn forget_window(&mut self) {
-        self.queue.forget_window();
-    }
-
     #[inline]
     pub(super) fn has_waiting(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends the prefixes
-    /// to `prefixes`. Returns false if there is nothing to write.
+    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends its frame_plans and prefixes.
+    /// Returns false if there is nothing to write.
     #[inline]
     pub(super) fn prepare_write(
         &mut self,
         bytes_max: usize,
-        prefixes: &mut Vec<u8>,
-        deflate: impl FnMut(&Frame, Inflates),
+        (prefixes, frame_plans): (&mut Vec<u8>, &mut Vec<FramePlan>),
+        deflate: impl FnMut(&Arc<Frame>, Inflates) -> FramePlan,
     ) -> bool {
         if self.sending == Sending::Blocked {
             return false;
@@ -385,26 +382,46 @@ impl Session {
         if self.queue.is_empty() {
             return false;
         }
-        if !self.queue.is_plain() {
-            self.encode_next(bytes_max, deflate);
+        let first = frame_plans.len();
+        match self.queue.encoding() {
+            Encoding::Plain => {}
+            Encoding::Deflate(params) => {
+                self.queue
+                    .plan_frames(bytes_max, params, deflate, frame_plans)
+            }
+            Encoding::Event => {
+                self.plan_events(bytes_max, (Kind::Event, event_stream::encode), frame_plans);
+            }
+            Encoding::RawEvent => {
+                self.plan_events(
+                    bytes_max,
+                    (Kind::RawEvent, event_stream::encode_raw),
+                    frame_plans,
+                );
+            }
         }
-        self.queue.render_prefixes(bytes_max, prefixes);
+        self.queue
+            .render_prefixes(bytes_max, &frame_plans[first..], prefixes);
         true
     }
 
-    fn encode_next(&self, bytes_max: usize, mut deflate: impl FnMut(&Frame, Inflates)) {
-        match self.queue.encoding() {
-            Encoding::Plain => {}
-            Encoding::Deflate(params) => self.queue.encode_next(bytes_max, |frame, window| {
-                deflate(frame, Inflates { params, window });
-            }),
-            Encoding::Event => self.queue.encode_next(bytes_max, |frame, _| {
-                frame.encode_event(Kind::Event, event_stream::encode)
-            }),
-            Encoding::RawEvent => self.queue.encode_next(bytes_max, |frame, _| {
-                frame.encode_event(Kind::RawEvent, event_stream::encode_raw)
-            }),
-        }
+    fn plan_events(
+        &self,
+        bytes_max: usize,
+        (kind, encode): (Kind, fn(&Frame) -> Encoded),
+        frame_plans: &mut Vec<FramePlan>,
+    ) {
+        let params = DeflateParams::default();
+        let make = |frame: &Arc<Frame>, _| {
+            frame.encode_event(kind, encode);
+            FramePlan::of(kind)
+        };
+        self.queue.plan_frames(bytes_max, params, make, frame_plans);
+    }
+
+    /// Lets no later message refer to an earlier one.
+    pub(super) fn leave_window(&mut self) {
+        self.queue.leave_window();
     }
 
     /// The next write, as [`SendQueue::gather`].
@@ -412,16 +429,21 @@ impl Session {
     pub(super) fn gather<'a>(
         &'a self,
         bytes_max: usize,
-        prefixes: &'a [u8],
+        (prefixes, frame_plans): (&'a [u8], &[FramePlan]),
         out: &mut Vec<IoSlice<'a>>,
     ) {
-        self.queue.gather(bytes_max, prefixes, out);
+        self.queue.gather(bytes_max, (prefixes, frame_plans), out);
     }
 
     /// Handles a write: the kernel took `taken` bytes of `offered`.
     #[inline]
-    pub(super) fn wrote(&mut self, now: Now, taken: usize, offered: usize) -> Written {
-        let wrote = self.queue.wrote(now, taken);
+    pub(super) fn wrote(
+        &mut self,
+        now: Now,
+        (taken, offered): (usize, usize),
+        frame_plans: &[FramePlan],
+    ) -> Written {
+        let wrote = self.queue.wrote(now, taken, frame_plans);
         let short = taken < offered;
         if self.has_resumed {
             self.give_back_resumed(now);

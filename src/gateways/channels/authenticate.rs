@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::ChannelsGateway;
 use super::client::{Client, Renewal};
 use super::messages::{Answer, FollowUp};
 use super::names::{News, Route};
 use super::patterns::{HeldPattern, matcher};
 use super::rest::Rest;
+use super::{ChannelsGateway, keep_apart};
 use crate::gateways::shared::access::{TokenEnd, close_of};
 use weirgate_core::{Core, NameRefusal, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, TokenBucket};
@@ -138,6 +138,7 @@ impl ChannelsGateway {
         };
         self.stats.count_renewal(Renewal::Accepted);
         let is_same = client.rights == rights && client.table == self.table;
+        keep_apart(core, key, &rights);
         client.rights = rights;
         client.table = self.table;
         client.token_end = TokenEnd::of(&identity);

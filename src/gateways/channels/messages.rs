@@ -514,6 +514,7 @@ pub(super) fn render(
         .with_capacity(bytes + END_BYTES_MAX + line_end.len() + payload.len())
         .prefix(PREFIX)
         .received(unit.received())
+        .common(unit.is_common())
         .of_feed(unit.is_of_feed());
     if let Some(ConflationKey(key)) = unit.key() {
         let key = FixedState::default().hash_one((key, pattern, content == Content::Text));

@@ -326,6 +326,13 @@ impl ChannelsGateway {
     }
 }
 
+/// Lets no message to a client refer to another if its token lists names: they may be the user's own.
+fn keep_apart(core: &mut Core, key: SessionKey, rights: &Rights) {
+    if rights.lists_names() {
+        core.leave_window(key);
+    }
+}
+
 impl Gateway for ChannelsGateway {
     type Client = Client;
     /// A new table of roles.
@@ -380,6 +387,7 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
+        keep_apart(core, key, &client.rights);
         let answer = Answer::connected(&uuid(core), &client.rights.role);
         let frame = answer.frame(core, None);
         core.send(key, &frame);
@@ -500,6 +508,14 @@ impl Gateway for ChannelsGateway {
     }
 
     fn handle_publication(&mut self, core: &mut Core, publication: &Publication) {
+        let subject = publication.subject.as_deref();
+        if !self
+            .settings
+            .acl
+            .is_own(subject.unwrap_or(publication.topic.as_str()))
+        {
+            publication.frame.set_common();
+        }
         if publication
             .request
             .is_some_and(|number| self.past.has(number))

@@ -88,6 +88,15 @@ impl Broadcast {
     }
 }
 
+impl Broadcast {
+    /// Whether the event is for several devices. A push to one device is of its user alone, and refers to no other.
+    fn is_common(&self) -> bool {
+        let mut ids = self.device_ids.iter();
+        let first = ids.next();
+        ids.any(|id| Some(id) != first)
+    }
+}
+
 impl Wrong {
     fn new(place: impl IntoIterator<Item = Step>, what: impl Into<Cow<'static, str>>) -> Self {
         Self {
@@ -218,7 +227,8 @@ impl Push {
         now: Now,
         sent: Box<dyn FnOnce(u64) + Send>,
     ) -> Vec<Self> {
-        let frame = envelope::push(alive, now, &broadcast.event, &broadcast.data);
+        let text = (broadcast.event.as_str(), broadcast.data.as_str());
+        let frame = envelope::push(alive, now, text, broadcast.is_common());
         let total = Arc::<AtomicU64>::default();
         let part = |(devices, copies)| Self {
             frame: Arc::clone(&frame),

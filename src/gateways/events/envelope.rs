@@ -144,7 +144,13 @@ pub(super) fn identify_required(core: &Core) -> Arc<Frame> {
 }
 
 /// A service's push to devices, without the end of the object, for [`placed`]; `event` and `data` are JSON text.
-pub(super) fn push(alive: &FrameBytes, now: Now, event: &str, data: &str) -> Arc<Frame> {
+/// `is_common`: the push is for several devices.
+pub(super) fn push(
+    alive: &FrameBytes,
+    now: Now,
+    (event, data): (&str, &str),
+    is_common: bool,
+) -> Arc<Frame> {
     let envelope = Envelope {
         kind: "event",
         event,
@@ -152,17 +158,14 @@ pub(super) fn push(alive: &FrameBytes, now: Now, event: &str, data: &str) -> Arc
         data,
         error: "null",
     };
-    let frame = Frame::text(alive).received(now);
+    let frame = Frame::text(alive).received(now).common(is_common);
     frame.body(envelope.open_text().as_bytes()).finish()
 }
 
 /// A push with its end. Only the loop knows the position, because it decides on the order of pushes.
 pub(super) fn placed(push: &Frame, position: Option<Position>, alive: &FrameBytes) -> Arc<Frame> {
-    whole(
-        Frame::text(alive).received(push.received()),
-        push.body(),
-        position,
-    )
+    let frame = Frame::text(alive).received(push.received());
+    whole(frame.common(push.is_common()), push.body(), position)
 }
 
 fn answer(origin: &Origin, envelope: &Envelope<'_>, position: Option<Position>) -> Arc<Frame> {

@@ -10,7 +10,7 @@ use crate::gateways::levels::feed::{Endpoint, LevelsFeedSettings};
 use crate::gateways::levels::relay;
 use crate::gateways::levels::relay::{RelaySettings, shown};
 use weirgate_bus::simulated::SimulatedSettings;
-use weirgate_core::{DeflateWindow, Limits};
+use weirgate_core::Limits;
 use weirgate_server::settings::{
     Change, Checked, Form, Groups, Heading, Kind, Listen, ListenSettings, Refused, Setting,
     SettingsError, Unit, With, field, group,
@@ -38,15 +38,8 @@ group! {
     }
 }
 
-/// The defaults of both gateways. Clients share a compression window: that is safe, because no stranger can put text
-/// into messages of the market.
-pub(super) fn defaults(groups: &mut Groups) {
-    groups.of::<Limits>().deflate_window = DeflateWindow::Shared;
-}
-
 /// The defaults of the demo.
 pub(super) fn demo_defaults(groups: &mut Groups) {
-    defaults(groups);
     groups.of::<Limits>().event_stream = true;
     let listen: &mut ListenSettings = groups.of();
     listen.listen = vec![Listen::Ip(Ipv4Addr::LOCALHOST.into())];

@@ -52,8 +52,7 @@ pub(in crate::gateways) const LEVELS: GatewayKind = GatewayKind::new(
         super::settings::OF_LEVELS,
         super::settings::OF_BOTH,
         super::settings::SESSION,
-    ])
-    .defaults(super::settings::defaults),
+    ]),
     start,
 )
 .check(|checked| {

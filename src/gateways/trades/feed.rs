@@ -121,7 +121,9 @@ impl TradesFeed {
                 fields[index] = Some(value);
             }
         }
+        // Trades are nobody's own.
         let mut frame = Frame::text(&self.alive)
+            .common(true)
             .with_capacity(
                 message.payload.len()
                     + 64

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use crate::gateways::shared::metrics as shared_metrics;
 use crate::gateways::trades::{CandleSettings, TradesGatewaySettings};
-use weirgate_core::{DeflateWindow, Limits};
+use weirgate_core::Limits;
 use weirgate_server::settings::{
     Change, Groups, Heading, Kind, Listen, ListenSettings, Setting, Shows, With, field, group,
 };
@@ -29,8 +29,6 @@ pub(super) fn defaults(groups: &mut Groups) {
     limits.message_bytes_max = 102_400;
     limits.ping_interval_us = 30_000_000;
     limits.pong_timeout_us = 30_000_000;
-    // Strangers cannot cause messages of a symbol.
-    limits.deflate_window = DeflateWindow::Shared;
 }
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;

@@ -523,9 +523,9 @@ health-timeout-ms weirgate health waits 2 s
 head-headers-max a request head may have 100 header lines
 json-depth-max JSON may nest 512 levels
 event-stream-sends-max a request may have 32 parameters send
-deflate-min-bytes messages of 256 bytes to 1 MiB are compressed
+deflate-min-bytes messages of 256 bytes to 1 MiB are compressed, and of 64 bytes after similar ones
 deflate-max-bytes messages of 256 bytes to 1 MiB are compressed
-deflate-window levels and trades share a window, channels and events do not
+deflate-window messages refer to earlier ones of the connection
 close-timeout-ms a closed client has 5 s to end the connection
 loop-stall-ms /ready is 503 after 2 s without a turn of the loop
 bus-queue-messages-max 1024 messages may wait between the bus and the loop

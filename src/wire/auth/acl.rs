@@ -102,6 +102,8 @@ pub struct Acl {
     roles: BTreeMap<String, Role>,
     /// The patterns without places for claims, of all roles; the longest comes first.
     covers: Vec<(String, NamePatterns)>,
+    /// The names with places for claims, of all roles, with a wildcard in each place: the users' own names.
+    own: Vec<NamePatterns>,
 }
 
 impl Default for Acl {
@@ -116,6 +118,7 @@ impl Acl {
             syntax,
             roles: BTreeMap::new(),
             covers: Vec::new(),
+            own: Vec::new(),
         }
     }
 
@@ -186,6 +189,8 @@ impl Acl {
                     patterns.push(template.pattern());
                     let sample = NamePatterns::new(self.syntax, &[template.sample()]);
                     sample.map_err(|(_, error)| wrong((name.clone(), error)))?;
+                    let own = NamePatterns::new(self.syntax, &[template.pattern()]);
+                    self.own.push(own.map_err(wrong)?);
                     templates.push(template);
                 }
             }
@@ -252,6 +257,12 @@ impl Acl {
     /// Whether the table has names with places for claims, which depend on the user's token.
     pub fn has_places(&self) -> bool {
         self.roles.values().any(|role| !role.templates.is_empty())
+    }
+
+    /// Whether a name with a place for a claim matches this name of the bus, with any claim: then the name is a user's
+    /// own, whoever else may subscribe to it.
+    pub fn is_own(&self, name: &str) -> bool {
+        self.own.iter().any(|own| own.matches(name))
     }
 
     /// The roles with their names and patterns, with a wildcard in each place for a claim.

@@ -320,6 +320,11 @@ impl Rights {
         })
     }
 
+    /// Whether the token lists names. The table does not show which of its users' names these are.
+    pub fn lists_names(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| !own.named.is_empty())
+    }
+
     /// Memory of what the rights have beside the role, which all of its clients share.
     pub fn memory_bytes(&self) -> usize {
         let Some(own) = &self.own else {

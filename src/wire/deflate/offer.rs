@@ -41,6 +41,15 @@ impl DeflateParams {
         self
     }
 
+    /// Lets no message refer to earlier ones.
+    #[must_use]
+    pub fn without_takeover(mut self) -> Self {
+        if self.takeover == Takeover::Used {
+            self.takeover = Takeover::Unused;
+        }
+        self
+    }
+
     /// Whether a message to this client may refer to earlier messages (context takeover, RFC 7692 §7.1.1).
     pub fn takes_over(self) -> bool {
         self.takeover == Takeover::Used

@@ -22,6 +22,7 @@ mod senders;
 mod settings;
 mod tls;
 mod tokens;
+mod windows;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -40,12 +41,13 @@ const fn target(name: &'static str, run: fn(&[u8]) -> u64) -> Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     target("heads", heads::run),
     target("gate", gate::run),
     target("frames", frames::run),
     target("senders", senders::run),
     target("deflate", deflate::run),
+    target("windows", windows::run),
     target("channels_requests", requests::channels),
     target("trades_requests", requests::trades),
     target("events_requests", requests::events),

@@ -6,6 +6,7 @@
 mod client_frame;
 mod deflate_sender;
 pub mod http_client;
+mod kept_inflater;
 mod link_proxy;
 mod nats_cluster;
 mod nats_server;
@@ -15,6 +16,7 @@ mod redis_server;
 
 pub use client_frame::client_frame;
 pub use deflate_sender::DeflateSender;
+pub use kept_inflater::KeptInflater;
 pub use link_proxy::LinkProxy;
 pub use nats_cluster::NatsCluster;
 pub use nats_server::NatsServer;

@@ -80,7 +80,9 @@ impl Cache {
             }
             write_stamp(received, &mut more);
         }
+        // Messages of the market are nobody's own.
         let mut frame = Frame::text(&self.alive)
+            .common(true)
             .with_capacity(self.payload_bytes(parts) + 1 + more.len())
             .key(CONFLATION_KEY)
             .received(received);

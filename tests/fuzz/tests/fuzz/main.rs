@@ -26,6 +26,6 @@ macro_rules! targets {
 }
 
 targets! {
-    heads gate frames senders deflate channels_requests trades_requests events_requests broadcasts levels trades
+    heads gate frames senders deflate windows channels_requests trades_requests events_requests broadcasts levels trades
     channels redis_replies globs proxy_paths tokens settings tls
 }
