@@ -469,7 +469,7 @@ impl Surveys {
     }
 
     /// Requests a search, which the next survey carries out. The caller wakes the loop. Returns `None` if
-    /// [`SEARCHES_MAX`] searches wait already.
+    /// too many searches wait already.
     pub fn search(&self, search: Search) -> Option<oneshot::Receiver<Sought>> {
         let (tell, result) = oneshot::channel();
         self.wanted.0.try_send(Wanted { search, tell }).ok()?;

@@ -61,7 +61,7 @@ pub struct ProxyLimits {
     /// The most connections to a service at once. An address gets another one only while it holds fewer than are free.
     /// Other requests wait for a connection, for at most `silence_timeout_ms`.
     pub service_connections_max: usize,
-    /// The buffers of all connections, each [`CONNECTION_BYTES`].
+    /// The buffers of all connections, each `CONNECTION_BYTES`.
     pub bytes_max: u64,
 }
 
