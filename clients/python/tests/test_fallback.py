@@ -37,12 +37,16 @@ async def have_data(seen, counts, ports):
         await until(lambda: all(seen.values()), DATA_S, "data")
     assert not (without := [name for name in ports if not seen[name]]), f"no data: {without}"
     await asyncio.sleep(begin + DATA_S - time.monotonic())
-    before, known = dict(seen), await counts()
-    with contextlib.suppress(AssertionError):
-        await until(lambda: all(seen[name] > before[name] + 2 for name in ports), 5, "data goes on")
-    assert not (without := [name for name in ports if seen[name] <= before[name] + 2]), f"data has ended: {without}"
-    later = await counts()
-    assert {name: one["upgrades"] for name, one in later.items()} == {name: one["upgrades"] for name, one in known.items()}
+    # A library's ping each 20 s is the first message of some clients, and ends their WebSocket: on a busy machine in one of these looks.
+    for _ in range(3):
+        before, known = dict(seen), await counts()
+        with contextlib.suppress(AssertionError):
+            await until(lambda: all(seen[name] > before[name] + 2 for name in ports), 10, "data goes on")
+        assert not (without := [name for name in ports if seen[name] <= before[name] + 2]), f"data has ended: {without}"
+        later = await counts()
+        if same := {name: one["upgrades"] for name, one in later.items()} == {name: one["upgrades"] for name, one in known.items()}:
+            break
+    assert same, (known, later)
     assert {name: one["upgrades"] for name, one in later.items() if one["upgrades"] > 2} == {}
 
 
