@@ -12,7 +12,7 @@ use super::core::Core;
 use super::protocol::RequestRefusal;
 use super::session::Session;
 use super::{CloseReason, SessionKey};
-use weirgate_wire::admission::{ConnectionPermit, Full, LOOP_BYTES, Peer, Quota, address_group};
+use weirgate_wire::admission::{ConnectionPermit, Full, Peer, Quota, address_group, bytes_of_loop};
 use weirgate_wire::head::RequestHead;
 
 /// The paths at which load balancers and orchestrators ask whether the process lives.
@@ -87,11 +87,12 @@ impl Core {
             _ => "Too many connections",
         };
         let client = permit.held().address();
-        match self.refused.grant(client, LOOP_BYTES) {
+        let is_tls = permit.is_tls();
+        match self.refused.grant(client, bytes_of_loop(is_tls)) {
             Some(charge) => {
                 let refusal = RequestRefusal::for_now(503, detail);
                 if let Some(session) = self.clients.session_mut(key) {
-                    session.set_permit(ConnectionPermit::of_last_request(charge));
+                    session.set_permit(ConnectionPermit::of_last_request(charge, is_tls));
                     session.refuse_later(refusal, reason);
                 }
                 match without {
@@ -111,15 +112,11 @@ impl Core {
     }
 
     /// Refuses a request that came without room for its connection. Returns false if there is room.
-    pub(super) fn refuse_without_room(
-        &mut self,
-        key: SessionKey,
-        stream: Option<&RequestHead<'_>>,
-    ) -> bool {
+    pub(super) fn refuse_without_room(&mut self, key: SessionKey) -> bool {
         let session = self.clients.session(key);
         let refusal = session.and_then(Session::later_refusal);
         if let Some((refusal, reason)) = refusal {
-            self.refuse(key, refusal, reason, stream);
+            self.refuse(key, refusal, reason, None);
         }
         refusal.is_some()
     }

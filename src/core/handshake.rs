@@ -352,7 +352,7 @@ impl<G: Gateway> Hub<G> {
             return;
         }
         let is_probe = speaks.is_none() && is_probe(&head);
-        if !is_probe && core.refuse_without_room(key, stream) {
+        if !is_probe && core.refuse_without_room(key) {
             return;
         }
         if !core.admit_request(key, &head, stream) {

@@ -254,7 +254,12 @@ fn a_connection_keeps_its_place_in_the_limits_on_its_way_back() {
     client.send(upgrade("/ws", ""));
     expect_open(&mut client);
     let mut second = gateway.connect();
+    second.send(upgrade("/ws", ""));
     assert_eq!(second.reply().status, 503);
+    // A probe is answered without room, and its connection ends.
+    let mut probe = gateway.connect();
+    assert_eq!(probe.ask(&get("/health")).status, 200);
+    assert_eq!(probe.end(), b"");
     expect_echo(&mut client, "still here");
     drop(client);
     drop(second);

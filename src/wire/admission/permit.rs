@@ -26,6 +26,15 @@ pub const HTTP_BYTES: u64 = 14 * 1024;
 /// Memory of the TLS of a connection, bytes.
 pub const TLS_BYTES: u64 = 5 * 1024;
 
+/// Memory of a connection that the loop serves, with or without TLS, bytes.
+pub const fn bytes_of_loop(is_tls: bool) -> u64 {
+    if is_tls {
+        LOOP_BYTES + TLS_BYTES
+    } else {
+        LOOP_BYTES
+    }
+}
+
 /// A connection under the limits on connections. Given back when dropped.
 pub struct ConnectionPermit {
     held: Permit,
@@ -78,11 +87,17 @@ impl ConnectionPermit {
     }
 
     /// A connection for which there is no room: it ends after the answer to its request.
-    pub fn of_last_request(held: Permit) -> Self {
+    pub fn of_last_request(held: Permit, is_tls: bool) -> Self {
         Self {
             is_last: true,
+            is_tls,
             ..Self::of(held)
         }
+    }
+
+    /// Whether the connection has TLS.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// Whether the connection ends after the answer to its request.
