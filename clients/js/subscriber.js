@@ -77,7 +77,7 @@ class Subscription {
   deliver(detail, details) {
     const failed = (error) => {
       this.#client.driver.log(error);
-      this.#client.input("emit", "error", new RequestError("handler", String(error), error));
+      this.#client.input("emit", "error", new RequestError("handler", error, error));
     };
     const call = () => {
       if (this.#isLeft) return undefined;

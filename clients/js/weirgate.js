@@ -1,8 +1,17 @@
 // Options, events, fields and methods: in the .d.ts of each module.
 
+/** A program may throw what has no text. */
+const textOf = (given) => {
+  try {
+    return String(given);
+  } catch {
+    return "an error without text";
+  }
+};
+
 export class RequestError extends Error {
   constructor(code, message = code, details = null) {
-    super(message);
+    super(textOf(message));
     Object.assign(this, { name: "RequestError", code, details });
   }
 }
@@ -227,15 +236,17 @@ export class Connection {
     this.#forget();
     const retryAfterMs = +/\bretry_after_ms=(\d+)$|$/.exec(reason)[1] || 0;
     const close = (this.lastClose = { code, reason, opened, attempt: this.#attempt, retryAfterMs, ...more });
-    let wait;
+    let given;
     try {
-      wait = this.options.retry?.(close);
+      given = this.options.retry?.(close);
     } catch (error) {
       this.put("report", error);
     }
+    // A promise is no wait, and may fail.
+    if (given?.then) this.put("attempt", () => given);
     // `retry` has called `close` or `reconnect`.
     if (this.#link || this.status === "closed") return;
-    if (wait !== false && (typeof wait !== "number" || isNaN(wait))) wait = this.#delay(close);
+    const wait = given === false || (typeof given === "number" && !isNaN(given)) ? given : this.#delay(close);
     if (wait === false) return this.finish(close);
     this.#attempt += 1;
     this.retryAt = now + Math.max(0, wait);
@@ -405,9 +416,10 @@ function drive(client, url) {
       const use = (parts) => mine === current && open(mine, ...parts);
       const failed = (error) => {
         if (mine !== current) return;
+        const why = textOf(error);
         // Perhaps of the program, and no network. Once in a row.
-        if (`${error}` !== client.lastClose?.reason) driver.log(error);
-        client.input("closed", 1006, `${error}`);
+        if (why !== client.lastClose?.reason) driver.log(error);
+        client.input("closed", 1006, why);
       };
       try {
         const parts = [typeof url === "function" ? url() : url, typeof token === "function" ? token(about) : token];
@@ -424,7 +436,12 @@ function drive(client, url) {
     drop(code = 1000, reason = "") {
       const { socket } = current;
       current = {};
-      if (socket?.readyState < 2) driver.attempt(() => socket.close(code, reason));
+      const failed = (error) => {
+        driver.report(error);
+        // No code or reason of a WebSocket.
+        driver.attempt(() => socket.close(), () => {});
+      };
+      if (socket?.readyState < 2) driver.attempt(() => socket.close(code, reason), failed);
     },
     send: (data) => driver.attempt(() => current.socket?.send(data)),
     emit(type, detail = client, more = {}) {

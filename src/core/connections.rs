@@ -1,15 +1,38 @@
 //! How many connections there may be, and how much memory they may take together: of the loop and of the HTTP side.
 //!
 //! Each connection is a permit in one sum ([`ConnectionPermit`]). Over a limit, connections of plain HTTP without a request under
-//! way end for a new connection. Only if there is none, the new connection is refused, with the limit that counted. A
-//! refused connection is in another sum until it ends, so that it takes no room of others. Over that sum a connection is
-//! closed without a response.
+//! way end for a new connection. Only if there is none, the request of the new connection is refused, with the limit that
+//! counted. A refused connection is in another sum until it ends, so that it takes no room of others. Over that sum a
+//! connection is closed without a response.
+//!
+//! A probe is answered although there is no room: a load balancer would take the instance out of service, and an
+//! orchestrator restart it, because its clients are many.
 
 use super::core::Core;
 use super::protocol::RequestRefusal;
+use super::session::Session;
 use super::{CloseReason, SessionKey};
 use weirgate_wire::admission::{ConnectionPermit, Full, LOOP_BYTES, Peer, Quota, address_group};
 use weirgate_wire::head::RequestHead;
+
+/// The paths at which load balancers and orchestrators ask whether the process lives.
+const PROBES: [&str; 3] = ["/health", "/healthz", "/ready"];
+
+/// Whether a request asks whether the process lives.
+pub(super) fn is_probe(head: &RequestHead<'_>) -> bool {
+    matches!(head.method(), "GET" | "HEAD") && PROBES.contains(&head.path())
+}
+
+/// What becomes of a connection for which there is no room.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum WithoutRoom<'a> {
+    /// Its request is awaited.
+    Waits,
+    /// Its request is answered, and it ends.
+    Probe,
+    /// Its request is refused; the head is as for [`Core::refuse`].
+    Refused(Option<&'a RequestHead<'a>>),
+}
 
 impl Core {
     /// The sum of all connections.
@@ -32,18 +55,17 @@ impl Core {
         ConnectionPermit::new(&self.connections, peer.client(), is_tls, self.now.mono_us)
     }
 
-    /// Makes room for a connection that is new or has grown. Returns false if there is none: the connection is refused,
-    /// or ends. `stream` is as for [`refuse`](Self::refuse).
-    pub(super) fn fit_connection(
-        &mut self,
-        key: SessionKey,
-        stream: Option<&RequestHead<'_>>,
-    ) -> bool {
+    /// Makes room for a connection that is new or has grown. Returns false if there is none: the connection gets a
+    /// refusal now or later, or ends.
+    pub(super) fn fit_connection(&mut self, key: SessionKey, without: WithoutRoom<'_>) -> bool {
         let limits = &self.limits;
         let session = self.clients.session(key);
         let Some((session, permit)) = session.and_then(|s| Some((s, s.permit()?))) else {
             return false;
         };
+        if permit.is_last_request() {
+            return matches!(without, WithoutRoom::Probe);
+        }
         // A trusted proxy brings the clients of many addresses, so it has no share.
         let peer = session.peer();
         let is_of_proxy = limits.trusted_proxies.trusts_peer(&peer)
@@ -67,14 +89,38 @@ impl Core {
         let client = permit.held().address();
         match self.refused.grant(client, LOOP_BYTES) {
             Some(charge) => {
-                if let Some(session) = self.clients.session_mut(key) {
-                    session.set_permit(ConnectionPermit::of(charge));
-                }
                 let refusal = RequestRefusal::for_now(503, detail);
-                self.refuse(key, refusal, reason, stream);
+                if let Some(session) = self.clients.session_mut(key) {
+                    session.set_permit(ConnectionPermit::of_last_request(charge));
+                    session.refuse_later(refusal, reason);
+                }
+                match without {
+                    WithoutRoom::Waits => false,
+                    WithoutRoom::Probe => true,
+                    WithoutRoom::Refused(stream) => {
+                        self.refuse(key, refusal, reason, stream);
+                        false
+                    }
+                }
             }
-            None => self.end(key, reason, true),
+            None => {
+                self.end(key, reason, true);
+                false
+            }
         }
-        false
+    }
+
+    /// Refuses a request that came without room for its connection. Returns false if there is room.
+    pub(super) fn refuse_without_room(
+        &mut self,
+        key: SessionKey,
+        stream: Option<&RequestHead<'_>>,
+    ) -> bool {
+        let session = self.clients.session(key);
+        let refusal = session.and_then(Session::later_refusal);
+        if let Some((refusal, reason)) = refusal {
+            self.refuse(key, refusal, reason, stream);
+        }
+        refusal.is_some()
     }
 }

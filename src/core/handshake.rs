@@ -1,6 +1,7 @@
 //! From the first byte to the response to the request head: the protocol's greeting, a refusal, or the
 //! handover to the HTTP side.
 
+use super::connections::{WithoutRoom, is_probe};
 use super::core::Core;
 use super::gateway::{Admission, Entrance, Gateway};
 use super::hub::Hub;
@@ -97,7 +98,11 @@ impl Core {
         let client = trusted.client(&peer, |name| head.raw_values(name));
         session.record().client = client;
         session.move_permit();
-        self.fit_connection(key, stream) && self.count_connection(key, client, stream)
+        let without = match is_probe(head) {
+            true => WithoutRoom::Probe,
+            false => WithoutRoom::Refused(stream),
+        };
+        self.fit_connection(key, without) && self.count_connection(key, client, stream)
     }
 
     /// Counts the connection for the address. Returns false if the address has reached its limit.
@@ -196,7 +201,12 @@ impl Core {
         self.refuse(key, refusal, CloseReason::UpgradeLost, None);
     }
 
-    fn hand_to_http(&mut self, key: SessionKey, mut read: Vec<u8>, input: &mut &[u8]) {
+    fn hand_to_http(
+        &mut self,
+        key: SessionKey,
+        is_probe: bool,
+        (mut read, input): (Vec<u8>, &mut &[u8]),
+    ) {
         read.extend_from_slice(input);
         *input = &[];
         let now = self.now;
@@ -211,12 +221,18 @@ impl Core {
             session.give_permit_to_peer();
         }
         session.set_http(true, now);
-        if !self.fit_connection(key, None) {
+        let without = match is_probe {
+            true => WithoutRoom::Probe,
+            false => WithoutRoom::Refused(None),
+        };
+        if !self.fit_connection(key, without) {
             return;
         }
         let Some(session) = self.clients.session_mut(key) else {
             return;
         };
+        // It may have another permit now.
+        session.set_http(true, now);
         let (moved, permit) = session.hand_over();
         self.clients.stats.moved(moved);
         self.clients.stats.to_http += 1;
@@ -335,6 +351,10 @@ impl<G: Gateway> Hub<G> {
             core.refuse(key, stops, CloseReason::ShuttingDown, stream);
             return;
         }
+        let is_probe = speaks.is_none() && is_probe(&head);
+        if !is_probe && core.refuse_without_room(key, stream) {
+            return;
+        }
         if !core.admit_request(key, &head, stream) {
             return;
         }
@@ -343,7 +363,7 @@ impl<G: Gateway> Hub<G> {
                 Some(header) if !matches!(entrance, Entrance::Http | Entrance::None) => {
                     core.refuse_lost(key, header);
                 }
-                _ => core.hand_to_http(key, read, input),
+                _ => core.hand_to_http(key, is_probe, (read, input)),
             }
             return;
         };
@@ -353,7 +373,7 @@ impl<G: Gateway> Hub<G> {
                 return;
             }
             Entrance::Http => {
-                core.hand_to_http(key, read, input);
+                core.hand_to_http(key, is_probe, (read, input));
                 return;
             }
             Entrance::None => ("path", "No WebSocket here"),

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use super::connections::WithoutRoom;
 use super::core::Core;
 use super::deadlines::earliest;
 use super::ends::DrainPlan;
@@ -54,7 +55,7 @@ impl<G: Gateway> Hub<G> {
         let permit = self.core.permit(&peer, is_tls);
         let key = self.core.insert(peer, permit);
         self.core.clients.stats.accepted += 1;
-        if self.core.fit_connection(key, None) {
+        if self.core.fit_connection(key, WithoutRoom::Waits) {
             self.core.admit_peer(key);
         }
         self.settle();
@@ -85,7 +86,7 @@ impl<G: Gateway> Hub<G> {
         if let Some(session) = self.core.clients.session_mut(key) {
             session.record().set_peer(peer);
             session.move_permit();
-            if self.core.fit_connection(key, None) {
+            if self.core.fit_connection(key, WithoutRoom::Waits) {
                 self.core.admit_peer(key);
             }
         }

@@ -76,6 +76,16 @@ async def test_a_flood_of_them_has_few_lines_and_a_count(demo):
     await until(lambda: counted.search(metrics(demo.admin)), 10, "300 are counted", 0.5)
 
 
+def test_other_ends_leave_room_for_the_warnings(demo):
+    """A scanner whose requests end at once, 10 lines a second of its own, hides no proxy."""
+    lost = handshake("/ws/stream", Upgrade=None)
+    for _ in range(60):
+        send(demo.port, handshake("/nowhere", Sec_WebSocket_Version="12"))
+    send(demo.port, lost)
+    [line] = demo.lines_with("a proxy on the way took it off")
+    assert " WARN " in line
+
+
 def metrics(port):
     return send_all(port, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").decode()
 

@@ -2,13 +2,14 @@
 the gateway: each payload once, in order and byte for byte."""
 import asyncio
 import hashlib
+import http.server
 import json
+import threading
 
 import nats as nats_client
 import pytest
 from browser import open_page
 from processes import free_port
-from waiting import until
 
 # Chromium takes a core for itself: one at a time.
 pytestmark = pytest.mark.xdist_group("chromium")
@@ -47,9 +48,7 @@ def payloads():
 
 @pytest.fixture
 def page_server(tmp_path):
-    """serve(html) → its URL; a page of a file has no storage of its own over a reload in every browser."""
-    import http.server
-    import threading
+    """serve(html) → its URL."""
     servers = []
 
     def serve(html):
@@ -83,10 +82,10 @@ async def test_each_payload_comes_once_over_reloads_and_new_processes(bus, reque
         client = redis.client()
 
         async def publish(payload):
-            client.xadd("answers", {"channel": NAME[bus], "payload": payload})
+            client.xadd("answers", {"channel": NAME[bus], "data": payload})
         start = lambda: start_weirgate("channels", "--stream", "answers", *flags, redis=redis, env=env)  # noqa: E731
     else:
-        server = request.getfixturevalue("jetstream_server")
+        server = request.getfixturevalue("nats")
         connection = await nats_client.connect(server.url)
         jetstream = connection.jetstream()
         await jetstream.add_stream(name="ANSWERS", subjects=["answer.*"])
@@ -95,7 +94,7 @@ async def test_each_payload_comes_once_over_reloads_and_new_processes(bus, reque
             await jetstream.publish(NAME[bus], payload)
         start = lambda: start_weirgate("channels", "--bus", server.url, "--stream", "ANSWERS", *flags, env=env)  # noqa: E731
     await publish(b"before")
-    weirgate = start().wait_ready()
+    weirgate = start()
     all_payloads = [payload.decode() for payload in payloads()]
     async with open_page(page_server(PAGE % (port, NAME[bus]))) as page:
         await page.until("sessionStorage.getItem('id')", 30, "a position")
@@ -116,4 +115,3 @@ async def test_each_payload_comes_once_over_reloads_and_new_processes(bus, reque
         whole = [text for text in got if len(text) > 6]
         # Those that came before the last reload are kept by their number.
         assert whole == all_payloads[-len(whole):] and len(whole) > COUNT // 4
-    await until(lambda: True, 1, "")

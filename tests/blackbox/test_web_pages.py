@@ -152,8 +152,8 @@ async def test_an_answer_survives_a_reload_and_a_new_process_of_the_gateway(guid
         async def reload():
             """All words from before are there again."""
             count = await grows()
-            await browser.js("location.reload()")
-            await browser.until(f"document.getElementById('count') && +document.getElementById('count').textContent >= {count}", 60, "all words")
+            await browser.js("globalThis.isOld = true, location.reload()")
+            await browser.until(f"!globalThis.isOld && document.getElementById('count') && +document.getElementById('count').textContent >= {count}", 60, "all words")
             await grows()
 
         await reload()

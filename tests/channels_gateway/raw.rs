@@ -85,7 +85,6 @@ fn a_stream_cut_anywhere_goes_on_from_its_last_id() {
     for room in 1..whole.len() {
         let first = comes(&mut kept, "payload=raw", &at(0), room);
         let sent = kept.bench.world.sent(first);
-        assert!(whole.starts_with(&sent), "{sent:?}");
         // What no empty line ends is no event yet.
         let ended = sent.rfind("\n\n").map_or("", |end| &sent[..end]);
         let got = events(ended);

@@ -2,7 +2,7 @@
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
-use weirgate_core::{Cut, CutRequest, Whom};
+use weirgate_core::{Cut, CutRequest, HistoryLimits, Whom};
 use weirgate_wire::auth::{ApiKey, Authenticator, KeyRing, KeySet};
 use weirgate_wire::base::Secret;
 
@@ -223,6 +223,36 @@ fn a_device_that_reads_slowly_is_checked_and_ends_with_its_token() {
     assert_eq!(world.texts(key).len(), 2);
     world.advance(28 * SECOND);
     assert_eq!(close(&world, key), Some(FAILED));
+}
+
+/// The answer to a device of a token has a position, from which it goes on.
+#[test]
+fn a_device_of_a_token_resumes() {
+    let limits = Limits {
+        history: HistoryLimits {
+            keep_us: 60 * SECOND,
+            bytes_max: 1 << 24,
+        },
+        ..Limits::default()
+    };
+    let settings = EventsGatewaySettings {
+        authenticator: tokens(true),
+        ..settings()
+    };
+    let gateway = EventsGateway::new(settings, Origins::new([]), Arc::default());
+    let mut world: Events = World::new(limits, gateway, 1);
+    let ann = token(&json!({"sub": "ann"}));
+    let key = connect(&mut world, &ann, "");
+    let texts = world.texts(key);
+    let first: Value = serde_json::from_str(&texts[0]).expect("JSON");
+    assert_eq!(first["data"], json!({"device_id": "ann"}));
+    world.end(key, false);
+    assert_eq!(push(&mut world, &["ann"], "{}"), 0);
+    let since = first["pos"].as_str().expect("a position");
+    let back = connect(&mut world, &ann, &format!("&since={since}"));
+    let texts = world.texts(back);
+    assert!(texts[0].contains(r#""recovered":true"#), "{texts:?}");
+    assert!(texts[1].contains("lobby.updated"), "{texts:?}");
 }
 
 #[test]

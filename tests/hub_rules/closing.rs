@@ -266,6 +266,7 @@ fn refused_connections_give_their_places_back() {
     world.send(http, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     world.connect("/ws", None);
     let refused = world.accept(usize::MAX);
+    world.send(refused, &request("/ws", None));
     assert_eq!(world.client(refused).status(), Some(503));
     world.end(refused, false);
     world.end(first, false);
@@ -285,6 +286,7 @@ fn a_connection_that_comes_back_from_http_has_its_place_and_a_new_deadline() {
     let http = world.accept(usize::MAX);
     world.send(http, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let refused = world.accept(usize::MAX);
+    world.send(refused, &request("/ws", None));
     assert_eq!(world.client(refused).status(), Some(503));
     world.end(refused, false);
     world.advance(2 * handshake_us);
@@ -360,6 +362,7 @@ fn beyond_the_room_for_refusals_a_connection_is_not_answered() {
     let open = world.connect("/ws", None);
     assert!(!world.hub.turns_away());
     let refused = world.accept(usize::MAX);
+    world.send(refused, &request("/ws", None));
     assert_eq!(world.client(refused).status(), Some(503));
     assert!(world.hub.turns_away(), "the refused one has not ended");
     let closes = [CloseReason::ConnectionLimit, CloseReason::OpenFiles]

@@ -176,6 +176,8 @@ fn the_refusal_names_the_limit_that_counts() {
         });
         world.connect("/ws", None);
         let refused = world.accept(usize::MAX);
+        assert_eq!(world.client(refused).status(), None, "it may be a probe");
+        world.send(refused, &request("/ws", None));
         assert_eq!(world.client(refused).status(), Some(503));
         let socket = world.net.sockets.get_mut(&refused).expect("a socket");
         let answer = socket.client.take_rest();
@@ -210,4 +212,35 @@ fn pongs_that_a_client_does_not_take_count_with_its_input() {
     let compressed = world.accept(usize::MAX);
     world.send(compressed, &request_with("/ws", Some("permessage-deflate")));
     assert_eq!(received(&world), 0);
+}
+
+#[test]
+fn a_probe_is_answered_without_room() {
+    let mut world = symbols(Limits {
+        connections_max: 1,
+        ..Limits::default()
+    });
+    world.connect("/ws", None);
+    for path in ["/health", "/healthz", "/ready"] {
+        let probe = world.accept(usize::MAX);
+        let served = world.hub.stats().to_http;
+        world.send(
+            probe,
+            format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(),
+        );
+        assert_eq!(world.hub.stats().to_http, served + 1, "{path}");
+    }
+    for head in ["GET /stats HTTP/1.1", "POST /health HTTP/1.1"] {
+        let other = world.accept(usize::MAX);
+        world.send(other, format!("{head}\r\nHost: a\r\n\r\n").as_bytes());
+        assert_eq!(world.client(other).status(), Some(503), "{head}");
+    }
+    let clients = world.accept(usize::MAX);
+    world.send(clients, &request("/health", None));
+    assert_eq!(
+        world.client(clients).status(),
+        Some(503),
+        "a WebSocket is no probe"
+    );
+    assert_eq!(world.count_of(CloseReason::ConnectionLimit), 3);
 }

@@ -86,7 +86,8 @@ impl<T: Toy> Run<T> {
         match refusal {
             Some(CloseReason::ConnectionRatePerIp) => peer.status = Some(429),
             Some(_) => peer.status = Some(503),
-            None if full => peer.status = Some(503),
+            // A refusal waits for the head, because a probe gets none.
+            None if full && whole => peer.status = Some(503),
             None => {}
         }
         if whole && self.random.chance(30) {

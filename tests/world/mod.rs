@@ -441,7 +441,8 @@ impl<G: Gateway<Out: Output>> World<G> {
             }
             Effect::ToHttp { key, read, permit } => {
                 if let Some(handed_over) = &mut self.handed_over {
-                    handed_over.push(permit);
+                    // A connection for which there is no room ends after its answer.
+                    handed_over.extend(Some(permit).filter(|permit| !permit.is_last_request()));
                 }
                 let held = self.hub.core().limits().http_held.held();
                 // Other connections may be on their way.

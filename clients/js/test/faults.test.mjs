@@ -237,6 +237,56 @@ test("listeners: once, a signal, removed while an event is told, the same one tw
   feed.close();
 }));
 
+// What a program may throw that is no Error.
+const THROWN = [null, undefined, "text", Symbol("s"), Object.create(null), { toString() { throw new Error("of toString"); } }, Object.freeze([])];
+
+test("whatever is thrown, in every place, changes nothing", inWorld(async () => {
+  const { error: log } = console;
+  console.error = () => {};
+  try {
+    for (const thrown of THROWN) {
+      for (const fails of [() => { throw thrown; }, () => Promise.reject(thrown)]) {
+        let asked = 0;
+        const before = sockets.length, token = () => (asked++ ? "x.y.z" : fails());
+        // An error at the start is for the caller, so the first token comes late.
+        const feed = new Channels(URL_, { token: async () => token(), onStatus: fails, onOpen: fails, onMessage: fails, onData: fails, onError: fails, retry: fails });
+        const names = feed.subscribe("a", fails);
+        await settled();
+        assert.deepEqual([feed.status, sockets.length], ["waiting", before]);
+        pass(20_000);
+        await settled();
+        latest().open();
+        await settled();
+        latest().message({ type: "subscribed", channels: ["a"], errors: [], requestId: latest().sent.at(-1).requestId, seq: 1 });
+        latest().message({ type: "data", channel: "a", pattern: null, data: 1, seq: 2 });
+        await settled();
+        assert.deepEqual([feed.status, names.granted], ["open", ["a"]]);
+        latest().end(1006);
+        await settled();
+        assert.equal(feed.status, "waiting");
+        feed.close();
+        await settled();
+      }
+    }
+  } finally {
+    console.error = log;
+  }
+}));
+
+test("a close that a WebSocket refuses closes it all the same", reporting(async (reported) => {
+  for (const how of [[1006, ""], [999], [1000, "x".repeat(200)]]) {
+    const feed = new Levels(URL_), closed = [];
+    latest().open();
+    latest().close = (...given) => {
+      closed.push(given);
+      if (given.length) throw new Error("InvalidAccessError");
+    };
+    feed.close(...how);
+    assert.deepEqual([feed.status, closed.at(-1), reported.length], ["closed", [], 1]);
+    reported.length = 0;
+  }
+}));
+
 const ENGINE = `
   const [part, file] = process.argv.slice(1), log = [];
   const gone = {

@@ -18,8 +18,8 @@ from websockets.http11 import Response
 class Feed:
     """A server that sends a message each time a client has come, and ends the connection if it `cuts`."""
 
-    def __init__(self, cuts=False):
-        self.cuts, self.connections, self.got = cuts, 0, []
+    def __init__(self, cuts=False, message=None):
+        self.cuts, self.message, self.connections, self.got = cuts, message, 0, []
 
     async def __aenter__(self):
         self.server = await serve(self.talk, "127.0.0.1", 0)
@@ -34,8 +34,10 @@ class Feed:
 
     async def talk(self, link):
         self.connections += 1
-        await link.send(json.dumps({"n": self.connections}))
+        await link.send(json.dumps(self.message or {"n": self.connections}))
         if self.cuts:
+            # After a subscription that the client may send.
+            await asyncio.sleep(0.02)
             return await link.close(1012)
         async for text in link:
             self.got.append(text)
@@ -57,13 +59,52 @@ def cancels(*_):
     raise asyncio.CancelledError
 
 
-@pytest.mark.parametrize("why", [fails, cancels])
+class Mute(Exception):
+    """Whose texts fail."""
+
+    def __str__(self):
+        raise ValueError("of the program")
+
+    __repr__ = __str__
+
+
+def fails_mutely(*_):
+    raise Mute
+
+
+@pytest.mark.parametrize("why", [fails, cancels, fails_mutely])
 @pytest.mark.parametrize("where", ["on_status", "on_open", "on_message", "on_state", "retry"])
 async def test_a_function_that_fails_is_reported_and_changes_nothing(where, why):
     async with Feed(cuts=True) as feed, weirgate.Levels(feed.url, **FAST, **{where: why}) as levels:
         await feed.until(lambda: feed.connections >= 4)
-        assert feed.failures and {type(one) for one in feed.failures} == {ValueError if why is fails else asyncio.CancelledError}
+        assert feed.failures and {type(one) for one in feed.failures} == {{fails: ValueError, cancels: asyncio.CancelledError, fails_mutely: Mute}[why]}
         assert levels.state["n"] >= 3
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, Mute])
+@pytest.mark.parametrize("where", ["retry", "token", "url", "on_status", "on_message", "handler"])
+async def test_what_a_function_raises_does_not_end_the_thread_of_a_client(where, error):
+    """As sys.exit() in `retry` or in the function for tokens."""
+    raised = []
+
+    def fails(*_):
+        if len(raised) < 3:
+            raised.append(where)
+            raise error
+        return feed.url if where == "url" else None
+
+    def run():
+        given = {} if where in ("url", "handler") else {where: fails}
+        with weirgate.sync.Channels(fails if where == "url" else feed.url, **FAST, **given) as client:
+            client._thread.loop.call_soon_threadsafe(client._thread.loop.set_exception_handler, lambda loop, context: None)
+            if where == "handler":
+                client.subscribe("a", fails)
+            end = time.monotonic() + 20
+            while (len(raised) < 3 or client.reconnects < 2) and time.monotonic() < end:
+                time.sleep(0.01)
+            assert client._thread.is_alive() and len(raised) == 3 and client.reconnects >= 2
+    async with Feed(cuts=True, message={"type": "data", "channel": "a", "pattern": None, "data": 1, "seq": 1}) as feed:
+        await asyncio.to_thread(run)
 
 
 @pytest.mark.parametrize("value", ["soon", math.nan, [], 1j, object()])

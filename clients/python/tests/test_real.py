@@ -452,20 +452,6 @@ def test_the_same_without_asyncio(start_weirgate, redis_server):
     trades.close()
 
 
-def test_a_callback_that_would_wait_for_itself_fails_at_once(start_weirgate):
-    server = start_weirgate("demo").wait_ready()
-    failures = []
-
-    def on_state(state, kept):
-        try:
-            levels.send("x")
-        except RuntimeError as error:
-            failures.append(str(error))
-    with weirgate.sync.Levels(server.ws_url, on_state=on_state) as levels:
-        next(iter(levels))
-    assert "cannot wait" in failures[0]
-
-
 async def test_options_that_nobody_reads_are_refused_and_nobody_there_is_no_error():
     with pytest.raises(TypeError, match="on_sate"):
         weirgate.Levels("ws://127.0.0.1:1/", on_sate=print)
@@ -523,7 +509,7 @@ def test_latency_and_status_without_asyncio(start_weirgate, redis_server):
             assert time.monotonic() - begin < 10
             time.sleep(0.02)
         assert abs(latency.server_now() - time.time() * 1000) <= latency.error_ms + 1
-        assert states[-1] == ("open", "All is well.", (("open", "All is well."),))
+        assert states[-1] == ("open", "All is well.", (("open", "All is well."),)) and channels.retry_in_ms == 0
         end()
         latency.end()
     assert states[-1].state == "open"

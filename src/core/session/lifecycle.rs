@@ -8,7 +8,7 @@ use super::{Intake, Moved, Pause, Pauses, Sending, Session};
 use crate::deadlines::{Timer, Timers};
 use crate::protocol::{Encoding, Protocol};
 use crate::send_queue::SendQueue;
-use crate::{CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now};
+use crate::{CloseCode, CloseReason, Closing, Ended, Limits, MaxRate, Now, RequestRefusal};
 use weirgate_wire::admission::{ConnectionPermit, TokenBucket};
 use weirgate_wire::auth::TokenMarks;
 use weirgate_wire::head::{HeadError, TLS_HANDSHAKE};
@@ -66,6 +66,21 @@ pub(crate) struct Departed {
 }
 
 impl Session {
+    /// Refuses the request of a connection for which there is no room, once its head has come.
+    pub(crate) fn refuse_later(&mut self, refusal: RequestRefusal, reason: CloseReason) {
+        if let Phase::Head(head) = &mut self.cold.phase {
+            head.refusal = Some((refusal, reason));
+        }
+    }
+
+    /// The refusal of a connection for which there is no room.
+    pub(crate) fn later_refusal(&self) -> Option<(RequestRefusal, CloseReason)> {
+        match &self.cold.phase {
+            Phase::Head(head) => head.refusal,
+            _ => None,
+        }
+    }
+
     /// Collects the request head. Returns the head once whole, with the bytes after the head left in
     /// the input; `None` until then, or if no head is awaited.
     ///
@@ -76,7 +91,7 @@ impl Session {
         input: &mut &[u8],
         bytes_max: usize,
     ) -> Result<Option<Vec<u8>>, HeadError> {
-        let Phase::Head(Head { read, scanner }) = &mut self.cold.phase else {
+        let Phase::Head(Head { read, scanner, .. }) = &mut self.cold.phase else {
             return Ok(None);
         };
         let before = read.len();

@@ -4,7 +4,7 @@
 
 use crate::protocol::Protocol;
 use crate::stats::{Moved, PhaseKind};
-use crate::{CloseCode, CloseReason, Closing, Dropped};
+use crate::{CloseCode, CloseReason, Closing, Dropped, RequestRefusal};
 use weirgate_wire::head::HeadScanner;
 
 /// The allowed changes of phase.
@@ -30,6 +30,8 @@ pub(super) enum Phase {
 pub(super) struct Head {
     pub(super) read: Vec<u8>,
     pub(super) scanner: HeadScanner,
+    /// The refusal of a connection for which there is no room.
+    pub(super) refusal: Option<(RequestRefusal, CloseReason)>,
 }
 
 /// A client that gets messages.

@@ -5,6 +5,7 @@
 //! coding unasked (RFC 9110 §8.4). The gateway limits how many calls run at once, and interprets the answers. Called by
 //! `kinds`.
 
+use crate::gateways::events::aside::aside;
 use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
 use crate::gateways::events::metrics;
 use crate::services::fetch::Redirects;
@@ -28,7 +29,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 use weirgate_bus::runtime::{Clock, detached};
 use weirgate_server::http::body;
-use weirgate_server::http::body::{HeldBody, ReadBodyError, aside};
+use weirgate_server::http::body::{HeldBody, ReadBodyError};
 use weirgate_server::telemetry::{GatewayMetric, names};
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::{LogBudget, LogLine};

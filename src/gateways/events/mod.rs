@@ -3,6 +3,7 @@
 //! Each connection is a strict sequence: a message is handled after the answer to the message before. Must not know a
 //! socket or HTTP. The hub calls it through [`weirgate_core::Gateway`].
 
+mod aside;
 pub mod broadcast;
 pub mod bus;
 pub mod call;

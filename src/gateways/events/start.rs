@@ -10,6 +10,7 @@ use crossbeam_channel::{Sender, unbounded};
 use tokio::sync::oneshot;
 
 use crate::commands::{GatewayKind, TokenUse};
+use crate::gateways::events::aside::aside;
 use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
 use crate::gateways::events::bus::PushOutcome;
 use crate::gateways::events::bus::open::Bus;
@@ -34,7 +35,7 @@ use crate::services::{ByService, ServicesAway, Upstream};
 use weirgate_bus::runtime::{Clock, LateWake, tls_roots};
 use weirgate_core::FrameBytes;
 use weirgate_server::http::{
-    Answer, Bytes, ClientModule, FrontPage, Route, StatusCode, aside, client_routes,
+    Answer, Bytes, ClientModule, FrontPage, Route, StatusCode, client_routes,
 };
 use weirgate_server::run::{CommonSettings, Inputs, Parts, Prepared, Question, RunError, say};
 use weirgate_server::settings::{Checked, Part, Rows};

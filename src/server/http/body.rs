@@ -1,5 +1,4 @@
-//! Bodies in pieces: request bodies for handlers, answer bodies for clients. And a separate thread for work on large
-//! bodies.
+//! Bodies in pieces: request bodies for handlers, answer bodies for clients.
 //!
 //! A request body has a least speed: a client that sends a byte now and then must hold neither a connection to a
 //! service nor room for its body.
@@ -13,8 +12,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use weirgate_bus::runtime::Clock;
@@ -277,33 +274,6 @@ impl Body for RequestBody {
 /// without the end of the body, so that no client takes a part for the whole: the last chunk is missing, or, where the
 /// end of the connection would be the end of the body, the connection is reset.
 pub(crate) type AnswerBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>;
-
-/// Work on at most this many bytes runs on the calling thread: it takes about 1 ms.
-const HERE_BYTES_MAX: usize = 256 * 1024;
-
-/// The most jobs on other threads at the same time; more jobs wait, so that they never take all cores from the loop.
-const PLACES: usize = 2;
-
-static FREE: Semaphore = Semaphore::const_new(PLACES);
-
-/// Runs `work` on another thread, or on the calling thread if `bytes`, the size of its input, is small. Returns `None`
-/// if the work panicked on the other thread.
-pub async fn aside<T: Send + 'static>(
-    bytes: usize,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    if bytes <= HERE_BYTES_MAX {
-        return Some(work());
-    }
-    // The semaphore is never closed.
-    let place = FREE.acquire().await.ok()?;
-    // The work holds the permit even if the caller stops waiting.
-    let placed = move || {
-        let _place = place;
-        work()
-    };
-    spawn_blocking(placed).await.ok()
-}
 
 /// The least speed of a body. Clients on the slowest links send three times as fast.
 const BYTES_PER_SECOND_MIN: u32 = 512;

@@ -122,6 +122,7 @@ pub(super) async fn serve(
     }
     // The admin listener has few places, so the time for a head begins with the connection.
     let in_head = !read.is_empty() || back.is_none();
+    let is_last_request = permit.is_last_request();
     let clock = Rc::new(ConnectionClock::start(in_head, permit, settings, time));
     let limits = HeadLimits {
         bytes_max: settings.head_bytes_max,
@@ -146,6 +147,10 @@ pub(super) async fn serve(
     let mut http = server
         .protocol
         .serve_connection(TokioIo::new(gate.clone()), requests);
+    if is_last_request {
+        // There is no room for the connection, so hyper closes it after the answer.
+        Pin::new(&mut http).graceful_shutdown();
+    }
     let unwritten = Unwritten {
         of: &settings.held,
         client: peer.client(),

@@ -20,7 +20,7 @@ mod readiness;
 mod service;
 pub mod site;
 
-pub use body::{BodyTooSlow, BoxError, ReadBodyError, RequestBody, aside};
+pub use body::{BodyTooSlow, BoxError, ReadBodyError, RequestBody};
 pub use caller::{Caller, ClientAccess};
 pub use files::{ClientModule, client_routes};
 pub use handover::{Handover, HttpSettings, WayBack};

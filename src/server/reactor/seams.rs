@@ -101,7 +101,7 @@ impl ReactorSettings {
     }
 
     /// The most time to which the limit grows while connections end.
-    pub fn stop_us_max(&self, connections: u64) -> u64 {
+    pub(crate) fn stop_us_max(&self, connections: u64) -> u64 {
         self.stop_us(connections) + self.stop_timeout_us
     }
 

@@ -2,6 +2,7 @@
 
 mod buffers;
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write as _};
 use std::net::Shutdown;
 use std::time::Duration;
@@ -32,6 +33,8 @@ struct Socket {
     was_full: bool,
     /// The socket is in a list of readable sockets: once, however many edges came.
     readable: bool,
+    /// The socket is in the list of those whose kept records the kernel takes.
+    has_room: bool,
     cost: Cost,
     unread: Unread,
     /// The poll has reported the end of the peer's side, perhaps behind unread bytes.
@@ -92,6 +95,8 @@ pub(super) struct Sockets {
     slots: Vec<Option<Socket>>,
     /// Sockets that may hold unread bytes.
     readable: Readable,
+    /// Sockets with kept records of TLS, which the kernel takes again.
+    with_room: VecDeque<SessionKey>,
     joined: Joined,
     tls: TlsBuffers,
     /// Sockets whose TLS was chosen for eviction.
@@ -106,6 +111,7 @@ impl Sockets {
             registry,
             slots: Vec::new(),
             readable: Readable::default(),
+            with_room: VecDeque::new(),
             joined: Joined::default(),
             tls: TlsBuffers::default(),
             chosen: Chosen::new(wake.waker()),
@@ -142,6 +148,7 @@ impl Sockets {
             ends: false,
             was_full: false,
             readable: false,
+            has_room: false,
             cost: Cost::Head,
             unread: Unread::Nothing,
             end: None,
@@ -355,9 +362,38 @@ impl Sockets {
         outcome
     }
 
-    /// Handles a report of the poll that the socket takes bytes again: sends the kept records of TLS. For a unix
-    /// socket, ends the request for such reports: every message that its client reads would wake the loop.
-    pub(super) fn has_room(&mut self, key: SessionKey) -> Room {
+    /// Handles a report of the poll that the socket takes bytes again. Returns whether the client can be written to at
+    /// once: kept records of TLS go first, and they are sent when there is time ([`next_with_room`](Self::next_with_room)).
+    pub(super) fn note_room(&mut self, key: SessionKey) -> bool {
+        let socket = self.socket(key);
+        let kept = socket.filter(|socket| socket.tls.as_ref().is_some_and(|tls| tls.has_kept()));
+        let Some(socket) = kept else {
+            self.end_request_for_room(key);
+            return true;
+        };
+        if !std::mem::replace(&mut socket.has_room, true) {
+            self.with_room.push_back(key);
+        }
+        false
+    }
+
+    /// Whether kept records of TLS can be sent.
+    pub(super) fn has_sendable(&self) -> bool {
+        !self.with_room.is_empty()
+    }
+
+    /// Removes and returns the next socket with kept records that the kernel takes.
+    pub(super) fn next_with_room(&mut self) -> Option<SessionKey> {
+        let key = self.with_room.pop_front()?;
+        if let Some(socket) = self.socket(key) {
+            socket.has_room = false;
+        }
+        Some(key)
+    }
+
+    /// Sends the kept records of TLS, as many as the kernel takes. For a unix socket, ends the request for reports of
+    /// room: every message that its client reads would wake the loop.
+    pub(super) fn send_kept(&mut self, key: SessionKey) -> Room {
         let Some(socket) = socket_of(&mut self.slots, key) else {
             return Room::Free;
         };

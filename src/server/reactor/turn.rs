@@ -309,6 +309,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         }
         self.begin(Phase::Read);
         events.iter().for_each(|event| self.event(now, event));
+        self.send_kept(now);
         self.accept_and_read(now);
         self.begin(Phase::Inputs);
         self.take_inputs(now);
@@ -356,7 +357,8 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Whether this turn has left something to read, to send or to close for a client.
     fn clients_wait(&self) -> bool {
         let readable = Cost::ALL.map(|cost| self.sockets.readable(cost));
-        let has_to_write = self.hub.has_to_flush() || self.hub.has_effects();
+        let has_to_write = self.hub.has_to_flush() || self.sockets.has_sendable();
+        let has_to_write = has_to_write || self.hub.has_effects();
         let waiting = self.hub.waiting_shares() + self.hub.waiting_for_room();
         has_to_write || waiting > 0 || readable != [0; Cost::ALL.len()]
     }
@@ -391,13 +393,25 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
                 self.sockets.note_end(key, event);
                 self.note_unread(key, Unread::of(event));
                 self.check_end(now, key);
-                if event.is_writable() {
-                    match self.sockets.has_room(key) {
-                        Room::Free => self.hub.handle_writable(now, key),
-                        Room::Moved => self.hub.handle_progress(now, key),
-                        Room::Full => {}
-                    }
+                if event.is_writable() && self.sockets.note_room(key) {
+                    self.hub.handle_writable(now, key);
                 }
+            }
+        }
+    }
+
+    /// Sends kept records of TLS to clients whose sockets take bytes again, as many as there is time for: they may be some
+    /// MiB together.
+    fn send_kept(&mut self, now: Now) {
+        self.hub.begin_part(self.settings.budgets.flush_us);
+        while let Some(key) = self.sockets.next_with_room() {
+            match self.sockets.send_kept(key) {
+                Room::Free => self.hub.handle_writable(now, key),
+                Room::Moved => self.hub.handle_progress(now, key),
+                Room::Full => {}
+            }
+            if !self.hub.has_time() {
+                return;
             }
         }
     }

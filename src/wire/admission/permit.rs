@@ -31,6 +31,7 @@ pub struct ConnectionPermit {
     held: Permit,
     is_http: bool,
     is_tls: bool,
+    is_last: bool,
     /// Memory of what the client's token says, and of what the gateway keeps for this client beyond others.
     token_bytes: u32,
     client_bytes: u32,
@@ -69,10 +70,24 @@ impl ConnectionPermit {
             held,
             is_http: false,
             is_tls: false,
+            is_last: false,
             token_bytes: 0,
             client_bytes: 0,
             _of_address: None,
         }
+    }
+
+    /// A connection for which there is no room: it ends after the answer to its request.
+    pub fn of_last_request(held: Permit) -> Self {
+        Self {
+            is_last: true,
+            ..Self::of(held)
+        }
+    }
+
+    /// Whether the connection ends after the answer to its request.
+    pub fn is_last_request(&self) -> bool {
+        self.is_last
     }
 
     /// Charges what the connection takes as plain HTTP, or as a connection of the loop.

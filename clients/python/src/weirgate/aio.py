@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from typing import Any, Generic, Self, TypeVar, Unpack
 
 from .channels import ChannelsCore
-from .connection import Connection, plain, value_of
-from .core import LevelsCore, RequestError
+from .connection import Connection, plain, raise_end, value_of
+from .core import LevelsCore, RequestError, text_of
 from .iteration import Inbox, Inboxes, Iteration
 from .options import (
     Brings, Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade,
@@ -173,7 +173,7 @@ class _Subscriber(_Session[Item]):
         if subscription.on_item is not None:
             subscription.on_item(item)
         if subscription.handler is not None and (error := self._call(subscription.handler, details)):
-            self._core.report(RequestError("handler", repr(error), error))
+            self._core.report(RequestError("handler", text_of(error), error))
 
 
 class Trades(_Subscriber[Trade]):
@@ -215,7 +215,10 @@ class Channels(_Subscriber[ChannelMessage[Data]], Generic[Data]):
     async def _renew(self) -> None:
         try:
             token = await value_of(self._token(False))
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            raise_end(error)
             self._core.handle_no_token(self._now(), error)
         else:
             self._core.handle_token(self._now(), token)

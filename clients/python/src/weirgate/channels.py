@@ -8,7 +8,7 @@ import re
 from datetime import datetime
 from typing import Any, cast
 
-from .core import Gap, RequestError, Status
+from .core import Gap, RequestError, Status, text_of
 from .options import Brings
 from .outputs import Renew
 from .sessions import Request, is_pictured
@@ -92,16 +92,16 @@ class ChannelsCore(SubscriberCore):
         self.ask(now, lambda request_id: {"action": "authenticate", "token": token, "requestId": request_id},
                  is_bound=True, on_done=done)
 
-    def handle_no_token(self, now: float, error: Exception) -> None:
+    def handle_no_token(self, now: float, error: BaseException) -> None:
         """The function for tokens has failed."""
         self.now = now
         if self._is_asking:
             self._is_asking = False
             self._failed_token(error)
 
-    def _failed_token(self, error: Exception) -> None:
+    def _failed_token(self, error: BaseException) -> None:
         self._plan_renewal(self._ends_at)
-        self._emit("error", RequestError("token", repr(error), error))
+        self._emit("error", RequestError("token", text_of(error), error))
 
     def _admit(self, message: dict[str, Any], request: Request | None) -> None:
         if request is not None:

@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from . import fallback
-from .core import Close, Core, Options, Status, check_close
+from .core import Close, Core, Options, Status, check_close, text_of
 from .iteration import Inbox, Inboxes, Iteration
 from .options import ConnectionOptions, Url
 from .outputs import Deliver, Dial, Drop, Emit, Output, Renew, Report, Send, Warn
@@ -90,7 +90,7 @@ class Connection(Generic[Item]):
     @property
     def retry_in_ms(self) -> float:
         """While waiting: how long until the next attempt."""
-        return max(0.0, self._core.retry_at - self._now())
+        return max(0.0, self._core.retry_at - self._time())
 
     # ---- Actions
 
@@ -222,10 +222,7 @@ class Connection(Generic[Item]):
                 result.close()
                 raise TypeError("the callback returns a coroutine, and nobody awaits it: use `async for`, or asyncio.create_task")
         except BaseException as error:
-            # The program ends itself. In the thread of `weirgate.sync` only the thread would end.
-            if isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread():
-                raise
-            self._report(f"callback {listener!r}", error)
+            self._report(f"callback {text_of(listener)}", error)
             return error
         return None
 
@@ -234,11 +231,16 @@ class Connection(Generic[Item]):
             _LOG.warning("%s", said)
 
     def _report(self, what: str, error: BaseException) -> None:
+        raise_end(error)
         self._loop.call_exception_handler({"message": f"weirgate: {what} failed", "exception": error})
 
     def _now(self) -> float:
         """Milliseconds on the clock of the event loop. Raises RuntimeError as `_check_loop`."""
         self._check_loop()
+        return self._time()
+
+    def _time(self) -> float:
+        """The same for every thread, to read."""
         return self._loop.time() * 1000
 
     def _check_loop(self) -> None:
@@ -266,7 +268,9 @@ class Connection(Generic[Item]):
                 self._pump()
                 return
             link = await self._dial(address, token)
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             if task not in self._closing:
                 if not isinstance(error, _NETWORK):
                     self._report("an attempt to connect", error)
@@ -354,10 +358,23 @@ def _address(url: str, query: list[tuple[str, str]]) -> str:
     return urlunsplit((scheme, parts.netloc, parts.path, urlencode(kept + query), ""))
 
 
-def _why(error: Exception) -> dict[str, Any]:
+def raise_end(error: BaseException) -> None:
+    """Raises an error by which the program ends itself. In the thread of `weirgate.sync` only the thread would end."""
+    if isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread():
+        raise error
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def _why(error: BaseException) -> dict[str, Any]:
     """The error and status of a failed attempt."""
     if isinstance(error, InvalidStatus):
         status, wait = error.response.status_code, error.response.headers.get("Retry-After", "")
         return {"reason": f"HTTP status {status}", "status": status, "retry_after_ms": 1000.0 * int(wait) if wait.isdecimal() else 0.0}
     name = errno.errorcode.get(error.errno) if isinstance(error, OSError) and error.errno else None
-    return {"reason": str(error) or type(error).__name__, "error": name}
+    return {"reason": _said(error) or type(error).__name__, "error": name}

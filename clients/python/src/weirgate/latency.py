@@ -46,18 +46,24 @@ class LatencyCore:
 
     # ---- For programs
 
+    # Of `weirgate.sync` other threads call these: each reads the trips once.
+
     def error_ms(self, now: float) -> float | None:
-        return _error(self._best(now), now) if self._trips else None
+        best = self._best(now)
+        return None if best is None else _error(best, now)
 
     @property
     def round_trip_ms(self) -> float | None:
-        return self._trips[-1].trip_ms if self._trips else None
+        trips = self._trips
+        return trips[-1].trip_ms if trips else None
 
     def server_now(self, now: float) -> float | None:
-        return now + self._best(now).offset_ms if self._trips else None
+        best = self._best(now)
+        return None if best is None else now + best.offset_ms
 
     def age_of(self, now: float, message: Mapping[str, Any]) -> float | None:
-        return max(0.0, now + self._best(now).offset_ms - _stamp(message)) if self._trips else None
+        server_ms = self.server_now(now)
+        return None if server_ms is None else max(0.0, server_ms - _stamp(message))
 
     # ---- Reports of the driver
 
@@ -67,10 +73,10 @@ class LatencyCore:
             self._begin()
         elif type == "subscribed":
             self._subscribed_at = now
-        elif self._trips:
+        elif best := self._best(now):
             message = args[0] if len(args) == 1 else {"timestamp": args[1]}
             # What the subscription brings from before it, such as missed messages, is old and not late.
-            if not message.get("retained") and _stamp(message) - self._best(now).offset_ms >= self._subscribed_at:
+            if not message.get("retained") and _stamp(message) - best.offset_ms >= self._subscribed_at:
                 self.ms = self.age_of(now, message)
 
     def handle_timer(self, now: float) -> None:
@@ -110,9 +116,9 @@ class LatencyCore:
         kept = [one for one in self._trips if abs(one.offset_ms - trip.offset_ms) <= trip.error_ms + _error(one, trip.at)]
         self._trips = [*kept, trip][-_TRIPS_MAX:]
 
-    def _best(self, now: float) -> _Trip:
+    def _best(self, now: float) -> _Trip | None:
         """The round trip that says most."""
-        return min(reversed(self._trips), key=lambda trip: _error(trip, now))
+        return min(reversed(self._trips), key=lambda trip: _error(trip, now), default=None)
 
 
 def _error(trip: _Trip, now: float) -> float:

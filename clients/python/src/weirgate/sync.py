@@ -121,10 +121,6 @@ class Connection(Generic[Item]):
         self._worker.check_process()
         return self._made
 
-    def _in_thread(self, work: Callable[[], Any]) -> Any:
-        """The result of `work` in the client's thread, where a callback may be the caller."""
-        return work() if self._worker.is_here() else self._worker.wait_for(work)
-
 
 class Levels(Connection[dict[str, Any]]):
     """`weirgate levels`. Iteration takes the newest state, as in `state`."""
@@ -306,11 +302,11 @@ def connect(url: Url, **options: Unpack[ConnectionOptions]) -> Connection[str]:
 def latency_of(client: _Subscriber[Any], *, ping_ms: float = 60_000.0) -> Latency:
     """As `weirgate.latency_of`."""
     inner = client._inner
-    return client._in_thread(lambda: watching.latency_of(inner, ping_ms=ping_ms))
+    return client._worker.wait_for(lambda: watching.latency_of(inner, ping_ms=ping_ms))
 
 
 def status_of(client: Connection[Any], changed: Callable[[FeedStatus], object], *, latency: Latency | None = None,
               late_ms: float = 1_000.0, recent_ms: float = 10_000.0) -> Callable[[], None]:
     """As `weirgate.status_of`; `changed` is called in the client's thread."""
     inner = client._inner
-    return client._in_thread(lambda: watching.status_of(inner, changed, latency=latency, late_ms=late_ms, recent_ms=recent_ms))
+    return client._worker.wait_for(lambda: watching.status_of(inner, changed, latency=latency, late_ms=late_ms, recent_ms=recent_ms))

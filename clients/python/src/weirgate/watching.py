@@ -68,7 +68,7 @@ class Latency:
     def error_ms(self) -> float | None:
         """`ms`, `server_now` and `age_of` are wrong by at most so much: half of the best round trip, and what clocks drift
         since."""
-        return self._core.error_ms(self._client._now())
+        return self._core.error_ms(self._client._time())
 
     @property
     def round_trip_ms(self) -> float | None:
@@ -77,11 +77,11 @@ class Latency:
 
     def server_now(self) -> float | None:
         """The time of the server now, Unix time in ms."""
-        return self._core.server_now(self._client._now())
+        return self._core.server_now(self._client._time())
 
     def age_of(self, message: Mapping[str, Any]) -> float | None:
         """How old a message is now, in ms: since the bus with `--stamp`, else since its `timestamp`."""
-        return self._core.age_of(self._client._now(), message)
+        return self._core.age_of(self._client._time(), message)
 
     def end(self) -> None:
         self._watch.end()
