@@ -126,7 +126,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "tls-client-ca",
         Kind::Path,
         field!(TlsSettings, client_ca),
-        "PEM file with authorities: each client must show a certificate that one of them signed",
+        "PEM file with authorities: each client must show a certificate of one of them",
     ),
     Setting::new(
         "tls-min",
