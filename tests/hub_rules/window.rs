@@ -420,7 +420,10 @@ fn windows_of_few_clients_cost_so_many_bytes_a_second() {
         chained
     };
     let first = publish(0..messages);
-    assert!((messages / 3..messages * 2 / 3).contains(&first), "{first} of {messages}");
+    assert!(
+        (messages / 3..messages * 2 / 3).contains(&first),
+        "{first} of {messages}"
+    );
     let second = publish(0..10) - first;
     assert_eq!(second, 10);
 }
