@@ -84,7 +84,7 @@ impl<'a> SubjectsSession<'a> {
             }
         };
         self.retained.close(self.wire.out());
-        match self.tell_retained() {
+        match self.send_retained() {
             Err(gone @ Stop::LoopGone) => gone,
             _ => stop,
         }
