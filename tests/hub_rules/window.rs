@@ -117,7 +117,7 @@ fn keyed(core: &Core, topic: usize, body: &str) -> Arc<Frame> {
     Frame::text(core.frame_bytes())
         .key(ConflationKey(topic as u64))
         // Some messages are of one user alone.
-        .common(body.len() % 7 > 0)
+        .common(!body.len().is_multiple_of(7))
         .received(core.now())
         .body(body.as_bytes())
         .finish()
@@ -420,7 +420,10 @@ fn windows_of_few_clients_cost_so_many_bytes_a_second() {
         chained
     };
     let first = publish(0..messages);
-    assert!((messages / 3..messages * 2 / 3).contains(&first), "{first} of {messages}");
+    assert!(
+        (messages / 3..messages * 2 / 3).contains(&first),
+        "{first} of {messages}"
+    );
     let second = publish(0..10) - first;
     assert_eq!(second, 10);
 }

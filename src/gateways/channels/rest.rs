@@ -15,7 +15,7 @@ use weirgate_wire::json::{ListWriter, TextList};
 /// A request under way, with the answer so far.
 #[derive(Debug)]
 pub(super) enum Rest {
-    Subscribe(Subscribing),
+    Subscribe(Box<Subscribing>),
     Unsubscribe(Unsubscribing),
     Authenticate(Again),
 }
@@ -112,7 +112,7 @@ impl ChannelsGateway {
         (names, resumed, status): (TextList, Option<Resumed>, bool),
         request_id: String,
     ) -> Rest {
-        Rest::Subscribe(Subscribing {
+        Rest::Subscribe(Box::new(Subscribing {
             names,
             check: self.check(client),
             entries: Entries::new(status),
@@ -122,7 +122,7 @@ impl ChannelsGateway {
                 ..FollowUp::default()
             },
             request_id,
-        })
+        }))
     }
 
     /// Goes on with a request while the client has a share. Returns the answer, with the names that it waits for;

@@ -308,7 +308,7 @@ impl ChannelsGateway {
         (resuming, beside): (&mut Resuming, usize),
     ) {
         let mut names = Vec::new();
-        while let Some(name) = resuming.names.next() {
+        for name in resuming.names.by_ref() {
             names.push(name);
             if names.len() == NAMES_AT_ONCE || !core.has_share() {
                 break;

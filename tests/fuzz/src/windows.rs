@@ -328,8 +328,8 @@ impl Run {
 pub(crate) fn run(data: &[u8]) -> u64 {
     let ([level, write, small, clients], steps) = choices(data);
     let mut run = Run::new([level, write, small]);
-    for at in 0..1 + usize::from(clients) % 4 {
-        run.connect(PATHS[at]);
+    for path in PATHS.iter().take(1 + usize::from(clients) % 4) {
+        run.connect(path);
     }
     let (steps, _) = steps.as_chunks::<7>();
     for step in steps.iter().take(STEPS_MAX) {
