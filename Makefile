@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint docs bench conformance nats-versions soak instructions simulate hostile storms outages clients redis-restart peers compare pace deploy-test release release-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines uncharged check-starts how-large long-turns
+.PHONY: help demo test quick served lint docs bench conformance nats-versions soak instructions simulate hostile storms outages clients redis-restart peers compare pace deploy-test release release-test deb deb-test deny sbom reproducible mutants mutants-sample fuzz screenshots clean deps build debug-build pytest slow-lines uncharged check-starts how-large long-turns
 
 # Debian puts nats-server where not every PATH looks.
 export PATH := $(PATH):/usr/sbin
@@ -29,6 +29,10 @@ test: deps ## Install what the tests need, build once, run all tests to their en
 
 quick: deps ## Between two edits: units, rules, 100 seeds, a black-box test of each gateway (a minute)
 	scripts/run_tests.py --quick
+
+served: ## After a change of clients/js: the scripts and types that gateways serve, clients/js/served (npm)
+	[ -d tests/node/node_modules/terser ] || (cd tests/node && npm ci --no-audit --no-fund --loglevel=error)
+	node scripts/serve_clients.mjs
 
 lint: ## Formatting, clippy, docs, and the rules that no compiler checks
 	cargo fmt --all --check
@@ -67,11 +71,12 @@ compare: build ## weirgate beside all peers that are set up, with a page of plot
 	add axum target/peers/release/peer-axum target/peers/release/peer-axum; \
 	add "axum-4KB" target/peers/release/peer-axum "target/peers/release/peer-axum 4096"; \
 	add ws $(PEERS)/node-ws/node_modules "node $(PEERS)/node-ws/server.mjs"; \
+	add nats-ws "$$(command -v nats-server)" $(PEERS)/nats-ws/server.py; \
 	add FastAPI target/peers/fastapi "target/peers/fastapi/bin/python $(PEERS)/fastapi/server.py"; \
 	[ "$${#absent[@]}" = 0 ] || printf '%s\n' "not set up, so not measured: $${absent[*]}" \
 	    "make peers sets them up; uWebSockets: make peers UWEBSOCKETS=its checkout" >&2; \
-	$(TARGET)/release/loadtest compare "$${servers[@]}" --aa --pin --rounds $(or $(ROUNDS),20) --messages 60 \
-	    --clients $(or $(CLIENTS),1000) --bytes $(or $(BYTES),2048$(comma)8192) --report target/compare
+	$(TARGET)/release/loadtest compare "$${servers[@]}" --send 'nats-ws=CONNECT {"verbose":false}\r\nSUB market.flow 1\r\n' \
+	    --aa --pin --rounds $(or $(ROUNDS),20) --messages 60 --clients $(or $(CLIENTS),1000$(comma)100) --bytes $(or $(BYTES),2048$(comma)8192) --report target/compare
 
 pace: build ## One message, 1 to 100 clients: levels, channels, trades beside the raw limit and the floor on the same bus (20 minutes; idle machine); ROUNDS, ROWS
 	ROUNDS=$(or $(ROUNDS),3) ROWS="$(ROWS)" loadtest/pace.sh $(TARGET)/release

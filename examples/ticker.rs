@@ -6,6 +6,7 @@
 use std::{convert::Infallible, process::ExitCode, sync::Arc, thread, time::Duration};
 
 use weirgate::commands;
+use weirgate::commands::GatewayKind;
 use weirgate::commands::Program;
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
@@ -13,7 +14,7 @@ use weirgate_bus::{Source, SourceLink};
 use weirgate_core::*;
 use weirgate_core::{BusEvent, BusMessage, Place};
 use weirgate_server::http::{Answer, Route, StatusCode};
-use weirgate_server::run::{CommonSettings, GatewayKind, Parts, Prepared, RunError, say};
+use weirgate_server::run::{CommonSettings, Parts, Prepared, RunError, say};
 use weirgate_server::settings::{At, Checked, Heading, Part, Rows, Setting};
 use weirgate_wire::auth::Origins;
 use weirgate_wire::head::RequestHead;

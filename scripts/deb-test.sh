@@ -30,7 +30,7 @@ list=$(dpkg-deb -c "$folder/weirgate.deb")
 # Mode and path of files, without the leading dot.
 has() { grep -qE "^$1 (root/root|0/0) +[0-9]+ [^ ]+ [^ ]+ \.$2\$" <<<"$list" || die "not in the package: $1 $2"; }
 has -rwxr-xr-x /usr/bin/weirgate
-for page in weirgate weirgate-{levels,trades,channels,events,demo,health,token,token-mint}; do
+for page in weirgate weirgate-{levels,trades,channels,events,demo,health,token,token-inspect}; do
     has -rw-r--r-- "/usr/share/man/man1/$page\.1\.gz"
 done
 has -rw-r--r-- /usr/share/bash-completion/completions/weirgate

@@ -20,6 +20,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -57,18 +58,21 @@ class Part:
         self.process = None
 
     def run(self):
-        """Runs the part to its end, its output in its log; (exit status, seconds)."""
+        """Runs the part to its end, its output in its log; (exit status, seconds, CPU seconds with its children's)."""
         begin = time.monotonic()
         with open(self.log_path, "wb") as log:
             # A session of its own, so that all its processes can be ended.
             self.process = subprocess.Popen(self.command, cwd=self.folder, env={**os.environ, **self.env}, stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-            try:
-                status = self.process.wait(PART_MAX_S)
-            except subprocess.TimeoutExpired:
-                status = f"ended after {PART_MAX_S} s"
+            hangs = threading.Timer(PART_MAX_S, self.end)
+            hangs.start()
+            _, status, used = os.wait4(self.process.pid, 0)
+            self.process.returncode = os.waitstatus_to_exitcode(status)
+            seconds = time.monotonic() - begin
+            hangs.cancel()
             self.end()
-        return status, time.monotonic() - begin
+        status = f"ended after {PART_MAX_S} s" if seconds >= PART_MAX_S else self.process.returncode
+        return status, seconds, used.ru_utime + used.ru_stime
 
     def end(self):
         """Ends what the part has started and left."""
@@ -154,9 +158,9 @@ def run_all(parts):
         running = {pool.submit(part.run): part for part in parts}
         try:
             for done in concurrent.futures.as_completed(running):
-                part, (status, seconds) = running[done], done.result()
+                part, (status, seconds, cpu_seconds) = running[done], done.result()
                 said = "ok    " if status == 0 else "FAILED"
-                print(f"{said} {seconds:6.1f} s  {part.name}{f' (status {status})' if status else ''}", flush=True)
+                print(f"{said} {seconds:6.1f} s {cpu_seconds:6.1f} CPU s  {part.name}{f' (status {status})' if status else ''}", flush=True)
                 if status != 0:
                     failed.append(part)
         except KeyboardInterrupt:

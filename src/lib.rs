@@ -1,8 +1,9 @@
 //! weirgate: one process between a message bus and WebSocket clients. This crate has the four gateways and the command
 //! line; the parts are crates of their own, each in a folder of `src`.
 //!
-//! A contract with clients is here and nowhere else, in one folder of [`gateways`]; sockets of clients and threads of
-//! buses are never here. Begin with `gateways/mod.rs`, then one folder.
+//! A contract with clients is here and nowhere else, in one folder of [`gateways`]; [`services`] has the connections to
+//! HTTP services, `keys` the keys of tokens. Sockets of clients and threads of buses are never here. Begin with
+//! `gateways/mod.rs`, then one folder.
 //!
 //! | crate | holds |
 //! | --- | --- |
@@ -16,3 +17,5 @@
 
 pub mod commands;
 pub mod gateways;
+mod keys;
+pub mod services;

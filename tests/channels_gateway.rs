@@ -15,6 +15,7 @@ mod channels_gateway {
     mod kept_names;
     mod many_names;
     mod own_rate;
+    mod raw;
     mod requests;
     mod resume;
     mod retained;

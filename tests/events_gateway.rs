@@ -10,6 +10,7 @@ mod events_gateway {
     mod bus_random;
     mod cuts;
     mod resume;
+    mod tokens;
     mod toy_bus;
     mod waiting;
 }
@@ -177,7 +178,7 @@ fn what_a_service_is_asked_keeps_its_text() {
         r#"{"data":{ "n": 1.50, "b": 12345678901234567890123 },"event":"lobby.\u0078","x":1}"#,
     );
     let call = world.outputs.pop().expect("a call");
-    assert_eq!(call.service, EventsService::Lobby);
+    assert_eq!(call.service, EventsService::LOBBY);
     let body = String::from_utf8(call.body.clone()).expect("text");
     let (client, message) = body.split_once(r#","message":"#).expect("two parts");
     assert!(
@@ -255,7 +256,7 @@ fn each_connection_is_a_sequence_and_waits_for_nobody_else() {
         ]
     );
     let run = world.outputs.pop().expect("the next");
-    assert_eq!(run.service, EventsService::Simulation);
+    assert_eq!(run.service, EventsService::SIMULATION);
     answer(&mut world, &run, "null");
     assert_eq!(
         world.texts(slow),
@@ -422,7 +423,7 @@ fn a_service_that_hangs_holds_up_its_own_callers_only() {
         "Upstream unreachable",
     );
     assert_eq!(world.texts(keys[39]), std::slice::from_ref(&unreachable));
-    assert!(world.hub.gateway().circuit_is_open(EventsService::Lobby));
+    assert!(world.hub.gateway().circuit_is_open(EventsService::LOBBY));
     ask(&mut world, keys[39], "lobby.hang", 39);
     assert_eq!(world.texts(keys[39]), [unreachable]);
     world.advance(1_000_000);
@@ -430,7 +431,7 @@ fn a_service_that_hangs_holds_up_its_own_callers_only() {
     ask(&mut world, keys[39], "lobby.hang", 39);
     let probe = world.outputs.pop().expect("one call probes");
     answer(&mut world, &probe, "1");
-    assert!(!world.hub.gateway().circuit_is_open(EventsService::Lobby));
+    assert!(!world.hub.gateway().circuit_is_open(EventsService::LOBBY));
 }
 
 #[test]

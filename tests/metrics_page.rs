@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
-use weirgate::gateways::events::EventsService;
-use weirgate::gateways::events::proxy::{Proxied, Proxy, ProxyLimits, ProxySettings};
+use weirgate::gateways::METRICS;
+use weirgate::gateways::events::proxy::{Proxied, Proxy, ProxyLimits, ProxySettings, ProxyTokens};
+use weirgate::gateways::events::{ServiceRow, Services};
+use weirgate::services;
+use weirgate::services::Upstream;
 use weirgate_bus::runtime::Clock;
-use weirgate_server::http::services;
-use weirgate_server::http::services::Upstream;
-use weirgate_server::telemetry::names::MetricKind;
+use weirgate_server::telemetry::names::{MetricKind, MetricName};
 use weirgate_server::telemetry::{GatewayMetric, LoopDurations, LoopNumbers, names};
 use weirgate_wire::admission::Quota;
 
@@ -27,10 +28,15 @@ fn text(name: &str) -> String {
     fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+/// All metrics: those of the table that all gateways share, and those of single contracts.
+fn all() -> impl Iterator<Item = &'static MetricName> {
+    names::ALL.iter().chain(METRICS.iter().copied().flatten())
+}
+
 fn table() -> String {
     let mut table =
         String::from("| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n");
-    for metric in names::ALL {
+    for metric in all() {
         let labels: Vec<String> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
         let kind = format!("{:?}", metric.kind).to_lowercase();
         let (name, labels, help) = (metric.name, labels.join(", "), metric.help);
@@ -90,18 +96,20 @@ fn the_page_has_every_value_of_every_label() {
 
 fn proxy() -> Proxy {
     let upstream = Upstream::parse("http://x").expect("a URL");
-    let proxied = |service: EventsService| Proxied {
-        service: services::Service::new(service.label(), upstream.clone(), None),
+    let proxied = |row: &ServiceRow| Proxied {
+        service: services::Service::new(row.name, upstream.clone(), None),
         paths: Vec::new(),
     };
-    let services = EventsService::ALL.into_iter();
-    let services = services.filter(|service| !service.proxied().is_empty());
+    let table = Services::default();
+    let services = table.rows().iter();
+    let services = services.filter(|row| !row.proxied.is_empty());
     Proxy::new(ProxySettings {
         services: services.map(proxied).collect(),
         inner_paths: &[],
         limits: ProxyLimits::default(),
         held: Quota::new("http", 1),
         clock: Clock::start(),
+        tokens: ProxyTokens::default(),
     })
 }
 
@@ -137,7 +145,7 @@ fn named_in(text: &str) -> BTreeSet<&str> {
 
 /// Whether a query may use this name.
 fn exists(name: &str) -> bool {
-    names::ALL.iter().any(|metric| match metric.kind {
+    all().any(|metric| match metric.kind {
         MetricKind::Histogram => ["_bucket", "_sum", "_count"]
             .iter()
             .any(|suffix| name.strip_suffix(suffix) == Some(metric.name)),
@@ -169,7 +177,6 @@ fn dashboard_and_alerts_show_what_is_stuck_and_what_is_full() {
         let text = text(file);
         let named = named_in(&text);
         for metric in [
-            names::AUTH_REFUSALS,
             names::BUS_GAPS,
             names::BUS_LOOK_BACKS_LIMITED,
             names::BUS_QUEUE_BYTES,
@@ -181,9 +188,14 @@ fn dashboard_and_alerts_show_what_is_stuck_and_what_is_full() {
             names::CONSUMER_STALLED,
             names::EVENT_WAITING_BYTES,
             names::LOOP_BUDGETS_SPENT,
-            names::UPSTREAM_CIRCUIT_OPEN,
         ] {
             assert!(named.contains(metric.name), "{file}: no {}", metric.name);
+        }
+        for name in [
+            "weirgate_auth_refusals_total",
+            "weirgate_upstream_circuit_open",
+        ] {
+            assert!(named.contains(name), "{file}: no {name}");
         }
     }
 }
@@ -234,4 +246,50 @@ fn the_dashboard_is_made_from_its_tables() {
         .unwrap();
     let told = String::from_utf8_lossy(&made.stderr);
     assert!(made.status.success(), "{told}");
+}
+
+/// The names follow the rules of Prometheus.
+#[test]
+fn names_follow_the_naming_rules() {
+    let not_base = [
+        "ms",
+        "us",
+        "ns",
+        "milliseconds",
+        "minutes",
+        "kb",
+        "kib",
+        "mb",
+        "mib",
+    ];
+    let not_said = ["count", "num", "counter", "gauge", "number"];
+    for metric in all() {
+        let name = metric.name;
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        assert!(name.chars().all(plain), "{name}");
+        let ours = name.starts_with("weirgate_") || name.starts_with("process_");
+        assert!(ours, "{name} has no prefix");
+        for word in name.split('_') {
+            assert!(!not_base.contains(&word), "{name} is not in a base unit");
+            assert!(!not_said.contains(&word), "{name} repeats its kind");
+        }
+        let total = name.ends_with("_total");
+        assert_eq!(total, metric.kind == MetricKind::Counter, "{name}: _total");
+        let info = name.ends_with("_info");
+        assert_eq!(info, metric.kind == MetricKind::Info, "{name}: _info");
+    }
+}
+
+#[test]
+fn every_metric_has_one_sentence_of_help_and_a_name_of_its_own() {
+    let mut seen = std::collections::HashSet::new();
+    for metric in all() {
+        assert!(seen.insert(metric.name), "{} stands twice", metric.name);
+        assert!(
+            metric.help.len() > 10 && metric.help.ends_with('.'),
+            "{}",
+            metric.name
+        );
+        assert!(!metric.help.contains(['\n', '\\', '"']), "{}", metric.name);
+    }
 }

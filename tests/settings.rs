@@ -22,7 +22,7 @@ struct Run {
 }
 
 /// Runs the binary with these arguments and nothing else in its environment. It has no terminal,
-/// so help is wrapped at its largest width.
+/// so help is wrapped at 80 columns.
 fn weirgate(args: &[&str], env: &[(&str, &str)]) -> Run {
     let output = Command::new(env!("CARGO_BIN_EXE_weirgate"))
         .args(args)
@@ -77,9 +77,24 @@ fn help() {
         let all = shown(&[name, "--help"], &[]);
         assert_eq!(shown(&["help", name], &[]), all);
     }
-    for name in ["mint", "inspect"] {
-        let help = shown(&["token", name, "-h"], &[]);
-        insta::assert_snapshot!(format!("help_token_{name}"), help);
+    let help = shown(&["token", "inspect", "-h"], &[]);
+    insta::assert_snapshot!("help_token_inspect", help);
+}
+
+#[test]
+fn help_in_a_pipe_fits_80_columns_and_a_wider_one_where_the_environment_says_so() {
+    let lines = |args: &[&str], env: &[(&str, &str)]| -> Vec<usize> {
+        let help = shown(args, env);
+        help.lines().map(|line| line.chars().count()).collect()
+    };
+    let commands = ["tail", "top", "publish", "disconnect", "health", "token"];
+    for name in GATEWAYS.iter().map(|gateway| gateway.name).chain(commands) {
+        for flag in ["-h", "--help"] {
+            let widest = lines(&[name, flag], &[]).into_iter().max();
+            assert!(widest <= Some(80), "{name} {flag}: {widest:?}");
+        }
+        let wide = lines(&[name, "--help"], &[("COLUMNS", "200")]);
+        assert!((81..=100).contains(wide.iter().max().unwrap()), "{name}");
     }
 }
 
@@ -241,6 +256,9 @@ fn wrong_values() {
         (&["events"], &[("MAX_MESSAGE_BYTES", "64k")]),
         (&["events"], &[("LOBBY_URL", "lobby:8000")]),
         (&["events"], &[("LOBBY_URL", "http://ann:s3cret@lobby")]),
+        (&["events", "--route=orders.*=http://ann:s3cret@h"], &[]),
+        (&["events"], &[("WEIRGATE_ROUTE", "a.*=http://b s3cret")]),
+        (&["events", "--route=lobby.*=http://b"], &[]),
         (&["events", "--events-bus=http://ann:s3cret@h"], &[]),
         (&["events", "--events-bus=redis://a,redis://b"], &[]),
         (&["events", "--events-bus-name=a.*"], &[]),

@@ -16,6 +16,10 @@ export interface ChannelMessage<Data = any> {
   deleted?: true;
   /** ISO 8601, UTC. */
   timestamp: string;
+  /** When the message came from the bus to the server, Unix time in microseconds, from a gateway with `--stamp`. */
+  recv_us?: number;
+  /** The position, from a gateway with a history. */
+  pos?: string;
 }
 
 export interface ChannelsWelcome {

@@ -75,7 +75,7 @@ export class Channels extends Subscriber {
       if (mine !== this.#renewal) return;
       const isRefusal = error?.code === "refused";
       this.#plan(isRefusal && !LATER.test(error.message) ? NaN : this.#endsAt);
-      if (!isRefusal) this.emit("error", new RequestError("token", String(error), error));
+      if (!isRefusal) this.emit("error", new RequestError("token", error, error));
     };
     const use = (token) => {
       if (mine !== this.#renewal) return;

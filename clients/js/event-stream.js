@@ -30,6 +30,18 @@ const origins = new Map();
 
 const now = () => globalThis.performance?.now() ?? Date.now();
 
+const soon = (call) => Promise.resolve().then(call);
+
+let isTold = false;
+
+/** An engine without what event streams need, which is no fault of the network: said once, and in `lastClose`. */
+function lacks(what) {
+  const text = `event streams need ${what}; in React Native from a polyfill, such as expo/fetch or react-native-fetch-api`;
+  if (!isTold) console.error(`weirgate: ${text}`);
+  isTold = true;
+  return new TypeError(text);
+}
+
 class Shape {
   onopen = null;
   onmessage = null;
@@ -63,6 +75,12 @@ export class EventStream extends Shape {
 
   constructor(url, protocols = []) {
     super();
+    const missing = ["fetch", "URL", "AbortController", "TextDecoder"].find((name) => !globalThis[name]);
+    // The fetch of React Native is made of XMLHttpRequest, and waits for the end of the response.
+    if (missing || fetch.polyfill) {
+      soon(() => this.readyState || this.#ended(null, 1006, String(lacks(missing ?? "a fetch with streams"))));
+      return;
+    }
     this.#url = new URL(url, globalThis.location?.href);
     this.#url.protocol = this.#url.protocol.replace(/^ws/, "http");
     const [scheme, token] = [protocols].flat();
@@ -77,7 +95,7 @@ export class EventStream extends Shape {
     const text = String(data), message = parsed(text);
     const answer = this.#ownAnswer(message);
     if (answer) {
-      queueMicrotask(() => this.readyState === 1 && this.onmessage?.({ data: JSON.stringify(answer) }));
+      soon(() => this.readyState === 1 && this.onmessage?.({ data: JSON.stringify(answer) }));
       return;
     }
     // The old stream is ignored: old responses would be taken for responses to this message.
@@ -92,7 +110,7 @@ export class EventStream extends Shape {
     if (this.readyState > 1) return;
     this.readyState = 2;
     this.#stop();
-    queueMicrotask(() => this.#closed(code, reason, true));
+    soon(() => this.#closed(code, reason, true));
   }
 
   /** A local response to a new token, or to a request for a sign of life if the stream is alive. */
@@ -101,7 +119,8 @@ export class EventStream extends Shape {
     // A token in the query would be in logs. The next connection has a new token.
     if (action === "authenticate") return { type: "error", error: "Unknown action: authenticate", requestId };
     if (!this.#abort || now() - this.#heardAt > ALIVE_MS) return undefined;
-    if (action === "ping") return { type: "pong", requestId, timestamp: Date.now() };
+    // Without a time: it would be the time of this machine, and not of the server.
+    if (action === "ping") return { type: "pong", requestId };
     if (event !== "identify") return undefined;
     const id = data?.device_id;
     const isKnown = this.#url.searchParams.get("device_id") === id || this.#kept.some((one) => one.message.data?.device_id === id);
@@ -151,7 +170,7 @@ export class EventStream extends Shape {
       }
       // With a length the response is a wait, not a stream.
       if (headers.has("content-length")) return this.#ended(abort, 1006, `retry_after_ms=${/\d+/.exec(await response.text())}`);
-      if (!response.body) throw new TypeError("no response.body: fetch needs a polyfill with streams");
+      if (!response.body) throw lacks("a fetch with streams");
       if (abort !== this.#abort) return;
       this.#heardAt = now();
       // Without messages there is no response to wait for.

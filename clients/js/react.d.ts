@@ -1,6 +1,8 @@
 import type { Brings, Channels, ChannelMessage } from "./channels.js";
 import type { Trade, Trades } from "./trades.js";
 import type { Bus } from "./subscriber.js";
+import type { Rows, RowsOptions } from "./rows.js";
+import type { FeedStatus, StatusOptions } from "./status.js";
 import { Connection, Status } from "./weirgate.js";
 
 type AnyConnection = Connection<any, any, any>;
@@ -50,3 +52,12 @@ export interface Channel<Data, Message> {
  */
 export function useChannel<Data>(client: Channels<Data> | null, name: string): Channel<Data, ChannelMessage<Data>>;
 export function useChannel(client: Trades | null, name: string): Channel<Trade, number>;
+
+/**
+ * The rows by id of several names, as `rowsOf` has them. The names may be a new list each time; the options are those of the first
+ * render.
+ */
+export function useRows<Value = any>(client: Channels<any> | null, names: string | readonly string[], options?: RowsOptions<Value>): Rows<Value>;
+
+/** What is wrong with a client, as `statusOf` has it. The options are those of the first render. */
+export function useStatus(client: AnyConnection | null, options?: StatusOptions): FeedStatus;

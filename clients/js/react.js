@@ -1,9 +1,11 @@
-// Hooks for React: the newest message of a client or of a name, and the status of the connection.
+// Hooks for React: the newest message of a client or of a name, the rows of several names, and what is wrong.
 import { useMemo, useSyncExternalStore } from "react";
+import { nextFrame, rowsOf } from "./rows.js";
+import { statusOf } from "./status.js";
 
 const BEFORE = Object.freeze({ status: "connecting", value: undefined, client: null });
-// A feed may be faster than the screen.
-const nextFrame = globalThis.requestAnimationFrame ?? ((call) => setTimeout(call, 16));
+const NO_ROWS = Object.freeze({ rows: new Map(), refused: {} });
+const NO_STATUS = Object.freeze({ state: "connecting", cause: "Connecting.", causes: [] });
 
 export function useFeed(source, deps = []) {
   const isOwned = typeof source === "function";
@@ -35,21 +37,30 @@ export function useChannel(client, name) {
   }, [client, name]);
 }
 
-function useStore(start, deps) {
-  const store = useMemo(() => makeStore(start), deps);
-  return useSyncExternalStore(store.subscribe, store.read, () => BEFORE);
+export function useRows(client, names, options) {
+  // A component may write its names anew each time.
+  return useStore((take) => (client ? rowsOf(client, names, take, options) : () => {}), [client, JSON.stringify(names)], NO_ROWS, (call) => call());
 }
 
-/** A snapshot that is shown at most once a frame. `start` gets a function that changes it, and returns how to stop. */
-function makeStore(start) {
-  let snapshot = BEFORE;
+export function useStatus(client, options) {
+  return useStore((take) => (client ? statusOf(client, take, options) : () => {}), [client], NO_STATUS);
+}
+
+function useStore(start, deps, before = BEFORE, plan = nextFrame) {
+  const store = useMemo(() => makeStore(start, before, plan), deps);
+  return useSyncExternalStore(store.subscribe, store.read, () => before);
+}
+
+/** A snapshot, shown when `plan` says so. `start` gets a function that changes it, and returns how to stop. */
+function makeStore(start, before, plan) {
+  let snapshot = before;
   const subscribe = (changed) => {
     let isPlanned = false, isGone = false;
     const stop = start((news) => {
       snapshot = { ...snapshot, ...news };
       if (isPlanned) return;
       isPlanned = true;
-      nextFrame(() => {
+      plan(() => {
         isPlanned = false;
         if (!isGone) changed();
       });

@@ -2,6 +2,8 @@ import { ChannelMessage, Channels } from "./channels.js";
 
 export interface Row<Value = any> {
   value: Value;
+  /** With `value`. `latency.ageOf(message)` is the age of the value on the server's clock. */
+  message: ChannelMessage<Value>;
   /** The name or pattern of the subscription that brought the row. */
   name: string;
   /** When it came, on the clock of `performance.now()`: `performance.now() - at` is its age in ms. */
@@ -14,14 +16,22 @@ export interface Rows<Value = any> {
   refused: Record<string, string>;
 }
 
+export interface RowsOptions<Value = any> {
+  /** The id of a row: by default the last part of the channel. */
+  idOf?: (message: ChannelMessage<Value>) => string;
+}
+
+/** Calls before the next frame of the screen, or after 16 ms where there is none. */
+export function nextFrame(call: () => void): void;
+
 /**
  * Wants the names, and calls `changed` with all rows at most once a frame, also after a change of the status or of refused names.
  * A deleted key takes its row away, and so does a new connection on which the missed messages of its name do not follow. With last
- * values (`--retained`) the rows stay until these have come; then those that were not among them go, unless values are missing. The id of a row is the last part of the channel, unless `idOf` says otherwise. Returns a function that ends it.
+ * values (`--retained`) the rows stay until these have come; then those that were not among them go, unless values are missing. Returns a function that ends it.
  */
 export function rowsOf<Value = any>(
   client: Channels<any>,
   names: string | readonly string[],
   changed: (now: Rows<Value>) => void,
-  options?: { idOf?: (message: ChannelMessage<Value>) => string },
+  options?: RowsOptions<Value>,
 ): () => void;

@@ -1,7 +1,7 @@
 // The rows of a table or list by id, over several names, shown at most once a frame.
 
 // A feed may be faster than the screen.
-const nextFrame = globalThis.requestAnimationFrame ?? ((call) => setTimeout(call, 16));
+export const nextFrame = globalThis.requestAnimationFrame ?? ((call) => setTimeout(call, 16));
 const lastPart = ({ channel }) => channel.split(/[.:]/).at(-1);
 
 export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
@@ -21,7 +21,7 @@ export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
     const id = idOf(message);
     old.delete(id);
     if (message.deleted) rows.delete(id);
-    else rows.set(id, { value, name: message.pattern ?? message.channel, at: client.now });
+    else rows.set(id, { value, message, name: message.pattern ?? message.channel, at: client.now });
     show();
   };
   const sub = client.subscribe(names, take);
@@ -44,7 +44,7 @@ export function rowsOf(client, names, changed, { idOf = lastPart } = {}) {
     for (const [id, { name }] of rows) if (!isOpen || name in sub.refused) old.add(id);
     show();
   };
-  const events = { subscribed, retained, error: lost, status: lost };
+  const events = { subscribed, retained, refused: lost, status: lost };
   for (const [type, listener] of Object.entries(events)) client.addEventListener(type, listener);
   return () => {
     isGone = true;

@@ -17,11 +17,14 @@ export interface HistoryOptions<Acknowledgement> extends ResumeOptions {
   onSubscribed?: (acknowledgement: Acknowledgement) => void;
   /** The bus went, came back, or `lost` messages. The first status of a connection counts as a change. */
   onBus?: (bus: Bus, lost: boolean) => void;
+  /** The refused names have changed: one was refused, granted or given up. */
+  onRefused?: (refused: Record<string, string>) => void;
 }
 
 export interface HistoryEvents<Acknowledgement> extends SessionEvents {
   subscribed: FeedEvent<Acknowledgement>;
   bus: FeedEvent<Bus, { lost: boolean }>;
+  refused: FeedEvent<Record<string, string>>;
 }
 
 /** The server's answer about the names of a subscription. */
@@ -53,13 +56,16 @@ export interface Subscription<Item> extends PromiseLike<Answer>, AsyncIterable<I
 export class Subscriber<Events, Item> extends Session<Events, Item> {
   /** The names granted on this connection. */
   readonly subscriptions: ReadonlySet<string>;
+  /** The wanted names that the server refuses, with the reasons: without those that were granted or given up since. */
+  readonly refused: Readonly<Record<string, string>>;
   /** As the server has said on this connection; undefined before. While it is "away", `status` is "stale". */
   readonly bus: Bus | undefined;
   /** How often the bus has lost messages so far. */
   readonly lost: number;
   /** The `recovered` of the newest acknowledgement that has one. */
   readonly recovered: boolean | Record<string, boolean> | undefined;
-  ping(options?: RequestOptions): Promise<{ timestamp: number | string }>;
+  /** The time of the server; without, if the client itself has answered for a live event stream. */
+  ping(options?: RequestOptions): Promise<{ timestamp?: number | string }>;
   /** The server has admitted the client with a token. Another token may be granted more, so refused names are asked for again. */
   protected admitted(address: Place, token?: string | null): void;
   /** A new token does not grant the names. */

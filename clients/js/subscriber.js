@@ -76,7 +76,7 @@ class Subscription {
   deliver(detail, details) {
     const failed = (error) => {
       this.#client.driver.log(error);
-      this.#client.input("emit", "error", new RequestError("handler", String(error), error));
+      this.#client.input("emit", "error", new RequestError("handler", error, error));
     };
     const call = () => {
       if (this.#isLeft) return undefined;
@@ -105,6 +105,8 @@ export class Subscriber extends Session {
   // `since`: the position up to which the client has all messages of the name.
   #names = new Map();
   #count = 0;
+  // The refused names that the listeners know of, as text.
+  #known = "{}";
   #isUp = false;
   #isPlanned = false;
   #asking = 0;
@@ -117,6 +119,10 @@ export class Subscriber extends Session {
 
   get subscriptions() {
     return this.live();
+  }
+  /** A name that is asked for again stays until it is granted. */
+  get refused() {
+    return reasons([...this.#names.values()].filter(({ why, subs }) => why && subs.size));
   }
 
   subscribe(names, handler) {
@@ -227,6 +233,13 @@ export class Subscriber extends Session {
   #ask() {
     this.#askAll();
     this.isResuming = this.#resuming > 0 || this.#all("wanted").some((entry) => this.#more(entry).since);
+    this.#tell();
+  }
+
+  #tell() {
+    const { refused } = this, text = JSON.stringify(refused);
+    if (text !== this.#known) this.emit("refused", refused);
+    this.#known = text;
   }
 
   #askAll() {
@@ -293,6 +306,7 @@ export class Subscriber extends Session {
     const silent = told.filter((entry) => entry.warned !== entry.why && ![...entry.subs].some((sub) => sub.waits));
     check(left);
     if (told.length) this.emit("error", refusal(told));
+    this.#tell();
     if (silent.length) this.put("warn", `weirgate: refused ${JSON.stringify(reasons(silent)).slice(0, 1_000)}`);
     for (const entry of silent) entry.warned = entry.why;
     const shared = () => this.#all("limited").filter(({ why }) => SHARED.test(why));

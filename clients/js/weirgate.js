@@ -1,8 +1,17 @@
 // Options, events, fields and methods: in the .d.ts of each module.
 
+/** A program may throw what has no text. */
+const textOf = (given) => {
+  try {
+    return String(given);
+  } catch {
+    return "an error without text";
+  }
+};
+
 export class RequestError extends Error {
   constructor(code, message = code, details = null) {
-    super(message);
+    super(textOf(message));
     Object.assign(this, { name: "RequestError", code, details });
   }
 }
@@ -84,7 +93,7 @@ export class Connection {
     const off = () => this.removeEventListener(type, listener);
     off();
     signal?.addEventListener("abort", off);
-    if (listener && !signal?.aborted) this.#listeners = [...this.#listeners, { type, listener, off: once && off }];
+    if (listener && !signal?.aborted) this.#listeners = this.#listeners.concat({ type, listener, off: once && off });
   }
 
   removeEventListener(type, listener) {
@@ -227,15 +236,17 @@ export class Connection {
     this.#forget();
     const retryAfterMs = +/\bretry_after_ms=(\d+)$|$/.exec(reason)[1] || 0;
     const close = (this.lastClose = { code, reason, opened, attempt: this.#attempt, retryAfterMs, ...more });
-    let wait;
+    let given;
     try {
-      wait = this.options.retry?.(close);
+      given = this.options.retry?.(close);
     } catch (error) {
       this.put("report", error);
     }
+    // A promise is no wait, and may fail.
+    if (given?.then) this.put("attempt", () => given);
     // `retry` has called `close` or `reconnect`.
     if (this.#link || this.status === "closed") return;
-    if (wait !== false && (typeof wait !== "number" || isNaN(wait))) wait = this.#delay(close);
+    const wait = given === false || (typeof given === "number" && !isNaN(given)) ? given : this.#delay(close);
     if (wait === false) return this.finish(close);
     this.#attempt += 1;
     this.retryAt = now + Math.max(0, wait);
@@ -317,7 +328,7 @@ export class Connection {
     const isCut = reason === "revoked" && this.#refused?.close.reason === reason;
     // A new token may be admitted; anything else would fail again.
     if (typeof token === "function" && !isCut && (code === 1008 || status === 401)) this.#refused = { token: this.#token, close };
-    else if ([1002, 1003, 1007, 1008, 1009, 1010].includes(code) || /^4(?!08|25|29)/.test(status)) return false;
+    else if (/^10(0[23789]|10)$/.test(code) || /^4(?!08|25|29)/.test(status)) return false;
     // "Try again later" (1013). Another instance may be some milliseconds behind. A failed handshake may be a hidden 503.
     const least = code === 1013 ? 2_000 : opened ? 100 : backoffMinMs;
     const window = Math.min(backoffMaxMs, backoffMinMs * 2 ** attempt, Math.max(backoffMinMs, this.now - this.#lostAt));
@@ -355,7 +366,7 @@ export const connect = (url, options) => new Connection(url, options);
 
 /** Clock, timers and WebSocket of the engine. */
 function drive(client, url) {
-  const { options } = client, names = {};
+  const { options } = client;
   // The newest attempt, with its socket.
   let current, alarm, armedAt = Infinity;
 
@@ -371,7 +382,7 @@ function drive(client, url) {
   const open = (mine, given, token) => {
     const tell = (...event) => mine === current && client.input(...event);
     const { protocols = [], tokenIn, WebSocket = globalThis.WebSocket } = options, offered = [protocols].flat();
-    if (!WebSocket) throw new TypeError("no WebSocket: pass that of the package ws as option WebSocket");
+    if (!WebSocket) throw new TypeError("pass the package ws as option WebSocket");
     if (!client.input("dialed", token)) return;
     // A subprotocol stays out of logs, but cannot hold every character.
     const isOffered = token && tokenIn !== "query" && /^[\w!#$%&'*+.^`|~-]+$/.test(token);
@@ -405,9 +416,10 @@ function drive(client, url) {
       const use = (parts) => mine === current && open(mine, ...parts);
       const failed = (error) => {
         if (mine !== current) return;
+        const why = textOf(error);
         // Perhaps of the program, and no network. Once in a row.
-        if (`${error}` !== client.lastClose?.reason) driver.log(error);
-        client.input("closed", 1006, `${error}`);
+        if (why !== client.lastClose?.reason) driver.log(error);
+        client.input("closed", 1006, why);
       };
       try {
         const parts = [typeof url === "function" ? url() : url, typeof token === "function" ? token(about) : token];
@@ -424,19 +436,23 @@ function drive(client, url) {
     drop(code = 1000, reason = "") {
       const { socket } = current;
       current = {};
-      if (socket?.readyState < 2) driver.attempt(() => socket.close(code, reason));
+      const failed = (error) => {
+        driver.report(error);
+        // No code or reason of a WebSocket.
+        driver.attempt(() => socket.close(), () => {});
+      };
+      if (socket?.readyState < 2) driver.attempt(() => socket.close(code, reason), failed);
     },
     send: (data) => driver.attempt(() => current.socket?.send(data)),
     emit(type, detail = client, more = {}) {
-      const name = (names[type] ??= `on${type[0].toUpperCase()}${type.slice(1)}`);
-      if (options[name]) driver.attempt(() => options[name](detail, ...Object.values(more)));
+      driver.attempt(() => options[`on${type[0].toUpperCase()}${type.slice(1)}`]?.(detail, ...Object.values(more)));
       client.dispatchEvent({ type, target: client, detail, ...more });
     },
     log: (error) => console.error(error),
     /** What nobody may have heard of. */
     warn: (text) => options.onError || client.hears("error") || console.warn(text),
-    // Deno would end the program.
-    report: (error) => (globalThis.reportError && !globalThis.Deno ? reportError(error) : driver.log(error)),
+    // Deno and Bun, which have a process as Node has, would end it.
+    report: (error) => (globalThis.reportError && !globalThis.process ? reportError(error) : driver.log(error)),
     /** Calls a function of the program: a failure changes nothing. */
     attempt(call, failed = driver.report) {
       try {
@@ -470,6 +486,8 @@ function drive(client, url) {
 function addressOf(given, query) {
   const page = globalThis.location?.href;
   let url = (page ? new URL(given, page).href : `${given}`).replace(/^http/i, "ws").replace(/#.*/, "");
+  // In a page, 127.0.0.1:80 would be the name of a file.
+  if (!/^wss?:/i.test(url) || /^[\d[][^/?]*:/.test(given)) throw new TypeError(`no ws:// in ${given}`);
   for (const [name, value] of Object.entries(query)) {
     if (value) url = `${url.replace(RegExp(`([?&])${name}=[^&]*&?`), "$1")}${url.includes("?") ? "&" : "?"}${name}=${encodeURIComponent(value)}`;
   }

@@ -30,7 +30,8 @@ sub vcl_init {
 
 sub vcl_recv {
     # For operators, not for the public. With --admin-addr they are not on this port at all.
-    if (req.url ~ "^/(metrics|stats|ready)(\?|$)" || req.url ~ "^/internal/") {
+    # weirgate reads a path up to `?` or `#`.
+    if (req.url ~ "^/(metrics|stats|ready)([?#]|$)" || req.url ~ "^/internal/") {
         return (synth(404));
     }
     # What Varnish says of the client, in place of what the client says of itself; weirgate believes it. https behind hitch or another

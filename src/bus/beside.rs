@@ -50,7 +50,7 @@ pub(super) struct Both {
     /// Whether the stream is there, and the names beside it.
     up: [bool; 2],
     /// Whether the last event about it was [`BusEvent::Down`].
-    is_told_down: bool,
+    reported_down: bool,
     /// Whether names beside the stream were subscribed since its last [`BusEvent::Down`]: without any, an outage loses
     /// nothing there.
     carries: bool,
@@ -63,13 +63,13 @@ impl Both {
             (_, BusEvent::Up) => {
                 self.up[side as usize] = true;
                 let is_up = self.up == [true; 2];
-                self.is_told_down &= !is_up;
+                self.reported_down &= !is_up;
                 is_up.then_some(event)
             }
             (_, BusEvent::Down(_)) => {
                 self.up[side as usize] = false;
                 self.carries &= side == Side::Stream;
-                (!std::mem::replace(&mut self.is_told_down, true)).then_some(event)
+                (!std::mem::replace(&mut self.reported_down, true)).then_some(event)
             }
             (Side::Beside, BusEvent::Gap { lost }) => Some(BusEvent::GapBeside { lost: *lost }),
             (Side::Beside, BusEvent::Subscribed { .. }) => {

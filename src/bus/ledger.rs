@@ -351,7 +351,7 @@ impl Ledger {
     }
 
     /// The wanted names that are confirmed, each with the number of its newest request.
-    pub(super) fn standing(&self) -> impl Iterator<Item = (Subscription, u64)> {
+    pub(super) fn confirmed_names(&self) -> impl Iterator<Item = (Subscription, u64)> {
         let all = [(&self.channels, false), (&self.patterns, true)];
         let all = all.into_iter().flat_map(|(names, is_pattern)| {
             let is_confirmed = |entry: &Entry| entry.wanted && entry.server == Server::Confirmed;

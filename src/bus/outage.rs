@@ -58,12 +58,12 @@ impl Default for LinkTimes {
 #[derive(Debug)]
 pub(super) struct Outages<E> {
     backoff: Backoff,
-    state: State<E>,
-    has_stood: bool,
+    state: LinkState<E>,
+    was_up: bool,
 }
 
 #[derive(Debug)]
-enum State<E> {
+enum LinkState<E> {
     /// Nothing was tried yet.
     New,
     Away {
@@ -72,7 +72,7 @@ enum State<E> {
         logged: Discriminant<E>,
         logged_at: Instant,
     },
-    Standing {
+    Up {
         since: Instant,
     },
 }
@@ -104,31 +104,31 @@ impl<E> Outages<E> {
     pub(super) fn new(delay_min_ms: u64, delay_max_ms: u64, seed: u64) -> Self {
         Self {
             backoff: Backoff::new(delay_min_ms, delay_max_ms, seed),
-            state: State::New,
-            has_stood: false,
+            state: LinkState::New,
+            was_up: false,
         }
     }
 
     /// Whether all subscriptions have been confirmed once.
-    pub(super) fn has_stood(&self) -> bool {
-        self.has_stood
+    pub(super) fn was_up(&self) -> bool {
+        self.was_up
     }
 
     /// Whether all subscriptions were confirmed, and nothing failed since.
-    pub(super) fn stands_now(&self) -> bool {
-        matches!(self.state, State::Standing { .. })
+    pub(super) fn is_up_now(&self) -> bool {
+        matches!(self.state, LinkState::Up { .. })
     }
 
     /// Records a failed attempt, or the loss of a connection.
     pub(super) fn failed(&mut self, error: &E, now: Instant) -> Failure {
         let kind = discriminant(error);
         match &mut self.state {
-            State::Away {
+            LinkState::Away {
                 logged, logged_at, ..
             } if *logged == kind && now.duration_since(*logged_at) < SAID_AGAIN_AFTER => {
                 Failure::Same
             }
-            State::Away {
+            LinkState::Away {
                 since,
                 logged,
                 logged_at,
@@ -136,13 +136,13 @@ impl<E> Outages<E> {
                 (*logged, *logged_at) = (kind, now);
                 Failure::News(now.duration_since(*since))
             }
-            State::New | State::Standing { .. } => {
-                if let State::Standing { since } = self.state
+            LinkState::New | LinkState::Up { .. } => {
+                if let LinkState::Up { since } = self.state
                     && now.duration_since(since) >= STEADY_AFTER
                 {
                     self.backoff.reset();
                 }
-                self.state = State::Away {
+                self.state = LinkState::Away {
                     since: now,
                     logged: kind,
                     logged_at: now,
@@ -155,12 +155,12 @@ impl<E> Outages<E> {
     /// Records that all subscriptions are confirmed.
     pub(super) fn ended(&mut self, now: Instant) -> Recovery {
         let away = match self.state {
-            State::Away { since, .. } => Some(now.duration_since(since)),
-            State::New | State::Standing { .. } => None,
+            LinkState::Away { since, .. } => Some(now.duration_since(since)),
+            LinkState::New | LinkState::Up { .. } => None,
         };
-        self.state = State::Standing { since: now };
+        self.state = LinkState::Up { since: now };
         Recovery {
-            is_reconnect: std::mem::replace(&mut self.has_stood, true),
+            is_reconnect: std::mem::replace(&mut self.was_up, true),
             away,
         }
     }
@@ -281,10 +281,10 @@ mod tests {
         assert_eq!(outages.failed(&Trouble::Lost, at(200)), news(200));
         assert_eq!(outages.failed(&Trouble::Lost, at(300)), Failure::Same);
         assert_eq!(outages.failed(&Trouble::Refused, at(400)), news(400));
-        assert!(!outages.has_stood());
+        assert!(!outages.was_up());
         let first = outages.ended(at(1_500));
         assert_eq!(first.away, Some(Duration::from_millis(1_500)));
-        assert!(!first.is_reconnect && outages.has_stood());
+        assert!(!first.is_reconnect && outages.was_up());
         assert_eq!(outages.failed(&Trouble::Lost, at(2_000)), Failure::First);
         let second = outages.ended(at(2_100));
         assert_eq!(second.away, Some(Duration::from_millis(100)));
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn only_what_stood_for_a_while_makes_the_next_attempt_soon_again() {
         let soon = Duration::from_millis(100);
-        for (stood, is_soon) in [
+        for (up_for, is_soon) in [
             (STEADY_AFTER, true),
             (STEADY_AFTER - Duration::from_millis(1), false),
         ] {
@@ -328,8 +328,8 @@ mod tests {
             outages.failed(&Trouble::Refused, start);
             while outages.next_delay() < Duration::from_millis(1_500) {}
             outages.ended(start);
-            outages.failed(&Trouble::Refused, start + stood);
-            assert_eq!(outages.next_delay() <= soon, is_soon, "{stood:?}");
+            outages.failed(&Trouble::Refused, start + up_for);
+            assert_eq!(outages.next_delay() <= soon, is_soon, "{up_for:?}");
         }
     }
 

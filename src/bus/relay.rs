@@ -146,8 +146,8 @@ impl<E: Error> Relay<E> {
     }
 
     /// Whether all subscriptions were confirmed on the connection in use.
-    pub(super) fn stands_now(&self) -> bool {
-        self.outages.stands_now()
+    pub(super) fn is_up_now(&self) -> bool {
+        self.outages.is_up_now()
     }
 
     /// Reports the beginning of an outage to the loop, and logs each kind of error once a minute at most.
@@ -169,14 +169,14 @@ impl<E: Error> Relay<E> {
             Failure::First => {
                 tracing::warn!(
                     %error,
-                    messages_lost = loses_messages.then(|| self.outages.has_stood()),
+                    messages_lost = loses_messages.then(|| self.outages.was_up()),
                     "{}",
                     match cannot {
                         Some(what) => format!("cannot {what} yet; trying again"),
                         None => format!("{} is away; trying again until it is back", B::NAME),
                     }
                 );
-                if loses_messages && self.outages.has_stood() {
+                if loses_messages && self.outages.was_up() {
                     self.link.send(BusEvent::Gap { lost: None })?;
                 }
                 if !std::mem::take(&mut self.is_silent) {
@@ -190,16 +190,16 @@ impl<E: Error> Relay<E> {
     /// Reports that the server is silent, if all subscriptions were confirmed before.
     fn report_silence(&mut self, fault: String) -> Result<(), LoopGone> {
         self.status.set_down(self.link.now().mono_us);
-        if self.stands_now() {
+        if self.is_up_now() {
             self.is_silent = true;
             self.link.send(BusEvent::Down(Fault(fault)))?;
         }
         Ok(())
     }
 
-    /// Reports that a silent server answers again. `all_stand`: all subscriptions are confirmed.
-    fn report_answer(&mut self, all_stand: bool) -> Result<(), LoopGone> {
-        self.status.set_up(all_stand);
+    /// Reports that a silent server answers again. `is_restored`: all subscriptions are confirmed.
+    fn report_answer(&mut self, is_restored: bool) -> Result<(), LoopGone> {
+        self.status.set_up(is_restored);
         if std::mem::take(&mut self.is_silent) {
             self.link.send(BusEvent::Up)?;
         }
@@ -249,7 +249,7 @@ impl Probe {
         }
     }
 
-    /// Handles too long a silence, since `heard`. Its first call logs a warning and reports that the bus is down. Calls
+    /// Handles too long a silence, since `last_received`. Its first call logs a warning and reports that the bus is down. Calls
     /// `second` if a second connection is due. Returns the time of the next call; `None` if the silent connection is to
     /// be given up.
     ///
@@ -293,19 +293,19 @@ impl Probe {
     }
 
     /// Records that the connection said something. If that ends too long a silence, reports that the bus is up again,
-    /// and returns true; nothing was lost then. `all_stand`: all subscriptions are confirmed.
+    /// and returns true; nothing was lost then. `is_restored`: all subscriptions are confirmed.
     ///
     /// # Errors
     /// The loop is gone.
     pub(super) fn end<E: Error>(
         &mut self,
         relay: &mut Relay<E>,
-        all_stand: bool,
+        is_restored: bool,
     ) -> Result<bool, LoopGone> {
         self.answered = None;
         let was_silent = self.due.take().is_some();
         if was_silent {
-            relay.report_answer(all_stand)?;
+            relay.report_answer(is_restored)?;
             tracing::info!("{} answers again", self.bus);
         }
         Ok(was_silent)

@@ -267,12 +267,12 @@ impl Names {
     ///
     /// # Errors
     /// The loop is gone.
-    pub(super) fn lost(&mut self, all_stood: bool, link: &SourceLink) -> Result<(), LoopGone> {
+    pub(super) fn lost(&mut self, was_restored: bool, link: &SourceLink) -> Result<(), LoopGone> {
         let has_carried = self.ledger.lost();
         self.show();
         self.shared.questions_asked.store(0, Relaxed);
         // If all names were subscribed, the report of the outage includes the loss.
-        if has_carried && !all_stood {
+        if has_carried && !was_restored {
             link.send(BusEvent::Gap { lost: None })?;
         }
         Ok(())

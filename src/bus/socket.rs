@@ -116,7 +116,7 @@ impl Waiter {
     ///
     /// # Errors
     /// The error of the system.
-    pub(super) fn adopt(&mut self, tcp: &mut TcpStream) -> io::Result<()> {
+    fn adopt(&mut self, tcp: &mut TcpStream) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(tcp, SOCKET, both)?;
         (self.readable, self.writable, self.ends) = (false, false, false);

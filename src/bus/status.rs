@@ -62,7 +62,7 @@ pub struct ConsumerStatus {
     /// Since when the consumer cannot be read from, although the connection works.
     away: Away,
     /// Whether the consumer was read from at least once.
-    has_stood: AtomicBool,
+    was_attached: AtomicBool,
     setups_failed: AtomicU64,
     /// Whether the source leaves the subject of the consumer out.
     left_out: AtomicBool,
@@ -282,7 +282,7 @@ impl BusStatus {
     pub fn has_away(&self, now: Now, grace_ms: u64) -> bool {
         self.consumers.iter().any(|consumer| {
             let away_ms = consumer.away_ms(now);
-            away_ms.is_some_and(|ms| ms > grace_ms || !consumer.has_stood.load(Relaxed))
+            away_ms.is_some_and(|ms| ms > grace_ms || !consumer.was_attached.load(Relaxed))
         })
     }
 
@@ -379,7 +379,7 @@ impl ConsumerStatus {
 
     /// Source: records that the consumer is being read from.
     pub fn set_attached(&self) {
-        self.has_stood.store(true, Relaxed);
+        self.was_attached.store(true, Relaxed);
         self.away.end();
     }
 

@@ -9,7 +9,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, value_parser};
 
 use super::program::{switch, value};
-use weirgate_server::run::{GatewayKind, TIMEOUT_FLAG};
+use crate::commands::GatewayKind;
+use weirgate_server::run::TIMEOUT_FLAG;
 use weirgate_server::settings::typed::{GATEWAY_ENV, Source};
 use weirgate_server::settings::{Checked, CheckedValue, Given, SettingsError, Value};
 use weirgate_wire::base::Finding;

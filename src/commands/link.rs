@@ -18,7 +18,7 @@ use weirgate_server::listening::ListenAddr;
 /// The target of a connection. Shown without the query, because the query may contain a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    place: Place,
+    place: Destination,
     /// Whether the connection uses TLS.
     pub(super) tls: bool,
     /// The value of `Host`.
@@ -29,7 +29,7 @@ pub struct Target {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum Destination {
     /// The addresses on which a gateway of this machine listens. The first that accepts a connection is used.
     Here(Vec<ListenAddr>),
     /// A host name or an IP address; an IPv6 address has no brackets.
@@ -54,7 +54,7 @@ impl Target {
             _ => format!("ws://{authority}{path}"),
         };
         Self {
-            place: Place::Here(addrs),
+            place: Destination::Here(addrs),
             tls: false,
             authority,
             path: path.to_owned(),
@@ -87,7 +87,7 @@ impl Target {
         };
         let query = url.query().map(|query| format!("?{query}"));
         Ok(Self {
-            place: Place::Host {
+            place: Destination::Host {
                 host,
                 port: url.port_or_known_default().unwrap_or(80),
             },
@@ -141,8 +141,8 @@ impl Target {
 
     fn connect(&self, until: Instant) -> io::Result<Socket> {
         let addrs: Vec<ListenAddr> = match &self.place {
-            Place::Here(addrs) => addrs.clone(),
-            Place::Host { host, port } => {
+            Destination::Here(addrs) => addrs.clone(),
+            Destination::Host { host, port } => {
                 let found = (host.as_str(), *port).to_socket_addrs()?;
                 found.map(ListenAddr::from).collect()
             }
@@ -169,8 +169,8 @@ impl Target {
             LinkError::Tls(error.to_string())
         }
         let name = match &self.place {
-            Place::Host { host, .. } => host,
-            Place::Here(_) => "localhost",
+            Destination::Host { host, .. } => host,
+            Destination::Here(_) => "localhost",
         };
         let config = tls_roots::client(ca_file).map_err(no_tls)?;
         let name = ServerName::try_from(name.to_owned()).map_err(no_tls)?;
@@ -312,7 +312,7 @@ mod tests {
             let read = (&*target.authority, &*target.path, target.tls);
             assert_eq!(read, (authority, path, tls), "{text}");
             assert_eq!(target.to_string(), shown);
-            let Place::Host { host, port: got } = target.place else {
+            let Destination::Host { host, port: got } = target.place else {
                 panic!("{text}");
             };
             assert_eq!(got, port);

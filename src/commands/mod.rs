@@ -7,6 +7,7 @@ mod admin;
 pub mod check;
 pub mod disconnect;
 pub mod health;
+mod kind;
 mod link;
 pub mod pages;
 mod program;
@@ -18,6 +19,7 @@ pub mod top;
 use self::check::{CheckCommand, CheckFormat, CheckOptions, Outcome};
 use self::disconnect::DisconnectCommand;
 use self::health::HealthCheck;
+pub use self::kind::{BusWord, Dialect, GatewayKind, Print, RoleTable, TokenUse};
 use self::pages::PageFiles;
 pub use self::program::{Exit, Program};
 use self::program::{
@@ -29,13 +31,13 @@ use self::tail::TailCommand;
 use self::token::TokenCommand;
 use self::top::TopCommand;
 use clap::{Arg, ArgMatches, Command};
+use std::env;
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use weirgate_server::run::files;
-use weirgate_server::run::{
-    GatewayKind, Print, RunError, default_signals, fit_address_space, take_early_signals,
-};
+use weirgate_server::run::{RunError, default_signals, fit_address_space, take_early_signals};
 use weirgate_server::settings::typed::Env;
 use weirgate_server::settings::{Checked, Given, Kind, Setting};
 use weirgate_server::telemetry::{logging, memory_limit_bytes};
@@ -57,7 +59,7 @@ pub enum Invocation {
     Show(String),
     /// Ask a running gateway for its health.
     Health(HealthCheck),
-    /// Make or inspect a token.
+    /// Check a token.
     Token(Box<TokenCommand>),
     /// Print the messages of a gateway.
     Tail(Box<TailCommand>),
@@ -171,7 +173,7 @@ impl Program {
     ) -> Result<Invocation, Exit> {
         let args = args.into_iter().map(Into::into).collect();
         let args = self.with_subcommand(args, &env)?;
-        let matches = command(self, For::arguments(&args))
+        let matches = in_columns(command(self, For::arguments(&args)))
             .try_get_matches_from(&args)
             .map_err(|error| self.refused(error, &args))?;
         match matches.subcommand() {
@@ -280,6 +282,19 @@ impl Program {
         }
         let name = flag(matches, "page").unwrap_or_default();
         Ok(Invocation::Show(pages::page(self, &name)?))
+    }
+}
+
+/// The width of help that nobody gives a width to: a pipe, a file.
+const PIPE_COLUMNS: usize = 80;
+
+/// Sets the width of help. That of a terminal and `COLUMNS` are read by clap; without both it would take 100 columns.
+fn in_columns(command: Command) -> Command {
+    let is_terminal =
+        io::stdout().is_terminal() || io::stderr().is_terminal() || io::stdin().is_terminal();
+    match is_terminal || env::var_os("COLUMNS").is_some() {
+        true => command,
+        false => command.term_width(PIPE_COLUMNS),
     }
 }
 

@@ -15,7 +15,7 @@ use clap_mangen::roff::{Roff, roman};
 use super::command;
 use super::program::{For, value};
 use crate::commands::Program;
-use weirgate_server::build_info::VERSION;
+use weirgate_server::build_info::BUILD;
 
 /// Shells with completions.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
@@ -196,7 +196,7 @@ impl Page {
         let man = Man::new(command)
             // An empty date would be left out, and the next argument would become the date.
             .date(" ")
-            .source(format!("{} {VERSION}", program.name))
+            .source(format!("{} {}", program.name, BUILD.version))
             .manual(manual);
         let mut text = Vec::new();
         // Writing into a `Vec` cannot fail.

@@ -12,8 +12,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, ValueHint};
 use url::{Host, Url};
 
-use weirgate_server::build_info::{COMMIT, FEATURES, RUSTC, TARGET, VERSION};
-use weirgate_server::run::{GatewayKind, TokenUse};
+use crate::commands::{GatewayKind, TokenUse};
+use weirgate_server::build_info::BUILD;
 use weirgate_server::settings::typed::{Env, GATEWAY_ENV, collect, gone};
 use weirgate_server::settings::{
     Check, Checked, Kind, Rows, SecretText, Setting, SettingsError, without_secrets,
@@ -62,7 +62,7 @@ impl Display for Exit {
 }
 
 /// Prints a text that may contain text from outside, with control characters escaped. A closed reader (`weirgate token
-/// mint | head -1`) causes neither an error nor a panic.
+/// inspect | head -1`) causes neither an error nor a panic.
 pub(super) fn show(text: &str) {
     show_styled(&escaped(text, &['\n', '\t']));
 }
@@ -334,24 +334,29 @@ pub(super) fn parse_url(text: &str, instead: &str) -> Result<(Url, String), Stri
 
 /// The version and the features on one line.
 pub(super) fn version_line() -> String {
-    format!("{VERSION} (features: {})", FEATURES.join(", "))
+    format!(
+        "{} (features: {})",
+        BUILD.version,
+        BUILD.features.join(", ")
+    )
 }
 
 /// The line of `--version`, followed by further facts for a bug report.
 pub(super) fn version_text(program: &Program) -> String {
     let (name, line) = (program.name, version_line());
-    format!("{name} {line}\n  commit: {COMMIT}\n  target: {TARGET}\n  rustc:  {RUSTC}")
+    let (commit, target, rustc) = (BUILD.commit, BUILD.target, BUILD.rustc);
+    format!("{name} {line}\n  commit: {commit}\n  target: {target}\n  rustc:  {rustc}")
 }
 
 /// The same facts as one JSON object.
 pub(super) fn version_json(program: &Program) -> String {
     let mut object = ObjectWriter::new();
     object.string("name", program.name);
-    object.string("version", VERSION);
-    object.string("commit", COMMIT);
-    object.string("target", TARGET);
-    object.string("rustc", RUSTC);
-    object.strings("features", FEATURES.into_iter());
+    object.string("version", BUILD.version);
+    object.string("commit", BUILD.commit);
+    object.string("target", BUILD.target);
+    object.string("rustc", BUILD.rustc);
+    object.strings("features", BUILD.features.into_iter());
     object.finish()
 }
 

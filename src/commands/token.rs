@@ -1,60 +1,32 @@
-//! `weirgate token`: makes test tokens, and checks a token by the rules of a gateway.
+//! `weirgate token inspect`: checks a token by the rules of a gateway.
 //!
 //! In a process of its own; no gateway uses this module. Called by `commands`.
 
 use std::io::{self, Read};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::DateTime;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+use clap::{Arg, ArgMatches, Command};
 
 use super::program::{Exit, For, arg, chosen, flag, value};
 use crate::commands::Program;
+use crate::commands::{GatewayKind, RoleTable, TokenUse};
+use crate::keys::KeyFiles;
 use weirgate_bus::runtime::Clock;
-use weirgate_server::run::files::KeyFiles;
-use weirgate_server::run::{GatewayKind, RoleTable, TokenUse};
 use weirgate_server::settings::typed::{Env, GATEWAY_ENV};
 use weirgate_server::settings::{AuthSettings, Checked, Rows, Setting, SettingsError};
 use weirgate_wire::auth::{
     Acl, ApiKey, Authenticator, Identity, KeyRing, Refusal, Rights, TOKEN_BYTES_MAX, Token,
 };
 use weirgate_wire::base::Now;
-use weirgate_wire::json::ObjectWriter;
 
 /// The settings of the gateway for `weirgate token inspect`, beside the settings of tokens.
 const TAKES: [&str; 5] = ["acl", "bus", "channels-max", "default-role", "symbols-max"];
 
-/// The action of the command.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TokenAction {
-    /// Make a token, signed with `JWT_SECRET`.
-    Mint(Claims),
-    /// Check this token, or else the token on standard input.
-    Inspect(Option<Token>),
-}
-
-/// The claims of a new token.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claims {
-    /// The role.
-    pub role: Option<String>,
-    /// The user.
-    pub user: Option<String>,
-    /// Names and patterns beside the role's.
-    pub channels: Vec<String>,
-    /// The symbol limit.
-    pub symbols_max: Option<u32>,
-    /// The lifetime in seconds; `None` for a token that never expires.
-    pub expires_in_s: Option<u32>,
-}
-
-/// `weirgate token`, ready to run.
+/// `weirgate token inspect`, ready to run.
 #[derive(Debug)]
 pub struct TokenCommand {
-    /// The action.
-    pub action: TokenAction,
+    /// The token to check; `None`: the token on standard input.
+    pub token: Option<Token>,
     /// The keys, and the rules for claims.
     pub auth: AuthSettings,
     /// The gateway that checks the token, with settings.
@@ -92,51 +64,22 @@ fn args_of(rows: &[Setting], made_for: For) -> Vec<Arg> {
 
 /// The subcommand.
 pub(super) fn command(program: &Program, made_for: For) -> Command {
-    let part = |name, about| {
-        Command::new(name)
-            .about(about)
-            .after_help("The settings are the gateway's own, read from the same env.")
-            .args_override_self(true)
-            .args(args_of(&Rows::TOKEN.settings(), made_for))
-    };
-    let number = |name, help| value(name, "N", help).value_parser(value_parser!(u32));
-    let mint = part("mint", "Make a test token, signed with JWT_SECRET (HS256)")
-        .arg(value("role", "ROLE", "Role of the token"))
-        .arg(value("user", "USER", "User of the token"))
+    let inspect = Command::new("inspect")
+        .about("Check a token as a gateway with REQUIRE_AUTH=true does: exit status 0 if admitted")
+        .after_help("The settings are the gateway's own, read from the same env.")
+        .args_override_self(true)
+        .args(args_of(&Rows::TOKEN.settings(), made_for))
         .arg(
-            value(
-                "channel",
-                "NAME",
-                "Name or pattern that the token grants; may be repeated",
-            )
-            .action(ArgAction::Append),
+            Arg::new("token")
+                .value_name("TOKEN")
+                .help("The token; if missing or -, the token is read from standard input"),
         )
-        .arg(number("symbols-max", "Symbol limit of the user"))
-        .arg(
-            number(
-                "expires-in-s",
-                "Lifetime in seconds; 0 for a token without end [default: 3600]",
-            )
-            .value_name("S")
-            .default_value("3600")
-            .hide_default_value(true),
-        );
-    let inspect = part(
-        "inspect",
-        "Check a token as a gateway with REQUIRE_AUTH=true does: exit status 0 if admitted",
-    )
-    .arg(
-        Arg::new("token")
-            .value_name("TOKEN")
-            .help("The token; if missing or -, the token is read from standard input"),
-    )
-    .arg(inspect_gateway(program))
-    .args(inspect_args(program, made_for));
+        .arg(inspect_gateway(program))
+        .args(inspect_args(program, made_for));
     Command::new("token")
-        .about("Make a test token, or check a token as a gateway does")
+        .about("Check a token as a gateway does")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(mint)
         .subcommand(inspect)
 }
 
@@ -150,7 +93,7 @@ fn inspect_gateway(program: &Program) -> Arg {
     value("gateway", "GATEWAY", help)
 }
 
-/// Reads the arguments of `weirgate token`.
+/// Reads the arguments of `weirgate token inspect`.
 ///
 /// # Errors
 /// The error in the arguments or in the environment, for the user.
@@ -159,36 +102,19 @@ pub(super) fn read(
     matches: &ArgMatches,
     env: &Env,
 ) -> Result<TokenCommand, Exit> {
-    let Some((name, matches)) = matches.subcommand() else {
+    let Some((_, matches)) = matches.subcommand() else {
         return Err(Exit::wrong_use("no command of token"));
     };
-    let gateway = match name {
-        "mint" => Ok(None),
-        _ => inspecting(program, matches, env),
-    };
+    let gateway = inspecting(program, matches, env);
     let gateway = gateway.map_err(|error| Exit::settings(&[error], 2))?;
     // The warnings belong to the gateway.
     let checked = program.checked(inspect_rows(gateway), matches, env, |_| Vec::new());
     let checked = checked.map_err(|errors| Exit::settings(&errors, 2))?;
-    let action = match name {
-        "mint" => TokenAction::Mint(Claims {
-            role: flag(matches, "role"),
-            user: flag(matches, "user"),
-            channels: matches
-                .get_many("channel")
-                .map_or_else(Vec::new, |names| names.cloned().collect()),
-            symbols_max: matches.get_one("symbols-max").copied(),
-            expires_in_s: matches.get_one("expires-in-s").copied().filter(|s| *s > 0),
-        }),
-        _ => {
-            let token = flag(matches, "token").filter(|token| token != "-");
-            TokenAction::Inspect(token.and_then(Token::new))
-        }
-    };
+    let token = flag(matches, "token").filter(|token| token != "-");
     let auth = checked.auth();
     let judge = gateway.map(|gateway| (*gateway, checked));
     Ok(TokenCommand {
-        action,
+        token: token.and_then(Token::new),
         auth,
         judge,
     })
@@ -213,58 +139,12 @@ impl TokenCommand {
     /// # Errors
     /// A secret, a file or the token is missing, or the token is refused.
     pub fn run(self) -> Result<String, String> {
-        let now = Clock::start().now();
-        match &self.action {
-            TokenAction::Mint(claims) => self.mint(claims, now.unix_ms()),
-            TokenAction::Inspect(token) => {
-                let token = match token {
-                    Some(token) => Some(token.clone()),
-                    None => token_from(io::stdin())
-                        .map_err(|error| format!("no token on standard input: {error}"))?,
-                };
-                self.inspect(token.as_ref(), now)
-            }
-        }
-    }
-
-    fn mint(&self, claims: &Claims, unix_ms: i64) -> Result<String, String> {
-        let secret = self.auth.jwt_secret.as_ref();
-        let secret = secret.ok_or("JWT_SECRET is not set: tokens are signed with it")?;
-        let claims = self.claims(claims, unix_ms / 1000);
-        let parts = [r#"{"alg":"HS256","typ":"JWT"}"#, &claims];
-        let message = parts.map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
-        let key = EncodingKey::from_secret(secret.expose().as_bytes());
-        let signature = crypto::sign(message.as_bytes(), &key, Algorithm::HS256);
-        let signature =
-            signature.map_err(|error| format!("the token cannot be signed: {error}"))?;
-        Ok(format!("{message}.{signature}"))
-    }
-
-    /// The claims as JSON. Adds the issuer and the audience that the gateway requires, so that it accepts the token.
-    fn claims(&self, claims: &Claims, unix_s: i64) -> String {
-        let rules = &self.auth.rules;
-        let mut json = ObjectWriter::new();
-        for (name, value) in [
-            (rules.role.as_str(), &claims.role),
-            (&rules.user, &claims.user),
-            ("iss", &rules.issuers.first().cloned()),
-            ("aud", &rules.audiences.first().cloned()),
-        ] {
-            if let Some(value) = value {
-                json.string(name, value);
-            }
-        }
-        if !claims.channels.is_empty() {
-            json.strings(&rules.names, claims.channels.iter().map(String::as_str));
-        }
-        if let Some(symbols_max) = claims.symbols_max {
-            json.number(&rules.symbols_max, symbols_max);
-        }
-        json.number("iat", unix_s);
-        if let Some(expires_in_s) = claims.expires_in_s {
-            json.number("exp", unix_s + i64::from(expires_in_s));
-        }
-        json.finish()
+        let token = match &self.token {
+            Some(token) => Some(token.clone()),
+            None => token_from(io::stdin())
+                .map_err(|error| format!("no token on standard input: {error}"))?,
+        };
+        self.inspect(token.as_ref(), Clock::start().now())
     }
 
     /// The role that counts, and why.
@@ -316,6 +196,9 @@ impl TokenCommand {
             grants += &format!("\n  table:    {shown}\n  names:    {names}");
             grants.extend(unfilled(table, &rights));
             identity.roles = vec![self.shown_role(&rights.role, &identity)];
+        }
+        if let TokenUse::Names(admit) = gateway.tokens {
+            admit(&identity).map_err(refused)?;
         }
         if let TokenUse::Claims(symbols_max) = gateway.tokens {
             identity
@@ -392,25 +275,36 @@ fn token_from(input: impl Read) -> io::Result<Option<Token>> {
 
 #[cfg(test)]
 mod tests {
+    use jsonwebtoken::{EncodingKey, Header};
+    use serde_json::{Value, json};
+
     use super::*;
     use weirgate_server::settings::SecretText;
     use weirgate_wire::auth::ClaimRules;
 
-    fn command(action: TokenAction) -> TokenCommand {
+    /// A gateway for tokens that are signed with this secret, for the audience `here`, by the issuer `us`.
+    fn gateway(secret: Option<&str>) -> TokenCommand {
         let rules = ClaimRules {
             audiences: vec!["here".to_owned()],
             issuers: vec!["us".to_owned()],
             ..ClaimRules::default()
         };
         TokenCommand {
-            action,
+            token: None,
             auth: AuthSettings {
-                jwt_secret: Some(SecretText::new("secret")),
+                jwt_secret: secret.map(SecretText::new),
                 rules,
                 ..AuthSettings::default()
             },
             judge: None,
         }
+    }
+
+    fn token(secret: &str, mut claims: Value) -> Option<Token> {
+        (claims["aud"], claims["iss"]) = (json!("here"), json!("us"));
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        let token = jsonwebtoken::encode(&Header::default(), &claims, &key).expect("a token");
+        token_from(format!(" {token}\n").as_bytes()).expect("text")
     }
 
     fn at(unix_ms: i64) -> Now {
@@ -422,52 +316,42 @@ mod tests {
 
     #[test]
     fn a_token_of_the_secret_before_is_good() {
-        let mint = command(TokenAction::Inspect(None));
-        let old = Token::new(mint.mint(&Claims::default(), 0).expect("a token"));
-        let mut next = command(TokenAction::Inspect(None));
-        next.auth.jwt_secret = Some(SecretText::new("next"));
+        let old = token("secret", json!({}));
+        let mut next = gateway(Some("next"));
         next.inspect(old.as_ref(), at(0)).expect_err("unsigned");
-        next.auth.jwt_secret_before = mint.auth.jwt_secret;
+        next.auth.jwt_secret_before = Some(SecretText::new("secret"));
         next.inspect(old.as_ref(), at(0)).expect("good");
     }
 
     #[test]
-    fn what_is_minted_is_let_in_until_it_ends() {
-        let claims = Claims {
-            role: Some("admin".to_owned()),
-            user: Some("ann \"a\"".to_owned()),
-            channels: Vec::new(),
-            symbols_max: Some(3),
-            expires_in_s: Some(60),
-        };
-        let mint = command(TokenAction::Mint(claims.clone()));
-        let token = mint.mint(&claims, 1_700_000_000_000).expect("a token");
-        let token = token_from(format!(" {token}\n").as_bytes()).expect("text");
-        let shown = mint
-            .inspect(token.as_ref(), at(1_700_000_001_000))
+    fn a_token_is_let_in_until_it_ends() {
+        let gateway = gateway(Some("secret"));
+        let claims =
+            json!({"role": "admin", "sub": "ann \"a\"", "maxSymbols": 3, "exp": 1_700_000_060});
+        let of_a_minute = token("secret", claims);
+        let shown = gateway
+            .inspect(of_a_minute.as_ref(), at(1_700_000_001_000))
             .expect("good");
         assert_eq!(
             shown,
             "good\n  role:     admin\n  user:     ann \"a\"\n  symbols:  3\n  \
              ends:     2023-11-14T22:14:20+00:00, in 59 s"
         );
-        let late = mint.inspect(token.as_ref(), at(1_700_000_060_000));
-        let told = late.expect_err("expired");
-        assert_eq!(told, "refused with 1008: its time (exp) is over [expired]");
-        let endless = mint.mint(&Claims::default(), 0).expect("a token");
-        let shown = mint
-            .inspect(Token::new(endless).as_ref(), at(i64::MAX))
+        let late = gateway.inspect(of_a_minute.as_ref(), at(1_700_000_060_000));
+        assert_eq!(
+            late.expect_err("expired"),
+            "refused with 1008: its time (exp) is over [expired]"
+        );
+        let endless = token("secret", json!({}));
+        let shown = gateway
+            .inspect(endless.as_ref(), at(i64::MAX))
             .expect("good");
         assert!(shown.ends_with("ends:     never"), "{shown}");
     }
 
     #[test]
-    fn without_a_secret_nothing_is_signed_and_nothing_is_good() {
-        let mut mint = command(TokenAction::Inspect(None));
-        mint.auth.jwt_secret = None;
-        let refused = mint.mint(&Claims::default(), 0);
-        assert!(refused.expect_err("no secret").contains("JWT_SECRET"));
-        let refused = mint.inspect(None, at(0));
+    fn without_a_secret_nothing_is_good() {
+        let refused = gateway(None).inspect(None, at(0));
         let missing = super::refused(Refusal::Missing);
         assert_eq!(refused, Err(missing));
     }

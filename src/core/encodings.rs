@@ -71,6 +71,8 @@ pub(super) enum Kind {
     After,
     /// As an event of an event stream.
     Event,
+    /// As an event with the payload alone.
+    RawEvent,
     /// As JSON text, for the frames of clients that get text.
     Json,
 }
@@ -81,7 +83,7 @@ impl Kind {
     pub(super) fn is_deflated(self) -> bool {
         match self {
             Self::Alone | Self::Small | Self::Stored | Self::After => true,
-            Self::Plain | Self::Event | Self::Json => false,
+            Self::Plain | Self::Event | Self::RawEvent | Self::Json => false,
         }
     }
 }

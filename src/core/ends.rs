@@ -69,9 +69,9 @@ impl Core {
         let Some((left, mut ended)) = session.and_then(|session| session.end(now, reason)) else {
             return;
         };
-        let told = self.waits.remove(now, key, &mut self.clients.stats.slow);
-        let told = told.or_else(|| gated.and_then(|look| Some((look.why?, look.say))));
-        ended.note_slow(told);
+        let slow = self.waits.remove(now, key, &mut self.clients.stats.slow);
+        let slow = slow.or_else(|| gated.and_then(|look| Some((look.why?, look.say))));
+        ended.note_slow(slow);
         self.count_left(key, left);
         self.effects
             .push_back(Effect::Release { key, reset, ended });

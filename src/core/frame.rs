@@ -310,9 +310,9 @@ impl Frame {
         })
     }
 
-    /// Makes the event of event streams with `encode`, at the first call.
-    pub(super) fn encode_event(&self, encode: impl FnOnce(&Self) -> Encoded) {
-        let key = Key::of(Kind::Event, FrameId::NONE);
+    /// Makes the event of this kind with `encode`, at the first call.
+    pub(super) fn encode_event(&self, kind: Kind, encode: impl FnOnce(&Self) -> Encoded) {
+        let key = Key::of(kind, FrameId::NONE);
         self.make(key, || Some(encode(self)));
     }
 

@@ -25,12 +25,25 @@ const LOST: &str = "This WebSocket request came without Upgrade and Connection, 
 
 /// The detail for a client that asks for binary messages where the gateway has none: it could not read text.
 const NO_BINARY: &str = "payload=binary is for weirgate channels only";
+/// The detail for a client that asks for payloads alone elsewhere: it would read messages around them as payloads.
+const NO_RAW: &str = "payload=raw is for event streams of weirgate channels only";
 /// The most times of pongs that are kept for the shell, which takes the list in each turn.
 const PONGS_MAX: usize = 4_096;
 
-/// The kind of frames that a client asks for: binary with `?payload=binary`, otherwise text. Refuses binary unless the
-/// gateway `has_binary` frames. The first `payload` counts; other values are ignored.
-fn content(head: &RequestHead<'_>, has_binary: bool) -> Result<Content, RequestRefusal> {
+/// The kind of frames that a client asks for: binary with `?payload=binary`, and on an event stream with `?payload=raw`;
+/// otherwise text. Refuses binary unless the gateway `has_binary` frames. The first `payload` counts; other values are
+/// ignored.
+fn content(
+    head: &RequestHead<'_>,
+    speaks: Speaks,
+    has_binary: bool,
+) -> Result<Content, RequestRefusal> {
+    if event_stream::asks_raw(head) {
+        return match speaks {
+            Speaks::EventStream if has_binary => Ok(Content::Binary),
+            _ => Err(RequestRefusal::new(400, NO_RAW)),
+        };
+    }
     match head.parameters("payload").next().as_deref() {
         Some("binary") if has_binary => Ok(Content::Binary),
         Some("binary") => Err(RequestRefusal::new(400, NO_BINARY)),
@@ -382,7 +395,7 @@ impl<G: Gateway> Hub<G> {
             // A proxy has made a request of HTTP/1.1 of a WebSocket over HTTP/2 (RFC 8441), which has no key.
             core.set_refusal(key, "no_key");
         }
-        let content = match checked.and_then(|()| content(head, G::HAS_BINARY)) {
+        let content = match checked.and_then(|()| content(head, speaks, G::HAS_BINARY)) {
             Ok(content) => content,
             Err(refusal) => return core.refuse_request(key, refusal),
         };

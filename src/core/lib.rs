@@ -23,6 +23,7 @@ mod encodings;
 mod ends;
 mod flush;
 mod frame;
+mod gaps;
 mod gateway;
 mod gather;
 mod handshake;

@@ -11,11 +11,11 @@ pub(super) struct Losses {
     /// The number of the newest loss that concerned the kept feed too, and not only names beside a stream.
     pub(super) of_kept: u64,
     /// The number of losses that all clients know of.
-    pub(super) told: u64,
+    pub(super) known: u64,
     /// The frame that notifies a client of losses, if it gets statuses.
     pub(super) frame: Option<Arc<Frame>>,
-    /// Clients whose `seq` skipped a number for a loss since [`Core::take_gaps_told`](super::Core::take_gaps_told).
-    pub(super) gaps_told: u64,
+    /// Clients whose `seq` skipped a number for a loss since [`Core::take_gaps_notified`](super::Core::take_gaps_notified).
+    pub(super) gaps_notified: u64,
 }
 
 /// How long the bus delivers the messages of a topic.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::gaps::Gaps;
 use super::{Content, Frame, FrameBytes, Mark, Now, Place, Position, RetainedCut};
 
 /// The name of a topic. Feeds make names, gateways join topics by name; the hub only compares names. Clones share the text,
@@ -295,49 +296,38 @@ pub struct SubjectStats {
     pub messages_old: u64,
     /// When the newest good message came.
     pub last_message: Option<Now>,
-    /// The usual gap between two messages: the longest of late, microseconds. A longer gap counts at once; with shorter
-    /// ones it is forgotten by and by.
-    usual_gap_us: u64,
+    gaps: Gaps,
 }
 
 impl SubjectStats {
     /// Counts a good message. `received` is the time of storage if the message is from before the start.
-    pub fn came(&mut self, received: Now) {
+    pub fn record(&mut self, received: Now) {
         self.messages += 1;
         if let Some(last) = self.last_message.replace(received) {
-            let gap_us = received.unix_us.saturating_sub(last.unix_us);
-            let gap_us = u64::try_from(gap_us).unwrap_or_default();
-            let usual_us = self.usual_gap_us;
-            self.usual_gap_us = gap_us.max(usual_us - usual_us / GAPS_KEPT);
+            self.gaps.record(since_us(received, last));
         }
     }
 
     /// The usual gap between two messages, microseconds.
     pub fn usual_gap_us(&self) -> u64 {
-        self.usual_gap_us
+        self.gaps.usual_us()
     }
 
     /// The silence after which the subject counts as quiet, microseconds; `None` before ten messages.
     pub fn quiet_after_us(&self) -> Option<u64> {
-        let is_known = self.messages >= GAPS_MIN;
-        is_known.then(|| QUIET_MIN_US.max(QUIET_GAPS.saturating_mul(self.usual_gap_us)))
+        self.gaps.quiet_after_us()
     }
 
     /// For how long the subject has been silent, microseconds, if that is longer than usual.
     pub fn quiet_us(&self, now: Now) -> Option<u64> {
-        let silent_us = now.unix_us.saturating_sub(self.last_message?.unix_us);
-        let silent_us = u64::try_from(silent_us).unwrap_or_default();
-        Some(silent_us).filter(|us| self.quiet_after_us().is_some_and(|after| *us > after))
+        self.gaps.quiet_us(since_us(now, self.last_message?))
     }
 }
 
-/// A subject is quiet after so many of its usual gaps, and after this time at least.
-const QUIET_GAPS: u64 = 10;
-const QUIET_MIN_US: u64 = 5_000_000;
-/// A long gap is half forgotten after some 45 shorter ones.
-const GAPS_KEPT: u64 = 64;
-/// Before so many messages no gap is usual.
-const GAPS_MIN: u64 = 10;
+/// By the clock of the day, since a message may be from before the start; 0 if it was put back.
+fn since_us(now: Now, then: Now) -> u64 {
+    u64::try_from(now.unix_us.saturating_sub(then.unix_us)).unwrap_or_default()
+}
 
 /// A log line of a feed. The feed limits the number of lines; the shell logs the lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -395,35 +385,4 @@ pub trait Feed: Send {
 
     /// The counters so far.
     fn stats(&self) -> &FeedStats;
-}
-
-#[cfg(test)]
-mod gap_tests {
-    use super::*;
-
-    fn at(ms: i64) -> Now {
-        Now {
-            mono_us: 0,
-            unix_us: ms * 1_000,
-        }
-    }
-
-    #[test]
-    fn a_subject_is_quiet_after_ten_of_its_usual_gaps_and_five_seconds() {
-        let mut busy = SubjectStats::default();
-        for n in 1..=9 {
-            busy.came(at(n * 100));
-        }
-        assert_eq!(busy.quiet_us(at(60_000)), None, "too few to know");
-        busy.came(at(1_000));
-        assert_eq!(busy.quiet_us(at(6_000)), None);
-        assert_eq!(busy.quiet_us(at(6_001)), Some(5_001_000));
-        // A pause is usual from then on, until many shorter gaps have come.
-        busy.came(at(61_000));
-        assert_eq!(busy.quiet_us(at(661_000)), None);
-        for n in 0..400 {
-            busy.came(at(61_000 + n * 100));
-        }
-        assert!(busy.quiet_us(at(161_000)).is_some());
-    }
 }

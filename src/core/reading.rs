@@ -220,7 +220,7 @@ impl<G: Gateway> Hub<G> {
             let (left, announced) = (input.len(), session.holds_messages());
             let step = session.read(core.now, input, control_bytes_max, scratch);
             let after = session.pauses();
-            let has_answered = step.is_some() && session.has_answered(core.now);
+            let has_answered = step.is_some() && session.has_answered();
             core.clients.stats.count_pauses(before, after);
             core.clients.mark_dirty(core.now, key);
             let Some(step) = step else {

@@ -374,7 +374,7 @@ impl Core {
 
     /// Notes that all clients know of `losses` losses.
     pub fn note_losses_known(&mut self, losses: u64) {
-        self.losses.told = losses;
+        self.losses.known = losses;
         if !self.is_notifying() {
             self.losses.frame = None;
         }
@@ -383,7 +383,7 @@ impl Core {
     /// Whether some clients may not know of a loss.
     #[inline]
     pub fn is_notifying(&self) -> bool {
-        self.losses.count != self.losses.told
+        self.losses.count != self.losses.known
     }
 
     /// Notes that the client knows of all losses from here on. Returns true if it did not know of all that concern it: a
@@ -399,14 +399,14 @@ impl Core {
         let was_active = known != all && self.topics.was_active(key.slot, known, (all, of_kept));
         if was_active {
             self.skip_number(key);
-            self.losses.gaps_told += 1;
+            self.losses.gaps_notified += 1;
         }
         was_active || known < of_kept
     }
 
     /// Returns the number of clients whose `seq` skipped a number for a loss since the last call.
-    pub fn take_gaps_told(&mut self) -> u64 {
-        std::mem::take(&mut self.losses.gaps_told)
+    pub fn take_gaps_notified(&mut self) -> u64 {
+        std::mem::take(&mut self.losses.gaps_notified)
     }
 
     /// Skips the client's next number ([`super::Prefix::Seq`]), so that the client sees a gap.

@@ -53,6 +53,10 @@ pub struct Survey {
     pub topics: u64,
     /// The topics with the most messages since the last survey, the most first.
     pub busiest_topics: Vec<TopicSnapshot>,
+    /// Busy topics that have been silent for longer than usual.
+    pub topics_quiet: u64,
+    /// Those with the most members, the most first.
+    pub quiet_topics: Vec<TopicSnapshot>,
     /// The kept refusals of names, the newest first: at most [`REFUSED_NAMES_MAX`](super::REFUSED_NAMES_MAX).
     pub refused_names: Vec<RefusedName>,
     /// The results of the searches.
@@ -107,6 +111,8 @@ struct Walk {
     busiest: Largest<u64, SessionKey>,
     /// By messages since the last survey, then by members.
     topics: Largest<(u64, u64), TopicSnapshot>,
+    /// By members.
+    quiet: Largest<u64, TopicSnapshot>,
     searches: Searches,
 }
 
@@ -123,6 +129,7 @@ impl Walk {
             slowest: Largest::new(),
             busiest: Largest::new(),
             topics: Largest::new(),
+            quiet: Largest::new(),
             searches,
         }
     }
@@ -133,13 +140,18 @@ impl Walk {
             let slot = self.next_topic;
             self.next_topic += 1;
             let mut work = self.searches.cost();
-            if let Some((name, topic)) = core.topics.snapshot(slot) {
+            if let Some((name, topic)) = core.topics.snapshot(slot, core.now) {
                 self.survey.topics += 1;
-                let rank = (topic.recent_messages, topic.members);
-                self.topics.offer(rank, || TopicSnapshot {
+                let named = || TopicSnapshot {
                     name: name.clone(),
                     ..topic
-                });
+                };
+                let rank = (topic.recent_messages, topic.members);
+                self.topics.offer(rank, named);
+                if topic.quiet_ms.is_some() {
+                    self.survey.topics_quiet += 1;
+                    self.quiet.offer(topic.members, named);
+                }
                 let name = name.clone();
                 work += self.searches.visit_topic(core, gateway, &name);
             }
@@ -239,12 +251,14 @@ impl Core {
                 })
             })
             .collect();
-        let topics = walk.topics.into_sorted();
-        let shown = topics.map(|(_, topic)| TopicSnapshot {
+        let shown = |topic: TopicSnapshot| TopicSnapshot {
             name: (self.shown_topic)(&topic.name),
             ..topic
-        });
-        survey.busiest_topics = shown.collect();
+        };
+        let busiest = walk.topics.into_sorted();
+        survey.busiest_topics = busiest.map(|(_, topic)| shown(topic)).collect();
+        let quiet = walk.quiet.into_sorted();
+        survey.quiet_topics = quiet.map(|(_, topic)| shown(topic)).collect();
         survey.refused_names = self.refused_names.newest_first().cloned().collect();
         survey.found = walk.searches.into_found();
         survey

@@ -13,6 +13,7 @@ use serde::Serialize;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use super::gaps::Gaps;
 use super::losses::{Active, Times};
 use super::{
     ConflationKey, Content, Frame, Now, Publication, Retain, SessionKey, TopicName, tables,
@@ -24,6 +25,10 @@ const SCATTERED_MEMBERS_MIN: usize = 32;
 /// The most conflation keys that are remembered for a topic. A pattern may have any number of keys: waiting frames of
 /// the other keys are sent to a client that leaves, like frames without a key.
 pub(super) const KEYS_MAX: usize = 64;
+
+/// Of a name with at least a message a second people see that it stands still. The silence of the others says nothing: orders of
+/// a user, pushes to a device.
+const BUSY_GAP_MAX_US: u64 = 1_000_000;
 
 /// The index of a topic in the table, valid until the topic is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +79,7 @@ struct Topic {
     surveyed: Counts,
     /// When the last message to members was published, microseconds of the monotonic clock; `None`: never.
     last_us: Option<NonZeroU64>,
+    gaps: Gaps,
 }
 
 /// Messages and their bytes.
@@ -94,6 +100,12 @@ pub struct TopicSnapshot {
     pub recent_messages: u64,
     /// Bytes of these messages, each counted once.
     pub recent_bytes: u64,
+    /// For how long nothing was published, milliseconds, if the topic is a busy one and that is longer than usual.
+    #[serde(skip)]
+    pub quiet_ms: Option<u64>,
+    /// The usual gap between two messages, milliseconds.
+    #[serde(skip)]
+    pub usual_gap_ms: u64,
 }
 
 impl Topic {
@@ -103,6 +115,13 @@ impl Topic {
             Content::Text => self.members.len() - self.binary as usize,
             Content::Binary => self.binary as usize,
         }
+    }
+
+    /// For how long nothing was published, microseconds, if the topic is a busy one and that is longer than usual.
+    fn quiet_us(&self, now: Now) -> Option<u64> {
+        let silent_us = now.mono_us.saturating_sub(self.last_us?.get());
+        let is_busy = self.gaps.usual_us() <= BUSY_GAP_MAX_US;
+        self.gaps.quiet_us(silent_us).filter(|_| is_busy)
     }
 
     fn holds(&self, frame: &Arc<Frame>) -> bool {
@@ -262,7 +281,10 @@ impl Topics {
         // A message that is published as text and as binary counts once, as text.
         let is_second = publication.frame.content() == Content::Binary && topic.binary > 0;
         if publication.deliver && !(is_second && topic.count(Content::Text) > 0) {
-            topic.last_us = NonZeroU64::new(now.mono_us);
+            let last = std::mem::replace(&mut topic.last_us, NonZeroU64::new(now.mono_us));
+            if let Some(last) = last {
+                topic.gaps.record(now.mono_us.saturating_sub(last.get()));
+            }
             topic.counts.messages += 1;
             topic.counts.bytes += publication.frame.queue_bytes() as u64;
         }
@@ -372,8 +394,9 @@ impl Topics {
     }
 
     /// The topic in a slot, with the counts since the last survey; the look has no name yet.
-    pub(super) fn snapshot(&mut self, slot: usize) -> Option<(&TopicName, TopicSnapshot)> {
+    pub(super) fn snapshot(&mut self, slot: usize, at: Now) -> Option<(&TopicName, TopicSnapshot)> {
         let topic = self.topics.get_mut(slot)?;
+        let quiet_us = topic.quiet_us(at);
         let (now, before) = (topic.counts, topic.surveyed);
         topic.surveyed = now;
         let look = TopicSnapshot {
@@ -381,6 +404,8 @@ impl Topics {
             members: topic.members.len() as u64,
             recent_messages: now.messages - before.messages,
             recent_bytes: now.bytes - before.bytes,
+            quiet_ms: quiet_us.map(|us| us / 1_000),
+            usual_gap_ms: topic.gaps.usual_us() / 1_000,
         };
         Some((&topic.name, look))
     }

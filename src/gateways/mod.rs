@@ -5,12 +5,29 @@
 //! | `feed` | from bytes of the bus to publications: the bus side of the contract |
 //! | `mod`, or `client` | the client side of the contract: permission to connect, first messages, requests |
 //! | `settings` | the rows of the settings table that only this gateway has |
+//! | `metrics` | the metrics that only this gateway has |
 //! | `start` | joins feed, gateway, source and pages; the entry in the list |
 //!
 //! `shared` has what several gateways use. Feeds and client sides are pure: they know no socket, broker or HTTP, and the
 //! caller passes the time.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
+
+/// Makes a constant of each row, and the list of all: metrics whose values come from a gateway.
+macro_rules! metric_names {
+    ($($id:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        use weirgate_server::telemetry::names::{MetricKind, MetricName};
+
+        $(
+            #[doc = $help]
+            pub(in crate::gateways) const $id: MetricName =
+                MetricName::of_gateway(MetricKind::$kind, $name, &[$($label),*], $help);
+        )*
+
+        /// All metrics of this table.
+        pub(in crate::gateways) const ALL: &[MetricName] = &[$($id),*];
+    };
+}
 
 pub mod channels;
 pub mod events;
@@ -23,8 +40,17 @@ pub mod trades;
 pub use shared::access::{AccessStats, Count};
 pub use shared::feed::{NoFeed, STAMP_KEY};
 
+use crate::commands::GatewayKind;
 use crate::commands::Program;
-use weirgate_server::run::GatewayKind;
+use weirgate_server::telemetry::names::MetricName;
+
+/// The metrics of single contracts, beside those of [`names`](weirgate_server::telemetry::names).
+pub const METRICS: [&[MetricName]; 4] = [
+    shared::metrics::ALL,
+    trades::metrics::ALL,
+    channels::metrics::ALL,
+    events::metrics::ALL,
+];
 
 /// Every gateway, in the order of the documents. `weirgate health` asks the first unless told otherwise.
 pub static GATEWAYS: &[GatewayKind] = &[

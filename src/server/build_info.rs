@@ -1,17 +1,25 @@
 //! The version of this build. The commit, the target and the compiler come from `src/server/build.rs`.
 
-/// The version of weirgate.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What a build is.
+pub struct BuildInfo {
+    /// The version of weirgate.
+    pub version: &'static str,
+    /// The commit: 12 hexadecimal digits, followed by `-modified` for uncommitted changes; `unknown` in debug
+    /// builds, and in builds without git and without a commit in the source.
+    pub commit: &'static str,
+    /// The platform in the compiler's notation: `x86_64-unknown-linux-gnu`.
+    pub target: &'static str,
+    /// The compiler: `rustc 1.95.0 (59807616e 2026-04-14)`.
+    pub rustc: &'static str,
+    /// The supported buses, for scripts that call `weirgate version`.
+    pub features: [&'static str; 2],
+}
 
-/// The commit: 12 hexadecimal digits, followed by `-modified` for uncommitted changes; `unknown` in debug
-/// builds, and in builds without git and without a commit in the source.
-pub const COMMIT: &str = env!("WEIRGATE_BUILD_COMMIT");
-
-/// The platform in the compiler's notation: `x86_64-unknown-linux-gnu`.
-pub const TARGET: &str = env!("WEIRGATE_BUILD_TARGET");
-
-/// The compiler: `rustc 1.95.0 (59807616e 2026-04-14)`.
-pub const RUSTC: &str = env!("WEIRGATE_BUILD_RUSTC");
-
-/// The supported buses, for scripts that call `weirgate version`.
-pub const FEATURES: [&str; 2] = ["nats", "redis"];
+/// This build.
+pub const BUILD: BuildInfo = BuildInfo {
+    version: env!("CARGO_PKG_VERSION"),
+    commit: env!("WEIRGATE_BUILD_COMMIT"),
+    target: env!("WEIRGATE_BUILD_TARGET"),
+    rustc: env!("WEIRGATE_BUILD_RUSTC"),
+    features: ["nats", "redis"],
+};

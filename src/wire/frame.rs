@@ -7,27 +7,51 @@ use super::deflate::Inflater;
 /// The longest header of an unmasked frame: two bytes and a 64-bit length.
 pub const HEADER_BYTES_MAX: usize = 10;
 /// The last (here: only) fragment of a message.
-pub const FIN: u8 = 0x80;
+pub(crate) const FIN: u8 = 0x80;
 /// The payload is deflated (RFC 7692 §6).
-pub const RSV1: u8 = 0x40;
+pub(crate) const RSV1: u8 = 0x40;
 /// The next fragment of a message.
 pub(crate) const OPCODE_CONTINUATION: u8 = 0x0;
 /// A text message.
-pub const OPCODE_TEXT: u8 = 0x1;
+pub(crate) const OPCODE_TEXT: u8 = 0x1;
 /// A binary message.
-pub const OPCODE_BINARY: u8 = 0x2;
+pub(crate) const OPCODE_BINARY: u8 = 0x2;
 /// A close; opcodes from here on are control frames (§5.5).
 pub(crate) const OPCODE_CLOSE: u8 = 0x8;
 /// A ping.
-pub const OPCODE_PING: u8 = 0x9;
+pub(crate) const OPCODE_PING: u8 = 0x9;
 /// A pong.
 pub(crate) const OPCODE_PONG: u8 = 0xa;
 /// Longest payload of a control frame (§5.5).
 pub(crate) const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 
+/// A ping of the server without a payload.
+pub const EMPTY_PING: [u8; 2] = [FIN | OPCODE_PING, 0];
+
+/// A whole message of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataFrame {
+    /// Whether the payload is text; otherwise bytes.
+    pub is_text: bool,
+    /// Whether the payload is deflated.
+    pub is_deflated: bool,
+}
+
+impl DataFrame {
+    /// Writes the header for `payload_len` bytes to the front of `out`. Returns the header's length.
+    pub fn header(self, out: &mut [u8; HEADER_BYTES_MAX], payload_len: u64) -> usize {
+        let opcode = match self.is_text {
+            true => OPCODE_TEXT,
+            false => OPCODE_BINARY,
+        };
+        let rsv1 = if self.is_deflated { RSV1 } else { 0 };
+        header(out, FIN | rsv1 | opcode, payload_len)
+    }
+}
+
 /// Writes the header of an unmasked frame with `payload_len` bytes to the front of `out`. Returns the
 /// header's length: 2, 4 or 10 bytes, the shortest form for the length (§5.2).
-pub fn header(out: &mut [u8; HEADER_BYTES_MAX], first_byte: u8, payload_len: u64) -> usize {
+fn header(out: &mut [u8; HEADER_BYTES_MAX], first_byte: u8, payload_len: u64) -> usize {
     out[0] = first_byte;
     if payload_len < 126 {
         out[1] = payload_len as u8;
@@ -43,7 +67,7 @@ pub fn header(out: &mut [u8; HEADER_BYTES_MAX], first_byte: u8, payload_len: u64
     }
 }
 
-/// Returns the number of bytes that [`header`] writes for a payload of this length.
+/// Returns the number of bytes of the header for a payload of this length.
 pub const fn header_bytes(payload_len: u64) -> usize {
     match payload_len {
         0..126 => 2,

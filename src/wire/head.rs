@@ -260,6 +260,25 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 }
 
 impl<'a> RequestHead<'a> {
+    /// The head of a plain request whose parts another reader has found and checked; `None` if the target makes no URL.
+    pub fn of_parts(
+        method: &'a str,
+        target: &'a str,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Option<Self> {
+        let (path, query) = path_and_query(method, target)?;
+        Some(Self {
+            method,
+            target,
+            path,
+            query,
+            minor_version: 1,
+            headers: headers
+                .map(|(name, value)| Header { name, value })
+                .collect(),
+        })
+    }
+
     /// The method, in the client's letter case.
     pub fn method(&self) -> &'a str {
         self.method

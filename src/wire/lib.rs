@@ -9,7 +9,7 @@
 //! | [`head`] | the request head: its end, its parts, and the trace in it |
 //! | [`body`] | the end of a request's body |
 //! | [`upgrade`] | the request for a WebSocket upgrade (RFC 6455 §4.2.1); the 101 and refusals |
-//! | [`event_stream`] | Server-Sent Events: the request for a stream, the response, the events |
+//! | `event_stream` | Server-Sent Events: the request for a stream |
 //! | [`deflate`] | permessage-deflate (RFC 7692): negotiation, deflate, bounded inflate |
 //! | [`frame`] | the header of a server's frame; a client's frame, unmasked and checked |
 //! | [`frame_reader`] | client bytes to whole, bounded, inflated frames |
@@ -26,7 +26,7 @@ pub mod auth;
 pub mod base;
 pub mod body;
 pub mod deflate;
-pub mod event_stream;
+mod event_stream;
 pub mod frame;
 pub mod frame_reader;
 pub mod head;

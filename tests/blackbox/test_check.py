@@ -9,8 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from bus import publisher
-from processes import RedisServer, free_port, minted_token, weirgate_binary
+from processes import RedisServer, free_port, weirgate_binary
 from services import Service
+from tokens import fresh_token
 
 SECRET = "thirty-two bytes of a test secret"
 NATS_USER = """authorization {{ users: [
@@ -348,7 +349,7 @@ async def test_inspect_says_what_the_gateway_says(start_weirgate, tmp_path, role
     if table := env.pop("acl", None):
         (tmp_path / "acl.json").write_text(json.dumps(table))
         env["WEIRGATE_ACL"] = str(tmp_path / "acl.json")
-    token = minted_token(SECRET, *(["--role", role] if role else []))
+    token = fresh_token(SECRET, **({"role": role} if role else {}))
     told = subprocess.run([weirgate_binary(), "token", "inspect"], input=token, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     gateway = start_weirgate("channels", env={**env, "REQUIRE_AUTH": "true", "REDIS_URL": "redis://127.0.0.1:1"}).wait_for("/health")
     async with websockets.connect(f"ws://127.0.0.1:{gateway.port}/ws?token={token}") as client:

@@ -9,8 +9,9 @@ import sys
 import pytest
 import websockets
 import yaml
-from processes import ROOT, Process, Weirgate, minted_token, weirgate_binary
+from processes import ROOT, Process, Weirgate, weirgate_binary
 from recipes import with_mounts
+from tokens import fresh_token
 
 SECRET = "a secret of the tests, long enough"
 ASKED = {"trades": ("/", {"action": "subscribe", "symbols": ["AAPL"]}),
@@ -56,7 +57,7 @@ def price(message):
 
 async def prices(gateway, kind, count):
     path, request = ASKED[kind]
-    query = "?token=" + minted_token(SECRET, "--role", "user") if kind == "channels" else ""
+    query = "?token=" + fresh_token(SECRET, role="user") if kind == "channels" else ""
     seen = set()
     async with websockets.connect(f"ws://127.0.0.1:{gateway.port}{path}{query}") as client:
         if request:

@@ -8,7 +8,8 @@ import pytest
 import websockets
 from cookie_application import CookieApplication
 from event_stream import Stream
-from processes import minted_token, weirgate_binary
+from processes import weirgate_binary
+from tokens import fresh_token
 from waiting import until
 
 SECRET = "thirty-two bytes of a test secret"
@@ -65,7 +66,7 @@ async def test_the_cookie_of_a_session_lets_the_pages_of_the_origin_in(applicati
     assert await admitted(server, session, origin) == "Authentication failed"
     assert await admitted(server, "feed=nonsense", origin) == "Authentication failed"
     # The token that the program has chosen comes first, right or wrong.
-    admin = minted_token(SECRET, "--role", "admin")
+    admin = fresh_token(SECRET, role="admin")
     assert await admitted(server, cookie, origin, f"?token={admin}") == "admin"
     assert await admitted(server, cookie, origin, "?token=wrong") == "Authentication failed"
     # Renewed from the session alone.
@@ -84,7 +85,7 @@ async def test_the_cookie_of_a_session_lets_the_pages_of_the_origin_in(applicati
 
 async def test_without_the_setting_a_cookie_is_nothing(start_weirgate):
     server = gateway(start_weirgate, "--allowed-origins", "https://a.example")
-    token = minted_token(SECRET, "--role", "admin")
+    token = fresh_token(SECRET, role="admin")
     assert await admitted(server, f"feed={token}; token={token}", "https://a.example") == "Authentication failed"
 
 
@@ -102,7 +103,7 @@ async def test_no_other_page_of_the_domain_chooses_the_user(start_weirgate):
     behind SP and HTAB is a name the same name."""
     origin = "https://www.example.com"
     server = gateway(start_weirgate, "--token-cookie", "__Host-feed", "--allowed-origins", origin)
-    good, evil = minted_token(SECRET, "--role", "user"), minted_token(SECRET, "--role", "admin")
+    good, evil = fresh_token(SECRET, role="user"), fresh_token(SECRET, role="admin")
     spaces = ["\u2000", "\u00a0", "\u3000", "\u0085", "\u2028", "\ufeff", "\u200b"]
     for space in spaces:
         stream = Stream(server.port, "/ws", f"Origin: {origin}", f"Cookie: {space}__Host-feed={evil}; __Host-feed={good}")

@@ -4,9 +4,9 @@ import json
 
 import websockets
 from clients import upgrade_request
-from processes import minted_token
 from redis_gateways import TRADES, publish, subscriber
 from test_operator_state import started, state
+from tokens import fresh_token
 from waiting import until
 
 SECRET = "thirty-two bytes of a test secret"
@@ -66,8 +66,8 @@ async def test_no_refusal_hides_a_dropped_client(redis_server, start_weirgate):
 async def test_a_refused_token_has_its_user_if_its_signature_is_good(start_weirgate):
     env = {"REQUIRE_AUTH": "true", "REDIS_URL": "redis://127.0.0.1:1", "JWT_SECRET": SECRET}
     weirgate = start_weirgate("channels", "--log-format", "json", env=env).wait_for("/health")
-    stranger = minted_token(SECRET, "--role", "nobody-knows-it", "--user", "ann")
-    forged = minted_token("another secret of thirty-two bytes", "--role", "user", "--user", "eve")
+    stranger = fresh_token(SECRET, role="nobody-knows-it", sub="ann")
+    forged = fresh_token("another secret of thirty-two bytes", role="user", sub="eve")
     for token in (stranger, forged):
         async with websockets.connect(f"ws://127.0.0.1:{weirgate.port}/ws?token={token}") as client:
             await asyncio.wait_for(client.wait_closed(), 10)

@@ -7,17 +7,17 @@ import time
 
 import pytest
 from accepting import Accepting
-from proxies import Apache, Caddy, Haproxy, Nginx, Varnish
+from proxies import Apache, Caddy, Envoy, Haproxy, Nginx, Traefik, Varnish
 from waiting import until
 
-RECIPES = [Nginx, Haproxy, Caddy, Apache, Varnish]
+RECIPES = [Nginx, Haproxy, Caddy, Apache, Varnish, Envoy, Traefik]
 SECRET = "s3cret-of-a-client"
 INTERNAL = "thirty-two bytes of an inner token"
 
 
 class CountingService(Accepting):
-    """Keeps each request, (method, headers, bytes of the body), and answers by its path: `/…/503`, `/…/silent` (no answer at all),
-    `/…/early` (an answer before the body is read), and anything else with 200."""
+    """Keeps each request, (method, headers), and answers by its path: `/…/503`, `/…/silent` (no answer at all), `/…/slow` (after two
+    seconds), `/…/early` (an answer before the body is read), and anything else with 200."""
 
     def __init__(self):
         self.seen = []
@@ -49,6 +49,8 @@ class CountingService(Accepting):
                 read.read(length)
                 if path.endswith(b"/silent"):
                     return
+                if path.endswith(b"/slow"):
+                    time.sleep(2)
                 status = b"503 Service Unavailable" if path.endswith(b"/503") else b"200 OK"
                 link.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
 
@@ -129,7 +131,7 @@ async def test_nobody_speaks_for_the_proxy(front, kind):
     for name, value in headers:
         if name == "x-forwarded-for":
             # The list is the way of the request; services count from its end.
-            assert value.split(", ")[-2:][0] == "127.0.0.9", value
+            assert re.split(r",\s*", value)[-2:][0] == "127.0.0.9", value
             continue
         assert "evil" not in value and "6.6.6.6" not in value and value not in ("https", "444", "on"), f"{name}: {value}"
     assert ("x-forwarded-proto", "http") in headers and ("x-forwarded-host", "feed.example") in headers
@@ -138,7 +140,56 @@ async def test_nobody_speaks_for_the_proxy(front, kind):
 
 SPELLINGS = ["/metrics", "/metrics?a", "//metrics", "/./metrics", "/a/../metrics", "/%6detrics", "/METRICS", "/metrics/", "/metrics;a",
              "/metrics%20", "/stats", "/ready", "/internal/broadcast", "//internal/broadcast", "/%69nternal/broadcast", "http://feed.example/metrics",
-             "http://feed.example//metrics"]
+             "http://feed.example//metrics", "/v1/../metrics", "/ws/../internal/broadcast", "/%2e/metrics", "/%2e%2e/metrics", "/metrics%2f",
+             "/metrics%00", "/metrics%0a", "/metrics#a", "/internal%2fbroadcast", "/internal;a/broadcast", "/v1/..;/metrics", "/v1/%2e%2e/internal/broadcast",
+             "/v1\\..\\metrics", "/metrics?/../health", "/stats/./", "/Ready", "/internal/../internal/broadcast", "*", "metrics"]
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+async def test_nobody_takes_the_words_of_the_proxy_away(front, kind):
+    """A header that `Connection` names is for the next hop alone: it must not take the address from a request."""
+    proxy, service, weirgate = front(kind)
+    await serves(proxy)
+    names = ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Host", "Content-Length", "Cookie"]
+    for lines in ([f"Connection: close, {', '.join(names)}"], [f"Connection: {name}" for name in [*names, "close"]], ["Connection: close", "X-Forwarded-For:"],
+                  ["Connection: close", "X-Forwarded-For: 127.0.0.1, 127.0.0.1"], ["Connection: close", "X-Forwarded-For: ,,;\"", "Forwarded: for=127.0.0.1"]):
+        service.seen.clear()
+        body = b'{"a": 1}'
+        came = await asyncio.to_thread(conversation, proxy.port, request("POST", "/v1/jobs/1", *lines, body=body), 5)
+        if status(came) == 400 and not service.seen:
+            continue
+        assert status(came) == 200, (lines, came[:300])
+        [(_, headers)] = service.seen
+        assert [value for name, value in headers if name == "x-forwarded-for"][-1].replace(" ", "").split(",")[-2:] == ["127.0.0.9", "127.0.0.1"], (lines, headers)
+        assert ("x-forwarded-proto", "http") in headers and ("x-forwarded-host", "feed.example") in headers, (lines, headers)
+    # Limits and cuts by address count the client.
+    upgrade = ["Upgrade: websocket", f"Connection: Upgrade, {', '.join(names)}", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    came = await asyncio.to_thread(conversation, proxy.port, request("GET", "/ws?device_id=d", *upgrade), 1)
+    if status(came) == 101:
+        await until(lambda: "connection ended" in weirgate.log(), 10, "the line of the client")
+    assert all("client=127.0.0.9 " in line for line in weirgate.log().splitlines() if "connection ended" in line and "peer=127.0.0.1" in line)
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+async def test_a_post_is_made_once_where_an_instance_dies(start_weirgate, started, kind):
+    """The other instance gets no POST that the dead one had."""
+    service = CountingService()
+    try:
+        urls = {name: service.url for name in ("LOBBY_URL", "MEASUREMENT_URL", "SIMULATION_URL")}
+        env = {**urls, "INTERNAL_AUTH_TOKEN": INTERNAL, "WEIRGATE_TRUSTED_PROXIES": "127.0.0.1"}
+        instances = [start_weirgate("events", env=env).wait_ready() for _ in range(2)]
+        started.append(proxy := kind(*(one.port for one in instances)))
+        await serves(proxy)
+        # Whichever has it.
+        waiting = [asyncio.create_task(asyncio.to_thread(ask, proxy.port, "POST", "/v1/jobs/slow", "Idempotency-Key: a", body=b"{}")) for _ in range(4)]
+        await until(lambda: len(service.seen) == 4, 10, "all are at the service")
+        instances[0].kill()
+        came = [status(one) for one in await asyncio.gather(*waiting)]
+        assert len(service.seen) == 4, came
+        assert 200 in came or set(came) <= {502, 503, 504, None}, came
+        assert status(await asyncio.to_thread(ask, proxy.port, "POST", "/v1/jobs/1", body=b"{}")) in (200, 502, 503)
+    finally:
+        service.discard()
 
 
 @pytest.mark.parametrize("kind", RECIPES)

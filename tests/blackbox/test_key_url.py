@@ -15,6 +15,7 @@ import pytest
 import websockets
 from identity_provider import KeySetServer, SigningKey
 from processes import weirgate_binary
+from tokens import fresh_token
 from waiting import until
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -250,8 +251,7 @@ async def test_each_instance_fetches_for_itself_and_keys_in_files_stay_beside(st
     gateways = [start_gateway(key_set, JWT_SECRET=secret) for _ in range(2)]
     for gateway in gateways:
         assert await admitted(gateway, keys[0].token(role="admin")) == "admin"
-        minted = run("token", "mint", "--role", "user", JWT_SECRET=secret).stdout.strip()
-        assert await admitted(gateway, minted) == "user"
+        assert await admitted(gateway, fresh_token(secret, role="user")) == "user"
     assert len(key_set.requests) == 2
 
 

@@ -15,9 +15,10 @@ import yaml
 from kubernetes_validate import validate
 from nats_keys import Operator, creds, login
 from pods import GATEWAYS, Pod, container, rendered
-from processes import ROOT, free_port, minted_token
+from processes import ROOT, free_port
 from redis_gateways import CHANNELS
 from test_channels_nats import Reader, say
+from tokens import fresh_token
 from waiting import until
 
 GUIDE = (ROOT / "docs" / "guides" / "kubernetes.md").read_text()
@@ -120,7 +121,7 @@ def desk(start_nats, start_weirgate, tmp_path):
 async def test_roles_of_a_mounted_table_decide_and_a_new_table_counts_after_the_signal(desk):
     release, server, operator = desk
     await release.ready()
-    user, admin = [await release.client(minted_token(SECRET, "--role", role)) for role in ("user", "admin")]
+    user, admin = [await release.client(fresh_token(SECRET, role=role)) for role in ("user", "admin")]
     answer = await user.ask("subscribe", "orders.status.*", "orders.placed")
     assert answer["channels"] == ["orders.status.*"]
     assert answer["errors"] == ["Access denied to channel: orders.placed"]
@@ -164,7 +165,7 @@ async def test_a_new_set_of_keys_counts_by_itself(desk):
 async def test_new_credentials_count_at_the_next_connection(desk):
     release, server, _ = desk
     await release.ready()
-    client = await release.client(minted_token(SECRET, "--role", "user"))
+    client = await release.client(fresh_token(SECRET, role="user"))
     await client.ask("subscribe", "orders.status.*")
     server.kill()
     other = Operator()

@@ -129,8 +129,9 @@ async def test_all_sums_at_their_limits_fit_in_the_memory(payload_bytes, limit, 
 
 async def fill(payload_bytes, under, start_tls, authority, redis_server):
     flags = ("--memory-max", str(MEMORY), "--history-ms", "600000", "--history-names", "market:tick:*", "--message-bytes-max", "1000000",
-             # Together the readers may have more than all frames may take.
-             "--send-queue-soft-bytes", "4000000", "--send-queue-hard-bytes", "4000000")
+             # Together the readers may have more than all frames may take, and no limit of time drops them first on a busy machine.
+             "--send-queue-soft-bytes", "4000000", "--send-queue-hard-bytes", "4000000", "--send-queue-stall-ms", "3600000",
+             "--ping-interval-ms", "0")
     weirgate = start_tls("channels", *flags, redis=redis_server, under=under).wait_ready()
     good = await subscriber(CHANNELS, weirgate, ["good"])
     readers = [await subscriber(CHANNELS, weirgate, [f"t{n}"], receive_bytes=4096) for n in range(40)]

@@ -4,9 +4,9 @@ import asyncio
 import pytest
 import weirgate
 from link import Link
-from processes import minted_token
 from proxies import Nginx
 from redis_gateways import TRADES, publish
+from tokens import fresh_token
 from waiting import until
 
 SECRET = "a-secret-of-32-bytes-for-the-tests!"
@@ -21,7 +21,7 @@ async def test_the_symbols_come_on_the_new_network(start_weirgate, started, redi
     if proxy:
         started.append(made := proxy(port))
         port = made.port
-    token, prices = minted_token(SECRET, "--user", "ann", "--symbols-max", "2"), []
+    token, prices = fresh_token(SECRET, sub="ann", maxSymbols=2), []
     async with Link(port).running() as wifi:
         async with weirgate.Trades(f"ws://127.0.0.1:{wifi.port}/", token=token) as old:
             await old.subscribe(["A", "B"])

@@ -10,13 +10,13 @@ import pytest
 import websockets
 from clients import connect
 from link import Link
-from processes import minted_token
 from test_operator_state import get, started, state
 from test_top import run, top
+from tokens import fresh_token
 from waiting import until
 
 SECRET, STREAM, NAME = "thirty-two bytes of a test secret", "ticks", "market:tick:A"
-GOOD, FORGED = (minted_token(secret, "--role", "user", "--user", "ann") for secret in (SECRET, "another secret of thirty-two bytes"))
+GOOD, FORGED = (fresh_token(secret, role="user", sub="ann") for secret in (SECRET, "another secret of thirty-two bytes"))
 
 
 class Night:

@@ -9,13 +9,13 @@ from bus import publisher
 from clients import connect, connect_many
 from processes import free_port
 from prometheus import Metrics, scrape
-from redis_gateways import CHANNELS, subscriber
-from waiting import until
+from redis_gateways import CHANNELS, publish, subscriber
+from waiting import patient, until
 
 CLIENT = ["session", "client", "user", "tls", "path", "state", "age_ms", "queue_messages", "queue_bytes", "oldest_ms", "stuck_ms", "bytes_in", "bytes_out",
           "messages_in", "messages_out", "conflated", "topics", "topic", "recent_messages", "why", "say", "slow_ms", "kernel"]
 SURVEY = ["age_ms", "took_us", "slices", "interval_ms", "clients", "clients_waiting", "clients_blocked", "clients_conflating", "slowest", "busiest",
-          "topics", "busiest_topics"]
+          "topics", "busiest_topics", "topics_quiet", "quiet_topics"]
 NUMBERS = {
     "clients": "weirgate_clients", "connections": "weirgate_connections", "connections_max": "weirgate_connections_max",
     "connections_accepted": "weirgate_connections_accepted_total", "connections_ended": "weirgate_client_closes_total",
@@ -113,7 +113,7 @@ async def test_only_who_asks_has_a_survey_made_and_that_once_a_second(start_weir
     await asyncio.sleep(3)
     rested = surveys(admin)
     await asyncio.sleep(2)
-    assert surveys(admin) == rested
+    assert surveys(admin) == rested + 1, "for the metrics before"
 
 
 async def test_client_addresses_are_on_the_admin_address_alone(nats, start_weirgate):
@@ -189,4 +189,32 @@ async def test_the_numbers_are_those_of_the_metrics(nats, start_weirgate):
     assert numbers["clients"] == 1 and numbers["messages_sent"] == 2 and numbers["bus_messages"] == 1 and numbers["sent_bytes"] > 0
     assert 0 < numbers["loop_busy_seconds"] <= metrics.sum(NUMBERS["loop_busy_seconds"])
     assert 0 < numbers["cpu_seconds"] <= metrics.sum("process_cpu_seconds_total")
+    client.abort()
+
+
+async def test_a_busy_name_that_stands_still_is_named_and_counted(redis_server, start_weirgate):
+    weirgate, admin = await started(start_weirgate, "channels", redis=redis_server)
+    client = await subscriber(CHANNELS, weirgate, ["STOPS", "GOES"])
+    redis = redis_server.client()
+    quiet = lambda: (state(admin)["survey"] or {"quiet_topics": []})["quiet_topics"]
+
+    async def ticks(*names):
+        for name in names:
+            publish(redis, CHANNELS, name, 1)
+        await asyncio.sleep(0.1)
+
+    for _ in range(15):
+        await ticks("STOPS", "GOES")
+    begin = time.monotonic()
+    while not quiet():
+        assert time.monotonic() < begin + patient(15), "nothing is quiet"
+        await ticks("GOES")
+    assert time.monotonic() - begin > 4.5
+    [row] = quiet()
+    assert (row["name"], row["members"]) == (CHANNELS.channel("STOPS"), 1), row
+    assert row["quiet_ms"] > 5_000 and row["usual_gap_ms"] < 5_000, row
+    await until(lambda: "\nweirgate_topics_quiet 1\n" in get(admin, "/metrics")[2], 5, "the metric", 0.5)
+    await ticks("STOPS")
+    await surveyed(admin, lambda now: not now["survey"]["quiet_topics"])
+    redis.close()
     client.abort()

@@ -13,10 +13,11 @@ import tempfile
 
 import pytest
 from clients import connect, connect_many
-from processes import TARGET, Process, free_port, minted_token, weirgate_binary
+from processes import TARGET, Process, free_port, weirgate_binary
 from prometheus import Metrics, scrape
 from redis_gateways import CHANNELS
 from test_resume import HISTORY, KEPT, Reader, publish, recovered, shares
+from tokens import fresh_token
 from waiting import until
 
 COUNT = 3
@@ -343,13 +344,14 @@ async def test_the_metrics_are_those_of_all_and_their_sum(start_several):
     await connect_many(30, several.port)
     await until(lambda: sum(several.clients().values()) == 30, 5, "all clients counted")
     for accept in ("application/openmetrics-text", "text/plain;version=0.0.4"):
+        # First of each, then of all: a series may be new between the two, and none goes.
+        alone = {number: Metrics(several.ask(number, "/metrics", accept)) for number in several.processes()}
         await asyncio.sleep(0.3)
         link = http.client.HTTPConnection(several.supervisor.http_url.removeprefix("http://"))
         link.request("GET", "/metrics", headers={"Accept": accept})
         answer = link.getresponse()
         assert answer.getheader("Content-Type").startswith(accept.split(";")[0])
         together = Metrics(answer.read().decode())
-        alone = {number: Metrics(several.ask(number, "/metrics", accept)) for number in several.processes()}
         series = {(name, frozenset(labels.items())) for name, labels, _ in together.samples}
         assert len(series) == len(together.samples), "each series once"
         for number, one in alone.items():
@@ -431,7 +433,7 @@ def test_the_signal_for_a_roll_ends_no_process(start_several):
 async def test_a_token_that_is_cut_off_in_one_process_is_refused_by_all(start_several, redis_server):
     secret = "s" * 32
     several = start_several("channels", redis=redis_server, env={"JWT_SECRET": secret, "REQUIRE_AUTH": "true"})
-    token = await asyncio.to_thread(minted_token, secret, "--user", "ann", "--role", "internal")
+    token = fresh_token(secret, sub="ann", role="internal")
     extra = (f"Authorization: Bearer {token}",)
     client = await connect(several.port, extra=extra, path=CHANNELS.path)
     await until(lambda: sum(several.clients().values()) == 1, 5, "the client counted")

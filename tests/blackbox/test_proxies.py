@@ -11,12 +11,12 @@ import websockets
 from bus import publisher
 from clients import connect, connect_many
 from processes import ROOT
-from proxies import Apache, Caddy, Haproxy, Nginx, Varnish, caddy_binary
+from proxies import Apache, Caddy, Envoy, Haproxy, Nginx, Traefik, Varnish, caddy_binary
 from recipes import run
 from waiting import until
 
 RECIPES = {"nginx/weirgate.conf": Nginx, "haproxy/weirgate.cfg": Haproxy, "caddy/Caddyfile": Caddy, "apache/weirgate.conf": Apache,
-           "varnish/weirgate.vcl": Varnish}
+           "varnish/weirgate.vcl": Varnish, "envoy/envoy.yaml": Envoy, "traefik/traefik.yaml": Traefik}
 
 
 def trusted(recipe):
@@ -87,7 +87,7 @@ def test_the_caddyfile_is_valid(tmp_path):
     assert status == 0 and "Valid configuration" in text, text
 
 
-@pytest.mark.parametrize("kind", [Caddy, Apache, Varnish])
+@pytest.mark.parametrize("kind", [Caddy, Apache, Varnish, Envoy, Traefik])
 async def test_messages_pass_and_the_pages_of_operators_are_hidden(nats, start_weirgate, started, kind):
     one, two = (start_weirgate("levels", "--ephemeral", "--event-stream", "--drain-delay-ms", "3000", nats=nats).wait_ready() for _ in range(2))
     proxy = kind(one.port, two.port)

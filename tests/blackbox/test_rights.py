@@ -8,7 +8,8 @@ import urllib.parse
 import urllib.request
 
 import websockets
-from processes import ROOT, free_port, minted_token, weirgate_binary
+from processes import ROOT, free_port, weirgate_binary
+from tokens import fresh_token
 from waiting import until
 
 SECRET = "thirty-two bytes of a test secret"
@@ -54,21 +55,21 @@ def start(start_weirgate, nats, tmp_path, *flags):
 async def test_each_user_gets_the_own_messages_and_is_named_on_the_pages(start_weirgate, nats, tmp_path):
     admin = free_port()
     gateway = start(start_weirgate, nats, tmp_path, "--admin-addr", f"127.0.0.1:{admin}")
-    ann, bob = [await connect(gateway, minted_token(SECRET, "--user", user)) for user in ("ann", "bob")]
-    guest = await connect(gateway, minted_token(SECRET, "--user", "guest", "--channel", "orders.ann.7"))
+    ann, bob = [await connect(gateway, fresh_token(SECRET, sub=user)) for user in ("ann", "bob")]
+    guest = await connect(gateway, fresh_token(SECRET, sub="guest", channels=["orders.ann.7"]))
     asked = ["news", "orders.ann.>", "orders.ann.7", "orders.bob.>", "orders.>", ">", "desks.fx"]
     assert await ann.subscribe(*asked) == ["news", "orders.ann.>", "orders.ann.7"]
     assert await bob.subscribe(*asked) == ["news", "orders.bob.>"]
     assert await guest.subscribe(*asked) == ["news", "orders.ann.7"]
 
-    mail = await connect(gateway, minted_token(SECRET, "--user", "ann.smith@example.com"))
+    mail = await connect(gateway, fresh_token(SECRET, sub="ann.smith@example.com"))
     assert await mail.subscribe("news", "orders.ann.>", "orders.ann.smith@example.com.>", "orders.ann%2Esmith@example%2Ecom.>") == [
         "news", "orders.ann%2Esmith@example%2Ecom.>"]
-    long = await connect(gateway, minted_token(SECRET, "--user", "y" * 129))
+    long = await connect(gateway, fresh_token(SECRET, sub="y" * 129))
     answer = await long.answer(action="subscribe", channels=["news", "orders.bob.>"])
     assert (answer["channels"], answer["errors"]) == (
         ["news"], ["Access denied to channel: orders.bob.> ({sub}: the claim is longer than 128 bytes)"])
-    refused = await websockets.connect(f"ws://127.0.0.1:{gateway.port}/ws?token={minted_token(SECRET, '--channel', 'a..b')}")
+    refused = await websockets.connect(f"ws://127.0.0.1:{gateway.port}/ws?token={fresh_token(SECRET, channels=['a..b'])}")
     await refused.wait_closed()
     assert refused.close_code == 1008
     gateway.logs('refusal="names"')
@@ -91,15 +92,14 @@ async def test_each_user_gets_the_own_messages_and_is_named_on_the_pages(start_w
 
 async def test_a_connection_outlives_its_tokens_and_loses_what_the_new_one_does_not_grant(start_weirgate, nats, tmp_path):
     gateway = start(start_weirgate, nats, tmp_path)
-    short = ["--user", "ann", "--expires-in-s", "6"]
-    client = await connect(gateway, minted_token(SECRET, *short))
+    client = await connect(gateway, fresh_token(SECRET, 6, sub="ann"))
     assert await client.subscribe("news", "orders.ann.>") == ["news", "orders.ann.>"]
     begin = time.monotonic()
     while time.monotonic() - begin < 10:
-        answer = await client.answer(action="authenticate", token=minted_token(SECRET, *short), requestId=1)
+        answer = await client.answer(action="authenticate", token=fresh_token(SECRET, 6, sub="ann"), requestId=1)
         assert (answer["type"], answer["role"], answer["revoked"]) == ("authenticated", "user", []), answer
         await asyncio.sleep(1.2)
-    answer = await client.answer(action="authenticate", token=minted_token(SECRET, "--role", "desk", "--user", "ann"))
+    answer = await client.answer(action="authenticate", token=fresh_token(SECRET, role="desk", sub="ann"))
     assert (answer["role"], answer["revoked"]) == ("desk", ["orders.ann.>"])
     assert await client.subscribe("orders.ann.7", "desks.fx") == ["desks.fx"]
     await asyncio.sleep(1.2)
@@ -123,7 +123,7 @@ def test_publishers_and_clients_make_the_name_of_a_user_as_the_gateway_does(tmp_
     table = tmp_path / "roles.json"
     table.write_text(json.dumps({"user": ["orders.{sub}.>"]}))
     for user, part in zip(users, in_python):
-        token = minted_token(SECRET, "--user", user)
+        token = fresh_token(SECRET, sub=user)
         shown = subprocess.run([weirgate_binary(), "token", "inspect", token, "--gateway", "channels", "--bus", "nats", "--acl", str(table)],
                                env={"JWT_SECRET": SECRET}, capture_output=True, text=True)
         assert f"names:    orders.{part}.>\n" in shown.stdout, (shown.stdout, shown.stderr)

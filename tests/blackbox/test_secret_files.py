@@ -9,7 +9,8 @@ import urllib.request
 import pytest
 import redis
 import websockets
-from processes import free_port, minted_token, weirgate_binary
+from processes import free_port, weirgate_binary
+from tokens import fresh_token
 from waiting import until
 
 ONE, TWO = "the first secret has thirty-two bytes", "the second secret has thirty-two bytes"
@@ -52,7 +53,7 @@ async def admitted(gateway, token):
 async def test_keys_of_tokens_are_read_again_and_no_client_is_cut(start_weirgate, put):
     env = {"REQUIRE_AUTH": "true", "JWT_SECRET_FILE": put("jwt", ONE), "GATEWAY_API_KEY_FILE": put("key", "key one"), **NO_REDIS}
     gateway = start_weirgate("channels", env=env).wait_for("/health")
-    old, new = [minted_token(secret, "--role", "admin") for secret in (ONE, TWO)]
+    old, new = [fresh_token(secret, role="admin") for secret in (ONE, TWO)]
     assert await admitted(gateway, old) and await admitted(gateway, "key%20one") and not await admitted(gateway, new)
     async with websockets.connect(f"ws://127.0.0.1:{gateway.port}/ws?token={old}") as client:
         await client.recv()

@@ -13,6 +13,7 @@ from ports import listens
 from processes import Process, free_port, weirgate_binary
 from services import push
 from terminal import Terminal
+from tokens import fresh_token
 from waiting import until
 from websockets.asyncio.server import serve
 
@@ -113,12 +114,11 @@ async def test_a_tail_that_is_granted_nothing_ends_with_1(redis_server, start_we
 async def test_a_token_is_sent_refused_in_words_and_hidden(redis_server, start_weirgate, start_tail):
     env = {"JWT_SECRET": SECRET, "REQUIRE_AUTH": "true"}
     weirgate = start_weirgate("channels", redis=redis_server, env=env).wait_ready()
-    _, token, _ = run("token", "mint", "--role", "user", JWT_SECRET=SECRET)
-    token, port = token.strip(), str(weirgate.port)
+    token, port = fresh_token(SECRET, role="user"), str(weirgate.port)
     for wrong in ({}, {"WEIRGATE_TOKEN": token + "x"}):
         status, out, told = await tail("channels", "--port", port, "--subscribe", "market:tick:*", **wrong)
         assert (status, out) == (1, "")
-        assert "code 1008 (Authentication failed)" in told and "weirgate token mint" in told, told
+        assert "code 1008 (Authentication failed)" in told and "weirgate token inspect" in told, told
         assert token not in told
     from_env = start_tail("channels", "--port", port, "--subscribe", "market:tick:*", WEIRGATE_TOKEN=token)
     as_flag = start_tail("channels", "--port", port, "--token", token, "--subscribe", "market:tick:*")

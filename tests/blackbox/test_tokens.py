@@ -6,7 +6,7 @@ import time
 
 import pytest
 import websockets
-from processes import minted_token
+from tokens import fresh_token, jwt
 from waiting import until
 
 TOKENS = pathlib.Path(__file__).parent.parent / "vectors" / "tokens"
@@ -57,8 +57,8 @@ async def test_keys_are_read_again_when_their_file_changes(start_gateway, tmp_pa
 async def test_a_connection_ends_with_its_token_and_others_stay(start_gateway):
     gateway = start_gateway(JWT_SECRET=SECRET)
     url = f"ws://127.0.0.1:{gateway.port}/ws"
-    long, begin = minted_token(SECRET, "--role", "admin", "--expires-in-s", "0"), time.time()
-    short = minted_token(SECRET, "--role", "user", "--expires-in-s", "4")
+    long, begin = jwt(SECRET, role="admin"), time.time()
+    short = fresh_token(SECRET, 4, role="user")
     async with websockets.connect(url, additional_headers={"Authorization": f"Bearer {short}"}) as ends, \
             websockets.connect(url, subprotocols=["bearer", long]) as stays:
         assert stays.subprotocol == "bearer"
@@ -78,7 +78,7 @@ async def test_a_connection_ends_with_its_token_and_others_stay(start_gateway):
 async def test_nothing_of_a_token_shows(start_gateway):
     key = "an-api-key-that-nobody-may-see"
     gateway = start_gateway(JWT_SECRET=SECRET, GATEWAY_API_KEY=key)
-    good, forged = minted_token(SECRET, "--role", "user"), minted_token(SECRET, "--role", "admin")[:-6] + "AAAAAA"
+    good, forged = fresh_token(SECRET, role="user"), fresh_token(SECRET, role="admin")[:-6] + "AAAAAA"
     assert await role(gateway, key) == "admin"
     assert await role(gateway, good) == "user"
     for wrong in (forged, "wrong-" + key, "x" * 9_000):

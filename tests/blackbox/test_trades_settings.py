@@ -8,9 +8,9 @@ import signal
 
 import pytest
 import websockets
-from processes import minted_token
 from prometheus import scrape
 from redis_gateways import TRADES, publish, subscriber
+from tokens import fresh_token
 from waiting import until
 
 
@@ -85,7 +85,7 @@ async def test_the_log_tells_who_it_was(start_trades):
         async with websockets.connect(f"ws://127.0.0.1:{weirgate.port}/{query}") as client:
             welcome = json.loads(await client.recv())
             assert welcome["data"]["maxSymbolsPerConnection"] == 5
-    token = minted_token(secret, "--role", "user", "--user", "y" * 200)
+    token = fresh_token(secret, role="user", sub="y" * 200)
     async with websockets.connect(f"ws://127.0.0.1:{weirgate.port}/?token={token}") as client:
         await client.recv()
     await until(lambda: weirgate.log().count("connection ended") == 5, 10, "all of them in the log")

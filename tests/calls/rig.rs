@@ -13,9 +13,9 @@ use socket2::SockRef;
 use weirgate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
 use weirgate::gateways::events::http_calls::{CallLimits, Calls};
 use weirgate::gateways::events::{CALL_PATH, EventsService};
+use weirgate::services::{Service, Upstream};
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{Frame, FrameBytes};
-use weirgate_server::http::services::{Service, Upstream};
 use weirgate_server::telemetry::GatewayMetric;
 use weirgate_wire::admission::Quota;
 use weirgate_wire::head::Trace;
@@ -144,7 +144,7 @@ impl World {
         let tell = self.tell.clone();
         self.calls.make(Call {
             id: 7,
-            service: EventsService::Lobby,
+            service: EventsService::LOBBY,
             body: body.as_bytes().to_vec(),
             trace: Trace {
                 parent: "00-1-2-01".to_owned(),

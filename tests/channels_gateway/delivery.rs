@@ -117,7 +117,7 @@ fn a_message_that_is_skipped_is_a_gap_for_its_receivers() {
     assert_eq!(bench.kinds(exact), after(4));
     assert_eq!(bench.kinds(pattern), after(5));
     assert_eq!(bench.kinds(other), after(3));
-    assert_eq!(bench.stats.gaps_told.get(), 3);
+    assert_eq!(bench.stats.gaps_notified.get(), 3);
     assert_eq!(bench.feed.stats().subjects[0].messages_bad, 3);
 }
 
@@ -151,7 +151,7 @@ fn a_loss_of_the_bus_is_a_gap_for_those_whom_it_concerns() {
     assert_eq!(bench.kinds(refused), kinds(&want));
     assert_eq!(bench.kinds(idle), kinds(&[("pong", 2)]));
     assert_eq!(
-        (bench.stats.gaps_told.get(), &bench.world.outputs.told),
+        (bench.stats.gaps_notified.get(), &bench.world.outputs.told),
         (1, &vec![1])
     );
 
@@ -173,7 +173,7 @@ fn a_loss_of_the_bus_is_a_gap_for_those_whom_it_concerns() {
     bench.subscribe(idle, &["market:tick", "market:tick:B", "market:tick:C"]);
     assert_eq!(bench.kinds(idle), kinds(&[("subscribed", 3), ("error", 4)]));
     assert_eq!(
-        (bench.stats.gaps_told.get(), &bench.world.outputs.told),
+        (bench.stats.gaps_notified.get(), &bench.world.outputs.told),
         (3, &vec![1, 2])
     );
 }

@@ -167,7 +167,7 @@ fn calls_that_take_long_are_the_matter_of_their_address() {
             }
         }
         hogs.iter().for_each(|key| world.end(*key, true));
-        opened += u32::from(world.hub.gateway().circuit_is_open(EventsService::Lobby));
+        opened += u32::from(world.hub.gateway().circuit_is_open(EventsService::LOBBY));
         // For long no other address calls, so nothing shows that the service answers.
         if round % 25 == 24 {
             for n in 1..4 {
@@ -184,12 +184,11 @@ fn calls_that_take_long_are_the_matter_of_their_address() {
 /// If a service is not called any more, those in its line are told in several turns.
 #[test]
 fn a_long_line_is_told_over_several_turns() {
-    let stats = Arc::<EventsStats>::default();
-    let settings = EventsGatewaySettings {
+    let mut world = world(EventsGatewaySettings {
         calls_max: 1,
         ..settings()
-    };
-    let mut world = world_with(settings, Arc::clone(&stats));
+    });
+    let services = world.hub.gateway().service_stats();
     let keys = devices(&mut world, HOG, 101);
     let fail = |world: &mut Events| {
         let call = world.outputs.remove(0);
@@ -201,7 +200,8 @@ fn a_long_line_is_told_over_several_turns() {
     }
     keys.iter()
         .for_each(|key| ask(&mut world, *key, "lobby.x", 99));
-    let told = || stats.calls_skipped().map(|(_, n)| n).sum::<u64>();
+    let skipped = services.iter().map(|(_, stats)| stats.skipped.get());
+    let told = || skipped.clone().sum::<u64>();
     assert_eq!((told(), world.outputs.len()), (0, 1));
     let last = world.outputs.remove(0);
     let last = last.reader.read(last.id, Err(CallFailure::Unreachable));

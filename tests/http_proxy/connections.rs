@@ -183,7 +183,7 @@ fn a_service_may_be_at_https() {
         let rig = Rig::with(
             |settings| {
                 let (url, tls) = (format!("https://{host}:{port}"), Arc::new(tls.clone()));
-                settings.services[0] = proxied(EventsService::Measurement, &url, Some(tls));
+                settings.services[0] = proxied(EventsService::MEASUREMENT, &url, Some(tls));
             },
             HttpSettings::default(),
         );

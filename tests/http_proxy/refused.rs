@@ -67,7 +67,7 @@ fn a_base_path_opens_no_way_in() {
         let rig = Rig::with(
             |settings| {
                 let url = format!("http://127.0.0.1:9{base}/");
-                settings.services[1] = proxied(EventsService::Simulation, &url, None);
+                settings.services[1] = proxied(EventsService::SIMULATION, &url, None);
             },
             HttpSettings::default(),
         );

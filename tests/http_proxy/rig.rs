@@ -9,10 +9,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use weirgate::gateways::events;
 use weirgate::gateways::events::INNER_PATHS;
-use weirgate::gateways::events::proxy::{Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings};
+use weirgate::gateways::events::proxy::{
+    Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
+};
+use weirgate::services::{Service, ServicesAway, Upstream};
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{FeedStats, Now};
-use weirgate_server::http::services::{Service, ServicesAway, Upstream};
 use weirgate_server::http::{ClientAccess, Handover, HttpHandle, HttpPlane, HttpSettings, Site};
 use weirgate_server::telemetry::{Build, Telemetry};
 pub(crate) use weirgate_test_support::http_client::{Client, get, request};
@@ -39,13 +41,14 @@ pub(crate) const BASE_PATH: &str = "/base";
 pub(crate) fn settings(measurement: &str, simulation: &str) -> ProxySettings {
     ProxySettings {
         services: vec![
-            proxied(events::EventsService::Measurement, measurement, None),
-            proxied(events::EventsService::Simulation, simulation, None),
+            proxied(events::EventsService::MEASUREMENT, measurement, None),
+            proxied(events::EventsService::SIMULATION, simulation, None),
         ],
         inner_paths: &INNER_PATHS,
         limits: ProxyLimits::default(),
         held: HttpSettings::default().held,
         clock: Clock::start(),
+        tokens: ProxyTokens::default(),
     }
 }
 
@@ -55,9 +58,11 @@ pub(crate) fn proxied(
     url: &str,
     tls: Option<Arc<ClientConfig>>,
 ) -> Proxied {
-    let paths = service.proxied().iter();
+    let table = events::Services::default();
+    let row = table.row(service);
+    let paths = row.proxied.iter();
     Proxied {
-        service: Service::new(service.label(), Upstream::parse(url).unwrap(), tls),
+        service: Service::new(row.name, Upstream::parse(url).unwrap(), tls),
         paths: paths
             .map(|&(path, cut)| ProxiedPath { path, cut })
             .collect(),

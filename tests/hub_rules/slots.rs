@@ -202,6 +202,7 @@ fn binary_messages_are_refused_where_there_are_none() {
     for (path, status) in [
         ("/ws?payload=binary", 400),
         ("/ws?payload=binary&payload=json", 400),
+        ("/ws?payload=raw", 400),
         ("/ws?payload=json", 101),
         ("/ws?payload=", 101),
     ] {
@@ -211,8 +212,12 @@ fn binary_messages_are_refused_where_there_are_none() {
         assert_eq!(got, Some(status), "{path}");
         if status == 400 {
             let body = world.sent(key);
+            let only = match path.contains("raw") {
+                true => "payload=raw is for event streams of weirgate channels only",
+                false => "payload=binary is for weirgate channels only",
+            };
             assert!(
-                body.ends_with(r#"{"detail":"payload=binary is for weirgate channels only"}"#),
+                body.ends_with(&format!(r#"{{"detail":"{only}"}}"#)),
                 "{body}"
             );
         }

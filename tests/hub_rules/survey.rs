@@ -311,3 +311,35 @@ fn refused_names_are_counted_kept_and_logged_within_limits() {
     assert_eq!(kept.len(), REFUSED_NAMES_MAX);
     assert_eq!(kept[0].name.as_str().len(), 128, "a name is cut");
 }
+
+#[test]
+fn busy_topics_that_stand_still_are_named() {
+    let mut world = symbols(small_queue());
+    for name in ["A", "B", "SELDOM"] {
+        let key = world.reader(None, usize::MAX);
+        world.text(key, &format!("sub {name}"));
+    }
+    for n in 0..20 {
+        world.publish_to("A", 10);
+        world.publish_to("B", 10);
+        if n % 2 == 0 {
+            world.publish_to("SELDOM", 10);
+        }
+        world.advance(SECOND);
+    }
+    assert_eq!(world.survey().topics_quiet, 0);
+    for _ in 0..10 {
+        world.publish_to("B", 10);
+        world.advance(SECOND);
+    }
+    let survey = world.survey();
+    let quiet: Vec<_> = survey.quiet_topics.iter().collect();
+    let named = |name: &str| {
+        let found = quiet.iter().find(|topic| topic.name.as_str() == name);
+        found.map(|topic| (topic.quiet_ms, topic.usual_gap_ms))
+    };
+    assert_eq!((survey.topics_quiet, quiet.len()), (1, 1));
+    assert_eq!(named("A"), Some((Some(11_000), 1_000)));
+    world.publish_to("A", 10);
+    assert_eq!(world.survey().topics_quiet, 0);
+}

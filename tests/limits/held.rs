@@ -140,7 +140,7 @@ pub(crate) const HELD: &[Held] = &[
     },
     Held {
         of: "calls",
-        what: "calls to services under way; `calls_lobby`, `calls_measurement` and `calls_simulation`: the part of a service",
+        what: "calls to services under way; `calls_lobby`, `calls_measurement`, `calls_simulation` and `calls_orders.*` of a route: the part of a service",
         limit: "100",
         rule: Rule::Granting,
         gateways: "events",

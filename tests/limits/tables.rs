@@ -100,9 +100,14 @@ pub(crate) fn thousands(n: u64) -> String {
     groups.collect::<Vec<_>>().join(",")
 }
 
+/// The environment names of a setting, without the name that each flag has: `WEIRGATE_PORT` of `--port`.
 fn env(setting: &Setting) -> String {
+    let of_flag = format!("WEIRGATE_{}", setting.flag.replace('-', "_").to_uppercase());
     let names = setting.env_names();
-    let names = names.iter().map(|name| format!("`{name}`"));
+    let names = names
+        .iter()
+        .filter(|name| !setting.is_flag() || **name != of_flag);
+    let names = names.map(|name| format!("`{name}`"));
     names.collect::<Vec<_>>().join(", ")
 }
 
@@ -116,7 +121,7 @@ fn shows(shows: Shows) -> String {
 
 fn test(name: &str) -> String {
     let (file, function) = name.split_once("::").unwrap_or((name, ""));
-    format!("[{}](../../{file})", function.replace('_', " "))
+    format!("[test](../../{file}#{function})")
 }
 
 /// Cells may hold code with a `|` in it.
@@ -195,7 +200,7 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
             Given::Nowhere if setting.memory_part.is_none() => "a constant".to_owned(),
             Given::Nowhere => format!("a share, `{}`", setting.name()),
             Given::OriginalEnv => env(setting),
-            Given::Anywhere => format!("`{}`, {}", setting.name(), env(setting)),
+            Given::Anywhere => format!("`{}`", setting.name()),
         };
         let what = format!("{}<br>{names}", setting.help);
         let cells: [&str; 5] = [
@@ -211,39 +216,104 @@ pub(crate) fn limits(limits: &[Setting]) -> String {
     out
 }
 
-/// `docs/reference/settings.md`.
+/// What is allowed, in the few words of a table; nothing of what the meaning or the default says already.
+fn allowed(setting: &Setting) -> String {
+    if matches!(
+        setting.kind,
+        Kind::Switch | Kind::Text | Kind::Secret | Kind::Path | Kind::Paths
+    ) {
+        return String::new();
+    }
+    let allowed = setting.kind.allowed();
+    [
+        ("a whole number from ", ""),
+        ("a number from ", ""),
+        ("a port from ", ""),
+        (", 0 for a free one", ", 0"),
+    ]
+    .iter()
+    .fold(allowed, |text, (long, short)| text.replace(long, short))
+}
+
+/// The help of a setting and its details.
+fn help(setting: &Setting) -> String {
+    format!("{}. {}", setting.help, setting.more)
+        .trim()
+        .to_owned()
+}
+
+/// The sentences of `other` that `own` does not have; `own` if there is none.
+fn sentences_beside(own: &str, other: &str) -> String {
+    let other: String = other
+        .split_inclusive(". ")
+        .filter(|sentence| !own.contains(sentence.trim_end_matches([' ', '.'])))
+        .collect();
+    match other.is_empty() {
+        true => own.to_owned(),
+        false => other.trim().to_owned(),
+    }
+}
+
+/// The meaning of a setting, with what it means for other gateways beside that, and with a link to its limit.
+fn meaning(setting: &Setting) -> String {
+    let own = help(setting);
+    let mut what = by_gateway(setting, |row| sentences_beside(&own, &help(row)));
+    if setting.limit.is_some() {
+        let anchor = setting.heading.0.to_lowercase().replace(' ', "-");
+        what = format!("{what} [Limit](limits.md#{anchor}).");
+    }
+    what
+}
+
+/// The gateways and commands that have a setting, in whichever of its rows.
+fn gateways(rows: &[&Setting]) -> String {
+    let Some(names) = rows.iter().map(|row| on(row)).collect::<Option<Vec<_>>>() else {
+        return "all".to_owned();
+    };
+    let names = names.concat();
+    match GATEWAYS.iter().all(|kind| names.contains(&kind.name)) {
+        true => "all".to_owned(),
+        false => names.join(", "),
+    }
+}
+
+/// `docs/reference/settings.md`: a row for each setting, also if it differs between gateways.
 pub(crate) fn all_settings() -> String {
     let mut out = String::new();
     let mut last = None;
     let set = settings();
-    for setting in set.iter().filter(|row| row.given != Given::Nowhere) {
-        let columns = ["flag", "env", "default", "allowed", "meaning", "gateways"];
+    let mut set: Vec<_> = set
+        .iter()
+        .filter(|row| row.given != Given::Nowhere)
+        .collect();
+    while !set.is_empty() {
+        let setting = set[0];
+        let (rows, others) = set.into_iter().partition(|row| row.flag == setting.flag);
+        set = others;
+        let columns = ["setting", "default", "allowed", "meaning", "gateways"];
         heading(&mut out, setting.heading, &mut last, &columns);
-        let default = match setting.default() {
+        let default = |row: &Setting| match row.default() {
             default if default.is_empty() => "unset".to_owned(),
             default => format!("`{default}`"),
         };
-        let mut what = setting.help.to_owned() + ".";
-        if !setting.more.is_empty() {
-            what = format!("{what} {}", setting.more);
-        }
-        if let Some(limit) = setting.limit {
-            what = format!("{what} Over the limit: {}.", limit.beyond);
-        }
-        let flag = match setting.is_flag() {
-            true => format!("`--{}`", setting.flag),
-            false => "none".to_owned(),
+        let names = by_gateway(setting, |row| match env(row).is_empty() {
+            true => env(setting),
+            false => env(row),
+        });
+        let names = names.trim();
+        let name = match (setting.is_flag(), names.is_empty()) {
+            (true, true) => format!("`--{}`", setting.flag),
+            (true, false) => format!("`--{}`<br>{names}", setting.flag),
+            (false, _) => names.to_owned(),
         };
-        let gateways = on(setting).map_or_else(|| "all".to_owned(), |names| names.join(", "));
         row(
             &mut out,
             &[
-                &flag,
-                &env(setting),
-                &default,
-                &setting.kind.allowed(),
-                &what,
-                &gateways,
+                &name,
+                &by_gateway(setting, default),
+                &by_gateway(setting, allowed),
+                &meaning(setting),
+                &gateways(&rows),
             ],
         );
     }

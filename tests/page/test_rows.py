@@ -16,12 +16,12 @@ pytestmark = pytest.mark.xdist_group("chromium")
 PACKAGES = ROOT / "tests/node/node_modules"
 HEAD = """<!doctype html><meta charset="utf-8"><div id="root"></div>%s<script type="module">
 %s
-import { rowsOf } from "./rows.js";
 import { Channels } from "http://127.0.0.1:%d/channels.js";
 const channels = new Channels("ws://127.0.0.1:%d/ws", { last: 1 }), name = "orders:ann:*";
 const drawn = ({ rows }) => [...rows].map(([id, { value }]) => h("p", { key: id }, `${id} ${value.n}`));
 """
 REACT = ["react/umd/react.production.min.js", "react-dom/umd/react-dom.production.min.js"]
+IMPORTS = '<script type="importmap">{ "imports": { "react": "./the-react.js", "weirgate/react": "./react.js" } }</script>'
 VUE = ["vue/dist/vue.runtime.esm-browser.prod.js"]
 WITH_REACT = """
 const Orders = () => drawn(useRows(channels, name));
@@ -35,14 +35,17 @@ createApp({ setup() { const rows = useRows(channels, name); return () => drawn(r
 def pages(folder, port):
     section = (ROOT / "clients/js/README.md").read_text().split("\n## Rows of a list\n")[1]
     _, react, vue = re.findall(r"^```jsx?\n(.*?)^```$", section, re.M | re.S)
-    shutil.copy(ROOT / "clients/js/rows.js", folder)
+    for module in ("react", "rows", "status"):
+        shutil.copy(ROOT / f"clients/js/{module}.js", folder)
+    shutil.copy(ROOT / "clients/js/examples/channels/react.js", folder / "the-react.js")
     for file in REACT + VUE:
         shutil.copy(PACKAGES / file, folder)
     scripts = "".join(f'<script src="{file.rpartition("/")[2]}"></script>' for file in REACT)
-    head = HEAD % (scripts, "const { createElement: h, useEffect, useState } = React;", port, port)
+    head = HEAD % (scripts + IMPORTS, "const { createElement: h } = React;", port, port)
     # The hook alone: its example has JSX.
     (folder / "react.html").write_text(head + react.partition("const Orders")[0] + WITH_REACT)
-    head = HEAD % ("", f'import {{ createApp, h, onScopeDispose, shallowRef }} from "./{VUE[0].rpartition("/")[2]}";', port, port)
+    vue_imports = f'import {{ rowsOf }} from "./rows.js";\nimport {{ createApp, h, onScopeDispose, shallowRef }} from "./{VUE[0].rpartition("/")[2]}";'
+    head = HEAD % ("", vue_imports, port, port)
     (folder / "vue.html").write_text(head + vue + WITH_VUE)
 
 

@@ -72,13 +72,6 @@ def node_binary():
     return path
 
 
-def minted_token(secret, *flags):
-    """A token of `weirgate token mint`, signed with the secret."""
-    minted = subprocess.run([weirgate_binary(), "token", "mint", *flags], env={"JWT_SECRET": secret}, check=True,
-                            text=True, stdout=subprocess.PIPE)
-    return minted.stdout.strip()
-
-
 class Process:
     """A child with the output in a file, or in the descriptor `output`; `files_max` bounds the descriptors (soft and hard)."""
 

@@ -1,4 +1,4 @@
-"""nginx, HAProxy, Caddy, Apache and Varnish in front of weirgate, with the configurations of deploy/; started without rights."""
+"""nginx, HAProxy, Caddy, Apache, Varnish, Envoy and Traefik in front of weirgate, with the configurations of deploy/; started without rights."""
 import os
 import pathlib
 import re
@@ -18,6 +18,8 @@ NGINX_TCP = ROOT / "deploy" / "nginx" / "tcp.conf"
 CADDYFILE = ROOT / "deploy" / "caddy" / "Caddyfile"
 APACHE = ROOT / "deploy" / "apache" / "weirgate.conf"
 VARNISH = ROOT / "deploy" / "varnish" / "weirgate.vcl"
+ENVOY = ROOT / "deploy" / "envoy" / "envoy.yaml"
+TRAEFIK = ROOT / "deploy" / "traefik"
 # The line of a recipe with the address of weirgate, and the rest of the line.
 HAPROXY_SERVER = {"weirgate.cfg": r"server one 127\.0\.0\.1:8000 (.*)",
                   "replicas.cfg": r"server-template .* gateway:8000 resolvers docker init-addr none (.*)",
@@ -271,4 +273,50 @@ class Varnish(Proxy):
         # Without a change of user, which needs rights; `-n`: a separate folder from the machine's Varnish.
         self.process = Process([system_binary("varnishd", "varnish"), "-F", "-j", "none", "-f", config, "-n", self.folder / "work",
                                 "-a", f"127.0.0.1:{self.port}", "-s", "malloc,16M"])
+        self.wait_until_it_listens()
+
+
+def packaged_binary(name):
+    """A program of tests/requirements.txt."""
+    program = ROOT / ".venv" / "bin" / name
+    if not program.exists():
+        raise StartError(f"{name} is missing: run `scripts/install-test-deps.sh`")
+    return program
+
+
+class Envoy(Proxy):
+    """Envoy before the given ports."""
+
+    def __init__(self, *backends):
+        self.port = free_port()
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-envoy-"))
+        recipe = ENVOY.read_text()
+        endpoint = re.search(r"- endpoint: .*127\.0\.0\.1, port_value: 8000.*", recipe)
+        assert endpoint, f"{ENVOY} names no backend"
+        each = [endpoint.group(0).replace("8000", str(one)) for one in backends]
+        recipe = replaced(recipe, endpoint.group(0), ("\n" + " " * 14).join(each))
+        recipe = replaced(recipe, "{address: 0.0.0.0, port_value: 80}", f"{{address: 127.0.0.1, port_value: {self.port}}}")
+        self.config = self.folder / "envoy.yaml"
+        self.config.write_text(recipe)
+        # `base-id`: memory that every Envoy of the machine would share.
+        self.process = Process([packaged_binary("envoy"), "-c", self.config, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "info",
+                                "--drain-time-s", "1"])
+        self.wait_until_it_listens()
+
+
+class Traefik(Proxy):
+    """Traefik before the given ports."""
+
+    def __init__(self, *backends):
+        self.port = free_port()
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weirgate-traefik-"))
+        served = (TRAEFIK / "weirgate.yaml").read_text()
+        server = re.search(r'( +)- url: "http://127\.0\.0\.1:8000"\n', served)
+        assert server, f"{TRAEFIK} names no backend"
+        served = replaced(served, server.group(0), "".join(server.group(0).replace("8000", str(one)) for one in backends))
+        (self.folder / "weirgate.yaml").write_text(served)
+        recipe = replaced((TRAEFIK / "traefik.yaml").read_text(), "/etc/traefik/weirgate.yaml", self.folder / "weirgate.yaml")
+        recipe = replaced(recipe, 'address: ":80"', f'address: "127.0.0.1:{self.port}"')
+        (self.folder / "traefik.yaml").write_text(recipe)
+        self.process = Process([packaged_binary("traefik"), f"--configFile={self.folder}/traefik.yaml"])
         self.wait_until_it_listens()

@@ -135,7 +135,8 @@ def wrong(rng, world, folder):
         "channels": [{"REQUIRE_AUTH": "true", "JWT_JWKS_URL": f"ftp://{odd}"}, {"REDIS_URL": f"rediss:///{odd}@"}, {"REDIS_URL": "", "REDIS_HOST": f"redis://:{odd}@h"}, {"REDIS_URL": "", "REDIS_HOST": f"ann:{odd}@h"},
                      {"REQUIRE_AUTH": "true", "JWT_SECRET": plain, "JWT_SECRET_BEFORE": plain[:9]}, {"REQUIRE_AUTH": "true", "JWT_JWKS_URL": f"https://h:{odd}/?k={plain}"}],
         "events": [{"LOBBY_URL": f"http://ann:{odd}@h:1"}, {"LOBBY_URL": f"ftp://ann:{odd}@h"}, {"MEASUREMENT_URL": f"http://h?{odd}"}, {"SIMULATION_URL": odd},
-                   {"INTERNAL_AUTH_TOKEN": odd, "LOBBY_URL": f"//{odd}@h"}],
+                   {"INTERNAL_AUTH_TOKEN": odd, "LOBBY_URL": f"//{odd}@h"}, {"WEIRGATE_ROUTE": f"orders.*=http://ann:{odd}@h:1"}, {"WEIRGATE_ROUTE": f"orders.*=http://h?{odd}"},
+                   {"REQUIRE_AUTH": "true", "JWT_SECRET": plain[:20]}, {"REQUIRE_AUTH": "true", "JWT_JWKS_URL": f"http://ann:{odd}@example.com/?{odd}"}],
     }
     return rng.choice(variants[world.gateway])
 

@@ -13,7 +13,12 @@ def jwt(secret, **claims):
     return (body + b"." + base64.urlsafe_b64encode(hmac.digest(secret.encode(), body, hashlib.sha256)).rstrip(b"=")).decode()
 
 
+def fresh_token(secret, lives_s=3600, **claims):
+    """A token with these claims, from now on."""
+    now = int(time.time())
+    return jwt(secret, iat=now, exp=now + lives_s, **claims)
+
+
 def user_token(secret, user, lives_s=600, **claims):
     """A token of a user with the role `user`, from now on."""
-    now = int(time.time())
-    return jwt(secret, sub=user, role="user", iat=now, exp=now + lives_s, **claims)
+    return fresh_token(secret, lives_s, sub=user, role="user", **claims)

@@ -16,13 +16,19 @@ PORTS = ["4222", "6379", "8000", "8080", "8889", "9001", "9002", "9003"]
 DEFAULTS = {"GATEWAY_PORT": "8000", "WS_PORT": "8080", "REDIS_WS_GATEWAY_PORT": "8889"}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 VALUES_SEEN = 3
+# In place of npm, which would load from the network: the packages of tests/node, and the client as `--install-links` copies it.
+NPM = f"""#!/bin/sh
+[ "$1" = install ] || exit 9
+mkdir node_modules && ln -s {ROOT}/tests/node/node_modules/* {ROOT}/tests/node/node_modules/.bin node_modules/
+case "$*" in *--install-links*/clients/js*) mkdir node_modules/weirgate && cp {ROOT}/clients/js/*.js {ROOT}/clients/js/package.json node_modules/weirgate/ ;; esac
+"""
 
 
 class Shell:
     """A block of commands in bash, with everything that it starts."""
 
     def __init__(self, block, folder, env, number):
-        self.output = folder / f"terminal-{number}.log"
+        self.block, self.output = block, folder / f"terminal-{number}.log"
         with open(self.output, "wb") as output:
             self.child = subprocess.Popen(["bash", "-c", block], cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output,
                                           stderr=subprocess.STDOUT, start_new_session=True)
@@ -61,6 +67,8 @@ class Walkthrough:
         self.folder, self.shells, self.files, self.address = folder, [], {}, None
         programs = folder.parent / f"{folder.name}-programs"
         programs.mkdir()
+        (programs / "npm").write_text(NPM)
+        (programs / "npm").chmod(0o755)
         for program in (weirgate_binary(), nats_server_binary(), system_binary("redis-server", "redis-server")):
             (programs / os.path.basename(program)).symlink_to(program)
         # With the Python of the tests: it has what a page installs by pip.
@@ -105,7 +113,7 @@ class Walkthrough:
             self.address = shell.text().strip()
 
     def url(self):
-        [file] = self.files.values()
+        [file] = [file for name, file in self.files.items() if name.endswith(".html")]
         return self.address or file.as_uri()
 
     def discard(self):

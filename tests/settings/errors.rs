@@ -173,7 +173,7 @@ fn of_values() {
             &["--port (env GATEWAY_PORT) is \"x\""],
         ),
         (
-            &["token", "mint"],
+            &["token", "inspect", "x"],
             &[("WEIRGATE_JWT_LEEWAY_MS", "x")],
             2,
             &[

@@ -11,7 +11,7 @@ use crate::{refused, shown};
 #[test]
 fn the_short_help_has_a_dozen_settings_on_a_line_each() {
     for gateway in GATEWAYS {
-        let help = shown(&[gateway.name, "-h"], &[]);
+        let help = shown(&[gateway.name, "-h"], &[("COLUMNS", "100")]);
         let list = help.split("\nSettings:\n").nth(1).expect("a list");
         let lines: Vec<_> = list.lines().take_while(|line| !line.is_empty()).collect();
         let mut rows = gateway.rows.settings();
@@ -165,8 +165,8 @@ fn there_is_a_manual_page_for_each_command_and_it_has_every_flag() {
     }
     assert_eq!(shown(&["man"], &[]), root);
     assert_eq!(
-        shown(&["man", "token-mint"], &[]),
-        read("weirgate-token-mint.1")
+        shown(&["man", "token-inspect"], &[]),
+        read("weirgate-token-inspect.1")
     );
     let told = refused(&["man", "levles"], &[]);
     assert!(told.contains("weirgate-levels, "), "{told}");

@@ -1,16 +1,24 @@
 //! `weirgate token` from outside: the real binary, its output and its exit status. What the gateway says of the same
 //! tokens is in `tests/blackbox/test_check.py`.
 
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Value, json};
+
 use crate::{shown, weirgate};
+
+const SECRET: &str = "s3cret";
+
+/// A token with these claims, signed with [`SECRET`].
+fn token(claims: Value) -> String {
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&Header::default(), &claims, &key).expect("a token")
+}
 
 #[test]
 fn nothing_of_a_token_steers_the_terminal() {
-    let env = [("JWT_SECRET", "s3cret")];
     let user = "ann\x1b]0;owned\x07\n\u{9b}2J\u{202e}";
-    let names = ["--channel", "a\u{202e}b", "--role", "admin"];
-    let args = [&["token", "mint", "--user", user][..], &names].concat();
-    let token = shown(&args, &env);
-    let told = shown(&["token", "inspect", token.trim()], &env);
+    let token = token(json!({"sub": user, "channels": ["a\u{202e}b"], "role": "admin"}));
+    let told = shown(&["token", "inspect", &token], &[("JWT_SECRET", SECRET)]);
     let steers = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
     assert!(!told.contains(steers), "{told:?}");
     assert!(told.contains(r"ann\u001b]0;owned\u0007"), "{told}");
@@ -18,11 +26,10 @@ fn nothing_of_a_token_steers_the_terminal() {
 }
 
 #[test]
-fn a_token_is_minted_judged_and_never_repeated() {
-    let env = [("JWT_SECRET", "s3cret"), ("JWT_AUDIENCE", "here")];
-    let args = ["token", "mint", "--role", "admin", "--user", "ann"];
-    let token = shown(&args, &env);
-    let token = token.trim();
+fn a_token_is_judged_and_never_repeated() {
+    let env = [("JWT_SECRET", SECRET), ("JWT_AUDIENCE", "here")];
+    let token = token(json!({"role": "admin", "sub": "ann", "aud": "here"}));
+    let token = token.as_str();
     let told = shown(&["token", "inspect", token], &env);
     assert!(
         told.starts_with("good\n  role:     admin\n  user:     ann\n"),
@@ -36,13 +43,13 @@ fn a_token_is_minted_judged_and_never_repeated() {
         ),
         (
             vec!["token", "inspect", token],
-            vec![("JWT_SECRET", "s3cret")],
+            vec![("JWT_SECRET", SECRET)],
             "[audience]",
         ),
         (vec!["token", "inspect", token], vec![], "[unknown_key]"),
         (
             vec!["token", "inspect", "-"],
-            vec![("JWT_SECRET", "s3cret")],
+            vec![("JWT_SECRET", SECRET)],
             "[missing]",
         ),
         (
@@ -55,7 +62,6 @@ fn a_token_is_minted_judged_and_never_repeated() {
             env.to_vec(),
             "allowed: trades or channels",
         ),
-        (vec!["token", "mint"], vec![], "JWT_SECRET is not set"),
         (
             vec!["token", "inspect"],
             vec![("JWT_JWKS_FILE", "/none")],
@@ -77,7 +83,7 @@ fn a_token_is_minted_judged_and_never_repeated() {
         assert!(run.stderr.contains(says), "{}", run.stderr);
         let all = run.stdout + &run.stderr;
         assert!(
-            !all.contains(&token[..30]) && !all.contains("s3cret"),
+            !all.contains(&token[..30]) && !all.contains(SECRET),
             "{all}"
         );
     }
@@ -89,15 +95,10 @@ fn a_token_is_judged_by_the_table_of_its_gateway() {
     let file = folder.path().join("acl.json");
     std::fs::write(&file, r#"{"guest": ["a", "b:*"], "idle": []}"#).expect("written");
     let acl = file.to_str().expect("text");
-    let env = [("JWT_SECRET", "s3cret")];
-    let mint = |role: &str| {
-        let with_role = ["token", "mint", "--role", role];
-        let words = if role.is_empty() { 2 } else { 4 };
-        shown(&with_role[..words], &env)
-    };
+    let env = [("JWT_SECRET", SECRET)];
     let inspect = |role: &str, more: &[&str]| {
-        let token = mint(role);
-        let run = weirgate(&[&["token", "inspect", token.trim()], more].concat(), &env);
+        let token = token(json!({"role": role}));
+        let run = weirgate(&[&["token", "inspect", &token], more].concat(), &env);
         (run.status, run.stdout + &run.stderr)
     };
     let line = |text: &str, name: &str| {
@@ -124,31 +125,29 @@ fn a_token_is_judged_by_the_table_of_its_gateway() {
     assert_eq!(line(&told, "names:"), "names:    a, b:*");
     let (_, told) = inspect("idle", &["--acl", acl]);
     assert_eq!(line(&told, "names:"), "names:    none");
-    let token = mint("");
-    let args = ["token", "inspect", token.trim(), "--acl", acl];
+    let args = ["token", "inspect", &token(json!({})), "--acl", acl];
     let told = shown(&args, &[env[0], ("DEFAULT_ROLE", "guest")]);
     assert_eq!(line(&told, "role:"), "role:     guest (the default role)");
     // The names of the user and of the token.
     std::fs::write(&file, r#"{"user": ["a", "b:{sub}:*"]}"#).expect("written");
-    let mint = |more: &[&str]| shown(&[&["token", "mint"], more].concat(), &env);
     for (claims, says) in [
-        (&["--user=ann"][..], "names:    a, b:ann:*"),
+        (json!({"sub": "ann"}), "names:    a, b:ann:*"),
         (
-            &["--user=ann", "--channel=c", "--channel=d:*"],
+            json!({"sub": "ann", "channels": ["c", "d:*"]}),
             "names:    a, b:ann:*, c, d:*",
         ),
-        (&["--role=user"], "names:    a"),
+        (json!({"role": "user"}), "names:    a"),
         (
-            &["--user=ann.smith@example.com"],
+            json!({"sub": "ann.smith@example.com"}),
             "names:    a, b:ann%2Esmith@example%2Ecom:*",
         ),
         (
-            &["--user="],
+            json!({"sub": ""}),
             "names:    a\n  not:      b:{sub}:*, {sub}: the claim is empty",
         ),
     ] {
-        let token = mint(claims);
-        let run = weirgate(&["token", "inspect", token.trim(), "--acl", acl], &env);
+        let args = ["token", "inspect", &token(claims), "--acl", acl];
+        let run = weirgate(&args, &env);
         let told = run.stdout + &run.stderr;
         assert!(told.contains(says), "{told}");
     }

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 use weirgate::gateways::events::broadcast::Broadcast;
 use weirgate::gateways::events::call::{CallFailure, ServiceAnswer};
-use weirgate::gateways::events::{
-    EventsGateway, EventsGatewaySettings, EventsService, EventsStats, Input, Push,
-};
+use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats, Input, Push};
 use weirgate_core::{Gateway as _, SessionKey};
 use weirgate_wire::admission::Quota;
 use weirgate_wire::auth::Origins;
@@ -278,10 +276,9 @@ impl Contract for Events {
             "devices"
         );
         let calls = bench.world.hub.gateway();
-        let in_flight: usize = EventsService::ALL
-            .map(|service| calls.calls_in_flight(service))
-            .iter()
-            .sum();
+        let services = bench.contract.settings.services.iter();
+        let in_flight = services.map(|(service, _)| calls.calls_in_flight(service));
+        let in_flight: usize = in_flight.sum();
         assert_eq!(in_flight, bench.world.outputs.len(), "calls in flight");
         assert!(
             in_flight <= bench.contract.settings.calls_max,

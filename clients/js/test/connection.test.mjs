@@ -364,6 +364,12 @@ test("the address may be relative, http, or made anew each time; a bad one is th
     assert.equal(latest().url, "ws://x/?token=2");
     feed.close();
     assert.throws(() => connect("ws://"), TypeError);
+    const missing = ["127.0.0.1:8889/ws", "localhost:8889/ws", "[::1]:8889", "feed.example:80", "nats://feed.example/ws", "mailto:ann"];
+    for (const given of missing) assert.throws(() => connect(given), { name: "TypeError", message: `no ws:// in ${given}` });
+    for (const given of ["//feed.example/a:b", "a/b:c", "?a:b", "#a:b", ""]) connect(given).close();
+    delete globalThis.location;
+    for (const given of [...missing, "feed.example/ws", "/ws", ""]) assert.throws(() => connect(given), { message: `no ws:// in ${given}` });
+    globalThis.location = { href: "https://feed.example/app/page" };
     // Later, an error is a failure like any other.
     let fails = false;
     const late = connect(() => { if (fails) throw new Error("no token"); return URL_; });

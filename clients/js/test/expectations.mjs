@@ -1,11 +1,17 @@
 // What the cases of clients/conformance expect of a client, whatever drives it. Browsers run this too.
 import assert from "node:assert/strict";
 
+import { latencyOf } from "../latency.js";
+import { statusOf } from "../status.js";
+
 /** Bytes as UTF-8 in base64url. Browsers have no Buffer. */
 const base64url = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text))).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
 
 /** A token of a case: a text, or the claims of a JWT. */
 export const textOf = (token) => (typeof token === "string" ? token : `e30.${base64url(JSON.stringify(token))}.sig`);
+
+/** The same number within 0.01, or both none. */
+const near = (got, wanted) => assert.ok(wanted === null ? got === undefined : Math.abs(got - wanted) < 0.01, `${got}, not ${wanted}`);
 
 /** Runs all due promises; no time passes. */
 export async function settled() {
@@ -16,7 +22,34 @@ export async function settled() {
 export class Expectations {
   calls = new Map();
   asked = [];
+  refusals = [];
+  states = [];
 
+  watch_refused() { this.client.addEventListener("refused", ({ detail }) => this.refusals.push(detail)); }
+  watch_latency(options) { this.latencyOf = latencyOf(this.client, options); }
+  watch_status(options) {
+    this.endStatus = statusOf(this.client, (now) => {
+      assert.deepEqual({ state: now.state, cause: now.cause }, now.causes[0]);
+      this.states.push(now);
+      this.newest = now;
+    }, { latency: this.latencyOf, ...options });
+  }
+  end_watches() {
+    this.latencyOf?.end();
+    this.endStatus?.();
+  }
+
+  refused(wanted) { assert.deepEqual(this.client.refused, wanted); }
+  refused_events(wanted) { assert.deepEqual(this.refusals.splice(0), wanted); }
+  latency(ms, errorMs, roundTripMs) {
+    near(this.latencyOf.ms, ms);
+    near(this.latencyOf.errorMs, errorMs);
+    near(this.latencyOf.roundTripMs, roundTripMs);
+  }
+  server_now(ms) { near(this.latencyOf.serverNow(), ms); }
+  age(message, ms) { near(this.latencyOf.ageOf(message), ms); }
+  status_events(wanted) { assert.deepEqual(this.states.splice(0).map(({ state, cause }) => [state, cause]), wanted); }
+  causes(wanted) { assert.deepEqual(this.newest.causes.map(({ state, cause }) => [state, cause]), wanted); }
   status(status) { assert.equal(this.client.status, status); }
   position(wanted) { assert.equal(this.client.position ?? null, wanted); }
   brings(wanted) { assert.deepEqual(this.client.brings, wanted); }

@@ -149,10 +149,10 @@ test("a first attempt that fails throws to the caller, and leaves nothing behind
 }));
 
 test("an error of the engine in an attempt is reported once in a row, and the next attempt is made", reporting(async (reported) => {
-  const addresses = [URL_, "no address", "no address", URL_];
+  const addresses = [URL_, "ws://refused/", "ws://refused/", URL_];
   class Strict extends globalThis.WebSocket {
     constructor(url, protocols) {
-      if (!url.startsWith("ws:")) throw new TypeError("no address");
+      if (url.includes("refused")) throw new TypeError("no address");
       super(url, protocols);
     }
   }
@@ -237,6 +237,56 @@ test("listeners: once, a signal, removed while an event is told, the same one tw
   feed.close();
 }));
 
+// What a program may throw that is no Error.
+const THROWN = [null, undefined, "text", Symbol("s"), Object.create(null), { toString() { throw new Error("of toString"); } }, Object.freeze([])];
+
+test("whatever is thrown, in every place, changes nothing", inWorld(async () => {
+  const { error: log } = console;
+  console.error = () => {};
+  try {
+    for (const thrown of THROWN) {
+      for (const fails of [() => { throw thrown; }, () => Promise.reject(thrown)]) {
+        let asked = 0;
+        const before = sockets.length, token = () => (asked++ ? "x.y.z" : fails());
+        // An error at the start is for the caller, so the first token comes late.
+        const feed = new Channels(URL_, { token: async () => token(), onStatus: fails, onOpen: fails, onMessage: fails, onData: fails, onError: fails, retry: fails });
+        const names = feed.subscribe("a", fails);
+        await settled();
+        assert.deepEqual([feed.status, sockets.length], ["waiting", before]);
+        pass(20_000);
+        await settled();
+        latest().open();
+        await settled();
+        latest().message({ type: "subscribed", channels: ["a"], errors: [], requestId: latest().sent.at(-1).requestId, seq: 1 });
+        latest().message({ type: "data", channel: "a", pattern: null, data: 1, seq: 2 });
+        await settled();
+        assert.deepEqual([feed.status, names.granted], ["open", ["a"]]);
+        latest().end(1006);
+        await settled();
+        assert.equal(feed.status, "waiting");
+        feed.close();
+        await settled();
+      }
+    }
+  } finally {
+    console.error = log;
+  }
+}));
+
+test("a close that a WebSocket refuses closes it all the same", reporting(async (reported) => {
+  for (const how of [[1006, ""], [999], [1000, "x".repeat(200)]]) {
+    const feed = new Levels(URL_), closed = [];
+    latest().open();
+    latest().close = (...given) => {
+      closed.push(given);
+      if (given.length) throw new Error("InvalidAccessError");
+    };
+    feed.close(...how);
+    assert.deepEqual([feed.status, closed.at(-1), reported.length], ["closed", [], 1]);
+    reported.length = 0;
+  }
+}));
+
 const ENGINE = `
   const [part, file] = process.argv.slice(1), log = [];
   const gone = {
@@ -247,7 +297,7 @@ const ENGINE = `
     "a URL of getters": () => { const Whole = URL; globalThis.URL = class { constructor(...how) { this.whole = new Whole(...how); } get href() { return this.whole.href; } get origin() { throw new Error("not implemented"); } get searchParams() { throw new Error("not implemented"); } }; },
     "a worker of a blob": () => { globalThis.self = globalThis; globalThis.location = { href: "blob:https://feed.example/1" }; },
     "a document without events": () => { globalThis.document = {}; },
-    "Deno": () => { globalThis.Deno = {}; globalThis.reportError = () => process.exit(3); },
+    "Deno or Bun": () => { globalThis.reportError = () => process.exit(3); },
   };
   globalThis.WebSocket = class { readyState = 0; constructor(url, protocols) { globalThis.made = Object.assign(this, { url, protocols, sent: [] }); } send(text) { this.sent.push(JSON.parse(text)); } close() {} };
   console.error = (error) => log.push(error.message);
@@ -271,10 +321,44 @@ const ENGINE = `
   console.log(new Set(log).size + " " + [...new Set(log)][0]);
   process.exit();`;
 
-for (const part of ["nothing", "React Native", "an old Hermes", "no URL", "a URL of getters", "a worker of a blob", "a document without events", "Deno"]) {
+for (const part of ["nothing", "React Native", "an old Hermes", "no URL", "a URL of getters", "a worker of a blob", "a document without events", "Deno or Bun"]) {
   test(`the clients run with the globals of: ${part}`, () => {
     const folder = fileURLToPath(new URL("..", import.meta.url));
     const said = execFileSync(process.execPath, ["--input-type=module", "-e", ENGINE, part, folder], { encoding: "utf8", timeout: 30_000 });
     assert.equal(said.trim(), "1 of the program");
+  });
+}
+
+const WITHOUT_STREAMS = `
+  const [part, file] = process.argv.slice(1), said = [], reasons = new Set();
+  const gone = {
+    "a fetch": () => { delete globalThis.fetch; },
+    "a fetch with streams": () => { globalThis.fetch = Object.assign(() => new Promise(() => {}), { polyfill: true }); },
+    "a body": () => { globalThis.fetch = async () => ({ ok: true, status: 200, headers: new Headers({ "content-type": "text/event-stream" }), text: () => new Promise(() => {}) }); },
+    "URL": () => { delete globalThis.URL; },
+    "AbortController": () => { delete globalThis.AbortController; },
+    "TextDecoder": () => { delete globalThis.TextDecoder; },
+  };
+  const { Levels } = await import(file + "/weirgate.js"), { withFallback } = await import(file + "/event-stream.js");
+  let attempts = 0;
+  class Refused { readyState = 0; constructor() { attempts += 1; setTimeout(() => this.onclose({ code: 1006, reason: "" })); } close() {} }
+  console.error = (text) => said.push(text);
+  delete globalThis.queueMicrotask;
+  gone[part]();
+  const feed = new Levels("ws://feed.example/ws", { WebSocket: withFallback(Refused), backoffMinMs: 5, backoffMaxMs: 5, onStatus: () => reasons.add(feed.lastClose?.reason) });
+  while (attempts < 3) await new Promise((go) => setTimeout(go, 5));
+  feed.close();
+  console.log(JSON.stringify([said.length, said[0], [...reasons].filter(Boolean)]));
+  process.exit();`;
+
+for (const part of ["a fetch", "a fetch with streams", "a body", "URL", "AbortController", "TextDecoder"]) {
+  test(`without ${part} there are no event streams: the client says so once, and goes on with WebSockets`, () => {
+    const folder = fileURLToPath(new URL("..", import.meta.url));
+    const [count, said, reasons] = JSON.parse(execFileSync(process.execPath, ["--input-type=module", "-e", WITHOUT_STREAMS, part, folder], { encoding: "utf8", timeout: 30_000 }));
+    const what = { "a fetch": "fetch", "a body": "a fetch with streams" }[part] ?? part;
+    assert.equal(count, 1);
+    assert.ok(said.startsWith(`weirgate: event streams need ${what}; in React Native from a polyfill`), said);
+    assert.equal(reasons.length, 1);
+    assert.ok(said.includes(reasons[0].replace("TypeError: ", "")));
   });
 }

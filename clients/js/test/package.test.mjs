@@ -4,18 +4,13 @@ import { execFileSync } from "node:child_process";
 import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { test } from "node:test";
 import { gzipSync } from "node:zlib";
 
 import { files, folder, installed, packages, project } from "./installed.mjs";
 
 const text = (name) => readFileSync(join(folder, name), "utf8");
-/** Modules as a bundler joins them, without comments and compressed; a gateway also leaves out white space. */
-const size = (...names) => {
-  const code = names.map((name) => text(`${name}.js`).replace(/^import .*\n|^ *(\/\/.*|\/\*\*[^]*?\*\/)\n/gm, "")).join("");
-  return gzipSync(code, { level: 9 }).length;
-};
 const modules = ["weirgate", "trades", "channels", "events"];
 const bases = ["session", "subscriber"];
 
@@ -25,17 +20,29 @@ function run(name, code) {
   return execFileSync(process.execPath, ["--no-warnings", name], { cwd: project, encoding: "utf8" }).trim();
 }
 
-test("sizes, joined and compressed: 4.8 kB for levels, 9.5 for channels, 9 for trades, 6.1 for events, 0.9 for the hooks, 3.8 for event streams", () => {
-  const sizes = { weirgate: 4_800, channels: 9_500, trades: 9_000, events: 6_100, react: 900, "event-stream": 3_800 };
-  const loads = { channels: ["weirgate", "session", "subscriber"], trades: ["weirgate", "session", "subscriber"], events: ["weirgate", "session"] };
+test("what gateways serve is made of the modules: 4.0 kB for levels, 7.5 for trades, 8 for channels, 5.1 for events, 3.1 for event streams", () => {
+  execFileSync(process.execPath, [fileURLToPath(new URL("../../../scripts/serve_clients.mjs", import.meta.url)), "--check"], { encoding: "utf8" });
+  const sizes = { weirgate: 4_000, trades: 7_500, channels: 8_000, events: 5_100, "event-stream": 3_100 };
   for (const [name, most] of Object.entries(sizes)) {
-    const all = size(...(loads[name] ?? []), name);
-    assert.ok(all < most, `${name}: ${all} bytes`);
+    const { length } = gzipSync(text(`served/${name}.js`), { level: 9 });
+    assert.ok(length <= most, `${name}: ${length} bytes`);
   }
 });
 
-test("the file that gateways serve depends on nothing", () => {
-  assert.doesNotMatch(text("weirgate.js"), /^\s*import\b|\brequire\(/m);
+test("what is not served is small: 0.8 kB for rows, 1.9 for the status, 1.2 for the latency, 3.1 for the hooks with these", () => {
+  const most = { rows: 800, status: 1_900, latency: 1_200, react: 3_100 };
+  for (const [name, bytes] of Object.entries(most)) {
+    const names = name === "react" ? ["rows", "status", name] : [name];
+    const code = names.map((one) => text(`${one}.js`).replace(/^import .*\n|^ *(\/\/.*|\/\*\*[^]*?\*\/)\n/gm, "")).join("");
+    const { length } = gzipSync(code, { level: 9 });
+    assert.ok(length <= bytes, `${name}: ${length} bytes`);
+  }
+});
+
+test("the files that gateways serve depend on nothing", () => {
+  for (const name of readdirSync(join(folder, "served")).filter((one) => one.endsWith(".js"))) {
+    assert.doesNotMatch(text(`served/${name}`), /\bimport\b|\brequire\(/);
+  }
 });
 
 test("it is published with its licences and types, and without its tests", () => {
@@ -50,7 +57,7 @@ test("the Python package has the same version", () => {
 });
 
 test("the declarations name what the modules export", async () => {
-  for (const name of [...modules, ...bases, "event-stream", "react", "rows"]) {
+  for (const name of [...modules, ...bases, "event-stream", "latency", "react", "rows", "status"]) {
     const loaded = await import(pathToFileURL(join(installed, `${name}.js`)));
     const declared = [...text(`${name}.d.ts`).matchAll(/^export (?:declare )?(?:function|class) (\w+)/gm)].map((found) => found[1]);
     assert.deepEqual([...new Set(declared)].sort(), Object.keys(loaded).sort(), name);

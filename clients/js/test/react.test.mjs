@@ -10,7 +10,7 @@ import { installed, packages } from "./installed.mjs";
 const load = (name) => import(pathToFileURL(join(installed, name)));
 const frames = [];
 globalThis.requestAnimationFrame = (call) => frames.push(call);
-const { useChannel, useFeed } = await load("react.js");
+const { useChannel, useFeed, useRows, useStatus } = await load("react.js");
 const { Channels } = await load("channels.js");
 const { Levels } = await load("weirgate.js");
 const { Trades } = await load("trades.js");
@@ -238,4 +238,33 @@ test("a dead bus, a loss and a resume are shown", async () => {
   assert.deepEqual(now(), ["open", "up", false, 1, false]);
   act(() => root.unmount());
   channels.close();
+});
+
+test("rows of several names and the status, once a frame; the names may be written anew at each render", () => {
+  const channels = new Channels("ws://feed.example/", { WebSocket: Socket });
+  const [Shown, seen] = shown(() => ({ ...useRows(channels, ["a.*", "b.*"]), status: useStatus(channels) }));
+  const [Nothing, none] = shown(() => ({ ...useRows(null, "a"), status: useStatus(null) }));
+  let root;
+  act(() => { root = create([createElement(Shown, { key: 1 }), createElement(Nothing, { key: 2 })]); });
+  const socket = Socket.all.at(-1);
+  assert.deepEqual([seen.feed.status.state, none.feed.rows.size, none.feed.status.cause], ["connecting", 0, "Connecting."]);
+  socket.open();
+  socket.message({ type: "connected", seq: 1 });
+  return Promise.resolve().then(() => {
+    const asked = socket.sent.filter(({ action }) => action === "subscribe");
+    assert.deepEqual(asked.map((one) => one.channels), [["a.*", "b.*"]]);
+    socket.message({ type: "subscribed", seq: 2, channels: ["a.*"], errors: ["no b"], requestId: asked[0].requestId });
+    frame();
+    const before = seen.renders;
+    for (let n = 3; n < 203; n += 1) socket.message({ type: "data", seq: n, channel: `a.${n % 100}`, pattern: "a.*", data: n });
+    assert.equal(seen.renders, before);
+    frame();
+    assert.equal(seen.renders, before + 1);
+    assert.equal(seen.feed.rows.size, 100);
+    assert.equal(seen.feed.rows.get("2").value, 202);
+    assert.deepEqual(seen.feed.refused, { "b.*": "no b" });
+    assert.deepEqual([seen.feed.status.state, seen.feed.status.cause], ["refused", "The server refuses b.* (no b)."]);
+    act(() => root.unmount());
+    channels.close();
+  });
 });

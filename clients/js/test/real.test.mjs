@@ -8,6 +8,8 @@ import { test } from "node:test";
 
 import { Channels } from "../channels.js";
 import { Devices } from "../events.js";
+import { latencyOf } from "../latency.js";
+import { statusOf } from "../status.js";
 import { Trades } from "../trades.js";
 import { connect, Levels } from "../weirgate.js";
 import { freePort, ready, startRedis, startWeirgate, until, WebSocket } from "./programs.mjs";
@@ -399,5 +401,34 @@ test("devices: requests, refusals and pushes", async () => {
     device.close();
     other.close();
     service.close();
+  }
+});
+
+test("the offset of the clock is that of this machine, and the status follows names, messages and the server", async () => {
+  const [redis, port] = [await startRedis(), freePort()];
+  const server = startWeirgate(["channels", "--stamp"], { REDIS_WS_GATEWAY_PORT: `${port}`, REDIS_URL: redis.url, DEFAULT_ROLE: "user" });
+  await ready(port);
+  const channels = new Channels(`ws://127.0.0.1:${port}/ws`, { WebSocket }), latency = latencyOf(channels), states = [], got = [];
+  const end = statusOf(channels, (now) => states.push(now), { latency });
+  try {
+    const denied = channels.subscribe("engine:signal");
+    await channels.subscribe("market:tick", (_, message) => got.push(message));
+    await until(() => latency.serverNow(), 10_000, "a round trip");
+    assert.ok(Math.abs(latency.serverNow() - Date.now()) <= latency.errorMs + 2, `${latency.serverNow() - Date.now()} ± ${latency.errorMs}`);
+    const begin = Date.now();
+    await redis.publish("market:tick", 1);
+    await until(() => latency.ms !== undefined, 10_000, "a message");
+    assert.ok(latency.ms >= 0 && latency.ms <= Date.now() - begin + latency.errorMs + 1);
+    assert.ok(latency.ageOf(got[0]) <= Date.now() - begin + latency.errorMs + 2);
+    assert.equal(states.at(-1).cause, "The server refuses engine:signal (Access denied to channel: engine:signal).");
+    denied.unsubscribe();
+    await until(() => states.at(-1).state !== "refused", 10_000, "nothing is refused any more");
+    server.kill("SIGKILL");
+    await until(() => ["waiting", "connecting"].includes(states.at(-1).state), 10_000, "the loss");
+    assert.equal(latency.serverNow(), undefined);
+  } finally {
+    end();
+    latency.end();
+    channels.close();
   }
 });

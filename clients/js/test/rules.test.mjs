@@ -98,8 +98,8 @@ class Run extends Expectations {
         if (this.asked.length) this.asked.at(-1).isOver = true;
       },
       emit: (type, detail, more) => {
-        if (type !== "open" && type !== this.hidden) this.told.push(TOLD[type](detail, more));
-        this.client.dispatchEvent({ type, detail });
+        if (TOLD[type] && type !== this.hidden) this.told.push(TOLD[type](detail, more));
+        this.client.dispatchEvent({ type, detail, ...more });
       },
       report: (error) => { throw error; },
       log: () => {},

@@ -3,7 +3,10 @@ import { connect, Levels, RequestError, type LevelsState, type Status } from "we
 import { Channels } from "weirgate/channels";
 import { Devices } from "weirgate/events";
 import { EventStream, withFallback } from "weirgate/event-stream";
-import { useChannel, useFeed } from "weirgate/react";
+import { latencyOf } from "weirgate/latency";
+import { useChannel, useFeed, useRows, useStatus } from "weirgate/react";
+import { rowsOf } from "weirgate/rows";
+import { statusOf } from "weirgate/status";
 import { Trades } from "weirgate/trades";
 
 const feed = connect("ws://localhost:8000/ws/stream", { onState: ({ levels }) => levels?.es, signal: AbortSignal.timeout(1) });
@@ -82,6 +85,21 @@ async function main() {
   const trade: number | undefined = useChannel(trades, "AAPL").value?.price;
   // @ts-expect-error ticks have no such member
   useChannel(ticks, "market:tick").value?.cost;
+
+  const latency = latencyOf(ticks, { pingMs: 30_000 });
+  const age: number | undefined = latency.ms && latency.ageOf({ recv_us: 1 });
+  const endRows = rowsOf<Tick>(ticks, ["a.*", "b.*"], ({ rows }) => [...rows.values()].map(({ value, message, at }) => [value.price, latency.ageOf(message), at]));
+  const endStatus = statusOf(trades, ({ state, cause, causes }) => state === "late" || cause + causes.length, { latency: latencyOf(trades), lateMs: 500 });
+  endRows();
+  endStatus();
+  latency.end();
+  const row: number | undefined = useRows<Tick>(ticks, "a.*", { idOf: ({ channel }) => channel }).rows.get("1")?.value.price;
+  const { state } = useStatus(ticks, { latency });
+  // @ts-expect-error the state is none of these
+  const other: "opened" = state;
+  const denied: string | undefined = ticks.refused.x;
+  // @ts-expect-error levels answer no pings
+  latencyOf(levels);
 
   const typed = new Devices<{ code: string }>("ws://localhost:8000/ws", { onPush: ({ data }) => data.code });
   for await (const { data } of typed) data.code.toUpperCase();

@@ -2,11 +2,13 @@
 import asyncio
 import json
 import math
+import time
 from functools import partial
 
 import pytest
 import weirgate
 import weirgate.sync
+from weirgate.connection import _UNHEARD_S
 from weirgate.core import Core, Options, Report
 from websockets.asyncio.server import serve
 from websockets.datastructures import Headers
@@ -16,8 +18,8 @@ from websockets.http11 import Response
 class Feed:
     """A server that sends a message each time a client has come, and ends the connection if it `cuts`."""
 
-    def __init__(self, cuts=False):
-        self.cuts, self.connections, self.got = cuts, 0, []
+    def __init__(self, cuts=False, message=None):
+        self.cuts, self.message, self.connections, self.got = cuts, message, 0, []
 
     async def __aenter__(self):
         self.server = await serve(self.talk, "127.0.0.1", 0)
@@ -32,8 +34,10 @@ class Feed:
 
     async def talk(self, link):
         self.connections += 1
-        await link.send(json.dumps({"n": self.connections}))
+        await link.send(json.dumps(self.message or {"n": self.connections}))
         if self.cuts:
+            # After a subscription that the client may send.
+            await asyncio.sleep(0.02)
             return await link.close(1012)
         async for text in link:
             self.got.append(text)
@@ -55,13 +59,52 @@ def cancels(*_):
     raise asyncio.CancelledError
 
 
-@pytest.mark.parametrize("why", [fails, cancels])
+class Mute(Exception):
+    """Whose texts fail."""
+
+    def __str__(self):
+        raise ValueError("of the program")
+
+    __repr__ = __str__
+
+
+def fails_mutely(*_):
+    raise Mute
+
+
+@pytest.mark.parametrize("why", [fails, cancels, fails_mutely])
 @pytest.mark.parametrize("where", ["on_status", "on_open", "on_message", "on_state", "retry"])
 async def test_a_function_that_fails_is_reported_and_changes_nothing(where, why):
     async with Feed(cuts=True) as feed, weirgate.Levels(feed.url, **FAST, **{where: why}) as levels:
         await feed.until(lambda: feed.connections >= 4)
-        assert feed.failures and {type(one) for one in feed.failures} == {ValueError if why is fails else asyncio.CancelledError}
+        assert feed.failures and {type(one) for one in feed.failures} == {{fails: ValueError, cancels: asyncio.CancelledError, fails_mutely: Mute}[why]}
         assert levels.state["n"] >= 3
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, Mute])
+@pytest.mark.parametrize("where", ["retry", "token", "url", "on_status", "on_message", "handler"])
+async def test_what_a_function_raises_does_not_end_the_thread_of_a_client(where, error):
+    """As sys.exit() in `retry` or in the function for tokens."""
+    raised = []
+
+    def fails(*_):
+        if len(raised) < 3:
+            raised.append(where)
+            raise error
+        return feed.url if where == "url" else None
+
+    def run():
+        given = {} if where in ("url", "handler") else {where: fails}
+        with weirgate.sync.Channels(fails if where == "url" else feed.url, **FAST, **given) as client:
+            client._thread.loop.call_soon_threadsafe(client._thread.loop.set_exception_handler, lambda loop, context: None)
+            if where == "handler":
+                client.subscribe("a", fails)
+            end = time.monotonic() + 20
+            while (len(raised) < 3 or client.reconnects < 2) and time.monotonic() < end:
+                time.sleep(0.01)
+            assert client._thread.is_alive() and len(raised) == 3 and client.reconnects >= 2
+    async with Feed(cuts=True, message={"type": "data", "channel": "a", "pattern": None, "data": 1, "seq": 1}) as feed:
+        await asyncio.to_thread(run)
 
 
 @pytest.mark.parametrize("value", ["soon", math.nan, [], 1j, object()])
@@ -218,7 +261,7 @@ class Gate:
 async def test_a_refused_name_is_in_the_log_where_nobody_hears_of_it(caplog):
     async with Gate() as gate, weirgate.Channels(gate.url) as channels:
         names = channels.subscribe(["granted", "wrong"], print)
-        while "wrong" not in names.refused:
+        while "wrong" not in names.refused or not caplog.records:
             await asyncio.sleep(0.01)
         assert [(one.name, one.levelname, one.getMessage()) for one in caplog.records if one.name == "weirgate"] == [
             ("weirgate", "WARNING", "refused {'wrong': 'Access denied to channel: wrong'}")]
@@ -229,8 +272,14 @@ async def test_who_hears_of_a_refused_name_finds_nothing_in_the_log(caplog, how)
     async with Gate() as gate:
         if how == "wait":
             def run():
-                with weirgate.sync.Channels(gate.url) as channels, pytest.raises(weirgate.RequestError, match="denied"):
-                    channels.subscribe("wrong").wait()
+                with weirgate.sync.Channels(gate.url) as channels:
+                    wrong = channels.subscribe("wrong")
+                    # As on a busy machine: the answer comes before the wait.
+                    while not wrong.refused:
+                        time.sleep(0.01)
+                    with pytest.raises(weirgate.RequestError, match="denied"):
+                        wrong.wait()
+                    time.sleep(_UNHEARD_S + 0.1)
             await asyncio.to_thread(run)
         else:
             async with weirgate.Channels(gate.url, **({"on_error": print} if how == "on_error" else {})) as channels:
@@ -242,4 +291,5 @@ async def test_who_hears_of_a_refused_name_finds_nothing_in_the_log(caplog, how)
                         await wrong
                 while not wrong.refused:
                     await asyncio.sleep(0.01)
+                await asyncio.sleep(_UNHEARD_S + 0.1)
         assert [one for one in caplog.records if one.name == "weirgate"] == []

@@ -7,7 +7,9 @@ import re
 import pytest
 from weirgate.channels import ChannelsCore
 from weirgate.core import Core, Deliver, Dial, Drop, Emit, LevelsCore, Options, Renew, RequestError, Send
+from weirgate.latency import LatencyCore
 from weirgate.sessions import DevicesCore
+from weirgate.status import StatusCore
 from weirgate.subscriptions import SubscriptionCore, TradesCore
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "conformance"
@@ -62,6 +64,8 @@ class Run:
         self.attempts_made, self.sent_texts, self.told, self.calls = 0, [], [], {}
         self.asked, self.tokens_used, self.last_drop = [], [], None
         self.handled, self.failing = {}, set()
+        # Rules beside those of the client.
+        self.latency, self.watches, self.refusals, self.statuses, self.newest = None, [], None, [], None
         self.has_token = case.get("token", False)
         options = Options(has_token=self.has_token, **{snake(name): value for name, value in case.get("options", {}).items()})
         self.hidden = "state" if case["client"] == "connection" else "message"
@@ -90,8 +94,14 @@ class Run:
                     self.asked[-1]["is_awaited"] = False
                 case Deliver(subscription, _, details):
                     self.handle(subscription, details)
-                case Emit(type, args) if type not in ("open", self.hidden):
-                    self.told.append(TOLD[type](*args))
+                case Emit(type, args):
+                    if type in TOLD and type != self.hidden:
+                        self.told.append(TOLD[type](*args))
+                    if type == "refused" and self.refusals is not None:
+                        self.refusals.append(*args)
+                    for watch in self.watches:
+                        if type in watch.types:
+                            watch.handle_event(type, args)
 
     def handle(self, subscription, details):
         if subscription.is_left:
@@ -109,11 +119,17 @@ class Run:
 
     def advance(self, end):
         """Lets time pass to `end`; due timers fire on the way."""
-        while (due := self.core.poll_deadline()) is not None and due <= end:
+        while (due := self.deadline()) is not None and due <= end:
             self.now = max(self.now, due)
-            self.core.handle_timer(self.now)
+            for one in [self.core, *self.watches]:
+                if (own := one.poll_deadline()) is not None and own <= self.now:
+                    one.handle_timer(self.now)
             self.drain()
         self.now = max(self.now, end)
+
+    def deadline(self):
+        dues = [one.poll_deadline() for one in [self.core, *self.watches]]
+        return min((due for due in dues if due is not None), default=None)
 
     def play(self, verb, *args):
         getattr(self, "do_" + verb)(*args)
@@ -203,7 +219,49 @@ class Run:
     def do_reconnect(self):
         self.core.reconnect(self.now)
 
+    def do_watch_refused(self):
+        self.refusals = []
+
+    def do_watch_latency(self, options=None):
+        self.latency = LatencyCore(self.core, **{snake(name): value for name, value in (options or {}).items()})
+        self.watches.append(self.latency)
+
+    def do_watch_status(self, options=None):
+        self.watches.append(StatusCore(self.core, self.show, self.latency, **{snake(name): value for name, value in (options or {}).items()}))
+
+    def do_end_watches(self):
+        self.watches = []
+
+    def show(self, now):
+        assert now.causes[0] == (now.state, now.cause)
+        self.newest = now
+        self.statuses.append([now.state, now.cause])
+
     # ---- Expectations
+
+    def do_refused(self, wanted):
+        assert self.core.refused == wanted
+
+    def do_refused_events(self, wanted):
+        refusals, self.refusals = self.refusals, []
+        assert refusals == wanted
+
+    def do_latency(self, *wanted):
+        got = self.latency.ms, self.latency.error_ms(self.now), self.latency.round_trip_ms
+        assert got == tuple(None if one is None else pytest.approx(one, abs=0.01) for one in wanted)
+
+    def do_server_now(self, wanted):
+        assert self.latency.server_now(self.now) == (None if wanted is None else pytest.approx(wanted, abs=0.01))
+
+    def do_age(self, message, wanted):
+        assert self.latency.age_of(self.now, message) == (None if wanted is None else pytest.approx(wanted, abs=0.01))
+
+    def do_status_events(self, wanted):
+        statuses, self.statuses = self.statuses, []
+        assert statuses == wanted
+
+    def do_causes(self, wanted):
+        assert [list(one) for one in self.newest.causes] == wanted
 
     def do_send(self, text, is_sent):
         assert self.core.send(text) == is_sent
@@ -217,7 +275,7 @@ class Run:
     def do_next_attempt(self, ms):
         made, since = self.attempts_made, self.now
         for _ in range(1000):
-            due = self.core.poll_deadline()
+            due = self.deadline()
             assert due is not None, "no timer makes an attempt"
             self.advance(max(self.now, due))
             if self.attempts_made > made:
@@ -311,4 +369,5 @@ def test_case(file, case):
         except AssertionError as error:
             raise AssertionError(f"step {number}, {json.dumps(step)}: {error}") from error
     run.core.close(run.now)
-    assert run.core.poll_deadline() is None, "no timer is left"
+    run.drain()
+    assert run.deadline() is None, "no timer is left"

@@ -452,20 +452,6 @@ def test_the_same_without_asyncio(start_weirgate, redis_server):
     trades.close()
 
 
-def test_a_callback_that_would_wait_for_itself_fails_at_once(start_weirgate):
-    server = start_weirgate("demo").wait_ready()
-    failures = []
-
-    def on_state(state, kept):
-        try:
-            levels.send("x")
-        except RuntimeError as error:
-            failures.append(str(error))
-    with weirgate.sync.Levels(server.ws_url, on_state=on_state) as levels:
-        next(iter(levels))
-    assert "cannot wait" in failures[0]
-
-
 async def test_options_that_nobody_reads_are_refused_and_nobody_there_is_no_error():
     with pytest.raises(TypeError, match="on_sate"):
         weirgate.Levels("ws://127.0.0.1:1/", on_sate=print)
@@ -479,3 +465,51 @@ async def test_options_that_nobody_reads_are_refused_and_nobody_there_is_no_erro
     async with weirgate.connect(lambda: f"ws://127.0.0.1:{free_port()}/") as feed:
         await until(lambda: feed.status == "waiting", 5, "the first failure")
         assert feed.last_close.error == "ECONNREFUSED" and feed.retry_in_ms <= 600
+
+
+async def test_latency_and_status_of_a_gateway_with_stamps(start_weirgate, redis_server):
+    """On one machine the clock of the server is that of the client: the offset found is that of the two clocks."""
+    server = start_weirgate("channels", "--stamp", redis=redis_server, env={"DEFAULT_ROLE": "user"}).wait_ready()
+    publish, states, refusals, got = redis_server.client().publish, [], [], []
+    async with weirgate.Channels(f"ws://127.0.0.1:{server.port}/ws", on_refused=refusals.append) as channels:
+        latency = weirgate.latency_of(channels)
+        end = weirgate.status_of(channels, lambda now: states.append((now.state, now.cause)), latency=latency)
+        denied = channels.subscribe("engine:signal")
+        await channels.subscribe("market:tick", lambda data, message: got.append(message))
+        await until(lambda: latency.server_now() is not None, 10, "a round trip")
+        assert abs(latency.server_now() - time.time() * 1000) <= latency.error_ms + 1
+        begin = time.time()
+        publish("market:tick", "1")
+        await until(lambda: latency.ms is not None, 10, "a message")
+        elapsed_ms = (time.time() - begin) * 1000
+        assert 0 <= latency.ms <= elapsed_ms + latency.error_ms and latency.round_trip_ms >= 0
+        assert 0 <= latency.age_of(got[0]) <= (time.time() - begin) * 1000 + latency.error_ms + 1
+        assert states[-1] == ("refused", "The server refuses engine:signal (Access denied to channel: engine:signal).")
+        denied.unsubscribe()
+        await until(lambda: states[-1][0] in ("open", "late"), 10, "nothing is refused any more")
+        assert refusals == [{"engine:signal": "Access denied to channel: engine:signal"}, {}] and channels.refused == {}
+        server.kill()
+        await until(lambda: states[-1][0] in ("waiting", "connecting"), 10, "the loss")
+        assert latency.server_now() is None
+        end()
+        latency.end()
+        await asyncio.sleep(0)
+        count = len(states)
+    assert len(states) == count
+
+
+def test_latency_and_status_without_asyncio(start_weirgate, redis_server):
+    server = start_weirgate("channels", redis=redis_server).wait_ready()
+    states = []
+    with weirgate.sync.Channels(f"ws://127.0.0.1:{server.port}/ws") as channels:
+        latency = weirgate.sync.latency_of(channels)
+        end = weirgate.sync.status_of(channels, states.append, latency=latency)
+        begin = time.monotonic()
+        while latency.server_now() is None:
+            assert time.monotonic() - begin < 10
+            time.sleep(0.02)
+        assert abs(latency.server_now() - time.time() * 1000) <= latency.error_ms + 1
+        assert states[-1] == ("open", "All is well.", (("open", "All is well."),)) and channels.retry_in_ms == 0
+        end()
+        latency.end()
+    assert states[-1].state == "open"

@@ -22,7 +22,7 @@ MOMENTS = int(os.environ.get("CLIENT_MOMENTS", "40"))
 
 
 class Server:
-    """Channels: grants each name, answers pings, and numbers messages of the name `ticks`, as fast as a client takes them."""
+    """Channels: grants each name, answers pings, and numbers messages of the names `ticks`, one each ms, and `burst`, at once."""
 
     def __init__(self):
         self.server = serve(self.talk, "127.0.0.1", 0)
@@ -36,16 +36,18 @@ class Server:
                 message = json.loads(text)
                 kind = {"subscribe": "subscribed", "ping": "pong", "unsubscribe": "unsubscribed"}[message["action"]]
                 link.send(json.dumps({"type": kind, "channels": message.get("channels"), "requestId": message["requestId"], "seq": 0}))
-                if message["action"] == "subscribe" and "ticks" in message["channels"]:
-                    threading.Thread(target=self.tick, args=[link], daemon=True).start()
+                for name, count in {"ticks": 1_000_000, "burst": 100}.items():
+                    if message["action"] == "subscribe" and name in message["channels"]:
+                        threading.Thread(target=self.tick, args=[link, name, count], daemon=True).start()
         except ConnectionClosed:
             pass
 
-    def tick(self, link):
+    def tick(self, link, name, count):
         try:
-            for number in range(1_000_000):
-                link.send(json.dumps({"type": "data", "seq": 0, "channel": "ticks", "pattern": None, "data": number}))
-                time.sleep(0.001)
+            for number in range(count):
+                link.send(json.dumps({"type": "data", "seq": 0, "channel": name, "pattern": None, "data": number}))
+                if name == "ticks":
+                    time.sleep(0.001)
         except ConnectionClosed:
             pass
 
@@ -198,8 +200,10 @@ def test_close_in_a_signal_handler_ends_the_wait_of_the_main_thread(server, what
 
 
 FORKED = """
-import os, sys
+import os, sys, warnings
 from weirgate.sync import Channels
+# Python 3.12 and newer warn of a fork beside threads.
+warnings.simplefilter("ignore", DeprecationWarning)
 url = sys.argv[1]
 client = Channels(url)
 wanted = client.subscribe("a").wait()
@@ -343,7 +347,8 @@ def test_an_iteration_that_nobody_has_any_more_keeps_nothing(server):
         assert len(client._inner._inboxes["data"]) <= 2 and len(wanted._inner._inboxes) <= 2
 
 
-def test_a_callback_may_close_and_its_exit_ends_nothing(server):
+@pytest.mark.parametrize("name", ["ticks", "burst"])
+def test_a_callback_may_close_and_its_exit_ends_nothing(server, name):
     failures = []
     client = weirgate.sync.Channels(server.url, on_data=lambda message: sys.exit(1))
     client._thread.loop.call_soon_threadsafe(client._thread.loop.set_exception_handler, lambda loop, context: failures.append(context["exception"]))
@@ -353,11 +358,38 @@ def test_a_callback_may_close_and_its_exit_ends_nothing(server):
         seen.append(data)
         if data == 5:
             client.close()
-    wanted = client.subscribe("ticks", close_at_five)
+    wanted = client.subscribe(name, close_at_five)
     assert [message["data"] for message in wanted][-1:] in ([], [5])
     client._thread.join(5)
     assert not client._thread.is_alive() and client.status == "closed" and seen == list(range(6))
     assert {type(one) for one in failures} == {SystemExit}
+
+
+def test_what_a_callback_does_counts_before_the_next_message(server):
+    seen, said = [], []
+    with weirgate.sync.Channels(server.url) as client:
+        def at_five(data, message):
+            seen.append(data)
+            if data == 5:
+                said.append(client.send(json.dumps({"action": "ping", "requestId": "own"})))
+                said.append(client.subscribe("other").names)
+                for wait in (client.ping, wanted.wait, lambda: next(iter(client))):
+                    with pytest.raises(RuntimeError, match="a callback cannot wait"):
+                        wait()
+                wanted.unsubscribe()
+        wanted = client.subscribe("burst", at_five)
+        # Ends with the subscription.
+        for _ in wanted:
+            pass
+        assert client.ping()["type"] == "pong"
+        assert seen == list(range(6)) and said == [True, ["other"]]
+    with weirgate.sync.Channels(server.url) as client:
+        seen.clear()
+        client.on("data", lambda message: seen.append(message["data"]) or client.reconnect())
+        client.subscribe("burst")
+        while client.reconnects < 3:
+            time.sleep(0.01)
+        assert set(seen) == {0}
 
 
 GREEN = """
@@ -376,7 +408,7 @@ got, others = [], []
 for one in items:
     spawn(lambda one=one: got.append([next(one)["data"] for _ in range(50)]))
 spawn(lambda: [others.append(sleep(0.001)) for _ in range(20)])
-while len(got) < 2:
+while len(got) < 2 or len(others) < 20:
     sleep(0.01)
 assert got == [list(range(50))] * 2 and len(others) == 20
 try:

@@ -263,3 +263,37 @@ def test_a_wait_that_is_given_up_takes_nothing_and_ends_nothing():
             raise AssertionError(f"seed {seed}: {error}") from error
         taken, answers = taken + len(world.all), answers + len(world.answers)
     assert taken > 4 * SCHEDULES and answers > SCHEDULES
+
+
+def test_a_client_says_that_it_belongs_to_another_event_loop():
+    """As with a global client and two calls of asyncio.run, or with a thread beside the event loop."""
+    async def make():
+        feed, device = (kind("ws://127.0.0.1:1/") for kind in (weirgate.Channels, weirgate.Devices))
+        return feed, device, feed.subscribe("a"), feed.iterate()
+
+    def uses(feed, device, wanted, items):
+        async def answer():
+            await wanted
+        return [items.__anext__, aiter(wanted).__anext__, answer, feed.ping, lambda: device.request("x"), feed.close, lambda: feed.send("x"),
+                lambda: feed.subscribe("b"), wanted.unsubscribe, feed.reconnect]
+
+    def use_all(made, in_loop):
+        async def use(one):
+            result = one()
+            if asyncio.iscoroutine(result) or asyncio.isfuture(result):
+                await asyncio.wait_for(result, 5)
+        for number, one in enumerate(uses(*made)):
+            with pytest.raises(RuntimeError, match="belongs to the event loop"):
+                in_loop(use(one))
+            assert number < 10
+
+    use_all(asyncio.run(make()), asyncio.run)
+
+    async def beside():
+        made = await make()
+        await asyncio.to_thread(use_all, made, asyncio.run)
+        # In its own event loop it works.
+        assert made[0].subscribe("c").names == ["c"]
+        for client in made[:2]:
+            await client.close()
+    asyncio.run(beside())

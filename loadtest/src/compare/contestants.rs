@@ -48,6 +48,8 @@ pub(super) struct Contestant {
     pub(super) deflate: Option<Window>,
     /// The TLS of the clients; `None` for plain clients.
     pub(super) tls: Option<Arc<ClientConfig>>,
+    /// What a client sends once open, of `--send`.
+    pub(super) first_text: Option<String>,
     /// Number of the next message; the numbers continue from part to part.
     pub(super) next_n: u64,
 }
@@ -71,6 +73,7 @@ impl Contestant {
             running: None,
             deflate: args.deflate.deflate.filter(|_| !args.plain.contains(&name)),
             tls: tls::wanted(is_tls, flag, args.ca_file.as_deref())?,
+            first_text: args.first_text(&name),
             name,
             next_n: 1,
         })
@@ -132,6 +135,11 @@ impl Contestant {
 }
 
 impl CompareArgs {
+    fn first_text(&self, name: &str) -> Option<String> {
+        let of_this = self.send.iter().find(|first| first.name == name);
+        of_this.map(|first| first.text.clone())
+    }
+
     /// The reference limit of the table's ratios; `None` without limits.
     pub(super) fn base(&self) -> Option<Role> {
         match self.limits {
@@ -189,7 +197,8 @@ pub(super) fn all(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
     }
     let taken = all.iter().map(|(_, name, _)| name.clone()).collect();
     let names = names(&args.server, taken)?;
-    for (flag, wanted) in [("plain", &args.plain), ("tls", &args.tls)] {
+    let sends = args.send.iter().map(|first| first.name.clone()).collect();
+    for (flag, wanted) in [("plain", &args.plain), ("tls", &args.tls), ("send", &sends)] {
         if let Some(unknown) = wanted.iter().find(|name| !names.contains(name)) {
             return Err(Fault::Usage(format!(
                 "--{flag} {unknown}: no server is called so"
@@ -200,6 +209,25 @@ pub(super) fn all(args: &CompareArgs) -> Result<Vec<Contestant>, Fault> {
     all.extend(servers.map(|(name, server)| (Role::Server, name, server.command.as_str())));
     let new = |(role, name, command)| Contestant::new(args, role, name, command);
     all.into_iter().map(new).collect()
+}
+
+/// `NAME=TEXT`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FirstText {
+    name: String,
+    text: String,
+}
+
+impl FromStr for FirstText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, text) = text.split_once('=').ok_or("expected NAME=TEXT")?;
+        Ok(Self {
+            name: name.to_owned(),
+            text: text.replace("\\r", "\r").replace("\\n", "\n"),
+        })
+    }
 }
 
 /// `[NAME=]COMMAND`.

@@ -26,7 +26,7 @@ use crate::process;
 use crate::progress::Progress;
 use crate::wire::deflate::DeflateArgs;
 pub(crate) use contestants::ServerCommand;
-use contestants::{Contestant, Role};
+use contestants::{Contestant, FirstText, Role};
 use measured::Measured;
 use relayed::Relayed;
 use result::{Case, Comparison};
@@ -120,6 +120,10 @@ pub(crate) struct CompareArgs {
     /// The clients of this server speak TLS, repeatable: its command listens with TLS on {port}
     #[arg(long, value_name = "NAME", requires = "ca_file")]
     tls: Vec<String>,
+    /// Text that each client of this server sends once open, repeatable; \r and \n stand for themselves: a server that
+    /// sends nothing before it is asked
+    #[arg(long, value_name = "NAME=TEXT")]
+    send: Vec<FirstText>,
     /// Certificates to trust (PEM), for --tls and --limit-tls; the certificate has to name 127.0.0.1
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,

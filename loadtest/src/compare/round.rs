@@ -448,7 +448,10 @@ impl Load<'_> {
             addr: contestant.addr()?,
             path: self.relayed.path.clone(),
             deflate: contestant.deflate,
-            send: subscribe.map(|(request, _)| request.clone()),
+            send: contestant
+                .first_text
+                .clone()
+                .or_else(|| subscribe.map(|(request, _)| request.clone())),
             throttle_kbit: 0,
         })
     }

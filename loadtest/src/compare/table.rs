@@ -28,6 +28,9 @@ pub(super) fn text(result: &Comparison) -> String {
     for case in &result.cases {
         text.push_str(&handshakes(result, case));
     }
+    for case in &result.cases {
+        text.push_str(&wire_bytes(result, case));
+    }
     text.push_str(&notes(result));
     text
 }
@@ -139,6 +142,13 @@ fn handshakes(result: &Comparison, case: &CaseResult) -> String {
     one_figure(result, case, what, of, |r| r.handshake)
 }
 
+/// What a client's line carries for each message: the payload of its frame, compressed if the two agreed on it.
+fn wire_bytes(result: &Comparison, case: &CaseResult) -> String {
+    let what = "bytes of a delivery on the wire";
+    let of = |s: &Measured| s.bytes_per_delivery;
+    one_figure(result, case, what, of, |r| r.bytes)
+}
+
 /// A figure without a column in the table, with ratios, in the order of the table.
 fn one_figure(
     result: &Comparison,
@@ -228,20 +238,21 @@ fn counts(case: &CaseResult, s: &Measured) -> String {
 /// Rows for a document: the ratios with interval and range.
 pub(super) fn markdown(result: &Comparison) -> String {
     let mut out = String::from(
-        "| load | server | CPU per delivery, µs | CPU ratio | machine, µs | p50 / p99, ms | p99 ratio | calls | lost |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        "| load | server | CPU per delivery, µs | CPU ratio | machine, µs | bytes | p50 / p99, ms | p99 ratio | calls | lost |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for case in &result.cases {
         for s in &case.servers {
             let ratios = result.base.as_ref().and_then(|base| s.ratios_to(base));
             let calls = s.syscalls_per_delivery;
             out.push_str(&format!(
-                "| {} | {} | {} | {} | {} | {} / {} | {} | {} | {} |\n",
+                "| {} | {} | {} | {} | {} | {} | {} / {} | {} | {} | {} |\n",
                 case.case,
                 s.name,
                 figure(s.cpu_us_per_delivery),
                 ratios.map_or_else(|| "1".into(), |r| whole(r.cpu)),
                 unless_disturbed(s.machine_us_per_delivery),
+                figure(s.bytes_per_delivery),
                 unless_refused(s.p50_ms),
                 unless_refused(s.p99_ms),
                 ratios.map_or_else(|| "1".into(), |r| whole(r.p99)),
@@ -326,7 +337,7 @@ mod tests {
             role,
             cpu: value(99.94),
             machine: value(99.94),
-            bytes: None,
+            bytes: value(99.94),
             p50: None,
             p99: value(99.94),
             first_to_last: value(99.94),
@@ -339,6 +350,7 @@ mod tests {
             against("a name of many letters"),
         ];
         measured.cpu_us_per_delivery = value(123.4);
+        measured.bytes_per_delivery = value(1_048_590.0);
         measured.p50_ms = value(12_345.6);
         measured.first_to_last_ms = value(12_345.6);
         measured.cpu_us_per_handshake = value(12_345.6);

@@ -6,23 +6,23 @@ use super::*;
 use weirgate_core::Point;
 
 /// Checks what a reader said about a stream whose payloads are serial numbers below `end`: no message came twice, and
-/// none is missing without a report of a loss, except for the `unreadable` ones. The messages from `stood_at` on may
+/// none is missing without a report of a loss, except for the `unreadable` ones. The messages from `caught_up_at` on may
 /// not be missing even before the first one that came. Returns the newest serial number.
-pub(crate) fn check_told(
+pub(crate) fn check_reports(
     events: &[KeptEvent],
     unreadable: &[u64],
-    mut stood_at: Option<u64>,
+    mut caught_up_at: Option<u64>,
     end: u64,
 ) -> Option<u64> {
     let assert_unreadable = |mut serials: std::ops::Range<u64>| {
         let lost = serials.find(|serial| !unreadable.contains(serial));
         assert_eq!(lost, None, "before {}", serials.end);
     };
-    let (mut next, mut has_stood, mut newest) = (None, false, None);
+    let (mut next, mut has_caught_up, mut newest) = (None, false, None);
     for events in events {
         match events {
-            KeptEvent::Lost | KeptEvent::Hole => (next, newest, stood_at) = (None, None, None),
-            KeptEvent::CaughtUp => has_stood = true,
+            KeptEvent::Lost | KeptEvent::Hole => (next, newest, caught_up_at) = (None, None, None),
+            KeptEvent::CaughtUp => has_caught_up = true,
             KeptEvent::Behind { .. } | KeptEvent::Subjects(_) => {}
             KeptEvent::Head(id) => newest = Some(*id),
             KeptEvent::Bad(why) => panic!("{why}"),
@@ -34,17 +34,17 @@ pub(crate) fn check_told(
             } => {
                 let text = String::from_utf8_lossy(payload);
                 let serial: u64 = text.parse().expect("a number");
-                let first = stood_at.map_or(serial, |stood_at| stood_at.min(serial));
+                let first = caught_up_at.map_or(serial, |caught_up_at| caught_up_at.min(serial));
                 let from = next.unwrap_or(first);
                 assert!(serial >= from, "{serial} came twice");
                 assert_unreadable(from..serial);
                 assert!(newest.replace(*id) < Some(*id), "{serial} out of order");
-                assert_eq!(*is_old, !has_stood, "{serial}");
+                assert_eq!(*is_old, !has_caught_up, "{serial}");
                 next = Some(serial + 1);
             }
         }
     }
-    assert_unreadable(next.or(stood_at).unwrap_or(end)..end);
+    assert_unreadable(next.or(caught_up_at).unwrap_or(end)..end);
     next.and_then(|next| next.checked_sub(1))
 }
 
@@ -263,7 +263,7 @@ fn what_was_stored_since_the_start_is_for_clients_that_were_taken_meanwhile() {
         feed.connecting(start);
         let now = start.plus_us(9_000_000);
         feed.connecting(now);
-        for (stored_ms, is_old, quiet, came_ms) in [
+        for (stored_ms, is_old, quiet, received_ms) in [
             (start_ms - 1, true, true, start.unix_ms() - 1),
             (start_ms, true, false, start.unix_ms()),
             (start_ms + 9_000, false, false, now.unix_ms()),
@@ -280,7 +280,7 @@ fn what_was_stored_since_the_start_is_for_clients_that_were_taken_meanwhile() {
                 panic!("no message");
             };
             let got = (message.quiet, message.received.unix_ms());
-            assert_eq!(got, (quiet, came_ms), "{times:?} {stored_ms}");
+            assert_eq!(got, (quiet, received_ms), "{times:?} {stored_ms}");
         }
     }
 }

@@ -13,7 +13,7 @@ struct World {
     ledger: Ledger,
     connected: bool,
     on_their_way: VecDeque<Change>,
-    stands: BTreeSet<(bool, String)>,
+    confirmed: BTreeSet<(bool, String)>,
     forbidden: BTreeSet<(bool, String)>,
     wanted: BTreeSet<(bool, String)>,
     /// The names with a request that has no answer yet.
@@ -42,7 +42,7 @@ impl World {
         self.wishes += 1;
         self.newest.insert(key(subscription), self.wishes);
         if self.ledger.want(subscription, self.wishes) {
-            assert!(self.stands.contains(&key(subscription)));
+            assert!(self.confirmed.contains(&key(subscription)));
             assert!(!self.unsettled.contains(&key(subscription)));
             assert!(!self.is_on_its_way(subscription));
             self.waiting.remove(&key(subscription));
@@ -65,7 +65,7 @@ impl World {
     fn lose(&mut self) {
         self.connected = false;
         self.on_their_way.clear();
-        self.stands.clear();
+        self.confirmed.clear();
         self.unsettled.clear();
         // All waiting requests learn that the bus is away.
         self.waiting.clear();
@@ -101,13 +101,13 @@ impl World {
         let refused = change.wanted && all.iter().any(|s| self.forbidden.contains(&key(s)));
         for subscription in &all {
             if refused {
-                let told = self.ledger.refused(subscription, all.len() == 1);
-                self.is_reported(subscription, told);
+                let number = self.ledger.refused(subscription, all.len() == 1);
+                self.is_reported(subscription, number);
                 continue;
             }
             match change.wanted {
-                true => self.stands.insert(key(subscription)),
-                false => self.stands.remove(&key(subscription)),
+                true => self.confirmed.insert(key(subscription)),
+                false => self.confirmed.remove(&key(subscription)),
             };
             self.unsettled.remove(&key(subscription));
             if let Some(start) = self.clock.filter(|_| change.wanted) {
@@ -116,8 +116,8 @@ impl World {
                 self.ledger.settles(subscription, due);
                 continue;
             }
-            let told = self.ledger.confirmed(subscription, change.wanted);
-            self.is_reported(subscription, told);
+            let number = self.ledger.confirmed(subscription, change.wanted);
+            self.is_reported(subscription, number);
         }
         true
     }
@@ -132,7 +132,7 @@ impl World {
         let now = start + self.passed;
         while let Some((subscription, number)) = self.ledger.next_settled(now) {
             assert!(self.unsettled.contains(&key(&subscription)));
-            assert!(self.stands.contains(&key(&subscription)));
+            assert!(self.confirmed.contains(&key(&subscription)));
             self.is_reported(&subscription, Some(number));
         }
         let still = self.ledger.settling.values().map(|s| key(&s.subscription));
@@ -163,8 +163,9 @@ impl World {
     }
 
     fn check_settled(&self) {
-        let may_stand: BTreeSet<_> = self.wanted.difference(&self.forbidden).cloned().collect();
-        assert_eq!(self.stands, may_stand);
+        let may_be_confirmed: BTreeSet<_> =
+            self.wanted.difference(&self.forbidden).cloned().collect();
+        assert_eq!(self.confirmed, may_be_confirmed);
         assert!(
             self.waiting.is_empty(),
             "never answered: {:?}",
@@ -270,7 +271,7 @@ fn commands_are_bounded_and_all_names_go_out() {
     assert!(!world.ledger.is_restored());
     world.settle();
     world.check_settled();
-    assert_eq!(world.stands.len(), 10_000);
+    assert_eq!(world.confirmed.len(), 10_000);
 }
 
 #[test]
@@ -323,7 +324,7 @@ fn one_forbidden_name_does_not_take_the_others_with_it() {
     world.connect();
     world.settle();
     world.check_settled();
-    assert_eq!(world.stands.len(), 4);
+    assert_eq!(world.confirmed.len(), 4);
     assert!(!world.ask(), "asked again at once");
     // A second request gets the refusal too, while the first is still wanted.
     world.want(&names[3]);
@@ -400,7 +401,7 @@ fn a_name_that_the_server_takes_away_is_refused_and_asked_for_again() {
     ledger.unwant(&given_up);
     assert_eq!(ledger.revoked(&given_up), None);
     assert_eq!(ledger.revoked(&kept), Some(1));
-    assert_eq!(ledger.revoked(&kept), None, "told once");
+    assert_eq!(ledger.revoked(&kept), None, "reported once");
     assert_eq!(ledger.refused_of_wanted().0, 1);
     assert_eq!(ledger.next_change(), None);
     ledger.retry_refused();
@@ -432,7 +433,7 @@ fn a_name_without_room_is_asked_for_again_when_another_is_given_up() {
     ledger.has_room();
     let again = ledger.next_change().expect("a change");
     assert!(again.wanted && again.names.iter().eq([&first.name]));
-    assert_eq!(ledger.refused(&first, true), None, "told once");
+    assert_eq!(ledger.refused(&first, true), None, "reported once");
     ledger.lacks_room(first);
     ledger.has_room();
     assert!(ledger.next_change().is_some() && ledger.without_room.is_empty());

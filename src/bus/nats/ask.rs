@@ -170,24 +170,11 @@ fn stream_of(
 ) -> Result<Option<(String, Option<Stream>)>, NatsError> {
     let subject = &spec.subject;
     let failed = |error| asked(format!("tell of the stream of {subject}"), error);
-    let (finding, stream) = match (find_stream(link, spec).map_err(failed)?, ours) {
+    match (find_stream(link, spec).map_err(failed)?, ours) {
         (Some((name, _)), _) => {
             let stream = Room::stream(link, &name).map_err(failed)?;
-            let (config, stored) = (&stream.config, &stream.config.subjects);
-            let is_copy = config.mirror.is_some() || config.sources.is_some();
-            let holds = |pattern: &String| NameSyntax::Nats.contains(pattern, subject);
-            let holds = stored.iter().any(holds);
-            let finding = match holds {
-                true => Finding::Good(format!("the stream {name} holds {subject}")),
-                false if is_copy => Finding::Good(format!(
-                    "the stream {name} has the messages of other streams"
-                )),
-                false => Finding::Error(format!(
-                    "the stream {name} does not hold {subject}: its subjects are {}",
-                    stored.join(", ")
-                )),
-            };
-            (finding, Some((name, Some(stream))))
+            found.push(holds_subject(&name, &stream, subject));
+            Ok(Some((name, Some(stream))))
         }
         (None, Some(stream)) => {
             let name = &stream.name;
@@ -197,23 +184,39 @@ fn stream_of(
                 found.extend(lacks);
                 return Ok(None);
             }
-            let finding = match room.lack_of_stream(link, stream).map_err(failed)? {
+            found.push(match room.lack_of_stream(link, stream).map_err(failed)? {
                 None => Finding::Good(format!(
                     "the stream {name} for {subject} is not there; a start makes it"
                 )),
                 Some(lack) => Finding::Error(format!(
                     "the stream {name} for {subject} is not there, and cannot be made: {lack}"
                 )),
-            };
-            (finding, Some((name.clone(), None)))
+            });
+            Ok(Some((name.clone(), None)))
         }
         (None, None) => {
             let text = format!("no stream holds {subject}; weirgate waits for one");
-            (Finding::Warning(text), None)
+            found.push(Finding::Warning(text));
+            Ok(None)
         }
-    };
-    found.push(finding);
-    Ok(stream)
+    }
+}
+
+/// Whether the stream stores the subject, or the messages of streams that may.
+fn holds_subject(name: &str, stream: &Stream, subject: &str) -> Finding {
+    let (config, stored) = (&stream.config, &stream.config.subjects);
+    let is_copy = config.mirror.is_some() || config.sources.is_some();
+    let mut patterns = stored.iter();
+    match patterns.any(|pattern| NameSyntax::Nats.contains(pattern, subject)) {
+        true => Finding::Good(format!("the stream {name} holds {subject}")),
+        false if is_copy => Finding::Good(format!(
+            "the stream {name} has the messages of other streams"
+        )),
+        false => Finding::Error(format!(
+            "the stream {name} does not hold {subject}: its subjects are {}",
+            stored.join(", ")
+        )),
+    }
 }
 
 /// Checks whether the durable consumer is free. If a start makes a consumer, returns whether it is the durable one.

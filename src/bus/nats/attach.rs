@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use super::api::JetStream;
 use super::consumers::{Presence, look_for};
 use super::error::{NatsError, Stop};
-use super::session::{Session, forget, of};
+use super::session::{ConsumersSession, forget, of};
 use super::subscription::Subscription;
 use super::watchdog::{Health, Watchdog};
 use crate::outage::Failure;
 
-impl Session<'_> {
+impl ConsumersSession<'_> {
     /// Sets up streams and consumers, and warms the cache. A subject that fails is left for later; if all fail, returns
     /// the first error.
     pub(super) fn set_up(&mut self) -> Result<(), Stop> {
@@ -166,7 +166,7 @@ impl Session<'_> {
     /// consumers. The link is well meanwhile, and the other consumers may be well too.
     pub(super) fn check_consumers(&mut self) -> Result<(), Stop> {
         let again = Duration::from_millis(self.settings.consumer_silence_max_ms);
-        let told = self.silence_reported_after();
+        let reported_after = self.silence_reported_after();
         for index in 0..self.subscriptions.len() {
             let subscription = &mut self.subscriptions[index];
             if subscription.presence.is_left_out() {
@@ -175,13 +175,13 @@ impl Session<'_> {
             let now = Instant::now();
             if subscription.attempts.is_away() {
                 // JetStream has to answer first; silence counts as another failed attempt.
-                let is_silent = subscription.health.silent_for(now) >= told;
+                let is_silent = subscription.health.silent_for(now) >= reported_after;
                 if is_silent && subscription.attempts.is_due(now) {
                     self.is_unattached(index, &NatsError::unanswered());
                 }
                 continue;
             }
-            if let Some(silent) = subscription.health.falls_silent(now, told) {
+            if let Some(silent) = subscription.health.falls_silent(now, reported_after) {
                 tracing::warn!(
                     subject = subscription.spec.subject,
                     silent_ms = silent.as_millis() as u64,
@@ -194,20 +194,20 @@ impl Session<'_> {
                 }
             }
             let is_due = subscription.health.is_to_be_attached(now, again);
-            if is_due && subscription.standing.is_some() {
+            if is_due && subscription.attached.is_some() {
                 self.attach_elsewhere(index)?;
             }
         }
-        self.check_jetstream(told)
+        self.check_jetstream(reported_after)
     }
 
     /// Leaves a server on which JetStream says nothing about any subject and delivers nothing, if another server
     /// answers: this server may be cut off from the others of its cluster.
-    fn check_jetstream(&mut self, told: Duration) -> Result<(), Stop> {
+    fn check_jetstream(&mut self, reported_after: Duration) -> Result<(), Stop> {
         let now = Instant::now();
         let is_read = |s: &&Subscription| !s.presence.is_left_out();
         let mut read = self.subscriptions.iter().filter(is_read).peekable();
-        if read.peek().is_none() || !read.all(|s| s.health.hears_nothing(now, told)) {
+        if read.peek().is_none() || !read.all(|s| s.health.hears_nothing(now, reported_after)) {
             return Ok(());
         }
         let (streams, settings, wire) = (self.streams_read(), self.settings, &self.data.wire);

@@ -41,7 +41,7 @@ pub(super) struct Target {
 }
 
 /// A consumer delivering to this process.
-pub(super) struct Standing {
+pub(super) struct Attached {
     pub(super) consumer: Consumer,
     /// The last stream sequence delivered, to any client.
     pub(super) delivered: u64,
@@ -141,10 +141,10 @@ impl Data {
         &mut self,
         spec: &Target,
         info: &ConsumerInfo,
-    ) -> Result<Result<Standing, &'static str>, NatsError> {
+    ) -> Result<Result<Attached, &'static str>, NatsError> {
         let failed = |error| asked(format!("resume the consumer {}", spec.durable), error);
         let theirs = info.config.deliver_subject.clone().unwrap_or_default();
-        let standing = |consumer| Standing {
+        let attached = |consumer| Attached {
             consumer,
             delivered: info.delivered.stream_seq,
             pending: info.num_pending,
@@ -155,7 +155,7 @@ impl Data {
             let ours = self.listen_at(spec, info, inbox());
             let ours = ours.map_err(failed)?;
             match self.move_consumer(&spec.stream, &spec.durable, &ours.deliver_subject) {
-                Ok(()) => return Ok(Ok(standing(ours))),
+                Ok(()) => return Ok(Ok(attached(ours))),
                 Err(error) => {
                     self.leave_consumer(ours);
                     match error {
@@ -175,7 +175,7 @@ impl Data {
                 self.leave_consumer(consumer);
                 Ok(Err(DurableState::NOT_PERMITTED))
             }
-            false => Ok(Ok(standing(consumer))),
+            false => Ok(Ok(attached(consumer))),
         }
     }
 
@@ -205,7 +205,7 @@ impl Data {
         spec: &Target,
         durable: Option<&str>,
         start: u64,
-    ) -> Result<Option<Standing>, NatsError> {
+    ) -> Result<Option<Attached>, NatsError> {
         let plan = Plan {
             start: Start::Sequence(start),
             filter: Some(&spec.subject),
@@ -227,7 +227,7 @@ impl Data {
         let (subject, body) = plan.request(&spec.stream, &consumer.deliver_subject);
         let answer = self.request(&subject, body.as_bytes());
         match answer.and_then(|answer| consumer.made(&answer)) {
-            Ok(()) => Ok(Some(Standing {
+            Ok(()) => Ok(Some(Attached {
                 delivered: start.saturating_sub(1),
                 pending: consumer.answer().map_or(0, |made| made.waiting),
                 ack_pending: 0,

@@ -66,7 +66,7 @@ use std::sync::Arc;
 use self::data::{Data, PAYLOAD_BYTES_MAX};
 use self::error::{Refusal, Stop};
 use self::servers::{Second, Servers};
-use self::session::{Session, forget};
+use self::session::{ConsumersSession, forget};
 use self::subscription::Subscription;
 use super::LinkTimes;
 use super::relay::{Bus, Relay};
@@ -113,7 +113,7 @@ impl NatsSource {
         before: Option<Data>,
     ) -> Result<Stop, Stop> {
         let (settings, all) = (&self.settings, &mut self.subscriptions);
-        let mut session = Session::new(settings, relay, all, data, second);
+        let mut session = ConsumersSession::new(settings, relay, all, data, second);
         let set_up = session.set_up();
         if let Some(before) = before {
             before.leave();

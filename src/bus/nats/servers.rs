@@ -256,10 +256,10 @@ impl Second {
     pub(super) fn end(
         &mut self,
         relay: &mut Relay<NatsError>,
-        all_stand: bool,
+        is_restored: bool,
     ) -> Result<bool, LoopGone> {
         self.better = None;
-        self.probe.end(relay, all_stand)
+        self.probe.end(relay, is_restored)
     }
 
     /// The server with an answer during the silence, if the silence ended this connection.

@@ -17,7 +17,7 @@ use crate::status::{BusStatus, ConsumerStatus, Stall};
 use weirgate_core::BusEvent;
 
 /// A session: settings, subscriptions, connection.
-pub(super) struct Session<'a> {
+pub(super) struct ConsumersSession<'a> {
     pub(super) settings: &'a NatsSettings,
     pub(super) relay: &'a mut Relay<NatsError>,
     pub(super) subscriptions: &'a mut [Subscription],
@@ -34,7 +34,7 @@ pub(super) struct Session<'a> {
     check_due: Instant,
 }
 
-impl<'a> Session<'a> {
+impl<'a> ConsumersSession<'a> {
     /// A session before [`Self::set_up`].
     pub(super) fn new(
         settings: &'a NatsSettings,
@@ -236,10 +236,10 @@ impl<'a> Session<'a> {
     /// Handles an answer of JetStream about a subscription. Returns whether a subject that waited for its stream was
     /// attached.
     fn take_in(&mut self, index: usize, answer: Answer) -> Result<bool, Stop> {
-        let told = self.silence_reported_after();
+        let reported_after = self.silence_reported_after();
         let subscription = &mut self.subscriptions[index];
         let now = Instant::now();
-        if subscription.health.silent_for(now) >= told {
+        if subscription.health.silent_for(now) >= reported_after {
             subscription.attempts.hurry(now);
         }
         if subscription.health.note_received(now) {
@@ -312,13 +312,13 @@ impl<'a> Session<'a> {
                 continue;
             }
             let concerns = |subscription: &Subscription| {
-                let standing = subscription.standing.as_ref();
-                standing.is_some_and(|standing| match &refusal {
+                let attached = subscription.attached.as_ref();
+                attached.is_some_and(|attached| match &refusal {
                     Refusal::Acks { stream, consumer } => {
-                        let is_of = standing.consumer.name() == Some(consumer);
+                        let is_of = attached.consumer.name() == Some(consumer);
                         subscription.target.stream == *stream && is_of
                     }
-                    Refusal::Subscription(subject) => standing.consumer.deliver_subject == *subject,
+                    Refusal::Subscription(subject) => attached.consumer.deliver_subject == *subject,
                     Refusal::Request(_) => false,
                 })
             };
@@ -339,7 +339,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Handles a link that has been silent since `heard`. Returns the time of the next look.
+    /// Handles a link that has been silent since `last_received`. Returns the time of the next look.
     fn check_other_server(&mut self, last_received: Instant) -> Result<Instant, Stop> {
         self.is_silent = true;
         match self
@@ -380,13 +380,13 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn watched(&self) -> Vec<Watched> {
-        let watched = |subscription: &Subscription| match &subscription.standing {
+        let watched = |subscription: &Subscription| match &subscription.attached {
             _ if subscription.presence == Presence::Forbidden => Watched::Nothing,
             None => Watched::Subject(subscription.spec.clone()),
-            Some(standing) => Watched::Consumer(WatchedConsumer {
+            Some(attached) => Watched::Consumer(WatchedConsumer {
                 target: subscription.target.clone(),
-                consumer: standing.consumer.name().unwrap_or_default().to_owned(),
-                deliver_subject: standing.consumer.deliver_subject.clone(),
+                consumer: attached.consumer.name().unwrap_or_default().to_owned(),
+                deliver_subject: attached.consumer.deliver_subject.clone(),
                 awaits_durable: subscription.awaits_durable,
             }),
         };

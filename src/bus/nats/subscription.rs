@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::api::{ApiError, ConsumerState, Fetched, JetStream};
 use super::consumers::{
-    self, Durable, DurableState, Presence, Standing, StreamState, Target, asked, look_back, look_up,
+    self, Attached, Durable, DurableState, Presence, StreamState, Target, asked, look_back, look_up,
 };
 use super::data::Data;
 use super::error::{NatsError, Stop};
@@ -37,7 +37,7 @@ pub(super) struct Subscription {
     subject: Arc<str>,
     cursor: Cursor,
     /// The consumer in use on this connection; `None` without a stream, or after a failed attempt.
-    pub(super) standing: Option<Standing>,
+    pub(super) attached: Option<Attached>,
     /// Reading from an ephemeral consumer until the durable consumer is free.
     pub(super) awaits_durable: bool,
     /// The server refused the deliver subject of the durable consumer on this connection.
@@ -50,7 +50,7 @@ pub(super) struct Subscription {
     /// To attach the subject, over all connections.
     pub(super) attempts: Attempts<NatsError>,
     /// The last state logged of stream and durable consumer; each state is logged once.
-    told: Option<DurableState>,
+    logged: Option<DurableState>,
 }
 
 impl Subscription {
@@ -88,20 +88,20 @@ impl Subscription {
             ),
             spec,
             cursor: Cursor::default(),
-            standing: None,
+            attached: None,
             awaits_durable: false,
             is_refused: false,
             gap: Vec::new(),
             quiet_until: None,
             health: Health::new(Instant::now()),
-            told: None,
+            logged: None,
         }
     }
 
     /// Whether to attach the subject now: no consumer is in use, and weirgate finds or makes the stream.
     pub(super) fn is_to_be_attached(&self, stream_is_there: bool) -> bool {
         let can_be = stream_is_there || (self.ours.is_some() && !self.presence.is_left_out());
-        self.standing.is_none() && can_be && self.attempts.is_due(Instant::now())
+        self.attached.is_none() && can_be && self.attempts.is_due(Instant::now())
     }
 
     /// Whether the backlog has been handed over.
@@ -112,22 +112,22 @@ impl Subscription {
     /// Handles the server's report that no message is pending or unacknowledged. If nothing waits here either, the end
     /// of the backlog was deleted from the stream meanwhile, and the backlog is over.
     pub(super) fn nothing_pending(&mut self, data: &Data) {
-        let waits = |s: &Standing| data.has_waiting(s.consumer.sid);
-        if !self.standing.as_ref().is_some_and(waits) {
+        let waits = |s: &Attached| data.has_waiting(s.consumer.sid);
+        if !self.attached.as_ref().is_some_and(waits) {
             self.quiet_until = None;
         }
     }
 
     /// Whether the message comes from the consumer in use.
     pub(super) fn reads(&self, message: &Delivery) -> bool {
-        let standing = self.standing.as_ref();
-        standing.is_some_and(|standing| standing.consumer.sid == message.sid)
+        let attached = self.attached.as_ref();
+        attached.is_some_and(|attached| attached.consumer.sid == message.sid)
     }
 
     /// Whether the consumer in use has this name.
     pub(super) fn reads_from(&self, consumer: &str) -> bool {
-        let standing = self.standing.as_ref();
-        standing.is_some_and(|standing| standing.consumer.name() == Some(consumer))
+        let attached = self.attached.as_ref();
+        attached.is_some_and(|attached| attached.consumer.name() == Some(consumer))
     }
 
     /// The last message that needs no relay any more.
@@ -143,12 +143,12 @@ impl Subscription {
         self.gap.clear();
         self.quiet_until = None;
         self.awaits_durable = false;
-        self.stand(None, data);
+        self.replace_consumer(None, data);
     }
 
     /// Reads from this consumer, and no more from the one before.
-    fn stand(&mut self, standing: Option<Standing>, data: &mut Data) {
-        if let Some(before) = std::mem::replace(&mut self.standing, standing) {
+    fn replace_consumer(&mut self, attached: Option<Attached>, data: &mut Data) {
+        if let Some(before) = std::mem::replace(&mut self.attached, attached) {
             data.leave_consumer(before.consumer);
         }
     }
@@ -167,7 +167,7 @@ impl Subscription {
         unnamed: bool,
     ) -> Result<(), Stop> {
         let Some(stream) = self.find_stream(data)? else {
-            self.stand(None, data);
+            self.replace_consumer(None, data);
             self.quiet_until = None;
             self.log_state(DurableState::NoStream);
             return Ok(());
@@ -176,14 +176,14 @@ impl Subscription {
         self.observe(stream, last.as_ref(), data)?;
         let warm = last.as_ref().map(|m| m.sequence);
         let done = self.cursor.reached.or(warm).unwrap_or(stream.last_sequence);
-        let standing = self.subscribe(data, settings, unnamed, stream, done + 1)?;
-        match self.prepare(&standing, last, stream, data, (settings, relay)) {
+        let attached = self.subscribe(data, settings, unnamed, stream, done + 1)?;
+        match self.prepare(&attached, last, stream, data, (settings, relay)) {
             Ok(()) => {
-                self.stand(Some(standing), data);
+                self.replace_consumer(Some(attached), data);
                 Ok(())
             }
             Err(stop) => {
-                data.leave_consumer(standing.consumer);
+                data.leave_consumer(attached.consumer);
                 Err(stop)
             }
         }
@@ -192,13 +192,13 @@ impl Subscription {
     /// Warms the cache before the first delivery of a consumer, if due, and decides how much of the backlog is quiet.
     fn prepare(
         &mut self,
-        standing: &Standing,
+        attached: &Attached,
         last: Option<Fetched>,
         stream: StreamState,
         data: &mut Data,
         (settings, relay): (&NatsSettings, &Relay<NatsError>),
     ) -> Result<(), Stop> {
-        let delivered = standing.delivered.min(stream.last_sequence);
+        let delivered = attached.delivered.min(stream.last_sequence);
         let before = self.cursor.reached;
         let reached = before.unwrap_or(delivered);
         let few = settings.backlog_quiet_min;
@@ -206,7 +206,7 @@ impl Subscription {
             .as_ref()
             .map(|last| (last.sequence, last.stored_unix_ns));
         let last_sequence = newest.map_or(0, |(sequence, _)| sequence);
-        let quiet = self.unseen(data, standing, last_sequence, few)? > few;
+        let quiet = self.unseen(data, attached, last_sequence, few)? > few;
         if quiet || before.is_none() {
             self.warm(last, data, &settings.look_back, relay)?;
         }
@@ -289,7 +289,7 @@ impl Subscription {
         };
         self.awaits_durable = false;
         let delivered = durable.delivered;
-        let Some(unnamed) = self.standing.replace(durable) else {
+        let Some(unnamed) = self.attached.replace(durable) else {
             return Ok(());
         };
         while self.cursor.reached < Some(delivered)
@@ -309,7 +309,7 @@ impl Subscription {
         unnamed: bool,
         stream: StreamState,
         start: u64,
-    ) -> Result<Standing, NatsError> {
+    ) -> Result<Attached, NatsError> {
         if !unnamed && let Some(durable) = self.subscribe_to_durable(data, stream, start)? {
             self.awaits_durable = false;
             return Ok(durable);
@@ -329,7 +329,7 @@ impl Subscription {
         data: &mut Data,
         stream: StreamState,
         start: u64,
-    ) -> Result<Option<Standing>, NatsError> {
+    ) -> Result<Option<Attached>, NatsError> {
         if self.is_refused {
             return Ok(None);
         }
@@ -389,23 +389,23 @@ impl Subscription {
     fn unseen(
         &mut self,
         data: &mut Data,
-        standing: &Standing,
+        attached: &Attached,
         last_sequence: u64,
         few: u64,
     ) -> Result<u64, NatsError> {
         self.gap.clear();
         let Some(reached) = self.cursor.reached else {
-            return Ok(standing.pending + standing.ack_pending);
+            return Ok(attached.pending + attached.ack_pending);
         };
         if last_sequence <= reached {
             return Ok(0);
         }
-        if standing.delivered == reached {
-            return Ok(standing.pending);
+        if attached.delivered == reached {
+            return Ok(attached.pending);
         }
         // The consumer counts from another position than the cursor, so a temporary consumer does the counting.
         let Some(counted) = data.make_consumer(&self.target, None, reached + 1)? else {
-            return Ok(standing.pending);
+            return Ok(attached.pending);
         };
         if counted.pending <= few {
             for _ in 0..counted.pending {
@@ -487,8 +487,8 @@ impl Subscription {
         self.quiet_until = self
             .quiet_until
             .filter(|until| *until > ack.stream_sequence);
-        let owe = |standing: &mut Standing| standing.acks.owe(reply, now);
-        if self.standing.as_mut().is_some_and(owe) {
+        let owe = |attached: &mut Attached| attached.acks.owe(reply, now);
+        if self.attached.as_mut().is_some_and(owe) {
             self.send_acks(data);
         }
         Ok(())
@@ -496,13 +496,13 @@ impl Subscription {
 
     /// Sends the queued acknowledgements. The server redelivers messages whose acknowledgements are lost.
     pub(super) fn send_acks(&mut self, data: &mut Data) {
-        let acks = self.standing.iter_mut().flat_map(|s| s.acks.take());
+        let acks = self.attached.iter_mut().flat_map(|s| s.acks.take());
         acks.for_each(|subject| data.answer(&subject));
     }
 
     /// The time to send the queued acknowledgements.
     pub(super) fn acks_due(&self) -> Option<Instant> {
-        self.standing.as_ref().and_then(|s| s.acks.due())
+        self.attached.as_ref().and_then(|s| s.acks.due())
     }
 
     fn hand_over(
@@ -529,7 +529,7 @@ impl Subscription {
 
     /// Logs `what`, unless it was the last state logged.
     fn log_state(&mut self, what: DurableState) {
-        if self.told.replace(what) != Some(what) {
+        if self.logged.replace(what) != Some(what) {
             what.log(&self.spec, &self.target);
         }
     }

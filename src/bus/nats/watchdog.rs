@@ -89,16 +89,16 @@ struct Round {
     watched: Watched,
     /// Whether JetStream was away for a moment: it may have come back with another message under a known number.
     is_unsure: bool,
-    step: Step,
+    step: RoundStep,
 }
 
-enum Step {
+enum RoundStep {
     /// The next round begins then.
     Rest(Instant),
-    /// An answer told of a fault. Asks a second time then.
+    /// An answer reported a fault. Asks a second time then.
     Doubt(Instant),
     Asked {
-        question: Question,
+        question: InfoRequest,
         subject: String,
         /// The number of the answer.
         number: u64,
@@ -109,7 +109,7 @@ enum Step {
 }
 
 #[derive(Clone, Copy)]
-enum Question {
+enum InfoRequest {
     /// About the consumer in use.
     Consumer,
     /// About the stream of the consumer with these counts, when `reached` was handed over.
@@ -146,7 +146,7 @@ impl Watchdog {
         let round = |(index, watched)| Round {
             watched,
             is_unsure: before.get(index).is_some_and(|is_unsure| *is_unsure),
-            step: Step::Rest(now),
+            step: RoundStep::Rest(now),
         };
         self.rounds = all.into_iter().enumerate().map(round).collect();
     }
@@ -161,12 +161,12 @@ impl Watchdog {
         for (index, round) in self.rounds.iter_mut().enumerate() {
             if round.due().is_some_and(|due| now >= due) {
                 match round.step {
-                    Step::Rest(_) => round.begin(false, now, ask),
-                    Step::Doubt(_) => round.begin(true, now, ask),
-                    Step::Asked { .. } => {
+                    RoundStep::Rest(_) => round.begin(false, now, ask),
+                    RoundStep::Doubt(_) => round.begin(true, now, ask),
+                    RoundStep::Asked { .. } => {
                         tracing::debug!(index, "no answer about a consumer");
                         round.is_unsure = true;
-                        round.step = Step::Rest(now + self.interval);
+                        round.step = RoundStep::Rest(now + self.interval);
                     }
                 }
             }
@@ -176,7 +176,7 @@ impl Watchdog {
     /// Begins to wait for the answers now: nobody has read them until now.
     pub(super) fn wait_longer(&mut self, now: Instant) {
         for round in &mut self.rounds {
-            if let Step::Asked { since, .. } = &mut round.step {
+            if let RoundStep::Asked { since, .. } = &mut round.step {
                 *since = now;
             }
         }
@@ -212,15 +212,15 @@ impl Watchdog {
         ask: &mut impl Ask,
     ) -> Option<(usize, Vec<Answer>)> {
         let is_asked = |round: &Round| match &round.step {
-            Step::Asked {
+            RoundStep::Asked {
                 subject, number, ..
             } => is_it(subject, *number),
-            Step::Rest(_) | Step::Doubt(_) => false,
+            RoundStep::Rest(_) | RoundStep::Doubt(_) => false,
         };
         let index = self.rounds.iter().position(is_asked)?;
         let round = &mut self.rounds[index];
-        let rest = Step::Rest(now + self.interval);
-        let Step::Asked {
+        let rest = RoundStep::Rest(now + self.interval);
+        let RoundStep::Asked {
             question,
             is_second,
             ..
@@ -231,7 +231,7 @@ impl Watchdog {
         let (found, next) = round.judge(question, answer, is_second, ask.reached(index));
         match next {
             Next::Rest => {}
-            Next::Doubt => round.step = Step::Doubt(now + DOUBT),
+            Next::Doubt => round.step = RoundStep::Doubt(now + DOUBT),
             Next::Ask(question, subject, body) => {
                 round.ask(question, (subject, &body), is_second, now, ask);
             }
@@ -245,11 +245,11 @@ enum Next {
     Rest,
     Doubt,
     /// The next question, with the subject and the body of the request.
-    Ask(Question, String, String),
+    Ask(InfoRequest, String, String),
 }
 
 impl Next {
-    fn ask(question: Question, subject: String) -> Self {
+    fn ask(question: InfoRequest, subject: String) -> Self {
         Self::Ask(question, subject, String::new())
     }
 }
@@ -258,8 +258,8 @@ impl Round {
     fn due(&self) -> Option<Instant> {
         match (&self.watched, &self.step) {
             (Watched::Nothing, _) => None,
-            (_, Step::Rest(at) | Step::Doubt(at)) => Some(*at),
-            (_, Step::Asked { since, .. }) => Some(*since + ANSWER_TIMEOUT),
+            (_, RoundStep::Rest(at) | RoundStep::Doubt(at)) => Some(*at),
+            (_, RoundStep::Asked { since, .. }) => Some(*since + ANSWER_TIMEOUT),
         }
     }
 
@@ -268,14 +268,14 @@ impl Round {
             Watched::Nothing => return,
             Watched::Consumer(watched) => {
                 let subject = consumer_info(&watched.target.stream, &watched.consumer);
-                (Question::Consumer, subject, String::new())
+                (InfoRequest::Consumer, subject, String::new())
             }
             Watched::Subject(spec) => match &spec.stream {
-                Some(stream) => (Question::Held, stream_info(stream), String::new()),
+                Some(stream) => (InfoRequest::Held, stream_info(stream), String::new()),
                 None => {
                     let subject = Action::StreamNames.of("");
                     let body = sonic_rs::json!({ "subject": &spec.subject }).to_string();
-                    (Question::Holder, subject, body)
+                    (InfoRequest::Holder, subject, body)
                 }
             },
         };
@@ -285,13 +285,13 @@ impl Round {
     /// Asks a question by a request with this subject and body.
     fn ask(
         &mut self,
-        question: Question,
+        question: InfoRequest,
         (subject, body): (String, &str),
         is_second: bool,
         now: Instant,
         ask: &mut impl Ask,
     ) {
-        self.step = Step::Asked {
+        self.step = RoundStep::Asked {
             number: ask.ask(&subject, body.as_bytes()),
             question,
             subject,
@@ -303,7 +303,7 @@ impl Round {
     /// What an answer says, and what follows.
     fn judge(
         &mut self,
-        question: Question,
+        question: InfoRequest,
         answer: Result<Vec<u8>, ApiError>,
         is_second: bool,
         reached: Option<Reached>,
@@ -313,20 +313,20 @@ impl Round {
         self.is_unsure |= answer.as_ref().is_err_and(is_away);
         let (watched, is_unsure) = (&self.watched, &mut self.is_unsure);
         match (watched, question) {
-            (Watched::Consumer(watched), Question::Consumer) => {
+            (Watched::Consumer(watched), InfoRequest::Consumer) => {
                 match watched.judge(answer.and_then(|answer| ConsumerState::read(&answer))) {
                     Some(Answer::Gone(_)) if !is_second => (Vec::new(), Next::Doubt),
                     // A server that is cut off from its cluster still answers about the consumer, but the consumer gets
                     // no messages. So the leader of the stream is asked too.
                     Some(Answer::Pending(_, counts)) => {
-                        let question = Question::Stream { counts, reached };
+                        let question = InfoRequest::Stream { counts, reached };
                         let subject = stream_info(&watched.target.stream);
                         (Vec::new(), Next::ask(question, subject))
                     }
                     found => (Vec::from_iter(found), watched.next(None)),
                 }
             }
-            (Watched::Consumer(watched), Question::Stream { counts, reached }) => {
+            (Watched::Consumer(watched), InfoRequest::Stream { counts, reached }) => {
                 let last = match answer.and_then(|answer| stream_of(&answer)) {
                     Ok(info) => Some(info.state.last_seq),
                     Err(error) if error.is_an_answer() => None,
@@ -339,7 +339,7 @@ impl Round {
                         watched.went_back(is_second)
                     }
                     (Some(last), Some(reached), Some(stored)) if *is_unsure => {
-                        let question = Question::Message {
+                        let question = InfoRequest::Message {
                             counts,
                             stored_unix_ns: stored,
                             last_sequence: last,
@@ -353,7 +353,7 @@ impl Round {
             }
             (
                 Watched::Consumer(watched),
-                Question::Message {
+                InfoRequest::Message {
                     counts,
                     stored_unix_ns,
                     last_sequence,
@@ -369,7 +369,7 @@ impl Round {
                     watched.is_well(counts, Some(last_sequence))
                 }
             },
-            (Watched::Consumer(watched), Question::Durable(last)) => {
+            (Watched::Consumer(watched), InfoRequest::Durable(last)) => {
                 let state = answer.and_then(|answer| ConsumerState::read(&answer));
                 let is_free = matches!(
                     durable_of(state, &watched.target, last),
@@ -377,17 +377,18 @@ impl Round {
                 );
                 (Vec::from_iter(is_free.then_some(Answer::Free)), Next::Rest)
             }
-            (Watched::Subject(_), Question::Holder) => {
+            (Watched::Subject(_), InfoRequest::Holder) => {
                 let held = answer.and_then(|answer| first_stream(read(&answer)?));
                 match held {
-                    Ok(Some(stream)) => {
-                        (Vec::new(), Next::ask(Question::Held, stream_info(&stream)))
-                    }
+                    Ok(Some(stream)) => (
+                        Vec::new(),
+                        Next::ask(InfoRequest::Held, stream_info(&stream)),
+                    ),
                     Ok(None) => (vec![Answer::Stream(false)], Next::Rest),
                     Err(error) => (Vec::from_iter(other(&error)), Next::Rest),
                 }
             }
-            (Watched::Subject(_), Question::Held) => {
+            (Watched::Subject(_), InfoRequest::Held) => {
                 let found = match answer.and_then(|answer| stream_of(&answer)) {
                     Ok(_) => Some(Answer::Stream(true)),
                     Err(error) if error.stream_is_missing() => Some(Answer::Stream(false)),
@@ -420,7 +421,7 @@ impl WatchedConsumer {
         } = &self.target;
         match self.awaits_durable {
             true => Next::ask(
-                Question::Durable(last_sequence),
+                InfoRequest::Durable(last_sequence),
                 consumer_info(stream, durable),
             ),
             false => Next::Rest,
@@ -543,10 +544,10 @@ impl Health {
     pub(super) fn is_to_be_attached(&self, now: Instant, every: Duration) -> bool {
         let over = |since| now.duration_since(since) >= every;
         let is_silent = self.is_silent && over(self.last_received);
-        let stands_still = self.stall == Some(Stall::NothingDelivered)
+        let is_stalled = self.stall == Some(Stall::NothingDelivered)
             && self.holds_since.is_some_and(over)
             && over(self.handed);
-        (is_silent || stands_still) && over(self.attached)
+        (is_silent || is_stalled) && over(self.attached)
     }
 
     /// Judges the server's counts for the consumer. Returns `Some` if the stall has changed.
@@ -560,8 +561,8 @@ impl Health {
             0 => None,
             _ => Some(self.holds_since.unwrap_or(now)),
         };
-        let came = self.handed.max(self.attached);
-        let nothing_comes = self.holds_since.is_some_and(is_long_ago) && is_long_ago(came);
+        let last_progress = self.handed.max(self.attached);
+        let nothing_comes = self.holds_since.is_some_and(is_long_ago) && is_long_ago(last_progress);
         let stall = if self.acks_refused.is_some() || (nothing_comes && counts.is_full) {
             Some(Stall::AcksRefused)
         } else {

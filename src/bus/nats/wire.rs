@@ -338,12 +338,6 @@ impl Wire {
         waiter.leave(&mut self.io.stream.tcp);
     }
 
-    /// Waits with another waiter, after [`Self::set_aside`].
-    pub(super) fn wait_with(&mut self, waiter: &mut Waiter) -> Result<(), NatsError> {
-        let adopted = waiter.adopt(&mut self.io.stream.tcp);
-        adopted.map_err(|error| self.lost(&error))
-    }
-
     /// Ends the connection.
     pub(super) fn leave(mut self, waiter: &Waiter) {
         self.set_aside(waiter);

@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::connection::Connection;
 use super::resp::Value;
 use super::servers::{HANDSHAKE_TIMEOUT, Servers, waiter};
-use super::session::{Expected, Session};
+use super::session::{Expected, PubSubSession};
 use super::settings::{RedisEndpoint, RedisError, Stop, shown};
 use crate::kept::KeptFeed;
 use crate::runtime::detached;
@@ -148,7 +148,7 @@ impl Kept {
     }
 }
 
-impl Session<'_, '_> {
+impl PubSubSession<'_, '_> {
     /// If all names of the feed are subscribed, begins to count from a mark that is valid on this connection only, and
     /// subscribes to the channel of the marks, to count from published marks later.
     pub(super) fn begin_feed(&mut self) -> Result<(), Stop> {

@@ -62,7 +62,7 @@ use std::sync::Arc;
 
 use self::marks::Kept;
 use self::servers::Servers;
-use self::session::Session;
+use self::session::PubSubSession;
 use self::settings::Stop;
 use super::LinkTimes;
 use super::kept::KeptFeed;
@@ -132,7 +132,7 @@ impl RedisSource {
         if let Some(kept) = &mut self.kept {
             kept.connected(&mut connection, &relay.status)?;
         }
-        let mut session = Session {
+        let mut session = PubSubSession {
             connection,
             servers: &self.servers,
             probe: Probe::new(Self::NAME, &self.servers.settings.times),
@@ -176,8 +176,8 @@ impl Bus for RedisSource {
         self.names.take_all();
         let stop = self.use_connection(relay).unwrap_or_else(|stop| stop);
         self.servers.ended(&stop);
-        let has_stood = relay.stands_now();
-        let reported = self.names.lost(has_stood, &relay.link);
+        let was_up = relay.is_up_now();
+        let reported = self.names.lost(was_up, &relay.link);
         reported.map_or(Stop::LoopGone, |()| stop)
     }
 }

@@ -69,7 +69,7 @@ impl RedisPublisher {
         // Messages from before this connection would be late.
         self.outbox.try_iter().for_each(drop);
         relay.report_up()?;
-        let mut session = Session {
+        let mut session = PublishSession {
             connection,
             outbox: &self.outbox,
             wake: &self.wake,
@@ -99,7 +99,7 @@ impl Bus for RedisPublisher {
     }
 }
 
-struct Session<'a, 'w> {
+struct PublishSession<'a, 'w> {
     connection: Connection<'w>,
     outbox: &'a Receiver<Outgoing>,
     wake: &'a Wake,
@@ -109,7 +109,7 @@ struct Session<'a, 'w> {
     asked: VecDeque<Instant>,
 }
 
-impl Session<'_, '_> {
+impl PublishSession<'_, '_> {
     /// Writes as much as the socket takes, reads once, and waits if there was nothing to read.
     fn turn(&mut self) -> Result<(), Stop> {
         self.connection.check_master()?;

@@ -24,7 +24,7 @@ const QUEUED_BYTES_MAX: usize = 64 * 1024;
 const PUSH_ITEMS_MAX: usize = 4;
 
 /// A connection, and what its session uses of the source.
-pub(super) struct Session<'a, 'w> {
+pub(super) struct PubSubSession<'a, 'w> {
     pub(super) connection: Connection<'w>,
     pub(super) servers: &'a Servers,
     /// Decides whether to keep this connection while it is silent.
@@ -44,7 +44,7 @@ pub(super) enum Expected {
     Marks,
 }
 
-impl Session<'_, '_> {
+impl PubSubSession<'_, '_> {
     /// Subscribes to all wanted names, and relays messages meanwhile.
     pub(super) fn restore(&mut self) -> Result<(), Stop> {
         self.connection.reader.set_limits(ReadLimits {
@@ -65,8 +65,8 @@ impl Session<'_, '_> {
         self.names.take_and_answer(&self.relay.link)?;
         let has_read = self.connection.read()?;
         if has_read {
-            let all_stand = self.names.ledger.is_restored();
-            if self.probe.end(self.relay, all_stand)? {
+            let is_restored = self.names.ledger.is_restored();
+            if self.probe.end(self.relay, is_restored)? {
                 self.show_refusals();
             }
             self.relay()?;
@@ -241,7 +241,7 @@ impl Session<'_, '_> {
         }
         if let Some(number) = self.names.ledger.confirmed(&subscription, wanted) {
             // Redis may have refused this name before, and the status would still say so.
-            if self.relay.stands_now() {
+            if self.relay.is_up_now() {
                 self.show_refusals();
             }
             self.relay.link.send(BusEvent::Subscribed {
@@ -249,7 +249,7 @@ impl Session<'_, '_> {
                 number,
             })?;
         }
-        match self.relay.stands_now() {
+        match self.relay.is_up_now() {
             true => self.begin_feed(),
             false => Ok(()),
         }
@@ -318,7 +318,7 @@ impl Session<'_, '_> {
         words: &str,
     ) -> Result<(), Stop> {
         let reason = shown(words);
-        if self.relay.stands_now() {
+        if self.relay.is_up_now() {
             self.show_refusals();
         }
         self.relay.status.count_refused();

@@ -4,24 +4,24 @@ use std::iter::zip;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The upper bounds of the classic buckets, microseconds. A last bucket without a bound follows.
-pub const CLASSIC_BOUNDS_US: [u64; 17] = [
+const CLASSIC_BOUNDS_US: [u64; 17] = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
     1_000_000, 2_500_000, 10_000_000,
 ];
 
 /// The schema of the native buckets: each doubling has 2 to this power of them, so each upper bound is 19 % above the
 /// one before.
-pub const NATIVE_SCHEMA: i32 = 2;
+const NATIVE_SCHEMA: i32 = 2;
 /// The buckets of each doubling.
-pub const PER_DOUBLING: usize = 1 << NATIVE_SCHEMA;
+const PER_DOUBLING: usize = 1 << NATIVE_SCHEMA;
 /// The zero bucket ends at 2 to this power, seconds: just below a microsecond.
-pub const ZERO_POWER: i32 = -20;
+const ZERO_POWER: i32 = -20;
 /// The last native bucket ends at 2 to this power, seconds: a day and a half. Longer durations are counted in it too.
 const LAST_POWER: i32 = 17;
 const NATIVE_BOUNDS: usize = (LAST_POWER - ZERO_POWER) as usize * PER_DOUBLING + 1;
 
 /// The upper bounds of the native buckets, in whole microseconds as durations are, rounded down.
-pub const NATIVE_BOUNDS_US: [u64; NATIVE_BOUNDS] = {
+const NATIVE_BOUNDS_US: [u64; NATIVE_BOUNDS] = {
     // 2 to the power of 0, 1/4, 2/4 and 3/4.
     let roots = [
         1.0,
@@ -120,8 +120,33 @@ impl DurationCounts {
         found.map_or(0, |cell| BOUNDS_US[cell.min(BOUNDS - 1)])
     }
 
+    /// Returns the classic buckets: upper bounds in seconds, the last one infinite, each with the count of its bucket
+    /// alone.
+    pub fn classic_buckets(&self) -> Vec<(f64, u64)> {
+        let bounds = CLASSIC_BOUNDS_US.map(|us| us as f64 / 1e6);
+        let bounds = bounds.into_iter().chain([f64::INFINITY]);
+        zip(bounds, self.buckets(&CLASSIC_BOUNDS_US)).collect()
+    }
+
+    /// Returns the native buckets.
+    pub fn native_buckets(&self) -> NativeBuckets {
+        let mut counts = self.buckets(&NATIVE_BOUNDS_US);
+        // Durations beyond the last bound are counted in the last bucket.
+        let beyond = counts.pop().unwrap_or_default();
+        if let Some(last) = counts.last_mut() {
+            *last += beyond;
+        }
+        NativeBuckets {
+            schema: NATIVE_SCHEMA,
+            zero_threshold_s: f64::from(ZERO_POWER).exp2(),
+            zero_count: counts.remove(0),
+            first_index: ZERO_POWER * PER_DOUBLING as i32 + 1,
+            counts,
+        }
+    }
+
     /// Returns the counts of the buckets with these upper bounds, and at the end that of a bucket without a bound.
-    pub fn buckets(&self, bounds_us: &[u64]) -> Vec<u64> {
+    fn buckets(&self, bounds_us: &[u64]) -> Vec<u64> {
         let mut counts = vec![0; bounds_us.len() + 1];
         let uppers = BOUNDS_US.into_iter().chain([u64::MAX]);
         for (upper_us, count) in zip(uppers, self.cells) {
@@ -129,6 +154,21 @@ impl DurationCounts {
         }
         counts
     }
+}
+
+/// The native buckets of a distribution. An upper bound is 2 to the power of its index, divided by 2 to the power of the
+/// schema, in seconds.
+pub struct NativeBuckets {
+    /// The buckets of each doubling are 2 to this power.
+    pub schema: i32,
+    /// The upper bound of the zero bucket, seconds.
+    pub zero_threshold_s: f64,
+    /// The durations in the zero bucket.
+    pub zero_count: u64,
+    /// The index of the first bucket after the zero bucket.
+    pub first_index: i32,
+    /// The durations in each bucket after the zero bucket.
+    pub counts: Vec<u64>,
 }
 
 /// A distribution of durations. Only one thread may add to it; any thread may read it.

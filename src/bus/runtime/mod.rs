@@ -10,10 +10,7 @@ mod server_certificates;
 pub mod tls_roots;
 mod wake;
 
-pub use durations::{
-    CLASSIC_BOUNDS_US, DurationCounts, Durations, NATIVE_BOUNDS_US, NATIVE_SCHEMA, PER_DOUBLING,
-    ZERO_POWER,
-};
+pub use durations::{DurationCounts, Durations, NativeBuckets};
 pub use left_addresses::{Left, LeftAddresses};
 pub use queue_bytes::{QueueBytes, TakenBytes};
 pub use wake::{LateWake, Spin, SpinCounts, Wake};

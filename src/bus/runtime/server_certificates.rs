@@ -146,13 +146,21 @@ fn check(
     if time > not_after {
         return Err(CertificateError::ExpiredContext { time, not_after }.into());
     }
-    if let Ok(Some(usage)) = parsed.extended_key_usage()
-        && !usage.value.server_auth
-        && !usage.value.any
-    {
+    if !serves(&parsed) {
         return Err(CertificateError::InvalidPurpose.into());
     }
     check_name(certificate, &parsed, name)
+}
+
+/// Whether the purposes that a certificate names, if it names any, permit a server of TLS, as OpenSSL reads them.
+fn serves(certificate: &X509Certificate<'_>) -> bool {
+    let extended = certificate.extended_key_usage().ok().flatten();
+    let usage = certificate.key_usage().ok().flatten();
+    extended.is_none_or(|extended| extended.value.server_auth)
+        && usage.is_none_or(|usage| {
+            let usage = usage.value;
+            usage.digital_signature() || usage.key_encipherment() || usage.key_agreement()
+        })
 }
 
 /// Checks the name as OpenSSL does: the subject's common name counts only for a host, and only where the certificate has no

@@ -4,7 +4,7 @@
 //! for NATS at each connection.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::server_certificates::ServerCertificates;
@@ -13,7 +13,6 @@ use rustls::client::WantsClientCert;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::ProducesTickets;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
@@ -100,61 +99,13 @@ pub fn time() -> Arc<dyn TimeProvider> {
     Arc::new(WallTime(Clock::start()))
 }
 
-/// Makes the tickets of clients that come back; the key is replaced every six hours. None are made while the clock is before
-/// 1970, because the library panics then, nor if the system has no random numbers.
-pub fn tickets() -> Arc<dyn ProducesTickets> {
-    Arc::new(Tickets {
-        time: WallTime(Clock::start()),
-        inner: OnceLock::new(),
-    })
-}
-
 #[derive(Debug)]
 struct WallTime(Clock);
 
-impl WallTime {
-    /// Milliseconds since 1970; 0 before 1970.
-    fn unix_ms(&self) -> u64 {
-        self.0.now().unix_ms().unsigned_abs()
-    }
-}
-
 impl TimeProvider for WallTime {
     fn current_time(&self) -> Option<UnixTime> {
-        let since_1970 = Duration::from_millis(self.unix_ms());
+        let since_1970 = Duration::from_millis(self.0.now().unix_ms().unsigned_abs());
         Some(UnixTime::since_unix_epoch(since_1970))
-    }
-}
-
-#[derive(Debug)]
-struct Tickets {
-    time: WallTime,
-    inner: OnceLock<Option<Arc<dyn ProducesTickets>>>,
-}
-
-impl Tickets {
-    fn inner(&self) -> Option<&dyn ProducesTickets> {
-        let made = || rustls::crypto::aws_lc_rs::Ticketer::new().ok();
-        let is_set = self.time.unix_ms() > 0;
-        is_set.then(|| self.inner.get_or_init(made).as_deref())?
-    }
-}
-
-impl ProducesTickets for Tickets {
-    fn enabled(&self) -> bool {
-        self.inner().is_some()
-    }
-
-    fn lifetime(&self) -> u32 {
-        self.inner().map_or(0, ProducesTickets::lifetime)
-    }
-
-    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.inner()?.encrypt(plain)
-    }
-
-    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.inner()?.decrypt(cipher)
     }
 }
 

@@ -17,6 +17,9 @@ const REVERSION_PER_S: f64 = 1.0 / 350.0;
 /// The time constant of the mean that is shown as the velocity, in seconds.
 const VELOCITY_TAU_S: f64 = 6.0;
 
+/// How long the slow mean follows the price, seconds.
+const SLOW_MEAN_TAU_S: f64 = 900.0;
+
 /// How the market behaves for half a minute or so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Regime {
@@ -89,7 +92,7 @@ impl Spot {
         if random.chance(0.5) {
             self.at_ask = random.chance(0.5 + imbalance / 2.0);
         }
-        self.slow_mean += (self.mid - self.slow_mean) * (dt_s / 900.0);
+        self.slow_mean += (self.mid - self.slow_mean) * (dt_s / SLOW_MEAN_TAU_S);
         self.session_high = self.session_high.max(self.last());
         self.session_low = self.session_low.min(self.last());
     }

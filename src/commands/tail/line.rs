@@ -9,8 +9,8 @@ use super::{Style, TailCommand, Target};
 use crate::commands::Program;
 use crate::commands::program::Exit;
 use crate::commands::program::{For, arg, flag, switch, value};
+use crate::commands::{Dialect, GatewayKind};
 use weirgate_bus::redis::RedisEndpoint;
-use weirgate_server::run::{Dialect, GatewayKind};
 use weirgate_server::settings::typed::Env;
 use weirgate_server::settings::{
     Checked, ListenSettings, Rows, Setting, TailSettings, flag as known,

@@ -31,7 +31,8 @@ pub use self::output::{Style, TailError};
 pub use super::link::Target;
 use super::link::{LinkError, Stream, is_timeout};
 use super::program::{complain, hide_secret};
-use weirgate_server::run::{BusWord, Dialect, stop_signals_are_taken};
+use crate::commands::{BusWord, Dialect};
+use weirgate_server::run::stop_signals_are_taken;
 use weirgate_server::settings::{Rows, SecretText};
 
 /// How long a read waits for a message before the command checks signals and deadlines again.

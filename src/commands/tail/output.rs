@@ -10,7 +10,7 @@ use tungstenite::protocol::CloseFrame;
 
 use super::super::link::Target;
 use super::super::program::complain;
-use weirgate_server::run::Dialect;
+use crate::commands::Dialect;
 use weirgate_wire::base::{escaped, escaped_bytes};
 use weirgate_wire::json;
 
@@ -123,7 +123,7 @@ fn meaning(code: u16, reason: &str) -> (&'static str, &'static str) {
         1008 => (
             "the server does not accept this client",
             "set a valid token with --token, or with WEIRGATE_TOKEN in the environment; \
-             `weirgate token mint` makes one, `weirgate token inspect` says what is wrong with one",
+             `weirgate token inspect` says what is wrong with one",
         ),
         1009 => ("a message of this client is too large", "shorten --send"),
         1011 if reason.contains("ping timeout") => ("this client sent no pong in time", RECONNECT),

@@ -109,10 +109,12 @@ impl Bench {
             .collect();
         let wanted: Vec<_> = topics.iter().map(Wanted::exact).collect();
         let since = since.to_string();
-        let (missed, outcomes) = self
-            .history
-            .missed(&since, &wanted, (Content::Text, 1 << 20));
+        let of = (Content::Text, 1 << 20);
+        let (mut missed, outcomes) = self.history.missed(&since, &wanted, of);
         outcomes.into_iter().collect::<Outcome>()?;
+        while missed.has_unmade() {
+            self.history.make_next(&mut missed, of)?;
+        }
         let text = |(_, frame): &(CopyPlace, Arc<Frame>)| {
             String::from_utf8_lossy(frame.body()).into_owned()
         };

@@ -2,18 +2,18 @@
 //! response to a plain `GET`. The messages of the client are in the query of the request, as parameters
 //! `send`.
 
-use std::borrow::Cow;
+mod response;
+
 use std::vec;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use memchr::memchr;
 
+use self::response::{COMMENT, DATA, Page};
 use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
 use crate::{CloseCode, CloseReason, Content, Encoded, Frame, Limits, Prefix};
 use weirgate_wire::base::allocated_bytes;
-use weirgate_wire::event_stream;
-use weirgate_wire::event_stream::{COMMENT, DATA, Page};
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::ObjectWriter;
 
@@ -28,27 +28,50 @@ const RETRY_SPREAD_MS: u64 = 4_000;
 /// Makes the event of a frame. A text is the event's data; bytes are base64 in an event of type `binary`. After a
 /// prefix, binary content begins with the rest of the prefix's line, which stays text.
 pub(crate) fn encode(frame: &Frame) -> Encoded {
-    let mut event = DATA.to_vec();
-    let mut text = Cow::Borrowed(frame.body());
-    if frame.content() == Content::Binary {
-        event.splice(..0, *BINARY);
-        let body = frame.body();
-        let end = match frame.prefix() {
-            Prefix::None => None,
-            _ => memchr(b'\n', body),
-        };
-        let (line, bytes) = body.split_at(end.map_or(0, |end| end + 1));
-        text = [line, BASE64_STANDARD.encode(bytes).as_bytes()]
-            .concat()
-            .into();
+    if frame.content() == Content::Text {
+        return event(b"", frame.body(), frame.position());
     }
+    let (line, bytes) = line_and_bytes(frame);
+    let text = [line, BASE64_STANDARD.encode(bytes).as_bytes()].concat();
+    event(BINARY, &text, frame.position())
+}
+
+/// Makes the event of a frame for a client that gets payloads alone: bytes are the event's data, without the line before
+/// them. A text is a response or a status; it has a type, which `onmessage` of an `EventSource` does not get.
+pub(crate) fn encode_raw(frame: &Frame) -> Encoded {
+    match frame.content() {
+        Content::Text => event(CONTROL, frame.body(), frame.position()),
+        Content::Binary => event(b"", line_and_bytes(frame).1, frame.position()),
+    }
+}
+
+/// Splits the body of a binary frame: after a prefix it begins with the rest of the prefix's line, and its line feed.
+fn line_and_bytes(frame: &Frame) -> (&[u8], &[u8]) {
+    let body = frame.body();
+    let end = match frame.prefix() {
+        Prefix::None => None,
+        _ => memchr(b'\n', body),
+    };
+    body.split_at(end.map_or(0, |end| end + 1))
+}
+
+/// An event that begins with the line of its type, or without one.
+fn event(kind: &[u8], text: &[u8], id: &[u8]) -> Encoded {
+    let mut event = [kind, DATA].concat();
     let body_at = event.len() as u8;
-    event_stream::end_data(&mut event, &text, frame.position());
+    response::end_data(&mut event, text, id);
     Encoded::new(event, 0, body_at)
 }
 
 /// The type of events with bytes.
-const BINARY: &[u8; 14] = b"event: binary\n";
+const BINARY: &[u8] = b"event: binary\n";
+/// The type of responses and statuses beside payloads alone.
+const CONTROL: &[u8] = b"event: control\n";
+
+/// Whether a client asks for payloads alone. The first `payload` counts.
+pub(crate) fn asks_raw(head: &RequestHead<'_>) -> bool {
+    head.parameters("payload").next().as_deref() == Some("raw")
+}
 
 const fn bad_request(detail: &'static str) -> RequestRefusal {
     RequestRefusal::new(400, detail)
@@ -78,26 +101,30 @@ pub(super) fn greet(request: &Request<'_>, out: &mut Vec<u8>) -> (Protocol, Enco
     let head = request.head;
     let retry_spread_ms = request.random % RETRY_SPREAD_MS;
     let page = page(head, request.limits);
-    event_stream::answer(out, page, RETRY_MS + retry_spread_ms);
+    response::answer(out, page, RETRY_MS + retry_spread_ms);
     let messages: Vec<_> = head.sent_in_query().flatten().collect();
     let stream = EventStream {
         messages: messages.into_iter(),
         ignored_bytes: 0,
         retry_spread_ms,
     };
-    (Protocol::EventStream(Box::new(stream)), Encoding::Event)
+    let encoding = match asks_raw(head) {
+        true => Encoding::RawEvent,
+        false => Encoding::Event,
+    };
+    (Protocol::EventStream(Box::new(stream)), encoding)
 }
 
 /// Responds to a request that is refused for now: a whole stream, which only says when to reconnect. After any status
 /// but 200 an `EventSource` never reconnects (WHATWG HTML §9.2.3, "fail the connection").
 pub(crate) fn refuse(head: &RequestHead<'_>, limits: &Limits, random: u64, out: &mut Vec<u8>) {
     let retry_ms = RETRY_MS + random % RETRY_SPREAD_MS;
-    event_stream::refusal(out, page(head, limits), retry_ms);
+    response::refusal(out, page(head, limits), retry_ms);
 }
 
 /// Responds to a `HEAD`, as a monitor sends it.
 pub(crate) fn answer_head(head: &RequestHead<'_>, limits: &Limits, out: &mut Vec<u8>) {
-    event_stream::head(out, page(head, limits), "");
+    response::head(out, page(head, limits), "");
 }
 
 fn page<'a>(head: &RequestHead<'a>, limits: &Limits) -> Page<'a> {
@@ -154,10 +181,10 @@ impl EventStream {
         if code.retry_after_ms > 0 {
             // An `EventSource` does not know the event `close`, but it waits for this time before it reconnects.
             let retry_ms = u64::from(code.retry_after_ms) + self.retry_spread_ms;
-            out.extend_from_slice(&event_stream::retry(retry_ms));
+            out.extend_from_slice(&response::retry(retry_ms));
         }
         out.extend_from_slice(b"event: close\n");
         out.extend_from_slice(DATA);
-        event_stream::end_data(out, object.finish().as_bytes(), b"");
+        response::end_data(out, object.finish().as_bytes(), b"");
     }
 }

@@ -247,4 +247,6 @@ pub(crate) enum Encoding {
     Deflate(DeflateParams),
     /// As an event of an event stream.
     Event,
+    /// As an event with the payload alone, as `?payload=raw` asks for it.
+    RawEvent,
 }

@@ -11,10 +11,7 @@ use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
 use crate::{CloseCode, CloseReason, Content, DeflateWindow, Encoded};
 use weirgate_wire::deflate;
 use weirgate_wire::deflate::{Agreed, STORED_HEADER_BYTES};
-use weirgate_wire::frame;
-use weirgate_wire::frame::{
-    FIN, FrameScratch, HEADER_BYTES_MAX, OPCODE_BINARY, OPCODE_PING, OPCODE_TEXT, RSV1,
-};
+use weirgate_wire::frame::{DataFrame, EMPTY_PING, FrameScratch, HEADER_BYTES_MAX, header_bytes};
 use weirgate_wire::frame_reader::{FrameError, FrameReader};
 use weirgate_wire::upgrade;
 use weirgate_wire::upgrade::UpgradeError;
@@ -63,19 +60,18 @@ impl From<UpgradeError> for RequestRefusal {
 /// Room for the header before a payload.
 pub(crate) const HEADER_ROOM: usize = HEADER_BYTES_MAX;
 
-fn first_byte(content: Content, deflated: bool) -> u8 {
-    let opcode = match content {
-        Content::Text => OPCODE_TEXT,
-        Content::Binary => OPCODE_BINARY,
-    };
-    FIN | if deflated { RSV1 } else { 0 } | opcode
+fn data_frame(content: Content, is_deflated: bool) -> DataFrame {
+    DataFrame {
+        is_text: content == Content::Text,
+        is_deflated,
+    }
 }
 
 /// Returns the frame of a payload. `bytes` has [`HEADER_ROOM`] bytes, then the payload.
 pub(crate) fn encode(mut bytes: Vec<u8>, content: Content, deflated: bool) -> Encoded {
     let payload_len = (bytes.len() - HEADER_ROOM) as u64;
     let mut header = [0; HEADER_BYTES_MAX];
-    let header_len = frame::header(&mut header, first_byte(content, deflated), payload_len);
+    let header_len = data_frame(content, deflated).header(&mut header, payload_len);
     let start = HEADER_ROOM - header_len;
     bytes[start..HEADER_ROOM].copy_from_slice(&header[..header_len]);
     Encoded::new(bytes, start as u8, HEADER_ROOM as u8)
@@ -105,7 +101,7 @@ fn prefix_payload_bytes(text_bytes: usize, deflated: bool) -> usize {
 #[inline]
 pub(crate) fn prefix_bytes(text_bytes: usize, body_bytes: usize, deflated: bool) -> usize {
     let prefix = prefix_payload_bytes(text_bytes, deflated);
-    frame::header_bytes((prefix + body_bytes) as u64) + prefix
+    header_bytes((prefix + body_bytes) as u64) + prefix
 }
 
 /// Appends the bytes before the prefix's text.
@@ -119,7 +115,7 @@ pub(crate) fn write_prefix_header(
 ) {
     let payload = prefix_payload_bytes(text_bytes, deflated) + body_bytes;
     let mut header = [0; HEADER_BYTES_MAX];
-    let len = frame::header(&mut header, first_byte(content, deflated), payload as u64);
+    let len = data_frame(content, deflated).header(&mut header, payload as u64);
     out.extend_from_slice(&header[..len]);
     if deflated {
         deflate::stored_header(out, text_bytes as u16);
@@ -212,7 +208,7 @@ fn flush(context: &mut WebSocketContext, control: &mut Vec<u8>) {
 
 /// Appends a ping.
 pub(super) fn ping(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[FIN | OPCODE_PING, 0]);
+    out.extend_from_slice(&EMPTY_PING);
 }
 
 impl WebSocket {

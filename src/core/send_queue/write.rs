@@ -12,7 +12,7 @@ use crate::deflated::Inflates;
 use crate::encodings::{FrameId, Key, Kind};
 use crate::protocol::{Encoding, websocket};
 use crate::queue::{Entry, Queue};
-use crate::{Encoded, Frame, Now, Prefix};
+use crate::{Content, Encoded, Frame, Now, Prefix};
 
 impl SendQueue {
     /// Has `encode` make the encodings for the next write of this many bytes: exactly for the frames of
@@ -198,6 +198,7 @@ impl SendQueue {
             (Some(begun), _) => made(begun.kind),
             (None, Encoding::Plain) => made(Kind::Plain),
             (None, Encoding::Event) => made(Kind::Event),
+            (None, Encoding::RawEvent) => made(Kind::RawEvent),
             (None, Encoding::Deflate(params)) => deflated::best(frame, Inflates { params, window }),
         };
         debug_assert!(found.is_some(), "not made");
@@ -276,10 +277,19 @@ impl<'a> Outgoing<'a> {
         }
     }
 
+    /// The prefix of the frame in this encoding: it opens the object that an event with the payload alone does not have.
+    #[inline]
+    fn prefix(&self) -> Prefix {
+        match self.kind {
+            Kind::RawEvent if self.entry.frame.content() == Content::Binary => Prefix::None,
+            _ => self.entry.frame.prefix(),
+        }
+    }
+
     /// The bytes after the prefix: the whole frame if there is no prefix.
     #[inline]
     fn body(&self) -> &'a [u8] {
-        match self.entry.frame.prefix() {
+        match self.prefix() {
             Prefix::None => self.encoded.whole(),
             Prefix::Seq(_) => self.encoded.body(),
         }
@@ -288,7 +298,7 @@ impl<'a> Outgoing<'a> {
     /// Bytes that [`Self::render_prefix`] appends.
     #[inline]
     fn prefix_bytes(&self) -> usize {
-        match self.entry.frame.prefix() {
+        match self.prefix() {
             Prefix::None => 0,
             Prefix::Seq(text) => self.numbered_prefix_bytes(text),
         }
@@ -297,7 +307,7 @@ impl<'a> Outgoing<'a> {
     fn numbered_prefix_bytes(&self, text: &str) -> usize {
         let text_bytes = self.prefix_text_bytes(text);
         match self.kind {
-            Kind::Event => self.encoded.header().len() + text_bytes,
+            Kind::Event | Kind::RawEvent => self.encoded.header().len() + text_bytes,
             kind => {
                 websocket::prefix_bytes(text_bytes, self.encoded.body().len(), kind.is_deflated())
             }
@@ -312,14 +322,14 @@ impl<'a> Outgoing<'a> {
     /// prefix.
     #[inline]
     fn render_prefix(&self, arena: &mut Vec<u8>) {
-        if let Prefix::Seq(text) = self.entry.frame.prefix() {
+        if let Prefix::Seq(text) = self.prefix() {
             self.render_numbered_prefix(text, arena);
         }
     }
 
     fn render_numbered_prefix(&self, text: &str, arena: &mut Vec<u8>) {
         match self.kind {
-            Kind::Event => arena.extend_from_slice(self.encoded.header()),
+            Kind::Event | Kind::RawEvent => arena.extend_from_slice(self.encoded.header()),
             kind => websocket::write_prefix_header(
                 arena,
                 self.entry.frame.content(),

@@ -420,7 +420,6 @@ impl Cold {
     /// Notes a sign of life, and extends the deadline of the awaited pong to at least `next_us` from now: the pong may
     /// come after other bytes.
     pub(super) fn note_life(&mut self, now: Now, next_us: u64) {
-        self.heard_us = now.mono_us;
         self.is_silent = false;
         if let Phase::Open(open) = &mut self.phase {
             open.ping.allow_until(now.mono_us + next_us);

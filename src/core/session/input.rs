@@ -29,7 +29,7 @@ impl Received {
         }
     }
 
-    /// If more is held than the limit allows, chooses clients to are evicted. Returns them.
+    /// If more is held than the limit allows, chooses clients to be evicted. Returns them.
     pub(crate) fn make_room(&self, now: Now) -> Vec<SessionKey> {
         self.held.make_room(now.mono_us);
         self.chosen.take()

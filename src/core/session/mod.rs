@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use super::deadlines::{Timer, Timers};
 use super::deflated::Inflates;
+use super::encodings::Kind;
 use super::flush::list_of;
 use super::protocol::{Encoding, Step, event_stream};
 use super::send_queue::{SendQueue, Wrote};
@@ -108,8 +109,7 @@ struct Cold {
     permit: Option<ConnectionPermit>,
     rate: Option<TokenBucket>,
     slots: Option<Box<Slots>>,
-    /// The last sign of life, and whether another one is awaited.
-    heard_us: u64,
+    /// Whether a sign of life is awaited.
     is_silent: bool,
     /// The permit for the client's waiting missed messages, among those of all clients.
     resumed: Option<Box<Permit>>,
@@ -157,7 +157,6 @@ impl Session {
             permit: Some(permit),
             rate: None,
             slots: None,
-            heard_us: 0,
             is_silent: false,
             resumed: None,
             postponed: None,
@@ -400,7 +399,10 @@ impl Session {
                 deflate(frame, Inflates { params, window });
             }),
             Encoding::Event => self.queue.encode_next(bytes_max, |frame, _| {
-                frame.encode_event(event_stream::encode)
+                frame.encode_event(Kind::Event, event_stream::encode)
+            }),
+            Encoding::RawEvent => self.queue.encode_next(bytes_max, |frame, _| {
+                frame.encode_event(Kind::RawEvent, event_stream::encode_raw)
             }),
         }
     }
@@ -502,8 +504,7 @@ impl Session {
     }
 
     /// Handles a message, ping or pong of the client. Returns true if a sign of life was awaited.
-    pub(super) fn has_answered(&mut self, now: Now) -> bool {
-        self.cold.heard_us = now.mono_us;
+    pub(super) fn has_answered(&mut self) -> bool {
         std::mem::take(&mut self.cold.is_silent)
     }
 

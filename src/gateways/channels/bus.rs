@@ -16,7 +16,7 @@ pub(super) const REFUSED: &str = "Refused by the bus";
 
 /// An error of the bus about a name, and the clients that still have to get it.
 #[derive(Debug)]
-pub(super) struct Untold {
+pub(super) struct NameErrors {
     error: &'static str,
     name: TopicName,
     clients: Vec<SessionKey>,
@@ -113,7 +113,7 @@ impl ChannelsGateway {
         clients: Vec<SessionKey>,
     ) {
         if !clients.is_empty() {
-            self.untold.push_back(Untold {
+            self.name_errors.push_back(NameErrors {
                 error,
                 name: name.clone(),
                 clients,
@@ -123,19 +123,19 @@ impl ChannelsGateway {
 
     /// Sends errors of the bus to the next clients, as many as there is time for.
     pub(super) fn tell_next(&mut self, core: &mut Core, clients: &mut ByClient<Client>) {
-        while let Some(untold) = self.untold.front_mut() {
-            match untold.clients.pop() {
+        while let Some(name_errors) = self.name_errors.front_mut() {
+            match name_errors.clients.pop() {
                 Some(key) => {
-                    let name = untold.name.as_str();
-                    let answer = Answer::error(&format!("{}: {name}", untold.error), "null");
-                    if untold.error == REFUSED {
+                    let name = name_errors.name.as_str();
+                    let answer = Answer::error(&format!("{}: {name}", name_errors.error), "null");
+                    if name_errors.error == REFUSED {
                         core.note_refused_name(key, name, NameRefusal::Bus);
                     }
                     if let Some(client) = clients.get_mut(key) {
                         self.answer(core, key, client, answer, FollowUp::default());
                     }
                 }
-                None => drop(self.untold.pop_front()),
+                None => drop(self.name_errors.pop_front()),
             }
             if !core.has_time() {
                 return;
@@ -246,9 +246,11 @@ impl ChannelsGateway {
         });
         self.statuses = statuses;
         if !core.is_notifying() {
-            let reported = core.take_gaps_told();
-            self.stats.gaps_told.add(reported);
-            self.gap_told = Some(reported).filter(|count| *count > 0).or(self.gap_told);
+            let reported = core.take_gaps_notified();
+            self.stats.gaps_notified.add(reported);
+            self.gap_notified = Some(reported)
+                .filter(|count| *count > 0)
+                .or(self.gap_notified);
         }
     }
 
@@ -284,7 +286,7 @@ impl ChannelsGateway {
 
     fn misses(&self, core: &mut Core, members: Vec<SessionKey>) {
         members.iter().for_each(|&key| core.skip_number(key));
-        self.stats.gaps_told.add(members.len() as u64);
+        self.stats.gaps_notified.add(members.len() as u64);
     }
 
     /// Sends all answers, whatever the bus has confirmed.

@@ -177,7 +177,7 @@ pub struct ChannelsStats {
     /// Bytes of the names and patterns with a member.
     pub name_bytes: Count,
     /// Losses of the bus, counted once per notified client.
-    pub gaps_told: Count,
+    pub gaps_notified: Count,
     /// Last values that clients wait for: clients times names.
     pub retained_waiting: Count,
     /// Bytes of last values that may wait in send queues, including open questions.

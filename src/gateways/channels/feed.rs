@@ -81,7 +81,7 @@ impl ChannelsFeed {
             self.bad_log.say(now, subject, payload, &why);
             return None;
         }
-        counts.came(message.received);
+        counts.record(message.received);
         self.stats.last_message_unix_ms = Some(message.received.unix_ms());
         Some(Publication {
             // The gateway knows the clients that wait for the last value.

@@ -16,6 +16,7 @@ mod client;
 pub mod feed;
 mod held;
 mod messages;
+pub(super) mod metrics;
 mod names;
 mod patterns;
 mod request;
@@ -30,7 +31,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::authenticate::Renewals;
-use self::bus::Untold;
+use self::bus::NameErrors;
 use self::bus_requests::KeptNames;
 use self::client::Client;
 use self::held::{Held, Leaving};
@@ -138,9 +139,9 @@ pub struct ChannelsGateway {
     /// with many members was confirmed since the round began.
     settling: Option<(usize, bool)>,
     /// Errors of the bus about a name, and the clients that still have to get them.
-    untold: VecDeque<Untold>,
+    name_errors: VecDeque<NameErrors>,
     /// How many clients were notified of a loss of the bus, for the log.
-    gap_told: Option<u64>,
+    gap_notified: Option<u64>,
     /// The pattern that clients are losing.
     giving_up: Option<GivingUp>,
     /// Clients that have ended, and whose names are given up one after the other.
@@ -184,8 +185,8 @@ impl ChannelsGateway {
             stats,
             bus_wait_us: BUS_WAIT_US,
             settling: None,
-            untold: VecDeque::new(),
-            gap_told: None,
+            name_errors: VecDeque::new(),
+            gap_notified: None,
             giving_up: None,
             leaving: VecDeque::new(),
         }
@@ -457,7 +458,7 @@ impl Gateway for ChannelsGateway {
     }
 
     fn poll_timeout(&self) -> Option<u64> {
-        let has_over = self.patterns.has_over() || !self.untold.is_empty();
+        let has_over = self.patterns.has_over() || !self.name_errors.is_empty();
         let has_work = has_over
             || self.giving_up.is_some()
             || self.settling.is_some()
@@ -553,7 +554,7 @@ impl Gateway for ChannelsGateway {
         if let Some(request) = self.retained.requests.pop_front() {
             return Some(ChannelsOutput::Retained(request));
         }
-        let clients = self.gap_told.take()?;
+        let clients = self.gap_notified.take()?;
         Some(ChannelsOutput::GapTold { clients })
     }
 }

@@ -267,6 +267,8 @@ impl ChannelsGateway {
         }
     }
 
+    /// Ends the pattern for one member. The member misses a number, because messages of the pattern were not sent; if it
+    /// is of the address that brought the pattern, it also loses the pattern, and gets an error.
     fn give_up(
         &mut self,
         core: &mut Core,

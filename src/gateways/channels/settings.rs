@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use crate::gateways::channels::ChannelsGatewaySettings;
+use crate::gateways::channels::metrics;
 use crate::gateways::shared::bus;
+use crate::gateways::shared::metrics as shared_metrics;
 use weirgate_core::Limits;
 use weirgate_server::settings::{
     Change, Checked, Form, Groups, Heading, Kind, ListenSettings, MistakenEnv, RedisAccess,
@@ -70,8 +72,8 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// For the limits over all clients: the effect over the limit, and the test.
-const ALL_BEYOND: &str = "an error in the response, and the next entry is checked; an address gets more only while it holds \
-    less than is left free, or less than one client may hold of names that others hold";
+const ALL_BEYOND: &str =
+    "an error in the response, and the next entry is checked; addresses share what is free";
 const ALL_TEST: &str = "tests/channels_gateway/requests.rs::names_of_all_clients_together_are_bounded_and_an_address_leaves_room_for_others";
 
 pub(super) const OWN: &[Setting] = &Heading("Channels").of([
@@ -102,9 +104,9 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "How long `subscribed` waits until all servers of a NATS cluster know of it",
     )
     .more(
-        "A server confirms before the others know. The default counts for servers that name a cluster; a \
-         value that is set counts for every NATS server, for leaf nodes. 0 says that all publishers are on the server and in \
-         the account of weirgate; only then messages of --history-names have a position.",
+        "The default applies to servers of a cluster; a value that you set applies to every NATS server. 0 says that all \
+         publishers are on the server and in the account of weirgate: only then do messages of --history-names have a \
+         position.",
     ),
     Setting::new(
         "retained",
@@ -188,12 +190,11 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "Different names that all clients together may hold, including patterns",
     )
     .more(
-        "A name held by several clients counts once. The clients of one IPv6 /64 count as one address. Behind a proxy that \
-         `--trusted-proxies` does not name all clients count as one.",
+        "A name held by several clients counts once. Addresses share this number.",
     )
     .limit(
         ALL_BEYOND,
-        Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
+        Shows::Metric(shared_metrics::SUBSCRIPTIONS_LIMITED),
         ALL_TEST,
     ),
     Setting::bytes(
@@ -206,7 +207,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     .share(40)
     .limit(
         ALL_BEYOND,
-        Shows::Metric(names::SUBSCRIPTIONS_LIMITED),
+        Shows::Metric(shared_metrics::SUBSCRIPTIONS_LIMITED),
         ALL_TEST,
     ),
     Setting::count(
@@ -222,7 +223,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     .original_env(&["MAX_MESSAGES_PER_SECOND"])
     .limit(
         "the message is dropped, and the client gets an error once a second",
-        Shows::Metric(names::REQUESTS_LIMITED),
+        Shows::Metric(shared_metrics::REQUESTS_LIMITED),
         "tests/channels_gateway/requests.rs::who_sends_too_much_is_told_once_a_second",
     ),
     Setting::count(
@@ -239,7 +240,7 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
     .constant()
     .limit(
         "an error in the response; the old token stays",
-        Shows::Metric(names::RENEWALS),
+        Shows::Metric(metrics::RENEWALS),
         "tests/channels_gateway/rights.rs::new_tokens_are_bounded_for_one_client_and_for_all",
     ),
     Setting::new(
@@ -256,9 +257,8 @@ pub(super) const OWN: &[Setting] = &Heading("Channels").of([
         "JSON file with the names and patterns of each role",
     )
     .more(
-        "Replaces the built-in table. A name may have places for claims of the token: {sub}, \
-        {claim:NAME}. --print-acl prints the table in force, in the same form. SIGHUP reads the file again; a broken file leaves \
-        the table unchanged.",
+        "Replaces the built-in table. A name may have places for claims of the token: {sub}, {claim:NAME}. --print-acl \
+         prints the table in force. SIGHUP reads the file again.",
     )
     .leads_short_help(),
 ]);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::commands::{GatewayKind, Print, RoleTable, TokenUse};
 use crate::gateways::channels::feed::ChannelsFeed;
+use crate::gateways::channels::metrics;
 use crate::gateways::channels::settings::{ChannelsSettings, kept_names, own_flag};
 use crate::gateways::channels::{
     ChannelsGateway, ChannelsGatewaySettings, ChannelsOutput, ChannelsStats,
@@ -12,6 +14,7 @@ use crate::gateways::shared::auth::{
     AclFile, access_metrics, acl, authenticator, check_table, warn_of, warn_of_ignored_tokens,
 };
 use crate::gateways::shared::bus::Bus;
+use crate::gateways::shared::metrics as shared_metrics;
 use crate::gateways::shared::reading::{Reading, open, wrong_history_name};
 use weirgate_bus::BusInterest;
 use weirgate_bus::nats::Settle;
@@ -20,9 +23,7 @@ use weirgate_bus::status::BusStatus;
 use weirgate_core::Subscription;
 use weirgate_core::{FrameBytes, Limits, TopicName};
 use weirgate_server::http::{Answer, ClientModule, FrontPage, Route, StatusCode, client_routes};
-use weirgate_server::run::{
-    CommonSettings, GatewayKind, Parts, Prepared, Print, Reload, RoleTable, RunError, TokenUse, say,
-};
+use weirgate_server::run::{CommonSettings, Parts, Prepared, Reload, RunError, say};
 use weirgate_server::settings::{Checked, Part, RedisAccess, Rows, StreamSettings, flag, has_flag};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
 use weirgate_wire::auth::{Acl, Authenticator, NamePatterns, NameSyntax, TokenNameLimits};
@@ -309,17 +310,21 @@ fn metrics(
     let by_label = |name, read| GatewayMetric::by_label(name, stats, read);
     let (changes, questions) = (interest.cloned(), interest.cloned());
     let own = [
-        number(&names::SUBSCRIPTIONS, |s| s.subscriptions.get()),
+        number(&shared_metrics::SUBSCRIPTIONS, |s| s.subscriptions.get()),
         by_label(&names::SUBSCRIBED_NAMES, |s| {
             vec![("channel", s.channels.get()), ("pattern", s.patterns.get())]
         }),
-        number(&names::SUBSCRIBED_NAME_BYTES, |s| s.name_bytes.get()),
-        by_label(&names::SUBSCRIPTIONS_LIMITED, |s| s.limited().collect()),
-        number(&names::TOKENS_WITHOUT_ROLE, |s| s.access.without_role.get()),
-        number(&names::GAPS_TOLD, |s| s.gaps_told.get()),
-        by_label(&names::RENEWALS, |s| s.renewals().collect()),
+        number(&metrics::SUBSCRIBED_NAME_BYTES, |s| s.name_bytes.get()),
+        by_label(&shared_metrics::SUBSCRIPTIONS_LIMITED, |s| {
+            s.limited().collect()
+        }),
+        number(&metrics::TOKENS_WITHOUT_ROLE, |s| {
+            s.access.without_role.get()
+        }),
+        number(&metrics::GAPS_TOLD, |s| s.gaps_notified.get()),
+        by_label(&metrics::RENEWALS, |s| s.renewals().collect()),
         GatewayMetric::ByLabel(
-            &names::SUBSCRIPTION_CHANGES,
+            &metrics::SUBSCRIPTION_CHANGES,
             Box::new(move || {
                 let changes = changes.as_ref().map(BusInterest::unanswered);
                 let changes = changes.unwrap_or_default();
@@ -331,9 +336,9 @@ fn metrics(
                 ]
             }),
         ),
-        number(&names::RETAINED_WAITING, |s| s.retained_waiting.get()),
+        number(&metrics::RETAINED_WAITING, |s| s.retained_waiting.get()),
         GatewayMetric::ByLabel(
-            &names::RETAINED_QUESTIONS,
+            &metrics::RETAINED_QUESTIONS,
             Box::new(move || {
                 let questions = questions.as_ref().map(BusInterest::unanswered_questions);
                 let questions = questions.unwrap_or_default();
@@ -341,8 +346,8 @@ fn metrics(
             }),
         ),
         number(&names::RETAINED_BYTES, |s| s.retained_bytes.get()),
-        GatewayMetric::fixed(&names::RETAINED_BYTES_MAX, retained_bytes_max),
-        number(&names::RETAINED_GIVEN_UP, |s| s.retained_given_up.get()),
+        GatewayMetric::fixed(&metrics::RETAINED_BYTES_MAX, retained_bytes_max),
+        number(&metrics::RETAINED_GIVEN_UP, |s| s.retained_given_up.get()),
     ];
     own.into_iter()
         .chain(access_metrics(&stats.access))

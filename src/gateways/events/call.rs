@@ -1,11 +1,12 @@
-//! Calls of services and their outcome: which service handles an event or a path, and the paths between the gateway and
-//! its services. Also messages from clients: `{event, request_id?, data?}`, each part as its original text.
+//! Calls of services and their outcome, and the paths between the gateway and its services. Also messages from clients:
+//! `{event, request_id?, data?}`, each part as its original text.
 
 use std::fmt;
 use std::sync::Arc;
 
 use sonic_rs::LazyValue;
 
+use super::services::EventsService;
 use crate::gateways::shared::history::{Since, read_since};
 use crate::gateways::shared::members::{members, text_of};
 use weirgate_core::Frame;
@@ -105,56 +106,6 @@ pub const BROADCAST_PATH: &str = "/internal/broadcast";
 /// reach these paths (contract events, section "Proxy").
 pub const INNER_PATHS: [&str; 2] = ["gateway", "internal"];
 
-/// A service behind the gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventsService {
-    /// `LOBBY_URL`.
-    Lobby,
-    /// `MEASUREMENT_URL`.
-    Measurement,
-    /// `SIMULATION_URL`.
-    Simulation,
-}
-
-impl EventsService {
-    /// All services, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Lobby, Self::Measurement, Self::Simulation];
-
-    /// The metric label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Lobby => "lobby",
-            Self::Measurement => "measurement",
-            Self::Simulation => "simulation",
-        }
-    }
-
-    /// Paths of clients that go to this service (contract events, section "Proxy"): the path of the route, and the
-    /// prefix that the gateway removes before it forwards the request.
-    pub const fn proxied(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Lobby => &[],
-            Self::Measurement => &[("/v1/measurement/{path}", ""), ("/v1/jobs/{path}", "")],
-            Self::Simulation => &[("/v1/simulation/{path}", "/v1/simulation")],
-        }
-    }
-
-    /// The service of an event; `None` for an unknown event. Events of measurement sessions go to the lobby, which
-    /// keeps the state of the sessions; only measurement jobs, which have no state, go to the measurement service.
-    pub(super) fn of(event: &str) -> Option<Self> {
-        let (family, name) = event.split_once('.')?;
-        match (family, name) {
-            ("lobby" | "role", _) => Some(Self::Lobby),
-            ("measurement", "create_job" | "get_job" | "get_audio_info") | ("analysis", _) => {
-                Some(Self::Measurement)
-            }
-            ("measurement", _) => Some(Self::Lobby),
-            ("simulation", _) => Some(Self::Simulation),
-            _ => None,
-        }
-    }
-}
-
 /// A message of the right shape. Parts are JSON text, so that numbers and escapes stay unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Message {
@@ -234,33 +185,6 @@ mod tests {
         for path in [CALL_PATH, BROADCAST_PATH] {
             let first = path.split('/').nth(1).expect("a first part");
             assert!(INNER_PATHS.contains(&first), "{path}");
-        }
-    }
-
-    #[test]
-    fn events_go_to_their_services() {
-        use EventsService::{Lobby, Measurement, Simulation};
-        for (event, service) in [
-            ("lobby.create", Some(Lobby)),
-            ("lobby.", Some(Lobby)),
-            ("role.assign.x", Some(Lobby)),
-            ("measurement.create_job", Some(Measurement)),
-            ("measurement.get_job", Some(Measurement)),
-            ("measurement.get_audio_info", Some(Measurement)),
-            ("measurement.get_job.x", Some(Lobby)),
-            ("measurement.ready", Some(Lobby)),
-            ("analysis.run", Some(Measurement)),
-            ("simulation.run", Some(Simulation)),
-            ("lobby", None),
-            ("Lobby.create", None),
-            ("lobbyx.create", None),
-            (".lobby", None),
-            ("identify", None),
-        ] {
-            assert_eq!(EventsService::of(event), service, "{event}");
-        }
-        for (number, service) in EventsService::ALL.into_iter().enumerate() {
-            assert_eq!(service as usize, number);
         }
     }
 }

@@ -1,23 +1,24 @@
 //! Permission for calls: slots for all services together, and a circuit breaker for each service.
 //!
 //! A service that hangs would soon hold every slot and block the other services, so a tenth of the slots is reserved
-//! for each service. A client with slow calls would do the same to the other clients, so each address has a share of
+//! for each service, and less if there are many services: half of all slots are for any service. A client with slow calls would do the same to the other clients, so each address has a share of
 //! the slots ([`Quota`]); a lone address gets half of them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::call::{CallFailure, EventsService};
+use super::call::CallFailure;
 use super::circuit::Circuit;
+use super::services::{EventsService, Services};
+use crate::gateways::shared::access::Count;
 use weirgate_core::SessionKey;
 use weirgate_wire::admission::{ClientAddr, FairQueue, Permit, Quota};
 
-const SERVICES: usize = EventsService::ALL.len();
-
 /// The permission for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leave {
+pub(super) enum Permission {
     /// Make the call under this number.
     Go(u64),
     /// No slot is free for the address: the connection waits in line.
@@ -71,40 +72,74 @@ struct Line {
     entry: Entry,
     /// Client addresses take turns.
     waiting: FairQueue<SessionKey>,
+    name: &'static str,
+    stats: Arc<ServiceCallStats>,
+}
+
+/// Counters of a service that any thread may read.
+#[derive(Debug, Default)]
+pub struct ServiceCallStats {
+    /// CallSlots not made because the circuit was open.
+    pub skipped: Count,
+    /// 1 while the service is not called, or only probed.
+    pub open: Count,
 }
 
 /// The slots and lines of all calls.
 #[derive(Debug)]
-pub(super) struct Calls {
+pub(super) struct CallSlots {
     next_id: u64,
     in_flight: HashMap<u64, InFlight, RandomState>,
-    lines: [Line; SERVICES],
+    /// The slots of all services.
+    shared: Quota,
+    /// By the numbers of the services.
+    lines: Vec<Line>,
 }
 
-impl Calls {
-    /// At most `calls_max` calls may be in flight; a tenth is reserved for each service.
-    pub(super) fn new(calls_max: usize) -> Self {
-        let reserved = calls_max as u64 / 10;
-        let shared = Quota::new("calls", calls_max as u64 - SERVICES as u64 * reserved);
-        let line = |name| Line {
+impl CallSlots {
+    /// At most `calls_max` calls may be in flight; a tenth is reserved for each service, and no more than half for all.
+    pub(super) fn new(calls_max: usize, services: &Services) -> Self {
+        let (calls_max, count) = (calls_max as u64, services.rows().len() as u64);
+        let reserved = (calls_max / 10).min(calls_max / (2 * count));
+        let shared = Quota::new("calls", calls_max - count * reserved);
+        let line = |name: &'static str| Line {
             entry: Entry {
-                slots: [Quota::new(name, reserved), shared.clone()],
+                // A label of metrics, which live as long as the process.
+                slots: [
+                    Quota::new(format!("calls_{name}").leak(), reserved),
+                    shared.clone(),
+                ],
                 circuit: Circuit::default(),
             },
             waiting: FairQueue::default(),
+            name,
+            stats: Arc::default(),
         };
         Self {
             next_id: 0,
             in_flight: HashMap::default(),
-            lines: ["calls_lobby", "calls_measurement", "calls_simulation"].map(line),
+            lines: services.rows().iter().map(|row| line(row.name)).collect(),
+            shared,
         }
+    }
+
+    /// The counters of each service, by its name.
+    pub(super) fn stats(&self) -> Vec<(&'static str, Arc<ServiceCallStats>)> {
+        let lines = self.lines.iter();
+        lines
+            .map(|line| (line.name, Arc::clone(&line.stats)))
+            .collect()
+    }
+
+    /// Counts a call that is not made because the circuit is open.
+    pub(super) fn count_skipped(&self, service: EventsService) {
+        self.lines[service.number()].stats.skipped.add(1);
     }
 
     /// The slots shared by all services, then the reserved slots of each service.
     pub(super) fn slots(&self) -> impl Iterator<Item = &Quota> {
-        let [any, ..] = &self.lines;
         let reserved = self.lines.iter().map(|line| &line.entry.slots[0]);
-        std::iter::once(&any.entry.slots[1]).chain(reserved)
+        std::iter::once(&self.shared).chain(reserved)
     }
 
     /// Asks for a call of `key` to `service`. If no slot is free for the address, the connection joins the line.
@@ -114,12 +149,12 @@ impl Calls {
         client: ClientAddr,
         key: SessionKey,
         service: EventsService,
-    ) -> Leave {
-        let leave = self.begin(now_us, client, key, service);
-        if leave == Leave::Wait {
-            self.lines[service as usize].waiting.push(client, key);
+    ) -> Permission {
+        let permission = self.begin(now_us, client, key, service);
+        if permission == Permission::Wait {
+            self.lines[service.number()].waiting.push(client, key);
         }
-        leave
+        permission
     }
 
     /// Begins a call of `key` to `service` if that is permitted.
@@ -129,15 +164,15 @@ impl Calls {
         client: ClientAddr,
         key: SessionKey,
         service: EventsService,
-    ) -> Leave {
-        let entry = &mut self.lines[service as usize].entry;
+    ) -> Permission {
+        let entry = &mut self.lines[service.number()].entry;
         if !entry.circuit.permits(now_us, client) {
-            return Leave::Unreachable;
+            return Permission::Unreachable;
         }
         let Some(slot) = entry.slots_for(client).grant(client, 1) else {
             return match entry.circuit.is_open() {
-                true => Leave::Unreachable,
-                false => Leave::Wait,
+                true => Permission::Unreachable,
+                false => Permission::Wait,
             };
         };
         entry.circuit.begun(now_us, client);
@@ -151,12 +186,12 @@ impl Calls {
             _slot: slot,
         };
         self.in_flight.insert(id, call);
-        Leave::Go(id)
+        Permission::Go(id)
     }
 
     /// Removes a connection from the line of `service`.
     pub(super) fn leave_line(&mut self, key: SessionKey, service: EventsService) {
-        self.lines[service as usize].waiting.remove(&key);
+        self.lines[service.number()].waiting.remove(&key);
     }
 
     /// Handles the end of a call. Returns the connection of the call.
@@ -167,7 +202,8 @@ impl Calls {
         failure: Option<CallFailure>,
     ) -> Option<SessionKey> {
         let call = self.in_flight.remove(&id)?;
-        let circuit = &mut self.lines[call.service as usize].entry.circuit;
+        let Line { entry, stats, .. } = &mut self.lines[call.service.number()];
+        let circuit = &mut entry.circuit;
         match failure {
             Some(CallFailure::Timeout | CallFailure::Unreachable) => {
                 circuit.failed(now_us, call.client, call.begun_us);
@@ -175,13 +211,14 @@ impl Calls {
             // An answer over the limit is an answer.
             Some(CallFailure::TooLarge) | None => circuit.answered(now_us),
         }
+        stats.open.set(usize::from(circuit.is_open()));
         Some(call.key)
     }
 
     /// Takes the next connection out of its line, and returns it with the service of its call.
     pub(super) fn next(&mut self) -> Option<(SessionKey, EventsService)> {
-        for service in EventsService::ALL {
-            let Line { entry, waiting } = &mut self.lines[service as usize];
+        for (line, service) in self.lines.iter_mut().zip(EventsService::all()) {
+            let Line { entry, waiting, .. } = line;
             // Keeps the search short: if a slot is free, the search skips only addresses that have calls in flight.
             if entry.is_full() {
                 continue;
@@ -193,7 +230,7 @@ impl Calls {
         None
     }
 
-    /// Calls of a service in flight.
+    /// CallSlots of a service in flight.
     pub(super) fn in_flight(&self, service: EventsService) -> usize {
         let calls = self.in_flight.values();
         calls.filter(|call| call.service == service).count()
@@ -201,7 +238,7 @@ impl Calls {
 
     /// Returns true if the service is not called at present for some addresses, or only probed.
     pub(super) fn is_open(&self, service: EventsService) -> bool {
-        self.lines[service as usize].entry.circuit.is_open()
+        self.lines[service.number()].entry.circuit.is_open()
     }
 }
 
@@ -209,10 +246,19 @@ impl Calls {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
+    use super::super::services::Events;
     use super::*;
 
     const HOME: ClientAddr = ClientAddr::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    const ALL: [EventsService; 3] = EventsService::ALL;
+    const ALL: [EventsService; 3] = [
+        EventsService::LOBBY,
+        EventsService::MEASUREMENT,
+        EventsService::SIMULATION,
+    ];
+
+    fn with_slots(calls_max: usize) -> CallSlots {
+        CallSlots::new(calls_max, &Services::default())
+    }
 
     fn ip(last: u8) -> ClientAddr {
         IpAddr::from([192, 0, 2, last]).into()
@@ -226,34 +272,38 @@ mod tests {
     }
 
     fn go_from(
-        calls: &mut Calls,
+        calls: &mut CallSlots,
         now_us: u64,
         client: ClientAddr,
         service: EventsService,
     ) -> Option<u64> {
         match calls.ask(now_us, client, key(0), service) {
-            Leave::Go(id) => Some(id),
-            Leave::Wait | Leave::Unreachable => None,
+            Permission::Go(id) => Some(id),
+            Permission::Wait | Permission::Unreachable => None,
         }
     }
 
-    fn go(calls: &mut Calls, now_us: u64, service: EventsService) -> Option<u64> {
+    fn go(calls: &mut CallSlots, now_us: u64, service: EventsService) -> Option<u64> {
         go_from(calls, now_us, HOME, service)
     }
 
     /// The next of the line, a client of this address, with the permission for its call.
-    fn next_of(calls: &mut Calls, now_us: u64, client: ClientAddr) -> Option<(SessionKey, Leave)> {
+    fn next_of(
+        calls: &mut CallSlots,
+        now_us: u64,
+        client: ClientAddr,
+    ) -> Option<(SessionKey, Permission)> {
         let (key, service) = calls.next()?;
         Some((key, calls.begin(now_us, client, key, service)))
     }
 
-    fn next(calls: &mut Calls, now_us: u64) -> Option<(SessionKey, Leave)> {
+    fn next(calls: &mut CallSlots, now_us: u64) -> Option<(SessionKey, Permission)> {
         next_of(calls, now_us, HOME)
     }
 
     /// The calls of so many that may begin.
     fn begin(
-        calls: &mut Calls,
+        calls: &mut CallSlots,
         clients: impl Iterator<Item = u8>,
         service: EventsService,
     ) -> usize {
@@ -263,26 +313,46 @@ mod tests {
 
     #[test]
     fn a_service_that_hangs_leaves_the_others_their_slots() {
-        let mut calls = Calls::new(100);
-        assert_eq!(begin(&mut calls, 0..200, EventsService::Lobby), 80);
-        assert_eq!(begin(&mut calls, 0..200, EventsService::Simulation), 10);
-        assert_eq!(begin(&mut calls, 0..200, EventsService::Measurement), 10);
+        let mut calls = with_slots(100);
+        assert_eq!(begin(&mut calls, 0..200, EventsService::LOBBY), 80);
+        assert_eq!(begin(&mut calls, 0..200, EventsService::SIMULATION), 10);
+        assert_eq!(begin(&mut calls, 0..200, EventsService::MEASUREMENT), 10);
         assert_eq!(calls.in_flight.len(), 100);
         assert_eq!(
-            calls.ask(0, HOME, key(7), EventsService::Measurement),
-            Leave::Wait
+            calls.ask(0, HOME, key(7), EventsService::MEASUREMENT),
+            Permission::Wait
         );
+    }
+
+    #[test]
+    fn many_services_have_half_of_the_slots_among_them() {
+        for (routes, reserved) in [(0, 10), (2, 10), (3, 8), (17, 2), (32, 1)] {
+            let mut services = Services::default();
+            for n in 0..routes {
+                let events = Events::parse(&format!("r{n}.*")).expect("events");
+                let added = services.route(events, &format!("http://{n}"));
+                added.expect("a route");
+            }
+            let mut calls = CallSlots::new(100, &services);
+            let all: Vec<_> = services.iter().map(|(service, _)| service).collect();
+            let slots = |calls: &mut CallSlots, service| begin(calls, 0..200, service);
+            let hanging = slots(&mut calls, all[0]);
+            assert_eq!(hanging, 100 - (all.len() - 1) * reserved, "{routes} routes");
+            for service in &all[1..] {
+                assert_eq!(slots(&mut calls, *service), reserved, "{routes} routes");
+            }
+        }
     }
 
     #[test]
     fn addresses_whose_calls_take_long_leave_slots_to_the_others() {
         let many = |last| std::iter::repeat_n(last, 200);
-        let mut calls = Calls::new(100);
+        let mut calls = with_slots(100);
         for (last, share) in [(1, 40), (2, 21), (3, 10), (4, 5)] {
-            assert_eq!(begin(&mut calls, many(last), EventsService::Lobby), share);
+            assert_eq!(begin(&mut calls, many(last), EventsService::LOBBY), share);
         }
-        assert_eq!(begin(&mut calls, [5].into_iter(), EventsService::Lobby), 1);
-        let mut calls = Calls::new(100);
+        assert_eq!(begin(&mut calls, [5].into_iter(), EventsService::LOBBY), 1);
+        let mut calls = with_slots(100);
         let shares = ALL.map(|service| begin(&mut calls, many(1), service));
         assert_eq!(shares, [40, 5, 5], "half of all, over all services");
         let refused: u64 = calls.slots().map(|slots| slots.counts().refused).sum();
@@ -291,43 +361,43 @@ mod tests {
 
     #[test]
     fn a_free_slot_is_not_for_an_address_that_holds_as_many() {
-        let mut calls = Calls::new(4);
+        let mut calls = with_slots(4);
         let hog: Vec<_> = (0..2)
-            .filter_map(|_| go_from(&mut calls, 0, ip(1), EventsService::Lobby))
+            .filter_map(|_| go_from(&mut calls, 0, ip(1), EventsService::LOBBY))
             .collect();
         assert_eq!(hog.len(), 2);
-        let other = go_from(&mut calls, 0, ip(2), EventsService::Lobby).expect("a slot");
-        let waits = |calls: &mut Calls, last: u8| {
-            calls.ask(0, ip(last), key(last.into()), EventsService::Lobby)
+        let other = go_from(&mut calls, 0, ip(2), EventsService::LOBBY).expect("a slot");
+        let waits = |calls: &mut CallSlots, last: u8| {
+            calls.ask(0, ip(last), key(last.into()), EventsService::LOBBY)
         };
-        assert_eq!(waits(&mut calls, 1), Leave::Wait);
+        assert_eq!(waits(&mut calls, 1), Permission::Wait);
         assert_eq!(next(&mut calls, 0), None);
         assert!(calls.ended(0, other, None).is_some());
         assert_eq!(next(&mut calls, 0), None, "2 held, 2 free");
         assert!(
-            matches!(waits(&mut calls, 3), Leave::Go(_)),
+            matches!(waits(&mut calls, 3), Permission::Go(_)),
             "not behind the line"
         );
         assert!(calls.ended(0, hog[0], None).is_some());
         let next = next_of(&mut calls, 0, ip(1));
-        assert!(matches!(next, Some((next, Leave::Go(_))) if next == key(1)));
+        assert!(matches!(next, Some((next, Permission::Go(_))) if next == key(1)));
     }
 
     #[test]
     fn who_waits_goes_in_the_order_of_arrival() {
-        let mut calls = Calls::new(1);
-        let first = go(&mut calls, 0, EventsService::Lobby).expect("a free slot");
+        let mut calls = with_slots(1);
+        let first = go(&mut calls, 0, EventsService::LOBBY).expect("a free slot");
         for slot in 1..=3 {
             assert_eq!(
-                calls.ask(0, HOME, key(slot), EventsService::Lobby),
-                Leave::Wait
+                calls.ask(0, HOME, key(slot), EventsService::LOBBY),
+                Permission::Wait
             );
         }
         assert_eq!(next(&mut calls, 0), None);
         let mut running = first;
         for slot in 1..=3 {
             assert!(calls.ended(0, running, None).is_some());
-            let Some((next, Leave::Go(id))) = next(&mut calls, 0) else {
+            let Some((next, Permission::Go(id))) = next(&mut calls, 0) else {
                 panic!("nobody follows");
             };
             assert_eq!(next, key(slot));
@@ -340,27 +410,27 @@ mod tests {
 
     #[test]
     fn addresses_take_turns_and_who_has_left_has_none() {
-        let mut calls = Calls::new(1);
-        let mut running = go(&mut calls, 0, EventsService::Lobby).expect("a free slot");
+        let mut calls = with_slots(1);
+        let mut running = go(&mut calls, 0, EventsService::LOBBY).expect("a free slot");
         for slot in 1..=100 {
             assert_eq!(
-                calls.ask(0, HOME, key(slot), EventsService::Lobby),
-                Leave::Wait
+                calls.ask(0, HOME, key(slot), EventsService::LOBBY),
+                Permission::Wait
             );
         }
         let other = ClientAddr::Ip(IpAddr::V4(Ipv4Addr::BROADCAST));
         assert_eq!(
-            calls.ask(0, other, key(500), EventsService::Lobby),
-            Leave::Wait
+            calls.ask(0, other, key(500), EventsService::LOBBY),
+            Permission::Wait
         );
         for slot in (1..=100_u32).filter(|slot| !slot.is_multiple_of(10)) {
-            calls.leave_line(key(slot), EventsService::Lobby);
+            calls.leave_line(key(slot), EventsService::LOBBY);
         }
-        assert_eq!(calls.lines[EventsService::Lobby as usize].waiting.len(), 11);
+        assert_eq!(calls.lines[EventsService::LOBBY.number()].waiting.len(), 11);
         let mut order = Vec::new();
         for _ in 0..11 {
             assert!(calls.ended(0, running, None).is_some());
-            let Some((next, Leave::Go(id))) = next(&mut calls, 0) else {
+            let Some((next, Permission::Go(id))) = next(&mut calls, 0) else {
                 panic!("nobody follows");
             };
             order.push(next.slot);
@@ -370,16 +440,16 @@ mod tests {
         assert!(calls.ended(0, running, None).is_some());
         assert_eq!(next(&mut calls, 0), None);
         assert!(
-            go(&mut calls, 0, EventsService::Lobby).is_some(),
+            go(&mut calls, 0, EventsService::LOBBY).is_some(),
             "its slot is free"
         );
     }
 
     #[test]
     fn twenty_failures_in_a_row_open_the_circuit_and_one_call_probes() {
-        let mut calls = Calls::new(100);
-        let fail = |calls: &mut Calls, now_us, failure| {
-            let id = go(calls, now_us, EventsService::Lobby).expect("closed");
+        let mut calls = with_slots(100);
+        let fail = |calls: &mut CallSlots, now_us, failure| {
+            let id = go(calls, now_us, EventsService::LOBBY).expect("closed");
             calls.ended(now_us, id, failure);
         };
         for _ in 0..19 {
@@ -387,63 +457,63 @@ mod tests {
         }
         fail(&mut calls, 0, Some(CallFailure::TooLarge));
         for _ in 0..20 {
-            assert!(!calls.is_open(EventsService::Lobby));
+            assert!(!calls.is_open(EventsService::LOBBY));
             fail(&mut calls, 5, Some(CallFailure::Unreachable));
         }
-        assert!(calls.is_open(EventsService::Lobby));
+        assert!(calls.is_open(EventsService::LOBBY));
         assert_eq!(
-            calls.ask(5, HOME, key(1), EventsService::Lobby),
-            Leave::Unreachable
+            calls.ask(5, HOME, key(1), EventsService::LOBBY),
+            Permission::Unreachable
         );
         assert!(
-            go(&mut calls, 5, EventsService::Simulation).is_some(),
+            go(&mut calls, 5, EventsService::SIMULATION).is_some(),
             "the others go on"
         );
         assert_eq!(
-            calls.ask(1_000_004, HOME, key(1), EventsService::Lobby),
-            Leave::Unreachable
+            calls.ask(1_000_004, HOME, key(1), EventsService::LOBBY),
+            Permission::Unreachable
         );
-        let probe = go(&mut calls, 1_000_005, EventsService::Lobby).expect("one probes");
+        let probe = go(&mut calls, 1_000_005, EventsService::LOBBY).expect("one probes");
         assert_eq!(
-            calls.ask(1_000_005, HOME, key(1), EventsService::Lobby),
-            Leave::Unreachable
+            calls.ask(1_000_005, HOME, key(1), EventsService::LOBBY),
+            Permission::Unreachable
         );
         calls.ended(1_500_000, probe, Some(CallFailure::Timeout));
         assert_eq!(
-            calls.ask(2_499_999, HOME, key(1), EventsService::Lobby),
-            Leave::Unreachable
+            calls.ask(2_499_999, HOME, key(1), EventsService::LOBBY),
+            Permission::Unreachable
         );
-        let probe = go(&mut calls, 2_500_000, EventsService::Lobby).expect("one probes again");
+        let probe = go(&mut calls, 2_500_000, EventsService::LOBBY).expect("one probes again");
         calls.ended(2_600_000, probe, None);
-        assert!(!calls.is_open(EventsService::Lobby));
+        assert!(!calls.is_open(EventsService::LOBBY));
         fail(&mut calls, 2_600_000, Some(CallFailure::Timeout));
         assert!(
-            !calls.is_open(EventsService::Lobby),
+            !calls.is_open(EventsService::LOBBY),
             "counted from the start"
         );
     }
 
     #[test]
     fn who_waits_for_a_service_that_fails_is_told_at_once() {
-        let mut calls = Calls::new(20);
+        let mut calls = with_slots(20);
         for _ in 0..19 {
-            let id = go(&mut calls, 0, EventsService::Lobby).expect("closed");
+            let id = go(&mut calls, 0, EventsService::LOBBY).expect("closed");
             calls.ended(0, id, Some(CallFailure::Unreachable));
         }
         let running: Vec<u64> = (0..16)
-            .filter_map(|_| go(&mut calls, 0, EventsService::Lobby))
+            .filter_map(|_| go(&mut calls, 0, EventsService::LOBBY))
             .collect();
         assert_eq!(running.len(), 8);
-        calls.leave_line(key(0), EventsService::Lobby);
+        calls.leave_line(key(0), EventsService::LOBBY);
         for slot in [5, 6] {
             assert_eq!(
-                calls.ask(0, HOME, key(slot), EventsService::Lobby),
-                Leave::Wait
+                calls.ask(0, HOME, key(slot), EventsService::LOBBY),
+                Permission::Wait
             );
         }
         calls.ended(9, running[0], Some(CallFailure::Timeout));
-        assert_eq!(next(&mut calls, 9), Some((key(5), Leave::Unreachable)));
-        assert_eq!(next(&mut calls, 9), Some((key(6), Leave::Unreachable)));
+        assert_eq!(next(&mut calls, 9), Some((key(5), Permission::Unreachable)));
+        assert_eq!(next(&mut calls, 9), Some((key(6), Permission::Unreachable)));
         assert_eq!(next(&mut calls, 9), None);
     }
 }

@@ -11,12 +11,14 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::call::{EventsService, Message, is_device_id};
+use super::call::{Message, is_device_id};
 use super::envelope::{self, Code};
-use crate::gateways::shared::access::{Count, labelled, shown_hashed};
+use super::services::EventsService;
+use crate::gateways::shared::access::{AccessStats, Count, TokenEnd, labelled, shown_hashed};
 use crate::gateways::shared::history::{Follow, last_event_id, short, write_recovered};
-use weirgate_core::{Core, Incoming, SessionKey, TopicName, WasConnected};
+use weirgate_core::{Core, Incoming, Now, SessionKey, TopicName, WasConnected, earliest};
 use weirgate_wire::admission::{ClientAddr, Permit, Quota, TokenBucket};
+use weirgate_wire::auth::{Identity, Refusal};
 use weirgate_wire::base::allocated_bytes;
 use weirgate_wire::head::{RequestHead, Trace};
 use weirgate_wire::json::ObjectWriter;
@@ -81,8 +83,8 @@ impl Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
     No,
-    /// Until this time, in microseconds.
-    Until(u64),
+    /// Until a check that was scheduled just now.
+    Begins,
     Already,
 }
 
@@ -117,6 +119,10 @@ pub struct Connection {
     pub(super) trace: Option<Trace>,
     /// The device of the connection; also the topic of its pushes.
     pub(super) device: Option<TopicName>,
+    /// A token has named the device: the client did not name itself.
+    pub(super) is_named_by_token: bool,
+    /// The end of the client's token.
+    pub(super) token_end: TokenEnd,
     /// The position in the address of the connection, until the device is known.
     pub(super) since: Option<Box<str>>,
     pub(super) bucket: TokenBucket,
@@ -131,8 +137,8 @@ pub struct Connection {
     waiting_bytes: u64,
     /// The last time between two checks; `None` while the connection does not rest.
     rest_us: Option<u64>,
-    /// The next check is scheduled.
-    resting: bool,
+    /// The time of the next check, if one is scheduled.
+    check_at_us: Option<u64>,
 }
 
 impl Connection {
@@ -142,6 +148,8 @@ impl Connection {
             client,
             trace: None,
             device: None,
+            is_named_by_token: false,
+            token_end: TokenEnd::default(),
             since: None,
             bucket,
             calling: None,
@@ -151,31 +159,40 @@ impl Connection {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             rest_us: None,
-            resting: false,
+            check_at_us: None,
         }
     }
 
-    /// Decides whether the client must first read its unsent bytes. Returns the time of the next check, unless a check
-    /// is scheduled already.
+    /// The device that the address of the connection names.
+    pub(super) fn asked_device(&self) -> Option<&str> {
+        self.device.as_ref().map(TopicName::as_str)
+    }
+
+    /// When the gateway has to check the connection again: for unsent bytes, or the end of the token.
+    pub(super) fn due_us(&self, now: Now) -> Option<u64> {
+        earliest([self.check_at_us, self.token_end.due_us(now)])
+    }
+
+    /// Decides whether the client must first read its unsent bytes, and schedules the next check if none is scheduled.
     pub(super) fn rest(&mut self, now_us: u64, unsent_bytes: usize) -> Rest {
         if self.is_gone() || self.waiting.is_empty() || unsent_bytes <= UNSENT_BYTES_MAX {
             self.rest_us = None;
             return Rest::No;
         }
-        if self.resting {
+        if self.check_at_us.is_some() {
             return Rest::Already;
         }
-        self.resting = true;
         let rest_us = self
             .rest_us
             .map_or(0, |last| (2 * last).clamp(REST_US_MIN, REST_US_MAX));
         self.rest_us = Some(rest_us);
-        Rest::Until(now_us + rest_us)
+        self.check_at_us = Some(now_us + rest_us);
+        Rest::Begins
     }
 
-    /// Ends the rest at the time of the check.
-    pub(super) fn end_rest(&mut self) {
-        self.resting = false;
+    /// Ends the rest if the time of the check has come. Returns whether it has.
+    pub(super) fn end_rest(&mut self, now_us: u64) -> bool {
+        self.check_at_us.take_if(|at_us| *at_us <= now_us).is_some()
     }
 
     /// Whether messages wait for their turn.
@@ -246,8 +263,11 @@ impl Connection {
         }
     }
 
-    /// Sets the device as the user, for operators, and asks whether the device may be here.
+    /// Sets the device as the user, for operators, unless a token has named it, and asks whether the device may be here.
     fn admit_device(&mut self, core: &mut Core, key: SessionKey, device: &TopicName) -> bool {
+        if self.is_named_by_token {
+            return self.admit(core, key);
+        }
         let name = shown_hashed(device.as_str());
         match &mut self.left {
             None => core.set_own_name(key, name),
@@ -343,25 +363,15 @@ pub struct EventsStats {
     pub messages_forgotten: Count,
     /// Events that services pushed.
     pub pushes: Count,
+    /// Counters of tokens.
+    pub access: Arc<AccessStats>,
     pub(super) errors: [Count; Code::ALL.len()],
-    pub(super) skipped: [Count; EventsService::ALL.len()],
-    pub(super) open: [Count; EventsService::ALL.len()],
 }
 
 impl EventsStats {
     /// Error messages to clients, by code.
     pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         labelled(Code::ALL.map(Code::word), &self.errors)
-    }
-
-    /// Calls not made because the service's circuit was open.
-    pub fn calls_skipped(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        labelled(EventsService::ALL.map(EventsService::label), &self.skipped)
-    }
-
-    /// 1 for a service that is not called at present, or only probed.
-    pub fn circuits_open(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        labelled(EventsService::ALL.map(EventsService::label), &self.open)
     }
 }
 
@@ -379,6 +389,25 @@ pub(super) fn read_query(head: &RequestHead<'_>, connection: &mut Connection) {
         let since = since.filter(|since| !since.is_empty())?;
         Some(short(&since).into())
     });
+}
+
+/// The device that a token names: its user. `asked`: the device that the request names beside. The API key names none:
+/// its client says itself which device it is.
+///
+/// # Errors
+/// A JWT without a user that may be the id of a device, or with another user than the request says.
+pub(super) fn device_of(
+    identity: &Identity,
+    asked: Option<&str>,
+) -> Result<Option<TopicName>, Refusal> {
+    let is_jwt = identity.digest.is_some();
+    match &identity.user {
+        None if !is_jwt => Ok(None),
+        Some(user) if is_device_id(user) && asked.is_none_or(|asked| asked == user) => {
+            Ok(Some(TopicName::from(user.clone())))
+        }
+        _ => Err(Refusal::Device),
+    }
 }
 
 /// Handles a new connection. A device whose id is in the address gets an answer only if it asks for missed pushes, or

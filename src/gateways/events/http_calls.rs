@@ -5,7 +5,14 @@
 //! coding unasked (RFC 9110 §8.4). The gateway limits how many calls run at once, and interprets the answers. Called by
 //! `kinds`.
 
+use crate::gateways::events::aside::aside;
 use crate::gateways::events::call::{AnswerReader, Call, CallFailure, Reply, ServiceAnswer};
+use crate::gateways::events::metrics;
+use crate::services::fetch::Redirects;
+use crate::services::{
+    ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, RequestMetrics, RequestStats,
+    Service, USER_AGENT,
+};
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -22,12 +29,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, timeout};
 use weirgate_bus::runtime::{Clock, detached};
 use weirgate_server::http::body;
-use weirgate_server::http::body::{HeldBody, ReadBodyError, aside};
-use weirgate_server::http::fetch::Redirects;
-use weirgate_server::http::services::{
-    ByService, Ended, Failure, FailureReason, Lease, Policy, Pool, RequestMetrics, RequestStats,
-    Service, USER_AGENT,
-};
+use weirgate_server::http::body::{HeldBody, ReadBodyError};
 use weirgate_server::telemetry::{GatewayMetric, names};
 use weirgate_wire::admission::{ClientAddr, Permit, Quota};
 use weirgate_wire::base::{LogBudget, LogLine};
@@ -46,7 +48,7 @@ pub struct Calls {
 
 impl Calls {
     /// Starts the thread. `services` are in the order of
-    /// [`EventsService::ALL`](crate::gateways::events::EventsService::ALL); each call goes to `path` there.
+    /// [`Services::rows`](crate::gateways::events::Services::rows); each call goes to `path` there.
     ///
     /// # Errors
     /// The system refuses a thread or descriptors for its event loop.
@@ -85,14 +87,16 @@ impl Calls {
     /// The metrics of the calls.
     pub fn metrics(&self) -> Vec<GatewayMetric> {
         let names = RequestMetrics {
-            outcomes: &names::UPSTREAM_CALLS,
-            durations: &names::UPSTREAM_CALL_DURATION,
+            outcomes: &metrics::UPSTREAM_CALLS,
+            durations: &metrics::UPSTREAM_CALL_DURATION,
             in_flight: &names::UPSTREAM_CALLS_IN_FLIGHT,
         };
         names.of(&self.stats)
     }
 }
 
+/// Makes each call on a task of its own, until the event loop is gone. The bytes of an answer count as held until the
+/// reply is made.
 async fn serve(
     clients: Vec<Rc<Client>>,
     replied: Replied,
@@ -100,7 +104,7 @@ async fn serve(
 ) {
     let replied = Rc::new(replied);
     while let Some(call) = calls.recv().await {
-        let client = clients.get(call.service as usize).map(Rc::clone);
+        let client = clients.get(call.service.number()).map(Rc::clone);
         let replied = Rc::clone(&replied);
         spawn_local(async move {
             let (id, reader) = (call.id, call.reader.clone());

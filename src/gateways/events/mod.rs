@@ -3,6 +3,7 @@
 //! Each connection is a strict sequence: a message is handled after the answer to the message before. Must not know a
 //! socket or HTTP. The hub calls it through [`weirgate_core::Gateway`].
 
+mod aside;
 pub mod broadcast;
 pub mod bus;
 pub mod call;
@@ -10,31 +11,35 @@ mod calls;
 mod circuit;
 mod connection;
 mod envelope;
+mod services;
 
 pub use self::broadcast::Push;
-pub use self::call::{BROADCAST_PATH, CALL_PATH, EventsService, INNER_PATHS};
+pub use self::call::{BROADCAST_PATH, CALL_PATH, INNER_PATHS};
 use self::call::{Call, Message, Reply};
-use self::calls::{Calls, Leave};
+pub use self::calls::ServiceCallStats;
+use self::calls::{CallSlots, Permission};
+pub use self::services::{EventsService, ServiceRow, Services};
 
 pub use self::connection::EventsStats;
 use self::connection::{Calling, Connection, Content, Orphans, Rest, Waiting};
 use self::envelope::Code;
-use crate::gateways::shared::access::shown_hashed;
+use crate::gateways::shared::access::{TokenEnd, close_of, shown_hashed};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use weirgate_core::{
-    Accepted, Admission, ByClient, Closed, Core, Entrance, Frame, Gateway, Incoming, SessionKey,
-    TopicName,
+    Accepted, Admission, ByClient, CloseCode, Closed, Core, Entrance, Frame, Gateway, Incoming,
+    SessionKey, TopicName,
 };
 use weirgate_wire::admission::{ClientAddr, FairQueue, Quota, TokenBucket};
-use weirgate_wire::auth::Origins;
+use weirgate_wire::auth::{Authenticator, Origins, RefusedToken, bearer_protocol};
 use weirgate_wire::head::{RequestHead, Trace};
 use weirgate_wire::json::ObjectWriter;
 
 pub mod http_calls;
 pub mod internal;
+pub(super) mod metrics;
 pub mod proxy;
 mod settings;
 pub(super) mod start;
@@ -57,6 +62,10 @@ pub struct EventsGatewaySettings {
     pub waiting_bytes_max: usize,
     /// Whether pushes of other instances come: then there are positions only after [`Input::Others`].
     pub shares_pushes: bool,
+    /// The services, and which of them handles an event.
+    pub services: Services,
+    /// Checks tokens. By default no token counts.
+    pub authenticator: Authenticator,
 }
 
 /// The defaults of the contract.
@@ -70,6 +79,8 @@ impl Default for EventsGatewaySettings {
             orphans_max: 10_000,
             waiting_bytes_max: 16 * 1024 * 1024,
             shares_pushes: false,
+            services: Services::default(),
+            authenticator: Authenticator::default(),
         }
     }
 }
@@ -90,7 +101,7 @@ pub struct EventsGateway {
     settings: EventsGatewaySettings,
     origins: Origins,
     stats: Arc<EventsStats>,
-    calls: Calls,
+    calls: CallSlots,
     orphans: Orphans,
     /// Bytes of messages that wait or are being answered.
     waiting_bytes: Quota,
@@ -109,7 +120,7 @@ impl EventsGateway {
     /// A gateway without clients.
     pub fn new(settings: EventsGatewaySettings, origins: Origins, stats: Arc<EventsStats>) -> Self {
         Self {
-            calls: Calls::new(settings.calls_max),
+            calls: CallSlots::new(settings.calls_max, &settings.services),
             orphans: Orphans::new(settings.orphans_max),
             waiting_bytes: Quota::new("waiting_bytes", settings.waiting_bytes_max as u64),
             settings,
@@ -129,6 +140,11 @@ impl EventsGateway {
     /// Whether the service is not called at present, or only probed.
     pub fn circuit_is_open(&self, service: EventsService) -> bool {
         self.calls.is_open(service)
+    }
+
+    /// The counters of each service, by its name.
+    pub fn service_stats(&self) -> Vec<(&'static str, Arc<ServiceCallStats>)> {
+        self.calls.stats()
     }
 
     /// Whether no work for ended clients is left.
@@ -163,7 +179,7 @@ impl EventsGateway {
         while connection.calling.is_none() {
             match connection.rest(core.now().mono_us, core.unsent_bytes(key)) {
                 Rest::No => {}
-                Rest::Until(at_us) => return core.set_deadline(key, Some(at_us)),
+                Rest::Begins => return core.set_deadline(key, connection.due_us(core.now())),
                 Rest::Already => return,
             }
             let Some(waiting) = connection.pop() else {
@@ -216,7 +232,7 @@ impl EventsGateway {
             let refused = identified.err();
             return refused.map(|(code, why)| self.refusal(core, &message, code, why));
         }
-        let Some(service) = EventsService::of(&message.name) else {
+        let Some(service) = self.settings.services.of(&message.name) else {
             let why = format!("Unknown event '{}'", message.name);
             return Some(self.refusal(core, &message, Code::UnknownEvent, &why));
         };
@@ -228,9 +244,8 @@ impl EventsGateway {
         });
         core.set_busy(key, true);
         let now_us = core.now().mono_us;
-        let leave = self.calls.ask(now_us, connection.client, key, service);
-        self.count_circuit(service);
-        self.call(core, connection, leave)
+        let permission = self.calls.ask(now_us, connection.client, key, service);
+        self.call(core, connection, permission)
     }
 
     /// Whether the connection's next message may be carried out. An operator may have cut the client off since the
@@ -250,15 +265,56 @@ impl EventsGateway {
         admitted
     }
 
+    /// Judges the token of a request, if tokens count. The user of a good token is the device; without one the device
+    /// names itself, as in the contract.
+    ///
+    /// # Errors
+    /// The close of a client that is refused.
+    fn admit_token(
+        &self,
+        core: &Core,
+        key: SessionKey,
+        head: &RequestHead<'_>,
+        accepted: &mut Accepted,
+        connection: &mut Connection,
+    ) -> Result<(), CloseCode> {
+        let tokens = &self.settings.authenticator;
+        if !tokens.counts() {
+            return Ok(());
+        }
+        accepted.protocol = bearer_protocol(head);
+        let mut device = None;
+        let judged = tokens.judge(head, core.now(), |identity| {
+            device = connection::device_of(identity, connection.asked_device())?;
+            let marks = identity.marks(None);
+            core.admit(key, identity.user.as_deref(), Some(&marks))?;
+            accepted.marks = Some(Arc::new(marks));
+            Ok(())
+        });
+        match judged {
+            Ok(identity) => {
+                let identity = identity.unwrap_or_default();
+                accepted.user = identity.user.as_deref().map(Into::into);
+                if tokens.required {
+                    connection.token_end = TokenEnd::of(&identity);
+                }
+                connection.is_named_by_token = device.is_some();
+                connection.device = device.or_else(|| connection.device.take());
+                Ok(())
+            }
+            Err(RefusedToken { refusal, user }) => {
+                self.stats.access.count_refusal(refusal);
+                accepted.refusal = Some(refusal.label());
+                accepted.user = user.map(Into::into);
+                Err(close_of(refusal))
+            }
+        }
+    }
+
     fn leave_line(&mut self, key: SessionKey, left_line: Option<Calling>) {
         if let Some(Calling { service, .. }) = left_line {
             self.calls.leave_line(key, service);
         }
-    }
-
-    fn count_circuit(&self, service: EventsService) {
-        let is_open = self.calls.is_open(service);
-        self.stats.open[service as usize].set(usize::from(is_open));
     }
 
     fn refusal(&self, core: &Core, message: &Message, code: Code, why: &str) -> Arc<Frame> {
@@ -266,16 +322,16 @@ impl EventsGateway {
         envelope::refusal(&core.into(), message, code, why)
     }
 
-    /// Makes the call of a connection if `leave` permits it. Returns a refusal if the service is not called.
+    /// Makes the call of a connection if that is permitted. Returns a refusal if the service is not called.
     fn call(
         &mut self,
         core: &mut Core,
         connection: &mut Connection,
-        leave: Leave,
+        permission: Permission,
     ) -> Option<Arc<Frame>> {
-        match leave {
-            Leave::Wait => None,
-            Leave::Go(id) => {
+        match permission {
+            Permission::Wait => None,
+            Permission::Go(id) => {
                 connection.calling.as_mut()?.is_made = true;
                 let calling = connection.calling.as_ref()?;
                 let given = connection.trace.clone();
@@ -288,9 +344,9 @@ impl EventsGateway {
                 });
                 None
             }
-            Leave::Unreachable => {
+            Permission::Unreachable => {
                 let calling = connection.calling.take()?;
-                self.stats.skipped[calling.service as usize].add(1);
+                self.calls.count_skipped(calling.service);
                 let why = envelope::UNREACHABLE;
                 Some(self.refusal(core, &calling.message, Code::UpstreamError, why))
             }
@@ -304,10 +360,9 @@ impl EventsGateway {
             return;
         };
         self.with_connection(core, clients, key, |gateway, core, connection| {
-            let Some(Calling { service, .. }) = connection.calling.take() else {
+            if connection.calling.take().is_none() {
                 return;
-            };
-            gateway.count_circuit(service);
+            }
             let frame = reply.frame.unwrap_or_else(|error| {
                 gateway.stats.errors[Code::UpstreamError as usize].add(1);
                 error
@@ -332,8 +387,8 @@ impl EventsGateway {
                 if !gateway.admit_work(core, key, connection) {
                     return;
                 }
-                let leave = gateway.calls.begin(now_us, connection.client, key, service);
-                if let Some(answer) = gateway.call(core, connection, leave) {
+                let permission = gateway.calls.begin(now_us, connection.client, key, service);
+                if let Some(answer) = gateway.call(core, connection, permission) {
                     core.send(key, &answer);
                     gateway.advance(core, key, connection);
                 }
@@ -412,13 +467,18 @@ impl Gateway for EventsGateway {
         connection.trace = head
             .header("traceparent")
             .and_then(|parent| Trace::given(parent, head.header_values("tracestate")));
-        Admission::Accept(Accepted::default(), connection)
+        let mut accepted = Accepted::default();
+        match self.admit_token(core, key, head, &mut accepted, &mut connection) {
+            Ok(()) => Admission::Accept(accepted, connection),
+            Err(close) => Admission::AcceptThenClose(accepted, close),
+        }
     }
 
     fn handle_opened(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
         if !self.settings.shares_pushes {
             core.begin_feed();
         }
+        core.set_deadline(key, connection.due_us(core.now()));
         connection::open(core, key, connection);
     }
 
@@ -453,10 +513,15 @@ impl Gateway for EventsGateway {
         true
     }
 
-    /// Handles the time of a check: the client may have read its messages.
+    /// Handles the time of a check: the client may have read its messages, or its token has ended.
     fn handle_deadline(&mut self, core: &mut Core, key: SessionKey, connection: &mut Connection) {
-        connection.end_rest();
-        self.advance(core, key, connection);
+        if connection.token_end.close(core, key) {
+            return;
+        }
+        if connection.end_rest(core.now().mono_us) {
+            self.advance(core, key, connection);
+        }
+        core.set_deadline(key, connection.due_us(core.now()));
     }
 
     /// Keeps the connection of an ended client, whose messages are still forwarded. Of a client that an operator has cut

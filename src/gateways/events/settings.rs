@@ -1,33 +1,34 @@
 //! The settings of the events gateway: the services, the limits of a device, and the bus between instances.
 
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::gateways::events::EventsGatewaySettings;
 use crate::gateways::events::bus::{ExchangeSettings, PART_BYTES_MAX};
+use crate::gateways::events::metrics;
 use crate::gateways::events::proxy::ProxyLimits;
+use crate::gateways::events::services::{Events, Services, default_url};
 use crate::gateways::shared::bus;
+use crate::services::{CONNECTION_BYTES, Upstream};
 use weirgate_core::Limits;
-use weirgate_server::http::services::{CONNECTION_BYTES, Upstream};
 use weirgate_server::settings::typed::file_env;
 use weirgate_server::settings::{
     Change, Checked, Form, Groups, Heading, Kind, Milli, Refused, SecretText, SecretUrl, Setting,
-    SettingsError, Shows, Source, Unit, With, field, flag, group,
+    SettingsError, Shows, Source, Unit, With, field, flag, group, without_secrets,
 };
 use weirgate_server::telemetry::names;
 use weirgate_wire::admission::TrustedProxies;
-
-fn service_url(name: &str) -> String {
-    format!("http://{name}:8000")
-}
 
 group! {
     /// What the start of `weirgate events` needs: the services, and broadcasts.
     #[derive(Clone)]
     pub(super) struct EventsSettings {
-        pub(super) lobby_url: String = service_url("lobby"),
-        pub(super) measurement_url: String = service_url("measurement"),
-        pub(super) simulation_url: String = service_url("simulation"),
+        pub(super) lobby_url: String = default_url("lobby"),
+        pub(super) measurement_url: String = default_url("measurement"),
+        pub(super) simulation_url: String = default_url("simulation"),
+        /// Routes beside those of the contract.
+        pub(super) routes: Vec<RouteSettings> = Vec::new(),
         pub(super) upstream_ca_file: Option<PathBuf> = None,
         pub(super) internal_auth_token: Option<SecretText> = None,
         /// The time limit for connecting to a service, and for each silence of it.
@@ -38,6 +39,20 @@ group! {
         pub(super) broadcasts_bytes_max: u64 = 128 * 1024 * 1024,
         /// Bytes of the responses of services to all calls.
         pub(super) answers_bytes_max: usize = 128 * 1024 * 1024,
+    }
+}
+
+impl EventsSettings {
+    /// The table of services.
+    pub(super) fn services(&self) -> Services {
+        let urls = [&self.lobby_url, &self.measurement_url, &self.simulation_url];
+        let mut table = Services::new(urls.map(Clone::clone));
+        for RouteSettings { events, url } in &self.routes {
+            if let Err(refusal) = table.route(events.clone(), url) {
+                unreachable!("the form of --route has checked it: {refusal}");
+            }
+        }
+        table
     }
 }
 
@@ -53,6 +68,83 @@ static SERVICE: Form = Form::new("URL", SERVICE_ALLOWED, |text| {
 .url();
 
 const SERVICE_ALLOWED: &str = "http://HOST:PORT/PATH or https://HOST:PORT/PATH";
+
+/// A route beside those of the contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RouteSettings {
+    events: Events,
+    /// The base URL of the service.
+    url: String,
+}
+
+impl fmt::Display for RouteSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.events, self.url)
+    }
+}
+
+/// The syntax of one route.
+const ROUTE: &str = "EVENTS=URL";
+
+/// The form of `--route`.
+static ROUTES: Form = Form::new(ROUTE, ROUTE, |text| {
+    parse_routes(text).map(|routes| shown(&routes))
+})
+.repeated();
+
+const EVENTS_ALLOWED: &str = "an event such as orders.create, or orders.* for all that begin with orders.; neither \
+     identify nor gateway.*";
+
+/// Parses routes separated by spaces, and checks them against each other and those of the contract.
+///
+/// # Errors
+/// The first route that is not allowed.
+#[cfg_attr(
+    not(test),
+    allow(
+        clippy::disallowed_methods,
+        reason = "the text of a setting, not of a message"
+    )
+)]
+fn parse_routes(text: &str) -> Result<Vec<RouteSettings>, Refused> {
+    let mut table = Services::default();
+    let routes = text.split_whitespace();
+    let route = |item| {
+        let route = parse_route(item, &mut table);
+        route.map_err(|refused| match text.contains(['@', '?']) {
+            // A password may have spaces and equals signs, so any piece of the text may be a piece of one.
+            true => Refused::new(
+                &without_secrets(text),
+                format!("{ROUTE} with {SERVICE_ALLOWED}, without a user and a query"),
+            ),
+            false => refused,
+        })
+    };
+    routes.map(route).collect()
+}
+
+fn parse_route(item: &str, table: &mut Services) -> Result<RouteSettings, Refused> {
+    let no_route = || {
+        let allowed = format!("{ROUTE}, several with space between them");
+        Refused::new(&without_secrets(item), allowed)
+    };
+    let (events, url) = item.split_once('=').ok_or_else(no_route)?;
+    let events = Events::parse(events).ok_or_else(|| Refused::new(events, EVENTS_ALLOWED))?;
+    let no_url = |_| {
+        let allowed = format!("{SERVICE_ALLOWED} after {events}=");
+        Refused::new(&without_secrets(url), allowed)
+    };
+    let url = (SERVICE.read)(url).map_err(no_url)?;
+    let taken = table.route(events.clone(), &url);
+    taken.map_err(|why| Refused::new(&events.to_string(), why.to_string()))?;
+    Ok(RouteSettings { events, url })
+}
+
+/// The routes as they are read.
+pub(super) fn shown(routes: &[RouteSettings]) -> String {
+    let shown: Vec<_> = routes.iter().map(ToString::to_string).collect();
+    shown.join(" ")
+}
 
 pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     Setting::new(
@@ -85,6 +177,21 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .original_env(&["SIMULATION_URL"])
     .in_short_help(),
     Setting::new(
+        "route",
+        Kind::Form(&ROUTES),
+        &With::<EventsSettings, String> {
+            set: |events, text| events.routes = parse_routes(&text).unwrap_or_default(),
+            get: |events| shown(&events.routes),
+        },
+        "Send further events to a service of your own; may be repeated",
+    )
+    .more(
+        "orders.*=http://orders:8000 sends all events that begin with orders. there, orders.create=URL one event. If \
+         several routes have an event, the most specific counts: of lobby.* and lobby.chat.* the second. Routes with one \
+         URL lead to one service, and a route with the URL of --lobby-url to the lobby. At most 32; in the environment \
+         they are separated by spaces.",
+    ),
+    Setting::new(
         "upstream-ca-file",
         Kind::Path,
         field!(EventsSettings, upstream_ca_file),
@@ -111,7 +218,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .original_env(&["HTTP_TIMEOUT_SECONDS"])
     .limit(
         "`upstream_error`, \"Upstream timeout\"",
-        Shows::Metric(names::UPSTREAM_CALLS),
+        Shows::Metric(metrics::UPSTREAM_CALLS),
         "tests/calls/main.rs::a_service_that_says_nothing_is_given_up",
     ),
     Setting::ms(
@@ -123,7 +230,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .more("Time during which the client sends the request body does not count.")
     .limit(
         "504 `Upstream timeout`; after the head of the response is sent, the connection ends",
-        Shows::Metric(names::PROXY_REQUESTS),
+        Shows::Metric(metrics::PROXY_REQUESTS),
         "tests/http_proxy/faults.rs::a_service_that_says_nothing_is_a_timeout",
     ),
     Setting::count(
@@ -133,15 +240,14 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
         "Connections of the proxy to one service at once, shared between addresses",
     )
     .more(
-        "One address may have at most half of them, or a third beside another one. The clients of one IPv6 /64 count as one, and so do all clients behind a proxy that \
-         `--trusted-proxies` does not name. Each counts with 200 KiB for the bytes on their way, in the share `proxy-bytes` of \
-         `--memory-max`: more connections need more memory.",
+        "One address may have at most half of them, or a third beside another one. Each takes 200 KiB of the share \
+         `proxy-bytes` of --memory-max.",
     )
     .counts_all()
     .limit(
-        "a request waits for a connection, at most `--proxy-silence-timeout-ms`, then 504; uploads that crawl and answers that \
-         their clients do not take give way",
-        Shows::Metric(names::PROXY_WAITS),
+        "a request waits, at most `--proxy-silence-timeout-ms`, then 504; slow uploads, and answers that clients do not \
+         take, end for it",
+        Shows::Metric(metrics::PROXY_WAITS),
         "tests/http_proxy/faults.rs::requests_beyond_the_connections_of_a_service_wait_for_one",
     ),
     Setting::bytes(
@@ -153,8 +259,8 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .share(40)
     .limit(
         "as `--proxy-connections-max`",
-        Shows::Metric(names::PROXY_WAITS),
-        "src/server/http/services/places.rs::the_buffers_of_all_services_are_one_sum",
+        Shows::Metric(metrics::PROXY_WAITS),
+        "src/services/places.rs::the_buffers_of_all_services_are_one_sum",
     ),
     Setting::bytes(
         "broadcast-bytes",
@@ -191,7 +297,7 @@ pub(super) const SERVICES: &[Setting] = &Heading("Services").of([
     .share(30)
     .limit(
         "`upstream_error`, \"Upstream answer too large\", first for the responses that have held the most for the longest without progress",
-        Shows::Metric(names::UPSTREAM_CALLS),
+        Shows::Metric(metrics::UPSTREAM_CALLS),
         "tests/calls/main.rs::answers_of_all_calls_have_one_limit",
     ),
 ]);
@@ -209,7 +315,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
     .original_env_only(&["RATE_LIMIT_RPS"])
     .limit(
         "`rate_limited`, and the message is dropped",
-        Shows::Metric(names::EVENT_ERRORS),
+        Shows::Metric(metrics::EVENT_ERRORS),
         "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
     ),
     Setting::new(
@@ -228,7 +334,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
     .original_env_only(&["RATE_LIMIT_BURST"])
     .limit(
         "`RATE_LIMIT_RPS` applies",
-        Shows::Metric(names::EVENT_ERRORS),
+        Shows::Metric(metrics::EVENT_ERRORS),
         "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
     ),
     Setting::count(
@@ -245,7 +351,7 @@ pub(super) const DEVICES: &[Setting] = &Heading("Devices").of([
     .constant()
     .limit(
         "the newest messages of the disconnecting device are dropped",
-        Shows::Metric(names::MESSAGES_FORGOTTEN),
+        Shows::Metric(metrics::MESSAGES_FORGOTTEN),
         "tests/events_gateway/waiting.rs::devices_that_have_gone_leave_room_for_the_messages_of_other_addresses",
     ),
     Setting::bytes(
@@ -278,6 +384,15 @@ pub(super) const CHANGES: &[Change] = &[
                 port.",
         )
     }),
+    ("require-auth", |row| {
+        row.more(
+            "The user of a token is the device; requests to the proxy need a token too, and get 401 without one. By default \
+             a device names itself, and if there are keys for tokens, a device with a good token is its user.",
+        )
+    }),
+    ("gateway-api-key", |row| {
+        row.help("API key; a client with this key as token names its device itself")
+    }),
     ("message-bytes-max", |row| {
         row.kind(Kind::number(Unit::Bytes, (1, 64 * MIB)))
             .more(
@@ -287,16 +402,15 @@ pub(super) const CHANGES: &[Change] = &[
             .original_env(&["MAX_MESSAGE_BYTES"])
             .limit(
                 "`message_too_large`, and the message is dropped",
-                Shows::Metric(names::EVENT_ERRORS),
+                Shows::Metric(metrics::EVENT_ERRORS),
                 "tests/events_gateway.rs::size_comes_before_rate_and_rate_before_everything_else",
             )
     }),
     ("history-ms", |row| {
         row.help("How long pushes are kept for devices that resume; 0 for none")
                 .more(
-                    "At least 20000. Pushes then have a position, \"pos\". A device that comes back to the same \
-                    instance sends its last position as \"since\" and gets the pushes that it missed; another \
-                    instance tells the device that it cannot know.",
+                    "At least 20000. A device that comes back to the same instance with its last position as \"since\" gets the \
+         pushes that it missed.",
                 )
     }),
     ("redis-sentinels", |row| {
@@ -375,7 +489,7 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
     )
     .limit(
         "the response names the instances in `missing`; the devices there may have got the push",
-        Shows::Metric(names::EVENTS_BUS_PUSHES_INCOMPLETE),
+        Shows::Metric(metrics::EVENTS_BUS_PUSHES_INCOMPLETE),
         "tests/events_gateway/bus.rs::an_instance_that_does_not_answer_is_missing_and_then_forgotten",
     ),
     Setting::bytes(
@@ -386,11 +500,11 @@ pub(super) const BUS: &[Setting] = &Heading("Bus between instances").of([
     )
     .more(
         "At most max_payload of a NATS server (1 MiB by default), less 256 bytes. Instances may \
-         differ: each receives messages of the largest allowed value.",
+         differ: each receives messages of up to 16 MiB.",
     )
     .limit(
         "a larger push is sent in several messages",
-        Shows::Metric(names::EVENTS_BUS_PUSHES_SENT),
+        Shows::Metric(metrics::EVENTS_BUS_PUSHES_SENT),
         "tests/events_gateway/bus.rs::a_large_push_goes_in_parts",
     ),
 ]);
@@ -423,5 +537,52 @@ pub(super) fn check(checked: &Checked) -> Vec<SettingsError> {
             vec![SettingsError::missing(&BUS[0], allowed)]
         }
         false => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_read_back_as_they_are_shown() {
+        assert_eq!(parse_routes(" "), Ok(Vec::new()));
+        let text =
+            "orders.*=http://orders:8000 orders.get=https://h/base lobby.chat.*=http://[::1]:9";
+        assert_eq!((ROUTES.read)(text).as_deref(), Ok(text));
+        let read = (ROUTES.read)("a=HTTP://H:80/x//\n\tb=http://b?".trim_end_matches('?'));
+        assert_eq!(read.as_deref(), Ok("a=http://h/x b=http://b"));
+    }
+
+    #[test]
+    fn the_first_wrong_route_is_named_without_a_secret() {
+        for (text, item, allowed) in [
+            ("s3cret", "***", "EVENTS=URL, several"),
+            ("http://u:s3cret@h", "http://***", "EVENTS=URL with http"),
+            ("a=http://a b", "***", "EVENTS=URL, several"),
+            ("*=http://h", "*", "orders.* for all"),
+            ("=http://h", "", "orders.* for all"),
+            ("identify=http://h", "identify", "neither identify"),
+            ("gateway.*=http://h", "gateway.*", "nor gateway.*"),
+            ("a.*=s3cret", "***", "after a.*="),
+            ("a.*=http://u:s3cret@h", "***", "EVENTS=URL with http"),
+            ("a.*=http://u:p s3cret=x@h", "***", "without a user"),
+            ("a.*=http://h?k=s3cret b", "***", "without a user"),
+            ("a.*=ftp://h:1", "ftp://h:1", "http://HOST:PORT/PATH"),
+            ("a.*=http://h a.*=http://h", "a.*", "these go to a.*"),
+            ("role.*=http://h", "role.*", "these go to lobby"),
+        ] {
+            let refused = parse_routes(text).expect_err(text);
+            assert_eq!(refused.item, item, "{text}");
+            assert!(refused.allowed.contains(allowed), "{text}: {refused:?}");
+            let shown = Kind::Form(&ROUTES).shown_when_wrong(&refused.item);
+            assert!(!shown.contains("s3cret"), "{text}: {shown}");
+        }
+        let many: String = (0..33).map(|n| format!("r{n}=http://h ")).collect();
+        let refused = parse_routes(&many).expect_err("too many");
+        assert_eq!(
+            (&*refused.item, &*refused.allowed),
+            ("r32", "at most 32 routes")
+        );
     }
 }

@@ -9,33 +9,39 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, unbounded};
 use tokio::sync::oneshot;
 
+use crate::commands::{GatewayKind, TokenUse};
+use crate::gateways::events::aside::aside;
 use crate::gateways::events::broadcast::{Broadcast, Wrong, refusal};
 use crate::gateways::events::bus::PushOutcome;
 use crate::gateways::events::bus::open::Bus;
+use crate::gateways::events::connection::device_of;
 use crate::gateways::events::http_calls::{CallLimits, Calls};
 use crate::gateways::events::internal;
 use crate::gateways::events::internal::InternalAccess;
-use crate::gateways::events::proxy::{Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings};
-use crate::gateways::events::settings::EventsSettings;
-use crate::gateways::events::{
-    BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsService, EventsStats,
-    INNER_PATHS, Input, Push,
+use crate::gateways::events::metrics;
+use crate::gateways::events::proxy::{
+    Proxied, ProxiedPath, Proxy, ProxyLimits, ProxySettings, ProxyTokens,
 };
-use crate::gateways::shared::auth::warn_of_short;
+use crate::gateways::events::settings::{EventsSettings, shown};
+use crate::gateways::events::{
+    BROADCAST_PATH, CALL_PATH, EventsGateway, EventsGatewaySettings, EventsStats, INNER_PATHS,
+    Input, Push, ServiceCallStats, ServiceRow, Services,
+};
+use crate::gateways::shared::auth::{authenticator, warn_of, warn_of_short};
 use crate::gateways::shared::feed::NoFeed;
+use crate::gateways::shared::metrics::AUTH_REFUSALS;
+use crate::services;
+use crate::services::{ByService, ServicesAway, Upstream};
 use weirgate_bus::runtime::{Clock, LateWake, tls_roots};
 use weirgate_core::FrameBytes;
-use weirgate_server::http::services;
-use weirgate_server::http::services::{ServicesAway, Upstream};
 use weirgate_server::http::{
-    Answer, Bytes, ClientModule, FrontPage, Route, StatusCode, aside, client_routes,
+    Answer, Bytes, ClientModule, FrontPage, Route, StatusCode, client_routes,
 };
-use weirgate_server::run::{
-    CommonSettings, GatewayKind, Inputs, Parts, Prepared, Question, RunError, say,
-};
+use weirgate_server::run::{CommonSettings, Inputs, Parts, Prepared, Question, RunError, say};
 use weirgate_server::settings::{Checked, Part, Rows};
 use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
 use weirgate_wire::admission::Quota;
+use weirgate_wire::auth::Authenticator;
 use weirgate_wire::base::Finding;
 use weirgate_wire::json::ObjectWriter;
 
@@ -43,18 +49,28 @@ use weirgate_wire::json::ObjectWriter;
 pub(in crate::gateways) const EVENTS: GatewayKind = GatewayKind::new(
     "events",
     "Route devices' requests to HTTP services, and push events to devices",
-    Rows::gateway(&[Part::Nats, Part::Redis, Part::History, Part::StopCode])
-        .own(&[
-            super::settings::SERVICES,
-            super::settings::DEVICES,
-            super::settings::BUS,
-        ])
-        .changes(super::settings::CHANGES)
-        .defaults(super::settings::defaults),
+    Rows::gateway(&[
+        Part::Nats,
+        Part::Redis,
+        Part::History,
+        Part::StopCode,
+        Part::RequireAuth,
+        Part::Tokens,
+    ])
+    .own(&[
+        super::settings::SERVICES,
+        super::settings::DEVICES,
+        super::settings::BUS,
+    ])
+    .changes(super::settings::CHANGES)
+    .defaults(super::settings::defaults),
     start,
 )
 .check(super::settings::check)
-.dialect(crate::gateways::shared::dialects::EVENTS);
+.dialect(crate::gateways::shared::dialects::EVENTS)
+.tokens(TokenUse::Names(|identity| {
+    device_of(identity, None).map(drop)
+}));
 
 /// The most bytes of a service's response to a call, unless the limit on all responses together is lower.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -70,14 +86,26 @@ const CLOSE_BYTES_MIN: usize = 1024 * 1024;
 fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let own: EventsSettings = checked.get();
     let mut common = CommonSettings::new(checked);
+    let table = own.services();
+    let auth = checked.auth();
+    let (authenticator, keys) = authenticator(&auth, clock)?;
+    warn_of(&auth, &authenticator);
+    warn_of_optional_tokens(&authenticator);
+    let stats = Arc::new(EventsStats::default());
+    let tokens = ProxyTokens {
+        authenticator,
+        stats: Arc::clone(&stats.access),
+    };
     let mut gateway_settings = EventsGatewaySettings {
         message_bytes_max: common.limits.message_bytes_max,
+        services: table.clone(),
+        authenticator: tokens.authenticator.clone(),
         ..checked.get()
     };
     let proxy_limits: ProxyLimits = checked.get();
     common.limits.message_bytes_max = CLOSE_BYTES_MIN.max(4 * gateway_settings.message_bytes_max);
     common.service_connections_max =
-        gateway_settings.calls_max + proxy_connections_max(&proxy_limits);
+        gateway_settings.calls_max + proxy_connections_max(&table, &proxy_limits);
     let token = own.internal_auth_token.clone();
     if token.is_none() {
         tracing::warn!("INTERNAL_AUTH_TOKEN is not set: nobody can push events");
@@ -88,8 +116,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         body_bytes_max: own.broadcast_bytes_max,
         bodies: Quota::new("broadcast_bytes", own.broadcasts_bytes_max),
     };
-    let stats = Arc::new(EventsStats::default());
-    let services = services(&own)?;
+    let services = services(&own, &table)?;
     let away = ServicesAway::of(&services);
     let (input, inputs) = unbounded();
     let to_loop = ToLoop {
@@ -103,10 +130,16 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         wake: to_loop.wake.clone(),
     };
     let frame_bytes = to_loop.frame_bytes.clone();
-    let proxy = Proxy::new(proxy_settings(proxy_limits, &services, &common, clock));
+    let proxy = Proxy::new(ProxySettings {
+        services: proxied(&table, &services),
+        inner_paths: &INNER_PATHS,
+        limits: proxy_limits,
+        held: common.limits.http_held.clone(),
+        clock,
+        tokens,
+    });
     let answers = Quota::new("answer_bytes", own.answers_bytes_max as u64);
-    let for_calls = services.clone().into();
-    let calls = start_calls(&own, for_calls, answers.clone(), to_loop.clone())?;
+    let calls = start_calls(&own, services.clone(), answers.clone(), to_loop.clone())?;
     let (bus, to_start) = Bus::prepare(checked, to_loop.clone())?.unzip();
     let to_start = to_start.unwrap_or_default();
     gateway_settings.shares_pushes = bus.is_some();
@@ -120,14 +153,13 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         bus: bus.clone(),
     };
     let mut metrics = calls.metrics();
-    metrics.extend(gateway_metrics(&stats));
     metrics.extend(proxy.metrics());
     metrics.push(away.metric());
     metrics.extend(bus.iter().flat_map(Bus::metrics));
     let (away_stats, bus_stats, bus_health) = (away.clone(), bus.clone(), bus.clone());
-    let urls = EventsService::ALL.map(|service| upstream(&own, service).to_string());
     let bus_address = bus.as_ref().map(|bus| bus.address.clone());
     let gateway = EventsGateway::new(gateway_settings, common.origins(), Arc::clone(&stats));
+    metrics.extend(gateway_metrics(&stats, &gateway.service_stats()));
     let waiting = Arc::new(gateway.waiting_bytes().clone());
     metrics.push(GatewayMetric::number(
         &names::EVENT_WAITING_BYTES,
@@ -138,7 +170,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         .holdings()
         .chain([access.bodies.clone(), answers])
         .collect();
-    let prepared = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
+    let parts = Parts::new(EVENTS.name, common, NoFeed::default(), gateway)
         .frame_bytes(frame_bytes)
         .routes(move |telemetry| {
             let broadcast = move |body| pusher.clone().answer(body);
@@ -174,21 +206,28 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
         .inputs(inputs)
         .output(move |call| calls.make(call))
         .threads(move || to_start.threads.start())
-        .asks(questions)
+        .asks(questions);
+    let prepared = keys
+        .add_to(parts)
         .prepare(clock, move |listening| {
             let websocket = listening.url("ws", EventsGateway::PATH);
-            let ([lobby, measurement, simulation], bus) = (&urls, bus_address.as_deref());
+            let (lobby, measurement) = (&own.lobby_url, &own.measurement_url);
+            let (simulation, bus) = (&own.simulation_url, bus_address.as_deref());
+            let routes = Some(shown(&own.routes)).filter(|routes| !routes.is_empty());
+            let routes_line = routes.iter().map(|routes| format!("\n  Routes:      {routes}"));
+            let routes_line: String = routes_line.collect();
             let bus_line = bus.map_or_else(String::new, |bus| format!("\n  Bus:         {bus}"));
             let pages = listening.page_lines(13);
             let text = format!(
                 "weirgate events\n  Lobby:       {lobby}\n  Measurement: {measurement}\n  \
-                 Simulation:  {simulation}{bus_line}\n  WebSocket:   {websocket}{pages}"
+                 Simulation:  {simulation}{routes_line}{bus_line}\n  WebSocket:   {websocket}{pages}"
             );
             say(&text, || {
                 tracing::info!(
                     lobby,
                     measurement,
                     simulation,
+                    routes,
                     bus,
                     websocket,
                     "weirgate events"
@@ -203,27 +242,21 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
 }
 
 /// How many connections of the proxy to all proxied services there may be.
-fn proxy_connections_max(limits: &ProxyLimits) -> usize {
-    let proxied = EventsService::ALL
-        .iter()
-        .filter(|s| !s.proxied().is_empty());
+fn proxy_connections_max(table: &Services, limits: &ProxyLimits) -> usize {
+    let proxied = table.rows().iter().filter(|row| !row.proxied.is_empty());
     proxied.count() * limits.service_connections_max
 }
 
-/// The services, ordered by number.
-fn services(
-    own: &EventsSettings,
-) -> Result<[services::Service; EventsService::ALL.len()], RunError> {
-    let wants_tls = EventsService::ALL
-        .iter()
-        .any(|&s| upstream(own, s).wants_tls());
+/// The services of the table, in the order of their numbers.
+fn services(own: &EventsSettings, table: &Services) -> Result<Vec<services::Service>, RunError> {
+    let rows = table.rows().iter().map(|row| (row.name, upstream(row)));
+    let rows: Vec<_> = rows.collect();
+    let wants_tls = rows.iter().any(|(_, upstream)| upstream.wants_tls());
     let tls = wants_tls.then(|| tls_roots::client(own.upstream_ca_file.as_deref()));
     let wrong = |error| RunError::Settings(format!("--upstream-ca-file: {error}"));
     let tls = tls.transpose().map_err(wrong)?;
-    let service = |service: EventsService| {
-        services::Service::new(service.label(), upstream(own, service), tls.clone())
-    };
-    Ok(EventsService::ALL.map(service))
+    let service = |(name, upstream)| services::Service::new(name, upstream, tls.clone());
+    Ok(rows.into_iter().map(service).collect())
 }
 
 /// The check of a service for `--check --connect`.
@@ -243,40 +276,34 @@ fn question(service: &services::Service) -> Question {
 }
 
 /// The address of a service.
-fn upstream(own: &EventsSettings, service: EventsService) -> Upstream {
-    let url = match service {
-        EventsService::Lobby => &own.lobby_url,
-        EventsService::Measurement => &own.measurement_url,
-        EventsService::Simulation => &own.simulation_url,
-    };
-    match Upstream::parse(url) {
+fn upstream(row: &ServiceRow) -> Upstream {
+    match Upstream::parse(&row.url) {
         Some(upstream) => upstream,
-        None => unreachable!("the form of the row reads it"),
+        None => unreachable!("the form of the setting reads it"),
     }
 }
 
-fn proxy_settings(
-    limits: ProxyLimits,
-    services: &[services::Service],
-    common: &CommonSettings,
-    clock: Clock,
-) -> ProxySettings {
-    let paths = |service: EventsService| {
-        let paths = service.proxied().iter();
-        paths.map(|&(path, cut)| ProxiedPath { path, cut })
-    };
-    let proxied = |(number, service): (EventsService, &services::Service)| Proxied {
+/// The services behind the proxy, with their paths.
+fn proxied(table: &Services, services: &[services::Service]) -> Vec<Proxied> {
+    let proxied = |(row, service): (&ServiceRow, &services::Service)| Proxied {
         service: service.clone(),
-        paths: paths(number).collect(),
+        paths: row
+            .proxied
+            .iter()
+            .map(|&(path, cut)| ProxiedPath { path, cut })
+            .collect(),
     };
-    let services = EventsService::ALL.into_iter().zip(services);
-    let services = services.filter(|(number, _)| !number.proxied().is_empty());
-    ProxySettings {
-        services: services.map(proxied).collect(),
-        inner_paths: &INNER_PATHS,
-        limits,
-        held: common.limits.http_held.clone(),
-        clock,
+    let services = table.rows().iter().zip(services);
+    let services = services.filter(|(row, _)| !row.proxied.is_empty());
+    services.map(proxied).collect()
+}
+
+/// Warns that a token is no proof while a device may also come without one.
+fn warn_of_optional_tokens(authenticator: &Authenticator) {
+    if !authenticator.required && authenticator.has_keys() {
+        tracing::warn!(
+            "there are keys for tokens and REQUIRE_AUTH is off: a device without a good token still names itself"
+        );
     }
 }
 
@@ -323,19 +350,23 @@ fn health_route(telemetry: &Arc<Telemetry>, away: ServicesAway, bus: Option<Bus>
 }
 
 /// The metrics of the gateway.
-fn gateway_metrics(stats: &Arc<EventsStats>) -> Vec<GatewayMetric> {
+fn gateway_metrics(
+    stats: &Arc<EventsStats>,
+    by_service: &ByService<ServiceCallStats>,
+) -> Vec<GatewayMetric> {
     let number = |name, read| GatewayMetric::number(name, stats, read);
     let by_label = |name, read| GatewayMetric::by_label(name, stats, read);
     vec![
-        by_label(&names::UPSTREAM_CALLS_SKIPPED, |s| {
-            s.calls_skipped().collect()
+        services::numbers(&metrics::UPSTREAM_CALLS_SKIPPED, by_service, |s| {
+            s.skipped.get()
         }),
-        by_label(&names::UPSTREAM_CIRCUIT_OPEN, |s| {
-            s.circuits_open().collect()
+        services::numbers(&metrics::UPSTREAM_CIRCUIT_OPEN, by_service, |s| {
+            s.open.get()
         }),
-        by_label(&names::EVENT_ERRORS, |s| s.errors().collect()),
+        by_label(&metrics::EVENT_ERRORS, |s| s.errors().collect()),
+        GatewayMetric::by_label(&AUTH_REFUSALS, &stats.access, |s| s.refusals().collect()),
         number(&names::PUSHES, |s| s.pushes.get()),
-        number(&names::MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
+        number(&metrics::MESSAGES_FORGOTTEN, |s| s.messages_forgotten.get()),
     ]
 }
 

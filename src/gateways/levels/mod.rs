@@ -5,4 +5,5 @@ pub mod feed;
 mod pages;
 mod relay;
 mod settings;
+mod slow_line;
 pub(super) mod start;

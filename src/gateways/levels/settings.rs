@@ -70,9 +70,8 @@ pub(super) const OF_LEVELS: &[Setting] = &RELAYS.of([
         "Relay another NATS subject under KEY; may be repeated",
     )
     .more(
-        "Clients get the last message of the subject. stream defaults to the stream that holds the subject; weirgate waits for the stream and \
-            never creates the stream. durable defaults to gateway_KEY. In the environment, several \
-            relays are separated by spaces.",
+        "Clients get the last message of the subject. stream defaults to the stream that holds the subject, which \
+         weirgate never creates; durable to gateway_KEY. In the environment, several relays are separated by spaces.",
     )
     .in_short_help(),
     Setting::new(

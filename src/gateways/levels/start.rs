@@ -13,15 +13,15 @@ use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 
+use crate::commands::GatewayKind;
 use crate::gateways::levels::client::{DemoGateway, LevelsGateway, LevelsPath};
 use crate::gateways::levels::feed::{
     Endpoint, KEYS, LevelsFeed, LevelsFeedSettings, LevelsJudge, SUBJECTS, TOPIC,
 };
-use crate::gateways::levels::pages::{
-    SlowLine, TAB_PATH, health_route, keys_route, slow_route, tab_route,
-};
+use crate::gateways::levels::pages::{TAB_PATH, health_route, keys_route, tab_route};
 use crate::gateways::levels::relay::{DURABLES, RelaySettings};
 use crate::gateways::levels::settings::{DemoSettings, LevelsSettings, Market};
+use crate::gateways::levels::slow_line::{SlowLine, slow_route};
 use crate::gateways::shared::bus::nats;
 use weirgate_bus;
 use weirgate_bus::Source;
@@ -33,7 +33,7 @@ use weirgate_core::{FrameBytes, Gateway};
 use weirgate_server::http::Route;
 use weirgate_server::http::page::{self, PageParts};
 use weirgate_server::run::{
-    CommonSettings, GatewayKind, Inputs, Listening, Parts, Prepared, Question, RunError, say,
+    CommonSettings, Inputs, Listening, Parts, Prepared, Question, RunError, say,
 };
 use weirgate_server::settings::{Checked, NatsAccess, Part, Rows, SecretUrl, SettingsError, flag};
 

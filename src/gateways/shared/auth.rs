@@ -9,16 +9,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::gateways::shared::access::AccessStats;
+use crate::gateways::shared::metrics;
+use crate::keys::{
+    KeyFetchStats, KeyFetches, KeyFiles, KeyUrl, KeyWatch, KeysChanged, KeysInForce,
+};
 use weirgate_bus::runtime::{Clock, LateWake};
 use weirgate_core::BusEvent;
 use weirgate_core::{Feed, Gateway};
 use weirgate_server::run::files;
-use weirgate_server::run::files::{
-    KeyFetchStats, KeyFetches, KeyFiles, KeyUrl, KeyWatch, KeysChanged, KeysInForce,
-};
 use weirgate_server::run::{Inputs, Parts, Question, Reload, Reloaded, RunError};
 use weirgate_server::settings::{AuthSettings, SecretText};
-use weirgate_server::telemetry::{GatewayMetric, names};
+use weirgate_server::telemetry::GatewayMetric;
 use weirgate_wire::auth::{Acl, AclChanges, ApiKey, Authenticator, KeySet, NameSyntax};
 use weirgate_wire::base::Finding;
 
@@ -47,8 +48,8 @@ impl KeyUpdates {
             return Vec::new();
         };
         vec![
-            GatewayMetric::by_label(&names::KEY_FETCHES, &stats, KeyFetchStats::outcomes),
-            GatewayMetric::number(&names::KEY_SET_AGE, &stats, KeyFetchStats::age_s),
+            GatewayMetric::by_label(&metrics::KEY_FETCHES, &stats, KeyFetchStats::outcomes),
+            GatewayMetric::number(&metrics::KEY_SET_AGE, &stats, KeyFetchStats::age_s),
         ]
     }
 
@@ -143,8 +144,8 @@ fn is_short(secret: Option<&SecretText>) -> bool {
 /// The metrics of tokens and rates.
 pub(in crate::gateways) fn access_metrics(stats: &Arc<AccessStats>) -> [GatewayMetric; 2] {
     [
-        GatewayMetric::by_label(&names::AUTH_REFUSALS, stats, |s| s.refusals().collect()),
-        GatewayMetric::number(&names::REQUESTS_LIMITED, stats, |s| {
+        GatewayMetric::by_label(&metrics::AUTH_REFUSALS, stats, |s| s.refusals().collect()),
+        GatewayMetric::number(&metrics::REQUESTS_LIMITED, stats, |s| {
             s.requests_limited.get()
         }),
     ]

@@ -3,10 +3,10 @@
 
 use sonic_rs::Serialize;
 
+use crate::commands::{BusWord, Dialect};
 use crate::gateways::channels::ChannelsGateway;
 use crate::gateways::events::EventsGateway;
 use crate::gateways::levels::client::LevelsGateway;
-use weirgate_server::run::{BusWord, Dialect};
 use weirgate_wire::json;
 
 /// Symbols in a `subscribe` of trades.

@@ -18,4 +18,5 @@ pub(super) mod dialects;
 pub(super) mod feed;
 pub(super) mod history;
 pub(super) mod members;
+pub(super) mod metrics;
 pub(super) mod reading;

@@ -70,7 +70,7 @@ impl TradesFeed {
         let counts = &mut self.stats.subjects[0];
         match made {
             Ok(publication) => {
-                counts.came(message.received);
+                counts.record(message.received);
                 self.stats.last_message_unix_ms = Some(message.received.unix_ms());
                 Some(publication)
             }

@@ -7,6 +7,7 @@ mod candles;
 mod client;
 pub mod feed;
 mod leaving;
+pub(super) mod metrics;
 mod request;
 mod settings;
 pub(super) mod start;
@@ -33,7 +34,7 @@ use weirgate_core::{
     Incoming, Joined, Limits, NameRefusal, NotRecovered, Publication, SessionKey, TopicName,
     Wanted, earliest,
 };
-use weirgate_wire::auth::{Authenticator, Identity, Origins, Refusal, first_protocol};
+use weirgate_wire::auth::{Authenticator, Identity, Origins, RefusedToken, first_protocol};
 use weirgate_wire::head::RequestHead;
 use weirgate_wire::json::{ObjectWriter, TextList};
 
@@ -342,26 +343,20 @@ impl Gateway for TradesGateway {
             ..Accepted::default()
         };
         let tokens = &self.settings.authenticator;
-        let token = tokens.token(head);
-        let judged = token.as_ref().map_err(|refusal| *refusal);
-        let judged = judged.and_then(|token| tokens.identify(token.as_ref(), core.now()));
-        let judged = judged.and_then(|identity| {
+        let judged = tokens.judge(head, core.now(), |identity| {
             let marks = identity.marks(None);
             core.admit(key, identity.user.as_deref(), Some(&marks))?;
             accepted.marks = Some(Arc::new(marks));
-            Ok(identity)
+            Ok(())
         });
         let identity = match judged {
-            Ok(identity) => identity,
-            Err(refusal) if tokens.required || refusal == Refusal::Revoked => {
+            Ok(identity) => identity.unwrap_or_default(),
+            Err(RefusedToken { refusal, user }) => {
                 self.stats.access.count_refusal(refusal);
                 accepted.refusal = Some(refusal.label());
-                let user = tokens.refused_user(token.ok().flatten().as_ref(), refusal);
                 name_for_log(&mut accepted, user.as_deref(), head);
                 return Admission::AcceptThenClose(accepted, close_of(refusal));
             }
-            // Without REQUIRE_AUTH a bad token is ignored.
-            Err(_) => Identity::default(),
         };
         name_for_log(&mut accepted, identity.user.as_deref(), head);
         let client = Client {

@@ -2,12 +2,12 @@
 
 use std::net::Ipv6Addr;
 
+use crate::gateways::shared::metrics as shared_metrics;
 use crate::gateways::trades::{CandleSettings, TradesGatewaySettings};
 use weirgate_core::{DeflateWindow, Limits};
 use weirgate_server::settings::{
     Change, Groups, Heading, Kind, Listen, ListenSettings, Setting, Shows, With, field, group,
 };
-use weirgate_server::telemetry::names;
 
 group! {
     /// What the start of `weirgate trades` needs; the limits of clients are in [`TradesGatewaySettings`].
@@ -61,7 +61,7 @@ pub(super) const OWN: &[Setting] = &Heading("Trades").of([
     )
     .limit(
         "the message is dropped, and the client gets an error once a second",
-        Shows::Metric(names::REQUESTS_LIMITED),
+        Shows::Metric(shared_metrics::REQUESTS_LIMITED),
         "tests/trades_gateway.rs::who_sends_too_much_is_told_once_a_second",
     ),
     Setting::new(

@@ -9,10 +9,13 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use crate::commands::{GatewayKind, TokenUse};
 use crate::gateways::shared::auth::{access_metrics, authenticator, warn_of};
 use crate::gateways::shared::bus::{Bus, redis};
+use crate::gateways::shared::metrics as shared_metrics;
 use crate::gateways::shared::reading::{Reading, open};
 use crate::gateways::trades::feed::{PATTERN, TradesFeed};
+use crate::gateways::trades::metrics;
 use crate::gateways::trades::settings::TradesSettings;
 use crate::gateways::trades::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
 use weirgate_bus::runtime::Clock;
@@ -22,11 +25,9 @@ use weirgate_core::{FrameBytes, Limits};
 use weirgate_server::http::{
     Answer, ClientModule, FrontPage, Handler, Route, StatusCode, client_routes,
 };
-use weirgate_server::run::{
-    CommonSettings, GatewayKind, Parts, Prepared, RunError, StatsLine, TokenUse, say,
-};
+use weirgate_server::run::{CommonSettings, Parts, Prepared, RunError, StatsLine, say};
 use weirgate_server::settings::{Checked, Part, RedisAccess, Rows, StreamSettings, flag};
-use weirgate_server::telemetry::{GatewayMetric, Telemetry, names};
+use weirgate_server::telemetry::{GatewayMetric, Telemetry};
 use weirgate_wire::auth::{NamePatterns, NameSyntax};
 use weirgate_wire::json::ObjectWriter;
 
@@ -157,19 +158,21 @@ fn server_id() -> String {
 }
 
 fn metrics(stats: &Arc<TradesStats>, candles: Option<&CandleSettings>) -> Vec<GatewayMetric> {
-    let mut metrics = vec![GatewayMetric::number(&names::SUBSCRIPTIONS, stats, |s| {
-        s.subscriptions.get()
-    })];
+    let mut metrics = vec![GatewayMetric::number(
+        &shared_metrics::SUBSCRIPTIONS,
+        stats,
+        |s| s.subscriptions.get(),
+    )];
     metrics.extend(access_metrics(&stats.access));
     if let Some(CandleSettings { pairs_max, .. }) = candles {
         let candles = &stats.candles;
         metrics.extend([
-            GatewayMetric::number(&names::CANDLE_PAIRS, candles, |s| s.pairs.get()),
-            GatewayMetric::fixed(&names::CANDLE_PAIRS_MAX, *pairs_max),
-            GatewayMetric::by_label(&names::CANDLE_TRADES_DROPPED, candles, |s| {
+            GatewayMetric::number(&metrics::CANDLE_PAIRS, candles, |s| s.pairs.get()),
+            GatewayMetric::fixed(&metrics::CANDLE_PAIRS_MAX, *pairs_max),
+            GatewayMetric::by_label(&metrics::CANDLE_TRADES_DROPPED, candles, |s| {
                 s.dropped().collect()
             }),
-            GatewayMetric::by_label(&names::SUBSCRIPTIONS_LIMITED, candles, |s| {
+            GatewayMetric::by_label(&shared_metrics::SUBSCRIPTIONS_LIMITED, candles, |s| {
                 vec![("candle_pairs", s.limited.get())]
             }),
         ]);

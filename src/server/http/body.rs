@@ -1,5 +1,4 @@
-//! Bodies in pieces: request bodies for handlers, answer bodies for clients. And a separate thread for work on large
-//! bodies.
+//! Bodies in pieces: request bodies for handlers, answer bodies for clients.
 //!
 //! A request body has a least speed: a client that sends a byte now and then must hold neither a connection to a
 //! service nor room for its body.
@@ -13,8 +12,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use weirgate_bus::runtime::Clock;
@@ -128,7 +125,7 @@ impl RequestBody {
     /// Like [`read`](Self::read), and charges the bytes.
     ///
     /// # Errors
-    /// The body is too long, too slow or broken, or has to are evicted.
+    /// The body is too long, too slow or broken, or has to be evicted.
     pub async fn read_held(
         self,
         bytes_max: usize,
@@ -161,23 +158,23 @@ impl HeldBody<'_> {
         self.permit.quota().make_room(now_us);
     }
 
-    /// Whether the body has to are evicted. If not, wakes the reader once it has to.
+    /// Whether the body has to be evicted. If not, wakes the reader once it has to.
     fn is_evicted(&self, cx: &Context<'_>) -> bool {
         self.permit.wake_with(cx.waker());
         self.permit.is_evicted()
     }
 
-    /// The body is whole and will be used soon, so it no longer is evicted.
+    /// The body is whole and will be used soon, so it is no longer evicted.
     fn settle(self) {
         self.permit.progress(u64::MAX);
     }
 }
 
 /// Reads the whole body, at most `bytes_max`. The pieces are joined as they come: a list of small pieces would take
-/// many times the memory of the body. With `held`, charges the bytes; after its last byte a body no longer is evicted.
+/// many times the memory of the body. With `held`, charges the bytes; after its last byte a body is no longer evicted.
 ///
 /// # Errors
-/// The body is too long, too slow or broken, or has to are evicted.
+/// The body is too long, too slow or broken, or has to be evicted.
 pub async fn read<B>(
     mut body: B,
     bytes_max: usize,
@@ -277,33 +274,6 @@ impl Body for RequestBody {
 /// without the end of the body, so that no client takes a part for the whole: the last chunk is missing, or, where the
 /// end of the connection would be the end of the body, the connection is reset.
 pub(crate) type AnswerBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>;
-
-/// Work on at most this many bytes runs on the calling thread: it takes about 1 ms.
-const HERE_BYTES_MAX: usize = 256 * 1024;
-
-/// The most jobs on other threads at the same time; more jobs wait, so that they never take all cores from the loop.
-const PLACES: usize = 2;
-
-static FREE: Semaphore = Semaphore::const_new(PLACES);
-
-/// Runs `work` on another thread, or on the calling thread if `bytes`, the size of its input, is small. Returns `None`
-/// if the work panicked on the other thread.
-pub async fn aside<T: Send + 'static>(
-    bytes: usize,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    if bytes <= HERE_BYTES_MAX {
-        return Some(work());
-    }
-    // The semaphore is never closed.
-    let place = FREE.acquire().await.ok()?;
-    // The work holds the permit even if the caller stops waiting.
-    let placed = move || {
-        let _place = place;
-        work()
-    };
-    spawn_blocking(placed).await.ok()
-}
 
 /// The least speed of a body. Clients on the slowest links send three times as fast.
 const BYTES_PER_SECOND_MIN: u32 = 512;

@@ -1,7 +1,7 @@
 //! Who sends a plain request, and whether it may be here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hyper::header::{HeaderMap, HeaderValue};
 use tokio::sync::watch;
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::{Connected, Revoked};
 use weirgate_wire::admission::{ClientAddr, Peer, TrustedProxies};
-use weirgate_wire::auth::Refusal;
+use weirgate_wire::auth::{Refusal, TokenMarks};
 
 /// What the address of a client is read by, and who is refused.
 #[derive(Clone, Debug)]
@@ -44,7 +44,16 @@ pub struct Caller {
     /// Whether the peer is a trusted proxy.
     pub is_proxied: bool,
     certificate: Option<Arc<str>>,
+    /// Shared with the connection, which ends the request when its sender is cut off.
+    token: Arc<OnceLock<Known>>,
     access: Arc<ClientAccess>,
+}
+
+/// Whose token a request has.
+#[derive(Debug)]
+struct Known {
+    user: Option<Box<str>>,
+    marks: TokenMarks,
 }
 
 impl Caller {
@@ -60,6 +69,7 @@ impl Caller {
             address: access.trusted_proxies.client(peer, lines),
             is_proxied: access.trusted_proxies.trusts_peer(peer),
             certificate,
+            token: Arc::default(),
             access: Arc::clone(access),
         }
     }
@@ -79,7 +89,22 @@ impl Caller {
     /// An operator has cut the sender off.
     pub(super) fn admit(&self) -> Result<(), Refusal> {
         let ClientAccess { revoked, clock, .. } = &*self.access;
-        let who = Connected::at(self.address, self.certificate.as_deref());
+        let token = self.token.get();
+        let who = Connected {
+            user: token.and_then(|token| token.user.as_deref()),
+            marks: token.map(|token| &token.marks),
+            ..Connected::at(self.address, self.certificate.as_deref())
+        };
         revoked.admit(&who, clock.now().unix_ms())
+    }
+
+    /// The same once the token of the request is judged: from here on its user and its marks count too.
+    ///
+    /// # Errors
+    /// An operator has cut the sender off.
+    pub fn admit_token(&self, user: Option<&str>, marks: TokenMarks) -> Result<(), Refusal> {
+        let user = user.map(Into::into);
+        self.token.get_or_init(|| Known { user, marks });
+        self.admit()
     }
 }

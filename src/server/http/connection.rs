@@ -144,13 +144,10 @@ pub(super) async fn serve(
         peer,
         is_tls,
     };
-    let mut http = server
-        .protocol
-        .serve_connection(TokioIo::new(gate.clone()), requests);
-    if is_last_request {
-        // There is no room for the connection, so hyper closes it after the answer.
-        Pin::new(&mut http).graceful_shutdown();
-    }
+    let mut protocol = server.protocol.clone();
+    // Without room for the connection, hyper ends it after the answer.
+    protocol.keep_alive(!is_last_request);
+    let mut http = protocol.serve_connection(TokioIo::new(gate.clone()), requests);
     let unwritten = Unwritten {
         of: &settings.held,
         client: peer.client(),
@@ -233,7 +230,7 @@ struct Unwritten<'s> {
 }
 
 impl Unwritten<'_> {
-    /// Sets the permit to this many bytes. Returns whether the connection has to are evicted, because all clients together
+    /// Sets the permit to this many bytes. Returns whether the connection has to be evicted, because all clients together
     /// hold too many.
     fn is_evicted(&mut self, bytes: usize, now_us: u64, cx: &Context<'_>) -> bool {
         if bytes == 0 {

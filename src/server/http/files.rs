@@ -1,6 +1,6 @@
 //! Files inside the binary. Each is also compressed with gzip once at the start, and each of the two forms has an
 //! entity tag: browsers ask each time, and usually get a 304. Browser clients are among the files: a client is a
-//! script, joined at the start from modules of `clients/js`, and a file with its types.
+//! script and a file with its types, which `scripts/serve_clients.mjs` makes of the modules of `clients/js`.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,10 +12,7 @@ use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
 
-mod compact;
-
 use super::site::{Answer, RequestParts, Route};
-use compact::compact;
 use weirgate_wire::space;
 
 /// Allows scripts, styles and connections of this origin only, and no framing of a page.
@@ -178,64 +175,31 @@ pub enum ClientModule {
     Events,
 }
 
-/// A module of `clients/js`: script and types.
-type Module = (&'static str, &'static str);
-
-macro_rules! module {
+/// Script and types of a client, as they are served.
+macro_rules! client {
     ($name:literal) => {
-        (
-            include_str!(concat!("../../../clients/js/", $name, ".js")),
-            include_str!(concat!("../../../clients/js/", $name, ".d.ts")),
-        )
+        [
+            File::new(
+                concat!("/", $name, ".js"),
+                include_str!(concat!("../../../clients/js/served/", $name, ".js")),
+            ),
+            File::new(
+                concat!("/", $name, ".d.ts"),
+                include_str!(concat!("../../../clients/js/served/", $name, ".d.ts")),
+            ),
+        ]
     };
 }
-
-const WEIRGATE: Module = module!("weirgate");
-const SESSION: Module = module!("session");
-const SUBSCRIBER: Module = module!("subscriber");
-const TRADES: Module = module!("trades");
-const CHANNELS: Module = module!("channels");
-const EVENTS: Module = module!("events");
-const EVENT_STREAM: Module = module!("event-stream");
-
-/// The paths of a script and its types, and the modules of both. A module comes after the modules that it imports.
-type Client = ([&'static str; 2], &'static [Module]);
 
 /// The files of a gateway's client, and of the event stream, which any client can use in place of a WebSocket.
 fn files_of(client: ClientModule) -> Vec<File> {
-    let own: Client = match client {
-        ClientModule::Levels => (["/weirgate.js", "/weirgate.d.ts"], &[WEIRGATE]),
-        ClientModule::Trades => (
-            ["/trades.js", "/trades.d.ts"],
-            &[WEIRGATE, SESSION, SUBSCRIBER, TRADES],
-        ),
-        ClientModule::Channels => (
-            ["/channels.js", "/channels.d.ts"],
-            &[WEIRGATE, SESSION, SUBSCRIBER, CHANNELS],
-        ),
-        ClientModule::Events => (["/events.js", "/events.d.ts"], &[WEIRGATE, SESSION, EVENTS]),
+    let own = match client {
+        ClientModule::Levels => client!("weirgate"),
+        ClientModule::Trades => client!("trades"),
+        ClientModule::Channels => client!("channels"),
+        ClientModule::Events => client!("events"),
     };
-    let event_stream: Client = (["/event-stream.js", "/event-stream.d.ts"], &[EVENT_STREAM]);
-    let files = [own, event_stream].map(|([script, types], modules)| {
-        let code = joined(modules.iter().map(|module| module.0));
-        let declarations = joined(modules.iter().map(|module| module.1));
-        let file = |path, text: String| File {
-            path,
-            text: text.into(),
-        };
-        [file(script, compact(&code)), file(types, declarations)]
-    });
-    files.into_iter().flatten().collect()
-}
-
-/// Joins modules to one. Leaves out imports and re-exports, because the modules before have these names. Other exports
-/// stay, so that a page can import `RequestError` from the same file. This works because the clients are written in one
-/// style: an import is a single line, and no two modules have the same name at the top level. The tests load each
-/// joined file.
-fn joined(modules: impl Iterator<Item = &'static str>) -> String {
-    let lines = modules.flat_map(|module| module.split_inclusive('\n'));
-    let is_gone = |line: &&str| line.starts_with("import ") || line.starts_with("export { ");
-    lines.filter(|line| !is_gone(line)).collect()
+    own.into_iter().chain(client!("event-stream")).collect()
 }
 
 /// Returns a route for each file of a client.

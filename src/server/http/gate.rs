@@ -182,7 +182,7 @@ impl Gate {
         }
     }
 
-    /// Returns the reason if the connection has to are evicted because of the bytes that it holds. If not, wakes the task
+    /// Returns the reason if the connection has to be evicted because of the bytes that it holds. If not, wakes the task
     /// once it has to.
     pub(super) fn is_evicted(&self, cx: &Context<'_>) -> Option<CloseReason> {
         let state = &mut *self.0.borrow_mut();

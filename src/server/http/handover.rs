@@ -94,10 +94,10 @@ pub struct Handover {
 /// Returns a connection with a request for a WebSocket to the reactor. Called on the HTTP thread, so it must not block.
 pub type WayBack = Arc<dyn Fn(Handover) + Send + Sync>;
 
-/// The most log lines a second about connections that had to are evicted, broke the protocol of TLS, or were cut off.
+/// The most log lines a second about connections that had to be evicted, broke the protocol of TLS, or were cut off.
 const END_LINES_PER_SECOND: u32 = 10;
 
-/// Reports the ends of connections that had to are evicted, broke the protocol of TLS, or were cut off: to the reactor, which counts
+/// Reports the ends of connections that had to be evicted, broke the protocol of TLS, or were cut off: to the reactor, which counts
 /// them, and to the log.
 #[derive(Debug)]
 pub(super) struct Ends {
@@ -265,8 +265,8 @@ impl ConnectionClock {
 
     fn moved(&self, awaits: &Cell<bool>, must_wait: bool) {
         let waited = awaits.replace(must_wait);
-        let stands_still = must_wait && (waited || self.working.get() == 0);
-        if !stands_still && !self.in_head.get() {
+        let is_idle = must_wait && (waited || self.working.get() == 0);
+        if !is_idle && !self.in_head.get() {
             self.set_since();
         }
         self.note_rest();

@@ -87,6 +87,8 @@ impl MetricsTexts {
         if let Some(kept) = kept.as_ref().filter(is_fresh) {
             return Bytes::copy_from_slice(&kept.text);
         }
+        // For the next text: the numbers of single topics come from a survey.
+        self.telemetry.surveys.ask();
         let text = match format {
             MetricsFormat::OpenMetrics => self.telemetry.open_metrics().into_bytes(),
             MetricsFormat::PrometheusText => self.telemetry.prometheus_text().into_bytes(),

@@ -55,7 +55,7 @@ impl HttpHandle {
         let _ = self.jobs.send(Job::Stop { within });
     }
 
-    /// The reason of the next connection that had to are evicted or broke the protocol of TLS; `None` if there is none.
+    /// The reason of the next connection that had to be evicted or broke the protocol of TLS; `None` if there is none.
     pub fn next_end(&self) -> Option<CloseReason> {
         self.ends.try_recv().ok()
     }

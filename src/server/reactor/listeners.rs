@@ -21,7 +21,7 @@ const RETRY_MAX_US: u64 = 500_000;
 
 /// Settings of the listening sockets and of accepted sockets.
 #[derive(Clone, Debug)]
-pub struct ListenSettings {
+pub struct ListenerSettings {
     /// The addresses to listen on for plain connections.
     pub addrs: Vec<ListenAddr>,
     /// The addresses to listen on for TLS.
@@ -32,7 +32,7 @@ pub struct ListenSettings {
     pub options: ListenOptions,
 }
 
-impl ListenSettings {
+impl ListenerSettings {
     /// Whether connections of some proxies begin with a header.
     pub fn has_headers(&self) -> bool {
         self.headers_from != TrustedProxies::None
@@ -232,7 +232,7 @@ pub(crate) struct ListenError {
 impl Listeners {
     /// Listens on every address. The first listener has the token `first`; the others have the next lower tokens.
     pub(super) fn bind(
-        settings: &ListenSettings,
+        settings: &ListenerSettings,
         registry: &Registry,
         first: Token,
     ) -> Result<Self, ListenError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, unbounded};
 
 use super::handshakes::Handshakes;
-use super::listeners::ListenSettings;
+use super::listeners::ListenerSettings;
 use crate::http::{Handover, HttpHandle, WayBack};
 use crate::telemetry::{HitLimit, Telemetry};
 use weirgate_bus::runtime::{TakenBytes, Wake};
@@ -73,7 +73,7 @@ impl TurnBudgets {
 #[derive(Clone, Debug)]
 pub struct ReactorSettings {
     /// The listening sockets.
-    pub listen: ListenSettings,
+    pub listen: ListenerSettings,
     /// Limits of each turn.
     pub budgets: TurnBudgets,
     /// The phases of a stop.
@@ -101,7 +101,7 @@ impl ReactorSettings {
     }
 
     /// The most time to which the limit grows while connections end.
-    pub fn stop_us_max(&self, connections: u64) -> u64 {
+    pub(crate) fn stop_us_max(&self, connections: u64) -> u64 {
         self.stop_us(connections) + self.stop_timeout_us
     }
 
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_stop_has_the_time_that_its_closes_need() {
         let settings = ReactorSettings {
-            listen: ListenSettings {
+            listen: ListenerSettings {
                 addrs: Vec::new(),
                 tls_addrs: Vec::new(),
                 headers_from: TrustedProxies::None,

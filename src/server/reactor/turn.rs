@@ -274,7 +274,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
             || self.hub.is_surveying()
     }
 
-    /// Whether another thread has put something in a channel, or has chosen a client to are evicted.
+    /// Whether another thread has put something in a channel, or has chosen a client to be evicted.
     fn has_messages(&self) -> bool {
         self.seams.have_messages() || self.sockets.may_evict()
     }

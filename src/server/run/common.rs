@@ -178,7 +178,7 @@ fn reactor_settings(checked: &Checked) -> ReactorSettings {
     let listen: ListenSettings = checked.get();
     let soft_bytes = checked.get::<Limits>().send_queue.soft_bytes;
     ReactorSettings {
-        listen: reactor::ListenSettings {
+        listen: reactor::ListenerSettings {
             addrs: listen.addrs(),
             tls_addrs: listen.tls_addrs(),
             headers_from: checked.headers_from(),

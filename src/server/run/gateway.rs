@@ -66,7 +66,7 @@ pub struct Parts<G: Gateway, F> {
     awaits_keys: Option<Arc<AtomicBool>>,
     inputs: Inputs<G::In>,
     output: Box<dyn FnMut(G::Out)>,
-    threads: Option<StartThreads>,
+    threads: Vec<StartThreads>,
     turn_max: Duration,
     questions: Vec<Question>,
 }
@@ -116,7 +116,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             awaits_keys: None,
             inputs: Inputs::none(),
             output: Box::new(|_| {}),
-            threads: None,
+            threads: Vec::new(),
             turn_max: watchdog::TURN_MAX,
             questions: Vec::new(),
         }
@@ -230,11 +230,11 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         self
     }
 
-    /// Sets the function that starts the gateway's own threads. Called after everything is assembled and
-    /// before the gateway listens.
+    /// Adds a function that starts threads of the gateway's own. Called after everything is assembled and before the
+    /// gateway listens.
     #[must_use]
     pub fn threads(mut self, start: impl FnOnce() -> Result<(), RunError> + 'static) -> Self {
-        self.threads = Some(Box::new(start));
+        self.threads.push(Box::new(start));
         self
     }
 
@@ -316,7 +316,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
         announce: impl FnOnce(&Listening),
     ) -> Result<(), RunError> {
         let Self { common, feed, .. } = self;
-        if let Some(start) = self.threads {
+        for start in self.threads {
             start()?;
         }
         let counted = feed.stats().clone();

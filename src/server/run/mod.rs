@@ -5,10 +5,10 @@
 //! | `gateway` | from feed, gateway and source to a running loop: the same for every gateway |
 //! | `address_space` | a start under a limit on address space |
 //! | `common` | the settings of every gateway; the present value of each limit |
-//! | `prepared` | a gateway just before listening, the checks before a start, and the log of a start; a program as a list of gateways; a gateway as a value, with the protocol for a client in a terminal |
+//! | `prepared` | a gateway just before listening, its run, the checks before a start, and the log of a start |
 //! | `process` | the first steps of every process, where it listens, and the CPUs of the loop and of the bus thread |
 //! | `reload` | files to read again at SIGHUP, and key files after a change |
-//! | `files` | files in settings, and their changes; the keys of tokens, in files and at a URL |
+//! | `files` | files in settings, and their changes |
 //! | `sighup_files` | the files with the log filter and with refused users and tokens, read again at SIGHUP |
 //! | `watchdog` | the end of a process whose loop hangs, or does not take a stop signal |
 //! | `tls` | the files of TLS towards clients |
@@ -41,8 +41,7 @@ pub use self::address_space::fit_address_space;
 pub use self::common::CommonSettings;
 pub use self::gateway::{Inputs, Parts};
 pub(crate) use self::prepared::alone;
-pub use self::prepared::{BusWord, Dialect, GatewayKind, Print, RoleTable, TokenUse};
-pub use self::prepared::{Prepared, Question, TIMEOUT_FLAG};
+pub use self::prepared::{Prepare, Prepared, Question, TIMEOUT_FLAG, check_start, run_gateway};
 pub use self::process::Listening;
 pub use self::reload::{Reload, Reloaded};
 pub use self::tls::ClientTls;

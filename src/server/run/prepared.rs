@@ -3,12 +3,8 @@
 //!
 //! A check of the settings assembles the gateway in the same way as a start, and shows the same warnings and errors as
 //! the start's log: the two cannot differ.
-//!
-//! Also a program as a list of gateways, and a gateway as a value: name, settings, start, and the protocol for a client
-//! in a terminal.
 
 use std::fmt::{self, Write};
-use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,11 +20,10 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use super::process::{check_process, start_process};
 use super::{RunError, reload};
 use crate::listening::{Bound, ListenAddr, ListenOptions};
-use crate::reactor::ListenSettings;
-use crate::settings::{Check, Checked, Rows};
+use crate::reactor::ListenerSettings;
+use crate::settings::Checked;
 use crate::supervisor;
 use weirgate_bus::runtime::{Clock, detached};
-use weirgate_wire::auth::{Acl, TokenNameLimits};
 use weirgate_wire::base::Finding;
 
 /// The flag with the time limit of a [`Question`].
@@ -36,7 +31,7 @@ pub const TIMEOUT_FLAG: &str = "connect-timeout-ms";
 
 /// An assembled gateway. The settings and all their files are read; next come listening and connecting.
 pub struct Prepared {
-    pub(super) listen: ListenSettings,
+    pub(super) listen: ListenerSettings,
     pub(super) admin_addr: Option<ListenAddr>,
     pub(super) questions: Vec<Question>,
     pub(super) run: Box<dyn FnOnce() -> Result<(), RunError>>,
@@ -226,196 +221,42 @@ impl Visit for Line {
     }
 }
 
-/// A gateway as one value.
-#[derive(Clone, Copy, Debug)]
-pub struct GatewayKind {
-    /// The word on the command line, and the label of the metrics.
-    pub name: &'static str,
-    /// One line for the list of subcommands.
-    pub about: &'static str,
-    /// The settings.
-    pub rows: Rows,
-    /// The check of the gateway's settings against each other, besides the checks of shared settings.
-    pub check: Check,
-    /// Flags that print something and exit.
-    pub prints: &'static [Print],
-    /// The protocol, for `weirgate tail`.
-    pub dialect: Dialect,
-    /// The use of clients' tokens.
-    pub tokens: TokenUse,
-    prepare: Prepare,
-}
-
-/// A gateway's use of its clients' tokens.
-#[derive(Clone, Copy, Debug)]
-pub enum TokenUse {
-    /// Tokens are ignored.
-    None,
-    /// The claims apply, except the role. The function returns the most symbols of a client whose token has no limit.
-    Claims(fn(&Checked) -> u32),
-    /// The role must be in this table, which decides about the client's subscriptions.
-    Roles(fn(&Checked) -> Result<RoleTable, RunError>),
-}
-
-/// The table of roles of a gateway, and what a client with a token gets from it.
-#[derive(Clone, Debug)]
-pub struct RoleTable {
-    /// The table.
-    pub acl: Acl,
-    /// The limits of a client's own names.
-    pub limits: TokenNameLimits,
-    /// The role for a token without a role.
-    pub default_role: String,
-    /// The file of the table; `None` for the built-in table.
-    pub file: Option<PathBuf>,
-}
-
 /// Assembles a gateway up to listening. It reads every file in the settings, but binds and connects nothing. An ERROR
 /// line in the log means that the gateway can never work, and makes a check of the settings fail.
-type Prepare = fn(&Checked, Clock) -> Result<Prepared, RunError>;
+pub type Prepare = fn(&Checked, Clock) -> Result<Prepared, RunError>;
 
-/// A flag that prints something instead of running the gateway.
-#[derive(Clone, Copy, Debug)]
-pub struct Print {
-    /// The flag without its dashes.
-    pub flag: &'static str,
-    /// One line for `--help`.
-    pub help: &'static str,
-    /// Makes the text.
-    pub text: fn(&Checked) -> Result<String, RunError>,
+/// Runs the gateway of this name until a signal.
+///
+/// # Errors
+/// The gateway could not start, the loop failed, or the bus was away for longer than allowed.
+pub fn run_gateway(
+    name: &'static str,
+    checked: &Checked,
+    prepare: Prepare,
+) -> Result<(), RunError> {
+    reload::expect_signals();
+    let clock = start_process(checked)?;
+    if checked.processes().is_supervisor() {
+        let ended = supervisor::run(name, checked, clock);
+        return ended.map_err(|error| error.of_settings(checked));
+    }
+    if checked.processes().number().is_some() {
+        end_with_supervisor();
+    }
+    let ended = prepare(checked, clock).and_then(Prepared::run);
+    ended.map_err(|error| error.of_settings(checked))
 }
 
-impl GatewayKind {
-    /// A gateway of this name that `prepare` assembles ([`Parts::prepare`](super::Parts::prepare)).
-    pub const fn new(
-        name: &'static str,
-        about: &'static str,
-        rows: Rows,
-        prepare: Prepare,
-    ) -> Self {
-        Self {
-            name,
-            about,
-            rows,
-            check: |_| Vec::new(),
-            prints: &[],
-            dialect: Dialect::PLAIN,
-            tokens: TokenUse::None,
-            prepare,
-        }
-    }
-
-    /// Sets the check of the settings against each other.
-    #[must_use]
-    pub const fn check(mut self, check: Check) -> Self {
-        self.check = check;
-        self
-    }
-
-    /// Sets flags that print something and exit.
-    #[must_use]
-    pub const fn prints(mut self, prints: &'static [Print]) -> Self {
-        self.prints = prints;
-        self
-    }
-
-    /// Sets the protocol of the clients.
-    #[must_use]
-    pub const fn dialect(mut self, dialect: Dialect) -> Self {
-        self.dialect = dialect;
-        self
-    }
-
-    /// Whether clients send tokens.
-    pub fn takes_tokens(&self) -> bool {
-        !matches!(self.tokens, TokenUse::None)
-    }
-
-    /// Sets the use of clients' tokens.
-    #[must_use]
-    pub const fn tokens(mut self, tokens: TokenUse) -> Self {
-        self.tokens = tokens;
-        self
-    }
-
-    /// Runs the gateway until a signal.
-    ///
-    /// # Errors
-    /// The gateway could not start, the loop failed, or the bus was away for longer than allowed.
-    pub fn run(&self, checked: &Checked) -> Result<(), RunError> {
-        reload::expect_signals();
-        let clock = start_process(checked)?;
-        if checked.processes().is_supervisor() {
-            let ended = supervisor::run(self.name, checked, clock);
-            return ended.map_err(|error| error.of_settings(checked));
-        }
-        if checked.processes().number().is_some() {
-            end_with_supervisor();
-        }
-        let ended = self.prepare(checked, clock).and_then(Prepared::run);
-        ended.map_err(|error| error.of_settings(checked))
-    }
-
-    /// Does the work of a start up to listening and connecting, without a log. Returns the gateway, and the warnings
-    /// and errors that the start would log.
-    pub fn check_start(&self, checked: &Checked) -> (Result<Prepared, RunError>, Vec<Finding>) {
-        let prepare = || {
-            let prepared = self.prepare(checked, check_process(checked)?);
-            prepared.map_err(|error| error.of_settings(checked))
-        };
-        with_notices(prepare)
-    }
-
-    fn prepare(&self, checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
-        (self.prepare)(checked, clock)
-    }
-}
-
-/// The protocol between a client and a gateway. The default is [`Dialect::PLAIN`]: every message is data, and
-/// there are no subscriptions.
-#[derive(Clone, Copy, Debug)]
-pub struct Dialect {
-    /// The path of the WebSocket.
-    pub path: &'static str,
-    /// The kind of names to subscribe to, for people; empty without subscriptions.
-    pub names: &'static str,
-    /// An example of such a name, in shell syntax.
-    pub example: &'static str,
-    /// Whether a message is the gateway's greeting of a new client.
-    pub is_greeting: fn(&str) -> bool,
-    /// The messages that subscribe to these names.
-    pub subscribe: fn(&[String]) -> Vec<String>,
-    /// What a message says about the connection and its subscriptions, for people; `None` for data.
-    pub status: fn(&str) -> Option<String>,
-    /// What a message says about the bus behind the gateway, of which the requests of [`subscribe`](Self::subscribe) ask
-    /// for the status; `None` for other messages.
-    pub bus: fn(&str) -> Option<BusWord>,
-    /// Whether a message grants at least a part of a subscribe request, or refuses the whole request; `None` for other
-    /// messages. Each request gets one such message.
-    pub grants: fn(&str) -> Option<bool>,
-}
-
-/// A gateway's word about its bus.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BusWord {
-    /// Whether the bus is there.
-    pub is_up: bool,
-    /// Whether messages were lost since the word before.
-    pub has_lost: bool,
-}
-
-impl Dialect {
-    /// No subscriptions, and all messages are data.
-    pub const PLAIN: Self = Self {
-        path: "/",
-        names: "",
-        example: "",
-        is_greeting: |_| false,
-        subscribe: |_| Vec::new(),
-        status: |_| None,
-        bus: |_| None,
-        grants: |_| None,
-    };
+/// Does the work of a start up to listening and connecting, without a log. Returns the gateway, and the warnings and
+/// errors that the start would log.
+pub fn check_start(
+    checked: &Checked,
+    prepare: Prepare,
+) -> (Result<Prepared, RunError>, Vec<Finding>) {
+    with_notices(|| {
+        let prepared = prepare(checked, check_process(checked)?);
+        prepared.map_err(|error| error.of_settings(checked))
+    })
 }
 
 #[cfg(test)]

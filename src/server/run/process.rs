@@ -5,8 +5,7 @@ use super::RunError;
 use super::address_space::{check_address_space, limit_bytes};
 use super::common::CommonSettings;
 use super::sighup_files::log_filter;
-use crate::build_info;
-use crate::build_info::{COMMIT, VERSION};
+use crate::build_info::BUILD;
 use crate::http::Admin;
 use crate::listening::ListenAddr;
 use crate::settings::{Checked, ProcessSettings};
@@ -247,8 +246,8 @@ pub(super) fn log_start(gateway: &str, listening: &Listening, connections_max: u
     let admin = listening.admin_addr.as_ref().map(tracing::field::display);
     tracing::info!(
         gateway,
-        version = VERSION,
-        commit = COMMIT,
+        version = BUILD.version,
+        commit = BUILD.commit,
         listen = listen.as_ref().map(tracing::field::display),
         tls = tls.as_ref().map(tracing::field::display),
         admin,
@@ -268,10 +267,10 @@ fn room_for_clients(files_max: usize, outgoing: usize) -> usize {
 
 pub(super) fn build(gateway: &'static str) -> Build {
     Build {
-        version: VERSION,
-        commit: COMMIT,
+        version: BUILD.version,
+        commit: BUILD.commit,
         gateway,
-        features: build_info::FEATURES.join(","),
+        features: BUILD.features.join(","),
     }
 }
 
@@ -299,7 +298,7 @@ pub(super) fn held_metrics(holdings: &[Quota]) -> [GatewayMetric; 4] {
         metric(&names::HELD, |held| held.held),
         metric(&names::HELD_MAX, |held| held.max),
         metric(&names::HELD_REFUSED, |held| held.refused),
-        metric(&names::HELD_GAVE_WAY, |held| held.evicted),
+        metric(&names::HELD_EVICTED, |held| held.evicted),
     ]
 }
 

@@ -10,12 +10,12 @@ use super::prepared::Question;
 use super::reload::{Reload, Reloaded};
 use crate::listening::tls::{
     CertificateError, CertificateFacts, ENDS_SOON_S, ServerTls, ServerTlsFiles, ServerTlsInForce,
-    greet_itself,
+    greet_itself, tickets,
 };
 use crate::reactor::HandshakeCounts;
 use crate::settings::{Checked, TlsSettings};
 use crate::telemetry::{GatewayMetric, names};
-use weirgate_bus::runtime::{Clock, tls_roots};
+use weirgate_bus::runtime::Clock;
 use weirgate_wire::admission::Quota;
 use weirgate_wire::base::Finding;
 
@@ -58,7 +58,7 @@ impl TlsInForce {
     /// The files cannot serve clients.
     pub(super) fn read(files: ServerTlsFiles, clock: Clock) -> Result<Self, RunError> {
         let failed = |error: CertificateError| RunError::Settings(format!("TLS: {error}"));
-        let tickets = tls_roots::tickets();
+        let tickets = tickets(clock);
         let prints = Prints::now(files.paths());
         let tls = ServerTls::read(&files, Arc::clone(&tickets)).map_err(failed)?;
         warn(&tls.facts, clock);

@@ -241,7 +241,7 @@ impl Checked {
     }
 
     /// The settings whose value is in a file: each with its name for people.
-    pub fn secret_files(&self) -> Vec<SecretFile> {
+    pub(crate) fn secret_files(&self) -> Vec<SecretFile> {
         let files = self.values.iter().filter_map(|value| {
             let Source::File(name, path) = &value.source else {
                 return None;

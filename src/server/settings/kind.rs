@@ -340,7 +340,7 @@ impl Kind {
     }
 
     /// Whether a value may be a secret, or a URL with one.
-    pub fn may_be_secret(self) -> bool {
+    pub(crate) fn may_be_secret(self) -> bool {
         matches!(
             self,
             Self::Secret | Self::Urls(_) | Self::OptionalUrl(_) | Self::OptionalUrls(_)

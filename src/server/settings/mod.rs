@@ -34,7 +34,8 @@ pub use groups::{
 };
 pub use kind::{Form, Kind, Refused, Unit, Value, without_secrets};
 pub use listen::{Listen, ListenSettings};
-pub use processes::{PROCESSES_MAX, Processes};
+pub(crate) use processes::PROCESSES_MAX;
+pub use processes::Processes;
 pub use secret::{SecretText, SecretUrl};
 pub use setting::{Counts, Given, Heading, Limit, MistakenEnv, Part, Setting, Shows};
 pub use table::{Change, Rows, table};

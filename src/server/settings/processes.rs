@@ -16,7 +16,7 @@ use super::typed::{SettingsError, Source, Typed};
 use crate::flag;
 
 /// The most processes.
-pub const PROCESSES_MAX: u32 = 64;
+pub(crate) const PROCESSES_MAX: u32 = 64;
 
 /// A limit by address is at least this in each process, unless the whole limit is lower: the system spreads the
 /// connections of an address at random, so a process may get several of few.

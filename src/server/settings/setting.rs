@@ -350,7 +350,7 @@ impl Setting {
     }
 
     /// Makes the limit one by address, over all processes of a port.
-    pub const fn counts_address(mut self) -> Self {
+    pub(crate) const fn counts_address(mut self) -> Self {
         self.counts = Counts::Address;
         self
     }

@@ -34,7 +34,7 @@ pub fn file_env(name: &str) -> String {
 ///
 /// # Errors
 /// The error of reading it, it is not UTF-8, or there is nothing in it.
-pub fn secret_text(read: io::Result<Vec<u8>>) -> Result<String, String> {
+pub(crate) fn secret_text(read: io::Result<Vec<u8>>) -> Result<String, String> {
     let text = read.map_err(|error| error.to_string())?;
     let text = String::from_utf8(text).map_err(|_| "not UTF-8 text".to_owned())?;
     match text.trim() {

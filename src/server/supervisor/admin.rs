@@ -15,7 +15,7 @@ use sonic_rs::{JsonContainerTrait, JsonValueMutTrait, JsonValueTrait, Value};
 use tokio::task::spawn_local;
 use url::form_urlencoded;
 
-use super::ask::{Question, Said};
+use super::ask::{AdminAnswer, AdminRequest};
 use super::core::Number;
 use super::exposition;
 use super::merge::{merged, session_of};
@@ -159,14 +159,15 @@ impl Shared {
     async fn ask_all(
         &self,
         whom: Vec<Living>,
-        question: &Question,
+        admin_request: &AdminRequest,
         limit: Duration,
-    ) -> Vec<(Number, Option<Said>)> {
+    ) -> Vec<(Number, Option<AdminAnswer>)> {
         let asked: Vec<_> = whom
             .into_iter()
             .map(|one| {
-                let question = question.clone();
-                let asked = spawn_local(async move { question.ask(&one.socket, limit).await.ok() });
+                let admin_request = admin_request.clone();
+                let asked =
+                    spawn_local(async move { admin_request.ask(&one.socket, limit).await.ok() });
                 (one.number, asked)
             })
             .collect();
@@ -277,9 +278,11 @@ impl Shared {
     /// `/ready`: 200 if each of the processes that share the clients is ready, or the one that replaces it.
     async fn ready(&self, request: &RequestParts) -> Answer {
         let (asked, target) = without_parameter(request, "process");
-        let question = Question::get(&target);
+        let admin_request = AdminRequest::get(&target);
         let (count, is_stopping) = self.with(|board| (board.count, board.is_stopping));
-        let all = self.ask_all(self.serving(), &question, READY_MAX).await;
+        let all = self
+            .ask_all(self.serving(), &admin_request, READY_MAX)
+            .await;
         if let Some(answer) = one_of(&all, asked.as_deref()) {
             return answer;
         }
@@ -328,9 +331,11 @@ impl Shared {
         // The protobuf format is not joined here; Prometheus takes the next format in its list.
         let format = MetricsFormat::accepted_text(request.header_values(&ACCEPT));
         let content_type = HeaderValue::from_static(format.content_type());
-        let mut question = Question::get("/metrics");
-        question.headers.insert(ACCEPT, content_type.clone());
-        let all = self.ask_all(self.serving(), &question, ANSWER_MAX).await;
+        let mut admin_request = AdminRequest::get("/metrics");
+        admin_request.headers.insert(ACCEPT, content_type.clone());
+        let all = self
+            .ask_all(self.serving(), &admin_request, ANSWER_MAX)
+            .await;
         let said = all
             .iter()
             .filter_map(|(number, said)| Some((*number, said.as_ref()?)));
@@ -374,27 +379,29 @@ impl Shared {
                 "The body is too large, or broke off",
             );
         };
-        let mut question = Question {
+        let mut admin_request = AdminRequest {
             method: request.head.method.clone(),
             target,
             headers: forwarded(&request.head.headers),
             body,
         }
         .with_login(self.login.as_ref());
-        if let Some(number) = of_session(&mut question) {
+        if let Some(number) = of_session(&mut admin_request) {
             only = Some(number.to_string());
         }
         match path.as_str() {
-            "/operator/disconnect" => self.cut(&question, only.as_deref()).await,
+            "/operator/disconnect" => self.cut(&admin_request, only.as_deref()).await,
             "/operator/allow" => {
-                self.forget_refusal(&question.body);
-                let all = self.ask_all(self.living(), &question, ANSWER_MAX).await;
+                self.forget_refusal(&admin_request.body);
+                let all = self
+                    .ask_all(self.living(), &admin_request, ANSWER_MAX)
+                    .await;
                 join(&self.answered_or_serving(all))
             }
             _ => {
                 let mut whom = self.serving();
                 whom.retain(|one| only.as_ref().is_none_or(|only| one.is_called(only)));
-                let all = self.ask_all(whom, &question, ANSWER_MAX).await;
+                let all = self.ask_all(whom, &admin_request, ANSWER_MAX).await;
                 let answer = one_of(&all, only.as_deref()).unwrap_or_else(|| join(&all));
                 self.with_processes(&path, only.is_some(), answer)
             }
@@ -404,11 +411,11 @@ impl Shared {
     /// Cuts clients off. What the first process refuses is noted before the others are asked: a process that starts
     /// meanwhile either reads the note, or is asked. If one process is meant, the others get what it refuses: the
     /// client could come back to any.
-    async fn cut(&self, question: &Question, only: Option<&str>) -> Answer {
+    async fn cut(&self, admin_request: &AdminRequest, only: Option<&str>) -> Answer {
         let mut first = self.serving();
         first.retain(|one| only.is_none_or(|only| one.is_called(only)));
         first.truncate(1);
-        let mut all = self.ask_all(first, question, ANSWER_MAX).await;
+        let mut all = self.ask_all(first, admin_request, ANSWER_MAX).await;
         let refused = all.first().and_then(|(_, said)| value_of(said.as_ref()?));
         let refused = refused.and_then(|said| said.get("refused").cloned());
         let refused = refused.filter(Value::is_object).map(Refused::new);
@@ -419,16 +426,16 @@ impl Shared {
         rest.retain(|one| all.iter().all(|(number, _)| *number != one.number));
         match (only, refused) {
             (None, _) => {
-                all.extend(self.ask_all(rest, question, ANSWER_MAX).await);
+                all.extend(self.ask_all(rest, admin_request, ANSWER_MAX).await);
                 join(&self.answered_or_serving(all))
             }
             (Some(only), refused) => {
                 if let Some(refused) = refused {
-                    let question = Question {
+                    let admin_request = AdminRequest {
                         body: refused.body().into(),
-                        ..question.clone()
+                        ..admin_request.clone()
                     };
-                    self.ask_all(rest, &question, ANSWER_MAX).await;
+                    self.ask_all(rest, &admin_request, ANSWER_MAX).await;
                 }
                 one_of(&all, Some(only)).unwrap_or_else(nobody)
             }
@@ -438,8 +445,8 @@ impl Shared {
     /// Leaves out processes that do not listen yet: they get the refusals before they count as there.
     fn answered_or_serving(
         &self,
-        mut all: Vec<(Number, Option<Said>)>,
-    ) -> Vec<(Number, Option<Said>)> {
+        mut all: Vec<(Number, Option<AdminAnswer>)>,
+    ) -> Vec<(Number, Option<AdminAnswer>)> {
         let serving = self.serving();
         let is_serving = |number| serving.iter().any(|one| one.number == number);
         all.retain(|(number, said)| said.is_some() || is_serving(*number));
@@ -510,7 +517,7 @@ impl Shared {
         };
         let target = request.head.uri.path_and_query();
         let target = target.map_or_else(|| request.path().to_owned(), ToString::to_string);
-        let question = Question {
+        let admin_request = AdminRequest {
             method: request.head.method.clone(),
             target,
             headers: forwarded(&request.head.headers),
@@ -521,7 +528,7 @@ impl Shared {
         whom.sort_by_key(is_ready);
         for one in whom {
             // A process that took the request may have done a part of it: only one that did not is passed over.
-            match question
+            match admin_request
                 .clone()
                 .ask(&one.socket, Duration::from_secs(60))
                 .await
@@ -553,9 +560,9 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
 }
 
 /// If the request names a session of a process, makes it one for this process, and returns the number.
-fn of_session(question: &mut Question) -> Option<Number> {
-    if question.method == Method::GET {
-        let (path, query) = question.target.split_once('?')?;
+fn of_session(admin_request: &mut AdminRequest) -> Option<Number> {
+    if admin_request.method == Method::GET {
+        let (path, query) = admin_request.target.split_once('?')?;
         let mut number = None;
         let mut rest = form_urlencoded::Serializer::new(String::new());
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -567,22 +574,22 @@ fn of_session(question: &mut Question) -> Option<Number> {
                 None => drop(rest.append_pair(&key, &value)),
             }
         }
-        question.target = format!("{path}?{}", rest.finish());
+        admin_request.target = format!("{path}?{}", rest.finish());
         return number;
     }
-    let mut cut: Value = json::read(&question.body).ok()?.parse().ok()?;
+    let mut cut: Value = json::read(&admin_request.body).ok()?.parse().ok()?;
     let session = cut.get("session")?.as_str()?.to_owned();
     let (number, id) = session_of(&session)?;
     cut.as_object_mut()?.insert("session", Value::from(id));
-    question.body = cut.to_string().into();
+    admin_request.body = cut.to_string().into();
     Some(number)
 }
 
-fn value_of(said: &Said) -> Option<Value> {
+fn value_of(said: &AdminAnswer) -> Option<Value> {
     json::read(&said.body).ok()?.parse().ok()
 }
 
-fn as_answer(said: Said) -> Answer {
+fn as_answer(said: AdminAnswer) -> Answer {
     let mut answer = Answer::empty(said.status);
     answer.headers = said.headers;
     for name in [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING] {
@@ -594,7 +601,7 @@ fn as_answer(said: Said) -> Answer {
 }
 
 /// The answer of the process that was asked alone.
-fn one_of(all: &[(Number, Option<Said>)], only: Option<&str>) -> Option<Answer> {
+fn one_of(all: &[(Number, Option<AdminAnswer>)], only: Option<&str>) -> Option<Answer> {
     let only = only?;
     let found = all.iter().find(|(number, _)| number.to_string() == only);
     let Some((_, Some(said))) = found else {
@@ -605,13 +612,13 @@ fn one_of(all: &[(Number, Option<Said>)], only: Option<&str>) -> Option<Answer> 
 }
 
 /// One answer from all. A refusal of any is the answer; who did not answer is named.
-fn join(all: &[(Number, Option<Said>)]) -> Answer {
+fn join(all: &[(Number, Option<AdminAnswer>)]) -> Answer {
     let missing: Vec<_> = all.iter().filter(|(_, said)| said.is_none()).collect();
     let missing: Vec<Number> = missing.into_iter().map(|(number, _)| *number).collect();
     let said = all
         .iter()
         .filter_map(|(number, said)| Some((*number, said.as_ref()?)));
-    let said: Vec<(Number, &Said)> = said.collect();
+    let said: Vec<(Number, &AdminAnswer)> = said.collect();
     let Some(worst) = said.iter().map(|(_, said)| said.status).max() else {
         return nobody();
     };

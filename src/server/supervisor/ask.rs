@@ -19,9 +19,9 @@ use crate::http::body;
 /// The most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// What a process is asked.
+/// A request to the admin socket of a process.
 #[derive(Clone, Debug)]
-pub(super) struct Question {
+pub(super) struct AdminRequest {
     pub(super) method: Method,
     /// Path and query.
     pub(super) target: String,
@@ -29,7 +29,7 @@ pub(super) struct Question {
     pub(super) body: Bytes,
 }
 
-impl Question {
+impl AdminRequest {
     /// A `GET` without headers.
     pub(super) fn get(target: &str) -> Self {
         Self {
@@ -53,12 +53,12 @@ impl Question {
     ///
     /// # Errors
     /// Nothing listens there, the answer is too large, or is not whole within `limit`.
-    pub(super) async fn ask(self, socket: &Path, limit: Duration) -> io::Result<Said> {
+    pub(super) async fn ask(self, socket: &Path, limit: Duration) -> io::Result<AdminAnswer> {
         let asked = timeout(limit, self.send(socket)).await;
         asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    async fn send(self, socket: &Path) -> io::Result<Said> {
+    async fn send(self, socket: &Path) -> io::Result<AdminAnswer> {
         let stream = TokioIo::new(UnixStream::connect(socket).await?);
         let (mut sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
         // A fault of the connection shows in the answer.
@@ -74,7 +74,7 @@ impl Question {
         let (head, incoming) = response.map_err(io::Error::other)?.into_parts();
         let body = body::read(incoming, ANSWER_BYTES_MAX, None).await;
         driver.abort();
-        Ok(Said {
+        Ok(AdminAnswer {
             status: head.status,
             headers: head.headers,
             body: body.map_err(io::Error::other)?.into(),
@@ -84,7 +84,7 @@ impl Question {
 
 /// The answer of a process.
 #[derive(Clone, Debug)]
-pub(super) struct Said {
+pub(super) struct AdminAnswer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,

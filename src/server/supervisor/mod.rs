@@ -47,7 +47,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep_until};
 
 use self::admin::{Board, Living, Shared};
-use self::ask::Question;
+use self::ask::AdminRequest;
 use self::children::{Children, Ports, Sockets};
 use self::core::{Action, Answer, Ended, Event, Number, State, Supervisor};
 use crate::http::{Admin, HttpPlane, HttpSettings, Site};
@@ -106,7 +106,7 @@ pub(crate) fn run(gateway: &'static str, checked: &Checked, clock: Clock) -> Res
     let plane = HttpPlane::start(Site::default(), admin, HttpSettings::default(), clock);
     let plane = plane.map_err(RunError::Thread)?;
     let admin = addr.as_ref().map(tracing::field::display);
-    let version = crate::build_info::VERSION;
+    let version = crate::build_info::BUILD.version;
     tracing::info!(
         gateway,
         version,
@@ -404,7 +404,7 @@ impl Shell {
 async fn level(shared: &Shared, sockets: &[(Number, PathBuf)]) -> io::Result<Duration> {
     let mut counts = Vec::new();
     for (number, socket) in sockets {
-        let said = Question::get("/stats").ask(socket, ANSWER_MAX).await?;
+        let said = AdminRequest::get("/stats").ask(socket, ANSWER_MAX).await?;
         let stats = json::read(&said.body).ok();
         let clients = stats.and_then(|stats| stats.number(&["clients"]));
         counts.push((*number, clients.ok_or(io::ErrorKind::InvalidData)?));
@@ -422,30 +422,30 @@ async fn level(shared: &Shared, sockets: &[(Number, PathBuf)]) -> io::Result<Dur
             spread_ms,
             "a process has far more clients than others; some leave it"
         );
-        let mut question = Question::get("/operator/move");
-        question.method = Method::POST;
-        question.body = format!(r#"{{"clients":{clients},"spread_ms":{spread_ms}}}"#).into();
-        let question = question.with_login(shared.login());
-        question.ask(socket, ANSWER_MAX).await?;
+        let mut admin_request = AdminRequest::get("/operator/move");
+        admin_request.method = Method::POST;
+        admin_request.body = format!(r#"{{"clients":{clients},"spread_ms":{spread_ms}}}"#).into();
+        let admin_request = admin_request.with_login(shared.login());
+        admin_request.ask(socket, ANSWER_MAX).await?;
     }
     Ok(Duration::from_millis(longest_ms))
 }
 
 async fn is_ready(socket: &Path) -> io::Result<bool> {
-    let said = Question::get("/ready").ask(socket, ANSWER_MAX).await?;
+    let said = AdminRequest::get("/ready").ask(socket, ANSWER_MAX).await?;
     Ok(said.status.is_success())
 }
 
 /// Sends a new process whom an operator has cut off, before it counts as there.
 async fn send_refused(shared: &Shared, socket: &Path) -> io::Result<()> {
     for refused in shared.refused() {
-        let mut question = Question::get("/operator/disconnect");
-        question.method = Method::POST;
+        let mut admin_request = AdminRequest::get("/operator/disconnect");
+        admin_request.method = Method::POST;
         let json = HeaderValue::from_static("application/json");
-        question.headers.insert(CONTENT_TYPE, json);
-        question.body = refused.body().into();
-        let question = question.with_login(shared.login());
-        let said = question.ask(socket, ANSWER_MAX).await?;
+        admin_request.headers.insert(CONTENT_TYPE, json);
+        admin_request.body = refused.body().into();
+        let admin_request = admin_request.with_login(shared.login());
+        let said = admin_request.ask(socket, ANSWER_MAX).await?;
         if !said.status.is_success() {
             let text = String::from_utf8_lossy(&said.body);
             tracing::warn!(status = said.status.as_u16(), said = %escaped(&text, &[]), "a new process does not take a refusal");

@@ -1,7 +1,8 @@
 //! The log: lines on standard output, as text or JSON, filtered by `RUST_LOG`.
 //!
 //! Lines pass through a bounded queue to a thread of the log. So no thread that logs waits for the reader of standard
-//! output, and an unread pipe does not block the event loop.
+//! output, and an unread pipe does not block the event loop. The queue of `tracing-appender` has no limit in bytes, and is
+//! flushed only by dropping its guard, which a panic and [`say`] could not do.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -289,7 +290,7 @@ impl LogLines {
     }
 }
 
-/// Writes a line. A closed standard output is not an error. `told` is the number of left-out lines that were logged
+/// Writes a line. A closed standard output is not an error. `reported` is the number of left-out lines that were logged
 /// already.
 fn write_out(job: Job, left_out: &AtomicU64, reported: &mut u64, out: &mut dyn Write) {
     match job {

@@ -273,13 +273,12 @@ impl Collector for Telemetry {
         let mut out = Writer(encoder);
         let reading = Reading::now(self);
         for metric in names::ALL {
-            match (metric.write, reading.gateway_metric(metric)) {
-                (Some(write), _) => write(metric, &reading, &mut out)?,
-                (None, Some(gateway)) => gateway.write(&mut out)?,
-                (None, None) => {}
+            if let Some(write) = metric.write {
+                write(metric, &reading, &mut out)?;
             }
         }
-        Ok(())
+        let mut of_gateway = self.gateway.get().into_iter().flatten();
+        of_gateway.try_for_each(|metric| metric.write(&mut out))
     }
 }
 
@@ -429,7 +428,7 @@ pub struct Surveyed {
 }
 
 /// The most searches that wait for the next survey, which carries out all of them.
-pub const SEARCHES_MAX: usize = 16;
+pub(crate) const SEARCHES_MAX: usize = 16;
 
 /// The result of a search, with the survey that made it.
 pub type Sought = (Found, Arc<Surveyed>);
@@ -479,7 +478,7 @@ impl Surveys {
     }
 
     /// Loop: takes the next search that waits. Searches whose operator has left are dropped.
-    pub fn next_search(&self) -> Option<Wanted> {
+    pub(crate) fn next_search(&self) -> Option<Wanted> {
         let mut wanted = self.wanted.1.try_iter();
         wanted.find(|wanted| !wanted.tell.is_closed())
     }

@@ -1,4 +1,5 @@
-//! Every metric in one place: name, kind, labels, help text, and the source of its value. The names follow SemVer,
+//! Every metric that does not belong to one contract alone: name, kind, labels, help text, and the source of its value.
+//! The metrics of a contract are in tables of the same form in the folders of the gateways. The names follow SemVer,
 //! because dashboards depend on them.
 //!
 //! A new number of the event loop needs a field in the counting struct, and a row here.
@@ -32,7 +33,7 @@ macro_rules! metric_names {
             };
         )*
 
-        /// All metrics, in the order of writing.
+        /// All metrics of this table.
         pub const ALL: &[MetricName] = &[$($id),*];
     };
     (@write $at:ident) => {
@@ -110,6 +111,10 @@ metric_names! { |at|
         => ByLabel(at.turn.feed.subjects.iter().filter_map(|one| {
             Some((one.subject.as_str(), one.quiet_after_us()? as f64 / 1e6))
         }));
+    TOPICS_QUIET = Gauge "weirgate_topics_quiet" []
+        "Topics with clients and usually a message a second or more, silent for ten times their usual gap, and 5 s at least, \
+            when the last request for metrics or for the operator's page came; absent before the first."
+        => IfAny(at.surveyed.as_ref().map(|surveyed| surveyed.survey.topics_quiet));
     BUS_QUEUE_MESSAGES = Gauge "weirgate_bus_queue_messages" []
         "Messages between the bus and the event loop; at the maximum the bus waits."
         => at.turn.shell.bus_queue_messages;
@@ -151,12 +156,10 @@ metric_names! { |at|
         "Largest send queue of one client in the last 10 to 20 seconds."
         => at.turn.hub.send_queue_peak_bytes;
     FRAME_BYTES_ALIVE = Gauge "weirgate_frame_bytes_alive" []
-        "Memory of all frames in bytes, and of queues with more than 16 frames; a frame counts once, in \
-         however many queues."
+        "Memory of all frames, each counted once, and of queues with more than 16 frames."
         => at.turn.shell.frame_bytes_alive;
     FRAME_BYTES_MAX = Gauge "weirgate_frame_bytes_max" []
-        "Memory allowed for frames that wait for clients that read nothing (--frame-bytes-max); over \
-            the limit slow clients are dropped."
+        "Memory allowed for frames (--frame-bytes-max); over the limit slow clients are dropped."
         => at.turn.shell.frame_bytes_max;
     INFLATE_WINDOW_BYTES = Gauge "weirgate_inflate_window_bytes" []
         "Text that is kept because the next compressed messages of clients may refer to it."
@@ -177,7 +180,7 @@ metric_names! { |at|
         "Time for which clients were slow, all clients together, by cause."
         => ByLabel(at.turn.hub.slow.seconds());
     TCP_INFO_CALLS = Counter "weirgate_tcp_info_calls_total" []
-        "Calls of the kernel for its numbers about a connection: once a second for each client whose send queue waits."
+        "Questions to the kernel about connections: once a second for each client whose send queue waits."
         => at.turn.hub.slow.calls;
     SEND_ERRORS = Counter "weirgate_send_errors_total" ["kind"]
         "Writes to a socket that failed for good, by kind."
@@ -195,17 +198,15 @@ metric_names! { |at|
         "Limit of these bytes or places.";
     HELD_REFUSED = Counter "weirgate_held_refused_total" ["of"]
         "Requests for such bytes or places that found no room: the client's address held more than what was free.";
-    HELD_GAVE_WAY = Counter "weirgate_held_gave_way_total" ["of"]
+    HELD_EVICTED = Counter "weirgate_held_gave_way_total" ["of"]
         "Holders that gave way: over the limit, those that had held the most for the longest.";
     TLS_HELD_BYTES = Gauge "weirgate_tls_held_bytes" []
-        "Bytes that the TLS of all clients holds: unfinished handshakes and records of clients, and records \
-            that the kernel does not take."
+        "Bytes that TLS holds for all clients: unfinished handshakes and records, and records that the kernel does not take."
         => at.held("tls_bytes").unwrap_or_default();
     TLS_CERTIFICATE_EXPIRY = Gauge "weirgate_tls_certificate_expiry_timestamp_seconds" []
         "The end of the certificate that ends first, Unix time.";
     DEFLATE_ENCODINGS = Counter "weirgate_deflate_encodings_total" ["kind"]
-        "Encodings of frames made for clients with permessage-deflate, each once for all such clients, \
-            by kind: chained (refers to an earlier message), alone, stored (not compressed)."
+        "Frames encoded for permessage-deflate, once for all clients, by kind: chained (refers to an earlier message), alone, stored (not compressed)."
         => ByLabel(at.turn.deflate_encodings());
     RECEIVED_MESSAGES = Counter "weirgate_received_messages_total" []
         "WebSocket messages from clients."
@@ -232,12 +233,10 @@ metric_names! { |at|
         "Times that a thread found work while it polled without sleeping, so that nobody had to wake it."
         => ByLabel(at.spins().map(|(thread, spin)| (thread, spin.found)));
     LATE_SECONDS = Counter "weirgate_late_seconds_total" []
-        "Lateness of the event loop: of each quarter of a second, the longest turn, wait of a message for its turn, or \
-            sleep beyond its time, from 20 ms on."
+        "Lateness of the event loop: of each quarter of a second the longest delay, from 20 ms on."
         => at.turn.times.late_us as f64 / 1e6;
     BEHIND = Gauge "weirgate_behind" []
-        "1 while the loop cannot write every message to every client: the newest states wait until the flush has reached \
-            everybody."
+        "1 while the loop cannot write every message to every client, and clients get only the newest states."
         => u64::from(at.turn.hub.behind.is_behind);
     BEHIND_SECONDS = Counter "weirgate_behind_seconds_total" []
         "Time in which the loop was behind."
@@ -289,27 +288,15 @@ metric_names! { |at|
         "Attempts to set up a consumer that failed, though the connection is well."
         => IfAny(at.consumers(|consumer| Some(consumer.setups_failed())));
     CONSUMER_STALLED = Gauge "weirgate_consumer_stalled" ["consumer"]
-        "1 while the bus holds messages for a consumer and none was handed over for 5 s, or refuses \
-            its acknowledgements."
+        "1 while the bus holds messages for a consumer and delivers none for 5 s, or refuses its acknowledgements."
         => IfAny(at.consumers(|consumer| Some(consumer.stall().is_some().into())));
-    SUBSCRIPTIONS = Gauge "weirgate_subscriptions" []
-        "Names and patterns held by clients, counted once per client.";
     SUBSCRIBED_NAMES = Gauge "weirgate_subscribed_names" ["kind"]
         "Different names and patterns held by clients.";
-    SUBSCRIBED_NAME_BYTES = Gauge "weirgate_subscribed_name_bytes" []
-        "Bytes of the different names and patterns held by clients.";
-    SUBSCRIPTIONS_LIMITED = Counter "weirgate_subscriptions_limited_total" ["limit"]
-        "Entries of subscribe requests refused because of a limit over all clients, of which an address has a share, by limit.";
-    GAPS_TOLD = Counter "weirgate_gaps_told_total" []
-        "Losses of messages between the bus and weirgate of which clients were notified, counted once per client.";
-    RENEWALS = Counter "weirgate_token_renewals_total" ["outcome"]
-        "New tokens of clients on open connections, by outcome; limited: not looked at, because one client, \
-            one address or all clients sent too many.";
     HISTORY_MESSAGES = Gauge "weirgate_history_messages" []
         "Messages kept for clients that resume (--history-ms)."
         => IfAny(at.turn.hub.history.map(|history| history.messages));
     HISTORY_BYTES = Gauge "weirgate_history_bytes" []
-        "Memory of the messages kept for clients that resume, in all their forms, and of the names of their topics."
+        "Memory of the messages kept for clients that resume."
         => IfAny(at.turn.hub.history.map(|history| history.bytes));
     HISTORY_BYTES_MAX = Gauge "weirgate_history_bytes_max" []
         "Memory allowed for these messages (--history-bytes-max)."
@@ -321,117 +308,43 @@ metric_names! { |at|
         "How long messages are kept for clients that resume, while they fit (--history-ms)."
         => IfAny(at.turn.hub.history.map(|history| history.keep_us as f64 / 1e6));
     NAMES_REFUSED = Counter "weirgate_names_refused_total" ["reason"]
-        "Names that clients asked for and did not get, or lost, by reason. denied: by the role; new_token: the \
-             new token does not grant a name that the client held; invalid: no name of this bus, or too long; \
-             client_limit: of the client or user; server_limit: over all clients; bus: the bus refuses it."
+        "Names that clients asked for and did not get, or lost, by reason (denied, new_token, invalid, client_limit, server_limit, bus)."
         => ByLabel(at.turn.hub.names_refused());
     RESUMES = Counter "weirgate_resumes_total" ["outcome"]
-        "Names that clients asked to resume, by outcome: recovered, or the reason against it. bad: no position of \
-            this feed; off: outside of the kept names, held already, or no positions on this bus; gap: the bus was lost since; epoch: a position \
-            that this instance cannot know; ahead: not come here yet; window: missed messages were forgotten; large: \
-            they are too many."
+        "Names that clients asked to resume, by outcome: recovered, or why not (bad, off, gap, epoch, ahead, window, large)."
         => ByLabel(at.turn.resumes());
     POSITIONS_SHARED = Gauge "weirgate_positions_shared" []
         "1 while positions are valid on other instances too: with --stream, or while marks come on the channel of \
             --history-channel."
         => IfAny(at.turn.hub.history.and_then(|_| at.bus()).map(BusStatus::positions_shared));
     STREAM_BEHIND_MESSAGES = Gauge "weirgate_stream_behind_messages" []
-        "Messages that the stream (--stream) has and that were not read, when its last messages were; absent if the \
-            server does not say."
+        "Messages of the stream (--stream) that weirgate has not read; absent if the server does not say."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).and_then(|behind| behind.0));
     STREAM_BEHIND_SECONDS = Gauge "weirgate_stream_behind_seconds" []
-        "Time from the storage of the last message that was read to that of the newest one in the stream (--stream), and \
-            at least the time for which the newest one was seen to wait."
+        "How far weirgate is behind the newest message of the stream (--stream), in the time of the stream; at least the time for which that message was seen to wait."
         => IfAny(at.bus().and_then(BusStatus::stream_behind).map(|(_, ms)| ms as f64 / 1e3));
-    RETAINED_WAITING = Gauge "weirgate_retained_waiting" []
-        "Last values that clients wait for (--retained): clients times names.";
-    RETAINED_QUESTIONS = Gauge "weirgate_retained_questions" ["stage"]
-        "Names whose last values are asked for: waiting for the thread of the bus, asked of JetStream and \
-            not answered.";
     RETAINED_BYTES = Gauge "weirgate_retained_bytes" []
         "Bytes of last values that may wait in send queues, those that JetStream was asked for included.";
-    RETAINED_BYTES_MAX = Gauge "weirgate_retained_bytes_max" []
-        "Bytes of last values that may wait in send queues (the share retained-bytes of --memory-max).";
-    RETAINED_GIVEN_UP = Counter "weirgate_retained_given_up_total" []
-        "Patterns whose last values a client did not get because too many subjects had live messages meanwhile.";
-    SUBSCRIPTION_CHANGES = Gauge "weirgate_subscription_changes" ["stage"]
-        "Names to subscribe or unsubscribe on the bus: waiting for its thread, queued there, asked and \
-            not answered, settling (--bus-settle-ms).";
-    CANDLE_PAIRS = Gauge "weirgate_candle_pairs" []
-        "Pairs of a symbol and an interval for which trades are added to candles (--candles).";
-    CANDLE_PAIRS_MAX = Gauge "weirgate_candle_pairs_max" []
-        "Pairs of a symbol and an interval that candles may have.";
-    CANDLE_TRADES_DROPPED = Counter "weirgate_candle_trades_dropped_total" ["reason"]
-        "Trades that candles lack: too late (once for each interval), over 10 s ahead of the clock, \
-            without a readable price or time, or of a symbol beyond the limit on pairs.";
-    AUTH_REFUSALS = Counter "weirgate_auth_refusals_total" ["reason"]
-        "Clients refused because of a token, by reason.";
-    TOKENS_WITHOUT_ROLE = Counter "weirgate_tokens_without_role_total" []
-        "Clients admitted with the default role because their token lacks the claim of --jwt-role-claim.";
-    KEY_FETCHES = Counter "weirgate_key_fetches_total" ["outcome"]
-        "Fetches of the key set at --jwt-jwks-url, by outcome.";
-    KEY_SET_AGE = Gauge "weirgate_key_set_age_seconds" []
-        "Time since the key set at --jwt-jwks-url was fetched; before the first time, since the start.";
-    REQUESTS_LIMITED = Counter "weirgate_requests_limited_total" []
-        "Messages of clients dropped because of a rate limit.";
-    UPSTREAM_CALLS = Counter "weirgate_upstream_calls_total" ["service", "outcome"]
-        "Ended calls of services, by outcome.";
-    UPSTREAM_CALL_DURATION = Histogram "weirgate_upstream_call_duration_seconds" ["service"]
-        "Time of a call of a service, from the start to the end of the response.";
     UPSTREAM_CALLS_IN_FLIGHT = Gauge "weirgate_upstream_calls_in_flight" ["service"]
         "Calls of services in flight.";
-    UPSTREAM_CALLS_SKIPPED = Counter "weirgate_upstream_calls_skipped_total" ["service"]
-        "Calls not made because the service failed too often just before.";
-    UPSTREAM_CIRCUIT_OPEN = Gauge "weirgate_upstream_circuit_open" ["service"]
-        "1 while calls of a service pause after too many failures, for some client addresses or all, or single calls \
-            probe the service.";
     SERVICE_AWAY = Gauge "weirgate_service_away" ["service"]
         "1 while a service does not answer: from a request without an answer to the next answer.";
-    EVENT_ERRORS = Counter "weirgate_event_errors_total" ["code"]
-        "Errors sent to devices, by code.";
     PUSHES = Counter "weirgate_pushes_total" []
         "Events pushed by services to devices, each once.";
-    MESSAGES_FORGOTTEN = Counter "weirgate_messages_forgotten_total" []
-        "Messages of disconnected devices that were not forwarded.";
     EVENT_WAITING_BYTES = Gauge "weirgate_event_waiting_bytes" []
         "Memory of the messages of devices that wait or are being answered, disconnected devices included.";
     EVENTS_BUS_UP = Gauge "weirgate_events_bus_up" []
         "1 while the bus between instances (--events-bus) carries what this instance publishes.";
     EVENTS_BUS_INSTANCES = Gauge "weirgate_events_bus_instances" []
         "Instances on the bus, this one included.";
-    EVENTS_BUS_PUSHES_WAITING = Gauge "weirgate_events_bus_pushes_waiting" []
-        "Pushes that wait for the counts of other instances.";
-    EVENTS_BUS_PUSHES_SENT = Counter "weirgate_events_bus_pushes_sent_total" []
-        "Pushes published for other instances.";
-    EVENTS_BUS_PUSHES_RECEIVED = Counter "weirgate_events_bus_pushes_received_total" []
-        "Pushes received from other instances.";
-    EVENTS_BUS_PUSHES_INCOMPLETE = Counter "weirgate_events_bus_pushes_incomplete_total" []
-        "Pushes answered while the bus was away or without the counts of all other instances.";
-    EVENTS_BUS_PUSHES_REFUSED = Counter "weirgate_events_bus_pushes_refused_total" []
-        "Pushes refused because too many waited for other instances.";
-    EVENTS_BUS_LOST = Counter "weirgate_events_bus_messages_lost_total" []
-        "Messages of the bus that this instance did not take in time; an outage of the bus counts once.";
-    EVENTS_BUS_IGNORED = Counter "weirgate_events_bus_messages_ignored_total" ["reason"]
-        "Messages of the bus without effect, by reason.";
-    PROXY_REQUESTS = Counter "weirgate_proxy_requests_total" ["service", "outcome"]
-        "Ended requests to the proxy, by outcome.";
-    PROXY_HEAD_DURATION = Histogram "weirgate_proxy_head_duration_seconds" ["service"]
-        "Time of a proxied request, from the head of the request to the head of the response.";
     PROXY_REQUESTS_IN_FLIGHT = Gauge "weirgate_proxy_requests_in_flight" ["service"]
         "Requests to the proxy in flight.";
-    PROXY_WAITS = Counter "weirgate_proxy_waits_total" ["service"]
-        "Proxied requests that had to wait for a free connection to the service.";
-    PROXY_ADDRESS_WAITS = Counter "weirgate_proxy_address_waits_total" ["service"]
-        "Proxied requests that had to wait because the client's address held as many connections to the \
-             service as were free.";
-    PROXY_UNGATHERED_BODIES = Counter "weirgate_proxy_ungathered_bodies_total" ["service"]
-        "Small request bodies that were passed on in pieces because those of other requests filled their room.";
     RELOADS = Counter "weirgate_reloads_total" ["what", "outcome"]
         "Settings read again from their files while running, by outcome: changed, unchanged, failed.";
     RELOADS_FAILING = Gauge "weirgate_reloads_failing" ["what"]
-        "1 while the files of a part are broken, do not fit or do not answer: what was read before stays in force.";
+        "1 while the files of a part are broken or do not answer: what was read before stays in force.";
     SURVEYS = Counter "weirgate_surveys_total" []
-        "Surveys of all clients and topics for the operator's page, at most one a second."
+        "Surveys of all clients and topics for the operator's page and for metrics, at most one a second."
         => at.telemetry.surveys.made();
     LOG_LINES_LEFT_OUT = Counter "weirgate_log_lines_left_out_total" []
         "Log lines left out because standard output was not read."
@@ -494,6 +407,22 @@ pub struct MetricName {
 pub(super) type Write = fn(&MetricName, &Reading<'_>, &mut Writer<'_>) -> fmt::Result;
 
 impl MetricName {
+    /// A metric whose values come from a gateway.
+    pub const fn of_gateway(
+        kind: MetricKind,
+        name: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            kind,
+            labels,
+            help,
+            write: None,
+        }
+    }
+
     /// Returns the name without the suffixes of the kind and the unit, and the unit: the encoder appends both suffixes.
     pub(super) fn stem(&self) -> (&'static str, Option<Unit>) {
         let family = match self.kind {

@@ -10,9 +10,7 @@ use prometheus_client::encoding::{
     NativeHistogramBuckets, NoLabelSet,
 };
 
-use weirgate_bus::runtime::{
-    CLASSIC_BOUNDS_US, DurationCounts, NATIVE_BOUNDS_US, NATIVE_SCHEMA, PER_DOUBLING, ZERO_POWER,
-};
+use weirgate_bus::runtime::DurationCounts;
 
 use super::names::{MetricKind, MetricName};
 
@@ -58,21 +56,16 @@ impl Samples for bool {
 
 impl Samples for DurationCounts {
     fn encode(self, _: &MetricName, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        let bounds = CLASSIC_BOUNDS_US.map(|us| us as f64 / 1e6);
-        let bounds = bounds.into_iter().chain([f64::INFINITY]);
-        let classic: Vec<(f64, u64)> = zip(bounds, self.buckets(&CLASSIC_BOUNDS_US)).collect();
-        let [zero, native @ .., last, beyond] = &self.buckets(&NATIVE_BOUNDS_US)[..] else {
-            return Err(fmt::Error);
-        };
-        let (spans, deltas) = spans(native.iter().copied().chain([last + beyond]));
+        let buckets = self.native_buckets();
+        let (spans, deltas) = spans(buckets.first_index, &buckets.counts);
         let positive = NativeHistogramBuckets {
             spans: &spans,
             deltas: &deltas,
         };
         let native = NativeHistogram {
-            schema: NATIVE_SCHEMA,
-            zero_threshold: f64::from(ZERO_POWER).exp2(),
-            zero_count: *zero,
+            schema: buckets.schema,
+            zero_threshold: buckets.zero_threshold_s,
+            zero_count: buckets.zero_count,
             negative: NativeHistogramBuckets {
                 spans: &[],
                 deltas: &[],
@@ -85,7 +78,7 @@ impl Samples for DurationCounts {
         encoder.encode_histogram_with_native::<NoLabelSet>(
             sum,
             self.count(),
-            &classic,
+            &self.classic_buckets(),
             None,
             native,
         )
@@ -95,12 +88,12 @@ impl Samples for DurationCounts {
 /// The native buckets after the zero bucket, as the format encodes them. A span is a run of buckets with durations: the
 /// number of empty buckets before it, and its length. A delta is the difference of a bucket to the last one that is not
 /// empty.
-fn spans(counts: impl Iterator<Item = u64>) -> (Vec<(i32, u32)>, Vec<i64>) {
+fn spans(first_index: i32, counts: &[u64]) -> (Vec<(i32, u32)>, Vec<i64>) {
     let (mut spans, mut deltas) = (Vec::<(i32, u32)>::new(), Vec::new());
-    // Begins with the index of the first bucket: the bucket with the index 0 ends at one second.
-    let mut empty = ZERO_POWER * PER_DOUBLING as i32 + 1;
+    // The first span is counted from the bucket with the index 0, which ends at one second.
+    let mut empty = first_index;
     let (mut before, mut is_run) = (0, false);
-    for count in counts {
+    for &count in counts {
         if count == 0 {
             (empty, is_run) = (empty + 1, false);
             continue;
@@ -207,11 +200,9 @@ mod tests {
 
     #[test]
     fn native_buckets_are_runs_with_differences() {
-        let none = || std::iter::repeat_n(0, 3);
-        let counts = none().chain([5, 7]).chain(none()).chain([2]);
-        let first = ZERO_POWER * 4 + 1 + 3;
-        let expected = (vec![(first, 2), (3, 1)], vec![5, 2, -5]);
-        assert_eq!(spans(counts), expected);
-        assert_eq!(spans(none()), (vec![(0, 0)], vec![]));
+        let counts = [0, 0, 0, 5, 7, 0, 0, 0, 2];
+        let expected = (vec![(-79 + 3, 2), (3, 1)], vec![5, 2, -5]);
+        assert_eq!(spans(-79, &counts), expected);
+        assert_eq!(spans(-79, &[0, 0, 0]), (vec![(0, 0)], vec![]));
     }
 }

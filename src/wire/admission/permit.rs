@@ -150,7 +150,7 @@ impl ConnectionPermit {
         self.held.fit(room, now_us)
     }
 
-    /// The permit of the connection: its owner says whether the connection rests, and ends it if it has to are evicted.
+    /// The permit of the connection: its owner says whether the connection rests, and ends it if it has to be evicted.
     pub fn held(&self) -> &Permit {
         &self.held
     }

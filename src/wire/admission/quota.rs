@@ -204,7 +204,7 @@ impl Quota {
         self.0.max
     }
 
-    /// Whether more is held than the limit allows, without the holders that already are evicted.
+    /// Whether more is held than the limit allows, without the holders that are being evicted already.
     pub fn is_over(&self) -> bool {
         self.state().is_over(self.0.max)
     }
@@ -245,7 +245,7 @@ impl Quota {
     }
 
     /// Like [`evict`](Self::evict) for one waiting client, but only a holder whose address holds at least as much
-    /// as the client's has to are evicted.
+    /// as the client's has to be evicted.
     pub fn evict_for(&self, client: ClientAddr, still_us: u64, now_us: u64) {
         let state = self.state();
         let (least, until) = (state.of(address_group(client)), state.evicted + 1);
@@ -357,7 +357,7 @@ impl Permit {
     }
 
     /// Records progress that does not show as a smaller amount. If `now_us` is in the future, the holder counts as
-    /// making progress until then; with `u64::MAX` the holder never has to are evicted, even if it was chosen already.
+    /// making progress until then; with `u64::MAX` the holder never has to be evicted, even if it was chosen already.
     pub fn progress(&self, now_us: u64) {
         let mut state = self.of.state();
         match now_us {

@@ -24,4 +24,4 @@ pub use origins::Origins;
 pub use rights::{ClaimFault, Rights, RightsCheck, TemplateError, TokenNameLimits};
 pub use subject::{Subject, SubjectError};
 pub use token::{ApiKey, Token, TokenMarks, bearer_protocol, first_protocol};
-pub use verify::{Authenticator, ClaimRules, Identity, Refusal, TOKEN_BYTES_MAX};
+pub use verify::{Authenticator, ClaimRules, Identity, Refusal, RefusedToken, TOKEN_BYTES_MAX};

@@ -143,9 +143,21 @@ pub enum Refusal {
     /// The names in the token are not a list of valid names, or they are too many or too long.
     #[error("its names are not a list of names of the bus, or are too many or too long")]
     Names,
+    /// The user is no id of a device, or the request names another device.
+    #[error("its user is no id of a device, or not the device of the request")]
+    Device,
     /// An operator refuses the token, the user or the address.
     #[error("an operator has cut it off")]
     Revoked,
+}
+
+/// A refused token, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedToken {
+    /// Why it is refused.
+    pub refusal: Refusal,
+    /// The user, for operators, if the signature of the token is good.
+    pub user: Option<String>,
 }
 
 impl Refusal {
@@ -175,12 +187,13 @@ impl Refusal {
                 | Self::Issuer
                 | Self::Role
                 | Self::Names
+                | Self::Device
                 | Self::Revoked
         )
     }
 
     /// All refusals, without their times.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Missing,
         Self::TwoCookies,
         Self::TooLong,
@@ -198,6 +211,7 @@ impl Refusal {
         Self::Issuer,
         Self::Role,
         Self::Names,
+        Self::Device,
         Self::Revoked,
     ];
 
@@ -221,6 +235,7 @@ impl Refusal {
             Self::Issuer => "issuer",
             Self::Role => "role",
             Self::Names => "names",
+            Self::Device => "device",
             Self::Revoked => "revoked",
         }
     }
@@ -293,6 +308,36 @@ impl Authenticator {
             (None, Some(name)) => token::in_cookie(head, name),
             (token, _) => Ok(token),
         }
+    }
+
+    /// Judges the token of a request, for a gateway without a table of roles. `None`: the client has no good token, and
+    /// needs none. `admit`: what the gateway asks of a good one.
+    ///
+    /// # Errors
+    /// The client needs a good token and has none, or an operator has cut it off.
+    pub fn judge(
+        &self,
+        head: &RequestHead<'_>,
+        now: Now,
+        admit: impl FnOnce(&Identity) -> Result<(), Refusal>,
+    ) -> Result<Option<Identity>, RefusedToken> {
+        let token = self.token(head);
+        let judged = token.as_ref().map_err(|refusal| *refusal);
+        let judged = judged.and_then(|token| self.identify(token.as_ref(), now));
+        let admitted = judged.and_then(|identity| admit(&identity).map(|()| identity));
+        match admitted {
+            Ok(identity) => Ok(Some(identity)),
+            Err(refusal) if self.required || refusal == Refusal::Revoked => Err(RefusedToken {
+                refusal,
+                user: self.refused_user(token.ok().flatten().as_ref(), refusal),
+            }),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Whether tokens count: they are required, or there are keys for them.
+    pub fn counts(&self) -> bool {
+        self.required || self.has_keys()
     }
 
     /// Whether nobody can connect, because tokens are required but there is no key to check them.

@@ -6,7 +6,7 @@
 
 use percent_encoding::percent_decode;
 use weirgate::gateways::events::proxy::ProxiedPath;
-use weirgate::gateways::events::{EventsService, INNER_PATHS};
+use weirgate::gateways::events::{INNER_PATHS, Services};
 
 use super::{oracle, outcome};
 
@@ -15,9 +15,8 @@ const DECODINGS: usize = 3;
 
 /// The paths of the contract, with the prefix before the part that a client chooses.
 fn proxied() -> Vec<(&'static str, ProxiedPath)> {
-    let all = EventsService::ALL
-        .into_iter()
-        .flat_map(|service| service.proxied());
+    let table = Services::default();
+    let all = table.rows().iter().flat_map(|row| row.proxied);
     let prefix = |path: &'static str| path.strip_suffix("{path}").unwrap_or(path);
     all.map(|&(path, cut)| (prefix(path), ProxiedPath { path, cut }))
         .collect()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weirgate::gateways::channels::{AllClientsLimits, ChannelsGateway, ChannelsGatewaySettings};
 use weirgate::gateways::events::broadcast::{Broadcast, refusal};
-use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats};
+use weirgate::gateways::events::{EventsGateway, EventsGatewaySettings, EventsStats, Services};
 use weirgate::gateways::trades::{CandleSettings, TradesGateway, TradesGatewaySettings};
 use weirgate_wire::auth::{Acl, Authenticator, Origins};
 use weirgate_wire::json::ObjectWriter;
@@ -130,13 +130,14 @@ pub(crate) fn events(data: &[u8]) -> u64 {
     let mut bench = events_gateway();
     let is_named = named & 1 == 1;
     let answers = bench.talk(if is_named { "/ws?device_id=d" } else { "/ws" }, &messages);
+    let services = Services::default();
     let calls: Vec<String> = bench
         .outputs
         .iter()
         .map(|call| {
             format!(
                 "{} {}",
-                call.service.label(),
+                services.row(call.service).name,
                 String::from_utf8_lossy(&call.body)
             )
         })

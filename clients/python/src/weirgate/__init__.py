@@ -16,9 +16,11 @@ from .connection import Connection
 from .core import Close, Gap, RequestError, Status
 from .options import Brings, Candle, ChannelMessage, RetainedEnd, Trade
 from .sessions import Push
+from .status import FeedStatus
+from .watching import Latency, latency_of, status_of
 
 __version__ = "0.1.0"
 __all__ = [
-    "Brings", "Candle", "ChannelMessage", "Channels", "Close", "Connection", "Devices", "Gap", "Levels", "Push", "RequestError", "RetainedEnd", "Status",
-    "Subscription", "Trade", "Trades", "connect",
+    "Brings", "Candle", "ChannelMessage", "Channels", "Close", "Connection", "Devices", "FeedStatus", "Gap", "Latency", "Levels", "Push",
+    "RequestError", "RetainedEnd", "Status", "Subscription", "Trade", "Trades", "connect", "latency_of", "status_of",
 ]

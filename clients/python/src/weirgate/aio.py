@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from typing import Any, Generic, Self, TypeVar, Unpack
 
 from .channels import ChannelsCore
-from .connection import Connection, plain, value_of
-from .core import LevelsCore, RequestError
+from .connection import Connection, plain, raise_end, value_of
+from .core import LevelsCore, RequestError, text_of
 from .iteration import Inbox, Inboxes, Iteration
 from .options import (
     Brings, Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade,
@@ -95,20 +95,20 @@ class Subscription(Generic[Item]):
 
     def __await__(self) -> Generator[Any, None, Self]:
         if not self._inner.is_done:
+            self._client._check_loop()
             done: asyncio.Future[None] = self._client._loop.create_future()
             self._waiters.append(done)
-            self._inner.is_awaited = True
             try:
                 yield from done
             finally:
                 self._waiters.remove(done)
-                self._inner.is_awaited = bool(self._waiters)
+        self._inner.is_heard = True
         if self._inner.error is not None:
             raise self._inner.error
         return self
 
     def __aiter__(self) -> AsyncIterator[Item]:
-        return Iteration(self._inbox())
+        return Iteration(self._inbox(), self._client._check_loop)
 
     def _inbox(self) -> Inbox:
         inbox = Inbox(self._client._core.options.queue_max, False, lambda: (self._inner.is_over, self._inner.ending))
@@ -130,6 +130,11 @@ class _Subscriber(_Session[Item]):
     def subscriptions(self) -> list[str]:
         """The names granted on this connection."""
         return self._core.subscriptions
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """The wanted names that the server refuses, with the reasons: without those that were granted or given up since."""
+        return self._core.refused
 
     @property
     def bus(self) -> Bus | None:
@@ -166,7 +171,7 @@ class _Subscriber(_Session[Item]):
         if subscription.on_item is not None:
             subscription.on_item(item)
         if subscription.handler is not None and (error := self._call(subscription.handler, details)):
-            self._core.report(RequestError("handler", repr(error), error))
+            self._core.report(RequestError("handler", text_of(error), error))
 
 
 class Trades(_Subscriber[Trade]):
@@ -208,7 +213,10 @@ class Channels(_Subscriber[ChannelMessage[Data]], Generic[Data]):
     async def _renew(self) -> None:
         try:
             token = await value_of(self._token(False))
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            raise_end(error)
             self._core.handle_no_token(self._now(), error)
         else:
             self._core.handle_token(self._now(), token)

@@ -8,7 +8,7 @@ import re
 from datetime import datetime
 from typing import Any, cast
 
-from .core import Gap, RequestError, Status
+from .core import Gap, RequestError, Status, text_of
 from .options import Brings
 from .outputs import Renew
 from .sessions import Request, is_pictured
@@ -92,16 +92,16 @@ class ChannelsCore(SubscriberCore):
         self.ask(now, lambda request_id: {"action": "authenticate", "token": token, "requestId": request_id},
                  is_bound=True, on_done=done)
 
-    def handle_no_token(self, now: float, error: Exception) -> None:
+    def handle_no_token(self, now: float, error: BaseException) -> None:
         """The function for tokens has failed."""
         self.now = now
         if self._is_asking:
             self._is_asking = False
             self._failed_token(error)
 
-    def _failed_token(self, error: Exception) -> None:
+    def _failed_token(self, error: BaseException) -> None:
         self._plan_renewal(self._ends_at)
-        self._emit("error", RequestError("token", repr(error), error))
+        self._emit("error", RequestError("token", text_of(error), error))
 
     def _admit(self, message: dict[str, Any], request: Request | None) -> None:
         if request is not None:
@@ -109,7 +109,7 @@ class ChannelsCore(SubscriberCore):
         self.admitted(self._address, self._token)
         self.revoked(message.get("revoked", []))
         # The gateway's clock tells how long the token lasts: a client's clock may be wrong.
-        left = _end_of(self._token) - _unix_ms(message.get("timestamp"))
+        left = _end_of(self._token) - unix_ms(message.get("timestamp"))
         self._plan_renewal(self.now + left if self.options.has_token else math.nan)
 
     def _plan_renewal(self, ends_at: float) -> None:
@@ -190,7 +190,8 @@ def _end_of(token: str | None) -> float:
         return math.nan
 
 
-def _unix_ms(timestamp: Any) -> float:
+def unix_ms(timestamp: Any) -> float:
+    """Unix time in ms of a text in ISO 8601; NaN of anything else."""
     try:
         return datetime.fromisoformat(timestamp).timestamp() * 1000
     except (TypeError, ValueError, OverflowError):

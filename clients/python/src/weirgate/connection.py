@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from . import fallback
-from .core import Close, Core, Options, Status, check_close
+from .core import Close, Core, Options, Status, check_close, text_of
 from .iteration import Inbox, Inboxes, Iteration
 from .options import ConnectionOptions, Url
 from .outputs import Deliver, Dial, Drop, Emit, Output, Renew, Report, Send, Warn
@@ -30,6 +30,8 @@ _LOG = logging.getLogger("weirgate")
 _NETWORK = (OSError, EOFError, InvalidHandshake, ConnectionClosed)
 # Until a connection whose task somebody else has cancelled counts as lost: at the end of a program, never.
 _CANCELLED_S = 0.1
+# Until a refusal of which nobody has heard is in the log: a thread may be about to wait for the answer.
+_UNHEARD_S = 1.0
 
 
 class Connection(Generic[Item]):
@@ -57,7 +59,7 @@ class Connection(Generic[Item]):
             if (listener := options.pop(name)) is not None:
                 self.on(name.removeprefix("on_"), listener)
         self._inboxes: defaultdict[str, Inboxes] = defaultdict(Inboxes)
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread_id = asyncio.get_running_loop(), threading.get_ident()
         self._core = self._core_type(Options(has_token=callable(self._token), **options))
         self._link: asyncio.Task[None] | None = None
         self._out: asyncio.Queue[str | bytes] = asyncio.Queue()
@@ -88,7 +90,7 @@ class Connection(Generic[Item]):
     @property
     def retry_in_ms(self) -> float:
         """While waiting: how long until the next attempt."""
-        return max(0.0, self._core.retry_at - self._now())
+        return max(0.0, self._core.retry_at - self._time())
 
     # ---- Actions
 
@@ -101,10 +103,16 @@ class Connection(Generic[Item]):
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Ends the connection for good, except for `reconnect()`; returns after the closing handshake, within 2 s. Raises
         ValueError for a code or reason that a WebSocket cannot send."""
+        self._end(code, reason)
+        await self._ends()
+
+    def _end(self, code: int, reason: str) -> None:
         check_close(code, reason)
         if self.status != "closed":
             self._core.close(self._now(), code, reason)
             self._pump()
+
+    async def _ends(self) -> None:
         if self._closing:
             await asyncio.wait(list(self._closing), timeout=2)
 
@@ -120,6 +128,7 @@ class Connection(Generic[Item]):
             raise TypeError(f"a message is a text, not {type(text).__name__}")
         if isinstance(text, str):
             text.encode()
+        self._check_loop()
         is_sent = self._core.send(text)
         self._pump()
         return is_sent
@@ -141,7 +150,7 @@ class Connection(Generic[Item]):
         """The details of an event type, from this call until `close()`. Of states only the newest waits. A wait that is
         cancelled or times out takes nothing and ends nothing. Raises RequestError `closed` when the server refused for
         good, `late` when more than `queue_max` wait."""
-        return Iteration(self._inbox(type or self._core.kind))
+        return Iteration(self._inbox(type or self._core.kind), self._check_loop)
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self.iterate()
@@ -191,8 +200,7 @@ class Connection(Generic[Item]):
             case Report(what, error):
                 self._report(what, error)
             case Warn(text):
-                if not self._listeners.get("error"):
-                    _LOG.warning("%s", text)
+                self._loop.call_later(_UNHEARD_S, self._warn, text)
             case Deliver(subscription, item, details):
                 self._deliver(subscription, item, details)
             case Renew(is_wanted):
@@ -214,19 +222,33 @@ class Connection(Generic[Item]):
                 result.close()
                 raise TypeError("the callback returns a coroutine, and nobody awaits it: use `async for`, or asyncio.create_task")
         except BaseException as error:
-            # The program ends itself. In the thread of `weirgate.sync` only the thread would end.
-            if isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread():
-                raise
-            self._report(f"callback {listener!r}", error)
+            self._report(f"callback {text_of(listener)}", error)
             return error
         return None
 
+    def _warn(self, text: Callable[[], str]) -> None:
+        if not self._listeners.get("error") and (said := text()):
+            _LOG.warning("%s", said)
+
     def _report(self, what: str, error: BaseException) -> None:
+        raise_end(error)
         self._loop.call_exception_handler({"message": f"weirgate: {what} failed", "exception": error})
 
     def _now(self) -> float:
-        """Milliseconds on the clock of the event loop."""
+        """Milliseconds on the clock of the event loop. Raises RuntimeError as `_check_loop`."""
+        self._check_loop()
+        return self._time()
+
+    def _time(self) -> float:
+        """The same for every thread, to read."""
         return self._loop.time() * 1000
+
+    def _check_loop(self) -> None:
+        """Raises RuntimeError in another event loop or thread than the client's, where a wait would have no end."""
+        running = asyncio._get_running_loop()
+        is_idle = running is None and threading.get_ident() == self._thread_id and not self._loop.is_closed()
+        if running is not self._loop and not is_idle:
+            raise RuntimeError("a client belongs to the event loop in which it was made: use its loop.call_soon_threadsafe, or weirgate.sync")
 
     def _tick(self) -> None:
         self._core.handle_timer(self._now())
@@ -246,7 +268,9 @@ class Connection(Generic[Item]):
                 self._pump()
                 return
             link = await self._dial(address, token)
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             if task not in self._closing:
                 if not isinstance(error, _NETWORK):
                     self._report("an attempt to connect", error)
@@ -334,10 +358,23 @@ def _address(url: str, query: list[tuple[str, str]]) -> str:
     return urlunsplit((scheme, parts.netloc, parts.path, urlencode(kept + query), ""))
 
 
-def _why(error: Exception) -> dict[str, Any]:
+def raise_end(error: BaseException) -> None:
+    """Raises an error by which the program ends itself. In the thread of `weirgate.sync` only the thread would end."""
+    if isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread():
+        raise error
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def _why(error: BaseException) -> dict[str, Any]:
     """The error and status of a failed attempt."""
     if isinstance(error, InvalidStatus):
         status, wait = error.response.status_code, error.response.headers.get("Retry-After", "")
         return {"reason": f"HTTP status {status}", "status": status, "retry_after_ms": 1000.0 * int(wait) if wait.isdecimal() else 0.0}
     name = errno.errorcode.get(error.errno) if isinstance(error, OSError) and error.errno else None
-    return {"reason": str(error) or type(error).__name__, "error": name}
+    return {"reason": _said(error) or type(error).__name__, "error": name}

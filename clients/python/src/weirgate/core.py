@@ -109,6 +109,14 @@ def check_close(code: int, reason: str) -> None:
         raise ValueError(f"{code} {reason!r} is no close: a code such as 1000 or 3000 to 4999, and a reason of at most 123 bytes")
 
 
+def text_of(given: object) -> str:
+    """What `repr` says, also where it fails."""
+    try:
+        return repr(given)
+    except Exception:
+        return f"a {type(given).__name__}"
+
+
 @dataclass
 class _Link:
     """The state of a connection, or of an attempt to connect."""
@@ -408,8 +416,6 @@ class Core:
             if not isinstance(wait, Real) or math.isnan(wait):
                 raise TypeError(f"{wait!r} is no wait: a number of ms, False, or None")
             return False if wait is False else max(0.0, float(wait))
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except BaseException as failure:
             self._outputs.append(Report("the function `retry`", failure))
             return None

@@ -108,8 +108,9 @@ class EventStream:
             return {"type": "error", "error": "Unknown action: authenticate", "requestId": message.get("requestId")}
         if self._task is None or _now() - self._heard_at > _ALIVE_MS:
             return None
+        # Without a time: it would be the time of this machine, and not of the server.
         if action == "ping":
-            return {"type": "pong", "requestId": message.get("requestId"), "timestamp": time.time() * 1000}
+            return {"type": "pong", "requestId": message.get("requestId")}
         data = message.get("data")
         device = _device(message)
         if event != "identify" or device is None:

@@ -101,8 +101,8 @@ class Inboxes(list[Inbox]):
 class Iteration(AsyncIterator[Any]):
     """Takes from an inbox. Several tasks may take from the same iteration."""
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
+    def __init__(self, inbox: Inbox, check_loop: Callable[[], None]) -> None:
+        self._inbox, self._check_loop = inbox, check_loop
         inbox.belongs_to(self)
 
     def __aiter__(self) -> Self:
@@ -114,6 +114,7 @@ class Iteration(AsyncIterator[Any]):
             if inbox.is_over:
                 inbox.finish()
                 raise StopAsyncIteration
+            self._check_loop()
             woken = asyncio.get_running_loop().create_future()
 
             def wake() -> None:

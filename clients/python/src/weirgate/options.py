@@ -72,6 +72,10 @@ class ChannelMessage(TypedDict, Generic[Data]):
     """The last value, from before the subscription."""
     deleted: NotRequired[bool]
     """The key of a NATS key-value bucket was deleted; `data` is None, also with `payload="binary"`."""
+    recv_us: NotRequired[int]
+    """When the message came from the bus to the server, Unix time in microseconds, from a gateway with `--stamp`."""
+    pos: NotRequired[str]
+    """The position, from a gateway with a history."""
 
 
 Brings = TypedDict("Brings", {
@@ -175,6 +179,8 @@ class HistoryOptions(ResumeOptions, total=False):
     no missed message follows, and `why` is a `Why`. Of channels, both are by name."""
     on_bus: Callable[[Bus, bool], object]
     """The bus went or came back; the flag: messages were lost. The first status of a connection counts as a change."""
+    on_refused: Callable[[dict[str, str]], object]
+    """The refused names have changed: one was refused, granted or given up."""
 
 
 class TradesOptions(SubscriberOptions, HistoryOptions, total=False):

@@ -1,6 +1,7 @@
 """What a core asks its driver to do."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +63,9 @@ class Report:
 
 @dataclass(frozen=True)
 class Warn:
-    """Log `text` if nothing listens to `error`: the program has not been told otherwise."""
+    """After a moment log `text()`, unless it is empty by then, or something listens to `error`: the program has heard otherwise."""
 
-    text: str
+    text: Callable[[], str]
 
 
 Output = Dial | Send | Drop | Emit | Deliver | Renew | Report | Warn

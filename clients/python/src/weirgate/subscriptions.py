@@ -49,10 +49,6 @@ class _Entry:
     def is_refused(self) -> bool:
         return self.state in ("refused", "limited")
 
-    @property
-    def is_awaited(self) -> bool:
-        return any(one.is_awaited and not one.is_done for one in self.subscriptions)
-
 
 @dataclass(eq=False)
 class SubscriptionCore:
@@ -66,8 +62,8 @@ class SubscriptionCore:
     is_done: bool = False
     """The wait for the server is over."""
     is_left: bool = False
-    is_awaited: bool = False
-    """Of the driver: somebody waits for the server, and so hears of a refusal."""
+    is_heard: bool = False
+    """Of the driver: somebody has waited for the server, and so has heard of a refusal."""
     error: RequestError | None = None
     on_change: Callable[[], None] | None = None
     on_item: Callable[[Any], None] | None = None
@@ -136,6 +132,8 @@ class SubscriberCore(SessionCore):
         self.bus: Bus | None = None
         self.lost = 0
         self.recovered: bool | dict[str, bool] | None = None
+        # The refused names that the listeners know of.
+        self._known: dict[str, str] = {}
         self._admitted_as: tuple[str, str | None] | None = None
 
     # ---- For programs
@@ -143,6 +141,11 @@ class SubscriberCore(SessionCore):
     @property
     def subscriptions(self) -> list[str]:
         return self.live("")
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """A name that is asked for again stays until it is granted."""
+        return _reasons([entry for entry in self._names.values() if entry.why and entry.subscriptions])
 
     def subscribe(self, now: float, names: str | Iterable[str], handler: Callable[..., object] | None = None,
                   group: str = "") -> SubscriptionCore:
@@ -199,7 +202,7 @@ class SubscriberCore(SessionCore):
         asked = self._all("asked") if part is None else _in_state(part, "asked")
         entries = [entry for entry in asked if entry.name in granted]
         for entry in entries:
-            entry.state, entry.is_known, entry.told = "live", True, None
+            entry.state, entry.is_known, entry.told, entry.why = "live", True, None, ""
         _check(entries)
 
     def reported(self, message: dict[str, Any]) -> None:
@@ -218,7 +221,7 @@ class SubscriberCore(SessionCore):
         """The server has admitted the client with a token. Another token may be granted more."""
         is_other = self._admitted_as != (address, token)
         for entry in self._all("limited", "refused") if is_other else self._all("limited"):
-            entry.state = "wanted"
+            entry.state, entry.why = "wanted", ""
         self._admitted_as = (address, token)
         self._ask()
 
@@ -304,13 +307,20 @@ class SubscriberCore(SessionCore):
         since = self.position if self.position == self._given else None
         entry = self._names.setdefault((group, name), _Entry(name, group, since=since))
         if entry.is_refused:
-            entry.state, entry.told = "wanted", None
+            entry.state, entry.told, entry.why = "wanted", None, ""
         return entry
 
     def _ask(self) -> None:
         """Gives up what nobody wants any more, and asks for what is wanted."""
         self._ask_all()
         self._is_resuming = self._resuming > 0 or any("since" in self._more(entry) for entry in self._all("wanted"))
+        self._tell()
+
+    def _tell(self) -> None:
+        refused = self.refused
+        if refused != self._known:
+            self._known = refused
+            self._emit("refused", refused)
 
     def _ask_all(self) -> None:
         while not (self.is_serial and self._asking):
@@ -400,15 +410,16 @@ class SubscriberCore(SessionCore):
         for entry in left:
             entry.state = "limited" if _LIMITED.match(entry.why) else "refused"
         news = [entry for entry in left if entry.why != entry.told]
-        silent = [entry for entry in news if entry.warned != entry.why and not entry.is_awaited]
+        silent = [(entry.name, entry.why, tuple(entry.subscriptions)) for entry in news if entry.warned != entry.why]
         _check(left)
         for entry in left:
             entry.told = entry.why
         if news:
             self._emit("error", _refusal(news))
+        self._tell()
         if silent:
-            self._outputs.append(Warn(f"refused {_reasons(silent)!r:.1000}"))
-        for entry in silent:
+            self._outputs.append(Warn(lambda: _unheard(silent)))
+        for entry in news:
             entry.warned = entry.why
         if self._is_up and self._again_at == math.inf and self._shared():
             self._again_at = self.now + self._again_ms * (1 + self.random())
@@ -419,6 +430,12 @@ class SubscriberCore(SessionCore):
 
 def _in_state(entries: Iterable[_Entry], *states: State) -> list[_Entry]:
     return [entry for entry in entries if entry.state in states]
+
+
+def _unheard(refused: list[tuple[str, str, tuple[SubscriptionCore, ...]]]) -> str:
+    """The names of which nobody has heard, with the reasons."""
+    silent = {name: why for name, why, subscriptions in refused if not any(one.is_heard for one in subscriptions)}
+    return f"refused {silent!r:.1000}" if silent else ""
 
 
 def _reasons(entries: list[_Entry]) -> dict[str, str]:

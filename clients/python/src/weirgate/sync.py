@@ -11,22 +11,25 @@ all.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Generic, Self, TypeVar, Unpack
 
 from . import aio
 from . import connection as asynchronous
+from . import watching
 from .core import Close, Gap, RequestError, Status, check_close
 from .options import (
     Brings, Bus, Candle, ChannelMessage, ChannelsOptions, ConnectionOptions, Data, DevicesOptions, Interval, LevelsOptions, Trade,
     TradesOptions, Url,
 )
 from .sessions import Push
+from .status import FeedStatus
 from .threads import SharedIteration, Worker
+from .watching import Latency
 
 __all__ = [
-    "Candle", "ChannelMessage", "Channels", "Close", "Connection", "Devices", "Gap", "Levels", "Push", "RequestError", "Status",
-    "Subscription", "Trade", "Trades", "connect",
+    "Candle", "ChannelMessage", "Channels", "Close", "Connection", "Devices", "FeedStatus", "Gap", "Latency", "Levels", "Push",
+    "RequestError", "Status", "Subscription", "Trade", "Trades", "connect", "latency_of", "status_of",
 ]
 
 Item = TypeVar("Item")
@@ -82,9 +85,11 @@ class Connection(Generic[Item]):
         and a signal handler. In a process that was forked from that of the client it does nothing."""
         check_close(code, reason)
 
-        async def end() -> None:
-            if self._made is not None:
-                await self._made.close(code, reason)
+        def end() -> Awaitable[None] | None:
+            if self._made is None:
+                return None
+            self._made._end(code, reason)
+            return self._made._ends()
 
         if not self._worker.is_elsewhere():
             self._worker.close(end)
@@ -194,6 +199,10 @@ class _Subscriber(Connection[Item]):
         return self._inner.position
 
     @property
+    def refused(self) -> dict[str, str]:
+        return self._inner.refused
+
+    @property
     def bus(self) -> Bus | None:
         return self._inner.bus
 
@@ -223,10 +232,6 @@ class _Subscriber(Connection[Item]):
             for one in made:
                 one._made.unsubscribe()
 
-        if self._worker.is_here():
-            # A handler may subscribe.
-            make()
-            return made[0]
         try:
             self._worker.wait_for(make)
         except BaseException:
@@ -290,3 +295,16 @@ class Devices(Connection[Push]):
 def connect(url: Url, **options: Unpack[ConnectionOptions]) -> Connection[str]:
     """A connection without a contract: iteration takes unchanged messages."""
     return Connection(url, **options)
+
+
+def latency_of(client: _Subscriber[Any], *, ping_ms: float = 60_000.0) -> Latency:
+    """As `weirgate.latency_of`."""
+    inner = client._inner
+    return client._worker.wait_for(lambda: watching.latency_of(inner, ping_ms=ping_ms))
+
+
+def status_of(client: Connection[Any], changed: Callable[[FeedStatus], object], *, latency: Latency | None = None,
+              late_ms: float = 1_000.0, recent_ms: float = 10_000.0) -> Callable[[], None]:
+    """As `weirgate.status_of`; `changed` is called in the client's thread."""
+    inner = client._inner
+    return client._worker.wait_for(lambda: watching.status_of(inner, changed, latency=latency, late_ms=late_ms, recent_ms=recent_ms))

@@ -169,6 +169,19 @@ async def _end_tasks() -> None:
         await asyncio.wait(tasks, timeout=_CANCEL_S)
 
 
+def _at_once(work: Callable[[], Any]) -> Any:
+    """Does `work` in the client's thread."""
+    result = work()
+    if inspect.iscoroutine(result):
+        result.close()
+        raise _cannot_wait()
+    return result
+
+
+def _cannot_wait() -> RuntimeError:
+    return RuntimeError("a callback cannot wait: it runs in the client's own thread")
+
+
 class Worker:
     """The thread of a client as other threads see it: they give it work, and wait."""
 
@@ -192,7 +205,11 @@ class Worker:
         return threading.current_thread() is self.thread
 
     def post(self, work: Callable[[], object]) -> bool:
-        """Runs `work` in the thread, soon; False after the end."""
+        """Runs `work` in the thread: soon, or at once if a callback calls, so that it sees no message that comes after. False
+        after the end."""
+        if self.is_here():
+            work()
+            return True
         try:
             self.thread.loop.call_soon_threadsafe(work)
         except RuntimeError:
@@ -201,8 +218,10 @@ class Worker:
 
     def wait_for(self, work: Callable[[], Any]) -> Any:
         """The result of `work`, a function or a coroutine function, in the thread. An exception of the calling thread, such as
-        KeyboardInterrupt, cancels `work`."""
+        KeyboardInterrupt, cancels `work`. A callback cannot wait for a coroutine."""
         self.check_process()
+        if self.is_here():
+            return _at_once(work)
         call = Call(work)
         try:
             self.block(call, then=lambda: self.post(call.start))
@@ -214,7 +233,7 @@ class Worker:
     def block(self, wait: Wait, timeout_s: float | None = None, then: Callable[[], object] = bool) -> None:
         """Waits, at most until the end of the client, after the call of `then`."""
         if self.is_here():
-            raise RuntimeError("a callback cannot wait: it runs in the client's own thread")
+            raise _cannot_wait()
         self._waits.add(wait)
         try:
             then()
@@ -228,8 +247,8 @@ class Worker:
         for wait in tuple(self._waits):
             wait.end()
 
-    def close(self, end: Callable[[], Awaitable[None]]) -> None:
-        """Ends the client with `end`, then the waits of all threads, then the thread."""
+    def close(self, end: Callable[[], Awaitable[None] | None]) -> None:
+        """Ends the client with `end`, and when what it returns is over, the waits of all threads, then the thread."""
         self.post(lambda: self._close(end))
         if not self.is_here():
             self.block(Wait(), _CLOSE_S)
@@ -237,13 +256,18 @@ class Worker:
             if not self.thread.workers:
                 self.thread.join(2 * _CANCEL_S)
 
-    def _close(self, end: Callable[[], Awaitable[None]]) -> None:
-        async def close() -> None:
+    def _close(self, end: Callable[[], Awaitable[None] | None]) -> None:
+        async def leave(ends: Awaitable[None] | None) -> None:
             try:
-                await end()
+                if ends is not None:
+                    await ends
             finally:
                 self.end_waits()
                 self.thread.leave(self)
 
         if self._closing is None:
-            self._closing = self.thread.loop.create_task(close())
+            ends = None
+            try:
+                ends = end()
+            finally:
+                self._closing = self.thread.loop.create_task(leave(ends))

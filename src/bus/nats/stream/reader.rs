@@ -190,7 +190,7 @@ impl StreamReader {
         self.ask_info(now, out);
     }
 
-    /// The time of the next [`Self::tick`]. `heard` is when the last bytes of a message arrived, whole or not: over a
+    /// The time of the next [`Self::tick`]. `last_received` is when the last bytes of a message arrived, whole or not: over a
     /// slow link an answer can come after a large message.
     pub(super) fn due(&self, last_received: Instant) -> Option<Instant> {
         let since = self
@@ -215,7 +215,7 @@ impl StreamReader {
         }
     }
 
-    /// Does what is due. `heard` as in [`Self::due`].
+    /// Does what is due. `last_received` as in [`Self::due`].
     ///
     /// # Errors
     /// JetStream has not answered.

@@ -18,10 +18,8 @@
 //! | --- | --- |
 //! | `mod` | the choice of the server, and a session; the messages of a publishing caller; the numbers of the subscriptions on a connection |
 //! | `session` | messages, confirmations, refusals, pings; the kept feed among the names |
-//! | `handover` | the move to another server, from one in lame duck mode; copies of a message |
 //! | `retained` | last values, from JetStream, of subjects and of patterns; pure |
 
-mod handover;
 mod retained;
 mod session;
 
@@ -32,8 +30,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use self::handover::Before;
-use self::session::Session;
+use self::session::SubjectsSession;
 use super::error::{NatsError, Stop};
 use super::needs::{JetStreamNeeds, NatsNeeds};
 use super::protocol;
@@ -129,12 +126,11 @@ impl Publishing {
         }
     }
 
-    /// Begins on a new connection. `keeps_waiting`: the connection before is still well, so messages that wait for it
-    /// are published here.
+    /// Begins on a new connection.
     ///
     /// # Errors
     /// The server takes only smaller messages.
-    fn begin(&mut self, wire: &Wire, keeps_waiting: bool) -> Result<(), NatsError> {
+    fn begin(&mut self, wire: &Wire) -> Result<(), NatsError> {
         let bytes_max = wire.info.max_payload();
         if bytes_max < self.bytes_max {
             return Err(NatsError::TooLarge {
@@ -144,10 +140,8 @@ impl Publishing {
                 bytes: self.bytes_max,
             });
         }
-        if !keeps_waiting {
-            // Messages for the connection before would be late.
-            self.outbox.try_iter().for_each(drop);
-        }
+        // Messages for the connection before would be late.
+        self.outbox.try_iter().for_each(drop);
         (self.relayed, self.dropped, self.not_permitted) = (Instant::now(), 0, None);
         Ok(())
     }
@@ -200,7 +194,7 @@ pub struct NatsSubjectsSource {
     waiter: Waiter,
     names: Names,
     /// All names requested at the start of the connection in use were answered.
-    has_stood: bool,
+    is_restored: bool,
     servers: Servers,
     publishing: Option<Publishing>,
     kept: Option<KeptFeed>,
@@ -240,7 +234,7 @@ impl NatsSubjectsSource {
             status,
             waiter,
             names,
-            has_stood: false,
+            is_restored: false,
             servers: Servers::default(),
             publishing: None,
             kept: None,
@@ -272,16 +266,15 @@ impl NatsSubjectsSource {
         self
     }
 
-    /// `before`: the connection to a server in lame duck mode, which is read until this one has all names.
+    /// Subscribes to all names on a new connection, and relays until the connection is left.
     fn use_connection(
         &mut self,
         (wire, sids): (&mut Wire, &mut Sids),
-        before: Option<Before>,
         second: &mut Second,
         relay: &mut Relay<NatsError>,
     ) -> Result<Stop, Stop> {
         if let Some(publishing) = &mut self.publishing {
-            publishing.begin(wire, before.is_some())?;
+            publishing.begin(wire)?;
         }
         // A route between the servers of a cluster can be down for a moment: messages published at another server
         // meanwhile never arrive here, and no server reports the loss.
@@ -297,12 +290,10 @@ impl NatsSubjectsSource {
             );
         }
         self.names.take_all();
-        if before.is_none() {
-            relay.status.set_up(false);
-        }
-        let mut session = Session::new(self, (wire, sids), before, second, relay);
+        relay.status.set_up(false);
+        let mut session = SubjectsSession::new(self, (wire, sids), second, relay);
         session.restore()?;
-        session.source.has_stood = true;
+        session.source.is_restored = true;
         session.begin_feed()?;
         let away_ms = session.relay.report_up()?;
         session.relay.link.send(BusEvent::CaughtUp)?;
@@ -332,43 +323,24 @@ impl Bus for NatsSubjectsSource {
     }
 
     fn connect_and_relay(&mut self, relay: &mut Relay<NatsError>) -> Stop {
-        let mut before = None;
-        loop {
-            self.names.take_all();
-            let had_stood = before.is_some();
-            self.has_stood = false;
-            let (nats, bytes_max) = (&self.settings.nats, self.settings.payload_bytes_max);
-            let stop = match self.servers.wire(&mut self.waiter, nats, bytes_max) {
-                Ok(mut wire) => {
-                    let (mut second, mut sids) = (self.servers.second(nats), Sids::default());
-                    let used = (&mut wire, &mut sids);
-                    let stop = self.use_connection(used, before.take(), &mut second, relay);
-                    let stop = stop.unwrap_or_else(|stop| stop);
-                    let nats = &self.settings.nats;
-                    self.servers.left(nats, &wire, second.better(), &stop);
-                    let is_to_move =
-                        self.has_stood && matches!(stop, Stop::Bus(NatsError::LameDuck));
-                    if is_to_move {
-                        tracing::info!(error = %NatsError::LameDuck, "NATS moves");
-                        match Before::new(wire, &self.waiter, sids) {
-                            Ok(aside) => {
-                                self.names.ledger.lost();
-                                before = Some(aside);
-                                continue;
-                            }
-                            Err(error) => error.into(),
-                        }
-                    } else {
-                        wire.leave(&self.waiter);
-                        stop
-                    }
-                }
-                Err(error) => error.into(),
-            };
-            let has_stood = self.has_stood || had_stood;
-            let reported = self.names.lost(has_stood, &relay.link);
-            return reported.map_or(Stop::LoopGone, |()| stop);
-        }
+        self.names.take_all();
+        self.is_restored = false;
+        let (nats, bytes_max) = (&self.settings.nats, self.settings.payload_bytes_max);
+        let stop = match self.servers.wire(&mut self.waiter, nats, bytes_max) {
+            Ok(mut wire) => {
+                let (mut second, mut sids) = (self.servers.second(nats), Sids::default());
+                let used = (&mut wire, &mut sids);
+                let stop = self.use_connection(used, &mut second, relay);
+                let stop = stop.unwrap_or_else(|stop| stop);
+                let nats = &self.settings.nats;
+                self.servers.left(nats, &wire, second.better(), &stop);
+                wire.leave(&self.waiter);
+                stop
+            }
+            Err(error) => error.into(),
+        };
+        let reported = self.names.lost(self.is_restored, &relay.link);
+        reported.map_or(Stop::LoopGone, |()| stop)
     }
 }
 

@@ -10,9 +10,9 @@ use super::super::error::{NatsError, Stop, log_error, refused};
 use super::super::protocol::{self, Delivery, Op};
 use super::super::servers::Second;
 use super::super::wire::Wire;
-use super::handover::{self, Before, Overlap};
 use super::retained::{FIRST_SID, Lack, Retained, RetainedEvent};
 use super::{NatsSubjectsSource, Publishing, QUEUED_BYTES_MAX, Sids};
+use crate::NAME_NOT_UTF8;
 use crate::ledger::Change;
 use crate::outage::shown;
 use crate::relay::Relay;
@@ -24,7 +24,7 @@ use weirgate_wire::base::Now;
 const SETTLED_PER_TURN: usize = 1_024;
 
 /// A session: the source, a connection, and its state.
-pub(super) struct Session<'a> {
+pub(super) struct SubjectsSession<'a> {
     pub(super) source: &'a mut NatsSubjectsSource,
     pub(super) wire: &'a mut Wire,
     /// Decides whether this connection is kept during a silence.
@@ -33,10 +33,6 @@ pub(super) struct Session<'a> {
     /// How long interest travels to the other servers after the confirmation of this server.
     settle: Duration,
     pub(super) sids: &'a mut Sids,
-    /// The connection to a server in lame duck mode, until this one has all names.
-    pub(super) before: Option<Before>,
-    /// The copies on both connections.
-    pub(super) overlap: Option<Overlap>,
     /// The changes without an answer, in order, each with the number of the ping after the change.
     asked: VecDeque<(u64, PendingChange)>,
     retained: Retained,
@@ -51,15 +47,13 @@ struct PendingChange {
     words: Option<String>,
 }
 
-impl<'a> Session<'a> {
+impl<'a> SubjectsSession<'a> {
     pub(super) fn new(
         source: &'a mut NatsSubjectsSource,
         (wire, sids): (&'a mut Wire, &'a mut Sids),
-        before: Option<Before>,
         second: &'a mut Second,
         relay: &'a mut Relay<NatsError>,
     ) -> Self {
-        let window = source.settings.settle.time;
         Self {
             settle: source.settings.settle.after(wire.info.is_clustered()),
             retained: Retained::new(source.settings.retained_subjects_max),
@@ -68,8 +62,6 @@ impl<'a> Session<'a> {
             second,
             relay,
             sids,
-            overlap: before.is_some().then(|| Overlap::new(window)),
-            before,
             asked: VecDeque::new(),
         }
     }
@@ -122,11 +114,7 @@ impl<'a> Session<'a> {
                 .end(self.relay, self.source.names.ledger.is_restored())?;
             self.relay_all()?;
         }
-        self.relay_before()?;
-        let mut until = self.watch(!has_read)?;
-        if self.before.is_some() {
-            until = until.min(Instant::now() + handover::PAUSE);
-        }
+        let until = self.watch(!has_read)?;
         self.tell_settled()?;
         let publishing = self.source.publishing.as_ref();
         let dues = [
@@ -181,13 +169,8 @@ impl<'a> Session<'a> {
     /// Pings a silent server, and looks elsewhere if the silence goes on. Returns the time of the next look.
     fn watch(&mut self, is_silent: bool) -> Result<Instant, Stop> {
         self.source.names.retry_refused();
-        // A question for last values ends with its connection, so this waits until no question is open.
-        let is_quiet = self.source.has_stood && self.before.is_none() && self.retained.asked() == 0;
-        if is_quiet
-            && self
-                .second
-                .has_other(&[], &self.source.settings.nats, self.wire)
-        {
+        let nats = &self.source.settings.nats;
+        if self.source.is_restored && self.second.has_other(&[], nats, self.wire) {
             return Err(NatsError::LameDuck.into());
         }
         match self.wire.watch(&self.source.settings.nats.times, is_silent) {
@@ -234,21 +217,48 @@ impl<'a> Session<'a> {
         };
         // Until a name is restored after an outage, its messages are part of the gap that was reported.
         let is_restoring = || self.source.names.ledger.is_restoring(&subscription);
-        if self.before.is_none() && !self.settle.is_zero() && is_restoring() {
+        if !self.settle.is_zero() && is_restoring() {
             return Ok(());
         }
         self.retained
             .note_live(&delivery, self.wire.last_received());
-        let Some(overlap) = &mut self.overlap else {
-            return self.hand_over(&subscription, delivery, received);
+        self.hand_over(&subscription, delivery, received)
+    }
+
+    /// Hands a message of a subscription over to the loop.
+    fn hand_over(
+        &mut self,
+        subscription: &Subscription,
+        delivery: Delivery,
+        received: Now,
+    ) -> Result<(), Stop> {
+        let Some(place) = self.place(subscription, &delivery.subject) else {
+            return Ok(());
         };
-        let delivery = overlap.take_new(&subscription, delivery, Instant::now());
-        if overlap.is_over() {
-            self.overlap = None;
+        let name = Arc::clone(&subscription.name);
+        let (subject, pattern) = match (subscription.is_pattern, delivery.name()) {
+            (false, _) => (name, None),
+            (true, Some(subject)) => (subject.into(), Some(name)),
+            (true, None) => {
+                let (skipped, why) = ((subscription.clone(), place), NAME_NOT_UTF8);
+                let names = &mut self.source.names;
+                return Ok(names.skip(&self.relay.link, received, skipped, why)?);
+            }
+        };
+        let message = BusMessage {
+            subject,
+            pattern,
+            payload: delivery.payload,
+            position: None,
+            place,
+            received,
+            quiet: false,
+        };
+        let event = BusEvent::of(message, delivery.is_deletion);
+        match &mut self.source.publishing {
+            Some(publishing) => publishing.hand_over(event, &self.relay.link),
+            None => Ok(self.relay.link.send(event)?),
         }
-        delivery.map_or(Ok(()), |delivery| {
-            self.hand_over(&subscription, delivery, received)
-        })
     }
 
     /// Sends the last values, and the ends of questions.
@@ -426,7 +436,7 @@ impl<'a> Session<'a> {
             self.relay.link.send(BusEvent::Gap { lost: None })?;
             // The gateway takes a gap as the end of all confirmations, so the names still subscribed are confirmed
             // again.
-            for (subscription, number) in self.source.names.ledger.standing() {
+            for (subscription, number) in self.source.names.ledger.confirmed_names() {
                 self.relay.link.send(BusEvent::Subscribed {
                     subscription,
                     number,
@@ -458,7 +468,7 @@ impl<'a> Session<'a> {
             subscription,
             number,
         })?;
-        match self.source.has_stood {
+        match self.source.is_restored {
             true => self.begin_feed(),
             false => Ok(()),
         }
@@ -474,7 +484,7 @@ impl<'a> Session<'a> {
     }
 
     /// The place of a message in the kept feed; `None` for a copy of a message that has a place already.
-    pub(super) fn place(&mut self, by: &Subscription, subject: &[u8]) -> Option<Place> {
+    fn place(&mut self, by: &Subscription, subject: &[u8]) -> Option<Place> {
         let Some(kept) = &mut self.source.kept else {
             return Some(Place::Outside);
         };

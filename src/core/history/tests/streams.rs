@@ -167,7 +167,7 @@ fn a_search_has_one_budget_of_matching_steps() {
             .missed(&since, &wanted, (Content::Text, 1 << 22));
         let (newest, outcome) = bench.history.newest(&wanted, 1, (Content::Text, 1 << 22));
         for (found, outcome) in [(missed, outcomes[0]), (newest, outcome)] {
-            let got = outcome.ok().map(|()| found.frames.len() / 5);
+            let got = outcome.ok().map(|()| found.len() / 5);
             assert_eq!(got, count, "{pattern}");
             assert!(count.is_some() || found.is_empty());
         }

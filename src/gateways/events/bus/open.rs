@@ -24,6 +24,7 @@ use crate::gateways::events::bus::{
     BusStats, Exchange, ExchangeSettings, InstanceId, LINE_BYTES_MAX, MESSAGE_BYTES_MAX,
     PushOutcome,
 };
+use crate::gateways::events::metrics;
 use crate::gateways::events::settings::{BUS, EventsBusSettings, EventsSettings};
 use crate::gateways::events::start::ToLoop;
 use crate::gateways::shared::bus;
@@ -154,13 +155,15 @@ impl Bus {
         vec![
             number(&names::EVENTS_BUS_UP, |s| s.is_up().into()),
             number(&names::EVENTS_BUS_INSTANCES, BusStats::instances),
-            number(&names::EVENTS_BUS_PUSHES_WAITING, |s| s.waiting.get()),
-            number(&names::EVENTS_BUS_PUSHES_SENT, |s| s.sent.get()),
-            number(&names::EVENTS_BUS_PUSHES_RECEIVED, |s| s.received.get()),
-            number(&names::EVENTS_BUS_PUSHES_INCOMPLETE, |s| s.incomplete.get()),
-            number(&names::EVENTS_BUS_PUSHES_REFUSED, |s| s.refused.get()),
-            number(&names::EVENTS_BUS_LOST, |s| s.lost.get()),
-            GatewayMetric::by_label(&names::EVENTS_BUS_IGNORED, &self.stats, |s| {
+            number(&metrics::EVENTS_BUS_PUSHES_WAITING, |s| s.waiting.get()),
+            number(&metrics::EVENTS_BUS_PUSHES_SENT, |s| s.sent.get()),
+            number(&metrics::EVENTS_BUS_PUSHES_RECEIVED, |s| s.received.get()),
+            number(&metrics::EVENTS_BUS_PUSHES_INCOMPLETE, |s| {
+                s.incomplete.get()
+            }),
+            number(&metrics::EVENTS_BUS_PUSHES_REFUSED, |s| s.refused.get()),
+            number(&metrics::EVENTS_BUS_LOST, |s| s.lost.get()),
+            GatewayMetric::by_label(&metrics::EVENTS_BUS_IGNORED, &self.stats, |s| {
                 s.ignored().collect()
             }),
         ]
@@ -217,7 +220,7 @@ const EVENTS_MAX: usize = 1_024;
 const EVENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The ends of the channels to the connection threads.
-pub(in crate::gateways::events) struct Connection {
+pub(in crate::gateways::events) struct BusConnection {
     pub(in crate::gateways::events) publisher: Publisher,
     /// The events of the subscribed connection.
     pub(in crate::gateways::events) events: Receiver<BusEvent>,
@@ -239,7 +242,7 @@ fn connect(
     settings: &ExchangeSettings,
     clock: Clock,
     threads: &mut Threads,
-) -> Result<(Connection, Question), RunError> {
+) -> Result<(BusConnection, Question), RunError> {
     let subjects = [Arc::from(name), subject_of(name, me)];
     let sent_bytes_max = settings.message_bytes_max + LINE_BYTES_MAX;
     let room = QueueBytes::new(EVENT_BYTES_MAX.min(2 * settings.push_bytes_max));
@@ -284,7 +287,7 @@ fn redis(
     room: EventRoom,
     clock: Clock,
     threads: &mut Threads,
-) -> Result<(Connection, Question), RunError> {
+) -> Result<(BusConnection, Question), RunError> {
     // Other instances may be set to longer parts.
     settings.payload_bytes_max = MESSAGE_BYTES_MAX;
     settings.needs_all_names = true;
@@ -304,7 +307,7 @@ fn redis(
     let (sender, received) = bounded(EVENTS_MAX);
     let link = SourceLink::new(sender, Box::new(|| {}), clock);
     threads.add("bus-publish", move || Box::new(publishing).run(link));
-    let connection = Connection {
+    let connection = BusConnection {
         publisher,
         events,
         taken,
@@ -320,7 +323,7 @@ fn nats(
     room: EventRoom,
     clock: Clock,
     threads: &mut Threads,
-) -> Result<(Connection, Question), RunError> {
+) -> Result<(BusConnection, Question), RunError> {
     let needs = NatsNeeds {
         subscriptions: subjects.iter().map(|one| one.to_string()).collect(),
         published: published(subjects),
@@ -340,7 +343,7 @@ fn nats(
         NatsSubjectsSource::publishing(settings, sent_bytes_max, status).map_err(nats_error)?;
     subscribe(&interest, subjects);
     let (events, taken) = run("bus", source, room, clock, threads);
-    let connection = Connection {
+    let connection = BusConnection {
         publisher,
         events,
         taken,

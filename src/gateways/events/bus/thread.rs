@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, never, select};
 use tokio::sync::oneshot;
 
 use crate::gateways::events::Input;
-use crate::gateways::events::bus::open::Connection;
+use crate::gateways::events::bus::open::BusConnection;
 use crate::gateways::events::bus::open::Room;
 use crate::gateways::events::bus::{Action, BusStats, Exchange, InstanceId, PushOutcome, To};
 use crate::gateways::events::start::ToLoop;
@@ -60,7 +60,7 @@ pub(in crate::gateways::events) struct BusThread {
     exchange: Exchange,
     /// The subject of all instances.
     all: Arc<str>,
-    connection: Connection,
+    connection: BusConnection,
     is_subscribed: bool,
     can_publish: bool,
     /// Both ends: the loop answers with a command.
@@ -79,7 +79,7 @@ impl BusThread {
     pub(in crate::gateways::events) fn new(
         exchange: Exchange,
         name: String,
-        connection: Connection,
+        connection: BusConnection,
         commands: (Sender<Command>, Receiver<Command>),
         to_loop: ToLoop,
         stats: Arc<BusStats>,
@@ -104,8 +104,9 @@ impl BusThread {
     pub(in crate::gateways::events) fn run(mut self) {
         let nothing = never();
         loop {
-            self.act();
-            self.tell_losses();
+            self.carry_out_actions();
+            self.report_losses();
+            // While the loop has many pushes to deliver, further messages wait in the channel of the bus.
             let events = match self.delivering < DELIVERING_MAX {
                 true => &self.connection.events,
                 false => &nothing,
@@ -197,7 +198,7 @@ impl BusThread {
 
     /// Tells the loop of losses. The loop's inputs keep their order, so it learns of a loss after the pushes before the
     /// loss, and before the pushes that follow.
-    fn tell_losses(&mut self) {
+    fn report_losses(&mut self) {
         let (is_up, losses) = (self.stats.is_up(), self.stats.losses());
         if self.reported_loss != (is_up, losses) {
             self.reported_loss = (is_up, losses);
@@ -226,7 +227,7 @@ impl BusThread {
         }
     }
 
-    fn act(&mut self) {
+    fn carry_out_actions(&mut self) {
         while let Some(action) = self.exchange.poll_action() {
             match action {
                 Action::Publish { to, bytes, number } => {
@@ -306,7 +307,7 @@ mod tests {
         let redis = RedisSettings::new(RedisEndpoint::new("localhost", 1));
         let status = Arc::new(BusStatus::new(&[], 0));
         let (_publishing, publisher) = RedisPublisher::new(redis, status).expect("a publisher");
-        let connection = Connection {
+        let connection = BusConnection {
             publisher,
             events: received,
             taken,

@@ -13,15 +13,15 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::{Exchange, Outcome, ServiceStats};
 use super::headers;
+use crate::services::{Again, Lease, Place};
 use weirgate_server::http::body::{BodyTooSlow, BoxError, Progress, ReadBodyError, RequestBody};
-use weirgate_server::http::services::{Again, Lease, Place};
 use weirgate_wire::admission::Permit;
 
 /// The largest announced length of a body that is read completely before the request gets a connection to its service,
 /// so that a slow client with a small body holds no connection.
 const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
-/// Reads a small body. Gives it up if it has to are evicted to the bodies of others.
+/// Reads a small body. Gives it up if it has to be evicted to the bodies of others.
 async fn whole(body: RequestBody, room: &Permit) -> Result<Bytes, ReadBodyError> {
     let upload = body.progress();
     let mut read = pin!(body.read(SMALL_BYTES_MAX as usize));
@@ -61,7 +61,7 @@ impl ToService {
     /// `room` grants its bytes; leaves any other body to be read in pieces.
     ///
     /// # Errors
-    /// A small body broke off, came too slowly or had to are evicted.
+    /// A small body broke off, came too slowly or had to be evicted.
     pub(super) async fn new(
         body: RequestBody,
         room: impl FnOnce(u64) -> Option<Permit>,

@@ -10,11 +10,10 @@ use hyper::StatusCode;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::gateways::events::metrics;
+use crate::services::{ByService, FailureReason, RequestMetrics, RequestStats, Service, numbers};
 use weirgate_bus::runtime::Clock;
 use weirgate_server::http::body::Progress;
-use weirgate_server::http::services::{
-    ByService, FailureReason, RequestMetrics, RequestStats, Service, numbers,
-};
 use weirgate_server::telemetry::{GatewayMetric, names};
 use weirgate_wire::admission::Peer;
 use weirgate_wire::base::{LogBudget, LogLine};
@@ -169,10 +168,12 @@ pub(super) enum Outcome {
     AnswerHeadTooLarge,
     /// 408: the body of the request came too slowly.
     SlowBody,
+    /// 401, 403 or 503: the token of the request is refused.
+    BadToken,
 }
 
 impl Outcome {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Answered,
         Self::Refused,
         Self::Unreachable,
@@ -185,6 +186,7 @@ impl Outcome {
         Self::BadRequest,
         Self::AnswerHeadTooLarge,
         Self::SlowBody,
+        Self::BadToken,
     ];
 
     /// The metric label.
@@ -202,6 +204,7 @@ impl Outcome {
             Self::BadRequest => "bad_request",
             Self::AnswerHeadTooLarge => "answer_head_too_large",
             Self::SlowBody => "slow_body",
+            Self::BadToken => "bad_token",
         }
     }
 
@@ -265,8 +268,8 @@ impl ServiceStats {
 /// The metrics of the requests for `services`.
 pub(super) fn metrics(services: &ByService<ServiceStats>) -> Vec<GatewayMetric> {
     let requests = RequestMetrics {
-        outcomes: &names::PROXY_REQUESTS,
-        durations: &names::PROXY_HEAD_DURATION,
+        outcomes: &metrics::PROXY_REQUESTS,
+        durations: &metrics::PROXY_HEAD_DURATION,
         in_flight: &names::PROXY_REQUESTS_IN_FLIGHT,
     };
     let each = services.iter();
@@ -276,9 +279,9 @@ pub(super) fn metrics(services: &ByService<ServiceStats>) -> Vec<GatewayMetric> 
     let address_waits = |stats: &ServiceStats| stats.address_waits.load(Relaxed);
     let ungathered = |stats: &ServiceStats| stats.ungathered.load(Relaxed);
     metrics.extend([
-        numbers(&names::PROXY_WAITS, services, waits),
-        numbers(&names::PROXY_ADDRESS_WAITS, services, address_waits),
-        numbers(&names::PROXY_UNGATHERED_BODIES, services, ungathered),
+        numbers(&metrics::PROXY_WAITS, services, waits),
+        numbers(&metrics::PROXY_ADDRESS_WAITS, services, address_waits),
+        numbers(&metrics::PROXY_UNGATHERED_BODIES, services, ungathered),
     ]);
     metrics
 }

@@ -1,11 +1,11 @@
 //! What the proxy changes in headers (RFC 9110 §7.6, contract events, section "Proxy"): in requests, and in answers,
 //! where addresses of the service become addresses of the gateway. Pure.
 
+use crate::services::Upstream;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
     LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFRESH, TE, TRANSFER_ENCODING, UPGRADE,
 };
-use weirgate_server::http::services::Upstream;
 use weirgate_wire::admission::{ClientAddr, Peer};
 use weirgate_wire::head::Trace;
 use weirgate_wire::space;
@@ -47,7 +47,11 @@ pub(super) fn to_service(
     let is_trailers = |item: &[u8]| item.eq_ignore_ascii_case(b"trailers");
     let takes_trailers = items(headers, &TE).any(is_trailers);
     one_length(headers);
-    remove_hop_by_hop(headers);
+    // A proxy may pass a client's `Connection` on as it came, and with it the client would take away what the proxy tells of it (as
+    // CVE-2022-31813 of Apache).
+    remove_hop_by_hop(headers, |name| {
+        forwarded.peer_is_trusted && is_word_of_proxies(name)
+    });
     remove_disguised(headers);
     // The gateway asks for the body.
     headers.remove(EXPECT);
@@ -91,7 +95,7 @@ pub(super) fn to_service(
 /// Converts the headers of a service's answer for the client.
 pub(super) fn to_client(headers: &mut HeaderMap) {
     one_length(headers);
-    remove_hop_by_hop(headers);
+    remove_hop_by_hop(headers, |_| false);
 }
 
 /// Changes addresses of the service in its answer to addresses of the gateway: requests reach the service under its own
@@ -141,7 +145,7 @@ fn one_length(headers: &mut HeaderMap) {
 /// Removes trailers that must not be passed on: fields that say how to read the message, and fields that the proxy
 /// removes from a head.
 pub(super) fn trailers(trailers: &mut HeaderMap) {
-    remove_hop_by_hop(trailers);
+    remove_hop_by_hop(trailers, |_| false);
     remove_disguised(trailers);
     // A service that takes them for a part of the head would believe them, and no proxy sends them here.
     remove_words_of_proxies(trailers);
@@ -151,13 +155,14 @@ pub(super) fn trailers(trailers: &mut HeaderMap) {
     }
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
+/// Removes what is for a single connection, except for the names that `is_kept` chooses.
+fn remove_hop_by_hop(headers: &mut HeaderMap, is_kept: impl Fn(&HeaderName) -> bool) {
     let named: Vec<HeaderName> = items(headers, &CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         // A client's `Connection` must not remove the length of the body or the host of the request.
-        if *name != CONTENT_LENGTH && *name != HOST {
+        if *name != CONTENT_LENGTH && *name != HOST && !is_kept(name) {
             headers.remove(name);
         }
     }
@@ -175,16 +180,19 @@ fn remove_disguised(headers: &mut HeaderMap) {
     headers.remove("x-internal-token");
 }
 
-/// Removes the headers in which only a proxy tells of its client, except for the list of addresses: `Forwarded` (RFC 7239),
-/// `X-Real-IP`, and all of `X-Forwarded-…`, such as `-Host`, `-Port` and `-Prefix`. A service that makes links of them
-/// would take a stranger's host for its own.
+/// Whether only a proxy tells of its client in this header: `Forwarded` (RFC 7239), `X-Real-IP`, and all of `X-Forwarded-…`,
+/// such as `-For`, `-Host`, `-Port` and `-Prefix`.
+fn is_word_of_proxies(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-")
+}
+
+/// Removes the headers in which only a proxy tells of its client, except for the list of addresses. A service that makes links
+/// of them would take a stranger's host for its own.
 fn remove_words_of_proxies(headers: &mut HeaderMap) {
-    let is_of_proxies = |name: &&HeaderName| {
-        let name = name.as_str();
-        matches!(name, "forwarded" | "x-real-ip")
-            || name.starts_with("x-forwarded-") && name != "x-forwarded-for"
-    };
-    let found: Vec<HeaderName> = headers.keys().filter(is_of_proxies).cloned().collect();
+    let is_removed =
+        |name: &&HeaderName| is_word_of_proxies(name) && name.as_str() != "x-forwarded-for";
+    let found: Vec<HeaderName> = headers.keys().filter(is_removed).cloned().collect();
     for name in found {
         headers.remove(name);
     }
@@ -383,11 +391,13 @@ mod tests {
             ("connection", "traceparent"),
             ("x-forwarded-for", "1.1.1.1"),
         ]);
-        let headers = asked(named, true);
-        assert_eq!(headers["host"], "service:8001");
-        assert_eq!(headers["x-forwarded-for"], "10.0.0.9");
-        assert_eq!(headers["x-forwarded-host"], "public");
-        assert!(headers.contains_key("traceparent"));
+        for (peer_is_trusted, list) in [(false, "10.0.0.9"), (true, "1.1.1.1, 10.0.0.9")] {
+            let headers = asked(named.clone(), peer_is_trusted);
+            assert_eq!(headers["host"], "service:8001");
+            assert_eq!(headers["x-forwarded-for"], list);
+            assert_eq!(headers["x-forwarded-host"], "public");
+            assert!(headers.contains_key("traceparent"));
+        }
     }
 
     #[test]
@@ -433,6 +443,28 @@ mod tests {
         assert_eq!(other["x-forwarded-for"], list);
         assert_eq!(other["x-forwarded-proto"], "http");
         assert_eq!(other["x-forwarded-host"], "public");
+    }
+
+    #[test]
+    fn a_client_takes_nothing_of_what_a_proxy_says_of_it() {
+        let words = [
+            ("forwarded", "for=192.0.2.1"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-host", "www.example"),
+            ("x-forwarded-proto", "https"),
+            ("x-real-ip", "192.0.2.1"),
+        ];
+        let named = words.map(|(name, _)| name).join(", ");
+        let headers = map(&[&words[..], &[("connection", &named)]].concat());
+        let headers = asked(headers, true);
+        for (name, value) in words {
+            let end = if name == "x-forwarded-for" {
+                ", 10.0.0.9"
+            } else {
+                ""
+            };
+            assert_eq!(headers[name], format!("{value}{end}"), "{name}");
+        }
     }
 
     #[test]

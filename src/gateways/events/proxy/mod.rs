@@ -15,10 +15,16 @@ mod body;
 mod exchange;
 mod headers;
 mod path;
+mod tokens;
 
 use self::body::{ToClient, ToService};
 use self::exchange::{Exchange, Outcome, Watch};
 pub use self::path::{InnerPaths, PathRefusal, ProxiedPath};
+pub use self::tokens::ProxyTokens;
+use crate::services::{
+    CONNECTION_BYTES, Ended, Failure, FailureReason, Lease, Place, Places, Policy, Pool, Service,
+    Upstream,
+};
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, TRANSFER_ENCODING};
 use hyper::http::uri::PathAndQuery;
@@ -32,10 +38,6 @@ use std::time::Duration;
 use tokio::time::timeout;
 use weirgate_bus::runtime::Clock;
 use weirgate_server::http::body::{Progress, RequestBody};
-use weirgate_server::http::services::{
-    CONNECTION_BYTES, Ended, Failure, FailureReason, Lease, Place, Places, Policy, Pool, Service,
-    Upstream,
-};
 use weirgate_server::http::site::{ANY_METHOD, Answer, Handler, LateAnswer, RequestParts, Route};
 use weirgate_server::telemetry::GatewayMetric;
 use weirgate_wire::admission::{ClientAddr, Quota};
@@ -86,6 +88,8 @@ pub struct ProxySettings {
     pub held: Quota,
     /// Limits log lines, and measures the progress of bodies.
     pub clock: Clock,
+    /// Judges the tokens of requests.
+    pub tokens: ProxyTokens,
 }
 
 /// The reverse proxy.
@@ -108,6 +112,7 @@ struct Shared {
     buffers: Quota,
     held: Quota,
     clock: Clock,
+    tokens: ProxyTokens,
 }
 
 impl Proxy {
@@ -149,6 +154,7 @@ impl Proxy {
                 buffers,
                 held: settings.held,
                 clock: settings.clock,
+                tokens: settings.tokens,
             }),
         }
     }
@@ -220,6 +226,10 @@ impl Shared {
         body: RequestBody,
     ) -> LateAnswer {
         let mut exchange = Exchange::begin(&behind.watch, parts.peer);
+        if let Err(refusal) = self.tokens.admit(&parts, self.clock.now()) {
+            exchange.refuse(Outcome::BadToken);
+            return tokens::answer(refusal).into();
+        }
         let upload = body.progress();
         let upstream = &behind.pool.service().upstream;
         let client = parts.caller.address;

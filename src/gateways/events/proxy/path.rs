@@ -98,15 +98,16 @@ fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use super::super::Refusal;
     use super::*;
-    use crate::gateways::events::{EventsService, INNER_PATHS};
+    use crate::gateways::events::{EventsService, INNER_PATHS, Services};
     use proptest::prelude::*;
 
     fn target(path: &str) -> Result<(EventsService, &str), PathRefusal> {
-        let mut all = EventsService::ALL.into_iter().flat_map(|service| {
-            let paths = service.proxied().iter();
+        let table = Services::default();
+        let all = table.iter().flat_map(|(service, row)| {
+            let paths = row.proxied.iter();
             paths.map(move |&(path, cut)| (service, ProxiedPath { path, cut }))
         });
-        let found = all.find(|(_, proxied)| {
+        let found = { all }.find(|(_, proxied)| {
             let prefix = proxied.path.strip_suffix("{path}").unwrap();
             path.starts_with(prefix)
         });
@@ -117,21 +118,21 @@ mod tests {
 
     #[test]
     fn the_table_of_the_contract() {
-        use EventsService::{Measurement, Simulation};
+        let (measurement, simulation) = (EventsService::MEASUREMENT, EventsService::SIMULATION);
         for (path, service, there) in [
             (
                 "/v1/measurement/jobs/7",
-                Measurement,
+                measurement,
                 "/v1/measurement/jobs/7",
             ),
-            ("/v1/measurement/", Measurement, "/v1/measurement/"),
-            ("/v1/jobs/9/run", Measurement, "/v1/jobs/9/run"),
-            ("/v1/simulation/a/b", Simulation, "/a/b"),
-            ("/v1/simulation/", Simulation, "/"),
-            ("/v1/simulation//a//", Simulation, "//a//"),
+            ("/v1/measurement/", measurement, "/v1/measurement/"),
+            ("/v1/jobs/9/run", measurement, "/v1/jobs/9/run"),
+            ("/v1/simulation/a/b", simulation, "/a/b"),
+            ("/v1/simulation/", simulation, "/"),
+            ("/v1/simulation//a//", simulation, "//a//"),
             (
                 "/v1/simulation/v1/simulation/x",
-                Simulation,
+                simulation,
                 "/v1/simulation/x",
             ),
         ] {
@@ -305,7 +306,7 @@ mod tests {
             assert_eq!(target(&path), Err(PathRefusal::Trick), "{path}");
         }
         let harmless = "/v1/jobs/a%3fb/c%23d";
-        assert_eq!(target(harmless), Ok((EventsService::Measurement, harmless)));
+        assert_eq!(target(harmless), Ok((EventsService::MEASUREMENT, harmless)));
     }
 
     #[test]
@@ -371,7 +372,7 @@ mod tests {
         #[test]
         fn plain_paths_pass(path in "(/[a-z0-9_-]{1,8}){1,5}/?") {
             let whole = format!("/v1/measurement{path}");
-            prop_assert_eq!(target(&whole), Ok((EventsService::Measurement, whole.as_str())));
+            prop_assert_eq!(target(&whole), Ok((EventsService::MEASUREMENT, whole.as_str())));
         }
 
         #[test]

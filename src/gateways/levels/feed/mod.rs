@@ -203,7 +203,7 @@ impl LevelsFeed {
             self.bad_log.say(now, &stats.subject, &payload, &why);
             return;
         }
-        stats.came(received);
+        stats.record(received);
         self.stats.last_message_unix_ms = Some(received.unix_ms());
         let parts = content.parts();
         for view in self.views.iter_mut().filter(|view| view.shows(&parts)) {

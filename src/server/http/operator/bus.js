@@ -10,6 +10,9 @@ const OLD_MS = 10_000;
 /** So far behind the newest message of a stream the alert begins. */
 const LATE_MS = 5_000;
 
+/** So many quiet names have a line each. */
+const QUIET_SHOWN = 5;
+
 /** How far back clients can resume. */
 function reach({ reach_ms: ms, wanted_ms: wanted, why }) {
   if (ms === null) return ["no message has a position yet", ""];
@@ -17,7 +20,7 @@ function reach({ reach_ms: ms, wanted_ms: wanted, why }) {
   return why === "bytes" ? [`${text}: no more fits in --history-bytes-max`, ms < wanted / 2 ? "bad" : "wait"] : [text, ""];
 }
 
-function busEntries({ bus, history, numbers, now_unix_ms: now }) {
+function busEntries({ bus, history, numbers, survey, now_unix_ms: now }) {
   const at = numbers.bus_last_message_unix_ms, ageMs = at === null ? null : Math.max(0, now - at);
   const isAway = bus.away_ms !== null;
   const state = bus.subscribed ? ["up", "good"] : bus.connected ? ["connected, not subscribed", "bad"] : ["away", "bad"];
@@ -34,6 +37,7 @@ function busEntries({ bus, history, numbers, now_unix_ms: now }) {
   for (const { subject, quiet_ms: quietMs, usual_gap_ms: gapMs } of bus.quiet) {
     rows.push([`Quiet: ${subject}`, `for ${duration(quietMs)}; a message every ${duration(gapMs)} before`, "bad"]);
   }
+  rows.push(...quietTopics(survey));
   if (history) rows.push(["History", ...reach(history)]);
   const { bus_messages_bad: bad, bus_gaps: gaps } = numbers;
   rows.push(["Bad messages", decimal(bad, 0), bad ? "wait" : ""]);
@@ -42,6 +46,15 @@ function busEntries({ bus, history, numbers, now_unix_ms: now }) {
     const text = awayMs !== null ? `away for ${duration(awayMs)}` : stalled ? "stalled" : lag === null ? "–" : `${decimal(lag, 0)} behind`;
     rows.push([name, text, awayMs !== null || stalled ? "bad" : ""]);
   }
+  return rows;
+}
+
+/** Busy names that stand still, those with the most clients first. */
+function quietTopics(survey) {
+  const { topics_quiet: count, quiet_topics: topics } = survey ?? { topics_quiet: 0, quiet_topics: [] };
+  const rows = topics.slice(0, QUIET_SHOWN).map(({ name, members, quiet_ms: quietMs, usual_gap_ms: gapMs }) => (
+    [`Quiet: ${name}`, `for ${duration(quietMs)}; a message every ${duration(gapMs)} before; clients: ${decimal(members, 0)}`, "bad"]));
+  if (count > rows.length) rows.push(["Quiet", `${decimal(count - rows.length, 0)} more names`, "bad"]);
   return rows;
 }
 

@@ -16,7 +16,8 @@ use crate::telemetry::{EndedAt, HitLimit, Reading, RecentLatency, Telemetry, nam
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_core::{
-    ClientSnapshot, HistoryStats, RefusedName, SURVEY_NAMED_MAX, Short, SlowSnapshot, Survey, Why,
+    ClientSnapshot, HistoryStats, RefusedName, SURVEY_NAMED_MAX, Short, SlowSnapshot, Survey,
+    TopicSnapshot, Why,
 };
 use weirgate_wire::base::{Now, escaped};
 
@@ -258,6 +259,21 @@ fn survey(survey: &Survey, now: Now) -> impl Serialize {
         busiest: survey.busiest.iter().map(shown_client).collect::<Vec<_>>(),
         topics: survey.topics,
         busiest_topics: &survey.busiest_topics,
+        topics_quiet: survey.topics_quiet,
+        quiet_topics: survey
+            .quiet_topics
+            .iter()
+            .map(quiet_topic)
+            .collect::<Vec<_>>(),
+    })
+}
+
+fn quiet_topic(topic: &TopicSnapshot) -> impl Serialize + use<> {
+    object!(QuietTopic {
+        name: topic.name.clone(),
+        members: topic.members,
+        quiet_ms: topic.quiet_ms,
+        usual_gap_ms: topic.usual_gap_ms,
     })
 }
 

@@ -15,6 +15,7 @@
 mod certificates;
 mod client_certificates;
 mod session;
+mod tickets;
 
 use std::io;
 use std::net::IpAddr;
@@ -41,6 +42,7 @@ pub(crate) use self::session::RECORD_BYTES_MAX;
 #[cfg(test)]
 pub(crate) use self::session::tests as session_tests;
 pub use self::session::{TlsSession, sealed_bytes_max};
+pub(crate) use self::tickets::tickets;
 
 /// A configuration that accepts only the server's certificate in a file, whatever names it has, because these are meant
 /// for clients on other machines. Without a file it accepts any certificate: use this only for an address of this

@@ -106,7 +106,7 @@ impl Sockets {
         self.waiting.pop_of(|client| places.has_room_for(client))
     }
 
-    /// Chooses handshakes without progress to are evicted, one for each address that waits for a place and has fewer than
+    /// Chooses handshakes without progress to be evicted, one for each address that waits for a place and has fewer than
     /// half of all places. Otherwise silent clients would delay all others until the deadline. In a storm of honest
     /// clients the handshakes make progress, and none is evicted.
     fn evict(&mut self, now_us: u64) {
@@ -126,7 +126,7 @@ impl Sockets {
         places.evict(others.count() as u64, STILL_US, now_us);
     }
 
-    /// Why a handshake has to are evicted, if it has to.
+    /// Why a handshake has to be evicted, if it has to.
     fn is_evicted(&self, key: SessionKey) -> Option<CloseReason> {
         let Stage::Handshake(handshake) = &self.all.get(&key)?.stage else {
             return None;
@@ -157,7 +157,7 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     /// The bytes that the TLS of all clients holds.
     pub(super) held: Quota,
-    /// Handshakes that have to are evicted, because of their place or of their bytes.
+    /// Handshakes that have to be evicted, because of their place or of their bytes.
     pub(super) chosen: Chosen<SessionKey>,
     pub(super) sockets: Sockets,
 }

@@ -127,6 +127,12 @@ fn dialect(refusal: &str) -> Option<&'static str> {
         "http2" => {
             "HTTP/2 in clear text came to a port that speaks HTTP/1.1: set the proxy's protocol towards weirgate to HTTP/1.1"
         }
+        "tls" => {
+            "TLS came to a port without TLS: take the port of --tls-port, or let the proxy speak plain HTTP to weirgate"
+        }
+        "plain_http" => {
+            "plain HTTP came to a port with TLS: use wss:// or https://, or the port without TLS"
+        }
         "no_key" => {
             "a handshake came without Sec-WebSocket-Key: a proxy has made it of a WebSocket over HTTP/2; deploy/envoy has settings"
         }
@@ -214,8 +220,9 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     fn log_end(&mut self, ended: &Ended, limit: Option<HitLimit>) {
         let now = self.clock.now();
         let dialect = ended.refusal.and_then(dialect);
+        let is_changed = dialect.is_some() || ended.reason == CloseReason::UpgradeLost;
         let lines = match (&ended.dropped, limit) {
-            (None, None) if dialect.is_some() => &mut self.end_lines.dialects,
+            (None, None) if is_changed => &mut self.end_lines.dialects,
             (Some(_), _) => &mut self.end_lines.drops,
             (None, Some(_)) => &mut self.end_lines.limits,
             (None, None) => &mut self.end_lines.others,

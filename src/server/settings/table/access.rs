@@ -201,8 +201,8 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         "Cookie with the token, for pages of --allowed-origins",
     )
     .more(
-        "A browser sends the cookie by itself, and no script of the page needs to read the cookie (HttpOnly). Read if the \
-         request has no other token. Needs --allowed-origins: any page could use the cookie of its visitor otherwise.",
+        "Read if the request has no other token. Needs --allowed-origins: otherwise any page could use the cookie of its \
+         visitor.",
     ),
     Setting::new(
         "jwt-secret",
@@ -282,11 +282,11 @@ pub(super) static TOKENS: &[Setting] = &Heading::TOKENS.in_part(Part::Tokens).of
         "jwt-role-claim",
         Kind::Text,
         field!(AuthSettings, rules.role),
-        "The claim with the role or a list of roles; dots lead into objects",
+        "The claim with the role or a list of roles; a dot leads into an object",
     )
     .more(
-        "Such as realm_access.roles. Of several roles the first in the table counts. If this is set and a \
-         token does not have the claim, the client gets the default role, and a warning is logged once.",
+        "For example realm_access.roles. Of several roles the first in the table counts. Without the claim the client gets \
+         the default role.",
     ),
     Setting::new(
         "jwt-user-claim",

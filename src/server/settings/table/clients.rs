@@ -44,8 +44,8 @@ pub(super) static LISTENING: &[Setting] = &Heading::LISTENING.of([
         "Processes that serve the clients, on one port; auto: one for each core",
     )
     .more(
-        "With more than one, a process without clients starts them, starts one again that has ended, passes signals on, \
-         and serves --admin-addr for all. SIGUSR2 replaces them by new ones. Limits over all clients are divided.",
+        "A supervisor starts them, restarts one that has ended, and serves --admin-addr for all. SIGUSR2 replaces them. \
+         Limits over all clients are divided.",
     ),
     Setting::new(
         "reuse-port",
@@ -126,7 +126,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "tls-client-ca",
         Kind::Path,
         field!(TlsSettings, client_ca),
-        "PEM file with authorities: each client has to show a certificate of theirs",
+        "PEM file with authorities: each client must show a certificate that one of them signed",
     ),
     Setting::new(
         "tls-min",
@@ -151,11 +151,11 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         field!(TlsSettings, handshakes_max),
         "Handshakes under way at once",
     )
-    .more("An address gets a place only while it holds fewer than are free: half of all alone, a third beside another.")
+    .more("One address may hold at most half of them, or a third if another address is waiting.")
     .counts_all()
     .limit(
-        "further clients wait; addresses take turns, and for each address that waits the handshake ends that \
-         has stood still for the longest, at least 1 s",
+        "further clients wait, and addresses take turns; of the handshakes that stood still for 1 s or more, the longest \
+         end first",
         Shows::Metric(names::TLS_HANDSHAKES_OPEN),
         "tests/blackbox/test_tls_limits.py::test_handshakes_under_way_are_bounded_and_others_wait",
     ),
@@ -166,9 +166,7 @@ pub(super) static TLS: &[Setting] = &Heading::TLS.of([
         "Bytes that TLS holds for all clients together",
     )
     .more(
-        "Unfinished records of clients, and records that the kernel does not take: at most a record of \
-         16 KiB in each direction for a client, and four for a client that was not slow before; unfinished \
-         handshakes.",
+        "Unfinished handshakes and records, and records that the kernel does not take.",
     )
     .memory_part(60)
     .limit(
@@ -197,13 +195,11 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "Connections at once, HTTP included; 0 for no limit",
     )
     .more(
-        "Never more than the limit on open files has room for, beside the needs of the gateway, nor than the part of \
-         --memory-max for connections holds.",
+        "Never more than the limit on open files and the part of --memory-max allow.",
     )
     .counts_all()
     .limit(
-        "a connection of plain HTTP without a request under way ends for a new connection, the longest without one first; \
-         if there is none: 503 with `Retry-After`",
+        "an idle connection of plain HTTP ends to make room; if there is none: 503 with `Retry-After`",
         Shows::Reason(CloseReason::ConnectionLimit),
         "tests/hub_rules/closing.rs::refused_connections_give_their_places_back",
     )
@@ -254,8 +250,8 @@ pub(super) static CLIENTS: &[Setting] = &Heading::CLIENTS.of([
         "Connections of --trusted-proxies begin with a header of the PROXY protocol",
     )
     .more(
-        "For load balancers of TCP, which can add no X-Forwarded-For. Versions 1 and 2, on every address of \
-         --listen, with or without TLS. A connection of these proxies without a header is closed.",
+        "For load balancers of TCP, which can add no X-Forwarded-For. Versions 1 and 2. A connection of these proxies \
+         without a header is closed.",
     ),
     Setting::new(
         "revoked-file",
@@ -398,8 +394,7 @@ pub(super) static SEND_QUEUES: &[Setting] = &Heading::SEND_QUEUE.of([
         "Memory of the frames that wait for clients that read nothing",
     )
     .more(
-        "A frame counts once, however many clients wait for it; each place in a queue of more than 16 frames \
-         counts with 16 to 32 bytes.",
+        "A frame counts once, however many clients wait for it.",
     )
     .memory_part(250)
     .limit(
@@ -432,8 +427,8 @@ pub(super) static CONNECTIONS: &[Setting] = &Heading::CONNECTION.of([
         "Time from a ping to the pong",
     )
     .more(
-        "While the client takes bytes that waited, or sends parts of a message, the time begins anew; \
-         each 20 kB before the ping give it a second, up to --send-queue-stall-ms.",
+        "The time begins anew while the client takes waiting bytes or sends parts of a message, and is longer behind many \
+         bytes.",
     )
     .limit(
         "close 1011",
@@ -469,8 +464,8 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
         "How long messages are kept for clients that resume; 0 for none",
     )
     .more(
-        "At least 20000. Messages then have a position, \"pos\", and clients get the status of the bus now and then. A client \
-        that comes back, to whichever instance, sends its last position as \"since\" and gets what it missed.",
+        "At least 20000. A client that comes back with its last position as \"since\", to whichever instance, gets what \
+         it missed.",
     )
     .limit(
         "the message is forgotten; a client that missed the message is notified",
@@ -484,8 +479,7 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
         "Memory of all kept messages; at most half of --frame-bytes-max",
     )
     .more(
-        "Compressed forms, copies for clients of patterns, and the names of the messages' topics count too. The copies go \
-         first: they can be made again.",
+        "Compressed forms and the names of topics count too.",
     )
     .memory_part(90)
     .limit(
@@ -511,9 +505,9 @@ pub(super) static HISTORY: &[Setting] = &Heading::HISTORY.in_part(Part::History)
         "Stream to read in place of pub/sub; empty: none",
     )
     .more(
-        "With --history-ms. On NATS, channels outside of its subjects are read beside it. A JetStream stream of --bus, or the key of a Redis stream, whose entries have the fields \
-        channel and data. The stream keeps the messages, so no outage of the bus or of weirgate loses any. All \
-        instances read the same stream.",
+        "With --history-ms. A JetStream stream of --bus, or the key of a Redis stream, whose entries have the fields \
+         channel and data. No outage of the bus or of weirgate loses a message of it. On NATS, channels outside of its \
+         subjects are read beside it. All instances read the same stream.",
     )
     .part(Part::Stream),
 ]);

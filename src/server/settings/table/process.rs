@@ -98,8 +98,7 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         "At a stop: the close code of clients, 1012 (restart) or 1001 (going away)",
     )
     .more(
-        "1001 is for clients whose library has no 1012 and shows it as 1002 or as a failure: \
-         faye-websocket, Tomcat, OkHttp 3, libwebsockets 4.1.",
+        "1001 is for clients whose library does not know 1012: faye-websocket, Tomcat, OkHttp 3, libwebsockets 4.1.",
     )
     .part(Part::StopCode),
     Setting::ms(
@@ -119,8 +118,8 @@ pub(super) static LIFECYCLE: &[Setting] = &Heading::LIFECYCLE.of([
         "At a stop: time limit, in addition to --drain-delay-ms and --drain-ms",
     )
     .more(
-        "Or 0.1 ms for each connection, if that is longer. While connections end, there is more time: up to \
-            --stop-timeout-ms once more. A second signal ends the process at once.",
+        "Or 0.1 ms for each connection, if that is longer; up to twice as long while connections end. A second signal \
+         ends the process at once.",
     )
     .limit(
         "connections that are still open are cut",
@@ -137,10 +136,10 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
         "Memory that the limits below share; 0: three quarters of the memory limit",
     )
     .more(
-        "The program itself takes 24 MiB. Of the rest, each limit of bytes over all clients has a fixed part, unless set by \
-         itself, and so have the connections; --check shows the parts. By default the memory is three quarters of the limit \
-         of the control group (a container's memory limit) or of the process (ulimit -v, -d), and lowers the limits only; \
-         without such a limit, nothing is shared. The kernel's memory for the sockets, 4 KiB for each, is not a part of it.",
+        "The program takes 24 MiB; of the rest, each limit of bytes over all clients has a part unless set by itself. \
+         --check prints the parts. By default: three quarters of the memory limit of the container or of the process \
+         (ulimit -v, -d), which can only lower the limits. Without such a limit, nothing is shared. The kernel's memory \
+         for sockets, 4 KiB each, is not included.",
     )
     .limit(
         "each limit with a part of this memory applies",
@@ -159,8 +158,7 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .share(150)
     .limit(
-        "a connection of plain HTTP without a request under way ends for a new connection, the longest without one first; \
-         if there is none: 503 with `Retry-After`",
+        "an idle connection of plain HTTP ends to make room; if there is none: 503 with `Retry-After`",
         Shows::Reason(CloseReason::ConnectionMemory),
         "tests/hub_rules/connections.rs::connections_are_refused_over_their_memory_and_an_address_has_a_share",
     ),
@@ -213,9 +211,8 @@ pub(super) static MEMORY: &[Setting] = &Heading::MEMORY.of([
     )
     .share(40)
     .limit(
-        "not read; a small body is passed on in pieces, as a large one: the request takes a connection to the service \
-         first. What comes from the loop all the same makes room: those end first that have the most bytes times the \
-         time since their last progress",
+        "further requests are not read, and small bodies are passed on in pieces; connections end that have held the most \
+         for the longest",
         Shows::Reason(CloseReason::HttpMemory),
         "tests/http_plane/limits.rs::over_their_limit_bytes_that_came_with_connections_give_way",
     ),
@@ -291,7 +288,7 @@ pub(super) static LATENCY: &[Setting] = &Heading::LATENCY.of([
         },
         "CPU of the loop, and CPU of the bus thread, such as 2,3",
     )
-    .more("Each of the two threads stays on its CPU; a number alone is for the loop. A CPU that the process may not use is refused at the start."),
+    .more("A number alone is for the loop. A CPU that the process may not use is refused at the start."),
 ]);
 
 pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(Part::BusMessages).of([
@@ -313,7 +310,6 @@ pub(super) static BUS: &[Setting] = &Heading::BUS.in_part(Part::BusMessages).of(
         "Tell clients when each message came from the bus: recv_us",
     )
     .more(
-        "Unix time in microseconds at the bus socket, in each message. A client with the same time takes the one-way \
-         latency from it. The replaced gateways have no such key.",
+        "Unix time in microseconds, in each message.",
     ),
 ]);

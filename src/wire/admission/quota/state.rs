@@ -9,7 +9,7 @@ use slab::Slab;
 use super::{Full, Rest, Room};
 use crate::admission::{ClientAddr, address_group};
 
-/// Added to every holder's time without progress. Without it, a holder of a few bytes would are evicted before many
+/// Added to every holder's time without progress. Without it, a holder of a few bytes would be evicted before many
 /// large holders that have made progress a moment ago.
 const ANY_US: u64 = 200_000;
 
@@ -77,7 +77,7 @@ impl State {
         max.saturating_sub(self.held)
     }
 
-    /// Chooses a holder to are evicted. Returns its waker.
+    /// Chooses a holder to be evicted. Returns its waker.
     pub(super) fn choose(&mut self, at: usize) -> Option<Waker> {
         self.end_rest(at);
         let holder = &mut self.holders[at];
@@ -202,7 +202,7 @@ impl State {
         }
     }
 
-    /// The holder works, and does not are evicted.
+    /// The holder works, and is not evicted.
     pub(super) fn work(&mut self, at: usize) {
         self.end_rest(at);
         self.keep(at);
@@ -264,7 +264,7 @@ impl State {
         }
     }
 
-    /// Without the holders that already are evicted.
+    /// Without the holders that are being evicted already.
     pub(super) fn is_over(&self, max: u64) -> bool {
         self.held - self.leaving > max
     }

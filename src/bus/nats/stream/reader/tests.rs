@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::requests::{ACK_WAIT, ACKED_SHARE};
 use super::*;
-use crate::kept::tests::check_told;
+use crate::kept::tests::check_reports;
 
 mod answers;
 mod model;
@@ -25,7 +25,7 @@ struct Bench {
     /// Serial numbers that nobody can read any more.
     unreadable: Vec<u64>,
     /// The next serial number when the reader first said that it had caught up.
-    stood_at: Option<u64>,
+    caught_up_at: Option<u64>,
     /// The next serial number at each loss.
     lost_at: Vec<u64>,
 }
@@ -47,7 +47,7 @@ impl Bench {
             out: Vec::new(),
             events: Vec::new(),
             unreadable: Vec::new(),
-            stood_at: None,
+            caught_up_at: None,
             lost_at: Vec::new(),
         };
         bench.connect();
@@ -79,7 +79,7 @@ impl Bench {
                 .filter(|events| **events == KeptEvent::Lost);
             self.lost_at.extend(lost.map(|_| self.server.next_serial));
             if self.events.contains(&KeptEvent::CaughtUp) {
-                self.stood_at.get_or_insert(self.server.next_serial);
+                self.caught_up_at.get_or_insert(self.server.next_serial);
             }
         }
     }
@@ -138,7 +138,7 @@ impl Bench {
                 _ => {}
             }
         }
-        let newest = check_told(&self.events, &self.unreadable, self.stood_at, end);
+        let newest = check_reports(&self.events, &self.unreadable, self.caught_up_at, end);
         assert_eq!(newest, Some(end - 1), "the last message came");
     }
 }
@@ -243,7 +243,7 @@ fn names(events: &[KeptEvent]) -> Vec<&'static str> {
         KeptEvent::Lost => "lost",
         KeptEvent::Hole => "hole",
         KeptEvent::Head(_) => "head",
-        KeptEvent::CaughtUp => "stands",
+        KeptEvent::CaughtUp => "caught up",
         KeptEvent::Behind { .. } => "behind",
         KeptEvent::Subjects(_) => "subjects",
     };
@@ -316,7 +316,7 @@ fn a_consumer_that_stands_still_is_replaced() {
         assert!(seconds < 4, "{:?}", bench.reader.step);
     }
     bench.settle();
-    assert_eq!(names(&bench.events), ["old", "stands", "message"]);
+    assert_eq!(names(&bench.events), ["old", "caught up", "message"]);
 }
 
 #[test]
@@ -338,8 +338,8 @@ fn what_was_deleted_before_it_was_read_is_told_without_another_message() {
         }
         bench.settle();
         let want: &[&str] = match left {
-            0 => &["old", "stands", "lost", "head"],
-            _ => &["old", "stands", "lost", "message", "message"],
+            0 => &["old", "caught up", "lost", "head"],
+            _ => &["old", "caught up", "lost", "message", "message"],
         };
         assert_eq!(names(&bench.events), want);
     }
@@ -363,7 +363,7 @@ fn a_message_that_a_newer_one_replaces_is_a_hole_and_no_loss() {
     bench.event(&Event::Trim(5));
     bench.connect();
     bench.settle();
-    let want = ["hole", "message", "message", "stands", "hole", "message"];
+    let want = ["hole", "message", "message", "caught up", "hole", "message"];
     assert_eq!(names(&bench.events), want);
 }
 
@@ -383,7 +383,14 @@ fn a_loss_is_told_to_a_user_that_may_not_ask_for_messages() {
         .reader
         .verified(None, bench.now, &mut bench.out, &mut bench.events);
     bench.settle();
-    let want = ["lost", "stands", "message", "message", "message", "message"];
+    let want = [
+        "lost",
+        "caught up",
+        "message",
+        "message",
+        "message",
+        "message",
+    ];
     assert_eq!(names(&bench.events), want);
 }
 
@@ -396,7 +403,7 @@ fn old_messages_come_before_it_stands_and_a_cut_loses_nothing() {
     bench.connect();
     bench.event(&Event::Add(1));
     bench.read(100);
-    let want = ["old", "old", "stands", "message", "stands", "message"];
+    let want = ["old", "old", "caught up", "message", "caught up", "message"];
     assert_eq!(names(&bench.events), want);
 }
 
@@ -407,7 +414,7 @@ fn messages_deleted_before_their_delivery_are_not_waited_for() {
     bench.read(100);
     bench.event(&Event::Trim(3));
     bench.settle();
-    assert_eq!(names(&bench.events), ["head", "stands"]);
+    assert_eq!(names(&bench.events), ["head", "caught up"]);
 }
 
 #[test]
@@ -422,7 +429,7 @@ fn old_messages_deleted_during_a_cut_are_not_waited_for() {
         bench.event(&Event::Delete(2));
         bench.event(&Event::Delete(1));
         bench.read(100);
-        assert_eq!(names(&bench.events), ["old", "stands"], "{answers}");
+        assert_eq!(names(&bench.events), ["old", "caught up"], "{answers}");
     }
 }
 
@@ -430,23 +437,23 @@ fn old_messages_deleted_during_a_cut_are_not_waited_for() {
 fn an_empty_stream_stands_at_its_head() {
     let mut bench = Bench::new(0);
     bench.read(100);
-    assert_eq!(names(&bench.events), ["stands"]);
+    assert_eq!(names(&bench.events), ["caught up"]);
     let mut bench = Bench::new(3);
     bench.server.event(&Event::Trim(3));
     bench.read(100);
     bench.connect();
     bench.read(100);
-    assert_eq!(names(&bench.events), ["head", "stands", "stands"]);
+    assert_eq!(names(&bench.events), ["head", "caught up", "caught up"]);
     assert_eq!(bench.events[0], KeptEvent::Head(bench.server.last));
 }
 
 #[test]
 fn what_came_and_went_while_the_stream_was_empty_is_a_loss() {
     for (before, gone, left, want) in [
-        (0, 2, 0, &["lost", "head", "stands"][..]),
-        (3, 2, 1, &["stands", "lost", "message"]),
-        (0, 0, 1, &["stands", "message"]),
-        (3, 0, 1, &["stands", "message"]),
+        (0, 2, 0, &["lost", "head", "caught up"][..]),
+        (3, 2, 1, &["caught up", "lost", "message"]),
+        (0, 0, 1, &["caught up", "message"]),
+        (3, 0, 1, &["caught up", "message"]),
     ] {
         let mut bench = Bench::new(before);
         bench.server.event(&Event::Trim(before));
@@ -471,7 +478,7 @@ fn what_was_made_anew_or_restored_is_a_loss() {
         bench.connect();
         bench.read(100);
         assert_eq!(names(&bench.events)[0], "lost", "{event:?}");
-        assert_eq!(names(&bench.events).last(), Some(&"stands"), "{event:?}");
+        assert_eq!(names(&bench.events).last(), Some(&"caught up"), "{event:?}");
     }
 }
 
@@ -498,7 +505,7 @@ fn a_lost_delivery_and_a_consumer_without_heartbeats_are_replaced() {
     bench.read(100);
     assert_eq!(
         names(&bench.events),
-        ["old", "stands", "message", "message"]
+        ["old", "caught up", "message", "message"]
     );
 }
 
@@ -567,7 +574,7 @@ fn all_holes_of_a_backlog_are_one_loss() {
     bench.read(100);
     let mut events = names(&bench.events);
     events.retain(|event| *event != "message");
-    assert_eq!(events, ["stands", "lost", "hole", "hole"]);
+    assert_eq!(events, ["caught up", "lost", "hole", "hole"]);
     // What is lost later is news again.
     bench.event(&Event::Hold(true));
     bench.event(&Event::Add(2));
@@ -611,7 +618,7 @@ fn a_stream_made_anew_between_the_look_and_the_consumer_is_a_loss() {
         (0..=before).for_each(|_| bench.server.add());
         bench.event(&Event::Trim(before));
         bench.settle();
-        assert_eq!(names(&bench.events), ["lost", "stands", "message"]);
+        assert_eq!(names(&bench.events), ["lost", "caught up", "message"]);
     }
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use self::model::{Server, Step};
 use super::*;
-use crate::kept::tests::check_told;
+use crate::kept::tests::check_reports;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const HISTORY_MS: u64 = 60_000;
@@ -118,7 +118,7 @@ proptest! {
         }
         // `None`: until it has read an entry, the reader cannot see that entries came and were trimmed; only a
         // reconnection counts that as a loss.
-        check_told(&log.events, &log.unreadable, None, server.next_serial);
+        check_reports(&log.events, &log.unreadable, None, server.next_serial);
     }
 }
 

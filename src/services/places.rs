@@ -21,16 +21,16 @@ const STILL_US: u64 = 1_000_000;
 /// A request whose client reads the answer more slowly is evicted to a request without a place.
 const TAKEN_BYTES_PER_SECOND_MIN: u64 = 32 * 1024;
 
-/// How often a waiting request looks again for a slow request that can are evicted, and for buffers that other services
+/// How often a waiting request looks again for a slow request that can be evicted, and for buffers that other services
 /// have freed.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The places of a service. Clones share the places.
 #[derive(Clone)]
-pub struct Places(Arc<Inner>);
+pub(crate) struct Places(Arc<Inner>);
 
 /// The most bytes that hyper's buffers hold for one proxied connection, on both sides together.
-pub const CONNECTION_BYTES: u64 = 200 * 1024;
+pub(crate) const CONNECTION_BYTES: u64 = 200 * 1024;
 
 #[derive(Debug)]
 struct Inner {
@@ -52,7 +52,7 @@ struct Waiting {
 
 /// The place of a request, given back on drop.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     /// The permits for the place and for its buffers; `None` while they are being returned.
     permits: Option<[Permit; 2]>,
     of: Arc<Inner>,
@@ -66,7 +66,7 @@ struct Waits {
 
 impl Places {
     /// `buffers` is the sum for all services.
-    pub fn new(places_max: usize, buffers: Quota, clock: Clock) -> Self {
+    pub(crate) fn new(places_max: usize, buffers: Quota, clock: Clock) -> Self {
         Self(Arc::new(Inner {
             held: Quota::new("proxy_connections", places_max as u64),
             buffers,
@@ -76,13 +76,17 @@ impl Places {
     }
 
     /// The sum of the places.
-    pub fn held(&self) -> &Quota {
+    pub(crate) fn held(&self) -> &Quota {
         &self.0.held
     }
 
     /// Waits for a place. If none can be had at once, calls `waits`: with true if places are free, but this address
     /// already has its share.
-    pub async fn place(&self, client: ClientAddr, waits: impl FnOnce(bool)) -> Option<Place> {
+    pub(crate) async fn place(
+        &self,
+        client: ClientAddr,
+        waits: impl FnOnce(bool),
+    ) -> Option<Place> {
         let Self(of) = self;
         let (waiting, mut granted) = match of.grant_or_wait(client) {
             Ok(place) => return Some(place),
@@ -135,7 +139,7 @@ impl Inner {
         self.held.has_room_for(client) && is_free && buffers.has_room_for(client)
     }
 
-    /// Makes a request with a slow body are evicted: one to this service, or, if this service has free places and only
+    /// Evicts a request with a slow body: one to this service, or, if this service has free places and only
     /// buffers are missing, one to any service.
     fn evict_for(&self, client: ClientAddr) {
         let full = match self.held.has_room_for(client) {
@@ -165,7 +169,7 @@ impl Inner {
 
 impl Place {
     /// Records how far the client's body is behind its least speed: zero while the client does not have to send.
-    pub fn is_behind(&self, behind: Duration) {
+    pub(crate) fn is_behind(&self, behind: Duration) {
         let now_us = self.of.clock.mono_us();
         let progress_us = match behind.is_zero() {
             true => u64::MAX,
@@ -177,7 +181,7 @@ impl Place {
 
     /// Records that the client has to read this many bytes of the answer. If it reads them more slowly than the least
     /// speed, the request is evicted when others wait.
-    pub fn is_taking(&self, bytes: usize) {
+    pub(crate) fn is_taking(&self, bytes: usize) {
         let us = bytes as u64 * 1_000_000 / TAKEN_BYTES_PER_SECOND_MIN;
         let until_us = self.of.clock.mono_us() + us;
         let permits = self.permits.iter().flatten();
@@ -185,7 +189,7 @@ impl Place {
     }
 
     /// Whether the request has to give its place to another one. If not, wakes the task once it has to.
-    pub fn is_evicted(&self, cx: &Context<'_>) -> bool {
+    pub(crate) fn is_evicted(&self, cx: &Context<'_>) -> bool {
         let mut permits = self.permits.iter().flatten();
         permits.any(|permit| {
             permit.wake_with(cx.waker());

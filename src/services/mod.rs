@@ -1,9 +1,17 @@
 //! The services behind a gateway: their addresses, their availability, the connections to them, and the counters of
 //! their requests.
 //!
-//! Nothing here depends on a contract: names, URLs and paths are parameters. `calls` and `proxy` have separate pools
-//! for the same service, because they run on separate threads and have separate limits.
+//! Nothing here depends on a contract: names, URLs and paths are parameters. The calls and the proxy of events have
+//! separate pools for the same service, because they run on separate threads and have separate limits.
+//!
+//! | file | has |
+//! | --- | --- |
+//! | `fetch` | a single blocking `GET`, without a pool |
+//! | `link` | connecting, and when bytes moved on a connection |
+//! | `pool` | the connections to a service, kept for reuse |
+//! | `places` | permits for requests to use a connection |
 
+pub(crate) mod fetch;
 mod link;
 mod places;
 mod pool;
@@ -18,19 +26,16 @@ use rustls::ClientConfig;
 use tokio_rustls::TlsConnector;
 use url::{Position, Url};
 
-use crate::telemetry::GatewayMetric;
-use crate::telemetry::names;
-use crate::telemetry::names::MetricName;
 use weirgate_bus::runtime::Durations;
 use weirgate_bus::runtime::{Clock, LeftAddresses};
+use weirgate_server::telemetry::names::MetricName;
+use weirgate_server::telemetry::{GatewayMetric, names};
 use weirgate_wire::base::{LogBudget, LogLine};
 use weirgate_wire::json::ObjectWriter;
 
-pub(crate) use self::link::connect;
-pub use self::link::{Activity, USER_AGENT};
-pub use self::places::CONNECTION_BYTES;
-pub use self::places::{Place, Places};
-pub use self::pool::{Again, Ended, Failure, FailureReason, Lease, Policy, Pool};
+pub(crate) use self::link::{Activity, USER_AGENT, connect};
+pub(crate) use self::places::{CONNECTION_BYTES, Place, Places};
+pub(crate) use self::pool::{Again, Ended, Failure, FailureReason, Lease, Policy, Pool};
 
 /// A service behind the gateway.
 #[derive(Clone)]

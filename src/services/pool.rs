@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::link::{self, Activity};
 use super::places::Place;
 use super::{Left, Service, lock};
-use crate::http::body::BoxError;
+use weirgate_server::http::BoxError;
 
 /// A connection that was unused for this long is not reused. Common servers close idle connections after 5 s; with a
 /// shorter time, few requests are sent into a connection that is just being closed.
@@ -28,7 +28,7 @@ const ANSWER_HEADERS_MAX: usize = 100;
 
 /// The decisions of the owner of a pool.
 #[derive(Clone, Copy, Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// For connecting, and for each silence of the service.
     pub silence: Duration,
     /// The most bytes of an answer's head, and the most bytes of its body that hyper reads at a time.
@@ -40,7 +40,7 @@ pub struct Policy {
 
 /// How a connection ended during a request.
 #[derive(Clone, Copy, Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// No byte of the request was written.
     pub is_unsent: bool,
     /// The service reset the connection, so it had closed before it read the whole request.
@@ -61,13 +61,15 @@ const CROSSED_MAX: Duration = Duration::from_millis(20);
 impl Ended {
     /// Whether the service cannot have read the request: either nothing of it was written, or the service had closed
     /// the connection before it came.
-    pub fn is_unread(&self) -> bool {
+    pub(crate) fn is_unread(&self) -> bool {
         self.is_unsent || (self.is_reset && !self.has_received && self.after < CROSSED_MAX)
     }
 }
 
 /// The body of a request to a service.
-pub trait Again: Body<Data = Bytes, Error: Into<BoxError>> + Send + Sized + 'static {
+pub(crate) trait Again:
+    Body<Data = Bytes, Error: Into<BoxError>> + Send + Sized + 'static
+{
     /// Returns a copy of the whole body, or `None` if it cannot be sent again.
     fn again(&self) -> Option<Self>;
 }
@@ -79,7 +81,7 @@ impl Again for Full<Bytes> {
 }
 
 /// The connections to a service.
-pub struct Pool<B> {
+pub(crate) struct Pool<B> {
     service: Service,
     policy: Policy,
     kept: Kept<B>,
@@ -99,7 +101,7 @@ struct Connection<B> {
 
 /// A connection in use. Dropping this ends the connection; [`Lease::keep`] returns the connection to the
 /// pool.
-pub struct Lease<B> {
+pub(crate) struct Lease<B> {
     connection: Connection<B>,
     kept: Kept<B>,
     left: Left,
@@ -109,7 +111,7 @@ pub struct Lease<B> {
 
 impl<B> Lease<B> {
     /// Returns the connection to the pool, unless it is closed or may still receive bytes of its last answer.
-    pub fn keep(self) {
+    pub(crate) fn keep(self) {
         if !self.connection.sender.is_closed() && !self.connection.may_send_more {
             lock(&self.kept).push(self.connection);
         }
@@ -117,30 +119,30 @@ impl<B> Lease<B> {
 
     /// Records that an answer broke off after its head, so that the next connection tries other addresses of the host
     /// first.
-    pub fn cut(&self, why: &dyn Display) {
+    pub(crate) fn cut(&self, why: &dyn Display) {
         lock(&self.left).leave(self.connection.address, Instant::now(), why.to_string());
     }
 
     /// The place of the request, if counted here.
-    pub fn place(&self) -> Option<&Place> {
+    pub(crate) fn place(&self) -> Option<&Place> {
         self.place.as_deref()
     }
 
     /// A weak reference to the place of the request, if it is counted here: valid for as long as the request has the
     /// place.
-    pub fn place_kept(&self) -> Weak<Place> {
+    pub(crate) fn place_kept(&self) -> Weak<Place> {
         self.place.as_ref().map(Arc::downgrade).unwrap_or_default()
     }
 
     /// The activity of the connection.
-    pub fn activity(&self) -> &Activity {
+    pub(crate) fn activity(&self) -> &Activity {
         &self.connection.activity
     }
 }
 
 /// Why a request has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailureReason {
+pub(crate) enum FailureReason {
     /// The service refused, broke off, or did not speak HTTP.
     Unreachable,
     /// The answer's head has more header lines than `ANSWER_HEADERS_MAX`, or more bytes than the [`Policy`]
@@ -156,7 +158,7 @@ pub enum FailureReason {
 
 /// A request without an answer, with the cause.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The label of the metric of failures.
     pub reason: FailureReason,
     /// The cause, for the log.
@@ -170,7 +172,7 @@ impl Failure {
     }
 
     /// The failure if no connection to the service became free in time.
-    pub fn no_connection() -> Self {
+    pub(crate) fn no_connection() -> Self {
         let cause = "all connections to the service are in use";
         Self::new(FailureReason::NoConnection, cause)
     }
@@ -184,7 +186,7 @@ impl Failure {
     }
 
     /// No connection was made.
-    pub fn unreachable(cause: impl Into<BoxError>) -> Self {
+    pub(crate) fn unreachable(cause: impl Into<BoxError>) -> Self {
         Self::new(FailureReason::Unreachable, cause)
     }
 }
@@ -198,7 +200,7 @@ enum Fault<B> {
 
 impl<B: Again> Pool<B> {
     /// A pool without connections.
-    pub fn new(service: Service, policy: Policy) -> Self {
+    pub(crate) fn new(service: Service, policy: Policy) -> Self {
         let kept = Arc::default();
         Self {
             service,
@@ -208,7 +210,7 @@ impl<B: Again> Pool<B> {
     }
 
     /// The service of this pool.
-    pub fn service(&self) -> &Service {
+    pub(crate) fn service(&self) -> &Service {
         &self.service
     }
 
@@ -217,7 +219,7 @@ impl<B: Again> Pool<B> {
     ///
     /// # Errors
     /// There is no answer.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         place: Option<Arc<Place>>,
         request: Request<B>,

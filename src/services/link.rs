@@ -25,7 +25,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Bytes for T {}
 
 /// When the last byte moved in either direction, and whether any byte came since the request began.
 #[derive(Clone, Debug)]
-pub struct Activity(Arc<Inner>);
+pub(crate) struct Activity(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -40,7 +40,7 @@ struct Inner {
 
 impl Activity {
     /// Activity that began now.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(Arc::new(Inner {
             start: Instant::now(),
             last_us: AtomicU64::new(0),
@@ -51,7 +51,7 @@ impl Activity {
     }
 
     /// Records the begin of a request.
-    pub fn ask(&self) {
+    pub(crate) fn ask(&self) {
         self.touch();
         let now_us = self.0.last_us.load(Relaxed);
         self.0.asked_us.store(now_us, Relaxed);
@@ -59,12 +59,12 @@ impl Activity {
     }
 
     /// Returns true if any byte came since the request began.
-    pub fn has_received(&self) -> bool {
+    pub(crate) fn has_received(&self) -> bool {
         self.0.has_received.load(Relaxed)
     }
 
     /// The time from the beginning of the request to the first sign of the connection's end, or to now.
-    pub fn asked_for(&self) -> Duration {
+    pub(crate) fn asked_for(&self) -> Duration {
         let asked = self.at(&self.0.asked_us);
         match self.0.ended_us.load(Relaxed) {
             0 => asked.elapsed(),
@@ -80,12 +80,12 @@ impl Activity {
     }
 
     /// The time of the last byte in either direction.
-    pub fn last(&self) -> Instant {
+    pub(crate) fn last(&self) -> Instant {
         self.at(&self.0.last_us)
     }
 
     /// The time since the last byte in either direction.
-    pub fn silent_for(&self) -> Duration {
+    pub(crate) fn silent_for(&self) -> Duration {
         self.last().elapsed()
     }
 
@@ -100,7 +100,7 @@ impl Activity {
 
     /// Returns the output of `future`, or `None` if no byte moves in either direction for `silence`. While `excused`
     /// returns true, a silence does not count.
-    pub async fn unless_silent<F: Future>(
+    pub(crate) async fn unless_silent<F: Future>(
         &self,
         silence: Duration,
         excused: impl Fn() -> bool,
@@ -119,7 +119,7 @@ impl Activity {
 }
 
 /// The name of this program in requests.
-pub const USER_AGENT: &str = concat!("weirgate/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT: &str = concat!("weirgate/", env!("CARGO_PKG_VERSION"));
 
 /// How long to wait for a reset after the end of a connection. A service that had closed the connection before the
 /// request came sends a reset within a round trip; one that took the request and closes without an answer sends none.

@@ -1,8 +1,4 @@
-//! Files in settings: small files, read whole; their changes, seen by fingerprints; and the keys of tokens, which may
-//! also be at a URL and are read again after a change.
-
-mod key_fetches;
-mod keys;
+//! Files in settings: small files, read whole; and their changes, seen by fingerprints.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -14,9 +10,6 @@ use std::time::Duration;
 
 use weirgate_bus::runtime::regular_file;
 use weirgate_wire::base::without_mark;
-
-pub use key_fetches::{KeyFetchStats, KeyFetches};
-pub use keys::{KeyFileError, KeyFiles, KeyUrl, KeyWatch, KeysChanged, KeysInForce};
 
 /// The most bytes of a file in the settings: a larger file is not what a setting asks for.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -85,7 +78,7 @@ type Print = Option<(u64, u64, (i64, i64), (i64, i64))>;
 
 /// The fingerprints of files whose content is in force.
 #[derive(Clone, Debug)]
-pub(crate) struct Prints {
+pub struct Prints {
     paths: Vec<PathBuf>,
     /// Before the content was read.
     read: Vec<Print>,
@@ -95,7 +88,7 @@ pub(crate) struct Prints {
 
 impl Prints {
     /// Takes the fingerprints of the files; must be called before their content is read.
-    pub(crate) fn now(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+    pub fn now(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         let paths: Vec<PathBuf> = paths.into_iter().collect();
         let read = prints(&paths);
         Self {
@@ -107,7 +100,7 @@ impl Prints {
 
     /// Returns true if a file has changed since the last read, and none since the last look. A file that is written in
     /// place may have only a part of its content until the writer is done, and that part may be valid.
-    pub(crate) fn check(&mut self) -> bool {
+    pub fn check(&mut self) -> bool {
         let now = prints(&self.paths);
         let is_settled = now == self.looked;
         self.looked = now;
@@ -116,12 +109,12 @@ impl Prints {
 
     /// Takes the fingerprints again; must be called before the content is read again, so that the next look finds later
     /// writes.
-    pub(crate) fn will_read(&mut self) {
+    pub fn will_read(&mut self) {
         self.read = prints(&self.paths);
     }
 
     /// Whether a file has changed since [`will_read`](Self::will_read).
-    pub(crate) fn have_changed(&self) -> bool {
+    pub fn have_changed(&self) -> bool {
         prints(&self.paths) != self.read
     }
 }

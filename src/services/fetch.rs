@@ -23,8 +23,8 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 use url::Url;
 
-use super::body::{self, ReadBodyError};
-use super::services::{Activity, Service, USER_AGENT, Upstream, connect};
+use super::{Activity, Service, USER_AGENT, Upstream, connect};
+use weirgate_server::http::body::{self, ReadBodyError};
 use weirgate_wire::base::escaped;
 
 /// The limit for connecting, over all addresses of the server. The caller limits the whole fetch.
@@ -41,7 +41,7 @@ pub(crate) struct FetchLimits {
 
 /// The reason for no document.
 #[derive(Debug, thiserror::Error)]
-pub enum FetchError {
+pub(crate) enum FetchError {
     /// The name is unknown, the server refuses, or the connection ended early.
     #[error("{0}")]
     Unreachable(io::Error),
@@ -128,7 +128,7 @@ impl Service {
     ///
     /// # Errors
     /// The name is unknown, the connection is refused, TLS fails, or the server does not speak HTTP.
-    pub fn ask(&self, path: &str) -> io::Result<(StatusCode, String, u128)> {
+    pub(crate) fn ask(&self, path: &str) -> io::Result<(StatusCode, String, u128)> {
         let begin = Instant::now();
         let target = format!("{}{path}", self.upstream.base_path);
         let response = block_on(get(self, &target))??;
@@ -200,11 +200,11 @@ pub(crate) fn place(headers: &HeaderMap) -> String {
 
 /// The targets of redirects that were logged.
 #[derive(Debug, Default)]
-pub struct Redirects(RefCell<HashSet<String>>);
+pub(crate) struct Redirects(RefCell<HashSet<String>>);
 
 impl Redirects {
     /// Logs a redirect of `service`, once for each target.
-    pub fn log(&self, service: &str, status: StatusCode, headers: &HeaderMap) {
+    pub(crate) fn log(&self, service: &str, status: StatusCode, headers: &HeaderMap) {
         let (place, mut places) = (place(headers), self.0.borrow_mut());
         if places.len() < PLACES_MAX && !places.contains(&place) {
             tracing::warn!(

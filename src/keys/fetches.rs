@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::keys::{KeyFileError, KeyUrl, KeysInForce};
-use crate::http::FetchError;
+use super::{KeyFileError, KeyUrl, KeysInForce};
+use crate::services::fetch::FetchError;
 use weirgate_bus::runtime::{Clock, detached};
 use weirgate_wire::auth::KeyRing;
 
@@ -104,7 +104,7 @@ fn outcome(fetched: &Result<bool, KeyFileError>) -> usize {
 
 /// Counters of the fetches, and the age of the keys. Any thread may read.
 #[derive(Debug)]
-pub struct KeyFetchStats {
+pub(crate) struct KeyFetchStats {
     outcomes: [AtomicU64; OUTCOMES.len()],
     /// The last good fetch, or the start.
     good_us: AtomicU64,
@@ -113,13 +113,13 @@ pub struct KeyFetchStats {
 
 impl KeyFetchStats {
     /// Ended fetches, by outcome.
-    pub fn outcomes(&self) -> Vec<(&'static str, u64)> {
+    pub(crate) fn outcomes(&self) -> Vec<(&'static str, u64)> {
         let counts = self.outcomes.iter().map(|count| count.load(Relaxed));
         OUTCOMES.into_iter().zip(counts).collect()
     }
 
     /// Seconds since the last good fetch, or since the start if there is none yet.
-    pub fn age_s(&self) -> u64 {
+    pub(crate) fn age_s(&self) -> u64 {
         let now_us = self.clock.mono_us();
         now_us.saturating_sub(self.good_us.load(Relaxed)) / 1_000_000
     }
@@ -127,7 +127,7 @@ impl KeyFetchStats {
 
 /// The fetches of the key set at a URL.
 #[derive(Debug)]
-pub struct KeyFetches {
+pub(crate) struct KeyFetches {
     url: KeyUrl,
     keys: Arc<Mutex<KeysInForce>>,
     ring: KeyRing,
@@ -141,7 +141,7 @@ pub struct KeyFetches {
 
 impl KeyFetches {
     /// Makes the fetches for these keys; `None` if their settings have no URL.
-    pub fn new(keys: &Arc<Mutex<KeysInForce>>, clock: Clock) -> Option<Self> {
+    pub(crate) fn new(keys: &Arc<Mutex<KeysInForce>>, clock: Clock) -> Option<Self> {
         let in_force = keys.lock().unwrap_or_else(PoisonError::into_inner);
         Some(Self {
             url: in_force.url()?.clone(),
@@ -159,12 +159,12 @@ impl KeyFetches {
     }
 
     /// The counters.
-    pub fn stats(&self) -> Arc<KeyFetchStats> {
+    pub(crate) fn stats(&self) -> Arc<KeyFetchStats> {
         Arc::clone(&self.stats)
     }
 
     /// A flag that is true while there is no key at all, neither from a file, nor a setting, nor the URL.
-    pub fn awaits_keys(&self) -> Arc<AtomicBool> {
+    pub(crate) fn awaits_keys(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.awaits_keys)
     }
 
@@ -172,7 +172,7 @@ impl KeyFetches {
     ///
     /// # Errors
     /// The system has no thread left.
-    pub fn start(mut self) -> io::Result<()> {
+    pub(crate) fn start(mut self) -> io::Result<()> {
         detached("key-set", move || {
             loop {
                 self.check();
@@ -246,8 +246,8 @@ mod tests {
     use std::net::{SocketAddr, TcpListener};
 
     use super::*;
-    use crate::run::files::KeyFiles;
-    use crate::settings::{AuthSettings, KeySetUrl};
+    use crate::keys::KeyFiles;
+    use weirgate_server::settings::{AuthSettings, KeySetUrl};
     use weirgate_wire::auth::{Authenticator, ClaimRules, Refusal, Token};
 
     /// The times of the fetches until `end_ms`, with a look each 200 ms.
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(later, [&[0][..], &minutes].concat());
     }
 
-    const JWKS: &str = include_str!("../../../../tests/vectors/tokens/jwks.json");
+    const JWKS: &str = include_str!("../../tests/vectors/tokens/jwks.json");
 
     /// A server of key sets: each connection gets the present text; if this is `None`, no answer at all.
     fn serve(text: &Arc<Mutex<Option<String>>>) -> SocketAddr {

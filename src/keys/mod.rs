@@ -1,21 +1,29 @@
 //! The keys of tokens, from settings, files and a URL. Changed files are read again.
 //!
-//! This module reads keys; [`weirgate_wire::auth`] decides how a key may be used. Used by `kinds` and by `weirgate token`.
+//! This module reads keys; [`weirgate_wire::auth`] decides how a key may be used. Used by
+//! the gateways with tokens and by `weirgate token inspect`.
+//!
+//! | file | has |
+//! | --- | --- |
+//! | `fetches` | when to fetch the set at the URL, and the thread that fetches it |
 
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Prints;
-use crate::http::{Fetch, FetchError, FetchLimits};
-use crate::settings::{AuthSettings, KeySetUrl};
+mod fetches;
+
+pub(crate) use self::fetches::{KeyFetchStats, KeyFetches};
+use crate::services::fetch::{Fetch, FetchError, FetchLimits};
 use weirgate_bus::runtime::tls_roots;
+use weirgate_server::run::files::{self, Prints};
+use weirgate_server::settings::{AuthSettings, KeySetUrl};
 use weirgate_wire::auth::{KeyRing, KeySet};
 
 /// Why there are no keys: an error of the operator. The text contains nothing of a key.
 #[derive(Debug, thiserror::Error)]
-pub enum KeyFileError {
+pub(crate) enum KeyFileError {
     /// The set at the URL cannot be fetched.
     #[error("--jwt-jwks-url {url}: {error}")]
     Fetch {
@@ -36,11 +44,11 @@ type ReadFile = fn(&Path) -> io::Result<Vec<u8>>;
 
 /// The sources of keys.
 #[derive(Clone, Debug)]
-pub struct KeyFiles(AuthSettings);
+pub(crate) struct KeyFiles(AuthSettings);
 
 impl KeyFiles {
     /// The key files of these settings.
-    pub fn new(settings: &AuthSettings) -> Self {
+    pub(crate) fn new(settings: &AuthSettings) -> Self {
         Self(settings.clone())
     }
 
@@ -48,8 +56,8 @@ impl KeyFiles {
     ///
     /// # Errors
     /// The first error.
-    pub fn read(&self) -> Result<KeySet, KeyFileError> {
-        let texts = self.texts(super::read)?;
+    pub(crate) fn read(&self) -> Result<KeySet, KeyFileError> {
+        let texts = self.texts(files::read)?;
         let Some(url) = KeyUrl::of(&self.0)? else {
             return self.keys(&texts, None);
         };
@@ -62,9 +70,9 @@ impl KeyFiles {
     ///
     /// # Errors
     /// The first error.
-    pub fn in_force(self) -> Result<(KeysInForce, KeyWatch), KeyFileError> {
+    pub(crate) fn in_force(self) -> Result<(KeysInForce, KeyWatch), KeyFileError> {
         let prints = Prints::now(self.paths().cloned());
-        let texts = self.texts(super::read)?;
+        let texts = self.texts(files::read)?;
         let ring = KeyRing::new(self.keys(&texts, None)?);
         let url = KeyUrl::of(&self.0)?;
         if url.is_some() {
@@ -141,7 +149,7 @@ const KEY_SET_BYTES_MAX: usize = 1024 * 1024;
 
 /// A key set at a URL, ready to be fetched.
 #[derive(Clone, Debug)]
-pub struct KeyUrl {
+pub(crate) struct KeyUrl {
     url: KeySetUrl,
     fetch: Fetch,
 }
@@ -151,7 +159,7 @@ impl KeyUrl {
     ///
     /// # Errors
     /// The authorities cannot be read.
-    pub fn of(settings: &AuthSettings) -> Result<Option<Self>, KeyFileError> {
+    pub(crate) fn of(settings: &AuthSettings) -> Result<Option<Self>, KeyFileError> {
         let Some(url) = &settings.jwks_url else {
             return Ok(None);
         };
@@ -173,7 +181,7 @@ impl KeyUrl {
     }
 
     /// The URL without its query, for people.
-    pub fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         self.url.to_string()
     }
 
@@ -181,7 +189,7 @@ impl KeyUrl {
     ///
     /// # Errors
     /// There is no response, or it is not a document of at most 1 MiB.
-    pub fn fetch(&self) -> Result<Vec<u8>, FetchError> {
+    pub(crate) fn fetch(&self) -> Result<Vec<u8>, FetchError> {
         self.fetch.get()
     }
 
@@ -194,7 +202,7 @@ impl KeyUrl {
 
 /// The effect of changed keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeysChanged {
+pub(crate) struct KeysChanged {
     /// Keys in force from now on.
     pub keys: usize,
     /// Keys in force before the change.
@@ -205,7 +213,7 @@ pub struct KeysChanged {
 
 /// The keys in force, and the texts of their files. Contains only public keys, except for the secrets in the settings.
 #[derive(Debug)]
-pub struct KeysInForce {
+pub(crate) struct KeysInForce {
     files: KeyFiles,
     ring: KeyRing,
     texts: Vec<Vec<u8>>,
@@ -218,14 +226,14 @@ pub struct KeysInForce {
 
 /// The key files, read again without locking the keys in force, so that fetches from the URL do not wait for a file.
 #[derive(Debug)]
-pub struct KeyWatch {
+pub(crate) struct KeyWatch {
     files: KeyFiles,
     prints: Prints,
 }
 
 impl KeyWatch {
     /// Returns true if a file has changed since the last read, and none since the last look.
-    pub fn check(&mut self) -> bool {
+    pub(crate) fn check(&mut self) -> bool {
         self.prints.check()
     }
 
@@ -234,31 +242,31 @@ impl KeyWatch {
     ///
     /// # Errors
     /// The first file that cannot be read.
-    pub fn read_again(&mut self) -> Result<Option<Vec<Vec<u8>>>, KeyFileError> {
+    pub(crate) fn read_again(&mut self) -> Result<Option<Vec<Vec<u8>>>, KeyFileError> {
         self.prints.will_read();
-        let texts = self.files.texts(super::read_again)?;
+        let texts = self.files.texts(files::read_again)?;
         Ok((!self.prints.have_changed()).then_some(texts))
     }
 }
 
 impl KeysInForce {
     /// Returns the keys, for the check of tokens.
-    pub fn ring(&self) -> KeyRing {
+    pub(crate) fn ring(&self) -> KeyRing {
         self.ring.clone()
     }
 
     /// Whether the keys may change, because there are files or a URL.
-    pub fn may_change(&self) -> bool {
+    pub(crate) fn may_change(&self) -> bool {
         self.files.paths().next().is_some() || self.url.is_some()
     }
 
     /// The URL of keys, if any.
-    pub fn url(&self) -> Option<&KeyUrl> {
+    pub(crate) fn url(&self) -> Option<&KeyUrl> {
         self.url.as_ref()
     }
 
     /// Requests a fetch at once.
-    pub fn request_fetch(&mut self) {
+    pub(crate) fn request_fetch(&mut self) {
         self.is_requested = true;
     }
 
@@ -299,7 +307,10 @@ impl KeysInForce {
     ///
     /// # Errors
     /// The first error.
-    pub fn take_files(&mut self, texts: Vec<Vec<u8>>) -> Result<Option<KeysChanged>, KeyFileError> {
+    pub(crate) fn take_files(
+        &mut self,
+        texts: Vec<Vec<u8>>,
+    ) -> Result<Option<KeysChanged>, KeyFileError> {
         if texts == self.texts {
             return Ok(None);
         }
@@ -318,7 +329,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::settings::{KeySetUrl, SecretText};
+    use weirgate_server::settings::SecretText;
 
     /// The keys in force, and their files.
     struct Both(KeysInForce, KeyWatch);
@@ -345,9 +356,9 @@ mod tests {
         }
     }
 
-    const JWKS: &str = include_str!("../../../../tests/vectors/tokens/jwks.json");
-    const RSA: &str = include_str!("../../../../tests/vectors/tokens/rsa.pem");
-    const P256: &str = include_str!("../../../../tests/vectors/tokens/p256.pem");
+    const JWKS: &str = include_str!("../../tests/vectors/tokens/jwks.json");
+    const RSA: &str = include_str!("../../tests/vectors/tokens/rsa.pem");
+    const P256: &str = include_str!("../../tests/vectors/tokens/p256.pem");
 
     fn settings(pem: &[&Path], jwks: Option<&Path>) -> AuthSettings {
         AuthSettings {

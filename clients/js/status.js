@@ -1,0 +1,94 @@
+// One state of a client and its cause, of all that a page would have to combine.
+
+export function statusOf(client, changed, { latency, lateMs = 1_000, recentMs = 10_000 } = {}) {
+  const { driver, kind } = client;
+  // What has happened within `recentMs`, and the names whose last values have not all come, with the reason if they do not.
+  const recent = new Map(), partial = new Map();
+  let alarm, told;
+
+  const happened = (state, what, causeOf, more = 1) => {
+    const count = (recent.get(what)?.count ?? 0) + more;
+    recent.set(what, { state, cause: causeOf(count), count, at: client.now });
+    show();
+  };
+  const causes = () => {
+    const { status, bus, refused = {}, brings = {} } = client, all = [];
+    const add = (state, cause) => all.push({ state, cause });
+    if (!isUp(client)) add(status, causeOfClose(client));
+    else if (bus === "away") add("away", "The server gets no messages from its bus.");
+    else if (status === "stale") add("stale", `Nothing has come for ${client.options.staleMs} ms.`);
+    for (const { state, cause } of recent.values()) add(state, cause);
+    const held = [...partial].filter(([name]) => name in brings), due = held.filter(([, cut]) => !cut).map(([name]) => name);
+    for (const [name, cut] of held) if (cut) add("missing", `Not all last values of ${name} have come: ${cut}.`);
+    if (due.length) add("loading", `The last values of ${some(due)} are coming.`);
+    const reasons = Object.entries(refused).map(([name, why]) => `${name} (${why})`);
+    if (reasons.length) add("refused", `The server refuses ${some(reasons)}.`);
+    if (!all.length) add("open", "All is well.");
+    return all.sort((a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state));
+  };
+  const show = () => {
+    if (!isUp(client)) {
+      recent.clear();
+      partial.clear();
+    }
+    const due = Math.min(...[...recent.values()].map(({ at }) => at + recentMs));
+    driver.cancel(alarm);
+    alarm = due < Infinity ? driver.after(due - driver.now(), forget) : undefined;
+    const all = causes(), text = JSON.stringify(all);
+    if (text === told) return;
+    told = text;
+    // Its exceptions break no step of the client.
+    client.input("run", () => client.put("attempt", () => changed({ ...all[0], causes: all })));
+  };
+  const forget = () => {
+    for (const [what, { at }] of recent) if (driver.now() >= at + recentMs) recent.delete(what);
+    show();
+  };
+
+  const listeners = {
+    status: show,
+    bus: ({ lost }) => (lost ? happened("missing", "bus", () => "The server's bus has lost messages.") : show()),
+    refused: show,
+    retained: ({ detail: { channel, cut } }) => {
+      if (cut) partial.set(channel, cut);
+      else partial.delete(channel);
+      show();
+    },
+    subscribed({ detail: { channels = [], brings = {}, recovered, why } }) {
+      for (const name of channels) if (brings[name]?.from === "retained") partial.set(name, "");
+      const lost = Object.entries(Object(recovered) === recovered ? recovered : { "the symbols": recovered }).filter(([, is]) => is === false);
+      const reasons = new Set(lost.map(([name]) => why?.[name] ?? why));
+      if (lost.length) happened("missing", "recovered", () => `What was missed of ${some(lost.map(([name]) => name))} does not follow: ${[...reasons].join(", ")}.`);
+      else show();
+    },
+    error({ detail: { code, message, details } }) {
+      // Of names the client has the reasons; the handler is the program's own.
+      if (code === "handler" || (code === "refused" && details)) return;
+      happened("failed", "request", () => (code === "token" ? `There is no new token: ${message}.` : `A request has failed: ${message}.`));
+    },
+    gap({ detail: { first, last } }) {
+      // A new state is whole, and who asks for a rate wants gaps.
+      if (kind === "state" || client.options.maxHz) return;
+      happened("missing", "gap", (count) => `Missing messages: ${count}; this client was too slow for them, or the bus has lost them.`, last - first + 1);
+    },
+  };
+  if (latency) listeners[kind] = () => latency.ms > lateMs && happened("late", "late", () => `Messages come more than ${lateMs} ms late.`);
+  for (const [type, listener] of Object.entries(listeners)) client.addEventListener(type, listener);
+  show();
+  return () => {
+    driver.cancel(alarm);
+    for (const [type, listener] of Object.entries(listeners)) client.removeEventListener(type, listener);
+  };
+}
+
+/** The worst first. */
+const STATES = ["closed", "waiting", "connecting", "away", "stale", "missing", "failed", "late", "loading", "refused", "open"];
+const isUp = ({ status }) => status === "open" || status === "stale";
+const some = (names) => `${names.slice(0, 3).join(", ")}${names.length > 3 ? ` and ${names.length - 3} more` : ""}`;
+
+function causeOfClose({ status, end, lastClose }) {
+  const why = lastClose && `${lastClose.code} ${lastClose.reason}`.trim();
+  if (status === "closed") return end ? `The server refuses this client: ${why}.` : "The program has closed the connection.";
+  if (status === "waiting") return `The connection is lost: ${why}.`;
+  return why ? `Connecting again after ${why}.` : "Connecting.";
+}
