@@ -144,13 +144,10 @@ pub(super) async fn serve(
         peer,
         is_tls,
     };
-    let mut http = server
-        .protocol
-        .serve_connection(TokioIo::new(gate.clone()), requests);
-    if is_last_request {
-        // There is no room for the connection, so hyper closes it after the answer.
-        Pin::new(&mut http).graceful_shutdown();
-    }
+    let mut protocol = server.protocol.clone();
+    // Without room for the connection, hyper ends it after the answer.
+    protocol.keep_alive(!is_last_request);
+    let mut http = protocol.serve_connection(TokioIo::new(gate.clone()), requests);
     let unwritten = Unwritten {
         of: &settings.held,
         client: peer.client(),
