@@ -31,4 +31,5 @@ def test_late_clients_get_what_they_missed(tmp_path, gateway, flags):
 def test_late_clients_that_get_less_are_a_failure(tmp_path, gateway, what):
     status, [result], said = late(tmp_path, gateway, "--missed", "200", kept="--history-bytes-max 65536")
     assert status == 1 and f"40 {what}" in said, said
-    assert result["recovered"] == 0 and result["story"]["wrong"] == 40
+    # Of channels, the newest message of a name stays however little fits: names without a message meanwhile are whole.
+    assert result["story"]["wrong"] == 40 and result["recovered"] <= 40 * 25
