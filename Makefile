@@ -30,7 +30,7 @@ test: deps ## Install what the tests need, build once, run all tests to their en
 quick: deps ## Between two edits: units, rules, 100 seeds, a black-box test of each gateway (a minute)
 	scripts/run_tests.py --quick
 
-served: ## After a change of clients/js: the scripts and types that gateways serve, clients/js/served (npm)
+served: ## After a change of clients/js: the scripts that gateways serve, clients/js/served (npm)
 	[ -d tests/node/node_modules/terser ] || (cd tests/node && npm ci --no-audit --no-fund --loglevel=error)
 	node scripts/serve_clients.mjs
 

@@ -1,6 +1,6 @@
 //! Files inside the binary. Each is also compressed with gzip once at the start, and each of the two forms has an
 //! entity tag: browsers ask each time, and usually get a 304. Browser clients are among the files: a client is a
-//! script and a file with its types, which `scripts/serve_clients.mjs` makes of the modules of `clients/js`.
+//! script, which `scripts/serve_clients.mjs` makes of the modules of `clients/js`, and a file with their types.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -175,18 +175,22 @@ pub enum ClientModule {
     Events,
 }
 
-/// Script and types of a client, as they are served.
+/// Script and types of a client: the script as `make served` has made it, and the declarations of its modules. A module comes
+/// after those that it imports.
 macro_rules! client {
-    ($name:literal) => {
+    ($name:literal $(, $before:literal)*) => {
         [
             File::new(
                 concat!("/", $name, ".js"),
                 include_str!(concat!("../../../clients/js/served/", $name, ".js")),
             ),
-            File::new(
-                concat!("/", $name, ".d.ts"),
-                include_str!(concat!("../../../clients/js/served/", $name, ".d.ts")),
-            ),
+            File {
+                path: concat!("/", $name, ".d.ts"),
+                text: joined(concat!(
+                    $(include_str!(concat!("../../../clients/js/", $before, ".d.ts")),)*
+                    include_str!(concat!("../../../clients/js/", $name, ".d.ts")),
+                )),
+            },
         ]
     };
 }
@@ -195,11 +199,19 @@ macro_rules! client {
 fn files_of(client: ClientModule) -> Vec<File> {
     let own = match client {
         ClientModule::Levels => client!("weirgate"),
-        ClientModule::Trades => client!("trades"),
-        ClientModule::Channels => client!("channels"),
-        ClientModule::Events => client!("events"),
+        ClientModule::Trades => client!("trades", "weirgate", "session", "subscriber"),
+        ClientModule::Channels => client!("channels", "weirgate", "session", "subscriber"),
+        ClientModule::Events => client!("events", "weirgate", "session"),
     };
     own.into_iter().chain(client!("event-stream")).collect()
+}
+
+/// Declarations of several modules as those of one: without imports and re-exports, because the modules before have these
+/// names. An import is a single line, and no two modules have the same name at the top level.
+fn joined(declarations: &str) -> Cow<'static, str> {
+    let lines = declarations.split_inclusive('\n');
+    let is_gone = |line: &&str| line.starts_with("import ") || line.starts_with("export { ");
+    Cow::Owned(lines.filter(|line| !is_gone(line)).collect())
 }
 
 /// Returns a route for each file of a client.
