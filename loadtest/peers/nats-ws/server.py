@@ -7,12 +7,14 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.parse
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "feed"))
+import core_nats  # noqa: E402
 
 # No PING within a part: the measuring clients speak no NATS.
 CONFIG = """
@@ -42,25 +44,10 @@ def client_port(folder):
     sys.exit("nats-server does not listen")
 
 
-def connect(host, port):
-    link = socket.create_connection((host, port))
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    link.sendall(b'CONNECT {"verbose":false}\r\n')
-    return link
-
-
 def relay(to):
-    """Core NATS without a library: SUB, then MSG subject sid [reply] bytes."""
-    url = urllib.parse.urlsplit(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"))
-    nats = connect(url.hostname, url.port)
-    nats.sendall(b"SUB market.flow 1\r\n")
-    lines = nats.makefile("rb")
-    while line := lines.readline():
-        if line.startswith(b"PING"):
-            nats.sendall(b"PONG\r\n")
-        elif line.startswith(b"MSG "):
-            payload = b'{"flow":' + lines.read(int(line.split()[-1]) + 2)[:-2] + b"}"
-            to.sendall(b"PUB market.flow %d\r\n%b\r\n" % (len(payload), payload))
+    for payload in core_nats.payloads():
+        flow = b'{"flow":' + payload + b"}"
+        to.sendall(b"PUB market.flow %d\r\n%b\r\n" % (len(flow), flow))
 
 
 def main():
@@ -69,7 +56,7 @@ def main():
         folder = pathlib.Path(name)
         server = start_server(folder)
         try:
-            relay(connect("127.0.0.1", client_port(folder)))
+            relay(core_nats.connect("127.0.0.1", client_port(folder)))
         finally:
             server.terminate()
             server.wait()

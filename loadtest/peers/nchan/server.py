@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path.append(str(ROOT / "loadtest/peers/feed"))
+import core_nats  # noqa: E402
 MODULE = ROOT / "target/peers/nchan/usr/lib/nginx/modules/ngx_nchan_module.so"
 
 
@@ -52,18 +53,8 @@ def post(link, body):
 
 
 def relay(link):
-    """Core NATS without a library: SUB, then MSG subject sid [reply] bytes."""
-    url = urllib.parse.urlsplit(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"))
-    nats = socket.create_connection((url.hostname, url.port))
-    nats.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    nats.sendall(b'CONNECT {"verbose":false}\r\nSUB market.flow 1\r\n')
-    lines = nats.makefile("rb")
-    while line := lines.readline():
-        if line.startswith(b"PING"):
-            nats.sendall(b"PONG\r\n")
-        elif line.startswith(b"MSG "):
-            payload = lines.read(int(line.split()[-1]) + 2)[:-2]
-            post(link, b'{"flow":' + payload + b"}")
+    for payload in core_nats.payloads():
+        post(link, b'{"flow":' + payload + b"}")
 
 
 def main():
