@@ -60,8 +60,6 @@ pub(super) struct Questions {
     begun: HashMap<Start, u64, RandomState>,
     /// The questions after those: their numbers, places and members.
     next: HashMap<Start, (u64, Place, BTreeSet<SessionKey>), RandomState>,
-    /// When questions in [`Page::Taken`] no longer wait.
-    dues: BTreeSet<(u64, u64)>,
     /// The number of the newest question.
     number: u64,
     /// The number of the newest place.
@@ -127,11 +125,23 @@ impl Questions {
 
     /// The question whose members take the longest for a page, and none of which is ready.
     fn slowest(&self) -> Option<u64> {
-        let is_slow = |(_, number): &&(u64, u64)| {
-            let question = self.open.get(number);
-            question.is_some_and(|q| matches!(q.state, Page::Taken { ready: 0, .. }))
+        let slow = self.waiting().filter(|(_, ready, _)| *ready == 0);
+        slow.min().map(|(_, _, number)| number)
+    }
+
+    /// Questions whose members take a page: until when each waits, how many of its members are ready, and its number.
+    fn waiting(&self) -> impl Iterator<Item = (u64, usize, u64)> {
+        let state = |(number, question): (&u64, &Question)| match question.state {
+            Page::Taken { due_us, ready } => Some((due_us, ready, *number)),
+            Page::Asked => None,
         };
-        self.dues.iter().find(is_slow).map(|(_, number)| *number)
+        self.open.iter().filter_map(state)
+    }
+
+    /// The question that is the first not to wait any longer, and when.
+    fn first_due(&self) -> Option<(u64, u64)> {
+        let dues = self.waiting().map(|(due_us, _, number)| (due_us, number));
+        dues.min()
     }
 
     /// The members of a question that the bus has.
@@ -189,9 +199,10 @@ impl Questions {
             question.place.clone(),
         );
         if is_open {
-            let due_us = now_us + PAUSE_MAX_US;
-            question.state = Page::Taken { due_us, ready: 0 };
-            self.dues.insert((due_us, number));
+            question.state = Page::Taken {
+                due_us: now_us + PAUSE_MAX_US,
+                ready: 0,
+            };
             self.has_page(number);
         } else {
             self.remove(number);
@@ -206,9 +217,7 @@ impl Questions {
         };
         if let Page::Taken { due_us, ready } = &mut question.state {
             if *ready == 0 {
-                self.dues.remove(&(*due_us, number));
                 *due_us = now_us + LAG_MAX_US;
-                self.dues.insert((*due_us, number));
             }
             *ready += 1;
         }
@@ -220,11 +229,10 @@ impl Questions {
         let Some(question) = self.open.get_mut(&number) else {
             return;
         };
-        if let Page::Taken { due_us, ready } = question.state
+        if let Page::Taken { ready, .. } = question.state
             && ready > 0
             && ready >= question.members.len()
         {
-            self.dues.remove(&(due_us, number));
             question.state = Page::Asked;
             let name = question.name.clone();
             self.requests
@@ -234,7 +242,7 @@ impl Questions {
 
     /// When a question may not wait any longer.
     pub(super) fn due_us(&self) -> Option<u64> {
-        self.dues.first().map(|(due_us, _)| *due_us)
+        self.first_due().map(|(due_us, _)| due_us)
     }
 
     /// Takes the members that keep others waiting for too long out of a question; `is_ready` says which do not. Without
@@ -244,7 +252,7 @@ impl Questions {
         now_us: u64,
         is_ready: impl Fn(&TopicName, SessionKey, u64) -> bool,
     ) -> Option<Left> {
-        let (_, number) = *self.dues.first().filter(|(due_us, _)| *due_us <= now_us)?;
+        let (_, number) = self.first_due().filter(|(due_us, _)| *due_us <= now_us)?;
         let question = self.open.get_mut(&number)?;
         let members = std::mem::take(&mut question.members).into_iter();
         let (ready, slow): (BTreeSet<_>, BTreeSet<_>) =
@@ -279,11 +287,7 @@ impl Questions {
 
     fn remove(&mut self, number: u64) -> Option<Question> {
         self.has_page(number);
-        let question = self.open.remove(&number)?;
-        if let Page::Taken { due_us, .. } = question.state {
-            self.dues.remove(&(due_us, number));
-        }
-        Some(question)
+        self.open.remove(&number)
     }
 
     /// The question has brought its first page, or none: the next may begin at the same place.
