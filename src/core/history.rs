@@ -641,13 +641,7 @@ impl History {
         } else {
             let is_newest = entry.frame.is_some() && self.names.is_newest(topic);
             self.newest_forgotten += u64::from(is_newest);
-            // Several messages in a row may share a frame, which is kept until the last of these messages is forgotten.
-            let next = self.entries.front();
-            if let Some(frame) = &entry.frame
-                && next.is_none_or(|next| !next.has(entry.frame.as_ref()))
-            {
-                frame.set_kept(Keeper::History, false);
-            }
+            self.let_go(&entry);
             self.names.forget_message(topic, number);
         }
         self.forgotten = number;
@@ -698,15 +692,19 @@ impl History {
     fn stays_no_longer(&mut self, name: u32) {
         if let Some(mut entry) = self.stays.remove(name) {
             entry.drop_copies(&mut self.memory);
-            if let Some(frame) = &entry.frame
-                && !self
-                    .entries
-                    .front()
-                    .is_some_and(|next| next.has(entry.frame.as_ref()))
-            {
-                frame.set_kept(Keeper::History, false);
-            }
+            self.let_go(&entry);
             self.names.forget_message(name, entry.number);
+        }
+    }
+
+    /// Keeps the frame of a forgotten message no longer. Several messages in a row may share a frame, which is kept until the
+    /// last of these messages is forgotten.
+    fn let_go(&self, entry: &Entry) {
+        let next = self.entries.front();
+        if let Some(frame) = &entry.frame
+            && next.is_none_or(|next| !next.has(entry.frame.as_ref()))
+        {
+            frame.set_kept(Keeper::History, false);
         }
     }
 }

@@ -225,7 +225,7 @@ impl Retained {
             let end = RetainedEnd {
                 answer: match wanted.state {
                     State::Waits(answer) => answer,
-                    State::BusRequests(_) | State::Takes(_) => 0,
+                    State::Asked(_) | State::Takes(_) => 0,
                 },
                 name: name.clone(),
                 count: wanted.count,
@@ -558,11 +558,11 @@ impl Retained {
                 continue;
             };
             if let State::Takes(number) = wanted.state {
-                wanted.state = State::BusRequests(number);
+                wanted.state = State::Asked(number);
                 self.questions.ready(number, now_us);
             } else {
                 let number = self.questions.join(&name, &wanted.place, key);
-                wanted.state = State::BusRequests(number);
+                wanted.state = State::Asked(number);
                 asked.push((name, wanted.place.id()));
             }
         }
@@ -591,7 +591,7 @@ impl Retained {
     fn leave_as(&mut self, name: &TopicName, key: SessionKey, wanted: &Wanted) -> Option<Place> {
         let (number, is_ready) = match wanted.state {
             State::Waits(_) => return None,
-            State::BusRequests(number) => (number, true),
+            State::Asked(number) => (number, true),
             State::Takes(number) => (number, false),
         };
         let start = self.questions.start_of(number);
@@ -616,7 +616,7 @@ impl Retained {
         wanted.place = place.unwrap_or_else(|| mem::take(&mut wanted.place));
         match before {
             State::Waits(_) => wanted.state = before,
-            State::BusRequests(_) => self.unasked(key),
+            State::Asked(_) => self.unasked(key),
             State::Takes(_) => {}
         }
     }

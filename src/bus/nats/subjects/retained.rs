@@ -3,17 +3,19 @@
 //!
 //! An exact subject takes two requests: the name of the stream, and the last message. If no stream takes the subject from
 //! publishers, and for each pattern, weirgate also looks through all streams for subjects of transforms and of copies
-//! ([`AllStreams`]). The values of a pattern come from
-//! each stream with such subjects, through a consumer of the last message of each subject, which weirgate asks for a page
-//! at a time: neither here nor on the way more waits, however many values there are. Each request is for as many messages as
-//! fit in the page if none is larger than those before; a consumer that brings far more bytes all the same is left, and made
-//! again for the next page. The consumer brings the
-//! messages in the order of their numbers: first those that were the last of their subjects when it was made, then all
-//! later ones. A stream is read once the consumer has brought as many messages as waited when it
-//! was made: what was replaced since then has come as a later message. The server's count of what still waits can be wrong
-//! after deletions, so it ends nothing. The consumer is deleted at the
-//! end; if the deletion fails, the server deletes the consumer after [`IDLE_MAX`]. A question ends
-//! [`ANSWER_TIMEOUT`] after it was asked or has brought its newest value, with the values received until then.
+//! ([`AllStreams`]).
+//!
+//! The values of a pattern come from each stream with such subjects, through a consumer of the last message of each subject,
+//! which weirgate asks for a page at a time: neither here nor on the way more waits, however many values there are. Each
+//! request is for as many messages as fit in the page if none is larger than those before; a consumer that brings far more
+//! bytes all the same is left, and made again for the next page.
+//!
+//! The consumer brings the messages in the order of their numbers: first those that were the last of their subjects when it
+//! was made, then all later ones. A stream is read once the consumer has brought as many messages as waited when it was made:
+//! what was replaced since then has come as a later message. The server's count of what still waits can be wrong after
+//! deletions, so it ends nothing. The consumer is deleted at the end; if the deletion fails, the server deletes the consumer
+//! after [`IDLE_MAX`]. A question ends [`ANSWER_TIMEOUT`] after it was asked or has brought its newest value, with the values
+//! received until then.
 //!
 //! A question begins after the messages that were read before ([`PageCursor`]): a consumer that is made again leaves them
 //! out by their numbers. So a question goes on after the loss of a connection or of a consumer.

@@ -42,7 +42,7 @@ pub(in super::super) enum State {
     /// The client's turn has not come, or the answer with this number has not gone out.
     Waits(u64),
     /// The name is in the question with this number, and the bus brings a page of values, or gets the question next.
-    BusRequests(u64),
+    Asked(u64),
     /// The name is in the question with this number, and the client takes the values of a page.
     Takes(u64),
 }
@@ -76,7 +76,7 @@ impl Turn {
     pub(super) fn ready(&self) -> impl Iterator<Item = &TopicName> {
         let is_ready = |wanted: &Wanted| match wanted.state {
             State::Waits(answer) => answer <= self.answered,
-            State::BusRequests(_) | State::Takes(_) => false,
+            State::Asked(_) | State::Takes(_) => false,
         };
         let names = self.names.iter();
         let ready = names.filter(move |(_, wanted)| is_ready(wanted));
@@ -90,7 +90,7 @@ impl Turn {
 
     pub(super) fn is_asked(&self, name: &TopicName, number: u64) -> bool {
         let wanted = self.names.get(name);
-        wanted.is_some_and(|wanted| wanted.state == State::BusRequests(number))
+        wanted.is_some_and(|wanted| wanted.state == State::Asked(number))
     }
 
     /// Takes the next end whose answer has gone out.
