@@ -385,7 +385,7 @@ impl Topics {
         self.topics.capacity()
     }
 
-    /// The topic in a slot, with the counts since the last survey; the look has no name yet.
+    /// The topic in a slot, with the counts since the last survey; the snapshot has no name yet.
     pub(super) fn snapshot(&mut self, slot: usize, at: Now) -> Option<(&TopicName, TopicSnapshot)> {
         let topic = self.topics.get_mut(slot)?;
         let quiet_us = topic.quiet_us(at);

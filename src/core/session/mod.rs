@@ -366,7 +366,7 @@ impl Session {
         !self.queue.is_empty()
     }
 
-    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends its frame_plans and prefixes.
+    /// Leaves the flush list, makes the encodings of the next write by `deflate`, and appends its plans and prefixes.
     /// Returns false if there is nothing to write.
     #[inline]
     pub(super) fn prepare_write(

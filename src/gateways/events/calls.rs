@@ -79,7 +79,7 @@ struct Line {
 /// Counters of a service that any thread may read.
 #[derive(Debug, Default)]
 pub struct ServiceCallStats {
-    /// CallSlots not made because the circuit was open.
+    /// Calls not made because the circuit was open.
     pub skipped: Count,
     /// 1 while the service is not called, or only probed.
     pub open: Count,
@@ -230,7 +230,7 @@ impl CallSlots {
         None
     }
 
-    /// CallSlots of a service in flight.
+    /// Calls of a service in flight.
     pub(super) fn in_flight(&self, service: EventsService) -> usize {
         let calls = self.in_flight.values();
         calls.filter(|call| call.service == service).count()
