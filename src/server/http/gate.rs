@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use super::client_stream::ClientStream;
-use super::handover::ConnectionClock;
+use super::connection_clock::ConnectionClock;
 use weirgate_bus::runtime::Clock;
 use weirgate_core::CloseReason;
 use weirgate_wire::admission::HeldBytes;
