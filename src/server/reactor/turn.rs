@@ -26,7 +26,7 @@ use super::report::Report;
 use super::seams::{ReactorSettings, Seams};
 use super::sockets::{Cost, Room, Sockets};
 use crate::listening::ListenAddr;
-use crate::telemetry::{Budget, Phase, Sought};
+use crate::telemetry::{Budget, Phase, SearchResult};
 use weirgate_bus::runtime::{Clock, Spin, Wake};
 use weirgate_core::{
     CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, Transmit, TurnClock, earliest,
@@ -108,7 +108,7 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     spin: Spin,
     end_lines: EndLines,
     /// The operators that wait for the searches of the survey under way.
-    searching: Vec<oneshot::Sender<Sought>>,
+    searching: Vec<oneshot::Sender<SearchResult>>,
     ends: Ends,
     stop: Option<Stop>,
     /// A stop does not end before this time while connections are open.
