@@ -47,8 +47,8 @@ pub(super) fn to_service(
     let is_trailers = |item: &[u8]| item.eq_ignore_ascii_case(b"trailers");
     let takes_trailers = items(headers, &TE).any(is_trailers);
     one_length(headers);
-    // A proxy may pass a client's `Connection` on as it came, and with it the client would take away what the proxy tells of it (as
-    // CVE-2022-31813 of Apache).
+    // A proxy may pass a client's `Connection` on unchanged, and with it the client could remove what the proxy says of
+    // the client (as CVE-2022-31813 of Apache).
     remove_hop_by_hop(headers, |name| {
         forwarded.peer_is_trusted && is_word_of_proxies(name)
     });
@@ -63,6 +63,23 @@ pub(super) fn to_service(
         remove_words_of_proxies(headers);
     }
     let asked_host = headers.insert(HOST, forwarded.host.clone());
+    add_peer(headers, &forwarded);
+    let add = |headers: &mut HeaderMap, name: HeaderName, value| {
+        if !headers.contains_key(&name) {
+            headers.insert(name, value);
+        }
+    };
+    let proto = HeaderName::from_static("x-forwarded-proto");
+    let scheme = if forwarded.is_tls { "https" } else { "http" };
+    add(headers, proto, HeaderValue::from_static(scheme));
+    if let Some(host) = forwarded.target_host.or(asked_host) {
+        add(headers, HeaderName::from_static("x-forwarded-host"), host);
+    }
+    trace(headers, random);
+}
+
+/// Adds the address of the peer to `X-Forwarded-For`, unless the list ends with it already.
+fn add_peer(headers: &mut HeaderMap, forwarded: &Forwarded<'_>) {
     let list = HeaderName::from_static("x-forwarded-for");
     let lines = headers.get_all(&list).iter().map(HeaderValue::as_bytes);
     match forwarded.peer {
@@ -78,18 +95,6 @@ pub(super) fn to_service(
             append_forwarded_for(headers, list, peer.client());
         }
     }
-    let add = |headers: &mut HeaderMap, name: HeaderName, value| {
-        if !headers.contains_key(&name) {
-            headers.insert(name, value);
-        }
-    };
-    let proto = HeaderName::from_static("x-forwarded-proto");
-    let scheme = if forwarded.is_tls { "https" } else { "http" };
-    add(headers, proto, HeaderValue::from_static(scheme));
-    if let Some(host) = forwarded.target_host.or(asked_host) {
-        add(headers, HeaderName::from_static("x-forwarded-host"), host);
-    }
-    trace(headers, random);
 }
 
 /// Converts the headers of a service's answer for the client.
