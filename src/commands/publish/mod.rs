@@ -3,12 +3,13 @@
 //! Blocking, in a process of its own; no gateway uses this module. Called by `commands`.
 
 pub(super) mod line;
+mod template;
 
 use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub use self::line::Template;
+pub use self::template::Template;
 use super::program::complain;
 use super::tail::{RECONNECT_DELAY_MAX, RECONNECT_DELAY_MIN, Stop};
 use weirgate_bus::nats::{Credentials, NatsError, NatsSender, NatsSettings, Tls};

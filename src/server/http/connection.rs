@@ -80,7 +80,7 @@ enum End {
     Done,
     /// The client broke the protocol or its connection.
     Fault(hyper::Error),
-    /// No request came in time, a head was not complete in time, or the client did not send or read in time.
+    /// No request arrived in time, a head was not complete in time, or the client did not send or read in time.
     TimedOut,
     /// The client left while a handler was at work.
     ClientGone,

@@ -363,7 +363,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         has_to_write || waiting > 0 || readable != [0; Cost::ALL.len()]
     }
 
-    /// Handles due deadlines. After a freeze of the process, waits until the loop has read all input that came in the
+    /// Handles due deadlines. After a freeze of the process, waits until the loop has read all input that arrived in the
     /// meantime.
     fn judge(&mut self, began: Now, poll_was_empty: bool) {
         let now = self.since(began);

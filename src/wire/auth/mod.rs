@@ -5,6 +5,7 @@
 mod acl;
 mod claims;
 mod glob;
+mod glob_set;
 mod key_ring;
 mod keys;
 mod match_budget;

@@ -29,7 +29,7 @@ pub(super) struct Forwarded<'a> {
     pub(super) peer: Peer,
     /// Whether the other end is a trusted proxy. Then its headers about the client are kept.
     pub(super) peer_is_trusted: bool,
-    /// Whether the client's connection came over TLS.
+    /// Whether the client's connection has TLS.
     pub(super) is_tls: bool,
     /// The host in the request target, if there is one; `Host` is then ignored (RFC 9112 §3.2.2).
     pub(super) target_host: Option<HeaderValue>,
@@ -185,14 +185,14 @@ fn remove_disguised(headers: &mut HeaderMap) {
     headers.remove("x-internal-token");
 }
 
-/// Whether only a proxy tells of its client in this header: `Forwarded` (RFC 7239), `X-Real-IP`, and all of `X-Forwarded-…`,
+/// Whether only a proxy describes its client in this header: `Forwarded` (RFC 7239), `X-Real-IP`, and all of `X-Forwarded-…`,
 /// such as `-For`, `-Host`, `-Port` and `-Prefix`.
 fn is_word_of_proxies(name: &HeaderName) -> bool {
     let name = name.as_str();
     matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-")
 }
 
-/// Removes the headers in which only a proxy tells of its client, except for the list of addresses. A service that makes links
+/// Removes the headers in which only a proxy describes its client, except for the list of addresses. A service that makes links
 /// of them would take a stranger's host for its own.
 fn remove_words_of_proxies(headers: &mut HeaderMap) {
     let is_removed =
