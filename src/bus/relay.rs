@@ -266,10 +266,16 @@ impl Probe {
             relay.report_silence(format!("{bus} has not answered for {silent_ms} ms"))?;
             tracing::warn!(silent_ms, "{bus} does not answer; keeping the connection");
         }
-        Ok(self.judge(last_received, second))
+        Ok(self.next_check(last_received, second))
     }
 
-    fn judge(&mut self, last_received: Instant, second: impl FnOnce() -> Found) -> Option<Instant> {
+    /// When to check again; `None` if the connection is to be given up. Makes a second connection to the server when that
+    /// is due.
+    fn next_check(
+        &mut self,
+        last_received: Instant,
+        second: impl FnOnce() -> Found,
+    ) -> Option<Instant> {
         let mut give_up = last_received + self.silence_max;
         if let Some(answered) = self.answered {
             give_up = give_up.min(answered + GRACE);
