@@ -384,23 +384,27 @@ impl StreamReader {
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), Trouble> {
         self.measure(bytes);
-        let (after, was_read) = (self.after, self.was_read);
         let Step::CatchUp {
             arrived, is_proved, ..
         } = &mut self.step
         else {
             return Ok(());
         };
-        let is_first = *arrived == 0;
-        *is_proved |= is_first && (!was_read || entry.id == after);
         *arrived += 1;
-        if is_first && !was_read {
-            self.counted = None;
+        if *arrived > 1 {
+            return match is_proved {
+                true => self.entry(entry, out),
+                false => Ok(()),
+            };
         }
-        match *is_proved && !(is_first && was_read) {
-            true => self.entry(entry, out),
-            false => Ok(()),
+        if self.was_read {
+            // The first entry has been handed over before, if it is the right one.
+            *is_proved = entry.id == self.after;
+            return Ok(());
         }
+        *is_proved = true;
+        self.counted = None;
+        self.entry(entry, out)
     }
 
     /// Handles the end of an answer of [`Step::CatchUp`]: asks for more entries, or waits for new ones.
