@@ -2,7 +2,7 @@
 //! the flags and the environment ([`Env`]).
 //!
 //! This stage interprets one kind of value: a port that Kubernetes has injected counts as unset, so the next source
-//! applies. And it shares out `--memory-max` ([`super::memory_share`]).
+//! applies. And it shares out `--memory-max` (`memory_share`).
 
 use std::fmt;
 use std::path::PathBuf;
