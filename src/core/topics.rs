@@ -4,14 +4,13 @@
 //! index of the topic in the session's list, and the list has the index of the member. Publish is O(1)
 //! per member; join and leave search the client's topics or the topic's members, whichever are fewer.
 
-use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use foldhash::quality::RandomState;
 use serde::Serialize;
 use slab::Slab;
 use smallvec::SmallVec;
+use weirgate_wire::base::ExtendibleMap;
 
 use super::gaps::Gaps;
 use super::losses::{Active, Times};
@@ -133,7 +132,7 @@ impl Topic {
 #[derive(Debug, Default)]
 pub(super) struct Topics {
     topics: Slab<Topic>,
-    by_name: HashMap<TopicName, TopicKey, RandomState>,
+    by_name: ExtendibleMap<TopicName, TopicKey>,
     /// Most clients are members of a topic or two.
     joined: Vec<SmallVec<[Membership; 2]>>,
     /// The memberships of all topics together.
@@ -489,7 +488,10 @@ impl Topics {
                 .iter()
                 .filter(|m| m.content == Content::Binary);
             assert_eq!(topic.binary as usize, binary.count());
-            assert_eq!(self.by_name[&topic.name].0 as usize, key);
+            assert_eq!(
+                self.by_name.get(&topic.name).map(|key| key.0 as usize),
+                Some(key)
+            );
             for (at, member) in topic.members.iter().enumerate() {
                 let joined = self.joined[member.session.slot as usize][member.joined_at as usize];
                 assert_eq!(
