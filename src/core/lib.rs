@@ -33,6 +33,7 @@ mod left;
 mod limits;
 mod losses;
 mod memory;
+mod message;
 mod position;
 mod protocol;
 mod publication;
@@ -71,12 +72,13 @@ pub use limits::{
     HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SHARE_US, SendQueueLimits, WORK_US,
 };
 pub use losses::Active;
+use message::Render;
+pub use message::{Body, CopyFor, Message};
 pub use position::fnv_1a;
 pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId};
 pub use protocol::{Incoming, RequestRefusal};
-use publication::Render;
 pub use publication::{
-    BusNotice, Feed, FeedLine, FeedNotice, FeedSettings, FeedStats, Message, Publication, Retain,
+    BusNotice, Feed, FeedLine, FeedNotice, FeedSettings, FeedStats, Publication, Retain,
     SubjectStats, TopicName,
 };
 pub use reason::{CloseCode, CloseReason, Closing, NotRecovered, REVOKED};

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use foldhash::quality::RandomState;
 
 use super::{ENTRY_BYTES, Entry};
-use crate::{Point, StoredId};
+use crate::{Body, Point, StoredId};
 
 /// The messages have one `SHARE`th of the bytes of the history.
 const SHARE: usize = 4;
@@ -111,5 +111,5 @@ impl Stays {
 
 /// Memory of the message, without copies.
 fn bytes_of(entry: &Entry) -> usize {
-    ENTRY_BYTES + entry.frame.as_ref().map_or(0, |frame| frame.queue_bytes())
+    ENTRY_BYTES + entry.body.as_ref().map_or(0, Body::queue_bytes)
 }
