@@ -102,7 +102,7 @@ impl<E: Error> Relay<E> {
         }
     }
 
-    /// Records that messages came, so that the next waits spin.
+    /// Records that messages arrived, so that the next waits spin.
     pub(super) fn worked(&mut self) {
         if self.link.spin_us() > 0 {
             self.spin.worked(self.link.now().mono_us);

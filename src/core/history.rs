@@ -580,7 +580,7 @@ impl History {
         }
     }
 
-    /// When the newest message of a topic came, or was stored in the stream, Unix microseconds; `None` if the topic is
+    /// When the newest message of a topic arrived, or was stored in the stream, Unix microseconds; `None` if the topic is
     /// not known here, or is a pattern.
     pub(super) fn newest_unix_us(&self, topic: &TopicName) -> Option<i64> {
         self.names.get(topic).map(|name| name.newest_unix_us)
@@ -712,7 +712,7 @@ impl History {
     }
 }
 
-/// When a message came, or was stored in the stream, Unix microseconds; `None` for a message that the gateway has made
+/// When a message arrived, or was stored in the stream, Unix microseconds; `None` for a message that the gateway has made
 /// by itself.
 fn time_of(body: &Body) -> Option<i64> {
     Some(body.received().unix_us).filter(|at| *at != 0)

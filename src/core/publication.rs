@@ -315,7 +315,7 @@ pub struct SubjectStats {
     pub messages_bad: u64,
     /// Messages not taken because a newer message of the same stream had arrived.
     pub messages_old: u64,
-    /// When the newest good message came.
+    /// When the newest good message arrived.
     pub last_message: Option<Now>,
     gaps: Gaps,
 }

@@ -1,6 +1,6 @@
 //! What clients have missed: losses of the bus, and resuming.
 //!
-//! Each client is notified of a loss before it gets anything that came after the loss. Notifying a hundred thousand clients
+//! Each client is notified of a loss before it gets any message from after the loss. Notifying a hundred thousand clients
 //! in one turn would delay every message, so the gateway does it in a round over several turns ([`Core::walk`]). If a client
 //! gets a message or an answer meanwhile, the notice of the loss goes first. Therefore each session has the number of losses
 //! that its client knows of; all later losses are a single loss for the client.
@@ -74,7 +74,7 @@ impl Core {
         history.make_next(missed, (content, bytes_max))
     }
 
-    /// Counts the outcomes that a client was told.
+    /// Counts the outcomes that a client was notified of.
     pub fn count_outcomes(&mut self, outcomes: &[Outcome]) {
         for outcome in outcomes {
             match outcome {

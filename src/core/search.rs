@@ -72,7 +72,7 @@ pub struct FoundName {
 #[derive(Debug)]
 pub(super) struct Seeking {
     search: Search,
-    /// The topic with the name that is looked for.
+    /// The topic with the name that is searched for.
     topic: Option<TopicName>,
     /// Names that may still be returned with clients.
     names_left: usize,

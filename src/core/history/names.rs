@@ -31,7 +31,7 @@ pub(super) struct Name {
     pub(super) forgotten: u64,
     /// The number of the newest message that was left out.
     pub(super) left_out: u64,
-    /// When the newest message came, or was stored in the stream, Unix microseconds.
+    /// When the newest message arrived, or was stored in the stream, Unix microseconds.
     pub(super) newest_unix_us: i64,
     /// Kept messages.
     kept: u32,
@@ -62,7 +62,7 @@ impl Names {
         }
     }
 
-    /// Handles a new message of a topic, which came or was stored at `unix_us`. Returns the topic's index.
+    /// Handles a new message of a topic, which arrived or was stored at `unix_us`. Returns the topic's index.
     pub(super) fn add(&mut self, topic: &TopicName, unix_us: i64) -> u32 {
         let id = match self.by_topic.get(topic) {
             Some(&id) => id,

@@ -316,32 +316,59 @@ impl Waits {
         if session.is_paced() {
             return Some(Found::new(Why::Paced, "the demo holds its bytes back"));
         }
-        let untaken_us = session.untaken_us(look.now_us);
-        let has_proxy = is_proxy(&session.peer(), trusted);
-        if let Some(pair) = pair {
-            let cause = pair.cause(look.late_us);
-            if has_proxy && cause != Cause::Late && cause != Cause::Idle {
-                let say = pair.say_of_proxy(untaken_us);
-                return Some(self.proxy(&session.peer(), say));
-            }
-            let say = || pair.say(cause, look.late_us, untaken_us);
-            return match (cause.why(), wait.slow_since_us.and(wait.why)) {
-                (Some(why), _) => Some(Found::new(why, say())),
-                (None, Some(_)) => Some(Found::AsBefore),
-                (None, None) => Some(Found::new(Why::Unclear, say())),
-            };
+        match pair {
+            Some(pair) => Some(self.judge_samples(look, pair, wait, session, trusted)),
+            None => Some(self.judge_unsampled(look, wait, session, trusted)),
         }
+    }
+
+    /// The verdict from two samples of a slow client.
+    fn judge_samples(
+        &self,
+        look: Look,
+        pair: Pair,
+        wait: &Wait,
+        session: &Session,
+        trusted: &TrustedProxies,
+    ) -> Found {
+        let untaken_us = session.untaken_us(look.now_us);
+        let cause = pair.cause(look.late_us);
+        let peer = session.peer();
+        if is_proxy(&peer, trusted) && cause != Cause::Late && cause != Cause::Idle {
+            return self.proxy(&peer, pair.say_of_proxy(untaken_us));
+        }
+        let say = || pair.say(cause, look.late_us, untaken_us);
+        match (cause.why(), wait.slow_since_us.and(wait.why)) {
+            (Some(why), _) => Found::new(why, say()),
+            (None, Some(_)) => Found::AsBefore,
+            (None, None) => Found::new(Why::Unclear, say()),
+        }
+    }
+
+    /// The verdict on a slow client without two samples: it had no turn yet, or the kernel has no numbers.
+    fn judge_unsampled(
+        &self,
+        look: Look,
+        wait: &Wait,
+        session: &Session,
+        trusted: &TrustedProxies,
+    ) -> Found {
+        let peer = session.peer();
         let is_pending = |since_us| look.now_us < since_us + PENDING_US;
-        Some(match wait.sampled {
-            Some(_) if has_none && has_proxy => self.proxy(&session.peer(), String::new()),
-            Some(_) if has_none => Found::new(Why::Unclear, "the kernel has no numbers of it"),
+        match &wait.sampled {
+            Some(sampled) if sampled.has_none && is_proxy(&peer, trusted) => {
+                self.proxy(&peer, String::new())
+            }
+            Some(sampled) if sampled.has_none => {
+                Found::new(Why::Unclear, "the kernel has no numbers of it")
+            }
             None if self.sampled >= SAMPLED_MAX => {
                 Found::new(Why::Unclear, "too many clients are slow to look at each")
             }
             _ if wait.slow_since_us.and(wait.why).is_some() => Found::AsBefore,
             _ if wait.slow_since_us.is_none_or(is_pending) => Found::AsBefore,
             _ => Found::new(Why::Unclear, "not looked at twice yet"),
-        })
+        }
     }
 
     /// Samples a client if its turn has come; returns the sample together with the previous sample.

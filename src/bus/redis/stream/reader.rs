@@ -72,12 +72,13 @@ pub struct StreamReader {
     /// The entries added up to the last one, for the check by counters. Set anew by each answer while no entry was
     /// read, because until then a stream that is made anew loses nothing.
     counted: Option<Counted>,
-    /// The `run_id` of the server, and whether this connection has looked at the server.
+    /// The `run_id` of the server.
     server: Option<String>,
+    /// Whether this connection has inspected the server, and it is the same as before.
     is_same_server: bool,
-    /// The newest entry at the first look, until it is read: entries up to here are old.
+    /// The newest entry at the first inspection, until it is read: entries up to here are old.
     old_until: Option<StoredId>,
-    /// Whether [`KeptEvent::CaughtUp`] was said on this connection.
+    /// Whether [`KeptEvent::CaughtUp`] was reported on this connection.
     is_caught_up: bool,
 }
 
@@ -86,11 +87,12 @@ pub struct StreamReader {
 enum Step {
     /// Ask for the newest entry, and whether the last read entry is still there.
     #[default]
-    Look,
+    Inspect,
     /// Read the entries that are there already, beginning with the last read one.
     CatchUp {
-        /// The number of entries that were asked for, and that have come so far.
+        /// The number of entries that were requested.
         asked: usize,
+        /// The number of entries that have arrived so far.
         arrived: usize,
         /// Whether the answer began with the last read entry, so that nothing was lost before it.
         is_proved: bool,
@@ -135,7 +137,7 @@ impl StreamReader {
 
     /// Handles a new connection.
     pub fn connected(&mut self) {
-        self.step = Step::Look;
+        self.step = Step::Inspect;
         self.missing = 0;
         self.answers.clear();
         self.may_ask_state = true;
@@ -150,7 +152,7 @@ impl StreamReader {
         let is_large = self.entry_bytes > PROOF_BYTES_MAX;
         let (mut asks_state, mut asks_entry) = (true, self.was_read);
         let mut commands: Vec<Vec<String>> = match &mut self.step {
-            Step::Look => vec![
+            Step::Inspect => vec![
                 words(&["XREVRANGE", key, "+", "-", "COUNT", "1"]),
                 words(&["INFO", "server"]),
                 // Whether this user may read on, before anything is handed over.
@@ -221,17 +223,13 @@ impl StreamReader {
         let mut answers = std::mem::take(&mut self.answers).into_iter();
         let (first, bytes) = answers.next().unwrap_or((Value::Nil, 0));
         match self.step {
-            Step::Look => {
-                let newest = entries(first)?.into_iter().next();
-                let newest = newest.map(Entry::read).transpose()?;
-                if newest.is_some() {
-                    self.measure(bytes);
-                }
-                let newest = newest.map(|entry| entry.id);
+            Step::Inspect => {
+                let newest = self.newest_id(first, bytes)?;
                 let server = answers.next().and_then(|(info, _)| run_id(info));
+                // Only checked: this user may read the stream.
                 stream_entries(answers.next().map_or(Value::Nil, |(waiting, _)| waiting))?;
                 let state = self.state(answers.next())?;
-                self.took_info(newest, server, state, now_ms, out);
+                self.inspected(newest, server, state, now_ms, out);
                 Ok(())
             }
             Step::CatchUp { .. } => {
@@ -250,6 +248,17 @@ impl StreamReader {
         }
     }
 
+    /// The id of the newest entry, from the answer to `XREVRANGE`; `None` for an empty stream.
+    fn newest_id(&mut self, answer: Value, bytes: usize) -> Result<Option<StoredId>, Trouble> {
+        let newest = entries(answer)?.into_iter().next();
+        let newest = newest.map(Entry::read).transpose()?;
+        if newest.is_some() {
+            self.measure(bytes);
+        }
+        Ok(newest.map(|entry| entry.id))
+    }
+
+    /// Updates the size of the largest of the recent entries.
     fn measure(&mut self, bytes: usize) {
         self.entry_bytes = bytes.max(self.entry_bytes - self.entry_bytes / 8);
     }
@@ -273,7 +282,7 @@ impl StreamReader {
         Ok(state)
     }
 
-    fn took_info(
+    fn inspected(
         &mut self,
         newest: Option<StoredId>,
         server: Option<String>,
@@ -305,7 +314,7 @@ impl StreamReader {
         }
     }
 
-    /// Whether nothing was lost between the last entry that was read and these `entries`, which came after it.
+    /// Whether nothing was lost between the last entry that was read and these `entries`, which follow it.
     fn is_proved(&self, state: State, entries: &[Entry]) -> bool {
         if state.is_there == Some(true) && self.was_read {
             return true;
@@ -365,7 +374,7 @@ impl StreamReader {
     }
 
     /// Takes an entry of a `CatchUp` answer. If the answer did not begin with the last read entry, hands nothing over:
-    /// another look comes first.
+    /// another inspection comes first.
     fn catch_up(
         &mut self,
         entry: Entry,
@@ -402,7 +411,7 @@ impl StreamReader {
             return;
         };
         if !is_proved && self.was_read {
-            self.step = Step::Look;
+            self.step = Step::Inspect;
             return;
         }
         self.count_from(state);
@@ -444,7 +453,7 @@ impl StreamReader {
             let has_counters = state.counters.is_some() || !self.may_ask_state;
             if entries.is_empty() || !has_counters {
                 // If the stream was made anew, its ids may be smaller, so a look comes first.
-                self.step = Step::Look;
+                self.step = Step::Inspect;
                 return Ok(());
             }
             out.push(KeptEvent::Lost);

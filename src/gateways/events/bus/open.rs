@@ -26,7 +26,7 @@ use crate::gateways::events::bus::{
 };
 use crate::gateways::events::metrics;
 use crate::gateways::events::settings::{BUS, EventsBusSettings, EventsSettings};
-use crate::gateways::events::start::ToLoop;
+use crate::gateways::events::to_loop::ToLoop;
 use crate::gateways::shared::bus;
 use crate::gateways::shared::bus::{nats_error, nats_question, redis_error, redis_question};
 use weirgate_bus::nats::{

@@ -1,4 +1,4 @@
-//! The token that the operator's pages ask for, and the requests for cuts.
+//! The login of the operator's pages: a token, as `Bearer` or as the password of `Basic`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
