@@ -20,7 +20,7 @@ use std::sync::Arc;
 use self::names::{Names, Places};
 use self::stays::Stays;
 pub(super) use self::wanted::merge_charge;
-use self::wanted::{After, At, CopyPlace, Found, Known, MATCH_STEPS_MAX, Matching, rank_of};
+use self::wanted::{After, At, CopyPlace, FoundCopies, Known, MATCH_STEPS_MAX, Matching, rank_of};
 pub use self::wanted::{Missed, Outcome, Wanted};
 use super::frame::Keeper;
 use super::message::payload_alone;
@@ -361,10 +361,10 @@ impl History {
         &mut self,
         wanted: impl Iterator<Item = &'w Wanted<'w>>,
         (content, bytes_max): (Content, usize),
-        find: impl FnOnce(&Self, &mut Found<'w>, Matching<'_, 'w>) -> Outcome,
+        find: impl FnOnce(&Self, &mut FoundCopies<'w>, Matching<'_, 'w>) -> Outcome,
     ) -> (Missed, Outcome) {
         let (mut found, mut budget) = (
-            Found::new(content, bytes_max),
+            FoundCopies::new(content, bytes_max),
             MatchBudget::new(MATCH_STEPS_MAX),
         );
         let matching = Matching::new(wanted, &self.names, &mut budget);
@@ -460,7 +460,7 @@ impl History {
 
     fn find_newest<'w>(
         &self,
-        found: &mut Found<'w>,
+        found: &mut FoundCopies<'w>,
         count: usize,
         mut matching: Matching<'_, 'w>,
     ) -> Outcome {
@@ -515,7 +515,7 @@ impl History {
     /// Finds the entries from `first` on that the wanted names match. A message is found once for each matching name.
     fn find<'w>(
         &self,
-        found: &mut Found<'w>,
+        found: &mut FoundCopies<'w>,
         (since, first): (After, usize),
         mut matching: Matching<'_, 'w>,
     ) -> Outcome {

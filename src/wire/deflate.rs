@@ -13,8 +13,9 @@ mod windows;
 
 pub(crate) use offer::negotiate;
 pub use offer::{Agreed, DeflateParams};
+pub(crate) use windows::InflateWindow;
+pub use windows::InflateWindows;
 use windows::Packer;
-pub use windows::{InflateWindow, InflateWindows};
 
 /// log2 of the window of shared deflated frames: 32 KiB, the default of clients.
 pub const WINDOW_BITS: u8 = 15;

@@ -160,7 +160,7 @@ pub(super) enum Known {
 
 /// The messages that a search has found, before their frames are made.
 #[derive(Debug)]
-pub(super) struct Found<'a> {
+pub(super) struct FoundCopies<'a> {
     /// The found copies: where the message is, and the wanted name that the copy is for.
     pub(super) copies: Vec<(At, &'a Wanted<'a>)>,
     /// Queue bytes of the copies, without what the gateway adds to a payload.
@@ -170,7 +170,7 @@ pub(super) struct Found<'a> {
     bytes_max: usize,
 }
 
-impl<'a> Found<'a> {
+impl<'a> FoundCopies<'a> {
     pub(super) fn new(content: Content, bytes_max: usize) -> Self {
         Self {
             copies: Vec::new(),

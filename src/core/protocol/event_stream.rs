@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use self::response::{COMMENT, DATA, Page};
-use super::{Encoding, Message, Protocol, Request, RequestRefusal, Step};
+use super::{ClientMessage, Encoding, Protocol, Request, RequestRefusal, Step};
 use crate::{CloseCode, CloseReason, Content, Encoded, Frame, Limits};
 use weirgate_wire::base::allocated_bytes;
 use weirgate_wire::head::RequestHead;
@@ -140,7 +140,7 @@ pub(crate) struct EventStream {
 impl EventStream {
     pub(super) fn read(&mut self, input: &mut &[u8]) -> Option<Step> {
         if let Some(message) = self.messages.next() {
-            return Some(Step::Message(Message::Text(message.into())));
+            return Some(Step::Message(ClientMessage::Text(message.into())));
         }
         self.messages = Vec::new().into_iter();
         let was_over = self.ignored_bytes > IGNORED_BYTES_MAX;
