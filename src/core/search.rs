@@ -51,7 +51,7 @@ pub struct FoundClient {
     pub role: Option<Box<str>>,
     /// The client's own rate.
     pub max_rate: Option<MaxRate>,
-    /// Its first names: at most 100, and [`FOUND_NAMES_MAX`] of all clients together. [`ClientSnapshot::topics`] counts all.
+    /// Its first names: at most 100, and `FOUND_NAMES_MAX` of all clients together. [`ClientSnapshot::topics`] counts all.
     pub names: Vec<FoundName>,
 }
 

@@ -1,7 +1,7 @@
 //! Metrics and the log.
 //!
 //! Owns the published numbers of the process. Decides nothing, and never blocks the threads that count: the loop copies
-//! its numbers once a turn ([`EventLoop`]), other threads store atomics, and the text of `/metrics` is made by the
+//! its numbers once a turn (`EventLoop`), other threads store atomics, and the text of `/metrics` is made by the
 //! thread that serves the page. Surveys of clients and topics for the operator's page are made only on request
 //! ([`Surveys`]).
 
