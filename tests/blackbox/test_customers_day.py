@@ -189,6 +189,8 @@ async def change_the_secret(day, browser):
 
 async def complain(day, browser):
     """"User ann sees no orders": one sentence has the cause. (Silence of the publisher counts from a minute on: test_find.py.)"""
+    # No process has named an address that an operator cannot open.
+    assert "Health:" in day.gateway.log() and "Operator:" not in day.gateway.log()
     assert "healthy" in await asyncio.to_thread(day.command, "top", "--user", "ann")
     await browser.js("import('/channels.js').then(({ Channels }) => { globalThis.orders = new Channels('/ws'); orders.subscribe('orders.7'); })")
     await browser.until("orders.refused['orders.7']", 30, "the refusal")

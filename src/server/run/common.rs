@@ -41,6 +41,8 @@ pub struct CommonSettings {
     pub allowed_origins: Vec<String>,
     /// The address of `/metrics`, `/stats`, `/ready` and `/internal/*`; `None` for the public port.
     pub admin_addr: Option<ListenAddr>,
+    /// Whether a supervisor asks this process at `admin_addr`, and answers for it at the address of the settings.
+    pub has_supervisor: bool,
     /// The token for the operator's page; `None`: it asks for none.
     pub admin_token: Option<SecretText>,
     /// The limits on the operator's page.
@@ -95,6 +97,7 @@ impl CommonSettings {
             },
             allowed_origins: listen.allowed_origins,
             admin_addr: listen.admin_addr,
+            has_supervisor: checked.processes().number().is_some(),
             admin_token: listen.admin_token,
             near_limits: near_limits(checked),
             service_connections_max: 0,

@@ -378,6 +378,7 @@ impl<G: Gateway, F: Feed<Event = BusEvent>> Parts<G, F> {
             addrs: reactor.local_addrs().to_vec(),
             tls_addrs: reactor.local_tls_addrs().to_vec(),
             admin_addr,
+            has_supervisor: common.has_supervisor,
             telemetry,
         };
         reloads.start().map_err(RunError::Thread)?;

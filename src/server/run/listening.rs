@@ -16,6 +16,8 @@ pub struct Listening {
     pub tls_addrs: Vec<ListenAddr>,
     /// The address of the operators' pages; `None` for the public port.
     pub admin_addr: Option<ListenAddr>,
+    /// Whether `admin_addr` is for the supervisor alone.
+    pub has_supervisor: bool,
     /// The telemetry of the process.
     pub telemetry: Arc<Telemetry>,
 }
@@ -36,10 +38,10 @@ impl Listening {
     }
 
     /// Returns the lines of a banner about the pages for people: `/health`, and with an admin listener the
-    /// operators' page. Names have `width` characters.
+    /// operators' page, unless a supervisor has that page. Names have `width` characters.
     pub fn page_lines(&self, width: usize) -> String {
         let health = self.url("http", "/health");
-        let operator = self.admin_addr.as_ref();
+        let operator = self.admin_addr.as_ref().filter(|_| !self.has_supervisor);
         let operator = operator.map(|addr| url(addr, "http", "/operator"));
         let line = |(name, url)| format!("\n  {name:<width$}{url}");
         let lines = [("Health:", Some(health)), ("Operator:", operator)];

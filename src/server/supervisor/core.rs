@@ -432,13 +432,13 @@ impl Supervisor {
     /// Ends the present phase if its condition holds.
     fn advance(&mut self, now: Us) {
         match self.phase {
-            Phase::Starting => {
+            Phase::Starting
                 if self.all_in(self.is_second, |state| {
                     matches!(state, State::Serving { .. })
-                }) {
-                    self.phase = Phase::Running;
-                    self.say(Event::Started);
-                }
+                }) =>
+            {
+                self.phase = Phase::Running;
+                self.say(Event::Started);
             }
             Phase::RollStarting { until, ready_since } => {
                 if self.all_in(!self.is_second, State::is_ready) {
@@ -454,14 +454,14 @@ impl Supervisor {
                     self.start_new(now);
                 }
             }
-            Phase::RollEnding { since } => {
-                if self.all_in(!self.is_second, |state| state == State::Empty) {
-                    self.rolls += 1;
-                    let ms = now.saturating_sub(since) / 1_000;
-                    self.say(Event::RollDone { ms });
-                    self.phase = Phase::Running;
-                    self.roll_if_asked(now);
-                }
+            Phase::RollEnding { since }
+                if self.all_in(!self.is_second, |state| state == State::Empty) =>
+            {
+                self.rolls += 1;
+                let ms = now.saturating_sub(since) / 1_000;
+                self.say(Event::RollDone { ms });
+                self.phase = Phase::Running;
+                self.roll_if_asked(now);
             }
             Phase::Stopping { status } if self.alive().is_empty() => {
                 self.actions.push_back(Action::End(status));
