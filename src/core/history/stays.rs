@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{ENTRY_BYTES, Entry};
-use crate::{Point, StoredId};
+use crate::{Body, Point, StoredId};
 use weirgate_wire::base::ExtendibleMap;
 
 /// The messages have one `SHARE`th of the bytes of the history.
@@ -110,5 +110,5 @@ impl Stays {
 
 /// Memory of the message, without copies.
 fn bytes_of(entry: &Entry) -> usize {
-    ENTRY_BYTES + entry.frame.as_ref().map_or(0, |frame| frame.queue_bytes())
+    ENTRY_BYTES + entry.body.as_ref().map_or(0, Body::queue_bytes)
 }
