@@ -23,13 +23,12 @@
 //! A mistake in these rules corrupts text and raises no error: `tests/hub_rules/window.rs` inflates the messages of
 //! clients and compares every text.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
-
-use foldhash::fast::RandomState;
 
 use super::Frame;
 use super::frame::Keeper;
+use weirgate_wire::base::ExtendibleMap;
 use weirgate_wire::deflate::DICTIONARY_BYTES_MAX;
 
 /// The most frames of a window that later frames refer to.
@@ -122,7 +121,7 @@ pub(super) struct Windows {
     windows: VecDeque<Window>,
     /// The number of the first window less one: 0 is no number.
     forgotten: u64,
-    by_sent: HashMap<Arc<[Sent]>, WindowId, RandomState>,
+    by_sent: ExtendibleMap<Arc<[Sent]>, WindowId>,
     /// Entries of all lists, and [`LIST_ENTRIES`] for each.
     sent: usize,
     kept: VecDeque<Kept>,
@@ -243,7 +242,7 @@ impl Windows {
             Some(first) if first.frame.is_some() => first.gap = 0,
             _ => return WindowId::NONE,
         }
-        match self.by_sent.get(&*sent) {
+        match self.by_sent.get::<[Sent]>(sent) {
             Some(id) => *id,
             None => self.insert((&*sent).into()),
         }

@@ -292,7 +292,7 @@ struct Limits {
 #[derive(Deserialize)]
 pub(super) struct Stream {
     pub(super) config: Config,
-    state: State,
+    state: StreamCounts,
 }
 
 #[derive(Deserialize, Default)]
@@ -306,7 +306,7 @@ pub(super) struct Config {
 }
 
 #[derive(Deserialize)]
-pub(super) struct State {
+pub(super) struct StreamCounts {
     #[serde(default)]
     consumer_count: u64,
     #[serde(default)]

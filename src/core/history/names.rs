@@ -9,6 +9,7 @@ use slab::Slab;
 use super::Outcome;
 use crate::tables::SlabRoom;
 use crate::{NotRecovered, TopicName};
+use weirgate_wire::base::ExtendibleMap;
 
 /// The most topics that are remembered without a kept message.
 pub(super) const QUIET_MAX: usize = 65_536;
@@ -34,7 +35,7 @@ pub(super) struct Name {
 pub(super) struct Names {
     table: Slab<Name>,
     room: SlabRoom,
-    by_topic: HashMap<TopicName, u32, RandomState>,
+    by_topic: ExtendibleMap<TopicName, u32>,
     /// Topics without a kept message, each with the number of its newest message at the time. If the topic has another
     /// number by now, it had messages since. The topic that has been quiet for the longest time is first.
     quiet: VecDeque<(u32, u64)>,

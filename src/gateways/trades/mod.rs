@@ -441,9 +441,11 @@ impl Gateway for TradesGateway {
         if self.statuses.passes(publication.place) {
             core.publish(publication);
         }
-        if let Some(candles) = self.candles.as_mut().filter(|_| publication.deliver) {
-            let (symbol, message) = (publication.topic.as_str(), publication.frame.body());
-            candles.take(core.now(), symbol, message, &mut self.updates);
+        if let Some(candles) = self.candles.as_mut().filter(|_| publication.deliver)
+            && let Some(frame) = publication.frame()
+        {
+            let symbol = publication.topic.as_str();
+            candles.take(core.now(), symbol, frame.body(), &mut self.updates);
             self.publish_updates(core);
         }
     }

@@ -1,7 +1,7 @@
 //! Metrics and the log.
 //!
 //! Owns the published numbers of the process. Decides nothing, and never blocks the threads that count: the loop copies
-//! its numbers once a turn ([`EventLoop`]), other threads store atomics, and the text of `/metrics` is made by the
+//! its numbers once a turn (`EventLoop`), other threads store atomics, and the text of `/metrics` is made by the
 //! thread that serves the page. Surveys of clients and topics for the operator's page are made only on request
 //! ([`Surveys`]).
 
@@ -25,16 +25,23 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, prometheus_protobuf, prometheus_text, text};
 use prometheus_client::registry::Registry;
 
+pub(crate) use event_loop::EventLoop;
+pub(crate) use event_loop::LoopTimes;
+pub(crate) use event_loop::ShellStats;
 pub(crate) use event_loop::{Budget, Stage};
-pub use event_loop::{EventLoop, LoopDurations, LoopNumbers, LoopTimes, Phase, ShellStats};
+pub use event_loop::{LoopDurations, LoopNumbers, Phase};
 pub use gateway_metric::GatewayMetric;
 pub(crate) use gateway_metric::OwnMetrics;
-pub use hit_limit::{HitLimit, LimitOf};
+pub(crate) use hit_limit::HitLimit;
+pub(crate) use hit_limit::LimitOf;
 pub(crate) use last_minute::{LastMinute, RecentLatency};
-pub use process::{ProcessStats, memory_limit_bytes};
+pub(crate) use process::ProcessStats;
+pub use process::memory_limit_bytes;
 pub use prometheus_text::CONTENT_TYPE as PROMETHEUS_TEXT_CONTENT_TYPE;
+pub(crate) use surveys::EndedAt;
 pub(crate) use surveys::SEARCHES_MAX;
-pub use surveys::{EndedAt, PendingSearch, SearchResult, Surveyed, Surveys};
+pub(crate) use surveys::Surveyed;
+pub use surveys::{PendingSearch, SearchResult, Surveys};
 
 use names::MetricName;
 use samples::{ByLabel, Samples, Writer};

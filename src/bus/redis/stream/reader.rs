@@ -13,7 +13,7 @@
 
 mod answers;
 
-use self::answers::{Entry, State, entries, message, next, run_id, stream_entries, text};
+use self::answers::{Entry, StreamProof, entries, message, next, run_id, stream_entries, text};
 use super::super::resp::Value;
 use crate::kept::KeptEvent;
 use weirgate_core::StoredId;
@@ -264,14 +264,14 @@ impl StreamReader {
     }
 
     /// Reads the answer about the state of the stream; without such an answer, nothing is known of the state.
-    fn state(&mut self, answer: Option<(Value, usize)>) -> Result<State, Trouble> {
+    fn state(&mut self, answer: Option<(Value, usize)>) -> Result<StreamProof, Trouble> {
         let state = match answer {
-            None => State::default(),
+            None => StreamProof::default(),
             Some((Value::Error(_), _)) if self.may_ask_state => {
                 self.may_ask_state = false;
-                State::default()
+                StreamProof::default()
             }
-            Some((answer, _)) => State::read(&entries(answer)?),
+            Some((answer, _)) => StreamProof::read(&entries(answer)?),
         };
         if let Some(counters) = state.counters {
             self.is_short = counters.length < ENTRIES_MAX as u64;
@@ -288,7 +288,7 @@ impl StreamReader {
         &mut self,
         newest: Option<StoredId>,
         server: Option<String>,
-        state: State,
+        state: StreamProof,
         now_ms: u64,
         out: &mut Vec<KeptEvent>,
     ) {
@@ -317,7 +317,7 @@ impl StreamReader {
     }
 
     /// Whether nothing was lost between the last entry that was read and these `entries`, which follow it.
-    fn is_proved(&self, state: State, entries: &[Entry]) -> bool {
+    fn is_proved(&self, state: StreamProof, entries: &[Entry]) -> bool {
         if state.is_there == Some(true) && self.was_read {
             return true;
         }
@@ -337,7 +337,7 @@ impl StreamReader {
     }
 
     /// If there is no count yet, sets it from the counters of this answer.
-    fn count_from(&mut self, state: State) {
+    fn count_from(&mut self, state: StreamProof) {
         // A last id below the last read entry is from a stream that was made anew after these entries were read.
         let counters = state.counters.filter(|of| of.last >= self.after);
         let counted = counters.map(|of| Counted {
@@ -408,7 +408,7 @@ impl StreamReader {
     }
 
     /// Handles the end of an answer of [`Step::CatchUp`]: asks for more entries, or waits for new ones.
-    fn caught_up(&mut self, state: State, now_ms: u64, out: &mut Vec<KeptEvent>) {
+    fn caught_up(&mut self, state: StreamProof, now_ms: u64, out: &mut Vec<KeptEvent>) {
         let Step::CatchUp {
             asked,
             arrived,
@@ -446,7 +446,7 @@ impl StreamReader {
     fn read(
         &mut self,
         entries: Vec<Value>,
-        state: State,
+        state: StreamProof,
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), Trouble> {
         let entries = entries.into_iter().map(Entry::read);

@@ -17,9 +17,9 @@ impl Bench {
 
     fn store(&mut self, topic: &str, body: &str, position: Position) {
         let topic = TopicName::from(topic.to_owned());
-        let frame = self.frame(body);
+        let body = self.body(body);
         self.history
-            .keep(at(self.now_us), position, &topic, Some(&frame));
+            .keep(at(self.now_us), position, &topic, Some(&body));
     }
 }
 
@@ -176,7 +176,7 @@ fn a_search_has_one_budget_of_matching_steps() {
 
 #[test]
 fn a_search_for_too_much_makes_no_frame() {
-    let mut bench = Bench::new(1 << 24);
+    let mut bench = Bench::of_messages(1 << 24);
     for n in 0..100 {
         bench.keep(&format!("a:{n}"), &"x".repeat(1_000));
     }
@@ -250,7 +250,7 @@ fn what_was_left_out_is_a_hole_for_its_name_alone() {
 
 #[test]
 fn the_newest_message_of_each_name_stays_when_others_have_the_memory() {
-    let mut bench = Bench::new(1 << 18);
+    let mut bench = Bench::of_messages(1 << 18);
     for n in 0..50 {
         bench.keep(&format!("row:{n}"), &n.to_string());
         bench.keep(&format!("row:{n}"), &format!("{n} new"));

@@ -26,10 +26,11 @@ use weirgate_bus::runtime::Clock;
 use weirgate_core::Revoked;
 use weirgate_wire::base::Secret;
 
-pub use cuts::Cutter;
+pub(crate) use cuts::Cutter;
 use login::Login;
+pub(crate) use state::NearLimit;
 pub(crate) use state::ReadNumber;
-pub use state::{NearLimit, client};
+pub use state::client;
 
 /// The files of the page; some are shared with the public page.
 const FILES: [File; 10] = [
