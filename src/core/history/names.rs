@@ -1,9 +1,8 @@
 //! The topics of kept messages. A topic is remembered for longer than its messages, so for a quiet topic the
 //! history knows that nothing was missed, however old a position is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use foldhash::quality::RandomState;
 use slab::Slab;
 
 use super::Outcome;
