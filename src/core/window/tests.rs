@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::FrameBytes;
+use std::collections::HashMap;
 use weirgate_wire::base::SplitMix64;
 
 fn frame(alive: &FrameBytes, bytes: &[u8]) -> Arc<Frame> {
