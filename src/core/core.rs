@@ -330,6 +330,8 @@ impl Core {
         }
     }
 
+    /// Delivers to the receivers of a topic, in the order of their slots if they are many and scattered: neighbours in memory
+    /// are then visited one after the other.
     fn deliver_to_members(&mut self, topic: TopicKey, publication: &Publication) {
         let frame = &publication.frame;
         self.notify_members(&publication.topic);

@@ -11,13 +11,15 @@
 //! A resume is whole or refused: [`NotRecovered`] says why.
 
 mod names;
+mod numbers;
 mod stays;
 mod wanted;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use self::names::{Names, Places};
+use self::names::Names;
+use self::numbers::MessageNumbers;
 use self::stays::Stays;
 pub(super) use self::wanted::merge_charge;
 use self::wanted::{After, At, CopyPlace, Found, Known, MATCH_STEPS_MAX, Matching, rank_of};
@@ -148,7 +150,7 @@ impl Memory {
 #[derive(Debug)]
 pub(super) struct History {
     limits: HistoryLimits,
-    places: Places,
+    numbers: MessageNumbers,
     entries: VecDeque<Entry>,
     /// The index of each entry's name: most of a walk looks at nothing else, and the entries take far more memory.
     topics: VecDeque<u32>,
@@ -175,7 +177,7 @@ impl History {
     pub(super) fn new(limits: HistoryLimits, frames: &FrameBytes) -> Option<Self> {
         (limits.keep_us > 0).then(|| Self {
             limits,
-            places: Places::default(),
+            numbers: MessageNumbers::default(),
             entries: VecDeque::new(),
             topics: VecDeque::new(),
             stays: Stays::new(limits.bytes_max),
@@ -200,26 +202,26 @@ impl History {
     pub(super) fn note(&mut self, now: Now, notice: FeedNotice) {
         match notice {
             FeedNotice::NoPositions => self.since = None,
-            FeedNotice::Mark { .. } | FeedNotice::Head(_) if self.places.newest().is_some() => {}
+            FeedNotice::Mark { .. } | FeedNotice::Head(_) if self.numbers.newest().is_some() => {}
             // Nothing from before is known, or messages are missing before the next position.
             _ => self.since = Some((now.unix_us, Short::Start)),
         }
         match notice {
             FeedNotice::Mark { names, mark, count } => {
                 self.is_off = false;
-                self.places.mark(names, mark, count);
+                self.numbers.mark(names, mark, count);
             }
             FeedNotice::NoPositions => self.is_off = true,
             FeedNotice::Head(position) => self.begin(position),
             // Messages after the newest may be missing, and no earlier position is good.
-            FeedNotice::Hole => self.places.gap(),
+            FeedNotice::Hole => self.numbers.gap(),
         }
     }
 
     /// Handles the position of the newest message of a stream, which is not kept.
     fn begin(&mut self, position: Position) {
-        if self.places.newest() != Some(position) {
-            self.unread = self.places.next(position).unwrap_or(self.unread);
+        if self.numbers.newest() != Some(position) {
+            self.unread = self.numbers.next(position).unwrap_or(self.unread);
         }
     }
 
@@ -231,7 +233,7 @@ impl History {
         topic: &TopicName,
         frame: Option<&Arc<Frame>>,
     ) {
-        let Some(number) = self.places.next(position) else {
+        let Some(number) = self.numbers.next(position) else {
             return;
         };
         let unix_us = frame.and_then(time_of).unwrap_or(now.unix_us);
@@ -282,7 +284,7 @@ impl History {
     /// The position of the newest message; `None` while no position is known, as before the first mark and after a
     /// loss.
     pub(super) fn position(&self) -> Option<Position> {
-        self.places.newest()
+        self.numbers.newest()
     }
 
     /// The messages of the wanted names after a position, oldest first, and for each name whether no message is
@@ -293,7 +295,7 @@ impl History {
         wanted: &[Wanted<'_>],
         of: (Content, usize),
     ) -> (Missed, Vec<Outcome>) {
-        let since = match self.places.find(since) {
+        let since = match self.numbers.find(since) {
             Ok(since) => since,
             Err(why) => return (Missed::default(), vec![Err(why); wanted.len()]),
         };
@@ -315,7 +317,7 @@ impl History {
 
     /// Whether the message at a position is known.
     pub(super) fn finds(&self, since: &str) -> Outcome {
-        self.places.find(since).map(|_| ())
+        self.numbers.find(since).map(|_| ())
     }
 
     /// The messages with their places. They are in the order of the feed; one whose place is not known comes right after
@@ -324,7 +326,7 @@ impl History {
         let mut last = (0, CopyRank::LAST);
         let place_of = |frame: &Arc<Frame>| {
             let position = str::from_utf8(frame.position()).unwrap_or_default();
-            if let Ok(after) = self.places.find(position) {
+            if let Ok(after) = self.numbers.find(position) {
                 last = last.max((after.number, after.copy));
             }
             last
@@ -645,7 +647,7 @@ impl History {
             self.names.forget_message(topic, number);
         }
         self.forgotten = number;
-        self.places.forgot(number);
+        self.numbers.forgot(number);
         if self.entries.is_empty() {
             (self.entries, self.topics) = Default::default();
         }
@@ -659,8 +661,8 @@ impl History {
         self.names.has_messages(topic)
     }
 
-    /// Keeps the newest message of a topic that has none here, from before the messages of the list. Returns false without
-    /// room.
+    /// Keeps the newest message of a topic of which the history has no message. It is older than the messages of the list, so
+    /// it goes to [`Stays`], without a number. Returns false without room.
     pub(super) fn keep_newest(
         &mut self,
         now: Now,

@@ -285,6 +285,7 @@ impl<G: Gateway> Hub<G> {
         }
     }
 
+    /// Continues to read a client after a pause: first the bytes that were read before the pause, then the socket.
     pub(super) fn read_on(&mut self, key: SessionKey) {
         let Some(session) = self.core.clients.session_mut(key) else {
             return;

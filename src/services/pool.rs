@@ -308,6 +308,8 @@ impl<B: Again> Pool<B> {
         })
     }
 
+    /// Sends a request on a connection, and waits for the head of the answer. The fault says whether the request may be
+    /// sent again on another connection.
     async fn exchange(
         &self,
         connection: &mut Connection<B>,
@@ -353,17 +355,18 @@ impl<B: Again> Pool<B> {
         };
         match unsent.or(copy) {
             Some(again) if (self.policy.may_resend)(&ended) => Err(Fault::Stale(Box::new(again))),
-            _ => {
-                let reason = if error.is_parse_too_large() {
-                    FailureReason::HeadTooLarge
-                } else if error.is_user() {
-                    FailureReason::RequestBody
-                } else {
-                    FailureReason::Unreachable
-                };
-                Err(Fault::Failed(Failure::new(reason, error)))
-            }
+            _ => Err(Fault::Failed(Failure::new(reason_of(&error), error))),
         }
+    }
+}
+
+fn reason_of(error: &hyper::Error) -> FailureReason {
+    if error.is_parse_too_large() {
+        FailureReason::HeadTooLarge
+    } else if error.is_user() {
+        FailureReason::RequestBody
+    } else {
+        FailureReason::Unreachable
     }
 }
 

@@ -186,6 +186,7 @@ impl PubSubSession<'_, '_> {
         }
     }
 
+    /// Relays a message, or takes it as a mark. `pattern` is the pattern of a `pmessage`.
     fn message(
         &mut self,
         pattern: Option<Value>,

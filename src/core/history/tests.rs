@@ -4,7 +4,7 @@ mod streams;
 
 use std::cell::Cell;
 
-use super::names::{FORGOTTEN_IDS_MAX, MARKS_MAX};
+use super::numbers::{FORGOTTEN_IDS_MAX, MARKS_MAX};
 use super::wanted::CopyPlace;
 use super::*;
 use crate::turn::Turn;
@@ -368,7 +368,10 @@ fn the_oldest_marks_are_forgotten() {
         Err(NotRecovered::Epoch)
     );
     assert_eq!(bench.missed(&["a"], position(1, 0)).unwrap(), [""; 0]);
-    assert_eq!(bench.history.places.remembered(), (MARKS_MAX, MARKS_MAX, 0));
+    assert_eq!(
+        bench.history.numbers.remembered(),
+        (MARKS_MAX, MARKS_MAX, 0)
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ fn frame(alive: &FrameBytes, bytes: &[u8]) -> Arc<Frame> {
 
 fn sent(windows: &mut Windows, before: WindowId, frame: &Arc<Frame>, gap: usize) -> WindowId {
     let id = windows.number(frame);
-    windows.next(Next {
+    windows.move_client(NextPayload {
         client: before,
         before,
         gap,
@@ -19,7 +19,7 @@ fn sent(windows: &mut Windows, before: WindowId, frame: &Arc<Frame>, gap: usize)
 }
 
 fn gap(windows: &mut Windows, before: WindowId, gap: usize) -> WindowId {
-    windows.next(Next {
+    windows.move_client(NextPayload {
         client: before,
         before,
         gap,

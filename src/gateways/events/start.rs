@@ -91,6 +91,7 @@ const FRONT: FrontPage = FrontPage {
     ],
 };
 
+/// Assembles the gateway from its settings.
 fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let own: EventsSettings = checked.get();
     let mut common = CommonSettings::new(checked);
@@ -311,6 +312,7 @@ fn tokens(
     Ok((tokens, keys))
 }
 
+/// Starts the threads that call the services.
 fn start_calls(
     own: &EventsSettings,
     services: Vec<services::Service>,

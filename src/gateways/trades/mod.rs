@@ -168,6 +168,7 @@ impl TradesGateway {
         self.statuses.send_behind(core, key, follow, holds);
     }
 
+    /// Carries out a `subscribe`: all its symbols, or none. `is_last`: no further request of the same head follows.
     fn subscribe(
         &mut self,
         core: &mut Core,
@@ -248,6 +249,7 @@ impl TradesGateway {
         Ok(())
     }
 
+    /// The state of a new client, with the limits of its token.
     fn client(&self, core: &Core, identity: Identity) -> Client {
         // Without REQUIRE_AUTH the end of a token closes no connection: the limit in the token applies until the client
         // leaves.

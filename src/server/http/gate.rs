@@ -288,6 +288,8 @@ impl State {
         Ok(true)
     }
 
+    /// Checks the next head once it is whole, and decides what follows: a body, another head, or nothing for hyper. Returns
+    /// false if more bytes must be read first.
     fn judge_head(&mut self) -> bool {
         let Next::Head(scanner) = &mut self.next else {
             return true;
@@ -327,6 +329,7 @@ impl State {
         true
     }
 
+    /// Records a write: the first pieces that are written whole leave memory.
     fn wrote(&mut self, outcome: &Poll<io::Result<usize>>) {
         self.clock.wrote(outcome.is_pending());
         if let Poll::Ready(Ok(bytes)) = outcome {

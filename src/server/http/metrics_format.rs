@@ -64,6 +64,7 @@ struct Qualities {
 }
 
 impl Qualities {
+    /// Reads the values of the `Accept` headers. Of a format that is named several times, the highest quality counts.
     fn read<'a>(headers: impl Iterator<Item = &'a str>) -> Self {
         let mut all = Self::default();
         for range in headers.flat_map(MediaTypeList::new).flatten() {

@@ -95,6 +95,7 @@ impl MetricsTexts {
     }
 }
 
+/// `/ready`: 200, or 503 with the reasons.
 fn ready(telemetry: &Telemetry, clock: Clock, limits: &ReadyLimits) -> Answer {
     let reasons = not_ready(telemetry, clock.now(), limits);
     let status = if reasons.is_empty() {

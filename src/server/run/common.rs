@@ -174,6 +174,7 @@ const BUS_QUEUE_MESSAGES_MAX: usize = 1_024;
 /// The longest time that new clients wait to be accepted while a stream is read.
 const STREAM_WAIT_US: u64 = 5_000_000;
 
+/// The settings of the loop.
 fn reactor_settings(checked: &Checked) -> ReactorSettings {
     let process: ProcessSettings = checked.get();
     let listen: ListenSettings = checked.get();

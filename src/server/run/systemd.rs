@@ -31,6 +31,7 @@ pub(super) fn start(telemetry: &Arc<Telemetry>, clock: Clock, reactor: &ReactorS
     }
 }
 
+/// Runs until the process ends: notifies of the stop once, and feeds the watchdog of systemd while the loop turns.
 fn notify_of_turns(telemetry: &Telemetry, clock: Clock, reactor: &ReactorSettings) {
     let mut pulse = sd_notify::watchdog_enabled().map(Pulse::new);
     let mut is_stop_reported = false;

@@ -2,8 +2,8 @@
 //!
 //! [`BusAway`] ends the process when the bus has been away for too long (`--bus-away-exit-s`). Without this setting the
 //! gateway survives a lost bus: clients stay, and `/ready` reports the loss. [`StatsLine`] logs numbers periodically.
-//! [`watch_history`] warns of a history that is too short. The [watchdog](super::watchdog), [freed
-//! memory](super::freed_memory) and [systemd](super::systemd) have files of their own.
+//! [`watch_history`] warns of a history that is too short. `watchdog`, `freed_memory` and `systemd` have files of their
+//! own.
 
 use std::io;
 use std::sync::Arc;

@@ -16,11 +16,14 @@
 
 mod checked;
 mod contradictions;
+mod env;
+mod error;
 mod field;
 mod groups;
 mod key_set_url;
 mod kind;
 mod listen;
+mod memory_share;
 mod processes;
 mod secret;
 mod setting;

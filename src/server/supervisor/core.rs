@@ -83,11 +83,20 @@ impl State {
         !matches!(self, Self::Empty | Self::Waiting { .. })
     }
 
+    fn is_empty(self) -> bool {
+        self == Self::Empty
+    }
+
+    fn is_serving(self) -> bool {
+        matches!(self, Self::Serving { .. })
+    }
+
     fn is_ready(self) -> bool {
         matches!(self, Self::Serving { is_ready: true, .. })
     }
 }
 
+/// A process and its replacements, one after the other.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     state: State,
@@ -296,6 +305,7 @@ impl Supervisor {
         self.advance(now);
     }
 
+    /// The state of a process after it has not answered `silent` times in a row. A process that hangs is killed.
     fn fell_silent(
         &mut self,
         number: Number,
@@ -432,11 +442,7 @@ impl Supervisor {
     /// Ends the present phase if its condition holds.
     fn advance(&mut self, now: Us) {
         match self.phase {
-            Phase::Starting
-                if self.all_in(self.is_second, |state| {
-                    matches!(state, State::Serving { .. })
-                }) =>
-            {
+            Phase::Starting if self.all_in(self.is_second, State::is_serving) => {
                 self.phase = Phase::Running;
                 self.say(Event::Started);
             }
@@ -454,9 +460,7 @@ impl Supervisor {
                     self.start_new(now);
                 }
             }
-            Phase::RollEnding { since }
-                if self.all_in(!self.is_second, |state| state == State::Empty) =>
-            {
+            Phase::RollEnding { since } if self.all_in(!self.is_second, State::is_empty) => {
                 self.rolls += 1;
                 let ms = now.saturating_sub(since) / 1_000;
                 self.say(Event::RollDone { ms });

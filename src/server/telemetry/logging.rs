@@ -1,5 +1,5 @@
 //! Sets up the log: lines on standard output, as text or JSON, filtered by `RUST_LOG`. A thread of the log writes the
-//! lines ([`super::log_queue`]).
+//! lines (`log_queue`).
 
 use std::io::{self, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};

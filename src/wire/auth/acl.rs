@@ -164,6 +164,7 @@ impl Acl {
         Ok(acl)
     }
 
+    /// Adds a role with its names: plain names and patterns, and names with placeholders.
     fn add(&mut self, role: String, names: Vec<String>) -> Result<(), AclError> {
         if self.roles.contains_key(&role) {
             return Err(AclError::Twice { role });

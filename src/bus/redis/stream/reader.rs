@@ -263,6 +263,7 @@ impl StreamReader {
         self.entry_bytes = bytes.max(self.entry_bytes - self.entry_bytes / 8);
     }
 
+    /// Reads the answer about the state of the stream; without such an answer, nothing is known of the state.
     fn state(&mut self, answer: Option<(Value, usize)>) -> Result<State, Trouble> {
         let state = match answer {
             None => State::default(),
@@ -282,6 +283,7 @@ impl StreamReader {
         Ok(state)
     }
 
+    /// Handles the answers of [`Step::Inspect`]: begins, or continues after the last read entry, with or without a loss.
     fn inspected(
         &mut self,
         newest: Option<StoredId>,
@@ -291,7 +293,7 @@ impl StreamReader {
         out: &mut Vec<KeptEvent>,
     ) {
         if state.is_there.is_none() && self.was_read {
-            // The server refused the script. The next look asks for the entry itself.
+            // The server refused the script. The next inspection asks for the entry itself.
             return;
         }
         if !self.is_same_server && (server.is_none() || server != self.server) {
@@ -382,25 +384,30 @@ impl StreamReader {
         out: &mut Vec<KeptEvent>,
     ) -> Result<(), Trouble> {
         self.measure(bytes);
-        let (after, was_read) = (self.after, self.was_read);
         let Step::CatchUp {
             arrived, is_proved, ..
         } = &mut self.step
         else {
             return Ok(());
         };
-        let is_first = *arrived == 0;
-        *is_proved |= is_first && (!was_read || entry.id == after);
         *arrived += 1;
-        if is_first && !was_read {
-            self.counted = None;
+        if *arrived > 1 {
+            return match is_proved {
+                true => self.entry(entry, out),
+                false => Ok(()),
+            };
         }
-        match *is_proved && !(is_first && was_read) {
-            true => self.entry(entry, out),
-            false => Ok(()),
+        if self.was_read {
+            // The first entry has been handed over before, if it is the right one.
+            *is_proved = entry.id == self.after;
+            return Ok(());
         }
+        *is_proved = true;
+        self.counted = None;
+        self.entry(entry, out)
     }
 
+    /// Handles the end of an answer of [`Step::CatchUp`]: asks for more entries, or waits for new ones.
     fn caught_up(&mut self, state: State, now_ms: u64, out: &mut Vec<KeptEvent>) {
         let Step::CatchUp {
             asked,
@@ -416,7 +423,7 @@ impl StreamReader {
         }
         self.count_from(state);
         if arrived < asked {
-            // The old entries that did not come are gone.
+            // The old entries that are missing are gone.
             self.old_until = None;
             self.report_caught_up(out);
             self.step = Step::Wait;
@@ -435,6 +442,7 @@ impl StreamReader {
         });
     }
 
+    /// Handles the entries of [`Step::Wait`]. If they do not follow the last read entry, reports a loss first.
     fn read(
         &mut self,
         entries: Vec<Value>,
@@ -452,7 +460,7 @@ impl StreamReader {
         if is_gone && !self.is_proved(state, &entries) {
             let has_counters = state.counters.is_some() || !self.may_ask_state;
             if entries.is_empty() || !has_counters {
-                // If the stream was made anew, its ids may be smaller, so a look comes first.
+                // If the stream was made anew, its ids may be smaller, so an inspection comes first.
                 self.step = Step::Inspect;
                 return Ok(());
             }
@@ -470,6 +478,7 @@ impl StreamReader {
         Ok(())
     }
 
+    /// Hands an entry over.
     fn entry(&mut self, entry: Entry, out: &mut Vec<KeptEvent>) -> Result<(), Trouble> {
         let Entry { id, fields } = entry;
         if id <= self.after {

@@ -11,7 +11,7 @@ impl Bench {
     /// A history of a stream, with nothing in it.
     fn of_a_stream(bytes_max: usize) -> Self {
         let mut bench = Self::new(bytes_max);
-        bench.history.places = Places::default();
+        bench.history.numbers = MessageNumbers::default();
         bench
     }
 
@@ -123,10 +123,10 @@ fn ids_are_remembered_longer_than_messages_up_to_a_number() {
         bench.store("a", "x", stored(n, n));
     }
     let kept = count as usize;
-    assert_eq!(bench.history.places.remembered(), (0, 0, kept), "all kept");
+    assert_eq!(bench.history.numbers.remembered(), (0, 0, kept), "all kept");
     assert_eq!(bench.missed(&["b"], stored(1, 1)).unwrap(), [""; 0]);
     bench.advance(120 * SECOND);
-    let remembered = bench.history.places.remembered();
+    let remembered = bench.history.numbers.remembered();
     assert_eq!(remembered, (0, 0, FORGOTTEN_IDS_MAX));
     assert_eq!(bench.missed(&["b"], stored(101, 101)).unwrap(), [""; 0]);
     assert_eq!(

@@ -13,7 +13,9 @@
 //! | `exchange` | publishing, delivering and answering, with all deadlines |
 //! | `instances` | present instances, duplicates, pushes in parts |
 //! | `message` | the form of the messages |
+//! | `open`, `connect`, `thread` | the shell: the handle, the connections, and the thread between HTTP, the loop and the bus |
 
+mod connect;
 mod exchange;
 mod instances;
 mod message;

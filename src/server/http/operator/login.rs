@@ -37,6 +37,7 @@ impl Login {
         routes.into_iter().map(|route| self.guard(route)).collect()
     }
 
+    /// The route, for requests with the token only.
     fn guard(&self, route: Route) -> Route {
         let login = self.clone();
         let answer = match route.answer {

@@ -4,7 +4,7 @@
 //! The page is files inside the binary, and a JSON document with all data of the page. The document also has what must
 //! not be in `/metrics`: client addresses, users, names of topics.
 //!
-//! The requests that change something are in [`cuts`]. With a token, every route asks for it ([`login`]).
+//! The requests that change something are in `cuts`. With a token, every route asks for it (`login`).
 
 mod cuts;
 mod find;
