@@ -1,9 +1,10 @@
 """A JetStream stream that stands still: what the server says of it is on the operator's page, in its state and in the log."""
 import contextlib
+import json
 
 import nats as nats_py
 import pytest
-from nats.js.api import DiscardPolicy, StreamConfig
+from nats.js.api import DiscardPolicy, StreamConfig, StreamSource
 from nats.js.errors import APIError
 from processes import free_port
 from test_check import check, has
@@ -73,6 +74,35 @@ async def test_a_stream_that_is_full_and_one_that_gets_messages_again(nats, star
     lines = [line for line in weirgate.log().splitlines() if "the stream" in line]
     assert sum("is full and refuses" in line and "WARN" in line for line in lines) == 1, lines
     assert sum("gets messages again" in line for line in lines) == 1, lines
+
+
+async def test_a_stream_whose_names_are_full(nats, start_weirgate):
+    async with jetstream(nats.url) as stream:
+        config = {"name": "MARKET", "subjects": ["tick.*"], "storage": "file", "retention": "limits", "num_replicas": 1, "discard": "new",
+                  "max_msgs_per_subject": 5, "discard_new_per_subject": True}
+        await stream._api_request("$JS.API.STREAM.CREATE.MARKET", json.dumps(config).encode())
+        _, admin = await started(start_weirgate, "channels", nats.url)
+        await fill(stream, "tick.a")
+        await stream.publish("tick.b", b"x")
+        assert not (await said(admin, "quiet"))["stopped"], "there is room for tick.b"
+        await stream.publish("tick.b", b"x")
+        now = await said(admin, "moving")
+        assert "refuses more than 5 of a name" in now["sentence"], now
+        await fill(stream, "tick.b")
+        now = await said(admin, "full")
+        assert "10 of 10 messages of its names (max_msgs_per_subject)" in now["sentence"], now
+
+
+async def test_a_mirror_whose_stream_is_gone(nats, start_weirgate):
+    async with jetstream(nats.url) as stream:
+        await stream.add_stream(name="FAR", subjects=["tick.*"])
+        await stream.add_stream(name="MARKET", mirror=StreamSource(name="FAR"))
+        _, admin = await started(start_weirgate, "channels", nats.url)
+        await stream.publish("tick.a", b"x")
+        await said(admin, "quiet")
+        await stream.delete_stream("FAR")
+        now = await said(admin, "copy_away")
+        assert now["sentence"].startswith("MARKET copies FAR, of which its server has heard nothing for 1"), now
 
 
 @pytest.mark.parametrize("may_ask", [True, False])

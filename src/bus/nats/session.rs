@@ -415,6 +415,9 @@ impl<'a> ConsumersSession<'a> {
     /// Watches the consumers that are in use now.
     pub(super) fn watch(&mut self) {
         let watched = self.watched();
+        let attached = self.subscriptions.iter().filter(|s| s.attached.is_some());
+        let streams: Vec<_> = attached.map(|s| s.target.stream.as_str()).collect();
+        self.standstills.keep_only(&streams, &self.relay.status);
         self.watchdog.watch(watched, Instant::now());
         self.check_due = Instant::now();
     }

@@ -86,13 +86,24 @@ impl Standstills {
         Need::may(Action::AccountInfo, without)
     }
 
-    /// Handles a new connection.
-    pub(super) fn connected(&mut self) {
+    /// Forgets what was said: on a new connection, or while a stream cannot be read.
+    pub(super) fn forget(&mut self) {
         self.asked = None;
         self.account = Account::default();
         for one in self.streams.values_mut() {
-            one.state = None;
+            one.set(None);
         }
+    }
+
+    /// Forgets the streams that are not among these.
+    pub(super) fn keep_only(&mut self, streams: &[&str], status: &BusStatus) {
+        self.streams.retain(|name, _| {
+            let is_read = streams.contains(&name.as_str());
+            if !is_read {
+                status.set_stream_state(name, None);
+            }
+            is_read
+        });
     }
 
     /// Takes what the leader says of a stream, or that there is none.
@@ -106,7 +117,10 @@ impl Standstills {
         let one = found.or_insert_with(|| Standstill::new(now));
         match info {
             Ok(info) => one.looked(info, &self.account, now),
-            Err(ApiError::NoLeader | ApiError::Unavailable { .. }) => {
+            // An election is shorter.
+            Err(ApiError::NoLeader | ApiError::Unavailable { .. })
+                if one.still(now) >= STILL_AFTER =>
+            {
                 one.set(Some(StreamState::NoLeader));
             }
             Err(_) => {}
@@ -374,7 +388,7 @@ mod tests {
         all.looked("S", Ok(&info("", r#""last_seq":120"#, "")), at(300));
         let state = all.streams["S"].state.as_ref().map(ToString::to_string);
         assert!(state.is_some_and(|state| state.contains("this user may not ask")));
-        all.connected();
+        all.forget();
         assert!(all.asks(at(301)));
     }
 
@@ -397,6 +411,23 @@ mod tests {
         assert_eq!(look(10, 6), "moving");
         assert_eq!(look(10, 10), "moving");
         assert_eq!(look(10, 11), "full");
+        assert_eq!(look(11, 12), "moving");
+        for (after, want) in [(14, "moving"), (20, "no_leader")] {
+            let at = start + Duration::from_secs(after);
+            all.looked("S", Err(&ApiError::NoLeader), at);
+            all.show(&status);
+            assert_eq!(status.stream_states()[0].1.label(), want);
+        }
+        all.forget();
+        all.show(&status);
+        assert!(status.stream_states().is_empty(), "nothing is known now");
+        let later = start + Duration::from_secs(21);
+        all.looked("S", Err(&ApiError::NoLeader), later);
+        all.show(&status);
+        assert_eq!(status.stream_states().len(), 1);
+        all.keep_only(&["T"], &status);
+        assert!(status.stream_states().is_empty(), "another stream is read");
+        status.set_stream_state("S", Some(StreamState::Sealed));
         status.set_down(0);
         assert!(
             status.stream_states().is_empty(),

@@ -6,6 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::api::{self, ApiError, refusal};
 use super::subjects::subjects_in;
+use crate::outage::shown;
 use weirgate_core::StoredId;
 use weirgate_wire::json;
 use weirgate_wire::json::Json;
@@ -89,7 +90,7 @@ impl Copied {
     /// Its name, and for how long the server has heard nothing of it, milliseconds; `None`: never.
     pub(super) fn silence(&self) -> (String, Option<u64>) {
         let silent = u64::try_from(self.active).ok();
-        (self.name.clone(), silent.map(|ns| ns / 1_000_000))
+        (shown(&self.name), silent.map(|ns| ns / 1_000_000))
     }
 }
 

@@ -189,7 +189,7 @@ impl StreamReader {
     /// Handles a new connection.
     pub(super) fn connected(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.is_caught_up = false;
-        self.standstills.connected();
+        self.standstills.forget();
         protocol::subscribe(out, &format!("{}.answer.*", self.inbox), None, ANSWERS_SID);
         if let Some(consumer) = self.take_consumer() {
             consumer.delete(&self.nobody(), out);
@@ -379,6 +379,7 @@ impl StreamReader {
     }
 
     fn unusable(&mut self, error: NatsError, now: Instant, out: &mut Vec<u8>) -> NatsError {
+        self.standstills.forget();
         self.pause(now + UNUSABLE_PAUSE, out);
         error
     }
