@@ -66,6 +66,7 @@ pub use deadlines::earliest;
 pub use encodings::Encoded;
 pub use ends::DrainPlan;
 pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Prefix};
+pub use gaps::Gaps;
 pub use gateway::{Admission, Closed, Entrance, Gateway};
 pub use history::{Missed, Outcome, Wanted};
 pub use limits::{

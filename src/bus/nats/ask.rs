@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::api::{ACCOUNT_INFO, ApiError, JetStream};
+use super::api::{ApiError, JetStream};
 use super::consumers::{Durable, Target, asked, find_stream, look_for, look_up};
 use super::error::NatsError;
 use super::needs::{Action, Need};
@@ -324,7 +324,7 @@ impl Room {
     /// # Errors
     /// The connection is lost.
     pub(super) fn ask(link: &mut Requester) -> Result<Self, ApiError> {
-        let account = match link.request(ACCOUNT_INFO, b"") {
+        let account = match link.request(&Action::AccountInfo.of(""), b"") {
             Ok(answer) => json::read(&answer)?.parse().ok(),
             Err(error @ ApiError::Lost) => return Err(error),
             // A start does not need this permission.

@@ -54,6 +54,7 @@ mod sender;
 mod servers;
 mod session;
 mod settings;
+mod standstill;
 mod stream;
 mod stream_info;
 mod subjects;
