@@ -234,8 +234,11 @@ fn is_picture(
     let picture = pictures
         .entry(head)
         .or_insert_with(|| feed.newest(head, last));
-    if got[..size] != picture[..] {
-        return Err(format!("another picture at message {head}"));
+    let mut both = got.iter().zip(picture.iter());
+    if let Some((n, wanted)) = both.find(|(n, wanted)| n != wanted) {
+        return Err(format!(
+            "another picture at message {head}: {n} in place of {wanted}"
+        ));
     }
     follows(&got[size..], head)
 }
