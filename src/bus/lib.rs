@@ -35,6 +35,7 @@ pub mod runtime;
 pub mod simulated;
 mod socket;
 pub mod status;
+pub mod stream_state;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,7 +53,7 @@ pub use self::beside::WithBeside;
 use self::beside::{Both, Side};
 pub use self::kept::{KeptEvent, KeptFeed, StreamFeed, StreamSettings, Times};
 pub use self::outage::LinkTimes;
-pub use self::requests::{BusInterest, Publisher, UnansweredChanges};
+pub use self::requests::{BusInterest, Publisher};
 
 /// The most names that a check asks the bus about; a warning gives the number of the others.
 const NAMES_MAX: usize = 1_000;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::world::Random;
+use crate::world::{Random, seeds};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const PATTERN: &str = "market:tick:*";
@@ -328,11 +328,12 @@ impl Run {
 
 #[test]
 fn nobody_gets_an_older_value_and_in_the_end_everybody_has_the_newest() {
-    for seed in 0..40 {
+    let run = |seed| {
         let mut run = Run::new(seed);
         for _ in 0..400 {
             run.step();
         }
         run.end();
-    }
+    };
+    seeds::run_all("channels_gateway", 40, run, |()| {});
 }

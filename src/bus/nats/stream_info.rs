@@ -6,6 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::api::{self, ApiError, refusal};
 use super::subjects::subjects_in;
+use crate::outage::shown;
 use weirgate_core::StoredId;
 use weirgate_wire::json;
 use weirgate_wire::json::Json;
@@ -16,6 +17,8 @@ const ELECTION_NS: i64 = 4_000_000_000;
 /// A server that has nearly all that the leader has may be read: under load each follower is some messages behind.
 /// Servers that catch up are behind by all that they missed.
 const LAG_MAX: u64 = 1_000;
+/// After so long without a word of it, a stream that is copied is away.
+const COPY_AWAY_NS: i64 = 10_000_000_000;
 /// Memory of a kept message beside its bytes in the stream, rather too little: what does not fit is forgotten at once.
 const MESSAGE_BYTES: u64 = 256;
 
@@ -30,7 +33,10 @@ pub(super) struct StreamInfo {
     pub(super) created_ns: u64,
     /// The messages in the stream, and their bytes there.
     pub(super) messages: u64,
-    bytes: u64,
+    pub(super) bytes: u64,
+    /// The number of different subjects in the stream; 0 if unknown.
+    pub(super) names: u64,
+    pub(super) limits: StreamLimits,
     pub(super) retention: Retention,
     /// Whether a new message of a subject can remove an older one (`max_msgs_per_subject`), as in a key-value bucket.
     pub(super) overwrites: bool,
@@ -48,6 +54,72 @@ pub(super) enum Retention {
     Interest,
     /// Until one consumer has acknowledged it.
     WorkQueue,
+}
+
+/// What bounds a stream, and where its messages come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct StreamLimits {
+    pub(super) bytes_max: Option<u64>,
+    pub(super) messages_max: Option<u64>,
+    /// Messages of each subject, if the stream refuses more (`discard_new_per_subject`).
+    pub(super) per_name_max: Option<u64>,
+    /// Whether a full stream refuses new messages (`discard: new`). Otherwise the oldest ones go.
+    pub(super) refuses_new: bool,
+    pub(super) is_sealed: bool,
+    pub(super) is_in_memory: bool,
+    pub(super) replicas: u64,
+    /// The streams that this one copies.
+    pub(super) copied: Vec<Copied>,
+}
+
+/// A stream that another one copies, as a mirror or as one of its sources.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Copied {
+    name: String,
+    /// Nanoseconds since the server has heard of it; negative: not yet.
+    active: i64,
+}
+
+impl Copied {
+    /// The server hears of a stream that it copies each second, also without messages.
+    pub(super) const fn is_away(&self) -> bool {
+        self.active < 0 || self.active > COPY_AWAY_NS
+    }
+
+    /// Its name, and for how long the server has heard nothing of it, milliseconds; `None`: never.
+    pub(super) fn silence(&self) -> (String, Option<u64>) {
+        let silent = u64::try_from(self.active).ok();
+        (shown(&self.name), silent.map(|ns| ns / 1_000_000))
+    }
+}
+
+impl StreamLimits {
+    fn read(answer: Json<'_>) -> Self {
+        let limit = |name| answer.number(&["config", name]).filter(|max| *max > 0);
+        let is = |name| {
+            let value = answer.get(&["config", name]);
+            value.is_some_and(|value| json::value(&value).unwrap_or(false))
+        };
+        let text = |name| answer.text(&["config", name]);
+        let mirror = answer.get(&["mirror"]);
+        let mirror: Option<Copied> = mirror.and_then(|one| json::value(&one).ok());
+        let sources = answer.get(&["sources"]);
+        let sources: Option<Vec<Copied>> = sources.and_then(|list| json::value(&list).ok());
+        Self {
+            bytes_max: limit("max_bytes"),
+            messages_max: limit("max_msgs"),
+            per_name_max: limit("max_msgs_per_subject").filter(|_| is("discard_new_per_subject")),
+            refuses_new: text("discard").as_deref() == Some("new"),
+            is_sealed: is("sealed"),
+            is_in_memory: text("storage").as_deref() == Some("memory"),
+            replicas: limit("num_replicas").unwrap_or(1),
+            copied: mirror
+                .into_iter()
+                .chain(sources.unwrap_or_default())
+                .collect(),
+        }
+    }
 }
 
 /// The servers of a stream in a cluster.
@@ -128,6 +200,8 @@ impl StreamInfo {
             created_ns: time_ns(&["created"]).unwrap_or(0),
             messages: answer.number(&["state", "messages"]).unwrap_or(0),
             bytes: answer.number(&["state", "bytes"]).unwrap_or(0),
+            names: answer.number(&["state", "num_subjects"]).unwrap_or(0),
+            limits: StreamLimits::read(answer),
             retention: match answer.text(&["config", "retention"]).as_deref() {
                 Some("interest") => Retention::Interest,
                 Some("workqueue") => Retention::WorkQueue,
@@ -141,8 +215,12 @@ impl StreamInfo {
 
     /// How many messages of this stream fit in so many bytes of memory, by their mean size; at least one.
     pub(super) fn messages_in(&self, memory_bytes: u64) -> u64 {
-        let mean = self.bytes.checked_div(self.messages).unwrap_or(0);
-        (memory_bytes / (mean + MESSAGE_BYTES)).max(1)
+        (memory_bytes / (self.message_bytes() + MESSAGE_BYTES)).max(1)
+    }
+
+    /// The mean size of a message in the stream, bytes; 0 of an empty stream.
+    pub(super) fn message_bytes(&self) -> u64 {
+        self.bytes.checked_div(self.messages).unwrap_or(0)
     }
 
     /// The sequence number of the newest message; 0 without any so far.

@@ -5,6 +5,7 @@
 
 mod delivery;
 mod due;
+mod gate;
 mod input;
 mod lifecycle;
 mod phase;
@@ -12,6 +13,7 @@ mod postponed;
 mod reading;
 mod record;
 mod slots;
+mod waits;
 
 use std::io::IoSlice;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -22,7 +24,7 @@ use super::deflated::{FramePlan, Inflates};
 use super::encodings::Kind;
 use super::flush::list_of;
 use super::protocol::{Encoding, Step, event_stream};
-use super::send_queue::{SendQueue, Wrote};
+use super::send_queue::{SendQueue, WRITE_FRAMES_MAX, Wrote};
 use super::stats::{Moved, PhaseKind};
 use super::{Content, Encoded, Frame, Limits, Now, SessionKey};
 use weirgate_wire::admission::{
@@ -114,7 +116,7 @@ struct Cold {
     is_silent: bool,
     /// The permit for the client's waiting missed messages, among those of all clients.
     resumed: Option<Box<Permit>>,
-    /// While the client resumes: what of the kept feed came meanwhile.
+    /// While the client resumes: the messages of the kept feed since then.
     postponed: Option<Box<Postponed>>,
     /// The losses of the bus that the client knows of.
     losses_known: u64,
@@ -256,6 +258,11 @@ impl Session {
     #[inline]
     pub(super) fn queue_bytes(&self) -> usize {
         self.queue.bytes()
+    }
+
+    /// The most frames of the next write.
+    pub(super) fn write_frames(&self) -> usize {
+        self.queue.frames().min(WRITE_FRAMES_MAX)
     }
 
     /// Bytes of the frames that wait; a frame that was begun counts whole.

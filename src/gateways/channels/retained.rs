@@ -30,6 +30,7 @@ use super::messages::Answer;
 use weirgate_core::{Core, PageCursor, Publication, RetainedCut, SessionKey, TopicName};
 use weirgate_wire::admission::{ClientAddr, FairQueue, Quota};
 use weirgate_wire::auth::NameSyntax;
+use weirgate_wire::base::ExtendibleMap;
 
 /// The most memory for the subjects of patterns that are live while clients wait, over all patterns, and at most a
 /// quarter of the bytes of last values. With more subjects the gateway could not tell older values from newer messages,
@@ -87,11 +88,11 @@ pub(super) struct Retained {
     /// Whether the bus is connected. When it has returned, [`Self::client_up`] queues each client again.
     pub(super) is_up: bool,
     clients: HashMap<SessionKey, Turn, RandomState>,
-    waiting: HashMap<TopicName, HashSet<SessionKey, RandomState>, RandomState>,
+    waiting: ExtendibleMap<TopicName, HashSet<SessionKey, RandomState>>,
     questions: Questions,
     /// For patterns of `waiting` with live messages on this connection: the number of the newest live message of each
     /// subject, by a hash of the subject, which takes less memory than the text.
-    live: HashMap<TopicName, HashMap<u64, u64, RandomState>, RandomState>,
+    live: ExtendibleMap<TopicName, HashMap<u64, u64, RandomState>>,
     hasher: RandomState,
     /// Clients with room.
     line: FairQueue<SessionKey>,
@@ -122,9 +123,9 @@ impl Retained {
             syntax,
             is_up: false,
             clients: HashMap::default(),
-            waiting: HashMap::default(),
+            waiting: ExtendibleMap::default(),
             questions: Questions::default(),
-            live: HashMap::default(),
+            live: ExtendibleMap::default(),
             hasher: RandomState::default(),
             line: FairQueue::default(),
             rooms: Vec::new(),
@@ -185,7 +186,7 @@ impl Retained {
         } else {
             turn.names.entry(name.clone()).or_insert(wanted);
         }
-        let waiting = self.waiting.entry(name.clone()).or_default();
+        let waiting = self.waiting.get_or_insert_default(name.clone());
         self.waiters += usize::from(waiting.insert(key));
     }
 
@@ -298,7 +299,7 @@ impl Retained {
             self.count += 1;
             let subjects_max = self.live_subjects_max();
             let subject = self.hasher.hash_one(subject);
-            let live = self.live.entry(name.clone()).or_default();
+            let live = self.live.get_or_insert_default(name.clone());
             if let Some(newest) = live.get_mut(&subject) {
                 *newest = self.count;
                 return false;
@@ -361,7 +362,7 @@ impl Retained {
 
     /// Handles the loss of a connection. Forgets the live messages, because no value from the next connection is older.
     pub(super) fn lost(&mut self) {
-        self.live = HashMap::default();
+        self.live = ExtendibleMap::default();
         self.live_subjects = 0;
     }
 

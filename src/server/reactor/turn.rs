@@ -26,7 +26,7 @@ use super::report::Report;
 use super::seams::{ReactorSettings, Seams};
 use super::sockets::{Cost, Room, Sockets};
 use crate::listening::ListenAddr;
-use crate::telemetry::{Budget, Phase, Sought};
+use crate::telemetry::{Budget, Phase, SearchResult};
 use weirgate_bus::runtime::{Clock, Spin, Wake};
 use weirgate_core::{
     CloseReason, Feed, Gateway, Hub, Now, Publication, SessionKey, Transmit, TurnClock, earliest,
@@ -108,7 +108,7 @@ pub(crate) struct Reactor<G: Gateway, F: Feed> {
     spin: Spin,
     end_lines: EndLines,
     /// The operators that wait for the searches of the survey under way.
-    searching: Vec<oneshot::Sender<Sought>>,
+    searching: Vec<oneshot::Sender<SearchResult>>,
     ends: Ends,
     stop: Option<Stop>,
     /// A stop does not end before this time while connections are open.
@@ -244,16 +244,16 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
     /// Whether a stop is complete. Once the last client has ended, the HTTP side ends too: idle connections at once,
     /// answers in progress within the time left.
     fn is_stopped(&mut self) -> bool {
-        let now = self.now_us;
-        let connections = self.hub.core().connections();
         let Some(stop) = &mut self.stop else {
             return false;
         };
+        let now = self.now_us;
+        let connections = self.hub.core().connections();
         if self.stop_now || stop.is_over(now, connections) {
             return true;
         }
         let stop_at = stop.at_us();
-        let refuses = now < self.refuse_until_us && self.hub.core().connections() > 0;
+        let refuses = now < self.refuse_until_us && connections > 0;
         if !self.hub.is_drained() || refuses {
             return false;
         }
@@ -363,7 +363,7 @@ impl<G: Gateway, F: Feed> Reactor<G, F> {
         has_to_write || waiting > 0 || readable != [0; Cost::ALL.len()]
     }
 
-    /// Handles due deadlines. After a freeze of the process, waits until the loop has read all input that came in the
+    /// Handles due deadlines. After a freeze of the process, waits until the loop has read all input that arrived in the
     /// meantime.
     fn judge(&mut self, began: Now, poll_was_empty: bool) {
         let now = self.since(began);
