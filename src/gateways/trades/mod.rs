@@ -146,12 +146,8 @@ impl TradesGateway {
                     let is_last = requests.len() == 0;
                     self.subscribe(core, key, client, (content, asked), &mut follow, is_last);
                 }
-                Ok(Request::Unsubscribe(content, symbols)) => {
-                    let request = Unsubscribing {
-                        content,
-                        asked: symbols.into_iter(),
-                        gone: Vec::new(),
-                    };
+                Ok(Request::Unsubscribe(action, symbols, content)) => {
+                    let request = Unsubscribing::new(action, symbols, content);
                     self.unsubscribe(core, key, client, request, is_alone);
                 }
                 Ok(Request::Ping) => {
