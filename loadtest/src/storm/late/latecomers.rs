@@ -237,26 +237,7 @@ fn is_picture(
     let mut both = got.iter().zip(picture.iter());
     if let Some((n, wanted)) = both.find(|(n, wanted)| n != wanted) {
         return Err(format!(
-            "another picture at message {head}: {n} in place of {wanted} {:?}",
-            {
-                let i = got
-                    .iter()
-                    .zip(picture.iter())
-                    .position(|(a, b)| a != b)
-                    .unwrap();
-                (
-                    i,
-                    &got[i.saturating_sub(3)..i + 6],
-                    &picture[i.saturating_sub(2)..(i + 4).min(picture.len())],
-                    &got[size - 6..size + 6],
-                    got.iter().position(|x| x == wanted),
-                    got.iter()
-                        .zip(got[1..].iter())
-                        .filter(|(a, b)| a >= b)
-                        .count(),
-                    got.len(),
-                )
-            }
+            "another picture at message {head}: {n} in place of {wanted}"
         ));
     }
     follows(&got[size..], head)
