@@ -8,7 +8,7 @@ import urllib.request
 from bus import publisher
 from clients import connect, connect_many
 from processes import free_port
-from prometheus import Metrics, scrape
+from prometheus import Metrics
 from redis_gateways import CHANNELS, publish, subscriber
 from waiting import patient, until
 
