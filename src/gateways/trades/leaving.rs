@@ -42,15 +42,16 @@ impl Unsubscribing {
     fn check_next(&mut self) -> Result<(), BadRequest> {
         let at = self.asked.len() - self.unchecked.len();
         let action = self.action;
-        let checked = self.unchecked.next().map(|next| check_symbol(at, &next));
-        checked
-            .unwrap_or(Ok(()))
-            .map_err(|why| BadRequest::Symbols { action, why })
+        match self.unchecked.next() {
+            Some(symbol) => check_symbol(at, &symbol),
+            None => Ok(()),
+        }
+        .map_err(|why| BadRequest::Symbols { action, why })
     }
 
     /// The memory of the request, and of its answer so far.
     fn bytes(&self) -> usize {
-        self.unchecked.bytes() + self.asked.bytes() + self.gone.len() * SYMBOL_BYTES
+        self.asked.bytes() + self.gone.len() * SYMBOL_BYTES
     }
 }
 
