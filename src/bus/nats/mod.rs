@@ -38,6 +38,7 @@
 // path. Only its types of streams and consumers are used.
 #![allow(deprecated)]
 
+mod account;
 mod api;
 mod ask;
 mod ask_plain;

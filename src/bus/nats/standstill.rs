@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::account::{Account, limit};
 use super::api::ApiError;
 use super::needs::{Action, Need};
 use super::stream_info::{StreamInfo, open};
@@ -21,7 +22,9 @@ const ACCOUNT_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Standstills {
     streams: BTreeMap<String, Standstill>,
-    account: Account,
+    account: AccountAnswer,
+    /// The account while the answer is [`AccountAnswer::Room`]; otherwise without limits.
+    limits: Account,
     /// When the account was last asked about on this connection.
     asked: Option<Instant>,
 }
@@ -41,36 +44,20 @@ struct Standstill {
     is_quiet: bool,
 }
 
-/// What the server says of the account.
-#[derive(Debug, Default)]
-struct Account {
-    answer: AccountAnswer,
-    /// The server's answer, while `answer` is [`AccountAnswer::Room`].
-    text: Vec<u8>,
-}
-
-impl Account {
-    /// Whether the storage of this stream has no room for one more message.
-    fn full(&self, info: &StreamInfo) -> Option<StreamState> {
-        let answer = open(&self.text).ok()?;
-        let (storage, used, limit) = match info.limits.is_in_memory {
-            true => ("memory", "memory", "max_memory"),
-            false => ("file", "storage", "max_storage"),
-        };
-        // An account can have limits for each number of copies, and then has no others.
-        let tier = format!("R{}", info.limits.replicas);
-        let number = |path: &[&str]| {
-            let of_tier = answer.number(&[&["tiers", &tier], path].concat());
-            of_tier.or_else(|| answer.number(path))
-        };
-        let bytes_max = number(&["limits", limit]).filter(|max| *max > 0)?;
-        let bytes = number(&[used])?;
-        has_no_room(bytes, info.message_bytes(), bytes_max).then_some(StreamState::AccountFull {
-            storage,
-            bytes,
-            bytes_max,
-        })
-    }
+/// Whether the storage of this stream has no room for one more message.
+fn account_full(account: &Account, info: &StreamInfo) -> Option<StreamState> {
+    let account = account.of_copies(info.limits.replicas);
+    let limits = account.limits();
+    let (storage, bytes, bytes_max) = match info.limits.is_in_memory {
+        true => ("memory", account.memory, limits.max_memory),
+        false => ("file", account.storage, limits.max_storage.unwrap_or(0)),
+    };
+    let bytes_max = limit(bytes_max)?;
+    has_no_room(bytes, info.message_bytes(), bytes_max).then_some(StreamState::AccountFull {
+        storage,
+        bytes,
+        bytes_max,
+    })
 }
 
 /// Whether one more message does not fit. A server refuses the message that would go over the limit.
@@ -89,7 +76,7 @@ impl Standstills {
     /// Forgets what was said: on a new connection, or while a stream cannot be read.
     pub(super) fn forget(&mut self) {
         self.asked = None;
-        self.account = Account::default();
+        (self.account, self.limits) = Default::default();
         for one in self.streams.values_mut() {
             one.set(None);
         }
@@ -116,7 +103,7 @@ impl Standstills {
         let found = self.streams.entry(stream.to_owned());
         let one = found.or_insert_with(|| Standstill::new(now));
         match info {
-            Ok(info) => one.looked(info, &self.account, now),
+            Ok(info) => one.looked(info, (self.account, &self.limits), now),
             // An election is shorter.
             Err(ApiError::NoLeader | ApiError::Unavailable { .. })
                 if one.still(now) >= STILL_AFTER =>
@@ -130,7 +117,7 @@ impl Standstills {
     /// Whether to ask about the account now: [`Action::AccountInfo`].
     pub(super) fn asks(&mut self, now: Instant) -> bool {
         let is_still = |one: &Standstill| one.still(now) >= STILL_AFTER;
-        let is_due = match self.account.answer {
+        let is_due = match self.account {
             // Asked again, a server would only log another refusal.
             AccountAnswer::NotPermitted => false,
             _ => self.asked.is_none_or(|at| now >= at + ACCOUNT_INTERVAL),
@@ -143,19 +130,17 @@ impl Standstills {
     }
 
     /// Takes the answer about the account. The next look at a stream judges it.
-    pub(super) fn account(&mut self, answer: Vec<u8>) {
-        self.account = match open(&answer) {
-            Ok(told) if told.get(&["limits"]).is_some() => Account {
-                answer: AccountAnswer::Room,
-                text: answer,
-            },
-            _ => Account::default(),
+    pub(super) fn account(&mut self, answer: &[u8]) {
+        let account = open(answer).and_then(|answer| Ok(answer.parse::<Account>()?));
+        (self.account, self.limits) = match account {
+            Ok(account) if account.limits.is_some() => (AccountAnswer::Room, account),
+            _ => Default::default(),
         };
     }
 
     /// Handles the refusal of the question. Returns whether that is news.
     pub(super) fn not_permitted(&mut self) -> bool {
-        let before = std::mem::replace(&mut self.account.answer, AccountAnswer::NotPermitted);
+        let before = std::mem::replace(&mut self.account, AccountAnswer::NotPermitted);
         before != AccountAnswer::NotPermitted
     }
 
@@ -205,7 +190,12 @@ impl Standstill {
         now.saturating_duration_since(self.since)
     }
 
-    fn looked(&mut self, info: &StreamInfo, account: &Account, now: Instant) {
+    fn looked(
+        &mut self,
+        info: &StreamInfo,
+        (answer, account): (AccountAnswer, &Account),
+        now: Instant,
+    ) {
         let still = self.still(now);
         let before = std::mem::replace(&mut self.head, info.head);
         let has_moved = before != info.head;
@@ -222,8 +212,8 @@ impl Standstill {
         } else if self.still(now) < STILL_AFTER {
             return;
         } else {
-            let stopped = info.stopped().or_else(|| account.full(info));
-            stopped.or(Some(StreamState::Quiet(account.answer)))
+            let stopped = info.stopped().or_else(|| account_full(account, info));
+            stopped.or(Some(StreamState::Quiet(answer)))
         };
         self.set(state);
     }
@@ -294,7 +284,7 @@ mod tests {
     /// What is said of a stream that stands still for 10 s, with this answer about the account.
     fn said(info: &StreamInfo, account: &str) -> String {
         let (start, mut all) = (Instant::now(), Standstills::default());
-        all.account(account.as_bytes().to_vec());
+        all.account(account.as_bytes());
         for seconds in [0, 10] {
             all.looked("S", Ok(info), start + Duration::from_secs(seconds));
         }

@@ -4,6 +4,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use super::account::limit;
 use super::api::{self, ApiError, refusal};
 use super::subjects::subjects_in;
 use crate::outage::shown;
@@ -94,30 +95,54 @@ impl Copied {
     }
 }
 
+/// The answer about a stream, as far as it counts here.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Reply {
+    created: String,
+    config: Config,
+    state: State,
+    mirror: Option<Copied>,
+    sources: Option<Vec<Copied>>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct Config {
+    retention: String,
+    max_bytes: i64,
+    max_msgs: i64,
+    max_msgs_per_subject: i64,
+    discard: String,
+    discard_new_per_subject: bool,
+    sealed: bool,
+    storage: String,
+    num_replicas: i64,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+struct State {
+    messages: Option<u64>,
+    bytes: u64,
+    first_seq: u64,
+    last_seq: Option<u64>,
+    last_ts: String,
+    num_subjects: u64,
+}
+
 impl StreamLimits {
-    fn read(answer: Json<'_>) -> Self {
-        let limit = |name| answer.number(&["config", name]).filter(|max| *max > 0);
-        let is = |name| {
-            let value = answer.get(&["config", name]);
-            value.is_some_and(|value| json::value(&value).unwrap_or(false))
-        };
-        let text = |name| answer.text(&["config", name]);
-        let mirror = answer.get(&["mirror"]);
-        let mirror: Option<Copied> = mirror.and_then(|one| json::value(&one).ok());
-        let sources = answer.get(&["sources"]);
-        let sources: Option<Vec<Copied>> = sources.and_then(|list| json::value(&list).ok());
+    fn of(config: &Config, copied: Vec<Copied>) -> Self {
+        let per_name_max = limit(config.max_msgs_per_subject);
         Self {
-            bytes_max: limit("max_bytes"),
-            messages_max: limit("max_msgs"),
-            per_name_max: limit("max_msgs_per_subject").filter(|_| is("discard_new_per_subject")),
-            refuses_new: text("discard").as_deref() == Some("new"),
-            is_sealed: is("sealed"),
-            is_in_memory: text("storage").as_deref() == Some("memory"),
-            replicas: limit("num_replicas").unwrap_or(1),
-            copied: mirror
-                .into_iter()
-                .chain(sources.unwrap_or_default())
-                .collect(),
+            bytes_max: limit(config.max_bytes),
+            messages_max: limit(config.max_msgs),
+            per_name_max: per_name_max.filter(|_| config.discard_new_per_subject),
+            refuses_new: config.discard == "new",
+            is_sealed: config.sealed,
+            is_in_memory: config.storage == "memory",
+            replicas: limit(config.num_replicas).unwrap_or(1),
+            copied,
         }
     }
 }
@@ -185,29 +210,34 @@ impl StreamInfo {
     pub(super) fn read(answer: &[u8]) -> Result<Self, ApiError> {
         let answer = open(answer)?;
         let cluster = Cluster::read(answer)?;
-        let time_ns = |path: &[&str]| answer.text(path).as_deref().and_then(unix_ns);
-        let major = answer.number(&["state", "last_seq"]);
+        let Reply {
+            created,
+            config,
+            state,
+            mirror,
+            sources,
+        } = answer.parse()?;
+        let major = state.last_seq;
         let major = major.ok_or_else(|| ApiError::Unreadable("no state".to_owned()))?;
-        let minor = time_ns(&["state", "last_ts"]).unwrap_or(0);
-        let per_subject = answer.get(&["config", "max_msgs_per_subject"]);
-        let per_subject = per_subject.and_then(|number| json::value::<i64>(&number).ok());
+        let minor = unix_ns(&state.last_ts).unwrap_or(0);
+        let copied = mirror.into_iter().chain(sources.unwrap_or_default());
         Ok(Self {
             head: (major > 0).then_some(StoredId { major, minor }),
-            first: match answer.number(&["state", "messages"]) {
+            first: match state.messages {
                 Some(0) => major + 1,
-                _ => answer.number(&["state", "first_seq"]).unwrap_or(0),
+                _ => state.first_seq,
             },
-            created_ns: time_ns(&["created"]).unwrap_or(0),
-            messages: answer.number(&["state", "messages"]).unwrap_or(0),
-            bytes: answer.number(&["state", "bytes"]).unwrap_or(0),
-            names: answer.number(&["state", "num_subjects"]).unwrap_or(0),
-            limits: StreamLimits::read(answer),
-            retention: match answer.text(&["config", "retention"]).as_deref() {
-                Some("interest") => Retention::Interest,
-                Some("workqueue") => Retention::WorkQueue,
+            created_ns: unix_ns(&created).unwrap_or(0),
+            messages: state.messages.unwrap_or(0),
+            bytes: state.bytes,
+            names: state.num_subjects,
+            limits: StreamLimits::of(&config, copied.collect()),
+            retention: match config.retention.as_str() {
+                "interest" => Retention::Interest,
+                "workqueue" => Retention::WorkQueue,
                 _ => Retention::Limits,
             },
-            overwrites: per_subject.is_some_and(|number| number > 0),
+            overwrites: config.max_msgs_per_subject > 0,
             subjects: subjects_in(answer),
             cluster,
         })

@@ -257,7 +257,7 @@ impl StreamReader {
         if delivery.sid == ANSWERS_SID {
             return match delivery.request() {
                 request if request.is_some() && request == self.account_request => {
-                    self.standstills.account(delivery.payload);
+                    self.standstills.account(&delivery.payload);
                     Ok(())
                 }
                 Some(last) if last == self.last_request => {
