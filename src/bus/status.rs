@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::runtime::SpinCounts;
-use crate::runtime::{DurationCounts, Durations};
+use crate::runtime::{DurationCounts, Durations, SpinCounts};
 use crate::stream_state::StreamState;
 use weirgate_wire::base::Now;
 

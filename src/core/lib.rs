@@ -75,8 +75,7 @@ pub use limits::{
 pub use losses::Active;
 use message::Render;
 pub use message::{Body, CopyFor, Message};
-pub use position::fnv_1a;
-pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId};
+pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId, fnv_1a};
 pub use protocol::{Incoming, RequestRefusal};
 pub use publication::{
     BusNotice, Feed, FeedLine, FeedNotice, FeedSettings, FeedStats, Publication, Retain,

@@ -11,8 +11,7 @@ use weirgate_bus::redis::{RedisNeeds, RedisSettings, RedisSource, RedisStreamSou
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
 use weirgate_bus::{BusInterest, KeptFeed, Source, StreamSettings, WithBeside};
-use weirgate_core::{BusEvent, FeedSettings, Subscription};
-use weirgate_core::{Feed, Gateway, Limits};
+use weirgate_core::{BusEvent, Feed, FeedSettings, Gateway, Limits, Subscription};
 use weirgate_server::run::{Parts, Question, RunError};
 use weirgate_server::settings::Checked;
 use weirgate_wire::auth::{Acl, NameError, NameSyntax, is_pattern};

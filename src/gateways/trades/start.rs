@@ -15,13 +15,13 @@ use crate::gateways::shared::bus::{Bus, redis};
 use crate::gateways::shared::metrics as shared_metrics;
 use crate::gateways::shared::reading::{Reading, open};
 use crate::gateways::trades::feed::{PATTERN, TradesFeed};
-use crate::gateways::trades::metrics;
 use crate::gateways::trades::settings::TradesSettings;
-use crate::gateways::trades::{CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats};
+use crate::gateways::trades::{
+    CandleSettings, TradesGateway, TradesGatewaySettings, TradesStats, metrics,
+};
 use weirgate_bus::runtime::Clock;
 use weirgate_bus::status::BusStatus;
-use weirgate_core::Subscription;
-use weirgate_core::{FrameBytes, Limits};
+use weirgate_core::{FrameBytes, Limits, Subscription};
 use weirgate_server::http::{
     Answer, ClientModule, FrontPage, Handler, Route, StatusCode, client_routes,
 };

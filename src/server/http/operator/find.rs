@@ -7,8 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hyper::StatusCode;
-use hyper::header;
+use hyper::{StatusCode, header};
 use serde::Serialize;
 use url::form_urlencoded;
 
