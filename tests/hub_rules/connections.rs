@@ -244,3 +244,25 @@ fn a_probe_is_answered_without_room() {
     );
     assert_eq!(world.count_of(CloseReason::ConnectionLimit), 3);
 }
+
+#[test]
+fn probes_without_room_stay_within_the_memory_of_refusals() {
+    let mut world = world(100 * HTTP_BYTES);
+    while world.ws("10.0.0.1") == Some(101) {}
+    let refused_max = 100 * HTTP_BYTES / 16;
+    let probe = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+    let answered = |world: &World<Symbols>| world.last_requests.len() as u64;
+    for n in 0..20 {
+        world.ask(&format!("192.0.2.{n}"), probe);
+        let held: u64 = world
+            .last_requests
+            .iter()
+            .map(|it| it.held().amount())
+            .sum();
+        assert!(held <= refused_max, "{held} of {refused_max}");
+    }
+    assert_eq!(answered(&world), 6, "the others are closed");
+    world.last_requests.clear();
+    world.ask("192.0.2.1", probe);
+    assert_eq!(answered(&world), 1);
+}

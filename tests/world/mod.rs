@@ -160,6 +160,8 @@ pub(crate) struct World<G: Gateway<Out: Output>> {
     pub(crate) to_http: Vec<Vec<u8>>,
     /// Permits of connections handed over to HTTP, if kept.
     pub(crate) handed_over: Option<Vec<ConnectionPermit>>,
+    /// Beside these, the permits of connections for which there is no room.
+    pub(crate) last_requests: Vec<ConnectionPermit>,
     pub(crate) frame_bytes: FrameBytes,
     /// Several events happen in a turn: no flush in between.
     pub(crate) held: bool,
@@ -190,6 +192,7 @@ impl<G: Gateway<Out: Output>> World<G> {
             outputs: Default::default(),
             to_http: Vec::new(),
             handed_over: None,
+            last_requests: Vec::new(),
             frame_bytes,
             held: false,
             catching_up: false,
@@ -442,7 +445,10 @@ impl<G: Gateway<Out: Output>> World<G> {
             Effect::ToHttp { key, read, permit } => {
                 if let Some(handed_over) = &mut self.handed_over {
                     // A connection for which there is no room ends after its answer.
-                    handed_over.extend(Some(permit).filter(|permit| !permit.is_last_request()));
+                    match permit.is_last_request() {
+                        true => self.last_requests.push(permit),
+                        false => handed_over.push(permit),
+                    }
                 }
                 let held = self.hub.core().limits().http_held.held();
                 // Other connections may be on their way.
