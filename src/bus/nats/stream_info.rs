@@ -102,6 +102,7 @@ struct Reply {
     created: String,
     config: Config,
     state: State,
+    cluster: Option<Cluster>,
     mirror: Option<Copied>,
     sources: Option<Vec<Copied>>,
 }
@@ -148,8 +149,10 @@ impl StreamLimits {
 }
 
 /// The servers of a stream in a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default)]
 pub(super) struct Cluster {
+    name: String,
     leader: String,
     replicas: Vec<Replica>,
 }
@@ -186,14 +189,13 @@ impl Cluster {
     /// # Errors
     /// Nobody leads the stream, or another server may: a server that is cut off from its cluster goes on answering.
     pub(super) fn read(answer: Json<'_>) -> Result<Option<Self>, ApiError> {
-        if answer.text(&["cluster", "name"]).is_none() {
+        let cluster = answer.get(&["cluster"]);
+        Self::led(cluster.and_then(|cluster| json::value(&cluster).ok()))
+    }
+
+    fn led(cluster: Option<Self>) -> Result<Option<Self>, ApiError> {
+        let Some(cluster) = cluster.filter(|cluster| !cluster.name.is_empty()) else {
             return Ok(None);
-        }
-        let replicas = answer.get(&["cluster", "replicas"]);
-        let replicas: Option<Vec<Replica>> = replicas.and_then(|list| json::value(&list).ok());
-        let cluster = Self {
-            leader: answer.text(&["cluster", "leader"]).unwrap_or_default(),
-            replicas: replicas.unwrap_or_default(),
         };
         let reached = cluster.replicas.iter().filter(|one| one.is_reached());
         let reaches_most = 2 * (1 + reached.count()) > 1 + cluster.replicas.len();
@@ -209,14 +211,15 @@ impl StreamInfo {
     /// JetStream refuses, the answer cannot be read, or nobody leads the stream.
     pub(super) fn read(answer: &[u8]) -> Result<Self, ApiError> {
         let answer = open(answer)?;
-        let cluster = Cluster::read(answer)?;
         let Reply {
             created,
             config,
             state,
+            cluster,
             mirror,
             sources,
         } = answer.parse()?;
+        let cluster = Cluster::led(cluster)?;
         let major = state.last_seq;
         let major = major.ok_or_else(|| ApiError::Unreadable("no state".to_owned()))?;
         let minor = unix_ns(&state.last_ts).unwrap_or(0);
