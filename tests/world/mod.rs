@@ -160,8 +160,8 @@ pub(crate) struct World<G: Gateway<Out: Output>> {
     pub(crate) to_http: Vec<Vec<u8>>,
     /// Permits of connections handed over to HTTP, if kept.
     pub(crate) handed_over: Option<Vec<ConnectionPermit>>,
-    /// Beside these, the permits of connections for which there is no room.
-    pub(crate) last_requests: Vec<ConnectionPermit>,
+    /// Permits of such connections for which there was no room, if kept.
+    pub(crate) last_requests: Option<Vec<ConnectionPermit>>,
     pub(crate) frame_bytes: FrameBytes,
     /// Several events happen in a turn: no flush in between.
     pub(crate) held: bool,
@@ -192,7 +192,7 @@ impl<G: Gateway<Out: Output>> World<G> {
             outputs: Default::default(),
             to_http: Vec::new(),
             handed_over: None,
-            last_requests: Vec::new(),
+            last_requests: None,
             frame_bytes,
             held: false,
             catching_up: false,
@@ -443,12 +443,13 @@ impl<G: Gateway<Out: Output>> World<G> {
                 self.hub.handle_released(key);
             }
             Effect::ToHttp { key, read, permit } => {
-                if let Some(handed_over) = &mut self.handed_over {
-                    // A connection for which there is no room ends after its answer.
-                    match permit.is_last_request() {
-                        true => self.last_requests.push(permit),
-                        false => handed_over.push(permit),
-                    }
+                // A connection for which there is no room ends after its answer.
+                let kept = match permit.is_last_request() {
+                    true => &mut self.last_requests,
+                    false => &mut self.handed_over,
+                };
+                if let Some(kept) = kept {
+                    kept.push(permit);
                 }
                 let held = self.hub.core().limits().http_held.held();
                 // Other connections may be on their way.
