@@ -63,7 +63,15 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let own: TradesSettings = checked.get();
     let auth = checked.auth();
     let (authenticator, keys) = authenticator(&auth, clock)?;
+    let bus = Bus::Redis(redis(
+        checked,
+        flag!("redis-url"),
+        &checked.get::<RedisAccess>().url,
+    )?);
+    let redis_shown = bus.address();
+    let reading = reading(checked);
     let gateway_settings = TradesGatewaySettings {
+        source: reading.source(),
         server_id: server_id(),
         origins: common.origins(),
         authenticator,
@@ -72,13 +80,7 @@ fn start(checked: &Checked, clock: Clock) -> Result<Prepared, RunError> {
     let environment = own.environment;
     warn_of(&auth, &gateway_settings.authenticator);
 
-    let bus = Bus::Redis(redis(
-        checked,
-        flag!("redis-url"),
-        &checked.get::<RedisAccess>().url,
-    )?);
-    let redis_shown = bus.address();
-    let open_bus = open(bus, reading(checked), clock)?;
+    let open_bus = open(bus, reading, clock)?;
     let stats = Arc::new(TradesStats::default());
     let numbers = Numbers {
         stats: Arc::clone(&stats),
