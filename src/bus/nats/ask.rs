@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::account::{Account, limit};
 use super::api::{ApiError, JetStream};
-use super::consumers::{Durable, Target, asked, find_stream, look_for, look_up};
+use super::consumers::{Durable, Target, find_stream, look_for, look_up, request_failed};
 use super::error::NatsError;
 use super::needs::{Action, Need};
 use super::requester::Requester;
@@ -28,7 +28,8 @@ pub fn ask(settings: &NatsSettings) -> Vec<Finding> {
     on_a_server(settings, |link, found| {
         let is_left_out = is_left_out(link, settings, found)?;
         let room = Room::ask(link);
-        let mut room = room.map_err(|error| asked("tell of the account".to_owned(), error))?;
+        let mut room =
+            room.map_err(|error| request_failed("tell of the account".to_owned(), error))?;
         for spec in &settings.subscriptions {
             let is_its_own = |stream: &&StreamSpec| Some(&stream.name) == spec.stream.as_ref();
             let ours = settings.streams.iter().find(is_its_own);
@@ -170,7 +171,7 @@ fn stream_of(
     found: &mut Vec<Finding>,
 ) -> Result<Option<(String, Option<Stream>)>, NatsError> {
     let subject = &spec.subject;
-    let failed = |error| asked(format!("tell of the stream of {subject}"), error);
+    let failed = |error| request_failed(format!("tell of the stream of {subject}"), error);
     match (find_stream(link, spec).map_err(failed)?, ours) {
         (Some((name, _)), _) => {
             let stream = Room::stream(link, &name).map_err(failed)?;
@@ -227,7 +228,7 @@ fn look_at(
     last_sequence: u64,
 ) -> Result<(Finding, Option<bool>), NatsError> {
     let name = &target.durable;
-    let failed = |error| asked(format!("tell of the consumer {name}"), error);
+    let failed = |error| request_failed(format!("tell of the consumer {name}"), error);
     let (says, makes) = match look_up(link, target, last_sequence).map_err(failed)? {
         Durable::Missing => ("is not there; a start makes it".to_owned(), Some(true)),
         Durable::Free(_) => ("is free".to_owned(), None),

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::api::JetStream;
 use super::ask::{Room, on_a_server, permission};
-use super::consumers::asked;
+use super::consumers::request_failed;
 use super::error::NatsError;
 use super::needs::{Action, NatsNeeds, Need};
 use super::requester::Requester;
@@ -86,7 +86,7 @@ fn beside_stream(
     needs: &NatsNeeds,
     found: &mut Vec<Finding>,
 ) -> Result<NatsNeeds, NatsError> {
-    let failed = |error| asked(format!("read the stream {stream}"), error);
+    let failed = |error| request_failed(format!("read the stream {stream}"), error);
     let answer = link
         .request(&Action::StreamInfo.of(stream), b"")
         .map_err(failed)?;
@@ -125,7 +125,7 @@ fn whole_stream(
     (stream, needs): (&str, &[Need]),
     found: &mut Vec<Finding>,
 ) -> Result<(), NatsError> {
-    let failed = |error| asked(format!("read the stream {stream}"), error);
+    let failed = |error| request_failed(format!("read the stream {stream}"), error);
     let mut room = Room::ask(link).map_err(failed)?;
     let look = match Room::stream(link, stream) {
         Err(error) if error.stream_is_missing() => {

@@ -312,8 +312,8 @@ impl Consumer {
         }
     }
 
-    /// Takes a delivery with this number. Returns false if a delivery is missing before it.
-    pub(super) fn takes(&mut self, number: u64) -> bool {
+    /// Counts the delivery with this number. Returns false if a delivery is missing before it: then nothing is counted.
+    pub(super) fn count_delivery(&mut self, number: u64) -> bool {
         let Phase::Delivers {
             sequence,
             idle_beats,
@@ -329,8 +329,8 @@ impl Consumer {
         is_next
     }
 
-    /// Takes a heartbeat with the number of the last delivery.
-    pub(super) fn beats(&mut self, last: Option<u64>) -> Beat {
+    /// Counts a heartbeat, which has the number of the last delivery.
+    pub(super) fn count_heartbeat(&mut self, last: Option<u64>) -> Beat {
         match &mut self.state {
             Phase::Delivers { sequence, .. } if last.is_some_and(|last| last > *sequence) => {
                 Beat::Missing

@@ -105,7 +105,7 @@ impl Data {
     /// The last message of the subject; `None` if there is none.
     pub(super) fn last_message(&mut self, spec: &Target) -> Result<Option<Fetched>, NatsError> {
         self.last(&spec.stream, &spec.subject)
-            .map_err(|e| asked(format!("give the last message of {}", spec.subject), e))
+            .map_err(|e| request_failed(format!("give the last message of {}", spec.subject), e))
     }
 
     /// Subscribes to an existing durable consumer without a listener.
@@ -124,7 +124,7 @@ impl Data {
         spec: &Target,
         info: &ConsumerInfo,
     ) -> Result<Result<Attached, &'static str>, NatsError> {
-        let failed = |error| asked(format!("resume the consumer {}", spec.durable), error);
+        let failed = |error| request_failed(format!("resume the consumer {}", spec.durable), error);
         let theirs = info.config.deliver_subject.clone().unwrap_or_default();
         let attached = |consumer| Attached {
             consumer,
@@ -223,7 +223,7 @@ impl Data {
                 }
                 let name = durable.unwrap_or("without a name");
                 let action = format!("make a consumer {name} on {}", spec.stream);
-                Err(asked(action, error))
+                Err(request_failed(action, error))
             }
         }
     }
@@ -264,7 +264,7 @@ pub(super) fn ensure_stream(
         thread::sleep(UNFINISHED_PAUSE);
         info = api.stream_info(&spec.name);
     }
-    let failed = |error| asked(format!("find or make the stream {}", spec.name), error);
+    let failed = |error| request_failed(format!("find or make the stream {}", spec.name), error);
     info.map(|info| state_of(&info)).map_err(failed)
 }
 
@@ -293,7 +293,10 @@ pub(super) fn look_for(
     }
     match unanswered {
         None => Ok(found),
-        Some((stream, error)) => Err(asked(format!("tell of the stream {}", stream.name), error)),
+        Some((stream, error)) => Err(request_failed(
+            format!("tell of the stream {}", stream.name),
+            error,
+        )),
     }
 }
 
@@ -370,7 +373,7 @@ pub(super) fn durable_of(
 }
 
 /// The error for a failed request; `action` names the request.
-pub(super) fn asked(action: String, source: ApiError) -> NatsError {
+pub(super) fn request_failed(action: String, source: ApiError) -> NatsError {
     let is_of_all = source.is_of_all();
     match source {
         ApiError::Lost => NatsError::Lost,

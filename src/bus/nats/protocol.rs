@@ -240,6 +240,7 @@ impl Body {
         if self.payload_left > 0 {
             return Ok(false);
         }
+        // The two bytes may come in two pieces: this is both, the first or the second.
         let end = take_up_to(&mut self.end_left, input);
         if !b"\r\n".ends_with(end) && !b"\r\n".starts_with(end) {
             return Err(Malformed("a message that is longer than it says"));

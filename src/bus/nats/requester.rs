@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::api::{ApiError, JetStream};
-use super::consumers::asked;
+use super::consumers::request_failed;
 use super::data::Data;
 use super::error::{INBOXES, NatsError, Refusal, Refusals};
 use super::login::Info;
@@ -72,7 +72,7 @@ impl Requester {
                 _ => match self.request(&subject, b"{") {
                     Err(ApiError::NotPermitted(what)) if !what.ends_with(INBOXES) => false,
                     Err(error) if !error.is_an_answer() => {
-                        return Err(asked(action.to_owned(), error));
+                        return Err(request_failed(action.to_owned(), error));
                     }
                     _ => true,
                 },

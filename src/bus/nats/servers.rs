@@ -249,7 +249,7 @@ impl Second {
         self.better.is_some()
     }
 
-    /// As [`Probe::end`].
+    /// Ends a silence: the server of this connection has sent something. Returns whether it was silent, as [`Probe::end`].
     ///
     /// # Errors
     /// The loop is gone.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::api::{ApiError, ConsumerState, Fetched, JetStream};
 use super::consumers::{
-    self, Attached, Durable, DurableState, Presence, StreamHead, Target, asked, look_back, look_up,
+    self, Attached, Durable, DurableState, Presence, StreamHead, Target, look_back, look_up,
+    request_failed,
 };
 use super::data::Data;
 use super::error::{NatsError, Stop};
@@ -225,7 +226,7 @@ impl Subscription {
         if let Some(ours) = &self.ours {
             return consumers::ensure_stream(data, ours).map(Some);
         }
-        let failed = |error| asked(format!("find the stream of {}", self.subject), error);
+        let failed = |error| request_failed(format!("find the stream of {}", self.subject), error);
         let found = consumers::find_stream(data, &self.spec).map_err(failed)?;
         Ok(found.map(|(name, state)| {
             self.target.stream = name;
@@ -268,7 +269,8 @@ impl Subscription {
     }
 
     fn message_at(&self, sequence: u64, data: &mut Data) -> Result<Option<Fetched>, NatsError> {
-        let failed = |error| asked(format!("give a message of {}", self.spec.subject), error);
+        let failed =
+            |error| request_failed(format!("give a message of {}", self.spec.subject), error);
         data.message_at(&self.target.stream, sequence)
             .map_err(failed)
     }
@@ -321,7 +323,7 @@ impl Subscription {
         made.ok_or_else(|| {
             // Only a server giving the same name twice could answer this.
             let reason = ApiError::Unreadable("it says that the name is in use".into());
-            asked("make an unnamed consumer".into(), reason)
+            request_failed("make an unnamed consumer".into(), reason)
         })
     }
 
@@ -336,7 +338,7 @@ impl Subscription {
             return Ok(None);
         }
         let durable = self.target.durable.clone();
-        let failed = |error| asked(format!("find the consumer {durable}"), error);
+        let failed = |error| request_failed(format!("find the consumer {durable}"), error);
         let last = stream.last_sequence;
         let mut found = look_up(data, &self.target, last).map_err(failed)?;
         if let Durable::Missing = found {

@@ -332,29 +332,31 @@ impl Names {
     /// client holds it any more.
     pub(super) fn release_id(&mut self, address: ClientAddr, id: u32) -> Option<TopicName> {
         let entry = &mut self.entries[id as usize];
-        let of = self.addresses.get_mut(&address)?;
-        let clients = of.clients.get_mut(&id)?;
+        let of_address = self.addresses.get_mut(&address)?;
+        let clients = of_address.clients.get_mut(&id)?;
         *clients -= 1;
-        let others_of = *clients > 0;
-        if !others_of {
-            of.clients.remove(&id);
+        let is_held_by_address = *clients > 0;
+        if !is_held_by_address {
+            of_address.clients.remove(&id);
             entry.addresses -= 1;
         }
         entry.clients -= 1;
-        let name = entry.name.as_str();
-        let amounts = Amounts::new(self.syntax, name, others_of, entry.addresses > 0);
-        of.give_back(&amounts, ALL.len());
-        if of.clients.is_empty() {
+        let (name, is_held_by_others) = (entry.name.as_str(), entry.addresses > 0);
+        let amounts = Amounts::new(self.syntax, name, is_held_by_address, is_held_by_others);
+        of_address.give_back(&amounts, ALL.len());
+        if of_address.clients.is_empty() {
             self.addresses.remove(&address);
         }
-        if entry.clients > 0 {
-            return None;
-        }
+        (entry.clients == 0).then(|| self.remove_entry(id))
+    }
+
+    /// Removes a name that no client holds, and its request.
+    fn remove_entry(&mut self, id: u32) -> TopicName {
         let Entry { name, route, .. } = self.entries.remove(id as usize);
         self.ids.remove(&name);
         self.text_bytes -= name.as_str().len();
         self.end_route(&name, route);
-        Some(name)
+        name
     }
 
     /// Applies `is` to the request that brings the messages of a held name: for the name itself, or for its cover.

@@ -290,7 +290,7 @@ impl StreamReader {
         }
         let last = delivery.last_consumer;
         let (beat, expected) = match &mut self.step {
-            Step::Prove(consumer, expected) => (consumer.beats(last), Some(*expected)),
+            Step::Prove(consumer, expected) => (consumer.count_heartbeat(last), Some(*expected)),
             Step::Read { consumer, check } => {
                 if let Check::Asked { beats, .. } = check {
                     *beats += 1;
@@ -298,7 +298,7 @@ impl StreamReader {
                         return Err(self.trouble("no answer"));
                     }
                 }
-                (consumer.beats(last), None)
+                (consumer.count_heartbeat(last), None)
             }
             _ => return Ok(()),
         };
@@ -328,7 +328,7 @@ impl StreamReader {
             Step::Away | Step::Pause { .. } | Step::Prove(..) => {}
             Step::Look { .. } => {
                 let info = self.stream_info(answer, now, out)?;
-                self.took_info(info, unix_ns, events);
+                self.handle_info(info, unix_ns, events);
                 self.make_consumer(now, out);
             }
             Step::Create(consumer) => match consumer.made(answer) {
@@ -384,16 +384,14 @@ impl StreamReader {
         error
     }
 
-    /// Handles the state of the stream at a look.
-    fn took_info(&mut self, info: StreamInfo, unix_ns: u64, events: &mut Vec<KeptEvent>) {
+    /// Handles what the server says of the stream before a consumer is made: where to begin, or whether what was read
+    /// is lost.
+    fn handle_info(&mut self, info: StreamInfo, unix_ns: u64, events: &mut Vec<KeptEvent>) {
         // The numbers may be those of other messages by now.
         self.reported_until = 0;
         let head = info.head.unwrap_or(NO_MESSAGE);
         self.report_subjects(&info, events);
-        let is_other = self.is_other(&info)
-            || self
-                .empty_at
-                .is_some_and(|at| at.major == head.major && at != head);
+        let is_other = self.is_other(&info) || self.is_refilled(head);
         self.info = Some(info);
         if self.since_ns.is_none() {
             // The server's clock may be behind.
@@ -425,6 +423,12 @@ impl StreamReader {
         self.start = Start::Time(self.since_ns.unwrap_or(0));
         self.old_until = Some(head.major).filter(|head| *head > 0);
         self.empty_at = (head == NO_MESSAGE).then_some(NO_MESSAGE);
+    }
+
+    /// Whether the stream was empty up to the number of its head, and now has another message of that number.
+    fn is_refilled(&self, head: StoredId) -> bool {
+        let empty_at = self.empty_at;
+        empty_at.is_some_and(|at| at.major == head.major && at != head)
     }
 
     /// Whether this is another stream than before, or lacks what was read of it.
@@ -498,7 +502,7 @@ impl StreamReader {
             }
             Some(last) => self.step = Step::Prove(consumer, last),
             None => {
-                self.step = reading(consumer, now);
+                self.step = read_step(consumer, now);
                 self.begin_reading(is_empty, now, out, events);
             }
         }
@@ -685,7 +689,7 @@ impl StreamReader {
         let (Some(ack), Some(reply)) = (ack, delivery.reply.take()) else {
             return Err(self.trouble("a message without a number"));
         };
-        if !consumer.takes(ack.consumer_sequence) {
+        if !consumer.count_delivery(ack.consumer_sequence) {
             self.pause(now + ANOTHER_PAUSE, out);
             return Ok(());
         }
@@ -707,7 +711,7 @@ impl StreamReader {
                 return Ok(());
             }
             if let Step::Prove(consumer, _) = std::mem::take(&mut self.step) {
-                self.step = reading(consumer, now);
+                self.step = read_step(consumer, now);
             }
             self.caught_up_if(|until, read| read >= until, events);
         }
@@ -825,8 +829,8 @@ impl StreamReader {
     }
 }
 
-/// The step in which the messages of a consumer come.
-fn reading(consumer: Consumer, now: Instant) -> Step {
+/// The step in which a new consumer's messages are read.
+fn read_step(consumer: Consumer, now: Instant) -> Step {
     Step::Read {
         consumer,
         check: Check::Due {

@@ -664,7 +664,7 @@ impl Retained {
             return;
         };
         let ack = delivery.reply.as_deref().and_then(AckSubject::parse);
-        let Some(ack) = ack.filter(|ack| consumer.takes(ack.consumer_sequence)) else {
+        let Some(ack) = ack.filter(|ack| consumer.count_delivery(ack.consumer_sequence)) else {
             // A message is missing before this one.
             self.leave_consumer(number, out);
             return self.pause(number, Again::Streams, now);

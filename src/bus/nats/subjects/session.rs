@@ -101,7 +101,17 @@ impl<'a> SubjectsSession<'a> {
             }
         }
         retained.work(now, self.wire.out());
-        // Questions must not fill the link to a silent server.
+        self.ask_questions(now);
+        let (asked, paused) = (self.retained.asked(), self.retained.paused());
+        self.source.names.show_asked_questions(asked, paused);
+        self.send_retained()?;
+        self.turn()
+    }
+
+    /// Asks the questions for last values that wait, while there is room. Questions must not fill the link to a silent
+    /// server.
+    fn ask_questions(&mut self, now: Instant) {
+        let retained = &mut self.retained;
         let timeout = Duration::from_millis(self.source.settings.nats.times.ping_timeout_ms);
         let is_silent = |pinged| now >= pinged + timeout;
         while retained.has_room()
@@ -111,10 +121,6 @@ impl<'a> SubjectsSession<'a> {
             let sid = self.sids.of(&question.subscription.name);
             retained.ask(question, sid, now, self.wire.out());
         }
-        let (asked, paused) = (retained.asked(), retained.paused());
-        self.source.names.show_asked_questions(asked, paused);
-        self.send_retained()?;
-        self.turn()
     }
 
     /// Reads at most once, then handles the bytes and the requests. Waits if there was nothing to read.
@@ -403,8 +409,7 @@ impl<'a> SubjectsSession<'a> {
         self.asked.front_mut().map(|(_, asked)| asked)
     }
 
-    /// Handles an error of the server. If the error belongs to a change of names, it is the change that the next PONG
-    /// confirms.
+    /// Handles an error of the server.
     fn refused(&mut self, words: String) -> Result<(), Stop> {
         let refused = refused(&words);
         if let Some((subject, is_subscription)) = &refused
@@ -414,23 +419,30 @@ impl<'a> SubjectsSession<'a> {
         {
             return self.send_retained();
         }
-        let Some((subject, true)) = refused else {
-            if let Some((subject, _)) = refused {
-                if let Some(publishing) = &mut self.source.publishing {
-                    let error = NatsError::not_permitted("publish", &shown(&subject));
-                    if publishing.not_permitted.replace(shown(&subject)).is_none() {
-                        tracing::warn!(%error, "NATS takes no message of this instance");
-                    }
-                    return Ok(());
+        match refused {
+            Some((subject, true)) => self.subscription_refused(&subject, &words),
+            Some((subject, false)) => {
+                if !self.publication_refused(&subject) {
+                    self.log_error(&words);
                 }
-            } else if let Some(asked) = self.first_asked()
-                && asked.change.wanted
-            {
-                asked.words = Some(shown(&words));
+                Ok(())
             }
-            log_error(&mut self.source.names.lines, self.relay.link.now(), &words);
-            return Ok(());
-        };
+            None => {
+                // An error without a subject belongs to the change that the next PONG confirms.
+                if let Some(asked) = self.first_asked()
+                    && asked.change.wanted
+                {
+                    asked.words = Some(shown(&words));
+                }
+                self.log_error(&words);
+                Ok(())
+            }
+        }
+    }
+
+    /// Handles the refusal of a subscription: of a name of the change that the next PONG confirms, or of a name that was
+    /// confirmed before, if the permissions have changed since.
+    fn subscription_refused(&mut self, subject: &str, words: &str) -> Result<(), Stop> {
         if let Some(asked) = self.first_asked()
             && asked.change.wanted
             && let Some(name) = asked.change.names.iter().find(|name| ***name == *subject)
@@ -439,15 +451,31 @@ impl<'a> SubjectsSession<'a> {
             asked.refused.push(name);
             return Ok(());
         }
-        // The permissions have changed since the confirmation.
-        if let Some(subscription) = self.sids.named(&subject).cloned()
+        if let Some(subscription) = self.sids.named(subject).cloned()
             && let Some(number) = self.source.names.ledger.revoked(&subscription)
         {
             self.sids.remove(&subscription.name);
             return self.report_refused(subscription, number, "the permission was taken away");
         }
-        log_error(&mut self.source.names.lines, self.relay.link.now(), &words);
+        self.log_error(words);
         Ok(())
+    }
+
+    /// Handles the refusal of a message of this instance; logs the first in a row. Returns false if this source does not
+    /// publish.
+    fn publication_refused(&mut self, subject: &str) -> bool {
+        let Some(publishing) = &mut self.source.publishing else {
+            return false;
+        };
+        let error = NatsError::not_permitted("publish", &shown(subject));
+        if publishing.not_permitted.replace(shown(subject)).is_none() {
+            tracing::warn!(%error, "NATS takes no message of this instance");
+        }
+        true
+    }
+
+    fn log_error(&mut self, words: &str) {
+        log_error(&mut self.source.names.lines, self.relay.link.now(), words);
     }
 
     fn report_refused(
