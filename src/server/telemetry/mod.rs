@@ -3,7 +3,7 @@
 //! Owns the published numbers of the process. Decides nothing, and never blocks the threads that count: the loop copies
 //! its numbers once a turn (`EventLoop`), other threads store atomics, and the text of `/metrics` is made by the
 //! thread that serves the page. Surveys of clients and topics for the operator's page are made only on request
-//! ([`Surveys`]).
+//! (`Surveys`).
 
 mod event_loop;
 mod gateway_metric;
