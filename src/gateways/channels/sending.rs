@@ -29,8 +29,8 @@ pub(super) struct Sending {
     prepared: usize,
     /// Messages were postponed since an earlier turn.
     is_late: bool,
-    /// Answers that were sent: dropping very many names takes time, too.
-    spent: Vec<Prepared>,
+    /// The names of answers that were sent: dropping very many takes time, too.
+    spent: Vec<Box<Resuming>>,
 }
 
 /// An answer, until all that it says is known.
@@ -84,15 +84,14 @@ impl Sending {
 
     /// The memory of the answers.
     pub(super) fn bytes(&self) -> usize {
-        let answers = self.answers.iter().chain(&self.spent);
-        answers.map(Prepared::bytes).sum()
+        let answers: usize = self.answers.iter().map(Prepared::bytes).sum();
+        let spent: usize = self.spent.iter().map(|spent| spent.bytes()).sum();
+        answers + spent
     }
 
-    /// Drops an answer that was sent, or some of its names. Returns whether there is more.
+    /// Drops names of answers that were sent. Returns whether there are more.
     fn drop_next(&mut self) -> bool {
-        let last = self.spent.last_mut();
-        let resuming = last.and_then(|last| last.resuming.as_deref_mut());
-        if resuming.is_some_and(Resuming::drop_next) {
+        if self.spent.last_mut().is_some_and(|last| last.drop_next()) {
             return true;
         }
         self.spent.pop();
@@ -463,7 +462,8 @@ impl ChannelsGateway {
             core.send(key, &frame);
             retained = prepared.retained.or(retained);
         }
-        sending.spent = mem::take(&mut sending.answers);
+        let answers = mem::take(&mut sending.answers).into_iter();
+        sending.spent = answers.filter_map(|answer| answer.resuming).collect();
         self.statuses.send_behind(core, key, follow, has_kept);
         if let Some(answer) = retained {
             self.retained.answered(key, answer);

@@ -10,7 +10,7 @@ use memchr::memchr;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use sonic_rs::LazyValue;
 
-use super::{after_string, quoted, text_of};
+use super::{after_string, quoted, text_of, visit_array};
 
 /// The texts of an array, each decoded when it is taken. Clones share the text of the array.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,8 +33,7 @@ impl TextList {
             count: &mut left,
             len_max,
         };
-        let mut reader = sonic_rs::Deserializer::from_str(list.as_raw_str());
-        let counted = reader.deserialize_seq(counter);
+        let counted = visit_array(list, counter);
         if left > len_max {
             return Err(NotAList::TooLong);
         }
