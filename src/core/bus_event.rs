@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weirgate_wire::base::Now;
 
-use crate::{BusNotice, FeedNotice, Place, RetainedCut};
+use crate::{BusNotice, FeedNotice, Place, RetainedCut, StoredId};
 
 /// An event on the bus, in the order of the bus.
 #[derive(Debug)]
@@ -144,7 +144,26 @@ impl Subscription {
 /// How far a question for stored messages has read; only its source knows what this means. Another question that begins
 /// with it brings what comes after.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PageCursor(pub Vec<ReadPart>);
+pub struct PageCursor {
+    /// Of the newest messages: what was read of each stream.
+    pub parts: Vec<ReadPart>,
+    /// Of all messages of the stream that is the kept feed: the last one that was read.
+    pub after: Option<StoredId>,
+}
+
+impl PageCursor {
+    /// How far the newest messages were read.
+    pub fn of(parts: Vec<ReadPart>) -> Self {
+        let after = None;
+        Self { parts, after }
+    }
+
+    /// After a message of the stream; from its beginning on for `None`.
+    pub fn after(after: Option<StoredId>) -> Self {
+        let parts = Vec::new();
+        Self { parts, after }
+    }
+}
 
 /// The part of a question's messages that is in one stream, as far as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]

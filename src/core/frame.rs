@@ -206,7 +206,7 @@ impl Frame {
     }
 
     /// Whether clients of this kind get the message of the frame.
-    pub(super) fn is_for(&self, content: Content) -> bool {
+    pub fn is_for(&self, content: Content) -> bool {
         self.class != Class::BinaryOnly || content == Content::Binary
     }
 

@@ -66,13 +66,13 @@ pub use encodings::Encoded;
 pub use ends::DrainPlan;
 pub use frame::{Class, ConflationKey, Content, Frame, FrameBuilder, FrameBytes, Prefix};
 pub use gateway::{Admission, Closed, Entrance, Gateway};
-pub use history::{Missed, Outcome, Wanted};
+pub use history::{KeptPage, Missed, Outcome, Wanted};
 pub use limits::{
     HTTP_BYTES_MAX, HistoryLimits, Limits, RESUME_MESSAGES_MAX, SHARE_US, SendQueueLimits, WORK_US,
 };
 pub use losses::Active;
 pub use position::fnv_1a;
-pub use position::{CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId};
+pub use position::{CopyPosition, CopyRank, Mark, POSITION_BYTES_MAX, Place, Point, Position, StoredId};
 pub use protocol::{Incoming, RequestRefusal};
 use publication::Render;
 pub use publication::{

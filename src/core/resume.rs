@@ -17,13 +17,15 @@ use super::history::Missed;
 use super::losses::Active;
 use super::session::Session;
 use super::{
-    BusNotice, ByClient, Content, FeedNotice, Frame, Mark, Message, NotRecovered, Outcome, Place,
+    BusNotice, ByClient, Content, CopyPosition, FeedNotice, Frame, KeptPage, Mark, Message, NotRecovered, Outcome, Place,
     Point, Position, Publication, Render, SessionKey, TopicName, Wanted,
 };
 use weirgate_wire::admission::Quota;
 
 /// The most bytes of missed messages for a client, over all of its requests, until the client has them.
 pub const RESUME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The bytes of a page of kept messages.
+const KEPT_PAGE_BYTES: usize = 256 * 1024;
 /// The random bits of a mark.
 const NONCE_MASK: u64 = (1 << 48) - 1;
 
@@ -71,6 +73,31 @@ impl Core {
         let (content, bytes_max) = (self.content(key), self.resume_room((key, beside)));
         let history = self.history.as_mut().ok_or(NotRecovered::Off)?;
         history.make_next(missed, (content, bytes_max))
+    }
+
+    /// The next kept messages of these names after a position, or from the oldest on, for a client that gets all of them: at
+    /// most a page, which goes out with [`send_missed`](Self::send_missed). If it is the last one, the gateway joins the client
+    /// in the same call.
+    ///
+    /// # Errors
+    /// As of [`missed`](Self::missed). [`NotRecovered::Large`]: there is no room for a page now.
+    pub fn kept_page(
+        &mut self,
+        key: SessionKey,
+        since: Option<&CopyPosition>,
+        wanted: &[Wanted<'_>],
+    ) -> Result<KeptPage, NotRecovered> {
+        if self.is_filling {
+            return Err(NotRecovered::Epoch);
+        }
+        let bytes_max = KEPT_PAGE_BYTES.min(self.resume_room((key, 0)));
+        let content = self.content(key);
+        let history = self.history.as_mut().filter(|history| !history.is_off);
+        let history = history.ok_or(NotRecovered::Off)?;
+        let since = since.map(ToString::to_string);
+        let page = history.page(since.as_deref(), wanted, (content, bytes_max))?;
+        let messages = self.charge_messages(key, page.messages)?;
+        Ok(KeptPage { messages, ..page })
     }
 
     /// Counts the outcomes that a client was told.

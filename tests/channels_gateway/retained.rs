@@ -78,7 +78,7 @@ impl Bench {
         };
         self.bus(BusEvent::RetainedPage {
             number,
-            cursor: Arc::new(PageCursor(vec![part])),
+            cursor: Arc::new(PageCursor::of(vec![part])),
             is_open,
         });
     }
@@ -86,7 +86,7 @@ impl Bench {
     /// The number up to which was read before this question.
     pub(super) fn read_before(&self, number: u64) -> u64 {
         let after = &self.world.outputs.after[&number];
-        after.0.first().map_or(0, |part| part.sequence)
+        after.parts.first().map_or(0, |part| part.sequence)
     }
 
     /// The whole answer to the newest question about an exact name.

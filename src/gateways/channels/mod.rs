@@ -20,6 +20,7 @@ pub(super) mod metrics;
 mod names;
 mod past;
 mod patterns;
+mod replay;
 mod request;
 mod rest;
 mod resume;
@@ -202,6 +203,7 @@ impl ChannelsGateway {
     #[must_use]
     pub fn with_retained(mut self, bytes_max: usize) -> Self {
         self.retained = Retained::new(self.syntax(), bytes_max);
+        self.retained.has_values = true;
         self
     }
 
@@ -209,6 +211,14 @@ impl ChannelsGateway {
     #[must_use]
     pub fn with_past(mut self) -> Self {
         self.past = Past::new();
+        self
+    }
+
+    /// Asks the stream that is the kept feed for all messages of a name, for clients that want them. At most `bytes_max` bytes
+    /// of these, and of last values, wait in the send queues of all clients together.
+    #[must_use]
+    pub fn with_pages(mut self, bytes_max: usize) -> Self {
+        self.retained.read_pages(bytes_max);
         self
     }
 
@@ -464,7 +474,7 @@ impl Gateway for ChannelsGateway {
         let from = match kept {
             Some(kept) if kept.is_stream() => NameSource::Stream,
             Some(_) => NameSource::Kept,
-            None if self.retained.bytes.max() > 0 => NameSource::Retained,
+            None if self.retained.has_values => NameSource::Retained,
             None => NameSource::Live,
         };
         let on_bus = match kept {
@@ -494,6 +504,7 @@ impl Gateway for ChannelsGateway {
         self.settle_next(core, clients);
         self.send_next_name_error(core, clients);
         self.answer_past(core, clients);
+        self.retained.wake_resting(core.now().mono_us);
         self.let_leave(core);
         self.give_up_over(core, clients);
         self.ask_retained(core);
@@ -521,8 +532,11 @@ impl Gateway for ChannelsGateway {
             .is_some_and(|number| self.past.has(number))
         {
             self.keep_past(core, publication);
-        } else if publication.request.is_some() {
-            self.replay_value(core, publication);
+        } else if let Some(number) = publication.request {
+            match self.retained.scope_of(number) {
+                Some(scope) => self.replay_stored(core, &scope, publication),
+                None => self.replay_value(core, publication),
+            }
         } else if publication.place == Place::Outside {
             self.publish_live(core, publication);
         } else if self.statuses.passes(publication.place) {
@@ -587,9 +601,11 @@ impl Gateway for ChannelsGateway {
     }
 
     /// Handles room in the send queue: the client has taken its last values.
-    fn handle_room(&mut self, core: &mut Core, key: SessionKey, _: &mut Client) {
+    fn handle_room(&mut self, core: &mut Core, key: SessionKey, client: &mut Client) {
         if let Some(address) = core.client_addr(key) {
-            self.retained.values_taken(key, address);
+            if !self.replay_kept(core, key, client) {
+                self.retained.values_taken(key, address);
+            }
             self.ask_retained(core);
         }
     }

@@ -14,6 +14,7 @@ use super::bus_requests::wanted;
 use super::client::Client;
 use super::messages::{Answer, FollowUp, NAME_BYTES, Recovered, Resumed};
 use super::patterns::matcher;
+use super::replay::{Last, Replayed};
 use crate::gateways::shared::history::{Follow, gets_newest};
 use weirgate_core::{Core, Gateway as _, NotRecovered, Outcome, SessionKey, TopicName, Wanted};
 use weirgate_wire::auth::NamePatterns;
@@ -46,7 +47,11 @@ struct Prepared {
 #[derive(Debug)]
 struct Resuming {
     since: Option<String>,
+    /// Whether the request has a position; of all kept messages, one that is of no use is left out.
+    has_since: bool,
     last: Option<usize>,
+    /// The client gets all kept messages of the names, and then joins them.
+    is_all: bool,
     /// Names that the client still has to join, in the order of the answer.
     names: btree_set::IntoIter<TopicName>,
     /// The names joined so far, and their outcomes.
@@ -67,7 +72,14 @@ struct Resuming {
 }
 
 impl Sending {
-    pub(super) fn new(answers: Vec<(Answer, FollowUp)>) -> Self {
+    pub(super) fn new(mut answers: Vec<(Answer, FollowUp)>) -> Self {
+        let mut resumed = answers.iter_mut();
+        let resumed = resumed.by_ref().filter_map(|(_, of)| of.resumed.as_mut());
+        let resumed: Vec<&mut Resumed> = resumed.collect();
+        // A position of an event stream applies to all of its names.
+        if resumed.iter().any(|of| of.last == Some(Last::All)) {
+            resumed.into_iter().for_each(|of| of.last = Some(Last::All));
+        }
         let prepared = answers.into_iter().map(Prepared::new);
         Self {
             answers: prepared.collect(),
@@ -135,8 +147,13 @@ impl Prepared {
 impl Resuming {
     fn new(resumed: Resumed) -> Self {
         Self {
+            has_since: resumed.since.is_some(),
             since: resumed.since,
-            last: resumed.last,
+            last: match resumed.last {
+                Some(Last::Newest(count)) => Some(count),
+                Some(Last::All) | None => None,
+            },
+            is_all: resumed.last == Some(Last::All),
             names: resumed.names.into_iter(),
             joined: Vec::new(),
             outcomes: Vec::new(),
@@ -317,13 +334,17 @@ impl ChannelsGateway {
         // The stream of the kept feed may have got other subjects since the request.
         let names = names.into_iter();
         let (names, moved): (Vec<_>, Vec<_>) = names.partition(|name| self.is_kept(name));
-        let outcomes = self.find(core, key, (resuming, beside), &names);
-        for name in names.iter().chain(&moved) {
+        let outcomes = match resuming.is_all {
+            true => self.may_replay(core, &mut resuming.since, names.len()),
+            false => self.find(core, key, (resuming, beside), &names),
+        };
+        let joined = Some(&names).filter(|_| !resuming.is_all);
+        for name in joined.into_iter().flatten().chain(&moved) {
             self.join(core, key, client, name);
         }
         resuming.joined.extend(names);
         resuming.outcomes.extend(&outcomes);
-        if resuming.since.is_some() {
+        if resuming.has_since || resuming.is_all {
             moved.into_iter().for_each(|name| resuming.add_off(name));
         }
         let is_large = outcomes.contains(&Err(NotRecovered::Large));
@@ -377,16 +398,22 @@ impl ChannelsGateway {
     /// Sends the answers, and the messages after all of them.
     fn finish(&mut self, core: &mut Core, key: SessionKey, client: &mut Client, sending: Sending) {
         let mut follow = Follow::postponed(core, key);
+        let (mut replayed, mut nothing_kept) = (Replayed::default(), Vec::new());
         let mut answers = Vec::with_capacity(sending.answers.len());
         for prepared in sending.answers {
             let mut answer = prepared.answer;
             if let Some(resuming) = prepared.resuming {
-                if resuming.since.is_some() {
+                if resuming.has_since {
                     let off = resuming.off.iter().map(|_| NotRecovered::Off);
                     off.for_each(|off| core.count_not_recovered(off));
                     core.count_outcomes(&resuming.outcomes);
                 }
-                answer.set_recovered(resuming.recovered, resuming.since.is_some());
+                answer.set_recovered(resuming.recovered, resuming.has_since);
+                if resuming.is_all {
+                    replayed.since = replayed.since.or(resuming.since);
+                    replayed.names.extend(resuming.joined);
+                    nothing_kept.extend(resuming.off);
+                }
                 follow.merge(resuming.missed);
                 follow.merge(resuming.newest);
             }
@@ -405,6 +432,7 @@ impl ChannelsGateway {
             retained = number.or(retained);
         }
         self.statuses.send_behind(core, key, follow, has_kept);
+        self.begin_replays(core, (key, client), replayed, nothing_kept);
         if let Some(answer) = retained {
             self.retained.answered(key, answer);
         }

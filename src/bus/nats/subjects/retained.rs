@@ -20,6 +20,9 @@
 //! A question begins after the messages that were read before ([`PageCursor`]): a consumer that is made again leaves them
 //! out by their numbers. So a question goes on after the loss of a connection or of a consumer.
 //!
+//! A question for all messages of a name in the stream that is the kept feed takes the same steps with a consumer of all
+//! messages, from the last one that was read on, which comes again: so another message of its number is found out.
+//!
 //! Only the leader of a stream surely has the last values: another server may catch up after a restart. The leader
 //! answers the question for a message, and a consumer that was put on another server is made again. A message is
 //! delivered before the servers of its stream have agreed to store it, so the client of a question may have come after
@@ -41,9 +44,10 @@ use super::super::consumer::{AckPolicy, Consumer, Plan, Start};
 use super::super::error::INBOXES;
 use super::super::needs::{Action, Need};
 use super::super::protocol::{self, AckSubject, Delivery, inbox};
+use super::super::stream_info::StreamInfo;
 use crate::NAME_NOT_UTF8;
 use crate::outage::shown;
-use crate::requests::Question;
+use crate::requests::{Question, Wants};
 use weirgate_core::{PageCursor, ReadPart, RetainedCut, StoredId};
 use weirgate_wire::json::{self, Json, JsonError};
 
@@ -178,6 +182,10 @@ pub(super) enum Lack {
     Cut,
     #[error("a pattern has last values of {NAME_NOT_UTF8}, which are not sent")]
     Unnamed,
+    #[error("messages after the position of a client are no longer in the stream")]
+    Window,
+    #[error("the position of a client is of another life of the stream")]
+    Epoch,
     #[error("JetStream gives no last values: {0}")]
     Refused(String),
     #[error("an answer about last values cannot be read: {0}")]
@@ -190,6 +198,8 @@ impl Lack {
         match self {
             Self::Cut => RetainedCut::Limit,
             Self::Unnamed => RetainedCut::Unnamed,
+            Self::Window => RetainedCut::Window,
+            Self::Epoch => RetainedCut::Epoch,
             Self::Refused(_) => RetainedCut::Refused,
             Self::Unreadable(_) => RetainedCut::Unreadable,
         }
@@ -232,7 +242,8 @@ impl Retained {
             filter: "x".repeat(NAME_BYTES),
             ..Target::default()
         };
-        target.plan().request("", None).1.len()
+        let start = Start::Sequence(u64::MAX);
+        target.plan(start).request("", None).1.len()
     }
 
     /// The number of questions on their way.
@@ -270,7 +281,7 @@ impl Retained {
             protocol::subscribe(out, &format!("{}.*", self.inbox), None, FIRST_SID);
         }
         self.last += 1;
-        let values = LastValues::new(&question.after, self.live.before(sid, now));
+        let values = LastValues::of(&question, self.live.before(sid, now));
         let asked = Pending {
             question,
             sid,
@@ -301,7 +312,7 @@ impl Retained {
         let subscription = &asked.question.subscription;
         let name = &*subscription.name;
         Some(match &asked.step {
-            Step::Streams if asked.question.of_stream => {
+            Step::Streams if asked.question.is_of_stream() => {
                 let stream = self.stream.as_deref()?;
                 (Action::StreamInfo.of(stream), String::new())
             }
@@ -318,7 +329,10 @@ impl Retained {
                 let body = sonic_rs::json!({ "last_by_subj": name }).to_string();
                 (Action::GetMessage.of(streams.front()?), body)
             }
-            Step::Create(target, _) => target.plan().request(&target.stream, None),
+            Step::Create(target, _) => {
+                let plan = target.plan(asked.values.start());
+                plan.request(&target.stream, None)
+            }
             Step::Values(consumer, _) => (consumer.pull_subject()?, String::new()),
             Step::Page(_) | Step::Pause(..) => return None,
         })
@@ -486,7 +500,12 @@ impl Retained {
             (Step::Streams | Step::Message(_), Some(error)) => {
                 self.refuse(number, &error.to_string(), out);
             }
-            (Step::Streams, None) if asked.question.of_stream => {
+            (Step::Streams, None) if asked.question.wants == Wants::All => {
+                let found = targets_in(&subscription.name, answer);
+                asked.values.begin_all(found, StreamInfo::read(&delivery.payload).ok());
+                self.next_stream(number, now, out);
+            }
+            (Step::Streams, None) if asked.question.is_of_stream() => {
                 let targets = targets_in(&subscription.name, answer);
                 if subscription.is_pattern {
                     asked.values.targets = targets.into();
@@ -757,9 +776,9 @@ impl Retained {
     fn create(&mut self, number: u64, target: Target, out: &mut Vec<u8>) {
         self.last_sid += 1;
         let deliver = self.deliver_subject(self.last_sid);
-        let start = Start::LastPerSubject;
-        let consumer = Consumer::new(&target.stream, self.last_sid, deliver, start);
         if let Some(asked) = self.asked.get_mut(&number) {
+            let start = asked.values.start();
+            let consumer = Consumer::new(&target.stream, self.last_sid, deliver, start);
             asked.step = Step::Create(target, consumer);
             self.send(number, out);
         }
@@ -798,7 +817,8 @@ impl Retained {
         let is_cut = asked.values.is_cut.then_some(Lack::Cut);
         let is_unnamed = asked.values.is_unnamed.then_some(Lack::Unnamed);
         let refused = asked.values.refused.map(Lack::Refused);
-        let of_values = refused.or(is_cut).or(is_unnamed);
+        let of_all = asked.values.all.and_then(|all| all.lack);
+        let of_values = refused.or(is_cut).or(of_all).or(is_unnamed);
         self.events.push(RetainedEvent::End {
             question: asked.question,
             lack: lack.or(of_values),
@@ -825,7 +845,10 @@ impl Pending {
     fn page(&self, is_open: bool) -> RetainedEvent {
         RetainedEvent::Page {
             number: self.question.number,
-            cursor: Arc::new(PageCursor(self.values.read.clone())),
+            cursor: Arc::new(match &self.values.all {
+                Some(all) => PageCursor::after(all.after),
+                None => PageCursor::of(self.values.read.clone()),
+            }),
             is_open,
         }
     }
@@ -875,6 +898,15 @@ struct LastValues {
     is_unnamed: bool,
     /// Why a stream gave no values.
     refused: Option<String>,
+    /// Of a question for all messages.
+    all: Option<AllRead>,
+}
+
+/// How far all messages were read.
+#[derive(Debug)]
+struct AllRead {
+    after: Option<StoredId>,
+    lack: Option<Lack>,
 }
 
 /// What was sent of a page.
@@ -897,10 +929,10 @@ impl Target {
     }
 
     /// The consumer of the values of a stream.
-    fn plan(&self) -> Plan<'_> {
+    fn plan(&self, start: Start) -> Plan<'_> {
         Plan {
-            start: Start::LastPerSubject,
-            filter: Some(&self.filter),
+            start,
+            filter: Some(&*self.filter).filter(|filter| !filter.is_empty()),
             durable: None,
             acks: AckPolicy::None,
             pending_max: 0,
@@ -914,10 +946,19 @@ impl Target {
 }
 
 impl LastValues {
+    fn of(question: &Question, unstored: HashMap<u64, u64>) -> Self {
+        let (after, lack) = (question.after.after, None);
+        let all = (question.wants == Wants::All).then_some(AllRead { after, lack });
+        Self {
+            all,
+            ..Self::new(&question.after, unstored)
+        }
+    }
+
     fn new(after: &PageCursor, unstored: HashMap<u64, u64>) -> Self {
         Self {
             targets: VecDeque::new(),
-            read: after.0.clone(),
+            read: after.parts.clone(),
             at: 0,
             skipped: 0,
             waiting: 0,
@@ -929,6 +970,36 @@ impl LastValues {
             is_cut: false,
             is_unnamed: false,
             refused: None,
+            all: None,
+        }
+    }
+
+    /// The first message of a consumer.
+    fn start(&self) -> Start {
+        match &self.all {
+            Some(all) => Start::Sequence(all.after.map_or(1, |after| after.major)),
+            None => Start::LastPerSubject,
+        }
+    }
+
+    /// Begins to read all messages, with what the leader says of the stream. A consumer has one filter: for a name in several
+    /// parts of the stream it brings the whole stream, in its order.
+    fn begin_all(&mut self, mut found: Vec<Target>, stream: Option<StreamInfo>) {
+        let is_in_parts = found.len() > 1;
+        found.truncate(1);
+        if let Some(target) = found.first_mut().filter(|_| is_in_parts) {
+            target.filter = String::new();
+        }
+        self.targets = found.into();
+        let Some(all) = &mut self.all else {
+            return;
+        };
+        if let (Some(after), Some(stream)) = (all.after, stream) {
+            if stream.head_number() < after.major {
+                (all.after, all.lack) = (None, Some(Lack::Epoch));
+            } else if after.major + 1 < stream.first {
+                all.lack = Some(Lack::Window);
+            }
         }
     }
 
@@ -955,6 +1026,9 @@ impl LastValues {
     /// that has lost messages since, counts no more.
     fn begin(&mut self, target: &Target, waiting: u64) {
         self.waiting = waiting;
+        if self.all.is_some() {
+            return;
+        }
         let is_it =
             |part: &ReadPart| (&part.stream, &part.filter) == (&target.stream, &target.filter);
         let at = self.read.iter().position(is_it);
@@ -991,6 +1065,19 @@ impl LastValues {
         let (subject, payload) = hashes;
         if self.unstored.get(&subject) == Some(&payload) {
             self.unstored.remove(&subject);
+        }
+        if let Some(all) = &mut self.all {
+            let id = StoredId {
+                major: ack.stream_sequence,
+                minor: ack.stored_unix_ns,
+            };
+            if all.after.is_some_and(|after| after.major == id.major) {
+                if all.after == Some(id) {
+                    return false;
+                }
+                all.lack = Some(Lack::Epoch);
+            }
+            all.after = Some(id);
         }
         if ack.stream_sequence <= self.skipped {
             return false;

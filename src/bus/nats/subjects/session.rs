@@ -286,7 +286,7 @@ impl<'a> SubjectsSession<'a> {
                 } => {
                     let now = self.relay.link.now();
                     let (place, received) = match (&self.source.settings.stream, id) {
-                        (Some(stream), Some(id)) if of.of_stream => place_in(stream, id, now),
+                        (Some(stream), Some(id)) if of.is_of_stream() => place_in(stream, id, now),
                         _ => (Place::Outside, now),
                     };
                     BusEvent::LastValue {
@@ -330,6 +330,8 @@ impl<'a> SubjectsSession<'a> {
     fn count_lack(&mut self, question: &Question, lack: &Lack) {
         match lack {
             Lack::Refused(_) => self.relay.status.count_retained_refused(),
+            // The client's own affair.
+            Lack::Window | Lack::Epoch => return,
             Lack::Cut | Lack::Unnamed | Lack::Unreadable(_) => {
                 self.relay.status.count_retained_limited()
             }

@@ -14,7 +14,7 @@ fn client(slot: u32) -> SessionKey {
 /// A table that is switched on, with the bus there.
 fn retained() -> Retained {
     let mut retained = Retained::new(NameSyntax::Nats, 1 << 30);
-    retained.is_up = true;
+    (retained.is_up, retained.has_values) = (true, true);
     retained
 }
 
@@ -23,7 +23,7 @@ fn request(retained: &mut Retained) -> Option<(TopicName, u64)> {
     for key in mem::take(&mut retained.rooms) {
         retained.values_taken(key, ClientAddr::Unix);
     }
-    retained.grant_shares(0, |_| false);
+    retained.grant_shares((0, None), |_| false);
     let asked = |request| match request {
         RetainedRequest::Ask { name, number, .. } => Some((name, number)),
         _ => None,

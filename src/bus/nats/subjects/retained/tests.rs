@@ -12,7 +12,7 @@ fn question(number: u64, name: &str) -> Question {
         subscription,
         number,
         after: Arc::default(),
-        of_stream: false,
+        wants: Wants::LastValues,
     }
 }
 
@@ -364,7 +364,7 @@ impl Pages {
 
 fn read(sequence: u64, made: &str) -> PageCursor {
     let [stream, filter] = ["S", "a.*"].map(str::to_owned);
-    PageCursor(vec![ReadPart {
+    PageCursor::of(vec![ReadPart {
         stream,
         filter,
         made: made.to_owned(),
@@ -615,7 +615,7 @@ fn the_kept_stream_is_asked_without_a_search() {
     for name in ["a.b", "a.*", "b.*"] {
         let (mut retained, mut out, now) = (retained(Instant::now()), Vec::new(), Instant::now());
         let question = Question {
-            of_stream: true,
+            wants: Wants::Newest,
             ..question(1, name)
         };
         retained.ask(question, None, now, &mut out);
